@@ -1,0 +1,43 @@
+//! Where a message ends: a pure function of the bytes not consumed yet and a little state that can be stored.
+//!
+//! So a reload in the middle of a frame needs nothing but those two, and cutting a stream anywhere changes nothing.
+
+mod lines;
+
+/// How a service's stream is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Lines that end in LF or CRLF.
+    Lines {
+        /// The longest message, without its line ending.
+        bytes_max: u32,
+    },
+}
+
+/// What must be remembered of a frame that isn't whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FrameState {
+    /// How many of the bytes left over were searched already.
+    pub searched: u32,
+}
+
+/// What the bytes begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A whole message, and how many bytes it took with its framing.
+    Message(&'a [u8], usize),
+    /// Not a whole message yet.
+    More,
+    /// A message longer than the limit.
+    TooLong,
+}
+
+impl Framing {
+    /// Looks for the next message at the start of `bytes`. After [`Frame::Message`] the state is that of a fresh frame.
+    #[inline]
+    pub fn next<'a>(&self, bytes: &'a [u8], state: &mut FrameState) -> Frame<'a> {
+        match self {
+            Framing::Lines { bytes_max } => lines::next(bytes, state, *bytes_max as usize),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What an operator sees of sessions and tables, a slice at a time: no answer holds up the loop however much there is.
+//!
+//! A slice is a copy, consistent in itself. The caller asks for the next one with the last key that it got.
+
+use crate::Core;
+use crate::session::Session;
+use greenroom_state::record::SessionRecord;
+
+/// What is asked of a slice of sessions.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only sessions of this service.
+    pub service: Option<String>,
+    /// Only this session.
+    pub session: Option<u64>,
+    /// With states, input and output; else the records alone.
+    pub contents: bool,
+}
+
+/// One session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionView {
+    /// Its record.
+    pub record: SessionRecord,
+    /// Its service's name.
+    pub service: String,
+    /// Why it is quarantined.
+    pub quarantined: Option<String>,
+    /// The state as stored.
+    pub state: Option<Vec<u8>>,
+    /// Input left over.
+    pub input: Vec<u8>,
+    /// Output not sent.
+    pub output: Vec<u8>,
+    /// Topics it is on.
+    pub topics: Vec<String>,
+}
+
+/// A slice, and whether there is more.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slice<T> {
+    /// In order.
+    pub items: Vec<T>,
+    /// Where to go on; `None`: this was all.
+    pub next: Option<u64>,
+}
+
+/// Sessions looked at for one slice.
+pub const SESSIONS_PER_SLICE: usize = 64;
+/// Entries looked at for one slice.
+pub const ENTRIES_PER_SLICE: usize = 256;
+/// Bytes copied for one slice, but for the last item's.
+const SLICE_BYTES: usize = 64 * 1024;
+
+impl Core {
+    /// The sessions whose numbers are above `after`.
+    pub fn sessions_after(&self, after: u64, filter: &Filter) -> Slice<SessionView> {
+        let after = filter.session.map_or(after, |id| after.max(id.saturating_sub(1)));
+        let (mut items, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+        for (_, s) in self.sessions.after(after) {
+            let service = &self.services[usize::from(s.service.0)].offer.name;
+            looked_at += 1;
+            if filter.service.as_ref().is_none_or(|f| f == service)
+                && filter.session.is_none_or(|id| id == s.id)
+            {
+                let view = self.view(s, service, filter.contents);
+                bytes += view.state.as_ref().map_or(0, Vec::len) + view.input.len() + view.output.len();
+                items.push(view);
+            }
+            if filter.session.is_some_and(|id| s.id >= id) {
+                break;
+            }
+            if looked_at == SESSIONS_PER_SLICE || bytes >= SLICE_BYTES {
+                return Slice { items, next: Some(s.id) };
+            }
+        }
+        Slice { items, next: None }
+    }
+
+    fn view(&self, s: &Session, service: &str, contents: bool) -> SessionView {
+        let copy = |r| self.store.read(r, <[u8]>::to_vec);
+        let mut output = Vec::new();
+        if contents {
+            for &r in &s.output {
+                self.store.read(r, |b| output.extend_from_slice(b));
+            }
+            output.drain(..s.output_sent);
+        }
+        SessionView {
+            record: s.to_record(),
+            service: service.to_owned(),
+            quarantined: s.quarantined.as_deref().map(str::to_owned),
+            state: s.state.filter(|_| contents).map(copy),
+            input: s.input.filter(|_| contents).map(copy).unwrap_or_default(),
+            output,
+            topics: s.topics.iter().map(|t| t.to_string()).collect(),
+        }
+    }
+
+    /// The names of all tables.
+    pub fn table_names(&self) -> Vec<String> {
+        self.tables.names().map(str::to_owned).collect()
+    }
+
+    /// The entries of a table from a key on; the second value is where to go on.
+    pub fn entries_from(&self, table: &str, from: &[u8]) -> (Vec<Entry>, Option<Vec<u8>>) {
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for key in self.tables.keys_from(table, from) {
+            if items.len() == ENTRIES_PER_SLICE || bytes >= SLICE_BYTES {
+                return (items, Some(key.to_vec()));
+            }
+            let mut value = Vec::new();
+            self.tables.get(&self.store, table, key, &mut value);
+            bytes += key.len() + value.len();
+            items.push((key.to_vec(), value));
+        }
+        (items, None)
+    }
+}
+
+/// Key and value of a table's entry.
+pub type Entry = (Vec<u8>, Vec<u8>);

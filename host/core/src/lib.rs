@@ -1,0 +1,35 @@
+//! Greenroom's decisions: no socket, clock, thread, file or environment, and no unsafe code.
+//!
+//! [`Core`] takes one [`Input`] after another and answers with [`Effect`]s; time is an argument. So a whole server, with
+//! its reloads, cut reads, short writes and slow readers, runs in one thread from one seed, and a failing seed
+//! replays. The shell around it (the `greenroom` crate) owns sockets, files, threads and libraries.
+//!
+//! | file | what it decides |
+//! | --- | --- |
+//! | [`core`] | the one `match` over inputs, and what a pass is |
+//! | [`session`] | the life of a session, as a table |
+//! | [`service`] | what a library offers, and which code serves it now |
+//! | [`framing`] | where a message ends |
+//! | [`turn`] | what a turn may ask for, staged until it succeeds |
+//! | [`tables`], [`topics`] | what sessions share |
+//! | [`reload`] | the steps of a reload, and every reason to refuse one |
+//! | [`ports`] | which ports to open and to close |
+//! | [`limits`] | every limit: its name, unit and default |
+//! | [`inspect`] | what an operator sees: sessions and tables, a slice at a time |
+//! | [`store`] | the records that outlive code |
+#![forbid(unsafe_code)]
+
+pub mod core;
+pub mod framing;
+pub mod inspect;
+pub mod limits;
+pub mod ports;
+pub mod reload;
+pub mod service;
+pub mod session;
+pub mod store;
+pub mod tables;
+pub mod topics;
+pub mod turn;
+
+pub use crate::core::{Core, Effect, Input};

@@ -1,0 +1,101 @@
+//! Every limit of the host: its name, its unit, its default, and what happens when it is reached.
+//!
+//! The names are also the keys of `[limits]` in the configuration file.
+
+use serde::{Deserialize, Serialize};
+
+/// See the fields. Bytes and milliseconds, as the names say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Sessions at once. A connection beyond it is closed as soon as it is accepted, and that is logged.
+    pub sessions_max: usize,
+    /// The longest frame that a service may declare. A library that wants more is refused.
+    pub frame_bytes_max: u32,
+    /// One session's stored state. A turn that would grow it further fails.
+    pub state_bytes_max: usize,
+    /// Output that a peer hasn't taken: from here on its input is not read, until half of it is gone.
+    pub output_bytes_pause: usize,
+    /// Output that a peer hasn't taken: beyond it the session is closed and the output dropped. What others broadcast can
+    /// get it here, its own input can't.
+    pub output_bytes_max: usize,
+    /// What one turn may stage: sends, broadcasts, table writes, log. Beyond it the turn fails.
+    pub turn_bytes_max: usize,
+    /// A topic's name. A longer one is refused, and the turn fails.
+    pub topic_name_bytes_max: usize,
+    /// Topics that one session may subscribe to. One more is refused, and the turn fails.
+    pub topics_per_session_max: usize,
+    /// A table entry's key. A longer one is refused, and the turn fails.
+    pub table_key_bytes_max: usize,
+    /// A table entry's value. A longer one is refused, and the turn fails.
+    pub table_value_bytes_max: usize,
+    /// Tables at once. One more is refused, and the turn fails.
+    pub tables_max: usize,
+    /// All records together: sessions, states, input, output, tables. Beyond it sessions and turns are refused, and
+    /// closing still works.
+    pub store_bytes_max: usize,
+    /// How long a closed session's output may take to be flushed before it is dropped.
+    pub drain_ms: u64,
+    /// How long a peer may take to close its end after ours is shut.
+    pub linger_ms: u64,
+    /// How long a host that was told to stop waits for output to be flushed.
+    pub stop_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const KIB: usize = 1024;
+        const MIB: usize = 1024 * KIB;
+        Limits {
+            sessions_max: 100_000,
+            frame_bytes_max: MIB as u32,
+            state_bytes_max: 64 * KIB,
+            output_bytes_pause: 256 * KIB,
+            output_bytes_max: MIB,
+            turn_bytes_max: MIB,
+            topic_name_bytes_max: 256,
+            topics_per_session_max: 64,
+            table_key_bytes_max: KIB,
+            table_value_bytes_max: 64 * KIB,
+            tables_max: 1024,
+            store_bytes_max: 4096 * MIB,
+            drain_ms: 10_000,
+            linger_ms: 2_000,
+            stop_ms: 5_000,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses values that contradict each other.
+    pub fn check(&self) -> Result<(), String> {
+        let pairs = [
+            ("output_bytes_pause", self.output_bytes_pause, "output_bytes_max", self.output_bytes_max),
+            ("turn_bytes_max", self.turn_bytes_max, "store_bytes_max", self.store_bytes_max),
+        ];
+        for (small, s, large, l) in pairs {
+            if s == 0 || s > l {
+                return Err(format!(
+                    "limits.{small} is {s}: it must be from 1 to limits.{large}, which is {l}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Actions that go into one call of a handler: they share one decoding and one encoding of the state. More gains
+/// nothing measurable, and lets one session hold up the others longer.
+pub const BATCH_ACTIONS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contradictions_are_named() {
+        assert_eq!(Limits::default().check(), Ok(()));
+        let wrong = Limits { output_bytes_pause: 10, output_bytes_max: 9, ..Limits::default() };
+        assert!(wrong.check().unwrap_err().contains("output_bytes_pause is 10"));
+    }
+}

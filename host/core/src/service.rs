@@ -1,0 +1,130 @@
+//! Services: what a library offers, the code that serves it now, and what is counted about it.
+
+use crate::framing::Framing;
+use crate::turn::Staging;
+use greenroom_state::abi;
+use greenroom_state::schema::StateShape;
+use std::collections::BTreeMap;
+
+/// Index of a service. Never used again for another one, so that records may hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId(pub u16);
+
+/// What one call of a handler gets: actions of one session, oldest first.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    /// The session's number.
+    pub session: u64,
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub now_ns: u64,
+    /// The stored state and its version; `None`: none stored.
+    pub state: Option<(u32, &'a [u8])>,
+    /// At least one.
+    pub actions: &'a [abi::Action<'a>],
+}
+
+/// A service's callback: loaded code in a host, a plain struct in a test.
+///
+/// It runs the actions in order. After each it calls [`Staging::turn_ok`], and goes on while that is true, or
+/// [`Staging::turn_failed`], and returns. Before it returns it hands over the state that the successful turns left, if
+/// they changed it. It returns [`abi::RUN_STATE_LOST`] when a failed turn made that impossible, else 0.
+pub trait Code {
+    /// See the trait.
+    fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32;
+}
+
+/// What a library says of one of its services.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// Its name.
+    pub name: String,
+    /// Default TCP port on loopback; 0: none.
+    pub port: u16,
+    /// How its stream is cut.
+    pub framing: Framing,
+    /// Its state's version, schema and migrations.
+    pub shape: StateShape,
+}
+
+/// The build that serves now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// The library's name.
+    pub library: String,
+    /// Counts the library's builds, from 1.
+    pub generation: u64,
+    /// SHA-256 of the file, in hexadecimal.
+    pub hash: String,
+}
+
+/// A service and its code.
+pub struct Service {
+    /// What its library says.
+    pub offer: Offer,
+    /// Fingerprint of the state's schema; 0: it keeps none.
+    pub fingerprint: u64,
+    /// The build that serves it; `None`: its library withdrew it.
+    pub build: Option<Build>,
+    pub(crate) code: Box<dyn Code>,
+    /// Sessions alive.
+    pub sessions: usize,
+    /// Turns run.
+    pub turns: u64,
+    /// Turns that failed.
+    pub faults: u64,
+    /// How many sessions hold a state of each version.
+    pub stored: BTreeMap<u32, usize>,
+}
+
+impl Service {
+    pub(crate) fn new(offer: Offer, build: Build, code: Box<dyn Code>) -> Service {
+        Service {
+            fingerprint: fingerprint(&offer),
+            offer,
+            build: Some(build),
+            code,
+            sessions: 0,
+            turns: 0,
+            faults: 0,
+            stored: BTreeMap::new(),
+        }
+    }
+
+    /// Puts another build in charge, and returns the code that was.
+    pub(crate) fn replace(&mut self, offer: Offer, build: Build, code: Box<dyn Code>) -> Box<dyn Code> {
+        self.fingerprint = fingerprint(&offer);
+        self.offer = offer;
+        self.build = Some(build);
+        std::mem::replace(&mut self.code, code)
+    }
+
+    /// The generation that serves it; 0: none.
+    pub fn generation(&self) -> u64 {
+        self.build.as_ref().map_or(0, |b| b.generation)
+    }
+
+    /// The versions of the states that sessions hold.
+    pub fn stored_versions(&self) -> Vec<u32> {
+        self.stored.keys().copied().collect()
+    }
+
+    /// Follows one session's stored state from one version (0: none) to another.
+    pub(crate) fn count_stored(&mut self, from: u32, to: u32) {
+        if from == to {
+            return;
+        }
+        if let Some(n) = self.stored.get_mut(&from) {
+            *n -= 1;
+            if *n == 0 {
+                self.stored.remove(&from);
+            }
+        }
+        if to != 0 {
+            *self.stored.entry(to).or_default() += 1;
+        }
+    }
+}
+
+fn fingerprint(offer: &Offer) -> u64 {
+    offer.shape.schema.as_ref().map_or(0, |s| s.fingerprint())
+}

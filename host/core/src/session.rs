@@ -1,0 +1,192 @@
+//! A session's life, and what is kept in fast memory about it. All of it but indexes is also in its record.
+//!
+//! | life | event | becomes |
+//! | --- | --- | --- |
+//! | open | a reason to close it, after its last turn | draining |
+//! | draining | output flushed, our end shut | lingering |
+//! | draining | output flushed, the peer already done | gone |
+//! | lingering | the peer's end shut | gone |
+//! | any | connection broken, output over its limit, a deadline | gone |
+//!
+//! A transition that isn't in the table is logged and refused.
+
+use crate::service::ServiceId;
+use crate::store::Ref;
+pub use greenroom_state::record::Life;
+use greenroom_state::record::SessionRecord;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+/// Where the shell keeps a connection: small numbers, used again only after the pass in which they became free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u32);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    /// Its number, never used twice.
+    pub id: u64,
+    /// Its service.
+    pub service: ServiceId,
+    /// Where it is in its life.
+    pub life: Life,
+    /// The peer has ended its side.
+    pub peer_done: bool,
+    /// Its peer takes no output, so its input isn't run.
+    pub(crate) paused: bool,
+    /// Its newest output record was made in this pass, so that it may still grow.
+    pub(crate) output_fresh: bool,
+    /// It is in the list of sessions that this pass changed.
+    pub(crate) dirty: bool,
+    /// The kernel took less than it was offered; the shell says when it takes more.
+    pub(crate) blocked: bool,
+    /// Why its state can't be migrated; input is kept and not run until a good reload.
+    pub quarantined: Option<Box<str>>,
+    /// Milliseconds since 1970.
+    pub opened_at_ms: u64,
+    /// Turns run.
+    pub turns: u64,
+    /// Bytes taken from the peer.
+    pub bytes_in: u64,
+    /// Bytes produced for the peer.
+    pub bytes_out: u64,
+    /// Of those, bytes that the kernel took.
+    pub bytes_sent: u64,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// Version of the stored state; 0: none stored.
+    pub state_version: u32,
+    pub(crate) state_fingerprint: u64,
+    pub(crate) frame: crate::framing::FrameState,
+    pub(crate) record: Option<Ref>,
+    pub(crate) state: Option<Ref>,
+    pub(crate) input: Option<Ref>,
+    /// Output not sent, oldest first.
+    pub(crate) output: VecDeque<Ref>,
+    /// Bytes of the oldest that were sent.
+    pub(crate) output_sent: usize,
+    /// Topics it is on, and the record that says so.
+    pub(crate) topics: Vec<Box<str>>,
+    pub(crate) topics_record: Option<Ref>,
+    /// When draining or lingering ends at the latest, in nanoseconds.
+    pub(crate) deadline_ns: u64,
+}
+
+impl Session {
+    pub(crate) fn new(id: u64, service: ServiceId, peer: SocketAddr, opened_at_ms: u64) -> Session {
+        Session {
+            id,
+            service,
+            life: Life::Open,
+            peer_done: false,
+            paused: false,
+            output_fresh: false,
+            dirty: false,
+            blocked: false,
+            quarantined: None,
+            opened_at_ms,
+            turns: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            bytes_sent: 0,
+            peer,
+            state_version: 0,
+            state_fingerprint: 0,
+            frame: Default::default(),
+            record: None,
+            state: None,
+            input: None,
+            output: VecDeque::new(),
+            output_sent: 0,
+            topics: Vec::new(),
+            topics_record: None,
+            deadline_ns: 0,
+        }
+    }
+
+    /// Output that the kernel has not taken, in bytes.
+    pub fn unsent(&self) -> u64 {
+        self.bytes_out - self.bytes_sent
+    }
+
+    pub(crate) fn to_record(&self) -> SessionRecord {
+        SessionRecord {
+            id: self.id,
+            service: self.service.0,
+            life: self.life,
+            peer_done: self.peer_done,
+            quarantined: self.quarantined.is_some(),
+            opened_at_ms: self.opened_at_ms,
+            turns: self.turns,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            bytes_sent: self.bytes_sent,
+            state_version: self.state_version,
+            frame_searched: self.frame.searched,
+            state_fingerprint: self.state_fingerprint,
+            peer: self.peer,
+        }
+    }
+}
+
+/// All sessions, by slot and by number.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    slots: Vec<Option<Box<Session>>>,
+    by_id: BTreeMap<u64, Slot>,
+}
+
+impl Sessions {
+    /// How many are alive.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether none is alive.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// The session in a slot.
+    #[inline]
+    pub fn get(&self, slot: Slot) -> Option<&Session> {
+        self.slots.get(slot.0 as usize)?.as_deref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Session> {
+        self.slots.get_mut(slot.0 as usize)?.as_deref_mut()
+    }
+
+    /// The sessions whose numbers are above `id`, in order.
+    pub fn after(&self, id: u64) -> impl Iterator<Item = (Slot, &Session)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let range = self.by_id.range((Excluded(id), Unbounded));
+        range.filter_map(|(_, &slot)| Some((slot, self.get(slot)?)))
+    }
+
+    /// The slot of a number.
+    pub fn slot_of(&self, id: u64) -> Option<Slot> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The slots of all sessions, in the order in which they opened.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.by_id.values().copied()
+    }
+
+    pub(crate) fn insert(&mut self, slot: Slot, session: Session) {
+        let at = slot.0 as usize;
+        if self.slots.len() <= at {
+            self.slots.resize_with(at + 1, || None);
+        }
+        self.by_id.insert(session.id, slot);
+        self.slots[at] = Some(Box::new(session));
+    }
+
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<Session>> {
+        let session = self.slots.get_mut(slot.0 as usize)?.take()?;
+        self.by_id.remove(&session.id);
+        Some(session)
+    }
+}

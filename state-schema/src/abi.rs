@@ -1,0 +1,320 @@
+//! The C ABI between the host and a handler library.
+//!
+//! A library exports one function, named by its ELF note ([`crate::note`]), that returns a pointer to a
+//! [`Library`]. From there the host reaches one [`Service`] table for each service, and each of its functions
+//! gets the host's own table, [`Host`], to ask for effects.
+//!
+//! The rules, for both sides:
+//!
+//! - Every struct starts with its `size` in bytes. Within a major version fields are only appended, so a reader
+//!   looks at `size` before it touches a field that its writer may not know. Arrays state the stride of their items.
+//! - Strings and bytes are pointer and length, never NUL-terminated, and valid for the call that carries them, unless
+//!   the field says otherwise. Strings are UTF-8.
+//! - What one side allocates, that side frees: results travel through a [`Sink`].
+//! - Nothing unwinds across: each side catches its own panics.
+//! - A library keeps nothing between turns: an instance is built once from its configuration and never changes.
+//!   The host may call `run` of one instance from one thread, and `create` of another instance from a second one.
+//!
+//! `include/greenroom.h` says the same in C; a test compares the two.
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+
+/// Raised when a change breaks libraries that are already built.
+pub const MAJOR: u16 = 1;
+/// Raised when something was appended. A host loads libraries of its own major version and of this minor or an older one.
+pub const MINOR: u16 = 0;
+
+/// What the host's functions answer.
+pub mod status {
+    /// Done, or staged to be done when the turn succeeds.
+    pub const OK: u32 = 0;
+    /// The key is not in the table.
+    pub const ABSENT: u32 = 1;
+    /// A limit of the host refuses it; the turn should fail.
+    pub const LIMIT: u32 = 2;
+    /// An argument is unusable: no UTF-8 where a string is due, an unknown flag, no turn under way.
+    pub const INVALID: u32 = 3;
+}
+
+/// What happened to a session ([`Action::kind`]).
+pub mod action {
+    /// It opened; `data` is empty.
+    pub const OPENED: u32 = 1;
+    /// A whole frame arrived; `data` is the message without its framing.
+    pub const MESSAGE: u32 = 2;
+    /// It ended; `data` is empty and [`super::Action::detail`] is one of [`super::closed`]. The session's last turn.
+    pub const CLOSED: u32 = 3;
+}
+
+/// Why a session ended ([`action::CLOSED`]).
+pub mod closed {
+    /// The peer closed it in an orderly way; what is sent now may still reach it.
+    pub const PEER: u32 = 1;
+    /// The connection broke; nothing can be sent.
+    pub const BROKEN: u32 = 2;
+    /// The handler closed it.
+    pub const HANDLER: u32 = 3;
+    /// A limit closed it (a frame too long, output never read).
+    pub const LIMIT: u32 = 4;
+    /// The host is stopping.
+    pub const STOPPING: u32 = 5;
+}
+
+/// How a service's byte stream is cut into messages ([`Service::framing`]).
+pub mod framing {
+    /// Lines that end in LF or CRLF; neither is part of the message. Bytes, not text.
+    pub const LINES: u32 = 1;
+}
+
+/// Why a turn failed ([`Fault::kind`]).
+pub mod fault {
+    /// The callback returned an error.
+    pub const ERROR: u32 = 1;
+    /// The callback panicked.
+    pub const PANIC: u32 = 2;
+    /// The session's stored state could not be read or migrated: the action was not run, and is kept.
+    pub const STATE: u32 = 3;
+}
+
+/// Levels of [`Host::log`].
+pub mod level {
+    /// Something failed.
+    pub const ERROR: u32 = 1;
+    /// Something is wrong, and was dealt with.
+    pub const WARN: u32 = 2;
+    /// What an operator wants to know.
+    pub const INFO: u32 = 3;
+    /// What a handler's author wants to know.
+    pub const DEBUG: u32 = 4;
+    /// Everything.
+    pub const TRACE: u32 = 5;
+}
+
+/// [`Host::broadcast`]: leave out the session whose turn this is.
+pub const BROADCAST_OTHERS: u32 = 1;
+/// Returned by [`Service::run`]: the turn that failed had its hands on the state, so the state that the turns before it
+/// left can't be handed over. The host runs those again, without the failed one.
+pub const RUN_STATE_LOST: u32 = 1;
+
+/// Borrowed bytes. `ptr` may be null when `len` is 0.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Bytes<'a> {
+    /// The first byte.
+    pub ptr: *const u8,
+    /// How many.
+    pub len: usize,
+    /// Rust's side of the promise that they outlive the call.
+    pub life: PhantomData<&'a [u8]>,
+}
+
+impl<'a> From<&'a [u8]> for Bytes<'a> {
+    fn from(b: &'a [u8]) -> Self {
+        Bytes { ptr: b.as_ptr(), len: b.len(), life: PhantomData }
+    }
+}
+
+impl<'a> From<&'a str> for Bytes<'a> {
+    fn from(s: &'a str) -> Self {
+        s.as_bytes().into()
+    }
+}
+
+impl Bytes<'_> {
+    /// No bytes.
+    pub const EMPTY: Bytes<'static> = Bytes { ptr: std::ptr::null(), len: 0, life: PhantomData };
+}
+
+/// Where a function delivers bytes that its caller keeps: it calls `put(ctx, bytes)` at most once.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Sink {
+    /// The caller's, passed back as it is.
+    pub ctx: *mut c_void,
+    /// Copies the bytes before it returns.
+    pub put: unsafe extern "C" fn(ctx: *mut c_void, bytes: Bytes<'_>),
+}
+
+/// The host's record of the batch under way; a library only passes it back.
+#[repr(C)]
+pub struct Turn {
+    _opaque: [u8; 0],
+}
+
+/// What the entry returns. Valid until the process ends.
+#[repr(C)]
+pub struct Library {
+    /// Size of this struct.
+    pub size: u32,
+    /// [`MAJOR`] that it was built for.
+    pub abi_major: u16,
+    /// [`MINOR`] that it was built for.
+    pub abi_minor: u16,
+    /// The library's name: its crate's.
+    pub name: Bytes<'static>,
+    /// An array of `service_count` items, each `service_stride` bytes apart.
+    pub services: *const Service,
+    /// How many services.
+    pub service_count: u32,
+    /// Size of one.
+    pub service_stride: u32,
+}
+
+/// One service of a library. Valid until the process ends.
+#[repr(C)]
+pub struct Service {
+    /// Size of this struct.
+    pub size: u32,
+    /// Raised by the author when the state's shape changes other than by fields added with defaults.
+    pub state_version: u32,
+    /// Unique in a host: letters, digits, `-` and `_`.
+    pub name: Bytes<'static>,
+    /// Default TCP port on loopback; 0: none, the operator must name an address.
+    pub port: u16,
+    /// Must be zero.
+    pub reserved: u16,
+    /// One of [`framing`].
+    pub framing: u32,
+    /// The longest message, in bytes, without its framing.
+    pub frame_bytes_max: u32,
+    /// How many versions [`Service::migrations`] holds.
+    pub migration_count: u32,
+    /// The state versions from which this library can make the next one.
+    pub migrations: *const u32,
+    /// JSON Schema of the state; empty: the service keeps none.
+    pub state_schema: Bytes<'static>,
+    /// Builds the instance from its configuration (JSON). Null: refused, with the reason put into `error`.
+    pub create: unsafe extern "C" fn(host: *const Host, config: Bytes<'_>, error: Sink) -> *mut c_void,
+    /// Ends an instance that `create` made.
+    pub destroy: unsafe extern "C" fn(instance: *mut c_void),
+    /// Runs the actions of `batch` in order, a turn each; see [`Host::turn_ok`]. Returns 0 or [`RUN_STATE_LOST`].
+    pub run: unsafe extern "C" fn(
+        instance: *const c_void,
+        host: *const Host,
+        turn: *mut Turn,
+        batch: *const Batch<'_>,
+    ) -> u32,
+}
+
+/// Actions of one session, oldest first.
+#[repr(C)]
+pub struct Batch<'a> {
+    /// Size of this struct.
+    pub size: u32,
+    /// Version of `state`; meaningless when `has_state` is 0.
+    pub state_version: u32,
+    /// 0: the session has no state yet, start from the default.
+    pub has_state: u32,
+    /// Bytes from one action to the next.
+    pub action_stride: u32,
+    /// The actions.
+    pub actions: *const Action<'a>,
+    /// How many; at least one.
+    pub action_count: usize,
+    /// The session's state as stored: a MessagePack map with field names.
+    pub state: Bytes<'a>,
+    /// The session's number, never used twice in a host.
+    pub session: u64,
+    /// CLOCK_MONOTONIC, in nanoseconds, of this pass.
+    pub now_ns: u64,
+}
+
+/// One logical thing that happened to a session.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Action<'a> {
+    /// One of [`action`].
+    pub kind: u32,
+    /// What `kind` says; else 0.
+    pub detail: u32,
+    /// The message.
+    pub data: Bytes<'a>,
+}
+
+/// Why a turn failed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Fault<'a> {
+    /// Size of this struct.
+    pub size: u32,
+    /// One of [`fault`].
+    pub kind: u32,
+    /// What happened.
+    pub message: Bytes<'a>,
+    /// Source file, when known.
+    pub file: Bytes<'a>,
+    /// Line in it, from 1; 0: unknown.
+    pub line: u32,
+}
+
+/// One event of a handler's log.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct LogEvent<'a> {
+    /// Size of this struct.
+    pub size: u32,
+    /// One of [`level`].
+    pub level: u32,
+    /// Module or subsystem.
+    pub target: Bytes<'a>,
+    /// The message, its fields appended as `name=value`.
+    pub message: Bytes<'a>,
+}
+
+/// What a turn may ask of the host. Everything is staged, and applied together when the turn succeeds.
+///
+/// `turn` is what [`Service::run`] got, and valid until it returns.
+#[repr(C)]
+pub struct Host {
+    /// Size of this struct.
+    pub size: u32,
+    /// The most detailed [`level`] that the operator wants to see.
+    pub log_level: u32,
+    /// The turn's action is done: what it staged counts. 1: go on with the next action; 0: return now.
+    pub turn_ok: unsafe extern "C" fn(turn: *mut Turn) -> u32,
+    /// The turn failed: what it staged is dropped. `run` must return now.
+    pub turn_failed: unsafe extern "C" fn(turn: *mut Turn, fault: *const Fault<'_>),
+    /// The state that the successful turns of this call left, if it changed. At most once, before `run` returns.
+    pub state: unsafe extern "C" fn(turn: *mut Turn, state: Bytes<'_>),
+    /// The peer's address as text, valid until the next call with this turn.
+    pub peer: unsafe extern "C" fn(turn: *mut Turn, text: *mut Bytes<'static>) -> u32,
+    /// Sends `count` pieces to the session's peer, one after the other.
+    pub send: unsafe extern "C" fn(turn: *mut Turn, parts: *const Bytes<'_>, count: usize) -> u32,
+    /// Closes the session once its output is flushed. Ends the batch.
+    pub close: unsafe extern "C" fn(turn: *mut Turn) -> u32,
+    /// Adds the session to a topic; no harm if it is there.
+    pub subscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
+    /// Takes the session off a topic; no harm if it isn't there.
+    pub unsubscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
+    /// Sends bytes to every subscriber of a topic. `flags`: 0 or [`BROADCAST_OTHERS`].
+    pub broadcast:
+        unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32,
+    /// Reads a table, this batch's own writes included. `value` is valid until the next call with this turn.
+    pub table_get: unsafe extern "C" fn(
+        turn: *mut Turn,
+        table: Bytes<'_>,
+        key: Bytes<'_>,
+        value: *mut Bytes<'static>,
+    ) -> u32,
+    /// Writes a value (MessagePack) under a key.
+    pub table_put:
+        unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>, key: Bytes<'_>, value: Bytes<'_>) -> u32,
+    /// Deletes a key; no harm if it isn't there.
+    pub table_delete: unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>, key: Bytes<'_>) -> u32,
+    /// The first key at or after `from` that starts with `prefix`, with its value: a scan goes on from the key that
+    /// it got with a zero byte appended. Both are valid until the next call with this turn.
+    pub table_next: unsafe extern "C" fn(
+        turn: *mut Turn,
+        table: Bytes<'_>,
+        prefix: Bytes<'_>,
+        from: Bytes<'_>,
+        key: *mut Bytes<'static>,
+        value: *mut Bytes<'static>,
+    ) -> u32,
+    /// Logs an event. `turn` may be null outside a turn.
+    pub log: unsafe extern "C" fn(turn: *mut Turn, event: *const LogEvent<'_>),
+}
+
+/// The one function that a library exports.
+pub type Entry = unsafe extern "C" fn() -> *const Library;

@@ -1,0 +1,188 @@
+//! The format of `greenroom state dump`: written as a stream, because a host may hold more sessions than memory
+//! should hold text, and read as a whole.
+//!
+//! Programs depend on it: fields are added, never changed. State is as stored, not as migrated; `null` for a session
+//! that never stored any. See [`crate::value`] for how bytes are written.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+
+/// Version of the format.
+pub const FORMAT: u32 = 1;
+
+/// A service, as far as a dump needs it to read the states.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DumpedService {
+    /// The version that new states are written in.
+    pub state_version: u32,
+    /// The generation that served when the dump was taken.
+    pub generation: u64,
+}
+
+/// One session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DumpedSession {
+    /// Its number.
+    pub id: u64,
+    /// Its service.
+    pub service: String,
+    /// The peer's address.
+    pub peer: String,
+    /// When it opened, RFC 3339.
+    pub opened_at: String,
+    /// Version of `state`; 0: none stored.
+    pub state_version: u32,
+    /// The state.
+    pub state: Value,
+    /// Input that is not a whole message yet.
+    pub input: Value,
+    /// Output that the peer has not taken yet.
+    pub output: Value,
+    /// Timers set. (None exist yet.)
+    pub timers: Vec<Value>,
+    /// Topics subscribed to.
+    pub topics: Vec<String>,
+}
+
+/// One entry of a table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DumpedEntry {
+    /// Its key.
+    pub key: Value,
+    /// Its value.
+    pub value: Value,
+}
+
+/// A whole dump.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Dump {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// When it was begun, RFC 3339.
+    pub taken_at: String,
+    /// The services by name.
+    pub services: BTreeMap<String, DumpedService>,
+    /// The sessions by number.
+    pub sessions: Vec<DumpedSession>,
+    /// The tables by name.
+    pub tables: BTreeMap<String, Vec<DumpedEntry>>,
+}
+
+/// Reads a dump. The error says at which line what was expected.
+pub fn read(from: impl Read) -> Result<Dump, String> {
+    let dump: Dump = serde_json::from_reader(from).map_err(|e| format!("not a dump: {e}"))?;
+    if dump.format != FORMAT {
+        return Err(format!(
+            "format {} is not known to this version, which reads format {FORMAT}",
+            dump.format
+        ));
+    }
+    Ok(dump)
+}
+
+/// Writes a dump piece by piece: head, sessions, tables with their entries, end.
+pub struct Writer<W> {
+    out: W,
+    in_tables: bool,
+    /// Whether the list or map being written has an item already.
+    has_item: bool,
+    has_table: bool,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes the head.
+    pub fn new(mut out: W, taken_at: &str, services: &BTreeMap<String, DumpedService>) -> io::Result<Self> {
+        write!(out, "{{\"format\": {FORMAT}, \"taken_at\": {},", Value::from(taken_at))?;
+        write!(out, "\n\"services\": {},", serde_json::to_string(services)?)?;
+        write!(out, "\n\"sessions\": [")?;
+        Ok(Writer { out, in_tables: false, has_item: false, has_table: false })
+    }
+
+    /// Writes one session; all of them come before the first table.
+    pub fn session(&mut self, session: &DumpedSession) -> io::Result<()> {
+        assert!(!self.in_tables, "sessions come before tables");
+        self.item(&serde_json::to_string(session)?)
+    }
+
+    /// Begins a table.
+    pub fn table(&mut self, name: &str) -> io::Result<()> {
+        self.begin_tables()?;
+        let before = if std::mem::replace(&mut self.has_table, true) { "]," } else { "" };
+        self.has_item = false;
+        write!(self.out, "{before}\n{}: [", Value::from(name))
+    }
+
+    /// Writes one entry of the table begun last.
+    pub fn entry(&mut self, entry: &DumpedEntry) -> io::Result<()> {
+        assert!(self.has_table, "an entry belongs to a table");
+        self.item(&serde_json::to_string(entry)?)
+    }
+
+    /// Ends the dump.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.begin_tables()?;
+        writeln!(self.out, "{}}}}}", if self.has_table { "]" } else { "" })?;
+        Ok(self.out)
+    }
+
+    fn begin_tables(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.in_tables, true) {
+            write!(self.out, "],\n\"tables\": {{")?;
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, json: &str) -> io::Result<()> {
+        let before = if std::mem::replace(&mut self.has_item, true) { "," } else { "" };
+        write!(self.out, "{before}\n{json}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_written_is_read() {
+        let services = BTreeMap::from([("tally".into(), DumpedService { state_version: 1, generation: 4 })]);
+        let session = |id| DumpedSession {
+            id,
+            service: "tally".into(),
+            peer: "127.0.0.1:5".into(),
+            opened_at: "2026-01-01T00:00:00.000Z".into(),
+            state_version: 1,
+            state: json!({"count": 3}),
+            input: json!("half a li"),
+            output: json!({"$b64": "/w=="}),
+            timers: Vec::new(),
+            topics: vec!["room".into()],
+        };
+        let entry = |k: &str| DumpedEntry { key: json!(k), value: json!([1, null]) };
+        for (sessions, tables) in [(0, 0), (1, 1), (3, 2)] {
+            let mut w = Writer::new(Vec::new(), "2026-01-01T00:00:01.000Z", &services).unwrap();
+            for id in 0..sessions {
+                w.session(&session(id)).unwrap();
+            }
+            for t in 0..tables {
+                w.table(&format!("t{t}")).unwrap();
+                for k in 0..t * 2 {
+                    w.entry(&entry(&k.to_string())).unwrap();
+                }
+            }
+            let text = w.finish().unwrap();
+            let dump = read(&text[..]).unwrap();
+            assert_eq!(dump.services, services);
+            assert_eq!(dump.sessions, (0..sessions).map(session).collect::<Vec<_>>());
+            assert_eq!(dump.tables.len(), tables);
+            for (t, (name, entries)) in dump.tables.iter().enumerate() {
+                assert_eq!((name, entries.len()), (&format!("t{t}"), t * 2));
+            }
+        }
+        assert!(read(&b"{\"format\": 1"[..]).unwrap_err().contains("not a dump"));
+        let later = br#"{"format": 9, "taken_at": "", "services": {}, "sessions": [], "tables": {}}"#;
+        assert!(read(&later[..]).unwrap_err().contains("format 9"));
+    }
+}
