@@ -273,7 +273,8 @@ pub struct Host {
     pub log_level: u32,
     /// The turn's action is done: what it staged counts. 1: go on with the next action; 0: return now.
     pub turn_ok: unsafe extern "C" fn(turn: *mut Turn) -> u32,
-    /// The turn failed: what it staged is dropped. `run` must return now.
+    /// The turn failed: what it staged is dropped. `run` must return now. After the last turn, with [`RUN_STATE_LOST`]: the
+    /// state can't be handed over.
     pub turn_failed: unsafe extern "C" fn(turn: *mut Turn, fault: *const Fault<'_>),
     /// The state that the successful turns of this call left, if it changed. At most once, before `run` returns.
     pub state: unsafe extern "C" fn(turn: *mut Turn, state: Bytes<'_>),

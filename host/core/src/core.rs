@@ -577,26 +577,34 @@ impl Core {
             if b.done == 0 {
                 b.has_state = false;
             }
-            if flags & abi::RUN_STATE_LOST != 0 && b.done > 0 && b.fault.is_some() {
+            let state_lost = flags & abi::RUN_STATE_LOST != 0 && b.done > 0 && b.fault.is_some();
+            if state_lost && b.done < n {
+                // The turn after those spoilt it: run them without it.
                 n = b.done;
                 fault = b.fault.take();
                 failed_log = b.log.drain(..).filter(|l| l.failed).collect();
                 continue;
             }
-            if let Some(limit) = self.over_limit(slot) {
+            let unusable = match b.fault.take() {
+                Some(fault) if state_lost => Some(fault.message),
+                other => {
+                    b.fault = other;
+                    self.over_limit(slot)
+                        .map(|limit| format!("what the turn asked for is over limit {limit}"))
+                }
+            };
+            if let Some(message) = unusable {
+                (fault, failed_log) = (None, Vec::new());
                 let b = &mut self.buffers;
                 if b.done > 1 {
                     n = b.done / 2;
-                    (fault, failed_log) = (None, Vec::new());
                     continue;
                 }
                 let mut log = std::mem::take(&mut b.log);
                 b.clear();
                 log.iter_mut().for_each(|l| l.failed = true);
                 b.log = log;
-                let message = format!("what the turn asked for is over limit {limit}");
                 b.fault = Some(Fault { kind: fault::ERROR, message, file: String::new(), line: 0 });
-                (fault, failed_log) = (None, Vec::new());
             }
             break;
         }

@@ -149,10 +149,11 @@ impl<'a> Staging<'a> {
         !b.close && b.done < self.actions && b.bytes.len() < BATCH_BYTES
     }
 
-    /// The turn failed: what it staged is dropped, but for what it logged.
+    /// The turn failed: what it staged is dropped, but for what it logged. After the last turn it says that the state
+    /// can't be handed over.
     pub fn turn_failed(&mut self, mut fault: Fault) {
         let b = &mut *self.buffers;
-        if b.fault.is_some() || b.done == self.actions {
+        if b.fault.is_some() {
             return;
         }
         b.bytes.truncate(b.mark.bytes);

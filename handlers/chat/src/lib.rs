@@ -1,0 +1,144 @@
+//! `chat`: asks for a nick, then sends each line to everybody in the room. /nick NAME, /who, /me DOES, /quit.
+#![forbid(unsafe_code)]
+
+use greenroom_handler::{Action, Fault, Handler, Table, Turn, export};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+export!(Chat);
+
+/// Who goes by which nick: nick to session.
+const NICKS: Table<u64> = Table::new("chat-nicks");
+/// Everybody who has a nick is on it.
+const ROOM: &str = "chat-room";
+const WHO_MAX: usize = 200;
+
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+struct Person {
+    nick: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    /// What a new peer reads first.
+    welcome: String,
+    /// The longest nick, in characters.
+    nick_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { welcome: "Welcome to the green room. What is your nick?".into(), nick_max: 20 }
+    }
+}
+
+struct Chat(Settings);
+
+type ChatTurn<'a> = Turn<'a, Person>;
+
+impl Handler for Chat {
+    const SERVICE: &'static str = "chat";
+    const PORT: u16 = 4000;
+    type State = Person;
+    type Config = Settings;
+
+    fn new(settings: Settings) -> Result<Self, String> {
+        match settings.nick_max {
+            0 => Err("nick_max is 0: nobody could have a nick".into()),
+            _ => Ok(Chat(settings)),
+        }
+    }
+
+    fn handle(&self, turn: &mut ChatTurn<'_>, action: Action<'_>) -> Result<(), Fault> {
+        match (action, turn.state.nick.clone()) {
+            (Action::Opened, _) => turn.send_line(&self.0.welcome),
+            (Action::Message(line), nick) => {
+                let line = String::from_utf8_lossy(line);
+                match nick {
+                    None => self.take_nick(turn, line.trim())?,
+                    Some(nick) => self.said(turn, &nick, line.trim())?,
+                }
+            }
+            (Action::Closed(_), Some(nick)) => {
+                NICKS.delete(turn, &nick);
+                turn.broadcast_others(ROOM, format!("* {nick} has left\n"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Chat {
+    fn said(&self, turn: &mut ChatTurn<'_>, nick: &str, line: &str) -> Result<(), Fault> {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("", _) => {}
+            ("/nick", name) => self.take_nick(turn, name.trim())?,
+            ("/me", does) => turn.broadcast(ROOM, format!("* {nick} {does}\n")),
+            ("/quit", _) => turn.close(),
+            ("/who", _) => {
+                for (name, _) in NICKS.scan(turn, "", WHO_MAX)? {
+                    turn.send_line([b"  ", &name[..]].concat());
+                }
+            }
+            (command, _) if command.starts_with('/') => {
+                turn.send_line(format!(
+                    "! {command} is not known; there are /nick NAME, /who, /me DOES and /quit"
+                ));
+            }
+            _ => turn.broadcast(ROOM, format!("{nick}: {line}\n")),
+        }
+        Ok(())
+    }
+
+    fn take_nick(&self, turn: &mut ChatTurn<'_>, name: &str) -> Result<(), Fault> {
+        if name.is_empty() || name.chars().count() > self.0.nick_max || name.contains(char::is_whitespace) {
+            turn.send_line(format!("! A nick is one word of up to {} characters. Yours?", self.0.nick_max));
+            return Ok(());
+        }
+        if NICKS.get(turn, name)?.is_some() {
+            turn.send_line(format!("! {name} is taken. Another one?"));
+            return Ok(());
+        }
+        NICKS.put(turn, name, &turn.session())?;
+        match turn.state.nick.replace(name.to_owned()) {
+            Some(old) => {
+                NICKS.delete(turn, &old);
+                turn.broadcast(ROOM, format!("* {old} is now {name}\n"));
+            }
+            None => {
+                turn.subscribe(ROOM);
+                turn.broadcast(ROOM, format!("* {name} is here\n"));
+                tracing::info!(nick = name, "joined");
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use greenroom_handler::testing::TestHost;
+
+    #[test]
+    fn two_people_meet() {
+        let mut room = TestHost::<Chat>::new(r#"{"welcome": "Nick?"}"#).unwrap();
+        let (ann, bob) = (room.open(), room.open());
+        assert_eq!(room.output(ann), "Nick?\n");
+        assert_eq!(room.line(ann, "ann"), "* ann is here\n");
+        room.output(bob);
+        assert!(room.line(bob, "ann").contains("is taken"));
+        assert_eq!(room.line(bob, "bob"), "* bob is here\n");
+        assert_eq!(room.line(ann, "hi"), "* bob is here\nann: hi\n");
+        assert_eq!(room.line(bob, "/who"), "ann: hi\n  ann\n  bob\n");
+        assert_eq!(room.line(bob, "/nick bo"), "* bob is now bo\n");
+        room.line(bob, "/quit");
+        assert!(room.is_closed(bob));
+        room.hang_up(bob);
+        assert_eq!(room.line(ann, "/who"), "* bob is now bo\n* bo has left\n  ann\n");
+        assert!(room.line(ann, "/what").starts_with("! /what is not known"));
+        assert!(TestHost::<Chat>::new(r#"{"color": 1}"#).is_err_and(|e| e.contains("unknown field `color`")));
+    }
+}

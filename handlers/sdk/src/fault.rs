@@ -1,0 +1,101 @@
+//! Why a turn failed: an error that the callback returned, or a panic, caught here with its place.
+
+use greenroom_state::abi::fault;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::sync::Once;
+
+/// A failed turn. `?` makes one of any error, and notes where.
+pub struct Fault {
+    pub(crate) kind: u32,
+    pub(crate) message: String,
+    pub(crate) file: String,
+    pub(crate) line: u32,
+}
+
+impl Fault {
+    /// A fault in the author's own words.
+    #[track_caller]
+    pub fn new(message: impl fmt::Display) -> Fault {
+        let at = Location::caller();
+        Fault {
+            kind: fault::ERROR,
+            message: message.to_string(),
+            file: at.file().to_owned(),
+            line: at.line(),
+        }
+    }
+
+    pub(crate) fn state(message: impl fmt::Display) -> Fault {
+        Fault { kind: fault::STATE, message: message.to_string(), file: String::new(), line: 0 }
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}:{})", self.message, self.file, self.line)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Fault {
+    #[track_caller]
+    fn from(error: E) -> Fault {
+        Fault::new(error)
+    }
+}
+
+thread_local! {
+    /// Whether a panic on this thread is ours to report.
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+    static PLACE: RefCell<Option<(String, u32)>> = const { RefCell::new(None) };
+}
+
+/// Installs the hook that notes a panic's place instead of printing it. Panics outside of turns go where they went.
+pub(crate) fn install_hook() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !CATCHING.get() {
+                return before(info);
+            }
+            let place = info.location().map(|l| (l.file().to_owned(), l.line()));
+            PLACE.with(|p| p.replace(place));
+        }));
+    });
+}
+
+/// Runs `f`; a panic becomes a fault.
+pub(crate) fn catch<T>(f: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    let outer = CATCHING.replace(true);
+    // What a panic may have left half changed is the state, and the caller drops that.
+    let result = catch_unwind(AssertUnwindSafe(f));
+    CATCHING.set(outer);
+    result.unwrap_or_else(|payload| {
+        let (file, line) = PLACE.take().unwrap_or_default();
+        Err(Fault { kind: fault::PANIC, message: text_of(&*payload), file, line })
+    })
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_keeps_its_message_and_place() {
+        install_hook();
+        let fault = catch::<()>(|| panic!("lost {}", 3)).unwrap_err();
+        assert_eq!((fault.kind, fault.message.as_str()), (fault::PANIC, "lost 3"));
+        assert!(fault.file.ends_with("fault.rs") && fault.line > 0);
+        let fault = catch::<()>(|| Ok("x".parse::<u8>().map(|_| ())?)).unwrap_err();
+        assert!(fault.message.contains("invalid digit") && fault.file.ends_with("fault.rs"), "{fault:?}");
+    }
+}

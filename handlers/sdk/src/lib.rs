@@ -1,0 +1,78 @@
+//! What the author of a Greenroom handler writes against.
+//!
+//! A handler is a library crate with `crate-type = ["cdylib"]` that holds code only. For each service it implements
+//! [`Handler`]: a name, a port, a framing, a state (an ordinary serde struct) and one callback; [`export!`] does the rest.
+//!
+//! ```
+//! use greenroom_handler::{Action, Fault, Handler, NoConfig, Turn, export};
+//! use schemars::JsonSchema;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Default, Serialize, Deserialize, JsonSchema)]
+//! struct Seen {
+//!     lines: u64,
+//! }
+//!
+//! struct Count;
+//!
+//! impl Handler for Count {
+//!     const SERVICE: &'static str = "count";
+//!     const PORT: u16 = 4010;
+//!     type State = Seen;
+//!     type Config = NoConfig;
+//!
+//!     fn new(_: NoConfig) -> Result<Self, String> {
+//!         Ok(Count)
+//!     }
+//!
+//!     fn handle(&self, turn: &mut Turn<'_, Seen>, action: Action<'_>) -> Result<(), Fault> {
+//!         if let Action::Message(_) = action {
+//!             turn.state.lines += 1;
+//!             let reply = turn.state.lines.to_string();
+//!             turn.send_line(reply);
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! export!(Count);
+//!
+//! let mut host = greenroom_handler::testing::TestHost::<Count>::new("{}").unwrap();
+//! let peer = host.open();
+//! assert_eq!(host.line(peer, "hello"), "1\n");
+//! ```
+//!
+//! A turn is one run of the callback over one action, and a transaction: when it returns an error or panics, the state is
+//! as before and nothing is sent. Whatever must be remembered lives in the state or in a [`Table`]; statics, threads,
+//! sockets and files don't survive a reload and have no place in a handler.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `handler.rs` | the trait, actions, framing |
+//! | `turn.rs` | what a turn can do |
+//! | `table.rs` | typed tables |
+//! | `migrate.rs` | how a state of an older version becomes one of the next |
+//! | `fault.rs` | errors and caught panics |
+//! | `log.rs` | where `tracing` events go |
+//! | `run.rs` | the run of a batch, on any host |
+//! | `testing.rs` | a host in memory, for a handler's own tests |
+//! | `export.rs` | the C ABI; the only unsafe code |
+#![deny(unsafe_code)]
+
+mod fault;
+mod handler;
+mod log;
+mod migrate;
+mod run;
+mod table;
+mod turn;
+
+#[allow(unsafe_code)]
+pub mod export;
+pub mod testing;
+
+pub use fault::Fault;
+pub use handler::{Action, Closed, Framing, Handler, NoConfig};
+pub use migrate::Migrations;
+pub use table::Table;
+pub use turn::{State, Turn};

@@ -1,0 +1,119 @@
+//! Where a handler's `tracing` events go: to the host, with the turn that they belong to.
+//!
+//! A library has `tracing` statics of its own, so the SDK installs a subscriber there. It keeps a turn's events until the
+//! turn ends and then hands them over. Spans carry no meaning of their own.
+
+use greenroom_state::abi::level;
+use std::cell::RefCell;
+use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicU32, Ordering};
+use tracing_core::field::{Field, Visit};
+use tracing_core::span::{Attributes, Id, Record};
+use tracing_core::{Event, Level, LevelFilter, Metadata, Subscriber};
+
+/// One event of a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogEvent {
+    pub(crate) level: u32,
+    pub(crate) target: &'static str,
+    pub(crate) message: String,
+}
+
+/// Events that one turn may log; more are dropped.
+const EVENTS_MAX: usize = 1000;
+
+static LEVEL: AtomicU32 = AtomicU32::new(level::INFO);
+
+thread_local! {
+    static EVENTS: RefCell<Vec<LogEvent>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Installs the subscriber, unless the library has one.
+pub(crate) fn install(level: u32) {
+    LEVEL.store(level, Ordering::Relaxed);
+    let _ = tracing_core::dispatcher::set_global_default(tracing_core::Dispatch::new(ToHost));
+}
+
+/// Takes the events since the last call.
+#[inline]
+pub(crate) fn take() -> Vec<LogEvent> {
+    EVENTS.with(|e| std::mem::take(&mut *e.borrow_mut()))
+}
+
+struct ToHost;
+
+fn number(level: &Level) -> u32 {
+    match *level {
+        Level::ERROR => level::ERROR,
+        Level::WARN => level::WARN,
+        Level::INFO => level::INFO,
+        Level::DEBUG => level::DEBUG,
+        Level::TRACE => level::TRACE,
+    }
+}
+
+impl Subscriber for ToHost {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && number(metadata.level()) <= LEVEL.load(Ordering::Relaxed)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(match LEVEL.load(Ordering::Relaxed) {
+            level::ERROR => LevelFilter::ERROR,
+            level::WARN => LevelFilter::WARN,
+            level::INFO => LevelFilter::INFO,
+            level::DEBUG => LevelFilter::DEBUG,
+            _ => LevelFilter::TRACE,
+        })
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = Text { message: String::new(), fields: String::new() };
+        event.record(&mut text);
+        let metadata = event.metadata();
+        let event = LogEvent {
+            level: number(metadata.level()),
+            target: metadata.target(),
+            message: text.message + &text.fields,
+        };
+        EVENTS.with(|e| {
+            let mut events = e.borrow_mut();
+            if events.len() < EVENTS_MAX {
+                events.push(event);
+            }
+        });
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// An event as text: the message, then ` name=value` for each field.
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => self.message.push_str(value),
+            name => {
+                let _ = write!(self.fields, " {name}={value}");
+            }
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}

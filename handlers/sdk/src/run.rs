@@ -1,0 +1,123 @@
+//! The run of a batch: decode the state once, run a turn for each action, encode the state once if a turn changed it.
+//!
+//! It is written against [`Host`], so that a handler's own tests run the same code as a host does.
+
+use crate::log;
+use crate::turn::{State, Turn};
+use crate::{Action, Fault, Handler, fault};
+use greenroom_state::abi::RUN_STATE_LOST;
+use std::any::TypeId;
+
+/// What a batch may ask of its host: [`greenroom_state::abi::Host`] in safe words.
+pub(crate) trait Host {
+    fn turn_ok(&mut self) -> bool;
+    fn turn_failed(&mut self, fault: &Fault);
+    fn state(&mut self, bytes: &[u8]);
+    fn peer(&mut self) -> String;
+    fn send(&mut self, first: &[u8], second: &[u8]) -> u32;
+    fn close(&mut self) -> u32;
+    fn subscribe(&mut self, topic: &str) -> u32;
+    fn unsubscribe(&mut self, topic: &str) -> u32;
+    fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32;
+    fn table_get(&mut self, table: &str, key: &[u8]) -> Option<Vec<u8>>;
+    fn table_put(&mut self, table: &str, key: &[u8], value: &[u8]) -> u32;
+    fn table_delete(&mut self, table: &str, key: &[u8]) -> u32;
+    fn table_next(&mut self, table: &str, prefix: &[u8], from: &[u8]) -> Option<(Vec<u8>, Vec<u8>)>;
+    fn log(&mut self, event: &log::LogEvent);
+}
+
+/// What a batch is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Session<'a> {
+    pub(crate) id: u64,
+    pub(crate) now_ns: u64,
+    /// Version and bytes of the stored state.
+    pub(crate) state: Option<(u32, &'a [u8])>,
+}
+
+/// Whether a service keeps state at all.
+pub(crate) fn has_state<H: Handler>() -> bool {
+    TypeId::of::<H::State>() != TypeId::of::<()>()
+}
+
+/// Runs the actions, a turn each. Returns what [`greenroom_state::abi::Service::run`] does.
+pub(crate) fn run<'a, H: Handler>(
+    handler: &H,
+    session: Session<'_>,
+    actions: impl Iterator<Item = Action<'a>>,
+    host: &mut dyn Host,
+) -> u32 {
+    let (mut state, mut changed) = match fault::catch(|| load::<H>(session.state)) {
+        Ok(loaded) => loaded,
+        Err(fault) => {
+            let why = Fault::state(format!("its state can't be read: {}", fault.message));
+            hand_over_log(host);
+            host.turn_failed(&why);
+            return 0;
+        }
+    };
+    let mut done = 0;
+    for action in actions {
+        let mut turn = Turn {
+            state: State { value: &mut state, touched: false },
+            host,
+            session: session.id,
+            now_ns: session.now_ns,
+            refused: None,
+        };
+        let result = fault::catch(|| handler.handle(&mut turn, action));
+        let result = turn.outcome(result);
+        let touched = turn.state.touched;
+        hand_over_log(host);
+        match result {
+            Ok(()) => {
+                done += 1;
+                changed |= touched;
+                if !host.turn_ok() {
+                    break;
+                }
+            }
+            Err(fault) => {
+                host.turn_failed(&fault);
+                if touched {
+                    // The state may be half changed. If the turns before left it as it was stored, nothing is lost.
+                    return if changed { RUN_STATE_LOST } else { 0 };
+                }
+                break;
+            }
+        }
+    }
+    if changed && done > 0 && has_state::<H>() {
+        match fault::catch(|| Ok(rmp_serde::to_vec_named(&state)?)) {
+            Ok(bytes) => host.state(&bytes),
+            Err(why) => {
+                host.turn_failed(&Fault {
+                    message: format!("the state can't be encoded: {}", why.message),
+                    ..why
+                });
+                return RUN_STATE_LOST;
+            }
+        }
+    }
+    0
+}
+
+/// The state, and whether it had to be migrated.
+fn load<H: Handler>(stored: Option<(u32, &[u8])>) -> Result<(H::State, bool), Fault> {
+    match stored {
+        _ if !has_state::<H>() => Ok((H::State::default(), false)),
+        None => Ok((H::State::default(), false)),
+        Some((version, bytes)) if version == H::STATE_VERSION => Ok((rmp_serde::from_slice(bytes)?, false)),
+        Some((version, bytes)) => {
+            let bytes = H::migrations().run(version, H::STATE_VERSION, bytes).map_err(Fault::new)?;
+            Ok((rmp_serde::from_slice(&bytes)?, true))
+        }
+    }
+}
+
+#[inline]
+fn hand_over_log(host: &mut dyn Host) {
+    for event in log::take() {
+        host.log(&event);
+    }
+}
