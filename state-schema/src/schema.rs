@@ -6,6 +6,7 @@
 //!
 //! Schemas are those that `schemars` makes: `$ref` into `$defs`, `required`, `default`.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +16,8 @@ const ANNOTATIONS: [&str; 7] =
     ["title", "description", "default", "examples", "$schema", "$defs", "deprecated"];
 
 /// A parsed schema.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Schema {
     root: Value,
 }

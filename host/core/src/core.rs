@@ -7,7 +7,7 @@
 use crate::framing::Frame;
 use crate::limits::{BATCH_ACTIONS_MAX, Limits};
 use crate::reload::Reloads;
-use crate::service::{Batch, Build, Code, Offer, Service, ServiceId};
+use crate::service::{Batch, Build, Code, Service, ServiceId, Serving};
 use crate::session::{Life, Session, Sessions, Slot};
 use crate::store::{Full, Kind, Store};
 use crate::tables::Tables;
@@ -263,7 +263,7 @@ impl Core {
     /// its time doesn't depend on the number of sessions. Returns the code that was, to be dropped elsewhere.
     ///
     /// Whether it may is decided before, by [`crate::reload`].
-    pub fn adopt(&mut self, build: &Build, offers: Vec<(Offer, Box<dyn Code>)>) -> Vec<Box<dyn Code>> {
+    pub fn adopt(&mut self, build: &Build, offers: Serving) -> Vec<Box<dyn Code>> {
         let mut old = Vec::new();
         let mine = |s: &Service| s.build.as_ref().is_some_and(|b| b.library == build.library);
         for service in self.services.iter_mut().filter(|s| mine(s)) {

@@ -28,7 +28,7 @@ pub struct Batch<'a> {
 /// It runs the actions in order. After each it calls [`Staging::turn_ok`], and goes on while that is true, or
 /// [`Staging::turn_failed`], and returns. Before it returns it hands over the state that the successful turns left, if
 /// they changed it. It returns [`abi::RUN_STATE_LOST`] when a failed turn made that impossible, else 0.
-pub trait Code {
+pub trait Code: Send {
     /// See the trait.
     fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32;
 }
@@ -45,6 +45,9 @@ pub struct Offer {
     /// Its state's version, schema and migrations.
     pub shape: StateShape,
 }
+
+/// What a library offers, with the code of each service.
+pub type Serving = Vec<(Offer, Box<dyn Code>)>;
 
 /// The build that serves now.
 #[derive(Debug, Clone, PartialEq, Eq)]

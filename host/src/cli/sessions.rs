@@ -1,0 +1,45 @@
+//! `greenroom sessions`: who is connected.
+
+use super::{Failure, print_json, print_text, table};
+use crate::admin::{self, Command, Reply};
+use clap::Args;
+use std::path::Path;
+
+#[derive(Args)]
+pub(super) struct Sessions {
+    /// JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl Sessions {
+    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+        let mut sessions = Vec::new();
+        admin::call(dir, &Command::Sessions, |reply| {
+            if let Reply::Sessions(slice) = reply {
+                sessions.extend(slice);
+            }
+        })?;
+        if self.json {
+            print_json(&sessions);
+            return Ok(());
+        }
+        let mut table =
+            table(&["ID", "SERVICE", "PEER", "OPENED", "STATE", "TURNS", "IN", "OUT", "QUARANTINED"]);
+        for s in &sessions {
+            table.add_row([
+                s.id.to_string(),
+                s.service.clone(),
+                s.peer.clone(),
+                s.opened_at.clone(),
+                if s.state_version == 0 { "-".into() } else { format!("v{}", s.state_version) },
+                s.turns.to_string(),
+                s.bytes_in.to_string(),
+                s.bytes_out.to_string(),
+                s.quarantined.clone().unwrap_or_default(),
+            ]);
+        }
+        print_text(&format!("{table}\n"));
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! `greenroom status`: the host and its services.
+
+use super::{Failure, print_json, print_text, table};
+use crate::admin::{self, Command, Reply};
+use clap::Args;
+use std::path::Path;
+use std::time::Duration;
+
+#[derive(Args)]
+pub(super) struct Status {
+    /// JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+        admin::call(dir, &Command::Status, |reply| {
+            let Reply::Status(status) = reply else { return };
+            if self.json {
+                return print_json(&status);
+            }
+            let host = &status.host;
+            let up = humantime::format_duration(Duration::from_secs(host.uptime_s));
+            let mut table = table(&[
+                "SERVICE",
+                "LIBRARY",
+                "GENERATION",
+                "BUILD",
+                "STATE",
+                "LISTEN",
+                "SESSIONS",
+                "TURNS",
+                "FAULTS",
+            ]);
+            for s in &status.services {
+                table.add_row([
+                    s.name.clone(),
+                    s.library.clone(),
+                    s.generation.to_string(),
+                    s.build.get(..12).unwrap_or_default().to_owned(),
+                    format!("v{}", s.state_version),
+                    s.listen.join(" "),
+                    s.sessions.to_string(),
+                    s.turns.to_string(),
+                    s.faults.to_string(),
+                ]);
+            }
+            print_text(&format!("greenroom {}, pid {}, up {up}\n{table}\n", host.version, host.pid));
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! The configuration file: TOML, unknown keys refused with their line. Everything has a default, so none is needed.
+//!
+//! ```toml
+//! handlers = ["target/release"]           # libraries and directories, beside those on the command line
+//!
+//! [limits]
+//! sessions_max = 50000
+//!
+//! [service.chat]
+//! listen = ["127.0.0.1:4000"]             # instead of the service's own port
+//! settings = { nick_max = 12 }            # read by the handler
+//! ```
+
+use greenroom_core::limits::Limits;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// See the module.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Libraries and directories, relative to the file.
+    pub handlers: Vec<PathBuf>,
+    /// The limits.
+    pub limits: Limits,
+    /// By service.
+    pub service: BTreeMap<String, ServiceConfig>,
+}
+
+/// What an operator says of one service.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// Addresses to listen on instead of the service's own.
+    pub listen: Vec<SocketAddr>,
+    /// The handler's settings.
+    pub settings: toml::Table,
+}
+
+impl Config {
+    /// Reads a file. The error names the file, and the line where there is one.
+    pub fn read(path: &Path) -> Result<Config, String> {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let mut config: Config =
+            toml::from_str(&text).map_err(|e| format!("{}: {}", path.display(), e.to_string().trim_end()))?;
+        config.limits.check().map_err(|e| format!("{}: {e}", path.display()))?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        for handler in &mut config.handlers {
+            *handler = base.join(&*handler);
+        }
+        Ok(config)
+    }
+
+    /// Puts `--listen SERVICE=ADDR` in place of what the file says.
+    pub fn override_listen(&mut self, listen: &[(String, SocketAddr)]) {
+        for (service, _) in listen {
+            self.service.entry(service.clone()).or_default().listen.clear();
+        }
+        for (service, addr) in listen {
+            self.service.entry(service.clone()).or_default().listen.push(*addr);
+        }
+    }
+
+    /// Where a service listens, given its own port.
+    pub fn addresses(&self, service: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+        match self.service.get(service) {
+            Some(c) if !c.listen.is_empty() => Ok(c.listen.clone()),
+            _ if port == 0 => Err(format!(
+                "service {service} has no port of its own; give it one with --listen {service}=127.0.0.1:PORT"
+            )),
+            _ => Ok(vec![([127, 0, 0, 1], port).into()]),
+        }
+    }
+
+    /// Every service's settings as JSON, as handlers get them.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        let json = |t: &toml::Table| serde_json::to_string(t).unwrap_or_else(|_| "{}".into());
+        self.service.iter().map(|(name, c)| (name.clone(), json(&c.settings))).collect()
+    }
+}
+
+/// Reads the argument of `--listen`.
+pub fn parse_listen(text: &str) -> Result<(String, SocketAddr), String> {
+    let (service, addr) = text.split_once('=').ok_or("it is written SERVICE=ADDRESS:PORT")?;
+    let addr = addr
+        .parse()
+        .map_err(|_| format!("{addr:?} is not an address with a port, such as 127.0.0.1:4000"))?;
+    Ok((service.to_owned(), addr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("greenroom.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::read(&path)
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_their_line() {
+        let err = read("[limits]\nsessions_max = 5\nsesions_min = 1\n").unwrap_err();
+        assert!(
+            err.contains("greenroom.toml") && err.contains("line 3") && err.contains("sesions_min"),
+            "{err}"
+        );
+        let err = read("[service.chat]\nlisten = [\"nowhere\"]\n").unwrap_err();
+        assert!(err.contains("line 2"), "{err}");
+        let err = read("[limits]\noutput_bytes_pause = 0\n").unwrap_err();
+        assert!(err.contains("limits.output_bytes_pause is 0"), "{err}");
+        assert!(Config::read(Path::new("/nonexistent/x.toml")).unwrap_err().contains("/nonexistent/x.toml"));
+    }
+
+    #[test]
+    fn the_command_line_comes_before_the_file_and_the_file_before_the_service() {
+        let mut c =
+            read("[service.chat]\nlisten = [\"127.0.0.1:1\", \"[::1]:1\"]\nsettings = {a = 1}\n").unwrap();
+        let addr = |s: &str| s.parse::<SocketAddr>().unwrap();
+        assert_eq!(c.addresses("chat", 4000).unwrap(), [addr("127.0.0.1:1"), addr("[::1]:1")]);
+        assert_eq!(c.addresses("echo", 4001).unwrap(), [addr("127.0.0.1:4001")]);
+        c.override_listen(&[parse_listen("chat=127.0.0.1:2").unwrap()]);
+        assert_eq!(c.addresses("chat", 4000).unwrap(), [addr("127.0.0.1:2")]);
+        assert_eq!(c.settings()["chat"], r#"{"a":1}"#);
+        assert!(c.addresses("odd", 0).unwrap_err().contains("--listen odd="));
+        assert!(parse_listen("chat").is_err() && parse_listen("chat=x").is_err());
+    }
+}

@@ -1,0 +1,47 @@
+//! The host's log: `tracing` events, a line each, on standard error, written by a thread of its own.
+
+use greenroom_state::abi::level;
+use tracing::Level;
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Starts logging. Keep the guard: dropping it writes what is left.
+pub fn start(level: LevelFilter) -> WorkerGuard {
+    // Lossy: a terminal that doesn't take the log must not stop the loop.
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(ansi)
+        .with_target(false)
+        .init();
+    guard
+}
+
+/// The most detailed level that is shown, as the ABI numbers it.
+pub fn abi_level() -> u32 {
+    match LevelFilter::current().into_level() {
+        Some(Level::TRACE) => level::TRACE,
+        Some(Level::DEBUG) => level::DEBUG,
+        Some(Level::INFO) => level::INFO,
+        Some(Level::WARN) => level::WARN,
+        _ => level::ERROR,
+    }
+}
+
+/// An event at a level that is only known when it happens.
+#[macro_export]
+macro_rules! log_at {
+    ($level:expr, $($rest:tt)+) => {
+        match $level {
+            greenroom_state::abi::level::ERROR => tracing::error!($($rest)+),
+            greenroom_state::abi::level::WARN => tracing::warn!($($rest)+),
+            greenroom_state::abi::level::INFO => tracing::info!($($rest)+),
+            greenroom_state::abi::level::DEBUG => tracing::debug!($($rest)+),
+            _ => tracing::trace!($($rest)+),
+        }
+    };
+}

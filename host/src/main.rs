@@ -1,0 +1,5 @@
+//! The `greenroom` command. See [`greenroom::cli`].
+
+fn main() -> std::process::ExitCode {
+    greenroom::cli::run()
+}

@@ -1,0 +1,409 @@
+//! The host's side of the C ABI: loads a library, reads its tables, runs its code. The only unsafe code towards handlers.
+//!
+//! What is believed: that a library which carries the note keeps the ABI, as a child process has seen it do. What isn't:
+//! sizes, counts and texts in its tables, which are checked once, here.
+
+use greenroom_core::framing::Framing;
+use greenroom_core::service::{Batch, Code, Offer, Serving};
+use greenroom_core::turn::{Fault, Staging};
+use greenroom_state::abi::{self, Bytes, status};
+use greenroom_state::note::is_name;
+use greenroom_state::schema::{Schema, StateShape};
+use libloading::os::unix::{Library as Loader, RTLD_LOCAL, RTLD_NOW};
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// A loaded library. Never unloaded: a Rust library that has touched a thread-local can't be.
+#[derive(Clone, Copy)]
+pub struct Library {
+    table: &'static abi::Library,
+}
+
+// SAFETY: the ABI says that a library's tables never change and live as long as the process.
+unsafe impl Send for Library {}
+
+/// One service's code with the instance that was built for it.
+struct Plugin {
+    service: &'static abi::Service,
+    instance: *mut c_void,
+}
+
+// SAFETY: the ABI says that an instance never changes, and may be run from one thread after it was made on another.
+unsafe impl Send for Plugin {}
+
+/// What a library's name and services are, for the core and for the host.
+pub type Offers = (String, Vec<Offer>);
+
+impl Library {
+    /// Loads a library and calls the entry that its note names. All symbols are resolved now, not at their first call.
+    pub fn load(path: &Path, entry: &str) -> Result<Library, String> {
+        // SAFETY: initialisers run here; a child process has survived them.
+        let loaded = unsafe { Loader::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
+        let loader = loaded.map_err(|e| format!("it can't be loaded: {}", loader_text(&e)))?;
+        // SAFETY: the note says that this symbol is an entry of this ABI version.
+        let found = unsafe { loader.get::<abi::Entry>(entry.as_bytes()) };
+        let entry =
+            *found.map_err(|_| format!("it does not export {entry}, which its note names as its entry"))?;
+        std::mem::forget(loader);
+        Library::from_entry(entry)
+    }
+
+    /// A library whose entry is at hand: loaded, or linked into a test.
+    pub fn from_entry(entry: abi::Entry) -> Result<Library, String> {
+        // SAFETY: an entry has no preconditions.
+        let table = unsafe { entry() };
+        // SAFETY: it is null or points to a table that lives as long as the process.
+        let table = unsafe { table.as_ref() }.ok_or("its entry returned no table")?;
+        if (table.size as usize) < size_of::<abi::Library>()
+            || (table.service_stride as usize) < size_of::<abi::Service>()
+        {
+            return Err("its tables are smaller than those of its ABI version".into());
+        }
+        if table.abi_major != abi::MAJOR || table.abi_minor > abi::MINOR {
+            return Err(format!("its table says ABI {}.{}", table.abi_major, table.abi_minor));
+        }
+        Ok(Library { table })
+    }
+
+    fn services(self) -> impl Iterator<Item = &'static abi::Service> {
+        let Library { table } = self;
+        (0..table.service_count as usize).map(move |i| {
+            // SAFETY: the array has `service_count` items, each `service_stride` bytes from the one before.
+            let item = unsafe { table.services.byte_add(i * table.service_stride as usize) };
+            // SAFETY: an item begins with what this version calls a service, and lives as long as the process.
+            unsafe { &*item }
+        })
+    }
+
+    /// The library's name and what it offers.
+    pub fn offers(self) -> Result<Offers, String> {
+        let name = text(self.table.name).filter(|n| is_name(n)).ok_or("its name is unusable")?;
+        let offers = self.services().map(offer).collect::<Result<Vec<_>, _>>()?;
+        if offers.is_empty() {
+            return Err("it offers no service".into());
+        }
+        Ok((name.to_owned(), offers))
+    }
+
+    /// Builds an instance of each service from its settings (JSON).
+    pub fn create(self, settings: &BTreeMap<String, String>, log_level: u32) -> Result<Serving, String> {
+        let mut made = Serving::new();
+        for service in self.services() {
+            let offer = offer(service)?;
+            let config = settings.get(&offer.name).map_or("{}", String::as_str);
+            let plugin = Plugin::create(service, config, log_level)
+                .map_err(|e| format!("service {}: {e}", offer.name))?;
+            made.push((offer, Box::new(plugin)));
+        }
+        Ok(made)
+    }
+}
+
+/// The loader's own words, without the path of a copy that no operator knows.
+fn loader_text(e: &libloading::Error) -> String {
+    let text = std::error::Error::source(e).map_or_else(|| e.to_string(), ToString::to_string);
+    match text.split_once(".so: ") {
+        Some((_, why)) => why.to_owned(),
+        None => text,
+    }
+}
+
+fn text(b: Bytes<'static>) -> Option<&'static str> {
+    // SAFETY: a table's texts live as long as the process.
+    std::str::from_utf8(unsafe { slice(b) }).ok()
+}
+
+fn offer(service: &abi::Service) -> Result<Offer, String> {
+    let name = text(service.name).filter(|n| is_name(n)).ok_or("a service's name is unusable")?.to_owned();
+    let framing = match service.framing {
+        abi::framing::LINES => Framing::Lines { bytes_max: service.frame_bytes_max },
+        other => return Err(format!("service {name}: framing {other} is not known")),
+    };
+    let schema = match text(service.state_schema) {
+        Some("") => None,
+        Some(json) => {
+            Some(Schema::parse(json).map_err(|e| format!("service {name}: its state schema: {e}"))?)
+        }
+        None => return Err(format!("service {name}: its state schema is not UTF-8")),
+    };
+    if schema.is_some() && service.state_version == 0 {
+        return Err(format!("service {name}: STATE_VERSION is 0; versions count from 1"));
+    }
+    let migrations = match service.migration_count {
+        0 => Vec::new(),
+        // SAFETY: the array has `migration_count` numbers and lives as long as the process.
+        n => unsafe { std::slice::from_raw_parts(service.migrations, n as usize) }.to_vec(),
+    };
+    let shape = StateShape { version: service.state_version, schema, migrations };
+    Ok(Offer { name, port: service.port, framing, shape })
+}
+
+impl Plugin {
+    fn create(service: &'static abi::Service, config: &str, log_level: u32) -> Result<Plugin, String> {
+        unsafe extern "C" fn put(ctx: *mut c_void, bytes: Bytes<'_>) {
+            // SAFETY: `ctx` is the string below, and only this call has it.
+            let message = unsafe { &mut *ctx.cast::<String>() };
+            // SAFETY: the bytes are valid for this call.
+            *message = String::from_utf8_lossy(unsafe { slice(bytes) }).into_owned();
+        }
+        let mut message = String::new();
+        let sink = abi::Sink { ctx: (&raw mut message).cast(), put };
+        // SAFETY: the arguments are valid for the call.
+        let instance = unsafe { (service.create)(host_table(log_level), config.into(), sink) };
+        match instance.is_null() {
+            false => Ok(Plugin { service, instance }),
+            true if message.is_empty() => Err("it was refused without a reason".into()),
+            true => Err(message),
+        }
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        // SAFETY: `create` made it, and it is not used after this.
+        unsafe { (self.service.destroy)(self.instance) }
+    }
+}
+
+impl Code for Plugin {
+    #[inline]
+    fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
+        let (state_version, state) = batch.state.unwrap_or((0, &[]));
+        let raw = abi::Batch {
+            size: size_of::<abi::Batch<'_>>() as u32,
+            state_version,
+            has_state: u32::from(batch.state.is_some()),
+            action_stride: size_of::<abi::Action<'_>>() as u32,
+            actions: batch.actions.as_ptr(),
+            action_count: batch.actions.len(),
+            state: state.into(),
+            session: batch.session,
+            now_ns: batch.now_ns,
+        };
+        let turn = (staging as *mut Staging<'_>).cast::<abi::Turn>();
+        // SAFETY: the instance is alive; the batch and the staging area are valid until the call returns, and the
+        // functions in the host's table are the only ones that use the latter meanwhile.
+        unsafe { (self.service.run)(self.instance, host_table(0), turn, &raw) }
+    }
+}
+
+/// The host's table; the level counts at the first call.
+fn host_table(log_level: u32) -> &'static abi::Host {
+    static TABLE: OnceLock<abi::Host> = OnceLock::new();
+    TABLE.get_or_init(|| abi::Host {
+        size: size_of::<abi::Host>() as u32,
+        log_level,
+        turn_ok,
+        turn_failed,
+        state,
+        peer,
+        send,
+        close,
+        subscribe,
+        unsubscribe,
+        broadcast,
+        table_get,
+        table_put,
+        table_delete,
+        table_next,
+        log,
+    })
+}
+
+/// Borrows what a library passed.
+///
+/// # Safety
+/// `b` describes readable bytes that live and don't change for `'a`, or is empty.
+unsafe fn slice<'a>(b: Bytes<'_>) -> &'a [u8] {
+    if b.len == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise; an empty one, whose pointer may be null, was dealt with.
+    unsafe { std::slice::from_raw_parts(b.ptr, b.len) }
+}
+
+/// The staging area behind a turn.
+///
+/// # Safety
+/// `turn` is what [`Plugin::run`] passed to the run under way, or null.
+unsafe fn staging<'a>(turn: *mut abi::Turn) -> Option<&'a mut Staging<'a>> {
+    // SAFETY: the caller's promise; one thread runs the turn, so nobody else holds a reference.
+    unsafe { turn.cast::<Staging<'a>>().as_mut() }
+}
+
+// Each of these gets, by the ABI, the turn of the run under way and arguments that are valid for the call.
+
+unsafe extern "C" fn turn_ok(turn: *mut abi::Turn) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(0, |s| u32::from(s.turn_ok()))
+}
+
+unsafe extern "C" fn turn_failed(turn: *mut abi::Turn, fault: *const abi::Fault<'_>) {
+    // SAFETY: see above.
+    let (Some(s), Some(f)) = (unsafe { staging(turn) }, unsafe { fault.as_ref() }) else { return };
+    // SAFETY: see above.
+    let owned = |b| String::from_utf8_lossy(unsafe { slice(b) }).into_owned();
+    s.turn_failed(Fault { kind: f.kind, message: owned(f.message), file: owned(f.file), line: f.line });
+}
+
+unsafe extern "C" fn state(turn: *mut abi::Turn, state: Bytes<'_>) {
+    // SAFETY: see above.
+    let (Some(s), bytes) = (unsafe { staging(turn) }, unsafe { slice(state) }) else { return };
+    s.state(bytes);
+}
+
+unsafe extern "C" fn peer(turn: *mut abi::Turn, text: *mut Bytes<'static>) -> u32 {
+    // SAFETY: see above.
+    let Some(s) = (unsafe { staging(turn) }) else { return status::INVALID };
+    let answer = lend(s.peer());
+    // SAFETY: see above.
+    unsafe { text.write(answer) };
+    status::OK
+}
+
+unsafe extern "C" fn send(turn: *mut abi::Turn, parts: *const Bytes<'_>, count: usize) -> u32 {
+    // SAFETY: see above.
+    let Some(s) = (unsafe { staging(turn) }) else { return status::INVALID };
+    for i in 0..count {
+        // SAFETY: the array has `count` items.
+        let part = unsafe { parts.add(i) };
+        // SAFETY: see above.
+        let part = unsafe { *part };
+        // SAFETY: see above.
+        let status = s.send(unsafe { slice(part) });
+        if status != status::OK {
+            return status;
+        }
+    }
+    status::OK
+}
+
+unsafe extern "C" fn close(turn: *mut abi::Turn) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, Staging::close)
+}
+
+unsafe extern "C" fn subscribe(turn: *mut abi::Turn, topic: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    unsafe { with_name(turn, topic, |s, topic| s.subscribe(topic)) }
+}
+
+unsafe extern "C" fn unsubscribe(turn: *mut abi::Turn, topic: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    unsafe { with_name(turn, topic, |s, topic| s.unsubscribe(topic)) }
+}
+
+unsafe extern "C" fn broadcast(turn: *mut abi::Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32 {
+    if flags & !abi::BROADCAST_OTHERS != 0 {
+        return status::INVALID;
+    }
+    // SAFETY: see above.
+    let data = unsafe { slice(data) };
+    // SAFETY: see above.
+    unsafe { with_name(turn, topic, |s, topic| s.broadcast(topic, data, flags != 0)) }
+}
+
+unsafe extern "C" fn table_get(
+    turn: *mut abi::Turn,
+    table: Bytes<'_>,
+    key: Bytes<'_>,
+    value: *mut Bytes<'static>,
+) -> u32 {
+    // SAFETY: see above.
+    let key = unsafe { slice(key) };
+    let read = |s: &mut Staging<'_>, table: &str| match s.table_get(table, key) {
+        Some(found) => {
+            // SAFETY: see above.
+            unsafe { value.write(lend(found)) };
+            status::OK
+        }
+        None => status::ABSENT,
+    };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, read) }
+}
+
+unsafe extern "C" fn table_put(
+    turn: *mut abi::Turn,
+    table: Bytes<'_>,
+    key: Bytes<'_>,
+    value: Bytes<'_>,
+) -> u32 {
+    // SAFETY: see above.
+    let key = unsafe { slice(key) };
+    // SAFETY: see above.
+    let value = unsafe { slice(value) };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, |s, table| s.table_put(table, key, value)) }
+}
+
+unsafe extern "C" fn table_delete(turn: *mut abi::Turn, table: Bytes<'_>, key: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    let key = unsafe { slice(key) };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, |s, table| s.table_delete(table, key)) }
+}
+
+unsafe extern "C" fn table_next(
+    turn: *mut abi::Turn,
+    table: Bytes<'_>,
+    prefix: Bytes<'_>,
+    from: Bytes<'_>,
+    key: *mut Bytes<'static>,
+    value: *mut Bytes<'static>,
+) -> u32 {
+    // SAFETY: see above.
+    let prefix = unsafe { slice(prefix) };
+    // SAFETY: see above.
+    let from = unsafe { slice(from) };
+    let read = |s: &mut Staging<'_>, table: &str| match s.table_next(table, prefix, from) {
+        Some((k, v)) => {
+            // SAFETY: see above.
+            unsafe { key.write(lend(k)) };
+            // SAFETY: see above.
+            unsafe { value.write(lend(v)) };
+            status::OK
+        }
+        None => status::ABSENT,
+    };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, read) }
+}
+
+unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::LogEvent<'_>) {
+    // SAFETY: see above.
+    let Some(event) = (unsafe { event.as_ref() }) else { return };
+    // SAFETY: see above.
+    let owned = |b| String::from_utf8_lossy(unsafe { slice(b) });
+    let (target, message) = (owned(event.target), owned(event.message));
+    // SAFETY: see above.
+    match unsafe { staging(turn) } {
+        Some(s) => s.log(event.level, &target, &message),
+        None => crate::log_at!(event.level, handler = %target, "{message}"),
+    }
+}
+
+/// Runs `f` with the turn and a name, which must be UTF-8.
+///
+/// # Safety
+/// As for [`staging`] and [`slice`].
+unsafe fn with_name(
+    turn: *mut abi::Turn,
+    name: Bytes<'_>,
+    f: impl FnOnce(&mut Staging<'_>, &str) -> u32,
+) -> u32 {
+    // SAFETY: the caller's promise.
+    let Some(s) = (unsafe { staging(turn) }) else { return status::INVALID };
+    // SAFETY: the caller's promise.
+    match std::str::from_utf8(unsafe { slice(name) }) {
+        Ok(name) => f(s, name),
+        Err(_) => status::INVALID,
+    }
+}
+
+/// Bytes of the staging area, which the library may read until its next call.
+fn lend(b: &[u8]) -> Bytes<'static> {
+    Bytes { ptr: b.as_ptr(), len: b.len(), life: std::marker::PhantomData }
+}

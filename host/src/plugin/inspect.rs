@@ -1,0 +1,152 @@
+//! Judges a library without running any of its code: whether it is a whole ELF file for this machine, and what its note
+//! says. The loader itself can crash on a damaged file, and its messages mislead, so this comes first.
+
+use greenroom_state::abi;
+use greenroom_state::note::{Note, OWNER, SECTION, TYPE};
+use object::LittleEndian;
+use object::elf;
+use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _, SectionHeader as _};
+
+#[cfg(target_arch = "x86_64")]
+const MACHINE: u16 = elf::EM_X86_64.0;
+#[cfg(target_arch = "aarch64")]
+const MACHINE: u16 = elf::EM_AARCH64.0;
+
+/// Reads a library's note. The error says what keeps it from being loaded.
+pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
+    if bytes.is_empty() {
+        return Err("the file is empty".into());
+    }
+    if !bytes.starts_with(b"\x7fELF") {
+        return Err("it is not an ELF file, so no shared library".into());
+    }
+    if bytes.len() < 64 {
+        return Err(format!("it is truncated: {} bytes don't hold an ELF header", bytes.len()));
+    }
+    if (bytes[4], bytes[5]) != (2, 1) {
+        return Err("it is not a 64-bit little-endian ELF file".into());
+    }
+    let machine = u16::from_le_bytes([bytes[18], bytes[19]]);
+    if machine != MACHINE {
+        return Err(format!(
+            "it is built for another processor: {}, and this host runs on {}",
+            machine_name(machine),
+            machine_name(MACHINE)
+        ));
+    }
+    let kind = u16::from_le_bytes([bytes[16], bytes[17]]);
+    if kind != elf::ET_DYN.0 {
+        return Err(
+            "it is an ELF file, but not a shared library; give its crate crate-type = [\"cdylib\"]".into()
+        );
+    }
+    check_whole(bytes)?;
+    let note = find_note(bytes)?.ok_or_else(|| {
+        format!("it is a shared library without a Greenroom note ({SECTION}): it does not call export!")
+    })?;
+    let note = Note::parse(note).map_err(|e| e.to_string())?;
+    let (major, minor) = note.abi;
+    if major != abi::MAJOR || minor > abi::MINOR {
+        return Err(format!(
+            "it is built for ABI {major}.{minor}, this host has {}.{}; build it with the greenroom-handler of this host",
+            abi::MAJOR,
+            abi::MINOR
+        ));
+    }
+    if note.panic != "unwind" {
+        return Err(format!(
+            "it is built with panic = \"{}\": one panic would end the host; build it with panic = \"unwind\"",
+            note.panic
+        ));
+    }
+    Ok(note)
+}
+
+fn machine_name(machine: u16) -> String {
+    match elf::Machine(machine) {
+        elf::EM_X86_64 => "x86_64".into(),
+        elf::EM_AARCH64 => "aarch64".into(),
+        elf::EM_RISCV => "riscv".into(),
+        elf::EM_386 => "x86".into(),
+        elf::EM_ARM => "arm".into(),
+        other => format!("ELF machine {}", other.0),
+    }
+}
+
+type File<'a> = ElfFile64<'a, LittleEndian>;
+type Header = elf::FileHeader64<LittleEndian>;
+
+/// Everything that the headers point to lies inside the file.
+fn check_whole(bytes: &[u8]) -> Result<(), String> {
+    let damaged = |what: &str| format!("it is truncated or damaged: {what}");
+    let header = Header::parse(bytes).map_err(|e| damaged(&e.to_string()))?;
+    let len = bytes.len() as u64;
+    let inside = |at: u64, size: u64| at.checked_add(size).is_some_and(|end| end <= len);
+    let segments = header.program_headers(LittleEndian, bytes).map_err(|e| damaged(&e.to_string()))?;
+    for s in segments {
+        if !inside(s.p_offset(LittleEndian), s.p_filesz(LittleEndian)) {
+            return Err(damaged("a segment lies beyond its end"));
+        }
+    }
+    let sections = header.section_headers(LittleEndian, bytes).map_err(|e| damaged(&e.to_string()))?;
+    for s in sections {
+        let has_bytes = s.sh_type(LittleEndian) != elf::SHT_NOBITS;
+        if has_bytes && !inside(s.sh_offset(LittleEndian), s.sh_size(LittleEndian)) {
+            return Err(damaged("a section lies beyond its end"));
+        }
+    }
+    if segments.is_empty() {
+        return Err(damaged("it has no segments"));
+    }
+    Ok(())
+}
+
+/// The descriptor of the note, from the program headers, which stripping keeps.
+fn find_note(bytes: &[u8]) -> Result<Option<&[u8]>, String> {
+    let damaged = |e: object::read::Error| format!("it is damaged: {e}");
+    let file = File::parse(bytes).map_err(damaged)?;
+    for segment in file.elf_program_headers() {
+        let Some(mut notes) = segment.notes(file.endian(), bytes).map_err(damaged)? else { continue };
+        while let Some(note) = notes.next().map_err(damaged)? {
+            if note.name() == &OWNER[..OWNER.len() - 1] && note.n_type(file.endian()).0 == TYPE {
+                return Ok(Some(note.desc()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a file carries the note at all, whatever else is wrong with it.
+pub fn has_note(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x7fELF") && check_whole(bytes).is_ok() && matches!(find_note(bytes), Ok(Some(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The test binary itself: an ELF file for this machine, and a position-independent one, so of a library's type.
+    fn own() -> Vec<u8> {
+        std::fs::read(std::env::current_exe().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let good = own();
+        for (bytes, says) in [
+            (Vec::new(), "empty"),
+            (b"#!/bin/sh\n".to_vec(), "not an ELF file"),
+            (good[..40].to_vec(), "truncated"),
+            (good[..good.len() / 2].to_vec(), "truncated or damaged"),
+            (good.clone(), "without a Greenroom note"),
+        ] {
+            let err = inspect(&bytes).unwrap_err();
+            assert!(err.contains(says), "{err}");
+        }
+        let mut other = good.clone();
+        other[18..20].copy_from_slice(&elf::EM_RISCV.0.to_le_bytes());
+        assert!(inspect(&other).unwrap_err().contains("another processor: riscv"));
+        other[4] = 1;
+        assert!(inspect(&other).unwrap_err().contains("64-bit"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Reads a library file that is finished, and makes the private copy that is loaded.
+//!
+//! The loader knows a library by its path and inode, and hands out the old code for a path that it has seen; and a file
+//! that is overwritten under a mapping takes the process with it. So what is loaded is always a copy, under a name never
+//! used before, of bytes that were read once.
+
+use sha2::{Digest, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A file that was not written for so long counts as finished.
+pub const QUIET: Duration = Duration::from_millis(150);
+/// A file that is written for longer than this without a pause is given up.
+const QUIET_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The largest library.
+const BYTES_MAX: u64 = 1 << 30;
+
+/// The content of a library file.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// SHA-256, in hexadecimal.
+    pub hash: String,
+}
+
+/// Reads a file once it is finished. The error says what is wrong with the file.
+pub fn read(path: &Path) -> Result<Content, String> {
+    let give_up = Instant::now() + QUIET_WAIT_MAX;
+    loop {
+        match read_now(path)? {
+            Some(content) => return Ok(content),
+            None if Instant::now() > give_up => {
+                return Err(format!(
+                    "{} has been written to for {} s",
+                    path.display(),
+                    QUIET_WAIT_MAX.as_secs()
+                ));
+            }
+            None => std::thread::sleep(QUIET / 3),
+        }
+    }
+}
+
+/// `None`: somebody is writing it.
+fn read_now(path: &Path) -> Result<Option<Content>, String> {
+    let at = path.display();
+    // Not to hang on a FIFO.
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+        .open(path)
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => format!("{at} does not exist"),
+            _ => format!("{at} can't be opened: {e}"),
+        })?;
+    let stat = |f: &File| f.metadata().map_err(|e| format!("{at}: {e}"));
+    let before = stat(&file)?;
+    let kind = before.file_type();
+    if !kind.is_file() {
+        let what = match kind {
+            k if k.is_dir() => "a directory",
+            k if k.is_fifo() => "a FIFO",
+            k if k.is_socket() => "a socket",
+            _ => "a device",
+        };
+        return Err(format!("{at} is {what}, not a library file"));
+    }
+    if before.len() > BYTES_MAX {
+        return Err(format!("{at} has {} bytes; the largest library is {BYTES_MAX}", before.len()));
+    }
+    // A time stamp in the future says nothing, so it doesn't hold anything up.
+    let age = before.modified().ok().and_then(|t| SystemTime::now().duration_since(t).ok());
+    if age.is_some_and(|age| age < QUIET) {
+        return Ok(None);
+    }
+    let mut bytes = Vec::with_capacity(before.len() as usize);
+    file.read_to_end(&mut bytes).map_err(|e| format!("{at} can't be read: {e}"))?;
+    let after = stat(&file)?;
+    let mark = |m: &std::fs::Metadata| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
+    // Only the content counts: a rename or another hard link changes the ctime alone, and then it is simply read again.
+    if mark(&before) != mark(&after) || bytes.len() as u64 != after.len() {
+        return Ok(None);
+    }
+    let hash = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    Ok(Some(Content { bytes, hash }))
+}
+
+/// Writes the private copy, under a name that no copy had before.
+pub fn copy(content: &Content, library: &str, copies: &Path) -> Result<PathBuf, String> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let n = COUNT.fetch_add(1, Ordering::Relaxed);
+    let pid = std::process::id();
+    let path = copies.join(format!("{library}-{pid}-{n}-{}.so", &content.hash[..12]));
+    let failed = |e: std::io::Error| format!("the private copy {} can't be written: {e}", path.display());
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path);
+    file.and_then(|mut f| f.write_all(&content.bytes)).map_err(failed)?;
+    Ok(path)
+}

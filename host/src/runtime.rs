@@ -1,0 +1,142 @@
+//! The runtime directory: one host's lock, admin socket and private copies of libraries. Mode 0700.
+
+use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where the runtime directory is, unless it is given.
+pub fn default_dir() -> PathBuf {
+    let uid = rustix::process::geteuid();
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !dir.is_empty() => Path::new(&dir).join("greenroom"),
+        _ if uid.is_root() => "/run/greenroom".into(),
+        _ => format!("/tmp/greenroom-{}", uid.as_raw()).into(),
+    }
+}
+
+/// The admin socket in a runtime directory.
+pub fn socket_path(dir: &Path) -> PathBuf {
+    dir.join("admin.sock")
+}
+
+/// A runtime directory that this process holds.
+#[derive(Debug)]
+pub struct Runtime {
+    dir: PathBuf,
+    copies: PathBuf,
+    /// Held while the host lives; the kernel lets go of it however the host ends.
+    _lock: File,
+}
+
+impl Runtime {
+    /// Creates the directory and takes its lock. A second host is refused by name.
+    pub fn take(dir: &Path, copies: Option<&Path>) -> Result<Runtime, String> {
+        make_private_dir(dir)?;
+        let lock_path = dir.join("lock");
+        let failed = |what: &str, e: &dyn std::fmt::Display| format!("{}: {what}: {e}", lock_path.display());
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|e| failed("can't be opened", &e))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            let _ = lock.read_to_string(&mut pid);
+            return Err(format!(
+                "{} is in use by the greenroom host with pid {}; stop it, or give this one another directory with --runtime",
+                dir.display(),
+                pid.trim()
+            ));
+        }
+        let write = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
+        write.map_err(|e| failed("can't be written", &e))?;
+
+        let copies = copies.map_or_else(|| dir.join("copies"), Path::to_path_buf);
+        make_private_dir(&copies)?;
+        check_exec(&copies)?;
+        // The lock says that nobody else uses them.
+        for old in std::fs::read_dir(&copies).into_iter().flatten().flatten() {
+            if old.path().extension().is_some_and(|e| e == "so") {
+                let _ = std::fs::remove_file(old.path());
+            }
+        }
+        let _ = std::fs::remove_file(socket_path(dir));
+        Ok(Runtime { dir: dir.into(), copies, _lock: lock })
+    }
+
+    /// The directory of private copies.
+    pub fn copies(&self) -> &Path {
+        &self.copies
+    }
+
+    /// The admin socket's path.
+    pub fn socket(&self) -> PathBuf {
+        socket_path(&self.dir)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.socket());
+    }
+}
+
+fn make_private_dir(dir: &Path) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: can't be made: {e}", dir.display());
+    if let Some(parent) = dir.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(e)),
+        _ => {}
+    }
+    let meta = std::fs::symlink_metadata(dir).map_err(failed)?;
+    let me = rustix::process::geteuid().as_raw();
+    let what = if !meta.is_dir() {
+        "is not a directory".to_owned()
+    } else if meta.uid() != me {
+        format!("belongs to user {}, not to {me}", meta.uid())
+    } else if meta.mode() & 0o077 != 0 {
+        format!("is open to others (mode {:o}); chmod 700 it", meta.mode() & 0o777)
+    } else {
+        return Ok(());
+    };
+    Err(format!("{}: {what}", dir.display()))
+}
+
+fn check_exec(copies: &Path) -> Result<(), String> {
+    let stat = statvfs(copies).map_err(|e| format!("{}: {e}", copies.display()))?;
+    if stat.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        return Err(format!(
+            "{} is on a file system mounted noexec, so no library can be loaded from it; give another directory with --copies",
+            copies.display()
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_second_host_and_an_open_directory_are_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("run");
+        let first = Runtime::take(&dir, None).unwrap();
+        assert_eq!(dir.metadata().unwrap().mode() & 0o777, 0o700);
+        let err = Runtime::take(&dir, None).unwrap_err();
+        assert!(err.contains(&format!("pid {}", std::process::id())), "{err}");
+        drop(first);
+        Runtime::take(&dir, None).unwrap();
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(Runtime::take(&dir, None).unwrap_err().contains("mode 755"));
+        assert!(Runtime::take(Path::new("/proc/nowhere"), None).is_err());
+    }
+}

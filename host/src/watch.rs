@@ -1,0 +1,138 @@
+//! Notices that a library's file changed, by watching its directory: cargo and editors put a new file in the old one's
+//! place, so watching the file itself would see nothing.
+//!
+//! Events are only a hint that something happened to a path. A path that was quiet for a while is reported; whether its
+//! content is new is found out by reading it. A directory that was removed (`cargo clean`) is watched again as soon as it is
+//! back.
+
+use crate::plugin::stage::QUIET;
+use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// How often it is checked that the directories are still those that are watched.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// Watches directories; `changed` is called with each path in them that changed and is quiet now. Lives as long as the
+/// process.
+pub fn start(dirs: Vec<PathBuf>, changed: impl Fn(PathBuf) + Send + 'static) -> Result<(), String> {
+    let (sender, events) = channel();
+    let watcher = new_watcher(sender).map_err(|e| format!("files can't be watched: {e}"))?;
+    let mut watch = Watch { watcher, dirs: BTreeMap::new(), pending: HashMap::new() };
+    for dir in dirs {
+        watch.dirs.insert(dir, None);
+    }
+    for (dir, result) in watch.check() {
+        result.map_err(|e| format!("{} can't be watched: {e}", dir.display()))?;
+    }
+    watch.pending.clear();
+    std::thread::Builder::new()
+        .name("watch".into())
+        .spawn(move || watch.run(&events, changed))
+        .map(|_| ())
+        .map_err(|e| format!("files can't be watched: {e}"))
+}
+
+fn new_watcher(sender: Sender<notify::Result<Event>>) -> notify::Result<RecommendedWatcher> {
+    notify::recommended_watcher(move |event| {
+        let _ = sender.send(event);
+    })
+}
+
+struct Watch {
+    watcher: RecommendedWatcher,
+    /// With the inode that is watched; `None`: not there at the moment.
+    dirs: BTreeMap<PathBuf, Option<u64>>,
+    /// When each path was last heard of.
+    pending: HashMap<PathBuf, Instant>,
+}
+
+impl Watch {
+    fn run(mut self, events: &Receiver<notify::Result<Event>>, changed: impl Fn(PathBuf)) {
+        let mut checked = Instant::now();
+        loop {
+            let wait = if self.pending.is_empty() { CHECK } else { QUIET / 3 };
+            match events.recv_timeout(wait) {
+                Ok(Ok(event)) => self.heard(event),
+                Ok(Err(e)) => {
+                    tracing::warn!("watching files: {e}; looking at all of them");
+                    self.look_at_all();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if checked.elapsed() >= CHECK {
+                checked = Instant::now();
+                for (dir, result) in self.check() {
+                    match result {
+                        Ok(()) => tracing::info!("watching {} again", dir.display()),
+                        Err(e) => tracing::warn!("{} can't be watched: {e}", dir.display()),
+                    }
+                }
+            }
+            let quiet: Vec<_> =
+                self.pending.iter().filter(|(_, at)| at.elapsed() >= QUIET).map(|(p, _)| p.clone()).collect();
+            for path in quiet {
+                self.pending.remove(&path);
+                changed(path);
+            }
+        }
+    }
+
+    fn heard(&mut self, event: Event) {
+        if event.need_rescan() {
+            return self.look_at_all();
+        }
+        match event.kind {
+            // Reading a file is reported too, and answering it would wake us for ever.
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
+            EventKind::Access(_) => return,
+            _ => {}
+        }
+        for path in event.paths {
+            if event.kind.is_remove()
+                && let Some(watched) = self.dirs.get_mut(&path)
+            {
+                // A new directory may get the old one's inode, so it would look like the one that is watched.
+                *watched = None;
+            }
+            self.pending.insert(path, Instant::now());
+        }
+    }
+
+    fn look_at_all(&mut self) {
+        for dir in self.dirs.keys().cloned().collect::<Vec<_>>() {
+            self.look_at(&dir);
+        }
+    }
+
+    fn look_at(&mut self, dir: &Path) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            self.pending.insert(entry.path(), Instant::now());
+        }
+    }
+
+    /// Watches the directories that are new or were replaced, and says how that went.
+    fn check(&mut self) -> Vec<(PathBuf, notify::Result<()>)> {
+        let mut done = Vec::new();
+        for (dir, watched) in self.dirs.clone() {
+            let now = std::fs::metadata(&dir).ok().filter(|m| m.is_dir()).map(|m| m.ino());
+            if now == watched {
+                continue;
+            }
+            if watched.is_some() {
+                let _ = self.watcher.unwatch(&dir);
+            }
+            if now.is_some() {
+                done.push((dir.clone(), self.watcher.watch(&dir, RecursiveMode::NonRecursive)));
+                self.look_at(&dir);
+            }
+            self.dirs.insert(dir, now);
+        }
+        done
+    }
+}
