@@ -1,0 +1,131 @@
+/* The C ABI between Greenroom's host and a handler library, version 1.0.
+ *
+ * A library exports one function, named in its ELF note, that returns a pointer to a gr_library. What each
+ * field means is written where the same types stand in Rust: state-schema/src/abi.rs. The rules:
+ *
+ * - Every struct starts with its size. Within a major version fields are only appended.
+ * - Strings and bytes are pointer and length, and valid for the call that carries them.
+ * - What one side allocates, that side frees. Nothing unwinds across.
+ * - A handler keeps nothing between turns: an instance never changes after create.
+ */
+#ifndef GREENROOM_H
+#define GREENROOM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GR_ABI_MAJOR 1
+#define GR_ABI_MINOR 0
+
+enum { GR_OK = 0, GR_ABSENT = 1, GR_LIMIT = 2, GR_INVALID = 3 };                       /* what the host answers */
+enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                                 /* gr_action.kind */
+enum { GR_BY_PEER = 1, GR_BROKEN = 2, GR_BY_HANDLER = 3, GR_BY_LIMIT = 4, GR_STOPPING = 5 }; /* why GR_CLOSED */
+enum { GR_LINES = 1 };                                                                 /* gr_service.framing */
+enum { GR_FAULT_ERROR = 1, GR_FAULT_PANIC = 2, GR_FAULT_STATE = 3 };                   /* gr_fault.kind */
+enum { GR_LOG_ERROR = 1, GR_LOG_WARN = 2, GR_LOG_INFO = 3, GR_LOG_DEBUG = 4, GR_LOG_TRACE = 5 };
+enum { GR_BROADCAST_OTHERS = 1 };                                                      /* flag of broadcast */
+enum { GR_RUN_STATE_LOST = 1 };                                                        /* returned by run */
+
+typedef struct gr_bytes {
+    const uint8_t *ptr;
+    size_t len;
+} gr_bytes;
+
+typedef struct gr_sink {
+    void *ctx;
+    void (*put)(void *ctx, gr_bytes bytes);
+} gr_sink;
+
+typedef struct gr_turn gr_turn; /* the host's */
+
+typedef struct gr_action {
+    uint32_t kind;
+    uint32_t detail;
+    gr_bytes data;
+} gr_action;
+
+typedef struct gr_batch {
+    uint32_t size;
+    uint32_t state_version;
+    uint32_t has_state;
+    uint32_t action_stride;
+    const gr_action *actions; /* action_count of them, action_stride bytes apart */
+    size_t action_count;
+    gr_bytes state; /* MessagePack */
+    uint64_t session;
+    uint64_t now_ns;
+} gr_batch;
+
+typedef struct gr_fault {
+    uint32_t size;
+    uint32_t kind;
+    gr_bytes message;
+    gr_bytes file;
+    uint32_t line;
+} gr_fault;
+
+typedef struct gr_log_event {
+    uint32_t size;
+    uint32_t level;
+    gr_bytes target;
+    gr_bytes message;
+} gr_log_event;
+
+typedef struct gr_host {
+    uint32_t size;
+    uint32_t log_level;
+    uint32_t (*turn_ok)(gr_turn *turn); /* 1: go on with the next action; 0: return now */
+    void (*turn_failed)(gr_turn *turn, const gr_fault *fault);
+    void (*state)(gr_turn *turn, gr_bytes state);
+    uint32_t (*peer)(gr_turn *turn, gr_bytes *text);
+    uint32_t (*send)(gr_turn *turn, const gr_bytes *parts, size_t count);
+    uint32_t (*close)(gr_turn *turn);
+    uint32_t (*subscribe)(gr_turn *turn, gr_bytes topic);
+    uint32_t (*unsubscribe)(gr_turn *turn, gr_bytes topic);
+    uint32_t (*broadcast)(gr_turn *turn, gr_bytes topic, gr_bytes data, uint32_t flags);
+    uint32_t (*table_get)(gr_turn *turn, gr_bytes table, gr_bytes key, gr_bytes *value);
+    uint32_t (*table_put)(gr_turn *turn, gr_bytes table, gr_bytes key, gr_bytes value);
+    uint32_t (*table_delete)(gr_turn *turn, gr_bytes table, gr_bytes key);
+    uint32_t (*table_next)(gr_turn *turn, gr_bytes table, gr_bytes prefix, gr_bytes from, gr_bytes *key,
+                           gr_bytes *value);
+    void (*log)(gr_turn *turn, const gr_log_event *event);
+} gr_host;
+
+typedef struct gr_service {
+    uint32_t size;
+    uint32_t state_version;
+    gr_bytes name;
+    uint16_t port;
+    uint16_t reserved;
+    uint32_t framing;
+    uint32_t frame_bytes_max;
+    uint32_t migration_count;
+    const uint32_t *migrations;
+    gr_bytes state_schema; /* JSON Schema; empty: no state */
+    void *(*create)(const gr_host *host, gr_bytes config_json, gr_sink error);
+    void (*destroy)(void *instance);
+    uint32_t (*run)(const void *instance, const gr_host *host, gr_turn *turn, const gr_batch *batch);
+} gr_service;
+
+typedef struct gr_library {
+    uint32_t size;
+    uint16_t abi_major;
+    uint16_t abi_minor;
+    gr_bytes name;
+    const gr_service *services; /* service_count of them, service_stride bytes apart */
+    uint32_t service_count;
+    uint32_t service_stride;
+} gr_library;
+
+/* The note, of which a library has one. `text` is lines of key=value, as state-schema/src/note.rs lists them:
+ *
+ *   GR_NOTE("abi=1.0\nsdk=c\nentry=greenroom_entry_upper\npanic=unwind\nlibrary=upper\nservice=upper:1\n")
+ */
+#define GR_NOTE(text_)                                                                        \
+    __attribute__((used, section(".note.greenroom"), aligned(4))) static const struct {      \
+        uint32_t owner_len, text_len, kind;                                                   \
+        char owner[12];                                                                       \
+        char text[(sizeof(text_) + 3) / 4 * 4];                                               \
+    } greenroom_note = {10, (sizeof(text_) + 3) / 4 * 4, 0x47524e4d, "Greenroom", text_};
+
+#endif

@@ -1,0 +1,59 @@
+//! A peer.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// A connection, read line by line.
+pub struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    /// Connects.
+    #[track_caller]
+    pub fn connect(addr: SocketAddr) -> Client {
+        let stream = TcpStream::connect(addr).expect("a connection");
+        // So that a failure is no hang.
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Client { stream, buffer: Vec::new() }
+    }
+
+    /// Sends bytes.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("the host takes bytes");
+    }
+
+    /// The next line, without its end; `None` at the end of the stream.
+    #[track_caller]
+    pub fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(at) = self.buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=at).collect();
+                return Some(String::from_utf8_lossy(&line[..at]).into_owned());
+            }
+            let mut more = [0; 16 * 1024];
+            match self.stream.read(&mut more) {
+                Ok(0) => return None,
+                Ok(n) => self.buffer.extend_from_slice(&more[..n]),
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return None,
+                Err(e) => panic!("no line came: {e}"),
+            }
+        }
+    }
+
+    /// Sends a line and returns the next one.
+    #[track_caller]
+    pub fn ask(&mut self, line: &str) -> String {
+        self.send(format!("{line}\n"));
+        self.line().expect("an answer")
+    }
+
+    /// Ends our side.
+    pub fn shutdown(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}

@@ -1,0 +1,158 @@
+//! A `greenroom serve` of the test's own, and the other commands against it.
+
+use crate::{built, wait_for};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A running host. Dropping it kills it.
+pub struct Host {
+    child: Child,
+    dir: tempfile::TempDir,
+    ports: BTreeMap<String, SocketAddr>,
+}
+
+impl Host {
+    /// Starts a host on ports that the kernel chooses, and waits until it is ready. `services` are those whose ports are
+    /// wanted; `args` go to `serve`.
+    #[track_caller]
+    pub fn serve(services: &[&str], args: &[&Path]) -> Host {
+        Host::serve_with(services, args, |_| {})
+    }
+
+    /// As [`Host::serve`], with more arguments or environment.
+    #[track_caller]
+    pub fn serve_with(services: &[&str], args: &[&Path], more: impl FnOnce(&mut Command)) -> Host {
+        let dir = tempfile::tempdir().expect("a directory for the host");
+        let mut command = Command::new(built("greenroom"));
+        command.arg("serve").args(args).args(["--log", "debug"]);
+        for service in services {
+            command.args(["--listen", &format!("{service}=127.0.0.1:0")]);
+        }
+        command.env("GREENROOM_RUNTIME", dir.path().join("run"));
+        command.stdout(Stdio::piped()).stderr(File::create(dir.path().join("log")).expect("a log"));
+        more(&mut command);
+        let mut child = command.spawn().expect("greenroom serve");
+        let mut ports = BTreeMap::new();
+        let stdout = child.stdout.take().expect("its output");
+        let mut ready = false;
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if line == "ready" {
+                ready = true;
+                break;
+            }
+            if let Some((service, addr)) = line.split_once(" on tcp://") {
+                ports.insert(service.to_owned(), addr.parse().expect("an address"));
+            }
+        }
+        let host = Host { child, dir, ports };
+        assert!(ready, "the host did not get ready:\n{}", host.log());
+        host
+    }
+
+    /// Where a service listens.
+    #[track_caller]
+    pub fn addr(&self, service: &str) -> SocketAddr {
+        *self.ports.get(service).unwrap_or_else(|| panic!("no port of {service}"))
+    }
+
+    /// The host's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A directory that goes with the host.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its runtime directory.
+    pub fn runtime(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits for a text in the log.
+    #[track_caller]
+    pub fn wait_log(&self, text: &str) {
+        wait_for(&format!("{text:?} in the log:\n{}", self.log()), || self.log().contains(text).then_some(()));
+    }
+
+    /// Runs a command against this host.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(built("greenroom"));
+        command.args(args).env("GREENROOM_RUNTIME", self.runtime());
+        command.output().expect("greenroom")
+    }
+
+    /// Runs a command that must succeed, and reads its JSON.
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> Value {
+        let out = self.cli(args);
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_slice(&out.stdout).expect("JSON")
+    }
+
+    /// One service's part of the status.
+    #[track_caller]
+    pub fn service(&self, name: &str) -> Value {
+        let status = self.json(&["status", "--json"]);
+        let services = status["services"].as_array().expect("services");
+        services.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no service {name}")).clone()
+    }
+
+    /// The generation that serves a service.
+    #[track_caller]
+    pub fn generation(&self, service: &str) -> u64 {
+        self.service(service)["generation"].as_u64().expect("a generation")
+    }
+
+    /// Waits until a generation serves.
+    #[track_caller]
+    pub fn wait_generation(&self, service: &str, generation: u64) {
+        wait_for(&format!("generation {generation} of {service}"), || {
+            (self.generation(service) >= generation).then_some(())
+        });
+    }
+
+    /// `greenroom reload --from PATH`: the report.
+    #[track_caller]
+    pub fn reload_from(&self, service: &str, path: &Path) -> (Option<i32>, Value) {
+        let out = self.cli(&["reload", service, "--json", "--from", path.to_str().expect("UTF-8")]);
+        let report = serde_json::from_slice(&out.stdout)
+            .unwrap_or_else(|e| panic!("{e}: {:?} {}", out, String::from_utf8_lossy(&out.stderr)));
+        (out.status.code(), report)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: kill has no preconditions; the process is our child and was not waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    /// Waits for its end: the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let status = self.child.wait().expect("the host's end");
+        assert_eq!(status.signal(), None, "the host was killed by a signal:\n{}", self.log());
+        status.code()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the host's log ---\n{}", self.log());
+        }
+    }
+}

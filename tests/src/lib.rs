@@ -1,0 +1,38 @@
+//! What the end-to-end tests share: a real host, real clients, handler crates that are written and built on the spot.
+
+pub mod client;
+pub mod fixture;
+pub mod host;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
+}
+
+/// A file of the release build, which is made first if it isn't there or isn't up to date.
+pub fn built(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let cargo = Command::new(env!("CARGO")).args(["build", "--release", "--quiet"]).current_dir(root()).status();
+        assert!(cargo.is_ok_and(|s| s.success()), "cargo build --release");
+    });
+    root().join("target/release").join(name)
+}
+
+/// Waits until `done` returns something. The bound is only there so that a failure is no hang.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = done() {
+            return found;
+        }
+        assert!(Instant::now() < give_up, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
