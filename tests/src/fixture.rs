@@ -14,7 +14,8 @@ pub struct Fixture {
 impl Fixture {
     /// Writes a crate.
     pub fn new(name: &str, source: &str) -> Fixture {
-        let fixture = Fixture { name: name.to_owned(), dir: tempfile::tempdir().expect("a directory for a crate") };
+        let fixture =
+            Fixture { name: name.to_owned(), dir: tempfile::tempdir().expect("a directory for a crate") };
         let root = root().display();
         let manifest = format!(
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\
@@ -25,7 +26,8 @@ impl Fixture {
         std::fs::create_dir(fixture.dir.path().join("src")).expect("src");
         std::fs::write(fixture.dir.path().join("Cargo.toml"), manifest).expect("a manifest");
         // The same versions as the repository's own.
-        std::fs::copy(format!("{root}/Cargo.lock"), fixture.dir.path().join("Cargo.lock")).expect("a lock file");
+        std::fs::copy(format!("{root}/Cargo.lock"), fixture.dir.path().join("Cargo.lock"))
+            .expect("a lock file");
         fixture.write(source);
         fixture
     }

@@ -84,7 +84,9 @@ impl Host {
     /// Waits for a text in the log.
     #[track_caller]
     pub fn wait_log(&self, text: &str) {
-        wait_for(&format!("{text:?} in the log:\n{}", self.log()), || self.log().contains(text).then_some(()));
+        wait_for(&format!("{text:?} in the log:\n{}", self.log()), || {
+            self.log().contains(text).then_some(())
+        });
     }
 
     /// Runs a command against this host.

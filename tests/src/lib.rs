@@ -18,7 +18,8 @@ pub fn root() -> &'static Path {
 pub fn built(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let cargo = Command::new(env!("CARGO")).args(["build", "--release", "--quiet"]).current_dir(root()).status();
+        let cargo =
+            Command::new(env!("CARGO")).args(["build", "--release", "--quiet"]).current_dir(root()).status();
         assert!(cargo.is_ok_and(|s| s.success()), "cargo build --release");
     });
     root().join("target/release").join(name)

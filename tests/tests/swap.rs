@@ -76,7 +76,9 @@ fn two_hundred_sessions_cross_a_cargo_build() {
     let mut house = House::open(&host, "swap-build");
     let sessions = host.json(&["sessions", "--json"]);
     assert!(
-        host.json(&["state", "dump"])["sessions"].as_array().is_some_and(|all| all.iter().any(|s| s["output"] != "")),
+        host.json(&["state", "dump"])["sessions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|s| s["output"] != "")),
         "some output waits"
     );
 
@@ -84,7 +86,11 @@ fn two_hundred_sessions_cross_a_cargo_build() {
     fixture.build();
     host.wait_generation("swap-build", 2);
     let ids = |v: &Value| v.as_array().map(|a| a.iter().map(|s| s["id"].clone()).collect::<Vec<_>>());
-    assert_eq!(ids(&host.json(&["sessions", "--json"])), ids(&sessions), "no session was closed, none is new");
+    assert_eq!(
+        ids(&host.json(&["sessions", "--json"])),
+        ids(&sessions),
+        "no session was closed, none is new"
+    );
     house.go_on("two");
     assert_eq!(host.service("swap-build")["faults"], 0);
 }
@@ -123,7 +129,8 @@ fn a_migration_runs_at_a_sessions_next_turn() {
 
     // Fields with defaults need no version.
     let added = one.replace("count: u64,", "count: u64,\n    #[serde(default)]\n    last: Option<String>,");
-    fixture.write(&added.replace("turn.state.count += 1;", "turn.state.count += 1;\nturn.state.last = None;"));
+    fixture
+        .write(&added.replace("turn.state.count += 1;", "turn.state.count += 1;\nturn.state.last = None;"));
     fixture.build();
     host.wait_generation("swap-migrate", 2);
 
@@ -141,7 +148,10 @@ fn a_migration_runs_at_a_sessions_next_turn() {
     fixture.build();
     host.wait_generation("swap-migrate", 3);
     let dump = host.json(&["state", "dump"]);
-    assert!(dump["sessions"].as_array().is_some_and(|s| s.iter().all(|s| s["state_version"] == 1)), "as stored");
+    assert!(
+        dump["sessions"].as_array().is_some_and(|s| s.iter().all(|s| s["state_version"] == 1)),
+        "as stored"
+    );
     house.go_on("two");
     let dump = host.json(&["state", "dump"]);
     for (id, state) in states(&dump) {

@@ -658,7 +658,10 @@ impl Core {
             actions,
         };
         let mut staging = Staging::new(buffers, store, tables, limits, session, actions.len());
-        services[usize::from(session.service.0)].code.run(&batch, &mut staging)
+        let flags = services[usize::from(session.service.0)].code.run(&batch, &mut staging);
+        // A handler that returned in the middle of a turn has not said that it succeeded.
+        buffers.cut();
+        flags
     }
 
     /// The limit that applying the buffers would break.

@@ -88,6 +88,15 @@ struct Mark {
 }
 
 impl Buffers {
+    /// Drops what no successful turn staged.
+    pub(crate) fn cut(&mut self) {
+        self.bytes.truncate(self.mark.bytes);
+        self.effects.truncate(self.mark.effects);
+        if let Some(Staged::Send(part)) = self.effects.last_mut() {
+            part.end = self.mark.last_send_end;
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.effects.clear();
@@ -156,11 +165,7 @@ impl<'a> Staging<'a> {
         if b.fault.is_some() {
             return;
         }
-        b.bytes.truncate(b.mark.bytes);
-        b.effects.truncate(b.mark.effects);
-        if let Some(Staged::Send(part)) = b.effects.last_mut() {
-            part.end = b.mark.last_send_end;
-        }
+        b.cut();
         for line in &mut b.log[b.mark.log..] {
             line.failed = true;
         }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// How long a library may take to load and to build its instances.
 const WALL_MAX: Duration = Duration::from_secs(10);
 /// CPU time for the same, in seconds.
-const CPU_MAX_S: u64 = 10;
+const CPU_MAX_S: u64 = 20;
 /// Address space of the child, in bytes.
 const MEMORY_MAX: u64 = 4 << 30;
 /// What a child may print, in bytes.

@@ -1,0 +1,125 @@
+//! The ABI from C's side: the header says what Rust says, and a handler in C is served.
+
+use greenroom_state::abi;
+use greenroom_tests::client::Client;
+use greenroom_tests::fixture::compile_c;
+use greenroom_tests::host::Host;
+use std::fmt::Write;
+use std::mem::offset_of;
+use std::process::Command;
+
+/// Prints sizes and offsets from the header, and compares them with Rust's.
+#[test]
+fn the_header_says_what_rust_says() {
+    let mut program = "#include <stdio.h>\n#include \"greenroom.h\"\nint main(void) {\n".to_owned();
+    let mut expected = String::new();
+    macro_rules! compare {
+        ($c:literal = $rust:ty { $($field:ident),+ }) => {
+            writeln!(program, "printf(\"{0} %zu\\n\", sizeof({0}));", $c).unwrap();
+            writeln!(expected, "{} {}", $c, size_of::<$rust>()).unwrap();
+            $(
+                let field = stringify!($field);
+                writeln!(program, "printf(\"{0}.{1} %zu\\n\", offsetof({0}, {1}));", $c, field).unwrap();
+                writeln!(expected, "{}.{} {}", $c, field, offset_of!($rust, $field)).unwrap();
+            )+
+        };
+    }
+    compare!("gr_bytes" = abi::Bytes<'static> { ptr, len });
+    compare!("gr_sink" = abi::Sink { ctx, put });
+    compare!("gr_action" = abi::Action<'static> { kind, detail, data });
+    compare!("gr_batch" = abi::Batch<'static> {
+        size, state_version, has_state, action_stride, actions, action_count, state, session, now_ns
+    });
+    compare!("gr_fault" = abi::Fault<'static> { size, kind, message, file, line });
+    compare!("gr_log_event" = abi::LogEvent<'static> { size, level, target, message });
+    compare!(
+        "gr_host" = abi::Host {
+            size,
+            log_level,
+            turn_ok,
+            turn_failed,
+            state,
+            peer,
+            send,
+            close,
+            subscribe,
+            unsubscribe,
+            broadcast,
+            table_get,
+            table_put,
+            table_delete,
+            table_next,
+            log
+        }
+    );
+    compare!(
+        "gr_service" = abi::Service {
+            size,
+            state_version,
+            name,
+            port,
+            reserved,
+            framing,
+            frame_bytes_max,
+            migration_count,
+            migrations,
+            state_schema,
+            create,
+            destroy,
+            run
+        }
+    );
+    compare!(
+        "gr_library" =
+            abi::Library { size, abi_major, abi_minor, name, services, service_count, service_stride }
+    );
+    let numbers = [
+        ("GR_ABI_MAJOR", u32::from(abi::MAJOR)),
+        ("GR_ABI_MINOR", u32::from(abi::MINOR)),
+        ("GR_ABSENT", abi::status::ABSENT),
+        ("GR_LIMIT", abi::status::LIMIT),
+        ("GR_INVALID", abi::status::INVALID),
+        ("GR_MESSAGE", abi::action::MESSAGE),
+        ("GR_CLOSED", abi::action::CLOSED),
+        ("GR_BROKEN", abi::closed::BROKEN),
+        ("GR_STOPPING", abi::closed::STOPPING),
+        ("GR_LINES", abi::framing::LINES),
+        ("GR_FAULT_STATE", abi::fault::STATE),
+        ("GR_LOG_TRACE", abi::level::TRACE),
+        ("GR_BROADCAST_OTHERS", abi::BROADCAST_OTHERS),
+        ("GR_RUN_STATE_LOST", abi::RUN_STATE_LOST),
+    ];
+    for (name, value) in numbers {
+        writeln!(program, "printf(\"{name} %d\\n\", (int){name});").unwrap();
+        writeln!(expected, "{name} {value}").unwrap();
+    }
+    program.push_str("return 0;\n}\n");
+
+    let dir = tempfile::tempdir().unwrap();
+    let (source, binary) = (dir.path().join("layout.c"), dir.path().join("layout"));
+    std::fs::write(&source, program).unwrap();
+    let include = greenroom_tests::root().join("state-schema/include");
+    let mut cc = Command::new("cc");
+    cc.args(["-std=c11", "-Wall", "-Wextra", "-pedantic", "-I"]).arg(include);
+    assert!(cc.arg(&source).arg("-o").arg(&binary).status().unwrap().success());
+    let printed = Command::new(&binary).output().unwrap();
+    assert_eq!(String::from_utf8(printed.stdout).unwrap(), expected);
+}
+
+#[test]
+fn a_handler_in_c_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = dir.path().join("libupper.so");
+    compile_c("upper.c", &[], &library);
+    let host = Host::serve(&["upper"], &[&library]);
+    let mut peer = Client::connect(host.addr("upper"));
+    assert_eq!(peer.ask("hello"), "1 HELLO");
+    // The turn in the middle fails alone, although all three may come in one batch.
+    peer.send("two\nbad\nthree\n");
+    assert_eq!(peer.line().unwrap(), "2 TWO");
+    assert_eq!(peer.line().unwrap(), "3 THREE");
+    assert_eq!(host.service("upper")["faults"], 1);
+    host.wait_log("bad is not allowed at");
+    let dump = host.json(&["state", "dump"]);
+    assert_eq!(dump["sessions"][0]["state"], serde_json::json!({"lines": 3}));
+}

@@ -1,0 +1,199 @@
+//! Builds that must not run: each is refused with its true reason, and nothing has changed.
+
+use greenroom_tests::client::Client;
+use greenroom_tests::fixture::{Fixture, compile_c, install, tally_source};
+use greenroom_tests::host::Host;
+use greenroom_tests::root;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A host with one session that has state, half a line sent, and a generation to be proud of.
+struct Live {
+    host: Host,
+    service: &'static str,
+    client: Client,
+    answered: u64,
+    before: (Value, Value),
+}
+
+impl Live {
+    fn new(service: &'static str, library: &Path) -> Live {
+        let host = Host::serve(&[service], &[library]);
+        let mut client = Client::connect(host.addr(service));
+        assert_eq!(client.ask("x"), "one 1 x");
+        client.send("ha");
+        greenroom_tests::wait_for("half a line", || {
+            (host.json(&["state", "dump"])["sessions"][0]["input"] == "ha").then_some(())
+        });
+        let before = Live::facts(&host, service);
+        Live { host, service, client, answered: 1, before }
+    }
+
+    /// What a refused reload must not change.
+    fn facts(host: &Host, service: &str) -> (Value, Value) {
+        let mut status = host.service(service);
+        let dump = host.json(&["state", "dump"]);
+        status["turns"] = Value::Null;
+        (status, dump["sessions"].clone())
+    }
+
+    /// The file is refused for this reason, and everything is as it was.
+    #[track_caller]
+    fn refuses(&self, path: &Path, reason: &str) {
+        let (code, report) = self.host.reload_from(self.service, path);
+        assert_eq!((code, &report["outcome"]), (Some(1), &Value::from("refused")), "{report}");
+        let said = report["reason"].as_str().unwrap_or_default();
+        assert!(said.contains(reason), "expected {reason:?} in {said:?}");
+        assert_eq!(Live::facts(&self.host, self.service), self.before, "after {reason:?}");
+    }
+
+    /// The session goes on where it was.
+    #[track_caller]
+    fn serves_on(&mut self) {
+        self.client.send("lf\n");
+        self.answered += 1;
+        assert_eq!(self.client.line(), Some(format!("one {} half", self.answered)));
+    }
+}
+
+#[test]
+fn files_that_are_no_library() {
+    let fixture = Fixture::new("refuse_files", &tally_source("refuse-files", "one"));
+    let library = fixture.build();
+    let good = std::fs::read(&library).expect("the library");
+    let mut live = Live::new("refuse-files", &library);
+    let dir = live.host.dir().to_path_buf();
+    let file = |name: &str, bytes: &[u8]| -> PathBuf {
+        let path = dir.join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        path
+    };
+    let patched = |name: &str, from: &[u8], to: &[u8]| {
+        let at = good.windows(from.len()).position(|w| w == from).expect("what is to be patched");
+        let mut bytes = good.clone();
+        bytes[at..at + to.len()].copy_from_slice(to);
+        file(name, &bytes)
+    };
+
+    live.refuses(&dir.join("absent.so"), "does not exist");
+    live.refuses(&dir, "is a directory");
+    let fifo = dir.join("fifo.so");
+    assert!(Command::new("mkfifo").arg(&fifo).status().is_ok_and(|s| s.success()));
+    live.refuses(&fifo, "is a FIFO");
+    live.refuses(&file("empty.so", b""), "empty");
+    live.refuses(
+        &file("text.so", b"not a library at all, but long enough to be one, if length were all"),
+        "not an ELF file",
+    );
+    for cut in [70, 4096, good.len() / 2, good.len() - 1] {
+        live.refuses(&file(&format!("cut-{cut}.so"), &good[..cut]), "truncated");
+    }
+    let mut other = good.clone();
+    other[18..20].copy_from_slice(&243u16.to_le_bytes());
+    live.refuses(&file("riscv.so", &other), "another processor: riscv");
+    live.refuses(&patched("abi.so", b"abi=1.0", b"abi=2.0"), "ABI 2.0");
+    live.refuses(&patched("minor.so", b"abi=1.0", b"abi=1.9"), "ABI 1.9");
+    live.refuses(&patched("entry.so", b"entry=greenroom", b"entry=greenhouse"), "does not export");
+    live.refuses(&patched("note.so", b"MNRGGreenroom", b"MNRGGreenrook"), "without a Greenroom note");
+    // A copy that broke off, padded to its length by the file system: structurally whole.
+    let mut zeroed = good.clone();
+    let from = zeroed.len() / 4;
+    zeroed[from..].fill(0);
+    let (code, report) = live.host.reload_from("refuse-files", &file("zeroed.so", &zeroed));
+    assert_eq!((code, &report["outcome"]), (Some(1), &Value::from("refused")), "{report}");
+    live.refuses(&root().join("target/release/greenroom"), "without a Greenroom note");
+    live.serves_on();
+}
+
+#[test]
+fn libraries_that_misbehave_when_they_are_loaded() {
+    let fixture = Fixture::new("refuse_load", &tally_source("refuse-load", "one"));
+    let mut live = Live::new("refuse-load", &fixture.build());
+    let dir = live.host.dir().to_path_buf();
+    let c = |name: &str, flags: &[&str]| {
+        let path = dir.join(name);
+        compile_c("upper.c", flags, &path);
+        path
+    };
+    live.refuses(&c("crash.so", &["-DCRASH_ON_LOAD"]), "segmentation fault (SIGSEGV)");
+    live.refuses(&c("exit.so", &["-DEXIT_ON_LOAD"]), "it ended the process when it was loaded");
+    live.refuses(&c("hang.so", &["-DHANG_ON_LOAD"]), "after 10 s");
+    live.refuses(&c("missing.so", &["-DMISSING_SYMBOL"]), "undefined symbol: written_next_week");
+
+    let abort = Fixture::new("refuse_abort", &tally_source("refuse-load", "abort"));
+    let library = abort.build_with(&["--config", "profile.release.panic=\"abort\""]);
+    live.refuses(&library, "panic = \"abort\"");
+
+    let source = tally_source("refuse-load", "two");
+    let panics = source.replace("Ok(Tally)\n", "panic!(\"no luck today\")\n");
+    let panics = Fixture::new("refuse_panics", &panics).build();
+    live.refuses(&panics, "no luck today");
+    let settings = source.replace("Ok(Tally)\n", "Err(\"the moon is not full\".into())\n");
+    live.refuses(&Fixture::new("refuse_settings", &settings).build(), "the moon is not full");
+    let other = Fixture::new("refuse_other", &source.replace("\"refuse-load\"", "\"refuse-else\"")).build();
+    // Another library's name: it takes no service over, so the one that serves now is simply not in it.
+    let (code, report) = live.host.reload_from("refuse-load", &other);
+    assert_eq!((code, &report["outcome"]), (Some(1), &Value::from("refused")), "{report}");
+    live.serves_on();
+}
+
+#[test]
+fn states_that_would_be_lost() {
+    let one = tally_source("refuse-state", "one");
+    let fixture = Fixture::new("refuse_state", &one);
+    let library = fixture.build();
+    let mut live = Live::new("refuse-state", &library);
+    let kept = live.host.dir().join("kept.so");
+    std::fs::copy(&library, &kept).expect("a copy");
+    let text = one
+        .replace("count: u64,", "count: String,")
+        .replace("turn.state.count += 1;", "turn.state.count.push('1');");
+    let field = |from: &str, to: &str| one.replace(from, to);
+    let version = |source: String, n: u32| {
+        source.replace("    fn new(", &format!("    const STATE_VERSION: u32 = {n};\n    fn new("))
+    };
+
+    for (source, reason) in [
+        (
+            text.clone(),
+            "refuse-state: field count: integer -> string; raise STATE_VERSION above 1 and add a migration",
+        ),
+        (
+            version(text, 2),
+            "STATE_VERSION is 2 and version 1 is live, but there is no migration from version 1 to 2",
+        ),
+        (
+            field("count: u64,", "count: u64,\n    since: u64,"),
+            "field since: added (integer) without a default; raise STATE_VERSION above 1",
+        ),
+        (
+            field("count: u64,", "#[serde(rename = \"lines\")]\n    count: u64,"),
+            "field count: removed (was integer); field lines: added (integer) without a default",
+        ),
+        (version(one.clone(), 0), "STATE_VERSION is 0"),
+        (
+            field("type State = Count;", "type State = ();")
+                .replace("turn.state.count += 1;", "")
+                .replace("&turn.state.count", "1")
+                .replace("turn.state.count", "1")
+                .replace("Turn<'_, Count>", "Turn<'_, ()>"),
+            "the state: removed",
+        ),
+    ] {
+        // By the watcher, as it happens every day: the file is built in its place.
+        fixture.write(&source);
+        let built = fixture.build();
+        live.host.wait_log(reason);
+        // And by hand.
+        live.refuses(&built, reason);
+        let refusals = live.host.log().matches(reason).count();
+        // Touched, not changed: the watcher has nothing to say.
+        install(&built, &built.clone());
+        live.refuses(&built, reason);
+        assert_eq!(live.host.log().matches(reason).count(), refusals + 1, "{reason}");
+    }
+    live.serves_on();
+    let (code, report) = live.host.reload_from("refuse-state", &kept);
+    assert_eq!((code, &report["outcome"]), (Some(0), &Value::from("unchanged")), "{report}");
+}
