@@ -109,6 +109,7 @@ pub struct Worker {
     /// Connections to be read although the poll may have nothing new to say.
     again: Vec<Slot>,
     buffer: Box<[u8]>,
+    events: Events,
     sendable: Vec<Slot>,
     effects: Vec<Effect>,
 }
@@ -146,6 +147,7 @@ impl Worker {
             accept_rests_until: None,
             again: Vec::new(),
             buffer: vec![0; READ_BYTES].into(),
+            events: Events::with_capacity(EVENTS_PER_PASS),
             sendable: Vec::new(),
             effects: Vec::new(),
         })
@@ -202,7 +204,7 @@ impl Worker {
     // --- the pass -------------------------------------------------------------------------------
 
     fn pass(&mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(EVENTS_PER_PASS);
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         loop {
             match self.poll.poll(&mut events, self.timeout()) {
                 Ok(()) => break,
@@ -227,6 +229,7 @@ impl Worker {
                 }
             }
         }
+        self.events = events;
         for slot in again {
             self.read(slot, false);
         }
@@ -249,10 +252,10 @@ impl Worker {
         if !self.again.is_empty() || !self.accept_again.is_empty() && self.accept_rests_until.is_none() {
             return Some(Duration::ZERO);
         }
-        let now = Instant::now();
+        // The clock is read only if something waits for it.
         let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(self.now_ns())));
         let others = [self.stop_at, self.accept_rests_until].into_iter().flatten();
-        others.map(|at| at.saturating_duration_since(now)).chain(wake).min()
+        others.map(|at| at.saturating_duration_since(Instant::now())).chain(wake).min()
     }
 
     /// CLOCK_MONOTONIC, in nanoseconds.
@@ -299,6 +302,9 @@ impl Worker {
 
     /// Accepts from the ports that had more than their share, or whose rest is over.
     fn accept_rested(&mut self) {
+        if self.accept_again.is_empty() {
+            return;
+        }
         if self.accept_rests_until.is_some_and(|at| Instant::now() < at) {
             return;
         }

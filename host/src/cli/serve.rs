@@ -50,6 +50,7 @@ impl Serve {
         let found = Found::look(&sources).map_err(Failure::Failed)?;
         let runtime = Runtime::take(dir, self.copies.as_deref()).map_err(Failure::Failed)?;
         let _log = logs::start(self.log);
+        raise_descriptor_limit();
 
         let failed = |what: &str, e: std::io::Error| Failure::Failed(format!("{what}: {e}"));
         let mut worker = Worker::new(config.clone(), runtime.copies().into(), logs::abi_level())
@@ -89,6 +90,15 @@ impl Serve {
         }
         print_text("ready\n");
         worker.run().map_err(|e| failed("the loop", e))
+    }
+}
+
+/// A session is a descriptor, and the soft limit is often 1,024 for the sake of programs that use select(2).
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!("the limit of open files can't be raised to {maximum:?}: {e}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The trial: a candidate is loaded, asked what it offers and built from its settings in a child process first. One that
 //! crashes, hangs or ends the process does that to the child alone.
 //!
-//! The child is this binary (`greenroom trial`). It gets a [`Task`] on standard input and answers with one line on
+//! The child is this binary (`greenroom trial`). It gets a task on standard input and answers with one line on
 //! standard output that begins with the task's nonce: anything else, a clean exit included, is a failure.
 
 use super::ffi::{Library, Offers};
@@ -11,7 +11,9 @@ use greenroom_state::schema::{Schema, StateShape};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -57,8 +59,10 @@ pub fn run(copy: &Path, entry: &str, settings: &BTreeMap<String, String>) -> Res
         Task { nonce: nonce.clone(), copy: copy.into(), entry: entry.into(), settings: settings.clone() };
     let task = serde_json::to_string(&task).map_err(|e| e.to_string())?;
     let failed = |e: std::io::Error| format!("the trial process can't be started: {e}");
-    // The running binary, even if its file was replaced meanwhile.
-    let mut child = Command::new("/proc/self/exe")
+    // The running binary, even if its file was replaced meanwhile; by descriptor, since under valgrind the link leads to
+    // valgrind when it is executed and to this binary when it is opened.
+    let binary = File::open("/proc/self/exe").map_err(failed)?;
+    let mut child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
         .arg("trial")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -121,7 +125,7 @@ fn signal_name(n: i32) -> String {
 
 fn nonce() -> Result<String, String> {
     let mut bytes = [0; 16];
-    let random = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes));
+    let random = File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes));
     random.map_err(|e| format!("/dev/urandom: {e}"))?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }

@@ -1,0 +1,111 @@
+//! The arrows between the crates run one way, and unsafe code stays where it belongs.
+
+use greenroom_tests::root;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+/// Every package of the workspace with what it depends on, but for what only its tests need.
+fn packages() -> Vec<(String, BTreeSet<String>)> {
+    let out = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps"])
+        .current_dir(root())
+        .output()
+        .expect("cargo metadata");
+    let metadata: Value = serde_json::from_slice(&out.stdout).expect("its JSON");
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let packages = metadata["packages"].as_array().expect("packages");
+    let needs = |p: &Value| {
+        let all = p["dependencies"].as_array().cloned().unwrap_or_default();
+        all.iter().filter(|d| d["kind"].is_null()).map(|d| text(&d["name"])).collect()
+    };
+    packages.iter().map(|p| (text(&p["name"]), needs(p))).collect()
+}
+
+#[test]
+fn dependencies_run_one_way() {
+    let packages = packages();
+    let ours: BTreeSet<_> = packages.iter().map(|(name, _)| name.as_str()).collect();
+    let mut seen = 0;
+    for (name, needs) in &packages {
+        let allowed: &[&str] = match name.as_str() {
+            "greenroom-state" => &[],
+            "greenroom-core" | "greenroom-handler" => &["greenroom-state"],
+            "greenroom" => &["greenroom-core", "greenroom-state"],
+            "greenroom-tests" | "linebench" => continue,
+            // A handler knows the SDK and nothing else of ours.
+            _ => &["greenroom-handler"],
+        };
+        seen += 1;
+        for need in needs.iter().filter(|n| ours.contains(n.as_str())) {
+            assert!(allowed.contains(&need.as_str()), "{name} must not depend on {need}");
+        }
+    }
+    assert!(seen >= 6, "{seen} packages were looked at");
+}
+
+#[test]
+fn the_core_knows_no_socket_clock_thread_or_file() {
+    let packages = packages();
+    let (_, needs) = packages.iter().find(|(name, _)| name == "greenroom-core").expect("the core");
+    let allowed = ["arrayvec", "greenroom-state", "memchr", "serde"];
+    assert!(needs.iter().all(|n| allowed.contains(&n.as_str())), "{needs:?}");
+    for file in rust_files(&root().join("host/core/src")) {
+        let text = std::fs::read_to_string(&file).expect("a source file");
+        for word in ["std::fs", "std::thread", "std::env", "Instant", "SystemTime", "TcpStream", "println!"] {
+            assert!(!text.contains(word), "{}: {word}", file.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stays_in_its_files() {
+    let mut allowed_at = Vec::new();
+    for crate_root in
+        ["state-schema/src/lib.rs", "host/core/src/lib.rs", "host/src/lib.rs", "handlers/sdk/src/lib.rs"]
+    {
+        let text = std::fs::read_to_string(root().join(crate_root)).expect("a crate's root");
+        assert!(
+            text.contains("#![forbid(unsafe_code)]") || text.contains("#![deny(unsafe_code)]"),
+            "{crate_root}"
+        );
+    }
+    for dir in ["state-schema", "host", "handlers"] {
+        for file in rust_files(&root().join(dir)) {
+            let text = std::fs::read_to_string(&file).expect("a source file");
+            let lines: Vec<_> = text.lines().collect();
+            for pair in lines.windows(2).filter(|p| p[0].contains("allow(unsafe_code)")) {
+                allowed_at.push(format!(
+                    "{}: {}",
+                    file.strip_prefix(root()).expect("below").display(),
+                    pair[1].trim()
+                ));
+            }
+        }
+    }
+    allowed_at.sort();
+    assert_eq!(
+        allowed_at,
+        ["handlers/sdk/src/lib.rs: pub mod export;", "host/src/plugin/mod.rs: pub mod ffi;"]
+    );
+    for handler in std::fs::read_dir(root().join("handlers")).expect("handlers").flatten() {
+        let lib = handler.path().join("src/lib.rs");
+        let text = std::fs::read_to_string(&lib).expect("a handler's source");
+        let sdk = handler.file_name() == "sdk";
+        assert!(sdk || text.contains("#![forbid(unsafe_code)]"), "{}", lib.display());
+    }
+}
+
+fn rust_files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
