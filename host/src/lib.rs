@@ -11,5 +11,6 @@ pub mod net;
 pub mod plugin;
 pub mod runtime;
 pub mod stager;
+pub mod sys;
 pub mod watch;
 pub mod worker;

@@ -13,6 +13,7 @@ use crate::admin::{Answer, ServiceStatus, Status, TableEntries};
 use crate::config::Config;
 use crate::net::tcp::{Net, Source, WAKER, source};
 use crate::stager::{Done, Job, Loaded};
+use crate::sys::region::Region;
 use crate::{admin, log_at, stager};
 use greenroom_core::core::{Core, Effect, Input};
 use greenroom_core::inspect::Filter;
@@ -20,6 +21,7 @@ use greenroom_core::ports;
 use greenroom_core::reload::{By, Event, LibraryId, Outcome, Report, Request, Step};
 use greenroom_core::service::{Build, Offer, ServiceId};
 use greenroom_core::session::Slot;
+use greenroom_core::store::{Full, Store, memory_bytes};
 use mio::{Events, Poll, Waker};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
@@ -127,8 +129,12 @@ impl Worker {
                 mailbox.post(Message::Stager(done));
             }
         })?;
+        let bytes_max = config.limits.store_bytes_max;
+        let region = Region::create(memory_bytes(bytes_max))?;
+        let store = Store::create(Box::new(region), bytes_max)
+            .map_err(|Full| io::Error::new(ErrorKind::OutOfMemory, "no memory for the record store"))?;
         Ok(Worker {
-            core: Core::new(config.limits.clone()),
+            core: Core::with_store(config.limits.clone(), store),
             net: Net::default(),
             poll,
             config,

@@ -136,6 +136,8 @@ pub struct Core {
     state: Vec<u8>,
     /// Input left over and the bytes that follow it.
     assembly: Vec<u8>,
+    /// An output record in the making.
+    output: Vec<u8>,
     /// Sessions that this pass changed.
     dirty: Vec<Slot>,
     sendable: Vec<Slot>,
@@ -156,16 +158,24 @@ struct Ran {
     close: bool,
 }
 
+/// An output record begins with its offset in the stream, so that sending rewrites no session.
+pub(crate) const OUTPUT_HEAD: usize = 8;
 /// Input that a quarantined session keeps before its peer isn't read any more.
 const QUARANTINE_INPUT_BYTES_MAX: usize = 64 * 1024;
 /// While stopping, peers are not waited for longer than this after our end is shut.
 const STOP_LINGER_MS: u64 = 250;
 
 impl Core {
-    /// A host without services.
+    /// A host without services, whose records lie on the heap.
     pub fn new(limits: Limits) -> Core {
+        let store = Store::new(limits.store_bytes_max);
+        Core::with_store(limits, store)
+    }
+
+    /// A host without services.
+    pub fn with_store(limits: Limits, store: Store) -> Core {
         Core {
-            store: Store::new(limits.store_bytes_max),
+            store,
             limits,
             reloads: Reloads::default(),
             services: Vec::new(),
@@ -177,6 +187,7 @@ impl Core {
             buffers: Buffers::default(),
             state: Vec::new(),
             assembly: Vec::new(),
+            output: Vec::new(),
             dirty: Vec::new(),
             sendable: Vec::new(),
             resumed: Vec::new(),
@@ -217,7 +228,7 @@ impl Core {
     pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let s = self.sessions.get(slot)?;
         let first = *s.output.front()?;
-        Some(self.store.read(first, |b| f(&b[s.output_sent..])))
+        Some(self.store.read(first, |b| f(&b[OUTPUT_HEAD + s.output_sent..])))
     }
 
     /// Whether a session's input should be read. When this turns true again, [`Effect::Resume`] says so.
@@ -321,7 +332,7 @@ impl Core {
             Some("the host is stopping")
         } else if self.sessions.len() >= self.limits.sessions_max {
             Some("limit sessions_max")
-        } else if !self.store.has_room(greenroom_state::record::SIZE) {
+        } else if !self.store.has_room([greenroom_state::record::SIZE; 2]) {
             Some("limit store_bytes_max")
         } else {
             None
@@ -392,7 +403,7 @@ impl Core {
         s.bytes_sent += bytes as u64;
         s.output_sent += bytes;
         while let Some(&first) = s.output.front() {
-            let len = self.store.read(first, <[u8]>::len);
+            let len = self.store.read(first, <[u8]>::len) - OUTPUT_HEAD;
             if s.output_sent < len {
                 break;
             }
@@ -519,9 +530,10 @@ impl Core {
             }
             return;
         }
-        match self.store.put(s.input, Kind::Input, s.id, rest) {
-            Ok(r) => s.input = Some(r),
-            Err(Full) => {
+        let room = self.store.has_room([rest.len()]);
+        match room.then(|| self.store.put(s.input, Kind::Input, s.id, rest)) {
+            Some(Ok(r)) => s.input = Some(r),
+            _ => {
                 self.notice(
                     level::WARN,
                     slot,
@@ -673,11 +685,10 @@ impl Core {
         if b.effects.is_empty() && !b.has_state {
             return None;
         }
-        let own = self.sessions.get(slot).map_or(0, |s| s.topics.iter().map(|t| t.len() + 1).sum());
-        let subscribes = b.effects.iter().any(|e| matches!(e, Staged::Subscribe(_)));
+        let own = || self.sessions.get(slot).map_or(0, |s| s.topics.iter().map(|t| t.len() + 1).sum());
         // One more than the topic has now: this very batch may subscribe the session first.
-        let cost = b.cost(|topic| self.topics.count(topic) + 1) + if subscribes { own } else { 0 };
-        (!self.store.has_room(cost)).then_some("store_bytes_max")
+        let lens = b.record_lens(|topic| self.topics.count(topic) + 1, own);
+        (!self.store.has_room(lens)).then_some("store_bytes_max")
     }
 
     /// Applies what was staged. It can't fail: [`Core::over_limit`] made sure of the room.
@@ -756,13 +767,14 @@ impl Core {
         if bytes.is_empty() || s.life == Life::Lingering {
             return;
         }
-        let room = "room was made sure of before";
-        match s.output.back() {
-            Some(&last) if s.output_fresh => self.store.append(last, bytes).expect(room),
-            _ => {
-                s.output.push_back(self.store.put(None, Kind::Output, s.id, bytes).expect(room));
-                s.output_fresh = true;
-            }
+        let appended = s.output_fresh && s.output.back().is_some_and(|&last| self.store.append(last, bytes));
+        if !appended {
+            self.output.clear();
+            self.output.extend_from_slice(&s.bytes_out.to_le_bytes());
+            self.output.extend_from_slice(bytes);
+            let put = self.store.put(None, Kind::Output, s.id, &self.output);
+            s.output.push_back(put.expect("room was made sure of before"));
+            s.output_fresh = true;
         }
         s.bytes_out += bytes.len() as u64;
         self.touch(slot);

@@ -3,6 +3,7 @@
 //! A slice is a copy, consistent in itself. The caller asks for the next one with the last key that it got.
 
 use crate::Core;
+use crate::core::OUTPUT_HEAD;
 use crate::session::Session;
 use greenroom_state::record::SessionRecord;
 
@@ -82,7 +83,7 @@ impl Core {
         let mut output = Vec::new();
         if contents {
             for &r in &s.output {
-                self.store.read(r, |b| output.extend_from_slice(b));
+                self.store.read(r, |b| output.extend_from_slice(&b[OUTPUT_HEAD..]));
             }
             output.drain(..s.output_sent);
         }

@@ -2,6 +2,7 @@
 //!
 //! The names are also the keys of `[limits]` in the configuration file.
 
+use crate::store::RECORD_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 /// See the fields. Bytes and milliseconds, as the names say.
@@ -66,12 +67,19 @@ impl Default for Limits {
     }
 }
 
+/// See [`crate::store::Ref`]; less what header and reserve take.
+const STORE_BYTES_LIMIT: usize = 127 << 30;
+
 impl Limits {
     /// Refuses values that contradict each other.
     pub fn check(&self) -> Result<(), String> {
         let pairs = [
             ("output_bytes_pause", self.output_bytes_pause, "output_bytes_max", self.output_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "store_bytes_max", self.store_bytes_max),
+            ("turn_bytes_max", self.turn_bytes_max, "what a record holds", RECORD_BYTES_MAX / 2),
+            ("state_bytes_max", self.state_bytes_max, "what a record holds", RECORD_BYTES_MAX / 2),
+            ("frame_bytes_max", self.frame_bytes_max as usize, "what a record holds", RECORD_BYTES_MAX / 2),
+            ("store_bytes_max", self.store_bytes_max, "what 32-bit references reach", STORE_BYTES_LIMIT),
         ];
         for (small, s, large, l) in pairs {
             if s == 0 || s > l {
@@ -95,6 +103,8 @@ mod tests {
     #[test]
     fn contradictions_are_named() {
         assert_eq!(Limits::default().check(), Ok(()));
+        let wrong = Limits { turn_bytes_max: 1 << 30, ..Limits::default() };
+        assert!(wrong.check().unwrap_err().contains("turn_bytes_max is 1073741824"));
         let wrong = Limits { output_bytes_pause: 10, output_bytes_max: 9, ..Limits::default() };
         assert!(wrong.check().unwrap_err().contains("output_bytes_pause is 10"));
     }

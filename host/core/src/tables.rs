@@ -75,13 +75,13 @@ impl Tables {
         key: &[u8],
         value: &[u8],
     ) -> Result<(), Full> {
-        let old = self.tables.get(table).and_then(|t| t.get(key)).copied();
-        let r = store.put(old, Kind::Entry, 0, &entry(table, key, value))?;
-        if old.is_none() {
-            match self.tables.get_mut(table) {
-                Some(t) => t.insert(key.into(), r),
-                None => self.tables.entry(table.into()).or_default().insert(key.into(), r),
-            };
+        let entry = entry(table, key, value);
+        match self.tables.get_mut(table).and_then(|t| t.get_mut(key)) {
+            Some(r) => *r = store.put(Some(*r), Kind::Entry, 0, &entry)?,
+            None => {
+                let r = store.put(None, Kind::Entry, 0, &entry)?;
+                self.tables.entry(table.into()).or_default().insert(key.into(), r);
+            }
         }
         Ok(())
     }

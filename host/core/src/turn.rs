@@ -4,6 +4,7 @@
 //! [`Staging::turn_failed`] cuts back to it. All bytes lie in one arena, and consecutive sends are one effect, so a batch of
 //! echoes costs one copy of its bytes and one effect.
 
+use crate::core::OUTPUT_HEAD;
 use crate::limits::Limits;
 use crate::session::Session;
 use crate::store::Store;
@@ -145,6 +146,7 @@ impl<'a> Staging<'a> {
         }
         b.done += 1;
         b.log_bytes = 0;
+        self.refusal = None;
         b.close |= self.closing;
         b.mark = Mark {
             bytes: b.bytes.len(),
@@ -357,21 +359,31 @@ impl<'a> Staging<'a> {
 }
 
 impl Buffers {
-    /// How many bytes applying would add to the store at most. `subscribers` counts those of a topic.
-    pub(crate) fn cost(&self, subscribers: impl Fn(&str) -> usize) -> usize {
-        let mut sum = if self.has_state { self.state.len() } else { 0 };
-        for effect in &self.effects {
-            sum += match effect {
-                Staged::Send(part) => part.len(),
-                Staged::Broadcast { topic, data, .. } => data.len() * subscribers(self.text(topic)),
-                Staged::Put { table, key, value } => {
-                    overhead(self.text(table), &self.bytes[key.clone()]) + value.len()
+    /// The lengths of the records that applying writes, at most. `subscribers` counts those of a topic, `own` the bytes of the
+    /// session's topics so far.
+    pub(crate) fn record_lens(
+        &self,
+        subscribers: impl Fn(&str) -> usize,
+        own: impl Fn() -> usize,
+    ) -> impl Iterator<Item = usize> {
+        let state = self.has_state.then_some(self.state.len());
+        let effects = self.effects.iter().flat_map(move |effect| {
+            let (len, times) = match effect {
+                Staged::Send(part) => (OUTPUT_HEAD + part.len(), 1),
+                Staged::Broadcast { topic, data, .. } => {
+                    (OUTPUT_HEAD + data.len(), subscribers(self.text(topic)))
                 }
-                Staged::Subscribe(topic) => topic.len() + 1,
-                Staged::Unsubscribe(_) | Staged::Delete { .. } => 0,
+                Staged::Put { table, key, value } => {
+                    (overhead(self.text(table), &self.bytes[key.clone()]) + value.len(), 1)
+                }
+                // The list of all topics, with those that this batch adds.
+                Staged::Subscribe(_) => (own() + self.bytes.len(), 1),
+                Staged::Unsubscribe(_) => (own(), 1),
+                Staged::Delete { .. } => (0, 0),
             };
-        }
-        sum
+            std::iter::repeat_n(len, times)
+        });
+        state.into_iter().chain(effects)
     }
 
     /// A part that was staged as text.

@@ -1,66 +1,264 @@
-//! The record store: everything that outlives code lies here, as bytes.
+//! The record store: everything that outlives code lies here, as bytes, and outlives the process that wrote it if its
+//! [`Memory`] does.
 //!
-//! [`Store::put`], [`Store::delete`], and one [`Store::commit`] a pass. No reference into it is handed out: [`Store::read`]
-//! lends the bytes to a closure. What points to a record is a [`Ref`], which its owner keeps.
+//! [`Store::put`], [`Store::delete`], and one [`Store::commit`] a pass: **a whole pass becomes valid by one atomic store of the
+//! epoch**. Nothing that was valid is overwritten before that. What was being written when a process died is found and
+//! forgotten by [`Store::recover`], which may itself be killed at any write and started again.
 //!
-//! This store lies on the heap. Its interface is the one that a store in shared memory needs, where an update is a new
-//! block: so `put` takes the old reference and returns the one to keep.
+//! - Memory is cut into units of 64 KiB. A slab is one unit, or several, of blocks of one size class; a directory
+//!   says which class each unit has.
+//! - A block is live at epoch E if and only if `born <= E < dead`. An update is a new block with born E+1, and the old one's
+//!   dead set to E+1; a deletion only sets dead, so it never needs space.
+//! - Recovery is one scan: what was born after E is erased, a death after E is undone.
+//!
+//! No reference into it is handed out: [`Store::read`] lends the bytes to a closure. What points to a record is a [`Ref`],
+//! which its owner keeps; an update gives a new one.
 
+mod block;
+mod memory;
+
+pub use memory::{Memory, Plain};
+
+use block::{HEADER, Header, UNBORN, UNTIL_DELETED};
 use std::num::NonZeroU32;
 
-/// What a record is.
+/// What a record is. The numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Kind {
     /// A [`greenroom_state::record::SessionRecord`]; key: session.
-    Session,
+    Session = 1,
     /// A session's state, MessagePack; key: session.
-    State,
+    State = 2,
     /// Input that was not a whole message yet; key: session.
-    Input,
-    /// Output not sent yet; key: session.
-    Output,
+    Input = 3,
+    /// Output not sent yet, behind its offset in the stream (u64, little-endian); key: session.
+    Output = 4,
     /// The names of the topics that a session is on, a line each; key: session.
-    Topics,
+    Topics = 5,
     /// An entry of a table; key: 0, the entry names its table.
-    Entry,
+    Entry = 6,
 }
 
-/// Points to a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl Kind {
+    fn from_number(n: u8) -> Option<Kind> {
+        [Kind::Session, Kind::State, Kind::Input, Kind::Output, Kind::Topics, Kind::Entry]
+            .into_iter()
+            .find(|k| *k as u8 == n)
+    }
+}
+
+/// Points to a record: its place in units of [`GRAIN`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ref(NonZeroU32);
 
 /// The store's limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
+/// A record that recovery found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// What points to it.
+    pub at: Ref,
+    /// What it is.
+    pub kind: Kind,
+    /// Whose it is.
+    pub key: u64,
+}
+
+/// What recovery found.
+pub struct Recovered {
+    /// The store, at the last epoch that was committed.
+    pub store: Store,
+    /// Every record, in no order.
+    pub records: Vec<Found>,
+    /// Blocks that were live and whose checksum is wrong: they are erased. Kind (0: unknown) and key as far as they can be read.
+    pub damaged: Vec<(u8, u64)>,
+}
+
+const GRAIN: usize = 32;
+const UNIT: usize = 64 * 1024;
+/// Block sizes, header included. The third fits a session's record exactly.
+const CLASSES: [usize; 18] = [
+    64, 96, 160, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131_072, 262_144, 524_288, 1_048_576,
+    2_097_152, 4_194_304,
+];
+/// The longest record, in bytes.
+pub const RECORD_BYTES_MAX: usize = CLASSES[CLASSES.len() - 1] - HEADER;
+/// Memory beyond the limit, for what must not fail when the store is full: the records of sessions that go on and close.
+const RESERVE_BYTES: usize = 64 << 20;
+
+const MAGIC: &[u8; 8] = b"GREENRM\n";
+const LAYOUT: u64 = 1;
+const MAGIC_AT: usize = 0;
+const LAYOUT_AT: usize = 8;
+const EPOCH_AT: usize = 64;
+const DIRECTORY_AT: usize = 4096;
+
 /// See the module.
-#[derive(Debug)]
 pub struct Store {
-    blocks: Vec<Block>,
-    free: Vec<Ref>,
+    memory: Box<dyn Memory>,
     epoch: u64,
-    bytes: usize,
     bytes_max: usize,
+    /// Where the first unit begins: behind header and directory.
+    units_at: usize,
+    /// Each unit's class + 1, as in the directory; the units behind a slab's first have its class too.
+    units: Vec<u8>,
+    /// Free blocks of each class.
+    free: [Vec<Ref>; CLASSES.len()],
+    /// Blocks of each class's newest slab that were never used: the next one, and the slab's end.
+    fresh: [(usize, usize); CLASSES.len()],
+    /// Blocks that die with this epoch.
+    dying: Vec<Ref>,
+    /// In live blocks, as their classes count.
+    bytes: usize,
 }
 
-#[derive(Debug)]
-struct Block {
-    /// `None`: free.
-    kind: Option<Kind>,
-    key: u64,
-    data: Vec<u8>,
+fn class_for(len: usize) -> Option<usize> {
+    CLASSES.iter().position(|size| *size >= HEADER + len)
 }
 
-/// A freed block keeps a buffer up to this size, so that the output of the next reply needs no allocation.
-const KEPT_BYTES_MAX: usize = 4096;
+fn slab_units(class: usize) -> usize {
+    CLASSES[class].div_ceil(UNIT)
+}
+
+fn slab_blocks(class: usize) -> usize {
+    (UNIT / CLASSES[class]).max(1)
+}
+
+fn units_at(bytes_max: usize) -> usize {
+    let units = (bytes_max + RESERVE_BYTES).div_ceil(UNIT);
+    (DIRECTORY_AT + units).next_multiple_of(UNIT)
+}
+
+/// How much memory a store with this limit may use: what its [`Memory`] must be able to grow to.
+pub fn memory_bytes(bytes_max: usize) -> usize {
+    units_at(bytes_max) + (bytes_max + RESERVE_BYTES).next_multiple_of(UNIT)
+}
 
 impl Store {
-    /// An empty store of at most `bytes_max` bytes.
+    /// An empty store of at most `bytes_max` bytes on the heap.
     pub fn new(bytes_max: usize) -> Store {
-        Store { blocks: Vec::new(), free: Vec::new(), epoch: 0, bytes: 0, bytes_max }
+        Store::create(Box::new(Plain::default()), bytes_max)
+            .unwrap_or_else(|Full| unreachable!("plain memory grows as far as the allocator lets it"))
     }
 
-    /// Bytes in all records.
+    /// An empty store in fresh memory, which is all zero.
+    pub fn create(mut memory: Box<dyn Memory>, bytes_max: usize) -> Result<Store, Full> {
+        let at = units_at(bytes_max);
+        if !memory.grow(at) {
+            return Err(Full);
+        }
+        memory.write(LAYOUT_AT, &LAYOUT.to_le_bytes());
+        memory.mark();
+        // The magic comes last: without it, there is no store.
+        memory.write(MAGIC_AT, MAGIC);
+        Ok(Store {
+            memory,
+            epoch: 0,
+            bytes_max,
+            units_at: at,
+            units: Vec::new(),
+            free: Default::default(),
+            fresh: Default::default(),
+            dying: Vec::new(),
+            bytes: 0,
+        })
+    }
+
+    /// Reads a store that another process left, with the limit that it had. Whatever the memory holds, this ends: what can't be
+    /// trusted is erased and named.
+    pub fn recover(memory: Box<dyn Memory>, bytes_max: usize) -> Result<Recovered, String> {
+        let at = units_at(bytes_max);
+        if memory.bytes().len() < at {
+            return Err("the memory is smaller than a store's header".into());
+        }
+        if &memory.bytes()[MAGIC_AT..MAGIC_AT + 8] != MAGIC {
+            return Err("the memory holds no store".into());
+        }
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| memory.bytes()[at + i]));
+        if word(LAYOUT_AT) != LAYOUT {
+            return Err(format!("the store has layout {}, this version reads {LAYOUT}", word(LAYOUT_AT)));
+        }
+        let epoch = word(EPOCH_AT);
+        let mut store = Store {
+            memory,
+            epoch,
+            bytes_max,
+            units_at: at,
+            units: Vec::new(),
+            free: Default::default(),
+            fresh: Default::default(),
+            dying: Vec::new(),
+            bytes: 0,
+        };
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
+        let slots = (memory_bytes(bytes_max) - at) / UNIT;
+        while store.units.len() < slots {
+            let first = store.units.len();
+            let class = match store.memory.bytes()[DIRECTORY_AT + first] {
+                0 => break,
+                n if usize::from(n) <= CLASSES.len() => usize::from(n) - 1,
+                // A unit whose class can't be known holds nothing that can be trusted.
+                n => {
+                    damaged.push((0, u64::from(n)));
+                    store.units.push(n);
+                    continue;
+                }
+            };
+            let begin = at + first * UNIT;
+            if begin + slab_units(class) * UNIT > store.memory.bytes().len() {
+                // Entered in the directory, but its memory had not grown yet; nothing was in it.
+                break;
+            }
+            store.units.extend(std::iter::repeat_n(class as u8 + 1, slab_units(class)));
+            for i in (0..slab_blocks(class)).rev() {
+                store.recover_block(begin + i * CLASSES[class], class, &mut records, &mut damaged);
+            }
+        }
+        Ok(Recovered { store, records, damaged })
+    }
+
+    fn recover_block(
+        &mut self,
+        at: usize,
+        class: usize,
+        records: &mut Vec<Found>,
+        damaged: &mut Vec<(u8, u64)>,
+    ) {
+        let mut header = Header::read(self.memory.bytes(), at);
+        let r = reference(at);
+        if header.born > self.epoch && header.born != UNBORN {
+            self.write_word(at, UNBORN);
+            header.born = UNBORN;
+        } else if header.born != UNBORN && header.dead > self.epoch && header.dead != UNTIL_DELETED {
+            header.dead = UNTIL_DELETED;
+            self.write_word(at + 8, UNTIL_DELETED);
+        }
+        if header.born == UNBORN || header.dead <= self.epoch {
+            self.free[class].push(r);
+            return;
+        }
+        let len = header.len as usize;
+        let kind = Kind::from_number(header.kind).filter(|_| HEADER + len <= CLASSES[class]);
+        let sound = kind.is_some()
+            && block::sum(header.kind, header.key, &self.memory.bytes()[at + HEADER..at + HEADER + len])
+                == header.sum;
+        match kind {
+            Some(kind) if sound => {
+                self.bytes += CLASSES[class];
+                records.push(Found { at: r, kind, key: header.key });
+            }
+            _ => {
+                damaged.push((header.kind, header.key));
+                self.write_word(at, UNBORN);
+                self.free[class].push(r);
+            }
+        }
+    }
+
+    /// Bytes in live blocks.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -70,103 +268,171 @@ impl Store {
         self.epoch
     }
 
-    /// Records alive. O(records): for tests and inspection.
+    /// Records alive of a kind, this pass's changes included. O(blocks): for tests and inspection.
     pub fn count(&self, kind: Kind) -> usize {
-        self.blocks.iter().filter(|b| b.kind == Some(kind)).count()
+        let (mut count, mut unit) = (0, 0);
+        while unit < self.units.len() {
+            let class = usize::from(self.units[unit]) - 1;
+            for i in 0..slab_blocks(class) {
+                let at = self.units_at + unit * UNIT + i * CLASSES[class];
+                let h = Header::read(self.memory.bytes(), at);
+                count += usize::from(h.born != UNBORN && h.dead == UNTIL_DELETED && h.kind == kind as u8);
+            }
+            unit += slab_units(class);
+        }
+        count
     }
 
-    /// Whether `bytes` more would fit.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.bytes.saturating_add(bytes) <= self.bytes_max
+    /// Whether records of these lengths would fit, all of them, below the limit. Then putting them can't fail.
+    pub fn has_room(&self, lens: impl IntoIterator<Item = usize>) -> bool {
+        let mut wanted = [0usize; CLASSES.len()];
+        for len in lens {
+            match class_for(len) {
+                Some(class) => wanted[class] += 1,
+                None => return false,
+            }
+        }
+        let mut units = self.units.len();
+        for (class, wanted) in wanted.into_iter().enumerate().filter(|(_, n)| *n > 0) {
+            let (next, end) = self.fresh[class];
+            let have = self.free[class].len() + (end - next) / CLASSES[class];
+            let slabs = wanted.saturating_sub(have).div_ceil(slab_blocks(class));
+            units += slabs * slab_units(class);
+        }
+        units == self.units.len() || units * UNIT <= self.bytes_max
     }
 
     /// Writes a record in place of `old`, and returns the reference to keep. When it is refused, `old` stays.
     pub fn put(&mut self, old: Option<Ref>, kind: Kind, key: u64, bytes: &[u8]) -> Result<Ref, Full> {
-        let had = old.map_or(0, |r| self.block(r).data.len());
-        if bytes.len() > had && !self.has_room(bytes.len() - had) {
-            return Err(Full);
+        let class = class_for(bytes.len()).ok_or(Full)?;
+        if let Some(r) = old
+            && self.is_new(r)
+            && self.class_of(r) == class
+        {
+            // Made in this pass, so nobody depends on it.
+            self.fill(r, kind, key, bytes);
+            return Ok(r);
         }
-        let r = old.unwrap_or_else(|| self.take());
-        let block = self.block_mut(r);
-        debug_assert!(
-            old.is_none() || (block.kind, block.key) == (Some(kind), key),
-            "a record changes its owner"
-        );
-        (block.kind, block.key) = (Some(kind), key);
-        block.data.clear();
-        block.data.extend_from_slice(bytes);
-        self.bytes = self.bytes - had + bytes.len();
+        let r = self.take(class)?;
+        self.bytes += CLASSES[class];
+        // Born first: from here on it is not valid before the next commit, whatever else is in it.
+        self.write_word(offset(r), self.epoch + 1);
+        self.memory.mark();
+        self.fill(r, kind, key, bytes);
+        if let Some(old) = old {
+            self.delete(old);
+        }
         Ok(r)
     }
 
-    /// Appends to a record.
-    pub fn append(&mut self, r: Ref, bytes: &[u8]) -> Result<(), Full> {
-        if !self.has_room(bytes.len()) {
-            return Err(Full);
+    /// Appends to a record that was made in this pass. False: it must be a record of its own.
+    pub fn append(&mut self, r: Ref, bytes: &[u8]) -> bool {
+        let at = offset(r);
+        let header = Header::read(self.memory.bytes(), at);
+        let len = header.len as usize + bytes.len();
+        if !self.is_new(r) || HEADER + len > CLASSES[self.class_of(r)] {
+            return false;
         }
-        self.block_mut(r).data.extend_from_slice(bytes);
-        self.bytes += bytes.len();
-        Ok(())
+        self.memory.write(at + HEADER + header.len as usize, bytes);
+        let sum = block::extend_sum(&header, bytes);
+        Header { len: len as u32, sum, ..header }.write_rest(&mut *self.memory, at);
+        true
     }
 
     /// Deletes a record. Never fails, however full the store is.
     pub fn delete(&mut self, r: Ref) {
-        let block = self.block_mut(r);
-        debug_assert!(block.kind.is_some(), "deleted twice");
-        block.kind = None;
-        let len = block.data.len();
-        if block.data.capacity() > KEPT_BYTES_MAX {
-            block.data = Vec::new();
+        let class = self.class_of(r);
+        self.bytes -= CLASSES[class];
+        debug_assert_eq!(Header::read(self.memory.bytes(), offset(r)).dead, UNTIL_DELETED, "deleted twice");
+        let new = self.is_new(r);
+        self.write_word(offset(r) + 8, self.epoch + 1);
+        match new {
+            // It never was valid, and with dead = born never will be.
+            true => self.free[class].push(r),
+            false => self.dying.push(r),
         }
-        self.bytes -= len;
-        self.free.push(r);
     }
 
     /// Lends a record's bytes.
+    #[inline]
     pub fn read<T>(&self, r: Ref, f: impl FnOnce(&[u8]) -> T) -> T {
-        let block = self.block(r);
-        debug_assert!(block.kind.is_some(), "read after it was deleted");
-        f(&block.data)
+        let at = offset(r);
+        let header = Header::read(self.memory.bytes(), at);
+        debug_assert_eq!(header.dead, UNTIL_DELETED, "read after it was deleted");
+        f(&self.memory.bytes()[at + HEADER..at + HEADER + header.len as usize])
     }
 
     /// Makes everything since the last commit count, at once.
     pub fn commit(&mut self) {
         self.epoch += 1;
+        self.memory.commit(EPOCH_AT, self.epoch);
+        for r in std::mem::take(&mut self.dying) {
+            let class = self.class_of(r);
+            self.free[class].push(r);
+        }
     }
 
-    fn take(&mut self) -> Ref {
-        self.free.pop().unwrap_or_else(|| {
-            self.blocks.push(Block { kind: None, key: 0, data: Vec::new() });
-            let n = u32::try_from(self.blocks.len()).ok().and_then(NonZeroU32::new);
-            Ref(n.expect("store_bytes_max is reached long before 2^32 records"))
-        })
+    #[inline]
+    fn is_new(&self, r: Ref) -> bool {
+        Header::read(self.memory.bytes(), offset(r)).born == self.epoch + 1
     }
 
-    fn block(&self, r: Ref) -> &Block {
-        &self.blocks[r.0.get() as usize - 1]
+    #[inline]
+    fn class_of(&self, r: Ref) -> usize {
+        usize::from(self.units[(offset(r) - self.units_at) / UNIT]) - 1
     }
 
-    fn block_mut(&mut self, r: Ref) -> &mut Block {
-        &mut self.blocks[r.0.get() as usize - 1]
+    fn write_word(&mut self, at: usize, word: u64) {
+        self.memory.write(at, &word.to_le_bytes());
     }
+
+    fn fill(&mut self, r: Ref, kind: Kind, key: u64, bytes: &[u8]) {
+        let at = offset(r);
+        let sum = block::sum(kind as u8, key, bytes);
+        let header = Header {
+            born: self.epoch + 1,
+            dead: UNTIL_DELETED,
+            key,
+            kind: kind as u8,
+            len: bytes.len() as u32,
+            sum,
+        };
+        header.write_rest(&mut *self.memory, at);
+        self.memory.write(at + HEADER, bytes);
+    }
+
+    /// A block of a class: a free one, else one that was never used.
+    fn take(&mut self, class: usize) -> Result<Ref, Full> {
+        if let Some(r) = self.free[class].pop() {
+            return Ok(r);
+        }
+        let (next, end) = self.fresh[class];
+        if next < end {
+            self.fresh[class].0 += CLASSES[class];
+            return Ok(reference(next));
+        }
+        let first = self.units.len();
+        let begin = self.units_at + first * UNIT;
+        let whole = begin + slab_units(class) * UNIT;
+        if whole > memory_bytes(self.bytes_max) || !self.memory.grow(whole) {
+            return Err(Full);
+        }
+        // Its memory is zero, and so are its blocks' births: entering the slab changes nothing that is valid.
+        self.memory.write(DIRECTORY_AT + first, &[class as u8 + 1]);
+        self.units.extend(std::iter::repeat_n(class as u8 + 1, slab_units(class)));
+        self.fresh[class] = (begin + CLASSES[class], begin + slab_blocks(class) * CLASSES[class]);
+        Ok(reference(begin))
+    }
+}
+
+fn offset(r: Ref) -> usize {
+    r.0.get() as usize * GRAIN
+}
+
+fn reference(at: usize) -> Ref {
+    let n = u32::try_from(at / GRAIN).ok().and_then(NonZeroU32::new);
+    Ref(n.expect("a block lies behind the header and below 128 GiB"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_store_refuses_and_keeps_what_it_has() {
-        let mut s = Store::new(10);
-        let a = s.put(None, Kind::State, 1, b"12345678").unwrap();
-        assert_eq!(s.put(Some(a), Kind::State, 1, b"12345678901"), Err(Full));
-        assert_eq!(s.put(None, Kind::State, 2, b"123"), Err(Full));
-        assert_eq!(s.append(a, b"123"), Err(Full));
-        s.read(a, |b| assert_eq!(b, b"12345678"));
-        s.append(a, b"9").unwrap();
-        s.delete(a);
-        assert_eq!((s.bytes(), s.count(Kind::State)), (0, 0));
-        let b = s.put(None, Kind::State, 2, b"1234567890").unwrap();
-        assert_eq!(b, a, "blocks are used again");
-    }
-}
+mod tests;

@@ -1,0 +1,213 @@
+//! The store against a plain map: random passes, cut at every word, cut again during recovery, damaged at random.
+
+use super::*;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// Memory that the test can look into after the store is gone: what a successor would map.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Plain>>, Vec<u8>);
+
+impl Shared {
+    fn new(plain: Plain) -> Shared {
+        let bytes = plain.bytes().to_vec();
+        Shared(Arc::new(Mutex::new(plain)), bytes)
+    }
+
+    fn image(&self) -> Vec<u8> {
+        self.0.lock().unwrap().bytes().to_vec()
+    }
+}
+
+/// A writer sees all that it wrote, also what was cut off: it is about to be killed, and doesn't know.
+impl Memory for Shared {
+    fn bytes(&self) -> &[u8] {
+        &self.1
+    }
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        self.0.lock().unwrap().write(at, bytes);
+        self.1[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    fn mark(&mut self) {}
+    fn commit(&mut self, at: usize, word: u64) {
+        self.write(at, &word.to_le_bytes());
+    }
+    fn grow(&mut self, len: usize) -> bool {
+        self.1.resize(self.1.len().max(len), 0);
+        self.0.lock().unwrap().grow(len)
+    }
+}
+
+const LIMIT: usize = 16 << 20;
+
+type Model = BTreeMap<u64, Vec<u8>>;
+
+/// What a store holds, by key.
+fn contents(store: &Store, records: &[Found]) -> Model {
+    let mut model = Model::new();
+    for f in records {
+        let old = model.insert(f.key, store.read(f.at, <[u8]>::to_vec));
+        assert!(old.is_none(), "two records under key {}", f.key);
+    }
+    model
+}
+
+/// One pass of random changes. The model follows.
+fn pass(rng: &mut fastrand::Rng, store: &mut Store, refs: &mut BTreeMap<u64, Ref>, model: &mut Model) {
+    for _ in 0..rng.usize(1..12) {
+        let key = rng.u64(0..20);
+        let bytes = vec![rng.u8(..); *rng.choice(&[0, 8, 40, 128, 200, 600, 5000, 70_000]).unwrap()];
+        match (rng.u8(0..10), refs.get(&key).copied()) {
+            (0..2, Some(r)) => {
+                store.delete(r);
+                refs.remove(&key);
+                model.remove(&key);
+            }
+            (2..4, Some(r)) => {
+                if bytes.len() < 1000 && store.append(r, &bytes) {
+                    model.get_mut(&key).unwrap().extend(&bytes);
+                }
+            }
+            (_, old) => {
+                refs.insert(key, store.put(old, Kind::State, key, &bytes).unwrap());
+                model.insert(key, bytes);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_is_a_map() {
+    for seed in 0..20 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let shared = Shared::new(Plain::default());
+        let mut store = Store::create(Box::new(shared.clone()), LIMIT).unwrap();
+        let (mut refs, mut model) = (BTreeMap::new(), Model::new());
+        for _ in 0..200 {
+            pass(&mut rng, &mut store, &mut refs, &mut model);
+            for (key, r) in &refs {
+                store.read(*r, |b| assert_eq!(b, model[key]));
+            }
+            assert_eq!(store.count(Kind::State), model.len());
+            store.commit();
+        }
+        let recovered = Store::recover(Box::new(Plain::cut_after(&shared.image(), None)), LIMIT).unwrap();
+        assert_eq!(contents(&recovered.store, &recovered.records), model);
+        assert_eq!((recovered.store.bytes(), recovered.damaged.len()), (store.bytes(), 0));
+        for r in refs.into_values() {
+            store.delete(r);
+        }
+        assert_eq!(store.bytes(), 0);
+    }
+}
+
+#[test]
+fn a_kill_at_any_word_leaves_the_last_commit() {
+    for seed in 0..12 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let shared = Shared::new(Plain::default());
+        let mut store = Store::create(Box::new(shared.clone()), LIMIT).unwrap();
+        let (mut refs, mut model) = (BTreeMap::new(), Model::new());
+        for _ in 0..8 {
+            pass(&mut rng, &mut store, &mut refs, &mut model);
+            store.commit();
+        }
+        drop(store);
+        let (before, image, seed_of_pass) = (model.clone(), shared.image(), rng.u64(..));
+        let (mut cut, mut step) = (0, 1);
+        loop {
+            // The same pass again and again, killed ever later.
+            let dying = Shared::new(Plain::cut_after(&image, Some(cut)));
+            let Recovered { mut store, records, .. } =
+                Store::recover(Box::new(dying.clone()), LIMIT).unwrap();
+            let mut refs: BTreeMap<_, _> = records.iter().map(|f| (f.key, f.at)).collect();
+            let mut after = before.clone();
+            pass(&mut fastrand::Rng::with_seed(seed_of_pass), &mut store, &mut refs, &mut after);
+            store.commit();
+            let survived = !dying.0.lock().unwrap().is_cut();
+            let expected = if survived { &after } else { &before };
+
+            // The successor may be killed too, at any word of its recovery, and so may be the next one.
+            let mut image = dying.image();
+            for again in [0, 1, 3, 10, 100] {
+                let second = Shared::new(Plain::cut_after(&image, Some(again)));
+                let _ = Store::recover(Box::new(second.clone()), LIMIT).unwrap();
+                image = second.image();
+            }
+            let found = Store::recover(Box::new(Plain::cut_after(&image, None)), LIMIT).unwrap();
+            let recovered = contents(&found.store, &found.records);
+            // The very last word is the commit: it was written, or it wasn't.
+            assert!(
+                recovered == *expected || recovered == after && cut > 0,
+                "seed {seed}, cut after {cut} words"
+            );
+            assert!(found.damaged.is_empty());
+            if survived {
+                break;
+            }
+            // Every word at first and around small writes; large payloads in strides.
+            step = if cut > 400 { 37 } else { step };
+            cut += step;
+        }
+    }
+}
+
+#[test]
+fn damage_is_named_and_never_fatal() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let shared = Shared::new(Plain::default());
+    let mut store = Store::create(Box::new(shared.clone()), LIMIT).unwrap();
+    let (mut refs, mut model) = (BTreeMap::new(), Model::new());
+    for _ in 0..50 {
+        pass(&mut rng, &mut store, &mut refs, &mut model);
+        store.commit();
+    }
+    let good = shared.image();
+    let mut named = 0;
+    for seed in 0..300 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut image = good.clone();
+        for _ in 0..rng.usize(1..200) {
+            let at = rng.usize(0..image.len());
+            let end = (at + rng.usize(1..64)).min(image.len());
+            rng.fill(&mut image[at..end]);
+        }
+        if let Ok(found) = Store::recover(Box::new(Plain::cut_after(&image, None)), LIMIT) {
+            named += found.damaged.len();
+            // What it vouches for can be read, and is used as any store.
+            let mut store = found.store;
+            for f in &found.records {
+                store.read(f.at, <[u8]>::len);
+                store.delete(f.at);
+            }
+            store.put(None, Kind::State, 1, b"goes on").unwrap();
+            store.commit();
+        }
+    }
+    assert!(named > 100, "{named} damaged records were found");
+    for image in [vec![], vec![0; 100], vec![0; good.len()], vec![0xff; good.len()]] {
+        assert!(Store::recover(Box::new(Plain::cut_after(&image, None)), LIMIT).is_err());
+    }
+}
+
+#[test]
+fn a_full_store_refuses_keeps_what_it_has_and_still_closes() {
+    let mut store = Store::new(1 << 20);
+    let mut refs = Vec::new();
+    while store.has_room([900]) {
+        refs.push(store.put(None, Kind::State, refs.len() as u64, &[7; 900]).unwrap());
+    }
+    assert!((900..=1024).contains(&refs.len()), "{} records", refs.len());
+    assert!(!store.has_room([900]) && !store.has_room([RECORD_BYTES_MAX + 1]));
+    assert_eq!(store.put(None, Kind::State, 0, &vec![0; RECORD_BYTES_MAX + 1]), Err(Full));
+    // The reserve is for what must go on.
+    store.put(None, Kind::Session, 1, &[1; 128]).unwrap();
+    store.commit();
+    for r in refs.drain(..) {
+        store.read(r, |b| assert_eq!(b, [7; 900]));
+        store.delete(r);
+    }
+    assert!(!store.has_room([900]), "what dies in this pass is not free before it is committed");
+    store.commit();
+    assert!(store.has_room([900; 900]));
+}

@@ -1,0 +1,4 @@
+//! Unsafe code towards the kernel, and only that.
+
+#[allow(unsafe_code)]
+pub mod region;
