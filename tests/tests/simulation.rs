@@ -1,5 +1,5 @@
-//! The whole core in one thread from one seed: cut reads, short writes, slow readers, failing turns, resets, and reloads
-//! at any step. After every step the invariants are checked; a failing seed is printed, and
+//! The whole core in one thread from one seed: cut reads, short writes, slow readers, failing turns, resets, kills and
+//! reloads at any step. After every step the invariants are checked; a failing seed is printed, and
 //! `GREENROOM_SEED=N cargo test -p greenroom-tests --test simulation` replays it.
 //!
 //! The model of a session is the list of lines that its peer wrote. How many turns the core says it ran tells exactly what
@@ -11,10 +11,11 @@ use greenroom_core::core::{Core, Effect, Input};
 use greenroom_core::framing::Framing;
 use greenroom_core::inspect::{Filter, SessionView};
 use greenroom_core::limits::Limits;
+use greenroom_core::recover::Successor;
 use greenroom_core::reload::{By, Event, LibraryId, Outcome, Request, Step};
 use greenroom_core::service::{Batch, Build, Code, Offer, ServiceId};
 use greenroom_core::session::{Life, Slot};
-use greenroom_core::store::Kind;
+use greenroom_core::store::{Kind, Plain, Store};
 use greenroom_core::turn::{Fault, Staging};
 use greenroom_state::abi::{self, action, fault};
 use greenroom_state::schema::{Schema, StateShape};
@@ -205,6 +206,12 @@ struct Peer {
     received: Vec<u8>,
     replies: usize,
     last_generation: u64,
+    /// What the kernel counts: read by the host in all, taken from it in all.
+    read: u64,
+    sent: u64,
+    /// Read since the last commit, and whether it was opened since then.
+    uncommitted: Vec<u8>,
+    unborn: bool,
 }
 
 struct World {
@@ -223,9 +230,16 @@ struct World {
     version: u32,
     candidate: Option<Candidate>,
     requests: u64,
+    chokes_on: Option<u64>,
     commits: u64,
     refusals: u64,
     quarantined: u64,
+    kills: u64,
+    /// Counted by cores that were killed.
+    turns: u64,
+    faults: u64,
+    /// Sessions whose peer had gone when a kill brought them back.
+    ghosts: Vec<Slot>,
 }
 
 /// A service's build, turns, faults and sessions.
@@ -260,7 +274,12 @@ fn offer(which: Which, version: u32, migrations: Vec<u32>, field: &str) -> Offer
 
 impl World {
     fn new(seed: u64, which: Which) -> World {
-        let limits = Limits { output_bytes_pause: 600, output_bytes_max: 1 << 20, ..Limits::default() };
+        let limits = Limits {
+            output_bytes_pause: 600,
+            output_bytes_max: 1 << 20,
+            store_bytes_max: 16 << 20,
+            ..Limits::default()
+        };
         let mut core = Core::new(limits);
         let library = core.reloads.library("libsim.so".into());
         let mut world = World {
@@ -279,9 +298,14 @@ impl World {
             version: 1,
             candidate: None,
             requests: 0,
+            chokes_on: None,
             commits: 0,
             refusals: 0,
             quarantined: 0,
+            kills: 0,
+            turns: 0,
+            faults: 0,
+            ghosts: Vec::new(),
         };
         world.reload_whole(None);
         world
@@ -323,21 +347,24 @@ impl World {
 
     fn commit(&mut self, build: &Build) {
         let c = self.candidate.as_ref().expect("a reload is under way");
-        self.version = c.offer.shape.version;
-        self.generation = build.generation;
-        let code: Box<dyn Code> = match self.which {
-            Which::Script => Box::new(Script {
-                generation: build.generation,
-                version: self.version,
-                chokes_on: c.chokes_on,
-            }),
+        (self.version, self.chokes_on, self.generation) =
+            (c.offer.shape.version, c.chokes_on, build.generation);
+        let offer = c.offer.clone();
+        let code = self.code(build, self.chokes_on);
+        self.core.adopt(build, vec![(offer, code)]);
+    }
+
+    fn code(&self, build: &Build, chokes_on: Option<u64>) -> Box<dyn Code> {
+        match self.which {
+            Which::Script => {
+                Box::new(Script { generation: build.generation, version: self.version, chokes_on })
+            }
             Which::Tally => {
                 let library = Library::from_entry(echo_entry).expect("echo's table");
                 let made = library.create(&BTreeMap::new(), abi::level::ERROR).expect("instances");
                 made.into_iter().find(|(o, _)| o.name == "tally").expect("tally").1
             }
-        };
-        self.core.adopt(build, vec![(c.offer.clone(), code)]);
+        }
     }
 
     /// Nothing but a commit may change what sessions and services are.
@@ -400,6 +427,10 @@ impl World {
             received: Vec::new(),
             replies: 0,
             last_generation: 0,
+            read: 0,
+            sent: 0,
+            uncommitted: Vec::new(),
+            unborn: true,
         });
         let peer = "127.0.0.1:9".parse().expect("an address");
         self.core.handle(Input::Opened { slot, id, service: self.service, peer, at_ms: 0 });
@@ -446,6 +477,8 @@ impl World {
                 let peer = &mut self.peers[at];
                 let n = if whole { peer.to_host.len() } else { self.rng.usize(0..=peer.to_host.len()) };
                 let bytes: Vec<u8> = peer.to_host.drain(..n).collect();
+                peer.read += bytes.len() as u64;
+                peer.uncommitted.extend(&bytes);
                 if !bytes.is_empty() {
                     self.core.handle(Input::Received { slot, bytes: &bytes });
                 } else if peer.done && peer.to_host.is_empty() && !peer.done_read {
@@ -454,22 +487,44 @@ impl World {
                 }
             }
         }
+        // Killed before the commit, between two sends, or before the effects.
+        let killed_after = (!whole && self.rng.u8(..) < 10).then(|| self.rng.usize(0..6));
+        if killed_after == Some(0) {
+            return self.kill();
+        }
         self.core.handle(Input::Commit);
+        for peer in &mut self.peers {
+            peer.uncommitted.clear();
+            peer.unborn = false;
+        }
         let (mut sendable, mut effects) = (Vec::new(), Vec::new());
         self.core.take_sendable(&mut sendable);
-        for slot in sendable {
+        for (i, slot) in sendable.into_iter().enumerate() {
+            if killed_after == Some(i + 1) {
+                return self.kill();
+            }
             self.send(slot);
         }
+        if killed_after.is_some() {
+            return self.kill();
+        }
         self.core.take_effects(&mut effects);
+        self.carry_out(effects);
+        self.free.append(&mut self.freed);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Shutdown(slot) => {
-                    let at = self.at(slot).expect("a peer");
-                    self.peers[at].shut = true;
-                }
+                Effect::Shutdown(slot) => match self.at(slot) {
+                    Some(at) => self.peers[at].shut = true,
+                    None => assert!(self.ghosts.contains(&slot), "a peer"),
+                },
                 Effect::Close(slot) => {
-                    let at = self.at(slot).expect("a peer");
-                    self.closed(at);
+                    match self.at(slot) {
+                        Some(at) => self.closed(at),
+                        None => assert!(self.ghosts.contains(&slot), "a peer"),
+                    }
                     self.freed.push(slot);
                 }
                 Effect::Fault { fault, .. } if fault.kind == fault::STATE => self.quarantined += 1,
@@ -479,7 +534,6 @@ impl World {
                 _ => {}
             }
         }
-        self.free.append(&mut self.freed);
     }
 
     fn send(&mut self, slot: Slot) {
@@ -495,11 +549,103 @@ impl World {
             });
             let Some((bytes, blocked)) = taken else { break };
             peer.blocked = blocked;
+            peer.sent += bytes as u64;
             self.core.handle(Input::Sent { slot, bytes, blocked });
             if blocked {
                 break;
             }
         }
+    }
+
+    /// The process dies here, and another one takes over, with what the store, the kernel and its keeper know.
+    fn kill(&mut self) {
+        self.kills += 1;
+        let s = &self.core.services()[0];
+        self.turns += s.turns;
+        self.faults += s.faults;
+        let image = Plain::cut_after(self.core.store().image(), None);
+        let limits = self.core.limits.clone();
+        let found = Store::recover(Box::new(image), limits.store_bytes_max).expect("a store");
+        let Successor { core, survivors, lost } = Core::recover(limits, found, self.now_ns);
+        assert_eq!(lost, Vec::<String>::new());
+        self.core = core;
+        self.library = self.core.reloads.library("libsim.so".into());
+        let build = Build { library: "sim".into(), generation: self.generation, hash: String::new() };
+        self.core.reloads.goes_on_with(self.library, build.clone());
+        // A reload under way is forgotten; it was nobody's but the dead process's.
+        self.candidate = None;
+        let offer = offer(self.which, self.version, (1..self.version).collect(), "integer");
+        let code = self.code(&build, self.chokes_on);
+        self.core.adopt(&build, vec![(offer, code)]);
+        self.core.handle(Input::PassBegins { now_ns: self.now_ns });
+
+        (self.slots, self.free, self.freed) = (survivors.len() as u32, Vec::new(), Vec::new());
+        self.ghosts.clear();
+        let mut found = BTreeMap::new();
+        for s in survivors {
+            found.insert(s.id, s.slot);
+        }
+        for at in (0..self.peers.len()).rev() {
+            let peer = &mut self.peers[at];
+            peer.blocked = false;
+            let (id, unborn) = (peer.id, peer.unborn);
+            let again = std::mem::take(&mut peer.uncommitted);
+            match found.remove(&id) {
+                Some(slot) => {
+                    peer.slot = slot;
+                    // The end of its stream is read again, unless that was committed.
+                    peer.done_read = self.core.sessions().get(slot).is_some_and(|s| s.peer_done);
+                    let missing =
+                        self.core.reconcile(slot, peer.read, peer.sent).expect("it adds up") as usize;
+                    assert!(
+                        missing <= again.len(),
+                        "session {id}: {missing} bytes were read since the last commit"
+                    );
+                    let bytes = again[again.len() - missing..].to_vec();
+                    peer.uncommitted = bytes.clone();
+                    if !bytes.is_empty() {
+                        self.core.handle(Input::Received { slot, bytes: &bytes });
+                    }
+                }
+                None if unborn => {
+                    // Accepted, and perhaps read, but never committed: it begins anew.
+                    let slot = Slot(self.slots);
+                    self.slots += 1;
+                    peer.slot = slot;
+                    peer.done_read = false;
+                    peer.uncommitted = again.clone();
+                    let peer = "127.0.0.1:9".parse().expect("an address");
+                    self.core.handle(Input::Opened { slot, id, service: self.service, peer, at_ms: 0 });
+                    if !again.is_empty() {
+                        self.core.handle(Input::Received { slot, bytes: &again });
+                    }
+                }
+                None => {
+                    // Its end was committed; only the descriptor was still open.
+                    peer.done_read |= peer.done && peer.to_host.is_empty();
+                    self.closed(at);
+                }
+            }
+        }
+        // What broke just before comes back, and is found broken again.
+        for slot in found.into_values() {
+            self.ghosts.push(slot);
+            self.core.handle(Input::Broken { slot });
+        }
+        self.core.handle(Input::Commit);
+        for peer in &mut self.peers {
+            peer.uncommitted.clear();
+            peer.unborn = false;
+        }
+        // What the commit made ready goes out in the next pass.
+        let (mut sendable, mut effects) = (Vec::new(), Vec::new());
+        self.core.take_sendable(&mut sendable);
+        for slot in sendable {
+            self.send(slot);
+        }
+        self.core.take_effects(&mut effects);
+        self.carry_out(effects);
+        self.free.append(&mut self.freed);
     }
 
     fn at(&self, slot: Slot) -> Option<usize> {
@@ -700,7 +846,7 @@ unsafe extern "C" fn echo_entry() -> *const abi::Library {
 fn run(which: Which) {
     let one = std::env::var("GREENROOM_SEED").ok().and_then(|s| s.parse::<u64>().ok());
     let seeds = one.map_or(0..SEEDS, |s| s..s + 1);
-    let (mut turns, mut faults, mut commits, mut refusals, mut quarantined) = (0, 0, 0, 0, 0);
+    let (mut turns, mut faults, mut commits, mut refusals, mut quarantined, mut kills) = (0, 0, 0, 0, 0, 0);
     for seed in seeds.clone() {
         let result = std::panic::catch_unwind(|| {
             let mut world = World::new(seed, which);
@@ -709,7 +855,14 @@ fn run(which: Which) {
             }
             world.drain();
             let s = &world.core.services()[0];
-            (s.turns, s.faults, world.commits, world.refusals, world.quarantined)
+            (
+                world.turns + s.turns,
+                world.faults + s.faults,
+                world.commits,
+                world.refusals,
+                world.quarantined,
+                world.kills,
+            )
         });
         match result {
             Ok(n) => {
@@ -718,16 +871,17 @@ fn run(which: Which) {
                 commits += n.2;
                 refusals += n.3;
                 quarantined += n.4;
+                kills += n.5;
             }
             Err(_) => panic!("seed {seed} fails; replay it with GREENROOM_SEED={seed}"),
         }
     }
     println!(
-        "{turns} turns, {faults} failed, {commits} reloads committed, {refusals} refused, {quarantined} quarantined"
+        "{turns} turns, {faults} failed, {commits} reloads committed, {refusals} refused, {quarantined} quarantined, {kills} kills"
     );
     if one.is_none() {
         // A run in which nothing happens proves nothing.
-        assert!(turns > 50_000 && commits > 500 && refusals > 500);
+        assert!(turns > 50_000 && commits > 500 && refusals > 500 && kills > 500);
         assert!(which == Which::Tally || (faults > 5000 && quarantined > 100));
     }
 }

@@ -129,7 +129,7 @@ pub struct Core {
     pub(crate) store: Store,
     pub(crate) tables: Tables,
     pub(crate) topics: Topics,
-    now_ns: u64,
+    pub(crate) now_ns: u64,
     stopping: bool,
     buffers: Buffers,
     /// The state of the batch under way, copied out of the store.
@@ -140,14 +140,14 @@ pub struct Core {
     output: Vec<u8>,
     /// Sessions that this pass changed.
     dirty: Vec<Slot>,
-    sendable: Vec<Slot>,
+    pub(crate) sendable: Vec<Slot>,
     /// Sessions whose kept input can be run again.
-    resumed: Vec<Slot>,
+    pub(crate) resumed: Vec<Slot>,
     /// Sessions whose output grew over its limit in the batch under way.
     overflowed: Vec<Slot>,
     quarantined: BTreeSet<Slot>,
-    deadlines: BTreeSet<(u64, Slot)>,
-    effects: Vec<Effect>,
+    pub(crate) deadlines: BTreeSet<(u64, Slot)>,
+    pub(crate) effects: Vec<Effect>,
 }
 
 /// How a batch ended.
@@ -280,13 +280,19 @@ impl Core {
         for service in self.services.iter_mut().filter(|s| mine(s)) {
             if !offers.iter().any(|(offer, _)| offer.name == service.offer.name) {
                 service.build = None;
-                old.push(std::mem::replace(&mut service.code, Box::new(Withdrawn)));
+                old.push(std::mem::replace(&mut service.code, Box::new(crate::service::Withdrawn)));
             }
         }
         for (offer, code) in offers {
             match self.services.iter_mut().find(|s| s.offer.name == offer.name) {
                 Some(service) => old.push(service.replace(offer, build.clone(), code)),
-                None => self.services.push(Service::new(offer, build.clone(), code)),
+                None => {
+                    let (number, name) = (self.services.len() as u64, offer.name.clone());
+                    // A reserve is kept for records that must not fail.
+                    let put = self.store.put(None, Kind::Service, number, name.as_bytes());
+                    debug_assert!(put.is_ok(), "no room for a service's name");
+                    self.services.push(Service::new(offer, build.clone(), code));
+                }
             }
         }
         for slot in std::mem::take(&mut self.quarantined) {
@@ -397,7 +403,7 @@ impl Core {
         self.gone(slot);
     }
 
-    fn sent(&mut self, slot: Slot, bytes: usize, blocked: bool) {
+    pub(crate) fn sent(&mut self, slot: Slot, bytes: usize, blocked: bool) {
         let Some(s) = self.sessions.get_mut(slot) else { return };
         s.blocked = blocked;
         s.bytes_sent += bytes as u64;
@@ -837,7 +843,7 @@ impl Core {
     }
 
     /// Forgets a session and its records.
-    fn gone(&mut self, slot: Slot) {
+    pub(crate) fn gone(&mut self, slot: Slot) {
         self.drop_output(slot);
         let Some(s) = self.sessions.remove(slot) else { return };
         self.deadlines.remove(&(s.deadline_ns, slot));
@@ -896,17 +902,5 @@ impl Core {
         if let Some(s) = self.sessions.get(slot) {
             self.effects.push(Effect::Notice { level, service: s.service, session: s.id, message });
         }
-    }
-}
-
-/// The code of a service that its library no longer offers. Only services without sessions are withdrawn, and their ports
-/// are closed in the same step, so a turn here is a connection that was accepted just before.
-struct Withdrawn;
-
-impl Code for Withdrawn {
-    fn run(&self, _: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
-        staging.close();
-        staging.turn_ok();
-        0
     }
 }

@@ -15,6 +15,7 @@
 //! | [`reload`] | the steps of a reload, and every reason to refuse one |
 //! | [`ports`] | which ports to open and to close |
 //! | [`limits`] | every limit: its name, unit and default |
+//! | [`recover`] | how a successor goes on from the records of a process that died |
 //! | [`inspect`] | what an operator sees: sessions and tables, a slice at a time |
 //! | [`store`] | the records that outlive code |
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod framing;
 pub mod inspect;
 pub mod limits;
 pub mod ports;
+pub mod recover;
 pub mod reload;
 pub mod service;
 pub mod session;

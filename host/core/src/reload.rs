@@ -171,6 +171,11 @@ impl Reloads {
         }))
     }
 
+    /// Notes the build that a library runs, without a reload: a successor goes on with its predecessor's.
+    pub fn goes_on_with(&mut self, id: LibraryId, build: Build) {
+        self.libraries[id.0].current = Some(build);
+    }
+
     /// The libraries, by [`LibraryId`].
     pub fn libraries(&self) -> &[Library] {
         &self.libraries

@@ -93,6 +93,14 @@ impl Service {
         }
     }
 
+    /// A service that a predecessor's records name. It has no code yet.
+    pub(crate) fn unserved(name: String) -> Service {
+        let shape = StateShape { version: 0, schema: None, migrations: Vec::new() };
+        let offer = Offer { name, port: 0, framing: Framing::Lines { bytes_max: 0 }, shape };
+        let build = Build { library: String::new(), generation: 0, hash: String::new() };
+        Service { build: None, ..Service::new(offer, build, Box::new(Withdrawn)) }
+    }
+
     /// Puts another build in charge, and returns the code that was.
     pub(crate) fn replace(&mut self, offer: Offer, build: Build, code: Box<dyn Code>) -> Box<dyn Code> {
         self.fingerprint = fingerprint(&offer);
@@ -130,4 +138,16 @@ impl Service {
 
 fn fingerprint(offer: &Offer) -> u64 {
     offer.shape.schema.as_ref().map_or(0, |s| s.fingerprint())
+}
+
+/// The code of a service that its library no longer offers. Only services without sessions are withdrawn, and their ports
+/// are closed in the same step, so a turn here is a connection that was accepted just before.
+pub(crate) struct Withdrawn;
+
+impl Code for Withdrawn {
+    fn run(&self, _: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
+        staging.close();
+        staging.turn_ok();
+        0
+    }
 }

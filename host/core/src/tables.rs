@@ -30,6 +30,15 @@ fn value_of(entry: &[u8]) -> &[u8] {
     &entry[3 + usize::from(entry[0]) + key..]
 }
 
+/// The table and the key of a stored entry; `None`: it is none.
+pub(crate) fn name_of(entry: &[u8]) -> Option<(&str, &[u8])> {
+    let (&table, rest) = entry.split_first()?;
+    let (key, rest) = rest.split_at_checked(2)?;
+    let (table, rest) = rest.split_at_checked(usize::from(table))?;
+    let key = rest.get(..usize::from(u16::from_le_bytes([key[0], key[1]])))?;
+    Some((std::str::from_utf8(table).ok()?, key))
+}
+
 /// What an entry costs beyond its value, in bytes.
 pub(crate) fn overhead(table: &str, key: &[u8]) -> usize {
     3 + table.len() + key.len()
@@ -84,6 +93,11 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// Takes an entry that recovery found into the index.
+    pub(crate) fn found(&mut self, table: &str, key: &[u8], r: Ref) {
+        self.tables.entry(table.into()).or_default().insert(key.into(), r);
     }
 
     pub(crate) fn delete(&mut self, store: &mut Store, table: &str, key: &[u8]) {

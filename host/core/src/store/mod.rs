@@ -38,11 +38,13 @@ pub enum Kind {
     Topics = 5,
     /// An entry of a table; key: 0, the entry names its table.
     Entry = 6,
+    /// A service's name; key: its number, which the sessions' records hold.
+    Service = 7,
 }
 
 impl Kind {
-    fn from_number(n: u8) -> Option<Kind> {
-        [Kind::Session, Kind::State, Kind::Input, Kind::Output, Kind::Topics, Kind::Entry]
+    pub(crate) fn from_number(n: u8) -> Option<Kind> {
+        [Kind::Session, Kind::State, Kind::Input, Kind::Output, Kind::Topics, Kind::Entry, Kind::Service]
             .into_iter()
             .find(|k| *k as u8 == n)
     }
@@ -256,6 +258,11 @@ impl Store {
                 self.free[class].push(r);
             }
         }
+    }
+
+    /// The memory as it is now: what a successor would find, were this process killed here.
+    pub fn image(&self) -> &[u8] {
+        self.memory.bytes()
     }
 
     /// Bytes in live blocks.

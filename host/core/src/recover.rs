@@ -1,0 +1,237 @@
+//! Takes over from a process that died: builds a core again from the records that its last commit left, as
+//! [`crate::store::Store::recover`] finds them.
+//!
+//! The records tell everything up to that commit. How far each socket got beyond it, the kernel tells: [`Core::reconcile`] is given
+//! both counts for each session. Bytes that were read and not committed must be given to the core again; output that was
+//! committed and not sent is still there; a session for which that does not add up can't be trusted, and is given up by name.
+
+use crate::Core;
+use crate::core::{Effect, OUTPUT_HEAD};
+use crate::framing::FrameState;
+use crate::limits::Limits;
+use crate::service::{Service, ServiceId};
+use crate::session::{Life, Session, Slot};
+use crate::store::{Found, Kind, Recovered, Ref};
+use crate::tables;
+use greenroom_state::record::SessionRecord;
+use std::collections::BTreeMap;
+
+/// A session that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Survivor {
+    /// Where the shell is to keep its connection.
+    pub slot: Slot,
+    /// Its number.
+    pub id: u64,
+}
+
+/// What a successor begins with.
+pub struct Successor {
+    /// The core. Its services have names and no code: [`Core::adopt`] gives it to them.
+    pub core: Core,
+    /// The sessions, in the order of their numbers.
+    pub survivors: Vec<Survivor>,
+    /// What had to be given up, in words.
+    pub lost: Vec<String>,
+}
+
+impl Core {
+    /// Builds a core from the records that were found. `now_ns` is the clock of [`crate::Input::PassBegins`], which goes on
+    /// across processes.
+    pub fn recover(limits: Limits, found: Recovered, now_ns: u64) -> Successor {
+        let Recovered { store, records, damaged } = found;
+        let mut lost: Vec<_> = damaged.iter().map(|(kind, key)| describe(*kind, *key)).collect();
+        let mut core = Core::with_store(limits, store);
+        core.now_ns = now_ns;
+        core.recover_services(&records);
+        let mut survivors = Vec::new();
+        let mut sessions: Vec<_> = records.iter().filter(|f| f.kind == Kind::Session).collect();
+        sessions.sort_by_key(|f| f.key);
+        for f in sessions {
+            let record = core.store.read(f.at, SessionRecord::decode);
+            match record.filter(|r| r.id == f.key && usize::from(r.service) < core.services.len()) {
+                Some(record) => {
+                    let slot = Slot(survivors.len() as u32);
+                    core.recover_session(slot, f.at, &record);
+                    survivors.push(Survivor { slot, id: record.id });
+                }
+                None => {
+                    lost.push(format!("session {}: its record can't be read", f.key));
+                    core.store.delete(f.at);
+                }
+            }
+        }
+        let mut output: BTreeMap<(u64, u64), Ref> = BTreeMap::new();
+        for f in &records {
+            match f.kind {
+                Kind::Session | Kind::Service => {}
+                Kind::Output => {
+                    let offset = core.store.read(f.at, output_offset);
+                    if let Some(other) = output.insert((f.key, offset), f.at) {
+                        core.store.delete(other);
+                    }
+                }
+                Kind::Entry => core.recover_entry(f, &mut lost),
+                Kind::State | Kind::Input | Kind::Topics => core.recover_part(f),
+            }
+        }
+        for ((id, offset), r) in output {
+            core.recover_output(id, offset, r);
+        }
+        Successor { core, survivors, lost }
+    }
+
+    fn recover_services(&mut self, records: &[Found]) {
+        let mut names: Vec<_> = records.iter().filter(|f| f.kind == Kind::Service).collect();
+        names.sort_by_key(|f| f.key);
+        for f in names {
+            let name = self.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
+            // Their numbers have no gaps. If one is lost, those behind it are too, and their sessions are named.
+            if f.key == self.services.len() as u64 {
+                self.services.push(Service::unserved(name));
+            }
+        }
+    }
+
+    fn recover_session(&mut self, slot: Slot, at: Ref, r: &SessionRecord) {
+        let service = ServiceId(r.service);
+        let mut s = Session::new(r.id, service, r.peer, r.opened_at_ms);
+        s.record = Some(at);
+        s.life = r.life;
+        s.peer_done = r.peer_done;
+        s.turns = r.turns;
+        (s.bytes_in, s.bytes_out, s.bytes_sent) = (r.bytes_in, r.bytes_out, r.bytes_out);
+        // Whatever quarantined it is tried again by the code that serves next.
+        s.frame = FrameState { searched: r.frame_searched };
+        self.services[usize::from(service.0)].sessions += 1;
+        if r.life != Life::Open {
+            let wait_ms = if r.life == Life::Draining { self.limits.drain_ms } else { self.limits.linger_ms };
+            s.deadline_ns = self.now_ns + wait_ms * 1_000_000;
+            self.deadlines.insert((s.deadline_ns, slot));
+        }
+        if r.life == Life::Lingering {
+            // Perhaps it was done already; twice is no harm.
+            self.effects.push(Effect::Shutdown(slot));
+        }
+        // The state's version counts once its record is found.
+        s.state_version = 0;
+        self.sessions.insert(slot, s);
+        // Input that was kept may hold whole messages: a session that was paused, or quarantined.
+        self.resumed.push(slot);
+    }
+
+    /// A record that belongs to a session; one without its session is an orphan of a damaged record.
+    fn recover_part(&mut self, f: &Found) {
+        let record = self.session_record(f.key);
+        let Some((slot, record)) = record else { return self.store.delete(f.at) };
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        match f.kind {
+            Kind::State => {
+                s.state = Some(f.at);
+                (s.state_version, s.state_fingerprint) = (record.state_version, record.state_fingerprint);
+                self.services[usize::from(s.service.0)].count_stored(0, record.state_version);
+            }
+            Kind::Input => s.input = Some(f.at),
+            _ => {
+                let names = self.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
+                for name in names.lines() {
+                    self.topics.add(name, slot);
+                    s.topics.push(name.into());
+                }
+                s.topics_record = Some(f.at);
+            }
+        }
+    }
+
+    fn session_record(&self, id: u64) -> Option<(Slot, SessionRecord)> {
+        let slot = self.sessions.slot_of(id)?;
+        let r = self.sessions.get(slot)?.record?;
+        Some((slot, self.store.read(r, SessionRecord::decode)?))
+    }
+
+    /// Pieces come in the order of their offsets, and must follow each other to the stream's end.
+    fn recover_output(&mut self, id: u64, offset: u64, r: Ref) {
+        let len = self.store.read(r, <[u8]>::len).saturating_sub(OUTPUT_HEAD) as u64;
+        let slot = self.sessions.slot_of(id);
+        let Some(s) = slot.and_then(|slot| self.sessions.get_mut(slot)) else { return self.store.delete(r) };
+        if s.output.is_empty() {
+            s.bytes_sent = offset;
+        }
+        s.output.push_back(r);
+        s.bytes_out = s.bytes_out.max(offset + len);
+    }
+
+    fn recover_entry(&mut self, f: &Found, lost: &mut Vec<String>) {
+        let named = self.store.read(f.at, |b| tables::name_of(b).map(|(t, k)| (t.to_owned(), k.to_vec())));
+        match named {
+            Some((table, key)) => self.tables.found(&table, &key, f.at),
+            None => {
+                lost.push("an entry of a table: it can't be read".into());
+                self.store.delete(f.at);
+            }
+        }
+    }
+
+    /// Squares a survivor with the kernel: bytes that came from its peer in all and were read, and bytes that were sent in all.
+    /// Returns how many bytes were read and not committed: they are to be given to the core again.
+    ///
+    /// An error says why the session can't be trusted; it is gone then.
+    pub fn reconcile(&mut self, slot: Slot, read: u64, sent: u64) -> Result<u64, String> {
+        let Some(s) = self.sessions.get_mut(slot) else { return Err("there is no such session".into()) };
+        let (id, first, end) = (s.id, s.bytes_sent, s.bytes_out);
+        // What is there must be one piece: from where the first record begins to the end of the stream.
+        let pieces: u64 =
+            s.output.iter().map(|&r| self.store.read(r, |b| b.len() - OUTPUT_HEAD) as u64).sum();
+        let why = if read < s.bytes_in {
+            Some(format!("{} bytes of its input were run, and the kernel gave out {read}", s.bytes_in))
+        } else if sent > end || sent < first || first + pieces != end {
+            Some(format!(
+                "the kernel took {sent} bytes of its output, and bytes {first} to {end} are here ({pieces})"
+            ))
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            self.give_up(slot);
+            return Err(format!("session {id}: {why}"));
+        }
+        // What comes after a session's last turn is read and dropped.
+        let missing = if s.life == Life::Open { read - s.bytes_in } else { 0 };
+        let taken = (sent - first) as usize;
+        self.sent(slot, taken, false);
+        if let Some(s) = self.sessions.get(slot)
+            && !s.output.is_empty()
+        {
+            self.sendable.push(slot);
+        }
+        Ok(missing)
+    }
+
+    /// Forgets a survivor that can't be trusted, or whose connection is gone. Its handler isn't told.
+    pub fn give_up(&mut self, slot: Slot) {
+        let topics = self.sessions.get_mut(slot).map(|s| std::mem::take(&mut s.topics)).unwrap_or_default();
+        for topic in topics {
+            self.topics.remove(&topic, slot);
+        }
+        self.gone(slot);
+        self.effects.retain(|e| *e != Effect::Close(slot));
+    }
+}
+
+fn output_offset(bytes: &[u8]) -> u64 {
+    bytes.get(..OUTPUT_HEAD).and_then(|b| b.try_into().ok()).map_or(u64::MAX, u64::from_le_bytes)
+}
+
+fn describe(kind: u8, key: u64) -> String {
+    let what = match Kind::from_number(kind) {
+        Some(Kind::Session) => "the record",
+        Some(Kind::State) => "the state",
+        Some(Kind::Input) => "input",
+        Some(Kind::Output) => "output",
+        Some(Kind::Topics) => "the topics",
+        Some(Kind::Entry) => return "an entry of a table: it is damaged".into(),
+        Some(Kind::Service) => return format!("the name of service {key}: it is damaged"),
+        None => return "a block: it is damaged".into(),
+    };
+    format!("session {key}: {what} is damaged")
+}
