@@ -4,8 +4,8 @@
 //! The protocol is the host's own, between one version of the binary and itself: a [`Command`] as a line of JSON, then
 //! [`Reply`]s, a line each. The command's output is what programs depend on.
 
-use crate::worker::{Ask, Mailbox, Message, Query};
-use greenroom_core::inspect::{Entry, Filter, SessionView, Slice};
+use crate::mail::{Answer, Ask, Mailbox, Message, Query};
+use greenroom_core::inspect::{Filter, SessionView};
 use greenroom_core::reload::{By, Outcome, Report};
 use greenroom_state::dump::{self, DumpedEntry, DumpedService, DumpedSession};
 use greenroom_state::value;
@@ -147,30 +147,6 @@ pub struct SessionLine {
     pub bytes_out: u64,
     /// Why it is quarantined; null: it isn't.
     pub quarantined: Option<String>,
-}
-
-/// What the loop answers to a [`Query`].
-pub enum Answer {
-    /// To [`Query::Status`].
-    Status(Box<Status>),
-    /// To [`Query::Sessions`].
-    Sessions(Slice<SessionView>),
-    /// To [`Query::Tables`].
-    Tables(Vec<String>),
-    /// To [`Query::Entries`].
-    Entries(TableEntries),
-    /// To [`Query::Reload`].
-    Report(Box<Report>),
-    /// It can't be done.
-    Error(String),
-}
-
-/// A slice of a table.
-pub struct TableEntries {
-    /// In order.
-    pub entries: Vec<Entry>,
-    /// Where to go on.
-    pub next: Option<Vec<u8>>,
 }
 
 /// A reload as a line of the ledger.

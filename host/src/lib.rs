@@ -7,6 +7,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod logs;
+pub mod mail;
 pub mod net;
 pub mod plugin;
 pub mod runtime;

@@ -7,6 +7,8 @@
 //! | file | what it decides |
 //! | --- | --- |
 //! | [`core`] | the one `match` over inputs, and what a pass is |
+//! | `running.rs` | from bytes to turns, and what comes of them |
+//! | `ending.rs` | how a session ends |
 //! | [`session`] | the life of a session, as a table |
 //! | [`service`] | what a library offers, and which code serves it now |
 //! | [`framing`] | where a message ends |
@@ -21,12 +23,14 @@
 #![forbid(unsafe_code)]
 
 pub mod core;
+mod ending;
 pub mod framing;
 pub mod inspect;
 pub mod limits;
 pub mod ports;
 pub mod recover;
 pub mod reload;
+mod running;
 pub mod service;
 pub mod session;
 pub mod store;

@@ -3,9 +3,10 @@
 use super::{Failure, print_text};
 use crate::admin;
 use crate::config::{Config, parse_listen};
+use crate::mail::Message;
 use crate::plugin::inspect::has_note;
 use crate::runtime::Runtime;
-use crate::worker::{Message, Worker};
+use crate::worker::Worker;
 use crate::{logs, watch};
 use clap::Args;
 use greenroom_core::reload::Outcome;

@@ -1,0 +1,106 @@
+//! The end of a session: its last turn, then its output, then our end of the stream, then the peer's. The table is in
+//! [`crate::session`].
+
+use crate::Core;
+use crate::core::Effect;
+use crate::session::{Life, Slot};
+use greenroom_state::abi::{Action, Bytes, action, closed, level};
+
+/// While stopping, peers are not waited for longer than this after our end is shut.
+const STOP_LINGER_MS: u64 = 250;
+
+impl Core {
+    /// Closes an open session: its last turn, then its output, then our end of the stream.
+    pub(crate) fn finish(&mut self, slot: Slot, reason: u32) {
+        self.last_turn(slot, reason);
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        if s.unsent() == 0 {
+            self.flushed(slot);
+        } else {
+            let wait_ms = if self.stopping { self.limits.stop_ms } else { self.limits.drain_ms };
+            self.set_deadline(slot, wait_ms);
+        }
+    }
+
+    /// Runs the turn that tells the handler of the end, and takes the session off everything it shares.
+    pub(crate) fn last_turn(&mut self, slot: Slot, reason: u32) {
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        if s.life != Life::Open {
+            let message = format!("asked to close it in life {:?}", s.life);
+            return self.notice(level::ERROR, slot, message);
+        }
+        s.life = Life::Draining;
+        self.touch(slot);
+        let last = Action { kind: action::CLOSED, detail: reason, data: Bytes::EMPTY };
+        self.run_batch(slot, &[last]);
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        s.quarantined = None;
+        for topic in std::mem::take(&mut s.topics) {
+            self.topics.remove(&topic, slot);
+        }
+        for r in s.topics_record.take().into_iter().chain(s.input.take()) {
+            self.store.delete(r);
+        }
+        self.quarantined.remove(&slot);
+    }
+
+    /// A draining session's output is out.
+    pub(crate) fn flushed(&mut self, slot: Slot) {
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        if s.peer_done {
+            return self.gone(slot);
+        }
+        s.life = Life::Lingering;
+        self.touch(slot);
+        self.effects.push(Effect::Shutdown(slot));
+        let wait_ms = if self.stopping { STOP_LINGER_MS } else { self.limits.linger_ms };
+        self.set_deadline(slot, wait_ms);
+    }
+
+    pub(crate) fn set_deadline(&mut self, slot: Slot, in_ms: u64) {
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        self.deadlines.remove(&(s.deadline_ns, slot));
+        s.deadline_ns = self.now_ns + in_ms * 1_000_000;
+        self.deadlines.insert((s.deadline_ns, slot));
+    }
+
+    /// Forgets a session and its records.
+    pub(crate) fn gone(&mut self, slot: Slot) {
+        self.drop_output(slot);
+        let Some(s) = self.sessions.remove(slot) else { return };
+        self.deadlines.remove(&(s.deadline_ns, slot));
+        self.quarantined.remove(&slot);
+        for r in [s.record, s.state, s.input, s.topics_record].into_iter().flatten() {
+            self.store.delete(r);
+        }
+        let service = &mut self.services[usize::from(s.service.0)];
+        service.sessions -= 1;
+        service.count_stored(s.state_version, 0);
+        self.effects.push(Effect::Close(slot));
+    }
+
+    pub(crate) fn drop_output(&mut self, slot: Slot) {
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        s.bytes_sent = s.bytes_out;
+        s.output_sent = 0;
+        for r in std::mem::take(&mut s.output) {
+            self.store.delete(r);
+        }
+    }
+
+    /// Closes the sessions whose output grew over its limit; their last turns may make others grow.
+    pub(crate) fn close_overflowed(&mut self) {
+        while let Some(slot) = self.overflowed.pop() {
+            let Some(s) = self.sessions.get(slot) else { continue };
+            let open = s.life == Life::Open;
+            let message =
+                format!("closed: {} bytes of output never taken (limit output_bytes_max)", s.unsent());
+            self.notice(level::WARN, slot, message);
+            self.drop_output(slot);
+            if open {
+                self.last_turn(slot, closed::LIMIT);
+            }
+            self.gone(slot);
+        }
+    }
+}

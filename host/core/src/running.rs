@@ -1,0 +1,342 @@
+//! From bytes to turns: cuts input into messages, runs them in batches, and applies what the turns that succeeded staged.
+
+use crate::Core;
+use crate::core::Effect;
+use crate::framing::Frame;
+use crate::limits::BATCH_ACTIONS_MAX;
+use crate::service::Batch;
+use crate::session::{Life, Slot};
+use crate::store::Kind;
+use crate::turn::{Buffers, Fault, Staged, Staging};
+use arrayvec::ArrayVec;
+use greenroom_state::abi::{self, Action, action, closed, fault, level};
+
+/// How a batch ended.
+pub(crate) struct Ran {
+    /// Actions that need not be run again.
+    pub(crate) consumed: usize,
+    /// A turn closed the session.
+    pub(crate) close: bool,
+}
+
+impl Core {
+    /// Runs the whole frames in `buf`, and keeps what is left over.
+    pub(crate) fn run_frames(&mut self, slot: Slot, buf: &[u8]) {
+        let mut at = 0;
+        while at < buf.len() {
+            let Some(s) = self.sessions.get_mut(slot) else { return };
+            if s.life != Life::Open {
+                return;
+            }
+            if s.paused || s.quarantined.is_some() {
+                break;
+            }
+            let framing = self.services[usize::from(s.service.0)].offer.framing;
+            let mut actions = ArrayVec::<Action<'_>, BATCH_ACTIONS_MAX>::new();
+            let mut ends = ArrayVec::<usize, BATCH_ACTIONS_MAX>::new();
+            let mut end = at;
+            let mut too_long = false;
+            while !actions.is_full() {
+                match framing.next(&buf[end..], &mut s.frame) {
+                    Frame::Message(message, len) => {
+                        end += len;
+                        actions.push(Action { kind: action::MESSAGE, detail: 0, data: message.into() });
+                        ends.push(end);
+                        if end == buf.len() {
+                            break;
+                        }
+                    }
+                    Frame::More => break,
+                    Frame::TooLong => {
+                        too_long = true;
+                        break;
+                    }
+                }
+            }
+            if actions.is_empty() {
+                if too_long {
+                    self.notice(
+                        level::INFO,
+                        slot,
+                        "closed: a frame was longer than its limit (frame_bytes_max)".into(),
+                    );
+                    self.finish(slot, closed::LIMIT);
+                    return;
+                }
+                break;
+            }
+            let rest = s.frame;
+            let ran = self.run_batch(slot, &actions);
+            if ran.consumed > 0 {
+                at = ends[ran.consumed - 1];
+            }
+            let Some(s) = self.sessions.get_mut(slot) else { return };
+            // What was searched behind the last whole frame stays searched only if all of them are gone.
+            s.frame = if ran.consumed == actions.len() { rest } else { Default::default() };
+            s.paused |= s.unsent() > self.limits.output_bytes_pause as u64;
+            if ran.close {
+                return self.finish(slot, closed::HANDLER);
+            }
+            if ran.consumed == actions.len() && !actions.is_full() && !too_long {
+                break;
+            }
+        }
+        self.keep_input(slot, &buf[at..]);
+    }
+
+    pub(crate) fn keep_input(&mut self, slot: Slot, rest: &[u8]) {
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        if rest.is_empty() {
+            if let Some(r) = s.input.take() {
+                self.store.delete(r);
+            }
+            return;
+        }
+        let room = self.store.has_room([rest.len()]);
+        match room.then(|| self.store.put(s.input, Kind::Input, s.id, rest)) {
+            Some(Ok(r)) => s.input = Some(r),
+            _ => {
+                self.notice(
+                    level::WARN,
+                    slot,
+                    "closed: no room for its input (limit store_bytes_max)".into(),
+                );
+                self.finish(slot, closed::LIMIT);
+            }
+        }
+    }
+
+    pub(crate) fn run_kept_input(&mut self, slot: Slot) {
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        if s.life != Life::Open {
+            return;
+        }
+        if let Some(input) = s.input {
+            s.frame = Default::default();
+            let mut whole = std::mem::take(&mut self.assembly);
+            whole.clear();
+            self.store.read(input, |b| whole.extend_from_slice(b));
+            self.touch(slot);
+            self.run_frames(slot, &whole);
+            self.assembly = whole;
+        }
+        self.finish_if_peer_done(slot);
+    }
+
+    /// The peer's last frames come before its end: a session that is paused or quarantined keeps both for later.
+    pub(crate) fn finish_if_peer_done(&mut self, slot: Slot) {
+        let Some(s) = self.sessions.get(slot) else { return };
+        if s.peer_done && s.life == Life::Open && !s.paused && s.quarantined.is_none() {
+            self.finish(slot, closed::PEER);
+        }
+    }
+
+    /// Runs actions of one session and applies what the successful ones staged.
+    ///
+    /// The result is that of running them one by one. A batch whose outcome can't be handed over as a whole is run again
+    /// up to the turn that spoilt it: nothing of the first try was applied, so nobody can tell.
+    pub(crate) fn run_batch(&mut self, slot: Slot, actions: &[Action<'_>]) -> Ran {
+        let mut n = actions.len();
+        let mut fault: Option<Fault> = None;
+        let mut failed_log = Vec::new();
+        loop {
+            let flags = self.attempt(slot, &actions[..n]);
+            let b = &mut self.buffers;
+            if b.done == 0 && b.fault.is_none() {
+                let message = "the handler returned without an outcome".into();
+                b.fault = Some(Fault { kind: fault::ERROR, message, file: String::new(), line: 0 });
+            }
+            if b.done == 0 {
+                b.has_state = false;
+            }
+            let state_lost = flags & abi::RUN_STATE_LOST != 0 && b.done > 0 && b.fault.is_some();
+            if state_lost && b.done < n {
+                // The turn after those spoilt it: run them without it.
+                n = b.done;
+                fault = b.fault.take();
+                failed_log = b.log.drain(..).filter(|l| l.failed).collect();
+                continue;
+            }
+            let unusable = match b.fault.take() {
+                Some(fault) if state_lost => Some(fault.message),
+                other => {
+                    b.fault = other;
+                    self.over_limit(slot)
+                        .map(|limit| format!("what the turn asked for is over limit {limit}"))
+                }
+            };
+            if let Some(message) = unusable {
+                (fault, failed_log) = (None, Vec::new());
+                let b = &mut self.buffers;
+                if b.done > 1 {
+                    n = b.done / 2;
+                    continue;
+                }
+                let mut log = std::mem::take(&mut b.log);
+                b.clear();
+                log.iter_mut().for_each(|l| l.failed = true);
+                b.log = log;
+                b.fault = Some(Fault { kind: fault::ERROR, message, file: String::new(), line: 0 });
+            }
+            break;
+        }
+        let mut buffers = std::mem::take(&mut self.buffers);
+        // A replay that failed on its own stands for itself; the turn it was cut before is run again later.
+        let fault = match buffers.fault.take() {
+            Some(own) => Some(own),
+            None if buffers.done == n => fault,
+            None => None,
+        };
+        self.apply(slot, &buffers);
+        let mut ran = Ran { consumed: buffers.done, close: buffers.close };
+        let Some(s) = self.sessions.get_mut(slot) else { return ran };
+        let (service, session) = (s.service, s.id);
+        for line in buffers.log.drain(..).chain(failed_log) {
+            self.effects.push(Effect::Log { service, session, line });
+        }
+        let counts = &mut self.services[usize::from(service.0)];
+        let mut turns = buffers.done as u64;
+        if let Some(fault) = fault {
+            let kind = actions[buffers.done].kind;
+            counts.faults += 1;
+            if fault.kind == fault::STATE && kind != action::CLOSED {
+                // The action wasn't run: it waits for code that can read the state.
+                s.quarantined = Some(fault.message.as_str().into());
+                self.quarantined.insert(slot);
+            } else {
+                ran.consumed += 1;
+                turns += 1;
+            }
+            self.effects.push(Effect::Fault { service, session, action: kind, fault });
+        }
+        s.turns += turns;
+        counts.turns += turns;
+        self.buffers = buffers;
+        ran
+    }
+
+    /// Calls the handler; leaves the result in `self.buffers`.
+    pub(crate) fn attempt(&mut self, slot: Slot, actions: &[Action<'_>]) -> u32 {
+        let Core { services, sessions, store, tables, limits, buffers, state, now_ns, .. } = self;
+        let Some(session) = sessions.get(slot) else { return 0 };
+        state.clear();
+        if let Some(r) = session.state {
+            store.read(r, |b| state.extend_from_slice(b));
+        }
+        let batch = Batch {
+            session: session.id,
+            now_ns: *now_ns,
+            state: session.state.map(|_| (session.state_version, &state[..])),
+            actions,
+        };
+        let mut staging = Staging::new(buffers, store, tables, limits, session, actions.len());
+        let flags = services[usize::from(session.service.0)].code.run(&batch, &mut staging);
+        // A handler that returned in the middle of a turn has not said that it succeeded.
+        buffers.cut();
+        flags
+    }
+
+    /// The limit that applying the buffers would break.
+    pub(crate) fn over_limit(&self, slot: Slot) -> Option<&'static str> {
+        let b = &self.buffers;
+        if b.has_state && b.state.len() > self.limits.state_bytes_max {
+            return Some("state_bytes_max");
+        }
+        if b.effects.is_empty() && !b.has_state {
+            return None;
+        }
+        let own = || self.sessions.get(slot).map_or(0, |s| s.topics.iter().map(|t| t.len() + 1).sum());
+        // One more than the topic has now: this very batch may subscribe the session first.
+        let lens = b.record_lens(|topic| self.topics.count(topic) + 1, own);
+        (!self.store.has_room(lens)).then_some("store_bytes_max")
+    }
+
+    /// Applies what was staged. It can't fail: [`Core::over_limit`] made sure of the room.
+    pub(crate) fn apply(&mut self, slot: Slot, b: &Buffers) {
+        let room = "room was made sure of before";
+        if b.has_state
+            && let Some(s) = self.sessions.get_mut(slot)
+        {
+            let service = &mut self.services[usize::from(s.service.0)];
+            s.state = Some(self.store.put(s.state, Kind::State, s.id, &b.state).expect(room));
+            service.count_stored(s.state_version, service.offer.shape.version);
+            s.state_version = service.offer.shape.version;
+            s.state_fingerprint = service.fingerprint;
+        }
+        for effect in &b.effects {
+            match effect {
+                Staged::Send(part) => self.push_output(slot, &b.bytes[part.clone()]),
+                Staged::Broadcast { topic, data, others } => {
+                    let to: Vec<_> = self.topics.subscribers(b.text(topic)).collect();
+                    for to in to.into_iter().filter(|to| !(*others && *to == slot)) {
+                        self.push_output(to, &b.bytes[data.clone()]);
+                        if self
+                            .sessions
+                            .get(to)
+                            .is_some_and(|s| s.unsent() > self.limits.output_bytes_max as u64)
+                        {
+                            self.overflowed.push(to);
+                        }
+                    }
+                }
+                Staged::Subscribe(topic) => {
+                    if self.topics.add(b.text(topic), slot)
+                        && let Some(s) = self.sessions.get_mut(slot)
+                    {
+                        s.topics.push(b.text(topic).into());
+                        self.write_topics(slot);
+                    }
+                }
+                Staged::Unsubscribe(topic) => {
+                    if self.topics.remove(b.text(topic), slot)
+                        && let Some(s) = self.sessions.get_mut(slot)
+                    {
+                        s.topics.retain(|t| &**t != b.text(topic));
+                        self.write_topics(slot);
+                    }
+                }
+                Staged::Put { table, key, value } => {
+                    let (key, value) = (&b.bytes[key.clone()], &b.bytes[value.clone()]);
+                    self.tables.put(&mut self.store, b.text(table), key, value).expect(room);
+                }
+                Staged::Delete { table, key } => {
+                    self.tables.delete(&mut self.store, b.text(table), &b.bytes[key.clone()]);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn write_topics(&mut self, slot: Slot) {
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        match s.topics.is_empty() {
+            true => {
+                if let Some(r) = s.topics_record.take() {
+                    self.store.delete(r);
+                }
+            }
+            false => {
+                let names = s.topics.join("\n");
+                let put = self.store.put(s.topics_record, Kind::Topics, s.id, names.as_bytes());
+                s.topics_record = Some(put.expect("room was made sure of before"));
+            }
+        }
+    }
+
+    pub(crate) fn push_output(&mut self, slot: Slot, bytes: &[u8]) {
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        if bytes.is_empty() || s.life == Life::Lingering {
+            return;
+        }
+        let appended = s.output_fresh && s.output.back().is_some_and(|&last| self.store.append(last, bytes));
+        if !appended {
+            self.output.clear();
+            self.output.extend_from_slice(&s.bytes_out.to_le_bytes());
+            self.output.extend_from_slice(bytes);
+            let put = self.store.put(None, Kind::Output, s.id, &self.output);
+            s.output.push_back(put.expect("room was made sure of before"));
+            s.output_fresh = true;
+        }
+        s.bytes_out += bytes.len() as u64;
+        self.touch(slot);
+    }
+}

@@ -1,0 +1,82 @@
+//! What other threads and the loop tell each other.
+
+use crate::admin::Status;
+use crate::stager::Done;
+use greenroom_core::inspect::{Entry, Filter, SessionView, Slice};
+use greenroom_core::reload::{By, Report};
+use mio::Waker;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+/// What other threads tell the loop.
+pub enum Message {
+    /// A slow step of a reload is done.
+    Stager(Done),
+    /// A watched path changed.
+    Changed(PathBuf),
+    /// An operator asks.
+    Ask(Ask),
+    /// SIGTERM or SIGINT.
+    Signal(i32),
+}
+
+/// What an operator asks; each answer goes back through its channel.
+pub struct Ask {
+    /// What.
+    pub query: Query,
+    /// Where to.
+    pub reply: Sender<Answer>,
+}
+
+/// See [`Ask`].
+pub enum Query {
+    /// Host and services.
+    Status,
+    /// A slice of sessions.
+    Sessions(u64, Filter),
+    /// The tables' names.
+    Tables,
+    /// A slice of a table, from a key on.
+    Entries(String, Vec<u8>),
+    /// A reload: of a service's or library's name, or of all; from another file.
+    Reload(Option<String>, Option<PathBuf>, By),
+}
+
+/// Posts messages to the loop.
+#[derive(Clone)]
+pub struct Mailbox {
+    pub(crate) sender: Sender<Message>,
+    pub(crate) waker: Arc<Waker>,
+}
+
+impl Mailbox {
+    /// Posts one. False: the loop has ended.
+    pub fn post(&self, message: Message) -> bool {
+        self.sender.send(message).is_ok() && self.waker.wake().is_ok()
+    }
+}
+
+/// What the loop answers to a [`Query`].
+pub enum Answer {
+    /// To [`Query::Status`].
+    Status(Box<Status>),
+    /// To [`Query::Sessions`].
+    Sessions(Slice<SessionView>),
+    /// To [`Query::Tables`].
+    Tables(Vec<String>),
+    /// To [`Query::Entries`].
+    Entries(TableEntries),
+    /// To [`Query::Reload`].
+    Report(Box<Report>),
+    /// It can't be done.
+    Error(String),
+}
+
+/// A slice of a table.
+pub struct TableEntries {
+    /// In order.
+    pub entries: Vec<Entry>,
+    /// Where to go on.
+    pub next: Option<Vec<u8>>,
+}
