@@ -2,8 +2,9 @@
 //!
 //! Every function that the host calls catches panics, and believes what the ABI promises of its arguments.
 
+use crate::host::Host;
 use crate::log::LogEvent;
-use crate::run::{Host, Session, has_state, run};
+use crate::run::{Session, has_state, run};
 use crate::{Action, Closed, Fault, Framing, Handler, fault, log};
 use greenroom_state::abi::{self, Bytes, action, closed, framing, status};
 use std::ffi::c_void;

@@ -54,13 +54,14 @@
 //! | `migrate.rs` | how a state of an older version becomes one of the next |
 //! | `fault.rs` | errors and caught panics |
 //! | `log.rs` | where `tracing` events go |
-//! | `run.rs` | the run of a batch, on any host |
+//! | `host.rs`, `run.rs` | what a host does for a turn; the run of a batch, on any host |
 //! | `testing.rs` | a host in memory, for a handler's own tests |
 //! | `export.rs` | the C ABI; the only unsafe code |
 #![deny(unsafe_code)]
 
 mod fault;
 mod handler;
+mod host;
 mod log;
 mod migrate;
 mod run;

@@ -1,7 +1,8 @@
 //! A host in memory, for a handler's own tests: no socket, no clock, the same turns.
 
+use crate::host::Host;
 use crate::log::LogEvent;
-use crate::run::{Host, Session, run};
+use crate::run::{Session, run};
 use crate::{Action, Closed, Fault, Handler, fault};
 use greenroom_state::abi::{BROADCAST_OTHERS, status};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! What a turn can do. All of it takes effect together when the callback returns `Ok`, and none of it otherwise.
 
 use crate::Fault;
-use crate::run::Host;
+use crate::host::Host;
 use greenroom_state::abi::{BROADCAST_OTHERS, status};
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;

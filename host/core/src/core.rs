@@ -5,9 +5,9 @@
 //! commit, so a peer never sees the result of a turn that could still be forgotten.
 
 use crate::limits::Limits;
-use crate::reload::Reloads;
+use crate::reload::{Event, Reloads, Step};
 use crate::service::{Build, Code, Service, ServiceId, Serving};
-use crate::session::{Life, Session, Sessions, Slot};
+use crate::session::{Life, OUTPUT_HEAD, Session, Sessions, Slot};
 use crate::store::{Full, Kind, Store};
 use crate::tables::Tables;
 use crate::topics::Topics;
@@ -148,8 +148,6 @@ pub struct Core {
     pub(crate) effects: Vec<Effect>,
 }
 
-/// An output record begins with its offset in the stream, so that sending rewrites no session.
-pub(crate) const OUTPUT_HEAD: usize = 8;
 /// Input that a quarantined session keeps before its peer isn't read any more.
 const QUARANTINE_INPUT_BYTES_MAX: usize = 64 * 1024;
 impl Core {
@@ -199,6 +197,11 @@ impl Core {
             Input::Stop => self.stop(),
         }
         self.close_overflowed();
+    }
+
+    /// Takes one event of a reload, and says what to do next.
+    pub fn reload(&mut self, event: Event) -> Vec<Step> {
+        self.reloads.handle(event, &self.services, &self.limits)
     }
 
     /// The effects since the last call, in order.

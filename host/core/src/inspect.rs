@@ -3,7 +3,7 @@
 //! A slice is a copy, consistent in itself. The caller asks for the next one with the last key that it got.
 
 use crate::Core;
-use crate::core::OUTPUT_HEAD;
+use crate::session::OUTPUT_HEAD;
 use crate::session::Session;
 use greenroom_state::record::SessionRecord;
 

@@ -6,11 +6,11 @@
 //! committed and not sent is still there; a session for which that does not add up can't be trusted, and is given up by name.
 
 use crate::Core;
-use crate::core::{Effect, OUTPUT_HEAD};
+use crate::core::Effect;
 use crate::framing::FrameState;
 use crate::limits::Limits;
 use crate::service::{Service, ServiceId};
-use crate::session::{Life, Session, Slot};
+use crate::session::{Life, OUTPUT_HEAD, Session, Slot};
 use crate::store::{Found, Kind, Recovered, Ref};
 use crate::tables;
 use greenroom_state::record::SessionRecord;

@@ -437,13 +437,6 @@ impl Library {
     }
 }
 
-impl crate::Core {
-    /// Takes one event of a reload, and says what to do next.
-    pub fn reload(&mut self, event: Event) -> Vec<Step> {
-        self.reloads.handle(event, &self.services, &self.limits)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

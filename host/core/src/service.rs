@@ -1,14 +1,11 @@
 //! Services: what a library offers, the code that serves it now, and what is counted about it.
 
 use crate::framing::Framing;
+pub use crate::session::ServiceId;
 use crate::turn::Staging;
 use greenroom_state::abi;
 use greenroom_state::schema::StateShape;
 use std::collections::BTreeMap;
-
-/// Index of a service. Never used again for another one, so that records may hold it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceId(pub u16);
 
 /// What one call of a handler gets: actions of one session, oldest first.
 #[derive(Clone, Copy)]

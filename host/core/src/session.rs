@@ -10,12 +10,18 @@
 //!
 //! A transition that isn't in the table is logged and refused.
 
-use crate::service::ServiceId;
 use crate::store::Ref;
 pub use greenroom_state::record::Life;
 use greenroom_state::record::SessionRecord;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+
+/// Index of a service. Never used again for another one, so that records may hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId(pub u16);
+
+/// An output record begins with its offset in the stream, so that sending rewrites no session.
+pub(crate) const OUTPUT_HEAD: usize = 8;
 
 /// Where the shell keeps a connection: small numbers, used again only after the pass in which they became free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

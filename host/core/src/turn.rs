@@ -4,8 +4,8 @@
 //! [`Staging::turn_failed`] cuts back to it. All bytes lie in one arena, and consecutive sends are one effect, so a batch of
 //! echoes costs one copy of its bytes and one effect.
 
-use crate::core::OUTPUT_HEAD;
 use crate::limits::Limits;
+use crate::session::OUTPUT_HEAD;
 use crate::session::Session;
 use crate::store::Store;
 use crate::tables::{Tables, overhead};

@@ -50,7 +50,7 @@ impl Kind {
     }
 }
 
-/// Points to a record: its place in units of [`GRAIN`].
+/// Points to a record: its place, in steps of 32 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ref(NonZeroU32);
 
