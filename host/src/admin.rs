@@ -297,12 +297,20 @@ fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> 
         })?,
         Command::Dump { service, session } => dump(service, session, caller, mailbox)?,
         Command::Reload { service, from } => {
+            let mut to_come = None;
             for answer in ask(mailbox, Query::Reload(service, from, by))? {
                 match answer {
-                    Answer::Report(report) => caller.say(&Reply::Report(*report))?,
+                    Answer::Reloading(libraries) => to_come = Some(libraries),
+                    Answer::Report(report) => {
+                        to_come = to_come.map(|n| n - 1);
+                        caller.say(&Reply::Report(*report))?;
+                    }
                     Answer::Error(text) => return Err(Failure::Said(text)),
                     _ => {}
                 }
+            }
+            if to_come != Some(0) {
+                return Err(Failure::Said("the host stopped before the reload was done".into()));
             }
         }
     }

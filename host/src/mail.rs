@@ -67,7 +67,9 @@ pub enum Answer {
     Tables(Vec<String>),
     /// To [`Query::Entries`].
     Entries(TableEntries),
-    /// To [`Query::Reload`].
+    /// To [`Query::Reload`]: so many reports follow.
+    Reloading(usize),
+    /// To [`Query::Reload`], one for each library.
     Report(Box<Report>),
     /// It can't be done.
     Error(String),

@@ -59,9 +59,13 @@ impl Runtime {
         let copies = copies.map_or_else(|| dir.join("copies"), Path::to_path_buf);
         make_private_dir(&copies)?;
         check_exec(&copies)?;
-        // The lock says that nobody else uses them.
         for old in std::fs::read_dir(&copies).into_iter().flatten().flatten() {
-            if old.path().extension().is_some_and(|e| e == "so") {
+            let name = old.file_name();
+            if name
+                .to_str()
+                .and_then(copied_by)
+                .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+            {
                 let _ = std::fs::remove_file(old.path());
             }
         }
@@ -84,6 +88,16 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(self.socket());
     }
+}
+
+/// The process that made a private copy, if the name is that of one: NAME-PID-N-HASH.so, as [`crate::plugin::stage::copy`]
+/// names them. The directory may be shared, and may hold other people's files.
+fn copied_by(name: &str) -> Option<u32> {
+    let mut parts = name.strip_suffix(".so")?.rsplitn(4, '-');
+    let hash = parts.next()?;
+    let _count: u64 = parts.next()?.parse().ok()?;
+    let pid = parts.next()?.parse().ok()?;
+    (hash.len() == 12 && hash.bytes().all(|b| b.is_ascii_hexdigit()) && parts.next().is_some()).then_some(pid)
 }
 
 fn make_private_dir(dir: &Path) -> Result<(), String> {
@@ -124,6 +138,21 @@ fn check_exec(copies: &Path) -> Result<(), String> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn only_copies_of_dead_hosts_are_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let copies = base.path().join("copies");
+        make_private_dir(&copies).unwrap();
+        let names = ["libmine.so", "echo-1-0-0123456789ab.so", "echo-x-0-0123456789ab.so", "a-b-c-d.so"];
+        for name in names {
+            std::fs::write(copies.join(name), "x").unwrap();
+        }
+        let gone = "my-echo-3999999999-12-0123456789ab.so";
+        std::fs::write(copies.join(gone), "x").unwrap();
+        let _held = Runtime::take(&base.path().join("run"), Some(&copies)).unwrap();
+        assert!(names.iter().all(|name| copies.join(name).exists()) && !copies.join(gone).exists());
+    }
 
     #[test]
     fn a_second_host_and_an_open_directory_are_refused() {

@@ -51,8 +51,10 @@ pub struct Loaded {
     pub code: Serving,
     /// Ports that listen, not yet accepted from.
     pub opened: Vec<(Port, TcpListener)>,
-    /// Ports to close once it serves.
+    /// Ports to close, and to hand over from one service to another, once it serves.
     pub close: Vec<Port>,
+    /// See `close`.
+    pub hand_over: Vec<(Port, Port)>,
 }
 
 /// Starts the thread. It ends when the sender is dropped.
@@ -128,7 +130,7 @@ impl Stager {
         let code =
             Library::load(copy, &staged.note.entry)?.create(&self.config.settings(), self.log_level)?;
         self.staged.remove(&id);
-        Ok(Loaded { code, opened, close: ports.close })
+        Ok(Loaded { code, opened, close: ports.close, hand_over: ports.hand_over })
     }
 }
 

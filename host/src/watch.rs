@@ -127,11 +127,14 @@ impl Watch {
             if watched.is_some() {
                 let _ = self.watcher.unwatch(&dir);
             }
+            let mut watched = now;
             if now.is_some() {
-                done.push((dir.clone(), self.watcher.watch(&dir, RecursiveMode::NonRecursive)));
+                let result = self.watcher.watch(&dir, RecursiveMode::NonRecursive);
+                watched = watched.filter(|_| result.is_ok());
+                done.push((dir.clone(), result));
                 self.look_at(&dir);
             }
-            self.dirs.insert(dir, now);
+            self.dirs.insert(dir, watched);
         }
         done
     }

@@ -122,21 +122,20 @@ impl Worker {
         self.discover.push(dir);
     }
 
-    /// Loads libraries, before the first connection is accepted; a report each.
+    /// Loads libraries, before the first connection is accepted; a report each, in their order.
     pub fn load_all(&mut self, paths: &[PathBuf]) -> io::Result<Vec<Report>> {
-        let (reply, reports) = channel();
+        let mut answers = Vec::new();
         for path in paths {
+            let (reply, answer) = channel();
             let id = self.core.reloads.library(path.clone());
-            self.request(id, By::Start, None, Some(reply.clone()));
+            self.request(id, By::Start, None, Some(reply));
+            answers.push(answer);
         }
-        drop(reply);
         while self.core.reloads.is_busy() {
             self.pass()?;
         }
-        Ok(reports
-            .try_iter()
-            .filter_map(|a| if let Answer::Report(r) = a { Some(*r) } else { None })
-            .collect())
+        let report = |a| if let Answer::Report(r) = a { Some(*r) } else { None };
+        Ok(answers.into_iter().filter_map(|answer| answer.try_iter().find_map(report)).collect())
     }
 
     /// The ports held, as `SERVICE`, address.
@@ -183,14 +182,16 @@ impl Worker {
                         self.core.handle(Input::Writable { slot });
                     }
                     if event.is_readable() || event.is_error() {
-                        self.read(slot, event.is_read_closed());
+                        // A read stops before urgent data although there is more.
+                        self.read(slot, event.is_read_closed() || event.is_priority());
                     }
                 }
             }
         }
         self.events = events;
         for slot in again {
-            self.read(slot, false);
+            // Until there is nothing more: the poll has said all that it had to say.
+            self.read(slot, true);
         }
         self.accept_rested();
         if woken {
@@ -273,10 +274,10 @@ impl Worker {
         }
     }
 
-    /// Reads once. A read that filled the buffer, or was followed by the peer's end, is followed by another one in the next
-    /// pass: the poll won't speak of it again.
+    /// Reads once. If the poll won't speak of the connection again although there may be more (the buffer was filled, or
+    /// `to_the_end` is known to be needed), it is read again in the next pass.
     #[inline]
-    fn read(&mut self, slot: Slot, read_closed: bool) {
+    fn read(&mut self, slot: Slot, to_the_end: bool) {
         if !self.core.wants_input(slot) {
             return;
         }
@@ -284,7 +285,7 @@ impl Worker {
         match socket.read(&mut self.buffer) {
             Ok(0) => self.core.handle(Input::PeerDone { slot }),
             Ok(n) => {
-                if n == self.buffer.len() || read_closed {
+                if n == self.buffer.len() || to_the_end {
                     self.again.push(slot);
                 }
                 self.core.handle(Input::Received { slot, bytes: &self.buffer[..n] });

@@ -15,6 +15,11 @@ use std::fmt;
 const ANNOTATIONS: [&str; 7] =
     ["title", "description", "default", "examples", "$schema", "$defs", "deprecated"];
 
+/// Keywords whose value is a map from names to schemas.
+const FIELD_MAPS: [&str; 3] = ["properties", "patternProperties", "$defs"];
+/// Types may contain themselves: so deep they are looked into.
+const DEPTH_MAX: usize = 5;
+
 /// A parsed schema.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -79,7 +84,7 @@ impl Schema {
     /// and without annotations other than defaults. (Fowler, Noll, Vo: draft-eastlake-fnv.)
     pub fn fingerprint(&self) -> u64 {
         let mut text = String::new();
-        canonical(&self.root, &mut text);
+        canonical(&self.root, false, &mut text);
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
     }
 
@@ -92,15 +97,13 @@ impl Schema {
     }
 }
 
-/// Writes `v` with sorted keys and without what isn't shape.
-fn canonical(v: &Value, out: &mut String) {
+/// Writes `v` with sorted keys and without what isn't shape. `names`: its keys are names of fields, not keywords.
+fn canonical(v: &Value, names: bool, out: &mut String) {
     match v {
         Value::Object(map) => {
             out.push('{');
             for (key, value) in map.iter().collect::<BTreeMap<_, _>>() {
-                if matches!(key.as_str(), "title" | "description" | "$schema" | "examples")
-                    && !value.is_object()
-                {
+                if !names && matches!(key.as_str(), "title" | "description" | "$schema" | "examples") {
                     continue;
                 }
                 out.push_str(key);
@@ -111,7 +114,7 @@ fn canonical(v: &Value, out: &mut String) {
                         let names: BTreeSet<_> = names.iter().filter_map(Value::as_str).collect();
                         out.push_str(&format!("{names:?}"));
                     }
-                    _ => canonical(value, out),
+                    _ => canonical(value, !names && FIELD_MAPS.contains(&key.as_str()), out),
                 }
                 out.push(',');
             }
@@ -120,7 +123,7 @@ fn canonical(v: &Value, out: &mut String) {
         Value::Array(items) => {
             out.push('[');
             for item in items {
-                canonical(item, out);
+                canonical(item, false, out);
                 out.push(',');
             }
             out.push(']');
@@ -155,18 +158,30 @@ impl<'a> Compare<'a> {
             }
             return;
         };
-        let nested =
-            ["properties", "required", "items", "additionalProperties", "anyOf", "oneOf", "prefixItems"];
-        let own = |m: &'a Map<String, Value>| -> BTreeMap<&'a str, &'a Value> {
+        let nested = [
+            "properties",
+            "patternProperties",
+            "required",
+            "items",
+            "additionalProperties",
+            "anyOf",
+            "oneOf",
+            "allOf",
+            "prefixItems",
+        ];
+        // What isn't looked into below is compared as a whole, with all that it refers to.
+        let own = |root: &Value, m: &Map<String, Value>| -> BTreeMap<String, Value> {
             m.iter()
-                .map(|(k, v)| (k.as_str(), v))
-                .filter(|(k, _)| !ANNOTATIONS.contains(k) && !nested.contains(k) && *k != "$ref")
+                .filter(|(k, _)| {
+                    !ANNOTATIONS.contains(&k.as_str()) && !nested.contains(&k.as_str()) && *k != "$ref"
+                })
+                .map(|(k, v)| (k.clone(), expand(root, v, DEPTH_MAX)))
                 .collect()
         };
-        if own(o) != own(n) {
+        if own(self.old_root, o) != own(self.new_root, n) {
             return self.retyped(path, old, new);
         }
-        for key in ["anyOf", "oneOf", "prefixItems"] {
+        for key in ["anyOf", "oneOf", "allOf", "prefixItems"] {
             let list = |m: &'a Map<String, Value>| {
                 m.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice)
             };
@@ -184,6 +199,17 @@ impl<'a> Compare<'a> {
                 (Some(a), Some(b)) => self.node(&format!("{path}{mark}"), a, b),
                 _ => return self.retyped(path, old, new),
             }
+        }
+        let patterns = |m: &'a Map<String, Value>| -> BTreeMap<&'a str, &'a Value> {
+            let map = m.get("patternProperties").and_then(Value::as_object);
+            map.into_iter().flatten().map(|(k, v)| (k.as_str(), v)).collect()
+        };
+        let (a, b) = (patterns(o), patterns(n));
+        if !a.keys().eq(b.keys()) {
+            return self.retyped(path, old, new);
+        }
+        for (a, b) in a.into_values().zip(b.into_values()) {
+            self.node(&format!("{path}{{}}"), a, b);
         }
         self.fields(path, o, n);
     }
@@ -246,8 +272,31 @@ fn resolve<'a>(root: &'a Value, mut v: &'a Value) -> &'a Value {
     v
 }
 
+/// A schema with what it refers to in place of the references.
+fn expand(root: &Value, v: &Value, depth: usize) -> Value {
+    if depth == 0 {
+        return Value::Null;
+    }
+    match resolve(root, v) {
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(k, _)| !ANNOTATIONS.contains(&k.as_str()));
+            kept.map(|(k, v)| (k.clone(), expand(root, v, depth - 1))).collect()
+        }
+        Value::Array(items) => items.iter().map(|i| expand(root, i, depth - 1)).collect(),
+        other => other.clone(),
+    }
+}
+
 /// A type in the words of a message.
 fn describe(root: &Value, v: &Value) -> String {
+    describe_to(root, v, DEPTH_MAX)
+}
+
+fn describe_to(root: &Value, v: &Value, depth: usize) -> String {
+    if depth == 0 {
+        return "…".into();
+    }
+    let describe = |v: &Value| describe_to(root, v, depth - 1);
     let v = resolve(root, v);
     if let Some(choices) = v.get("enum").and_then(Value::as_array) {
         let choices: Vec<_> = choices.iter().map(Value::to_string).collect();
@@ -258,17 +307,17 @@ fn describe(root: &Value, v: &Value) -> String {
     }
     for key in ["anyOf", "oneOf"] {
         if let Some(choices) = v.get(key).and_then(Value::as_array) {
-            let choices: Vec<_> = choices.iter().map(|c| describe(root, c)).collect();
+            let choices: Vec<_> = choices.iter().map(describe).collect();
             return choices.join(" or ");
         }
     }
     match v.get("type") {
         Some(Value::String(t)) if t == "array" => match v.get("items") {
-            Some(items) => format!("array of {}", describe(root, items)),
+            Some(items) => format!("array of {}", describe(items)),
             None => "array".into(),
         },
         Some(Value::String(t)) if t == "object" => match v.get("additionalProperties") {
-            Some(values @ Value::Object(_)) => format!("map of {}", describe(root, values)),
+            Some(values @ Value::Object(_)) => format!("map of {}", describe(values)),
             _ => "object".into(),
         },
         Some(Value::String(t)) => match v.get("format").and_then(Value::as_str) {
@@ -418,6 +467,39 @@ mod tests {
         check((&map("P"), ""), (&map("Q"), ""), &["field by{}.age: integer -> string"]);
         let maybe = |r: &str| format!(r##""may":{{"anyOf":[{{"$ref":"#/$defs/{r}"}},{{"type":"null"}}]}}"##);
         check((&maybe("P"), ""), (&maybe("Q"), ""), &["field may.age: integer -> string"]);
+    }
+
+    #[test]
+    fn follows_references_wherever_they_stand() {
+        for keyword in [
+            r##""patternProperties":{"^[0-9]+$":{"$ref":"#/$defs/R"}}"##,
+            r##""allOf":[{"$ref":"#/$defs/R"}]"##,
+            r##""unevaluatedProperties":{"$ref":"#/$defs/R"}"##,
+            r##""not":{"items":{"$ref":"#/$defs/R"}}"##,
+        ] {
+            let field = |r: &str| format!("\"by\":{{{}}}", keyword.replace("defs/R", &format!("defs/{r}")));
+            let (p, q) = (schema(&field("P"), ""), schema(&field("Q"), ""));
+            let found = p.differences(&q);
+            assert!(!found.is_empty() && found.iter().all(|d| !d.change.is_compatible()), "{keyword}");
+            assert!(p.differences(&p).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_field_may_have_the_name_of_a_keyword() {
+        let with = |name: &str| schema(&format!("\"{name}\":true"), "");
+        assert_ne!(with("title").fingerprint(), with("description").fingerprint());
+    }
+
+    #[test]
+    fn types_that_contain_themselves_are_described() {
+        let tree = r##"{"type":"object","properties":{"t":{"$ref":"#/$defs/T"}},"$defs":{
+            "T":{"anyOf":[{"type":"array","items":{"$ref":"#/$defs/T"}},{"type":"integer"}]}}}"##;
+        let (tree, none) = (Schema::parse(tree).unwrap(), schema("", ""));
+        for d in tree.differences(&none).iter().chain(&none.differences(&tree)) {
+            assert!(d.to_string().len() < 500, "{d}");
+        }
+        assert!(tree.differences(&none)[0].to_string().contains("array of array of"));
     }
 
     #[test]

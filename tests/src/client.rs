@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// A connection, read line by line.
@@ -50,6 +51,14 @@ impl Client {
     pub fn ask(&mut self, line: &str) -> String {
         self.send(format!("{line}\n"));
         self.line().expect("an answer")
+    }
+
+    /// Sends one byte of urgent data.
+    pub fn send_urgent(&mut self, byte: u8) {
+        let fd = self.stream.as_raw_fd();
+        // SAFETY: the byte is readable during the call.
+        let sent = unsafe { libc::send(fd, (&raw const byte).cast(), 1, libc::MSG_OOB) };
+        assert_eq!(sent, 1);
     }
 
     /// Ends our side.

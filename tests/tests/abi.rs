@@ -122,4 +122,8 @@ fn a_handler_in_c_is_served() {
     host.wait_log("bad is not allowed at");
     let dump = host.json(&["state", "dump"]);
     assert_eq!(dump["sessions"][0]["state"], serde_json::json!({"lines": 3}));
+    // A handler that doesn't keep the rules loses its turn, not the host.
+    peer.send("late\n");
+    greenroom_tests::wait_for("the fault", || (host.service("upper")["faults"] == 2).then_some(()));
+    assert_eq!(peer.ask("four"), "4 FOUR");
 }

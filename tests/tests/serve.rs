@@ -298,6 +298,122 @@ fn sigterm_flushes_and_exits_with_0() {
 }
 
 #[test]
+fn the_end_of_a_stream_is_seen_however_it_comes() {
+    let host = both();
+    // More than one read brings, and the end, all there before the host looks.
+    let mut peers: Vec<_> = (0..20).map(|_| Client::connect(host.addr("echo"))).collect();
+    wait_for("sessions", || (host.service("echo")["sessions"] == 20).then_some(()));
+    host.signal(libc::SIGSTOP);
+    let line = "z".repeat(999);
+    for peer in &mut peers {
+        for _ in 0..70 {
+            peer.send(format!("{line}\n"));
+        }
+        peer.shutdown();
+    }
+    host.signal(libc::SIGCONT);
+    for peer in &mut peers {
+        for _ in 0..70 {
+            assert_eq!(peer.line().as_deref(), Some(&*line));
+        }
+        assert_eq!(peer.line(), None);
+    }
+    wait_for("all of them gone", || (host.service("echo")["sessions"] == 0).then_some(()));
+}
+
+#[test]
+fn urgent_data_is_data() {
+    let host = both();
+    let mut peer = Client::connect(host.addr("echo"));
+    host.signal(libc::SIGSTOP);
+    peer.send("abc\n");
+    peer.send_urgent(b'!');
+    peer.send("def\n");
+    host.signal(libc::SIGCONT);
+    assert_eq!((peer.line(), peer.line()), (Some("abc".into()), Some("!def".into())));
+}
+
+#[test]
+fn a_named_library_must_load_whatever_else_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bad, good) = (dir.path().join("libbad.so"), built("libecho.so"));
+    std::fs::write(&bad, "not a library").unwrap();
+    for order in [[&bad, &good], [&good, &bad]] {
+        let mut command = Command::new(built("greenroom"));
+        command.arg("serve").args(order).args([
+            "--listen",
+            "echo=127.0.0.1:0",
+            "--listen",
+            "tally=127.0.0.1:0",
+        ]);
+        let out = command.env("GREENROOM_RUNTIME", dir.path().join("run")).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(
+            out.status.code() == Some(1) && said.contains("greenroom: ") && said.contains("libbad.so: "),
+            "{said}"
+        );
+        let last = said.lines().last().unwrap();
+        assert!(last.contains("libbad.so") && last.contains("not an ELF file"), "{last}");
+    }
+}
+
+#[test]
+fn what_a_link_leads_to_is_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let (real, link) = (dir.path().join("real"), dir.path().join("libecho.so"));
+    std::fs::create_dir(&real).unwrap();
+    let target = real.join("echo-v1.so");
+    install(&built("libecho.so"), &target);
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let host = Host::serve(&["echo", "tally"], &[&link]);
+    let mut bytes = std::fs::read(&target).unwrap();
+    bytes.push(0);
+    let next = dir.path().join("next");
+    std::fs::write(&next, bytes).unwrap();
+    install(&next, &target);
+    host.wait_generation("echo", 2);
+}
+
+#[test]
+fn a_service_that_changes_its_name_keeps_its_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let source =
+        |service: &str| tally_source(service, "one").replace("PORT: u16 = 0", &format!("PORT: u16 = {port}"));
+    let fixture = Fixture::new("serve_rename", &source("old-name"));
+    let live = dir.path().join("libserve_rename.so");
+    install(&fixture.build(), &live);
+    let host = Host::serve(&[], &[&live]);
+    fixture.write(&source("new-name"));
+    install(&fixture.build(), &live);
+    host.wait_log("serve_rename: generation 2 committed");
+    let mut peer = Client::connect(([127, 0, 0, 1], port).into());
+    assert_eq!(peer.ask("x"), "one 1 x");
+    assert_eq!(host.service("new-name")["sessions"], 1);
+}
+
+#[test]
+fn a_reload_that_the_host_did_not_live_to_finish_is_no_success() {
+    let fixture = Fixture::new("serve_stopped", &tally_source("serve-stopped", "one"));
+    let mut host = Host::serve(&["serve-stopped"], &[&fixture.build()]);
+    let hang = host.dir().join("hang.so");
+    compile_c("upper.c", &["-DHANG_ON_LOAD"], &hang);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| host.cli(&["reload", "serve-stopped", "--from", hang.to_str().unwrap()]));
+        let trial = || std::fs::read_dir(host.runtime().join("copies")).unwrap().count() == 2;
+        wait_for("the trial", || trial().then_some(()));
+        host.signal(libc::SIGTERM);
+        let out = asked.join().unwrap();
+        assert_eq!(out.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&out.stderr).contains("the host stopped before the reload was done"));
+    });
+    assert_eq!(host.wait(), Some(0));
+}
+
+#[test]
 fn sigint_ends_it_too() {
     let mut host = both();
     host.signal(libc::SIGINT);

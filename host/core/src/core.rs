@@ -7,7 +7,7 @@
 use crate::limits::Limits;
 use crate::reload::{Event, Reloads, Step};
 use crate::service::{Build, Code, Service, ServiceId, Serving};
-use crate::session::{Life, OUTPUT_HEAD, Session, Sessions, Slot};
+use crate::session::{Life, OUTPUT_HEAD, OUTPUT_RECORDS_PAUSE, Session, Sessions, Slot};
 use crate::store::{Full, Kind, Store};
 use crate::tables::Tables;
 use crate::topics::Topics;
@@ -129,6 +129,8 @@ pub struct Core {
     pub(crate) topics: Topics,
     pub(crate) now_ns: u64,
     pub(crate) stopping: bool,
+    /// Batches run again in this pass.
+    pub(crate) replays: u32,
     pub(crate) buffers: Buffers,
     /// The state of the batch under way, copied out of the store.
     pub(crate) state: Vec<u8>,
@@ -169,6 +171,7 @@ impl Core {
             topics: Topics::default(),
             now_ns: 0,
             stopping: false,
+            replays: 0,
             buffers: Buffers::default(),
             state: Vec::new(),
             assembly: Vec::new(),
@@ -302,6 +305,7 @@ impl Core {
 
     fn pass_begins(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
+        self.replays = 0;
         while let Some(&(at, slot)) = self.deadlines.first()
             && at <= now_ns
         {
@@ -316,6 +320,9 @@ impl Core {
             }
         }
         for slot in std::mem::take(&mut self.resumed) {
+            if let Some(s) = self.sessions.get_mut(slot) {
+                s.paused = s.must_pause(&self.limits);
+            }
             self.run_kept_input(slot);
             if self.wants_input(slot) {
                 self.effects.push(Effect::Resume(slot));
@@ -328,7 +335,7 @@ impl Core {
             Some("the host is stopping")
         } else if self.sessions.len() >= self.limits.sessions_max {
             Some("limit sessions_max")
-        } else if !self.store.has_room([greenroom_state::record::SIZE; 2]) {
+        } else if !self.store.reserve([greenroom_state::record::SIZE; 2]) {
             Some("limit store_bytes_max")
         } else {
             None
@@ -407,7 +414,10 @@ impl Core {
             s.output.pop_front();
             self.store.delete(first);
         }
-        if s.paused && s.unsent() <= self.limits.output_bytes_pause as u64 / 2 {
+        if s.paused
+            && s.unsent() <= self.limits.output_bytes_pause as u64 / 2
+            && s.output.len() <= OUTPUT_RECORDS_PAUSE / 2
+        {
             s.paused = false;
             self.resumed.push(slot);
         }

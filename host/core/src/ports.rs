@@ -13,6 +13,8 @@ pub struct Changes {
     pub open: Vec<Port>,
     /// To be closed once it is.
     pub close: Vec<Port>,
+    /// An address that goes from one service to another: the same listener, so that no connection is refused between.
+    pub hand_over: Vec<(Port, Port)>,
 }
 
 /// The difference, each side in order. An error names an address that two services want.
@@ -26,10 +28,21 @@ pub fn changes(held: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Result<Changes
             return Err(format!("both {other} and {service} want {addr}; give one of them another address"));
         }
     }
-    Ok(Changes {
+    let mut changes = Changes {
         open: wanted.difference(held).cloned().collect(),
         close: held.difference(wanted).cloned().collect(),
-    })
+        hand_over: Vec::new(),
+    };
+    changes.open.retain(|new| {
+        match changes.close.iter().position(|old| old.1 == new.1 && new.1.port() != 0) {
+            Some(at) => {
+                changes.hand_over.push((changes.close.remove(at), new.clone()));
+                false
+            }
+            None => true,
+        }
+    });
+    Ok(changes)
 }
 
 #[cfg(test)]
@@ -47,6 +60,8 @@ mod tests {
         assert_eq!(found.open, Vec::from_iter(set(&[("tally", 3)])));
         assert_eq!(found.close, Vec::from_iter(set(&[("tally", 2)])));
         assert_eq!(changes(&held, &held), Ok(Changes::default()));
+        let found = changes(&held, &set(&[("echo", 1), ("count", 2)])).unwrap();
+        assert_eq!((found.open.len(), found.close.len(), found.hand_over[0].1.0.as_str()), (0, 0, "count"));
         let err = changes(&held, &set(&[("echo", 1), ("tally", 1)])).unwrap_err();
         assert!(err.contains("both echo and tally want 127.0.0.1:1"), "{err}");
     }

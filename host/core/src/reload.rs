@@ -343,6 +343,14 @@ impl Reloads {
     fn judge(&self, id: LibraryId, services: &[Service], limits: &Limits) -> Result<Vec<Offer>, String> {
         let Some(work) = &self.libraries[id.0].work else { return Err("no reload is under way".into()) };
         let name = &work.name;
+        if let Some(build) = &self.libraries[id.0].current
+            && build.library != *name
+        {
+            return Err(format!(
+                "it is library {name}, and cannot take the place of library {}; serve it beside that one, from a path of its own",
+                build.library
+            ));
+        }
         for (i, other) in self.libraries.iter().enumerate() {
             if i != id.0 && other.current.as_ref().is_some_and(|b| b.library == *name) {
                 return Err(format!(

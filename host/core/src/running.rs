@@ -11,6 +11,8 @@ use crate::turn::{Buffers, Fault, Staged, Staging};
 use arrayvec::ArrayVec;
 use greenroom_state::abi::{self, Action, action, closed, fault, level};
 
+/// Batches that may be run again in one pass, of all sessions, before those whose turns fail have to wait.
+const REPLAYS_PER_PASS: u32 = 64;
 /// How a batch ended.
 pub(crate) struct Ran {
     /// Actions that need not be run again.
@@ -29,6 +31,12 @@ impl Core {
                 return;
             }
             if s.paused || s.quarantined.is_some() {
+                break;
+            }
+            if self.replays > REPLAYS_PER_PASS {
+                // Its turns fail again and again: the others come first.
+                s.paused = true;
+                self.resumed.push(slot);
                 break;
             }
             let framing = self.services[usize::from(s.service.0)].offer.framing;
@@ -73,7 +81,7 @@ impl Core {
             let Some(s) = self.sessions.get_mut(slot) else { return };
             // What was searched behind the last whole frame stays searched only if all of them are gone.
             s.frame = if ran.consumed == actions.len() { rest } else { Default::default() };
-            s.paused |= s.unsent() > self.limits.output_bytes_pause as u64;
+            s.paused |= s.must_pause(&self.limits);
             if ran.close {
                 return self.finish(slot, closed::HANDLER);
             }
@@ -92,7 +100,7 @@ impl Core {
             }
             return;
         }
-        let room = self.store.has_room([rest.len()]);
+        let room = self.store.reserve([rest.len()]);
         match room.then(|| self.store.put(s.input, Kind::Input, s.id, rest)) {
             Some(Ok(r)) => s.input = Some(r),
             _ => {
@@ -149,10 +157,13 @@ impl Core {
             if b.done == 0 {
                 b.has_state = false;
             }
-            let state_lost = flags & abi::RUN_STATE_LOST != 0 && b.done > 0 && b.fault.is_some();
+            // A fault behind the last turn can only be about the state that they left.
+            let lost = flags & abi::RUN_STATE_LOST != 0 || b.done == n;
+            let state_lost = lost && b.done > 0 && b.fault.is_some();
             if state_lost && b.done < n {
                 // The turn after those spoilt it: run them without it.
                 n = b.done;
+                self.replays += 1;
                 fault = b.fault.take();
                 failed_log = b.log.drain(..).filter(|l| l.failed).collect();
                 continue;
@@ -169,7 +180,9 @@ impl Core {
                 (fault, failed_log) = (None, Vec::new());
                 let b = &mut self.buffers;
                 if b.done > 1 {
-                    n = b.done / 2;
+                    // One by one, so that only the guilty turn fails.
+                    n = 1;
+                    self.replays += 1;
                     continue;
                 }
                 let mut log = std::mem::take(&mut b.log);
@@ -237,18 +250,18 @@ impl Core {
     }
 
     /// The limit that applying the buffers would break.
-    pub(crate) fn over_limit(&self, slot: Slot) -> Option<&'static str> {
-        let b = &self.buffers;
+    pub(crate) fn over_limit(&mut self, slot: Slot) -> Option<&'static str> {
+        let Core { buffers: b, store, sessions, topics, .. } = self;
         if b.has_state && b.state.len() > self.limits.state_bytes_max {
             return Some("state_bytes_max");
         }
         if b.effects.is_empty() && !b.has_state {
             return None;
         }
-        let own = || self.sessions.get(slot).map_or(0, |s| s.topics.iter().map(|t| t.len() + 1).sum());
+        let own = sessions.get(slot).map_or(&[][..], |s| &s.topics);
         // One more than the topic has now: this very batch may subscribe the session first.
-        let lens = b.record_lens(|topic| self.topics.count(topic) + 1, own);
-        (!self.store.has_room(lens)).then_some("store_bytes_max")
+        let lens = b.record_lens(|topic| topics.count(topic) + 1, own);
+        (!store.reserve(lens)).then_some("store_bytes_max")
     }
 
     /// Applies what was staged. It can't fail: [`Core::over_limit`] made sure of the room.
@@ -263,6 +276,7 @@ impl Core {
             s.state_version = service.offer.shape.version;
             s.state_fingerprint = service.fingerprint;
         }
+        let mut topics_changed = false;
         for effect in &b.effects {
             match effect {
                 Staged::Send(part) => self.push_output(slot, &b.bytes[part.clone()]),
@@ -284,7 +298,7 @@ impl Core {
                         && let Some(s) = self.sessions.get_mut(slot)
                     {
                         s.topics.push(b.text(topic).into());
-                        self.write_topics(slot);
+                        topics_changed = true;
                     }
                 }
                 Staged::Unsubscribe(topic) => {
@@ -292,7 +306,7 @@ impl Core {
                         && let Some(s) = self.sessions.get_mut(slot)
                     {
                         s.topics.retain(|t| &**t != b.text(topic));
-                        self.write_topics(slot);
+                        topics_changed = true;
                     }
                 }
                 Staged::Put { table, key, value } => {
@@ -303,6 +317,9 @@ impl Core {
                     self.tables.delete(&mut self.store, b.text(table), &b.bytes[key.clone()]);
                 }
             }
+        }
+        if topics_changed {
+            self.write_topics(slot);
         }
     }
 

@@ -10,6 +10,7 @@
 //!
 //! A transition that isn't in the table is logged and refused.
 
+use crate::limits::Limits;
 use crate::store::Ref;
 pub use greenroom_state::record::Life;
 use greenroom_state::record::SessionRecord;
@@ -22,6 +23,10 @@ pub struct ServiceId(pub u16);
 
 /// An output record begins with its offset in the stream, so that sending rewrites no session.
 pub(crate) const OUTPUT_HEAD: usize = 8;
+
+/// Pieces of output that a peer hasn't taken: small ones cost more than their bytes. Its input then waits, as it does at
+/// `output_bytes_pause`.
+pub(crate) const OUTPUT_RECORDS_PAUSE: usize = 1024;
 
 /// Where the shell keeps a connection: small numbers, used again only after the pass in which they became free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,6 +113,11 @@ impl Session {
             topics_record: None,
             deadline_ns: 0,
         }
+    }
+
+    /// Whether its peer leaves too much output untaken for its input to be run.
+    pub(crate) fn must_pause(&self, limits: &Limits) -> bool {
+        self.unsent() > limits.output_bytes_pause as u64 || self.output.len() > OUTPUT_RECORDS_PAUSE
     }
 
     /// Output that the kernel has not taken, in bytes.

@@ -233,10 +233,9 @@ impl<'a> Staging<'a> {
         if topic.len() > self.limits.topic_name_bytes_max {
             return self.refuse("limit topic_name_bytes_max");
         }
-        let staged = self.buffers.effects.iter().filter(|e| matches!(e, Staged::Subscribe(_))).count();
-        if self.session.topics.len() + staged >= self.limits.topics_per_session_max
-            && !self.session.topics.iter().any(|t| &**t == topic)
-        {
+        let own = &self.session.topics;
+        let on = self.buffers.topics(own).unwrap_or_else(|| own.iter().map(|t| &**t).collect());
+        if on.len() >= self.limits.topics_per_session_max && !on.contains(&topic) {
             return self.refuse("limit topics_per_session_max");
         }
         self.stage(|s| Some(Staged::Subscribe(s.keep(topic.as_bytes())?)))
@@ -364,9 +363,10 @@ impl Buffers {
     pub(crate) fn record_lens(
         &self,
         subscribers: impl Fn(&str) -> usize,
-        own: impl Fn() -> usize,
+        own: &[Box<str>],
     ) -> impl Iterator<Item = usize> {
         let state = self.has_state.then_some(self.state.len());
+        let topics = self.topics(own).map(|on| on.iter().map(|t| t.len() + 1).sum::<usize>());
         let effects = self.effects.iter().flat_map(move |effect| {
             let (len, times) = match effect {
                 Staged::Send(part) => (OUTPUT_HEAD + part.len(), 1),
@@ -376,14 +376,28 @@ impl Buffers {
                 Staged::Put { table, key, value } => {
                     (overhead(self.text(table), &self.bytes[key.clone()]) + value.len(), 1)
                 }
-                // The list of all topics, with those that this batch adds.
-                Staged::Subscribe(_) => (own() + self.bytes.len(), 1),
-                Staged::Unsubscribe(_) => (own(), 1),
-                Staged::Delete { .. } => (0, 0),
+                // One record lists all topics.
+                Staged::Subscribe(_) | Staged::Unsubscribe(_) | Staged::Delete { .. } => (0, 0),
             };
             std::iter::repeat_n(len, times)
         });
-        state.into_iter().chain(effects)
+        state.into_iter().chain(topics).chain(effects)
+    }
+
+    /// The topics that the session will be on, in order; `None`: nothing about them was staged.
+    pub(crate) fn topics<'b>(&'b self, own: &'b [Box<str>]) -> Option<Vec<&'b str>> {
+        let about = |e: &&Staged| matches!(e, Staged::Subscribe(_) | Staged::Unsubscribe(_));
+        let mut staged = self.effects.iter().filter(about).peekable();
+        staged.peek()?;
+        let mut on: Vec<_> = own.iter().map(|t| &**t).collect();
+        for effect in staged {
+            match effect {
+                Staged::Subscribe(topic) if !on.contains(&self.text(topic)) => on.push(self.text(topic)),
+                Staged::Unsubscribe(topic) => on.retain(|t| *t != self.text(topic)),
+                _ => {}
+            }
+        }
+        Some(on)
     }
 
     /// A part that was staged as text.

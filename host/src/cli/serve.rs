@@ -11,7 +11,7 @@ use crate::{logs, watch};
 use clap::Args;
 use greenroom_core::reload::Outcome;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::filter::LevelFilter;
@@ -58,7 +58,10 @@ impl Serve {
             .map_err(|e| failed("the loop can't be started", e))?;
         // Before the first load, so that a build that ends meanwhile isn't missed.
         let mailbox = worker.mailbox();
+        let links = found.links();
         watch::start(found.watched(), move |path| {
+            // What a link leads to changed: the library is known by the link.
+            let path = links.get(&path).cloned().unwrap_or(path);
             mailbox.post(Message::Changed(path));
         })
         .map_err(Failure::Failed)?;
@@ -134,9 +137,20 @@ impl Found {
         Ok(found)
     }
 
+    /// The libraries that are links, by what they lead to.
+    fn links(&self) -> BTreeMap<PathBuf, PathBuf> {
+        let paths = self.libraries.iter().map(|(path, _)| path);
+        let targets = paths.filter_map(|path| Some((path.canonicalize().ok()?, path.clone())));
+        targets.filter(|(target, path)| target != path).collect()
+    }
+
     fn watched(&self) -> Vec<PathBuf> {
-        let parents = self.libraries.iter().filter_map(|(path, _)| path.parent());
-        let all: BTreeSet<_> = parents.chain(self.directories.iter().map(PathBuf::as_path)).collect();
+        let links = self.links();
+        let files = self.libraries.iter().map(|(path, _)| path).chain(links.keys());
+        let all: BTreeSet<_> = files
+            .filter_map(|path| path.parent())
+            .chain(self.directories.iter().map(PathBuf::as_path))
+            .collect();
         all.into_iter().map(Path::to_path_buf).collect()
     }
 }

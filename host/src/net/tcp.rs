@@ -7,6 +7,7 @@ use greenroom_core::ports::Port;
 use greenroom_core::session::Slot;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
+use rustix::net::sockopt;
 use std::io;
 use std::net::SocketAddr;
 
@@ -72,6 +73,13 @@ impl Net {
         Ok(())
     }
 
+    /// Lets another service accept from a port.
+    pub fn hand_over(&mut self, old: &Port, new: Port) {
+        if let Some(listener) = self.listeners.iter_mut().flatten().find(|l| l.port == *old) {
+            listener.port = new;
+        }
+    }
+
     /// Closes a port.
     pub fn remove_listener(&mut self, registry: &Registry, port: &Port) {
         for place in &mut self.listeners {
@@ -91,13 +99,17 @@ impl Net {
     /// Takes a connection in.
     pub fn add(&mut self, registry: &Registry, mut socket: TcpStream) -> io::Result<Slot> {
         socket.set_nodelay(true)?;
+        // A peer that vanished without a word is found out in the end.
+        sockopt::set_socket_keepalive(&socket, true)?;
+        // Urgent data (telnet's Synch) is data like any other.
+        sockopt::set_socket_oobinline(&socket, true)?;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             Slot(self.connections.len() as u32 - 1)
         });
-        // Both at once: edge-triggered, so writability costs no event until a write was cut short.
-        let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(e) = registry.register(&mut socket, Token(slot.0 as usize), both) {
+        // All at once: edge-triggered, so writability costs no event until a write was cut short.
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        if let Err(e) = registry.register(&mut socket, Token(slot.0 as usize), all) {
             self.free.push(slot);
             return Err(e);
         }

@@ -97,7 +97,10 @@ pub fn copy(content: &Content, library: &str, copies: &Path) -> Result<PathBuf, 
     let pid = std::process::id();
     let path = copies.join(format!("{library}-{pid}-{n}-{}.so", &content.hash[..12]));
     let failed = |e: std::io::Error| format!("the private copy {} can't be written: {e}", path.display());
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path);
-    file.and_then(|mut f| f.write_all(&content.bytes)).map_err(failed)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path).map_err(failed)?;
+    if let Err(e) = file.write_all(&content.bytes) {
+        let _ = std::fs::remove_file(&path);
+        return Err(failed(e));
+    }
     Ok(path)
 }

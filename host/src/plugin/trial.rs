@@ -8,19 +8,22 @@ use super::ffi::{Library, Offers};
 use greenroom_core::framing::Framing;
 use greenroom_core::service::Offer;
 use greenroom_state::schema::{Schema, StateShape};
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 /// How long a library may take to load and to build its instances.
 const WALL_MAX: Duration = Duration::from_secs(10);
+/// How long its answer may take to be read once it has ended.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// CPU time for the same, in seconds.
 const CPU_MAX_S: u64 = 20;
 /// Address space of the child, in bytes.
@@ -67,20 +70,27 @@ pub fn run(copy: &Path, entry: &str, settings: &BTreeMap<String, String>) -> Res
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
+        // Its own group, so that what it starts can be ended with it.
+        .process_group(0)
         .spawn()
         .map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A child that died already says so by its exit.
         let _ = stdin.write_all(task.as_bytes());
     }
-    let answer = child.stdout.take().map(|out| {
+    let (sender, answer) = channel();
+    if let Some(out) = child.stdout.take() {
         std::thread::spawn(move || {
-            let lines = BufReader::new(out.take(OUTPUT_MAX)).lines();
-            lines.map_while(Result::ok).find_map(|line| Some(line.strip_prefix(&nonce)?.to_owned()))
-        })
-    });
-    let status = wait(&mut child)?;
-    let answer = answer.and_then(|thread| thread.join().ok()).flatten();
+            let mut lines = BufReader::new(out.take(OUTPUT_MAX)).lines().map_while(Result::ok);
+            let _ = sender.send(lines.find_map(|line| Some(line.strip_prefix(&nonce)?.to_owned())));
+        });
+    }
+    let group = Pid::from_child(&child);
+    let status = wait(&mut child);
+    // Whatever it left behind may still hold its output open.
+    let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    let status = status?;
+    let answer = answer.recv_timeout(ANSWER_MAX).ok().flatten();
     if let Some(signal) = status.signal() {
         return Err(format!("it crashed when it was loaded: {}", signal_name(signal)));
     }

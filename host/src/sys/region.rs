@@ -87,9 +87,12 @@ impl Memory for Region {
             return true;
         }
         let to = len.next_multiple_of(STEP);
-        if to > self.max
-            || fallocate(&self.fd, FallocateFlags::empty(), self.len as u64, (to - self.len) as u64).is_err()
-        {
+        if to > self.max {
+            return false;
+        }
+        let more = || fallocate(&self.fd, FallocateFlags::empty(), self.len as u64, (to - self.len) as u64);
+        // A signal may interrupt it.
+        if rustix::io::retry_on_intr(more).is_err() {
             return false;
         }
         self.len = to;

@@ -40,6 +40,7 @@ impl Worker {
             let _ = reply.send(Answer::Error(text));
             return;
         }
+        let _ = reply.send(Answer::Reloading(ids.len()));
         for id in ids {
             self.request(id, by, from.clone(), Some(reply.clone()));
         }
@@ -81,8 +82,8 @@ impl Worker {
     }
 
     pub(super) fn job(&self, job: Job) {
-        let sent = self.jobs.send(job);
-        debug_assert!(sent.is_ok(), "the stager lives as long as the loop");
+        // Without it every reload would wait for ever, and nobody would know.
+        assert!(self.jobs.send(job).is_ok(), "the stager lives as long as the loop");
     }
 
     /// The ports that a library's services want, less those that are held.
@@ -114,6 +115,9 @@ impl Worker {
                 if let Err(e) = self.net.add_listener(self.poll.registry(), port, socket) {
                     tracing::error!(service = %name, "a port that listens can't be polled: {e}");
                 }
+            }
+            for (old, new) in loaded.hand_over {
+                self.net.hand_over(&old, new);
             }
             for port in &loaded.close {
                 self.net.remove_listener(self.poll.registry(), port);

@@ -11,6 +11,9 @@
 //!   dead set to E+1; a deletion only sets dead, so it never needs space.
 //! - Recovery is one scan: what was born after E is erased, a death after E is undone.
 //!
+//! - A slab whose blocks are all free can become one of another class, so what a store once held doesn't decide what it can
+//!   hold later.
+//!
 //! No reference into it is handed out: [`Store::read`] lends the bytes to a closure. What points to a record is a [`Ref`],
 //! which its owner keeps; an update gives a new one.
 
@@ -95,6 +98,8 @@ const MAGIC: &[u8; 8] = b"GREENRM\n";
 const LAYOUT: u64 = 1;
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 8;
+/// In the directory: a unit that belonged to a slab and is free. Units that were never used are 0.
+const FREE_UNIT: u8 = 0xfe;
 const EPOCH_AT: usize = 64;
 const DIRECTORY_AT: usize = 4096;
 
@@ -105,8 +110,14 @@ pub struct Store {
     bytes_max: usize,
     /// Where the first unit begins: behind header and directory.
     units_at: usize,
-    /// Each unit's class + 1, as in the directory; the units behind a slab's first have its class too.
+    /// Each unit's class + 1, or [`FREE_UNIT`], as in the directory; the units behind a slab's first have its class too.
     units: Vec<u8>,
+    /// Blocks in use of the slab that begins with a unit: live, or dying.
+    used: Vec<u32>,
+    /// Slabs without a block in use.
+    empty_slabs: usize,
+    /// Units that are free.
+    free_units: usize,
     /// Free blocks of each class.
     free: [Vec<Ref>; CLASSES.len()],
     /// Blocks of each class's newest slab that were never used: the next one, and the slab's end.
@@ -162,6 +173,9 @@ impl Store {
             bytes_max,
             units_at: at,
             units: Vec::new(),
+            used: Vec::new(),
+            empty_slabs: 0,
+            free_units: 0,
             free: Default::default(),
             fresh: Default::default(),
             dying: Vec::new(),
@@ -190,6 +204,9 @@ impl Store {
             bytes_max,
             units_at: at,
             units: Vec::new(),
+            used: Vec::new(),
+            empty_slabs: 0,
+            free_units: 0,
             free: Default::default(),
             fresh: Default::default(),
             dying: Vec::new(),
@@ -202,10 +219,15 @@ impl Store {
             let class = match store.memory.bytes()[DIRECTORY_AT + first] {
                 0 => break,
                 n if usize::from(n) <= CLASSES.len() => usize::from(n) - 1,
-                // A unit whose class can't be known holds nothing that can be trusted.
                 n => {
-                    damaged.push((0, u64::from(n)));
-                    store.units.push(n);
+                    if n != FREE_UNIT {
+                        // Its class can't be known, so it holds nothing that can be trusted.
+                        damaged.push((0, u64::from(n)));
+                        store.memory.write(DIRECTORY_AT + first, &[FREE_UNIT]);
+                    }
+                    store.units.push(FREE_UNIT);
+                    store.used.push(0);
+                    store.free_units += 1;
                     continue;
                 }
             };
@@ -215,9 +237,11 @@ impl Store {
                 break;
             }
             store.units.extend(std::iter::repeat_n(class as u8 + 1, slab_units(class)));
+            store.used.extend(std::iter::repeat_n(0, slab_units(class)));
             for i in (0..slab_blocks(class)).rev() {
                 store.recover_block(begin + i * CLASSES[class], class, &mut records, &mut damaged);
             }
+            store.empty_slabs += usize::from(store.used[first] == 0);
         }
         Ok(Recovered { store, records, damaged })
     }
@@ -250,6 +274,8 @@ impl Store {
         match kind {
             Some(kind) if sound => {
                 self.bytes += CLASSES[class];
+                let unit = self.unit_of(r);
+                self.used[unit] += 1;
                 records.push(Found { at: r, kind, key: header.key });
             }
             _ => {
@@ -279,6 +305,10 @@ impl Store {
     pub fn count(&self, kind: Kind) -> usize {
         let (mut count, mut unit) = (0, 0);
         while unit < self.units.len() {
+            if self.units[unit] == FREE_UNIT {
+                unit += 1;
+                continue;
+            }
             let class = usize::from(self.units[unit]) - 1;
             for i in 0..slab_blocks(class) {
                 let at = self.units_at + unit * UNIT + i * CLASSES[class];
@@ -290,8 +320,9 @@ impl Store {
         count
     }
 
-    /// Whether records of these lengths would fit, all of them, below the limit. Then putting them can't fail.
-    pub fn has_room(&self, lens: impl IntoIterator<Item = usize>) -> bool {
+    /// Makes sure that records of these lengths fit, all of them, below the limit. Then putting them can't fail. False: they
+    /// don't, and nothing has changed that matters.
+    pub fn reserve(&mut self, lens: impl IntoIterator<Item = usize>) -> bool {
         let mut wanted = [0usize; CLASSES.len()];
         for len in lens {
             match class_for(len) {
@@ -299,14 +330,19 @@ impl Store {
                 None => return false,
             }
         }
-        let mut units = self.units.len();
         for (class, wanted) in wanted.into_iter().enumerate().filter(|(_, n)| *n > 0) {
-            let (next, end) = self.fresh[class];
-            let have = self.free[class].len() + (end - next) / CLASSES[class];
-            let slabs = wanted.saturating_sub(have).div_ceil(slab_blocks(class));
-            units += slabs * slab_units(class);
+            while self.free[class].len() + self.fresh_blocks(class) < wanted {
+                if !self.add_slab(class, self.bytes_max) {
+                    return false;
+                }
+            }
         }
-        units == self.units.len() || units * UNIT <= self.bytes_max
+        true
+    }
+
+    fn fresh_blocks(&self, class: usize) -> usize {
+        let (next, end) = self.fresh[class];
+        (end - next) / CLASSES[class]
     }
 
     /// Writes a record in place of `old`, and returns the reference to keep. When it is refused, `old` stays.
@@ -355,7 +391,7 @@ impl Store {
         self.write_word(offset(r) + 8, self.epoch + 1);
         match new {
             // It never was valid, and with dead = born never will be.
-            true => self.free[class].push(r),
+            true => self.give_back(r),
             false => self.dying.push(r),
         }
     }
@@ -373,10 +409,11 @@ impl Store {
     pub fn commit(&mut self) {
         self.epoch += 1;
         self.memory.commit(EPOCH_AT, self.epoch);
-        for r in std::mem::take(&mut self.dying) {
-            let class = self.class_of(r);
-            self.free[class].push(r);
+        let mut dying = std::mem::take(&mut self.dying);
+        for r in dying.drain(..) {
+            self.give_back(r);
         }
+        self.dying = dying;
     }
 
     #[inline]
@@ -410,25 +447,122 @@ impl Store {
 
     /// A block of a class: a free one, else one that was never used.
     fn take(&mut self, class: usize) -> Result<Ref, Full> {
-        if let Some(r) = self.free[class].pop() {
-            return Ok(r);
+        let r = match self.free[class].pop() {
+            Some(r) => r,
+            None => {
+                // Beyond the limit lies the reserve.
+                if self.fresh_blocks(class) == 0 && !self.add_slab(class, self.bytes_max + RESERVE_BYTES) {
+                    return Err(Full);
+                }
+                let next = self.fresh[class].0;
+                self.fresh[class].0 += CLASSES[class];
+                reference(next)
+            }
+        };
+        let unit = self.unit_of(r);
+        self.empty_slabs -= usize::from(self.used[unit] == 0);
+        self.used[unit] += 1;
+        Ok(r)
+    }
+
+    /// A block is free again.
+    fn give_back(&mut self, r: Ref) {
+        let unit = self.unit_of(r);
+        self.used[unit] -= 1;
+        self.empty_slabs += usize::from(self.used[unit] == 0);
+        let class = self.class_of(r);
+        self.free[class].push(r);
+    }
+
+    /// The first unit of a block's slab.
+    #[inline]
+    fn unit_of(&self, r: Ref) -> usize {
+        // Slabs of several units hold one block, which begins with the first of them.
+        (offset(r) - self.units_at) / UNIT
+    }
+
+    /// Makes a slab of a class, if all slabs together then stay within `limit` bytes.
+    fn add_slab(&mut self, class: usize, limit: usize) -> bool {
+        let want = slab_units(class);
+        let over = |store: &Store| (store.units.len() - store.free_units + want) * UNIT > limit;
+        if over(self) && (!self.reclaim() || over(self)) {
+            return false;
         }
-        let (next, end) = self.fresh[class];
-        if next < end {
+        let Some(first) = self.find_units(want) else { return false };
+        // What never was used of the slab before is free like any other.
+        while self.fresh_blocks(class) > 0 {
+            let next = self.fresh[class].0;
             self.fresh[class].0 += CLASSES[class];
-            return Ok(reference(next));
-        }
-        let first = self.units.len();
-        let begin = self.units_at + first * UNIT;
-        let whole = begin + slab_units(class) * UNIT;
-        if whole > memory_bytes(self.bytes_max) || !self.memory.grow(whole) {
-            return Err(Full);
+            self.free[class].push(reference(next));
         }
         // Its memory is zero, and so are its blocks' births: entering the slab changes nothing that is valid.
+        self.memory.mark();
         self.memory.write(DIRECTORY_AT + first, &[class as u8 + 1]);
-        self.units.extend(std::iter::repeat_n(class as u8 + 1, slab_units(class)));
-        self.fresh[class] = (begin + CLASSES[class], begin + slab_blocks(class) * CLASSES[class]);
-        Ok(reference(begin))
+        self.units[first..first + want].fill(class as u8 + 1);
+        self.used[first] = 0;
+        self.empty_slabs += 1;
+        let begin = self.units_at + first * UNIT;
+        self.fresh[class] = (begin, begin + slab_blocks(class) * CLASSES[class]);
+        true
+    }
+
+    /// Adjacent units without a slab, zeroed: free ones, else new ones.
+    fn find_units(&mut self, want: usize) -> Option<usize> {
+        if self.free_units >= want {
+            let found = self.units.windows(want).position(|w| w.iter().all(|u| *u == FREE_UNIT));
+            if let Some(first) = found {
+                for unit in first..first + want {
+                    self.memory.write(self.units_at + unit * UNIT, &[0; UNIT]);
+                }
+                self.free_units -= want;
+                return Some(first);
+            }
+        }
+        let first = self.units.len();
+        let end = self.units_at + (first + want) * UNIT;
+        if end > memory_bytes(self.bytes_max) || !self.memory.grow(end) {
+            return None;
+        }
+        self.units.resize(first + want, 0);
+        self.used.resize(first + want, 0);
+        Some(first)
+    }
+
+    /// Gives back the units of all slabs without a block in use; false: there is none. O(blocks), and only done when the limit
+    /// is reached and it helps.
+    fn reclaim(&mut self) -> bool {
+        if self.empty_slabs == 0 {
+            return false;
+        }
+        let mut unit = 0;
+        while unit < self.units.len() {
+            if self.units[unit] == FREE_UNIT {
+                unit += 1;
+                continue;
+            }
+            let class = usize::from(self.units[unit]) - 1;
+            let units = slab_units(class);
+            if self.used[unit] == 0 {
+                // The first one last: until then the slab is whole, and empty.
+                for u in (unit..unit + units).rev() {
+                    self.memory.write(DIRECTORY_AT + u, &[FREE_UNIT]);
+                    self.units[u] = FREE_UNIT;
+                }
+                self.free_units += units;
+                if (unit..unit + units).contains(&(self.fresh[class].0.saturating_sub(self.units_at) / UNIT))
+                {
+                    self.fresh[class] = (0, 0);
+                }
+            }
+            unit += units;
+        }
+        for class in 0..CLASSES.len() {
+            let mut kept = std::mem::take(&mut self.free[class]);
+            kept.retain(|r| self.units[self.unit_of(*r)] == class as u8 + 1);
+            self.free[class] = kept;
+        }
+        self.empty_slabs = 0;
+        true
     }
 }
 

@@ -38,7 +38,8 @@ impl Memory for Shared {
     }
 }
 
-const LIMIT: usize = 16 << 20;
+/// Small enough that slabs change their class all the time.
+const LIMIT: usize = 1 << 20;
 
 type Model = BTreeMap<u64, Vec<u8>>;
 
@@ -56,7 +57,7 @@ fn contents(store: &Store, records: &[Found]) -> Model {
 fn pass(rng: &mut fastrand::Rng, store: &mut Store, refs: &mut BTreeMap<u64, Ref>, model: &mut Model) {
     for _ in 0..rng.usize(1..12) {
         let key = rng.u64(0..20);
-        let bytes = vec![rng.u8(..); *rng.choice(&[0, 8, 40, 128, 200, 600, 5000, 70_000]).unwrap()];
+        let bytes = vec![rng.u8(..); *rng.choice(&[0, 8, 40, 128, 200, 600, 5000, 20_000, 70_000]).unwrap()];
         match (rng.u8(0..10), refs.get(&key).copied()) {
             (0..2, Some(r)) => {
                 store.delete(r);
@@ -68,6 +69,8 @@ fn pass(rng: &mut fastrand::Rng, store: &mut Store, refs: &mut BTreeMap<u64, Ref
                     model.get_mut(&key).unwrap().extend(&bytes);
                 }
             }
+            // Full, for this size: it stays as it was.
+            _ if !store.reserve([bytes.len()]) => {}
             (_, old) => {
                 refs.insert(key, store.put(old, Kind::State, key, &bytes).unwrap());
                 model.insert(key, bytes);
@@ -194,11 +197,11 @@ fn damage_is_named_and_never_fatal() {
 fn a_full_store_refuses_keeps_what_it_has_and_still_closes() {
     let mut store = Store::new(1 << 20);
     let mut refs = Vec::new();
-    while store.has_room([900]) {
+    while store.reserve([900]) {
         refs.push(store.put(None, Kind::State, refs.len() as u64, &[7; 900]).unwrap());
     }
     assert!((900..=1024).contains(&refs.len()), "{} records", refs.len());
-    assert!(!store.has_room([900]) && !store.has_room([RECORD_BYTES_MAX + 1]));
+    assert!(!store.reserve([900]) && !store.reserve([RECORD_BYTES_MAX + 1]));
     assert_eq!(store.put(None, Kind::State, 0, &vec![0; RECORD_BYTES_MAX + 1]), Err(Full));
     // The reserve is for what must go on.
     store.put(None, Kind::Session, 1, &[1; 128]).unwrap();
@@ -207,7 +210,20 @@ fn a_full_store_refuses_keeps_what_it_has_and_still_closes() {
         store.read(r, |b| assert_eq!(b, [7; 900]));
         store.delete(r);
     }
-    assert!(!store.has_room([900]), "what dies in this pass is not free before it is committed");
+    assert!(!store.reserve([900]), "what dies in this pass is not free before it is committed");
     store.commit();
-    assert!(store.has_room([900; 900]));
+    assert!(store.reserve([900; 900]));
+    // And what held one size then holds another.
+    for len in [100_000, 40, 3000, 900] {
+        let mut n = 0;
+        while store.reserve([len]) {
+            refs.push(store.put(None, Kind::Input, n, &vec![1; len]).unwrap());
+            n += 1;
+        }
+        assert!(n as usize * (len + HEADER) > (1 << 20) / 3, "{n} records of {len} bytes");
+        store.commit();
+        refs.drain(..).for_each(|r| store.delete(r));
+        store.commit();
+        assert_eq!(store.count(Kind::Input), 0);
+    }
 }
