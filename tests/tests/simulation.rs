@@ -886,6 +886,59 @@ fn run(which: Which) {
     }
 }
 
+/// A wild write may have hit anything: what can't be trusted is given up by name, the rest goes on, nothing dies of it.
+#[test]
+fn damaged_records_are_given_up_and_the_rest_goes_on() {
+    let (mut lost_all, mut kept_all) = (0, 0);
+    for seed in 0..40 {
+        let mut world = World::new(seed, Which::Script);
+        while world.peers.len() < PEERS_MAX {
+            world.step();
+        }
+        let image = world.core.store().image().to_vec();
+        for damage in 0..10 {
+            let mut rng = fastrand::Rng::with_seed(seed * 100 + damage);
+            let mut image = image.clone();
+            for _ in 0..rng.usize(1..400) {
+                let at = rng.usize(0..image.len());
+                let end = (at + rng.usize(1..32)).min(image.len());
+                rng.fill(&mut image[at..end]);
+            }
+            let limits = world.core.limits.clone();
+            let memory = Box::new(Plain::cut_after(&image, None));
+            // Without its head nothing can be known; that is said, not survived.
+            let Ok(found) = Store::recover(memory, limits.store_bytes_max) else { continue };
+            let Successor { mut core, survivors, lost } = Core::recover(limits, found, world.now_ns);
+            let build = Build { library: "sim".into(), generation: world.generation, hash: String::new() };
+            let offer = offer(world.which, world.version, (1..world.version).collect(), "integer");
+            core.adopt(&build, vec![(offer, world.code(&build, None))]);
+            core.handle(Input::PassBegins { now_ns: world.now_ns });
+            let mut given_up = lost.len();
+            for s in survivors {
+                let peer = world.peers.iter().find(|p| p.id == s.id);
+                let (read, sent) = peer.map_or((0, 0), |p| (p.read, p.sent));
+                match core.reconcile(s.slot, read, sent) {
+                    Ok(_) => {
+                        kept_all += 1;
+                        core.handle(Input::Received { slot: s.slot, bytes: b"\nadd 1\n" });
+                    }
+                    Err(why) => {
+                        assert!(why.starts_with("session "), "{why}");
+                        given_up += 1;
+                    }
+                }
+            }
+            core.handle(Input::Commit);
+            core.handle(Input::PassBegins { now_ns: world.now_ns + 1 });
+            core.handle(Input::Stop);
+            core.handle(Input::Commit);
+            lost_all += given_up;
+        }
+    }
+    println!("{lost_all} records given up, {kept_all} sessions kept");
+    assert!(lost_all > 100 && kept_all > 1000);
+}
+
 #[test]
 fn scripted_turns_survive_everything() {
     run(Which::Script);
