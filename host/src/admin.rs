@@ -17,12 +17,16 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A command's length, in bytes.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
 /// Callers at once.
 const CALLERS_MAX: usize = 32;
+/// Callers under way.
+static CALLERS: AtomicUsize = AtomicUsize::new(0);
+/// How long a host that ends waits for callers to be told so.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
 /// A caller that doesn't read its answer for so long is dropped.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -171,7 +175,6 @@ pub fn ledger_line(r: &Report) -> String {
 pub fn start(path: &Path, mailbox: Mailbox) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
-    static CALLERS: AtomicUsize = AtomicUsize::new(0);
     std::thread::Builder::new().name("admin".into()).spawn(move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else {
@@ -194,6 +197,14 @@ pub fn start(path: &Path, mailbox: Mailbox) -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Waits until every caller has its answer, be it that the host has stopped: the loop has ended, and soon the process does.
+pub fn finish() {
+    let give_up = Instant::now() + GOODBYE_MAX;
+    while CALLERS.load(Ordering::Relaxed) > 0 && Instant::now() < give_up {
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn refuse(stream: &UnixStream) -> io::Result<()> {

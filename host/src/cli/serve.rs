@@ -93,7 +93,9 @@ impl Serve {
             print_text(&format!("{service} on tcp://{addr}\n"));
         }
         print_text("ready\n");
-        worker.run().map_err(|e| failed("the loop", e))
+        let ended = worker.run().map_err(|e| failed("the loop", e));
+        admin::finish();
+        ended
     }
 }
 
