@@ -35,10 +35,11 @@ impl Core {
         self.run_batch(slot, &[last]);
         let Some(s) = self.sessions.get_mut(slot) else { return };
         s.quarantined = None;
-        for topic in std::mem::take(&mut s.topics) {
-            self.topics.remove(&topic, slot);
+        let on = s.subscriptions.take().unwrap_or_default();
+        for topic in &on.topics {
+            self.topics.remove(topic, slot);
         }
-        for r in s.topics_record.take().into_iter().chain(s.input.take()) {
+        for r in on.record.into_iter().chain(s.input.take()) {
             self.store.delete(r);
         }
         self.quarantined.remove(&slot);
@@ -70,7 +71,8 @@ impl Core {
         let Some(s) = self.sessions.remove(slot) else { return };
         self.deadlines.remove(&(s.deadline_ns, slot));
         self.quarantined.remove(&slot);
-        for r in [s.record, s.state, s.input, s.topics_record].into_iter().flatten() {
+        let topics = s.subscriptions.and_then(|on| on.record);
+        for r in [s.record, s.state, s.input, topics].into_iter().flatten() {
             self.store.delete(r);
         }
         let service = &mut self.services[usize::from(s.service.0)];

@@ -90,11 +90,11 @@ impl Core {
         SessionView {
             record: s.to_record(),
             service: service.to_owned(),
-            quarantined: s.quarantined.as_deref().map(str::to_owned),
+            quarantined: s.quarantined.as_deref().cloned(),
             state: s.state.filter(|_| contents).map(copy),
             input: s.input.filter(|_| contents).map(copy).unwrap_or_default(),
             output,
-            topics: s.topics.iter().map(|t| t.to_string()).collect(),
+            topics: s.topics().iter().map(|t| t.to_string()).collect(),
         }
     }
 

@@ -136,9 +136,9 @@ impl Core {
                 let names = self.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
                 for name in names.lines() {
                     self.topics.add(name, slot);
-                    s.topics.push(name.into());
+                    s.subscriptions().topics.push(name.into());
                 }
-                s.topics_record = Some(f.at);
+                s.subscriptions().record = Some(f.at);
             }
         }
     }
@@ -209,9 +209,10 @@ impl Core {
 
     /// Forgets a survivor that can't be trusted, or whose connection is gone. Its handler isn't told.
     pub fn give_up(&mut self, slot: Slot) {
-        let topics = self.sessions.get_mut(slot).map(|s| std::mem::take(&mut s.topics)).unwrap_or_default();
-        for topic in topics {
-            self.topics.remove(&topic, slot);
+        if let Some(s) = self.sessions.get(slot) {
+            for topic in s.topics() {
+                self.topics.remove(topic, slot);
+            }
         }
         self.gone(slot);
         self.effects.retain(|e| *e != Effect::Close(slot));

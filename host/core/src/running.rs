@@ -214,7 +214,7 @@ impl Core {
             counts.faults += 1;
             if fault.kind == fault::STATE && kind != action::CLOSED {
                 // The action wasn't run: it waits for code that can read the state.
-                s.quarantined = Some(fault.message.as_str().into());
+                s.quarantined = Some(Box::new(fault.message.clone()));
                 self.quarantined.insert(slot);
             } else {
                 ran.consumed += 1;
@@ -258,7 +258,7 @@ impl Core {
         if b.effects.is_empty() && !b.has_state {
             return None;
         }
-        let own = sessions.get(slot).map_or(&[][..], |s| &s.topics);
+        let own = sessions.get(slot).map_or(&[][..], |s| s.topics());
         // One more than the topic has now: this very batch may subscribe the session first.
         let lens = b.record_lens(|topic| topics.count(topic) + 1, own);
         (!store.reserve(lens)).then_some("store_bytes_max")
@@ -297,7 +297,7 @@ impl Core {
                     if self.topics.add(b.text(topic), slot)
                         && let Some(s) = self.sessions.get_mut(slot)
                     {
-                        s.topics.push(b.text(topic).into());
+                        s.subscriptions().topics.push(b.text(topic).into());
                         topics_changed = true;
                     }
                 }
@@ -305,7 +305,7 @@ impl Core {
                     if self.topics.remove(b.text(topic), slot)
                         && let Some(s) = self.sessions.get_mut(slot)
                     {
-                        s.topics.retain(|t| &**t != b.text(topic));
+                        s.subscriptions().topics.retain(|t| &**t != b.text(topic));
                         topics_changed = true;
                     }
                 }
@@ -325,17 +325,17 @@ impl Core {
 
     pub(crate) fn write_topics(&mut self, slot: Slot) {
         let Some(s) = self.sessions.get_mut(slot) else { return };
-        match s.topics.is_empty() {
-            true => {
-                if let Some(r) = s.topics_record.take() {
-                    self.store.delete(r);
-                }
+        let id = s.id;
+        let Some(on) = &mut s.subscriptions else { return };
+        if on.topics.is_empty() {
+            if let Some(r) = on.record {
+                self.store.delete(r);
             }
-            false => {
-                let names = s.topics.join("\n");
-                let put = self.store.put(s.topics_record, Kind::Topics, s.id, names.as_bytes());
-                s.topics_record = Some(put.expect("room was made sure of before"));
-            }
+            s.subscriptions = None;
+        } else {
+            let names = on.topics.join("\n");
+            let put = self.store.put(on.record, Kind::Topics, id, names.as_bytes());
+            on.record = Some(put.expect("room was made sure of before"));
         }
     }
 

@@ -52,7 +52,7 @@ pub struct Session {
     /// The kernel took less than it was offered; the shell says when it takes more.
     pub(crate) blocked: bool,
     /// Why its state can't be migrated; input is kept and not run until a good reload.
-    pub quarantined: Option<Box<str>>,
+    pub quarantined: Option<Box<String>>,
     /// Milliseconds since 1970.
     pub opened_at_ms: u64,
     /// Turns run.
@@ -76,14 +76,33 @@ pub struct Session {
     pub(crate) output: VecDeque<Ref>,
     /// Bytes of the oldest that were sent.
     pub(crate) output_sent: usize,
-    /// Topics it is on, and the record that says so.
-    pub(crate) topics: Vec<Box<str>>,
-    pub(crate) topics_record: Option<Ref>,
+    /// Boxed, as few sessions have any and each idle session costs what this struct does.
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
     /// When draining or lingering ends at the latest, in nanoseconds.
     pub(crate) deadline_ns: u64,
 }
 
+// An idle session costs this and its records: growing it is a decision.
+const _: () = assert!(size_of::<Session>() <= 200);
+
+/// The topics that a session is on, and the record that says so.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    pub(crate) topics: Vec<Box<str>>,
+    pub(crate) record: Option<Ref>,
+}
+
 impl Session {
+    /// The topics it is on.
+    pub(crate) fn topics(&self) -> &[Box<str>] {
+        self.subscriptions.as_ref().map_or(&[], |s| &s.topics)
+    }
+
+    /// For a session that has none, makes the place for it.
+    pub(crate) fn subscriptions(&mut self) -> &mut Subscriptions {
+        self.subscriptions.get_or_insert_default()
+    }
+
     pub(crate) fn new(id: u64, service: ServiceId, peer: SocketAddr, opened_at_ms: u64) -> Session {
         Session {
             id,
@@ -109,8 +128,7 @@ impl Session {
             input: None,
             output: VecDeque::new(),
             output_sent: 0,
-            topics: Vec::new(),
-            topics_record: None,
+            subscriptions: None,
             deadline_ns: 0,
         }
     }

@@ -233,7 +233,7 @@ impl<'a> Staging<'a> {
         if topic.len() > self.limits.topic_name_bytes_max {
             return self.refuse("limit topic_name_bytes_max");
         }
-        let own = &self.session.topics;
+        let own = self.session.topics();
         let on = self.buffers.topics(own).unwrap_or_else(|| own.iter().map(|t| &**t).collect());
         if on.len() >= self.limits.topics_per_session_max && !on.contains(&topic) {
             return self.refuse("limit topics_per_session_max");
