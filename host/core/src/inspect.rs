@@ -121,3 +121,53 @@ impl Core {
 
 /// Key and value of a table's entry.
 pub type Entry = (Vec<u8>, Vec<u8>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Input;
+    use crate::framing::Framing;
+    use crate::limits::Limits;
+    use crate::service::{Build, Offer, Withdrawn};
+    use crate::session::Slot;
+    use greenroom_state::schema::StateShape;
+
+    /// However much there is, one answer looks at so much of it, and all answers together at all of it.
+    #[test]
+    fn slices_are_bounded_and_complete() {
+        let mut core = Core::new(Limits::default());
+        let shape = StateShape { version: 1, schema: None, migrations: Vec::new() };
+        let offer = Offer { name: "s".into(), port: 0, framing: Framing::Lines { bytes_max: 9 }, shape };
+        let build = Build { library: "l".into(), generation: 1, hash: String::new() };
+        core.adopt(&build, vec![(offer, Box::new(Withdrawn))]);
+        let service = core.service_named("s").unwrap();
+        for n in 0..1000u32 {
+            let peer = "127.0.0.1:9".parse().unwrap();
+            core.handle(Input::Opened { slot: Slot(n), id: u64::from(n) * 3 + 1, service, peer, at_ms: 0 });
+            core.tables.put(&mut core.store, "t", &n.to_be_bytes(), &[0; 100]).unwrap();
+        }
+        let (mut ids, mut after) = (Vec::new(), Some(0));
+        while let Some(id) = after {
+            let slice = core.sessions_after(id, &Filter { contents: true, ..Filter::default() });
+            assert!(slice.items.len() <= SESSIONS_PER_SLICE);
+            ids.extend(slice.items.iter().map(|v| v.record.id));
+            after = slice.next;
+        }
+        assert_eq!(ids, (0..1000).map(|n| n * 3 + 1).collect::<Vec<_>>());
+        // Who looks for something rare gets short answers too.
+        let rare = Filter { service: Some("nosuch".into()), ..Filter::default() };
+        assert!(core.sessions_after(0, &rare).next.is_some());
+        let one = Filter { session: Some(601), ..Filter::default() };
+        let found = core.sessions_after(0, &one);
+        assert_eq!((found.items.len(), found.items[0].record.id, found.next), (1, 601, None));
+
+        let (mut keys, mut from) = (0, Some(Vec::new()));
+        while let Some(key) = from {
+            let (entries, next) = core.entries_from("t", &key);
+            assert!(entries.len() <= ENTRIES_PER_SLICE);
+            keys += entries.len();
+            from = next;
+        }
+        assert_eq!(keys, 1000);
+    }
+}
