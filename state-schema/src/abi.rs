@@ -284,7 +284,7 @@ pub struct Host {
     pub send: unsafe extern "C" fn(turn: *mut Turn, parts: *const Bytes<'_>, count: usize) -> u32,
     /// Closes the session once its output is flushed. Ends the batch.
     pub close: unsafe extern "C" fn(turn: *mut Turn) -> u32,
-    /// Adds the session to a topic; no harm if it is there.
+    /// Adds the session to a topic, whose name is one line; no harm if it is there.
     pub subscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
     /// Takes the session off a topic; no harm if it isn't there.
     pub unsubscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,

@@ -81,6 +81,17 @@ impl Code for Script {
                     staging.send(reply(count).as_bytes());
                     false
                 }
+                (action::MESSAGE, "join") => {
+                    assert_eq!(staging.subscribe("two\nlines"), abi::status::INVALID);
+                    staging.subscribe(rest);
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::MESSAGE, "part") => {
+                    staging.unsubscribe(rest);
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
                 (action::MESSAGE, "fail" | "peek" | "huge" | "mute") => {
                     staging.send(b"never to be seen\n");
                     staging.table_put(TABLE, b"never", b"to be seen");
@@ -155,6 +166,7 @@ fn message(a: &abi::Action<'_>) -> String {
 struct Expected {
     count: u64,
     table: BTreeMap<String, String>,
+    topics: Vec<String>,
     replies: Vec<String>,
     closed: bool,
 }
@@ -178,6 +190,8 @@ fn model(which: Which, session: u64, lines: &[String]) -> Expected {
             (_, "put") => _ = e.table.insert(key, line.clone()),
             (_, "cut") => _ = e.table.remove(&key),
             (_, "fail" | "peek" | "huge" | "mute") => continue,
+            (_, "join") if !e.topics.iter().any(|t| t == rest) => e.topics.push(rest.to_owned()),
+            (_, "part") => e.topics.retain(|t| t != rest),
             (_, "bye") => e.closed = true,
             _ => {}
         }
@@ -438,9 +452,10 @@ impl World {
 
     fn write_lines(&mut self, at: usize) {
         let verbs: &[&str] = match self.which {
-            Which::Script => {
-                &["add", "add", "add", "get", "put", "cut", "fail", "peek", "huge", "mute", "bye"]
-            }
+            Which::Script => &[
+                "add", "add", "add", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute",
+                "bye",
+            ],
             Which::Tally => &["any"],
         };
         let peer = &mut self.peers[at];
@@ -492,11 +507,7 @@ impl World {
         if killed_after == Some(0) {
             return self.kill();
         }
-        self.core.handle(Input::Commit);
-        for peer in &mut self.peers {
-            peer.uncommitted.clear();
-            peer.unborn = false;
-        }
+        self.commit_pass();
         let (mut sendable, mut effects) = (Vec::new(), Vec::new());
         self.core.take_sendable(&mut sendable);
         for (i, slot) in sendable.into_iter().enumerate() {
@@ -557,6 +568,14 @@ impl World {
         }
     }
 
+    fn commit_pass(&mut self) {
+        self.core.handle(Input::Commit);
+        for peer in &mut self.peers {
+            peer.uncommitted.clear();
+            peer.unborn = false;
+        }
+    }
+
     /// The process dies here, and another one takes over, with what the store, the kernel and its keeper know.
     fn kill(&mut self) {
         self.kills += 1;
@@ -577,6 +596,17 @@ impl World {
         let offer = offer(self.which, self.version, (1..self.version).collect(), "integer");
         let code = self.code(&build, self.chokes_on);
         self.core.adopt(&build, vec![(offer, code)]);
+
+        let mut missing = BTreeMap::new();
+        for s in &survivors {
+            // One without a peer broke just before, and is found broken again.
+            if let Some(peer) = self.peers.iter_mut().find(|p| p.id == s.id) {
+                // The end of its stream is read again, unless that was committed.
+                peer.done_read = self.core.sessions().get(s.slot).is_some_and(|s| s.peer_done);
+                let bytes = self.core.reconcile(s.slot, peer.read, peer.sent).expect("it adds up");
+                missing.insert(s.id, bytes as usize);
+            }
+        }
         self.core.handle(Input::PassBegins { now_ns: self.now_ns });
 
         (self.slots, self.free, self.freed) = (survivors.len() as u32, Vec::new(), Vec::new());
@@ -593,10 +623,7 @@ impl World {
             match found.remove(&id) {
                 Some(slot) => {
                     peer.slot = slot;
-                    // The end of its stream is read again, unless that was committed.
-                    peer.done_read = self.core.sessions().get(slot).is_some_and(|s| s.peer_done);
-                    let missing =
-                        self.core.reconcile(slot, peer.read, peer.sent).expect("it adds up") as usize;
+                    let missing = missing[&id];
                     assert!(
                         missing <= again.len(),
                         "session {id}: {missing} bytes were read since the last commit"
@@ -632,11 +659,7 @@ impl World {
             self.ghosts.push(slot);
             self.core.handle(Input::Broken { slot });
         }
-        self.core.handle(Input::Commit);
-        for peer in &mut self.peers {
-            peer.uncommitted.clear();
-            peer.unborn = false;
-        }
+        self.commit_pass();
         // What the commit made ready goes out in the next pass.
         let (mut sendable, mut effects) = (Vec::new(), Vec::new());
         self.core.take_sendable(&mut sendable);
@@ -718,7 +741,7 @@ impl World {
     fn check(&mut self) {
         let sessions = self.core.sessions();
         assert_eq!(sessions.len(), self.peers.len(), "sessions and peers");
-        let mut states = 0;
+        let (mut states, mut on_topics) = (0, 0);
         for peer in &self.peers {
             let s = sessions.get(peer.slot).expect("no session is lost");
             assert_eq!(s.id, peer.id);
@@ -752,11 +775,13 @@ impl World {
             assert_eq!(mine, e.table, "session {}'s entries", peer.id);
             // What it produced is what was sent, what waits, and nothing else.
             assert_eq!(s.bytes_out, s.bytes_sent + view.output.len() as u64);
-            assert!(view.topics.is_empty(), "a failed turn subscribed");
+            let topics = if s.life == Life::Open { &e.topics[..] } else { &[] };
+            assert_eq!(view.topics, topics, "session {}'s topics", peer.id);
+            on_topics += usize::from(!topics.is_empty());
         }
         let store = self.core.store();
         assert_eq!(store.count(Kind::State), states);
-        assert_eq!(store.count(Kind::Topics), 0);
+        assert_eq!(store.count(Kind::Topics), on_topics);
         let stored: usize = self.core.services().iter().flat_map(|s| s.stored.values()).sum();
         assert_eq!(stored, states, "versions are counted");
         assert_eq!(self.core.services()[0].sessions, sessions.len());
@@ -912,22 +937,23 @@ fn damaged_records_are_given_up_and_the_rest_goes_on() {
             let build = Build { library: "sim".into(), generation: world.generation, hash: String::new() };
             let offer = offer(world.which, world.version, (1..world.version).collect(), "integer");
             core.adopt(&build, vec![(offer, world.code(&build, None))]);
-            core.handle(Input::PassBegins { now_ns: world.now_ns });
-            let mut given_up = lost.len();
+            let (mut given_up, mut kept) = (lost.len(), Vec::new());
             for s in survivors {
                 let peer = world.peers.iter().find(|p| p.id == s.id);
                 let (read, sent) = peer.map_or((0, 0), |p| (p.read, p.sent));
                 match core.reconcile(s.slot, read, sent) {
-                    Ok(_) => {
-                        kept_all += 1;
-                        core.handle(Input::Received { slot: s.slot, bytes: b"\nadd 1\n" });
-                    }
+                    Ok(_) => kept.push(s.slot),
                     Err(why) => {
                         assert!(why.starts_with("session "), "{why}");
                         given_up += 1;
                     }
                 }
             }
+            core.handle(Input::PassBegins { now_ns: world.now_ns });
+            for &slot in &kept {
+                core.handle(Input::Received { slot, bytes: b"\nadd 1\n" });
+            }
+            kept_all += kept.len();
             core.handle(Input::Commit);
             core.handle(Input::PassBegins { now_ns: world.now_ns + 1 });
             core.handle(Input::Stop);

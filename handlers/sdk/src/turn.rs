@@ -75,7 +75,7 @@ impl<S> Turn<'_, S> {
         self.note("a close", status);
     }
 
-    /// Adds the session to a topic.
+    /// Adds the session to a topic, whose name is one line.
     pub fn subscribe(&mut self, topic: &str) {
         let status = self.host.subscribe(topic);
         self.note("a subscription", status);

@@ -152,6 +152,7 @@ pub struct Core {
 
 /// Input that a quarantined session keeps before its peer isn't read any more.
 const QUARANTINE_INPUT_BYTES_MAX: usize = 64 * 1024;
+
 impl Core {
     /// A host without services, whose records lie on the heap.
     pub fn new(limits: Limits) -> Core {

@@ -77,6 +77,12 @@ impl Limits {
             ("output_bytes_pause", self.output_bytes_pause, "output_bytes_max", self.output_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "store_bytes_max", self.store_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "what a record holds", RECORD_BYTES_MAX / 2),
+            (
+                "table_key_bytes_max",
+                self.table_key_bytes_max,
+                "what an entry's 16-bit length says",
+                usize::from(u16::MAX),
+            ),
             ("state_bytes_max", self.state_bytes_max, "what a record holds", RECORD_BYTES_MAX / 2),
             ("frame_bytes_max", self.frame_bytes_max as usize, "what a record holds", RECORD_BYTES_MAX / 2),
             ("store_bytes_max", self.store_bytes_max, "what 32-bit references reach", STORE_BYTES_LIMIT),
@@ -103,6 +109,8 @@ mod tests {
     #[test]
     fn contradictions_are_named() {
         assert_eq!(Limits::default().check(), Ok(()));
+        let wrong = Limits { table_key_bytes_max: 1 << 16, ..Limits::default() };
+        assert!(wrong.check().unwrap_err().contains("table_key_bytes_max is 65536"));
         let wrong = Limits { turn_bytes_max: 1 << 30, ..Limits::default() };
         assert!(wrong.check().unwrap_err().contains("turn_bytes_max is 1073741824"));
         let wrong = Limits { output_bytes_pause: 10, output_bytes_max: 9, ..Limits::default() };

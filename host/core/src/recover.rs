@@ -175,6 +175,9 @@ impl Core {
     /// Squares a survivor with the kernel: bytes that came from its peer in all and were read, and bytes that were sent in all.
     /// Returns how many bytes were read and not committed: they are to be given to the core again.
     ///
+    /// To be done for every survivor before the first pass: a turn that ran earlier would build on what may have to be given
+    /// up.
+    ///
     /// An error says why the session can't be trusted; it is gone then.
     pub fn reconcile(&mut self, slot: Slot, read: u64, sent: u64) -> Result<u64, String> {
         let Some(s) = self.sessions.get_mut(slot) else { return Err("there is no such session".into()) };

@@ -13,6 +13,7 @@ use greenroom_state::abi::{self, Action, action, closed, fault, level};
 
 /// Batches that may be run again in one pass, of all sessions, before those whose turns fail have to wait.
 const REPLAYS_PER_PASS: u32 = 64;
+
 /// How a batch ended.
 pub(crate) struct Ran {
     /// Actions that need not be run again.

@@ -228,8 +228,11 @@ impl<'a> Staging<'a> {
         status::OK
     }
 
-    /// Adds the session to a topic.
+    /// Adds the session to a topic. A name is one line: that is how records list them.
     pub fn subscribe(&mut self, topic: &str) -> u32 {
+        if topic.is_empty() || topic.contains('\n') {
+            return status::INVALID;
+        }
         if topic.len() > self.limits.topic_name_bytes_max {
             return self.refuse("limit topic_name_bytes_max");
         }

@@ -101,6 +101,8 @@ const LAYOUT_AT: usize = 8;
 /// In the directory: a unit that belonged to a slab and is free. Units that were never used are 0.
 const FREE_UNIT: u8 = 0xfe;
 const EPOCH_AT: usize = 64;
+/// Centuries of a million passes a second: an epoch beyond it was never reached.
+const EPOCH_MAX: u64 = 1 << 56;
 const DIRECTORY_AT: usize = 4096;
 
 /// See the module.
@@ -167,11 +169,16 @@ impl Store {
         memory.mark();
         // The magic comes last: without it, there is no store.
         memory.write(MAGIC_AT, MAGIC);
-        Ok(Store {
+        Ok(Store::in_memory(memory, 0, bytes_max))
+    }
+
+    /// A store that knows nothing of its blocks yet.
+    fn in_memory(memory: Box<dyn Memory>, epoch: u64, bytes_max: usize) -> Store {
+        Store {
             memory,
-            epoch: 0,
+            epoch,
             bytes_max,
-            units_at: at,
+            units_at: units_at(bytes_max),
             units: Vec::new(),
             used: Vec::new(),
             empty_slabs: 0,
@@ -180,7 +187,7 @@ impl Store {
             fresh: Default::default(),
             dying: Vec::new(),
             bytes: 0,
-        })
+        }
     }
 
     /// Reads a store that another process left, with the limit that it had. Whatever the memory holds, this ends: what can't be
@@ -198,20 +205,10 @@ impl Store {
             return Err(format!("the store has layout {}, this version reads {LAYOUT}", word(LAYOUT_AT)));
         }
         let epoch = word(EPOCH_AT);
-        let mut store = Store {
-            memory,
-            epoch,
-            bytes_max,
-            units_at: at,
-            units: Vec::new(),
-            used: Vec::new(),
-            empty_slabs: 0,
-            free_units: 0,
-            free: Default::default(),
-            fresh: Default::default(),
-            dying: Vec::new(),
-            bytes: 0,
-        };
+        if epoch > EPOCH_MAX {
+            return Err(format!("the store's epoch is damaged: {epoch:#x}"));
+        }
+        let mut store = Store::in_memory(memory, epoch, bytes_max);
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
         let slots = (memory_bytes(bytes_max) - at) / UNIT;
         while store.units.len() < slots {

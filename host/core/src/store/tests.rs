@@ -188,6 +188,10 @@ fn damage_is_named_and_never_fatal() {
         }
     }
     assert!(named > 100, "{named} damaged records were found");
+    let mut wild = good.clone();
+    wild[EPOCH_AT..EPOCH_AT + 8].fill(0xff);
+    let said = Store::recover(Box::new(Plain::cut_after(&wild, None)), LIMIT).err().unwrap();
+    assert!(said.contains("epoch is damaged"), "{said}");
     for image in [vec![], vec![0; 100], vec![0; good.len()], vec![0xff; good.len()]] {
         assert!(Store::recover(Box::new(Plain::cut_after(&image, None)), LIMIT).is_err());
     }
