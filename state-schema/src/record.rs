@@ -35,6 +35,8 @@ pub struct SessionRecord {
     pub peer_done: bool,
     /// Its state can't be migrated; input is kept, not run.
     pub quarantined: bool,
+    /// Its first turn is still to come.
+    pub greeting_due: bool,
     /// When it opened, in milliseconds since 1970.
     pub opened_at_ms: u64,
     /// Turns run, failed ones included.
@@ -61,7 +63,7 @@ impl SessionRecord {
         let mut b = [0; SIZE];
         b[0] = VERSION;
         b[1] = self.life as u8;
-        b[2] = u8::from(self.peer_done) | u8::from(self.quarantined) << 1;
+        b[2] = u8::from(self.peer_done) | u8::from(self.quarantined) << 1 | u8::from(self.greeting_due) << 2;
         b[4..6].copy_from_slice(&self.service.to_le_bytes());
         for (i, n) in [
             self.id,
@@ -114,6 +116,7 @@ impl SessionRecord {
             life,
             peer_done: b[2] & 1 != 0,
             quarantined: b[2] & 2 != 0,
+            greeting_due: b[2] & 4 != 0,
             service: short(4),
             id: word(0),
             opened_at_ms: word(1),
@@ -142,6 +145,7 @@ mod tests {
                 life: Life::Draining,
                 peer_done: true,
                 quarantined: false,
+                greeting_due: true,
                 opened_at_ms: 1,
                 turns: 2,
                 bytes_in: 3,

@@ -4,7 +4,9 @@
 //! [`Core::take_sendable`] names, reports it with [`Input::Sent`], and carries out the effects. Nothing is sent before the
 //! commit, so a peer never sees the result of a turn that could still be forgotten.
 
+use crate::kept::Kept;
 use crate::limits::Limits;
+use crate::quarantine::Withheld;
 use crate::reload::{Event, Reloads, Step};
 use crate::service::{Build, Code, Service, ServiceId, Serving};
 use crate::session::{Life, OUTPUT_HEAD, OUTPUT_RECORDS_PAUSE, Session, Sessions, Slot};
@@ -13,7 +15,7 @@ use crate::tables::Tables;
 use crate::topics::Topics;
 use crate::turn::{Buffers, Fault, LogLine};
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// What happened.
@@ -146,6 +148,8 @@ pub struct Core {
     /// Sessions whose output grew over its limit in the batch under way.
     pub(crate) overflowed: Vec<Slot>,
     pub(crate) quarantined: BTreeSet<Slot>,
+    pub(crate) withheld: BTreeMap<u64, Withheld>,
+    pub(crate) kept: Kept,
     pub(crate) deadlines: BTreeSet<(u64, Slot)>,
     pub(crate) effects: Vec<Effect>,
 }
@@ -182,6 +186,8 @@ impl Core {
             resumed: Vec::new(),
             overflowed: Vec::new(),
             quarantined: BTreeSet::new(),
+            withheld: BTreeMap::new(),
+            kept: Kept::default(),
             deadlines: BTreeSet::new(),
             effects: Vec::new(),
         }
@@ -290,9 +296,9 @@ impl Core {
             }
         }
         for slot in std::mem::take(&mut self.quarantined) {
-            let Some(s) = self.sessions.get_mut(slot) else { continue };
+            let Some(s) = self.sessions.get(slot) else { continue };
             if mine(&self.services[usize::from(s.service.0)]) {
-                s.quarantined = None;
+                self.end_quarantine(slot);
                 self.resumed.push(slot);
                 self.touch(slot);
             } else {
@@ -332,6 +338,7 @@ impl Core {
     }
 
     fn opened(&mut self, slot: Slot, id: u64, service: ServiceId, peer: SocketAddr, at_ms: u64) {
+        self.note_served(id);
         let refusal = if self.stopping {
             Some("the host is stopping")
         } else if self.sessions.len() >= self.limits.sessions_max {
@@ -350,11 +357,23 @@ impl Core {
         self.sessions.insert(slot, Session::new(id, service, peer, at_ms));
         self.services[usize::from(service.0)].sessions += 1;
         self.touch(slot);
+        self.run_opened(slot);
+    }
+
+    /// False: it was withheld, and comes later.
+    pub(crate) fn run_opened(&mut self, slot: Slot) -> bool {
         let opened = Action { kind: action::OPENED, detail: 0, data: Bytes::EMPTY };
         let ran = self.run_batch(slot, &[opened]);
         if ran.close {
             self.finish(slot, closed::HANDLER);
         }
+        if ran.consumed == 0
+            && let Some(s) = self.sessions.get_mut(slot)
+        {
+            s.greeting_due = true;
+            self.touch(slot);
+        }
+        ran.consumed > 0
     }
 
     fn received(&mut self, slot: Slot, bytes: &[u8]) {
@@ -451,6 +470,7 @@ impl Core {
             }
         }
         self.dirty.clear();
+        self.keep_served();
         self.store.commit();
     }
 

@@ -34,7 +34,6 @@ impl Core {
         let last = Action { kind: action::CLOSED, detail: reason, data: Bytes::EMPTY };
         self.run_batch(slot, &[last]);
         let Some(s) = self.sessions.get_mut(slot) else { return };
-        s.quarantined = None;
         let on = s.subscriptions.take().unwrap_or_default();
         for topic in &on.topics {
             self.topics.remove(topic, slot);
@@ -42,7 +41,7 @@ impl Core {
         for r in on.record.into_iter().chain(s.input.take()) {
             self.store.delete(r);
         }
-        self.quarantined.remove(&slot);
+        self.end_quarantine(slot);
     }
 
     /// A draining session's output is out.
@@ -68,9 +67,10 @@ impl Core {
     /// Forgets a session and its records.
     pub(crate) fn gone(&mut self, slot: Slot) {
         self.drop_output(slot);
+        self.end_quarantine(slot);
         let Some(s) = self.sessions.remove(slot) else { return };
         self.deadlines.remove(&(s.deadline_ns, slot));
-        self.quarantined.remove(&slot);
+        self.withheld.remove(&s.id);
         let topics = s.subscriptions.and_then(|on| on.record);
         for r in [s.record, s.state, s.input, topics].into_iter().flatten() {
             self.store.delete(r);

@@ -90,7 +90,7 @@ impl Core {
         SessionView {
             record: s.to_record(),
             service: service.to_owned(),
-            quarantined: s.quarantined.as_deref().cloned(),
+            quarantined: s.quarantined.as_ref().map(|q| q.reason.clone()),
             state: s.state.filter(|_| contents).map(copy),
             input: s.input.filter(|_| contents).map(copy).unwrap_or_default(),
             output,

@@ -18,6 +18,7 @@
 //! | [`ports`] | which ports to open and to close |
 //! | [`limits`] | every limit: its name, unit and default |
 //! | [`recover`] | how a successor goes on from the records of a process that died |
+//! | [`quarantine`] | sessions whose next action must not run for now |
 //! | [`inspect`] | what an operator sees: sessions and tables, a slice at a time |
 //! | [`store`] | the records that outlive code |
 #![forbid(unsafe_code)]
@@ -26,8 +27,10 @@ pub mod core;
 mod ending;
 pub mod framing;
 pub mod inspect;
+mod kept;
 pub mod limits;
 pub mod ports;
+pub mod quarantine;
 pub mod recover;
 pub mod reload;
 mod running;

@@ -2,7 +2,7 @@
 //!
 //! The names are also the keys of `[limits]` in the configuration file.
 
-use crate::store::RECORD_BYTES_MAX;
+use crate::store::{RECORD_BYTES_MAX, STORE_BYTES_LIMIT};
 use serde::{Deserialize, Serialize};
 
 /// See the fields. Bytes and milliseconds, as the names say.
@@ -66,9 +66,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// See [`crate::store::Ref`]; less what header and reserve take.
-const STORE_BYTES_LIMIT: usize = 127 << 30;
 
 impl Limits {
     /// Refuses values that contradict each other.

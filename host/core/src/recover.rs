@@ -72,7 +72,8 @@ impl Core {
                     }
                 }
                 Kind::Entry => core.recover_entry(f, &mut lost),
-                Kind::State | Kind::Input | Kind::Topics => core.recover_part(f),
+                Kind::State | Kind::Input | Kind::Topics | Kind::Quarantine => core.recover_part(f),
+                Kind::Library | Kind::Ports | Kind::Served => core.recover_kept(f.kind, f.key, f.at),
             }
         }
         for ((id, offset), r) in output {
@@ -101,7 +102,7 @@ impl Core {
         s.peer_done = r.peer_done;
         s.turns = r.turns;
         (s.bytes_in, s.bytes_out, s.bytes_sent) = (r.bytes_in, r.bytes_out, r.bytes_out);
-        // Whatever quarantined it is tried again by the code that serves next.
+        s.greeting_due = r.greeting_due;
         s.frame = FrameState { searched: r.frame_searched };
         self.services[usize::from(service.0)].sessions += 1;
         if r.life != Life::Open {
@@ -132,6 +133,7 @@ impl Core {
                 self.services[usize::from(s.service.0)].count_stored(0, record.state_version);
             }
             Kind::Input => s.input = Some(f.at),
+            Kind::Quarantine => self.recover_quarantine(slot, f.at),
             _ => {
                 let names = self.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
                 for name in names.lines() {
@@ -173,15 +175,17 @@ impl Core {
     }
 
     /// Squares a survivor with the kernel: bytes that came from its peer in all and were read, and bytes that were sent in all.
-    /// Returns how many bytes were read and not committed: they are to be given to the core again.
+    /// `sent` is `None` for a connection that is broken: its output doesn't matter any more, and [`crate::Input::Broken`] is to
+    /// follow. Returns how many bytes were read and not committed: they are to be given to the core again.
     ///
     /// To be done for every survivor before the first pass: a turn that ran earlier would build on what may have to be given
     /// up.
     ///
     /// An error says why the session can't be trusted; it is gone then.
-    pub fn reconcile(&mut self, slot: Slot, read: u64, sent: u64) -> Result<u64, String> {
+    pub fn reconcile(&mut self, slot: Slot, read: u64, sent: Option<u64>) -> Result<u64, String> {
         let Some(s) = self.sessions.get_mut(slot) else { return Err("there is no such session".into()) };
         let (id, first, end) = (s.id, s.bytes_sent, s.bytes_out);
+        let Some(sent) = sent else { return Ok(read.saturating_sub(s.bytes_in)) };
         // What is there must be one piece: from where the first record begins to the end of the stream.
         let pieces: u64 =
             s.output.iter().map(|&r| self.store.read(r, |b| b.len() - OUTPUT_HEAD) as u64).sum();
@@ -234,6 +238,10 @@ fn describe(kind: u8, key: u64) -> String {
         Some(Kind::Output) => "output",
         Some(Kind::Topics) => "the topics",
         Some(Kind::Entry) => return "an entry of a table: it is damaged".into(),
+        Some(Kind::Quarantine) => "the quarantine",
+        Some(Kind::Library) => return format!("what library {key} runs: it is damaged"),
+        Some(Kind::Ports) => return "the list of ports: it is damaged".into(),
+        Some(Kind::Served) => return "the number of the last connection: it is damaged".into(),
         Some(Kind::Service) => return format!("the name of service {key}: it is damaged"),
         None => return "a block: it is damaged".into(),
     };

@@ -117,9 +117,10 @@ impl Core {
 
     pub(crate) fn run_kept_input(&mut self, slot: Slot) {
         let Some(s) = self.sessions.get_mut(slot) else { return };
-        if s.life != Life::Open {
+        if s.life != Life::Open || !self.greet(slot) {
             return;
         }
+        let Some(s) = self.sessions.get_mut(slot) else { return };
         if let Some(input) = s.input {
             s.frame = Default::default();
             let mut whole = std::mem::take(&mut self.assembly);
@@ -146,6 +147,12 @@ impl Core {
     /// up to the turn that spoilt it: nothing of the first try was applied, so nobody can tell.
     pub(crate) fn run_batch(&mut self, slot: Slot, actions: &[Action<'_>]) -> Ran {
         let mut n = actions.len();
+        if !self.withheld.is_empty() {
+            n = self.allowed(slot, actions);
+            if n == 0 {
+                return Ran { consumed: usize::from(actions[0].kind == action::CLOSED), close: false };
+            }
+        }
         let mut fault: Option<Fault> = None;
         let mut failed_log = Vec::new();
         loop {
@@ -203,28 +210,28 @@ impl Core {
         };
         self.apply(slot, &buffers);
         let mut ran = Ran { consumed: buffers.done, close: buffers.close };
-        let Some(s) = self.sessions.get_mut(slot) else { return ran };
+        let Some(s) = self.sessions.get(slot) else { return ran };
         let (service, session) = (s.service, s.id);
         for line in buffers.log.drain(..).chain(failed_log) {
             self.effects.push(Effect::Log { service, session, line });
         }
-        let counts = &mut self.services[usize::from(service.0)];
         let mut turns = buffers.done as u64;
         if let Some(fault) = fault {
             let kind = actions[buffers.done].kind;
-            counts.faults += 1;
+            self.services[usize::from(service.0)].faults += 1;
             if fault.kind == fault::STATE && kind != action::CLOSED {
                 // The action wasn't run: it waits for code that can read the state.
-                s.quarantined = Some(Box::new(fault.message.clone()));
-                self.quarantined.insert(slot);
+                self.quarantine(slot, fault.message.clone());
             } else {
                 ran.consumed += 1;
                 turns += 1;
             }
             self.effects.push(Effect::Fault { service, session, action: kind, fault });
         }
-        s.turns += turns;
-        counts.turns += turns;
+        self.services[usize::from(service.0)].turns += turns;
+        if let Some(s) = self.sessions.get_mut(slot) {
+            s.turns += turns;
+        }
         self.buffers = buffers;
         ran
     }
@@ -239,6 +246,7 @@ impl Core {
         }
         let batch = Batch {
             session: session.id,
+            turn: session.turns,
             now_ns: *now_ns,
             state: session.state.map(|_| (session.state_version, &state[..])),
             actions,

@@ -2,7 +2,7 @@
 
 use crate::framing::Framing;
 pub use crate::session::ServiceId;
-use crate::turn::Staging;
+use crate::turn::{Fault, Staging};
 use greenroom_state::abi;
 use greenroom_state::schema::StateShape;
 use std::collections::BTreeMap;
@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 pub struct Batch<'a> {
     /// The session's number.
     pub session: u64,
+    /// Turns that it ran before.
+    pub turn: u64,
     /// CLOCK_MONOTONIC, in nanoseconds.
     pub now_ns: u64,
     /// The stored state and its version; `None`: none stored.
@@ -95,7 +97,7 @@ impl Service {
         let shape = StateShape { version: 0, schema: None, migrations: Vec::new() };
         let offer = Offer { name, port: 0, framing: Framing::Lines { bytes_max: 0 }, shape };
         let build = Build { library: String::new(), generation: 0, hash: String::new() };
-        Service { build: None, ..Service::new(offer, build, Box::new(Withdrawn)) }
+        Service { build: None, ..Service::new(offer, build, Box::new(Missing)) }
     }
 
     /// Puts another build in charge, and returns the code that was.
@@ -141,10 +143,21 @@ fn fingerprint(offer: &Offer) -> u64 {
 /// are closed in the same step, so a turn here is a connection that was accepted just before.
 pub(crate) struct Withdrawn;
 
+/// The code of a service that a successor has no library for: its sessions wait.
+pub(crate) struct Missing;
+
 impl Code for Withdrawn {
     fn run(&self, _: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
         staging.close();
         staging.turn_ok();
+        0
+    }
+}
+
+impl Code for Missing {
+    fn run(&self, _: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
+        let message = "no library offers this service".into();
+        staging.turn_failed(Fault { kind: abi::fault::STATE, message, file: String::new(), line: 0 });
         0
     }
 }

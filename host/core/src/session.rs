@@ -11,6 +11,7 @@
 //! A transition that isn't in the table is logged and refused.
 
 use crate::limits::Limits;
+use crate::quarantine::Quarantine;
 use crate::store::Ref;
 pub use greenroom_state::record::Life;
 use greenroom_state::record::SessionRecord;
@@ -51,8 +52,10 @@ pub struct Session {
     pub(crate) dirty: bool,
     /// The kernel took less than it was offered; the shell says when it takes more.
     pub(crate) blocked: bool,
-    /// Why its state can't be migrated; input is kept and not run until a good reload.
-    pub quarantined: Option<Box<String>>,
+    /// Its first turn was withheld, and comes before all others.
+    pub(crate) greeting_due: bool,
+    /// Why its input is kept and not run.
+    pub quarantined: Option<Box<Quarantine>>,
     /// Milliseconds since 1970.
     pub opened_at_ms: u64,
     /// Turns run.
@@ -113,6 +116,7 @@ impl Session {
             output_fresh: false,
             dirty: false,
             blocked: false,
+            greeting_due: false,
             quarantined: None,
             opened_at_ms,
             turns: 0,
@@ -150,6 +154,7 @@ impl Session {
             life: self.life,
             peer_done: self.peer_done,
             quarantined: self.quarantined.is_some(),
+            greeting_due: self.greeting_due,
             opened_at_ms: self.opened_at_ms,
             turns: self.turns,
             bytes_in: self.bytes_in,

@@ -19,10 +19,14 @@
 
 mod block;
 mod memory;
+mod pins;
+mod snapshot;
 
 pub use memory::{Memory, Plain};
+pub use snapshot::copy_at;
 
 use block::{HEADER, Header, UNBORN, UNTIL_DELETED};
+use pins::Pins;
 use std::num::NonZeroU32;
 
 /// What a record is. The numbers are stored.
@@ -43,11 +47,21 @@ pub enum Kind {
     Entry = 6,
     /// A service's name; key: its number, which the sessions' records hold.
     Service = 7,
+    /// A library and the builds that it runs, as the shell writes it; key: the shell's.
+    Library = 8,
+    /// The ports that are held, as the shell writes it; key: 0.
+    Ports = 9,
+    /// The highest number of a connection that was served (u64, little-endian); key: 0.
+    Served = 10,
+    /// Why a session is quarantined until another build takes it on: the turn that must not run (u64, little-endian), and
+    /// the reason; key: session.
+    Quarantine = 11,
 }
 
 impl Kind {
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
-        [Kind::Session, Kind::State, Kind::Input, Kind::Output, Kind::Topics, Kind::Entry, Kind::Service]
+        use Kind::*;
+        [Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine]
             .into_iter()
             .find(|k| *k as u8 == n)
     }
@@ -91,13 +105,17 @@ const CLASSES: [usize; 18] = [
 ];
 /// The longest record, in bytes.
 pub const RECORD_BYTES_MAX: usize = CLASSES[CLASSES.len() - 1] - HEADER;
+/// The largest limit of a store: 32-bit references in steps of 32 bytes reach 128 GiB, less header and reserve.
+pub const STORE_BYTES_LIMIT: usize = 127 << 30;
 /// Memory beyond the limit, for what must not fail when the store is full: the records of sessions that go on and close.
 const RESERVE_BYTES: usize = 64 << 20;
 
 const MAGIC: &[u8; 8] = b"GREENRM\n";
-const LAYOUT: u64 = 1;
+/// 1 did not state the limit, which decides where the first unit begins. Both are read.
+const LAYOUT: u64 = 2;
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 8;
+const BYTES_MAX_AT: usize = 16;
 /// In the directory: a unit that belonged to a slab and is free. Units that were never used are 0.
 const FREE_UNIT: u8 = 0xfe;
 const EPOCH_AT: usize = 64;
@@ -126,6 +144,7 @@ pub struct Store {
     fresh: [(usize, usize); CLASSES.len()],
     /// Blocks that die with this epoch.
     dying: Vec<Ref>,
+    pins: Pins,
     /// In live blocks, as their classes count.
     bytes: usize,
 }
@@ -152,6 +171,30 @@ pub fn memory_bytes(bytes_max: usize) -> usize {
     units_at(bytes_max) + (bytes_max + RESERVE_BYTES).next_multiple_of(UNIT)
 }
 
+/// Reads the limit and the epoch of a store. `bytes_max` is the limit of one whose layout didn't state it.
+fn header(bytes: &[u8], bytes_max: usize) -> Result<(usize, u64), String> {
+    if bytes.len() < DIRECTORY_AT {
+        return Err("the memory is smaller than a store's header".into());
+    }
+    if &bytes[MAGIC_AT..MAGIC_AT + 8] != MAGIC {
+        return Err("the memory holds no store".into());
+    }
+    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+    let bytes_max = match word(LAYOUT_AT) {
+        1 => bytes_max,
+        2 => word(BYTES_MAX_AT) as usize,
+        other => return Err(format!("the store has layout {other}, this version reads 1 and {LAYOUT}")),
+    };
+    if bytes_max > STORE_BYTES_LIMIT || bytes.len() < units_at(bytes_max) {
+        return Err(format!("the store's limit is damaged: {bytes_max}"));
+    }
+    let epoch = word(EPOCH_AT);
+    if epoch > EPOCH_MAX {
+        return Err(format!("the store's epoch is damaged: {epoch:#x}"));
+    }
+    Ok((bytes_max, epoch))
+}
+
 impl Store {
     /// An empty store of at most `bytes_max` bytes on the heap.
     pub fn new(bytes_max: usize) -> Store {
@@ -166,6 +209,7 @@ impl Store {
             return Err(Full);
         }
         memory.write(LAYOUT_AT, &LAYOUT.to_le_bytes());
+        memory.write(BYTES_MAX_AT, &(bytes_max as u64).to_le_bytes());
         memory.mark();
         // The magic comes last: without it, there is no store.
         memory.write(MAGIC_AT, MAGIC);
@@ -186,28 +230,20 @@ impl Store {
             free: Default::default(),
             fresh: Default::default(),
             dying: Vec::new(),
+            pins: Pins::default(),
             bytes: 0,
         }
     }
 
-    /// Reads a store that another process left, with the limit that it had. Whatever the memory holds, this ends: what can't be
-    /// trusted is erased and named.
-    pub fn recover(memory: Box<dyn Memory>, bytes_max: usize) -> Result<Recovered, String> {
+    /// Reads a store that another process left. `bytes_max` is the limit of one whose layout didn't state it. Whatever the
+    /// memory holds, this ends: what can't be trusted is erased and named.
+    pub fn recover(mut memory: Box<dyn Memory>, bytes_max: usize) -> Result<Recovered, String> {
+        let (bytes_max, epoch) = header(memory.bytes(), bytes_max)?;
         let at = units_at(bytes_max);
-        if memory.bytes().len() < at {
-            return Err("the memory is smaller than a store's header".into());
-        }
-        if &memory.bytes()[MAGIC_AT..MAGIC_AT + 8] != MAGIC {
-            return Err("the memory holds no store".into());
-        }
-        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| memory.bytes()[at + i]));
-        if word(LAYOUT_AT) != LAYOUT {
-            return Err(format!("the store has layout {}, this version reads {LAYOUT}", word(LAYOUT_AT)));
-        }
-        let epoch = word(EPOCH_AT);
-        if epoch > EPOCH_MAX {
-            return Err(format!("the store's epoch is damaged: {epoch:#x}"));
-        }
+        // From here on it is of this layout. The layout comes last, since it says that the limit counts.
+        memory.write(BYTES_MAX_AT, &(bytes_max as u64).to_le_bytes());
+        memory.mark();
+        memory.write(LAYOUT_AT, &LAYOUT.to_le_bytes());
         let mut store = Store::in_memory(memory, epoch, bytes_max);
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
         let slots = (memory_bytes(bytes_max) - at) / UNIT;
@@ -407,10 +443,40 @@ impl Store {
         self.epoch += 1;
         self.memory.commit(EPOCH_AT, self.epoch);
         let mut dying = std::mem::take(&mut self.dying);
-        for r in dying.drain(..) {
-            self.give_back(r);
+        if self.pins.are_none() {
+            for r in dying.drain(..) {
+                self.give_back(r);
+            }
+        } else {
+            for r in dying.drain(..) {
+                let bytes = CLASSES[self.class_of(r)];
+                self.pins.hold(self.epoch, r, bytes);
+            }
+            self.release();
         }
         self.dying = dying;
+    }
+
+    /// Keeps what the last commit left readable from outside ([`copy_at`]) until [`Store::unpin`]. To be called between two
+    /// passes. Returns the epoch.
+    ///
+    /// It costs the memory of what is replaced meanwhile. Beyond `bytes_max` of that, the pins are given up, not the writers.
+    pub fn pin(&mut self, bytes_max: usize) -> u64 {
+        self.pins.add(self.epoch, bytes_max)
+    }
+
+    /// Lets go of a pin. False: it was given up before, and what was read since can't be trusted.
+    pub fn unpin(&mut self, epoch: u64) -> bool {
+        let held = self.pins.remove(epoch);
+        self.release();
+        held
+    }
+
+    /// Frees the blocks that no pin needs any more.
+    fn release(&mut self) {
+        while let Some(r) = self.pins.free_one() {
+            self.give_back(r);
+        }
     }
 
     #[inline]

@@ -231,3 +231,65 @@ fn a_full_store_refuses_keeps_what_it_has_and_still_closes() {
         assert_eq!(store.count(Kind::Input), 0);
     }
 }
+
+/// Whoever pinned an epoch reads it whole, whatever the writer does between any two of its reads.
+#[test]
+fn a_pinned_epoch_is_read_while_the_writer_goes_on() {
+    let mut given_up = 0;
+    for seed in 0..30 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let shared = Shared::new(Plain::default());
+        let mut store = Store::create(Box::new(shared.clone()), LIMIT).unwrap();
+        let (mut refs, mut model) = (BTreeMap::new(), Model::new());
+        for _ in 0..rng.usize(0..30) {
+            pass(&mut rng, &mut store, &mut refs, &mut model);
+            store.commit();
+        }
+        let pinned = model.clone();
+        let epoch = store.pin(if seed % 3 == 0 { 100_000 } else { LIMIT });
+        let len = shared.image().len();
+        let image = copy_at(len, epoch, LIMIT, |at, into| {
+            for _ in 0..rng.usize(0..4) {
+                pass(&mut rng, &mut store, &mut refs, &mut model);
+                if rng.bool() {
+                    store.commit();
+                }
+            }
+            into.copy_from_slice(&shared.image()[at..at + into.len()]);
+            Ok(())
+        })
+        .unwrap();
+        store.commit();
+        if !store.unpin(epoch) {
+            given_up += 1;
+            continue;
+        }
+        let found = Store::recover(Box::new(Plain::cut_after(&image, None)), LIMIT).unwrap();
+        assert_eq!(contents(&found.store, &found.records), pinned, "seed {seed}");
+        assert!(found.damaged.is_empty(), "seed {seed}: {:?}", found.damaged);
+        // What was held for it is free again.
+        refs.into_values().for_each(|r| store.delete(r));
+        store.commit();
+        assert!(store.pins.are_none() && store.used.iter().all(|n| *n == 0));
+    }
+    assert!((1..20).contains(&given_up), "{given_up} pins went over their limit");
+}
+
+#[test]
+fn the_layout_before_this_one_is_read() {
+    let mut store = Store::new(LIMIT);
+    store.put(None, Kind::State, 7, b"kept").unwrap();
+    store.commit();
+    let mut image = store.image().to_vec();
+    // It had no limit in its header, and was like this one otherwise.
+    image[LAYOUT_AT..LAYOUT_AT + 8].copy_from_slice(&1u64.to_le_bytes());
+    image[BYTES_MAX_AT..BYTES_MAX_AT + 8].fill(0);
+    let found = Store::recover(Box::new(Plain::cut_after(&image, None)), LIMIT).unwrap();
+    assert_eq!(contents(&found.store, &found.records), Model::from([(7, b"kept".to_vec())]));
+    // It is of this layout now: the limit that a reader gives doesn't matter any more.
+    let again = Store::recover(Box::new(Plain::cut_after(found.store.image(), None)), 1).unwrap();
+    assert_eq!(again.records.len(), 1);
+    image[LAYOUT_AT] = 9;
+    let said = Store::recover(Box::new(Plain::cut_after(&image, None)), LIMIT).err().unwrap();
+    assert!(said.contains("layout 9"), "{said}");
+}

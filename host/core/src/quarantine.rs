@@ -1,0 +1,108 @@
+//! Sessions whose next action must not run for now: their state can't be read, or that action killed the process, twice.
+//!
+//! Such a session stays open and is listed with the reason. Its input is kept, up to a limit, and not run until the next build
+//! of its library takes it on. A killing action is remembered in a record, so that a successor doesn't try it again; a state
+//! that can't be read is tried by whatever code serves next.
+
+use crate::Core;
+use crate::session::{Life, Slot};
+use crate::store::{Kind, Ref};
+use greenroom_state::abi::{Action, action, level};
+
+/// Why a session is quarantined.
+#[derive(Debug, Default)]
+pub struct Quarantine {
+    /// In words.
+    pub reason: String,
+    /// What tells it to a successor.
+    record: Option<Ref>,
+}
+
+/// An action that must not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withheld {
+    /// Of this session.
+    pub session: u64,
+    /// Its turn, counted as [`crate::session::Session::turns`] does: the turns before it.
+    pub turn: u64,
+    /// Why.
+    pub reason: String,
+}
+
+impl Core {
+    /// Sees to it that an action doesn't run: when its turn comes, its session is quarantined instead. To be called before the
+    /// first pass.
+    pub fn withhold(&mut self, withheld: Withheld) {
+        self.withheld.insert(withheld.session, withheld);
+    }
+
+    /// How many of these actions may run; 0: the session was quarantined, or the last turn is left out.
+    pub(crate) fn allowed(&mut self, slot: Slot, actions: &[Action<'_>]) -> usize {
+        let Some(s) = self.sessions.get(slot) else { return 0 };
+        let Some(turn) = self.withheld.get(&s.id).map(|w| w.turn) else { return actions.len() };
+        if let Some(before @ 1..) = turn.checked_sub(s.turns) {
+            return actions.len().min(before as usize);
+        }
+        let Some(withheld) = self.withheld.remove(&s.id).filter(|w| w.turn == s.turns) else {
+            return actions.len();
+        };
+        if actions[0].kind == action::CLOSED {
+            self.notice(level::ERROR, slot, format!("its last turn was left out: {}", withheld.reason));
+        } else {
+            self.quarantine_for_good(slot, &withheld);
+        }
+        0
+    }
+
+    /// Until another build takes it on, whatever process serves.
+    fn quarantine_for_good(&mut self, slot: Slot, withheld: &Withheld) {
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        let mut bytes = withheld.turn.to_le_bytes().to_vec();
+        bytes.extend_from_slice(withheld.reason.as_bytes());
+        let old = s.quarantined.take().and_then(|q| q.record);
+        // A reserve is kept for records that must not fail; without it, the next death would find it again.
+        let record = self.store.put(old, Kind::Quarantine, s.id, &bytes).ok();
+        s.quarantined = Some(Box::new(Quarantine { reason: withheld.reason.clone(), record }));
+        self.quarantined.insert(slot);
+        self.touch(slot);
+        self.notice(level::ERROR, slot, format!("quarantined: {}", withheld.reason));
+    }
+
+    /// Until the code that serves next looks at it.
+    pub(crate) fn quarantine(&mut self, slot: Slot, reason: String) {
+        if let Some(s) = self.sessions.get_mut(slot) {
+            s.quarantined = Some(Box::new(Quarantine { reason, record: None }));
+            self.quarantined.insert(slot);
+        }
+    }
+
+    /// A predecessor quarantined it for good.
+    pub(crate) fn recover_quarantine(&mut self, slot: Slot, record: Ref) {
+        let reason = self.store.read(record, |b| {
+            String::from_utf8_lossy(b.get(size_of::<u64>()..).unwrap_or_default()).into_owned()
+        });
+        if let Some(s) = self.sessions.get_mut(slot) {
+            s.quarantined = Some(Box::new(Quarantine { reason, record: Some(record) }));
+            self.quarantined.insert(slot);
+        }
+    }
+
+    /// It is over: another build serves, or the session has ended.
+    pub(crate) fn end_quarantine(&mut self, slot: Slot) {
+        self.quarantined.remove(&slot);
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        if let Some(record) = s.quarantined.take().and_then(|q| q.record) {
+            self.store.delete(record);
+        }
+    }
+
+    /// Whether a session is still to be told that it opened, because that turn was withheld; it is then told now.
+    pub(crate) fn greet(&mut self, slot: Slot) -> bool {
+        let Some(s) = self.sessions.get_mut(slot) else { return false };
+        if !s.greeting_due || s.life != Life::Open || s.quarantined.is_some() {
+            return true;
+        }
+        s.greeting_due = false;
+        self.run_opened(slot)
+    }
+}

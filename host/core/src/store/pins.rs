@@ -1,0 +1,58 @@
+//! Epochs that somebody outside reads: the blocks that were live then are not used again while they do.
+
+use super::Ref;
+use std::collections::{BTreeMap, VecDeque};
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Pins {
+    /// How many readers each epoch has.
+    readers: BTreeMap<u64, usize>,
+    /// Blocks that died since, with the epoch of their death, in order.
+    held: VecDeque<(u64, Ref, usize)>,
+    held_bytes: usize,
+    bytes_max: usize,
+}
+
+impl Pins {
+    pub(super) fn are_none(&self) -> bool {
+        self.readers.is_empty() && self.held.is_empty()
+    }
+
+    pub(super) fn add(&mut self, epoch: u64, bytes_max: usize) -> u64 {
+        *self.readers.entry(epoch).or_default() += 1;
+        self.bytes_max = bytes_max;
+        epoch
+    }
+
+    /// False: it is not pinned (any more).
+    pub(super) fn remove(&mut self, epoch: u64) -> bool {
+        let Some(n) = self.readers.get_mut(&epoch) else { return false };
+        *n -= 1;
+        if *n == 0 {
+            self.readers.remove(&epoch);
+        }
+        true
+    }
+
+    /// Keeps a block that died with an epoch. Too many of them, and the readers have to do without.
+    pub(super) fn hold(&mut self, dead: u64, r: Ref, bytes: usize) {
+        self.held.push_back((dead, r, bytes));
+        self.held_bytes += bytes;
+        if self.held_bytes > self.bytes_max {
+            self.readers.clear();
+        }
+    }
+
+    /// A block that no reader needs: it died no later than the oldest pinned epoch.
+    pub(super) fn free_one(&mut self) -> Option<Ref> {
+        let oldest = self.readers.first_key_value().map_or(u64::MAX, |(epoch, _)| *epoch);
+        let &(dead, r, bytes) = self.held.front()?;
+        if dead > oldest {
+            return None;
+        }
+        self.held.pop_front();
+        self.held_bytes -= bytes;
+        Some(r)
+    }
+}
