@@ -1,9 +1,12 @@
-//! What operators ask: a Unix socket in the runtime directory, a thread for each caller, and the loop asked for one small
-//! slice at a time, so that no answer holds up a client.
+//! What operators ask: a Unix socket in the runtime directory, and a thread for each caller.
+//!
+//! The keeper takes the callers in, so that `status` is answered whatever the worker does; for all else it gives the socket to the
+//! worker, which asks its loop for one small slice at a time, so that no answer holds up a client.
 //!
 //! The protocol is the host's own, between one version of the binary and itself: a [`Command`] as a line of JSON, then
 //! [`Reply`]s, a line each. The command's output is what programs depend on.
 
+use crate::keeper::{self, Event};
 use crate::mail::{Answer, Ask, Mailbox, Message, Query};
 use greenroom_core::inspect::{Filter, SessionView};
 use greenroom_core::reload::{By, Outcome, Report};
@@ -16,7 +19,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 /// A command's length, in bytes.
@@ -52,7 +55,30 @@ pub enum Command {
         /// Another file.
         from: Option<PathBuf>,
     },
+    /// Go on with a worker from another binary.
+    Upgrade {
+        /// Its file.
+        binary: PathBuf,
+    },
 }
+
+/// What the keeper is asked.
+pub enum Asked {
+    /// [`Command::Status`].
+    Status(Answers),
+    /// [`Command::Upgrade`].
+    Upgrade {
+        /// The file.
+        binary: PathBuf,
+        /// Where to.
+        answers: Answers,
+    },
+    /// Anything else is the worker's to answer, on this socket.
+    OfWorker(Command, By, UnixStream),
+}
+
+/// Where answers go.
+pub type Answers = Sender<Reply>;
 
 /// What is answered, a line each; `End` or `Error` is the last.
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,33 +108,28 @@ pub struct Status {
 }
 
 /// The host in a status.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HostStatus {
     /// The process that supervises.
     pub pid: u32,
-    /// The process that serves.
+    /// The process that serves; 0: none at the moment.
     pub worker_pid: u32,
     /// The binary's version.
     pub version: String,
     /// Seconds since it started.
     pub uptime_s: u64,
-}
-
-impl HostStatus {
-    /// A host that is one process.
-    pub fn of_this_process(uptime: Duration) -> HostStatus {
-        let pid = std::process::id();
-        HostStatus {
-            pid,
-            worker_pid: pid,
-            version: env!("CARGO_PKG_VERSION").into(),
-            uptime_s: uptime.as_secs(),
-        }
-    }
+    /// What the worker does: `serving`, `starting`, `handing over`, or `parked`: none lives, and all is kept for the next one.
+    pub worker: String,
+    /// Workers that there were before this one.
+    pub workers_before: u64,
+    /// Why the one before ended, or why none can start.
+    pub reason: Option<String>,
+    /// Connections that are held.
+    pub connections: usize,
 }
 
 /// A service in a status.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ServiceStatus {
     /// Its name.
     pub name: String,
@@ -171,8 +192,8 @@ pub fn ledger_line(r: &Report) -> String {
     }
 }
 
-/// Listens, and answers until the process ends.
-pub fn start(path: &Path, mailbox: Mailbox) -> io::Result<()> {
+/// Listens, and takes callers in until the process ends.
+pub fn listen(path: &Path, mailbox: keeper::Mailbox) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
     std::thread::Builder::new().name("admin".into()).spawn(move || {
@@ -183,20 +204,39 @@ pub fn start(path: &Path, mailbox: Mailbox) -> io::Result<()> {
                 continue;
             };
             let mailbox = mailbox.clone();
-            let busy = CALLERS.fetch_add(1, Ordering::Relaxed) >= CALLERS_MAX;
-            let served = std::thread::Builder::new().name("caller".into()).spawn(move || {
-                let result = if busy { refuse(&stream) } else { serve(&stream, &mailbox) };
-                CALLERS.fetch_sub(1, Ordering::Relaxed);
-                if let Err(e) = result {
-                    tracing::debug!("admin: {e}");
-                }
-            });
-            if served.is_err() {
-                CALLERS.fetch_sub(1, Ordering::Relaxed);
-            }
+            on_thread(stream, move |stream| take_in(stream, &mailbox));
         }
     })?;
     Ok(())
+}
+
+/// Answers one caller, on a thread of its own: the worker's side.
+pub fn answer(stream: UnixStream, command: Command, by: By, mailbox: Mailbox) {
+    on_thread(stream, move |stream| {
+        let mut caller = Caller::new(&stream)?;
+        let result = run(command, by, &mut caller, &mailbox);
+        caller.end(result)
+    });
+}
+
+fn on_thread(stream: UnixStream, serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static) {
+    let busy = CALLERS.fetch_add(1, Ordering::Relaxed) >= CALLERS_MAX;
+    let served = std::thread::Builder::new().name("caller".into()).spawn(move || {
+        if busy {
+            refuse(&stream, &format!("{CALLERS_MAX} commands are under way already"));
+        } else if let Err(e) = serve(stream) {
+            tracing::debug!("admin: {e}");
+        }
+        CALLERS.fetch_sub(1, Ordering::Relaxed);
+    });
+    if served.is_err() {
+        CALLERS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether callers wait for their answers.
+pub fn is_busy() -> bool {
+    CALLERS.load(Ordering::Relaxed) > 0
 }
 
 /// Waits until every caller has its answer, be it that the host has stopped: the loop has ended, and soon the process does.
@@ -207,29 +247,50 @@ pub fn finish() {
     }
 }
 
-fn refuse(stream: &UnixStream) -> io::Result<()> {
-    Caller::new(stream)?.say(&Reply::Error(format!("{CALLERS_MAX} commands are under way already")))
+/// Tells a caller why it gets nothing else. One that has gone away doesn't miss it.
+pub fn refuse(stream: &UnixStream, why: &str) {
+    let said = Caller::new(stream).and_then(|mut caller| caller.say(&Reply::Error(why.to_owned())));
+    if let Err(e) = said {
+        tracing::debug!("admin: {e}");
+    }
 }
 
-fn serve(stream: &UnixStream, mailbox: &Mailbox) -> io::Result<()> {
-    let mut caller = Caller::new(stream)?;
+/// Reads what a caller wants: the keeper's side.
+fn take_in(stream: UnixStream, mailbox: &keeper::Mailbox) -> io::Result<()> {
+    let mut caller = Caller::new(&stream)?;
     // The directory's mode keeps others out; this is for one that was opened by mistake.
-    let who = rustix::net::sockopt::socket_peercred(stream)?;
+    let who = rustix::net::sockopt::socket_peercred(&stream)?;
     let me = rustix::process::geteuid();
     if who.uid != me && !who.uid.is_root() {
         return caller.say(&Reply::Error(format!("this host belongs to user {}", me.as_raw())));
     }
     let by = By::Operator { uid: who.uid.as_raw(), pid: who.pid.as_raw_nonzero().get() };
     let mut line = String::new();
-    BufReader::new(stream.take(COMMAND_BYTES_MAX)).read_line(&mut line)?;
-    let result = match serde_json::from_str(&line) {
-        Ok(command) => run(command, by, &mut caller, mailbox),
-        Err(e) => Err(Failure::Said(format!("the command is not known to this host: {e}"))),
+    BufReader::new((&stream).take(COMMAND_BYTES_MAX)).read_line(&mut line)?;
+    let (answers, answered) = channel();
+    let asked = match serde_json::from_str(&line) {
+        Ok(Command::Status) => Asked::Status(answers),
+        Ok(Command::Upgrade { binary }) => Asked::Upgrade { binary, answers },
+        Ok(command) => {
+            drop(caller);
+            if !mailbox.post(Event::Asked(Asked::OfWorker(command, by, stream))) {
+                tracing::debug!("admin: the host is stopping");
+            }
+            return Ok(());
+        }
+        Err(e) => return caller.say(&Reply::Error(format!("the command is not known to this host: {e}"))),
     };
-    match result {
-        Ok(()) => caller.say(&Reply::End),
-        Err(Failure::Said(text)) => caller.say(&Reply::Error(text)),
-        Err(Failure::Io(e)) => Err(e),
+    let status = matches!(asked, Asked::Status(_));
+    mailbox.post(Event::Asked(asked));
+    let mut last = None;
+    for reply in answered {
+        caller.say(&reply)?;
+        last = Some(reply);
+    }
+    match last {
+        Some(Reply::End | Reply::Error(_)) => Ok(()),
+        Some(_) if status => caller.say(&Reply::End),
+        _ => caller.say(&Reply::Error("the host is stopping".into())),
     }
 }
 
@@ -260,6 +321,14 @@ impl<'a> Caller<'a> {
         self.out.write_all(b"\n")?;
         self.out.flush()
     }
+
+    fn end(&mut self, result: Result<(), Failure>) -> io::Result<()> {
+        match result {
+            Ok(()) => self.say(&Reply::End),
+            Err(Failure::Said(text)) => self.say(&Reply::Error(text)),
+            Err(Failure::Io(e)) => Err(e),
+        }
+    }
 }
 
 /// Asks the loop. An answer that never comes means that the host is gone.
@@ -280,8 +349,8 @@ fn get<T>(mailbox: &Mailbox, query: Query, kind: impl FnOnce(Answer) -> Option<T
     }
 }
 
-fn status(mailbox: &Mailbox) -> Result<Status, Failure> {
-    get(mailbox, Query::Status, |a| if let Answer::Status(s) = a { Some(*s) } else { None })
+fn services(mailbox: &Mailbox) -> Result<Vec<ServiceStatus>, Failure> {
+    get(mailbox, Query::Services, |a| if let Answer::Services(s) = a { Some(s) } else { None })
 }
 
 /// Calls `each` for all sessions, slice after slice.
@@ -302,7 +371,9 @@ fn each_slice(
 
 fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> Result<(), Failure> {
     match command {
-        Command::Status => caller.say(&Reply::Status(status(mailbox)?))?,
+        Command::Status | Command::Upgrade { .. } => {
+            return Err(Failure::Said("the keeper answers this".into()));
+        }
         Command::Sessions => each_slice(mailbox, &Filter::default(), |slice| {
             Ok(caller.say(&Reply::Sessions(slice.into_iter().map(session_line).collect()))?)
         })?,
@@ -348,16 +419,15 @@ fn dump(
     caller: &mut Caller<'_>,
     mailbox: &Mailbox,
 ) -> Result<(), Failure> {
-    let status = status(mailbox)?;
+    let all = services(mailbox)?;
     let named = |s: &&ServiceStatus| service.as_ref().is_none_or(|name| *name == s.name);
-    let services: BTreeMap<_, _> = status
-        .services
+    let services: BTreeMap<_, _> = all
         .iter()
         .filter(named)
         .map(|s| (s.name.clone(), DumpedService { state_version: s.state_version, generation: s.generation }))
         .collect();
     if let (Some(name), true) = (&service, services.is_empty()) {
-        let known: Vec<_> = status.services.iter().map(|s| s.name.as_str()).collect();
+        let known: Vec<_> = all.iter().map(|s| s.name.as_str()).collect();
         return Err(Failure::Said(format!("no service is called {name:?}; there are: {}", known.join(", "))));
     }
     let now =

@@ -1,6 +1,6 @@
 //! What other threads and the loop tell each other.
 
-use crate::admin::Status;
+use crate::admin::ServiceStatus;
 use crate::stager::Done;
 use greenroom_core::inspect::{Entry, Filter, SessionView, Slice};
 use greenroom_core::reload::{By, Report};
@@ -17,8 +17,6 @@ pub enum Message {
     Changed(PathBuf),
     /// An operator asks.
     Ask(Ask),
-    /// SIGTERM or SIGINT.
-    Signal(i32),
 }
 
 /// What an operator asks; each answer goes back through its channel.
@@ -31,8 +29,8 @@ pub struct Ask {
 
 /// See [`Ask`].
 pub enum Query {
-    /// Host and services.
-    Status,
+    /// The services.
+    Services,
     /// A slice of sessions.
     Sessions(u64, Filter),
     /// The tables' names.
@@ -59,8 +57,8 @@ impl Mailbox {
 
 /// What the loop answers to a [`Query`].
 pub enum Answer {
-    /// To [`Query::Status`].
-    Status(Box<Status>),
+    /// To [`Query::Services`].
+    Services(Vec<ServiceStatus>),
     /// To [`Query::Sessions`].
     Sessions(Slice<SessionView>),
     /// To [`Query::Tables`].

@@ -7,146 +7,154 @@
 //! 3. send what the commit made ready, and carry out the core's effects;
 //! 4. between two passes: commit a reload whose preparation is done.
 //!
-//! Everything slow happens on other threads, which post a [`Message`] and wake the poll.
+//! Everything slow happens on other threads, which post a [`Message`] and wake the poll. Descriptors come from the keeper; see
+//! [`crate::control`].
 
-use crate::admin::{self, ServiceStatus, Status};
+use crate::admin::{self, ServiceStatus};
+use crate::board::Board;
 use crate::config::Config;
+use crate::control::{HeldPort, Hello, Link, Received, ToKeeper, ToWorker};
+use crate::killpoint::{self, Point};
 use crate::mail::{Answer, Ask, Mailbox, Message, Query, TableEntries};
-use crate::net::tcp::{Net, Source, WAKER, source};
+use crate::net::pool::{Pool, READ_BYTES};
+use crate::net::tcp::{LINK, Net, Source, WAKER, source};
+use crate::plugin::stage::Copies;
 use crate::stager::{Done, Job, Loaded};
-use crate::sys::region::Region;
 use crate::{log_at, stager};
 use greenroom_core::core::{Core, Effect, Input};
-use greenroom_core::reload::{By, Event, LibraryId, Report};
+use greenroom_core::crashes::action_name;
+use greenroom_core::reload::{By, Event, LibraryId};
 use greenroom_core::service::{Build, ServiceId};
 use greenroom_core::session::Slot;
-use greenroom_core::store::{Full, Store, memory_bytes};
-use mio::{Events, Poll, Waker};
-use std::collections::{BTreeSet, HashMap};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Waker};
+use reloads::{LibraryRecord, Prepared};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
-/// What a read may bring at once; also a session's share of a pass.
-const READ_BYTES: usize = 64 * 1024;
 /// Events of one poll. Answers wait for the end of the pass, so a pass should not be long.
 const EVENTS_PER_PASS: usize = 256;
-/// Connections accepted from one port in one pass.
-const ACCEPTS_PER_PASS: usize = 64;
-/// How long accepting rests when descriptors or memory ran out.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Connections that one message to the keeper lets go of.
+const DROPS_PER_MESSAGE: usize = 1000;
+/// How long a worker that hands over waits for reloads and answers under way.
+const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
 mod reloads;
+pub mod takeover;
 
 /// The loop and all that it owns.
 pub struct Worker {
     core: Core,
     net: Net,
+    pool: Pool,
+    board: Board,
     poll: Poll,
+    link: Link<ToWorker, ToKeeper>,
     config: Arc<Config>,
     mailbox: Mailbox,
     messages: Receiver<Message>,
     jobs: Sender<Job>,
     /// Directories whose libraries are taken in when they appear.
     discover: Vec<PathBuf>,
+    /// The ports that count.
+    ports: Vec<HeldPort>,
+    /// Port changes that the keeper is opening ports for, in the order in which it was asked.
+    opening: VecDeque<(LibraryId, Prepared)>,
+    /// Libraries whose ports are open.
+    prepared: HashMap<LibraryId, Prepared>,
     /// Libraries that are loaded and wait for the end of the pass.
     loaded: HashMap<LibraryId, Loaded>,
     commits: Vec<(LibraryId, Build)>,
+    /// What is recorded of each library that runs.
+    records: BTreeMap<usize, LibraryRecord>,
+    /// Builds that this process has loaded.
+    builds: u32,
+    /// The keeper was asked for a fresh worker.
+    recycling: bool,
     waiting: HashMap<u64, Sender<Answer>>,
     requests: u64,
-    sessions: u64,
-    started: Instant,
     stop_at: Option<Instant>,
-    accept_again: BTreeSet<usize>,
-    accept_rests_until: Option<Instant>,
+    /// A successor is to go on; after this time, whatever is under way.
+    hand_over_by: Option<Instant>,
+    /// Connections that the keeper is to let go of: key and number.
+    drops: Vec<(u32, u64)>,
+    /// Connections that were reset before this process began: the end of their input is no orderly one.
+    broken: BTreeSet<Slot>,
     /// Connections to be read although the poll may have nothing new to say.
     again: Vec<Slot>,
-    buffer: Box<[u8]>,
     events: Events,
     sendable: Vec<Slot>,
     effects: Vec<Effect>,
 }
 
 impl Worker {
-    /// A host without libraries.
-    pub fn new(config: Config, copies: PathBuf, log_level: u32) -> io::Result<Worker> {
+    /// A loop with what it is to go on with.
+    fn new(
+        hello: &Hello,
+        link: Link<ToWorker, ToKeeper>,
+        core: Core,
+        pool: Pool,
+        board: Board,
+        log_level: u32,
+    ) -> io::Result<Worker> {
         let poll = Poll::new()?;
         let (sender, messages) = channel();
         let mailbox = Mailbox { sender, waker: Arc::new(Waker::new(poll.registry(), WAKER)?) };
-        let config = Arc::new(config);
-        let jobs = stager::start(config.clone(), copies, log_level, {
+        let config = Arc::new(hello.config.clone());
+        let copies = Copies::new(hello.copies.clone(), hello.host_pid, hello.incarnation);
+        let jobs = stager::start(config.clone(), copies, log_level, board, {
             let mailbox = mailbox.clone();
             move |done| {
                 mailbox.post(Message::Stager(done));
             }
         })?;
-        let bytes_max = config.limits.store_bytes_max;
-        let region = Region::create(memory_bytes(bytes_max))?;
-        let store = Store::create(Box::new(region), bytes_max)
-            .map_err(|Full| io::Error::new(ErrorKind::OutOfMemory, "no memory for the record store"))?;
+        let fd = link.fd().as_raw_fd();
+        poll.registry().register(&mut SourceFd(&fd), LINK, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Worker {
-            core: Core::with_store(config.limits.clone(), store),
+            core,
             net: Net::default(),
+            pool,
+            board,
             poll,
+            link,
             config,
             mailbox,
             messages,
             jobs,
-            discover: Vec::new(),
+            discover: hello.found.directories.clone(),
+            ports: Vec::new(),
+            opening: VecDeque::new(),
+            prepared: HashMap::new(),
             loaded: HashMap::new(),
             commits: Vec::new(),
+            records: BTreeMap::new(),
+            builds: 0,
+            recycling: false,
             waiting: HashMap::new(),
             requests: 0,
-            sessions: 0,
-            started: Instant::now(),
             stop_at: None,
-            accept_again: BTreeSet::new(),
-            accept_rests_until: None,
+            hand_over_by: None,
+            drops: Vec::new(),
+            broken: BTreeSet::new(),
             again: Vec::new(),
-            buffer: vec![0; READ_BYTES].into(),
             events: Events::with_capacity(EVENTS_PER_PASS),
             sendable: Vec::new(),
             effects: Vec::new(),
         })
     }
 
-    /// Where other threads post.
-    pub fn mailbox(&self) -> Mailbox {
-        self.mailbox.clone()
-    }
-
-    /// Takes libraries from this directory as they appear.
-    pub fn discover(&mut self, dir: PathBuf) {
-        self.discover.push(dir);
-    }
-
-    /// Loads libraries, before the first connection is accepted; a report each, in their order.
-    pub fn load_all(&mut self, paths: &[PathBuf]) -> io::Result<Vec<Report>> {
-        let mut answers = Vec::new();
-        for path in paths {
-            let (reply, answer) = channel();
-            let id = self.core.reloads.library(path.clone());
-            self.request(id, By::Start, None, Some(reply));
-            answers.push(answer);
-        }
-        while self.core.reloads.is_busy() {
-            self.pass()?;
-        }
-        let report = |a| if let Answer::Report(r) = a { Some(*r) } else { None };
-        Ok(answers.into_iter().filter_map(|answer| answer.try_iter().find_map(report)).collect())
-    }
-
-    /// The ports held, as `SERVICE`, address.
-    pub fn ports(&self) -> Vec<(String, std::net::SocketAddr)> {
-        self.net.ports().map(|l| (l.port.0.clone(), l.addr)).collect()
-    }
-
-    /// Runs until it is told to stop and the sessions are flushed, or that takes too long.
+    /// Runs until it is told to stop and the sessions are flushed (or that takes too long), or to hand over.
     pub fn run(mut self) -> io::Result<()> {
         loop {
             self.pass()?;
+            killpoint::pass(Point::Passed);
             match self.stop_at {
                 Some(_) if self.core.sessions().is_empty() => return Ok(()),
                 Some(at) if Instant::now() >= at => {
@@ -155,6 +163,13 @@ impl Worker {
                     return Ok(());
                 }
                 _ => {}
+            }
+            if let Some(by) = self.hand_over_by {
+                // All is committed; what a caller waits for is finished first.
+                let busy = self.core.reloads.is_busy() || admin::is_busy();
+                if !busy || Instant::now() >= by {
+                    return Ok(());
+                }
             }
         }
     }
@@ -170,13 +185,13 @@ impl Worker {
                 Err(e) => return Err(e),
             }
         }
-        self.core.handle(Input::PassBegins { now_ns: self.now_ns() });
+        self.core.handle(Input::PassBegins { now_ns: now_ns() });
         let again = std::mem::take(&mut self.again);
-        let mut woken = false;
+        let (mut woken, mut told) = (false, false);
         for event in &events {
             match source(event.token()) {
                 Source::Waker => woken = true,
-                Source::Listener(index) => self.accept(index),
+                Source::Link => told = true,
                 Source::Connection(slot) => {
                     if event.is_writable() {
                         self.core.handle(Input::Writable { slot });
@@ -193,102 +208,77 @@ impl Worker {
             // Until there is nothing more: the poll has said all that it had to say.
             self.read(slot, true);
         }
-        self.accept_rested();
+        if told {
+            self.hear_keeper()?;
+        }
         if woken {
             for message in self.messages.try_iter().collect::<Vec<_>>() {
                 self.message(message);
             }
         }
-        self.core.handle(Input::Commit);
+        self.commit();
         self.send();
+        killpoint::pass(Point::Flushed);
         self.carry_out();
         self.net.end_pass();
         self.commit_reloads();
+        self.tell_keeper();
         Ok(())
+    }
+
+    /// From here on it counts, and may be seen.
+    fn commit(&mut self) {
+        killpoint::pass(Point::Ran);
+        self.core.handle(Input::Commit);
+        self.pool.clear();
+        killpoint::pass(Point::Committed);
+        for (number, s) in self.core.services().iter().enumerate() {
+            self.board.count(number, [s.sessions as u64, s.turns, s.faults]);
+        }
+    }
+
+    fn tell_keeper(&mut self) {
+        for drops in std::mem::take(&mut self.drops).chunks(DROPS_PER_MESSAGE) {
+            self.link.send(&ToKeeper::Drop(drops.to_vec()));
+        }
     }
 
     /// How long the poll may sleep.
     fn timeout(&self) -> Option<Duration> {
-        if !self.again.is_empty() || !self.accept_again.is_empty() && self.accept_rests_until.is_none() {
+        if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
         // The clock is read only if something waits for it.
-        let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(self.now_ns())));
-        let others = [self.stop_at, self.accept_rests_until].into_iter().flatten();
-        others.map(|at| at.saturating_duration_since(Instant::now())).chain(wake).min()
+        let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
+        let ends = self.stop_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let hands_over = self.hand_over_by.map(|_| Duration::from_millis(1));
+        [wake, ends, hands_over].into_iter().flatten().min()
     }
 
-    /// CLOCK_MONOTONIC, in nanoseconds.
-    fn now_ns(&self) -> u64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-    }
-
-    fn accept(&mut self, index: usize) {
-        if self.accept_rests_until.is_some() {
-            self.accept_again.insert(index);
-            return;
-        }
-        for _ in 0..ACCEPTS_PER_PASS {
-            let Some(listener) = self.net.listeners.get(index).and_then(Option::as_ref) else { return };
-            let (socket, peer) = match listener.socket.accept() {
-                Ok(accepted) => accepted,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {
-                    continue;
-                }
-                Err(e) => {
-                    // Edge-triggered: nobody will say that descriptors are free again, so it is tried again.
-                    tracing::warn!("connections can't be accepted ({e}); trying again every {ACCEPT_REST:?}");
-                    self.accept_again.insert(index);
-                    self.accept_rests_until = Some(Instant::now() + ACCEPT_REST);
-                    return;
-                }
-            };
-            let Some(service) = self.core.service_named(&listener.port.0) else { continue };
-            let slot = match self.net.add(self.poll.registry(), socket) {
-                Ok(slot) => slot,
-                Err(e) => {
-                    tracing::warn!(%peer, "a connection can't be taken in: {e}");
-                    continue;
-                }
-            };
-            self.sessions += 1;
-            let at_ms = unix_ms();
-            self.core.handle(Input::Opened { slot, id: self.sessions, service, peer, at_ms });
-        }
-        self.accept_again.insert(index);
-    }
-
-    /// Accepts from the ports that had more than their share, or whose rest is over.
-    fn accept_rested(&mut self) {
-        if self.accept_again.is_empty() {
-            return;
-        }
-        if self.accept_rests_until.is_some_and(|at| Instant::now() < at) {
-            return;
-        }
-        self.accept_rests_until = None;
-        for index in std::mem::take(&mut self.accept_again) {
-            self.accept(index);
-        }
-    }
-
-    /// Reads once. If the poll won't speak of the connection again although there may be more (the buffer was filled, or
+    /// Reads once. If the poll won't speak of the connection again although there may be more (the place was filled, or
     /// `to_the_end` is known to be needed), it is read again in the next pass.
     #[inline]
     fn read(&mut self, slot: Slot, to_the_end: bool) {
+        if !self.pool.has_room() {
+            self.commit();
+            self.send();
+        }
         if !self.core.wants_input(slot) {
             return;
         }
+        let Some(session) = self.core.sessions().get(slot) else { return };
         let Some(socket) = self.net.get(slot) else { return };
-        match socket.read(&mut self.buffer) {
+        let place = self.pool.place(session.id, session.bytes_in, self.core.store().epoch() + 1);
+        killpoint::pass(Point::Noted);
+        match socket.read(place) {
+            Ok(0) if self.broken.remove(&slot) => self.core.handle(Input::Broken { slot }),
             Ok(0) => self.core.handle(Input::PeerDone { slot }),
             Ok(n) => {
-                if n == self.buffer.len() || to_the_end {
+                killpoint::pass(Point::Read);
+                if n == READ_BYTES || to_the_end {
                     self.again.push(slot);
                 }
-                self.core.handle(Input::Received { slot, bytes: &self.buffer[..n] });
+                self.core.handle(Input::Received { slot, bytes: self.pool.taken(n) });
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             Err(e) if e.kind() == ErrorKind::Interrupted => self.again.push(slot),
@@ -310,6 +300,7 @@ impl Worker {
                 });
                 match written {
                     Some(Ok((bytes, blocked))) => {
+                        killpoint::pass(Point::Sent);
                         self.core.handle(Input::Sent { slot, bytes, blocked });
                         if blocked {
                             break;
@@ -336,7 +327,11 @@ impl Worker {
                         let _ = socket.shutdown(std::net::Shutdown::Write);
                     }
                 }
-                Effect::Close(slot) => self.net.close(self.poll.registry(), slot),
+                Effect::Close { slot, id } => {
+                    self.broken.remove(&slot);
+                    let key = self.net.close(self.poll.registry(), slot);
+                    self.drops.extend(key.map(|key| (key, id)));
+                }
                 Effect::Resume(slot) => self.again.push(slot),
                 Effect::Log { service, session, line } => {
                     let (service, generation) = self.name_of(service);
@@ -368,6 +363,97 @@ impl Worker {
         (&service.offer.name, service.generation())
     }
 
+    // --- the keeper -----------------------------------------------------------------------------
+
+    fn hear_keeper(&mut self) -> io::Result<()> {
+        self.link.flush();
+        loop {
+            match self.link.receive()? {
+                Received::Message(message, fds) => self.told(message, fds),
+                Received::Nothing => return Ok(()),
+                Received::Closed => return Err(io::Error::other("the keeper is gone")),
+            }
+        }
+    }
+
+    fn told(&mut self, message: ToWorker, fds: Vec<OwnedFd>) {
+        match message {
+            ToWorker::Connections(connections) => {
+                self.link.send(&ToKeeper::Took);
+                self.connections(&connections, fds);
+            }
+            ToWorker::Opened(opened) => self.opened(opened),
+            ToWorker::Caller(command, by) => {
+                // Without a descriptor to spare there is nobody to answer.
+                if let Some(fd) = fds.into_iter().next() {
+                    admin::answer(UnixStream::from(fd), command, by, self.mailbox());
+                }
+            }
+            ToWorker::Stop(signal) => self.stop(signal),
+            ToWorker::HandOver => self.hand_over_by = Some(Instant::now() + HAND_OVER_MAX),
+            ToWorker::Pin => {
+                // Between two passes, so far as the store is concerned: nothing that this pass changed counts yet.
+                let epoch = self.core.pin();
+                self.link.send(&ToKeeper::Pinned(epoch));
+            }
+            ToWorker::Unpin(epoch) => {
+                let held = self.core.unpin(epoch);
+                self.link.send(&ToKeeper::Unpinned(held));
+            }
+            ToWorker::Hello(_) | ToWorker::Start => {
+                tracing::error!("the keeper said what it says at the start")
+            }
+        }
+    }
+
+    /// Takes connections in. Those that a predecessor served and closed are only let go of.
+    fn connections(&mut self, connections: &[(u32, u64)], fds: Vec<OwnedFd>) {
+        if fds.len() < connections.len() {
+            let lost = connections.len() - fds.len();
+            tracing::warn!("{lost} connections closed: this process may have no more descriptors");
+            self.drops.extend(&connections[fds.len()..]);
+        }
+        for (&(key, number), fd) in connections.iter().zip(fds) {
+            if self.core.sessions().slot_of(number).is_some() {
+                // Handed over twice.
+                continue;
+            }
+            if number <= self.core.served() || !self.open(key, number, fd) {
+                self.drops.push((key, number));
+            }
+        }
+    }
+
+    /// False: it is gone already, or nobody serves it.
+    fn open(&mut self, key: u32, number: u64, fd: OwnedFd) -> bool {
+        let socket = std::net::TcpStream::from(fd);
+        let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return false };
+        let Some(service) = self.service_at(local) else { return false };
+        match self.net.add(self.poll.registry(), mio::net::TcpStream::from_std(socket), key) {
+            Ok(slot) => {
+                let opened = Input::Opened { slot, id: number, service, peer, at_ms: unix_ms() };
+                self.core.handle(opened);
+                true
+            }
+            Err(e) => {
+                tracing::warn!(%peer, "a connection can't be taken in: {e}");
+                false
+            }
+        }
+    }
+
+    /// The service that a connection to this address came to.
+    fn service_at(&self, local: SocketAddr) -> Option<ServiceId> {
+        let exactly = self.ports.iter().find(|p| p.addr == local);
+        let any = |p: &&HeldPort| {
+            p.addr.ip().is_unspecified()
+                && p.addr.port() == local.port()
+                && p.addr.is_ipv4() == local.is_ipv4()
+        };
+        let port = exactly.or_else(|| self.ports.iter().find(any))?;
+        self.core.service_named(&port.port.0)
+    }
+
     // --- messages -----------------------------------------------------------------------------------------------
 
     fn message(&mut self, message: Message) {
@@ -385,11 +471,19 @@ impl Worker {
             }
             Message::Changed(path) => self.changed(path),
             Message::Ask(ask) => self.answer(ask),
-            Message::Signal(signal) => self.stop(signal),
         }
     }
 
+    /// Where other threads post.
+    fn mailbox(&self) -> Mailbox {
+        self.mailbox.clone()
+    }
+
     fn changed(&mut self, path: PathBuf) {
+        if self.hand_over_by.is_some() {
+            // The successor looks at all files when it starts.
+            return;
+        }
         let known = self.core.reloads.libraries().iter().position(|l| l.path == path);
         match known {
             // A removed file is about to be replaced, or it isn't: either way the code that runs stays.
@@ -410,16 +504,15 @@ impl Worker {
             return;
         }
         tracing::info!(signal, sessions = self.core.sessions().len(), "stopping: flushing output");
-        for port in self.net.ports().map(|l| l.port.clone()).collect::<Vec<_>>() {
-            self.net.remove_listener(self.poll.registry(), &port);
-        }
+        self.ports.clear();
+        self.link.send(&ToKeeper::Ports(Vec::new()));
         self.stop_at = Some(Instant::now() + Duration::from_millis(self.config.limits.stop_ms));
         self.core.handle(Input::Stop);
     }
 
     fn answer(&mut self, ask: Ask) {
         let answer = match ask.query {
-            Query::Status => Answer::Status(Box::new(self.status())),
+            Query::Services => Answer::Services(self.services().into_iter().flatten().collect()),
             Query::Sessions(after, filter) => Answer::Sessions(self.core.sessions_after(after, &filter)),
             Query::Tables => Answer::Tables(self.core.table_names()),
             Query::Entries(table, from) => {
@@ -432,27 +525,25 @@ impl Worker {
         let _ = ask.reply.send(answer);
     }
 
-    fn status(&self) -> Status {
-        let services = self.core.services().iter().filter_map(|s| {
+    /// What is said of each service, by its number; `None`: withdrawn.
+    fn services(&self) -> Vec<Option<ServiceStatus>> {
+        let said = self.core.services().iter().map(|s| {
             let build = s.build.as_ref()?;
             let name = &s.offer.name;
-            let mine = self.net.ports().filter(|l| l.port.0 == *name);
+            let mine = self.ports.iter().filter(|p| p.port.0 == *name);
             Some(ServiceStatus {
                 name: name.clone(),
                 library: build.library.clone(),
                 generation: build.generation,
                 build: build.hash.clone(),
                 state_version: s.offer.shape.version,
-                listen: mine.map(|l| format!("tcp://{}", l.addr)).collect(),
+                listen: mine.map(|p| format!("tcp://{}", p.addr)).collect(),
                 sessions: s.sessions,
                 turns: s.turns,
                 faults: s.faults,
             })
         });
-        Status {
-            host: admin::HostStatus::of_this_process(self.started.elapsed()),
-            services: services.collect(),
-        }
+        said.collect()
     }
 }
 
@@ -464,14 +555,10 @@ fn place(fault: &greenroom_core::turn::Fault) -> String {
     }
 }
 
-fn action_name(kind: u32) -> &'static str {
-    use greenroom_state::abi::action;
-    match kind {
-        action::OPENED => "opened",
-        action::MESSAGE => "message",
-        action::CLOSED => "closed",
-        _ => "?",
-    }
+/// CLOCK_MONOTONIC, in nanoseconds.
+fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 fn unix_ms() -> u64 {

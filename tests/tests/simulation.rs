@@ -6,6 +6,7 @@
 //! the state must be, what its table entries must be and what must have been sent: nothing more, nothing less, once and
 //! in order.
 
+use greenroom::board::Board;
 use greenroom::plugin::ffi::Library;
 use greenroom_core::core::{Core, Effect, Input};
 use greenroom_core::framing::Framing;
@@ -230,6 +231,7 @@ struct Peer {
 
 struct World {
     rng: fastrand::Rng,
+    board: Board,
     core: Core,
     which: Which,
     library: LibraryId,
@@ -298,6 +300,7 @@ impl World {
         let library = core.reloads.library("libsim.so".into());
         let mut world = World {
             rng: fastrand::Rng::with_seed(seed),
+            board: Board::unread().expect("memory"),
             core,
             which,
             library,
@@ -375,7 +378,8 @@ impl World {
             }
             Which::Tally => {
                 let library = Library::from_entry(echo_entry).expect("echo's table");
-                let made = library.create(&BTreeMap::new(), abi::level::ERROR).expect("instances");
+                let made =
+                    library.create(&BTreeMap::new(), abi::level::ERROR, self.board).expect("instances");
                 made.into_iter().find(|(o, _)| o.name == "tally").expect("tally").1
             }
         }
@@ -531,7 +535,7 @@ impl World {
                     Some(at) => self.peers[at].shut = true,
                     None => assert!(self.ghosts.contains(&slot), "a peer"),
                 },
-                Effect::Close(slot) => {
+                Effect::Close { slot, .. } => {
                     match self.at(slot) {
                         Some(at) => self.closed(at),
                         None => assert!(self.ghosts.contains(&slot), "a peer"),
@@ -590,12 +594,12 @@ impl World {
         self.core = core;
         self.library = self.core.reloads.library("libsim.so".into());
         let build = Build { library: "sim".into(), generation: self.generation, hash: String::new() };
-        self.core.reloads.goes_on_with(self.library, build.clone());
+        self.core.reloads.goes_on_with(self.library, build.clone(), None, self.generation);
         // A reload under way is forgotten; it was nobody's but the dead process's.
         self.candidate = None;
         let offer = offer(self.which, self.version, (1..self.version).collect(), "integer");
         let code = self.code(&build, self.chokes_on);
-        self.core.adopt(&build, vec![(offer, code)]);
+        self.core.go_on_with(&build, vec![(offer, code)]);
 
         let mut missing = BTreeMap::new();
         for s in &survivors {
@@ -697,10 +701,10 @@ impl World {
         self.core.handle(Input::Broken { slot: peer.slot });
         let mut effects = Vec::new();
         self.core.take_effects(&mut effects);
-        assert!(effects.contains(&Effect::Close(peer.slot)));
+        assert!(effects.contains(&Effect::Close { slot: peer.slot, id: peer.id }));
         for effect in effects {
             assert!(
-                !matches!(effect, Effect::Close(slot) if slot != peer.slot),
+                !matches!(effect, Effect::Close { slot, .. } if slot != peer.slot),
                 "another session was closed"
             );
         }

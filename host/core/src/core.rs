@@ -82,7 +82,12 @@ pub enum Effect {
     /// End our side of the stream.
     Shutdown(Slot),
     /// Close the connection; the slot is free from the next pass on.
-    Close(Slot),
+    Close {
+        /// Of this slot.
+        slot: Slot,
+        /// Its number.
+        id: u64,
+    },
     /// Read the connection again, whatever the poll says: reading had been suspended.
     Resume(Slot),
     /// A handler logged something.
@@ -270,6 +275,30 @@ impl Core {
         &self.store
     }
 
+    /// As [`Core::adopt`], for the build that a predecessor ran: nothing changes for a session, so a quarantined one stays so.
+    pub fn go_on_with(&mut self, build: &Build, offers: Serving) {
+        let quarantined = std::mem::take(&mut self.quarantined);
+        self.adopt(build, offers);
+        self.quarantined = quarantined;
+    }
+
+    /// Keeps what is committed readable from outside; see [`Store::pin`].
+    pub fn pin(&mut self) -> u64 {
+        self.store.pin(self.limits.pin_bytes_max)
+    }
+
+    /// See [`Store::unpin`].
+    pub fn unpin(&mut self, epoch: u64) -> bool {
+        self.store.unpin(epoch)
+    }
+
+    /// Goes on counting a service's turns and faults where a predecessor was.
+    pub fn count_on(&mut self, service: ServiceId, turns: u64, faults: u64) {
+        if let Some(s) = self.services.get_mut(usize::from(service.0)) {
+            (s.turns, s.faults) = (turns, faults);
+        }
+    }
+
     /// Puts a build in charge of its services: the commit of a reload. It only replaces what each service points to, so
     /// its time doesn't depend on the number of sessions. Returns the code that was, to be dropped elsewhere.
     ///
@@ -351,7 +380,7 @@ impl Core {
         if let Some(why) = refusal {
             let message = format!("connection from {peer} refused ({why})");
             self.effects.push(Effect::Notice { level: level::WARN, service, session: id, message });
-            self.effects.push(Effect::Close(slot));
+            self.effects.push(Effect::Close { slot, id });
             return;
         }
         self.sessions.insert(slot, Session::new(id, service, peer, at_ms));

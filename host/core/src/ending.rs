@@ -78,7 +78,7 @@ impl Core {
         let service = &mut self.services[usize::from(s.service.0)];
         service.sessions -= 1;
         service.count_stored(s.state_version, 0);
-        self.effects.push(Effect::Close(slot));
+        self.effects.push(Effect::Close { slot, id: s.id });
     }
 
     pub(crate) fn drop_output(&mut self, slot: Slot) {

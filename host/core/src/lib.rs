@@ -19,11 +19,13 @@
 //! | [`limits`] | every limit: its name, unit and default |
 //! | [`recover`] | how a successor goes on from the records of a process that died |
 //! | [`quarantine`] | sessions whose next action must not run for now |
+//! | [`crashes`] | what follows when an action killed the process |
 //! | [`inspect`] | what an operator sees: sessions and tables, a slice at a time |
 //! | [`store`] | the records that outlive code |
 #![forbid(unsafe_code)]
 
 pub mod core;
+pub mod crashes;
 mod ending;
 pub mod framing;
 pub mod inspect;

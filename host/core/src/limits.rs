@@ -35,6 +35,20 @@ pub struct Limits {
     /// All records together: sessions, states, input, output, tables. Beyond it sessions and turns are refused, and
     /// closing still works.
     pub store_bytes_max: usize,
+    /// A generation that killed so many workers within `crash_window_ms` gives way to the one before it, if that can read the
+    /// states.
+    pub crashes_max: u32,
+    /// See `crashes_max`.
+    pub crash_window_ms: u64,
+    /// A callback that takes longer is logged, with where it is.
+    pub stall_warn_ms: u64,
+    /// A callback that takes longer ends the worker, and a successor goes on; the action counts as one that killed it. 0: off.
+    pub stall_kill_ms: u64,
+    /// Builds that a worker loads before a fresh one goes on: what is loaded is never unloaded, and the C library's thread keys
+    /// run out at about 1,000.
+    pub builds_max: u32,
+    /// What readers of a snapshot may keep from being used again. Beyond it they fail, not the loop.
+    pub pin_bytes_max: usize,
     /// How long a closed session's output may take to be flushed before it is dropped.
     pub drain_ms: u64,
     /// How long a peer may take to close its end after ours is shut.
@@ -60,6 +74,12 @@ impl Default for Limits {
             table_value_bytes_max: 64 * KIB,
             tables_max: 1024,
             store_bytes_max: 4096 * MIB,
+            crashes_max: 3,
+            crash_window_ms: 300_000,
+            stall_warn_ms: 200,
+            stall_kill_ms: 0,
+            builds_max: 256,
+            pin_bytes_max: 512 * MIB,
             drain_ms: 10_000,
             linger_ms: 2_000,
             stop_ms: 5_000,

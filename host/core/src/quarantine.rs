@@ -8,6 +8,7 @@ use crate::Core;
 use crate::session::{Life, Slot};
 use crate::store::{Kind, Ref};
 use greenroom_state::abi::{Action, action, level};
+use serde::{Deserialize, Serialize};
 
 /// Why a session is quarantined.
 #[derive(Debug, Default)]
@@ -19,7 +20,7 @@ pub struct Quarantine {
 }
 
 /// An action that must not run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withheld {
     /// Of this session.
     pub session: u64,

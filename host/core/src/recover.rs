@@ -222,7 +222,7 @@ impl Core {
             }
         }
         self.gone(slot);
-        self.effects.retain(|e| *e != Effect::Close(slot));
+        self.effects.retain(|e| !matches!(e, Effect::Close { slot: s, .. } if *s == slot));
     }
 }
 

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 pub struct LibraryId(pub usize);
 
 /// Who wants a reload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum By {
     /// The host, when it starts.
     Start,
@@ -121,10 +121,12 @@ pub struct Library {
     pub path: PathBuf,
     /// The build that runs.
     pub current: Option<Build>,
+    /// The highest generation that ran.
+    pub highest: u64,
     work: Option<Work>,
     waiting: VecDeque<Request>,
     /// Hash of what was last seen at `path`.
-    seen: Option<String>,
+    pub seen: Option<String>,
     /// The last outcome and the hash that it was about.
     last: Option<(String, Report)>,
 }
@@ -162,6 +164,7 @@ impl Reloads {
             self.libraries.push(Library {
                 path,
                 current: None,
+                highest: 0,
                 work: None,
                 waiting: VecDeque::new(),
                 seen: None,
@@ -171,9 +174,12 @@ impl Reloads {
         }))
     }
 
-    /// Notes the build that a library runs, without a reload: a successor goes on with its predecessor's.
-    pub fn goes_on_with(&mut self, id: LibraryId, build: Build) {
-        self.libraries[id.0].current = Some(build);
+    /// Notes the build that a library runs, without a reload: a successor goes on with its predecessor's. `seen` is the hash of
+    /// what was last seen at its path, `highest` the highest generation that ran.
+    pub fn goes_on_with(&mut self, id: LibraryId, build: Build, seen: Option<String>, highest: u64) {
+        let library = &mut self.libraries[id.0];
+        library.highest = highest.max(build.generation);
+        (library.current, library.seen) = (Some(build), seen);
     }
 
     /// The libraries, by [`LibraryId`].
@@ -234,6 +240,7 @@ impl Reloads {
                     return steps;
                 }
                 let build = self.next_build(id);
+                self.libraries[id.0].highest = build.generation;
                 self.libraries[id.0].current = Some(build);
                 self.finish(id, Outcome::Committed, pause_us, String::new(), services, &mut steps);
             }
@@ -306,8 +313,7 @@ impl Reloads {
         let library = &self.libraries[id.0];
         let (name, hash) =
             library.work.as_ref().map_or_else(Default::default, |w| (w.name.clone(), w.hash.clone()));
-        let generation = library.current.as_ref().map_or(0, |b| b.generation) + 1;
-        Build { library: name, generation, hash }
+        Build { library: name, generation: library.highest + 1, hash }
     }
 
     fn refuse(&mut self, id: LibraryId, why: String, services: &[Service], steps: &mut Vec<Step>) {

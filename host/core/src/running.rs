@@ -244,7 +244,10 @@ impl Core {
         if let Some(r) = session.state {
             store.read(r, |b| state.extend_from_slice(b));
         }
+        let service = &services[usize::from(session.service.0)];
         let batch = Batch {
+            service: session.service,
+            generation: service.generation(),
             session: session.id,
             turn: session.turns,
             now_ns: *now_ns,
@@ -252,7 +255,7 @@ impl Core {
             actions,
         };
         let mut staging = Staging::new(buffers, store, tables, limits, session, actions.len());
-        let flags = services[usize::from(session.service.0)].code.run(&batch, &mut staging);
+        let flags = service.code.run(&batch, &mut staging);
         // A handler that returned in the middle of a turn has not said that it succeeded.
         buffers.cut();
         flags

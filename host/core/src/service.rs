@@ -12,7 +12,11 @@ use std::collections::BTreeMap;
 pub struct Batch<'a> {
     /// The session's number.
     pub session: u64,
-    /// Turns that it ran before.
+    /// Its service.
+    pub service: ServiceId,
+    /// The generation of the code that is called.
+    pub generation: u64,
+    /// Turns that the session ran before.
     pub turn: u64,
     /// CLOCK_MONOTONIC, in nanoseconds.
     pub now_ns: u64,

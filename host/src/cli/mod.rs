@@ -7,6 +7,8 @@ mod serve;
 mod sessions;
 mod state;
 mod status;
+mod upgrade;
+mod worker;
 
 use crate::admin::CallError;
 use clap::{Parser, Subcommand};
@@ -38,6 +40,11 @@ enum Command {
     /// Look at what sessions and tables hold
     #[command(subcommand)]
     State(state::State),
+    /// Go on with a worker from another binary; no session notices
+    Upgrade(upgrade::Upgrade),
+    /// Serve, under a keeper (the host calls this)
+    #[command(hide = true)]
+    Worker,
     /// Load a library and report what it offers (the host calls this)
     #[command(hide = true)]
     Trial,
@@ -72,6 +79,8 @@ pub fn run() -> ExitCode {
         Command::Status(status) => status.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),
         Command::State(state) => state.run(&dir),
+        Command::Upgrade(upgrade) => upgrade.run(&dir),
+        Command::Worker => worker::run(),
         Command::Trial => crate::plugin::trial::child().map_err(Failure::Failed),
     };
     let (text, code) = match result {

@@ -46,7 +46,18 @@ impl Status {
                     s.faults.to_string(),
                 ]);
             }
-            print_text(&format!("greenroom {}, pid {}, up {up}\n{table}\n", host.version, host.pid));
+            let worker = match (host.worker_pid, &host.reason) {
+                (0, Some(reason)) => format!("worker {} ({reason})", host.worker),
+                (0, None) => format!("worker {}", host.worker),
+                (pid, _) => format!("worker {pid} {}", host.worker),
+            };
+            print_text(&format!(
+                "greenroom {}, pid {}, {worker}, up {up}\n{table}\n",
+                host.version, host.pid
+            ));
+            if let (n @ 1.., Some(reason)) = (host.workers_before, &host.reason) {
+                print_text(&format!("{n} workers before this one; the last ended: {reason}\n"));
+            }
         })?;
         Ok(())
     }

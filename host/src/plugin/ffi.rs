@@ -3,6 +3,7 @@
 //! What is believed: that a library which carries the note keeps the ABI, as a child process has seen it do. What isn't:
 //! sizes, counts and texts in its tables, which are checked once, here.
 
+use crate::board::{self, Board};
 use greenroom_core::framing::Framing;
 use greenroom_core::service::{Batch, Code, Offer, Serving};
 use greenroom_core::turn::{Fault, Staging};
@@ -28,6 +29,13 @@ unsafe impl Send for Library {}
 struct Plugin {
     service: &'static abi::Service,
     instance: *mut c_void,
+    board: Board,
+}
+
+/// What the host's functions get back as the turn.
+struct Running<'s, 'a> {
+    staging: &'s mut Staging<'a>,
+    board: Board,
 }
 
 // SAFETY: the ABI says that an instance never changes, and may be run from one thread after it was made on another.
@@ -87,13 +95,18 @@ impl Library {
         Ok((name.to_owned(), offers))
     }
 
-    /// Builds an instance of each service from its settings (JSON).
-    pub fn create(self, settings: &BTreeMap<String, String>, log_level: u32) -> Result<Serving, String> {
+    /// Builds an instance of each service from its settings (JSON). What runs is noted on the board.
+    pub fn create(
+        self,
+        settings: &BTreeMap<String, String>,
+        log_level: u32,
+        board: Board,
+    ) -> Result<Serving, String> {
         let mut made = Serving::new();
         for service in self.services() {
             let offer = offer(service)?;
             let config = settings.get(&offer.name).map_or("{}", String::as_str);
-            let plugin = Plugin::create(service, config, log_level)
+            let plugin = Plugin::create(service, config, log_level, board)
                 .map_err(|e| format!("service {}: {e}", offer.name))?;
             made.push((offer, Box::new(plugin)));
         }
@@ -141,7 +154,12 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
 }
 
 impl Plugin {
-    fn create(service: &'static abi::Service, config: &str, log_level: u32) -> Result<Plugin, String> {
+    fn create(
+        service: &'static abi::Service,
+        config: &str,
+        log_level: u32,
+        board: Board,
+    ) -> Result<Plugin, String> {
         unsafe extern "C" fn put(ctx: *mut c_void, bytes: Bytes<'_>) {
             // SAFETY: `ctx` is the string below, and only this call has it.
             let message = unsafe { &mut *ctx.cast::<String>() };
@@ -153,7 +171,7 @@ impl Plugin {
         // SAFETY: the arguments are valid for the call.
         let instance = unsafe { (service.create)(host_table(log_level), config.into(), sink) };
         match instance.is_null() {
-            false => Ok(Plugin { service, instance }),
+            false => Ok(Plugin { service, instance, board }),
             true if message.is_empty() => Err("it was refused without a reason".into()),
             true => Err(message),
         }
@@ -182,10 +200,20 @@ impl Code for Plugin {
             session: batch.session,
             now_ns: batch.now_ns,
         };
-        let turn = (staging as *mut Staging<'_>).cast::<abi::Turn>();
+        self.board.begin(board::Running {
+            service: batch.service.0,
+            generation: batch.generation,
+            session: batch.session,
+            turn: batch.turn,
+            action: batch.actions[0].kind,
+        });
+        let mut running = Running { staging, board: self.board };
+        let turn = (&raw mut running).cast::<abi::Turn>();
         // SAFETY: the instance is alive; the batch and the staging area are valid until the call returns, and the
         // functions in the host's table are the only ones that use the latter meanwhile.
-        unsafe { (self.service.run)(self.instance, host_table(0), turn, &raw) }
+        let flags = unsafe { (self.service.run)(self.instance, host_table(0), turn, &raw) };
+        self.board.end();
+        flags
     }
 }
 
@@ -227,17 +255,29 @@ unsafe fn slice<'a>(b: Bytes<'_>) -> &'a [u8] {
 /// The staging area behind a turn.
 ///
 /// # Safety
-/// `turn` is what [`Plugin::run`] passed to the run under way, or null.
+/// As for [`running`].
 unsafe fn staging<'a>(turn: *mut abi::Turn) -> Option<&'a mut Staging<'a>> {
+    // SAFETY: the caller's promise.
+    unsafe { running(turn) }.map(|r| &mut *r.staging)
+}
+
+/// What is behind a turn.
+///
+/// # Safety
+/// `turn` is what [`Plugin::run`] passed to the run under way, or null.
+unsafe fn running<'a>(turn: *mut abi::Turn) -> Option<&'a mut Running<'a, 'a>> {
     // SAFETY: the caller's promise; one thread runs the turn, so nobody else holds a reference.
-    unsafe { turn.cast::<Staging<'a>>().as_mut() }
+    unsafe { turn.cast::<Running<'a, 'a>>().as_mut() }
 }
 
 // Each of these gets, by the ABI, the turn of the run under way and arguments that are valid for the call.
 
 unsafe extern "C" fn turn_ok(turn: *mut abi::Turn) -> u32 {
     // SAFETY: see above.
-    unsafe { staging(turn) }.map_or(0, |s| u32::from(s.turn_ok()))
+    unsafe { running(turn) }.map_or(0, |r| {
+        r.board.step();
+        u32::from(r.staging.turn_ok())
+    })
 }
 
 unsafe extern "C" fn turn_failed(turn: *mut abi::Turn, fault: *const abi::Fault<'_>) {

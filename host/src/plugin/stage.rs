@@ -9,7 +9,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// A file that was not written for so long counts as finished.
@@ -90,17 +89,34 @@ fn read_now(path: &Path) -> Result<Option<Content>, String> {
     Ok(Some(Content { bytes, hash }))
 }
 
-/// Writes the private copy, under a name that no copy had before.
-pub fn copy(content: &Content, library: &str, copies: &Path) -> Result<PathBuf, String> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let n = COUNT.fetch_add(1, Ordering::Relaxed);
-    let pid = std::process::id();
-    let path = copies.join(format!("{library}-{pid}-{n}-{}.so", &content.hash[..12]));
-    let failed = |e: std::io::Error| format!("the private copy {} can't be written: {e}", path.display());
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path).map_err(failed)?;
-    if let Err(e) = file.write_all(&content.bytes) {
-        let _ = std::fs::remove_file(&path);
-        return Err(failed(e));
+/// Where private copies are written.
+#[derive(Debug)]
+pub struct Copies {
+    dir: PathBuf,
+    /// The process that the copies belong to: it outlives those that write and load them.
+    host_pid: u32,
+    /// The next one's number.
+    next: u64,
+}
+
+impl Copies {
+    /// `writer` tells the processes of one host apart.
+    pub fn new(dir: PathBuf, host_pid: u32, writer: u64) -> Copies {
+        Copies { dir, host_pid, next: writer << 32 }
     }
-    Ok(path)
+
+    /// Writes a private copy, under a name that none had before.
+    pub fn write(&mut self, content: &Content, library: &str) -> Result<PathBuf, String> {
+        let (pid, n) = (self.host_pid, self.next);
+        self.next += 1;
+        let path = self.dir.join(format!("{library}-{pid}-{n}-{}.so", &content.hash[..12]));
+        let failed = |e: std::io::Error| format!("the private copy {} can't be written: {e}", path.display());
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path).map_err(failed)?;
+        if let Err(e) = file.write_all(&content.bytes) {
+            let _ = std::fs::remove_file(&path);
+            return Err(failed(e));
+        }
+        Ok(path)
+    }
 }

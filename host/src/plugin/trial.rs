@@ -5,6 +5,8 @@
 //! standard output that begins with the task's nonce: anything else, a clean exit included, is a failure.
 
 use super::ffi::{Library, Offers};
+use crate::board::Board;
+use crate::keeper::process::{own_binary, signal_name};
 use greenroom_core::framing::Framing;
 use greenroom_core::service::Offer;
 use greenroom_state::schema::{Schema, StateShape};
@@ -62,9 +64,7 @@ pub fn run(copy: &Path, entry: &str, settings: &BTreeMap<String, String>) -> Res
         Task { nonce: nonce.clone(), copy: copy.into(), entry: entry.into(), settings: settings.clone() };
     let task = serde_json::to_string(&task).map_err(|e| e.to_string())?;
     let failed = |e: std::io::Error| format!("the trial process can't be started: {e}");
-    // The running binary, even if its file was replaced meanwhile; by descriptor, since under valgrind the link leads to
-    // valgrind when it is executed and to this binary when it is opened.
-    let binary = File::open("/proc/self/exe").map_err(failed)?;
+    let binary = own_binary().map_err(failed)?;
     let mut child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
         .arg("trial")
         .stdin(Stdio::piped())
@@ -92,7 +92,13 @@ pub fn run(copy: &Path, entry: &str, settings: &BTreeMap<String, String>) -> Res
     let status = status?;
     let answer = answer.recv_timeout(ANSWER_MAX).ok().flatten();
     if let Some(signal) = status.signal() {
-        return Err(format!("it crashed when it was loaded: {}", signal_name(signal)));
+        let how = match Signal::from_named_raw(signal) {
+            Some(Signal::XCPU | Signal::KILL) => {
+                format!("killed (signal {signal}; it may use {CPU_MAX_S} s of CPU)")
+            }
+            _ => signal_name(signal),
+        };
+        return Err(format!("it crashed when it was loaded: {how}"));
     }
     let Some(answer) = answer else {
         return Err(format!("it ended the process when it was loaded ({status})"));
@@ -121,18 +127,6 @@ fn wait(child: &mut Child) -> Result<std::process::ExitStatus, String> {
     }
 }
 
-fn signal_name(n: i32) -> String {
-    match Signal::from_named_raw(n) {
-        Some(Signal::SEGV) => "segmentation fault (SIGSEGV)".into(),
-        Some(Signal::BUS) => "bus error (SIGBUS)".into(),
-        Some(Signal::ABORT) => "abort (SIGABRT)".into(),
-        Some(Signal::ILL) => "illegal instruction (SIGILL)".into(),
-        Some(Signal::FPE) => "arithmetic fault (SIGFPE)".into(),
-        Some(Signal::XCPU | Signal::KILL) => format!("killed (signal {n}; it may use {CPU_MAX_S} s of CPU)"),
-        _ => format!("signal {n}"),
-    }
-}
-
 fn nonce() -> Result<String, String> {
     let mut bytes = [0; 16];
     let random = File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes));
@@ -150,7 +144,8 @@ pub fn child() -> Result<(), String> {
     let found: Result<Found, String> = Library::load(&task.copy, &task.entry).and_then(|library| {
         let (name, offers) = library.offers()?;
         // Built and dropped: settings that it refuses are refused here.
-        drop(library.create(&task.settings, greenroom_state::abi::level::ERROR)?);
+        let board = Board::unread().map_err(|e| format!("no memory: {e}"))?;
+        drop(library.create(&task.settings, greenroom_state::abi::level::ERROR, board)?);
         Ok(Found { library: name, services: offers.into_iter().map(FoundService::from_offer).collect() })
     });
     let report = serde_json::to_string(&found).map_err(|e| e.to_string())?;

@@ -1,4 +1,6 @@
 //! Unsafe code towards the kernel, and only that.
 
 #[allow(unsafe_code)]
-pub mod region;
+pub mod mapping;
+#[allow(unsafe_code)]
+pub mod tcp;

@@ -1,16 +1,70 @@
-//! Carries out the steps of a reload that the core asks for: the slow ones by the stager, the commit between two passes.
+//! Carries out the steps of a reload that the core asks for: the slow ones by the stager, ports by the keeper, the commit between
+//! two passes.
 
 use super::Worker;
 use crate::admin;
+use crate::control::{HeldPort, ToKeeper};
 use crate::mail::Answer;
 use crate::stager::Job;
-use greenroom_core::ports;
+use greenroom_core::core::Input;
+use greenroom_core::ports::{self, Port};
 use greenroom_core::reload::{By, Event, LibraryId, Outcome, Report, Request, Step};
-use greenroom_core::service::Offer;
+use greenroom_core::service::{Build, Offer};
+use greenroom_core::store::Kind;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
+
+/// What a successor must know of a library, as it is recorded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct LibraryRecord {
+    /// Where its builds come from.
+    pub path: PathBuf,
+    /// Hash of what was last seen there.
+    pub seen: Option<String>,
+    /// The highest generation that ran.
+    pub highest: u64,
+    /// What runs.
+    pub current: RunningBuild,
+    /// What ran before, and runs again if this one kills too often.
+    pub previous: Option<RunningBuild>,
+}
+
+/// A build, and what it is loaded from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct RunningBuild {
+    /// Name of the library.
+    pub library: String,
+    /// Its generation.
+    pub generation: u64,
+    /// SHA-256 of the file.
+    pub hash: String,
+    /// The private copy.
+    pub copy: PathBuf,
+    /// The entry that its note names.
+    pub entry: String,
+}
+
+impl RunningBuild {
+    pub(super) fn build(&self) -> Build {
+        let RunningBuild { library, generation, hash, .. } = self.clone();
+        Build { library, generation, hash }
+    }
+}
+
+/// What a reload does to ports once it is committed.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    /// These listen, and aren't accepted from yet.
+    open: Vec<Port>,
+    opened: Vec<HeldPort>,
+    close: Vec<Port>,
+    hand_over: Vec<(Port, Port)>,
+}
 
 impl Worker {
     pub(super) fn ask_reload(
@@ -66,15 +120,24 @@ impl Worker {
                 Step::Stage(id, path) => self.job(Job::Stage(id, path)),
                 Step::Try(id) => self.job(Job::Try(id)),
                 Step::Load(id, offers) => match self.port_changes(id, &offers) {
-                    Ok(changes) => self.job(Job::Load(id, changes)),
+                    Ok(changes) => self.prepare_ports(id, changes),
                     Err(why) => self.reload(Event::Loaded(id, Err(why))),
                 },
                 Step::Commit(id, build) => self.commits.push((id, build)),
                 Step::Discard(id) => {
-                    if let Some(loaded) = self.loaded.remove(&id) {
-                        self.job(Job::Drop(loaded.code.into_iter().map(|(_, code)| code).collect()));
+                    if let Some(prepared) = self.prepared.remove(&id)
+                        && !prepared.opened.is_empty()
+                    {
+                        let addrs = prepared.opened.iter().map(|p| p.addr).collect();
+                        self.link.send(&ToKeeper::Discard(addrs));
                     }
-                    self.job(Job::Discard(id));
+                    match self.loaded.remove(&id) {
+                        Some(loaded) => {
+                            let code = loaded.code.into_iter().map(|(_, code)| code).collect();
+                            self.job(Job::Drop(code, Some(loaded.copy)));
+                        }
+                        None => self.job(Job::Discard(id)),
+                    }
                 }
                 Step::Report(requests, report) => self.report(requests, report),
             }
@@ -86,10 +149,35 @@ impl Worker {
         assert!(self.jobs.send(job).is_ok(), "the stager lives as long as the loop");
     }
 
+    fn prepare_ports(&mut self, id: LibraryId, changes: ports::Changes) {
+        let ports::Changes { open, close, hand_over } = changes;
+        let prepared = Prepared { open, opened: Vec::new(), close, hand_over };
+        if prepared.open.is_empty() {
+            self.prepared.insert(id, prepared);
+            return self.job(Job::Load(id));
+        }
+        self.link.send(&ToKeeper::Open(prepared.open.clone()));
+        self.opening.push_back((id, prepared));
+    }
+
+    /// The keeper has opened the ports that it was asked for first, or none of them.
+    pub(super) fn opened(&mut self, opened: Result<Vec<SocketAddr>, String>) {
+        let Some((id, mut prepared)) = self.opening.pop_front() else { return };
+        match opened {
+            Ok(addrs) => {
+                let ports = std::mem::take(&mut prepared.open).into_iter().zip(addrs);
+                prepared.opened = ports.map(|(port, addr)| HeldPort { port, addr }).collect();
+                self.prepared.insert(id, prepared);
+                self.job(Job::Load(id));
+            }
+            Err(why) => self.reload(Event::Loaded(id, Err(why))),
+        }
+    }
+
     /// The ports that a library's services want, less those that are held.
     pub(super) fn port_changes(&self, id: LibraryId, offers: &[Offer]) -> Result<ports::Changes, String> {
         let library = &self.core.reloads.libraries()[id.0];
-        let held: BTreeSet<_> = self.net.ports().map(|l| l.port.clone()).collect();
+        let held: BTreeSet<_> = self.ports.iter().map(|p| p.port.clone()).collect();
         let mine = |name: &str| {
             let service = self.core.services().iter().find(|s| s.offer.name == name);
             let owner = service.and_then(|s| s.build.as_ref()).map(|b| &b.library);
@@ -107,24 +195,80 @@ impl Worker {
     /// Puts prepared builds in charge. What is timed is all that clients could notice.
     pub(super) fn commit_reloads(&mut self) {
         for (id, build) in std::mem::take(&mut self.commits) {
-            let Some(loaded) = self.loaded.remove(&id) else { continue };
+            let (Some(loaded), Some(prepared)) = (self.loaded.remove(&id), self.prepared.remove(&id)) else {
+                continue;
+            };
             let begun = Instant::now();
             let old = self.core.adopt(&build, loaded.code);
-            for (port, socket) in loaded.opened {
-                let name = port.0.clone();
-                if let Err(e) = self.net.add_listener(self.poll.registry(), port, socket) {
-                    tracing::error!(service = %name, "a port that listens can't be polled: {e}");
-                }
-            }
-            for (old, new) in loaded.hand_over {
-                self.net.hand_over(&old, new);
-            }
-            for port in &loaded.close {
-                self.net.remove_listener(self.poll.registry(), port);
+            let Build { library, generation, hash } = build;
+            let current = RunningBuild { library, generation, hash, copy: loaded.copy, entry: loaded.entry };
+            let superfluous = self.record(id, current);
+            let ports_changed = self.change_ports(prepared);
+            // Generation and ports in one epoch: whoever takes over finds both or neither.
+            self.core.handle(Input::Commit);
+            if ports_changed {
+                self.link.send(&ToKeeper::Ports(self.ports.clone()));
             }
             let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
-            self.job(Job::Drop(old));
+            self.job(Job::Drop(old, superfluous));
+            self.builds += 1;
             self.reload(Event::Committed(id, pause_us));
+            self.board.say(&self.services());
+        }
+        if self.builds >= self.config.limits.builds_max && !self.recycling && !self.core.reloads.is_busy() {
+            self.recycling = true;
+            let why = format!("it has loaded {} builds (limit builds_max)", self.builds);
+            self.link.send(&ToKeeper::Recycle(why));
+        }
+    }
+
+    /// Records what a library runs from now on. The copy that nobody will load again.
+    pub(super) fn record(&mut self, id: LibraryId, current: RunningBuild) -> Option<PathBuf> {
+        let library = &self.core.reloads.libraries()[id.0];
+        let highest = library.highest.max(current.generation);
+        let old = self.records.remove(&id.0);
+        let (previous, superfluous) = match old {
+            Some(old) => (Some(old.current), old.previous.map(|p| p.copy)),
+            None => (None, None),
+        };
+        let seen = library.seen.clone();
+        let record = LibraryRecord { path: library.path.clone(), seen, highest, current, previous };
+        self.write_record(id, record);
+        superfluous
+    }
+
+    pub(super) fn write_record(&mut self, id: LibraryId, record: LibraryRecord) {
+        let json = serde_json::to_vec(&record).unwrap_or_default();
+        if !self.core.keep(Kind::Library, key_of(&record.path), &json) {
+            tracing::error!(
+                "no room to record generation {} of {}",
+                record.current.generation,
+                record.current.library
+            );
+        }
+        self.records.insert(id.0, record);
+    }
+
+    /// False: they stay as they are.
+    fn change_ports(&mut self, prepared: Prepared) -> bool {
+        if prepared.opened.is_empty() && prepared.close.is_empty() && prepared.hand_over.is_empty() {
+            return false;
+        }
+        self.ports.extend(prepared.opened);
+        for (old, new) in prepared.hand_over {
+            if let Some(held) = self.ports.iter_mut().find(|p| p.port == old) {
+                held.port = new;
+            }
+        }
+        self.ports.retain(|p| !prepared.close.contains(&p.port));
+        self.keep_ports();
+        true
+    }
+
+    fn keep_ports(&mut self) {
+        let json = serde_json::to_vec(&self.ports).unwrap_or_default();
+        if !self.core.keep(Kind::Ports, 0, &json) {
+            tracing::error!("no room to record the ports");
         }
     }
 
@@ -146,4 +290,10 @@ impl Worker {
             }
         }
     }
+}
+
+/// What a library's record is kept under: its path, whatever number it has in this process.
+fn key_of(path: &std::path::Path) -> u64 {
+    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
 }

@@ -457,8 +457,8 @@ impl Store {
         self.dying = dying;
     }
 
-    /// Keeps what the last commit left readable from outside ([`copy_at`]) until [`Store::unpin`]. To be called between two
-    /// passes. Returns the epoch.
+    /// Keeps what the last commit left readable from outside ([`copy_at`]) until [`Store::unpin`]. Returns its
+    /// epoch.
     ///
     /// It costs the memory of what is replaced meanwhile. Beyond `bytes_max` of that, the pins are given up, not the writers.
     pub fn pin(&mut self, bytes_max: usize) -> u64 {

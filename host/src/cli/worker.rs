@@ -1,0 +1,19 @@
+//! `greenroom worker`: the process that serves. The keeper starts it, with its socket as standard input.
+
+use super::Failure;
+use crate::worker::takeover;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use std::fs::File;
+use std::os::fd::AsFd;
+
+pub(super) fn run() -> Result<(), Failure> {
+    let failed = |e: std::io::Error| Failure::Failed(format!("standard input: {e}"));
+    // Without its keeper it could neither accept nor let go of anything.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+    // A handler that reads standard input gets none of it.
+    let nothing = File::open("/dev/null").map_err(failed)?;
+    rustix::stdio::dup2_stdin(&nothing).map_err(|e| failed(e.into()))?;
+    let _ = rustix::thread::set_name(c"greenroom-worker");
+    takeover::serve(socket, true).map_err(Failure::Failed)
+}

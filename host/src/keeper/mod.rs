@@ -1,0 +1,703 @@
+//! The keeper: holds every descriptor, accepts, and sees to it that a worker serves. It runs no handler's code, reads no byte
+//! that a client sent, and does not map the records, so there is little that it could die of.
+//!
+//! A worker may die at any instruction. Its successor is started once it was reaped, is given everything that the keeper holds, and
+//! goes on; until then connections wait in the kernel. See [`Phase`].
+
+pub mod found;
+mod held;
+mod listeners;
+pub mod process;
+mod upgrade;
+
+use crate::admin::{self, Asked, HostStatus, Reply, Status};
+use crate::board::Reading;
+use crate::control::{DESCRIPTORS_MAX, Hello, Link, Received, ToKeeper, ToWorker};
+use crate::region::memory_file;
+use found::Found;
+use greenroom_core::crashes::{Crashes, Death, action_name};
+use greenroom_core::reload::By;
+use held::Held;
+use listeners::Listeners;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+use upgrade::Upgrade;
+
+const WAKER: Token = Token(0);
+const LINK: Token = Token(1);
+const ENDED: Token = Token(2);
+const TRIAL: Token = Token(3);
+const LISTENERS: usize = 16;
+
+/// Connections accepted from one port before others have their turn.
+const ACCEPTS_AT_ONCE: usize = 64;
+/// How long accepting rests when descriptors or memory ran out.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Batches of connections that the worker hasn't acknowledged: with more, it doesn't keep up, and accepting waits.
+const BATCHES_MAX: usize = 4;
+/// How long a worker may take until it serves.
+const START_MAX: Duration = Duration::from_secs(60);
+/// The pause before a worker that couldn't start is tried again: at first, and at most.
+const REST_MIN: Duration = Duration::from_millis(100);
+const REST_MAX: Duration = Duration::from_secs(10);
+/// A worker that died of itself so soon after it began to serve counts as one that couldn't start.
+const SOON: Duration = Duration::from_millis(200);
+/// A caller that no worker takes is told so after this time.
+const CALLER_MAX: Duration = Duration::from_secs(10);
+/// Callers that wait for a worker.
+const CALLERS_MAX: usize = 32;
+/// How much longer than `stop_ms` a worker may take to end.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// What other threads tell the keeper.
+pub enum Event {
+    /// An operator asks for something.
+    Asked(Asked),
+    /// SIGTERM or SIGINT.
+    Signal(i32),
+}
+
+/// Posts events to the keeper.
+#[derive(Clone)]
+pub struct Mailbox {
+    sender: Sender<Event>,
+    waker: Arc<Waker>,
+}
+
+impl Mailbox {
+    /// Posts one. False: the keeper has ended.
+    pub fn post(&self, event: Event) -> bool {
+        self.sender.send(event).is_ok() && self.waker.wake().is_ok()
+    }
+}
+
+/// What the keeper and its workers run with.
+pub struct Options {
+    /// The configuration.
+    pub config: crate::config::Config,
+    /// The libraries.
+    pub found: Found,
+    /// Where private copies go.
+    pub copies: PathBuf,
+    /// The most detailed level that is logged.
+    pub log: String,
+    /// The socket to a worker that runs in this very process; else each has a process of its own.
+    pub in_process: Option<OwnedFd>,
+}
+
+/// Where the worker is.
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    /// None lives; the next one is started at this time. Everything waits.
+    Parked { until: Instant, reason: String },
+    /// One was started, and is being given what is there.
+    Starting { since: Instant, told: bool },
+    /// It serves.
+    Serving { since: Instant },
+    /// It was told to end, so that another one goes on.
+    HandingOver { since: Instant },
+}
+
+/// See the module.
+pub struct Keeper {
+    options: Options,
+    poll: Poll,
+    inbox: Receiver<Event>,
+    mailbox: Mailbox,
+    binary: Option<File>,
+    region: OwnedFd,
+    input: OwnedFd,
+    board: OwnedFd,
+    listeners: Listeners,
+    held: Held,
+    phase: Phase,
+    link: Option<Link<ToKeeper, ToWorker>>,
+    child: Option<Child>,
+    ended: Option<OwnedFd>,
+    /// Batches of connections that the worker hasn't acknowledged.
+    in_flight: usize,
+    accept_again: BTreeSet<usize>,
+    accept_rests_until: Option<Instant>,
+    callers: VecDeque<(admin::Command, By, UnixStream, Instant)>,
+    crashes: Crashes,
+    upgrade: Option<Upgrade>,
+    /// What the worker last said of its services.
+    said: Vec<Option<admin::ServiceStatus>>,
+    started: Instant,
+    incarnation: u64,
+    /// Starts that failed, one after the other.
+    failures: u32,
+    /// Why the worker before died.
+    last_death: Option<String>,
+    /// When it did, until its successor serves.
+    died_at: Option<Instant>,
+    /// Some worker has served.
+    was_ready: bool,
+    stop_by: Option<Instant>,
+    stop_signal: i32,
+    /// Why the host ends, if not by request.
+    fatal: Option<String>,
+    over: bool,
+}
+
+impl Keeper {
+    /// Everything but a worker.
+    pub fn new(options: Options) -> io::Result<Keeper> {
+        let poll = Poll::new()?;
+        let (sender, inbox) = channel();
+        let mailbox = Mailbox { sender, waker: Arc::new(Waker::new(poll.registry(), WAKER)?) };
+        let now = Instant::now();
+        Ok(Keeper {
+            binary: if options.in_process.is_some() { None } else { Some(process::own_binary()?) },
+            options,
+            poll,
+            inbox,
+            mailbox,
+            region: memory_file("greenroom-records")?,
+            input: memory_file("greenroom-input")?,
+            board: memory_file("greenroom-board")?,
+            listeners: Listeners::default(),
+            held: Held::default(),
+            phase: Phase::Parked { until: now, reason: "starting".into() },
+            link: None,
+            child: None,
+            ended: None,
+            in_flight: 0,
+            accept_again: BTreeSet::new(),
+            accept_rests_until: None,
+            callers: VecDeque::new(),
+            crashes: Crashes::default(),
+            upgrade: None,
+            said: Vec::new(),
+            started: now,
+            incarnation: 0,
+            failures: 0,
+            last_death: None,
+            died_at: None,
+            was_ready: false,
+            stop_by: None,
+            stop_signal: 0,
+            fatal: None,
+            over: false,
+        })
+    }
+
+    /// Where other threads post.
+    pub fn mailbox(&self) -> Mailbox {
+        self.mailbox.clone()
+    }
+
+    /// Runs until the host is told to stop. `ready` is called with the ports once, when it serves for the first time. An error says
+    /// why it never could.
+    pub fn run(mut self, ready: impl Fn(&[(String, SocketAddr)])) -> Result<(), String> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            self.keep_a_worker();
+            if self.over {
+                break;
+            }
+            match self.poll.poll(&mut events, self.timeout()) {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => return Err(format!("the keeper's poll: {e}")),
+            }
+            for event in &events {
+                match event.token() {
+                    WAKER | LINK | ENDED | TRIAL => {}
+                    Token(n) => self.accept(n - LISTENERS),
+                }
+            }
+            // What the worker said before it ended counts.
+            self.hear_worker(&ready);
+            self.reap();
+            self.hear_trial();
+            for event in self.inbox.try_iter().collect::<Vec<_>>() {
+                match event {
+                    Event::Asked(asked) => self.asked(asked),
+                    Event::Signal(signal) => self.stop(signal),
+                }
+            }
+            self.accept_rested();
+            self.hand_connections();
+            self.look_at_the_clock();
+        }
+        self.callers.clear();
+        self.fatal.map_or(Ok(()), Err)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let phase = match &self.phase {
+            Phase::Parked { until, .. } => Some(*until),
+            Phase::Starting { since, .. } | Phase::HandingOver { since } => Some(*since + START_MAX),
+            Phase::Serving { .. } => None,
+        };
+        if !self.accept_again.is_empty() && self.may_accept() && self.accept_rests_until.is_none() {
+            return Some(Duration::ZERO);
+        }
+        let caller = self.callers.front().map(|(_, _, _, until)| *until);
+        let upgrade = self.upgrade.as_ref().map(Upgrade::give_up_at);
+        let all = [phase, self.accept_rests_until, caller, upgrade, self.stop_by];
+        all.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    // --- the worker -----------------------------------------------------------------------------
+
+    /// Starts a worker if there is none and it is time.
+    fn keep_a_worker(&mut self) {
+        let Phase::Parked { until, .. } = self.phase else { return };
+        if self.over || self.link.is_some() || Instant::now() < until {
+            return;
+        }
+        if self.stop_by.is_some() {
+            self.over = true;
+            return;
+        }
+        if let Err(e) = self.start_worker() {
+            self.cannot_start(format!("a worker process can't be started: {e}"));
+        }
+    }
+
+    fn start_worker(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        let fd = match (&self.binary, self.options.in_process.take()) {
+            (Some(binary), _) => {
+                let started = process::start(binary)?;
+                let ended = started.ended.as_raw_fd();
+                self.poll.registry().register(&mut SourceFd(&ended), ENDED, Interest::READABLE)?;
+                (self.child, self.ended) = (Some(started.child), Some(started.ended));
+                started.link
+            }
+            (None, Some(link)) => link,
+            (None, None) => {
+                self.over = true;
+                return Ok(());
+            }
+        };
+        let hello = self.hello(None);
+        let link = self.link.insert(Link::new(fd));
+        self.poll.registry().register(
+            &mut SourceFd(&link.fd().as_raw_fd()),
+            LINK,
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        let files = [self.region.as_fd(), self.input.as_fd(), self.board.as_fd()];
+        if !link.send_with(&ToWorker::Hello(Box::new(hello)), &files)? {
+            return Err(io::Error::other("it takes no message"));
+        }
+        self.incarnation += 1;
+        self.in_flight = 0;
+        self.held.hand_over_again();
+        self.phase = Phase::Starting { since: now, told: false };
+        Ok(())
+    }
+
+    /// What a worker begins with; `trial`: one that only tries out whether it could.
+    fn hello(&self, trial: Option<u64>) -> Hello {
+        Hello {
+            host_pid: std::process::id(),
+            incarnation: self.incarnation,
+            config: self.options.config.clone(),
+            found: self.options.found.clone(),
+            copies: self.options.copies.clone(),
+            log: self.options.log.clone(),
+            withheld: self.crashes.withheld(),
+            give_way: self.crashes.give_way(&self.options.config.limits, self.now_ms()),
+            trial,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn hear_worker(&mut self, ready: &impl Fn(&[(String, SocketAddr)])) {
+        loop {
+            let Some(link) = &mut self.link else { return };
+            link.flush();
+            match link.receive() {
+                Ok(Received::Message(message, _)) => self.heard(message, ready),
+                Ok(Received::Nothing) => return,
+                Ok(Received::Closed) if self.child.is_some() => return self.unlink(),
+                Ok(Received::Closed) => {
+                    // One that ran in this process: there is no other.
+                    self.unlink();
+                    self.over = true;
+                    return;
+                }
+                Err(e) => {
+                    tracing::error!("the worker said what can't be understood ({e}); it is replaced");
+                    return self.kill_worker();
+                }
+            }
+        }
+    }
+
+    fn unlink(&mut self) {
+        if let Some(link) = self.link.take() {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&link.fd().as_raw_fd()));
+        }
+    }
+
+    fn heard(&mut self, message: ToKeeper, ready: &impl Fn(&[(String, SocketAddr)])) {
+        match message {
+            ToKeeper::Ready(ports) => {
+                self.phase = Phase::Serving { since: Instant::now() };
+                self.failures = 0;
+                let token = |index| Token(LISTENERS + index);
+                self.listeners.follow(self.poll.registry(), token, &ports, true);
+                // Whoever came meanwhile waits in the kernel, and no edge will follow.
+                self.accept_again.extend(self.listeners.accepting());
+                if !std::mem::replace(&mut self.was_ready, true) {
+                    ready(&ports.into_iter().map(|p| (p.port.0, p.addr)).collect::<Vec<_>>());
+                }
+                if let Some(at) = self.died_at.take() {
+                    let gap = at.elapsed().as_secs_f64() * 1000.0;
+                    tracing::info!(
+                        worker_pid = self.worker_pid(),
+                        connections = self.held.len(),
+                        "a successor serves, {gap:.1} ms after the worker before it ended"
+                    );
+                }
+                self.upgraded();
+                for (command, by, stream, _) in std::mem::take(&mut self.callers) {
+                    self.relay(command, by, stream);
+                }
+            }
+            ToKeeper::CantStart(reason) if self.was_ready => self.last_death = Some(reason),
+            ToKeeper::CantStart(reason) => self.fatal = Some(reason),
+            ToKeeper::Took => self.in_flight = self.in_flight.saturating_sub(1),
+            ToKeeper::Drop(connections) => {
+                for (key, number) in connections {
+                    self.held.drop(key, number);
+                }
+            }
+            ToKeeper::Open(ports) => {
+                let opened = self.listeners.open(ports);
+                if let Some(link) = &mut self.link {
+                    link.send(&ToWorker::Opened(opened));
+                }
+            }
+            ToKeeper::Discard(addrs) => self.listeners.discard(&addrs),
+            ToKeeper::Ports(ports) => {
+                let token = |index| Token(LISTENERS + index);
+                let fresh = self.listeners.follow(self.poll.registry(), token, &ports, false);
+                self.accept_again.extend(fresh);
+            }
+            ToKeeper::Pinned(epoch) => self.pinned(epoch),
+            ToKeeper::Unpinned(held) => self.unpinned(held),
+            ToKeeper::Recycle(why) => {
+                tracing::info!("the worker is recycled: {why}");
+                self.hand_over();
+            }
+            ToKeeper::Tried(_) => {}
+        }
+    }
+
+    /// Has the worker end in an orderly way, for another one to go on.
+    fn hand_over(&mut self) {
+        if let (Phase::Serving { .. }, Some(link), Some(_)) = (&self.phase, &mut self.link, &self.child) {
+            link.send(&ToWorker::HandOver);
+            self.phase = Phase::HandingOver { since: Instant::now() };
+        }
+    }
+
+    fn worker_pid(&self) -> u32 {
+        match (&self.child, &self.binary) {
+            (Some(child), _) => child.id(),
+            (None, Some(_)) => 0,
+            (None, None) => std::process::id(),
+        }
+    }
+
+    fn kill_worker(&mut self) {
+        if let Some(child) = &self.child {
+            let _ = kill_process(Pid::from_child(child), Signal::KILL);
+        }
+    }
+
+    /// Takes note of a worker's end.
+    fn reap(&mut self) {
+        let Some(child) = &mut self.child else { return };
+        let status = match child.try_wait() {
+            Ok(Some(status)) => status,
+            Ok(None) => return,
+            Err(e) => return tracing::error!("the worker can't be waited for: {e}"),
+        };
+        let pid = child.id();
+        let now = Instant::now();
+        self.child = None;
+        if let Some(ended) = self.ended.take() {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&ended.as_raw_fd()));
+        }
+        self.unlink();
+        self.in_flight = 0;
+        let reading = Reading::of(&self.board);
+        if let Some(services) = reading.services() {
+            self.said = services;
+        }
+        if self.stop_by.is_some() {
+            if !status.success() {
+                self.fatal = Some(format!(
+                    "the worker was ended before its sessions were flushed: {}",
+                    process::how(status).0
+                ));
+            }
+            self.over = true;
+            return;
+        }
+        let phase = std::mem::replace(&mut self.phase, Phase::Parked { until: now, reason: String::new() });
+        if let Some(reason) = self.fatal.take() {
+            // It never served, and another one would fare no better.
+            self.fatal = Some(reason);
+            self.over = true;
+            return;
+        }
+        self.died_at.get_or_insert(now);
+        if matches!(phase, Phase::HandingOver { .. }) && status.success() {
+            return;
+        }
+        self.fail_upgrade("the worker died meanwhile");
+        let (how, own) = process::how(status);
+        let how = match reading.stalled_ms() {
+            Some(ms) => format!("stalled for {ms} ms (limit stall_kill_ms)"),
+            None => how,
+        };
+        let own = own || reading.stalled_ms().is_some();
+        self.last_death = Some(how.clone());
+        match reading.running().filter(|_| own) {
+            Some(r) => {
+                let service = self.said.get(usize::from(r.service)).and_then(Option::as_ref);
+                let (name, library) = service.map_or(("?", "?"), |s| (&s.name, &s.library));
+                tracing::error!(
+                    worker_pid = pid, service = %name, generation = r.generation, session = r.session,
+                    action = action_name(r.action), turn = r.turn + 1,
+                    "the worker died in a turn: {how}"
+                );
+                self.last_death = Some(format!(
+                    "{how}, in service {name}, generation {}, session {}, action {}",
+                    r.generation,
+                    r.session,
+                    action_name(r.action)
+                ));
+                self.crashes.note(Death {
+                    at_ms: self.now_ms(),
+                    library: library.to_owned(),
+                    generation: r.generation,
+                    session: r.session,
+                    turn: r.turn,
+                    action: r.action,
+                    how,
+                });
+            }
+            None => tracing::error!(worker_pid = pid, "the worker died: {how}"),
+        }
+        let soon = matches!(phase, Phase::Serving { since } if since.elapsed() < SOON)
+            && own
+            && reading.running().is_none();
+        if matches!(phase, Phase::Starting { .. }) || soon {
+            let reason = self.last_death.clone().unwrap_or_default();
+            self.cannot_start(reason);
+        }
+    }
+
+    /// Parks everything for a while that grows with each failure.
+    fn cannot_start(&mut self, reason: String) {
+        if !self.was_ready && self.binary.is_some() && self.failures >= 3 {
+            self.fatal = Some(format!("no worker could be started: {reason}"));
+            self.over = true;
+            return;
+        }
+        if self.fall_back(&reason) {
+            return;
+        }
+        let rest = REST_MAX.min(REST_MIN * 2u32.saturating_pow(self.failures.min(16)));
+        self.failures += 1;
+        tracing::error!(
+            connections = self.held.len(),
+            "no worker serves; all is kept, and one is tried again in {rest:?}: {reason}"
+        );
+        self.phase = Phase::Parked { until: Instant::now() + rest, reason };
+    }
+
+    // --- connections ----------------------------------------------------------------------------
+
+    fn may_accept(&self) -> bool {
+        matches!(self.phase, Phase::Serving { .. }) && self.in_flight < BATCHES_MAX && self.stop_by.is_none()
+    }
+
+    fn accept(&mut self, index: usize) {
+        if !self.may_accept() || self.accept_rests_until.is_some() {
+            self.accept_again.insert(index);
+            return;
+        }
+        for _ in 0..ACCEPTS_AT_ONCE {
+            match self.listeners.accept(index) {
+                None => return,
+                Some(Ok(fd)) => self.held.add(fd),
+                Some(Err(e)) => match e.kind() {
+                    ErrorKind::WouldBlock => return,
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        // Edge-triggered: nobody will say that descriptors are free again, so it is tried again.
+                        tracing::warn!(
+                            "connections can't be accepted ({e}); trying again every {ACCEPT_REST:?}"
+                        );
+                        self.accept_again.insert(index);
+                        self.accept_rests_until = Some(Instant::now() + ACCEPT_REST);
+                        return;
+                    }
+                },
+            }
+        }
+        self.accept_again.insert(index);
+    }
+
+    /// Accepts from the ports that had more than their share, or whose rest is over.
+    fn accept_rested(&mut self) {
+        if self.accept_again.is_empty()
+            || !self.may_accept()
+            || self.accept_rests_until.is_some_and(|at| Instant::now() < at)
+        {
+            return;
+        }
+        self.accept_rests_until = None;
+        for index in std::mem::take(&mut self.accept_again) {
+            self.accept(index);
+        }
+    }
+
+    /// Gives the worker the connections that it doesn't have.
+    fn hand_connections(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        while self.in_flight < BATCHES_MAX && !self.held.all_sent() {
+            let (connections, fds) = self.held.next(DESCRIPTORS_MAX);
+            let (given, n) = (connections.len(), connections.len());
+            match link.send_with(&ToWorker::Connections(connections), &fds) {
+                Ok(true) => {
+                    self.held.sent(n.max(1));
+                    self.in_flight += usize::from(given > 0);
+                }
+                // It has no room now, and says so when it has; or it is gone, which is noticed elsewhere.
+                Ok(false) | Err(_) => return,
+            }
+        }
+        if let Phase::Starting { told: told @ false, .. } = &mut self.phase
+            && self.held.all_sent()
+        {
+            *told = true;
+            link.send(&ToWorker::Start);
+        }
+    }
+
+    // --- operators ------------------------------------------------------------------------------
+
+    fn asked(&mut self, asked: Asked) {
+        match asked {
+            Asked::Status(reply) => {
+                let _ = reply.send(Reply::Status(self.status()));
+            }
+            Asked::Upgrade { binary, answers } => self.begin_upgrade(binary, answers),
+            Asked::OfWorker(command, by, stream) if matches!(self.phase, Phase::Serving { .. }) => {
+                self.relay(command, by, stream);
+            }
+            Asked::OfWorker(command, by, stream) if self.callers.len() < CALLERS_MAX => {
+                self.callers.push_back((command, by, stream, Instant::now() + CALLER_MAX));
+            }
+            Asked::OfWorker(_, _, stream) => {
+                admin::refuse(&stream, "too many commands wait for a worker already");
+            }
+        }
+    }
+
+    fn relay(&mut self, command: admin::Command, by: By, stream: UnixStream) {
+        let Some(link) = &mut self.link else { return };
+        match link.send_with(&ToWorker::Caller(command, by), &[stream.as_fd()]) {
+            Ok(true) => {}
+            _ => admin::refuse(&stream, "the worker takes no commands now; see `greenroom status`"),
+        }
+    }
+
+    fn status(&mut self) -> Status {
+        if let Some(services) = Reading::of(&self.board).services() {
+            self.said = services;
+        }
+        let (worker, reason) = match &self.phase {
+            Phase::Parked { reason, .. } => ("parked", Some(reason.clone())),
+            Phase::Starting { .. } => ("starting", self.last_death.clone()),
+            Phase::Serving { .. } => ("serving", self.last_death.clone()),
+            Phase::HandingOver { .. } => ("handing over", None),
+        };
+        Status {
+            host: HostStatus {
+                pid: std::process::id(),
+                worker_pid: self.worker_pid(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                uptime_s: self.started.elapsed().as_secs(),
+                worker: worker.into(),
+                workers_before: self.incarnation.saturating_sub(1),
+                reason: reason.filter(|r| !r.is_empty()),
+                connections: self.held.len(),
+            },
+            services: self.said.iter().flatten().cloned().collect(),
+        }
+    }
+
+    // --- the clock, and the end -----------------------------------------------------------------
+
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        while self.callers.front().is_some_and(|(_, _, _, until)| *until <= now) {
+            if let (Some((_, _, stream, _)), Phase::Parked { reason, .. }) =
+                (self.callers.pop_front(), &self.phase)
+            {
+                admin::refuse(&stream, &format!("no worker serves at the moment: {reason}"));
+            }
+        }
+        match self.phase {
+            Phase::Starting { since, .. } | Phase::HandingOver { since } if since + START_MAX <= now => {
+                tracing::error!("the worker is not ready after {START_MAX:?}; it is replaced");
+                self.kill_worker();
+                // Once: its end is waited for.
+                if let Phase::Starting { since, .. } | Phase::HandingOver { since } = &mut self.phase {
+                    *since = now;
+                }
+            }
+            _ => {}
+        }
+        self.upgrade_in_time(now);
+        if self.stop_by.is_some_and(|at| at <= now) {
+            tracing::error!("the worker doesn't end; it is killed");
+            self.kill_worker();
+            self.stop_by = Some(now + STOP_GRACE);
+        }
+    }
+
+    fn stop(&mut self, signal: i32) {
+        let again = self.stop_by.is_some();
+        let wait = Duration::from_millis(self.options.config.limits.stop_ms) + STOP_GRACE;
+        self.stop_by = Some(Instant::now() + wait);
+        self.stop_signal = signal;
+        match &mut self.link {
+            Some(link) => link.send(&ToWorker::Stop(signal)),
+            None => {
+                tracing::warn!(connections = self.held.len(), "stopped while no worker served");
+                self.over = true;
+            }
+        }
+        if again && !matches!(self.phase, Phase::Serving { .. }) {
+            self.kill_worker();
+        }
+    }
+}

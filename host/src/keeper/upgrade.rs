@@ -1,0 +1,221 @@
+//! An upgrade of the host: a worker from another binary takes over, after a trial on a copy of what the one before holds.
+//!
+//! The trial reads a pinned snapshot: records, libraries, ports; a binary that can't is refused while the old worker serves on. One
+//! that can't start after all is followed by a worker from the binary before.
+
+use super::{Keeper, Phase, TRIAL, process};
+use crate::admin::{Answers, Reply};
+use crate::control::{Link, Received, ToKeeper, ToWorker};
+use mio::Interest;
+use mio::unix::SourceFd;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+/// How long a trial may take: it reads everything that the host holds.
+const TRIAL_MAX: Duration = Duration::from_secs(60);
+/// How long each of the other steps may take.
+const STEP_MAX: Duration = Duration::from_secs(60);
+
+/// One under way.
+pub(super) struct Upgrade {
+    path: PathBuf,
+    binary: File,
+    answers: Answers,
+    step: Step,
+    since: Instant,
+    /// What the trial found.
+    found: String,
+}
+
+enum Step {
+    /// The worker is asked to keep what it committed readable.
+    Pinning,
+    /// The new binary tries it out.
+    Trying { epoch: u64, child: Child, ended: OwnedFd, link: Link<ToKeeper, ToWorker> },
+    /// It has succeeded; the worker says whether what it read was whole.
+    Unpinning,
+    /// The old worker ends and the new one starts. If it can't, a worker of this binary does.
+    Swapping { before: Option<File> },
+}
+
+impl Upgrade {
+    pub(super) fn give_up_at(&self) -> Instant {
+        self.since + if matches!(self.step, Step::Trying { .. }) { TRIAL_MAX } else { STEP_MAX }
+    }
+}
+
+impl Keeper {
+    pub(super) fn begin_upgrade(&mut self, path: PathBuf, answers: Answers) {
+        let refuse = |why: &str| {
+            let _ = answers.send(Reply::Error(format!("{}: {why}", path.display())));
+        };
+        if self.binary.is_none() {
+            return refuse("a host with --no-keeper is one process, which can't be replaced");
+        }
+        if self.upgrade.is_some() {
+            return refuse("another upgrade is under way");
+        }
+        if !matches!(self.phase, Phase::Serving { .. }) {
+            return refuse("no worker serves at the moment; see `greenroom status`");
+        }
+        let binary = match open_binary(&path) {
+            Ok(binary) => binary,
+            Err(why) => return refuse(&why),
+        };
+        let Some(link) = &mut self.link else { return };
+        link.send(&ToWorker::Pin);
+        let (step, since, found) = (Step::Pinning, Instant::now(), String::new());
+        self.upgrade = Some(Upgrade { path, binary, answers, step, since, found });
+    }
+
+    pub(super) fn pinned(&mut self, epoch: u64) {
+        let hello = self.hello(Some(epoch));
+        let Some(u) = &mut self.upgrade else { return };
+        let started = process::start(&u.binary).and_then(|started| {
+            let mut link = Link::<ToKeeper, ToWorker>::new(started.link);
+            let files = [self.region.as_fd(), self.input.as_fd(), self.board.as_fd()];
+            link.send_with(&ToWorker::Hello(Box::new(hello)), &files)?;
+            let registry = self.poll.registry();
+            registry.register(&mut SourceFd(&started.ended.as_raw_fd()), TRIAL, Interest::READABLE)?;
+            registry.register(&mut SourceFd(&link.fd().as_raw_fd()), TRIAL, Interest::READABLE)?;
+            Ok(Step::Trying { epoch, child: started.child, ended: started.ended, link })
+        });
+        match started {
+            Ok(step) => (u.step, u.since) = (step, Instant::now()),
+            Err(e) => self.fail_upgrade(&format!("it can't be started: {e}")),
+        }
+    }
+
+    pub(super) fn hear_trial(&mut self) {
+        let Some(Upgrade { step: Step::Trying { child, link, .. }, .. }) = &mut self.upgrade else { return };
+        let verdict = match link.receive() {
+            Ok(Received::Message(ToKeeper::Tried(verdict), _)) => Some(verdict),
+            Ok(Received::Message(..)) => Some(Err("its trial answered something else".into())),
+            Ok(Received::Nothing) | Ok(Received::Closed) | Err(_) => None,
+        };
+        let verdict = match verdict {
+            Some(verdict) => verdict,
+            None => match child.try_wait() {
+                Ok(None) => return,
+                Ok(Some(status)) => {
+                    Err(format!("its trial ended without a report: {}", process::how(status).0))
+                }
+                Err(e) => Err(format!("its trial can't be waited for: {e}")),
+            },
+        };
+        match verdict {
+            Ok(found) => {
+                let Some(epoch) = self.end_trial() else { return };
+                if let (Some(u), Some(link)) = (&mut self.upgrade, &mut self.link) {
+                    (u.step, u.since, u.found) = (Step::Unpinning, Instant::now(), found);
+                    link.send(&ToWorker::Unpin(epoch));
+                }
+            }
+            Err(why) => self.fail_upgrade(&why),
+        }
+    }
+
+    /// Ends the trial's process. The epoch that it read.
+    fn end_trial(&mut self) -> Option<u64> {
+        let Some(Upgrade { step: Step::Trying { epoch, child, ended, link }, .. }) = &mut self.upgrade else {
+            return None;
+        };
+        let registry = self.poll.registry();
+        let _ = registry.deregister(&mut SourceFd(&ended.as_raw_fd()));
+        let _ = registry.deregister(&mut SourceFd(&link.fd().as_raw_fd()));
+        let _ = child.kill();
+        let _ = child.wait();
+        Some(*epoch)
+    }
+
+    pub(super) fn unpinned(&mut self, held: bool) {
+        let Some(Upgrade { step: Step::Unpinning, .. }) = &self.upgrade else { return };
+        if !held {
+            let why =
+                "too much changed while it read what the host holds; try again when there is less to do";
+            return self.fail_upgrade(why);
+        }
+        let Some(u) = &mut self.upgrade else { return };
+        match u.binary.try_clone() {
+            Ok(binary) => {
+                u.step = Step::Swapping { before: self.binary.replace(binary) };
+                u.since = Instant::now();
+                self.hand_over();
+            }
+            Err(e) => self.fail_upgrade(&e.to_string()),
+        }
+    }
+
+    /// A worker serves: if it is the new one, that was it.
+    pub(super) fn upgraded(&mut self) {
+        if let Some(Upgrade { step: Step::Swapping { .. }, .. }) = &self.upgrade
+            && let Some(u) = self.upgrade.take()
+        {
+            let line = format!("{}: a worker of this binary serves ({})", u.path.display(), u.found);
+            tracing::info!("upgraded: {line}");
+            let _ = u.answers.send(Reply::Text(line + "\n"));
+            let _ = u.answers.send(Reply::End);
+        }
+    }
+
+    /// A worker can't start. True: it was the new one, and the binary before is tried at once.
+    pub(super) fn fall_back(&mut self, why: &str) -> bool {
+        let Some(Upgrade { step: Step::Swapping { before }, .. }) = &mut self.upgrade else { return false };
+        self.binary = before.take();
+        self.fail_upgrade(&format!("its worker can't start, and one of the binary before goes on: {why}"));
+        self.phase = Phase::Parked { until: Instant::now(), reason: why.to_owned() };
+        true
+    }
+
+    pub(super) fn fail_upgrade(&mut self, why: &str) {
+        let epoch = self.end_trial();
+        if let (Some(epoch), Some(link)) = (epoch, &mut self.link) {
+            link.send(&ToWorker::Unpin(epoch));
+        }
+        if let Some(u) = self.upgrade.take() {
+            let line = format!("{}: refused, the worker before serves on: {why}", u.path.display());
+            tracing::warn!("{line}");
+            let _ = u.answers.send(Reply::Error(line));
+            if let Step::Swapping { before: before @ Some(_) } = u.step {
+                self.binary = before;
+            }
+        }
+    }
+
+    pub(super) fn upgrade_in_time(&mut self, now: Instant) {
+        if self.upgrade.as_ref().is_some_and(|u| u.give_up_at() <= now) {
+            self.fail_upgrade("it took too long");
+        }
+    }
+}
+
+/// Opens the file once: what is checked is what is run.
+fn open_binary(path: &Path) -> Result<File, String> {
+    // Not to hang on a FIFO.
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+        .open(path)
+        .map_err(|e: io::Error| e.to_string())?;
+    let meta = file.metadata().map_err(|e| e.to_string())?;
+    if !meta.is_file() {
+        return Err("it is not a file".into());
+    }
+    if meta.mode() & 0o111 == 0 {
+        return Err("it is not executable".into());
+    }
+    let (uid, me) = (meta.uid(), rustix::process::geteuid().as_raw());
+    if uid != me && uid != 0 {
+        return Err(format!("it belongs to user {uid}, not to {me} or root"));
+    }
+    if meta.mode() & 0o002 != 0 {
+        return Err(format!("others may write it (mode {:o})", meta.mode() & 0o777));
+    }
+    Ok(file)
+}

@@ -1,0 +1,174 @@
+//! How far a TCP connection got, as the kernel counts: what tells a successor which bytes its predecessor read and sent after
+//! the last commit.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+/// A connection's counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Bytes of its peer's stream that were read.
+    pub read: u64,
+    /// Bytes of our stream that were written; `None`: the connection is closed, so nothing more can be.
+    pub sent: Option<u64>,
+    /// It was reset.
+    pub broken: bool,
+}
+
+/// From linux/tcp.h, `struct tcp_info`: where its fields are, and how long it must be to have them.
+const STATE_AT: usize = 0;
+const BYTES_ACKED_AT: usize = 120;
+const BYTES_RECEIVED_AT: usize = 128;
+const INFO_BYTES: usize = 136;
+
+// From net/tcp_states.h.
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
+const TIME_WAIT: u8 = 6;
+const CLOSE: u8 = 7;
+const CLOSE_WAIT: u8 = 8;
+const LAST_ACK: u8 = 9;
+const CLOSING: u8 = 11;
+
+/// Segments arrive meanwhile; so many tries find a moment between two of them.
+const TRIES: usize = 1000;
+
+#[derive(PartialEq, Clone, Copy)]
+struct Info {
+    state: u8,
+    acked: u64,
+    received: u64,
+}
+
+/// Asks the kernel. The connection must have been accepted, with SO_OOBINLINE set from the start: an urgent byte that is left out
+/// of the stream would shift the count for ever.
+pub fn counts(socket: impl AsFd) -> io::Result<Counts> {
+    let fd = socket.as_fd();
+    let mut before = info(fd)?;
+    for _ in 0..TRIES {
+        let unread = rustix::io::ioctl_fionread(fd)?;
+        let unacked = unacked(fd)?;
+        let after = info(fd)?;
+        if before != after {
+            before = after;
+            continue;
+        }
+        let Info { state, acked, received } = after;
+        let broken = state == CLOSE && rustix::net::sockopt::socket_error(fd)?.is_err();
+        // A FIN counts as a byte, on either side.
+        let peer_fin =
+            matches!(state, CLOSE_WAIT | LAST_ACK | CLOSING | TIME_WAIT) || state == CLOSE && !broken;
+        let own_fin = matches!(state, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK | TIME_WAIT);
+        return Ok(Counts {
+            read: received.saturating_sub(u64::from(peer_fin) + unread),
+            sent: (state != CLOSE).then(|| (acked + unacked).saturating_sub(u64::from(own_fin))),
+            broken,
+        });
+    }
+    Err(io::Error::other("its counts don't come to rest"))
+}
+
+fn info(fd: BorrowedFd<'_>) -> io::Result<Info> {
+    let mut bytes = [0u8; 512];
+    let mut len = bytes.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, and says how many.
+    let status = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            bytes.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if (len as usize) < INFO_BYTES {
+        return Err(io::Error::other("this kernel doesn't count the bytes of a connection (Linux 4.1 does)"));
+    }
+    let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
+    Ok(Info { state: bytes[STATE_AT], acked: word(BYTES_ACKED_AT), received: word(BYTES_RECEIVED_AT) })
+}
+
+/// SIOCOUTQ: bytes written and not acknowledged.
+fn unacked(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut n: libc::c_int = 0;
+    // SAFETY: the request writes one int.
+    let status = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut n) };
+    if status != 0 { Err(io::Error::last_os_error()) } else { Ok(n as u64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        rustix::net::sockopt::set_socket_oobinline(&ours, true).unwrap();
+        (ours, peer)
+    }
+
+    /// Loopback delivers at once, but for what the peer's stack does on its own time: asked until it is so.
+    fn settles(socket: &TcpStream, read: u64, sent: Option<u64>, broken: bool) {
+        let wanted = Counts { read, sent, broken };
+        let mut last = wanted;
+        for _ in 0..2000 {
+            last = counts(socket).unwrap();
+            // SO_ERROR is told once.
+            if last == wanted || broken && last.broken {
+                assert_eq!(last, wanted);
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(last, wanted);
+    }
+
+    #[test]
+    fn the_kernel_counts_what_was_read_and_written() {
+        let (mut ours, mut peer) = pair();
+        settles(&ours, 0, Some(0), false);
+        peer.write_all(b"0123456789").unwrap();
+        ours.write_all(b"abc").unwrap();
+        let mut some = [0; 4];
+        ours.read_exact(&mut some).unwrap();
+        settles(&ours, 4, Some(3), false);
+        // Whatever of ours the peer reads or leaves makes no difference; nor does an end of either side.
+        peer.shutdown(Shutdown::Write).unwrap();
+        settles(&ours, 4, Some(3), false);
+        ours.write_all(b"de").unwrap();
+        ours.shutdown(Shutdown::Write).unwrap();
+        peer.read_to_end(&mut Vec::new()).unwrap();
+        // Both ends are there: nothing more is sent, and six bytes wait to be read.
+        settles(&ours, 4, None, false);
+        let mut rest = Vec::new();
+        ours.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"456789");
+        settles(&ours, 10, None, false);
+    }
+
+    #[test]
+    fn our_end_counts_as_nothing_sent() {
+        let (mut ours, mut peer) = pair();
+        ours.write_all(b"bye").unwrap();
+        ours.shutdown(Shutdown::Write).unwrap();
+        peer.write_all(b"more").unwrap();
+        settles(&ours, 0, Some(3), false);
+    }
+
+    #[test]
+    fn a_reset_connection_is_broken_and_its_input_counted() {
+        let (mut ours, mut peer) = pair();
+        ours.write_all(b"never read").unwrap();
+        peer.write_all(b"12345").unwrap();
+        let mut some = [0; 2];
+        ours.read_exact(&mut some).unwrap();
+        drop(peer);
+        settles(&ours, 2, None, true);
+    }
+}

@@ -1,0 +1,443 @@
+//! How a worker begins: fresh, or as the successor of one that died, handed over, or was of another binary.
+//!
+//! A successor reads the records of the last commit, loads the private copies of the builds that ran, is given every connection, and
+//! asks the kernel how far each one got. Then it runs what its predecessor had read and not committed, **and commits that before it
+//! reads anything**: until then it may die too, and the next one finds the same.
+
+use super::reloads::{LibraryRecord, RunningBuild};
+use super::{Worker, now_ns};
+use crate::admin;
+use crate::board::Board;
+use crate::control::{Hello, Link, ToKeeper, ToWorker};
+use crate::killpoint::{self, Point};
+use crate::mail::{Answer, Message};
+use crate::net::pool::Pool;
+use crate::plugin::ffi::Library;
+use crate::region::Region;
+use crate::sys::tcp;
+use crate::{logs, watch};
+use greenroom_core::core::{Core, Input};
+use greenroom_core::recover::{Successor, Survivor};
+use greenroom_core::reload::{By, Outcome};
+use greenroom_core::service::{ServiceId, Serving};
+use greenroom_core::session::Slot;
+use greenroom_core::store::{Full, Kind, Plain, Store, copy_at, memory_bytes};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+use tracing_subscriber::filter::LevelFilter;
+
+/// The memory files that a worker is given.
+struct Files {
+    region: OwnedFd,
+    input: OwnedFd,
+    board: OwnedFd,
+}
+
+/// A connection as the keeper gave it.
+struct Given {
+    key: u32,
+    number: u64,
+    fd: OwnedFd,
+}
+
+/// What is to be done in the first pass.
+#[derive(Default)]
+struct Backlog {
+    /// Input that was read and not committed.
+    input: Vec<(Slot, Vec<u8>)>,
+    /// Connections that were reset meanwhile.
+    broken: Vec<Slot>,
+    /// Connections that nobody served yet.
+    fresh: Vec<Given>,
+}
+
+/// Serves, as the keeper at the other end of the socket says, until it says otherwise. An error says why it can't, and was told
+/// the keeper.
+pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
+    let mut link = Link::<ToWorker, ToKeeper>::new(fd);
+    let (hello, files) = match link.wait().map_err(|e| format!("the keeper: {e}"))? {
+        Some((ToWorker::Hello(hello), fds)) => {
+            let [region, input, board]: [OwnedFd; 3] =
+                fds.try_into().map_err(|_| "the keeper gave no memory files")?;
+            (*hello, Files { region, input, board })
+        }
+        _ => return Err("this command is the host's own".into()),
+    };
+    let _log = own_process.then(|| logs::start(hello.log.parse().unwrap_or(LevelFilter::INFO)));
+    if let Some(epoch) = hello.trial {
+        let verdict = try_out(&hello, &files, epoch);
+        link.send(&ToKeeper::Tried(verdict));
+        return Ok(());
+    }
+    killpoint::arm();
+    let prepared = take_connections(&mut link).and_then(|given| Ok((given, open(&hello, &files)?)));
+    let (given, (successor, pool, board)) = match prepared {
+        Ok(all) => all,
+        Err(why) => {
+            link.send(&ToKeeper::CantStart(why.clone()));
+            return Err(why);
+        }
+    };
+    let Successor { core, survivors, lost } = successor;
+    for what in &lost {
+        tracing::error!("given up, as it can't be trusted: {what}");
+    }
+    let mut worker = Worker::new(&hello, link, core, pool, board, logs::abi_level())
+        .map_err(|e| format!("the loop can't be started: {e}"))?;
+    if let Err(why) = worker.begin(&hello, survivors, given) {
+        worker.link.send(&ToKeeper::CantStart(why.clone()));
+        return Err(why);
+    }
+    let ended = worker.run().map_err(|e| format!("the loop: {e}"));
+    admin::finish();
+    ended
+}
+
+/// Receives connections until the keeper has given all.
+fn take_connections(link: &mut Link<ToWorker, ToKeeper>) -> Result<Vec<Given>, String> {
+    let mut given = Vec::new();
+    loop {
+        match link.wait().map_err(|e| format!("the keeper: {e}"))? {
+            Some((ToWorker::Connections(connections), fds)) => {
+                link.send(&ToKeeper::Took);
+                if fds.len() < connections.len() {
+                    let why = "this process may not have as many descriptors as there are connections; raise the limit of open files";
+                    return Err(why.into());
+                }
+                let all = connections.into_iter().zip(fds);
+                given.extend(all.map(|((key, number), fd)| Given { key, number, fd }));
+            }
+            Some((ToWorker::Start, _)) => return Ok(given),
+            Some((other, _)) => return Err(format!("the keeper said {other:?} too early")),
+            None => return Err("the keeper is gone".into()),
+        }
+    }
+}
+
+/// Reads what a predecessor left, or makes what none did.
+fn open(hello: &Hello, files: &Files) -> Result<(Successor, Pool, Board), String> {
+    let failed = |what: &str, e: io::Error| format!("{what}: {e}");
+    let limits = &hello.config.limits;
+    let max = memory_bytes(limits.store_bytes_max);
+    let duplicate = || files.region.try_clone().map_err(|e| failed("the record store", e));
+    let length = rustix::fs::fstat(&files.region).map_err(|e| failed("the record store", e.into()))?.st_size;
+    let mut lost = Vec::new();
+    let mut successor = None;
+    if length > 0 {
+        let region = Region::open(duplicate()?, max).map_err(|e| failed("the record store", e))?;
+        match Store::recover(Box::new(region), limits.store_bytes_max) {
+            Ok(found) => successor = Some(Core::recover(limits.clone(), found, now_ns())),
+            Err(why) => lost.push(format!("all sessions and tables: {why}")),
+        }
+    }
+    let successor = match successor {
+        Some(successor) => successor,
+        None => {
+            // Whatever is there is no store.
+            rustix::fs::ftruncate(&files.region, 0).map_err(|e| failed("the record store", e.into()))?;
+            let region = Region::open(duplicate()?, max).map_err(|e| failed("the record store", e))?;
+            let store = Store::create(Box::new(region), limits.store_bytes_max)
+                .map_err(|Full| "no memory for the record store".to_owned())?;
+            Successor { core: Core::with_store(limits.clone(), store), survivors: Vec::new(), lost }
+        }
+    };
+    let pool = Pool::open(&files.input).map_err(|e| failed("the input's memory", e))?;
+    let board = Board::open(&files.board).map_err(|e| failed("the counters' memory", e))?;
+    Ok((successor, pool, board))
+}
+
+/// The records of libraries.
+fn library_records(core: &Core) -> Result<Vec<LibraryRecord>, String> {
+    let read = |(_, json): (u64, Vec<u8>)| {
+        serde_json::from_slice(&json).map_err(|e| format!("the record of a library can't be read: {e}"))
+    };
+    core.kept(Kind::Library).into_iter().map(read).collect()
+}
+
+impl RunningBuild {
+    fn load(&self, hello: &Hello, board: Board) -> Result<Serving, String> {
+        Library::load(&self.copy, &self.entry)
+            .and_then(|library| library.create(&hello.config.settings(), logs::abi_level(), board))
+            .map_err(|e| {
+                format!("{}, generation {}, from {}: {e}", self.library, self.generation, self.copy.display())
+            })
+    }
+}
+
+impl Worker {
+    /// Everything before the first pass, and that pass.
+    fn begin(&mut self, hello: &Hello, survivors: Vec<Survivor>, given: Vec<Given>) -> Result<(), String> {
+        let begun = Instant::now();
+        for withheld in &hello.withheld {
+            self.core.withhold(withheld.clone());
+        }
+        killpoint::pass(Point::Recovered);
+        // Before the first load, so that a build that ends meanwhile isn't missed.
+        self.watch(hello)?;
+        let fresh = self.core.kept(Kind::Library).is_empty() && survivors.is_empty();
+        match fresh {
+            true => self.load_all(&hello.found.libraries)?,
+            false => self.go_on(hello)?,
+        }
+        let backlog = self.reconcile(survivors, given);
+        killpoint::pass(Point::Reconciled);
+        self.catch_up(backlog);
+        self.board.say(&self.services());
+        if !fresh {
+            let ms = begun.elapsed().as_secs_f64() * 1000.0;
+            tracing::info!(sessions = self.core.sessions().len(), "took over in {ms:.1} ms");
+        }
+        self.link.send(&ToKeeper::Ready(self.ports.clone()));
+        Ok(())
+    }
+
+    fn watch(&self, hello: &Hello) -> Result<(), String> {
+        let (mailbox, links) = (self.mailbox(), hello.found.links());
+        watch::start(hello.found.watched(), move |path| {
+            // What a link leads to changed: the library is known by the link.
+            let path = links.get(&path).cloned().unwrap_or(path);
+            mailbox.post(Message::Changed(path));
+        })
+    }
+
+    /// Loads libraries for the first time. One that was named itself must load.
+    fn load_all(&mut self, libraries: &[(PathBuf, bool)]) -> Result<(), String> {
+        let mut answers = Vec::new();
+        for (path, _) in libraries {
+            let (reply, answer) = channel();
+            let id = self.core.reloads.library(path.clone());
+            self.request(id, By::Start, None, Some(reply));
+            answers.push(answer);
+        }
+        while self.core.reloads.is_busy() {
+            self.pass().map_err(|e| format!("the loop: {e}"))?;
+        }
+        for (answer, (path, named)) in answers.iter().zip(libraries) {
+            let report =
+                answer.try_iter().find_map(|a| if let Answer::Report(r) = a { Some(r) } else { None });
+            if let Some(report) = report
+                && report.outcome == Outcome::Refused
+                && *named
+            {
+                return Err(format!("{}: {}", path.display(), report.reason));
+            }
+        }
+        for service in self.config.service.keys() {
+            if !self.ports.iter().any(|p| p.port.0 == *service) {
+                tracing::warn!("service {service} is configured, but no library offers it");
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with the builds and ports of a predecessor.
+    fn go_on(&mut self, hello: &Hello) -> Result<(), String> {
+        for mut record in library_records(&self.core)? {
+            let id = self.core.reloads.library(record.path.clone());
+            if let Some(previous) = self.gives_way(hello, &record) {
+                tracing::error!(
+                    "{}: generation {} killed too many workers; generation {} serves again (limit crashes_max)",
+                    record.current.library,
+                    record.current.generation,
+                    previous.0.generation
+                );
+                record.current = previous.0;
+                record.previous = None;
+                self.core.adopt(&record.current.build(), previous.1);
+            } else {
+                let serving = record.current.load(hello, self.board)?;
+                self.core.go_on_with(&record.current.build(), serving);
+            }
+            self.builds += 1;
+            let build = record.current.build();
+            self.core.reloads.goes_on_with(id, build, record.seen.clone(), record.highest);
+            self.write_record(id, record);
+        }
+        for number in 0..self.core.services().len() {
+            let [_, turns, faults] = self.board.counted(number);
+            self.core.count_on(ServiceId(number as u16), turns, faults);
+        }
+        if let Some((_, json)) = self.core.kept(Kind::Ports).into_iter().next() {
+            self.ports = serde_json::from_slice(&json)
+                .map_err(|e| format!("the record of the ports can't be read: {e}"))?;
+        }
+        // What was built while no worker lived. Content that was seen before is left alone.
+        for (path, _) in &hello.found.libraries {
+            let id = self.core.reloads.library(path.clone());
+            self.request(id, By::Watcher, None, None);
+        }
+        Ok(())
+    }
+
+    /// The build before, if this one is to give way to it and it can read what sessions hold.
+    fn gives_way(&self, hello: &Hello, record: &LibraryRecord) -> Option<(RunningBuild, Serving)> {
+        let RunningBuild { library, generation, .. } = &record.current;
+        if !hello.give_way.iter().any(|(l, g)| l == library && g == generation) {
+            return None;
+        }
+        let refuse = |why: &str| {
+            tracing::error!("{library}: generation {generation} killed too many workers, and stays: {why}");
+            None
+        };
+        let Some(previous) = &record.previous else { return refuse("there is none before it") };
+        let serving = match previous.load(hello, self.board) {
+            Ok(serving) => serving,
+            Err(why) => return refuse(&why),
+        };
+        for service in self.core.services().iter().filter(|s| s.sessions > 0 && s.build.is_none()) {
+            let Some((offer, _)) = serving.iter().find(|(o, _)| o.name == service.offer.name) else {
+                // Another library's, or one that only the newer build offers.
+                continue;
+            };
+            if service.stored_versions().iter().any(|v| *v > offer.shape.version) {
+                return refuse(&format!(
+                    "service {} has states of a newer version than generation {} reads",
+                    service.offer.name, previous.generation
+                ));
+            }
+        }
+        Some((previous.clone(), serving))
+    }
+
+    /// Puts every session back on its connection, and finds out how far that got.
+    fn reconcile(&mut self, survivors: Vec<Survivor>, given: Vec<Given>) -> Backlog {
+        let mut backlog = Backlog::default();
+        let epoch = self.core.store().epoch() + 1;
+        let mut slots: HashMap<u64, Slot> = survivors.iter().map(|s| (s.id, s.slot)).collect();
+        self.net.reserve(survivors.len());
+        for Given { key, number, fd } in given {
+            let Some(slot) = slots.remove(&number) else {
+                match number > self.core.served() {
+                    true => backlog.fresh.push(Given { key, number, fd }),
+                    // Served and closed, but for the descriptor; or given up by name.
+                    false => self.drops.push((key, number)),
+                }
+                continue;
+            };
+            match self.reconcile_one(slot, number, &fd, epoch, &mut backlog) {
+                Ok(()) => {
+                    let socket = mio::net::TcpStream::from_std(std::net::TcpStream::from(fd));
+                    if let Err(e) = self.net.put(self.poll.registry(), slot, socket, key) {
+                        tracing::error!(session = number, "its connection can't be taken in: {e}");
+                        self.core.give_up(slot);
+                        self.net.give_back(slot);
+                        self.drops.push((key, number));
+                    }
+                }
+                Err(why) => {
+                    tracing::error!("given up, as it can't be trusted: {why}");
+                    self.core.give_up(slot);
+                    self.net.give_back(slot);
+                    self.drops.push((key, number));
+                }
+            }
+        }
+        for (session, slot) in slots {
+            tracing::error!(session, "given up: its connection is gone");
+            self.core.give_up(slot);
+            self.net.give_back(slot);
+        }
+        backlog
+    }
+
+    fn reconcile_one(
+        &mut self,
+        slot: Slot,
+        number: u64,
+        fd: &OwnedFd,
+        epoch: u64,
+        backlog: &mut Backlog,
+    ) -> Result<(), String> {
+        let Some(session) = self.core.sessions().get(slot) else { return Err("it is gone".into()) };
+        let (bytes_in, bytes_sent) = (session.bytes_in, session.bytes_sent);
+        if killpoint::unreconciled() {
+            let _ = self.core.reconcile(slot, bytes_in, Some(bytes_sent));
+            return Ok(());
+        }
+        let counts = tcp::counts(fd).map_err(|e| format!("session {number}: {e}"))?;
+        let missing = self.core.reconcile(slot, counts.read, counts.sent)?;
+        if missing > 0 {
+            match self.pool.find(number, bytes_in, missing as usize, epoch) {
+                Some(bytes) => backlog.input.push((slot, bytes)),
+                // A dead connection has nobody to wait for an answer.
+                None if counts.broken => {}
+                None => return Err(format!("session {number}: {missing} bytes of its input can't be found")),
+            }
+        }
+        if counts.broken {
+            self.broken.insert(slot);
+            if counts.sent.is_none() {
+                backlog.broken.push(slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first pass: what the predecessor had read, and connections that nobody served. Nothing new is read before this is
+    /// committed.
+    fn catch_up(&mut self, backlog: Backlog) {
+        self.core.handle(Input::PassBegins { now_ns: now_ns() });
+        for (slot, bytes) in &backlog.input {
+            self.core.handle(Input::Received { slot: *slot, bytes });
+        }
+        for Given { key, number, fd } in backlog.fresh {
+            if !self.open(key, number, fd) {
+                self.drops.push((key, number));
+            }
+        }
+        killpoint::pass(Point::CaughtUp);
+        self.commit();
+        self.send();
+        self.carry_out();
+        self.net.end_pass();
+        self.tell_keeper();
+        // What a reset connection still brought is read like any other's, up to its end.
+        self.again.extend(backlog.broken);
+    }
+}
+
+/// Whether this binary could go on from what was committed with a pinned epoch: reads it all, and loads every build.
+fn try_out(hello: &Hello, files: &Files, epoch: u64) -> Result<String, String> {
+    let limits = &hello.config.limits;
+    let len = rustix::fs::fstat(&files.region).map_err(|e| e.to_string())?.st_size as usize;
+    let image = copy_at(len, epoch, limits.store_bytes_max, |at, into| {
+        let mut filled = 0;
+        while filled < into.len() {
+            match rustix::io::pread(&files.region, &mut into[filled..], (at + filled) as u64) {
+                Ok(0) => return Err("the record store ends early".into()),
+                Ok(n) => filled += n,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(format!("the record store can't be read: {e}")),
+            }
+        }
+        Ok(())
+    })?;
+    let memory = Plain::cut_after(&image, None);
+    drop(image);
+    let found = Store::recover(Box::new(memory), limits.store_bytes_max)?;
+    let Successor { mut core, survivors, lost } = Core::recover(limits.clone(), found, now_ns());
+    if let Some(what) = lost.first() {
+        return Err(format!("it would have to give up {} things, first of all {what}", lost.len()));
+    }
+    let board = Board::unread().map_err(|e| e.to_string())?;
+    let mut generations = BTreeMap::new();
+    for record in library_records(&core)? {
+        let serving = record.current.load(hello, board)?;
+        core.go_on_with(&record.current.build(), serving);
+        generations.insert(record.current.library, record.current.generation);
+    }
+    if let Some(s) = core.services().iter().find(|s| s.build.is_none() && s.sessions > 0) {
+        return Err(format!("no library that it loads offers service {}", s.offer.name));
+    }
+    let entries: usize = core.store().count(Kind::Entry);
+    let generations: Vec<_> = generations.iter().map(|(l, g)| format!("{l} {g}")).collect();
+    Ok(format!(
+        "{} sessions, {entries} table entries, generations {}",
+        survivors.len(),
+        generations.join(", ")
+    ))
+}
