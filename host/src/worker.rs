@@ -4,7 +4,7 @@
 //!
 //! 1. poll; read what is ready and give it to the core, which runs the turns;
 //! 2. commit, once for all of them;
-//! 3. send what the commit made ready, and carry out the core's effects;
+//! 3. carry out the core's effects, and send what the commit made ready;
 //! 4. between two passes: commit a reload whose preparation is done.
 //!
 //! Everything slow happens on other threads, which post a [`Message`] and wake the poll. Descriptors come from the keeper; see
@@ -217,9 +217,10 @@ impl Worker {
             }
         }
         self.commit();
+        // Only what is committed: what sending brings about waits for the next pass.
+        self.carry_out();
         self.send();
         killpoint::pass(Point::Flushed);
-        self.carry_out();
         self.net.end_pass();
         self.commit_reloads();
         self.tell_keeper();

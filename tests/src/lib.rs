@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: a real host, real clients, handler crates that are written and built on the spot.
 
+pub mod chain;
 pub mod client;
 pub mod fixture;
 pub mod host;

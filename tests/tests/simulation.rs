@@ -506,16 +506,21 @@ impl World {
                 }
             }
         }
-        // Killed before the commit, between two sends, or before the effects.
+        // Killed before the commit, before the effects, or between two sends.
         let killed_after = (!whole && self.rng.u8(..) < 10).then(|| self.rng.usize(0..6));
         if killed_after == Some(0) {
             return self.kill();
         }
         self.commit_pass();
+        if killed_after == Some(1) {
+            return self.kill();
+        }
         let (mut sendable, mut effects) = (Vec::new(), Vec::new());
+        self.core.take_effects(&mut effects);
+        self.carry_out(effects);
         self.core.take_sendable(&mut sendable);
         for (i, slot) in sendable.into_iter().enumerate() {
-            if killed_after == Some(i + 1) {
+            if killed_after == Some(i + 2) {
                 return self.kill();
             }
             self.send(slot);
@@ -523,8 +528,20 @@ impl World {
         if killed_after.is_some() {
             return self.kill();
         }
-        self.core.take_effects(&mut effects);
-        self.carry_out(effects);
+        self.follow_up();
+    }
+
+    /// What sending brought about, after another commit: the next pass comes at once for it.
+    fn follow_up(&mut self) {
+        loop {
+            self.commit_pass();
+            let mut effects = Vec::new();
+            self.core.take_effects(&mut effects);
+            if effects.is_empty() {
+                break;
+            }
+            self.carry_out(effects);
+        }
         self.free.append(&mut self.freed);
     }
 
@@ -664,15 +681,14 @@ impl World {
             self.core.handle(Input::Broken { slot });
         }
         self.commit_pass();
-        // What the commit made ready goes out in the next pass.
         let (mut sendable, mut effects) = (Vec::new(), Vec::new());
+        self.core.take_effects(&mut effects);
+        self.carry_out(effects);
         self.core.take_sendable(&mut sendable);
         for slot in sendable {
             self.send(slot);
         }
-        self.core.take_effects(&mut effects);
-        self.carry_out(effects);
-        self.free.append(&mut self.freed);
+        self.follow_up();
     }
 
     fn at(&self, slot: Slot) -> Option<usize> {

@@ -1,8 +1,9 @@
 //! The one place where everything that happens is decided: an [`Input`] in, [`Effect`]s out.
 //!
-//! A pass: [`Input::PassBegins`], any number of inputs, [`Input::Commit`]; then the shell sends what
-//! [`Core::take_sendable`] names, reports it with [`Input::Sent`], and carries out the effects. Nothing is sent before the
-//! commit, so a peer never sees the result of a turn that could still be forgotten.
+//! A pass: [`Input::PassBegins`], any number of inputs, [`Input::Commit`]; then the shell carries out the effects, sends what
+//! [`Core::take_sendable`] names, and reports it with [`Input::Sent`]. Nothing is sent or closed before the commit, so nobody
+//! sees the result of what could still be forgotten; what sending brings about (a session is flushed and gone) is carried out after
+//! the next commit.
 
 use crate::kept::Kept;
 use crate::limits::Limits;
@@ -248,7 +249,8 @@ impl Core {
 
     /// When the next pass is due at the latest, on the clock of [`Input::PassBegins`]; `None`: whenever something happens.
     pub fn next_wake_ns(&self) -> Option<u64> {
-        if !self.resumed.is_empty() || !self.dirty.is_empty() || !self.sendable.is_empty() {
+        let pending = !self.resumed.is_empty() || !self.dirty.is_empty() || !self.sendable.is_empty();
+        if pending || !self.effects.is_empty() {
             return Some(0);
         }
         self.deadlines.first().map(|(at, _)| *at)

@@ -391,8 +391,8 @@ impl Worker {
         }
         killpoint::pass(Point::CaughtUp);
         self.commit();
-        self.send();
         self.carry_out();
+        self.send();
         self.net.end_pass();
         self.tell_keeper();
         // What a reset connection still brought is read like any other's, up to its end.
