@@ -519,12 +519,34 @@ impl Write for Pieces<'_, '_> {
 pub enum CallError {
     /// None answers there.
     NoHost(String),
-    /// It refused, or broke off.
+    /// It refused.
     Failed(String),
+    /// It broke off.
+    BrokenOff(String),
 }
+
+/// How long a command that only looks is asked again, should the worker die while it answers.
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Asks a host, and calls `each` with what it answers.
 pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
+    let give_up = Instant::now() + ASK_AGAIN_MAX;
+    let only_looks = !matches!(command, Command::Reload { .. } | Command::Upgrade { .. });
+    loop {
+        let mut answered = false;
+        let result = call_once(dir, command, &mut |reply| {
+            answered = true;
+            each(reply);
+        });
+        match result {
+            // Its successor answers.
+            Err(CallError::BrokenOff(_)) if only_looks && !answered && Instant::now() < give_up => {}
+            other => return other,
+        }
+    }
+}
+
+fn call_once(dir: &Path, command: &Command, each: &mut dyn FnMut(Reply)) -> Result<(), CallError> {
     let path = crate::runtime::socket_path(dir);
     let no_host = |e: io::Error| {
         CallError::NoHost(format!(
@@ -533,7 +555,11 @@ pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Resul
         ))
     };
     let mut stream = UnixStream::connect(&path).map_err(no_host)?;
-    let broke = |e: &dyn std::fmt::Display| CallError::Failed(format!("the host broke off its answer: {e}"));
+    let broke = |e: &dyn std::fmt::Display| {
+        CallError::BrokenOff(format!(
+            "the answer broke off ({e}): the worker ended meanwhile; `greenroom status` tells what runs now"
+        ))
+    };
     let line = serde_json::to_string(command).map_err(|e| broke(&e))? + "\n";
     stream.write_all(line.as_bytes()).map_err(|e| broke(&e))?;
     for line in BufReader::new(stream).lines() {

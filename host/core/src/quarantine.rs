@@ -92,6 +92,8 @@ impl Core {
     pub(crate) fn end_quarantine(&mut self, slot: Slot) {
         self.quarantined.remove(&slot);
         let Some(s) = self.sessions.get_mut(slot) else { return };
+        // What was withheld may be said again by whoever started this process.
+        self.withheld.remove(&s.id);
         if let Some(record) = s.quarantined.take().and_then(|q| q.record) {
             self.store.delete(record);
         }

@@ -64,7 +64,7 @@ impl From<CallError> for Failure {
     fn from(e: CallError) -> Failure {
         match e {
             CallError::NoHost(text) => Failure::NoHost(text),
-            CallError::Failed(text) => Failure::Failed(text),
+            CallError::Failed(text) | CallError::BrokenOff(text) => Failure::Failed(text),
         }
     }
 }

@@ -50,7 +50,7 @@ const BATCHES_MAX: usize = 4;
 /// How long a worker may take until it serves.
 const START_MAX: Duration = Duration::from_secs(60);
 /// The pause before a worker that couldn't start is tried again: at first, and at most.
-const REST_MIN: Duration = Duration::from_millis(100);
+const REST_MIN: Duration = Duration::from_millis(50);
 const REST_MAX: Duration = Duration::from_secs(10);
 /// A worker that died of itself so soon after it began to serve counts as one that couldn't start.
 const SOON: Duration = Duration::from_millis(200);
@@ -503,10 +503,10 @@ impl Keeper {
             }
             None => tracing::error!(worker_pid = pid, "the worker died: {how}"),
         }
-        let soon = matches!(phase, Phase::Serving { since } if since.elapsed() < SOON)
-            && own
-            && reading.running().is_none();
-        if matches!(phase, Phase::Starting { .. }) || soon {
+        // A turn that kills does so twice at most, so it needs no rest.
+        let in_a_turn = own && reading.running().is_some();
+        let soon = matches!(phase, Phase::Serving { since } if since.elapsed() < SOON) && own;
+        if !in_a_turn && (soon || matches!(phase, Phase::Starting { .. })) {
             let reason = self.last_death.clone().unwrap_or_default();
             self.cannot_start(reason);
         }
@@ -522,7 +522,11 @@ impl Keeper {
         if self.fall_back(&reason) {
             return;
         }
-        let rest = REST_MAX.min(REST_MIN * 2u32.saturating_pow(self.failures.min(16)));
+        // The first time may have been bad luck.
+        let rest = match self.failures {
+            0 => Duration::ZERO,
+            n => REST_MAX.min(REST_MIN * 2u32.saturating_pow(n.min(16))),
+        };
         self.failures += 1;
         tracing::error!(
             connections = self.held.len(),

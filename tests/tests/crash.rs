@@ -1,0 +1,180 @@
+//! Handlers that take their process with them: what an operator is told, who is spared, and what becomes of the message.
+
+use greenroom_tests::client::Client;
+use greenroom_tests::fixture::{Fixture, tally_source};
+use greenroom_tests::host::Host;
+use greenroom_tests::wait_for;
+use serde_json::Value;
+
+/// A tally whose lines may say how to die. `calm`: the build that survives them.
+fn source(service: &str, prefix: &str, calm: bool) -> String {
+    let deaths = r#"
+            match &*line {
+                "segv" => unsafe { std::ptr::null_mut::<u8>().write_volatile(1) },
+                "abort" => std::process::abort(),
+                "overflow" => println!("{}", deeper(1)),
+                "exit" => std::process::exit(3),
+                "stall" => std::thread::sleep(std::time::Duration::from_secs(3600)),
+                _ => {}
+            }
+            let count"#;
+    let more = r#"
+#[inline(never)]
+fn deeper(n: u64) -> u64 {
+    let here = std::hint::black_box([n; 64]);
+    deeper(here[7] + 1) + here[3]
+}
+"#;
+    let mut source = tally_source(service, prefix);
+    if !calm {
+        source =
+            source.replacen("            let count", deaths, 1).replace("#![forbid(unsafe_code)]", "") + more;
+    }
+    source
+}
+
+fn quarantined(host: &Host) -> Vec<(u64, String)> {
+    let sessions = host.json(&["sessions", "--json"]);
+    let all = sessions.as_array().expect("sessions").iter();
+    let of = |s: &Value| Some((s["id"].as_u64()?, s["quarantined"].as_str()?.to_owned()));
+    all.filter_map(of).collect()
+}
+
+fn workers_before(host: &Host) -> u64 {
+    host.json(&["status", "--json"])["host"]["workers_before"].as_u64().expect("a number")
+}
+
+/// Says something that kills, and waits until it has done so twice.
+fn poison(host: &Host, addr: std::net::SocketAddr, line: &str) -> Client {
+    let before = workers_before(host);
+    let mut client = Client::connect(addr);
+    assert_eq!(client.ask("first"), "wild 1 first");
+    client.send(format!("second\n{line}\nthird\n"));
+    wait_for("two deaths", || (workers_before(host) == before + 2).then_some(()));
+    // What came before it in the very same read was run, once.
+    assert_eq!(client.line().expect("an answer"), "wild 2 second");
+    client
+}
+
+#[test]
+fn a_message_that_kills_is_named_and_withheld_and_everybody_else_goes_on() {
+    let fixture = Fixture::new("wild", &source("wild", "wild", false));
+    let wild = fixture.build_as("wild.so");
+    fixture.write(&source("wild", "calm", true));
+    let calm = fixture.build_as("calm.so");
+    let host = Host::serve_with(&["wild"], &[&wild], |c| {
+        let config = tempfile::NamedTempFile::new().expect("a file");
+        // One generation may kill as often as it likes here: no other one is to take its place.
+        std::fs::write(config.path(), "[limits]\ncrashes_max = 1000\n").expect("a configuration");
+        c.arg("--config").arg(config.into_temp_path().keep().expect("a file"));
+    });
+    let addr = host.addr("wild");
+    let mut other = Client::connect(addr);
+    let deaths = [
+        ("segv", "segmentation fault (SIGSEGV)"),
+        ("abort", "abort (SIGABRT)"),
+        ("overflow", "SIG"),
+        ("exit", "ended the process (exit code 3)"),
+    ];
+    let mut poisoned = Vec::new();
+    for (n, (line, how)) in deaths.iter().enumerate() {
+        poisoned.push(poison(&host, addr, line));
+        assert_eq!(other.ask("unharmed"), format!("wild {} unharmed", n + 1));
+        let list = quarantined(&host);
+        assert_eq!(list.len(), n + 1, "{list:?}");
+        let (id, reason) = &list[n];
+        assert!(
+            reason.contains("its turn 4 (action message) killed the worker 2 times") && reason.contains(how),
+            "{reason}"
+        );
+        let log = host.log();
+        let told = log.lines().filter(|l| {
+            l.contains("the worker died in a turn")
+                && l.contains(how)
+                && l.contains(&format!("session={id} "))
+        });
+        let told: Vec<_> = told.collect();
+        assert_eq!(told.len(), 2, "{log}");
+        for field in ["service=wild", "generation=1", "action=\"message\""] {
+            assert!(told[0].contains(field), "{field}: {}", told[0]);
+        }
+    }
+    // However often a worker dies of something else, what is withheld stays so.
+    let pid = host.json(&["status", "--json"])["host"]["worker_pid"].as_i64().expect("a pid");
+    // SAFETY: kill has no preconditions.
+    unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+    assert_eq!(other.ask("still"), "wild 5 still");
+    assert_eq!(quarantined(&host).len(), 4);
+    // The next build takes them on: what was kept is run, from the state before it.
+    let (code, report) = host.reload_from("wild", &calm);
+    assert_eq!((code, &report["outcome"]), (Some(0), &Value::from("committed")), "{report}");
+    for (client, (line, _)) in poisoned.iter_mut().zip(deaths) {
+        assert_eq!(client.line().expect("an answer"), format!("calm 3 {line}"));
+        assert_eq!(client.line().expect("an answer"), "calm 4 third");
+        assert_eq!(client.ask("on"), "calm 5 on");
+    }
+    assert!(quarantined(&host).is_empty());
+}
+
+#[test]
+fn a_generation_that_keeps_killing_gives_way_to_the_one_before() {
+    let fixture = Fixture::new("rogue", &source("rogue", "calm", true));
+    let calm = fixture.build_as("calm.so");
+    fixture.write(&source("rogue", "wild", false));
+    let wild = fixture.build_as("wild.so");
+    let host = Host::serve(&["rogue"], &[&calm]);
+    let addr = host.addr("rogue");
+    let mut old = Client::connect(addr);
+    assert_eq!(old.ask("hello"), "calm 1 hello");
+    assert_eq!(host.reload_from("rogue", &wild).0, Some(0));
+    assert_eq!((old.ask("hello"), host.generation("rogue")), ("wild 2 hello".into(), 2));
+    let mut first = poison(&host, addr, "segv");
+    // The third death is one too many.
+    let mut second = Client::connect(addr);
+    second.send("abort\n");
+    assert_eq!(second.line().expect("an answer"), "calm 1 abort");
+    assert_eq!(first.line().expect("an answer"), "calm 3 segv");
+    assert_eq!(first.line().expect("an answer"), "calm 4 third");
+    assert_eq!((old.ask("hello"), host.generation("rogue")), ("calm 3 hello".into(), 1));
+    host.wait_log("generation 2 killed too many workers; generation 1 serves again");
+    assert!(quarantined(&host).is_empty());
+    // A generation's number is not used again.
+    let (code, report) = host.reload_from("rogue", &wild);
+    assert_eq!((code, report["generation"].as_u64()), (Some(0), Some(3)), "{report}");
+}
+
+/// Opening and closing are turns like others.
+#[test]
+fn a_session_whose_first_turn_kills_waits_for_better_code() {
+    let service = "greets";
+    let with = |opened: &str, closed: &str, prefix: &str| {
+        let arm = format!(
+            "        match action {{\n            Action::Opened => {{ {opened} turn.send_line(\"welcome to {prefix}\"); return Ok(()); }}\n            \
+             Action::Closed(_) => {{ {closed} return Ok(()); }}\n            _ => {{}}\n        }}\n        if let Action::Message"
+        );
+        tally_source(service, prefix).replacen("        if let Action::Message", &arm, 1)
+    };
+    let fixture = Fixture::new(service, &with("std::process::abort();", "", "wild"));
+    let wild = fixture.build_as("wild.so");
+    fixture.write(&with("", "", "calm"));
+    let calm = fixture.build_as("calm.so");
+    fixture.write(&with("", "std::process::abort();", "last"));
+    let last = fixture.build_as("last.so");
+    let host = Host::serve(&[service], &[&wild]);
+    let mut client = Client::connect(host.addr(service));
+    client.send("hello\n");
+    wait_for("quarantine", || (quarantined(&host).len() == 1).then_some(()));
+    assert_eq!(host.reload_from(service, &calm).0, Some(0));
+    assert_eq!(client.line().expect("a greeting"), "welcome to calm");
+    assert_eq!(client.line().expect("an answer"), "calm 1 hello");
+    // One that kills at its end is closed without its last turn.
+    let mut other = Client::connect(host.addr(service));
+    assert_eq!(other.line().expect("a greeting"), "welcome to calm");
+    assert_eq!(host.reload_from(service, &last).0, Some(0));
+    client.shutdown();
+    assert_eq!(client.line(), None);
+    host.wait_log("its last turn was left out");
+    assert_eq!(other.ask("hello"), "last 1 hello");
+    let left = host.json(&["sessions", "--json"]);
+    assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
+}
