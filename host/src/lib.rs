@@ -19,4 +19,5 @@ pub mod runtime;
 pub mod stager;
 pub mod sys;
 pub mod watch;
+pub mod watchdog;
 pub mod worker;

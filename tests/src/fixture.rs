@@ -21,7 +21,7 @@ impl Fixture {
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\
              [lib]\ncrate-type = [\"cdylib\"]\n\
              [dependencies]\ngreenroom-handler = {{ path = \"{root}/handlers/sdk\" }}\nschemars = \"1.2\"\n\
-             serde = {{ version = \"1\", features = [\"derive\"] }}\ntracing = \"0.1\"\n[workspace]\n"
+             serde = {{ version = \"1\", features = [\"derive\"] }}\ntracing = \"0.1\"\n[profile.release]\ndebug = \"line-tables-only\"\n[workspace]\n"
         );
         std::fs::create_dir(fixture.dir.path().join("src")).expect("src");
         std::fs::write(fixture.dir.path().join("Cargo.toml"), manifest).expect("a manifest");

@@ -14,11 +14,16 @@ fn source(service: &str, prefix: &str, calm: bool) -> String {
                 "abort" => std::process::abort(),
                 "overflow" => println!("{}", deeper(1)),
                 "exit" => std::process::exit(3),
+                "nap" => spin(std::time::Instant::now()),
                 "stall" => std::thread::sleep(std::time::Duration::from_secs(3600)),
                 _ => {}
             }
             let count"#;
     let more = r#"
+#[inline(never)]
+fn spin(since: std::time::Instant) {
+    while since.elapsed().as_millis() < 600 {} // here
+}
 #[inline(never)]
 fn deeper(n: u64) -> u64 {
     let here = std::hint::black_box([n; 64]);
@@ -38,6 +43,12 @@ fn quarantined(host: &Host) -> Vec<(u64, String)> {
     let all = sessions.as_array().expect("sessions").iter();
     let of = |s: &Value| Some((s["id"].as_u64()?, s["quarantined"].as_str()?.to_owned()));
     all.filter_map(of).collect()
+}
+
+fn limits(command: &mut std::process::Command, lines: &str) {
+    let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path().keep().expect("a file");
+    std::fs::write(&config, format!("[limits]\n{lines}\n")).expect("a configuration");
+    command.arg("--config").arg(config);
 }
 
 fn workers_before(host: &Host) -> u64 {
@@ -63,10 +74,8 @@ fn a_message_that_kills_is_named_and_withheld_and_everybody_else_goes_on() {
     fixture.write(&source("wild", "calm", true));
     let calm = fixture.build_as("calm.so");
     let host = Host::serve_with(&["wild"], &[&wild], |c| {
-        let config = tempfile::NamedTempFile::new().expect("a file");
         // One generation may kill as often as it likes here: no other one is to take its place.
-        std::fs::write(config.path(), "[limits]\ncrashes_max = 1000\n").expect("a configuration");
-        c.arg("--config").arg(config.into_temp_path().keep().expect("a file"));
+        limits(c, "crashes_max = 1000");
     });
     let addr = host.addr("wild");
     let mut other = Client::connect(addr);
@@ -177,4 +186,51 @@ fn a_session_whose_first_turn_kills_waits_for_better_code() {
     assert_eq!(other.ask("hello"), "last 1 hello");
     let left = host.json(&["sessions", "--json"]);
     assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
+}
+
+#[test]
+fn a_callback_that_stalls_is_named_with_its_line() {
+    let text = source("naps", "wild", false);
+    let line = text.lines().position(|l| l.contains("// here")).expect("the line") + 1;
+    let fixture = Fixture::new("naps", &text);
+    let library = fixture.build();
+    let host = Host::serve_with(&["naps"], &[&library], |c| limits(c, "stall_warn_ms = 100"));
+    let mut client = Client::connect(host.addr("naps"));
+    let said = "everybody waits for it (limit stall_warn_ms)";
+    assert_eq!(client.ask("quick"), "wild 1 quick");
+    client.send("nap\n");
+    // While it naps, status is answered.
+    host.wait_log(said);
+    assert_eq!(host.service("naps")["sessions"], 1);
+    assert_eq!(client.line().expect("an answer"), "wild 2 nap");
+    host.wait_log("the callback returned after about");
+    let log = host.log();
+    let warnings: Vec<_> = log.lines().filter(|l| l.contains(said)).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    for field in ["service=naps", "session=1", "generation=1", "spin", "src/lib.rs", &format!("line={line}")]
+    {
+        assert!(warnings[0].contains(field), "{field} in {}", warnings[0]);
+    }
+}
+
+#[test]
+fn a_callback_that_never_returns_is_ended_and_counts_as_one_that_kills() {
+    let fixture = Fixture::new("stalls", &source("stalls", "wild", false));
+    let library = fixture.build();
+    let host = Host::serve_with(&["stalls"], &[&library], |c| limits(c, "stall_kill_ms = 200"));
+    let mut other = Client::connect(host.addr("stalls"));
+    assert_eq!(other.ask("hello"), "wild 1 hello");
+    let mut client = poison(&host, host.addr("stalls"), "stall");
+    assert_eq!(other.ask("hello"), "wild 2 hello");
+    let list = quarantined(&host);
+    assert!(list.len() == 1 && list[0].1.contains("stalled for"), "{list:?}");
+    let log = host.log();
+    assert!(
+        log.contains("(limit stall_kill_ms)") && log.contains("the worker died in a turn: stalled for"),
+        "{log}"
+    );
+    // The peer of a quarantined session may still go away.
+    client.send("never run\n");
+    drop(client);
+    assert_eq!(other.ask("hello"), "wild 3 hello");
 }

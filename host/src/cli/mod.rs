@@ -45,6 +45,9 @@ enum Command {
     /// Serve, under a keeper (the host calls this)
     #[command(hide = true)]
     Worker,
+    /// Say which source lines addresses are (the host calls this)
+    #[command(hide = true)]
+    Symbolize,
     /// Load a library and report what it offers (the host calls this)
     #[command(hide = true)]
     Trial,
@@ -80,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Sessions(sessions) => sessions.run(&dir),
         Command::State(state) => state.run(&dir),
         Command::Upgrade(upgrade) => upgrade.run(&dir),
+        Command::Symbolize => crate::watchdog::symbolize().map_err(Failure::Failed),
         Command::Worker => worker::run(),
         Command::Trial => crate::plugin::trial::child().map_err(Failure::Failed),
     };

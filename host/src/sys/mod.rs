@@ -3,4 +3,6 @@
 #[allow(unsafe_code)]
 pub mod mapping;
 #[allow(unsafe_code)]
+pub mod stack;
+#[allow(unsafe_code)]
 pub mod tcp;

@@ -15,7 +15,7 @@ use crate::net::pool::Pool;
 use crate::plugin::ffi::Library;
 use crate::region::Region;
 use crate::sys::tcp;
-use crate::{logs, watch};
+use crate::{logs, watch, watchdog};
 use greenroom_core::core::{Core, Input};
 use greenroom_core::recover::{Successor, Survivor};
 use greenroom_core::reload::{By, Outcome};
@@ -88,6 +88,8 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     }
     let mut worker = Worker::new(&hello, link, core, pool, board, logs::abi_level())
         .map_err(|e| format!("the loop can't be started: {e}"))?;
+    watchdog::start(board, files.board, &hello.config.limits, hello.copies.clone())
+        .map_err(|e| format!("the watchdog can't be started: {e}"))?;
     if let Err(why) = worker.begin(&hello, survivors, given) {
         worker.link.send(&ToKeeper::CantStart(why.clone()));
         return Err(why);
