@@ -61,6 +61,22 @@ impl Client {
         assert_eq!(sent, 1);
     }
 
+    /// Goes away without a word: the peer finds the connection reset.
+    pub fn reset(self) {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        // SAFETY: the option's value is this struct.
+        let set = unsafe {
+            libc::setsockopt(
+                self.stream.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size_of::<libc::linger>() as libc::socklen_t,
+            )
+        };
+        assert_eq!(set, 0);
+    }
+
     /// Ends our side.
     pub fn shutdown(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);

@@ -141,6 +141,12 @@ impl Host {
         unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
+    /// Kills the keeper.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Waits for its end: the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let status = self.child.wait().expect("the host's end");

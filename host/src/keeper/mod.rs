@@ -51,11 +51,11 @@ const BATCHES_MAX: usize = 4;
 const START_MAX: Duration = Duration::from_secs(60);
 /// The pause before a worker that couldn't start is tried again: at first, and at most.
 const REST_MIN: Duration = Duration::from_millis(50);
-const REST_MAX: Duration = Duration::from_secs(10);
+const REST_MAX: Duration = Duration::from_secs(5);
 /// A worker that died of itself so soon after it began to serve counts as one that couldn't start.
 const SOON: Duration = Duration::from_millis(200);
 /// A caller that no worker takes is told so after this time.
-const CALLER_MAX: Duration = Duration::from_secs(10);
+const CALLER_MAX: Duration = Duration::from_secs(5);
 /// Callers that wait for a worker.
 const CALLERS_MAX: usize = 32;
 /// How much longer than `stop_ms` a worker may take to end.
@@ -139,6 +139,8 @@ pub struct Keeper {
     incarnation: u64,
     /// Starts that failed, one after the other.
     failures: u32,
+    /// Why the worker can't serve, in its own words.
+    said_why: Option<String>,
     /// Why the worker before died.
     last_death: Option<String>,
     /// When it did, until its successor serves.
@@ -184,6 +186,7 @@ impl Keeper {
             started: now,
             incarnation: 0,
             failures: 0,
+            said_why: None,
             last_death: None,
             died_at: None,
             was_ready: false,
@@ -375,7 +378,7 @@ impl Keeper {
                     self.relay(command, by, stream);
                 }
             }
-            ToKeeper::CantStart(reason) if self.was_ready => self.last_death = Some(reason),
+            ToKeeper::CantStart(reason) if self.was_ready => self.said_why = Some(reason),
             ToKeeper::CantStart(reason) => self.fatal = Some(reason),
             ToKeeper::Took => self.in_flight = self.in_flight.saturating_sub(1),
             ToKeeper::Drop(connections) => {
@@ -458,9 +461,8 @@ impl Keeper {
             return;
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Parked { until: now, reason: String::new() });
-        if let Some(reason) = self.fatal.take() {
+        if self.fatal.is_some() {
             // It never served, and another one would fare no better.
-            self.fatal = Some(reason);
             self.over = true;
             return;
         }
@@ -468,7 +470,10 @@ impl Keeper {
         if matches!(phase, Phase::HandingOver { .. }) && status.success() {
             return;
         }
-        self.fail_upgrade("the worker died meanwhile");
+        if let Some(reason) = self.said_why.take() {
+            self.last_death = Some(reason.clone());
+            return self.cannot_start(reason);
+        }
         let (how, own) = process::how(status);
         let how = match reading.stalled_ms() {
             Some(ms) => format!("stalled for {ms} ms (limit stall_kill_ms)"),
@@ -478,6 +483,7 @@ impl Keeper {
         self.last_death = Some(how.clone());
         match reading.running().filter(|_| own) {
             Some(r) => {
+                self.fail_upgrade("the worker died meanwhile");
                 let service = self.said.get(usize::from(r.service)).and_then(Option::as_ref);
                 let (name, library) = service.map_or(("?", "?"), |s| (&s.name, &s.library));
                 tracing::error!(
@@ -501,7 +507,12 @@ impl Keeper {
                     how,
                 });
             }
-            None => tracing::error!(worker_pid = pid, "the worker died: {how}"),
+            None => {
+                tracing::error!(worker_pid = pid, "the worker died: {how}");
+                if !self.is_swapping() {
+                    self.fail_upgrade("the worker died meanwhile");
+                }
+            }
         }
         // A turn that kills does so twice at most, so it needs no rest.
         let in_a_turn = own && reading.running().is_some();

@@ -152,9 +152,14 @@ impl Keeper {
         }
     }
 
+    /// The old worker is ending, or the new one starting.
+    pub(super) fn is_swapping(&self) -> bool {
+        matches!(&self.upgrade, Some(Upgrade { step: Step::Swapping { .. }, .. }))
+    }
+
     /// A worker serves: if it is the new one, that was it.
     pub(super) fn upgraded(&mut self) {
-        if let Some(Upgrade { step: Step::Swapping { .. }, .. }) = &self.upgrade
+        if self.is_swapping()
             && let Some(u) = self.upgrade.take()
         {
             let line = format!("{}: a worker of this binary serves ({})", u.path.display(), u.found);

@@ -1,0 +1,245 @@
+//! What a successor finds: peers in every state, no worker at all, another binary, many generations.
+
+use greenroom_tests::client::Client;
+use greenroom_tests::fixture::{Fixture, tally_source};
+use greenroom_tests::host::Host;
+use greenroom_tests::{built, wait_for};
+use serde_json::Value;
+use std::path::Path;
+
+fn host_status(host: &Host) -> Value {
+    host.json(&["status", "--json"])["host"].clone()
+}
+
+fn worker(host: &Host) -> i32 {
+    host_status(host)["worker_pid"].as_i64().expect("a pid") as i32
+}
+
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill has no preconditions; the process is a worker of our own host.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+fn sessions(host: &Host) -> usize {
+    host.json(&["sessions", "--json"]).as_array().map_or(0, Vec::len)
+}
+
+/// The worker stands still, things happen, and then it is killed: its successor finds what it never saw.
+#[test]
+fn peers_may_do_anything_while_no_worker_looks() {
+    let fixture = Fixture::new("gap", &tally_source("gap", "one"));
+    let host = Host::serve(&["gap"], &[&fixture.build()]);
+    let addr = host.addr("gap");
+    let mut clients: Vec<_> = (0..8).map(|_| Client::connect(addr)).collect();
+    for c in &mut clients {
+        assert_eq!(c.ask("first"), "one 1 first");
+    }
+    // Urgent data is data like any other, before and after.
+    clients[6].send("ur");
+    clients[6].send_urgent(b'g');
+    clients[6].send("ent\n");
+    assert_eq!(clients[6].line().expect("an answer"), "one 2 urgent");
+    clients[6].send("half of ");
+    // Already half closed, with more output than the sockets hold.
+    for _ in 0..8 {
+        clients[7].send(format!("flood {}\n", 1 << 19));
+    }
+    clients[7].shutdown();
+    wait_for("the flood", || (host.service("gap")["turns"].as_u64()? >= 8 + 1 + 4).then_some(()));
+
+    let stopped = worker(&host);
+    signal(stopped, libc::SIGSTOP);
+    clients[0].send("during\n");
+    clients[1].send("last\nwords");
+    clients[1].shutdown();
+    clients[2].shutdown();
+    // Closed with an answer unread, which is a reset.
+    let gone = clients.remove(3);
+    gone.reset();
+    let mut fresh = Client::connect(addr);
+    fresh.send("new here\n");
+    let mut brief = Client::connect(addr);
+    brief.send("just looking\n");
+    brief.shutdown();
+    Client::connect(addr).reset();
+    clients[5].send_urgent(b'a');
+    clients[5].send(" line\n");
+    // Stuck as it is, the host says so much.
+    assert_eq!(host.service("gap")["sessions"], 8);
+    signal(stopped, libc::SIGKILL);
+
+    assert_eq!(clients[0].line().expect("an answer"), "one 2 during");
+    assert_eq!(clients[1].line().expect("an answer"), "one 2 last");
+    assert_eq!(clients[1].line(), None, "what was no whole line is no line");
+    assert_eq!(clients[2].line(), None);
+    assert_eq!(fresh.line().expect("an answer"), "one 1 new here");
+    assert_eq!(brief.line().expect("an answer"), "one 1 just looking");
+    assert_eq!(brief.line(), None);
+    assert_eq!(clients[5].line().expect("an answer"), "one 3 half of a line");
+    for n in 2..10 {
+        let line = clients[6].line().expect("the flood");
+        let (flood, rest) = line.split_at(1 << 19);
+        assert!(flood.bytes().all(|b| b == b'x'));
+        assert!(rest.starts_with(&format!("one {n} flood")), "{rest}");
+    }
+    assert_eq!(clients[6].line(), None);
+    // Four of the first go on, and the fresh one; nothing is left of the others.
+    for (c, n) in [(0, 3), (3, 2), (4, 2)] {
+        assert_eq!(clients[c].ask("on"), format!("one {n} on"));
+    }
+    wait_for("the others' end", || (sessions(&host) == 5).then_some(()));
+    wait_for("their descriptors", || (host_status(&host)["connections"] == 5).then_some(()));
+    assert!(!host.log().contains("given up"));
+}
+
+#[test]
+fn a_worker_that_cannot_start_leaves_everything_parked() {
+    let fixture = Fixture::new("parked", &tally_source("parked", "one"));
+    let host = Host::serve(&["parked"], &[&fixture.build()]);
+    let mut client = Client::connect(host.addr("parked"));
+    assert_eq!(client.ask("hello"), "one 1 hello");
+    let copies = host.runtime().join("copies");
+    let copy = std::fs::read_dir(&copies).expect("copies").flatten().next().expect("a copy").path();
+    let away = host.dir().join("away.so");
+    std::fs::rename(&copy, &away).expect("a rename");
+    signal(worker(&host), libc::SIGKILL);
+    client.send("anybody\n");
+    let status = wait_for("several tries", || {
+        let log = host.log();
+        let tries = log.lines().filter(|l| l.contains("no worker serves; all is kept")).count();
+        let status = host_status(&host);
+        (tries >= 4 && status["worker"] == "parked").then_some(status)
+    });
+    let reason = status["reason"].as_str().expect("a reason");
+    assert!(
+        reason.contains("parked, generation 1") && reason.contains("cannot open shared object"),
+        "{reason}"
+    );
+    assert_eq!((&status["worker_pid"], &status["connections"]), (&0.into(), &1.into()));
+    assert_eq!(host.service("parked")["sessions"], 1);
+    // The pauses grow.
+    let log = host.log();
+    assert!(log.contains("tried again in 100ms") && log.contains("tried again in 200ms"), "{log}");
+    // Whoever asks for more than a status is told, in time.
+    let out = host.cli(&["reload", "parked"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && said.contains("no worker serves at the moment"), "{said}");
+    std::fs::rename(&away, &copy).expect("a rename");
+    assert_eq!(client.line().expect("an answer"), "one 2 anybody");
+    assert_eq!(host_status(&host)["worker"], "serving");
+}
+
+#[test]
+fn a_keeper_that_dies_takes_its_worker_with_it() {
+    let fixture = Fixture::new("orphan", &tally_source("orphan", "one"));
+    let mut host = Host::serve(&["orphan"], &[&fixture.build()]);
+    let mut client = Client::connect(host.addr("orphan"));
+    assert_eq!(client.ask("hello"), "one 1 hello");
+    let pid = worker(&host);
+    host.kill();
+    assert_eq!(client.line(), None);
+    let gone = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.map_or(true, |s| s.contains(") Z ")).then_some(())
+    };
+    wait_for("the worker's end", gone);
+}
+
+#[test]
+fn without_a_keeper_all_is_one_process() {
+    let fixture = Fixture::new("alone", &tally_source("alone", "one"));
+    let mut host = Host::serve_with(&["alone"], &[&fixture.build()], |c| {
+        c.arg("--no-keeper");
+    });
+    let mut client = Client::connect(host.addr("alone"));
+    assert_eq!(client.ask("hello"), "one 1 hello");
+    assert_eq!(worker(&host) as u32, host.pid());
+    assert!(host.log().contains("--no-keeper: all in one process"));
+    let second = {
+        fixture.write(&tally_source("alone", "two"));
+        fixture.build_as("second.so")
+    };
+    assert_eq!(host.reload_from("alone", &second).0, Some(0));
+    assert_eq!(client.ask("hello"), "two 2 hello");
+    let out = host.cli(&["upgrade"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && said.contains("--no-keeper"), "{said}");
+    host.signal(libc::SIGTERM);
+    assert_eq!(client.line(), None);
+    assert_eq!(host.wait(), Some(0));
+}
+
+#[test]
+fn an_upgrade_keeps_every_session_and_a_bad_one_changes_nothing() {
+    let fixture = Fixture::new("upgraded", &tally_source("upgraded", "one"));
+    let host = Host::serve(&["upgraded"], &[&fixture.build()]);
+    let mut client = Client::connect(host.addr("upgraded"));
+    assert_eq!(client.ask("hello"), "one 1 hello");
+    client.send("half ");
+    let first = worker(&host);
+    let text = host.dir().join("notes.txt");
+    std::fs::write(&text, "not a program").expect("a file");
+    let broken = host.dir().join("broken");
+    let mut bytes = std::fs::read(built("greenroom")).expect("the binary");
+    bytes.truncate(100_000);
+    std::fs::write(&broken, bytes).expect("a file");
+    make_executable(&broken);
+    let refusals: [(&Path, &str); 5] = [
+        (&text, "not executable"),
+        (&broken, "refused"),
+        (Path::new("/bin/true"), "its trial ended without a report"),
+        (Path::new("/bin/false"), "its trial ended without a report"),
+        (host.dir(), "not a file"),
+    ];
+    for (path, why) in refusals {
+        let out = host.cli(&["upgrade", "--binary", path.to_str().expect("UTF-8")]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(1) && said.contains(why), "{}: {said}", path.display());
+        assert_eq!(worker(&host), first);
+    }
+    let newer = host.dir().join("greenroom-next");
+    std::fs::copy(built("greenroom"), &newer).expect("a copy");
+    let out = host.cli(&["upgrade", "--binary", newer.to_str().expect("UTF-8")]);
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        out.status.success() && said.contains("1 sessions, 0 table entries, generations upgraded 1"),
+        "{out:?}"
+    );
+    assert_eq!(client.ask("line"), "one 2 half line");
+    let now = worker(&host);
+    assert_ne!(now, first);
+    let runs = std::fs::read_link(format!("/proc/{now}/exe")).expect("its binary");
+    assert_eq!(runs, newer.canonicalize().expect("a path"));
+    // Whatever happens to that one, its successors are of the same binary.
+    signal(now, libc::SIGKILL);
+    assert_eq!(client.ask("hello"), "one 3 hello");
+    let runs = std::fs::read_link(format!("/proc/{}/exe", worker(&host))).expect("its binary");
+    assert_eq!(runs, newer.canonicalize().expect("a path"));
+    assert_eq!(host.generation("upgraded"), 1);
+}
+
+fn make_executable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("its mode");
+}
+
+/// A build that was installed while no worker lived is found by the next one; one that was seen is not tried again.
+#[test]
+fn a_successor_looks_at_the_files() {
+    let fixture = Fixture::new("looks", &tally_source("looks", "one"));
+    let host = Host::serve(&["looks"], &[&fixture.build()]);
+    let mut client = Client::connect(host.addr("looks"));
+    assert_eq!(client.ask("hello"), "one 1 hello");
+    signal(worker(&host), libc::SIGSTOP);
+    fixture.write(&tally_source("looks", "two"));
+    fixture.build();
+    signal(worker(&host), libc::SIGKILL);
+    host.wait_generation("looks", 2);
+    assert_eq!(client.ask("hello"), "two 2 hello");
+    // Copies that nobody will load again are gone.
+    signal(worker(&host), libc::SIGKILL);
+    assert_eq!(client.ask("hello"), "two 3 hello");
+    assert_eq!(host.generation("looks"), 2);
+    let copies = std::fs::read_dir(host.runtime().join("copies")).expect("copies").count();
+    assert_eq!(copies, 2, "what runs, and what ran before");
+}
