@@ -4,7 +4,7 @@ use crate::control;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -32,6 +32,8 @@ pub fn start(binary: &File) -> io::Result<Started> {
         .arg0("greenroom")
         .arg("worker")
         .stdin(Stdio::from(theirs))
+        // What a handler prints belongs to the log. Whoever reads our standard output may be gone once it has read `ready`.
+        .stdout(io::stderr().as_fd().try_clone_to_owned()?)
         // Its own group: an interrupt from the terminal is the keeper's to handle.
         .process_group(0)
         .spawn()?;
