@@ -6,6 +6,10 @@
 //! [limits]
 //! sessions_max = 50000
 //!
+//! [save]
+//! file = "/var/lib/greenroom/tables"      # instead of one in the runtime directory
+//! every_s = 60                            # and not only when the host is stopped
+//!
 //! [service.chat]
 //! listen = ["127.0.0.1:4000"]             # instead of the service's own port
 //! settings = { nick_max = 12 }            # read by the handler
@@ -25,8 +29,20 @@ pub struct Config {
     pub handlers: Vec<PathBuf>,
     /// The limits.
     pub limits: Limits,
+    /// What outlives the host.
+    pub save: SaveConfig,
     /// By service.
     pub service: BTreeMap<String, ServiceConfig>,
+}
+
+/// Where tables and ledger are saved, and how often.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SaveConfig {
+    /// The file, relative to the configuration's; none: `tables.saved` in the runtime directory, which may not outlive the machine.
+    pub file: Option<PathBuf>,
+    /// Seconds between two saves; 0: only when the host is stopped.
+    pub every_s: u64,
 }
 
 /// What an operator says of one service.
@@ -49,6 +65,9 @@ impl Config {
         let base = path.parent().unwrap_or(Path::new(""));
         for handler in &mut config.handlers {
             *handler = base.join(&*handler);
+        }
+        if let Some(file) = &mut config.save.file {
+            *file = base.join(&*file);
         }
         Ok(config)
     }

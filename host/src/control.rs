@@ -54,8 +54,8 @@ pub enum ToWorker {
 /// What the worker tells the keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToKeeper {
-    /// It serves. These are the ports that count; others are to be closed.
-    Ready(Vec<HeldPort>),
+    /// It serves. These are the ports that count; others are to be closed. Numbers of connections go on above this one.
+    Ready(Vec<HeldPort>, u64),
     /// It can't serve, for this reason, and ends.
     CantStart(String),
     /// One [`ToWorker::Connections`] has arrived.
@@ -91,6 +91,8 @@ pub struct Hello {
     pub found: Found,
     /// Where private copies go.
     pub copies: PathBuf,
+    /// Where tables and ledger are saved.
+    pub save: PathBuf,
     /// The most detailed level that is logged.
     pub log: String,
     /// Actions that killed a worker and must not run.

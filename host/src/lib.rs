@@ -16,6 +16,7 @@ pub mod net;
 pub mod plugin;
 pub mod region;
 pub mod runtime;
+pub mod save;
 pub mod stager;
 pub mod sys;
 pub mod watch;

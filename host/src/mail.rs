@@ -1,6 +1,7 @@
 //! What other threads and the loop tell each other.
 
 use crate::admin::ServiceStatus;
+use crate::save::Saved;
 use crate::stager::Done;
 use greenroom_core::inspect::{Entry, Filter, SessionView, Slice};
 use greenroom_core::reload::{By, Report};
@@ -15,6 +16,8 @@ pub enum Message {
     Stager(Done),
     /// A watched path changed.
     Changed(PathBuf),
+    /// A save is written, or not: the epoch that was pinned for it.
+    Saved(u64, std::io::Result<Saved>),
     /// An operator asks.
     Ask(Ask),
 }

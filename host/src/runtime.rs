@@ -78,6 +78,11 @@ impl Runtime {
         &self.copies
     }
 
+    /// Where tables are saved, unless it is configured.
+    pub fn save(&self) -> PathBuf {
+        self.dir.join("tables.saved")
+    }
+
     /// The admin socket's path.
     pub fn socket(&self) -> PathBuf {
         socket_path(&self.dir)

@@ -26,6 +26,8 @@ use greenroom_core::crashes::action_name;
 use greenroom_core::reload::{By, Event, LibraryId};
 use greenroom_core::service::{Build, ServiceId};
 use greenroom_core::session::Slot;
+use greenroom_core::store::Kind;
+use lasting::Saver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use reloads::{LibraryRecord, Prepared};
@@ -46,6 +48,7 @@ const DROPS_PER_MESSAGE: usize = 1000;
 /// How long a worker that hands over waits for reloads and answers under way.
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
+pub mod lasting;
 mod reloads;
 pub mod takeover;
 
@@ -83,6 +86,9 @@ pub struct Worker {
     stop_at: Option<Instant>,
     /// A successor is to go on; after this time, whatever is under way.
     hand_over_by: Option<Instant>,
+    saver: Saver,
+    /// Number of the ledger's last line.
+    ledger_end: u64,
     /// Connections that the keeper is to let go of: key and number.
     drops: Vec<(u32, u64)>,
     /// Connections that were reset before this process began: the end of their input is no orderly one.
@@ -102,6 +108,7 @@ impl Worker {
         core: Core,
         pool: Pool,
         board: Board,
+        saver: Saver,
         log_level: u32,
     ) -> io::Result<Worker> {
         let poll = Poll::new()?;
@@ -115,6 +122,7 @@ impl Worker {
                 mailbox.post(Message::Stager(done));
             }
         })?;
+        let ledger_end = core.kept(Kind::Ledger).last().map_or(0, |(key, _)| *key);
         let fd = link.fd().as_raw_fd();
         poll.registry().register(&mut SourceFd(&fd), LINK, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Worker {
@@ -141,6 +149,8 @@ impl Worker {
             requests: 0,
             stop_at: None,
             hand_over_by: None,
+            saver,
+            ledger_end,
             drops: Vec::new(),
             broken: BTreeSet::new(),
             again: Vec::new(),
@@ -156,11 +166,11 @@ impl Worker {
             self.pass()?;
             killpoint::pass(Point::Passed);
             match self.stop_at {
-                Some(_) if self.core.sessions().is_empty() => return Ok(()),
+                Some(_) if self.core.sessions().is_empty() => break,
                 Some(at) if Instant::now() >= at => {
                     let left = self.core.sessions().len();
                     tracing::warn!("stopped with {left} sessions not flushed (limit stop_ms)");
-                    return Ok(());
+                    break;
                 }
                 _ => {}
             }
@@ -172,6 +182,8 @@ impl Worker {
                 }
             }
         }
+        self.save_at_the_end();
+        Ok(())
     }
 
     // --- the pass -------------------------------------------------------------------------------
@@ -222,6 +234,7 @@ impl Worker {
         self.send();
         killpoint::pass(Point::Flushed);
         self.net.end_pass();
+        self.save_in_time();
         self.commit_reloads();
         self.tell_keeper();
         Ok(())
@@ -252,8 +265,9 @@ impl Worker {
         // The clock is read only if something waits for it.
         let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
         let ends = self.stop_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let saves = self.saver.next().map(|at| at.saturating_duration_since(Instant::now()));
         let hands_over = self.hand_over_by.map(|_| Duration::from_millis(1));
-        [wake, ends, hands_over].into_iter().flatten().min()
+        [wake, ends, saves, hands_over].into_iter().flatten().min()
     }
 
     /// Reads once. If the poll won't speak of the connection again although there may be more (the place was filled, or
@@ -471,6 +485,7 @@ impl Worker {
                 self.request(id, By::Watcher, None, None);
             }
             Message::Changed(path) => self.changed(path),
+            Message::Saved(epoch, written) => self.saved(epoch, written),
             Message::Ask(ask) => self.answer(ask),
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::Core;
 use crate::store::{Kind, Ref};
+use crate::tables;
 use std::collections::BTreeMap;
 
 /// The records by kind and key. `Served` is the core's own.
@@ -25,6 +26,51 @@ impl Core {
             Err(_) => return false,
         };
         true
+    }
+
+    /// Deletes a record of the host's own; no harm if it isn't there.
+    pub fn forget(&mut self, kind: Kind, key: u64) {
+        if let Some(r) = self.kept.records.remove(&(kind as u8, key)) {
+            self.store.delete(r);
+        }
+    }
+
+    /// Lends what outlives the host itself to `each`: table entries and ledger lines, as they are stored, and the number of the last
+    /// connection, which tables may name. It ends early when `each` says false.
+    pub fn each_lasting(&self, mut each: impl FnMut(Kind, &[u8]) -> bool) {
+        if !each(Kind::Served, &self.kept.served.to_le_bytes()) {
+            return;
+        }
+        for r in self.tables.refs() {
+            if !self.store.read(r, |bytes| each(Kind::Entry, bytes)) {
+                return;
+            }
+        }
+        for (_, line) in self.kept(Kind::Ledger) {
+            if !each(Kind::Ledger, &line) {
+                return;
+            }
+        }
+    }
+
+    /// Takes back what [`Core::each_lasting`] lent. The error says what is wrong with it.
+    pub fn restore_lasting(&mut self, kind: Kind, bytes: &[u8]) -> Result<(), String> {
+        if kind == Kind::Served {
+            let number = bytes.try_into().map_err(|_| "it holds a number that can't be read")?;
+            self.note_served(u64::from_le_bytes(number));
+            return Ok(());
+        }
+        if kind == Kind::Ledger {
+            let next = self.kept(Kind::Ledger).last().map_or(1, |(key, _)| key + 1);
+            return self.keep(kind, next, bytes).then_some(()).ok_or_else(|| "the store is full".into());
+        }
+        let (table, key) = tables::name_of(bytes).ok_or("it holds an entry that can't be read")?;
+        let value = tables::value_of(bytes);
+        if !self.store.reserve([bytes.len()]) {
+            return Err("the tables don't fit (limit store_bytes_max)".into());
+        }
+        let put = self.tables.put(&mut self.store, table, key, value);
+        put.map_err(|_| "the tables don't fit (limit store_bytes_max)".into())
     }
 
     /// The records of a kind, by key.

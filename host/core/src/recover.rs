@@ -73,7 +73,9 @@ impl Core {
                 }
                 Kind::Entry => core.recover_entry(f, &mut lost),
                 Kind::State | Kind::Input | Kind::Topics | Kind::Quarantine => core.recover_part(f),
-                Kind::Library | Kind::Ports | Kind::Served => core.recover_kept(f.kind, f.key, f.at),
+                Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger => {
+                    core.recover_kept(f.kind, f.key, f.at)
+                }
             }
         }
         for ((id, offset), r) in output {
@@ -241,6 +243,7 @@ fn describe(kind: u8, key: u64) -> String {
         Some(Kind::Quarantine) => "the quarantine",
         Some(Kind::Library) => return format!("what library {key} runs: it is damaged"),
         Some(Kind::Ports) => return "the list of ports: it is damaged".into(),
+        Some(Kind::Ledger) => return format!("line {key} of the ledger: it is damaged"),
         Some(Kind::Served) => return "the number of the last connection: it is damaged".into(),
         Some(Kind::Service) => return format!("the name of service {key}: it is damaged"),
         None => return "a block: it is damaged".into(),

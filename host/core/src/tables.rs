@@ -25,7 +25,7 @@ fn entry(table: &str, key: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// The value of a stored entry.
-fn value_of(entry: &[u8]) -> &[u8] {
+pub(crate) fn value_of(entry: &[u8]) -> &[u8] {
     let key = usize::from(u16::from_le_bytes([entry[1], entry[2]]));
     &entry[3 + usize::from(entry[0]) + key..]
 }
@@ -53,6 +53,11 @@ impl Tables {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty()
+    }
+
+    /// What points to each entry, in the order of tables and keys.
+    pub(crate) fn refs(&self) -> impl Iterator<Item = Ref> {
+        self.tables.values().flat_map(|entries| entries.values().copied())
     }
 
     /// The tables' names, in order.

@@ -60,10 +60,12 @@ impl Serve {
             false => Ok((None, None)),
         }
         .map_err(|e| failed("the keeper's socket", e))?;
+        let save = config.save.file.clone().unwrap_or_else(|| runtime.save());
         let options = Options {
             config,
             found,
             copies: runtime.copies().into(),
+            save,
             log: self.log.to_string(),
             in_process: ours,
         };

@@ -34,6 +34,11 @@ impl Held {
         self.unsent.push_back(key);
     }
 
+    /// Numbers are to be above this one.
+    pub(super) fn number_above(&mut self, number: u64) {
+        self.last = self.last.max(number);
+    }
+
     /// Lets go of a connection. A number that isn't under this key (any more) is none of ours.
     pub(super) fn drop(&mut self, key: u32, number: u64) {
         let Some(fd) = self.descriptors.get_mut(key as usize) else { return };

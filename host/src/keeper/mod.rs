@@ -91,6 +91,8 @@ pub struct Options {
     pub found: Found,
     /// Where private copies go.
     pub copies: PathBuf,
+    /// Where tables and ledger are saved.
+    pub save: PathBuf,
     /// The most detailed level that is logged.
     pub log: String,
     /// The socket to a worker that runs in this very process; else each has a process of its own.
@@ -314,6 +316,7 @@ impl Keeper {
             config: self.options.config.clone(),
             found: self.options.found.clone(),
             copies: self.options.copies.clone(),
+            save: self.options.save.clone(),
             log: self.options.log.clone(),
             withheld: self.crashes.withheld(),
             give_way: self.crashes.give_way(&self.options.config.limits, self.now_ms()),
@@ -355,7 +358,8 @@ impl Keeper {
 
     fn heard(&mut self, message: ToKeeper, ready: &impl Fn(&[(String, SocketAddr)])) {
         match message {
-            ToKeeper::Ready(ports) => {
+            ToKeeper::Ready(ports, served) => {
+                self.held.number_above(served);
                 self.phase = Phase::Serving { since: Instant::now() };
                 self.failures = 0;
                 let token = |index| Token(LISTENERS + index);

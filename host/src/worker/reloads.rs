@@ -213,6 +213,8 @@ impl Worker {
             self.job(Job::Drop(old, superfluous));
             self.builds += 1;
             self.reload(Event::Committed(id, pause_us));
+            // With its line in the ledger.
+            self.core.handle(Input::Commit);
             self.board.say(&self.services());
         }
         if self.builds >= self.config.limits.builds_max && !self.recycling && !self.core.reloads.is_busy() {
@@ -279,6 +281,7 @@ impl Worker {
             By::Watcher => "watcher".to_owned(),
             By::Operator { uid, pid } => format!("uid {uid} pid {pid}"),
         };
+        self.note_in_ledger(&by, &report);
         let line = admin::ledger_line(&report);
         match report.outcome {
             Outcome::Refused => tracing::warn!(%by, "{line}"),

@@ -4,6 +4,7 @@
 //! asks the kernel how far each one got. Then it runs what its predecessor had read and not committed, **and commits that before it
 //! reads anything**: until then it may die too, and the next one finds the same.
 
+use super::lasting::Saver;
 use super::reloads::{LibraryRecord, RunningBuild};
 use super::{Worker, now_ns};
 use crate::admin;
@@ -17,6 +18,7 @@ use crate::region::Region;
 use crate::sys::tcp;
 use crate::{logs, watch, watchdog};
 use greenroom_core::core::{Core, Input};
+use greenroom_core::limits::Limits;
 use greenroom_core::recover::{Successor, Survivor};
 use greenroom_core::reload::{By, Outcome};
 use greenroom_core::service::{ServiceId, Serving};
@@ -86,7 +88,8 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     for what in &lost {
         tracing::error!("given up, as it can't be trusted: {what}");
     }
-    let mut worker = Worker::new(&hello, link, core, pool, board, logs::abi_level())
+    let saver = Saver::new(hello.save.clone(), hello.config.save.every_s, files.region);
+    let mut worker = Worker::new(&hello, link, core, pool, board, saver, logs::abi_level())
         .map_err(|e| format!("the loop can't be started: {e}"))?;
     watchdog::start(board, files.board, &hello.config.limits, hello.copies.clone())
         .map_err(|e| format!("the watchdog can't be started: {e}"))?;
@@ -182,7 +185,10 @@ impl Worker {
         self.watch(hello)?;
         let fresh = self.core.kept(Kind::Library).is_empty() && survivors.is_empty();
         match fresh {
-            true => self.load_all(&hello.found.libraries)?,
+            true => {
+                self.read_saved();
+                self.load_all(&hello.found.libraries)?;
+            }
             false => self.go_on(hello)?,
         }
         let backlog = self.reconcile(survivors, given);
@@ -193,7 +199,7 @@ impl Worker {
             let ms = begun.elapsed().as_secs_f64() * 1000.0;
             tracing::info!(sessions = self.core.sessions().len(), "took over in {ms:.1} ms");
         }
-        self.link.send(&ToKeeper::Ready(self.ports.clone()));
+        self.link.send(&ToKeeper::Ready(self.ports.clone(), self.core.served()));
         Ok(())
     }
 
@@ -402,14 +408,13 @@ impl Worker {
     }
 }
 
-/// Whether this binary could go on from what was committed with a pinned epoch: reads it all, and loads every build.
-fn try_out(hello: &Hello, files: &Files, epoch: u64) -> Result<String, String> {
-    let limits = &hello.config.limits;
-    let len = rustix::fs::fstat(&files.region).map_err(|e| e.to_string())?.st_size as usize;
+/// Builds a core of what was committed with a pinned epoch, out of the memory file, while its owner goes on.
+pub(super) fn core_at(region: &OwnedFd, limits: &Limits, epoch: u64) -> Result<Successor, String> {
+    let len = rustix::fs::fstat(region).map_err(|e| e.to_string())?.st_size as usize;
     let image = copy_at(len, epoch, limits.store_bytes_max, |at, into| {
         let mut filled = 0;
         while filled < into.len() {
-            match rustix::io::pread(&files.region, &mut into[filled..], (at + filled) as u64) {
+            match rustix::io::pread(region, &mut into[filled..], (at + filled) as u64) {
                 Ok(0) => return Err("the record store ends early".into()),
                 Ok(n) => filled += n,
                 Err(rustix::io::Errno::INTR) => {}
@@ -418,10 +423,13 @@ fn try_out(hello: &Hello, files: &Files, epoch: u64) -> Result<String, String> {
         }
         Ok(())
     })?;
-    let memory = Plain::cut_after(&image, None);
-    drop(image);
-    let found = Store::recover(Box::new(memory), limits.store_bytes_max)?;
-    let Successor { mut core, survivors, lost } = Core::recover(limits.clone(), found, now_ns());
+    let found = Store::recover(Box::new(Plain::from(image)), limits.store_bytes_max)?;
+    Ok(Core::recover(limits.clone(), found, now_ns()))
+}
+
+/// Whether this binary could go on from what was committed with a pinned epoch: reads it all, and loads every build.
+fn try_out(hello: &Hello, files: &Files, epoch: u64) -> Result<String, String> {
+    let Successor { mut core, survivors, lost } = core_at(&files.region, &hello.config.limits, epoch)?;
     if let Some(what) = lost.first() {
         return Err(format!("it would have to give up {} things, first of all {what}", lost.len()));
     }

@@ -36,6 +36,13 @@ impl Plain {
     }
 }
 
+impl From<Vec<u8>> for Plain {
+    /// Goes on with what these bytes hold.
+    fn from(bytes: Vec<u8>) -> Plain {
+        Plain { bytes, words_left: None }
+    }
+}
+
 impl Memory for Plain {
     fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -56,14 +56,17 @@ pub enum Kind {
     /// Why a session is quarantined until another build takes it on: the turn that must not run (u64, little-endian), and
     /// the reason; key: session.
     Quarantine = 11,
+    /// A line of the ledger, as the shell writes it; key: counts up.
+    Ledger = 12,
 }
 
 impl Kind {
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        [Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine]
-            .into_iter()
-            .find(|k| *k as u8 == n)
+        let all = [
+            Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine, Ledger,
+        ];
+        all.into_iter().find(|k| *k as u8 == n)
     }
 }
 

@@ -1,0 +1,122 @@
+//! When tables and ledger are saved and read, and what becomes a line of the ledger.
+
+use super::Worker;
+use super::takeover::core_at;
+use crate::mail::Message;
+use crate::save;
+use greenroom_core::reload::Report;
+use greenroom_core::store::Kind;
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Lines that the ledger keeps.
+const LEDGER_LINES_MAX: u64 = 1000;
+
+/// A line of the ledger.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LedgerLine {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// Who wanted it.
+    pub by: String,
+    /// What came of it.
+    pub report: Report,
+}
+
+/// What saving takes.
+pub(super) struct Saver {
+    /// Where to.
+    path: PathBuf,
+    every: Option<Duration>,
+    next: Option<Instant>,
+    /// The records, to be read while the loop goes on.
+    region: OwnedFd,
+    under_way: bool,
+}
+
+impl Saver {
+    pub(super) fn new(path: PathBuf, every_s: u64, region: OwnedFd) -> Saver {
+        let every = (every_s > 0).then(|| Duration::from_secs(every_s));
+        Saver { path, every, next: every.map(|e| Instant::now() + e), region, under_way: false }
+    }
+
+    /// When the next save is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next.filter(|_| !self.under_way)
+    }
+}
+
+impl Worker {
+    /// Reads what a host before left.
+    pub(super) fn read_saved(&mut self) {
+        let path = &self.saver.path;
+        match save::read(&mut self.core, path) {
+            Ok(None) => {}
+            Ok(Some(s)) => tracing::info!(
+                "{} table entries and {} lines of the ledger read from {}",
+                s.entries,
+                s.lines,
+                path.display()
+            ),
+            Err(why) => tracing::error!("the tables of the host before can't be read: {why}"),
+        }
+    }
+
+    /// The host ends: nobody waits for the loop any more.
+    pub(super) fn save_at_the_end(&self) {
+        let path = &self.saver.path;
+        match save::write(&self.core, path).and_then(|saved| save::put_in_place(path).map(|()| saved)) {
+            Ok(s) => tracing::info!("{} table entries saved to {}", s.entries, path.display()),
+            Err(e) => tracing::error!("the tables can't be saved to {}: {e}", path.display()),
+        }
+    }
+
+    /// Begins a save if it is time: a thread reads a pinned snapshot, and the loop goes on.
+    pub(super) fn save_in_time(&mut self) {
+        if self.saver.next().is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        let epoch = self.core.pin();
+        let (path, limits, mailbox) = (self.saver.path.clone(), self.config.limits.clone(), self.mailbox());
+        let begun = self.saver.region.try_clone().and_then(|region| {
+            std::thread::Builder::new().name("save".into()).spawn(move || {
+                let written = core_at(&region, &limits, epoch)
+                    .map_err(std::io::Error::other)
+                    .and_then(|found| save::write(&found.core, &path));
+                mailbox.post(Message::Saved(epoch, written));
+            })
+        });
+        self.saver.under_way = true;
+        if let Err(e) = begun {
+            self.saved(epoch, Err(e));
+        }
+    }
+
+    pub(super) fn saved(&mut self, epoch: u64, written: std::io::Result<save::Saved>) {
+        let held = self.core.unpin(epoch);
+        let saver = &mut self.saver;
+        saver.under_way = false;
+        saver.next = saver.every.map(|every| Instant::now() + every);
+        let whole = match held {
+            true => written,
+            false => Err(std::io::Error::other("too much changed while it was read (limit pin_bytes_max)")),
+        };
+        match whole.and_then(|saved| save::put_in_place(&saver.path).map(|()| saved)) {
+            Ok(s) => tracing::debug!("{} table entries saved to {}", s.entries, saver.path.display()),
+            Err(e) => tracing::error!("the tables can't be saved to {}: {e}", saver.path.display()),
+        }
+    }
+
+    /// Adds a line to the ledger, and lets go of the oldest.
+    pub(super) fn note_in_ledger(&mut self, by: &str, report: &Report) {
+        let line = LedgerLine { at_ms: super::unix_ms(), by: by.to_owned(), report: report.clone() };
+        let json = serde_json::to_vec(&line).unwrap_or_default();
+        self.ledger_end += 1;
+        if !self.core.keep(Kind::Ledger, self.ledger_end, &json) {
+            tracing::error!("no room for a line of the ledger");
+        }
+        self.core.forget(Kind::Ledger, self.ledger_end.saturating_sub(LEDGER_LINES_MAX));
+    }
+}

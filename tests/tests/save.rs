@@ -1,0 +1,67 @@
+//! What outlives the host: tables, on disk, through a stop, a kill of the keeper, and a damaged file.
+
+use greenroom_tests::client::Client;
+use greenroom_tests::host::Host;
+use greenroom_tests::{built, wait_for};
+use serde_json::Value;
+use std::path::Path;
+
+fn serve(config: &Path) -> Host {
+    Host::serve_with(&["chat"], &[&built("libchat.so")], |c| {
+        c.arg("--config").arg(config);
+    })
+}
+
+fn nicks(host: &Host) -> Value {
+    host.json(&["state", "dump"])["tables"].clone()
+}
+
+/// Somebody who is in a table, for as long as nobody tells the handler that they have gone.
+fn person(host: &Host, nick: &str) -> Client {
+    let mut client = Client::connect(host.addr("chat"));
+    client.line().expect("a welcome");
+    client.send(format!("{nick}\n"));
+    wait_for("the nick in a table", || nicks(host).to_string().contains(nick).then_some(()));
+    client
+}
+
+#[test]
+fn tables_outlive_the_host() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (config, file) = (dir.path().join("greenroom.toml"), dir.path().join("kept/tables"));
+    std::fs::write(&config, "[save]\nfile = \"kept/tables\"\nevery_s = 1\n").expect("a configuration");
+    let mut host = serve(&config);
+    let _ann = person(&host, "ann");
+    let before = nicks(&host);
+    // Nobody may stop the host in an orderly way: what was saved while it ran counts.
+    let saved_at = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+    let first = wait_for("a save", || saved_at(&file));
+    wait_for("a save of all that", || saved_at(&file).filter(|at| *at > first));
+    wait_for("another", || saved_at(&file).filter(|at| *at > first + std::time::Duration::from_millis(900)));
+    host.kill();
+    let mut host = serve(&config);
+    assert_eq!(nicks(&host), before, "as it was saved");
+    host.wait_log("read from");
+    let _bob = person(&host, "bob");
+    // Tables may name sessions, so their numbers go on.
+    assert_eq!(host.json(&["sessions", "--json"])[0]["id"], 2);
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(0));
+    // Bob was told to go before the end, and ann is the dead host's.
+    let mut host = serve(&config);
+    assert_eq!(nicks(&host), before);
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(0));
+
+    let mut bytes = std::fs::read(&file).expect("the file");
+    let at = bytes.len() / 2;
+    bytes[at] ^= 0xff;
+    std::fs::write(&file, &bytes).expect("damage");
+    let host = serve(&config);
+    let log = host.log();
+    let line = log.lines().find(|l| l.contains("its checksum is wrong; kept as")).expect("a line about it");
+    assert!(line.contains("kept/tables"), "{line}");
+    assert_eq!(nicks(&host), serde_json::json!({}));
+    let aside = line.rsplit_once("kept as ").expect("where").1;
+    assert_eq!(std::fs::read(aside).expect("the damaged file"), bytes);
+}
