@@ -233,7 +233,7 @@ impl Core {
     /// Lends the first piece of a session's unsent output; `None`: there is none.
     pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let s = self.sessions.get(slot)?;
-        let first = *s.output.front()?;
+        let first = *s.output.first()?;
         Some(self.store.read(first, |b| f(&b[OUTPUT_HEAD + s.output_sent..])))
     }
 
@@ -456,13 +456,13 @@ impl Core {
         s.blocked = blocked;
         s.bytes_sent += bytes as u64;
         s.output_sent += bytes;
-        while let Some(&first) = s.output.front() {
+        while let Some(&first) = s.output.first() {
             let len = self.store.read(first, <[u8]>::len) - OUTPUT_HEAD;
             if s.output_sent < len {
                 break;
             }
             s.output_sent -= len;
-            s.output.pop_front();
+            s.output.remove(0);
             self.store.delete(first);
         }
         if s.paused

@@ -161,7 +161,7 @@ impl Core {
         if s.output.is_empty() {
             s.bytes_sent = offset;
         }
-        s.output.push_back(r);
+        s.output.push(r);
         s.bytes_out = s.bytes_out.max(offset + len);
     }
 

@@ -356,13 +356,13 @@ impl Core {
         if bytes.is_empty() || s.life == Life::Lingering {
             return;
         }
-        let appended = s.output_fresh && s.output.back().is_some_and(|&last| self.store.append(last, bytes));
+        let appended = s.output_fresh && s.output.last().is_some_and(|&last| self.store.append(last, bytes));
         if !appended {
             self.output.clear();
             self.output.extend_from_slice(&s.bytes_out.to_le_bytes());
             self.output.extend_from_slice(bytes);
             let put = self.store.put(None, Kind::Output, s.id, &self.output);
-            s.output.push_back(put.expect("room was made sure of before"));
+            s.output.push(put.expect("room was made sure of before"));
             s.output_fresh = true;
         }
         s.bytes_out += bytes.len() as u64;

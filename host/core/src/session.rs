@@ -15,7 +15,8 @@ use crate::quarantine::Quarantine;
 use crate::store::Ref;
 pub use greenroom_state::record::Life;
 use greenroom_state::record::SessionRecord;
-use std::collections::{BTreeMap, VecDeque};
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// Index of a service. Never used again for another one, so that records may hold it.
@@ -75,8 +76,8 @@ pub struct Session {
     pub(crate) record: Option<Ref>,
     pub(crate) state: Option<Ref>,
     pub(crate) input: Option<Ref>,
-    /// Output not sent, oldest first.
-    pub(crate) output: VecDeque<Ref>,
+    /// Output not sent, oldest first. In place, so that a session which has answered holds no memory for it.
+    pub(crate) output: SmallVec<[Ref; 2]>,
     /// Bytes of the oldest that were sent.
     pub(crate) output_sent: usize,
     /// Boxed, as few sessions have any and each idle session costs what this struct does.
@@ -86,7 +87,7 @@ pub struct Session {
 }
 
 // An idle session costs this and its records: growing it is a decision.
-const _: () = assert!(size_of::<Session>() <= 200);
+const _: () = assert!(size_of::<Session>() <= 184);
 
 /// The topics that a session is on, and the record that says so.
 #[derive(Debug, Default)]
@@ -130,7 +131,7 @@ impl Session {
             record: None,
             state: None,
             input: None,
-            output: VecDeque::new(),
+            output: SmallVec::new(),
             output_sent: 0,
             subscriptions: None,
             deadline_ns: 0,
