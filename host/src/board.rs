@@ -26,6 +26,8 @@ const GENERATION: usize = 4;
 const DONE: usize = 5;
 /// The watchdog is about to end the process, after so many milliseconds.
 const STALLED_MS: usize = 6;
+/// Actions of the batch.
+const ACTIONS: usize = 7;
 /// Odd while the text is written.
 const TEXT_VERSION: usize = 8;
 const TEXT_BYTES: usize = 9;
@@ -75,13 +77,14 @@ impl Board {
 
     /// A handler is called.
     #[inline]
-    pub fn begin(self, running: Running) {
+    pub fn begin(self, running: Running, actions: usize) {
         let w = self.words;
         w[SESSION].store(running.session, Ordering::Relaxed);
         w[TURN].store(running.turn, Ordering::Relaxed);
         w[WHAT].store(u64::from(running.service) << 32 | u64::from(running.action), Ordering::Relaxed);
         w[GENERATION].store(running.generation, Ordering::Relaxed);
         w[DONE].store(0, Ordering::Relaxed);
+        w[ACTIONS].store(actions as u64, Ordering::Relaxed);
         let seq = w[SEQ].load(Ordering::Relaxed);
         w[SEQ].store(seq | 1, Ordering::Release);
     }
@@ -103,8 +106,7 @@ impl Board {
     /// What runs now, and a number that is another one as soon as something else does.
     pub fn running(self) -> Option<(u64, Running)> {
         let w = |at: usize| self.words[at].load(Ordering::Acquire);
-        running(&[w(SEQ), w(SESSION), w(TURN), w(WHAT), w(GENERATION), w(DONE)])
-            .map(|r| (w(SEQ) << 16 ^ w(DONE), r))
+        running(&std::array::from_fn::<_, 8, _>(w)).map(|r| (w(SEQ) << 16 ^ w(DONE), r))
     }
 
     /// Notes that the watchdog ends this process.
@@ -154,7 +156,8 @@ fn running(w: &[u64]) -> Option<Running> {
         service: (w[WHAT] >> 32) as u16,
         generation: w[GENERATION],
         session: w[SESSION],
-        turn: w[TURN] + w[DONE],
+        // Behind the last one the handler is still at work, on what it left.
+        turn: w[TURN] + w[DONE].min(w[ACTIONS].saturating_sub(1)),
         action: w[WHAT] as u32,
     })
 }
@@ -215,15 +218,17 @@ mod tests {
         assert!(Reading::of(&fd).running().is_none() && Reading::of(&fd).services().is_none());
         let board = Board::open(&fd).unwrap();
         let running = Running { service: 3, generation: 9, session: 77, turn: 5, action: 2 };
-        board.begin(running);
+        board.begin(running, 2);
         assert_eq!(Reading::of(&fd).running(), Some(running));
         let (first, _) = board.running().unwrap();
         board.step();
         assert_eq!(Reading::of(&fd).running(), Some(Running { turn: 6, ..running }));
         assert_ne!(board.running().unwrap().0, first);
+        board.step();
+        assert_eq!(Reading::of(&fd).running(), Some(Running { turn: 6, ..running }), "there are two");
         board.end();
         assert_eq!(Reading::of(&fd).running(), None);
-        board.begin(running);
+        board.begin(running, 2);
         board.stalled(1200);
         assert_eq!(Reading::of(&fd).stalled_ms(), Some(1200));
         let said = ServiceStatus {

@@ -6,6 +6,7 @@
 use crate::admin::Command;
 use crate::config::Config;
 use crate::keeper::found::Found;
+use crate::region::memory_file;
 use greenroom_core::ports::Port;
 use greenroom_core::quarantine::Withheld;
 use greenroom_core::reload::By;
@@ -31,8 +32,8 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// What the keeper tells the worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// The first message. With the memory files of records, input and counters.
-    Hello(Box<Hello>),
+    /// The first message. With the memory files of records, input and counters, and one that holds a [`Hello`].
+    Hello,
     /// Connections: the keeper's key and the number of each. With as many descriptors. To be answered by [`ToKeeper::Took`].
     Connections(Vec<(u32, u64)>),
     /// All connections that the keeper holds were handed over: serve.
@@ -99,9 +100,28 @@ pub struct Hello {
     pub withheld: Vec<Withheld>,
     /// Generations that killed workers and are to give way to those before them: library and generation.
     pub give_way: Vec<(String, u64)>,
+    /// The ports that count, as the worker before said.
+    pub ports: Vec<HeldPort>,
     /// Not to serve, but to try out whether it could: what was committed with this epoch, which is pinned.
     #[serde(default)]
     pub trial: Option<u64>,
+}
+
+impl Hello {
+    /// Puts it into a memory file: it may be longer than a message.
+    pub fn to_file(&self) -> io::Result<OwnedFd> {
+        let file = std::fs::File::from(memory_file("greenroom-hello")?);
+        serde_json::to_writer(&file, self)?;
+        Ok(file.into())
+    }
+
+    /// Reads it.
+    pub fn from_file(file: OwnedFd) -> io::Result<Hello> {
+        use std::io::Seek;
+        let mut file = std::fs::File::from(file);
+        file.rewind()?;
+        Ok(serde_json::from_reader(io::BufReader::new(file))?)
+    }
 }
 
 /// A port that is held.
@@ -151,8 +171,13 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
 
     /// Sends a message, now or when there is room.
     pub fn send(&mut self, message: &Out) {
-        let Ok(bytes) = serde_json::to_vec(message) else { return };
-        self.outbox.push_back(bytes);
+        match serde_json::to_vec(message) {
+            Ok(bytes) if bytes.len() <= MESSAGE_BYTES_MAX => self.outbox.push_back(bytes),
+            Ok(bytes) => {
+                tracing::error!("a message of {} bytes is too long between keeper and worker", bytes.len())
+            }
+            Err(e) => tracing::error!("a message between keeper and worker: {e}"),
+        }
         self.flush();
     }
 

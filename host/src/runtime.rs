@@ -64,7 +64,8 @@ impl Runtime {
             if name
                 .to_str()
                 .and_then(copied_by)
-                .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+                // Our own number may have been that of a host before, in a container say.
+                .is_some_and(|pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists())
             {
                 let _ = std::fs::remove_file(old.path());
             }

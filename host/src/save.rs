@@ -56,11 +56,12 @@ impl<W: Write> Write for Summed<W> {
 }
 
 /// Writes the file beside its place; [`put_in_place`] makes it count.
-pub fn write(core: &Core, path: &Path) -> io::Result<Saved> {
+/// `writer` tells two that may write at the same time apart.
+pub fn write(core: &Core, path: &Path, writer: &str) -> io::Result<Saved> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
     }
-    let file = File::create(beside(path))?;
+    let file = File::create(with_suffix(path, writer))?;
     let mut out = Summed { out: BufWriter::new(file), sum: Sha256::new() };
     out.write_all(HEAD)?;
     let mut saved = Saved::default();
@@ -83,15 +84,11 @@ pub fn write(core: &Core, path: &Path) -> io::Result<Saved> {
 }
 
 /// Puts a file that was written in the place of the one before.
-pub fn put_in_place(path: &Path) -> io::Result<()> {
-    std::fs::rename(beside(path), path)?;
+pub fn put_in_place(path: &Path, writer: &str) -> io::Result<()> {
+    std::fs::rename(with_suffix(path, writer), path)?;
     let dir = path.parent().filter(|d| *d != Path::new("")).unwrap_or(Path::new("."));
     // So that it is there after a power cut, too.
     File::open(dir)?.sync_all()
-}
-
-fn beside(path: &Path) -> PathBuf {
-    with_suffix(path, "new")
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -174,10 +171,10 @@ mod tests {
         }
         first.restore_lasting(Kind::Ledger, b"{}").unwrap();
         first.restore_lasting(Kind::Served, &77u64.to_le_bytes()).unwrap();
-        let saved = write(&first, &path).unwrap();
+        let saved = write(&first, &path, "new").unwrap();
         assert_eq!(saved, Saved { entries: 1000, lines: 1 });
         assert!(!path.exists(), "it doesn't count before it is put in place");
-        put_in_place(&path).unwrap();
+        put_in_place(&path, "new").unwrap();
         let mut second = core();
         assert_eq!(read(&mut second, &path), Ok(Some(saved)));
         assert_eq!(second.entries_from("t", b"").0, first.entries_from("t", b"").0);

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// How often it looks at most.
 const TICK_MIN: Duration = Duration::from_millis(5);
+/// How long it may take to find a line.
+const CHILD_MAX: Duration = Duration::from_secs(3);
 /// How long the last words take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
@@ -89,8 +91,11 @@ impl Watchdog {
                 %service, session, generation, action, %function, %file, line,
                 "a callback has been running for {ms} ms (limit stall_kill_ms): the worker is ended, and a successor goes on"
             );
-            self.board.stalled(ms);
             std::thread::sleep(LAST_WORDS);
+            if self.board.running().is_none_or(|(now, _)| now != mark) {
+                return tracing::warn!(%service, session, "the callback has returned after all");
+            }
+            self.board.stalled(ms);
             let _ = kill_process(getpid(), Signal::KILL);
         } else {
             tracing::warn!(
@@ -178,6 +183,14 @@ fn in_child(addresses: &[Address]) -> io::Result<Vec<Place>> {
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(&serde_json::to_vec(addresses)?)?;
+    }
+    // It must not hold up the verdict.
+    let give_up = Instant::now() + CHILD_MAX;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > give_up {
+            child.kill()?;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
     let out = child.wait_with_output()?;
     Ok(serde_json::from_slice(&out.stdout)?)

@@ -79,6 +79,8 @@ pub struct Worker {
     records: BTreeMap<usize, LibraryRecord>,
     /// Builds that this process has loaded.
     builds: u32,
+    /// It serves, and has told the keeper.
+    ready: bool,
     /// The keeper was asked for a fresh worker.
     recycling: bool,
     waiting: HashMap<u64, Sender<Answer>>,
@@ -144,6 +146,7 @@ impl Worker {
             commits: Vec::new(),
             records: BTreeMap::new(),
             builds: 0,
+            ready: false,
             recycling: false,
             waiting: HashMap::new(),
             requests: 0,
@@ -279,6 +282,10 @@ impl Worker {
             self.send();
         }
         if !self.core.wants_input(slot) {
+            if self.broken.remove(&slot) {
+                // It waits for its peer to take output, who is gone.
+                self.core.handle(Input::Broken { slot });
+            }
             return;
         }
         let Some(session) = self.core.sessions().get(slot) else { return };
@@ -304,6 +311,7 @@ impl Worker {
     fn send(&mut self) {
         self.core.take_sendable(&mut self.sendable);
         let mut sendable = std::mem::take(&mut self.sendable);
+        let mut failed = Vec::new();
         for slot in sendable.drain(..) {
             let Some(socket) = self.net.get(slot) else { continue };
             loop {
@@ -322,7 +330,7 @@ impl Worker {
                         }
                     }
                     Some(Err(_)) => {
-                        self.core.handle(Input::Broken { slot });
+                        failed.push(slot);
                         break;
                     }
                     None => break,
@@ -330,6 +338,10 @@ impl Worker {
             }
         }
         self.sendable = sendable;
+        // Not before all is sent that is committed: these have last turns, which may send to others.
+        for slot in failed {
+            self.core.handle(Input::Broken { slot });
+        }
     }
 
     fn carry_out(&mut self) {
@@ -405,6 +417,8 @@ impl Worker {
                 }
             }
             ToWorker::Stop(signal) => self.stop(signal),
+            // A host that stops needs no successor.
+            ToWorker::HandOver if self.stop_at.is_some() => {}
             ToWorker::HandOver => self.hand_over_by = Some(Instant::now() + HAND_OVER_MAX),
             ToWorker::Pin => {
                 // Between two passes, so far as the store is concerned: nothing that this pass changed counts yet.
@@ -415,7 +429,7 @@ impl Worker {
                 let held = self.core.unpin(epoch);
                 self.link.send(&ToKeeper::Unpinned(held));
             }
-            ToWorker::Hello(_) | ToWorker::Start => {
+            ToWorker::Hello | ToWorker::Start => {
                 tracing::error!("the keeper said what it says at the start")
             }
         }
@@ -520,6 +534,7 @@ impl Worker {
             return;
         }
         tracing::info!(signal, sessions = self.core.sessions().len(), "stopping: flushing output");
+        self.hand_over_by = None;
         self.ports.clear();
         self.link.send(&ToKeeper::Ports(Vec::new()));
         self.stop_at = Some(Instant::now() + Duration::from_millis(self.config.limits.stop_ms));

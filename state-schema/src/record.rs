@@ -53,6 +53,10 @@ pub struct SessionRecord {
     pub frame_searched: u32,
     /// Fingerprint of the schema that the stored state was written under.
     pub state_fingerprint: u64,
+    /// Bytes of the input left over, which is a record of its own.
+    pub input_bytes: u32,
+    /// Topics that it is on, which are in a record of their own.
+    pub topics: u16,
     /// The peer's address.
     pub peer: SocketAddr,
 }
@@ -81,6 +85,8 @@ impl SessionRecord {
         }
         b[64..68].copy_from_slice(&self.state_version.to_le_bytes());
         b[68..72].copy_from_slice(&self.frame_searched.to_le_bytes());
+        b[96..100].copy_from_slice(&self.input_bytes.to_le_bytes());
+        b[100..102].copy_from_slice(&self.topics.to_le_bytes());
         b[72..74].copy_from_slice(&self.peer.port().to_le_bytes());
         match self.peer.ip() {
             IpAddr::V4(ip) => {
@@ -125,6 +131,8 @@ impl SessionRecord {
             bytes_out: word(4),
             bytes_sent: word(5),
             state_fingerprint: word(6),
+            input_bytes: half(96),
+            topics: short(100),
             state_version: half(64),
             frame_searched: half(68),
             peer: SocketAddr::new(ip, short(72)),
@@ -154,6 +162,8 @@ mod tests {
                 state_version: 6,
                 frame_searched: 7,
                 state_fingerprint: 8,
+                input_bytes: 9,
+                topics: 10,
                 peer: peer.parse().unwrap(),
             };
             assert_eq!(SessionRecord::decode(&r.encode()), Some(r));

@@ -243,3 +243,28 @@ fn a_successor_looks_at_the_files() {
     let copies = std::fs::read_dir(host.runtime().join("copies")).expect("copies").count();
     assert_eq!(copies, 2, "what runs, and what ran before");
 }
+
+/// A supervisor may stop all processes of a group at once, and the worker may even be killed then.
+#[test]
+fn a_stop_flushes_and_saves_whatever_becomes_of_the_worker() {
+    for kills in [false, true] {
+        let mut host = Host::serve(&["chat"], &[&built("libchat.so")]);
+        let mut client = Client::connect(host.addr("chat"));
+        client.line().expect("a welcome");
+        client.send("ann\n");
+        assert!(client.line().is_some_and(|l| l.contains("ann")));
+        let pid = worker(&host);
+        signal(pid, libc::SIGSTOP);
+        client.send("/who\n");
+        signal(host.pid() as i32, libc::SIGTERM);
+        signal(pid, if kills { libc::SIGKILL } else { libc::SIGTERM });
+        signal(pid, libc::SIGCONT);
+        let mut last = String::new();
+        while let Some(line) = client.line() {
+            last = line;
+        }
+        assert!(last.contains("ann") || last.contains("room"), "{last}");
+        assert_eq!(host.wait(), Some(0));
+        assert!(host.runtime().join("tables.saved").exists());
+    }
+}

@@ -16,6 +16,7 @@ use crate::tables::Tables;
 use crate::topics::Topics;
 use crate::turn::{Buffers, Fault, LogLine};
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
+use greenroom_state::record::SessionRecord;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -490,11 +491,20 @@ impl Core {
             let Some(s) = self.sessions.get_mut(slot) else { continue };
             s.dirty = false;
             s.output_fresh = false;
-            let record = s.to_record().encode();
+            let input_bytes = s.input.map_or(0, |r| self.store.read(r, <[u8]>::len)) as u32;
+            let record = SessionRecord { input_bytes, ..s.to_record() }.encode();
             match self.store.put(s.record, Kind::Session, s.id, &record) {
                 Ok(r) => s.record = Some(r),
                 // Room for it was made sure of when the session opened, and records don't grow.
-                Err(Full) => debug_assert!(false, "no room for a session's record"),
+                Err(Full) => {
+                    debug_assert!(false, "no room for a session's record");
+                    self.notice(
+                        level::ERROR,
+                        slot,
+                        "no room for its record: a takeover would give it up".into(),
+                    );
+                    continue;
+                }
             }
             if !s.blocked && !s.output.is_empty() {
                 self.sendable.push(slot);

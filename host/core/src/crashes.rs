@@ -61,7 +61,7 @@ impl Crashes {
                     action_name(d.action),
                     d.how
                 );
-                withheld.push(Withheld { session: d.session, turn: d.turn, reason });
+                withheld.push(Withheld { session: d.session, turn: d.turn, action: d.action, reason });
             }
         }
         withheld

@@ -26,6 +26,8 @@ pub struct Withheld {
     pub session: u64,
     /// Its turn, counted as [`crate::session::Session::turns`] does: the turns before it.
     pub turn: u64,
+    /// Its kind, one of [`action`].
+    pub action: u32,
     /// Why.
     pub reason: String,
 }
@@ -41,12 +43,12 @@ impl Core {
     pub(crate) fn allowed(&mut self, slot: Slot, actions: &[Action<'_>]) -> usize {
         let Some(s) = self.sessions.get(slot) else { return 0 };
         let Some(turn) = self.withheld.get(&s.id).map(|w| w.turn) else { return actions.len() };
-        if let Some(before @ 1..) = turn.checked_sub(s.turns) {
-            return actions.len().min(before as usize);
+        if s.turns < turn {
+            // One by one: if another one kills, it is to be known which.
+            return 1;
         }
-        let Some(withheld) = self.withheld.remove(&s.id).filter(|w| w.turn == s.turns) else {
-            return actions.len();
-        };
+        let same = |w: &Withheld| w.turn == s.turns && w.action == actions[0].kind;
+        let Some(withheld) = self.withheld.remove(&s.id).filter(same) else { return actions.len() };
         if actions[0].kind == action::CLOSED {
             self.notice(level::ERROR, slot, format!("its last turn was left out: {}", withheld.reason));
         } else {
@@ -106,6 +108,7 @@ impl Core {
             return true;
         }
         s.greeting_due = false;
+        self.touch(slot);
         self.run_opened(slot)
     }
 }

@@ -14,7 +14,7 @@ use crate::session::{Life, OUTPUT_HEAD, Session, Slot};
 use crate::store::{Found, Kind, Recovered, Ref};
 use crate::tables;
 use greenroom_state::record::SessionRecord;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A session that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,38 @@ impl Core {
         for ((id, offset), r) in output {
             core.recover_output(id, offset, r);
         }
+        // A session that lost a part of itself would go on as another one.
+        let parts = damaged.iter().filter(|(kind, _)| {
+            let own = [Kind::State, Kind::Input, Kind::Output, Kind::Topics, Kind::Quarantine];
+            Kind::from_number(*kind).is_some_and(|kind| own.contains(&kind))
+        });
+        let damaged: BTreeSet<u64> = parts.map(|(_, key)| *key).collect();
+        survivors.retain(|s| match core.lacks(s.slot, damaged.contains(&s.id)) {
+            Some(part) => {
+                lost.push(format!("session {}: {part}", s.id));
+                core.give_up(s.slot);
+                false
+            }
+            None => true,
+        });
         Successor { core, survivors, lost }
+    }
+
+    /// What a session lacks of what its record says it has.
+    fn lacks(&self, slot: Slot, damaged: bool) -> Option<&'static str> {
+        let s = self.sessions.get(slot)?;
+        let record = self.store.read(s.record?, SessionRecord::decode)?;
+        let lost_state = record.state_version != 0 && s.state.is_none();
+        let lost_input = record.input_bytes as usize != self.input_len(s) && record.input_bytes != 0;
+        let lost_topics = usize::from(record.topics) != s.topics().len() && record.topics != 0;
+        [
+            (lost_state, "its state is lost"),
+            (lost_input, "its input is lost"),
+            (lost_topics, "its topics are lost"),
+            (damaged, "a part of it is damaged"),
+        ]
+        .into_iter()
+        .find_map(|(lost, what)| lost.then_some(what))
     }
 
     fn recover_services(&mut self, records: &[Found]) {
@@ -92,6 +123,9 @@ impl Core {
             // Their numbers have no gaps. If one is lost, those behind it are too, and their sessions are named.
             if f.key == self.services.len() as u64 {
                 self.services.push(Service::unserved(name));
+            } else {
+                // Its number will be another service's.
+                self.store.delete(f.at);
             }
         }
     }
@@ -187,7 +221,14 @@ impl Core {
     pub fn reconcile(&mut self, slot: Slot, read: u64, sent: Option<u64>) -> Result<u64, String> {
         let Some(s) = self.sessions.get_mut(slot) else { return Err("there is no such session".into()) };
         let (id, first, end) = (s.id, s.bytes_sent, s.bytes_out);
-        let Some(sent) = sent else { return Ok(read.saturating_sub(s.bytes_in)) };
+        let Some(sent) = sent else {
+            let missing = read.saturating_sub(s.bytes_in);
+            if !s.output.is_empty() {
+                // Trying to send it finds out that it can't be.
+                self.sendable.push(slot);
+            }
+            return Ok(missing);
+        };
         // What is there must be one piece: from where the first record begins to the end of the stream.
         let pieces: u64 =
             s.output.iter().map(|&r| self.store.read(r, |b| b.len() - OUTPUT_HEAD) as u64).sum();
@@ -224,7 +265,8 @@ impl Core {
             }
         }
         self.gone(slot);
-        self.effects.retain(|e| !matches!(e, Effect::Close { slot: s, .. } if *s == slot));
+        self.effects
+            .retain(|e| !matches!(e, Effect::Close { slot: s, .. } | Effect::Shutdown(s) if *s == slot));
     }
 }
 

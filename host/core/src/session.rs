@@ -148,6 +148,7 @@ impl Session {
         self.bytes_out - self.bytes_sent
     }
 
+    /// But for the length of its input, which the store knows.
     pub(crate) fn to_record(&self) -> SessionRecord {
         SessionRecord {
             id: self.id,
@@ -164,6 +165,8 @@ impl Session {
             state_version: self.state_version,
             frame_searched: self.frame.searched,
             state_fingerprint: self.state_fingerprint,
+            input_bytes: 0,
+            topics: self.topics().len() as u16,
             peer: self.peer,
         }
     }

@@ -3,13 +3,19 @@
 use super::Failure;
 use crate::worker::takeover;
 use rustix::process::{Signal, set_parent_process_death_signal};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 pub(super) fn run() -> Result<(), Failure> {
     let failed = |e: std::io::Error| Failure::Failed(format!("standard input: {e}"));
     // Without its keeper it could neither accept nor let go of anything.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    // Whoever stops a whole group of processes means the keeper, which tells us in an orderly way.
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, Arc::default()).map_err(failed)?;
+    }
     let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     // A handler that reads standard input gets none of it.
     let nothing = File::open("/dev/null").map_err(failed)?;

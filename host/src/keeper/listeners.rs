@@ -14,6 +14,8 @@ const BACKLOG: i32 = 4096;
 
 /// A port.
 struct Listener {
+    /// The service and the address that were asked for.
+    port: Port,
     socket: TcpListener,
     addr: SocketAddr,
     /// Part of what was committed; else it waits for that.
@@ -27,11 +29,19 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Opens ports, all of them or none.
+    /// Opens ports, all of them or none. One that is held already is that one: a worker that died had asked for it.
     pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<SocketAddr>, String> {
-        let opened = ports.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let addrs = opened.iter().map(|l| l.addr).collect();
-        self.places.extend(opened.into_iter().map(Some));
+        let (mut opened, mut addrs) = (Vec::new(), Vec::new());
+        for port in ports {
+            if let Some(held) = self.places.iter().flatten().find(|l| l.port == port) {
+                addrs.push(held.addr);
+                continue;
+            }
+            let listener = open(port)?;
+            addrs.push(listener.addr);
+            opened.push(Some(listener));
+        }
+        self.places.append(&mut opened);
         Ok(addrs)
     }
 
@@ -58,6 +68,9 @@ impl Listeners {
             let Some(l) = place else { continue };
             let wanted = ports.iter().any(|p| p.addr == l.addr);
             let fd = l.socket.as_raw_fd();
+            if let Some(wanted) = ports.iter().find(|p| p.addr == l.addr) {
+                l.port = wanted.port.clone();
+            }
             if wanted && !l.accepts {
                 match registry.register(&mut SourceFd(&fd), token(index), Interest::READABLE) {
                     Ok(()) => {
@@ -110,9 +123,11 @@ fn open(port: Port) -> Result<Listener, String> {
         listen(&socket, BACKLOG)?;
         let socket = TcpListener::from(socket);
         let addr = socket.local_addr()?;
-        Ok(Listener { socket, addr, accepts: false })
+        Ok((socket, addr))
     };
-    made().map_err(|e: io::Error| format!("service {service} can't listen on {addr}: {e}"))
+    let (socket, held_addr) =
+        made().map_err(|e: io::Error| format!("service {service} can't listen on {addr}: {e}"))?;
+    Ok(Listener { port, socket, addr: held_addr, accepts: false })
 }
 
 #[cfg(test)]
@@ -139,6 +154,9 @@ mod tests {
         let taken = ("other".to_owned(), addr);
         let said = listeners.open(vec![any(), taken.clone()]).unwrap_err();
         assert!(said.contains(&format!("service other can't listen on {addr}")), "{said}");
+        assert_eq!(listeners.places.len(), 1);
+        // Who asks again, because a worker died before it could say what it wanted it for, gets the same one.
+        assert_eq!(listeners.open(vec![any()]), Ok(vec![addr]));
         assert_eq!(listeners.places.len(), 1);
         listeners.discard(&[addr]);
         listeners.open(vec![taken]).unwrap();

@@ -12,7 +12,7 @@ mod upgrade;
 
 use crate::admin::{self, Asked, HostStatus, Reply, Status};
 use crate::board::Reading;
-use crate::control::{DESCRIPTORS_MAX, Hello, Link, Received, ToKeeper, ToWorker};
+use crate::control::{DESCRIPTORS_MAX, HeldPort, Hello, Link, Received, ToKeeper, ToWorker};
 use crate::region::memory_file;
 use found::Found;
 use greenroom_core::crashes::{Crashes, Death, action_name};
@@ -60,6 +60,10 @@ const CALLER_MAX: Duration = Duration::from_secs(5);
 const CALLERS_MAX: usize = 32;
 /// How much longer than `stop_ms` a worker may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Workers that are started when one dies while it flushes and saves.
+const STOPS_MAX: u32 = 2;
+/// Workers that may die in a turn, one soon after the other, before there is a rest: an action does so twice at most.
+const HOT_MAX: u32 = 8;
 
 /// What other threads tell the keeper.
 pub enum Event {
@@ -132,6 +136,8 @@ pub struct Keeper {
     in_flight: usize,
     accept_again: BTreeSet<usize>,
     accept_rests_until: Option<Instant>,
+    /// The ports that count, as a worker said.
+    ports: Vec<HeldPort>,
     callers: VecDeque<(admin::Command, By, UnixStream, Instant)>,
     crashes: Crashes,
     upgrade: Option<Upgrade>,
@@ -139,8 +145,9 @@ pub struct Keeper {
     said: Vec<Option<admin::ServiceStatus>>,
     started: Instant,
     incarnation: u64,
-    /// Starts that failed, one after the other.
+    /// Starts that failed, one after the other, and workers that died of themselves soon after they began to serve.
     failures: u32,
+    soon: u32,
     /// Why the worker can't serve, in its own words.
     said_why: Option<String>,
     /// Why the worker before died.
@@ -151,6 +158,12 @@ pub struct Keeper {
     was_ready: bool,
     stop_by: Option<Instant>,
     stop_signal: i32,
+    /// The worker that lives was told to stop.
+    stop_told: bool,
+    /// Workers that were started to flush and save, since the one before couldn't.
+    stops: u32,
+    /// Workers that died in a turn, one soon after the other.
+    hot: u32,
     /// Why the host ends, if not by request.
     fatal: Option<String>,
     over: bool,
@@ -181,6 +194,7 @@ impl Keeper {
             in_flight: 0,
             accept_again: BTreeSet::new(),
             accept_rests_until: None,
+            ports: Vec::new(),
             callers: VecDeque::new(),
             crashes: Crashes::default(),
             upgrade: None,
@@ -188,12 +202,16 @@ impl Keeper {
             started: now,
             incarnation: 0,
             failures: 0,
+            soon: 0,
             said_why: None,
             last_death: None,
             died_at: None,
             was_ready: false,
             stop_by: None,
             stop_signal: 0,
+            stop_told: false,
+            stops: 0,
+            hot: 0,
             fatal: None,
             over: false,
         })
@@ -251,9 +269,10 @@ impl Keeper {
         if !self.accept_again.is_empty() && self.may_accept() && self.accept_rests_until.is_none() {
             return Some(Duration::ZERO);
         }
+        let rests = self.accept_rests_until.filter(|_| self.may_accept());
         let caller = self.callers.front().map(|(_, _, _, until)| *until);
         let upgrade = self.upgrade.as_ref().map(Upgrade::give_up_at);
-        let all = [phase, self.accept_rests_until, caller, upgrade, self.stop_by];
+        let all = [phase, rests, caller, upgrade, self.stop_by];
         all.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
@@ -265,11 +284,18 @@ impl Keeper {
         if self.over || self.link.is_some() || Instant::now() < until {
             return;
         }
-        if self.stop_by.is_some() {
+        if self.stop_by.is_some() && (!self.was_ready || self.stops > STOPS_MAX) {
             self.over = true;
             return;
         }
+        self.stops += u32::from(self.stop_by.is_some());
         if let Err(e) = self.start_worker() {
+            self.unlink();
+            if let Some(mut child) = self.child.take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            self.ended = None;
             self.cannot_start(format!("a worker process can't be started: {e}"));
         }
     }
@@ -290,19 +316,20 @@ impl Keeper {
                 return Ok(());
             }
         };
-        let hello = self.hello(None);
+        let hello = self.hello(None).to_file()?;
         let link = self.link.insert(Link::new(fd));
         self.poll.registry().register(
             &mut SourceFd(&link.fd().as_raw_fd()),
             LINK,
             Interest::READABLE | Interest::WRITABLE,
         )?;
-        let files = [self.region.as_fd(), self.input.as_fd(), self.board.as_fd()];
-        if !link.send_with(&ToWorker::Hello(Box::new(hello)), &files)? {
+        let files = [self.region.as_fd(), self.input.as_fd(), self.board.as_fd(), hello.as_fd()];
+        if !link.send_with(&ToWorker::Hello, &files)? {
             return Err(io::Error::other("it takes no message"));
         }
         self.incarnation += 1;
         self.in_flight = 0;
+        self.stop_told = false;
         self.held.hand_over_again();
         self.phase = Phase::Starting { since: now, told: false };
         Ok(())
@@ -320,6 +347,7 @@ impl Keeper {
             log: self.options.log.clone(),
             withheld: self.crashes.withheld(),
             give_way: self.crashes.give_way(&self.options.config.limits, self.now_ms()),
+            ports: self.ports.clone(),
             trial,
         }
     }
@@ -362,6 +390,7 @@ impl Keeper {
                 self.held.number_above(served);
                 self.phase = Phase::Serving { since: Instant::now() };
                 self.failures = 0;
+                self.ports.clone_from(&ports);
                 let token = |index| Token(LISTENERS + index);
                 self.listeners.follow(self.poll.registry(), token, &ports, true);
                 // Whoever came meanwhile waits in the kernel, and no edge will follow.
@@ -378,6 +407,13 @@ impl Keeper {
                     );
                 }
                 self.upgraded();
+                if self.stop_by.is_some()
+                    && !std::mem::replace(&mut self.stop_told, true)
+                    && let Some(link) = &mut self.link
+                {
+                    // One before died of it.
+                    link.send(&ToWorker::Stop(self.stop_signal));
+                }
                 for (command, by, stream, _) in std::mem::take(&mut self.callers) {
                     self.relay(command, by, stream);
                 }
@@ -400,13 +436,17 @@ impl Keeper {
             ToKeeper::Ports(ports) => {
                 let token = |index| Token(LISTENERS + index);
                 let fresh = self.listeners.follow(self.poll.registry(), token, &ports, false);
+                self.ports = ports;
                 self.accept_again.extend(fresh);
             }
             ToKeeper::Pinned(epoch) => self.pinned(epoch),
             ToKeeper::Unpinned(held) => self.unpinned(held),
-            ToKeeper::Recycle(why) => {
+            ToKeeper::Recycle(why) if self.child.is_some() => {
                 tracing::info!("the worker is recycled: {why}");
                 self.hand_over();
+            }
+            ToKeeper::Recycle(why) => {
+                tracing::warn!("{why}, and --no-keeper has no other process to go on in")
             }
             ToKeeper::Tried(_) => {}
         }
@@ -455,13 +495,18 @@ impl Keeper {
             self.said = services;
         }
         if self.stop_by.is_some() {
-            if !status.success() {
-                self.fatal = Some(format!(
-                    "the worker was ended before its sessions were flushed: {}",
-                    process::how(status).0
-                ));
+            if status.success() && !matches!(self.phase, Phase::HandingOver { .. }) {
+                self.fatal = None;
+                self.over = true;
+                return;
             }
-            self.over = true;
+            // Another one flushes and saves.
+            let why = process::how(status).0;
+            tracing::error!("the worker died before all was flushed and saved: {why}");
+            self.fatal = Some(format!("the worker was ended before its sessions were flushed: {why}"));
+            self.over =
+                self.stop_by.is_some_and(|at| at <= now) || self.stops >= STOPS_MAX || !self.was_ready;
+            self.phase = Phase::Parked { until: now, reason: why };
             return;
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Parked { until: now, reason: String::new() });
@@ -518,10 +563,19 @@ impl Keeper {
                 }
             }
         }
-        // A turn that kills does so twice at most, so it needs no rest.
+        let served = match phase {
+            Phase::Serving { since } | Phase::HandingOver { since } => since.elapsed(),
+            _ => Duration::ZERO,
+        };
+        if served >= SOON {
+            (self.soon, self.hot) = (0, 0);
+        }
+        // A turn that kills does so twice at most, so it needs no rest, unless there are many of them.
         let in_a_turn = own && reading.running().is_some();
-        let soon = matches!(phase, Phase::Serving { since } if since.elapsed() < SOON) && own;
-        if !in_a_turn && (soon || matches!(phase, Phase::Starting { .. })) {
+        self.hot += u32::from(in_a_turn);
+        let soon = served < SOON && own;
+        self.soon += u32::from(soon);
+        if (soon || matches!(phase, Phase::Starting { .. })) && (!in_a_turn || self.hot > HOT_MAX) {
             let reason = self.last_death.clone().unwrap_or_default();
             self.cannot_start(reason);
         }
@@ -534,11 +588,16 @@ impl Keeper {
             self.over = true;
             return;
         }
+        if self.stop_by.is_some() {
+            self.fatal = Some(format!("stopped, and nothing was flushed or saved: {reason}"));
+            self.over = true;
+            return;
+        }
         if self.fall_back(&reason) {
             return;
         }
         // The first time may have been bad luck.
-        let rest = match self.failures {
+        let rest = match self.failures.max(self.soon.saturating_sub(1)) {
             0 => Duration::ZERO,
             n => REST_MAX.min(REST_MIN * 2u32.saturating_pow(n.min(16))),
         };
@@ -678,10 +737,12 @@ impl Keeper {
     fn look_at_the_clock(&mut self) {
         let now = Instant::now();
         while self.callers.front().is_some_and(|(_, _, _, until)| *until <= now) {
-            if let (Some((_, _, stream, _)), Phase::Parked { reason, .. }) =
-                (self.callers.pop_front(), &self.phase)
-            {
-                admin::refuse(&stream, &format!("no worker serves at the moment: {reason}"));
+            let why = match &self.phase {
+                Phase::Parked { reason, .. } => format!("no worker serves at the moment: {reason}"),
+                _ => "no worker serves yet; see `greenroom status`".into(),
+            };
+            if let Some((_, _, stream, _)) = self.callers.pop_front() {
+                admin::refuse(&stream, &why);
             }
         }
         match self.phase {
@@ -698,6 +759,11 @@ impl Keeper {
         self.upgrade_in_time(now);
         if self.stop_by.is_some_and(|at| at <= now) {
             tracing::error!("the worker doesn't end; it is killed");
+            if self.child.is_none() {
+                // In this very process, where nothing else would end it; or there is none to wait for.
+                std::process::exit(1);
+            }
+            self.stops = STOPS_MAX;
             self.kill_worker();
             self.stop_by = Some(now + STOP_GRACE);
         }
@@ -709,13 +775,18 @@ impl Keeper {
         self.stop_by = Some(Instant::now() + wait);
         self.stop_signal = signal;
         match &mut self.link {
-            Some(link) => link.send(&ToWorker::Stop(signal)),
-            None => {
-                tracing::warn!(connections = self.held.len(), "stopped while no worker served");
-                self.over = true;
+            Some(link) => {
+                self.stop_told = true;
+                link.send(&ToWorker::Stop(signal));
             }
+            // One that is still to start is told when it serves.
+            None if self.was_ready && !again => {
+                tracing::warn!(connections = self.held.len(), "told to stop while no worker serves");
+            }
+            None => self.over = true,
         }
         if again && !matches!(self.phase, Phase::Serving { .. }) {
+            self.over = true;
             self.kill_worker();
         }
     }

@@ -75,20 +75,34 @@ impl Keeper {
     }
 
     pub(super) fn pinned(&mut self, epoch: u64) {
-        let hello = self.hello(Some(epoch));
-        let Some(u) = &mut self.upgrade else { return };
-        let started = process::start(&u.binary).and_then(|started| {
-            let mut link = Link::<ToKeeper, ToWorker>::new(started.link);
-            let files = [self.region.as_fd(), self.input.as_fd(), self.board.as_fd()];
-            link.send_with(&ToWorker::Hello(Box::new(hello)), &files)?;
-            let registry = self.poll.registry();
-            registry.register(&mut SourceFd(&started.ended.as_raw_fd()), TRIAL, Interest::READABLE)?;
-            registry.register(&mut SourceFd(&link.fd().as_raw_fd()), TRIAL, Interest::READABLE)?;
-            Ok(Step::Trying { epoch, child: started.child, ended: started.ended, link })
-        });
-        match started {
-            Ok(step) => (u.step, u.since) = (step, Instant::now()),
-            Err(e) => self.fail_upgrade(&format!("it can't be started: {e}")),
+        let hello = self.hello(Some(epoch)).to_file();
+        let begun = match &mut self.upgrade {
+            Some(u) if matches!(u.step, Step::Pinning) => process::start(&u.binary).and_then(|started| {
+                let link = Link::<ToKeeper, ToWorker>::new(started.link);
+                let step = Step::Trying { epoch, child: started.child, ended: started.ended, link };
+                (u.step, u.since) = (step, Instant::now());
+                let Step::Trying { ended, link, .. } = &mut u.step else { return Ok(()) };
+                let hello = hello?;
+                let files = [self.region.as_fd(), self.input.as_fd(), self.board.as_fd(), hello.as_fd()];
+                link.send_with(&ToWorker::Hello, &files)?;
+                let registry = self.poll.registry();
+                registry.register(&mut SourceFd(&ended.as_raw_fd()), TRIAL, Interest::READABLE)?;
+                registry.register(&mut SourceFd(&link.fd().as_raw_fd()), TRIAL, Interest::READABLE)
+            }),
+            // It was given up meanwhile.
+            _ => return self.unpin(epoch),
+        };
+        if let Err(e) = begun {
+            if matches!(&self.upgrade, Some(Upgrade { step: Step::Pinning, .. })) {
+                self.unpin(epoch);
+            }
+            self.fail_upgrade(&format!("it can't be started: {e}"));
+        }
+    }
+
+    fn unpin(&mut self, epoch: u64) {
+        if let Some(link) = &mut self.link {
+            link.send(&ToWorker::Unpin(epoch));
         }
     }
 
@@ -112,10 +126,10 @@ impl Keeper {
         match verdict {
             Ok(found) => {
                 let Some(epoch) = self.end_trial() else { return };
-                if let (Some(u), Some(link)) = (&mut self.upgrade, &mut self.link) {
+                if let Some(u) = &mut self.upgrade {
                     (u.step, u.since, u.found) = (Step::Unpinning, Instant::now(), found);
-                    link.send(&ToWorker::Unpin(epoch));
                 }
+                self.unpin(epoch);
             }
             Err(why) => self.fail_upgrade(&why),
         }
@@ -180,8 +194,8 @@ impl Keeper {
 
     pub(super) fn fail_upgrade(&mut self, why: &str) {
         let epoch = self.end_trial();
-        if let (Some(epoch), Some(link)) = (epoch, &mut self.link) {
-            link.send(&ToWorker::Unpin(epoch));
+        if let Some(epoch) = epoch {
+            self.unpin(epoch);
         }
         if let Some(u) = self.upgrade.take() {
             let line = format!("{}: refused, the worker before serves on: {why}", u.path.display());

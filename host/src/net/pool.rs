@@ -53,7 +53,10 @@ impl Pool {
         compiler_fence(Ordering::SeqCst);
         note[24..].copy_from_slice(&epoch.to_le_bytes());
         compiler_fence(Ordering::SeqCst);
-        self.mapping.bytes_mut(self.next, READ_BYTES)
+        let place = self.mapping.bytes_mut(self.next, READ_BYTES);
+        // Should the kernel count the end of a stream as a byte, that byte is no older one.
+        place[0] = 0;
+        place
     }
 
     /// The bytes that were read into the last place.

@@ -200,13 +200,14 @@ impl Code for Plugin {
             session: batch.session,
             now_ns: batch.now_ns,
         };
-        self.board.begin(board::Running {
+        let first = board::Running {
             service: batch.service.0,
             generation: batch.generation,
             session: batch.session,
             turn: batch.turn,
             action: batch.actions[0].kind,
-        });
+        };
+        self.board.begin(first, batch.actions.len());
         let mut running = Running { staging, board: self.board };
         let turn = (&raw mut running).cast::<abi::Turn>();
         // SAFETY: the instance is alive; the batch and the staging area are valid until the call returns, and the

@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 /// Lines that the ledger keeps.
 const LEDGER_LINES_MAX: u64 = 1000;
 
+/// Who writes: two may, when a host is stopped during a save.
+const AT_THE_END: &str = "new";
+const MEANWHILE: &str = "under-way";
+
 /// A line of the ledger.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LedgerLine {
@@ -67,7 +71,8 @@ impl Worker {
     /// The host ends: nobody waits for the loop any more.
     pub(super) fn save_at_the_end(&self) {
         let path = &self.saver.path;
-        match save::write(&self.core, path).and_then(|saved| save::put_in_place(path).map(|()| saved)) {
+        let written = save::write(&self.core, path, AT_THE_END);
+        match written.and_then(|saved| save::put_in_place(path, AT_THE_END).map(|()| saved)) {
             Ok(s) => tracing::info!("{} table entries saved to {}", s.entries, path.display()),
             Err(e) => tracing::error!("the tables can't be saved to {}: {e}", path.display()),
         }
@@ -84,7 +89,7 @@ impl Worker {
             std::thread::Builder::new().name("save".into()).spawn(move || {
                 let written = core_at(&region, &limits, epoch)
                     .map_err(std::io::Error::other)
-                    .and_then(|found| save::write(&found.core, &path));
+                    .and_then(|found| save::write(&found.core, &path, MEANWHILE));
                 mailbox.post(Message::Saved(epoch, written));
             })
         });
@@ -103,7 +108,7 @@ impl Worker {
             true => written,
             false => Err(std::io::Error::other("too much changed while it was read (limit pin_bytes_max)")),
         };
-        match whole.and_then(|saved| save::put_in_place(&saver.path).map(|()| saved)) {
+        match whole.and_then(|saved| save::put_in_place(&saver.path, MEANWHILE).map(|()| saved)) {
             Ok(s) => tracing::debug!("{} table entries saved to {}", s.entries, saver.path.display()),
             Err(e) => tracing::error!("the tables can't be saved to {}: {e}", saver.path.display()),
         }

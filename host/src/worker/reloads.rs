@@ -119,7 +119,7 @@ impl Worker {
             match step {
                 Step::Stage(id, path) => self.job(Job::Stage(id, path)),
                 Step::Try(id) => self.job(Job::Try(id)),
-                Step::Load(id, offers) => match self.port_changes(id, &offers) {
+                Step::Load(id, offers) => match self.about_to_load(id).port_changes(id, &offers) {
                     Ok(changes) => self.prepare_ports(id, changes),
                     Err(why) => self.reload(Event::Loaded(id, Err(why))),
                 },
@@ -147,6 +147,20 @@ impl Worker {
     pub(super) fn job(&self, job: Job) {
         // Without it every reload would wait for ever, and nobody would know.
         assert!(self.jobs.send(job).is_ok(), "the stager lives as long as the loop");
+    }
+
+    /// Records what was seen at a library's path before it is loaded into this process: should that end it, the successor doesn't
+    /// try the same again.
+    fn about_to_load(&mut self, id: LibraryId) -> &mut Worker {
+        let seen = self.core.reloads.libraries()[id.0].seen.clone();
+        if let Some(mut record) = self.records.get(&id.0).cloned()
+            && record.seen != seen
+        {
+            record.seen = seen;
+            self.write_record(id, record);
+            self.commit();
+        }
+        self
     }
 
     fn prepare_ports(&mut self, id: LibraryId, changes: ports::Changes) {
@@ -217,7 +231,8 @@ impl Worker {
             self.core.handle(Input::Commit);
             self.board.say(&self.services());
         }
-        if self.builds >= self.config.limits.builds_max && !self.recycling && !self.core.reloads.is_busy() {
+        let many = self.builds >= self.config.limits.builds_max;
+        if many && self.ready && !self.recycling && !self.core.reloads.is_busy() {
             self.recycling = true;
             let why = format!("it has loaded {} builds (limit builds_max)", self.builds);
             self.link.send(&ToKeeper::Recycle(why));

@@ -24,7 +24,7 @@ use greenroom_core::reload::{By, Outcome};
 use greenroom_core::service::{ServiceId, Serving};
 use greenroom_core::session::Slot;
 use greenroom_core::store::{Full, Kind, Plain, Store, copy_at, memory_bytes};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -62,10 +62,11 @@ struct Backlog {
 pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     let mut link = Link::<ToWorker, ToKeeper>::new(fd);
     let (hello, files) = match link.wait().map_err(|e| format!("the keeper: {e}"))? {
-        Some((ToWorker::Hello(hello), fds)) => {
-            let [region, input, board]: [OwnedFd; 3] =
+        Some((ToWorker::Hello, fds)) => {
+            let [region, input, board, hello]: [OwnedFd; 4] =
                 fds.try_into().map_err(|_| "the keeper gave no memory files")?;
-            (*hello, Files { region, input, board })
+            let hello = Hello::from_file(hello).map_err(|e| format!("what the keeper began with: {e}"))?;
+            (hello, Files { region, input, board })
         }
         _ => return Err("this command is the host's own".into()),
     };
@@ -76,7 +77,9 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
         return Ok(());
     }
     killpoint::arm();
-    let prepared = take_connections(&mut link).and_then(|given| Ok((given, open(&hello, &files)?)));
+    let mut early = Vec::new();
+    let taken = take_connections(&mut link, &mut early);
+    let prepared = taken.and_then(|given| Ok((given, open(&hello, &files)?)));
     let (given, (successor, pool, board)) = match prepared {
         Ok(all) => all,
         Err(why) => {
@@ -97,13 +100,19 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
         worker.link.send(&ToKeeper::CantStart(why.clone()));
         return Err(why);
     }
+    for message in early {
+        worker.told(message, Vec::new());
+    }
     let ended = worker.run().map_err(|e| format!("the loop: {e}"));
     admin::finish();
     ended
 }
 
-/// Receives connections until the keeper has given all.
-fn take_connections(link: &mut Link<ToWorker, ToKeeper>) -> Result<Vec<Given>, String> {
+/// Receives connections until the keeper has given all. What else it says is for later.
+fn take_connections(
+    link: &mut Link<ToWorker, ToKeeper>,
+    early: &mut Vec<ToWorker>,
+) -> Result<Vec<Given>, String> {
     let mut given = Vec::new();
     loop {
         match link.wait().map_err(|e| format!("the keeper: {e}"))? {
@@ -117,6 +126,7 @@ fn take_connections(link: &mut Link<ToWorker, ToKeeper>) -> Result<Vec<Given>, S
                 given.extend(all.map(|((key, number), fd)| Given { key, number, fd }));
             }
             Some((ToWorker::Start, _)) => return Ok(given),
+            Some((message @ (ToWorker::Stop(_) | ToWorker::Unpin(_)), _)) => early.push(message),
             Some((other, _)) => return Err(format!("the keeper said {other:?} too early")),
             None => return Err("the keeper is gone".into()),
         }
@@ -260,7 +270,6 @@ impl Worker {
                 let serving = record.current.load(hello, self.board)?;
                 self.core.go_on_with(&record.current.build(), serving);
             }
-            self.builds += 1;
             let build = record.current.build();
             self.core.reloads.goes_on_with(id, build, record.seen.clone(), record.highest);
             self.write_record(id, record);
@@ -316,13 +325,28 @@ impl Worker {
         let mut backlog = Backlog::default();
         let epoch = self.core.store().epoch() + 1;
         let mut slots: HashMap<u64, Slot> = survivors.iter().map(|s| (s.id, s.slot)).collect();
-        self.net.reserve(survivors.len());
+        let slots_used = survivors.iter().map(|s| s.slot.0 as usize + 1).max().unwrap_or(0);
+        self.net.reserve(slots_used);
+        let used: HashSet<Slot> = survivors.iter().map(|s| s.slot).collect();
+        for slot in (0..slots_used as u32).map(Slot).filter(|s| !used.contains(s)) {
+            self.net.give_back(slot);
+        }
+        let mut seen = HashSet::new();
         for Given { key, number, fd } in given {
+            if !seen.insert(number) {
+                // Handed over twice.
+                continue;
+            }
             let Some(slot) = slots.remove(&number) else {
-                match number > self.core.served() {
-                    true => backlog.fresh.push(Given { key, number, fd }),
+                let untouched = tcp::counts(&fd).is_ok_and(|c| c.read == 0 && c.sent.is_none_or(|n| n == 0));
+                if number > self.core.served() && untouched {
+                    backlog.fresh.push(Given { key, number, fd });
+                } else {
                     // Served and closed, but for the descriptor; or given up by name.
-                    false => self.drops.push((key, number)),
+                    if number > self.core.served() {
+                        tracing::error!(session = number, "given up: nothing is recorded of it");
+                    }
+                    self.drops.push((key, number));
                 }
                 continue;
             };
@@ -405,6 +429,7 @@ impl Worker {
         self.tell_keeper();
         // What a reset connection still brought is read like any other's, up to its end.
         self.again.extend(backlog.broken);
+        self.ready = true;
     }
 }
 

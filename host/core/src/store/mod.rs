@@ -250,11 +250,14 @@ impl Store {
         let mut store = Store::in_memory(memory, epoch, bytes_max);
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
         let slots = (memory_bytes(bytes_max) - at) / UNIT;
+        // Behind the last unit that was ever used the directory is zero; a zero before it is damage.
+        let directory = &store.memory.bytes()[DIRECTORY_AT..DIRECTORY_AT + slots];
+        let end = directory.iter().rposition(|n| *n != 0).map_or(0, |last| last + 1);
         while store.units.len() < slots {
             let first = store.units.len();
             let class = match store.memory.bytes()[DIRECTORY_AT + first] {
-                0 => break,
-                n if usize::from(n) <= CLASSES.len() => usize::from(n) - 1,
+                0 if first >= end => break,
+                n if n != 0 && usize::from(n) <= CLASSES.len() => usize::from(n) - 1,
                 n => {
                     if n != FREE_UNIT {
                         // Its class can't be known, so it holds nothing that can be trusted.
@@ -269,8 +272,13 @@ impl Store {
             };
             let begin = at + first * UNIT;
             if begin + slab_units(class) * UNIT > store.memory.bytes().len() {
-                // Entered in the directory, but its memory had not grown yet; nothing was in it.
-                break;
+                // No slab is entered before its memory is there.
+                damaged.push((0, class as u64));
+                store.memory.write(DIRECTORY_AT + first, &[FREE_UNIT]);
+                store.units.push(FREE_UNIT);
+                store.used.push(0);
+                store.free_units += 1;
+                continue;
             }
             store.units.extend(std::iter::repeat_n(class as u8 + 1, slab_units(class)));
             store.used.extend(std::iter::repeat_n(0, slab_units(class)));
@@ -551,6 +559,11 @@ impl Store {
     fn add_slab(&mut self, class: usize, limit: usize) -> bool {
         let want = slab_units(class);
         let over = |store: &Store| (store.units.len() - store.free_units + want) * UNIT > limit;
+        if over(self) && !self.pins.are_none() {
+            // Readers have to do without before a writer is refused.
+            self.pins.give_up();
+            self.release();
+        }
         if over(self) && (!self.reclaim() || over(self)) {
             return false;
         }

@@ -40,8 +40,13 @@ impl Pins {
         self.held.push_back((dead, r, bytes));
         self.held_bytes += bytes;
         if self.held_bytes > self.bytes_max {
-            self.readers.clear();
+            self.give_up();
         }
+    }
+
+    /// No reader counts any more.
+    pub(super) fn give_up(&mut self) {
+        self.readers.clear();
     }
 
     /// A block that no reader needs: it died no later than the oldest pinned epoch.
