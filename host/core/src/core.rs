@@ -140,7 +140,8 @@ pub struct Core {
     pub(crate) stopping: bool,
     /// Batches run again in this pass.
     pub(crate) replays: u32,
-    pub(crate) buffers: Buffers,
+    /// `None` while a batch has it: it is moved about, not copied.
+    pub(crate) buffers: Option<Box<Buffers>>,
     /// The state of the batch under way, copied out of the store.
     pub(crate) state: Vec<u8>,
     /// Input left over and the bytes that follow it.
@@ -184,7 +185,7 @@ impl Core {
             now_ns: 0,
             stopping: false,
             replays: 0,
-            buffers: Buffers::default(),
+            buffers: None,
             state: Vec::new(),
             assembly: Vec::new(),
             output: Vec::new(),

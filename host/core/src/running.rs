@@ -155,9 +155,10 @@ impl Core {
         }
         let mut fault: Option<Fault> = None;
         let mut failed_log = Vec::new();
+        let mut buffers = self.buffers.take().unwrap_or_default();
+        let b = &mut *buffers;
         loop {
-            let flags = self.attempt(slot, &actions[..n]);
-            let b = &mut self.buffers;
+            let flags = self.attempt(slot, &actions[..n], b);
             if b.done == 0 && b.fault.is_none() {
                 let message = "the handler returned without an outcome".into();
                 b.fault = Some(Fault { kind: fault::ERROR, message, file: String::new(), line: 0 });
@@ -180,13 +181,12 @@ impl Core {
                 Some(fault) if state_lost => Some(fault.message),
                 other => {
                     b.fault = other;
-                    self.over_limit(slot)
+                    self.over_limit(slot, b)
                         .map(|limit| format!("what the turn asked for is over limit {limit}"))
                 }
             };
             if let Some(message) = unusable {
                 (fault, failed_log) = (None, Vec::new());
-                let b = &mut self.buffers;
                 if b.done > 1 {
                     // One by one, so that only the guilty turn fails.
                     n = 1;
@@ -201,7 +201,6 @@ impl Core {
             }
             break;
         }
-        let mut buffers = std::mem::take(&mut self.buffers);
         // A replay that failed on its own stands for itself; the turn it was cut before is run again later.
         let fault = match buffers.fault.take() {
             Some(own) => Some(own),
@@ -232,13 +231,13 @@ impl Core {
         if let Some(s) = self.sessions.get_mut(slot) {
             s.turns += turns;
         }
-        self.buffers = buffers;
+        self.buffers = Some(buffers);
         ran
     }
 
-    /// Calls the handler; leaves the result in `self.buffers`.
-    pub(crate) fn attempt(&mut self, slot: Slot, actions: &[Action<'_>]) -> u32 {
-        let Core { services, sessions, store, tables, limits, buffers, state, now_ns, .. } = self;
+    /// Calls the handler; leaves the result in `buffers`.
+    fn attempt(&mut self, slot: Slot, actions: &[Action<'_>], buffers: &mut Buffers) -> u32 {
+        let Core { services, sessions, store, tables, limits, state, now_ns, .. } = self;
         let Some(session) = sessions.get(slot) else { return 0 };
         state.clear();
         if let Some(r) = session.state {
@@ -262,8 +261,8 @@ impl Core {
     }
 
     /// The limit that applying the buffers would break.
-    pub(crate) fn over_limit(&mut self, slot: Slot) -> Option<&'static str> {
-        let Core { buffers: b, store, sessions, topics, .. } = self;
+    fn over_limit(&mut self, slot: Slot, b: &Buffers) -> Option<&'static str> {
+        let Core { store, sessions, topics, .. } = self;
         if b.has_state && b.state.len() > self.limits.state_bytes_max {
             return Some("state_bytes_max");
         }

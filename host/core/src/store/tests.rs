@@ -295,3 +295,37 @@ fn the_layout_before_this_one_is_read() {
     let said = Store::recover(Box::new(Plain::cut_after(&image, None)), LIMIT).err().unwrap();
     assert!(said.contains("layout 9"), "{said}");
 }
+
+/// A unit whose class is lost is given up alone: what lies behind it stays, and what lay in it never comes back.
+#[test]
+fn a_hole_in_the_directory_hides_nothing_behind_it() {
+    let mut store = Store::new(LIMIT);
+    let refs: Vec<_> = (0..600).map(|k| store.put(None, Kind::State, k, &[k as u8; 900]).unwrap()).collect();
+    store.commit();
+    let hole = store.unit_of(refs[100]);
+    let lost: Vec<_> = (0..600).filter(|k| store.unit_of(refs[*k as usize]) == hole).collect();
+    for class in [0, 17, 200] {
+        let mut image = store.image().to_vec();
+        image[DIRECTORY_AT + hole] = class;
+        let shared = Shared::new(Plain::from(image));
+        let found = Store::recover(Box::new(shared.clone()), LIMIT).unwrap();
+        let kept = contents(&found.store, &found.records);
+        assert!((0..600).all(|k| kept.contains_key(&k) != lost.contains(&k)), "class {class}");
+        assert!(!found.damaged.is_empty());
+        // All that is free is used again, and recovered once more.
+        let mut store = found.store;
+        let mut key = 1000;
+        while store.reserve([900]) {
+            store.put(None, Kind::State, key, &[7; 900]).unwrap();
+            key += 1;
+        }
+        store.commit();
+        let again = Store::recover(Box::new(Plain::from(shared.image())), LIMIT).unwrap();
+        let all = contents(&again.store, &again.records);
+        assert_eq!(
+            (all.len() as u64, again.damaged.len()),
+            (kept.len() as u64 + key - 1000, 0),
+            "class {class}"
+        );
+    }
+}
