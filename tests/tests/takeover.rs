@@ -268,3 +268,43 @@ fn a_stop_flushes_and_saves_whatever_becomes_of_the_worker() {
         assert!(host.runtime().join("tables.saved").exists());
     }
 }
+
+/// A wild write by a handler may hit anything. Only the session that it hit is given up, by name.
+#[test]
+fn damaged_records_cost_the_sessions_that_they_belong_to() {
+    use std::os::unix::fs::FileExt;
+    let host = Host::serve(&["wildwrite"], &[&greenroom_tests::chain::fixture("wildwrite").build()]);
+    let mut clients: Vec<_> = (0..20).map(|_| Client::connect(host.addr("wildwrite"))).collect();
+    for (n, c) in clients.iter_mut().enumerate() {
+        assert_eq!(c.line().expect("a greeting"), "hello");
+        assert!(c.ask(&format!("person-{n:02}-of-the-damaged-host")).starts_with("1 "));
+    }
+    signal(worker(&host), libc::SIGSTOP);
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", host.pid())).expect("the keeper's descriptors");
+    let records = fds.flatten().find(|e| {
+        std::fs::read_link(e.path()).is_ok_and(|to| to.to_string_lossy().contains("greenroom-records"))
+    });
+    let records = records.expect("the records").path();
+    let memory = std::fs::read(&records).expect("the records");
+    let file = std::fs::OpenOptions::new().write(true).open(&records).expect("the records");
+    let mut hits = 0;
+    // In the session's state. (The table's entry has the name too; either way others are not concerned.)
+    for at in memory.windows(9).enumerate().filter(|(_, w)| w == b"person-07").map(|(at, _)| at) {
+        file.write_at(b"XXXX", at as u64).expect("a wild write");
+        hits += 1;
+    }
+    assert!(hits >= 2, "{hits} places");
+    signal(worker(&host), libc::SIGKILL);
+    for (n, c) in clients.iter_mut().enumerate() {
+        if n == 7 {
+            assert_eq!(c.line(), None);
+        } else {
+            assert!(c.ask("on").starts_with("2 "), "{n}");
+        }
+    }
+    let log = host.log();
+    let named: Vec<_> = log.lines().filter(|l| l.contains("given up, as it can't be trusted")).collect();
+    assert!(named.iter().any(|l| l.contains("session 8")), "{named:?}");
+    assert!(named.iter().all(|l| l.contains("session 8") || l.contains("an entry of a table")), "{named:?}");
+    assert_eq!(sessions(&host), 19);
+}

@@ -56,7 +56,8 @@ impl Status {
                 host.version, host.pid
             ));
             if let (n @ 1.., Some(reason)) = (host.workers_before, &host.reason) {
-                print_text(&format!("{n} workers before this one; the last ended: {reason}\n"));
+                let workers = if n == 1 { "worker" } else { "workers" };
+                print_text(&format!("{n} {workers} before this one; the last ended: {reason}\n"));
             }
         })?;
         Ok(())

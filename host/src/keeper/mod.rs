@@ -2,7 +2,7 @@
 //! that a client sent, and does not map the records, so there is little that it could die of.
 //!
 //! A worker may die at any instruction. Its successor is started once it was reaped, is given everything that the keeper holds, and
-//! goes on; until then connections wait in the kernel. See [`Phase`].
+//! goes on; until then connections wait in the kernel. Where a worker is, says `Phase`.
 
 pub mod found;
 mod held;
