@@ -8,7 +8,7 @@
 //! | from 16 | three counters for each service: sessions, turns, faults |
 //! | behind those | the text: what `status` says of each service, in JSON |
 
-use crate::admin::ServiceStatus;
+use crate::admin::wire::ServiceStatus;
 use crate::sys::mapping::Mapping;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::io;

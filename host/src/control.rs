@@ -3,9 +3,9 @@
 //! Each message is one packet of JSON, which may carry descriptors. A worker of a newer version may serve under a keeper of an older
 //! one: fields are only added, with defaults.
 
-use crate::admin::Command;
+use crate::admin::wire::Command;
 use crate::config::Config;
-use crate::keeper::found::Found;
+use crate::found::Found;
 use crate::region::memory_file;
 use greenroom_core::ports::Port;
 use greenroom_core::quarantine::Withheld;

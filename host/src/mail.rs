@@ -1,6 +1,6 @@
 //! What other threads and the loop tell each other.
 
-use crate::admin::ServiceStatus;
+use crate::admin::wire::ServiceStatus;
 use crate::save::Saved;
 use crate::stager::Done;
 use greenroom_core::inspect::{Entry, Filter, SessionView, Slice};

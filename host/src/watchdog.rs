@@ -4,7 +4,7 @@
 //! The addresses are turned into functions and lines by a child process: reading debug information takes tens of megabytes.
 
 use crate::board::{Board, Reading, Running};
-use crate::keeper::process::own_binary;
+use crate::process::own_binary;
 use crate::sys::stack::Thread;
 use greenroom_core::crashes::action_name;
 use greenroom_core::limits::Limits;

@@ -10,7 +10,8 @@
 //! Everything slow happens on other threads, which post a [`Message`] and wake the poll. Descriptors come from the keeper; see
 //! [`crate::control`].
 
-use crate::admin::{self, ServiceStatus};
+use crate::admin::wire::ServiceStatus;
+use crate::admin::{answer, callers};
 use crate::board::Board;
 use crate::config::Config;
 use crate::control::{HeldPort, Hello, Link, Received, ToKeeper, ToWorker};
@@ -50,6 +51,7 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
 pub mod lasting;
 mod reloads;
+mod snapshot;
 pub mod takeover;
 
 /// The loop and all that it owns.
@@ -179,7 +181,7 @@ impl Worker {
             }
             if let Some(by) = self.hand_over_by {
                 // All is committed; what a caller waits for is finished first.
-                let busy = self.core.reloads.is_busy() || admin::is_busy();
+                let busy = self.core.reloads.is_busy() || callers::is_busy();
                 if !busy || Instant::now() >= by {
                     return Ok(());
                 }
@@ -413,7 +415,7 @@ impl Worker {
             ToWorker::Caller(command, by) => {
                 // Without a descriptor to spare there is nobody to answer.
                 if let Some(fd) = fds.into_iter().next() {
-                    admin::answer(UnixStream::from(fd), command, by, self.mailbox());
+                    answer::answer(UnixStream::from(fd), command, by, self.mailbox());
                 }
             }
             ToWorker::Stop(signal) => self.stop(signal),

@@ -2,7 +2,8 @@
 //!
 //! `GREENROOM_RELOADS=10000` makes it the long run that `scripts/soak` does.
 
-use greenroom::admin::{self, Command, Reply};
+use greenroom::admin::call::call;
+use greenroom::admin::wire::{Command, Reply};
 use greenroom_core::reload::Outcome;
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, tally_source};
@@ -53,7 +54,7 @@ fn thousands_of_reloads_hold_no_more_than_a_few() {
         let command = Command::Reload { service: Some("many".into()), from: Some(path.clone()) };
         let mut report = None;
         // As the command does, without a process for each.
-        admin::call(&host.runtime(), &command, |reply| {
+        call(&host.runtime(), &command, |reply| {
             if let Reply::Report(r) = reply {
                 report = Some(r);
             }

@@ -5,19 +5,10 @@
 //! that can't be read is tried by whatever code serves next.
 
 use crate::Core;
-use crate::session::{Life, Slot};
+use crate::session::{Life, Quarantine, Slot};
 use crate::store::{Kind, Ref};
 use greenroom_state::abi::{Action, action, level};
 use serde::{Deserialize, Serialize};
-
-/// Why a session is quarantined.
-#[derive(Debug, Default)]
-pub struct Quarantine {
-    /// In words.
-    pub reason: String,
-    /// What tells it to a successor.
-    record: Option<Ref>,
-}
 
 /// An action that must not run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,6 @@
 //! A transition that isn't in the table is logged and refused.
 
 use crate::limits::Limits;
-use crate::quarantine::Quarantine;
 use crate::store::Ref;
 pub use greenroom_state::record::Life;
 use greenroom_state::record::SessionRecord;
@@ -93,6 +92,15 @@ const _: () = assert!(size_of::<Session>() <= 184);
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     pub(crate) topics: Vec<Box<str>>,
+    pub(crate) record: Option<Ref>,
+}
+
+/// Why a session is quarantined.
+#[derive(Debug, Default)]
+pub struct Quarantine {
+    /// In words.
+    pub reason: String,
+    /// What tells it to a successor.
     pub(crate) record: Option<Ref>,
 }
 

@@ -10,7 +10,7 @@ mod status;
 mod upgrade;
 mod worker;
 
-use crate::admin::CallError;
+use crate::admin::call::CallError;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,7 +1,8 @@
 //! `greenroom reload`: asks for a reload, waits for it, and tells the truth in its exit code.
 
 use super::{Failure, print_json, print_text};
-use crate::admin::{self, Command, Reply, ledger_line};
+use crate::admin::call::call;
+use crate::admin::wire::{Command, Reply, ledger_line};
 use clap::Args;
 use greenroom_core::reload::Outcome;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ impl Reload {
             }
         };
         let mut refused = false;
-        admin::call(dir, &Command::Reload { service: self.service, from }, |reply| {
+        call(dir, &Command::Reload { service: self.service, from }, |reply| {
             let Reply::Report(report) = reply else { return };
             refused |= report.outcome == Outcome::Refused;
             match self.json {

@@ -1,12 +1,13 @@
 //! `greenroom serve`: the host itself.
 
 use super::{Failure, print_text};
+use crate::admin::callers;
 use crate::config::{Config, parse_listen};
-use crate::keeper::found::Found;
+use crate::found::Found;
 use crate::keeper::{Event, Keeper, Options};
+use crate::logs;
 use crate::runtime::Runtime;
 use crate::worker::takeover;
-use crate::{admin, logs};
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::net::SocketAddr;
@@ -71,10 +72,11 @@ impl Serve {
         };
         let keeper = Keeper::new(options).map_err(|e| failed("the keeper can't be started", e))?;
         let mailbox = keeper.mailbox();
+        let operators = keeper.mailbox();
         let mut signals =
             signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(|e| failed("signals", e))?;
         std::thread::spawn(move || signals.forever().all(|signal| mailbox.post(Event::Signal(signal))));
-        admin::listen(&runtime.socket(), keeper.mailbox())
+        callers::listen(&runtime.socket(), move |asked| operators.post(Event::Asked(asked)))
             .map_err(|e| failed(&runtime.socket().display().to_string(), e))?;
         let ended = match theirs {
             None => keeper.run(ready),
@@ -89,7 +91,7 @@ impl Serve {
                 keeper.and(worker)
             }
         };
-        admin::finish();
+        callers::finish();
         ended.map_err(Failure::Failed)
     }
 }

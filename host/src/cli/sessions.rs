@@ -1,7 +1,8 @@
 //! `greenroom sessions`: who is connected.
 
 use super::{Failure, print_json, print_text, table};
-use crate::admin::{self, Command, Reply};
+use crate::admin::call::call;
+use crate::admin::wire::{Command, Reply};
 use clap::Args;
 use std::path::Path;
 
@@ -15,7 +16,7 @@ pub(super) struct Sessions {
 impl Sessions {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
         let mut sessions = Vec::new();
-        admin::call(dir, &Command::Sessions, |reply| {
+        call(dir, &Command::Sessions, |reply| {
             if let Reply::Sessions(slice) = reply {
                 sessions.extend(slice);
             }

@@ -1,7 +1,8 @@
 //! `greenroom state dump`: what sessions and tables hold, as JSON.
 
 use super::{Failure, print_text};
-use crate::admin::{self, Command, Reply};
+use crate::admin::call::call;
+use crate::admin::wire::{Command, Reply};
 use clap::{Args, Subcommand};
 use std::path::Path;
 
@@ -27,7 +28,7 @@ pub(super) struct Dump {
 impl State {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
         let State::Dump(Dump { service, session, .. }) = self;
-        admin::call(dir, &Command::Dump { service, session }, |reply| {
+        call(dir, &Command::Dump { service, session }, |reply| {
             if let Reply::Text(text) = reply {
                 print_text(&text);
             }

@@ -1,7 +1,8 @@
 //! `greenroom status`: the host and its services.
 
 use super::{Failure, print_json, print_text, table};
-use crate::admin::{self, Command, Reply};
+use crate::admin::call::call;
+use crate::admin::wire::{Command, Reply};
 use clap::Args;
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +16,7 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
-        admin::call(dir, &Command::Status, |reply| {
+        call(dir, &Command::Status, |reply| {
             let Reply::Status(status) = reply else { return };
             if self.json {
                 return print_json(&status);

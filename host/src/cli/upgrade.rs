@@ -1,7 +1,8 @@
 //! `greenroom upgrade`: goes on with a worker from another binary, and keeps every session.
 
 use super::{Failure, print_text};
-use crate::admin::{self, Command, Reply};
+use crate::admin::call::call;
+use crate::admin::wire::{Command, Reply};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ impl Upgrade {
         };
         let binary =
             binary.canonicalize().map_err(|e| Failure::Failed(format!("{}: {e}", binary.display())))?;
-        admin::call(dir, &Command::Upgrade { binary }, |reply| {
+        call(dir, &Command::Upgrade { binary }, |reply| {
             if let Reply::Text(text) = reply {
                 print_text(&text);
             }

@@ -3,9 +3,11 @@
 //! The trial reads a pinned snapshot: records, libraries, ports; a binary that can't is refused while the old worker serves on. One
 //! that can't start after all is followed by a worker from the binary before.
 
-use super::{Keeper, Phase, TRIAL, process};
-use crate::admin::{Answers, Reply};
+use super::{Keeper, Phase, TRIAL, start};
+use crate::admin::callers::Answers;
+use crate::admin::wire::Reply;
 use crate::control::{Link, Received, ToKeeper, ToWorker};
+use crate::process::how;
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::fs::File;
@@ -77,7 +79,7 @@ impl Keeper {
     pub(super) fn pinned(&mut self, epoch: u64) {
         let hello = self.hello(Some(epoch)).to_file();
         let begun = match &mut self.upgrade {
-            Some(u) if matches!(u.step, Step::Pinning) => process::start(&u.binary).and_then(|started| {
+            Some(u) if matches!(u.step, Step::Pinning) => start::start(&u.binary).and_then(|started| {
                 let link = Link::<ToKeeper, ToWorker>::new(started.link);
                 let step = Step::Trying { epoch, child: started.child, ended: started.ended, link };
                 (u.step, u.since) = (step, Instant::now());
@@ -117,9 +119,7 @@ impl Keeper {
             Some(verdict) => verdict,
             None => match child.try_wait() {
                 Ok(None) => return,
-                Ok(Some(status)) => {
-                    Err(format!("its trial ended without a report: {}", process::how(status).0))
-                }
+                Ok(Some(status)) => Err(format!("its trial ended without a report: {}", how(status).0)),
                 Err(e) => Err(format!("its trial can't be waited for: {e}")),
             },
         };

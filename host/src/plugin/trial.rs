@@ -6,7 +6,7 @@
 
 use super::ffi::{Library, Offers};
 use crate::board::Board;
-use crate::keeper::process::{own_binary, signal_name};
+use crate::process::{own_binary, signal_name};
 use greenroom_core::framing::Framing;
 use greenroom_core::service::Offer;
 use greenroom_state::schema::{Schema, StateShape};

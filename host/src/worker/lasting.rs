@@ -1,7 +1,7 @@
 //! When tables and ledger are saved and read, and what becomes a line of the ledger.
 
 use super::Worker;
-use super::takeover::core_at;
+use super::snapshot::core_at;
 use crate::mail::Message;
 use crate::save;
 use greenroom_core::reload::Report;

@@ -2,7 +2,7 @@
 //! two passes.
 
 use super::Worker;
-use crate::admin;
+use crate::admin::wire::ledger_line;
 use crate::control::{HeldPort, ToKeeper};
 use crate::mail::Answer;
 use crate::stager::Job;
@@ -297,7 +297,7 @@ impl Worker {
             By::Operator { uid, pid } => format!("uid {uid} pid {pid}"),
         };
         self.note_in_ledger(&by, &report);
-        let line = admin::ledger_line(&report);
+        let line = ledger_line(&report);
         match report.outcome {
             Outcome::Refused => tracing::warn!(%by, "{line}"),
             _ => tracing::info!(%by, "{line}"),

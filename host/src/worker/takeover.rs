@@ -6,8 +6,9 @@
 
 use super::lasting::Saver;
 use super::reloads::{LibraryRecord, RunningBuild};
+use super::snapshot::core_at;
 use super::{Worker, now_ns};
-use crate::admin;
+use crate::admin::callers;
 use crate::board::Board;
 use crate::control::{Hello, Link, ToKeeper, ToWorker};
 use crate::killpoint::{self, Point};
@@ -18,12 +19,11 @@ use crate::region::Region;
 use crate::sys::tcp;
 use crate::{logs, watch, watchdog};
 use greenroom_core::core::{Core, Input};
-use greenroom_core::limits::Limits;
 use greenroom_core::recover::{Successor, Survivor};
 use greenroom_core::reload::{By, Outcome};
 use greenroom_core::service::{ServiceId, Serving};
 use greenroom_core::session::Slot;
-use greenroom_core::store::{Full, Kind, Plain, Store, copy_at, memory_bytes};
+use greenroom_core::store::{Full, Kind, Store, memory_bytes};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -104,7 +104,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
         worker.told(message, Vec::new());
     }
     let ended = worker.run().map_err(|e| format!("the loop: {e}"));
-    admin::finish();
+    callers::finish();
     ended
 }
 
@@ -431,25 +431,6 @@ impl Worker {
         self.again.extend(backlog.broken);
         self.ready = true;
     }
-}
-
-/// Builds a core of what was committed with a pinned epoch, out of the memory file, while its owner goes on.
-pub(super) fn core_at(region: &OwnedFd, limits: &Limits, epoch: u64) -> Result<Successor, String> {
-    let len = rustix::fs::fstat(region).map_err(|e| e.to_string())?.st_size as usize;
-    let image = copy_at(len, epoch, limits.store_bytes_max, |at, into| {
-        let mut filled = 0;
-        while filled < into.len() {
-            match rustix::io::pread(region, &mut into[filled..], (at + filled) as u64) {
-                Ok(0) => return Err("the record store ends early".into()),
-                Ok(n) => filled += n,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(format!("the record store can't be read: {e}")),
-            }
-        }
-        Ok(())
-    })?;
-    let found = Store::recover(Box::new(Plain::from(image)), limits.store_bytes_max)?;
-    Ok(Core::recover(limits.clone(), found, now_ns()))
 }
 
 /// Whether this binary could go on from what was committed with a pinned epoch: reads it all, and loads every build.

@@ -1,0 +1,66 @@
+//! The command's side: asks a host.
+
+use super::wire::{Command, Reply};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Why a host can't be asked.
+#[derive(Debug)]
+pub enum CallError {
+    /// None answers there.
+    NoHost(String),
+    /// It refused.
+    Failed(String),
+    /// It broke off.
+    BrokenOff(String),
+}
+
+/// How long a command that only looks is asked again, should the worker die while it answers.
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Asks a host, and calls `each` with what it answers.
+pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
+    let give_up = Instant::now() + ASK_AGAIN_MAX;
+    let only_looks = !matches!(command, Command::Reload { .. } | Command::Upgrade { .. });
+    loop {
+        let mut answered = false;
+        let result = call_once(dir, command, &mut |reply| {
+            answered = true;
+            each(reply);
+        });
+        match result {
+            // Its successor answers.
+            Err(CallError::BrokenOff(_)) if only_looks && !answered && Instant::now() < give_up => {}
+            other => return other,
+        }
+    }
+}
+
+fn call_once(dir: &Path, command: &Command, each: &mut dyn FnMut(Reply)) -> Result<(), CallError> {
+    let path = crate::runtime::socket_path(dir);
+    let no_host = |e: io::Error| {
+        CallError::NoHost(format!(
+            "no host answers on {} ({e}); is `greenroom serve` running, and with this --runtime?",
+            path.display()
+        ))
+    };
+    let mut stream = UnixStream::connect(&path).map_err(no_host)?;
+    let broke = |e: &dyn std::fmt::Display| {
+        CallError::BrokenOff(format!(
+            "the answer broke off ({e}): the worker ended meanwhile; `greenroom status` tells what runs now"
+        ))
+    };
+    let line = serde_json::to_string(command).map_err(|e| broke(&e))? + "\n";
+    stream.write_all(line.as_bytes()).map_err(|e| broke(&e))?;
+    for line in BufReader::new(stream).lines() {
+        let line = line.map_err(|e| broke(&e))?;
+        match serde_json::from_str(&line).map_err(|e| broke(&e))? {
+            Reply::End => return Ok(()),
+            Reply::Error(text) => return Err(CallError::Failed(text)),
+            reply => each(reply),
+        }
+    }
+    Err(broke(&"it ended early"))
+}

@@ -1,0 +1,148 @@
+//! What commands and hosts say to each other: a [`Command`] as a line of JSON, then [`Reply`]s, a line each.
+//!
+//! Between one version of the binary and itself. What programs depend on is the commands' output, which `--json` makes of it.
+
+use greenroom_core::reload::{Outcome, Report};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What is asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// Host and services.
+    Status,
+    /// All sessions.
+    Sessions,
+    /// The state dump.
+    Dump {
+        /// Only this service.
+        service: Option<String>,
+        /// Only this session.
+        session: Option<u64>,
+    },
+    /// A reload.
+    Reload {
+        /// A service or library; none: all.
+        service: Option<String>,
+        /// Another file.
+        from: Option<PathBuf>,
+    },
+    /// Go on with a worker from another binary.
+    Upgrade {
+        /// Its file.
+        binary: PathBuf,
+    },
+}
+
+/// What is answered, a line each; `End` or `Error` is the last.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// To [`Command::Status`].
+    Status(Status),
+    /// To [`Command::Sessions`], in slices.
+    Sessions(Vec<SessionLine>),
+    /// To [`Command::Dump`], a piece of the document.
+    Text(String),
+    /// To [`Command::Reload`], one for each library.
+    Report(Report),
+    /// That was all.
+    End,
+    /// It can't be done.
+    Error(String),
+}
+
+/// `greenroom status --json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The host.
+    pub host: HostStatus,
+    /// Its services.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// The host in a status.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// The process that supervises.
+    pub pid: u32,
+    /// The process that serves; 0: none at the moment.
+    pub worker_pid: u32,
+    /// The binary's version.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// What the worker does: `serving`, `starting`, `handing over`, or `parked`: none lives, and all is kept for the next one.
+    pub worker: String,
+    /// Workers that there were before this one.
+    pub workers_before: u64,
+    /// Why the one before ended, or why none can start.
+    pub reason: Option<String>,
+    /// Connections that are held.
+    pub connections: usize,
+}
+
+/// A service in a status.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// The library that serves it.
+    pub library: String,
+    /// That library's generation.
+    pub generation: u64,
+    /// SHA-256 of its file.
+    pub build: String,
+    /// Version of its state.
+    pub state_version: u32,
+    /// Where it listens.
+    pub listen: Vec<String>,
+    /// Sessions alive.
+    pub sessions: usize,
+    /// Turns run since the host started.
+    pub turns: u64,
+    /// Of those, turns that failed.
+    pub faults: u64,
+}
+
+/// A line of `greenroom sessions --json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SessionLine {
+    /// Its number.
+    pub id: u64,
+    /// Its service.
+    pub service: String,
+    /// The peer's address.
+    pub peer: String,
+    /// RFC 3339.
+    pub opened_at: String,
+    /// Version of the stored state; 0: none.
+    pub state_version: u32,
+    /// Turns run.
+    pub turns: u64,
+    /// Bytes taken from the peer.
+    pub bytes_in: u64,
+    /// Bytes produced for the peer.
+    pub bytes_out: u64,
+    /// Why it is quarantined; null: it isn't.
+    pub quarantined: Option<String>,
+}
+
+/// A reload as a line of the ledger.
+pub fn ledger_line(r: &Report) -> String {
+    let build = r.build.get(..12).unwrap_or("none");
+    match r.outcome {
+        Outcome::Committed => format!(
+            "{}: generation {} committed, build {build}, {} sessions, pause {:.1} µs",
+            r.library, r.generation, r.sessions, r.pause_us
+        ),
+        Outcome::Unchanged => {
+            format!("{}: unchanged, generation {} runs build {build} already", r.library, r.generation)
+        }
+        Outcome::Refused => match r.generation {
+            0 => format!("{}: refused: {}", r.library, r.reason),
+            n => format!("{}: refused, generation {n} serves on: {}", r.library, r.reason),
+        },
+    }
+}

@@ -1,0 +1,36 @@
+//! Starting worker processes.
+
+use crate::control;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+/// A process that was started, and our end of the socket to it.
+pub(super) struct Started {
+    /// The process.
+    pub(super) child: Child,
+    /// Readable once it has ended.
+    pub(super) ended: OwnedFd,
+    /// The socket.
+    pub(super) link: OwnedFd,
+}
+
+/// Starts `greenroom worker` from a binary. Must be called from the process's first thread: the worker dies with the thread
+/// that started it.
+pub(super) fn start(binary: &File) -> io::Result<Started> {
+    let (ours, theirs) = control::pair()?;
+    let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
+        .arg0("greenroom")
+        .arg("worker")
+        .stdin(Stdio::from(theirs))
+        // What a handler prints belongs to the log. Whoever reads our standard output may be gone once it has read `ready`.
+        .stdout(io::stderr().as_fd().try_clone_to_owned()?)
+        // Its own group: an interrupt from the terminal is the keeper's to handle.
+        .process_group(0)
+        .spawn()?;
+    let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    Ok(Started { child, ended, link: ours })
+}

@@ -1,0 +1,34 @@
+//! This binary, to be started again, and how processes end, in words.
+
+use rustix::process::Signal;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+/// The running binary, even if its file is replaced meanwhile.
+pub fn own_binary() -> io::Result<File> {
+    // Opened, because under valgrind the link leads to valgrind when it is executed and to this binary when it is opened.
+    File::open("/proc/self/exe")
+}
+
+/// How a process ended, in words; whether by its own doing.
+pub fn how(status: ExitStatus) -> (String, bool) {
+    match status.signal() {
+        Some(n) => (signal_name(n), !matches!(Signal::from_named_raw(n), Some(Signal::KILL | Signal::TERM))),
+        None => (format!("ended the process (exit code {})", status.code().unwrap_or_default()), true),
+    }
+}
+
+/// A signal's name and number, in words.
+pub fn signal_name(n: i32) -> String {
+    match Signal::from_named_raw(n) {
+        Some(Signal::SEGV) => "segmentation fault (SIGSEGV)".into(),
+        Some(Signal::BUS) => "bus error (SIGBUS)".into(),
+        Some(Signal::ABORT) => "abort (SIGABRT)".into(),
+        Some(Signal::ILL) => "illegal instruction (SIGILL)".into(),
+        Some(Signal::FPE) => "arithmetic fault (SIGFPE)".into(),
+        Some(Signal::KILL) => "killed (SIGKILL)".into(),
+        _ => format!("signal {n}"),
+    }
+}

@@ -1,0 +1,27 @@
+//! What was committed with a pinned epoch, read out of the memory file while its owner goes on.
+
+use super::now_ns;
+use greenroom_core::core::Core;
+use greenroom_core::limits::Limits;
+use greenroom_core::recover::Successor;
+use greenroom_core::store::{Plain, Store, copy_at};
+use std::os::fd::OwnedFd;
+
+/// Builds a core of it, on the heap.
+pub(super) fn core_at(region: &OwnedFd, limits: &Limits, epoch: u64) -> Result<Successor, String> {
+    let len = rustix::fs::fstat(region).map_err(|e| e.to_string())?.st_size as usize;
+    let image = copy_at(len, epoch, limits.store_bytes_max, |at, into| {
+        let mut filled = 0;
+        while filled < into.len() {
+            match rustix::io::pread(region, &mut into[filled..], (at + filled) as u64) {
+                Ok(0) => return Err("the record store ends early".into()),
+                Ok(n) => filled += n,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(format!("the record store can't be read: {e}")),
+            }
+        }
+        Ok(())
+    })?;
+    let found = Store::recover(Box::new(Plain::from(image)), limits.store_bytes_max)?;
+    Ok(Core::recover(limits.clone(), found, now_ns()))
+}
