@@ -1,6 +1,6 @@
 //! What other threads and the loop tell each other.
 
-use crate::admin::wire::ServiceStatus;
+use crate::admin::wire::{LedgerLine, ServiceStatus};
 use crate::save::Saved;
 use crate::stager::Done;
 use greenroom_core::inspect::{Entry, Filter, SessionView, Slice};
@@ -40,6 +40,12 @@ pub enum Query {
     Tables,
     /// A slice of a table, from a key on.
     Entries(String, Vec<u8>),
+    /// A slice of the ledger, from a line on.
+    Ledger(u64),
+    /// Let a quarantined session go on.
+    Release(u64),
+    /// Close a session.
+    Close(u64),
     /// A reload: of a service's or library's name, or of all; from another file.
     Reload(Option<String>, Option<PathBuf>, By),
 }
@@ -68,6 +74,10 @@ pub enum Answer {
     Tables(Vec<String>),
     /// To [`Query::Entries`].
     Entries(TableEntries),
+    /// To [`Query::Ledger`].
+    Ledger(Slice<LedgerLine>),
+    /// It is done.
+    Done,
     /// To [`Query::Reload`]: so many reports follow.
     Reloading(usize),
     /// To [`Query::Reload`], one for each library.

@@ -552,6 +552,9 @@ impl Worker {
                 let (entries, next) = self.core.entries_from(&table, &from);
                 Answer::Entries(TableEntries { entries, next })
             }
+            Query::Ledger(line) => Answer::Ledger(self.ledger_from(line)),
+            Query::Release(id) => self.core.release(id).map_or_else(Answer::Error, |()| Answer::Done),
+            Query::Close(id) => self.core.close(id).map_or_else(Answer::Error, |()| Answer::Done),
             Query::Reload(target, from, by) => return self.ask_reload(target, from, by, ask.reply),
         };
         // Who doesn't wait for the answer any more doesn't miss it.

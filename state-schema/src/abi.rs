@@ -59,6 +59,8 @@ pub mod closed {
     pub const LIMIT: u32 = 4;
     /// The host is stopping.
     pub const STOPPING: u32 = 5;
+    /// An operator closed it.
+    pub const OPERATOR: u32 = 6;
 }
 
 /// How a service's byte stream is cut into messages ([`Service::framing`]).

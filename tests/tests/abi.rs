@@ -83,6 +83,7 @@ fn the_header_says_what_rust_says() {
         ("GR_CLOSED", abi::action::CLOSED),
         ("GR_BROKEN", abi::closed::BROKEN),
         ("GR_STOPPING", abi::closed::STOPPING),
+        ("GR_BY_OPERATOR", abi::closed::OPERATOR),
         ("GR_LINES", abi::framing::LINES),
         ("GR_FAULT_STATE", abi::fault::STATE),
         ("GR_LOG_TRACE", abi::level::TRACE),

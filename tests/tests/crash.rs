@@ -108,6 +108,8 @@ fn a_message_that_kills_is_named_and_withheld_and_everybody_else_goes_on() {
             assert!(told[0].contains(field), "{field}: {}", told[0]);
         }
     }
+    let listed = host.json(&["sessions", "--quarantined", "--json"]);
+    assert_eq!(listed.as_array().map(Vec::len), Some(4), "{listed}");
     // However often a worker dies of something else, what is withheld stays so.
     let pid = host.json(&["status", "--json"])["host"]["worker_pid"].as_i64().expect("a pid");
     // SAFETY: kill has no preconditions.
@@ -146,6 +148,13 @@ fn a_generation_that_keeps_killing_gives_way_to_the_one_before() {
     assert_eq!(first.line().expect("an answer"), "calm 4 third");
     assert_eq!((old.ask("hello"), host.generation("rogue")), ("calm 3 hello".into(), 1));
     host.wait_log("generation 2 killed too many workers; generation 1 serves again");
+    let history = host.json(&["history", "--json"]);
+    let last = &history[history.as_array().map_or(0, Vec::len) - 1];
+    assert_eq!(
+        (&last["outcome"], &last["generation"]),
+        (&Value::from("rolled-back"), &Value::from(1)),
+        "{history}"
+    );
     assert!(quarantined(&host).is_empty());
     // A generation's number is not used again.
     let (code, report) = host.reload_from("rogue", &wild);
@@ -229,8 +238,19 @@ fn a_callback_that_never_returns_is_ended_and_counts_as_one_that_kills() {
         log.contains("(limit stall_kill_ms)") && log.contains("the worker died in a turn: stalled for"),
         "{log}"
     );
+    // Who releases it gets what it did, and it is withheld again; who closes it is rid of it.
+    let id = list[0].0.to_string();
+    let before = workers_before(&host);
+    assert!(host.cli(&["session", "release", &id]).status.success());
+    wait_for("another death", || (workers_before(&host) > before).then_some(()));
+    wait_for("quarantine", || (quarantined(&host).len() == 1).then_some(()));
+    let mut second = poison(&host, host.addr("stalls"), "stall");
+    let newest = quarantined(&host).into_iter().map(|(id, _)| id).max().expect("a session");
+    assert!(host.cli(&["session", "close", &newest.to_string()]).status.success());
+    assert_eq!(second.line(), None);
+    assert_eq!(other.ask("hello"), "wild 3 hello");
     // The peer of a quarantined session may still go away.
     client.send("never run\n");
     drop(client);
-    assert_eq!(other.ask("hello"), "wild 3 hello");
+    assert_eq!(other.ask("hello"), "wild 4 hello");
 }

@@ -259,6 +259,7 @@ unsafe extern "C" fn run_ffi<H: Handler>(
             (action::CLOSED, closed::HANDLER) => Action::Closed(Closed::Handler),
             (action::CLOSED, closed::LIMIT) => Action::Closed(Closed::Limit),
             (action::CLOSED, closed::STOPPING) => Action::Closed(Closed::Stopping),
+            (action::CLOSED, closed::OPERATOR) => Action::Closed(Closed::Operator),
             (action::CLOSED, _) => Action::Closed(Closed::Broken),
             _ => Action::Opened,
         }

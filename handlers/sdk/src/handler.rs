@@ -62,6 +62,8 @@ pub enum Closed {
     Limit,
     /// The host is stopping.
     Stopping,
+    /// An operator closed it.
+    Operator,
 }
 
 /// How a stream is cut into messages.

@@ -75,7 +75,12 @@ impl Core {
 
     /// The records of a kind, by key.
     pub fn kept(&self, kind: Kind) -> Vec<(u64, Vec<u8>)> {
-        let of_kind = self.kept.records.range((kind as u8, 0)..=(kind as u8, u64::MAX));
+        self.kept_from(kind, 0, usize::MAX)
+    }
+
+    /// The records of a kind from a key on, at most `max`.
+    pub fn kept_from(&self, kind: Kind, from: u64, max: usize) -> Vec<(u64, Vec<u8>)> {
+        let of_kind = self.kept.records.range((kind as u8, from)..=(kind as u8, u64::MAX)).take(max);
         of_kind.map(|(&(_, key), &r)| (key, self.store.read(r, <[u8]>::to_vec))).collect()
     }
 

@@ -7,7 +7,7 @@
 use crate::Core;
 use crate::session::{Life, Quarantine, Slot};
 use crate::store::{Kind, Ref};
-use greenroom_state::abi::{Action, action, level};
+use greenroom_state::abi::{Action, action, closed, level};
 use serde::{Deserialize, Serialize};
 
 /// An action that must not run.
@@ -79,6 +79,28 @@ impl Core {
             s.quarantined = Some(Box::new(Quarantine { reason, record: Some(record) }));
             self.quarantined.insert(slot);
         }
+    }
+
+    /// Lets a quarantined session go on with the code that serves now, whatever quarantined it. The error says why it can't.
+    pub fn release(&mut self, id: u64) -> Result<(), String> {
+        let slot = self.sessions.slot_of(id).ok_or_else(|| format!("no session has number {id}"))?;
+        if !self.quarantined.contains(&slot) {
+            return Err(format!("session {id} is not quarantined"));
+        }
+        self.end_quarantine(slot);
+        self.resumed.push(slot);
+        self.touch(slot);
+        Ok(())
+    }
+
+    /// Closes a session, after its last turn. The error says why it can't.
+    pub fn close(&mut self, id: u64) -> Result<(), String> {
+        let slot = self.sessions.slot_of(id).ok_or_else(|| format!("no session has number {id}"))?;
+        if self.sessions.get(slot).is_none_or(|s| s.life != Life::Open) {
+            return Err(format!("session {id} is closing already"));
+        }
+        self.finish(slot, closed::OPERATOR);
+        Ok(())
     }
 
     /// It is over: another build serves, or the session has ended.

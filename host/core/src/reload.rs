@@ -91,6 +91,8 @@ pub enum Outcome {
     Unchanged,
     /// It doesn't run; nothing has changed.
     Refused,
+    /// The build before runs again.
+    RolledBack,
 }
 
 /// What `greenroom reload` prints of a library.
@@ -415,6 +417,12 @@ impl Library {
             step: Stage::Staging,
         });
         Step::Stage(id, path)
+    }
+
+    /// Reports that the build which runs now took another one's place.
+    pub fn rolled_back(&self, why: String, services: &[Service]) -> Report {
+        let build = self.current.as_ref().map_or_else(String::new, |b| b.hash.clone());
+        self.report(Outcome::RolledBack, build, 0.0, why, services)
     }
 
     /// What this library is called: by its build, else by its file.

@@ -55,6 +55,10 @@ fn get<T>(mailbox: &Mailbox, query: Query, kind: impl FnOnce(Answer) -> Option<T
     }
 }
 
+fn done(mailbox: &Mailbox, query: Query) -> Result<(), Failure> {
+    get(mailbox, query, |a| matches!(a, Answer::Done).then_some(()))
+}
+
 fn services(mailbox: &Mailbox) -> Result<Vec<ServiceStatus>, Failure> {
     get(mailbox, Query::Services, |a| if let Answer::Services(s) = a { Some(s) } else { None })
 }
@@ -83,6 +87,17 @@ fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> 
         Command::Sessions => each_slice(mailbox, &Filter::default(), |slice| {
             Ok(caller.say(&Reply::Sessions(slice.into_iter().map(session_line).collect()))?)
         })?,
+        Command::History => {
+            let mut from = Some(0);
+            while let Some(line) = from {
+                let lines = |a| if let Answer::Ledger(l) = a { Some(l) } else { None };
+                let slice = get(mailbox, Query::Ledger(line), lines)?;
+                caller.say(&Reply::History(slice.items))?;
+                from = slice.next;
+            }
+        }
+        Command::Release(id) => done(mailbox, Query::Release(id))?,
+        Command::Close(id) => done(mailbox, Query::Close(id))?,
         Command::Dump { service, session } => dump(service, session, caller, mailbox)?,
         Command::Reload { service, from } => {
             let mut to_come = None;
@@ -187,7 +202,8 @@ fn json_or_bytes(packed: &[u8]) -> serde_json::Value {
     value::to_json(packed).unwrap_or_else(|_| value::bytes_to_json(packed))
 }
 
-fn rfc3339(unix_ms: u64) -> String {
+/// A time as programs and people read it.
+pub fn rfc3339(unix_ms: u64) -> String {
     humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms)).to_string()
 }
 

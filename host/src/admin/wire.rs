@@ -14,6 +14,12 @@ pub enum Command {
     Status,
     /// All sessions.
     Sessions,
+    /// The ledger.
+    History,
+    /// Let a quarantined session go on.
+    Release(u64),
+    /// Close a session.
+    Close(u64),
     /// The state dump.
     Dump {
         /// Only this service.
@@ -43,6 +49,8 @@ pub enum Reply {
     Status(Status),
     /// To [`Command::Sessions`], in slices.
     Sessions(Vec<SessionLine>),
+    /// To [`Command::History`], in slices.
+    History(Vec<LedgerLine>),
     /// To [`Command::Dump`], a piece of the document.
     Text(String),
     /// To [`Command::Reload`], one for each library.
@@ -129,7 +137,19 @@ pub struct SessionLine {
     pub quarantined: Option<String>,
 }
 
-/// A reload as a line of the ledger.
+/// A line of the ledger, `greenroom history --json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LedgerLine {
+    /// RFC 3339.
+    pub at: String,
+    /// Who wanted it.
+    pub by: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+/// A reload in a sentence.
 pub fn ledger_line(r: &Report) -> String {
     let build = r.build.get(..12).unwrap_or("none");
     match r.outcome {
@@ -139,6 +159,9 @@ pub fn ledger_line(r: &Report) -> String {
         ),
         Outcome::Unchanged => {
             format!("{}: unchanged, generation {} runs build {build} already", r.library, r.generation)
+        }
+        Outcome::RolledBack => {
+            format!("{}: rolled back to generation {}, build {build}: {}", r.library, r.generation, r.reason)
         }
         Outcome::Refused => match r.generation {
             0 => format!("{}: refused: {}", r.library, r.reason),

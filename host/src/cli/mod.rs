@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no host answers.
 
+mod history;
 mod reload;
 mod serve;
 mod sessions;
@@ -37,6 +38,11 @@ enum Command {
     Status(status::Status),
     /// List the sessions
     Sessions(sessions::Sessions),
+    /// Do something with one session
+    #[command(subcommand)]
+    Session(sessions::Session),
+    /// Show the reloads so far, and what came of them
+    History(history::History),
     /// Look at what sessions and tables hold
     #[command(subcommand)]
     State(state::State),
@@ -81,6 +87,8 @@ pub fn run() -> ExitCode {
         Command::Reload(reload) => reload.run(&dir),
         Command::Status(status) => status.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),
+        Command::Session(session) => session.run(&dir),
+        Command::History(history) => history.run(&dir),
         Command::State(state) => state.run(&dir),
         Command::Upgrade(upgrade) => upgrade.run(&dir),
         Command::Symbolize => crate::watchdog::symbolize().map_err(Failure::Failed),

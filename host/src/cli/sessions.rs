@@ -3,14 +3,36 @@
 use super::{Failure, print_json, print_text, table};
 use crate::admin::call::call;
 use crate::admin::wire::{Command, Reply};
-use clap::Args;
+use clap::{Args, Subcommand};
 use std::path::Path;
 
 #[derive(Args)]
 pub(super) struct Sessions {
+    /// Only those that are quarantined
+    #[arg(long)]
+    quarantined: bool,
     /// JSON, for programs
     #[arg(long)]
     json: bool,
+}
+
+/// `greenroom session`: what can be done with one.
+#[derive(Subcommand)]
+pub(super) enum Session {
+    /// Let a quarantined session go on with the code that serves now, whatever quarantined it
+    Release { id: u64 },
+    /// Close a session; its handler is told, and what it was sent is flushed
+    Close { id: u64 },
+}
+
+impl Session {
+    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+        let command = match self {
+            Session::Release { id } => Command::Release(id),
+            Session::Close { id } => Command::Close(id),
+        };
+        Ok(call(dir, &command, |_| {})?)
+    }
 }
 
 impl Sessions {
@@ -18,7 +40,7 @@ impl Sessions {
         let mut sessions = Vec::new();
         call(dir, &Command::Sessions, |reply| {
             if let Reply::Sessions(slice) = reply {
-                sessions.extend(slice);
+                sessions.extend(slice.into_iter().filter(|s| !self.quarantined || s.quarantined.is_some()));
             }
         })?;
         if self.json {

@@ -2,32 +2,25 @@
 
 use super::Worker;
 use super::snapshot::core_at;
+use crate::admin::answer::rfc3339;
+use crate::admin::wire::LedgerLine;
 use crate::mail::Message;
 use crate::save;
+use greenroom_core::inspect::Slice;
 use greenroom_core::reload::Report;
 use greenroom_core::store::Kind;
-use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// Lines of the ledger in one slice.
+const LINES_PER_SLICE: usize = 64;
 /// Lines that the ledger keeps.
 const LEDGER_LINES_MAX: u64 = 1000;
 
 /// Who writes: two may, when a host is stopped during a save.
 const AT_THE_END: &str = "new";
 const MEANWHILE: &str = "under-way";
-
-/// A line of the ledger.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct LedgerLine {
-    /// Milliseconds since 1970.
-    pub at_ms: u64,
-    /// Who wanted it.
-    pub by: String,
-    /// What came of it.
-    pub report: Report,
-}
 
 /// What saving takes.
 pub(super) struct Saver {
@@ -66,6 +59,7 @@ impl Worker {
             ),
             Err(why) => tracing::error!("the tables of the host before can't be read: {why}"),
         }
+        self.ledger_end = self.core.kept(Kind::Ledger).last().map_or(0, |(key, _)| *key);
     }
 
     /// The host ends: nobody waits for the loop any more.
@@ -116,12 +110,21 @@ impl Worker {
 
     /// Adds a line to the ledger, and lets go of the oldest.
     pub(super) fn note_in_ledger(&mut self, by: &str, report: &Report) {
-        let line = LedgerLine { at_ms: super::unix_ms(), by: by.to_owned(), report: report.clone() };
+        let line = LedgerLine { at: rfc3339(super::unix_ms()), by: by.to_owned(), report: report.clone() };
         let json = serde_json::to_vec(&line).unwrap_or_default();
         self.ledger_end += 1;
         if !self.core.keep(Kind::Ledger, self.ledger_end, &json) {
             tracing::error!("no room for a line of the ledger");
         }
         self.core.forget(Kind::Ledger, self.ledger_end.saturating_sub(LEDGER_LINES_MAX));
+    }
+
+    /// The lines of the ledger from a number on.
+    pub(super) fn ledger_from(&self, line: u64) -> Slice<LedgerLine> {
+        let lines = self.core.kept_from(Kind::Ledger, line, LINES_PER_SLICE + 1);
+        let next = lines.get(LINES_PER_SLICE).map(|(key, _)| *key);
+        // A line of another version is left out.
+        let read = |(_, json): &(u64, Vec<u8>)| serde_json::from_slice(json).ok();
+        Slice { items: lines.iter().take(LINES_PER_SLICE).filter_map(read).collect(), next }
     }
 }

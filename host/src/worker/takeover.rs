@@ -256,6 +256,7 @@ impl Worker {
     fn go_on(&mut self, hello: &Hello) -> Result<(), String> {
         for mut record in library_records(&self.core)? {
             let id = self.core.reloads.library(record.path.clone());
+            let mut rolled_back = None;
             if let Some(previous) = self.gives_way(hello, &record) {
                 tracing::error!(
                     "{}: generation {} killed too many workers; generation {} serves again (limit crashes_max)",
@@ -263,9 +264,14 @@ impl Worker {
                     record.current.generation,
                     previous.0.generation
                 );
+                let why = format!(
+                    "generation {} killed too many workers (limit crashes_max)",
+                    record.current.generation
+                );
                 record.current = previous.0;
                 record.previous = None;
                 self.core.adopt(&record.current.build(), previous.1);
+                rolled_back = Some(why);
             } else {
                 let serving = record.current.load(hello, self.board)?;
                 self.core.go_on_with(&record.current.build(), serving);
@@ -273,6 +279,11 @@ impl Worker {
             let build = record.current.build();
             self.core.reloads.goes_on_with(id, build, record.seen.clone(), record.highest);
             self.write_record(id, record);
+            if let Some(why) = rolled_back {
+                let services = self.core.services();
+                let report = self.core.reloads.libraries()[id.0].rolled_back(why, services);
+                self.note_in_ledger("host", &report);
+            }
         }
         for number in 0..self.core.services().len() {
             let [_, turns, faults] = self.board.counted(number);
