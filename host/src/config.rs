@@ -10,11 +10,15 @@
 //! file = "/var/lib/greenroom/tables"      # instead of one in the runtime directory
 //! every_s = 60                            # and not only when the host is stopped
 //!
+//! [trust]
+//! owners = [1001]                        # whose libraries are taken, beside our own and root's
+//!
 //! [service.chat]
 //! listen = ["127.0.0.1:4000"]             # instead of the service's own port
 //! settings = { nick_max = 12 }            # read by the handler
 //! ```
 
+use crate::plugin::trust::Trust;
 use greenroom_core::limits::Limits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +35,8 @@ pub struct Config {
     pub limits: Limits,
     /// What outlives the host.
     pub save: SaveConfig,
+    /// Whose libraries are taken.
+    pub trust: Trust,
     /// By service.
     pub service: BTreeMap<String, ServiceConfig>,
 }

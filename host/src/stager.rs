@@ -94,7 +94,7 @@ impl Stager {
                     }
                 }
                 Job::Peek(path) => {
-                    if stage::read(&path).is_ok_and(|content| has_note(&content.bytes)) {
+                    if stage::read(&path, &self.config.trust).is_ok_and(|content| has_note(&content.bytes)) {
                         done(Done::Discovered(path));
                     }
                 }
@@ -107,7 +107,8 @@ impl Stager {
     }
 
     fn stage(&mut self, id: LibraryId, path: &std::path::Path) -> Result<String, String> {
-        let content = stage::read(path)?;
+        let content = stage::read(path, &self.config.trust)?;
+        self.config.trust.check_hash(&content.hash)?;
         let note = inspect(&content.bytes).map_err(|e| format!("{}: {e}", path.display()))?;
         let hash = content.hash.clone();
         self.staged.insert(id, Staged { content, note, copy: None });

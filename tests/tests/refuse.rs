@@ -3,7 +3,7 @@
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, compile_c, install, tally_source};
 use greenroom_tests::host::Host;
-use greenroom_tests::root;
+use greenroom_tests::{built, root};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -196,4 +196,43 @@ fn states_that_would_be_lost() {
     live.serves_on();
     let (code, report) = live.host.reload_from("refuse-state", &kept);
     assert_eq!((code, &report["outcome"]), (Some(0), &Value::from("unchanged")), "{report}");
+}
+
+#[test]
+fn check_says_without_a_host_what_a_reload_would() {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = Fixture::new("checked", &tally_source("checked", "one"));
+    let library = fixture.build_as("checked.so");
+    let check = |path: &Path, more: &[&str]| {
+        Command::new(built("greenroom")).arg("check").arg(path).args(more).output().expect("greenroom check")
+    };
+    let out = check(&library, &["--json"]);
+    let found: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    assert_eq!((&found["library"], &found["services"][0]["name"]), (&"checked".into(), &"checked".into()));
+    assert_eq!(found["services"][0]["state_version"], 1);
+    assert_eq!(found["services"][0]["state_schema"]["properties"]["count"]["type"], "integer", "{found}");
+    let text = String::from_utf8(check(&library, &[]).stdout).expect("UTF-8");
+    assert!(text.contains("library checked, build ") && text.contains("v1"), "{text}");
+    let refused = |path: &Path, more: &[&str], why: &str| {
+        let out = check(path, more);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(1) && said.contains(why), "{said}");
+    };
+    refused(&root().join("README.md"), &[], "README.md: it is not an ELF file");
+    refused(Path::new("/nowhere/lib.so"), &[], "does not exist");
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("greenroom.toml");
+    std::fs::write(&config, "[trust]\nhashes = [\"00\"]\n").expect("a configuration");
+    refused(&library, &["-c", config.to_str().expect("UTF-8")], "is not among trust.hashes");
+    // What others may write is refused, by a host too.
+    let host = Host::serve(&["checked"], &[&library]);
+    std::fs::set_permissions(&library, PermissionsExt::from_mode(0o775)).expect("its mode");
+    refused(&library, &[], "may be written by its group (mode 775)");
+    let (code, report) = host.reload_from("checked", &library);
+    assert!(
+        code == Some(1) && report["reason"].as_str().is_some_and(|why| why.contains("by its group")),
+        "{report}"
+    );
+    std::fs::write(&config, "[trust]\ngroup_writable = true\n").expect("a configuration");
+    assert!(check(&library, &["-c", config.to_str().expect("UTF-8")]).status.success());
 }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no host answers.
 
+mod check;
 mod history;
 mod reload;
 mod serve;
@@ -38,6 +39,8 @@ enum Command {
     Status(status::Status),
     /// List the sessions
     Sessions(sessions::Sessions),
+    /// Say what a host would find out about a library, without a host
+    Check(check::Check),
     /// Do something with one session
     #[command(subcommand)]
     Session(sessions::Session),
@@ -87,6 +90,7 @@ pub fn run() -> ExitCode {
         Command::Reload(reload) => reload.run(&dir),
         Command::Status(status) => status.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),
+        Command::Check(check) => check.run(),
         Command::Session(session) => session.run(&dir),
         Command::History(history) => history.run(&dir),
         Command::State(state) => state.run(&dir),

@@ -12,3 +12,4 @@ pub mod ffi;
 pub mod inspect;
 pub mod stage;
 pub mod trial;
+pub mod trust;

@@ -4,6 +4,7 @@
 //! that is overwritten under a mapping takes the process with it. So what is loaded is always a copy, under a name never
 //! used before, of bytes that were read once.
 
+use super::trust::Trust;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -27,11 +28,11 @@ pub struct Content {
     pub hash: String,
 }
 
-/// Reads a file once it is finished. The error says what is wrong with the file.
-pub fn read(path: &Path) -> Result<Content, String> {
+/// Reads a file once it is finished. The error says what is wrong with the file, or with who may write it.
+pub fn read(path: &Path, trust: &Trust) -> Result<Content, String> {
     let give_up = Instant::now() + QUIET_WAIT_MAX;
     loop {
-        match read_now(path)? {
+        match read_now(path, trust)? {
             Some(content) => return Ok(content),
             None if Instant::now() > give_up => {
                 return Err(format!(
@@ -46,7 +47,7 @@ pub fn read(path: &Path) -> Result<Content, String> {
 }
 
 /// `None`: somebody is writing it.
-fn read_now(path: &Path) -> Result<Option<Content>, String> {
+fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     let at = path.display();
     // Not to hang on a FIFO.
     let mut file = OpenOptions::new()
@@ -69,6 +70,7 @@ fn read_now(path: &Path) -> Result<Option<Content>, String> {
         };
         return Err(format!("{at} is {what}, not a library file"));
     }
+    trust.check_file(path, &before)?;
     if before.len() > BYTES_MAX {
         return Err(format!("{at} has {} bytes; the largest library is {BYTES_MAX}", before.len()));
     }
