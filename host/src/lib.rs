@@ -19,6 +19,7 @@ pub mod process;
 pub mod region;
 pub mod runtime;
 pub mod save;
+pub mod snapshot;
 pub mod stager;
 pub mod sys;
 pub mod watch;

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::plugin::ffi::Library;
 use crate::plugin::inspect::{has_note, inspect};
 use crate::plugin::stage::{self, Content, Copies};
-use crate::plugin::trial;
+use crate::plugin::trial::{self, Rehearsed, Snapshot};
 use greenroom_core::reload::{Event, LibraryId};
 use greenroom_core::service::{Code, Offer, Serving};
 use greenroom_state::note::Note;
@@ -19,8 +19,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 pub enum Job {
     /// Read, hash and inspect a file.
     Stage(LibraryId, PathBuf),
-    /// Try it in a child.
-    Try(LibraryId),
+    /// Try it in a child, and rehearse these sessions.
+    Try(LibraryId, Option<Snapshot>),
     /// Load it here.
     Load(LibraryId),
     /// Forget what was staged.
@@ -36,6 +36,8 @@ pub enum Job {
 pub enum Done {
     /// A step of a reload.
     Step(Event),
+    /// A candidate was tried. The pinned epoch is needed no more.
+    Tried(LibraryId, Option<u64>, Result<(String, Vec<Offer>), String>),
     /// A library is loaded and may be committed.
     Loaded(LibraryId, Result<Loaded, String>),
     /// A file with a note has appeared.
@@ -85,7 +87,10 @@ impl Stager {
         for job in queue {
             match job {
                 Job::Stage(id, path) => done(Done::Step(Event::Staged(id, self.stage(id, &path)))),
-                Job::Try(id) => done(Done::Step(Event::Tried(id, self.try_out(id)))),
+                Job::Try(id, snapshot) => {
+                    let result = self.try_out(id, snapshot.as_ref());
+                    done(Done::Tried(id, snapshot.map(|s| s.epoch), result));
+                }
                 Job::Load(id) => done(Done::Loaded(id, self.load(id))),
                 Job::Discard(id) => {
                     if let Some(copy) = self.staged.remove(&id).and_then(|s| s.copy) {
@@ -115,13 +120,25 @@ impl Stager {
         Ok(hash)
     }
 
-    fn try_out(&mut self, id: LibraryId) -> Result<(String, Vec<Offer>), String> {
+    fn try_out(
+        &mut self,
+        id: LibraryId,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<(String, Vec<Offer>), String> {
         let staged = self.staged.get_mut(&id).ok_or("nothing is staged")?;
         let copy = self.copies.write(&staged.content, &staged.note.library)?;
         // From here on the copy is the build; its bytes need not stay.
         staged.content.bytes = Vec::new();
         staged.copy = Some(copy.clone());
-        trial::run(&copy, &staged.note.entry, &self.config.settings())
+        let (offers, rehearsed) = trial::run(&copy, &staged.note.entry, &self.config.settings(), snapshot)?;
+        if snapshot.is_some() {
+            let Rehearsed { sessions, migrated, ms } = rehearsed;
+            tracing::info!(
+                "{}: rehearsed with {sessions} sessions, {migrated} migrated, in {ms} ms",
+                offers.0
+            );
+        }
+        Ok(offers)
     }
 
     fn load(&mut self, id: LibraryId) -> Result<Loaded, String> {

@@ -51,7 +51,6 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
 pub mod lasting;
 mod reloads;
-mod snapshot;
 pub mod takeover;
 
 /// The loop and all that it owns.
@@ -490,6 +489,16 @@ impl Worker {
     fn message(&mut self, message: Message) {
         match message {
             Message::Stager(Done::Step(event)) => self.reload(event),
+            Message::Stager(Done::Tried(id, epoch, result)) => {
+                let whole = epoch.is_none_or(|epoch| self.core.unpin(epoch));
+                let result = match whole {
+                    true => result,
+                    false => {
+                        Err("too much changed while it was rehearsed (limit pin_bytes_max); try again".into())
+                    }
+                };
+                self.reload(Event::Tried(id, result));
+            }
             Message::Stager(Done::Loaded(id, result)) => {
                 let result = result.map(|loaded| {
                     self.loaded.insert(id, loaded);

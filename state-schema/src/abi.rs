@@ -212,7 +212,7 @@ pub struct Batch<'a> {
     pub action_stride: u32,
     /// The actions.
     pub actions: *const Action<'a>,
-    /// How many; at least one.
+    /// How many. None: a rehearsal, which reads the state, migrates it if it must, and hands it over.
     pub action_count: usize,
     /// The session's state as stored: a MessagePack map with field names.
     pub state: Bytes<'a>,

@@ -236,3 +236,48 @@ fn check_says_without_a_host_what_a_reload_would() {
     std::fs::write(&config, "[trust]\ngroup_writable = true\n").expect("a configuration");
     assert!(check(&library, &["-c", config.to_str().expect("UTF-8")]).status.success());
 }
+
+/// A candidate reads a copy of every live session's state first, in a child process.
+#[test]
+fn a_build_that_fails_its_rehearsal_never_meets_a_session() {
+    let migrating = |step: &str| {
+        let migrations = format!(
+            "    const STATE_VERSION: u32 = 2;\n    fn migrations() -> greenroom_handler::Migrations {{\n        \
+             greenroom_handler::Migrations::none().from(1, |old: Count| {{ {step} }})\n    }}\n"
+        );
+        tally_source("rehearsed", "two").replacen("    type State", &(migrations + "    type State"), 1)
+    };
+    let fixture = Fixture::new("rehearsed", &tally_source("rehearsed", "one"));
+    let first = fixture.build_as("first.so");
+    let host = Host::serve(&["rehearsed"], &[&first]);
+    let mut clients: Vec<_> = (0..5).map(|_| Client::connect(host.addr("rehearsed"))).collect();
+    for (n, c) in clients.iter_mut().enumerate() {
+        for k in 0..=n {
+            assert_eq!(c.ask("on"), format!("one {} on", k + 1));
+        }
+    }
+    let refuses = |step: &str, why: &str| {
+        fixture.write(&migrating(step));
+        let (code, report) = host.reload_from("rehearsed", &fixture.build());
+        assert!(code == Some(1) && report["reason"].as_str().is_some_and(|r| r.contains(why)), "{report}");
+        assert_eq!(host.generation("rehearsed"), 1);
+    };
+    refuses(
+        "if old.count == 3 { Err(\"three is not a count\".to_owned()) } else { Ok(old) }",
+        "the rehearsal failed for 1 of 5 sessions: session 3: its state can't be read: migration from version 1: three is",
+    );
+    refuses("assert!(old.count < 2); Ok(old)", "the rehearsal failed for 4 of 5 sessions: session 2: ");
+    refuses("if old.count == 4 { std::process::abort() } Ok(old)", "abort (SIGABRT)");
+    refuses("if old.count == 4 { std::process::exit(0) } Ok(old)", "it ended the process");
+    refuses("while old.count == 4 { std::hint::black_box(()); } Ok(old)", "after 10 s");
+    for (n, c) in clients.iter_mut().enumerate() {
+        assert_eq!(c.ask("on"), format!("one {} on", n + 2));
+    }
+    fixture.write(&migrating("Ok(old)"));
+    let (code, report) = host.reload_from("rehearsed", &fixture.build());
+    assert_eq!(code, Some(0), "{report}");
+    host.wait_log("rehearsed with 5 sessions, 5 migrated");
+    for (n, c) in clients.iter_mut().enumerate() {
+        assert_eq!(c.ask("on"), format!("two {} on", n + 3));
+    }
+}

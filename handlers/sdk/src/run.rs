@@ -40,7 +40,9 @@ pub(crate) fn run<'a, H: Handler>(
         }
     };
     let mut done = 0;
+    let mut rehearsed = true;
     for action in actions {
+        rehearsed = false;
         let mut turn = Turn {
             state: State { value: &mut state, touched: false },
             host,
@@ -70,7 +72,7 @@ pub(crate) fn run<'a, H: Handler>(
             }
         }
     }
-    if changed && done > 0 && has_state::<H>() {
+    if (changed && done > 0 || rehearsed) && has_state::<H>() {
         match fault::catch(|| Ok(rmp_serde::to_vec_named(&state)?)) {
             Ok(bytes) => host.state(&bytes),
             Err(why) => {

@@ -235,6 +235,24 @@ impl Core {
         ran
     }
 
+    /// Has the code that serves a session read its state, and migrate it if it must, as its next turn would. Nothing of it is
+    /// kept. True: it had to be migrated. The error is the handler's.
+    pub fn rehearse(&mut self, slot: Slot) -> Result<bool, String> {
+        let Some(s) = self.sessions.get(slot) else { return Ok(false) };
+        let newest = self.services[usize::from(s.service.0)].offer.shape.version;
+        let migrated = s.state.is_some() && s.state_version != newest;
+        let mut buffers = self.buffers.take().unwrap_or_default();
+        self.attempt(slot, &[], &mut buffers);
+        let fault = buffers.fault.take();
+        let too_big = buffers.has_state && buffers.state.len() > self.limits.state_bytes_max;
+        self.buffers = Some(buffers);
+        match fault {
+            Some(fault) => Err(fault.message),
+            None if too_big => Err("its state would be over limit state_bytes_max".into()),
+            None => Ok(migrated),
+        }
+    }
+
     /// Calls the handler; leaves the result in `buffers`.
     fn attempt(&mut self, slot: Slot, actions: &[Action<'_>], buffers: &mut Buffers) -> u32 {
         let Core { services, sessions, store, tables, limits, state, now_ns, .. } = self;

@@ -22,13 +22,15 @@ pub struct Batch<'a> {
     pub now_ns: u64,
     /// The stored state and its version; `None`: none stored.
     pub state: Option<(u32, &'a [u8])>,
-    /// At least one.
+    /// None: a rehearsal, which only reads the state.
     pub actions: &'a [abi::Action<'a>],
 }
 
 /// A service's callback: loaded code in a host, a plain struct in a test.
 ///
-/// It runs the actions in order. After each it calls [`Staging::turn_ok`], and goes on while that is true, or
+/// It runs the actions in order; if there are none, it reads the state and hands it over, or fails.
+///
+///  After each it calls [`Staging::turn_ok`], and goes on while that is true, or
 /// [`Staging::turn_failed`], and returns. Before it returns it hands over the state that the successful turns left, if
 /// they changed it. It returns [`abi::RUN_STATE_LOST`] when a failed turn made that impossible, else 0.
 pub trait Code: Send {

@@ -42,9 +42,9 @@ impl Check {
         std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
         let tried = Copies::new(dir.clone(), std::process::id(), 0)
             .write(&content, &note.library)
-            .and_then(|copy| trial::run(&copy, &note.entry, &config.settings()));
+            .and_then(|copy| trial::run(&copy, &note.entry, &config.settings(), None));
         let _ = std::fs::remove_dir_all(&dir);
-        let (library, offers) = tried.map_err(refuse)?;
+        let ((library, offers), _) = tried.map_err(refuse)?;
         let abi = format!("{}.{}", note.abi.0, note.abi.1);
         if self.json {
             let services: Vec<_> = offers

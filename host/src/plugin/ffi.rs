@@ -205,7 +205,7 @@ impl Code for Plugin {
             generation: batch.generation,
             session: batch.session,
             turn: batch.turn,
-            action: batch.actions[0].kind,
+            action: batch.actions.first().map_or(0, |a| a.kind),
         };
         self.board.begin(first, batch.actions.len());
         let mut running = Running { staging, board: self.board };

@@ -1,21 +1,29 @@
-//! The trial: a candidate is loaded, asked what it offers and built from its settings in a child process first. One that
-//! crashes, hangs or ends the process does that to the child alone.
+//! The trial: a candidate is loaded, asked what it offers and built from its settings in a child process first; then it reads, and
+//! migrates if it must, a copy of the state of every live session of its services: the **rehearsal**. One that crashes, hangs or
+//! ends the process does that to the child alone.
 //!
-//! The child is this binary (`greenroom trial`). It gets a task on standard input and answers with one line on
-//! standard output that begins with the task's nonce: anything else, a clean exit included, is a failure.
+//! The child is this binary (`greenroom trial`). It gets a task over a socket that is its standard input, with the memory file of the
+//! records, and reads a pinned epoch out of it. It answers with one line on standard output that begins with the task's nonce:
+//! anything else, a clean exit included, is a failure.
 
 use super::ffi::{Library, Offers};
 use crate::board::Board;
+use crate::control::{self, Link};
 use crate::process::{own_binary, signal_name};
+use crate::region::memory_file;
+use crate::snapshot::core_at;
+use greenroom_core::Core;
 use greenroom_core::framing::Framing;
-use greenroom_core::service::Offer;
+use greenroom_core::limits::Limits;
+use greenroom_core::service::{Build, Offer, Serving};
+use greenroom_core::session::Session;
 use greenroom_state::schema::{Schema, StateShape};
 use rustix::process::{Pid, Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -39,12 +47,36 @@ struct Task {
     copy: PathBuf,
     entry: String,
     settings: BTreeMap<String, String>,
+    /// What is rehearsed: the pinned epoch, and the host's limits.
+    rehearsal: Option<(u64, Limits)>,
+}
+
+/// What a candidate is rehearsed with.
+pub struct Snapshot {
+    /// The memory file of the records.
+    pub records: OwnedFd,
+    /// The epoch, which is pinned.
+    pub epoch: u64,
+    /// The host's limits.
+    pub limits: Limits,
+}
+
+/// What came of a rehearsal.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rehearsed {
+    /// Sessions whose states were read.
+    pub sessions: usize,
+    /// Of those, sessions whose states had to be migrated.
+    pub migrated: usize,
+    /// How long that took, in milliseconds.
+    pub ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Found {
     library: String,
     services: Vec<FoundService>,
+    rehearsed: Rehearsed,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,26 +90,38 @@ struct FoundService {
 }
 
 /// Tries a private copy. The error says what went wrong in the child.
-pub fn run(copy: &Path, entry: &str, settings: &BTreeMap<String, String>) -> Result<Offers, String> {
+pub fn run(
+    copy: &Path,
+    entry: &str,
+    settings: &BTreeMap<String, String>,
+    snapshot: Option<&Snapshot>,
+) -> Result<(Offers, Rehearsed), String> {
     let nonce = nonce()?;
-    let task =
-        Task { nonce: nonce.clone(), copy: copy.into(), entry: entry.into(), settings: settings.clone() };
-    let task = serde_json::to_string(&task).map_err(|e| e.to_string())?;
+    let task = Task {
+        nonce: nonce.clone(),
+        copy: copy.into(),
+        entry: entry.into(),
+        settings: settings.clone(),
+        rehearsal: snapshot.map(|s| (s.epoch, s.limits.clone())),
+    };
     let failed = |e: std::io::Error| format!("the trial process can't be started: {e}");
     let binary = own_binary().map_err(failed)?;
+    let (ours, theirs) = control::pair().map_err(failed)?;
+    let mut link = Link::<(), ()>::new(ours);
+    let file = std::fs::File::from(memory_file("greenroom-task").map_err(failed)?);
+    serde_json::to_writer(&file, &task).map_err(|e| e.to_string())?;
+    let files = [Some(file.as_fd()), snapshot.map(|s| s.records.as_fd())];
+    let files: Vec<_> = files.into_iter().flatten().collect();
+    link.send_with(&(), &files).map_err(failed)?;
     let mut child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
         .arg("trial")
-        .stdin(Stdio::piped())
+        .stdin(Stdio::from(theirs))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         // Its own group, so that what it starts can be ended with it.
         .process_group(0)
         .spawn()
         .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A child that died already says so by its exit.
-        let _ = stdin.write_all(task.as_bytes());
-    }
     let (sender, answer) = channel();
     if let Some(out) = child.stdout.take() {
         std::thread::spawn(move || {
@@ -106,7 +150,8 @@ pub fn run(copy: &Path, entry: &str, settings: &BTreeMap<String, String>) -> Res
     let found: Result<Found, String> =
         serde_json::from_str(&answer).map_err(|e| format!("trial report: {e}"))?;
     let found = found?;
-    Ok((found.library, found.services.into_iter().map(FoundService::into_offer).collect()))
+    let offers = found.services.into_iter().map(FoundService::into_offer).collect();
+    Ok(((found.library, offers), found.rehearsed))
 }
 
 fn wait(child: &mut Child) -> Result<std::process::ExitStatus, String> {
@@ -136,17 +181,31 @@ fn nonce() -> Result<String, String> {
 
 /// The child's side.
 pub fn child() -> Result<(), String> {
-    confine();
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).map_err(|e| e.to_string())?;
-    let task: Task =
-        serde_json::from_str(&text).map_err(|e| format!("this command is the host's own: {e}"))?;
+    let own = |e: &dyn std::fmt::Display| format!("this command is the host's own: {e}");
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| own(&e))?;
+    let Some(((), mut files)) = Link::<(), ()>::new(socket).wait().map_err(|e| own(&e))? else {
+        return Err(own(&"nothing came"));
+    };
+    if files.is_empty() {
+        return Err(own(&"no task came"));
+    }
+    let mut task = std::fs::File::from(files.remove(0));
+    task.rewind().map_err(|e| own(&e))?;
+    let task: Task = serde_json::from_reader(BufReader::new(task)).map_err(|e| own(&e))?;
+    let copied = files.first().and_then(|f| rustix::fs::fstat(f).ok()).map_or(0, |s| s.st_size as u64);
+    // Before any of its code runs.
+    confine(copied);
     let found: Result<Found, String> = Library::load(&task.copy, &task.entry).and_then(|library| {
         let (name, offers) = library.offers()?;
-        // Built and dropped: settings that it refuses are refused here.
         let board = Board::unread().map_err(|e| format!("no memory: {e}"))?;
-        drop(library.create(&task.settings, greenroom_state::abi::level::ERROR, board)?);
-        Ok(Found { library: name, services: offers.into_iter().map(FoundService::from_offer).collect() })
+        // Settings that it refuses are refused here.
+        let serving = library.create(&task.settings, greenroom_state::abi::level::ERROR, board)?;
+        let rehearsed = match (&task.rehearsal, files.first()) {
+            (Some((epoch, limits)), Some(records)) => rehearse(&name, serving, records, *epoch, limits)?,
+            _ => Rehearsed::default(),
+        };
+        let services = offers.into_iter().map(FoundService::from_offer).collect();
+        Ok(Found { library: name, services, rehearsed })
     });
     let report = serde_json::to_string(&found).map_err(|e| e.to_string())?;
     let mut out = std::io::stdout().lock();
@@ -155,11 +214,54 @@ pub fn child() -> Result<(), String> {
     written.map_err(|e| e.to_string())
 }
 
-fn confine() {
+/// How many sessions that can't be read are named.
+const NAMED_MAX: usize = 3;
+
+fn rehearse(
+    library: &str,
+    serving: Serving,
+    records: &OwnedFd,
+    epoch: u64,
+    limits: &Limits,
+) -> Result<Rehearsed, String> {
+    let begun = Instant::now();
+    let mut core = core_at(records, limits, epoch)?.core;
+    let build = Build { library: library.to_owned(), generation: 0, hash: String::new() };
+    core.go_on_with(&build, serving);
+    let mut rehearsed = Rehearsed::default();
+    let (mut failed, mut named) = (0, Vec::new());
+    let mine = |core: &Core, s: &Session| core.services()[usize::from(s.service.0)].build.is_some();
+    let slots: Vec<_> =
+        core.sessions().after(0).filter(|(_, s)| mine(&core, s)).map(|(slot, s)| (slot, s.id)).collect();
+    for (slot, id) in slots {
+        rehearsed.sessions += 1;
+        match core.rehearse(slot) {
+            Ok(migrated) => rehearsed.migrated += usize::from(migrated),
+            Err(why) => {
+                failed += 1;
+                if named.len() < NAMED_MAX {
+                    named.push(format!("session {id}: {why}"));
+                }
+            }
+        }
+    }
+    if failed > 0 {
+        return Err(format!(
+            "the rehearsal failed for {failed} of {} sessions: {}",
+            rehearsed.sessions,
+            named.join("; ")
+        ));
+    }
+    rehearsed.ms = begun.elapsed().as_millis() as u64;
+    Ok(rehearsed)
+}
+
+/// `more`: bytes that it needs for a copy of the records.
+fn confine(more: u64) {
     let limit = |n| Rlimit { current: Some(n), maximum: Some(n) };
     let _ = setrlimit(Resource::Core, limit(0));
     let _ = setrlimit(Resource::Cpu, limit(CPU_MAX_S));
-    let _ = setrlimit(Resource::As, limit(MEMORY_MAX));
+    let _ = setrlimit(Resource::As, limit(MEMORY_MAX + more));
     // A host that dies meanwhile leaves nothing behind.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
 }

@@ -1,11 +1,11 @@
 //! When tables and ledger are saved and read, and what becomes a line of the ledger.
 
 use super::Worker;
-use super::snapshot::core_at;
 use crate::admin::answer::rfc3339;
 use crate::admin::wire::LedgerLine;
 use crate::mail::Message;
 use crate::save;
+use crate::snapshot::core_at;
 use greenroom_core::inspect::Slice;
 use greenroom_core::reload::Report;
 use greenroom_core::store::Kind;
@@ -37,6 +37,11 @@ impl Saver {
     pub(super) fn new(path: PathBuf, every_s: u64, region: OwnedFd) -> Saver {
         let every = (every_s > 0).then(|| Duration::from_secs(every_s));
         Saver { path, every, next: every.map(|e| Instant::now() + e), region, under_way: false }
+    }
+
+    /// The records' memory file, for a reader.
+    pub(super) fn records(&self) -> std::io::Result<OwnedFd> {
+        self.region.try_clone()
     }
 
     /// When the next save is due.

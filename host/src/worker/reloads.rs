@@ -5,11 +5,12 @@ use super::Worker;
 use crate::admin::wire::ledger_line;
 use crate::control::{HeldPort, ToKeeper};
 use crate::mail::Answer;
+use crate::plugin::trial::Snapshot;
 use crate::stager::Job;
 use greenroom_core::core::Input;
 use greenroom_core::ports::{self, Port};
 use greenroom_core::reload::{By, Event, LibraryId, Outcome, Report, Request, Step};
-use greenroom_core::service::{Build, Offer};
+use greenroom_core::service::{Build, Offer, Service};
 use greenroom_core::store::Kind;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -118,7 +119,10 @@ impl Worker {
         for step in self.core.reload(event) {
             match step {
                 Step::Stage(id, path) => self.job(Job::Stage(id, path)),
-                Step::Try(id) => self.job(Job::Try(id)),
+                Step::Try(id) => {
+                    let snapshot = self.snapshot_for(id);
+                    self.job(Job::Try(id, snapshot));
+                }
                 Step::Load(id, offers) => match self.about_to_load(id).port_changes(id, &offers) {
                     Ok(changes) => self.prepare_ports(id, changes),
                     Err(why) => self.reload(Event::Loaded(id, Err(why))),
@@ -147,6 +151,17 @@ impl Worker {
     pub(super) fn job(&self, job: Job) {
         // Without it every reload would wait for ever, and nobody would know.
         assert!(self.jobs.send(job).is_ok(), "the stager lives as long as the loop");
+    }
+
+    /// What a candidate is rehearsed with, if anybody is connected to what it replaces.
+    fn snapshot_for(&mut self, id: LibraryId) -> Option<Snapshot> {
+        let library = self.core.reloads.libraries()[id.0].current.as_ref()?.library.clone();
+        let mine = |s: &Service| s.sessions > 0 && s.build.as_ref().is_some_and(|b| b.library == library);
+        if !self.core.services().iter().any(mine) {
+            return None;
+        }
+        let records = self.saver.records().ok()?;
+        Some(Snapshot { records, epoch: self.core.pin(), limits: self.config.limits.clone() })
     }
 
     /// Records what was seen at a library's path before it is loaded into this process: should that end it, the successor doesn't

@@ -6,7 +6,6 @@
 
 use super::lasting::Saver;
 use super::reloads::{LibraryRecord, RunningBuild};
-use super::snapshot::core_at;
 use super::{Worker, now_ns};
 use crate::admin::callers;
 use crate::board::Board;
@@ -16,6 +15,7 @@ use crate::mail::{Answer, Message};
 use crate::net::pool::Pool;
 use crate::plugin::ffi::Library;
 use crate::region::Region;
+use crate::snapshot::core_at;
 use crate::sys::tcp;
 use crate::{logs, watch, watchdog};
 use greenroom_core::core::{Core, Input};

@@ -1,6 +1,5 @@
 //! What was committed with a pinned epoch, read out of the memory file while its owner goes on.
 
-use super::now_ns;
 use greenroom_core::core::Core;
 use greenroom_core::limits::Limits;
 use greenroom_core::recover::Successor;
@@ -8,7 +7,7 @@ use greenroom_core::store::{Plain, Store, copy_at};
 use std::os::fd::OwnedFd;
 
 /// Builds a core of it, on the heap.
-pub(super) fn core_at(region: &OwnedFd, limits: &Limits, epoch: u64) -> Result<Successor, String> {
+pub fn core_at(region: &OwnedFd, limits: &Limits, epoch: u64) -> Result<Successor, String> {
     let len = rustix::fs::fstat(region).map_err(|e| e.to_string())?.st_size as usize;
     let image = copy_at(len, epoch, limits.store_bytes_max, |at, into| {
         let mut filled = 0;
@@ -23,5 +22,6 @@ pub(super) fn core_at(region: &OwnedFd, limits: &Limits, epoch: u64) -> Result<S
         Ok(())
     })?;
     let found = Store::recover(Box::new(Plain::from(image)), limits.store_bytes_max)?;
-    Ok(Core::recover(limits.clone(), found, now_ns()))
+    // Nothing of it runs, so its clock stands.
+    Ok(Core::recover(limits.clone(), found, 0))
 }
