@@ -162,6 +162,14 @@ fn running(w: &[u64]) -> Option<Running> {
     })
 }
 
+/// Forgets what ran, before another worker begins.
+pub fn forget(fd: impl AsFd) -> io::Result<()> {
+    for word in [SEQ, STALLED_MS] {
+        rustix::io::pwrite(&fd, &[0; 8], 8 * word as u64)?;
+    }
+    Ok(())
+}
+
 /// The keeper's side: what it read of a board, which may be a dead worker's.
 #[derive(Default)]
 pub struct Reading {

@@ -7,8 +7,8 @@ use crate::plugin::ffi::Library;
 use crate::plugin::inspect::{has_note, inspect};
 use crate::plugin::stage::{self, Content, Copies};
 use crate::plugin::trial::{self, Rehearsed, Snapshot};
-use greenroom_core::reload::{Event, LibraryId};
-use greenroom_core::service::{Code, Offer, Serving};
+use greenroom_core::reload::{Candidate, Event, LibraryId};
+use greenroom_core::service::{Code, Serving};
 use greenroom_state::note::Note;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub enum Done {
     /// A step of a reload.
     Step(Event),
     /// A candidate was tried. The pinned epoch is needed no more.
-    Tried(LibraryId, Option<u64>, Result<(String, Vec<Offer>), String>),
+    Tried(LibraryId, Option<u64>, Result<Candidate, String>),
     /// A library is loaded and may be committed.
     Loaded(LibraryId, Result<Loaded, String>),
     /// A file with a note has appeared.
@@ -120,25 +120,18 @@ impl Stager {
         Ok(hash)
     }
 
-    fn try_out(
-        &mut self,
-        id: LibraryId,
-        snapshot: Option<&Snapshot>,
-    ) -> Result<(String, Vec<Offer>), String> {
+    fn try_out(&mut self, id: LibraryId, snapshot: Option<&Snapshot>) -> Result<Candidate, String> {
         let staged = self.staged.get_mut(&id).ok_or("nothing is staged")?;
         let copy = self.copies.write(&staged.content, &staged.note.library)?;
         // From here on the copy is the build; its bytes need not stay.
         staged.content.bytes = Vec::new();
         staged.copy = Some(copy.clone());
-        let (offers, rehearsed) = trial::run(&copy, &staged.note.entry, &self.config.settings(), snapshot)?;
-        if snapshot.is_some() {
-            let Rehearsed { sessions, migrated, ms } = rehearsed;
-            tracing::info!(
-                "{}: rehearsed with {sessions} sessions, {migrated} migrated, in {ms} ms",
-                offers.0
-            );
+        let ((name, offers), rehearsed) =
+            trial::run(&copy, &staged.note.entry, &self.config.settings(), snapshot)?;
+        if let (Some(_), Ok(Rehearsed { sessions, migrated, ms })) = (snapshot, &rehearsed) {
+            tracing::info!("{name}: rehearsed with {sessions} sessions, {migrated} migrated, in {ms} ms");
         }
-        Ok(offers)
+        Ok(Candidate { name, offers, rehearsal: rehearsed.map(|_| ()) })
     }
 
     fn load(&mut self, id: LibraryId) -> Result<Loaded, String> {

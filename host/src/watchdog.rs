@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 /// How often it looks at most.
@@ -184,16 +185,19 @@ fn in_child(addresses: &[Address]) -> io::Result<Vec<Place>> {
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(&serde_json::to_vec(addresses)?)?;
     }
-    // It must not hold up the verdict.
-    let give_up = Instant::now() + CHILD_MAX;
-    while child.try_wait()?.is_none() {
-        if Instant::now() > give_up {
-            child.kill()?;
-        }
-        std::thread::sleep(Duration::from_millis(1));
+    let (sender, answer) = channel();
+    if let Some(mut out) = child.stdout.take() {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = out.read_to_end(&mut bytes);
+            let _ = sender.send(bytes);
+        });
     }
-    let out = child.wait_with_output()?;
-    Ok(serde_json::from_slice(&out.stdout)?)
+    // It must not hold up the verdict.
+    let answer = answer.recv_timeout(CHILD_MAX);
+    let _ = child.kill();
+    child.wait()?;
+    Ok(serde_json::from_slice(&answer.map_err(io::Error::other)?)?)
 }
 
 /// The child's side: addresses on standard input, the places that they are, with what was inlined there, on standard output.

@@ -281,3 +281,56 @@ fn a_build_that_fails_its_rehearsal_never_meets_a_session() {
         assert_eq!(c.ask("on"), format!("two {} on", n + 3));
     }
 }
+
+/// Whatever a candidate does while it is tried, nobody outside sees it.
+#[test]
+fn a_candidate_is_confined_while_it_is_tried() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("written");
+    let doing = |what: &str| {
+        let new = format!("fn new(_: NoConfig) -> Result<Self, String> {{ {what}; ");
+        let source = tally_source("confined", "one").replacen(
+            "fn new(_: NoConfig) -> Result<Self, String> {",
+            &new,
+            1,
+        );
+        source.replace(
+            "#![forbid(unsafe_code)]",
+            "unsafe extern \"C\" { fn kill(pid: i32, signal: i32) -> i32; }",
+        )
+    };
+    let fixture = Fixture::new("confined", &tally_source("confined", "one"));
+    let host = Host::serve(&["confined"], &[&fixture.build_as("first.so")]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let refused = |what: &str, why: &str| {
+        fixture.write(&doing(what));
+        let (code, report) = host.reload_from("confined", &fixture.build());
+        assert!(
+            code == Some(1) && report["reason"].as_str().is_some_and(|r| r.contains(why)),
+            "{what}: {report}"
+        );
+    };
+    let path = file.display();
+    refused(&format!("std::fs::write(\"{path}\", \"x\").map_err(|e| e.to_string())?"), "Permission denied");
+    refused(
+        &format!(
+            "std::fs::remove_file(\"{}\").map_err(|e| e.to_string())?",
+            host.runtime().join("lock").display()
+        ),
+        "Permission denied",
+    );
+    refused(
+        &format!("std::net::TcpStream::connect((\"127.0.0.1\", {port})).map_err(|e| e.to_string())?"),
+        "not permitted",
+    );
+    refused("std::process::Command::new(\"/bin/true\").status().map_err(|e| e.to_string())?", "ermi");
+    refused(
+        &format!("if unsafe {{ kill({}, 9) }} != 0 {{ return Err(\"no kill\".into()) }}", host.pid()),
+        "no kill",
+    );
+    assert!(!file.exists() && host.runtime().join("lock").exists());
+    listener.set_nonblocking(true).expect("no waiting");
+    assert!(listener.accept().is_err(), "nobody came");
+    assert_eq!(host.generation("confined"), 1);
+}

@@ -13,7 +13,7 @@ use greenroom_core::framing::Framing;
 use greenroom_core::inspect::{Filter, SessionView};
 use greenroom_core::limits::Limits;
 use greenroom_core::recover::Successor;
-use greenroom_core::reload::{By, Event, LibraryId, Outcome, Request, Step};
+use greenroom_core::reload::{self, By, Event, LibraryId, Outcome, Request, Step};
 use greenroom_core::service::{Batch, Build, Code, Offer, ServiceId};
 use greenroom_core::session::{Life, Slot};
 use greenroom_core::store::{Kind, Plain, Store};
@@ -351,7 +351,14 @@ impl World {
             Some(Step::Stage(id, _)) => {
                 Event::Staged(id, fails(Fate::StageFails).map(|()| format!("build {}", self.requests)))
             }
-            Some(Step::Try(id)) => Event::Tried(id, fails(Fate::TrialFails).map(|()| ("sim".into(), offers))),
+            Some(Step::Try(id)) => Event::Tried(
+                id,
+                fails(Fate::TrialFails).map(|()| reload::Candidate {
+                    name: "sim".into(),
+                    offers,
+                    rehearsal: Ok(()),
+                }),
+            ),
             Some(Step::Load(id, _)) => Event::Loaded(id, fails(Fate::LoadFails)),
             Some(Step::Commit(id, build)) => {
                 self.commit(&build);

@@ -156,7 +156,8 @@ pub struct Core {
     /// Sessions whose output grew over its limit in the batch under way.
     pub(crate) overflowed: Vec<Slot>,
     pub(crate) quarantined: BTreeSet<Slot>,
-    pub(crate) withheld: BTreeMap<u64, Withheld>,
+    /// By session.
+    pub(crate) withheld: BTreeMap<u64, Vec<Withheld>>,
     pub(crate) kept: Kept,
     pub(crate) deadlines: BTreeSet<(u64, Slot)>,
     pub(crate) effects: Vec<Effect>,

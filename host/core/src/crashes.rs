@@ -53,7 +53,7 @@ impl Crashes {
         for d in &self.deaths {
             let same = |o: &&Death| (o.session, o.turn, o.action) == (d.session, d.turn, d.action);
             if self.deaths.iter().filter(same).count() >= KILLS_MAX
-                && !withheld.iter().any(|w| (w.session, w.turn) == (d.session, d.turn))
+                && !withheld.iter().any(|w| (w.session, w.turn, w.action) == (d.session, d.turn, d.action))
             {
                 let reason = format!(
                     "its turn {} (action {}) killed the worker {KILLS_MAX} times: {}",

@@ -27,19 +27,21 @@ impl Core {
     /// Sees to it that an action doesn't run: when its turn comes, its session is quarantined instead. To be called before the
     /// first pass.
     pub fn withhold(&mut self, withheld: Withheld) {
-        self.withheld.insert(withheld.session, withheld);
+        self.withheld.entry(withheld.session).or_default().push(withheld);
     }
 
     /// How many of these actions may run; 0: the session was quarantined, or the last turn is left out.
     pub(crate) fn allowed(&mut self, slot: Slot, actions: &[Action<'_>]) -> usize {
         let Some(s) = self.sessions.get(slot) else { return 0 };
-        let Some(turn) = self.withheld.get(&s.id).map(|w| w.turn) else { return actions.len() };
-        if s.turns < turn {
-            // One by one: if another one kills, it is to be known which.
-            return 1;
-        }
+        let Some(all) = self.withheld.get_mut(&s.id) else { return actions.len() };
+        // What is behind is of no concern any more.
+        all.retain(|w| w.turn >= s.turns);
         let same = |w: &Withheld| w.turn == s.turns && w.action == actions[0].kind;
-        let Some(withheld) = self.withheld.remove(&s.id).filter(same) else { return actions.len() };
+        let Some(at) = all.iter().position(same) else {
+            // One by one: if another one kills, it is to be known which.
+            return if all.is_empty() { actions.len() } else { 1 };
+        };
+        let withheld = all.remove(at);
         if actions[0].kind == action::CLOSED {
             self.notice(level::ERROR, slot, format!("its last turn was left out: {}", withheld.reason));
         } else {
@@ -108,7 +110,9 @@ impl Core {
         self.quarantined.remove(&slot);
         let Some(s) = self.sessions.get_mut(slot) else { return };
         // What was withheld may be said again by whoever started this process.
-        self.withheld.remove(&s.id);
+        if let Some(all) = self.withheld.get_mut(&s.id) {
+            all.retain(|w| w.action == action::CLOSED);
+        }
         if let Some(record) = s.quarantined.take().and_then(|q| q.record) {
             self.store.delete(record);
         }

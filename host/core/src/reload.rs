@@ -56,12 +56,23 @@ pub enum Event {
     Requested(LibraryId, Request),
     /// [`Step::Stage`] is done: the content's hash, or why there is none to load.
     Staged(LibraryId, Result<String, String>),
-    /// [`Step::Try`] is done: the library's name and services, or what it did wrong in the child.
-    Tried(LibraryId, Result<(String, Vec<Offer>), String>),
+    /// [`Step::Try`] is done: what it is, or what it did wrong in the child.
+    Tried(LibraryId, Result<Candidate, String>),
     /// [`Step::Load`] is done: its code is loaded and its added ports listen, or not.
     Loaded(LibraryId, Result<(), String>),
     /// [`Step::Commit`] is done, after so many microseconds of the loop's time.
     Committed(LibraryId, f64),
+}
+
+/// What a trial found out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// The library's name.
+    pub name: String,
+    /// Its services.
+    pub offers: Vec<Offer>,
+    /// What it did wrong with copies of the live sessions.
+    pub rehearsal: Result<(), String>,
 }
 
 /// What the shell is to do.
@@ -210,9 +221,10 @@ impl Reloads {
             Event::Tried(id, result) => {
                 let Some(work) = self.work_in(id, Stage::Trying) else { return steps };
                 let judged = match result {
-                    Ok((name, offers)) => {
+                    Ok(Candidate { name, offers, rehearsal }) => {
                         (work.name, work.offers) = (name, offers);
-                        self.judge(id, services, limits)
+                        // What the schemas tell says more than how it went with them.
+                        self.judge(id, services, limits).and_then(|offers| rehearsal.map(|()| offers))
                     }
                     Err(why) => Err(why),
                 };
@@ -363,6 +375,17 @@ impl Reloads {
             if i != id.0 && other.current.as_ref().is_some_and(|b| b.library == *name) {
                 return Err(format!(
                     "a library called {name} is loaded already, from {}; give this one another crate name",
+                    other.path.display()
+                ));
+            }
+        }
+        for other in self.libraries.iter().enumerate().filter(|(i, _)| *i != id.0).map(|(_, l)| l) {
+            let Some(theirs) = other.work.as_ref().filter(|w| w.step == Stage::Committing) else { continue };
+            let shared = work.offers.iter().find(|o| theirs.offers.iter().any(|t| t.name == o.name));
+            if theirs.name == *name || shared.is_some() {
+                return Err(format!(
+                    "library {}, from {}, is being committed and offers the same",
+                    theirs.name,
                     other.path.display()
                 ));
             }
@@ -522,7 +545,10 @@ mod tests {
         fn rest(&mut self, l: LibraryId, hash: &str, offers: Vec<Offer>) -> String {
             let mut said = self.on(Event::Staged(l, Ok(hash.into())));
             if said.ends_with("try") {
-                said = self.on(Event::Tried(l, Ok(("a".into(), offers.clone()))));
+                said = self.on(Event::Tried(
+                    l,
+                    Ok(Candidate { name: "a".into(), offers: offers.clone(), rehearsal: Ok(()) }),
+                ));
             }
             if said.starts_with("load") {
                 said = self.on(Event::Loaded(l, Ok(())));
@@ -587,17 +613,26 @@ mod tests {
         let other = b.0.reloads.library("libb.so".into());
         b.request(other, 2, OP);
         b.on(Event::Staged(other, Ok("h2".into())));
-        let said = b.on(Event::Tried(other, Ok(("b".into(), vec![offer("s", 1, "integer")]))));
+        let said = b.on(Event::Tried(
+            other,
+            Ok(Candidate { name: "b".into(), offers: vec![offer("s", 1, "integer")], rehearsal: Ok(()) }),
+        ));
         assert!(said.contains("service s belongs to library a"), "{said}");
         b.request(other, 3, OP);
         b.on(Event::Staged(other, Ok("h2".into())));
-        let said = b.on(Event::Tried(other, Ok(("a".into(), vec![offer("t", 1, "integer")]))));
+        let said = b.on(Event::Tried(
+            other,
+            Ok(Candidate { name: "a".into(), offers: vec![offer("t", 1, "integer")], rehearsal: Ok(()) }),
+        ));
         assert!(said.contains("loaded already, from liba.so"), "{said}");
         b.request(other, 4, OP);
         b.on(Event::Staged(other, Ok("h2".into())));
         let mut greedy = offer("t", 1, "integer");
         greedy.framing = Framing::Lines { bytes_max: u32::MAX };
-        let said = b.on(Event::Tried(other, Ok(("b".into(), vec![greedy]))));
+        let said = b.on(Event::Tried(
+            other,
+            Ok(Candidate { name: "b".into(), offers: vec![greedy], rehearsal: Ok(()) }),
+        ));
         assert!(said.contains("limit frame_bytes_max"), "{said}");
     }
 
@@ -608,7 +643,13 @@ mod tests {
         b.rest(l, "h1", vec![offer("s", 1, "integer"), offer("t", 1, "integer")]);
         b.request(l, 2, OP);
         b.on(Event::Staged(l, Ok("h2".into())));
-        assert_eq!(b.on(Event::Tried(l, Ok(("a".into(), vec![offer("s", 1, "integer")])))), "load 1");
+        assert_eq!(
+            b.on(Event::Tried(
+                l,
+                Ok(Candidate { name: "a".into(), offers: vec![offer("s", 1, "integer")], rehearsal: Ok(()) })
+            )),
+            "load 1"
+        );
         let t = b.0.service_named("t").unwrap();
         let peer = "127.0.0.1:9".parse().unwrap();
         let slot = crate::session::Slot(0);

@@ -60,8 +60,6 @@ const CALLER_MAX: Duration = Duration::from_secs(5);
 const CALLERS_MAX: usize = 32;
 /// How much longer than `stop_ms` a worker may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// Workers that are started when one dies while it flushes and saves.
-const STOPS_MAX: u32 = 2;
 /// Workers that may die in a turn, one soon after the other, before there is a rest: an action does so twice at most.
 const HOT_MAX: u32 = 8;
 
@@ -160,8 +158,6 @@ pub struct Keeper {
     stop_signal: i32,
     /// The worker that lives was told to stop.
     stop_told: bool,
-    /// Workers that were started to flush and save, since the one before couldn't.
-    stops: u32,
     /// Workers that died in a turn, one soon after the other.
     hot: u32,
     /// Why the host ends, if not by request.
@@ -210,7 +206,6 @@ impl Keeper {
             stop_by: None,
             stop_signal: 0,
             stop_told: false,
-            stops: 0,
             hot: 0,
             fatal: None,
             over: false,
@@ -351,6 +346,10 @@ impl Keeper {
             ToKeeper::Discard(addrs) => self.listeners.discard(&addrs),
             ToKeeper::Ports(ports) => {
                 let token = |index| Token(LISTENERS + index);
+                if matches!(self.phase, Phase::Starting { .. }) {
+                    // It tells all of them once it is ready; until then nothing is closed.
+                    return;
+                }
                 let fresh = self.listeners.follow(self.poll.registry(), token, &ports, false);
                 self.ports = ports;
                 self.accept_again.extend(fresh);
@@ -522,7 +521,8 @@ impl Keeper {
                 // In this very process, where nothing else would end it; or there is none to wait for.
                 std::process::exit(1);
             }
-            self.stops = STOPS_MAX;
+            self.fatal = Some("the worker didn't end, and nothing was saved".into());
+            self.over = true;
             self.kill_worker();
             self.stop_by = Some(now + STOP_GRACE);
         }
@@ -530,6 +530,9 @@ impl Keeper {
 
     fn stop(&mut self, signal: i32) {
         let again = self.stop_by.is_some();
+        if !again {
+            self.fail_upgrade("the host is stopping");
+        }
         let wait = Duration::from_millis(self.options.config.limits.stop_ms) + STOP_GRACE;
         self.stop_by = Some(Instant::now() + wait);
         self.stop_signal = signal;
@@ -542,9 +545,11 @@ impl Keeper {
             None if self.was_ready && !again => {
                 tracing::warn!(connections = self.held.len(), "told to stop while no worker serves");
             }
-            None => self.over = true,
+            None => {}
         }
-        if again && !matches!(self.phase, Phase::Serving { .. }) {
+        if again && !self.stop_told {
+            // There is none that could be told.
+            self.fatal = Some("stopped while no worker served: nothing was flushed or saved".into());
             self.over = true;
             self.kill_worker();
         }

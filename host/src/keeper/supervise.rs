@@ -1,8 +1,8 @@
 //! A worker's life as the keeper sees it: started, given what is there, missed when it dies, and what follows from how it died.
 
-use super::{ENDED, HOT_MAX, Keeper, LINK, Phase, REST_MAX, REST_MIN, SOON, STOPS_MAX, start};
-use crate::board::Reading;
-use crate::control::{Hello, Link, ToWorker};
+use super::{ENDED, HOT_MAX, Keeper, LINK, Phase, REST_MAX, REST_MIN, SOON, start};
+use crate::board::{self, Reading};
+use crate::control::{Hello, Link, Received, ToWorker};
 use greenroom_core::crashes::{Death, action_name};
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -18,11 +18,10 @@ impl Keeper {
         if self.over || self.link.is_some() || Instant::now() < until {
             return;
         }
-        if self.stop_by.is_some() && (!self.was_ready || self.stops > STOPS_MAX) {
+        if self.stop_by.is_some_and(|by| !self.was_ready || by <= Instant::now()) {
             self.over = true;
             return;
         }
-        self.stops += u32::from(self.stop_by.is_some());
         if let Err(e) = self.start_worker() {
             self.unlink();
             if let Some(mut child) = self.child.take() {
@@ -50,6 +49,8 @@ impl Keeper {
                 return Ok(());
             }
         };
+        // What ran in a dead worker isn't this one's doing.
+        board::forget(&self.board)?;
         let hello = self.hello(None).to_file()?;
         let link = self.link.insert(Link::new(fd));
         self.poll.registry().register(
@@ -98,6 +99,9 @@ impl Keeper {
 
     /// Has the worker end in an orderly way, for another one to go on.
     pub(super) fn hand_over(&mut self) {
+        if self.stop_by.is_some() {
+            return;
+        }
         if let (Phase::Serving { .. }, Some(link), Some(_)) = (&self.phase, &mut self.link, &self.child) {
             link.send(&ToWorker::HandOver);
             self.phase = Phase::HandingOver { since: Instant::now() };
@@ -118,6 +122,13 @@ impl Keeper {
         }
     }
 
+    /// What a worker said just before it ended.
+    fn hear_last_words(&mut self) {
+        while let Some(Ok(Received::Message(message, _))) = self.link.as_mut().map(Link::receive) {
+            self.heard(message, &|_| {});
+        }
+    }
+
     /// Takes note of a worker's end.
     pub(super) fn reap(&mut self) {
         let Some(child) = &mut self.child else { return };
@@ -128,6 +139,7 @@ impl Keeper {
         };
         let pid = child.id();
         let now = Instant::now();
+        self.hear_last_words();
         self.child = None;
         if let Some(ended) = self.ended.take() {
             let _ = self.poll.registry().deregister(&mut SourceFd(&ended.as_raw_fd()));
@@ -138,22 +150,12 @@ impl Keeper {
         if let Some(services) = reading.services() {
             self.said = services;
         }
-        if self.stop_by.is_some() {
-            if status.success() && !matches!(self.phase, Phase::HandingOver { .. }) {
-                self.fatal = None;
-                self.over = true;
-                return;
-            }
-            // Another one flushes and saves.
-            let why = crate::process::how(status).0;
-            tracing::error!("the worker died before all was flushed and saved: {why}");
-            self.fatal = Some(format!("the worker was ended before its sessions were flushed: {why}"));
-            self.over =
-                self.stop_by.is_some_and(|at| at <= now) || self.stops >= STOPS_MAX || !self.was_ready;
-            self.phase = Phase::Parked { until: now, reason: why };
+        let phase = std::mem::replace(&mut self.phase, Phase::Parked { until: now, reason: String::new() });
+        if self.stop_by.is_some() && status.success() && self.stop_told {
+            self.fatal = None;
+            self.over = true;
             return;
         }
-        let phase = std::mem::replace(&mut self.phase, Phase::Parked { until: now, reason: String::new() });
         if self.fatal.is_some() {
             // It never served, and another one would fare no better.
             self.over = true;
@@ -206,6 +208,14 @@ impl Keeper {
                     self.fail_upgrade("the worker died meanwhile");
                 }
             }
+        }
+        if let Some(by) = self.stop_by {
+            // Another one flushes and saves, while there is time.
+            let why = self.last_death.clone().unwrap_or_default();
+            tracing::error!("the worker died before all was flushed and saved: {why}");
+            self.fatal = Some(format!("the worker was ended before its sessions were flushed: {why}"));
+            self.over = by <= now || !self.was_ready;
+            return;
         }
         let served = match phase {
             Phase::Serving { since } | Phase::HandingOver { since } => since.elapsed(),

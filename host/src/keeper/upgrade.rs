@@ -119,7 +119,11 @@ impl Keeper {
             Some(verdict) => verdict,
             None => match child.try_wait() {
                 Ok(None) => return,
-                Ok(Some(status)) => Err(format!("its trial ended without a report: {}", how(status).0)),
+                Ok(Some(status)) => match link.receive() {
+                    // Said just before.
+                    Ok(Received::Message(ToKeeper::Tried(verdict), _)) => verdict,
+                    _ => Err(format!("its trial ended without a report: {}", how(status).0)),
+                },
                 Err(e) => Err(format!("its trial can't be waited for: {e}")),
             },
         };

@@ -4,9 +4,12 @@
 //! | --- | --- |
 //! | [`stage`] | reads a finished file, hashes it, makes the private copy |
 //! | [`inspect`] | judges the ELF file and its note |
-//! | [`trial`] | loads the copy in a child process first |
+//! | [`trust`] | whose libraries are taken |
+//! | [`trial`] | loads the copy in a child process first, and rehearses live sessions |
+//! | [`confine`] | what a candidate may do meanwhile |
 //! | [`ffi`] | loads it here, and is the host's side of the C ABI: the only unsafe code towards handlers |
 
+pub mod confine;
 #[allow(unsafe_code)]
 pub mod ffi;
 pub mod inspect;

@@ -4,8 +4,9 @@
 //!
 //! The child is this binary (`greenroom trial`). It gets a task over a socket that is its standard input, with the memory file of the
 //! records, and reads a pinned epoch out of it. It answers with one line on standard output that begins with the task's nonce:
-//! anything else, a clean exit included, is a failure.
+//! anything else, a clean exit included, is a failure. What it may do meanwhile, says `confine.rs`.
 
+use super::confine::{CPU_MAX_S, confine};
 use super::ffi::{Library, Offers};
 use crate::board::Board;
 use crate::control::{self, Link};
@@ -18,7 +19,7 @@ use greenroom_core::limits::Limits;
 use greenroom_core::service::{Build, Offer, Serving};
 use greenroom_core::session::Session;
 use greenroom_state::schema::{Schema, StateShape};
-use rustix::process::{Pid, Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,10 +35,6 @@ use std::time::{Duration, Instant};
 const WALL_MAX: Duration = Duration::from_secs(10);
 /// How long its answer may take to be read once it has ended.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// CPU time for the same, in seconds.
-const CPU_MAX_S: u64 = 20;
-/// Address space of the child, in bytes.
-const MEMORY_MAX: u64 = 4 << 30;
 /// What a child may print, in bytes.
 const OUTPUT_MAX: u64 = 16 << 20;
 
@@ -76,7 +73,7 @@ pub struct Rehearsed {
 struct Found {
     library: String,
     services: Vec<FoundService>,
-    rehearsed: Rehearsed,
+    rehearsed: Result<Rehearsed, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,7 +92,7 @@ pub fn run(
     entry: &str,
     settings: &BTreeMap<String, String>,
     snapshot: Option<&Snapshot>,
-) -> Result<(Offers, Rehearsed), String> {
+) -> Result<(Offers, Result<Rehearsed, String>), String> {
     let nonce = nonce()?;
     let task = Task {
         nonce: nonce.clone(),
@@ -194,15 +191,15 @@ pub fn child() -> Result<(), String> {
     let task: Task = serde_json::from_reader(BufReader::new(task)).map_err(|e| own(&e))?;
     let copied = files.first().and_then(|f| rustix::fs::fstat(f).ok()).map_or(0, |s| s.st_size as u64);
     // Before any of its code runs.
-    confine(copied);
+    confine(copied)?;
     let found: Result<Found, String> = Library::load(&task.copy, &task.entry).and_then(|library| {
         let (name, offers) = library.offers()?;
         let board = Board::unread().map_err(|e| format!("no memory: {e}"))?;
         // Settings that it refuses are refused here.
         let serving = library.create(&task.settings, greenroom_state::abi::level::ERROR, board)?;
         let rehearsed = match (&task.rehearsal, files.first()) {
-            (Some((epoch, limits)), Some(records)) => rehearse(&name, serving, records, *epoch, limits)?,
-            _ => Rehearsed::default(),
+            (Some((epoch, limits)), Some(records)) => rehearse(&name, serving, records, *epoch, limits),
+            _ => Ok(Rehearsed::default()),
         };
         let services = offers.into_iter().map(FoundService::from_offer).collect();
         Ok(Found { library: name, services, rehearsed })
@@ -254,16 +251,6 @@ fn rehearse(
     }
     rehearsed.ms = begun.elapsed().as_millis() as u64;
     Ok(rehearsed)
-}
-
-/// `more`: bytes that it needs for a copy of the records.
-fn confine(more: u64) {
-    let limit = |n| Rlimit { current: Some(n), maximum: Some(n) };
-    let _ = setrlimit(Resource::Core, limit(0));
-    let _ = setrlimit(Resource::Cpu, limit(CPU_MAX_S));
-    let _ = setrlimit(Resource::As, limit(MEMORY_MAX + more));
-    // A host that dies meanwhile leaves nothing behind.
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
 }
 
 impl FoundService {

@@ -36,7 +36,10 @@ pub(super) struct Saver {
 impl Saver {
     pub(super) fn new(path: PathBuf, every_s: u64, region: OwnedFd) -> Saver {
         let every = (every_s > 0).then(|| Duration::from_secs(every_s));
-        Saver { path, every, next: every.map(|e| Instant::now() + e), region, under_way: false }
+        // A worker that begins goes on with the interval of the one before.
+        let age = path.metadata().ok().and_then(|m| m.modified().ok()).and_then(|at| at.elapsed().ok());
+        let next = every.map(|every| Instant::now() + every.saturating_sub(age.unwrap_or_default()));
+        Saver { path, every, next, region, under_way: false }
     }
 
     /// The records' memory file, for a reader.

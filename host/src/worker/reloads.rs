@@ -27,6 +27,9 @@ pub(super) struct LibraryRecord {
     pub path: PathBuf,
     /// Hash of what was last seen there.
     pub seen: Option<String>,
+    /// What was about to be loaded from there, and how often: the second time a worker didn't survive it, it counts as seen.
+    #[serde(default)]
+    pub trying: Option<(String, u32)>,
     /// The highest generation that ran.
     pub highest: u64,
     /// What runs.
@@ -48,6 +51,19 @@ pub(super) struct RunningBuild {
     pub copy: PathBuf,
     /// The entry that its note names.
     pub entry: String,
+}
+
+/// Loads that may end a worker before the watcher leaves such a file alone.
+const TRIES_MAX: u32 = 2;
+
+impl LibraryRecord {
+    /// What the watcher need not look at again.
+    pub(super) fn seen(&self) -> Option<String> {
+        match &self.trying {
+            Some((hash, times)) if *times >= TRIES_MAX => Some(hash.clone()),
+            _ => self.seen.clone(),
+        }
+    }
 }
 
 impl RunningBuild {
@@ -164,14 +180,15 @@ impl Worker {
         Some(Snapshot { records, epoch: self.core.pin(), limits: self.config.limits.clone() })
     }
 
-    /// Records what was seen at a library's path before it is loaded into this process: should that end it, the successor doesn't
-    /// try the same again.
+    /// Records what is loaded into this process: should that end it, again and again, no successor tries the same for ever.
     fn about_to_load(&mut self, id: LibraryId) -> &mut Worker {
         let seen = self.core.reloads.libraries()[id.0].seen.clone();
-        if let Some(mut record) = self.records.get(&id.0).cloned()
-            && record.seen != seen
+        if let (Some(mut record), Some(hash)) = (self.records.get(&id.0).cloned(), seen)
+            && record.seen.as_ref() != Some(&hash)
         {
-            record.seen = seen;
+            let before =
+                record.trying.take().filter(|(tried, _)| *tried == hash).map_or(0, |(_, times)| times);
+            record.trying = Some((hash, before + 1));
             self.write_record(id, record);
             self.commit();
         }
@@ -264,7 +281,8 @@ impl Worker {
             None => (None, None),
         };
         let seen = library.seen.clone();
-        let record = LibraryRecord { path: library.path.clone(), seen, highest, current, previous };
+        let record =
+            LibraryRecord { path: library.path.clone(), seen, trying: None, highest, current, previous };
         self.write_record(id, record);
         superfluous
     }

@@ -16,6 +16,7 @@ use crate::net::pool::Pool;
 use crate::plugin::ffi::Library;
 use crate::region::Region;
 use crate::snapshot::core_at;
+use crate::stager::Job;
 use crate::sys::tcp;
 use crate::{logs, watch, watchdog};
 use greenroom_core::core::{Core, Input};
@@ -24,7 +25,7 @@ use greenroom_core::reload::{By, Outcome};
 use greenroom_core::service::{ServiceId, Serving};
 use greenroom_core::session::Slot;
 use greenroom_core::store::{Full, Kind, Store, memory_bytes};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -277,7 +278,7 @@ impl Worker {
                 self.core.go_on_with(&record.current.build(), serving);
             }
             let build = record.current.build();
-            self.core.reloads.goes_on_with(id, build, record.seen.clone(), record.highest);
+            self.core.reloads.goes_on_with(id, build, record.seen(), record.highest);
             self.write_record(id, record);
             if let Some(why) = rolled_back {
                 let services = self.core.services();
@@ -294,8 +295,18 @@ impl Worker {
                 .map_err(|e| format!("the record of the ports can't be read: {e}"))?;
         }
         // What was built while no worker lived. Content that was seen before is left alone.
-        for (path, _) in &hello.found.libraries {
-            let id = self.core.reloads.library(path.clone());
+        let mut known: BTreeSet<_> = hello.found.libraries.iter().map(|(path, _)| path.clone()).collect();
+        known.extend(self.records.values().map(|record| record.path.clone()));
+        for dir in self.discover.clone() {
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.extension().is_some_and(|e| e == "so") && !known.contains(&path) {
+                    self.job(Job::Peek(path));
+                }
+            }
+        }
+        for path in known {
+            let id = self.core.reloads.library(path);
             self.request(id, By::Watcher, None, None);
         }
         Ok(())

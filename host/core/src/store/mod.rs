@@ -249,7 +249,15 @@ impl Store {
         memory.write(LAYOUT_AT, &LAYOUT.to_le_bytes());
         let mut store = Store::in_memory(memory, epoch, bytes_max);
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
-        let slots = (memory_bytes(bytes_max) - at) / UNIT;
+        // Units that have memory; behind them nothing was ever entered.
+        let slots = (memory_bytes(bytes_max).min(store.memory.bytes().len()) - at) / UNIT;
+        let behind = DIRECTORY_AT + slots..DIRECTORY_AT + (memory_bytes(bytes_max) - at) / UNIT;
+        for entry in behind {
+            if store.memory.bytes()[entry] != 0 {
+                damaged.push((0, 0));
+                store.memory.write(entry, &[0]);
+            }
+        }
         // Behind the last unit that was ever used the directory is zero; a zero before it is damage.
         let directory = &store.memory.bytes()[DIRECTORY_AT..DIRECTORY_AT + slots];
         let end = directory.iter().rposition(|n| *n != 0).map_or(0, |last| last + 1);
@@ -524,13 +532,16 @@ impl Store {
 
     /// A block of a class: a free one, else one that was never used.
     fn take(&mut self, class: usize) -> Result<Ref, Full> {
+        // Beyond the limit lies the reserve.
+        if self.free[class].is_empty()
+            && self.fresh_blocks(class) == 0
+            && !self.add_slab(class, self.bytes_max + RESERVE_BYTES)
+        {
+            return Err(Full);
+        }
         let r = match self.free[class].pop() {
             Some(r) => r,
             None => {
-                // Beyond the limit lies the reserve.
-                if self.fresh_blocks(class) == 0 && !self.add_slab(class, self.bytes_max + RESERVE_BYTES) {
-                    return Err(Full);
-                }
                 let next = self.fresh[class].0;
                 self.fresh[class].0 += CLASSES[class];
                 reference(next)
@@ -562,12 +573,19 @@ impl Store {
     fn add_slab(&mut self, class: usize, limit: usize) -> bool {
         let want = slab_units(class);
         let over = |store: &Store| (store.units.len() - store.free_units + want) * UNIT > limit;
+        if over(self) {
+            self.reclaim();
+        }
         if over(self) && !self.pins.are_none() {
             // Readers have to do without before a writer is refused.
             self.pins.give_up();
             self.release();
+            if !self.free[class].is_empty() {
+                return true;
+            }
+            self.reclaim();
         }
-        if over(self) && (!self.reclaim() || over(self)) {
+        if over(self) {
             return false;
         }
         let Some(first) = self.find_units(want) else { return false };

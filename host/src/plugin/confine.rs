@@ -1,0 +1,62 @@
+//! What a candidate may do while it is tried: compute, read files, and answer. Nothing that would be seen outside.
+//!
+//! Limits on processor time and memory; no network, no other program, no signal to another process (seccomp); no file written, made
+//! or removed (landlock, where the kernel has it). Nothing of this holds for a handler that serves.
+
+use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+use rustix::process::{Resource, Rlimit, Signal, getpid, setrlimit};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
+use std::collections::BTreeMap;
+
+/// CPU time, in seconds.
+pub const CPU_MAX_S: u64 = 20;
+/// Address space, in bytes, beside what is needed for a copy of the records.
+const MEMORY_MAX: u64 = 4 << 30;
+
+/// Confines this process, for good. `more`: bytes that it needs for a copy of the records. An error says what can't be done, and
+/// then no candidate is to be tried.
+pub fn confine(more: u64) -> Result<(), String> {
+    let limit = |n| Rlimit { current: Some(n), maximum: Some(n) };
+    let _ = setrlimit(Resource::Core, limit(0));
+    let _ = setrlimit(Resource::Cpu, limit(CPU_MAX_S));
+    let _ = setrlimit(Resource::As, limit(MEMORY_MAX + more));
+    // A host that dies meanwhile leaves nothing behind.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    no_writes().map_err(|e| format!("the trial can't be kept from writing files: {e}"))?;
+    no_calls().map_err(|e| format!("the trial can't be kept from system calls: {e}"))
+}
+
+/// A kernel without landlock goes without.
+fn no_writes() -> Result<(), landlock::RulesetError> {
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
+    ruleset.handle_access(AccessFs::from_write(ABI::V1) | AccessFs::Execute)?.create()?.restrict_self()?;
+    Ok(())
+}
+
+fn no_calls() -> Result<(), seccompiler::Error> {
+    let refused = [
+        libc::SYS_socket,
+        libc::SYS_socketpair,
+        libc::SYS_connect,
+        libc::SYS_bind,
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_writev,
+        libc::SYS_kill,
+        libc::SYS_tkill,
+        libc::SYS_pidfd_send_signal,
+    ];
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = refused.into_iter().map(|call| (call, vec![])).collect();
+    // A process may end itself that way: abort does.
+    let me = u64::from(getpid().as_raw_nonzero().get().unsigned_abs());
+    let other = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, me)?;
+    rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![other])?]);
+    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    let arch = std::env::consts::ARCH.try_into()?;
+    let program: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()?;
+    apply_filter(&program)
+}
