@@ -254,3 +254,27 @@ fn a_callback_that_never_returns_is_ended_and_counts_as_one_that_kills() {
     drop(client);
     assert_eq!(other.ask("hello"), "wild 4 hello");
 }
+
+/// A host that is stopped saves and flushes, even if the last turn of some session kills.
+#[test]
+fn a_stop_survives_last_turns_that_kill() {
+    let service = "farewell";
+    let arm = "        if let Action::Closed(_) = action {\n            if turn.state.count % 2 == 0 { std::process::abort(); }\n            return Ok(());\n        }\n        if let Action::Message";
+    let source = tally_source(service, "one").replacen("        if let Action::Message", arm, 1);
+    let library = Fixture::new(service, &source).build();
+    let mut host = Host::serve(&[service], &[&library]);
+    let mut clients: Vec<_> = (0..4).map(|_| Client::connect(host.addr(service))).collect();
+    for (n, c) in clients.iter_mut().enumerate() {
+        for k in 0..=n {
+            assert_eq!(c.ask("on"), format!("one {} on", k + 1));
+        }
+        c.send("half a line");
+    }
+    host.signal(libc::SIGTERM);
+    for c in &mut clients {
+        assert_eq!(c.line(), None);
+    }
+    assert_eq!(host.wait(), Some(0));
+    assert_eq!(host.log().matches("its last turn was left out").count(), 2, "{}", host.log());
+    assert!(host.runtime().join("tables.saved").exists());
+}

@@ -156,7 +156,7 @@ impl Keeper {
             self.over = true;
             return;
         }
-        if self.fatal.is_some() {
+        if self.fatal.is_some() && self.stop_by.is_none() {
             // It never served, and another one would fare no better.
             self.over = true;
             return;

@@ -329,3 +329,40 @@ fn a_hole_in_the_directory_hides_nothing_behind_it() {
         );
     }
 }
+
+/// Damage behind the last unit that has memory makes no units.
+#[test]
+fn a_byte_behind_the_directory_is_no_unit() {
+    let mut store = Store::new(LIMIT);
+    store.put(None, Kind::State, 1, &[1; 900]).unwrap();
+    store.commit();
+    let mut image = store.image().to_vec();
+    image[DIRECTORY_AT + (memory_bytes(LIMIT) - units_at(LIMIT)) / UNIT - 1] = 3;
+    let found = Store::recover(Box::new(Plain::from(image)), LIMIT).unwrap();
+    assert_eq!((found.records.len(), found.damaged.len()), (1, 1));
+    let mut store = found.store;
+    let mut key = 2;
+    while store.reserve([900]) {
+        store.put(None, Kind::State, key, &[7; 900]).unwrap();
+        key += 1;
+    }
+    assert!(key > 900, "{key} records fit");
+}
+
+/// A reader's pin costs no writer its place, not even the first one at the limit.
+#[test]
+fn a_writer_at_the_limit_is_not_refused_for_a_reader() {
+    let mut store = Store::new(LIMIT);
+    let mut refs = Vec::new();
+    while store.reserve([900]) {
+        refs.push(store.put(None, Kind::State, refs.len() as u64, &[7; 900]).unwrap());
+    }
+    store.commit();
+    let epoch = store.pin(usize::MAX);
+    for r in refs.iter_mut().take(5) {
+        store.delete(*r);
+    }
+    store.commit();
+    assert!(store.reserve([900]), "what the reader held back is there");
+    assert!(!store.unpin(epoch), "and the reader has to do without");
+}
