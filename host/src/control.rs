@@ -40,6 +40,8 @@ pub enum ToWorker {
     Start,
     /// To [`ToKeeper::Open`]: the addresses in the same order, or why nothing was opened.
     Opened(Result<Vec<SocketAddr>, String>),
+    /// A watched path changed.
+    Changed(PathBuf),
     /// An operator asks. With the socket to answer on.
     Caller(Command, By),
     /// Flush and end. A second time: end at once.

@@ -14,8 +14,6 @@ use std::sync::mpsc::Sender;
 pub enum Message {
     /// A slow step of a reload is done.
     Stager(Done),
-    /// A watched path changed.
-    Changed(PathBuf),
     /// A save is written, or not: the epoch that was pinned for it.
     Saved(u64, std::io::Result<Saved>),
     /// An operator asks.

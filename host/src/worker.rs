@@ -417,6 +417,7 @@ impl Worker {
                     answer::answer(UnixStream::from(fd), command, by, self.mailbox());
                 }
             }
+            ToWorker::Changed(path) => self.changed(path),
             ToWorker::Stop(signal) => self.stop(signal),
             // A host that stops needs no successor.
             ToWorker::HandOver if self.stop_at.is_some() => {}
@@ -509,7 +510,6 @@ impl Worker {
                 let id = self.core.reloads.library(path);
                 self.request(id, By::Watcher, None, None);
             }
-            Message::Changed(path) => self.changed(path),
             Message::Saved(epoch, written) => self.saved(epoch, written),
             Message::Ask(ask) => self.answer(ask),
         }

@@ -5,9 +5,9 @@ use crate::admin::callers;
 use crate::config::{Config, parse_listen};
 use crate::found::Found;
 use crate::keeper::{Event, Keeper, Options};
-use crate::logs;
 use crate::runtime::Runtime;
 use crate::worker::takeover;
+use crate::{logs, watch};
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::net::SocketAddr;
@@ -70,7 +70,16 @@ impl Serve {
             log: self.log.to_string(),
             in_process: ours,
         };
+        // The keeper watches, not the worker: a process with a watch takes long to die, and what changes meanwhile would be missed.
+        let (watched, links) = (options.found.watched(), options.found.links());
         let keeper = Keeper::new(options).map_err(|e| failed("the keeper can't be started", e))?;
+        let mailbox = keeper.mailbox();
+        watch::start(watched, move |path| {
+            // What a link leads to changed: the library is known by the link.
+            let path = links.get(&path).cloned().unwrap_or(path);
+            mailbox.post(Event::Changed(path));
+        })
+        .map_err(Failure::Failed)?;
         let mailbox = keeper.mailbox();
         let operators = keeper.mailbox();
         let mut signals =

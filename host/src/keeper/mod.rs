@@ -69,6 +69,8 @@ pub enum Event {
     Asked(Asked),
     /// SIGTERM or SIGINT.
     Signal(i32),
+    /// A watched path changed.
+    Changed(PathBuf),
 }
 
 /// Posts events to the keeper.
@@ -245,6 +247,12 @@ impl Keeper {
                 match event {
                     Event::Asked(asked) => self.asked(asked),
                     Event::Signal(signal) => self.stop(signal),
+                    Event::Changed(path) => {
+                        // One that is still to start looks at all files.
+                        if let Some(link) = &mut self.link {
+                            link.send(&ToWorker::Changed(path));
+                        }
+                    }
                 }
             }
             self.accept_rested();

@@ -11,14 +11,14 @@ use crate::admin::callers;
 use crate::board::Board;
 use crate::control::{Hello, Link, ToKeeper, ToWorker};
 use crate::killpoint::{self, Point};
-use crate::mail::{Answer, Message};
+use crate::mail::Answer;
 use crate::net::pool::Pool;
 use crate::plugin::ffi::Library;
 use crate::region::Region;
 use crate::snapshot::core_at;
 use crate::stager::Job;
 use crate::sys::tcp;
-use crate::{logs, watch, watchdog};
+use crate::{logs, watchdog};
 use greenroom_core::core::{Core, Input};
 use greenroom_core::recover::{Successor, Survivor};
 use greenroom_core::reload::{By, Outcome};
@@ -127,7 +127,9 @@ fn take_connections(
                 given.extend(all.map(|((key, number), fd)| Given { key, number, fd }));
             }
             Some((ToWorker::Start, _)) => return Ok(given),
-            Some((message @ (ToWorker::Stop(_) | ToWorker::Unpin(_)), _)) => early.push(message),
+            Some((message @ (ToWorker::Stop(_) | ToWorker::Unpin(_) | ToWorker::Changed(_)), _)) => {
+                early.push(message)
+            }
             Some((other, _)) => return Err(format!("the keeper said {other:?} too early")),
             None => return Err("the keeper is gone".into()),
         }
@@ -192,8 +194,6 @@ impl Worker {
             self.core.withhold(withheld.clone());
         }
         killpoint::pass(Point::Recovered);
-        // Before the first load, so that a build that ends meanwhile isn't missed.
-        self.watch(hello)?;
         let fresh = self.core.kept(Kind::Library).is_empty() && survivors.is_empty();
         match fresh {
             true => {
@@ -212,15 +212,6 @@ impl Worker {
         }
         self.link.send(&ToKeeper::Ready(self.ports.clone(), self.core.served()));
         Ok(())
-    }
-
-    fn watch(&self, hello: &Hello) -> Result<(), String> {
-        let (mailbox, links) = (self.mailbox(), hello.found.links());
-        watch::start(hello.found.watched(), move |path| {
-            // What a link leads to changed: the library is known by the link.
-            let path = links.get(&path).cloned().unwrap_or(path);
-            mailbox.post(Message::Changed(path));
-        })
     }
 
     /// Loads libraries for the first time. One that was named itself must load.
