@@ -131,6 +131,7 @@ fn no_kill_is_noticed() {
     wait_for("an upgrade", || succeeds(&["upgrade", "--binary", binary.to_str()?]));
     wait_for("a swap", || succeeds(&["reload", "chaos", "--from", builds[0].to_str()?]));
     wait_for("a swap", || succeeds(&["reload", "chaos", "--from", builds[1].to_str()?]));
+    (swaps, upgrades) = (swaps + 2, upgrades + 1);
     let findings = match load.finish() {
         Ok(findings) => findings,
         Err(e) => panic!("{e}\n{}", host.log()),
