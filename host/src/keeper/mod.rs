@@ -525,8 +525,8 @@ impl Keeper {
         self.upgrade_in_time(now);
         if self.stop_by.is_some_and(|at| at <= now) {
             tracing::error!("the worker doesn't end; it is killed");
-            if self.child.is_none() {
-                // In this very process, where nothing else would end it; or there is none to wait for.
+            if self.binary.is_none() {
+                // In this very process, where nothing else would end it.
                 std::process::exit(1);
             }
             self.fatal = Some("the worker didn't end, and nothing was saved".into());

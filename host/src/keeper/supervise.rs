@@ -2,7 +2,7 @@
 
 use super::{ENDED, HOT_MAX, Keeper, LINK, Phase, REST_MAX, REST_MIN, SOON, start};
 use crate::board::{self, Reading};
-use crate::control::{Hello, Link, Received, ToWorker};
+use crate::control::{Hello, Link, Received, ToKeeper, ToWorker};
 use greenroom_core::crashes::{Death, action_name};
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -125,7 +125,9 @@ impl Keeper {
     /// What a worker said just before it ended.
     fn hear_last_words(&mut self) {
         while let Some(Ok(Received::Message(message, _))) = self.link.as_mut().map(Link::receive) {
-            self.heard(message, &|_| {});
+            if matches!(message, ToKeeper::CantStart(_) | ToKeeper::Drop(_)) {
+                self.heard(message, &|_| {});
+            }
         }
     }
 

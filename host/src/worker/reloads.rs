@@ -304,22 +304,24 @@ impl Worker {
         if prepared.opened.is_empty() && prepared.close.is_empty() && prepared.hand_over.is_empty() {
             return false;
         }
-        self.ports.extend(prepared.opened);
+        let mut ports = std::mem::take(&mut self.ports);
+        ports.extend(prepared.opened);
         for (old, new) in prepared.hand_over {
-            if let Some(held) = self.ports.iter_mut().find(|p| p.port == old) {
+            if let Some(held) = ports.iter_mut().find(|p| p.port == old) {
                 held.port = new;
             }
         }
-        self.ports.retain(|p| !prepared.close.contains(&p.port));
-        self.keep_ports();
+        ports.retain(|p| !prepared.close.contains(&p.port));
+        self.keep_ports(ports);
         true
     }
 
-    fn keep_ports(&mut self) {
-        let json = serde_json::to_vec(&self.ports).unwrap_or_default();
+    pub(super) fn keep_ports(&mut self, ports: Vec<HeldPort>) {
+        let json = serde_json::to_vec(&ports).unwrap_or_default();
         if !self.core.keep(Kind::Ports, 0, &json) {
             tracing::error!("no room to record the ports");
         }
+        self.ports = ports;
     }
 
     pub(super) fn report(&mut self, requests: Vec<Request>, report: Report) {

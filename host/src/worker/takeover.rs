@@ -281,9 +281,13 @@ impl Worker {
             let [_, turns, faults] = self.board.counted(number);
             self.core.count_on(ServiceId(number as u16), turns, faults);
         }
-        if let Some((_, json)) = self.core.kept(Kind::Ports).into_iter().next() {
-            self.ports = serde_json::from_slice(&json)
-                .map_err(|e| format!("the record of the ports can't be read: {e}"))?;
+        let recorded = self.core.kept(Kind::Ports).into_iter().next();
+        match recorded.and_then(|(_, json)| serde_json::from_slice(&json).ok()) {
+            Some(ports) => self.ports = ports,
+            None => {
+                tracing::error!("the record of the ports is lost; the keeper knows them");
+                self.keep_ports(hello.ports.clone());
+            }
         }
         // What was built while no worker lived. Content that was seen before is left alone.
         let mut known: BTreeSet<_> = hello.found.libraries.iter().map(|(path, _)| path.clone()).collect();
