@@ -247,23 +247,23 @@ fn a_successor_looks_at_the_files() {
 /// A supervisor may stop all processes of a group at once, and the worker may even be killed then.
 #[test]
 fn a_stop_flushes_and_saves_whatever_becomes_of_the_worker() {
+    let library = Fixture::new("stopped", &tally_source("stopped", "one")).build();
     for kills in [false, true] {
-        let mut host = Host::serve(&["chat"], &[&built("libchat.so")]);
-        let mut client = Client::connect(host.addr("chat"));
-        client.line().expect("a welcome");
-        client.send("ann\n");
-        assert!(client.line().is_some_and(|l| l.contains("ann")));
+        let mut host = Host::serve(&["stopped"], &[&library]);
+        let mut client = Client::connect(host.addr("stopped"));
+        // Answered, and not read by its peer.
+        client.send("flood 900000\n");
+        wait_for("the flood's turn", || (host.service("stopped")["turns"] == 2).then_some(()));
         let pid = worker(&host);
         signal(pid, libc::SIGSTOP);
-        client.send("/who\n");
         signal(host.pid() as i32, libc::SIGTERM);
         signal(pid, if kills { libc::SIGKILL } else { libc::SIGTERM });
-        signal(pid, libc::SIGCONT);
-        let mut last = String::new();
-        while let Some(line) = client.line() {
-            last = line;
+        if !kills {
+            signal(pid, libc::SIGCONT);
         }
-        assert!(last.contains("ann") || last.contains("room"), "{last}");
+        let line = client.line().expect("the flood, whole");
+        assert!(line.len() > 900_000 && line.ends_with("one 1 flood 900000"), "{} bytes", line.len());
+        assert_eq!(client.line(), None);
         assert_eq!(host.wait(), Some(0));
         assert!(host.runtime().join("tables.saved").exists());
     }
