@@ -102,6 +102,9 @@ pub struct Hello {
     pub withheld: Vec<Withheld>,
     /// Generations that killed workers and are to give way to those before them: library and generation.
     pub give_way: Vec<(String, u64)>,
+    /// Generations that killed a worker lately: on probation, they give way at once.
+    #[serde(default)]
+    pub killed: Vec<(String, u64)>,
     /// The ports that count, as the worker before said.
     pub ports: Vec<HeldPort>,
     /// Not to serve, but to try out whether it could: what was committed with this epoch, which is pinned.

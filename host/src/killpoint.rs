@@ -33,9 +33,30 @@ pub enum Point {
     Reconciled,
     /// A successor has run what its predecessor left, and committed nothing.
     CaughtUp,
+    /// A reload's file is staged.
+    Staged,
+    /// Its candidate was tried and rehearsed.
+    Tried,
+    /// Its ports are open.
+    PortsOpen,
+    /// Its code is loaded.
+    Loaded,
+    /// It is in charge, and nothing of that is committed.
+    Adopted,
+    /// It is committed, and nobody was told.
+    ReloadCommitted,
+    /// All were told.
+    Reported,
 }
 
-const ALL: [(&str, Point); 11] = [
+const ALL: [(&str, Point); 18] = [
+    ("staged", Point::Staged),
+    ("tried", Point::Tried),
+    ("ports-open", Point::PortsOpen),
+    ("loaded", Point::Loaded),
+    ("adopted", Point::Adopted),
+    ("reload-committed", Point::ReloadCommitted),
+    ("reported", Point::Reported),
     ("noted", Point::Noted),
     ("read", Point::Read),
     ("ran", Point::Ran),

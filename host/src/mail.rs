@@ -44,8 +44,26 @@ pub enum Query {
     Release(u64),
     /// Close a session.
     Close(u64),
-    /// A reload: of a service's or library's name, or of all; from another file.
-    Reload(Option<String>, Option<PathBuf>, By),
+    /// A reload.
+    Reload(Wish),
+    /// A build that ran before is to serve again: of a service's or library's name; this generation, or the one before.
+    RollBack(String, Option<u64>, By),
+    /// How the probation of a line of the ledger ended, once it has.
+    Await(u64),
+}
+
+/// A reload that is asked for.
+pub struct Wish {
+    /// A service's or library's name; none: all.
+    pub target: Option<String>,
+    /// Another file.
+    pub from: Option<PathBuf>,
+    /// All in one commit.
+    pub together: bool,
+    /// Only to know what would come of it.
+    pub dry_run: bool,
+    /// Whose.
+    pub by: By,
 }
 
 /// Posts messages to the loop.
@@ -76,9 +94,11 @@ pub enum Answer {
     Ledger(Slice<LedgerLine>),
     /// It is done.
     Done,
-    /// To [`Query::Reload`]: so many reports follow.
+    /// To [`Query::Reload`] and [`Query::RollBack`]: so many reports follow.
     Reloading(usize),
-    /// To [`Query::Reload`], one for each library.
+    /// To [`Query::Reload`]: how far the rehearsal of a library is, and of how much.
+    Progress(String, u64, u64),
+    /// To [`Query::Reload`], one for each library; to [`Query::Await`].
     Report(Box<Report>),
     /// It can't be done.
     Error(String),

@@ -2,7 +2,7 @@
 //! their sockets end with the keeper.
 //!
 //! The file is written beside its place and renamed, so there is always a whole one: a line that says what it is, items (a kind, a
-//! length, bytes), and the SHA-256 of all before. One that is damaged is kept aside, under a name that says so, and the host starts
+//! version, a length, bytes), and the SHA-256 of all before. One that is damaged is kept aside, under a name that says so, and the host starts
 //! without.
 
 use greenroom_core::Core;
@@ -13,7 +13,9 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-const HEAD: &[u8] = b"GREENROOM TABLES 1\n";
+const HEAD: &[u8] = b"GREENROOM TABLES 2\n";
+/// Which had no versions.
+const HEAD_1: &[u8] = b"GREENROOM TABLES 1\n";
 /// Behind the last item, before the checksum.
 const END: u8 = 0;
 const SUM_BYTES: usize = 32;
@@ -66,10 +68,11 @@ pub fn write(core: &Core, path: &Path, writer: &str) -> io::Result<Saved> {
     out.write_all(HEAD)?;
     let mut saved = Saved::default();
     let mut result = Ok(());
-    core.each_lasting(|kind, bytes| {
+    core.each_lasting(|kind, version, bytes| {
         saved.count(kind);
-        let len = (bytes.len() as u32).to_le_bytes();
-        let item = out.write_all(&[kind as u8]).and_then(|()| out.write_all(&len));
+        let (version, len) = (version.to_le_bytes(), (bytes.len() as u32).to_le_bytes());
+        let item = out.write_all(&[kind as u8]).and_then(|()| out.write_all(&version));
+        let item = item.and_then(|()| out.write_all(&len));
         result = item.and_then(|()| out.write_all(bytes));
         result.is_ok()
     });
@@ -109,9 +112,9 @@ pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, String> {
     }
     let read = items(&bytes).map_err(|why| why.to_owned()).and_then(|items| {
         let mut saved = Saved::default();
-        for (kind, bytes) in items {
+        for (kind, version, bytes) in items {
             saved.count(kind);
-            core.restore_lasting(kind, bytes)?;
+            core.restore_lasting(kind, version, bytes)?;
         }
         Ok(saved)
     });
@@ -125,7 +128,7 @@ pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, String> {
     })
 }
 
-type Items<'a> = Vec<(Kind, &'a [u8])>;
+type Items<'a> = Vec<(Kind, u32, &'a [u8])>;
 
 fn items(bytes: &[u8]) -> Result<Items<'_>, &'static str> {
     let whole = bytes.len().checked_sub(SUM_BYTES).ok_or("it is too short")?;
@@ -133,7 +136,9 @@ fn items(bytes: &[u8]) -> Result<Items<'_>, &'static str> {
     if Sha256::digest(body)[..] != *sum {
         return Err("its checksum is wrong");
     }
-    let mut rest = body.strip_prefix(HEAD).ok_or("it is not a file of tables that this version reads")?;
+    let versions = body.starts_with(HEAD);
+    let rest = body.strip_prefix(HEAD).or_else(|| body.strip_prefix(HEAD_1));
+    let mut rest = rest.ok_or("it is not a file of tables that this version reads")?;
     let mut items = Vec::new();
     loop {
         let (&kind, after) = rest.split_first().ok_or("it ends early")?;
@@ -142,12 +147,17 @@ fn items(bytes: &[u8]) -> Result<Items<'_>, &'static str> {
         }
         let kind = [Kind::Entry, Kind::Ledger, Kind::Served].into_iter().find(|k| *k as u8 == kind);
         let kind = kind.ok_or("it holds an item of an unknown kind")?;
-        let (len, after) = after.split_at_checked(4).ok_or("it ends early")?;
-        let len = u32::from_le_bytes(std::array::from_fn(|i| len[i])) as usize;
-        let (item, after) = after.split_at_checked(len).ok_or("it ends early")?;
-        items.push((kind, item));
+        let (version, after) = if versions { number(after)? } else { (0, after) };
+        let (len, after) = number(after)?;
+        let (item, after) = after.split_at_checked(len as usize).ok_or("it ends early")?;
+        items.push((kind, version, item));
         rest = after;
     }
+}
+
+fn number(bytes: &[u8]) -> Result<(u32, &[u8]), &'static str> {
+    let (number, rest) = bytes.split_first_chunk().ok_or("it ends early")?;
+    Ok((u32::from_le_bytes(*number), rest))
 }
 
 #[cfg(test)]
@@ -167,10 +177,10 @@ mod tests {
         let mut first = core();
         for n in 0..1000u32 {
             let entry = [&[1, 4, 0][..], b"t", &n.to_be_bytes(), b"value"].concat();
-            first.restore_lasting(Kind::Entry, &entry).unwrap();
+            first.restore_lasting(Kind::Entry, 3, &entry).unwrap();
         }
-        first.restore_lasting(Kind::Ledger, b"{}").unwrap();
-        first.restore_lasting(Kind::Served, &77u64.to_le_bytes()).unwrap();
+        first.restore_lasting(Kind::Ledger, 0, b"{}").unwrap();
+        first.restore_lasting(Kind::Served, 0, &77u64.to_le_bytes()).unwrap();
         let saved = write(&first, &path, "new").unwrap();
         assert_eq!(saved, Saved { entries: 1000, lines: 1 });
         assert!(!path.exists(), "it doesn't count before it is put in place");
@@ -179,6 +189,23 @@ mod tests {
         assert_eq!(read(&mut second, &path), Ok(Some(saved)));
         assert_eq!(second.entries_from("t", b"").0, first.entries_from("t", b"").0);
         assert_eq!((second.kept(Kind::Ledger).len(), second.served()), (1, 77));
+        let mut versions = 0;
+        second.each_lasting(|kind, version, _| {
+            versions += u32::from(kind == Kind::Entry && version == 3);
+            true
+        });
+        assert_eq!(versions, 1000);
+
+        // As the version before wrote it.
+        let entry = [&[1, 1, 0][..], b"tk", b"value"].concat();
+        let mut old =
+            [HEAD_1, &[Kind::Entry as u8], &(entry.len() as u32).to_le_bytes(), &entry, &[END]].concat();
+        old.extend(Sha256::digest(&old));
+        let old_path = dir.path().join("old");
+        std::fs::write(&old_path, &old).unwrap();
+        let mut third = core();
+        assert_eq!(read(&mut third, &old_path), Ok(Some(Saved { entries: 1, lines: 0 })));
+        assert_eq!(third.entries_from("t", b"").0, [(b"k".to_vec(), b"value".to_vec())]);
 
         let good = std::fs::read(&path).unwrap();
         let mut damaged = vec![good[..good.len() - 1].to_vec(), Vec::new(), b"GREENROOM TABLES 9\n".to_vec()];

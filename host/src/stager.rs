@@ -4,9 +4,10 @@
 use crate::board::Board;
 use crate::config::Config;
 use crate::plugin::ffi::Library;
-use crate::plugin::inspect::{has_note, inspect};
+use crate::plugin::inspect::{build_id, has_note, inspect};
 use crate::plugin::stage::{self, Content, Copies};
-use crate::plugin::trial::{self, Rehearsed, Snapshot};
+use crate::plugin::trial::{self, Snapshot, Trial, Tried};
+use crate::process::own_binary;
 use greenroom_core::reload::{Candidate, Event, LibraryId};
 use greenroom_core::service::{Code, Serving};
 use greenroom_state::note::Note;
@@ -20,22 +21,24 @@ pub enum Job {
     /// Read, hash and inspect a file.
     Stage(LibraryId, PathBuf),
     /// Try it in a child, and rehearse these sessions.
-    Try(LibraryId, Option<Snapshot>),
+    Try(LibraryId, Option<Box<Snapshot>>),
     /// Load it here.
     Load(LibraryId),
     /// Forget what was staged.
     Discard(LibraryId),
     /// Whether this file, which no library is known by, carries a note.
     Peek(PathBuf),
-    /// Drop code that was replaced: its destructor runs here. And remove a private copy that nobody will load again: what maps it
-    /// keeps it.
-    Drop(Vec<Box<dyn Code>>, Option<PathBuf>),
+    /// Drop code that was replaced: its destructor runs here. And remove private copies that nobody will load again: what maps them
+    /// keeps them.
+    Drop(Vec<Box<dyn Code>>, Vec<PathBuf>),
 }
 
 /// What the loop is told.
 pub enum Done {
     /// A step of a reload.
     Step(Event),
+    /// How far a rehearsal is, and of how much.
+    Progress(LibraryId, u64, u64),
     /// A candidate was tried. The pinned epoch is needed no more.
     Tried(LibraryId, Option<u64>, Result<Candidate, String>),
     /// A library is loaded and may be committed.
@@ -79,6 +82,7 @@ struct Stager {
 struct Staged {
     content: Content,
     note: Note,
+    build_id: Option<String>,
     copy: Option<PathBuf>,
 }
 
@@ -88,8 +92,9 @@ impl Stager {
             match job {
                 Job::Stage(id, path) => done(Done::Step(Event::Staged(id, self.stage(id, &path)))),
                 Job::Try(id, snapshot) => {
-                    let result = self.try_out(id, snapshot.as_ref());
-                    done(Done::Tried(id, snapshot.map(|s| s.epoch), result));
+                    let result = self
+                        .try_out(id, snapshot.as_deref(), |now, total| done(Done::Progress(id, now, total)));
+                    done(Done::Tried(id, snapshot.map(|s| s.live.epoch), result));
                 }
                 Job::Load(id) => done(Done::Loaded(id, self.load(id))),
                 Job::Discard(id) => {
@@ -103,9 +108,11 @@ impl Stager {
                         done(Done::Discovered(path));
                     }
                 }
-                Job::Drop(code, copy) => {
+                Job::Drop(code, copies) => {
                     drop(code);
-                    let _ = copy.map(std::fs::remove_file);
+                    for copy in copies {
+                        let _ = std::fs::remove_file(copy);
+                    }
                 }
             }
         }
@@ -116,22 +123,38 @@ impl Stager {
         self.config.trust.check_hash(&content.hash)?;
         let note = inspect(&content.bytes).map_err(|e| format!("{}: {e}", path.display()))?;
         let hash = content.hash.clone();
-        self.staged.insert(id, Staged { content, note, copy: None });
+        let build_id = build_id(&content.bytes);
+        self.staged.insert(id, Staged { content, note, build_id, copy: None });
         Ok(hash)
     }
 
-    fn try_out(&mut self, id: LibraryId, snapshot: Option<&Snapshot>) -> Result<Candidate, String> {
+    fn try_out(
+        &mut self,
+        id: LibraryId,
+        snapshot: Option<&Snapshot>,
+        tell: impl FnMut(u64, u64),
+    ) -> Result<Candidate, String> {
         let staged = self.staged.get_mut(&id).ok_or("nothing is staged")?;
         let copy = self.copies.write(&staged.content, &staged.note.library)?;
         // From here on the copy is the build; its bytes need not stay.
         staged.content.bytes = Vec::new();
         staged.copy = Some(copy.clone());
-        let ((name, offers), rehearsed) =
-            trial::run(&copy, &staged.note.entry, &self.config.settings(), snapshot)?;
-        if let (Some(_), Ok(Rehearsed { sessions, migrated, ms })) = (snapshot, &rehearsed) {
-            tracing::info!("{name}: rehearsed with {sessions} sessions, {migrated} migrated, in {ms} ms");
+        let (entry, limits) = (staged.note.entry.as_str(), &self.config.limits);
+        let settings = self.config.settings();
+        let trial = Trial { copy: &copy, entry, settings: &settings, snapshot, limits };
+        let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
+        let Tried { library: name, offers, rehearsal } = trial::run(&binary, &trial, tell)?;
+        if let Some(r) = &rehearsal {
+            tracing::info!(
+                "{name}: rehearsed with {} sessions, {} migrated, and {} table entries, {} migrated, in {} ms",
+                r.sessions,
+                r.migrated,
+                r.entries,
+                r.entries_migrated,
+                r.ms
+            );
         }
-        Ok(Candidate { name, offers, rehearsal: rehearsed.map(|_| ()) })
+        Ok(Candidate { name, offers, build_id: staged.build_id.clone(), rehearsal })
     }
 
     fn load(&mut self, id: LibraryId) -> Result<Loaded, String> {

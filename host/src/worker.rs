@@ -22,16 +22,18 @@ use crate::net::tcp::{LINK, Net, Source, WAKER, source};
 use crate::plugin::stage::Copies;
 use crate::stager::{Done, Job, Loaded};
 use crate::{log_at, stager};
+use builds::{LibraryRecord, OnProbation, RunningBuild};
 use greenroom_core::core::{Core, Effect, Input};
 use greenroom_core::crashes::action_name;
-use greenroom_core::reload::{By, Event, LibraryId};
+use greenroom_core::probation::{Proof, Record};
+use greenroom_core::reload::{By, Event, LibraryId, Want};
 use greenroom_core::service::{Build, ServiceId};
 use greenroom_core::session::Slot;
 use greenroom_core::store::Kind;
 use lasting::Saver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
-use reloads::{LibraryRecord, Prepared};
+use reloads::{Opening, Prepared};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -49,7 +51,9 @@ const DROPS_PER_MESSAGE: usize = 1000;
 /// How long a worker that hands over waits for reloads and answers under way.
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
+mod builds;
 pub mod lasting;
+mod proofs;
 mod reloads;
 pub mod takeover;
 
@@ -70,12 +74,19 @@ pub struct Worker {
     /// The ports that count.
     ports: Vec<HeldPort>,
     /// Port changes that the keeper is opening ports for, in the order in which it was asked.
-    opening: VecDeque<(LibraryId, Prepared)>,
+    opening: VecDeque<(Opening, Prepared)>,
     /// Libraries whose ports are open.
     prepared: HashMap<LibraryId, Prepared>,
     /// Libraries that are loaded and wait for the end of the pass.
     loaded: HashMap<LibraryId, Loaded>,
-    commits: Vec<(LibraryId, Build)>,
+    /// Each group is one commit.
+    commits: Vec<Vec<(LibraryId, Build)>>,
+    /// Lines of the ledger that tell of commits under way.
+    lines: HashMap<LibraryId, u64>,
+    /// Probations that are over, to be seen to between two passes.
+    proofs: Vec<(Build, Record, Proof)>,
+    /// Who waits for the probation that a line of the ledger tells of.
+    awaiting: Vec<(u64, Sender<Answer>)>,
     /// What is recorded of each library that runs.
     records: BTreeMap<usize, LibraryRecord>,
     /// Builds that this process has loaded.
@@ -145,6 +156,9 @@ impl Worker {
             prepared: HashMap::new(),
             loaded: HashMap::new(),
             commits: Vec::new(),
+            lines: HashMap::new(),
+            proofs: Vec::new(),
+            awaiting: Vec::new(),
             records: BTreeMap::new(),
             builds: 0,
             ready: false,
@@ -240,6 +254,10 @@ impl Worker {
         self.net.end_pass();
         self.save_in_time();
         self.commit_reloads();
+        for (build, record, proof) in std::mem::take(&mut self.proofs) {
+            self.proved(build, record, proof);
+        }
+        self.drop_retired();
         self.tell_keeper();
         Ok(())
     }
@@ -370,7 +388,15 @@ impl Worker {
                         log_at!(line.level, %service, session, generation, handler = %target, "{message}");
                     }
                 }
-                Effect::Fault { service, session, action, fault } => {
+                Effect::Proof { build, record, proof } => self.proofs.push((build, record, proof)),
+                Effect::Fault { service, session, action, fault, answered_by: Some(before) } => {
+                    let (service, generation) = self.name_of(service);
+                    tracing::error!(
+                        %service, session, generation, action = action_name(action),
+                        "turn failed, and generation {before} ran it in its place: {}", place(&fault)
+                    );
+                }
+                Effect::Fault { service, session, action, fault, answered_by: None } => {
                     let (service, generation) = self.name_of(service);
                     tracing::error!(
                         %service, session, generation, action = action_name(action),
@@ -506,9 +532,10 @@ impl Worker {
                 });
                 self.reload(Event::Loaded(id, result));
             }
+            Message::Stager(Done::Progress(id, done, total)) => self.progress(id, done, total),
             Message::Stager(Done::Discovered(path)) => {
                 let id = self.core.reloads.library(path);
-                self.request(id, By::Watcher, None, None);
+                self.request(vec![(id, None, Want::Load)], By::Watcher, false, None);
             }
             Message::Saved(epoch, written) => self.saved(epoch, written),
             Message::Ask(ask) => self.answer(ask),
@@ -528,7 +555,9 @@ impl Worker {
         let known = self.core.reloads.libraries().iter().position(|l| l.path == path);
         match known {
             // A removed file is about to be replaced, or it isn't: either way the code that runs stays.
-            Some(at) if path.exists() => self.request(LibraryId(at), By::Watcher, None, None),
+            Some(at) if path.exists() => {
+                self.request(vec![(LibraryId(at), None, Want::Load)], By::Watcher, false, None);
+            }
             None if path.extension().is_some_and(|e| e == "so")
                 && path.parent().is_some_and(|dir| self.discover.iter().any(|d| d == dir)) =>
             {
@@ -564,7 +593,9 @@ impl Worker {
             Query::Ledger(line) => Answer::Ledger(self.ledger_from(line)),
             Query::Release(id) => self.core.release(id).map_or_else(Answer::Error, |()| Answer::Done),
             Query::Close(id) => self.core.close(id).map_or_else(Answer::Error, |()| Answer::Done),
-            Query::Reload(target, from, by) => return self.ask_reload(target, from, by, ask.reply),
+            Query::Reload(wish) => return self.ask_reload(wish, ask.reply),
+            Query::RollBack(name, to, by) => return self.ask_roll_back(&name, to, by, ask.reply),
+            Query::Await(line) => return self.await_line(line, ask.reply),
         };
         // Who doesn't wait for the answer any more doesn't miss it.
         let _ = ask.reply.send(answer);

@@ -1,4 +1,4 @@
-/* The C ABI between Greenroom's host and a handler library, version 1.0.
+/* The C ABI between Greenroom's host and a handler library, version 1.1.
  *
  * A library exports one function, named in its ELF note, that returns a pointer to a gr_library. What each
  * field means is written where the same types stand in Rust: state-schema/src/abi.rs. The rules:
@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define GR_ABI_MAJOR 1
-#define GR_ABI_MINOR 0
+#define GR_ABI_MINOR 1
 
 enum { GR_OK = 0, GR_ABSENT = 1, GR_LIMIT = 2, GR_INVALID = 3 };                       /* what the host answers */
 enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                                 /* gr_action.kind */
@@ -91,6 +91,17 @@ typedef struct gr_host {
     void (*log)(gr_turn *turn, const gr_log_event *event);
 } gr_host;
 
+typedef struct gr_table { /* a table that a service owns */
+    uint32_t size;
+    uint32_t version;
+    gr_bytes name;
+    gr_bytes schema; /* JSON Schema of its values */
+    uint32_t migration_count;
+    uint32_t downgrade_count;
+    const uint32_t *migrations;
+    const uint32_t *downgrades;
+} gr_table;
+
 typedef struct gr_service {
     uint32_t size;
     uint32_t state_version;
@@ -105,6 +116,15 @@ typedef struct gr_service {
     void *(*create)(const gr_host *host, gr_bytes config_json, gr_sink error);
     void (*destroy)(void *instance);
     uint32_t (*run)(const void *instance, const gr_host *host, gr_turn *turn, const gr_batch *batch);
+    /* Since 1.1; a library of 1.0 states a smaller size. */
+    uint32_t downgrade_count;
+    uint32_t table_count;
+    const uint32_t *downgrades; /* state versions from which the one before can be made */
+    const gr_table *tables;     /* table_count of them, table_stride bytes apart */
+    uint32_t table_stride;
+    uint32_t reserved2;
+    /* which: 0 the state, n the n-th table. 0: done, the value is in `result`; 1: not, the reason is in `error`. */
+    uint32_t (*convert)(uint32_t which, uint32_t from, uint32_t to, gr_bytes value, gr_sink result, gr_sink error);
 } gr_service;
 
 typedef struct gr_library {

@@ -23,7 +23,7 @@ use std::marker::PhantomData;
 /// Raised when a change breaks libraries that are already built.
 pub const MAJOR: u16 = 1;
 /// Raised when something was appended. A host loads libraries of its own major version and of this minor or an older one.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 
 /// What the host's functions answer.
 pub mod status {
@@ -197,6 +197,55 @@ pub struct Service {
         turn: *mut Turn,
         batch: *const Batch<'_>,
     ) -> u32,
+    /// Since 1.1. How many versions [`Service::downgrades`] holds.
+    pub downgrade_count: u32,
+    /// Since 1.1. How many tables the service owns.
+    pub table_count: u32,
+    /// Since 1.1. The state versions from which this library can make the one before.
+    pub downgrades: *const u32,
+    /// Since 1.1. An array of `table_count` items, each `table_stride` bytes apart.
+    pub tables: *const Table,
+    /// Since 1.1. Size of one.
+    pub table_stride: u32,
+    /// Must be zero.
+    pub reserved2: u32,
+    /// Since 1.1. Takes a value from version `from` to `to`, up or down, a step after the other, and reads it and writes it again
+    /// if it arrives at this library's own version. `which`: 0 for a state, n for the n-th table. 0: the value was put into
+    /// `result`; 1: it can't be done, with the reason put into `error`.
+    pub convert: Option<
+        unsafe extern "C" fn(
+            which: u32,
+            from: u32,
+            to: u32,
+            value: Bytes<'_>,
+            result: Sink,
+            error: Sink,
+        ) -> u32,
+    >,
+}
+
+/// Size of [`Service`] in ABI 1.0.
+pub const SERVICE_SIZE_1_0: usize = std::mem::offset_of!(Service, downgrade_count);
+
+/// A table that a service owns: its values' schema and migrations rule it, whoever writes. Valid until the process ends.
+#[repr(C)]
+pub struct Table {
+    /// Size of this struct.
+    pub size: u32,
+    /// Version of its values, from 1.
+    pub version: u32,
+    /// The table's name.
+    pub name: Bytes<'static>,
+    /// JSON Schema of its values.
+    pub schema: Bytes<'static>,
+    /// How many versions [`Table::migrations`] holds.
+    pub migration_count: u32,
+    /// How many versions [`Table::downgrades`] holds.
+    pub downgrade_count: u32,
+    /// The versions from which this library can make the next one.
+    pub migrations: *const u32,
+    /// The versions from which this library can make the one before.
+    pub downgrades: *const u32,
 }
 
 /// Actions of one session, oldest first.

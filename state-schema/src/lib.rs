@@ -6,6 +6,8 @@
 //! | [`note`] | the ELF note by which a library says what it is before any of its code runs |
 //! | [`record`] | a session's record: everything about a connection that survives code |
 //! | [`schema`] | a state's JSON Schema, its fingerprint, and what differs between two of them |
+//! | [`shape`] | what a build says of the data it keeps, and whether it may take over what another left |
+//! | [`report`] | what a rehearsal says of the data: changes by field, verdict, way back |
 //! | [`value`] | MessagePack, in which state is kept, to JSON, in which people read it, and back |
 //! | [`dump`] | the format of `greenroom state dump`, written as a stream, and its reader |
 //!
@@ -17,5 +19,7 @@ pub mod abi;
 pub mod dump;
 pub mod note;
 pub mod record;
+pub mod report;
 pub mod schema;
+pub mod shape;
 pub mod value;

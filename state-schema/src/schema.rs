@@ -1,10 +1,7 @@
-//! A state's JSON Schema: its fingerprint, what differs between two of them, and whether a build may take over.
+//! A state's JSON Schema: its fingerprint, and what differs between two of them, field by field.
 //!
-//! The rule: at one `STATE_VERSION` only fields with defaults may be added. Anything else (removed, renamed,
-//! another type, a default lost) needs a higher version and a migration from each version still stored. So
-//! what a decoder happens to accept never decides about people's data.
-//!
-//! Schemas are those that `schemars` makes: `$ref` into `$defs`, `required`, `default`.
+//! Schemas are those that `schemars` makes: `$ref` into `$defs`, `required`, `default`. One keyword is ours: a field with
+//! [`RENAMED_FROM`] was called otherwise in an older schema.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Keywords that say nothing about the shape of the data.
-const ANNOTATIONS: [&str; 7] =
-    ["title", "description", "default", "examples", "$schema", "$defs", "deprecated"];
+const ANNOTATIONS: [&str; 8] =
+    ["title", "description", "default", "examples", "$schema", "$defs", "deprecated", RENAMED_FROM];
+/// The keyword that says what a field was called in an older version.
+pub const RENAMED_FROM: &str = "x-renamed-from";
 
 /// Keywords whose value is a map from names to schemas.
 const FIELD_MAPS: [&str; 3] = ["properties", "patternProperties", "$defs"];
@@ -34,6 +33,10 @@ pub struct Difference {
     pub field: String,
     /// How.
     pub change: Change,
+    /// A reader of the new schema reads what was written under the old one.
+    pub backward: bool,
+    /// A reader of the old schema reads what is written under the new one.
+    pub forward: bool,
 }
 
 /// How a field differs.
@@ -47,6 +50,10 @@ pub enum Change {
     Removed(String),
     /// It had a default, so stored states may lack it, and has none now. Holds its type.
     DefaultLost(String),
+    /// It was called so.
+    Renamed(String),
+    /// Another type that holds every value of the old one: the old and the new one.
+    Widened(String, String),
     /// Another type: the old and the new one.
     Retyped(String, String),
 }
@@ -69,6 +76,8 @@ impl fmt::Display for Difference {
             Change::AddedWithoutDefault(kind) => write!(f, ": added ({kind}) without a default"),
             Change::Removed(kind) => write!(f, ": removed (was {kind})"),
             Change::DefaultLost(kind) => write!(f, ": lost its default ({kind})"),
+            Change::Renamed(was) => write!(f, ": renamed, was {was}"),
+            Change::Widened(old, new) => write!(f, ": widened, {old} -> {new}"),
             Change::Retyped(old, new) => write!(f, ": {old} -> {new}"),
         }
     }
@@ -141,8 +150,8 @@ struct Compare<'a> {
 }
 
 impl<'a> Compare<'a> {
-    fn push(&mut self, field: &str, change: Change) {
-        self.found.push(Difference { field: field.to_owned(), change });
+    fn push(&mut self, field: &str, change: Change, backward: bool, forward: bool) {
+        self.found.push(Difference { field: field.to_owned(), change, backward, forward });
     }
 
     fn node(&mut self, path: &str, old: &'a Value, new: &'a Value) {
@@ -179,7 +188,13 @@ impl<'a> Compare<'a> {
                 .collect()
         };
         if own(self.old_root, o) != own(self.new_root, n) {
-            return self.retyped(path, old, new);
+            return match widens(o, n) {
+                true => {
+                    let (old, new) = self.both(old, new);
+                    self.push(path, Change::Widened(old, new), true, false);
+                }
+                false => self.retyped(path, old, new),
+            };
         }
         for key in ["anyOf", "oneOf", "allOf", "prefixItems"] {
             let list = |m: &'a Map<String, Value>| {
@@ -224,22 +239,38 @@ impl<'a> Compare<'a> {
             names.is_some_and(|r| r.iter().any(|n| n == name))
         };
         let (a, b) = (fields(old), fields(new));
+        // Whoever allows no others can't read what has more.
+        let strict = |m: &Map<String, Value>| m.get("additionalProperties") == Some(&Value::Bool(false));
+        let (old_strict, new_strict) = (strict(old), strict(new));
+        let was = |n: &'a Value| n.get(RENAMED_FROM).and_then(Value::as_str);
+        let is_renamed = |name: &str| b.iter().any(|(new, n)| !a.contains_key(new) && was(n) == Some(name));
         for &name in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {
             let at = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
             match (a.get(name), b.get(name)) {
-                (Some(o), None) => self.push(&at, Change::Removed(describe(self.old_root, o))),
+                (Some(_), None) if is_renamed(name) => {}
+                (Some(o), None) => {
+                    let kind = describe(self.old_root, o);
+                    self.push(&at, Change::Removed(kind), !new_strict, !required(old, name));
+                }
+                (None, Some(n)) if was(n).is_some_and(|was| a.contains_key(was) && !b.contains_key(was)) => {
+                    let was = was(n).unwrap_or_default();
+                    self.push(&at, Change::Renamed(was.to_owned()), false, false);
+                    self.node(&at, a[was], n);
+                }
                 (None, Some(n)) if required(new, name) => {
-                    self.push(&at, Change::AddedWithoutDefault(describe(self.new_root, n)));
+                    let kind = describe(self.new_root, n);
+                    self.push(&at, Change::AddedWithoutDefault(kind), false, !old_strict);
                 }
                 (None, Some(n)) => {
                     let default = n.get("default").cloned().unwrap_or(Value::Null);
-                    self.push(&at, Change::Added(default));
+                    self.push(&at, Change::Added(default), true, !old_strict);
                 }
                 (Some(o), Some(n)) => {
                     let before = self.found.len();
                     self.node(&at, o, n);
                     if self.found.len() == before && required(new, name) && !required(old, name) {
-                        self.push(&at, Change::DefaultLost(describe(self.new_root, n)));
+                        let kind = describe(self.new_root, n);
+                        self.push(&at, Change::DefaultLost(kind), false, true);
                     }
                 }
                 (None, None) => {}
@@ -248,13 +279,84 @@ impl<'a> Compare<'a> {
     }
 
     fn retyped(&mut self, path: &str, old: &Value, new: &Value) {
-        let (mut a, mut b) = (describe(self.old_root, old), describe(self.new_root, new));
-        if a == b {
-            // The words are the same, so show the whole of what differs.
-            (a, b) = (shape(old), shape(new));
-        }
-        self.push(path, Change::Retyped(a, b));
+        let (old, new) = self.both(old, new);
+        self.push(path, Change::Retyped(old, new), false, false);
     }
+
+    /// Both types in words that differ.
+    fn both(&self, old: &Value, new: &Value) -> (String, String) {
+        let (a, b) = (describe(self.old_root, old), describe(self.new_root, new));
+        if a != b {
+            return (a, b);
+        }
+        let format = |v: &Value| Some(v.get("format")?.as_str()?.to_owned());
+        match (format(old), format(new)) {
+            (Some(a), Some(b)) if a != b => (a, b),
+            // Show the whole of what differs.
+            _ => (shape(old), shape(new)),
+        }
+    }
+}
+
+/// Whether every value of a plain type is one of the other's: a number of more bits, or what may be null now.
+fn widens(old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
+    let Some((mut old_types, mut new_types)) = types(old).zip(types(new)) else { return false };
+    if !old_types.remove("null") || new_types.contains("null") {
+        new_types.remove("null");
+    } else {
+        return false;
+    }
+    if [&old_types, &new_types].iter().any(|t| t.len() != 1) {
+        return false;
+    }
+    // Bounds follow from the format; any other keyword must be the same.
+    let rest = |m: &Map<String, Value>| -> BTreeMap<String, Value> {
+        let follows = ["type", "format", "minimum", "maximum"];
+        let own =
+            m.iter().filter(|(k, _)| !ANNOTATIONS.contains(&k.as_str()) && !follows.contains(&k.as_str()));
+        own.map(|(k, v)| (k.clone(), v.clone())).collect()
+    };
+    let bounds = |m: &Map<String, Value>| (m.get("minimum").cloned(), m.get("maximum").cloned());
+    let format = |m: &Map<String, Value>| m.get("format").and_then(Value::as_str).map(str::to_owned);
+    if rest(old) != rest(new) {
+        return false;
+    }
+    let same = old_types == new_types && format(old) == format(new) && bounds(old) == bounds(new);
+    same || match (format(old).as_deref(), format(new).as_deref()) {
+        (Some("float"), Some("double")) => true,
+        // A double holds every integer of 32 bits.
+        (Some(a), Some("double")) => {
+            integer_range(a).is_some_and(|(low, high)| low >= -(1 << 53) && high <= 1 << 53)
+        }
+        (Some(a), Some(b)) => match (integer_range(a), integer_range(b)) {
+            (Some(a), Some(b)) => b.0 <= a.0 && a.1 <= b.1,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn types(m: &Map<String, Value>) -> Option<BTreeSet<&str>> {
+    match m.get("type")? {
+        Value::String(one) => Some([one.as_str()].into()),
+        Value::Array(some) => Some(some.iter().filter_map(Value::as_str).collect()),
+        _ => None,
+    }
+}
+
+/// What an integer format of `schemars` holds.
+fn integer_range(format: &str) -> Option<(i128, i128)> {
+    let (signed, bits) = match (format.strip_prefix("uint"), format.strip_prefix("int")) {
+        (Some(bits), _) => (false, bits),
+        (None, Some(bits)) => (true, bits),
+        _ => return None,
+    };
+    // Without a number it is the machine's own.
+    let bits: u32 = if bits.is_empty() { usize::BITS } else { bits.parse().ok().filter(|b| *b <= 64)? };
+    Some(match signed {
+        true => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
+        false => (0, (1 << bits) - 1),
+    })
 }
 
 fn reference(v: &Value) -> Option<&str> {
@@ -344,64 +446,6 @@ fn shape(v: &Value) -> String {
     }
 }
 
-/// What a build says of one service's state.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StateShape {
-    /// Its `STATE_VERSION`.
-    pub version: u32,
-    /// Its schema; `None`: it keeps no state.
-    pub schema: Option<Schema>,
-    /// The versions from which it can make the next one.
-    pub migrations: Vec<u32>,
-}
-
-/// Decides whether the state that `old` left can be served by `new`.
-///
-/// `stored` are the versions of the states that live sessions hold; a session that never changed its state holds
-/// none. The error is a sentence for the handler's author.
-pub fn judge(service: &str, old: &StateShape, new: &StateShape, stored: &[u32]) -> Result<(), String> {
-    if new.version < old.version {
-        return Err(format!(
-            "{service}: STATE_VERSION {} is below {}, which is live; states can't go back",
-            new.version, old.version
-        ));
-    }
-    if new.version == old.version {
-        let differences = match (&old.schema, &new.schema) {
-            (Some(o), Some(n)) if o.fingerprint() != n.fingerprint() => o.differences(n),
-            (Some(_), None) => vec![Difference {
-                field: String::new(),
-                change: Change::Removed("kept for each session".into()),
-            }],
-            _ => Vec::new(),
-        };
-        let bad: Vec<_> =
-            differences.iter().filter(|d| !d.change.is_compatible()).map(ToString::to_string).collect();
-        if !bad.is_empty() {
-            return Err(format!(
-                "{service}: {}; raise STATE_VERSION above {} and add a migration",
-                bad.join("; "),
-                old.version
-            ));
-        }
-    }
-    // Old states are migrated when their session's next turn comes, so several versions may be stored.
-    for &from in stored.iter().chain([&old.version]) {
-        let gap = (from..new.version).find(|v| !new.migrations.contains(v));
-        if let Some(gap) = gap
-            && old.schema.is_some()
-        {
-            return Err(format!(
-                "{service}: STATE_VERSION is {} and version {from} is live, but there is no migration from version {gap} \
-                 to {}; add it to the handler's `migrations`",
-                new.version,
-                gap + 1
-            ));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,13 +490,54 @@ mod tests {
     #[test]
     fn tells_widths_of_integers_apart() {
         let narrow = COUNT.replace("uint64", "uint32");
+        check((&narrow, ""), (COUNT, ""), &["field count: widened, uint32 -> uint64"]);
+        check((COUNT, ""), (&narrow, ""), &["field count: uint64 -> uint32"]);
+        let nullable = COUNT.replace("\"integer\"", "[\"integer\",\"null\"]");
+        check((COUNT, ""), (&nullable, ""), &["field count: widened, integer -> integer or null"]);
+        check((&nullable, ""), (COUNT, ""), &["field count: integer or null -> integer"]);
+        let signed = r#""count":{"type":"integer","format":"int64"}"#;
+        check((&narrow, ""), (signed, ""), &["field count: widened, uint32 -> int64"]);
+        check((COUNT, ""), (signed, ""), &["field count: uint64 -> int64"]);
+        let number = |format: &str| format!("\"count\":{{\"type\":\"number\",\"format\":\"{format}\"}}");
+        check((&number("float"), ""), (&number("double"), ""), &["field count: widened, float -> double"]);
+        check((&narrow, ""), (&number("double"), ""), &["field count: widened, integer -> number"]);
+        check((COUNT, ""), (&number("double"), ""), &["field count: integer -> number"]);
+    }
+
+    #[test]
+    fn a_declared_renaming_is_none_of_removal_and_addition() {
+        let renamed = COUNT.replace("\"count\":{", "\"lines\":{\"x-renamed-from\":\"count\",");
+        check((COUNT, ""), (&renamed, ""), &["field lines: renamed, was count"]);
+        // In later versions it says nothing any more.
+        check((&renamed, ""), (&renamed, ""), &[]);
+        let text = r#""lines":{"x-renamed-from":"count","type":"string"}"#;
         check(
-            (&narrow, ""),
             (COUNT, ""),
-            &[
-                r#"field count: {"type":"integer","format":"uint32","minimum":0} -> {"type":"integer","format":"uint64","minimum":0}"#,
-            ],
+            (text, ""),
+            &["field lines: renamed, was count", "field lines: integer -> string"],
         );
+    }
+
+    #[test]
+    fn knows_who_reads_whom() {
+        let verdicts = |old: (&str, &str), new: (&str, &str)| -> Vec<_> {
+            let found = schema(old.0, old.1).differences(&schema(new.0, new.1));
+            found.iter().map(|d| (d.backward, d.forward)).collect()
+        };
+        assert_eq!(verdicts(("", ""), (COUNT, "")), [(true, true)]);
+        assert_eq!(verdicts(("", ""), (COUNT, r#""count""#)), [(false, true)]);
+        assert_eq!(verdicts((COUNT, ""), ("", "")), [(true, true)]);
+        assert_eq!(verdicts((COUNT, r#""count""#), ("", "")), [(true, false)]);
+        assert_eq!(verdicts((COUNT, ""), (COUNT, r#""count""#)), [(false, true)]);
+        let strict = |properties: &str| {
+            let text =
+                format!(r#"{{"type":"object","properties":{{{properties}}},"additionalProperties":false}}"#);
+            Schema::parse(&text).unwrap()
+        };
+        let found = strict("").differences(&strict(COUNT));
+        assert_eq!((found[0].backward, found[0].forward), (true, false), "{found:?}");
+        let found = strict(COUNT).differences(&strict(""));
+        assert_eq!((found[0].backward, found[0].forward), (false, true), "{found:?}");
     }
 
     #[test]
@@ -516,37 +601,5 @@ mod tests {
         let (a, b, c) = (a.unwrap(), b.unwrap(), c.unwrap());
         assert_eq!(a.fingerprint(), b.fingerprint());
         assert_ne!(a.fingerprint(), c.fingerprint());
-    }
-
-    fn shape(version: u32, properties: &str, required: &str, migrations: &[u32]) -> StateShape {
-        StateShape { version, schema: Some(schema(properties, required)), migrations: migrations.to_vec() }
-    }
-
-    #[test]
-    fn judges_by_version_and_migrations() {
-        let old = shape(1, COUNT, r#""count""#, &[]);
-        let text = r#""count":{"type":"string"}"#;
-        let says = |new: &StateShape, stored: &[u32]| judge("tally", &old, new, stored);
-
-        assert_eq!(says(&old, &[1]), Ok(()));
-        let added = format!("{COUNT},\"n\":{{\"type\":\"integer\",\"default\":7}}");
-        assert_eq!(says(&shape(1, &added, r#""count""#, &[]), &[1]), Ok(()));
-        assert_eq!(
-            says(&shape(1, text, r#""count""#, &[]), &[]).unwrap_err(),
-            "tally: field count: integer -> string; raise STATE_VERSION above 1 and add a migration"
-        );
-        assert_eq!(says(&shape(2, text, r#""count""#, &[1]), &[1]), Ok(()));
-        let err = says(&shape(2, text, r#""count""#, &[]), &[1]).unwrap_err();
-        assert!(err.contains("no migration from version 1 to 2"), "{err}");
-        assert_eq!(says(&shape(3, text, r#""count""#, &[1, 2]), &[1]), Ok(()));
-        let err = says(&shape(3, text, r#""count""#, &[2]), &[2]).unwrap_err();
-        assert!(err.contains("no migration from version 1 to 2"), "{err}");
-        let err = judge("tally", &shape(2, text, "", &[]), &shape(3, text, "", &[2]), &[1]).unwrap_err();
-        assert!(err.contains("version 1 is live"), "{err}");
-        let err = judge("tally", &shape(2, text, "", &[]), &old, &[]).unwrap_err();
-        assert!(err.contains("STATE_VERSION 1 is below 2"), "{err}");
-        let none = StateShape { version: 1, schema: None, migrations: Vec::new() };
-        assert!(says(&none, &[]).unwrap_err().contains("raise STATE_VERSION above 1"));
-        assert_eq!(judge("tally", &none, &old, &[]), Ok(()));
     }
 }

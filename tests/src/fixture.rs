@@ -142,3 +142,121 @@ impl Handler for Tally {
     .replace("SERVICE\"", &format!("{service}\""))
     .replace("PREFIX", prefix)
 }
+
+/// A service whose state and table have changed their shapes twice and once. `version` 1 to 3; `prefix` begins each answer.
+///
+/// A line is counted and remembered in the state, and its sender in the table; `who LINE` asks who said it first. A line that begins
+/// with `trip` panics if `trips`.
+pub fn versions_source(service: &str, prefix: &str, version: u32, trips: bool) -> String {
+    let (fields, count, up) = match version {
+        1 => ("count: u64", "count", "turn.state.count += 1;"),
+        2 => ("lines: u64", "lines", "turn.state.lines += 1;"),
+        _ => (
+            "lines: String",
+            "lines",
+            "turn.state.lines = (turn.state.lines.parse::<u64>().unwrap_or(0) + 1).to_string();",
+        ),
+    };
+    let third = r#"
+            .from(2, |old: Two| Ok(State { lines: old.lines.to_string(), last: old.last }))
+            .back(3, |new: State| Ok(Two { lines: new.lines.parse().map_err(|e| format!("lines: {e}"))?, last: new.last }))"#;
+    let migrations = match version {
+        1 => "Migrations::none()".to_owned(),
+        2 => "Migrations::none().rename(1, \"count\", \"lines\")".to_owned(),
+        _ => format!("Migrations::none().rename(1, \"count\", \"lines\"){third}"),
+    };
+    let (value, of, table) = match version {
+        3 => (
+            "by: String",
+            "turn.session().to_string()",
+            "own_at(&FIRST, 2, Migrations::none().from(1, |old: One| Ok(First { by: old.by.to_string() })).back(2, |new: First| Ok(One { by: new.by.parse().map_err(|e| format!(\"by: {e}\"))? })))",
+        ),
+        _ => ("by: u64", "turn.session()", "own(&FIRST)"),
+    };
+    r##"
+#![forbid(unsafe_code)]
+#![allow(dead_code)]
+use greenroom_handler::{Action, Fault, Handler, Migrations, NoConfig, Table, Tables, Turn, export};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+export!(Versions);
+
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+struct State {
+    FIELDS,
+    last: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Two {
+    lines: u64,
+    last: String,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct First {
+    VALUE,
+}
+
+#[derive(Serialize, Deserialize)]
+struct One {
+    by: u64,
+}
+
+const FIRST: Table<First> = Table::new("SERVICE-first");
+
+struct Versions;
+
+impl Handler for Versions {
+    const SERVICE: &'static str = "SERVICE";
+    const PORT: u16 = 0;
+    const STATE_VERSION: u32 = VERSION;
+    type State = State;
+    type Config = NoConfig;
+
+    fn new(_: NoConfig) -> Result<Self, String> {
+        Ok(Versions)
+    }
+
+    fn migrations() -> Migrations {
+        MIGRATIONS
+    }
+
+    fn tables() -> Tables {
+        Tables::none().TABLE
+    }
+
+    fn handle(&self, turn: &mut Turn<'_, State>, action: Action<'_>) -> Result<(), Fault> {
+        let Action::Message(line) = action else { return Ok(()) };
+        let line = String::from_utf8_lossy(line).into_owned();
+        if let Some(asked) = line.strip_prefix("who ") {
+            let by = FIRST.get(turn, asked)?.map_or("nobody".to_owned(), |f| f.by.to_string());
+            turn.send_line(by);
+            return Ok(());
+        }
+        UP
+        turn.state.last = line.clone();
+        if FIRST.get(turn, &line)?.is_none() {
+            FIRST.put(turn, &line, &First { by: OF })?;
+        }
+        let count = turn.state.COUNT.to_string();
+        turn.send_line(format!("PREFIX {count} {line}"));
+        assert!(!(TRIPS && line.starts_with("trip")), "tripped");
+        Ok(())
+    }
+}
+"##
+    .replace("SERVICE\"", &format!("{service}\""))
+    .replace("SERVICE-first", &format!("{service}-first"))
+    .replace("FIELDS", fields)
+    .replace("VALUE", value)
+    .replace("= VERSION;", &format!("= {version};"))
+    .replace("MIGRATIONS", &migrations)
+    .replace("TABLE", table)
+    .replace("        UP\n", &format!("        {up}\n"))
+    .replace("by: OF }", &format!("by: {of} }}"))
+    .replace("COUNT", count)
+    .replace("PREFIX", prefix)
+    .replace("TRIPS", if trips { "true" } else { "false" })
+}

@@ -89,11 +89,16 @@ impl Host {
         });
     }
 
-    /// Runs a command against this host.
-    pub fn cli(&self, args: &[&str]) -> Output {
+    /// A command against this host.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(built("greenroom"));
         command.args(args).env("GREENROOM_RUNTIME", self.runtime());
-        command.output().expect("greenroom")
+        command
+    }
+
+    /// Runs a command against this host.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("greenroom")
     }
 
     /// Runs a command that must succeed, and reads its JSON.

@@ -66,7 +66,26 @@ fn the_header_says_what_rust_says() {
             state_schema,
             create,
             destroy,
-            run
+            run,
+            downgrade_count,
+            table_count,
+            downgrades,
+            tables,
+            table_stride,
+            reserved2,
+            convert
+        }
+    );
+    compare!(
+        "gr_table" = abi::Table {
+            size,
+            version,
+            name,
+            schema,
+            migration_count,
+            downgrade_count,
+            migrations,
+            downgrades
         }
     );
     compare!(

@@ -133,7 +133,8 @@ fn a_generation_that_keeps_killing_gives_way_to_the_one_before() {
     let calm = fixture.build_as("calm.so");
     fixture.write(&source("rogue", "wild", false));
     let wild = fixture.build_as("wild.so");
-    let host = Host::serve(&["rogue"], &[&calm]);
+    // Without a probation, in which the first death would be enough.
+    let host = Host::serve_with(&["rogue"], &[&calm], |c| limits(c, "probation_ms = 0"));
     let addr = host.addr("rogue");
     let mut old = Client::connect(addr);
     assert_eq!(old.ask("hello"), "calm 1 hello");
@@ -147,7 +148,7 @@ fn a_generation_that_keeps_killing_gives_way_to_the_one_before() {
     assert_eq!(first.line().expect("an answer"), "calm 3 segv");
     assert_eq!(first.line().expect("an answer"), "calm 4 third");
     assert_eq!((old.ask("hello"), host.generation("rogue")), ("calm 3 hello".into(), 1));
-    host.wait_log("generation 2 killed too many workers; generation 1 serves again");
+    host.wait_log("generation 2 is rolled back: it killed too many workers (limit crashes_max)");
     let history = host.json(&["history", "--json"]);
     let last = &history[history.as_array().map_or(0, Vec::len) - 1];
     assert_eq!(
@@ -178,7 +179,7 @@ fn a_session_whose_first_turn_kills_waits_for_better_code() {
     let calm = fixture.build_as("calm.so");
     fixture.write(&with("", "std::process::abort();", "last"));
     let last = fixture.build_as("last.so");
-    let host = Host::serve(&[service], &[&wild]);
+    let host = Host::serve_with(&[service], &[&wild], |c| limits(c, "probation_ms = 0"));
     let mut client = Client::connect(host.addr(service));
     client.send("hello\n");
     wait_for("quarantine", || (quarantined(&host).len() == 1).then_some(()));

@@ -51,7 +51,12 @@ fn thousands_of_reloads_hold_no_more_than_a_few() {
     let begun = std::time::Instant::now();
     for n in 1..=reloads {
         let (path, prefix) = if n % 2 == 0 { (&one, "one") } else { (&two, "two") };
-        let command = Command::Reload { service: Some("many".into()), from: Some(path.clone()) };
+        let command = Command::Reload {
+            service: Some("many".into()),
+            from: Some(path.clone()),
+            together: false,
+            dry_run: false,
+        };
         let mut report = None;
         // As the command does, without a process for each.
         call(&host.runtime(), &command, |reply| {

@@ -13,13 +13,14 @@ use greenroom_core::framing::Framing;
 use greenroom_core::inspect::{Filter, SessionView};
 use greenroom_core::limits::Limits;
 use greenroom_core::recover::Successor;
-use greenroom_core::reload::{self, By, Event, LibraryId, Outcome, Request, Step};
+use greenroom_core::reload::{self, By, Event, LibraryId, Outcome, Request, Step, Want};
 use greenroom_core::service::{Batch, Build, Code, Offer, ServiceId};
 use greenroom_core::session::{Life, Slot};
 use greenroom_core::store::{Kind, Plain, Store};
 use greenroom_core::turn::{Fault, Staging};
 use greenroom_state::abi::{self, action, fault};
-use greenroom_state::schema::{Schema, StateShape};
+use greenroom_state::schema::Schema;
+use greenroom_state::shape::StateShape;
 use std::collections::{BTreeMap, VecDeque};
 
 const STEPS: usize = 1500;
@@ -284,7 +285,13 @@ fn offer(which: Which, version: u32, migrations: Vec<u32>, field: &str) -> Offer
         name: if which == Which::Script { "script" } else { "tally" }.into(),
         port: 0,
         framing: Framing::Lines { bytes_max: 8192 },
-        shape: StateShape { version, schema: Some(Schema::parse(&text).expect("a schema")), migrations },
+        shape: StateShape {
+            version,
+            schema: Some(Schema::parse(&text).expect("a schema")),
+            migrations,
+            downgrades: Vec::new(),
+        },
+        tables: Vec::new(),
     }
 }
 
@@ -336,9 +343,10 @@ impl World {
         let field = if fate == Fate::LosesState { "string" } else { "integer" };
         let offer = offer(self.which, version, (1..version).collect(), field);
         self.requests += 1;
-        let request = Request { id: self.requests, by: By::Operator { uid: 0, pid: 1 }, from: None };
+        let (id, by) = (self.requests, By::Operator { uid: 0, pid: 1 });
+        let request = Request { id, by, from: None, want: Want::Load, together: id };
         self.candidate = Some(Candidate { step: None, offer, chokes_on, fate });
-        self.event(Event::Requested(self.library, request));
+        self.event(Event::Requested(vec![(self.library, request)]));
     }
 
     /// Does the step that the core asked for, and reports it.
@@ -356,13 +364,15 @@ impl World {
                 fails(Fate::TrialFails).map(|()| reload::Candidate {
                     name: "sim".into(),
                     offers,
-                    rehearsal: Ok(()),
+                    build_id: None,
+                    rehearsal: None,
                 }),
             ),
-            Some(Step::Load(id, _)) => Event::Loaded(id, fails(Fate::LoadFails)),
-            Some(Step::Commit(id, build)) => {
-                self.commit(&build);
-                Event::Committed(id, 1.0)
+            Some(Step::Load(all)) => Event::Loaded(all[0].0, fails(Fate::LoadFails)),
+            Some(Step::Commit(all)) => {
+                let (id, build) = &all[0];
+                self.commit(build);
+                Event::Committed(vec![*id], 1.0)
             }
             _ => return,
         };
@@ -400,7 +410,7 @@ impl World {
         for step in steps {
             match step {
                 Step::Discard(_) => {}
-                Step::Report(_, report) => {
+                Step::Report(_, _, report) => {
                     let fate = self.candidate.take().expect("a reload was under way").fate;
                     let good = fate == Fate::Good;
                     assert_eq!(report.outcome == Outcome::Committed, good, "{fate:?}: {report:?}");

@@ -1,7 +1,7 @@
 //! `chat`: asks for a nick, then sends each line to everybody in the room. /nick NAME, /who, /me DOES, /quit.
 #![forbid(unsafe_code)]
 
-use greenroom_handler::{Action, Fault, Handler, Table, Turn, export};
+use greenroom_handler::{Action, Fault, Handler, Table, Tables, Turn, export};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,10 @@ impl Handler for Chat {
             0 => Err("nick_max is 0: nobody could have a nick".into()),
             _ => Ok(Chat(settings)),
         }
+    }
+
+    fn tables() -> Tables {
+        Tables::none().own(&NICKS)
     }
 
     fn handle(&self, turn: &mut ChatTurn<'_>, action: Action<'_>) -> Result<(), Fault> {

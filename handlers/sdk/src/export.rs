@@ -2,9 +2,11 @@
 //!
 //! Every function that the host calls catches panics, and believes what the ABI promises of its arguments.
 
+use crate::convert::{convert, schema_text};
 use crate::host::Host;
 use crate::log::LogEvent;
 use crate::run::{Session, has_state, run};
+use crate::table::Owned;
 use crate::{Action, Closed, Fault, Framing, Handler, fault, log};
 use greenroom_state::abi::{self, Bytes, action, closed, framing, status};
 use std::ffi::c_void;
@@ -46,8 +48,8 @@ macro_rules! export {
 
 /// The note's beginning.
 #[doc(hidden)]
-pub const HEAD: &[u8] = concat!("abi=1.0\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
-const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 0, "HEAD names the ABI's version");
+pub const HEAD: &[u8] = concat!("abi=1.1\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
+const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 1, "HEAD names the ABI's version");
 
 /// An ELF note: header, owner, text. Sizes are rounded up to four bytes, as ELF wants.
 #[doc(hidden)]
@@ -154,10 +156,13 @@ impl Once {
 #[doc(hidden)]
 pub fn service<H: Handler>() -> abi::Service {
     let schema: &'static str = match has_state::<H>() {
-        true => serde_json::to_string(&schemars::schema_for!(H::State)).unwrap_or_default().leak(),
+        true => schema_text(schemars::schema_for!(H::State).to_value(), &H::migrations()).leak(),
         false => "",
     };
     let migrations = H::migrations().versions().leak();
+    let downgrades = H::migrations().downgrades().leak();
+    let tables: Vec<_> = H::tables().owned.into_iter().map(table).collect();
+    let tables = tables.leak();
     let Framing::Lines { bytes_max } = H::FRAMING;
     abi::Service {
         size: size_of::<abi::Service>() as u32,
@@ -173,6 +178,53 @@ pub fn service<H: Handler>() -> abi::Service {
         create: create::<H>,
         destroy: destroy::<H>,
         run: run_ffi::<H>,
+        downgrade_count: downgrades.len() as u32,
+        table_count: tables.len() as u32,
+        downgrades: downgrades.as_ptr(),
+        tables: tables.as_ptr(),
+        table_stride: size_of::<abi::Table>() as u32,
+        reserved2: 0,
+        convert: Some(convert_ffi::<H>),
+    }
+}
+
+fn table(t: Owned) -> abi::Table {
+    let (migrations, downgrades) = (t.migrations.versions().leak(), t.migrations.downgrades().leak());
+    let schema: &'static str = schema_text(t.schema, &t.migrations).leak();
+    abi::Table {
+        size: size_of::<abi::Table>() as u32,
+        version: t.version,
+        name: t.name.into(),
+        schema: schema.into(),
+        migration_count: migrations.len() as u32,
+        downgrade_count: downgrades.len() as u32,
+        migrations: migrations.as_ptr(),
+        downgrades: downgrades.as_ptr(),
+    }
+}
+
+unsafe extern "C" fn convert_ffi<H: Handler>(
+    which: u32,
+    from: u32,
+    to: u32,
+    value: Bytes<'_>,
+    result: abi::Sink,
+    error: abi::Sink,
+) -> u32 {
+    // SAFETY: the value is valid for this call.
+    let value = unsafe { slice(value) };
+    let converted = fault::catch(|| convert::<H>(which, from, to, value).map_err(Fault::new));
+    match converted {
+        Ok(bytes) => {
+            // SAFETY: the sink is valid for this call, and copies the bytes.
+            unsafe { (result.put)(result.ctx, bytes.as_slice().into()) };
+            0
+        }
+        Err(fault) => {
+            // SAFETY: the sink is valid for this call, and copies the text.
+            unsafe { (error.put)(error.ctx, fault.in_words().as_str().into()) };
+            1
+        }
     }
 }
 
@@ -207,12 +259,8 @@ unsafe extern "C" fn create<H: Handler>(
     match made {
         Ok(handler) => Box::into_raw(Box::new(handler)).cast(),
         Err(fault) => {
-            let text = match fault.kind {
-                abi::fault::PANIC => format!("panicked at {}:{}: {}", fault.file, fault.line, fault.message),
-                _ => fault.message,
-            };
             // SAFETY: the sink is valid for this call, and copies the text.
-            unsafe { (error.put)(error.ctx, text.as_str().into()) };
+            unsafe { (error.put)(error.ctx, fault.in_words().as_str().into()) };
             std::ptr::null_mut()
         }
     }

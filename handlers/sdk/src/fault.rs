@@ -28,6 +28,14 @@ impl Fault {
         }
     }
 
+    /// As it is told outside a turn.
+    pub(crate) fn in_words(self) -> String {
+        match self.kind {
+            fault::PANIC => format!("panicked at {}:{}: {}", self.file, self.line, self.message),
+            _ => self.message,
+        }
+    }
+
     pub(crate) fn state(message: impl fmt::Display) -> Fault {
         Fault { kind: fault::STATE, message: message.to_string(), file: String::new(), line: 0 }
     }

@@ -1,6 +1,6 @@
 //! The trait that a service implements, and what it is told.
 
-use crate::{Fault, Migrations, Turn};
+use crate::{Fault, Migrations, Tables, Turn};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,6 +33,11 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// How states of older versions become those of the next one.
     fn migrations() -> Migrations {
         Migrations::none()
+    }
+
+    /// The tables that this service owns. A table has one owner in a host; without one nobody answers for its values' shape.
+    fn tables() -> Tables {
+        Tables::none()
     }
 }
 

@@ -50,8 +50,9 @@
 //! | --- | --- |
 //! | `handler.rs` | the trait, actions, framing |
 //! | `turn.rs` | what a turn can do |
-//! | `table.rs` | typed tables |
-//! | `migrate.rs` | how a state of an older version becomes one of the next |
+//! | `table.rs` | typed tables, and who owns them |
+//! | `migrate.rs` | how data of one version becomes data of another, up and down |
+//! | `convert.rs` | the same, for the host |
 //! | `fault.rs` | errors and caught panics |
 //! | `log.rs` | where `tracing` events go |
 //! | `host.rs`, `run.rs` | what a host does for a turn; the run of a batch, on any host |
@@ -59,6 +60,7 @@
 //! | `export.rs` | the C ABI; the only unsafe code |
 #![deny(unsafe_code)]
 
+mod convert;
 mod fault;
 mod handler;
 mod host;
@@ -75,5 +77,5 @@ pub mod testing;
 pub use fault::Fault;
 pub use handler::{Action, Closed, Framing, Handler, NoConfig};
 pub use migrate::Migrations;
-pub use table::Table;
+pub use table::{Table, Tables};
 pub use turn::{State, Turn};

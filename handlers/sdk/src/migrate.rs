@@ -1,19 +1,27 @@
-//! How a state of one version becomes one of the next: plain functions between serde types, a step each.
+//! How data of one version becomes data of another: plain functions between serde types, a step each, up and down.
 
+use rmpv::Value as Pack;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 type Step = Box<dyn Fn(&[u8]) -> Result<Vec<u8>, String>>;
 
-/// The steps that a service knows. The host chains them, so a state two versions old takes two.
+/// The steps that a service knows for its state, or for a table that it owns. They are chained, so a state two versions old takes
+/// two.
+#[derive(Default)]
 pub struct Migrations {
-    steps: Vec<(u32, Step)>,
+    /// From a version to the next one.
+    up: Vec<(u32, Step)>,
+    /// From a version to the one before.
+    down: Vec<(u32, Step)>,
+    /// What fields were called: old name, new name.
+    renamed: Vec<(&'static str, &'static str)>,
 }
 
 impl Migrations {
-    /// None: the state never changed its shape.
+    /// None: the data never changed its shape.
     pub fn none() -> Migrations {
-        Migrations { steps: Vec::new() }
+        Migrations::default()
     }
 
     /// Adds the step from `version` to `version + 1`. `Old` is the struct as it was then, or `serde_json::Value`.
@@ -22,11 +30,13 @@ impl Migrations {
     ///
     /// ```
     /// # use greenroom_handler::Migrations;
-    /// #[derive(serde::Deserialize)]
+    /// #[derive(serde::Serialize, serde::Deserialize)]
     /// struct V1 { count: u64 }
-    /// #[derive(serde::Serialize)]
+    /// #[derive(serde::Serialize, serde::Deserialize)]
     /// struct V2 { count: String }
-    /// let m = Migrations::none().from(1, |old: V1| Ok(V2 { count: old.count.to_string() }));
+    /// let m = Migrations::none()
+    ///     .from(1, |old: V1| Ok(V2 { count: old.count.to_string() }))
+    ///     .back(2, |new: V2| Ok(V1 { count: new.count.parse().map_err(|e| format!("count: {e}"))? }));
     /// ```
     #[must_use]
     pub fn from<Old: DeserializeOwned, New: Serialize>(
@@ -34,41 +44,95 @@ impl Migrations {
         version: u32,
         step: impl Fn(Old) -> Result<New, String> + 'static,
     ) -> Migrations {
-        let step: Step = Box::new(move |old| {
-            let old =
-                rmp_serde::from_slice(old).map_err(|e| format!("version {version} can't be read: {e}"))?;
-            let new = step(old).map_err(|e| format!("migration from version {version}: {e}"))?;
-            rmp_serde::to_vec_named(&new)
-                .map_err(|e| format!("version {} can't be written: {e}", version + 1))
-        });
-        self.steps.push((version, step));
+        self.up.push((version, typed(version, version + 1, "migration", step)));
         self
     }
 
-    /// The versions from which there is a step, in order.
-    pub(crate) fn versions(&self) -> Vec<u32> {
-        let mut versions: Vec<_> = self.steps.iter().map(|(v, _)| *v).collect();
-        versions.sort_unstable();
-        versions.dedup();
-        versions
+    /// Adds the step from `version` back to `version - 1`. With it the host can roll a build back that has migrated data.
+    #[must_use]
+    pub fn back<New: DeserializeOwned, Old: Serialize>(
+        mut self,
+        version: u32,
+        step: impl Fn(New) -> Result<Old, String> + 'static,
+    ) -> Migrations {
+        self.down.push((version, typed(version, version.saturating_sub(1), "downgrade", step)));
+        self
     }
 
-    /// Takes a stored state from one version to another.
-    pub(crate) fn run(&self, from: u32, to: u32, state: &[u8]) -> Result<Vec<u8>, String> {
-        if from > to {
-            return Err(format!("the state is of version {from}, this build only knows up to {to}"));
-        }
-        let mut state = state.to_vec();
-        for version in from..to {
-            let (_, step) = self
-                .steps
-                .iter()
-                .find(|(v, _)| *v == version)
-                .ok_or_else(|| format!("there is no migration from version {version}"))?;
-            state = step(&state)?;
-        }
-        Ok(state)
+    /// Adds both steps between `version` and `version + 1`, in which one field has another name and nothing else changes.
+    #[must_use]
+    pub fn rename(mut self, version: u32, old: &'static str, new: &'static str) -> Migrations {
+        self.up.push((version, Box::new(move |bytes| renamed(bytes, old, new))));
+        self.down.push((version + 1, Box::new(move |bytes| renamed(bytes, new, old))));
+        self.renamed.push((old, new));
+        self
     }
+
+    /// The versions from which there is a step up, in order.
+    pub(crate) fn versions(&self) -> Vec<u32> {
+        versions(&self.up)
+    }
+
+    /// The versions from which there is a step down, in order.
+    pub(crate) fn downgrades(&self) -> Vec<u32> {
+        versions(&self.down)
+    }
+
+    /// What fields were called: old name, new name.
+    pub(crate) fn renamings(&self) -> &[(&'static str, &'static str)] {
+        &self.renamed
+    }
+
+    /// Takes data from one version to another.
+    pub(crate) fn run(&self, from: u32, to: u32, data: &[u8]) -> Result<Vec<u8>, String> {
+        let mut data = data.to_vec();
+        let mut version = from;
+        while version != to {
+            let (steps, next, what) = match version < to {
+                true => (&self.up, version + 1, "migration"),
+                false => (&self.down, version - 1, "downgrade"),
+            };
+            let step = steps.iter().find(|(v, _)| *v == version);
+            let (_, step) = step.ok_or_else(|| format!("there is no {what} from version {version}"))?;
+            data = step(&data)?;
+            version = next;
+        }
+        Ok(data)
+    }
+}
+
+fn versions(steps: &[(u32, Step)]) -> Vec<u32> {
+    let mut versions: Vec<_> = steps.iter().map(|(v, _)| *v).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    versions
+}
+
+fn typed<A: DeserializeOwned, B: Serialize>(
+    from: u32,
+    to: u32,
+    what: &'static str,
+    step: impl Fn(A) -> Result<B, String> + 'static,
+) -> Step {
+    Box::new(move |data| {
+        let data = rmp_serde::from_slice(data).map_err(|e| format!("version {from} can't be read: {e}"))?;
+        let data = step(data).map_err(|e| format!("{what} from version {from}: {e}"))?;
+        rmp_serde::to_vec_named(&data).map_err(|e| format!("version {to} can't be written: {e}"))
+    })
+}
+
+fn renamed(data: &[u8], old: &str, new: &str) -> Result<Vec<u8>, String> {
+    let mut rest = data;
+    let mut value = rmpv::decode::read_value(&mut rest).map_err(|e| e.to_string())?;
+    let Pack::Map(fields) = &mut value else {
+        return Err(format!("there are no fields, so none is called {old}"));
+    };
+    if let Some((name, _)) = fields.iter_mut().find(|(name, _)| name.as_str() == Some(old)) {
+        *name = new.into();
+    }
+    let mut out = Vec::new();
+    rmpv::encode::write_value(&mut out, &value).map_err(|e| e.to_string())?;
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -94,7 +158,32 @@ mod tests {
             m.run(1, 4, &packed(json!({"a": 1}))).unwrap_err(),
             "there is no migration from version 3"
         );
-        assert!(m.run(4, 3, &[]).unwrap_err().contains("version 4"));
+        assert!(m.run(4, 3, &[]).unwrap_err().contains("no downgrade from version 4"));
         assert!(m.run(1, 2, &[0xc1]).unwrap_err().contains("version 1 can't be read"));
+    }
+
+    #[test]
+    fn steps_lead_back_too() {
+        let m = Migrations::none()
+            .rename(1, "count", "lines")
+            .from(2, |old: Value| Ok(json!({"lines": old["lines"].to_string(), "other": old["other"]})))
+            .back(3, |new: Value| {
+                let lines = new["lines"].as_str().and_then(|l| l.parse::<u64>().ok());
+                Ok(json!({"lines": lines.ok_or("no number")?, "other": new["other"]}))
+            });
+        assert_eq!((m.versions(), m.downgrades()), (vec![1, 2], vec![2, 3]));
+        let packed = |v: Value| rmp_serde::to_vec_named(&v).unwrap();
+        let (one, three) =
+            (packed(json!({"count": 7, "other": "x"})), packed(json!({"lines": "7", "other": "x"})));
+        assert_eq!(m.run(1, 3, &one), Ok(three.clone()));
+        assert_eq!(m.run(3, 1, &three), Ok(one.clone()));
+        assert_eq!(
+            m.run(3, 1, &packed(json!({"lines": "x"}))).unwrap_err(),
+            "downgrade from version 3: no number"
+        );
+        assert_eq!(m.run(1, 1, &one), Ok(one));
+        assert!(m.run(1, 2, &packed(json!([1]))).unwrap_err().contains("no fields"));
+        // A field that isn't there has nothing to be renamed.
+        assert_eq!(m.run(1, 2, &packed(json!({"other": 1}))), Ok(packed(json!({"other": 1}))));
     }
 }

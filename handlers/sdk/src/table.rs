@@ -1,9 +1,56 @@
 //! Typed tables: maps that the host owns, that all sessions share, and that outlive any build.
 
-use crate::{Fault, Turn};
+use crate::{Fault, Migrations, Turn};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
+
+/// The tables that a service owns: it says what their values look like, and how those of older versions become today's. The host
+/// keeps them to it in every rehearsal, and converts them when an older or newer build reads them.
+#[derive(Default)]
+pub struct Tables {
+    pub(crate) owned: Vec<Owned>,
+}
+
+pub(crate) struct Owned {
+    pub(crate) name: &'static str,
+    pub(crate) version: u32,
+    pub(crate) schema: serde_json::Value,
+    pub(crate) migrations: Migrations,
+    /// Reads a value and writes it again.
+    pub(crate) again: fn(&[u8]) -> Result<Vec<u8>, String>,
+}
+
+impl Tables {
+    /// None: the service only uses tables of others, or ones that nobody answers for.
+    pub fn none() -> Tables {
+        Tables::default()
+    }
+
+    /// Adds a table whose values never changed their shape.
+    #[must_use]
+    pub fn own<V: Serialize + DeserializeOwned + JsonSchema>(self, table: &Table<V>) -> Tables {
+        self.own_at(table, 1, Migrations::none())
+    }
+
+    /// Adds a table whose values are of this version. The rules of [`crate::Handler::STATE_VERSION`] hold for it, too.
+    #[must_use]
+    pub fn own_at<V: Serialize + DeserializeOwned + JsonSchema>(
+        mut self,
+        table: &Table<V>,
+        version: u32,
+        migrations: Migrations,
+    ) -> Tables {
+        let schema = schemars::schema_for!(V).to_value();
+        let again = |bytes: &[u8]| {
+            let value: V = rmp_serde::from_slice(bytes).map_err(|e| e.to_string())?;
+            rmp_serde::to_vec_named(&value).map_err(|e| e.to_string())
+        };
+        self.owned.push(Owned { name: table.name, version, schema, migrations, again });
+        self
+    }
+}
 
 /// The name of a table and the type of its values. Keys are bytes, in order.
 ///

@@ -1,5 +1,6 @@
 //! A host in memory, for a handler's own tests: no socket, no clock, the same turns.
 
+use crate::convert::convert;
 use crate::host::Host;
 use crate::log::LogEvent;
 use crate::run::{Session, run};
@@ -34,6 +35,12 @@ impl<H: Handler> TestHost<H> {
         fault::install_hook();
         let config = serde_json::from_str(config).map_err(|e| e.to_string())?;
         Ok(TestHost { handler: H::new(config)?, shared: Shared::default(), opened: 0 })
+    }
+
+    /// Takes a state from one version to another, as the host does in a rehearsal and when it rolls back.
+    pub fn convert(from: u32, to: u32, state: &serde_json::Value) -> Result<serde_json::Value, String> {
+        let packed = greenroom_state::value::from_json(state)?;
+        greenroom_state::value::to_json(&convert::<H>(0, from, to, &packed)?)
     }
 
     /// Opens a session, and returns its number.

@@ -5,14 +5,16 @@
 //! sees the result of what could still be forgotten; what sending brings about (a session is flushed and gone) is carried out after
 //! the next commit.
 
+use crate::convert::Sweep;
 use crate::kept::Kept;
 use crate::limits::Limits;
+use crate::probation::{Probation, Proof, Record};
 use crate::quarantine::Withheld;
-use crate::reload::{Event, Reloads, Step};
-use crate::service::{Build, Code, Service, ServiceId, Serving};
+use crate::reload::{Event, Live, Reloads, Step};
+use crate::service::{Build, Code, Served, Service, ServiceId, Serving, Withdrawn};
 use crate::session::{Life, OUTPUT_HEAD, OUTPUT_RECORDS_PAUSE, Session, Sessions, Slot};
 use crate::store::{Full, Kind, Store};
-use crate::tables::Tables;
+use crate::tables::{Owners, Tables};
 use crate::topics::Topics;
 use crate::turn::{Buffers, Fault, LogLine};
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
@@ -111,6 +113,17 @@ pub enum Effect {
         action: u32,
         /// Why.
         fault: Fault,
+        /// The generation before, which ran it in its place: the client didn't notice.
+        answered_by: Option<u64>,
+    },
+    /// A build's probation is over; one that failed is to be rolled back.
+    Proof {
+        /// The build.
+        build: Build,
+        /// What it did.
+        record: Record,
+        /// How it ended.
+        proof: Proof,
     },
     /// The core has something to say to the operator.
     Notice {
@@ -135,6 +148,11 @@ pub struct Core {
     pub(crate) sessions: Sessions,
     pub(crate) store: Store,
     pub(crate) tables: Tables,
+    pub(crate) owners: Owners,
+    pub(crate) probations: Vec<Probation>,
+    pub(crate) sweeps: Vec<Sweep>,
+    /// Code that is needed no more.
+    pub(crate) retired: Vec<Box<dyn Code>>,
     pub(crate) topics: Topics,
     pub(crate) now_ns: u64,
     pub(crate) stopping: bool,
@@ -182,6 +200,10 @@ impl Core {
             services: Vec::new(),
             sessions: Sessions::default(),
             tables: Tables::default(),
+            owners: Owners::new(),
+            probations: Vec::new(),
+            sweeps: Vec::new(),
+            retired: Vec::new(),
             topics: Topics::default(),
             now_ns: 0,
             stopping: false,
@@ -220,7 +242,8 @@ impl Core {
 
     /// Takes one event of a reload, and says what to do next.
     pub fn reload(&mut self, event: Event) -> Vec<Step> {
-        self.reloads.handle(event, &self.services, &self.limits)
+        let Core { reloads, services, tables, owners, limits, .. } = self;
+        reloads.handle(event, &Live { services, tables, owners, limits })
     }
 
     /// The effects since the last call, in order.
@@ -253,10 +276,11 @@ impl Core {
     /// When the next pass is due at the latest, on the clock of [`Input::PassBegins`]; `None`: whenever something happens.
     pub fn next_wake_ns(&self) -> Option<u64> {
         let pending = !self.resumed.is_empty() || !self.dirty.is_empty() || !self.sendable.is_empty();
-        if pending || !self.effects.is_empty() {
+        if pending || !self.effects.is_empty() || !self.sweeps.is_empty() {
             return Some(0);
         }
-        self.deadlines.first().map(|(at, _)| *at)
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        deadline.into_iter().chain(self.next_proof_ns()).min()
     }
 
     /// All services that ever were, by [`ServiceId`].
@@ -305,21 +329,52 @@ impl Core {
     }
 
     /// Puts a build in charge of its services: the commit of a reload. It only replaces what each service points to, so
-    /// its time doesn't depend on the number of sessions. Returns the code that was, to be dropped elsewhere.
+    /// its time doesn't depend on the number of sessions. What nobody needs any more is in [`Core::take_retired`].
     ///
     /// Whether it may is decided before, by [`crate::reload`].
-    pub fn adopt(&mut self, build: &Build, offers: Serving) -> Vec<Box<dyn Code>> {
-        let mut old = Vec::new();
-        let mine = |s: &Service| s.build.as_ref().is_some_and(|b| b.library == build.library);
-        for service in self.services.iter_mut().filter(|s| mine(s)) {
-            if !offers.iter().any(|(offer, _)| offer.name == service.offer.name) {
-                service.build = None;
-                old.push(std::mem::replace(&mut service.code, Box::new(crate::service::Withdrawn)));
+    pub fn adopt(&mut self, build: &Build, offers: Serving) {
+        self.probations.retain(|p| p.build.library != build.library);
+        self.take_charge(build, offers, &Old::LetGo);
+        self.sweep(&build.library);
+    }
+
+    /// As [`Core::adopt`], for a build that ran before: the one that is left goes on converting what it left.
+    pub fn go_back_to(&mut self, build: &Build, offers: Serving) {
+        self.probations.retain(|p| p.build.library != build.library);
+        self.take_charge(build, offers, &Old::Converts);
+        self.sweep(&build.library);
+    }
+
+    /// As [`Core::adopt`]; until `until_ns` the last build that proved itself stands by. The first build of a library has none
+    /// before it, and no probation. Returns whether there is one.
+    pub fn adopt_on_probation(&mut self, build: &Build, offers: Serving, until_ns: u64) -> bool {
+        let serves = |s: &&Service| s.is_of(&build.library);
+        let current = self.services.iter().find(serves).and_then(|s| s.build.clone());
+        let proved = self.probation(&build.library).map(|p| p.before.clone()).or(current);
+        let Some(proved) = proved.filter(|p| p.generation != build.generation) else {
+            self.adopt(build, offers);
+            return false;
+        };
+        self.take_charge(build, offers, &Old::StandsBy(&proved));
+        self.begin_probation(build, &proved, until_ns);
+        true
+    }
+
+    fn take_charge(&mut self, build: &Build, offers: Serving, becomes: &Old<'_>) {
+        for service in self.services.iter_mut().filter(|s| s.is_of(&build.library)) {
+            if !offers.iter().any(|(offer, _)| offer.name == service.offer.name)
+                && let Some(old) = service.withdraw(Box::new(Withdrawn))
+            {
+                put_aside(service, old, becomes, &mut self.retired);
             }
         }
         for (offer, code) in offers {
             match self.services.iter_mut().find(|s| s.offer.name == offer.name) {
-                Some(service) => old.push(service.replace(offer, build.clone(), code)),
+                Some(service) => {
+                    if let Some(old) = service.replace(Served::new(offer, build.clone(), code)) {
+                        put_aside(service, old, becomes, &mut self.retired);
+                    }
+                }
                 None => {
                     let (number, name) = (self.services.len() as u64, offer.name.clone());
                     // A reserve is kept for records that must not fail.
@@ -329,9 +384,21 @@ impl Core {
                 }
             }
         }
+        if !matches!(becomes, Old::StandsBy(_)) {
+            for s in &mut self.services {
+                let before = s.before.take_if(|b| b.build.library == build.library);
+                self.retired.extend(before.map(|b| b.code));
+            }
+        }
+        self.own_tables(&build.library);
+        self.resume_quarantined(&build.library);
+    }
+
+    /// The code that serves a library's sessions has changed: those that waited are tried again.
+    pub(crate) fn resume_quarantined(&mut self, library: &str) {
         for slot in std::mem::take(&mut self.quarantined) {
             let Some(s) = self.sessions.get(slot) else { continue };
-            if mine(&self.services[usize::from(s.service.0)]) {
+            if self.services[usize::from(s.service.0)].is_of(library) {
                 self.end_quarantine(slot);
                 self.resumed.push(slot);
                 self.touch(slot);
@@ -339,7 +406,6 @@ impl Core {
                 self.quarantined.insert(slot);
             }
         }
-        old
     }
 
     // --- inputs ---------------------------------------------------------------------------------
@@ -347,6 +413,10 @@ impl Core {
     fn pass_begins(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
         self.replays = 0;
+        if !self.probations.is_empty() {
+            self.end_probations();
+        }
+        self.sweep_on();
         while let Some(&(at, slot)) = self.deadlines.first()
             && at <= now_ns
         {
@@ -544,5 +614,25 @@ impl Core {
         if let Some(s) = self.sessions.get(slot) {
             self.effects.push(Effect::Notice { level, service: s.service, session: s.id, message });
         }
+    }
+}
+
+/// What becomes of a build that no longer serves.
+enum Old<'a> {
+    /// Nobody needs it.
+    LetGo,
+    /// It converts what it left.
+    Converts,
+    /// It takes over if the new one fails, if it is this build, which proved itself; otherwise it is let go of.
+    StandsBy(&'a Build),
+}
+
+fn put_aside(service: &mut Service, old: Served, becomes: &Old<'_>, retired: &mut Vec<Box<dyn Code>>) {
+    match becomes {
+        Old::StandsBy(proved) if old.build == **proved => {
+            retired.extend(service.before.replace(old).map(|before| before.code));
+        }
+        Old::Converts => service.converters.push(old),
+        _ => retired.push(old.code),
     }
 }

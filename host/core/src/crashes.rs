@@ -67,15 +67,24 @@ impl Crashes {
         withheld
     }
 
+    /// The generations that killed lately: library and generation.
+    pub fn killed(&self, limits: &Limits, now_ms: u64) -> Vec<(String, u64)> {
+        self.killed_times(1, limits, now_ms)
+    }
+
     /// The generations that killed too often lately: library and generation.
     pub fn give_way(&self, limits: &Limits, now_ms: u64) -> Vec<(String, u64)> {
+        self.killed_times(limits.crashes_max as usize, limits, now_ms)
+    }
+
+    fn killed_times(&self, times: usize, limits: &Limits, now_ms: u64) -> Vec<(String, u64)> {
         let lately = |d: &&Death| now_ms.saturating_sub(d.at_ms) <= limits.crash_window_ms;
         let mut found: Vec<(String, u64)> = Vec::new();
         for d in self.deaths.iter().filter(lately) {
             let of = |o: &&Death| (&o.library, o.generation) == (&d.library, d.generation);
             let kills = self.deaths.iter().filter(lately).filter(of).count();
             let one = (d.library.clone(), d.generation);
-            if kills >= limits.crashes_max as usize && !found.contains(&one) {
+            if kills >= times && !found.contains(&one) {
                 found.push(one);
             }
         }
@@ -125,6 +134,7 @@ mod tests {
             crashes.note(death(700 + n * 400, n, 0, 5));
         }
         assert_eq!(crashes.give_way(&limits, 1500), [("echo".to_owned(), 5)]);
+        assert_eq!(crashes.killed(&limits, 1500), [("echo".to_owned(), 5), ("echo".to_owned(), 2)]);
         assert_eq!(crashes.give_way(&limits, 5000), []);
         for n in 0..2 * DEATHS_MAX as u64 {
             crashes.note(death(0, n, 0, 1));

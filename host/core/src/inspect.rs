@@ -98,6 +98,11 @@ impl Core {
         }
     }
 
+    /// How many entries a table has.
+    pub fn entries(&self, table: &str) -> usize {
+        self.tables.count(table)
+    }
+
     /// The names of all tables.
     pub fn table_names(&self) -> Vec<String> {
         self.tables.names().map(str::to_owned).collect()
@@ -111,7 +116,7 @@ impl Core {
                 return (items, Some(key.to_vec()));
             }
             let mut value = Vec::new();
-            self.tables.get(&self.store, table, key, &mut value);
+            let _ = self.tables.get(&self.store, table, key, &mut value);
             bytes += key.len() + value.len();
             items.push((key.to_vec(), value));
         }
@@ -130,21 +135,22 @@ mod tests {
     use crate::limits::Limits;
     use crate::service::{Build, Offer, Withdrawn};
     use crate::session::Slot;
-    use greenroom_state::schema::StateShape;
+    use greenroom_state::shape::StateShape;
 
     /// However much there is, one answer looks at so much of it, and all answers together at all of it.
     #[test]
     fn slices_are_bounded_and_complete() {
         let mut core = Core::new(Limits::default());
-        let shape = StateShape { version: 1, schema: None, migrations: Vec::new() };
-        let offer = Offer { name: "s".into(), port: 0, framing: Framing::Lines { bytes_max: 9 }, shape };
+        let shape = StateShape { version: 1, ..StateShape::default() };
+        let framing = Framing::Lines { bytes_max: 9 };
+        let offer = Offer { name: "s".into(), port: 0, framing, shape, tables: Vec::new() };
         let build = Build { library: "l".into(), generation: 1, hash: String::new() };
         core.adopt(&build, vec![(offer, Box::new(Withdrawn))]);
         let service = core.service_named("s").unwrap();
         for n in 0..1000u32 {
             let peer = "127.0.0.1:9".parse().unwrap();
             core.handle(Input::Opened { slot: Slot(n), id: u64::from(n) * 3 + 1, service, peer, at_ms: 0 });
-            core.tables.put(&mut core.store, "t", &n.to_be_bytes(), &[0; 100]).unwrap();
+            core.tables.put(&mut core.store, "t", &n.to_be_bytes(), 0, &[0; 100]).unwrap();
         }
         let (mut ids, mut after) = (Vec::new(), Some(0));
         while let Some(id) = after {

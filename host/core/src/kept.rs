@@ -35,26 +35,27 @@ impl Core {
         }
     }
 
-    /// Lends what outlives the host itself to `each`: table entries and ledger lines, as they are stored, and the number of the last
-    /// connection, which tables may name. It ends early when `each` says false.
-    pub fn each_lasting(&self, mut each: impl FnMut(Kind, &[u8]) -> bool) {
-        if !each(Kind::Served, &self.kept.served.to_le_bytes()) {
+    /// Lends what outlives the host itself to `each`: table entries and ledger lines, as they are stored, with an entry's version,
+    /// and the number of the last connection, which tables may name. It ends early when `each` says false.
+    pub fn each_lasting(&self, mut each: impl FnMut(Kind, u32, &[u8]) -> bool) {
+        if !each(Kind::Served, 0, &self.kept.served.to_le_bytes()) {
             return;
         }
         for r in self.tables.refs() {
-            if !self.store.read(r, |bytes| each(Kind::Entry, bytes)) {
+            let version = self.store.key(r) as u32;
+            if !self.store.read(r, |bytes| each(Kind::Entry, version, bytes)) {
                 return;
             }
         }
         for (_, line) in self.kept(Kind::Ledger) {
-            if !each(Kind::Ledger, &line) {
+            if !each(Kind::Ledger, 0, &line) {
                 return;
             }
         }
     }
 
     /// Takes back what [`Core::each_lasting`] lent. The error says what is wrong with it.
-    pub fn restore_lasting(&mut self, kind: Kind, bytes: &[u8]) -> Result<(), String> {
+    pub fn restore_lasting(&mut self, kind: Kind, version: u32, bytes: &[u8]) -> Result<(), String> {
         if kind == Kind::Served {
             let number = bytes.try_into().map_err(|_| "it holds a number that can't be read")?;
             self.note_served(u64::from_le_bytes(number));
@@ -69,7 +70,7 @@ impl Core {
         if !self.store.reserve([bytes.len()]) {
             return Err("the tables don't fit (limit store_bytes_max)".into());
         }
-        let put = self.tables.put(&mut self.store, table, key, value);
+        let put = self.tables.put(&mut self.store, table, key, version, value);
         put.map_err(|_| "the tables don't fit (limit store_bytes_max)".into())
     }
 

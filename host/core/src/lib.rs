@@ -20,10 +20,13 @@
 //! | [`recover`] | how a successor goes on from the records of a process that died |
 //! | [`quarantine`] | sessions whose next action must not run for now |
 //! | [`crashes`] | what follows when an action killed the process |
+//! | [`probation`] | how a new build proves itself, and how the one before takes over again |
+//! | [`convert`] | data of one version is made into data of another |
 //! | [`inspect`] | what an operator sees: sessions and tables, a slice at a time |
 //! | [`store`] | the records that outlive code |
 #![forbid(unsafe_code)]
 
+pub mod convert;
 pub mod core;
 pub mod crashes;
 mod ending;
@@ -32,6 +35,7 @@ pub mod inspect;
 mod kept;
 pub mod limits;
 pub mod ports;
+pub mod probation;
 pub mod quarantine;
 pub mod recover;
 pub mod reload;

@@ -44,6 +44,21 @@ pub struct Limits {
     pub stall_warn_ms: u64,
     /// A callback that takes longer ends the worker, and a successor goes on; the action counts as one that killed it. 0: off.
     pub stall_kill_ms: u64,
+    /// A new build is on probation for so long, and the one before is ready to take over. 0: no probation.
+    pub probation_ms: u64,
+    /// Probation is over before its time once so many turns have run. 0: only the time counts.
+    pub probation_turns: u64,
+    /// A build on probation is rolled back when so many of its turns failed that the build before didn't fail, or couldn't be asked.
+    pub probation_faults_max: u32,
+    /// Builds that ran before and are kept, for `greenroom rollback`. The oldest is let go of.
+    pub builds_kept: usize,
+    /// How long a candidate may take to be loaded and rehearsed, before it is refused; and `rehearsal_item_us` for each session and
+    /// entry of its tables.
+    pub rehearsal_ms: u64,
+    /// See `rehearsal_ms`.
+    pub rehearsal_item_us: u64,
+    /// Memory that a candidate may take meanwhile, beside copies of the records. Beyond it the allocation fails, and it is refused.
+    pub rehearsal_bytes_max: usize,
     /// Builds that a worker loads before a fresh one goes on: what is loaded is never unloaded, and the C library's thread keys
     /// run out at about 1,000.
     pub builds_max: u32,
@@ -78,6 +93,13 @@ impl Default for Limits {
             crash_window_ms: 300_000,
             stall_warn_ms: 200,
             stall_kill_ms: 0,
+            probation_ms: 10_000,
+            probation_turns: 100_000,
+            probation_faults_max: 5,
+            builds_kept: 5,
+            rehearsal_ms: 10_000,
+            rehearsal_item_us: 100,
+            rehearsal_bytes_max: 1024 * MIB,
             builds_max: 256,
             pin_bytes_max: 512 * MIB,
             drain_ms: 10_000,

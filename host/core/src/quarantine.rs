@@ -83,6 +83,12 @@ impl Core {
         }
     }
 
+    /// How many sessions of a library's services wait in quarantine.
+    pub fn quarantined(&self, library: &str) -> usize {
+        let sessions = self.quarantined.iter().filter_map(|slot| self.sessions.get(*slot));
+        sessions.filter(|s| self.services[usize::from(s.service.0)].is_of(library)).count()
+    }
+
     /// Lets a quarantined session go on with the code that serves now, whatever quarantined it. The error says why it can't.
     pub fn release(&mut self, id: u64) -> Result<(), String> {
         let slot = self.sessions.slot_of(id).ok_or_else(|| format!("no session has number {id}"))?;

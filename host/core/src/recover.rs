@@ -202,7 +202,7 @@ impl Core {
     fn recover_entry(&mut self, f: &Found, lost: &mut Vec<String>) {
         let named = self.store.read(f.at, |b| tables::name_of(b).map(|(t, k)| (t.to_owned(), k.to_vec())));
         match named {
-            Some((table, key)) => self.tables.found(&table, &key, f.at),
+            Some((table, key)) => self.tables.found(&table, &key, f.key as u32, f.at),
             None => {
                 lost.push("an entry of a table: it can't be read".into());
                 self.store.delete(f.at);

@@ -10,12 +10,19 @@
 //! went. The unit is the library: one reload of it at a time, others wait their turn. A request that waited while the
 //! very same content was tried gets that outcome. The watcher never tries content again that it saw before, so a
 //! refused file isn't tried in circles, and a build loaded from elsewhere isn't undone by an old file.
+//!
+//! Several libraries may be reloaded **together**: each waits, tried, for the others, then loaded, for the others, and one
+//! commit puts all of them in charge. If one is refused, all are. A dry run ends when it was tried. To roll back is to reload a
+//! build that ran before, and data goes the other way.
 
 use crate::limits::Limits;
+use crate::probation::Record;
 use crate::service::{Build, Offer, Service};
-use greenroom_state::schema;
+use crate::tables::{Owners, Tables};
+use greenroom_state::report::{Rehearsal, Verdict};
+use greenroom_state::shape::{StateShape, judge, judge_back};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
 /// Index of a library, which is a path from which builds come.
@@ -38,6 +45,17 @@ pub enum By {
     },
 }
 
+/// What is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// That it serves.
+    Load,
+    /// To know what would come of it.
+    DryRun,
+    /// That a build which ran before serves again, as this generation.
+    RollBack(u64),
+}
+
 /// A wish to reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -47,21 +65,25 @@ pub struct Request {
     pub by: By,
     /// Another file than the library's own path.
     pub from: Option<PathBuf>,
+    /// What.
+    pub want: Want,
+    /// Requests with the same number are one commit.
+    pub together: u64,
 }
 
 /// What the shell reports.
 #[derive(Debug)]
 pub enum Event {
-    /// Somebody wants a reload.
-    Requested(LibraryId, Request),
+    /// Somebody wants reloads; those that go together, at once.
+    Requested(Vec<(LibraryId, Request)>),
     /// [`Step::Stage`] is done: the content's hash, or why there is none to load.
     Staged(LibraryId, Result<String, String>),
     /// [`Step::Try`] is done: what it is, or what it did wrong in the child.
     Tried(LibraryId, Result<Candidate, String>),
-    /// [`Step::Load`] is done: its code is loaded and its added ports listen, or not.
+    /// A part of [`Step::Load`] is done: its code is loaded and its added ports listen, or not.
     Loaded(LibraryId, Result<(), String>),
     /// [`Step::Commit`] is done, after so many microseconds of the loop's time.
-    Committed(LibraryId, f64),
+    Committed(Vec<LibraryId>, f64),
 }
 
 /// What a trial found out.
@@ -71,8 +93,10 @@ pub struct Candidate {
     pub name: String,
     /// Its services.
     pub offers: Vec<Offer>,
-    /// What it did wrong with copies of the live sessions.
-    pub rehearsal: Result<(), String>,
+    /// What its linker called it.
+    pub build_id: Option<String>,
+    /// How it went with copies of what is live; `None`: nothing is.
+    pub rehearsal: Option<Rehearsal>,
 }
 
 /// What the shell is to do.
@@ -82,14 +106,14 @@ pub enum Step {
     Stage(LibraryId, PathBuf),
     /// Load the copy in a child process and ask what it offers.
     Try(LibraryId),
-    /// Load it here, build its instances, bind and listen on the ports that these services add.
-    Load(LibraryId, Vec<Offer>),
-    /// Call [`crate::Core::adopt`] between two passes.
-    Commit(LibraryId, Build),
+    /// Load these here, build their instances, bind and listen on the ports that these services add.
+    Load(Vec<(LibraryId, Vec<Offer>)>),
+    /// Call [`crate::Core::adopt`] for each, between two passes.
+    Commit(Vec<(LibraryId, Build)>),
     /// Drop what was staged or loaded.
     Discard(LibraryId),
-    /// Tell these requests, and the log.
-    Report(Vec<Request>, Report),
+    /// Tell who asked, and the log.
+    Report(LibraryId, Request, Box<Report>),
 }
 
 /// How a reload ended. Programs depend on these words.
@@ -104,6 +128,10 @@ pub enum Outcome {
     Refused,
     /// The build before runs again.
     RolledBack,
+    /// A dry run: it would have been committed.
+    Rehearsed,
+    /// It ran, and another one took its place before it had proved itself.
+    Replaced,
 }
 
 /// What `greenroom reload` prints of a library.
@@ -119,12 +147,73 @@ pub struct Report {
     pub generation: u64,
     /// SHA-256 of the build that was asked for; empty: it couldn't be read.
     pub build: String,
+    /// What its linker called it.
+    #[serde(default)]
+    pub build_id: Option<String>,
+    /// The state versions of the build that was asked for, by service.
+    #[serde(default)]
+    pub versions: BTreeMap<String, u32>,
+    /// Who reads whose data, by the schemas of all its services and tables.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
     /// Sessions alive on its services.
     pub sessions: usize,
+    /// Of those, sessions that wait in quarantine.
+    #[serde(default)]
+    pub quarantined: usize,
+    /// Sessions whose states had to be migrated in the rehearsal.
+    #[serde(default)]
+    pub migrated: u64,
+    /// How long the rehearsal took, in milliseconds.
+    #[serde(default)]
+    pub rehearsal_ms: u64,
+    /// Its line in the ledger.
+    #[serde(default)]
+    pub line: u64,
     /// How long the loop stood still for it, in microseconds.
     pub pause_us: f64,
-    /// Why it was refused.
+    /// Why it was refused, or rolled back.
     pub reason: String,
+    /// All that the rehearsal told.
+    #[serde(default)]
+    pub rehearsal: Option<Rehearsal>,
+    /// How the build did on probation; `None`: it had none.
+    #[serde(default)]
+    pub probation: Option<Probed>,
+}
+
+/// A probation in a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// How it stands.
+    pub state: ProbationState,
+    /// What the build did.
+    #[serde(flatten)]
+    pub record: Record,
+}
+
+/// How a probation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbationState {
+    /// Under way.
+    UnderWay,
+    /// The build proved itself.
+    Passed,
+    /// The build before serves again.
+    RolledBack,
+    /// The build was to be rolled back, and there was no way back.
+    Failed,
+    /// Another build took its place.
+    Replaced,
+}
+
+/// What there is, to judge by.
+pub(crate) struct Live<'a> {
+    pub(crate) services: &'a [Service],
+    pub(crate) tables: &'a Tables,
+    pub(crate) owners: &'a Owners,
+    pub(crate) limits: &'a Limits,
 }
 
 /// A library.
@@ -152,14 +241,22 @@ struct Work {
     hash: String,
     name: String,
     offers: Vec<Offer>,
+    build_id: Option<String>,
+    rehearsal: Option<Rehearsal>,
     step: Stage,
+    /// Another one of the same commit was refused, for this reason; so is this, once its step is done.
+    doomed: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Stage {
     Staging,
     Trying,
+    /// Waits for those that are reloaded together with it.
+    Tried,
     Loading,
+    /// As above.
+    Loaded,
     Committing,
 }
 
@@ -187,11 +284,11 @@ impl Reloads {
         }))
     }
 
-    /// Notes the build that a library runs, without a reload: a successor goes on with its predecessor's. `seen` is the hash of
-    /// what was last seen at its path, `highest` the highest generation that ran.
+    /// Notes the build that a library runs, without a reload: a successor goes on with its predecessor's, or a build was rolled
+    /// back. `seen` is the hash of what was last seen at its path, `highest` the highest generation that ran.
     pub fn goes_on_with(&mut self, id: LibraryId, build: Build, seen: Option<String>, highest: u64) {
         let library = &mut self.libraries[id.0];
-        library.highest = highest.max(build.generation);
+        library.highest = library.highest.max(highest).max(build.generation);
         (library.current, library.seen) = (Some(build), seen);
     }
 
@@ -200,63 +297,90 @@ impl Reloads {
         &self.libraries
     }
 
+    /// The library of a name, if it runs.
+    pub fn named(&self, name: &str) -> Option<LibraryId> {
+        let at = self.libraries.iter().position(|l| l.current.as_ref().is_some_and(|b| b.library == name));
+        at.map(LibraryId)
+    }
+
     /// Whether any reload is under way.
     pub fn is_busy(&self) -> bool {
         self.libraries.iter().any(|l| l.work.is_some())
     }
 
+    /// Whether a build of this library is about to be committed.
+    pub fn is_committing(&self, id: LibraryId) -> bool {
+        self.libraries[id.0].work.as_ref().is_some_and(|w| w.step == Stage::Committing)
+    }
+
+    /// The request for which a reload of this library is under way.
+    pub fn under_way(&self, id: LibraryId) -> Option<&Request> {
+        self.libraries[id.0].work.as_ref().map(|w| &w.request)
+    }
+
+    /// What [`Step::Report`] will say of a commit, before it is known how long it took: so that it can be part of it. The build is
+    /// in charge of its services already.
+    pub fn about_to_report(&self, id: LibraryId, services: &[Service]) -> Option<(By, Report)> {
+        let library = &self.libraries[id.0];
+        let work = library.work.as_ref()?;
+        let mine = services.iter().filter(|s| s.is_of(&work.name));
+        let report = library.report_of(work, work.outcome(), 0.0, String::new(), services);
+        let report = Report {
+            library: work.name.clone(),
+            services: mine.clone().map(|s| s.offer.name.clone()).collect(),
+            sessions: mine.map(|s| s.sessions).sum(),
+            generation: self.next_build(id).generation,
+            ..report
+        };
+        Some((work.request.by, report))
+    }
+
     /// Takes one event. Every decision about a reload is made here.
-    pub(crate) fn handle(&mut self, event: Event, services: &[Service], limits: &Limits) -> Vec<Step> {
+    pub(crate) fn handle(&mut self, event: Event, live: &Live<'_>) -> Vec<Step> {
         let mut steps = Vec::new();
         match event {
-            Event::Requested(id, request) => {
-                let library = &mut self.libraries[id.0];
-                if library.work.is_some() {
-                    library.waiting.push_back(request);
-                } else {
-                    steps.push(library.begin(id, request, false));
+            Event::Requested(requests) => {
+                // All are in line before the first begins, so those of one commit stand the same way everywhere.
+                for (id, request) in requests {
+                    self.libraries[id.0].waiting.push_back(request);
+                }
+                for at in 0..self.libraries.len() {
+                    if self.libraries[at].work.is_none() {
+                        self.begin_next(LibraryId(at), false, &mut steps);
+                    }
                 }
             }
-            Event::Staged(id, result) => self.staged(id, result, services, &mut steps),
+            Event::Staged(id, result) => self.staged(id, result, live, &mut steps),
             Event::Tried(id, result) => {
                 let Some(work) = self.work_in(id, Stage::Trying) else { return steps };
                 let judged = match result {
-                    Ok(Candidate { name, offers, rehearsal }) => {
+                    Ok(Candidate { name, offers, build_id, rehearsal }) => {
                         (work.name, work.offers) = (name, offers);
+                        (work.build_id, work.rehearsal) = (build_id, rehearsal);
+                        let failed = work.rehearsal.as_ref().and_then(|r| r.failed.clone());
                         // What the schemas tell says more than how it went with them.
-                        self.judge(id, services, limits).and_then(|offers| rehearsal.map(|()| offers))
+                        self.judge(id, live).and_then(|()| failed.map_or(Ok(()), Err))
                     }
                     Err(why) => Err(why),
                 };
-                match judged {
-                    Ok(offers) => {
-                        self.go_on(id, Stage::Loading);
-                        steps.push(Step::Load(id, offers));
-                    }
-                    Err(why) => self.refuse(id, why, services, &mut steps),
-                }
+                self.goes_on(id, judged, Stage::Tried, live, &mut steps);
             }
             Event::Loaded(id, result) => {
                 if self.work_in(id, Stage::Loading).is_none() {
                     return steps;
                 }
-                // Judged again: sessions have opened and states were written since.
-                match result.and_then(|()| self.judge(id, services, limits)) {
-                    Ok(_) => {
-                        self.go_on(id, Stage::Committing);
-                        steps.push(Step::Commit(id, self.next_build(id)));
-                    }
-                    Err(why) => self.refuse(id, why, services, &mut steps),
-                }
+                self.goes_on(id, result, Stage::Loaded, live, &mut steps);
             }
-            Event::Committed(id, pause_us) => {
-                if self.work_in(id, Stage::Committing).is_none() {
-                    return steps;
+            Event::Committed(ids, pause_us) => {
+                for id in ids {
+                    let Some(work) = self.work_in(id, Stage::Committing) else { continue };
+                    let outcome = work.outcome();
+                    let build = self.next_build(id);
+                    let library = &mut self.libraries[id.0];
+                    library.highest = library.highest.max(build.generation);
+                    library.current = Some(build);
+                    self.finish(id, outcome, pause_us, String::new(), live.services, &mut steps);
                 }
-                let build = self.next_build(id);
-                self.libraries[id.0].highest = build.generation;
-                self.libraries[id.0].current = Some(build);
-                self.finish(id, Outcome::Committed, pause_us, String::new(), services, &mut steps);
             }
         }
         steps
@@ -266,20 +390,21 @@ impl Reloads {
         &mut self,
         id: LibraryId,
         result: Result<String, String>,
-        services: &[Service],
+        live: &Live<'_>,
         steps: &mut Vec<Step>,
     ) {
-        if self.work_in(id, Stage::Staging).is_none() {
-            return;
+        let Some(work) = self.work_in(id, Stage::Staging) else { return };
+        if let Some(why) = work.doomed.take() {
+            return self.refuse(id, why, live.services, steps);
         }
         let hash = match result {
             Ok(hash) => hash,
-            Err(why) => return self.refuse(id, why, services, steps),
+            Err(why) => return self.refuse(id, why, live.services, steps),
         };
         let library = &mut self.libraries[id.0];
         let Some(work) = &mut library.work else { return };
         work.hash = hash.clone();
-        let own = work.request.from.is_none();
+        let own = work.request.from.is_none() && work.request.want == Want::Load;
         let seen_before = own && library.seen.as_ref() == Some(&hash);
         if own {
             library.seen = Some(hash.clone());
@@ -288,23 +413,26 @@ impl Reloads {
             // Nothing to say: touched, not changed.
             steps.push(Step::Discard(id));
             library.work = None;
-            return self.begin_next(id, steps);
+            return self.begin_next(id, true, steps);
         }
         let runs = library.current.as_ref().is_some_and(|b| b.hash == hash);
-        let joined = library.last.as_ref().filter(|(h, _)| work.waited && *h == hash);
+        let alone = work.request.together == work.request.id && work.request.want == Want::Load;
+        let joined = library.last.as_ref().filter(|(h, _)| work.waited && alone && *h == hash);
         match joined {
             Some((_, report)) => {
-                let report = report.clone();
+                let report = Box::new(report.clone());
                 steps.push(Step::Discard(id));
-                steps.extend(library.work.take().map(|w| Step::Report(vec![w.request], report)));
-                self.begin_next(id, steps);
+                steps.extend(library.work.take().map(|w| Step::Report(id, w.request, report)));
+                self.begin_next(id, true, steps);
             }
             None if runs => {
+                let together = work.request.together;
                 steps.push(Step::Discard(id));
-                self.finish(id, Outcome::Unchanged, 0.0, String::new(), services, steps);
+                self.finish(id, Outcome::Unchanged, 0.0, String::new(), live.services, steps);
+                self.advance(together, live, steps);
             }
             None => {
-                self.go_on(id, Stage::Trying);
+                work.step = Stage::Trying;
                 steps.push(Step::Try(id));
             }
         }
@@ -317,9 +445,69 @@ impl Reloads {
         work
     }
 
-    fn go_on(&mut self, id: LibraryId, step: Stage) {
-        if let Some(work) = &mut self.libraries[id.0].work {
-            work.step = step;
+    /// A step of a reload is done.
+    fn goes_on(
+        &mut self,
+        id: LibraryId,
+        result: Result<(), String>,
+        to: Stage,
+        live: &Live<'_>,
+        steps: &mut Vec<Step>,
+    ) {
+        let Some(work) = &mut self.libraries[id.0].work else { return };
+        let doomed = work.doomed.take();
+        work.step = to;
+        let (together, want) = (work.request.together, work.request.want);
+        match result.and_then(|()| doomed.map_or(Ok(()), Err)) {
+            Err(why) => self.refuse(id, why, live.services, steps),
+            Ok(()) if want == Want::DryRun => {
+                steps.push(Step::Discard(id));
+                self.finish(id, Outcome::Rehearsed, 0.0, String::new(), live.services, steps);
+            }
+            Ok(()) => self.advance(together, live, steps),
+        }
+    }
+
+    /// Takes the reloads of one commit a step further, if all of them are ready for it.
+    fn advance(&mut self, together: u64, live: &Live<'_>, steps: &mut Vec<Step>) {
+        let of = |r: &Request| r.together == together;
+        if self.libraries.iter().any(|l| l.waiting.iter().any(of)) {
+            return;
+        }
+        let works =
+            self.libraries.iter().enumerate().filter_map(|(i, l)| Some((LibraryId(i), l.work.as_ref()?)));
+        let members: Vec<_> = works.filter(|(_, w)| of(&w.request)).map(|(id, w)| (id, w.step)).collect();
+        let Some(&(_, step)) = members.first() else { return };
+        if members.iter().any(|(_, s)| *s != step) {
+            return;
+        }
+        match step {
+            Stage::Tried => {
+                let mut load = Vec::new();
+                for (id, _) in members {
+                    if let Some(work) = &mut self.libraries[id.0].work {
+                        work.step = Stage::Loading;
+                        load.push((id, work.offers.clone()));
+                    }
+                }
+                steps.push(Step::Load(load));
+            }
+            Stage::Loaded => {
+                // Judged again: sessions have opened and states were written since.
+                for &(id, _) in &members {
+                    if let Err(why) = self.judge(id, live) {
+                        return self.refuse(id, why, live.services, steps);
+                    }
+                }
+                let commit = members.iter().map(|(id, _)| (*id, self.next_build(*id))).collect();
+                for (id, _) in members {
+                    if let Some(work) = &mut self.libraries[id.0].work {
+                        work.step = Stage::Committing;
+                    }
+                }
+                steps.push(Step::Commit(commit));
+            }
+            _ => {}
         }
     }
 
@@ -327,12 +515,39 @@ impl Reloads {
         let library = &self.libraries[id.0];
         let (name, hash) =
             library.work.as_ref().map_or_else(Default::default, |w| (w.name.clone(), w.hash.clone()));
-        Build { library: name, generation: library.highest + 1, hash }
+        let generation = match library.work.as_ref().map(|w| w.request.want) {
+            Some(Want::RollBack(generation)) => generation,
+            _ => library.highest + 1,
+        };
+        Build { library: name, generation, hash }
     }
 
+    /// Refuses a reload, and those that were to be committed with it.
     fn refuse(&mut self, id: LibraryId, why: String, services: &[Service], steps: &mut Vec<Step>) {
+        let Some(work) = &self.libraries[id.0].work else { return };
+        let together = work.request.together;
+        let what = if work.name.is_empty() { self.libraries[id.0].name() } else { work.name.clone() };
+        let others = format!("it was to be committed together with {what}, which is refused: {why}");
         steps.push(Step::Discard(id));
         self.finish(id, Outcome::Refused, 0.0, why, services, steps);
+        for at in 0..self.libraries.len() {
+            let other = LibraryId(at);
+            let of = |r: &Request| r.together == together;
+            while let Some(n) = self.libraries[at].waiting.iter().position(of) {
+                let Some(request) = self.libraries[at].waiting.remove(n) else { break };
+                let library = &self.libraries[at];
+                let hash = String::new();
+                let report = library.report(Outcome::Refused, hash, 0.0, others.clone(), services);
+                steps.push(Step::Report(other, request, Box::new(report)));
+            }
+            let Some(work) = self.libraries[at].work.as_mut().filter(|w| of(&w.request)) else { continue };
+            if matches!(work.step, Stage::Tried | Stage::Loaded) {
+                steps.push(Step::Discard(other));
+                self.finish(other, Outcome::Refused, 0.0, others.clone(), services, steps);
+            } else {
+                work.doomed.get_or_insert(others.clone());
+            }
+        }
     }
 
     fn finish(
@@ -346,21 +561,23 @@ impl Reloads {
     ) {
         let library = &mut self.libraries[id.0];
         let Some(work) = library.work.take() else { return };
-        let report = library.report(outcome, work.hash.clone(), pause_us, reason, services);
-        library.last = Some((work.hash, report.clone()));
-        steps.push(Step::Report(vec![work.request], report));
-        self.begin_next(id, steps);
+        let report = library.report_of(&work, outcome, pause_us, reason, services);
+        if work.request.want == Want::Load {
+            library.last = Some((work.hash, report.clone()));
+        }
+        steps.push(Step::Report(id, work.request, Box::new(report)));
+        self.begin_next(id, true, steps);
     }
 
-    fn begin_next(&mut self, id: LibraryId, steps: &mut Vec<Step>) {
+    fn begin_next(&mut self, id: LibraryId, waited: bool, steps: &mut Vec<Step>) {
         let library = &mut self.libraries[id.0];
         if let Some(next) = library.waiting.pop_front() {
-            steps.push(library.begin(id, next, true));
+            steps.push(library.begin(id, next, waited));
         }
     }
 
-    /// Whether the build that was tried may serve, as far as the core can tell; its services.
-    fn judge(&self, id: LibraryId, services: &[Service], limits: &Limits) -> Result<Vec<Offer>, String> {
+    /// Whether the build that was tried may serve, as far as the core can tell.
+    fn judge(&self, id: LibraryId, live: &Live<'_>) -> Result<(), String> {
         let Some(work) = &self.libraries[id.0].work else { return Err("no reload is under way".into()) };
         let name = &work.name;
         if let Some(build) = &self.libraries[id.0].current
@@ -379,8 +596,10 @@ impl Reloads {
                 ));
             }
         }
-        for other in self.libraries.iter().enumerate().filter(|(i, _)| *i != id.0).map(|(_, l)| l) {
-            let Some(theirs) = other.work.as_ref().filter(|w| w.step == Stage::Committing) else { continue };
+        for (_, other) in self.libraries.iter().enumerate().filter(|(i, _)| *i != id.0) {
+            let together = |w: &Work| w.request.together == work.request.together && w.step >= Stage::Tried;
+            let theirs = other.work.as_ref().filter(|w| w.step == Stage::Committing || together(w));
+            let Some(theirs) = theirs else { continue };
             let shared = work.offers.iter().find(|o| theirs.offers.iter().any(|t| t.name == o.name));
             if theirs.name == *name || shared.is_some() {
                 return Err(format!(
@@ -394,37 +613,75 @@ impl Reloads {
             if work.offers[..i].iter().any(|o| o.name == offer.name) {
                 return Err(format!("it offers service {} twice", offer.name));
             }
-            let crate::framing::Framing::Lines { bytes_max } = offer.framing;
-            if bytes_max == 0 || bytes_max > limits.frame_bytes_max {
-                return Err(format!(
-                    "service {} wants frames of up to {bytes_max} bytes; the host allows from 1 to {} (limit frame_bytes_max)",
-                    offer.name, limits.frame_bytes_max
-                ));
-            }
-            let Some(live) = services.iter().find(|s| s.offer.name == offer.name) else { continue };
-            match &live.build {
-                Some(build) if build.library != *name => {
-                    return Err(format!(
-                        "service {} belongs to library {}; a service has one library",
-                        offer.name, build.library
-                    ));
-                }
-                // Nobody serves it, so nobody is connected and no state is kept.
-                None => continue,
-                Some(_) => {}
-            }
-            schema::judge(&offer.name, &live.offer.shape, &offer.shape, &live.stored_versions())?;
+            self.judge_offer(work, offer, live)?;
         }
-        for live in services {
-            let mine = live.build.as_ref().is_some_and(|b| b.library == *name);
-            if mine && live.sessions > 0 && !work.offers.iter().any(|o| o.name == live.offer.name) {
+        for service in live.services.iter().filter(|s| s.is_of(name) && s.sessions > 0) {
+            if !work.offers.iter().any(|o| o.name == service.offer.name) {
                 return Err(format!(
                     "it no longer offers service {}, which has {} sessions; a service can be withdrawn once nobody is connected",
-                    live.offer.name, live.sessions
+                    service.offer.name, service.sessions
                 ));
             }
         }
-        Ok(work.offers.clone())
+        Ok(())
+    }
+
+    fn judge_offer(&self, work: &Work, offer: &Offer, live: &Live<'_>) -> Result<(), String> {
+        let crate::framing::Framing::Lines { bytes_max } = offer.framing;
+        if bytes_max == 0 || bytes_max > live.limits.frame_bytes_max {
+            return Err(format!(
+                "service {} wants frames of up to {bytes_max} bytes; the host allows from 1 to {} (limit frame_bytes_max)",
+                offer.name, live.limits.frame_bytes_max
+            ));
+        }
+        let may = |what: &str, version: &str, old: &StateShape, new: &StateShape, stored: &[u32]| match work
+            .request
+            .want
+        {
+            Want::RollBack(_) => judge_back(what, old, new, stored),
+            _ => judge(what, version, old, new, stored),
+        };
+        for (i, table) in offer.tables.iter().enumerate() {
+            let offers = work.offers.iter().filter(|o| o.name != offer.name);
+            let elsewhere = offers.flat_map(|o| &o.tables).chain(&offer.tables[..i]);
+            if elsewhere.into_iter().any(|t| t.name == table.name) {
+                return Err(format!("table {} has two owners in it; a table has one", table.name));
+            }
+            let Some(owner) = live.owners.get(table.name.as_str()) else { continue };
+            let service = &live.services[usize::from(owner.service.0)];
+            if !service.is_of(&work.name) {
+                return Err(format!(
+                    "table {} belongs to service {}; a table has one owner",
+                    table.name, service.offer.name
+                ));
+            }
+            let old = &service.offer.tables[owner.which as usize - 1].shape;
+            let stored = live.tables.versions(&table.name);
+            may(&format!("table {}", table.name), "its version", old, &table.shape, &stored)?;
+        }
+        let Some(service) = live.services.iter().find(|s| s.offer.name == offer.name) else { return Ok(()) };
+        match &service.build {
+            Some(build) if build.library != work.name => {
+                return Err(format!(
+                    "service {} belongs to library {}; a service has one library",
+                    offer.name, build.library
+                ));
+            }
+            // Nobody serves it; if nobody is connected either, no state is kept.
+            None if service.sessions == 0 => return Ok(()),
+            _ => {}
+        }
+        may(&offer.name, "STATE_VERSION", &service.offer.shape, &offer.shape, &service.stored_versions())
+    }
+}
+
+impl Work {
+    /// How it ends if all goes well.
+    fn outcome(&self) -> Outcome {
+        match self.request.want {
+            Want::RollBack(_) => Outcome::RolledBack,
+            _ => Outcome::Committed,
+        }
     }
 }
 
@@ -437,7 +694,10 @@ impl Library {
             hash: String::new(),
             name: String::new(),
             offers: Vec::new(),
+            build_id: None,
+            rehearsal: None,
             step: Stage::Staging,
+            doomed: None,
         });
         Step::Stage(id, path)
     }
@@ -456,6 +716,26 @@ impl Library {
         }
     }
 
+    fn report_of(
+        &self,
+        work: &Work,
+        outcome: Outcome,
+        pause_us: f64,
+        reason: String,
+        services: &[Service],
+    ) -> Report {
+        let rehearsal = work.rehearsal.clone();
+        Report {
+            build_id: work.build_id.clone(),
+            versions: work.offers.iter().map(|o| (o.name.clone(), o.shape.version)).collect(),
+            verdict: rehearsal.as_ref().map(Rehearsal::verdict),
+            migrated: rehearsal.as_ref().map_or(0, |r| r.migrated),
+            rehearsal_ms: rehearsal.as_ref().map_or(0, |r| r.ms),
+            rehearsal,
+            ..self.report(outcome, work.hash.clone(), pause_us, reason, services)
+        }
+    }
+
     fn report(
         &self,
         outcome: Outcome,
@@ -464,20 +744,28 @@ impl Library {
         reason: String,
         services: &[Service],
     ) -> Report {
-        let mine = services.iter().filter(|s| {
-            let library = s.build.as_ref().map(|b| &b.library);
-            library.is_some() && library == self.current.as_ref().map(|b| &b.library)
-        });
-        let mine: Vec<_> = mine.collect();
+        let mine: Vec<_> = match &self.current {
+            Some(build) => services.iter().filter(|s| s.is_of(&build.library)).collect(),
+            None => Vec::new(),
+        };
         Report {
             outcome,
             library: self.name(),
             services: mine.iter().map(|s| s.offer.name.clone()).collect(),
             generation: self.current.as_ref().map_or(0, |b| b.generation),
             build,
+            build_id: None,
+            versions: BTreeMap::new(),
+            verdict: None,
             sessions: mine.iter().map(|s| s.sessions).sum(),
+            quarantined: 0,
+            migrated: 0,
+            rehearsal_ms: 0,
+            line: 0,
             pause_us,
             reason,
+            rehearsal: None,
+            probation: None,
         }
     }
 }
@@ -489,7 +777,7 @@ mod tests {
     use crate::framing::Framing;
     use crate::service::{Batch, Code};
     use crate::turn::Staging;
-    use greenroom_state::schema::{Schema, StateShape};
+    use greenroom_state::schema::Schema;
 
     struct Nothing;
     impl Code for Nothing {
@@ -504,8 +792,18 @@ mod tests {
             r#"{{"type":"object","properties":{{"count":{{"type":"{field}"}}}},"required":["count"]}}"#
         );
         let schema = Some(Schema::parse(&text).unwrap());
-        let shape = StateShape { version, schema, migrations: (1..version).collect() };
-        Offer { name: name.into(), port: 0, framing: Framing::Lines { bytes_max: 100 }, shape }
+        let shape = StateShape {
+            version,
+            schema,
+            migrations: (1..version).collect(),
+            downgrades: (2..=version).collect(),
+        };
+        let framing = Framing::Lines { bytes_max: 100 };
+        Offer { name: name.into(), port: 0, framing, shape, tables: Vec::new() }
+    }
+
+    fn candidate(name: &str, offers: Vec<Offer>) -> Result<Candidate, String> {
+        Ok(Candidate { name: name.into(), offers, build_id: None, rehearsal: None })
     }
 
     /// A core, and the steps of its reloads as text.
@@ -525,12 +823,17 @@ mod tests {
                 text.push(match &step {
                     Step::Stage(_, path) => format!("stage {}", path.display()),
                     Step::Try(_) => "try".into(),
-                    Step::Load(_, offers) => format!("load {}", offers.len()),
-                    Step::Commit(_, build) => format!("commit {}", build.generation),
+                    Step::Load(all) => {
+                        let each: Vec<_> = all.iter().map(|(_, offers)| offers.len().to_string()).collect();
+                        format!("load {}", each.join("+"))
+                    }
+                    Step::Commit(all) => {
+                        let each: Vec<_> = all.iter().map(|(_, b)| b.generation.to_string()).collect();
+                        format!("commit {}", each.join("+"))
+                    }
                     Step::Discard(_) => "discard".into(),
-                    Step::Report(to, r) => {
-                        let ids: Vec<_> = to.iter().map(|r| r.id).collect();
-                        format!("{:?} {ids:?} gen {} {}", r.outcome, r.generation, r.reason)
+                    Step::Report(_, to, r) => {
+                        format!("{:?} [{}] gen {} {}", r.outcome, to.id, r.generation, r.reason)
                     }
                 });
             }
@@ -538,17 +841,18 @@ mod tests {
         }
 
         fn request(&mut self, l: LibraryId, id: u64, by: By) -> String {
-            self.on(Event::Requested(l, Request { id, by, from: None }))
+            self.want(l, id, by, Want::Load)
+        }
+
+        fn want(&mut self, l: LibraryId, id: u64, by: By, want: Want) -> String {
+            self.on(Event::Requested(vec![(l, Request { id, by, from: None, want, together: id })]))
         }
 
         /// The whole way, from a staged hash to a commit; what was said on the way.
         fn rest(&mut self, l: LibraryId, hash: &str, offers: Vec<Offer>) -> String {
             let mut said = self.on(Event::Staged(l, Ok(hash.into())));
             if said.ends_with("try") {
-                said = self.on(Event::Tried(
-                    l,
-                    Ok(Candidate { name: "a".into(), offers: offers.clone(), rehearsal: Ok(()) }),
-                ));
+                said = self.on(Event::Tried(l, candidate("a", offers.clone())));
             }
             if said.starts_with("load") {
                 said = self.on(Event::Loaded(l, Ok(())));
@@ -558,7 +862,7 @@ mod tests {
                     Build { library: "a".into(), generation: generation.parse().unwrap(), hash: hash.into() };
                 let code = offers.into_iter().map(|o| (o, Box::new(Nothing) as Box<dyn Code>)).collect();
                 self.0.adopt(&build, code);
-                said = self.on(Event::Committed(l, 5.0));
+                said = self.on(Event::Committed(vec![l], 5.0));
             }
             said
         }
@@ -613,26 +917,17 @@ mod tests {
         let other = b.0.reloads.library("libb.so".into());
         b.request(other, 2, OP);
         b.on(Event::Staged(other, Ok("h2".into())));
-        let said = b.on(Event::Tried(
-            other,
-            Ok(Candidate { name: "b".into(), offers: vec![offer("s", 1, "integer")], rehearsal: Ok(()) }),
-        ));
+        let said = b.on(Event::Tried(other, candidate("b", vec![offer("s", 1, "integer")])));
         assert!(said.contains("service s belongs to library a"), "{said}");
         b.request(other, 3, OP);
         b.on(Event::Staged(other, Ok("h2".into())));
-        let said = b.on(Event::Tried(
-            other,
-            Ok(Candidate { name: "a".into(), offers: vec![offer("t", 1, "integer")], rehearsal: Ok(()) }),
-        ));
+        let said = b.on(Event::Tried(other, candidate("a", vec![offer("t", 1, "integer")])));
         assert!(said.contains("loaded already, from liba.so"), "{said}");
         b.request(other, 4, OP);
         b.on(Event::Staged(other, Ok("h2".into())));
         let mut greedy = offer("t", 1, "integer");
         greedy.framing = Framing::Lines { bytes_max: u32::MAX };
-        let said = b.on(Event::Tried(
-            other,
-            Ok(Candidate { name: "b".into(), offers: vec![greedy], rehearsal: Ok(()) }),
-        ));
+        let said = b.on(Event::Tried(other, candidate("b", vec![greedy])));
         assert!(said.contains("limit frame_bytes_max"), "{said}");
     }
 
@@ -643,13 +938,7 @@ mod tests {
         b.rest(l, "h1", vec![offer("s", 1, "integer"), offer("t", 1, "integer")]);
         b.request(l, 2, OP);
         b.on(Event::Staged(l, Ok("h2".into())));
-        assert_eq!(
-            b.on(Event::Tried(
-                l,
-                Ok(Candidate { name: "a".into(), offers: vec![offer("s", 1, "integer")], rehearsal: Ok(()) })
-            )),
-            "load 1"
-        );
+        assert_eq!(b.on(Event::Tried(l, candidate("a", vec![offer("s", 1, "integer")]))), "load 1");
         let t = b.0.service_named("t").unwrap();
         let peer = "127.0.0.1:9".parse().unwrap();
         let slot = crate::session::Slot(0);
@@ -660,5 +949,102 @@ mod tests {
         b.request(l, 3, OP);
         assert_eq!(b.rest(l, "h3", vec![offer("s", 1, "integer")]), "Committed [3] gen 2 ");
         assert!(b.0.services()[usize::from(t.0)].build.is_none());
+    }
+
+    #[test]
+    fn a_dry_run_ends_with_its_report_and_leaves_the_watcher_alone() {
+        let (mut b, l) = Bench::new();
+        b.request(l, 1, By::Start);
+        b.rest(l, "h1", vec![offer("s", 1, "integer")]);
+        b.want(l, 2, OP, Want::DryRun);
+        assert_eq!(b.rest(l, "h2", vec![offer("s", 1, "integer")]), "discard, Rehearsed [2] gen 1 ");
+        b.want(l, 3, OP, Want::DryRun);
+        let said = b.rest(l, "h2", vec![offer("s", 1, "string")]);
+        assert!(said.starts_with("discard, Refused [3] gen 1 s: field count"), "{said}");
+        b.request(l, 4, By::Watcher);
+        assert_eq!(b.rest(l, "h2", vec![offer("s", 1, "integer")]), "Committed [4] gen 2 ");
+    }
+
+    #[test]
+    fn a_build_that_ran_before_runs_again_under_its_number() {
+        let (mut b, l) = Bench::new();
+        b.request(l, 1, By::Start);
+        b.rest(l, "h1", vec![offer("s", 1, "integer")]);
+        b.request(l, 2, OP);
+        assert_eq!(b.rest(l, "h2", vec![offer("s", 2, "string")]), "Committed [2] gen 2 ");
+        b.want(l, 3, OP, Want::Load);
+        let said = b.rest(l, "h1", vec![offer("s", 1, "integer")]);
+        assert!(said.contains("STATE_VERSION 1 is below 2"), "{said}");
+        b.want(l, 4, OP, Want::RollBack(1));
+        assert_eq!(b.rest(l, "h1", vec![offer("s", 1, "integer")]), "RolledBack [4] gen 1 ");
+        b.request(l, 5, OP);
+        assert_eq!(b.rest(l, "h3", vec![offer("s", 2, "string")]), "Committed [5] gen 3 ");
+    }
+
+    /// Two libraries in one commit: `step` of the second one comes first or last.
+    fn two() -> (Bench, LibraryId, LibraryId) {
+        let (mut b, l) = Bench::new();
+        let m = b.0.reloads.library("libb.so".into());
+        let both = |id| Request { id, by: OP, from: None, want: Want::Load, together: 1 };
+        assert_eq!(b.on(Event::Requested(vec![(l, both(1)), (m, both(2))])), "stage liba.so, stage libb.so");
+        (b, l, m)
+    }
+
+    #[test]
+    fn libraries_that_go_together_wait_for_each_other_and_are_one_commit() {
+        let (mut b, l, m) = two();
+        assert_eq!(b.on(Event::Staged(m, Ok("m1".into()))), "try");
+        assert_eq!(b.on(Event::Tried(m, candidate("b", vec![offer("t", 1, "integer")]))), "");
+        assert_eq!(b.request(m, 9, OP), "");
+        assert_eq!(b.on(Event::Staged(l, Ok("l1".into()))), "try");
+        assert_eq!(b.on(Event::Tried(l, candidate("a", vec![offer("s", 1, "integer")]))), "load 1+1");
+        assert_eq!(b.on(Event::Loaded(l, Ok(()))), "");
+        assert_eq!(b.on(Event::Loaded(m, Ok(()))), "commit 1+1");
+        let said = b.on(Event::Committed(vec![l, m], 3.0));
+        assert_eq!(said, "Committed [1] gen 1 , Committed [2] gen 1 , stage libb.so");
+    }
+
+    #[test]
+    fn if_one_is_refused_all_are_whatever_they_are_doing() {
+        // One was tried, the other isn't a library at all.
+        let (mut b, l, m) = two();
+        b.on(Event::Staged(m, Ok("m1".into())));
+        b.on(Event::Tried(m, candidate("b", vec![offer("t", 1, "integer")])));
+        let said = b.on(Event::Staged(l, Err("gone".into())));
+        assert_eq!(
+            said,
+            "discard, Refused [1] gen 0 gone, discard, Refused [2] gen 0 it was to be committed together with liba.so, \
+             which is refused: gone"
+        );
+        // One is in the child meanwhile.
+        let (mut b, l, m) = two();
+        b.on(Event::Staged(m, Ok("m1".into())));
+        assert_eq!(b.on(Event::Staged(l, Err("gone".into()))), "discard, Refused [1] gen 0 gone");
+        let said = b.on(Event::Tried(m, candidate("b", vec![offer("t", 1, "integer")])));
+        assert!(said.starts_with("discard, Refused [2] gen 0 it was to be committed together"), "{said}");
+        // One waits behind another reload.
+        let (mut b, l) = Bench::new();
+        let m = b.0.reloads.library("libb.so".into());
+        b.request(m, 7, OP);
+        let both = |id| Request { id, by: OP, from: None, want: Want::Load, together: 1 };
+        assert_eq!(b.on(Event::Requested(vec![(l, both(1)), (m, both(2))])), "stage liba.so");
+        b.on(Event::Staged(l, Ok("l1".into())));
+        assert_eq!(b.on(Event::Tried(l, candidate("a", vec![offer("s", 1, "integer")]))), "");
+        let said = b.on(Event::Staged(m, Err("gone".into())));
+        assert_eq!(said, "discard, Refused [7] gen 0 gone, stage libb.so");
+        let said = b.on(Event::Staged(m, Err("gone again".into())));
+        assert!(
+            said.contains("Refused [2] gen 0 gone again, discard, Refused [1] gen 0 it was to be"),
+            "{said}"
+        );
+        assert!(!b.0.reloads.is_busy());
+        // Both want the same.
+        let (mut b, l, m) = two();
+        b.on(Event::Staged(m, Ok("m1".into())));
+        b.on(Event::Tried(m, candidate("b", vec![offer("s", 1, "integer")])));
+        b.on(Event::Staged(l, Ok("l1".into())));
+        let said = b.on(Event::Tried(l, candidate("a", vec![offer("s", 1, "integer")])));
+        assert!(said.contains("Refused [1]") && said.contains("offers the same"), "{said}");
+        assert!(said.contains("Refused [2] gen 0 it was to be committed together with a"), "{said}");
     }
 }

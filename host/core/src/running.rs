@@ -1,13 +1,15 @@
 //! From bytes to turns: cuts input into messages, runs them in batches, and applies what the turns that succeeded staged.
 
 use crate::Core;
+use crate::convert::Reread;
 use crate::core::Effect;
 use crate::framing::Frame;
 use crate::limits::BATCH_ACTIONS_MAX;
-use crate::service::Batch;
+use crate::probation::Asked;
+use crate::service::{Batch, Written};
 use crate::session::{Life, Slot};
 use crate::store::Kind;
-use crate::turn::{Buffers, Fault, Staged, Staging};
+use crate::turn::{Around, Buffers, Fault, Staged, Staging};
 use arrayvec::ArrayVec;
 use greenroom_state::abi::{self, Action, action, closed, fault, level};
 
@@ -207,25 +209,42 @@ impl Core {
             None if buffers.done == n => fault,
             None => None,
         };
-        self.apply(slot, &buffers);
-        let mut ran = Ran { consumed: buffers.done, close: buffers.close };
-        let Some(s) = self.sessions.get(slot) else { return ran };
+        let Some(s) = self.sessions.get(slot) else {
+            return Ran { consumed: buffers.done, close: buffers.close };
+        };
         let (service, session) = (s.service, s.id);
+        self.apply(slot, &buffers, self.services[usize::from(service.0)].written());
+        let mut ran = Ran { consumed: buffers.done, close: buffers.close };
         for line in buffers.log.drain(..).chain(failed_log) {
             self.effects.push(Effect::Log { service, session, line });
         }
         let mut turns = buffers.done as u64;
         if let Some(fault) = fault {
-            let kind = actions[buffers.done].kind;
+            let failed = actions[buffers.done];
+            let kind = failed.kind;
             self.services[usize::from(service.0)].faults += 1;
-            if fault.kind == fault::STATE && kind != action::CLOSED {
+            let mut answered_by = None;
+            let on_probation = self.services[usize::from(service.0)].before.is_some();
+            let asked = match on_probation {
+                true => self.ask_before(slot, &failed, &mut buffers),
+                false => Asked::Failed,
+            };
+            let mut consumed = true;
+            if let Asked::Ran(close) = asked {
+                answered_by =
+                    self.services[usize::from(service.0)].before.as_ref().map(|b| b.build.generation);
+                ran.close |= close;
+                let log = buffers.log.drain(..);
+                self.effects.extend(log.map(|line| Effect::Log { service, session, line }));
+            } else if fault.kind == fault::STATE && kind != action::CLOSED {
                 // The action wasn't run: it waits for code that can read the state.
                 self.quarantine(slot, fault.message.clone());
-            } else {
-                ran.consumed += 1;
-                turns += 1;
+                consumed = false;
             }
-            self.effects.push(Effect::Fault { service, session, action: kind, fault });
+            ran.consumed += usize::from(consumed);
+            turns += u64::from(consumed);
+            self.judge_fault(service, &asked);
+            self.effects.push(Effect::Fault { service, session, action: kind, fault, answered_by });
         }
         self.services[usize::from(service.0)].turns += turns;
         if let Some(s) = self.sessions.get_mut(slot) {
@@ -236,31 +255,55 @@ impl Core {
     }
 
     /// Has the code that serves a session read its state, and migrate it if it must, as its next turn would. Nothing of it is
-    /// kept. True: it had to be migrated. The error is the handler's.
-    pub fn rehearse(&mut self, slot: Slot) -> Result<bool, String> {
-        let Some(s) = self.sessions.get(slot) else { return Ok(false) };
-        let newest = self.services[usize::from(s.service.0)].offer.shape.version;
-        let migrated = s.state.is_some() && s.state_version != newest;
+    /// kept. The error is the handler's.
+    pub fn rehearse(&mut self, slot: Slot) -> Result<Reread, String> {
+        let Some(s) = self.sessions.get(slot) else { return Err("it is gone".into()) };
+        let before = s.state.map(|r| (s.state_version, self.store.read(r, <[u8]>::to_vec)));
         let mut buffers = self.buffers.take().unwrap_or_default();
         self.attempt(slot, &[], &mut buffers);
         let fault = buffers.fault.take();
-        let too_big = buffers.has_state && buffers.state.len() > self.limits.state_bytes_max;
+        let after = buffers.has_state.then(|| buffers.state.clone());
         self.buffers = Some(buffers);
         match fault {
             Some(fault) => Err(fault.message),
-            None if too_big => Err("its state would be over limit state_bytes_max".into()),
-            None => Ok(migrated),
+            None if after.as_ref().is_some_and(|a| a.len() > self.limits.state_bytes_max) => {
+                Err("its state would be over limit state_bytes_max".into())
+            }
+            None => Ok(Reread { before, after }),
         }
     }
 
-    /// Calls the handler; leaves the result in `buffers`.
+    /// Calls the handler that serves a session; leaves the result in `buffers`.
     fn attempt(&mut self, slot: Slot, actions: &[Action<'_>], buffers: &mut Buffers) -> u32 {
-        let Core { services, sessions, store, tables, limits, state, now_ns, .. } = self;
-        let Some(session) = sessions.get(slot) else { return 0 };
-        state.clear();
+        let Some(session) = self.sessions.get(slot) else { return 0 };
+        let mut version = None;
+        self.state.clear();
         if let Some(r) = session.state {
-            store.read(r, |b| state.extend_from_slice(b));
+            let (service, stored) = (session.service, session.state_version);
+            self.store.read(r, |b| self.state.extend_from_slice(b));
+            match self.take_back(service, stored) {
+                Ok(read) => version = Some(read),
+                Err(message) => {
+                    buffers.clear();
+                    let message = format!("its state can't be read: {message}");
+                    buffers.fault = Some(Fault { kind: fault::STATE, message, file: String::new(), line: 0 });
+                    return 0;
+                }
+            }
         }
+        self.run_code(slot, actions, buffers, version)
+    }
+
+    /// Calls the handler of a session's service with the state that was copied, if there is any.
+    pub(crate) fn run_code(
+        &mut self,
+        slot: Slot,
+        actions: &[Action<'_>],
+        buffers: &mut Buffers,
+        state_version: Option<u32>,
+    ) -> u32 {
+        let Core { services, sessions, store, tables, owners, limits, state, now_ns, .. } = self;
+        let Some(session) = sessions.get(slot) else { return 0 };
         let service = &services[usize::from(session.service.0)];
         let batch = Batch {
             service: session.service,
@@ -268,10 +311,11 @@ impl Core {
             session: session.id,
             turn: session.turns,
             now_ns: *now_ns,
-            state: session.state.map(|_| (session.state_version, &state[..])),
+            state: state_version.map(|version| (version, &state[..])),
             actions,
         };
-        let mut staging = Staging::new(buffers, store, tables, limits, session, actions.len());
+        let around = Around { store, tables, owners, services, limits, session };
+        let mut staging = Staging::new(buffers, around, actions.len());
         let flags = service.code.run(&batch, &mut staging);
         // A handler that returned in the middle of a turn has not said that it succeeded.
         buffers.cut();
@@ -279,7 +323,7 @@ impl Core {
     }
 
     /// The limit that applying the buffers would break.
-    fn over_limit(&mut self, slot: Slot, b: &Buffers) -> Option<&'static str> {
+    pub(crate) fn over_limit(&mut self, slot: Slot, b: &Buffers) -> Option<&'static str> {
         let Core { store, sessions, topics, .. } = self;
         if b.has_state && b.state.len() > self.limits.state_bytes_max {
             return Some("state_bytes_max");
@@ -294,16 +338,11 @@ impl Core {
     }
 
     /// Applies what was staged. It can't fail: [`Core::over_limit`] made sure of the room.
-    pub(crate) fn apply(&mut self, slot: Slot, b: &Buffers) {
+    /// A state is marked as `written`.
+    pub(crate) fn apply(&mut self, slot: Slot, b: &Buffers, written: Written) {
         let room = "room was made sure of before";
-        if b.has_state
-            && let Some(s) = self.sessions.get_mut(slot)
-        {
-            let service = &mut self.services[usize::from(s.service.0)];
-            s.state = Some(self.store.put(s.state, Kind::State, s.id, &b.state).expect(room));
-            service.count_stored(s.state_version, service.offer.shape.version);
-            s.state_version = service.offer.shape.version;
-            s.state_fingerprint = service.fingerprint;
+        if b.has_state {
+            self.write_state(slot, &b.state, written);
         }
         let mut topics_changed = false;
         for effect in &b.effects {
@@ -339,8 +378,9 @@ impl Core {
                     }
                 }
                 Staged::Put { table, key, value } => {
-                    let (key, value) = (&b.bytes[key.clone()], &b.bytes[value.clone()]);
-                    self.tables.put(&mut self.store, b.text(table), key, value).expect(room);
+                    let (table, key, value) = (b.text(table), &b.bytes[key.clone()], &b.bytes[value.clone()]);
+                    let version = self.version_written(table);
+                    self.tables.put(&mut self.store, table, key, version, value).expect(room);
                 }
                 Staged::Delete { table, key } => {
                     self.tables.delete(&mut self.store, b.text(table), &b.bytes[key.clone()]);

@@ -4,7 +4,8 @@ use crate::framing::Framing;
 pub use crate::session::ServiceId;
 use crate::turn::{Fault, Staging};
 use greenroom_state::abi;
-use greenroom_state::schema::StateShape;
+use greenroom_state::shape::{StateShape, TableShape};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What one call of a handler gets: actions of one session, oldest first.
@@ -36,10 +37,17 @@ pub struct Batch<'a> {
 pub trait Code: Send {
     /// See the trait.
     fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32;
+
+    /// Takes a value of the session's state (`which` is 0) or of the n-th table that the service owns from one version to another,
+    /// up or down; if it arrives at this build's own version, it is read and written again. The error is a sentence.
+    fn convert(&self, which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
+        let _ = (which, from, to, value);
+        Err("this build converts nothing: it is of ABI 1.0".into())
+    }
 }
 
 /// What a library says of one of its services.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Offer {
     /// Its name.
     pub name: String,
@@ -49,6 +57,8 @@ pub struct Offer {
     pub framing: Framing,
     /// Its state's version, schema and migrations.
     pub shape: StateShape,
+    /// The tables that it owns.
+    pub tables: Vec<TableShape>,
 }
 
 /// What a library offers, with the code of each service.
@@ -65,6 +75,20 @@ pub struct Build {
     pub hash: String,
 }
 
+/// A build's code for one service, kept beside the one that serves.
+pub(crate) struct Served {
+    pub(crate) offer: Offer,
+    pub(crate) fingerprint: u64,
+    pub(crate) build: Build,
+    pub(crate) code: Box<dyn Code>,
+}
+
+impl Served {
+    pub(crate) fn new(offer: Offer, build: Build, code: Box<dyn Code>) -> Served {
+        Served { fingerprint: fingerprint(&offer), offer, build, code }
+    }
+}
+
 /// A service and its code.
 pub struct Service {
     /// What its library says.
@@ -74,6 +98,10 @@ pub struct Service {
     /// The build that serves it; `None`: its library withdrew it.
     pub build: Option<Build>,
     pub(crate) code: Box<dyn Code>,
+    /// The last build that proved itself, while the one that serves is on probation.
+    pub(crate) before: Option<Served>,
+    /// Builds that were rolled back: they make what they left into what the build that serves reads.
+    pub(crate) converters: Vec<Served>,
     /// Sessions alive.
     pub sessions: usize,
     /// Turns run.
@@ -91,6 +119,8 @@ impl Service {
             offer,
             build: Some(build),
             code,
+            before: None,
+            converters: Vec::new(),
             sessions: 0,
             turns: 0,
             faults: 0,
@@ -100,18 +130,37 @@ impl Service {
 
     /// A service that a predecessor's records name. It has no code yet.
     pub(crate) fn unserved(name: String) -> Service {
-        let shape = StateShape { version: 0, schema: None, migrations: Vec::new() };
-        let offer = Offer { name, port: 0, framing: Framing::Lines { bytes_max: 0 }, shape };
+        let framing = Framing::Lines { bytes_max: 0 };
+        let offer = Offer { name, port: 0, framing, shape: StateShape::default(), tables: Vec::new() };
         let build = Build { library: String::new(), generation: 0, hash: String::new() };
         Service { build: None, ..Service::new(offer, build, Box::new(Missing)) }
     }
 
-    /// Puts another build in charge, and returns the code that was.
-    pub(crate) fn replace(&mut self, offer: Offer, build: Build, code: Box<dyn Code>) -> Box<dyn Code> {
-        self.fingerprint = fingerprint(&offer);
-        self.offer = offer;
-        self.build = Some(build);
-        std::mem::replace(&mut self.code, code)
+    /// Puts another build in charge, and returns the one that was, if any.
+    pub(crate) fn replace(&mut self, by: Served) -> Option<Served> {
+        let Served { offer, fingerprint, build, code } = by;
+        let offer = std::mem::replace(&mut self.offer, offer);
+        let fingerprint = std::mem::replace(&mut self.fingerprint, fingerprint);
+        let code = std::mem::replace(&mut self.code, code);
+        let build = self.build.replace(build)?;
+        Some(Served { offer, fingerprint, build, code })
+    }
+
+    /// Leaves the service without a build, and returns the one that was.
+    pub(crate) fn withdraw(&mut self, instead: Box<dyn Code>) -> Option<Served> {
+        let build = self.build.take()?;
+        let (offer, fingerprint) = (self.offer.clone(), self.fingerprint);
+        Some(Served { offer, fingerprint, build, code: std::mem::replace(&mut self.code, instead) })
+    }
+
+    /// Whether a library serves it.
+    pub(crate) fn is_of(&self, library: &str) -> bool {
+        self.build.as_ref().is_some_and(|b| b.library == library)
+    }
+
+    /// How a state is marked that the build which serves has written.
+    pub(crate) fn written(&self) -> Written {
+        Written { version: self.offer.shape.version, fingerprint: self.fingerprint }
     }
 
     /// The generation that serves it; 0: none.
@@ -143,6 +192,13 @@ impl Service {
 
 fn fingerprint(offer: &Offer) -> u64 {
     offer.shape.schema.as_ref().map_or(0, |s| s.fingerprint())
+}
+
+/// How a stored state is marked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) version: u32,
+    pub(crate) fingerprint: u64,
 }
 
 /// The code of a service that its library no longer offers. Only services without sessions are withdrawn, and their ports

@@ -1,8 +1,10 @@
 //! Tables: maps that the host owns and sessions share. Keys are bytes in order, values MessagePack.
 //!
 //! The index lies here, the entries in the store; each entry names its table and key, so that the index can be built
-//! again from the entries alone.
+//! again from the entries alone. The key of an entry's record is the version of its value, as the table's owner counts; 0: nobody
+//! owned the table when it was written.
 
+use crate::session::ServiceId;
 use crate::store::{Full, Kind, Ref, Store};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -10,7 +12,33 @@ use std::ops::Bound;
 /// All tables by name. A table exists while it has an entry.
 #[derive(Debug, Default)]
 pub struct Tables {
-    tables: BTreeMap<Box<str>, BTreeMap<Box<[u8]>, Ref>>,
+    tables: BTreeMap<Box<str>, Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: BTreeMap<Box<[u8]>, Ref>,
+    /// How many entries there are of each version.
+    versions: BTreeMap<u32, usize>,
+}
+
+/// Who answers for the shape of a table's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// This service.
+    pub service: ServiceId,
+    /// Its n-th table, from 1.
+    pub which: u32,
+    /// The version of its values.
+    pub version: u32,
+}
+
+/// Owners by table.
+pub type Owners = BTreeMap<Box<str>, Owner>;
+
+/// The version that a value counts as: what nobody answered for is taken for the first.
+pub(crate) fn version_of(stored: u32) -> u32 {
+    stored.max(1)
 }
 
 /// An entry as it is stored: table and key with their lengths, then the value.
@@ -57,7 +85,7 @@ impl Tables {
 
     /// What points to each entry, in the order of tables and keys.
     pub(crate) fn refs(&self) -> impl Iterator<Item = Ref> {
-        self.tables.values().flat_map(|entries| entries.values().copied())
+        self.tables.values().flat_map(|t| t.entries.values().copied())
     }
 
     /// The tables' names, in order.
@@ -70,16 +98,29 @@ impl Tables {
         self.tables.contains_key(table)
     }
 
-    /// Copies a value to the end of `out`; false: the key isn't there.
-    pub fn get(&self, store: &Store, table: &str, key: &[u8], out: &mut Vec<u8>) -> bool {
-        let found = self.tables.get(table).and_then(|t| t.get(key));
-        found.map(|&r| store.read(r, |e| out.extend_from_slice(value_of(e)))).is_some()
+    /// Copies a value to the end of `out`, and returns its version as stored; `None`: the key isn't there.
+    pub fn get(&self, store: &Store, table: &str, key: &[u8], out: &mut Vec<u8>) -> Option<u32> {
+        let &r = self.tables.get(table)?.entries.get(key)?;
+        store.read(r, |e| out.extend_from_slice(value_of(e)));
+        Some(store.key(r) as u32)
+    }
+
+    /// The versions of a table's values.
+    pub fn versions(&self, table: &str) -> Vec<u32> {
+        let versions = self.tables.get(table).map(|t| t.versions.keys().map(|v| version_of(*v)));
+        versions.into_iter().flatten().collect()
+    }
+
+    /// How many entries a table has.
+    pub fn count(&self, table: &str) -> usize {
+        self.tables.get(table).map_or(0, |t| t.entries.len())
     }
 
     /// The keys at or after `from`, in order.
     pub fn keys_from<'a>(&'a self, table: &str, from: &[u8]) -> impl Iterator<Item = &'a [u8]> {
         let range = (Bound::Included(from), Bound::Unbounded);
-        self.tables.get(table).into_iter().flat_map(move |t| t.range::<[u8], _>(range)).map(|(k, _)| &**k)
+        let entries = self.tables.get(table).into_iter();
+        entries.flat_map(move |t| t.entries.range::<[u8], _>(range)).map(|(k, _)| &**k)
     }
 
     pub(crate) fn put(
@@ -87,31 +128,61 @@ impl Tables {
         store: &mut Store,
         table: &str,
         key: &[u8],
+        version: u32,
         value: &[u8],
     ) -> Result<(), Full> {
         let entry = entry(table, key, value);
-        match self.tables.get_mut(table).and_then(|t| t.get_mut(key)) {
-            Some(r) => *r = store.put(Some(*r), Kind::Entry, 0, &entry)?,
+        let mark = u64::from(version);
+        let t = match self.tables.get_mut(table) {
+            Some(t) => t,
+            None => self.tables.entry(table.into()).or_default(),
+        };
+        match t.entries.get_mut(key) {
+            Some(r) => {
+                let old = store.key(*r) as u32;
+                *r = store.put(Some(*r), Kind::Entry, mark, &entry)?;
+                t.uncount(old);
+            }
             None => {
-                let r = store.put(None, Kind::Entry, 0, &entry)?;
-                self.tables.entry(table.into()).or_default().insert(key.into(), r);
+                let Ok(r) = store.put(None, Kind::Entry, mark, &entry) else {
+                    if t.entries.is_empty() {
+                        self.tables.remove(table);
+                    }
+                    return Err(Full);
+                };
+                t.entries.insert(key.into(), r);
             }
         }
+        *t.versions.entry(version).or_default() += 1;
         Ok(())
     }
 
     /// Takes an entry that recovery found into the index.
-    pub(crate) fn found(&mut self, table: &str, key: &[u8], r: Ref) {
-        self.tables.entry(table.into()).or_default().insert(key.into(), r);
+    pub(crate) fn found(&mut self, table: &str, key: &[u8], version: u32, r: Ref) {
+        let t = self.tables.entry(table.into()).or_default();
+        t.entries.insert(key.into(), r);
+        *t.versions.entry(version).or_default() += 1;
     }
 
     pub(crate) fn delete(&mut self, store: &mut Store, table: &str, key: &[u8]) {
         let Some(t) = self.tables.get_mut(table) else { return };
-        if let Some(r) = t.remove(key) {
+        if let Some(r) = t.entries.remove(key) {
+            t.uncount(store.key(r) as u32);
             store.delete(r);
         }
-        if t.is_empty() {
+        if t.entries.is_empty() {
             self.tables.remove(table);
+        }
+    }
+}
+
+impl Table {
+    fn uncount(&mut self, version: u32) {
+        if let Some(n) = self.versions.get_mut(&version) {
+            *n -= 1;
+            if *n == 0 {
+                self.versions.remove(&version);
+            }
         }
     }
 }
@@ -123,13 +194,15 @@ mod tests {
     #[test]
     fn entries_come_and_go() {
         let (mut t, mut s) = (Tables::default(), Store::new(1 << 20));
-        t.put(&mut s, "nicks", b"bob", b"1").unwrap();
-        t.put(&mut s, "nicks", b"ann", b"22").unwrap();
-        t.put(&mut s, "nicks", b"bob", b"333").unwrap();
+        t.put(&mut s, "nicks", b"bob", 0, b"1").unwrap();
+        t.put(&mut s, "nicks", b"ann", 0, b"22").unwrap();
+        t.put(&mut s, "nicks", b"bob", 2, b"333").unwrap();
         let mut out = Vec::new();
-        assert!(t.get(&s, "nicks", b"bob", &mut out) && !t.get(&s, "nicks", b"eve", &mut out));
-        assert_eq!(out, b"333");
+        assert_eq!(t.get(&s, "nicks", b"bob", &mut out), Some(2));
+        assert_eq!(t.get(&s, "nicks", b"eve", &mut out), None);
+        assert_eq!((&out[..], t.versions("nicks"), t.count("nicks")), (&b"333"[..], vec![1, 2], 2));
         assert_eq!(t.keys_from("nicks", b"").collect::<Vec<_>>(), [b"ann", b"bob"]);
+        assert_eq!(t.versions("nicks"), [1, 2]);
         assert_eq!(t.keys_from("nicks", b"ann\0").collect::<Vec<_>>(), [b"bob"]);
         t.delete(&mut s, "nicks", b"ann");
         t.delete(&mut s, "nicks", b"bob");

@@ -4,12 +4,14 @@
 //! [`Staging::turn_failed`] cuts back to it. All bytes lie in one arena, and consecutive sends are one effect, so a batch of
 //! echoes costs one copy of its bytes and one effect.
 
+use crate::convert::convert_value;
 use crate::limits::Limits;
+use crate::service::Service;
 use crate::session::OUTPUT_HEAD;
 use crate::session::Session;
 use crate::store::Store;
-use crate::tables::{Tables, overhead};
-use greenroom_state::abi::status;
+use crate::tables::{Owners, Tables, overhead};
+use greenroom_state::abi::{fault, status};
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -111,35 +113,42 @@ impl Buffers {
     }
 }
 
+/// What a turn may read, and what bounds it.
+#[derive(Clone, Copy)]
+pub(crate) struct Around<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) tables: &'a Tables,
+    /// Who answers for tables' values.
+    pub(crate) owners: &'a Owners,
+    pub(crate) services: &'a [Service],
+    pub(crate) limits: &'a Limits,
+    pub(crate) session: &'a Session,
+}
+
 /// One batch's staging area, with what it may read.
 pub struct Staging<'a> {
     buffers: &'a mut Buffers,
-    store: &'a Store,
-    tables: &'a Tables,
-    limits: &'a Limits,
-    session: &'a Session,
+    around: Around<'a>,
     actions: usize,
     closing: bool,
+    /// A value that the turn wanted can't be read: it must not succeed as if there were none.
+    unreadable: Option<String>,
     /// Why the last call was refused, for a fault that follows from it.
     refusal: Option<&'static str>,
 }
 
 impl<'a> Staging<'a> {
-    pub(crate) fn new(
-        buffers: &'a mut Buffers,
-        store: &'a Store,
-        tables: &'a Tables,
-        limits: &'a Limits,
-        session: &'a Session,
-        actions: usize,
-    ) -> Self {
+    pub(crate) fn new(buffers: &'a mut Buffers, around: Around<'a>, actions: usize) -> Self {
         buffers.clear();
-        Staging { buffers, store, tables, limits, session, actions, closing: false, refusal: None }
+        Staging { buffers, around, actions, closing: false, unreadable: None, refusal: None }
     }
 
     /// The turn succeeded. False: return now.
     #[inline]
     pub fn turn_ok(&mut self) -> bool {
+        if let Some(message) = self.unreadable.take() {
+            self.turn_failed(Fault { kind: fault::ERROR, message, file: String::new(), line: 0 });
+        }
         let b = &mut *self.buffers;
         if b.fault.is_some() || b.done == self.actions {
             return false;
@@ -191,7 +200,7 @@ impl<'a> Staging<'a> {
         let answer = &mut self.buffers.answer;
         answer.clear();
         use std::io::Write;
-        let _ = write!(answer, "{}", self.session.peer);
+        let _ = write!(answer, "{}", self.around.session.peer);
         answer
     }
 
@@ -203,7 +212,9 @@ impl<'a> Staging<'a> {
     /// Copies into the arena, if it has room.
     fn keep(&mut self, bytes: &[u8]) -> Option<Part> {
         let arena = &mut self.buffers.bytes;
-        if bytes.len() > self.limits.turn_bytes_max.saturating_sub(arena.len() - self.buffers.mark.bytes) {
+        if bytes.len()
+            > self.around.limits.turn_bytes_max.saturating_sub(arena.len() - self.buffers.mark.bytes)
+        {
             return None;
         }
         let start = arena.len();
@@ -233,12 +244,12 @@ impl<'a> Staging<'a> {
         if topic.is_empty() || topic.contains('\n') {
             return status::INVALID;
         }
-        if topic.len() > self.limits.topic_name_bytes_max {
+        if topic.len() > self.around.limits.topic_name_bytes_max {
             return self.refuse("limit topic_name_bytes_max");
         }
-        let own = self.session.topics();
+        let own = self.around.session.topics();
         let on = self.buffers.topics(own).unwrap_or_else(|| own.iter().map(|t| &**t).collect());
-        if on.len() >= self.limits.topics_per_session_max && !on.contains(&topic) {
+        if on.len() >= self.around.limits.topics_per_session_max && !on.contains(&topic) {
             return self.refuse("limit topics_per_session_max");
         }
         self.stage(|s| Some(Staged::Subscribe(s.keep(topic.as_bytes())?)))
@@ -261,13 +272,14 @@ impl<'a> Staging<'a> {
         if !greenroom_state::note::is_name(table) {
             return status::INVALID;
         }
-        if key.len() > self.limits.table_key_bytes_max {
+        if key.len() > self.around.limits.table_key_bytes_max {
             return self.refuse("limit table_key_bytes_max");
         }
-        if value.len() > self.limits.table_value_bytes_max {
+        if value.len() > self.around.limits.table_value_bytes_max {
             return self.refuse("limit table_value_bytes_max");
         }
-        if self.tables.len() >= self.limits.tables_max && !self.tables.contains(table) {
+        let tables = self.around.tables;
+        if tables.len() >= self.around.limits.tables_max && !tables.contains(table) {
             return self.refuse("limit tables_max");
         }
         self.stage(|s| {
@@ -307,23 +319,33 @@ impl<'a> Staging<'a> {
         let staged = self.overlay(table, key);
         let answer = &mut self.buffers.answer;
         answer.clear();
-        let found = match staged {
-            Some(Some(part)) => {
-                answer.extend_from_slice(&self.buffers.bytes[part]);
-                true
+        match staged {
+            Some(Some(part)) => answer.extend_from_slice(&self.buffers.bytes[part]),
+            Some(None) => return None,
+            None => {
+                let Around { store, tables, owners, services, .. } = self.around;
+                let stored = tables.get(store, table, key, answer)?;
+                match convert_value(services, owners, table, stored, answer) {
+                    Ok(None) => {}
+                    Ok(Some(value)) => *answer = value,
+                    Err(why) => {
+                        let key = String::from_utf8_lossy(key);
+                        self.unreadable =
+                            Some(format!("the entry {key:?} of table {table} can't be read: {why}"));
+                        return None;
+                    }
+                }
             }
-            Some(None) => false,
-            None => self.tables.get(self.store, table, key, answer),
-        };
-        found.then_some(&self.buffers.answer[..])
+        }
+        Some(&self.buffers.answer[..])
     }
 
     /// The first entry at or after `from` whose key starts with `prefix`: key and value.
     pub fn table_next(&mut self, table: &str, prefix: &[u8], from: &[u8]) -> Option<(&[u8], &[u8])> {
         let from = from.max(prefix);
         let bytes = &self.buffers.bytes;
-        let kept = self
-            .tables
+        let tables = self.around.tables;
+        let kept = tables
             .keys_from(table, from)
             .take_while(|k| k.starts_with(prefix))
             .find(|k| self.overlay(table, k) != Some(None));
@@ -354,7 +376,7 @@ impl<'a> Staging<'a> {
     pub fn log(&mut self, level: u32, target: &str, message: &str) {
         let b = &mut *self.buffers;
         b.log_bytes += message.len() + target.len();
-        if b.log_bytes <= self.limits.turn_bytes_max {
+        if b.log_bytes <= self.around.limits.turn_bytes_max {
             b.log.push(LogLine { level, target: target.into(), message: message.into(), failed: false });
         }
     }

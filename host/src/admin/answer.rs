@@ -2,7 +2,7 @@
 
 use super::callers::{Caller, on_thread};
 use super::wire::{Command, Reply, ServiceStatus, SessionLine};
-use crate::mail::{Answer, Ask, Mailbox, Message, Query};
+use crate::mail::{Answer, Ask, Mailbox, Message, Query, Wish};
 use greenroom_core::inspect::{Filter, SessionView};
 use greenroom_core::reload::By;
 use greenroom_state::dump::{self, DumpedEntry, DumpedService, DumpedSession};
@@ -99,25 +99,41 @@ fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> 
         Command::Release(id) => done(mailbox, Query::Release(id))?,
         Command::Close(id) => done(mailbox, Query::Close(id))?,
         Command::Dump { service, session } => dump(service, session, caller, mailbox)?,
-        Command::Reload { service, from } => {
-            let mut to_come = None;
-            for answer in ask(mailbox, Query::Reload(service, from, by))? {
-                match answer {
-                    Answer::Reloading(libraries) => to_come = Some(libraries),
-                    Answer::Report(report) => {
-                        to_come = to_come.map(|n| n - 1);
-                        caller.say(&Reply::Report(*report))?;
-                    }
-                    Answer::Error(text) => return Err(Failure::Said(text)),
-                    _ => {}
-                }
-            }
-            if to_come != Some(0) {
-                return Err(Failure::Said("the host stopped before the reload was done".into()));
-            }
+        Command::Reload { service, from, together, dry_run } => {
+            let wish = Wish { target: service, from, together, dry_run, by };
+            reports(ask(mailbox, Query::Reload(wish))?, caller)?;
+        }
+        Command::RollBack { service, to } => {
+            reports(ask(mailbox, Query::RollBack(service, to, by))?, caller)?
+        }
+        Command::Await(line) => {
+            let report =
+                get(mailbox, Query::Await(line), |a| if let Answer::Report(r) = a { Some(r) } else { None })?;
+            caller.say(&Reply::Report(report))?;
         }
     }
     Ok(())
+}
+
+/// Passes on what is said of a reload, until all reports have come.
+fn reports(answers: Receiver<Answer>, caller: &mut Caller<'_>) -> Result<(), Failure> {
+    let mut to_come = None;
+    for answer in answers {
+        match answer {
+            Answer::Reloading(libraries) => to_come = Some(libraries),
+            Answer::Progress(library, done, total) => caller.say(&Reply::Progress(library, done, total))?,
+            Answer::Report(report) => {
+                to_come = to_come.map(|n| n - 1);
+                caller.say(&Reply::Report(report))?;
+            }
+            Answer::Error(text) => return Err(Failure::Said(text)),
+            _ => {}
+        }
+    }
+    match to_come {
+        Some(0) => Ok(()),
+        _ => Err(Failure::Said("the host stopped before the reload was done".into())),
+    }
 }
 
 fn session_line(v: SessionView) -> SessionLine {

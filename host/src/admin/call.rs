@@ -23,8 +23,10 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 /// Asks a host, and calls `each` with what it answers.
 pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
     let give_up = Instant::now() + ASK_AGAIN_MAX;
-    let only_looks =
-        matches!(command, Command::Status | Command::Sessions | Command::History | Command::Dump { .. });
+    let only_looks = matches!(
+        command,
+        Command::Status | Command::Sessions | Command::History | Command::Await(_) | Command::Dump { .. }
+    );
     loop {
         let mut answered = false;
         let result = call_once(dir, command, &mut |reply| {

@@ -2,7 +2,7 @@
 //!
 //! Between one version of the binary and itself. What programs depend on is the commands' output, which `--json` makes of it.
 
-use greenroom_core::reload::{Outcome, Report};
+use greenroom_core::reload::{Outcome, ProbationState, Report};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -33,7 +33,20 @@ pub enum Command {
         service: Option<String>,
         /// Another file.
         from: Option<PathBuf>,
+        /// All in one commit.
+        together: bool,
+        /// Only to know what would come of it.
+        dry_run: bool,
     },
+    /// A build that ran before is to serve again.
+    RollBack {
+        /// A service or library.
+        service: String,
+        /// Its generation; none: the one before.
+        to: Option<u64>,
+    },
+    /// How the probation of a line of the ledger ended, once it has.
+    Await(u64),
     /// Go on with a worker from another binary.
     Upgrade {
         /// Its file.
@@ -53,8 +66,10 @@ pub enum Reply {
     History(Vec<LedgerLine>),
     /// To [`Command::Dump`], a piece of the document.
     Text(String),
-    /// To [`Command::Reload`], one for each library.
-    Report(Report),
+    /// To [`Command::Reload`]: how far the rehearsal of a library is, and of how much.
+    Progress(String, u64, u64),
+    /// To [`Command::Reload`] and [`Command::RollBack`], one for each library; to [`Command::Await`].
+    Report(Box<Report>),
     /// That was all.
     End,
     /// It can't be done.
@@ -153,15 +168,32 @@ pub struct LedgerLine {
 pub fn ledger_line(r: &Report) -> String {
     let build = r.build.get(..12).unwrap_or("none");
     match r.outcome {
-        Outcome::Committed => format!(
-            "{}: generation {} committed, build {build}, {} sessions, pause {:.1} µs",
-            r.library, r.generation, r.sessions, r.pause_us
-        ),
+        Outcome::Committed => {
+            let on_probation = match r.probation.as_ref().map(|p| p.state) {
+                Some(ProbationState::UnderWay) => ", on probation",
+                Some(ProbationState::Passed) => ", has proved itself",
+                _ => "",
+            };
+            let but = if r.reason.is_empty() { String::new() } else { format!("; {}", r.reason) };
+            format!(
+                "{}: generation {} committed, build {build}, {} sessions, pause {:.1} µs{on_probation}{but}",
+                r.library, r.generation, r.sessions, r.pause_us
+            )
+        }
         Outcome::Unchanged => {
             format!("{}: unchanged, generation {} runs build {build} already", r.library, r.generation)
         }
+        Outcome::RolledBack if r.reason.is_empty() => {
+            format!("{}: rolled back to generation {}, build {build}", r.library, r.generation)
+        }
         Outcome::RolledBack => {
             format!("{}: rolled back to generation {}, build {build}: {}", r.library, r.generation, r.reason)
+        }
+        Outcome::Rehearsed => {
+            format!("{}: would be committed, build {build}; generation {} serves on", r.library, r.generation)
+        }
+        Outcome::Replaced => {
+            format!("{}: build {build} was replaced, generation {} serves", r.library, r.generation)
         }
         Outcome::Refused => match r.generation {
             0 => format!("{}: refused: {}", r.library, r.reason),

@@ -2,9 +2,10 @@
 
 use super::{Failure, print_json, print_text, table};
 use crate::config::Config;
-use crate::plugin::inspect::inspect;
+use crate::plugin::inspect::{build_id, inspect};
 use crate::plugin::stage::{self, Copies};
-use crate::plugin::trial;
+use crate::plugin::trial::{self, Trial};
+use crate::process::own_binary;
 use clap::Args;
 use greenroom_core::framing::Framing;
 use serde_json::json;
@@ -40,11 +41,17 @@ impl Check {
         let failed = |e: std::io::Error| Failure::Failed(format!("a directory for the private copy: {e}"));
         let dir = std::env::temp_dir().join(format!("greenroom-check-{}", std::process::id()));
         std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
-        let tried = Copies::new(dir.clone(), std::process::id(), 0)
-            .write(&content, &note.library)
-            .and_then(|copy| trial::run(&copy, &note.entry, &config.settings(), None));
+        let tried =
+            Copies::new(dir.clone(), std::process::id(), 0).write(&content, &note.library).and_then(|copy| {
+                let settings = config.settings();
+                let (entry, limits) = (note.entry.as_str(), &config.limits);
+                let trial = Trial { copy: &copy, entry, settings: &settings, snapshot: None, limits };
+                let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
+                trial::run(&binary, &trial, |_, _| {})
+            });
         let _ = std::fs::remove_dir_all(&dir);
-        let ((library, offers), _) = tried.map_err(refuse)?;
+        let trial::Tried { library, offers, .. } = tried.map_err(refuse)?;
+        let build_id = build_id(&content.bytes);
         let abi = format!("{}.{}", note.abi.0, note.abi.1);
         if self.json {
             let services: Vec<_> = offers
@@ -54,24 +61,30 @@ impl Check {
                     json!({
                         "name": o.name, "port": o.port, "frame_bytes_max": bytes_max, "state_version": o.shape.version,
                         "state_schema": o.shape.schema, "migrations_from": o.shape.migrations,
+                        "downgrades_from": o.shape.downgrades, "tables": o.tables,
                     })
                 })
                 .collect();
             print_json(&json!({
-                "library": library, "build": content.hash, "abi": abi, "sdk": note.sdk, "services": services,
+                "library": library, "build": content.hash, "build_id": build_id, "abi": abi, "sdk": note.sdk, "services": services,
             }));
             return Ok(());
         }
-        let mut table = table(&["SERVICE", "PORT", "LINES UP TO", "STATE", "MIGRATES FROM"]);
+        let versions = |all: &[u32]| all.iter().map(|v| format!("v{v}")).collect::<Vec<_>>().join(" ");
+        let mut table =
+            table(&["SERVICE", "PORT", "LINES UP TO", "STATE", "MIGRATES FROM", "DOWNGRADES FROM", "TABLES"]);
         for o in &offers {
             let Framing::Lines { bytes_max } = o.framing;
-            let from: Vec<_> = o.shape.migrations.iter().map(|v| format!("v{v}")).collect();
+            let tables: Vec<_> =
+                o.tables.iter().map(|t| format!("{} v{}", t.name, t.shape.version)).collect();
             table.add_row([
                 o.name.clone(),
                 o.port.to_string(),
                 bytes_max.to_string(),
                 if o.shape.schema.is_some() { format!("v{}", o.shape.version) } else { "-".into() },
-                from.join(" "),
+                versions(&o.shape.migrations),
+                versions(&o.shape.downgrades),
+                tables.join(", "),
             ]);
         }
         let sdk = &note.sdk;

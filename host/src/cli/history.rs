@@ -4,7 +4,7 @@ use super::{Failure, print_json, print_text, table};
 use crate::admin::call::call;
 use crate::admin::wire::{Command, Reply};
 use clap::Args;
-use greenroom_core::reload::Outcome;
+use serde_json::json;
 use std::path::Path;
 
 #[derive(Args)]
@@ -26,30 +26,53 @@ impl History {
             print_json(&lines);
             return Ok(());
         }
-        let mut table =
-            table(&["WHEN", "WHO", "LIBRARY", "OUTCOME", "GENERATION", "BUILD", "SESSIONS", "PAUSE", "WHY"]);
+        let mut table = table(&[
+            "LINE",
+            "WHEN",
+            "WHO",
+            "LIBRARY",
+            "OUTCOME",
+            "GENERATION",
+            "BUILD",
+            "BUILD ID",
+            "VERSIONS",
+            "VERDICT",
+            "SESSIONS",
+            "MIGRATED",
+            "QUARANTINED",
+            "REHEARSAL",
+            "PAUSE",
+            "PROBATION",
+            "WHY",
+        ]);
         for line in &lines {
             let r = &line.report;
-            let outcome = match r.outcome {
-                Outcome::Committed => "committed",
-                Outcome::Unchanged => "unchanged",
-                Outcome::Refused => "refused",
-                Outcome::RolledBack => "rolled back",
-            };
-            let pause = if r.outcome == Outcome::Committed {
-                format!("{:.1} µs", r.pause_us)
-            } else {
-                String::new()
-            };
+            // As in JSON.
+            let word = |v: serde_json::Value| v.as_str().unwrap_or_default().to_owned();
+            let short = |text: &str| text.get(..12).unwrap_or(text).to_owned();
+            let some = |n: u64, text: String| if n > 0 { text } else { String::new() };
+            let versions: Vec<_> = r.versions.iter().map(|(s, v)| format!("{s} v{v}")).collect();
+            let probation = r.probation.as_ref().map(|p| match p.record.faults {
+                0 => word(json!(p.state)),
+                n => format!("{}, {n} faults, {} spared", word(json!(p.state)), p.record.spared),
+            });
             table.add_row([
+                r.line.to_string(),
                 line.at.clone(),
                 line.by.clone(),
                 r.library.clone(),
-                outcome.to_owned(),
+                word(json!(r.outcome)),
                 r.generation.to_string(),
-                r.build.get(..12).unwrap_or_default().to_owned(),
+                short(&r.build),
+                r.build_id.as_deref().map(short).unwrap_or_default(),
+                versions.join(", "),
+                r.verdict.map(|v| v.to_string()).unwrap_or_default(),
                 r.sessions.to_string(),
-                pause,
+                some(r.migrated, r.migrated.to_string()),
+                some(r.quarantined as u64, r.quarantined.to_string()),
+                r.rehearsal.as_ref().map(|_| format!("{} ms", r.rehearsal_ms)).unwrap_or_default(),
+                if r.pause_us > 0.0 { format!("{:.1} µs", r.pause_us) } else { String::new() },
+                probation.unwrap_or_default(),
                 r.reason.clone(),
             ]);
         }

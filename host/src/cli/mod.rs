@@ -5,6 +5,7 @@
 mod check;
 mod history;
 mod reload;
+mod report;
 mod serve;
 mod sessions;
 mod state;
@@ -35,6 +36,8 @@ enum Command {
     Serve(serve::Serve),
     /// Load what was built anew, and say what came of it
     Reload(reload::Reload),
+    /// Let a build serve again that ran before; states and tables go back with it
+    Rollback(reload::Rollback),
     /// Show the host and its services
     Status(status::Status),
     /// List the sessions
@@ -88,6 +91,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         Command::Serve(serve) => serve.run(&dir),
         Command::Reload(reload) => reload.run(&dir),
+        Command::Rollback(rollback) => rollback.run(&dir),
         Command::Status(status) => status.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),
         Command::Check(check) => check.run(),

@@ -1,11 +1,15 @@
-//! `greenroom reload`: asks for a reload, waits for it, and tells the truth in its exit code.
+//! `greenroom reload` and `greenroom rollback`: ask for it, wait for it, and tell the truth in the exit code.
 
+use super::report::print_rehearsal;
 use super::{Failure, print_json, print_text};
 use crate::admin::call::call;
 use crate::admin::wire::{Command, Reply, ledger_line};
 use clap::Args;
-use greenroom_core::reload::Outcome;
+use greenroom_core::reload::{Outcome, ProbationState, Report};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 #[derive(Args)]
 pub(super) struct Reload {
@@ -14,7 +18,28 @@ pub(super) struct Reload {
     /// Load this file instead of the one that is watched
     #[arg(long, value_name = "PATH", requires = "service")]
     from: Option<PathBuf>,
+    /// All libraries in one commit: all of them, or none
+    #[arg(long, conflicts_with = "service")]
+    all: bool,
+    /// Stop before anything changes, and say what would come of it
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait until the new build has proved itself or was rolled back
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
     /// One line of JSON for each library
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Rollback {
+    /// A service or its library
+    service: String,
+    /// The generation to go back to; none: the one before
+    #[arg(long, value_name = "N")]
+    to: Option<u64>,
+    /// One line of JSON
     #[arg(long)]
     json: bool,
 }
@@ -27,15 +52,101 @@ impl Reload {
                 Some(std::path::absolute(&p).map_err(|e| Failure::Usage(format!("{}: {e}", p.display())))?)
             }
         };
-        let mut refused = false;
-        call(dir, &Command::Reload { service: self.service, from }, |reply| {
-            let Reply::Report(report) = reply else { return };
-            refused |= report.outcome == Outcome::Refused;
-            match self.json {
-                true => print_json(&report),
-                false => print_text(&(ledger_line(&report) + "\n")),
-            }
+        let (service, together, dry_run) = (self.service, self.all, self.dry_run);
+        let mut told = Told::new(self.json, dry_run);
+        let mut settled = Vec::new();
+        let asked = Command::Reload { service, from, together, dry_run };
+        call(dir, &asked, |reply| match reply {
+            Reply::Progress(library, done, total) => told.progress(&library, done, total),
+            Reply::Report(report) if self.wait && on_probation(&report) => settled.push(report.line),
+            Reply::Report(report) => told.report(&report),
+            _ => {}
         })?;
-        if refused { Err(Failure::Failed(String::new())) } else { Ok(()) }
+        for line in settled {
+            call(dir, &Command::Await(line), |reply| {
+                if let Reply::Report(report) = reply {
+                    told.report(&report);
+                }
+            })?;
+        }
+        let fine = |o: &Outcome| matches!(o, Outcome::Committed | Outcome::Unchanged | Outcome::Rehearsed);
+        told.end(fine)
+    }
+}
+
+impl Rollback {
+    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+        let mut told = Told::new(self.json, false);
+        call(dir, &Command::RollBack { service: self.service, to: self.to }, |reply| match reply {
+            Reply::Progress(library, done, total) => told.progress(&library, done, total),
+            Reply::Report(report) => told.report(&report),
+            _ => {}
+        })?;
+        told.end(|o| matches!(o, Outcome::RolledBack | Outcome::Unchanged))
+    }
+}
+
+fn on_probation(report: &Report) -> bool {
+    report.probation.as_ref().is_some_and(|p| p.state == ProbationState::UnderWay)
+}
+
+/// A rehearsal that takes longer is worth talking about.
+const QUIET: Duration = Duration::from_millis(500);
+/// How often, to who reads lines.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// What was told so far.
+struct Told {
+    json: bool,
+    dry_run: bool,
+    began: Instant,
+    said: Instant,
+    bar: Option<ProgressBar>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Told {
+    fn new(json: bool, dry_run: bool) -> Told {
+        let now = Instant::now();
+        Told { json, dry_run, began: now, said: now, bar: None, outcomes: Vec::new() }
+    }
+
+    fn progress(&mut self, library: &str, done: u64, total: u64) {
+        if self.began.elapsed() < QUIET {
+            return;
+        }
+        if std::io::stderr().is_terminal() {
+            let bar = self.bar.get_or_insert_with(|| {
+                let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}");
+                ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            });
+            bar.set_message(format!("{library}: rehearsing"));
+            bar.set_position(done);
+        } else if self.said.elapsed() >= LINE_EVERY {
+            self.said = Instant::now();
+            eprintln!("{library}: rehearsing, {done} of {total} sessions and table entries");
+        }
+    }
+
+    fn report(&mut self, report: &Report) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        self.outcomes.push(report.outcome);
+        if self.json {
+            return print_json(report);
+        }
+        print_text(&(ledger_line(report) + "\n"));
+        let shown = self.dry_run || report.outcome == Outcome::Refused;
+        if let Some(rehearsal) = report.rehearsal.as_ref().filter(|_| shown) {
+            print_rehearsal(rehearsal);
+        }
+    }
+
+    fn end(self, fine: impl Fn(&Outcome) -> bool) -> Result<(), Failure> {
+        match self.outcomes.iter().all(fine) {
+            true => Ok(()),
+            false => Err(Failure::Failed(String::new())),
+        }
     }
 }

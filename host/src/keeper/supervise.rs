@@ -82,6 +82,7 @@ impl Keeper {
             log: self.options.log.clone(),
             withheld: self.crashes.withheld(),
             give_way: self.crashes.give_way(&self.options.config.limits, self.now_ms()),
+            killed: self.crashes.killed(&self.options.config.limits, self.now_ms()),
             ports: self.ports.clone(),
             trial,
         }

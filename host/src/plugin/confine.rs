@@ -11,18 +11,13 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-/// CPU time, in seconds.
-pub const CPU_MAX_S: u64 = 20;
-/// Address space, in bytes, beside what is needed for a copy of the records.
-const MEMORY_MAX: u64 = 4 << 30;
-
-/// Confines this process, for good. `more`: bytes that it needs for a copy of the records. An error says what can't be done, and
-/// then no candidate is to be tried.
-pub fn confine(more: u64) -> Result<(), String> {
+/// Confines this process, for good: to so many seconds of CPU time, and so many bytes of address space. An error says what can't be
+/// done, and then no candidate is to be tried.
+pub fn confine(cpu_s: u64, memory: u64) -> Result<(), String> {
     let limit = |n| Rlimit { current: Some(n), maximum: Some(n) };
     let _ = setrlimit(Resource::Core, limit(0));
-    let _ = setrlimit(Resource::Cpu, limit(CPU_MAX_S));
-    let _ = setrlimit(Resource::As, limit(MEMORY_MAX + more));
+    let _ = setrlimit(Resource::Cpu, limit(cpu_s));
+    let _ = setrlimit(Resource::As, limit(memory));
     // A host that dies meanwhile leaves nothing behind.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     no_writes().map_err(|e| format!("the trial can't be kept from writing files: {e}"))?;

@@ -9,10 +9,12 @@ use greenroom_core::service::{Batch, Code, Offer, Serving};
 use greenroom_core::turn::{Fault, Staging};
 use greenroom_state::abi::{self, Bytes, status};
 use greenroom_state::note::is_name;
-use greenroom_state::schema::{Schema, StateShape};
+use greenroom_state::schema::Schema;
+use greenroom_state::shape::{StateShape, TableShape};
 use libloading::os::unix::{Library as Loader, RTLD_LOCAL, RTLD_NOW};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::mem::MaybeUninit;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -65,7 +67,7 @@ impl Library {
         // SAFETY: it is null or points to a table that lives as long as the process.
         let table = unsafe { table.as_ref() }.ok_or("its entry returned no table")?;
         if (table.size as usize) < size_of::<abi::Library>()
-            || (table.service_stride as usize) < size_of::<abi::Service>()
+            || (table.service_stride as usize) < abi::SERVICE_SIZE_1_0
         {
             return Err("its tables are smaller than those of its ABI version".into());
         }
@@ -75,13 +77,24 @@ impl Library {
         Ok(Library { table })
     }
 
+    /// Each as this version has it: what an older one lacks is empty.
     fn services(self) -> impl Iterator<Item = &'static abi::Service> {
         let Library { table } = self;
         (0..table.service_count as usize).map(move |i| {
             // SAFETY: the array has `service_count` items, each `service_stride` bytes from the one before.
             let item = unsafe { table.services.byte_add(i * table.service_stride as usize) };
-            // SAFETY: an item begins with what this version calls a service, and lives as long as the process.
-            unsafe { &*item }
+            // SAFETY: every version's service begins with its size.
+            let size = unsafe { item.cast::<u32>().read() } as usize;
+            if size >= size_of::<abi::Service>() {
+                // SAFETY: an item of this size begins with what this version calls a service, and lives as long as the process.
+                return unsafe { &*item };
+            }
+            let mut whole = MaybeUninit::<abi::Service>::zeroed();
+            let len = size.max(abi::SERVICE_SIZE_1_0).min(table.service_stride as usize);
+            // SAFETY: both have so many bytes; a service's are plain, and zeros are none of what 1.1 added.
+            unsafe { whole.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(item.cast::<u8>(), len) };
+            // SAFETY: the fields of 1.0 were copied, and the rest may be zero.
+            Box::leak(Box::new(unsafe { whole.assume_init() }))
         })
     }
 
@@ -134,23 +147,60 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
         abi::framing::LINES => Framing::Lines { bytes_max: service.frame_bytes_max },
         other => return Err(format!("service {name}: framing {other} is not known")),
     };
-    let schema = match text(service.state_schema) {
-        Some("") => None,
-        Some(json) => {
-            Some(Schema::parse(json).map_err(|e| format!("service {name}: its state schema: {e}"))?)
-        }
-        None => return Err(format!("service {name}: its state schema is not UTF-8")),
-    };
+    let schema =
+        schema(service.state_schema).map_err(|e| format!("service {name}: its state schema: {e}"))?;
     if schema.is_some() && service.state_version == 0 {
         return Err(format!("service {name}: STATE_VERSION is 0; versions count from 1"));
     }
-    let migrations = match service.migration_count {
-        0 => Vec::new(),
-        // SAFETY: the array has `migration_count` numbers and lives as long as the process.
-        n => unsafe { std::slice::from_raw_parts(service.migrations, n as usize) }.to_vec(),
+    let shape = StateShape {
+        version: service.state_version,
+        schema,
+        migrations: numbers(service.migrations, service.migration_count),
+        downgrades: numbers(service.downgrades, service.downgrade_count),
     };
-    let shape = StateShape { version: service.state_version, schema, migrations };
-    Ok(Offer { name, port: service.port, framing, shape })
+    let tables = (0..service.table_count as usize).map(|i| {
+        if (service.table_stride as usize) < size_of::<abi::Table>() {
+            return Err(format!("service {name}: its tables are smaller than those of its ABI version"));
+        }
+        // SAFETY: the array has `table_count` items, each `table_stride` bytes from the one before.
+        let item = unsafe { service.tables.byte_add(i * service.table_stride as usize) };
+        // SAFETY: an item begins with what this version calls a table, and lives as long as the process.
+        table(unsafe { &*item }).map_err(|e| format!("service {name}: {e}"))
+    });
+    let tables = tables.collect::<Result<Vec<_>, _>>()?;
+    Ok(Offer { name, port: service.port, framing, shape, tables })
+}
+
+fn table(table: &abi::Table) -> Result<TableShape, String> {
+    let name = text(table.name).filter(|n| is_name(n)).ok_or("a table's name is unusable")?.to_owned();
+    let schema = schema(table.schema).map_err(|e| format!("table {name}: its schema: {e}"))?;
+    if schema.is_none() || table.version == 0 {
+        return Err(format!("table {name}: it needs a schema, and a version from 1"));
+    }
+    let shape = StateShape {
+        version: table.version,
+        schema,
+        migrations: numbers(table.migrations, table.migration_count),
+        downgrades: numbers(table.downgrades, table.downgrade_count),
+    };
+    Ok(TableShape { name, shape })
+}
+
+fn schema(bytes: Bytes<'static>) -> Result<Option<Schema>, String> {
+    match text(bytes) {
+        Some("") => Ok(None),
+        Some(json) => Schema::parse(json).map(Some).map_err(|e| e.to_string()),
+        None => Err("it is not UTF-8".into()),
+    }
+}
+
+/// An array of a library's tables.
+fn numbers(first: *const u32, count: u32) -> Vec<u32> {
+    match count {
+        0 => Vec::new(),
+        // SAFETY: the array has `count` numbers and lives as long as the process.
+        n => unsafe { std::slice::from_raw_parts(first, n as usize) }.to_vec(),
+    }
 }
 
 impl Plugin {
@@ -160,20 +210,14 @@ impl Plugin {
         log_level: u32,
         board: Board,
     ) -> Result<Plugin, String> {
-        unsafe extern "C" fn put(ctx: *mut c_void, bytes: Bytes<'_>) {
-            // SAFETY: `ctx` is the string below, and only this call has it.
-            let message = unsafe { &mut *ctx.cast::<String>() };
-            // SAFETY: the bytes are valid for this call.
-            *message = String::from_utf8_lossy(unsafe { slice(bytes) }).into_owned();
-        }
-        let mut message = String::new();
-        let sink = abi::Sink { ctx: (&raw mut message).cast(), put };
+        let mut message = Vec::new();
+        let sink = sink(&mut message);
         // SAFETY: the arguments are valid for the call.
         let instance = unsafe { (service.create)(host_table(log_level), config.into(), sink) };
         match instance.is_null() {
             false => Ok(Plugin { service, instance, board }),
             true if message.is_empty() => Err("it was refused without a reason".into()),
-            true => Err(message),
+            true => Err(String::from_utf8_lossy(&message).into_owned()),
         }
     }
 }
@@ -216,6 +260,28 @@ impl Code for Plugin {
         self.board.end();
         flags
     }
+
+    fn convert(&self, which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
+        let convert = self.service.convert.ok_or("this build converts nothing: it is of ABI 1.0")?;
+        let (mut result, mut error) = (Vec::new(), Vec::new());
+        let (to_result, to_error) = (sink(&mut result), sink(&mut error));
+        // SAFETY: the arguments are valid for the call.
+        match unsafe { convert(which, from, to, value.into(), to_result, to_error) } {
+            0 => Ok(result),
+            _ => Err(String::from_utf8_lossy(&error).into_owned()),
+        }
+    }
+}
+
+/// Where a library puts bytes; to be used while `into` lives and nobody else touches it.
+fn sink(into: &mut Vec<u8>) -> abi::Sink {
+    unsafe extern "C" fn put(ctx: *mut c_void, bytes: Bytes<'_>) {
+        // SAFETY: `ctx` is the buffer that the sink was made of, and only this call has it.
+        let into = unsafe { &mut *ctx.cast::<Vec<u8>>() };
+        // SAFETY: the bytes are valid for this call.
+        *into = unsafe { slice(bytes) }.to_vec();
+    }
+    abi::Sink { ctx: (into as *mut Vec<u8>).cast(), put }
 }
 
 /// The host's table; the level counts at the first call.

@@ -103,12 +103,22 @@ fn check_whole(bytes: &[u8]) -> Result<(), String> {
 
 /// The descriptor of the note, from the program headers, which stripping keeps.
 fn find_note(bytes: &[u8]) -> Result<Option<&[u8]>, String> {
+    note_of(bytes, &OWNER[..OWNER.len() - 1], TYPE)
+}
+
+/// What the linker called a library: the GNU build id, in hexadecimal.
+pub fn build_id(bytes: &[u8]) -> Option<String> {
+    let id = note_of(bytes, elf::ELF_NOTE_GNU, elf::NT_GNU_BUILD_ID.0).ok()??;
+    Some(id.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+fn note_of<'a>(bytes: &'a [u8], owner: &[u8], kind: u32) -> Result<Option<&'a [u8]>, String> {
     let damaged = |e: object::read::Error| format!("it is damaged: {e}");
     let file = File::parse(bytes).map_err(damaged)?;
     for segment in file.elf_program_headers() {
         let Some(mut notes) = segment.notes(file.endian(), bytes).map_err(damaged)? else { continue };
         while let Some(note) = notes.next().map_err(damaged)? {
-            if note.name() == &OWNER[..OWNER.len() - 1] && note.n_type(file.endian()).0 == TYPE {
+            if note.name() == owner && note.n_type(file.endian()).0 == kind {
                 return Ok(Some(note.desc()));
             }
         }

@@ -5,7 +5,8 @@
 //! | [`stage`] | reads a finished file, hashes it, makes the private copy |
 //! | [`inspect`] | judges the ELF file and its note |
 //! | [`trust`] | whose libraries are taken |
-//! | [`trial`] | loads the copy in a child process first, and rehearses live sessions |
+//! | [`trial`] | loads the copy in a child process first |
+//! | [`rehearse`] | has it read copies of all that is live there, and says what it changes |
 //! | [`confine`] | what a candidate may do meanwhile |
 //! | [`ffi`] | loads it here, and is the host's side of the C ABI: the only unsafe code towards handlers |
 
@@ -13,6 +14,7 @@ pub mod confine;
 #[allow(unsafe_code)]
 pub mod ffi;
 pub mod inspect;
+pub mod rehearse;
 pub mod stage;
 pub mod trial;
 pub mod trust;

@@ -1,24 +1,21 @@
-//! The trial: a candidate is loaded, asked what it offers and built from its settings in a child process first; then it reads, and
-//! migrates if it must, a copy of the state of every live session of its services: the **rehearsal**. One that crashes, hangs or
-//! ends the process does that to the child alone.
+//! The trial: a candidate is loaded, asked what it offers and built from its settings in a child process first, and rehearsed there. One
+//! that crashes, hangs or ends the process does that to the child alone.
 //!
 //! The child is this binary (`greenroom trial`). It gets a task over a socket that is its standard input, with the memory file of the
-//! records, and reads a pinned epoch out of it. It answers with one line on standard output that begins with the task's nonce:
-//! anything else, a clean exit included, is a failure. What it may do meanwhile, says `confine.rs`.
+//! records, and reads a pinned epoch out of it. It answers on standard output with lines that begin with the task's nonce, how far
+//! it is and at last what it found: anything else, a clean exit included, is a failure. What it may do meanwhile, says `confine.rs`;
+//! what it was doing when it died, a board of its own.
 
-use super::confine::{CPU_MAX_S, confine};
-use super::ffi::{Library, Offers};
-use crate::board::Board;
+use super::confine::confine;
+use super::ffi::Library;
+use super::rehearse::{Live, rehearse};
+use crate::board::{Board, Reading};
 use crate::control::{self, Link};
-use crate::process::{own_binary, signal_name};
+use crate::process::signal_name;
 use crate::region::memory_file;
-use crate::snapshot::core_at;
-use greenroom_core::Core;
-use greenroom_core::framing::Framing;
-use greenroom_core::limits::Limits;
-use greenroom_core::service::{Build, Offer, Serving};
-use greenroom_core::session::Session;
-use greenroom_state::schema::{Schema, StateShape};
+use greenroom_core::service::Offer;
+use greenroom_state::abi::level;
+use greenroom_state::report::Rehearsal;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,12 +28,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-/// How long a library may take to load and to build its instances.
-const WALL_MAX: Duration = Duration::from_secs(10);
 /// How long its answer may take to be read once it has ended.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// What a child may print, in bytes.
-const OUTPUT_MAX: u64 = 16 << 20;
+const OUTPUT_MAX: u64 = 64 << 20;
+/// What is kept of its last words, in bytes.
+const WORDS_MAX: usize = 200;
+/// CPU time that it may use beyond the time that it may take, in seconds.
+const CPU_MORE_S: u64 = 10;
 
 #[derive(Serialize, Deserialize)]
 struct Task {
@@ -44,129 +43,216 @@ struct Task {
     copy: PathBuf,
     entry: String,
     settings: BTreeMap<String, String>,
-    /// What is rehearsed: the pinned epoch, and the host's limits.
-    rehearsal: Option<(u64, Limits)>,
+    live: Option<Live>,
+    cpu_s: u64,
+    memory: u64,
 }
 
 /// What a candidate is rehearsed with.
 pub struct Snapshot {
     /// The memory file of the records.
     pub records: OwnedFd,
-    /// The epoch, which is pinned.
-    pub epoch: u64,
-    /// The host's limits.
-    pub limits: Limits,
+    /// What is in it.
+    pub live: Live,
 }
 
-/// What came of a rehearsal.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rehearsed {
-    /// Sessions whose states were read.
-    pub sessions: usize,
-    /// Of those, sessions whose states had to be migrated.
-    pub migrated: usize,
-    /// How long that took, in milliseconds.
-    pub ms: u64,
+/// A candidate, and what it is to be tried with.
+pub struct Trial<'a> {
+    /// The private copy.
+    pub copy: &'a Path,
+    /// Its entry.
+    pub entry: &'a str,
+    /// Settings by service.
+    pub settings: &'a BTreeMap<String, String>,
+    /// What is live; `None`: nothing.
+    pub snapshot: Option<&'a Snapshot>,
+    /// The limits, of which those of rehearsals count.
+    pub limits: &'a greenroom_core::limits::Limits,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Found {
-    library: String,
-    services: Vec<FoundService>,
-    rehearsed: Result<Rehearsed, String>,
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Tried {
+    /// The library's name.
+    pub library: String,
+    /// What it offers.
+    pub offers: Vec<Offer>,
+    /// How it went with copies of what is live.
+    pub rehearsal: Option<Rehearsal>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct FoundService {
-    name: String,
-    port: u16,
-    frame_bytes_max: u32,
-    state_version: u32,
-    schema: Option<Schema>,
-    migrations: Vec<u32>,
-}
-
-/// Tries a private copy. The error says what went wrong in the child.
-pub fn run(
-    copy: &Path,
-    entry: &str,
-    settings: &BTreeMap<String, String>,
-    snapshot: Option<&Snapshot>,
-) -> Result<(Offers, Result<Rehearsed, String>), String> {
+/// Tries a private copy, in a process of `binary`. `tell` is told how far it is, and of how much. The error says what went wrong in the
+/// child.
+pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> Result<Tried, String> {
+    let Trial { copy, entry, settings, snapshot, limits } = *trial;
     let nonce = nonce()?;
-    let task = Task {
-        nonce: nonce.clone(),
-        copy: copy.into(),
-        entry: entry.into(),
-        settings: settings.clone(),
-        rehearsal: snapshot.map(|s| (s.epoch, s.limits.clone())),
-    };
     let failed = |e: std::io::Error| format!("the trial process can't be started: {e}");
-    let binary = own_binary().map_err(failed)?;
+    let items = snapshot.map_or(0, |s| s.live.items);
+    let wall = Duration::from_millis(limits.rehearsal_ms)
+        + Duration::from_micros(limits.rehearsal_item_us.saturating_mul(items));
+    let copied = snapshot.and_then(|s| rustix::fs::fstat(&s.records).ok()).map_or(0, |s| s.st_size as u64);
+    let task = serde_json::json!({
+        "nonce": nonce, "copy": copy, "entry": entry, "settings": settings, "live": snapshot.map(|s| &s.live),
+        "cpu_s": wall.as_secs() + CPU_MORE_S,
+        // A copy of the records, and what is built of it.
+        "memory": limits.rehearsal_bytes_max as u64 + 3 * copied,
+    });
     let (ours, theirs) = control::pair().map_err(failed)?;
     let mut link = Link::<(), ()>::new(ours);
-    let file = std::fs::File::from(memory_file("greenroom-task").map_err(failed)?);
+    let file = File::from(memory_file("greenroom-task").map_err(failed)?);
     serde_json::to_writer(&file, &task).map_err(|e| e.to_string())?;
-    let files = [Some(file.as_fd()), snapshot.map(|s| s.records.as_fd())];
+    let board = memory_file("greenroom-board").map_err(failed)?;
+    let files = [Some(file.as_fd()), Some(board.as_fd()), snapshot.map(|s| s.records.as_fd())];
     let files: Vec<_> = files.into_iter().flatten().collect();
     link.send_with(&(), &files).map_err(failed)?;
     let mut child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
         .arg("trial")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         // Its own group, so that what it starts can be ended with it.
         .process_group(0)
         .spawn()
         .map_err(failed)?;
-    let (sender, answer) = channel();
+    let (sender, said) = channel();
     if let Some(out) = child.stdout.take() {
+        let sender = sender.clone();
         std::thread::spawn(move || {
-            let mut lines = BufReader::new(out.take(OUTPUT_MAX)).lines().map_while(Result::ok);
-            let _ = sender.send(lines.find_map(|line| Some(line.strip_prefix(&nonce)?.to_owned())));
+            let lines = BufReader::new(out.take(OUTPUT_MAX)).lines().map_while(Result::ok);
+            for line in lines.filter_map(|line| Some(line.strip_prefix(&nonce)?.to_owned())) {
+                let said = match line.strip_prefix(':').and_then(|l| l.split_once('/')) {
+                    Some((done, total)) => Said::Far(done.parse().unwrap_or(0), total.parse().unwrap_or(0)),
+                    None => Said::Found(line),
+                };
+                let _ = sender.send(said);
+            }
+            let _ = sender.send(Said::All);
+        });
+    }
+    if let Some(err) = child.stderr.take() {
+        std::thread::spawn(move || {
+            let words = last_words(err);
+            let _ = sender.send(Said::Words(words));
         });
     }
     let group = Pid::from_child(&child);
-    let status = wait(&mut child);
+    let give_up = Instant::now() + wall;
+    let mut answer = Answer::default();
+    let status = loop {
+        answer.hear(&said, Instant::now() + Duration::from_millis(2), &mut tell);
+        match child.try_wait() {
+            Ok(Some(status)) => break Ok(status),
+            Ok(None) if Instant::now() < give_up => {}
+            Ok(None) => {
+                break Err(format!(
+                    "it was not loaded and rehearsed after {} s (limit rehearsal_ms)",
+                    wall.as_secs()
+                ));
+            }
+            Err(e) => break Err(format!("the trial process can't be waited for: {e}")),
+        }
+    };
+    if status.is_err() {
+        end(&mut child);
+    }
     // Whatever it left behind may still hold its output open.
     let _ = rustix::process::kill_process_group(group, Signal::KILL);
-    let status = status?;
-    let answer = answer.recv_timeout(ANSWER_MAX).ok().flatten();
+    answer.hear(&said, Instant::now() + ANSWER_MAX, &mut tell);
+    let when = match Reading::of(&board).running() {
+        Some(r) => format!("in its rehearsal, with session {}", r.session),
+        None if answer.rehearsing => "in its rehearsal".to_owned(),
+        None => "when it was loaded".to_owned(),
+    };
+    let words = match answer.words.is_empty() {
+        true => String::new(),
+        false => format!(": {}", answer.words),
+    };
+    let status = status.map_err(|why| if answer.rehearsing { format!("{why}, {when}") } else { why })?;
     if let Some(signal) = status.signal() {
         let how = match Signal::from_named_raw(signal) {
             Some(Signal::XCPU | Signal::KILL) => {
-                format!("killed (signal {signal}; it may use {CPU_MAX_S} s of CPU)")
+                format!("killed (signal {signal}), perhaps for the CPU time it used")
             }
             _ => signal_name(signal),
         };
-        return Err(format!("it crashed when it was loaded: {how}"));
+        return Err(format!("it crashed {when}: {how}{words}"));
     }
-    let Some(answer) = answer else {
-        return Err(format!("it ended the process when it was loaded ({status})"));
+    let Some(found) = answer.found else {
+        return Err(format!("it ended the process {when} ({status}){words}"));
     };
-    let found: Result<Found, String> =
-        serde_json::from_str(&answer).map_err(|e| format!("trial report: {e}"))?;
-    let found = found?;
-    let offers = found.services.into_iter().map(FoundService::into_offer).collect();
-    Ok(((found.library, offers), found.rehearsed))
+    let found: Result<Tried, String> =
+        serde_json::from_str(&found).map_err(|e| format!("the trial's report can't be read: {e}"))?;
+    found
 }
 
-fn wait(child: &mut Child) -> Result<std::process::ExitStatus, String> {
-    let give_up = Instant::now() + WALL_MAX;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status),
-            Ok(None) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(2)),
-            other => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(match other {
-                    Err(e) => format!("the trial process can't be waited for: {e}"),
-                    _ => format!("it was not loaded after {} s", WALL_MAX.as_secs()),
-                });
+/// What a child said.
+enum Said {
+    /// How far it is, and of how much.
+    Far(u64, u64),
+    /// What it found.
+    Found(String),
+    /// Its output has ended.
+    All,
+    /// What it said last on standard error, which has ended.
+    Words(String),
+}
+
+#[derive(Default)]
+struct Answer {
+    found: Option<String>,
+    rehearsing: bool,
+    words: String,
+    ended: u32,
+}
+
+impl Answer {
+    /// Listens until both outputs have ended, or for so long.
+    fn hear(
+        &mut self,
+        said: &std::sync::mpsc::Receiver<Said>,
+        until: Instant,
+        tell: &mut impl FnMut(u64, u64),
+    ) {
+        while self.ended < 2 {
+            match said.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Said::Far(done, total)) => {
+                    self.rehearsing = true;
+                    if done > 0 {
+                        tell(done, total);
+                    }
+                }
+                Ok(Said::Found(found)) => self.found = Some(found),
+                Ok(Said::All) => self.ended += 1,
+                Ok(Said::Words(words)) => {
+                    self.words = words;
+                    self.ended += 1;
+                }
+                Err(_) => return,
             }
         }
+        // There is nothing more to wait for than its end.
+        if self.found.is_none() {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(2)));
+        }
     }
+}
+
+/// The last line that says something, as far as it is fit for a message.
+fn last_words(mut from: impl Read) -> String {
+    let (mut kept, mut piece) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = from.read(&mut piece) {
+        kept.extend_from_slice(&piece[..n]);
+        let too_many = kept.len().saturating_sub(piece.len());
+        kept.drain(..too_many);
+    }
+    let text = String::from_utf8_lossy(&kept);
+    let line = text.lines().rev().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
+}
+
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 fn nonce() -> Result<String, String> {
@@ -180,102 +266,60 @@ fn nonce() -> Result<String, String> {
 pub fn child() -> Result<(), String> {
     let own = |e: &dyn std::fmt::Display| format!("this command is the host's own: {e}");
     let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| own(&e))?;
-    let Some(((), mut files)) = Link::<(), ()>::new(socket).wait().map_err(|e| own(&e))? else {
+    let Some(((), files)) = Link::<(), ()>::new(socket).wait().map_err(|e| own(&e))? else {
         return Err(own(&"nothing came"));
     };
-    if files.is_empty() {
+    let mut files = files.into_iter();
+    let (Some(task), Some(board), records) = (files.next(), files.next(), files.next()) else {
         return Err(own(&"no task came"));
-    }
-    let mut task = std::fs::File::from(files.remove(0));
+    };
+    let mut task = File::from(task);
     task.rewind().map_err(|e| own(&e))?;
     let task: Task = serde_json::from_reader(BufReader::new(task)).map_err(|e| own(&e))?;
-    let copied = files.first().and_then(|f| rustix::fs::fstat(f).ok()).map_or(0, |s| s.st_size as u64);
+    let board = Board::open(&board).map_err(|e| own(&e))?;
     // Before any of its code runs.
-    confine(copied)?;
-    let found: Result<Found, String> = Library::load(&task.copy, &task.entry).and_then(|library| {
-        let (name, offers) = library.offers()?;
-        let board = Board::unread().map_err(|e| format!("no memory: {e}"))?;
-        // Settings that it refuses are refused here.
-        let serving = library.create(&task.settings, greenroom_state::abi::level::ERROR, board)?;
-        let rehearsed = match (&task.rehearsal, files.first()) {
-            (Some((epoch, limits)), Some(records)) => rehearse(&name, serving, records, *epoch, limits),
-            _ => Ok(Rehearsed::default()),
-        };
-        let services = offers.into_iter().map(FoundService::from_offer).collect();
-        Ok(Found { library: name, services, rehearsed })
-    });
+    confine(task.cpu_s, task.memory)?;
+    let found = tried(&task, board, records.as_ref());
     let report = serde_json::to_string(&found).map_err(|e| e.to_string())?;
-    let mut out = std::io::stdout().lock();
-    // The library may have printed half a line.
-    let written = writeln!(out, "\n{}{report}", task.nonce).and_then(|()| out.flush());
-    written.map_err(|e| e.to_string())
+    say(&task.nonce, &report).map_err(|e| e.to_string())
 }
 
-/// How many sessions that can't be read are named.
-const NAMED_MAX: usize = 3;
-
-fn rehearse(
-    library: &str,
-    serving: Serving,
-    records: &OwnedFd,
-    epoch: u64,
-    limits: &Limits,
-) -> Result<Rehearsed, String> {
-    let begun = Instant::now();
-    let mut core = core_at(records, limits, epoch)?.core;
-    let build = Build { library: library.to_owned(), generation: 0, hash: String::new() };
-    core.go_on_with(&build, serving);
-    let mut rehearsed = Rehearsed::default();
-    let (mut failed, mut named) = (0, Vec::new());
-    let mine = |core: &Core, s: &Session| core.services()[usize::from(s.service.0)].build.is_some();
-    let slots: Vec<_> =
-        core.sessions().after(0).filter(|(_, s)| mine(&core, s)).map(|(slot, s)| (slot, s.id)).collect();
-    for (slot, id) in slots {
-        rehearsed.sessions += 1;
-        match core.rehearse(slot) {
-            Ok(migrated) => rehearsed.migrated += usize::from(migrated),
-            Err(why) => {
-                failed += 1;
-                if named.len() < NAMED_MAX {
-                    named.push(format!("session {id}: {why}"));
-                }
+fn tried(task: &Task, board: Board, records: Option<&OwnedFd>) -> Result<Tried, String> {
+    let threads = threads();
+    let candidate = Library::load(&task.copy, &task.entry)?;
+    let (library, offers) = candidate.offers()?;
+    // Settings that it refuses are refused here.
+    let serving = candidate.create(&task.settings, level::ERROR, board)?;
+    let mut rehearsal = None;
+    if let (Some(live), Some(records)) = (&task.live, records) {
+        let newer = match &live.newer {
+            Some((copy, entry)) => {
+                Some(Library::load(copy, entry)?.create(&task.settings, level::ERROR, board)?)
             }
-        }
+            None => None,
+        };
+        let tell = |done: u64, total: u64| {
+            let _ = say(&task.nonce, &format!(":{done}/{total}"));
+        };
+        tell(0, 0);
+        rehearsal = Some(rehearse(&library, serving, newer, live, records, tell)?);
     }
-    if failed > 0 {
+    let more = self::threads().saturating_sub(threads);
+    if more > 0 {
         return Err(format!(
-            "the rehearsal failed for {failed} of {} sessions: {}",
-            rehearsed.sessions,
-            named.join("; ")
+            "it has {more} threads running after it was loaded; a handler keeps none, as they would outlive it"
         ));
     }
-    rehearsed.ms = begun.elapsed().as_millis() as u64;
-    Ok(rehearsed)
+    Ok(Tried { library, offers, rehearsal })
 }
 
-impl FoundService {
-    fn from_offer(o: Offer) -> FoundService {
-        let Framing::Lines { bytes_max } = o.framing;
-        FoundService {
-            name: o.name,
-            port: o.port,
-            frame_bytes_max: bytes_max,
-            state_version: o.shape.version,
-            schema: o.shape.schema,
-            migrations: o.shape.migrations,
-        }
-    }
+fn say(nonce: &str, text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    // The library may have printed half a line.
+    writeln!(out, "\n{nonce}{text}")?;
+    out.flush()
+}
 
-    fn into_offer(self) -> Offer {
-        Offer {
-            name: self.name,
-            port: self.port,
-            framing: Framing::Lines { bytes_max: self.frame_bytes_max },
-            shape: StateShape {
-                version: self.state_version,
-                schema: self.schema,
-                migrations: self.migrations,
-            },
-        }
-    }
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }

@@ -116,15 +116,38 @@ impl Worker {
         }
     }
 
-    /// Adds a line to the ledger, and lets go of the oldest.
-    pub(super) fn note_in_ledger(&mut self, by: &str, report: &Report) {
-        let line = LedgerLine { at: rfc3339(super::unix_ms()), by: by.to_owned(), report: report.clone() };
-        let json = serde_json::to_vec(&line).unwrap_or_default();
+    /// Adds a line to the ledger, and lets go of the oldest. Returns its number.
+    pub(super) fn note_in_ledger(&mut self, by: &str, mut report: Report) -> u64 {
         self.ledger_end += 1;
-        if !self.core.keep(Kind::Ledger, self.ledger_end, &json) {
+        report.line = self.ledger_end;
+        self.keep_line(&LedgerLine { at: rfc3339(super::unix_ms()), by: by.to_owned(), report });
+        self.core.forget(Kind::Ledger, self.ledger_end.saturating_sub(LEDGER_LINES_MAX));
+        self.ledger_end
+    }
+
+    /// Changes what a line says, if the ledger still has it.
+    pub(super) fn amend_ledger(&mut self, line: u64, change: impl FnOnce(&mut Report)) {
+        let Some(mut kept) = self.kept_line(line) else { return };
+        change(&mut kept.report);
+        kept.report.line = line;
+        self.keep_line(&kept);
+    }
+
+    fn keep_line(&mut self, line: &LedgerLine) {
+        let json = serde_json::to_vec(line).unwrap_or_default();
+        if !self.core.keep(Kind::Ledger, line.report.line, &json) {
             tracing::error!("no room for a line of the ledger");
         }
-        self.core.forget(Kind::Ledger, self.ledger_end.saturating_sub(LEDGER_LINES_MAX));
+    }
+
+    /// What a line says.
+    pub(super) fn ledger_line(&self, line: u64) -> Option<Report> {
+        self.kept_line(line).map(|kept| kept.report)
+    }
+
+    fn kept_line(&self, line: u64) -> Option<LedgerLine> {
+        let (key, json) = self.core.kept_from(Kind::Ledger, line, 1).into_iter().next()?;
+        serde_json::from_slice(&json).ok().filter(|_| key == line)
     }
 
     /// The lines of the ledger from a number on.

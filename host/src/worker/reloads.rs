@@ -1,166 +1,192 @@
 //! Carries out the steps of a reload that the core asks for: the slow ones by the stager, ports by the keeper, the commit between
 //! two passes.
 
-use super::Worker;
+use super::proofs::Failed;
+use super::{LibraryRecord, OnProbation, RunningBuild, Worker, now_ns};
 use crate::admin::wire::ledger_line;
 use crate::control::{HeldPort, ToKeeper};
-use crate::mail::Answer;
+use crate::killpoint::{self, Point};
+use crate::mail::{Answer, Wish};
+use crate::plugin::rehearse::Live;
 use crate::plugin::trial::Snapshot;
 use crate::stager::Job;
 use greenroom_core::core::Input;
 use greenroom_core::ports::{self, Port};
-use greenroom_core::reload::{By, Event, LibraryId, Outcome, Report, Request, Step};
-use greenroom_core::service::{Build, Offer, Service};
+use greenroom_core::probation::Record;
+use greenroom_core::reload::{
+    By, Event, Library, LibraryId, Outcome, ProbationState, Probed, Report, Request, Step, Want,
+};
+use greenroom_core::service::{Build, Offer};
 use greenroom_core::store::Kind;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-/// What a successor must know of a library, as it is recorded.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct LibraryRecord {
-    /// Where its builds come from.
-    pub path: PathBuf,
-    /// Hash of what was last seen there.
-    pub seen: Option<String>,
-    /// What was about to be loaded from there, and how often: the second time a worker didn't survive it, it counts as seen.
-    #[serde(default)]
-    pub trying: Option<(String, u32)>,
-    /// The highest generation that ran.
-    pub highest: u64,
-    /// What runs.
-    pub current: RunningBuild,
-    /// What ran before, and runs again if this one kills too often.
-    pub previous: Option<RunningBuild>,
-}
-
-/// A build, and what it is loaded from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct RunningBuild {
-    /// Name of the library.
-    pub library: String,
-    /// Its generation.
-    pub generation: u64,
-    /// SHA-256 of the file.
-    pub hash: String,
-    /// The private copy.
-    pub copy: PathBuf,
-    /// The entry that its note names.
-    pub entry: String,
-}
-
-/// Loads that may end a worker before the watcher leaves such a file alone.
-const TRIES_MAX: u32 = 2;
-
-impl LibraryRecord {
-    /// What the watcher need not look at again.
-    pub(super) fn seen(&self) -> Option<String> {
-        match &self.trying {
-            Some((hash, times)) if *times >= TRIES_MAX => Some(hash.clone()),
-            _ => self.seen.clone(),
-        }
-    }
-}
-
-impl RunningBuild {
-    pub(super) fn build(&self) -> Build {
-        let RunningBuild { library, generation, hash, .. } = self.clone();
-        Build { library, generation, hash }
-    }
-}
-
 /// What a reload does to ports once it is committed.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
+    /// To be opened.
+    pub open: Vec<Port>,
     /// These listen, and aren't accepted from yet.
-    open: Vec<Port>,
     opened: Vec<HeldPort>,
     close: Vec<Port>,
     hand_over: Vec<(Port, Port)>,
 }
 
+impl Prepared {
+    pub(super) fn of(changes: ports::Changes) -> Prepared {
+        let ports::Changes { open, close, hand_over } = changes;
+        Prepared { open, opened: Vec::new(), close, hand_over }
+    }
+}
+
+/// What ports are opened for.
+#[derive(Debug)]
+pub(super) enum Opening {
+    /// A reload of these libraries.
+    Reload(Vec<LibraryId>),
+    /// The build before is to take over again.
+    RollBack(Failed),
+    /// A build took over again when this process began.
+    TakenOver,
+}
+
 impl Worker {
-    pub(super) fn ask_reload(
-        &mut self,
-        target: Option<String>,
-        from: Option<PathBuf>,
-        by: By,
-        reply: Sender<Answer>,
-    ) {
-        let libraries = self.core.reloads.libraries();
-        let ids: Vec<_> = match &target {
-            None => (0..libraries.len()).map(LibraryId).collect(),
-            Some(name) => {
-                let service = self.core.services().iter().find(|s| s.offer.name == *name);
-                let owner = service.and_then(|s| Some(s.build.as_ref()?.library.as_str())).unwrap_or(name);
-                let owns = |l: &greenroom_core::reload::Library| {
-                    l.current.as_ref().is_some_and(|b| b.library == owner)
-                        || l.path.ends_with(format!("lib{name}.so"))
-                };
-                libraries.iter().position(owns).map(LibraryId).into_iter().collect()
+    /// The library that serves a service, or is called or filed so.
+    fn library_for(&self, name: &str) -> Result<LibraryId, String> {
+        let service = self.core.services().iter().find(|s| s.offer.name == name);
+        let owner = service.and_then(|s| Some(s.build.as_ref()?.library.as_str())).unwrap_or(name);
+        let owns = |l: &Library| {
+            l.current.as_ref().is_some_and(|b| b.library == owner)
+                || l.path.ends_with(format!("lib{name}.so"))
+        };
+        let found = self.core.reloads.libraries().iter().position(owns).map(LibraryId);
+        found.ok_or_else(|| {
+            let known: Vec<_> = self.core.services().iter().map(|s| s.offer.name.as_str()).collect();
+            format!("no service or library is called {name:?}; there are: {}", known.join(", "))
+        })
+    }
+
+    pub(super) fn ask_reload(&mut self, wish: Wish, reply: Sender<Answer>) {
+        let Wish { target, from, together, dry_run, by } = wish;
+        let ids = match target.map(|name| self.library_for(&name)) {
+            None => (0..self.core.reloads.libraries().len()).map(LibraryId).collect(),
+            Some(Ok(id)) => vec![id],
+            Some(Err(text)) => {
+                let _ = reply.send(Answer::Error(text));
+                return;
             }
         };
-        if ids.is_empty() {
-            let known: Vec<_> = self.core.services().iter().map(|s| s.offer.name.as_str()).collect();
-            let wanted = target.unwrap_or_default();
-            let text = format!("no service or library is called {wanted:?}; there are: {}", known.join(", "));
-            let _ = reply.send(Answer::Error(text));
-            return;
-        }
         let _ = reply.send(Answer::Reloading(ids.len()));
-        for id in ids {
-            self.request(id, by, from.clone(), Some(reply.clone()));
+        let want = if dry_run { Want::DryRun } else { Want::Load };
+        let requests = ids.into_iter().map(|id| (id, from.clone(), want)).collect();
+        self.request(requests, by, together && !dry_run, Some(reply));
+    }
+
+    pub(super) fn ask_roll_back(&mut self, name: &str, to: Option<u64>, by: By, reply: Sender<Answer>) {
+        let found = self.library_for(name).and_then(|id| {
+            let record = self.records.get(&id.0).ok_or_else(|| format!("{name} runs no build"))?;
+            let wanted = match to {
+                Some(n) => record.earlier.iter().chain([&record.current]).find(|b| b.generation == n),
+                None => record.before(),
+            };
+            let wanted = wanted.ok_or_else(|| {
+                let kept: Vec<_> = record.earlier.iter().map(|b| b.generation.to_string()).collect();
+                let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
+                let which = to.map_or("an earlier one".to_owned(), |n| format!("generation {n}"));
+                format!(
+                    "{which} of {} is not kept; there are: {kept} (limit builds_kept)",
+                    record.current.library
+                )
+            })?;
+            Ok((id, wanted.clone()))
+        });
+        match found {
+            Err(text) => {
+                let _ = reply.send(Answer::Error(text));
+            }
+            Ok((id, wanted)) => {
+                let _ = reply.send(Answer::Reloading(1));
+                let want = Want::RollBack(wanted.generation);
+                self.request(vec![(id, Some(wanted.copy), want)], by, false, Some(reply));
+            }
         }
     }
 
     pub(super) fn request(
         &mut self,
-        id: LibraryId,
+        wanted: Vec<(LibraryId, Option<PathBuf>, Want)>,
         by: By,
-        from: Option<PathBuf>,
+        together: bool,
         reply: Option<Sender<Answer>>,
     ) {
-        self.requests += 1;
-        if let Some(reply) = reply {
-            self.waiting.insert(self.requests, reply);
+        let first = self.requests + 1;
+        let mut requests = Vec::new();
+        for (id, from, want) in wanted {
+            self.requests += 1;
+            if let Some(reply) = &reply {
+                self.waiting.insert(self.requests, reply.clone());
+            }
+            let together = if together { first } else { self.requests };
+            requests.push((id, Request { id: self.requests, by, from, want, together }));
         }
-        self.reload(Event::Requested(id, Request { id: self.requests, by, from }));
+        self.reload(Event::Requested(requests));
     }
 
     pub(super) fn reload(&mut self, event: Event) {
+        match &event {
+            Event::Staged(..) => killpoint::pass(Point::Staged),
+            Event::Tried(..) => killpoint::pass(Point::Tried),
+            Event::Loaded(..) => killpoint::pass(Point::Loaded),
+            _ => {}
+        }
         for step in self.core.reload(event) {
             match step {
                 Step::Stage(id, path) => self.job(Job::Stage(id, path)),
                 Step::Try(id) => {
-                    let snapshot = self.snapshot_for(id);
+                    let snapshot = self.snapshot_for(id).map(Box::new);
                     self.job(Job::Try(id, snapshot));
                 }
-                Step::Load(id, offers) => match self.about_to_load(id).port_changes(id, &offers) {
-                    Ok(changes) => self.prepare_ports(id, changes),
-                    Err(why) => self.reload(Event::Loaded(id, Err(why))),
-                },
-                Step::Commit(id, build) => self.commits.push((id, build)),
+                Step::Load(all) => {
+                    let ids: Vec<_> = all.iter().map(|(id, _)| *id).collect();
+                    for id in &ids {
+                        self.about_to_load(*id);
+                    }
+                    match self.port_changes(&all) {
+                        Ok(changes) => self.prepare_ports(ids, changes),
+                        Err(why) => self.not_loaded(&ids, &why),
+                    }
+                }
+                Step::Commit(all) => self.commits.push(all),
                 Step::Discard(id) => {
-                    if let Some(prepared) = self.prepared.remove(&id)
-                        && !prepared.opened.is_empty()
-                    {
-                        let addrs = prepared.opened.iter().map(|p| p.addr).collect();
-                        self.link.send(&ToKeeper::Discard(addrs));
+                    if let Some(prepared) = self.prepared.remove(&id) {
+                        self.discard_ports(&prepared);
                     }
                     match self.loaded.remove(&id) {
                         Some(loaded) => {
                             let code = loaded.code.into_iter().map(|(_, code)| code).collect();
-                            self.job(Job::Drop(code, Some(loaded.copy)));
+                            self.job(Job::Drop(code, vec![loaded.copy]));
                         }
                         None => self.job(Job::Discard(id)),
                     }
                 }
-                Step::Report(requests, report) => self.report(requests, report),
+                Step::Report(id, request, report) => self.report(id, &request, *report),
             }
+        }
+    }
+
+    fn not_loaded(&mut self, ids: &[LibraryId], why: &str) {
+        for id in ids {
+            self.reload(Event::Loaded(*id, Err(why.to_owned())));
+        }
+    }
+
+    pub(super) fn discard_ports(&mut self, prepared: &Prepared) {
+        if !prepared.opened.is_empty() {
+            let addrs = prepared.opened.iter().map(|p| p.addr).collect();
+            self.link.send(&ToKeeper::Discard(addrs));
         }
     }
 
@@ -169,19 +195,38 @@ impl Worker {
         assert!(self.jobs.send(job).is_ok(), "the stager lives as long as the loop");
     }
 
-    /// What a candidate is rehearsed with, if anybody is connected to what it replaces.
+    /// How far a rehearsal is.
+    pub(super) fn progress(&self, id: LibraryId, done: u64, total: u64) {
+        let request = self.core.reloads.under_way(id);
+        let Some(reply) = request.and_then(|r| self.waiting.get(&r.id)) else { return };
+        let _ = reply.send(Answer::Progress(self.core.reloads.libraries()[id.0].name(), done, total));
+    }
+
+    /// What a candidate is rehearsed with, if a build of its library runs.
     fn snapshot_for(&mut self, id: LibraryId) -> Option<Snapshot> {
         let library = self.core.reloads.libraries()[id.0].current.as_ref()?.library.clone();
-        let mine = |s: &Service| s.sessions > 0 && s.build.as_ref().is_some_and(|b| b.library == library);
-        if !self.core.services().iter().any(mine) {
-            return None;
-        }
+        let mine = |s: &&greenroom_core::service::Service| {
+            s.build.as_ref().is_some_and(|b| b.library == library) || (s.build.is_none() && s.sessions > 0)
+        };
+        let services: Vec<_> = self.core.services().iter().filter(mine).collect();
+        let sessions: usize = services.iter().map(|s| s.sessions).sum();
+        let entries: usize = self.core.table_names().iter().map(|t| self.core.entries(t)).sum();
+        let offers = services.iter().map(|s| s.offer.clone()).collect();
         let records = self.saver.records().ok()?;
-        Some(Snapshot { records, epoch: self.core.pin(), limits: self.config.limits.clone() })
+        let back = self.core.reloads.under_way(id).is_some_and(|r| matches!(r.want, Want::RollBack(_)));
+        let newer = self.records.get(&id.0).filter(|_| back).map(|r| &r.current);
+        let live = Live {
+            epoch: self.core.pin(),
+            limits: self.config.limits.clone(),
+            offers,
+            newer: newer.map(|b| (b.copy.clone(), b.entry.clone())),
+            items: (sessions + entries) as u64,
+        };
+        Some(Snapshot { records, live })
     }
 
     /// Records what is loaded into this process: should that end it, again and again, no successor tries the same for ever.
-    fn about_to_load(&mut self, id: LibraryId) -> &mut Worker {
+    fn about_to_load(&mut self, id: LibraryId) {
         let seen = self.core.reloads.libraries()[id.0].seen.clone();
         if let (Some(mut record), Some(hash)) = (self.records.get(&id.0).cloned(), seen)
             && record.seen.as_ref() != Some(&hash)
@@ -192,45 +237,92 @@ impl Worker {
             self.write_record(id, record);
             self.commit();
         }
-        self
     }
 
-    fn prepare_ports(&mut self, id: LibraryId, changes: ports::Changes) {
-        let ports::Changes { open, close, hand_over } = changes;
-        let prepared = Prepared { open, opened: Vec::new(), close, hand_over };
+    /// The ports of libraries that are reloaded together are the first one's.
+    fn prepare_ports(&mut self, ids: Vec<LibraryId>, changes: ports::Changes) {
+        let prepared = Prepared::of(changes);
         if prepared.open.is_empty() {
-            self.prepared.insert(id, prepared);
-            return self.job(Job::Load(id));
+            return self.ports_are_open(ids, prepared);
         }
         self.link.send(&ToKeeper::Open(prepared.open.clone()));
-        self.opening.push_back((id, prepared));
+        self.opening.push_back((Opening::Reload(ids), prepared));
+    }
+
+    fn ports_are_open(&mut self, ids: Vec<LibraryId>, prepared: Prepared) {
+        killpoint::pass(Point::PortsOpen);
+        if let Some(first) = ids.first() {
+            self.prepared.insert(*first, prepared);
+        }
+        for id in ids {
+            self.job(Job::Load(id));
+        }
     }
 
     /// The keeper has opened the ports that it was asked for first, or none of them.
     pub(super) fn opened(&mut self, opened: Result<Vec<SocketAddr>, String>) {
-        let Some((id, mut prepared)) = self.opening.pop_front() else { return };
-        match opened {
-            Ok(addrs) => {
-                let ports = std::mem::take(&mut prepared.open).into_iter().zip(addrs);
-                prepared.opened = ports.map(|(port, addr)| HeldPort { port, addr }).collect();
-                self.prepared.insert(id, prepared);
-                self.job(Job::Load(id));
+        let Some((what, mut prepared)) = self.opening.pop_front() else { return };
+        let open = std::mem::take(&mut prepared.open);
+        let opened = opened.map(|addrs| {
+            let ports = open.into_iter().zip(addrs);
+            prepared.opened = ports.map(|(port, addr)| HeldPort { port, addr }).collect();
+        });
+        match (what, opened) {
+            (Opening::Reload(ids), Ok(())) => self.ports_are_open(ids, prepared),
+            (Opening::Reload(ids), Err(why)) => self.not_loaded(&ids, &why),
+            (Opening::RollBack(failed), opened) => {
+                if let Err(why) = opened {
+                    tracing::error!(
+                        "a port of the build before can't be opened again, and stays closed: {why}"
+                    );
+                }
+                self.roll_back(&failed, prepared);
             }
-            Err(why) => self.reload(Event::Loaded(id, Err(why))),
+            (Opening::TakenOver, opened) => {
+                if let Err(why) = opened {
+                    tracing::error!(
+                        "a port of the build before can't be opened again, and stays closed: {why}"
+                    );
+                }
+                if self.change_ports(prepared) {
+                    self.core.handle(Input::Commit);
+                    self.link.send(&ToKeeper::Ports(self.ports.clone()));
+                    self.board.say(&self.services());
+                }
+            }
         }
     }
 
-    /// The ports that a library's services want, less those that are held.
-    pub(super) fn port_changes(&self, id: LibraryId, offers: &[Offer]) -> Result<ports::Changes, String> {
-        let library = &self.core.reloads.libraries()[id.0];
+    /// The ports of a library that was rolled back when this process began.
+    pub(super) fn ports_follow(&mut self, library: &str) {
+        let Some(id) = self.core.reloads.named(library) else { return };
+        let mine =
+            |s: &&greenroom_core::service::Service| s.build.as_ref().is_some_and(|b| b.library == library);
+        let offers = self.core.services().iter().filter(mine).map(|s| s.offer.clone()).collect();
+        match self.port_changes(&[(id, offers)]).map(Prepared::of) {
+            Ok(prepared) if prepared.open.is_empty() => {
+                self.change_ports(prepared);
+            }
+            Ok(prepared) => {
+                self.link.send(&ToKeeper::Open(prepared.open.clone()));
+                self.opening.push_back((Opening::TakenOver, prepared));
+            }
+            Err(why) => tracing::error!("{library}: its ports stay as they are: {why}"),
+        }
+    }
+
+    /// The ports that libraries' services want, less those that are held.
+    pub(super) fn port_changes(&self, all: &[(LibraryId, Vec<Offer>)]) -> Result<ports::Changes, String> {
         let held: BTreeSet<_> = self.ports.iter().map(|p| p.port.clone()).collect();
+        let libraries = self.core.reloads.libraries();
+        let current: Vec<_> =
+            all.iter().filter_map(|(id, _)| Some(&libraries[id.0].current.as_ref()?.library)).collect();
         let mine = |name: &str| {
             let service = self.core.services().iter().find(|s| s.offer.name == name);
-            let owner = service.and_then(|s| s.build.as_ref()).map(|b| &b.library);
-            owner.is_some() && owner == library.current.as_ref().map(|b| &b.library)
+            service.and_then(|s| s.build.as_ref()).is_some_and(|b| current.contains(&&b.library))
         };
         let mut wanted: BTreeSet<_> = held.iter().filter(|(name, _)| !mine(name)).cloned().collect();
-        for offer in offers {
+        for offer in all.iter().flat_map(|(_, offers)| offers) {
             for addr in self.config.addresses(&offer.name, offer.port)? {
                 wanted.insert((offer.name.clone(), addr));
             }
@@ -240,28 +332,29 @@ impl Worker {
 
     /// Puts prepared builds in charge. What is timed is all that clients could notice.
     pub(super) fn commit_reloads(&mut self) {
-        for (id, build) in std::mem::take(&mut self.commits) {
-            let (Some(loaded), Some(prepared)) = (self.loaded.remove(&id), self.prepared.remove(&id)) else {
-                continue;
-            };
+        for all in std::mem::take(&mut self.commits) {
+            let ids: Vec<_> = all.iter().map(|(id, _)| *id).collect();
             let begun = Instant::now();
-            let old = self.core.adopt(&build, loaded.code);
-            let Build { library, generation, hash } = build;
-            let current = RunningBuild { library, generation, hash, copy: loaded.copy, entry: loaded.entry };
-            let superfluous = self.record(id, current);
-            let ports_changed = self.change_ports(prepared);
-            // Generation and ports in one epoch: whoever takes over finds both or neither.
+            let (mut superfluous, mut ports_changed) = (Vec::new(), false);
+            for (id, build) in all {
+                self.builds += 1;
+                ports_changed |= self.put_in_charge(id, build, &mut superfluous);
+            }
+            killpoint::pass(Point::Adopted);
+            // Generations, ports and ledger in one epoch: whoever takes over finds all of it or nothing.
             self.core.handle(Input::Commit);
+            killpoint::pass(Point::ReloadCommitted);
             if ports_changed {
                 self.link.send(&ToKeeper::Ports(self.ports.clone()));
             }
             let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
-            self.job(Job::Drop(old, superfluous));
-            self.builds += 1;
-            self.reload(Event::Committed(id, pause_us));
-            // With its line in the ledger.
+            self.drop_copies(superfluous);
+            self.reload(Event::Committed(ids, pause_us));
+            // With the pause in the ledger.
             self.core.handle(Input::Commit);
+            killpoint::pass(Point::Reported);
             self.board.say(&self.services());
+            self.answer_waiting();
         }
         let many = self.builds >= self.config.limits.builds_max;
         if many && self.ready && !self.recycling && !self.core.reloads.is_busy() {
@@ -271,36 +364,72 @@ impl Worker {
         }
     }
 
-    /// Records what a library runs from now on. The copy that nobody will load again.
-    pub(super) fn record(&mut self, id: LibraryId, current: RunningBuild) -> Option<PathBuf> {
-        let library = &self.core.reloads.libraries()[id.0];
-        let highest = library.highest.max(current.generation);
-        let old = self.records.remove(&id.0);
-        let (previous, superfluous) = match old {
-            Some(old) => (Some(old.current), old.previous.map(|p| p.copy)),
-            None => (None, None),
+    /// One library's part of a commit. Whether ports have changed.
+    fn put_in_charge(&mut self, id: LibraryId, build: Build, superfluous: &mut Vec<PathBuf>) -> bool {
+        let Some(loaded) = self.loaded.remove(&id) else { return false };
+        let prepared = self.prepared.remove(&id).unwrap_or_default();
+        self.replaced(id);
+        let want = self.core.reloads.under_way(id).map(|r| r.want);
+        let back = matches!(want, Some(Want::RollBack(_)));
+        let until_ns = now_ns() + self.config.limits.probation_ms * 1_000_000;
+        let on_probation = match () {
+            () if back => {
+                self.core.go_back_to(&build, loaded.code);
+                false
+            }
+            () if self.config.limits.probation_ms == 0 => {
+                self.core.adopt(&build, loaded.code);
+                false
+            }
+            () => self.core.adopt_on_probation(&build, loaded.code, until_ns),
         };
-        let seen = library.seen.clone();
-        let record =
-            LibraryRecord { path: library.path.clone(), seen, trying: None, highest, current, previous };
-        self.write_record(id, record);
-        superfluous
-    }
-
-    pub(super) fn write_record(&mut self, id: LibraryId, record: LibraryRecord) {
-        let json = serde_json::to_vec(&record).unwrap_or_default();
-        if !self.core.keep(Kind::Library, key_of(&record.path), &json) {
-            tracing::error!(
-                "no room to record generation {} of {}",
-                record.current.generation,
-                record.current.library
-            );
-        }
-        self.records.insert(id.0, record);
+        let line = match self.core.reloads.about_to_report(id, self.core.services()) {
+            None => 0,
+            Some((by, mut report)) => {
+                report.probation = on_probation
+                    .then(|| Probed { state: ProbationState::UnderWay, record: Record::default() });
+                report.quarantined = self.quarantined(&report.library);
+                self.note_in_ledger(&in_words(by), report)
+            }
+        };
+        self.lines.insert(id, line);
+        let Build { library, generation, hash } = build.clone();
+        let current = RunningBuild { library, generation, hash, copy: loaded.copy, entry: loaded.entry };
+        let (path, seen, highest) = {
+            let library = &self.core.reloads.libraries()[id.0];
+            (library.path.clone(), library.seen.clone(), library.highest.max(generation))
+        };
+        let record = match self.records.get(&id.0).cloned() {
+            None => LibraryRecord {
+                path,
+                seen,
+                trying: None,
+                highest,
+                current,
+                earlier: Vec::new(),
+                probation: None,
+                converters: Vec::new(),
+            },
+            Some(mut record) => {
+                let before = record.probation.take().map_or_else(|| record.current.clone(), |p| p.before);
+                record.probation = on_probation.then_some(OnProbation { before, until_ns, line });
+                let newer = record.current.clone();
+                record.put_in_charge(current, self.config.limits.builds_kept);
+                match self.core.converts(&build.library) {
+                    true if back => record.converters.push(newer),
+                    true => {}
+                    false => record.converters.clear(),
+                }
+                (record.seen, record.highest) = (seen, highest);
+                record
+            }
+        };
+        superfluous.extend(self.write_record(id, record));
+        self.change_ports(prepared)
     }
 
     /// False: they stay as they are.
-    fn change_ports(&mut self, prepared: Prepared) -> bool {
+    pub(super) fn change_ports(&mut self, prepared: Prepared) -> bool {
         if prepared.opened.is_empty() && prepared.close.is_empty() && prepared.hand_over.is_empty() {
             return false;
         }
@@ -324,29 +453,37 @@ impl Worker {
         self.ports = ports;
     }
 
-    pub(super) fn report(&mut self, requests: Vec<Request>, report: Report) {
-        let by = requests.first().map_or(By::Watcher, |r| r.by);
-        let by = match by {
-            By::Start => "start".to_owned(),
-            By::Watcher => "watcher".to_owned(),
-            By::Operator { uid, pid } => format!("uid {uid} pid {pid}"),
-        };
-        self.note_in_ledger(&by, &report);
+    fn report(&mut self, id: LibraryId, request: &Request, mut report: Report) {
+        report.quarantined = self.quarantined(&report.library);
+        let by = in_words(request.by);
+        match (report.outcome, self.lines.remove(&id)) {
+            // Its line is part of the commit; only how long that took wasn't known.
+            (Outcome::Committed | Outcome::RolledBack, Some(line)) => {
+                report.line = line;
+                report.probation = self.ledger_line(line).and_then(|r| r.probation);
+                let amended = report.clone();
+                self.amend_ledger(line, move |report| *report = amended);
+            }
+            // Nothing was to be changed.
+            (Outcome::Rehearsed, _) => {}
+            _ if request.want == Want::DryRun => {}
+            _ => report.line = self.note_in_ledger(&by, report.clone()),
+        }
         let line = ledger_line(&report);
         match report.outcome {
             Outcome::Refused => tracing::warn!(%by, "{line}"),
             _ => tracing::info!(%by, "{line}"),
         }
-        for request in requests {
-            if let Some(reply) = self.waiting.remove(&request.id) {
-                let _ = reply.send(Answer::Report(Box::new(report.clone())));
-            }
+        if let Some(reply) = self.waiting.remove(&request.id) {
+            let _ = reply.send(Answer::Report(Box::new(report)));
         }
     }
 }
 
-/// What a library's record is kept under: its path, whatever number it has in this process.
-fn key_of(path: &std::path::Path) -> u64 {
-    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
+fn in_words(by: By) -> String {
+    match by {
+        By::Start => "start".to_owned(),
+        By::Watcher => "watcher".to_owned(),
+        By::Operator { uid, pid } => format!("uid {uid} pid {pid}"),
+    }
 }

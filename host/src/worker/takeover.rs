@@ -4,9 +4,9 @@
 //! asks the kernel how far each one got. Then it runs what its predecessor had read and not committed, **and commits that before it
 //! reads anything**: until then it may die too, and the next one finds the same.
 
+use super::builds::library_records;
 use super::lasting::Saver;
-use super::reloads::{LibraryRecord, RunningBuild};
-use super::{Worker, now_ns};
+use super::{LibraryRecord, OnProbation, RunningBuild, Worker, now_ns};
 use crate::admin::callers;
 use crate::board::Board;
 use crate::control::{Hello, Link, ToKeeper, ToWorker};
@@ -21,8 +21,8 @@ use crate::sys::tcp;
 use crate::{logs, watchdog};
 use greenroom_core::core::{Core, Input};
 use greenroom_core::recover::{Successor, Survivor};
-use greenroom_core::reload::{By, Outcome};
-use greenroom_core::service::{ServiceId, Serving};
+use greenroom_core::reload::{By, LibraryId, Outcome, Want};
+use greenroom_core::service::{Build, ServiceId, Serving};
 use greenroom_core::session::Slot;
 use greenroom_core::store::{Full, Kind, Store, memory_bytes};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -168,14 +168,6 @@ fn open(hello: &Hello, files: &Files) -> Result<(Successor, Pool, Board), String
     Ok((successor, pool, board))
 }
 
-/// The records of libraries.
-fn library_records(core: &Core) -> Result<Vec<LibraryRecord>, String> {
-    let read = |(_, json): (u64, Vec<u8>)| {
-        serde_json::from_slice(&json).map_err(|e| format!("the record of a library can't be read: {e}"))
-    };
-    core.kept(Kind::Library).into_iter().map(read).collect()
-}
-
 impl RunningBuild {
     fn load(&self, hello: &Hello, board: Board) -> Result<Serving, String> {
         Library::load(&self.copy, &self.entry)
@@ -220,7 +212,7 @@ impl Worker {
         for (path, _) in libraries {
             let (reply, answer) = channel();
             let id = self.core.reloads.library(path.clone());
-            self.request(id, By::Start, None, Some(reply));
+            self.request(vec![(id, None, Want::Load)], By::Start, false, Some(reply));
             answers.push(answer);
         }
         while self.core.reloads.is_busy() {
@@ -246,40 +238,16 @@ impl Worker {
 
     /// Goes on with the builds and ports of a predecessor.
     fn go_on(&mut self, hello: &Hello) -> Result<(), String> {
-        for mut record in library_records(&self.core)? {
-            let id = self.core.reloads.library(record.path.clone());
-            let mut rolled_back = None;
-            if let Some(previous) = self.gives_way(hello, &record) {
-                tracing::error!(
-                    "{}: generation {} killed too many workers; generation {} serves again (limit crashes_max)",
-                    record.current.library,
-                    record.current.generation,
-                    previous.0.generation
-                );
-                let why = format!(
-                    "generation {} killed too many workers (limit crashes_max)",
-                    record.current.generation
-                );
-                record.current = previous.0;
-                record.previous = None;
-                self.core.adopt(&record.current.build(), previous.1);
-                rolled_back = Some(why);
-            } else {
-                let serving = record.current.load(hello, self.board)?;
-                self.core.go_on_with(&record.current.build(), serving);
-            }
-            let build = record.current.build();
-            self.core.reloads.goes_on_with(id, build, record.seen(), record.highest);
-            self.write_record(id, record);
-            if let Some(why) = rolled_back {
-                let services = self.core.services();
-                let report = self.core.reloads.libraries()[id.0].rolled_back(why, services);
-                self.note_in_ledger("host", &report);
-            }
-        }
         for number in 0..self.core.services().len() {
             let [_, turns, faults] = self.board.counted(number);
             self.core.count_on(ServiceId(number as u16), turns, faults);
+        }
+        let mut rolled_back = Vec::new();
+        for record in library_records(&self.core)? {
+            let library = record.current.library.clone();
+            if self.go_on_with(hello, record)? {
+                rolled_back.push(library);
+            }
         }
         let recorded = self.core.kept(Kind::Ports).into_iter().next();
         match recorded.and_then(|(_, json)| serde_json::from_slice(&json).ok()) {
@@ -288,6 +256,9 @@ impl Worker {
                 tracing::error!("the record of the ports is lost; the keeper knows them");
                 self.keep_ports(hello.ports.clone());
             }
+        }
+        for library in rolled_back {
+            self.ports_follow(&library);
         }
         // What was built while no worker lived. Content that was seen before is left alone.
         let mut known: BTreeSet<_> = hello.found.libraries.iter().map(|(path, _)| path.clone()).collect();
@@ -302,39 +273,76 @@ impl Worker {
         }
         for path in known {
             let id = self.core.reloads.library(path);
-            self.request(id, By::Watcher, None, None);
+            self.request(vec![(id, None, Want::Load)], By::Watcher, false, None);
         }
         Ok(())
     }
 
-    /// The build before, if this one is to give way to it and it can read what sessions hold.
-    fn gives_way(&self, hello: &Hello, record: &LibraryRecord) -> Option<(RunningBuild, Serving)> {
-        let RunningBuild { library, generation, .. } = &record.current;
-        if !hello.give_way.iter().any(|(l, g)| l == library && g == generation) {
-            return None;
-        }
-        let refuse = |why: &str| {
-            tracing::error!("{library}: generation {generation} killed too many workers, and stays: {why}");
-            None
-        };
-        let Some(previous) = &record.previous else { return refuse("there is none before it") };
-        let serving = match previous.load(hello, self.board) {
-            Ok(serving) => serving,
-            Err(why) => return refuse(&why),
-        };
-        for service in self.core.services().iter().filter(|s| s.sessions > 0 && s.build.is_none()) {
-            let Some((offer, _)) = serving.iter().find(|(o, _)| o.name == service.offer.name) else {
-                // Another library's, or one that only the newer build offers.
-                continue;
-            };
-            if service.stored_versions().iter().any(|v| *v > offer.shape.version) {
-                return refuse(&format!(
-                    "service {} has states of a newer version than generation {} reads",
-                    service.offer.name, previous.generation
-                ));
+    /// Goes on with what a library's record says: the build that ran, those that stand by, or the one that it has to give way to:
+    /// then true.
+    fn go_on_with(&mut self, hello: &Hello, mut record: LibraryRecord) -> Result<bool, String> {
+        let id = self.core.reloads.library(record.path.clone());
+        let build = record.current.build();
+        let serving = record.current.load(hello, self.board)?;
+        self.core.go_on_with(&build, serving);
+        self.core.reloads.goes_on_with(id, build.clone(), record.seen(), record.highest);
+        for converter in record.converters.clone() {
+            match converter.load(hello, self.board) {
+                Ok(serving) => self.core.stand_by_to_convert(&converter.build(), serving),
+                Err(why) => tracing::error!("what it left can't be converted: {why}"),
             }
         }
-        Some((previous.clone(), serving))
+        let among =
+            |all: &[(String, u64)]| all.iter().any(|(l, g)| *l == build.library && *g == build.generation);
+        let why = match () {
+            () if record.probation.is_some() && among(&hello.killed) => {
+                Some("it killed a worker on probation")
+            }
+            () if among(&hello.give_way) => Some("it killed too many workers (limit crashes_max)"),
+            () => None,
+        };
+        if let Some(why) = why
+            && record.probation.is_none()
+        {
+            match record.before().cloned() {
+                Some(before) => record.probation = Some(OnProbation { before, until_ns: 0, line: 0 }),
+                None => tracing::error!(
+                    "{}: generation {} stays: {why}, and none is before it",
+                    build.library,
+                    build.generation
+                ),
+            }
+        }
+        if let Some(OnProbation { before, until_ns, .. }) = &record.probation {
+            match before.load(hello, self.board) {
+                Ok(serving) => {
+                    self.core.stand_by(&before.build(), serving);
+                    self.core.begin_probation(&build, &before.build(), *until_ns);
+                }
+                Err(why) => {
+                    tracing::error!("it can't stand by: {why}");
+                    record.probation = None;
+                }
+            }
+        }
+        let on_probation = record.probation.is_some();
+        self.write_record(id, record);
+        match why {
+            Some(why) if on_probation => self.give_way(id, &build, why),
+            _ => Ok(false),
+        }
+    }
+
+    /// Puts the build before back in charge, before the first pass.
+    fn give_way(&mut self, id: LibraryId, build: &Build, why: &str) -> Result<bool, String> {
+        if let Err(no_way) = self.core.can_roll_back(&build.library) {
+            tracing::error!("{}: generation {} stays: {why}, and {no_way}", build.library, build.generation);
+            return Ok(false);
+        }
+        let Some(before) = self.core.roll_back(&build.library) else { return Ok(false) };
+        let line = self.rolled_back(id, &before);
+        self.tell_of_roll_back(&Worker::failed(id, build.clone(), why.to_owned()), line);
+        Ok(true)
     }
 
     /// Puts every session back on its connection, and finds out how far that got.

@@ -4,8 +4,10 @@
 
 mod lines;
 
+use serde::{Deserialize, Serialize};
+
 /// How a service's stream is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Framing {
     /// Lines that end in LF or CRLF.
     Lines {

@@ -460,6 +460,11 @@ impl Store {
         f(&self.memory.bytes()[at + HEADER..at + HEADER + header.len as usize])
     }
 
+    /// The key that a record was written under.
+    pub fn key(&self, r: Ref) -> u64 {
+        Header::read(self.memory.bytes(), offset(r)).key
+    }
+
     /// Makes everything since the last commit count, at once.
     pub fn commit(&mut self) {
         self.epoch += 1;

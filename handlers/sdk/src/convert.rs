@@ -1,0 +1,36 @@
+//! Takes states and tables' values from one version to another when the host asks: in a rehearsal, before a build that was rolled
+//! back reads them, and for sessions that say nothing.
+
+use crate::run::has_state;
+use crate::{Handler, Migrations};
+use greenroom_state::schema::RENAMED_FROM;
+use serde_json::Value;
+
+/// As [`greenroom_state::abi::Service::convert`] says.
+pub(crate) fn convert<H: Handler>(which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
+    if which == 0 {
+        if !has_state::<H>() {
+            return Err("the service keeps no state".into());
+        }
+        let value = H::migrations().run(from, to, value)?;
+        if to != H::STATE_VERSION {
+            return Ok(value);
+        }
+        let state: H::State = rmp_serde::from_slice(&value).map_err(|e| e.to_string())?;
+        return rmp_serde::to_vec_named(&state).map_err(|e| e.to_string());
+    }
+    let tables = H::tables().owned;
+    let table = tables.get(which as usize - 1).ok_or("the service owns no such table")?;
+    let value = table.migrations.run(from, to, value)?;
+    if to == table.version { (table.again)(&value) } else { Ok(value) }
+}
+
+/// A schema as text, with what its fields were called.
+pub(crate) fn schema_text(mut schema: Value, migrations: &Migrations) -> String {
+    for (old, new) in migrations.renamings() {
+        if let Some(Value::Object(field)) = schema.get_mut("properties").and_then(|p| p.get_mut(new)) {
+            field.insert(RENAMED_FROM.to_owned(), Value::from(*old));
+        }
+    }
+    schema.to_string()
+}

@@ -1,0 +1,282 @@
+//! A new build proves itself while the one before stands by.
+//!
+//! For a while a turn that fails is run again by the build before, if that reads the same state, tables and frames: then the client gets
+//! its answer, and the failure counts against the new build. It counts as well if the build before can't be asked. A turn that fails
+//! with both is the client's doing, or an old fault, and doesn't count. Past a limit the build before takes over again, and the new
+//! one only converts what it left.
+
+use crate::Core;
+use crate::core::Effect;
+use crate::service::{Build, Missing, Offer, Service, Withdrawn, Written};
+use crate::session::{ServiceId, Slot};
+use crate::turn::Buffers;
+use greenroom_state::abi::Action;
+use greenroom_state::shape::judge_back;
+use serde::{Deserialize, Serialize};
+
+/// A build on probation.
+#[derive(Debug, Clone)]
+pub struct Probation {
+    /// The build.
+    pub build: Build,
+    /// The last one that proved itself.
+    pub before: Build,
+    /// When it is over, on the clock of [`crate::Input::PassBegins`].
+    pub until_ns: u64,
+    /// Turns that the library's services had run when it began.
+    turns_before: u64,
+    /// What it did so far.
+    pub record: Record,
+}
+
+/// How a build did on probation.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Turns run.
+    pub turns: u64,
+    /// Of those, turns that failed and that the build before didn't fail, or couldn't be asked for.
+    pub faults: u32,
+    /// Of those, turns that the build before ran in its place: no client saw them fail.
+    pub spared: u32,
+}
+
+/// How a probation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// It is over.
+    Passed,
+    /// The build is to give way, for this reason.
+    Failed(String),
+}
+
+/// What came of asking the build before.
+pub(crate) enum Asked {
+    /// It can't be asked.
+    Not,
+    /// It fails too.
+    Failed,
+    /// It ran the turn, which is applied. The turn closed the session, or not.
+    Ran(bool),
+}
+
+impl Core {
+    /// The probation of a library's build.
+    pub fn probation(&self, library: &str) -> Option<&Probation> {
+        self.probations.iter().find(|p| p.build.library == library)
+    }
+
+    /// Puts a library's build on probation: `before` is the one that is to take over if it fails, and stands by already.
+    pub fn begin_probation(&mut self, build: &Build, before: &Build, until_ns: u64) {
+        self.probations.retain(|p| p.build.library != build.library);
+        // What is converted now may have to go back.
+        self.stop_sweeps(&build.library);
+        let turns_before = self.turns_of(&build.library);
+        let (build, before) = (build.clone(), before.clone());
+        self.probations.push(Probation { build, before, until_ns, turns_before, record: Record::default() });
+    }
+
+    fn turns_of(&self, library: &str) -> u64 {
+        self.services.iter().filter(|s| s.is_of(library)).map(|s| s.turns).sum()
+    }
+
+    /// When the next probation is over by time.
+    pub(crate) fn next_proof_ns(&self) -> Option<u64> {
+        self.probations.iter().map(|p| p.until_ns).min()
+    }
+
+    /// Ends the probations whose time or turns are up.
+    pub(crate) fn end_probations(&mut self) {
+        let mut at = 0;
+        while at < self.probations.len() {
+            let turns = self.turns_of(&self.probations[at].build.library);
+            let p = &mut self.probations[at];
+            p.record.turns = turns.saturating_sub(p.turns_before);
+            let enough = self.limits.probation_turns;
+            if p.until_ns > self.now_ns && (enough == 0 || p.record.turns < enough) {
+                at += 1;
+                continue;
+            }
+            let p = self.probations.remove(at);
+            self.let_go_of_before(&p.build.library);
+            self.sweep(&p.build.library);
+            self.effects.push(Effect::Proof { build: p.build, record: p.record, proof: Proof::Passed });
+        }
+    }
+
+    /// A build stays although it failed: there is no way back.
+    pub fn end_probation(&mut self, library: &str) {
+        self.probations.retain(|p| p.build.library != library);
+        self.let_go_of_before(library);
+        self.sweep(library);
+    }
+
+    fn let_go_of_before(&mut self, library: &str) {
+        for s in &mut self.services {
+            let served = s.before.take_if(|b| b.build.library == library);
+            self.retired.extend(served.map(|b| b.code));
+        }
+    }
+
+    /// A turn failed: whether it counts against a build on probation.
+    pub(crate) fn judge_fault(&mut self, service: ServiceId, asked: &Asked) {
+        let spared = match asked {
+            Asked::Failed => return,
+            Asked::Not => false,
+            Asked::Ran(_) => true,
+        };
+        let limit = self.limits.probation_faults_max.max(1);
+        let library = self.services[usize::from(service.0)].build.as_ref().map(|b| &b.library);
+        let Some(at) = self.probations.iter().position(|p| Some(&p.build.library) == library) else { return };
+        let turns = self.turns_of(&self.probations[at].build.library);
+        let p = &mut self.probations[at];
+        p.record.turns = turns.saturating_sub(p.turns_before);
+        p.record.faults += 1;
+        p.record.spared += u32::from(spared);
+        if p.record.faults == limit {
+            let why = format!(
+                "{} of its turns failed that generation {} doesn't fail (limit probation_faults_max)",
+                p.record.faults, p.before.generation
+            );
+            self.effects.push(Effect::Proof {
+                build: p.build.clone(),
+                record: p.record,
+                proof: Proof::Failed(why),
+            });
+        }
+    }
+
+    /// Runs an action that failed again, with the build before.
+    pub(crate) fn ask_before(&mut self, slot: Slot, action: &Action<'_>, buffers: &mut Buffers) -> Asked {
+        let Some(s) = self.sessions.get(slot) else { return Asked::Not };
+        let at = usize::from(s.service.0);
+        let service = &self.services[at];
+        let Some(before) = &service.before else { return Asked::Not };
+        let same_tables = before.offer.tables == service.offer.tables;
+        if before.offer.framing != service.offer.framing || !same_tables {
+            return Asked::Not;
+        }
+        let written = Written { version: before.offer.shape.version, fingerprint: before.fingerprint };
+        let Some(state) = self.for_before(slot) else { return Asked::Not };
+        // In its place for the one call.
+        let exchange = |s: &mut Service| {
+            if let (Some(before), Some(build)) = (&mut s.before, &mut s.build) {
+                std::mem::swap(&mut s.code, &mut before.code);
+                // A death is to be told of the build whose turn it was.
+                std::mem::swap(build, &mut before.build);
+            }
+        };
+        exchange(&mut self.services[at]);
+        self.state.clear();
+        self.state.extend_from_slice(state.as_deref().unwrap_or_default());
+        self.run_code(slot, std::slice::from_ref(action), buffers, state.map(|_| written.version));
+        exchange(&mut self.services[at]);
+        if buffers.fault.is_some() || buffers.done != 1 || self.over_limit(slot, buffers).is_some() {
+            return Asked::Failed;
+        }
+        self.apply(slot, buffers, written);
+        Asked::Ran(buffers.close)
+    }
+
+    /// A session's state as the build before reads it, if nothing of it is lost that way. `Some(None)`: none is stored.
+    fn for_before(&self, slot: Slot) -> Option<Option<Vec<u8>>> {
+        let s = self.sessions.get(slot)?;
+        let service = &self.services[usize::from(s.service.0)];
+        let before = service.before.as_ref()?;
+        let Some(stored) = s.state.map(|r| self.store.read(r, <[u8]>::to_vec)) else { return Some(None) };
+        let (here, there) = (service.offer.shape.version, before.offer.shape.version);
+        let same = s.state_fingerprint == before.fingerprint && s.state_version == there;
+        if same || s.state_version < there {
+            return Some(Some(stored));
+        }
+        if s.state_version != here {
+            return None;
+        }
+        // There and back again, and nothing is missing.
+        let down = if here == there {
+            stored.clone()
+        } else {
+            service.code.convert(0, here, there, &stored).ok()?
+        };
+        let down = before.code.convert(0, there, there, &down).ok()?;
+        let up = service.code.convert(0, there, here, &down).ok()?;
+        let as_it_is = service.code.convert(0, here, here, &stored).ok()?;
+        (up == as_it_is).then_some(Some(down))
+    }
+
+    /// Whether the build before can take over from the one on probation; what it offers.
+    pub fn can_roll_back(&self, library: &str) -> Result<Vec<Offer>, String> {
+        if self.probation(library).is_none() {
+            return Err("no build before it stands by".into());
+        }
+        let mut offers = Vec::new();
+        for service in &self.services {
+            let Some(before) = service.before.as_ref().filter(|b| b.build.library == library) else {
+                continue;
+            };
+            let name = &service.offer.name;
+            judge_back(name, &service.offer.shape, &before.offer.shape, &service.stored_versions())?;
+            for table in &before.offer.tables {
+                let stored = self.tables.versions(&table.name);
+                let live = service.offer.tables.iter().find(|t| t.name == table.name);
+                if let Some(live) = live {
+                    judge_back(&format!("table {}", table.name), &live.shape, &table.shape, &stored)?;
+                }
+            }
+            offers.push(before.offer.clone());
+        }
+        Ok(offers)
+    }
+
+    /// Puts the build before back in charge, between two passes. The one that served goes on converting what it left. Returns the
+    /// build that serves now. To be called only if [`Core::can_roll_back`].
+    pub fn roll_back(&mut self, library: &str) -> Option<Build> {
+        let at = self.probations.iter().position(|p| p.build.library == library)?;
+        let Probation { before, .. } = self.probations.remove(at);
+        for service in &mut self.services {
+            if let Some(before) = service.before.take_if(|b| b.build.library == library) {
+                if let Some(newer) = service.replace(before) {
+                    service.converters.push(newer);
+                }
+            } else if service.is_of(library) {
+                // Only the newer build offers it. Whoever is connected waits.
+                let sessions = service.sessions > 0;
+                let newer = service.withdraw(if sessions { Box::new(Missing) } else { Box::new(Withdrawn) });
+                service.converters.extend(newer.filter(|_| sessions));
+            }
+        }
+        self.own_tables(library);
+        self.resume_quarantined(library);
+        self.sweep(library);
+        Some(before)
+    }
+
+    /// Has a build stand by to convert what it left: it was rolled back by a predecessor of this process.
+    pub fn stand_by_to_convert(&mut self, build: &Build, offers: crate::service::Serving) {
+        for (offer, code) in offers {
+            if let Some(service) = self.services.iter_mut().find(|s| s.offer.name == offer.name) {
+                service.converters.push(crate::service::Served::new(offer, build.clone(), code));
+            }
+        }
+        self.sweep(&build.library);
+    }
+
+    /// Has a build stand by to take over: a predecessor of this process had put the one that serves on probation.
+    pub fn stand_by(&mut self, build: &Build, offers: crate::service::Serving) {
+        for (offer, code) in offers {
+            if let Some(service) = self.services.iter_mut().find(|s| s.offer.name == offer.name) {
+                service.before = Some(crate::service::Served::new(offer, build.clone(), code));
+            }
+        }
+    }
+
+    /// Whether builds that were rolled back are still needed to convert what they left.
+    pub fn converts(&self, library: &str) -> bool {
+        let of = |s: &&Service| s.converters.iter().any(|c| c.build.library == library);
+        self.services.iter().any(|s| of(&s))
+    }
+
+    /// Code that is needed no more, to be dropped elsewhere.
+    pub fn take_retired(&mut self) -> Vec<Box<dyn crate::service::Code>> {
+        std::mem::take(&mut self.retired)
+    }
+}

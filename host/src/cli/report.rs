@@ -1,0 +1,38 @@
+//! What a rehearsal told, for people.
+
+use super::{print_text, table};
+use greenroom_state::report::Rehearsal;
+use std::fmt::Write;
+
+/// Prints what a build would change, a block for each service and table.
+pub(super) fn print_rehearsal(r: &Rehearsal) {
+    let mut text = format!("  rehearsed with {} sessions, {} to be migrated", r.sessions, r.migrated);
+    if r.entries > 0 {
+        let _ = write!(text, "; {} table entries, {} to be migrated", r.entries, r.entries_migrated);
+    }
+    let _ = writeln!(text, "; {} ms", r.ms);
+    for s in &r.shapes {
+        let what = match &s.table {
+            None => format!("service {}: state", s.service),
+            Some(name) => format!("service {}: table {name}", s.service),
+        };
+        let versions =
+            if s.from == s.to { format!("v{}", s.to) } else { format!("v{} -> v{}", s.from, s.to) };
+        let _ = writeln!(text, "  {what} {versions}, compatibility {}, way back {}", s.verdict, s.way_back);
+        if s.fields.is_empty() {
+            continue;
+        }
+        let mut fields = table(&["    FIELD", "CHANGE", "HELD BY"]);
+        for f in &s.fields {
+            let field = if f.field.is_empty() { "(all of it)" } else { &f.field };
+            let words = f.text.split_once(": ").map_or(f.text.as_str(), |(_, words)| words);
+            let held = f.held_by.map_or_else(String::new, |n| match &s.table {
+                None => format!("{n} sessions"),
+                Some(_) => format!("{n} entries"),
+            });
+            fields.add_row([format!("    {field}"), words.to_owned(), held]);
+        }
+        let _ = writeln!(text, "{fields}");
+    }
+    print_text(&text);
+}

@@ -1,0 +1,200 @@
+//! The rehearsal: in the trial's child, a candidate reads a copy of every live session's state and of every entry of its tables, migrates
+//! what is of another version, and writes it again. What it changes is compared field by field, and taken back to see whether there is
+//! a way back.
+
+use crate::snapshot::core_at;
+use greenroom_core::Core;
+use greenroom_core::convert::Reread;
+use greenroom_core::limits::Limits;
+use greenroom_core::service::{Build, Offer, ServiceId, Serving};
+use greenroom_state::report::{Observer, Rehearsal, ShapeReport};
+use greenroom_state::shape::StateShape;
+use greenroom_state::value;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What a candidate is rehearsed with.
+#[derive(Serialize, Deserialize)]
+pub struct Live {
+    /// The pinned epoch.
+    pub epoch: u64,
+    /// The host's limits.
+    pub limits: Limits,
+    /// What the build offers that serves.
+    pub offers: Vec<Offer>,
+    /// Private copy and entry of that build, if the candidate is older: it takes back what it left.
+    pub newer: Option<(PathBuf, String)>,
+    /// Sessions and entries, at most.
+    pub items: u64,
+}
+
+/// How many sessions and entries that can't be read are named.
+const NAMED_MAX: usize = 3;
+/// How often it is said how far it is.
+const TOLD_EVERY: Duration = Duration::from_millis(100);
+
+/// Failures of one kind.
+#[derive(Default)]
+struct Failures {
+    count: u64,
+    named: Vec<String>,
+}
+
+impl Failures {
+    fn add(&mut self, what: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.named.len() < NAMED_MAX {
+            self.named.push(what());
+        }
+    }
+
+    fn tell(&self, of: u64, what: &str) -> Option<String> {
+        let named = self.named.join("; ");
+        (self.count > 0).then(|| format!("the rehearsal failed for {} of {of} {what}: {named}", self.count))
+    }
+}
+
+/// Data of one service, or of one of its tables.
+struct Subject<'a> {
+    service: ServiceId,
+    which: u32,
+    old: &'a StateShape,
+    new: &'a StateShape,
+    observer: Observer,
+    read: u64,
+    migrated: u64,
+}
+
+impl<'a> Subject<'a> {
+    fn new(service: ServiceId, which: u32, old: &'a StateShape, new: &'a StateShape) -> Subject<'a> {
+        Subject { service, which, old, new, observer: Observer::new(old, new), read: 0, migrated: 0 }
+    }
+
+    fn saw(&mut self, core: &Core, reread: &Reread) {
+        self.read += 1;
+        let Some((version, before)) = &reread.before else { return };
+        self.migrated += u64::from(*version != self.new.version);
+        let goes_back = self.new.version > self.old.version
+            && *version == self.old.version
+            && self.new.converts(self.new.version, self.old.version).is_ok();
+        if !goes_back && !self.observer.wants_data() {
+            return;
+        }
+        let Ok(before) = value::to_json(before) else { return };
+        self.observer.saw(&before);
+        let Some(after) = reread.after.as_ref().filter(|_| goes_back) else { return };
+        let back = core.convert(self.service, self.which, self.new.version, self.old.version, after);
+        let back = back.and_then(|bytes| value::to_json(&bytes));
+        self.observer.came_back(&before, &back.unwrap_or_default());
+    }
+
+    fn report(self, service: &str, table: Option<&str>) -> ShapeReport {
+        let (from, to) = (self.old.version, self.new.version);
+        // Whoever knows both versions: the newer of the two.
+        let knows = if to >= from { self.new } else { self.old };
+        let back = knows.converts(to, from).map_err(|gap| match to > from {
+            true => format!("there is no downgrade from version {gap}"),
+            false => format!("there is no migration from version {gap}"),
+        });
+        let (verdict, fields, way_back) = self.observer.report((from, to), back);
+        ShapeReport {
+            service: service.to_owned(),
+            table: table.map(str::to_owned),
+            from,
+            to,
+            verdict,
+            fields,
+            way_back,
+            read: self.read,
+            migrated: self.migrated,
+        }
+    }
+}
+
+/// Rehearses. `newer` is the loaded code of [`Live::newer`]. `tell` is told how far it is, and of how much.
+pub fn rehearse(
+    library: &str,
+    serving: Serving,
+    newer: Option<Serving>,
+    live: &Live,
+    records: &OwnedFd,
+    mut tell: impl FnMut(u64, u64),
+) -> Result<Rehearsal, String> {
+    let begun = Instant::now();
+    let mut core = core_at(records, &live.limits, live.epoch)?.core;
+    let build = Build { library: library.to_owned(), generation: 0, hash: String::new() };
+    let offers: Vec<Offer> = serving.iter().map(|(offer, _)| offer.clone()).collect();
+    core.go_on_with(&build, serving);
+    if let Some(newer) = newer {
+        core.stand_by_to_convert(&build, newer);
+    }
+    let mut r = Rehearsal::default();
+    let mut states = BTreeMap::new();
+    for offer in &offers {
+        let old = live.offers.iter().find(|o| o.name == offer.name);
+        if let (Some(old), Some(service)) = (old, core.service_named(&offer.name)) {
+            states.insert(service, (offer, Subject::new(service, 0, &old.shape, &offer.shape)));
+        }
+    }
+    let slots: Vec<_> = core.sessions().after(0).map(|(slot, s)| (slot, s.id, s.service)).collect();
+    let tables: Vec<_> = offers.iter().flat_map(|o| o.tables.iter().map(move |t| (o, t))).collect();
+    let total = slots.len() as u64 + tables.iter().map(|(_, t)| core.entries(&t.name) as u64).sum::<u64>();
+    let (mut done, mut told) = (0, begun);
+    let mut step = |n: u64| {
+        done += n;
+        if told.elapsed() >= TOLD_EVERY {
+            told = Instant::now();
+            tell(done, total);
+        }
+    };
+    let (mut bad_sessions, mut bad_entries) = (Failures::default(), Failures::default());
+    for (slot, id, service) in slots {
+        step(1);
+        let Some((_, subject)) = states.get_mut(&service) else { continue };
+        r.sessions += 1;
+        match core.rehearse(slot) {
+            Ok(reread) => subject.saw(&core, &reread),
+            Err(why) => bad_sessions.add(|| format!("session {id}: {why}")),
+        }
+    }
+    for (_, (offer, subject)) in states {
+        r.migrated += subject.migrated;
+        // Neither of them keeps any.
+        if subject.old.schema.is_some() || subject.new.schema.is_some() {
+            r.shapes.push(subject.report(&offer.name, None));
+        }
+    }
+    for (offer, table) in tables {
+        let owner = core.owners().get(table.name.as_str()).copied();
+        let old = live.offers.iter().flat_map(|o| &o.tables).find(|t| t.name == table.name);
+        let Some(owner) = owner else { continue };
+        // What nobody owned counts as of the first version, and of the same shape.
+        let old = old.map_or(&table.shape, |t| &t.shape);
+        let mut subject = Subject::new(owner.service, owner.which, old, &table.shape);
+        let mut from = Some(Vec::new());
+        while let Some(key) = from {
+            let (entries, next) = core.entries_from(&table.name, &key);
+            for (key, _) in &entries {
+                step(1);
+                match core.rehearse_entry(&table.name, key) {
+                    Ok(reread) => subject.saw(&core, &reread),
+                    Err(why) => bad_entries.add(|| {
+                        format!("entry {:?} of table {}: {why}", String::from_utf8_lossy(key), table.name)
+                    }),
+                }
+            }
+            r.entries += entries.len() as u64;
+            from = next;
+        }
+        r.entries_migrated += subject.migrated;
+        r.shapes.push(subject.report(&offer.name, Some(&table.name)));
+    }
+    let failed = [bad_sessions.tell(r.sessions, "sessions"), bad_entries.tell(r.entries, "table entries")];
+    let failed: Vec<_> = failed.into_iter().flatten().collect();
+    r.failed = (!failed.is_empty()).then(|| failed.join("; "));
+    r.ms = begun.elapsed().as_millis() as u64;
+    Ok(r)
+}

@@ -1,0 +1,184 @@
+//! What a build says of the data it keeps, and whether it may take over what another one left.
+//!
+//! The rule: at one version only fields with defaults may be added. Anything else (removed, renamed, another type, a default
+//! lost) needs a higher version and a migration from each version still stored. So what a decoder happens to accept never
+//! decides about people's data. Back goes only who is asked to, by the downgrades of the build that is left.
+
+use crate::schema::{Change, Difference, Schema};
+use serde::{Deserialize, Serialize};
+
+/// What a build says of one service's state, or of one table's values.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct StateShape {
+    /// Its version, from 1.
+    pub version: u32,
+    /// Its schema; `None`: there is no such data.
+    pub schema: Option<Schema>,
+    /// The versions from which it can make the next one.
+    pub migrations: Vec<u32>,
+    /// The versions from which it can make the one before.
+    pub downgrades: Vec<u32>,
+}
+
+/// What a build says of a table that it owns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableShape {
+    /// The table's name.
+    pub name: String,
+    /// Its values.
+    pub shape: StateShape,
+}
+
+impl StateShape {
+    /// Whether this build can take data from one version to another, up or down. The error is the version that it knows no step
+    /// from.
+    pub fn converts(&self, from: u32, to: u32) -> Result<(), u32> {
+        let missing = match from <= to {
+            true => (from..to).find(|v| !self.migrations.contains(v)),
+            false => (to + 1..=from).rev().find(|v| !self.downgrades.contains(v)),
+        };
+        missing.map_or(Ok(()), Err)
+    }
+
+    /// What differs from this shape's schema to a newer one's, by field.
+    pub fn differences(&self, new: &StateShape) -> Vec<Difference> {
+        match (&self.schema, &new.schema) {
+            (Some(o), Some(n)) if o.fingerprint() != n.fingerprint() => o.differences(n),
+            (Some(_), None) => vec![Difference {
+                field: String::new(),
+                change: Change::Removed("kept".into()),
+                backward: false,
+                forward: false,
+            }],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Decides whether the data that `old` left can be served by `new`, going forward.
+///
+/// `what` names it in the error, a sentence for the handler's author, and `version` what its version is called. `stored` are the
+/// versions of the data that there is.
+pub fn judge(
+    what: &str,
+    version: &str,
+    old: &StateShape,
+    new: &StateShape,
+    stored: &[u32],
+) -> Result<(), String> {
+    if new.version < old.version {
+        return Err(format!(
+            "{what}: {version} {} is below {}, which is live; `greenroom rollback` goes back to a build that ran before",
+            new.version, old.version
+        ));
+    }
+    if new.version == old.version {
+        let differences = old.differences(new);
+        let bad: Vec<_> =
+            differences.iter().filter(|d| !d.change.is_compatible()).map(ToString::to_string).collect();
+        if !bad.is_empty() {
+            return Err(format!(
+                "{what}: {}; raise {version} above {} and add a migration",
+                bad.join("; "),
+                old.version
+            ));
+        }
+    }
+    if old.schema.is_none() {
+        return Ok(());
+    }
+    // Old data is migrated when its turn comes, so several versions may be stored.
+    for &from in stored.iter().chain([&old.version]) {
+        // A newer one was left by a build that was rolled back; that build's downgrades see to it.
+        let Err(gap) = new.converts(from.min(new.version), new.version) else { continue };
+        return Err(format!(
+            "{what}: {version} is {} and version {from} is live, but there is no migration from version {gap} to {}; \
+             add it to the handler's migrations",
+            new.version,
+            gap + 1
+        ));
+    }
+    Ok(())
+}
+
+/// Decides whether the data can go back from `live`, the build that serves, to `to`, one that ran before: live's downgrades must
+/// lead there from every version that is stored.
+pub fn judge_back(what: &str, live: &StateShape, to: &StateShape, stored: &[u32]) -> Result<(), String> {
+    if to.schema.is_none() && !stored.is_empty() {
+        return Err(format!("{what}: the build to go back to keeps none of it, and there is some"));
+    }
+    for &from in stored.iter().filter(|v| **v > to.version) {
+        let Err(gap) = live.converts(from, to.version) else { continue };
+        return Err(format!(
+            "{what}: version {from} is stored, version {} is wanted, and the build that serves has no downgrade from version \
+             {gap}; add one to its migrations (`back`), load that build, and roll back then",
+            to.version
+        ));
+    }
+    for &from in stored.iter().filter(|v| **v < to.version) {
+        let Err(gap) = to.converts(from, to.version) else { continue };
+        return Err(format!(
+            "{what}: version {from} is stored, and there is no migration from version {gap}"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COUNT: &str = r#""count":{"type":"integer","format":"uint64","minimum":0}"#;
+
+    fn shape(version: u32, properties: &str, required: &str, migrations: &[u32]) -> StateShape {
+        let text = format!(r#"{{"type":"object","properties":{{{properties}}},"required":[{required}]}}"#);
+        let schema = Some(Schema::parse(&text).unwrap());
+        StateShape { version, schema, migrations: migrations.to_vec(), downgrades: Vec::new() }
+    }
+
+    #[test]
+    fn judges_by_version_and_migrations() {
+        let old = shape(1, COUNT, r#""count""#, &[]);
+        let text = r#""count":{"type":"string"}"#;
+        let says = |new: &StateShape, stored: &[u32]| judge("tally", "STATE_VERSION", &old, new, stored);
+
+        assert_eq!(says(&old, &[1]), Ok(()));
+        let added = format!("{COUNT},\"n\":{{\"type\":\"integer\",\"default\":7}}");
+        assert_eq!(says(&shape(1, &added, r#""count""#, &[]), &[1]), Ok(()));
+        assert_eq!(
+            says(&shape(1, text, r#""count""#, &[]), &[]).unwrap_err(),
+            "tally: field count: integer -> string; raise STATE_VERSION above 1 and add a migration"
+        );
+        assert_eq!(says(&shape(2, text, r#""count""#, &[1]), &[1]), Ok(()));
+        let err = says(&shape(2, text, r#""count""#, &[]), &[1]).unwrap_err();
+        assert!(err.contains("no migration from version 1 to 2"), "{err}");
+        assert_eq!(says(&shape(3, text, r#""count""#, &[1, 2]), &[1]), Ok(()));
+        let err = says(&shape(3, text, r#""count""#, &[2]), &[2]).unwrap_err();
+        assert!(err.contains("no migration from version 1 to 2"), "{err}");
+        let err = judge("tally", "V", &shape(2, text, "", &[]), &shape(3, text, "", &[2]), &[1]).unwrap_err();
+        assert!(err.contains("version 1 is live"), "{err}");
+        let err = judge("tally", "V", &shape(2, text, "", &[]), &old, &[]).unwrap_err();
+        assert!(err.contains("V 1 is below 2"), "{err}");
+        let none = StateShape { version: 1, ..StateShape::default() };
+        assert!(says(&none, &[]).unwrap_err().contains("above 1"));
+        assert_eq!(judge("tally", "V", &none, &old, &[]), Ok(()));
+        // Left by a build that was rolled back.
+        assert_eq!(judge("tally", "V", &old, &old, &[1, 2]), Ok(()));
+    }
+
+    #[test]
+    fn goes_back_only_over_downgrades() {
+        let old = shape(1, COUNT, "", &[]);
+        let mut live = shape(3, r#""count":{"type":"string"}"#, "", &[1, 2]);
+        assert_eq!(judge_back("tally", &live, &old, &[1]), Ok(()));
+        assert_eq!(judge_back("tally", &live, &old, &[]), Ok(()));
+        live.downgrades = vec![3];
+        let err = judge_back("tally", &live, &old, &[1, 3]).unwrap_err();
+        assert!(err.contains("version 3 is stored") && err.contains("no downgrade from version 2"), "{err}");
+        live.downgrades = vec![2, 3];
+        assert_eq!(judge_back("tally", &live, &old, &[1, 2, 3]), Ok(()));
+        assert_eq!((live.converts(3, 1), live.converts(1, 3), live.converts(4, 3)), (Ok(()), Ok(()), Err(4)));
+        let none = StateShape::default();
+        assert!(judge_back("tally", &live, &none, &[1]).unwrap_err().contains("keeps none"));
+    }
+}

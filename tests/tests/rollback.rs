@@ -1,0 +1,328 @@
+//! A new build is on probation, and the one before takes over again: by the host's own decision, or by an operator's. Nobody's state is
+//! lost on the way there or back.
+
+use greenroom_tests::client::Client;
+use greenroom_tests::fixture::{Fixture, tally_source, versions_source};
+use greenroom_tests::host::Host;
+use greenroom_tests::wait_for;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+fn serve(service: &str, library: &Path, limits: &str) -> Host {
+    let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path().keep().expect("a file");
+    std::fs::write(&config, format!("[limits]\n{limits}\n")).expect("a configuration");
+    Host::serve_with(&[service], &[library], |c| {
+        c.arg("--config").arg(config);
+    })
+}
+
+/// Builds of one crate, kept aside.
+fn builds(service: &str, sources: &[String]) -> Vec<PathBuf> {
+    let fixture = Box::leak(Box::new(Fixture::new(&service.replace('-', "_"), "")));
+    let build = |(n, source): (usize, &String)| {
+        fixture.write(source);
+        fixture.build_as(&format!("{n}.so"))
+    };
+    sources.iter().enumerate().map(build).collect()
+}
+
+fn last_line(host: &Host) -> Value {
+    let history = host.json(&["history", "--json"]);
+    history.as_array().and_then(|l| l.last()).cloned().expect("a line")
+}
+
+/// The command in the background, as it waits.
+fn reload_and_wait(host: &Host, service: &str, path: &Path) -> std::thread::JoinHandle<(Option<i32>, Value)> {
+    let mut command = host.command(&["reload", service, "--wait", "--json", "--from"]);
+    command.arg(path);
+    std::thread::spawn(move || {
+        let out = command.output().expect("greenroom reload");
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        (out.status.code(), serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {out:?}")))
+    })
+}
+
+fn worker_pid(host: &Host) -> i32 {
+    host.json(&["status", "--json"])["host"]["worker_pid"].as_i64().expect("a pid") as i32
+}
+
+#[test]
+fn a_build_that_panics_at_every_turn_is_rolled_back_before_a_client_saw_it() {
+    let good = tally_source("panicky", "one");
+    let bad = tally_source("panicky", "two").replacen(
+        "turn.state.count += 1;",
+        "turn.state.count += 1; if turn.state.count > 1 { panic!(\"everywhere\") }",
+        1,
+    );
+    let [good, bad] = &builds("panicky", &[good, bad])[..] else { unreachable!() };
+    let host = serve("panicky", good, "");
+    let mut clients: Vec<_> = (0..20).map(|_| Client::connect(host.addr("panicky"))).collect();
+    for c in &mut clients {
+        assert_eq!(c.ask("before"), "one 1 before");
+    }
+    let waits = reload_and_wait(&host, "panicky", bad);
+    host.wait_generation("panicky", 2);
+    for round in 2..6 {
+        for c in &mut clients {
+            assert_eq!(c.ask("on"), format!("one {round} on"));
+        }
+    }
+    let (code, report) = waits.join().expect("the command");
+    assert_eq!(
+        (code, &report["outcome"], &report["generation"]),
+        (Some(1), &json!("rolled-back"), &json!(1)),
+        "{report}"
+    );
+    assert_eq!(
+        (&report["probation"]["faults"], &report["probation"]["spared"]),
+        (&json!(5), &json!(5)),
+        "{report}"
+    );
+    let line = last_line(&host);
+    assert_eq!(
+        (&line["outcome"], &line["by"], &line["generation"]),
+        (&json!("rolled-back"), &json!("host"), &json!(1))
+    );
+    assert!(line["reason"].as_str().is_some_and(|r| r.contains("limit probation_faults_max")), "{line}");
+    assert!(
+        host.log().contains("turn failed, and generation 1 ran it in its place: panic: everywhere"),
+        "{}",
+        host.log()
+    );
+    // The watcher leaves it alone, and an operator may try again.
+    assert_eq!(host.generation("panicky"), 1);
+    assert_eq!(clients[0].ask("on"), "one 6 on");
+    let (code, report) = host.reload_from("panicky", bad);
+    assert_eq!((code, &report["generation"]), (Some(0), &json!(3)), "{report}");
+}
+
+#[test]
+fn a_segmentation_fault_on_probation_is_enough() {
+    let good = tally_source("faulty", "one");
+    let die = "turn.state.count += 1; if turn.state.count > 1 { unsafe { std::ptr::null_mut::<u8>().write_volatile(1) } }";
+    let bad = tally_source("faulty", "two")
+        .replacen("turn.state.count += 1;", die, 1)
+        .replace("#![forbid(unsafe_code)]", "");
+    let [good, bad] = &builds("faulty", &[good, bad])[..] else { unreachable!() };
+    let host = serve("faulty", good, "");
+    let mut clients: Vec<_> = (0..20).map(|_| Client::connect(host.addr("faulty"))).collect();
+    for c in &mut clients {
+        assert_eq!(c.ask("before"), "one 1 before");
+    }
+    let waits = reload_and_wait(&host, "faulty", bad);
+    host.wait_generation("faulty", 2);
+    for c in &mut clients {
+        c.send("on\non\n");
+    }
+    for c in &mut clients {
+        assert_eq!(c.line().expect("an answer"), "one 2 on");
+        assert_eq!(c.line().expect("an answer"), "one 3 on");
+    }
+    let (code, report) = waits.join().expect("the command");
+    assert_eq!((code, &report["outcome"]), (Some(1), &json!("rolled-back")), "{report}");
+    assert!(
+        last_line(&host)["reason"].as_str().is_some_and(|r| r.contains("it killed a worker on probation"))
+    );
+    let status = host.json(&["status", "--json"]);
+    assert_eq!(
+        (&status["host"]["workers_before"], host.generation("faulty")),
+        (&json!(1), 1),
+        "one death: {status}"
+    );
+    assert_eq!(host.json(&["sessions", "--quarantined", "--json"]), json!([]));
+}
+
+#[test]
+fn a_build_proves_itself_and_idle_states_are_migrated_then() {
+    let sources: Vec<_> = (1..=2).map(|v| versions_source("proves", "p", v, false)).collect();
+    let [one, two] = &builds("proves", &sources)[..] else { unreachable!() };
+    let host = serve("proves", one, "probation_turns = 7");
+    let mut clients: Vec<_> = (0..200).map(|_| Client::connect(host.addr("proves"))).collect();
+    for c in &mut clients {
+        assert_eq!(c.ask("hello"), "p 1 hello");
+    }
+    let waits = reload_and_wait(&host, "proves", two);
+    host.wait_generation("proves", 2);
+    // A kill from outside says nothing about the build, and its probation goes on.
+    assert_eq!(clients[0].ask("on"), "p 2 on");
+    // SAFETY: kill has no preconditions.
+    unsafe { libc::kill(worker_pid(&host), libc::SIGKILL) };
+    assert_eq!(clients[0].ask("on"), "p 3 on");
+    let versions = || {
+        let sessions = host.json(&["sessions", "--json"]);
+        let all = sessions.as_array().expect("sessions").iter();
+        all.filter(|s| s["state_version"] == 2).count()
+    };
+    assert_eq!((versions(), host.generation("proves")), (1, 2), "lazily, while it may still go back");
+    for round in 4..12 {
+        assert_eq!(clients[0].ask("on"), format!("p {round} on"));
+    }
+    let (code, report) = waits.join().expect("the command");
+    assert_eq!((code, &report["outcome"]), (Some(0), &json!("committed")), "{report}");
+    assert_eq!(report["probation"]["state"], "passed", "{report}");
+    wait_for("the idle ones", || (versions() == 200).then_some(()));
+    for c in &mut clients[1..] {
+        assert_eq!(c.ask("on"), "p 2 on");
+    }
+}
+
+/// Three versions up, and down again, by an operator; states and tables are what they were.
+#[test]
+fn a_chain_of_three_versions_goes_up_and_down() {
+    let sources: Vec<_> = (1..=3).map(|v| versions_source("chained", &format!("v{v}"), v, false)).collect();
+    let all = builds("chained", &sources);
+    let host = serve("chained", &all[0], "");
+    let mut clients: Vec<_> = (0..100).map(|_| Client::connect(host.addr("chained"))).collect();
+    for (n, c) in clients.iter_mut().enumerate() {
+        assert_eq!(c.ask(&format!("line {n}")), format!("v1 1 line {n}"));
+    }
+    let dump = |host: &Host| {
+        let mut dump = host.json(&["state", "dump"]);
+        for s in dump["sessions"].as_array_mut().expect("sessions") {
+            for key in ["state_version", "opened_at", "peer"] {
+                s.as_object_mut().expect("a session").remove(key);
+            }
+        }
+        (dump["sessions"].clone(), dump["tables"].clone())
+    };
+    let before = dump(&host);
+    let rollback = |args: &[&str]| {
+        let out = host.cli(&[&["rollback", "chained", "--json"], args].concat());
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        (
+            out.status.code(),
+            serde_json::from_str::<Value>(&said)
+                .unwrap_or_else(|_| json!(String::from_utf8_lossy(&out.stderr))),
+        )
+    };
+    for build in &all[1..] {
+        let (code, report) = host.reload_from("chained", build);
+        assert_eq!((code, &report["migrated"]), (Some(0), &json!(100)), "{report}");
+    }
+    // Half of them meet the newest build, so that versions 1 and 3 are stored; one says something new.
+    for (n, c) in clients.iter_mut().enumerate().take(50) {
+        assert_eq!(c.ask(&format!("line {n}")), format!("v3 2 line {n}"));
+        assert_eq!(c.ask(&format!("who line {n}")), format!("{}", n + 1));
+    }
+    assert_eq!(clients[0].ask("new"), "v3 3 new");
+    let (code, said) = rollback(&["--to", "7"]);
+    assert!(
+        code == Some(1)
+            && said
+                .as_str()
+                .is_some_and(|s| s.contains("generation 7 of chained is not kept; there are: 2, 1")),
+        "{said}"
+    );
+    let (code, report) = rollback(&["--to", "1"]);
+    assert_eq!(
+        (code, &report["outcome"], &report["generation"]),
+        (Some(0), &json!("rolled-back"), &json!(1)),
+        "{report}"
+    );
+    assert_eq!(host.generation("chained"), 1);
+    for (n, c) in clients.iter_mut().enumerate() {
+        let count = match n {
+            0 => 4,
+            1..50 => 3,
+            _ => 2,
+        };
+        assert_eq!(c.ask(&format!("line {n}")), format!("v1 {count} line {n}"));
+    }
+    assert_eq!(clients[99].ask("who new"), "1");
+    // Forward again, as well while a successor has to convert.
+    let (code, report) = rollback(&["--to", "3"]);
+    assert_eq!((code, &report["generation"]), (Some(0), &json!(3)), "{report}");
+    for (n, c) in clients.iter_mut().enumerate() {
+        let count = match n {
+            0 => 5,
+            1..50 => 4,
+            _ => 3,
+        };
+        assert_eq!(c.ask(&format!("line {n}")), format!("v3 {count} line {n}"));
+    }
+    let (code, report) = rollback(&[]);
+    assert_eq!((code, &report["generation"]), (Some(0), &json!(2)), "{report}");
+    let (code, report) = rollback(&[]);
+    assert_eq!((code, &report["generation"]), (Some(0), &json!(1)), "{report}");
+    // SAFETY: kill has no preconditions.
+    unsafe { libc::kill(worker_pid(&host), libc::SIGKILL) };
+    for c in &mut clients {
+        assert_eq!(c.ask("who new"), "1");
+    }
+    // What nobody asks for is taken back, too; then all is as at first, but for the counts.
+    wait_for("all of version 1", || {
+        let (mut sessions, mut tables) = dump(&host);
+        let counts = sessions.as_array_mut().expect("sessions").iter_mut().map(|s| {
+            let old = s["state"]["count"].as_u64()?;
+            s["state"]["count"] = json!(1);
+            Some(old)
+        });
+        let total: u64 = counts.sum::<Option<u64>>()?;
+        assert_eq!(total, 5 + 49 * 4 + 50 * 3);
+        tables["chained-first"].as_array_mut().expect("entries").retain(|e| e["key"] != "new");
+        ((sessions, tables) == before).then_some(())
+    });
+}
+
+#[test]
+fn the_host_rolls_back_what_was_migrated() {
+    let good = versions_source("undone", "v1", 1, false);
+    let bad = versions_source("undone", "v3", 3, true);
+    let [good, bad] = &builds("undone", &[good, bad])[..] else { unreachable!() };
+    let host = serve("undone", good, "probation_faults_max = 2");
+    let mut clients: Vec<_> = (0..50).map(|_| Client::connect(host.addr("undone"))).collect();
+    for c in &mut clients {
+        assert_eq!(c.ask("a"), "v1 1 a");
+    }
+    let waits = reload_and_wait(&host, "undone", bad);
+    host.wait_generation("undone", 2);
+    // The table's shape differs between the builds, so the build before can't be asked; the turn fails, and counts.
+    for c in clients.iter_mut().take(30) {
+        assert_eq!(c.ask("b"), "v3 2 b");
+    }
+    for c in clients.iter_mut().take(2) {
+        c.send("trip\n");
+    }
+    let (code, report) = waits.join().expect("the command");
+    assert_eq!((code, &report["outcome"]), (Some(1), &json!("rolled-back")), "{report}");
+    assert_eq!(
+        (&report["probation"]["faults"], &report["probation"]["spared"]),
+        (&json!(2), &json!(0)),
+        "{report}"
+    );
+    for (n, c) in clients.iter_mut().enumerate() {
+        let count = if n < 30 { 3 } else { 2 };
+        assert_eq!(c.ask("c"), format!("v1 {count} c"));
+    }
+    assert_eq!(clients[0].ask("who b"), "1");
+}
+
+#[test]
+fn without_a_way_back_a_build_stays_and_says_why() {
+    let good = versions_source("oneway", "v1", 1, false);
+    let bad = versions_source("oneway", "v2", 2, true).replace(
+        "rename(1, \"count\", \"lines\")",
+        "from(1, |old: V1| Ok(State { lines: old.count, last: old.last }))",
+    ) + "#[derive(Deserialize)]\nstruct V1 { count: u64, last: String }\n";
+    let [good, bad] = &builds("oneway", &[good, bad])[..] else { unreachable!() };
+    let host = serve("oneway", good, "probation_faults_max = 1");
+    let mut client = Client::connect(host.addr("oneway"));
+    let mut other = Client::connect(host.addr("oneway"));
+    assert_eq!(client.ask("a"), "v1 1 a");
+    assert_eq!(other.ask("a"), "v1 1 a");
+    let waits = reload_and_wait(&host, "oneway", bad);
+    host.wait_generation("oneway", 2);
+    assert_eq!(client.ask("b"), "v2 2 b");
+    // Its state is of version 1 still, so the build before answers.
+    assert_eq!(other.ask("trip"), "v1 2 trip");
+    let (code, report) = waits.join().expect("the command");
+    assert_eq!((code, &report["probation"]["state"]), (Some(0), &json!("failed")), "{report}");
+    let why =
+        "version 2 is stored, version 1 is wanted, and the build that serves has no downgrade from version 2";
+    assert!(report["reason"].as_str().is_some_and(|r| r.contains(why)), "{report}");
+    assert_eq!(client.ask("c"), "v2 3 c");
+    let out = host.cli(&["rollback", "oneway"]);
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.code() == Some(1) && said.contains(why), "{said}");
+    assert_eq!((client.ask("d"), other.ask("d")), ("v2 4 d".into(), "v2 3 d".into()));
+}
