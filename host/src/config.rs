@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! handlers = ["target/release"]           # libraries and directories, beside those on the command line
+//! watch = false                           # load what is built anew only when `greenroom reload` says so
 //!
 //! [limits]
 //! sessions_max = 50000
@@ -26,11 +27,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// See the module.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Libraries and directories, relative to the file.
     pub handlers: Vec<PathBuf>,
+    /// Whether a library is reloaded as soon as its file changes; else only `greenroom reload` does it.
+    pub watch: bool,
     /// The limits.
     pub limits: Limits,
     /// What outlives the host.
@@ -39,6 +42,19 @@ pub struct Config {
     pub trust: Trust,
     /// By service.
     pub service: BTreeMap<String, ServiceConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            handlers: Vec::new(),
+            watch: true,
+            limits: Limits::default(),
+            save: SaveConfig::default(),
+            trust: Trust::default(),
+            service: BTreeMap::new(),
+        }
+    }
 }
 
 /// Where tables and ledger are saved, and how often.

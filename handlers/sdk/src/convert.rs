@@ -25,6 +25,15 @@ pub(crate) fn convert<H: Handler>(which: u32, from: u32, to: u32, value: &[u8]) 
     if to == table.version { (table.again)(&value) } else { Ok(value) }
 }
 
+/// Refuses steps that contradict each other.
+pub(crate) fn check<H: Handler>() -> Result<(), String> {
+    H::migrations().check()?;
+    H::tables()
+        .owned
+        .iter()
+        .try_for_each(|t| t.migrations.check().map_err(|e| format!("table {}: {e}", t.name)))
+}
+
 /// A schema as text, with what its fields were called.
 pub(crate) fn schema_text(mut schema: Value, migrations: &Migrations) -> String {
     for (old, new) in migrations.renamings() {

@@ -2,7 +2,7 @@
 //!
 //! Every function that the host calls catches panics, and believes what the ABI promises of its arguments.
 
-use crate::convert::{convert, schema_text};
+use crate::convert::{check, convert, schema_text};
 use crate::host::Host;
 use crate::log::LogEvent;
 use crate::run::{Session, has_state, run};
@@ -251,6 +251,7 @@ unsafe extern "C" fn create<H: Handler>(
     // SAFETY: the configuration is valid for this call.
     let config = unsafe { slice(config) };
     let made = fault::catch(|| {
+        check::<H>().map_err(Fault::new)?;
         let config = serde_json::from_slice(config).map_err(|e| Fault::new(format!("settings: {e}")))?;
         H::new(config).map_err(Fault::new)
     });

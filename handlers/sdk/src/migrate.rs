@@ -78,6 +78,17 @@ impl Migrations {
         versions(&self.down)
     }
 
+    /// Refuses two steps that lead from one version in one direction.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for (steps, what) in [(&self.up, "migrations"), (&self.down, "downgrades")] {
+            let twice = steps.iter().enumerate().find(|(i, (v, _))| steps[..*i].iter().any(|(w, _)| w == v));
+            if let Some((_, (version, _))) = twice {
+                return Err(format!("two {what} from version {version}"));
+            }
+        }
+        Ok(())
+    }
+
     /// What fields were called: old name, new name.
     pub(crate) fn renamings(&self) -> &[(&'static str, &'static str)] {
         &self.renamed

@@ -1,6 +1,6 @@
 //! A host in memory, for a handler's own tests: no socket, no clock, the same turns.
 
-use crate::convert::convert;
+use crate::convert::{check, convert};
 use crate::host::Host;
 use crate::log::LogEvent;
 use crate::run::{Session, run};
@@ -33,6 +33,7 @@ impl<H: Handler> TestHost<H> {
     /// Builds the service from its configuration, JSON.
     pub fn new(config: &str) -> Result<TestHost<H>, String> {
         fault::install_hook();
+        check::<H>()?;
         let config = serde_json::from_str(config).map_err(|e| e.to_string())?;
         Ok(TestHost { handler: H::new(config)?, shared: Shared::default(), opened: 0 })
     }

@@ -28,6 +28,9 @@ pub(super) struct Serve {
     /// Where private copies of libraries go; not on a noexec mount [default: copies in the runtime directory]
     #[arg(long, value_name = "DIR")]
     copies: Option<PathBuf>,
+    /// Load what is built anew only when `greenroom reload` says so, not as soon as a file changes
+    #[arg(long)]
+    no_watch: bool,
     /// Serve in this one process, for debuggers and profilers. Gives up what the keeper is for: a handler's crash, a kill, an
     /// upgrade end the sessions; and each session takes two descriptors
     #[arg(long)]
@@ -44,6 +47,7 @@ impl Serve {
             None => Config::default(),
         };
         config.override_listen(&self.listen);
+        config.watch &= !self.no_watch;
         let sources: Vec<_> = self.handlers.iter().chain(&config.handlers).cloned().collect();
         if sources.is_empty() {
             let text =
@@ -72,14 +76,17 @@ impl Serve {
         };
         // The keeper watches, not the worker: a process with a watch takes long to die, and what changes meanwhile would be missed.
         let (watched, links) = (options.found.watched(), options.found.links());
+        let watches = options.config.watch;
         let keeper = Keeper::new(options).map_err(|e| failed("the keeper can't be started", e))?;
         let mailbox = keeper.mailbox();
-        watch::start(watched, move |path| {
-            // What a link leads to changed: the library is known by the link.
-            let path = links.get(&path).cloned().unwrap_or(path);
-            mailbox.post(Event::Changed(path));
-        })
-        .map_err(Failure::Failed)?;
+        if watches {
+            watch::start(watched, move |path| {
+                // What a link leads to changed: the library is known by the link.
+                let path = links.get(&path).cloned().unwrap_or(path);
+                mailbox.post(Event::Changed(path));
+            })
+            .map_err(Failure::Failed)?;
+        }
         let mailbox = keeper.mailbox();
         let operators = keeper.mailbox();
         let mut signals =

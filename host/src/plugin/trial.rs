@@ -110,6 +110,8 @@ pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> 
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // A panic that has no memory left would try to print one for ever.
+        .env("RUST_BACKTRACE", "0")
         // Its own group, so that what it starts can be ended with it.
         .process_group(0)
         .spawn()
@@ -246,7 +248,8 @@ fn last_words(mut from: impl Read) -> String {
         kept.drain(..too_many);
     }
     let text = String::from_utf8_lossy(&kept);
-    let line = text.lines().rev().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
+    let says = |l: &&str| !l.is_empty() && !l.starts_with("note: ");
+    let line = text.lines().rev().map(str::trim).find(says).unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
 }
 

@@ -260,6 +260,9 @@ impl Worker {
         for library in rolled_back {
             self.ports_follow(&library);
         }
+        if !self.config.watch {
+            return Ok(());
+        }
         // What was built while no worker lived. Content that was seen before is left alone.
         let mut known: BTreeSet<_> = hello.found.libraries.iter().map(|(path, _)| path.clone()).collect();
         known.extend(self.records.values().map(|record| record.path.clone()));

@@ -1,0 +1,191 @@
+//! Reloads that meet: others, a kill at any step, a file that changes meanwhile. Each ends in the old state or in the new one, and the
+//! ledger says which.
+
+use greenroom_tests::client::Client;
+use greenroom_tests::fixture::{Fixture, install, tally_source};
+use greenroom_tests::host::Host;
+use greenroom_tests::wait_for;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+fn builds(service: &str, prefixes: &[&str]) -> Vec<PathBuf> {
+    let fixture = Box::leak(Box::new(Fixture::new(&service.replace('-', "_"), "")));
+    let build = |prefix: &&str| {
+        fixture.write(&tally_source(service, prefix));
+        fixture.build_as(&format!("{prefix}.so"))
+    };
+    prefixes.iter().map(build).collect()
+}
+
+/// What the ledger says runs: by its last line that tells of a change.
+fn ledger(host: &Host) -> (u64, String) {
+    let history = host.json(&["history", "--json"]);
+    let lines = history.as_array().expect("lines");
+    let change = |l: &&Value| l["outcome"] == "committed" || l["outcome"] == "rolled-back";
+    let last = lines.iter().rev().find(change).expect("a commit");
+    (last["generation"].as_u64().expect("a number"), last["build"].as_str().expect("a hash").to_owned())
+}
+
+fn status(host: &Host, service: &str) -> (u64, String) {
+    let s = host.service(service);
+    (s["generation"].as_u64().expect("a number"), s["build"].as_str().expect("a hash").to_owned())
+}
+
+#[test]
+fn a_kill_at_any_step_of_a_reload_leaves_the_old_build_or_the_new_one() {
+    let all = builds("killed", &["one", "two"]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut ended = Vec::new();
+    for point in ["staged", "tried", "ports-open", "loaded", "adopted", "reload-committed", "reported"] {
+        // The first load of all passes it once.
+        let plan = dir.path().join(point);
+        std::fs::write(&plan, format!("{point} 1\n")).expect("a plan");
+        let host = Host::serve_with(&["killed"], &[&all[0]], |c| {
+            c.env("GREENROOM_KILL_PLAN", &plan);
+        });
+        let mut clients: Vec<_> = (0..10).map(|_| Client::connect(host.addr("killed"))).collect();
+        for c in &mut clients {
+            assert_eq!(c.ask("a"), "one 1 a");
+        }
+        let out = host.cli(&["reload", "killed", "--json", "--from", all[1].to_str().expect("UTF-8")]);
+        // Whoever asked hears that it broke off, or was told just before.
+        assert!(out.status.code() == Some(1) || point == "reported", "{point}: {out:?}");
+        let said: Vec<_> = clients.iter_mut().map(|c| c.ask("b")).collect();
+        assert!(said.iter().all(|s| *s == said[0]) && said[0].ends_with(" 2 b"), "{point}: {said:?}");
+        let (generation, build) = status(&host, "killed");
+        assert_eq!(ledger(&host), (generation, build), "{point}");
+        assert_eq!(said[0].starts_with("two"), generation == 2, "{point}: {said:?}");
+        assert_eq!(host.json(&["status", "--json"])["host"]["workers_before"], 1, "{point}");
+        ended.push((point, generation));
+        // And it goes on from there.
+        let (code, report) = host.reload_from("killed", &all[1]);
+        assert_eq!((code, &report["generation"]), (Some(0), &json!(2)), "{point}: {report}");
+        for c in &mut clients {
+            assert_eq!(c.ask("c"), "two 3 c");
+        }
+    }
+    let new: Vec<_> = ended.iter().filter(|(_, g)| *g == 2).map(|(p, _)| *p).collect();
+    assert_eq!(new, ["reload-committed", "reported"]);
+}
+
+#[test]
+fn two_reloads_at_once_and_one_during_a_takeover() {
+    let all = builds("meets", &["one", "two", "three", "four"]);
+    let host = Host::serve(&["meets"], &[&all[0]]);
+    let mut client = Client::connect(host.addr("meets"));
+    assert_eq!(client.ask("a"), "one 1 a");
+    let begin = |path: &Path| {
+        let mut command = host.command(&["reload", "meets", "--json", "--from"]);
+        command.arg(path).stdout(std::process::Stdio::piped());
+        command.spawn().expect("greenroom reload")
+    };
+    let both = [begin(&all[1]), begin(&all[2])];
+    let mut generations = Vec::new();
+    for child in both {
+        let out = child.wait_with_output().expect("its end");
+        let report: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        assert_eq!((out.status.code(), &report["outcome"]), (Some(0), &json!("committed")), "{report}");
+        generations.push(report["generation"].as_u64().expect("a number"));
+    }
+    generations.sort_unstable();
+    assert_eq!(generations, [2, 3]);
+    assert_eq!(ledger(&host), status(&host, "meets"));
+    let pid = host.json(&["status", "--json"])["host"]["worker_pid"].as_i64().expect("a pid");
+    // SAFETY: kill has no preconditions.
+    unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+    // Asked of the worker that dies, it breaks off; of its successor, it is done.
+    let report = wait_for("a report", || {
+        let out = begin(&all[3]).wait_with_output().expect("its end");
+        assert_eq!(ledger(&host), status(&host, "meets"));
+        serde_json::from_slice::<Value>(&out.stdout).ok()
+    });
+    assert_eq!((&report["outcome"], &report["generation"]), (&json!("committed"), &json!(4)), "{report}");
+    assert_eq!((client.ask("b"), ledger(&host)), ("four 2 b".to_owned(), status(&host, "meets")));
+}
+
+/// The bytes that were rehearsed are the bytes that are loaded, whatever becomes of the file; the next build comes after.
+#[test]
+fn a_file_that_changes_during_its_rehearsal() {
+    let name = "changing";
+    let slow = "    const STATE_VERSION: u32 = 2;\n    fn migrations() -> greenroom_handler::Migrations {\n        \
+                greenroom_handler::Migrations::none().from(1, |old: Count| { std::thread::sleep(std::time::Duration::from_millis(20)); Ok(old) })\n    }\n    type State";
+    let fixture = Fixture::new(name, &tally_source(name, "one"));
+    let one = fixture.build_as("one.so");
+    fixture.write(&tally_source(name, "two").replacen("    type State", slow, 1));
+    let two = fixture.build_as("two.so");
+    fixture.write(&tally_source(name, "three").replacen("    type State", slow, 1));
+    let three = fixture.build_as("three.so");
+    let dir = tempfile::tempdir().expect("a directory");
+    let watched = dir.path().join("libchanging.so");
+    install(&one, &watched);
+    let host = Host::serve(&[name], &[&watched]);
+    let mut clients: Vec<_> = (0..100).map(|_| Client::connect(host.addr(name))).collect();
+    for c in &mut clients {
+        assert_eq!(c.ask("a"), "one 1 a");
+    }
+    install(&two, &watched);
+    // Two seconds of rehearsal have begun once its private copy is there.
+    let copies = || std::fs::read_dir(host.runtime().join("copies")).map_or(0, Iterator::count);
+    wait_for("the copy", || (copies() == 2).then_some(()));
+    install(&three, &watched);
+    host.wait_generation(name, 2);
+    assert_eq!(clients[0].ask("b"), "two 2 b");
+    host.wait_generation(name, 3);
+    assert_eq!(clients[0].ask("c"), "three 3 c");
+    assert_eq!(clients[99].ask("c"), "three 2 c");
+    let history = host.json(&["history", "--json"]);
+    let outcomes: Vec<_> = history.as_array().expect("lines").iter().map(|l| l["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["committed", "committed", "committed"], "{history}");
+    assert_eq!(history[1]["probation"]["state"], "replaced", "{history}");
+}
+
+/// One commit for several libraries: all of them, or none.
+#[test]
+fn libraries_that_are_reloaded_together() {
+    let (left, right) = (builds("left", &["one", "two", "three"]), builds("right", &["one", "two"]));
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |n: &str| dir.path().join(n);
+    install(&left[0], &path("libleft.so"));
+    install(&right[0], &path("libright.so"));
+    // Nothing is loaded before it is said.
+    let host = Host::serve_with(&["left", "right"], &[dir.path()], |c| {
+        c.arg("--no-watch");
+    });
+    let mut clients = [Client::connect(host.addr("left")), Client::connect(host.addr("right"))];
+    let mut ask = |line: &str| clients.each_mut().map(|c| c.ask(line));
+    assert_eq!(ask("a"), ["one 1 a", "one 1 a"]);
+    let reload = || {
+        let out = host.cli(&["reload", "--all", "--json"]);
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let reports: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+        let of =
+            |r: &Value| (r["outcome"].as_str().expect("an outcome").to_owned(), r["generation"].as_u64());
+        (out.status.code(), reports.iter().map(of).collect::<Vec<_>>(), text)
+    };
+    // One of the two is no library.
+    install(&left[1], &path("libleft.so"));
+    std::fs::write(path("libright.so"), "oops").expect("a file");
+    let (code, outcomes, text) = reload();
+    let refused = ("refused".to_owned(), Some(1));
+    assert_eq!((code, outcomes), (Some(1), vec![refused.clone(), refused.clone()]), "{text}");
+    assert!(text.contains("it was to be committed together with right, which is refused: "), "{text}");
+    assert_eq!(ask("b"), ["one 2 b", "one 2 b"]);
+    // One of the two wants a port that is taken.
+    install(&right[1], &path("libright.so"));
+    let (code, outcomes, text) = reload();
+    let committed = ("committed".to_owned(), Some(2));
+    assert_eq!((code, outcomes), (Some(0), vec![committed.clone(), committed]), "{text}");
+    assert_eq!(ask("c"), ["two 3 c", "two 3 c"]);
+    // One has changed, the other hasn't.
+    install(&left[2], &path("libleft.so"));
+    let (code, outcomes, text) = reload();
+    let unchanged = ("unchanged".to_owned(), Some(2));
+    assert!(
+        code == Some(0)
+            && outcomes.contains(&unchanged)
+            && outcomes.contains(&("committed".to_owned(), Some(3))),
+        "{text}"
+    );
+    assert_eq!(ask("d"), ["three 4 d", "two 4 d"]);
+    assert!(!host.log().contains("by=watcher"), "{}", host.log());
+}

@@ -1,0 +1,259 @@
+//! What a rehearsal tells, before anything changes: `reload --dry-run`, and every refusal.
+
+use greenroom_tests::client::Client;
+use greenroom_tests::fixture::{Fixture, versions_source};
+use greenroom_tests::host::Host;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// A service whose state is `fields`, and whose callback gives `set` a line.
+fn source(version: u32, fields: &str, set: &str, migrations: &str, more: &str) -> String {
+    format!(
+        r#"
+#![forbid(unsafe_code)]
+#![allow(dead_code, unused_imports)]
+use greenroom_handler::{{Action, Fault, Handler, Migrations, NoConfig, Table, Tables, Turn, export}};
+use schemars::JsonSchema;
+use serde::{{Deserialize, Serialize}};
+export!(Told);
+#[derive(Default, Clone, Serialize, Deserialize, JsonSchema)]
+struct State {{ {fields} }}
+{more}
+fn seven() -> u64 {{ 7 }}
+struct Told;
+impl Handler for Told {{
+    const SERVICE: &'static str = "told";
+    const PORT: u16 = 0;
+    const STATE_VERSION: u32 = {version};
+    type State = State;
+    type Config = NoConfig;
+    fn new(_: NoConfig) -> Result<Self, String> {{ Ok(Told) }}
+    fn migrations() -> Migrations {{ {migrations} }}
+    fn handle(&self, turn: &mut Turn<'_, State>, action: Action<'_>) -> Result<(), Fault> {{
+        if let Action::Message(line) = action {{
+            let line = String::from_utf8_lossy(line).into_owned();
+            {set}
+            turn.send_line(line);
+        }}
+        Ok(())
+    }}
+}}
+"#
+    )
+}
+
+const OLD: &str = "n: u32, text: String, gone: Option<String>, called: u64";
+const SET: &str = "turn.state.n += 1; if line.starts_with('g') { turn.state.gone = Some(line.clone()) }";
+
+fn dry_run(host: &Host, service: &str, path: &Path) -> (Option<i32>, Value) {
+    let out = host.cli(&["reload", service, "--dry-run", "--json", "--from", path.to_str().expect("UTF-8")]);
+    (out.status.code(), serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}")))
+}
+
+/// Field, kind of change, and how many hold it.
+fn fields(report: &Value) -> Vec<(String, String, Value)> {
+    let all = report["rehearsal"]["shapes"][0]["fields"].as_array().expect("fields").iter();
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    all.map(|f| (text(&f["field"]), text(&f["change"]), f["held_by"].clone())).collect()
+}
+
+#[test]
+fn every_change_is_told_by_field_and_nothing_changes() {
+    let fixture = Fixture::new("told", &source(1, OLD, SET, "Migrations::none()", ""));
+    let first = fixture.build_as("first.so");
+    let host = Host::serve(&["told"], &[&first]);
+    let mut clients: Vec<_> = (0..5).map(|_| Client::connect(host.addr("told"))).collect();
+    for (n, c) in clients.iter_mut().enumerate() {
+        let line = if n < 3 { "gone" } else { "stays" };
+        assert_eq!(c.ask(line), line);
+    }
+    let states = || host.json(&["state", "dump", "--service", "told"])["sessions"].clone();
+    let before = states();
+    let try_out = |version: u32, fields: &str, set: &str, migrations: &str, more: &str| {
+        fixture.write(&source(version, fields, set, migrations, more));
+        let path = fixture.build_as("candidate.so");
+        let (code, report) = dry_run(&host, "told", &path);
+        let shape = report["rehearsal"]["shapes"][0].clone();
+        (code, report, shape)
+    };
+    let one = "#[derive(Serialize, Deserialize)] struct One { n: u32, text: String, gone: Option<String>, called: u64 }";
+
+    // All at once; the way back leads through a downgrade that can't know what was removed.
+    let (code, report, shape) = try_out(
+        2,
+        "n: u64, text: Vec<String>, #[serde(default = \"seven\")] since: u64",
+        "turn.state.n += 1;",
+        "Migrations::none().from(1, |o: One| Ok(State { n: o.n.into(), text: vec![o.text], since: 7 })).back(2, |s: State| Ok(One { n: s.n as u32, text: s.text.concat(), gone: None, called: 0 }))",
+        one,
+    );
+    assert_eq!(
+        (code, &report["outcome"], &report["generation"]),
+        (Some(0), &json!("rehearsed"), &json!(1)),
+        "{report}"
+    );
+    let told = |field: &str, change: &str, held: Value| (field.to_owned(), change.to_owned(), held);
+    assert_eq!(
+        fields(&report),
+        [
+            told("called", "removed", json!(5)),
+            told("gone", "removed", json!(3)),
+            told("n", "widened", Value::Null),
+            told("since", "added", Value::Null),
+            told("text", "changed", Value::Null),
+        ]
+    );
+    let default = shape["fields"].as_array().and_then(|f| f.iter().find(|f| f["field"] == "since"));
+    assert_eq!(default.map(|f| &f["default"]), Some(&json!(7)), "{shape}");
+    assert_eq!(
+        (&shape["verdict"], &shape["from"], &shape["to"], &shape["read"], &shape["migrated"]),
+        (&json!("none"), &json!(1), &json!(2), &json!(5), &json!(5)),
+        "{shape}"
+    );
+    assert_eq!(shape["way_back"], json!({"kind": "loses", "fields": ["called", "gone", "since"]}), "{shape}");
+
+    // A renaming alone, there and back without loss.
+    let renamed = "n: u32, text: String, gone: Option<String>, name: u64";
+    let (_, report, shape) =
+        try_out(2, renamed, SET, "Migrations::none().rename(1, \"called\", \"name\")", "");
+    assert_eq!(fields(&report), [told("name", "renamed", Value::Null)], "{report}");
+    assert_eq!((&shape["verdict"], &shape["way_back"]["kind"]), (&json!("none"), &json!("exact")), "{shape}");
+
+    // Two steps from one version: which is meant?
+    let twice = "Migrations::none().rename(1, \"called\", \"name\").from(1, |o: State| Ok(o))";
+    let (_, report, _) = try_out(2, renamed, SET, twice, "");
+    assert!(
+        report["reason"].as_str().is_some_and(|r| r.contains("two migrations from version 1")),
+        "{report}"
+    );
+
+    // Without a downgrade there is no way back.
+    let widened = OLD.replace("n: u32", "n: u64");
+    let (_, report, shape) = try_out(2, &widened, SET, "Migrations::none().from(1, |o: State| Ok(o))", "");
+    assert_eq!(fields(&report), [told("n", "widened", Value::Null)], "{report}");
+    assert_eq!(
+        (&shape["verdict"], &shape["way_back"]["kind"]),
+        (&json!("backward"), &json!("none")),
+        "{shape}"
+    );
+
+    // A required field needs a version, and readers of the old schema don't mind it.
+    let more = format!("{OLD}, more: String");
+    let step = "Migrations::none().from(1, |o: One| Ok(State { n: o.n, text: o.text, gone: o.gone, called: o.called, more: String::new() }))";
+    let (_, report, shape) = try_out(2, &more, SET, step, one);
+    assert_eq!(
+        (fields(&report), &shape["verdict"]),
+        (vec![told("more", "added-without-default", Value::Null)], &json!("forward")),
+        "{shape}"
+    );
+
+    // With a default it doesn't, and nobody minds it; going back, it is lost.
+    let more = format!("{OLD}, #[serde(default)] more: String");
+    let (code, report, shape) = try_out(1, &more, SET, "Migrations::none()", "");
+    assert_eq!(
+        (code, fields(&report), &shape["verdict"]),
+        (Some(0), vec![told("more", "added", Value::Null)], &json!("full")),
+        "{shape}"
+    );
+    assert_eq!(shape["way_back"], json!({"kind": "loses", "fields": ["more"]}), "{shape}");
+
+    // A refusal tells the same.
+    let (code, report, _) =
+        try_out(1, &OLD.replace("text: String", "text: u8"), SET, "Migrations::none()", "");
+    assert!(
+        code == Some(1)
+            && report["reason"]
+                .as_str()
+                .is_some_and(|r| r.contains("field text: string -> integer; raise STATE_VERSION")),
+        "{report}"
+    );
+    assert_eq!(fields(&report), [told("text", "changed", Value::Null)], "{report}");
+
+    // For people; and nothing of all this has changed anything.
+    let out = host.cli(&[
+        "reload",
+        "told",
+        "--dry-run",
+        "--from",
+        fixture.build_as("candidate.so").to_str().expect("UTF-8"),
+    ]);
+    let text = String::from_utf8_lossy(&out.stdout);
+    for part in [
+        "told: refused, generation 1 serves on: ",
+        "rehearsed with 5 sessions",
+        "compatibility none",
+        "way back exact",
+        "text",
+        "string -> integer",
+    ] {
+        assert!(text.contains(part), "{part:?} in {text}");
+    }
+    assert_eq!((host.generation("told"), states()), (1, before));
+    assert_eq!(host.json(&["history", "--json"]).as_array().map(Vec::len), Some(1), "a dry run is no reload");
+}
+
+#[test]
+fn tables_are_rehearsed_entry_by_entry() {
+    let sources: Vec<_> = [1, 3].iter().map(|v| versions_source("entries", "v", *v, false)).collect();
+    let fixture = Fixture::new("entries", &sources[0]);
+    let first = fixture.build_as("first.so");
+    let host = Host::serve(&["entries"], &[&first]);
+    let mut client = Client::connect(host.addr("entries"));
+    for n in 0..500 {
+        assert_eq!(client.ask(&format!("line {n}")), format!("v {} line {n}", n + 1));
+    }
+    // One entry is what its owner can't migrate.
+    let picky = sources[1].replacen("|old: One| Ok(First { by: old.by.to_string() })", "|old: One| if old.by == 2 { Err(\"two is not enough\".to_owned()) } else { Ok(First { by: old.by.to_string() }) }", 1);
+    let mut second = Client::connect(host.addr("entries"));
+    assert_eq!(second.ask("odd"), "v 1 odd");
+    fixture.write(&picky);
+    let (code, report) = dry_run(&host, "entries", &fixture.build_as("picky.so"));
+    let why = "the rehearsal failed for 1 of 501 table entries: entry \"odd\" of table entries-first: migration from version 1: two is not enough";
+    assert!(code == Some(1) && report["reason"] == why, "{report}");
+    fixture.write(&sources[1]);
+    let third = fixture.build_as("third.so");
+    let (code, report) = dry_run(&host, "entries", &third);
+    assert_eq!(code, Some(0), "{report}");
+    let table = report["rehearsal"]["shapes"]
+        .as_array()
+        .and_then(|s| s.iter().find(|s| s["table"] == "entries-first"));
+    let table = table.expect("the table's report");
+    assert_eq!(
+        (&table["read"], &table["migrated"], &table["way_back"]["kind"]),
+        (&json!(501), &json!(501), &json!("exact")),
+        "{table}"
+    );
+    assert_eq!(table["fields"][0]["text"], "field by: integer -> string", "{table}");
+    // A table has one owner.
+    let thief = sources[0].replace("\"entries\"", "\"thief\"");
+    let thief = Fixture::new("thief", &thief).build();
+    let dir = tempfile::tempdir().expect("a directory");
+    let two = Host::serve(&["entries", "thief"], &[&first, dir.path()]);
+    std::fs::copy(&thief, dir.path().join("libthief.so")).expect("a copy");
+    two.wait_log("table entries-first belongs to service entries; a table has one owner");
+}
+
+#[test]
+fn a_long_rehearsal_says_how_far_it_is() {
+    let slow = source(
+        2,
+        OLD,
+        SET,
+        "Migrations::none().from(1, |o: State| { std::thread::sleep(std::time::Duration::from_millis(20)); Ok(o) })",
+        "",
+    );
+    let fixture = Fixture::new("told_slowly", &source(1, OLD, SET, "Migrations::none()", ""));
+    let first = fixture.build_as("first.so");
+    let host = Host::serve(&["told"], &[&first]);
+    let mut clients: Vec<_> = (0..150).map(|_| Client::connect(host.addr("told"))).collect();
+    for c in &mut clients {
+        assert_eq!(c.ask("hello"), "hello");
+    }
+    fixture.write(&slow);
+    let out = host.cli(&["reload", "told", "--dry-run", "--from", fixture.build().to_str().expect("UTF-8")]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(
+        said.contains("told_slowly: rehearsing, ") && said.contains("of 150 sessions and table entries"),
+        "{said}"
+    );
+    assert!(String::from_utf8_lossy(&out.stdout).contains("would be committed"), "{out:?}");
+}
