@@ -122,6 +122,8 @@ const BYTES_MAX_AT: usize = 16;
 /// In the directory: a unit that belonged to a slab and is free. Units that were never used are 0.
 const FREE_UNIT: u8 = 0xfe;
 const EPOCH_AT: usize = 64;
+/// Blocks that were held for a reader and are freed with a commit, beside twice as many as die with it.
+const RELEASED_PER_COMMIT: usize = 256;
 /// Centuries of a million passes a second: an epoch beyond it was never reached.
 const EPOCH_MAX: u64 = 1 << 56;
 const DIRECTORY_AT: usize = 4096;
@@ -475,11 +477,12 @@ impl Store {
                 self.give_back(r);
             }
         } else {
+            let at_most = RELEASED_PER_COMMIT + 2 * dying.len();
             for r in dying.drain(..) {
                 let bytes = CLASSES[self.class_of(r)];
                 self.pins.hold(self.epoch, r, bytes);
             }
-            self.release();
+            self.release(at_most);
         }
         self.dying = dying;
     }
@@ -494,14 +497,14 @@ impl Store {
 
     /// Lets go of a pin. False: it was given up before, and what was read since can't be trusted.
     pub fn unpin(&mut self, epoch: u64) -> bool {
-        let held = self.pins.remove(epoch);
-        self.release();
-        held
+        self.pins.remove(epoch)
     }
 
-    /// Frees the blocks that no pin needs any more.
-    fn release(&mut self) {
-        while let Some(r) = self.pins.free_one() {
+    /// Frees blocks that no pin needs any more, so many at most: a reader that took long leaves many, and nobody is to wait for
+    /// all of them.
+    fn release(&mut self, at_most: usize) {
+        for _ in 0..at_most {
+            let Some(r) = self.pins.free_one() else { return };
             self.give_back(r);
         }
     }
@@ -581,14 +584,18 @@ impl Store {
         if over(self) {
             self.reclaim();
         }
-        if over(self) && !self.pins.are_none() {
-            // Readers have to do without before a writer is refused.
-            self.pins.give_up();
-            self.release();
-            if !self.free[class].is_empty() {
-                return true;
+        for last in [false, true] {
+            if over(self) && !self.pins.are_none() {
+                if last {
+                    // Readers have to do without before a writer is refused.
+                    self.pins.give_up();
+                }
+                self.release(usize::MAX);
+                if !self.free[class].is_empty() {
+                    return true;
+                }
+                self.reclaim();
             }
-            self.reclaim();
         }
         if over(self) {
             return false;

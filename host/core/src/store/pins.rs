@@ -8,11 +8,17 @@ use std::collections::{BTreeMap, VecDeque};
 pub(super) struct Pins {
     /// How many readers each epoch has.
     readers: BTreeMap<u64, usize>,
-    /// Blocks that died since, with the epoch of their death, in order.
-    held: VecDeque<(u64, Ref, usize)>,
+    /// Blocks that died since, with the epoch of their death, in order. In pieces, as one that grows to a million is moved as a whole,
+    /// and the loop would wait for that.
+    held: VecDeque<VecDeque<Held>>,
     held_bytes: usize,
     bytes_max: usize,
 }
+
+/// Epoch of its death, where it is, how large.
+type Held = (u64, Ref, usize);
+/// Blocks of one piece.
+const PIECE: usize = 1024;
 
 impl Pins {
     pub(super) fn are_none(&self) -> bool {
@@ -37,7 +43,14 @@ impl Pins {
 
     /// Keeps a block that died with an epoch. Too many of them, and the readers have to do without.
     pub(super) fn hold(&mut self, dead: u64, r: Ref, bytes: usize) {
-        self.held.push_back((dead, r, bytes));
+        match self.held.back_mut() {
+            Some(piece) if piece.len() < PIECE => piece.push_back((dead, r, bytes)),
+            _ => {
+                let mut piece = VecDeque::with_capacity(PIECE);
+                piece.push_back((dead, r, bytes));
+                self.held.push_back(piece);
+            }
+        }
         self.held_bytes += bytes;
         if self.held_bytes > self.bytes_max {
             self.give_up();
@@ -52,11 +65,15 @@ impl Pins {
     /// A block that no reader needs: it died no later than the oldest pinned epoch.
     pub(super) fn free_one(&mut self) -> Option<Ref> {
         let oldest = self.readers.first_key_value().map_or(u64::MAX, |(epoch, _)| *epoch);
-        let &(dead, r, bytes) = self.held.front()?;
+        let piece = self.held.front_mut()?;
+        let &(dead, r, bytes) = piece.front()?;
         if dead > oldest {
             return None;
         }
-        self.held.pop_front();
+        piece.pop_front();
+        if piece.is_empty() {
+            self.held.pop_front();
+        }
         self.held_bytes -= bytes;
         Some(r)
     }
