@@ -9,7 +9,7 @@ use crate::plugin::stage::{self, Content, Copies};
 use crate::plugin::trial::{self, Snapshot, Trial, Tried};
 use crate::process::own_binary;
 use greenroom_core::reload::{Candidate, Event, LibraryId};
-use greenroom_core::service::{Code, Serving};
+use greenroom_core::service::Serving;
 use greenroom_state::note::Note;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -28,9 +28,9 @@ pub enum Job {
     Discard(LibraryId),
     /// Whether this file, which no library is known by, carries a note.
     Peek(PathBuf),
-    /// Drop code that was replaced: its destructor runs here. And remove private copies that nobody will load again: what maps them
+    /// Drop builds that were replaced: their destructors run here. And remove private copies that nobody will load again: what maps them
     /// keeps them.
-    Drop(Vec<Box<dyn Code>>, Vec<PathBuf>),
+    Drop(Box<dyn Send>, Vec<PathBuf>),
 }
 
 /// What the loop is told.

@@ -21,9 +21,27 @@ const DEPTH_MAX: usize = 5;
 
 /// A parsed schema.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "Value", into = "Value")]
 pub struct Schema {
     root: Value,
+    fingerprint: u64,
+}
+
+impl From<Value> for Schema {
+    fn from(root: Value) -> Schema {
+        let mut text = String::new();
+        canonical(&root, false, &mut text);
+        let fingerprint = text
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        Schema { root, fingerprint }
+    }
+}
+
+impl From<Schema> for Value {
+    fn from(schema: Schema) -> Value {
+        schema.root
+    }
 }
 
 /// One field that differs.
@@ -86,15 +104,13 @@ impl fmt::Display for Difference {
 impl Schema {
     /// Reads a schema from its JSON text.
     pub fn parse(text: &str) -> Result<Schema, serde_json::Error> {
-        Ok(Schema { root: serde_json::from_str(text)? })
+        Ok(serde_json::from_str::<Value>(text)?.into())
     }
 
     /// Equal for two schemas that describe the same data: FNV-1a, 64 bits, over the schema with its keys sorted
     /// and without annotations other than defaults. (Fowler, Noll, Vo: draft-eastlake-fnv.)
     pub fn fingerprint(&self) -> u64 {
-        let mut text = String::new();
-        canonical(&self.root, false, &mut text);
-        text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+        self.fingerprint
     }
 
     /// What differs from this schema to `new`, by field, in the order of their names.

@@ -164,7 +164,7 @@ impl Core {
 
     fn retire_converters(&mut self, service: ServiceId) {
         let converters = std::mem::take(&mut self.services[usize::from(service.0)].converters);
-        self.retired.extend(converters.into_iter().map(|c| c.code));
+        self.retired.extend(converters);
     }
 
     /// A part of the sweeps under way.

@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::probation::{Probation, Proof, Record};
 use crate::quarantine::Withheld;
 use crate::reload::{Event, Live, Reloads, Step};
-use crate::service::{Build, Code, Served, Service, ServiceId, Serving, Withdrawn};
+use crate::service::{Build, Served, Service, ServiceId, Serving, Withdrawn};
 use crate::session::{Life, OUTPUT_HEAD, OUTPUT_RECORDS_PAUSE, Session, Sessions, Slot};
 use crate::store::{Full, Kind, Store};
 use crate::tables::{Owners, Tables};
@@ -151,8 +151,8 @@ pub struct Core {
     pub(crate) owners: Owners,
     pub(crate) probations: Vec<Probation>,
     pub(crate) sweeps: Vec<Sweep>,
-    /// Code that is needed no more.
-    pub(crate) retired: Vec<Box<dyn Code>>,
+    /// Builds that are needed no more. Dropping one takes longer than a commit may.
+    pub(crate) retired: Vec<Served>,
     pub(crate) topics: Topics,
     pub(crate) now_ns: u64,
     pub(crate) stopping: bool,
@@ -387,7 +387,7 @@ impl Core {
         if !matches!(becomes, Old::StandsBy(_)) {
             for s in &mut self.services {
                 let before = s.before.take_if(|b| b.build.library == build.library);
-                self.retired.extend(before.map(|b| b.code));
+                self.retired.extend(before);
             }
         }
         self.own_tables(&build.library);
@@ -627,12 +627,12 @@ enum Old<'a> {
     StandsBy(&'a Build),
 }
 
-fn put_aside(service: &mut Service, old: Served, becomes: &Old<'_>, retired: &mut Vec<Box<dyn Code>>) {
+fn put_aside(service: &mut Service, old: Served, becomes: &Old<'_>, retired: &mut Vec<Served>) {
     match becomes {
         Old::StandsBy(proved) if old.build == **proved => {
-            retired.extend(service.before.replace(old).map(|before| before.code));
+            retired.extend(service.before.replace(old));
         }
         Old::Converts => service.converters.push(old),
-        _ => retired.push(old.code),
+        _ => retired.push(old),
     }
 }

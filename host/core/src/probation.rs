@@ -113,7 +113,7 @@ impl Core {
     fn let_go_of_before(&mut self, library: &str) {
         for s in &mut self.services {
             let served = s.before.take_if(|b| b.build.library == library);
-            self.retired.extend(served.map(|b| b.code));
+            self.retired.extend(served);
         }
     }
 
@@ -275,8 +275,9 @@ impl Core {
         self.services.iter().any(|s| of(&s))
     }
 
-    /// Code that is needed no more, to be dropped elsewhere.
-    pub fn take_retired(&mut self) -> Vec<Box<dyn crate::service::Code>> {
-        std::mem::take(&mut self.retired)
+    /// Builds that are needed no more, to be dropped elsewhere; `None`: there is none.
+    pub fn take_retired(&mut self) -> Option<Box<dyn Send>> {
+        let retired = std::mem::take(&mut self.retired);
+        (!retired.is_empty()).then(|| Box::new(retired) as Box<dyn Send>)
     }
 }

@@ -143,14 +143,20 @@ impl Worker {
         self.answer_waiting();
     }
 
-    /// Another build takes the place of one that hasn't proved itself.
-    pub(super) fn replaced(&mut self, id: LibraryId) {
-        let Some(probation) = self.records.get(&id.0).and_then(|r| r.probation.clone()) else { return };
-        let library = self.records[&id.0].current.library.clone();
-        let record = self.core.probation(&library).map(|p| p.record).unwrap_or_default();
-        self.amend_ledger(probation.line, |report| {
-            report.probation = Some(Probed { state: ProbationState::Replaced, record });
-        });
+    /// The line and the record of a build that is about to be replaced before it has proved itself.
+    pub(super) fn unproved(&self, id: LibraryId) -> Option<(u64, Record)> {
+        let known = self.records.get(&id.0)?;
+        let record = self.core.probation(&known.current.library).map(|p| p.record).unwrap_or_default();
+        Some((known.probation.as_ref()?.line, record))
+    }
+
+    /// The ledger follows: other builds have taken the place of these.
+    pub(super) fn replaced(&mut self, unproved: Vec<(u64, Record)>) {
+        for (line, record) in unproved {
+            self.amend_ledger(line, |report| {
+                report.probation = Some(Probed { state: ProbationState::Replaced, record });
+            });
+        }
     }
 
     /// Writes how a build's probation ended into the line that told of its commit.
@@ -174,15 +180,23 @@ impl Worker {
             let answer = match self.ledger_line(line) {
                 None => Answer::Error(format!("the ledger has no line {line}")),
                 Some(report) => match report.probation.as_ref().map(|p| p.state) {
-                    Some(ProbationState::UnderWay) => {
+                    Some(ProbationState::UnderWay) if self.is_on_probation(line) => {
                         self.awaiting.push((line, reply));
                         continue;
+                    }
+                    // Nobody was left to write down that another build took its place.
+                    Some(ProbationState::UnderWay) => {
+                        Answer::Report(Box::new(self.as_it_is(report, Some(ProbationState::Replaced))))
                     }
                     state => Answer::Report(Box::new(self.as_it_is(report, state))),
                 },
             };
             let _ = reply.send(answer);
         }
+    }
+
+    fn is_on_probation(&self, line: u64) -> bool {
+        self.records.values().any(|r| r.probation.as_ref().is_some_and(|p| p.line == line))
     }
 
     /// A commit's report as it is to be told after its probation.
@@ -203,10 +217,9 @@ impl Worker {
         self.core.quarantined(library)
     }
 
-    /// Drops code that nobody needs any more.
+    /// Drops builds that nobody needs any more.
     pub(super) fn drop_retired(&mut self) {
-        let retired = self.core.take_retired();
-        if !retired.is_empty() {
+        if let Some(retired) = self.core.take_retired() {
             self.job(Job::Drop(retired, Vec::new()));
             self.converters_are_done();
         }
@@ -214,7 +227,7 @@ impl Worker {
 
     pub(super) fn drop_copies(&mut self, copies: Vec<std::path::PathBuf>) {
         if !copies.is_empty() {
-            self.job(Job::Drop(Vec::new(), copies));
+            self.job(Job::Drop(Box::new(()), copies));
         }
     }
 

@@ -166,8 +166,7 @@ impl Worker {
                     }
                     match self.loaded.remove(&id) {
                         Some(loaded) => {
-                            let code = loaded.code.into_iter().map(|(_, code)| code).collect();
-                            self.job(Job::Drop(code, vec![loaded.copy]));
+                            self.job(Job::Drop(Box::new(loaded.code), vec![loaded.copy]));
                         }
                         None => self.job(Job::Discard(id)),
                     }
@@ -336,6 +335,7 @@ impl Worker {
             let ids: Vec<_> = all.iter().map(|(id, _)| *id).collect();
             let begun = Instant::now();
             let (mut superfluous, mut ports_changed) = (Vec::new(), false);
+            let unproved = ids.iter().filter_map(|id| self.unproved(*id)).collect();
             for (id, build) in all {
                 self.builds += 1;
                 ports_changed |= self.put_in_charge(id, build, &mut superfluous);
@@ -349,6 +349,7 @@ impl Worker {
             }
             let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
             self.drop_copies(superfluous);
+            self.replaced(unproved);
             self.reload(Event::Committed(ids, pause_us));
             // With the pause in the ledger.
             self.core.handle(Input::Commit);
@@ -368,7 +369,6 @@ impl Worker {
     fn put_in_charge(&mut self, id: LibraryId, build: Build, superfluous: &mut Vec<PathBuf>) -> bool {
         let Some(loaded) = self.loaded.remove(&id) else { return false };
         let prepared = self.prepared.remove(&id).unwrap_or_default();
-        self.replaced(id);
         let want = self.core.reloads.under_way(id).map(|r| r.want);
         let back = matches!(want, Some(Want::RollBack(_)));
         let until_ns = now_ns() + self.config.limits.probation_ms * 1_000_000;
