@@ -102,13 +102,22 @@ pub fn judge(
 }
 
 /// Decides whether the data can go back from `live`, the build that serves, to `to`, one that ran before: live's downgrades must
-/// lead there from every version that is stored.
-pub fn judge_back(what: &str, live: &StateShape, to: &StateShape, stored: &[u32]) -> Result<(), String> {
+/// lead there from every version that is stored, or those of `others`, builds that were rolled back and left it.
+pub fn judge_back(
+    what: &str,
+    live: &StateShape,
+    others: &[&StateShape],
+    to: &StateShape,
+    stored: &[u32],
+) -> Result<(), String> {
     if to.schema.is_none() && !stored.is_empty() {
         return Err(format!("{what}: the build to go back to keeps none of it, and there is some"));
     }
     for &from in stored.iter().filter(|v| **v > to.version) {
         let Err(gap) = live.converts(from, to.version) else { continue };
+        if others.iter().any(|o| o.converts(from, to.version).is_ok()) {
+            continue;
+        }
         return Err(format!(
             "{what}: version {from} is stored, version {} is wanted, and the build that serves has no downgrade from version \
              {gap}; add one to its migrations (`back`), load that build, and roll back then",
@@ -170,15 +179,18 @@ mod tests {
     fn goes_back_only_over_downgrades() {
         let old = shape(1, COUNT, "", &[]);
         let mut live = shape(3, r#""count":{"type":"string"}"#, "", &[1, 2]);
-        assert_eq!(judge_back("tally", &live, &old, &[1]), Ok(()));
-        assert_eq!(judge_back("tally", &live, &old, &[]), Ok(()));
+        assert_eq!(judge_back("tally", &live, &[], &old, &[1]), Ok(()));
+        assert_eq!(judge_back("tally", &live, &[], &old, &[]), Ok(()));
         live.downgrades = vec![3];
-        let err = judge_back("tally", &live, &old, &[1, 3]).unwrap_err();
+        let err = judge_back("tally", &live, &[], &old, &[1, 3]).unwrap_err();
         assert!(err.contains("version 3 is stored") && err.contains("no downgrade from version 2"), "{err}");
         live.downgrades = vec![2, 3];
-        assert_eq!(judge_back("tally", &live, &old, &[1, 2, 3]), Ok(()));
+        assert_eq!(judge_back("tally", &live, &[], &old, &[1, 2, 3]), Ok(()));
+        // What another one left, it takes back.
+        assert_eq!(judge_back("tally", &old, &[&live], &old, &[1, 3]), Ok(()));
+        assert!(judge_back("tally", &old, &[], &old, &[1, 3]).is_err());
         assert_eq!((live.converts(3, 1), live.converts(1, 3), live.converts(4, 3)), (Ok(()), Ok(()), Err(4)));
         let none = StateShape::default();
-        assert!(judge_back("tally", &live, &none, &[1]).unwrap_err().contains("keeps none"));
+        assert!(judge_back("tally", &live, &[], &none, &[1]).unwrap_err().contains("keeps none"));
     }
 }

@@ -146,4 +146,14 @@ fn a_handler_in_c_is_served() {
     peer.send("late\n");
     greenroom_tests::wait_for("the fault", || (host.service("upper")["faults"] == 2).then_some(()));
     assert_eq!(peer.ask("four"), "4 FOUR");
+    // Neither does one that was built before the ABI had what it has now.
+    let older = dir.path().join("older.so");
+    compile_c("upper.c", &["-DABI_1_0"], &older);
+    let (code, report) = host.reload_from("upper", &older);
+    assert_eq!(
+        (code, &report["generation"], &report["rehearsal"]["sessions"]),
+        (Some(0), &2.into(), &1.into()),
+        "{report}"
+    );
+    assert_eq!(peer.ask("five"), "5 FIVE");
 }

@@ -59,7 +59,8 @@ fn fields(report: &Value) -> Vec<(String, String, Value)> {
 
 #[test]
 fn every_change_is_told_by_field_and_nothing_changes() {
-    let fixture = Fixture::new("told", &source(1, OLD, SET, "Migrations::none()", ""));
+    let all = format!("{SET} turn.state.called = 9;");
+    let fixture = Fixture::new("told", &source(1, OLD, &all, "Migrations::none()", ""));
     let first = fixture.build_as("first.so");
     let host = Host::serve(&["told"], &[&first]);
     let mut clients: Vec<_> = (0..5).map(|_| Client::connect(host.addr("told"))).collect();

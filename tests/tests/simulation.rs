@@ -12,6 +12,7 @@ use greenroom_core::core::{Core, Effect, Input};
 use greenroom_core::framing::Framing;
 use greenroom_core::inspect::{Filter, SessionView};
 use greenroom_core::limits::Limits;
+use greenroom_core::probation::{Proof, Record};
 use greenroom_core::recover::Successor;
 use greenroom_core::reload::{self, By, Event, LibraryId, Outcome, Request, Step, Want};
 use greenroom_core::service::{Batch, Build, Code, Offer, ServiceId};
@@ -34,9 +35,20 @@ struct Script {
     version: u32,
     /// States with this remainder by seven can't be read: a migration that goes wrong for some.
     chokes_on: Option<u64>,
+    /// It trips where other builds don't.
+    flawed: bool,
 }
 
 impl Code for Script {
+    fn convert(&self, which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
+        assert_eq!(
+            (which, u32::from(value[0])),
+            (0, from),
+            "what is converted is of the version that it is said to be"
+        );
+        Ok([&[to as u8], &value[1..]].concat())
+    }
+
     fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
         let failed = |kind| Fault { kind, message: "as asked".into(), file: "sim".into(), line: 1 };
         let mut count = match batch.state {
@@ -60,6 +72,19 @@ impl Code for Script {
             let mut touched = false;
             let fails = match (a.kind, verb) {
                 (action::MESSAGE, "add") => {
+                    count += 1;
+                    touched = true;
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::MESSAGE, "trip") if self.flawed => {
+                    staging.send(b"never to be seen\n");
+                    staging.table_put(TABLE, b"never", b"to be seen");
+                    count += 1000;
+                    touched = true;
+                    true
+                }
+                (action::MESSAGE, "trip") => {
                     count += 1;
                     touched = true;
                     staging.send(reply(count).as_bytes());
@@ -188,7 +213,7 @@ fn model(which: Which, session: u64, lines: &[String]) -> Expected {
         let key = format!("{session}:{rest}");
         match (which, verb) {
             (Which::Tally, _) => e.count += 1,
-            (_, "add") => e.count += 1,
+            (_, "add" | "trip") => e.count += 1,
             (_, "put") => _ = e.table.insert(key, line.clone()),
             (_, "cut") => _ = e.table.remove(&key),
             (_, "fail" | "peek" | "huge" | "mute") => continue,
@@ -248,6 +273,15 @@ struct World {
     candidate: Option<Candidate>,
     requests: u64,
     chokes_on: Option<u64>,
+    flawed: bool,
+    highest: u64,
+    /// What stands by, and what was rolled back and converts what it left.
+    before: Option<Known>,
+    converters: Vec<Known>,
+    stood_by: u64,
+    rollbacks: u64,
+    proved: u64,
+    spared: u64,
     commits: u64,
     refusals: u64,
     quarantined: u64,
@@ -261,6 +295,22 @@ struct World {
 
 /// A service's build, turns, faults and sessions.
 type ServiceFacts = (Option<Build>, u64, u64, usize);
+
+/// A build of the script.
+#[derive(Clone)]
+struct Known {
+    build: Build,
+    version: u32,
+    chokes_on: Option<u64>,
+}
+
+impl Known {
+    fn serving(&self, flawed: bool) -> Vec<(Offer, Box<dyn Code>)> {
+        let Known { build, version, chokes_on } = self.clone();
+        let code = Script { generation: build.generation, version, chokes_on, flawed };
+        vec![(offer(Which::Script, version, (1..version).collect(), "integer"), Box::new(code))]
+    }
+}
 
 struct Candidate {
     step: Option<Step>,
@@ -276,6 +326,8 @@ enum Fate {
     TrialFails,
     LoadFails,
     LosesState,
+    /// It is let in, and proves to be flawed.
+    Flawed,
 }
 
 fn offer(which: Which, version: u32, migrations: Vec<u32>, field: &str) -> Offer {
@@ -289,7 +341,7 @@ fn offer(which: Which, version: u32, migrations: Vec<u32>, field: &str) -> Offer
             version,
             schema: Some(Schema::parse(&text).expect("a schema")),
             migrations,
-            downgrades: Vec::new(),
+            downgrades: (2..=version).collect(),
         },
         tables: Vec::new(),
     }
@@ -301,6 +353,9 @@ impl World {
             output_bytes_pause: 600,
             output_bytes_max: 1 << 20,
             store_bytes_max: 16 << 20,
+            // By time alone.
+            probation_turns: 0,
+            probation_faults_max: 3,
             ..Limits::default()
         };
         let mut core = Core::new(limits);
@@ -323,6 +378,14 @@ impl World {
             candidate: None,
             requests: 0,
             chokes_on: None,
+            flawed: false,
+            highest: 0,
+            before: None,
+            converters: Vec::new(),
+            stood_by: 0,
+            rollbacks: 0,
+            proved: 0,
+            spared: 0,
             commits: 0,
             refusals: 0,
             quarantined: 0,
@@ -338,7 +401,8 @@ impl World {
     // --- reloads --------------------------------------------------------------------------------
 
     fn begin_reload(&mut self, fate: Fate, chokes_on: Option<u64>) {
-        let raise = self.which == Which::Script && fate == Fate::Good && self.rng.u8(..) < 80;
+        let raise =
+            self.which == Which::Script && matches!(fate, Fate::Good | Fate::Flawed) && self.rng.u8(..) < 80;
         let version = self.version + u32::from(raise);
         let field = if fate == Fate::LosesState { "string" } else { "integer" };
         let offer = offer(self.which, version, (1..version).collect(), field);
@@ -381,17 +445,73 @@ impl World {
 
     fn commit(&mut self, build: &Build) {
         let c = self.candidate.as_ref().expect("a reload is under way");
+        let (flawed, offer) = (c.fate == Fate::Flawed, c.offer.clone());
+        let was = self.known();
+        // A build that chokes is no help to the next one.
+        let watched = flawed || (self.which == Which::Script && was.chokes_on.is_none() && self.rng.bool());
         (self.version, self.chokes_on, self.generation) =
             (c.offer.shape.version, c.chokes_on, build.generation);
-        let offer = c.offer.clone();
+        (self.flawed, self.highest) = (flawed, build.generation);
         let code = self.code(build, self.chokes_on);
-        self.core.adopt(build, vec![(offer, code)]);
+        if watched {
+            let until = if flawed { u64::MAX } else { self.now_ns + self.rng.u64(0..20_000) };
+            if self.core.adopt_on_probation(build, vec![(offer, code)], until) {
+                self.before.get_or_insert(was);
+                self.stood_by += 1;
+            }
+        } else {
+            self.core.adopt(build, vec![(offer, code)]);
+            self.before = None;
+        }
+    }
+
+    fn known(&self) -> Known {
+        let build = Build { library: "sim".into(), generation: self.generation, hash: self.hash() };
+        Known { build, version: self.version, chokes_on: self.chokes_on }
+    }
+
+    /// Of the build that serves.
+    fn hash(&self) -> String {
+        self.core
+            .services()
+            .first()
+            .and_then(|s| s.build.as_ref())
+            .map_or_else(String::new, |b| b.hash.clone())
+    }
+
+    /// A probation is over.
+    fn proof(&mut self, proof: &Proof, record: Record) {
+        self.spared += u64::from(record.spared);
+        if *proof == Proof::Passed {
+            assert!(!self.flawed, "a flawed build proved itself");
+            self.before = None;
+            self.proved += 1;
+            return;
+        }
+        assert!(self.flawed || self.chokes_on.is_some(), "a good build failed: {proof:?}");
+        let newer = self.known();
+        self.core.can_roll_back("sim").expect("there is a way back");
+        let build = self.core.roll_back("sim").expect("a build before");
+        let before = self.before.take().expect("a build before");
+        assert_eq!(build, before.build);
+        (self.version, self.chokes_on, self.generation) =
+            (before.version, before.chokes_on, build.generation);
+        self.flawed = false;
+        self.converters.push(newer);
+        self.core.reloads.goes_on_with(self.library, build, None, self.highest);
+        self.rollbacks += 1;
+        // Its version was counted from the one that is rolled back: a loss may be none from here.
+        if let Some(c) = self.candidate.as_mut().filter(|c| c.fate == Fate::LosesState) {
+            c.fate = Fate::LoadFails;
+        }
+        self.commit_pass();
     }
 
     fn code(&self, build: &Build, chokes_on: Option<u64>) -> Box<dyn Code> {
         match self.which {
             Which::Script => {
-                Box::new(Script { generation: build.generation, version: self.version, chokes_on })
+                let (generation, version, flawed) = (build.generation, self.version, self.flawed);
+                Box::new(Script { generation, version, chokes_on, flawed })
             }
             Which::Tally => {
                 let library = Library::from_entry(echo_entry).expect("echo's table");
@@ -412,7 +532,7 @@ impl World {
                 Step::Discard(_) => {}
                 Step::Report(_, _, report) => {
                     let fate = self.candidate.take().expect("a reload was under way").fate;
-                    let good = fate == Fate::Good;
+                    let good = matches!(fate, Fate::Good | Fate::Flawed);
                     assert_eq!(report.outcome == Outcome::Committed, good, "{fate:?}: {report:?}");
                     assert_eq!(report.generation, self.generation);
                     self.commits += u64::from(good);
@@ -474,7 +594,7 @@ impl World {
     fn write_lines(&mut self, at: usize) {
         let verbs: &[&str] = match self.which {
             Which::Script => &[
-                "add", "add", "add", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute",
+                "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute",
                 "bye",
             ],
             Which::Tally => &["any"],
@@ -576,7 +696,15 @@ impl World {
                     }
                     self.freed.push(slot);
                 }
-                Effect::Fault { fault, .. } if fault.kind == fault::STATE => self.quarantined += 1,
+                Effect::Fault { fault, answered_by: None, .. } if fault.kind == fault::STATE => {
+                    self.quarantined += 1;
+                }
+                Effect::Proof { build, record, proof } => {
+                    // Another one may have taken its place in this pass.
+                    if build.generation == self.generation {
+                        self.proof(&proof, record);
+                    }
+                }
                 Effect::Notice { message, level, .. } => {
                     assert!(level > abi::level::ERROR, "{message}");
                 }
@@ -620,6 +748,9 @@ impl World {
         let s = &self.core.services()[0];
         self.turns += s.turns;
         self.faults += s.faults;
+        let converts = self.core.converts("sim");
+        let probation = self.core.probation("sim").cloned();
+        let hash = self.hash();
         let image = Plain::cut_after(self.core.store().image(), None);
         let limits = self.core.limits.clone();
         let found = Store::recover(Box::new(image), limits.store_bytes_max).expect("a store");
@@ -627,13 +758,24 @@ impl World {
         assert_eq!(lost, Vec::<String>::new());
         self.core = core;
         self.library = self.core.reloads.library("libsim.so".into());
-        let build = Build { library: "sim".into(), generation: self.generation, hash: String::new() };
-        self.core.reloads.goes_on_with(self.library, build.clone(), None, self.generation);
+        let build = Build { library: "sim".into(), generation: self.generation, hash };
+        self.core.reloads.goes_on_with(self.library, build.clone(), None, self.highest);
         // A reload under way is forgotten; it was nobody's but the dead process's.
         self.candidate = None;
         let offer = offer(self.which, self.version, (1..self.version).collect(), "integer");
         let code = self.code(&build, self.chokes_on);
         self.core.go_on_with(&build, vec![(offer, code)]);
+        if !converts {
+            self.converters.clear();
+        }
+        for converter in &self.converters {
+            self.core.stand_by_to_convert(&converter.build, converter.serving(true));
+        }
+        if let Some(probation) = probation {
+            let before = self.before.as_ref().expect("it stood by");
+            self.core.stand_by(&before.build, before.serving(false));
+            self.core.begin_probation(&build, &before.build, probation.until_ns);
+        }
 
         let mut missing = BTreeMap::new();
         for s in &survivors {
@@ -735,13 +877,16 @@ impl World {
         let mut effects = Vec::new();
         self.core.take_effects(&mut effects);
         assert!(effects.contains(&Effect::Close { slot: peer.slot, id: peer.id }));
+        self.freed.push(peer.slot);
         for effect in effects {
             assert!(
                 !matches!(effect, Effect::Close { slot, .. } if slot != peer.slot),
                 "another session was closed"
             );
+            if matches!(effect, Effect::Proof { .. }) {
+                self.carry_out(vec![effect]);
+            }
         }
-        self.freed.push(peer.slot);
     }
 
     // --- invariants -----------------------------------------------------------------------------
@@ -757,8 +902,10 @@ impl World {
                 let mut words = line.splitn(3, ' ').map(str::to_owned);
                 let (count, generation, rest) = (words.next(), words.next(), words.next());
                 let generation: u64 = generation.and_then(|g| g.parse().ok()).expect("a generation");
+                // Back goes only what was rolled back, or asked in its place.
+                let back = self.stood_by > 0;
                 assert!(
-                    peer.last_generation <= generation && generation <= self.generation,
+                    (peer.last_generation <= generation || back) && generation <= self.highest,
                     "code went back"
                 );
                 peer.last_generation = generation;
@@ -861,10 +1008,14 @@ impl World {
                         Fate::TrialFails,
                         Fate::LoadFails,
                         Fate::LosesState,
+                        Fate::Flawed,
                     ];
-                    let fate = fates[self.rng.usize(0..fates.len())];
-                    let chokes =
-                        (self.which == Which::Script && self.rng.u8(..) < 60).then(|| self.rng.u64(0..7));
+                    let mut fate = fates[self.rng.usize(0..fates.len())];
+                    if fate == Fate::Flawed && (self.which == Which::Tally || self.chokes_on.is_some()) {
+                        fate = Fate::Good;
+                    }
+                    let chokes = self.which == Which::Script && fate != Fate::Flawed && self.rng.u8(..) < 60;
+                    let chokes = chokes.then(|| self.rng.u64(0..7));
                     self.begin_reload(fate, chokes);
                 }
             },
@@ -909,6 +1060,7 @@ fn run(which: Which) {
     let one = std::env::var("GREENROOM_SEED").ok().and_then(|s| s.parse::<u64>().ok());
     let seeds = one.map_or(0..SEEDS, |s| s..s + 1);
     let (mut turns, mut faults, mut commits, mut refusals, mut quarantined, mut kills) = (0, 0, 0, 0, 0, 0);
+    let (mut rollbacks, mut proved, mut spared) = (0, 0, 0);
     for seed in seeds.clone() {
         let result = std::panic::catch_unwind(|| {
             let mut world = World::new(seed, which);
@@ -924,6 +1076,7 @@ fn run(which: Which) {
                 world.refusals,
                 world.quarantined,
                 world.kills,
+                (world.rollbacks, world.proved, world.spared),
             )
         });
         match result {
@@ -934,17 +1087,22 @@ fn run(which: Which) {
                 refusals += n.3;
                 quarantined += n.4;
                 kills += n.5;
+                rollbacks += n.6.0;
+                proved += n.6.1;
+                spared += n.6.2;
             }
             Err(_) => panic!("seed {seed} fails; replay it with GREENROOM_SEED={seed}"),
         }
     }
     println!(
-        "{turns} turns, {faults} failed, {commits} reloads committed, {refusals} refused, {quarantined} quarantined, {kills} kills"
+        "{turns} turns, {faults} failed, {commits} reloads committed, {refusals} refused, {quarantined} quarantined, {kills} kills; \
+         {rollbacks} builds rolled back, {proved} proved, {spared} turns spared"
     );
     if one.is_none() {
         // A run in which nothing happens proves nothing.
         assert!(turns > 50_000 && commits > 500 && refusals > 500 && kills > 500);
         assert!(which == Which::Tally || (faults > 5000 && quarantined > 100));
+        assert!(which == Which::Tally || (rollbacks > 100 && proved > 30 && spared > 300));
     }
 }
 

@@ -71,6 +71,15 @@ fn no_way(stored: u32, wanted: u32) -> String {
     format!("it is of version {stored}, and no build at hand makes it into version {wanted}")
 }
 
+impl Service {
+    /// A state of a newer version in the one that is wanted, by the build that left it.
+    pub(crate) fn left_by_newer(&self, stored: u32, wanted: u32, state: &[u8]) -> Result<Vec<u8>, String> {
+        let knows = |c: &&crate::service::Served| c.offer.shape.converts(stored, wanted).is_ok();
+        let converter = self.converters.iter().rev().find(knows);
+        converter.ok_or_else(|| no_way(stored, wanted))?.code.convert(0, stored, wanted, state)
+    }
+}
+
 impl Core {
     /// Makes a state that a newer build left into what the build that serves reads, in [`Core`]'s own copy. Returns the version that
     /// the copy has then. States of older versions stay: the build migrates them itself.
@@ -80,10 +89,7 @@ impl Core {
         if stored <= wanted || service.converters.is_empty() {
             return Ok(stored);
         }
-        let knows = |c: &&crate::service::Served| c.offer.shape.converts(stored, wanted).is_ok();
-        let converter = service.converters.iter().rev().find(knows);
-        let converter = converter.ok_or_else(|| no_way(stored, wanted))?;
-        self.state = converter.code.convert(0, stored, wanted, &self.state)?;
+        self.state = service.left_by_newer(stored, wanted, &self.state)?;
         Ok(wanted)
     }
 

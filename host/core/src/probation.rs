@@ -167,8 +167,8 @@ impl Core {
         };
         exchange(&mut self.services[at]);
         self.state.clear();
-        self.state.extend_from_slice(state.as_deref().unwrap_or_default());
-        self.run_code(slot, std::slice::from_ref(action), buffers, state.map(|_| written.version));
+        self.state.extend_from_slice(state.as_ref().map_or(&[], |(_, bytes)| bytes));
+        self.run_code(slot, std::slice::from_ref(action), buffers, state.map(|(version, _)| version));
         exchange(&mut self.services[at]);
         if buffers.fault.is_some() || buffers.done != 1 || self.over_limit(slot, buffers).is_some() {
             return Asked::Failed;
@@ -177,8 +177,9 @@ impl Core {
         Asked::Ran(buffers.close)
     }
 
-    /// A session's state as the build before reads it, if nothing of it is lost that way. `Some(None)`: none is stored.
-    fn for_before(&self, slot: Slot) -> Option<Option<Vec<u8>>> {
+    /// A session's state as the build before reads it, and its version then, if nothing of it is lost that way. `Some(None)`: none is
+    /// stored.
+    fn for_before(&self, slot: Slot) -> Option<Option<(u32, Vec<u8>)>> {
         let s = self.sessions.get(slot)?;
         let service = &self.services[usize::from(s.service.0)];
         let before = service.before.as_ref()?;
@@ -186,21 +187,23 @@ impl Core {
         let (here, there) = (service.offer.shape.version, before.offer.shape.version);
         let same = s.state_fingerprint == before.fingerprint && s.state_version == there;
         if same || s.state_version < there {
-            return Some(Some(stored));
+            return Some(Some((s.state_version, stored)));
         }
-        if s.state_version != here {
-            return None;
-        }
-        // There and back again, and nothing is missing.
-        let down = if here == there {
-            stored.clone()
+        // As the build that serves would read it; there and back again, and nothing is missing.
+        let as_it_is = if s.state_version > here {
+            let down = service.left_by_newer(s.state_version, here, &stored).ok()?;
+            service.code.convert(0, here, here, &down).ok()?
         } else {
-            service.code.convert(0, here, there, &stored).ok()?
+            service.code.convert(0, s.state_version, here, &stored).ok()?
+        };
+        let down = if here == there {
+            as_it_is.clone()
+        } else {
+            service.code.convert(0, here, there, &as_it_is).ok()?
         };
         let down = before.code.convert(0, there, there, &down).ok()?;
         let up = service.code.convert(0, there, here, &down).ok()?;
-        let as_it_is = service.code.convert(0, here, here, &stored).ok()?;
-        (up == as_it_is).then_some(Some(down))
+        (up == as_it_is).then_some(Some((there, down)))
     }
 
     /// Whether the build before can take over from the one on probation; what it offers.
@@ -214,12 +217,15 @@ impl Core {
                 continue;
             };
             let name = &service.offer.name;
-            judge_back(name, &service.offer.shape, &before.offer.shape, &service.stored_versions())?;
+            let (here, there) = (&service.offer.shape, &before.offer.shape);
+            judge_back(name, here, &service.converting(None), there, &service.stored_versions())?;
             for table in &before.offer.tables {
                 let stored = self.tables.versions(&table.name);
+                let others = service.converting(Some(&table.name));
                 let live = service.offer.tables.iter().find(|t| t.name == table.name);
                 if let Some(live) = live {
-                    judge_back(&format!("table {}", table.name), &live.shape, &table.shape, &stored)?;
+                    let what = format!("table {}", table.name);
+                    judge_back(&what, &live.shape, &others, &table.shape, &stored)?;
                 }
             }
             offers.push(before.offer.clone());

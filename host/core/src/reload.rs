@@ -20,7 +20,7 @@ use crate::probation::Record;
 use crate::service::{Build, Offer, Service};
 use crate::tables::{Owners, Tables};
 use greenroom_state::report::{Rehearsal, Verdict};
-use greenroom_state::shape::{StateShape, judge, judge_back};
+use greenroom_state::shape::{judge, judge_back};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -634,13 +634,14 @@ impl Reloads {
                 offer.name, live.limits.frame_bytes_max
             ));
         }
-        let may = |what: &str, version: &str, old: &StateShape, new: &StateShape, stored: &[u32]| match work
-            .request
-            .want
-        {
-            Want::RollBack(_) => judge_back(what, old, new, stored),
-            _ => judge(what, version, old, new, stored),
-        };
+        let back = matches!(work.request.want, Want::RollBack(_));
+        let may =
+            |what: &str, version: &str, service: &Service, table: Option<&str>, old, new, stored: &[u32]| {
+                match back {
+                    true => judge_back(what, old, &service.converting(table), new, stored),
+                    false => judge(what, version, old, new, stored),
+                }
+            };
         for (i, table) in offer.tables.iter().enumerate() {
             let offers = work.offers.iter().filter(|o| o.name != offer.name);
             let elsewhere = offers.flat_map(|o| &o.tables).chain(&offer.tables[..i]);
@@ -657,7 +658,8 @@ impl Reloads {
             }
             let old = &service.offer.tables[owner.which as usize - 1].shape;
             let stored = live.tables.versions(&table.name);
-            may(&format!("table {}", table.name), "its version", old, &table.shape, &stored)?;
+            let (what, name) = (format!("table {}", table.name), Some(table.name.as_str()));
+            may(&what, "its version", service, name, old, &table.shape, &stored)?;
         }
         let Some(service) = live.services.iter().find(|s| s.offer.name == offer.name) else { return Ok(()) };
         match &service.build {
@@ -671,7 +673,8 @@ impl Reloads {
             None if service.sessions == 0 => return Ok(()),
             _ => {}
         }
-        may(&offer.name, "STATE_VERSION", &service.offer.shape, &offer.shape, &service.stored_versions())
+        let (old, stored) = (&service.offer.shape, service.stored_versions());
+        may(&offer.name, "STATE_VERSION", service, None, old, &offer.shape, &stored)
     }
 }
 

@@ -153,6 +153,17 @@ impl Service {
         Some(Served { offer, fingerprint, build, code: std::mem::replace(&mut self.code, instead) })
     }
 
+    /// What the builds say that convert what they left: of the state, or of one of its tables.
+    pub(crate) fn converting(&self, table: Option<&str>) -> Vec<&StateShape> {
+        self.converters
+            .iter()
+            .filter_map(|c| match table {
+                None => Some(&c.offer.shape),
+                Some(name) => c.offer.tables.iter().find(|t| t.name == name).map(|t| &t.shape),
+            })
+            .collect()
+    }
+
     /// Whether a library serves it.
     pub(crate) fn is_of(&self, library: &str) -> bool {
         self.build.as_ref().is_some_and(|b| b.library == library)
