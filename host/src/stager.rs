@@ -9,7 +9,7 @@ use crate::plugin::stage::{self, Content, Copies};
 use crate::plugin::trial::{self, Snapshot, Trial, Tried};
 use crate::process::own_binary;
 use greenroom_core::reload::{Candidate, Event, LibraryId};
-use greenroom_core::service::Serving;
+use greenroom_core::service::{Offer, Serving};
 use greenroom_state::note::Note;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -84,6 +84,8 @@ struct Staged {
     note: Note,
     build_id: Option<String>,
     copy: Option<PathBuf>,
+    /// What the child said that it offers.
+    offers: Vec<Offer>,
 }
 
 impl Stager {
@@ -124,7 +126,7 @@ impl Stager {
         let note = inspect(&content.bytes).map_err(|e| format!("{}: {e}", path.display()))?;
         let hash = content.hash.clone();
         let build_id = build_id(&content.bytes);
-        self.staged.insert(id, Staged { content, note, build_id, copy: None });
+        self.staged.insert(id, Staged { content, note, build_id, copy: None, offers: Vec::new() });
         Ok(hash)
     }
 
@@ -144,6 +146,7 @@ impl Stager {
         let trial = Trial { copy: &copy, entry, settings: &settings, snapshot, limits };
         let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
         let Tried { library: name, offers, rehearsal } = trial::run(&binary, &trial, tell)?;
+        staged.offers = offers.clone();
         if let Some(r) = &rehearsal {
             tracing::info!(
                 "{name}: rehearsed with {} sessions, {} migrated, and {} table entries, {} migrated, in {} ms",
@@ -162,6 +165,9 @@ impl Stager {
         let (copy, entry) = (staged.copy.clone().ok_or("nothing was tried")?, staged.note.entry.clone());
         let code =
             Library::load(&copy, &entry)?.create(&self.config.settings(), self.log_level, self.board)?;
+        if !code.iter().map(|(offer, _)| offer).eq(&staged.offers) {
+            return Err("it offers something else here than in its trial".into());
+        }
         self.staged.remove(&id);
         Ok(Loaded { code, copy, entry })
     }

@@ -85,6 +85,8 @@ pub struct Worker {
     lines: HashMap<LibraryId, u64>,
     /// Probations that are over, to be seen to between two passes.
     proofs: Vec<(Build, Record, Proof)>,
+    /// Private copies that nobody will load again, once what was recorded last is committed.
+    superfluous: Vec<PathBuf>,
     /// Who waits for the probation that a line of the ledger tells of.
     awaiting: Vec<(u64, Sender<Answer>)>,
     /// What is recorded of each library that runs.
@@ -158,6 +160,7 @@ impl Worker {
             commits: Vec::new(),
             lines: HashMap::new(),
             proofs: Vec::new(),
+            superfluous: Vec::new(),
             awaiting: Vec::new(),
             records: BTreeMap::new(),
             builds: 0,
@@ -253,10 +256,11 @@ impl Worker {
         killpoint::pass(Point::Flushed);
         self.net.end_pass();
         self.save_in_time();
-        self.commit_reloads();
+        // Before a commit makes another build of one that has just proved itself.
         for (build, record, proof) in std::mem::take(&mut self.proofs) {
             self.proved(build, record, proof);
         }
+        self.commit_reloads();
         self.drop_retired();
         self.tell_keeper();
         Ok(())

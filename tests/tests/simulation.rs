@@ -699,11 +699,9 @@ impl World {
                 Effect::Fault { fault, answered_by: None, .. } if fault.kind == fault::STATE => {
                     self.quarantined += 1;
                 }
-                Effect::Proof { build, record, proof } => {
-                    // Another one may have taken its place in this pass.
-                    if build.generation == self.generation {
-                        self.proof(&proof, record);
-                    }
+                // Another one may have taken its place in this pass.
+                Effect::Proof { build, record, proof } if build.generation == self.generation => {
+                    self.proof(&proof, record);
                 }
                 Effect::Notice { message, level, .. } => {
                     assert!(level > abi::level::ERROR, "{message}");

@@ -190,7 +190,7 @@ pub fn service<H: Handler>() -> abi::Service {
 
 fn table(t: Owned) -> abi::Table {
     let (migrations, downgrades) = (t.migrations.versions().leak(), t.migrations.downgrades().leak());
-    let schema: &'static str = schema_text(t.schema, &t.migrations).leak();
+    let schema: &'static str = schema_text((t.schema)(), &t.migrations).leak();
     abi::Table {
         size: size_of::<abi::Table>() as u32,
         version: t.version,

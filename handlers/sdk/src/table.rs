@@ -16,7 +16,8 @@ pub struct Tables {
 pub(crate) struct Owned {
     pub(crate) name: &'static str,
     pub(crate) version: u32,
-    pub(crate) schema: serde_json::Value,
+    /// Made when it is asked for: conversions do without.
+    pub(crate) schema: fn() -> serde_json::Value,
     pub(crate) migrations: Migrations,
     /// Reads a value and writes it again.
     pub(crate) again: fn(&[u8]) -> Result<Vec<u8>, String>,
@@ -42,7 +43,7 @@ impl Tables {
         version: u32,
         migrations: Migrations,
     ) -> Tables {
-        let schema = schemars::schema_for!(V).to_value();
+        let schema = || schemars::schema_for!(V).to_value();
         let again = |bytes: &[u8]| {
             let value: V = rmp_serde::from_slice(bytes).map_err(|e| e.to_string())?;
             rmp_serde::to_vec_named(&value).map_err(|e| e.to_string())

@@ -10,6 +10,8 @@ use crate::session::{Life, ServiceId, Slot};
 use crate::store::Kind;
 use crate::tables::{Owner, Owners, version_of};
 
+/// What the board says of a batch without actions.
+const READ: u32 = 0;
 /// Sessions or entries that a pass looks at beside its work.
 const SWEPT_PER_PASS: usize = 64;
 
@@ -224,6 +226,11 @@ impl Core {
         let written = self.services[usize::from(service.0)].written();
         let done = s.state_version == written.version || s.state.is_none();
         if s.service != service || s.life != Life::Open || s.quarantined.is_some() || done {
+            return;
+        }
+        // Reading it has killed the process, twice; its next turn is another matter.
+        let kills = |w: &crate::quarantine::Withheld| w.turn == s.turns && w.action == READ;
+        if self.withheld.get(&s.id).is_some_and(|all| all.iter().any(kills)) {
             return;
         }
         // Its next turn would find out what is wrong with it, and say so.

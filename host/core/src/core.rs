@@ -151,6 +151,8 @@ pub struct Core {
     pub(crate) owners: Owners,
     pub(crate) probations: Vec<Probation>,
     pub(crate) sweeps: Vec<Sweep>,
+    /// Something was committed: a successor serves before it converts what nobody waits for.
+    pub(crate) committed: bool,
     /// Builds that are needed no more. Dropping one takes longer than a commit may.
     pub(crate) retired: Vec<Served>,
     pub(crate) topics: Topics,
@@ -203,6 +205,7 @@ impl Core {
             owners: Owners::new(),
             probations: Vec::new(),
             sweeps: Vec::new(),
+            committed: false,
             retired: Vec::new(),
             topics: Topics::default(),
             now_ns: 0,
@@ -371,6 +374,9 @@ impl Core {
         for (offer, code) in offers {
             match self.services.iter_mut().find(|s| s.offer.name == offer.name) {
                 Some(service) => {
+                    // It was another library's before.
+                    let theirs = service.before.take_if(|b| b.build.library != build.library);
+                    self.retired.extend(theirs);
                     if let Some(old) = service.replace(Served::new(offer, build.clone(), code)) {
                         put_aside(service, old, becomes, &mut self.retired);
                     }
@@ -416,7 +422,9 @@ impl Core {
         if !self.probations.is_empty() {
             self.end_probations();
         }
-        self.sweep_on();
+        if self.committed {
+            self.sweep_on();
+        }
         while let Some(&(at, slot)) = self.deadlines.first()
             && at <= now_ns
         {
@@ -584,6 +592,7 @@ impl Core {
         }
         self.dirty.clear();
         self.keep_served();
+        self.committed = true;
         self.store.commit();
     }
 
@@ -632,7 +641,8 @@ fn put_aside(service: &mut Service, old: Served, becomes: &Old<'_>, retired: &mu
         Old::StandsBy(proved) if old.build == **proved => {
             retired.extend(service.before.replace(old));
         }
-        Old::Converts => service.converters.push(old),
+        // Of a service that is withdrawn and that nobody is connected to, nothing is left.
+        Old::Converts if service.build.is_some() || service.sessions > 0 => service.converters.push(old),
         _ => retired.push(old),
     }
 }

@@ -23,6 +23,8 @@ pub struct Probation {
     pub before: Build,
     /// When it is over, on the clock of [`crate::Input::PassBegins`].
     pub until_ns: u64,
+    /// It is to give way.
+    failed: bool,
     /// Turns that the library's services had run when it began.
     turns_before: u64,
     /// What it did so far.
@@ -72,7 +74,8 @@ impl Core {
         self.stop_sweeps(&build.library);
         let turns_before = self.turns_of(&build.library);
         let (build, before) = (build.clone(), before.clone());
-        self.probations.push(Probation { build, before, until_ns, turns_before, record: Record::default() });
+        let record = Record::default();
+        self.probations.push(Probation { build, before, until_ns, failed: false, turns_before, record });
     }
 
     fn turns_of(&self, library: &str) -> u64 {
@@ -81,7 +84,7 @@ impl Core {
 
     /// When the next probation is over by time.
     pub(crate) fn next_proof_ns(&self) -> Option<u64> {
-        self.probations.iter().map(|p| p.until_ns).min()
+        self.probations.iter().filter(|p| !p.failed).map(|p| p.until_ns).min()
     }
 
     /// Ends the probations whose time or turns are up.
@@ -92,7 +95,8 @@ impl Core {
             let p = &mut self.probations[at];
             p.record.turns = turns.saturating_sub(p.turns_before);
             let enough = self.limits.probation_turns;
-            if p.until_ns > self.now_ns && (enough == 0 || p.record.turns < enough) {
+            let over = p.until_ns <= self.now_ns || (enough > 0 && p.record.turns >= enough);
+            if p.failed || !over {
                 at += 1;
                 continue;
             }
@@ -132,7 +136,8 @@ impl Core {
         p.record.turns = turns.saturating_sub(p.turns_before);
         p.record.faults += 1;
         p.record.spared += u32::from(spared);
-        if p.record.faults == limit {
+        if p.record.faults >= limit && !p.failed {
+            p.failed = true;
             let why = format!(
                 "{} of its turns failed that generation {} doesn't fail (limit probation_faults_max)",
                 p.record.faults, p.before.generation
@@ -186,7 +191,7 @@ impl Core {
         let Some(stored) = s.state.map(|r| self.store.read(r, <[u8]>::to_vec)) else { return Some(None) };
         let (here, there) = (service.offer.shape.version, before.offer.shape.version);
         let same = s.state_fingerprint == before.fingerprint && s.state_version == there;
-        if same || s.state_version < there {
+        if same || s.state_version < there || (s.state_version == there && here != there) {
             return Some(Some((s.state_version, stored)));
         }
         // As the build that serves would read it; there and back again, and nothing is missing.
@@ -239,7 +244,8 @@ impl Core {
         let at = self.probations.iter().position(|p| p.build.library == library)?;
         let Probation { before, .. } = self.probations.remove(at);
         for service in &mut self.services {
-            if let Some(before) = service.before.take_if(|b| b.build.library == library) {
+            let mine = service.build.is_none() || service.is_of(library);
+            if let Some(before) = service.before.take_if(|b| mine && b.build.library == library) {
                 if let Some(newer) = service.replace(before) {
                     service.converters.push(newer);
                 }

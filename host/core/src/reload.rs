@@ -290,6 +290,16 @@ impl Reloads {
         let library = &mut self.libraries[id.0];
         library.highest = library.highest.max(highest).max(build.generation);
         (library.current, library.seen) = (Some(build), seen);
+        // What was said of another build is nobody's answer any more.
+        library.last = None;
+    }
+
+    /// Refuses the reload under way as soon as its step is done, if it has prepared for what is no longer so.
+    pub fn doom(&mut self, id: LibraryId, why: &str) {
+        let work = self.libraries[id.0].work.as_mut();
+        if let Some(work) = work.filter(|w| matches!(w.step, Stage::Loading | Stage::Loaded)) {
+            work.doomed.get_or_insert(why.to_owned());
+        }
     }
 
     /// The libraries, by [`LibraryId`].
@@ -413,7 +423,7 @@ impl Reloads {
             // Nothing to say: touched, not changed.
             steps.push(Step::Discard(id));
             library.work = None;
-            return self.begin_next(id, true, steps);
+            return self.begin_next(id, false, steps);
         }
         let runs = library.current.as_ref().is_some_and(|b| b.hash == hash);
         let alone = work.request.together == work.request.id && work.request.want == Want::Load;
@@ -495,7 +505,8 @@ impl Reloads {
             Stage::Loaded => {
                 // Judged again: sessions have opened and states were written since.
                 for &(id, _) in &members {
-                    if let Err(why) = self.judge(id, live) {
+                    let doomed = self.libraries[id.0].work.as_mut().and_then(|w| w.doomed.take());
+                    if let Err(why) = doomed.map_or(Ok(()), Err).and_then(|()| self.judge(id, live)) {
                         return self.refuse(id, why, live.services, steps);
                     }
                 }
@@ -562,9 +573,7 @@ impl Reloads {
         let library = &mut self.libraries[id.0];
         let Some(work) = library.work.take() else { return };
         let report = library.report_of(&work, outcome, pause_us, reason, services);
-        if work.request.want == Want::Load {
-            library.last = Some((work.hash, report.clone()));
-        }
+        library.last = (work.request.want == Want::Load).then(|| (work.hash, report.clone()));
         steps.push(Step::Report(id, work.request, Box::new(report)));
         self.begin_next(id, true, steps);
     }
@@ -600,8 +609,11 @@ impl Reloads {
             let together = |w: &Work| w.request.together == work.request.together && w.step >= Stage::Tried;
             let theirs = other.work.as_ref().filter(|w| w.step == Stage::Committing || together(w));
             let Some(theirs) = theirs else { continue };
-            let shared = work.offers.iter().find(|o| theirs.offers.iter().any(|t| t.name == o.name));
-            if theirs.name == *name || shared.is_some() {
+            let owns = |table: &str| theirs.offers.iter().flat_map(|o| &o.tables).any(|t| t.name == table);
+            let same = |o: &Offer| {
+                theirs.offers.iter().any(|t| t.name == o.name) || o.tables.iter().any(|t| owns(&t.name))
+            };
+            if theirs.name == *name || work.offers.iter().any(same) {
                 return Err(format!(
                     "library {}, from {}, is being committed and offers the same",
                     theirs.name,
@@ -648,7 +660,19 @@ impl Reloads {
             if elsewhere.into_iter().any(|t| t.name == table.name) {
                 return Err(format!("table {} has two owners in it; a table has one", table.name));
             }
-            let Some(owner) = live.owners.get(table.name.as_str()) else { continue };
+            let Some(owner) = live.owners.get(table.name.as_str()) else {
+                for stored in live.tables.versions(&table.name) {
+                    let up = stored <= table.shape.version
+                        && table.shape.converts(stored, table.shape.version).is_ok();
+                    if !up {
+                        return Err(format!(
+                            "table {}: version {stored} is stored, and nothing leads from it to version {}",
+                            table.name, table.shape.version
+                        ));
+                    }
+                }
+                continue;
+            };
             let service = &live.services[usize::from(owner.service.0)];
             if !service.is_of(&work.name) {
                 return Err(format!(
@@ -781,6 +805,7 @@ mod tests {
     use crate::service::{Batch, Code};
     use crate::turn::Staging;
     use greenroom_state::schema::Schema;
+    use greenroom_state::shape::StateShape;
 
     struct Nothing;
     impl Code for Nothing {

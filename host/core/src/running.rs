@@ -7,7 +7,7 @@ use crate::framing::Frame;
 use crate::limits::BATCH_ACTIONS_MAX;
 use crate::probation::Asked;
 use crate::service::{Batch, Written};
-use crate::session::{Life, Slot};
+use crate::session::{Life, ServiceId, Slot};
 use crate::store::Kind;
 use crate::turn::{Around, Buffers, Fault, Staged, Staging};
 use arrayvec::ArrayVec;
@@ -169,7 +169,7 @@ impl Core {
                 b.has_state = false;
             }
             // A fault behind the last turn can only be about the state that they left.
-            let lost = flags & abi::RUN_STATE_LOST != 0 || b.done == n;
+            let lost = flags & abi::RUN_STATE_LOST != 0 || b.done == n || b.spoilt;
             let state_lost = lost && b.done > 0 && b.fault.is_some();
             if state_lost && b.done < n {
                 // The turn after those spoilt it: run them without it.
@@ -225,9 +225,12 @@ impl Core {
             self.services[usize::from(service.0)].faults += 1;
             let mut answered_by = None;
             let on_probation = self.services[usize::from(service.0)].before.is_some();
+            // Should the build before end the process, it is to be known in which turn.
+            self.count_turns(slot, service, turns);
+            turns = 0;
             let asked = match on_probation {
                 true => self.ask_before(slot, &failed, &mut buffers),
-                false => Asked::Failed,
+                false => Asked::Not,
             };
             let mut consumed = true;
             if let Asked::Ran(close) = asked {
@@ -246,12 +249,16 @@ impl Core {
             self.judge_fault(service, &asked);
             self.effects.push(Effect::Fault { service, session, action: kind, fault, answered_by });
         }
+        self.count_turns(slot, service, turns);
+        self.buffers = Some(buffers);
+        ran
+    }
+
+    fn count_turns(&mut self, slot: Slot, service: ServiceId, turns: u64) {
         self.services[usize::from(service.0)].turns += turns;
         if let Some(s) = self.sessions.get_mut(slot) {
             s.turns += turns;
         }
-        self.buffers = Some(buffers);
-        ran
     }
 
     /// Has the code that serves a session read its state, and migrate it if it must, as its next turn would. Nothing of it is

@@ -75,6 +75,8 @@ pub(crate) struct Buffers {
     pub(crate) done: usize,
     /// Why the one after those failed.
     pub(crate) fault: Option<Fault>,
+    /// A turn that the handler took for done was not: the state that it hands over has that turn in it.
+    pub(crate) spoilt: bool,
     /// A successful turn closed the session.
     pub(crate) close: bool,
     mark: Mark,
@@ -108,6 +110,7 @@ impl Buffers {
         self.has_state = false;
         self.done = 0;
         self.fault = None;
+        self.spoilt = false;
         self.close = false;
         self.mark = Mark::default();
     }
@@ -148,6 +151,7 @@ impl<'a> Staging<'a> {
     pub fn turn_ok(&mut self) -> bool {
         if let Some(message) = self.unreadable.take() {
             self.turn_failed(Fault { kind: fault::ERROR, message, file: String::new(), line: 0 });
+            self.buffers.spoilt = true;
         }
         let b = &mut *self.buffers;
         if b.fault.is_some() || b.done == self.actions {

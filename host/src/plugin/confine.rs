@@ -32,7 +32,7 @@ pub fn confine(cpu_s: u64, memory: u64) -> Result<(), String> {
 /// A kernel without landlock goes without.
 fn no_writes() -> Result<(), landlock::RulesetError> {
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
-    ruleset.handle_access(AccessFs::from_write(ABI::V1) | AccessFs::Execute)?.create()?.restrict_self()?;
+    ruleset.handle_access(AccessFs::from_write(ABI::V3) | AccessFs::Execute)?.create()?.restrict_self()?;
     Ok(())
 }
 
@@ -49,12 +49,19 @@ fn no_calls() -> Result<(), seccompiler::Error> {
         libc::SYS_kill,
         libc::SYS_tkill,
         libc::SYS_pidfd_send_signal,
+        // It stays in its group, which is ended with it.
+        libc::SYS_setsid,
+        libc::SYS_setpgid,
     ];
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = refused.into_iter().map(|call| (call, vec![])).collect();
     // A process may end itself that way: abort does.
     let me = u64::from(getpid().as_raw_nonzero().get().unsigned_abs());
     let other = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, me)?;
     rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![other])?]);
+    // Threads it may start, and is refused for; processes not.
+    let thread = libc::CLONE_THREAD as u64;
+    let process = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), 0)?;
+    rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process])?]);
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     let arch = std::env::consts::ARCH.try_into()?;
     let program: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()?;

@@ -68,6 +68,7 @@ impl Library {
         let table = unsafe { table.as_ref() }.ok_or("its entry returned no table")?;
         if (table.size as usize) < size_of::<abi::Library>()
             || (table.service_stride as usize) < abi::SERVICE_SIZE_1_0
+            || !(table.service_stride as usize).is_multiple_of(align_of::<abi::Service>())
         {
             return Err("its tables are smaller than those of its ABI version".into());
         }
@@ -85,12 +86,13 @@ impl Library {
             let item = unsafe { table.services.byte_add(i * table.service_stride as usize) };
             // SAFETY: every version's service begins with its size.
             let size = unsafe { item.cast::<u32>().read() } as usize;
+            let size = size.min(table.service_stride as usize);
             if size >= size_of::<abi::Service>() {
                 // SAFETY: an item of this size begins with what this version calls a service, and lives as long as the process.
                 return unsafe { &*item };
             }
             let mut whole = MaybeUninit::<abi::Service>::zeroed();
-            let len = size.max(abi::SERVICE_SIZE_1_0).min(table.service_stride as usize);
+            let len = size.max(abi::SERVICE_SIZE_1_0);
             // SAFETY: both have so many bytes; a service's are plain, and zeros are none of what 1.1 added.
             unsafe { whole.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(item.cast::<u8>(), len) };
             // SAFETY: the fields of 1.0 were copied, and the rest may be zero.

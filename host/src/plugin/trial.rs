@@ -120,7 +120,9 @@ pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> 
     if let Some(out) = child.stdout.take() {
         let sender = sender.clone();
         std::thread::spawn(move || {
-            let lines = BufReader::new(out.take(OUTPUT_MAX)).lines().map_while(Result::ok);
+            // It may print what is no text, too.
+            let lines = BufReader::new(out.take(OUTPUT_MAX)).split(b'\n').map_while(Result::ok);
+            let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
             for line in lines.filter_map(|line| Some(line.strip_prefix(&nonce)?.to_owned())) {
                 let said = match line.strip_prefix(':').and_then(|l| l.split_once('/')) {
                     Some((done, total)) => Said::Far(done.parse().unwrap_or(0), total.parse().unwrap_or(0)),

@@ -143,7 +143,7 @@ impl Worker {
             let mut record = record.clone();
             record.converters.clear();
             let superfluous = self.write_record(LibraryId(at), record);
-            self.drop_copies(superfluous);
+            self.superfluous.extend(superfluous);
         }
     }
 }

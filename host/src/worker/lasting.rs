@@ -9,7 +9,7 @@ use crate::snapshot::core_at;
 use greenroom_core::inspect::Slice;
 use greenroom_core::reload::Report;
 use greenroom_core::store::Kind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,8 @@ impl Saver {
 
     /// The records' memory file, for a reader.
     pub(super) fn records(&self) -> std::io::Result<OwnedFd> {
-        self.region.try_clone()
+        // To be read and no more.
+        std::fs::File::open(format!("/proc/self/fd/{}", self.region.as_raw_fd())).map(OwnedFd::from)
     }
 
     /// When the next save is due.

@@ -44,8 +44,8 @@ impl Worker {
     }
 
     fn begin_roll_back(&mut self, failed: Failed) {
-        if self.core.reloads.is_committing(failed.id) {
-            // Another build takes its place in a moment.
+        if self.core.reloads.is_committing(failed.id) || self.stop_at.is_some() {
+            // Another build takes its place in a moment, or none will.
             return;
         }
         let library = failed.build.library.clone();
@@ -84,6 +84,10 @@ impl Worker {
         if current.as_ref() != Some(&failed.build) || self.core.can_roll_back(library).is_err() {
             return self.discard_ports(&prepared);
         }
+        // It has prepared to take another build's place.
+        self.core
+            .reloads
+            .doom(failed.id, "the build that it was to replace was rolled back meanwhile; try again");
         let begun = Instant::now();
         let Some(build) = self.core.roll_back(library) else { return };
         let committed_at = self.rolled_back(failed.id, &build);
@@ -115,7 +119,7 @@ impl Worker {
         }
         record.seen = seen;
         let superfluous = self.write_record(id, record);
-        self.drop_copies(superfluous);
+        self.superfluous.extend(superfluous);
         line
     }
 
@@ -137,7 +141,7 @@ impl Worker {
         let line = known.probation.take().map_or(0, |p| p.line);
         let library = known.current.library.clone();
         let superfluous = self.write_record(id, known);
-        self.drop_copies(superfluous);
+        self.superfluous.extend(superfluous);
         self.settle_line(line, &library, state, record, why);
         self.core.handle(Input::Commit);
         self.answer_waiting();
@@ -219,6 +223,9 @@ impl Worker {
 
     /// Drops builds that nobody needs any more.
     pub(super) fn drop_retired(&mut self) {
+        // All that was recorded in this pass is committed by now.
+        let superfluous = std::mem::take(&mut self.superfluous);
+        self.drop_copies(superfluous);
         if let Some(retired) = self.core.take_retired() {
             self.job(Job::Drop(retired, Vec::new()));
             self.converters_are_done();

@@ -464,10 +464,21 @@ impl Worker {
                 let amended = report.clone();
                 self.amend_ledger(line, move |report| *report = amended);
             }
+            // It shares the outcome of a reload that is in the ledger.
+            (Outcome::Committed, None) => {}
             // Nothing was to be changed.
             (Outcome::Rehearsed, _) => {}
             _ if request.want == Want::DryRun => {}
             _ => report.line = self.note_in_ledger(&by, report.clone()),
+        }
+        if let Some(record) = self.records.get(&id.0)
+            && let Some(probation) = &record.probation
+            && matches!(report.outcome, Outcome::Committed | Outcome::Unchanged)
+            && record.current.hash == report.build
+        {
+            // Whoever else has asked for it, there is something to wait for.
+            report.probation = Some(Probed { state: ProbationState::UnderWay, record: Record::default() });
+            report.line = probation.line;
         }
         let line = ledger_line(&report);
         match report.outcome {
