@@ -2,7 +2,7 @@
 //! lost on the way there or back.
 
 use greenroom_tests::client::Client;
-use greenroom_tests::fixture::{Fixture, tally_source, versions_source};
+use greenroom_tests::fixture::{Fixture, install, tally_source, versions_source};
 use greenroom_tests::host::Host;
 use greenroom_tests::wait_for;
 use serde_json::{Value, json};
@@ -325,4 +325,58 @@ fn without_a_way_back_a_build_stays_and_says_why() {
     let said = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.code() == Some(1) && said.contains(why), "{said}");
     assert_eq!((client.ask("d"), other.ask("d")), ("v2 4 d".into(), "v2 3 d".into()));
+}
+
+/// An entry that can't be taken back fails the turn that wants it, and nothing of that turn stays; the turns around it go on.
+#[test]
+fn an_entry_without_a_way_back_fails_the_turn_that_reads_it() {
+    let good = versions_source("unread", "v1", 1, false);
+    let parse = "new.by.parse()";
+    let picky = "(if new.by == \"1\" { \"x\".to_owned() } else { new.by.clone() }).parse::<u64>()";
+    let bad = versions_source("unread", "v3", 3, true);
+    assert!(bad.contains(parse));
+    let [good, bad] = &builds("unread", &[good, bad.replace(parse, picky)])[..] else { unreachable!() };
+    let host = serve("unread", good, "probation_faults_max = 2");
+    let mut one = Client::connect(host.addr("unread"));
+    let mut two = Client::connect(host.addr("unread"));
+    assert_eq!((one.ask("a"), two.ask("a")), ("v1 1 a".into(), "v1 1 a".into()));
+    let waits = reload_and_wait(&host, "unread", bad);
+    host.wait_generation("unread", 2);
+    assert_eq!(one.ask("b"), "v3 2 b");
+    two.send("trip\ntrip\n");
+    assert_eq!(waits.join().expect("the command").1["outcome"], "rolled-back");
+    let faults = host.service("unread")["faults"].as_u64().expect("a number");
+    two.send("x\nb\ny\n");
+    assert_eq!(two.line().expect("an answer"), "v1 2 x");
+    assert_eq!(two.line().expect("an answer"), "v1 3 y");
+    host.wait_log("the entry \"b\" of table unread-first can't be read");
+    assert_eq!(host.service("unread")["faults"], faults + 1);
+    assert_eq!((one.ask("c"), two.ask("z")), ("v1 3 c".into(), "v1 4 z".into()));
+    assert_eq!(host.json(&["sessions", "--quarantined", "--json"]), json!([]));
+}
+
+/// Whoever asks for a build that the watcher has loaded already waits for its probation as well.
+#[test]
+fn who_waits_for_what_the_watcher_has_loaded_waits_too() {
+    let good = tally_source("watched", "one");
+    let trip = "turn.state.count += 1; assert!(turn.state.count < 2);";
+    let bad = tally_source("watched", "two").replacen("turn.state.count += 1;", trip, 1);
+    let [good, bad] = &builds("watched", &[good, bad])[..] else { unreachable!() };
+    let dir = tempfile::tempdir().expect("a directory");
+    let watched = dir.path().join("libwatched.so");
+    install(good, &watched);
+    let host = serve("watched", &watched, "");
+    let mut client = Client::connect(host.addr("watched"));
+    assert_eq!(client.ask("a"), "one 1 a");
+    install(bad, &watched);
+    host.wait_generation("watched", 2);
+    let mut command = host.command(&["reload", "watched", "--wait", "--json"]);
+    let waits = std::thread::spawn(move || command.output().expect("greenroom reload"));
+    host.wait_log("watched: unchanged, generation 2");
+    for n in 2..7 {
+        assert_eq!(client.ask("on"), format!("one {n} on"));
+    }
+    let out = waits.join().expect("the command");
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
+    assert_eq!((out.status.code(), &report["outcome"]), (Some(1), &json!("rolled-back")), "{report}");
 }
