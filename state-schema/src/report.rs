@@ -217,6 +217,11 @@ impl Observer {
         }
         let way_back = match back {
             Err(why) => WayBack::None { why },
+            Ok(())
+                if versions.0 == versions.1 && self.differences.iter().any(|d| !d.change.is_compatible()) =>
+            {
+                WayBack::None { why: "its shape changed, and its version didn't".into() }
+            }
             Ok(()) if versions.0 > versions.1 => WayBack::Exact,
             Ok(()) if lost.is_empty() => WayBack::Exact,
             Ok(()) => WayBack::Loses { fields: lost.into_iter().collect() },
@@ -320,9 +325,12 @@ mod tests {
         o.came_back(&json!({"n": 1, "m": {"k": 1}}), &json!({"n": 0, "m": {"k": 1, "l": 2}}));
         let (_, _, way_back) = o.report((1, 2), Ok(()));
         assert_eq!(way_back.to_string(), "loses m.l, n");
-        let added = shape(1, json!({"n": {"type": "integer"}, "m": {"type": "integer"}}));
+        let text = json!({"type": "object", "properties": {"n": {"type": "integer"}, "m": {"type": "integer"}}, "required": ["n"]});
+        let added = StateShape { schema: Some(Schema::parse(&text.to_string()).unwrap()), ..old.clone() };
         let (_, _, way_back) = Observer::new(&old, &added).report((1, 1), Ok(()));
         assert_eq!(way_back.to_string(), "loses m");
+        let (_, _, way_back) = Observer::new(&old, &new).report((1, 1), Ok(()));
+        assert_eq!(way_back.to_string(), "none: its shape changed, and its version didn't");
     }
 
     #[test]

@@ -142,7 +142,7 @@ fn a_file_that_changes_during_its_rehearsal() {
 /// One commit for several libraries: all of them, or none.
 #[test]
 fn libraries_that_are_reloaded_together() {
-    let (left, right) = (builds("left", &["one", "two", "three"]), builds("right", &["one", "two"]));
+    let (left, right) = (builds("left", &["one", "two", "three"]), builds("right", &["one"]));
     let dir = tempfile::tempdir().expect("a directory");
     let path = |n: &str| dir.path().join(n);
     install(&left[0], &path("libleft.so"));
@@ -171,11 +171,28 @@ fn libraries_that_are_reloaded_together() {
     assert!(text.contains("it was to be committed together with right, which is refused: "), "{text}");
     assert_eq!(ask("b"), ["one 2 b", "one 2 b"]);
     // One of the two wants a port that is taken.
-    install(&right[1], &path("libright.so"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("its address");
+    let two = tally_source("right", "two");
+    let (head, body) = two.split_once("struct Tally;").expect("the service");
+    let extra =
+        format!("struct Tally;{body}").replace("Tally", "Extra").replace("\"right\"", "\"right-extra\"");
+    let extra = extra.replace("PORT: u16 = 0", &format!("PORT: u16 = {}", addr.port()));
+    let head = head.replace("export!(Tally)", "export!(Tally, Extra)");
+    let greedy = Fixture::new("right", &format!("{head}struct Tally;{body}{extra}"));
+    install(&greedy.build(), &path("libright.so"));
+    let (code, outcomes, text) = reload();
+    assert_eq!((code, outcomes), (Some(1), vec![refused.clone(), refused]), "{text}");
+    assert!(text.contains(&addr.to_string()), "{text}");
+    assert_eq!(ask("b2"), ["one 3 b2", "one 3 b2"]);
+    drop(taken);
     let (code, outcomes, text) = reload();
     let committed = ("committed".to_owned(), Some(2));
     assert_eq!((code, outcomes), (Some(0), vec![committed.clone(), committed]), "{text}");
-    assert_eq!(ask("c"), ["two 3 c", "two 3 c"]);
+    assert_eq!(ask("c"), ["two 4 c", "two 4 c"]);
+    // The port that was added listens.
+    let mut extra = Client::connect(addr);
+    assert_eq!(extra.ask("a"), "two 1 a");
     // One has changed, the other hasn't.
     install(&left[2], &path("libleft.so"));
     let (code, outcomes, text) = reload();
@@ -186,6 +203,7 @@ fn libraries_that_are_reloaded_together() {
             && outcomes.contains(&("committed".to_owned(), Some(3))),
         "{text}"
     );
-    assert_eq!(ask("d"), ["three 4 d", "two 4 d"]);
+    assert_eq!(ask("d"), ["three 5 d", "two 5 d"]);
+    assert_eq!(extra.ask("d"), "two 2 d");
     assert!(!host.log().contains("by=watcher"), "{}", host.log());
 }

@@ -8,7 +8,7 @@
 use crate::convert::Sweep;
 use crate::kept::Kept;
 use crate::limits::Limits;
-use crate::probation::{Probation, Proof, Record};
+use crate::proof::{Probation, Proof, Record};
 use crate::quarantine::Withheld;
 use crate::reload::{Event, Live, Reloads, Step};
 use crate::service::{Build, Served, Service, ServiceId, Serving, Withdrawn};

@@ -36,6 +36,7 @@ mod kept;
 pub mod limits;
 pub mod ports;
 pub mod probation;
+mod proof;
 pub mod quarantine;
 pub mod recover;
 pub mod reload;

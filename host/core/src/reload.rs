@@ -16,7 +16,7 @@
 //! build that ran before, and data goes the other way.
 
 use crate::limits::Limits;
-use crate::probation::Record;
+use crate::proof::Record;
 use crate::service::{Build, Offer, Service};
 use crate::tables::{Owners, Tables};
 use greenroom_state::report::{Rehearsal, Verdict};

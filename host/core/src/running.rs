@@ -1,7 +1,7 @@
 //! From bytes to turns: cuts input into messages, runs them in batches, and applies what the turns that succeeded staged.
 
 use crate::Core;
-use crate::convert::Reread;
+use crate::convert::{Reread, convert_value};
 use crate::core::Effect;
 use crate::framing::Frame;
 use crate::limits::BATCH_ACTIONS_MAX;
@@ -321,7 +321,9 @@ impl Core {
             state: state_version.map(|version| (version, &state[..])),
             actions,
         };
-        let around = Around { store, tables, owners, services, limits, session };
+        let convert =
+            |table: &str, stored: u32, value: &[u8]| convert_value(services, owners, table, stored, value);
+        let around = Around { store, tables, convert: &convert, limits, session };
         let mut staging = Staging::new(buffers, around, actions.len());
         let flags = service.code.run(&batch, &mut staging);
         // A handler that returned in the middle of a turn has not said that it succeeded.

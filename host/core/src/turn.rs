@@ -4,13 +4,11 @@
 //! [`Staging::turn_failed`] cuts back to it. All bytes lie in one arena, and consecutive sends are one effect, so a batch of
 //! echoes costs one copy of its bytes and one effect.
 
-use crate::convert::convert_value;
 use crate::limits::Limits;
-use crate::service::Service;
 use crate::session::OUTPUT_HEAD;
 use crate::session::Session;
 use crate::store::Store;
-use crate::tables::{Owners, Tables, overhead};
+use crate::tables::{Tables, overhead};
 use greenroom_state::abi::{fault, status};
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -116,14 +114,15 @@ impl Buffers {
     }
 }
 
+/// A value of a table, which is stored in some version, as its owner has it; `Ok(None)`: it is that already.
+pub(crate) type Convert<'a> = dyn Fn(&str, u32, &[u8]) -> Result<Option<Vec<u8>>, String> + 'a;
+
 /// What a turn may read, and what bounds it.
 #[derive(Clone, Copy)]
 pub(crate) struct Around<'a> {
     pub(crate) store: &'a Store,
     pub(crate) tables: &'a Tables,
-    /// Who answers for tables' values.
-    pub(crate) owners: &'a Owners,
-    pub(crate) services: &'a [Service],
+    pub(crate) convert: &'a Convert<'a>,
     pub(crate) limits: &'a Limits,
     pub(crate) session: &'a Session,
 }
@@ -327,9 +326,9 @@ impl<'a> Staging<'a> {
             Some(Some(part)) => answer.extend_from_slice(&self.buffers.bytes[part]),
             Some(None) => return None,
             None => {
-                let Around { store, tables, owners, services, .. } = self.around;
+                let Around { store, tables, convert, .. } = self.around;
                 let stored = tables.get(store, table, key, answer)?;
-                match convert_value(services, owners, table, stored, answer) {
+                match convert(table, stored, answer) {
                     Ok(None) => {}
                     Ok(Some(value)) => *answer = value,
                     Err(why) => {

@@ -1,6 +1,6 @@
 //! How builds on probation end: proved, or rolled back by the host itself; and who waits to be told.
 
-use super::reloads::Prepared;
+use super::reloads::{Failed, Opening, Prepared};
 use super::{OnProbation, Worker};
 use crate::control::ToKeeper;
 use crate::mail::Answer;
@@ -11,15 +11,6 @@ use greenroom_core::reload::{LibraryId, Outcome, ProbationState, Probed, Report}
 use greenroom_core::service::Build;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
-
-/// A build that is to be rolled back.
-#[derive(Debug, Clone)]
-pub(super) struct Failed {
-    id: LibraryId,
-    build: Build,
-    record: Record,
-    why: String,
-}
 
 impl Worker {
     /// The core says how a probation ended. Between two passes.
@@ -71,7 +62,7 @@ impl Worker {
                     return self.roll_back(&failed, prepared);
                 }
                 self.link.send(&ToKeeper::Open(prepared.open.clone()));
-                self.opening.push_back((super::reloads::Opening::RollBack(failed), prepared));
+                self.opening.push_back((Opening::RollBack(failed), prepared));
             }
         }
     }

@@ -1,7 +1,6 @@
 //! Carries out the steps of a reload that the core asks for: the slow ones by the stager, ports by the keeper, the commit between
 //! two passes.
 
-use super::proofs::Failed;
 use super::{LibraryRecord, OnProbation, RunningBuild, Worker, now_ns};
 use crate::admin::wire::ledger_line;
 use crate::control::{HeldPort, ToKeeper};
@@ -40,6 +39,16 @@ impl Prepared {
         let ports::Changes { open, close, hand_over } = changes;
         Prepared { open, opened: Vec::new(), close, hand_over }
     }
+}
+
+/// A build that is to be rolled back.
+#[derive(Debug, Clone)]
+pub(super) struct Failed {
+    pub id: LibraryId,
+    pub build: Build,
+    /// What it did on probation.
+    pub record: Record,
+    pub why: String,
 }
 
 /// What ports are opened for.
