@@ -89,6 +89,7 @@ fn thousands_of_reloads_hold_no_more_than_a_few() {
     // A hundred builds of a few mappings and some hundred KiB each, whatever number came before.
     assert!(most.0 < 1500 && most.1 < 128 << 20);
     let copies = std::fs::read_dir(host.runtime().join("copies")).expect("copies").count();
-    assert!(copies <= 3, "{copies} private copies are kept");
+    // What runs, what proved itself, five that ran before (limit builds_kept), and one about to be removed.
+    assert!(copies <= 8, "{copies} private copies are kept");
     assert_eq!(status["services"][0]["sessions"], clients.len());
 }
