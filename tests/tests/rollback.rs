@@ -199,6 +199,10 @@ fn a_chain_of_three_versions_goes_up_and_down() {
         let (code, report) = host.reload_from("chained", build);
         assert_eq!((code, &report["migrated"]), (Some(0), &json!(100)), "{report}");
     }
+    // A lower version is no reload; there is a command for it.
+    let (code, report) = host.reload_from("chained", &all[0]);
+    let why = "1 is below 2, which is live; `greenroom rollback` goes back to a build that ran before";
+    assert!(code == Some(1) && report["reason"].as_str().is_some_and(|r| r.contains(why)), "{report}");
     // Half of them meet the newest build, so that versions 1 and 3 are stored; one says something new.
     for (n, c) in clients.iter_mut().enumerate().take(50) {
         assert_eq!(c.ask(&format!("line {n}")), format!("v3 2 line {n}"));
