@@ -21,6 +21,7 @@
 //! | [`quarantine`] | sessions whose next action must not run for now |
 //! | [`crashes`] | what follows when an action killed the process |
 //! | [`probation`] | how a new build proves itself, and how the one before takes over again |
+//! | `proof.rs` | what is kept of a probation, and how one ends |
 //! | [`convert`] | data of one version is made into data of another |
 //! | [`inspect`] | what an operator sees: sessions and tables, a slice at a time |
 //! | [`store`] | the records that outlive code |

@@ -12,7 +12,7 @@ use crate::service::{Build, Missing, Offer, Service, Withdrawn, Written};
 use crate::session::{ServiceId, Slot};
 use crate::turn::Buffers;
 use greenroom_state::abi::Action;
-use greenroom_state::shape::judge_back;
+use greenroom_state::shape::{TableShape, judge_back};
 
 /// What came of asking the build before.
 pub(crate) enum Asked {
@@ -119,7 +119,12 @@ impl Core {
         let at = usize::from(s.service.0);
         let service = &self.services[at];
         let Some(before) = &service.before else { return Asked::Not };
-        let same_tables = before.offer.tables == service.offer.tables;
+        // What they know of other versions doesn't matter here.
+        let shapes = |o: &Offer| -> Vec<_> {
+            let shape = |t: &TableShape| (t.name.clone(), t.shape.version, t.shape.schema.clone());
+            o.tables.iter().map(shape).collect()
+        };
+        let same_tables = shapes(&before.offer) == shapes(&service.offer);
         if before.offer.framing != service.offer.framing || !same_tables {
             return Asked::Not;
         }

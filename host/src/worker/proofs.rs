@@ -228,9 +228,4 @@ impl Worker {
             self.job(Job::Drop(Box::new(()), copies));
         }
     }
-
-    /// A build that a predecessor had on probation has killed it: as [`Worker::begin_roll_back`], before the first pass.
-    pub(super) fn failed(id: LibraryId, build: Build, why: String) -> Failed {
-        Failed { id, build, record: Record::default(), why }
-    }
 }

@@ -380,7 +380,7 @@ impl Worker {
         let prepared = self.prepared.remove(&id).unwrap_or_default();
         let want = self.core.reloads.under_way(id).map(|r| r.want);
         let back = matches!(want, Some(Want::RollBack(_)));
-        let until_ns = now_ns() + self.config.limits.probation_ms * 1_000_000;
+        let until_ns = now_ns().saturating_add(self.config.limits.probation_ms.saturating_mul(1_000_000));
         let on_probation = match () {
             () if back => {
                 self.core.go_back_to(&build, loaded.code);

@@ -6,6 +6,7 @@
 
 use super::builds::library_records;
 use super::lasting::Saver;
+use super::reloads::Failed;
 use super::{LibraryRecord, OnProbation, RunningBuild, Worker, now_ns};
 use crate::admin::callers;
 use crate::board::Board;
@@ -20,6 +21,7 @@ use crate::stager::Job;
 use crate::sys::tcp;
 use crate::{logs, watchdog};
 use greenroom_core::core::{Core, Input};
+use greenroom_core::probation::Record;
 use greenroom_core::recover::{Successor, Survivor};
 use greenroom_core::reload::{By, LibraryId, Outcome, Want};
 use greenroom_core::service::{Build, ServiceId, Serving};
@@ -344,7 +346,8 @@ impl Worker {
         }
         let Some(before) = self.core.roll_back(&build.library) else { return Ok(false) };
         let line = self.rolled_back(id, &before);
-        self.tell_of_roll_back(&Worker::failed(id, build.clone(), why.to_owned()), line);
+        let failed = Failed { id, build: build.clone(), record: Record::default(), why: why.to_owned() };
+        self.tell_of_roll_back(&failed, line);
         Ok(true)
     }
 
