@@ -104,10 +104,11 @@ impl Config {
         }
     }
 
-    /// Where a service listens, given its own port.
-    pub fn addresses(&self, service: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    /// Where a service listens: where it is told to, or at its own port; nowhere, if its sessions are asked for.
+    pub fn addresses(&self, service: &str, port: u16, dials: bool) -> Result<Vec<SocketAddr>, String> {
         match self.service.get(service) {
             Some(c) if !c.listen.is_empty() => Ok(c.listen.clone()),
+            _ if port == 0 && dials => Ok(Vec::new()),
             _ if port == 0 => Err(format!(
                 "service {service} has no port of its own; give it one with --listen {service}=127.0.0.1:PORT"
             )),
@@ -161,12 +162,13 @@ mod tests {
         let mut c =
             read("[service.chat]\nlisten = [\"127.0.0.1:1\", \"[::1]:1\"]\nsettings = {a = 1}\n").unwrap();
         let addr = |s: &str| s.parse::<SocketAddr>().unwrap();
-        assert_eq!(c.addresses("chat", 4000).unwrap(), [addr("127.0.0.1:1"), addr("[::1]:1")]);
-        assert_eq!(c.addresses("echo", 4001).unwrap(), [addr("127.0.0.1:4001")]);
+        assert_eq!(c.addresses("chat", 4000, false).unwrap(), [addr("127.0.0.1:1"), addr("[::1]:1")]);
+        assert_eq!(c.addresses("echo", 4001, false).unwrap(), [addr("127.0.0.1:4001")]);
         c.override_listen(&[parse_listen("chat=127.0.0.1:2").unwrap()]);
-        assert_eq!(c.addresses("chat", 4000).unwrap(), [addr("127.0.0.1:2")]);
+        assert_eq!(c.addresses("chat", 4000, false).unwrap(), [addr("127.0.0.1:2")]);
         assert_eq!(c.settings()["chat"], r#"{"a":1}"#);
-        assert!(c.addresses("odd", 0).unwrap_err().contains("--listen odd="));
+        assert!(c.addresses("odd", 0, false).unwrap_err().contains("--listen odd="));
+        assert_eq!(c.addresses("far", 0, true), Ok(Vec::new()));
         assert!(parse_listen("chat").is_err() && parse_listen("chat=x").is_err());
     }
 }

@@ -36,6 +36,10 @@ pub enum ToWorker {
     Hello,
     /// Connections: the keeper's key and the number of each. With as many descriptors. To be answered by [`ToKeeper::Took`].
     Connections(Vec<(u32, u64)>),
+    /// Of the connections that come next, those that were asked for: the number of each, and that of [`ToKeeper::Connect`].
+    Dialed(Vec<(u64, u64)>),
+    /// To [`ToKeeper::Connect`]: it can't be made, for this reason.
+    ConnectFailed(u64, String),
     /// All connections that the keeper holds were handed over: serve.
     Start,
     /// To [`ToKeeper::Open`]: the addresses in the same order, or why nothing was opened.
@@ -65,6 +69,8 @@ pub enum ToKeeper {
     Took,
     /// These connections (key and number) are over.
     Drop(Vec<(u32, u64)>),
+    /// Make a connection: this number is said again when it is open or has failed. Said twice, it is made once.
+    Connect(u64, SocketAddr),
     /// Bind and listen on these, without accepting yet.
     Open(Vec<Port>),
     /// These were opened, and are not wanted after all.
@@ -105,6 +111,9 @@ pub struct Hello {
     /// Generations that killed a worker lately: on probation, they give way at once.
     #[serde(default)]
     pub killed: Vec<(String, u64)>,
+    /// The worker before had itself to blame for its death.
+    #[serde(default)]
+    pub crashed: bool,
     /// The ports that count, as the worker before said.
     pub ports: Vec<HeldPort>,
     /// Not to serve, but to try out whether it could: what was committed with this epoch, which is pinned.

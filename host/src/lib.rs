@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod found;
+pub mod jobs;
 pub mod keeper;
 pub mod killpoint;
 pub mod logs;

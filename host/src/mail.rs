@@ -3,7 +3,7 @@
 use crate::admin::wire::{LedgerLine, ServiceStatus};
 use crate::save::Saved;
 use crate::stager::Done;
-use greenroom_core::inspect::{Entry, Filter, SessionView, Slice};
+use greenroom_core::inspect::{Entry, Filter, OwnSlice, SessionView, Slice};
 use greenroom_core::reload::{By, Report};
 use mio::Waker;
 use std::path::PathBuf;
@@ -16,6 +16,8 @@ pub enum Message {
     Stager(Done),
     /// A save is written, or not: the epoch that was pinned for it.
     Saved(u64, std::io::Result<Saved>),
+    /// A job is over: its number, and its result or why there is none.
+    Job(u64, Result<Vec<u8>, String>),
     /// An operator asks.
     Ask(Ask),
 }
@@ -34,6 +36,8 @@ pub enum Query {
     Services,
     /// A slice of sessions.
     Sessions(u64, Filter),
+    /// A slice of what a service has of its own, behind the timer of this name.
+    OwnOf(String, Option<String>),
     /// The tables' names.
     Tables,
     /// A slice of a table, from a key on.
@@ -86,6 +90,8 @@ pub enum Answer {
     Services(Vec<ServiceStatus>),
     /// To [`Query::Sessions`].
     Sessions(Slice<SessionView>),
+    /// To [`Query::OwnOf`].
+    Own(OwnSlice),
     /// To [`Query::Tables`].
     Tables(Vec<String>),
     /// To [`Query::Entries`].

@@ -8,6 +8,7 @@ use crate::process::own_binary;
 use crate::sys::stack::Thread;
 use greenroom_core::crashes::action_name;
 use greenroom_core::limits::Limits;
+use greenroom_core::session::told;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
@@ -82,7 +83,8 @@ impl Watchdog {
             return;
         }
         let place = self.place(&frames);
-        let Running { session, generation, action, .. } = what;
+        let Running { generation, action, .. } = what;
+        let session = told(what.session);
         let service = self.service(what.service);
         let action = action_name(action);
         let function = place.as_ref().map_or("?", |p| &p.function);
@@ -111,7 +113,7 @@ impl Watchdog {
         if let Some(seen) = self.seen.take()
             && seen.warned
         {
-            let (session, ms) = (seen.what.session, seen.since.elapsed().as_millis());
+            let (session, ms) = (told(seen.what.session), seen.since.elapsed().as_millis());
             tracing::warn!(service = %self.service(seen.what.service), session, "the callback returned after about {ms} ms");
         }
     }

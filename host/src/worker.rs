@@ -15,6 +15,7 @@ use crate::admin::{answer, callers};
 use crate::board::Board;
 use crate::config::Config;
 use crate::control::{HeldPort, Hello, Link, Received, ToKeeper, ToWorker};
+use crate::jobs::Running;
 use crate::killpoint::{self, Point};
 use crate::mail::{Answer, Ask, Mailbox, Message, Query, TableEntries};
 use crate::net::pool::{Pool, READ_BYTES};
@@ -48,7 +49,7 @@ use std::time::{Duration, Instant, SystemTime};
 const EVENTS_PER_PASS: usize = 256;
 /// Connections that one message to the keeper lets go of.
 const DROPS_PER_MESSAGE: usize = 1000;
-/// How long a worker that hands over waits for reloads and answers under way.
+/// How long a worker that hands over waits for reloads, jobs and answers under way.
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
 mod builds;
@@ -69,6 +70,7 @@ pub struct Worker {
     mailbox: Mailbox,
     messages: Receiver<Message>,
     jobs: Sender<Job>,
+    jobs_running: Running,
     /// Directories whose libraries are taken in when they appear.
     discover: Vec<PathBuf>,
     /// The ports that count.
@@ -107,6 +109,8 @@ pub struct Worker {
     ledger_end: u64,
     /// Connections that the keeper is to let go of: key and number.
     drops: Vec<(u32, u64)>,
+    /// Connections that were asked for and are about to come: by their numbers, that of the asking.
+    dialed: HashMap<u64, u64>,
     /// Connections that were reset before this process began: the end of their input is no orderly one.
     broken: BTreeSet<Slot>,
     /// Connections to be read although the poll may have nothing new to say.
@@ -152,6 +156,7 @@ impl Worker {
             mailbox,
             messages,
             jobs,
+            jobs_running: Running::default(),
             discover: hello.found.directories.clone(),
             ports: Vec::new(),
             opening: VecDeque::new(),
@@ -173,6 +178,7 @@ impl Worker {
             saver,
             ledger_end,
             drops: Vec::new(),
+            dialed: HashMap::new(),
             broken: BTreeSet::new(),
             again: Vec::new(),
             events: Events::with_capacity(EVENTS_PER_PASS),
@@ -197,7 +203,7 @@ impl Worker {
             }
             if let Some(by) = self.hand_over_by {
                 // All is committed; what a caller waits for is finished first.
-                let busy = self.core.reloads.is_busy() || callers::is_busy();
+                let busy = self.core.reloads.is_busy() || callers::is_busy() || self.core.jobs().0 > 0;
                 if !busy || Instant::now() >= by {
                     return Ok(());
                 }
@@ -268,6 +274,7 @@ impl Worker {
 
     /// From here on it counts, and may be seen.
     fn commit(&mut self) {
+        self.core.handle(Input::Cascade);
         killpoint::pass(Point::Ran);
         self.core.handle(Input::Commit);
         self.pool.clear();
@@ -368,6 +375,12 @@ impl Worker {
     }
 
     fn carry_out(&mut self) {
+        for job in self.core.take_jobs() {
+            self.jobs_running.begin(job, self.mailbox.clone());
+        }
+        for dial in self.core.take_connects() {
+            self.link.send(&ToKeeper::Connect(dial.number, dial.addr));
+        }
         self.core.take_effects(&mut self.effects);
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
@@ -392,6 +405,7 @@ impl Worker {
                         log_at!(line.level, %service, session, generation, handler = %target, "{message}");
                     }
                 }
+                Effect::CancelJob(number) => self.jobs_running.cancel(number),
                 Effect::Proof { build, record, proof } => self.proofs.push((build, record, proof)),
                 Effect::Fault { service, session, action, fault, answered_by: Some(before) } => {
                     let (service, generation) = self.name_of(service);
@@ -441,6 +455,10 @@ impl Worker {
                 self.connections(&connections, fds);
             }
             ToWorker::Opened(opened) => self.opened(opened),
+            ToWorker::Dialed(dialed) => self.dialed.extend(dialed),
+            ToWorker::ConnectFailed(number, why) => {
+                self.core.handle(Input::ConnectFailed { number, why: &why });
+            }
             ToWorker::Caller(command, by) => {
                 // Without a descriptor to spare there is nobody to answer.
                 if let Some(fd) = fds.into_iter().next() {
@@ -451,7 +469,10 @@ impl Worker {
             ToWorker::Stop(signal) => self.stop(signal),
             // A host that stops needs no successor.
             ToWorker::HandOver if self.stop_at.is_some() => {}
-            ToWorker::HandOver => self.hand_over_by = Some(Instant::now() + HAND_OVER_MAX),
+            ToWorker::HandOver => {
+                self.hand_over_by = Some(Instant::now() + HAND_OVER_MAX);
+                self.core.hold_jobs();
+            }
             ToWorker::Pin => {
                 // Between two passes, so far as the store is concerned: nothing that this pass changed counts yet.
                 let epoch = self.core.pin();
@@ -480,6 +501,7 @@ impl Worker {
                 continue;
             }
             if number <= self.core.served() || !self.open(key, number, fd) {
+                self.dialed.remove(&number);
                 self.drops.push((key, number));
             }
         }
@@ -489,11 +511,23 @@ impl Worker {
     fn open(&mut self, key: u32, number: u64, fd: OwnedFd) -> bool {
         let socket = std::net::TcpStream::from(fd);
         let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return false };
-        let Some(service) = self.service_at(local) else { return false };
+        let dialed = self.dialed.remove(&number);
+        let service = self.service_at(local);
+        if dialed.is_none() && service.is_none() {
+            return false;
+        }
         match self.net.add(self.poll.registry(), mio::net::TcpStream::from_std(socket), key) {
             Ok(slot) => {
-                let opened = Input::Opened { slot, id: number, service, peer, at_ms: unix_ms() };
-                self.core.handle(opened);
+                let at_ms = unix_ms();
+                match (dialed, service) {
+                    (Some(asked), _) => {
+                        self.core.handle(Input::Connected { number: asked, slot, id: number, peer, at_ms });
+                    }
+                    (None, Some(service)) => {
+                        self.core.handle(Input::Opened { slot, id: number, service, peer, at_ms });
+                    }
+                    (None, None) => {}
+                }
                 true
             }
             Err(e) => {
@@ -542,6 +576,11 @@ impl Worker {
                 self.request(vec![(id, None, Want::Load)], By::Watcher, false, None);
             }
             Message::Saved(epoch, written) => self.saved(epoch, written),
+            Message::Job(number, result) => {
+                self.jobs_running.ended(number);
+                let result = result.as_deref().map_err(String::as_str);
+                self.core.handle(Input::JobDone { number, result });
+            }
             Message::Ask(ask) => self.answer(ask),
         }
     }
@@ -589,6 +628,11 @@ impl Worker {
         let answer = match ask.query {
             Query::Services => Answer::Services(self.services().into_iter().flatten().collect()),
             Query::Sessions(after, filter) => Answer::Sessions(self.core.sessions_after(after, &filter)),
+            Query::OwnOf(name, after) => {
+                let service = self.core.service_named(&name);
+                let own = service.map(|s| self.core.of_service(s, after.as_deref()));
+                Answer::Own(own.unwrap_or_default())
+            }
             Query::Tables => Answer::Tables(self.core.table_names()),
             Query::Entries(table, from) => {
                 let (entries, next) = self.core.entries_from(&table, &from);

@@ -1,4 +1,4 @@
-/* The C ABI between Greenroom's host and a handler library, version 1.1.
+/* The C ABI between Greenroom's host and a handler library, version 1.2.
  *
  * A library exports one function, named in its ELF note, that returns a pointer to a gr_library. What each
  * field means is written where the same types stand in Rust: state-schema/src/abi.rs. The rules:
@@ -15,15 +15,21 @@
 #include <stdint.h>
 
 #define GR_ABI_MAJOR 1
-#define GR_ABI_MINOR 1
+#define GR_ABI_MINOR 2
 
 enum { GR_OK = 0, GR_ABSENT = 1, GR_LIMIT = 2, GR_INVALID = 3 };                       /* what the host answers */
 enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                                 /* gr_action.kind */
+enum { GR_TIMER = 4, GR_NOTE = 5, GR_PUBLISHED = 6, GR_JOB = 7, GR_DIALED = 8, GR_CONNECT = 9 }; /* the same, since 1.2 */
+enum { GR_CONNECT_OPEN = 0, GR_CONNECT_FAILED = 1 };                                   /* how GR_CONNECT ended */
+enum { GR_JOB_DONE = 0, GR_JOB_FAILED = 1, GR_JOB_LOST = 2 };                          /* how GR_JOB ended */
 enum { GR_BY_PEER = 1, GR_BROKEN = 2, GR_BY_HANDLER = 3, GR_BY_LIMIT = 4, GR_STOPPING = 5, GR_BY_OPERATOR = 6 }; /* why GR_CLOSED */
-enum { GR_LINES = 1 };                                                                 /* gr_service.framing */
+enum { GR_LINES = 1, GR_RAW = 2 };                                                     /* gr_service.framing */
 enum { GR_FAULT_ERROR = 1, GR_FAULT_PANIC = 2, GR_FAULT_STATE = 3 };                   /* gr_fault.kind */
 enum { GR_LOG_ERROR = 1, GR_LOG_WARN = 2, GR_LOG_INFO = 3, GR_LOG_DEBUG = 4, GR_LOG_TRACE = 5 };
 enum { GR_BROADCAST_OTHERS = 1 };                                                      /* flag of broadcast */
+enum { GR_SERVICE_DIALS = 1 };                                                         /* gr_service.flags */
+enum { GR_TIMER_OF_SERVICE = 1 };                                                      /* flag of set_timer, cancel_timer */
+enum { GR_JOB_ONCE = 1 };                                                              /* flag of start_job */
 enum { GR_RUN_STATE_LOST = 1 };                                                        /* returned by run */
 
 typedef struct gr_bytes {
@@ -42,6 +48,9 @@ typedef struct gr_action {
     uint32_t kind;
     uint32_t detail;
     gr_bytes data;
+    /* Since 1.2. */
+    gr_bytes name;
+    uint64_t from;
 } gr_action;
 
 typedef struct gr_batch {
@@ -52,7 +61,7 @@ typedef struct gr_batch {
     const gr_action *actions; /* action_count of them, action_stride bytes apart; none: a rehearsal, only read the state */
     size_t action_count;
     gr_bytes state; /* MessagePack */
-    uint64_t session;
+    uint64_t session; /* 0: the service itself */
     uint64_t now_ns;
 } gr_batch;
 
@@ -89,6 +98,17 @@ typedef struct gr_host {
     uint32_t (*table_next)(gr_turn *turn, gr_bytes table, gr_bytes prefix, gr_bytes from, gr_bytes *key,
                            gr_bytes *value);
     void (*log)(gr_turn *turn, const gr_log_event *event);
+    /* Since 1.2. */
+    uint64_t (*table_len)(gr_turn *turn, gr_bytes table);
+    uint32_t (*set_timer)(gr_turn *turn, gr_bytes name, uint64_t after_ns, uint32_t flags);
+    uint32_t (*cancel_timer)(gr_turn *turn, gr_bytes name, uint32_t flags);
+    uint32_t (*note)(gr_turn *turn, uint64_t session, gr_bytes data);
+    uint32_t (*publish)(gr_turn *turn, gr_bytes topic, gr_bytes data, uint32_t flags);
+    uint32_t (*start_job)(gr_turn *turn, gr_bytes name, gr_bytes input, uint32_t flags, uint64_t *number);
+    uint32_t (*cancel_job)(gr_turn *turn, uint64_t number);
+    uint32_t (*connect)(gr_turn *turn, gr_bytes service, gr_bytes addr, gr_bytes context, uint64_t *number);
+    uint32_t (*wait_for)(gr_turn *turn, uint64_t session);
+    uint32_t (*hold)(gr_turn *turn, uint32_t on);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */
@@ -107,7 +127,7 @@ typedef struct gr_service {
     uint32_t state_version;
     gr_bytes name;
     uint16_t port;
-    uint16_t reserved;
+    uint16_t flags;
     uint32_t framing;
     uint32_t frame_bytes_max;
     uint32_t migration_count;
@@ -125,6 +145,9 @@ typedef struct gr_service {
     uint32_t reserved2;
     /* which: 0 the state, n the n-th table. 0: done, the value is in `result`; 1: not, the reason is in `error`. */
     uint32_t (*convert)(uint32_t which, uint32_t from, uint32_t to, gr_bytes value, gr_sink result, gr_sink error);
+    /* Since 1.2. On any thread. 0: the result is in `result`; 1: it failed, the reason is in `error`. */
+    uint32_t (*job)(const void *instance, gr_bytes name, gr_bytes input, const uint32_t *cancelled, gr_sink result,
+                    gr_sink error);
 } gr_service;
 
 typedef struct gr_library {

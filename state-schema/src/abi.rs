@@ -13,17 +13,18 @@
 //! - What one side allocates, that side frees: results travel through a [`Sink`].
 //! - Nothing unwinds across: each side catches its own panics.
 //! - A library keeps nothing between turns: an instance is built once from its configuration and never changes.
-//!   The host may call `run` of one instance from one thread, and `create` of another instance from a second one.
+//!   The host may call `run` of one instance from one thread, `job` of it from others, and `create` of another one from yet another.
 //!
 //! `include/greenroom.h` says the same in C; a test compares the two.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::sync::atomic::AtomicU32;
 
 /// Raised when a change breaks libraries that are already built.
 pub const MAJOR: u16 = 1;
 /// Raised when something was appended. A host loads libraries of its own major version and of this minor or an older one.
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 2;
 
 /// What the host's functions answer.
 pub mod status {
@@ -45,6 +46,39 @@ pub mod action {
     pub const MESSAGE: u32 = 2;
     /// It ended; `data` is empty and [`super::Action::detail`] is one of [`super::closed`]. The session's last turn.
     pub const CLOSED: u32 = 3;
+    /// Since 1.2. A timer is due; [`super::Action::name`] is its name. It comes to a session, or to the service itself.
+    pub const TIMER: u32 = 4;
+    /// Since 1.2. A note came from session [`super::Action::from`]; `data` is what it says.
+    pub const NOTE: u32 = 5;
+    /// Since 1.2. Session [`super::Action::from`] published `data` on topic [`super::Action::name`].
+    pub const PUBLISHED: u32 = 6;
+    /// Since 1.2. Job [`super::Action::from`], whose function is [`super::Action::name`], is over;
+    /// [`super::Action::detail`] is one of [`super::job`], and `data` the result or the reason.
+    pub const JOB: u32 = 7;
+    /// Since 1.2. The first action behind [`OPENED`] of a session that session [`super::Action::from`] connected; `data` is what it
+    /// gave along.
+    pub const DIALED: u32 = 8;
+    /// Since 1.2. Connection [`super::Action::from`] is open or has failed; [`super::Action::detail`] is one of
+    /// [`super::connect`], and `data` its session's number in decimal digits, or the reason.
+    pub const CONNECT: u32 = 9;
+}
+
+/// How a connection was made ([`action::CONNECT`]).
+pub mod connect {
+    /// It is open.
+    pub const OPEN: u32 = 0;
+    /// It can't be made.
+    pub const FAILED: u32 = 1;
+}
+
+/// How a job ended ([`action::JOB`]).
+pub mod job {
+    /// It returned a result.
+    pub const DONE: u32 = 0;
+    /// It returned an error or panicked, or the library has no such job.
+    pub const FAILED: u32 = 1;
+    /// The process that ran it died, and it isn't to run twice, or has died of it twice.
+    pub const LOST: u32 = 2;
 }
 
 /// Why a session ended ([`action::CLOSED`]).
@@ -67,6 +101,8 @@ pub mod closed {
 pub mod framing {
     /// Lines that end in LF or CRLF; neither is part of the message. Bytes, not text.
     pub const LINES: u32 = 1;
+    /// Since 1.2. None: a message is whatever arrived, up to [`super::Service::frame_bytes_max`].
+    pub const RAW: u32 = 2;
 }
 
 /// Why a turn failed ([`Fault::kind`]).
@@ -95,6 +131,12 @@ pub mod level {
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;
+/// [`Service::flags`]: its sessions are connections that others ask for ([`Host::connect`]), so it needs no port.
+pub const SERVICE_DIALS: u16 = 1;
+/// [`Host::set_timer`], [`Host::cancel_timer`]: the service's timer, not the session's.
+pub const TIMER_OF_SERVICE: u32 = 1;
+/// [`Host::start_job`]: at most once, rather than at least once: it isn't run again when the process that ran it died.
+pub const JOB_ONCE: u32 = 1;
 /// Returned by [`Service::run`]: the turn that failed had its hands on the state, so the state that the turns before it
 /// left can't be handed over. The host runs those again, without the failed one.
 pub const RUN_STATE_LOST: u32 = 1;
@@ -174,8 +216,8 @@ pub struct Service {
     pub name: Bytes<'static>,
     /// Default TCP port on loopback; 0: none, the operator must name an address.
     pub port: u16,
-    /// Must be zero.
-    pub reserved: u16,
+    /// Since 1.2 (0 before): 0 or [`SERVICE_DIALS`].
+    pub flags: u16,
     /// One of [`framing`].
     pub framing: u32,
     /// The longest message, in bytes, without its framing.
@@ -218,6 +260,19 @@ pub struct Service {
             from: u32,
             to: u32,
             value: Bytes<'_>,
+            result: Sink,
+            error: Sink,
+        ) -> u32,
+    >,
+    /// Since 1.2. Runs a job, on any thread, while turns and other jobs run. What it returns becomes a [`action::JOB`]. 0: the result
+    /// was put into `result`; 1: it failed, with the reason put into `error`. It may block; it should look at `cancelled` now and then,
+    /// which is valid for the call and not 0 once nobody wants the result any more.
+    pub job: Option<
+        unsafe extern "C" fn(
+            instance: *const c_void,
+            name: Bytes<'_>,
+            input: Bytes<'_>,
+            cancelled: *const AtomicU32,
             result: Sink,
             error: Sink,
         ) -> u32,
@@ -265,7 +320,7 @@ pub struct Batch<'a> {
     pub action_count: usize,
     /// The session's state as stored: a MessagePack map with field names.
     pub state: Bytes<'a>,
-    /// The session's number, never used twice in a host.
+    /// The session's number, never used twice in a host; 0: the service itself, which has neither state nor peer.
     pub session: u64,
     /// CLOCK_MONOTONIC, in nanoseconds, of this pass.
     pub now_ns: u64,
@@ -281,6 +336,18 @@ pub struct Action<'a> {
     pub detail: u32,
     /// The message.
     pub data: Bytes<'a>,
+    /// Since 1.2. What `kind` says; else empty. UTF-8.
+    pub name: Bytes<'a>,
+    /// Since 1.2. What `kind` says; else 0.
+    pub from: u64,
+}
+
+impl<'a> Action<'a> {
+    /// An action that only has data.
+    #[inline]
+    pub fn new(kind: u32, data: Bytes<'a>) -> Action<'a> {
+        Action { kind, detail: 0, data, name: Bytes::EMPTY, from: 0 }
+    }
 }
 
 /// Why a turn failed.
@@ -364,8 +431,43 @@ pub struct Host {
         key: *mut Bytes<'static>,
         value: *mut Bytes<'static>,
     ) -> u32,
-    /// Logs an event. `turn` may be null outside a turn.
+    /// Logs an event. `turn` may be null outside a turn: in `create`, and in a job, on any thread.
     pub log: unsafe extern "C" fn(turn: *mut Turn, event: *const LogEvent<'_>),
+    /// Since 1.2. How many entries a table has, with this batch's writes.
+    pub table_len: unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>) -> u64,
+    /// Since 1.2. Sets a timer of the session, or sets it again: it fires once, `after_ns` nanoseconds after this batch's `now_ns`.
+    /// `flags`: 0 or [`TIMER_OF_SERVICE`].
+    pub set_timer: unsafe extern "C" fn(turn: *mut Turn, name: Bytes<'_>, after_ns: u64, flags: u32) -> u32,
+    /// Since 1.2. Takes a timer off; no harm if there is none. Afterwards it doesn't fire.
+    pub cancel_timer: unsafe extern "C" fn(turn: *mut Turn, name: Bytes<'_>, flags: u32) -> u32,
+    /// Since 1.2. Has a session, this one or another, run a turn over a note; no harm if it is gone.
+    pub note: unsafe extern "C" fn(turn: *mut Turn, session: u64, data: Bytes<'_>) -> u32,
+    /// Since 1.2. Has every subscriber of a topic run a turn over a message. `flags`: 0 or [`BROADCAST_OTHERS`].
+    pub publish: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32,
+    /// Since 1.2. Has a job of the service run on another thread; its number goes to `number`. `flags`: 0 or [`JOB_ONCE`].
+    pub start_job: unsafe extern "C" fn(
+        turn: *mut Turn,
+        name: Bytes<'_>,
+        input: Bytes<'_>,
+        flags: u32,
+        number: *mut u64,
+    ) -> u32,
+    /// Since 1.2. Cancels a job that this session started: its result won't come. No harm if it is over.
+    pub cancel_job: unsafe extern "C" fn(turn: *mut Turn, number: u64) -> u32,
+    /// Since 1.2. Opens a connection to an address (IP and port, as text), which becomes a session of `service`; its number goes to
+    /// `number`. `context` is given to that session.
+    pub connect: unsafe extern "C" fn(
+        turn: *mut Turn,
+        service: Bytes<'_>,
+        addr: Bytes<'_>,
+        context: Bytes<'_>,
+        number: *mut u64,
+    ) -> u32,
+    /// Since 1.2. If another session's peer leaves too much output untaken, this session's input waits until it has taken it. For
+    /// who relays: what one side sends isn't read faster than the other takes it.
+    pub wait_for: unsafe extern "C" fn(turn: *mut Turn, session: u64) -> u32,
+    /// Since 1.2. 1: from here on the session's input waits, unread, and so does its peer's end; 0: it goes on.
+    pub hold: unsafe extern "C" fn(turn: *mut Turn, on: u32) -> u32,
 }
 
 /// The one function that a library exports.

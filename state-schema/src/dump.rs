@@ -19,6 +19,12 @@ pub struct DumpedService {
     pub state_version: u32,
     /// The generation that served when the dump was taken.
     pub generation: u64,
+    /// Timers of its own.
+    #[serde(default)]
+    pub timers: Vec<DumpedTimer>,
+    /// Jobs of its own that didn't end.
+    #[serde(default)]
+    pub jobs: Vec<DumpedJob>,
 }
 
 /// One session.
@@ -40,10 +46,49 @@ pub struct DumpedSession {
     pub input: Value,
     /// Output that the peer has not taken yet.
     pub output: Value,
-    /// Timers set. (None exist yet.)
-    pub timers: Vec<Value>,
+    /// Timers set.
+    pub timers: Vec<DumpedTimer>,
+    /// Actions that wait for their turns, but for timers: oldest first.
+    #[serde(default)]
+    pub actions: Vec<DumpedAction>,
+    /// Jobs that didn't end.
+    #[serde(default)]
+    pub jobs: Vec<DumpedJob>,
     /// Topics subscribed to.
     pub topics: Vec<String>,
+}
+
+/// One timer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DumpedTimer {
+    /// Its name.
+    pub name: String,
+    /// When it fires: milliseconds after the dump; 0: it is due.
+    pub in_ms: u64,
+}
+
+/// An action that waits for its turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DumpedAction {
+    /// `note`, `published` or `job`.
+    pub kind: String,
+    /// The session that caused it, or the job's number.
+    pub from: u64,
+    /// A topic or a job.
+    pub name: String,
+    /// What it carries.
+    pub data: Value,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DumpedJob {
+    /// Its number.
+    pub number: u64,
+    /// Its name.
+    pub name: String,
+    /// It has a thread, or waits for one.
+    pub running: bool,
 }
 
 /// One entry of a table.
@@ -147,7 +192,10 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read() {
-        let services = BTreeMap::from([("tally".into(), DumpedService { state_version: 1, generation: 4 })]);
+        let services = BTreeMap::from([(
+            "tally".into(),
+            DumpedService { state_version: 1, generation: 4, timers: Vec::new(), jobs: Vec::new() },
+        )]);
         let session = |id| DumpedSession {
             id,
             service: "tally".into(),
@@ -157,7 +205,9 @@ mod tests {
             state: json!({"count": 3}),
             input: json!("half a li"),
             output: json!({"$b64": "/w=="}),
-            timers: Vec::new(),
+            timers: vec![DumpedTimer { name: "bed".into(), in_ms: 5 }],
+            actions: Vec::new(),
+            jobs: Vec::new(),
             topics: vec!["room".into()],
         };
         let entry = |k: &str| DumpedEntry { key: json!(k), value: json!([1, null]) };

@@ -37,6 +37,10 @@ pub struct SessionRecord {
     pub quarantined: bool,
     /// Its first turn is still to come.
     pub greeting_due: bool,
+    /// We connected to its peer, not its peer to us.
+    pub outbound: bool,
+    /// Its handler has its input wait.
+    pub held: bool,
     /// When it opened, in milliseconds since 1970.
     pub opened_at_ms: u64,
     /// Turns run, failed ones included.
@@ -67,7 +71,8 @@ impl SessionRecord {
         let mut b = [0; SIZE];
         b[0] = VERSION;
         b[1] = self.life as u8;
-        b[2] = u8::from(self.peer_done) | u8::from(self.quarantined) << 1 | u8::from(self.greeting_due) << 2;
+        let flags = [self.peer_done, self.quarantined, self.greeting_due, self.outbound, self.held];
+        b[2] = flags.iter().enumerate().map(|(i, flag)| u8::from(*flag) << i).sum();
         b[4..6].copy_from_slice(&self.service.to_le_bytes());
         for (i, n) in [
             self.id,
@@ -123,6 +128,8 @@ impl SessionRecord {
             peer_done: b[2] & 1 != 0,
             quarantined: b[2] & 2 != 0,
             greeting_due: b[2] & 4 != 0,
+            outbound: b[2] & 8 != 0,
+            held: b[2] & 16 != 0,
             service: short(4),
             id: word(0),
             opened_at_ms: word(1),
@@ -154,6 +161,8 @@ mod tests {
                 peer_done: true,
                 quarantined: false,
                 greeting_due: true,
+                outbound: true,
+                held: true,
                 opened_at_ms: 1,
                 turns: 2,
                 bytes_in: 3,

@@ -5,12 +5,13 @@
 use crate::convert::{check, convert, schema_text};
 use crate::host::Host;
 use crate::log::LogEvent;
-use crate::run::{Session, has_state, run};
+use crate::run::{Session, has_state, run, run_service};
 use crate::table::Owned;
-use crate::{Action, Closed, Fault, Framing, Handler, fault, log};
-use greenroom_state::abi::{self, Bytes, action, closed, framing, status};
+use crate::{Action, Closed, Fault, Framing, Handler, Job, JobEnd, fault, log};
+use greenroom_state::abi::{self, Bytes, action, closed, connect, framing, job, status};
 use std::ffi::c_void;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
 
 pub use greenroom_state::abi::Library;
 
@@ -48,8 +49,8 @@ macro_rules! export {
 
 /// The note's beginning.
 #[doc(hidden)]
-pub const HEAD: &[u8] = concat!("abi=1.1\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
-const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 1, "HEAD names the ABI's version");
+pub const HEAD: &[u8] = concat!("abi=1.2\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
+const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 2, "HEAD names the ABI's version");
 
 /// An ELF note: header, owner, text. Sizes are rounded up to four bytes, as ELF wants.
 #[doc(hidden)]
@@ -163,14 +164,17 @@ pub fn service<H: Handler>() -> abi::Service {
     let downgrades = H::migrations().downgrades().leak();
     let tables: Vec<_> = H::tables().owned.into_iter().map(table).collect();
     let tables = tables.leak();
-    let Framing::Lines { bytes_max } = H::FRAMING;
+    let (framing, bytes_max) = match H::FRAMING {
+        Framing::Lines { bytes_max } => (framing::LINES, bytes_max),
+        Framing::Raw { bytes_max } => (framing::RAW, bytes_max),
+    };
     abi::Service {
         size: size_of::<abi::Service>() as u32,
         state_version: H::STATE_VERSION,
         name: H::SERVICE.into(),
         port: H::PORT,
-        reserved: 0,
-        framing: framing::LINES,
+        flags: if H::DIALS { abi::SERVICE_DIALS } else { 0 },
+        framing,
         frame_bytes_max: bytes_max,
         migration_count: migrations.len() as u32,
         migrations: migrations.as_ptr(),
@@ -185,6 +189,7 @@ pub fn service<H: Handler>() -> abi::Service {
         table_stride: size_of::<abi::Table>() as u32,
         reserved2: 0,
         convert: Some(convert_ffi::<H>),
+        job: Some(job_ffi::<H>),
     }
 }
 
@@ -214,14 +219,50 @@ unsafe extern "C" fn convert_ffi<H: Handler>(
     // SAFETY: the value is valid for this call.
     let value = unsafe { slice(value) };
     let converted = fault::catch(|| convert::<H>(which, from, to, value).map_err(Fault::new));
-    match converted {
+    // SAFETY: the sinks are valid for this call.
+    unsafe { hand_over(converted, result, error) }
+}
+
+unsafe extern "C" fn job_ffi<H: Handler>(
+    instance: *const c_void,
+    name: Bytes<'_>,
+    input: Bytes<'_>,
+    cancelled: *const AtomicU32,
+    result: abi::Sink,
+    error: abi::Sink,
+) -> u32 {
+    // SAFETY: `instance` is what `create` returned, and `destroy` is not called before this returns.
+    let handler = unsafe { &*instance.cast::<H>() };
+    // SAFETY: the name is valid for this call.
+    let name = String::from_utf8_lossy(unsafe { slice(name) });
+    // SAFETY: the input is valid for this call.
+    let input = unsafe { slice(input) };
+    // SAFETY: the flag is valid for this call.
+    let cancelled = unsafe { &*cancelled };
+    let done = fault::catch(|| handler.job(&Job { name: &name, input, cancelled }));
+    if let Some(KeptHost(host)) = HOST.get() {
+        // SAFETY: the host's table is valid for the whole life of the process.
+        let host = unsafe { &**host };
+        let mut calls = HostCalls { host, turn: std::ptr::null_mut() };
+        log::take().iter().for_each(|event| calls.log(event));
+    }
+    // SAFETY: the sinks are valid for this call.
+    unsafe { hand_over(done, result, error) }
+}
+
+/// Puts a result, or the reason why there is none, where it is wanted.
+///
+/// # Safety
+/// The sinks are valid.
+unsafe fn hand_over(outcome: Result<Vec<u8>, Fault>, result: abi::Sink, error: abi::Sink) -> u32 {
+    match outcome {
         Ok(bytes) => {
-            // SAFETY: the sink is valid for this call, and copies the bytes.
+            // SAFETY: the caller's promise; it copies the bytes.
             unsafe { (result.put)(result.ctx, bytes.as_slice().into()) };
             0
         }
         Err(fault) => {
-            // SAFETY: the sink is valid for this call, and copies the text.
+            // SAFETY: the caller's promise; it copies the text.
             unsafe { (error.put)(error.ctx, fault.in_words().as_str().into()) };
             1
         }
@@ -240,6 +281,15 @@ unsafe fn slice<'a>(b: Bytes<'_>) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(b.ptr, b.len) }
 }
 
+/// The host's table, for what jobs log.
+static HOST: OnceLock<KeptHost> = OnceLock::new();
+
+struct KeptHost(*const abi::Host);
+// SAFETY: the table never changes, and its functions may be called from any thread where no turn is involved.
+unsafe impl Send for KeptHost {}
+// SAFETY: as above.
+unsafe impl Sync for KeptHost {}
+
 unsafe extern "C" fn create<H: Handler>(
     host: *const abi::Host,
     config: Bytes<'_>,
@@ -248,6 +298,7 @@ unsafe extern "C" fn create<H: Handler>(
     // SAFETY: the host's table is valid for the whole life of the process.
     let host = unsafe { &*host };
     log::install(host.log_level);
+    let _ = HOST.set(KeptHost(host));
     // SAFETY: the configuration is valid for this call.
     let config = unsafe { slice(config) };
     let made = fault::catch(|| {
@@ -299,11 +350,14 @@ unsafe extern "C" fn run_ffi<H: Handler>(
         let item = unsafe { batch.actions.byte_add(i * batch.action_stride as usize) };
         // SAFETY: an item begins with what this version calls an action.
         let item = unsafe { &*item };
+        // SAFETY: the message is valid for this call.
+        let data = unsafe { slice(item.data) };
+        if item.kind > action::CLOSED {
+            // SAFETY: the host knows these kinds, so its actions have these fields; the name is valid for this call.
+            return caused(item.kind, item.detail, item.from, unsafe { slice(item.name) }, data);
+        }
         match (item.kind, item.detail) {
-            (action::MESSAGE, _) => {
-                // SAFETY: the message is valid for this call.
-                Action::Message(unsafe { slice(item.data) })
-            }
+            (action::MESSAGE, _) => Action::Message(data),
             (action::CLOSED, closed::PEER) => Action::Closed(Closed::Peer),
             (action::CLOSED, closed::HANDLER) => Action::Closed(Closed::Handler),
             (action::CLOSED, closed::LIMIT) => Action::Closed(Closed::Limit),
@@ -313,7 +367,32 @@ unsafe extern "C" fn run_ffi<H: Handler>(
             _ => Action::Opened,
         }
     });
-    run(handler, session, actions, &mut HostCalls { host, turn })
+    let mut calls = HostCalls { host, turn };
+    match batch.session {
+        0 => run_service(handler, batch.now_ns, actions, &mut calls),
+        _ => run(handler, session, actions, &mut calls),
+    }
+}
+
+/// An action that a turn has caused, or a timer.
+fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8]) -> Action<'a> {
+    // Both are the host's, or were this library's strings before.
+    let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+    let sender = (from != 0).then_some(from);
+    match (kind, detail) {
+        (action::TIMER, _) => Action::Timer(text(name)),
+        (action::NOTE, _) => Action::Note { from: sender, bytes: data },
+        (action::PUBLISHED, _) => Action::Published { topic: text(name), from: sender, bytes: data },
+        (action::DIALED, _) => Action::Dialed { by: sender, context: data },
+        (action::CONNECT, connect::OPEN) => {
+            let result = text(data).parse().map_err(|_| "its session has no number");
+            Action::Connect { number: from, result }
+        }
+        (action::CONNECT, _) => Action::Connect { number: from, result: Err(text(data)) },
+        (_, job::DONE) => Action::Job { number: from, name: text(name), end: JobEnd::Done(data) },
+        (_, job::LOST) => Action::Job { number: from, name: text(name), end: JobEnd::Lost(text(data)) },
+        _ => Action::Job { number: from, name: text(name), end: JobEnd::Failed(text(data)) },
+    }
 }
 
 /// The host's table in safe words.
@@ -414,6 +493,62 @@ impl Host for HostCalls<'_> {
         let key = unsafe { slice(key) }.to_vec();
         // SAFETY: as above the impl.
         Some((key, unsafe { slice(value) }.to_vec()))
+    }
+
+    fn table_len(&mut self, table: &str) -> u64 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.table_len)(self.turn, table.into()) }
+    }
+
+    fn set_timer(&mut self, name: &str, after_ns: u64, flags: u32) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.set_timer)(self.turn, name.into(), after_ns, flags) }
+    }
+
+    fn cancel_timer(&mut self, name: &str, flags: u32) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.cancel_timer)(self.turn, name.into(), flags) }
+    }
+
+    fn note(&mut self, session: u64, data: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.note)(self.turn, session, data.into()) }
+    }
+
+    fn publish(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.publish)(self.turn, topic.into(), data.into(), flags) }
+    }
+
+    fn start_job(&mut self, name: &str, input: &[u8], flags: u32) -> Result<u64, u32> {
+        let mut number = 0;
+        // SAFETY: as above the impl.
+        let status =
+            unsafe { (self.host.start_job)(self.turn, name.into(), input.into(), flags, &mut number) };
+        if status == status::OK { Ok(number) } else { Err(status) }
+    }
+
+    fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
+        let mut number = 0;
+        let (s, a, c) = (service.into(), addr.into(), context.into());
+        // SAFETY: as above the impl.
+        let status = unsafe { (self.host.connect)(self.turn, s, a, c, &mut number) };
+        if status == status::OK { Ok(number) } else { Err(status) }
+    }
+
+    fn wait_for(&mut self, session: u64) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.wait_for)(self.turn, session) }
+    }
+
+    fn hold(&mut self, on: bool) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.hold)(self.turn, u32::from(on)) }
+    }
+
+    fn cancel_job(&mut self, number: u64) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.cancel_job)(self.turn, number) }
     }
 
     fn log(&mut self, event: &LogEvent) {

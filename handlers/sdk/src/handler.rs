@@ -4,6 +4,7 @@ use crate::{Fault, Migrations, Tables, Turn};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A service: one type of connection.
 ///
@@ -14,6 +15,8 @@ pub trait Handler: Sized + Send + Sync + 'static {
     const SERVICE: &'static str;
     /// The TCP port on loopback where it listens unless the operator says otherwise; 0: none.
     const PORT: u16;
+    /// Its sessions are connections that turns ask for ([`Turn::connect`]): it needs no port, though it may have one.
+    const DIALS: bool = false;
     /// How the stream is cut into messages.
     const FRAMING: Framing = Framing::Lines { bytes_max: 8 * 1024 };
     /// Raise it when the state's shape changes in any other way than by fields added with defaults, and add a migration.
@@ -29,6 +32,19 @@ pub trait Handler: Sized + Send + Sync + 'static {
 
     /// The callback: one action, one turn.
     fn handle(&self, turn: &mut Turn<'_, Self::State>, action: Action<'_>) -> Result<(), Fault>;
+
+    /// An action of the service itself, which has neither state nor peer: one of its timers, or a job that such a turn started. What
+    /// would need a session (a send, a subscription) is refused.
+    fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
+        let _ = turn;
+        Err(Fault::new(format!("the service has no handle_service for {action:?}")))
+    }
+
+    /// A job that a turn started: a function by its name. It runs on a thread of its own and may block, for a name to be resolved
+    /// ([`std::net::ToSocketAddrs`]), a file or a computation; it sees nothing of sessions and tables but its input.
+    fn job(&self, job: &Job<'_>) -> Result<Vec<u8>, Fault> {
+        Err(Fault::new(format!("the service has no job {:?}", job.name)))
+    }
 
     /// How states of older versions become those of the next one.
     fn migrations() -> Migrations {
@@ -51,6 +67,74 @@ pub enum Action<'a> {
     Message(&'a [u8]),
     /// The session ends: its last turn.
     Closed(Closed),
+    /// A timer of this name fired.
+    Timer(&'a str),
+    /// Another session, or this one, sent a note: [`Turn::note`].
+    Note {
+        /// The session that sent it; `None`: the service itself.
+        from: Option<u64>,
+        /// What it says.
+        bytes: &'a [u8],
+    },
+    /// A session published something on a topic that this one is on: [`Turn::publish`].
+    Published {
+        /// The topic.
+        topic: &'a str,
+        /// The session that published it; `None`: the service itself.
+        from: Option<u64>,
+        /// What it says.
+        bytes: &'a [u8],
+    },
+    /// Comes right behind [`Action::Opened`] if a session of this host has made the connection: [`Turn::connect`].
+    Dialed {
+        /// That session; `None`: the service itself.
+        by: Option<u64>,
+        /// What it gave along.
+        context: &'a [u8],
+    },
+    /// A connection that this session asked for is open, or can't be made.
+    Connect {
+        /// Its number, as [`Turn::connect`] returned it.
+        number: u64,
+        /// The number of its session, or the reason.
+        result: Result<u64, &'a str>,
+    },
+    /// A job that this session started is over.
+    Job {
+        /// Its number, as [`Turn::start_job`] returned it.
+        number: u64,
+        /// Its name.
+        name: &'a str,
+        /// How it ended.
+        end: JobEnd<'a>,
+    },
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobEnd<'a> {
+    /// It returned this.
+    Done(&'a [u8]),
+    /// It failed or panicked, for this reason.
+    Failed(&'a str),
+    /// The process that ran it died, and it isn't run again, for this reason.
+    Lost(&'a str),
+}
+
+/// A job: what [`Handler::job`] is to do.
+pub struct Job<'a> {
+    /// Which one.
+    pub name: &'a str,
+    /// What it works on.
+    pub input: &'a [u8],
+    pub(crate) cancelled: &'a AtomicU32,
+}
+
+impl Job<'_> {
+    /// Nobody wants the result any more: a long job should look at this now and then, and return.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) != 0
+    }
 }
 
 /// Why a session ended.
@@ -78,6 +162,11 @@ pub enum Framing {
     /// Lines that end in LF or CRLF.
     Lines {
         /// The longest line, in bytes, without its ending. A longer one closes the session.
+        bytes_max: u32,
+    },
+    /// No framing: a message is whatever arrived, cut anywhere.
+    Raw {
+        /// The longest message, in bytes. More becomes several.
         bytes_max: u32,
     },
 }

@@ -87,6 +87,31 @@ pub(crate) fn run<'a, H: Handler>(
     0
 }
 
+/// Runs actions of the service itself, a turn each.
+pub(crate) fn run_service<'a, H: Handler>(
+    handler: &H,
+    now_ns: u64,
+    actions: impl Iterator<Item = Action<'a>>,
+    host: &mut dyn Host,
+) -> u32 {
+    for action in actions {
+        let state = State { value: &mut (), touched: false };
+        let mut turn = Turn { state, host, session: 0, now_ns, refused: None };
+        let result = fault::catch(|| handler.handle_service(&mut turn, action));
+        let result = turn.outcome(result);
+        hand_over_log(host);
+        match result {
+            Ok(()) if host.turn_ok() => {}
+            Ok(()) => break,
+            Err(fault) => {
+                host.turn_failed(&fault);
+                break;
+            }
+        }
+    }
+    0
+}
+
 /// The state, and whether it had to be migrated.
 fn load<H: Handler>(stored: Option<(u32, &[u8])>) -> Result<(H::State, bool), Fault> {
     match stored {

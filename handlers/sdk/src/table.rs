@@ -80,14 +80,14 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
     pub fn put<S>(&self, turn: &mut Turn<'_, S>, key: impl AsRef<[u8]>, value: &V) -> Result<(), Fault> {
         let value = rmp_serde::to_vec_named(value)?;
         let status = turn.host.table_put(self.name, key.as_ref(), &value);
-        turn.note("a table write", status);
+        turn.note_refusal("a table write", status);
         Ok(())
     }
 
     /// Deletes a key; no harm if it isn't there.
     pub fn delete<S>(&self, turn: &mut Turn<'_, S>, key: impl AsRef<[u8]>) {
         let status = turn.host.table_delete(self.name, key.as_ref());
-        turn.note("a table write", status);
+        turn.note_refusal("a table write", status);
     }
 
     /// The entries whose keys start with `prefix`, in order, at most `limit` of them.
@@ -97,12 +97,33 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         prefix: impl AsRef<[u8]>,
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, V)>, Fault> {
-        let (mut found, mut from) = (Vec::new(), Vec::new());
+        self.scan_from(turn, prefix, b"", limit)
+    }
+
+    /// As [`Table::scan`], from a key on; that key with a zero byte behind it goes on behind it.
+    pub fn scan_from<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        prefix: impl AsRef<[u8]>,
+        from: impl AsRef<[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, V)>, Fault> {
+        let (mut found, mut from) = (Vec::new(), from.as_ref().to_vec());
         while found.len() < limit {
             let Some((key, value)) = turn.host.table_next(self.name, prefix.as_ref(), &from) else { break };
             from = [&key[..], &[0]].concat();
             found.push((key, rmp_serde::from_slice(&value)?));
         }
         Ok(found)
+    }
+
+    /// How many entries it has, the turn's own writes included.
+    pub fn len<S>(&self, turn: &mut Turn<'_, S>) -> u64 {
+        turn.host.table_len(self.name)
+    }
+
+    /// Whether it has none.
+    pub fn is_empty<S>(&self, turn: &mut Turn<'_, S>) -> bool {
+        self.len(turn) == 0
     }
 }

@@ -3,12 +3,21 @@
 use crate::convert::{check, convert};
 use crate::host::Host;
 use crate::log::LogEvent;
-use crate::run::{Session, run};
-use crate::{Action, Closed, Fault, Handler, fault};
-use greenroom_state::abi::{BROADCAST_OTHERS, status};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::run::{Session, run, run_service};
+use crate::{Action, Closed, Fault, Handler, Job, JobEnd, fault};
+use greenroom_state::abi::{BROADCAST_OTHERS, TIMER_OF_SERVICE, status};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+/// What the service itself has in place of a session's number.
+const SERVICE: u64 = 0;
+/// Turns that may follow one from another, as in a host of default limits.
+const CASCADE_MAX: u16 = 16;
 
 /// Sessions of one service.
+///
+/// Jobs run at once, when the turn that started them is over; timers fire when [`TestHost::advance`] says so.
 pub struct TestHost<H: Handler> {
     handler: H,
     shared: Shared,
@@ -19,6 +28,13 @@ pub struct TestHost<H: Handler> {
 struct Shared {
     sessions: BTreeMap<u64, Peer>,
     tables: BTreeMap<(String, Vec<u8>), Vec<u8>>,
+    now: Duration,
+    /// By owner and name.
+    timers: BTreeMap<(u64, String), Duration>,
+    /// What turns have caused, oldest first, with whose it is.
+    caused: VecDeque<(u64, u16, Caused)>,
+    jobs: u64,
+    connects: Vec<(u64, String, String, Vec<u8>)>,
 }
 
 #[derive(Default, Clone)]
@@ -27,6 +43,15 @@ struct Peer {
     output: Vec<u8>,
     topics: BTreeSet<String>,
     closed: bool,
+}
+
+#[derive(Clone)]
+enum Caused {
+    Note(u64, Vec<u8>),
+    Published(String, u64, Vec<u8>),
+    /// Number, name and input.
+    Job(u64, String, Vec<u8>),
+    Closed(Closed),
 }
 
 impl<H: Handler> TestHost<H> {
@@ -58,10 +83,34 @@ impl<H: Handler> TestHost<H> {
         self.output(session)
     }
 
-    /// Ends a session as its peer would.
+    /// Ends a session as its peer would, unless it is closed already.
     pub fn hang_up(&mut self, session: u64) {
-        self.turn(session, Action::Closed(Closed::Peer));
-        self.shared.sessions.remove(&session);
+        if !self.is_closed(session) {
+            self.turn(session, Action::Closed(Closed::Peer));
+        }
+    }
+
+    /// Lets time go by, and fires the timers that are due meanwhile, in their order. Panics if such a turn fails.
+    #[track_caller]
+    pub fn advance(&mut self, by: Duration) {
+        let until = self.shared.now + by;
+        while let Some(((owner, name), at)) = self.next_timer().filter(|(_, at)| *at <= until) {
+            self.shared.now = self.shared.now.max(at);
+            self.shared.timers.remove(&(owner, name.clone()));
+            self.turn(owner, Action::Timer(&name));
+        }
+        self.shared.now = until;
+    }
+
+    fn next_timer(&self) -> Option<((u64, String), Duration)> {
+        let first = self.shared.timers.iter().min_by_key(|(_, at)| **at);
+        first.map(|(key, at)| (key.clone(), *at))
+    }
+
+    /// The connections that turns asked for so far: by which session, of which service, to which address, and what is given along. The
+    /// number of each is its place, from 1; tell its outcome with [`TestHost::turn`].
+    pub fn connects(&self) -> &[(u64, String, String, Vec<u8>)] {
+        &self.shared.connects
     }
 
     /// What was sent to a session since the last look.
@@ -83,7 +132,7 @@ impl<H: Handler> TestHost<H> {
         })
     }
 
-    /// Runs one action. Panics if the turn fails: see [`TestHost::try_turn`].
+    /// Runs one action, and what it causes. Panics if a turn fails: see [`TestHost::try_turn`].
     #[track_caller]
     pub fn turn(&mut self, session: u64, action: Action<'_>) {
         if let Err(message) = self.try_turn(session, action) {
@@ -91,35 +140,97 @@ impl<H: Handler> TestHost<H> {
         }
     }
 
-    /// Runs one action; an error is the fault's message, and nothing has changed.
+    /// Runs one action, and what it causes; an error is the first fault's message. A turn that fails changes nothing; the others do.
     pub fn try_turn(&mut self, session: u64, action: Action<'_>) -> Result<(), String> {
-        let mut staging = Staging { session, shared: self.shared.clone(), fault: None };
-        let stored = self.shared.sessions.get(&session).and_then(|p| p.state.clone());
-        let input = Session {
-            id: session,
-            now_ns: 0,
-            state: stored.as_deref().map(|bytes| (H::STATE_VERSION, bytes)),
-        };
-        run(&self.handler, input, std::iter::once(action), &mut staging);
-        match staging.fault {
+        let mut result = self.one_turn(session, action, 0);
+        while let Some((to, depth, caused)) = self.shared.caused.pop_front() {
+            // Who is gone has no turn, and who is closed has only its last one.
+            let closes = matches!(caused, Caused::Closed(_));
+            let open = self.shared.sessions.get(&to).is_some_and(|p| closes || !p.closed);
+            if to == SERVICE || open {
+                result = result.and(self.caused(to, depth, caused));
+            }
+        }
+        result
+    }
+
+    fn caused(&mut self, to: u64, depth: u16, caused: Caused) -> Result<(), String> {
+        let sender = |from: u64| (from != SERVICE).then_some(from);
+        match caused {
+            Caused::Note(from, bytes) => {
+                self.one_turn(to, Action::Note { from: sender(from), bytes: &bytes }, depth)
+            }
+            Caused::Published(topic, from, bytes) => {
+                let (topic, from) = (&topic, sender(from));
+                self.one_turn(to, Action::Published { topic, from, bytes: &bytes }, depth)
+            }
+            Caused::Job(number, name, input) => {
+                let job = Job { name: &name, input: &input, cancelled: &AtomicU32::new(0) };
+                let done = fault::catch(|| self.handler.job(&job));
+                let done = done.map_err(|fault| fault.in_words());
+                let end = match &done {
+                    Ok(bytes) => JobEnd::Done(bytes),
+                    Err(why) => JobEnd::Failed(why),
+                };
+                self.one_turn(to, Action::Job { number, name: &name, end }, depth)
+            }
+            Caused::Closed(why) => self.one_turn(to, Action::Closed(why), depth),
+        }
+    }
+
+    fn one_turn(&mut self, session: u64, action: Action<'_>, depth: u16) -> Result<(), String> {
+        let last = matches!(action, Action::Closed(_));
+        let was_closed = self.is_closed(session);
+        let mut staging = Staging { session, depth, shared: self.shared.clone(), fault: None };
+        let now_ns = self.shared.now.as_nanos() as u64;
+        if session == SERVICE {
+            run_service(&self.handler, now_ns, std::iter::once(action), &mut staging);
+        } else {
+            let stored = self.shared.sessions.get(&session).and_then(|p| p.state.clone());
+            let state = stored.as_deref().map(|bytes| (H::STATE_VERSION, bytes));
+            let input = Session { id: session, now_ns, state };
+            run(&self.handler, input, std::iter::once(action), &mut staging);
+        }
+        let result = match staging.fault {
             Some(message) => Err(message),
             None => {
                 self.shared = staging.shared;
                 Ok(())
             }
+        };
+        if session != SERVICE && last {
+            // A session ends whatever becomes of its last turn.
+            self.shared.timers.retain(|(owner, _), _| *owner != session);
+            if let Some(peer) = self.shared.sessions.get_mut(&session) {
+                peer.closed = true;
+                peer.topics.clear();
+            }
+        } else if session != SERVICE && !was_closed && self.is_closed(session) {
+            self.shared.caused.push_front((session, 0, Caused::Closed(Closed::Handler)));
         }
+        result
     }
 }
 
 struct Staging {
     session: u64,
+    /// How many turns lie between this one and something from outside.
+    depth: u16,
     shared: Shared,
     fault: Option<String>,
 }
 
 impl Staging {
-    fn own(&mut self) -> &mut Peer {
-        self.shared.sessions.entry(self.session).or_default()
+    /// What only a session has.
+    fn own(&mut self) -> Option<&mut Peer> {
+        match self.session {
+            SERVICE => None,
+            session => Some(self.shared.sessions.entry(session).or_default()),
+        }
+    }
+
+    fn owner(&self, flags: u32) -> u64 {
+        if flags == TIMER_OF_SERVICE { SERVICE } else { self.session }
     }
 }
 
@@ -131,25 +242,31 @@ impl Host for Staging {
         self.fault = Some(fault.message.clone());
     }
     fn state(&mut self, bytes: &[u8]) {
-        self.own().state = Some(bytes.to_vec());
+        if let Some(own) = self.own() {
+            own.state = Some(bytes.to_vec());
+        }
     }
     fn peer(&mut self) -> String {
         format!("127.0.0.1:{}", self.session)
     }
     fn send(&mut self, first: &[u8], second: &[u8]) -> u32 {
-        self.own().output.extend([first, second].concat());
+        let Some(own) = self.own() else { return status::INVALID };
+        own.output.extend([first, second].concat());
         status::OK
     }
     fn close(&mut self) -> u32 {
-        self.own().closed = true;
+        let Some(own) = self.own() else { return status::INVALID };
+        own.closed = true;
         status::OK
     }
     fn subscribe(&mut self, topic: &str) -> u32 {
-        self.own().topics.insert(topic.to_owned());
+        let Some(own) = self.own() else { return status::INVALID };
+        own.topics.insert(topic.to_owned());
         status::OK
     }
     fn unsubscribe(&mut self, topic: &str) -> u32 {
-        self.own().topics.remove(topic);
+        let Some(own) = self.own() else { return status::INVALID };
+        own.topics.remove(topic);
         status::OK
     }
     fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
@@ -175,6 +292,63 @@ impl Host for Staging {
         let start = (table.to_owned(), from.max(prefix).to_vec());
         let ((t, key), value) = self.shared.tables.range(start..).next()?;
         (t == table && key.starts_with(prefix)).then(|| (key.clone(), value.clone()))
+    }
+    fn table_len(&mut self, table: &str) -> u64 {
+        self.shared.tables.keys().filter(|(t, _)| t == table).count() as u64
+    }
+    fn set_timer(&mut self, name: &str, after_ns: u64, flags: u32) -> u32 {
+        let at = self.shared.now + Duration::from_nanos(after_ns);
+        self.shared.timers.insert((self.owner(flags), name.to_owned()), at);
+        status::OK
+    }
+    fn cancel_timer(&mut self, name: &str, flags: u32) -> u32 {
+        self.shared.timers.remove(&(self.owner(flags), name.to_owned()));
+        status::OK
+    }
+    fn note(&mut self, session: u64, data: &[u8]) -> u32 {
+        if self.depth >= CASCADE_MAX {
+            return status::LIMIT;
+        }
+        if session != SERVICE {
+            let note = Caused::Note(self.session, data.to_vec());
+            self.shared.caused.push_back((session, self.depth + 1, note));
+        }
+        status::OK
+    }
+    fn publish(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
+        if self.depth >= CASCADE_MAX {
+            return status::LIMIT;
+        }
+        for (id, peer) in &self.shared.sessions {
+            if peer.topics.contains(topic) && !(flags == BROADCAST_OTHERS && *id == self.session) {
+                let caused = Caused::Published(topic.to_owned(), self.session, data.to_vec());
+                self.shared.caused.push_back((*id, self.depth + 1, caused));
+            }
+        }
+        status::OK
+    }
+    fn start_job(&mut self, name: &str, input: &[u8], _: u32) -> Result<u64, u32> {
+        self.shared.jobs += 1;
+        let number = self.shared.jobs;
+        let job = Caused::Job(number, name.to_owned(), input.to_vec());
+        self.shared.caused.push_back((self.session, 0, job));
+        Ok(number)
+    }
+    fn cancel_job(&mut self, number: u64) -> u32 {
+        let session = self.session;
+        let it = |to: u64, c: &Caused| to == session && matches!(c, Caused::Job(n, ..) if *n == number);
+        self.shared.caused.retain(|(to, _, c)| !it(*to, c));
+        status::OK
+    }
+    fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
+        self.shared.connects.push((self.session, service.to_owned(), addr.to_owned(), context.to_vec()));
+        Ok(self.shared.connects.len() as u64)
+    }
+    fn wait_for(&mut self, _: u64) -> u32 {
+        status::OK
+    }
+    fn hold(&mut self, _: bool) -> u32 {
+        status::OK
     }
     fn log(&mut self, _: &LogEvent) {}
 }

@@ -5,7 +5,7 @@
 //! and after a build was rolled back.
 
 use crate::Core;
-use crate::service::Service;
+use crate::service::{Service, Writer};
 use crate::session::{Life, ServiceId, Slot};
 use crate::store::Kind;
 use crate::tables::{Owner, Owners, version_of};
@@ -47,7 +47,8 @@ pub(crate) fn convert_value(
     value_for(services, owner, table, version_of(stored), value).map(Some)
 }
 
-fn value_for(
+/// As [`convert_value`], by the table's owner; a value that is of its version already is read and written.
+pub(crate) fn value_for(
     services: &[Service],
     owner: &Owner,
     table: &str,
@@ -223,7 +224,7 @@ impl Core {
 
     fn sweep_session(&mut self, slot: Slot, service: ServiceId) {
         let Some(s) = self.sessions.get(slot) else { return };
-        let written = self.services[usize::from(service.0)].written();
+        let written = self.services[usize::from(service.0)].written(Writer::Serving);
         let done = s.state_version == written.version || s.state.is_none();
         if s.service != service || s.life != Life::Open || s.quarantined.is_some() || done {
             return;
@@ -248,7 +249,8 @@ impl Core {
         let Ok(Some(value)) = convert_value(&self.services, &self.owners, table, stored, &value) else {
             return;
         };
-        let version = self.version_written(table);
+        let Some(owner) = self.owners.get(table) else { return };
+        let version = owner.version;
         if value.len() <= self.limits.table_value_bytes_max
             && self.store.reserve([key.len() + table.len() + value.len() + 3])
         {
@@ -257,8 +259,13 @@ impl Core {
         }
     }
 
-    /// The version that a value of a table has which is written now.
-    pub(crate) fn version_written(&self, table: &str) -> u32 {
+    /// The version that a value of a table has which a build of a service writes.
+    pub(crate) fn version_written(&self, writer: Writer, service: ServiceId, table: &str) -> u32 {
+        if writer == Writer::Before
+            && let Some((before, which)) = self.owner_before(service, table)
+        {
+            return before.offer.tables[which].shape.version;
+        }
         self.owners.get(table).map_or(0, |o| o.version)
     }
 

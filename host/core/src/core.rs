@@ -5,16 +5,19 @@
 //! sees the result of what could still be forgotten; what sending brings about (a session is flushed and gone) is carried out after
 //! the next commit.
 
+use crate::asked::{Connects, Jobs};
 use crate::convert::Sweep;
 use crate::kept::Kept;
 use crate::limits::Limits;
+use crate::pending::{Copied, Pending};
 use crate::proof::{Probation, Proof, Record};
 use crate::quarantine::Withheld;
 use crate::reload::{Event, Live, Reloads, Step};
 use crate::service::{Build, Served, Service, ServiceId, Serving, Withdrawn};
-use crate::session::{Life, OUTPUT_HEAD, OUTPUT_RECORDS_PAUSE, Session, Sessions, Slot};
+use crate::session::{Life, OUTPUT_HEAD, OUTPUT_RECORDS_PAUSE, Session, Sessions, Slot, told};
 use crate::store::{Full, Kind, Store};
 use crate::tables::{Owners, Tables};
+use crate::timers::Timers;
 use crate::topics::Topics;
 use crate::turn::{Buffers, Fault, LogLine};
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
@@ -74,6 +77,35 @@ pub enum Input<'a> {
         /// Of this connection.
         slot: Slot,
     },
+    /// A connection that was asked for is open.
+    Connected {
+        /// By this number.
+        number: u64,
+        /// Where the shell keeps it.
+        slot: Slot,
+        /// Its own number: above all before it.
+        id: u64,
+        /// The peer's address.
+        peer: SocketAddr,
+        /// Milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// A connection that was asked for can't be made.
+    ConnectFailed {
+        /// By this number.
+        number: u64,
+        /// Why.
+        why: &'a str,
+    },
+    /// A job is over.
+    JobDone {
+        /// Its number.
+        number: u64,
+        /// Its result, or why there is none.
+        result: Result<&'a [u8], &'a str>,
+    },
+    /// What turns of this pass have caused, and timers that are due, have their turns: before the commit.
+    Cascade,
     /// The pass ends: all of it counts from here on.
     Commit,
     /// The host is to stop: every session gets its last turn.
@@ -125,6 +157,8 @@ pub enum Effect {
         /// How it ended.
         proof: Proof,
     },
+    /// Nobody wants this job's result any more.
+    CancelJob(u64),
     /// The core has something to say to the operator.
     Notice {
         /// One of [`greenroom_state::abi::level`].
@@ -179,6 +213,12 @@ pub struct Core {
     /// By session.
     pub(crate) withheld: BTreeMap<u64, Vec<Withheld>>,
     pub(crate) kept: Kept,
+    pub(crate) timers: Timers,
+    pub(crate) jobs: Jobs,
+    pub(crate) connects: Connects,
+    pub(crate) pending: Pending,
+    /// Actions that waited, copied out of the store.
+    pub(crate) copied: Copied,
     pub(crate) deadlines: BTreeSet<(u64, Slot)>,
     pub(crate) effects: Vec<Effect>,
 }
@@ -222,6 +262,11 @@ impl Core {
             quarantined: BTreeSet::new(),
             withheld: BTreeMap::new(),
             kept: Kept::default(),
+            timers: Timers::default(),
+            jobs: Jobs::default(),
+            connects: Connects::default(),
+            pending: Pending::default(),
+            copied: Copied::default(),
             deadlines: BTreeSet::new(),
             effects: Vec::new(),
         }
@@ -231,12 +276,20 @@ impl Core {
     pub fn handle(&mut self, input: Input<'_>) {
         match input {
             Input::PassBegins { now_ns } => self.pass_begins(now_ns),
-            Input::Opened { slot, id, service, peer, at_ms } => self.opened(slot, id, service, peer, at_ms),
+            Input::Opened { slot, id, service, peer, at_ms } => {
+                let _ = self.admit(slot, id, service, peer, at_ms, false);
+            }
             Input::Received { slot, bytes } => self.received(slot, bytes),
             Input::PeerDone { slot } => self.peer_done(slot),
             Input::Broken { slot } => self.broken(slot),
             Input::Sent { slot, bytes, blocked } => self.sent(slot, bytes, blocked),
             Input::Writable { slot } => self.writable(slot),
+            Input::Connected { number, slot, id, peer, at_ms } => {
+                self.connected(number, slot, id, peer, at_ms);
+            }
+            Input::ConnectFailed { number, why } => self.connect_failed(number, why),
+            Input::JobDone { number, result } => self.job_done(number, result),
+            Input::Cascade => self.run_caused(),
             Input::Commit => self.commit(),
             Input::Stop => self.stop(),
         }
@@ -270,7 +323,7 @@ impl Core {
     pub fn wants_input(&self, slot: Slot) -> bool {
         self.sessions.get(slot).is_some_and(|s| match s.life {
             Life::Open if s.quarantined.is_some() => self.input_len(s) < QUARANTINE_INPUT_BYTES_MAX,
-            Life::Open => !s.paused,
+            Life::Open => !s.paused && !s.held && !s.waits,
             // To notice the peer's end.
             Life::Draining | Life::Lingering => true,
         })
@@ -279,11 +332,17 @@ impl Core {
     /// When the next pass is due at the latest, on the clock of [`Input::PassBegins`]; `None`: whenever something happens.
     pub fn next_wake_ns(&self) -> Option<u64> {
         let pending = !self.resumed.is_empty() || !self.dirty.is_empty() || !self.sendable.is_empty();
-        if pending || !self.effects.is_empty() || !self.sweeps.is_empty() {
+        if pending
+            || self.pending.is_ready()
+            || self.jobs.are_begun()
+            || self.connects.are_begun()
+            || !self.effects.is_empty()
+            || !self.sweeps.is_empty()
+        {
             return Some(0);
         }
         let deadline = self.deadlines.first().map(|(at, _)| *at);
-        deadline.into_iter().chain(self.next_proof_ns()).min()
+        deadline.into_iter().chain(self.next_proof_ns()).chain(self.timers.next_ns()).min()
     }
 
     /// All services that ever were, by [`ServiceId`].
@@ -386,6 +445,7 @@ impl Core {
                     // A reserve is kept for records that must not fail.
                     let put = self.store.put(None, Kind::Service, number, name.as_bytes());
                     debug_assert!(put.is_ok(), "no room for a service's name");
+                    self.sessions.add_service();
                     self.services.push(Service::new(offer, build.clone(), code));
                 }
             }
@@ -406,6 +466,9 @@ impl Core {
             let Some(s) = self.sessions.get(slot) else { continue };
             if self.services[usize::from(s.service.0)].is_of(library) {
                 self.end_quarantine(slot);
+                if let Some(s) = self.sessions.get_mut(slot) {
+                    s.paused = true;
+                }
                 self.resumed.push(slot);
                 self.touch(slot);
             } else {
@@ -430,6 +493,10 @@ impl Core {
         {
             self.deadlines.pop_first();
             if let Some(s) = self.sessions.get(slot) {
+                if s.life == Life::Open {
+                    self.waited(slot);
+                    continue;
+                }
                 if s.life == Life::Draining {
                     let message =
                         format!("closed with {} bytes of output never taken (limit drain_ms)", s.unsent());
@@ -438,18 +505,28 @@ impl Core {
                 self.gone(slot);
             }
         }
+        self.fire_timers();
         for slot in std::mem::take(&mut self.resumed) {
             if let Some(s) = self.sessions.get_mut(slot) {
                 s.paused = s.must_pause(&self.limits);
             }
             self.run_kept_input(slot);
-            if self.wants_input(slot) {
+            if self.wants_input(slot) && !slot.is_service() {
                 self.effects.push(Effect::Resume(slot));
             }
         }
     }
 
-    fn opened(&mut self, slot: Slot, id: u64, service: ServiceId, peer: SocketAddr, at_ms: u64) {
+    /// Takes a connection in as a session. An error says why it isn't one; it is closed then.
+    pub(crate) fn admit(
+        &mut self,
+        slot: Slot,
+        id: u64,
+        service: ServiceId,
+        peer: SocketAddr,
+        at_ms: u64,
+        outbound: bool,
+    ) -> Result<(), &'static str> {
         self.note_served(id);
         let refusal = if self.stopping {
             Some("the host is stopping")
@@ -461,20 +538,24 @@ impl Core {
             None
         };
         if let Some(why) = refusal {
-            let message = format!("connection from {peer} refused ({why})");
+            let way = if outbound { "to" } else { "from" };
+            let message = format!("connection {way} {peer} refused ({why})");
             self.effects.push(Effect::Notice { level: level::WARN, service, session: id, message });
             self.effects.push(Effect::Close { slot, id });
-            return;
+            return Err(why);
         }
-        self.sessions.insert(slot, Session::new(id, service, peer, at_ms));
+        let heard_ns = self.now_ns;
+        self.sessions.insert(slot, Session { outbound, heard_ns, ..Session::new(id, service, peer, at_ms) });
         self.services[usize::from(service.0)].sessions += 1;
         self.touch(slot);
+        self.expect(slot);
         self.run_opened(slot);
+        Ok(())
     }
 
     /// False: it was withheld, and comes later.
     pub(crate) fn run_opened(&mut self, slot: Slot) -> bool {
-        let opened = Action { kind: action::OPENED, detail: 0, data: Bytes::EMPTY };
+        let opened = Action::new(action::OPENED, Bytes::EMPTY);
         let ran = self.run_batch(slot, &[opened]);
         if ran.close {
             self.finish(slot, closed::HANDLER);
@@ -494,6 +575,7 @@ impl Core {
             return;
         }
         s.bytes_in += bytes.len() as u64;
+        s.heard_ns = self.now_ns;
         let input = s.input;
         self.touch(slot);
         match input {
@@ -546,14 +628,14 @@ impl Core {
             s.output.remove(0);
             self.store.delete(first);
         }
-        if s.paused
-            && s.unsent() <= self.limits.output_bytes_pause as u64 / 2
-            && s.output.len() <= OUTPUT_RECORDS_PAUSE / 2
-        {
-            s.paused = false;
-            self.resumed.push(slot);
+        let (unsent, draining) = (s.unsent(), s.life == Life::Draining);
+        if unsent <= self.limits.output_bytes_pause as u64 / 2 && s.output.len() <= OUTPUT_RECORDS_PAUSE / 2 {
+            if std::mem::replace(&mut s.paused, false) {
+                self.resumed.push(slot);
+            }
+            self.release_held(slot);
         }
-        if s.life == Life::Draining && s.unsent() == 0 {
+        if draining && unsent == 0 {
             self.flushed(slot);
         }
     }
@@ -591,6 +673,7 @@ impl Core {
             }
         }
         self.dirty.clear();
+        self.begin_jobs();
         self.keep_served();
         self.committed = true;
         self.store.commit();
@@ -621,7 +704,8 @@ impl Core {
 
     pub(crate) fn notice(&mut self, level: u32, slot: Slot, message: String) {
         if let Some(s) = self.sessions.get(slot) {
-            self.effects.push(Effect::Notice { level, service: s.service, session: s.id, message });
+            let session = told(s.id);
+            self.effects.push(Effect::Notice { level, service: s.service, session, message });
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::limits::Limits;
 use crate::quarantine::Withheld;
+use crate::session::service_of_number;
 use greenroom_state::abi;
 use std::collections::VecDeque;
 
@@ -55,12 +56,18 @@ impl Crashes {
             if self.deaths.iter().filter(same).count() >= KILLS_MAX
                 && !withheld.iter().any(|w| (w.session, w.turn, w.action) == (d.session, d.turn, d.action))
             {
-                let reason = format!(
-                    "its turn {} (action {}) killed the worker {KILLS_MAX} times: {}",
-                    d.turn + 1,
-                    action_name(d.action),
-                    d.how
-                );
+                let (action, how) = (action_name(d.action), &d.how);
+                let reason = match service_of_number(d.session) {
+                    None => {
+                        let turn = d.turn + 1;
+                        format!(
+                            "its turn {turn} (action {action}) killed the worker {KILLS_MAX} times: {how}"
+                        )
+                    }
+                    Some(_) => {
+                        format!("a {action} of the service itself killed the worker {KILLS_MAX} times: {how}")
+                    }
+                };
                 withheld.push(Withheld { session: d.session, turn: d.turn, action: d.action, reason });
             }
         }
@@ -98,6 +105,12 @@ pub fn action_name(kind: u32) -> &'static str {
         abi::action::OPENED => "opened",
         abi::action::MESSAGE => "message",
         abi::action::CLOSED => "closed",
+        abi::action::TIMER => "timer",
+        abi::action::NOTE => "note",
+        abi::action::PUBLISHED => "published",
+        abi::action::JOB => "job",
+        abi::action::DIALED => "dialed",
+        abi::action::CONNECT => "connect",
         _ => "?",
     }
 }

@@ -31,7 +31,7 @@ impl Core {
         }
         s.life = Life::Draining;
         self.touch(slot);
-        let last = Action { kind: action::CLOSED, detail: reason, data: Bytes::EMPTY };
+        let last = Action { detail: reason, ..Action::new(action::CLOSED, Bytes::EMPTY) };
         self.run_batch(slot, &[last]);
         let Some(s) = self.sessions.get_mut(slot) else { return };
         let on = s.subscriptions.take().unwrap_or_default();
@@ -41,6 +41,10 @@ impl Core {
         for r in on.record.into_iter().chain(s.input.take()) {
             self.store.delete(r);
         }
+        self.forget_waiting(slot);
+        self.drop_timers(slot);
+        self.drop_jobs(slot);
+        self.drop_connects(slot);
         self.end_quarantine(slot);
     }
 
@@ -67,6 +71,10 @@ impl Core {
     /// Forgets a session and its records.
     pub(crate) fn gone(&mut self, slot: Slot) {
         self.drop_output(slot);
+        self.forget_waiting(slot);
+        self.drop_timers(slot);
+        self.drop_jobs(slot);
+        self.drop_connects(slot);
         self.end_quarantine(slot);
         let Some(s) = self.sessions.remove(slot) else { return };
         self.deadlines.remove(&(s.deadline_ns, slot));

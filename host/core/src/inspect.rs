@@ -3,8 +3,7 @@
 //! A slice is a copy, consistent in itself. The caller asks for the next one with the last key that it got.
 
 use crate::Core;
-use crate::session::OUTPUT_HEAD;
-use crate::session::Session;
+use crate::session::{OUTPUT_HEAD, ServiceId, Session};
 use greenroom_state::record::SessionRecord;
 
 /// What is asked of a slice of sessions.
@@ -33,8 +32,49 @@ pub struct SessionView {
     pub input: Vec<u8>,
     /// Output not sent.
     pub output: Vec<u8>,
+    /// Its timers, with the nanoseconds until they fire; 0: due.
+    pub timers: Vec<(String, u64)>,
+    /// Actions that wait for their turns, but for timers: oldest first.
+    pub actions: Vec<ActionView>,
+    /// Its jobs that didn't end.
+    pub jobs: Vec<JobView>,
     /// Topics it is on.
     pub topics: Vec<String>,
+}
+
+/// An action that waits for its turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionView {
+    /// One of [`greenroom_state::abi::action`].
+    pub kind: u32,
+    /// The session that caused it, or the job's number.
+    pub from: u64,
+    /// A topic or a job.
+    pub name: String,
+    /// What it carries.
+    pub data: Vec<u8>,
+}
+
+/// A job that didn't end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobView {
+    /// Its number.
+    pub number: u64,
+    /// Which one.
+    pub name: String,
+    /// It has a thread, or waits for one.
+    pub running: bool,
+}
+
+/// What a service has of its own, not of a session's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnSlice {
+    /// Timers, with the nanoseconds until they fire.
+    pub timers: Vec<(String, u64)>,
+    /// Jobs.
+    pub jobs: Vec<JobView>,
+    /// The timer to go on behind; `None`: this was all.
+    pub next: Option<String>,
 }
 
 /// A slice, and whether there is more.
@@ -65,7 +105,9 @@ impl Core {
                 && filter.session.is_none_or(|id| id == s.id)
             {
                 let view = self.view(s, service, filter.contents);
-                bytes += view.state.as_ref().map_or(0, Vec::len) + view.input.len() + view.output.len();
+                let actions: usize = view.actions.iter().map(|a| a.data.len()).sum();
+                bytes +=
+                    view.state.as_ref().map_or(0, Vec::len) + view.input.len() + view.output.len() + actions;
                 items.push(view);
             }
             if filter.session.is_some_and(|id| s.id >= id) {
@@ -94,8 +136,23 @@ impl Core {
             state: s.state.filter(|_| contents).map(copy),
             input: s.input.filter(|_| contents).map(copy).unwrap_or_default(),
             output,
+            timers: self.timers_of(s.id),
+            actions: if contents { self.actions_waiting(s.id) } else { Vec::new() },
+            jobs: self.jobs_of(s.id),
             topics: s.topics().iter().map(|t| t.to_string()).collect(),
         }
+    }
+
+    fn actions_waiting(&self, id: u64) -> Vec<ActionView> {
+        self.sessions.slot_of(id).map(|slot| self.actions_of(slot)).unwrap_or_default()
+    }
+
+    /// Some of a service's own timers, behind that name, with the nanoseconds until they fire; and all of its own jobs.
+    pub fn of_service(&self, service: ServiceId, after: Option<&str>) -> OwnSlice {
+        let number = service.number();
+        let timers = self.timers_after(number, after, ENTRIES_PER_SLICE);
+        let next = timers.last().filter(|_| timers.len() == ENTRIES_PER_SLICE).map(|(name, _)| name.clone());
+        OwnSlice { timers, jobs: self.jobs_of(number), next }
     }
 
     /// How many entries a table has.
@@ -106,6 +163,13 @@ impl Core {
     /// The names of all tables.
     pub fn table_names(&self) -> Vec<String> {
         self.tables.names().map(str::to_owned).collect()
+    }
+
+    /// The value of one entry, as stored.
+    pub fn entry(&self, table: &str, key: &[u8]) -> Option<Vec<u8>> {
+        let mut value = Vec::new();
+        self.tables.get(&self.store, table, key, &mut value)?;
+        Some(value)
     }
 
     /// The entries of a table from a key on; the second value is where to go on.
@@ -143,7 +207,7 @@ mod tests {
         let mut core = Core::new(Limits::default());
         let shape = StateShape { version: 1, ..StateShape::default() };
         let framing = Framing::Lines { bytes_max: 9 };
-        let offer = Offer { name: "s".into(), port: 0, framing, shape, tables: Vec::new() };
+        let offer = Offer { name: "s".into(), port: 0, dials: false, framing, shape, tables: Vec::new() };
         let build = Build { library: "l".into(), generation: 1, hash: String::new() };
         core.adopt(&build, vec![(offer, Box::new(Withdrawn))]);
         let service = core.service_named("s").unwrap();

@@ -14,6 +14,12 @@
 //! | [`framing`] | where a message ends |
 //! | [`turn`] | what a turn may ask for, staged until it succeeds |
 //! | [`tables`], [`topics`] | what sessions share |
+//! | `pending.rs` | actions that wait for their turn: notes, published messages, timers that are due |
+//! | `asked.rs` | what turns have asked for and is not done |
+//! | [`connects`] | outbound connections |
+//! | [`jobs`] | functions that may block, on threads of their own |
+//! | `patience.rs` | how long a peer may leave a session waiting |
+//! | `timers.rs` | names with a deadline |
 //! | [`reload`] | the steps of a reload, and every reason to refuse one |
 //! | [`ports`] | which ports to open and to close |
 //! | [`limits`] | every limit: its name, unit and default |
@@ -21,20 +27,26 @@
 //! | [`quarantine`] | sessions whose next action must not run for now |
 //! | [`crashes`] | what follows when an action killed the process |
 //! | [`probation`] | how a new build proves itself, and how the one before takes over again |
+//! | `standby.rs` | a turn that failed is run again by the build before |
 //! | `proof.rs` | what is kept of a probation, and how one ends |
 //! | [`convert`] | data of one version is made into data of another |
 //! | [`inspect`] | what an operator sees: sessions and tables, a slice at a time |
 //! | [`store`] | the records that outlive code |
 #![forbid(unsafe_code)]
 
+mod asked;
+pub mod connects;
 pub mod convert;
 pub mod core;
 pub mod crashes;
 mod ending;
 pub mod framing;
 pub mod inspect;
+pub mod jobs;
 mod kept;
 pub mod limits;
+mod patience;
+mod pending;
 pub mod ports;
 pub mod probation;
 mod proof;
@@ -44,8 +56,10 @@ pub mod reload;
 mod running;
 pub mod service;
 pub mod session;
+mod standby;
 pub mod store;
 pub mod tables;
+mod timers;
 pub mod topics;
 pub mod turn;
 

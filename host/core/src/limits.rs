@@ -22,6 +22,34 @@ pub struct Limits {
     pub output_bytes_max: usize,
     /// What one turn may stage: sends, broadcasts, table writes, log. Beyond it the turn fails.
     pub turn_bytes_max: usize,
+    /// Notes and published messages that wait for one session's turns. One more isn't delivered, and that is logged: whoever sent it goes
+    /// on.
+    pub actions_pending_max: usize,
+    /// What those carry. One more isn't delivered, likewise.
+    pub actions_pending_bytes_max: usize,
+    /// Turns that may follow one from another: a note that causes a note, and so on. The one that would go deeper is refused, and the
+    /// turn fails. What comes from outside, and a timer, begins anew.
+    pub cascade_max: u16,
+    /// Timers of one session. One more is refused, and the turn fails.
+    pub timers_per_session_max: usize,
+    /// A service's own timers. One more is refused, and the turn fails.
+    pub timers_per_service_max: usize,
+    /// A timer's name. A longer one is refused, and the turn fails.
+    pub timer_name_bytes_max: usize,
+    /// Jobs that run at once, a thread each. The others wait.
+    pub jobs_running_max: usize,
+    /// Jobs of the whole host that run or wait. One more is refused, and the turn fails.
+    pub jobs_max: usize,
+    /// Jobs of one session that run or wait. One more is refused, and the turn fails.
+    pub jobs_per_session_max: usize,
+    /// A job's name. A longer one is refused, and the turn fails.
+    pub job_name_bytes_max: usize,
+    /// What a job returns. With more it has failed.
+    pub job_result_bytes_max: usize,
+    /// Outbound connections of the whole host that are being made. One more is refused, and the turn fails.
+    pub connects_max: usize,
+    /// How long one may take to be made before it has failed.
+    pub connect_ms: u64,
     /// A topic's name. A longer one is refused, and the turn fails.
     pub topic_name_bytes_max: usize,
     /// Topics that one session may subscribe to. One more is refused, and the turn fails.
@@ -30,6 +58,8 @@ pub struct Limits {
     pub table_key_bytes_max: usize,
     /// A table entry's value. A longer one is refused, and the turn fails.
     pub table_value_bytes_max: usize,
+    /// All keys and values of one table. A write that would go beyond it is refused, and the turn fails.
+    pub table_bytes_max: usize,
     /// Tables at once. One more is refused, and the turn fails.
     pub tables_max: usize,
     /// All records together: sessions, states, input, output, tables. Beyond it sessions and turns are refused, and
@@ -64,6 +94,13 @@ pub struct Limits {
     pub builds_max: u32,
     /// What readers of a snapshot may keep from being used again. Beyond it they fail, not the loop.
     pub pin_bytes_max: usize,
+    /// How long a peer may take to send its first byte. Then the session is closed. 0: as long as it likes.
+    pub first_byte_ms: u64,
+    /// How long a peer may send nothing. Then the session is closed. 0: as long as it likes.
+    pub idle_ms: u64,
+    /// How long a frame may take to be whole once it has begun, however often a byte of it comes. Then the session is closed. 0: as long as
+    /// it likes.
+    pub frame_ms: u64,
     /// How long a closed session's output may take to be flushed before it is dropped.
     pub drain_ms: u64,
     /// How long a peer may take to close its end after ours is shut.
@@ -83,10 +120,24 @@ impl Default for Limits {
             output_bytes_pause: 256 * KIB,
             output_bytes_max: MIB,
             turn_bytes_max: MIB,
+            actions_pending_max: 1024,
+            actions_pending_bytes_max: MIB,
+            cascade_max: 16,
+            timers_per_session_max: 16,
+            timers_per_service_max: 1_000_000,
+            timer_name_bytes_max: 256,
+            jobs_running_max: 4,
+            jobs_max: 1024,
+            jobs_per_session_max: 16,
+            job_name_bytes_max: 256,
+            job_result_bytes_max: MIB,
+            connects_max: 256,
+            connect_ms: 10_000,
             topic_name_bytes_max: 256,
             topics_per_session_max: 64,
             table_key_bytes_max: KIB,
             table_value_bytes_max: 64 * KIB,
+            table_bytes_max: 1024 * MIB,
             tables_max: 1024,
             store_bytes_max: 4096 * MIB,
             crashes_max: 3,
@@ -102,6 +153,9 @@ impl Default for Limits {
             rehearsal_bytes_max: 1024 * MIB,
             builds_max: 256,
             pin_bytes_max: 512 * MIB,
+            first_byte_ms: 0,
+            idle_ms: 0,
+            frame_ms: 300_000,
             drain_ms: 10_000,
             linger_ms: 2_000,
             stop_ms: 5_000,
@@ -112,6 +166,7 @@ impl Default for Limits {
 impl Limits {
     /// Refuses values that contradict each other.
     pub fn check(&self) -> Result<(), String> {
+        const NAME: &str = "what a name's 16-bit length says";
         let pairs = [
             ("output_bytes_pause", self.output_bytes_pause, "output_bytes_max", self.output_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "store_bytes_max", self.store_bytes_max),
@@ -122,15 +177,21 @@ impl Limits {
                 "what an entry's 16-bit length says",
                 usize::from(u16::MAX),
             ),
+            ("cascade_max", usize::from(self.cascade_max), "what a 16-bit depth counts", 10_000),
+            ("topic_name_bytes_max", self.topic_name_bytes_max, NAME, usize::from(u16::MAX)),
+            ("timer_name_bytes_max", self.timer_name_bytes_max, NAME, usize::from(u16::MAX)),
+            ("job_name_bytes_max", self.job_name_bytes_max, NAME, usize::from(u16::MAX)),
+            ("job_result_bytes_max", self.job_result_bytes_max, "what a record holds", RECORD_BYTES_MAX / 2),
+            ("jobs_running_max", self.jobs_running_max, "jobs_max", self.jobs_max),
+            ("jobs_max", self.jobs_max, "what a pass can start", 1 << 20),
             ("state_bytes_max", self.state_bytes_max, "what a record holds", RECORD_BYTES_MAX / 2),
             ("frame_bytes_max", self.frame_bytes_max as usize, "what a record holds", RECORD_BYTES_MAX / 2),
             ("store_bytes_max", self.store_bytes_max, "what 32-bit references reach", STORE_BYTES_LIMIT),
         ];
         for (small, s, large, l) in pairs {
             if s == 0 || s > l {
-                return Err(format!(
-                    "limits.{small} is {s}: it must be from 1 to limits.{large}, which is {l}"
-                ));
+                let large = if large.contains(' ') { large.to_owned() } else { format!("limits.{large}") };
+                return Err(format!("limits.{small} is {s}: it must be from 1 to {large}, which is {l}"));
             }
         }
         Ok(())
@@ -140,6 +201,10 @@ impl Limits {
 /// Actions that go into one call of a handler: they share one decoding and one encoding of the state. More gains
 /// nothing measurable, and lets one session hold up the others longer.
 pub const BATCH_ACTIONS_MAX: usize = 64;
+
+/// A batch that has staged this much ends with the turn under way, so that what a session's own input makes the host
+/// hold stays near `output_bytes_pause`.
+pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

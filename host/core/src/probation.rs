@@ -1,28 +1,16 @@
 //! A new build proves itself while the one before stands by.
 //!
-//! For a while a turn that fails is run again by the build before, if that reads the same state, tables and frames: then the client gets
-//! its answer, and the failure counts against the new build. It counts as well if the build before can't be asked. A turn that fails
-//! with both is the client's doing, or an old fault, and doesn't count. Past a limit the build before takes over again, and the new
-//! one only converts what it left.
+//! For a while a turn that fails is run again by the build before (`standby.rs`): then the client gets its answer, and the failure
+//! counts against the new build. It counts as well if the build before can't be asked. A turn that fails with both is the client's doing,
+//! or an old fault, and doesn't count. Past a limit the build before takes over again, and the new one only converts what it left.
 
 use crate::Core;
 use crate::core::Effect;
+use crate::proof::Asked;
 pub use crate::proof::{Probation, Proof, Record};
-use crate::service::{Build, Missing, Offer, Service, Withdrawn, Written};
-use crate::session::{ServiceId, Slot};
-use crate::turn::Buffers;
-use greenroom_state::abi::Action;
-use greenroom_state::shape::{TableShape, judge_back};
-
-/// What came of asking the build before.
-pub(crate) enum Asked {
-    /// It can't be asked.
-    Not,
-    /// It fails too.
-    Failed,
-    /// It ran the turn, which is applied. The turn closed the session, or not.
-    Ran(bool),
-}
+use crate::service::{Build, Missing, Offer, Service, Withdrawn};
+use crate::session::ServiceId;
+use greenroom_state::shape::judge_back;
 
 impl Core {
     /// The probation of a library's build.
@@ -111,72 +99,6 @@ impl Core {
                 proof: Proof::Failed(why),
             });
         }
-    }
-
-    /// Runs an action that failed again, with the build before.
-    pub(crate) fn ask_before(&mut self, slot: Slot, action: &Action<'_>, buffers: &mut Buffers) -> Asked {
-        let Some(s) = self.sessions.get(slot) else { return Asked::Not };
-        let at = usize::from(s.service.0);
-        let service = &self.services[at];
-        let Some(before) = &service.before else { return Asked::Not };
-        // What they know of other versions doesn't matter here.
-        let shapes = |o: &Offer| -> Vec<_> {
-            let shape = |t: &TableShape| (t.name.clone(), t.shape.version, t.shape.schema.clone());
-            o.tables.iter().map(shape).collect()
-        };
-        let same_tables = shapes(&before.offer) == shapes(&service.offer);
-        if before.offer.framing != service.offer.framing || !same_tables {
-            return Asked::Not;
-        }
-        let written = Written { version: before.offer.shape.version, fingerprint: before.fingerprint };
-        let Some(state) = self.for_before(slot) else { return Asked::Not };
-        // In its place for the one call.
-        let exchange = |s: &mut Service| {
-            if let (Some(before), Some(build)) = (&mut s.before, &mut s.build) {
-                std::mem::swap(&mut s.code, &mut before.code);
-                // A death is to be told of the build whose turn it was.
-                std::mem::swap(build, &mut before.build);
-            }
-        };
-        exchange(&mut self.services[at]);
-        self.state.clear();
-        self.state.extend_from_slice(state.as_ref().map_or(&[], |(_, bytes)| bytes));
-        self.run_code(slot, std::slice::from_ref(action), buffers, state.map(|(version, _)| version));
-        exchange(&mut self.services[at]);
-        if buffers.fault.is_some() || buffers.done != 1 || self.over_limit(slot, buffers).is_some() {
-            return Asked::Failed;
-        }
-        self.apply(slot, buffers, written);
-        Asked::Ran(buffers.close)
-    }
-
-    /// A session's state as the build before reads it, and its version then, if nothing of it is lost that way. `Some(None)`: none is
-    /// stored.
-    fn for_before(&self, slot: Slot) -> Option<Option<(u32, Vec<u8>)>> {
-        let s = self.sessions.get(slot)?;
-        let service = &self.services[usize::from(s.service.0)];
-        let before = service.before.as_ref()?;
-        let Some(stored) = s.state.map(|r| self.store.read(r, <[u8]>::to_vec)) else { return Some(None) };
-        let (here, there) = (service.offer.shape.version, before.offer.shape.version);
-        let same = s.state_fingerprint == before.fingerprint && s.state_version == there;
-        if same || s.state_version < there || (s.state_version == there && here != there) {
-            return Some(Some((s.state_version, stored)));
-        }
-        // As the build that serves would read it; there and back again, and nothing is missing.
-        let as_it_is = if s.state_version > here {
-            let down = service.left_by_newer(s.state_version, here, &stored).ok()?;
-            service.code.convert(0, here, here, &down).ok()?
-        } else {
-            service.code.convert(0, s.state_version, here, &stored).ok()?
-        };
-        let down = if here == there {
-            as_it_is.clone()
-        } else {
-            service.code.convert(0, here, there, &as_it_is).ok()?
-        };
-        let down = before.code.convert(0, there, there, &down).ok()?;
-        let up = service.code.convert(0, there, here, &down).ok()?;
-        (up == as_it_is).then_some(Some((there, down)))
     }
 
     /// Whether the build before can take over from the one on probation; what it offers.

@@ -31,6 +31,17 @@ pub struct Record {
     pub spared: u32,
 }
 
+/// What came of asking the build before.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It can't be asked.
+    Not,
+    /// It fails too.
+    Failed,
+    /// It ran the turn, which is applied. The turn closed the session, or not.
+    Ran(bool),
+}
+
 /// How a probation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {

@@ -34,8 +34,8 @@ impl Core {
     pub(crate) fn allowed(&mut self, slot: Slot, actions: &[Action<'_>]) -> usize {
         let Some(s) = self.sessions.get(slot) else { return 0 };
         let Some(all) = self.withheld.get_mut(&s.id) else { return actions.len() };
-        // What is behind is of no concern any more.
-        all.retain(|w| w.turn >= s.turns);
+        // What is behind is of no concern any more. A service's own turns have names, not numbers.
+        all.retain(|w| w.turn >= s.turns || slot.is_service());
         let same = |w: &Withheld| w.turn == s.turns && w.action == actions[0].kind;
         let Some(at) = all.iter().position(same) else {
             // One by one: if another one kills, it is to be known which.
@@ -96,6 +96,10 @@ impl Core {
             return Err(format!("session {id} is not quarantined"));
         }
         self.end_quarantine(slot);
+        if let Some(s) = self.sessions.get_mut(slot) {
+            // Until its input has been run, which it kept: nothing else may end it before.
+            s.paused = true;
+        }
         self.resumed.push(slot);
         self.touch(slot);
         Ok(())
@@ -104,6 +108,9 @@ impl Core {
     /// Closes a session, after its last turn. The error says why it can't.
     pub fn close(&mut self, id: u64) -> Result<(), String> {
         let slot = self.sessions.slot_of(id).ok_or_else(|| format!("no session has number {id}"))?;
+        if slot.is_service() {
+            return Err(format!("no session has number {id}"));
+        }
         if self.sessions.get(slot).is_none_or(|s| s.life != Life::Open) {
             return Err(format!("session {id} is closing already"));
         }

@@ -10,7 +10,7 @@ use crate::core::Effect;
 use crate::framing::FrameState;
 use crate::limits::Limits;
 use crate::service::{Service, ServiceId};
-use crate::session::{Life, OUTPUT_HEAD, Session, Slot};
+use crate::session::{Life, OUTPUT_HEAD, Session, Slot, service_of_number};
 use crate::store::{Found, Kind, Recovered, Ref};
 use crate::tables;
 use greenroom_state::record::SessionRecord;
@@ -62,6 +62,7 @@ impl Core {
             }
         }
         let mut output: BTreeMap<(u64, u64), Ref> = BTreeMap::new();
+        let (mut actions, mut payloads) = (Vec::new(), Vec::new());
         for f in &records {
             match f.kind {
                 Kind::Session | Kind::Service => {}
@@ -72,6 +73,11 @@ impl Core {
                     }
                 }
                 Kind::Entry => core.recover_entry(f, &mut lost),
+                Kind::Action => actions.push((f.key, f.at)),
+                Kind::Payload => payloads.push((f.key, f.at)),
+                Kind::Timer => core.recover_timer(f.key, f.at),
+                Kind::Job => core.recover_job(f.key, f.at),
+                Kind::Connect => core.recover_connect(f.key, f.at),
                 Kind::State | Kind::Input | Kind::Topics | Kind::Quarantine => core.recover_part(f),
                 Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger => {
                     core.recover_kept(f.kind, f.key, f.at)
@@ -81,12 +87,24 @@ impl Core {
         for ((id, offset), r) in output {
             core.recover_output(id, offset, r);
         }
+        core.number_connects();
+        let lacking = core.recover_actions(&actions, &payloads);
         // A session that lost a part of itself would go on as another one.
         let parts = damaged.iter().filter(|(kind, _)| {
-            let own = [Kind::State, Kind::Input, Kind::Output, Kind::Topics, Kind::Quarantine];
+            let own = [
+                Kind::State,
+                Kind::Input,
+                Kind::Output,
+                Kind::Topics,
+                Kind::Quarantine,
+                Kind::Action,
+                Kind::Timer,
+                Kind::Job,
+                Kind::Connect,
+            ];
             Kind::from_number(*kind).is_some_and(|kind| own.contains(&kind))
         });
-        let damaged: BTreeSet<u64> = parts.map(|(_, key)| *key).collect();
+        let damaged: BTreeSet<u64> = parts.map(|(_, key)| *key).chain(lacking).collect();
         survivors.retain(|s| match core.lacks(s.slot, damaged.contains(&s.id)) {
             Some(part) => {
                 lost.push(format!("session {}: {part}", s.id));
@@ -122,6 +140,7 @@ impl Core {
             let name = self.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
             // Their numbers have no gaps. If one is lost, those behind it are too, and their sessions are named.
             if f.key == self.services.len() as u64 {
+                self.sessions.add_service();
                 self.services.push(Service::unserved(name));
             } else {
                 // Its number will be another service's.
@@ -138,7 +157,10 @@ impl Core {
         s.peer_done = r.peer_done;
         s.turns = r.turns;
         (s.bytes_in, s.bytes_out, s.bytes_sent) = (r.bytes_in, r.bytes_out, r.bytes_out);
+        s.heard_ns = self.now_ns;
         s.greeting_due = r.greeting_due;
+        s.outbound = r.outbound;
+        s.held = r.held;
         s.frame = FrameState { searched: r.frame_searched };
         self.services[usize::from(service.0)].sessions += 1;
         if r.life != Life::Open {
@@ -153,12 +175,18 @@ impl Core {
         // The state's version counts once its record is found.
         s.state_version = 0;
         self.sessions.insert(slot, s);
+        self.expect(slot);
         // Input that was kept may hold whole messages: a session that was paused, or quarantined.
         self.resumed.push(slot);
     }
 
     /// A record that belongs to a session; one without its session is an orphan of a damaged record.
     fn recover_part(&mut self, f: &Found) {
+        if let Some(slot) =
+            self.sessions.slot_of(f.key).filter(|s| s.is_service() && f.kind == Kind::Quarantine)
+        {
+            return self.recover_quarantine(slot, f.at);
+        }
         let record = self.session_record(f.key);
         let Some((slot, record)) = record else { return self.store.delete(f.at) };
         let Some(s) = self.sessions.get_mut(slot) else { return };
@@ -168,7 +196,10 @@ impl Core {
                 (s.state_version, s.state_fingerprint) = (record.state_version, record.state_fingerprint);
                 self.services[usize::from(s.service.0)].count_stored(0, record.state_version);
             }
-            Kind::Input => s.input = Some(f.at),
+            Kind::Input => {
+                s.input = Some(f.at);
+                self.frame_waits(slot, true);
+            }
             Kind::Quarantine => self.recover_quarantine(slot, f.at),
             _ => {
                 let names = self.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
@@ -202,7 +233,7 @@ impl Core {
     fn recover_entry(&mut self, f: &Found, lost: &mut Vec<String>) {
         let named = self.store.read(f.at, |b| tables::name_of(b).map(|(t, k)| (t.to_owned(), k.to_vec())));
         match named {
-            Some((table, key)) => self.tables.found(&table, &key, f.key as u32, f.at),
+            Some((table, key)) => self.tables.found(&self.store, &table, &key, f.key as u32, f.at),
             None => {
                 lost.push("an entry of a table: it can't be read".into());
                 self.store.delete(f.at);
@@ -284,6 +315,16 @@ fn describe(kind: u8, key: u64) -> String {
         Some(Kind::Entry) => return "an entry of a table: it is damaged".into(),
         Some(Kind::Quarantine) => "the quarantine",
         Some(Kind::Library) => return format!("what library {key} runs: it is damaged"),
+        Some(Kind::Payload) => return "a message for several sessions: it is damaged".into(),
+        Some(Kind::Action | Kind::Timer | Kind::Job | Kind::Connect) => {
+            if let Some(service) = service_of_number(key) {
+                return format!(
+                    "service {}: a timer, a job or a connection of its own is damaged",
+                    service.0
+                );
+            }
+            "an action, a timer, a job or a connection"
+        }
         Some(Kind::Ports) => return "the list of ports: it is damaged".into(),
         Some(Kind::Ledger) => return format!("line {key} of the ledger: it is damaged"),
         Some(Kind::Served) => return "the number of the last connection: it is damaged".into(),

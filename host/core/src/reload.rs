@@ -639,7 +639,7 @@ impl Reloads {
     }
 
     fn judge_offer(&self, work: &Work, offer: &Offer, live: &Live<'_>) -> Result<(), String> {
-        let crate::framing::Framing::Lines { bytes_max } = offer.framing;
+        let bytes_max = offer.framing.bytes_max();
         if bytes_max == 0 || bytes_max > live.limits.frame_bytes_max {
             return Err(format!(
                 "service {} wants frames of up to {bytes_max} bytes; the host allows from 1 to {} (limit frame_bytes_max)",
@@ -827,7 +827,7 @@ mod tests {
             downgrades: (2..=version).collect(),
         };
         let framing = Framing::Lines { bytes_max: 100 };
-        Offer { name: name.into(), port: 0, framing, shape, tables: Vec::new() }
+        Offer { name: name.into(), port: 0, dials: false, framing, shape, tables: Vec::new() }
     }
 
     fn candidate(name: &str, offers: Vec<Offer>) -> Result<Candidate, String> {

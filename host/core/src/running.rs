@@ -1,15 +1,17 @@
 //! From bytes to turns: cuts input into messages, runs them in batches, and applies what the turns that succeeded staged.
 
 use crate::Core;
+use crate::asked::SHARED_FROM_BYTES;
 use crate::convert::{Reread, convert_value};
 use crate::core::Effect;
 use crate::framing::Frame;
 use crate::limits::BATCH_ACTIONS_MAX;
-use crate::probation::Asked;
-use crate::service::{Batch, Written};
-use crate::session::{Life, ServiceId, Slot};
+use crate::pending::{Caused, Data};
+use crate::proof::Asked;
+use crate::service::{Batch, Code, Writer};
+use crate::session::{Life, ServiceId, Slot, told};
 use crate::store::Kind;
-use crate::turn::{Around, Buffers, Fault, Staged, Staging};
+use crate::turn::{Around, Buffers, Convert, Fault, Staged, Staging};
 use arrayvec::ArrayVec;
 use greenroom_state::abi::{self, Action, action, closed, fault, level};
 
@@ -24,6 +26,13 @@ pub(crate) struct Ran {
     pub(crate) close: bool,
 }
 
+/// Which code is called, and how it is to see the entries of tables.
+pub(crate) struct Callee<'a> {
+    pub(crate) code: &'a dyn Code,
+    pub(crate) generation: u64,
+    pub(crate) convert: &'a Convert<'a>,
+}
+
 impl Core {
     /// Runs the whole frames in `buf`, and keeps what is left over.
     pub(crate) fn run_frames(&mut self, slot: Slot, buf: &[u8]) {
@@ -33,7 +42,7 @@ impl Core {
             if s.life != Life::Open {
                 return;
             }
-            if s.paused || s.quarantined.is_some() {
+            if s.paused || s.held || s.waits || s.quarantined.is_some() {
                 break;
             }
             if self.replays > REPLAYS_PER_PASS {
@@ -41,6 +50,14 @@ impl Core {
                 s.paused = true;
                 self.resumed.push(slot);
                 break;
+            }
+            if self.pending.has(slot) {
+                self.run_waiting(slot);
+                if self.pending.has(slot) && !self.tired() {
+                    // Whatever they wait for comes before the frames.
+                    break;
+                }
+                continue;
             }
             let framing = self.services[usize::from(s.service.0)].offer.framing;
             let mut actions = ArrayVec::<Action<'_>, BATCH_ACTIONS_MAX>::new();
@@ -51,7 +68,7 @@ impl Core {
                 match framing.next(&buf[end..], &mut s.frame) {
                     Frame::Message(message, len) => {
                         end += len;
-                        actions.push(Action { kind: action::MESSAGE, detail: 0, data: message.into() });
+                        actions.push(Action::new(action::MESSAGE, message.into()));
                         ends.push(end);
                         if end == buf.len() {
                             break;
@@ -92,12 +109,19 @@ impl Core {
                 break;
             }
         }
-        self.keep_input(slot, &buf[at..]);
+        self.keep_input(slot, &buf[at..], at > 0);
     }
 
-    pub(crate) fn keep_input(&mut self, slot: Slot, rest: &[u8]) {
+    /// Whether too much was run again in this pass.
+    pub(crate) fn tired(&self) -> bool {
+        self.replays > REPLAYS_PER_PASS
+    }
+
+    /// `begins`: what is left is not the rest of what was left before.
+    fn keep_input(&mut self, slot: Slot, rest: &[u8], begins: bool) {
         let Some(s) = self.sessions.get_mut(slot) else { return };
         if rest.is_empty() {
+            s.frame_ns = 0;
             if let Some(r) = s.input.take() {
                 self.store.delete(r);
             }
@@ -105,7 +129,10 @@ impl Core {
         }
         let room = self.store.reserve([rest.len()]);
         match room.then(|| self.store.put(s.input, Kind::Input, s.id, rest)) {
-            Some(Ok(r)) => s.input = Some(r),
+            Some(Ok(r)) => {
+                s.input = Some(r);
+                self.frame_waits(slot, begins);
+            }
             _ => {
                 self.notice(
                     level::WARN,
@@ -122,6 +149,7 @@ impl Core {
         if s.life != Life::Open || !self.greet(slot) {
             return;
         }
+        self.run_waiting(slot);
         let Some(s) = self.sessions.get_mut(slot) else { return };
         if let Some(input) = s.input {
             s.frame = Default::default();
@@ -135,10 +163,20 @@ impl Core {
         self.finish_if_peer_done(slot);
     }
 
-    /// The peer's last frames come before its end: a session that is paused or quarantined keeps both for later.
+    /// The peer's last frames, and what waits for a turn, come before its end: a session that is paused or quarantined keeps them for
+    /// later.
     pub(crate) fn finish_if_peer_done(&mut self, slot: Slot) {
-        let Some(s) = self.sessions.get(slot) else { return };
-        if s.peer_done && s.life == Life::Open && !s.paused && s.quarantined.is_none() {
+        let over = |core: &Core| {
+            let s = core.sessions.get(slot);
+            s.is_some_and(|s| {
+                let waits = s.paused || s.held || s.waits || s.quarantined.is_some();
+                s.peer_done && s.life == Life::Open && !waits
+            })
+        };
+        if over(self) && self.pending.has(slot) {
+            self.run_waiting(slot);
+        }
+        if over(self) && !self.pending.has(slot) {
             self.finish(slot, closed::PEER);
         }
     }
@@ -212,8 +250,9 @@ impl Core {
         let Some(s) = self.sessions.get(slot) else {
             return Ran { consumed: buffers.done, close: buffers.close };
         };
-        let (service, session) = (s.service, s.id);
-        self.apply(slot, &buffers, self.services[usize::from(service.0)].written());
+        let (service, session) = (s.service, told(s.id));
+        self.pending.acting.had(buffers.done);
+        self.apply(slot, &buffers, Writer::Serving);
         let mut ran = Ran { consumed: buffers.done, close: buffers.close };
         for line in buffers.log.drain(..).chain(failed_log) {
             self.effects.push(Effect::Log { service, session, line });
@@ -298,34 +337,65 @@ impl Core {
                 }
             }
         }
-        self.run_code(slot, actions, buffers, version)
+        let Some(session) = self.sessions.get(slot) else { return 0 };
+        let service = &self.services[usize::from(session.service.0)];
+        let convert = |table: &str, stored: u32, value: &[u8]| {
+            convert_value(&self.services, &self.owners, table, stored, value)
+        };
+        let by = Callee { code: &*service.code, generation: service.generation(), convert: &convert };
+        self.call(&by, slot, actions, buffers, version)
     }
 
-    /// Calls the handler of a session's service with the state that was copied, if there is any.
-    pub(crate) fn run_code(
-        &mut self,
+    /// Calls a handler for a session, with the state that was copied, if there is any.
+    pub(crate) fn call(
+        &self,
+        callee: &Callee<'_>,
         slot: Slot,
         actions: &[Action<'_>],
         buffers: &mut Buffers,
         state_version: Option<u32>,
     ) -> u32 {
-        let Core { services, sessions, store, tables, owners, limits, state, now_ns, .. } = self;
+        let Core {
+            sessions,
+            store,
+            tables,
+            limits,
+            state,
+            now_ns,
+            timers,
+            jobs,
+            connects,
+            services,
+            pending,
+            ..
+        } = self;
         let Some(session) = sessions.get(slot) else { return 0 };
-        let service = &services[usize::from(session.service.0)];
         let batch = Batch {
             service: session.service,
-            generation: service.generation(),
+            generation: callee.generation,
             session: session.id,
             turn: session.turns,
             now_ns: *now_ns,
             state: state_version.map(|version| (version, &state[..])),
             actions,
         };
-        let convert =
-            |table: &str, stored: u32, value: &[u8]| convert_value(services, owners, table, stored, value);
-        let around = Around { store, tables, convert: &convert, limits, session };
+        let served = |name: &str| services.iter().position(|s| s.offer.name == name && s.build.is_some());
+        let named = |name: &str| served(name).map(|at| ServiceId(at as u16));
+        let around = Around {
+            store,
+            tables,
+            convert: callee.convert,
+            limits,
+            session,
+            timers,
+            jobs,
+            connects,
+            service: &named,
+            depths: pending.acting.depths(),
+            now_ns: *now_ns,
+        };
         let mut staging = Staging::new(buffers, around, actions.len());
-        let flags = service.code.run(&batch, &mut staging);
+        let flags = callee.code.run(&batch, &mut staging);
         // A handler that returned in the middle of a turn has not said that it succeeded.
         buffers.cut();
         flags
@@ -347,11 +417,12 @@ impl Core {
     }
 
     /// Applies what was staged. It can't fail: [`Core::over_limit`] made sure of the room.
-    /// A state is marked as `written`.
-    pub(crate) fn apply(&mut self, slot: Slot, b: &Buffers, written: Written) {
+    /// State and entries are marked with the versions that the writer has of them.
+    pub(crate) fn apply(&mut self, slot: Slot, b: &Buffers, writer: Writer) {
         let room = "room was made sure of before";
+        let Some((service, id)) = self.sessions.get(slot).map(|s| (s.service, s.id)) else { return };
         if b.has_state {
-            self.write_state(slot, &b.state, written);
+            self.write_state(slot, &b.state, self.services[usize::from(service.0)].written(writer));
         }
         let mut topics_changed = false;
         for effect in &b.effects {
@@ -388,8 +459,55 @@ impl Core {
                 }
                 Staged::Put { table, key, value } => {
                     let (table, key, value) = (b.text(table), &b.bytes[key.clone()], &b.bytes[value.clone()]);
-                    let version = self.version_written(table);
+                    let version = self.version_written(writer, service, table);
                     self.tables.put(&mut self.store, table, key, version, value).expect(room);
+                }
+                Staged::Note { to, data, depth } => {
+                    let to = self.sessions.slot_of(*to).filter(|to| !to.is_service());
+                    let Some(to) = to else { continue };
+                    let (from, data) = (told(id), Data::Own(&b.bytes[data.clone()]));
+                    self.cause(
+                        to,
+                        &Caused { kind: action::NOTE, detail: 0, from, depth: *depth, name: "", data },
+                    );
+                }
+                Staged::Publish { topic, data, others, depth } => {
+                    let (name, bytes) = (b.text(topic), &b.bytes[data.clone()]);
+                    let to: Vec<_> =
+                        self.topics.subscribers(name).filter(|to| !(*others && *to == slot)).collect();
+                    let shared = (bytes.len() >= SHARED_FROM_BYTES).then(|| self.share(bytes));
+                    let data = shared.map_or(Data::Own(bytes), Data::Shared);
+                    let (kind, from) = (action::PUBLISHED, told(id));
+                    for to in to {
+                        self.cause(to, &Caused { kind, detail: 0, from, depth: *depth, name, data });
+                    }
+                    if let Some(number) = shared {
+                        self.unshare(number);
+                    }
+                }
+                Staged::SetTimer { service: own, name, deadline_ns } => {
+                    let of = if *own { Slot::of_service(service) } else { slot };
+                    self.set_timer(of, b.text(name), *deadline_ns);
+                }
+                Staged::CancelTimer { service: own, name } => {
+                    let of = if *own { Slot::of_service(service) } else { slot };
+                    self.cancel_timer(of, b.text(name));
+                }
+                Staged::StartJob { number, name, input, once } => {
+                    self.start_job(slot, *number, b.text(name), &b.bytes[input.clone()], *once);
+                }
+                Staged::CancelJob(number) => self.cancel_job(slot, *number),
+                Staged::Connect { number, service, addr, context } => {
+                    self.connect(slot, *number, *service, *addr, &b.bytes[context.clone()]);
+                }
+                Staged::WaitFor(other) => self.hold_for(slot, *other),
+                Staged::Hold(held) => {
+                    if let Some(s) = self.sessions.get_mut(slot)
+                        && std::mem::replace(&mut s.held, *held)
+                        && !held
+                    {
+                        self.resumed.push(slot);
+                    }
                 }
                 Staged::Delete { table, key } => {
                     self.tables.delete(&mut self.store, b.text(table), &b.bytes[key.clone()]);

@@ -7,6 +7,8 @@ use greenroom_state::abi;
 use greenroom_state::shape::{StateShape, TableShape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// What one call of a handler gets: actions of one session, oldest first.
 #[derive(Clone, Copy)]
@@ -38,12 +40,29 @@ pub trait Code: Send {
     /// See the trait.
     fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32;
 
+    /// Whether it knows actions of a kind: an older library may not.
+    fn knows(&self, kind: u32) -> bool {
+        let _ = kind;
+        true
+    }
+
+    /// The service's jobs; `None`: it has none.
+    fn work(&self) -> Option<Arc<dyn Work>> {
+        None
+    }
+
     /// Takes a value of the session's state (`which` is 0) or of the n-th table that the service owns from one version to another,
     /// up or down; if it arrives at this build's own version, it is read and written again. The error is a sentence.
     fn convert(&self, which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
         let _ = (which, from, to, value);
         Err("this build converts nothing: it is of ABI 1.0".into())
     }
+}
+
+/// A service's jobs. It lives as long as one of them runs, whatever serves by then.
+pub trait Work: Send + Sync {
+    /// Runs one, on any thread. `cancelled` is not 0 once nobody wants the result. The error is a sentence.
+    fn run(&self, name: &str, input: &[u8], cancelled: &AtomicU32) -> Result<Vec<u8>, String>;
 }
 
 /// What a library says of one of its services.
@@ -53,6 +72,9 @@ pub struct Offer {
     pub name: String,
     /// Default TCP port on loopback; 0: none.
     pub port: u16,
+    /// Its sessions are connections that are asked for, so it needs no port.
+    #[serde(default)]
+    pub dials: bool,
     /// How its stream is cut.
     pub framing: Framing,
     /// Its state's version, schema and migrations.
@@ -131,7 +153,8 @@ impl Service {
     /// A service that a predecessor's records name. It has no code yet.
     pub(crate) fn unserved(name: String) -> Service {
         let framing = Framing::Lines { bytes_max: 0 };
-        let offer = Offer { name, port: 0, framing, shape: StateShape::default(), tables: Vec::new() };
+        let offer =
+            Offer { name, port: 0, dials: false, framing, shape: StateShape::default(), tables: Vec::new() };
         let build = Build { library: String::new(), generation: 0, hash: String::new() };
         Service { build: None, ..Service::new(offer, build, Box::new(Missing)) }
     }
@@ -169,9 +192,14 @@ impl Service {
         self.build.as_ref().is_some_and(|b| b.library == library)
     }
 
-    /// How a state is marked that the build which serves has written.
-    pub(crate) fn written(&self) -> Written {
-        Written { version: self.offer.shape.version, fingerprint: self.fingerprint }
+    /// How a state is marked that one of its builds has written.
+    pub(crate) fn written(&self, writer: Writer) -> Written {
+        match (writer, &self.before) {
+            (Writer::Before, Some(b)) => {
+                Written { version: b.offer.shape.version, fingerprint: b.fingerprint }
+            }
+            _ => Written { version: self.offer.shape.version, fingerprint: self.fingerprint },
+        }
     }
 
     /// The generation that serves it; 0: none.
@@ -203,6 +231,15 @@ impl Service {
 
 fn fingerprint(offer: &Offer) -> u64 {
     offer.shape.schema.as_ref().map_or(0, |s| s.fingerprint())
+}
+
+/// Which build of a service has written something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writer {
+    /// The one that serves.
+    Serving,
+    /// The one before, which stands by.
+    Before,
 }
 
 /// How a stored state is marked.

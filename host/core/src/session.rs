@@ -22,6 +22,13 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId(pub u16);
 
+impl ServiceId {
+    /// What its own turns have instead of a session's number.
+    pub(crate) fn number(self) -> u64 {
+        OWN_NUMBER | u64::from(self.0)
+    }
+}
+
 /// An output record begins with its offset in the stream, so that sending rewrites no session.
 pub(crate) const OUTPUT_HEAD: usize = 8;
 
@@ -30,8 +37,36 @@ pub(crate) const OUTPUT_HEAD: usize = 8;
 pub(crate) const OUTPUT_RECORDS_PAUSE: usize = 1024;
 
 /// Where the shell keeps a connection: small numbers, used again only after the pass in which they became free.
+///
+/// A service's own turns (its timers') run as those of a session that has no connection, and is in no list: its slot and its number
+/// are made from the service's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
+
+const OWN_SLOT: u32 = 1 << 31;
+const OWN_NUMBER: u64 = 1 << 63;
+
+impl Slot {
+    /// Of a service's own turns.
+    pub(crate) fn of_service(service: ServiceId) -> Slot {
+        Slot(OWN_SLOT | u32::from(service.0))
+    }
+
+    /// Whether there is no connection behind it.
+    pub(crate) fn is_service(self) -> bool {
+        self.0 & OWN_SLOT != 0
+    }
+}
+
+/// The service whose own turns have this number instead of a session's.
+pub fn service_of_number(number: u64) -> Option<ServiceId> {
+    (number & OWN_NUMBER != 0).then_some(ServiceId(number as u16))
+}
+
+/// A session's number as it is told: 0 for a service's own turns.
+pub fn told(number: u64) -> u64 {
+    if number & OWN_NUMBER != 0 { 0 } else { number }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -44,6 +79,10 @@ pub struct Session {
     pub life: Life,
     /// The peer has ended its side.
     pub peer_done: bool,
+    /// Its handler has its input wait: it isn't run, nor read.
+    pub held: bool,
+    /// Another session's peer takes no output, which this one's input would add to: it isn't run, nor read.
+    pub(crate) waits: bool,
     /// Its peer takes no output, so its input isn't run.
     pub(crate) paused: bool,
     /// Its newest output record was made in this pass, so that it may still grow.
@@ -54,6 +93,8 @@ pub struct Session {
     pub(crate) blocked: bool,
     /// Its first turn was withheld, and comes before all others.
     pub(crate) greeting_due: bool,
+    /// We connected to its peer, not its peer to us.
+    pub outbound: bool,
     /// Why its input is kept and not run.
     pub quarantined: Option<Box<Quarantine>>,
     /// Milliseconds since 1970.
@@ -81,12 +122,16 @@ pub struct Session {
     pub(crate) output_sent: usize,
     /// Boxed, as few sessions have any and each idle session costs what this struct does.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
-    /// When draining or lingering ends at the latest, in nanoseconds.
+    /// When bytes last came from the peer, or when it opened, in nanoseconds.
+    pub(crate) heard_ns: u64,
+    /// When the frame began that isn't whole; 0: there is none.
+    pub(crate) frame_ns: u64,
+    /// When draining or lingering ends at the latest, or an open session's peer must have been heard of, in nanoseconds.
     pub(crate) deadline_ns: u64,
 }
 
 // An idle session costs this and its records: growing it is a decision.
-const _: () = assert!(size_of::<Session>() <= 184);
+const _: () = assert!(size_of::<Session>() <= 200);
 
 /// The topics that a session is on, and the record that says so.
 #[derive(Debug, Default)]
@@ -126,6 +171,9 @@ impl Session {
             dirty: false,
             blocked: false,
             greeting_due: false,
+            outbound: false,
+            held: false,
+            waits: false,
             quarantined: None,
             opened_at_ms,
             turns: 0,
@@ -142,6 +190,8 @@ impl Session {
             output: SmallVec::new(),
             output_sent: 0,
             subscriptions: None,
+            heard_ns: 0,
+            frame_ns: 0,
             deadline_ns: 0,
         }
     }
@@ -149,6 +199,11 @@ impl Session {
     /// Whether its peer leaves too much output untaken for its input to be run.
     pub(crate) fn must_pause(&self, limits: &Limits) -> bool {
         self.unsent() > limits.output_bytes_pause as u64 || self.output.len() > OUTPUT_RECORDS_PAUSE
+    }
+
+    /// Whether it stands for a service's own turns.
+    pub(crate) fn is_service(&self) -> bool {
+        service_of_number(self.id).is_some()
     }
 
     /// Output that the kernel has not taken, in bytes.
@@ -165,6 +220,8 @@ impl Session {
             peer_done: self.peer_done,
             quarantined: self.quarantined.is_some(),
             greeting_due: self.greeting_due,
+            outbound: self.outbound,
+            held: self.held,
             opened_at_ms: self.opened_at_ms,
             turns: self.turns,
             bytes_in: self.bytes_in,
@@ -184,6 +241,8 @@ impl Session {
 #[derive(Debug, Default)]
 pub struct Sessions {
     slots: Vec<Option<Box<Session>>>,
+    /// For the services' own turns.
+    services: Vec<Session>,
     by_id: BTreeMap<u64, Slot>,
 }
 
@@ -201,12 +260,18 @@ impl Sessions {
     /// The session in a slot.
     #[inline]
     pub fn get(&self, slot: Slot) -> Option<&Session> {
-        self.slots.get(slot.0 as usize)?.as_deref()
+        match self.slots.get(slot.0 as usize) {
+            Some(session) => session.as_deref(),
+            None => self.services.get((slot.0 ^ OWN_SLOT) as usize),
+        }
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Session> {
-        self.slots.get_mut(slot.0 as usize)?.as_deref_mut()
+        match self.slots.get_mut(slot.0 as usize) {
+            Some(session) => session.as_deref_mut(),
+            None => self.services.get_mut((slot.0 ^ OWN_SLOT) as usize),
+        }
     }
 
     /// The sessions whose numbers are above `id`, in order.
@@ -218,7 +283,22 @@ impl Sessions {
 
     /// The slot of a number.
     pub fn slot_of(&self, id: u64) -> Option<Slot> {
-        self.by_id.get(&id).copied()
+        match service_of_number(id) {
+            None => self.by_id.get(&id).copied(),
+            Some(service) => {
+                (usize::from(service.0) < self.services.len()).then(|| Slot::of_service(service))
+            }
+        }
+    }
+
+    /// Makes the place for the next service's own turns.
+    pub(crate) fn add_service(&mut self) {
+        let service = ServiceId(self.services.len() as u16);
+        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut own = Session::new(service.number(), service, nobody, 0);
+        // It has no record that a commit would have to write.
+        own.dirty = true;
+        self.services.push(own);
     }
 
     /// The slots of all sessions, in the order in which they opened.

@@ -20,6 +20,8 @@ struct Table {
     entries: BTreeMap<Box<[u8]>, Ref>,
     /// How many entries there are of each version.
     versions: BTreeMap<u32, usize>,
+    /// Of all keys and values.
+    bytes: usize,
 }
 
 /// Who answers for the shape of a table's values.
@@ -105,6 +107,22 @@ impl Tables {
         Some(store.key(r) as u32)
     }
 
+    /// Whether a key is there.
+    pub(crate) fn has(&self, table: &str, key: &[u8]) -> bool {
+        self.tables.get(table).is_some_and(|t| t.entries.contains_key(key))
+    }
+
+    /// Bytes of an entry's key and value; 0: it isn't there.
+    pub(crate) fn entry_bytes(&self, store: &Store, table: &str, key: &[u8]) -> usize {
+        let found = self.tables.get(table).and_then(|t| t.entries.get(key));
+        found.map_or(0, |r| key.len() + store.read(*r, |e| value_of(e).len()))
+    }
+
+    /// Bytes of a table's keys and values.
+    pub fn bytes(&self, table: &str) -> usize {
+        self.tables.get(table).map_or(0, |t| t.bytes)
+    }
+
     /// The versions of a table's values.
     pub fn versions(&self, table: &str) -> Vec<u32> {
         let versions = self.tables.get(table).map(|t| t.versions.keys().map(|v| version_of(*v)));
@@ -140,8 +158,10 @@ impl Tables {
         match t.entries.get_mut(key) {
             Some(r) => {
                 let old = store.key(*r) as u32;
+                let old_len = store.read(*r, |e| value_of(e).len());
                 *r = store.put(Some(*r), Kind::Entry, mark, &entry)?;
                 t.uncount(old);
+                t.bytes = t.bytes + value.len() - old_len;
             }
             None => {
                 let Ok(r) = store.put(None, Kind::Entry, mark, &entry) else {
@@ -151,6 +171,7 @@ impl Tables {
                     return Err(Full);
                 };
                 t.entries.insert(key.into(), r);
+                t.bytes += key.len() + value.len();
             }
         }
         *t.versions.entry(version).or_default() += 1;
@@ -158,8 +179,9 @@ impl Tables {
     }
 
     /// Takes an entry that recovery found into the index.
-    pub(crate) fn found(&mut self, table: &str, key: &[u8], version: u32, r: Ref) {
+    pub(crate) fn found(&mut self, store: &Store, table: &str, key: &[u8], version: u32, r: Ref) {
         let t = self.tables.entry(table.into()).or_default();
+        t.bytes += key.len() + store.read(r, |e| value_of(e).len());
         t.entries.insert(key.into(), r);
         *t.versions.entry(version).or_default() += 1;
     }
@@ -168,6 +190,7 @@ impl Tables {
         let Some(t) = self.tables.get_mut(table) else { return };
         if let Some(r) = t.entries.remove(key) {
             t.uncount(store.key(r) as u32);
+            t.bytes -= key.len() + store.read(r, |e| value_of(e).len());
             store.delete(r);
         }
         if t.entries.is_empty() {

@@ -4,18 +4,17 @@
 //! [`Staging::turn_failed`] cuts back to it. All bytes lie in one arena, and consecutive sends are one effect, so a batch of
 //! echoes costs one copy of its bytes and one effect.
 
-use crate::limits::Limits;
+use crate::asked::{ACTION_HEAD, ADDR_BYTES_MAX, CONNECT_HEAD, Connects, JOB_HEAD, Jobs, SHARED_FROM_BYTES};
+use crate::limits::{BATCH_BYTES, Limits};
 use crate::session::OUTPUT_HEAD;
-use crate::session::Session;
+use crate::session::{ServiceId, Session};
 use crate::store::Store;
 use crate::tables::{Tables, overhead};
+use crate::timers::{TIMER_HEAD, Timers};
 use greenroom_state::abi::{fault, status};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::ops::Range;
-
-/// A batch that has staged this much ends with the turn under way, so that what a session's own input makes the host
-/// hold stays near `output_bytes_pause`.
-const BATCH_BYTES: usize = 64 * 1024;
 
 /// A part of the arena.
 type Part = Range<usize>;
@@ -29,6 +28,15 @@ pub(crate) enum Staged {
     Unsubscribe(Part),
     Put { table: Part, key: Part, value: Part },
     Delete { table: Part, key: Part },
+    Note { to: u64, data: Part, depth: u16 },
+    Publish { topic: Part, data: Part, others: bool, depth: u16 },
+    SetTimer { service: bool, name: Part, deadline_ns: u64 },
+    CancelTimer { service: bool, name: Part },
+    StartJob { number: u64, name: Part, input: Part, once: bool },
+    CancelJob(u64),
+    Connect { number: u64, service: ServiceId, addr: SocketAddr, context: Part },
+    WaitFor(u64),
+    Hold(bool),
 }
 
 /// Why a turn failed.
@@ -77,6 +85,10 @@ pub(crate) struct Buffers {
     pub(crate) spoilt: bool,
     /// A successful turn closed the session.
     pub(crate) close: bool,
+    /// The turn under way acted on its own session: what that brings about comes before the next action.
+    on_itself: bool,
+    /// Of the keys and values that were written.
+    put_bytes: usize,
     mark: Mark,
 }
 
@@ -110,6 +122,8 @@ impl Buffers {
         self.fault = None;
         self.spoilt = false;
         self.close = false;
+        self.on_itself = false;
+        self.put_bytes = 0;
         self.mark = Mark::default();
     }
 }
@@ -125,6 +139,14 @@ pub(crate) struct Around<'a> {
     pub(crate) convert: &'a Convert<'a>,
     pub(crate) limits: &'a Limits,
     pub(crate) session: &'a Session,
+    pub(crate) timers: &'a Timers,
+    pub(crate) jobs: &'a Jobs,
+    pub(crate) connects: &'a Connects,
+    /// The service of a name, if it is served.
+    pub(crate) service: &'a dyn Fn(&str) -> Option<ServiceId>,
+    /// How many turns lie between each of the actions and something that came from outside; what is missing is 0.
+    pub(crate) depths: &'a [u16],
+    pub(crate) now_ns: u64,
 }
 
 /// One batch's staging area, with what it may read.
@@ -169,7 +191,7 @@ impl<'a> Staging<'a> {
             },
             log: b.log.len(),
         };
-        !b.close && b.done < self.actions && b.bytes.len() < BATCH_BYTES
+        !b.close && !b.on_itself && b.done < self.actions && b.bytes.len() < BATCH_BYTES
     }
 
     /// The turn failed: what it staged is dropped, but for what it logged. After the last turn it says that the state
@@ -187,11 +209,15 @@ impl<'a> Staging<'a> {
             let _ = write!(fault.message, " ({limit})");
         }
         b.fault = Some(fault);
+        b.on_itself = false;
         self.closing = false;
     }
 
     /// The state that the successful turns left.
     pub fn state(&mut self, bytes: &[u8]) {
+        if self.around.session.is_service() {
+            return;
+        }
         let b = &mut *self.buffers;
         b.state.clear();
         b.state.extend_from_slice(bytes);
@@ -228,6 +254,9 @@ impl<'a> Staging<'a> {
     /// Sends to the session's peer.
     #[inline]
     pub fn send(&mut self, bytes: &[u8]) -> u32 {
+        if self.around.session.is_service() {
+            return status::INVALID;
+        }
         let Some(part) = self.keep(bytes) else { return self.refuse("limit turn_bytes_max") };
         match self.buffers.effects.last_mut() {
             Some(Staged::Send(last)) if last.end == part.start => last.end = part.end,
@@ -238,13 +267,16 @@ impl<'a> Staging<'a> {
 
     /// Closes the session once its output is flushed.
     pub fn close(&mut self) -> u32 {
+        if self.around.session.is_service() {
+            return status::INVALID;
+        }
         self.closing = true;
         status::OK
     }
 
     /// Adds the session to a topic. A name is one line: that is how records list them.
     pub fn subscribe(&mut self, topic: &str) -> u32 {
-        if topic.is_empty() || topic.contains('\n') {
+        if topic.is_empty() || topic.contains('\n') || self.around.session.is_service() {
             return status::INVALID;
         }
         if topic.len() > self.around.limits.topic_name_bytes_max {
@@ -270,6 +302,168 @@ impl<'a> Staging<'a> {
         })
     }
 
+    /// How deep what the turn under way causes would be; `None`: too deep.
+    fn deeper(&self) -> Option<u16> {
+        let depth = self.around.depths.get(self.buffers.done).copied().unwrap_or(0).checked_add(1)?;
+        (depth <= self.around.limits.cascade_max).then_some(depth)
+    }
+
+    /// Has another session, or this one, run a turn over these bytes. One that is gone doesn't.
+    pub fn note(&mut self, to: u64, data: &[u8]) -> u32 {
+        let Some(depth) = self.deeper() else { return self.refuse("limit cascade_max") };
+        self.buffers.on_itself |= to == self.around.session.id;
+        self.stage(|s| Some(Staged::Note { to, data: s.keep(data)?, depth }))
+    }
+
+    /// Has every session on a topic run a turn over these bytes; `others`: but not this one.
+    pub fn publish(&mut self, topic: &str, data: &[u8], others: bool) -> u32 {
+        let Some(depth) = self.deeper() else { return self.refuse("limit cascade_max") };
+        if topic.len() > self.around.limits.topic_name_bytes_max {
+            return self.refuse("limit topic_name_bytes_max");
+        }
+        let own = self.around.session.topics();
+        let on = match self.buffers.topics(own) {
+            Some(on) => on.contains(&topic),
+            None => own.iter().any(|t| **t == *topic),
+        };
+        self.buffers.on_itself |= on && !others;
+        self.stage(|s| {
+            Some(Staged::Publish { topic: s.keep(topic.as_bytes())?, data: s.keep(data)?, others, depth })
+        })
+    }
+
+    /// Sets a timer, or sets it again: after so many nanoseconds it fires once. `service`: not this session's, but its service's.
+    pub fn set_timer(&mut self, name: &str, after_ns: u64, service: bool) -> u32 {
+        let Around { limits, timers, session, now_ns, .. } = self.around;
+        if name.len() > limits.timer_name_bytes_max {
+            return self.refuse("limit timer_name_bytes_max");
+        }
+        let (owner, max, limit) = match service {
+            true => (session.service.number(), limits.timers_per_service_max, "limit timers_per_service_max"),
+            false => (session.id, limits.timers_per_session_max, "limit timers_per_session_max"),
+        };
+        if timers.count(owner) + self.buffers.effects.len() >= max
+            && self.timers_after(owner, service, name) > max
+        {
+            return self.refuse(limit);
+        }
+        self.acts_on(service);
+        let deadline_ns = now_ns.saturating_add(after_ns);
+        self.stage(|s| Some(Staged::SetTimer { service, name: s.keep(name.as_bytes())?, deadline_ns }))
+    }
+
+    /// How many timers there would be with this one, and what was staged so far.
+    fn timers_after(&self, owner: u64, service: bool, name: &str) -> usize {
+        let timers = self.around.timers;
+        let mut seen = vec![name];
+        let mut count = (timers.count(owner) + usize::from(!timers.contains(owner, name))) as i64;
+        for effect in self.buffers.effects.iter().rev() {
+            let (name, now) = match effect {
+                Staged::SetTimer { service: s, name, .. } if *s == service => (self.buffers.text(name), true),
+                Staged::CancelTimer { service: s, name } if *s == service => (self.buffers.text(name), false),
+                _ => continue,
+            };
+            if !seen.contains(&name) {
+                seen.push(name);
+                count += i64::from(now) - i64::from(timers.contains(owner, name));
+            }
+        }
+        count.max(0) as usize
+    }
+
+    /// Takes a timer off, even one that is due; no harm if there is none.
+    pub fn cancel_timer(&mut self, name: &str, service: bool) -> u32 {
+        self.acts_on(service);
+        self.stage(|s| Some(Staged::CancelTimer { service, name: s.keep(name.as_bytes())? }))
+    }
+
+    /// A timer that is due may be among the actions that follow.
+    fn acts_on(&mut self, service: bool) {
+        let own = !service || self.around.session.is_service();
+        self.buffers.on_itself |= own && !self.around.depths.is_empty();
+    }
+
+    /// Has a job run on another thread, and returns its number; `Err`: it is refused.
+    pub fn start_job(&mut self, name: &str, input: &[u8], once: bool) -> Result<u64, u32> {
+        let Around { limits, jobs, session, .. } = self.around;
+        if name.len() > limits.job_name_bytes_max {
+            return Err(self.refuse("limit job_name_bytes_max"));
+        }
+        let staged = self.buffers.effects.iter().filter(|e| matches!(e, Staged::StartJob { .. })).count();
+        let number = jobs.next() + staged as u64;
+        // Those that were started and cancelled in one go never were.
+        let fresh = |e: &&Staged| matches!(e, Staged::CancelJob(n) if *n >= jobs.next() && *n < number);
+        let staged = staged.saturating_sub(self.buffers.effects.iter().filter(fresh).count());
+        if jobs.len() + staged >= limits.jobs_max {
+            return Err(self.refuse("limit jobs_max"));
+        }
+        if jobs.count(session.id) + staged >= limits.jobs_per_session_max && !session.is_service() {
+            return Err(self.refuse("limit jobs_per_session_max"));
+        }
+        let staged = self.stage(|s| {
+            let (name, input) = (s.keep(name.as_bytes())?, s.keep(input)?);
+            Some(Staged::StartJob { number, name, input, once })
+        });
+        if staged == status::OK { Ok(number) } else { Err(staged) }
+    }
+
+    /// Cancels a job of this session; no harm if it is over. Its result isn't told.
+    pub fn cancel_job(&mut self, number: u64) -> u32 {
+        // Its result may be among the actions that follow.
+        self.buffers.on_itself |= !self.around.depths.is_empty();
+        self.stage(|_| Some(Staged::CancelJob(number)))
+    }
+
+    /// Opens a connection, which becomes a session of that service, and returns its number; `Err`: it is refused.
+    pub fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
+        let Around { limits, connects, .. } = self.around;
+        let (Some(service), Ok(addr)) = ((self.around.service)(service), addr.parse()) else {
+            return Err(status::INVALID);
+        };
+        let staged = self.buffers.effects.iter().filter(|e| matches!(e, Staged::Connect { .. })).count();
+        if connects.len() + staged >= limits.connects_max {
+            return Err(self.refuse("limit connects_max"));
+        }
+        let number = connects.next() + staged as u64;
+        let staged =
+            self.stage(|s| Some(Staged::Connect { number, service, addr, context: s.keep(context)? }));
+        if staged == status::OK { Ok(number) } else { Err(staged) }
+    }
+
+    /// If another session's peer leaves too much output untaken, this one's input waits for it.
+    pub fn wait_for(&mut self, session: u64) -> u32 {
+        self.stage(|_| Some(Staged::WaitFor(session)))
+    }
+
+    /// From here on the session's input waits, unread; or goes on.
+    pub fn hold(&mut self, held: bool) -> u32 {
+        if self.around.session.is_service() {
+            return status::INVALID;
+        }
+        self.buffers.on_itself = true;
+        self.stage(|_| Some(Staged::Hold(held)))
+    }
+
+    /// How many entries a table has, with this batch's writes.
+    pub fn table_len(&self, table: &str) -> u64 {
+        let bytes = &self.buffers.bytes;
+        let mut len = self.around.tables.count(table) as i64;
+        let mut seen: Vec<&[u8]> = Vec::new();
+        for effect in self.buffers.effects.iter().rev() {
+            let (t, key, now) = match effect {
+                Staged::Put { table, key, .. } => (table, key, true),
+                Staged::Delete { table, key } => (table, key, false),
+                _ => continue,
+            };
+            let key = &bytes[key.clone()];
+            if &bytes[t.clone()] == table.as_bytes() && !seen.contains(&key) {
+                seen.push(key);
+                len += i64::from(now) - i64::from(self.around.tables.has(table, key));
+            }
+        }
+        len.max(0) as u64
+    }
+
     /// Writes a table's entry.
     pub fn table_put(&mut self, table: &str, key: &[u8], value: &[u8]) -> u32 {
         if !greenroom_state::note::is_name(table) {
@@ -285,10 +479,38 @@ impl<'a> Staging<'a> {
         if tables.len() >= self.around.limits.tables_max && !tables.contains(table) {
             return self.refuse("limit tables_max");
         }
+        let (max, more) = (self.around.limits.table_bytes_max, key.len() + value.len());
+        // As if all were written to this table, and none of the keys were there; only near the limit it is looked at closely.
+        const FULL: &str = "limit table_bytes_max";
+        let full = || self.refusal == Some(FULL) || self.table_bytes_after(table, key, value) > max;
+        if tables.bytes(table) + self.buffers.put_bytes + more > max && full() {
+            return self.refuse(FULL);
+        }
+        self.buffers.put_bytes += more;
         self.stage(|s| {
             let (table, key) = (s.keep(table.as_bytes())?, s.keep(key)?);
             Some(Staged::Put { table, key, value: s.keep(value)? })
         })
+    }
+
+    /// Bytes that a table would have with this write, and what was staged so far.
+    fn table_bytes_after(&self, table: &str, key: &[u8], value: &[u8]) -> usize {
+        let Around { store, tables, .. } = self.around;
+        let stored = |key: &[u8]| tables.entry_bytes(store, table, key);
+        let mut bytes = (tables.bytes(table) + key.len() + value.len()) as i64 - stored(key) as i64;
+        let mut seen = std::collections::HashSet::from([key]);
+        for effect in self.buffers.effects.iter().rev() {
+            let (t, key, now) = match effect {
+                Staged::Put { table, key, value } => (table, key, key.len() + value.len()),
+                Staged::Delete { table, key } => (table, key, 0),
+                _ => continue,
+            };
+            let key = &self.buffers.bytes[key.clone()];
+            if self.buffers.text(t) == table && seen.insert(key) {
+                bytes += now as i64 - stored(key) as i64;
+            }
+        }
+        bytes.max(0) as usize
     }
 
     /// Deletes a table's entry.
@@ -404,12 +626,30 @@ impl Buffers {
                 Staged::Put { table, key, value } => {
                     (overhead(self.text(table), &self.bytes[key.clone()]) + value.len(), 1)
                 }
+                Staged::Note { data, .. } => (ACTION_HEAD + data.len(), 1),
+                Staged::Publish { topic, data, .. } => {
+                    let own = if data.len() < SHARED_FROM_BYTES { data.len() } else { 0 };
+                    (ACTION_HEAD + topic.len() + own, subscribers(self.text(topic)))
+                }
+                Staged::SetTimer { name, .. } => (TIMER_HEAD + name.len(), 1),
+                Staged::StartJob { name, input, .. } => (JOB_HEAD + name.len() + input.len(), 1),
                 // One record lists all topics.
-                Staged::Subscribe(_) | Staged::Unsubscribe(_) | Staged::Delete { .. } => (0, 0),
+                Staged::Subscribe(_)
+                | Staged::Unsubscribe(_)
+                | Staged::Delete { .. }
+                | Staged::CancelTimer { .. }
+                | Staged::CancelJob(_)
+                | Staged::WaitFor(_)
+                | Staged::Hold(_) => (0, 0),
+                Staged::Connect { context, .. } => (CONNECT_HEAD + ADDR_BYTES_MAX + context.len(), 1),
             };
             std::iter::repeat_n(len, times)
         });
-        state.into_iter().chain(topics).chain(effects)
+        let shared = self.effects.iter().filter_map(|effect| match effect {
+            Staged::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => Some(data.len()),
+            _ => None,
+        });
+        state.into_iter().chain(topics).chain(effects).chain(shared)
     }
 
     /// The topics that the session will be on, in order; `None`: nothing about them was staged.

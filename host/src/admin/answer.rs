@@ -3,9 +3,12 @@
 use super::callers::{Caller, on_thread};
 use super::wire::{Command, Reply, ServiceStatus, SessionLine};
 use crate::mail::{Answer, Ask, Mailbox, Message, Query, Wish};
-use greenroom_core::inspect::{Filter, SessionView};
+use greenroom_core::crashes::action_name;
+use greenroom_core::inspect::{ActionView, Filter, JobView, SessionView};
 use greenroom_core::reload::By;
-use greenroom_state::dump::{self, DumpedEntry, DumpedService, DumpedSession};
+use greenroom_state::dump::{
+    self, DumpedAction, DumpedEntry, DumpedJob, DumpedService, DumpedSession, DumpedTimer,
+};
 use greenroom_state::value;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -158,11 +161,12 @@ fn dump(
 ) -> Result<(), Failure> {
     let all = services(mailbox)?;
     let named = |s: &&ServiceStatus| service.as_ref().is_none_or(|name| *name == s.name);
-    let services: BTreeMap<_, _> = all
-        .iter()
-        .filter(named)
-        .map(|s| (s.name.clone(), DumpedService { state_version: s.state_version, generation: s.generation }))
-        .collect();
+    let mut services = BTreeMap::new();
+    for s in all.iter().filter(named) {
+        let (state_version, generation) = (s.state_version, s.generation);
+        let (timers, jobs) = own_of(&s.name, mailbox)?;
+        services.insert(s.name.clone(), DumpedService { state_version, generation, timers, jobs });
+    }
     if let (Some(name), true) = (&service, services.is_empty()) {
         let known: Vec<_> = all.iter().map(|s| s.name.as_str()).collect();
         return Err(Failure::Said(format!("no service is called {name:?}; there are: {}", known.join(", "))));
@@ -198,6 +202,33 @@ fn dump(
     Ok(())
 }
 
+/// What a service has of its own.
+fn own_of(service: &str, mailbox: &Mailbox) -> Result<(Vec<DumpedTimer>, Vec<DumpedJob>), Failure> {
+    let (mut timers, mut after) = (Vec::new(), None);
+    loop {
+        let query = Query::OwnOf(service.to_owned(), after);
+        let own = get(mailbox, query, |a| if let Answer::Own(own) = a { Some(own) } else { None })?;
+        timers.extend(own.timers.into_iter().map(dumped_timer));
+        after = own.next;
+        if after.is_none() {
+            return Ok((timers, own.jobs.into_iter().map(dumped_job).collect()));
+        }
+    }
+}
+
+fn dumped_timer((name, in_ns): (String, u64)) -> DumpedTimer {
+    DumpedTimer { name, in_ms: in_ns / 1_000_000 }
+}
+
+fn dumped_job(JobView { number, name, running }: JobView) -> DumpedJob {
+    DumpedJob { number, name, running }
+}
+
+fn dumped_action(a: ActionView) -> DumpedAction {
+    let data = value::bytes_to_json(&a.data);
+    DumpedAction { kind: action_name(a.kind).to_owned(), from: a.from, name: a.name, data }
+}
+
 fn dumped(v: SessionView) -> DumpedSession {
     DumpedSession {
         id: v.record.id,
@@ -208,7 +239,9 @@ fn dumped(v: SessionView) -> DumpedSession {
         state: v.state.as_deref().map_or(serde_json::Value::Null, json_or_bytes),
         input: value::bytes_to_json(&v.input),
         output: value::bytes_to_json(&v.output),
-        timers: Vec::new(),
+        timers: v.timers.into_iter().map(dumped_timer).collect(),
+        actions: v.actions.into_iter().map(dumped_action).collect(),
+        jobs: v.jobs.into_iter().map(dumped_job).collect(),
         topics: v.topics,
     }
 }

@@ -7,7 +7,6 @@ use crate::plugin::stage::{self, Copies};
 use crate::plugin::trial::{self, Trial};
 use crate::process::own_binary;
 use clap::Args;
-use greenroom_core::framing::Framing;
 use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -57,7 +56,7 @@ impl Check {
             let services: Vec<_> = offers
                 .iter()
                 .map(|o| {
-                    let Framing::Lines { bytes_max } = o.framing;
+                    let bytes_max = o.framing.bytes_max();
                     json!({
                         "name": o.name, "port": o.port, "frame_bytes_max": bytes_max, "state_version": o.shape.version,
                         "state_schema": o.shape.schema, "migrations_from": o.shape.migrations,
@@ -71,10 +70,17 @@ impl Check {
             return Ok(());
         }
         let versions = |all: &[u32]| all.iter().map(|v| format!("v{v}")).collect::<Vec<_>>().join(" ");
-        let mut table =
-            table(&["SERVICE", "PORT", "LINES UP TO", "STATE", "MIGRATES FROM", "DOWNGRADES FROM", "TABLES"]);
+        let mut table = table(&[
+            "SERVICE",
+            "PORT",
+            "FRAMES UP TO",
+            "STATE",
+            "MIGRATES FROM",
+            "DOWNGRADES FROM",
+            "TABLES",
+        ]);
         for o in &offers {
-            let Framing::Lines { bytes_max } = o.framing;
+            let bytes_max = o.framing.bytes_max();
             let tables: Vec<_> =
                 o.tables.iter().map(|t| format!("{} v{}", t.name, t.shape.version)).collect();
             table.add_row([

@@ -20,8 +20,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Takes a connection in, and gives it the next number.
-    pub(super) fn add(&mut self, fd: OwnedFd) {
+    /// Takes a connection in, and gives it the next number, which is returned.
+    pub(super) fn add(&mut self, fd: OwnedFd) -> u64 {
         self.last += 1;
         let key = self.free.pop().unwrap_or_else(|| {
             self.descriptors.push(None);
@@ -32,6 +32,7 @@ impl Held {
         self.numbers[key as usize] = self.last;
         self.count += 1;
         self.unsent.push_back(key);
+        self.last
     }
 
     /// Numbers are to be above this one.
@@ -93,7 +94,7 @@ mod tests {
     #[test]
     fn numbers_go_up_and_keys_are_used_again() {
         let mut held = Held::default();
-        (0..5).for_each(|_| held.add(fd()));
+        (0..5).for_each(|_| _ = held.add(fd()));
         assert_eq!(held.next(2).0, [(0, 1), (1, 2)]);
         held.sent(2);
         assert_eq!(held.next(9).0, [(2, 3), (3, 4), (4, 5)]);

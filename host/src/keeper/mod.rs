@@ -4,6 +4,7 @@
 //! A worker may die at any instruction. Its successor is started once it was reaped, is given everything that the keeper holds, and
 //! goes on; until then connections wait in the kernel. Where a worker is, says `Phase`.
 
+mod dial;
 mod held;
 mod listeners;
 mod start;
@@ -17,6 +18,7 @@ use crate::control::{DESCRIPTORS_MAX, HeldPort, Link, Received, ToKeeper, ToWork
 use crate::found::Found;
 use crate::process::own_binary;
 use crate::region::memory_file;
+use dial::Dialing;
 use greenroom_core::crashes::Crashes;
 use greenroom_core::reload::By;
 use held::Held;
@@ -40,6 +42,8 @@ const LINK: Token = Token(1);
 const ENDED: Token = Token(2);
 const TRIAL: Token = Token(3);
 const LISTENERS: usize = 16;
+/// From here on the numbers of connections that are being made.
+const DIALING: usize = 1 << 32;
 
 /// Connections accepted from one port before others have their turn.
 const ACCEPTS_AT_ONCE: usize = 64;
@@ -128,6 +132,7 @@ pub struct Keeper {
     board: OwnedFd,
     listeners: Listeners,
     held: Held,
+    dialing: Dialing,
     phase: Phase,
     link: Option<Link<ToKeeper, ToWorker>>,
     child: Option<Child>,
@@ -136,6 +141,8 @@ pub struct Keeper {
     in_flight: usize,
     accept_again: BTreeSet<usize>,
     accept_rests_until: Option<Instant>,
+    /// Since when none could be accepted: told once.
+    accept_failed_at: Option<Instant>,
     /// The ports that count, as a worker said.
     ports: Vec<HeldPort>,
     callers: VecDeque<(Command, By, UnixStream, Instant)>,
@@ -152,6 +159,8 @@ pub struct Keeper {
     said_why: Option<String>,
     /// Why the worker before died.
     last_death: Option<String>,
+    /// The last worker had itself to blame for its death.
+    crashed: bool,
     /// When it did, until its successor serves.
     died_at: Option<Instant>,
     /// Some worker has served.
@@ -185,6 +194,7 @@ impl Keeper {
             board: memory_file("greenroom-board")?,
             listeners: Listeners::default(),
             held: Held::default(),
+            dialing: Dialing::default(),
             phase: Phase::Parked { until: now, reason: "starting".into() },
             link: None,
             child: None,
@@ -192,6 +202,7 @@ impl Keeper {
             in_flight: 0,
             accept_again: BTreeSet::new(),
             accept_rests_until: None,
+            accept_failed_at: None,
             ports: Vec::new(),
             callers: VecDeque::new(),
             crashes: Crashes::default(),
@@ -203,6 +214,7 @@ impl Keeper {
             soon: 0,
             said_why: None,
             last_death: None,
+            crashed: false,
             died_at: None,
             was_ready: false,
             stop_by: None,
@@ -236,6 +248,7 @@ impl Keeper {
             for event in &events {
                 match event.token() {
                     WAKER | LINK | ENDED | TRIAL => {}
+                    Token(n) if n >= DIALING => self.look_at_dial(n as u64 - DIALING as u64),
                     Token(n) => self.accept(n - LISTENERS),
                 }
             }
@@ -275,7 +288,7 @@ impl Keeper {
         let rests = self.accept_rests_until.filter(|_| self.may_accept());
         let caller = self.callers.front().map(|(_, _, _, until)| *until);
         let upgrade = self.upgrade.as_ref().map(Upgrade::give_up_at);
-        let all = [phase, rests, caller, upgrade, self.stop_by];
+        let all = [phase, rests, caller, upgrade, self.stop_by, self.dialing.next_late()];
         all.into_iter().flatten().min().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
@@ -309,6 +322,8 @@ impl Keeper {
                 self.held.number_above(served);
                 self.phase = Phase::Serving { since: Instant::now() };
                 self.failures = 0;
+                // It has counted that.
+                self.crashed = false;
                 self.ports.clone_from(&ports);
                 let token = |index| Token(LISTENERS + index);
                 self.listeners.follow(self.poll.registry(), token, &ports, true);
@@ -343,6 +358,7 @@ impl Keeper {
             ToKeeper::Drop(connections) => {
                 for (key, number) in connections {
                     self.held.drop(key, number);
+                    self.dialing.dropped(number);
                 }
             }
             ToKeeper::Open(ports) => {
@@ -351,6 +367,7 @@ impl Keeper {
                     link.send(&ToWorker::Opened(opened));
                 }
             }
+            ToKeeper::Connect(number, addr) => self.dial(number, addr),
             ToKeeper::Discard(addrs) => self.listeners.discard(&addrs),
             ToKeeper::Ports(ports) => {
                 let token = |index| Token(LISTENERS + index);
@@ -389,15 +406,24 @@ impl Keeper {
         for _ in 0..ACCEPTS_AT_ONCE {
             match self.listeners.accept(index) {
                 None => return,
-                Some(Ok(fd)) => self.held.add(fd),
+                Some(Ok(fd)) => {
+                    self.held.add(fd);
+                    if let Some(at) = self.accept_failed_at.take() {
+                        tracing::info!("connections are accepted again, after {:.1?}", at.elapsed());
+                    }
+                }
                 Some(Err(e)) => match e.kind() {
                     ErrorKind::WouldBlock => return,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
                     _ => {
                         // Edge-triggered: nobody will say that descriptors are free again, so it is tried again.
-                        tracing::warn!(
-                            "connections can't be accepted ({e}); trying again every {ACCEPT_REST:?}"
-                        );
+                        if self.accept_failed_at.is_none() {
+                            tracing::warn!(
+                                connections = self.held.len(),
+                                "connections can't be accepted ({e}); they wait, and it is tried again every {ACCEPT_REST:?}"
+                            );
+                        }
+                        self.accept_failed_at.get_or_insert_with(Instant::now);
                         self.accept_again.insert(index);
                         self.accept_rests_until = Some(Instant::now() + ACCEPT_REST);
                         return;
@@ -406,6 +432,33 @@ impl Keeper {
             }
         }
         self.accept_again.insert(index);
+    }
+
+    fn dial(&mut self, number: u64, addr: SocketAddr) {
+        let patience = Duration::from_millis(self.options.config.limits.connect_ms);
+        let token = Token(DIALING + number as usize);
+        let begun = self.dialing.begin(self.poll.registry(), token, number, addr, patience);
+        if let Err(why) = begun {
+            self.dial_failed(number, why);
+        }
+    }
+
+    fn look_at_dial(&mut self, number: u64) {
+        match self.dialing.look(self.poll.registry(), number) {
+            None => {}
+            Some(Ok(fd)) => {
+                let connection = self.held.add(fd);
+                self.dialing.opened(connection, number);
+            }
+            Some(Err(why)) => self.dial_failed(number, why),
+        }
+    }
+
+    /// Whoever takes over from a worker that isn't told asks again.
+    fn dial_failed(&mut self, number: u64, why: String) {
+        if let Some(link) = &mut self.link {
+            link.send(&ToWorker::ConnectFailed(number, why));
+        }
     }
 
     /// Accepts from the ports that had more than their share, or whose rest is over.
@@ -428,6 +481,10 @@ impl Keeper {
         while self.in_flight < BATCHES_MAX && !self.held.all_sent() {
             let (connections, fds) = self.held.next(DESCRIPTORS_MAX);
             let (given, n) = (connections.len(), connections.len());
+            let dialed = self.dialing.among(&connections);
+            if !dialed.is_empty() {
+                link.send(&ToWorker::Dialed(dialed));
+            }
             match link.send_with(&ToWorker::Connections(connections), &fds) {
                 Ok(true) => {
                     self.held.sent(n.max(1));
@@ -521,6 +578,9 @@ impl Keeper {
                 }
             }
             _ => {}
+        }
+        for number in self.dialing.late(self.poll.registry(), now) {
+            self.dial_failed(number, "it took too long (limit connect_ms)".into());
         }
         self.upgrade_in_time(now);
         if self.stop_by.is_some_and(|at| at <= now) {

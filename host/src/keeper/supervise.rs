@@ -4,6 +4,7 @@ use super::{ENDED, HOT_MAX, Keeper, LINK, Phase, REST_MAX, REST_MIN, SOON, start
 use crate::board::{self, Reading};
 use crate::control::{Hello, Link, Received, ToKeeper, ToWorker};
 use greenroom_core::crashes::{Death, action_name};
+use greenroom_core::session::told;
 use mio::Interest;
 use mio::unix::SourceFd;
 use rustix::process::{Pid, Signal, kill_process};
@@ -83,6 +84,7 @@ impl Keeper {
             withheld: self.crashes.withheld(),
             give_way: self.crashes.give_way(&self.options.config.limits, self.now_ms()),
             killed: self.crashes.killed(&self.options.config.limits, self.now_ms()),
+            crashed: self.crashed,
             ports: self.ports.clone(),
             trial,
         }
@@ -178,6 +180,7 @@ impl Keeper {
             None => how,
         };
         let own = own || reading.stalled_ms().is_some();
+        self.crashed |= own;
         self.last_death = Some(how.clone());
         match reading.running().filter(|_| own) {
             Some(r) => {
@@ -185,14 +188,14 @@ impl Keeper {
                 let service = self.said.get(usize::from(r.service)).and_then(Option::as_ref);
                 let (name, library) = service.map_or(("?", "?"), |s| (&s.name, &s.library));
                 tracing::error!(
-                    worker_pid = pid, service = %name, generation = r.generation, session = r.session,
+                    worker_pid = pid, service = %name, generation = r.generation, session = told(r.session),
                     action = action_name(r.action), turn = r.turn + 1,
                     "the worker died in a turn: {how}"
                 );
                 self.last_death = Some(format!(
                     "{how}, in service {name}, generation {}, session {}, action {}",
                     r.generation,
-                    r.session,
+                    told(r.session),
                     action_name(r.action)
                 ));
                 self.crashes.note(Death {

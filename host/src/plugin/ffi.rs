@@ -5,7 +5,8 @@
 
 use crate::board::{self, Board};
 use greenroom_core::framing::Framing;
-use greenroom_core::service::{Batch, Code, Offer, Serving};
+use greenroom_core::service::{Batch, Code, Offer, Serving, Work};
+use greenroom_core::session::told;
 use greenroom_core::turn::{Fault, Staging};
 use greenroom_state::abi::{self, Bytes, status};
 use greenroom_state::note::is_name;
@@ -16,7 +17,8 @@ use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 
 /// A loaded library. Never unloaded: a Rust library that has touched a thread-local can't be.
 #[derive(Clone, Copy)]
@@ -29,9 +31,15 @@ unsafe impl Send for Library {}
 
 /// One service's code with the instance that was built for it.
 struct Plugin {
-    service: &'static abi::Service,
-    instance: *mut c_void,
+    instance: Arc<Instance>,
+    abi_minor: u16,
     board: Board,
+}
+
+/// An instance. Jobs share it, and may outlive the build's turns.
+struct Instance {
+    service: &'static abi::Service,
+    made: *mut c_void,
 }
 
 /// What the host's functions get back as the turn.
@@ -40,8 +48,10 @@ struct Running<'s, 'a> {
     board: Board,
 }
 
-// SAFETY: the ABI says that an instance never changes, and may be run from one thread after it was made on another.
-unsafe impl Send for Plugin {}
+// SAFETY: the ABI says that an instance never changes, and may be used from a thread after it was made on another.
+unsafe impl Send for Instance {}
+// SAFETY: the ABI says that jobs may run while a turn does; turns run on one thread, as a plugin isn't shared.
+unsafe impl Sync for Instance {}
 
 /// What a library's name and services are, for the core and for the host.
 pub type Offers = (String, Vec<Offer>);
@@ -121,7 +131,7 @@ impl Library {
         for service in self.services() {
             let offer = offer(service)?;
             let config = settings.get(&offer.name).map_or("{}", String::as_str);
-            let plugin = Plugin::create(service, config, log_level, board)
+            let plugin = Plugin::create(service, self.table.abi_minor, config, log_level, board)
                 .map_err(|e| format!("service {}: {e}", offer.name))?;
             made.push((offer, Box::new(plugin)));
         }
@@ -147,6 +157,7 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
     let name = text(service.name).filter(|n| is_name(n)).ok_or("a service's name is unusable")?.to_owned();
     let framing = match service.framing {
         abi::framing::LINES => Framing::Lines { bytes_max: service.frame_bytes_max },
+        abi::framing::RAW => Framing::Raw { bytes_max: service.frame_bytes_max },
         other => return Err(format!("service {name}: framing {other} is not known")),
     };
     let schema =
@@ -170,7 +181,8 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
         table(unsafe { &*item }).map_err(|e| format!("service {name}: {e}"))
     });
     let tables = tables.collect::<Result<Vec<_>, _>>()?;
-    Ok(Offer { name, port: service.port, framing, shape, tables })
+    let dials = service.flags & abi::SERVICE_DIALS != 0;
+    Ok(Offer { name, port: service.port, dials, framing, shape, tables })
 }
 
 fn table(table: &abi::Table) -> Result<TableShape, String> {
@@ -208,6 +220,7 @@ fn numbers(first: *const u32, count: u32) -> Vec<u32> {
 impl Plugin {
     fn create(
         service: &'static abi::Service,
+        abi_minor: u16,
         config: &str,
         log_level: u32,
         board: Board,
@@ -215,25 +228,46 @@ impl Plugin {
         let mut message = Vec::new();
         let sink = sink(&mut message);
         // SAFETY: the arguments are valid for the call.
-        let instance = unsafe { (service.create)(host_table(log_level), config.into(), sink) };
-        match instance.is_null() {
-            false => Ok(Plugin { service, instance, board }),
+        let made = unsafe { (service.create)(host_table(log_level), config.into(), sink) };
+        match made.is_null() {
+            false => Ok(Plugin { instance: Arc::new(Instance { service, made }), abi_minor, board }),
             true if message.is_empty() => Err("it was refused without a reason".into()),
             true => Err(String::from_utf8_lossy(&message).into_owned()),
         }
     }
 }
 
-impl Drop for Plugin {
+impl Drop for Instance {
     fn drop(&mut self) {
         // SAFETY: `create` made it, and it is not used after this.
-        unsafe { (self.service.destroy)(self.instance) }
+        unsafe { (self.service.destroy)(self.made) }
+    }
+}
+
+impl Work for Instance {
+    fn run(&self, name: &str, input: &[u8], cancelled: &AtomicU32) -> Result<Vec<u8>, String> {
+        let job = self.service.job.ok_or("this build has no jobs: it is of ABI 1.1")?;
+        let (mut result, mut error) = (Vec::new(), Vec::new());
+        let (to_result, to_error) = (sink(&mut result), sink(&mut error));
+        // SAFETY: the instance is alive, and the arguments are valid for the call.
+        match unsafe { job(self.made, name.into(), input.into(), cancelled, to_result, to_error) } {
+            0 => Ok(result),
+            _ => Err(String::from_utf8_lossy(&error).into_owned()),
+        }
     }
 }
 
 impl Code for Plugin {
     #[inline]
     fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
+        if batch.actions.first().is_some_and(|a| !self.knows(a.kind)) {
+            // It would take it for another one.
+            let message =
+                "it was built for ABI 1.1, and knows no timers, notes, published messages or jobs".into();
+            staging.turn_failed(Fault { kind: abi::fault::ERROR, message, file: String::new(), line: 0 });
+            return 0;
+        }
+        let Instance { service, made } = &*self.instance;
         let (state_version, state) = batch.state.unwrap_or((0, &[]));
         let raw = abi::Batch {
             size: size_of::<abi::Batch<'_>>() as u32,
@@ -243,7 +277,7 @@ impl Code for Plugin {
             actions: batch.actions.as_ptr(),
             action_count: batch.actions.len(),
             state: state.into(),
-            session: batch.session,
+            session: told(batch.session),
             now_ns: batch.now_ns,
         };
         let first = board::Running {
@@ -258,13 +292,21 @@ impl Code for Plugin {
         let turn = (&raw mut running).cast::<abi::Turn>();
         // SAFETY: the instance is alive; the batch and the staging area are valid until the call returns, and the
         // functions in the host's table are the only ones that use the latter meanwhile.
-        let flags = unsafe { (self.service.run)(self.instance, host_table(0), turn, &raw) };
+        let flags = unsafe { (service.run)(*made, host_table(0), turn, &raw) };
         self.board.end();
         flags
     }
 
+    fn knows(&self, kind: u32) -> bool {
+        self.abi_minor >= 2 || kind <= abi::action::CLOSED
+    }
+
+    fn work(&self) -> Option<Arc<dyn Work>> {
+        self.instance.service.job.is_some().then(|| self.instance.clone() as Arc<dyn Work>)
+    }
+
     fn convert(&self, which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
-        let convert = self.service.convert.ok_or("this build converts nothing: it is of ABI 1.0")?;
+        let convert = self.instance.service.convert.ok_or("this build converts nothing: it is of ABI 1.0")?;
         let (mut result, mut error) = (Vec::new(), Vec::new());
         let (to_result, to_error) = (sink(&mut result), sink(&mut error));
         // SAFETY: the arguments are valid for the call.
@@ -306,6 +348,16 @@ fn host_table(log_level: u32) -> &'static abi::Host {
         table_delete,
         table_next,
         log,
+        table_len,
+        set_timer,
+        cancel_timer,
+        note,
+        publish,
+        start_job,
+        cancel_job,
+        connect,
+        wait_for,
+        hold,
     })
 }
 
@@ -492,6 +544,111 @@ unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::LogEvent<'_>) 
         Some(s) => s.log(event.level, &target, &message),
         None => crate::log_at!(event.level, handler = %target, "{message}"),
     }
+}
+
+unsafe extern "C" fn table_len(turn: *mut abi::Turn, table: Bytes<'_>) -> u64 {
+    let mut len = 0;
+    let count = |s: &mut Staging<'_>, table: &str| {
+        len = s.table_len(table);
+        status::OK
+    };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, count) };
+    len
+}
+
+unsafe extern "C" fn set_timer(turn: *mut abi::Turn, name: Bytes<'_>, after_ns: u64, flags: u32) -> u32 {
+    if flags & !abi::TIMER_OF_SERVICE != 0 {
+        return status::INVALID;
+    }
+    // SAFETY: see above.
+    unsafe { with_name(turn, name, |s, name| s.set_timer(name, after_ns, flags != 0)) }
+}
+
+unsafe extern "C" fn cancel_timer(turn: *mut abi::Turn, name: Bytes<'_>, flags: u32) -> u32 {
+    if flags & !abi::TIMER_OF_SERVICE != 0 {
+        return status::INVALID;
+    }
+    // SAFETY: see above.
+    unsafe { with_name(turn, name, |s, name| s.cancel_timer(name, flags != 0)) }
+}
+
+unsafe extern "C" fn note(turn: *mut abi::Turn, session: u64, data: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    let (Some(s), data) = (unsafe { staging(turn) }, unsafe { slice(data) }) else { return status::INVALID };
+    s.note(session, data)
+}
+
+unsafe extern "C" fn publish(turn: *mut abi::Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32 {
+    if flags & !abi::BROADCAST_OTHERS != 0 {
+        return status::INVALID;
+    }
+    // SAFETY: see above.
+    let data = unsafe { slice(data) };
+    // SAFETY: see above.
+    unsafe { with_name(turn, topic, |s, topic| s.publish(topic, data, flags != 0)) }
+}
+
+unsafe extern "C" fn start_job(
+    turn: *mut abi::Turn,
+    name: Bytes<'_>,
+    input: Bytes<'_>,
+    flags: u32,
+    number: *mut u64,
+) -> u32 {
+    if flags & !abi::JOB_ONCE != 0 {
+        return status::INVALID;
+    }
+    // SAFETY: see above.
+    let input = unsafe { slice(input) };
+    let start = |s: &mut Staging<'_>, name: &str| match s.start_job(name, input, flags != 0) {
+        Ok(started) => {
+            // SAFETY: see above.
+            unsafe { number.write(started) };
+            status::OK
+        }
+        Err(status) => status,
+    };
+    // SAFETY: see above.
+    unsafe { with_name(turn, name, start) }
+}
+
+unsafe extern "C" fn connect(
+    turn: *mut abi::Turn,
+    service: Bytes<'_>,
+    addr: Bytes<'_>,
+    context: Bytes<'_>,
+    number: *mut u64,
+) -> u32 {
+    // SAFETY: see above.
+    let context = unsafe { slice(context) };
+    // SAFETY: see above.
+    let Ok(addr) = std::str::from_utf8(unsafe { slice(addr) }) else { return status::INVALID };
+    let connect = |s: &mut Staging<'_>, service: &str| match s.connect(service, addr, context) {
+        Ok(staged) => {
+            // SAFETY: see above.
+            unsafe { number.write(staged) };
+            status::OK
+        }
+        Err(status) => status,
+    };
+    // SAFETY: see above.
+    unsafe { with_name(turn, service, connect) }
+}
+
+unsafe extern "C" fn wait_for(turn: *mut abi::Turn, session: u64) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.wait_for(session))
+}
+
+unsafe extern "C" fn hold(turn: *mut abi::Turn, on: u32) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.hold(on != 0))
+}
+
+unsafe extern "C" fn cancel_job(turn: *mut abi::Turn, number: u64) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.cancel_job(number))
 }
 
 /// Runs `f` with the turn and a name, which must be UTF-8.

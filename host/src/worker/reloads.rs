@@ -331,7 +331,7 @@ impl Worker {
         };
         let mut wanted: BTreeSet<_> = held.iter().filter(|(name, _)| !mine(name)).cloned().collect();
         for offer in all.iter().flat_map(|(_, offers)| offers) {
-            for addr in self.config.addresses(&offer.name, offer.port)? {
+            for addr in self.config.addresses(&offer.name, offer.port, offer.dials)? {
                 wanted.insert((offer.name.clone(), addr));
             }
         }

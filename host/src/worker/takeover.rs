@@ -99,6 +99,11 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
         .map_err(|e| format!("the loop can't be started: {e}"))?;
     watchdog::start(board, files.board, &hello.config.limits, hello.copies.clone())
         .map_err(|e| format!("the watchdog can't be started: {e}"))?;
+    // Before the connections that they tell of.
+    let (dialed, early): (Vec<_>, Vec<_>) = early.into_iter().partition(|m| matches!(m, ToWorker::Dialed(_)));
+    for message in dialed {
+        worker.told(message, Vec::new());
+    }
     if let Err(why) = worker.begin(&hello, survivors, given) {
         worker.link.send(&ToKeeper::CantStart(why.clone()));
         return Err(why);
@@ -129,9 +134,14 @@ fn take_connections(
                 given.extend(all.map(|((key, number), fd)| Given { key, number, fd }));
             }
             Some((ToWorker::Start, _)) => return Ok(given),
-            Some((message @ (ToWorker::Stop(_) | ToWorker::Unpin(_) | ToWorker::Changed(_)), _)) => {
-                early.push(message)
-            }
+            Some((
+                message @ (ToWorker::Stop(_)
+                | ToWorker::Unpin(_)
+                | ToWorker::Changed(_)
+                | ToWorker::ConnectFailed(..)
+                | ToWorker::Dialed(_)),
+                _,
+            )) => early.push(message),
             Some((other, _)) => return Err(format!("the keeper said {other:?} too early")),
             None => return Err("the keeper is gone".into()),
         }
@@ -196,6 +206,7 @@ impl Worker {
             }
             false => self.go_on(hello)?,
         }
+        self.core.restart_jobs(hello.crashed);
         let backlog = self.reconcile(survivors, given);
         killpoint::pass(Point::Reconciled);
         self.catch_up(backlog);
@@ -369,7 +380,9 @@ impl Worker {
                 continue;
             }
             let Some(slot) = slots.remove(&number) else {
-                let untouched = tcp::counts(&fd).is_ok_and(|c| c.read == 0 && c.sent.is_none_or(|n| n == 0));
+                let own = u64::from(self.dialed.contains_key(&number));
+                let untouched =
+                    tcp::counts(&fd).is_ok_and(|c| c.read == 0 && c.sent.is_none_or(|n| n == own));
                 if number > self.core.served() && untouched {
                     backlog.fresh.push(Given { key, number, fd });
                 } else {
@@ -417,12 +430,15 @@ impl Worker {
     ) -> Result<(), String> {
         let Some(session) = self.core.sessions().get(slot) else { return Err("it is gone".into()) };
         let (bytes_in, bytes_sent) = (session.bytes_in, session.bytes_sent);
+        // Of a connection that we have made, our SYN counts as a byte.
+        let own_syn = u64::from(session.outbound);
         if killpoint::unreconciled() {
             let _ = self.core.reconcile(slot, bytes_in, Some(bytes_sent));
             return Ok(());
         }
         let counts = tcp::counts(fd).map_err(|e| format!("session {number}: {e}"))?;
-        let missing = self.core.reconcile(slot, counts.read, counts.sent)?;
+        let sent = counts.sent.map(|n| n.saturating_sub(own_syn));
+        let missing = self.core.reconcile(slot, counts.read, sent)?;
         if missing > 0 {
             match self.pool.find(number, bytes_in, missing as usize, epoch) {
                 Some(bytes) => backlog.input.push((slot, bytes)),
@@ -452,6 +468,8 @@ impl Worker {
                 self.drops.push((key, number));
             }
         }
+        // The others are known by their records.
+        self.dialed.clear();
         killpoint::pass(Point::CaughtUp);
         self.commit();
         self.carry_out();

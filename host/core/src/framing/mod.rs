@@ -3,6 +3,7 @@
 //! So a reload in the middle of a frame needs nothing but those two, and cutting a stream anywhere changes nothing.
 
 mod lines;
+mod raw;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,11 @@ pub enum Framing {
     /// Lines that end in LF or CRLF.
     Lines {
         /// The longest message, without its line ending.
+        bytes_max: u32,
+    },
+    /// Whatever arrived.
+    Raw {
+        /// The longest message.
         bytes_max: u32,
     },
 }
@@ -40,6 +46,14 @@ impl Framing {
     pub fn next<'a>(&self, bytes: &'a [u8], state: &mut FrameState) -> Frame<'a> {
         match self {
             Framing::Lines { bytes_max } => lines::next(bytes, state, *bytes_max as usize),
+            Framing::Raw { bytes_max } => raw::next(bytes, *bytes_max as usize),
+        }
+    }
+
+    /// The longest message, in bytes.
+    pub fn bytes_max(&self) -> u32 {
+        match *self {
+            Framing::Lines { bytes_max } | Framing::Raw { bytes_max } => bytes_max,
         }
     }
 }

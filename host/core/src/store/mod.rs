@@ -58,13 +58,24 @@ pub enum Kind {
     Quarantine = 11,
     /// A line of the ledger, as the shell writes it; key: counts up.
     Ledger = 12,
+    /// An action that waits for its turn, as `pending.rs` says; key: session.
+    Action = 13,
+    /// What several actions carry; key: its number, which they name.
+    Payload = 14,
+    /// A timer, as `timers.rs` says; key: session.
+    Timer = 15,
+    /// A job, as `jobs.rs` says; key: session.
+    Job = 16,
+    /// A connection that is being made, as `connects.rs` says; key: session.
+    Connect = 17,
 }
 
 impl Kind {
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
         let all = [
-            Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine, Ledger,
+            Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
+            Ledger, Action, Payload, Timer, Job, Connect,
         ];
         all.into_iter().find(|k| *k as u8 == n)
     }
@@ -385,6 +396,7 @@ impl Store {
             classes |= 1 << class;
         }
         // Of eighteen, a turn needs one or two.
+        let mut grew = false;
         while classes != 0 {
             let class = classes.trailing_zeros() as usize;
             classes &= classes - 1;
@@ -392,9 +404,12 @@ impl Store {
                 if !self.add_slab(class, self.bytes_max) {
                     return false;
                 }
+                grew = true;
             }
         }
-        true
+        // Close to the limit, room for one class may have been made of another's.
+        let has = |class: usize| self.free[class].len() + self.fresh_blocks(class) >= wanted[class];
+        !grew || (0..CLASSES.len()).all(has)
     }
 
     fn fresh_blocks(&self, class: usize) -> usize {
