@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A handler that answers each line with the number of lines, their chained hash, and as many bytes as the line asks for (`!N`). A
-/// session's first line is its name, under which table `sums` has both, and table `ends` how often it was told of its end.
+/// A handler that answers each line with the number of lines, their chained hash, and as many bytes as the line asks for (`!N`); one
+/// that begins with `@` in a second turn, over a note to itself. A session's first line is its name, under which table `sums` has both, and table `ends` how often it was told of its end.
 pub fn source(service: &str, comment: &str) -> String {
     r#"
 #![forbid(unsafe_code)]
@@ -48,7 +48,11 @@ impl Handler for Chain {
                 tracing::trace!("COMMENT");
                 turn.send_line("hello");
             }
-            Action::Message(line) => {
+            Action::Message(line) if line.starts_with(b"@") => {
+                let own = turn.session();
+                turn.note(own, line);
+            }
+            Action::Message(line) | Action::Note { bytes: line, .. } => {
                 if turn.state.count == 0 {
                     turn.state.name = String::from_utf8_lossy(line).into_owned();
                 }
@@ -246,6 +250,7 @@ impl Client {
         let word: String = (0..self.rng.usize(0..60)).map(|_| self.rng.alphanumeric()).collect();
         match self.rng.u8(0..20) {
             0 => format!("!{} {word}", self.rng.usize(1..1200)),
+            1..4 => format!("@{word}"),
             _ => word,
         }
     }

@@ -140,6 +140,23 @@ impl Host {
         (out.status.code(), report)
     }
 
+    /// The process that serves.
+    pub fn worker_pid(&self) -> i32 {
+        self.json(&["status", "--json"])["host"]["worker_pid"].as_i64().expect("a pid") as i32
+    }
+
+    /// Kills the worker, and waits until another one serves.
+    pub fn kill_worker(&self) {
+        let workers = || self.json(&["status", "--json"])["host"].take();
+        let before = workers()["workers_before"].as_u64().expect("a number");
+        // SAFETY: the pid is that of a child of our child, which isn't reaped before it is dead.
+        unsafe { libc::kill(self.worker_pid(), libc::SIGKILL) };
+        crate::wait_for("a successor", || {
+            let now = workers();
+            (now["workers_before"].as_u64() > Some(before) && now["worker"] == "serving").then_some(())
+        });
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: i32) {
         // SAFETY: kill has no preconditions; the process is our child and was not waited for.

@@ -26,7 +26,7 @@ fn the_header_says_what_rust_says() {
     }
     compare!("gr_bytes" = abi::Bytes<'static> { ptr, len });
     compare!("gr_sink" = abi::Sink { ctx, put });
-    compare!("gr_action" = abi::Action<'static> { kind, detail, data });
+    compare!("gr_action" = abi::Action<'static> { kind, detail, data, name, from });
     compare!("gr_batch" = abi::Batch<'static> {
         size, state_version, has_state, action_stride, actions, action_count, state, session, now_ns
     });
@@ -49,7 +49,17 @@ fn the_header_says_what_rust_says() {
             table_put,
             table_delete,
             table_next,
-            log
+            log,
+            table_len,
+            set_timer,
+            cancel_timer,
+            note,
+            publish,
+            start_job,
+            cancel_job,
+            connect,
+            wait_for,
+            hold
         }
     );
     compare!(
@@ -58,7 +68,7 @@ fn the_header_says_what_rust_says() {
             state_version,
             name,
             port,
-            reserved,
+            flags,
             framing,
             frame_bytes_max,
             migration_count,
@@ -73,7 +83,8 @@ fn the_header_says_what_rust_says() {
             tables,
             table_stride,
             reserved2,
-            convert
+            convert,
+            job
         }
     );
     compare!(

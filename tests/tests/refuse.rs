@@ -3,7 +3,7 @@
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, compile_c, install, tally_source};
 use greenroom_tests::host::Host;
-use greenroom_tests::{built, root};
+use greenroom_tests::{built, root, wait_for};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +23,7 @@ impl Live {
         let mut client = Client::connect(host.addr(service));
         assert_eq!(client.ask("x"), "one 1 x");
         client.send("ha");
-        greenroom_tests::wait_for("half a line", || {
+        wait_for("half a line", || {
             (host.json(&["state", "dump"])["sessions"][0]["input"] == "ha").then_some(())
         });
         let before = Live::facts(&host, service);
@@ -92,8 +92,8 @@ fn files_that_are_no_library() {
     let mut other = good.clone();
     other[18..20].copy_from_slice(&243u16.to_le_bytes());
     live.refuses(&file("riscv.so", &other), "another processor: riscv");
-    live.refuses(&patched("abi.so", b"abi=1.1", b"abi=2.0"), "ABI 2.0");
-    live.refuses(&patched("minor.so", b"abi=1.1", b"abi=1.9"), "ABI 1.9");
+    live.refuses(&patched("abi.so", b"abi=1.2", b"abi=2.0"), "ABI 2.0");
+    live.refuses(&patched("minor.so", b"abi=1.2", b"abi=1.9"), "ABI 1.9");
     live.refuses(&patched("entry.so", b"entry=greenroom", b"entry=greenhouse"), "does not export");
     live.refuses(&patched("note.so", b"MNRGGreenroom", b"MNRGGreenrook"), "without a Greenroom note");
     // A copy that broke off, padded to its length by the file system: structurally whole.
@@ -187,11 +187,14 @@ fn states_that_would_be_lost() {
         live.host.wait_log(reason);
         // And by hand.
         live.refuses(&built, reason);
-        let refusals = live.host.log().matches(reason).count();
+        // The log is written by a thread of its own.
+        let refusals = || live.host.log().matches(reason).count();
+        wait_for("both refusals in the log", || (refusals() >= 2).then_some(()));
         // Touched, not changed: the watcher has nothing to say.
         install(&built, &built.clone());
         live.refuses(&built, reason);
-        assert_eq!(live.host.log().matches(reason).count(), refusals + 1, "{reason}");
+        wait_for("the third in the log", || (refusals() >= 3).then_some(()));
+        assert_eq!(refusals(), 3, "{reason}");
     }
     live.serves_on();
     let (code, report) = live.host.reload_from("refuse-state", &kept);

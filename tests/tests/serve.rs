@@ -89,7 +89,10 @@ fn status_sessions_and_dump_for_programs_and_people() {
 
     let dump = host.json(&["state", "dump", "--service", "tally"]);
     assert_eq!((&dump["format"], &dump["tables"]), (&json!(1), &json!({})));
-    assert_eq!(dump["services"], json!({"tally": {"state_version": 1, "generation": 1}}));
+    assert_eq!(
+        dump["services"],
+        json!({"tally": {"state_version": 1, "generation": 1, "timers": [], "jobs": []}})
+    );
     assert_eq!(dump["sessions"][0]["state"], json!({"count": 2}));
     assert_eq!(dump["sessions"][0]["input"], "ha");
     assert_eq!(host.json(&["state", "dump", "--session", &id])["sessions"], dump["sessions"]);

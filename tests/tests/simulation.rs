@@ -28,6 +28,8 @@ const STEPS: usize = 1500;
 const SEEDS: u64 = 60;
 const PEERS_MAX: usize = 12;
 const TABLE: &str = "sim";
+/// Counters that turns keep of what they asked for and what came of it.
+const COUNTS: &str = "counts";
 
 /// A service whose turns succeed, fail and misbehave on demand. Its state is a version byte and a count.
 struct Script {
@@ -69,6 +71,7 @@ impl Code for Script {
             let line = message(a);
             let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
             let reply = |count: u64| format!("{count} {:04} {line}\n", self.generation);
+            let own = batch.session.to_string();
             let mut touched = false;
             let fails = match (a.kind, verb) {
                 (action::MESSAGE, "add") => {
@@ -123,12 +126,97 @@ impl Code for Script {
                     staging.send(b"never to be seen\n");
                     staging.table_put(TABLE, b"never", b"to be seen");
                     staging.subscribe("never");
+                    staging.set_timer("never", 0, false);
+                    staging.note(batch.session, b"never");
+                    let _ = staging.start_job("never", b"", false);
                     staging.close();
                     if verb != "peek" {
                         count += 1000;
                         touched = true;
                     }
                     true
+                }
+                (action::MESSAGE, "self") => {
+                    staging.note(batch.session, b"to itself");
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::MESSAGE, "tell") => {
+                    staging.note(rest.parse().unwrap_or(0), b"told");
+                    add(staging, "sent", rest, 1);
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::MESSAGE, "timer") => {
+                    let n = add(staging, "set", &own, 1);
+                    staging.set_timer(&format!("t{n}"), rest.parse::<u64>().unwrap_or(0) * 500, false);
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::MESSAGE, "again") => {
+                    staging.set_timer("again", rest.parse::<u64>().unwrap_or(0) * 500, false);
+                    staging.cancel_timer("off", false);
+                    staging.set_timer("off", 0, false);
+                    staging.cancel_timer("off", false);
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::MESSAGE, "tick") => {
+                    let n = add(staging, "set", "service", 1);
+                    staging.set_timer(&format!("t{n}"), rest.parse::<u64>().unwrap_or(0) * 500, true);
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::MESSAGE, "work" | "once") => {
+                    add(staging, "asked", &own, 1);
+                    staging.start_job(verb, rest.as_bytes(), verb == "once").expect("a number");
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::MESSAGE, "cast") => {
+                    // To itself, if it is on the topic: nobody tells, but everybody's turns are counted.
+                    staging.publish(rest, &[b'x'; 300], true);
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::NOTE, _) => {
+                    add(staging, "acts", &own, 1);
+                    if a.from == batch.session {
+                        count += 1;
+                        touched = true;
+                        staging.send(format!("{count} {:04} noted\n", self.generation).as_bytes());
+                    } else {
+                        add(staging, "got", &own, 1);
+                    }
+                    false
+                }
+                (action::TIMER, _) => {
+                    let name = text(a.name);
+                    assert_ne!(name, "off", "it was taken off");
+                    let whose = if batch.session >> 63 == 1 { "service" } else { &own };
+                    add(staging, "acts", whose, 1);
+                    if name != "again" {
+                        add(staging, "fired", whose, 1);
+                        assert_eq!(
+                            add(staging, "once", &format!("{whose}:{name}"), 1),
+                            1,
+                            "a timer fires once"
+                        );
+                    }
+                    false
+                }
+                (action::PUBLISHED, _) => {
+                    assert_eq!(line.len(), 300, "the whole message");
+                    add(staging, "acts", &own, 1);
+                    false
+                }
+                (action::JOB, _) => {
+                    if a.detail == abi::job::DONE {
+                        assert!(line.starts_with("result of "), "{line}");
+                    }
+                    add(staging, "acts", &own, 1);
+                    add(staging, "done", &own, 1);
+                    false
                 }
                 (action::MESSAGE, "bye") => {
                     staging.send(reply(count).as_bytes());
@@ -179,12 +267,25 @@ impl Code for Script {
     }
 }
 
+/// Adds to a counter in the table, as a turn does.
+fn add(staging: &mut Staging<'_>, what: &str, whose: &str, n: u64) -> u64 {
+    let key = format!("{what}:{whose}");
+    let read = staging.table_get(COUNTS, key.as_bytes()).map(<[u8]>::to_vec);
+    let sum = read.map_or(0, |v| String::from_utf8(v).expect("digits").parse().expect("a number")) + n;
+    staging.table_put(COUNTS, key.as_bytes(), sum.to_string().as_bytes());
+    sum
+}
+
 fn message(a: &abi::Action<'_>) -> String {
-    if a.data.len == 0 {
+    text(a.data)
+}
+
+fn text(b: abi::Bytes<'_>) -> String {
+    if b.len == 0 {
         return String::new();
     }
-    // SAFETY: the core passes messages that live as long as the batch.
-    let bytes = unsafe { std::slice::from_raw_parts(a.data.ptr, a.data.len) };
+    // SAFETY: the core passes bytes that live as long as the batch.
+    let bytes = unsafe { std::slice::from_raw_parts(b.ptr, b.len) };
     String::from_utf8(bytes.to_vec()).expect("the peers write UTF-8")
 }
 
@@ -223,6 +324,11 @@ fn model(which: Which, session: u64, lines: &[String]) -> Expected {
             _ => {}
         }
         e.replies.push(format!("{} {line}", e.count));
+        if which == Which::Script && verb == "self" {
+            // Its own note comes before its next line.
+            e.count += 1;
+            e.replies.push(format!("{} noted", e.count));
+        }
         if e.closed {
             break;
         }
@@ -291,6 +397,12 @@ struct World {
     faults: u64,
     /// Sessions whose peer had gone when a kill brought them back.
     ghosts: Vec<Slot>,
+    /// Jobs that run: number, name, input.
+    jobs: Vec<(u64, String, Vec<u8>)>,
+    /// How often the body of each was begun that is to run once.
+    once: BTreeMap<u64, u32>,
+    acts: u64,
+    lost_jobs: u64,
 }
 
 /// A service's build, turns, faults and sessions.
@@ -336,6 +448,7 @@ fn offer(which: Which, version: u32, migrations: Vec<u32>, field: &str) -> Offer
     Offer {
         name: if which == Which::Script { "script" } else { "tally" }.into(),
         port: 0,
+        dials: false,
         framing: Framing::Lines { bytes_max: 8192 },
         shape: StateShape {
             version,
@@ -356,6 +469,11 @@ impl World {
             // By time alone.
             probation_turns: 0,
             probation_faults_max: 3,
+            actions_pending_max: 1 << 20,
+            timers_per_session_max: 1 << 20,
+            jobs_per_session_max: 1 << 20,
+            jobs_max: 1 << 20,
+            jobs_running_max: 3,
             ..Limits::default()
         };
         let mut core = Core::new(limits);
@@ -393,6 +511,10 @@ impl World {
             turns: 0,
             faults: 0,
             ghosts: Vec::new(),
+            jobs: Vec::new(),
+            once: BTreeMap::new(),
+            acts: 0,
+            lost_jobs: 0,
         };
         world.reload_whole(None);
         world
@@ -595,14 +717,16 @@ impl World {
         let verbs: &[&str] = match self.which {
             Which::Script => &[
                 "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute",
-                "bye",
+                "bye", "self", "tell", "timer", "again", "tick", "work", "once", "cast",
             ],
             Which::Tally => &["any"],
         };
+        let others: Vec<u64> = self.peers.iter().map(|p| p.id).collect();
         let peer = &mut self.peers[at];
         if peer.done {
             return;
         }
+        let others: Vec<u64> = others.into_iter().filter(|id| *id != peer.id).collect();
         for _ in 0..self.rng.usize(1..40) {
             let verb = match self.rng.choice(verbs) {
                 // Rarely: it ends the conversation.
@@ -610,7 +734,11 @@ impl World {
                 Some(&verb) => verb,
                 None => "add",
             };
-            let line = format!("{verb} {}", self.rng.u8(..20));
+            let line = match self.rng.choice(&others).filter(|_| verb == "tell") {
+                Some(other) => format!("tell {other}"),
+                None if verb == "tell" => "add 1".into(),
+                None => format!("{verb} {}", self.rng.u8(..20)),
+            };
             let end = if self.rng.bool() { "\n" } else { "\r\n" };
             peer.to_host.extend(line.bytes().chain(end.bytes()));
             peer.lines.push(line);
@@ -703,6 +831,7 @@ impl World {
                 Effect::Proof { build, record, proof } if build.generation == self.generation => {
                     self.proof(&proof, record);
                 }
+                Effect::Notice { message, .. } if message.contains(" is lost: ") => self.lost_jobs += 1,
                 Effect::Notice { message, level, .. } => {
                     assert!(level > abi::level::ERROR, "{message}");
                 }
@@ -733,11 +862,21 @@ impl World {
     }
 
     fn commit_pass(&mut self) {
+        self.core.handle(Input::Cascade);
         self.core.handle(Input::Commit);
         for peer in &mut self.peers {
             peer.uncommitted.clear();
             peer.unborn = false;
         }
+        for job in self.core.take_jobs() {
+            if job.name == "once" {
+                let times = self.once.entry(job.number).or_default();
+                *times += 1;
+                assert_eq!(*times, 1, "a job that is to run once ran again");
+            }
+            self.jobs.push((job.number, job.name, job.input));
+        }
+        assert!(self.jobs.len() <= 3, "limit jobs_running_max");
     }
 
     /// The process dies here, and another one takes over, with what the store, the kernel and its keeper know.
@@ -775,6 +914,9 @@ impl World {
             self.core.begin_probation(&build, &before.build, probation.until_ns);
         }
 
+        self.jobs.clear();
+        let crashed = self.rng.bool();
+        self.core.restart_jobs(crashed);
         let mut missing = BTreeMap::new();
         for s in &survivors {
             // One without a peer broke just before, and is found broken again.
@@ -925,21 +1067,47 @@ impl World {
         assert_eq!(sessions.len(), self.peers.len(), "sessions and peers");
         let (mut states, mut on_topics) = (0, 0);
         for peer in &self.peers {
+            let mut own_waits = 0;
             let s = sessions.get(peer.slot).expect("no session is lost");
             assert_eq!(s.id, peer.id);
-            // The first turn is the opening, and the last one the end.
-            let ran = s.turns.saturating_sub(1 + u64::from(s.life != Life::Open)) as usize;
+            let read = |what: &str| self.counter(&format!("{what}:{}", peer.id));
+            // The first turn is the opening, and the last one the end; some were no lines'.
+            let ran = s.turns.saturating_sub(1 + u64::from(s.life != Life::Open) + read("acts")) as usize;
             assert!(ran <= peer.lines.len(), "more turns than lines");
             let e = model(self.which, peer.id, &peer.lines[..ran]);
             let filter = Filter { session: Some(peer.id), contents: true, ..Filter::default() };
             let slice = self.core.sessions_after(0, &filter);
             let view = &slice.items[0];
+            if s.life == Life::Open {
+                let waiting = |kind, own: bool| {
+                    view.actions.iter().filter(|a| a.kind == kind && (a.from == peer.id) == own).count()
+                        as u64
+                };
+                let timers = view.timers.iter().filter(|(name, _)| name != "again").count() as u64;
+                assert_eq!(read("sent"), read("got") + waiting(action::NOTE, false), "notes to {}", peer.id);
+                assert_eq!(read("set"), read("fired") + timers, "timers of {}", peer.id);
+                let results = view.actions.iter().filter(|a| a.kind == action::JOB).count();
+                assert_eq!(
+                    read("asked"),
+                    read("done") + (view.jobs.len() + results) as u64,
+                    "jobs of {}",
+                    peer.id
+                );
+                // The last line's note to itself may still wait.
+                own_waits = waiting(action::NOTE, true);
+                assert!(own_waits <= 1, "its own notes come before its next line");
+            }
             states += usize::from(view.state.is_some());
             match (self.which, &view.state) {
-                (Which::Script, None) => assert_eq!(e.count, 0),
+                (Which::Script, None) => assert_eq!(e.count, own_waits),
                 (Which::Script, Some(bytes)) => {
                     let count = u64::from_le_bytes(bytes[1..9].try_into().expect("eight bytes"));
-                    assert_eq!((bytes.len(), count), (9, e.count), "session {} after {ran} lines", peer.id);
+                    assert_eq!(
+                        (bytes.len(), count),
+                        (9, e.count - own_waits),
+                        "session {} after {ran} lines",
+                        peer.id
+                    );
                 }
                 (Which::Tally, None) => assert_eq!(e.count, 0),
                 (Which::Tally, Some(bytes)) => {
@@ -969,6 +1137,12 @@ impl World {
         assert_eq!(self.core.services()[0].sessions, sessions.len());
     }
 
+    /// A counter in the table.
+    fn counter(&self, key: &str) -> u64 {
+        let found = self.core.entry(COUNTS, key.as_bytes());
+        found.map_or(0, |v| String::from_utf8_lossy(&v).parse().expect("a number"))
+    }
+
     // --- the run --------------------------------------------------------------------------------
 
     fn step(&mut self) {
@@ -996,7 +1170,11 @@ impl World {
                     self.reset(at);
                 }
             }
-            83..98 => match self.candidate {
+            83..88 if !self.jobs.is_empty() => {
+                let at = self.rng.usize(0..self.jobs.len());
+                self.end_job(at);
+            }
+            83..96 => match self.candidate {
                 Some(_) => self.go_on_with_reload(),
                 None => {
                     let fates = [
@@ -1023,6 +1201,14 @@ impl World {
         self.check();
     }
 
+    /// The pass in which a job's result comes: whether it counts before the next death is open.
+    fn end_job(&mut self, at: usize) {
+        let (number, _, input) = self.jobs.swap_remove(at);
+        let result = [b"result of ", &input[..]].concat();
+        let result = if self.rng.bool() { Ok(&result[..]) } else { Err("as asked") };
+        self.core.handle(Input::JobDone { number, result });
+    }
+
     /// Lets everything run to its end: every line is answered, everything is closed, nothing is left.
     fn drain(&mut self) {
         self.reload_whole(None);
@@ -1030,8 +1216,12 @@ impl World {
             peer.done = true;
         }
         for _ in 0..10_000 {
-            if self.peers.is_empty() {
+            if self.peers.is_empty() && self.jobs.is_empty() {
                 break;
+            }
+            self.now_ns += 1000;
+            while !self.jobs.is_empty() {
+                self.end_job(0);
             }
             self.pass(true);
             for at in (0..self.peers.len()).rev() {
@@ -1040,10 +1230,31 @@ impl World {
             self.check();
         }
         assert_eq!(self.peers.len(), 0, "every session came to its end");
+        self.now_ns += 100_000;
         self.pass(true);
+        assert_eq!(self.counter("set:service"), self.counter("fired:service"), "the service's own timers");
         let store = self.core.store();
-        for kind in [Kind::Session, Kind::State, Kind::Input, Kind::Output, Kind::Topics] {
+        let kinds = [
+            Kind::Session,
+            Kind::State,
+            Kind::Input,
+            Kind::Output,
+            Kind::Topics,
+            Kind::Action,
+            Kind::Payload,
+            Kind::Timer,
+            Kind::Job,
+        ];
+        for kind in kinds {
             assert_eq!(store.count(kind), 0, "{kind:?} records are left");
+        }
+        let mut from = Some(b"acts:".to_vec());
+        while let Some(key) = from {
+            let (entries, next) = self.core.entries_from(COUNTS, &key);
+            let acts = entries.iter().filter(|(k, _)| k.starts_with(b"acts:"));
+            self.acts +=
+                acts.map(|(_, v)| String::from_utf8_lossy(v).parse::<u64>().expect("a number")).sum::<u64>();
+            from = next;
         }
         assert!(!self.core.table_names().contains(&"never".to_owned()));
         assert!(!self.core.entries_from(TABLE, b"never").0.iter().any(|(k, _)| k == b"never"));
@@ -1059,6 +1270,7 @@ fn run(which: Which) {
     let seeds = one.map_or(0..SEEDS, |s| s..s + 1);
     let (mut turns, mut faults, mut commits, mut refusals, mut quarantined, mut kills) = (0, 0, 0, 0, 0, 0);
     let (mut rollbacks, mut proved, mut spared) = (0, 0, 0);
+    let (mut acts, mut once, mut lost) = (0, 0, 0);
     for seed in seeds.clone() {
         let result = std::panic::catch_unwind(|| {
             let mut world = World::new(seed, which);
@@ -1075,6 +1287,7 @@ fn run(which: Which) {
                 world.quarantined,
                 world.kills,
                 (world.rollbacks, world.proved, world.spared),
+                (world.acts, world.once.len(), world.lost_jobs),
             )
         });
         match result {
@@ -1088,19 +1301,24 @@ fn run(which: Which) {
                 rollbacks += n.6.0;
                 proved += n.6.1;
                 spared += n.6.2;
+                acts += n.7.0;
+                once += n.7.1;
+                lost += n.7.2;
             }
             Err(_) => panic!("seed {seed} fails; replay it with GREENROOM_SEED={seed}"),
         }
     }
     println!(
         "{turns} turns, {faults} failed, {commits} reloads committed, {refusals} refused, {quarantined} quarantined, {kills} kills; \
-         {rollbacks} builds rolled back, {proved} proved, {spared} turns spared"
+         {rollbacks} builds rolled back, {proved} proved, {spared} turns spared; \
+         {acts} notes, messages, timers and results, {once} jobs to run once, {lost} jobs lost"
     );
     if one.is_none() {
         // A run in which nothing happens proves nothing.
         assert!(turns > 50_000 && commits > 500 && refusals > 500 && kills > 500);
         assert!(which == Which::Tally || (faults > 5000 && quarantined > 100));
         assert!(which == Which::Tally || (rollbacks > 100 && proved > 30 && spared > 300));
+        assert!(which == Which::Tally || (acts > 10_000 && once > 500 && lost > 50));
     }
 }
 

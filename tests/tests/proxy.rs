@@ -1,0 +1,219 @@
+//! Outbound connections, through the shipped `proxy`: a real server on the far side, real peers on the near one; across a swap, `kill -9`
+//! and an upgrade; and at a pace that the slower of the two sets.
+
+use greenroom_tests::client::Client;
+use greenroom_tests::host::Host;
+use greenroom_tests::{built, wait_for};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn serve(target: &str) -> Host {
+    let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path().keep().expect("a file");
+    let text = format!(
+        "[limits]\nconnect_ms = 500\n[service.proxy.settings]\npassword = \"open\"\ntarget = \"{target}\"\n"
+    );
+    std::fs::write(&config, text).expect("a configuration");
+    Host::serve_with(&["proxy"], &[&built("libproxy.so")], |c| {
+        c.arg("--config").arg(config);
+    })
+}
+
+fn server() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("its address");
+    (listener, addr)
+}
+
+/// Both ends of a relayed connection.
+fn through(host: &Host, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let mut near = TcpStream::connect(host.addr("proxy")).expect("the proxy");
+    near.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    near.write_all(b"open\n").expect("the password");
+    let mut asked = [0; 10];
+    near.read_exact(&mut asked).expect("a question");
+    assert_eq!(&asked, b"password: ");
+    let (far, _) = listener.accept().expect("a connection");
+    far.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    (near, far)
+}
+
+fn passes(from: &mut TcpStream, to: &mut TcpStream, text: &str) {
+    from.write_all(text.as_bytes()).expect("sent");
+    let mut read = vec![0; text.len()];
+    to.read_exact(&mut read).expect("relayed");
+    assert_eq!(String::from_utf8_lossy(&read), text);
+}
+
+fn sessions(host: &Host) -> usize {
+    host.json(&["sessions", "--json"]).as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn it_relays_both_ways_and_each_end_closes_the_other() {
+    let (listener, addr) = server();
+    let host = serve(&addr.to_string());
+    let mut wrong = Client::connect(host.addr("proxy"));
+    wrong.send("a\nb\nc\n");
+    assert_eq!(wrong.line().as_deref(), Some("password: password: password: proxy: no"));
+    assert_eq!(wrong.line(), None);
+    drop(wrong);
+    wait_for("it to go", || (sessions(&host) == 0).then_some(()));
+
+    let (mut near, mut far) = through(&host, &listener);
+    passes(&mut near, &mut far, "hello");
+    passes(&mut far, &mut near, "good day\nto you");
+    assert_eq!(sessions(&host), 2);
+    // What was sent arrives before the end does.
+    far.write_all(&vec![b'x'; 3_000_000]).expect("sent");
+    far.shutdown(Shutdown::Write).expect("shut");
+    let mut all = Vec::new();
+    near.read_to_end(&mut all).expect("all of it");
+    assert!(all.len() == 3_000_000 && all.iter().all(|b| *b == b'x'));
+
+    let (near, mut far) = through(&host, &listener);
+    (&near).write_all(b"bye").expect("sent");
+    drop(near);
+    let mut all = Vec::new();
+    far.read_to_end(&mut all).expect("all of it");
+    assert_eq!(all, b"bye");
+    drop(far);
+    wait_for("all to end", || (sessions(&host) == 0).then_some(()));
+}
+
+#[test]
+fn a_relayed_session_survives_swaps_kills_and_upgrades() {
+    let (listener, addr) = server();
+    let host = serve(&format!("localhost:{}", addr.port()));
+    let (mut near, mut far) = through(&host, &listener);
+    // A stream in each direction, with everything in between: no byte is lost, doubled or out of order.
+    let total: u64 = 40_000_000;
+    let pump = |mut to: TcpStream, seed: u64| {
+        std::thread::spawn(move || {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut left = total;
+            while left > 0 {
+                let n = rng.u64(1..20_000).min(left);
+                let bytes: Vec<u8> = (0..n).map(|i| ((total - left + i) * seed % 251) as u8).collect();
+                to.write_all(&bytes).expect("sent");
+                left -= n;
+            }
+        })
+    };
+    let drain = |mut from: TcpStream, seed: u64| {
+        std::thread::spawn(move || {
+            let (mut at, mut bytes) = (0u64, vec![0; 64 * 1024]);
+            while at < total {
+                let n = from.read(&mut bytes).expect("relayed");
+                assert!(n > 0, "it ended after {at} bytes");
+                for b in &bytes[..n] {
+                    assert_eq!(*b, (at * seed % 251) as u8, "byte {at}");
+                    at += 1;
+                }
+            }
+        })
+    };
+    let clone = |s: &TcpStream| s.try_clone().expect("a descriptor");
+    let threads =
+        [pump(clone(&near), 3), drain(clone(&far), 3), pump(clone(&far), 7), drain(clone(&near), 7)];
+    let binary = built("greenroom");
+    let mut meanwhile = 0;
+    let is_over = |threads: &[std::thread::JoinHandle<()>]| {
+        // Who has found something wrong leaves the others waiting.
+        let log = host.log();
+        log.contains("turn failed") || threads.iter().all(std::thread::JoinHandle::is_finished)
+    };
+    while !is_over(&threads) {
+        match meanwhile % 3 {
+            0 => host.kill_worker(),
+            1 => _ = host.cli(&["upgrade", "--binary", binary.to_str().expect("UTF-8")]),
+            _ => {
+                let copy = host.dir().join(format!("libproxy-{meanwhile}.so"));
+                std::fs::copy(built("libproxy.so"), &copy).expect("a copy");
+                // Other content, same code.
+                std::fs::OpenOptions::new()
+                    .append(true)
+                    .open(&copy)
+                    .and_then(|mut f| f.write_all(&[meanwhile]))
+                    .expect("a byte more");
+                _ = host.cli(&["reload", "proxy", "--from", Path::new(&copy).to_str().expect("UTF-8")]);
+            }
+        }
+        meanwhile = (meanwhile + 1) % 240;
+    }
+    assert!(!host.log().contains("turn failed"), "{}", host.log());
+    for thread in threads {
+        thread.join().expect("every byte");
+    }
+    assert!(host.json(&["status", "--json"])["host"]["workers_before"].as_u64() > Some(0));
+    passes(&mut near, &mut far, "still here");
+    passes(&mut far, &mut near, "so am I");
+    assert!(!host.log().contains("given up"), "{}", host.log());
+}
+
+/// Who sends faster than the other side reads is read no faster, and nobody's output grows to its limit.
+#[test]
+fn the_slower_side_sets_the_pace() {
+    let (listener, addr) = server();
+    let host = serve(&addr.to_string());
+    let (near, mut far) = through(&host, &listener);
+    far.set_write_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    let (piece, mut sent) = (vec![b'z'; 64 * 1024], 0usize);
+    // Until nothing more is taken: the kernel's buffers and the pause are all that there is.
+    let stuck = loop {
+        match far.write(&piece) {
+            Ok(n) => sent += n,
+            Err(e) => break e,
+        }
+        assert!(sent < 200_000_000, "nobody holds it up");
+    };
+    assert!(matches!(stuck.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{stuck}");
+    assert_eq!(sessions(&host), 2);
+    far.shutdown(Shutdown::Write).expect("shut");
+    let mut all = Vec::new();
+    (&near).read_to_end(&mut all).expect("all of it");
+    assert_eq!(all.len(), sent);
+    assert!(!host.log().contains("output_bytes_max"), "{}", host.log());
+}
+
+#[test]
+fn a_connection_that_fails_is_told_of() {
+    let (listener, addr) = server();
+    drop(listener);
+    let host = serve(&addr.to_string());
+    let mut near = Client::connect(host.addr("proxy"));
+    near.send("open\n");
+    let said = near.line().expect("an answer");
+    assert!(said.contains("can't be connected to") || said.contains("Connection refused"), "{said}");
+    assert_eq!(near.line(), None);
+    drop(host);
+    let host = serve("name.invalid:1");
+    let mut near = Client::connect(host.addr("proxy"));
+    near.send("open\n");
+    let said = near.line().expect("an answer");
+    assert!(said.starts_with("password: proxy: "), "{said}");
+    assert_eq!(near.line(), None);
+    drop(host);
+    // Nobody accepts, and the kernel's queue is full: it takes too long.
+    let full = TcpListener::bind("127.0.0.1:0").expect("a port");
+    // SAFETY: listen has no preconditions.
+    unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&full), 0) };
+    let addr = full.local_addr().expect("its address");
+    let waiting: Vec<_> = (0..4)
+        .map(|_| std::thread::spawn(move || TcpStream::connect_timeout(&addr, Duration::from_secs(3))))
+        .collect();
+    let host = serve(&addr.to_string());
+    wait_for("the queue to be full", || {
+        TcpStream::connect_timeout(&addr, Duration::from_millis(300)).is_err().then_some(())
+    });
+    let mut near = Client::connect(host.addr("proxy"));
+    near.send("open\n");
+    let said = near.line().expect("an answer");
+    assert!(said.contains("limit connect_ms"), "{said}");
+    for thread in waiting {
+        let _ = thread.join();
+    }
+}
