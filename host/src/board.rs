@@ -7,9 +7,11 @@
 //! | 8 to 15 | version and length of the text |
 //! | from 16 | three counters for each service: sessions, turns, faults |
 //! | behind those | the text: what `status` says of each service, in JSON |
+//! | behind that | how often each limit was reached |
 
 use crate::admin::wire::ServiceStatus;
 use crate::sys::mapping::Mapping;
+use greenroom_core::limits::Limit;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,7 +37,10 @@ const COUNTERS: usize = 16;
 const SERVICES_MAX: usize = 1024;
 const TEXT: usize = COUNTERS + 3 * SERVICES_MAX;
 const TEXT_BYTES_MAX: usize = 512 * 1024;
-const BYTES: usize = (TEXT * 8 + TEXT_BYTES_MAX).next_multiple_of(4096);
+const LIMITS: usize = TEXT + TEXT_BYTES_MAX / 8;
+const LIMITS_MAX: usize = 128;
+const BYTES: usize = ((LIMITS + LIMITS_MAX) * 8).next_multiple_of(4096);
+const _: () = assert!(Limit::ALL.len() <= LIMITS_MAX);
 
 /// The worker's side. Copies are the same board.
 #[derive(Clone, Copy)]
@@ -132,6 +137,11 @@ impl Board {
         }
     }
 
+    /// A limit was reached. Successors count on.
+    pub fn reached(self, limit: Limit) {
+        self.words[LIMITS + limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Writes what is said of the services, by their numbers; `None`: withdrawn.
     pub fn say(self, services: &[Option<ServiceStatus>]) {
         let text = serde_json::to_vec(services).unwrap_or_default();
@@ -198,6 +208,11 @@ impl Reading {
         Some(self.words[STALLED_MS]).filter(|ms| *ms > 0)
     }
 
+    /// How often a limit was reached.
+    pub fn reached(&self, limit: Limit) -> u64 {
+        self.words[LIMITS + limit as usize]
+    }
+
     /// What is said of the services, by their numbers. `None`: nothing yet, or it is being written.
     pub fn services(&self) -> Option<Vec<Option<ServiceStatus>>> {
         let (version, len) = (self.words[TEXT_VERSION], self.words[TEXT_BYTES] as usize);
@@ -252,12 +267,15 @@ mod tests {
         };
         board.say(&[None, Some(said)]);
         board.count(1, [5, 6, 7]);
+        board.reached(Limit::OpenFiles);
         let read = Reading::of(&fd).services().unwrap();
         let tally = read[1].as_ref().unwrap();
         assert_eq!((tally.sessions, tally.turns, tally.faults, tally.name.as_str()), (5, 6, 7, "tally"));
         // A successor goes on counting, and what ran is not running.
         let next = Board::open(&fd).unwrap();
         assert_eq!(next.counted(1), [5, 6, 7]);
+        next.reached(Limit::OpenFiles);
+        assert_eq!(Reading::of(&fd).reached(Limit::OpenFiles), 2);
         assert!(next.running().is_none() && Reading::of(&fd).stalled_ms().is_none());
     }
 }

@@ -17,10 +17,11 @@
 //! [service.chat]
 //! listen = ["127.0.0.1:4000"]             # instead of the service's own port
 //! settings = { nick_max = 12 }            # read by the handler
+//! limits = { idle_ms = 600000 }           # otherwise than the host's
 //! ```
 
 use crate::plugin::trust::Trust;
-use greenroom_core::limits::Limits;
+use greenroom_core::limits::{AllLimits, Limits, ServiceLimits};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -75,6 +76,8 @@ pub struct ServiceConfig {
     pub listen: Vec<SocketAddr>,
     /// The handler's settings.
     pub settings: toml::Table,
+    /// Limits that the service has otherwise than the host.
+    pub limits: ServiceLimits,
 }
 
 impl Config {
@@ -83,7 +86,7 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let mut config: Config =
             toml::from_str(&text).map_err(|e| format!("{}: {}", path.display(), e.to_string().trim_end()))?;
-        config.limits.check().map_err(|e| format!("{}: {e}", path.display()))?;
+        config.all_limits().check().map_err(|e| format!("{}: {e}", path.display()))?;
         let base = path.parent().unwrap_or(Path::new(""));
         for handler in &mut config.handlers {
             *handler = base.join(&*handler);
@@ -114,6 +117,13 @@ impl Config {
             )),
             _ => Ok(vec![([127, 0, 0, 1], port).into()]),
         }
+    }
+
+    /// All limits, of the host and of its services.
+    pub fn all_limits(&self) -> AllLimits {
+        let own = self.service.iter().filter(|(_, c)| c.limits != ServiceLimits::default());
+        let services = own.map(|(name, c)| (name.clone(), c.limits.clone())).collect();
+        AllLimits { host: self.limits.clone(), services }
     }
 
     /// Every service's settings as JSON, as handlers get them.
@@ -152,9 +162,21 @@ mod tests {
         );
         let err = read("[service.chat]\nlisten = [\"nowhere\"]\n").unwrap_err();
         assert!(err.contains("line 2"), "{err}");
+        let err = read("[service.chat.limits]\nframe_ms = 3\nsessions = 1\n").unwrap_err();
+        assert!(err.contains("line 3"), "{err}");
+        let err = read("[service.chat.limits]\noutput_bytes_pause = 0\n").unwrap_err();
+        assert!(err.contains("service.chat.limits.output_bytes_pause is 0"), "{err}");
         let err = read("[limits]\noutput_bytes_pause = 0\n").unwrap_err();
         assert!(err.contains("limits.output_bytes_pause is 0"), "{err}");
         assert!(Config::read(Path::new("/nonexistent/x.toml")).unwrap_err().contains("/nonexistent/x.toml"));
+    }
+
+    #[test]
+    fn what_is_counted_is_a_limit() {
+        let known = serde_json::to_value(Limits::default()).unwrap();
+        for limit in greenroom_core::limits::Limit::ALL.iter().filter(|l| l.name() != "open_files") {
+            assert!(known.get(limit.name()).is_some(), "{limit:?}");
+        }
     }
 
     #[test]

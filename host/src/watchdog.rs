@@ -7,7 +7,7 @@ use crate::board::{Board, Reading, Running};
 use crate::process::own_binary;
 use crate::sys::stack::Thread;
 use greenroom_core::crashes::action_name;
-use greenroom_core::limits::Limits;
+use greenroom_core::limits::{Limit, Limits};
 use greenroom_core::session::told;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
@@ -15,30 +15,56 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 /// How often it looks at most.
 const TICK_MIN: Duration = Duration::from_millis(5);
+/// And at least, as how long a callback may take can change.
+const TICK_MAX: Duration = Duration::from_millis(500);
 /// How long it may take to find a line.
 const CHILD_MAX: Duration = Duration::from_secs(3);
 /// How long the last words take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Watches the calling thread, which is the loop's, for as long as the process lives.
-pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> io::Result<()> {
-    let (warn, kill) = (limits.stall_warn_ms, limits.stall_kill_ms);
-    let Some(shortest) = [warn, kill].into_iter().filter(|ms| *ms > 0).min() else { return Ok(()) };
+pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> io::Result<Patience> {
     let thread = Thread::this()?;
-    let tick = TICK_MIN.max(Duration::from_millis(shortest / 4));
-    let mut dog = Watchdog { board, file, thread, copies, warn, kill, seen: None };
+    let patience = Patience::default();
+    patience.set(limits);
+    let mut dog = Watchdog { board, file, thread, copies, patience: patience.clone(), seen: None };
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
         loop {
-            std::thread::sleep(tick);
+            std::thread::sleep(dog.patience.tick());
             dog.look();
         }
     })?;
-    Ok(())
+    Ok(patience)
+}
+
+/// How long a callback may take, in milliseconds, until it is named, and until the process is ended; 0: as long as it likes.
+#[derive(Clone, Default)]
+pub struct Patience(Arc<(AtomicU64, AtomicU64)>);
+
+impl Patience {
+    /// From the next look on.
+    pub fn set(&self, limits: &Limits) {
+        self.0.0.store(limits.stall_warn_ms, Ordering::Relaxed);
+        self.0.1.store(limits.stall_kill_ms, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> (u64, u64) {
+        (self.0.0.load(Ordering::Relaxed), self.0.1.load(Ordering::Relaxed))
+    }
+
+    fn tick(&self) -> Duration {
+        let (warn, kill) = self.get();
+        let shortest = [warn, kill].into_iter().filter(|ms| *ms > 0).min();
+        // With nothing to watch, whether that has changed.
+        shortest.map_or(TICK_MAX, |ms| Duration::from_millis(ms / 4).clamp(TICK_MIN, TICK_MAX))
+    }
 }
 
 struct Watchdog {
@@ -46,8 +72,7 @@ struct Watchdog {
     file: OwnedFd,
     thread: Thread,
     copies: PathBuf,
-    warn: u64,
-    kill: u64,
+    patience: Patience,
     seen: Option<Seen>,
 }
 
@@ -72,8 +97,9 @@ impl Watchdog {
         }
         let Some(seen) = &mut self.seen else { return };
         let ms = seen.since.elapsed().as_millis() as u64;
-        let killed = self.kill > 0 && ms >= self.kill;
-        let warned = self.warn > 0 && ms >= self.warn && !std::mem::replace(&mut seen.warned, true);
+        let (warn, kill) = self.patience.get();
+        let killed = kill > 0 && ms >= kill;
+        let warned = warn > 0 && ms >= warn && !std::mem::replace(&mut seen.warned, true);
         if !killed && !warned {
             return;
         }
@@ -98,9 +124,11 @@ impl Watchdog {
             if self.board.running().is_none_or(|(now, _)| now != mark) {
                 return tracing::warn!(%service, session, "the callback has returned after all");
             }
+            self.board.reached(Limit::StallKillMs);
             self.board.stalled(ms);
             let _ = kill_process(getpid(), Signal::KILL);
         } else {
+            self.board.reached(Limit::StallWarnMs);
             tracing::warn!(
                 %service, session, generation, action, %function, %file, line,
                 "a callback has been running for {ms} ms, and everybody waits for it (limit stall_warn_ms)"

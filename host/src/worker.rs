@@ -22,10 +22,12 @@ use crate::net::pool::{Pool, READ_BYTES};
 use crate::net::tcp::{LINK, Net, Source, WAKER, source};
 use crate::plugin::stage::Copies;
 use crate::stager::{Done, Job, Loaded};
+use crate::watchdog::Patience;
 use crate::{log_at, stager};
 use builds::{LibraryRecord, OnProbation, RunningBuild};
 use greenroom_core::core::{Core, Effect, Input};
 use greenroom_core::crashes::action_name;
+use greenroom_core::limits::Limit;
 use greenroom_core::probation::{Proof, Record};
 use greenroom_core::reload::{By, Event, LibraryId, Want};
 use greenroom_core::service::{Build, ServiceId};
@@ -71,6 +73,8 @@ pub struct Worker {
     messages: Receiver<Message>,
     jobs: Sender<Job>,
     jobs_running: Running,
+    /// The watchdog's.
+    patience: Patience,
     /// Directories whose libraries are taken in when they appear.
     discover: Vec<PathBuf>,
     /// The ports that count.
@@ -157,6 +161,7 @@ impl Worker {
             messages,
             jobs,
             jobs_running: Running::default(),
+            patience: Patience::default(),
             discover: hello.found.directories.clone(),
             ports: Vec::new(),
             opening: VecDeque::new(),
@@ -196,6 +201,7 @@ impl Worker {
                 Some(_) if self.core.sessions().is_empty() => break,
                 Some(at) if Instant::now() >= at => {
                     let left = self.core.sessions().len();
+                    self.board.reached(Limit::StopMs);
                     tracing::warn!("stopped with {left} sessions not flushed (limit stop_ms)");
                     break;
                 }
@@ -282,6 +288,8 @@ impl Worker {
         for (number, s) in self.core.services().iter().enumerate() {
             self.board.count(number, [s.sessions as u64, s.turns, s.faults]);
         }
+        let board = self.board;
+        self.core.take_reached(|limit| board.reached(limit));
     }
 
     fn tell_keeper(&mut self) {

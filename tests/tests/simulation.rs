@@ -179,6 +179,14 @@ impl Code for Script {
                     staging.send(reply(count).as_bytes());
                     false
                 }
+                (action::MESSAGE, "shout") => {
+                    // Short ones are copied, long ones are kept once.
+                    let n = add(staging, "shouted", rest, 1);
+                    let text = "x".repeat(if n % 2 == 0 { 10 } else { 200 });
+                    staging.broadcast(rest, format!("~{rest} {n} {text}\n").as_bytes(), false);
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
                 (action::NOTE, _) => {
                     add(staging, "acts", &own, 1);
                     if a.from == batch.session {
@@ -353,6 +361,8 @@ struct Peer {
     received: Vec<u8>,
     replies: usize,
     last_generation: u64,
+    /// The number of the last shout that it heard on each topic since it has been on it.
+    heard: BTreeMap<String, u64>,
     /// What the kernel counts: read by the host in all, taken from it in all.
     read: u64,
     sent: u64,
@@ -380,6 +390,7 @@ struct World {
     requests: u64,
     chokes_on: Option<u64>,
     flawed: bool,
+    shouts: u64,
     highest: u64,
     /// What stands by, and what was rolled back and converts what it left.
     before: Option<Known>,
@@ -474,6 +485,7 @@ impl World {
             jobs_per_session_max: 1 << 20,
             jobs_max: 1 << 20,
             jobs_running_max: 3,
+            turns_at_once_max: 5,
             ..Limits::default()
         };
         let mut core = Core::new(limits);
@@ -498,6 +510,7 @@ impl World {
             chokes_on: None,
             flawed: false,
             highest: 0,
+            shouts: 0,
             before: None,
             converters: Vec::new(),
             stood_by: 0,
@@ -704,6 +717,7 @@ impl World {
             received: Vec::new(),
             replies: 0,
             last_generation: 0,
+            heard: BTreeMap::new(),
             read: 0,
             sent: 0,
             uncommitted: Vec::new(),
@@ -717,7 +731,7 @@ impl World {
         let verbs: &[&str] = match self.which {
             Which::Script => &[
                 "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute",
-                "bye", "self", "tell", "timer", "again", "tick", "work", "once", "cast",
+                "bye", "self", "tell", "timer", "again", "tick", "work", "once", "cast", "shout",
             ],
             Which::Tally => &["any"],
         };
@@ -912,6 +926,9 @@ impl World {
             let before = self.before.as_ref().expect("it stood by");
             self.core.stand_by(&before.build, before.serving(false));
             self.core.begin_probation(&build, &before.build, probation.until_ns);
+        } else {
+            // It may have proved itself in the very pass that was cut off, and nobody was told.
+            self.before = None;
         }
 
         self.jobs.clear();
@@ -1038,6 +1055,18 @@ impl World {
         while let Some(end) = peer.received.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = peer.received.drain(..=end).collect();
             let mut line = String::from_utf8(line[..end].to_vec()).expect("answers are UTF-8");
+            if let Some(shout) = line.strip_prefix('~') {
+                // Whole, once, in order and without a gap.
+                let words: Vec<_> = shout.split(' ').collect();
+                let [topic, n, text] = words[..] else { panic!("a shout is damaged: {line}") };
+                let n: u64 = n.parse().expect("a number");
+                assert_eq!(text.len(), if n % 2 == 0 { 10 } else { 200 }, "{line}");
+                if let Some(last) = peer.heard.insert(topic.to_owned(), n) {
+                    assert_eq!(n, last + 1, "shouts on {topic} to {}", peer.id);
+                }
+                self.shouts += 1;
+                continue;
+            }
             if self.which == Which::Script {
                 let mut words = line.splitn(3, ' ').map(str::to_owned);
                 let (count, generation, rest) = (words.next(), words.next(), words.next());
@@ -1058,6 +1087,9 @@ impl World {
                 peer.id,
                 peer.replies
             );
+            if let Some((_, topic)) = line.split_once(" join ") {
+                peer.heard.remove(topic);
+            }
             peer.replies += 1;
         }
     }
@@ -1239,6 +1271,7 @@ impl World {
             Kind::State,
             Kind::Input,
             Kind::Output,
+            Kind::Shared,
             Kind::Topics,
             Kind::Action,
             Kind::Payload,
@@ -1270,7 +1303,7 @@ fn run(which: Which) {
     let seeds = one.map_or(0..SEEDS, |s| s..s + 1);
     let (mut turns, mut faults, mut commits, mut refusals, mut quarantined, mut kills) = (0, 0, 0, 0, 0, 0);
     let (mut rollbacks, mut proved, mut spared) = (0, 0, 0);
-    let (mut acts, mut once, mut lost) = (0, 0, 0);
+    let (mut acts, mut once, mut lost, mut shouts) = (0, 0, 0, 0);
     for seed in seeds.clone() {
         let result = std::panic::catch_unwind(|| {
             let mut world = World::new(seed, which);
@@ -1287,7 +1320,7 @@ fn run(which: Which) {
                 world.quarantined,
                 world.kills,
                 (world.rollbacks, world.proved, world.spared),
-                (world.acts, world.once.len(), world.lost_jobs),
+                (world.acts, world.once.len(), world.lost_jobs, world.shouts),
             )
         });
         match result {
@@ -1304,6 +1337,7 @@ fn run(which: Which) {
                 acts += n.7.0;
                 once += n.7.1;
                 lost += n.7.2;
+                shouts += n.7.3;
             }
             Err(_) => panic!("seed {seed} fails; replay it with GREENROOM_SEED={seed}"),
         }
@@ -1311,14 +1345,14 @@ fn run(which: Which) {
     println!(
         "{turns} turns, {faults} failed, {commits} reloads committed, {refusals} refused, {quarantined} quarantined, {kills} kills; \
          {rollbacks} builds rolled back, {proved} proved, {spared} turns spared; \
-         {acts} notes, messages, timers and results, {once} jobs to run once, {lost} jobs lost"
+         {acts} notes, messages, timers and results, {once} jobs to run once, {lost} jobs lost, {shouts} shouts heard"
     );
     if one.is_none() {
         // A run in which nothing happens proves nothing.
         assert!(turns > 50_000 && commits > 500 && refusals > 500 && kills > 500);
         assert!(which == Which::Tally || (faults > 5000 && quarantined > 100));
         assert!(which == Which::Tally || (rollbacks > 100 && proved > 30 && spared > 300));
-        assert!(which == Which::Tally || (acts > 10_000 && once > 500 && lost > 50));
+        assert!(which == Which::Tally || (acts > 10_000 && once > 500 && lost > 50 && shouts > 5_000));
     }
 }
 

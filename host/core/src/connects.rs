@@ -6,6 +6,7 @@
 use crate::Core;
 use crate::asked::{ACTION_HEAD, ADDR_BYTES_MAX, CONNECT_HEAD, Connect};
 use crate::core::Effect;
+use crate::limits::Limit;
 use crate::pending::{Caused, Data};
 use crate::session::{Life, ServiceId, Slot};
 use crate::store::{Kind, Ref};
@@ -108,8 +109,7 @@ impl Core {
             let from = crate::session::told(owner);
             self.cause(slot, &Caused { kind: action::DIALED, detail: 0, from, depth: 0, name: "", data });
         } else {
-            let message = "what it was opened for is lost (limit store_bytes_max)".into();
-            self.notice(level::ERROR, slot, message);
+            self.say_reached(Limit::StoreBytesMax, level::ERROR, slot, "what it was opened for is lost");
         }
         self.tell_of_connect(owner, number, connect::OPEN, id.to_string().as_bytes());
     }
@@ -156,7 +156,7 @@ impl Core {
         let Some(other) = self.sessions.slot_of(other).filter(|o| *o != slot && !o.is_service()) else {
             return;
         };
-        let full = self.sessions.get(other).is_some_and(|o| o.must_pause(&self.limits));
+        let full = self.must_pause(other);
         if full && let Some(s) = self.sessions.get_mut(slot).filter(|s| s.life == Life::Open) {
             s.waits = true;
             let waiting = self.connects.held.entry(other).or_default();

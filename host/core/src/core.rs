@@ -8,13 +8,14 @@
 use crate::asked::{Connects, Jobs};
 use crate::convert::Sweep;
 use crate::kept::Kept;
-use crate::limits::Limits;
+use crate::limits::{Limit, Limits, ServiceLimits};
+use crate::output::Payloads;
 use crate::pending::{Copied, Pending};
 use crate::proof::{Probation, Proof, Record};
 use crate::quarantine::Withheld;
 use crate::reload::{Event, Live, Reloads, Step};
 use crate::service::{Build, Served, Service, ServiceId, Serving, Withdrawn};
-use crate::session::{Life, OUTPUT_HEAD, OUTPUT_RECORDS_PAUSE, Session, Sessions, Slot, told};
+use crate::session::{Life, Session, Sessions, Slot, told};
 use crate::store::{Full, Kind, Store};
 use crate::tables::{Owners, Tables};
 use crate::timers::Timers;
@@ -174,7 +175,7 @@ pub enum Effect {
 
 /// The whole state of a host, but for sockets, files, threads and loaded code.
 pub struct Core {
-    /// The limits in force.
+    /// The host's limits. A service may have others: [`Core::set_limits`].
     pub limits: Limits,
     /// The reloads under way and those waiting.
     pub reloads: Reloads,
@@ -217,9 +218,16 @@ pub struct Core {
     pub(crate) jobs: Jobs,
     pub(crate) connects: Connects,
     pub(crate) pending: Pending,
+    pub(crate) payloads: Payloads,
     /// Actions that waited, copied out of the store.
     pub(crate) copied: Copied,
     pub(crate) deadlines: BTreeSet<(u64, Slot)>,
+    /// What single services have otherwise, also those that may come.
+    pub(crate) service_limits: BTreeMap<String, ServiceLimits>,
+    /// Limits that were reached and aren't counted yet.
+    pub(crate) reached: Vec<Limit>,
+    /// Limits have changed: the deadlines of sessions above this number are still to follow.
+    pub(crate) expect_again: Option<u64>,
     pub(crate) effects: Vec<Effect>,
 }
 
@@ -266,8 +274,12 @@ impl Core {
             jobs: Jobs::default(),
             connects: Connects::default(),
             pending: Pending::default(),
+            payloads: Payloads::default(),
             copied: Copied::default(),
             deadlines: BTreeSet::new(),
+            service_limits: BTreeMap::new(),
+            reached: Vec::new(),
+            expect_again: None,
             effects: Vec::new(),
         }
     }
@@ -298,8 +310,8 @@ impl Core {
 
     /// Takes one event of a reload, and says what to do next.
     pub fn reload(&mut self, event: Event) -> Vec<Step> {
-        let Core { reloads, services, tables, owners, limits, .. } = self;
-        reloads.handle(event, &Live { services, tables, owners, limits })
+        let Core { reloads, services, tables, owners, limits, service_limits, .. } = self;
+        reloads.handle(event, &Live { services, tables, owners, limits, service_limits })
     }
 
     /// The effects since the last call, in order.
@@ -310,13 +322,6 @@ impl Core {
     /// The sessions that have output to send, after a commit.
     pub fn take_sendable(&mut self, into: &mut Vec<Slot>) {
         into.append(&mut self.sendable);
-    }
-
-    /// Lends the first piece of a session's unsent output; `None`: there is none.
-    pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        let s = self.sessions.get(slot)?;
-        let first = *s.output.first()?;
-        Some(self.store.read(first, |b| f(&b[OUTPUT_HEAD + s.output_sent..])))
     }
 
     /// Whether a session's input should be read. When this turns true again, [`Effect::Resume`] says so.
@@ -338,6 +343,7 @@ impl Core {
             || self.connects.are_begun()
             || !self.effects.is_empty()
             || !self.sweeps.is_empty()
+            || self.expect_again.is_some()
         {
             return Some(0);
         }
@@ -446,7 +452,9 @@ impl Core {
                     let put = self.store.put(None, Kind::Service, number, name.as_bytes());
                     debug_assert!(put.is_ok(), "no room for a service's name");
                     self.sessions.add_service();
-                    self.services.push(Service::new(offer, build.clone(), code));
+                    let mut service = Service::new(offer, build.clone(), code);
+                    self.limit_service(&mut service);
+                    self.services.push(service);
                 }
             }
         }
@@ -498,17 +506,20 @@ impl Core {
                     continue;
                 }
                 if s.life == Life::Draining {
-                    let message =
-                        format!("closed with {} bytes of output never taken (limit drain_ms)", s.unsent());
-                    self.notice(level::INFO, slot, message);
+                    let what = format!("closed with {} bytes of output never taken", s.unsent());
+                    self.say_reached(Limit::DrainMs, level::INFO, slot, &what);
+                } else {
+                    self.reached(Limit::LingerMs);
                 }
                 self.gone(slot);
             }
         }
         self.fire_timers();
+        self.expect_on();
         for slot in std::mem::take(&mut self.resumed) {
+            let pauses = self.must_pause(slot);
             if let Some(s) = self.sessions.get_mut(slot) {
-                s.paused = s.must_pause(&self.limits);
+                s.paused = pauses;
             }
             self.run_kept_input(slot);
             if self.wants_input(slot) && !slot.is_service() {
@@ -528,21 +539,30 @@ impl Core {
         outbound: bool,
     ) -> Result<(), &'static str> {
         self.note_served(id);
-        let refusal = if self.stopping {
-            Some("the host is stopping")
-        } else if self.sessions.len() >= self.limits.sessions_max {
-            Some("limit sessions_max")
+        let per_peer = if outbound { 0 } else { self.limits.sessions_per_peer_max };
+        let full = |limits: &Limits, sessions| sessions >= limits.sessions_max;
+        let own = &self.services[usize::from(service.0)];
+        let limit = if full(&self.limits, self.sessions.len()) || full(self.limits_in(service), own.sessions)
+        {
+            Some(Limit::SessionsMax)
+        } else if per_peer > 0 && self.sessions.count_from(peer.ip()) >= per_peer {
+            Some(Limit::SessionsPerPeerMax)
         } else if !self.store.reserve([greenroom_state::record::SIZE; 2]) {
-            Some("limit store_bytes_max")
+            Some(Limit::StoreBytesMax)
         } else {
             None
         };
-        if let Some(why) = refusal {
+        if self.stopping || limit.is_some() {
             let way = if outbound { "to" } else { "from" };
-            let message = format!("connection {way} {peer} refused ({why})");
-            self.effects.push(Effect::Notice { level: level::WARN, service, session: id, message });
+            let what = format!("connection {way} {peer} refused");
             self.effects.push(Effect::Close { slot, id });
-            return Err(why);
+            let Some(limit) = limit.filter(|_| !self.stopping) else {
+                let message = format!("{what} (the host is stopping)");
+                self.effects.push(Effect::Notice { level: level::WARN, service, session: id, message });
+                return Err("the host is stopping");
+            };
+            self.say_refused(limit, service, id, &what);
+            return Err(limit.name());
         }
         let heard_ns = self.now_ns;
         self.sessions.insert(slot, Session { outbound, heard_ns, ..Session::new(id, service, peer, at_ms) });
@@ -612,32 +632,6 @@ impl Core {
             self.last_turn(slot, closed::BROKEN);
         }
         self.gone(slot);
-    }
-
-    pub(crate) fn sent(&mut self, slot: Slot, bytes: usize, blocked: bool) {
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        s.blocked = blocked;
-        s.bytes_sent += bytes as u64;
-        s.output_sent += bytes;
-        while let Some(&first) = s.output.first() {
-            let len = self.store.read(first, <[u8]>::len) - OUTPUT_HEAD;
-            if s.output_sent < len {
-                break;
-            }
-            s.output_sent -= len;
-            s.output.remove(0);
-            self.store.delete(first);
-        }
-        let (unsent, draining) = (s.unsent(), s.life == Life::Draining);
-        if unsent <= self.limits.output_bytes_pause as u64 / 2 && s.output.len() <= OUTPUT_RECORDS_PAUSE / 2 {
-            if std::mem::replace(&mut s.paused, false) {
-                self.resumed.push(slot);
-            }
-            self.release_held(slot);
-        }
-        if draining && unsent == 0 {
-            self.flushed(slot);
-        }
     }
 
     fn writable(&mut self, slot: Slot) {

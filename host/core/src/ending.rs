@@ -3,6 +3,7 @@
 
 use crate::Core;
 use crate::core::Effect;
+use crate::limits::Limit;
 use crate::session::{Life, Slot};
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
 
@@ -89,23 +90,13 @@ impl Core {
         self.effects.push(Effect::Close { slot, id: s.id });
     }
 
-    pub(crate) fn drop_output(&mut self, slot: Slot) {
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        s.bytes_sent = s.bytes_out;
-        s.output_sent = 0;
-        for r in std::mem::take(&mut s.output) {
-            self.store.delete(r);
-        }
-    }
-
     /// Closes the sessions whose output grew over its limit; their last turns may make others grow.
     pub(crate) fn close_overflowed(&mut self) {
         while let Some(slot) = self.overflowed.pop() {
             let Some(s) = self.sessions.get(slot) else { continue };
             let open = s.life == Life::Open;
-            let message =
-                format!("closed: {} bytes of output never taken (limit output_bytes_max)", s.unsent());
-            self.notice(level::WARN, slot, message);
+            let what = format!("closed: {} bytes of output never taken", s.unsent());
+            self.say_reached(Limit::OutputBytesMax, level::WARN, slot, &what);
             self.drop_output(slot);
             if open {
                 self.last_turn(slot, closed::LIMIT);

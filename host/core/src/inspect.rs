@@ -3,7 +3,7 @@
 //! A slice is a copy, consistent in itself. The caller asks for the next one with the last key that it got.
 
 use crate::Core;
-use crate::session::{OUTPUT_HEAD, ServiceId, Session};
+use crate::session::{ServiceId, Session};
 use greenroom_state::record::SessionRecord;
 
 /// What is asked of a slice of sessions.
@@ -125,7 +125,7 @@ impl Core {
         let mut output = Vec::new();
         if contents {
             for &r in &s.output {
-                self.store.read(r, |b| output.extend_from_slice(&b[OUTPUT_HEAD..]));
+                self.piece(r, |b| output.extend_from_slice(b));
             }
             output.drain(..s.output_sent);
         }

@@ -8,6 +8,7 @@ use crate::Core;
 use crate::asked::{ACTION_HEAD, JOB_HEAD, Job};
 use crate::core::Effect;
 use crate::inspect::JobView;
+use crate::limits::Limit;
 use crate::pending::{Caused, Data};
 use crate::service::Work;
 use crate::session::{ServiceId, Slot, told};
@@ -93,6 +94,9 @@ impl Core {
         self.jobs.last = self.jobs.last.max(number);
         self.jobs.all.insert(number, Job { owner, service, record, running: false });
         self.jobs.queue.push_back(number);
+        if self.jobs.running >= self.limits.jobs_running_max {
+            self.reached(Limit::JobsRunningMax);
+        }
     }
 
     /// Cancels a job that this session started, also if its result is waiting to be told.
@@ -195,6 +199,7 @@ impl Core {
     pub(crate) fn job_done(&mut self, number: u64, result: Result<&[u8], &str>) {
         let (detail, data) = match result {
             Ok(bytes) if bytes.len() > self.limits.job_result_bytes_max => {
+                self.reached(Limit::JobResultBytesMax);
                 let why = &b"its result is too long (limit job_result_bytes_max)"[..];
                 (job::FAILED, why)
             }
@@ -216,7 +221,10 @@ impl Core {
         let (detail, data) = match self.store.reserve([ACTION_HEAD + name.len() + data.len()]) {
             true => (detail, data),
             // A reserve is kept for what must not fail.
-            false => (job::FAILED, &b"no room for its result (limit store_bytes_max)"[..]),
+            false => {
+                self.reached(Limit::StoreBytesMax);
+                (job::FAILED, &b"no room for its result (limit store_bytes_max)"[..])
+            }
         };
         let caused = Caused {
             kind: action::JOB,

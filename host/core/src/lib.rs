@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`core`] | the one `match` over inputs, and what a pass is |
 //! | `running.rs` | from bytes to turns, and what comes of them |
+//! | `output.rs` | output that a peer has not taken |
 //! | `ending.rs` | how a session ends |
 //! | [`session`] | the life of a session, as a table |
 //! | [`service`] | what a library offers, and which code serves it now |
@@ -23,6 +24,7 @@
 //! | [`reload`] | the steps of a reload, and every reason to refuse one |
 //! | [`ports`] | which ports to open and to close |
 //! | [`limits`] | every limit: its name, unit and default |
+//! | `limited.rs` | which limits hold for whom, and the counting of those that are reached |
 //! | [`recover`] | how a successor goes on from the records of a process that died |
 //! | [`quarantine`] | sessions whose next action must not run for now |
 //! | [`crashes`] | what follows when an action killed the process |
@@ -44,7 +46,9 @@ pub mod framing;
 pub mod inspect;
 pub mod jobs;
 mod kept;
+mod limited;
 pub mod limits;
+mod output;
 mod patience;
 mod pending;
 pub mod ports;

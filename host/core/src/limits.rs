@@ -1,16 +1,22 @@
 //! Every limit of the host: its name, its unit, its default, and what happens when it is reached.
 //!
-//! The names are also the keys of `[limits]` in the configuration file.
+//! The names are also the keys of `[limits]` in the configuration file, and some of them of `[service.NAME.limits]`. README.md has the
+//! table for operators.
 
 use crate::store::{RECORD_BYTES_MAX, STORE_BYTES_LIMIT};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// See the fields. Bytes and milliseconds, as the names say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Sessions at once. A connection beyond it is closed as soon as it is accepted, and that is logged.
+    /// Sessions at once, of the host or of one service. A connection beyond it is closed as soon as it is accepted, and that is logged.
     pub sessions_max: usize,
+    /// Sessions at once that came from one peer's IP address, over all services. One more is closed likewise. 0: as many as come.
+    pub sessions_per_peer_max: usize,
+    /// Messages of one session that are run before the others have their turns; what else it has sent waits for the next pass.
+    pub turns_at_once_max: usize,
     /// The longest frame that a service may declare. A library that wants more is refused.
     pub frame_bytes_max: u32,
     /// One session's stored state. A turn that would grow it further fails.
@@ -115,6 +121,8 @@ impl Default for Limits {
         const MIB: usize = 1024 * KIB;
         Limits {
             sessions_max: 100_000,
+            sessions_per_peer_max: 0,
+            turns_at_once_max: 1024,
             frame_bytes_max: MIB as u32,
             state_bytes_max: 64 * KIB,
             output_bytes_pause: 256 * KIB,
@@ -168,6 +176,8 @@ impl Limits {
     pub fn check(&self) -> Result<(), String> {
         const NAME: &str = "what a name's 16-bit length says";
         let pairs = [
+            ("sessions_max", self.sessions_max, "what 31-bit slots count", 1 << 31),
+            ("turns_at_once_max", self.turns_at_once_max, "what a pass may take", 1 << 20),
             ("output_bytes_pause", self.output_bytes_pause, "output_bytes_max", self.output_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "store_bytes_max", self.store_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "what a record holds", RECORD_BYTES_MAX / 2),
@@ -198,6 +208,170 @@ impl Limits {
     }
 }
 
+/// What one service has otherwise than the host: `[service.NAME.limits]`. What isn't said is the host's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceLimits {
+    /// See [`Limits::sessions_max`]; the host's counts beside it.
+    pub sessions_max: Option<usize>,
+    /// See [`Limits::turns_at_once_max`].
+    pub turns_at_once_max: Option<usize>,
+    /// See [`Limits::frame_bytes_max`].
+    pub frame_bytes_max: Option<u32>,
+    /// See [`Limits::state_bytes_max`].
+    pub state_bytes_max: Option<usize>,
+    /// See [`Limits::output_bytes_pause`].
+    pub output_bytes_pause: Option<usize>,
+    /// See [`Limits::output_bytes_max`].
+    pub output_bytes_max: Option<usize>,
+    /// See [`Limits::turn_bytes_max`].
+    pub turn_bytes_max: Option<usize>,
+    /// See [`Limits::actions_pending_max`].
+    pub actions_pending_max: Option<usize>,
+    /// See [`Limits::actions_pending_bytes_max`].
+    pub actions_pending_bytes_max: Option<usize>,
+    /// See [`Limits::timers_per_session_max`].
+    pub timers_per_session_max: Option<usize>,
+    /// See [`Limits::timers_per_service_max`].
+    pub timers_per_service_max: Option<usize>,
+    /// See [`Limits::jobs_per_session_max`].
+    pub jobs_per_session_max: Option<usize>,
+    /// See [`Limits::first_byte_ms`].
+    pub first_byte_ms: Option<u64>,
+    /// See [`Limits::idle_ms`].
+    pub idle_ms: Option<u64>,
+    /// See [`Limits::frame_ms`].
+    pub frame_ms: Option<u64>,
+}
+
+impl ServiceLimits {
+    /// The limits of a service, under a host's.
+    pub fn under(&self, host: &Limits) -> Limits {
+        let mut l = host.clone();
+        macro_rules! put {
+            ($($name:ident),*) => { $(if let Some(n) = self.$name { l.$name = n; })* };
+        }
+        put!(
+            sessions_max,
+            turns_at_once_max,
+            frame_bytes_max,
+            state_bytes_max,
+            output_bytes_pause,
+            output_bytes_max,
+            turn_bytes_max,
+            actions_pending_max,
+            actions_pending_bytes_max,
+            timers_per_session_max,
+            timers_per_service_max,
+            jobs_per_session_max,
+            first_byte_ms,
+            idle_ms,
+            frame_ms
+        );
+        l
+    }
+}
+
+macro_rules! limits {
+    ($($variant:ident = $name:literal,)*) => {
+        /// A limit that is counted when it is reached: `status` shows how often. Each name is that of the field of [`Limits`], but for
+        /// [`Limit::OpenFiles`], which the process is given. A keeper and a worker of other versions may count for each other, so new
+        /// ones come last.
+        #[allow(missing_docs)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Limit { $($variant,)* }
+
+        impl Limit {
+            /// All of them, in order.
+            pub const ALL: &[Limit] = &[$(Limit::$variant,)*];
+
+            /// As in the configuration, in logs and in `status`.
+            pub fn name(self) -> &'static str {
+                match self { $(Limit::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+limits! {
+    SessionsMax = "sessions_max",
+    SessionsPerPeerMax = "sessions_per_peer_max",
+    TurnsAtOnceMax = "turns_at_once_max",
+    FrameBytesMax = "frame_bytes_max",
+    StateBytesMax = "state_bytes_max",
+    OutputBytesPause = "output_bytes_pause",
+    OutputBytesMax = "output_bytes_max",
+    TurnBytesMax = "turn_bytes_max",
+    ActionsPendingMax = "actions_pending_max",
+    ActionsPendingBytesMax = "actions_pending_bytes_max",
+    CascadeMax = "cascade_max",
+    TimersPerSessionMax = "timers_per_session_max",
+    TimersPerServiceMax = "timers_per_service_max",
+    TimerNameBytesMax = "timer_name_bytes_max",
+    JobsRunningMax = "jobs_running_max",
+    JobsMax = "jobs_max",
+    JobsPerSessionMax = "jobs_per_session_max",
+    JobNameBytesMax = "job_name_bytes_max",
+    JobResultBytesMax = "job_result_bytes_max",
+    ConnectsMax = "connects_max",
+    ConnectMs = "connect_ms",
+    TopicNameBytesMax = "topic_name_bytes_max",
+    TopicsPerSessionMax = "topics_per_session_max",
+    TableKeyBytesMax = "table_key_bytes_max",
+    TableValueBytesMax = "table_value_bytes_max",
+    TableBytesMax = "table_bytes_max",
+    TablesMax = "tables_max",
+    StoreBytesMax = "store_bytes_max",
+    StallWarnMs = "stall_warn_ms",
+    StallKillMs = "stall_kill_ms",
+    FirstByteMs = "first_byte_ms",
+    IdleMs = "idle_ms",
+    FrameMs = "frame_ms",
+    DrainMs = "drain_ms",
+    LingerMs = "linger_ms",
+    StopMs = "stop_ms",
+    OpenFiles = "open_files",
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "limit {}", self.name())
+    }
+}
+
+/// A host's limits, and what single services have otherwise, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllLimits {
+    /// The host's.
+    pub host: Limits,
+    /// By service.
+    pub services: BTreeMap<String, ServiceLimits>,
+}
+
+impl From<Limits> for AllLimits {
+    fn from(host: Limits) -> AllLimits {
+        AllLimits { host, services: BTreeMap::new() }
+    }
+}
+
+impl AllLimits {
+    /// A service's.
+    pub fn of(&self, service: &str) -> Limits {
+        self.services.get(service).map_or_else(|| self.host.clone(), |own| own.under(&self.host))
+    }
+
+    /// Refuses values that contradict each other.
+    pub fn check(&self) -> Result<(), String> {
+        self.host.check()?;
+        for (name, own) in &self.services {
+            own.under(&self.host)
+                .check()
+                .map_err(|e| e.replacen("limits.", &format!("service.{name}.limits."), 1))?;
+        }
+        Ok(())
+    }
+}
+
 /// Actions that go into one call of a handler: they share one decoding and one encoding of the state. More gains
 /// nothing measurable, and lets one session hold up the others longer.
 pub const BATCH_ACTIONS_MAX: usize = 64;
@@ -209,6 +383,15 @@ pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_has_its_own_limits_under_the_hosts() {
+        let own = ServiceLimits { idle_ms: Some(7), output_bytes_max: Some(5), ..ServiceLimits::default() };
+        let all = AllLimits { host: Limits::default(), services: BTreeMap::from([("s".into(), own)]) };
+        assert_eq!((all.of("s").idle_ms, all.of("s").frame_ms, all.of("t")), (7, 300_000, Limits::default()));
+        let err = all.check().unwrap_err();
+        assert!(err.contains("service.s.limits.output_bytes_pause is 262144"), "{err}");
+    }
 
     #[test]
     fn contradictions_are_named() {

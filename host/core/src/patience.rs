@@ -5,18 +5,22 @@
 //! it is quarantined), its peer has no deadline.
 
 use crate::Core;
+use crate::limits::Limit;
 use crate::session::{Life, Session, Slot};
 use greenroom_state::abi::{closed, level};
 
+/// Sessions whose deadlines follow changed limits in one pass.
+const EXPECTED_PER_PASS: usize = 1024;
+
 impl Core {
     /// When a session's peer must have been heard of, and by which limit.
-    fn due(&self, s: &Session) -> Option<(u64, &'static str, u64)> {
-        let l = &self.limits;
+    fn due(&self, s: &Session) -> Option<(u64, Limit, u64)> {
+        let l = self.limits_in(s.service);
         let first = if s.bytes_in == 0 && !s.outbound { l.first_byte_ms } else { 0 };
         let all = [
-            (s.heard_ns, first, "first_byte_ms"),
-            (s.heard_ns, l.idle_ms, "idle_ms"),
-            (s.frame_ns, if s.frame_ns > 0 { l.frame_ms } else { 0 }, "frame_ms"),
+            (s.heard_ns, first, Limit::FirstByteMs),
+            (s.heard_ns, l.idle_ms, Limit::IdleMs),
+            (s.frame_ns, if s.frame_ns > 0 { l.frame_ms } else { 0 }, Limit::FrameMs),
         ];
         let due = all.into_iter().filter(|(_, ms, _)| *ms > 0);
         due.map(|(from, ms, name)| (from + ms * 1_000_000, name, ms)).min()
@@ -48,13 +52,24 @@ impl Core {
         match self.due(s) {
             Some((at, limit, ms)) if at <= self.now_ns => {
                 let what = match limit {
-                    "frame_ms" => format!("a frame wasn't whole after {ms} ms"),
+                    Limit::FrameMs => format!("a frame wasn't whole after {ms} ms"),
                     _ => format!("nothing came for {ms} ms"),
                 };
-                self.notice(level::INFO, slot, format!("closed: {what} (limit {limit})"));
+                self.say_reached(limit, level::INFO, slot, &format!("closed: {what}"));
                 self.finish(slot, closed::LIMIT);
             }
             _ => self.expect(slot),
+        }
+    }
+
+    /// Limits have changed: deadlines follow, those of a few sessions in each pass.
+    pub(crate) fn expect_on(&mut self) {
+        let Some(after) = self.expect_again else { return };
+        let some: Vec<_> =
+            self.sessions.after(after).take(EXPECTED_PER_PASS).map(|(slot, s)| (slot, s.id)).collect();
+        self.expect_again = some.last().filter(|_| some.len() == EXPECTED_PER_PASS).map(|(_, id)| *id);
+        for (slot, _) in some {
+            self.expect(slot);
         }
     }
 

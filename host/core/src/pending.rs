@@ -8,7 +8,7 @@
 use crate::Core;
 use crate::asked::ACTION_HEAD;
 use crate::inspect::ActionView;
-use crate::limits::BATCH_BYTES;
+use crate::limits::{BATCH_BYTES, Limit};
 use crate::session::{Life, Slot};
 use crate::store::{Kind, Ref};
 use crate::timers::timer_name;
@@ -24,9 +24,6 @@ pub(crate) struct Pending {
     /// Sessions whose next action may run.
     ready: VecDeque<Slot>,
     sequence: u64,
-    /// Records that several actions name, and how many do.
-    payloads: HashMap<u64, (Ref, usize)>,
-    payload: u64,
     pub(crate) acting: Acting,
 }
 
@@ -263,53 +260,32 @@ impl Pending {
 }
 
 impl Core {
-    /// Makes a record that several actions may name. There must be room.
-    pub(crate) fn share(&mut self, data: &[u8]) -> u64 {
-        self.pending.payload += 1;
-        let number = self.pending.payload;
-        let put = self.store.put(None, Kind::Payload, number, data);
-        self.pending.payloads.insert(number, (put.expect("room was made sure of before"), 0));
-        number
-    }
-
-    /// Deletes a record that nothing names.
-    pub(crate) fn unshare(&mut self, number: u64) {
-        if let Some(&(record, 0)) = self.pending.payloads.get(&number) {
-            self.store.delete(record);
-            self.pending.payloads.remove(&number);
-        }
-    }
-
     /// Has an action wait for its turn. There must be room. A session that is closing, or has too many waiting, doesn't get it.
     pub(crate) fn cause(&mut self, slot: Slot, caused: &Caused<'_>) {
         let Some(s) = self.sessions.get(slot).filter(|s| s.life == Life::Open) else { return };
         let id = s.id;
-        let (max, bytes_max) = (self.limits.actions_pending_max, self.limits.actions_pending_bytes_max);
+        let limits = self.limits_of(slot);
+        let (max, bytes_max) = (limits.actions_pending_max, limits.actions_pending_bytes_max);
         let bytes = match caused.data {
             Data::Own(bytes) => bytes.len(),
-            Data::Shared(number) => {
-                let payload = self.pending.payloads.get(&number);
-                payload.map_or(0, |(r, _)| self.store.read(*r, <[u8]>::len))
-            }
+            Data::Shared(number) => self.payloads.get(number).map_or(0, |r| self.store.read(r, <[u8]>::len)),
         };
         let done = self.pending.done(slot);
         // What this very session has asked for is never left out: that has its own limits.
         if let Some(queue) = self.pending.queues.get_mut(&slot).filter(|_| !certain(caused.kind)) {
             let limit = match () {
-                () if queue.waiting.len() - done >= max => Some("actions_pending_max"),
-                () if queue.bytes + bytes > bytes_max => Some("actions_pending_bytes_max"),
+                () if queue.waiting.len() - done >= max => Some(Limit::ActionsPendingMax),
+                () if queue.bytes + bytes > bytes_max => Some(Limit::ActionsPendingBytesMax),
                 () => None,
             };
             if let Some(limit) = limit {
                 queue.dropped += 1;
-                if queue.dropped == 1 {
-                    let waiting = queue.waiting.len() - done;
-                    let message = format!(
-                        "{waiting} actions wait for it: notes and messages to it are dropped (limit {limit})"
-                    );
-                    self.notice(level::WARN, slot, message);
+                if queue.dropped > 1 {
+                    return self.reached(limit);
                 }
-                return;
+                let waiting = queue.waiting.len() - done;
+                let what = format!("{waiting} actions wait for it: notes and messages to it are dropped");
+                return self.say_reached(limit, level::WARN, slot, &what);
             }
             if queue.dropped > 0 {
                 let message = format!("{} notes and messages to it were dropped", queue.dropped);
@@ -321,10 +297,8 @@ impl Core {
         let encoded = encode(self.pending.sequence, caused);
         let put = self.store.put(None, Kind::Action, id, &encoded);
         let record = put.expect("room was made sure of before");
-        if let Data::Shared(number) = caused.data
-            && let Some((_, named)) = self.pending.payloads.get_mut(&number)
-        {
-            *named += 1;
+        if let Data::Shared(number) = caused.data {
+            self.payloads.name(number);
         }
         let (depth, bytes) = (caused.depth, bytes as u32);
         self.pending.push(slot, Waiting { record, depth, timer: false, bytes });
@@ -397,8 +371,8 @@ impl Core {
                 }
                 let Some(d) = decode(bytes) else { return copied.add((0, 0), 0, b"", b"") };
                 let mut add = |data: &[u8]| copied.add((d.kind, d.detail), d.from, d.name, data);
-                match self.pending.payloads.get(&d.shared) {
-                    Some((shared, _)) => self.store.read(*shared, add),
+                match self.payloads.get(d.shared) {
+                    Some(shared) => self.store.read(shared, add),
                     None => add(d.data),
                 }
             });
@@ -413,12 +387,8 @@ impl Core {
         self.copied = copied;
         self.pending.acting.end();
         self.drop_oldest(slot, ran.consumed);
-        if let Some(s) = self.sessions.get_mut(slot) {
-            s.paused |= s.must_pause(&self.limits);
-            if s.unsent() > self.limits.output_bytes_max as u64 && s.life == Life::Open {
-                self.overflowed.push(slot);
-            }
-        }
+        self.pause_if_full(slot);
+        self.note_overflow(slot);
         if ran.close {
             self.finish(slot, closed::HANDLER);
         }
@@ -459,10 +429,7 @@ impl Core {
                 false => self.store.read(w.record, |b| decode(b).map_or(0, |d| d.shared)),
             };
             self.store.delete(w.record);
-            if let Some((_, named)) = self.pending.payloads.get_mut(&shared) {
-                *named -= 1;
-                self.unshare(shared);
-            }
+            self.unname(shared);
         }
     }
 
@@ -482,8 +449,8 @@ impl Core {
         let view = |w: &Waiting| {
             self.store.read(w.record, |bytes| {
                 let d = decode(bytes)?;
-                let shared = self.pending.payloads.get(&d.shared);
-                let data = shared.map_or(d.data.to_vec(), |(r, _)| self.store.read(*r, <[u8]>::to_vec));
+                let shared = self.payloads.get(d.shared);
+                let data = shared.map_or(d.data.to_vec(), |r| self.store.read(r, <[u8]>::to_vec));
                 let name = String::from_utf8_lossy(d.name).into_owned();
                 Some(ActionView { kind: d.kind, from: d.from, name, data })
             })
@@ -497,23 +464,19 @@ impl Core {
     }
 
     /// Puts actions that recovery found back into their order. Returns the sessions that lack a part of one.
-    pub(crate) fn recover_actions(&mut self, actions: &[(u64, Ref)], payloads: &[(u64, Ref)]) -> Vec<u64> {
-        for &(number, record) in payloads {
-            self.pending.payload = self.pending.payload.max(number);
-            self.pending.payloads.insert(number, (record, 0));
-        }
+    pub(crate) fn recover_actions(&mut self, actions: &[(u64, Ref)]) -> Vec<u64> {
         let mut order = Vec::new();
         let mut lacking = HashSet::new();
         for &(id, record) in actions {
             let read = self.store.read(record, |b| {
                 let d = decode(b)?;
-                let payload = self.pending.payloads.get(&d.shared);
-                let bytes = payload.map_or(d.data.len(), |(r, _)| self.store.read(*r, <[u8]>::len));
+                let payload = self.payloads.get(d.shared);
+                let bytes = payload.map_or(d.data.len(), |r| self.store.read(r, <[u8]>::len));
                 Some((d.sequence, d.shared, d.depth, bytes as u32))
             });
             match (self.sessions.slot_of(id), read) {
                 (Some(slot), Some((sequence, shared, depth, bytes)))
-                    if shared == 0 || self.pending.payloads.contains_key(&shared) =>
+                    if shared == 0 || self.payloads.get(shared).is_some() =>
                 {
                     order.push((sequence, shared, slot, Waiting { record, depth, timer: false, bytes }));
                 }
@@ -526,13 +489,8 @@ impl Core {
         order.sort_by_key(|(sequence, ..)| *sequence);
         for (sequence, shared, slot, waiting) in order {
             self.pending.sequence = sequence;
-            if let Some((_, named)) = self.pending.payloads.get_mut(&shared) {
-                *named += 1;
-            }
+            self.payloads.name(shared);
             self.pending.push(slot, waiting);
-        }
-        for &(number, _) in payloads {
-            self.unshare(number);
         }
         lacking.into_iter().collect()
     }

@@ -62,11 +62,11 @@ impl Core {
             }
         }
         let mut output: BTreeMap<(u64, u64), Ref> = BTreeMap::new();
-        let (mut actions, mut payloads) = (Vec::new(), Vec::new());
+        let mut actions = Vec::new();
         for f in &records {
             match f.kind {
                 Kind::Session | Kind::Service => {}
-                Kind::Output => {
+                Kind::Output | Kind::Shared => {
                     let offset = core.store.read(f.at, output_offset);
                     if let Some(other) = output.insert((f.key, offset), f.at) {
                         core.store.delete(other);
@@ -74,7 +74,7 @@ impl Core {
                 }
                 Kind::Entry => core.recover_entry(f, &mut lost),
                 Kind::Action => actions.push((f.key, f.at)),
-                Kind::Payload => payloads.push((f.key, f.at)),
+                Kind::Payload => core.payloads.found(f.key, f.at),
                 Kind::Timer => core.recover_timer(f.key, f.at),
                 Kind::Job => core.recover_job(f.key, f.at),
                 Kind::Connect => core.recover_connect(f.key, f.at),
@@ -88,13 +88,17 @@ impl Core {
             core.recover_output(id, offset, r);
         }
         core.number_connects();
-        let lacking = core.recover_actions(&actions, &payloads);
+        let lacking = core.recover_actions(&actions);
+        for number in core.payloads.unnamed() {
+            core.unshare(number);
+        }
         // A session that lost a part of itself would go on as another one.
         let parts = damaged.iter().filter(|(kind, _)| {
             let own = [
                 Kind::State,
                 Kind::Input,
                 Kind::Output,
+                Kind::Shared,
                 Kind::Topics,
                 Kind::Quarantine,
                 Kind::Action,
@@ -220,9 +224,15 @@ impl Core {
 
     /// Pieces come in the order of their offsets, and must follow each other to the stream's end.
     fn recover_output(&mut self, id: u64, offset: u64, r: Ref) {
-        let len = self.store.read(r, <[u8]>::len).saturating_sub(OUTPUT_HEAD) as u64;
-        let slot = self.sessions.slot_of(id);
-        let Some(s) = slot.and_then(|slot| self.sessions.get_mut(slot)) else { return self.store.delete(r) };
+        let slot = self.sessions.slot_of(id).filter(|slot| !slot.is_service());
+        let sound = match self.store.kind(r) {
+            Some(Kind::Shared) => slot.is_some() && self.recover_shared(r),
+            _ => self.store.read(r, <[u8]>::len) >= OUTPUT_HEAD,
+        };
+        // What a session lacks is found when it is squared with the kernel.
+        let Some(slot) = slot.filter(|_| sound) else { return self.store.delete(r) };
+        let len = self.piece_len(r) as u64;
+        let Some(s) = self.sessions.get_mut(slot) else { return };
         if s.output.is_empty() {
             s.bytes_sent = offset;
         }
@@ -250,7 +260,7 @@ impl Core {
     ///
     /// An error says why the session can't be trusted; it is gone then.
     pub fn reconcile(&mut self, slot: Slot, read: u64, sent: Option<u64>) -> Result<u64, String> {
-        let Some(s) = self.sessions.get_mut(slot) else { return Err("there is no such session".into()) };
+        let Some(s) = self.sessions.get(slot) else { return Err("there is no such session".into()) };
         let (id, first, end) = (s.id, s.bytes_sent, s.bytes_out);
         let Some(sent) = sent else {
             let missing = read.saturating_sub(s.bytes_in);
@@ -261,8 +271,7 @@ impl Core {
             return Ok(missing);
         };
         // What is there must be one piece: from where the first record begins to the end of the stream.
-        let pieces: u64 =
-            s.output.iter().map(|&r| self.store.read(r, |b| b.len() - OUTPUT_HEAD) as u64).sum();
+        let pieces: u64 = s.output.iter().map(|&r| self.piece_len(r) as u64).sum();
         let why = if read < s.bytes_in {
             Some(format!("{} bytes of its input were run, and the kernel gave out {read}", s.bytes_in))
         } else if sent > end || sent < first || first + pieces != end {
@@ -310,7 +319,7 @@ fn describe(kind: u8, key: u64) -> String {
         Some(Kind::Session) => "the record",
         Some(Kind::State) => "the state",
         Some(Kind::Input) => "input",
-        Some(Kind::Output) => "output",
+        Some(Kind::Output | Kind::Shared) => "output",
         Some(Kind::Topics) => "the topics",
         Some(Kind::Entry) => return "an entry of a table: it is damaged".into(),
         Some(Kind::Quarantine) => "the quarantine",

@@ -15,7 +15,7 @@
 //! commit puts all of them in charge. If one is refused, all are. A dry run ends when it was tried. To roll back is to reload a
 //! build that ran before, and data goes the other way.
 
-use crate::limits::Limits;
+use crate::limits::{Limits, ServiceLimits};
 use crate::proof::Record;
 use crate::service::{Build, Offer, Service};
 use crate::tables::{Owners, Tables};
@@ -214,6 +214,8 @@ pub(crate) struct Live<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) owners: &'a Owners,
     pub(crate) limits: &'a Limits,
+    /// What single services have otherwise.
+    pub(crate) service_limits: &'a BTreeMap<String, ServiceLimits>,
 }
 
 /// A library.
@@ -640,10 +642,12 @@ impl Reloads {
 
     fn judge_offer(&self, work: &Work, offer: &Offer, live: &Live<'_>) -> Result<(), String> {
         let bytes_max = offer.framing.bytes_max();
-        if bytes_max == 0 || bytes_max > live.limits.frame_bytes_max {
+        let own = live.service_limits.get(&offer.name).and_then(|l| l.frame_bytes_max);
+        let allowed = own.unwrap_or(live.limits.frame_bytes_max);
+        if bytes_max == 0 || bytes_max > allowed {
             return Err(format!(
-                "service {} wants frames of up to {bytes_max} bytes; the host allows from 1 to {} (limit frame_bytes_max)",
-                offer.name, live.limits.frame_bytes_max
+                "service {} wants frames of up to {bytes_max} bytes; the host allows from 1 to {allowed} (limit frame_bytes_max)",
+                offer.name
             ));
         }
         let back = matches!(work.request.want, Want::RollBack(_));

@@ -5,7 +5,7 @@ use crate::asked::SHARED_FROM_BYTES;
 use crate::convert::{Reread, convert_value};
 use crate::core::Effect;
 use crate::framing::Frame;
-use crate::limits::BATCH_ACTIONS_MAX;
+use crate::limits::{BATCH_ACTIONS_MAX, Limit};
 use crate::pending::{Caused, Data};
 use crate::proof::Asked;
 use crate::service::{Batch, Code, Writer};
@@ -36,8 +36,9 @@ pub(crate) struct Callee<'a> {
 impl Core {
     /// Runs the whole frames in `buf`, and keeps what is left over.
     pub(crate) fn run_frames(&mut self, slot: Slot, buf: &[u8]) {
-        let mut at = 0;
+        let (mut at, mut turns) = (0, 0);
         while at < buf.len() {
+            let share = self.limits_of(slot).turns_at_once_max;
             let Some(s) = self.sessions.get_mut(slot) else { return };
             if s.life != Life::Open {
                 return;
@@ -49,6 +50,13 @@ impl Core {
                 // Its turns fail again and again: the others come first.
                 s.paused = true;
                 self.resumed.push(slot);
+                break;
+            }
+            if turns >= share {
+                // It has had its share: the others come first.
+                s.paused = true;
+                self.resumed.push(slot);
+                self.reached(Limit::TurnsAtOnceMax);
                 break;
             }
             if self.pending.has(slot) {
@@ -83,11 +91,8 @@ impl Core {
             }
             if actions.is_empty() {
                 if too_long {
-                    self.notice(
-                        level::INFO,
-                        slot,
-                        "closed: a frame was longer than its limit (frame_bytes_max)".into(),
-                    );
+                    let what = "closed: a frame was longer than its service takes";
+                    self.say_reached(Limit::FrameBytesMax, level::INFO, slot, what);
                     self.finish(slot, closed::LIMIT);
                     return;
                 }
@@ -101,7 +106,8 @@ impl Core {
             let Some(s) = self.sessions.get_mut(slot) else { return };
             // What was searched behind the last whole frame stays searched only if all of them are gone.
             s.frame = if ran.consumed == actions.len() { rest } else { Default::default() };
-            s.paused |= s.must_pause(&self.limits);
+            self.pause_if_full(slot);
+            turns += ran.consumed;
             if ran.close {
                 return self.finish(slot, closed::HANDLER);
             }
@@ -134,11 +140,7 @@ impl Core {
                 self.frame_waits(slot, begins);
             }
             _ => {
-                self.notice(
-                    level::WARN,
-                    slot,
-                    "closed: no room for its input (limit store_bytes_max)".into(),
-                );
+                self.say_reached(Limit::StoreBytesMax, level::WARN, slot, "closed: no room for its input");
                 self.finish(slot, closed::LIMIT);
             }
         }
@@ -221,8 +223,10 @@ impl Core {
                 Some(fault) if state_lost => Some(fault.message),
                 other => {
                     b.fault = other;
-                    self.over_limit(slot, b)
-                        .map(|limit| format!("what the turn asked for is over limit {limit}"))
+                    self.over_limit(slot, b).map(|limit| {
+                        self.reached(limit);
+                        format!("what the turn asked for is over {limit}")
+                    })
                 }
             };
             if let Some(message) = unusable {
@@ -241,6 +245,7 @@ impl Core {
             }
             break;
         }
+        self.reached.append(&mut buffers.reached);
         // A replay that failed on its own stands for itself; the turn it was cut before is run again later.
         let fault = match buffers.fault.take() {
             Some(own) => Some(own),
@@ -312,7 +317,7 @@ impl Core {
         self.buffers = Some(buffers);
         match fault {
             Some(fault) => Err(fault.message),
-            None if after.as_ref().is_some_and(|a| a.len() > self.limits.state_bytes_max) => {
+            None if after.as_ref().is_some_and(|a| a.len() > self.limits_of(slot).state_bytes_max) => {
                 Err("its state would be over limit state_bytes_max".into())
             }
             None => Ok(Reread { before, after }),
@@ -356,18 +361,7 @@ impl Core {
         state_version: Option<u32>,
     ) -> u32 {
         let Core {
-            sessions,
-            store,
-            tables,
-            limits,
-            state,
-            now_ns,
-            timers,
-            jobs,
-            connects,
-            services,
-            pending,
-            ..
+            sessions, store, tables, state, now_ns, timers, jobs, connects, services, pending, ..
         } = self;
         let Some(session) = sessions.get(slot) else { return 0 };
         let batch = Batch {
@@ -385,7 +379,7 @@ impl Core {
             store,
             tables,
             convert: callee.convert,
-            limits,
+            limits: self.limits_in(session.service),
             session,
             timers,
             jobs,
@@ -402,10 +396,11 @@ impl Core {
     }
 
     /// The limit that applying the buffers would break.
-    pub(crate) fn over_limit(&mut self, slot: Slot, b: &Buffers) -> Option<&'static str> {
+    pub(crate) fn over_limit(&mut self, slot: Slot, b: &Buffers) -> Option<Limit> {
+        let state_max = self.limits_of(slot).state_bytes_max;
         let Core { store, sessions, topics, .. } = self;
-        if b.has_state && b.state.len() > self.limits.state_bytes_max {
-            return Some("state_bytes_max");
+        if b.has_state && b.state.len() > state_max {
+            return Some(Limit::StateBytesMax);
         }
         if b.effects.is_empty() && !b.has_state {
             return None;
@@ -413,7 +408,7 @@ impl Core {
         let own = sessions.get(slot).map_or(&[][..], |s| s.topics());
         // One more than the topic has now: this very batch may subscribe the session first.
         let lens = b.record_lens(|topic| topics.count(topic) + 1, own);
-        (!store.reserve(lens)).then_some("store_bytes_max")
+        (!store.reserve(lens)).then_some(Limit::StoreBytesMax)
     }
 
     /// Applies what was staged. It can't fail: [`Core::over_limit`] made sure of the room.
@@ -429,17 +424,7 @@ impl Core {
             match effect {
                 Staged::Send(part) => self.push_output(slot, &b.bytes[part.clone()]),
                 Staged::Broadcast { topic, data, others } => {
-                    let to: Vec<_> = self.topics.subscribers(b.text(topic)).collect();
-                    for to in to.into_iter().filter(|to| !(*others && *to == slot)) {
-                        self.push_output(to, &b.bytes[data.clone()]);
-                        if self
-                            .sessions
-                            .get(to)
-                            .is_some_and(|s| s.unsent() > self.limits.output_bytes_max as u64)
-                        {
-                            self.overflowed.push(to);
-                        }
-                    }
+                    self.broadcast(slot, b.text(topic), &b.bytes[data.clone()], *others);
                 }
                 Staged::Subscribe(topic) => {
                     if self.topics.add(b.text(topic), slot)
@@ -533,23 +518,5 @@ impl Core {
             let put = self.store.put(on.record, Kind::Topics, id, names.as_bytes());
             on.record = Some(put.expect("room was made sure of before"));
         }
-    }
-
-    pub(crate) fn push_output(&mut self, slot: Slot, bytes: &[u8]) {
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        if bytes.is_empty() || s.life == Life::Lingering {
-            return;
-        }
-        let appended = s.output_fresh && s.output.last().is_some_and(|&last| self.store.append(last, bytes));
-        if !appended {
-            self.output.clear();
-            self.output.extend_from_slice(&s.bytes_out.to_le_bytes());
-            self.output.extend_from_slice(bytes);
-            let put = self.store.put(None, Kind::Output, s.id, &self.output);
-            s.output.push(put.expect("room was made sure of before"));
-            s.output_fresh = true;
-        }
-        s.bytes_out += bytes.len() as u64;
-        self.touch(slot);
     }
 }

@@ -1,6 +1,7 @@
 //! Services: what a library offers, the code that serves it now, and what is counted about it.
 
 use crate::framing::Framing;
+use crate::limits::Limits;
 pub use crate::session::ServiceId;
 use crate::turn::{Fault, Staging};
 use greenroom_state::abi;
@@ -124,6 +125,8 @@ pub struct Service {
     pub(crate) before: Option<Served>,
     /// Builds that were rolled back: they make what they left into what the build that serves reads.
     pub(crate) converters: Vec<Served>,
+    /// Its own limits; `None`: the host's.
+    pub(crate) limits: Option<Box<Limits>>,
     /// Sessions alive.
     pub sessions: usize,
     /// Turns run.
@@ -143,6 +146,7 @@ impl Service {
             code,
             before: None,
             converters: Vec::new(),
+            limits: None,
             sessions: 0,
             turns: 0,
             faults: 0,

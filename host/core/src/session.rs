@@ -10,13 +10,12 @@
 //!
 //! A transition that isn't in the table is logged and refused.
 
-use crate::limits::Limits;
 use crate::store::Ref;
 pub use greenroom_state::record::Life;
 use greenroom_state::record::SessionRecord;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 
 /// Index of a service. Never used again for another one, so that records may hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -196,11 +195,6 @@ impl Session {
         }
     }
 
-    /// Whether its peer leaves too much output untaken for its input to be run.
-    pub(crate) fn must_pause(&self, limits: &Limits) -> bool {
-        self.unsent() > limits.output_bytes_pause as u64 || self.output.len() > OUTPUT_RECORDS_PAUSE
-    }
-
     /// Whether it stands for a service's own turns.
     pub(crate) fn is_service(&self) -> bool {
         service_of_number(self.id).is_some()
@@ -244,6 +238,8 @@ pub struct Sessions {
     /// For the services' own turns.
     services: Vec<Session>,
     by_id: BTreeMap<u64, Slot>,
+    /// How many came from each address, if anybody wants to know.
+    peers: Option<HashMap<IpAddr, usize>>,
 }
 
 impl Sessions {
@@ -306,7 +302,27 @@ impl Sessions {
         self.by_id.values().copied()
     }
 
+    /// Counts from here on how many came from each address, or doesn't. O(sessions) when that changes.
+    pub(crate) fn count_peers(&mut self, count: bool) {
+        if count == self.peers.is_some() {
+            return;
+        }
+        self.peers = count.then(HashMap::new);
+        let Some(peers) = &mut self.peers else { return };
+        for s in self.slots.iter().flatten().filter(|s| !s.outbound) {
+            *peers.entry(s.peer.ip()).or_default() += 1;
+        }
+    }
+
+    /// How many came from an address, if that is counted.
+    pub(crate) fn count_from(&self, peer: IpAddr) -> usize {
+        self.peers.as_ref().and_then(|p| p.get(&peer)).copied().unwrap_or(0)
+    }
+
     pub(crate) fn insert(&mut self, slot: Slot, session: Session) {
+        if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound) {
+            *peers.entry(session.peer.ip()).or_default() += 1;
+        }
         let at = slot.0 as usize;
         if self.slots.len() <= at {
             self.slots.resize_with(at + 1, || None);
@@ -318,6 +334,14 @@ impl Sessions {
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<Session>> {
         let session = self.slots.get_mut(slot.0 as usize)?.take()?;
         self.by_id.remove(&session.id);
+        if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound)
+            && let Some(n) = peers.get_mut(&session.peer.ip())
+        {
+            *n -= 1;
+            if *n == 0 {
+                peers.remove(&session.peer.ip());
+            }
+        }
         Some(session)
     }
 }

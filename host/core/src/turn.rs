@@ -5,7 +5,8 @@
 //! echoes costs one copy of its bytes and one effect.
 
 use crate::asked::{ACTION_HEAD, ADDR_BYTES_MAX, CONNECT_HEAD, Connects, JOB_HEAD, Jobs, SHARED_FROM_BYTES};
-use crate::limits::{BATCH_BYTES, Limits};
+use crate::limits::{BATCH_BYTES, Limit, Limits};
+use crate::output::SHARED_PIECE;
 use crate::session::OUTPUT_HEAD;
 use crate::session::{ServiceId, Session};
 use crate::store::Store;
@@ -87,6 +88,8 @@ pub(crate) struct Buffers {
     pub(crate) close: bool,
     /// The turn under way acted on its own session: what that brings about comes before the next action.
     on_itself: bool,
+    /// Limits that what it asked for was refused by.
+    pub(crate) reached: Vec<Limit>,
     /// Of the keys and values that were written.
     put_bytes: usize,
     mark: Mark,
@@ -124,6 +127,7 @@ impl Buffers {
         self.close = false;
         self.on_itself = false;
         self.put_bytes = 0;
+        self.reached.clear();
         self.mark = Mark::default();
     }
 }
@@ -158,7 +162,7 @@ pub struct Staging<'a> {
     /// A value that the turn wanted can't be read: it must not succeed as if there were none.
     unreadable: Option<String>,
     /// Why the last call was refused, for a fault that follows from it.
-    refusal: Option<&'static str>,
+    refusal: Option<Limit>,
 }
 
 impl<'a> Staging<'a> {
@@ -233,7 +237,8 @@ impl<'a> Staging<'a> {
         answer
     }
 
-    fn refuse(&mut self, limit: &'static str) -> u32 {
+    fn refuse(&mut self, limit: Limit) -> u32 {
+        self.buffers.reached.push(limit);
         self.refusal = Some(limit);
         status::LIMIT
     }
@@ -257,7 +262,7 @@ impl<'a> Staging<'a> {
         if self.around.session.is_service() {
             return status::INVALID;
         }
-        let Some(part) = self.keep(bytes) else { return self.refuse("limit turn_bytes_max") };
+        let Some(part) = self.keep(bytes) else { return self.refuse(Limit::TurnBytesMax) };
         match self.buffers.effects.last_mut() {
             Some(Staged::Send(last)) if last.end == part.start => last.end = part.end,
             _ => self.buffers.effects.push(Staged::Send(part)),
@@ -280,12 +285,12 @@ impl<'a> Staging<'a> {
             return status::INVALID;
         }
         if topic.len() > self.around.limits.topic_name_bytes_max {
-            return self.refuse("limit topic_name_bytes_max");
+            return self.refuse(Limit::TopicNameBytesMax);
         }
         let own = self.around.session.topics();
         let on = self.buffers.topics(own).unwrap_or_else(|| own.iter().map(|t| &**t).collect());
         if on.len() >= self.around.limits.topics_per_session_max && !on.contains(&topic) {
-            return self.refuse("limit topics_per_session_max");
+            return self.refuse(Limit::TopicsPerSessionMax);
         }
         self.stage(|s| Some(Staged::Subscribe(s.keep(topic.as_bytes())?)))
     }
@@ -310,16 +315,16 @@ impl<'a> Staging<'a> {
 
     /// Has another session, or this one, run a turn over these bytes. One that is gone doesn't.
     pub fn note(&mut self, to: u64, data: &[u8]) -> u32 {
-        let Some(depth) = self.deeper() else { return self.refuse("limit cascade_max") };
+        let Some(depth) = self.deeper() else { return self.refuse(Limit::CascadeMax) };
         self.buffers.on_itself |= to == self.around.session.id;
         self.stage(|s| Some(Staged::Note { to, data: s.keep(data)?, depth }))
     }
 
     /// Has every session on a topic run a turn over these bytes; `others`: but not this one.
     pub fn publish(&mut self, topic: &str, data: &[u8], others: bool) -> u32 {
-        let Some(depth) = self.deeper() else { return self.refuse("limit cascade_max") };
+        let Some(depth) = self.deeper() else { return self.refuse(Limit::CascadeMax) };
         if topic.len() > self.around.limits.topic_name_bytes_max {
-            return self.refuse("limit topic_name_bytes_max");
+            return self.refuse(Limit::TopicNameBytesMax);
         }
         let own = self.around.session.topics();
         let on = match self.buffers.topics(own) {
@@ -336,11 +341,11 @@ impl<'a> Staging<'a> {
     pub fn set_timer(&mut self, name: &str, after_ns: u64, service: bool) -> u32 {
         let Around { limits, timers, session, now_ns, .. } = self.around;
         if name.len() > limits.timer_name_bytes_max {
-            return self.refuse("limit timer_name_bytes_max");
+            return self.refuse(Limit::TimerNameBytesMax);
         }
         let (owner, max, limit) = match service {
-            true => (session.service.number(), limits.timers_per_service_max, "limit timers_per_service_max"),
-            false => (session.id, limits.timers_per_session_max, "limit timers_per_session_max"),
+            true => (session.service.number(), limits.timers_per_service_max, Limit::TimersPerServiceMax),
+            false => (session.id, limits.timers_per_session_max, Limit::TimersPerSessionMax),
         };
         if timers.count(owner) + self.buffers.effects.len() >= max
             && self.timers_after(owner, service, name) > max
@@ -387,7 +392,7 @@ impl<'a> Staging<'a> {
     pub fn start_job(&mut self, name: &str, input: &[u8], once: bool) -> Result<u64, u32> {
         let Around { limits, jobs, session, .. } = self.around;
         if name.len() > limits.job_name_bytes_max {
-            return Err(self.refuse("limit job_name_bytes_max"));
+            return Err(self.refuse(Limit::JobNameBytesMax));
         }
         let staged = self.buffers.effects.iter().filter(|e| matches!(e, Staged::StartJob { .. })).count();
         let number = jobs.next() + staged as u64;
@@ -395,10 +400,10 @@ impl<'a> Staging<'a> {
         let fresh = |e: &&Staged| matches!(e, Staged::CancelJob(n) if *n >= jobs.next() && *n < number);
         let staged = staged.saturating_sub(self.buffers.effects.iter().filter(fresh).count());
         if jobs.len() + staged >= limits.jobs_max {
-            return Err(self.refuse("limit jobs_max"));
+            return Err(self.refuse(Limit::JobsMax));
         }
         if jobs.count(session.id) + staged >= limits.jobs_per_session_max && !session.is_service() {
-            return Err(self.refuse("limit jobs_per_session_max"));
+            return Err(self.refuse(Limit::JobsPerSessionMax));
         }
         let staged = self.stage(|s| {
             let (name, input) = (s.keep(name.as_bytes())?, s.keep(input)?);
@@ -422,7 +427,7 @@ impl<'a> Staging<'a> {
         };
         let staged = self.buffers.effects.iter().filter(|e| matches!(e, Staged::Connect { .. })).count();
         if connects.len() + staged >= limits.connects_max {
-            return Err(self.refuse("limit connects_max"));
+            return Err(self.refuse(Limit::ConnectsMax));
         }
         let number = connects.next() + staged as u64;
         let staged =
@@ -470,18 +475,18 @@ impl<'a> Staging<'a> {
             return status::INVALID;
         }
         if key.len() > self.around.limits.table_key_bytes_max {
-            return self.refuse("limit table_key_bytes_max");
+            return self.refuse(Limit::TableKeyBytesMax);
         }
         if value.len() > self.around.limits.table_value_bytes_max {
-            return self.refuse("limit table_value_bytes_max");
+            return self.refuse(Limit::TableValueBytesMax);
         }
         let tables = self.around.tables;
         if tables.len() >= self.around.limits.tables_max && !tables.contains(table) {
-            return self.refuse("limit tables_max");
+            return self.refuse(Limit::TablesMax);
         }
         let (max, more) = (self.around.limits.table_bytes_max, key.len() + value.len());
         // As if all were written to this table, and none of the keys were there; only near the limit it is looked at closely.
-        const FULL: &str = "limit table_bytes_max";
+        const FULL: Limit = Limit::TableBytesMax;
         let full = || self.refusal == Some(FULL) || self.table_bytes_after(table, key, value) > max;
         if tables.bytes(table) + self.buffers.put_bytes + more > max && full() {
             return self.refuse(FULL);
@@ -524,7 +529,7 @@ impl<'a> Staging<'a> {
                 self.buffers.effects.push(effect);
                 status::OK
             }
-            None => self.refuse("limit turn_bytes_max"),
+            None => self.refuse(Limit::TurnBytesMax),
         }
     }
 
@@ -621,7 +626,9 @@ impl Buffers {
             let (len, times) = match effect {
                 Staged::Send(part) => (OUTPUT_HEAD + part.len(), 1),
                 Staged::Broadcast { topic, data, .. } => {
-                    (OUTPUT_HEAD + data.len(), subscribers(self.text(topic)))
+                    let shared = data.len() >= SHARED_FROM_BYTES;
+                    let piece = if shared { SHARED_PIECE } else { OUTPUT_HEAD + data.len() };
+                    (piece, subscribers(self.text(topic)))
                 }
                 Staged::Put { table, key, value } => {
                     (overhead(self.text(table), &self.bytes[key.clone()]) + value.len(), 1)
@@ -646,7 +653,10 @@ impl Buffers {
             std::iter::repeat_n(len, times)
         });
         let shared = self.effects.iter().filter_map(|effect| match effect {
-            Staged::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => Some(data.len()),
+            Staged::Publish { data, .. } | Staged::Broadcast { data, .. } => {
+                // To one alone it isn't named, but written.
+                (data.len() >= SHARED_FROM_BYTES).then_some(OUTPUT_HEAD + data.len())
+            }
             _ => None,
         });
         state.into_iter().chain(topics).chain(effects).chain(shared)

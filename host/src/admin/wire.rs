@@ -4,6 +4,7 @@
 
 use greenroom_core::reload::{Outcome, ProbationState, Report};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What is asked.
@@ -104,6 +105,9 @@ pub struct HostStatus {
     pub reason: Option<String>,
     /// Connections that are held.
     pub connections: usize,
+    /// How often each limit was reached since the host started.
+    #[serde(default)]
+    pub limits: BTreeMap<String, u64>,
 }
 
 /// A service in a status.

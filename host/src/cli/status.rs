@@ -56,6 +56,11 @@ impl Status {
                 "greenroom {}, pid {}, {worker}, up {up}\n{table}\n",
                 host.version, host.pid
             ));
+            let reached: Vec<_> =
+                host.limits.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();
+            if !reached.is_empty() {
+                print_text(&format!("limits reached so often: {}\n", reached.join(", ")));
+            }
             if let (n @ 1.., Some(reason)) = (host.workers_before, &host.reason) {
                 let workers = if n == 1 { "worker" } else { "workers" };
                 print_text(&format!("{n} {workers} before this one; the last ended: {reason}\n"));

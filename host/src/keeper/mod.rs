@@ -20,11 +20,12 @@ use crate::process::own_binary;
 use crate::region::memory_file;
 use dial::Dialing;
 use greenroom_core::crashes::Crashes;
+use greenroom_core::limits::Limit;
 use greenroom_core::reload::By;
 use held::Held;
 use listeners::Listeners;
 use mio::{Events, Poll, Token, Waker};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -171,6 +172,8 @@ pub struct Keeper {
     stop_told: bool,
     /// Workers that died in a turn, one soon after the other.
     hot: u32,
+    /// How often limits were reached here, not in the worker.
+    reached: BTreeMap<Limit, u64>,
     /// Why the host ends, if not by request.
     fatal: Option<String>,
     over: bool,
@@ -221,6 +224,7 @@ impl Keeper {
             stop_signal: 0,
             stop_told: false,
             hot: 0,
+            reached: BTreeMap::new(),
             fatal: None,
             over: false,
         })
@@ -423,6 +427,7 @@ impl Keeper {
                                 "connections can't be accepted ({e}); they wait, and it is tried again every {ACCEPT_REST:?}"
                             );
                         }
+                        self.reached(Limit::OpenFiles);
                         self.accept_failed_at.get_or_insert_with(Instant::now);
                         self.accept_again.insert(index);
                         self.accept_rests_until = Some(Instant::now() + ACCEPT_REST);
@@ -530,8 +535,16 @@ impl Keeper {
         }
     }
 
+    /// Counts a limit that the keeper itself has reached.
+    fn reached(&mut self, limit: Limit) {
+        *self.reached.entry(limit).or_default() += 1;
+    }
+
     fn status(&mut self) -> Status {
-        if let Some(services) = Reading::of(&self.board).services() {
+        let board = Reading::of(&self.board);
+        let reached = |limit: &Limit| board.reached(*limit) + self.reached.get(limit).copied().unwrap_or(0);
+        let limits = Limit::ALL.iter().map(|l| (l.name().to_owned(), reached(l))).collect();
+        if let Some(services) = board.services() {
             self.said = services;
         }
         let (worker, reason) = match &self.phase {
@@ -550,6 +563,7 @@ impl Keeper {
                 workers_before: self.incarnation.saturating_sub(1),
                 reason: reason.filter(|r| !r.is_empty()),
                 connections: self.held.len(),
+                limits,
             },
             services: self.said.iter().flatten().cloned().collect(),
         }
@@ -580,6 +594,7 @@ impl Keeper {
             _ => {}
         }
         for number in self.dialing.late(self.poll.registry(), now) {
+            self.reached(Limit::ConnectMs);
             self.dial_failed(number, "it took too long (limit connect_ms)".into());
         }
         self.upgrade_in_time(now);

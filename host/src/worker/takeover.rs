@@ -97,7 +97,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     let saver = Saver::new(hello.save.clone(), hello.config.save.every_s, files.region);
     let mut worker = Worker::new(&hello, link, core, pool, board, saver, logs::abi_level())
         .map_err(|e| format!("the loop can't be started: {e}"))?;
-    watchdog::start(board, files.board, &hello.config.limits, hello.copies.clone())
+    worker.patience = watchdog::start(board, files.board, &hello.config.limits, hello.copies.clone())
         .map_err(|e| format!("the watchdog can't be started: {e}"))?;
     // Before the connections that they tell of.
     let (dialed, early): (Vec<_>, Vec<_>) = early.into_iter().partition(|m| matches!(m, ToWorker::Dialed(_)));
@@ -164,7 +164,7 @@ fn open(hello: &Hello, files: &Files) -> Result<(Successor, Pool, Board), String
             Err(why) => lost.push(format!("all sessions and tables: {why}")),
         }
     }
-    let successor = match successor {
+    let mut successor = match successor {
         Some(successor) => successor,
         None => {
             // Whatever is there is no store.
@@ -175,6 +175,7 @@ fn open(hello: &Hello, files: &Files) -> Result<(Successor, Pool, Board), String
             Successor { core: Core::with_store(limits.clone(), store), survivors: Vec::new(), lost }
         }
     };
+    successor.core.set_limits(hello.config.all_limits());
     let pool = Pool::open(&files.input).map_err(|e| failed("the input's memory", e))?;
     let board = Board::open(&files.board).map_err(|e| failed("the counters' memory", e))?;
     Ok((successor, pool, board))

@@ -68,16 +68,20 @@ pub enum Kind {
     Job = 16,
     /// A connection that is being made, as `connects.rs` says; key: session.
     Connect = 17,
+    /// Output not sent yet whose bytes are a payload's: its offset in the stream, the payload's number (u64 each, little-endian) and
+    /// length (u32); key: session.
+    Shared = 18,
 }
 
 impl Kind {
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        let all = [
+        const ALL: [Kind; 18] = [
             Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
-            Ledger, Action, Payload, Timer, Job, Connect,
+            Ledger, Action, Payload, Timer, Job, Connect, Shared,
         ];
-        all.into_iter().find(|k| *k as u8 == n)
+        // They are numbered from 1, in this order.
+        ALL.get(usize::from(n).wrapping_sub(1)).copied()
     }
 }
 
@@ -475,6 +479,11 @@ impl Store {
         let header = Header::read(self.memory.bytes(), at);
         debug_assert_eq!(header.dead, UNTIL_DELETED, "read after it was deleted");
         f(&self.memory.bytes()[at + HEADER..at + HEADER + header.len as usize])
+    }
+
+    /// What a record is.
+    pub(crate) fn kind(&self, r: Ref) -> Option<Kind> {
+        Kind::from_number(Header::read(self.memory.bytes(), offset(r)).kind)
     }
 
     /// The key that a record was written under.
