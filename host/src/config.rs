@@ -23,7 +23,7 @@
 use crate::plugin::trust::Trust;
 use greenroom_core::limits::{AllLimits, Limits, ServiceLimits};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -119,6 +119,16 @@ impl Config {
         }
     }
 
+    /// The same, with other settings for these services, as [`Config::settings`] gives them.
+    pub fn with_settings(&self, settings: &BTreeMap<String, String>) -> Config {
+        let mut config = self.clone();
+        for (service, json) in settings {
+            config.service.entry(service.clone()).or_default().settings =
+                serde_json::from_str(json).unwrap_or_default();
+        }
+        config
+    }
+
     /// All limits, of the host and of its services.
     pub fn all_limits(&self) -> AllLimits {
         let own = self.service.iter().filter(|(_, c)| c.limits != ServiceLimits::default());
@@ -126,10 +136,72 @@ impl Config {
         AllLimits { host: self.limits.clone(), services }
     }
 
+    /// What another configuration has otherwise, in words: first what holds only from a host's start, then the rest.
+    pub fn changes(&self, to: &Config) -> (Vec<String>, Vec<String>) {
+        let mut fixed = Vec::new();
+        for (name, same) in [
+            ("handlers", self.handlers == to.handlers),
+            ("save.file", self.save.file == to.save.file),
+            ("limits.store_bytes_max", self.limits.store_bytes_max == to.limits.store_bytes_max),
+        ] {
+            fixed.extend((!same).then(|| name.to_owned()));
+        }
+        let flat = |config: &Config| {
+            let mut names = BTreeMap::new();
+            flatten("", &serde_json::to_value(config).unwrap_or_default(), &mut names);
+            names
+        };
+        let (old, new) = (flat(self), flat(to));
+        let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        let differs = |name: &&&String| old.get(**name) != new.get(**name);
+        let known = |name: &String| !fixed.iter().any(|f| name.starts_with(f.as_str()));
+        let live = names.iter().filter(differs).map(|n| (**n).clone()).filter(known).collect();
+        (fixed, live)
+    }
+
     /// Every service's settings as JSON, as handlers get them.
     pub fn settings(&self) -> BTreeMap<String, String> {
         let json = |t: &toml::Table| serde_json::to_string(t).unwrap_or_else(|_| "{}".into());
         self.service.iter().map(|(name, c)| (name.clone(), json(&c.settings))).collect()
+    }
+}
+
+/// The values in a tree by their dotted names.
+fn flatten(at: &str, value: &serde_json::Value, names: &mut BTreeMap<String, serde_json::Value>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                flatten(&if at.is_empty() { key.clone() } else { format!("{at}.{key}") }, value, names);
+            }
+        }
+        // As good as absent.
+        serde_json::Value::Null => {}
+        serde_json::Value::Array(items) if items.is_empty() => {}
+        value => _ = names.insert(at.to_owned(), value.clone()),
+    }
+}
+
+/// Where a host's configuration comes from, to be read again.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The file.
+    pub path: Option<PathBuf>,
+    /// What the command line says in place of it.
+    pub listen: Vec<(String, SocketAddr)>,
+    /// Likewise.
+    pub no_watch: bool,
+}
+
+impl Source {
+    /// Reads it.
+    pub fn read(&self) -> Result<Config, String> {
+        let mut config = match &self.path {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        config.override_listen(&self.listen);
+        config.watch &= !self.no_watch;
+        Ok(config)
     }
 }
 
@@ -177,6 +249,19 @@ mod tests {
         for limit in greenroom_core::limits::Limit::ALL.iter().filter(|l| l.name() != "open_files") {
             assert!(known.get(limit.name()).is_some(), "{limit:?}");
         }
+    }
+
+    #[test]
+    fn changes_are_named() {
+        let old = read("[service.chat]\nsettings = {a = 1, b = 2}\n[limits]\nidle_ms = 5\n").unwrap();
+        let new = read(
+            "watch = false\n[service.chat]\nsettings = {a = 1, b = 3}\n[service.x]\nlimits = {frame_ms = 1}\n[limits]\nstore_bytes_max = 20000000\n",
+        )
+        .unwrap();
+        let (fixed, live) = old.changes(&new);
+        assert_eq!(fixed, ["limits.store_bytes_max"]);
+        assert_eq!(live, ["limits.idle_ms", "service.chat.settings.b", "service.x.limits.frame_ms", "watch"]);
+        assert_eq!(old.changes(&old), (Vec::new(), Vec::new()));
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub enum ToWorker {
     Opened(Result<Vec<SocketAddr>, String>),
     /// A watched path changed.
     Changed(PathBuf),
+    /// Put another configuration in force: its number, and who wants that. With a memory file that holds it, and the socket to answer on, if
+    /// there is one. Answered by [`ToKeeper::Configured`], if it is.
+    Configure(u64, By),
     /// An operator asks. With the socket to answer on.
     Caller(Command, By),
     /// Flush and end. A second time: end at once.
@@ -77,6 +80,8 @@ pub enum ToKeeper {
     Discard(Vec<SocketAddr>),
     /// A reload was committed: accept from these, and close what isn't among them, but for what was opened since.
     Ports(Vec<HeldPort>),
+    /// The configuration of this number is in force.
+    Configured(u64),
     /// To [`ToWorker::Pin`].
     Pinned(u64),
     /// To [`ToWorker::Unpin`]: whether it was pinned all the time.
@@ -121,21 +126,19 @@ pub struct Hello {
     pub trial: Option<u64>,
 }
 
-impl Hello {
-    /// Puts it into a memory file: it may be longer than a message.
-    pub fn to_file(&self) -> io::Result<OwnedFd> {
-        let file = std::fs::File::from(memory_file("greenroom-hello")?);
-        serde_json::to_writer(&file, self)?;
-        Ok(file.into())
-    }
+/// Puts something into a memory file: it may be longer than a message.
+pub fn to_file(what: &impl Serialize) -> io::Result<OwnedFd> {
+    let file = std::fs::File::from(memory_file("greenroom-message")?);
+    serde_json::to_writer(&file, what)?;
+    Ok(file.into())
+}
 
-    /// Reads it.
-    pub fn from_file(file: OwnedFd) -> io::Result<Hello> {
-        use std::io::Seek;
-        let mut file = std::fs::File::from(file);
-        file.rewind()?;
-        Ok(serde_json::from_reader(io::BufReader::new(file))?)
-    }
+/// Reads it.
+pub fn from_file<T: DeserializeOwned>(file: OwnedFd) -> io::Result<T> {
+    use std::io::Seek;
+    let mut file = std::fs::File::from(file);
+    file.rewind()?;
+    Ok(serde_json::from_reader(io::BufReader::new(file))?)
 }
 
 /// A port that is held.

@@ -1,6 +1,7 @@
 //! What other threads and the loop tell each other.
 
 use crate::admin::wire::{LedgerLine, ServiceStatus};
+use crate::config::Config;
 use crate::save::Saved;
 use crate::stager::Done;
 use greenroom_core::inspect::{Entry, Filter, OwnSlice, SessionView, Slice};
@@ -50,6 +51,8 @@ pub enum Query {
     Close(u64),
     /// A reload.
     Reload(Wish),
+    /// Another configuration.
+    Configure(Proposal),
     /// A build that ran before is to serve again: of a service's or library's name; this generation, or the one before.
     RollBack(String, Option<u64>, By),
     /// How the probation of a line of the ledger ended, once it has.
@@ -67,6 +70,16 @@ pub struct Wish {
     /// Only to know what would come of it.
     pub dry_run: bool,
     /// Whose.
+    pub by: By,
+}
+
+/// A configuration that is to be put in force.
+pub struct Proposal {
+    /// The keeper's number for it.
+    pub number: u64,
+    /// All of it.
+    pub config: Box<Config>,
+    /// Who wants that.
     pub by: By,
 }
 
@@ -100,7 +113,7 @@ pub enum Answer {
     Ledger(Slice<LedgerLine>),
     /// It is done.
     Done,
-    /// To [`Query::Reload`] and [`Query::RollBack`]: so many reports follow.
+    /// To [`Query::Reload`], [`Query::RollBack`] and [`Query::Configure`]: so many reports follow.
     Reloading(usize),
     /// To [`Query::Reload`]: how far the rehearsal of a library is, and of how much.
     Progress(String, u64, u64),

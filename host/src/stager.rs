@@ -11,7 +11,7 @@ use crate::process::own_binary;
 use greenroom_core::reload::{Candidate, Event, LibraryId};
 use greenroom_core::service::{Offer, Serving};
 use greenroom_state::note::Note;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -26,6 +26,12 @@ pub enum Job {
     Load(LibraryId),
     /// Forget what was staged.
     Discard(LibraryId),
+    /// Stage, try and load this library under a configuration that isn't in force yet.
+    Propose(LibraryId, Arc<Config>),
+    /// That is over.
+    Withdraw(LibraryId),
+    /// Another configuration is in force.
+    Configure(Arc<Config>),
     /// Whether this file, which no library is known by, carries a note.
     Peek(PathBuf),
     /// Drop builds that were replaced: their destructors run here. And remove private copies that nobody will load again: what maps them
@@ -55,6 +61,8 @@ pub struct Loaded {
     pub copy: PathBuf,
     /// Its entry.
     pub entry: String,
+    /// The settings of its services.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// Starts the thread. It ends when the sender is dropped.
@@ -66,13 +74,15 @@ pub fn start(
     done: impl Fn(Done) + Send + 'static,
 ) -> std::io::Result<Sender<Job>> {
     let (jobs, queue) = channel();
-    let stager = Stager { config, copies, log_level, board, staged: HashMap::new() };
+    let (staged, proposed) = (HashMap::new(), HashMap::new());
+    let stager = Stager { config, proposed, copies, log_level, board, staged };
     std::thread::Builder::new().name("stager".into()).spawn(move || stager.run(&queue, done))?;
     Ok(jobs)
 }
 
 struct Stager {
     config: Arc<Config>,
+    proposed: HashMap<LibraryId, Arc<Config>>,
     copies: Copies,
     log_level: u32,
     board: Board,
@@ -105,6 +115,9 @@ impl Stager {
                         let _ = std::fs::remove_file(copy);
                     }
                 }
+                Job::Propose(id, config) => _ = self.proposed.insert(id, config),
+                Job::Withdraw(id) => _ = self.proposed.remove(&id),
+                Job::Configure(config) => self.config = config,
                 Job::Peek(path) => {
                     if stage::read(&path, &self.config.trust).is_ok_and(|content| has_note(&content.bytes)) {
                         done(Done::Discovered(path));
@@ -120,9 +133,14 @@ impl Stager {
         }
     }
 
+    fn config_for(&self, id: LibraryId) -> Arc<Config> {
+        self.proposed.get(&id).unwrap_or(&self.config).clone()
+    }
+
     fn stage(&mut self, id: LibraryId, path: &std::path::Path) -> Result<String, String> {
-        let content = stage::read(path, &self.config.trust)?;
-        self.config.trust.check_hash(&content.hash)?;
+        let config = self.config_for(id);
+        let content = stage::read(path, &config.trust)?;
+        config.trust.check_hash(&content.hash)?;
         let note = inspect(&content.bytes).map_err(|e| format!("{}: {e}", path.display()))?;
         let hash = content.hash.clone();
         let build_id = build_id(&content.bytes);
@@ -136,13 +154,14 @@ impl Stager {
         snapshot: Option<&Snapshot>,
         tell: impl FnMut(u64, u64),
     ) -> Result<Candidate, String> {
+        let config = self.config_for(id);
         let staged = self.staged.get_mut(&id).ok_or("nothing is staged")?;
         let copy = self.copies.write(&staged.content, &staged.note.library)?;
         // From here on the copy is the build; its bytes need not stay.
         staged.content.bytes = Vec::new();
         staged.copy = Some(copy.clone());
-        let (entry, limits) = (staged.note.entry.as_str(), &self.config.limits);
-        let settings = self.config.settings();
+        let (entry, limits) = (staged.note.entry.as_str(), &config.limits);
+        let settings = config.settings();
         let trial = Trial { copy: &copy, entry, settings: &settings, snapshot, limits };
         let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
         let Tried { library: name, offers, rehearsal } = trial::run(&binary, &trial, tell)?;
@@ -163,12 +182,13 @@ impl Stager {
     fn load(&mut self, id: LibraryId) -> Result<Loaded, String> {
         let staged = self.staged.get(&id).ok_or("nothing is staged")?;
         let (copy, entry) = (staged.copy.clone().ok_or("nothing was tried")?, staged.note.entry.clone());
-        let code =
-            Library::load(&copy, &entry)?.create(&self.config.settings(), self.log_level, self.board)?;
+        let mut settings = self.config_for(id).settings();
+        let code = Library::load(&copy, &entry)?.create(&settings, self.log_level, self.board)?;
         if !code.iter().map(|(offer, _)| offer).eq(&staged.offers) {
             return Err("it offers something else here than in its trial".into());
         }
         self.staged.remove(&id);
-        Ok(Loaded { code, copy, entry })
+        settings.retain(|service, _| code.iter().any(|(offer, _)| offer.name == *service));
+        Ok(Loaded { code, copy, entry, settings })
     }
 }

@@ -14,10 +14,10 @@ use crate::admin::wire::ServiceStatus;
 use crate::admin::{answer, callers};
 use crate::board::Board;
 use crate::config::Config;
-use crate::control::{HeldPort, Hello, Link, Received, ToKeeper, ToWorker};
+use crate::control::{HeldPort, Hello, Link, Received, ToKeeper, ToWorker, from_file};
 use crate::jobs::Running;
 use crate::killpoint::{self, Point};
-use crate::mail::{Answer, Ask, Mailbox, Message, Query, TableEntries};
+use crate::mail::{Answer, Ask, Mailbox, Message, Proposal, Query, TableEntries};
 use crate::net::pool::{Pool, READ_BYTES};
 use crate::net::tcp::{LINK, Net, Source, WAKER, source};
 use crate::plugin::stage::Copies;
@@ -25,6 +25,7 @@ use crate::stager::{Done, Job, Loaded};
 use crate::watchdog::Patience;
 use crate::{log_at, stager};
 use builds::{LibraryRecord, OnProbation, RunningBuild};
+use configure::Proposed;
 use greenroom_core::core::{Core, Effect, Input};
 use greenroom_core::crashes::action_name;
 use greenroom_core::limits::Limit;
@@ -55,6 +56,7 @@ const DROPS_PER_MESSAGE: usize = 1000;
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
 mod builds;
+mod configure;
 pub mod lasting;
 mod proofs;
 mod reloads;
@@ -83,6 +85,8 @@ pub struct Worker {
     opening: VecDeque<(Opening, Prepared)>,
     /// Libraries whose ports are open.
     prepared: HashMap<LibraryId, Prepared>,
+    /// A configuration that libraries are being reloaded for.
+    proposed: Option<Proposed>,
     /// Libraries that are loaded and wait for the end of the pass.
     loaded: HashMap<LibraryId, Loaded>,
     /// Each group is one commit.
@@ -166,6 +170,7 @@ impl Worker {
             ports: Vec::new(),
             opening: VecDeque::new(),
             prepared: HashMap::new(),
+            proposed: None,
             loaded: HashMap::new(),
             commits: Vec::new(),
             lines: HashMap::new(),
@@ -474,6 +479,7 @@ impl Worker {
                 }
             }
             ToWorker::Changed(path) => self.changed(path),
+            ToWorker::Configure(number, by) => self.configure(number, by, fds),
             ToWorker::Stop(signal) => self.stop(signal),
             // A host that stops needs no successor.
             ToWorker::HandOver if self.stop_at.is_some() => {}
@@ -493,6 +499,20 @@ impl Worker {
             ToWorker::Hello | ToWorker::Start => {
                 tracing::error!("the keeper said what it says at the start")
             }
+        }
+    }
+
+    fn configure(&mut self, number: u64, by: By, fds: Vec<OwnedFd>) {
+        let mut fds = fds.into_iter();
+        let config = fds.next().map(from_file);
+        let stream = fds.next().map(UnixStream::from);
+        match (config, stream) {
+            (Some(Ok(config)), Some(stream)) => {
+                answer::configure(stream, Proposal { number, config, by }, self.mailbox());
+            }
+            (Some(Ok(config)), None) => self.propose(Proposal { number, config, by }, None),
+            (Some(Err(e)), _) => tracing::error!("the configuration can't be read: {e}"),
+            (None, _) => tracing::error!("no descriptor to spare for a configuration"),
         }
     }
 
@@ -649,6 +669,7 @@ impl Worker {
             Query::Ledger(line) => Answer::Ledger(self.ledger_from(line)),
             Query::Release(id) => self.core.release(id).map_or_else(Answer::Error, |()| Answer::Done),
             Query::Close(id) => self.core.close(id).map_or_else(Answer::Error, |()| Answer::Done),
+            Query::Configure(proposal) => return self.propose(proposal, Some(ask.reply)),
             Query::Reload(wish) => return self.ask_reload(wish, ask.reply),
             Query::RollBack(name, to, by) => return self.ask_roll_back(&name, to, by, ask.reply),
             Query::Await(line) => return self.await_line(line, ask.reply),

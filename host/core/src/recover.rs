@@ -79,7 +79,7 @@ impl Core {
                 Kind::Job => core.recover_job(f.key, f.at),
                 Kind::Connect => core.recover_connect(f.key, f.at),
                 Kind::State | Kind::Input | Kind::Topics | Kind::Quarantine => core.recover_part(f),
-                Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger => {
+                Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config => {
                     core.recover_kept(f.kind, f.key, f.at)
                 }
             }
@@ -334,6 +334,7 @@ fn describe(kind: u8, key: u64) -> String {
             }
             "an action, a timer, a job or a connection"
         }
+        Some(Kind::Config) => return "the configuration in force: it is damaged".into(),
         Some(Kind::Ports) => return "the list of ports: it is damaged".into(),
         Some(Kind::Ledger) => return format!("line {key} of the ledger: it is damaged"),
         Some(Kind::Served) => return "the number of the last connection: it is damaged".into(),

@@ -36,6 +36,8 @@ pub enum By {
     Start,
     /// The watcher: the file changed.
     Watcher,
+    /// A signal, SIGHUP.
+    Signal,
     /// An operator, with `greenroom reload`.
     Operator {
         /// User.
@@ -54,6 +56,8 @@ pub enum Want {
     DryRun,
     /// That a build which ran before serves again, as this generation.
     RollBack(u64),
+    /// That the build which runs goes on with other settings or ports, as a new generation.
+    Configure,
 }
 
 /// A wish to reload.
@@ -132,6 +136,8 @@ pub enum Outcome {
     Rehearsed,
     /// It ran, and another one took its place before it had proved itself.
     Replaced,
+    /// Another configuration is in force.
+    Configured,
 }
 
 /// What `greenroom reload` prints of a library.
@@ -180,6 +186,31 @@ pub struct Report {
     /// How the build did on probation; `None`: it had none.
     #[serde(default)]
     pub probation: Option<Probed>,
+}
+
+impl Report {
+    /// Of something that is no library's.
+    pub fn of_host(what: &str, outcome: Outcome, reason: String) -> Report {
+        Report {
+            outcome,
+            library: what.to_owned(),
+            services: Vec::new(),
+            generation: 0,
+            build: String::new(),
+            build_id: None,
+            versions: BTreeMap::new(),
+            verdict: None,
+            sessions: 0,
+            quarantined: 0,
+            migrated: 0,
+            rehearsal_ms: 0,
+            line: 0,
+            pause_us: 0.0,
+            reason,
+            rehearsal: None,
+            probation: None,
+        }
+    }
 }
 
 /// A probation in a report.
@@ -427,7 +458,12 @@ impl Reloads {
             library.work = None;
             return self.begin_next(id, false, steps);
         }
-        let runs = library.current.as_ref().is_some_and(|b| b.hash == hash);
+        let runs = library.current.as_ref().is_some_and(|b| match work.request.want {
+            // With other settings it is another generation of the same build.
+            Want::Configure => false,
+            Want::RollBack(generation) => b.generation == generation,
+            Want::Load | Want::DryRun => b.hash == hash,
+        });
         let alone = work.request.together == work.request.id && work.request.want == Want::Load;
         let joined = library.last.as_ref().filter(|(h, _)| work.waited && alone && *h == hash);
         match joined {
@@ -780,23 +816,12 @@ impl Library {
             None => Vec::new(),
         };
         Report {
-            outcome,
-            library: self.name(),
             services: mine.iter().map(|s| s.offer.name.clone()).collect(),
             generation: self.current.as_ref().map_or(0, |b| b.generation),
             build,
-            build_id: None,
-            versions: BTreeMap::new(),
-            verdict: None,
             sessions: mine.iter().map(|s| s.sessions).sum(),
-            quarantined: 0,
-            migrated: 0,
-            rehearsal_ms: 0,
-            line: 0,
             pause_us,
-            reason,
-            rehearsal: None,
-            probation: None,
+            ..Report::of_host(&self.name(), outcome, reason)
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::callers::{Caller, on_thread};
 use super::wire::{Command, Reply, ServiceStatus, SessionLine};
-use crate::mail::{Answer, Ask, Mailbox, Message, Query, Wish};
+use crate::mail::{Answer, Ask, Mailbox, Message, Proposal, Query, Wish};
 use greenroom_core::crashes::action_name;
 use greenroom_core::inspect::{ActionView, Filter, JobView, SessionView};
 use greenroom_core::reload::By;
@@ -22,6 +22,19 @@ pub fn answer(stream: UnixStream, command: Command, by: By, mailbox: Mailbox) {
         let mut caller = Caller::new(&stream)?;
         let result = run(command, by, &mut caller, &mailbox);
         match result {
+            Ok(()) => caller.say(&Reply::End),
+            Err(Failure::Said(text)) => caller.say(&Reply::Error(text)),
+            Err(Failure::Io(e)) => Err(e),
+        }
+    });
+}
+
+/// As [`answer`], to who wants another configuration.
+pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: Mailbox) {
+    on_thread(stream, move |stream| {
+        let mut caller = Caller::new(&stream)?;
+        let asked = ask(&mailbox, Query::Configure(proposal));
+        match asked.and_then(|answers| reports(answers, &mut caller)) {
             Ok(()) => caller.say(&Reply::End),
             Err(Failure::Said(text)) => caller.say(&Reply::Error(text)),
             Err(Failure::Io(e)) => Err(e),
@@ -84,7 +97,7 @@ fn each_slice(
 
 fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> Result<(), Failure> {
     match command {
-        Command::Status | Command::Upgrade { .. } => {
+        Command::Status | Command::Upgrade { .. } | Command::Configure => {
             return Err(Failure::Said("the keeper answers this".into()));
         }
         Command::Sessions => each_slice(mailbox, &Filter::default(), |slice| {

@@ -39,6 +39,8 @@ pub enum Command {
         /// Only to know what would come of it.
         dry_run: bool,
     },
+    /// Read the configuration again, and put it in force.
+    Configure,
     /// A build that ran before is to serve again.
     RollBack {
         /// A service or library.
@@ -184,6 +186,7 @@ pub fn ledger_line(r: &Report) -> String {
                 r.library, r.generation, r.sessions, r.pause_us
             )
         }
+        Outcome::Unchanged if r.build.is_empty() => format!("{}: unchanged", r.library),
         Outcome::Unchanged => {
             format!("{}: unchanged, generation {} runs build {build} already", r.library, r.generation)
         }
@@ -196,6 +199,7 @@ pub fn ledger_line(r: &Report) -> String {
         Outcome::Rehearsed => {
             format!("{}: would be committed, build {build}; generation {} serves on", r.library, r.generation)
         }
+        Outcome::Configured => format!("{}: in force: {}; pause {:.1} µs", r.library, r.reason, r.pause_us),
         Outcome::Replaced => {
             format!("{}: build {build} was replaced, generation {} serves", r.library, r.generation)
         }

@@ -3,13 +3,14 @@
 use super::{Failure, print_json, print_text, table};
 use crate::config::Config;
 use crate::plugin::inspect::{build_id, inspect};
-use crate::plugin::stage::{self, Copies};
-use crate::plugin::trial::{self, Trial};
+use crate::plugin::stage::{self, Content, Copies};
+use crate::plugin::trial::{self, Trial, Tried};
 use crate::process::own_binary;
 use clap::Args;
+use greenroom_state::note::Note;
 use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(super) struct Check {
@@ -23,33 +24,46 @@ pub(super) struct Check {
     json: bool,
 }
 
+/// What is found out about a library.
+pub(super) struct Looked {
+    pub content: Content,
+    pub note: Note,
+    pub tried: Tried,
+}
+
+/// Looks at a library as a host does before it loads it. The error names the file.
+pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
+    let refuse = |why: String| {
+        let path = path.display().to_string();
+        if why.contains(&path) { why } else { format!("{path}: {why}") }
+    };
+    let content = stage::read(path, &config.trust).map_err(refuse)?;
+    config.trust.check_hash(&content.hash).map_err(refuse)?;
+    let note = inspect(&content.bytes).map_err(refuse)?;
+    // The very bytes that were inspected are tried, in a process of their own.
+    let failed = |e: std::io::Error| format!("a directory for the private copy: {e}");
+    let dir = std::env::temp_dir().join(format!("greenroom-check-{}", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
+    let tried =
+        Copies::new(dir.clone(), std::process::id(), 0).write(&content, &note.library).and_then(|copy| {
+            let settings = config.settings();
+            let (entry, limits) = (note.entry.as_str(), &config.limits);
+            let trial = Trial { copy: &copy, entry, settings: &settings, snapshot: None, limits };
+            let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
+            trial::run(&binary, &trial, |_, _| {})
+        });
+    let _ = std::fs::remove_dir_all(&dir);
+    Ok(Looked { content, note, tried: tried.map_err(refuse)? })
+}
+
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = match &self.config {
             Some(path) => Config::read(path).map_err(Failure::Failed)?,
             None => Config::default(),
         };
-        let refuse = |why: String| {
-            let path = self.path.display().to_string();
-            Failure::Failed(if why.contains(&path) { why } else { format!("{path}: {why}") })
-        };
-        let content = stage::read(&self.path, &config.trust).map_err(refuse)?;
-        config.trust.check_hash(&content.hash).map_err(refuse)?;
-        let note = inspect(&content.bytes).map_err(refuse)?;
-        // The very bytes that were inspected are tried, in a process of their own.
-        let failed = |e: std::io::Error| Failure::Failed(format!("a directory for the private copy: {e}"));
-        let dir = std::env::temp_dir().join(format!("greenroom-check-{}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
-        let tried =
-            Copies::new(dir.clone(), std::process::id(), 0).write(&content, &note.library).and_then(|copy| {
-                let settings = config.settings();
-                let (entry, limits) = (note.entry.as_str(), &config.limits);
-                let trial = Trial { copy: &copy, entry, settings: &settings, snapshot: None, limits };
-                let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
-                trial::run(&binary, &trial, |_, _| {})
-            });
-        let _ = std::fs::remove_dir_all(&dir);
-        let trial::Tried { library, offers, .. } = tried.map_err(refuse)?;
+        let Looked { content, note, tried } = look(&self.path, &config).map_err(Failure::Failed)?;
+        let trial::Tried { library, offers, .. } = tried;
         let build_id = build_id(&content.bytes);
         let abi = format!("{}.{}", note.abi.0, note.abi.1);
         if self.json {

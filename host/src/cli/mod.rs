@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no host answers.
 
 mod check;
+mod check_config;
 mod history;
 mod reload;
 mod report;

@@ -21,6 +21,9 @@ pub(super) struct Reload {
     /// All libraries in one commit: all of them, or none
     #[arg(long, conflicts_with = "service")]
     all: bool,
+    /// Read the configuration file again and put it in force: all of it, or nothing
+    #[arg(long, conflicts_with_all = ["service", "from", "all", "dry_run", "wait"])]
+    config: bool,
     /// Stop before anything changes, and say what would come of it
     #[arg(long)]
     dry_run: bool,
@@ -55,7 +58,10 @@ impl Reload {
         let (service, together, dry_run) = (self.service, self.all, self.dry_run);
         let mut told = Told::new(self.json, dry_run);
         let mut settled = Vec::new();
-        let asked = Command::Reload { service, from, together, dry_run };
+        let asked = match self.config {
+            true => Command::Configure,
+            false => Command::Reload { service, from, together, dry_run },
+        };
         call(dir, &asked, |reply| match reply {
             Reply::Progress(library, done, total) => told.progress(&library, done, total),
             Reply::Report(report) if self.wait && on_probation(&report) => settled.push(report.line),
@@ -69,8 +75,8 @@ impl Reload {
                 }
             })?;
         }
-        let fine = |o: &Outcome| matches!(o, Outcome::Committed | Outcome::Unchanged | Outcome::Rehearsed);
-        told.end(fine)
+        use Outcome::{Committed, Configured, Rehearsed, Unchanged};
+        told.end(|o| matches!(o, Committed | Unchanged | Rehearsed | Configured))
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::{Failure, print_text};
 use crate::admin::callers;
-use crate::config::{Config, parse_listen};
+use crate::config::{Source, parse_listen};
 use crate::found::Found;
 use crate::keeper::{Event, Keeper, Options};
 use crate::runtime::Runtime;
 use crate::worker::takeover;
 use crate::{logs, watch};
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::filter::LevelFilter;
@@ -35,6 +35,9 @@ pub(super) struct Serve {
     /// upgrade end the sessions; and each session takes two descriptors
     #[arg(long)]
     no_keeper: bool,
+    /// Say whether a host could start with all this, or go on with it, and don't
+    #[arg(long)]
+    check_config: bool,
     /// How much is logged: error, warn, info, debug, trace
     #[arg(long, env = "GREENROOM_LOG", default_value = "info", value_name = "LEVEL")]
     log: LevelFilter,
@@ -42,12 +45,9 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
-        let mut config = match &self.config {
-            Some(path) => Config::read(path).map_err(Failure::Failed)?,
-            None => Config::default(),
-        };
-        config.override_listen(&self.listen);
-        config.watch &= !self.no_watch;
+        let source =
+            Source { path: self.config.clone(), listen: self.listen.clone(), no_watch: self.no_watch };
+        let config = source.read().map_err(Failure::Failed)?;
         let sources: Vec<_> = self.handlers.iter().chain(&config.handlers).cloned().collect();
         if sources.is_empty() {
             let text =
@@ -55,6 +55,9 @@ impl Serve {
             return Err(Failure::Usage(text.into()));
         }
         let found = Found::look(&sources).map_err(Failure::Failed)?;
+        if self.check_config {
+            return super::check_config::run(&config, &found);
+        }
         let runtime = Runtime::take(dir, self.copies.as_deref()).map_err(Failure::Failed)?;
         let _log = logs::start(self.log);
         raise_descriptor_limit();
@@ -68,6 +71,7 @@ impl Serve {
         let save = config.save.file.clone().unwrap_or_else(|| runtime.save());
         let options = Options {
             config,
+            source,
             found,
             copies: runtime.copies().into(),
             save,
@@ -79,18 +83,21 @@ impl Serve {
         let watches = options.config.watch;
         let keeper = Keeper::new(options).map_err(|e| failed("the keeper can't be started", e))?;
         let mailbox = keeper.mailbox();
-        if watches {
-            watch::start(watched, move |path| {
-                // What a link leads to changed: the library is known by the link.
-                let path = links.get(&path).cloned().unwrap_or(path);
-                mailbox.post(Event::Changed(path));
-            })
-            .map_err(Failure::Failed)?;
+        // Also if nobody wants it now: the configuration may change.
+        let watching = watch::start(watched, move |path| {
+            // What a link leads to changed: the library is known by the link.
+            let path = links.get(&path).cloned().unwrap_or(path);
+            mailbox.post(Event::Changed(path));
+        });
+        match watching {
+            Err(why) if watches => return Err(Failure::Failed(why)),
+            Err(why) => tracing::warn!("{why}"),
+            Ok(()) => {}
         }
         let mailbox = keeper.mailbox();
         let operators = keeper.mailbox();
-        let mut signals =
-            signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(|e| failed("signals", e))?;
+        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
+            .map_err(|e| failed("signals", e))?;
         std::thread::spawn(move || signals.forever().all(|signal| mailbox.post(Event::Signal(signal))));
         callers::listen(&runtime.socket(), move |asked| operators.post(Event::Asked(asked)))
             .map_err(|e| failed(&runtime.socket().display().to_string(), e))?;

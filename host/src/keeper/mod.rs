@@ -4,6 +4,7 @@
 //! A worker may die at any instruction. Its successor is started once it was reaped, is given everything that the keeper holds, and
 //! goes on; until then connections wait in the kernel. Where a worker is, says `Phase`.
 
+mod configure;
 mod dial;
 mod held;
 mod listeners;
@@ -14,6 +15,7 @@ mod upgrade;
 use crate::admin::callers::{Asked, refuse};
 use crate::admin::wire::{Command, HostStatus, Reply, ServiceStatus, Status};
 use crate::board::Reading;
+use crate::config::{Config, Source};
 use crate::control::{DESCRIPTORS_MAX, HeldPort, Link, Received, ToKeeper, ToWorker};
 use crate::found::Found;
 use crate::process::own_binary;
@@ -25,6 +27,7 @@ use greenroom_core::reload::By;
 use held::Held;
 use listeners::Listeners;
 use mio::{Events, Poll, Token, Waker};
+use signal_hook::consts::SIGHUP;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -76,6 +79,15 @@ pub enum Event {
     Signal(i32),
     /// A watched path changed.
     Changed(PathBuf),
+    /// The configuration was read again, for somebody.
+    Read {
+        /// What it says.
+        config: Box<Result<Config, String>>,
+        /// Who wants it.
+        by: By,
+        /// Where the answer goes.
+        stream: Option<UnixStream>,
+    },
 }
 
 /// Posts events to the keeper.
@@ -95,7 +107,9 @@ impl Mailbox {
 /// What the keeper and its workers run with.
 pub struct Options {
     /// The configuration.
-    pub config: crate::config::Config,
+    pub config: Config,
+    /// Where it came from.
+    pub source: Source,
     /// The libraries.
     pub found: Found,
     /// Where private copies go.
@@ -174,6 +188,9 @@ pub struct Keeper {
     hot: u32,
     /// How often limits were reached here, not in the worker.
     reached: BTreeMap<Limit, u64>,
+    /// Configurations that the worker was asked to put in force, and how many there were.
+    proposed: BTreeMap<u64, Config>,
+    proposals: u64,
     /// Why the host ends, if not by request.
     fatal: Option<String>,
     over: bool,
@@ -225,6 +242,8 @@ impl Keeper {
             stop_told: false,
             hot: 0,
             reached: BTreeMap::new(),
+            proposed: BTreeMap::new(),
+            proposals: 0,
             fatal: None,
             over: false,
         })
@@ -263,7 +282,10 @@ impl Keeper {
             for event in self.inbox.try_iter().collect::<Vec<_>>() {
                 match event {
                     Event::Asked(asked) => self.asked(asked),
+                    Event::Signal(SIGHUP) => self.configure(By::Signal, None),
                     Event::Signal(signal) => self.stop(signal),
+                    Event::Read { config, by, stream } => self.propose(*config, by, stream),
+                    Event::Changed(_) if !self.options.config.watch => {}
                     Event::Changed(path) => {
                         // One that is still to start looks at all files.
                         if let Some(link) = &mut self.link {
@@ -383,6 +405,7 @@ impl Keeper {
                 self.ports = ports;
                 self.accept_again.extend(fresh);
             }
+            ToKeeper::Configured(number) => self.configured(number),
             ToKeeper::Pinned(epoch) => self.pinned(epoch),
             ToKeeper::Unpinned(held) => self.unpinned(held),
             ToKeeper::Recycle(why) if self.child.is_some() => {
@@ -515,6 +538,7 @@ impl Keeper {
                 let _ = reply.send(Reply::Status(self.status()));
             }
             Asked::Upgrade { binary, answers } => self.begin_upgrade(binary, answers),
+            Asked::OfWorker(Command::Configure, by, stream) => self.configure(by, Some(stream)),
             Asked::OfWorker(command, by, stream) if matches!(self.phase, Phase::Serving { .. }) => {
                 self.relay(command, by, stream);
             }

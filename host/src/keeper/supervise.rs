@@ -2,7 +2,7 @@
 
 use super::{ENDED, HOT_MAX, Keeper, LINK, Phase, REST_MAX, REST_MIN, SOON, start};
 use crate::board::{self, Reading};
-use crate::control::{Hello, Link, Received, ToKeeper, ToWorker};
+use crate::control::{Hello, Link, Received, ToKeeper, ToWorker, to_file};
 use greenroom_core::crashes::{Death, action_name};
 use greenroom_core::session::told;
 use mio::Interest;
@@ -52,7 +52,7 @@ impl Keeper {
         };
         // What ran in a dead worker isn't this one's doing.
         board::forget(&self.board)?;
-        let hello = self.hello(None).to_file()?;
+        let hello = to_file(&self.hello(None))?;
         let link = self.link.insert(Link::new(fd));
         self.poll.registry().register(
             &mut SourceFd(&link.fd().as_raw_fd()),

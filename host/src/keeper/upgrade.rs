@@ -6,7 +6,7 @@
 use super::{Keeper, Phase, TRIAL, start};
 use crate::admin::callers::Answers;
 use crate::admin::wire::Reply;
-use crate::control::{Link, Received, ToKeeper, ToWorker};
+use crate::control::{Link, Received, ToKeeper, ToWorker, to_file};
 use crate::process::how;
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -77,7 +77,7 @@ impl Keeper {
     }
 
     pub(super) fn pinned(&mut self, epoch: u64) {
-        let hello = self.hello(Some(epoch)).to_file();
+        let hello = to_file(&self.hello(Some(epoch)));
         let begun = match &mut self.upgrade {
             Some(u) if matches!(u.step, Step::Pinning) => start::start(&u.binary).and_then(|started| {
                 let link = Link::<ToKeeper, ToWorker>::new(started.link);

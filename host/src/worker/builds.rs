@@ -8,7 +8,7 @@ use greenroom_core::service::Build;
 use greenroom_core::store::Kind;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What a successor must know of a library.
@@ -49,6 +49,10 @@ pub(super) struct RunningBuild {
     pub copy: PathBuf,
     /// The entry that its note names.
     pub entry: String,
+    /// The settings of its services, as JSON, that its instances were built from: with them it is a generation. `None`: a record of
+    /// an older host, which had one configuration for all.
+    #[serde(default)]
+    pub settings: Option<BTreeMap<String, String>>,
 }
 
 /// See [`LibraryRecord::probation`].
@@ -160,7 +164,8 @@ mod tests {
 
     fn build(generation: u64) -> RunningBuild {
         let copy = PathBuf::from(format!("{generation}.so"));
-        RunningBuild { library: "a".into(), generation, hash: String::new(), copy, entry: String::new() }
+        let (hash, entry) = (String::new(), String::new());
+        RunningBuild { library: "a".into(), generation, hash, copy, entry, settings: None }
     }
 
     #[test]

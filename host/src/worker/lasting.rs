@@ -42,6 +42,15 @@ impl Saver {
         Saver { path, every, next, region, under_way: false }
     }
 
+    /// Saves so often from now on; 0: only at the end.
+    pub(super) fn every(&mut self, every_s: u64) {
+        let every = (every_s > 0).then(|| Duration::from_secs(every_s));
+        if every != self.every {
+            self.next = every.map(|every| Instant::now() + every);
+            self.every = every;
+        }
+    }
+
     /// The records' memory file, for a reader.
     pub(super) fn records(&self) -> std::io::Result<OwnedFd> {
         // To be read and no more.

@@ -8,7 +8,7 @@ use crate::killpoint::{self, Point};
 use crate::mail::{Answer, Wish};
 use crate::plugin::rehearse::Live;
 use crate::plugin::trial::Snapshot;
-use crate::stager::Job;
+use crate::stager::{Job, Loaded};
 use greenroom_core::core::Input;
 use greenroom_core::ports::{self, Port};
 use greenroom_core::probation::Record;
@@ -20,6 +20,7 @@ use greenroom_core::store::Kind;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -118,6 +119,11 @@ impl Worker {
             }
             Ok((id, wanted)) => {
                 let _ = reply.send(Answer::Reloading(1));
+                if let Some(settings) = &wanted.settings {
+                    // With its own settings it is that generation.
+                    let config = self.config.with_settings(settings);
+                    self.job(Job::Propose(id, Arc::new(config)));
+                }
                 let want = Want::RollBack(wanted.generation);
                 self.request(vec![(id, Some(wanted.copy), want)], by, false, Some(reply));
             }
@@ -322,6 +328,12 @@ impl Worker {
     /// The ports that libraries' services want, less those that are held.
     pub(super) fn port_changes(&self, all: &[(LibraryId, Vec<Offer>)]) -> Result<ports::Changes, String> {
         let held: BTreeSet<_> = self.ports.iter().map(|p| p.port.clone()).collect();
+        let config = match all.first() {
+            Some((id, _)) if self.is_proposal(*id) => {
+                self.proposed.as_ref().map_or(&self.config, |p| &p.config)
+            }
+            _ => &self.config,
+        };
         let libraries = self.core.reloads.libraries();
         let current: Vec<_> =
             all.iter().filter_map(|(id, _)| Some(&libraries[id.0].current.as_ref()?.library)).collect();
@@ -331,11 +343,16 @@ impl Worker {
         };
         let mut wanted: BTreeSet<_> = held.iter().filter(|(name, _)| !mine(name)).cloned().collect();
         for offer in all.iter().flat_map(|(_, offers)| offers) {
-            for addr in self.config.addresses(&offer.name, offer.port, offer.dials)? {
+            for addr in config.addresses(&offer.name, offer.port, offer.dials)? {
                 wanted.insert((offer.name.clone(), addr));
             }
         }
         ports::changes(&held, &wanted)
+    }
+
+    /// Whether a library is being reloaded for another configuration.
+    fn is_proposal(&self, id: LibraryId) -> bool {
+        self.core.reloads.under_way(id).is_some_and(|r| r.want == Want::Configure)
     }
 
     /// Puts prepared builds in charge. What is timed is all that clients could notice.
@@ -345,6 +362,8 @@ impl Worker {
             let begun = Instant::now();
             let (mut superfluous, mut ports_changed) = (Vec::new(), false);
             let unproved = ids.iter().filter_map(|id| self.unproved(*id)).collect();
+            let configures = ids.first().is_some_and(|id| self.is_proposal(*id));
+            let line = if configures { self.put_in_force() } else { 0 };
             for (id, build) in all {
                 self.builds += 1;
                 ports_changed |= self.put_in_charge(id, build, &mut superfluous);
@@ -360,6 +379,9 @@ impl Worker {
             self.drop_copies(superfluous);
             self.replaced(unproved);
             self.reload(Event::Committed(ids, pause_us));
+            if configures {
+                self.is_in_force(line, begun);
+            }
             // With the pause in the ledger.
             self.core.handle(Input::Commit);
             killpoint::pass(Point::Reported);
@@ -403,7 +425,9 @@ impl Worker {
         };
         self.lines.insert(id, line);
         let Build { library, generation, hash } = build.clone();
-        let current = RunningBuild { library, generation, hash, copy: loaded.copy, entry: loaded.entry };
+        let Loaded { copy, entry, settings, .. } = loaded;
+        let settings = Some(settings);
+        let current = RunningBuild { library, generation, hash, copy, entry, settings };
         let (path, seen, highest) = {
             let library = &self.core.reloads.libraries()[id.0];
             (library.path.clone(), library.seen.clone(), library.highest.max(generation))
@@ -463,6 +487,9 @@ impl Worker {
     }
 
     fn report(&mut self, id: LibraryId, request: &Request, mut report: Report) {
+        if matches!(request.want, Want::Configure | Want::RollBack(_)) {
+            self.job(Job::Withdraw(id));
+        }
         report.quarantined = self.quarantined(&report.library);
         let by = in_words(request.by);
         match (report.outcome, self.lines.remove(&id)) {
@@ -494,16 +521,22 @@ impl Worker {
             Outcome::Refused => tracing::warn!(%by, "{line}"),
             _ => tracing::info!(%by, "{line}"),
         }
+        let refused = (request.want == Want::Configure && report.outcome == Outcome::Refused)
+            .then(|| format!("{}: {}", report.library, report.reason));
         if let Some(reply) = self.waiting.remove(&request.id) {
             let _ = reply.send(Answer::Report(Box::new(report)));
+        }
+        if let Some(why) = refused {
+            self.proposal_failed(&why);
         }
     }
 }
 
-fn in_words(by: By) -> String {
+pub(super) fn in_words(by: By) -> String {
     match by {
         By::Start => "start".to_owned(),
         By::Watcher => "watcher".to_owned(),
+        By::Signal => "SIGHUP".to_owned(),
         By::Operator { uid, pid } => format!("uid {uid} pid {pid}"),
     }
 }

@@ -5,12 +5,13 @@
 //! reads anything**: until then it may die too, and the next one finds the same.
 
 use super::builds::library_records;
+use super::configure;
 use super::lasting::Saver;
 use super::reloads::Failed;
 use super::{LibraryRecord, OnProbation, RunningBuild, Worker, now_ns};
 use crate::admin::callers;
 use crate::board::Board;
-use crate::control::{Hello, Link, ToKeeper, ToWorker};
+use crate::control::{Hello, Link, ToKeeper, ToWorker, from_file};
 use crate::killpoint::{self, Point};
 use crate::mail::Answer;
 use crate::net::pool::Pool;
@@ -68,7 +69,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
         Some((ToWorker::Hello, fds)) => {
             let [region, input, board, hello]: [OwnedFd; 4] =
                 fds.try_into().map_err(|_| "the keeper gave no memory files")?;
-            let hello = Hello::from_file(hello).map_err(|e| format!("what the keeper began with: {e}"))?;
+            let hello = from_file::<Hello>(hello).map_err(|e| format!("what the keeper began with: {e}"))?;
             (hello, Files { region, input, board })
         }
         _ => return Err("this command is the host's own".into()),
@@ -90,7 +91,9 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
             return Err(why);
         }
     };
-    let Successor { core, survivors, lost } = successor;
+    let Successor { mut core, survivors, lost } = successor;
+    let hello = Hello { config: configure::in_force(&core).unwrap_or(hello.config), ..hello };
+    core.set_limits(hello.config.all_limits());
     for what in &lost {
         tracing::error!("given up, as it can't be trusted: {what}");
     }
@@ -164,7 +167,7 @@ fn open(hello: &Hello, files: &Files) -> Result<(Successor, Pool, Board), String
             Err(why) => lost.push(format!("all sessions and tables: {why}")),
         }
     }
-    let mut successor = match successor {
+    let successor = match successor {
         Some(successor) => successor,
         None => {
             // Whatever is there is no store.
@@ -175,7 +178,6 @@ fn open(hello: &Hello, files: &Files) -> Result<(Successor, Pool, Board), String
             Successor { core: Core::with_store(limits.clone(), store), survivors: Vec::new(), lost }
         }
     };
-    successor.core.set_limits(hello.config.all_limits());
     let pool = Pool::open(&files.input).map_err(|e| failed("the input's memory", e))?;
     let board = Board::open(&files.board).map_err(|e| failed("the counters' memory", e))?;
     Ok((successor, pool, board))
@@ -184,7 +186,10 @@ fn open(hello: &Hello, files: &Files) -> Result<(Successor, Pool, Board), String
 impl RunningBuild {
     fn load(&self, hello: &Hello, board: Board) -> Result<Serving, String> {
         Library::load(&self.copy, &self.entry)
-            .and_then(|library| library.create(&hello.config.settings(), logs::abi_level(), board))
+            .and_then(|library| {
+                let settings = self.settings.clone().unwrap_or_else(|| hello.config.settings());
+                library.create(&settings, logs::abi_level(), board)
+            })
             .map_err(|e| {
                 format!("{}, generation {}, from {}: {e}", self.library, self.generation, self.copy.display())
             })
@@ -216,6 +221,7 @@ impl Worker {
             let ms = begun.elapsed().as_secs_f64() * 1000.0;
             tracing::info!(sessions = self.core.sessions().len(), "took over in {ms:.1} ms");
         }
+        self.tell_of_configuration();
         self.link.send(&ToKeeper::Ready(self.ports.clone(), self.core.served()));
         Ok(())
     }

@@ -71,14 +71,16 @@ pub enum Kind {
     /// Output not sent yet whose bytes are a payload's: its offset in the stream, the payload's number (u64 each, little-endian) and
     /// length (u32); key: session.
     Shared = 18,
+    /// The configuration in force, as the shell writes it, if it isn't the one that the host was started with; key: 0.
+    Config = 19,
 }
 
 impl Kind {
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 18] = [
+        const ALL: [Kind; 19] = [
             Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
-            Ledger, Action, Payload, Timer, Job, Connect, Shared,
+            Ledger, Action, Payload, Timer, Job, Connect, Shared, Config,
         ];
         // They are numbered from 1, in this order.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

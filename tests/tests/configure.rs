@@ -1,0 +1,224 @@
+//! A configuration that changes while sessions stay: all of it, or nothing.
+
+use greenroom_tests::client::Client;
+use greenroom_tests::host::Host;
+use greenroom_tests::{built, wait_for};
+use serde_json::{Value, json};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// A host with a configuration file that can be written anew.
+struct Live {
+    host: Host,
+    file: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+/// All services at ports that the kernel chooses, unless the rest says otherwise.
+fn text(limits: &str, chat: &str, tally: &str) -> String {
+    format!(
+        "[limits]\n{limits}\n[service.chat]\nlisten = [\"127.0.0.1:0\"]\n{chat}\n[service.echo]\nlisten = [\"127.0.0.1:0\"]\n\
+         [service.tally]\nlisten = [\"{tally}\"]\n"
+    )
+}
+
+const ANY: &str = "127.0.0.1:0";
+
+impl Live {
+    fn serve(config: &str) -> Live {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("greenroom.toml");
+        std::fs::write(&file, config).expect("a file");
+        let host = Host::serve_with(&[], &[&built("libecho.so"), &built("libchat.so")], |c| {
+            c.arg("--config").arg(&file);
+        });
+        Live { host, file, _dir: dir }
+    }
+
+    fn write(&self, config: &str) {
+        std::fs::write(&self.file, config).expect("a file");
+    }
+
+    fn configure(&self, config: &str) -> Output {
+        self.write(config);
+        self.host.cli(&["reload", "--config", "--json"])
+    }
+
+    /// It is put in force; the last report.
+    #[track_caller]
+    fn takes(&self, config: &str) -> Value {
+        let out = self.configure(config);
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "{said}{}", String::from_utf8_lossy(&out.stderr));
+        let last = said.lines().last().expect("a report");
+        serde_json::from_str(last).expect("JSON")
+    }
+
+    /// It is refused, and nothing has changed.
+    #[track_caller]
+    fn refuses(&self, config: &str, why: &str) {
+        let before = self.facts();
+        let out = self.configure(config);
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert_eq!(out.status.code(), Some(1), "{said}");
+        assert!(said.contains(why), "{why}: {said}");
+        assert_eq!(self.facts(), before, "{why}");
+    }
+
+    fn facts(&self) -> Value {
+        let mut status = self.host.json(&["status", "--json"]);
+        status["services"].take()
+    }
+
+    fn listens(&self, service: &str) -> SocketAddr {
+        let listen = self.host.service(service)["listen"][0].as_str().expect("an address").to_owned();
+        listen.strip_prefix("tcp://").and_then(|a| a.parse().ok()).expect("an address")
+    }
+}
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address")
+}
+
+#[test]
+fn limits_settings_and_ports_change_under_sessions() {
+    let live = Live::serve(&text("sessions_max = 3", "", ANY));
+    let host = &live.host;
+    let mut tally = Client::connect(host.addr("tally"));
+    assert_eq!(tally.ask("a"), "1 a");
+    let mut chat = Client::connect(host.addr("chat"));
+    assert!(chat.line().expect("a welcome").starts_with("Welcome"));
+    let mut echo = Client::connect(host.addr("echo"));
+    assert_eq!(echo.ask("here"), "here");
+    // Full; then there is room for one more.
+    assert_eq!(Client::connect(host.addr("echo")).line(), None);
+    let reached = || host.json(&["status", "--json"])["host"]["limits"]["sessions_max"].clone();
+    assert_eq!(reached(), json!(1));
+    let report = live.takes(&text("sessions_max = 4\nidle_ms = 3600000", "", ANY));
+    assert_eq!(
+        (&report["outcome"], &report["reason"]),
+        (&json!("configured"), &json!("limits.idle_ms, limits.sessions_max"))
+    );
+    assert_eq!(host.generation("echo"), 1);
+    let mut fourth = Client::connect(host.addr("echo"));
+    assert_eq!(fourth.ask("too"), "too");
+    assert_eq!(Client::connect(host.addr("echo")).line(), None);
+    assert_eq!(reached(), json!(2));
+    drop(fourth);
+
+    // Settings are another generation of the same build, and take the session that is there.
+    let build = host.service("chat")["build"].clone();
+    let short = text("sessions_max = 4", "settings = { nick_max = 3, welcome = \"Hi.\" }", ANY);
+    live.takes(&short);
+    assert_eq!((host.generation("chat"), host.generation("echo")), (2, 1));
+    assert_eq!(host.service("chat")["build"], build);
+    assert!(chat.ask("toolong").starts_with("! A nick"), "the new settings hold");
+    assert!(chat.ask("ann").contains("ann"));
+    // Said twice, it is no change.
+    assert_eq!(live.takes(&short)["outcome"], "unchanged");
+
+    // A port moves: who is connected stays, new ones come to the new one.
+    let (old, new) = (live.listens("tally"), free_port());
+    live.takes(&text("sessions_max = 4", "settings = { nick_max = 3, welcome = \"Hi.\" }", &new.to_string()));
+    assert_eq!(live.listens("tally"), new);
+    assert_eq!(tally.ask("b"), "2 b");
+    assert_eq!(Client::connect(new).ask("x"), "1 x");
+    wait_for("the old port to close", || std::net::TcpStream::connect(old).is_err().then_some(()));
+
+    // The file isn't what a successor goes by, but what is in force.
+    live.write("nonsense");
+    host.kill_worker();
+    assert_eq!(live.listens("tally"), new);
+    assert_eq!(tally.ask("c"), "3 c");
+    let mut bob = Client::connect(host.addr("chat"));
+    assert_eq!(bob.line().as_deref(), Some("Hi."));
+    assert!(bob.ask("toolong").starts_with("! A nick"));
+    assert_eq!(Client::connect(new).line(), None, "four are connected");
+
+    // Back: the build before, with its own settings.
+    assert!(host.cli(&["rollback", "chat"]).status.success());
+    assert_eq!(host.generation("chat"), 1);
+    assert!(bob.ask("longer").contains("longer"));
+    drop(bob);
+
+    // By signal, and in the ledger.
+    live.write(&text("sessions_max = 5", "", ANY));
+    host.signal(libc::SIGHUP);
+    host.wait_log("configuration in force: limits.sessions_max");
+    assert_eq!(tally.ask("d"), "4 d");
+    let ledger = host.json(&["history", "--json"]);
+    let lines: Vec<_> =
+        ledger.as_array().expect("lines").iter().filter(|l| l["outcome"] == "configured").collect();
+    assert_eq!(lines.len(), 4, "{ledger}");
+    assert!(lines[0]["by"].as_str().is_some_and(|by| by.starts_with("uid ")), "{ledger}");
+    assert_eq!(lines[3]["by"], "SIGHUP");
+    assert!(lines.iter().all(|l| l["pause_us"].as_f64() > Some(0.0)), "{ledger}");
+}
+
+#[test]
+fn what_can_not_be_is_refused_whole() {
+    let live = Live::serve(&text("", "", ANY));
+    let host = &live.host;
+    let mut tally = Client::connect(host.addr("tally"));
+    assert_eq!(tally.ask("a"), "1 a");
+    live.refuses("[limits]\nsesions_max = 1\n", "line 2");
+    live.refuses(&text("output_bytes_pause = 0", "", ANY), "limits.output_bytes_pause is 0");
+    live.refuses(
+        &text("store_bytes_max = 100000000", "", ANY),
+        "limits.store_bytes_max can't change while the host runs",
+    );
+    live.refuses(&format!("handlers = [\"x\"]\n{}", text("", "", ANY)), "handlers can't change");
+    live.refuses(&text("frame_bytes_max = 100", "", ANY), "takes frames of up to");
+    live.refuses(&text("sessions_max = 9", "settings = { nick_max = 0 }", ANY), "nobody could have a nick");
+    live.refuses(&text("", "settings = { nick = 3 }", ANY), "unknown field");
+    // One library could change, the other can't: neither does.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("an address").to_string();
+    live.refuses(&text("sessions_max = 9", "settings = { nick_max = 3 }", &taken), &taken);
+    live.refuses(&text("", "", &host.addr("echo").to_string()), &host.addr("echo").to_string());
+    std::fs::remove_file(&live.file).expect("there was one");
+    let out = host.cli(&["reload", "--config"]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("greenroom.toml: No such file"));
+    assert_eq!(tally.ask("b"), "2 b");
+    assert_eq!(host.cli(&["reload", "chat", "--config"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_configuration_is_checked_without_a_host() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("greenroom.toml");
+    let check = |config: &str| {
+        std::fs::write(&file, config).expect("a file");
+        let out = Command::new(built("greenroom"))
+            .args(["serve", "--check-config", "--config"])
+            .arg(&file)
+            .args([built("libecho.so"), built("libchat.so")])
+            .output()
+            .expect("greenroom");
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        (out.status.code(), said)
+    };
+    let (code, said) = check(&text("", "", "127.0.0.1:4999"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("tally on tcp://127.0.0.1:4999") && said.contains("the configuration is good"),
+        "{said}"
+    );
+    for (config, why) in [
+        (text("", "settings = { nick_max = 0 }", ANY), "nobody could have a nick"),
+        (text("frame_bytes_max = 100", "", ANY), "limit frame_bytes_max"),
+        (
+            "[service.tally]\nlisten = [\"127.0.0.1:4001\"]\n".into(),
+            "both echo and tally want 127.0.0.1:4001",
+        ),
+        ("[service.tally.limits]\nidle = 3\n".into(), "line 2"),
+    ] {
+        let (code, said) = check(&config);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(why), "{why}: {said}");
+    }
+}
