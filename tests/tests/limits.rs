@@ -1,18 +1,268 @@
 //! Limits that peers reach: what they see, what the log says, and that everybody else goes on.
 
 use greenroom_tests::client::Client;
+use greenroom_tests::fixture::Fixture;
 use greenroom_tests::host::Host;
-use greenroom_tests::{built, wait_for};
+use greenroom_tests::{built, root, wait_for};
+use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-fn serve(limits: &str) -> Host {
+/// The builds of `fixtures/effects.rs` for a service.
+fn effects(service: &str) -> PathBuf {
+    let source = std::fs::read_to_string(root().join("tests/fixtures/effects.rs")).expect("the fixture");
+    let source = source
+        .replace("SERVICE\"", &format!("{service}\""))
+        .replace("SERVICE-", &format!("{service}-"))
+        .replace("PREFIX", "");
+    let fixture = Box::leak(Box::new(Fixture::new(service, &source)));
+    fixture.build()
+}
+
+fn serve_effects(service: &str, limits: &str) -> Host {
+    let library = effects(service);
     let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path().keep().expect("a file");
     std::fs::write(&config, format!("[limits]\n{limits}\n")).expect("a configuration");
+    Host::serve_with(&[service], &[&library], |c| {
+        c.arg("--config").arg(config);
+    })
+}
+
+/// How often a limit was reached.
+fn reached(host: &Host, limit: &str) -> u64 {
+    let status = host.json(&["status", "--json"]);
+    status["host"]["limits"][limit].as_u64().unwrap_or_else(|| panic!("no limit {limit}: {status}"))
+}
+
+#[track_caller]
+fn wait_reached(host: &Host, limit: &str) {
+    wait_for(&format!("limit {limit} to be reached:\n{}", host.log()), || {
+        (reached(host, limit) > 0).then_some(())
+    });
+}
+
+/// Each turn that asks for too much fails alone: nothing of it stays, the log says by which limit, it is counted, and everybody goes on.
+#[test]
+fn a_turn_that_asks_for_too_much_fails_and_names_the_limit() {
+    let limits = "state_bytes_max = 1000\nturn_bytes_max = 100000\ntopic_name_bytes_max = 10\ntopics_per_session_max = 3\n\
+                  table_key_bytes_max = 20\ntable_value_bytes_max = 200\ntables_max = 4\ntable_bytes_max = 5000\n\
+                  timers_per_session_max = 2\ntimers_per_service_max = 5\ntimer_name_bytes_max = 20\njobs_max = 3\n\
+                  jobs_running_max = 1\njobs_per_session_max = 2\njob_name_bytes_max = 10\nconnects_max = 2\ncascade_max = 3";
+    let host = serve_effects("limited", limits);
+    let mut other = Client::connect(host.addr("limited"));
+    let other_ok = other.ask("hello");
+    let mut a = Client::connect(host.addr("limited"));
+    let ok = a.ask("hello");
+    let too_much = [
+        ("grow 2000", "state_bytes_max"),
+        ("say 100001", "turn_bytes_max"),
+        ("topic 11", "topic_name_bytes_max"),
+        ("topics 4", "topics_per_session_max"),
+        ("key 21", "table_key_bytes_max"),
+        ("value 300", "table_value_bytes_max"),
+        ("tables 5", "tables_max"),
+        ("fill 1000 m", "table_bytes_max"),
+        ("ticks 6", "timers_per_service_max"),
+        ("timer a-name-of-more-than-twenty-bytes 1", "timer_name_bytes_max"),
+        ("jobs echo 3", "jobs_per_session_max"),
+        ("named 11", "job_name_bytes_max"),
+        ("dial 3", "connects_max"),
+    ];
+    let mut count: u64 = 3;
+    for (command, limit) in too_much {
+        a.send(format!("{command}\ncount\n"));
+        assert_eq!(a.line(), Some(count.to_string()), "nothing of {command:?} stays");
+        count += 1;
+        host.wait_log(&format!("limit {limit}"));
+        wait_reached(&host, limit);
+        assert_eq!(other.ask("hello"), other_ok, "{limit}");
+    }
+    // Just below, each of them works.
+    for command in ["grow 900", "say 900", "topic 10", "key 20", "value 100", "ticks 4", "named 10"] {
+        a.send(format!("{command}\n"));
+        let said = a.line().expect("an answer");
+        assert!(said.ends_with(&ok) || said == ok, "{command}: {said}");
+        if command == "named 10" {
+            assert!(a.line().is_some_and(|l| l.contains("failed no job jjjjjjjjjj")));
+        }
+    }
+    // What waits for its turn: too many jobs of all sessions.
+    let gate = host.dir().join("gate");
+    let mut many: Vec<_> = (0..3).map(|_| Client::connect(host.addr("limited"))).collect();
+    for client in &mut many {
+        assert!(client.ask(&format!("job wait {}", gate.display())).starts_with("ok "));
+    }
+    wait_reached(&host, "jobs_running_max");
+    a.send("job echo x\ncount\n");
+    host.wait_log("limit jobs_max");
+    a.line().expect("a count");
+    std::fs::write(&gate, "").expect("a file");
+    for client in &mut many {
+        assert_eq!(client.line().as_deref(), Some("job wait done waited"));
+    }
+    // A cascade.
+    a.send("self again 5\n");
+    host.wait_log("limit cascade_max");
+    wait_reached(&host, "cascade_max");
+    assert_eq!(other.ask("hello"), other_ok);
+}
+
+#[test]
+fn what_waits_for_a_session_is_bounded_in_bytes() {
+    let host = serve_effects("heavy", "actions_pending_bytes_max = 1000");
+    let mut a = Client::connect(host.addr("heavy"));
+    let mut b = Client::connect(host.addr("heavy"));
+    a.ask("hello");
+    let b_ok = b.ask("hello");
+    assert_eq!(b.ask("join news"), b_ok);
+    a.send("large news 900\nlarge news 900\nlarge news 900\n");
+    host.wait_log("limit actions_pending_bytes_max");
+    wait_reached(&host, "actions_pending_bytes_max");
+    // What there was room for came.
+    assert!(b.line().is_some_and(|l| l.ends_with(" 900 bytes")));
+}
+
+#[test]
+fn a_line_that_is_too_long_closes_its_session_alone() {
+    let host = serve("");
+    let mut good = Client::connect(host.addr("tally"));
+    let mut long = Client::connect(host.addr("tally"));
+    assert_eq!(long.ask("x"), "1 x");
+    long.send("x".repeat(20_000));
+    assert_eq!(long.line(), None);
+    host.wait_log("closed: a frame was longer than its service takes (limit frame_bytes_max)");
+    wait_reached(&host, "frame_bytes_max");
+    assert_eq!(good.ask("y"), "1 y");
+}
+
+#[test]
+fn sessions_are_limited_by_host_service_and_peer() {
+    let config =
+        "[limits]\nsessions_max = 6\nsessions_per_peer_max = 4\n[service.echo.limits]\nsessions_max = 2\n";
+    let host = serve_config(config);
+    let from = |last: u8, service: &str| {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let own = std::net::SocketAddr::from(([127, 0, 0, last], 0));
+        socket.bind(&own.into()).expect("an address");
+        socket.connect(&host.addr(service).into()).expect("a connection");
+        let stream: TcpStream = socket.into();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        stream
+    };
+    // True: it is served.
+    let works = |stream: &TcpStream| {
+        let mut byte = [0; 1];
+        let mut stream = stream;
+        stream.write_all(b"x\n").is_ok() && stream.read(&mut byte).is_ok_and(|n| n == 1)
+    };
+    let one = from(1, "echo");
+    let two = from(1, "echo");
+    assert!(works(&one) && works(&two));
+    assert!(!works(&from(1, "echo")), "two of a service");
+    assert_eq!(reached(&host, "sessions_max"), 1);
+    let (three, four) = (from(1, "tally"), from(1, "tally"));
+    assert!(works(&three) && works(&four));
+    assert!(!works(&from(1, "tally")), "four of a peer");
+    assert_eq!(reached(&host, "sessions_per_peer_max"), 1);
+    host.wait_log("refused (limit sessions_per_peer_max)");
+    let (five, six) = (from(2, "tally"), from(2, "tally"));
+    assert!(works(&five) && works(&six));
+    assert!(!works(&from(3, "tally")), "six of the host");
+    assert_eq!(reached(&host, "sessions_max"), 2);
+    // Whoever goes makes room, also for a successor.
+    drop(three);
+    wait_for("room", || works(&from(1, "tally")).then_some(()));
+    host.kill_worker();
+    assert!(works(&one) && works(&six));
+    wait_for("the count to be right", || {
+        let again = from(1, "tally");
+        works(&again).then(|| assert!(!works(&from(1, "tally")), "four of a peer, still"))
+    });
+}
+
+/// One that sends a lot at once has its share of each pass; nothing of it is lost, and it is answered in order.
+#[test]
+fn a_flood_is_answered_in_order_a_share_at_a_time() {
+    let host =
+        serve_config("[limits]\nturns_at_once_max = 8\n[service.echo.limits]\nturns_at_once_max = 3\n");
+    for (service, lines) in [("tally", 5000), ("echo", 1000)] {
+        let mut flood = Client::connect(host.addr(service));
+        let mut good = Client::connect(host.addr("tally"));
+        let text: String = (1..=lines).map(|n| format!("{n}\n")).collect();
+        flood.send(&text);
+        assert_eq!(good.ask("here"), "1 here");
+        for n in 1..=lines {
+            let want = if service == "tally" { format!("{n} {n}") } else { n.to_string() };
+            assert_eq!(flood.line(), Some(want));
+        }
+    }
+    assert!(reached(&host, "turns_at_once_max") >= 2);
+}
+
+/// A thousand that never read and a thousand that never end a line are closed, and nobody else is.
+#[test]
+fn a_thousand_slow_readers_and_a_thousand_slow_writers_harm_nobody() {
+    let host =
+        serve_effects("crowd", "output_bytes_pause = 50000\noutput_bytes_max = 300000\nframe_ms = 4000");
+    let addr = host.addr("crowd");
+    let slow_one = |first: &[u8]| {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        socket.connect(&addr.into()).expect("a connection");
+        let mut stream: TcpStream = socket.into();
+        stream.write_all(first).expect("sent");
+        stream
+    };
+    let mut good: Vec<_> = (0..50).map(|_| Client::connect(addr)).collect();
+    let answers: Vec<_> = good.iter_mut().map(|c| c.ask("hello")).collect();
+    let mut all_answered = |what: &str| {
+        for (c, answer) in good.iter_mut().zip(&answers) {
+            assert_eq!(c.ask("hello"), *answer, "{what}");
+        }
+    };
+    let readers: Vec<_> = (0..1000).map(|_| slow_one(b"join news\n")).collect();
+    let writers: Vec<_> = (0..1000).map(|_| slow_one(b"never")).collect();
+    wait_for("all to be on the topic", || {
+        let dump = host.json(&["sessions", "--json"]);
+        let joined = |s: &Value| s["turns"].as_u64() >= Some(2);
+        (dump.as_array().is_some_and(|all| all.iter().filter(|s| joined(s)).count() >= 1050)).then_some(())
+    });
+    let mut sender = Client::connect(addr);
+    let ok = sender.ask("hello");
+    for n in 0.. {
+        assert!(n < 500, "the slow readers aren't closed");
+        // Kept once, however many take it.
+        assert_eq!(sender.ask(&format!("loud news {}", 60_000)), ok);
+        all_answered("beside slow readers");
+        if reached(&host, "output_bytes_max") == 1000 {
+            break;
+        }
+    }
+    wait_for("the slow writers to be closed", || {
+        all_answered("beside slow writers");
+        (reached(&host, "frame_ms") == 1000).then_some(())
+    });
+    wait_for("only the others to be left", || {
+        (host.json(&["sessions", "--json"]).as_array().map(Vec::len) == Some(51)).then_some(())
+    });
+    all_answered("afterwards");
+    drop((readers, writers));
+}
+
+fn serve_config(text: &str) -> Host {
+    let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path().keep().expect("a file");
+    std::fs::write(&config, text).expect("a configuration");
     Host::serve_with(&["echo", "tally"], &[&built("libecho.so")], |c| {
         c.arg("--config").arg(config);
     })
+}
+
+fn serve(limits: &str) -> Host {
+    serve_config(&format!("[limits]\n{limits}\n"))
 }
 
 #[test]

@@ -481,7 +481,7 @@ impl<'a> Staging<'a> {
             return self.refuse(Limit::TableValueBytesMax);
         }
         let tables = self.around.tables;
-        if tables.len() >= self.around.limits.tables_max && !tables.contains(table) {
+        if !tables.contains(table) && self.tables_after(table) > self.around.limits.tables_max {
             return self.refuse(Limit::TablesMax);
         }
         let (max, more) = (self.around.limits.table_bytes_max, key.len() + value.len());
@@ -496,6 +496,21 @@ impl<'a> Staging<'a> {
             let (table, key) = (s.keep(table.as_bytes())?, s.keep(key)?);
             Some(Staged::Put { table, key, value: s.keep(value)? })
         })
+    }
+
+    /// How many tables there would be with this new one, and what was staged so far.
+    fn tables_after(&self, table: &str) -> usize {
+        let mut new = vec![table];
+        for effect in &self.buffers.effects {
+            if let Staged::Put { table, .. } = effect
+                && let name = self.buffers.text(table)
+                && !self.around.tables.contains(name)
+                && !new.contains(&name)
+            {
+                new.push(name);
+            }
+        }
+        self.around.tables.len() + new.len()
     }
 
     /// Bytes that a table would have with this write, and what was staged so far.
