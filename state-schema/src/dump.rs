@@ -25,6 +25,9 @@ pub struct DumpedService {
     /// Jobs of its own that didn't end.
     #[serde(default)]
     pub jobs: Vec<DumpedJob>,
+    /// The tables that it owns, with the versions of their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tables: BTreeMap<String, u32>,
 }
 
 /// One session.
@@ -98,6 +101,9 @@ pub struct DumpedEntry {
     pub key: Value,
     /// Its value.
     pub value: Value,
+    /// The value's version, where it isn't the one that the table's owner writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
 }
 
 /// A whole dump.
@@ -134,6 +140,13 @@ pub struct Writer<W> {
     /// Whether the list or map being written has an item already.
     has_item: bool,
     has_table: bool,
+}
+
+impl Dump {
+    /// The version of a table's values, for those that don't say it; `None`: nobody owned it, or the dump doesn't say.
+    pub fn table_version(&self, table: &str) -> Option<u32> {
+        self.services.values().find_map(|s| s.tables.get(table).copied())
+    }
 }
 
 impl<W: Write> Writer<W> {
@@ -194,7 +207,13 @@ mod tests {
     fn what_was_written_is_read() {
         let services = BTreeMap::from([(
             "tally".into(),
-            DumpedService { state_version: 1, generation: 4, timers: Vec::new(), jobs: Vec::new() },
+            DumpedService {
+                state_version: 1,
+                generation: 4,
+                timers: Vec::new(),
+                jobs: Vec::new(),
+                tables: BTreeMap::from([("t1".into(), 3)]),
+            },
         )]);
         let session = |id| DumpedSession {
             id,
@@ -210,7 +229,7 @@ mod tests {
             jobs: Vec::new(),
             topics: vec!["room".into()],
         };
-        let entry = |k: &str| DumpedEntry { key: json!(k), value: json!([1, null]) };
+        let entry = |k: &str| DumpedEntry { key: json!(k), value: json!([1, null]), version: None };
         for (sessions, tables) in [(0, 0), (1, 1), (3, 2)] {
             let mut w = Writer::new(Vec::new(), "2026-01-01T00:00:01.000Z", &services).unwrap();
             for id in 0..sessions {

@@ -9,6 +9,7 @@
 //! | [`shape`] | what a build says of the data it keeps, and whether it may take over what another left |
 //! | [`report`] | what a rehearsal says of the data: changes by field, verdict, way back |
 //! | [`value`] | MessagePack, in which state is kept, to JSON, in which people read it, and back |
+//! | [`given`] | what an operator gives to be stored: how a field is set, and what is to be said against it |
 //! | [`dump`] | the format of `greenroom state dump`, written as a stream, and its reader |
 //!
 //! No I/O, no clock, no thread, no unsafe code: the two places that act on these types are the SDK's
@@ -17,6 +18,7 @@
 
 pub mod abi;
 pub mod dump;
+pub mod given;
 pub mod note;
 pub mod record;
 pub mod report;

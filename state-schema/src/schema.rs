@@ -113,6 +113,11 @@ impl Schema {
         self.fingerprint
     }
 
+    /// The schema itself.
+    pub(crate) fn root(&self) -> &Value {
+        &self.root
+    }
+
     /// What differs from this schema to `new`, by field, in the order of their names.
     pub fn differences(&self, new: &Schema) -> Vec<Difference> {
         let mut compare =
@@ -361,7 +366,7 @@ fn types(m: &Map<String, Value>) -> Option<BTreeSet<&str>> {
 }
 
 /// What an integer format of `schemars` holds.
-fn integer_range(format: &str) -> Option<(i128, i128)> {
+pub(crate) fn integer_range(format: &str) -> Option<(i128, i128)> {
     let (signed, bits) = match (format.strip_prefix("uint"), format.strip_prefix("int")) {
         (Some(bits), _) => (false, bits),
         (None, Some(bits)) => (true, bits),
@@ -379,7 +384,7 @@ fn reference(v: &Value) -> Option<&str> {
     v.get("$ref")?.as_str()
 }
 
-fn resolve<'a>(root: &'a Value, mut v: &'a Value) -> &'a Value {
+pub(crate) fn resolve<'a>(root: &'a Value, mut v: &'a Value) -> &'a Value {
     for _ in 0..16 {
         let target = reference(v).and_then(|r| r.strip_prefix('#')).and_then(|p| root.pointer(p));
         match target {
@@ -406,7 +411,7 @@ fn expand(root: &Value, v: &Value, depth: usize) -> Value {
 }
 
 /// A type in the words of a message.
-fn describe(root: &Value, v: &Value) -> String {
+pub(crate) fn describe(root: &Value, v: &Value) -> String {
     describe_to(root, v, DEPTH_MAX)
 }
 
