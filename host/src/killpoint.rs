@@ -47,9 +47,11 @@ pub enum Point {
     ReloadCommitted,
     /// All were told.
     Reported,
+    /// States and tables are put back, and nothing of that is committed.
+    PutBack,
 }
 
-const ALL: [(&str, Point); 18] = [
+const ALL: [(&str, Point); 19] = [
     ("staged", Point::Staged),
     ("tried", Point::Tried),
     ("ports-open", Point::PortsOpen),
@@ -57,6 +59,7 @@ const ALL: [(&str, Point); 18] = [
     ("adopted", Point::Adopted),
     ("reload-committed", Point::ReloadCommitted),
     ("reported", Point::Reported),
+    ("put-back", Point::PutBack),
     ("noted", Point::Noted),
     ("read", Point::Read),
     ("ran", Point::Ran),

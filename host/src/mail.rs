@@ -6,6 +6,9 @@ use crate::save::Saved;
 use crate::stager::Done;
 use greenroom_core::inspect::{Entry, Filter, OwnSlice, SessionView, Slice};
 use greenroom_core::reload::{By, Report};
+use greenroom_core::restore::{Builds, Checked, GivenEntry, GivenState, Plan, Survey};
+use greenroom_core::tables::Owner;
+use greenroom_state::schema::Schema;
 use mio::Waker;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +44,8 @@ pub enum Query {
     OwnOf(String, Option<String>),
     /// The tables' names.
     Tables,
+    /// The tables that services own, with their versions.
+    Owned,
     /// A slice of a table, from a key on.
     Entries(String, Vec<u8>),
     /// A slice of the ledger, from a line on.
@@ -57,6 +62,47 @@ pub enum Query {
     RollBack(String, Option<u64>, By),
     /// How the probation of a line of the ledger ended, once it has.
     Await(u64),
+    /// Check states that were given.
+    CheckStates(Vec<GivenState>),
+    /// Check entries of a table that were given.
+    CheckEntries(String, Vec<GivenEntry>),
+    /// The schema of states or values.
+    Schema(SchemaOf),
+    /// Look at some more of what a plan would change.
+    Survey(Arc<Plan>, Box<Survey>),
+    /// Put states and tables back, or note why not.
+    Restore(Restoring),
+    /// Set fields of a session's state.
+    Set(Setting),
+}
+
+/// Whose schema.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SchemaOf {
+    /// A service's states.
+    Service(String),
+    /// A table's values.
+    Table(String),
+}
+
+/// States and tables that are to be put back.
+pub struct Restoring {
+    /// All of it was checked; the error says why it can't be.
+    pub plan: Result<Arc<Plan>, String>,
+    /// The dump's file.
+    pub file: String,
+    /// Who wants it.
+    pub by: By,
+}
+
+/// Fields that are to be set.
+pub struct Setting {
+    /// Of this session's state.
+    pub session: u64,
+    /// Paths and values.
+    pub fields: Vec<(String, serde_json::Value)>,
+    /// Who wants it.
+    pub by: By,
 }
 
 /// A reload that is asked for.
@@ -107,6 +153,8 @@ pub enum Answer {
     Own(OwnSlice),
     /// To [`Query::Tables`].
     Tables(Vec<String>),
+    /// To [`Query::Owned`]: service, table, version.
+    Owned(Vec<(String, String, u32)>),
     /// To [`Query::Entries`].
     Entries(TableEntries),
     /// To [`Query::Ledger`].
@@ -117,8 +165,16 @@ pub enum Answer {
     Reloading(usize),
     /// To [`Query::Reload`]: how far the rehearsal of a library is, and of how much.
     Progress(String, u64, u64),
-    /// To [`Query::Reload`], one for each library; to [`Query::Await`].
+    /// To [`Query::Reload`], one for each library; to [`Query::Await`] and [`Query::Restore`].
     Report(Box<Report>),
+    /// To [`Query::CheckStates`] and [`Query::CheckEntries`], in the same order; who has checked them, and who owns the table.
+    Checked(Vec<Checked>, Builds, Option<Owner>),
+    /// To [`Query::Schema`].
+    Schema(Option<Box<Schema>>),
+    /// To [`Query::Survey`]: once it has looked at all, whether that can be stored.
+    Surveyed(Box<Survey>, Option<Result<(), String>>),
+    /// To [`Query::Set`]: the state before and after.
+    Set(Box<Report>, serde_json::Value, serde_json::Value),
     /// It can't be done.
     Error(String),
 }
@@ -127,6 +183,8 @@ pub enum Answer {
 pub struct TableEntries {
     /// In order.
     pub entries: Vec<Entry>,
+    /// Their values' versions, where they aren't the one that the table's owner writes.
+    pub versions: Vec<Option<u32>>,
     /// Where to go on.
     pub next: Option<Vec<u8>>,
 }

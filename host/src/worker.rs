@@ -5,7 +5,7 @@
 //! 1. poll; read what is ready and give it to the core, which runs the turns;
 //! 2. commit, once for all of them;
 //! 3. carry out the core's effects, and send what the commit made ready;
-//! 4. between two passes: commit a reload whose preparation is done.
+//! 4. between two passes: commit a reload whose preparation is done, and what operators put back.
 //!
 //! Everything slow happens on other threads, which post a [`Message`] and wake the poll. Descriptors come from the keeper; see
 //! [`crate::control`].
@@ -38,6 +38,7 @@ use lasting::Saver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use reloads::{Opening, Prepared};
+use restores::PutBack;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -60,6 +61,7 @@ mod configure;
 pub mod lasting;
 mod proofs;
 mod reloads;
+mod restores;
 pub mod takeover;
 
 /// The loop and all that it owns.
@@ -93,6 +95,8 @@ pub struct Worker {
     commits: Vec<Vec<(LibraryId, Build)>>,
     /// Lines of the ledger that tell of commits under way.
     lines: HashMap<LibraryId, u64>,
+    /// What operators put back, between two passes.
+    put_back: Vec<PutBack>,
     /// Probations that are over, to be seen to between two passes.
     proofs: Vec<(Build, Record, Proof)>,
     /// Private copies that nobody will load again, once what was recorded last is committed.
@@ -174,6 +178,7 @@ impl Worker {
             loaded: HashMap::new(),
             commits: Vec::new(),
             lines: HashMap::new(),
+            put_back: Vec::new(),
             proofs: Vec::new(),
             superfluous: Vec::new(),
             awaiting: Vec::new(),
@@ -278,6 +283,7 @@ impl Worker {
             self.proved(build, record, proof);
         }
         self.commit_reloads();
+        self.commit_put_back();
         self.drop_retired();
         self.tell_keeper();
         Ok(())
@@ -662,9 +668,11 @@ impl Worker {
                 Answer::Own(own.unwrap_or_default())
             }
             Query::Tables => Answer::Tables(self.core.table_names()),
+            Query::Owned => Answer::Owned(self.owned_tables()),
             Query::Entries(table, from) => {
                 let (entries, next) = self.core.entries_from(&table, &from);
-                Answer::Entries(TableEntries { entries, next })
+                let versions = entries.iter().map(|(key, _)| self.core.other_version(&table, key)).collect();
+                Answer::Entries(TableEntries { entries, versions, next })
             }
             Query::Ledger(line) => Answer::Ledger(self.ledger_from(line)),
             Query::Release(id) => self.core.release(id).map_or_else(Answer::Error, |()| Answer::Done),
@@ -673,6 +681,12 @@ impl Worker {
             Query::Reload(wish) => return self.ask_reload(wish, ask.reply),
             Query::RollBack(name, to, by) => return self.ask_roll_back(&name, to, by, ask.reply),
             Query::Await(line) => return self.await_line(line, ask.reply),
+            Query::CheckStates(states) => self.check_states(&states),
+            Query::CheckEntries(table, entries) => self.check_entries(&table, &entries),
+            Query::Schema(of) => Answer::Schema(self.schema(&of).cloned().map(Box::new)),
+            Query::Survey(plan, survey) => self.survey(&plan, survey),
+            Query::Restore(wanted) => return self.put_back.push(PutBack::Restore(wanted, ask.reply)),
+            Query::Set(wanted) => return self.put_back.push(PutBack::Set(wanted, ask.reply)),
         };
         // Who doesn't wait for the answer any more doesn't miss it.
         let _ = ask.reply.send(answer);

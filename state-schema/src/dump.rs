@@ -142,13 +142,6 @@ pub struct Writer<W> {
     has_table: bool,
 }
 
-impl Dump {
-    /// The version of a table's values, for those that don't say it; `None`: nobody owned it, or the dump doesn't say.
-    pub fn table_version(&self, table: &str) -> Option<u32> {
-        self.services.values().find_map(|s| s.tables.get(table).copied())
-    }
-}
-
 impl<W: Write> Writer<W> {
     /// Writes the head.
     pub fn new(mut out: W, taken_at: &str, services: &BTreeMap<String, DumpedService>) -> io::Result<Self> {

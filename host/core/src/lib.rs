@@ -32,6 +32,7 @@
 //! | `standby.rs` | a turn that failed is run again by the build before |
 //! | `proof.rs` | what is kept of a probation, and how one ends |
 //! | [`convert`] | data of one version is made into data of another |
+//! | [`restore`] | what an operator puts back: states and tables, all of it or nothing |
 //! | [`inspect`] | what an operator sees: sessions and tables, a slice at a time |
 //! | [`store`] | the records that outlive code |
 #![forbid(unsafe_code)]
@@ -57,6 +58,7 @@ mod proof;
 pub mod quarantine;
 pub mod recover;
 pub mod reload;
+pub mod restore;
 mod running;
 pub mod service;
 pub mod session;

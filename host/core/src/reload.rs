@@ -17,6 +17,7 @@
 
 use crate::limits::{Limits, ServiceLimits};
 use crate::proof::Record;
+use crate::restore::Restored;
 use crate::service::{Build, Offer, Service};
 use crate::tables::{Owners, Tables};
 use greenroom_state::report::{Rehearsal, Verdict};
@@ -138,6 +139,8 @@ pub enum Outcome {
     Replaced,
     /// Another configuration is in force.
     Configured,
+    /// No reload: states and tables were put back.
+    Restored,
 }
 
 /// What `greenroom reload` prints of a library.
@@ -186,6 +189,9 @@ pub struct Report {
     /// How the build did on probation; `None`: it had none.
     #[serde(default)]
     pub probation: Option<Probed>,
+    /// It is no reload: what was put back of states and tables.
+    #[serde(default)]
+    pub restored: Option<Box<Restored>>,
 }
 
 impl Report {
@@ -209,6 +215,7 @@ impl Report {
             reason,
             rehearsal: None,
             probation: None,
+            restored: None,
         }
     }
 }

@@ -342,6 +342,17 @@ impl Core {
                 }
             }
         }
+        self.run_serving(slot, actions, buffers, version)
+    }
+
+    /// Calls the handler that serves a session, with the state that was copied, if there is any.
+    pub(crate) fn run_serving(
+        &self,
+        slot: Slot,
+        actions: &[Action<'_>],
+        buffers: &mut Buffers,
+        version: Option<u32>,
+    ) -> u32 {
         let Some(session) = self.sessions.get(slot) else { return 0 };
         let service = &self.services[usize::from(session.service.0)];
         let convert = |table: &str, stored: u32, value: &[u8]| {

@@ -1,8 +1,9 @@
 //! The worker's answers: it asks its loop for one small slice at a time, so that no answer holds up a client.
 
 use super::callers::{Caller, on_thread};
+use super::restore;
 use super::wire::{Command, Reply, ServiceStatus, SessionLine};
-use crate::mail::{Answer, Ask, Mailbox, Message, Proposal, Query, Wish};
+use crate::mail::{Answer, Ask, Mailbox, Message, Proposal, Query, Setting, Wish};
 use greenroom_core::crashes::action_name;
 use greenroom_core::inspect::{ActionView, Filter, JobView, SessionView};
 use greenroom_core::reload::By;
@@ -42,7 +43,7 @@ pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: Mailbox) {
     });
 }
 
-enum Failure {
+pub(super) enum Failure {
     Said(String),
     Io(io::Error),
 }
@@ -63,7 +64,11 @@ fn ask(mailbox: &Mailbox, query: Query) -> Result<Receiver<Answer>, Failure> {
 }
 
 /// Asks for one answer of one kind.
-fn get<T>(mailbox: &Mailbox, query: Query, kind: impl FnOnce(Answer) -> Option<T>) -> Result<T, Failure> {
+pub(super) fn get<T>(
+    mailbox: &Mailbox,
+    query: Query,
+    kind: impl FnOnce(Answer) -> Option<T>,
+) -> Result<T, Failure> {
     match ask(mailbox, query)?.recv() {
         Ok(Answer::Error(text)) => Err(Failure::Said(text)),
         Ok(answer) => kind(answer).ok_or_else(|| Failure::Said("the host answered something else".into())),
@@ -122,6 +127,8 @@ fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> 
         Command::RollBack { service, to } => {
             reports(ask(mailbox, Query::RollBack(service, to, by))?, caller)?
         }
+        Command::Restore { file, dry_run } => restore::restore(file, dry_run, by, caller, mailbox)?,
+        Command::Set { session, fields } => restore::set(Setting { session, fields, by }, caller, mailbox)?,
         Command::Await(line) => {
             let report =
                 get(mailbox, Query::Await(line), |a| if let Answer::Report(r) = a { Some(r) } else { None })?;
@@ -174,11 +181,14 @@ fn dump(
 ) -> Result<(), Failure> {
     let all = services(mailbox)?;
     let named = |s: &&ServiceStatus| service.as_ref().is_none_or(|name| *name == s.name);
+    let owned = get(mailbox, Query::Owned, |a| if let Answer::Owned(o) = a { Some(o) } else { None })?;
     let mut services = BTreeMap::new();
     for s in all.iter().filter(named) {
         let (state_version, generation) = (s.state_version, s.generation);
         let (timers, jobs) = own_of(&s.name, mailbox)?;
-        services.insert(s.name.clone(), DumpedService { state_version, generation, timers, jobs });
+        let mine = owned.iter().filter(|(service, ..)| *service == s.name);
+        let tables = mine.map(|(_, table, version)| (table.clone(), *version)).collect();
+        services.insert(s.name.clone(), DumpedService { state_version, generation, timers, jobs, tables });
     }
     if let (Some(name), true) = (&service, services.is_empty()) {
         let known: Vec<_> = all.iter().map(|s| s.name.as_str()).collect();
@@ -203,9 +213,9 @@ fn dump(
             while let Some(key) = from {
                 let query = Query::Entries(name.clone(), key);
                 let slice = get(mailbox, query, |a| if let Answer::Entries(e) = a { Some(e) } else { None })?;
-                for (key, packed) in slice.entries {
+                for ((key, packed), version) in slice.entries.into_iter().zip(slice.versions) {
                     let value = json_or_bytes(&packed);
-                    writer.entry(&DumpedEntry { key: value::bytes_to_json(&key), value })?;
+                    writer.entry(&DumpedEntry { key: value::bytes_to_json(&key), value, version })?;
                 }
                 from = slice.next;
             }

@@ -1,7 +1,7 @@
 //! The command's side: asks a host.
 
-use super::wire::{Command, Reply};
-use std::io::{self, BufRead, BufReader, Write};
+use super::wire::{Command, Piece, Reply};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,6 +20,16 @@ pub enum CallError {
 /// How long a command that only looks is asked again, should the worker die while it answers.
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 
+/// Asks a host, sends it what belongs to that once it says so, and calls `each` with what it answers.
+pub fn call_with(
+    dir: &Path,
+    command: &Command,
+    pieces: impl IntoIterator<Item = Piece>,
+    mut each: impl FnMut(Reply),
+) -> Result<(), CallError> {
+    call_once(dir, command, &mut pieces.into_iter(), &mut each)
+}
+
 /// Asks a host, and calls `each` with what it answers.
 pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
     let give_up = Instant::now() + ASK_AGAIN_MAX;
@@ -29,7 +39,7 @@ pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Resul
     );
     loop {
         let mut answered = false;
-        let result = call_once(dir, command, &mut |reply| {
+        let result = call_once(dir, command, &mut std::iter::empty(), &mut |reply| {
             answered = true;
             each(reply);
         });
@@ -41,7 +51,12 @@ pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Resul
     }
 }
 
-fn call_once(dir: &Path, command: &Command, each: &mut dyn FnMut(Reply)) -> Result<(), CallError> {
+fn call_once(
+    dir: &Path,
+    command: &Command,
+    pieces: &mut dyn Iterator<Item = Piece>,
+    each: &mut dyn FnMut(Reply),
+) -> Result<(), CallError> {
     let path = crate::runtime::socket_path(dir);
     let no_host = |e: io::Error| {
         CallError::NoHost(format!(
@@ -49,21 +64,32 @@ fn call_once(dir: &Path, command: &Command, each: &mut dyn FnMut(Reply)) -> Resu
             path.display()
         ))
     };
-    let mut stream = UnixStream::connect(&path).map_err(no_host)?;
+    let stream = UnixStream::connect(&path).map_err(no_host)?;
     let broke = |e: &dyn std::fmt::Display| {
         CallError::BrokenOff(format!(
             "the answer broke off ({e}): the worker ended meanwhile; `greenroom status` tells what runs now"
         ))
     };
     let line = serde_json::to_string(command).map_err(|e| broke(&e))? + "\n";
-    stream.write_all(line.as_bytes()).map_err(|e| broke(&e))?;
-    for line in BufReader::new(stream).lines() {
+    (&stream).write_all(line.as_bytes()).map_err(|e| broke(&e))?;
+    for line in BufReader::new(&stream).lines() {
         let line = line.map_err(|e| broke(&e))?;
         match serde_json::from_str(&line).map_err(|e| broke(&e))? {
+            // If it takes no more, what it says tells why.
+            Reply::Go => drop(send(&stream, pieces)),
             Reply::End => return Ok(()),
             Reply::Error(text) => return Err(CallError::Failed(text)),
             reply => each(reply),
         }
     }
     Err(broke(&"it ended early"))
+}
+
+fn send(stream: &UnixStream, pieces: &mut dyn Iterator<Item = Piece>) -> io::Result<()> {
+    let mut out = BufWriter::new(stream);
+    for piece in pieces {
+        serde_json::to_writer(&mut out, &piece)?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()
 }

@@ -148,6 +148,11 @@ impl<'a> Caller<'a> {
         Ok(Caller { out: BufWriter::new(stream) })
     }
 
+    /// Where it says more.
+    pub(super) fn reader(&self) -> BufReader<&'a UnixStream> {
+        BufReader::new(self.out.get_ref())
+    }
+
     /// Says one thing.
     pub(super) fn say(&mut self, reply: &Reply) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, reply)?;

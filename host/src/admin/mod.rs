@@ -6,4 +6,5 @@
 pub mod answer;
 pub mod call;
 pub mod callers;
+mod restore;
 pub mod wire;

@@ -3,7 +3,10 @@
 //! Between one version of the binary and itself. What programs depend on is the commands' output, which `--json` makes of it.
 
 use greenroom_core::reload::{Outcome, ProbationState, Report};
+use greenroom_core::restore::Restored;
+use greenroom_state::dump::DumpedEntry;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -50,11 +53,55 @@ pub enum Command {
     },
     /// How the probation of a line of the ledger ended, once it has.
     Await(u64),
+    /// States and tables are to be put back: [`Piece`]s follow, once the answer is [`Reply::Go`].
+    Restore {
+        /// The dump's file, as the ledger names it.
+        file: String,
+        /// Only to know what would come of it.
+        dry_run: bool,
+    },
+    /// Fields of a session's state are to be set.
+    Set {
+        /// The session.
+        session: u64,
+        /// Paths and values.
+        fields: Vec<(String, Value)>,
+    },
     /// Go on with a worker from another binary.
     Upgrade {
         /// Its file.
         binary: PathBuf,
     },
+}
+
+/// What follows [`Command::Restore`], a line each; `End` or `Malformed` is the last.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Piece {
+    /// A session's state.
+    Session {
+        /// Its number.
+        id: u64,
+        /// Its service.
+        service: String,
+        /// The state's version; 0: it has none.
+        state_version: u32,
+        /// The state.
+        state: Value,
+    },
+    /// Entries of this table follow: it is to have them and no others.
+    Table {
+        /// Its name.
+        name: String,
+        /// The version of its values, for those that don't say it.
+        version: Option<u32>,
+    },
+    /// An entry.
+    Entry(DumpedEntry),
+    /// The file is no dump, for this reason.
+    Malformed(String),
+    /// That was all.
+    End,
 }
 
 /// What is answered, a line each; `End` or `Error` is the last.
@@ -71,8 +118,13 @@ pub enum Reply {
     Text(String),
     /// To [`Command::Reload`]: how far the rehearsal of a library is, and of how much.
     Progress(String, u64, u64),
-    /// To [`Command::Reload`] and [`Command::RollBack`], one for each library; to [`Command::Await`].
+    /// To [`Command::Reload`] and [`Command::RollBack`], one for each library; to [`Command::Await`], [`Command::Restore`] and
+    /// [`Command::Set`].
     Report(Box<Report>),
+    /// To [`Command::Restore`]: the pieces may come.
+    Go,
+    /// To [`Command::Set`]: the state before and after; before the report.
+    Set(Value, Value),
     /// That was all.
     End,
     /// It can't be done.
@@ -170,8 +222,11 @@ pub struct LedgerLine {
     pub report: Report,
 }
 
-/// A reload in a sentence.
+/// A reload in a sentence, or whatever else the ledger tells.
 pub fn ledger_line(r: &Report) -> String {
+    if let Some(restored) = &r.restored {
+        return restored_line(r, restored);
+    }
     let build = r.build.get(..12).unwrap_or("none");
     match r.outcome {
         Outcome::Committed => {
@@ -200,6 +255,7 @@ pub fn ledger_line(r: &Report) -> String {
             format!("{}: would be committed, build {build}; generation {} serves on", r.library, r.generation)
         }
         Outcome::Configured => format!("{}: in force: {}; pause {:.1} µs", r.library, r.reason, r.pause_us),
+        Outcome::Restored => "state restored".to_owned(),
         Outcome::Replaced => {
             format!("{}: build {build} was replaced, generation {} serves", r.library, r.generation)
         }
@@ -207,5 +263,32 @@ pub fn ledger_line(r: &Report) -> String {
             0 => format!("{}: refused: {}", r.library, r.reason),
             n => format!("{}: refused, generation {n} serves on: {}", r.library, r.reason),
         },
+    }
+}
+
+fn restored_line(r: &Report, restored: &Restored) -> String {
+    let Restored { file, session, fields, changed, missing, tables, .. } = restored;
+    let from = file.as_deref().unwrap_or_default();
+    let what = match session {
+        Some(id) => format!("state of session {id}"),
+        None => "state".to_owned(),
+    };
+    match (r.outcome, session) {
+        (Outcome::Refused, Some(_)) => return format!("{what} not set: {}", r.reason),
+        (Outcome::Refused, None) => return format!("{what} not restored from {from}: {}", r.reason),
+        (_, Some(_)) => return format!("{what} set: {}, pause {:.1} µs", fields.join(", "), r.pause_us),
+        _ => {}
+    }
+    let (put, deleted) = tables.values().fold((0, 0), |(p, d), t| (p + t.put, d + t.deleted));
+    let mut parts = vec![format!("{changed} sessions")];
+    if !tables.is_empty() {
+        parts.push(format!("{put} entries put, {deleted} deleted"));
+    }
+    if *missing > 0 {
+        parts.push(format!("{missing} sessions gone"));
+    }
+    match r.outcome {
+        Outcome::Rehearsed => format!("{what} would be restored from {from}: {}", parts.join(", ")),
+        _ => format!("{what} restored from {from}: {}, pause {:.1} µs", parts.join(", "), r.pause_us),
     }
 }

@@ -1,8 +1,8 @@
-//! `greenroom history`: what reloads there were, and what came of them.
+//! `greenroom history`: what reloads there were, what was put back, and what came of it.
 
 use super::{Failure, print_json, print_text, table};
 use crate::admin::call::call;
-use crate::admin::wire::{Command, Reply};
+use crate::admin::wire::{Command, Reply, ledger_line};
 use clap::Args;
 use serde_json::json;
 use std::path::Path;
@@ -62,7 +62,7 @@ impl History {
                 line.by.clone(),
                 r.library.clone(),
                 word(json!(r.outcome)),
-                r.generation.to_string(),
+                if r.restored.is_none() { r.generation.to_string() } else { String::new() },
                 short(&r.build),
                 r.build_id.as_deref().map(short).unwrap_or_default(),
                 versions.join(", "),
@@ -73,7 +73,8 @@ impl History {
                 r.rehearsal.as_ref().map(|_| format!("{} ms", r.rehearsal_ms)).unwrap_or_default(),
                 if r.pause_us > 0.0 { format!("{:.1} µs", r.pause_us) } else { String::new() },
                 probation.unwrap_or_default(),
-                r.reason.clone(),
+                // What isn't a reload has no columns of its own.
+                r.restored.as_ref().map_or_else(|| r.reason.clone(), |_| ledger_line(r)),
             ]);
         }
         print_text(&format!("{table}\n"));

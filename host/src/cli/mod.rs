@@ -50,7 +50,7 @@ enum Command {
     Session(sessions::Session),
     /// Show the reloads so far, and what came of them
     History(history::History),
-    /// Look at what sessions and tables hold
+    /// Look at what sessions and tables hold, or put it back
     #[command(subcommand)]
     State(state::State),
     /// Go on with a worker from another binary; no session notices

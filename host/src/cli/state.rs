@@ -1,15 +1,28 @@
-//! `greenroom state dump`: what sessions and tables hold, as JSON.
+//! `greenroom state`: what sessions and tables hold, as JSON; and how it is put back.
 
-use super::{Failure, print_text};
-use crate::admin::call::call;
-use crate::admin::wire::{Command, Reply};
+use super::{Failure, print_json, print_text};
+use crate::admin::call::{call, call_with};
+use crate::admin::wire::{Command, Piece, Reply, ledger_line};
 use clap::{Args, Subcommand};
-use std::path::Path;
+use greenroom_core::reload::{Outcome, Report};
+use greenroom_core::restore::Restored;
+use greenroom_state::dump::{self, Dump as File};
+use serde_json::Value;
+use std::fmt::Write;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+/// A command that is longer, in bytes, doesn't reach the host.
+const FIELDS_BYTES_MAX: usize = 48 * 1024;
 
 #[derive(Subcommand)]
 pub(super) enum State {
     /// Print sessions with their states, and tables, as JSON
     Dump(Dump),
+    /// Put states and tables back as a dump has them: all of it, or nothing
+    Restore(Restore),
+    /// Set fields of a session's state
+    Set(Set),
 }
 
 #[derive(Args)]
@@ -25,9 +38,44 @@ pub(super) struct Dump {
     json: bool,
 }
 
+#[derive(Args)]
+pub(super) struct Restore {
+    /// What `greenroom state dump` printed, and was edited perhaps; -: standard input. Sessions and tables that aren't in it stay as
+    /// they are
+    file: PathBuf,
+    /// Check all of it, change nothing, and say what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Set {
+    /// The session's number
+    id: u64,
+    /// The path of a field, like profile.age or list.0, and its value: JSON, or else a string
+    #[arg(required = true, value_name = "FIELD=VALUE")]
+    fields: Vec<String>,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
 impl State {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
-        let State::Dump(Dump { service, session, .. }) = self;
+        match self {
+            State::Dump(dump) => dump.run(dir),
+            State::Restore(restore) => restore.run(dir),
+            State::Set(set) => set.run(dir),
+        }
+    }
+}
+
+impl Dump {
+    fn run(self, dir: &Path) -> Result<(), Failure> {
+        let Dump { service, session, .. } = self;
         call(dir, &Command::Dump { service, session }, |reply| {
             if let Reply::Text(text) = reply {
                 print_text(&text);
@@ -35,4 +83,130 @@ impl State {
         })?;
         Ok(())
     }
+}
+
+impl Restore {
+    fn run(self, dir: &Path) -> Result<(), Failure> {
+        let Restore { file, dry_run, json } = self;
+        let unread = |e: std::io::Error| Failure::Failed(format!("{}: {e}", file.display()));
+        let (name, read) = match file.as_os_str() == "-" {
+            true => ("standard input".to_owned(), dump::read(std::io::stdin().lock())),
+            false => {
+                let opened = std::fs::File::open(&file).map_err(unread)?;
+                let name = std::path::absolute(&file).map_err(unread)?;
+                (name.display().to_string(), dump::read(BufReader::new(opened)))
+            }
+        };
+        // A file that is none is the host's to refuse, so that the ledger tells of it.
+        let pieces: Box<dyn Iterator<Item = Piece>> = match read {
+            Ok(dump) => Box::new(pieces(dump)),
+            Err(why) => Box::new(std::iter::once(Piece::Malformed(why))),
+        };
+        let mut told = None;
+        call_with(dir, &Command::Restore { file: name, dry_run }, pieces, |reply| {
+            if let Reply::Report(report) = reply {
+                told = Some(report);
+            }
+        })?;
+        let Some(report) = told else { return Err(Failure::Failed("the host said nothing".into())) };
+        match json {
+            true => print_json(&report),
+            false => print_text(&in_words(&report)),
+        }
+        end(&report)
+    }
+}
+
+/// A dump, as it is sent.
+fn pieces(dump: File) -> impl Iterator<Item = Piece> {
+    let sessions = dump.sessions.into_iter().map(|s| Piece::Session {
+        id: s.id,
+        service: s.service,
+        state_version: s.state_version,
+        state: s.state,
+    });
+    let services = dump.services;
+    let tables = dump.tables.into_iter().flat_map(move |(name, entries)| {
+        let version = services.values().find_map(|s| s.tables.get(&name).copied());
+        let table = Piece::Table { name, version };
+        std::iter::once(table).chain(entries.into_iter().map(Piece::Entry))
+    });
+    sessions.chain(tables).chain(std::iter::once(Piece::End))
+}
+
+fn in_words(report: &Report) -> String {
+    let mut text = ledger_line(report) + "\n";
+    let Some(restored) = report.restored.as_ref().filter(|_| report.outcome != Outcome::Refused) else {
+        return text;
+    };
+    let Restored { changed, unchanged, missing, missing_ids, quarantined_ids, tables, .. } = &**restored;
+    let (change, put, delete) = match report.outcome {
+        Outcome::Restored => ("changed", "put", "deleted"),
+        _ => ("to change", "to put", "to delete"),
+    };
+    let named = |ids: &[u64]| ids.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    let _ = write!(text, "  sessions: {changed} {change}, {unchanged} unchanged, {missing} gone");
+    if !missing_ids.is_empty() {
+        let more = if missing_ids.len() < *missing { ", …" } else { "" };
+        let _ = write!(text, ": {}{more}", named(missing_ids));
+    }
+    text.push('\n');
+    for (name, t) in tables {
+        let (puts, deletes, unchanged) = (t.put, t.deleted, t.unchanged);
+        let _ = writeln!(text, "  table {name}: {puts} {put}, {deletes} {delete}, {unchanged} unchanged");
+    }
+    if !quarantined_ids.is_empty() {
+        let ids = named(quarantined_ids);
+        let _ = writeln!(text, "  quarantined, until `greenroom session release ID`: {ids}");
+    }
+    text
+}
+
+fn end(report: &Report) -> Result<(), Failure> {
+    match report.outcome {
+        Outcome::Refused => Err(Failure::Failed(String::new())),
+        _ => Ok(()),
+    }
+}
+
+impl Set {
+    fn run(self, dir: &Path) -> Result<(), Failure> {
+        let Set { id, fields, json } = self;
+        let fields: Result<Vec<_>, _> = fields.iter().map(|f| field(f)).collect();
+        let fields = fields?;
+        let bytes: usize = fields.iter().map(|(path, value)| path.len() + value.to_string().len()).sum();
+        if bytes > FIELDS_BYTES_MAX {
+            let why = format!("{bytes} bytes are more than a command carries; use `greenroom state restore`");
+            return Err(Failure::Usage(why));
+        }
+        let (mut told, mut states) = (None, (Value::Null, Value::Null));
+        call(dir, &Command::Set { session: id, fields }, |reply| match reply {
+            Reply::Report(report) => told = Some(report),
+            Reply::Set(before, after) => states = (before, after),
+            _ => {}
+        })?;
+        let Some(report) = told else { return Err(Failure::Failed("the host said nothing".into())) };
+        let (before, after) = states;
+        if json {
+            let mut all = serde_json::to_value(&report).unwrap_or_default();
+            if let Some(fields) = all.as_object_mut() {
+                fields.extend([("before".to_owned(), before), ("after".to_owned(), after)]);
+            }
+            print_json(&all);
+        } else {
+            print_text(&(ledger_line(&report) + "\n"));
+            if report.outcome != Outcome::Refused {
+                print_text(&format!("  before: {before}\n  after:  {after}\n"));
+            }
+        }
+        end(&report)
+    }
+}
+
+/// A field's path, and its value: JSON, or else a string.
+fn field(text: &str) -> Result<(String, Value), Failure> {
+    let Some((path, value)) = text.split_once('=') else {
+        return Err(Failure::Usage(format!("{text:?} is no FIELD=VALUE")));
+    };
+    Ok((path.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value))))
 }

@@ -1,0 +1,351 @@
+//! `state restore` and `state set`, on the caller's thread: it reads what is given, has the loop check it slice by slice, and says what
+//! is wrong with it.
+
+use super::answer::{Failure, get};
+use super::callers::Caller;
+use super::wire::{Piece, Reply};
+use crate::mail::{Answer, Mailbox, Query, Restoring, SchemaOf, Setting};
+use greenroom_core::reload::{By, Outcome, Report};
+use greenroom_core::restore::{
+    Builds, Checked, GivenEntry, GivenState, ITEMS_PER_SLICE, MEANWHILE, Plan, PlannedEntry, PlannedState,
+    PlannedTable, Restored, Survey,
+};
+use greenroom_core::tables::Owner;
+use greenroom_state::dump::DumpedEntry;
+use greenroom_state::given::objection;
+use greenroom_state::schema::Schema;
+use greenroom_state::value;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+
+/// The longest line that is taken, in bytes: the longest record, as text.
+const PIECE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes that one slice of a check holds, but for the last item's.
+const SLICE_BYTES: usize = 64 * 1024;
+/// Reasons that a refusal names.
+const REASONS_MAX: usize = 5;
+
+/// Answers [`super::wire::Command::Restore`].
+pub(super) fn restore(
+    file: String,
+    dry_run: bool,
+    by: By,
+    caller: &mut Caller<'_>,
+    mailbox: &Mailbox,
+) -> Result<(), Failure> {
+    caller.say(&Reply::Go)?;
+    let mut reading = Reading::new(mailbox);
+    // All of it is read, whatever is wrong with it: a caller that writes wouldn't hear why.
+    reading.read(caller.reader())?;
+    let plan = reading.plan().map(Arc::new);
+    let report = match dry_run {
+        true => Box::new(rehearsed(file, plan, mailbox)?),
+        // The loop lets go of it before we do, so that it needn't take it apart.
+        false => {
+            let wanted = Restoring { plan: plan.clone(), file, by };
+            get(mailbox, Query::Restore(wanted), |a| if let Answer::Report(r) = a { Some(r) } else { None })?
+        }
+    };
+    Ok(caller.say(&Reply::Report(report))?)
+}
+
+/// Answers [`super::wire::Command::Set`].
+pub(super) fn set(wanted: Setting, caller: &mut Caller<'_>, mailbox: &Mailbox) -> Result<(), Failure> {
+    let answer = |a| match a {
+        Answer::Set(report, before, after) => Some((report, Some((before, after)))),
+        Answer::Report(report) => Some((report, None)),
+        _ => None,
+    };
+    let (report, states) = get(mailbox, Query::Set(wanted), answer)?;
+    if let Some((before, after)) = states {
+        caller.say(&Reply::Set(before, after))?;
+    }
+    Ok(caller.say(&Reply::Report(report))?)
+}
+
+/// What would come of it.
+fn rehearsed(file: String, plan: Result<Arc<Plan>, String>, mailbox: &Mailbox) -> Result<Report, Failure> {
+    let file = Some(file);
+    let refused =
+        |file, why| Restored { file, ..Restored::default() }.report(Outcome::Refused, why, Vec::new());
+    let plan = match plan {
+        Err(why) => return Ok(refused(file, why)),
+        Ok(plan) => plan,
+    };
+    let mut survey = Box::<Survey>::default();
+    loop {
+        let surveyed = |a| if let Answer::Surveyed(s, room) = a { Some((s, room)) } else { None };
+        let (found, room) = get(mailbox, Query::Survey(plan.clone(), survey), surveyed)?;
+        survey = found;
+        match room {
+            None => {}
+            Some(Err(why)) => return Ok(refused(file, why)),
+            Some(Ok(())) => break,
+        }
+    }
+    let services = plan.builds.keys().cloned().collect();
+    let found = Restored { file, ..survey.found(&plan) };
+    Ok(found.report(Outcome::Rehearsed, String::new(), services))
+}
+
+/// What was read so far.
+struct Reading<'a> {
+    mailbox: &'a Mailbox,
+    plan: Plan,
+    reasons: Vec<String>,
+    /// Sessions that were named.
+    seen: BTreeSet<u64>,
+    /// What is to be checked next, as it was given: in JSON, too, to be compared with what is made of it.
+    states: Vec<(GivenState, Value)>,
+    entries: Vec<(GivenEntry, Value)>,
+    bytes: usize,
+    /// The version of the table's values that is read, for those that don't say it.
+    version: Option<u32>,
+    schemas: BTreeMap<SchemaOf, Option<Schema>>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(mailbox: &'a Mailbox) -> Reading<'a> {
+        Reading {
+            mailbox,
+            plan: Plan::default(),
+            reasons: Vec::new(),
+            seen: BTreeSet::new(),
+            states: Vec::new(),
+            entries: Vec::new(),
+            bytes: 0,
+            version: None,
+            schemas: BTreeMap::new(),
+        }
+    }
+
+    /// All of it can be stored; or why not.
+    fn plan(self) -> Result<Plan, String> {
+        if self.reasons.is_empty() {
+            return Ok(self.plan);
+        }
+        let more = if self.reasons.len() < REASONS_MAX { "" } else { "; and there may be more" };
+        Err(self.reasons.join("; ") + more)
+    }
+
+    fn read(&mut self, mut from: impl BufRead) -> Result<(), Failure> {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let len = (&mut from).take(PIECE_BYTES_MAX).read_until(b'\n', &mut line)?;
+            if len == 0 || line.last() != Some(&b'\n') {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            let piece = serde_json::from_slice(&line);
+            match piece
+                .map_err(|e| Failure::Said(format!("this host can't read what follows the command: {e}")))?
+            {
+                Piece::End => return self.check(),
+                Piece::Malformed(why) => {
+                    self.reasons.push(why);
+                    return Ok(());
+                }
+                // It is refused anyway.
+                _ if self.reasons.len() >= REASONS_MAX => {}
+                Piece::Session { id, service, state_version, state } => {
+                    self.session(id, service, state_version, state)?;
+                }
+                Piece::Table { name, version } => self.table(name, version)?,
+                Piece::Entry(entry) => self.entry(entry)?,
+            }
+        }
+    }
+
+    fn session(&mut self, id: u64, service: String, version: u32, state: Value) -> Result<(), Failure> {
+        let what = about_session(&service, id);
+        if !self.seen.insert(id) {
+            self.reasons.push(format!("{what}: it is there twice"));
+            return Ok(());
+        }
+        let packed = match state.is_null() && version == 0 {
+            true => None,
+            false => match value::from_json(&state) {
+                Ok(packed) => Some((version, packed)),
+                Err(why) => {
+                    self.reasons.push(format!("{what}: {why}"));
+                    return Ok(());
+                }
+            },
+        };
+        self.bytes += packed.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        self.states.push((GivenState { session: id, service, state: packed }, state));
+        self.check_if_many(self.states.len())
+    }
+
+    fn table(&mut self, name: String, version: Option<u32>) -> Result<(), Failure> {
+        self.check()?;
+        let (_, owner) = self.ask(Query::CheckEntries(name.clone(), Vec::new()))?;
+        self.plan.tables.push(PlannedTable { name, owner, entries: BTreeMap::new() });
+        self.version = version;
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: DumpedEntry) -> Result<(), Failure> {
+        let DumpedEntry { key, value, version } = entry;
+        let packed = value::bytes_from_json(&key).and_then(|k| value::from_json(&value).map(|v| (k, v)));
+        match packed {
+            Err(why) => {
+                let table = self.plan.tables.last().map_or("", |t| &t.name);
+                self.reasons.push(format!("{}: {why}", about_entry(table, &key)));
+                Ok(())
+            }
+            Ok((key, packed)) => {
+                self.bytes += key.len() + packed.len();
+                let version = version.or(self.version);
+                self.entries.push((GivenEntry { key, value: packed, version }, value));
+                self.check_if_many(self.entries.len())
+            }
+        }
+    }
+
+    fn check_if_many(&mut self, items: usize) -> Result<(), Failure> {
+        if items >= ITEMS_PER_SLICE || self.bytes >= SLICE_BYTES { self.check() } else { Ok(()) }
+    }
+
+    /// Has the loop look at what was read since.
+    fn check(&mut self) -> Result<(), Failure> {
+        self.bytes = 0;
+        let states = std::mem::take(&mut self.states);
+        if !states.is_empty() {
+            let asked = states.iter().map(|(given, _)| given.clone()).collect();
+            let (checked, _) = self.ask(Query::CheckStates(asked))?;
+            for ((given, json), checked) in states.into_iter().zip(checked) {
+                self.plan_state(given, &json, checked)?;
+            }
+        }
+        let entries = std::mem::take(&mut self.entries);
+        let Some(table) = self.plan.tables.last().map(|t| t.name.clone()).filter(|_| !entries.is_empty())
+        else {
+            return Ok(());
+        };
+        let asked = entries.iter().map(|(given, _)| given.clone()).collect();
+        let (checked, owner) = self.ask(Query::CheckEntries(table.clone(), asked))?;
+        if self.plan.tables.last().is_some_and(|t| t.owner != owner) {
+            self.reasons.push(MEANWHILE.into());
+        }
+        for ((given, json), checked) in entries.into_iter().zip(checked) {
+            self.plan_entry(&table, given, &json, checked)?;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, query: Query) -> Result<(Vec<Checked>, Option<Owner>), Failure> {
+        let checked = |a| if let Answer::Checked(c, b, o) = a { Some((c, b, o)) } else { None };
+        let (checked, builds, owner): (_, Builds, _) = get(self.mailbox, query, checked)?;
+        for (service, build) in builds {
+            let before = self.plan.builds.insert(service.clone(), build);
+            if before.is_some_and(|b| b != self.plan.builds[&service]) {
+                self.reasons.push(MEANWHILE.into());
+            }
+        }
+        Ok((checked, owner))
+    }
+
+    fn plan_state(&mut self, given: GivenState, json: &Value, checked: Checked) -> Result<(), Failure> {
+        let GivenState { session, service, state } = given;
+        let kept = match checked {
+            Checked::Gone => {
+                self.plan.gone.push(session);
+                return Ok(());
+            }
+            Checked::Stays => Ok(state.clone()),
+            // No state that may be null: it was taken out.
+            Checked::Unreadable(_) | Checked::Refused(_) if json.is_null() && state.is_some() => {
+                let none = GivenState { session, service, state: None };
+                let (checked, _) = self.ask(Query::CheckStates(vec![none.clone()]))?;
+                return checked.into_iter().try_for_each(|c| self.plan_state(none.clone(), json, c));
+            }
+            other => self.judge(&SchemaOf::Service(service.clone()), json, other)?,
+        };
+        match kept {
+            Err(why) => self.reasons.push(format!("{}: {why}", about_session(&service, session))),
+            Ok(kept) => {
+                let given = state.filter(|s| kept.as_ref().is_some_and(|k| k != s));
+                self.plan.states.push(PlannedState { session, kept, given });
+            }
+        }
+        Ok(())
+    }
+
+    fn plan_entry(
+        &mut self,
+        table: &str,
+        given: GivenEntry,
+        json: &Value,
+        checked: Checked,
+    ) -> Result<(), Failure> {
+        let GivenEntry { key, value, version } = given;
+        let what = about_entry(table, &value::bytes_to_json(&key));
+        let of_owner = self.plan.tables.last().and_then(|t| t.owner).map_or(0, |o| o.version);
+        let given = (version.unwrap_or(of_owner), value);
+        let kept = match checked {
+            Checked::Stays => Ok(Some(given.clone())),
+            other => self.judge(&SchemaOf::Table(table.to_owned()), json, other)?,
+        };
+        let reason = match (kept, self.plan.tables.last_mut()) {
+            (Err(why), _) => format!("{what}: {why}"),
+            (Ok(Some(kept)), Some(table)) => {
+                let given = Some(given).filter(|g| *g != kept);
+                match table.entries.insert(key, PlannedEntry { kept, given }) {
+                    None => return Ok(()),
+                    Some(_) => format!("{what}: it is there twice"),
+                }
+            }
+            (Ok(_), _) => return Ok(()),
+        };
+        self.reasons.push(reason);
+        Ok(())
+    }
+
+    /// What is to be stored of something, or why it can't be.
+    fn judge(&mut self, of: &SchemaOf, json: &Value, checked: Checked) -> Result<Judged, Failure> {
+        let (kept, why) = match checked {
+            Checked::Refused(why) => return Ok(Err(why)),
+            Checked::Unreadable(why) => (None, Some(why)),
+            Checked::Fits { kept: Some(kept), served: true } => (Some(kept), None),
+            Checked::Fits { kept, .. } => return Ok(Ok(kept)),
+            Checked::Gone | Checked::Stays => return Ok(Ok(None)),
+        };
+        let made = match (&kept, &why) {
+            (Some((_, bytes)), _) => Ok(&bytes[..]),
+            (None, why) => Err(why.as_deref().unwrap_or_default()),
+        };
+        // The schema is asked for only if there is something to be said: it is the loop's.
+        if objection(json, made, None).is_none() {
+            return Ok(Ok(kept));
+        }
+        let schema = self.schema(of)?;
+        Ok(match objection(json, made, schema) {
+            Some(why) => Err(why),
+            None => Ok(kept),
+        })
+    }
+
+    fn schema(&mut self, of: &SchemaOf) -> Result<Option<&Schema>, Failure> {
+        if !self.schemas.contains_key(of) {
+            let schema = |a| if let Answer::Schema(s) = a { Some(s) } else { None };
+            let schema = get(self.mailbox, Query::Schema(of.clone()), schema)?;
+            self.schemas.insert(of.clone(), schema.map(|s| *s));
+        }
+        Ok(self.schemas.get(of).and_then(Option::as_ref))
+    }
+}
+
+/// What is to be stored, with its version; or why not.
+type Judged = Result<Option<(u32, Vec<u8>)>, String>;
+
+/// What a reason is about.
+fn about_session(service: &str, id: u64) -> String {
+    format!("service {service}, session {id}")
+}
+
+fn about_entry(table: &str, key: &Value) -> String {
+    format!("table {table}, key {key}")
+}
