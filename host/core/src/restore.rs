@@ -11,7 +11,6 @@ use crate::reload::{Outcome, Report};
 use crate::service::{Build, Writer};
 use crate::session::{Life, ServiceId, Slot};
 use crate::tables::{Owner, overhead, version_of};
-use greenroom_state::note::is_name;
 use greenroom_state::record;
 use greenroom_state::schema::Schema;
 use serde::{Deserialize, Serialize};
@@ -176,6 +175,11 @@ pub struct RestoredTable {
     pub unchanged: usize,
 }
 
+/// What is to be said of data that a newer build wrote.
+fn newer(why: &str) -> String {
+    format!("{why}; put it back while a build of that version serves")
+}
+
 impl Restored {
     /// A report for the ledger.
     pub fn report(self, outcome: Outcome, reason: String, services: Vec<String>) -> Report {
@@ -247,7 +251,9 @@ impl Core {
         }
         let served = *version == wanted;
         match self.reread(slot, service, *version, packed) {
-            Ok(None) => Checked::Refused("its service keeps no state".into()),
+            Ok(None) => {
+                Checked::Refused("its service keeps no state, or doesn't hand over what it has read".into())
+            }
             Ok(Some(kept)) if kept.len() > self.limits.state_bytes_max => Checked::Refused(format!(
                 "it would have {} bytes (limit state_bytes_max: {})",
                 kept.len(),
@@ -256,8 +262,9 @@ impl Core {
             Ok(Some(kept)) => Checked::Fits { kept: Some((wanted, kept)), served },
             Err(_) if self.has_state(slot, Some((*version, packed))) => Checked::Stays,
             Err(why) if served => Checked::Unreadable(why),
+            Err(why) if *version > wanted => Checked::Refused(newer(&why)),
             Err(why) => Checked::Refused(format!(
-                "it is of version {version}, and generation {generation}, which has version {wanted}, can't make that of it: {why}"
+                "it is of version {version}, and generation {generation} can't make version {wanted} of it: {why}"
             )),
         }
     }
@@ -308,9 +315,6 @@ impl Core {
     /// Checks an entry of a table: what would be stored of it. Nothing of it is kept.
     pub fn check_entry(&self, table: &str, given: &GivenEntry, builds: &mut Builds) -> Checked {
         let limits = &self.limits;
-        if !is_name(table) {
-            return Checked::Refused("no table may be called so: letters, digits, - and _, up to 64".into());
-        }
         if given.key.len() > limits.table_key_bytes_max {
             return Checked::Refused(format!(
                 "its key has {} bytes (limit table_key_bytes_max: {})",
@@ -332,9 +336,10 @@ impl Core {
                         return Checked::Stays;
                     }
                     Err(why) if version == owner.version => return Checked::Unreadable(why),
+                    Err(why) if version > owner.version => return Checked::Refused(newer(&why)),
                     Err(why) => {
                         return Checked::Refused(format!(
-                            "it is of version {version}, and service {}, which owns the table at version {}, can't make that of it: {why}",
+                            "it is of version {version}, and service {} can't make version {} of it: {why}",
                             s.offer.name, owner.version
                         ));
                     }

@@ -13,6 +13,7 @@ use greenroom_core::restore::{
 use greenroom_core::tables::Owner;
 use greenroom_state::dump::DumpedEntry;
 use greenroom_state::given::objection;
+use greenroom_state::note::is_name;
 use greenroom_state::schema::Schema;
 use greenroom_state::value;
 use serde_json::Value;
@@ -181,6 +182,9 @@ impl<'a> Reading<'a> {
 
     fn table(&mut self, name: String, version: Option<u32>) -> Result<(), Failure> {
         self.check()?;
+        if !is_name(&name) {
+            self.reasons.push(format!("no table may be called {name:?}: letters, digits, - and _, up to 64"));
+        }
         let (_, owner) = self.ask(Query::CheckEntries(name.clone(), Vec::new()))?;
         self.plan.tables.push(PlannedTable { name, owner, entries: BTreeMap::new() });
         self.version = version;

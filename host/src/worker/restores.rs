@@ -147,7 +147,9 @@ impl Worker {
         let (service, version) = (offer.name.clone(), offer.shape.version);
         let about = |why: String| format!("service {service}, session {session}: {why}");
         let read = self.core.rehearse(slot).map_err(about)?;
-        let packed = read.after.ok_or_else(|| about("its service keeps no state".into()))?;
+        let packed = read.after.ok_or_else(|| {
+            about("its service keeps no state, or doesn't hand over what it has read".into())
+        })?;
         let mut json = value::to_json(&packed).map_err(about)?;
         let before = if read.before.is_some() { json.clone() } else { Value::Null };
         for (path, to) in fields {
