@@ -161,7 +161,7 @@ impl Fitting<'_> {
         let wrong = |why: String| Some(Misfit { field: path.to_owned(), why, unknown: false });
         let expected = || wrong(format!("expected {}, found {}", describe(self.root, schema), shown(value)));
         // What JSON can't say itself is the handler's to judge.
-        let Some(map) = schema.as_object().filter(|_| depth > 0 && !is_tagged(value)) else { return None };
+        let map = schema.as_object().filter(|_| depth > 0 && !is_tagged(value))?;
         if let Some(choices) = map.get("enum").and_then(Value::as_array)
             && !choices.contains(value)
         {

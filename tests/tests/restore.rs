@@ -57,7 +57,7 @@ fn last_line(host: &Host) -> Value {
     history.as_array().expect("lines").last().expect("a line").clone()
 }
 
-fn session<'a>(dump: &'a mut Value, id: u64) -> &'a mut Value {
+fn session(dump: &mut Value, id: u64) -> &mut Value {
     let mut sessions = dump["sessions"].as_array_mut().expect("sessions").iter_mut();
     sessions.find(|s| s["id"] == id).expect("that session")
 }

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// A command that is longer, in bytes, doesn't reach the host.
 const FIELDS_BYTES_MAX: usize = 48 * 1024;
+/// Sessions that people are told by number; `--json` has more.
+const NAMED_MAX: usize = 20;
 
 #[derive(Subcommand)]
 pub(super) enum State {
@@ -144,11 +146,13 @@ fn in_words(report: &Report) -> String {
         Outcome::Restored => ("changed", "put", "deleted"),
         _ => ("to change", "to put", "to delete"),
     };
-    let named = |ids: &[u64]| ids.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    let named = |ids: &[u64]| {
+        let shown: Vec<_> = ids.iter().take(NAMED_MAX).map(u64::to_string).collect();
+        shown.join(", ") + if ids.len() > NAMED_MAX { ", …" } else { "" }
+    };
     let _ = write!(text, "  sessions: {changed} {change}, {unchanged} unchanged, {missing} gone");
     if !missing_ids.is_empty() {
-        let more = if missing_ids.len() < *missing { ", …" } else { "" };
-        let _ = write!(text, ": {}{more}", named(missing_ids));
+        let _ = write!(text, ": {}", named(missing_ids));
     }
     text.push('\n');
     for (name, t) in tables {
