@@ -15,6 +15,7 @@ use greenroom_core::limits::Limits;
 use greenroom_core::probation::{Proof, Record};
 use greenroom_core::recover::Successor;
 use greenroom_core::reload::{self, By, Event, LibraryId, Outcome, Request, Step, Want};
+use greenroom_core::restore::{Checked, GivenState, Plan, PlannedEntry, PlannedState, PlannedTable};
 use greenroom_core::service::{Batch, Build, Code, Offer, ServiceId};
 use greenroom_core::session::{Life, Slot};
 use greenroom_core::store::{Kind, Plain, Store};
@@ -65,7 +66,7 @@ impl Code for Script {
             return 0;
         }
         let state = |count: u64| [&[self.version as u8][..], &count.to_le_bytes()].concat();
-        let mut changed = batch.state.is_some_and(|(v, _)| v != self.version);
+        let mut changed = batch.state.is_some_and(|(v, _)| v != self.version || batch.actions.is_empty());
         let mut done = 0;
         for a in batch.actions {
             let line = message(a);
@@ -268,7 +269,8 @@ impl Code for Script {
                 break;
             }
         }
-        if changed && done > 0 {
+        // A batch without actions wants to know what would be stored.
+        if changed && (done > 0 || batch.actions.is_empty()) {
             staging.state(&state(count));
         }
         0
@@ -414,6 +416,8 @@ struct World {
     once: BTreeMap<u64, u32>,
     acts: u64,
     lost_jobs: u64,
+    /// States that were put back.
+    put_back: u64,
 }
 
 /// A service's build, turns, faults and sessions.
@@ -528,6 +532,7 @@ impl World {
             once: BTreeMap::new(),
             acts: 0,
             lost_jobs: 0,
+            put_back: 0,
         };
         world.reload_whole(None);
         world
@@ -1227,10 +1232,43 @@ impl World {
                     self.begin_reload(fate, chokes);
                 }
             },
+            96..98 => self.put_back(),
             // Less than any deadline, so that no session is given up.
             _ => self.now_ns += 1000,
         }
         self.check();
+    }
+
+    /// An operator takes states and entries away, and puts them back as they were.
+    fn put_back(&mut self) {
+        let (mut away, mut back) = (Plan::default(), Plan::default());
+        let filter = Filter { contents: true, ..Filter::default() };
+        for view in self.core.sessions_after(0, &filter).items {
+            let session = view.record.id;
+            let Some(state) = view.state else { continue };
+            let given = Some((view.record.state_version, state));
+            let asked = GivenState { session, service: view.service, state: given };
+            // Who is closing, or has a state that can't be read, keeps it.
+            let Checked::Fits { kept, .. } = self.core.check_state(&asked, &mut back.builds) else {
+                continue;
+            };
+            away.states.push(PlannedState { session, kept: None, given: None });
+            back.states.push(PlannedState { session, kept, given: None });
+        }
+        let table = PlannedTable { name: TABLE.to_owned(), ..PlannedTable::default() };
+        let (entries, next) = self.core.entries_from(TABLE, b"");
+        let planned = |value| PlannedEntry { kept: (0, value), given: None };
+        let entries: BTreeMap<_, _> = entries.into_iter().map(|(key, value)| (key, planned(value))).collect();
+        if next.is_none() {
+            away.tables.push(table.clone());
+            back.tables.push(PlannedTable { entries, ..table });
+        }
+        let states = self.core.store().count(Kind::State);
+        let gone = self.core.restore(&away).expect("nothing needs no room");
+        assert_eq!(self.core.store().count(Kind::State), states - gone.changed);
+        let done = self.core.restore(&back).expect("there is room for what there was");
+        assert_eq!((gone.changed, done.changed), (back.states.len(), back.states.len()));
+        self.put_back += done.changed as u64;
     }
 
     /// The pass in which a job's result comes: whether it counts before the next death is open.
@@ -1303,7 +1341,7 @@ fn run(which: Which) {
     let seeds = one.map_or(0..SEEDS, |s| s..s + 1);
     let (mut turns, mut faults, mut commits, mut refusals, mut quarantined, mut kills) = (0, 0, 0, 0, 0, 0);
     let (mut rollbacks, mut proved, mut spared) = (0, 0, 0);
-    let (mut acts, mut once, mut lost, mut shouts) = (0, 0, 0, 0);
+    let (mut acts, mut once, mut lost, mut shouts, mut put_back) = (0, 0, 0, 0, 0);
     for seed in seeds.clone() {
         let result = std::panic::catch_unwind(|| {
             let mut world = World::new(seed, which);
@@ -1320,7 +1358,7 @@ fn run(which: Which) {
                 world.quarantined,
                 world.kills,
                 (world.rollbacks, world.proved, world.spared),
-                (world.acts, world.once.len(), world.lost_jobs, world.shouts),
+                (world.acts, world.once.len(), world.lost_jobs, world.shouts, world.put_back),
             )
         });
         match result {
@@ -1338,6 +1376,7 @@ fn run(which: Which) {
                 once += n.7.1;
                 lost += n.7.2;
                 shouts += n.7.3;
+                put_back += n.7.4;
             }
             Err(_) => panic!("seed {seed} fails; replay it with GREENROOM_SEED={seed}"),
         }
@@ -1345,11 +1384,11 @@ fn run(which: Which) {
     println!(
         "{turns} turns, {faults} failed, {commits} reloads committed, {refusals} refused, {quarantined} quarantined, {kills} kills; \
          {rollbacks} builds rolled back, {proved} proved, {spared} turns spared; \
-         {acts} notes, messages, timers and results, {once} jobs to run once, {lost} jobs lost, {shouts} shouts heard"
+         {acts} notes, messages, timers and results, {once} jobs to run once, {lost} jobs lost, {shouts} shouts heard; {put_back} states put back"
     );
     if one.is_none() {
         // A run in which nothing happens proves nothing.
-        assert!(turns > 50_000 && commits > 500 && refusals > 500 && kills > 500);
+        assert!(turns > 50_000 && commits > 500 && refusals > 500 && kills > 500 && put_back > 5000);
         assert!(which == Which::Tally || (faults > 5000 && quarantined > 100));
         assert!(which == Which::Tally || (rollbacks > 100 && proved > 30 && spared > 300));
         assert!(which == Which::Tally || (acts > 10_000 && once > 500 && lost > 50 && shouts > 5_000));
