@@ -690,6 +690,29 @@ mod tests {
     }
 
     #[test]
+    fn a_quarantined_session_waits_with_what_was_put_back() {
+        let mut core = core(2, Limits::default());
+        for id in [1, 2] {
+            let slot = Slot(id);
+            let written = core.services[0].written(Writer::Serving);
+            core.write_state(slot, b"!a", written);
+            core.touch(slot);
+            core.quarantine(slot, "it can't be read".into());
+        }
+        core.handle(Input::Commit);
+        // Whoever puts a whole dump back isn't kept from it by a state that couldn't be read before.
+        assert_eq!(core.check_state(&given(1, 1, "!a"), &mut Builds::new()), Checked::Stays);
+        assert!(matches!(core.check_state(&given(1, 1, "!b"), &mut Builds::new()), Checked::Unreadable(_)));
+        let planned = plan(&mut core, &[given(1, 1, "1a")]);
+        let done = core.restore(&planned).unwrap();
+        assert_eq!((done.changed, done.quarantined_ids), (1, vec![1]));
+        assert_eq!(core.quarantined("l"), 2);
+        assert_eq!(core.release(1), Ok(()));
+        core.handle(Input::Commit);
+        assert_eq!((core.quarantined("l"), stored(&core, 1)), (1, Some((1, "1a".into()))));
+    }
+
+    #[test]
     fn versions_follow_the_build_that_serves() {
         let mut core = core(2, Limits::default());
         let first = plan(&mut core, &[given(1, 1, "1a")]);
