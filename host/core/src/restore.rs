@@ -13,6 +13,7 @@ use crate::session::{Life, ServiceId, Slot};
 use crate::tables::{Owner, overhead, version_of};
 use greenroom_state::record;
 use greenroom_state::schema::Schema;
+use greenroom_state::value::to_json;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -323,6 +324,10 @@ impl Core {
             ));
         }
         let (kept, served) = match self.owners.get(table) {
+            // Its bytes are shown as a text then, and can't be told from one.
+            None if self.is_no_value(table, &given.key) => {
+                return Checked::Refused("what is stored is no MessagePack; leave the table out".into());
+            }
             None => ((given.version.unwrap_or(0), given.value.clone()), false),
             Some(owner) => {
                 let s = &self.services[usize::from(owner.service.0)];
@@ -354,6 +359,12 @@ impl Core {
             ));
         }
         Checked::Fits { kept: Some(kept), served }
+    }
+
+    /// Whether an entry is there whose value isn't what values are.
+    fn is_no_value(&self, table: &str, key: &[u8]) -> bool {
+        let mut value = Vec::new();
+        self.tables.get(&self.store, table, key, &mut value).is_some() && to_json(&value).is_err()
     }
 
     fn has_entry(&self, table: &str, key: &[u8], (version, bytes): (u32, &[u8])) -> bool {
@@ -674,6 +685,12 @@ mod tests {
             (core.store().count(Kind::State), &core.services()[0].stored),
             (2, &BTreeMap::from([(1, 2)]))
         );
+
+        core.tables.put(&mut core.store, "raw", b"k", 0, b"text").unwrap();
+        let entry = |key: &str| GivenEntry { key: key.into(), value: b"\xa1x".into(), version: None };
+        let raw = core.check_entry("raw", &entry("k"), &mut Builds::new());
+        assert!(matches!(raw, Checked::Refused(why) if why.contains("no MessagePack")));
+        assert!(matches!(core.check_entry("raw", &entry("l"), &mut Builds::new()), Checked::Fits { .. }));
 
         let mut builds = Builds::new();
         let mut says = |core: &mut Core, given: &GivenState| core.check_state(given, &mut builds);
