@@ -115,3 +115,20 @@ fn rust_files(dir: &Path) -> Vec<std::path::PathBuf> {
     }
     found
 }
+
+/// The table for operators has every limit with its default, and no other.
+#[test]
+fn the_readme_has_every_limit() {
+    let readme = std::fs::read_to_string(greenroom_tests::root().join("README.md")).expect("README.md");
+    let own = serde_json::to_value(greenroom_core::limits::ServiceLimits::default()).expect("JSON");
+    let limits = serde_json::to_value(greenroom_core::limits::Limits::default()).expect("JSON");
+    let limits = limits.as_object().expect("an object");
+    for (name, default) in limits {
+        let star = if own.get(name).is_some() { " *" } else { "" };
+        let row = format!("| `{name}`{star} | {default} | ");
+        assert_eq!(readme.matches(&row).count(), 1, "{row:?} in README.md");
+    }
+    let table = readme.split("| limit | default |").nth(1).expect("the table");
+    let rows = table.lines().skip(2).take_while(|l| l.starts_with("| `")).count();
+    assert_eq!(rows, limits.len());
+}
