@@ -341,6 +341,52 @@ fn jobs_come_back_once_whatever_happens() {
     wait_until("it to notice", || Path::new(&format!("{}.cancelled", file("left"))).exists());
 }
 
+/// What a build has asked for comes to the build that is gone back to, once: be that asked for, or the host's own doing.
+#[test]
+fn effects_in_flight_cross_a_rollback() {
+    let [one, two] = &builds("undone_effects", &["", "new "])[..] else { unreachable!() };
+    let host = serve("undone_effects", one, "probation_ms = 600000\nprobation_faults_max = 2");
+    let dir = tempfile::tempdir().expect("a directory");
+    for by_itself in [false, true] {
+        let gate = dir.path().join(format!("gate {by_itself}")).display().to_string().replace(' ', "-");
+        let (mut a, a_id) = connect(&host, "undone_effects");
+        let (mut b, b_id) = connect(&host, "undone_effects");
+        assert_eq!(host.reload_from("undone_effects", two).0, Some(0));
+        for client in [&mut a, &mut b] {
+            client.send("join news\n");
+            assert!(client.line().is_some_and(|l| l.starts_with("new ok ")));
+        }
+        let ok = format!("new ok {a_id}");
+        assert_eq!(a.ask(&format!("job wait {gate}")), ok);
+        assert_eq!(a.ask("timer later 900"), ok);
+        assert_eq!(a.ask("tick later 900"), ok);
+        assert_eq!(a.ask(&format!("put k{by_itself} x")), ok);
+        wait_until("the job", || Path::new(&format!("{gate}.begun")).exists());
+        if by_itself {
+            // The build before runs each turn that fails, and then takes over.
+            for _ in 0..2 {
+                assert_eq!(a.ask("trip"), format!("ok {a_id}"));
+            }
+        } else {
+            assert!(host.cli(&["rollback", "undone_effects"]).status.success());
+        }
+        wait_until("the build before", || host.service("undone_effects")["generation"] == json!(1));
+        let ok = format!("ok {a_id}");
+        std::fs::write(&gate, "").expect("a file");
+        assert_eq!(a.ask(&format!("note {b_id} here")), ok);
+        let mut heard: Vec<_> = Vec::new();
+        while !heard.iter().any(|l: &String| l == "timer later") {
+            heard.push(a.line().expect("a line"));
+        }
+        let results = heard.iter().filter(|l| l.starts_with("job wait done ")).count();
+        assert_eq!((results, heard.iter().filter(|l| *l == "timer later").count()), (1, 1), "{heard:?}");
+        expect(&mut b, &format!("note {a_id} here"));
+        quiet(&mut b, b_id);
+        assert_eq!(a.ask(&format!("range k{by_itself}")), format!("k{by_itself}"));
+        quiet(&mut a, a_id);
+    }
+}
+
 #[test]
 fn tables_are_read_by_range_and_counted() {
     let [one] = &builds("ranged", &[""])[..] else { unreachable!() };

@@ -124,6 +124,80 @@ fn what_waits_for_a_session_is_bounded_in_bytes() {
     assert!(b.line().is_some_and(|l| l.ends_with(" 900 bytes")));
 }
 
+/// A full store refuses sessions and turns; who is there goes on, and room that is made can be used.
+#[test]
+fn a_full_store_refuses_what_is_new_and_nothing_else() {
+    let host = serve_effects("full", "store_bytes_max = 8388608\ntable_bytes_max = 1073741824");
+    let mut good = Client::connect(host.addr("full"));
+    let ok = good.ask("hello");
+    let mut a = Client::connect(host.addr("full"));
+    let a_ok = a.ask("hello");
+    let mut filled = 0;
+    while reached(&host, "store_bytes_max") == 0 {
+        a.send(format!("fill 2000 p{filled}-\ncount\n"));
+        // Both, or the second alone: the one that finds no room leaves nothing.
+        while a.line().is_some_and(|l| l == a_ok) {}
+        filled += 1;
+        assert!(filled < 200, "it is never full");
+        if filled % 10 == 0 {
+            assert_eq!(good.ask("hello"), ok);
+        }
+    }
+    host.wait_log("is over limit store_bytes_max");
+    assert_eq!(good.ask("hello"), ok);
+    host.kill_worker();
+    assert_eq!(good.ask("hello"), ok);
+}
+
+/// A peer whose output isn't taken: its input waits, and it goes on when it reads; one that is closed meanwhile isn't waited for for ever.
+#[test]
+fn input_waits_for_output_to_be_taken() {
+    let host = serve("output_bytes_pause = 20000\ndrain_ms = 300\nlinger_ms = 300");
+    let mut good = Client::connect(host.addr("echo"));
+    let slow = TcpStream::connect(host.addr("echo")).expect("a connection");
+    slow.set_nonblocking(true).expect("a mode");
+    let line = [b"y".repeat(8000), b"\n".to_vec()].concat();
+    let mut sent = 0;
+    // Until neither the host nor the kernel takes more.
+    wait_for("the host to pause", || {
+        while let Ok(n) = (&slow).write(&line[sent % line.len()..]) {
+            sent += n;
+        }
+        (reached(&host, "output_bytes_pause") > 0).then_some(())
+    });
+    assert_eq!(good.ask("on"), "on");
+    // All of it comes back once it is read, to the last byte.
+    slow.set_nonblocking(false).expect("a mode");
+    slow.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    let whole = sent / line.len() * line.len();
+    let mut got = vec![0; whole];
+    (&slow).read_exact(&mut got).expect("all of it");
+    assert!(got.chunks(line.len()).all(|l| l == line));
+    // Again, and then an operator closes it: its output isn't waited for for ever.
+    slow.set_nonblocking(true).expect("a mode");
+    let before = reached(&host, "output_bytes_pause");
+    wait_for("the host to pause again", || {
+        while let Ok(n) = (&slow).write(&line[sent % line.len()..]) {
+            sent += n;
+        }
+        (reached(&host, "output_bytes_pause") > before).then_some(())
+    });
+    let sessions = host.json(&["sessions", "--json"]);
+    let id = sessions.as_array().expect("sessions").iter().map(|s| s["id"].as_u64().expect("an id")).max();
+    assert!(host.cli(&["session", "close", &id.expect("two").to_string()]).status.success());
+    host.wait_log("bytes of output never taken (limit drain_ms)");
+    wait_reached(&host, "drain_ms");
+    // One that is closed and doesn't close its own end isn't waited for either.
+    let held = TcpStream::connect(host.addr("echo")).expect("a connection");
+    (&held).write_all(b"x\n").expect("sent");
+    (&held).read_exact(&mut [0; 2]).expect("an answer");
+    let sessions = host.json(&["sessions", "--json"]);
+    let id = sessions.as_array().expect("sessions").iter().map(|s| s["id"].as_u64().expect("an id")).max();
+    assert!(host.cli(&["session", "close", &id.expect("two").to_string()]).status.success());
+    wait_reached(&host, "linger_ms");
+    assert_eq!(good.ask("still"), "still");
+}
+
 #[test]
 fn a_line_that_is_too_long_closes_its_session_alone() {
     let host = serve("");

@@ -406,10 +406,14 @@ impl Store {
         while classes != 0 {
             let class = classes.trailing_zeros() as usize;
             classes &= classes - 1;
-            while self.free[class].len() + self.fresh_blocks(class) < wanted[class] {
+            let mut has = self.free[class].len() + self.fresh_blocks(class);
+            while has < wanted[class] {
+                let before = has;
                 if !self.add_slab(class, self.bytes_max) {
                     return false;
                 }
+                has = self.free[class].len() + self.fresh_blocks(class);
+                assert!(has > before, "a slab that was added has room");
                 grew = true;
             }
         }
@@ -608,7 +612,7 @@ impl Store {
         let want = slab_units(class);
         let over = |store: &Store| (store.units.len() - store.free_units + want) * UNIT > limit;
         if over(self) {
-            self.reclaim();
+            self.reclaim(class);
         }
         for last in [false, true] {
             if over(self) && !self.pins.are_none() {
@@ -616,11 +620,12 @@ impl Store {
                     // Readers have to do without before a writer is refused.
                     self.pins.give_up();
                 }
+                let before = self.free[class].len();
                 self.release(usize::MAX);
-                if !self.free[class].is_empty() {
+                if self.free[class].len() > before {
                     return true;
                 }
-                self.reclaim();
+                self.reclaim(class);
             }
         }
         if over(self) {
@@ -666,13 +671,13 @@ impl Store {
         Some(first)
     }
 
-    /// Gives back the units of all slabs without a block in use; false: there is none. O(blocks), and only done when the limit
-    /// is reached and it helps.
-    fn reclaim(&mut self) -> bool {
+    /// Gives back the units of all slabs without a block in use, but for those of the class that `wanted` more of: they may have been
+    /// made for just that. O(blocks), and only done when the limit is reached and it helps.
+    fn reclaim(&mut self, wanted: usize) {
         if self.empty_slabs == 0 {
-            return false;
+            return;
         }
-        let mut unit = 0;
+        let (mut unit, mut kept_empty) = (0, 0);
         while unit < self.units.len() {
             if self.units[unit] == FREE_UNIT {
                 unit += 1;
@@ -680,7 +685,9 @@ impl Store {
             }
             let class = usize::from(self.units[unit]) - 1;
             let units = slab_units(class);
-            if self.used[unit] == 0 {
+            if self.used[unit] == 0 && class == wanted {
+                kept_empty += 1;
+            } else if self.used[unit] == 0 {
                 // The first one last: until then the slab is whole, and empty.
                 for u in (unit..unit + units).rev() {
                     self.memory.write(DIRECTORY_AT + u, &[FREE_UNIT]);
@@ -699,8 +706,7 @@ impl Store {
             kept.retain(|r| self.units[self.unit_of(*r)] == class as u8 + 1);
             self.free[class] = kept;
         }
-        self.empty_slabs = 0;
-        true
+        self.empty_slabs = kept_empty;
     }
 }
 

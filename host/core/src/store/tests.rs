@@ -366,3 +366,36 @@ fn a_writer_at_the_limit_is_not_refused_for_a_reader() {
     assert!(store.reserve([900]), "what the reader held back is there");
     assert!(!store.unpin(epoch), "and the reader has to do without");
 }
+
+/// Close to the limit, room for many records at once is made or refused: in the end, and not for ever.
+#[test]
+fn a_large_reservation_at_the_limit_is_made_or_refused() {
+    for pinned in [false, true] {
+        let mut store = Store::new(LIMIT);
+        let mut refs: Vec<Ref> = Vec::new();
+        let (mut made, mut refused, mut key) = (0, 0, 0);
+        for round in 0..400 {
+            let (len, count) = ([20, 100, 700, 5000][round % 4], 1 + round * 7 % 300);
+            if pinned && round % 16 == 0 {
+                store.pin(1 << 18);
+            }
+            if store.reserve(std::iter::repeat_n(len, count)) {
+                for _ in 0..count {
+                    key += 1;
+                    refs.push(store.put(None, Kind::Entry, key, &vec![7; len]).expect("room was made"));
+                }
+                made += 1;
+            } else {
+                refused += 1;
+                refs.drain(..refs.len() / 2).for_each(|r| store.delete(r));
+            }
+            store.commit();
+        }
+        assert!(made > 50 && refused > 20, "{made} made, {refused} refused");
+        for r in refs.drain(..) {
+            store.delete(r);
+        }
+        store.commit();
+        assert_eq!(store.bytes(), 0);
+    }
+}
