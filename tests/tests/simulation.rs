@@ -183,7 +183,7 @@ impl Code for Script {
                 (action::MESSAGE, "shout") => {
                     // Short ones are copied, long ones are kept once.
                     let n = add(staging, "shouted", rest, 1);
-                    let text = "x".repeat(if n % 2 == 0 { 10 } else { 200 });
+                    let text = "x".repeat(if n.is_multiple_of(2) { 10 } else { 200 });
                     staging.broadcast(rest, format!("~{rest} {n} {text}\n").as_bytes(), false);
                     staging.send(reply(count).as_bytes());
                     false
@@ -1065,7 +1065,7 @@ impl World {
                 let words: Vec<_> = shout.split(' ').collect();
                 let [topic, n, text] = words[..] else { panic!("a shout is damaged: {line}") };
                 let n: u64 = n.parse().expect("a number");
-                assert_eq!(text.len(), if n % 2 == 0 { 10 } else { 200 }, "{line}");
+                assert_eq!(text.len(), if n.is_multiple_of(2) { 10 } else { 200 }, "{line}");
                 if let Some(last) = peer.heard.insert(topic.to_owned(), n) {
                     assert_eq!(n, last + 1, "shouts on {topic} to {}", peer.id);
                 }
