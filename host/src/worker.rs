@@ -40,7 +40,7 @@ use mio::{Events, Interest, Poll, Waker};
 use reloads::{Opening, Prepared};
 use restores::PutBack;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -364,8 +364,8 @@ impl Worker {
         for slot in sendable.drain(..) {
             let Some(socket) = self.net.get(slot) else { continue };
             loop {
-                let written = self.core.output(slot, |bytes| match socket.write(bytes) {
-                    Ok(n) => Ok((n, n < bytes.len())),
+                let written = self.core.output(slot, |pieces| match write_all_of(socket, pieces) {
+                    Ok(n) => Ok((n, n < pieces.iter().map(|p| p.len()).sum())),
                     Err(e) if e.kind() == ErrorKind::WouldBlock => Ok((0, true)),
                     Err(e) if e.kind() == ErrorKind::Interrupted => Ok((0, false)),
                     Err(e) => Err(e),
@@ -711,6 +711,18 @@ impl Worker {
             })
         });
         said.collect()
+    }
+}
+
+/// Writes pieces with one system call.
+#[inline]
+fn write_all_of(mut socket: &mio::net::TcpStream, pieces: &[&[u8]]) -> io::Result<usize> {
+    match pieces {
+        [one] => socket.write(one),
+        many => {
+            let slices: Vec<_> = many.iter().map(|p| IoSlice::new(p)).collect();
+            socket.write_vectored(&slices)
+        }
     }
 }
 

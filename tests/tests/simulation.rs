@@ -865,7 +865,8 @@ impl World {
             let peer = &mut self.peers[at];
             assert!(!peer.shut, "nothing is sent behind our end");
             let room = peer.room.saturating_sub(peer.from_host.len());
-            let taken = self.core.output(slot, |bytes| {
+            let taken = self.core.output(slot, |pieces| {
+                let bytes = pieces.concat();
                 let n = bytes.len().min(room);
                 peer.from_host.extend(&bytes[..n]);
                 (n, n < bytes.len())

@@ -125,7 +125,7 @@ impl Core {
         let mut output = Vec::new();
         if contents {
             for &r in &s.output {
-                self.piece(r, |b| output.extend_from_slice(b));
+                output.extend_from_slice(self.piece_bytes(r));
             }
             output.drain(..s.output_sent);
         }

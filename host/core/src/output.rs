@@ -8,7 +8,11 @@ use crate::asked::SHARED_FROM_BYTES;
 use crate::limits::Limit;
 use crate::session::{Life, OUTPUT_HEAD, OUTPUT_RECORDS_PAUSE, Session, Slot};
 use crate::store::{Kind, Ref};
+use arrayvec::ArrayVec;
 use std::collections::HashMap;
+
+/// Pieces that one system call sends: a peer that many broadcasts reach has many short ones.
+const PIECES_AT_ONCE: usize = 32;
 
 /// What a piece costs that names a payload: its offset, the payload's number and length.
 pub(crate) const SHARED_PIECE: usize = OUTPUT_HEAD + 12;
@@ -154,16 +158,14 @@ impl Core {
         self.touch(slot);
     }
 
-    /// Lends the bytes of a piece.
-    pub(crate) fn piece<T>(&self, piece: Ref, f: impl FnOnce(&[u8]) -> T) -> T {
+    /// The bytes of a piece.
+    #[inline]
+    pub(crate) fn piece_bytes(&self, piece: Ref) -> &[u8] {
         if self.store.kind(piece) == Some(Kind::Output) {
-            return self.store.read(piece, |b| f(&b[OUTPUT_HEAD..]));
+            return &self.store.bytes_of(piece)[OUTPUT_HEAD..];
         }
         let payload = self.store.read(piece, named).and_then(|(number, _)| self.payloads.get(number));
-        match payload {
-            Some(r) => self.store.read(r, f),
-            None => f(&[]),
-        }
+        payload.map_or(&[], |r| self.store.bytes_of(r))
     }
 
     pub(crate) fn piece_len(&self, piece: Ref) -> usize {
@@ -183,11 +185,16 @@ impl Core {
         self.store.delete(piece);
     }
 
-    /// Lends the first piece of a session's unsent output; `None`: there is none.
-    pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    /// Lends the first pieces of a session's unsent output, so that one system call can take them; `None`: there are none.
+    pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
         let s = self.sessions.get(slot)?;
-        let first = *s.output.first()?;
-        Some(self.piece(first, |b| f(&b[s.output_sent..])))
+        let mut pieces = s.output.iter().take(PIECES_AT_ONCE).map(|piece| self.piece_bytes(*piece));
+        let first = &pieces.next()?[s.output_sent..];
+        if s.output.len() == 1 {
+            return Some(f(&[first]));
+        }
+        let all: ArrayVec<&[u8], PIECES_AT_ONCE> = std::iter::once(first).chain(pieces).collect();
+        Some(f(&all))
     }
 
     /// The kernel took output.

@@ -57,7 +57,8 @@ fn main() {
         effects.clear();
         core.take_sendable(&mut sendable);
         for slot in sendable.drain(..) {
-            while let Some(bytes) = core.output(slot, <[u8]>::len) {
+            while let Some(bytes) = core.output(slot, |pieces| pieces.iter().map(|p| p.len()).sum::<usize>())
+            {
                 core.handle(Input::Sent { slot, bytes, blocked: false });
             }
         }

@@ -14,7 +14,7 @@
 //! - A slab whose blocks are all free can become one of another class, so what a store once held doesn't decide what it can
 //!   hold later.
 //!
-//! No reference into it is handed out: [`Store::read`] lends the bytes to a closure. What points to a record is a [`Ref`],
+//! No reference into it leaves the core: [`Store::read`] lends the bytes to a closure. What points to a record is a [`Ref`],
 //! which its owner keeps; an update gives a new one.
 
 mod block;
@@ -481,10 +481,16 @@ impl Store {
     /// Lends a record's bytes.
     #[inline]
     pub fn read<T>(&self, r: Ref, f: impl FnOnce(&[u8]) -> T) -> T {
+        f(self.bytes_of(r))
+    }
+
+    /// A record's bytes, for who needs several records' at once.
+    #[inline]
+    pub(crate) fn bytes_of(&self, r: Ref) -> &[u8] {
         let at = offset(r);
         let header = Header::read(self.memory.bytes(), at);
         debug_assert_eq!(header.dead, UNTIL_DELETED, "read after it was deleted");
-        f(&self.memory.bytes()[at + HEADER..at + HEADER + header.len as usize])
+        &self.memory.bytes()[at + HEADER..at + HEADER + header.len as usize]
     }
 
     /// What a record is.

@@ -1,0 +1,60 @@
+//! Connections from many source addresses on loopback.
+
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Lets connect() choose the port, by the whole 4-tuple: bind() alone would take a port that no
+/// other connection from this address could use, and would not reuse ports in TIME_WAIT.
+fn late_port(s: &Socket) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    const IP_BIND_ADDRESS_NO_PORT: libc::c_int = 24;
+    let (on, len) = (1 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: `on` outlives the call and `len` is its size.
+    let rc = unsafe {
+        let on = (&raw const on).cast();
+        libc::setsockopt(s.as_raw_fd(), libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, on, len)
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A socket that will come from source address 127.0.0.(2 + n) on loopback; n is below 250.
+pub fn socket(addr: SocketAddr, n: usize) -> io::Result<Socket> {
+    let s = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv4() && addr.ip().is_loopback() {
+        late_port(&s)?;
+        s.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, (2 + n) as u8), 0)).into())?;
+    }
+    s.set_tcp_nodelay(true)?;
+    Ok(s)
+}
+
+/// A blocking connect from there.
+pub fn connect(addr: SocketAddr, n: usize) -> io::Result<TcpStream> {
+    let s = socket(addr, n)?;
+    s.connect(&addr.into())?;
+    Ok(s.into())
+}
+
+/// Begins a connect that doesn't block: the socket becomes writable when it is there.
+pub fn begin_connect(addr: SocketAddr, n: usize) -> io::Result<mio::net::TcpStream> {
+    let s = socket(addr, n)?;
+    s.set_nonblocking(true)?;
+    match s.connect(&addr.into()) {
+        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
+        _ => Ok(mio::net::TcpStream::from_std(s.into())),
+    }
+}
+
+/// Sends lines and reads as many answers, blocking.
+pub fn ask(stream: &TcpStream, lines: &str) -> io::Result<Vec<String>> {
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    (&*stream).write_all(lines.as_bytes())?;
+    let answers: Vec<_> =
+        BufReader::new(stream).lines().take(lines.lines().count()).collect::<Result<_, _>>()?;
+    if answers.len() < lines.lines().count() {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    Ok(answers)
+}

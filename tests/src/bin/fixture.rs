@@ -1,0 +1,17 @@
+//! For `scripts/bench`: builds the handler `tests/fixtures/NAME.rs` in release, and puts the library in a place.
+
+use greenroom_tests::fixture::{Fixture, install};
+use greenroom_tests::root;
+use std::path::Path;
+
+fn main() {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    let [name, to] = &args[..] else {
+        eprintln!("fixture NAME OUT.so");
+        std::process::exit(2);
+    };
+    let source =
+        std::fs::read_to_string(root().join(format!("tests/fixtures/{name}.rs"))).expect("the fixture");
+    install(&Fixture::new(&format!("{name}_fixture"), &source).build(), Path::new(to));
+    println!("{to}");
+}
