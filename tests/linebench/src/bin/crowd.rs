@@ -21,10 +21,17 @@ fn main() -> Res<()> {
         Ok(stream)
     };
     let mut all = (0..count).map(join).collect::<Res<Vec<_>>>()?;
-    println!("here");
     // Ten thousand deliveries a second, and few of them short: the crowd is to be slow, not the load heavy.
-    let say = format!("say crowd {}\n", "z".repeat(4000));
+    let say = format!("say crowd {}\n", "z".repeat(7900));
     let mut speaker = net::connect(addr, 4)?;
+    if readers {
+        // Until what the kernel takes is full, and the host keeps the rest.
+        for _ in 0..450 {
+            speaker.write_all(say.as_bytes())?;
+            std::thread::sleep(Duration::from_millis(8));
+        }
+    }
+    println!("here");
     for round in 0.. {
         std::thread::sleep(Duration::from_millis(5));
         if readers {
