@@ -80,6 +80,9 @@ pub struct ServiceConfig {
     pub limits: ServiceLimits,
 }
 
+/// Ten years between two saves are as good as none.
+const EVERY_S_MAX: u64 = 10 * 366 * 24 * 3600;
+
 impl Config {
     /// Reads a file. The error names the file, and the line where there is one.
     pub fn read(path: &Path) -> Result<Config, String> {
@@ -87,6 +90,10 @@ impl Config {
         let mut config: Config =
             toml::from_str(&text).map_err(|e| format!("{}: {}", path.display(), e.to_string().trim_end()))?;
         config.all_limits().check().map_err(|e| format!("{}: {e}", path.display()))?;
+        if config.save.every_s > EVERY_S_MAX {
+            let s = config.save.every_s;
+            return Err(format!("{}: save.every_s is {s}: it must be at most {EVERY_S_MAX}", path.display()));
+        }
         let base = path.parent().unwrap_or(Path::new(""));
         for handler in &mut config.handlers {
             *handler = base.join(&*handler);

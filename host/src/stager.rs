@@ -182,13 +182,15 @@ impl Stager {
     fn load(&mut self, id: LibraryId) -> Result<Loaded, String> {
         let staged = self.staged.get(&id).ok_or("nothing is staged")?;
         let (copy, entry) = (staged.copy.clone().ok_or("nothing was tried")?, staged.note.entry.clone());
-        let mut settings = self.config_for(id).settings();
-        let code = Library::load(&copy, &entry)?.create(&settings, self.log_level, self.board)?;
+        let all = self.config_for(id).settings();
+        let code = Library::load(&copy, &entry)?.create(&all, self.log_level, self.board)?;
         if !code.iter().map(|(offer, _)| offer).eq(&staged.offers) {
             return Err("it offers something else here than in its trial".into());
         }
         self.staged.remove(&id);
-        settings.retain(|service, _| code.iter().any(|(offer, _)| offer.name == *service));
+        // Also of those that the file doesn't name: gone back to, they have none again.
+        let of = |name: &String| all.get(name).cloned().unwrap_or_else(|| "{}".into());
+        let settings = code.iter().map(|(o, _)| (o.name.clone(), of(&o.name))).collect();
         Ok(Loaded { code, copy, entry, settings })
     }
 }

@@ -39,6 +39,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use reloads::{Opening, Prepared};
 use restores::PutBack;
+use rustix::net::sockopt::set_socket_linger;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -87,6 +88,10 @@ pub struct Worker {
     opening: VecDeque<(Opening, Prepared)>,
     /// Libraries whose ports are open.
     prepared: HashMap<LibraryId, Prepared>,
+    /// Configurations that single requests are carried out under, by their numbers.
+    configs: HashMap<u64, Arc<Config>>,
+    /// Configurations that wait for reloads under way.
+    proposals: VecDeque<(Proposal, Option<Sender<Answer>>)>,
     /// A configuration that libraries are being reloaded for.
     proposed: Option<Proposed>,
     /// Libraries that are loaded and wait for the end of the pass.
@@ -174,6 +179,8 @@ impl Worker {
             ports: Vec::new(),
             opening: VecDeque::new(),
             prepared: HashMap::new(),
+            configs: HashMap::new(),
+            proposals: VecDeque::new(),
             proposed: None,
             loaded: HashMap::new(),
             commits: Vec::new(),
@@ -283,6 +290,7 @@ impl Worker {
             self.proved(build, record, proof);
         }
         self.commit_reloads();
+        self.propose_next();
         self.commit_put_back();
         self.drop_retired();
         self.tell_keeper();
@@ -331,7 +339,10 @@ impl Worker {
             self.send();
         }
         if !self.core.wants_input(slot) {
-            if self.broken.remove(&slot) {
+            if self.broken.contains(&slot) && self.core.is_resuming(slot) {
+                // What it has sent before comes first.
+                self.again.push(slot);
+            } else if self.broken.remove(&slot) {
                 // It waits for its peer to take output, who is gone.
                 self.core.handle(Input::Broken { slot });
             }
@@ -415,6 +426,14 @@ impl Worker {
                     self.drops.extend(key.map(|key| (key, id)));
                 }
                 Effect::Resume(slot) => self.again.push(slot),
+                Effect::Reset(slot) => {
+                    // The kernel would hold what its peer doesn't take, outside every limit.
+                    if let Some(socket) = self.net.get(slot)
+                        && let Err(e) = set_socket_linger(socket, Some(Duration::ZERO))
+                    {
+                        tracing::debug!("a connection can't be reset: {e}");
+                    }
+                }
                 Effect::Log { service, session, line } => {
                     let (service, generation) = self.name_of(service);
                     let (target, message) = (&line.target, &line.message);

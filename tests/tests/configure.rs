@@ -157,6 +157,29 @@ fn limits_settings_and_ports_change_under_sessions() {
     assert!(lines.iter().all(|l| l["pause_us"].as_f64() > Some(0.0)), "{ledger}");
 }
 
+/// A build that ran without settings has none again when it is gone back to; and what a service may have otherwise than the host, its
+/// rehearsals know.
+#[test]
+fn a_generation_comes_with_its_own_settings_and_limits_are_rehearsed() {
+    let none = "[service.chat]\nlisten = [\"127.0.0.1:0\"]\n[service.tally]\nlisten = [\"127.0.0.1:0\"]\n[service.echo]\nlisten = [\"127.0.0.1:0\"]\n";
+    let live = Live::serve(none);
+    let host = &live.host;
+    let mut chat = Client::connect(host.addr("chat"));
+    assert!(chat.line().is_some_and(|l| l.starts_with("Welcome")));
+    live.takes(&none.replacen("0\"]\n", "0\"]\nsettings = { nick_max = 3 }\n", 1));
+    assert!(chat.ask("toolong").starts_with("! A nick"));
+    assert!(host.cli(&["rollback", "chat"]).status.success());
+    assert!(chat.ask("toolong").contains("toolong is here"));
+    host.kill_worker();
+    assert!(chat.ask("/nick another").contains("is now another"));
+    // The host's limit is too small for what is there; the service's own isn't.
+    let tight = "[limits]\nstate_bytes_max = 5\n[service.chat.limits]\nstate_bytes_max = 1000\n";
+    live.takes(&format!("{none}{tight}"));
+    live.takes(&format!("{none}{tight}[service.chat.settings]\nnick_max = 9\n"));
+    assert!(chat.ask("/nick onemoreagain").starts_with("! A nick"));
+    assert!(chat.ask("/nick onemore").contains("is now onemore"));
+}
+
 #[test]
 fn what_can_not_be_is_refused_whole() {
     let live = Live::serve(&text("", "", ANY));

@@ -767,6 +767,22 @@ impl World {
     /// One pass of the loop, as the worker does it.
     fn pass(&mut self, whole: bool) {
         self.core.handle(Input::PassBegins { now_ns: self.now_ns });
+        self.read_peers(whole);
+        if self.rng.u8(..) < 40 {
+            // The place for input is full: what was read is committed and answered, and reading goes on in the same pass.
+            self.commit_pass();
+            let mut sendable = Vec::new();
+            self.core.take_sendable(&mut sendable);
+            for slot in sendable {
+                self.send(slot);
+            }
+            self.read_peers(whole);
+        }
+        self.end_pass(whole);
+    }
+
+    /// What is ready is read.
+    fn read_peers(&mut self, whole: bool) {
         for at in 0..self.peers.len() {
             if !whole && self.rng.bool() {
                 continue;
@@ -790,6 +806,9 @@ impl World {
                 }
             }
         }
+    }
+
+    fn end_pass(&mut self, whole: bool) {
         // Killed before the commit, before the effects, or between two sends.
         let killed_after = (!whole && self.rng.u8(..) < 10).then(|| self.rng.usize(0..6));
         if killed_after == Some(0) {

@@ -176,11 +176,11 @@ impl Core {
     }
 
     fn let_go_on(&mut self, waiting: Vec<Slot>) {
-        for slot in &waiting {
-            if let Some(s) = self.sessions.get_mut(*slot) {
+        for slot in waiting {
+            if let Some(s) = self.sessions.get_mut(slot) {
                 s.waits = false;
             }
+            self.resume(slot);
         }
-        self.resumed.extend(waiting);
     }
 }

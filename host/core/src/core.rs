@@ -125,6 +125,8 @@ pub enum Effect {
         /// Its number.
         id: u64,
     },
+    /// Whatever the kernel holds for this connection is not to be sent any more: it is about to be closed.
+    Reset(Slot),
     /// Read the connection again, whatever the poll says: reading had been suspended.
     Resume(Slot),
     /// A handler logged something.
@@ -477,7 +479,7 @@ impl Core {
                 if let Some(s) = self.sessions.get_mut(slot) {
                     s.paused = true;
                 }
-                self.resumed.push(slot);
+                self.resume(slot);
                 self.touch(slot);
             } else {
                 self.quarantined.insert(slot);
@@ -519,7 +521,7 @@ impl Core {
         for slot in std::mem::take(&mut self.resumed) {
             let pauses = self.must_pause(slot);
             if let Some(s) = self.sessions.get_mut(slot) {
-                s.paused = pauses;
+                (s.paused, s.resuming) = (pauses, false);
             }
             self.run_kept_input(slot);
             if self.wants_input(slot) && !slot.is_service() {
@@ -680,6 +682,20 @@ impl Core {
                 self.finish(slot, closed::STOPPING);
             }
         }
+    }
+
+    /// A session's input goes on with the next pass: until then its peer's end isn't its own.
+    pub(crate) fn resume(&mut self, slot: Slot) {
+        if let Some(s) = self.sessions.get_mut(slot)
+            && !std::mem::replace(&mut s.resuming, true)
+        {
+            self.resumed.push(slot);
+        }
+    }
+
+    /// Whether a session's input goes on with the next pass.
+    pub fn is_resuming(&self, slot: Slot) -> bool {
+        self.sessions.get(slot).is_some_and(|s| s.resuming)
     }
 
     /// Notes that this pass changed a session.

@@ -101,6 +101,7 @@ impl Core {
             if open {
                 self.last_turn(slot, closed::LIMIT);
             }
+            self.effects.push(Effect::Reset(slot));
             self.gone(slot);
         }
     }

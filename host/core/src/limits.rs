@@ -174,6 +174,27 @@ impl Default for Limits {
 impl Limits {
     /// Refuses values that contradict each other.
     pub fn check(&self) -> Result<(), String> {
+        // Ten years are as good as for ever, and can be counted in nanoseconds.
+        const LONGEST_MS: u64 = 10 * 366 * 24 * 3_600_000;
+        let times = [
+            ("connect_ms", self.connect_ms),
+            ("crash_window_ms", self.crash_window_ms),
+            ("stall_warn_ms", self.stall_warn_ms),
+            ("stall_kill_ms", self.stall_kill_ms),
+            ("probation_ms", self.probation_ms),
+            ("rehearsal_ms", self.rehearsal_ms),
+            ("first_byte_ms", self.first_byte_ms),
+            ("idle_ms", self.idle_ms),
+            ("frame_ms", self.frame_ms),
+            ("drain_ms", self.drain_ms),
+            ("linger_ms", self.linger_ms),
+            ("stop_ms", self.stop_ms),
+        ];
+        if let Some((name, ms)) = times.into_iter().find(|(_, ms)| *ms > LONGEST_MS) {
+            return Err(format!(
+                "limits.{name} is {ms}: it must be at most {LONGEST_MS}, which is ten years"
+            ));
+        }
         const NAME: &str = "what a name's 16-bit length says";
         let pairs = [
             ("sessions_max", self.sessions_max, "what 31-bit slots count", 1 << 31),
@@ -400,6 +421,8 @@ mod tests {
         assert!(wrong.check().unwrap_err().contains("table_key_bytes_max is 65536"));
         let wrong = Limits { turn_bytes_max: 1 << 30, ..Limits::default() };
         assert!(wrong.check().unwrap_err().contains("turn_bytes_max is 1073741824"));
+        let wrong = Limits { idle_ms: u64::MAX / 2, ..Limits::default() };
+        assert!(wrong.check().unwrap_err().contains("limits.idle_ms is 9223372036854775807"));
         let wrong = Limits { output_bytes_pause: 10, output_bytes_max: 9, ..Limits::default() };
         assert!(wrong.check().unwrap_err().contains("output_bytes_pause is 10"));
     }

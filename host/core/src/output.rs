@@ -9,6 +9,7 @@ use crate::limits::Limit;
 use crate::session::{Life, OUTPUT_HEAD, OUTPUT_RECORDS_PAUSE, Session, Slot};
 use crate::store::{Kind, Ref};
 use arrayvec::ArrayVec;
+use smallvec::SmallVec;
 use std::collections::HashMap;
 
 /// Pieces that one system call sends: a peer that many broadcasts reach has many short ones.
@@ -203,21 +204,27 @@ impl Core {
         s.blocked = blocked;
         s.bytes_sent += bytes as u64;
         s.output_sent += bytes;
+        let (mut whole, mut left) = (0, s.output_sent);
         while let Some(s) = self.sessions.get(slot)
-            && let Some(&first) = s.output.first()
+            && let Some(&piece) = s.output.get(whole)
+            && left >= self.piece_len(piece)
         {
-            let (sent, len) = (s.output_sent, self.piece_len(first));
-            let Some(s) = self.sessions.get_mut(slot).filter(|_| sent >= len) else { break };
-            s.output_sent -= len;
-            s.output.remove(0);
-            self.drop_piece(first);
+            left -= self.piece_len(piece);
+            whole += 1;
+        }
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        s.output_sent = left;
+        // Few, and seldom many: then they are moved once.
+        let gone: SmallVec<[Ref; 2]> = s.output.drain(..whole).collect();
+        for piece in gone {
+            self.drop_piece(piece);
         }
         let pause = self.limits_of(slot).output_bytes_pause as u64;
         let Some(s) = self.sessions.get_mut(slot) else { return };
         let (unsent, draining) = (s.unsent(), s.life == Life::Draining);
         if unsent <= pause / 2 && s.output.len() <= OUTPUT_RECORDS_PAUSE / 2 {
-            if std::mem::replace(&mut s.paused, false) {
-                self.resumed.push(slot);
+            if s.paused {
+                self.resume(slot);
             }
             self.release_held(slot);
         }

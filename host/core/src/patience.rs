@@ -43,7 +43,7 @@ impl Core {
     /// The deadline of a session that is open has come.
     pub(crate) fn waited(&mut self, slot: Slot) {
         let Some(s) = self.sessions.get_mut(slot) else { return };
-        if s.paused || s.held || s.waits || s.quarantined.is_some() {
+        if s.paused || s.resuming || s.held || s.waits || s.quarantined.is_some() {
             // It isn't the peer who has it wait.
             s.heard_ns = self.now_ns;
             s.frame_ns = if s.frame_ns > 0 { self.now_ns } else { 0 };

@@ -100,7 +100,7 @@ impl Core {
             // Until its input has been run, which it kept: nothing else may end it before.
             s.paused = true;
         }
-        self.resumed.push(slot);
+        self.resume(slot);
         self.touch(slot);
         Ok(())
     }

@@ -181,7 +181,7 @@ impl Core {
         self.sessions.insert(slot, s);
         self.expect(slot);
         // Input that was kept may hold whole messages: a session that was paused, or quarantined.
-        self.resumed.push(slot);
+        self.resume(slot);
     }
 
     /// A record that belongs to a session; one without its session is an orphan of a damaged record.

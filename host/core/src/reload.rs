@@ -337,7 +337,12 @@ impl Reloads {
     /// Refuses the reload under way as soon as its step is done, if it has prepared for what is no longer so.
     pub fn doom(&mut self, id: LibraryId, why: &str) {
         let work = self.libraries[id.0].work.as_mut();
-        if let Some(work) = work.filter(|w| matches!(w.step, Stage::Loading | Stage::Loaded)) {
+        // One for another configuration is about the very build that was replaced, wherever it is.
+        let about = |w: &&mut Work| {
+            let prepared = matches!(w.step, Stage::Loading | Stage::Loaded);
+            prepared || (w.request.want == Want::Configure && w.step < Stage::Committing)
+        };
+        if let Some(work) = work.filter(about) {
             work.doomed.get_or_insert(why.to_owned());
         }
     }

@@ -49,13 +49,13 @@ impl Core {
             if self.replays > REPLAYS_PER_PASS {
                 // Its turns fail again and again: the others come first.
                 s.paused = true;
-                self.resumed.push(slot);
+                self.resume(slot);
                 break;
             }
             if turns >= share {
                 // It has had its share: the others come first.
                 s.paused = true;
-                self.resumed.push(slot);
+                self.resume(slot);
                 self.reached(Limit::TurnsAtOnceMax);
                 break;
             }
@@ -72,7 +72,7 @@ impl Core {
             let mut ends = ArrayVec::<usize, BATCH_ACTIONS_MAX>::new();
             let mut end = at;
             let mut too_long = false;
-            while !actions.is_full() {
+            while !actions.is_full() && turns + actions.len() < share {
                 match framing.next(&buf[end..], &mut s.frame) {
                     Frame::Message(message, len) => {
                         end += len;
@@ -98,7 +98,7 @@ impl Core {
                 }
                 break;
             }
-            let rest = s.frame;
+            let (rest, cut) = (s.frame, turns + actions.len() >= share);
             let ran = self.run_batch(slot, &actions);
             if ran.consumed > 0 {
                 at = ends[ran.consumed - 1];
@@ -111,7 +111,7 @@ impl Core {
             if ran.close {
                 return self.finish(slot, closed::HANDLER);
             }
-            if ran.consumed == actions.len() && !actions.is_full() && !too_long {
+            if ran.consumed == actions.len() && !actions.is_full() && !too_long && !cut {
                 break;
             }
         }
@@ -171,7 +171,7 @@ impl Core {
         let over = |core: &Core| {
             let s = core.sessions.get(slot);
             s.is_some_and(|s| {
-                let waits = s.paused || s.held || s.waits || s.quarantined.is_some();
+                let waits = s.paused || s.resuming || s.held || s.waits || s.quarantined.is_some();
                 s.peer_done && s.life == Life::Open && !waits
             })
         };
@@ -217,6 +217,7 @@ impl Core {
                 self.replays += 1;
                 fault = b.fault.take();
                 failed_log = b.log.drain(..).filter(|l| l.failed).collect();
+                self.reached.append(&mut b.reached);
                 continue;
             }
             let unusable = match b.fault.take() {
@@ -224,7 +225,10 @@ impl Core {
                 other => {
                     b.fault = other;
                     self.over_limit(slot, b).map(|limit| {
-                        self.reached(limit);
+                        // The guilty one is found out alone.
+                        if b.done <= 1 {
+                            self.reached(limit);
+                        }
                         format!("what the turn asked for is over {limit}")
                     })
                 }
@@ -502,7 +506,7 @@ impl Core {
                         && std::mem::replace(&mut s.held, *held)
                         && !held
                     {
-                        self.resumed.push(slot);
+                        self.resume(slot);
                     }
                 }
                 Staged::Delete { table, key } => {

@@ -84,6 +84,8 @@ pub struct Session {
     pub(crate) waits: bool,
     /// Its peer takes no output, so its input isn't run.
     pub(crate) paused: bool,
+    /// It is in the list of sessions whose input goes on with the next pass.
+    pub(crate) resuming: bool,
     /// Its newest output record was made in this pass, so that it may still grow.
     pub(crate) output_fresh: bool,
     /// It is in the list of sessions that this pass changed.
@@ -166,6 +168,7 @@ impl Session {
             life: Life::Open,
             peer_done: false,
             paused: false,
+            resuming: false,
             output_fresh: false,
             dirty: false,
             blocked: false,

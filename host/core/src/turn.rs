@@ -481,7 +481,10 @@ impl<'a> Staging<'a> {
             return self.refuse(Limit::TableValueBytesMax);
         }
         let tables = self.around.tables;
-        if !tables.contains(table) && self.tables_after(table) > self.around.limits.tables_max {
+        if !tables.contains(table)
+            && !self.has_begun(table)
+            && self.tables_after(table) > self.around.limits.tables_max
+        {
             return self.refuse(Limit::TablesMax);
         }
         let (max, more) = (self.around.limits.table_bytes_max, key.len() + value.len());
@@ -496,6 +499,14 @@ impl<'a> Staging<'a> {
             let (table, key) = (s.keep(table.as_bytes())?, s.keep(key)?);
             Some(Staged::Put { table, key, value: s.keep(value)? })
         })
+    }
+
+    /// Whether this batch has written to a table before: then it was counted.
+    fn has_begun(&self, table: &str) -> bool {
+        let bytes = &self.buffers.bytes;
+        let is =
+            |e: &Staged| matches!(e, Staged::Put { table: t, .. } if &bytes[t.clone()] == table.as_bytes());
+        self.buffers.effects.iter().any(is)
     }
 
     /// How many tables there would be with this new one, and what was staged so far.

@@ -46,8 +46,11 @@ impl Keeper {
             _ => return Err("the worker takes no commands now; see `greenroom status`".into()),
         }
         self.proposed.insert(self.proposals, config);
-        while self.proposed.len() > PROPOSED_MAX {
-            self.proposed.pop_first();
+        if self.proposed.len() > PROPOSED_MAX {
+            // The oldest may be under way still, those behind it were refused.
+            let newest = self.proposals;
+            let late = self.proposed.range(..newest).next_back().map(|(n, _)| *n);
+            self.proposed.retain(|n, _| Some(*n) != late);
         }
         Ok(())
     }

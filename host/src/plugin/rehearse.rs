@@ -5,7 +5,7 @@
 use crate::snapshot::core_at;
 use greenroom_core::Core;
 use greenroom_core::convert::Reread;
-use greenroom_core::limits::Limits;
+use greenroom_core::limits::{AllLimits, Limits, ServiceLimits};
 use greenroom_core::service::{Build, Offer, ServiceId, Serving};
 use greenroom_state::report::{Observer, Rehearsal, ShapeReport};
 use greenroom_state::shape::StateShape;
@@ -23,6 +23,9 @@ pub struct Live {
     pub epoch: u64,
     /// The host's limits.
     pub limits: Limits,
+    /// What single services have otherwise.
+    #[serde(default)]
+    pub service_limits: BTreeMap<String, ServiceLimits>,
     /// What the build offers that serves.
     pub offers: Vec<Offer>,
     /// Private copy and entry of that build, if the candidate is older: it takes back what it left.
@@ -125,6 +128,7 @@ pub fn rehearse(
 ) -> Result<Rehearsal, String> {
     let begun = Instant::now();
     let mut core = core_at(records, &live.limits, live.epoch)?.core;
+    core.set_limits(AllLimits { host: live.limits.clone(), services: live.service_limits.clone() });
     let build = Build { library: library.to_owned(), generation: 0, hash: String::new() };
     let offers: Vec<Offer> = serving.iter().map(|(offer, _)| offer.clone()).collect();
     core.go_on_with(&build, serving);

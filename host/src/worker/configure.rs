@@ -62,8 +62,22 @@ impl Worker {
         }
     }
 
-    /// Puts a configuration in force, or refuses it.
+    /// Puts a configuration in force, or refuses it; after the reloads that are under way.
     pub(super) fn propose(&mut self, proposal: Proposal, reply: Option<Sender<Answer>>) {
+        self.proposals.push_back((proposal, reply));
+        self.propose_next();
+    }
+
+    /// The next one in line, if it is time.
+    pub(super) fn propose_next(&mut self) {
+        let ends = self.stop_at.is_some() || self.hand_over_by.is_some();
+        while ends || !(self.proposed.is_some() || self.core.reloads.is_busy() || !self.opening.is_empty()) {
+            let Some((proposal, reply)) = self.proposals.pop_front() else { return };
+            self.begin_proposal(proposal, reply);
+        }
+    }
+
+    fn begin_proposal(&mut self, proposal: Proposal, reply: Option<Sender<Answer>>) {
         let Proposal { number, config, by } = proposal;
         let (fixed, live) = self.config.changes(&config);
         let affected = match self.may_propose(&config, &fixed) {
@@ -94,17 +108,14 @@ impl Worker {
         }
         let reply = self.proposed.as_ref().and_then(|p| p.reply.clone());
         let mut requests = Vec::new();
-        for (id, copy) in affected {
-            self.job(Job::Propose(id, config.clone()));
+        for (n, (id, copy)) in affected.into_iter().enumerate() {
+            self.configs.insert(self.requests + 1 + n as u64, config.clone());
             requests.push((id, Some(copy), Want::Configure));
         }
         self.request(requests, by, true, reply);
     }
 
     fn may_propose(&self, config: &Config, fixed: &[String]) -> Result<(), String> {
-        if self.proposed.is_some() || self.core.reloads.is_busy() {
-            return Err("a reload is under way; try again when it is done".into());
-        }
         if self.stop_at.is_some() || self.hand_over_by.is_some() {
             return Err("this worker is about to end; try again".into());
         }

@@ -40,7 +40,10 @@ impl Worker {
             return;
         }
         let library = failed.build.library.clone();
-        let changes = self.core.can_roll_back(&library).and_then(|o| self.port_changes(&[(failed.id, o)]));
+        let changes = self
+            .core
+            .can_roll_back(&library)
+            .and_then(|o| self.port_changes(&[(failed.id, o)], &self.config));
         match changes {
             Err(why) => {
                 tracing::error!(

@@ -3,6 +3,7 @@
 
 use super::{LibraryRecord, OnProbation, RunningBuild, Worker, now_ns};
 use crate::admin::wire::ledger_line;
+use crate::config::Config;
 use crate::control::{HeldPort, ToKeeper};
 use crate::killpoint::{self, Point};
 use crate::mail::{Answer, Wish};
@@ -122,7 +123,7 @@ impl Worker {
                 if let Some(settings) = &wanted.settings {
                     // With its own settings it is that generation.
                     let config = self.config.with_settings(settings);
-                    self.job(Job::Propose(id, Arc::new(config)));
+                    self.configs.insert(self.requests + 1, Arc::new(config));
                 }
                 let want = Want::RollBack(wanted.generation);
                 self.request(vec![(id, Some(wanted.copy), want)], by, false, Some(reply));
@@ -159,7 +160,15 @@ impl Worker {
         }
         for step in self.core.reload(event) {
             match step {
-                Step::Stage(id, path) => self.job(Job::Stage(id, path)),
+                Step::Stage(id, path) => {
+                    // Of this very request, whatever else waits behind it.
+                    let own = self.core.reloads.under_way(id).and_then(|r| self.configs.get(&r.id));
+                    self.job(match own {
+                        Some(config) => Job::Propose(id, config.clone()),
+                        None => Job::Withdraw(id),
+                    });
+                    self.job(Job::Stage(id, path));
+                }
                 Step::Try(id) => {
                     let snapshot = self.snapshot_for(id).map(Box::new);
                     self.job(Job::Try(id, snapshot));
@@ -169,7 +178,9 @@ impl Worker {
                     for id in &ids {
                         self.about_to_load(*id);
                     }
-                    match self.port_changes(&all) {
+                    let config =
+                        all.first().map_or_else(|| self.config.clone(), |(id, _)| self.config_for(*id));
+                    match self.port_changes(&all, &config) {
                         Ok(changes) => self.prepare_ports(ids, changes),
                         Err(why) => self.not_loaded(&ids, &why),
                     }
@@ -229,9 +240,11 @@ impl Worker {
         let records = self.saver.records().ok()?;
         let back = self.core.reloads.under_way(id).is_some_and(|r| matches!(r.want, Want::RollBack(_)));
         let newer = self.records.get(&id.0).filter(|_| back).map(|r| &r.current);
+        let limits = self.config_for(id).all_limits();
         let live = Live {
             epoch: self.core.pin(),
-            limits: self.config.limits.clone(),
+            limits: limits.host,
+            service_limits: limits.services,
             offers,
             newer: newer.map(|b| (b.copy.clone(), b.entry.clone())),
             items: (sessions + entries) as u64,
@@ -313,7 +326,7 @@ impl Worker {
         let mine =
             |s: &&greenroom_core::service::Service| s.build.as_ref().is_some_and(|b| b.library == library);
         let offers = self.core.services().iter().filter(mine).map(|s| s.offer.clone()).collect();
-        match self.port_changes(&[(id, offers)]).map(Prepared::of) {
+        match self.port_changes(&[(id, offers)], &self.config).map(Prepared::of) {
             Ok(prepared) if prepared.open.is_empty() => {
                 self.change_ports(prepared);
             }
@@ -326,14 +339,12 @@ impl Worker {
     }
 
     /// The ports that libraries' services want, less those that are held.
-    pub(super) fn port_changes(&self, all: &[(LibraryId, Vec<Offer>)]) -> Result<ports::Changes, String> {
+    pub(super) fn port_changes(
+        &self,
+        all: &[(LibraryId, Vec<Offer>)],
+        config: &Config,
+    ) -> Result<ports::Changes, String> {
         let held: BTreeSet<_> = self.ports.iter().map(|p| p.port.clone()).collect();
-        let config = match all.first() {
-            Some((id, _)) if self.is_proposal(*id) => {
-                self.proposed.as_ref().map_or(&self.config, |p| &p.config)
-            }
-            _ => &self.config,
-        };
         let libraries = self.core.reloads.libraries();
         let current: Vec<_> =
             all.iter().filter_map(|(id, _)| Some(&libraries[id.0].current.as_ref()?.library)).collect();
@@ -348,6 +359,12 @@ impl Worker {
             }
         }
         ports::changes(&held, &wanted)
+    }
+
+    /// The configuration that holds for a library once its reload is committed.
+    fn config_for(&self, id: LibraryId) -> Arc<Config> {
+        let proposed = self.proposed.as_ref().filter(|_| self.is_proposal(id));
+        proposed.map_or_else(|| self.config.clone(), |p| p.config.clone())
     }
 
     /// Whether a library is being reloaded for another configuration.
@@ -487,9 +504,7 @@ impl Worker {
     }
 
     fn report(&mut self, id: LibraryId, request: &Request, mut report: Report) {
-        if matches!(request.want, Want::Configure | Want::RollBack(_)) {
-            self.job(Job::Withdraw(id));
-        }
+        self.configs.remove(&request.id);
         report.quarantined = self.quarantined(&report.library);
         let by = in_words(request.by);
         match (report.outcome, self.lines.remove(&id)) {

@@ -111,7 +111,14 @@ fn main() {
     let begun = Instant::now();
     let epoch = core.pin();
     let pin = begun.elapsed();
-    let live = Live { epoch, limits: limits.clone(), offers, newer: None, items: u64::from(sessions) };
+    let live = Live {
+        epoch,
+        limits: limits.clone(),
+        service_limits: BTreeMap::new(),
+        offers,
+        newer: None,
+        items: u64::from(sessions),
+    };
     let snapshot = Snapshot { records, live };
     let entry = note(&second).entry;
     let (done, tried) = channel();
