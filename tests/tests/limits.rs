@@ -179,13 +179,13 @@ fn input_waits_for_output_to_be_taken() {
         let ids = sessions.as_array().expect("sessions").iter().map(|s| s["id"].as_u64().expect("an id"));
         ids.max().expect("there are some").to_string()
     };
-    // Nobody reads it now, so what the host has of it stays.
+    // Nobody reads it now, so what the host has of it stays. From half of the limit on its input waits until that is taken.
     wait_for("the host to keep output", || {
         while let Ok(n) = (&slow).write(&line[sent % line.len()..]) {
             sent += n;
         }
         let dump = host.json(&["state", "dump", "--session", &newest()]);
-        dump["sessions"][0]["output"].as_str().is_some_and(|output| output.len() > 20_000).then_some(())
+        dump["sessions"][0]["output"].as_str().is_some_and(|output| output.len() > 10_000).then_some(())
     });
     assert!(host.cli(&["session", "close", &newest()]).status.success());
     host.wait_log("bytes of output never taken (limit drain_ms)");
