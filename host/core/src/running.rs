@@ -36,9 +36,8 @@ pub(crate) struct Callee<'a> {
 impl Core {
     /// Runs the whole frames in `buf`, and keeps what is left over.
     pub(crate) fn run_frames(&mut self, slot: Slot, buf: &[u8]) {
-        let (mut at, mut turns) = (0, 0);
+        let (mut at, mut turns, share) = (0, 0, self.limits_of(slot).turns_at_once_max);
         while at < buf.len() {
-            let share = self.limits_of(slot).turns_at_once_max;
             let Some(s) = self.sessions.get_mut(slot) else { return };
             if s.life != Life::Open {
                 return;

@@ -62,10 +62,9 @@ impl Worker {
         }
     }
 
-    /// Puts a configuration in force, or refuses it; after the reloads that are under way.
+    /// Puts a configuration in force, or refuses it: behind this pass, and after the reloads that are under way.
     pub(super) fn propose(&mut self, proposal: Proposal, reply: Option<Sender<Answer>>) {
         self.proposals.push_back((proposal, reply));
-        self.propose_next();
     }
 
     /// The next one in line, if it is time.

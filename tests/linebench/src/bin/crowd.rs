@@ -21,7 +21,7 @@ fn main() -> Res<()> {
         Ok(stream)
     };
     let mut all = (0..count).map(join).collect::<Res<Vec<_>>>()?;
-    // Ten thousand deliveries a second, and few of them short: the crowd is to be slow, not the load heavy.
+    // Few and long: the crowd is to be slow, not the load heavy.
     let say = format!("say crowd {}\n", "z".repeat(7900));
     let mut speaker = net::connect(addr, 4)?;
     if readers {
