@@ -25,6 +25,9 @@ pub struct DumpedService {
     /// Jobs of its own that didn't end.
     #[serde(default)]
     pub jobs: Vec<DumpedJob>,
+    /// Connections of its own that are being made.
+    #[serde(default)]
+    pub connects: Vec<DumpedConnect>,
     /// The tables that it owns, with the versions of their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tables: BTreeMap<String, u32>,
@@ -41,6 +44,12 @@ pub struct DumpedSession {
     pub peer: String,
     /// When it opened, RFC 3339.
     pub opened_at: String,
+    /// The host connected to its peer, not its peer to the host.
+    #[serde(default)]
+    pub outbound: bool,
+    /// Its handler has its input wait.
+    #[serde(default)]
+    pub held: bool,
     /// Version of `state`; 0: none stored.
     pub state_version: u32,
     /// The state.
@@ -57,6 +66,9 @@ pub struct DumpedSession {
     /// Jobs that didn't end.
     #[serde(default)]
     pub jobs: Vec<DumpedJob>,
+    /// Connections that are being made for it.
+    #[serde(default)]
+    pub connects: Vec<DumpedConnect>,
     /// Topics subscribed to.
     pub topics: Vec<String>,
 }
@@ -92,6 +104,17 @@ pub struct DumpedJob {
     pub name: String,
     /// It has a thread, or waits for one.
     pub running: bool,
+}
+
+/// A connection that is being made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DumpedConnect {
+    /// Its number.
+    pub number: u64,
+    /// The service that it will be a session of.
+    pub service: String,
+    /// Where to.
+    pub to: String,
 }
 
 /// One entry of a table.
@@ -205,6 +228,7 @@ mod tests {
                 generation: 4,
                 timers: Vec::new(),
                 jobs: Vec::new(),
+                connects: Vec::new(),
                 tables: BTreeMap::from([("t1".into(), 3)]),
             },
         )]);
@@ -213,6 +237,8 @@ mod tests {
             service: "tally".into(),
             peer: "127.0.0.1:5".into(),
             opened_at: "2026-01-01T00:00:00.000Z".into(),
+            outbound: true,
+            held: false,
             state_version: 1,
             state: json!({"count": 3}),
             input: json!("half a li"),
@@ -220,6 +246,7 @@ mod tests {
             timers: vec![DumpedTimer { name: "bed".into(), in_ms: 5 }],
             actions: Vec::new(),
             jobs: Vec::new(),
+            connects: vec![DumpedConnect { number: 7, service: "tally".into(), to: "[::1]:6".into() }],
             topics: vec!["room".into()],
         };
         let entry = |k: &str| DumpedEntry { key: json!(k), value: json!([1, null]), version: None };

@@ -11,7 +11,7 @@ use greenroom::plugin::ffi::Library;
 use greenroom_core::core::{Core, Effect, Input};
 use greenroom_core::framing::Framing;
 use greenroom_core::inspect::{Filter, SessionView};
-use greenroom_core::limits::Limits;
+use greenroom_core::limits::{AllLimits, Limit, Limits, ServiceLimits};
 use greenroom_core::probation::{Proof, Record};
 use greenroom_core::recover::Successor;
 use greenroom_core::reload::{self, By, Event, LibraryId, Outcome, Request, Step, Want};
@@ -25,12 +25,14 @@ use greenroom_state::schema::Schema;
 use greenroom_state::shape::StateShape;
 use std::collections::{BTreeMap, VecDeque};
 
-const STEPS: usize = 1500;
+const STEPS: usize = 1800;
 const SEEDS: u64 = 60;
 const PEERS_MAX: usize = 12;
 const TABLE: &str = "sim";
 /// Counters that turns keep of what they asked for and what came of it.
 const COUNTS: &str = "counts";
+/// Where every peer is.
+const ADDR: &str = "127.0.0.1:9";
 
 /// A service whose turns succeed, fail and misbehave on demand. Its state is a version byte and a count.
 struct Script {
@@ -130,6 +132,9 @@ impl Code for Script {
                     staging.set_timer("never", 0, false);
                     staging.note(batch.session, b"never");
                     let _ = staging.start_job("never", b"", false);
+                    let _ = staging.connect("script", ADDR, b"never");
+                    staging.wait_for(1);
+                    staging.hold(true);
                     staging.close();
                     if verb != "peek" {
                         count += 1000;
@@ -188,6 +193,44 @@ impl Code for Script {
                     staging.send(reply(count).as_bytes());
                     false
                 }
+                (action::MESSAGE, "dial") => {
+                    add(staging, "dials", &own, 1);
+                    staging.connect("script", ADDR, own.as_bytes()).expect("a number");
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::MESSAGE, "hold") => {
+                    // Until a timer of its own lets it go on.
+                    staging.hold(true);
+                    staging.set_timer("go", rest.parse::<u64>().unwrap_or(0) * 100, false);
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::MESSAGE, "wait") => {
+                    staging.wait_for(rest.parse().unwrap_or(0));
+                    staging.send(reply(count).as_bytes());
+                    false
+                }
+                (action::DIALED, _) => {
+                    let by = if a.from == 0 { "service".to_owned() } else { a.from.to_string() };
+                    assert_eq!(line, by, "whoever asked for it gave its name");
+                    add(staging, "acts", &own, 1);
+                    add(staging, "dialed", &own, 1);
+                    false
+                }
+                (action::CONNECT, _) => {
+                    let open = a.detail == abi::connect::OPEN;
+                    assert!(if open { line.parse::<u64>().is_ok() } else { !line.is_empty() }, "{line}");
+                    let whose = if batch.session >> 63 == 1 { "service" } else { &own };
+                    add(staging, "acts", whose, 1);
+                    add(staging, "told", whose, 1);
+                    assert_eq!(
+                        add(staging, "once", &format!("connect {}", a.from), 1),
+                        1,
+                        "an outcome is told once"
+                    );
+                    false
+                }
                 (action::NOTE, _) => {
                     add(staging, "acts", &own, 1);
                     if a.from == batch.session {
@@ -204,13 +247,19 @@ impl Code for Script {
                     assert_ne!(name, "off", "it was taken off");
                     let whose = if batch.session >> 63 == 1 { "service" } else { &own };
                     add(staging, "acts", whose, 1);
-                    if name != "again" {
+                    if name == "go" {
+                        staging.hold(false);
+                    } else if name != "again" {
                         add(staging, "fired", whose, 1);
                         assert_eq!(
                             add(staging, "once", &format!("{whose}:{name}"), 1),
                             1,
                             "a timer fires once"
                         );
+                    }
+                    if whose == "service" && name.ends_with('3') {
+                        add(staging, "dials", whose, 1);
+                        staging.connect("script", ADDR, whose.as_bytes()).expect("a number");
                     }
                     false
                 }
@@ -316,6 +365,15 @@ enum Which {
     Tally,
 }
 
+impl Which {
+    fn name(self) -> &'static str {
+        match self {
+            Which::Script => "script",
+            Which::Tally => "tally",
+        }
+    }
+}
+
 /// Runs the model over a peer's lines. Replies of the script lack the generation, which the peer checks apart.
 fn model(which: Which, session: u64, lines: &[String]) -> Expected {
     let mut e = Expected::default();
@@ -371,6 +429,8 @@ struct Peer {
     /// Read since the last commit, and whether it was opened since then.
     uncommitted: Vec<u8>,
     unborn: bool,
+    /// The host connected to it, as it was asked by this number.
+    dialed: Option<u64>,
 }
 
 struct World {
@@ -418,6 +478,14 @@ struct World {
     lost_jobs: u64,
     /// States that were put back.
     put_back: u64,
+    /// Connections that are being made, by their numbers.
+    dialing: Vec<u64>,
+    connected: u64,
+    /// Connections that are no sessions, as there are enough; and how often the core says so.
+    refused: u64,
+    full: u64,
+    limits: AllLimits,
+    configured: u64,
 }
 
 /// A service's build, turns, faults and sessions.
@@ -442,6 +510,8 @@ impl Known {
 struct Candidate {
     step: Option<Step>,
     offer: Offer,
+    /// What is put in force with it.
+    limits: Option<AllLimits>,
     chokes_on: Option<u64>,
     fate: Fate,
 }
@@ -461,7 +531,7 @@ fn offer(which: Which, version: u32, migrations: Vec<u32>, field: &str) -> Offer
     let text =
         format!(r#"{{"type":"object","properties":{{"count":{{"type":"{field}"}}}},"required":["count"]}}"#);
     Offer {
-        name: if which == Which::Script { "script" } else { "tally" }.into(),
+        name: which.name().into(),
         port: 0,
         dials: false,
         framing: Framing::Lines { bytes_max: 8192 },
@@ -489,10 +559,11 @@ impl World {
             jobs_per_session_max: 1 << 20,
             jobs_max: 1 << 20,
             jobs_running_max: 3,
+            connects_max: 1 << 20,
             turns_at_once_max: 5,
             ..Limits::default()
         };
-        let mut core = Core::new(limits);
+        let mut core = Core::new(limits.clone());
         let library = core.reloads.library("libsim.so".into());
         let mut world = World {
             rng: fastrand::Rng::with_seed(seed),
@@ -533,6 +604,12 @@ impl World {
             acts: 0,
             lost_jobs: 0,
             put_back: 0,
+            dialing: Vec::new(),
+            connected: 0,
+            refused: 0,
+            full: 0,
+            limits: limits.into(),
+            configured: 0,
         };
         world.reload_whole(None);
         world
@@ -548,8 +625,11 @@ impl World {
         let offer = offer(self.which, version, (1..version).collect(), field);
         self.requests += 1;
         let (id, by) = (self.requests, By::Operator { uid: 0, pid: 1 });
-        let request = Request { id, by, from: None, want: Want::Load, together: id };
-        self.candidate = Some(Candidate { step: None, offer, chokes_on, fate });
+        // With other limits, or alone.
+        let limits = (self.rng.u8(..) < 60).then(|| self.other_limits());
+        let want = if limits.is_some() { Want::Configure } else { Want::Load };
+        let request = Request { id, by, from: None, want, together: id };
+        self.candidate = Some(Candidate { step: None, offer, limits, chokes_on, fate });
         self.event(Event::Requested(vec![(self.library, request)]));
     }
 
@@ -584,6 +664,10 @@ impl World {
     }
 
     fn commit(&mut self, build: &Build) {
+        let limits = self.candidate.as_mut().and_then(|c| c.limits.take());
+        if let Some(limits) = limits {
+            self.configure(limits);
+        }
         let c = self.candidate.as_ref().expect("a reload is under way");
         let (flawed, offer) = (c.fate == Fate::Flawed, c.offer.clone());
         let was = self.known();
@@ -683,6 +767,31 @@ impl World {
         }
     }
 
+    /// Other limits, of the host and of the service, and none that would end a session.
+    fn other_limits(&mut self) -> AllLimits {
+        let mut limits = self.limits.clone();
+        let mut any = |of: &[usize]| of[self.rng.usize(0..of.len())];
+        limits.host.output_bytes_pause = any(&[100, 600, 5000]);
+        limits.host.turns_at_once_max = any(&[1, 5, 64]);
+        limits.host.jobs_running_max = any(&[1, 2, 3]);
+        limits.host.sessions_max = any(&[5, 8, 100]);
+        limits.host.sessions_per_peer_max = any(&[0, 100]);
+        let own = ServiceLimits {
+            output_bytes_pause: Some(any(&[50, 1000])).filter(|n| *n < 1000),
+            turns_at_once_max: Some(any(&[2, 1000])).filter(|n| *n < 1000),
+            sessions_max: Some(any(&[7, 1000])).filter(|n| *n < 1000),
+            ..ServiceLimits::default()
+        };
+        limits.services = BTreeMap::from([(self.which.name().to_owned(), own)]);
+        limits
+    }
+
+    fn configure(&mut self, limits: AllLimits) {
+        self.core.set_limits(limits.clone());
+        self.limits = limits;
+        self.configured += 1;
+    }
+
     fn reload_whole(&mut self, chokes_on: Option<u64>) {
         while self.candidate.is_some() {
             self.go_on_with_reload();
@@ -702,6 +811,34 @@ impl World {
     // --- the network ----------------------------------------------------------------------------
 
     fn open(&mut self) {
+        let (id, slot) = self.arrives(None);
+        let peer = ADDR.parse().expect("an address");
+        self.core.handle(Input::Opened { slot, id, service: self.service, peer, at_ms: 0 });
+        self.admitted(slot);
+    }
+
+    /// A connection that was asked for is open, or can't be made; perhaps nobody wants it any more.
+    fn end_dial(&mut self, at: usize) {
+        let number = self.dialing.swap_remove(at);
+        if self.rng.u8(..) < 80 || self.peers.len() >= PEERS_MAX {
+            return self.core.handle(Input::ConnectFailed { number, why: "as asked" });
+        }
+        let own = self.core.of_service(self.service, None).connects;
+        let sessions = self.core.sessions_after(0, &Filter::default()).items;
+        let wanted = sessions.iter().flat_map(|s| &s.connects).chain(&own).any(|c| c.number == number);
+        let (id, slot) = self.arrives(Some(number));
+        let peer = ADDR.parse().expect("an address");
+        self.core.handle(Input::Connected { number, slot, id, peer, at_ms: 0 });
+        if wanted {
+            self.connected += 1;
+            self.admitted(slot);
+        } else {
+            self.turned_away(slot);
+        }
+    }
+
+    /// A new peer, in a slot.
+    fn arrives(&mut self, dialed: Option<u64>) -> (u64, Slot) {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots += 1;
             Slot(self.slots - 1)
@@ -727,16 +864,38 @@ impl World {
             sent: 0,
             uncommitted: Vec::new(),
             unborn: true,
+            dialed,
         });
-        let peer = "127.0.0.1:9".parse().expect("an address");
-        self.core.handle(Input::Opened { slot, id, service: self.service, peer, at_ms: 0 });
+        (id, slot)
+    }
+
+    /// A connection is a session, unless there are too many.
+    fn admitted(&mut self, slot: Slot) {
+        if self.core.sessions().get(slot).is_none() {
+            let all = self.core.sessions().len();
+            let own = self.limits.of(self.which.name());
+            assert!(
+                all >= self.limits.host.sessions_max.min(own.sessions_max),
+                "{all} sessions, and one was refused"
+            );
+            self.refused += 1;
+            self.turned_away(slot);
+        }
+    }
+
+    /// A peer whose connection is no session.
+    fn turned_away(&mut self, slot: Slot) {
+        let at = self.at(slot).expect("a peer");
+        self.peers.swap_remove(at);
+        self.ghosts.push(slot);
     }
 
     fn write_lines(&mut self, at: usize) {
         let verbs: &[&str] = match self.which {
             Which::Script => &[
                 "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute",
-                "bye", "self", "tell", "timer", "again", "tick", "work", "once", "cast", "shout",
+                "bye", "self", "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "dial",
+                "hold", "wait",
             ],
             Which::Tally => &["any"],
         };
@@ -753,9 +912,10 @@ impl World {
                 Some(&verb) => verb,
                 None => "add",
             };
-            let line = match self.rng.choice(&others).filter(|_| verb == "tell") {
-                Some(other) => format!("tell {other}"),
-                None if verb == "tell" => "add 1".into(),
+            let to_another = verb == "tell" || verb == "wait";
+            let line = match self.rng.choice(&others).filter(|_| to_another) {
+                Some(other) => format!("{verb} {other}"),
+                None if to_another => "add 1".into(),
                 None => format!("{verb} {}", self.rng.u8(..20)),
             };
             let end = if self.rng.bool() { "\n" } else { "\r\n" };
@@ -916,6 +1076,15 @@ impl World {
             self.jobs.push((job.number, job.name, job.input));
         }
         assert!(self.jobs.len() <= 3, "limit jobs_running_max");
+        for dial in self.core.take_connects() {
+            // Whoever makes them knows those that it is about, and those that are open.
+            let open = self.peers.iter().any(|p| p.dialed == Some(dial.number));
+            if !open && !self.dialing.contains(&dial.number) {
+                assert_eq!(dial.addr.to_string(), ADDR);
+                self.dialing.push(dial.number);
+            }
+        }
+        self.core.take_reached(|limit| self.full += u64::from(limit == Limit::SessionsMax));
     }
 
     /// The process dies here, and another one takes over, with what the store, the kernel and its keeper know.
@@ -928,11 +1097,14 @@ impl World {
         let probation = self.core.probation("sim").cloned();
         let hash = self.hash();
         let image = Plain::cut_after(self.core.store().image(), None);
-        let limits = self.core.limits.clone();
+        let limits = self.limits.host.clone();
         let found = Store::recover(Box::new(image), limits.store_bytes_max).expect("a store");
         let Successor { core, survivors, lost } = Core::recover(limits, found, self.now_ns);
         assert_eq!(lost, Vec::<String>::new());
+        // What the dead one counted is known only if it was committed.
+        (self.refused, self.full) = (0, 0);
         self.core = core;
+        self.core.set_limits(self.limits.clone());
         self.library = self.core.reloads.library("libsim.so".into());
         let build = Build { library: "sim".into(), generation: self.generation, hash };
         self.core.reloads.goes_on_with(self.library, build.clone(), None, self.highest);
@@ -1003,8 +1175,18 @@ impl World {
                     peer.slot = slot;
                     peer.done_read = false;
                     peer.uncommitted = again.clone();
-                    let peer = "127.0.0.1:9".parse().expect("an address");
-                    self.core.handle(Input::Opened { slot, id, service: self.service, peer, at_ms: 0 });
+                    let dialed = peer.dialed;
+                    let peer = ADDR.parse().expect("an address");
+                    match dialed {
+                        Some(number) => {
+                            self.core.handle(Input::Connected { number, slot, id, peer, at_ms: 0 });
+                        }
+                        None => {
+                            let service = self.service;
+                            self.core.handle(Input::Opened { slot, id, service, peer, at_ms: 0 });
+                        }
+                    }
+                    self.admitted(slot);
                     if !again.is_empty() {
                         self.core.handle(Input::Received { slot, bytes: &again });
                     }
@@ -1058,17 +1240,12 @@ impl World {
         self.core.handle(Input::Broken { slot: peer.slot });
         let mut effects = Vec::new();
         self.core.take_effects(&mut effects);
-        assert!(effects.contains(&Effect::Close { slot: peer.slot, id: peer.id }));
+        let own = |e: &Effect| matches!(e, Effect::Close { slot, .. } if *slot == peer.slot);
+        assert_eq!(effects.iter().filter(|e| own(e)).count(), 1, "it is let go of");
+        effects.retain(|e| !own(e));
         self.freed.push(peer.slot);
-        for effect in effects {
-            assert!(
-                !matches!(effect, Effect::Close { slot, .. } if slot != peer.slot),
-                "another session was closed"
-            );
-            if matches!(effect, Effect::Proof { .. }) {
-                self.carry_out(vec![effect]);
-            }
-        }
+        // Others are closed only if they were turned away just before.
+        self.carry_out(effects);
     }
 
     // --- invariants -----------------------------------------------------------------------------
@@ -1140,9 +1317,27 @@ impl World {
                     view.actions.iter().filter(|a| a.kind == kind && (a.from == peer.id) == own).count()
                         as u64
                 };
-                let timers = view.timers.iter().filter(|(name, _)| name != "again").count() as u64;
+                let named = |name: &str| view.timers.iter().any(|(n, _)| n == name);
+                let timers = view.timers.len() - usize::from(named("again")) - usize::from(named("go"));
+                assert_eq!(view.record.held, named("go"), "{} waits for its timer", peer.id);
                 assert_eq!(read("sent"), read("got") + waiting(action::NOTE, false), "notes to {}", peer.id);
-                assert_eq!(read("set"), read("fired") + timers, "timers of {}", peer.id);
+                assert_eq!(read("set"), read("fired") + timers as u64, "timers of {}", peer.id);
+                let outcomes = view.actions.iter().filter(|a| a.kind == action::CONNECT).count();
+                assert_eq!(
+                    read("dials"),
+                    read("told") + (view.connects.len() + outcomes) as u64,
+                    "connections for {}",
+                    peer.id
+                );
+                let asked = view.connects.iter().all(|c| self.dialing.contains(&c.number));
+                assert!(asked, "somebody makes the connections for {}", peer.id);
+                let openings = view.actions.iter().filter(|a| a.kind == action::DIALED).count() as u64;
+                assert_eq!(
+                    read("dialed") + openings,
+                    u64::from(peer.dialed.is_some()),
+                    "what {} was opened for",
+                    peer.id
+                );
                 let results = view.actions.iter().filter(|a| a.kind == action::JOB).count();
                 assert_eq!(
                     read("asked"),
@@ -1192,6 +1387,7 @@ impl World {
         let stored: usize = self.core.services().iter().flat_map(|s| s.stored.values()).sum();
         assert_eq!(stored, states, "versions are counted");
         assert_eq!(self.core.services()[0].sessions, sessions.len());
+        assert_eq!(self.core.limits, self.limits.host, "limits change with a commit");
     }
 
     /// A counter in the table.
@@ -1204,7 +1400,7 @@ impl World {
 
     fn step(&mut self) {
         let any = |w: &mut World| (!w.peers.is_empty()).then(|| w.rng.usize(0..w.peers.len()));
-        match self.rng.u8(0..100) {
+        match self.rng.u8(0..108) {
             0..8 if self.peers.len() < PEERS_MAX => self.open(),
             8..30 => {
                 if let Some(at) = any(self) {
@@ -1253,6 +1449,16 @@ impl World {
                 }
             },
             96..98 => self.put_back(),
+            98..104 if !self.dialing.is_empty() => {
+                let at = self.rng.usize(0..self.dialing.len());
+                self.end_dial(at);
+            }
+            104..106 => {
+                // Between two passes, and none of it is sent before it is committed.
+                let limits = self.other_limits();
+                self.configure(limits);
+                self.commit_pass();
+            }
             // Less than any deadline, so that no session is given up.
             _ => self.now_ns += 1000,
         }
@@ -1302,14 +1508,15 @@ impl World {
     /// Lets everything run to its end: every line is answered, everything is closed, nothing is left.
     fn drain(&mut self) {
         self.reload_whole(None);
-        for peer in &mut self.peers {
-            peer.done = true;
-        }
         for _ in 0..10_000 {
-            if self.peers.is_empty() && self.jobs.is_empty() {
+            if self.peers.is_empty() && self.jobs.is_empty() && self.dialing.is_empty() {
                 break;
             }
             self.now_ns += 1000;
+            while !self.dialing.is_empty() {
+                self.end_dial(0);
+            }
+            self.peers.iter_mut().for_each(|p| p.done = true);
             while !self.jobs.is_empty() {
                 self.end_job(0);
             }
@@ -1320,9 +1527,17 @@ impl World {
             self.check();
         }
         assert_eq!(self.peers.len(), 0, "every session came to its end");
+        // The service's own timers, and what they ask for.
         self.now_ns += 100_000;
         self.pass(true);
+        while !self.dialing.is_empty() {
+            let number = self.dialing.swap_remove(0);
+            self.core.handle(Input::ConnectFailed { number, why: "as asked" });
+        }
+        self.pass(true);
         assert_eq!(self.counter("set:service"), self.counter("fired:service"), "the service's own timers");
+        assert_eq!(self.counter("dials:service"), self.counter("told:service"), "its own connections");
+        assert_eq!(self.refused, self.full, "each refusal is counted");
         let store = self.core.store();
         let kinds = [
             Kind::Session,
@@ -1335,6 +1550,7 @@ impl World {
             Kind::Payload,
             Kind::Timer,
             Kind::Job,
+            Kind::Connect,
         ];
         for kind in kinds {
             assert_eq!(store.count(kind), 0, "{kind:?} records are left");
@@ -1362,6 +1578,7 @@ fn run(which: Which) {
     let (mut turns, mut faults, mut commits, mut refusals, mut quarantined, mut kills) = (0, 0, 0, 0, 0, 0);
     let (mut rollbacks, mut proved, mut spared) = (0, 0, 0);
     let (mut acts, mut once, mut lost, mut shouts, mut put_back) = (0, 0, 0, 0, 0);
+    let (mut connected, mut configured) = (0, 0);
     for seed in seeds.clone() {
         let result = std::panic::catch_unwind(|| {
             let mut world = World::new(seed, which);
@@ -1379,6 +1596,7 @@ fn run(which: Which) {
                 world.kills,
                 (world.rollbacks, world.proved, world.spared),
                 (world.acts, world.once.len(), world.lost_jobs, world.shouts, world.put_back),
+                (world.connected, world.configured),
             )
         });
         match result {
@@ -1397,6 +1615,8 @@ fn run(which: Which) {
                 lost += n.7.2;
                 shouts += n.7.3;
                 put_back += n.7.4;
+                connected += n.8.0;
+                configured += n.8.1;
             }
             Err(_) => panic!("seed {seed} fails; replay it with GREENROOM_SEED={seed}"),
         }
@@ -1404,14 +1624,17 @@ fn run(which: Which) {
     println!(
         "{turns} turns, {faults} failed, {commits} reloads committed, {refusals} refused, {quarantined} quarantined, {kills} kills; \
          {rollbacks} builds rolled back, {proved} proved, {spared} turns spared; \
-         {acts} notes, messages, timers and results, {once} jobs to run once, {lost} jobs lost, {shouts} shouts heard; {put_back} states put back"
+         {acts} notes, messages, timers and results, {once} jobs to run once, {lost} jobs lost, {shouts} shouts heard; {connected} connections made; \
+         {put_back} states put back, {configured} configurations in force"
     );
     if one.is_none() {
         // A run in which nothing happens proves nothing.
         assert!(turns > 50_000 && commits > 500 && refusals > 500 && kills > 500 && put_back > 5000);
+        assert!(configured > 1000);
         assert!(which == Which::Tally || (faults > 5000 && quarantined > 100));
         assert!(which == Which::Tally || (rollbacks > 100 && proved > 30 && spared > 300));
         assert!(which == Which::Tally || (acts > 10_000 && once > 500 && lost > 50 && shouts > 5_000));
+        assert!(which == Which::Tally || connected > 500);
     }
 }
 

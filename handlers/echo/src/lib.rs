@@ -47,8 +47,8 @@ impl Handler for Tally {
     fn handle(&self, turn: &mut Turn<'_, Count>, action: Action<'_>) -> Result<(), Fault> {
         if let Action::Message(line) = action {
             turn.state.count += 1;
-            let number = format!("{} ", turn.state.count);
-            turn.send([number.as_bytes(), line, b"\n"].concat());
+            turn.send(format!("{} ", turn.state.count));
+            turn.send_line(line);
         }
         Ok(())
     }

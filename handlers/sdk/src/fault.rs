@@ -77,14 +77,37 @@ pub(crate) fn install_hook() {
 
 /// Runs `f`; a panic becomes a fault.
 pub(crate) fn catch<T>(f: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    let outer = CATCHING.replace(true);
-    // What a panic may have left half changed is the state, and the caller drops that.
-    let result = catch_unwind(AssertUnwindSafe(f));
-    CATCHING.set(outer);
-    result.unwrap_or_else(|payload| {
-        let (file, line) = PLACE.take().unwrap_or_default();
-        Err(Fault { kind: fault::PANIC, message: text_of(&*payload), file, line })
-    })
+    Catching::begin().catch(f)
+}
+
+/// While it lives, panics on this thread are ours to report.
+pub(crate) struct Catching {
+    outer: bool,
+}
+
+impl Catching {
+    pub(crate) fn begin() -> Catching {
+        Catching { outer: CATCHING.replace(true) }
+    }
+
+    /// Runs `f`; a panic becomes a fault.
+    #[inline]
+    pub(crate) fn catch<T>(&self, f: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+        // What a panic may have left half changed is the state, and the caller drops that.
+        catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| Err(panicked(&*payload)))
+    }
+}
+
+impl Drop for Catching {
+    fn drop(&mut self) {
+        CATCHING.set(self.outer);
+    }
+}
+
+#[cold]
+fn panicked(payload: &(dyn Any + Send)) -> Fault {
+    let (file, line) = PLACE.take().unwrap_or_default();
+    Fault { kind: fault::PANIC, message: text_of(payload), file, line }
 }
 
 fn text_of(payload: &(dyn Any + Send)) -> String {

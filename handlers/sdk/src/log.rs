@@ -4,7 +4,7 @@
 //! turn ends and then hands them over. Spans carry no meaning of their own.
 
 use greenroom_state::abi::level;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tracing_core::field::{Field, Visit};
@@ -26,6 +26,8 @@ static LEVEL: AtomicU32 = AtomicU32::new(level::INFO);
 
 thread_local! {
     static EVENTS: RefCell<Vec<LogEvent>> = const { RefCell::new(Vec::new()) };
+    /// Whether there are any: every turn asks, and few have logged.
+    static LOGGED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Installs the subscriber, unless the library has one.
@@ -34,10 +36,16 @@ pub(crate) fn install(level: u32) {
     let _ = tracing_core::dispatcher::set_global_default(tracing_core::Dispatch::new(ToHost));
 }
 
-/// Takes the events since the last call.
+/// Whether there are events to take.
 #[inline]
+pub(crate) fn is_any() -> bool {
+    LOGGED.get()
+}
+
+/// Takes the events since the last call.
 pub(crate) fn take() -> Vec<LogEvent> {
-    EVENTS.with(|e| std::mem::take(&mut *e.borrow_mut()))
+    LOGGED.set(false);
+    EVENTS.take()
 }
 
 struct ToHost;
@@ -80,6 +88,7 @@ impl Subscriber for ToHost {
             let mut events = e.borrow_mut();
             if events.len() < EVENTS_MAX {
                 events.push(event);
+                LOGGED.set(true);
             }
         });
     }

@@ -2,10 +2,11 @@
 //!
 //! It is written against [`Host`], so that a handler's own tests run the same code as a host does.
 
+use crate::fault::Catching;
 use crate::host::Host;
 use crate::log;
 use crate::turn::{State, Turn};
-use crate::{Action, Fault, Handler, fault};
+use crate::{Action, Fault, Handler};
 use greenroom_state::abi::RUN_STATE_LOST;
 use std::any::TypeId;
 
@@ -30,7 +31,8 @@ pub(crate) fn run<'a, H: Handler>(
     actions: impl Iterator<Item = Action<'a>>,
     host: &mut dyn Host,
 ) -> u32 {
-    let (mut state, mut changed) = match fault::catch(|| load::<H>(session.state)) {
+    let catching = Catching::begin();
+    let (mut state, mut changed) = match catching.catch(|| load::<H>(session.state)) {
         Ok(loaded) => loaded,
         Err(fault) => {
             let why = Fault::state(format!("its state can't be read: {}", fault.message));
@@ -50,7 +52,7 @@ pub(crate) fn run<'a, H: Handler>(
             now_ns: session.now_ns,
             refused: None,
         };
-        let result = fault::catch(|| handler.handle(&mut turn, action));
+        let result = catching.catch(|| handler.handle(&mut turn, action));
         let result = turn.outcome(result);
         let touched = turn.state.touched;
         hand_over_log(host);
@@ -73,7 +75,7 @@ pub(crate) fn run<'a, H: Handler>(
         }
     }
     if (changed && done > 0 || rehearsed) && has_state::<H>() {
-        match fault::catch(|| Ok(rmp_serde::to_vec_named(&state)?)) {
+        match catching.catch(|| Ok(rmp_serde::to_vec_named(&state)?)) {
             Ok(bytes) => host.state(&bytes),
             Err(why) => {
                 host.turn_failed(&Fault {
@@ -94,10 +96,11 @@ pub(crate) fn run_service<'a, H: Handler>(
     actions: impl Iterator<Item = Action<'a>>,
     host: &mut dyn Host,
 ) -> u32 {
+    let catching = Catching::begin();
     for action in actions {
         let state = State { value: &mut (), touched: false };
         let mut turn = Turn { state, host, session: 0, now_ns, refused: None };
-        let result = fault::catch(|| handler.handle_service(&mut turn, action));
+        let result = catching.catch(|| handler.handle_service(&mut turn, action));
         let result = turn.outcome(result);
         hand_over_log(host);
         match result {
@@ -127,7 +130,7 @@ fn load<H: Handler>(stored: Option<(u32, &[u8])>) -> Result<(H::State, bool), Fa
 
 #[inline]
 fn hand_over_log(host: &mut dyn Host) {
-    for event in log::take() {
-        host.log(&event);
+    if log::is_any() {
+        log::take().iter().for_each(|event| host.log(event));
     }
 }

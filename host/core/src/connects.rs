@@ -6,6 +6,7 @@
 use crate::Core;
 use crate::asked::{ACTION_HEAD, ADDR_BYTES_MAX, CONNECT_HEAD, Connect};
 use crate::core::Effect;
+use crate::inspect::ConnectView;
 use crate::limits::Limit;
 use crate::pending::{Caused, Data};
 use crate::session::{Life, ServiceId, Slot};
@@ -70,6 +71,16 @@ impl Core {
         let begun = std::mem::take(&mut self.connects.begun);
         let all = &self.connects.all;
         begun.into_iter().filter_map(|number| Some(Dial { number, addr: all.get(&number)?.addr })).collect()
+    }
+
+    /// Those that are being made for a session, or for a service's own turns.
+    pub(crate) fn connects_of(&self, owner: u64) -> Vec<ConnectView> {
+        let own = self.connects.all.iter().filter(|(_, c)| c.owner == owner);
+        let view = |(&number, c): (&u64, &Connect)| {
+            let service = self.services[usize::from(c.service.0)].offer.name.clone();
+            ConnectView { number, service, addr: c.addr }
+        };
+        own.map(view).collect()
     }
 
     /// A session ends, and wants no connection any more.

@@ -5,6 +5,7 @@
 use crate::Core;
 use crate::session::{ServiceId, Session};
 use greenroom_state::record::SessionRecord;
+use std::net::SocketAddr;
 
 /// What is asked of a slice of sessions.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +39,8 @@ pub struct SessionView {
     pub actions: Vec<ActionView>,
     /// Its jobs that didn't end.
     pub jobs: Vec<JobView>,
+    /// Connections that are being made for it.
+    pub connects: Vec<ConnectView>,
     /// Topics it is on.
     pub topics: Vec<String>,
 }
@@ -66,6 +69,17 @@ pub struct JobView {
     pub running: bool,
 }
 
+/// A connection that is being made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectView {
+    /// Its number.
+    pub number: u64,
+    /// The service that it will be a session of.
+    pub service: String,
+    /// Where to.
+    pub addr: SocketAddr,
+}
+
 /// What a service has of its own, not of a session's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnSlice {
@@ -73,6 +87,8 @@ pub struct OwnSlice {
     pub timers: Vec<(String, u64)>,
     /// Jobs.
     pub jobs: Vec<JobView>,
+    /// Connections that are being made.
+    pub connects: Vec<ConnectView>,
     /// The timer to go on behind; `None`: this was all.
     pub next: Option<String>,
 }
@@ -139,6 +155,7 @@ impl Core {
             timers: self.timers_of(s.id),
             actions: if contents { self.actions_waiting(s.id) } else { Vec::new() },
             jobs: self.jobs_of(s.id),
+            connects: self.connects_of(s.id),
             topics: s.topics().iter().map(|t| t.to_string()).collect(),
         }
     }
@@ -147,12 +164,13 @@ impl Core {
         self.sessions.slot_of(id).map(|slot| self.actions_of(slot)).unwrap_or_default()
     }
 
-    /// Some of a service's own timers, behind that name, with the nanoseconds until they fire; and all of its own jobs.
+    /// Some of a service's own timers, behind that name, with the nanoseconds until they fire; and all of its own jobs and
+    /// connections.
     pub fn of_service(&self, service: ServiceId, after: Option<&str>) -> OwnSlice {
         let number = service.number();
         let timers = self.timers_after(number, after, ENTRIES_PER_SLICE);
         let next = timers.last().filter(|_| timers.len() == ENTRIES_PER_SLICE).map(|(name, _)| name.clone());
-        OwnSlice { timers, jobs: self.jobs_of(number), next }
+        OwnSlice { timers, jobs: self.jobs_of(number), connects: self.connects_of(number), next }
     }
 
     /// How many entries a table has.

@@ -204,20 +204,13 @@ impl Core {
         s.blocked = blocked;
         s.bytes_sent += bytes as u64;
         s.output_sent += bytes;
-        let (mut whole, mut left) = (0, s.output_sent);
-        while let Some(s) = self.sessions.get(slot)
-            && let Some(&piece) = s.output.get(whole)
-            && left >= self.piece_len(piece)
-        {
-            left -= self.piece_len(piece);
-            whole += 1;
-        }
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        s.output_sent = left;
-        // Few, and seldom many: then they are moved once.
-        let gone: SmallVec<[Ref; 2]> = s.output.drain(..whole).collect();
-        for piece in gone {
-            self.drop_piece(piece);
+        if s.unsent() == 0 {
+            s.output_sent = 0;
+            for piece in std::mem::take(&mut s.output) {
+                self.drop_piece(piece);
+            }
+        } else {
+            self.drop_sent(slot);
         }
         let pause = self.limits_of(slot).output_bytes_pause as u64;
         let Some(s) = self.sessions.get_mut(slot) else { return };
@@ -230,6 +223,26 @@ impl Core {
         }
         if draining && unsent == 0 {
             self.flushed(slot);
+        }
+    }
+
+    /// Drops the pieces that are sent as a whole.
+    fn drop_sent(&mut self, slot: Slot) {
+        let Some(s) = self.sessions.get(slot) else { return };
+        let (mut whole, mut left) = (0, s.output_sent);
+        for &piece in &s.output {
+            let len = self.piece_len(piece);
+            if left < len {
+                break;
+            }
+            (whole, left) = (whole + 1, left - len);
+        }
+        let Some(s) = self.sessions.get_mut(slot) else { return };
+        s.output_sent = left;
+        // Few, and seldom many: then they are moved once.
+        let gone: SmallVec<[Ref; 2]> = s.output.drain(..whole).collect();
+        for piece in gone {
+            self.drop_piece(piece);
         }
     }
 

@@ -174,9 +174,8 @@ impl<'a> Staging<'a> {
     /// The turn succeeded. False: return now.
     #[inline]
     pub fn turn_ok(&mut self) -> bool {
-        if let Some(message) = self.unreadable.take() {
-            self.turn_failed(Fault { kind: fault::ERROR, message, file: String::new(), line: 0 });
-            self.buffers.spoilt = true;
+        if self.unreadable.is_some() {
+            self.fail_unreadable();
         }
         let b = &mut *self.buffers;
         if b.fault.is_some() || b.done == self.actions {
@@ -196,6 +195,13 @@ impl<'a> Staging<'a> {
             log: b.log.len(),
         };
         !b.close && !b.on_itself && b.done < self.actions && b.bytes.len() < BATCH_BYTES
+    }
+
+    #[cold]
+    fn fail_unreadable(&mut self) {
+        let message = self.unreadable.take().unwrap_or_default();
+        self.turn_failed(Fault { kind: fault::ERROR, message, file: String::new(), line: 0 });
+        self.buffers.spoilt = true;
     }
 
     /// The turn failed: what it staged is dropped, but for what it logged. After the last turn it says that the state
@@ -257,12 +263,27 @@ impl<'a> Staging<'a> {
     }
 
     /// Sends to the session's peer.
-    #[inline]
     pub fn send(&mut self, bytes: &[u8]) -> u32 {
+        self.send_parts(std::iter::once(bytes))
+    }
+
+    /// Sends parts to the session's peer, one behind the other; all of them or none.
+    #[inline]
+    pub fn send_parts<'b>(&mut self, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
         if self.around.session.is_service() {
             return status::INVALID;
         }
-        let Some(part) = self.keep(bytes) else { return self.refuse(Limit::TurnBytesMax) };
+        let start = self.buffers.bytes.len();
+        let most = self.around.limits.turn_bytes_max + self.buffers.mark.bytes;
+        let arena = &mut self.buffers.bytes;
+        for part in parts {
+            if part.len() > most.saturating_sub(arena.len()) {
+                arena.truncate(start);
+                return self.refuse(Limit::TurnBytesMax);
+            }
+            arena.extend_from_slice(part);
+        }
+        let part = start..arena.len();
         match self.buffers.effects.last_mut() {
             Some(Staged::Send(last)) if last.end == part.start => last.end = part.end,
             _ => self.buffers.effects.push(Staged::Send(part)),

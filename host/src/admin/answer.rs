@@ -5,10 +5,10 @@ use super::restore;
 use super::wire::{Command, Reply, ServiceStatus, SessionLine};
 use crate::mail::{Answer, Ask, Mailbox, Message, Proposal, Query, Setting, Wish};
 use greenroom_core::crashes::action_name;
-use greenroom_core::inspect::{ActionView, Filter, JobView, SessionView};
+use greenroom_core::inspect::{ActionView, ConnectView, Filter, JobView, OwnSlice, SessionView};
 use greenroom_core::reload::By;
 use greenroom_state::dump::{
-    self, DumpedAction, DumpedEntry, DumpedJob, DumpedService, DumpedSession, DumpedTimer,
+    self, DumpedAction, DumpedConnect, DumpedEntry, DumpedJob, DumpedService, DumpedSession, DumpedTimer,
 };
 use greenroom_state::value;
 use std::collections::BTreeMap;
@@ -185,10 +185,15 @@ fn dump(
     let mut services = BTreeMap::new();
     for s in all.iter().filter(named) {
         let (state_version, generation) = (s.state_version, s.generation);
-        let (timers, jobs) = own_of(&s.name, mailbox)?;
+        let (timers, own) = own_of(&s.name, mailbox)?;
+        let jobs = own.jobs.into_iter().map(dumped_job).collect();
+        let connects = own.connects.into_iter().map(dumped_connect).collect();
         let mine = owned.iter().filter(|(service, ..)| *service == s.name);
         let tables = mine.map(|(_, table, version)| (table.clone(), *version)).collect();
-        services.insert(s.name.clone(), DumpedService { state_version, generation, timers, jobs, tables });
+        services.insert(
+            s.name.clone(),
+            DumpedService { state_version, generation, timers, jobs, connects, tables },
+        );
     }
     if let (Some(name), true) = (&service, services.is_empty()) {
         let known: Vec<_> = all.iter().map(|s| s.name.as_str()).collect();
@@ -225,16 +230,16 @@ fn dump(
     Ok(())
 }
 
-/// What a service has of its own.
-fn own_of(service: &str, mailbox: &Mailbox) -> Result<(Vec<DumpedTimer>, Vec<DumpedJob>), Failure> {
+/// All of a service's own timers, and the rest of what it has of its own.
+fn own_of(service: &str, mailbox: &Mailbox) -> Result<(Vec<DumpedTimer>, OwnSlice), Failure> {
     let (mut timers, mut after) = (Vec::new(), None);
     loop {
         let query = Query::OwnOf(service.to_owned(), after);
-        let own = get(mailbox, query, |a| if let Answer::Own(own) = a { Some(own) } else { None })?;
-        timers.extend(own.timers.into_iter().map(dumped_timer));
-        after = own.next;
+        let mut own = get(mailbox, query, |a| if let Answer::Own(own) = a { Some(own) } else { None })?;
+        timers.extend(own.timers.drain(..).map(dumped_timer));
+        after = own.next.take();
         if after.is_none() {
-            return Ok((timers, own.jobs.into_iter().map(dumped_job).collect()));
+            return Ok((timers, own));
         }
     }
 }
@@ -245,6 +250,10 @@ fn dumped_timer((name, in_ns): (String, u64)) -> DumpedTimer {
 
 fn dumped_job(JobView { number, name, running }: JobView) -> DumpedJob {
     DumpedJob { number, name, running }
+}
+
+fn dumped_connect(ConnectView { number, service, addr }: ConnectView) -> DumpedConnect {
+    DumpedConnect { number, service, to: addr.to_string() }
 }
 
 fn dumped_action(a: ActionView) -> DumpedAction {
@@ -258,6 +267,8 @@ fn dumped(v: SessionView) -> DumpedSession {
         service: v.service,
         peer: v.record.peer.to_string(),
         opened_at: rfc3339(v.record.opened_at_ms),
+        outbound: v.record.outbound,
+        held: v.record.held,
         state_version: v.record.state_version,
         state: v.state.as_deref().map_or(serde_json::Value::Null, json_or_bytes),
         input: value::bytes_to_json(&v.input),
@@ -265,6 +276,7 @@ fn dumped(v: SessionView) -> DumpedSession {
         timers: v.timers.into_iter().map(dumped_timer).collect(),
         actions: v.actions.into_iter().map(dumped_action).collect(),
         jobs: v.jobs.into_iter().map(dumped_job).collect(),
+        connects: v.connects.into_iter().map(dumped_connect).collect(),
         topics: v.topics,
     }
 }

@@ -427,18 +427,14 @@ unsafe extern "C" fn peer(turn: *mut abi::Turn, text: *mut Bytes<'static>) -> u3
 unsafe extern "C" fn send(turn: *mut abi::Turn, parts: *const Bytes<'_>, count: usize) -> u32 {
     // SAFETY: see above.
     let Some(s) = (unsafe { staging(turn) }) else { return status::INVALID };
-    for i in 0..count {
+    s.send_parts((0..count).map(|i| {
         // SAFETY: the array has `count` items.
         let part = unsafe { parts.add(i) };
         // SAFETY: see above.
         let part = unsafe { *part };
         // SAFETY: see above.
-        let status = s.send(unsafe { slice(part) });
-        if status != status::OK {
-            return status;
-        }
-    }
-    status::OK
+        unsafe { slice(part) }
+    }))
 }
 
 unsafe extern "C" fn close(turn: *mut abi::Turn) -> u32 {
