@@ -85,7 +85,7 @@ pub struct DumpedTimer {
 /// An action that waits for its turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DumpedAction {
-    /// `note`, `published` or `job`.
+    /// `note`, `published`, `job`, `connect` or `dialed`.
     pub kind: String,
     /// The session that caused it, or the job's number.
     pub from: u64,
