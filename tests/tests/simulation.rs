@@ -10,7 +10,7 @@ use greenroom::board::Board;
 use greenroom::plugin::ffi::Library;
 use greenroom_core::core::{Core, Effect, Input};
 use greenroom_core::framing::Framing;
-use greenroom_core::inspect::{Filter, SessionView};
+use greenroom_core::inspect::{ActionView, Filter, SessionView};
 use greenroom_core::limits::{AllLimits, Limit, Limits, ServiceLimits};
 use greenroom_core::probation::{Proof, Record};
 use greenroom_core::recover::Successor;
@@ -117,6 +117,7 @@ impl Code for Script {
                 (action::MESSAGE, "join") => {
                     assert_eq!(staging.subscribe("two\nlines"), abi::status::INVALID);
                     staging.subscribe(rest);
+                    forget(staging, "last", &format!("{own}:{rest}"));
                     staging.send(reply(count).as_bytes());
                     false
                 }
@@ -180,8 +181,10 @@ impl Code for Script {
                     false
                 }
                 (action::MESSAGE, "cast") => {
-                    // To itself, if it is on the topic: nobody tells, but everybody's turns are counted.
-                    staging.publish(rest, &[b'x'; 300], true);
+                    // Not to itself, which leaves a gap there.
+                    let n = add(staging, "casts", rest, 1);
+                    forget(staging, "last", &format!("{own}:{rest}"));
+                    staging.publish(rest, format!("{n} {}", "x".repeat(cast_len(n))).as_bytes(), true);
                     staging.send(reply(count).as_bytes());
                     false
                 }
@@ -264,7 +267,12 @@ impl Code for Script {
                     false
                 }
                 (action::PUBLISHED, _) => {
-                    assert_eq!(line.len(), 300, "the whole message");
+                    let n: u64 = verb.parse().expect("a number");
+                    assert_eq!(rest.len(), cast_len(n), "the whole message");
+                    let key = format!("{own}:{}", text(a.name));
+                    let last = add(staging, "last", &key, 0);
+                    assert!(last == 0 || n == last + 1, "message {n} came after {last}");
+                    add(staging, "last", &key, n - last);
                     add(staging, "acts", &own, 1);
                     false
                 }
@@ -333,6 +341,16 @@ fn add(staging: &mut Staging<'_>, what: &str, whose: &str, n: u64) -> u64 {
     let sum = read.map_or(0, |v| String::from_utf8(v).expect("digits").parse().expect("a number")) + n;
     staging.table_put(COUNTS, key.as_bytes(), sum.to_string().as_bytes());
     sum
+}
+
+/// A counter begins anew.
+fn forget(staging: &mut Staging<'_>, what: &str, whose: &str) {
+    staging.table_delete(COUNTS, format!("{what}:{whose}").as_bytes());
+}
+
+/// Short messages are copied, long ones are kept once.
+fn cast_len(n: u64) -> usize {
+    if n.is_multiple_of(2) { 10 } else { 300 }
 }
 
 fn message(a: &abi::Action<'_>) -> String {
@@ -1305,6 +1323,7 @@ impl World {
             let s = sessions.get(peer.slot).expect("no session is lost");
             assert_eq!(s.id, peer.id);
             let read = |what: &str| self.counter(&format!("{what}:{}", peer.id));
+            let read_of = |what: &str, of: &str| self.counter(&format!("{what}:{}:{of}", peer.id));
             // The first turn is the opening, and the last one the end; some were no lines'.
             let ran = s.turns.saturating_sub(1 + u64::from(s.life != Life::Open) + read("acts")) as usize;
             assert!(ran <= peer.lines.len(), "more turns than lines");
@@ -1379,6 +1398,16 @@ impl World {
             assert_eq!(s.bytes_out, s.bytes_sent + view.output.len() as u64);
             let topics = if s.life == Life::Open { &e.topics[..] } else { &[] };
             assert_eq!(view.topics, topics, "session {}'s topics", peer.id);
+            for topic in topics {
+                let waiting = |a: &&ActionView| a.kind == action::PUBLISHED && a.name == *topic;
+                let waiting = view.actions.iter().filter(waiting).count() as u64;
+                let last = read_of("last", topic);
+                assert!(
+                    last == 0 || last + waiting == self.counter(&format!("casts:{topic}")),
+                    "messages on {topic} to {}",
+                    peer.id
+                );
+            }
             on_topics += usize::from(!topics.is_empty());
         }
         let store = self.core.store();
