@@ -47,7 +47,7 @@ pub enum ToWorker {
     /// A watched path changed.
     Changed(PathBuf),
     /// Put another configuration in force: its number, and who wants that. With a memory file that holds it, and the socket to answer on, if
-    /// there is one. Answered by [`ToKeeper::Configured`], if it is.
+    /// there is one. Answered by [`ToKeeper::Configured`] or [`ToKeeper::NotConfigured`].
     Configure(u64, By),
     /// An operator asks. With the socket to answer on.
     Caller(Command, By),
@@ -82,6 +82,8 @@ pub enum ToKeeper {
     Ports(Vec<HeldPort>),
     /// The configuration of this number is in force.
     Configured(u64),
+    /// The configuration of this number was refused, or changes nothing.
+    NotConfigured(u64),
     /// To [`ToWorker::Pin`].
     Pinned(u64),
     /// To [`ToWorker::Unpin`]: whether it was pinned all the time.
@@ -163,6 +165,8 @@ pub struct Link<In, Out> {
 pub enum Received<In> {
     /// A message and its descriptors, which may be fewer than were sent if this process may have no more.
     Message(In, Vec<OwnedFd>),
+    /// A message that only a later version knows, in words. Workers are upgraded, and their keepers are not.
+    Unknown(String),
     /// Nothing yet.
     Nothing,
     /// The other side is gone.
@@ -264,8 +268,11 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         if got.flags.contains(ReturnFlags::TRUNC) {
             return Err(io::Error::other("a message was cut off"));
         }
-        let message = serde_json::from_slice(&self.buffer[..got.bytes])?;
-        Ok(Received::Message(message, fds))
+        match serde_json::from_slice(&self.buffer[..got.bytes]) {
+            Ok(message) => Ok(Received::Message(message, fds)),
+            Err(e) if e.to_string().starts_with("unknown variant") => Ok(Received::Unknown(e.to_string())),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Receives a message, and waits for it. `None`: the other side is gone.
@@ -275,6 +282,7 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
             match self.receive()? {
                 Received::Message(message, fds) => return Ok(Some((message, fds))),
                 Received::Closed => return Ok(None),
+                Received::Unknown(what) => tracing::warn!("a message is left out: {what}"),
                 Received::Nothing => {}
             }
             self.flush();
@@ -323,7 +331,17 @@ mod tests {
             let (message, _) = keeper.wait().unwrap().unwrap();
             assert!(matches!(message, ToKeeper::Drop(d) if d == [(n, 0)]));
         }
-        drop(worker);
+        // What only a later version says is left out, and what is no message at all is an error.
+        let (a, b) = pair().unwrap();
+        let mut keeper = Link::<ToKeeper, ToWorker>::new(a);
+        let mut later = Link::<(), serde_json::Value>::new(b);
+        later.send(&serde_json::json!({"Sing": 3}));
+        later.send(&serde_json::json!("Took"));
+        later.send(&serde_json::json!({"Configured": "x"}));
+        assert!(matches!(keeper.receive().unwrap(), Received::Unknown(what) if what.contains("`Sing`")));
+        assert!(matches!(keeper.receive().unwrap(), Received::Message(ToKeeper::Took, _)));
+        assert!(keeper.receive().is_err());
+        drop(later);
         assert!(keeper.wait().unwrap().is_none());
     }
 }

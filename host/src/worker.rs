@@ -480,6 +480,9 @@ impl Worker {
         loop {
             match self.link.receive()? {
                 Received::Message(message, fds) => self.told(message, fds),
+                Received::Unknown(what) => {
+                    tracing::warn!("the keeper is of a later version: {what}; that is left out");
+                }
                 Received::Nothing => return Ok(()),
                 Received::Closed => return Err(io::Error::other("the keeper is gone")),
             }
@@ -529,15 +532,22 @@ impl Worker {
 
     fn configure(&mut self, number: u64, by: By, fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter();
-        let config = fds.next().map(from_file);
-        let stream = fds.next().map(UnixStream::from);
-        match (config, stream) {
-            (Some(Ok(config)), Some(stream)) => {
-                answer::configure(stream, Proposal { number, config, by }, self.mailbox());
+        let config = match fds.next().map(from_file) {
+            Some(Ok(config)) => Ok(config),
+            Some(Err(e)) => Err(e.to_string()),
+            None => Err("no descriptor to spare".to_owned()),
+        };
+        let config = match config {
+            Ok(config) => config,
+            Err(why) => {
+                tracing::error!("the configuration can't be read: {why}");
+                return self.link.send(&ToKeeper::NotConfigured(number));
             }
-            (Some(Ok(config)), None) => self.propose(Proposal { number, config, by }, None),
-            (Some(Err(e)), _) => tracing::error!("the configuration can't be read: {e}"),
-            (None, _) => tracing::error!("no descriptor to spare for a configuration"),
+        };
+        let proposal = Proposal { number, config, by };
+        match fds.next().map(UnixStream::from) {
+            Some(stream) => answer::configure(stream, proposal, self.mailbox()),
+            None => self.propose(proposal, None),
         }
     }
 

@@ -1,12 +1,13 @@
 //! A configuration that changes while sessions stay: all of it, or nothing.
 
 use greenroom_tests::client::Client;
+use greenroom_tests::fixture::Fixture;
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// A host with a configuration file that can be written anew.
 struct Live {
@@ -73,9 +74,13 @@ impl Live {
     }
 
     fn listens(&self, service: &str) -> SocketAddr {
-        let listen = self.host.service(service)["listen"][0].as_str().expect("an address").to_owned();
-        listen.strip_prefix("tcp://").and_then(|a| a.parse().ok()).expect("an address")
+        listen_of(&self.host, service)
     }
+}
+
+fn listen_of(host: &Host, service: &str) -> SocketAddr {
+    let listen = host.service(service)["listen"][0].as_str().expect("an address").to_owned();
+    listen.strip_prefix("tcp://").and_then(|a| a.parse().ok()).expect("an address")
 }
 
 fn free_port() -> SocketAddr {
@@ -244,4 +249,147 @@ fn a_configuration_is_checked_without_a_host() {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(why), "{why}: {said}");
     }
+}
+
+/// A signal that finds no worker, or one that dies before it has answered, is heeded by the next one: once.
+#[test]
+fn a_hangup_around_the_death_of_a_worker_is_heeded() {
+    let limits = |n: u64| text(&format!("sessions_max = {}", 100 + n), "", ANY);
+    let live = Live::serve(&limits(0));
+    let host = &live.host;
+    let mut tally = Client::connect(host.addr("tally"));
+    for n in 1..=12 {
+        live.write(&limits(n));
+        let worker = host.worker_pid();
+        let kill = || {
+            // SAFETY: the pid is that of a child of our child, which isn't reaped before it is dead.
+            unsafe { libc::kill(worker, libc::SIGKILL) };
+        };
+        if n % 2 == 0 {
+            kill();
+            host.signal(libc::SIGHUP);
+        } else {
+            host.signal(libc::SIGHUP);
+            // Later each time: before it is read, while it is put in force, and behind that.
+            std::thread::sleep(std::time::Duration::from_micros(200 * n));
+            kill();
+        }
+        let by_signal = wait_for("the configuration in force", || {
+            let ledger = host.cli(&["history", "--json"]);
+            let ledger: Value = serde_json::from_slice(&ledger.stdout).ok()?;
+            let lines = ledger.as_array()?.iter().filter(|l| l["outcome"] == "configured");
+            let lines: Vec<Value> = lines.cloned().collect();
+            (lines.len() as u64 >= n).then_some(lines)
+        });
+        assert_eq!(by_signal.len() as u64, n, "{by_signal:?}");
+        assert!(by_signal.iter().all(|l| l["by"] == "SIGHUP"), "{by_signal:?}");
+        assert_eq!(tally.ask("on"), format!("{n} on"));
+    }
+    assert!(!host.log().contains("configuration refused"), "{}", host.log());
+}
+
+const SLOW: &str = r#"
+#![forbid(unsafe_code)]
+use greenroom_handler::{Action, Fault, Handler, Turn, export};
+
+export!(LIST);
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    sleep_ms: u64,
+    word: String,
+}
+
+pub struct Slow;
+
+impl Handler for Slow {
+    const SERVICE: &'static str = "NAME";
+    const PORT: u16 = 0;
+    type State = ();
+    type Config = Settings;
+
+    fn new(settings: Settings) -> Result<Self, String> {
+        std::thread::sleep(std::time::Duration::from_millis(settings.sleep_ms));
+        Ok(Slow)
+    }
+
+    fn handle(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
+        if let Action::Message(line) = action {
+            turn.send_line(line);
+        }
+        Ok(())
+    }
+}
+
+pub struct Added(String);
+
+impl Handler for Added {
+    const SERVICE: &'static str = "added";
+    const PORT: u16 = 0;
+    type State = ();
+    type Config = Settings;
+
+    fn new(settings: Settings) -> Result<Self, String> {
+        if settings.word.is_empty() { Err("it has no word".into()) } else { Ok(Added(settings.word)) }
+    }
+
+    fn handle(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
+        if let Action::Message(_) = action {
+            turn.send_line(&self.0);
+        }
+        Ok(())
+    }
+}
+"#;
+
+/// What is reloaded while another configuration is being put in force is tried with that one.
+#[test]
+fn other_reloads_wait_for_a_configuration() {
+    let source = |name: &str, list: &str| SLOW.replace("NAME", name).replace("LIST", list);
+    let first = Fixture::new("slow", &source("slow", "Slow")).build();
+    let other = Fixture::new("waits", &source("waits", "Slow"));
+    let before = other.build_as("before.so");
+    other.write(&source("waits", "Slow, Added"));
+    let after = other.build_as("after.so");
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("greenroom.toml");
+    let listens = |name: &str| format!("[service.{name}]\nlisten = [\"127.0.0.1:0\"]\n");
+    let old = listens("slow") + &listens("waits");
+    std::fs::write(&file, &old).expect("a file");
+    let host = Host::serve_with(&["slow", "waits"], &[&first, &before], |c| {
+        c.arg("--config").arg(&file);
+    });
+    let mut client = Client::connect(host.addr("waits"));
+    assert_eq!(client.ask("here"), "here");
+    let (code, report) = host.reload_from("waits", &after);
+    assert!(code == Some(1) && report["reason"].as_str().is_some_and(|r| r.contains("no word")), "{report}");
+
+    let slow = listens("slow") + "settings = { sleep_ms = 1500 }\n";
+    std::fs::write(&file, slow + &listens("waits") + &listens("added") + "settings = { word = \"new\" }\n")
+        .expect("a file");
+    let mut configures = host.command(&["reload", "--config"]).stdout(Stdio::null()).spawn().expect("greenroom");
+    let worker = host.worker_pid();
+    wait_for("a trial", || children(worker).iter().any(|c| c.contains("trial")).then_some(()));
+    let (code, report) = host.reload_from("waits", &after);
+    assert_eq!((code, &report["outcome"]), (Some(0), &json!("committed")), "{report}");
+    assert!(configures.wait().expect("its end").success());
+    assert_eq!(Client::connect(listen_of(&host, "added")).ask("?"), "new");
+    assert_eq!(client.ask("here"), "here");
+    let ledger = host.json(&["history", "--json"]);
+    let told: Vec<_> = ledger.as_array().expect("lines").iter().map(|l| &l["library"]).collect();
+    assert_eq!(told[told.len() - 3..], ["configuration", "slow", "waits"], "{ledger}");
+}
+
+/// The command lines of a process's children.
+fn children(pid: i32) -> Vec<String> {
+    let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let read = |path: PathBuf| std::fs::read_to_string(path).ok();
+    let of = all.flatten().filter_map(|entry| {
+        let stat = read(entry.path().join("stat"))?;
+        let parent: i32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+        (parent == pid).then(|| read(entry.path().join("cmdline")))?
+    });
+    of.collect()
 }

@@ -2,14 +2,18 @@
 
 use super::{Event, Keeper, Phase};
 use crate::admin::callers::refuse;
+use crate::admin::wire::Command;
 use crate::config::Config;
 use crate::control::{ToWorker, to_file};
 use greenroom_core::reload::By;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-/// Proposals that a worker hasn't answered: one that was refused is never heard of again.
-const PROPOSED_MAX: usize = 8;
+/// A configuration that the worker was asked to put in force.
+pub(super) struct Proposed {
+    config: Config,
+    by: By,
+}
 
 impl Keeper {
     /// Begins to read it.
@@ -26,40 +30,59 @@ impl Keeper {
 
     /// It is read: the worker is to put it in force.
     pub(super) fn propose(&mut self, config: Result<Config, String>, by: By, stream: Option<UnixStream>) {
-        let proposed = config.and_then(|config| self.hand_proposal(config, by, stream.as_ref()));
-        if let Err(why) = proposed {
-            tracing::warn!("configuration refused, nothing has changed: {why}");
-            if let Some(stream) = stream {
-                refuse(&stream, &format!("nothing has changed: {why}"));
+        match config.and_then(|config| self.hand_proposal(config, by, stream.as_ref())) {
+            Ok(true) => {}
+            Ok(false) => self.configure_later(by, stream),
+            Err(why) => {
+                tracing::warn!("configuration refused, nothing has changed: {why}");
+                if let Some(stream) = stream {
+                    refuse(&stream, &format!("nothing has changed: {why}"));
+                }
             }
         }
     }
 
-    fn hand_proposal(&mut self, config: Config, by: By, stream: Option<&UnixStream>) -> Result<(), String> {
-        let link = self.link.as_mut().filter(|_| matches!(self.phase, Phase::Serving { .. }));
-        let link = link.ok_or("no worker serves at the moment; see `greenroom status`")?;
+    /// False: no worker serves now.
+    fn hand_proposal(&mut self, config: Config, by: By, stream: Option<&UnixStream>) -> Result<bool, String> {
+        if self.stop_by.is_some() {
+            return Err("the host is stopping".into());
+        }
+        let serves = matches!(self.phase, Phase::Serving { .. });
+        let Some(link) = self.link.as_mut().filter(|_| serves) else { return Ok(false) };
         self.proposals += 1;
         let file = to_file(&config).map_err(|e| e.to_string())?;
         let fds: Vec<_> = [file.as_fd()].into_iter().chain(stream.map(AsFd::as_fd)).collect();
         match link.send_with(&ToWorker::Configure(self.proposals, by), &fds) {
             Ok(true) => {}
-            _ => return Err("the worker takes no commands now; see `greenroom status`".into()),
+            Ok(false) => return Err("the worker takes no commands now; see `greenroom status`".into()),
+            // It has just died.
+            Err(_) => return Ok(false),
         }
-        self.proposed.insert(self.proposals, config);
-        if self.proposed.len() > PROPOSED_MAX {
-            // The oldest may be under way still, those behind it were refused.
-            let newest = self.proposals;
-            let late = self.proposed.range(..newest).next_back().map(|(n, _)| *n);
-            self.proposed.retain(|n, _| Some(*n) != late);
+        self.proposed.insert(self.proposals, Proposed { config, by });
+        Ok(true)
+    }
+
+    /// Once a worker serves, the file is read again: what it says then counts.
+    fn configure_later(&mut self, by: By, stream: Option<UnixStream>) {
+        match stream {
+            Some(stream) => self.wait_for_worker(Command::Configure, by, stream),
+            None => self.hung_up = true,
         }
-        Ok(())
+    }
+
+    /// A worker serves, and has said what is in force: what its predecessor never came to is said again. Operators were told that theirs
+    /// had died.
+    pub(super) fn propose_again(&mut self) {
+        let lost = std::mem::take(&mut self.proposed).into_values().any(|p| p.by == By::Signal);
+        if std::mem::take(&mut self.hung_up) || lost {
+            self.configure(By::Signal, None);
+        }
     }
 
     /// A worker has put one in force: its successors begin with it, too.
     pub(super) fn configured(&mut self, number: u64) {
-        if let Some(config) = self.proposed.remove(&number) {
+        if let Some(Proposed { config, .. }) = self.proposed.remove(&number) {
             self.options.config = config;
         }
-        self.proposed.retain(|n, _| *n > number);
     }
 }

@@ -161,6 +161,8 @@ pub struct Keeper {
     /// The ports that count, as a worker said.
     ports: Vec<HeldPort>,
     callers: VecDeque<(Command, By, UnixStream, Instant)>,
+    /// SIGHUP came while no worker served.
+    hung_up: bool,
     crashes: Crashes,
     upgrade: Option<Upgrade>,
     /// What the worker last said of its services.
@@ -189,7 +191,7 @@ pub struct Keeper {
     /// How often limits were reached here, not in the worker.
     reached: BTreeMap<Limit, u64>,
     /// Configurations that the worker was asked to put in force, and how many there were.
-    proposed: BTreeMap<u64, Config>,
+    proposed: BTreeMap<u64, configure::Proposed>,
     proposals: u64,
     /// Why the host ends, if not by request.
     fatal: Option<String>,
@@ -225,6 +227,7 @@ impl Keeper {
             accept_failed_at: None,
             ports: Vec::new(),
             callers: VecDeque::new(),
+            hung_up: false,
             crashes: Crashes::default(),
             upgrade: None,
             said: Vec::new(),
@@ -326,6 +329,9 @@ impl Keeper {
             link.flush();
             match link.receive() {
                 Ok(Received::Message(message, _)) => self.heard(message, ready),
+                Ok(Received::Unknown(what)) => {
+                    tracing::warn!("the worker is of a later version: {what}; that is left out");
+                }
                 Ok(Received::Nothing) => return,
                 Ok(Received::Closed) if self.child.is_some() => return self.unlink(),
                 Ok(Received::Closed) => {
@@ -375,8 +381,12 @@ impl Keeper {
                     link.send(&ToWorker::Stop(self.stop_signal));
                 }
                 for (command, by, stream, _) in std::mem::take(&mut self.callers) {
-                    self.relay(command, by, stream);
+                    match command {
+                        Command::Configure => self.configure(by, Some(stream)),
+                        _ => self.relay(command, by, stream),
+                    }
                 }
+                self.propose_again();
             }
             ToKeeper::CantStart(reason) if self.was_ready => self.said_why = Some(reason),
             ToKeeper::CantStart(reason) => self.fatal = Some(reason),
@@ -406,6 +416,7 @@ impl Keeper {
                 self.accept_again.extend(fresh);
             }
             ToKeeper::Configured(number) => self.configured(number),
+            ToKeeper::NotConfigured(number) => _ = self.proposed.remove(&number),
             ToKeeper::Pinned(epoch) => self.pinned(epoch),
             ToKeeper::Unpinned(held) => self.unpinned(held),
             ToKeeper::Recycle(why) if self.child.is_some() => {
@@ -542,12 +553,15 @@ impl Keeper {
             Asked::OfWorker(command, by, stream) if matches!(self.phase, Phase::Serving { .. }) => {
                 self.relay(command, by, stream);
             }
-            Asked::OfWorker(command, by, stream) if self.callers.len() < CALLERS_MAX => {
-                self.callers.push_back((command, by, stream, Instant::now() + CALLER_MAX));
-            }
-            Asked::OfWorker(_, _, stream) => {
-                refuse(&stream, "too many commands wait for a worker already");
-            }
+            Asked::OfWorker(command, by, stream) => self.wait_for_worker(command, by, stream),
+        }
+    }
+
+    fn wait_for_worker(&mut self, command: Command, by: By, stream: UnixStream) {
+        if self.callers.len() < CALLERS_MAX {
+            self.callers.push_back((command, by, stream, Instant::now() + CALLER_MAX));
+        } else {
+            refuse(&stream, "too many commands wait for a worker already");
         }
     }
 

@@ -11,7 +11,7 @@ use crate::mail::{Answer, Proposal};
 use crate::stager::Job;
 use greenroom_core::Core;
 use greenroom_core::core::Input;
-use greenroom_core::reload::{By, LibraryId, Outcome, Report, Want};
+use greenroom_core::reload::{By, Event, LibraryId, Outcome, Report, Request, Want};
 use greenroom_core::store::Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +31,8 @@ pub(super) struct Proposed {
     reply: Option<Sender<Answer>>,
     /// What changes, in words.
     changes: String,
+    /// Other reloads that were asked for meanwhile: they come after it.
+    pub behind: Vec<Vec<(LibraryId, Request)>>,
 }
 
 /// The configuration in force, as it is recorded.
@@ -83,12 +85,13 @@ impl Worker {
             Ok(()) => self.affected(&config),
             Err(why) => {
                 announce(&reply, 1);
-                return self.refuse_proposal(by, reply, why);
+                return self.refuse_proposal(number, by, reply, why);
             }
         };
         // One for each library, and one for the whole.
         announce(&reply, affected.len() + 1);
         if live.is_empty() && affected.is_empty() {
+            self.link.send(&ToKeeper::NotConfigured(number));
             return tell(&reply, Report::of_host(NAME, Outcome::Unchanged, String::new()));
         }
         let changes: Vec<_> = match live.is_empty() {
@@ -97,8 +100,8 @@ impl Worker {
             true => affected.iter().map(|(id, _)| self.core.reloads.libraries()[id.0].name()).collect(),
         };
         let config = Arc::new(*config);
-        self.proposed =
-            Some(Proposed { number, config: config.clone(), by, reply, changes: changes.join(", ") });
+        let (changes, behind) = (changes.join(", "), Vec::new());
+        self.proposed = Some(Proposed { number, config: config.clone(), by, reply, changes, behind });
         if affected.is_empty() {
             let begun = Instant::now();
             let line = self.put_in_force();
@@ -186,23 +189,33 @@ impl Worker {
 
     /// It is committed.
     pub(super) fn is_in_force(&mut self, line: u64, begun: Instant) {
-        let Some(Proposed { number, by, reply, changes, .. }) = self.proposed.take() else { return };
+        let Some(Proposed { number, by, reply, changes, behind, .. }) = self.proposed.take() else { return };
         let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
         self.amend_ledger(line, |report| report.pause_us = pause_us);
         self.link.send(&ToKeeper::Configured(number));
         tracing::info!(by = %super::reloads::in_words(by), "configuration in force: {changes}; pause {pause_us:.1} µs");
         let report = Report { line, pause_us, ..Report::of_host(NAME, Outcome::Configured, changes) };
         tell(&reply, report);
+        self.go_on_behind(behind);
+    }
+
+    /// The reloads that had to wait for a configuration.
+    fn go_on_behind(&mut self, behind: Vec<Vec<(LibraryId, Request)>>) {
+        for requests in behind {
+            self.reload(Event::Requested(requests));
+        }
     }
 
     /// A library's part was refused, so all of it is.
     pub(super) fn proposal_failed(&mut self, why: &str) {
-        if let Some(Proposed { by, reply, .. }) = self.proposed.take() {
-            self.refuse_proposal(by, reply, why.to_owned());
+        if let Some(Proposed { number, by, reply, behind, .. }) = self.proposed.take() {
+            self.refuse_proposal(number, by, reply, why.to_owned());
+            self.go_on_behind(behind);
         }
     }
 
-    fn refuse_proposal(&mut self, by: By, reply: Option<Sender<Answer>>, why: String) {
+    fn refuse_proposal(&mut self, number: u64, by: By, reply: Option<Sender<Answer>>, why: String) {
+        self.link.send(&ToKeeper::NotConfigured(number));
         let by = super::reloads::in_words(by);
         tracing::warn!(%by, "configuration refused, nothing has changed: {why}");
         let mut report = Report::of_host(NAME, Outcome::Refused, why);

@@ -148,7 +148,12 @@ impl Worker {
             let together = if together { first } else { self.requests };
             requests.push((id, Request { id: self.requests, by, from, want, together }));
         }
-        self.reload(Event::Requested(requests));
+        let configures = |(_, r): &(LibraryId, Request)| r.want == Want::Configure;
+        match &mut self.proposed {
+            // They are tried with what is in force then.
+            Some(proposed) if !requests.iter().all(configures) => proposed.behind.push(requests),
+            _ => self.reload(Event::Requested(requests)),
+        }
     }
 
     pub(super) fn reload(&mut self, event: Event) {
