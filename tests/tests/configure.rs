@@ -369,7 +369,8 @@ fn other_reloads_wait_for_a_configuration() {
     let slow = listens("slow") + "settings = { sleep_ms = 1500 }\n";
     std::fs::write(&file, slow + &listens("waits") + &listens("added") + "settings = { word = \"new\" }\n")
         .expect("a file");
-    let mut configures = host.command(&["reload", "--config"]).stdout(Stdio::null()).spawn().expect("greenroom");
+    let mut configures =
+        host.command(&["reload", "--config"]).stdout(Stdio::null()).spawn().expect("greenroom");
     let worker = host.worker_pid();
     wait_for("a trial", || children(worker).iter().any(|c| c.contains("trial")).then_some(()));
     let (code, report) = host.reload_from("waits", &after);

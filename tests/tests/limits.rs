@@ -277,6 +277,30 @@ fn a_flood_is_answered_in_order_a_share_at_a_time() {
     assert!(reached(&host, "turns_at_once_max") >= 2);
 }
 
+/// A broadcast takes its share of each pass: everybody gets all of it in order, and who asks meanwhile is answered.
+#[test]
+fn a_broadcast_is_sent_a_share_at_a_time() {
+    let host = serve_effects("room", "sends_at_once_max = 2");
+    let addr = host.addr("room");
+    let mut listeners: Vec<_> = (0..9).map(|_| Client::connect(addr)).collect();
+    for c in &mut listeners {
+        c.ask("join news");
+    }
+    let (mut speaker, mut good) = (Client::connect(addr), Client::connect(addr));
+    let hello = good.ask("hello");
+    let text: String = (0..200).map(|n| format!("shout news {n}\n")).collect();
+    speaker.send(&text);
+    for _ in 0..50 {
+        assert_eq!(good.ask("hello"), hello);
+    }
+    for c in &mut listeners {
+        for n in 0..200 {
+            assert_eq!(c.line(), Some(n.to_string()));
+        }
+    }
+    assert!(reached(&host, "sends_at_once_max") > 0);
+}
+
 /// A thousand that never read and a thousand that never end a line are closed, and nobody else is.
 #[test]
 fn a_thousand_slow_readers_and_a_thousand_slow_writers_harm_nobody() {

@@ -579,6 +579,7 @@ impl World {
             jobs_running_max: 3,
             connects_max: 1 << 20,
             turns_at_once_max: 5,
+            sends_at_once_max: 2,
             ..Limits::default()
         };
         let mut core = Core::new(limits.clone());
@@ -791,6 +792,7 @@ impl World {
         let mut any = |of: &[usize]| of[self.rng.usize(0..of.len())];
         limits.host.output_bytes_pause = any(&[100, 600, 5000]);
         limits.host.turns_at_once_max = any(&[1, 5, 64]);
+        limits.host.sends_at_once_max = any(&[1, 2, 32]);
         limits.host.jobs_running_max = any(&[1, 2, 3]);
         limits.host.sessions_max = any(&[5, 8, 100]);
         limits.host.sessions_per_peer_max = any(&[0, 100]);
@@ -944,6 +946,7 @@ impl World {
 
     /// One pass of the loop, as the worker does it.
     fn pass(&mut self, whole: bool) {
+        self.now_ns += 1;
         self.core.handle(Input::PassBegins { now_ns: self.now_ns });
         self.read_peers(whole);
         if self.rng.u8(..) < 40 {

@@ -14,6 +14,7 @@ use crate::pending::{Copied, Pending};
 use crate::proof::{Probation, Proof, Record};
 use crate::quarantine::Withheld;
 use crate::reload::{Event, Live, Reloads, Step};
+use crate::sending::Sendable;
 use crate::service::{Build, Served, Service, ServiceId, Serving, Withdrawn};
 use crate::session::{Life, Session, Sessions, Slot, told};
 use crate::store::{Full, Kind, Store};
@@ -207,7 +208,7 @@ pub struct Core {
     pub(crate) output: Vec<u8>,
     /// Sessions that this pass changed.
     pub(crate) dirty: Vec<Slot>,
-    pub(crate) sendable: Vec<Slot>,
+    pub(crate) sendable: Sendable,
     /// Sessions whose kept input can be run again.
     pub(crate) resumed: Vec<Slot>,
     /// Sessions whose output grew over its limit in the batch under way.
@@ -266,7 +267,7 @@ impl Core {
             assembly: Vec::new(),
             output: Vec::new(),
             dirty: Vec::new(),
-            sendable: Vec::new(),
+            sendable: Sendable::default(),
             resumed: Vec::new(),
             overflowed: Vec::new(),
             quarantined: BTreeSet::new(),
@@ -319,11 +320,6 @@ impl Core {
     /// The effects since the last call, in order.
     pub fn take_effects(&mut self, into: &mut Vec<Effect>) {
         into.append(&mut self.effects);
-    }
-
-    /// The sessions that have output to send, after a commit.
-    pub fn take_sendable(&mut self, into: &mut Vec<Slot>) {
-        into.append(&mut self.sendable);
     }
 
     /// Whether a session's input should be read. When this turns true again, [`Effect::Resume`] says so.
@@ -638,8 +634,8 @@ impl Core {
 
     fn writable(&mut self, slot: Slot) {
         let Some(s) = self.sessions.get_mut(slot) else { return };
-        if std::mem::replace(&mut s.blocked, false) && !s.output.is_empty() {
-            self.sendable.push(slot);
+        if std::mem::replace(&mut s.blocked, false) {
+            self.sendable.offer(slot, s, self.now_ns);
         }
     }
 
@@ -664,9 +660,7 @@ impl Core {
                     continue;
                 }
             }
-            if !s.blocked && !s.output.is_empty() {
-                self.sendable.push(slot);
-            }
+            self.sendable.offer(slot, s, self.now_ns);
         }
         self.dirty.clear();
         self.begin_jobs();

@@ -9,6 +9,7 @@
 //! | [`core`] | the one `match` over inputs, and what a pass is |
 //! | `running.rs` | from bytes to turns, and what comes of them |
 //! | `output.rs` | output that a peer has not taken |
+//! | `sending.rs` | who is sent to in this pass, and who in the next |
 //! | `ending.rs` | how a session ends |
 //! | [`session`] | the life of a session, as a table |
 //! | [`service`] | what a library offers, and which code serves it now |
@@ -60,6 +61,7 @@ pub mod recover;
 pub mod reload;
 pub mod restore;
 mod running;
+mod sending;
 pub mod service;
 pub mod session;
 mod standby;

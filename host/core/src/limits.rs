@@ -26,6 +26,9 @@ pub struct Limits {
     /// Output that a peer hasn't taken: beyond it the session is closed and the output dropped. What others broadcast can
     /// get it here, its own input can't.
     pub output_bytes_max: usize,
+    /// Sessions that are sent in one pass what others have caused, as a broadcast does; the rest is sent in the next ones. Whose peer has
+    /// spoken is answered with the pass.
+    pub sends_at_once_max: usize,
     /// What one turn may stage: sends, broadcasts, table writes, log. Beyond it the turn fails.
     pub turn_bytes_max: usize,
     /// Notes and published messages that wait for one session's turns. One more isn't delivered, and that is logged: whoever sent it goes
@@ -123,6 +126,7 @@ impl Default for Limits {
             sessions_max: 100_000,
             sessions_per_peer_max: 0,
             turns_at_once_max: 1024,
+            sends_at_once_max: 32,
             frame_bytes_max: MIB as u32,
             state_bytes_max: 64 * KIB,
             output_bytes_pause: 256 * KIB,
@@ -199,6 +203,7 @@ impl Limits {
         let pairs = [
             ("sessions_max", self.sessions_max, "what 31-bit slots count", 1 << 31),
             ("turns_at_once_max", self.turns_at_once_max, "what a pass may take", 1 << 20),
+            ("sends_at_once_max", self.sends_at_once_max, "what a pass may take", 1 << 20),
             ("output_bytes_pause", self.output_bytes_pause, "output_bytes_max", self.output_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "store_bytes_max", self.store_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "what a record holds", RECORD_BYTES_MAX / 2),
@@ -352,6 +357,7 @@ limits! {
     LingerMs = "linger_ms",
     StopMs = "stop_ms",
     OpenFiles = "open_files",
+    SendsAtOnceMax = "sends_at_once_max",
 }
 
 impl std::fmt::Display for Limit {

@@ -92,6 +92,8 @@ pub struct Session {
     pub(crate) dirty: bool,
     /// The kernel took less than it was offered; the shell says when it takes more.
     pub(crate) blocked: bool,
+    /// It is in the list of sessions that wait to be sent to.
+    pub(crate) sendable: bool,
     /// Its first turn was withheld, and comes before all others.
     pub(crate) greeting_due: bool,
     /// We connected to its peer, not its peer to us.
@@ -172,6 +174,7 @@ impl Session {
             output_fresh: false,
             dirty: false,
             blocked: false,
+            sendable: false,
             greeting_due: false,
             outbound: false,
             held: false,
