@@ -4,7 +4,7 @@
 
 use greenroom::admin::call::call;
 use greenroom::admin::wire::{Command, Reply};
-use greenroom_core::reload::Outcome;
+use greenroom_core::outcome::Outcome;
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, tally_source};
 use greenroom_tests::host::Host;

@@ -7,13 +7,14 @@
 
 use crate::asked::{Connects, Jobs};
 use crate::convert::Sweep;
+use crate::judge::Live;
 use crate::kept::Kept;
 use crate::limits::{Limit, Limits, ServiceLimits};
 use crate::output::Payloads;
 use crate::pending::{Copied, Pending};
 use crate::proof::{Probation, Proof, Record};
 use crate::quarantine::Withheld;
-use crate::reload::{Event, Live, Reloads, Step};
+use crate::reload::{Event, Reloads, Step};
 use crate::sending::Sendable;
 use crate::service::{Build, Served, Service, ServiceId, Serving, Withdrawn};
 use crate::session::{Life, Session, Sessions, Slot, told};

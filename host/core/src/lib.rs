@@ -22,7 +22,9 @@
 //! | [`jobs`] | functions that may block, on threads of their own |
 //! | `patience.rs` | how long a peer may leave a session waiting |
 //! | `timers.rs` | names with a deadline |
-//! | [`reload`] | the steps of a reload, and every reason to refuse one |
+//! | [`reload`] | the steps of a reload |
+//! | `judge.rs` | every reason to refuse a build that was tried |
+//! | [`outcome`] | how a reload ended, as it is told |
 //! | [`ports`] | which ports to open and to close |
 //! | [`limits`] | every limit: its name, unit and default |
 //! | `limited.rs` | which limits hold for whom, and the counting of those that are reached |
@@ -33,6 +35,7 @@
 //! | `standby.rs` | a turn that failed is run again by the build before |
 //! | `proof.rs` | what is kept of a probation, and how one ends |
 //! | [`convert`] | data of one version is made into data of another |
+//! | [`given`] | states and entries as an operator gives them, and what would be stored of them |
 //! | [`restore`] | what an operator puts back: states and tables, all of it or nothing |
 //! | [`inspect`] | what an operator sees: sessions and tables, a slice at a time |
 //! | [`store`] | the records that outlive code |
@@ -45,11 +48,14 @@ pub mod core;
 pub mod crashes;
 mod ending;
 pub mod framing;
+pub mod given;
 pub mod inspect;
 pub mod jobs;
+mod judge;
 mod kept;
 mod limited;
 pub mod limits;
+pub mod outcome;
 mod output;
 mod patience;
 mod pending;

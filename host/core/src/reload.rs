@@ -1,4 +1,4 @@
-//! A reload, step by step, and every reason to refuse one.
+//! A reload, step by step.
 //!
 //! ```text
 //!   requested ─ stage ─ staged ─ try ─ tried ─ load ─ loaded ─ commit ─ committed
@@ -6,7 +6,7 @@
 //!                 └───────┴───────┴──────┴───────┴───────┴── refused: nothing has changed
 //! ```
 //!
-//! This is the state machine alone. The shell carries the steps out, off the loop but for the commit, and says how they
+//! This is the state machine alone; whether a build that was tried may serve, is decided in `judge.rs`. The shell carries the steps out, off the loop but for the commit, and says how they
 //! went. The unit is the library: one reload of it at a time, others wait their turn. A request that waited while the
 //! very same content was tried gets that outcome. The watcher never tries content again that it saw before, so a
 //! refused file isn't tried in circles, and a build loaded from elsewhere isn't undone by an old file.
@@ -15,15 +15,12 @@
 //! commit puts all of them in charge. If one is refused, all are. A dry run ends when it was tried. To roll back is to reload a
 //! build that ran before, and data goes the other way.
 
-use crate::limits::{Limits, ServiceLimits};
-use crate::proof::Record;
-use crate::restore::Restored;
+use crate::judge::Live;
+use crate::outcome::{Outcome, Report};
 use crate::service::{Build, Offer, Service};
-use crate::tables::{Owners, Tables};
-use greenroom_state::report::{Rehearsal, Verdict};
-use greenroom_state::shape::{judge, judge_back};
+use greenroom_state::report::Rehearsal;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
 /// Index of a library, which is a path from which builds come.
@@ -121,141 +118,6 @@ pub enum Step {
     Report(LibraryId, Request, Box<Report>),
 }
 
-/// How a reload ended. Programs depend on these words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// The build that was asked for runs now.
-    Committed,
-    /// It ran already.
-    Unchanged,
-    /// It doesn't run; nothing has changed.
-    Refused,
-    /// The build before runs again.
-    RolledBack,
-    /// A dry run: it would have been committed.
-    Rehearsed,
-    /// It ran, and another one took its place before it had proved itself.
-    Replaced,
-    /// Another configuration is in force.
-    Configured,
-    /// No reload: states and tables were put back.
-    Restored,
-}
-
-/// What `greenroom reload` prints of a library.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// How it ended.
-    pub outcome: Outcome,
-    /// The library's name; until one was loaded, its file.
-    pub library: String,
-    /// The services that it runs now.
-    pub services: Vec<String>,
-    /// The generation that runs now; 0: none.
-    pub generation: u64,
-    /// SHA-256 of the build that was asked for; empty: it couldn't be read.
-    pub build: String,
-    /// What its linker called it.
-    #[serde(default)]
-    pub build_id: Option<String>,
-    /// The state versions of the build that was asked for, by service.
-    #[serde(default)]
-    pub versions: BTreeMap<String, u32>,
-    /// Who reads whose data, by the schemas of all its services and tables.
-    #[serde(default)]
-    pub verdict: Option<Verdict>,
-    /// Sessions alive on its services.
-    pub sessions: usize,
-    /// Of those, sessions that wait in quarantine.
-    #[serde(default)]
-    pub quarantined: usize,
-    /// Sessions whose states had to be migrated in the rehearsal.
-    #[serde(default)]
-    pub migrated: u64,
-    /// How long the rehearsal took, in milliseconds.
-    #[serde(default)]
-    pub rehearsal_ms: u64,
-    /// Its line in the ledger.
-    #[serde(default)]
-    pub line: u64,
-    /// How long the loop stood still for it, in microseconds.
-    pub pause_us: f64,
-    /// Why it was refused, or rolled back.
-    pub reason: String,
-    /// All that the rehearsal told.
-    #[serde(default)]
-    pub rehearsal: Option<Rehearsal>,
-    /// How the build did on probation; `None`: it had none.
-    #[serde(default)]
-    pub probation: Option<Probed>,
-    /// It is no reload: what was put back of states and tables.
-    #[serde(default)]
-    pub restored: Option<Box<Restored>>,
-}
-
-impl Report {
-    /// Of something that is no library's.
-    pub fn of_host(what: &str, outcome: Outcome, reason: String) -> Report {
-        Report {
-            outcome,
-            library: what.to_owned(),
-            services: Vec::new(),
-            generation: 0,
-            build: String::new(),
-            build_id: None,
-            versions: BTreeMap::new(),
-            verdict: None,
-            sessions: 0,
-            quarantined: 0,
-            migrated: 0,
-            rehearsal_ms: 0,
-            line: 0,
-            pause_us: 0.0,
-            reason,
-            rehearsal: None,
-            probation: None,
-            restored: None,
-        }
-    }
-}
-
-/// A probation in a report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Probed {
-    /// How it stands.
-    pub state: ProbationState,
-    /// What the build did.
-    #[serde(flatten)]
-    pub record: Record,
-}
-
-/// How a probation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProbationState {
-    /// Under way.
-    UnderWay,
-    /// The build proved itself.
-    Passed,
-    /// The build before serves again.
-    RolledBack,
-    /// The build was to be rolled back, and there was no way back.
-    Failed,
-    /// Another build took its place.
-    Replaced,
-}
-
-/// What there is, to judge by.
-pub(crate) struct Live<'a> {
-    pub(crate) services: &'a [Service],
-    pub(crate) tables: &'a Tables,
-    pub(crate) owners: &'a Owners,
-    pub(crate) limits: &'a Limits,
-    /// What single services have otherwise.
-    pub(crate) service_limits: &'a BTreeMap<String, ServiceLimits>,
-}
-
 /// A library.
 #[derive(Debug)]
 pub struct Library {
@@ -265,7 +127,7 @@ pub struct Library {
     pub current: Option<Build>,
     /// The highest generation that ran.
     pub highest: u64,
-    work: Option<Work>,
+    pub(crate) work: Option<Work>,
     waiting: VecDeque<Request>,
     /// Hash of what was last seen at `path`.
     pub seen: Option<String>,
@@ -274,22 +136,22 @@ pub struct Library {
 }
 
 #[derive(Debug)]
-struct Work {
-    request: Request,
+pub(crate) struct Work {
+    pub(crate) request: Request,
     /// It waited for the reload before it.
     waited: bool,
     hash: String,
-    name: String,
-    offers: Vec<Offer>,
+    pub(crate) name: String,
+    pub(crate) offers: Vec<Offer>,
     build_id: Option<String>,
     rehearsal: Option<Rehearsal>,
-    step: Stage,
+    pub(crate) step: Stage,
     /// Another one of the same commit was refused, for this reason; so is this, once its step is done.
     doomed: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-enum Stage {
+pub(crate) enum Stage {
     Staging,
     Trying,
     /// Waits for those that are reloaded together with it.
@@ -303,7 +165,7 @@ enum Stage {
 /// All libraries. See the module.
 #[derive(Debug, Default)]
 pub struct Reloads {
-    libraries: Vec<Library>,
+    pub(crate) libraries: Vec<Library>,
 }
 
 impl Reloads {
@@ -634,124 +496,6 @@ impl Reloads {
             steps.push(library.begin(id, next, waited));
         }
     }
-
-    /// Whether the build that was tried may serve, as far as the core can tell.
-    fn judge(&self, id: LibraryId, live: &Live<'_>) -> Result<(), String> {
-        let Some(work) = &self.libraries[id.0].work else { return Err("no reload is under way".into()) };
-        let name = &work.name;
-        if let Some(build) = &self.libraries[id.0].current
-            && build.library != *name
-        {
-            return Err(format!(
-                "it is library {name}, and cannot take the place of library {}; serve it beside that one, from a path of its own",
-                build.library
-            ));
-        }
-        for (i, other) in self.libraries.iter().enumerate() {
-            if i != id.0 && other.current.as_ref().is_some_and(|b| b.library == *name) {
-                return Err(format!(
-                    "a library called {name} is loaded already, from {}; give this one another crate name",
-                    other.path.display()
-                ));
-            }
-        }
-        for (_, other) in self.libraries.iter().enumerate().filter(|(i, _)| *i != id.0) {
-            let together = |w: &Work| w.request.together == work.request.together && w.step >= Stage::Tried;
-            let theirs = other.work.as_ref().filter(|w| w.step == Stage::Committing || together(w));
-            let Some(theirs) = theirs else { continue };
-            let owns = |table: &str| theirs.offers.iter().flat_map(|o| &o.tables).any(|t| t.name == table);
-            let same = |o: &Offer| {
-                theirs.offers.iter().any(|t| t.name == o.name) || o.tables.iter().any(|t| owns(&t.name))
-            };
-            if theirs.name == *name || work.offers.iter().any(same) {
-                return Err(format!(
-                    "library {}, from {}, is being committed and offers the same",
-                    theirs.name,
-                    other.path.display()
-                ));
-            }
-        }
-        for (i, offer) in work.offers.iter().enumerate() {
-            if work.offers[..i].iter().any(|o| o.name == offer.name) {
-                return Err(format!("it offers service {} twice", offer.name));
-            }
-            self.judge_offer(work, offer, live)?;
-        }
-        for service in live.services.iter().filter(|s| s.is_of(name) && s.sessions > 0) {
-            if !work.offers.iter().any(|o| o.name == service.offer.name) {
-                return Err(format!(
-                    "it no longer offers service {}, which has {} sessions; a service can be withdrawn once nobody is connected",
-                    service.offer.name, service.sessions
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn judge_offer(&self, work: &Work, offer: &Offer, live: &Live<'_>) -> Result<(), String> {
-        let bytes_max = offer.framing.bytes_max();
-        let own = live.service_limits.get(&offer.name).and_then(|l| l.frame_bytes_max);
-        let allowed = own.unwrap_or(live.limits.frame_bytes_max);
-        if bytes_max == 0 || bytes_max > allowed {
-            return Err(format!(
-                "service {} wants frames of up to {bytes_max} bytes; the host allows from 1 to {allowed} (limit frame_bytes_max)",
-                offer.name
-            ));
-        }
-        let back = matches!(work.request.want, Want::RollBack(_));
-        let may =
-            |what: &str, version: &str, service: &Service, table: Option<&str>, old, new, stored: &[u32]| {
-                match back {
-                    true => judge_back(what, old, &service.converting(table), new, stored),
-                    false => judge(what, version, old, new, stored),
-                }
-            };
-        for (i, table) in offer.tables.iter().enumerate() {
-            let offers = work.offers.iter().filter(|o| o.name != offer.name);
-            let elsewhere = offers.flat_map(|o| &o.tables).chain(&offer.tables[..i]);
-            if elsewhere.into_iter().any(|t| t.name == table.name) {
-                return Err(format!("table {} has two owners in it; a table has one", table.name));
-            }
-            let Some(owner) = live.owners.get(table.name.as_str()) else {
-                for stored in live.tables.versions(&table.name) {
-                    let up = stored <= table.shape.version
-                        && table.shape.converts(stored, table.shape.version).is_ok();
-                    if !up {
-                        return Err(format!(
-                            "table {}: version {stored} is stored, and nothing leads from it to version {}",
-                            table.name, table.shape.version
-                        ));
-                    }
-                }
-                continue;
-            };
-            let service = &live.services[usize::from(owner.service.0)];
-            if !service.is_of(&work.name) {
-                return Err(format!(
-                    "table {} belongs to service {}; a table has one owner",
-                    table.name, service.offer.name
-                ));
-            }
-            let old = &service.offer.tables[owner.which as usize - 1].shape;
-            let stored = live.tables.versions(&table.name);
-            let (what, name) = (format!("table {}", table.name), Some(table.name.as_str()));
-            may(&what, "its version", service, name, old, &table.shape, &stored)?;
-        }
-        let Some(service) = live.services.iter().find(|s| s.offer.name == offer.name) else { return Ok(()) };
-        match &service.build {
-            Some(build) if build.library != work.name => {
-                return Err(format!(
-                    "service {} belongs to library {}; a service has one library",
-                    offer.name, build.library
-                ));
-            }
-            // Nobody serves it; if nobody is connected either, no state is kept.
-            None if service.sessions == 0 => return Ok(()),
-            _ => {}
-        }
-        let (old, stored) = (&service.offer.shape, service.stored_versions());
-        may(&offer.name, "STATE_VERSION", service, None, old, &offer.shape, &stored)
-    }
 }
 
 impl Work {
@@ -843,6 +587,7 @@ mod tests {
     use super::*;
     use crate::Core;
     use crate::framing::Framing;
+    use crate::limits::Limits;
     use crate::service::{Batch, Code};
     use crate::turn::Staging;
     use greenroom_state::schema::Schema;

@@ -6,15 +6,12 @@
 //! plan is carried out.
 
 use crate::Core;
-use crate::convert::value_for;
-use crate::reload::{Outcome, Report};
-use crate::service::{Build, Writer};
-use crate::session::{Life, ServiceId, Slot};
-use crate::tables::{Owner, overhead, version_of};
+use crate::given::Builds;
+use crate::outcome::{Restored, RestoredTable};
+use crate::service::Writer;
+use crate::session::Slot;
+use crate::tables::{Owner, overhead};
 use greenroom_state::record;
-use greenroom_state::schema::Schema;
-use greenroom_state::value::to_json;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Items that one slice looks at.
@@ -23,51 +20,6 @@ pub const ITEMS_PER_SLICE: usize = 64;
 const NAMED_MAX: usize = 100;
 /// Another build serves than the one that has checked it.
 pub const MEANWHILE: &str = "a reload was committed meanwhile; try again";
-
-/// A state as it was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GivenState {
-    /// For this session.
-    pub session: u64,
-    /// Which must be of this service.
-    pub service: String,
-    /// Its version, and MessagePack; `None`: the session is to have none.
-    pub state: Option<(u32, Vec<u8>)>,
-}
-
-/// An entry as it was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GivenEntry {
-    /// Its key.
-    pub key: Vec<u8>,
-    /// Its value.
-    pub value: Vec<u8>,
-    /// The value's version; `None`: the one that the table's owner writes.
-    pub version: Option<u32>,
-}
-
-/// What came of a check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Checked {
-    /// Its session is gone.
-    Gone,
-    /// It can be stored, as this; `None`: nothing.
-    Fits {
-        /// What the code that serves makes of it, with its version.
-        kept: Option<(u32, Vec<u8>)>,
-        /// It was given in the version that is served, so nothing of it may be lost.
-        served: bool,
-    },
-    /// It can't be read, and is what is stored: it stays as it is.
-    Stays,
-    /// The code that serves can't read it, in its words, although it was given in the version that is served.
-    Unreadable(String),
-    /// It can't be stored, for this reason.
-    Refused(String),
-}
-
-/// The builds that have checked something, by their services' names.
-pub type Builds = BTreeMap<String, Build>;
 
 /// A state that is to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,71 +94,6 @@ struct TableSurvey {
     bytes: usize,
 }
 
-/// What was put back, or would be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restored {
-    /// The dump's file; `None`: fields were set.
-    pub file: Option<String>,
-    /// The session whose fields were set.
-    pub session: Option<u64>,
-    /// Those fields.
-    pub fields: Vec<String>,
-    /// Sessions whose states were changed, or removed.
-    pub changed: usize,
-    /// Sessions that had just that state.
-    pub unchanged: usize,
-    /// Sessions that are gone.
-    pub missing: usize,
-    /// The first hundred of them.
-    pub missing_ids: Vec<u64>,
-    /// The first of the sessions that were changed and are quarantined: they wait to be released.
-    pub quarantined_ids: Vec<u64>,
-    /// What became of tables.
-    pub tables: BTreeMap<String, RestoredTable>,
-}
-
-/// What became of a table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestoredTable {
-    /// Entries that are new or have another value.
-    pub put: usize,
-    /// Entries that are gone.
-    pub deleted: usize,
-    /// Entries that were so already.
-    pub unchanged: usize,
-}
-
-/// What is to be said of data that a newer build wrote.
-fn newer(why: &str) -> String {
-    format!("{why}; put it back while a build of that version serves")
-}
-
-impl Restored {
-    /// A report for the ledger.
-    pub fn report(self, outcome: Outcome, reason: String, services: Vec<String>) -> Report {
-        Report {
-            outcome,
-            library: String::new(),
-            services,
-            generation: 0,
-            build: String::new(),
-            build_id: None,
-            versions: BTreeMap::new(),
-            verdict: None,
-            sessions: self.changed,
-            quarantined: self.quarantined_ids.len(),
-            migrated: 0,
-            rehearsal_ms: 0,
-            line: 0,
-            pause_us: 0.0,
-            reason,
-            rehearsal: None,
-            probation: None,
-            restored: Some(Box::new(self)),
-        }
-    }
-}
-
 impl Survey {
     /// What it has found.
     pub fn found(&self, plan: &Plan) -> Restored {
@@ -229,173 +116,6 @@ impl Survey {
 }
 
 impl Core {
-    /// Checks a state: what would be stored of it. Nothing of it is kept.
-    pub fn check_state(&mut self, given: &GivenState, builds: &mut Builds) -> Checked {
-        let Some((slot, service)) = self.restorable(given.session) else { return Checked::Gone };
-        let s = &self.services[usize::from(service.0)];
-        let name = &s.offer.name;
-        if *name != given.service {
-            return Checked::Refused(format!("it is of service {name} now"));
-        }
-        let Some(build) = s.build.clone() else {
-            return Checked::Refused("no library serves it".into());
-        };
-        let (wanted, generation) = (s.offer.shape.version, build.generation);
-        builds.insert(name.clone(), build);
-        let Some((version, packed)) = &given.state else {
-            return Checked::Fits { kept: None, served: false };
-        };
-        if *version == 0 {
-            return Checked::Refused(format!(
-                "state_version 0 says that there is no state, and there is one; generation {generation} writes version {wanted}"
-            ));
-        }
-        let served = *version == wanted;
-        match self.reread(slot, service, *version, packed) {
-            Ok(None) => {
-                Checked::Refused("its service keeps no state, or doesn't hand over what it has read".into())
-            }
-            Ok(Some(kept)) if kept.len() > self.limits.state_bytes_max => Checked::Refused(format!(
-                "it would have {} bytes (limit state_bytes_max: {})",
-                kept.len(),
-                self.limits.state_bytes_max
-            )),
-            Ok(Some(kept)) => Checked::Fits { kept: Some((wanted, kept)), served },
-            Err(_) if self.has_state(slot, Some((*version, packed))) => Checked::Stays,
-            Err(why) if served => Checked::Unreadable(why),
-            Err(why) if *version > wanted => Checked::Refused(newer(&why)),
-            Err(why) => Checked::Refused(format!(
-                "it is of version {version}, and generation {generation} can't make version {wanted} of it: {why}"
-            )),
-        }
-    }
-
-    /// The open session of a number.
-    fn restorable(&self, session: u64) -> Option<(Slot, ServiceId)> {
-        let slot = self.sessions.slot_of(session)?;
-        let s = self.sessions.get(slot)?;
-        (s.life == Life::Open && !s.is_service()).then_some((slot, s.service))
-    }
-
-    /// Has the code that serves a session read a state as if it were stored, and write it.
-    fn reread(
-        &mut self,
-        slot: Slot,
-        service: ServiceId,
-        version: u32,
-        packed: &[u8],
-    ) -> Result<Option<Vec<u8>>, String> {
-        let s = &self.services[usize::from(service.0)];
-        let wanted = s.offer.shape.version;
-        self.state.clear();
-        match version > wanted {
-            true => self.state = s.left_by_newer(version, wanted, packed)?,
-            false => self.state.extend_from_slice(packed),
-        }
-        let mut buffers = self.buffers.take().unwrap_or_default();
-        // A batch without actions: libraries of ABI 1.0 convert nothing, and whatever it does is known to be this session's.
-        self.run_serving(slot, &[], &mut buffers, Some(version.min(wanted)));
-        let fault = buffers.fault.take();
-        let kept = buffers.has_state.then(|| buffers.state.clone());
-        self.buffers = Some(buffers);
-        fault.map_or(Ok(kept), |fault| Err(fault.message))
-    }
-
-    /// Whether that is what a session has; `None`: it has no state.
-    fn has_state(&self, slot: Slot, state: Option<(u32, &[u8])>) -> bool {
-        let Some(s) = self.sessions.get(slot) else { return false };
-        match (s.state, state) {
-            (None, None) => true,
-            (Some(r), Some((version, bytes))) => {
-                s.state_version == version && self.store.read(r, |b| b == bytes)
-            }
-            _ => false,
-        }
-    }
-
-    /// Checks an entry of a table: what would be stored of it. Nothing of it is kept.
-    pub fn check_entry(&self, table: &str, given: &GivenEntry, builds: &mut Builds) -> Checked {
-        let limits = &self.limits;
-        if given.key.len() > limits.table_key_bytes_max {
-            return Checked::Refused(format!(
-                "its key has {} bytes (limit table_key_bytes_max: {})",
-                given.key.len(),
-                limits.table_key_bytes_max
-            ));
-        }
-        let (kept, served) = match self.owners.get(table) {
-            // Its bytes are shown as a text then, and can't be told from one.
-            None if self.is_no_value(table, &given.key) => {
-                return Checked::Refused("what is stored is no MessagePack; leave the table out".into());
-            }
-            None => ((given.version.unwrap_or(0), given.value.clone()), false),
-            Some(owner) => {
-                let s = &self.services[usize::from(owner.service.0)];
-                if let Some(build) = &s.build {
-                    builds.insert(s.offer.name.clone(), build.clone());
-                }
-                let version = version_of(given.version.unwrap_or(owner.version));
-                match value_for(&self.services, owner, table, version, &given.value) {
-                    Ok(kept) => ((owner.version, kept), version == owner.version),
-                    Err(_) if self.has_entry(table, &given.key, (version, &given.value[..])) => {
-                        return Checked::Stays;
-                    }
-                    Err(why) if version == owner.version => return Checked::Unreadable(why),
-                    Err(why) if version > owner.version => return Checked::Refused(newer(&why)),
-                    Err(why) => {
-                        return Checked::Refused(format!(
-                            "it is of version {version}, and service {} can't make version {} of it: {why}",
-                            s.offer.name, owner.version
-                        ));
-                    }
-                }
-            }
-        };
-        if kept.1.len() > limits.table_value_bytes_max {
-            return Checked::Refused(format!(
-                "its value would have {} bytes (limit table_value_bytes_max: {})",
-                kept.1.len(),
-                limits.table_value_bytes_max
-            ));
-        }
-        Checked::Fits { kept: Some(kept), served }
-    }
-
-    /// Whether an entry is there whose value isn't what values are.
-    fn is_no_value(&self, table: &str, key: &[u8]) -> bool {
-        let mut value = Vec::new();
-        self.tables.get(&self.store, table, key, &mut value).is_some() && to_json(&value).is_err()
-    }
-
-    fn has_entry(&self, table: &str, key: &[u8], (version, bytes): (u32, &[u8])) -> bool {
-        let mut value = Vec::new();
-        let stored = self.tables.get(&self.store, table, key, &mut value);
-        stored.is_some_and(|stored| version_of(stored) == version_of(version)) && value == bytes
-    }
-
-    /// The version of an entry's value, where it isn't the one that the table's owner writes.
-    pub fn other_version(&self, table: &str, key: &[u8]) -> Option<u32> {
-        let stored = self.tables.get(&self.store, table, key, &mut Vec::new())?;
-        match self.owners.get(table) {
-            None => Some(stored).filter(|v| *v != 0),
-            Some(owner) => Some(version_of(stored)).filter(|v| *v != owner.version),
-        }
-    }
-
-    /// The schema of a service's states, or of a table's values.
-    pub fn schema(&self, service: Option<&str>, table: Option<&str>) -> Option<&Schema> {
-        let shape = match (service, table) {
-            (_, Some(table)) => {
-                let owner = self.owners.get(table)?;
-                let tables = &self.services[usize::from(owner.service.0)].offer.tables;
-                &tables.get(owner.which as usize - 1)?.shape
-            }
-            (Some(name), None) => &self.services.iter().find(|s| s.offer.name == name)?.offer.shape,
-            (None, None) => return None,
-        };
-        shape.schema.as_ref()
-    }
-
     /// Looks at so many items of a plan: what it would change. True: at all of them.
     pub fn survey(&self, plan: &Plan, survey: &mut Survey, items: usize) -> bool {
         let mut left = items;
@@ -571,11 +291,13 @@ mod tests {
     use super::*;
     use crate::Input;
     use crate::framing::Framing;
-    use crate::limits::Limits;
-    use crate::service::{Batch, Code, Offer, Serving};
+    use crate::given::{Checked, GivenEntry, GivenState};
+    use crate::limits::{AllLimits, Limits, ServiceLimits};
+    use crate::service::{Batch, Build, Code, Offer, Serving};
     use crate::store::Kind;
     use crate::turn::{Fault, Staging};
     use greenroom_state::abi::fault;
+    use greenroom_state::schema::Schema;
     use greenroom_state::shape::{StateShape, TableShape};
 
     /// Keeps bytes: its version, then what it was given. It reads its own version and those below.
@@ -839,5 +561,15 @@ mod tests {
         let big = |session| PlannedState { session, kept: Some((1, vec![b'1'; 700_000])), given: None };
         let plan = Plan { states: vec![big(1), big(2)], ..Plan::default() };
         assert!(says(&plan).contains("limit store_bytes_max"));
+        // A service's own limit holds for its states.
+        let own = ServiceLimits { state_bytes_max: Some(3), ..ServiceLimits::default() };
+        let host = core.limits.clone();
+        core.set_limits(AllLimits { host, services: BTreeMap::from([("s".to_owned(), own)]) });
+        let mut check = |state: &str| core.check_state(&given(1, 1, state), &mut Builds::new());
+        assert!(matches!(check("1ab"), Checked::Fits { .. }));
+        assert_eq!(
+            check("1abc"),
+            Checked::Refused("it would have 4 bytes (limit state_bytes_max: 3)".into())
+        );
     }
 }

@@ -5,10 +5,12 @@ use super::answer::{Failure, get};
 use super::callers::Caller;
 use super::wire::{Piece, Reply};
 use crate::mail::{Answer, Mailbox, Query, Restoring, SchemaOf, Setting};
-use greenroom_core::reload::{By, Outcome, Report};
+use greenroom_core::given::{Builds, Checked, GivenEntry, GivenState};
+use greenroom_core::outcome::Restored;
+use greenroom_core::outcome::{Outcome, Report};
+use greenroom_core::reload::By;
 use greenroom_core::restore::{
-    Builds, Checked, GivenEntry, GivenState, ITEMS_PER_SLICE, MEANWHILE, Plan, PlannedEntry, PlannedState,
-    PlannedTable, Restored, Survey,
+    ITEMS_PER_SLICE, MEANWHILE, Plan, PlannedEntry, PlannedState, PlannedTable, Survey,
 };
 use greenroom_core::tables::Owner;
 use greenroom_state::dump::DumpedEntry;

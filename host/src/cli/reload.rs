@@ -5,7 +5,7 @@ use super::{Failure, print_json, print_text};
 use crate::admin::call::call;
 use crate::admin::wire::{Command, Reply, ledger_line};
 use clap::Args;
-use greenroom_core::reload::{Outcome, ProbationState, Report};
+use greenroom_core::outcome::{Outcome, ProbationState, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};

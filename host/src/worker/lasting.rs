@@ -7,7 +7,7 @@ use crate::mail::Message;
 use crate::save;
 use crate::snapshot::core_at;
 use greenroom_core::inspect::Slice;
-use greenroom_core::reload::Report;
+use greenroom_core::outcome::Report;
 use greenroom_core::store::Kind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;

@@ -11,11 +11,10 @@ use crate::plugin::rehearse::Live;
 use crate::plugin::trial::Snapshot;
 use crate::stager::{Job, Loaded};
 use greenroom_core::core::Input;
+use greenroom_core::outcome::{Outcome, ProbationState, Probed, Report};
 use greenroom_core::ports::{self, Port};
 use greenroom_core::probation::Record;
-use greenroom_core::reload::{
-    By, Event, Library, LibraryId, Outcome, ProbationState, Probed, Report, Request, Step, Want,
-};
+use greenroom_core::reload::{By, Event, Library, LibraryId, Request, Step, Want};
 use greenroom_core::service::{Build, Offer};
 use greenroom_core::store::Kind;
 use std::collections::BTreeSet;

@@ -7,10 +7,11 @@ use crate::admin::wire::ledger_line;
 use crate::killpoint::{self, Point};
 use crate::mail::{Answer, Restoring, SchemaOf, Setting};
 use greenroom_core::core::Input;
-use greenroom_core::reload::{By, Outcome, Report};
-use greenroom_core::restore::{
-    Builds, Checked, GivenEntry, GivenState, ITEMS_PER_SLICE, Plan, PlannedState, Restored, Survey,
-};
+use greenroom_core::given::{Builds, Checked, GivenEntry, GivenState};
+use greenroom_core::outcome::Restored;
+use greenroom_core::outcome::{Outcome, Report};
+use greenroom_core::reload::By;
+use greenroom_core::restore::{ITEMS_PER_SLICE, Plan, PlannedState, Survey};
 use greenroom_core::session::service_of_number;
 use greenroom_state::given::{objection, set};
 use greenroom_state::schema::Schema;
