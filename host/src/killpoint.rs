@@ -49,9 +49,15 @@ pub enum Point {
     Reported,
     /// States and tables are put back, and nothing of that is committed.
     PutBack,
+    /// The build before is in charge again, and nothing of that is committed.
+    RolledBack,
+    /// It is committed, and nobody was told.
+    RollBackCommitted,
 }
 
-const ALL: [(&str, Point); 19] = [
+const ALL: [(&str, Point); 21] = [
+    ("rolled-back", Point::RolledBack),
+    ("roll-back-committed", Point::RollBackCommitted),
     ("staged", Point::Staged),
     ("tried", Point::Tried),
     ("ports-open", Point::PortsOpen),

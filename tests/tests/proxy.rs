@@ -4,6 +4,7 @@
 use greenroom_tests::client::Client;
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
+use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -12,9 +13,13 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn serve(target: &str) -> Host {
+    serve_patient(target, 500)
+}
+
+fn serve_patient(target: &str, connect_ms: u64) -> Host {
     let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path().keep().expect("a file");
     let text = format!(
-        "[limits]\nconnect_ms = 500\n[service.proxy.settings]\npassword = \"open\"\ntarget = \"{target}\"\n"
+        "[limits]\nconnect_ms = {connect_ms}\n[service.proxy.settings]\npassword = \"open\"\ntarget = \"{target}\"\n"
     );
     std::fs::write(&config, text).expect("a configuration");
     Host::serve_with(&["proxy"], &[&built("libproxy.so")], |c| {
@@ -205,12 +210,19 @@ fn a_connection_that_fails_is_told_of() {
     let waiting: Vec<_> = (0..4)
         .map(|_| std::thread::spawn(move || TcpStream::connect_timeout(&addr, Duration::from_secs(3))))
         .collect();
-    let host = serve(&addr.to_string());
+    let host = serve_patient(&addr.to_string(), 5000);
     wait_for("the queue to be full", || {
         TcpStream::connect_timeout(&addr, Duration::from_millis(300)).is_err().then_some(())
     });
     let mut near = Client::connect(host.addr("proxy"));
     near.send("open\n");
+    // Meanwhile it can be seen.
+    let session = wait_for("a connection in the making", || {
+        let session = host.json(&["state", "dump"])["sessions"][0].take();
+        (session["connects"] != json!([])).then_some(session)
+    });
+    assert_eq!(session["connects"][0]["to"], json!(addr.to_string()), "{session}");
+    assert_eq!((&session["held"], &session["outbound"]), (&json!(true), &json!(false)), "{session}");
     let said = near.line().expect("an answer");
     assert!(said.contains("limit connect_ms"), "{said}");
     for thread in waiting {

@@ -96,6 +96,55 @@ fn a_build_that_panics_at_every_turn_is_rolled_back_before_a_client_saw_it() {
     assert_eq!((code, &report["generation"]), (Some(0), &json!(3)), "{report}");
 }
 
+/// A worker that dies while it rolls back leaves the build that fails on probation, or the build before in its place: never both, and
+/// the client sees neither.
+#[test]
+fn a_kill_at_any_step_of_a_roll_back_ends_with_the_build_before() {
+    let good = tally_source("dies", "one");
+    let bad = tally_source("dies", "two").replacen(
+        "turn.state.count += 1;",
+        "turn.state.count += 1; if turn.state.count > 1 { panic!(\"everywhere\") }",
+        1,
+    );
+    let [good, bad] = &builds("dies", &[good, bad])[..] else { unreachable!() };
+    let dir = tempfile::tempdir().expect("a directory");
+    for point in ["rolled-back", "roll-back-committed"] {
+        let plan = dir.path().join(point);
+        std::fs::write(&plan, format!("{point} 0\n")).expect("a plan");
+        let host = Host::serve_with(&["dies"], &[good], |c| {
+            c.env("GREENROOM_KILL_PLAN", &plan);
+        });
+        let mut clients: Vec<_> = (0..20).map(|_| Client::connect(host.addr("dies"))).collect();
+        for c in &mut clients {
+            assert_eq!(c.ask("before"), "one 1 before");
+        }
+        let (code, report) = host.reload_from("dies", bad);
+        assert_eq!((code, &report["generation"]), (Some(0), &json!(2)), "{point}: {report}");
+        let mut round = 1;
+        wait_for("the build before", || {
+            round += 1;
+            for c in &mut clients {
+                assert_eq!(c.ask("on"), format!("one {round} on"), "{point}");
+            }
+            let host = host.json(&["status", "--json"]);
+            let over = host["host"]["workers_before"] == 1 && host["services"][0]["generation"] == 1;
+            over.then_some(())
+        });
+        let history = host.json(&["history", "--json"]);
+        let lines = history.as_array().expect("lines");
+        let back: Vec<_> = lines.iter().filter(|l| l["outcome"] == "rolled-back").collect();
+        assert_eq!(back.len(), 1, "{point}: {history}");
+        assert_eq!(lines[1]["probation"]["state"], "rolled-back", "{point}: {history}");
+        let states = host.json(&["state", "dump", "--service", "dies"])["sessions"].clone();
+        let counts: Vec<_> =
+            states.as_array().expect("sessions").iter().map(|s| &s["state"]["count"]).collect();
+        assert_eq!(counts, vec![&json!(round); 20], "{point}");
+        // It can be tried again.
+        let (code, report) = host.reload_from("dies", bad);
+        assert_eq!((code, &report["generation"]), (Some(0), &json!(3)), "{point}: {report}");
+    }
+}
+
 #[test]
 fn a_segmentation_fault_on_probation_is_enough() {
     let good = tally_source("faulty", "one");

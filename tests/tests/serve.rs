@@ -91,7 +91,7 @@ fn status_sessions_and_dump_for_programs_and_people() {
     assert_eq!((&dump["format"], &dump["tables"]), (&json!(1), &json!({})));
     assert_eq!(
         dump["services"],
-        json!({"tally": {"state_version": 1, "generation": 1, "timers": [], "jobs": []}})
+        json!({"tally": {"state_version": 1, "generation": 1, "timers": [], "jobs": [], "connects": []}})
     );
     assert_eq!(dump["sessions"][0]["state"], json!({"count": 2}));
     assert_eq!(dump["sessions"][0]["input"], "ha");

@@ -3,6 +3,7 @@
 use super::reloads::{Failed, Opening, Prepared};
 use super::{OnProbation, Worker};
 use crate::control::ToKeeper;
+use crate::killpoint::{self, Point};
 use crate::mail::Answer;
 use crate::stager::Job;
 use greenroom_core::core::Input;
@@ -88,7 +89,10 @@ impl Worker {
         let committed_at = self.rolled_back(failed.id, &build);
         let ports_changed = self.change_ports(prepared);
         let line = self.tell_of_roll_back(failed, committed_at);
+        killpoint::pass(Point::RolledBack);
+        // Generation, converters, ports and ledger in one epoch, as in a reload's commit.
         self.core.handle(Input::Commit);
+        killpoint::pass(Point::RollBackCommitted);
         if ports_changed {
             self.link.send(&ToKeeper::Ports(self.ports.clone()));
         }
