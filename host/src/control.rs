@@ -126,6 +126,9 @@ pub struct Hello {
     /// Not to serve, but to try out whether it could: what was committed with this epoch, which is pinned.
     #[serde(default)]
     pub trial: Option<u64>,
+    /// The keeper, which isn't upgraded, knows [`ToKeeper::NotConfigured`].
+    #[serde(default)]
+    pub hears_refusals: bool,
 }
 
 /// Puts something into a memory file: it may be longer than a message.
@@ -270,7 +273,7 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         }
         match serde_json::from_slice(&self.buffer[..got.bytes]) {
             Ok(message) => Ok(Received::Message(message, fds)),
-            Err(e) if e.to_string().starts_with("unknown variant") => Ok(Received::Unknown(e.to_string())),
+            Err(e) if is_of_later(&self.buffer[..got.bytes], &e) => Ok(Received::Unknown(e.to_string())),
             Err(e) => Err(e.into()),
         }
     }
@@ -296,6 +299,16 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
             }
         }
     }
+}
+
+/// Whether it is the message itself that isn't known, not something in it.
+fn is_of_later(message: &[u8], why: &serde_json::Error) -> bool {
+    let tag = match serde_json::from_slice(message) {
+        Ok(serde_json::Value::String(tag)) => Some(tag),
+        Ok(serde_json::Value::Object(fields)) => fields.into_iter().next().map(|(tag, _)| tag),
+        _ => None,
+    };
+    tag.is_some_and(|tag| why.to_string().starts_with(&format!("unknown variant `{tag}`")))
 }
 
 #[cfg(test)]
@@ -338,8 +351,10 @@ mod tests {
         later.send(&serde_json::json!({"Sing": 3}));
         later.send(&serde_json::json!("Took"));
         later.send(&serde_json::json!({"Configured": "x"}));
+        later.send(&serde_json::json!({"Tried": {"Sing": 3}}));
         assert!(matches!(keeper.receive().unwrap(), Received::Unknown(what) if what.contains("`Sing`")));
         assert!(matches!(keeper.receive().unwrap(), Received::Message(ToKeeper::Took, _)));
+        assert!(keeper.receive().is_err());
         assert!(keeper.receive().is_err());
         drop(later);
         assert!(keeper.wait().unwrap().is_none());

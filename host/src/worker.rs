@@ -24,7 +24,7 @@ use crate::stager::{Job, Loaded};
 use crate::watchdog::Patience;
 use crate::{log_at, stager};
 use builds::{LibraryRecord, OnProbation, RunningBuild};
-use configure::Proposed;
+use configure::{Behind, Proposed};
 use greenroom_core::core::{Core, Effect, Input};
 use greenroom_core::crashes::action_name;
 use greenroom_core::limits::Limit;
@@ -90,6 +90,8 @@ pub struct Worker {
     configs: HashMap<u64, Arc<Config>>,
     /// Configurations that wait for reloads under way.
     proposals: VecDeque<(Proposal, Option<Sender<Answer>>)>,
+    behind: Vec<Behind>,
+    keeper_hears_refusals: bool,
     /// A configuration that libraries are being reloaded for.
     proposed: Option<Proposed>,
     /// Libraries that are loaded and wait for the end of the pass.
@@ -179,6 +181,8 @@ impl Worker {
             prepared: HashMap::new(),
             configs: HashMap::new(),
             proposals: VecDeque::new(),
+            behind: Vec::new(),
+            keeper_hears_refusals: hello.hears_refusals,
             proposed: None,
             loaded: HashMap::new(),
             commits: Vec::new(),

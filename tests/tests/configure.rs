@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// A host with a configuration file that can be written anew.
 struct Live {
@@ -251,7 +252,8 @@ fn a_configuration_is_checked_without_a_host() {
     }
 }
 
-/// A signal that finds no worker, or one that dies before it has answered, is heeded by the next one: once.
+/// A signal that finds no worker, or one that dies before it has answered, is heeded by the next one; what was in force already is not
+/// put in force again.
 #[test]
 fn a_hangup_around_the_death_of_a_worker_is_heeded() {
     let limits = |n: u64| text(&format!("sessions_max = {}", 100 + n), "", ANY);
@@ -271,7 +273,7 @@ fn a_hangup_around_the_death_of_a_worker_is_heeded() {
         } else {
             host.signal(libc::SIGHUP);
             // Later each time: before it is read, while it is put in force, and behind that.
-            std::thread::sleep(std::time::Duration::from_micros(200 * n));
+            std::thread::sleep(Duration::from_micros(200 * n));
             kill();
         }
         let by_signal = wait_for("the configuration in force", || {
@@ -311,7 +313,7 @@ impl Handler for Slow {
 
     fn new(settings: Settings) -> Result<Self, String> {
         std::thread::sleep(std::time::Duration::from_millis(settings.sleep_ms));
-        Ok(Slow)
+        if settings.word == "bad" { Err("it has a bad word".into()) } else { Ok(Slow) }
     }
 
     fn handle(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
@@ -372,7 +374,7 @@ fn other_reloads_wait_for_a_configuration() {
     let mut configures =
         host.command(&["reload", "--config"]).stdout(Stdio::null()).spawn().expect("greenroom");
     let worker = host.worker_pid();
-    wait_for("a trial", || children(worker).iter().any(|c| c.contains("trial")).then_some(()));
+    wait_for("a trial", || children(worker).iter().any(|(_, c)| c.contains("trial")).then_some(()));
     let (code, report) = host.reload_from("waits", &after);
     assert_eq!((code, &report["outcome"]), (Some(0), &json!("committed")), "{report}");
     assert!(configures.wait().expect("its end").success());
@@ -381,16 +383,41 @@ fn other_reloads_wait_for_a_configuration() {
     let ledger = host.json(&["history", "--json"]);
     let told: Vec<_> = ledger.as_array().expect("lines").iter().map(|l| &l["library"]).collect();
     assert_eq!(told[told.len() - 3..], ["configuration", "slow", "waits"], "{ledger}");
+
+    // One that is refused lets them go on, too: also of a library that was tried for it already.
+    let listens = listens("slow") + "settings = { sleep_ms = 1 }\n" + &listens("waits");
+    let bad = "settings = { sleep_ms = 3000, word = \"bad\" }\n";
+    std::fs::write(&file, listens + bad).expect("a file");
+    let mut configures =
+        host.command(&["reload", "--config"]).stdout(Stdio::null()).spawn().expect("greenroom");
+    let mut seen: Option<(i32, Instant)> = None;
+    wait_for("the second trial, which takes longer", || {
+        let (pid, _) = children(worker).into_iter().find(|(_, c)| c.contains("trial"))?;
+        let (_, since) = *seen.insert(seen.filter(|(p, _)| *p == pid).unwrap_or((pid, Instant::now())));
+        (since.elapsed() > Duration::from_millis(500)).then_some(())
+    });
+    let other = dir.path().join("other.so");
+    std::fs::copy(&first, &other).expect("a copy");
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(&other)
+        .and_then(|mut f| std::io::Write::write_all(&mut f, b"other content, same code"))
+        .expect("some bytes more");
+    let (code, report) = host.reload_from("slow", &other);
+    assert_eq!((code, &report["outcome"]), (Some(0), &json!("committed")), "{report}");
+    assert!(!configures.wait().expect("its end").success());
+    assert_eq!(client.ask("here"), "here");
 }
 
-/// The command lines of a process's children.
-fn children(pid: i32) -> Vec<String> {
+/// The numbers and command lines of a process's children.
+fn children(pid: i32) -> Vec<(i32, String)> {
     let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
     let read = |path: PathBuf| std::fs::read_to_string(path).ok();
     let of = all.flatten().filter_map(|entry| {
         let stat = read(entry.path().join("stat"))?;
         let parent: i32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
-        (parent == pid).then(|| read(entry.path().join("cmdline")))?
+        let child = entry.file_name().to_str()?.parse().ok()?;
+        (parent == pid).then(|| Some((child, read(entry.path().join("cmdline"))?)))?
     });
     of.collect()
 }

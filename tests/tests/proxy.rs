@@ -218,7 +218,7 @@ fn a_connection_that_fails_is_told_of() {
     near.send("open\n");
     // Meanwhile it can be seen.
     let session = wait_for("a connection in the making", || {
-        let session = host.json(&["state", "dump"])["sessions"][0].take();
+        let session = host.json(&["state", "dump"])["sessions"].get(0)?.clone();
         (session["connects"] != json!([])).then_some(session)
     });
     assert_eq!(session["connects"][0]["to"], json!(addr.to_string()), "{session}");

@@ -44,6 +44,8 @@ struct Script {
     chokes_on: Option<u64>,
     /// It trips where other builds don't.
     flawed: bool,
+    /// Its counters can't be trusted: somebody has written over them.
+    damaged: bool,
 }
 
 impl Code for Script {
@@ -229,11 +231,8 @@ impl Code for Script {
                     let whose = if batch.session >> 63 == 1 { "service" } else { &own };
                     add(staging, "acts", whose, 1);
                     add(staging, "told", whose, 1);
-                    assert_eq!(
-                        add(staging, "once", &format!("connect {}", a.from), 1),
-                        1,
-                        "an outcome is told once"
-                    );
+                    let told = add(staging, "once", &format!("connect {}", a.from), 1);
+                    assert!(told == 1 || self.damaged, "an outcome is told once");
                     false
                 }
                 (action::NOTE, _) => {
@@ -256,11 +255,8 @@ impl Code for Script {
                         staging.hold(false);
                     } else if name != "again" {
                         add(staging, "fired", whose, 1);
-                        assert_eq!(
-                            add(staging, "once", &format!("{whose}:{name}"), 1),
-                            1,
-                            "a timer fires once"
-                        );
+                        let fired = add(staging, "once", &format!("{whose}:{name}"), 1);
+                        assert!(fired == 1 || self.damaged, "a timer fires once");
                     }
                     if whose == "service" && name.ends_with('3') {
                         add(staging, "dials", whose, 1);
@@ -273,8 +269,9 @@ impl Code for Script {
                     assert_eq!(rest.len(), cast_len(n), "the whole message");
                     let key = format!("{own}:{}", text(a.name));
                     let last = add(staging, "last", &key, 0);
-                    assert!(last == 0 || n == last + 1, "message {n} came after {last}");
-                    add(staging, "last", &key, n - last);
+                    assert!(last == 0 || n == last + 1 || self.damaged, "message {n} came after {last}");
+                    forget(staging, "last", &key);
+                    add(staging, "last", &key, n);
                     add(staging, "acts", &own, 1);
                     false
                 }
@@ -506,6 +503,7 @@ struct World {
     full: u64,
     limits: AllLimits,
     configured: u64,
+    damaged: bool,
 }
 
 /// A service's build, turns, faults and sessions.
@@ -522,7 +520,7 @@ struct Known {
 impl Known {
     fn serving(&self, flawed: bool) -> Vec<(Offer, Box<dyn Code>)> {
         let Known { build, version, chokes_on } = self.clone();
-        let code = Script { generation: build.generation, version, chokes_on, flawed };
+        let code = Script { generation: build.generation, version, chokes_on, flawed, damaged: false };
         vec![(offer(Which::Script, version, (1..version).collect(), "integer"), Box::new(code))]
     }
 }
@@ -631,6 +629,7 @@ impl World {
             full: 0,
             limits: limits.into(),
             configured: 0,
+            damaged: false,
         };
         world.reload_whole(None);
         world
@@ -756,7 +755,7 @@ impl World {
         match self.which {
             Which::Script => {
                 let (generation, version, flawed) = (build.generation, self.version, self.flawed);
-                Box::new(Script { generation, version, chokes_on, flawed })
+                Box::new(Script { generation, version, chokes_on, flawed, damaged: self.damaged })
             }
             Which::Tally => {
                 let library = Library::from_entry(echo_entry).expect("echo's table");
@@ -1164,6 +1163,7 @@ impl World {
                 missing.insert(s.id, bytes as usize);
             }
         }
+        self.now_ns += 1;
         self.core.handle(Input::PassBegins { now_ns: self.now_ns });
 
         (self.slots, self.free, self.freed) = (survivors.len() as u32, Vec::new(), Vec::new());
@@ -1421,7 +1421,6 @@ impl World {
         let stored: usize = self.core.services().iter().flat_map(|s| s.stored.values()).sum();
         assert_eq!(stored, states, "versions are counted");
         assert_eq!(self.core.services()[0].sessions, sessions.len());
-        assert_eq!(self.core.limits, self.limits.host, "limits change with a commit");
     }
 
     /// A counter in the table.
@@ -1682,6 +1681,7 @@ fn damaged_records_are_given_up_and_the_rest_goes_on() {
             world.step();
         }
         let image = world.core.store().image().to_vec();
+        world.damaged = true;
         for damage in 0..10 {
             let mut rng = fastrand::Rng::with_seed(seed * 100 + damage);
             let mut image = image.clone();

@@ -6,7 +6,7 @@ use crate::fault::Catching;
 use crate::host::Host;
 use crate::log;
 use crate::turn::{State, Turn};
-use crate::{Action, Fault, Handler};
+use crate::{Action, Fault, Handler, fault};
 use greenroom_state::abi::RUN_STATE_LOST;
 use std::any::TypeId;
 
@@ -31,8 +31,7 @@ pub(crate) fn run<'a, H: Handler>(
     actions: impl Iterator<Item = Action<'a>>,
     host: &mut dyn Host,
 ) -> u32 {
-    let catching = Catching::begin();
-    let (mut state, mut changed) = match catching.catch(|| load::<H>(session.state)) {
+    let (mut state, mut changed) = match fault::catch(|| load::<H>(session.state)) {
         Ok(loaded) => loaded,
         Err(fault) => {
             let why = Fault::state(format!("its state can't be read: {}", fault.message));
@@ -41,6 +40,8 @@ pub(crate) fn run<'a, H: Handler>(
             return 0;
         }
     };
+    // Not longer than the state lives: its end isn't caught.
+    let catching = Catching::begin();
     let mut done = 0;
     let mut rehearsed = true;
     for action in actions {

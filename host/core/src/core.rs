@@ -636,7 +636,7 @@ impl Core {
     fn writable(&mut self, slot: Slot) {
         let Some(s) = self.sessions.get_mut(slot) else { return };
         if std::mem::replace(&mut s.blocked, false) {
-            self.sendable.offer(slot, s, self.now_ns);
+            self.offer_output(slot);
         }
     }
 
@@ -661,7 +661,7 @@ impl Core {
                     continue;
                 }
             }
-            self.sendable.offer(slot, s, self.now_ns);
+            self.offer_output(slot);
         }
         self.dirty.clear();
         self.begin_jobs();

@@ -26,8 +26,9 @@ pub struct Limits {
     /// Output that a peer hasn't taken: beyond it the session is closed and the output dropped. What others broadcast can
     /// get it here, its own input can't.
     pub output_bytes_max: usize,
-    /// Sessions that are sent in one pass what others have caused, as a broadcast does; the rest is sent in the next ones. Whose peer has
-    /// spoken is answered with the pass.
+    /// Sessions that are sent in one pass what others have caused, as a broadcast does; as many as the pass has run turns, if those are
+    /// more. The rest is sent in the next ones. Whose peer has spoken in the pass is answered with it, and a session with more than half
+    /// of `output_bytes_pause` to send doesn't wait.
     pub sends_at_once_max: usize,
     /// What one turn may stage: sends, broadcasts, table writes, log. Beyond it the turn fails.
     pub turn_bytes_max: usize,

@@ -260,15 +260,12 @@ impl Core {
     ///
     /// An error says why the session can't be trusted; it is gone then.
     pub fn reconcile(&mut self, slot: Slot, read: u64, sent: Option<u64>) -> Result<u64, String> {
-        let now_ns = self.now_ns;
         let Some(s) = self.sessions.get(slot) else { return Err("there is no such session".into()) };
         let (id, first, end) = (s.id, s.bytes_sent, s.bytes_out);
         let Some(sent) = sent else {
             let missing = read.saturating_sub(s.bytes_in);
-            if let Some(s) = self.sessions.get_mut(slot) {
-                // Trying to send it finds out that it can't be.
-                self.sendable.offer(slot, s, now_ns);
-            }
+            // Trying to send it finds out that it can't be.
+            self.offer_output(slot);
             return Ok(missing);
         };
         // What is there must be one piece: from where the first record begins to the end of the stream.
@@ -290,9 +287,7 @@ impl Core {
         let missing = if s.life == Life::Open { read - s.bytes_in } else { 0 };
         let taken = (sent - first) as usize;
         self.sent(slot, taken, false);
-        if let Some(s) = self.sessions.get_mut(slot) {
-            self.sendable.offer(slot, s, now_ns);
-        }
+        self.offer_output(slot);
         Ok(missing)
     }
 

@@ -303,6 +303,7 @@ impl Core {
 
     fn count_turns(&mut self, slot: Slot, service: ServiceId, turns: u64) {
         self.services[usize::from(service.0)].turns += turns;
+        self.sendable.turns += turns as usize;
         if let Some(s) = self.sessions.get_mut(slot) {
             s.turns += turns;
         }

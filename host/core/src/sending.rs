@@ -1,62 +1,68 @@
 //! Who is sent to, and when: whose peer has spoken in this pass is answered with it; of the others, as many as a pass may take.
 //!
 //! One turn can give a thousand sessions something to send, each of them a system call: if a pass made all of those, everybody else would
-//! wait for it. What is left is committed, and sent in the next passes, which come at once, behind everybody's input.
+//! wait for it. What is left is committed, and sent in the next passes, which come at once, behind everybody's input. Nobody falls far
+//! behind for that: a pass sends to as many as it ran turns, and whoever has much to send is sent to at once, so that only a peer that
+//! doesn't take its output comes near a limit.
 
 use crate::Core;
 use crate::limits::Limit;
-use crate::session::{Session, Slot};
+use crate::session::Slot;
 use std::collections::VecDeque;
 
 /// Sessions with output that may be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Sendable {
-    /// Their peers have spoken in this pass.
-    answers: Vec<Slot>,
-    /// Oldest first. Some may have been sent to since, or be gone.
+    /// Those that don't wait.
+    now: Vec<Slot>,
+    /// The others, oldest first; each once. Some may have been sent to since, or be gone.
     others: VecDeque<Slot>,
+    /// Turns that were run since somebody was sent to.
+    pub(crate) turns: usize,
 }
 
 impl Sendable {
     /// Whether a pass is due for them.
     pub(crate) fn is_empty(&self) -> bool {
-        self.answers.is_empty() && self.others.is_empty()
-    }
-
-    /// Takes a session in, if it has output that the kernel takes.
-    #[inline]
-    pub(crate) fn offer(&mut self, slot: Slot, s: &mut Session, now_ns: u64) {
-        if s.blocked || s.output.is_empty() {
-            return;
-        }
-        if s.heard_ns == now_ns {
-            s.sendable = false;
-            self.answers.push(slot);
-        } else if !std::mem::replace(&mut s.sendable, true) {
-            self.others.push_back(slot);
-        }
+        self.now.is_empty() && self.others.is_empty()
     }
 }
 
 impl Core {
+    /// Takes note of a session that may have output which the kernel takes.
+    #[inline]
+    pub(crate) fn offer_output(&mut self, slot: Slot) {
+        let Core { sessions, services, limits, sendable, now_ns, .. } = self;
+        let Some(s) = sessions.get_mut(slot).filter(|s| !s.blocked && !s.output.is_empty()) else { return };
+        let much = || {
+            let limits = services[usize::from(s.service.0)].limits.as_deref().unwrap_or(limits);
+            s.unsent() > limits.output_bytes_pause as u64 / 2
+        };
+        if s.heard_ns == *now_ns || much() {
+            sendable.now.push(slot);
+        } else if !std::mem::replace(&mut s.waits_to_send, true) {
+            sendable.others.push_back(slot);
+        }
+    }
+
     /// The sessions that have output to send, after a commit. There may be more, for which the next pass is due at once.
     pub fn take_sendable(&mut self, into: &mut Vec<Slot>) {
-        into.append(&mut self.sendable.answers);
-        let mut left = self.limits.sends_at_once_max;
-        while let Some(&slot) = self.sendable.others.front() {
+        into.append(&mut self.sendable.now);
+        let mut left = self.limits.sends_at_once_max.max(std::mem::take(&mut self.sendable.turns));
+        while let Some(slot) = self.sendable.others.pop_front() {
+            let Some(s) = self.sessions.get_mut(slot) else { continue };
+            // Not one that was sent to since, or whose slot is another one's by now.
+            if !s.waits_to_send || s.blocked || s.output.is_empty() {
+                s.waits_to_send = false;
+                continue;
+            }
             if left == 0 {
+                self.sendable.others.push_front(slot);
                 return self.reached(Limit::SendsAtOnceMax);
             }
-            self.sendable.others.pop_front();
-            // Not one that was answered since.
-            if let Some(s) = self.sessions.get_mut(slot)
-                && std::mem::replace(&mut s.sendable, false)
-                && !s.blocked
-                && !s.output.is_empty()
-            {
-                into.push(slot);
-                left -= 1;
-            }
+            s.waits_to_send = false;
+            into.push(slot);
+            left -= 1;
         }
     }
 }
@@ -152,8 +158,15 @@ mod tests {
         // In each pass but the last.
         assert_eq!(reached, [Limit::SendsAtOnceMax; 5]);
         for slot in 1..11 {
+            // Each once, however often it was answered in between.
             let all: String = heard.iter().filter(|(s, _)| *s == slot).map(|(_, text)| &**text).collect();
             assert_eq!(all.matches("news").count(), 2, "session in slot {slot}");
         }
+        // As many as there were turns, and whoever has much to take at once.
+        let seven = pass(&mut core, 20, &[(0, &b"x\n".repeat(7))]);
+        assert_eq!(seven.len(), 7);
+        assert_eq!(pass(&mut core, 21, &[]).len(), 3);
+        core.limits.output_bytes_pause = 8;
+        assert_eq!(pass(&mut core, 22, &[(0, b"x\n")]).len(), 10);
     }
 }

@@ -92,8 +92,8 @@ pub struct Session {
     pub(crate) dirty: bool,
     /// The kernel took less than it was offered; the shell says when it takes more.
     pub(crate) blocked: bool,
-    /// It is in the list of sessions that wait to be sent to.
-    pub(crate) sendable: bool,
+    /// It is in the list of sessions that are sent to a share at a time.
+    pub(crate) waits_to_send: bool,
     /// Its first turn was withheld, and comes before all others.
     pub(crate) greeting_due: bool,
     /// We connected to its peer, not its peer to us.
@@ -174,7 +174,7 @@ impl Session {
             output_fresh: false,
             dirty: false,
             blocked: false,
-            sendable: false,
+            waits_to_send: false,
             greeting_due: false,
             outbound: false,
             held: false,

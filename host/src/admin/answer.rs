@@ -30,17 +30,18 @@ pub fn answer(stream: UnixStream, command: Command, by: By, mailbox: Mailbox) {
     });
 }
 
-/// As [`answer`], to who wants another configuration.
-pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: Mailbox) {
+/// As [`answer`], to who wants another configuration. False: nobody asks for it.
+pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: Mailbox) -> bool {
     on_thread(stream, move |stream| {
-        let mut caller = Caller::new(&stream)?;
+        // Whoever can be told of it or not, it is what was asked for.
         let asked = ask(&mailbox, Query::Configure(proposal));
+        let mut caller = Caller::new(&stream)?;
         match asked.and_then(|answers| reports(answers, &mut caller)) {
             Ok(()) => caller.say(&Reply::End),
             Err(Failure::Said(text)) => caller.say(&Reply::Error(text)),
             Err(Failure::Io(e)) => Err(e),
         }
-    });
+    })
 }
 
 pub(super) enum Failure {

@@ -57,11 +57,11 @@ pub fn listen(path: &Path, post: impl Fn(Asked) -> bool + Clone + Send + 'static
     Ok(())
 }
 
-/// Serves a caller on a thread of its own.
+/// Serves a caller on a thread of its own. False: it won't be, and is told so.
 pub(super) fn on_thread(
     stream: UnixStream,
     serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static,
-) {
+) -> bool {
     let busy = CALLERS.fetch_add(1, Ordering::Relaxed) >= CALLERS_MAX;
     let served = std::thread::Builder::new().name("caller".into()).spawn(move || {
         if busy {
@@ -74,6 +74,7 @@ pub(super) fn on_thread(
     if served.is_err() {
         CALLERS.fetch_sub(1, Ordering::Relaxed);
     }
+    !busy && served.is_ok()
 }
 
 /// Whether callers wait for their answers.

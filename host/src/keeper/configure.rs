@@ -9,6 +9,9 @@ use greenroom_core::reload::By;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+/// Workers, one after the other, that may end with a signal's configuration before it is left alone: it may be what kills them.
+const SIGNALS_LOST_MAX: u32 = 2;
+
 /// A configuration that the worker was asked to put in force.
 pub(super) struct Proposed {
     config: Config,
@@ -73,7 +76,15 @@ impl Keeper {
     /// A worker serves, and has said what is in force: what its predecessor never came to is said again. Operators were told that theirs
     /// had died.
     pub(super) fn propose_again(&mut self) {
-        let lost = std::mem::take(&mut self.proposed).into_values().any(|p| p.by == By::Signal);
+        let mut lost = std::mem::take(&mut self.proposed).into_values().any(|p| p.by == By::Signal);
+        self.signals_lost = if lost { self.signals_lost + 1 } else { 0 };
+        if self.signals_lost > SIGNALS_LOST_MAX {
+            tracing::error!(
+                "{} workers have ended with the configuration: it isn't tried again",
+                self.signals_lost
+            );
+            (lost, self.signals_lost) = (false, 0);
+        }
         if std::mem::take(&mut self.hung_up) || lost {
             self.configure(By::Signal, None);
         }

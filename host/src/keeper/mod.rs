@@ -163,6 +163,8 @@ pub struct Keeper {
     callers: VecDeque<(Command, By, UnixStream, Instant)>,
     /// SIGHUP came while no worker served.
     hung_up: bool,
+    /// Workers, one after the other, that ended before they had answered a signal's configuration.
+    signals_lost: u32,
     crashes: Crashes,
     upgrade: Option<Upgrade>,
     /// What the worker last said of its services.
@@ -228,6 +230,7 @@ impl Keeper {
             ports: Vec::new(),
             callers: VecDeque::new(),
             hung_up: false,
+            signals_lost: 0,
             crashes: Crashes::default(),
             upgrade: None,
             said: Vec::new(),

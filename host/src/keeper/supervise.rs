@@ -87,6 +87,7 @@ impl Keeper {
             crashed: self.crashed,
             ports: self.ports.clone(),
             trial,
+            hears_refusals: true,
         }
     }
 
@@ -127,9 +128,13 @@ impl Keeper {
 
     /// What a worker said just before it ended.
     fn hear_last_words(&mut self) {
-        while let Some(Ok(Received::Message(message, _))) = self.link.as_mut().map(Link::receive) {
-            if matches!(message, ToKeeper::CantStart(_) | ToKeeper::Drop(_)) {
-                self.heard(message, &|_| {});
+        loop {
+            match self.link.as_mut().map(Link::receive) {
+                Some(Ok(Received::Message(message @ (ToKeeper::CantStart(_) | ToKeeper::Drop(_)), _))) => {
+                    self.heard(message, &|_| {});
+                }
+                Some(Ok(Received::Message(..) | Received::Unknown(_))) => {}
+                _ => return,
             }
         }
     }

@@ -112,9 +112,9 @@ impl Keeper {
         let Some(Upgrade { step: Step::Trying { child, link, .. }, .. }) = &mut self.upgrade else { return };
         let verdict = match link.receive() {
             Ok(Received::Message(ToKeeper::Tried(verdict), _)) => Some(verdict),
-            Ok(Received::Message(..) | Received::Unknown(_)) => {
-                Some(Err("its trial answered something else".into()))
-            }
+            Ok(Received::Message(..)) => Some(Err("its trial answered something else".into())),
+            // A later version has more to say than its verdict.
+            Ok(Received::Unknown(_)) => return self.hear_trial(),
             Ok(Received::Nothing) | Ok(Received::Closed) | Err(_) => None,
         };
         let verdict = match verdict {

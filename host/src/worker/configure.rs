@@ -32,8 +32,12 @@ pub(super) struct Proposed {
     reply: Option<Sender<Answer>>,
     /// What changes, in words.
     changes: String,
-    /// Other reloads that were asked for meanwhile: they come after it.
-    pub behind: Vec<Vec<(LibraryId, Request)>>,
+}
+
+/// What was asked for while a configuration was under way: it comes after it, with what is in force then.
+pub(super) enum Behind {
+    Reloads(Vec<(LibraryId, Request)>),
+    RollBack(String, Option<u64>, By, Sender<Answer>),
 }
 
 /// The configuration in force, as it is recorded.
@@ -70,8 +74,20 @@ impl Worker {
         self.proposals.push_back((proposal, reply));
     }
 
-    /// The next one in line, if it is time.
+    /// What had to wait for a configuration, and the next one in line, if it is time.
     pub(super) fn propose_next(&mut self) {
+        if self.proposed.is_none() {
+            for behind in std::mem::take(&mut self.behind) {
+                match behind {
+                    Behind::Reloads(requests) => self.reload(Event::Requested(requests)),
+                    Behind::RollBack(name, to, by, reply) => self.ask_roll_back(&name, to, by, reply),
+                }
+            }
+        }
+        if self.hand_over_by.is_some() {
+            // The keeper hears nothing of these, and has the successor heed them.
+            self.proposals.retain(|(p, _)| p.by != By::Signal);
+        }
         let ends = self.stop_at.is_some() || self.hand_over_by.is_some();
         while ends || !(self.proposed.is_some() || self.core.reloads.is_busy() || !self.opening.is_empty()) {
             let Some((proposal, reply)) = self.proposals.pop_front() else { return };
@@ -92,7 +108,7 @@ impl Worker {
         // One for each library, and one for the whole.
         announce(&reply, affected.len() + 1);
         if live.is_empty() && affected.is_empty() {
-            self.link.send(&ToKeeper::NotConfigured(number));
+            self.not_configured(number);
             return tell(&reply, Report::of_host(NAME, Outcome::Unchanged, String::new()));
         }
         let changes: Vec<_> = match live.is_empty() {
@@ -101,8 +117,8 @@ impl Worker {
             true => affected.iter().map(|(id, _)| self.core.reloads.libraries()[id.0].name()).collect(),
         };
         let config = Arc::new(*config);
-        let (changes, behind) = (changes.join(", "), Vec::new());
-        self.proposed = Some(Proposed { number, config: config.clone(), by, reply, changes, behind });
+        self.proposed =
+            Some(Proposed { number, config: config.clone(), by, reply, changes: changes.join(", ") });
         if affected.is_empty() {
             let begun = Instant::now();
             let line = self.put_in_force();
@@ -190,33 +206,31 @@ impl Worker {
 
     /// It is committed.
     pub(super) fn is_in_force(&mut self, line: u64, begun: Instant) {
-        let Some(Proposed { number, by, reply, changes, behind, .. }) = self.proposed.take() else { return };
+        let Some(Proposed { number, by, reply, changes, .. }) = self.proposed.take() else { return };
         let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
         self.amend_ledger(line, |report| report.pause_us = pause_us);
         self.link.send(&ToKeeper::Configured(number));
         tracing::info!(by = %super::reloads::in_words(by), "configuration in force: {changes}; pause {pause_us:.1} µs");
         let report = Report { line, pause_us, ..Report::of_host(NAME, Outcome::Configured, changes) };
         tell(&reply, report);
-        self.go_on_behind(behind);
     }
 
-    /// The reloads that had to wait for a configuration.
-    fn go_on_behind(&mut self, behind: Vec<Vec<(LibraryId, Request)>>) {
-        for requests in behind {
-            self.reload(Event::Requested(requests));
+    /// What a keeper need not remember.
+    pub(super) fn not_configured(&mut self, number: u64) {
+        if self.keeper_hears_refusals {
+            self.link.send(&ToKeeper::NotConfigured(number));
         }
     }
 
     /// A library's part was refused, so all of it is.
     pub(super) fn proposal_failed(&mut self, why: &str) {
-        if let Some(Proposed { number, by, reply, behind, .. }) = self.proposed.take() {
+        if let Some(Proposed { number, by, reply, .. }) = self.proposed.take() {
             self.refuse_proposal(number, by, reply, why.to_owned());
-            self.go_on_behind(behind);
         }
     }
 
     fn refuse_proposal(&mut self, number: u64, by: By, reply: Option<Sender<Answer>>, why: String) {
-        self.link.send(&ToKeeper::NotConfigured(number));
+        self.not_configured(number);
         let by = super::reloads::in_words(by);
         tracing::warn!(%by, "configuration refused, nothing has changed: {why}");
         let mut report = Report::of_host(NAME, Outcome::Refused, why);

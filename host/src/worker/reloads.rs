@@ -1,6 +1,7 @@
 //! Carries out the steps of a reload that the core asks for: the slow ones by the stager, ports by the keeper, the commit between
 //! two passes.
 
+use super::configure::Behind;
 use super::{LibraryRecord, OnProbation, RunningBuild, Worker, now_ns};
 use crate::admin::wire::ledger_line;
 use crate::config::Config;
@@ -96,6 +97,9 @@ impl Worker {
     }
 
     pub(super) fn ask_roll_back(&mut self, name: &str, to: Option<u64>, by: By, reply: Sender<Answer>) {
+        if self.proposed.is_some() {
+            return self.behind.push(Behind::RollBack(name.to_owned(), to, by, reply));
+        }
         let found = self.library_for(name).and_then(|id| {
             let record = self.records.get(&id.0).ok_or_else(|| format!("{name} runs no build"))?;
             let wanted = match to {
@@ -148,10 +152,10 @@ impl Worker {
             requests.push((id, Request { id: self.requests, by, from, want, together }));
         }
         let configures = |(_, r): &(LibraryId, Request)| r.want == Want::Configure;
-        match &mut self.proposed {
-            // They are tried with what is in force then.
-            Some(proposed) if !requests.iter().all(configures) => proposed.behind.push(requests),
-            _ => self.reload(Event::Requested(requests)),
+        if self.proposed.is_some() && !requests.iter().all(configures) {
+            self.behind.push(Behind::Reloads(requests));
+        } else {
+            self.reload(Event::Requested(requests));
         }
     }
 

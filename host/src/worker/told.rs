@@ -84,12 +84,16 @@ impl Worker {
             Ok(config) => config,
             Err(why) => {
                 tracing::error!("the configuration can't be read: {why}");
-                return self.link.send(&ToKeeper::NotConfigured(number));
+                return self.not_configured(number);
             }
         };
         let proposal = Proposal { number, config, by };
         match fds.next().map(UnixStream::from) {
-            Some(stream) => answer::configure(stream, proposal, self.mailbox()),
+            Some(stream) => {
+                if !answer::configure(stream, proposal, self.mailbox()) {
+                    self.not_configured(number);
+                }
+            }
             None => self.propose(proposal, None),
         }
     }
