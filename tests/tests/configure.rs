@@ -290,6 +290,32 @@ fn a_hangup_around_the_death_of_a_worker_is_heeded() {
     assert!(!host.log().contains("configuration refused"), "{}", host.log());
 }
 
+/// A signal's configuration that ends its workers is left alone in the end, and all goes on with the one before.
+#[test]
+fn a_configuration_that_kills_is_not_proposed_for_ever() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, plan) = (dir.path().join("greenroom.toml"), dir.path().join("plan"));
+    std::fs::write(&file, text("", "", ANY)).expect("a file");
+    // The first worker has staged its libraries once before; those behind it find theirs.
+    std::fs::write(&plan, "staged 2\nstaged 0\nstaged 0\n").expect("a plan");
+    let host = Host::serve_with(&[], &[&built("libecho.so"), &built("libchat.so")], |c| {
+        c.arg("--config").arg(&file).env("GREENROOM_KILL_PLAN", &plan);
+    });
+    let mut tally = Client::connect(host.addr("tally"));
+    assert_eq!(tally.ask("a"), "1 a");
+    std::fs::write(&file, text("", "settings = { nick_max = 9 }", ANY)).expect("a file");
+    host.signal(libc::SIGHUP);
+    host.wait_log("3 workers have ended with the configuration: it isn't tried again");
+    assert_eq!(tally.ask("b"), "2 b");
+    let status = host.json(&["status", "--json"]);
+    assert_eq!(status["host"]["workers_before"], 3, "{status}");
+    assert_eq!(host.generation("chat"), 1);
+    // Said again, it is tried again.
+    host.signal(libc::SIGHUP);
+    host.wait_generation("chat", 2);
+    assert_eq!(tally.ask("c"), "3 c");
+}
+
 const SLOW: &str = r#"
 #![forbid(unsafe_code)]
 use greenroom_handler::{Action, Fault, Handler, Turn, export};

@@ -77,7 +77,7 @@ impl Keeper {
     /// had died.
     pub(super) fn propose_again(&mut self) {
         let mut lost = std::mem::take(&mut self.proposed).into_values().any(|p| p.by == By::Signal);
-        self.signals_lost = if lost { self.signals_lost + 1 } else { 0 };
+        self.signals_lost += u32::from(lost);
         if self.signals_lost > SIGNALS_LOST_MAX {
             tracing::error!(
                 "{} workers have ended with the configuration: it isn't tried again",
@@ -92,8 +92,17 @@ impl Keeper {
 
     /// A worker has put one in force: its successors begin with it, too.
     pub(super) fn configured(&mut self, number: u64) {
-        if let Some(Proposed { config, .. }) = self.proposed.remove(&number) {
+        if let Some(Proposed { config, .. }) = self.answered(number) {
             self.options.config = config;
         }
+    }
+
+    /// A worker has put one in force, or refused it, and lives.
+    pub(super) fn answered(&mut self, number: u64) -> Option<Proposed> {
+        let proposed = self.proposed.remove(&number)?;
+        if proposed.by == By::Signal {
+            self.signals_lost = 0;
+        }
+        Some(proposed)
     }
 }

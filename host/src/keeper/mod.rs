@@ -419,7 +419,7 @@ impl Keeper {
                 self.accept_again.extend(fresh);
             }
             ToKeeper::Configured(number) => self.configured(number),
-            ToKeeper::NotConfigured(number) => _ = self.proposed.remove(&number),
+            ToKeeper::NotConfigured(number) => _ = self.answered(number),
             ToKeeper::Pinned(epoch) => self.pinned(epoch),
             ToKeeper::Unpinned(held) => self.unpinned(held),
             ToKeeper::Recycle(why) if self.child.is_some() => {
