@@ -90,7 +90,9 @@ pub struct Worker {
     configs: HashMap<u64, Arc<Config>>,
     /// Configurations that wait for reloads under way.
     proposals: VecDeque<(Proposal, Option<Sender<Answer>>)>,
+    /// What waits for the configuration that is under way.
     behind: Vec<Behind>,
+    /// An earlier keeper takes [`ToKeeper::NotConfigured`] for nonsense, and replaces the worker.
     keeper_hears_refusals: bool,
     /// A configuration that libraries are being reloaded for.
     proposed: Option<Proposed>,

@@ -6,8 +6,7 @@ use super::callers::Caller;
 use super::wire::{Piece, Reply};
 use crate::mail::{Answer, Mailbox, Query, Restoring, SchemaOf, Setting};
 use greenroom_core::given::{Builds, Checked, GivenEntry, GivenState};
-use greenroom_core::outcome::Restored;
-use greenroom_core::outcome::{Outcome, Report};
+use greenroom_core::outcome::{Outcome, Report, Restored};
 use greenroom_core::reload::By;
 use greenroom_core::restore::{
     ITEMS_PER_SLICE, MEANWHILE, Plan, PlannedEntry, PlannedState, PlannedTable, Survey,

@@ -2,8 +2,7 @@
 //!
 //! Between one version of the binary and itself. What programs depend on is the commands' output, which `--json` makes of it.
 
-use greenroom_core::outcome::Restored;
-use greenroom_core::outcome::{Outcome, ProbationState, Report};
+use greenroom_core::outcome::{Outcome, ProbationState, Report, Restored};
 use greenroom_state::dump::DumpedEntry;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
