@@ -3,13 +3,23 @@
 use greenroom_core::core::Core;
 use greenroom_core::limits::Limits;
 use greenroom_core::recover::Successor;
-use greenroom_core::store::{Plain, Store, copy_at};
+use greenroom_core::store::{Plain, Seen, Store, copy_at};
 use std::os::fd::OwnedFd;
 
 /// Builds a core of it, on the heap.
 pub fn core_at(region: &OwnedFd, limits: &Limits, epoch: u64) -> Result<Successor, String> {
+    core_of(region, limits, epoch, |_| true)
+}
+
+/// Builds a core of those records that `keeps` wants.
+pub fn core_of(
+    region: &OwnedFd,
+    limits: &Limits,
+    epoch: u64,
+    keeps: impl FnMut(&Seen<'_>) -> bool,
+) -> Result<Successor, String> {
     let len = rustix::fs::fstat(region).map_err(|e| e.to_string())?.st_size as usize;
-    let image = copy_at(len, epoch, limits.store_bytes_max, |at, into| {
+    let read = |at: usize, into: &mut [u8]| {
         let mut filled = 0;
         while filled < into.len() {
             match rustix::io::pread(region, &mut into[filled..], (at + filled) as u64) {
@@ -20,7 +30,8 @@ pub fn core_at(region: &OwnedFd, limits: &Limits, epoch: u64) -> Result<Successo
             }
         }
         Ok(())
-    })?;
+    };
+    let image = copy_at(len, epoch, limits.store_bytes_max, read, keeps)?;
     let found = Store::recover(Box::new(Plain::from(image)), limits.store_bytes_max)?;
     // Nothing of it runs, so its clock stands.
     Ok(Core::recover(limits.clone(), found, 0))

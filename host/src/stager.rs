@@ -171,7 +171,7 @@ impl Stager {
                 "{name}: rehearsed with {} sessions, {} migrated, and {} table entries, {} migrated, in {} ms",
                 r.sessions,
                 r.migrated,
-                r.entries,
+                r.entries_read(),
                 r.entries_migrated,
                 r.ms
             );

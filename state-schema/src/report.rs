@@ -121,6 +121,9 @@ pub struct ShapeReport {
     pub read: u64,
     /// Of those, how many had to be migrated.
     pub migrated: u64,
+    /// Entries that were not read: the table stays as it is, and has more than limit `rehearsal_entries_max`.
+    #[serde(default)]
+    pub left_out: u64,
 }
 
 /// What came of a rehearsal.
@@ -134,6 +137,9 @@ pub struct Rehearsal {
     pub entries: u64,
     /// Of those, entries that had to be migrated.
     pub entries_migrated: u64,
+    /// Entries that were not read, of large tables that stay as they are.
+    #[serde(default)]
+    pub entries_left_out: u64,
     /// How long that took, in milliseconds.
     pub ms: u64,
     /// What it changes, for each service and table that there was before.
@@ -144,6 +150,14 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
+    /// How many entries were read, and if that isn't all, of how many.
+    pub fn entries_read(&self) -> String {
+        match self.entries_left_out {
+            0 => self.entries.to_string(),
+            left_out => format!("{} of {}", self.entries, self.entries + left_out),
+        }
+    }
+
     /// Of all services and tables together.
     pub fn verdict(&self) -> Verdict {
         self.shapes.iter().fold(Verdict::Full, |v, s| v.and(s.verdict))

@@ -192,6 +192,60 @@ fn every_change_is_told_by_field_and_nothing_changes() {
     assert_eq!(host.json(&["history", "--json"]).as_array().map(Vec::len), Some(1), "a dry run is no reload");
 }
 
+/// A table with more entries than `rehearsal_entries_max`: of those that stay as they are a share is read, of all others each.
+#[test]
+fn of_a_large_table_that_stays_as_it_is_a_share_is_rehearsed() {
+    let sources: Vec<_> = [1, 3].iter().map(|v| versions_source("large", "v", *v, false)).collect();
+    let fixture = Fixture::new("large", &sources[0]);
+    let first = fixture.build_as("first.so");
+    let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
+    // Nothing is swept before a build has proved itself.
+    std::fs::write(&config, "[limits]\nrehearsal_entries_max = 100\nprobation_ms = 600000\n")
+        .expect("a configuration");
+    let host = Host::serve_with(&["large"], &[&first], |c| {
+        c.arg("--config").arg(&config);
+    });
+    let mut client = Client::connect(host.addr("large"));
+    let mut lines = 0;
+    let mut say = |more| {
+        for _ in 0..more {
+            lines += 1;
+            assert_eq!(client.ask(&format!("line {lines}")), format!("v {lines} line {lines}"));
+        }
+    };
+    let rehearsed = |path: &Path| {
+        let (code, report) = dry_run(&host, "large", path);
+        assert_eq!(code, Some(0), "{report}");
+        let shapes = report["rehearsal"]["shapes"].as_array().expect("shapes");
+        let table = shapes.iter().find(|s| s["table"] == "large-first").expect("the table's report");
+        let counts = |of: &Value, names: [&str; 3]| names.map(|name| of[name].as_u64().expect("a number"));
+        let all = counts(&report["rehearsal"], ["entries", "entries_migrated", "entries_left_out"]);
+        assert_eq!(all, counts(table, ["read", "migrated", "left_out"]));
+        all
+    };
+    say(100);
+    // As many as are read anyway.
+    fixture.write(&sources[0].replace("\"v ", "\"w "));
+    let alike = fixture.build_as("alike.so");
+    assert_eq!(rehearsed(&alike), [100, 0, 0]);
+    say(400);
+    assert_eq!(rehearsed(&alike), [100, 0, 400]);
+    let said = host.cli(&["reload", "large", "--dry-run", "--from", alike.to_str().expect("UTF-8")]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("100 of 500 table entries, 0 to be migrated"), "{said}");
+    host.wait_log("and 100 of 500 table entries, 0 migrated");
+    // It changes.
+    fixture.write(&sources[1]);
+    let third = fixture.build_as("third.so");
+    assert_eq!(rehearsed(&third), [500, 500, 0]);
+    let out = host.cli(&["reload", "large", "--from", third.to_str().expect("UTF-8")]);
+    assert!(out.status.success(), "{out:?}");
+    say(200);
+    // What is still of the version before is to be migrated, and 28 is the share, of a hundred in all 700, of those that stay.
+    fixture.write(&sources[1].replace("\"v ", "\"w "));
+    assert_eq!(rehearsed(&fixture.build_as("third-alike.so")), [528, 500, 172]);
+}
+
 #[test]
 fn tables_are_rehearsed_entry_by_entry() {
     let sources: Vec<_> = [1, 3].iter().map(|v| versions_source("entries", "v", *v, false)).collect();

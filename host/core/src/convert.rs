@@ -108,17 +108,16 @@ impl Core {
         self.services[usize::from(service.0)].code.convert(which, from, to, value)
     }
 
-    /// Has a table's owner read an entry, and migrate it if it must, as the next turn that reads it would. Nothing of it is kept.
-    pub fn rehearse_entry(&self, table: &str, key: &[u8]) -> Result<Reread, String> {
-        let mut value = Vec::new();
-        let stored = self.tables.get(&self.store, table, key, &mut value).ok_or("it is gone")?;
+    /// Has a table's owner read a value that was stored in a version, and migrate it if it must, as the next turn that reads it would.
+    /// Nothing of it is kept.
+    pub fn rehearse_entry(&self, table: &str, stored: u32, value: &[u8]) -> Result<Reread, String> {
         let owner = self.owners.get(table).ok_or("nobody owns the table")?;
         let stored = version_of(stored);
-        let after = value_for(&self.services, owner, table, stored, &value)?;
+        let after = value_for(&self.services, owner, table, stored, value)?;
         if after.len() > self.limits.table_value_bytes_max {
             return Err("it would be over limit table_value_bytes_max".into());
         }
-        Ok(Reread { before: Some((stored, value)), after: Some(after) })
+        Ok(Reread { before: Some((stored, value.to_vec())), after: Some(after) })
     }
 
     /// Who owns which table.

@@ -97,6 +97,8 @@ pub struct Limits {
     pub rehearsal_ms: u64,
     /// See `rehearsal_ms`.
     pub rehearsal_item_us: u64,
+    /// Entries that a candidate reads there of a table whose values stay as they are; of one that changes, all. 0: all of every one.
+    pub rehearsal_entries_max: usize,
     /// Memory that a candidate may take meanwhile, beside copies of the records. Beyond it the allocation fails, and it is refused.
     pub rehearsal_bytes_max: usize,
     /// Builds that a worker loads before a fresh one goes on: what is loaded is never unloaded, and the C library's thread keys
@@ -163,6 +165,7 @@ impl Default for Limits {
             builds_kept: 5,
             rehearsal_ms: 10_000,
             rehearsal_item_us: 100,
+            rehearsal_entries_max: 100_000,
             rehearsal_bytes_max: 1024 * MIB,
             builds_max: 256,
             pin_bytes_max: 512 * MIB,

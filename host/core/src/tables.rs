@@ -5,7 +5,7 @@
 //! owned the table when it was written.
 
 use crate::session::ServiceId;
-use crate::store::{Full, Kind, Ref, Store};
+use crate::store::{Full, Kind, Ref, Seen, Store};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -67,6 +67,27 @@ pub(crate) fn name_of(entry: &[u8]) -> Option<(&str, &[u8])> {
     let (table, rest) = rest.split_at_checked(usize::from(table))?;
     let key = rest.get(..usize::from(u16::from_le_bytes([key[0], key[1]])))?;
     Some((std::str::from_utf8(table).ok()?, key))
+}
+
+/// An entry as a snapshot shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct SeenEntry<'a> {
+    /// Its table.
+    pub table: &'a str,
+    /// Its key.
+    pub key: &'a [u8],
+    /// The version of its value; 0: nobody owned the table when it was written.
+    pub version: u32,
+    /// Its value.
+    pub value: &'a [u8],
+}
+
+impl<'a> SeenEntry<'a> {
+    /// `None`: it is another record, or one that can't be read.
+    pub fn of(seen: &Seen<'a>) -> Option<SeenEntry<'a>> {
+        let (table, key) = name_of(seen.bytes).filter(|_| seen.kind == Kind::Entry)?;
+        Some(SeenEntry { table, key, version: seen.key as u32, value: value_of(seen.bytes) })
+    }
 }
 
 /// What an entry costs beyond its value, in bytes.

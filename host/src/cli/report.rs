@@ -8,7 +8,7 @@ use std::fmt::Write;
 pub(super) fn print_rehearsal(r: &Rehearsal) {
     let mut text = format!("  rehearsed with {} sessions, {} to be migrated", r.sessions, r.migrated);
     if r.entries > 0 {
-        let _ = write!(text, "; {} table entries, {} to be migrated", r.entries, r.entries_migrated);
+        let _ = write!(text, "; {} table entries, {} to be migrated", r.entries_read(), r.entries_migrated);
     }
     let _ = writeln!(text, "; {} ms", r.ms);
     for s in &r.shapes {

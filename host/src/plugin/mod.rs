@@ -7,10 +7,12 @@
 //! | [`trust`] | whose libraries are taken |
 //! | [`trial`] | loads the copy in a child process first |
 //! | [`rehearse`] | has it read copies of all that is live there, and says what it changes |
+//! | [`entries`] | which entries of tables it reads there |
 //! | [`confine`] | what a candidate may do meanwhile |
 //! | [`ffi`] | loads it here, and is the host's side of the C ABI: the only unsafe code towards handlers |
 
 pub mod confine;
+mod entries;
 #[allow(unsafe_code)]
 pub mod ffi;
 pub mod inspect;

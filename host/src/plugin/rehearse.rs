@@ -2,12 +2,15 @@
 //! what is of another version, and writes it again. What it changes is compared field by field, and taken back to see whether there is
 //! a way back.
 
-use crate::snapshot::core_at;
+use super::entries::{Entries, is_another};
+use crate::snapshot::core_of;
 use greenroom_core::Core;
 use greenroom_core::convert::Reread;
 use greenroom_core::limits::{AllLimits, Limits, ServiceLimits};
 use greenroom_core::service::{Build, Offer, ServiceId, Serving};
+use greenroom_core::store::Seen;
 use greenroom_state::report::{Observer, Rehearsal, ShapeReport};
+use greenroom_state::schema::Schema;
 use greenroom_state::shape::StateShape;
 use greenroom_state::value;
 use serde::{Deserialize, Serialize};
@@ -30,14 +33,45 @@ pub struct Live {
     pub offers: Vec<Offer>,
     /// Private copy and entry of that build, if the candidate is older: it takes back what it left.
     pub newer: Option<(PathBuf, String)>,
+    /// Sessions of its services.
+    pub sessions: u64,
+    /// Entries of the tables that may be rehearsed.
+    pub entries: BTreeMap<String, u64>,
+}
+
+impl Live {
     /// Sessions and entries, at most.
-    pub items: u64,
+    pub fn items(&self) -> u64 {
+        self.sessions + self.entries.values().sum::<u64>()
+    }
+
+    /// What the build that serves says of a table.
+    fn shape_of(&self, table: &str) -> Option<&StateShape> {
+        self.offers.iter().flat_map(|o| &o.tables).find(|t| t.name == table).map(|t| &t.shape)
+    }
+
+    /// What a candidate that says this of a table reads of it.
+    fn entries_of(&self, table: &str, new: &StateShape) -> Entries {
+        let schema = |shape: &StateShape| shape.schema.as_ref().map(Schema::fingerprint);
+        let same = |old: &StateShape| {
+            old.version == new.version && schema(new).is_some() && schema(old) == schema(new)
+        };
+        let count = self.entries.get(table).copied().unwrap_or(0);
+        match self.limits.rehearsal_entries_max as u64 {
+            at_most @ 1.. if count > at_most && self.shape_of(table).is_some_and(same) => {
+                Entries::with_at_most(at_most, new.version, count)
+            }
+            _ => Entries::default(),
+        }
+    }
 }
 
 /// How many sessions and entries that can't be read are named.
 const NAMED_MAX: usize = 3;
-/// How often it is said how far it is.
+/// How often it is said how far it is,
 const TOLD_EVERY: Duration = Duration::from_millis(100);
+/// and after how many entries the clock is looked at, which takes as long as a short one of them.
+const ENTRIES_A_LOOK: u64 = 64;
 
 /// Failures of one kind.
 #[derive(Default)]
@@ -69,11 +103,21 @@ struct Subject<'a> {
     observer: Observer,
     read: u64,
     migrated: u64,
+    left_out: u64,
 }
 
 impl<'a> Subject<'a> {
     fn new(service: ServiceId, which: u32, old: &'a StateShape, new: &'a StateShape) -> Subject<'a> {
-        Subject { service, which, old, new, observer: Observer::new(old, new), read: 0, migrated: 0 }
+        Subject {
+            service,
+            which,
+            old,
+            new,
+            observer: Observer::new(old, new),
+            read: 0,
+            migrated: 0,
+            left_out: 0,
+        }
     }
 
     fn saw(&mut self, core: &Core, reread: &Reread) {
@@ -113,6 +157,7 @@ impl<'a> Subject<'a> {
             way_back,
             read: self.read,
             migrated: self.migrated,
+            left_out: self.left_out,
         }
     }
 }
@@ -127,10 +172,14 @@ pub fn rehearse(
     mut tell: impl FnMut(u64, u64),
 ) -> Result<Rehearsal, String> {
     let begun = Instant::now();
-    let mut core = core_at(records, &live.limits, live.epoch)?.core;
+    let offers: Vec<Offer> = serving.iter().map(|(offer, _)| offer.clone()).collect();
+    let tables: Vec<_> = offers.iter().flat_map(|o| o.tables.iter().map(move |t| (o, t))).collect();
+    let mut entries: BTreeMap<_, _> =
+        tables.iter().map(|(_, t)| (t.name.as_str(), live.entries_of(&t.name, &t.shape))).collect();
+    let others = |seen: &Seen<'_>| is_another(seen, &mut entries);
+    let mut core = core_of(records, &live.limits, live.epoch, others)?.core;
     core.set_limits(AllLimits { host: live.limits.clone(), services: live.service_limits.clone() });
     let build = Build { library: library.to_owned(), generation: 0, hash: String::new() };
-    let offers: Vec<Offer> = serving.iter().map(|(offer, _)| offer.clone()).collect();
     core.go_on_with(&build, serving);
     if let Some(newer) = newer {
         core.stand_by_to_convert(&build, newer);
@@ -144,12 +193,11 @@ pub fn rehearse(
         }
     }
     let slots: Vec<_> = core.sessions().after(0).map(|(slot, s)| (slot, s.id, s.service)).collect();
-    let tables: Vec<_> = offers.iter().flat_map(|o| o.tables.iter().map(move |t| (o, t))).collect();
-    let total = slots.len() as u64 + tables.iter().map(|(_, t)| core.entries(&t.name) as u64).sum::<u64>();
+    let total = (slots.len() + entries.values().map(Entries::len).sum::<usize>()) as u64;
     let (mut done, mut told) = (0, begun);
-    let mut step = |n: u64| {
-        done += n;
-        if told.elapsed() >= TOLD_EVERY {
+    let mut step = |a_look: u64| {
+        done += 1;
+        if done % a_look == 0 && told.elapsed() >= TOLD_EVERY {
             told = Instant::now();
             tell(done, total);
         }
@@ -173,26 +221,23 @@ pub fn rehearse(
     }
     for (offer, table) in tables {
         let owner = core.owners().get(table.name.as_str()).copied();
-        let old = live.offers.iter().flat_map(|o| &o.tables).find(|t| t.name == table.name);
         let Some(owner) = owner else { continue };
         // What nobody owned counts as of the first version, and of the same shape.
-        let old = old.map_or(&table.shape, |t| &t.shape);
+        let old = live.shape_of(&table.name).unwrap_or(&table.shape);
         let mut subject = Subject::new(owner.service, owner.which, old, &table.shape);
-        let mut from = Some(Vec::new());
-        while let Some(key) = from {
-            let (entries, next) = core.entries_from(&table.name, &key);
-            for (key, _) in &entries {
-                step(1);
-                match core.rehearse_entry(&table.name, key) {
-                    Ok(reread) => subject.saw(&core, &reread),
-                    Err(why) => bad_entries.add(|| {
-                        format!("entry {:?} of table {}: {why}", String::from_utf8_lossy(key), table.name)
-                    }),
-                }
+        let entries = &entries[table.name.as_str()];
+        for (version, key, value) in entries.iter() {
+            step(ENTRIES_A_LOOK);
+            match core.rehearse_entry(&table.name, version, value) {
+                Ok(reread) => subject.saw(&core, &reread),
+                Err(why) => bad_entries.add(|| {
+                    format!("entry {:?} of table {}: {why}", String::from_utf8_lossy(key), table.name)
+                }),
             }
-            r.entries += entries.len() as u64;
-            from = next;
         }
+        r.entries += entries.len() as u64;
+        r.entries_left_out += entries.left_out;
+        subject.left_out = entries.left_out;
         r.entries_migrated += subject.migrated;
         r.shapes.push(subject.report(&offer.name, Some(&table.name)));
     }

@@ -87,7 +87,7 @@ pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> 
     let Trial { copy, entry, settings, snapshot, limits } = *trial;
     let nonce = nonce()?;
     let failed = |e: std::io::Error| format!("the trial process can't be started: {e}");
-    let items = snapshot.map_or(0, |s| s.live.items);
+    let items = snapshot.map_or(0, |s| s.live.items());
     let wall = Duration::from_millis(limits.rehearsal_ms)
         + Duration::from_micros(limits.rehearsal_item_us.saturating_mul(items));
     let copied = snapshot.and_then(|s| rustix::fs::fstat(&s.records).ok()).map_or(0, |s| s.st_size as u64);

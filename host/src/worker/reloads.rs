@@ -243,7 +243,11 @@ impl Worker {
         };
         let services: Vec<_> = self.core.services().iter().filter(mine).collect();
         let sessions: usize = services.iter().map(|s| s.sessions).sum();
-        let entries: usize = self.core.table_names().iter().map(|t| self.core.entries(t)).sum();
+        // Of tables that are its own, or nobody's: it may come to own those.
+        let owners = self.core.owners();
+        let owned_by = |t: &str| owners.get(t).map(|o| &self.core.services()[usize::from(o.service.0)]);
+        let tables = self.core.table_names().into_iter().filter(|t| owned_by(t).as_ref().is_none_or(mine));
+        let entries = tables.map(|t| (t.clone(), self.core.entries(&t) as u64)).collect();
         let offers = services.iter().map(|s| s.offer.clone()).collect();
         let records = self.saver.records().ok()?;
         let back = self.core.reloads.under_way(id).is_some_and(|r| matches!(r.want, Want::RollBack(_)));
@@ -255,7 +259,8 @@ impl Worker {
             service_limits: limits.services,
             offers,
             newer: newer.map(|b| (b.copy.clone(), b.entry.clone())),
-            items: (sessions + entries) as u64,
+            sessions: sessions as u64,
+            entries,
         };
         Some(Snapshot { records, live })
     }

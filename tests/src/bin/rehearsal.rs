@@ -117,7 +117,8 @@ fn main() {
         service_limits: BTreeMap::new(),
         offers,
         newer: None,
-        items: u64::from(sessions),
+        sessions: u64::from(sessions),
+        entries: BTreeMap::new(),
     };
     let snapshot = Snapshot { records, live };
     let entry = note(&second).entry;

@@ -23,7 +23,7 @@ mod pins;
 mod snapshot;
 
 pub use memory::{Memory, Plain};
-pub use snapshot::copy_at;
+pub use snapshot::{Seen, copy_at};
 
 use block::{HEADER, Header, UNBORN, UNTIL_DELETED};
 use pins::Pins;

@@ -1,0 +1,105 @@
+//! The entries of tables that a candidate reads in its rehearsal, taken out of a snapshot as they come.
+//!
+//! They lie one behind the other, without an index: each is read once, in any order, and making an index takes longer than all
+//! else that is done with them. Of a table whose values stay as they are, `rehearsal_entries_max` show whether the candidate reads
+//! what it says that it reads; of one that changes, all of them count.
+
+use greenroom_core::store::{Kind, Seen};
+use greenroom_core::tables::SeenEntry;
+use std::collections::BTreeMap;
+
+/// Entries of one table.
+#[derive(Default)]
+pub(super) struct Entries {
+    /// Of some only a share is read.
+    share: Option<Share>,
+    bytes: Vec<u8>,
+    /// Version, and where key and value end.
+    each: Vec<(u32, usize, usize)>,
+    /// Entries that aren't read.
+    pub(super) left_out: u64,
+}
+
+/// Values that stay as they are: so many of so many are read, from all over the table.
+struct Share {
+    version: u32,
+    read: u64,
+    of: u64,
+    seen: u64,
+}
+
+impl Entries {
+    /// At most so many of those that are of this version, and of all others each. `count` is how many there are.
+    pub(super) fn with_at_most(read: u64, version: u32, count: u64) -> Entries {
+        Entries { share: Some(Share { version, read, of: count, seen: 0 }), ..Entries::default() }
+    }
+
+    fn take(&mut self, entry: &SeenEntry<'_>, seen: &Seen<'_>) {
+        let share = self.share.as_mut().filter(|s| s.version == entry.version);
+        if share.is_some_and(|s| !s.has_next()) {
+            self.left_out += 1;
+            return;
+        }
+        // What is damaged, nobody will read.
+        if !seen.is_whole() {
+            return;
+        }
+        self.bytes.extend_from_slice(entry.key);
+        let key_end = self.bytes.len();
+        self.bytes.extend_from_slice(entry.value);
+        self.each.push((entry.version, key_end, self.bytes.len()));
+    }
+
+    /// How many are read.
+    pub(super) fn len(&self) -> usize {
+        self.each.len()
+    }
+
+    /// Version, key and value of each that is read.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
+        let mut begin = 0;
+        self.each.iter().map(move |&(version, key_end, end)| {
+            let (key, value) = (&self.bytes[begin..key_end], &self.bytes[key_end..end]);
+            begin = end;
+            (version, key, value)
+        })
+    }
+}
+
+impl Share {
+    /// Whether the next one is read.
+    fn has_next(&mut self) -> bool {
+        let before = self.seen * self.read / self.of;
+        self.seen += 1;
+        self.seen * self.read / self.of > before
+    }
+}
+
+/// Whether a record isn't a table's entry. What is one goes to the entries of its table, if that is among these.
+pub(super) fn is_another(seen: &Seen<'_>, tables: &mut BTreeMap<&str, Entries>) -> bool {
+    if seen.kind != Kind::Entry {
+        return true;
+    }
+    if let Some(entry) = SeenEntry::of(seen)
+        && let Some(entries) = tables.get_mut(entry.table)
+    {
+        entries.take(&entry, seen);
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_as_large_as_it_is_to_be_and_lies_evenly() {
+        for (read, of) in [(1, 1), (1, 7), (3, 7), (7, 7), (100_000, 100_001), (100_000, 1_000_000)] {
+            let mut share = Share { version: 1, read, of, seen: 0 };
+            let taken: Vec<_> = (0..of).filter(|_| share.has_next()).collect();
+            assert_eq!(taken.len() as u64, read, "of {of}");
+            let apart = taken.windows(2).map(|w| w[1] - w[0]);
+            assert!(apart.clone().all(|n| n == of / read || n == of / read + 1), "{read} of {of}");
+        }
+    }
+}
