@@ -23,11 +23,12 @@ use crate::plugin::stage::Copies;
 use crate::stager::{Job, Loaded};
 use crate::watchdog::Patience;
 use crate::{log_at, stager};
+use arrayvec::ArrayVec;
 use builds::{LibraryRecord, OnProbation, RunningBuild};
 use configure::{Behind, Proposed};
 use greenroom_core::core::{Core, Effect, Input};
 use greenroom_core::crashes::action_name;
-use greenroom_core::limits::Limit;
+use greenroom_core::limits::{Limit, PIECES_AT_ONCE};
 use greenroom_core::probation::{Proof, Record};
 use greenroom_core::reload::LibraryId;
 use greenroom_core::service::{Build, ServiceId};
@@ -484,7 +485,7 @@ fn write_all_of(mut socket: &mio::net::TcpStream, pieces: &[&[u8]]) -> io::Resul
     match pieces {
         [one] => socket.write(one),
         many => {
-            let slices: Vec<_> = many.iter().map(|p| IoSlice::new(p)).collect();
+            let slices: ArrayVec<_, PIECES_AT_ONCE> = many.iter().map(|p| IoSlice::new(p)).collect();
             socket.write_vectored(&slices)
         }
     }

@@ -131,6 +131,7 @@ impl Code for Script {
                     false
                 }
                 (action::MESSAGE, "fail" | "peek" | "huge" | "mute") => {
+                    staging.broadcast(rest, b"never to be heard\n", false);
                     staging.send(b"never to be seen\n");
                     staging.table_put(TABLE, b"never", b"to be seen");
                     staging.subscribe("never");
@@ -196,8 +197,10 @@ impl Code for Script {
                     // Short ones are copied, long ones are kept once.
                     let n = add(staging, "shouted", rest, 1);
                     let text = "x".repeat(if n.is_multiple_of(2) { 10 } else { 200 });
-                    staging.broadcast(rest, format!("~{rest} {n} {text}\n").as_bytes(), false);
                     staging.send(reply(count).as_bytes());
+                    // Last, so that a turn that fails may have gone on with it.
+                    staging.broadcast(rest, format!("~{rest} {n} ").as_bytes(), false);
+                    staging.broadcast(rest, format!("{text}\n").as_bytes(), false);
                     false
                 }
                 (action::MESSAGE, "dial") => {

@@ -410,6 +410,8 @@ pub const BATCH_ACTIONS_MAX: usize = 64;
 /// A batch that has staged this much ends with the turn under way, so that what a session's own input makes the host
 /// hold stays near `output_bytes_pause`.
 pub(crate) const BATCH_BYTES: usize = 64 * 1024;
+/// Pieces of output that one system call sends: a peer that many sessions' broadcasts reach has many short ones.
+pub const PIECES_AT_ONCE: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -5,15 +5,12 @@
 
 use crate::Core;
 use crate::asked::SHARED_FROM_BYTES;
-use crate::limits::Limit;
+use crate::limits::{Limit, PIECES_AT_ONCE};
 use crate::session::{Life, OUTPUT_HEAD, OUTPUT_RECORDS_PAUSE, Session, Slot};
 use crate::store::{Kind, Ref};
 use arrayvec::ArrayVec;
 use smallvec::SmallVec;
 use std::collections::HashMap;
-
-/// Pieces that one system call sends: a peer that many broadcasts reach has many short ones.
-const PIECES_AT_ONCE: usize = 32;
 
 /// What a piece costs that names a payload: its offset, the payload's number and length.
 pub(crate) const SHARED_PIECE: usize = OUTPUT_HEAD + 12;
@@ -186,7 +183,8 @@ impl Core {
         self.store.delete(piece);
     }
 
-    /// Lends the first pieces of a session's unsent output, so that one system call can take them; `None`: there are none.
+    /// Lends the first pieces of a session's unsent output, at most [`PIECES_AT_ONCE`], so that one system call can take them; `None`:
+    /// there are none.
     pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
         let s = self.sessions.get(slot)?;
         let mut pieces = s.output.iter().take(PIECES_AT_ONCE).map(|piece| self.piece_bytes(*piece));

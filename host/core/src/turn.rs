@@ -100,8 +100,8 @@ pub(crate) struct Buffers {
 struct Mark {
     bytes: usize,
     effects: usize,
-    /// End of the last effect, were it a send: the next turn may have extended it.
-    last_send_end: usize,
+    /// Where the bytes end that the last effect sends: the next turn may have extended it.
+    last_sent_end: usize,
     log: usize,
 }
 
@@ -110,8 +110,8 @@ impl Buffers {
     pub(crate) fn cut(&mut self) {
         self.bytes.truncate(self.mark.bytes);
         self.effects.truncate(self.mark.effects);
-        if let Some(Staged::Send(part)) = self.effects.last_mut() {
-            part.end = self.mark.last_send_end;
+        if let Some(Staged::Send(part) | Staged::Broadcast { data: part, .. }) = self.effects.last_mut() {
+            part.end = self.mark.last_sent_end;
         }
     }
 
@@ -188,8 +188,8 @@ impl<'a> Staging<'a> {
         b.mark = Mark {
             bytes: b.bytes.len(),
             effects: b.effects.len(),
-            last_send_end: match b.effects.last() {
-                Some(Staged::Send(part)) => part.end,
+            last_sent_end: match b.effects.last() {
+                Some(Staged::Send(part) | Staged::Broadcast { data: part, .. }) => part.end,
                 _ => 0,
             },
             log: b.log.len(),
@@ -321,8 +321,20 @@ impl<'a> Staging<'a> {
         self.stage(|s| Some(Staged::Unsubscribe(s.keep(topic.as_bytes())?)))
     }
 
-    /// Sends bytes to every session on a topic; `others`: but not to this one.
+    /// Sends bytes to every session on a topic; `others`: but not to this one. What follows on another broadcast to the same sessions
+    /// is one with it.
     pub fn broadcast(&mut self, topic: &str, data: &[u8], others: bool) -> u32 {
+        if let Some(Staged::Broadcast { topic: t, data: d, others: o }) = self.buffers.effects.last()
+            && *o == others
+            && d.end == self.buffers.bytes.len()
+            && self.buffers.text(t) == topic
+        {
+            let Some(more) = self.keep(data) else { return self.refuse(Limit::TurnBytesMax) };
+            if let Some(Staged::Broadcast { data, .. }) = self.buffers.effects.last_mut() {
+                data.end = more.end;
+            }
+            return status::OK;
+        }
         self.stage(|s| {
             Some(Staged::Broadcast { topic: s.keep(topic.as_bytes())?, data: s.keep(data)?, others })
         })
