@@ -161,7 +161,8 @@ impl Core {
         s.peer_done = r.peer_done;
         s.turns = r.turns;
         (s.bytes_in, s.bytes_out, s.bytes_sent) = (r.bytes_in, r.bytes_out, r.bytes_out);
-        s.heard_ns = self.now_ns;
+        // Before the first pass: nobody is answered in it, all who have output left take their turn.
+        s.heard_ns = self.now_ns.saturating_sub(1);
         s.greeting_due = r.greeting_due;
         s.outbound = r.outbound;
         s.held = r.held;
