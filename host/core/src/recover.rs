@@ -12,7 +12,6 @@ use crate::limits::Limits;
 use crate::service::{Service, ServiceId};
 use crate::session::{Life, OUTPUT_HEAD, Session, Slot, service_of_number};
 use crate::store::{Found, Kind, Recovered, Ref};
-use crate::tables;
 use greenroom_state::record::SessionRecord;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,14 +64,13 @@ impl Core {
         let mut actions = Vec::new();
         for f in &records {
             match f.kind {
-                Kind::Session | Kind::Service => {}
+                Kind::Session | Kind::Service | Kind::Entry => {}
                 Kind::Output | Kind::Shared => {
                     let offset = core.store.read(f.at, output_offset);
                     if let Some(other) = output.insert((f.key, offset), f.at) {
                         core.store.delete(other);
                     }
                 }
-                Kind::Entry => core.recover_entry(f, &mut lost),
                 Kind::Action => actions.push((f.key, f.at)),
                 Kind::Payload => core.payloads.found(f.key, f.at),
                 Kind::Timer => core.recover_timer(f.key, f.at),
@@ -83,6 +81,11 @@ impl Core {
                     core.recover_kept(f.kind, f.key, f.at)
                 }
             }
+        }
+        let entries = records.iter().filter(|f| f.kind == Kind::Entry);
+        for r in core.tables.found(&core.store, entries) {
+            lost.push("an entry of a table: it can't be read".into());
+            core.store.delete(r);
         }
         for ((id, offset), r) in output {
             core.recover_output(id, offset, r);
@@ -239,17 +242,6 @@ impl Core {
         }
         s.output.push(r);
         s.bytes_out = s.bytes_out.max(offset + len);
-    }
-
-    fn recover_entry(&mut self, f: &Found, lost: &mut Vec<String>) {
-        let named = self.store.read(f.at, |b| tables::name_of(b).map(|(t, k)| (t.to_owned(), k.to_vec())));
-        match named {
-            Some((table, key)) => self.tables.found(&self.store, &table, &key, f.key as u32, f.at),
-            None => {
-                lost.push("an entry of a table: it can't be read".into());
-                self.store.delete(f.at);
-            }
-        }
     }
 
     /// Squares a survivor with the kernel: bytes that came from its peer in all and were read, and bytes that were sent in all.

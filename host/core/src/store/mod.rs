@@ -110,7 +110,7 @@ pub struct Found {
 pub struct Recovered {
     /// The store, at the last epoch that was committed.
     pub store: Store,
-    /// Every record, in no order.
+    /// Every record, in the order of their places.
     pub records: Vec<Found>,
     /// Blocks that were live and whose checksum is wrong: they are erased. Kind (0: unknown) and key as far as they can be read.
     pub damaged: Vec<(u8, u64)>,
@@ -309,9 +309,12 @@ impl Store {
             }
             store.units.extend(std::iter::repeat_n(class as u8 + 1, slab_units(class)));
             store.used.extend(std::iter::repeat_n(0, slab_units(class)));
-            for i in (0..slab_blocks(class)).rev() {
+            let free = store.free[class].len();
+            for i in 0..slab_blocks(class) {
                 store.recover_block(begin + i * CLASSES[class], class, &mut records, &mut damaged);
             }
+            // The first one is to be taken first, too.
+            store.free[class][free..].reverse();
             store.empty_slabs += usize::from(store.used[first] == 0);
         }
         Ok(Recovered { store, records, damaged })
