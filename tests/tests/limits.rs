@@ -394,6 +394,25 @@ fn peers_that_keep_a_session_waiting_are_closed_and_the_others_are_not() {
     });
 }
 
+/// A host that is told to stop waits for those who don't read, and not for ever.
+#[test]
+fn a_stop_waits_for_output_to_be_taken_so_long() {
+    let mut host = serve_effects("stops", "stop_ms = 700\ndrain_ms = 600000\noutput_bytes_max = 8000000");
+    let mut slow = Client::connect(host.addr("stops"));
+    let mut other = Client::connect(host.addr("stops"));
+    other.ask("hello");
+    // More than the kernel takes for one that doesn't read.
+    slow.send("say 1000000\n".repeat(20));
+    wait_reached(&host, "output_bytes_pause");
+    let begun = Instant::now();
+    host.signal(libc::SIGTERM);
+    assert_eq!(other.line(), None);
+    assert_eq!(host.wait(), Some(0));
+    assert!(begun.elapsed() >= Duration::from_millis(700), "it waited for the slow one");
+    assert!(host.log().contains("(limit stop_ms)"), "{}", host.log());
+    assert!(!host.log().contains("drain_ms"), "{}", host.log());
+}
+
 /// The keeper may have no more descriptors: who is connected goes on, who comes waits, and has its turn when there are some again.
 #[test]
 fn without_descriptors_connections_wait_and_are_accepted_later() {

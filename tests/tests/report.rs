@@ -298,17 +298,40 @@ fn a_long_rehearsal_says_how_far_it_is() {
     );
     let fixture = Fixture::new("told_slowly", &source(1, OLD, SET, "Migrations::none()", ""));
     let first = fixture.build_as("first.so");
-    let host = Host::serve(&["told"], &[&first]);
+    let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
+    std::fs::write(&config, "[limits]\npin_bytes_max = 100000\n").expect("a configuration");
+    let host = Host::serve_with(&["told"], &[&first], |c| {
+        c.arg("--config").arg(&config);
+    });
     let mut clients: Vec<_> = (0..150).map(|_| Client::connect(host.addr("told"))).collect();
     for c in &mut clients {
         assert_eq!(c.ask("hello"), "hello");
     }
     fixture.write(&slow);
-    let out = host.cli(&["reload", "told", "--dry-run", "--from", fixture.build().to_str().expect("UTF-8")]);
+    let slow = fixture.build();
+    let dry_run = || host.cli(&["reload", "told", "--dry-run", "--from", slow.to_str().expect("UTF-8")]);
+    let out = dry_run();
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(
         said.contains("told_slowly: rehearsing, ") && said.contains("of 150 sessions and table entries"),
         "{said}"
     );
     assert!(String::from_utf8_lossy(&out.stdout).contains("would be committed"), "{out:?}");
+    // What it reads is kept for it, but not without end: the rehearsal fails, and nobody else.
+    let out = std::thread::scope(|scope| {
+        let asked = scope.spawn(dry_run);
+        for n in 0.. {
+            let line = format!("{n} {}", "x".repeat(1000));
+            for c in &mut clients {
+                assert_eq!(c.ask(&line), line);
+            }
+            if asked.is_finished() {
+                break;
+            }
+        }
+        asked.join().expect("the command")
+    });
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let why = "too much changed while it was rehearsed (limit pin_bytes_max); try again";
+    assert!(String::from_utf8_lossy(&out.stdout).contains(why), "{out:?}");
 }

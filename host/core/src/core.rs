@@ -506,7 +506,8 @@ impl Core {
                 }
                 if s.life == Life::Draining {
                     let what = format!("closed with {} bytes of output never taken", s.unsent());
-                    self.say_reached(Limit::DrainMs, level::INFO, slot, &what);
+                    let limit = if self.stopping { Limit::StopMs } else { Limit::DrainMs };
+                    self.say_reached(limit, level::INFO, slot, &what);
                 } else {
                     self.reached(Limit::LingerMs);
                 }
