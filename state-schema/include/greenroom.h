@@ -58,7 +58,7 @@ typedef struct gr_batch {
     uint32_t state_version;
     uint32_t has_state;
     uint32_t action_stride;
-    const gr_action *actions; /* action_count of them, action_stride bytes apart; none: a rehearsal, only read the state */
+    const gr_action *actions; /* action_count of them, action_stride bytes apart; none: only read the state; tables may be empty */
     size_t action_count;
     gr_bytes state; /* MessagePack */
     uint64_t session; /* 0: the service itself */

@@ -317,6 +317,34 @@ fn a_chain_of_three_versions_goes_up_and_down() {
     });
 }
 
+/// Only a table's version was raised, and nobody is connected: there is nothing else by which a rollback could tell that entries must be
+/// taken back.
+#[test]
+fn entries_alone_are_taken_back() {
+    let first = versions_source("stored", "v", 1, false);
+    let way = "own_at(&FIRST, 2, Migrations::none().from(1, |old: First| Ok(old)).back(2, |new: First| Ok(First { by: new.by })))";
+    let second = first.replacen("own(&FIRST)", way, 1);
+    assert_ne!(first, second);
+    let [first, second] = &builds("stored", &[first, second])[..] else { unreachable!() };
+    let host = serve("stored", first, "");
+    let say = |line: &str, more: &str| {
+        let mut client = Client::connect(host.addr("stored"));
+        assert_eq!(client.ask(line), more, "{}", host.log());
+        drop(client);
+        wait_for("it to be gone", || (host.service("stored")["sessions"] == 0).then_some(()));
+    };
+    say("before", "v 1 before");
+    let out = host.cli(&["reload", "stored", "--from", second.to_str().expect("UTF-8")]);
+    assert!(out.status.success(), "{out:?}");
+    say("after", "v 1 after");
+    let out = host.cli(&["rollback", "stored", "--json"]);
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
+    assert!(out.status.success(), "{report}");
+    assert_eq!((&report["outcome"], host.generation("stored")), (&json!("rolled-back"), 1), "{report}");
+    say("who after", "2");
+    say("who before", "1");
+}
+
 #[test]
 fn the_host_rolls_back_what_was_migrated() {
     let good = versions_source("undone", "v1", 1, false);

@@ -515,6 +515,8 @@ struct World {
     /// Sessions that were reset for what they left untaken; and how often the core says so. Of those that the living core reset.
     cut_off: u64,
     overflowed: u64,
+    /// Those of which was said how much that was.
+    too_much: u64,
     /// All of them.
     resets: u64,
     limits: AllLimits,
@@ -645,6 +647,7 @@ impl World {
             full: 0,
             cut_off: 0,
             overflowed: 0,
+            too_much: 0,
             resets: 0,
             limits: limits.into(),
             configured: 0,
@@ -1087,6 +1090,12 @@ impl World {
                     self.proof(&proof, record);
                 }
                 Effect::Notice { message, .. } if message.contains(" is lost: ") => self.lost_jobs += 1,
+                Effect::Notice { message, .. } if message.contains("limit output_bytes_max") => {
+                    let left = message.split(' ').find_map(|word| word.parse().ok());
+                    let limit = self.limits.of(self.which.name()).output_bytes_max;
+                    assert!(left.is_some_and(|n: usize| n > limit), "{message}, and it is {limit}");
+                    self.too_much += 1;
+                }
                 Effect::Notice { message, level, .. } => {
                     assert!(level > abi::level::ERROR, "{message}");
                 }
@@ -1164,12 +1173,14 @@ impl World {
         // What the dead one counted is known only if it was committed.
         (self.refused, self.full) = (0, 0);
         self.resets += std::mem::take(&mut self.cut_off);
-        self.overflowed = 0;
+        (self.overflowed, self.too_much) = (0, 0);
         // Nor does anybody else know what it was about to do.
         let mut about_to = Vec::new();
         self.core.take_effects(&mut about_to);
         self.core = core;
-        if let Some((_, record)) = self.core.kept(Kind::Config).first() {
+        let records = self.core.kept(Kind::Config);
+        assert_eq!(records.len(), usize::from(self.configured > 0), "configurations in force");
+        if let Some((_, record)) = records.first() {
             let (host, services) = serde_json::from_slice(record).expect("a configuration");
             assert_eq!(AllLimits { host, services }, self.limits, "the configuration in force");
         }
@@ -1186,7 +1197,7 @@ impl World {
             self.converters.clear();
         }
         for converter in &self.converters {
-            self.core.stand_by_to_convert(&converter.build, converter.serving(true));
+            self.core.go_on_converting(&converter.build, converter.serving(true));
         }
         if let Some(probation) = probation {
             let before = self.before.as_ref().expect("it stood by");
@@ -1312,8 +1323,7 @@ impl World {
     /// A peer that left too much untaken is gone. What it got so far is what it was to get.
     fn reset_by_host(&mut self, at: usize) {
         self.read(at, true);
-        let peer = self.peers.swap_remove(at);
-        assert!(self.limits.host.output_bytes_max < 1 << 20, "session {} was reset for nothing", peer.id);
+        self.peers.swap_remove(at);
     }
 
     fn reset(&mut self, at: usize) {
@@ -1629,7 +1639,8 @@ impl World {
         assert_eq!(self.counter("set:service"), self.counter("fired:service"), "the service's own timers");
         assert_eq!(self.counter("dials:service"), self.counter("told:service"), "its own connections");
         assert_eq!(self.refused, self.full, "each refusal is counted");
-        assert_eq!(self.cut_off, self.overflowed, "each session that is reset is counted");
+        let all = (self.overflowed, self.too_much);
+        assert_eq!((self.cut_off, self.cut_off), all, "each session that is reset is counted, and why");
         self.resets += self.cut_off;
         let store = self.core.store();
         let kinds = [

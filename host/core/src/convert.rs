@@ -109,15 +109,14 @@ impl Core {
     }
 
     /// Has a table's owner read a value that was stored in a version, and migrate it if it must, as the next turn that reads it would.
-    /// Nothing of it is kept.
-    pub fn rehearse_entry(&self, table: &str, stored: u32, value: &[u8]) -> Result<Reread, String> {
+    /// Returns what it would store.
+    pub fn rehearse_entry(&self, table: &str, stored: u32, value: &[u8]) -> Result<Vec<u8>, String> {
         let owner = self.owners.get(table).ok_or("nobody owns the table")?;
-        let stored = version_of(stored);
-        let after = value_for(&self.services, owner, table, stored, value)?;
+        let after = value_for(&self.services, owner, table, version_of(stored), value)?;
         if after.len() > self.limits.table_value_bytes_max {
             return Err("it would be over limit table_value_bytes_max".into());
         }
-        Ok(Reread { before: Some((stored, value.to_vec())), after: Some(after) })
+        Ok(after)
     }
 
     /// Who owns which table.

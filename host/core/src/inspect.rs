@@ -5,6 +5,7 @@
 use crate::Core;
 use crate::session::{ServiceId, Session};
 use greenroom_state::record::SessionRecord;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// What is asked of a slice of sessions.
@@ -171,6 +172,11 @@ impl Core {
         let timers = self.timers_after(number, after, ENTRIES_PER_SLICE);
         let next = timers.last().filter(|_| timers.len() == ENTRIES_PER_SLICE).map(|(name, _)| name.clone());
         OwnSlice { timers, jobs: self.jobs_of(number), connects: self.connects_of(number), next }
+    }
+
+    /// How many entries of a table count as which version.
+    pub fn entries_by_version(&self, table: &str) -> BTreeMap<u32, u64> {
+        self.tables.counts(table)
     }
 
     /// How many entries a table has.

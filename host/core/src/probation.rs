@@ -152,14 +152,19 @@ impl Core {
         Some(before)
     }
 
-    /// Has a build stand by to convert what it left: it was rolled back by a predecessor of this process.
+    /// Has a build convert what it left, in this pass and in those to come: it was rolled back by a predecessor of this process.
+    pub fn go_on_converting(&mut self, build: &Build, offers: crate::service::Serving) {
+        self.stand_by_to_convert(build, offers);
+        self.sweep(&build.library);
+    }
+
+    /// Has a build stand by to convert what it left. It isn't let go of, whatever there is of that.
     pub fn stand_by_to_convert(&mut self, build: &Build, offers: crate::service::Serving) {
         for (offer, code) in offers {
             if let Some(service) = self.services.iter_mut().find(|s| s.offer.name == offer.name) {
                 service.converters.push(crate::service::Served::new(offer, build.clone(), code));
             }
         }
-        self.sweep(&build.library);
     }
 
     /// Has a build stand by to take over: a predecessor of this process had put the one that serves on probation.

@@ -76,7 +76,7 @@ pub struct SeenEntry<'a> {
     pub table: &'a str,
     /// Its key.
     pub key: &'a [u8],
-    /// The version of its value; 0: nobody owned the table when it was written.
+    /// The version that its value counts as.
     pub version: u32,
     /// Its value.
     pub value: &'a [u8],
@@ -86,7 +86,7 @@ impl<'a> SeenEntry<'a> {
     /// `None`: it is another record, or one that can't be read.
     pub fn of(seen: &Seen<'a>) -> Option<SeenEntry<'a>> {
         let (table, key) = name_of(seen.bytes).filter(|_| seen.kind == Kind::Entry)?;
-        Some(SeenEntry { table, key, version: seen.key as u32, value: value_of(seen.bytes) })
+        Some(SeenEntry { table, key, version: version_of(seen.key as u32), value: value_of(seen.bytes) })
     }
 }
 
@@ -148,6 +148,15 @@ impl Tables {
     pub fn versions(&self, table: &str) -> Vec<u32> {
         let versions = self.tables.get(table).map(|t| t.versions.keys().map(|v| version_of(*v)));
         versions.into_iter().flatten().collect()
+    }
+
+    /// How many of a table's values count as which version.
+    pub fn counts(&self, table: &str) -> BTreeMap<u32, u64> {
+        let mut counts = BTreeMap::new();
+        for (version, n) in self.tables.get(table).iter().flat_map(|t| &t.versions) {
+            *counts.entry(version_of(*version)).or_default() += *n as u64;
+        }
+        counts
     }
 
     /// How many entries a table has.

@@ -29,7 +29,7 @@ struct Share {
 }
 
 impl Entries {
-    /// At most so many of those that are of this version, and of all others each. `count` is how many there are.
+    /// At most so many of those that are of this version, of which there are `count`; and of all others each.
     pub(super) fn with_at_most(read: u64, version: u32, count: u64) -> Entries {
         Entries { share: Some(Share { version, read, of: count, seen: 0 }), ..Entries::default() }
     }

@@ -12,7 +12,7 @@
 //! | [`ffi`] | loads it here, and is the host's side of the C ABI: the only unsafe code towards handlers |
 
 pub mod confine;
-mod entries;
+pub mod entries;
 #[allow(unsafe_code)]
 pub mod ffi;
 pub mod inspect;

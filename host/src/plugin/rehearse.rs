@@ -1,11 +1,10 @@
-//! The rehearsal: in the trial's child, a candidate reads a copy of every live session's state and of every entry of its tables, migrates
-//! what is of another version, and writes it again. What it changes is compared field by field, and taken back to see whether there is
+//! The rehearsal: in the trial's child, a candidate reads a copy of every live session's state and of its tables' entries (those that
+//! `entries.rs` picks), migrates what is of another version, and writes it again. What it changes is compared field by field, and taken back to see whether there is
 //! a way back.
 
 use super::entries::{Entries, is_another};
 use crate::snapshot::core_of;
 use greenroom_core::Core;
-use greenroom_core::convert::Reread;
 use greenroom_core::limits::{AllLimits, Limits, ServiceLimits};
 use greenroom_core::service::{Build, Offer, ServiceId, Serving};
 use greenroom_core::store::Seen;
@@ -35,14 +34,14 @@ pub struct Live {
     pub newer: Option<(PathBuf, String)>,
     /// Sessions of its services.
     pub sessions: u64,
-    /// Entries of the tables that may be rehearsed.
-    pub entries: BTreeMap<String, u64>,
+    /// How many entries the tables that may be rehearsed have, by version.
+    pub entries: BTreeMap<String, BTreeMap<u32, u64>>,
 }
 
 impl Live {
     /// Sessions and entries, at most.
     pub fn items(&self) -> u64 {
-        self.sessions + self.entries.values().sum::<u64>()
+        self.sessions + self.entries.values().flat_map(BTreeMap::values).sum::<u64>()
     }
 
     /// What the build that serves says of a table.
@@ -56,7 +55,7 @@ impl Live {
         let same = |old: &StateShape| {
             old.version == new.version && schema(new).is_some() && schema(old) == schema(new)
         };
-        let count = self.entries.get(table).copied().unwrap_or(0);
+        let count = self.entries.get(table).and_then(|n| n.get(&new.version)).copied().unwrap_or(0);
         match self.limits.rehearsal_entries_max as u64 {
             at_most @ 1.. if count > at_most && self.shape_of(table).is_some_and(same) => {
                 Entries::with_at_most(at_most, new.version, count)
@@ -68,9 +67,9 @@ impl Live {
 
 /// How many sessions and entries that can't be read are named.
 const NAMED_MAX: usize = 3;
-/// How often it is said how far it is,
+/// How often it is said how far it is.
 const TOLD_EVERY: Duration = Duration::from_millis(100);
-/// and after how many entries the clock is looked at, which takes as long as a short one of them.
+/// After how many entries the clock is looked at, which takes as long as a short one of them; among the first ones, more often.
 const ENTRIES_A_LOOK: u64 = 64;
 
 /// Failures of one kind.
@@ -120,18 +119,16 @@ impl<'a> Subject<'a> {
         }
     }
 
-    fn saw(&mut self, core: &Core, reread: &Reread) {
-        self.read += 1;
-        let Some((version, before)) = &reread.before else { return };
-        self.migrated += u64::from(*version != self.new.version);
+    /// Takes note of what was stored in a version, and of what would be stored in its place.
+    fn saw(&mut self, core: &Core, version: u32, before: &[u8], after: Option<&[u8]>) {
+        self.migrated += u64::from(version != self.new.version);
         let goes_back = self.new.version > self.old.version
-            && *version == self.old.version
+            && version == self.old.version
             && self.new.converts(self.new.version, self.old.version).is_ok();
-        let after = reread.after.as_ref().filter(|_| goes_back);
-        let back = after
-            .map(|after| core.convert(self.service, self.which, self.new.version, self.old.version, after));
+        let (from, to) = (self.new.version, self.old.version);
+        let back = after.filter(|_| goes_back).map(|a| core.convert(self.service, self.which, from, to, a));
         // As a rule it comes back byte by byte, and there is nothing to compare.
-        let back = back.filter(|back| back.as_ref() != Ok(before));
+        let back = back.filter(|back| back.as_deref() != Ok(before));
         if back.is_none() && !self.observer.wants_data() {
             return;
         }
@@ -202,7 +199,7 @@ pub fn rehearse(
     let (mut done, mut told) = (0, begun);
     let mut step = |a_look: u64| {
         done += 1;
-        if done % a_look == 0 && told.elapsed() >= TOLD_EVERY {
+        if (done % a_look == 0 || done.is_power_of_two()) && told.elapsed() >= TOLD_EVERY {
             told = Instant::now();
             tell(done, total);
         }
@@ -213,7 +210,12 @@ pub fn rehearse(
         let Some((_, subject)) = states.get_mut(&service) else { continue };
         r.sessions += 1;
         match core.rehearse(slot) {
-            Ok(reread) => subject.saw(&core, &reread),
+            Ok(reread) => {
+                subject.read += 1;
+                if let Some((version, before)) = &reread.before {
+                    subject.saw(&core, *version, before, reread.after.as_deref());
+                }
+            }
             Err(why) => bad_sessions.add(|| format!("session {id}: {why}")),
         }
     }
@@ -234,7 +236,10 @@ pub fn rehearse(
         for (version, key, value) in entries.iter() {
             step(ENTRIES_A_LOOK);
             match core.rehearse_entry(&table.name, version, value) {
-                Ok(reread) => subject.saw(&core, &reread),
+                Ok(after) => {
+                    subject.read += 1;
+                    subject.saw(&core, version, value, Some(&after));
+                }
                 Err(why) => bad_entries.add(|| {
                     format!("entry {:?} of table {}: {why}", String::from_utf8_lossy(key), table.name)
                 }),

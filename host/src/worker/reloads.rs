@@ -247,7 +247,7 @@ impl Worker {
         let owners = self.core.owners();
         let owned_by = |t: &str| owners.get(t).map(|o| &self.core.services()[usize::from(o.service.0)]);
         let tables = self.core.table_names().into_iter().filter(|t| owned_by(t).as_ref().is_none_or(mine));
-        let entries = tables.map(|t| (t.clone(), self.core.entries(&t) as u64)).collect();
+        let entries = tables.map(|t| (t.clone(), self.core.entries_by_version(&t))).collect();
         let offers = services.iter().map(|s| s.offer.clone()).collect();
         let records = self.saver.records().ok()?;
         let back = self.core.reloads.under_way(id).is_some_and(|r| matches!(r.want, Want::RollBack(_)));

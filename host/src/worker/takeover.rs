@@ -312,7 +312,7 @@ impl Worker {
         self.core.reloads.goes_on_with(id, build.clone(), record.seen(), record.highest);
         for converter in record.converters.clone() {
             match converter.load(hello, self.board) {
-                Ok(serving) => self.core.stand_by_to_convert(&converter.build(), serving),
+                Ok(serving) => self.core.go_on_converting(&converter.build(), serving),
                 Err(why) => tracing::error!("what it left can't be converted: {why}"),
             }
         }
