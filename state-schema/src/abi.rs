@@ -316,7 +316,7 @@ pub struct Batch<'a> {
     pub action_stride: u32,
     /// The actions.
     pub actions: *const Action<'a>,
-    /// How many. None: a rehearsal, which reads the state, migrates it if it must, and hands it over.
+    /// How many. None: a rehearsal, which reads the state, migrates it if it must, and hands it over; tables may be empty then.
     pub action_count: usize,
     /// The session's state as stored: a MessagePack map with field names.
     pub state: Bytes<'a>,
