@@ -146,8 +146,7 @@ impl Tables {
 
     /// The versions of a table's values.
     pub fn versions(&self, table: &str) -> Vec<u32> {
-        let versions = self.tables.get(table).map(|t| t.versions.keys().map(|v| version_of(*v)));
-        versions.into_iter().flatten().collect()
+        self.counts(table).into_keys().collect()
     }
 
     /// How many of a table's values count as which version.

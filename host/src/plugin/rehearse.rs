@@ -1,6 +1,6 @@
 //! The rehearsal: in the trial's child, a candidate reads a copy of every live session's state and of its tables' entries (those that
-//! `entries.rs` picks), migrates what is of another version, and writes it again. What it changes is compared field by field, and taken back to see whether there is
-//! a way back.
+//! `entries.rs` picks), migrates what is of another version, and writes it again. What it changes is compared field by field, and taken
+//! back to see whether there is a way back.
 
 use super::entries::{Entries, is_another};
 use crate::snapshot::core_of;
