@@ -1,10 +1,10 @@
 //! Starting worker processes.
 
-use crate::control;
+use crate::control::{self, Link, ToKeeper, ToWorker};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -33,4 +33,31 @@ pub(super) fn start(binary: &File) -> io::Result<Started> {
         .spawn()?;
     let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
     Ok(Started { child, ended, link: ours })
+}
+
+/// Tells a process that was just started what it begins with. One that has ended already is noticed as one that ends later is, and
+/// there it is said how.
+pub(super) fn greet(link: &mut Link<ToKeeper, ToWorker>, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    match link.send_with(&ToWorker::Hello, files) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(io::Error::other("it takes no message")),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever waits for its end is to say how it ended, not that nobody heard the greeting.
+    #[test]
+    fn one_that_ended_at_once_is_greeted_without_an_error() {
+        let (ours, theirs) = control::pair().unwrap();
+        drop(theirs);
+        let file = control::to_file(&()).unwrap();
+        let mut link = Link::new(ours);
+        greet(&mut link, &[file.as_fd()]).unwrap();
+        assert!(matches!(link.receive().unwrap(), control::Received::Closed));
+    }
 }

@@ -60,9 +60,7 @@ impl Keeper {
             Interest::READABLE | Interest::WRITABLE,
         )?;
         let files = [self.region.as_fd(), self.input.as_fd(), self.board.as_fd(), hello.as_fd()];
-        if !link.send_with(&ToWorker::Hello, &files)? {
-            return Err(io::Error::other("it takes no message"));
-        }
+        start::greet(link, &files)?;
         self.incarnation += 1;
         self.in_flight = 0;
         self.stop_told = false;

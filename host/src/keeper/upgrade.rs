@@ -86,7 +86,7 @@ impl Keeper {
                 let Step::Trying { ended, link, .. } = &mut u.step else { return Ok(()) };
                 let hello = hello?;
                 let files = [self.region.as_fd(), self.input.as_fd(), self.board.as_fd(), hello.as_fd()];
-                link.send_with(&ToWorker::Hello, &files)?;
+                start::greet(link, &files)?;
                 let registry = self.poll.registry();
                 registry.register(&mut SourceFd(&ended.as_raw_fd()), TRIAL, Interest::READABLE)?;
                 registry.register(&mut SourceFd(&link.fd().as_raw_fd()), TRIAL, Interest::READABLE)
