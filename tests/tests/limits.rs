@@ -6,7 +6,7 @@ use greenroom_tests::host::Host;
 use greenroom_tests::{built, root, wait_for};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -179,13 +179,17 @@ fn input_waits_for_output_to_be_taken() {
         let ids = sessions.as_array().expect("sessions").iter().map(|s| s["id"].as_u64().expect("an id"));
         ids.max().expect("there are some").to_string()
     };
-    // Nobody reads it now, so what the host has of it stays. From half of the limit on its input waits until that is taken.
+    // Nobody reads it now: once the kernel takes no more of either side, what the host has of it stays. From half of the limit on its
+    // input waits until that is taken.
+    let mut before = (0, 0);
     wait_for("the host to keep output", || {
         while let Ok(n) = (&slow).write(&line[sent % line.len()..]) {
             sent += n;
         }
         let dump = host.json(&["state", "dump", "--session", &newest()]);
-        dump["sessions"][0]["output"].as_str().is_some_and(|output| output.len() > 10_000).then_some(())
+        let kept = dump["sessions"][0]["output"].as_str().map_or(0, str::len);
+        let same = std::mem::replace(&mut before, (sent, kept)) == (sent, kept);
+        (same && kept > 10_000).then_some(())
     });
     assert!(host.cli(&["session", "close", &newest()]).status.success());
     host.wait_log("bytes of output never taken (limit drain_ms)");
@@ -301,6 +305,14 @@ fn a_broadcast_is_sent_a_share_at_a_time() {
     assert!(reached(&host, "sends_at_once_max") > 0);
 }
 
+/// A connection for which the kernel keeps little until it is read.
+fn slow_reader(addr: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    socket.connect(&addr.into()).expect("a connection");
+    socket.into()
+}
+
 /// A thousand that never read and a thousand that never end a line are closed, and nobody else is.
 #[test]
 fn a_thousand_slow_readers_and_a_thousand_slow_writers_harm_nobody() {
@@ -308,11 +320,7 @@ fn a_thousand_slow_readers_and_a_thousand_slow_writers_harm_nobody() {
         serve_effects("crowd", "output_bytes_pause = 50000\noutput_bytes_max = 300000\nframe_ms = 4000");
     let addr = host.addr("crowd");
     let slow_one = |first: &[u8]| {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("a small buffer");
-        socket.connect(&addr.into()).expect("a connection");
-        let mut stream: TcpStream = socket.into();
+        let mut stream = slow_reader(addr);
         stream.write_all(first).expect("sent");
         stream
     };
@@ -366,7 +374,7 @@ fn serve(limits: &str) -> Host {
 
 #[test]
 fn peers_that_keep_a_session_waiting_are_closed_and_the_others_are_not() {
-    let host = serve("first_byte_ms = 400\nidle_ms = 1500\nframe_ms = 700");
+    let host = serve("first_byte_ms = 1000\nidle_ms = 2500\nframe_ms = 1500");
     let mut silent = Client::connect(host.addr("tally"));
     let mut idle = Client::connect(host.addr("tally"));
     let mut slow = TcpStream::connect(host.addr("tally")).expect("a connection");
@@ -375,7 +383,7 @@ fn peers_that_keep_a_session_waiting_are_closed_and_the_others_are_not() {
     // A byte now and then, and never a whole line; beside it, a line now and then. For longer than any of the limits.
     let begun = Instant::now();
     let mut lines = 0;
-    while begun.elapsed() < Duration::from_millis(2500) {
+    while begun.elapsed() < Duration::from_millis(3500) {
         // It may be closed already.
         let _ = slow.write(b"x");
         lines += 1;
@@ -384,9 +392,9 @@ fn peers_that_keep_a_session_waiting_are_closed_and_the_others_are_not() {
     }
     assert_eq!(silent.line(), None);
     assert_eq!(idle.line(), None);
-    host.wait_log("closed: nothing came for 400 ms (limit first_byte_ms)");
-    host.wait_log("closed: nothing came for 1500 ms (limit idle_ms)");
-    host.wait_log("closed: a frame wasn't whole after 700 ms (limit frame_ms)");
+    host.wait_log("closed: nothing came for 1000 ms (limit first_byte_ms)");
+    host.wait_log("closed: nothing came for 2500 ms (limit idle_ms)");
+    host.wait_log("closed: a frame wasn't whole after 1500 ms (limit frame_ms)");
     lines += 1;
     assert_eq!(good.ask("still"), format!("{lines} still"));
     wait_for("one session to be left", || {
@@ -397,12 +405,15 @@ fn peers_that_keep_a_session_waiting_are_closed_and_the_others_are_not() {
 /// A host that is told to stop waits for those who don't read, and not for ever.
 #[test]
 fn a_stop_waits_for_output_to_be_taken_so_long() {
-    let mut host = serve_effects("stops", "stop_ms = 700\ndrain_ms = 600000\noutput_bytes_max = 8000000");
-    let mut slow = Client::connect(host.addr("stops"));
+    let mut host = serve_effects(
+        "stops",
+        "stop_ms = 700\ndrain_ms = 600000\noutput_bytes_pause = 12000000\noutput_bytes_max = 20000000",
+    );
+    let mut slow = slow_reader(host.addr("stops"));
     let mut other = Client::connect(host.addr("stops"));
     other.ask("hello");
-    // More than the kernel takes for one that doesn't read.
-    slow.send("say 1000000\n".repeat(20));
+    // What waits when its input pauses is more than the kernel takes for one that doesn't read.
+    slow.write_all("say 1000000\n".repeat(20).as_bytes()).expect("sent");
     wait_reached(&host, "output_bytes_pause");
     let begun = Instant::now();
     host.signal(libc::SIGTERM);
