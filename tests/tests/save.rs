@@ -58,6 +58,7 @@ fn tables_outlive_the_host() {
     bytes[at] ^= 0xff;
     std::fs::write(&file, &bytes).expect("damage");
     let host = serve(&config);
+    host.wait_log("its checksum is wrong; kept as");
     let log = host.log();
     let line = log.lines().find(|l| l.contains("its checksum is wrong; kept as")).expect("a line about it");
     assert!(line.contains("kept/tables"), "{line}");

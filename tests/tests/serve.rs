@@ -227,6 +227,7 @@ fn a_panic_is_rolled_back_logged_with_its_place_and_counted() {
     assert_eq!(host.json(&["state", "dump"])["sessions"][0]["state"], json!({"count": 4}));
     host.wait_log("panic: asked to at src/lib.rs:");
     // What it logged is kept, with its session and generation, once, and marked.
+    host.wait_log("about to panic count=3");
     let log = host.log();
     let said: Vec<_> = log.lines().filter(|l| l.contains("about to panic count=3")).collect();
     assert!(

@@ -154,7 +154,7 @@ fn without_a_keeper_all_is_one_process() {
     let mut client = Client::connect(host.addr("alone"));
     assert_eq!(client.ask("hello"), "one 1 hello");
     assert_eq!(worker(&host) as u32, host.pid());
-    assert!(host.log().contains("--no-keeper: all in one process"));
+    host.wait_log("--no-keeper: all in one process");
     let second = {
         fixture.write(&tally_source("alone", "two"));
         fixture.build_as("second.so")
@@ -308,13 +308,13 @@ fn damaged_records_cost_the_sessions_that_they_belong_to() {
     }
     // The log is written by a thread of its own.
     host.wait_log("took over in");
+    host.wait_log("the record of the ports is lost; the keeper knows them");
     let log = host.log();
     let named: Vec<_> = log.lines().filter(|l| l.contains("given up, as it can't be trusted")).collect();
     assert!(named.iter().any(|l| l.contains("session 8")), "{named:?}");
     let expected =
         |l: &&str| ["session 8", "an entry of a table", "the list of ports"].iter().any(|w| l.contains(w));
     assert!(named.iter().all(expected), "{named:?}");
-    assert!(log.contains("the record of the ports is lost; the keeper knows them"), "{log}");
     assert_eq!(sessions(&host), 19);
     // Who comes now is served, by this worker and the next.
     for _ in 0..2 {
