@@ -231,7 +231,7 @@ fn a_callback_that_stalls_is_named_with_its_line() {
 fn a_callback_that_never_returns_is_ended_and_counts_as_one_that_kills() {
     let fixture = Fixture::new("stalls", &source("stalls", "wild", false));
     let library = fixture.build();
-    let host = Host::serve_with(&["stalls"], &[&library], |c| limits(c, "stall_kill_ms = 200"));
+    let host = Host::serve_with(&["stalls"], &[&library], |c| limits(c, "stall_kill_ms = 1000"));
     let mut other = Client::connect(host.addr("stalls"));
     assert_eq!(other.ask("hello"), "wild 1 hello");
     let mut client = poison(&host, host.addr("stalls"), "stall");
