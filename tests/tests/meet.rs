@@ -48,8 +48,22 @@ fn a_kill_at_any_step_of_a_reload_leaves_the_old_build_or_the_new_one() {
             assert_eq!(c.ask("a"), "one 1 a");
         }
         let out = host.cli(&["reload", "killed", "--json", "--from", all[1].to_str().expect("UTF-8")]);
-        // Whoever asked hears that it broke off, or was told just before.
-        assert!(out.status.code() == Some(1) || point == "reported", "{point}: {out:?}");
+        // Whoever asked hears what became of it, from the successor if need be; or that it broke off.
+        match point {
+            "reload-committed" | "reported" => {
+                let report: Value = serde_json::from_slice(&out.stdout).expect("a report");
+                assert_eq!(
+                    (out.status.code(), &report["outcome"]),
+                    (Some(0), &"committed".into()),
+                    "{report}"
+                );
+                assert_eq!((&report["generation"], &report["line"]), (&2.into(), &2.into()), "{report}");
+            }
+            _ => {
+                let said = String::from_utf8_lossy(&out.stderr);
+                assert!(out.status.code() == Some(1) && said.contains("broke off"), "{point}: {out:?}");
+            }
+        }
         let said: Vec<_> = clients.iter_mut().map(|c| c.ask("b")).collect();
         assert!(said.iter().all(|s| *s == said[0]) && said[0].ends_with(" 2 b"), "{point}: {said:?}");
         let (generation, build) = status(&host, "killed");

@@ -1,10 +1,12 @@
 //! The command's side: asks a host.
 
-use super::wire::{Command, Piece, Reply};
+use super::answer::rfc3339;
+use super::wire::{Command, Piece, Reply, operator};
+use rustix::process::{geteuid, getpid};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Why a host can't be asked.
 #[derive(Debug)]
@@ -48,6 +50,41 @@ pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Resul
             Err(CallError::BrokenOff(_)) if only_looks && !answered && Instant::now() < give_up => {}
             other => return other,
         }
+    }
+}
+
+/// Asks a host for what the ledger tells of. Should the worker die before it has answered, `each` is called with what the ledger holds
+/// of it: what was committed is committed, and its successor knows.
+pub fn call_recorded(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
+    let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let begun = rfc3339(begun.map_or(0, |d| d.as_millis() as u64));
+    let mut told = Vec::new();
+    let result = call(dir, command, |reply| {
+        if let Reply::Report(report) = &reply {
+            told.push(report.line);
+        }
+        each(reply);
+    });
+    let Err(CallError::BrokenOff(_)) = result else { return result };
+    let me = operator(geteuid().as_raw(), getpid().as_raw_nonzero().get());
+    let looked = call(dir, &Command::History, |reply| {
+        let Reply::History(lines) = reply else { return };
+        for line in lines {
+            // An earlier process may have had our number.
+            if line.by == me && line.at >= begun && !told.contains(&line.report.line) {
+                told.push(line.report.line);
+                each(Reply::Report(Box::new(line.report)));
+            }
+        }
+    });
+    // Of several libraries, some may have been left out.
+    let is_one = matches!(
+        command,
+        Command::Reload { service: Some(_), .. } | Command::RollBack { .. } | Command::Configure
+    );
+    match looked {
+        Ok(()) if is_one && !told.is_empty() => Ok(()),
+        _ => result,
     }
 }
 

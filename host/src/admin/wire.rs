@@ -221,6 +221,11 @@ pub struct LedgerLine {
     pub report: Report,
 }
 
+/// Who asks by a command, as the ledger calls them.
+pub fn operator(uid: u32, pid: i32) -> String {
+    format!("uid {uid} pid {pid}")
+}
+
 /// A reload in a sentence, or whatever else the ledger tells.
 pub fn ledger_line(r: &Report) -> String {
     if let Some(restored) = &r.restored {

@@ -2,7 +2,7 @@
 
 use super::report::print_rehearsal;
 use super::{Failure, print_json, print_text};
-use crate::admin::call::call;
+use crate::admin::call::{call, call_recorded};
 use crate::admin::wire::{Command, Reply, ledger_line};
 use clap::Args;
 use greenroom_core::outcome::{Outcome, ProbationState, Report};
@@ -62,9 +62,9 @@ impl Reload {
             true => Command::Configure,
             false => Command::Reload { service, from, together, dry_run },
         };
-        call(dir, &asked, |reply| match reply {
+        call_recorded(dir, &asked, |reply| match reply {
             Reply::Progress(library, done, total) => told.progress(&library, done, total),
-            Reply::Report(report) if self.wait && on_probation(&report) => settled.push(report.line),
+            Reply::Report(report) if is_settled_later(&report, self.wait) => settled.push(report.line),
             Reply::Report(report) => told.report(&report),
             _ => {}
         })?;
@@ -83,7 +83,7 @@ impl Reload {
 impl Rollback {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
         let mut told = Told::new(self.json, false);
-        call(dir, &Command::RollBack { service: self.service, to: self.to }, |reply| match reply {
+        call_recorded(dir, &Command::RollBack { service: self.service, to: self.to }, |reply| match reply {
             Reply::Progress(library, done, total) => told.progress(&library, done, total),
             Reply::Report(report) => told.report(&report),
             _ => {}
@@ -92,8 +92,9 @@ impl Rollback {
     }
 }
 
-fn on_probation(report: &Report) -> bool {
-    report.probation.as_ref().is_some_and(|p| p.state == ProbationState::UnderWay)
+/// Whether another answer tells how it ended: a probation that is waited for, or one that was over before the ledger was read.
+fn is_settled_later(report: &Report, wait: bool) -> bool {
+    report.probation.as_ref().is_some_and(|p| wait || p.state != ProbationState::UnderWay)
 }
 
 /// A rehearsal that takes longer is worth talking about.

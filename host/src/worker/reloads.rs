@@ -3,7 +3,7 @@
 
 use super::configure::Behind;
 use super::{LibraryRecord, OnProbation, RunningBuild, Worker, now_ns};
-use crate::admin::wire::ledger_line;
+use crate::admin::wire::{ledger_line, operator};
 use crate::config::Config;
 use crate::control::{HeldPort, ToKeeper};
 use crate::killpoint::{self, Point};
@@ -565,6 +565,6 @@ pub(super) fn in_words(by: By) -> String {
         By::Start => "start".to_owned(),
         By::Watcher => "watcher".to_owned(),
         By::Signal => "SIGHUP".to_owned(),
-        By::Operator { uid, pid } => format!("uid {uid} pid {pid}"),
+        By::Operator { uid, pid } => operator(uid, pid),
     }
 }
