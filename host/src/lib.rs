@@ -4,25 +4,19 @@
 #![deny(unsafe_code)]
 
 pub mod admin;
-pub mod board;
 pub mod cli;
 pub mod config;
-pub mod control;
-pub mod found;
-pub mod jobs;
+pub mod crash_points;
+pub mod exit_status;
+pub mod job_threads;
 pub mod keeper;
-pub mod killpoint;
 pub mod logs;
-pub mod mail;
+pub mod memory;
 pub mod net;
 pub mod plugin;
-pub mod process;
-pub mod region;
-pub mod runtime;
-pub mod save;
-pub mod snapshot;
-pub mod stager;
+pub mod protocol;
+pub mod runtime_dir;
+pub mod saved_file;
 pub mod sys;
-pub mod watch;
 pub mod watchdog;
 pub mod worker;

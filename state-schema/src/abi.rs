@@ -1,6 +1,6 @@
 //! The C ABI between the host and a handler library.
 //!
-//! A library exports one function, named by its ELF note ([`crate::note`]), that returns a pointer to a
+//! A library exports one function, named by its ELF note ([`crate::elf_note`]), that returns a pointer to a
 //! [`Library`]. From there the host reaches one [`Service`] table for each service, and each of its functions
 //! gets the host's own table, [`Host`], to ask for effects.
 //!

@@ -2,7 +2,7 @@
 //! should hold text, and read as a whole.
 //!
 //! Programs depend on it: fields are added, never changed. State is as stored, not as migrated; `null` for a session
-//! that never stored any. See [`crate::value`] for how bytes are written.
+//! that never stored any. See [`crate::json`] for how bytes are written.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

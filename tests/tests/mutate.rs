@@ -5,7 +5,7 @@
 
 use greenroom::plugin::inspect::{build_id, inspect};
 use greenroom::plugin::trial::{self, Trial};
-use greenroom_core::limits::Limits;
+use greenroom_core::limits::host::Limits;
 use greenroom_tests::built;
 use std::collections::BTreeMap;
 use std::fs::File;

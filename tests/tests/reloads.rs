@@ -2,9 +2,9 @@
 //!
 //! `GREENROOM_RELOADS=10000` makes it the long run that `scripts/soak` does.
 
-use greenroom::admin::call::call;
-use greenroom::admin::wire::{Command, Reply};
-use greenroom_core::outcome::Outcome;
+use greenroom::admin::client::call;
+use greenroom::protocol::admin::{Command, Reply};
+use greenroom_core::ledger::Outcome;
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, tally_source};
 use greenroom_tests::host::Host;

@@ -6,25 +6,36 @@
 //! the state must be, what its table entries must be and what must have been sent: nothing more, nothing less, once and
 //! in order.
 
-use greenroom::board::Board;
-use greenroom::plugin::ffi::Library;
-use greenroom_core::core::{Core, Effect, Input};
+use greenroom::memory::board::Board;
+use greenroom::plugin::ffi::library::Library;
+use greenroom_core::command::Command;
+use greenroom_core::core::Core;
 use greenroom_core::framing::Framing;
-use greenroom_core::given::{Checked, GivenState};
-use greenroom_core::inspect::{ActionView, Filter, SessionView};
-use greenroom_core::limits::{AllLimits, Limit, Limits, ServiceLimits};
-use greenroom_core::outcome::Outcome;
-use greenroom_core::probation::{Proof, Record};
-use greenroom_core::recover::Successor;
-use greenroom_core::reload::{self, By, Event, LibraryId, Request, Step, Want};
-use greenroom_core::restore::{Plan, PlannedEntry, PlannedState, PlannedTable};
-use greenroom_core::service::{Batch, Build, Code, Offer, ServiceId};
-use greenroom_core::session::{Life, Slot};
-use greenroom_core::store::{Kind, Plain, Store};
-use greenroom_core::turn::{Fault, Staging};
+use greenroom_core::ids::ServiceId;
+use greenroom_core::ids::Slot;
+use greenroom_core::input::Input;
+use greenroom_core::ledger::Outcome;
+use greenroom_core::ledger::ProbationCounts;
+use greenroom_core::limits::host::Limits;
+use greenroom_core::limits::names::Limit;
+use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
+use greenroom_core::operate::check::{Checked, GivenState};
+use greenroom_core::operate::inspect::{ActionView, Filter, SessionView};
+use greenroom_core::operate::plan::{Plan, PlannedEntry, PlannedState, PlannedTable};
+use greenroom_core::recovery::rebuild::Successor;
+use greenroom_core::reload::request::{By, Event, LibraryId, Request, Step, Want};
+use greenroom_core::service::offer::{Build, Offer};
+use greenroom_core::service::probation::ProbationEnd;
+use greenroom_core::session::life::Life;
+use greenroom_core::store::kind::Kind;
+use greenroom_core::store::memory::Plain;
+use greenroom_core::store::records::Store;
+use greenroom_core::turn::code::{Batch, Code};
+use greenroom_core::turn::fault::Fault;
+use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, action, fault};
+use greenroom_state::compatibility::StateShape;
 use greenroom_state::schema::Schema;
-use greenroom_state::shape::StateShape;
 use std::collections::{BTreeMap, VecDeque};
 
 const STEPS: usize = 1800;
@@ -687,7 +698,7 @@ impl World {
             }
             Some(Step::Try(id)) => Event::Tried(
                 id,
-                fails(Fate::TrialFails).map(|()| reload::Candidate {
+                fails(Fate::TrialFails).map(|()| greenroom_core::reload::request::Candidate {
                     name: "sim".into(),
                     offers,
                     build_id: None,
@@ -751,9 +762,9 @@ impl World {
     }
 
     /// A probation is over.
-    fn proof(&mut self, proof: &Proof, record: Record) {
+    fn proof(&mut self, proof: &ProbationEnd, record: ProbationCounts) {
         self.spared += u64::from(record.spared);
-        if *proof == Proof::Passed {
+        if *proof == ProbationEnd::Passed {
             assert!(!self.flawed, "a flawed build proved itself");
             self.before = None;
             self.proved += 1;
@@ -1060,14 +1071,14 @@ impl World {
         self.free.append(&mut self.freed);
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>) {
+    fn carry_out(&mut self, effects: Vec<Command>) {
         for effect in effects {
             match effect {
-                Effect::Shutdown(slot) => match self.at(slot) {
+                Command::Shutdown(slot) => match self.at(slot) {
                     Some(at) => self.peers[at].shut = true,
                     None => assert!(self.ghosts.contains(&slot), "a peer"),
                 },
-                Effect::Reset(slot) => {
+                Command::Reset(slot) => {
                     self.cut_off += 1;
                     match self.at(slot) {
                         Some(at) => self.reset_by_host(at),
@@ -1075,28 +1086,28 @@ impl World {
                     }
                     self.ghosts.push(slot);
                 }
-                Effect::Close { slot, .. } => {
+                Command::Close { slot, .. } => {
                     match self.at(slot) {
                         Some(at) => self.closed(at),
                         None => assert!(self.ghosts.contains(&slot), "a peer"),
                     }
                     self.freed.push(slot);
                 }
-                Effect::Fault { fault, answered_by: None, .. } if fault.kind == fault::STATE => {
+                Command::Fault { fault, answered_by: None, .. } if fault.kind == fault::STATE => {
                     self.quarantined += 1;
                 }
                 // Another one may have taken its place in this pass.
-                Effect::Proof { build, record, proof } if build.generation == self.generation => {
+                Command::ProbationEnd { build, record, proof } if build.generation == self.generation => {
                     self.proof(&proof, record);
                 }
-                Effect::Notice { message, .. } if message.contains(" is lost: ") => self.lost_jobs += 1,
-                Effect::Notice { message, .. } if message.contains("limit output_bytes_max") => {
+                Command::Notice { message, .. } if message.contains(" is lost: ") => self.lost_jobs += 1,
+                Command::Notice { message, .. } if message.contains("limit output_bytes_max") => {
                     let left = message.split(' ').find_map(|word| word.parse().ok());
                     let limit = self.limits.of(self.which.name()).output_bytes_max;
                     assert!(left.is_some_and(|n: usize| n > limit), "{message}, and it is {limit}");
                     self.too_much += 1;
                 }
-                Effect::Notice { message, level, .. } => {
+                Command::Notice { message, level, .. } => {
                     assert!(level > abi::level::ERROR, "{message}");
                 }
                 _ => {}
@@ -1272,7 +1283,7 @@ impl World {
                         self.core.handle(Input::Received { slot, bytes: &again });
                     }
                 }
-                None if about_to.iter().any(|e| matches!(e, Effect::Reset(s) if *s == peer.slot)) => {
+                None if about_to.iter().any(|e| matches!(e, Command::Reset(s) if *s == peer.slot)) => {
                     self.reset_by_host(at);
                     self.resets += 1;
                 }
@@ -1331,7 +1342,7 @@ impl World {
         self.core.handle(Input::Broken { slot: peer.slot });
         let mut effects = Vec::new();
         self.core.take_effects(&mut effects);
-        let own = |e: &Effect| matches!(e, Effect::Close { slot, .. } if *slot == peer.slot);
+        let own = |e: &Command| matches!(e, Command::Close { slot, .. } if *slot == peer.slot);
         assert_eq!(effects.iter().filter(|e| own(e)).count(), 1, "it is let go of");
         effects.retain(|e| !own(e));
         self.freed.push(peer.slot);
@@ -1455,7 +1466,7 @@ impl World {
                 }
                 (Which::Tally, None) => assert_eq!(e.count, 0),
                 (Which::Tally, Some(bytes)) => {
-                    let json = greenroom_state::value::to_json(bytes).expect("MessagePack");
+                    let json = greenroom_state::json::to_json(bytes).expect("MessagePack");
                     assert_eq!(json["count"], e.count);
                 }
             }

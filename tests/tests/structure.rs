@@ -120,8 +120,9 @@ fn rust_files(dir: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn the_readme_has_every_limit() {
     let readme = std::fs::read_to_string(greenroom_tests::root().join("README.md")).expect("README.md");
-    let own = serde_json::to_value(greenroom_core::limits::ServiceLimits::default()).expect("JSON");
-    let limits = serde_json::to_value(greenroom_core::limits::Limits::default()).expect("JSON");
+    let own =
+        serde_json::to_value(greenroom_core::limits::per_service::ServiceLimits::default()).expect("JSON");
+    let limits = serde_json::to_value(greenroom_core::limits::host::Limits::default()).expect("JSON");
     let limits = limits.as_object().expect("an object");
     for (name, default) in limits {
         let star = if own.get(name).is_some() { " *" } else { "" };

@@ -65,8 +65,8 @@ impl<H: Handler> TestHost<H> {
 
     /// Takes a state from one version to another, as the host does in a rehearsal and when it rolls back.
     pub fn convert(from: u32, to: u32, state: &serde_json::Value) -> Result<serde_json::Value, String> {
-        let packed = greenroom_state::value::from_json(state)?;
-        greenroom_state::value::to_json(&convert::<H>(0, from, to, &packed)?)
+        let packed = greenroom_state::json::from_json(state)?;
+        greenroom_state::json::to_json(&convert::<H>(0, from, to, &packed)?)
     }
 
     /// Opens a session, and returns its number.

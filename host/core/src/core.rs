@@ -1,181 +1,45 @@
-//! The one place where everything that happens is decided: an [`Input`] in, [`Effect`]s out.
+//! The one place where everything that happens is decided: an [`Input`] in, [`Command`]s out.
 //!
 //! A pass: [`Input::PassBegins`], any number of inputs, [`Input::Commit`]; then the shell carries out the effects, sends what
 //! [`Core::take_sendable`] names, and reports it with [`Input::Sent`]. Nothing is sent or closed before the commit, so nobody
 //! sees the result of what could still be forgotten; what sending brings about (a session is flushed and gone) is carried out after
 //! the next commit.
 
-use crate::asked::{Connects, Jobs};
-use crate::convert::Sweep;
-use crate::judge::Live;
-use crate::kept::Kept;
-use crate::limits::{Limit, Limits, ServiceLimits};
-use crate::output::Payloads;
-use crate::pending::{Copied, Pending};
-use crate::proof::{Probation, Proof, Record};
-use crate::quarantine::Withheld;
-use crate::reload::{Event, Reloads, Step};
-use crate::sending::Sendable;
-use crate::service::{Build, Served, Service, ServiceId, Serving, Withdrawn};
-use crate::session::{Life, Session, Sessions, Slot, told};
-use crate::store::{Full, Kind, Store};
-use crate::tables::{Owners, Tables};
-use crate::timers::Timers;
-use crate::topics::Topics;
-use crate::turn::{Buffers, Fault, LogLine};
+use crate::command::Command;
+use crate::effects::asked::{Connects, Jobs};
+use crate::effects::timers::Timers;
+use crate::effects::topics::Topics;
+use crate::ids::ServiceId;
+use crate::ids::{Slot, told};
+use crate::input::Input;
+use crate::limits::host::Limits;
+use crate::limits::names::Limit;
+use crate::limits::per_service::ServiceLimits;
+use crate::pass::deliver::{ActionBuffer, Pending};
+use crate::pass::send::Sendable;
+use crate::reload::judge::Live;
+use crate::reload::request::{Event, Step};
+use crate::reload::steps::Reloads;
+use crate::reload::sweep::Sweep;
+use crate::service::offer::{Build, Serving};
+use crate::service::placeholder::Withdrawn;
+use crate::service::probation::Probation;
+use crate::service::registry::{LoadedBuild, Service};
+use crate::session::life::{Life, Session};
+use crate::session::output::Payloads;
+use crate::session::quarantine::BlockedAction;
+use crate::session::table::Sessions;
+use crate::store::host_records::HostRecords;
+use crate::store::kind::Kind;
+use crate::store::layout::Full;
+use crate::store::records::Store;
+use crate::tables::index::Tables;
+use crate::tables::owner::Owners;
+use crate::turn::staging::Buffers;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
-use greenroom_state::record::SessionRecord;
+use greenroom_state::session_record::SessionRecord;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-
-/// What happened.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// A pass begins, at this time (CLOCK_MONOTONIC, nanoseconds).
-    PassBegins {
-        /// The time that all turns of the pass are told.
-        now_ns: u64,
-    },
-    /// A connection was accepted.
-    Opened {
-        /// Where the shell keeps it.
-        slot: Slot,
-        /// Its number: above all before it.
-        id: u64,
-        /// The service that it came to.
-        service: ServiceId,
-        /// The peer's address.
-        peer: SocketAddr,
-        /// Milliseconds since 1970.
-        at_ms: u64,
-    },
-    /// Bytes were read.
-    Received {
-        /// From this connection.
-        slot: Slot,
-        /// At least one.
-        bytes: &'a [u8],
-    },
-    /// The peer has ended its side in an orderly way.
-    PeerDone {
-        /// Of this connection.
-        slot: Slot,
-    },
-    /// The connection broke.
-    Broken {
-        /// This one.
-        slot: Slot,
-    },
-    /// The kernel took output, after a commit.
-    Sent {
-        /// Of this connection.
-        slot: Slot,
-        /// So much.
-        bytes: usize,
-        /// And would take no more: [`Input::Writable`] will follow.
-        blocked: bool,
-    },
-    /// The kernel takes output again.
-    Writable {
-        /// Of this connection.
-        slot: Slot,
-    },
-    /// A connection that was asked for is open.
-    Connected {
-        /// By this number.
-        number: u64,
-        /// Where the shell keeps it.
-        slot: Slot,
-        /// Its own number: above all before it.
-        id: u64,
-        /// The peer's address.
-        peer: SocketAddr,
-        /// Milliseconds since 1970.
-        at_ms: u64,
-    },
-    /// A connection that was asked for can't be made.
-    ConnectFailed {
-        /// By this number.
-        number: u64,
-        /// Why.
-        why: &'a str,
-    },
-    /// A job is over.
-    JobDone {
-        /// Its number.
-        number: u64,
-        /// Its result, or why there is none.
-        result: Result<&'a [u8], &'a str>,
-    },
-    /// What turns of this pass have caused, and timers that are due, have their turns: before the commit.
-    Cascade,
-    /// The pass ends: all of it counts from here on.
-    Commit,
-    /// The host is to stop: every session gets its last turn.
-    Stop,
-}
-
-/// What the shell is to do, after the commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// End our side of the stream.
-    Shutdown(Slot),
-    /// Close the connection; the slot is free from the next pass on.
-    Close {
-        /// Of this slot.
-        slot: Slot,
-        /// Its number.
-        id: u64,
-    },
-    /// Whatever the kernel holds for this connection is not to be sent any more: it is about to be closed.
-    Reset(Slot),
-    /// Read the connection again, whatever the poll says: reading had been suspended.
-    Resume(Slot),
-    /// A handler logged something.
-    Log {
-        /// By this service.
-        service: ServiceId,
-        /// In a turn of this session.
-        session: u64,
-        /// What.
-        line: LogLine,
-    },
-    /// A turn failed.
-    Fault {
-        /// Of this service.
-        service: ServiceId,
-        /// Of this session.
-        session: u64,
-        /// The kind of its action, one of [`greenroom_state::abi::action`].
-        action: u32,
-        /// Why.
-        fault: Fault,
-        /// The generation before, which ran it in its place: the client didn't notice.
-        answered_by: Option<u64>,
-    },
-    /// A build's probation is over; one that failed is to be rolled back.
-    Proof {
-        /// The build.
-        build: Build,
-        /// What it did.
-        record: Record,
-        /// How it ended.
-        proof: Proof,
-    },
-    /// Nobody wants this job's result any more.
-    CancelJob(u64),
-    /// The core has something to say to the operator.
-    Notice {
-        /// One of [`greenroom_state::abi::level`].
-        level: u32,
-        /// About this service.
-        service: ServiceId,
-        /// About this session.
-        session: u64,
-        /// What.
-        message: String,
-    },
-}
 
 /// The whole state of a host, but for sockets, files, threads and loaded code.
 pub struct Core {
@@ -193,7 +57,7 @@ pub struct Core {
     /// Something was committed: a successor serves before it converts what nobody waits for.
     pub(crate) committed: bool,
     /// Builds that are needed no more. Dropping one takes longer than a commit may.
-    pub(crate) retired: Vec<Served>,
+    pub(crate) retired: Vec<LoadedBuild>,
     pub(crate) topics: Topics,
     pub(crate) now_ns: u64,
     pub(crate) stopping: bool,
@@ -216,15 +80,15 @@ pub struct Core {
     pub(crate) overflowed: Vec<Slot>,
     pub(crate) quarantined: BTreeSet<Slot>,
     /// By session.
-    pub(crate) withheld: BTreeMap<u64, Vec<Withheld>>,
-    pub(crate) kept: Kept,
+    pub(crate) withheld: BTreeMap<u64, Vec<BlockedAction>>,
+    pub(crate) kept: HostRecords,
     pub(crate) timers: Timers,
     pub(crate) jobs: Jobs,
     pub(crate) connects: Connects,
     pub(crate) pending: Pending,
     pub(crate) payloads: Payloads,
     /// Actions that waited, copied out of the store.
-    pub(crate) copied: Copied,
+    pub(crate) copied: ActionBuffer,
     pub(crate) deadlines: BTreeSet<(u64, Slot)>,
     /// What single services have otherwise, also those that may come.
     pub(crate) service_limits: BTreeMap<String, ServiceLimits>,
@@ -232,7 +96,7 @@ pub struct Core {
     pub(crate) reached: Vec<Limit>,
     /// Limits have changed: the deadlines of sessions above this number are still to follow.
     pub(crate) expect_again: Option<u64>,
-    pub(crate) effects: Vec<Effect>,
+    pub(crate) effects: Vec<Command>,
 }
 
 /// Input that a quarantined session keeps before its peer isn't read any more.
@@ -273,13 +137,13 @@ impl Core {
             overflowed: Vec::new(),
             quarantined: BTreeSet::new(),
             withheld: BTreeMap::new(),
-            kept: Kept::default(),
+            kept: HostRecords::default(),
             timers: Timers::default(),
             jobs: Jobs::default(),
             connects: Connects::default(),
             pending: Pending::default(),
             payloads: Payloads::default(),
-            copied: Copied::default(),
+            copied: ActionBuffer::default(),
             deadlines: BTreeSet::new(),
             service_limits: BTreeMap::new(),
             reached: Vec::new(),
@@ -319,11 +183,11 @@ impl Core {
     }
 
     /// The effects since the last call, in order.
-    pub fn take_effects(&mut self, into: &mut Vec<Effect>) {
+    pub fn take_effects(&mut self, into: &mut Vec<Command>) {
         into.append(&mut self.effects);
     }
 
-    /// Whether a session's input should be read. When this turns true again, [`Effect::Resume`] says so.
+    /// Whether a session's input should be read. When this turns true again, [`Command::Resume`] says so.
     pub fn wants_input(&self, slot: Slot) -> bool {
         self.sessions.get(slot).is_some_and(|s| match s.life {
             Life::Open if s.quarantined.is_some() => self.input_len(s) < QUARANTINE_INPUT_BYTES_MAX,
@@ -398,7 +262,7 @@ impl Core {
     /// Puts a build in charge of its services: the commit of a reload. It only replaces what each service points to, so
     /// its time doesn't depend on the number of sessions. What nobody needs any more is in [`Core::take_retired`].
     ///
-    /// Whether it may is decided before, by [`crate::reload`].
+    /// Whether it may is decided before, by [`crate::reload::steps`].
     pub fn adopt(&mut self, build: &Build, offers: Serving) {
         self.probations.retain(|p| p.build.library != build.library);
         self.take_charge(build, offers, &Old::LetGo);
@@ -441,7 +305,7 @@ impl Core {
                     // It was another library's before.
                     let theirs = service.before.take_if(|b| b.build.library != build.library);
                     self.retired.extend(theirs);
-                    if let Some(old) = service.replace(Served::new(offer, build.clone(), code)) {
+                    if let Some(old) = service.replace(LoadedBuild::new(offer, build.clone(), code)) {
                         put_aside(service, old, becomes, &mut self.retired);
                     }
                 }
@@ -523,7 +387,7 @@ impl Core {
             }
             self.run_kept_input(slot);
             if self.wants_input(slot) && !slot.is_service() {
-                self.effects.push(Effect::Resume(slot));
+                self.effects.push(Command::Resume(slot));
             }
         }
     }
@@ -547,7 +411,7 @@ impl Core {
             Some(Limit::SessionsMax)
         } else if per_peer > 0 && self.sessions.count_from(peer.ip()) >= per_peer {
             Some(Limit::SessionsPerPeerMax)
-        } else if !self.store.reserve([greenroom_state::record::SIZE; 2]) {
+        } else if !self.store.reserve([greenroom_state::session_record::SIZE; 2]) {
             Some(Limit::StoreBytesMax)
         } else {
             None
@@ -555,10 +419,10 @@ impl Core {
         if self.stopping || limit.is_some() {
             let way = if outbound { "to" } else { "from" };
             let what = format!("connection {way} {peer} refused");
-            self.effects.push(Effect::Close { slot, id });
+            self.effects.push(Command::Close { slot, id });
             let Some(limit) = limit.filter(|_| !self.stopping) else {
                 let message = format!("{what} (the host is stopping)");
-                self.effects.push(Effect::Notice { level: level::WARN, service, session: id, message });
+                self.effects.push(Command::Notice { level: level::WARN, service, session: id, message });
                 return Err("the host is stopping");
             };
             self.say_refused(limit, service, id, &what);
@@ -711,7 +575,7 @@ impl Core {
     pub(crate) fn notice(&mut self, level: u32, slot: Slot, message: String) {
         if let Some(s) = self.sessions.get(slot) {
             let session = told(s.id);
-            self.effects.push(Effect::Notice { level, service: s.service, session, message });
+            self.effects.push(Command::Notice { level, service: s.service, session, message });
         }
     }
 }
@@ -726,7 +590,7 @@ enum Old<'a> {
     StandsBy(&'a Build),
 }
 
-fn put_aside(service: &mut Service, old: Served, becomes: &Old<'_>, retired: &mut Vec<Served>) {
+fn put_aside(service: &mut Service, old: LoadedBuild, becomes: &Old<'_>, retired: &mut Vec<LoadedBuild>) {
     match becomes {
         Old::StandsBy(proved) if old.build == **proved => {
             retired.extend(service.before.replace(old));

@@ -1,16 +1,16 @@
 //! The worker's answers: it asks its loop for one small slice at a time, so that no answer holds up a client.
 
-use super::callers::{Caller, on_thread};
 use super::restore;
-use super::wire::{Command, Reply, ServiceStatus, SessionLine};
-use crate::mail::{Answer, Ask, Mailbox, Message, Proposal, Query, Setting, Wish};
-use greenroom_core::crashes::action_name;
-use greenroom_core::inspect::{ActionView, ConnectView, Filter, JobView, OwnSlice, SessionView};
-use greenroom_core::reload::By;
+use crate::admin::query::{Answer, Ask, Mailbox, Message, Proposal, Query, Setting, Wish};
+use crate::admin::server::{Caller, on_thread};
+use crate::protocol::admin::{Command, Reply, ServiceStatus, SessionLine};
+use greenroom_core::operate::inspect::{ActionView, ConnectView, Filter, JobView, OwnSlice, SessionView};
+use greenroom_core::recovery::crashes::action_name;
+use greenroom_core::reload::request::By;
 use greenroom_state::dump::{
     self, DumpedAction, DumpedConnect, DumpedEntry, DumpedJob, DumpedService, DumpedSession, DumpedTimer,
 };
-use greenroom_state::value;
+use greenroom_state::json;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -221,7 +221,7 @@ fn dump(
                 let slice = get(mailbox, query, |a| if let Answer::Entries(e) = a { Some(e) } else { None })?;
                 for ((key, packed), version) in slice.entries.into_iter().zip(slice.versions) {
                     let value = json_or_bytes(&packed);
-                    writer.entry(&DumpedEntry { key: value::bytes_to_json(&key), value, version })?;
+                    writer.entry(&DumpedEntry { key: json::bytes_to_json(&key), value, version })?;
                 }
                 from = slice.next;
             }
@@ -258,7 +258,7 @@ fn dumped_connect(ConnectView { number, service, addr }: ConnectView) -> DumpedC
 }
 
 fn dumped_action(a: ActionView) -> DumpedAction {
-    let data = value::bytes_to_json(&a.data);
+    let data = json::bytes_to_json(&a.data);
     DumpedAction { kind: action_name(a.kind).to_owned(), from: a.from, name: a.name, data }
 }
 
@@ -272,8 +272,8 @@ fn dumped(v: SessionView) -> DumpedSession {
         held: v.record.held,
         state_version: v.record.state_version,
         state: v.state.as_deref().map_or(serde_json::Value::Null, json_or_bytes),
-        input: value::bytes_to_json(&v.input),
-        output: value::bytes_to_json(&v.output),
+        input: json::bytes_to_json(&v.input),
+        output: json::bytes_to_json(&v.output),
         timers: v.timers.into_iter().map(dumped_timer).collect(),
         actions: v.actions.into_iter().map(dumped_action).collect(),
         jobs: v.jobs.into_iter().map(dumped_job).collect(),
@@ -284,7 +284,7 @@ fn dumped(v: SessionView) -> DumpedSession {
 
 /// What a handler stored is MessagePack; if it isn't, its bytes are shown.
 fn json_or_bytes(packed: &[u8]) -> serde_json::Value {
-    value::to_json(packed).unwrap_or_else(|_| value::bytes_to_json(packed))
+    json::to_json(packed).unwrap_or_else(|_| json::bytes_to_json(packed))
 }
 
 /// A time as programs and people read it.

@@ -4,7 +4,7 @@
 //! worker, which asks its loop for one small slice at a time, so that no answer holds up a client.
 
 pub mod answer;
-pub mod call;
-pub mod callers;
+pub mod client;
+pub mod query;
 mod restore;
-pub mod wire;
+pub mod server;

@@ -2,21 +2,20 @@
 //! is wrong with it.
 
 use super::answer::{Failure, get};
-use super::callers::Caller;
-use super::wire::{Piece, Reply};
-use crate::mail::{Answer, Mailbox, Query, Restoring, SchemaOf, Setting};
-use greenroom_core::given::{Builds, Checked, GivenEntry, GivenState};
-use greenroom_core::outcome::{Outcome, Report, Restored};
-use greenroom_core::reload::By;
-use greenroom_core::restore::{
-    ITEMS_PER_SLICE, MEANWHILE, Plan, PlannedEntry, PlannedState, PlannedTable, Survey,
-};
-use greenroom_core::tables::Owner;
+use crate::admin::query::{Answer, Mailbox, Query, Restoring, SchemaOf, Setting};
+use crate::admin::server::Caller;
+use crate::protocol::admin::{Piece, Reply};
+use greenroom_core::ledger::{Outcome, Report, Restored};
+use greenroom_core::operate::check::{Builds, Checked, GivenEntry, GivenState};
+use greenroom_core::operate::plan::{Plan, PlannedEntry, PlannedState, PlannedTable, Survey};
+use greenroom_core::operate::restore::{ITEMS_PER_SLICE, MEANWHILE};
+use greenroom_core::reload::request::By;
+use greenroom_core::tables::owner::Owner;
 use greenroom_state::dump::DumpedEntry;
-use greenroom_state::given::objection;
-use greenroom_state::note::is_name;
+use greenroom_state::edit::objection;
+use greenroom_state::elf_note::is_name;
+use greenroom_state::json;
 use greenroom_state::schema::Schema;
-use greenroom_state::value;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read};
@@ -29,7 +28,7 @@ const SLICE_BYTES: usize = 64 * 1024;
 /// Reasons that a refusal names.
 const REASONS_MAX: usize = 5;
 
-/// Answers [`super::wire::Command::Restore`].
+/// Answers [`crate::protocol::admin::Command::Restore`].
 pub(super) fn restore(
     file: String,
     dry_run: bool,
@@ -53,7 +52,7 @@ pub(super) fn restore(
     Ok(caller.say(&Reply::Report(report))?)
 }
 
-/// Answers [`super::wire::Command::Set`].
+/// Answers [`crate::protocol::admin::Command::Set`].
 pub(super) fn set(wanted: Setting, caller: &mut Caller<'_>, mailbox: &Mailbox) -> Result<(), Failure> {
     let answer = |a| match a {
         Answer::Set(report, before, after) => Some((report, Some((before, after)))),
@@ -168,7 +167,7 @@ impl<'a> Reading<'a> {
         }
         let packed = match state.is_null() && version == 0 {
             true => None,
-            false => match value::from_json(&state) {
+            false => match json::from_json(&state) {
                 Ok(packed) => Some((version, packed)),
                 Err(why) => {
                     self.reasons.push(format!("{what}: {why}"));
@@ -194,7 +193,7 @@ impl<'a> Reading<'a> {
 
     fn entry(&mut self, entry: DumpedEntry) -> Result<(), Failure> {
         let DumpedEntry { key, value, version } = entry;
-        let packed = value::bytes_from_json(&key).and_then(|k| value::from_json(&value).map(|v| (k, v)));
+        let packed = json::bytes_from_json(&key).and_then(|k| json::from_json(&value).map(|v| (k, v)));
         match packed {
             Err(why) => {
                 let table = self.plan.tables.last().map_or("", |t| &t.name);
@@ -287,7 +286,7 @@ impl<'a> Reading<'a> {
         checked: Checked,
     ) -> Result<(), Failure> {
         let GivenEntry { key, value, version } = given;
-        let what = about_entry(table, &value::bytes_to_json(&key));
+        let what = about_entry(table, &json::bytes_to_json(&key));
         let of_owner = self.plan.tables.last().and_then(|t| t.owner).map_or(0, |o| o.version);
         let given = (version.unwrap_or(of_owner), value);
         let kept = match checked {

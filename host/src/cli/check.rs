@@ -2,12 +2,12 @@
 
 use super::{Failure, print_json, print_text, table};
 use crate::config::Config;
+use crate::exit_status::own_binary;
 use crate::plugin::inspect::{build_id, inspect};
 use crate::plugin::stage::{self, Content, Copies};
 use crate::plugin::trial::{self, Trial, Tried};
-use crate::process::own_binary;
 use clap::Args;
-use greenroom_state::note::Note;
+use greenroom_state::elf_note::Note;
 use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};

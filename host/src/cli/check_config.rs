@@ -3,8 +3,8 @@
 use super::check::look;
 use super::{Failure, print_text};
 use crate::config::Config;
-use crate::found::Found;
-use greenroom_core::ports;
+use crate::plugin::discover::Found;
+use greenroom_core::reload::ports;
 use std::collections::BTreeSet;
 
 /// Checks everything that can be checked without serving: the libraries and that they take their settings, frames against limits, and

@@ -1,8 +1,8 @@
 //! `greenroom history`: what reloads there were, what was put back, and what came of it.
 
 use super::{Failure, print_json, print_text, table};
-use crate::admin::call::call;
-use crate::admin::wire::{Command, Reply, ledger_line};
+use crate::admin::client::call;
+use crate::protocol::admin::{Command, Reply, ledger_line};
 use clap::Args;
 use serde_json::json;
 use std::path::Path;

@@ -14,7 +14,7 @@ mod status;
 mod upgrade;
 mod worker;
 
-use crate::admin::call::CallError;
+use crate::admin::client::CallError;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,7 +88,7 @@ impl From<CallError> for Failure {
 /// Runs the command that this process was started with.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let dir = cli.runtime.unwrap_or_else(crate::runtime::default_dir);
+    let dir = cli.runtime.unwrap_or_else(crate::runtime_dir::default_dir);
     let result = match cli.command {
         Command::Serve(serve) => serve.run(&dir),
         Command::Reload(reload) => reload.run(&dir),

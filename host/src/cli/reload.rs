@@ -2,10 +2,10 @@
 
 use super::report::print_rehearsal;
 use super::{Failure, print_json, print_text};
-use crate::admin::call::{call, call_recorded};
-use crate::admin::wire::{Command, Reply, ledger_line};
+use crate::admin::client::{call, call_recorded};
+use crate::protocol::admin::{Command, Reply, ledger_line};
 use clap::Args;
-use greenroom_core::outcome::{Outcome, ProbationState, Report};
+use greenroom_core::ledger::{Outcome, ProbationState, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! What a rehearsal told, for people.
 
 use super::{print_text, table};
-use greenroom_state::report::Rehearsal;
+use greenroom_state::rehearsal_report::Rehearsal;
 use std::fmt::Write;
 
 /// Prints what a build would change, a block for each service and table.

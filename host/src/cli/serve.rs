@@ -1,13 +1,14 @@
 //! `greenroom serve`: the host itself.
 
 use super::{Failure, print_text};
-use crate::admin::callers;
+use crate::admin::server;
 use crate::config::{Source, parse_listen};
-use crate::found::Found;
 use crate::keeper::{Event, Keeper, Options};
-use crate::runtime::Runtime;
+use crate::logs;
+use crate::plugin::discover::Found;
+use crate::plugin::watch;
+use crate::runtime_dir::Runtime;
 use crate::worker::takeover;
-use crate::{logs, watch};
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::net::SocketAddr;
@@ -64,7 +65,7 @@ impl Serve {
 
         let failed = |what: &str, e: std::io::Error| Failure::Failed(format!("{what}: {e}"));
         let (ours, theirs) = match self.no_keeper {
-            true => crate::control::pair().map(|(a, b)| (Some(a), Some(b))),
+            true => crate::protocol::keeper::pair().map(|(a, b)| (Some(a), Some(b))),
             false => Ok((None, None)),
         }
         .map_err(|e| failed("the keeper's socket", e))?;
@@ -99,7 +100,7 @@ impl Serve {
         let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
             .map_err(|e| failed("signals", e))?;
         std::thread::spawn(move || signals.forever().all(|signal| mailbox.post(Event::Signal(signal))));
-        callers::listen(&runtime.socket(), move |asked| operators.post(Event::Asked(asked)))
+        server::listen(&runtime.socket(), move |asked| operators.post(Event::Asked(asked)))
             .map_err(|e| failed(&runtime.socket().display().to_string(), e))?;
         let ended = match theirs {
             None => keeper.run(ready),
@@ -109,12 +110,12 @@ impl Serve {
                      upgrades nor fresh workers are possible"
                 );
                 let keeper = std::thread::spawn(move || keeper.run(ready));
-                let worker = takeover::serve(theirs, false);
+                let worker = takeover::start::serve(theirs, false);
                 let keeper = keeper.join().unwrap_or_else(|_| Err("the keeper panicked".into()));
                 keeper.and(worker)
             }
         };
-        callers::finish();
+        server::finish();
         ended.map_err(Failure::Failed)
     }
 }

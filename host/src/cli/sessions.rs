@@ -1,8 +1,8 @@
 //! `greenroom sessions`: who is connected.
 
 use super::{Failure, print_json, print_text, table};
-use crate::admin::call::call;
-use crate::admin::wire::{Command, Reply};
+use crate::admin::client::call;
+use crate::protocol::admin::{Command, Reply};
 use clap::{Args, Subcommand};
 use std::path::Path;
 

@@ -1,10 +1,10 @@
 //! `greenroom state`: what sessions and tables hold, as JSON; and how it is put back.
 
 use super::{Failure, print_json, print_text};
-use crate::admin::call::{call, call_with};
-use crate::admin::wire::{Command, Piece, Reply, ledger_line};
+use crate::admin::client::{call, call_with};
+use crate::protocol::admin::{Command, Piece, Reply, ledger_line};
 use clap::{Args, Subcommand};
-use greenroom_core::outcome::{Outcome, Report, Restored};
+use greenroom_core::ledger::{Outcome, Report, Restored};
 use greenroom_state::dump::{self, Dump as File};
 use serde_json::Value;
 use std::fmt::Write;

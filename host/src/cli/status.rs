@@ -1,8 +1,8 @@
 //! `greenroom status`: the host and its services.
 
 use super::{Failure, print_json, print_text, table};
-use crate::admin::call::call;
-use crate::admin::wire::{Command, Reply};
+use crate::admin::client::call;
+use crate::protocol::admin::{Command, Reply};
 use clap::Args;
 use std::path::Path;
 use std::time::Duration;

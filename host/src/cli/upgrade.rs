@@ -1,8 +1,8 @@
 //! `greenroom upgrade`: goes on with a worker from another binary, and keeps every session.
 
 use super::{Failure, print_text};
-use crate::admin::call::call;
-use crate::admin::wire::{Command, Reply};
+use crate::admin::client::call;
+use crate::protocol::admin::{Command, Reply};
 use clap::Args;
 use std::path::{Path, PathBuf};
 

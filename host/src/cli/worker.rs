@@ -21,5 +21,5 @@ pub(super) fn run() -> Result<(), Failure> {
     let nothing = File::open("/dev/null").map_err(failed)?;
     rustix::stdio::dup2_stdin(&nothing).map_err(|e| failed(e.into()))?;
     let _ = rustix::thread::set_name(c"greenroom-worker");
-    takeover::serve(socket, true).map_err(Failure::Failed)
+    takeover::start::serve(socket, true).map_err(Failure::Failed)
 }

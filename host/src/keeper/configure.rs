@@ -1,11 +1,11 @@
 //! Another configuration: the file is read again on a thread, as it may lie anywhere, and the worker is asked to put it in force.
 
 use super::{Event, Keeper, Phase};
-use crate::admin::callers::refuse;
-use crate::admin::wire::Command;
+use crate::admin::server::refuse;
 use crate::config::Config;
-use crate::control::{ToWorker, to_file};
-use greenroom_core::reload::By;
+use crate::protocol::admin::Command;
+use crate::protocol::keeper::{ToWorker, to_file};
+use greenroom_core::reload::request::By;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 

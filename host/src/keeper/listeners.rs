@@ -1,7 +1,7 @@
 //! The ports: bound and listened on when a reload asks for them, accepted from once it is committed.
 
-use crate::control::HeldPort;
-use greenroom_core::ports::Port;
+use crate::protocol::keeper::HeldPort;
+use greenroom_core::reload::ports::Port;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};

@@ -5,26 +5,27 @@
 //! goes on; until then connections wait in the kernel. Where a worker is, says `Phase`.
 
 mod configure;
-mod dial;
-mod held;
+mod connections;
+mod dialer;
 mod listeners;
-mod start;
-mod supervise;
-mod upgrade;
+mod spawn;
 
-use crate::admin::callers::{Asked, refuse};
-use crate::admin::wire::{Command, HostStatus, Reply, ServiceStatus, Status};
-use crate::board::Reading;
+mod upgrade;
+mod worker_process;
+
+use crate::admin::server::{Asked, refuse};
 use crate::config::{Config, Source};
-use crate::control::{DESCRIPTORS_MAX, HeldPort, Link, Received, ToKeeper, ToWorker};
-use crate::found::Found;
-use crate::process::own_binary;
-use crate::region::memory_file;
-use dial::Dialing;
-use greenroom_core::crashes::Crashes;
-use greenroom_core::limits::Limit;
-use greenroom_core::reload::By;
-use held::Held;
+use crate::exit_status::own_binary;
+use crate::memory::board::Reading;
+use crate::memory::records::memory_file;
+use crate::plugin::discover::Found;
+use crate::protocol::admin::{Command, HostStatus, Reply, ServiceStatus, Status};
+use crate::protocol::keeper::{DESCRIPTORS_MAX, HeldPort, Link, Received, ToKeeper, ToWorker};
+use connections::Held;
+use dialer::Dialing;
+use greenroom_core::limits::names::Limit;
+use greenroom_core::recovery::crashes::Crashes;
+use greenroom_core::reload::request::By;
 use listeners::Listeners;
 use mio::{Events, Poll, Token, Waker};
 use signal_hook::consts::SIGHUP;

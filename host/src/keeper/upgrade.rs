@@ -3,11 +3,12 @@
 //! The trial reads a pinned snapshot: records, libraries, ports; a binary that can't is refused while the old worker serves on. One
 //! that can't start after all is followed by a worker from the binary before.
 
-use super::{Keeper, Phase, TRIAL, start};
-use crate::admin::callers::Answers;
-use crate::admin::wire::Reply;
-use crate::control::{Link, Received, ToKeeper, ToWorker, to_file};
-use crate::process::how;
+use super::{Keeper, Phase, TRIAL};
+use crate::admin::server::Answers;
+use crate::exit_status::how;
+use crate::keeper::spawn;
+use crate::protocol::admin::Reply;
+use crate::protocol::keeper::{Link, Received, ToKeeper, ToWorker, to_file};
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::fs::File;
@@ -79,14 +80,14 @@ impl Keeper {
     pub(super) fn pinned(&mut self, epoch: u64) {
         let hello = to_file(&self.hello(Some(epoch)));
         let begun = match &mut self.upgrade {
-            Some(u) if matches!(u.step, Step::Pinning) => start::start(&u.binary).and_then(|started| {
+            Some(u) if matches!(u.step, Step::Pinning) => spawn::start(&u.binary).and_then(|started| {
                 let link = Link::<ToKeeper, ToWorker>::new(started.link);
                 let step = Step::Trying { epoch, child: started.child, ended: started.ended, link };
                 (u.step, u.since) = (step, Instant::now());
                 let Step::Trying { ended, link, .. } = &mut u.step else { return Ok(()) };
                 let hello = hello?;
                 let files = [self.region.as_fd(), self.input.as_fd(), self.board.as_fd(), hello.as_fd()];
-                start::greet(link, &files)?;
+                spawn::greet(link, &files)?;
                 let registry = self.poll.registry();
                 registry.register(&mut SourceFd(&ended.as_raw_fd()), TRIAL, Interest::READABLE)?;
                 registry.register(&mut SourceFd(&link.fd().as_raw_fd()), TRIAL, Interest::READABLE)

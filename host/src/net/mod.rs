@@ -1,4 +1,3 @@
 //! Sockets and the numbers by which the poll names them. What their bytes mean is the core's.
 
-pub mod pool;
-pub mod tcp;
+pub mod sockets;

@@ -4,8 +4,9 @@
 //! else that is done with them. Of a table whose values stay as they are, `rehearsal_entries_max` show whether the candidate reads
 //! what it says that it reads; of one that changes, all of them count.
 
-use greenroom_core::store::{Kind, Seen};
-use greenroom_core::tables::SeenEntry;
+use greenroom_core::store::kind::Kind;
+use greenroom_core::store::snapshot::Seen;
+use greenroom_core::tables::entry::SeenEntry;
 use std::collections::BTreeMap;
 
 /// Entries of one table.

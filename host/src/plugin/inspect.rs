@@ -2,7 +2,7 @@
 //! says. The loader itself can crash on a damaged file, and its messages mislead, so this comes first.
 
 use greenroom_state::abi;
-use greenroom_state::note::{Note, OWNER, SECTION, TYPE};
+use greenroom_state::elf_note::{Note, OWNER, SECTION, TYPE};
 use object::LittleEndian;
 use object::elf;
 use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _, SectionHeader as _};

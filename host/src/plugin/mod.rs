@@ -4,7 +4,6 @@
 //! | --- | --- |
 //! | [`stage`] | reads a finished file, hashes it, makes the private copy |
 //! | [`inspect`] | judges the ELF file and its note |
-//! | [`trust`] | whose libraries are taken |
 //! | [`trial`] | loads the copy in a child process first |
 //! | [`rehearse`] | has it read copies of all that is live there, and says what it changes |
 //! | [`entries`] | which entries of tables it reads there |
@@ -12,11 +11,13 @@
 //! | [`ffi`] | loads it here, and is the host's side of the C ABI: the only unsafe code towards handlers |
 
 pub mod confine;
+pub mod discover;
 pub mod entries;
 #[allow(unsafe_code)]
 pub mod ffi;
 pub mod inspect;
+pub mod prepare;
 pub mod rehearse;
 pub mod stage;
 pub mod trial;
-pub mod trust;
+pub mod watch;

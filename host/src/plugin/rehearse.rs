@@ -3,15 +3,17 @@
 //! back to see whether there is a way back.
 
 use super::entries::{Entries, is_another};
-use crate::snapshot::core_of;
-use greenroom_core::Core;
-use greenroom_core::limits::{AllLimits, Limits, ServiceLimits};
-use greenroom_core::service::{Build, Offer, ServiceId, Serving};
-use greenroom_core::store::Seen;
-use greenroom_state::report::{Observer, Rehearsal, ShapeReport};
+use crate::memory::snapshot::core_of;
+use greenroom_core::core::Core;
+use greenroom_core::ids::ServiceId;
+use greenroom_core::limits::host::Limits;
+use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
+use greenroom_core::service::offer::{Build, Offer, Serving};
+use greenroom_core::store::snapshot::Seen;
+use greenroom_state::compatibility::StateShape;
+use greenroom_state::json;
+use greenroom_state::rehearsal_report::{Observer, Rehearsal, ShapeReport};
 use greenroom_state::schema::Schema;
-use greenroom_state::shape::StateShape;
-use greenroom_state::value;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -132,10 +134,10 @@ impl<'a> Subject<'a> {
         if back.is_none() && !self.observer.wants_data() {
             return;
         }
-        let Ok(before) = value::to_json(before) else { return };
+        let Ok(before) = json::to_json(before) else { return };
         self.observer.saw(&before);
         if let Some(back) = back {
-            let back = back.and_then(|bytes| value::to_json(&bytes));
+            let back = back.and_then(|bytes| json::to_json(&bytes));
             self.observer.came_back(&before, &back.unwrap_or_default());
         }
     }

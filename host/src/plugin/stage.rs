@@ -4,7 +4,7 @@
 //! that is overwritten under a mapping takes the process with it. So what is loaded is always a copy, under a name never
 //! used before, of bytes that were read once.
 
-use super::trust::Trust;
+use crate::config::trust::Trust;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

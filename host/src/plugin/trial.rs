@@ -7,15 +7,15 @@
 //! what it was doing when it died, a board of its own.
 
 use super::confine::confine;
-use super::ffi::Library;
 use super::rehearse::{Live, rehearse};
-use crate::board::{Board, Reading};
-use crate::control::{self, Link};
-use crate::process::signal_name;
-use crate::region::memory_file;
-use greenroom_core::service::Offer;
+use crate::exit_status::signal_name;
+use crate::memory::board::{Board, Reading};
+use crate::memory::records::memory_file;
+use crate::plugin::ffi::library::Library;
+use crate::protocol::keeper::Link;
+use greenroom_core::service::offer::Offer;
 use greenroom_state::abi::level;
-use greenroom_state::report::Rehearsal;
+use greenroom_state::rehearsal_report::Rehearsal;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -67,7 +67,7 @@ pub struct Trial<'a> {
     /// What is live; `None`: nothing.
     pub snapshot: Option<&'a Snapshot>,
     /// The limits, of which those of rehearsals count.
-    pub limits: &'a greenroom_core::limits::Limits,
+    pub limits: &'a greenroom_core::limits::host::Limits,
 }
 
 /// What came of it.
@@ -97,7 +97,7 @@ pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> 
         // A copy of the records, and what is built of it.
         "memory": limits.rehearsal_bytes_max as u64 + 3 * copied,
     });
-    let (ours, theirs) = control::pair().map_err(failed)?;
+    let (ours, theirs) = crate::protocol::keeper::pair().map_err(failed)?;
     let mut link = Link::<(), ()>::new(ours);
     let file = File::from(memory_file("greenroom-task").map_err(failed)?);
     serde_json::to_writer(&file, &task).map_err(|e| e.to_string())?;

@@ -1,17 +1,19 @@
 //! For `scripts/bench rehearsal`: a loop with many sessions in its store, and no sockets, goes on working while a candidate that migrates
 //! all of them is rehearsed. Prints how long that took, and the longest passes with and without.
 
-use greenroom::board::Board;
-use greenroom::plugin::ffi::Library;
+use greenroom::memory::board::Board;
+use greenroom::memory::records::{Region, memory_file};
+use greenroom::plugin::ffi::library::Library;
 use greenroom::plugin::inspect::inspect;
 use greenroom::plugin::rehearse::Live;
 use greenroom::plugin::trial::{self, Snapshot, Trial};
-use greenroom::region::{Region, memory_file};
-use greenroom_core::core::{Core, Input};
-use greenroom_core::limits::Limits;
-use greenroom_core::service::Build;
-use greenroom_core::session::Slot;
-use greenroom_core::store::{Store, memory_bytes};
+use greenroom_core::core::Core;
+use greenroom_core::ids::Slot;
+use greenroom_core::input::Input;
+use greenroom_core::limits::host::Limits;
+use greenroom_core::service::offer::Build;
+use greenroom_core::store::layout::memory_bytes;
+use greenroom_core::store::records::Store;
 use greenroom_tests::built;
 use greenroom_tests::fixture::{Fixture, tally_source};
 use std::collections::BTreeMap;

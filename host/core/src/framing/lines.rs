@@ -1,6 +1,6 @@
 //! Lines: bytes up to LF, or up to CRLF. The last CR before the LF belongs to the ending, any other to the message.
 
-use super::{Frame, FrameState};
+use super::frame::{Frame, FrameState};
 
 #[inline]
 pub(super) fn next<'a>(bytes: &'a [u8], state: &mut FrameState, bytes_max: usize) -> Frame<'a> {

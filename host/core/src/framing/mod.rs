@@ -2,9 +2,12 @@
 //!
 //! So a reload in the middle of a frame needs nothing but those two, and cutting a stream anywhere changes nothing.
 
+pub mod frame;
 mod lines;
 mod raw;
 
+use crate::framing::frame::Frame;
+use crate::framing::frame::FrameState;
 use serde::{Deserialize, Serialize};
 
 /// How a service's stream is cut.
@@ -20,24 +23,6 @@ pub enum Framing {
         /// The longest message.
         bytes_max: u32,
     },
-}
-
-/// What must be remembered of a frame that isn't whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FrameState {
-    /// How many of the bytes left over were searched already.
-    pub searched: u32,
-}
-
-/// What the bytes begin with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Frame<'a> {
-    /// A whole message, and how many bytes it took with its framing.
-    Message(&'a [u8], usize),
-    /// Not a whole message yet.
-    More,
-    /// A message longer than the limit.
-    TooLong,
 }
 
 impl Framing {

@@ -1,6 +1,6 @@
 //! No framing: a message is whatever has arrived. Where a stream is cut is the network's doing, so a handler must not depend on it.
 
-use super::Frame;
+use super::frame::Frame;
 
 #[inline]
 pub(super) fn next(bytes: &[u8], bytes_max: usize) -> Frame<'_> {

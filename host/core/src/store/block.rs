@@ -1,6 +1,6 @@
 //! A block's header: when it is valid, whose it is, and a checksum.
 
-use super::Memory;
+use crate::store::memory::Memory;
 
 /// Bytes of a header: born and dead (u64), key (u64), length and kind (u32), sum (u32).
 pub(super) const HEADER: usize = 32;

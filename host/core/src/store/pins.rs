@@ -1,6 +1,6 @@
 //! Epochs that somebody outside reads: the blocks that were live then are not used again while they do.
 
-use super::Ref;
+use crate::store::layout::Ref;
 use std::collections::{BTreeMap, VecDeque};
 
 /// See the module.

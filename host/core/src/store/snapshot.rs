@@ -5,9 +5,9 @@
 //! else of a block: each slab is read twice, and a block counts if its birth was the same, and early enough, both times.
 
 use super::block::{self, HEADER, Header, UNBORN};
-use super::{
-    CLASSES, DIRECTORY_AT, EPOCH_AT, FREE_UNIT, Kind, UNIT, header, memory_bytes, slab_blocks, slab_units,
-    units_at,
+use super::kind::Kind;
+use super::layout::{
+    CLASSES, DIRECTORY_AT, EPOCH_AT, FREE_UNIT, UNIT, header, memory_bytes, slab_blocks, slab_units, units_at,
 };
 
 /// A record that was live at the pinned epoch.
@@ -29,7 +29,7 @@ impl Seen<'_> {
     }
 }
 
-/// Copies a store as it was at a pinned epoch, for [`super::Store::recover`] to read. `len` is how long the memory is, `read` fills
+/// Copies a store as it was at a pinned epoch, for [`crate::store::records::Store::recover`] to read. `len` is how long the memory is, `read` fills
 /// a buffer from a place in it. What `keeps` doesn't want is left out, and costs no memory; what isn't fit to be shown to it stays.
 pub fn copy_at(
     len: usize,

@@ -1,6 +1,12 @@
 //! The store against a plain map: random passes, cut at every word, cut again during recovery, damaged at random.
 
-use super::*;
+use super::block::HEADER;
+use super::kind::Kind;
+use super::layout::*;
+use super::memory::{Memory, Plain};
+use super::records::Store;
+use super::recover::{Found, Recovered};
+use super::snapshot::copy_at;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 

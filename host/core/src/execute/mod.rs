@@ -1,0 +1,4 @@
+//! Runs handler code.
+
+pub(crate) mod batch;
+pub(crate) mod fallback;

@@ -1,0 +1,6 @@
+//! The stages of a pass.
+
+pub(crate) mod close;
+pub(crate) mod deliver;
+pub(crate) mod send;
+pub(crate) mod timeout;

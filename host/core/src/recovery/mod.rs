@@ -1,0 +1,4 @@
+//! After a process has died.
+
+pub mod crashes;
+pub mod rebuild;

@@ -1,0 +1,5 @@
+//! Data that sessions share.
+
+pub mod entry;
+pub mod index;
+pub mod owner;

@@ -1,0 +1,132 @@
+//! The command's side: asks a host.
+
+use crate::admin::answer::rfc3339;
+use crate::protocol::admin::{Command, Piece, Reply, operator};
+use rustix::process::{geteuid, getpid};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Why a host can't be asked.
+#[derive(Debug)]
+pub enum CallError {
+    /// None answers there.
+    NoHost(String),
+    /// It refused.
+    Failed(String),
+    /// It broke off.
+    BrokenOff(String),
+}
+
+/// How long a command that only looks is asked again, should the worker die while it answers.
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Asks a host, sends it what belongs to that once it says so, and calls `each` with what it answers.
+pub fn call_with(
+    dir: &Path,
+    command: &Command,
+    pieces: impl IntoIterator<Item = Piece>,
+    mut each: impl FnMut(Reply),
+) -> Result<(), CallError> {
+    call_once(dir, command, &mut pieces.into_iter(), &mut each)
+}
+
+/// Asks a host, and calls `each` with what it answers.
+pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
+    let give_up = Instant::now() + ASK_AGAIN_MAX;
+    let only_looks = matches!(
+        command,
+        Command::Status | Command::Sessions | Command::History | Command::Await(_) | Command::Dump { .. }
+    );
+    loop {
+        let mut answered = false;
+        let result = call_once(dir, command, &mut std::iter::empty(), &mut |reply| {
+            answered = true;
+            each(reply);
+        });
+        match result {
+            // Its successor answers.
+            Err(CallError::BrokenOff(_)) if only_looks && !answered && Instant::now() < give_up => {}
+            other => return other,
+        }
+    }
+}
+
+/// Asks a host for what the ledger tells of. Should the worker die before it has answered, `each` is called with what the ledger holds
+/// of it: what was committed is committed, and its successor knows.
+pub fn call_recorded(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
+    let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let begun = rfc3339(begun.map_or(0, |d| d.as_millis() as u64));
+    let mut told = Vec::new();
+    let result = call(dir, command, |reply| {
+        if let Reply::Report(report) = &reply {
+            told.push(report.line);
+        }
+        each(reply);
+    });
+    let Err(CallError::BrokenOff(_)) = result else { return result };
+    let me = operator(geteuid().as_raw(), getpid().as_raw_nonzero().get());
+    let looked = call(dir, &Command::History, |reply| {
+        let Reply::History(lines) = reply else { return };
+        for line in lines {
+            // An earlier process may have had our number.
+            if line.by == me && line.at >= begun && !told.contains(&line.report.line) {
+                told.push(line.report.line);
+                each(Reply::Report(Box::new(line.report)));
+            }
+        }
+    });
+    // Of several libraries, some may have been left out.
+    let is_one = matches!(
+        command,
+        Command::Reload { service: Some(_), .. } | Command::RollBack { .. } | Command::Configure
+    );
+    match looked {
+        Ok(()) if is_one && !told.is_empty() => Ok(()),
+        _ => result,
+    }
+}
+
+fn call_once(
+    dir: &Path,
+    command: &Command,
+    pieces: &mut dyn Iterator<Item = Piece>,
+    each: &mut dyn FnMut(Reply),
+) -> Result<(), CallError> {
+    let path = crate::runtime_dir::socket_path(dir);
+    let no_host = |e: io::Error| {
+        CallError::NoHost(format!(
+            "no host answers on {} ({e}); is `greenroom serve` running, and with this --runtime?",
+            path.display()
+        ))
+    };
+    let stream = UnixStream::connect(&path).map_err(no_host)?;
+    let broke = |e: &dyn std::fmt::Display| {
+        CallError::BrokenOff(format!(
+            "the answer broke off ({e}): the worker ended meanwhile; `greenroom status` tells what runs now"
+        ))
+    };
+    let line = serde_json::to_string(command).map_err(|e| broke(&e))? + "\n";
+    (&stream).write_all(line.as_bytes()).map_err(|e| broke(&e))?;
+    for line in BufReader::new(&stream).lines() {
+        let line = line.map_err(|e| broke(&e))?;
+        match serde_json::from_str(&line).map_err(|e| broke(&e))? {
+            // If it takes no more, what it says tells why.
+            Reply::Go => drop(send(&stream, pieces)),
+            Reply::End => return Ok(()),
+            Reply::Error(text) => return Err(CallError::Failed(text)),
+            reply => each(reply),
+        }
+    }
+    Err(broke(&"it ended early"))
+}
+
+fn send(stream: &UnixStream, pieces: &mut dyn Iterator<Item = Piece>) -> io::Result<()> {
+    let mut out = BufWriter::new(stream);
+    for piece in pieces {
+        serde_json::to_writer(&mut out, &piece)?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}

@@ -1,0 +1,163 @@
+//! Whoever calls: taken in by the keeper, and served on a thread each, in keeper and worker.
+
+use crate::protocol::admin::{Command, Reply};
+use greenroom_core::reload::request::By;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+/// A command's length, in bytes.
+const COMMAND_BYTES_MAX: u64 = 64 * 1024;
+/// Callers at once.
+const CALLERS_MAX: usize = 32;
+/// Callers under way.
+static CALLERS: AtomicUsize = AtomicUsize::new(0);
+/// How long a host that ends waits for callers to be told so.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+/// A caller that doesn't read its answer for so long is dropped.
+const CALLER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the keeper is asked.
+pub enum Asked {
+    /// [`Command::Status`].
+    Status(Answers),
+    /// [`Command::Upgrade`].
+    Upgrade {
+        /// The file.
+        binary: PathBuf,
+        /// Where to.
+        answers: Answers,
+    },
+    /// Anything else is the worker's to answer, on this socket.
+    OfWorker(Command, By, UnixStream),
+}
+
+/// Where answers go.
+pub type Answers = Sender<Reply>;
+
+/// Listens, and takes callers in until the process ends.
+pub fn listen(path: &Path, post: impl Fn(Asked) -> bool + Clone + Send + 'static) -> io::Result<()> {
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+    std::thread::Builder::new().name("admin".into()).spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                // No descriptors: the next caller may have better luck.
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            };
+            let post = post.clone();
+            on_thread(stream, move |stream| take_in(stream, &post));
+        }
+    })?;
+    Ok(())
+}
+
+/// Serves a caller on a thread of its own. False: it won't be, and is told so.
+pub(super) fn on_thread(
+    stream: UnixStream,
+    serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static,
+) -> bool {
+    let busy = CALLERS.fetch_add(1, Ordering::Relaxed) >= CALLERS_MAX;
+    let served = std::thread::Builder::new().name("caller".into()).spawn(move || {
+        if busy {
+            refuse(&stream, &format!("{CALLERS_MAX} commands are under way already"));
+        } else if let Err(e) = serve(stream) {
+            tracing::debug!("admin: {e}");
+        }
+        CALLERS.fetch_sub(1, Ordering::Relaxed);
+    });
+    if served.is_err() {
+        CALLERS.fetch_sub(1, Ordering::Relaxed);
+    }
+    !busy && served.is_ok()
+}
+
+/// Whether callers wait for their answers.
+pub fn is_busy() -> bool {
+    CALLERS.load(Ordering::Relaxed) > 0
+}
+
+/// Waits until every caller has its answer, be it that the host has stopped: the loop has ended, and soon the process does.
+pub fn finish() {
+    let give_up = Instant::now() + GOODBYE_MAX;
+    while CALLERS.load(Ordering::Relaxed) > 0 && Instant::now() < give_up {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Tells a caller why it gets nothing else. One that has gone away doesn't miss it.
+pub fn refuse(stream: &UnixStream, why: &str) {
+    let said = Caller::new(stream).and_then(|mut caller| caller.say(&Reply::Error(why.to_owned())));
+    if let Err(e) = said {
+        tracing::debug!("admin: {e}");
+    }
+}
+
+/// Reads what a caller wants: the keeper's side.
+fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> {
+    let mut caller = Caller::new(&stream)?;
+    // The directory's mode keeps others out; this is for one that was opened by mistake.
+    let who = rustix::net::sockopt::socket_peercred(&stream)?;
+    let me = rustix::process::geteuid();
+    if who.uid != me && !who.uid.is_root() {
+        return caller.say(&Reply::Error(format!("this host belongs to user {}", me.as_raw())));
+    }
+    let by = By::Operator { uid: who.uid.as_raw(), pid: who.pid.as_raw_nonzero().get() };
+    let mut line = String::new();
+    BufReader::new((&stream).take(COMMAND_BYTES_MAX)).read_line(&mut line)?;
+    let (answers, answered) = channel();
+    let asked = match serde_json::from_str(&line) {
+        Ok(Command::Status) => Asked::Status(answers),
+        Ok(Command::Upgrade { binary }) => Asked::Upgrade { binary, answers },
+        Ok(command) => {
+            drop(caller);
+            if !post(Asked::OfWorker(command, by, stream)) {
+                tracing::debug!("admin: the host is stopping");
+            }
+            return Ok(());
+        }
+        Err(e) => return caller.say(&Reply::Error(format!("the command is not known to this host: {e}"))),
+    };
+    let status = matches!(asked, Asked::Status(_));
+    post(asked);
+    let mut last = None;
+    for reply in answered {
+        caller.say(&reply)?;
+        last = Some(reply);
+    }
+    match last {
+        Some(Reply::End | Reply::Error(_)) => Ok(()),
+        Some(_) if status => caller.say(&Reply::End),
+        _ => caller.say(&Reply::Error("the host is stopping".into())),
+    }
+}
+
+/// A caller's socket, to be answered on.
+pub(super) struct Caller<'a> {
+    out: BufWriter<&'a UnixStream>,
+}
+
+impl<'a> Caller<'a> {
+    pub(super) fn new(stream: &'a UnixStream) -> io::Result<Caller<'a>> {
+        stream.set_read_timeout(Some(CALLER_TIMEOUT))?;
+        stream.set_write_timeout(Some(CALLER_TIMEOUT))?;
+        Ok(Caller { out: BufWriter::new(stream) })
+    }
+
+    /// Where it says more.
+    pub(super) fn reader(&self) -> BufReader<&'a UnixStream> {
+        BufReader::new(self.out.get_ref())
+    }
+
+    /// Says one thing.
+    pub(super) fn say(&mut self, reply: &Reply) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, reply)?;
+        self.out.write_all(b"\n")?;
+        self.out.flush()
+    }
+}

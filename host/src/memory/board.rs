@@ -1,0 +1,281 @@
+//! The board: a page of counters that the worker writes and the keeper reads, so that `status` is answered also while no worker
+//! lives or one is stuck, and so that a death can be laid at the door of the action that was running.
+//!
+//! | words | what |
+//! | --- | --- |
+//! | 0 to 7 | the beat: what runs now |
+//! | 8 to 15 | version and length of the text |
+//! | from 16 | three counters for each service: sessions, turns, faults |
+//! | behind those | the text: what `status` says of each service, in JSON |
+//! | behind that | how often each limit was reached |
+
+use crate::protocol::admin::ServiceStatus;
+use crate::sys::mapping::Mapping;
+use greenroom_core::limits::names::Limit;
+use rustix::fs::{FallocateFlags, fallocate};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// Odd while a handler runs.
+const SEQ: usize = 0;
+const SESSION: usize = 1;
+const TURN: usize = 2;
+/// Number of the service, and kind of the action in the lower half.
+const WHAT: usize = 3;
+const GENERATION: usize = 4;
+/// Actions of the batch that are done.
+const DONE: usize = 5;
+/// The watchdog is about to end the process, after so many milliseconds.
+const STALLED_MS: usize = 6;
+/// Actions of the batch.
+const ACTIONS: usize = 7;
+/// Odd while the text is written.
+const TEXT_VERSION: usize = 8;
+const TEXT_BYTES: usize = 9;
+const COUNTERS: usize = 16;
+const SERVICES_MAX: usize = 1024;
+const TEXT: usize = COUNTERS + 3 * SERVICES_MAX;
+const TEXT_BYTES_MAX: usize = 512 * 1024;
+const LIMITS: usize = TEXT + TEXT_BYTES_MAX / 8;
+const LIMITS_MAX: usize = 128;
+const BYTES: usize = ((LIMITS + LIMITS_MAX) * 8).next_multiple_of(4096);
+const _: () = assert!(Limit::ALL.len() <= LIMITS_MAX);
+
+/// The worker's side. Copies are the same board.
+#[derive(Clone, Copy)]
+pub struct Board {
+    words: &'static [AtomicU64],
+}
+
+/// An action that was running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Running {
+    /// The service's number.
+    pub service: u16,
+    /// The generation of its library.
+    pub generation: u64,
+    /// The session.
+    pub session: u64,
+    /// Turns that the session ran before it.
+    pub turn: u64,
+    /// One of [`greenroom_state::abi::action`].
+    pub action: u32,
+}
+
+impl Board {
+    /// Maps the file, which is fresh or a predecessor's.
+    pub fn open(fd: &OwnedFd) -> io::Result<Board> {
+        rustix::io::retry_on_intr(|| fallocate(fd, FallocateFlags::empty(), 0, BYTES as u64))?;
+        let board = Board { words: Mapping::new(fd, BYTES)?.leak_words() };
+        // A predecessor may have died in the middle of something.
+        for word in [SEQ, STALLED_MS, TEXT_VERSION, TEXT_BYTES] {
+            board.words[word].store(0, Ordering::Relaxed);
+        }
+        Ok(board)
+    }
+
+    /// A board that nobody reads, for a process that serves nothing.
+    pub fn unread() -> io::Result<Board> {
+        Board::open(&crate::memory::records::memory_file("greenroom-board")?)
+    }
+
+    /// A handler is called.
+    #[inline]
+    pub fn begin(self, running: Running, actions: usize) {
+        let w = self.words;
+        w[SESSION].store(running.session, Ordering::Relaxed);
+        w[TURN].store(running.turn, Ordering::Relaxed);
+        w[WHAT].store(u64::from(running.service) << 32 | u64::from(running.action), Ordering::Relaxed);
+        w[GENERATION].store(running.generation, Ordering::Relaxed);
+        w[DONE].store(0, Ordering::Relaxed);
+        w[ACTIONS].store(actions as u64, Ordering::Relaxed);
+        let seq = w[SEQ].load(Ordering::Relaxed);
+        w[SEQ].store(seq | 1, Ordering::Release);
+    }
+
+    /// One action of the batch is done.
+    #[inline]
+    pub fn step(self) {
+        let done = self.words[DONE].load(Ordering::Relaxed);
+        self.words[DONE].store(done + 1, Ordering::Release);
+    }
+
+    /// The handler has returned.
+    #[inline]
+    pub fn end(self) {
+        let seq = self.words[SEQ].load(Ordering::Relaxed);
+        self.words[SEQ].store(seq + 1, Ordering::Release);
+    }
+
+    /// What runs now, and a number that is another one as soon as something else does.
+    pub fn running(self) -> Option<(u64, Running)> {
+        let w = |at: usize| self.words[at].load(Ordering::Acquire);
+        running(&std::array::from_fn::<_, 8, _>(w)).map(|r| (w(SEQ) << 16 ^ w(DONE), r))
+    }
+
+    /// Notes that the watchdog ends this process.
+    pub fn stalled(self, ms: u64) {
+        self.words[STALLED_MS].store(ms, Ordering::SeqCst);
+    }
+
+    /// Counts of a service: sessions, turns, faults.
+    #[inline]
+    pub fn count(self, service: usize, counts: [u64; 3]) {
+        if service < SERVICES_MAX {
+            for (i, n) in counts.into_iter().enumerate() {
+                self.words[COUNTERS + 3 * service + i].store(n, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A service's counts, as a predecessor left them.
+    pub fn counted(self, service: usize) -> [u64; 3] {
+        match service < SERVICES_MAX {
+            true => std::array::from_fn(|i| self.words[COUNTERS + 3 * service + i].load(Ordering::Relaxed)),
+            false => [0; 3],
+        }
+    }
+
+    /// A limit was reached. Successors count on.
+    pub fn reached(self, limit: Limit) {
+        self.words[LIMITS + limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writes what is said of the services, by their numbers; `None`: withdrawn.
+    pub fn say(self, services: &[Option<ServiceStatus>]) {
+        let text = serde_json::to_vec(services).unwrap_or_default();
+        if text.len() > TEXT_BYTES_MAX {
+            return;
+        }
+        let version = self.words[TEXT_VERSION].load(Ordering::Relaxed);
+        self.words[TEXT_VERSION].store(version | 1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.words[TEXT_BYTES].store(text.len() as u64, Ordering::Relaxed);
+        for (i, bytes) in text.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            self.words[TEXT + i].store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+        self.words[TEXT_VERSION].store((version | 1) + 1, Ordering::SeqCst);
+    }
+}
+
+fn running(w: &[u64]) -> Option<Running> {
+    (w[SEQ] & 1 != 0).then(|| Running {
+        service: (w[WHAT] >> 32) as u16,
+        generation: w[GENERATION],
+        session: w[SESSION],
+        // Behind the last one the handler is still at work, on what it left.
+        turn: w[TURN] + w[DONE].min(w[ACTIONS].saturating_sub(1)),
+        action: w[WHAT] as u32,
+    })
+}
+
+/// Forgets what ran, before another worker begins.
+pub fn forget(fd: impl AsFd) -> io::Result<()> {
+    for word in [SEQ, STALLED_MS] {
+        rustix::io::pwrite(&fd, &[0; 8], 8 * word as u64)?;
+    }
+    Ok(())
+}
+
+/// The keeper's side: what it read of a board, which may be a dead worker's.
+#[derive(Default)]
+pub struct Reading {
+    words: Vec<u64>,
+}
+
+impl Reading {
+    /// Reads it all. The board of a worker that hasn't come so far is empty.
+    pub fn of(fd: impl AsFd) -> Reading {
+        let mut bytes = vec![0; BYTES];
+        let mut at = 0;
+        while let Ok(n @ 1..) = rustix::io::pread(&fd, &mut bytes[at..], at as u64) {
+            at += n;
+        }
+        let words = bytes.chunks_exact(8).map(|w| u64::from_ne_bytes(std::array::from_fn(|i| w[i])));
+        Reading { words: words.collect() }
+    }
+
+    /// What was running.
+    pub fn running(&self) -> Option<Running> {
+        running(&self.words)
+    }
+
+    /// For how long the action was running when the watchdog ended the process.
+    pub fn stalled_ms(&self) -> Option<u64> {
+        Some(self.words[STALLED_MS]).filter(|ms| *ms > 0)
+    }
+
+    /// How often a limit was reached.
+    pub fn reached(&self, limit: Limit) -> u64 {
+        self.words[LIMITS + limit as usize]
+    }
+
+    /// What is said of the services, by their numbers. `None`: nothing yet, or it is being written.
+    pub fn services(&self) -> Option<Vec<Option<ServiceStatus>>> {
+        let (version, len) = (self.words[TEXT_VERSION], self.words[TEXT_BYTES] as usize);
+        if version & 1 != 0 || len == 0 || len > TEXT_BYTES_MAX {
+            return None;
+        }
+        let text: Vec<u8> = self.words[TEXT..].iter().flat_map(|w| w.to_ne_bytes()).take(len).collect();
+        let mut services: Vec<Option<ServiceStatus>> = serde_json::from_slice(&text).ok()?;
+        for (i, s) in services.iter_mut().enumerate().filter(|(i, _)| *i < SERVICES_MAX) {
+            let counts = &self.words[COUNTERS + 3 * i..];
+            if let Some(s) = s {
+                (s.sessions, s.turns, s.faults) = (counts[0] as usize, counts[1], counts[2]);
+            }
+        }
+        Some(services)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_sees_what_runs_and_what_is_said() {
+        let fd = crate::memory::records::memory_file("test").unwrap();
+        assert!(Reading::of(&fd).running().is_none() && Reading::of(&fd).services().is_none());
+        let board = Board::open(&fd).unwrap();
+        let running = Running { service: 3, generation: 9, session: 77, turn: 5, action: 2 };
+        board.begin(running, 2);
+        assert_eq!(Reading::of(&fd).running(), Some(running));
+        let (first, _) = board.running().unwrap();
+        board.step();
+        assert_eq!(Reading::of(&fd).running(), Some(Running { turn: 6, ..running }));
+        assert_ne!(board.running().unwrap().0, first);
+        board.step();
+        assert_eq!(Reading::of(&fd).running(), Some(Running { turn: 6, ..running }), "there are two");
+        board.end();
+        assert_eq!(Reading::of(&fd).running(), None);
+        board.begin(running, 2);
+        board.stalled(1200);
+        assert_eq!(Reading::of(&fd).stalled_ms(), Some(1200));
+        let said = ServiceStatus {
+            name: "tally".into(),
+            library: "echo".into(),
+            generation: 9,
+            build: "00".into(),
+            state_version: 1,
+            listen: vec!["tcp://127.0.0.1:4002".into()],
+            sessions: 0,
+            turns: 0,
+            faults: 0,
+        };
+        board.say(&[None, Some(said)]);
+        board.count(1, [5, 6, 7]);
+        board.reached(Limit::OpenFiles);
+        let read = Reading::of(&fd).services().unwrap();
+        let tally = read[1].as_ref().unwrap();
+        assert_eq!((tally.sessions, tally.turns, tally.faults, tally.name.as_str()), (5, 6, 7, "tally"));
+        // A successor goes on counting, and what ran is not running.
+        let next = Board::open(&fd).unwrap();
+        assert_eq!(next.counted(1), [5, 6, 7]);
+        next.reached(Limit::OpenFiles);
+        assert_eq!(Reading::of(&fd).reached(Limit::OpenFiles), 2);
+        assert!(next.running().is_none() && Reading::of(&fd).stalled_ms().is_none());
+    }
+}

@@ -1,0 +1,156 @@
+//! Where reads go: memory that outlives the process, outside the store's epoch. The owner of a place and its offset in the stream
+//! are noted before the read, so that a successor finds the bytes that were read and not committed.
+//!
+//! A place is used again only after the commit. Reads are laid one behind the other, so a pass that reads little touches little.
+
+use crate::sys::mapping::Mapping;
+use rustix::fs::{FallocateFlags, fallocate};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{Ordering, compiler_fence};
+
+/// What a read may bring at once; also a session's share of a pass.
+pub const READ_BYTES: usize = 64 * 1024;
+/// Reads of a pass. With more, it is committed in between.
+const NOTES_MAX: usize = 4096;
+/// Bytes of a note: owner, offset, epoch, place.
+const NOTE_BYTES: usize = 32;
+const PLACES_AT: usize = NOTES_MAX * NOTE_BYTES;
+const BYTES: usize = PLACES_AT + (4 << 20);
+
+/// See the module.
+pub struct Pool {
+    mapping: Mapping,
+    notes: usize,
+    /// Where the next place begins.
+    next: usize,
+}
+
+impl Pool {
+    /// Maps the file, which is fresh or a predecessor's.
+    pub fn open(fd: &OwnedFd) -> io::Result<Pool> {
+        rustix::io::retry_on_intr(|| fallocate(fd, FallocateFlags::empty(), 0, BYTES as u64))?;
+        Ok(Pool { mapping: Mapping::new(fd, BYTES)?, notes: 0, next: PLACES_AT })
+    }
+
+    /// Whether another read has a place before the next commit.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.notes < NOTES_MAX && BYTES - self.next >= READ_BYTES
+    }
+
+    /// The place for a read from a connection, whose next byte is at `offset` of its stream. `epoch` is what the pass under way
+    /// will commit.
+    #[inline]
+    pub fn place(&mut self, owner: u64, offset: u64, epoch: u64) -> &mut [u8] {
+        let note = self.mapping.bytes_mut(self.notes * NOTE_BYTES, NOTE_BYTES);
+        // The epoch makes it count, so it comes last.
+        note[24..].copy_from_slice(&0u64.to_le_bytes());
+        compiler_fence(Ordering::SeqCst);
+        note[..8].copy_from_slice(&owner.to_le_bytes());
+        note[8..16].copy_from_slice(&offset.to_le_bytes());
+        note[16..24].copy_from_slice(&(self.next as u64).to_le_bytes());
+        compiler_fence(Ordering::SeqCst);
+        note[24..].copy_from_slice(&epoch.to_le_bytes());
+        compiler_fence(Ordering::SeqCst);
+        let place = self.mapping.bytes_mut(self.next, READ_BYTES);
+        // Should the kernel count the end of a stream as a byte, that byte is no older one.
+        place[0] = 0;
+        place
+    }
+
+    /// The bytes that were read into the last place.
+    #[inline]
+    pub fn taken(&mut self, bytes: usize) -> &[u8] {
+        let at = self.next;
+        self.notes += 1;
+        self.next += bytes.next_multiple_of(8);
+        &self.mapping.bytes(at + bytes)[at..]
+    }
+
+    /// The pass is committed: its input is in the records.
+    #[inline]
+    pub fn clear(&mut self) {
+        (self.notes, self.next) = (0, PLACES_AT);
+    }
+
+    /// What a predecessor read of a stream from `offset` on, in the pass that it didn't commit: `len` bytes, as the kernel
+    /// counts. `None`: they are not here, which is damage.
+    pub fn find(&self, owner: u64, offset: u64, len: usize, epoch: u64) -> Option<Vec<u8>> {
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| self.mapping.bytes(BYTES)[at + i]));
+        let mut pieces = Vec::new();
+        for note in (0..NOTES_MAX).map(|n| n * NOTE_BYTES) {
+            if word(note) == owner && word(note + 24) == epoch {
+                pieces.push((word(note + 8), word(note + 16) as usize));
+            }
+        }
+        pieces.sort_unstable();
+        let end = offset + len as u64;
+        let mut found = Vec::with_capacity(len);
+        for (i, &(from, at)) in pieces.iter().enumerate() {
+            let to = pieces.get(i + 1).map_or(end, |next| next.0).min(end);
+            if from != offset + found.len() as u64 || to <= from {
+                continue;
+            }
+            let n = (to - from) as usize;
+            if n > READ_BYTES || at < PLACES_AT || at > BYTES - n {
+                return None;
+            }
+            found.extend_from_slice(&self.mapping.bytes(BYTES)[at..at + n]);
+        }
+        (found.len() == len).then_some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::records::memory_file;
+
+    fn read(pool: &mut Pool, owner: u64, offset: u64, epoch: u64, bytes: &[u8]) {
+        pool.place(owner, offset, epoch)[..bytes.len()].copy_from_slice(bytes);
+        assert_eq!(pool.taken(bytes.len()), bytes);
+    }
+
+    #[test]
+    fn a_successor_finds_what_the_last_pass_read() {
+        let fd = memory_file("test").unwrap();
+        let mut pool = Pool::open(&fd).unwrap();
+        for n in 0..50 {
+            read(&mut pool, n % 7, n, 8, b"an older pass");
+        }
+        pool.clear();
+        read(&mut pool, 1, 100, 9, b"hello ");
+        read(&mut pool, 2, 0, 9, b"other");
+        read(&mut pool, 1, 106, 9, b"world");
+        // Tried, and nothing was there.
+        pool.place(1, 111, 9);
+        drop(pool);
+        let pool = Pool::open(&fd).unwrap();
+        assert_eq!(pool.find(1, 100, 11, 9).unwrap(), b"hello world");
+        assert_eq!(pool.find(1, 106, 5, 9).unwrap(), b"world");
+        // Read, and killed before it was counted anywhere but in the kernel.
+        assert_eq!(pool.find(1, 100, 8, 9).unwrap(), b"hello wo");
+        assert_eq!(pool.find(2, 0, 5, 9).unwrap(), b"other");
+        assert_eq!(pool.find(1, 99, 3, 9), None);
+        assert_eq!(pool.find(3, 3, 3, 9), None, "an older pass's places are not this one's");
+        assert_eq!(pool.find(1, 100, 11, 8), None);
+    }
+
+    #[test]
+    fn there_is_room_for_a_whole_read_or_none() {
+        let mut pool = Pool::open(&memory_file("test").unwrap()).unwrap();
+        let mut reads = 0;
+        while pool.has_room() {
+            read(&mut pool, 1, reads * READ_BYTES as u64, 1, &[7; READ_BYTES]);
+            reads += 1;
+        }
+        assert_eq!(reads, (4 << 20) / READ_BYTES as u64);
+        pool.clear();
+        assert!(pool.has_room());
+        while pool.has_room() {
+            read(&mut pool, 1, 0, 1, b"x");
+        }
+        assert_eq!(pool.notes, NOTES_MAX);
+    }
+}

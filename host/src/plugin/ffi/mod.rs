@@ -1,0 +1,3 @@
+//! The C ABI, host side.
+
+pub mod library;

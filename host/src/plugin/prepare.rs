@@ -1,0 +1,196 @@
+//! The thread that does a reload's slow steps, so that the loop never does: reading and hashing files, the trial, loading,
+//! and dropping what is no longer needed.
+
+use crate::config::Config;
+use crate::exit_status::own_binary;
+use crate::memory::board::Board;
+use crate::plugin::ffi::library::Library;
+use crate::plugin::inspect::{build_id, has_note, inspect};
+use crate::plugin::stage::{self, Content, Copies};
+use crate::plugin::trial::{self, Snapshot, Trial, Tried};
+use greenroom_core::reload::request::{Candidate, Event, LibraryId};
+use greenroom_core::service::offer::{Offer, Serving};
+use greenroom_state::elf_note::Note;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// What the loop wants done.
+pub enum Job {
+    /// Read, hash and inspect a file.
+    Stage(LibraryId, PathBuf),
+    /// Try it in a child, and rehearse these sessions.
+    Try(LibraryId, Option<Box<Snapshot>>),
+    /// Load it here.
+    Load(LibraryId),
+    /// Forget what was staged.
+    Discard(LibraryId),
+    /// Stage, try and load this library under a configuration that isn't in force yet.
+    Propose(LibraryId, Arc<Config>),
+    /// That is over.
+    Withdraw(LibraryId),
+    /// Another configuration is in force.
+    Configure(Arc<Config>),
+    /// Whether this file, which no library is known by, carries a note.
+    Peek(PathBuf),
+    /// Drop builds that were replaced: their destructors run here. And remove private copies that nobody will load again: what maps them
+    /// keeps them.
+    Drop(Box<dyn Send>, Vec<PathBuf>),
+}
+
+/// What the loop is told.
+pub enum Done {
+    /// A step of a reload.
+    Step(Event),
+    /// How far a rehearsal is, and of how much.
+    Progress(LibraryId, u64, u64),
+    /// A candidate was tried. The pinned epoch is needed no more.
+    Tried(LibraryId, Option<u64>, Result<Candidate, String>),
+    /// A library is loaded and may be committed.
+    Loaded(LibraryId, Result<Loaded, String>),
+    /// A file with a note has appeared.
+    Discovered(PathBuf),
+}
+
+/// A library ready to serve.
+pub struct Loaded {
+    /// Its services and their code.
+    pub code: Serving,
+    /// The private copy that it was loaded from.
+    pub copy: PathBuf,
+    /// Its entry.
+    pub entry: String,
+    /// The settings of its services.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// Starts the thread. It ends when the sender is dropped.
+pub fn start(
+    config: Arc<Config>,
+    copies: Copies,
+    log_level: u32,
+    board: Board,
+    done: impl Fn(Done) + Send + 'static,
+) -> std::io::Result<Sender<Job>> {
+    let (jobs, queue) = channel();
+    let (staged, proposed) = (HashMap::new(), HashMap::new());
+    let stager = Stager { config, proposed, copies, log_level, board, staged };
+    std::thread::Builder::new().name("stager".into()).spawn(move || stager.run(&queue, done))?;
+    Ok(jobs)
+}
+
+struct Stager {
+    config: Arc<Config>,
+    proposed: HashMap<LibraryId, Arc<Config>>,
+    copies: Copies,
+    log_level: u32,
+    board: Board,
+    staged: HashMap<LibraryId, Staged>,
+}
+
+struct Staged {
+    content: Content,
+    note: Note,
+    build_id: Option<String>,
+    copy: Option<PathBuf>,
+    /// What the child said that it offers.
+    offers: Vec<Offer>,
+}
+
+impl Stager {
+    fn run(mut self, queue: &Receiver<Job>, done: impl Fn(Done)) {
+        for job in queue {
+            match job {
+                Job::Stage(id, path) => done(Done::Step(Event::Staged(id, self.stage(id, &path)))),
+                Job::Try(id, snapshot) => {
+                    let result = self
+                        .try_out(id, snapshot.as_deref(), |now, total| done(Done::Progress(id, now, total)));
+                    done(Done::Tried(id, snapshot.map(|s| s.live.epoch), result));
+                }
+                Job::Load(id) => done(Done::Loaded(id, self.load(id))),
+                Job::Discard(id) => {
+                    if let Some(copy) = self.staged.remove(&id).and_then(|s| s.copy) {
+                        // Never loaded here, so nothing maps it.
+                        let _ = std::fs::remove_file(copy);
+                    }
+                }
+                Job::Propose(id, config) => _ = self.proposed.insert(id, config),
+                Job::Withdraw(id) => _ = self.proposed.remove(&id),
+                Job::Configure(config) => self.config = config,
+                Job::Peek(path) => {
+                    if stage::read(&path, &self.config.trust).is_ok_and(|content| has_note(&content.bytes)) {
+                        done(Done::Discovered(path));
+                    }
+                }
+                Job::Drop(code, copies) => {
+                    drop(code);
+                    for copy in copies {
+                        let _ = std::fs::remove_file(copy);
+                    }
+                }
+            }
+        }
+    }
+
+    fn config_for(&self, id: LibraryId) -> Arc<Config> {
+        self.proposed.get(&id).unwrap_or(&self.config).clone()
+    }
+
+    fn stage(&mut self, id: LibraryId, path: &std::path::Path) -> Result<String, String> {
+        let config = self.config_for(id);
+        let content = stage::read(path, &config.trust)?;
+        config.trust.check_hash(&content.hash)?;
+        let note = inspect(&content.bytes).map_err(|e| format!("{}: {e}", path.display()))?;
+        let hash = content.hash.clone();
+        let build_id = build_id(&content.bytes);
+        self.staged.insert(id, Staged { content, note, build_id, copy: None, offers: Vec::new() });
+        Ok(hash)
+    }
+
+    fn try_out(
+        &mut self,
+        id: LibraryId,
+        snapshot: Option<&Snapshot>,
+        tell: impl FnMut(u64, u64),
+    ) -> Result<Candidate, String> {
+        let config = self.config_for(id);
+        let staged = self.staged.get_mut(&id).ok_or("nothing is staged")?;
+        let copy = self.copies.write(&staged.content, &staged.note.library)?;
+        // From here on the copy is the build; its bytes need not stay.
+        staged.content.bytes = Vec::new();
+        staged.copy = Some(copy.clone());
+        let (entry, limits) = (staged.note.entry.as_str(), &config.limits);
+        let settings = config.settings();
+        let trial = Trial { copy: &copy, entry, settings: &settings, snapshot, limits };
+        let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
+        let Tried { library: name, offers, rehearsal } = trial::run(&binary, &trial, tell)?;
+        staged.offers = offers.clone();
+        if let Some(r) = &rehearsal {
+            tracing::info!(
+                "{name}: rehearsed with {} sessions, {} migrated, and {} table entries, {} migrated, in {} ms",
+                r.sessions,
+                r.migrated,
+                r.entries_read(),
+                r.entries_migrated,
+                r.ms
+            );
+        }
+        Ok(Candidate { name, offers, build_id: staged.build_id.clone(), rehearsal })
+    }
+
+    fn load(&mut self, id: LibraryId) -> Result<Loaded, String> {
+        let staged = self.staged.get(&id).ok_or("nothing is staged")?;
+        let (copy, entry) = (staged.copy.clone().ok_or("nothing was tried")?, staged.note.entry.clone());
+        let all = self.config_for(id).settings();
+        let code = Library::load(&copy, &entry)?.create(&all, self.log_level, self.board)?;
+        if !code.iter().map(|(offer, _)| offer).eq(&staged.offers) {
+            return Err("it offers something else here than in its trial".into());
+        }
+        self.staged.remove(&id);
+        // Also of those that the file doesn't name: gone back to, they have none again.
+        let of = |name: &String| all.get(name).cloned().unwrap_or_else(|| "{}".into());
+        let settings = code.iter().map(|(o, _)| (o.name.clone(), of(&o.name))).collect();
+        Ok(Loaded { code, copy, entry, settings })
+    }
+}

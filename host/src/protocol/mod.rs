@@ -1,0 +1,4 @@
+//! What crosses a process boundary.
+
+pub mod admin;
+pub mod keeper;

@@ -1,0 +1,227 @@
+//! What outlives the host itself: tables and ledger, in a file that is read when a host starts. Sessions are not among it, as
+//! their sockets end with the keeper.
+//!
+//! The file is written beside its place and renamed, so there is always a whole one: a line that says what it is, items (a kind, a
+//! version, a length, bytes), and the SHA-256 of all before. One that is damaged is kept aside, under a name that says so, and the host starts
+//! without.
+
+use greenroom_core::core::Core;
+use greenroom_core::store::kind::Kind;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+const HEAD: &[u8] = b"GREENROOM TABLES 2\n";
+/// Which had no versions.
+const HEAD_1: &[u8] = b"GREENROOM TABLES 1\n";
+/// Behind the last item, before the checksum.
+const END: u8 = 0;
+const SUM_BYTES: usize = 32;
+
+/// How much a file holds.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Saved {
+    /// Entries of tables.
+    pub entries: usize,
+    /// Lines of the ledger.
+    pub lines: usize,
+}
+
+impl Saved {
+    fn count(&mut self, kind: Kind) {
+        match kind {
+            Kind::Entry => self.entries += 1,
+            Kind::Ledger => self.lines += 1,
+            _ => {}
+        }
+    }
+}
+
+/// Hashes what it writes.
+struct Summed<W> {
+    out: W,
+    sum: Sha256,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.sum.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Writes the file beside its place; [`put_in_place`] makes it count.
+/// `writer` tells two that may write at the same time apart.
+pub fn write(core: &Core, path: &Path, writer: &str) -> io::Result<Saved> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    let file = File::create(with_suffix(path, writer))?;
+    let mut out = Summed { out: BufWriter::new(file), sum: Sha256::new() };
+    out.write_all(HEAD)?;
+    let mut saved = Saved::default();
+    let mut result = Ok(());
+    core.each_lasting(|kind, version, bytes| {
+        saved.count(kind);
+        let (version, len) = (version.to_le_bytes(), (bytes.len() as u32).to_le_bytes());
+        let item = out.write_all(&[kind as u8]).and_then(|()| out.write_all(&version));
+        let item = item.and_then(|()| out.write_all(&len));
+        result = item.and_then(|()| out.write_all(bytes));
+        result.is_ok()
+    });
+    result?;
+    out.write_all(&[END])?;
+    let sum = out.sum.finalize();
+    let mut out = out.out;
+    out.write_all(&sum)?;
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok(saved)
+}
+
+/// Puts a file that was written in the place of the one before.
+pub fn put_in_place(path: &Path, writer: &str) -> io::Result<()> {
+    std::fs::rename(with_suffix(path, writer), path)?;
+    let dir = path.parent().filter(|d| *d != Path::new("")).unwrap_or(Path::new("."));
+    // So that it is there after a power cut, too.
+    File::open(dir)?.sync_all()
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Reads the file into a core that holds nothing yet. `None`: there is none. An error says what is wrong with it, and where it is
+/// kept; nothing of it was read then.
+pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, String> {
+    let mut bytes = Vec::new();
+    match File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(format!("{} can't be read: {e}", path.display())),
+    }
+    let read = items(&bytes).map_err(|why| why.to_owned()).and_then(|items| {
+        let mut saved = Saved::default();
+        for (kind, version, bytes) in items {
+            saved.count(kind);
+            core.restore_lasting(kind, version, bytes)?;
+        }
+        Ok(saved)
+    });
+    read.map(Some).map_err(|why| {
+        let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let aside = with_suffix(path, &format!("damaged-{seconds}"));
+        match std::fs::rename(path, &aside) {
+            Ok(()) => format!("{}: {why}; kept as {}", path.display(), aside.display()),
+            Err(e) => format!("{}: {why}; and it can't be kept aside: {e}", path.display()),
+        }
+    })
+}
+
+type Items<'a> = Vec<(Kind, u32, &'a [u8])>;
+
+fn items(bytes: &[u8]) -> Result<Items<'_>, &'static str> {
+    let whole = bytes.len().checked_sub(SUM_BYTES).ok_or("it is too short")?;
+    let (body, sum) = bytes.split_at(whole);
+    if Sha256::digest(body)[..] != *sum {
+        return Err("its checksum is wrong");
+    }
+    let versions = body.starts_with(HEAD);
+    let rest = body.strip_prefix(HEAD).or_else(|| body.strip_prefix(HEAD_1));
+    let mut rest = rest.ok_or("it is not a file of tables that this version reads")?;
+    let mut items = Vec::new();
+    loop {
+        let (&kind, after) = rest.split_first().ok_or("it ends early")?;
+        if kind == END {
+            return Ok(items);
+        }
+        let kind = [Kind::Entry, Kind::Ledger, Kind::Served].into_iter().find(|k| *k as u8 == kind);
+        let kind = kind.ok_or("it holds an item of an unknown kind")?;
+        let (version, after) = if versions { number(after)? } else { (0, after) };
+        let (len, after) = number(after)?;
+        let (item, after) = after.split_at_checked(len as usize).ok_or("it ends early")?;
+        items.push((kind, version, item));
+        rest = after;
+    }
+}
+
+fn number(bytes: &[u8]) -> Result<(u32, &[u8]), &'static str> {
+    let (number, rest) = bytes.split_first_chunk().ok_or("it ends early")?;
+    Ok((u32::from_le_bytes(*number), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use greenroom_core::limits::host::Limits;
+
+    fn core() -> Core {
+        Core::new(Limits::default())
+    }
+
+    #[test]
+    fn what_was_saved_is_read_and_damage_is_kept_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state/tables");
+        assert_eq!(read(&mut core(), &path), Ok(None));
+        let mut first = core();
+        for n in 0..1000u32 {
+            let entry = [&[1, 4, 0][..], b"t", &n.to_be_bytes(), b"value"].concat();
+            first.restore_lasting(Kind::Entry, 3, &entry).unwrap();
+        }
+        first.restore_lasting(Kind::Ledger, 0, b"{}").unwrap();
+        first.restore_lasting(Kind::Served, 0, &77u64.to_le_bytes()).unwrap();
+        let saved = write(&first, &path, "new").unwrap();
+        assert_eq!(saved, Saved { entries: 1000, lines: 1 });
+        assert!(!path.exists(), "it doesn't count before it is put in place");
+        put_in_place(&path, "new").unwrap();
+        let mut second = core();
+        assert_eq!(read(&mut second, &path), Ok(Some(saved)));
+        assert_eq!(second.entries_from("t", b"").0, first.entries_from("t", b"").0);
+        assert_eq!((second.kept(Kind::Ledger).len(), second.served()), (1, 77));
+        let mut versions = 0;
+        second.each_lasting(|kind, version, _| {
+            versions += u32::from(kind == Kind::Entry && version == 3);
+            true
+        });
+        assert_eq!(versions, 1000);
+
+        // As the version before wrote it.
+        let entry = [&[1, 1, 0][..], b"tk", b"value"].concat();
+        let mut old =
+            [HEAD_1, &[Kind::Entry as u8], &(entry.len() as u32).to_le_bytes(), &entry, &[END]].concat();
+        old.extend(Sha256::digest(&old));
+        let old_path = dir.path().join("old");
+        std::fs::write(&old_path, &old).unwrap();
+        let mut third = core();
+        assert_eq!(read(&mut third, &old_path), Ok(Some(Saved { entries: 1, lines: 0 })));
+        assert_eq!(third.entries_from("t", b"").0, [(b"k".to_vec(), b"value".to_vec())]);
+
+        let good = std::fs::read(&path).unwrap();
+        let mut damaged = vec![good[..good.len() - 1].to_vec(), Vec::new(), b"GREENROOM TABLES 9\n".to_vec()];
+        damaged.extend((0..good.len()).step_by(997).map(|at| {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            bytes
+        }));
+        for bytes in damaged {
+            std::fs::write(&path, &bytes).unwrap();
+            let mut third = core();
+            let said = read(&mut third, &path).unwrap_err();
+            assert!(said.contains("state/tables: it") && said.contains("kept as"), "{said}");
+            assert!(!path.exists() && third.table_names().is_empty());
+            let aside = said.rsplit_once("kept as ").unwrap().1;
+            assert_eq!(std::fs::read(aside).unwrap(), bytes);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! How a worker starts.
+
+pub mod start;

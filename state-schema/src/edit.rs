@@ -1,0 +1,452 @@
+//! What an operator gives to be stored: how a field of it is set, and what is to be said against it.
+//!
+//! The handler's own decoding decides whether a value can be stored; what it doesn't write back would be lost, and is refused. The
+//! schema is asked for better words: a decoder says neither where the value is wrong nor what would be right.
+
+use crate::json;
+use crate::schema::{Schema, describe, integer_range, resolve};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// How deep a value is looked into.
+const DEPTH_MAX: usize = json::DEPTH_MAX;
+/// Characters of a value that a message shows.
+const SHOWN_MAX: usize = 60;
+
+/// What is to be said against a value, in a sentence; `None`: nothing.
+///
+/// `kept` is what its handler made of it, or why it can't read it. Nothing that was given may be missing there.
+pub fn objection(given: &Value, kept: Result<&[u8], &str>, schema: Option<&Schema>) -> Option<String> {
+    let misfit = || schema.and_then(|s| misfit(s, given));
+    let kept =
+        match kept.and_then(|packed| json::to_json(packed).map_err(|_| "what it makes of it is no value")) {
+            Err(why) => {
+                return Some(
+                    misfit().map_or_else(|| format!("its handler can't read it: {why}"), |m| m.in_words()),
+                );
+            }
+            Ok(kept) => kept,
+        };
+    let lost = lost(given, &kept)?;
+    let known = misfit().filter(|m| m.unknown && m.field == lost.field);
+    match (known, lost.kept) {
+        (Some(misfit), _) => Some(misfit.in_words()),
+        // An empty field that isn't written is a field all the same.
+        (None, None) if lost.given.is_null() => None,
+        (None, None) => Some(format!("{}: its handler doesn't keep it", called(&lost.field))),
+        (None, Some(kept)) => Some(format!(
+            "{}: its handler makes {} of {}",
+            called(&lost.field),
+            shown(kept),
+            shown(lost.given)
+        )),
+    }
+}
+
+fn called(field: &str) -> String {
+    if field.is_empty() { "the value".to_owned() } else { format!("field {field}") }
+}
+
+/// Something that was given and isn't there any more.
+struct Lost<'a> {
+    field: String,
+    given: &'a Value,
+    kept: Option<&'a Value>,
+}
+
+/// The first that is lost; what is empty comes last.
+fn lost<'a>(given: &'a Value, kept: &'a Value) -> Option<Lost<'a>> {
+    let mut empty = None;
+    lost_at("", given, kept, &mut empty).or(empty)
+}
+
+fn lost_at<'a>(
+    path: &str,
+    given: &'a Value,
+    kept: &'a Value,
+    empty: &mut Option<Lost<'a>>,
+) -> Option<Lost<'a>> {
+    match (given, kept) {
+        (Value::Object(g), Value::Object(k)) => g.iter().find_map(|(name, given)| {
+            let field = join(path, name);
+            match k.get(name) {
+                Some(kept) => lost_at(&field, given, kept, empty),
+                None if given.is_null() => {
+                    empty.get_or_insert(Lost { field, given, kept: None });
+                    None
+                }
+                None => Some(Lost { field, given, kept: None }),
+            }
+        }),
+        (Value::Array(g), Value::Array(k)) if g.len() == k.len() => {
+            let mut pairs = g.iter().zip(k).enumerate();
+            let found = pairs.find_map(|(at, (g, k))| lost_at(&format!("{path}[{at}]"), g, k, empty));
+            // A set is written in any order.
+            found.filter(|_| !same_items(g, k))
+        }
+        _ if same(given, kept) => None,
+        _ => Some(Lost { field: path.to_owned(), given, kept: Some(kept) }),
+    }
+}
+
+fn same(given: &Value, kept: &Value) -> bool {
+    let (Some(g), Some(k)) = (given.as_f64(), kept.as_f64()) else { return given == kept };
+    match (given.is_f64(), kept.is_f64()) {
+        (false, false) => given == kept,
+        // A float of 32 bits is written as what it is nearest to.
+        (true, true) => g == k || f64::from(g as f32) == k,
+        _ => g == k,
+    }
+}
+
+fn same_items(a: &[Value], b: &[Value]) -> bool {
+    let sorted = |all: &[Value]| {
+        let mut texts: Vec<_> = all.iter().map(in_order).collect();
+        texts.sort_unstable();
+        texts
+    };
+    sorted(a) == sorted(b)
+}
+
+/// The same text for equal values, whatever the order of their fields.
+fn in_order(v: &Value) -> String {
+    match v {
+        Value::Object(map) => {
+            let fields: BTreeMap<_, _> = map.iter().map(|(name, v)| (name, in_order(v))).collect();
+            format!("{fields:?}")
+        }
+        Value::Array(items) => format!("{:?}", items.iter().map(in_order).collect::<Vec<_>>()),
+        other => other.to_string(),
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn shown(v: &Value) -> String {
+    let text = v.to_string();
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// What a schema has against a value.
+struct Misfit {
+    field: String,
+    why: String,
+    /// It has no such field.
+    unknown: bool,
+}
+
+impl Misfit {
+    fn in_words(&self) -> String {
+        format!("{}: {}", called(&self.field), self.why)
+    }
+}
+
+fn misfit(schema: &Schema, value: &Value) -> Option<Misfit> {
+    Fitting { root: schema.root() }.node("", schema.root(), value, false, DEPTH_MAX)
+}
+
+struct Fitting<'a> {
+    root: &'a Value,
+}
+
+impl Fitting<'_> {
+    /// `open`: the fields are not all of them.
+    fn node(&self, path: &str, schema: &Value, value: &Value, open: bool, depth: usize) -> Option<Misfit> {
+        let schema = resolve(self.root, schema);
+        let wrong = |why: String| Some(Misfit { field: path.to_owned(), why, unknown: false });
+        let expected = || wrong(format!("expected {}, found {}", describe(self.root, schema), shown(value)));
+        // What JSON can't say itself is the handler's to judge.
+        let map = schema.as_object().filter(|_| depth > 0 && !is_tagged(value))?;
+        if let Some(choices) = map.get("enum").and_then(Value::as_array)
+            && !choices.contains(value)
+        {
+            return expected();
+        }
+        if map.get("const").is_some_and(|only| only != value) {
+            return expected();
+        }
+        let list = |key| map.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        for choices in [list("anyOf"), list("oneOf")].into_iter().filter(|c| !c.is_empty()) {
+            let fits = |choice: &&Value| self.node(path, choice, value, true, depth - 1).is_none();
+            let is_null = |choice: &&Value| choice.get("type").is_some_and(|t| t == "null");
+            let some: Vec<_> = choices.iter().filter(|c| !is_null(c)).collect();
+            match some[..] {
+                // An option: what it may hold says more.
+                [only] if !value.is_null() => {
+                    if let Some(misfit) = self.node(path, only, value, open, depth - 1) {
+                        return Some(misfit);
+                    }
+                }
+                _ if !choices.iter().any(|c| fits(&c)) => return expected(),
+                _ => {}
+            }
+        }
+        for part in list("allOf") {
+            if let Some(misfit) = self.node(path, part, value, true, depth - 1) {
+                return Some(misfit);
+            }
+        }
+        let types: Vec<&str> = match map.get("type") {
+            Some(Value::String(one)) => vec![one],
+            Some(Value::Array(some)) => some.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        };
+        if !types.is_empty() && !types.iter().any(|t| is_of(value, t)) {
+            return expected();
+        }
+        if let Some(range) = out_of_range(map, value) {
+            return wrong(format!("expected {range}, found {}", shown(value)));
+        }
+        match value {
+            Value::Object(fields) => self.fields(path, map, fields, open, depth),
+            Value::Array(items) => {
+                let first = list("prefixItems");
+                let of = |at: usize| first.get(at).or_else(|| map.get("items"));
+                let mut items = items.iter().enumerate();
+                items.find_map(|(at, v)| self.node(&format!("{path}[{at}]"), of(at)?, v, false, depth - 1))
+            }
+            _ => None,
+        }
+    }
+
+    fn fields(
+        &self,
+        path: &str,
+        schema: &Map<String, Value>,
+        fields: &Map<String, Value>,
+        open: bool,
+        depth: usize,
+    ) -> Option<Misfit> {
+        let none = Map::new();
+        let known = schema.get("properties").and_then(Value::as_object);
+        let others = schema.get("additionalProperties");
+        // Alternatives beside it have fields of their own.
+        let parts = ["patternProperties", "anyOf", "oneOf", "allOf"].iter().any(|k| schema.contains_key(*k));
+        let all =
+            !open && !parts && (others == Some(&Value::Bool(false)) || (others.is_none() && known.is_some()));
+        let known = known.unwrap_or(&none);
+        if let Some(name) = fields.keys().find(|name| all && !known.contains_key(*name)) {
+            let names: Vec<_> = known.keys().map(String::as_str).collect();
+            let why = match names[..] {
+                [] => "unknown; there are no fields".to_owned(),
+                _ => format!("unknown; there are: {}", names.join(", ")),
+            };
+            return Some(Misfit { field: join(path, name), why, unknown: true });
+        }
+        let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+        let missing = required.filter_map(Value::as_str).find(|name| !fields.contains_key(*name));
+        if let Some(name) = missing {
+            let kind = known.get(name).map_or("anything".to_owned(), |s| describe(self.root, s));
+            let why = format!("missing; it wants {kind}");
+            return Some(Misfit { field: join(path, name), why, unknown: false });
+        }
+        fields.iter().find_map(|(name, v)| {
+            let schema = known.get(name).or(others.filter(|_| !parts))?;
+            self.node(&join(path, name), schema, v, false, depth - 1)
+        })
+    }
+}
+
+/// Whether it is written as [`crate::json`] says what JSON can't.
+fn is_tagged(v: &Value) -> bool {
+    v.as_object().is_some_and(|m| m.len() == 1 && m.keys().all(|k| k.starts_with('$')))
+}
+
+fn is_of(v: &Value, kind: &str) -> bool {
+    match kind {
+        "null" => v.is_null(),
+        "boolean" => v.is_boolean(),
+        "integer" => v.is_i64() || v.is_u64(),
+        "number" => v.is_number(),
+        "string" => v.is_string(),
+        "array" => v.is_array(),
+        "object" => v.is_object(),
+        _ => true,
+    }
+}
+
+/// The range of integers that a value is outside of.
+fn out_of_range(schema: &Map<String, Value>, value: &Value) -> Option<String> {
+    let n = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from))?;
+    let bound =
+        |key| schema.get(key).and_then(|v: &Value| v.as_i64().map(i128::from).or(v.as_u64().map(i128::from)));
+    let (low, high) = schema.get("format").and_then(Value::as_str).and_then(integer_range).unzip();
+    let (low, high) = (bound("minimum").max(low), bound("maximum").into_iter().chain(high).min());
+    if low.is_none_or(|low| low <= n) && high.is_none_or(|high| n <= high) {
+        return None;
+    }
+    Some(match (low, high) {
+        (Some(low), Some(high)) => format!("integer from {low} to {high}"),
+        (Some(low), None) => format!("integer from {low}"),
+        (_, high) => format!("integer up to {}", high.unwrap_or_default()),
+    })
+}
+
+/// Sets a field of a value: `profile.age`; `list.2`, where the list's length adds an item. What lies on the way is made. The error is
+/// a sentence.
+pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
+    let mut at = value;
+    let mut so_far = String::new();
+    for part in path.split('.') {
+        if part.is_empty() {
+            return Err(format!("{path:?} is no path to a field; write it as profile.age"));
+        }
+        if is_tagged(at) {
+            return Err(format!("{} is written with a tag; give all of it", called(&so_far)));
+        }
+        if at.is_null() {
+            *at = Value::Object(Map::new());
+        }
+        let found = shown(at);
+        at = match at {
+            Value::Object(fields) => fields.entry(part).or_insert(Value::Null),
+            Value::Array(items) => {
+                let len = items.len();
+                let index = part.parse().ok().filter(|i| *i <= len);
+                let index: usize = index.ok_or_else(|| {
+                    format!("{} is a list of {len}; {part:?} is none of them", called(&so_far))
+                })?;
+                if index == len {
+                    items.push(Value::Null);
+                }
+                &mut items[index]
+            }
+            _ => return Err(format!("{} is {found}, which has no field {part:?}", called(&so_far))),
+        };
+        so_far = join(&so_far, part);
+    }
+    *at = to;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn schema() -> Schema {
+        let text = json!({"type": "object", "required": ["count"], "properties": {
+            "count": {"type": "integer", "format": "uint64", "minimum": 0},
+            "small": {"type": "integer", "format": "uint8", "minimum": 0, "maximum": 255},
+            "nick": {"type": ["string", "null"]},
+            "mood": {"$ref": "#/$defs/Mood"},
+            "profile": {"anyOf": [{"$ref": "#/$defs/Profile"}, {"type": "null"}]},
+            "list": {"type": "array", "items": {"type": "integer"}},
+            "scores": {"type": "object", "additionalProperties": {"type": "integer"}},
+        }, "$defs": {
+            "Profile": {"type": "object", "properties": {"age": {"type": "integer"}, "name": {"type": "string"}}},
+            "Mood": {"oneOf": [{"type": "string", "enum": ["good", "bad"]}, {"type": "object", "properties":
+                {"other": {"type": "string"}}, "required": ["other"], "additionalProperties": false}]},
+        }});
+        Schema::from(text)
+    }
+
+    /// What is said of a value that its handler can't read.
+    fn refused(given: Value) -> String {
+        objection(&given, Err("no"), Some(&schema())).expect("an objection")
+    }
+
+    /// What is said of a value of which its handler makes another one.
+    fn said(given: Value, kept: Value) -> Option<String> {
+        objection(&given, Ok(&json::from_json(&kept).unwrap()), Some(&schema()))
+    }
+
+    #[test]
+    fn the_schema_says_where_and_what() {
+        for (given, why) in [
+            (json!({"count": "x"}), "field count: expected integer, found \"x\""),
+            (
+                json!({"cuont": 1}),
+                "field cuont: unknown; there are: count, small, nick, mood, profile, list, scores",
+            ),
+            (json!({"nick": "a"}), "field count: missing; it wants integer"),
+            (json!({"count": -1}), "field count: expected integer from 0 to 18446744073709551615, found -1"),
+            (json!({"count": 1, "small": 256}), "field small: expected integer from 0 to 255, found 256"),
+            (json!({"count": 1, "nick": 5}), "field nick: expected string or null, found 5"),
+            (json!({"count": 1, "list": [1, "b"]}), "field list[1]: expected integer, found \"b\""),
+            (json!({"count": 1, "scores": {"x": null}}), "field scores.x: expected integer, found null"),
+            (json!({"count": 1, "profile": {"aeg": 1}}), "field profile.aeg: unknown; there are: age, name"),
+            (json!({"count": 1, "profile": {"age": 1.5}}), "field profile.age: expected integer, found 1.5"),
+            (
+                json!({"count": 1, "mood": "odd"}),
+                "field mood: expected one of \"good\", \"bad\" or object, found \"odd\"",
+            ),
+            (json!([1]), "the value: expected object, found [1]"),
+            // Nothing that the schema knows: the handler's own words.
+            (json!({"count": 1, "mood": {"other": "x"}, "profile": null}), "its handler can't read it: no"),
+            (json!({"count": 1, "list": {"$b64": "AA=="}}), "its handler can't read it: no"),
+        ] {
+            assert_eq!(refused(given), why);
+        }
+    }
+
+    #[test]
+    fn nothing_may_be_lost() {
+        let fine = [
+            (json!({"count": 1}), json!({"count": 1, "more": 2})),
+            (json!({"count": 1.0, "f": 0.1}), json!({"f": 0.1f32, "count": 1})),
+            (json!({"count": 1, "nick": null}), json!({"count": 1})),
+            (
+                json!({"count": 1, "set": [3, {"b": 1, "a": 2}]}),
+                json!({"count": 1, "set": [{"a": 2, "b": 1}, 3]}),
+            ),
+        ];
+        for (given, kept) in fine {
+            assert_eq!(said(given.clone(), kept), None, "{given}");
+        }
+        for (given, kept, why) in [
+            (json!({"count": 1, "x": 2}), json!({"count": 1}), "field x: unknown; there are: count, "),
+            (json!({"count": 1, "x": null}), json!({"count": 1}), "field x: unknown; there are: count, "),
+            (
+                json!({"count": 1, "nick": "a"}),
+                json!({"count": 1}),
+                "field nick: its handler doesn't keep it",
+            ),
+            (
+                json!({"count": 1, "list": [1, 2, 2]}),
+                json!({"count": 1, "list": [1, 2]}),
+                "field list: its handler makes [1,2] of [1,2,2]",
+            ),
+            (
+                json!({"count": 1, "list": [1, 2]}),
+                json!({"count": 1, "list": [1, 3]}),
+                "field list[1]: its handler makes 3 of 2",
+            ),
+            (
+                json!({"count": 9007199254740993u64}),
+                json!({"count": 9007199254740992u64}),
+                "field count: its handler makes ",
+            ),
+        ] {
+            let found = said(given, kept).expect("an objection");
+            assert!(found.starts_with(why), "{found}");
+        }
+    }
+
+    #[test]
+    fn fields_are_set_by_path() {
+        let mut v = json!({"count": 1, "profile": null, "list": [1], "map": {"$map": [[1, 2]]}});
+        for (path, to) in
+            [("count", json!(2)), ("profile.age", json!(3)), ("list.0", json!(4)), ("list.1", json!(5))]
+        {
+            set(&mut v, path, to).unwrap();
+        }
+        assert_eq!(v, json!({"count": 2, "profile": {"age": 3}, "list": [4, 5], "map": {"$map": [[1, 2]]}}));
+        let before = v.clone();
+        for (path, why) in [
+            ("count.x", "field count is 2, which has no field \"x\""),
+            ("list.7", "field list is a list of 2; \"7\" is none of them"),
+            ("map.1", "field map is written with a tag; give all of it"),
+            ("", "\"\" is no path to a field; write it as profile.age"),
+            ("count.", "\"count.\" is no path to a field; write it as profile.age"),
+        ] {
+            assert_eq!(set(&mut v, path, json!(0)).unwrap_err(), why);
+        }
+        assert_eq!(v, before);
+    }
+}

@@ -1,0 +1,359 @@
+//! What a rehearsal says of the data: what a build changes about it, field by field, who could read whose, and whether there is a
+//! way back.
+
+use crate::compatibility::StateShape;
+use crate::schema::{Change, Difference};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// Who reads whose data by the schemas alone, in the words of schema registries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Neither reads the other's: only migrations lead from one to the other.
+    None,
+    /// The old schema's readers read new data.
+    Forward,
+    /// The new schema's readers read old data.
+    Backward,
+    /// Each reads the other's.
+    Full,
+}
+
+impl Verdict {
+    /// Of what differs.
+    pub fn of(differences: &[Difference]) -> Verdict {
+        match (differences.iter().all(|d| d.backward), differences.iter().all(|d| d.forward)) {
+            (true, true) => Verdict::Full,
+            (true, false) => Verdict::Backward,
+            (false, true) => Verdict::Forward,
+            (false, false) => Verdict::None,
+        }
+    }
+
+    /// Of two verdicts together.
+    pub fn and(self, other: Verdict) -> Verdict {
+        match (self, other) {
+            (Verdict::Full, one) | (one, Verdict::Full) => one,
+            (a, b) if a == b => a,
+            _ => Verdict::None,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Full => "full",
+            Verdict::Backward => "backward",
+            Verdict::Forward => "forward",
+            Verdict::None => "none",
+        })
+    }
+}
+
+/// Whether the data can go back to the build before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum WayBack {
+    /// All of it comes back as it was.
+    Exact,
+    /// It does, without these fields.
+    Loses {
+        /// Their paths.
+        fields: Vec<String>,
+    },
+    /// There is none.
+    None {
+        /// Why.
+        why: String,
+    },
+}
+
+impl fmt::Display for WayBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WayBack::Exact => f.write_str("exact"),
+            WayBack::Loses { fields } => write!(f, "loses {}", fields.join(", ")),
+            WayBack::None { why } => write!(f, "none: {why}"),
+        }
+    }
+}
+
+/// One field that differs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FieldReport {
+    /// Its path; empty: all of it.
+    pub field: String,
+    /// `added`, `added-without-default`, `removed`, `default-lost`, `renamed`, `widened`, `changed`.
+    pub change: String,
+    /// In words.
+    pub text: String,
+    /// Of a field that was added: what data without it gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Value>,
+    /// Of a field that was removed: how many sessions or entries hold anything in it, which is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<u64>,
+}
+
+/// What a build changes about a service's state or a table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShapeReport {
+    /// The service.
+    pub service: String,
+    /// Its table; none: its sessions' state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// The version that is live.
+    pub from: u32,
+    /// The candidate's.
+    pub to: u32,
+    /// By the schemas alone.
+    pub verdict: Verdict,
+    /// What differs.
+    pub fields: Vec<FieldReport>,
+    /// To the build that is live.
+    pub way_back: WayBack,
+    /// States or entries that were read.
+    pub read: u64,
+    /// Of those, how many had to be migrated.
+    pub migrated: u64,
+    /// Entries that were not read: the table stays as it is, and has more than limit `rehearsal_entries_max`.
+    #[serde(default)]
+    pub left_out: u64,
+}
+
+/// What came of a rehearsal.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rehearsal {
+    /// Sessions whose states were read.
+    pub sessions: u64,
+    /// Of those, sessions whose states had to be migrated.
+    pub migrated: u64,
+    /// Entries of tables that were read.
+    pub entries: u64,
+    /// Of those, entries that had to be migrated.
+    pub entries_migrated: u64,
+    /// Entries that were not read, of large tables that stay as they are.
+    #[serde(default)]
+    pub entries_left_out: u64,
+    /// How long that took, in milliseconds.
+    pub ms: u64,
+    /// What it changes, for each service and table that there was before.
+    pub shapes: Vec<ShapeReport>,
+    /// What went wrong; empty: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+impl Rehearsal {
+    /// How many entries were read, and if that isn't all, of how many.
+    pub fn entries_read(&self) -> String {
+        match self.entries_left_out {
+            0 => self.entries.to_string(),
+            left_out => format!("{} of {}", self.entries, self.entries + left_out),
+        }
+    }
+
+    /// Of all services and tables together.
+    pub fn verdict(&self) -> Verdict {
+        self.shapes.iter().fold(Verdict::Full, |v, s| v.and(s.verdict))
+    }
+}
+
+/// Gathers what is said of one state or table while its data is read.
+#[derive(Debug)]
+pub struct Observer {
+    differences: Vec<Difference>,
+    /// By removed field: what data without it had, and how many hold something else.
+    removed: BTreeMap<String, u64>,
+    lost: BTreeSet<String>,
+}
+
+impl Observer {
+    /// For what goes from one shape to another.
+    pub fn new(old: &StateShape, new: &StateShape) -> Observer {
+        let differences = old.differences(new);
+        let removed = differences.iter().filter(|d| matches!(d.change, Change::Removed(_)));
+        let removed = removed.map(|d| (d.field.clone(), 0)).collect();
+        Observer { differences, removed, lost: BTreeSet::new() }
+    }
+
+    /// Whether [`Observer::saw`] has anything to look for.
+    pub fn wants_data(&self) -> bool {
+        !self.removed.is_empty()
+    }
+
+    /// Takes note of what data holds now.
+    pub fn saw(&mut self, value: &Value) {
+        for (field, held) in &mut self.removed {
+            *held += u64::from(holds(value, field));
+        }
+    }
+
+    /// Takes note of data that went to the new shape and back.
+    pub fn came_back(&mut self, before: &Value, after: &Value) {
+        differing("", before, after, &mut self.lost);
+    }
+
+    /// What is to be said. `back`: whether the build that knows both versions can take data back, or why not.
+    pub fn report(
+        self,
+        versions: (u32, u32),
+        back: Result<(), String>,
+    ) -> (Verdict, Vec<FieldReport>, WayBack) {
+        let mut lost = self.lost;
+        let mut fields = Vec::new();
+        for d in &self.differences {
+            let (change, default) = match &d.change {
+                Change::Added(default) => ("added", Some(default.clone())),
+                Change::AddedWithoutDefault(_) => ("added-without-default", None),
+                Change::Removed(_) => ("removed", None),
+                Change::DefaultLost(_) => ("default-lost", None),
+                Change::Renamed(_) => ("renamed", None),
+                Change::Widened(..) => ("widened", None),
+                Change::Retyped(..) => ("changed", None),
+            };
+            if matches!(d.change, Change::Added(_) | Change::AddedWithoutDefault(_)) {
+                // The build before has no place for it.
+                lost.insert(d.field.clone());
+            }
+            fields.push(FieldReport {
+                field: d.field.clone(),
+                change: change.to_owned(),
+                text: d.to_string(),
+                default,
+                held_by: self.removed.get(&d.field).copied(),
+            });
+        }
+        let way_back = match back {
+            Err(why) => WayBack::None { why },
+            Ok(())
+                if versions.0 == versions.1 && self.differences.iter().any(|d| !d.change.is_compatible()) =>
+            {
+                WayBack::None { why: "its shape changed, and its version didn't".into() }
+            }
+            Ok(()) if versions.0 > versions.1 => WayBack::Exact,
+            Ok(()) if lost.is_empty() => WayBack::Exact,
+            Ok(()) => WayBack::Loses { fields: lost.into_iter().collect() },
+        };
+        (Verdict::of(&self.differences), fields, way_back)
+    }
+}
+
+/// Whether a value has anything at a path of [`Difference::field`]: more than null, an empty text, list or map.
+fn holds(value: &Value, path: &str) -> bool {
+    let is_something = |v: &Value| match v {
+        Value::Null => false,
+        Value::String(s) => !s.is_empty(),
+        Value::Array(a) => !a.is_empty(),
+        Value::Object(o) => !o.is_empty(),
+        _ => true,
+    };
+    if path.is_empty() {
+        return is_something(value);
+    }
+    if let Some(rest) = path.strip_prefix("[]") {
+        return value.as_array().is_some_and(|all| all.iter().any(|v| holds(v, rest)));
+    }
+    if let Some(rest) = path.strip_prefix("{}") {
+        return value.as_object().is_some_and(|all| all.values().any(|v| holds(v, rest)));
+    }
+    let path = path.strip_prefix('.').unwrap_or(path);
+    let end = path.find(['.', '[', '{']).unwrap_or(path.len());
+    value.get(&path[..end]).is_some_and(|v| holds(v, &path[end..]))
+}
+
+/// Paths of so many fields are named.
+const NAMED_MAX: usize = 32;
+
+/// Adds the paths at which two values differ.
+fn differing(path: &str, a: &Value, b: &Value, found: &mut BTreeSet<String>) {
+    if a == b || found.len() >= NAMED_MAX {
+        return;
+    }
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) => {
+            for name in x.keys().chain(y.keys()).collect::<BTreeSet<_>>() {
+                let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let none = &Value::Null;
+                differing(&at, x.get(name).unwrap_or(none), y.get(name).unwrap_or(none), found);
+            }
+        }
+        _ => {
+            found.insert(path.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Schema;
+    use serde_json::json;
+
+    fn shape(version: u32, properties: Value) -> StateShape {
+        let required: Vec<_> = properties.as_object().unwrap().keys().cloned().collect();
+        let text = json!({"type": "object", "properties": properties, "required": required}).to_string();
+        StateShape { version, schema: Some(Schema::parse(&text).unwrap()), ..StateShape::default() }
+    }
+
+    #[test]
+    fn removed_data_is_counted_where_there_is_any() {
+        let old = shape(
+            1,
+            json!({"nick": {"type": "string"}, "all": {"type": "array", "items": {
+            "type": "object", "properties": {"age": {"type": "integer"}}}}}),
+        );
+        let new = shape(2, json!({"all": {"type": "array", "items": {"type": "object", "properties": {}}}}));
+        let mut o = Observer::new(&old, &new);
+        assert!(o.wants_data());
+        for state in [
+            json!({"nick": "ann", "all": []}),
+            json!({"nick": "", "all": [{}, {"age": 0}]}),
+            json!({"nick": null, "all": [{"age": null}]}),
+            json!({}),
+        ] {
+            o.saw(&state);
+        }
+        let (verdict, fields, way_back) = o.report((1, 2), Err("no downgrade from version 2".into()));
+        let held: Vec<_> = fields.iter().map(|f| (f.field.as_str(), f.change.as_str(), f.held_by)).collect();
+        assert_eq!(held, [("all[].age", "removed", Some(1)), ("nick", "removed", Some(1))]);
+        assert_eq!(verdict, Verdict::Backward);
+        assert_eq!(way_back.to_string(), "none: no downgrade from version 2");
+    }
+
+    #[test]
+    fn the_way_back_is_what_came_back() {
+        let (old, new) =
+            (shape(1, json!({"n": {"type": "integer"}})), shape(2, json!({"n": {"type": "string"}})));
+        let mut o = Observer::new(&old, &new);
+        o.came_back(&json!({"n": 1}), &json!({"n": 1}));
+        let (verdict, fields, way_back) = o.report((1, 2), Ok(()));
+        assert_eq!((verdict, way_back), (Verdict::None, WayBack::Exact));
+        assert_eq!(fields[0].text, "field n: integer -> string");
+        let mut o = Observer::new(&old, &new);
+        o.came_back(&json!({"n": 1, "m": {"k": 1}}), &json!({"n": 0, "m": {"k": 1, "l": 2}}));
+        let (_, _, way_back) = o.report((1, 2), Ok(()));
+        assert_eq!(way_back.to_string(), "loses m.l, n");
+        let text = json!({"type": "object", "properties": {"n": {"type": "integer"}, "m": {"type": "integer"}}, "required": ["n"]});
+        let added = StateShape { schema: Some(Schema::parse(&text.to_string()).unwrap()), ..old.clone() };
+        let (_, _, way_back) = Observer::new(&old, &added).report((1, 1), Ok(()));
+        assert_eq!(way_back.to_string(), "loses m");
+        let (_, _, way_back) = Observer::new(&old, &new).report((1, 1), Ok(()));
+        assert_eq!(way_back.to_string(), "none: its shape changed, and its version didn't");
+    }
+
+    #[test]
+    fn verdicts_add_up() {
+        use Verdict::{Backward, Forward, Full, None};
+        assert_eq!(
+            (Full.and(Backward), Backward.and(Backward), Backward.and(Forward)),
+            (Backward, Backward, None)
+        );
+        assert_eq!((Forward.and(Full), None.and(Full)), (Forward, None));
+    }
+}
