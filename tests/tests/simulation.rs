@@ -2,6 +2,10 @@
 //! reloads at any step. After every step the invariants are checked; a failing seed is printed, and
 //! `GREENROOM_SEED=N cargo test -p greenroom-tests --test simulation` replays it.
 //!
+//! `GREENROOM_TRACE=FILE` writes a line for each seed to `FILE.script` and `FILE.tally`: the seed, its steps, two hashes. Both are
+//! over every draw, command, job, connection and byte for a peer, in order; the second one is over messages' words too. A change
+//! that keeps behaviour keeps these lines. `GREENROOM_SEEDS=1000..1400` runs other seeds than the usual ones.
+//!
 //! The model of a session is the list of lines that its peer wrote. How many turns the core says it ran tells exactly what
 //! the state must be, what its table entries must be and what must have been sent: nothing more, nothing less, once and
 //! in order.
@@ -533,6 +537,102 @@ struct World {
     limits: AllLimits,
     configured: u64,
     damaged: bool,
+    trace: Trace,
+}
+
+/// Hash of everything that a seed brings about, in order. Built from names of its own, so that renames change nothing.
+struct Trace {
+    steps: u64,
+    all: u64,
+    /// With messages' words.
+    words: u64,
+}
+
+impl Trace {
+    fn new() -> Trace {
+        Trace { steps: 0, all: FNV_OFFSET, words: FNV_OFFSET }
+    }
+
+    fn note(&mut self, what: &str, numbers: &[u64], bytes: &[u8]) {
+        let len = (bytes.len() as u64).to_le_bytes();
+        let mut add = |b: &[u8]| {
+            self.all = fnv(self.all, b);
+            self.words = fnv(self.words, b);
+        };
+        add(what.as_bytes());
+        numbers.iter().for_each(|n| add(&n.to_le_bytes()));
+        add(&len);
+        add(bytes);
+    }
+
+    fn say(&mut self, words: &str) {
+        self.words = fnv(self.words, words.as_bytes());
+    }
+
+    fn command(&mut self, command: &Command) {
+        let service = |s: &ServiceId| u64::from(s.0);
+        match command {
+            Command::Shutdown(slot) => self.note("shutdown", &[u64::from(slot.0)], b""),
+            Command::Close { slot, id } => self.note("close", &[u64::from(slot.0), *id], b""),
+            Command::Reset(slot) => self.note("reset", &[u64::from(slot.0)], b""),
+            Command::Resume(slot) => self.note("resume", &[u64::from(slot.0)], b""),
+            Command::Log { service: s, session, line } => {
+                let numbers = [service(s), *session, u64::from(line.level), u64::from(line.failed)];
+                self.note("log", &numbers, b"");
+                self.say(&line.target);
+                self.say(&line.message);
+            }
+            Command::Fault { service: s, session, action, fault, answered_by } => {
+                let by = answered_by.map_or(0, |g| g + 1);
+                let numbers = [service(s), *session, u64::from(*action), u64::from(fault.kind), by];
+                self.note("fault", &numbers, b"");
+                self.say(&fault.message);
+                self.say(&fault.file);
+            }
+            Command::ProbationEnd { build, record: r, proof } => {
+                let passed = u64::from(*proof == ProbationEnd::Passed);
+                let numbers = [build.generation, r.turns, u64::from(r.faults), u64::from(r.spared), passed];
+                self.note("probation end", &numbers, build.hash.as_bytes());
+                if let ProbationEnd::Failed(why) = proof {
+                    self.say(why);
+                }
+            }
+            Command::CancelJob(number) => self.note("cancel job", &[*number], b""),
+            Command::Notice { level, service: s, session, message } => {
+                self.note("notice", &[u64::from(*level), service(s), *session], b"");
+                self.say(message);
+            }
+        }
+    }
+
+    /// A step of a reload.
+    fn reload(&mut self, step: &Step) {
+        match step {
+            Step::Stage(..) => self.note("stage", &[], b""),
+            Step::Try(_) => self.note("try", &[], b""),
+            Step::Load(all) => self.note("load", &[all.len() as u64], b""),
+            Step::Commit(all) => {
+                all.iter().for_each(|(_, b)| self.note("commit", &[b.generation], b.hash.as_bytes()));
+            }
+            Step::Discard(_) => self.note("discard", &[], b""),
+            Step::Report(_, request, r) => {
+                let good = u64::from(r.outcome == Outcome::Committed);
+                let (sessions, quarantined) = (r.sessions as u64, r.quarantined as u64);
+                self.note(
+                    "report",
+                    &[request.id, good, r.generation, sessions, quarantined, r.migrated],
+                    b"",
+                );
+            }
+        }
+    }
+}
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a.
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A service's build, turns, faults and sessions.
@@ -663,6 +763,7 @@ impl World {
             limits: limits.into(),
             configured: 0,
             damaged: false,
+            trace: Trace::new(),
         };
         world.reload_whole(None);
         world
@@ -810,6 +911,7 @@ impl World {
         let steps = self.core.reload(event);
         assert_eq!(self.facts(), before, "a reload's step changed something");
         for step in steps {
+            self.trace.reload(&step);
             match step {
                 Step::Discard(_) => {}
                 Step::Report(_, _, report) => {
@@ -1073,6 +1175,7 @@ impl World {
 
     fn carry_out(&mut self, effects: Vec<Command>) {
         for effect in effects {
+            self.trace.command(&effect);
             match effect {
                 Command::Shutdown(slot) => match self.at(slot) {
                     Some(at) => self.peers[at].shut = true,
@@ -1125,6 +1228,7 @@ impl World {
                 let bytes = pieces.concat();
                 let n = bytes.len().min(room);
                 peer.from_host.extend(&bytes[..n]);
+                self.trace.note("sent", &[peer.id, bytes.len() as u64], &bytes[..n]);
                 (n, n < bytes.len())
             });
             let Some((bytes, blocked)) = taken else { break };
@@ -1145,6 +1249,7 @@ impl World {
             peer.unborn = false;
         }
         for job in self.core.take_jobs() {
+            self.trace.note(&job.name, &[job.number], &job.input);
             if job.name == "once" {
                 let times = self.once.entry(job.number).or_default();
                 *times += 1;
@@ -1154,6 +1259,7 @@ impl World {
         }
         assert!(self.jobs.len() <= 3, "limit jobs_running_max");
         for dial in self.core.take_connects() {
+            self.trace.note("connect", &[dial.number], dial.addr.to_string().as_bytes());
             // Whoever makes them knows those that it is about, and those that are open.
             let open = self.peers.iter().any(|p| p.dialed == Some(dial.number));
             if !open && !self.dialing.contains(&dial.number) {
@@ -1162,6 +1268,7 @@ impl World {
             }
         }
         self.core.take_reached(|limit| {
+            self.trace.note("limit", &[], limit.name().as_bytes());
             self.full += u64::from(limit == Limit::SessionsMax);
             self.overflowed += u64::from(limit == Limit::OutputBytesMax);
         });
@@ -1188,6 +1295,7 @@ impl World {
         // Nor does anybody else know what it was about to do.
         let mut about_to = Vec::new();
         self.core.take_effects(&mut about_to);
+        about_to.iter().for_each(|c| self.trace.command(c));
         self.core = core;
         let records = self.core.kept(Kind::Config);
         assert_eq!(records.len(), usize::from(self.configured > 0), "configurations in force");
@@ -1229,6 +1337,7 @@ impl World {
                 // The end of its stream is read again, unless that was committed.
                 peer.done_read = self.core.sessions().get(s.slot).is_some_and(|s| s.peer_done);
                 let bytes = self.core.reconcile(s.slot, peer.read, Some(peer.sent)).expect("it adds up");
+                self.trace.note("survivor", &[s.id, u64::from(s.slot.0), bytes], b"");
                 missing.insert(s.id, bytes as usize);
             }
         }
@@ -1342,6 +1451,7 @@ impl World {
         self.core.handle(Input::Broken { slot: peer.slot });
         let mut effects = Vec::new();
         self.core.take_effects(&mut effects);
+        effects.iter().for_each(|c| self.trace.command(c));
         let own = |e: &Command| matches!(e, Command::Close { slot, .. } if *slot == peer.slot);
         assert_eq!(effects.iter().filter(|e| own(e)).count(), 1, "it is let go of");
         effects.retain(|e| !own(e));
@@ -1399,6 +1509,11 @@ impl World {
     }
 
     fn check(&mut self) {
+        // All that was drawn, and what the core counts.
+        let s = &self.core.services()[0];
+        let counts = [self.rng.get_seed(), self.now_ns, s.turns, s.faults, s.sessions as u64];
+        self.trace.note("step", &counts, b"");
+        self.trace.steps += 1;
         let sessions = self.core.sessions();
         assert_eq!(sessions.len(), self.peers.len(), "sessions and peers");
         let (mut states, mut on_topics) = (0, 0);
@@ -1690,7 +1805,14 @@ unsafe extern "C" fn echo_entry() -> *const abi::Library {
 
 fn run(which: Which) {
     let one = std::env::var("GREENROOM_SEED").ok().and_then(|s| s.parse::<u64>().ok());
-    let seeds = one.map_or(0..SEEDS, |s| s..s + 1);
+    let asked = std::env::var("GREENROOM_SEEDS").ok();
+    let asked = asked.and_then(|s| s.split_once("..").map(|(from, to)| (from.parse(), to.parse())));
+    let seeds = match (one, asked) {
+        (Some(s), _) => s..s + 1,
+        (None, Some((Ok(from), Ok(to)))) => from..to,
+        _ => 0..SEEDS,
+    };
+    let mut trace = String::new();
     let (mut turns, mut faults, mut commits, mut refusals, mut quarantined, mut kills) = (0, 0, 0, 0, 0, 0);
     let (mut rollbacks, mut proved, mut spared) = (0, 0, 0);
     let (mut acts, mut once, mut lost, mut shouts, mut put_back) = (0, 0, 0, 0, 0);
@@ -1713,6 +1835,7 @@ fn run(which: Which) {
                 (world.rollbacks, world.proved, world.spared),
                 (world.acts, world.once.len(), world.lost_jobs, world.shouts, world.put_back),
                 (world.connected, world.configured, world.resets),
+                world.trace,
             )
         });
         match result {
@@ -1734,6 +1857,8 @@ fn run(which: Which) {
                 connected += n.8.0;
                 configured += n.8.1;
                 resets += n.8.2;
+                let Trace { steps, all, words } = n.9;
+                trace += &format!("{} {seed} {steps} {all:016x} {words:016x}\n", which.name());
             }
             Err(_) => panic!("seed {seed} fails; replay it with GREENROOM_SEED={seed}"),
         }
@@ -1744,7 +1869,10 @@ fn run(which: Which) {
          {acts} notes, messages, timers and results, {once} jobs to run once, {lost} jobs lost, {shouts} shouts heard; {connected} connections made; \
          {put_back} states put back, {configured} configurations in force; {resets} slow readers reset"
     );
-    if one.is_none() {
+    if let Ok(file) = std::env::var("GREENROOM_TRACE") {
+        std::fs::write(format!("{file}.{}", which.name()), &trace).expect("the trace is written");
+    }
+    if seeds == (0..SEEDS) {
         // A run in which nothing happens proves nothing.
         assert!(turns > 50_000 && commits > 500 && refusals > 500 && kills > 500 && put_back > 5000);
         assert!(configured > 1000);
