@@ -1,7 +1,7 @@
 //! Runs jobs, a thread each, and posts how they ended. How many run at once is the core's to say.
 
 use crate::admin::query::{Mailbox, Message};
-use greenroom_core::effects::jobs::Begun;
+use greenroom_core::core::Begun;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

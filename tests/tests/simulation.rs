@@ -14,6 +14,8 @@ use greenroom::memory::board::Board;
 use greenroom::plugin::ffi::library::Library;
 use greenroom_core::command::Command;
 use greenroom_core::core::Core;
+use greenroom_core::core::Successor;
+use greenroom_core::effects::inbox::ActionView;
 use greenroom_core::framing::Framing;
 use greenroom_core::ids::ServiceId;
 use greenroom_core::ids::Slot;
@@ -24,9 +26,8 @@ use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::names::Limit;
 use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
 use greenroom_core::operate::check::{Checked, GivenState};
-use greenroom_core::operate::inspect::{ActionView, Filter, SessionView};
+use greenroom_core::operate::inspect::{Filter, SessionView};
 use greenroom_core::operate::plan::{Plan, PlannedEntry, PlannedState, PlannedTable};
-use greenroom_core::recovery::rebuild::Successor;
 use greenroom_core::reload::request::{By, Event, LibraryId, Request, Step, Want};
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::service::probation::ProbationEnd;
@@ -1144,7 +1145,7 @@ impl World {
             return self.kill();
         }
         let (mut sendable, mut effects) = (Vec::new(), Vec::new());
-        self.core.take_effects(&mut effects);
+        self.core.take_commands(&mut effects);
         self.carry_out(effects);
         self.core.take_sendable(&mut sendable);
         for (i, slot) in sendable.into_iter().enumerate() {
@@ -1164,7 +1165,7 @@ impl World {
         loop {
             self.commit_pass();
             let mut effects = Vec::new();
-            self.core.take_effects(&mut effects);
+            self.core.take_commands(&mut effects);
             if effects.is_empty() {
                 break;
             }
@@ -1294,7 +1295,7 @@ impl World {
         (self.overflowed, self.too_much) = (0, 0);
         // Nor does anybody else know what it was about to do.
         let mut about_to = Vec::new();
-        self.core.take_effects(&mut about_to);
+        self.core.take_commands(&mut about_to);
         about_to.iter().for_each(|c| self.trace.command(c));
         self.core = core;
         let records = self.core.kept(Kind::Config);
@@ -1410,7 +1411,7 @@ impl World {
         }
         self.commit_pass();
         let (mut sendable, mut effects) = (Vec::new(), Vec::new());
-        self.core.take_effects(&mut effects);
+        self.core.take_commands(&mut effects);
         self.carry_out(effects);
         self.core.take_sendable(&mut sendable);
         for slot in sendable {
@@ -1450,7 +1451,7 @@ impl World {
         let peer = self.peers.swap_remove(at);
         self.core.handle(Input::Broken { slot: peer.slot });
         let mut effects = Vec::new();
-        self.core.take_effects(&mut effects);
+        self.core.take_commands(&mut effects);
         effects.iter().for_each(|c| self.trace.command(c));
         let own = |e: &Command| matches!(e, Command::Close { slot, .. } if *slot == peer.slot);
         assert_eq!(effects.iter().filter(|e| own(e)).count(), 1, "it is let go of");
@@ -1615,7 +1616,7 @@ impl World {
         let stored: usize = self.core.services().iter().flat_map(|s| s.stored.values()).sum();
         assert_eq!(stored, states, "versions are counted");
         assert_eq!(self.core.services()[0].sessions, sessions.len());
-        assert_eq!(self.core.limits, self.limits.host, "limits change with a commit");
+        assert_eq!(*self.core.limits(), self.limits.host, "limits change with a commit");
     }
 
     /// A counter in the table.
@@ -1902,7 +1903,7 @@ fn damaged_records_are_given_up_and_the_rest_goes_on() {
                 let end = (at + rng.usize(1..32)).min(image.len());
                 rng.fill(&mut image[at..end]);
             }
-            let limits = world.core.limits.clone();
+            let limits = world.core.limits().clone();
             let memory = Box::new(Plain::cut_after(&image, None));
             // Without its head nothing can be known; that is said, not survived.
             let Ok(found) = Store::recover(memory, limits.store_bytes_max) else { continue };

@@ -4,7 +4,9 @@ use super::restore;
 use crate::admin::query::{Answer, Ask, Mailbox, Message, Proposal, Query, Setting, Wish};
 use crate::admin::server::{Caller, on_thread};
 use crate::protocol::admin::{Command, Reply, ServiceStatus, SessionLine};
-use greenroom_core::operate::inspect::{ActionView, ConnectView, Filter, JobView, OwnSlice, SessionView};
+use greenroom_core::effects::inbox::ActionView;
+use greenroom_core::effects::jobs::JobView;
+use greenroom_core::operate::inspect::{ConnectView, Filter, OwnSlice, SessionView};
 use greenroom_core::recovery::crashes::action_name;
 use greenroom_core::reload::request::By;
 use greenroom_state::dump::{

@@ -420,7 +420,7 @@ impl Worker {
         for dial in self.core.take_connects() {
             self.link.send(&ToKeeper::Connect(dial.number, dial.addr));
         }
-        self.core.take_effects(&mut self.effects);
+        self.core.take_commands(&mut self.effects);
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {

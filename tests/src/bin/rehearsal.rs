@@ -55,7 +55,7 @@ fn main() {
     // As the shell does: what is sent is gone.
     let mut end_pass = |core: &mut Core| {
         core.handle(Input::Commit);
-        core.take_effects(&mut effects);
+        core.take_commands(&mut effects);
         effects.clear();
         core.take_sendable(&mut sendable);
         for slot in sendable.drain(..) {

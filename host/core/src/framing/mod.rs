@@ -26,6 +26,9 @@ pub enum Framing {
 }
 
 impl Framing {
+    /// Framing of a service that no library serves.
+    pub(crate) const UNSERVED: Framing = Framing::Lines { bytes_max: 0 };
+
     /// Looks for the next message at the start of `bytes`. After [`Frame::Message`] the state is that of a fresh frame.
     #[inline]
     pub fn next<'a>(&self, bytes: &'a [u8], state: &mut FrameState) -> Frame<'a> {
