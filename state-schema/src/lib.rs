@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`abi`] | the C ABI between host and handler: `repr(C)` tables and their version |
+//! | [`address`] | endpoints and peers: as text for people, as bytes for records |
 //! | [`elf_note`] | the ELF note by which a library says what it is before any of its code runs |
 //! | [`session_record`] | a session's record: everything about a connection that survives code |
 //! | [`schema`] | a state's JSON Schema, its fingerprint, and what differs between two of them |
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod address;
 pub mod compatibility;
 pub mod dump;
 pub mod edit;

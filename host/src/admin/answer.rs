@@ -266,7 +266,7 @@ fn dumped(v: SessionView) -> DumpedSession {
     DumpedSession {
         id: v.record.id,
         service: v.service,
-        peer: v.record.peer.to_string(),
+        peer: v.record.peer,
         opened_at: rfc3339(v.record.opened_at_ms),
         outbound: v.record.outbound,
         held: v.record.held,

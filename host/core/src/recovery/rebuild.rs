@@ -16,6 +16,7 @@ use crate::session::life::{Life, OUTPUT_HEAD, Session};
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
 use crate::store::recover::{Found, Recovered};
+use greenroom_state::address::Peer;
 use greenroom_state::session_record::SessionRecord;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -162,7 +163,9 @@ impl Core {
 
     fn recover_session(&mut self, slot: Slot, at: Ref, r: &SessionRecord) {
         let service = ServiceId(r.service);
-        let mut s = Session::new(r.id, service, r.peer, r.opened_at_ms);
+        // Sessions hold TCP addresses alone as yet, so no other kind was ever written.
+        let Peer::Tcp(peer) = r.peer else { return };
+        let mut s = Session::new(r.id, service, peer, r.opened_at_ms);
         s.record = Some(at);
         s.life = r.life;
         s.peer_done = r.peer_done;

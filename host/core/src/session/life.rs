@@ -13,6 +13,7 @@
 use crate::ids::ServiceId;
 use crate::ids::service_of_number;
 use crate::store::layout::Ref;
+use greenroom_state::address::Peer;
 pub use greenroom_state::session_record::Life;
 use greenroom_state::session_record::SessionRecord;
 use smallvec::SmallVec;
@@ -190,7 +191,8 @@ impl Session {
             state_fingerprint: self.state_fingerprint,
             input_bytes: 0,
             topics: self.topics().len() as u16,
-            peer: self.peer,
+            frame_bytes: 0,
+            peer: Peer::Tcp(self.peer),
         }
     }
 }
