@@ -17,7 +17,7 @@ const KIND_RELAYED_BY_TCP: u8 = 4;
 const KIND_RELAYED_BY_UNIX: u8 = 5;
 
 impl Address {
-    /// Appends the binary form, at most [`ADDRESS_BYTES_MAX`] bytes.
+    /// Appends the binary form, at most [`super::ADDRESS_BYTES_MAX`] bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Address::Tcp(addr) => {
@@ -52,7 +52,7 @@ impl Address {
 }
 
 impl Peer {
-    /// Appends the binary form, at most [`PEER_BYTES_MAX`] bytes.
+    /// Appends the binary form, at most [`super::PEER_BYTES_MAX`] bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Peer::Tcp(addr) => {

@@ -3,7 +3,7 @@
 use crate::command::Command;
 use crate::core::Core;
 use crate::effects::asked::SHARED_FROM_BYTES;
-use crate::framing::frame::Frame;
+use crate::framing::frame::PlainFrame as Frame;
 use crate::ids::{ServiceId, Slot, told};
 use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::limits::names::Limit;
@@ -102,7 +102,7 @@ impl Core {
                 }
                 break;
             }
-            let (rest, cut) = (s.frame, turns + actions.len() >= share);
+            let (rest, cut) = (s.frame.clone(), turns + actions.len() >= share);
             let ran = self.run_batch(slot, &actions);
             if ran.consumed > 0 {
                 at = ends[ran.consumed - 1];

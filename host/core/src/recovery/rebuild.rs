@@ -7,7 +7,6 @@
 
 use crate::command::Command;
 use crate::core::Core;
-use crate::framing::frame::FrameState;
 use crate::ids::ServiceId;
 use crate::ids::{Slot, service_of_number};
 use crate::limits::host::Limits;
@@ -176,7 +175,7 @@ impl Core {
         s.greeting_due = r.greeting_due;
         s.outbound = r.outbound;
         s.held = r.held;
-        s.frame = FrameState { searched: r.frame_searched };
+        s.frame.searched = r.frame_searched;
         self.services[usize::from(service.0)].sessions += 1;
         if r.life != Life::Open {
             let wait_ms = if r.life == Life::Draining { self.limits.drain_ms } else { self.limits.linger_ms };
