@@ -24,7 +24,9 @@ use std::sync::atomic::AtomicU32;
 /// Raised when a change breaks libraries that are already built.
 pub const MAJOR: u16 = 1;
 /// Raised when something was appended. A host loads libraries of its own major version and of this minor or an older one.
-pub const MINOR: u16 = 2;
+pub const MINOR: u16 = 3;
+/// Most bytes of [`Service::framing_parameters`].
+pub const FRAMING_PARAMETERS_MAX: usize = 64;
 
 /// What the host's functions answer.
 pub mod status {
@@ -284,6 +286,8 @@ pub struct Service {
             error: Sink,
         ) -> u32,
     >,
+    /// Since 1.3. Parameters of [`Service::framing`], at most [`FRAMING_PARAMETERS_MAX`] bytes; [`framing`] says which.
+    pub framing_parameters: Bytes<'static>,
 }
 
 /// Size of [`Service`] in ABI 1.0.

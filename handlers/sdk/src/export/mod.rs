@@ -7,7 +7,7 @@ use crate::host::Host;
 use crate::log::LogEvent;
 use crate::run::{Session, has_state, run, run_service};
 use crate::table::Owned;
-use crate::{Action, Closed, Fault, Framing, Handler, Job, JobEnd, fault, log};
+use crate::{Action, ByteOrder, Closed, Fault, Framing, Handler, Job, JobEnd, fault, log};
 use greenroom_state::abi::{self, Bytes, action, closed, connect, framing, job, status};
 use std::ffi::c_void;
 use std::sync::OnceLock;
@@ -49,8 +49,8 @@ macro_rules! export {
 
 /// The note's beginning.
 #[doc(hidden)]
-pub const HEAD: &[u8] = concat!("abi=1.2\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
-const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 2, "HEAD names the ABI's version");
+pub const HEAD: &[u8] = concat!("abi=1.3\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
+const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 3, "HEAD names the ABI's version");
 
 /// An ELF note: header, owner, text. Sizes are rounded up to four bytes, as ELF wants.
 #[doc(hidden)]
@@ -164,10 +164,7 @@ pub fn service<H: Handler>() -> abi::Service {
     let downgrades = H::migrations().downgrades().leak();
     let tables: Vec<_> = H::tables().owned.into_iter().map(table).collect();
     let tables = tables.leak();
-    let (framing, bytes_max) = match H::FRAMING {
-        Framing::Lines { bytes_max } => (framing::LINES, bytes_max),
-        Framing::Raw { bytes_max } => (framing::RAW, bytes_max),
-    };
+    let (framing, bytes_max, parameters) = framing_offer(H::FRAMING);
     abi::Service {
         size: size_of::<abi::Service>() as u32,
         state_version: H::STATE_VERSION,
@@ -190,6 +187,21 @@ pub fn service<H: Handler>() -> abi::Service {
         reserved2: 0,
         convert: Some(convert_ffi::<H>),
         job: Some(job_ffi::<H>),
+        framing_parameters: parameters.into(),
+    }
+}
+
+/// Number, longest message and parameters of a framing, as the ABI has them.
+fn framing_offer(framing: Framing) -> (u32, u32, &'static [u8]) {
+    match framing {
+        Framing::Lines { bytes_max } => (framing::LINES, bytes_max, &[]),
+        Framing::Raw { bytes_max } => (framing::RAW, bytes_max, &[]),
+        Framing::LengthPrefix { width, order, bytes_max } => {
+            let parameters = vec![width, u8::from(order == ByteOrder::Little)];
+            (framing::LENGTH_PREFIX, bytes_max, parameters.leak())
+        }
+        Framing::Delimiter { delimiter, bytes_max } => (framing::DELIMITER, bytes_max, delimiter),
+        Framing::Telnet { bytes_max } => (framing::TELNET, bytes_max, &[]),
     }
 }
 
@@ -560,5 +572,24 @@ impl Host for HostCalls<'_> {
         };
         // SAFETY: as above the impl.
         unsafe { (self.host.log)(self.turn, &event) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn framings_have_their_numbers_and_parameters() {
+        for (framing, expected) in [
+            (Framing::Lines { bytes_max: 9 }, (1, 9, &b""[..])),
+            (Framing::Raw { bytes_max: 9 }, (2, 9, b"")),
+            (Framing::LengthPrefix { width: 2, order: ByteOrder::Big, bytes_max: 9 }, (3, 9, &[2, 0])),
+            (Framing::LengthPrefix { width: 4, order: ByteOrder::Little, bytes_max: 9 }, (3, 9, &[4, 1])),
+            (Framing::Delimiter { delimiter: b"\r\n.\r\n", bytes_max: 9 }, (4, 9, b"\r\n.\r\n")),
+            (Framing::Telnet { bytes_max: 9 }, (5, 9, b"")),
+        ] {
+            assert_eq!(framing_offer(framing), expected, "{framing:?}");
+        }
     }
 }

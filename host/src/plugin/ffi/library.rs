@@ -157,11 +157,7 @@ fn text(b: Bytes<'static>) -> Option<&'static str> {
 
 fn offer(service: &abi::Service) -> Result<Offer, String> {
     let name = text(service.name).filter(|n| is_name(n)).ok_or("a service's name is unusable")?.to_owned();
-    let framing = match service.framing {
-        abi::framing::LINES => Framing::Lines { bytes_max: service.frame_bytes_max },
-        abi::framing::RAW => Framing::Raw { bytes_max: service.frame_bytes_max },
-        other => return Err(format!("service {name}: framing {other} is not known")),
-    };
+    let framing = framing(service).map_err(|e| format!("service {name}: {e}"))?;
     let schema =
         schema(service.state_schema).map_err(|e| format!("service {name}: its state schema: {e}"))?;
     if schema.is_some() && service.state_version == 0 {
@@ -185,6 +181,18 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
     let tables = tables.collect::<Result<Vec<_>, _>>()?;
     let dials = service.flags & abi::SERVICE_DIALS != 0;
     Ok(Offer { name, port: service.port, dials, framing, shape, tables })
+}
+
+fn framing(service: &abi::Service) -> Result<Framing, String> {
+    let parameters = service.framing_parameters;
+    let max = abi::FRAMING_PARAMETERS_MAX;
+    if parameters.len > max || (parameters.ptr.is_null() && parameters.len > 0) {
+        let len = parameters.len;
+        return Err(format!("its framing's parameters are unusable: {len} bytes, of at most {max}"));
+    }
+    // SAFETY: a table's bytes live as long as the process, and so few of them are believed.
+    let parameters = unsafe { slice(parameters) };
+    Framing::offered(service.framing, service.frame_bytes_max, parameters)
 }
 
 fn table(table: &abi::Table) -> Result<TableShape, String> {
@@ -670,4 +678,124 @@ unsafe fn with_name(
 /// Bytes of the staging area, which the library may read until its next call.
 fn lend(b: &[u8]) -> Bytes<'static> {
     Bytes { ptr: b.as_ptr(), len: b.len(), life: std::marker::PhantomData }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" fn create(_: *const abi::Host, _: Bytes<'_>, _: abi::Sink) -> *mut c_void {
+        std::ptr::null_mut()
+    }
+
+    unsafe extern "C" fn destroy(_: *mut c_void) {}
+
+    unsafe extern "C" fn run(
+        _: *const c_void,
+        _: *const abi::Host,
+        _: *mut abi::Turn,
+        _: *const abi::Batch<'_>,
+    ) -> u32 {
+        0
+    }
+
+    /// Service as a library's table has it, with nothing but a name and a framing.
+    fn service(framing: u32, framing_parameters: Bytes<'static>) -> abi::Service {
+        abi::Service {
+            size: size_of::<abi::Service>() as u32,
+            state_version: 0,
+            name: "s".into(),
+            port: 0,
+            flags: 0,
+            framing,
+            frame_bytes_max: 9,
+            migration_count: 0,
+            migrations: std::ptr::null(),
+            state_schema: Bytes::EMPTY,
+            create,
+            destroy,
+            run,
+            downgrade_count: 0,
+            table_count: 0,
+            downgrades: std::ptr::null(),
+            tables: std::ptr::null(),
+            table_stride: 0,
+            reserved2: 0,
+            convert: None,
+            job: None,
+            framing_parameters,
+        }
+    }
+
+    #[test]
+    fn framings_are_offered_with_their_parameters() {
+        for (number, parameters, expected) in [
+            (abi::framing::LINES, &b""[..], r#"{"Lines":{"bytes_max":9}}"#),
+            (
+                abi::framing::LENGTH_PREFIX,
+                &[4, 1],
+                r#"{"LengthPrefix":{"prefix":{"width":"Four","little_endian":true},"bytes_max":9}}"#,
+            ),
+            (abi::framing::DELIMITER, b"--", r#"{"Delimiter":{"delimiter":[45,45],"bytes_max":9}}"#),
+            (abi::framing::TELNET, b"", r#"{"Telnet":{"bytes_max":9}}"#),
+        ] {
+            let offer = offer(&service(number, parameters.into())).expect("an offer");
+            assert_eq!(serde_json::to_string(&offer.framing).expect("JSON"), expected);
+        }
+    }
+
+    #[test]
+    fn bad_framings_are_refused_by_name() {
+        let null = |len| Bytes { ptr: std::ptr::null(), len, life: std::marker::PhantomData };
+        for (number, parameters, expected) in [
+            (9, Bytes::EMPTY, "service s: framing 9 is not known"),
+            (
+                abi::framing::LINES,
+                Bytes::from(&b"x"[..]),
+                "service s: framing lines has no parameters, and was given 1 bytes of them",
+            ),
+            (
+                abi::framing::LENGTH_PREFIX,
+                Bytes::from(&[3, 0][..]),
+                "service s: framing length-prefix: a width of 3 is none of 1, 2 and 4",
+            ),
+            (
+                abi::framing::DELIMITER,
+                Bytes::EMPTY,
+                "service s: framing delimiter: a delimiter has 1 to 16 bytes, not 0",
+            ),
+            (
+                abi::framing::DELIMITER,
+                null(1),
+                "service s: its framing's parameters are unusable: 1 bytes, of at most 64",
+            ),
+            (
+                abi::framing::DELIMITER,
+                Bytes::from(&[7; 65][..]),
+                "service s: its framing's parameters are unusable: 65 bytes, of at most 64",
+            ),
+        ] {
+            assert_eq!(offer(&service(number, parameters)).err().as_deref(), Some(expected));
+        }
+    }
+
+    /// A library of ABI 1.2 states a smaller size: what it lacks is empty, so its framing has no parameters.
+    #[test]
+    fn a_service_of_an_older_abi_has_no_parameters() {
+        let size = std::mem::offset_of!(abi::Service, framing_parameters);
+        let service =
+            abi::Service { size: size as u32, ..service(abi::framing::RAW, Bytes::from(&b"not read"[..])) };
+        let services: &'static abi::Service = Box::leak(Box::new(service));
+        let table: &'static abi::Library = Box::leak(Box::new(abi::Library {
+            size: size_of::<abi::Library>() as u32,
+            abi_major: abi::MAJOR,
+            abi_minor: 2,
+            name: "l".into(),
+            services,
+            service_count: 1,
+            service_stride: size as u32,
+        }));
+        let (_, offers) = Library { table }.offers().expect("offers");
+        assert_eq!(offers[0].framing, Framing::Raw { bytes_max: 9 });
+    }
 }
