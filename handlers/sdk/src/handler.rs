@@ -1,6 +1,9 @@
 //! The trait that a service implements, and what it is told.
 
-use crate::{Fault, Migrations, Tables, Turn};
+use crate::fault::Fault;
+use crate::migrate::Migrations;
+use crate::table::Tables;
+use crate::turn::Turn;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
