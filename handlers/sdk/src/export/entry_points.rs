@@ -19,7 +19,8 @@ pub use greenroom_state::abi::Library;
 pub struct Once(OnceLock<Leaked>);
 
 struct Leaked(*const Library);
-// SAFETY: the table and all that it points to are never written after they were made, and never freed.
+// SAFETY: the table and all that it points to are never written after they were made, and never
+// freed.
 unsafe impl Send for Leaked {}
 // SAFETY: as above.
 unsafe impl Sync for Leaked {}
@@ -142,7 +143,8 @@ unsafe extern "C" fn job_ffi<H: Handler>(
     result: abi::Sink,
     error: abi::Sink,
 ) -> u32 {
-    // SAFETY: `instance` is what `create` returned, and `destroy` is not called before this returns.
+    // SAFETY: `instance` is what `create` returned, and `destroy` is not called before this
+    // returns.
     let handler = unsafe { &*instance.cast::<H>() };
     // SAFETY: the name is valid for this call.
     let name = String::from_utf8_lossy(unsafe { slice(name) });
@@ -184,7 +186,8 @@ unsafe fn hand_over(outcome: Result<Vec<u8>, Fault>, result: abi::Sink, error: a
 static HOST: OnceLock<KeptHost> = OnceLock::new();
 
 struct KeptHost(*const abi::Host);
-// SAFETY: the table never changes, and its functions may be called from any thread where no turn is involved.
+// SAFETY: the table never changes, and its functions may be called from any thread where no turn is
+// involved.
 unsafe impl Send for KeptHost {}
 // SAFETY: as above.
 unsafe impl Sync for KeptHost {}
@@ -245,14 +248,16 @@ unsafe extern "C" fn run_ffi<H: Handler>(
         state: (batch.has_state != 0).then_some((batch.state_version, state)),
     };
     let actions = (0..batch.action_count).map(|i| {
-        // SAFETY: the array has `action_count` items, each `action_stride` bytes from the one before.
+        // SAFETY: the array has `action_count` items, each `action_stride` bytes from the one
+        // before.
         let item = unsafe { batch.actions.byte_add(i * batch.action_stride as usize) };
         // SAFETY: an item begins with what this version calls an action.
         let item = unsafe { &*item };
         // SAFETY: the message is valid for this call.
         let data = unsafe { slice(item.data) };
         if item.kind > action::CLOSED {
-            // SAFETY: the host knows these kinds, so its actions have these fields; the name is valid for this call.
+            // SAFETY: the host knows these kinds, so its actions have these fields; the name is
+            // valid for this call.
             return caused(item.kind, item.detail, item.from, unsafe { slice(item.name) }, data);
         }
         match (item.kind, item.detail) {
