@@ -102,7 +102,7 @@ pub fn run() -> ExitCode {
         Command::Upgrade(upgrade) => upgrade.run(&dir),
         Command::Symbolize => crate::watchdog::symbolize().map_err(Failure::Failed),
         Command::Worker => worker::run(),
-        Command::Trial => crate::plugin::trial::child().map_err(Failure::Failed),
+        Command::Trial => crate::plugin::trial_child::run().map_err(Failure::Failed),
     };
     let (text, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,

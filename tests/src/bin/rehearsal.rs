@@ -5,7 +5,7 @@ use greenroom::memory::board::Board;
 use greenroom::memory::records::{Region, memory_file};
 use greenroom::plugin::ffi::library::Library;
 use greenroom::plugin::inspect::inspect;
-use greenroom::plugin::rehearse::Live;
+use greenroom::plugin::live::LiveState;
 use greenroom::plugin::trial::{self, Snapshot, Trial};
 use greenroom_core::core::Core;
 use greenroom_core::ids::Slot;
@@ -113,7 +113,7 @@ fn main() {
     let begun = Instant::now();
     let epoch = core.pin();
     let pin = begun.elapsed();
-    let live = Live {
+    let live = LiveState {
         epoch,
         limits: limits.clone(),
         service_limits: BTreeMap::new(),
