@@ -132,7 +132,7 @@ impl<F: FnMut(u64, u64)> Progress<F> {
     /// items, and more often among the first ones.
     fn step(&mut self, a_look: u64) {
         self.done += 1;
-        let looks = self.done % a_look == 0 || self.done.is_power_of_two();
+        let looks = self.done.is_multiple_of(a_look) || self.done.is_power_of_two();
         if looks && self.told.elapsed() >= TOLD_EVERY {
             self.told = Instant::now();
             (self.tell)(self.done, self.total);
