@@ -1,4 +1,4 @@
-/* The C ABI between Greenroom's host and a handler library, version 1.2.
+/* The C ABI between Greenroom's host and a handler library, version 1.3.
  *
  * A library exports one function, named in its ELF note, that returns a pointer to a gr_library. What each
  * field means is written where the same types stand in Rust: state-schema/src/abi.rs. The rules:
@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define GR_ABI_MAJOR 1
-#define GR_ABI_MINOR 2
+#define GR_ABI_MINOR 3
 
 enum { GR_OK = 0, GR_ABSENT = 1, GR_LIMIT = 2, GR_INVALID = 3 };                       /* what the host answers */
 enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                                 /* gr_action.kind */
@@ -24,6 +24,7 @@ enum { GR_CONNECT_OPEN = 0, GR_CONNECT_FAILED = 1 };                            
 enum { GR_JOB_DONE = 0, GR_JOB_FAILED = 1, GR_JOB_LOST = 2 };                          /* how GR_JOB ended */
 enum { GR_BY_PEER = 1, GR_BROKEN = 2, GR_BY_HANDLER = 3, GR_BY_LIMIT = 4, GR_STOPPING = 5, GR_BY_OPERATOR = 6 }; /* why GR_CLOSED */
 enum { GR_LINES = 1, GR_RAW = 2 };                                                     /* gr_service.framing */
+enum { GR_LENGTH_PREFIX = 3, GR_DELIMITER = 4, GR_TELNET = 5 };                        /* the same, since 1.3 */
 enum { GR_FAULT_ERROR = 1, GR_FAULT_PANIC = 2, GR_FAULT_STATE = 3 };                   /* gr_fault.kind */
 enum { GR_LOG_ERROR = 1, GR_LOG_WARN = 2, GR_LOG_INFO = 3, GR_LOG_DEBUG = 4, GR_LOG_TRACE = 5 };
 enum { GR_BROADCAST_OTHERS = 1 };                                                      /* flag of broadcast */
@@ -148,6 +149,9 @@ typedef struct gr_service {
     /* Since 1.2. On any thread. 0: the result is in `result`; 1: it failed, the reason is in `error`. */
     uint32_t (*job)(const void *instance, gr_bytes name, gr_bytes input, const uint32_t *cancelled, gr_sink result,
                     gr_sink error);
+    /* Since 1.3. GR_LENGTH_PREFIX: the width (1, 2 or 4), then 0 for big or 1 for little endian. GR_DELIMITER: the
+     * delimiter, 1 to 16 bytes. Others: empty. */
+    gr_bytes framing_parameters;
 } gr_service;
 
 typedef struct gr_library {

@@ -24,7 +24,9 @@ use std::sync::atomic::AtomicU32;
 /// Raised when a change breaks libraries that are already built.
 pub const MAJOR: u16 = 1;
 /// Raised when something was appended. A host loads libraries of its own major version and of this minor or an older one.
-pub const MINOR: u16 = 2;
+pub const MINOR: u16 = 3;
+/// Most bytes of [`Service::framing_parameters`].
+pub const FRAMING_PARAMETERS_MAX: usize = 64;
 
 /// What the host's functions answer.
 pub mod status {
@@ -103,6 +105,13 @@ pub mod framing {
     pub const LINES: u32 = 1;
     /// Since 1.2. None: a message is whatever arrived, up to [`super::Service::frame_bytes_max`].
     pub const RAW: u32 = 2;
+    /// Since 1.3. Messages behind their length, which does not count itself. Two parameters: its width,
+    /// 1, 2 or 4 bytes, and 0 for big endian or 1 for little endian.
+    pub const LENGTH_PREFIX: u32 = 3;
+    /// Since 1.3. Messages that end in a fixed string. The parameters are that string, 1 to 16 bytes.
+    pub const DELIMITER: u32 = 4;
+    /// Since 1.3. Lines between telnet commands: the host refuses every option, and unescapes messages.
+    pub const TELNET: u32 = 5;
 }
 
 /// Why a turn failed ([`Fault::kind`]).
@@ -277,6 +286,8 @@ pub struct Service {
             error: Sink,
         ) -> u32,
     >,
+    /// Since 1.3. Parameters of [`Service::framing`], at most [`FRAMING_PARAMETERS_MAX`] bytes; [`framing`] says which.
+    pub framing_parameters: Bytes<'static>,
 }
 
 /// Size of [`Service`] in ABI 1.0.

@@ -4,7 +4,8 @@
 //! lost) needs a higher version and a migration from each version still stored. So what a decoder happens to accept never
 //! decides about people's data. Back goes only who is asked to, by the downgrades of the build that is left.
 
-use crate::schema::{Change, Difference, Schema};
+use crate::schema::Schema;
+use crate::schema_diff::{Change, Difference};
 use serde::{Deserialize, Serialize};
 
 /// What a build says of one service's state, or of one table's values.

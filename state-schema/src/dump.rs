@@ -1,9 +1,10 @@
-//! The format of `greenroom state dump`: written as a stream, because a host may hold more sessions than memory
-//! should hold text, and read as a whole.
+//! The format of `greenroom state dump`: written as a stream, because a host may hold more sessions
+//! than memory should hold text, and read as a whole.
 //!
-//! Programs depend on it: fields are added, never changed. State is as stored, not as migrated; `null` for a session
-//! that never stored any. See [`crate::json`] for how bytes are written.
+//! Programs depend on it: fields are added, never changed. State is as stored, not as migrated;
+//! `null` for a session that never stored any. See [`crate::json`] for how bytes are written.
 
+use crate::address::Peer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -40,8 +41,8 @@ pub struct DumpedSession {
     pub id: u64,
     /// Its service.
     pub service: String,
-    /// The peer's address.
-    pub peer: String,
+    /// Other end of the connection, as text.
+    pub peer: Peer,
     /// When it opened, RFC 3339.
     pub opened_at: String,
     /// The host connected to its peer, not its peer to the host.
@@ -235,7 +236,7 @@ mod tests {
         let session = |id| DumpedSession {
             id,
             service: "tally".into(),
-            peer: "127.0.0.1:5".into(),
+            peer: "127.0.0.1:5".parse().unwrap(),
             opened_at: "2026-01-01T00:00:00.000Z".into(),
             outbound: true,
             held: false,

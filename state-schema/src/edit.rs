@@ -4,7 +4,9 @@
 //! schema is asked for better words: a decoder says neither where the value is wrong nor what would be right.
 
 use crate::json;
-use crate::schema::{Schema, describe, integer_range, resolve};
+use crate::schema::{Schema, resolve};
+use crate::schema_diff::integer_range;
+use crate::schema_text::describe;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 

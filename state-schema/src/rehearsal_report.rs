@@ -2,7 +2,7 @@
 //! way back.
 
 use crate::compatibility::StateShape;
-use crate::schema::{Change, Difference};
+use crate::schema_diff::{Change, Difference};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

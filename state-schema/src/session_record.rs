@@ -1,47 +1,70 @@
-//! A session's record: everything about one connection that outlives the code that serves it.
+//! Records of sessions: what outlives the code that serves a connection.
 //!
-//! 128 bytes, little-endian, versioned, and free of pointers, so that it may lie in memory that another
-//! process maps later. The state itself, input left over and output not yet sent are records of their own.
+//! 128 bytes, little-endian, versioned, and free of pointers, so that another process may map the
+//! memory later. The state, kept input, unsent output and stored framing state are records of their
+//! own.
+//!
+//! | bytes | version 1: the peer is plain TCP | version 2: any peer |
+//! | --- | --- | --- |
+//! | 0..4 | version, life, flags, bytes of framing state | same |
+//! | 4..6 | service | same |
+//! | 8..64 | number, time, turns, counters, fingerprint | same |
+//! | 64..72 | state version, bytes searched | same |
+//! | 72..96 | port, family, scope, IP address | peer, in the form of [`Peer::encode`], up to 120 |
+//! | 96..102 | bytes of input, topics | |
+//! | 120..126 | | bytes of input, topics |
+//!
+//! [`SessionRecord::encode`] writes version 1 where that is enough, so that an older binary can
+//! read the record. [`SessionRecord::decode`] reads both. All other bytes are zero, and a reader
+//! ignores them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use crate::address::{PEER_BYTES_MAX, Peer};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Size of an encoded record, in bytes.
 pub const SIZE: usize = 128;
-/// Layout version, in the record's first byte.
-pub const VERSION: u8 = 1;
+/// Version of the layout for a peer that is plain TCP, in the record's first byte.
+pub const VERSION_TCP: u8 = 1;
+/// Version of the layout for any peer.
+pub const VERSION_ANY_PEER: u8 = 2;
 
-/// Where a session is in its life. See the table in the core's `session.rs`.
+/// Place of the peer in version 2.
+const PEER_AT: usize = 72;
+const _: () = assert!(PEER_AT + PEER_BYTES_MAX <= 120);
+
+/// Life of a session. The core's `session/life.rs` has the table of its transitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Life {
-    /// It takes input and runs turns.
+    /// Takes input and runs turns.
     Open = 1,
-    /// Its last turn ran; output is being flushed.
+    /// Last turn ran; output is being flushed.
     Draining = 2,
-    /// Output is flushed and our end shut; waiting for the peer's end, so that the kernel doesn't reset what is in flight.
+    /// Output flushed and our end shut; waits for the peer's end, so that the kernel resets nothing
+    /// in flight.
     Lingering = 3,
 }
 
-/// See the module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Record of one session, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRecord {
-    /// The session's number.
+    /// Number of the session.
     pub id: u64,
     /// Index of its service in the host's list of services.
     pub service: u16,
-    /// Where it is in its life.
+    /// Life that it is in.
     pub life: Life,
-    /// The peer has ended its side of the stream.
+    /// Peer has ended its side of the stream.
     pub peer_done: bool,
-    /// Its state can't be migrated; input is kept, not run.
+    /// Input is kept, not run.
     pub quarantined: bool,
-    /// Its first turn is still to come.
+    /// First turn is still to come.
     pub greeting_due: bool,
-    /// We connected to its peer, not its peer to us.
+    /// Host connected to the peer, not the peer to the host.
     pub outbound: bool,
-    /// Its handler has its input wait.
+    /// Handler holds its input.
     pub held: bool,
-    /// When it opened, in milliseconds since 1970.
+    /// Time it opened, in milliseconds since 1970.
     pub opened_at_ms: u64,
     /// Turns run, failed ones included.
     pub turns: u64,
@@ -49,30 +72,32 @@ pub struct SessionRecord {
     pub bytes_in: u64,
     /// Bytes produced for the peer.
     pub bytes_out: u64,
-    /// Of those, bytes that the kernel took.
+    /// Bytes of `bytes_out` that the kernel took.
     pub bytes_sent: u64,
     /// Version of the stored state; 0: none stored.
     pub state_version: u32,
-    /// Bytes of the input left over that framing has already searched.
+    /// Bytes of the kept input that framing has already searched. A cache: 0 is always right.
     pub frame_searched: u32,
     /// Fingerprint of the schema that the stored state was written under.
     pub state_fingerprint: u64,
-    /// Bytes of the input left over, which is a record of its own.
+    /// Bytes of the kept input, which is a record of its own.
     pub input_bytes: u32,
-    /// Topics that it is on, which are in a record of their own.
+    /// Topics that it subscribes to, which are a record of their own.
     pub topics: u16,
-    /// The peer's address.
-    pub peer: SocketAddr,
+    /// Bytes of the framing's stored state, which is a record of its own; 0: none.
+    pub frame_bytes: u8,
+    /// Other end of the connection.
+    pub peer: Peer,
 }
 
 impl SessionRecord {
-    /// The record as bytes.
+    /// Encodes the record: version 1 for a peer that is plain TCP, version 2 for any other.
     pub fn encode(&self) -> [u8; SIZE] {
         let mut b = [0; SIZE];
-        b[0] = VERSION;
         b[1] = self.life as u8;
         let flags = [self.peer_done, self.quarantined, self.greeting_due, self.outbound, self.held];
         b[2] = flags.iter().enumerate().map(|(i, flag)| u8::from(*flag) << i).sum();
+        b[3] = self.frame_bytes;
         b[4..6].copy_from_slice(&self.service.to_le_bytes());
         for (i, n) in [
             self.id,
@@ -90,37 +115,41 @@ impl SessionRecord {
         }
         b[64..68].copy_from_slice(&self.state_version.to_le_bytes());
         b[68..72].copy_from_slice(&self.frame_searched.to_le_bytes());
-        b[96..100].copy_from_slice(&self.input_bytes.to_le_bytes());
-        b[100..102].copy_from_slice(&self.topics.to_le_bytes());
-        b[72..74].copy_from_slice(&self.peer.port().to_le_bytes());
-        match self.peer.ip() {
-            IpAddr::V4(ip) => {
-                b[74] = 4;
-                b[80..84].copy_from_slice(&ip.octets());
+        let sizes_at = match &self.peer {
+            Peer::Tcp(addr) => {
+                b[0] = VERSION_TCP;
+                encode_tcp(*addr, &mut b);
+                96
             }
-            IpAddr::V6(ip) => {
-                b[74] = 6;
-                b[80..96].copy_from_slice(&ip.octets());
+            peer => {
+                b[0] = VERSION_ANY_PEER;
+                let mut bytes = Vec::with_capacity(PEER_BYTES_MAX);
+                peer.encode(&mut bytes);
+                b[PEER_AT..][..bytes.len()].copy_from_slice(&bytes);
+                120
             }
-        }
+        };
+        b[sizes_at..][..4].copy_from_slice(&self.input_bytes.to_le_bytes());
+        b[sizes_at + 4..][..2].copy_from_slice(&self.topics.to_le_bytes());
         b
     }
 
-    /// Reads a record; `None` when it is none, or of a layout that this version doesn't know.
+    /// Reads a record of any version that this build knows. `None`: the bytes are no record, or of
+    /// another version.
     pub fn decode(b: &[u8]) -> Option<SessionRecord> {
         let b: &[u8; SIZE] = b.try_into().ok()?;
         let word = |i: usize| u64::from_le_bytes(std::array::from_fn(|k| b[8 + 8 * i + k]));
         let half = |at: usize| u32::from_le_bytes(std::array::from_fn(|k| b[at + k]));
         let short = |at: usize| u16::from_le_bytes([b[at], b[at + 1]]);
-        let life = match (b[0], b[1]) {
-            (VERSION, 1) => Life::Open,
-            (VERSION, 2) => Life::Draining,
-            (VERSION, 3) => Life::Lingering,
+        let life = match b[1] {
+            1 => Life::Open,
+            2 => Life::Draining,
+            3 => Life::Lingering,
             _ => return None,
         };
-        let ip: IpAddr = match b[74] {
-            4 => Ipv4Addr::from(std::array::from_fn::<u8, 4, _>(|k| b[80 + k])).into(),
-            6 => Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|k| b[80 + k])).into(),
+        let (peer, sizes_at) = match b[0] {
+            VERSION_TCP => (Peer::Tcp(decode_tcp(b)?), 96),
+            VERSION_ANY_PEER => (Peer::decode(&b[PEER_AT..120])?, 120),
             _ => return None,
         };
         Some(SessionRecord {
@@ -130,6 +159,7 @@ impl SessionRecord {
             greeting_due: b[2] & 4 != 0,
             outbound: b[2] & 8 != 0,
             held: b[2] & 16 != 0,
+            frame_bytes: b[3],
             service: short(4),
             id: word(0),
             opened_at_ms: word(1),
@@ -138,12 +168,44 @@ impl SessionRecord {
             bytes_out: word(4),
             bytes_sent: word(5),
             state_fingerprint: word(6),
-            input_bytes: half(96),
-            topics: short(100),
+            input_bytes: half(sizes_at),
+            topics: short(sizes_at + 4),
             state_version: half(64),
             frame_searched: half(68),
-            peer: SocketAddr::new(ip, short(72)),
+            peer,
         })
+    }
+}
+
+/// Writes the peer of version 1. Builds from before the scope was written skip it.
+fn encode_tcp(addr: SocketAddr, b: &mut [u8; SIZE]) {
+    b[72..74].copy_from_slice(&addr.port().to_le_bytes());
+    match addr {
+        SocketAddr::V4(v4) => {
+            b[74] = 4;
+            b[80..84].copy_from_slice(&v4.ip().octets());
+        }
+        SocketAddr::V6(v6) => {
+            b[74] = 6;
+            b[76..80].copy_from_slice(&v6.scope_id().to_le_bytes());
+            b[80..96].copy_from_slice(&v6.ip().octets());
+        }
+    }
+}
+
+fn decode_tcp(b: &[u8; SIZE]) -> Option<SocketAddr> {
+    let port = u16::from_le_bytes([b[72], b[73]]);
+    match b[74] {
+        4 => {
+            let ip: IpAddr = Ipv4Addr::from(std::array::from_fn::<u8, 4, _>(|k| b[80 + k])).into();
+            Some(SocketAddr::new(ip, port))
+        }
+        6 => {
+            let ip = Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|k| b[80 + k]));
+            let scope = u32::from_le_bytes(std::array::from_fn(|k| b[76 + k]));
+            Some(SocketAddrV6::new(ip, port, 0, scope).into())
+        }
+        _ => None,
     }
 }
 
@@ -151,35 +213,81 @@ impl SessionRecord {
 mod tests {
     use super::*;
 
+    fn record(peer: &str) -> SessionRecord {
+        SessionRecord {
+            id: u64::MAX - 1,
+            service: 513,
+            life: Life::Draining,
+            peer_done: true,
+            quarantined: false,
+            greeting_due: true,
+            outbound: true,
+            held: true,
+            opened_at_ms: 1,
+            turns: 2,
+            bytes_in: 3,
+            bytes_out: 4,
+            bytes_sent: 5,
+            state_version: 6,
+            frame_searched: 7,
+            state_fingerprint: 8,
+            input_bytes: 9,
+            topics: 10,
+            frame_bytes: 11,
+            peer: peer.parse().unwrap(),
+        }
+    }
+
     #[test]
     fn survives_its_encoding() {
-        for peer in ["127.0.0.1:4000", "[2001:db8::7]:65535"] {
-            let r = SessionRecord {
-                id: u64::MAX - 1,
-                service: 513,
-                life: Life::Draining,
-                peer_done: true,
-                quarantined: false,
-                greeting_due: true,
-                outbound: true,
-                held: true,
-                opened_at_ms: 1,
-                turns: 2,
-                bytes_in: 3,
-                bytes_out: 4,
-                bytes_sent: 5,
-                state_version: 6,
-                frame_searched: 7,
-                state_fingerprint: 8,
-                input_bytes: 9,
-                topics: 10,
-                peer: peer.parse().unwrap(),
-            };
-            assert_eq!(SessionRecord::decode(&r.encode()), Some(r));
-            let mut other = r.encode();
-            other[0] = 200;
-            assert_eq!(SessionRecord::decode(&other), None, "an unknown layout is no record");
+        for (peer, version) in [
+            ("127.0.0.1:4000", VERSION_TCP),
+            ("[2001:db8::7]:65535", VERSION_TCP),
+            ("[fe80::1%3]:5", VERSION_TCP),
+            ("udp://127.0.0.1:4000", VERSION_ANY_PEER),
+            ("unix:pid=7,uid=8,gid=9", VERSION_ANY_PEER),
+            ("1.2.3.4:5 via 10.0.0.1:5000", VERSION_ANY_PEER),
+            ("[fe80::1%3]:1 via [fe80::2%4]:2", VERSION_ANY_PEER),
+            ("1.2.3.4:5 via unix:pid=7,uid=8,gid=9", VERSION_ANY_PEER),
+        ] {
+            let r = record(peer);
+            assert_eq!(r.encode()[0], version, "{peer}");
+            assert_eq!(SessionRecord::decode(&r.encode()), Some(r.clone()), "{peer}");
+            for unknown in [0, 3, 200] {
+                let mut other = r.encode();
+                other[0] = unknown;
+                assert_eq!(SessionRecord::decode(&other), None, "an unknown layout is no record");
+            }
             assert_eq!(SessionRecord::decode(&r.encode()[1..]), None);
+        }
+    }
+
+    /// A record of an earlier build, as its bytes were.
+    #[test]
+    fn version_1_keeps_its_bytes() {
+        let mut bytes = [0; SIZE];
+        bytes[..6].copy_from_slice(&[1, 2, 0b11101, 0, 1, 2]);
+        bytes[8..16].copy_from_slice(&(u64::MAX - 1).to_le_bytes());
+        for n in 1..=5 {
+            bytes[8 + 8 * n] = n as u8;
+        }
+        bytes[56] = 8;
+        (bytes[64], bytes[68]) = (6, 7);
+        bytes[72..76].copy_from_slice(&[0xa0, 0x0f, 4, 0]);
+        bytes[80..84].copy_from_slice(&[127, 0, 0, 1]);
+        (bytes[96], bytes[100]) = (9, 10);
+        let expected = SessionRecord { frame_bytes: 0, ..record("127.0.0.1:4000") };
+        assert_eq!(SessionRecord::decode(&bytes), Some(expected.clone()));
+        assert_eq!(expected.encode(), bytes);
+    }
+
+    #[test]
+    fn a_peer_that_is_none_makes_no_record() {
+        for (peer, at) in [("127.0.0.1:4000", 74), ("udp://127.0.0.1:4000", 72), ("udp://127.0.0.1:4000", 73)]
+        {
+            let mut bytes = record(peer).encode();
+            bytes[at] = 77;
+            assert_eq!(SessionRecord::decode(&bytes), None, "{peer}: byte {at}");
         }
     }
 }

@@ -84,7 +84,8 @@ fn the_header_says_what_rust_says() {
             table_stride,
             reserved2,
             convert,
-            job
+            job,
+            framing_parameters
         }
     );
     compare!(
@@ -115,6 +116,9 @@ fn the_header_says_what_rust_says() {
         ("GR_STOPPING", abi::closed::STOPPING),
         ("GR_BY_OPERATOR", abi::closed::OPERATOR),
         ("GR_LINES", abi::framing::LINES),
+        ("GR_LENGTH_PREFIX", abi::framing::LENGTH_PREFIX),
+        ("GR_DELIMITER", abi::framing::DELIMITER),
+        ("GR_TELNET", abi::framing::TELNET),
         ("GR_FAULT_STATE", abi::fault::STATE),
         ("GR_LOG_TRACE", abi::level::TRACE),
         ("GR_BROADCAST_OTHERS", abi::BROADCAST_OTHERS),

@@ -1,8 +1,9 @@
 //! Takes states and tables' values from one version to another when the host asks: in a rehearsal, before a build that was rolled
 //! back reads them, and for sessions that say nothing.
 
+use crate::handler::Handler;
+use crate::migrate::Migrations;
 use crate::run::has_state;
-use crate::{Handler, Migrations};
 use greenroom_state::schema::RENAMED_FROM;
 use serde_json::Value;
 

@@ -1,6 +1,9 @@
 //! The trait that a service implements, and what it is told.
 
-use crate::{Fault, Migrations, Tables, Turn};
+use crate::fault::Fault;
+use crate::migrate::Migrations;
+use crate::table::Tables;
+use crate::turn::Turn;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -155,20 +158,54 @@ pub enum Closed {
     Operator,
 }
 
-/// How a stream is cut into messages.
+/// Framing of a service's stream: how it is cut into messages, and how messages are sent.
+///
+/// One send is one message. Bad parameters refuse the library, with the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Framing {
-    /// Lines that end in LF or CRLF.
+    /// Lines that end in LF or CRLF. A send goes out as it is.
     Lines {
-        /// The longest line, in bytes, without its ending. A longer one closes the session.
+        /// Longest line, in bytes, without its ending. A longer one closes the session.
         bytes_max: u32,
     },
-    /// No framing: a message is whatever arrived, cut anywhere.
+    /// No framing: a message is whatever arrived, cut anywhere. A send goes out as it is.
     Raw {
-        /// The longest message, in bytes. More becomes several.
+        /// Longest message, in bytes. More becomes several.
         bytes_max: u32,
     },
+    /// Messages behind their length, which does not count itself. A send goes out behind its length.
+    LengthPrefix {
+        /// Bytes of the length: 1, 2 or 4.
+        width: u8,
+        /// Byte order of the length.
+        order: ByteOrder,
+        /// Longest message, in bytes, without its length. A longer one closes the session.
+        bytes_max: u32,
+    },
+    /// Messages that end in a fixed string, which is no part of them. A send goes out with the
+    /// delimiter behind it, and fails if it contains the delimiter.
+    Delimiter {
+        /// End of each message, 1 to 16 bytes.
+        delimiter: &'static [u8],
+        /// Longest message, in bytes, without its delimiter. A longer one closes the session.
+        bytes_max: u32,
+    },
+    /// Lines over telnet: the host refuses every option of the protocol, and skips its commands.
+    /// A send goes out as text: LF becomes CR LF, and the byte 255 is doubled.
+    Telnet {
+        /// Longest line, in bytes, without its ending. A longer one closes the session.
+        bytes_max: u32,
+    },
+}
+
+/// Byte order of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// Most significant byte first, as network protocols mostly have it.
+    Big,
+    /// Least significant byte first.
+    Little,
 }
 
 /// The configuration of a service that has none: any key is refused.

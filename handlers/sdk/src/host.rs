@@ -1,6 +1,7 @@
 //! What a batch may ask, whoever the host is: the real one, through the C ABI, or the one of a handler's own tests.
 
-use crate::{Fault, log};
+use crate::fault::Fault;
+use crate::log::LogEvent;
 
 /// What a batch may ask of its host: [`greenroom_state::abi::Host`] in safe words.
 pub(crate) trait Host {
@@ -27,5 +28,5 @@ pub(crate) trait Host {
     fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32>;
     fn wait_for(&mut self, session: u64) -> u32;
     fn hold(&mut self, on: bool) -> u32;
-    fn log(&mut self, event: &log::LogEvent);
+    fn log(&mut self, event: &LogEvent);
 }

@@ -57,7 +57,7 @@
 //! | `log.rs` | where `tracing` events go |
 //! | `host.rs`, `run.rs` | what a host does for a turn; the run of a batch, on any host |
 //! | `testing.rs` | a host in memory, for a handler's own tests |
-//! | `export.rs` | the C ABI; the only unsafe code |
+//! | `export/` | the C ABI; the only unsafe code |
 #![deny(unsafe_code)]
 
 mod convert;
@@ -75,7 +75,7 @@ pub mod export;
 pub mod testing;
 
 pub use fault::Fault;
-pub use handler::{Action, Closed, Framing, Handler, Job, JobEnd, NoConfig};
+pub use handler::{Action, ByteOrder, Closed, Framing, Handler, Job, JobEnd, NoConfig};
 pub use migrate::Migrations;
 pub use table::{Table, Tables};
 pub use turn::{State, Turn};

@@ -2,11 +2,11 @@
 //!
 //! It is written against [`Host`], so that a handler's own tests run the same code as a host does.
 
-use crate::fault::Catching;
+use crate::fault::{self, Catching, Fault};
+use crate::handler::{Action, Handler};
 use crate::host::Host;
 use crate::log;
 use crate::turn::{State, Turn};
-use crate::{Action, Fault, Handler, fault};
 use greenroom_state::abi::RUN_STATE_LOST;
 use std::any::TypeId;
 

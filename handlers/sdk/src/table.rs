@@ -1,6 +1,8 @@
 //! Typed tables: maps that the host owns, that all sessions share, and that outlive any build.
 
-use crate::{Fault, Migrations, Turn};
+use crate::fault::Fault;
+use crate::migrate::Migrations;
+use crate::turn::Turn;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

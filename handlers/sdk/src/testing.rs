@@ -1,10 +1,11 @@
 //! A host in memory, for a handler's own tests: no socket, no clock, the same turns.
 
 use crate::convert::{check, convert};
+use crate::fault::{self, Fault};
+use crate::handler::{Action, Closed, Handler, Job, JobEnd};
 use crate::host::Host;
 use crate::log::LogEvent;
 use crate::run::{Session, run, run_service};
-use crate::{Action, Closed, Fault, Handler, Job, JobEnd, fault};
 use greenroom_state::abi::{BROADCAST_OTHERS, TIMER_OF_SERVICE, status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicU32;

@@ -1,6 +1,6 @@
 //! What a turn can do. All of it takes effect together when the callback returns `Ok`, and none of it otherwise.
 
-use crate::Fault;
+use crate::fault::Fault;
 use crate::host::Host;
 use greenroom_state::abi::{BROADCAST_OTHERS, JOB_ONCE, TIMER_OF_SERVICE, status};
 use std::net::SocketAddr;

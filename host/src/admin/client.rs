@@ -1,6 +1,6 @@
 //! The command's side: asks a host.
 
-use crate::admin::answer::rfc3339;
+use crate::admin::time::rfc3339;
 use crate::protocol::admin::{Command, Piece, Reply, operator};
 use rustix::process::{geteuid, getpid};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};

@@ -1,10 +1,25 @@
-//! What operators ask: a Unix socket in the runtime directory, and a thread for each caller.
+//! The admin socket: a Unix socket in the runtime directory, and a thread for each caller.
 //!
-//! The keeper takes the callers in, so that `status` is answered whatever the worker does; for all else it gives the socket to the
-//! worker, which asks its loop for one small slice at a time, so that no answer holds up a client.
+//! | file | what it does |
+//! | --- | --- |
+//! | [`server`] | accepts commands on the admin socket |
+//! | [`answer`] | answers one command |
+//! | `ask` | asks the loop one question and waits for the answer |
+//! | `dump` | streams a state dump |
+//! | `restore` | reads a dump and plans its restore |
+//! | [`query`] | queries from operators to the loop, and its answers |
+//! | [`client`] | sends a command to the host |
+//! | [`time`] | times in the form of RFC 3339 |
+//!
+//! The keeper accepts the callers, so that `status` is answered whatever the worker does. It passes
+//! the socket of any other command to the worker, which asks its loop for one small slice at a
+//! time.
 
 pub mod answer;
+mod ask;
 pub mod client;
+mod dump;
 pub mod query;
 mod restore;
 pub mod server;
+pub mod time;

@@ -1,7 +1,7 @@
 //! `state restore` and `state set`, on the caller's thread: it reads what is given, has the loop check it slice by slice, and says what
 //! is wrong with it.
 
-use super::answer::{Failure, get};
+use crate::admin::ask::{Failure, get};
 use crate::admin::query::{Answer, Mailbox, Query, Restoring, SchemaOf, Setting};
 use crate::admin::server::Caller;
 use crate::protocol::admin::{Piece, Reply};

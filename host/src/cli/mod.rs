@@ -100,9 +100,9 @@ pub fn run() -> ExitCode {
         Command::History(history) => history.run(&dir),
         Command::State(state) => state.run(&dir),
         Command::Upgrade(upgrade) => upgrade.run(&dir),
-        Command::Symbolize => crate::watchdog::symbolize().map_err(Failure::Failed),
+        Command::Symbolize => crate::watchdog::symbolize::run().map_err(Failure::Failed),
         Command::Worker => worker::run(),
-        Command::Trial => crate::plugin::trial::child().map_err(Failure::Failed),
+        Command::Trial => crate::plugin::trial_child::run().map_err(Failure::Failed),
     };
     let (text, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,

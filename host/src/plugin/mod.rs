@@ -1,14 +1,20 @@
-//! From a file to running code, a step each: read it whole, inspect it without running it, try it in a child, load it.
+//! From a file to running code, a step each: read the file whole, inspect it without running it,
+//! try it in a child, load it.
 //!
 //! | file | what it does |
 //! | --- | --- |
+//! | [`discover`] | finds handler libraries among files and directories |
+//! | [`watch`] | notices that a file changed |
+//! | [`prepare`] | the thread that prepares a reload: reads, tries, loads |
 //! | [`stage`] | reads a finished file, hashes it, makes the private copy |
 //! | [`inspect`] | judges the ELF file and its note |
-//! | [`trial`] | loads the copy in a child process first |
-//! | [`rehearse`] | has it read copies of all that is live there, and says what it changes |
-//! | [`entries`] | which entries of tables it reads there |
-//! | [`confine`] | what a candidate may do meanwhile |
-//! | [`ffi`] | loads it here, and is the host's side of the C ABI: the only unsafe code towards handlers |
+//! | [`trial`] | tries the copy in a child process |
+//! | [`trial_child`] | the same, in the child |
+//! | [`confine`] | what the child may do |
+//! | [`rehearse`] | has the candidate read and write copies of live data, and reports what changes |
+//! | [`live`] | input of a rehearsal: live offers, limits, counts |
+//! | [`entries`] | picks the entries of tables that a rehearsal reads |
+//! | [`ffi`] | loads a library here, and is the host's side of the C ABI |
 
 pub mod confine;
 pub mod discover;
@@ -16,8 +22,10 @@ pub mod entries;
 #[allow(unsafe_code)]
 pub mod ffi;
 pub mod inspect;
+pub mod live;
 pub mod prepare;
 pub mod rehearse;
 pub mod stage;
 pub mod trial;
+pub mod trial_child;
 pub mod watch;

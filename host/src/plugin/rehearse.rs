@@ -1,77 +1,30 @@
-//! The rehearsal: in the trial's child, a candidate reads a copy of every live session's state and of its tables' entries (those that
-//! `entries.rs` picks), migrates what is of another version, and writes it again. What it changes is compared field by field, and taken
-//! back to see whether there is a way back.
+//! The rehearsal, in the trial's child: a candidate reads a copy of all live data and writes it
+//! again.
+//!
+//! Live data is every session's state, and the entries of tables that `entries.rs` picks. Data of
+//! another version is migrated. Each change is compared field by field, and then taken back, to see
+//! whether there is a way back.
 
-use super::entries::{Entries, is_another};
 use crate::memory::snapshot::core_of;
+use crate::plugin::entries::{Entries, is_another};
+use crate::plugin::live::LiveState;
 use greenroom_core::core::Core;
-use greenroom_core::ids::ServiceId;
-use greenroom_core::limits::host::Limits;
-use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
+use greenroom_core::ids::{ServiceId, Slot};
+use greenroom_core::limits::per_service::AllLimits;
 use greenroom_core::service::offer::{Build, Offer, Serving};
 use greenroom_core::store::snapshot::Seen;
-use greenroom_state::compatibility::StateShape;
+use greenroom_state::compatibility::{StateShape, TableShape};
 use greenroom_state::json;
 use greenroom_state::rehearsal_report::{Observer, Rehearsal, ShapeReport};
-use greenroom_state::schema::Schema;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// What a candidate is rehearsed with.
-#[derive(Serialize, Deserialize)]
-pub struct Live {
-    /// The pinned epoch.
-    pub epoch: u64,
-    /// The host's limits.
-    pub limits: Limits,
-    /// What single services have otherwise.
-    #[serde(default)]
-    pub service_limits: BTreeMap<String, ServiceLimits>,
-    /// What the build offers that serves.
-    pub offers: Vec<Offer>,
-    /// Private copy and entry of that build, if the candidate is older: it takes back what it left.
-    pub newer: Option<(PathBuf, String)>,
-    /// Sessions of its services.
-    pub sessions: u64,
-    /// How many entries the tables that may be rehearsed have, by version.
-    pub entries: BTreeMap<String, BTreeMap<u32, u64>>,
-}
-
-impl Live {
-    /// Sessions and entries, at most.
-    pub fn items(&self) -> u64 {
-        self.sessions + self.entries.values().flat_map(BTreeMap::values).sum::<u64>()
-    }
-
-    /// What the build that serves says of a table.
-    fn shape_of(&self, table: &str) -> Option<&StateShape> {
-        self.offers.iter().flat_map(|o| &o.tables).find(|t| t.name == table).map(|t| &t.shape)
-    }
-
-    /// What a candidate that says this of a table reads of it.
-    fn entries_of(&self, table: &str, new: &StateShape) -> Entries {
-        let schema = |shape: &StateShape| shape.schema.as_ref().map(Schema::fingerprint);
-        let same = |old: &StateShape| {
-            old.version == new.version && schema(new).is_some() && schema(old) == schema(new)
-        };
-        let count = self.entries.get(table).and_then(|n| n.get(&new.version)).copied().unwrap_or(0);
-        match self.limits.rehearsal_entries_max as u64 {
-            at_most @ 1.. if count > at_most && self.shape_of(table).is_some_and(same) => {
-                Entries::with_at_most(at_most, new.version, count)
-            }
-            _ => Entries::default(),
-        }
-    }
-}
-
-/// How many sessions and entries that can't be read are named.
+/// Number of sessions and entries that are named, of those that can't be read.
 const NAMED_MAX: usize = 3;
-/// How often it is said how far it is.
+/// Time between two reports of progress.
 const TOLD_EVERY: Duration = Duration::from_millis(100);
-/// After how many entries the clock is looked at, which takes as long as a short one of them; among the first ones, more often.
+/// Entries between two looks at the clock: a look takes as long as a short entry does.
 const ENTRIES_A_LOOK: u64 = 64;
 
 /// Failures of one kind.
@@ -121,7 +74,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Takes note of what was stored in a version, and of what would be stored in its place.
+    /// Compares data as it was stored, in a version, with the data that would take its place.
     fn saw(&mut self, core: &Core, version: u32, before: &[u8], after: Option<&[u8]>) {
         self.migrated += u64::from(version != self.new.version);
         let goes_back = self.new.version > self.old.version
@@ -129,7 +82,7 @@ impl<'a> Subject<'a> {
             && self.new.converts(self.new.version, self.old.version).is_ok();
         let (from, to) = (self.new.version, self.old.version);
         let back = after.filter(|_| goes_back).map(|a| core.convert(self.service, self.which, from, to, a));
-        // As a rule it comes back byte by byte, and there is nothing to compare.
+        // Mostly the same bytes come back, and there is nothing to compare.
         let back = back.filter(|back| back.as_deref() != Ok(before));
         if back.is_none() && !self.observer.wants_data() {
             return;
@@ -144,7 +97,7 @@ impl<'a> Subject<'a> {
 
     fn report(self, service: &str, table: Option<&str>) -> ShapeReport {
         let (from, to) = (self.old.version, self.new.version);
-        // Whoever knows both versions: the newer of the two.
+        // The newer of the two knows both versions.
         let knows = if to >= from { self.new } else { self.old };
         let back = knows.converts(to, from).map_err(|gap| match to > from {
             true => format!("there is no downgrade from version {gap}"),
@@ -166,14 +119,39 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Rehearses. `newer` is the loaded code of [`Live::newer`]. `tell` is told how far it is, and of how much.
+/// Progress of a rehearsal.
+struct Progress<F> {
+    done: u64,
+    total: u64,
+    told: Instant,
+    tell: F,
+}
+
+impl<F: FnMut(u64, u64)> Progress<F> {
+    /// Counts an item, and reports every [`TOLD_EVERY`]. The clock is looked at once in `a_look`
+    /// items, and more often among the first ones.
+    fn step(&mut self, a_look: u64) {
+        self.done += 1;
+        let looks = self.done.is_multiple_of(a_look) || self.done.is_power_of_two();
+        if looks && self.told.elapsed() >= TOLD_EVERY {
+            self.told = Instant::now();
+            (self.tell)(self.done, self.total);
+        }
+    }
+}
+
+/// Rehearses a candidate. `newer` is the loaded code of [`LiveState::newer`]. Calls `tell` with the
+/// progress: items done, and of how many.
+///
+/// Costs the time of reading each session and entry once. An error means that the rehearsal could
+/// not be made; data that the candidate can't read is in the report.
 pub fn rehearse(
     library: &str,
     serving: Serving,
     newer: Option<Serving>,
-    live: &Live,
+    live: &LiveState,
     records: &OwnedFd,
-    mut tell: impl FnMut(u64, u64),
+    tell: impl FnMut(u64, u64),
 ) -> Result<Rehearsal, String> {
     let begun = Instant::now();
     let offers: Vec<Offer> = serving.iter().map(|(offer, _)| offer.clone()).collect();
@@ -188,61 +166,85 @@ pub fn rehearse(
     if let Some(newer) = newer {
         core.stand_by_to_convert(&build, newer);
     }
+    let slots: Vec<_> = core.sessions().after(0).map(|(slot, s)| (slot, s.id, s.service)).collect();
+    let total = (slots.len() + entries.values().map(Entries::len).sum::<usize>()) as u64;
+    let mut progress = Progress { done: 0, total, told: begun, tell };
     let mut r = Rehearsal::default();
+    let bad_sessions = rehearse_sessions(&mut core, slots, live, &offers, &mut progress, &mut r);
+    let bad_entries = rehearse_entries(&core, tables, &entries, live, &mut progress, &mut r);
+    let failed = [bad_sessions.tell(r.sessions, "sessions"), bad_entries.tell(r.entries, "table entries")];
+    let failed: Vec<_> = failed.into_iter().flatten().collect();
+    r.failed = (!failed.is_empty()).then(|| failed.join("; "));
+    r.ms = begun.elapsed().as_millis() as u64;
+    Ok(r)
+}
+
+/// Has the candidate read and write the state of each session of its services.
+fn rehearse_sessions(
+    core: &mut Core,
+    slots: Vec<(Slot, u64, ServiceId)>,
+    live: &LiveState,
+    offers: &[Offer],
+    progress: &mut Progress<impl FnMut(u64, u64)>,
+    r: &mut Rehearsal,
+) -> Failures {
     let mut states = BTreeMap::new();
-    for offer in &offers {
+    for offer in offers {
         let old = live.offers.iter().find(|o| o.name == offer.name);
         if let (Some(old), Some(service)) = (old, core.service_named(&offer.name)) {
             states.insert(service, (offer, Subject::new(service, 0, &old.shape, &offer.shape)));
         }
     }
-    let slots: Vec<_> = core.sessions().after(0).map(|(slot, s)| (slot, s.id, s.service)).collect();
-    let total = (slots.len() + entries.values().map(Entries::len).sum::<usize>()) as u64;
-    let (mut done, mut told) = (0, begun);
-    let mut step = |a_look: u64| {
-        done += 1;
-        if (done % a_look == 0 || done.is_power_of_two()) && told.elapsed() >= TOLD_EVERY {
-            told = Instant::now();
-            tell(done, total);
-        }
-    };
-    let (mut bad_sessions, mut bad_entries) = (Failures::default(), Failures::default());
+    let mut bad = Failures::default();
     for (slot, id, service) in slots {
-        step(1);
+        progress.step(1);
         let Some((_, subject)) = states.get_mut(&service) else { continue };
         r.sessions += 1;
         match core.rehearse(slot) {
             Ok(reread) => {
                 subject.read += 1;
                 if let Some((version, before)) = &reread.before {
-                    subject.saw(&core, *version, before, reread.after.as_deref());
+                    subject.saw(core, *version, before, reread.after.as_deref());
                 }
             }
-            Err(why) => bad_sessions.add(|| format!("session {id}: {why}")),
+            Err(why) => bad.add(|| format!("session {id}: {why}")),
         }
     }
     for (_, (offer, subject)) in states {
         r.migrated += subject.migrated;
-        // Neither of them keeps any.
+        // A service without state has nothing to report.
         if subject.old.schema.is_some() || subject.new.schema.is_some() {
             r.shapes.push(subject.report(&offer.name, None));
         }
     }
+    bad
+}
+
+/// Has the candidate read and write the picked entries of each of its tables.
+fn rehearse_entries(
+    core: &Core,
+    tables: Vec<(&Offer, &TableShape)>,
+    entries: &BTreeMap<&str, Entries>,
+    live: &LiveState,
+    progress: &mut Progress<impl FnMut(u64, u64)>,
+    r: &mut Rehearsal,
+) -> Failures {
+    let mut bad = Failures::default();
     for (offer, table) in tables {
         let owner = core.owners().get(table.name.as_str()).copied();
         let Some(owner) = owner else { continue };
-        // What nobody owned counts as of the first version, and of the same shape.
+        // A table that nobody owned counts as of the first version, and of the same shape.
         let old = live.shape_of(&table.name).unwrap_or(&table.shape);
         let mut subject = Subject::new(owner.service, owner.which, old, &table.shape);
         let entries = &entries[table.name.as_str()];
         for (version, key, value) in entries.iter() {
-            step(ENTRIES_A_LOOK);
+            progress.step(ENTRIES_A_LOOK);
             match core.rehearse_entry(&table.name, version, value) {
                 Ok(after) => {
                     subject.read += 1;
-                    subject.saw(&core, version, value, Some(&after));
+                    subject.saw(core, version, value, Some(&after));
                 }
-                Err(why) => bad_entries.add(|| {
+                Err(why) => bad.add(|| {
                     format!("entry {:?} of table {}: {why}", String::from_utf8_lossy(key), table.name)
                 }),
             }
@@ -253,9 +255,5 @@ pub fn rehearse(
         r.entries_migrated += subject.migrated;
         r.shapes.push(subject.report(&offer.name, Some(&table.name)));
     }
-    let failed = [bad_sessions.tell(r.sessions, "sessions"), bad_entries.tell(r.entries, "table entries")];
-    let failed: Vec<_> = failed.into_iter().flatten().collect();
-    r.failed = (!failed.is_empty()).then(|| failed.join("; "));
-    r.ms = begun.elapsed().as_millis() as u64;
-    Ok(r)
+    bad
 }

@@ -1,33 +1,32 @@
-//! The watchdog: a thread that sees when one callback runs too long, says which and where it is, and ends the process if it is
-//! told to. Nothing can make a callback return, but a successor goes on without it.
+//! Stalled callbacks: a thread that notices one, says which it is and where, and ends the process
+//! if it is told to. Nothing can make a callback return, but a successor goes on without it.
 //!
-//! The addresses are turned into functions and lines by a child process: reading debug information takes tens of megabytes.
+//! | file | what it does |
+//! | --- | --- |
+//! | [`symbolize`] | turns addresses into function, file and line, in a child |
 
-use crate::exit_status::own_binary;
+pub mod symbolize;
+
 use crate::memory::board::{Board, Reading, Running};
 use crate::sys::stack::Thread;
+use crate::watchdog::symbolize::place_of;
 use greenroom_core::ids::told;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::action_name;
 use rustix::process::{Signal, getpid, kill_process};
-use serde::{Deserialize, Serialize};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-/// How often it looks at most.
+/// Shortest time between two looks.
 const TICK_MIN: Duration = Duration::from_millis(5);
-/// And at least, as how long a callback may take can change.
+/// Longest time between two looks, as the limits may change.
 const TICK_MAX: Duration = Duration::from_millis(500);
-/// How long it may take to find a line.
-const CHILD_MAX: Duration = Duration::from_secs(3);
-/// How long the last words take to be written.
+/// Time that the last log line takes to be written.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Watches the calling thread, which is the loop's, for as long as the process lives.
@@ -45,12 +44,13 @@ pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> i
     Ok(patience)
 }
 
-/// How long a callback may take, in milliseconds, until it is named, and until the process is ended; 0: as long as it likes.
+/// Time that a callback may take, in milliseconds, until it is named, and until the process is
+/// ended. 0: no limit.
 #[derive(Clone, Default)]
 pub struct Patience(Arc<(AtomicU64, AtomicU64)>);
 
 impl Patience {
-    /// From the next look on.
+    /// Sets both limits, from the next look on.
     pub fn set(&self, limits: &Limits) {
         self.0.0.store(limits.stall_warn_ms, Ordering::Relaxed);
         self.0.1.store(limits.stall_kill_ms, Ordering::Relaxed);
@@ -63,7 +63,7 @@ impl Patience {
     fn tick(&self) -> Duration {
         let (warn, kill) = self.get();
         let shortest = [warn, kill].into_iter().filter(|ms| *ms > 0).min();
-        // With nothing to watch, whether that has changed.
+        // Without a limit, it only looks whether there is one now.
         shortest.map_or(TICK_MAX, |ms| Duration::from_millis(ms / 4).clamp(TICK_MIN, TICK_MAX))
     }
 }
@@ -77,7 +77,7 @@ struct Watchdog {
     seen: Option<Seen>,
 }
 
-/// A callback that was running when the watchdog last looked.
+/// Callback that was running at the last look.
 struct Seen {
     mark: u64,
     what: Running,
@@ -86,6 +86,7 @@ struct Seen {
 }
 
 impl Watchdog {
+    /// Looks at the running callback once, and reports or ends it if it is over a limit.
     fn look(&mut self) {
         let Some((mark, what)) = self.board.running() else { return self.over() };
         match &mut self.seen {
@@ -105,11 +106,11 @@ impl Watchdog {
             return;
         }
         let frames = self.thread.frames();
-        // It may have returned just now.
+        // The callback may have returned just now.
         if self.board.running().is_none_or(|(now, _)| now != mark) {
             return;
         }
-        let place = self.place(&frames);
+        let place = place_of(&frames, &self.copies);
         let Running { generation, action, .. } = what;
         let session = told(what.session);
         let service = self.service(what.service);
@@ -137,7 +138,7 @@ impl Watchdog {
         }
     }
 
-    /// What was running has returned.
+    /// Forgets the callback that was seen, as it has returned.
     fn over(&mut self) {
         if let Some(seen) = self.seen.take()
             && seen.warned
@@ -151,115 +152,4 @@ impl Watchdog {
         let services = Reading::of(&self.file).services().unwrap_or_default();
         services.into_iter().nth(usize::from(number)).flatten().map_or_else(|| "?".into(), |s| s.name)
     }
-
-    /// The innermost line of the handler's own.
-    fn place(&self, frames: &[usize]) -> Option<Place> {
-        let addresses = frames.iter().enumerate().filter_map(|(i, &at)| {
-            let (module, offset) = module_of(at)?;
-            // A caller's address is that behind the call.
-            module
-                .starts_with(&self.copies)
-                .then(|| Address { module, offset: offset - u64::from(i > 0) as usize })
-        });
-        let addresses: Vec<_> = addresses.collect();
-        let places = in_child(&addresses).inspect_err(|e| tracing::debug!("symbolize: {e}")).ok()?;
-        let own =
-            |p: &&Place| !p.file.is_empty() && !p.file.contains("/rustc/") && !p.file.contains("/.cargo/");
-        let named =
-            |p: &&Place| !["std::", "core::", "alloc::", "<"].iter().any(|s| p.function.starts_with(s));
-        places.iter().find(own).or_else(|| places.iter().find(named)).cloned()
-    }
-}
-
-/// An address, and in which file.
-#[derive(Debug, Serialize, Deserialize)]
-struct Address {
-    module: PathBuf,
-    offset: usize,
-}
-
-/// A place in the source.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Place {
-    function: String,
-    /// Empty: built without debug information.
-    file: String,
-    line: u32,
-}
-
-/// The file that is mapped at an address, and the address as the file counts.
-fn module_of(at: usize) -> Option<(PathBuf, usize)> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let mapped = maps.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let (begin, end) = words.next()?.split_once('-')?;
-        let path = words.nth(4)?;
-        Some((usize::from_str_radix(begin, 16).ok()?, usize::from_str_radix(end, 16).ok()?, path))
-    });
-    let mapped: Vec<_> = mapped.collect();
-    let (_, _, path) = mapped.iter().find(|(begin, end, _)| (*begin..*end).contains(&at))?;
-    let (base, _, _) = mapped.iter().find(|(_, _, p)| p == path)?;
-    Some((PathBuf::from(path), at - base))
-}
-
-fn in_child(addresses: &[Address]) -> io::Result<Vec<Place>> {
-    if addresses.is_empty() {
-        return Ok(Vec::new());
-    }
-    let binary = own_binary()?;
-    let mut child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
-        .arg("symbolize")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(&serde_json::to_vec(addresses)?)?;
-    }
-    let (sender, answer) = channel();
-    if let Some(mut out) = child.stdout.take() {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = out.read_to_end(&mut bytes);
-            let _ = sender.send(bytes);
-        });
-    }
-    // It must not hold up the verdict.
-    let answer = answer.recv_timeout(CHILD_MAX);
-    let _ = child.kill();
-    child.wait()?;
-    Ok(serde_json::from_slice(&answer.map_err(io::Error::other)?)?)
-}
-
-/// The child's side: addresses on standard input, the places that they are, with what was inlined there, on standard output.
-pub fn symbolize() -> Result<(), String> {
-    let mut text = String::new();
-    io::stdin().read_to_string(&mut text).map_err(|e| e.to_string())?;
-    let addresses: Vec<Address> =
-        serde_json::from_str(&text).map_err(|e| format!("this command is the host's own: {e}"))?;
-    let mut places = Vec::new();
-    for Address { module, offset } in &addresses {
-        let Ok(loader) = addr2line::Loader::new(module) else { continue };
-        let before = places.len();
-        if let Ok(mut frames) = loader.find_frames(*offset as u64) {
-            while let Ok(Some(frame)) = frames.next() {
-                let function = frame.function.as_ref().and_then(|f| Some(f.demangle().ok()?.into_owned()));
-                let at = frame.location.as_ref();
-                places.push(Place {
-                    function: function.unwrap_or_default(),
-                    file: at.and_then(|l| l.file).unwrap_or_default().to_owned(),
-                    line: at.and_then(|l| l.line).unwrap_or_default(),
-                });
-            }
-        }
-        if places.len() == before
-            && let Some(name) = loader.find_symbol(*offset as u64)
-        {
-            let function = addr2line::demangle_auto(name.into(), None).into_owned();
-            places.push(Place { function, file: String::new(), line: 0 });
-        }
-    }
-    let json = serde_json::to_string(&places).map_err(|e| e.to_string())?;
-    println!("{json}");
-    Ok(())
 }

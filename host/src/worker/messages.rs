@@ -131,10 +131,22 @@ impl Worker {
                 let at_ms = unix_ms();
                 match (dialed, service) {
                     (Some(asked), _) => {
-                        self.core.handle(Input::Connected { number: asked, slot, id: number, peer, at_ms });
+                        self.core.handle(Input::Connected {
+                            number: asked,
+                            slot,
+                            id: number,
+                            peer: peer.into(),
+                            at_ms,
+                        });
                     }
                     (None, Some(service)) => {
-                        self.core.handle(Input::Opened { slot, id: number, service, peer, at_ms });
+                        self.core.handle(Input::Opened {
+                            slot,
+                            id: number,
+                            service,
+                            peer: peer.into(),
+                            at_ms,
+                        });
                     }
                     (None, None) => {}
                 }

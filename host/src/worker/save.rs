@@ -1,7 +1,7 @@
 //! When tables and ledger are saved and read, and what becomes a line of the ledger.
 
-use crate::admin::answer::rfc3339;
 use crate::admin::query::Message;
+use crate::admin::time::rfc3339;
 use crate::memory::snapshot::core_at;
 use crate::protocol::admin::LedgerLine;
 use crate::saved_file;

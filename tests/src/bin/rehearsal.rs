@@ -5,7 +5,7 @@ use greenroom::memory::board::Board;
 use greenroom::memory::records::{Region, memory_file};
 use greenroom::plugin::ffi::library::Library;
 use greenroom::plugin::inspect::inspect;
-use greenroom::plugin::rehearse::Live;
+use greenroom::plugin::live::LiveState;
 use greenroom::plugin::trial::{self, Snapshot, Trial};
 use greenroom_core::core::Core;
 use greenroom_core::ids::Slot;
@@ -66,7 +66,13 @@ fn main() {
         }
     };
     for slot in 0..sessions {
-        core.handle(Input::Opened { slot: Slot(slot), id: u64::from(slot) + 1, service, peer, at_ms: 0 });
+        core.handle(Input::Opened {
+            slot: Slot(slot),
+            id: u64::from(slot) + 1,
+            service,
+            peer: peer.clone(),
+            at_ms: 0,
+        });
         line(&mut core, slot);
         if slot % 1000 == 999 {
             end_pass(&mut core);
@@ -113,7 +119,7 @@ fn main() {
     let begun = Instant::now();
     let epoch = core.pin();
     let pin = begun.elapsed();
-    let live = Live {
+    let live = LiveState {
         epoch,
         limits: limits.clone(),
         service_limits: BTreeMap::new(),

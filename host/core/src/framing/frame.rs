@@ -1,19 +1,120 @@
-//! A frame: a whole message, more needed, or too long; and what is remembered between reads.
+//! Frames: results of one cut, and the state between two.
 
-/// What must be remembered of a frame that isn't whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+use arrayvec::ArrayVec;
+use std::ops::Range;
+
+/// Most bytes of state that a framing stores with a session.
+pub const STORED_BYTES_MAX: usize = 64;
+
+/// State of a framing between two cuts.
+///
+/// Takes 16 bytes in a session. Framings that store nothing (lines, raw, length prefix, delimiter)
+/// never allocate for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FrameState {
-    /// How many of the bytes left over were searched already.
+    /// Bytes of the unconsumed input that were searched already. A cache: it may be set to 0 at any
+    /// time, which costs a second search and changes no result.
     pub searched: u32,
+    /// Bytes without which the next cut would give another result. Empty: no allocation.
+    stored: Option<Box<ArrayVec<u8, STORED_BYTES_MAX>>>,
 }
 
-/// What the bytes begin with.
+impl FrameState {
+    /// State as a record holds it. `None`: more stored bytes than [`STORED_BYTES_MAX`].
+    pub fn new(searched: u32, stored: &[u8]) -> Option<FrameState> {
+        let mut state = FrameState { searched, stored: None };
+        (stored.len() <= STORED_BYTES_MAX).then(|| state.store(stored))?;
+        Some(state)
+    }
+
+    /// Bytes to store with the session; empty for a framing that stores nothing.
+    ///
+    /// Changed by [`Frame::Message`] and [`Frame::Reply`] alone. They go with the unconsumed input:
+    /// a caller that consumes fewer messages than it cut goes back to the state it had there.
+    pub fn stored(&self) -> &[u8] {
+        self.stored.as_ref().map_or(&[], |bytes| bytes.as_slice())
+    }
+
+    /// Replaces the bytes to store: at most [`STORED_BYTES_MAX`], or those behind are dropped.
+    pub(super) fn store(&mut self, bytes: &[u8]) {
+        debug_assert!(bytes.len() <= STORED_BYTES_MAX, "{} bytes of state", bytes.len());
+        self.stored =
+            (!bytes.is_empty()).then(|| Box::new(bytes.iter().copied().take(STORED_BYTES_MAX).collect()));
+    }
+}
+
+/// Result of one cut at the start of the input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame<'i> {
+    /// Whole message.
+    Message {
+        /// Message without its framing.
+        payload: Payload<'i>,
+        /// Bytes of the input that it took with its framing, at least 1.
+        consumed: usize,
+    },
+    /// Bytes that are the framing's own business and no message.
+    ///
+    /// The framing may have appended an answer to [`FrameBuffers::replies`], which must be sent
+    /// before the output of any later message. With `consumed: 0` the state tells the next cut that
+    /// the answer was given, so the next cut makes progress.
+    Reply {
+        /// Bytes of the input that they took.
+        consumed: usize,
+    },
+    /// Not a whole message yet. Stored bytes and buffers are as before.
+    More,
+    /// Message longer than the limit. The stream can't be cut any further.
+    TooLong,
+    /// Input that breaks the rules of the framing, with the reason. The stream can't be cut any
+    /// further.
+    Invalid(&'static str),
+}
+
+/// Message without its framing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload<'i> {
+    /// Slice of the input: no copy.
+    Input(&'i [u8]),
+    /// Range of [`FrameBuffers::payloads`], for a message that differs from its input. A range, so
+    /// that several messages can be cut before the first one runs.
+    Unescaped(Range<usize>),
+}
+
+impl<'i> Payload<'i> {
+    /// Bytes of the message. `buffers` are those of the cut.
+    pub fn bytes(&self, buffers: &'i FrameBuffers) -> &'i [u8] {
+        match self {
+            Payload::Input(bytes) => bytes,
+            Payload::Unescaped(range) => &buffers.payloads[range.clone()],
+        }
+    }
+}
+
+/// Buffers that cuts append to. The caller clears them; their memory is used again.
+#[derive(Debug, Default)]
+pub struct FrameBuffers {
+    /// Messages that differ from their input, one behind the other.
+    pub payloads: Vec<u8>,
+    /// Answers of the framing itself, in order.
+    pub replies: Vec<u8>,
+}
+
+impl FrameBuffers {
+    /// Empties both buffers and keeps their memory.
+    pub fn clear(&mut self) {
+        self.payloads.clear();
+        self.replies.clear();
+    }
+}
+
+/// Result of [`super::Framing::next`], for callers that know lines and raw alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Frame<'a> {
-    /// A whole message, and how many bytes it took with its framing.
+pub enum PlainFrame<'a> {
+    /// Whole message, and the bytes that it took with its framing.
     Message(&'a [u8], usize),
     /// Not a whole message yet.
     More,
-    /// A message longer than the limit.
+    /// Message longer than the limit.
     TooLong,
 }

@@ -1,16 +1,37 @@
-//! Where a message ends: a pure function of the bytes not consumed yet and a little state that can be stored.
+//! Framing: cuts a stream of bytes into messages, and frames what is sent.
 //!
-//! So a reload in the middle of a frame needs nothing but those two, and cutting a stream anywhere changes nothing.
+//! A cut is a pure function of the unconsumed bytes and of a little state. Both are stored with the
+//! session, so a reload or a crash in the middle of a message needs nothing else. Cutting the
+//! stream in other places changes no message and no reply.
+//!
+//! | file | framing |
+//! | --- | --- |
+//! | [`frame`] | results of a cut, and the state between two |
+//! | [`delimiter`] | messages that end in a fixed string |
+//! | [`length_prefix`] | messages behind their length |
+//! | `lines` | lines that end in LF or CRLF |
+//! | `raw` | whatever arrived |
+//! | `telnet` | lines between telnet commands |
+//!
+//! A framing is a file with `cut`, `encode` if it changes what is sent, its parameters, and its
+//! unit tests; and an arm of each `match` in this file.
 
+pub mod delimiter;
 pub mod frame;
+pub mod length_prefix;
 mod lines;
 mod raw;
+#[cfg(test)]
+mod script;
+mod telnet;
 
-use crate::framing::frame::Frame;
-use crate::framing::frame::FrameState;
+use crate::framing::delimiter::Delimiter;
+use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload, PlainFrame};
+use crate::framing::length_prefix::LengthPrefix;
+use greenroom_state::abi;
 use serde::{Deserialize, Serialize};
 
-/// How a service's stream is cut.
+/// Framing of a service's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Framing {
     /// Lines that end in LF or CRLF.
@@ -23,25 +44,197 @@ pub enum Framing {
         /// The longest message.
         bytes_max: u32,
     },
+    /// Messages behind their length.
+    LengthPrefix {
+        /// Form of the length.
+        prefix: LengthPrefix,
+        /// The longest message, without its length.
+        bytes_max: u32,
+    },
+    /// Messages that end in a fixed string.
+    Delimiter {
+        /// End of each message.
+        delimiter: Delimiter,
+        /// The longest message, without its delimiter.
+        bytes_max: u32,
+    },
+    /// Lines between telnet commands.
+    Telnet {
+        /// The longest message, without its line ending and with IAC as one byte.
+        bytes_max: u32,
+    },
 }
 
 impl Framing {
     /// Framing of a service that no library serves.
     pub(crate) const UNSERVED: Framing = Framing::Lines { bytes_max: 0 };
 
-    /// Looks for the next message at the start of `bytes`. After [`Frame::Message`] the state is that of a fresh frame.
-    #[inline]
-    pub fn next<'a>(&self, bytes: &'a [u8], state: &mut FrameState) -> Frame<'a> {
-        match self {
-            Framing::Lines { bytes_max } => lines::next(bytes, state, *bytes_max as usize),
-            Framing::Raw { bytes_max } => raw::next(bytes, *bytes_max as usize),
+    /// Framing that a library offers: its number in [`abi::framing`], and its parameters.
+    ///
+    /// The error names what is wrong, without the service.
+    pub fn offered(number: u32, bytes_max: u32, parameters: &[u8]) -> Result<Framing, String> {
+        let none = |name: &str, framing| match parameters.len() {
+            0 => Ok(framing),
+            len => Err(format!("framing {name} has no parameters, and was given {len} bytes of them")),
+        };
+        match number {
+            abi::framing::LINES => none("lines", Framing::Lines { bytes_max }),
+            abi::framing::RAW => none("raw", Framing::Raw { bytes_max }),
+            abi::framing::LENGTH_PREFIX => match LengthPrefix::from_parameters(parameters) {
+                Ok(prefix) => Ok(Framing::LengthPrefix { prefix, bytes_max }),
+                Err(e) => Err(format!("framing length-prefix: {e}")),
+            },
+            abi::framing::DELIMITER => match Delimiter::new(parameters) {
+                Ok(delimiter) => Ok(Framing::Delimiter { delimiter, bytes_max }),
+                Err(e) => Err(format!("framing delimiter: {e}")),
+            },
+            abi::framing::TELNET => none("telnet", Framing::Telnet { bytes_max }),
+            other => Err(format!("framing {other} is not known")),
         }
+    }
+
+    /// Cuts the next message, or the framing's own business, off the start of `input`.
+    ///
+    /// Appends to `buffers` and never clears them. After [`Frame::Message`] and [`Frame::Reply`]
+    /// the caller skips the consumed bytes; the state is then that of the rest.
+    #[inline]
+    pub fn cut<'i>(&self, input: &'i [u8], state: &mut FrameState, buffers: &mut FrameBuffers) -> Frame<'i> {
+        match self {
+            Framing::Lines { bytes_max } => lines::cut(input, state, *bytes_max as usize),
+            Framing::Raw { bytes_max } => raw::cut(input, *bytes_max as usize),
+            Framing::LengthPrefix { prefix, bytes_max } => {
+                length_prefix::cut(*prefix, input, *bytes_max as usize)
+            }
+            Framing::Delimiter { delimiter, bytes_max } => {
+                delimiter::cut(delimiter, input, state, *bytes_max as usize)
+            }
+            Framing::Telnet { bytes_max } => telnet::cut(input, state, *bytes_max as usize, buffers),
+        }
+    }
+
+    /// Looks for the next message at the start of `bytes`, for lines and raw alone. After
+    /// [`PlainFrame::Message`] the state is that of a fresh frame.
+    #[inline]
+    pub fn next<'a>(&self, bytes: &'a [u8], state: &mut FrameState) -> PlainFrame<'a> {
+        let frame = match self {
+            Framing::Lines { bytes_max } => lines::cut(bytes, state, *bytes_max as usize),
+            Framing::Raw { bytes_max } => raw::cut(bytes, *bytes_max as usize),
+            _ => Frame::TooLong,
+        };
+        match frame {
+            Frame::Message { payload: Payload::Input(message), consumed } => {
+                PlainFrame::Message(message, consumed)
+            }
+            Frame::More => PlainFrame::More,
+            _ => PlainFrame::TooLong,
+        }
+    }
+
+    /// Whether [`Framing::encode`] changes what is sent. If not, callers send it as it is.
+    #[inline]
+    pub fn encodes(&self) -> bool {
+        !matches!(self, Framing::Lines { .. } | Framing::Raw { .. })
+    }
+
+    /// Appends a message that a turn sends, in its framing. If the framing can't express it, the
+    /// error says why, and nothing is appended.
+    pub fn encode(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+        match self {
+            Framing::Lines { .. } | Framing::Raw { .. } => out.extend_from_slice(message),
+            Framing::LengthPrefix { prefix, .. } => length_prefix::encode(*prefix, message, out)?,
+            Framing::Delimiter { delimiter, .. } => delimiter::encode(delimiter, message, out)?,
+            Framing::Telnet { .. } => telnet::encode(message, out),
+        }
+        Ok(())
     }
 
     /// The longest message, in bytes.
     pub fn bytes_max(&self) -> u32 {
         match *self {
-            Framing::Lines { bytes_max } | Framing::Raw { bytes_max } => bytes_max,
+            Framing::Lines { bytes_max }
+            | Framing::Raw { bytes_max }
+            | Framing::LengthPrefix { bytes_max, .. }
+            | Framing::Delimiter { bytes_max, .. }
+            | Framing::Telnet { bytes_max } => bytes_max,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framing::script::{check, trace_whole};
+
+    #[test]
+    fn offers_are_read_or_refused_by_name() {
+        let prefix = LengthPrefix::new(2, true).unwrap();
+        let delimiter = Delimiter::new(b"\r\n").unwrap();
+        for (number, parameters, expected) in [
+            (1, &b""[..], Ok(Framing::Lines { bytes_max: 9 })),
+            (2, b"", Ok(Framing::Raw { bytes_max: 9 })),
+            (3, &[2, 1], Ok(Framing::LengthPrefix { prefix, bytes_max: 9 })),
+            (4, b"\r\n", Ok(Framing::Delimiter { delimiter, bytes_max: 9 })),
+            (5, b"", Ok(Framing::Telnet { bytes_max: 9 })),
+            (0, b"", Err("framing 0 is not known")),
+            (6, b"", Err("framing 6 is not known")),
+            (1, b"\n", Err("framing lines has no parameters, and was given 1 bytes of them")),
+            (2, b"xy", Err("framing raw has no parameters, and was given 2 bytes of them")),
+            (3, &[3, 0], Err("framing length-prefix: a width of 3 is none of 1, 2 and 4")),
+            (4, b"", Err("framing delimiter: a delimiter has 1 to 16 bytes, not 0")),
+            (5, b"x", Err("framing telnet has no parameters, and was given 1 bytes of them")),
+        ] {
+            let offered = Framing::offered(number, 9, parameters);
+            assert_eq!(offered, expected.map_err(str::to_owned), "{number} {parameters:?}");
+            if let Ok(framing) = offered {
+                assert_eq!(framing.bytes_max(), 9);
+                let json = serde_json::to_string(&framing).unwrap();
+                assert_eq!(serde_json::from_str::<Framing>(&json).unwrap(), framing, "{json}");
+                assert_eq!(framing.encodes(), number > 2);
+            }
+        }
+    }
+
+    #[test]
+    fn lines_and_raw_are_sent_as_they_are() {
+        for framing in [Framing::Lines { bytes_max: 1 }, Framing::Raw { bytes_max: 1 }] {
+            let mut out = b"before".to_vec();
+            framing.encode(b"a\r\xff\n", &mut out).unwrap();
+            assert_eq!(out, b"beforea\r\xff\n");
+        }
+    }
+
+    #[test]
+    fn state_is_bounded_and_empty_state_allocates_nothing() {
+        let mut searched = FrameState::default();
+        searched.searched = 7;
+        assert_eq!(FrameState::new(7, &[]), Some(searched));
+        assert!(size_of::<FrameState>() <= 16);
+        let most = [1; frame::STORED_BYTES_MAX];
+        assert_eq!(FrameState::new(0, &most).unwrap().stored(), most);
+        assert_eq!(FrameState::new(0, &[1; frame::STORED_BYTES_MAX + 1]), None);
+    }
+
+    /// Streams that no author thought of: cut anywhere, each gives the trace of the whole.
+    #[test]
+    fn random_streams_may_be_cut_anywhere() {
+        let mut random = fastrand::Rng::with_seed(9);
+        let alphabet = [b'a', b'b', b'\r', b'\n', 0, 1, 2, 255, 255, 251, 253, 250, 240, 246];
+        let delimiter = |bytes| Delimiter::new(bytes).unwrap();
+        let prefix = |width, little_endian| LengthPrefix::new(width, little_endian).unwrap();
+        for framing in [
+            Framing::Lines { bytes_max: 5 },
+            Framing::LengthPrefix { prefix: prefix(1, false), bytes_max: 5 },
+            Framing::LengthPrefix { prefix: prefix(2, true), bytes_max: 300 },
+            Framing::Delimiter { delimiter: delimiter(b"\r\n"), bytes_max: 5 },
+            Framing::Delimiter { delimiter: delimiter(b"aab"), bytes_max: 5 },
+            Framing::Telnet { bytes_max: 5 },
+            Framing::Telnet { bytes_max: 50 },
+        ] {
+            for _ in 0..200 {
+                let len = random.usize(0..32);
+                let stream: Vec<u8> = (0..len).map(|_| *random.choice(&alphabet).unwrap()).collect();
+                check(framing, &stream, &trace_whole(framing, &stream));
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
-//! No framing: a message is whatever has arrived. Where a stream is cut is the network's doing, so a handler must not depend on it.
+//! Raw: no framing. A message is whatever has arrived, cut where the network cut it, so a handler
+//! must not depend on where that is.
 
-use super::frame::Frame;
+use super::frame::{Frame, Payload};
 
+/// Takes all that is there, up to `bytes_max`.
 #[inline]
-pub(super) fn next(bytes: &[u8], bytes_max: usize) -> Frame<'_> {
-    match bytes.len().min(bytes_max) {
+pub(super) fn cut(input: &[u8], bytes_max: usize) -> Frame<'_> {
+    match input.len().min(bytes_max) {
         0 => Frame::More,
-        len => Frame::Message(&bytes[..len], len),
+        len => Frame::Message { payload: Payload::Input(&input[..len]), consumed: len },
     }
 }
 
@@ -16,8 +18,9 @@ mod tests {
 
     #[test]
     fn nothing_waits_and_nothing_is_too_long() {
-        assert_eq!(next(b"", 3), Frame::More);
-        assert_eq!(next(b"a\nb", 3), Frame::Message(b"a\nb", 3));
-        assert_eq!(next(b"abcd", 3), Frame::Message(b"abc", 3));
+        let message = |payload, consumed| Frame::Message { payload: Payload::Input(payload), consumed };
+        assert_eq!(cut(b"", 3), Frame::More);
+        assert_eq!(cut(b"a\nb", 3), message(b"a\nb", 3));
+        assert_eq!(cut(b"abcd", 3), message(b"abc", 3));
     }
 }

@@ -12,17 +12,17 @@ use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::{Life, Session};
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
+use greenroom_state::address::Peer;
 use greenroom_state::session_record;
-use std::net::SocketAddr;
 
 /// A connection that is to become a session.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) slot: Slot,
     /// Number, above all before it.
     pub(crate) id: u64,
     pub(crate) service: ServiceId,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     /// Milliseconds since 1970.
     pub(crate) at_ms: u64,
     /// Whether we connected to the peer.
@@ -30,16 +30,16 @@ pub(crate) struct Connection {
 }
 
 /// Turns a connection into a session. The error says why it is none; it is closed then.
-pub(crate) fn open(pass: &mut Pass<'_>, connection: &Connection) -> Result<(), &'static str> {
-    let Connection { slot, id, service, peer, at_ms, outbound } = *connection;
+pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection) -> Result<(), &'static str> {
+    let Connection { slot, id, service, .. } = connection;
     let host = &mut *pass.host;
     host.host_records.record_connection_number(id);
-    let limit = limit_in_the_way(host, connection);
+    let limit = limit_in_the_way(host, &connection);
     if host.stopping || limit.is_some() {
-        return Err(refuse(host, connection, limit));
+        return Err(refuse(host, &connection, limit));
     }
-    let mut session = Session::new(id, service, peer, at_ms);
-    (session.outbound, session.heard_ns) = (outbound, host.now_ns);
+    let mut session = Session::new(id, service, connection.peer, connection.at_ms);
+    (session.outbound, session.heard_ns) = (connection.outbound, host.now_ns);
     host.sessions.insert(slot, session);
     host.services[service].sessions += 1;
     host.sessions.touch(slot);
@@ -50,13 +50,13 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: &Connection) -> Result<(), &
 
 /// The limit that a new session would break. Room for its record is reserved otherwise.
 fn limit_in_the_way(host: &mut HostState, connection: &Connection) -> Option<Limit> {
-    let Connection { service, peer, outbound, .. } = *connection;
+    let Connection { service, ref peer, outbound, .. } = *connection;
     let limits = host.limits.host();
     let per_peer = if outbound { 0 } else { limits.sessions_per_peer_max };
     let (all, own) = (host.sessions.len(), host.services[service].sessions);
     if all >= limits.sessions_max || own >= host.limits.of(service).sessions_max {
         Some(Limit::SessionsMax)
-    } else if per_peer > 0 && host.sessions.count_from(peer.ip()) >= per_peer {
+    } else if per_peer > 0 && peer.ip().is_some_and(|ip| host.sessions.count_from(ip) >= per_peer) {
         Some(Limit::SessionsPerPeerMax)
     } else if !host.store.reserve([session_record::SIZE; 2]) {
         Some(Limit::StoreBytesMax)
@@ -67,7 +67,7 @@ fn limit_in_the_way(host: &mut HostState, connection: &Connection) -> Option<Lim
 
 /// Closes a connection that becomes no session. Returns the reason.
 fn refuse(host: &mut HostState, connection: &Connection, limit: Option<Limit>) -> &'static str {
-    let Connection { slot, id, service, peer, outbound, .. } = *connection;
+    let Connection { slot, id, service, ref peer, outbound, .. } = *connection;
     let way = if outbound { "to" } else { "from" };
     let what = format!("connection {way} {peer} refused");
     host.commands.push(Command::Close { slot, id });

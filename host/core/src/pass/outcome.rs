@@ -10,16 +10,10 @@ use crate::host_state::notice::limit_reached;
 use crate::ids::{Slot, told};
 use crate::limits::names::Limit;
 use greenroom_state::abi::{action, connect, job, level};
-use std::net::SocketAddr;
+use greenroom_state::address::Peer;
 
 /// Turns an outbound connection that is open into a session, unless nobody wants it any more.
-pub(crate) fn connected(
-    pass: &mut Pass<'_>,
-    number: u64,
-    (slot, id): (Slot, u64),
-    peer: SocketAddr,
-    at_ms: u64,
-) {
+pub(crate) fn connected(pass: &mut Pass<'_>, number: u64, (slot, id): (Slot, u64), peer: Peer, at_ms: u64) {
     let host = &mut *pass.host;
     let Some((asked, context)) = host.outbound.take(&mut host.store, number) else {
         host.host_records.record_connection_number(id);
@@ -27,7 +21,7 @@ pub(crate) fn connected(
         return;
     };
     let connection = Connection { slot, id, service: asked.service, peer, at_ms, outbound: true };
-    if let Err(why) = open(pass, &connection) {
+    if let Err(why) = open(pass, connection) {
         return connect_outcome(pass.host, asked.owner, number, connect::FAILED, why.as_bytes());
     }
     let host = &mut *pass.host;

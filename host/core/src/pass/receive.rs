@@ -6,7 +6,7 @@ use super::deliver::run_waiting;
 use super::open::run_opened_if_due;
 use super::timeout::frame_waits;
 use crate::execute::batch::{Ran, run_batch};
-use crate::framing::frame::{Frame, FrameState};
+use crate::framing::frame::{FrameState, PlainFrame as Frame};
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
 use crate::host_state::notice::limit_reached;
@@ -119,7 +119,7 @@ fn cut<'b>(host: &mut HostState, slot: Slot, input: &'b [u8], at: usize, max: us
             }
         }
     }
-    Some(Cut { actions, ends, too_long, frame: s.frame })
+    Some(Cut { actions, ends, too_long, frame: s.frame.clone() })
 }
 
 /// Runs the whole messages in `input`, and keeps the rest.
@@ -180,7 +180,7 @@ fn run_cut(pass: &mut Pass<'_>, slot: Slot, cut: &Cut<'_>) -> Ran {
     let ran = run_batch(pass.host, pass.executor, slot, &cut.actions, &mut pass.scratch.running);
     if let Some(s) = pass.host.sessions.get_mut(slot) {
         // What was searched behind the last message stays searched only if all of them are gone.
-        s.frame = if ran.consumed == cut.actions.len() { cut.frame } else { FrameState::default() };
+        s.frame = if ran.consumed == cut.actions.len() { cut.frame.clone() } else { FrameState::default() };
         pause_if_full(pass.host, slot);
     }
     ran

@@ -6,7 +6,6 @@
 
 use super::reconcile::give_up;
 use crate::command::Command;
-use crate::framing::frame::FrameState;
 use crate::host_state::HostState;
 use crate::host_state::end::set_deadline;
 use crate::host_state::state::input_len;
@@ -182,7 +181,7 @@ fn lacks(host: &HostState, slot: Slot, damaged: bool) -> Option<&'static str> {
 
 fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord) {
     let service = ServiceId(r.service);
-    let mut s = Session::new(r.id, service, r.peer, r.opened_at_ms);
+    let mut s = Session::new(r.id, service, r.peer.clone(), r.opened_at_ms);
     s.record = Some(at);
     s.life = r.life;
     s.peer_done = r.peer_done;
@@ -193,7 +192,7 @@ fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord)
     s.block(Blocked::OpenedTurnDue, r.greeting_due);
     s.block(Blocked::HeldByHandler, r.held);
     s.outbound = r.outbound;
-    s.frame = FrameState { searched: r.frame_searched };
+    s.frame.searched = r.frame_searched;
     // The state's version counts once its record is found.
     s.state_version = 0;
     host.services[service].sessions += 1;

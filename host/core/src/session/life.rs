@@ -17,10 +17,10 @@ use crate::ids::{ServiceId, service_of_number};
 use crate::limits::host::Limits;
 use crate::limits::names::Limit;
 use crate::store::layout::Ref;
+use greenroom_state::address::Peer;
 pub use greenroom_state::session_record::Life;
 use greenroom_state::session_record::SessionRecord;
 use smallvec::SmallVec;
-use std::net::SocketAddr;
 
 /// One session. See the module.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub struct Session {
     /// Bytes of those that the kernel took.
     pub bytes_sent: u64,
     /// Address of the peer.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Version of the stored state; 0: none stored.
     pub state_version: u32,
     pub(crate) state_fingerprint: u64,
@@ -83,7 +83,7 @@ pub struct Session {
 }
 
 // An idle session costs this and its records: growing it is a decision.
-const _: () = assert!(size_of::<Session>() <= 200);
+const _: () = assert!(size_of::<Session>() <= 208);
 
 /// The topics of a session, and the record that lists them.
 #[derive(Debug, Default)]
@@ -103,7 +103,7 @@ pub struct Quarantine {
 
 impl Session {
     /// An open session that has run no turn.
-    pub(crate) fn new(id: u64, service: ServiceId, peer: SocketAddr, opened_at_ms: u64) -> Session {
+    pub(crate) fn new(id: u64, service: ServiceId, peer: Peer, opened_at_ms: u64) -> Session {
         Session {
             id,
             service,
@@ -255,7 +255,8 @@ impl Session {
             state_fingerprint: self.state_fingerprint,
             input_bytes: 0,
             topics: self.topics().len() as u16,
-            peer: self.peer,
+            frame_bytes: 0,
+            peer: self.peer.clone(),
         }
     }
 }

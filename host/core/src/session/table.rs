@@ -4,6 +4,7 @@ use super::blocked::Blocked;
 use super::life::{Life, Session};
 use crate::ids::{OWN_SLOT, ServiceId, Slot, service_of_number};
 use crate::limits::host::Limits;
+use greenroom_state::address::Peer;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
@@ -73,7 +74,7 @@ impl Sessions {
     /// Adds the session that stands for the next service's own turns.
     pub(crate) fn add_service(&mut self) {
         let service = ServiceId(self.services.len() as u16);
-        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        let nobody = Peer::Tcp(SocketAddr::from(([0, 0, 0, 0], 0)));
         let mut own = Session::new(service.number(), service, nobody, 0);
         // A commit has no record of it to write.
         own.dirty = true;
@@ -92,8 +93,9 @@ impl Sessions {
         }
         self.peers = count.then(HashMap::new);
         let Some(peers) = &mut self.peers else { return };
-        for s in self.slots.iter().flatten().filter(|s| !s.outbound) {
-            *peers.entry(s.peer.ip()).or_default() += 1;
+        let came = self.slots.iter().flatten().filter(|s| !s.outbound);
+        for ip in came.filter_map(|s| s.peer.ip()) {
+            *peers.entry(ip).or_default() += 1;
         }
     }
 
@@ -104,8 +106,10 @@ impl Sessions {
 
     /// Adds a session.
     pub(crate) fn insert(&mut self, slot: Slot, session: Session) {
-        if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound) {
-            *peers.entry(session.peer.ip()).or_default() += 1;
+        if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound)
+            && let Some(ip) = session.peer.ip()
+        {
+            *peers.entry(ip).or_default() += 1;
         }
         let at = slot.0 as usize;
         if self.slots.len() <= at {
@@ -121,11 +125,12 @@ impl Sessions {
         self.by_id.remove(&session.id);
         self.deadlines.remove(&(session.deadline_ns, slot));
         if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound)
-            && let Some(n) = peers.get_mut(&session.peer.ip())
+            && let Some(ip) = session.peer.ip()
+            && let Some(n) = peers.get_mut(&ip)
         {
             *n -= 1;
             if *n == 0 {
-                peers.remove(&session.peer.ip());
+                peers.remove(&ip);
             }
         }
         Some(session)

@@ -1,3 +1,13 @@
-//! The C ABI, host side.
+//! The C ABI, host side, and the only unsafe code towards handlers.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`library`] | a loaded library and what it offers |
+//! | `instance` | an instance of a service: runs turns and jobs, converts values |
+//! | `host_calls` | the functions that a handler calls during a turn |
+//! | `bytes` | bytes that cross the boundary |
 
+mod bytes;
+mod host_calls;
+mod instance;
 pub mod library;

@@ -5,8 +5,8 @@ use crate::admin::query::{Answer, Wish};
 use crate::config::Config;
 use crate::crash_points;
 use crate::crash_points::Point;
+use crate::plugin::live::LiveState;
 use crate::plugin::prepare::{Job, Loaded};
-use crate::plugin::rehearse::Live;
 use crate::plugin::trial::Snapshot;
 use crate::protocol::admin::{ledger_line, operator};
 use crate::protocol::keeper::{HeldPort, ToKeeper};
@@ -261,7 +261,7 @@ impl Worker {
         let back = self.core.reloads.under_way(id).is_some_and(|r| matches!(r.want, Want::RollBack(_)));
         let newer = self.records.get(&id.0).filter(|_| back).map(|r| &r.current);
         let limits = self.config_for(id).all_limits();
-        let live = Live {
+        let live = LiveState {
             epoch: self.core.pin(),
             limits: limits.host,
             service_limits: limits.services,

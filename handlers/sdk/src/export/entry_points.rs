@@ -1,0 +1,319 @@
+//! Functions that the host calls, and the tables that lead to them.
+
+use crate::convert::{check, convert, schema_text};
+use crate::export::host_calls::{HostCalls, slice};
+use crate::fault::{self, Fault};
+use crate::handler::{Action, ByteOrder, Closed, Framing, Handler, Job, JobEnd};
+use crate::host::Host as _;
+use crate::log;
+use crate::run::{Session, has_state, run, run_service};
+use crate::table::Owned;
+use greenroom_state::abi::{self, Bytes, action, closed, connect, framing, job};
+use std::ffi::c_void;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
+
+pub use greenroom_state::abi::Library;
+
+/// Table of the library, made at the first call and never freed.
+pub struct Once(OnceLock<Leaked>);
+
+struct Leaked(*const Library);
+// SAFETY: the table and all that it points to are never written after they were made, and never
+// freed.
+unsafe impl Send for Leaked {}
+// SAFETY: as above.
+unsafe impl Sync for Leaked {}
+
+impl Once {
+    /// Table that is not made yet.
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Once {
+        Once(OnceLock::new())
+    }
+
+    /// Returns the table, or null if making it panicked.
+    pub fn get(&self, name: &'static str, services: impl FnOnce() -> Vec<abi::Service>) -> *const Library {
+        fault::install_hook();
+        let made = fault::catch(|| {
+            let leaked = self.0.get_or_init(|| {
+                let services = services().leak();
+                Leaked(Box::leak(Box::new(Library {
+                    size: size_of::<Library>() as u32,
+                    abi_major: abi::MAJOR,
+                    abi_minor: abi::MINOR,
+                    name: name.into(),
+                    services: services.as_ptr(),
+                    service_count: services.len() as u32,
+                    service_stride: size_of::<abi::Service>() as u32,
+                })))
+            });
+            Ok(leaked.0)
+        });
+        made.unwrap_or(std::ptr::null())
+    }
+}
+
+/// Table of one service.
+pub fn service<H: Handler>() -> abi::Service {
+    let schema: &'static str = match has_state::<H>() {
+        true => schema_text(schemars::schema_for!(H::State).to_value(), &H::migrations()).leak(),
+        false => "",
+    };
+    let migrations = H::migrations().versions().leak();
+    let downgrades = H::migrations().downgrades().leak();
+    let tables: Vec<_> = H::tables().owned.into_iter().map(table).collect();
+    let tables = tables.leak();
+    let (framing, bytes_max, parameters) = framing_offer(H::FRAMING);
+    abi::Service {
+        size: size_of::<abi::Service>() as u32,
+        state_version: H::STATE_VERSION,
+        name: H::SERVICE.into(),
+        port: H::PORT,
+        flags: if H::DIALS { abi::SERVICE_DIALS } else { 0 },
+        framing,
+        frame_bytes_max: bytes_max,
+        migration_count: migrations.len() as u32,
+        migrations: migrations.as_ptr(),
+        state_schema: schema.into(),
+        create: create::<H>,
+        destroy: destroy::<H>,
+        run: run_ffi::<H>,
+        downgrade_count: downgrades.len() as u32,
+        table_count: tables.len() as u32,
+        downgrades: downgrades.as_ptr(),
+        tables: tables.as_ptr(),
+        table_stride: size_of::<abi::Table>() as u32,
+        reserved2: 0,
+        convert: Some(convert_ffi::<H>),
+        job: Some(job_ffi::<H>),
+        framing_parameters: parameters.into(),
+    }
+}
+
+/// Number, longest message and parameters of a framing, as the ABI has them.
+fn framing_offer(framing: Framing) -> (u32, u32, &'static [u8]) {
+    match framing {
+        Framing::Lines { bytes_max } => (framing::LINES, bytes_max, &[]),
+        Framing::Raw { bytes_max } => (framing::RAW, bytes_max, &[]),
+        Framing::LengthPrefix { width, order, bytes_max } => {
+            let parameters = vec![width, u8::from(order == ByteOrder::Little)];
+            (framing::LENGTH_PREFIX, bytes_max, parameters.leak())
+        }
+        Framing::Delimiter { delimiter, bytes_max } => (framing::DELIMITER, bytes_max, delimiter),
+        Framing::Telnet { bytes_max } => (framing::TELNET, bytes_max, &[]),
+    }
+}
+
+fn table(t: Owned) -> abi::Table {
+    let (migrations, downgrades) = (t.migrations.versions().leak(), t.migrations.downgrades().leak());
+    let schema: &'static str = schema_text((t.schema)(), &t.migrations).leak();
+    abi::Table {
+        size: size_of::<abi::Table>() as u32,
+        version: t.version,
+        name: t.name.into(),
+        schema: schema.into(),
+        migration_count: migrations.len() as u32,
+        downgrade_count: downgrades.len() as u32,
+        migrations: migrations.as_ptr(),
+        downgrades: downgrades.as_ptr(),
+    }
+}
+
+unsafe extern "C" fn convert_ffi<H: Handler>(
+    which: u32,
+    from: u32,
+    to: u32,
+    value: Bytes<'_>,
+    result: abi::Sink,
+    error: abi::Sink,
+) -> u32 {
+    // SAFETY: the value is valid for this call.
+    let value = unsafe { slice(value) };
+    let converted = fault::catch(|| convert::<H>(which, from, to, value).map_err(Fault::new));
+    // SAFETY: the sinks are valid for this call.
+    unsafe { hand_over(converted, result, error) }
+}
+
+unsafe extern "C" fn job_ffi<H: Handler>(
+    instance: *const c_void,
+    name: Bytes<'_>,
+    input: Bytes<'_>,
+    cancelled: *const AtomicU32,
+    result: abi::Sink,
+    error: abi::Sink,
+) -> u32 {
+    // SAFETY: `instance` is what `create` returned, and `destroy` is not called before this
+    // returns.
+    let handler = unsafe { &*instance.cast::<H>() };
+    // SAFETY: the name is valid for this call.
+    let name = String::from_utf8_lossy(unsafe { slice(name) });
+    // SAFETY: the input is valid for this call.
+    let input = unsafe { slice(input) };
+    // SAFETY: the flag is valid for this call.
+    let cancelled = unsafe { &*cancelled };
+    let done = fault::catch(|| handler.job(&Job { name: &name, input, cancelled }));
+    if let Some(KeptHost(host)) = HOST.get() {
+        // SAFETY: the host's table is valid for the whole life of the process.
+        let host = unsafe { &**host };
+        let mut calls = HostCalls { host, turn: std::ptr::null_mut() };
+        log::take().iter().for_each(|event| calls.log(event));
+    }
+    // SAFETY: the sinks are valid for this call.
+    unsafe { hand_over(done, result, error) }
+}
+
+/// Puts a result into its sink, or the reason why there is none into the other.
+///
+/// # Safety
+/// The sinks are valid.
+unsafe fn hand_over(outcome: Result<Vec<u8>, Fault>, result: abi::Sink, error: abi::Sink) -> u32 {
+    match outcome {
+        Ok(bytes) => {
+            // SAFETY: the caller's promise; it copies the bytes.
+            unsafe { (result.put)(result.ctx, bytes.as_slice().into()) };
+            0
+        }
+        Err(fault) => {
+            // SAFETY: the caller's promise; it copies the text.
+            unsafe { (error.put)(error.ctx, fault.in_words().as_str().into()) };
+            1
+        }
+    }
+}
+
+/// Host's table, through which jobs log.
+static HOST: OnceLock<KeptHost> = OnceLock::new();
+
+struct KeptHost(*const abi::Host);
+// SAFETY: the table never changes, and its functions may be called from any thread where no turn is
+// involved.
+unsafe impl Send for KeptHost {}
+// SAFETY: as above.
+unsafe impl Sync for KeptHost {}
+
+unsafe extern "C" fn create<H: Handler>(
+    host: *const abi::Host,
+    config: Bytes<'_>,
+    error: abi::Sink,
+) -> *mut c_void {
+    // SAFETY: the host's table is valid for the whole life of the process.
+    let host = unsafe { &*host };
+    log::install(host.log_level);
+    let _ = HOST.set(KeptHost(host));
+    // SAFETY: the configuration is valid for this call.
+    let config = unsafe { slice(config) };
+    let made = fault::catch(|| {
+        check::<H>().map_err(Fault::new)?;
+        let config = serde_json::from_slice(config).map_err(|e| Fault::new(format!("settings: {e}")))?;
+        H::new(config).map_err(Fault::new)
+    });
+    let mut calls = HostCalls { host, turn: std::ptr::null_mut() };
+    log::take().iter().for_each(|event| calls.log(event));
+    match made {
+        Ok(handler) => Box::into_raw(Box::new(handler)).cast(),
+        Err(fault) => {
+            // SAFETY: the sink is valid for this call, and copies the text.
+            unsafe { (error.put)(error.ctx, fault.in_words().as_str().into()) };
+            std::ptr::null_mut()
+        }
+    }
+}
+
+unsafe extern "C" fn destroy<H: Handler>(instance: *mut c_void) {
+    let _ = fault::catch(|| {
+        // SAFETY: the host passes what `create` returned, once, and no `run` is under way.
+        drop(unsafe { Box::from_raw(instance.cast::<H>()) });
+        Ok(())
+    });
+}
+
+unsafe extern "C" fn run_ffi<H: Handler>(
+    instance: *const c_void,
+    host: *const abi::Host,
+    turn: *mut abi::Turn,
+    batch: *const abi::Batch<'_>,
+) -> u32 {
+    // SAFETY: `instance` is what `create` returned, and `destroy` was not called.
+    let handler = unsafe { &*instance.cast::<H>() };
+    // SAFETY: the host's table is valid for the whole life of the process.
+    let host = unsafe { &*host };
+    // SAFETY: the batch is valid for this call.
+    let batch = unsafe { &*batch };
+    // SAFETY: the state is valid for this call.
+    let state = unsafe { slice(batch.state) };
+    let session = Session {
+        id: batch.session,
+        now_ns: batch.now_ns,
+        state: (batch.has_state != 0).then_some((batch.state_version, state)),
+    };
+    let actions = (0..batch.action_count).map(|i| {
+        // SAFETY: the array has `action_count` items, each `action_stride` bytes from the one
+        // before.
+        let item = unsafe { batch.actions.byte_add(i * batch.action_stride as usize) };
+        // SAFETY: an item begins with what this version calls an action.
+        let item = unsafe { &*item };
+        // SAFETY: the message is valid for this call.
+        let data = unsafe { slice(item.data) };
+        if item.kind > action::CLOSED {
+            // SAFETY: the host knows these kinds, so its actions have these fields; the name is
+            // valid for this call.
+            return caused(item.kind, item.detail, item.from, unsafe { slice(item.name) }, data);
+        }
+        match (item.kind, item.detail) {
+            (action::MESSAGE, _) => Action::Message(data),
+            (action::CLOSED, closed::PEER) => Action::Closed(Closed::Peer),
+            (action::CLOSED, closed::HANDLER) => Action::Closed(Closed::Handler),
+            (action::CLOSED, closed::LIMIT) => Action::Closed(Closed::Limit),
+            (action::CLOSED, closed::STOPPING) => Action::Closed(Closed::Stopping),
+            (action::CLOSED, closed::OPERATOR) => Action::Closed(Closed::Operator),
+            (action::CLOSED, _) => Action::Closed(Closed::Broken),
+            _ => Action::Opened,
+        }
+    });
+    let mut calls = HostCalls { host, turn };
+    match batch.session {
+        0 => run_service(handler, batch.now_ns, actions, &mut calls),
+        _ => run(handler, session, actions, &mut calls),
+    }
+}
+
+/// Action that a turn has caused, or a timer.
+fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8]) -> Action<'a> {
+    // Both are the host's, or were this library's strings before.
+    let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+    let sender = (from != 0).then_some(from);
+    match (kind, detail) {
+        (action::TIMER, _) => Action::Timer(text(name)),
+        (action::NOTE, _) => Action::Note { from: sender, bytes: data },
+        (action::PUBLISHED, _) => Action::Published { topic: text(name), from: sender, bytes: data },
+        (action::DIALED, _) => Action::Dialed { by: sender, context: data },
+        (action::CONNECT, connect::OPEN) => {
+            let result = text(data).parse().map_err(|_| "its session has no number");
+            Action::Connect { number: from, result }
+        }
+        (action::CONNECT, _) => Action::Connect { number: from, result: Err(text(data)) },
+        (_, job::DONE) => Action::Job { number: from, name: text(name), end: JobEnd::Done(data) },
+        (_, job::LOST) => Action::Job { number: from, name: text(name), end: JobEnd::Lost(text(data)) },
+        _ => Action::Job { number: from, name: text(name), end: JobEnd::Failed(text(data)) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn framings_have_their_numbers_and_parameters() {
+        for (framing, expected) in [
+            (Framing::Lines { bytes_max: 9 }, (1, 9, &b""[..])),
+            (Framing::Raw { bytes_max: 9 }, (2, 9, b"")),
+            (Framing::LengthPrefix { width: 2, order: ByteOrder::Big, bytes_max: 9 }, (3, 9, &[2, 0])),
+            (Framing::LengthPrefix { width: 4, order: ByteOrder::Little, bytes_max: 9 }, (3, 9, &[4, 1])),
+            (Framing::Delimiter { delimiter: b"\r\n.\r\n", bytes_max: 9 }, (4, 9, b"\r\n.\r\n")),
+            (Framing::Telnet { bytes_max: 9 }, (5, 9, b"")),
+        ] {
+            assert_eq!(framing_offer(framing), expected, "{framing:?}");
+        }
+    }
+}

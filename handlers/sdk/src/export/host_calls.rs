@@ -1,0 +1,186 @@
+//! Functions that a turn calls on the host, through the table that the host passes.
+
+use crate::fault::Fault;
+use crate::host::Host;
+use crate::log::LogEvent;
+use greenroom_state::abi::{self, Bytes, status};
+
+/// Borrows bytes that the host passed.
+///
+/// # Safety
+/// `b` describes readable bytes that live and don't change for `'a`, or is empty.
+pub(super) unsafe fn slice<'a>(b: Bytes<'_>) -> &'a [u8] {
+    if b.len == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise; an empty one, whose pointer may be null, was dealt with.
+    unsafe { std::slice::from_raw_parts(b.ptr, b.len) }
+}
+
+/// Host's table in safe words.
+pub(super) struct HostCalls<'a> {
+    pub(super) host: &'a abi::Host,
+    /// Null outside a turn, where only logging is allowed.
+    pub(super) turn: *mut abi::Turn,
+}
+
+// SAFETY (of each block below): `turn` is what the host passed to the run under way; what is passed
+// is valid for the call; what comes back is valid until the next call, and is copied before that.
+impl Host for HostCalls<'_> {
+    #[inline]
+    fn turn_ok(&mut self) -> bool {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.turn_ok)(self.turn) == 1 }
+    }
+
+    fn turn_failed(&mut self, fault: &Fault) {
+        let fault = abi::Fault {
+            size: size_of::<abi::Fault<'_>>() as u32,
+            kind: fault.kind,
+            message: fault.message.as_str().into(),
+            file: fault.file.as_str().into(),
+            line: fault.line,
+        };
+        // SAFETY: as above the impl.
+        unsafe { (self.host.turn_failed)(self.turn, &fault) }
+    }
+
+    fn state(&mut self, bytes: &[u8]) {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.state)(self.turn, bytes.into()) }
+    }
+
+    fn peer(&mut self) -> String {
+        let mut text = Bytes::EMPTY;
+        // SAFETY: as above the impl.
+        unsafe { (self.host.peer)(self.turn, &mut text) };
+        // SAFETY: as above the impl.
+        String::from_utf8_lossy(unsafe { slice(text) }).into_owned()
+    }
+
+    #[inline]
+    fn send(&mut self, first: &[u8], second: &[u8]) -> u32 {
+        let parts = [Bytes::from(first), Bytes::from(second)];
+        // SAFETY: as above the impl.
+        unsafe { (self.host.send)(self.turn, parts.as_ptr(), if second.is_empty() { 1 } else { 2 }) }
+    }
+
+    fn close(&mut self) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.close)(self.turn) }
+    }
+
+    fn subscribe(&mut self, topic: &str) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.subscribe)(self.turn, topic.into()) }
+    }
+
+    fn unsubscribe(&mut self, topic: &str) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.unsubscribe)(self.turn, topic.into()) }
+    }
+
+    fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.broadcast)(self.turn, topic.into(), data.into(), flags) }
+    }
+
+    fn table_get(&mut self, table: &str, key: &[u8]) -> Option<Vec<u8>> {
+        let mut value = Bytes::EMPTY;
+        // SAFETY: as above the impl.
+        let status = unsafe { (self.host.table_get)(self.turn, table.into(), key.into(), &mut value) };
+        // SAFETY: as above the impl.
+        (status == status::OK).then(|| unsafe { slice(value) }.to_vec())
+    }
+
+    fn table_put(&mut self, table: &str, key: &[u8], value: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.table_put)(self.turn, table.into(), key.into(), value.into()) }
+    }
+
+    fn table_delete(&mut self, table: &str, key: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.table_delete)(self.turn, table.into(), key.into()) }
+    }
+
+    fn table_next(&mut self, table: &str, prefix: &[u8], from: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        let (mut key, mut value) = (Bytes::EMPTY, Bytes::EMPTY);
+        let (t, p, f) = (table.into(), prefix.into(), from.into());
+        // SAFETY: as above the impl.
+        let status = unsafe { (self.host.table_next)(self.turn, t, p, f, &mut key, &mut value) };
+        if status != status::OK {
+            return None;
+        }
+        // SAFETY: as above the impl.
+        let key = unsafe { slice(key) }.to_vec();
+        // SAFETY: as above the impl.
+        Some((key, unsafe { slice(value) }.to_vec()))
+    }
+
+    fn table_len(&mut self, table: &str) -> u64 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.table_len)(self.turn, table.into()) }
+    }
+
+    fn set_timer(&mut self, name: &str, after_ns: u64, flags: u32) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.set_timer)(self.turn, name.into(), after_ns, flags) }
+    }
+
+    fn cancel_timer(&mut self, name: &str, flags: u32) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.cancel_timer)(self.turn, name.into(), flags) }
+    }
+
+    fn note(&mut self, session: u64, data: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.note)(self.turn, session, data.into()) }
+    }
+
+    fn publish(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.publish)(self.turn, topic.into(), data.into(), flags) }
+    }
+
+    fn start_job(&mut self, name: &str, input: &[u8], flags: u32) -> Result<u64, u32> {
+        let mut number = 0;
+        // SAFETY: as above the impl.
+        let status =
+            unsafe { (self.host.start_job)(self.turn, name.into(), input.into(), flags, &mut number) };
+        if status == status::OK { Ok(number) } else { Err(status) }
+    }
+
+    fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
+        let mut number = 0;
+        let (s, a, c) = (service.into(), addr.into(), context.into());
+        // SAFETY: as above the impl.
+        let status = unsafe { (self.host.connect)(self.turn, s, a, c, &mut number) };
+        if status == status::OK { Ok(number) } else { Err(status) }
+    }
+
+    fn wait_for(&mut self, session: u64) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.wait_for)(self.turn, session) }
+    }
+
+    fn hold(&mut self, on: bool) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.hold)(self.turn, u32::from(on)) }
+    }
+
+    fn cancel_job(&mut self, number: u64) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.cancel_job)(self.turn, number) }
+    }
+
+    fn log(&mut self, event: &LogEvent) {
+        let event = abi::LogEvent {
+            size: size_of::<abi::LogEvent<'_>>() as u32,
+            level: event.level,
+            target: event.target.into(),
+            message: event.message.as_str().into(),
+        };
+        // SAFETY: as above the impl.
+        unsafe { (self.host.log)(self.turn, &event) }
+    }
+}

@@ -1,0 +1,84 @@
+//! ELF note of a library, built at compile time, so that the host can read it before any code runs.
+
+use greenroom_state::abi;
+use greenroom_state::elf_note::{OWNER, TYPE};
+
+/// Beginning of the note's text.
+pub const HEAD: &[u8] = concat!("abi=1.3\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
+const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 3, "HEAD names the ABI's version");
+
+/// ELF note: header, owner, text. Sizes are rounded up to four bytes, as ELF wants.
+#[repr(C, align(4))]
+pub struct Note<const N: usize> {
+    owner_len: u32,
+    text_len: u32,
+    kind: u32,
+    owner: [u8; 12],
+    text: [u8; N],
+}
+
+impl<const N: usize> Note<N> {
+    /// Joins the parts of the text.
+    pub const fn new(parts: &[&[u8]]) -> Note<N> {
+        let (mut text, mut at, mut i) = ([0; N], 0, 0);
+        while i < parts.len() {
+            let mut k = 0;
+            while k < parts[i].len() {
+                text[at] = parts[i][k];
+                (at, k) = (at + 1, k + 1);
+            }
+            i += 1;
+        }
+        let mut owner = [0; 12];
+        let mut k = 0;
+        while k < OWNER.len() {
+            owner[k] = OWNER[k];
+            k += 1;
+        }
+        Note { owner_len: OWNER.len() as u32, text_len: N as u32, kind: TYPE, owner, text }
+    }
+}
+
+/// Length of the parts together, rounded up to four bytes.
+pub const fn note_len(parts: &[&[u8]]) -> usize {
+    let (mut len, mut i) = (0usize, 0);
+    while i < parts.len() {
+        len += parts[i].len();
+        i += 1;
+    }
+    len.next_multiple_of(4)
+}
+
+/// Writes a number in ten decimal digits.
+pub const fn digits(mut n: u32) -> [u8; 10] {
+    let (mut text, mut i) = ([b'0'; 10], 10);
+    while n > 0 {
+        i -= 1;
+        text[i] = b'0' + (n % 10) as u8;
+        n /= 10;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use greenroom_state::elf_note;
+
+    #[test]
+    fn a_note_is_read_as_it_was_built() {
+        const PARTS: &[&[u8]] = &[
+            HEAD,
+            b"\nentry=e\nlibrary=l\npanic=unwind\nservice=s:",
+            &digits(u32::MAX),
+            b"\nservice=t:",
+            &digits(0),
+            b"\n",
+        ];
+        static NOTE: Note<{ note_len(PARTS) }> = Note::new(PARTS);
+        assert_eq!(NOTE.text_len as usize % 4, 0);
+        let note = elf_note::Note::parse(&NOTE.text).expect("a note");
+        assert_eq!(note.abi, (abi::MAJOR, abi::MINOR));
+        assert_eq!(note.services, [("s".to_owned(), u32::MAX), ("t".to_owned(), 0)]);
+    }
+}

@@ -1,0 +1,96 @@
+//! Scripts for the tests of framings: a stream, cut everywhere, must give one trace.
+
+use super::Framing;
+use super::frame::{Frame, FrameBuffers, FrameState};
+use std::fmt::Write;
+
+/// Treatment of the state between two parts of a stream.
+#[derive(Clone, Copy, Debug)]
+enum Between {
+    /// Encoded and decoded.
+    Stored,
+    /// The same, and the cache is lost.
+    Uncached,
+}
+
+/// Streams up to this length are cut at every byte, longer ones near both ends.
+const CUT_EVERYWHERE_BYTES_MAX: usize = 256;
+
+/// Checks that a stream gives the expected trace: as a whole, cut in two at every byte, and cut
+/// into single bytes; with and without what the state caches.
+///
+/// A trace is messages in quotes, replies in angle brackets, `too-long` or `invalid: REASON`, and
+/// behind `|` the bytes that are left.
+#[track_caller]
+pub(super) fn check(framing: Framing, stream: &[u8], expected: &str) {
+    let short = stream.len() <= CUT_EVERYWHERE_BYTES_MAX;
+    for between in [Between::Stored, Between::Uncached] {
+        assert_eq!(trace(framing, &[stream], between), expected);
+        for at in (0..=stream.len()).filter(|at| short || *at < 16 || stream.len() - at < 16) {
+            let (a, b) = stream.split_at(at);
+            assert_eq!(trace(framing, &[a, b], between), expected, "cut at {at}, {between:?}");
+        }
+        if short {
+            let bytes: Vec<_> = stream.chunks(1).collect();
+            assert_eq!(trace(framing, &bytes, between), expected, "cut at every byte, {between:?}");
+        }
+    }
+}
+
+/// Trace of a stream that comes as a whole.
+pub(super) fn trace_whole(framing: Framing, stream: &[u8]) -> String {
+    trace(framing, &[stream], Between::Stored)
+}
+
+/// Checks what a message is sent as.
+#[track_caller]
+pub(super) fn check_encoded(framing: Framing, message: &[u8], expected: &[u8]) {
+    let mut out = b"before".to_vec();
+    framing.encode(message, &mut out).unwrap();
+    assert_eq!(
+        out.strip_prefix(b"before").unwrap().escape_ascii().to_string(),
+        expected.escape_ascii().to_string()
+    );
+    assert!(framing.encodes());
+}
+
+/// Feeds the parts one after the other, and writes down what comes out.
+fn trace(framing: Framing, parts: &[&[u8]], between: Between) -> String {
+    let (mut left, mut state, mut trace) = (Vec::new(), FrameState::default(), String::new());
+    for part in parts {
+        left.extend_from_slice(part);
+        let mut buffers = FrameBuffers::default();
+        loop {
+            let (stored, replied) = (state.stored().to_vec(), buffers.replies.len());
+            let frame = framing.cut(&left, &mut state, &mut buffers);
+            let consumed = match frame {
+                Frame::Message { payload, consumed } => {
+                    assert!(consumed > 0, "a message takes at least a byte");
+                    write!(trace, "\"{}\" ", payload.bytes(&buffers).escape_ascii()).unwrap();
+                    consumed
+                }
+                Frame::Reply { consumed } => {
+                    let reply = &buffers.replies[replied..];
+                    assert!(consumed > 0 || !reply.is_empty(), "progress");
+                    if !reply.is_empty() {
+                        write!(trace, "<{}> ", reply.escape_ascii()).unwrap();
+                    }
+                    consumed
+                }
+                Frame::More => {
+                    assert_eq!(state.stored(), stored, "stored bytes stay");
+                    break;
+                }
+                Frame::TooLong => return trace + "too-long | ",
+                Frame::Invalid(why) => return trace + "invalid: " + why + " | ",
+            };
+            left.drain(..consumed);
+        }
+        let searched = match between {
+            Between::Stored => state.searched,
+            Between::Uncached => 0,
+        };
+        state = FrameState::new(searched, state.stored()).expect("a state that fits");
+    }
+    trace + &format!("| {}", left.escape_ascii())
+}

@@ -1,0 +1,201 @@
+use super::*;
+use crate::framing::Framing;
+use crate::framing::script::{check, check_encoded, trace_whole};
+use std::fmt::Write;
+
+#[track_caller]
+fn telnet(stream: &[u8], expected: &str) {
+    check(Framing::Telnet { bytes_max: 8 }, stream, expected);
+}
+
+#[test]
+fn lines_end_in_lf_crlf_or_cr_nul() {
+    telnet(b"one\ntwo\r\nthree\r\0\n\r\n\r\0half", r#""one" "two" "three" "" "" "" | half"#);
+    telnet(b"a\rb\r\r\n\rc\0d\r\r\0", r#""a\rb\r" "\rc\x00d\r" | "#);
+    telnet(b"\0\n", r#""\x00" | "#);
+    telnet(b"", "| ");
+}
+
+#[test]
+fn a_doubled_iac_is_a_byte_of_the_message() {
+    telnet(b"a\xff\xffb\r\n\xff\xff\n\xff\xff\r\0", r#""a\xffb" "\xff" "\xff" | "#);
+    telnet(b"x\xff\xff", r"| x\xff\xff");
+}
+
+#[test]
+fn each_offered_option_is_refused_once() {
+    // WILL, DO, WONT and DONT at the start of a line, and a line behind them.
+    telnet(
+        b"\xff\xfb\x18\xff\xfd\x01\xff\xfc\x03\xff\xfe\x05hello\r\n",
+        r#"<\xff\xfe\x18> <\xff\xfc\x01> "hello" | "#,
+    );
+    // Inside lines, whole or not.
+    telnet(
+        b"he\xff\xfb\x18l\xff\xfd\x01lo\r\nx\xff\xfb\x05y",
+        r#"<\xff\xfe\x18> <\xff\xfc\x01> "hello" <\xff\xfe\x05> | x\xff\xfb\x05y"#,
+    );
+    // Option 255 is not IAC.
+    telnet(b"\xff\xfb\xffx\n", r#"<\xff\xfe\xff> "x" | "#);
+    // Between CR and what makes an ending of it.
+    telnet(
+        b"a\r\xff\xfb\x01\nb\r\xff\xf1\0c\r\xff\xfd\x02d\n",
+        r#"<\xff\xfe\x01> "a" "b" <\xff\xfc\x02> "c\rd" | "#,
+    );
+}
+
+#[test]
+fn other_commands_are_skipped_and_ayt_is_answered() {
+    telnet(b"\xff\xf1a\xff\xf9b\xff\xf0\xff\x07\r\n", r#""ab" | "#);
+    telnet(b"\xff\xf6a\xff\xf6b\n", r#"<[yes]\r\n> <[yes]\r\n> "ab" | "#);
+}
+
+#[test]
+fn subnegotiations_are_skipped_and_bounded() {
+    // A window of 255 columns has IAC doubled; one of 240 has no end in it.
+    telnet(b"\xff\xfa\x1f\0\xff\xff\0\x18\xff\xf0a\xff\xfa\x1f\0\xf0\0\x18\xff\xf0b\n", r#""ab" | "#);
+    telnet(b"a\xff\xfa\x1f\n\r\n", r"| a\xff\xfa\x1f\n\r\n");
+    let within = |len: usize| [b"\xff\xfa".to_vec(), vec![b'x'; len - 4], b"\xff\xf0".to_vec()].concat();
+    let longest = within(SUBNEGOTIATION_BYTES_MAX);
+    for (before, message) in [("", "a"), ("b", "ba")] {
+        let stream = [before.as_bytes(), &longest, b"a\n"].concat();
+        telnet(&stream, &format!("\"{message}\" | "));
+        let stream = [before.as_bytes(), &within(SUBNEGOTIATION_BYTES_MAX + 1), b"a\n"].concat();
+        telnet(&stream, "invalid: a telnet subnegotiation is too long | ");
+    }
+}
+
+#[test]
+fn the_limit_counts_the_message_alone() {
+    telnet(b"12345678\n", r#""12345678" | "#);
+    telnet(b"12345678\r\0x\r\n", r#""12345678" "x" | "#);
+    telnet(b"1234567\xff\xff\r\n", r#""1234567\xff" | "#);
+    telnet(b"1234\xff\xfb\x015678\r\n", r#"<\xff\xfe\x01> "12345678" | "#);
+    telnet(b"123456789", "too-long | ");
+    telnet(b"12345678\rx", "too-long | ");
+    telnet(b"12345678\xff\xff\n", "too-long | ");
+    // Once it is too long, nothing is answered any more.
+    telnet(b"123456789\xff\xfb\x01\n", "too-long | ");
+    telnet(b"12345678\r\xff\xfb\x01x\xff\xfb\x02\n", r"<\xff\xfe\x01> too-long | ");
+}
+
+/// Commands inside a line stay in the input until it is whole, so their bytes are bounded.
+#[test]
+fn commands_in_a_line_are_bounded() {
+    let nops = b"\xff\xf1".repeat(OVERHEAD_BYTES_MAX / 2 + 8);
+    let stream = |spare: usize, end: &[u8]| [b"a", &nops[spare..], end].concat();
+    telnet(&stream(4, b"b\n"), r#""ab" | "#);
+    telnet(&stream(2, b"b\n"), "too-long | ");
+    telnet(&stream(0, b""), "too-long | ");
+    // At the start of a line they are consumed.
+    let framing = Framing::Telnet { bytes_max: 8 };
+    let stream = [&nops[..], &nops, b"a\n"].concat();
+    let (mut left, mut state, mut buffers) = (&stream[..], FrameState::default(), FrameBuffers::default());
+    while let Frame::Reply { consumed } = framing.cut(left, &mut state, &mut buffers) {
+        left = &left[consumed..];
+    }
+    assert_eq!(left, b"a\n");
+}
+
+/// Each byte is searched once while the cache is kept: a session that drips costs what one does
+/// that bursts.
+#[test]
+fn a_search_goes_on_where_it_stopped() {
+    let framing = Framing::Telnet { bytes_max: 100 };
+    let (mut state, mut buffers) = (FrameState::default(), FrameBuffers::default());
+    for (input, searched) in [
+        (&b"abc"[..], 3),
+        (b"abc\r", 3),
+        (b"abc\rd", 5),
+        (b"abc\rd\xff\xf1", 7),
+        (b"abc\rd\xff\xf1\xff", 7),
+        (b"abc\rd\xff\xf1\xff\xff", 9),
+    ] {
+        assert_eq!(framing.cut(input, &mut state, &mut buffers), Frame::More);
+        assert_eq!(state.searched, searched, "{}", input.escape_ascii());
+    }
+    assert!(state.stored().is_empty());
+}
+
+#[test]
+fn stored_state_of_another_framing_counts_as_none() {
+    let framing = Framing::Telnet { bytes_max: 8 };
+    for stored in [&[9, 9, 0, 0, 0][..], &[STATE_VERSION], &[STATE_VERSION, 0, 0, 0, 0, 0], &[0; 64]] {
+        let mut state = FrameState::new(0, stored).unwrap();
+        let mut buffers = FrameBuffers::default();
+        assert_eq!(framing.cut(b"x\xff\xfb\x01", &mut state, &mut buffers), Frame::Reply { consumed: 0 });
+        assert_eq!(buffers.replies, [IAC, DONT, 1]);
+    }
+}
+
+#[test]
+fn output_is_what_a_terminal_expects() {
+    let framing = Framing::Telnet { bytes_max: 8 };
+    check_encoded(framing, b"one\ntwo\r\n\n", b"one\r\ntwo\r\n\r\n");
+    check_encoded(framing, b"\xff\r\xff\xff", b"\xff\xff\r\0\xff\xff\xff\xff");
+    check_encoded(framing, b"50%\r100%\r", b"50%\r\x00100%\r\0");
+    check_encoded(framing, b"", b"");
+}
+
+/// Telnet as a machine that sees one byte at a time, with none of what makes the real one fast.
+fn model(stream: &[u8]) -> String {
+    let (mut trace, mut message, mut command) = (String::new(), Vec::new(), Vec::new());
+    for byte in stream.iter().copied() {
+        if command.is_empty() && byte != IAC {
+            message.push(byte);
+        } else {
+            command.push(byte);
+            match command[..] {
+                [IAC, IAC] => message.push(IAC),
+                [IAC, WILL, option] => write!(trace, "<{}> ", [IAC, DONT, option].escape_ascii()).unwrap(),
+                [IAC, DO, option] => write!(trace, "<{}> ", [IAC, WONT, option].escape_ascii()).unwrap(),
+                [IAC, AYT] => trace.push_str(r"<[yes]\r\n> "),
+                [IAC, WONT | DONT, _] => {}
+                [IAC] | [IAC, WILL | DO | WONT | DONT] => continue,
+                // Behind each IAC within comes the byte that it belongs to.
+                [IAC, SB, .., SE] if ends_subnegotiation(&command) => {}
+                [IAC, SB, ..] => continue,
+                _ => {}
+            }
+            command.clear();
+        }
+        let ending = match message[..] {
+            [.., b'\r', b'\n' | 0] => 2,
+            [.., b'\n'] => 1,
+            _ => continue,
+        };
+        write!(trace, "\"{}\" ", message[..message.len() - ending].escape_ascii()).unwrap();
+        message.clear();
+    }
+    trace
+}
+
+fn ends_subnegotiation(command: &[u8]) -> bool {
+    let mut within = &command[2..];
+    while let [first, rest @ ..] = within {
+        if let (IAC, [second, after @ ..]) = (*first, rest) {
+            if *second == SE {
+                return after.is_empty();
+            }
+            within = after;
+        } else {
+            within = rest;
+        }
+    }
+    false
+}
+
+#[test]
+fn random_streams_mean_what_they_mean_byte_by_byte() {
+    let mut random = fastrand::Rng::with_seed(13);
+    let alphabet = [b'a', b'\r', b'\n', 0, IAC, IAC, IAC, WILL, DO, DONT, SB, SE, SE, AYT, 1];
+    let mut messages = 0;
+    for _ in 0..20_000 {
+        let len = random.usize(0..40);
+        let stream: Vec<u8> = (0..len).map(|_| *random.choice(&alphabet).unwrap()).collect();
+        let trace = trace_whole(Framing::Telnet { bytes_max: 100 }, &stream);
+        let (before, _) = trace.split_once("| ").unwrap();
+        assert_eq!(before, model(&stream), "{}", stream.escape_ascii());
+        messages += before.matches('"').count() / 2;
+    }
+    assert!(messages > 20_000, "{messages} messages were compared");
+}

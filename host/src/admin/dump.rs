@@ -1,0 +1,181 @@
+//! Streams a state dump: services, sessions and tables, read slice after slice and sent in pieces.
+
+use crate::admin::ask::{Failure, each_slice, get, services};
+use crate::admin::query::{Answer, Mailbox, Query};
+use crate::admin::server::Caller;
+use crate::admin::time::rfc3339;
+use crate::protocol::admin::{Reply, ServiceStatus};
+use greenroom_core::effects::inbox::ActionView;
+use greenroom_core::effects::jobs::JobView;
+use greenroom_core::operate::inspect::{ConnectView, Filter, OwnSlice, SessionView};
+use greenroom_core::recovery::crashes::action_name;
+use greenroom_state::dump::{
+    self, DumpedAction, DumpedConnect, DumpedEntry, DumpedJob, DumpedService, DumpedSession, DumpedTimer,
+};
+use greenroom_state::json;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::SystemTime;
+
+/// Streams a dump: of all, of one service, or of one session. Tables come with a dump of all.
+pub(super) fn dump(
+    service: Option<String>,
+    session: Option<u64>,
+    caller: &mut Caller<'_>,
+    mailbox: &Mailbox,
+) -> Result<(), Failure> {
+    let services = dumped_services(service.as_deref(), mailbox)?;
+    let now =
+        rfc3339(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64));
+    let mut writer = dump::Writer::new(Pieces { caller, text: Vec::new() }, &now, &services)?;
+    let mut found = 0;
+    let filter = Filter { service: service.clone(), session, contents: true };
+    each_slice(mailbox, &filter, |slice| {
+        found += slice.len();
+        Ok(slice.into_iter().try_for_each(|view| writer.session(&dumped(view)))?)
+    })?;
+    if let (Some(id), 0) = (session, found) {
+        return Err(Failure::Said(format!("no session has number {id}")));
+    }
+    if service.is_none() && session.is_none() {
+        for name in get(mailbox, Query::Tables, |a| if let Answer::Tables(t) = a { Some(t) } else { None })? {
+            dump_table(&name, &mut writer, mailbox)?;
+        }
+    }
+    writer.finish()?.flush()?;
+    Ok(())
+}
+
+/// Streams a table, slice after slice.
+fn dump_table(
+    name: &str,
+    writer: &mut dump::Writer<Pieces<'_, '_>>,
+    mailbox: &Mailbox,
+) -> Result<(), Failure> {
+    writer.table(name)?;
+    let mut from = Some(Vec::new());
+    while let Some(key) = from {
+        let query = Query::Entries(name.to_owned(), key);
+        let slice = get(mailbox, query, |a| if let Answer::Entries(e) = a { Some(e) } else { None })?;
+        for ((key, packed), version) in slice.entries.into_iter().zip(slice.versions) {
+            let value = json_or_bytes(&packed);
+            writer.entry(&DumpedEntry { key: json::bytes_to_json(&key), value, version })?;
+        }
+        from = slice.next;
+    }
+    Ok(())
+}
+
+/// Describes the services, or the one that is named. Refuses a name that no service has.
+fn dumped_services(
+    service: Option<&str>,
+    mailbox: &Mailbox,
+) -> Result<BTreeMap<String, DumpedService>, Failure> {
+    let all = services(mailbox)?;
+    let named = |s: &&ServiceStatus| service.is_none_or(|name| name == s.name);
+    let owned = get(mailbox, Query::Owned, |a| if let Answer::Owned(o) = a { Some(o) } else { None })?;
+    let mut services = BTreeMap::new();
+    for s in all.iter().filter(named) {
+        let (state_version, generation) = (s.state_version, s.generation);
+        let (timers, own) = own_of(&s.name, mailbox)?;
+        let jobs = own.jobs.into_iter().map(dumped_job).collect();
+        let connects = own.connects.into_iter().map(dumped_connect).collect();
+        let mine = owned.iter().filter(|(service, ..)| *service == s.name);
+        let tables = mine.map(|(_, table, version)| (table.clone(), *version)).collect();
+        services.insert(
+            s.name.clone(),
+            DumpedService { state_version, generation, timers, jobs, connects, tables },
+        );
+    }
+    if let (Some(name), true) = (service, services.is_empty()) {
+        let known: Vec<_> = all.iter().map(|s| s.name.as_str()).collect();
+        return Err(Failure::Said(format!("no service is called {name:?}; there are: {}", known.join(", "))));
+    }
+    Ok(services)
+}
+
+/// Timers of a service itself, and its other data.
+fn own_of(service: &str, mailbox: &Mailbox) -> Result<(Vec<DumpedTimer>, OwnSlice), Failure> {
+    let (mut timers, mut after) = (Vec::new(), None);
+    loop {
+        let query = Query::OwnOf(service.to_owned(), after);
+        let mut own = get(mailbox, query, |a| if let Answer::Own(own) = a { Some(own) } else { None })?;
+        timers.extend(own.timers.drain(..).map(dumped_timer));
+        after = own.next.take();
+        if after.is_none() {
+            return Ok((timers, own));
+        }
+    }
+}
+
+fn dumped_timer((name, in_ns): (String, u64)) -> DumpedTimer {
+    DumpedTimer { name, in_ms: in_ns / 1_000_000 }
+}
+
+fn dumped_job(JobView { number, name, running }: JobView) -> DumpedJob {
+    DumpedJob { number, name, running }
+}
+
+fn dumped_connect(ConnectView { number, service, addr }: ConnectView) -> DumpedConnect {
+    DumpedConnect { number, service, to: addr.to_string() }
+}
+
+fn dumped_action(a: ActionView) -> DumpedAction {
+    let data = json::bytes_to_json(&a.data);
+    DumpedAction { kind: action_name(a.kind).to_owned(), from: a.from, name: a.name, data }
+}
+
+fn dumped(v: SessionView) -> DumpedSession {
+    DumpedSession {
+        id: v.record.id,
+        service: v.service,
+        peer: v.record.peer,
+        opened_at: rfc3339(v.record.opened_at_ms),
+        outbound: v.record.outbound,
+        held: v.record.held,
+        state_version: v.record.state_version,
+        state: v.state.as_deref().map_or(serde_json::Value::Null, json_or_bytes),
+        input: json::bytes_to_json(&v.input),
+        output: json::bytes_to_json(&v.output),
+        timers: v.timers.into_iter().map(dumped_timer).collect(),
+        actions: v.actions.into_iter().map(dumped_action).collect(),
+        jobs: v.jobs.into_iter().map(dumped_job).collect(),
+        connects: v.connects.into_iter().map(dumped_connect).collect(),
+        topics: v.topics,
+    }
+}
+
+/// Shows MessagePack as JSON, and other bytes as they are.
+fn json_or_bytes(packed: &[u8]) -> serde_json::Value {
+    json::to_json(packed).unwrap_or_else(|_| json::bytes_to_json(packed))
+}
+
+/// Writer that sends a document in pieces, so that no part of the host holds a whole dump.
+struct Pieces<'c, 'a> {
+    caller: &'c mut Caller<'a>,
+    text: Vec<u8>,
+}
+
+/// Bytes from which a piece is sent.
+const PIECE_BYTES: usize = 64 * 1024;
+
+impl Write for Pieces<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        if self.text.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // JSON is UTF-8, but a write may end within a character.
+        let whole = match std::str::from_utf8(&self.text) {
+            Ok(text) => text.len(),
+            Err(e) => e.valid_up_to(),
+        };
+        let rest = self.text.split_off(whole);
+        let text = String::from_utf8(std::mem::replace(&mut self.text, rest)).map_err(io::Error::other)?;
+        if text.is_empty() { Ok(()) } else { self.caller.say(&Reply::Text(text)) }
+    }
+}

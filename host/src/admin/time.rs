@@ -1,0 +1,8 @@
+//! Times in the form of RFC 3339.
+
+use std::time::{Duration, SystemTime};
+
+/// Prints a time in UTC, with milliseconds.
+pub fn rfc3339(unix_ms: u64) -> String {
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms)).to_string()
+}

@@ -1,0 +1,343 @@
+//! Functions that a handler calls during a turn: they pass its wishes to the staging area.
+//!
+//! Arguments are believed to keep the ABI, but texts must be UTF-8 and flags known; other calls are
+//! answered with `INVALID` and change nothing.
+
+use crate::memory::board::Board;
+use crate::plugin::ffi::bytes::{lend, slice};
+use greenroom_core::turn::fault::Fault;
+use greenroom_core::turn::staging::Staging;
+use greenroom_state::abi::{self, Bytes, status};
+use std::sync::OnceLock;
+
+/// Turn under way, as the host's functions get it back.
+pub(super) struct TurnUnderWay<'s, 'a> {
+    pub(super) staging: &'s mut Staging<'a>,
+    pub(super) board: Board,
+}
+
+/// Table of the host's functions. The log level of the first call counts.
+pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
+    static TABLE: OnceLock<abi::Host> = OnceLock::new();
+    TABLE.get_or_init(|| abi::Host {
+        size: size_of::<abi::Host>() as u32,
+        log_level,
+        turn_ok,
+        turn_failed,
+        state,
+        peer,
+        send,
+        close,
+        subscribe,
+        unsubscribe,
+        broadcast,
+        table_get,
+        table_put,
+        table_delete,
+        table_next,
+        log,
+        table_len,
+        set_timer,
+        cancel_timer,
+        note,
+        publish,
+        start_job,
+        cancel_job,
+        connect,
+        wait_for,
+        hold,
+    })
+}
+
+/// Staging area behind a turn.
+///
+/// # Safety
+/// As for [`under_way`].
+unsafe fn staging<'a>(turn: *mut abi::Turn) -> Option<&'a mut Staging<'a>> {
+    // SAFETY: the caller's promise.
+    unsafe { under_way(turn) }.map(|r| &mut *r.staging)
+}
+
+/// Turn under way behind a pointer.
+///
+/// # Safety
+/// `turn` is what an instance passed to the run under way, or null.
+unsafe fn under_way<'a>(turn: *mut abi::Turn) -> Option<&'a mut TurnUnderWay<'a, 'a>> {
+    // SAFETY: the caller's promise; one thread runs the turn, so nobody else holds a reference.
+    unsafe { turn.cast::<TurnUnderWay<'a, 'a>>().as_mut() }
+}
+
+// Each function below gets, by the ABI, the turn of the run under way and arguments that are valid
+// for the call.
+
+unsafe extern "C" fn turn_ok(turn: *mut abi::Turn) -> u32 {
+    // SAFETY: see above.
+    unsafe { under_way(turn) }.map_or(0, |r| {
+        r.board.step();
+        u32::from(r.staging.turn_ok())
+    })
+}
+
+unsafe extern "C" fn turn_failed(turn: *mut abi::Turn, fault: *const abi::Fault<'_>) {
+    // SAFETY: see above.
+    let (Some(s), Some(f)) = (unsafe { staging(turn) }, unsafe { fault.as_ref() }) else { return };
+    // SAFETY: see above.
+    let owned = |b| String::from_utf8_lossy(unsafe { slice(b) }).into_owned();
+    s.turn_failed(Fault { kind: f.kind, message: owned(f.message), file: owned(f.file), line: f.line });
+}
+
+unsafe extern "C" fn state(turn: *mut abi::Turn, state: Bytes<'_>) {
+    // SAFETY: see above.
+    let (Some(s), bytes) = (unsafe { staging(turn) }, unsafe { slice(state) }) else { return };
+    s.state(bytes);
+}
+
+unsafe extern "C" fn peer(turn: *mut abi::Turn, text: *mut Bytes<'static>) -> u32 {
+    // SAFETY: see above.
+    let Some(s) = (unsafe { staging(turn) }) else { return status::INVALID };
+    let answer = lend(s.peer());
+    // SAFETY: see above.
+    unsafe { text.write(answer) };
+    status::OK
+}
+
+unsafe extern "C" fn send(turn: *mut abi::Turn, parts: *const Bytes<'_>, count: usize) -> u32 {
+    // SAFETY: see above.
+    let Some(s) = (unsafe { staging(turn) }) else { return status::INVALID };
+    s.send_parts((0..count).map(|i| {
+        // SAFETY: the array has `count` items.
+        let part = unsafe { parts.add(i) };
+        // SAFETY: see above.
+        let part = unsafe { *part };
+        // SAFETY: see above.
+        unsafe { slice(part) }
+    }))
+}
+
+unsafe extern "C" fn close(turn: *mut abi::Turn) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, Staging::close)
+}
+
+unsafe extern "C" fn subscribe(turn: *mut abi::Turn, topic: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    unsafe { with_name(turn, topic, |s, topic| s.subscribe(topic)) }
+}
+
+unsafe extern "C" fn unsubscribe(turn: *mut abi::Turn, topic: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    unsafe { with_name(turn, topic, |s, topic| s.unsubscribe(topic)) }
+}
+
+unsafe extern "C" fn broadcast(turn: *mut abi::Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32 {
+    if flags & !abi::BROADCAST_OTHERS != 0 {
+        return status::INVALID;
+    }
+    // SAFETY: see above.
+    let data = unsafe { slice(data) };
+    // SAFETY: see above.
+    unsafe { with_name(turn, topic, |s, topic| s.broadcast(topic, data, flags != 0)) }
+}
+
+unsafe extern "C" fn table_get(
+    turn: *mut abi::Turn,
+    table: Bytes<'_>,
+    key: Bytes<'_>,
+    value: *mut Bytes<'static>,
+) -> u32 {
+    // SAFETY: see above.
+    let key = unsafe { slice(key) };
+    let read = |s: &mut Staging<'_>, table: &str| match s.table_get(table, key) {
+        Some(found) => {
+            // SAFETY: see above.
+            unsafe { value.write(lend(found)) };
+            status::OK
+        }
+        None => status::ABSENT,
+    };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, read) }
+}
+
+unsafe extern "C" fn table_put(
+    turn: *mut abi::Turn,
+    table: Bytes<'_>,
+    key: Bytes<'_>,
+    value: Bytes<'_>,
+) -> u32 {
+    // SAFETY: see above.
+    let key = unsafe { slice(key) };
+    // SAFETY: see above.
+    let value = unsafe { slice(value) };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, |s, table| s.table_put(table, key, value)) }
+}
+
+unsafe extern "C" fn table_delete(turn: *mut abi::Turn, table: Bytes<'_>, key: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    let key = unsafe { slice(key) };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, |s, table| s.table_delete(table, key)) }
+}
+
+unsafe extern "C" fn table_next(
+    turn: *mut abi::Turn,
+    table: Bytes<'_>,
+    prefix: Bytes<'_>,
+    from: Bytes<'_>,
+    key: *mut Bytes<'static>,
+    value: *mut Bytes<'static>,
+) -> u32 {
+    // SAFETY: see above.
+    let prefix = unsafe { slice(prefix) };
+    // SAFETY: see above.
+    let from = unsafe { slice(from) };
+    let read = |s: &mut Staging<'_>, table: &str| match s.table_next(table, prefix, from) {
+        Some((k, v)) => {
+            // SAFETY: see above.
+            unsafe { key.write(lend(k)) };
+            // SAFETY: see above.
+            unsafe { value.write(lend(v)) };
+            status::OK
+        }
+        None => status::ABSENT,
+    };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, read) }
+}
+
+unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::LogEvent<'_>) {
+    // SAFETY: see above.
+    let Some(event) = (unsafe { event.as_ref() }) else { return };
+    // SAFETY: see above.
+    let owned = |b| String::from_utf8_lossy(unsafe { slice(b) });
+    let (target, message) = (owned(event.target), owned(event.message));
+    // SAFETY: see above.
+    match unsafe { staging(turn) } {
+        Some(s) => s.log(event.level, &target, &message),
+        None => crate::log_at!(event.level, handler = %target, "{message}"),
+    }
+}
+
+unsafe extern "C" fn table_len(turn: *mut abi::Turn, table: Bytes<'_>) -> u64 {
+    let mut len = 0;
+    let count = |s: &mut Staging<'_>, table: &str| {
+        len = s.table_len(table);
+        status::OK
+    };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, count) };
+    len
+}
+
+unsafe extern "C" fn set_timer(turn: *mut abi::Turn, name: Bytes<'_>, after_ns: u64, flags: u32) -> u32 {
+    if flags & !abi::TIMER_OF_SERVICE != 0 {
+        return status::INVALID;
+    }
+    // SAFETY: see above.
+    unsafe { with_name(turn, name, |s, name| s.set_timer(name, after_ns, flags != 0)) }
+}
+
+unsafe extern "C" fn cancel_timer(turn: *mut abi::Turn, name: Bytes<'_>, flags: u32) -> u32 {
+    if flags & !abi::TIMER_OF_SERVICE != 0 {
+        return status::INVALID;
+    }
+    // SAFETY: see above.
+    unsafe { with_name(turn, name, |s, name| s.cancel_timer(name, flags != 0)) }
+}
+
+unsafe extern "C" fn note(turn: *mut abi::Turn, session: u64, data: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    let (Some(s), data) = (unsafe { staging(turn) }, unsafe { slice(data) }) else { return status::INVALID };
+    s.note(session, data)
+}
+
+unsafe extern "C" fn publish(turn: *mut abi::Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32 {
+    if flags & !abi::BROADCAST_OTHERS != 0 {
+        return status::INVALID;
+    }
+    // SAFETY: see above.
+    let data = unsafe { slice(data) };
+    // SAFETY: see above.
+    unsafe { with_name(turn, topic, |s, topic| s.publish(topic, data, flags != 0)) }
+}
+
+unsafe extern "C" fn start_job(
+    turn: *mut abi::Turn,
+    name: Bytes<'_>,
+    input: Bytes<'_>,
+    flags: u32,
+    number: *mut u64,
+) -> u32 {
+    if flags & !abi::JOB_ONCE != 0 {
+        return status::INVALID;
+    }
+    // SAFETY: see above.
+    let input = unsafe { slice(input) };
+    let start = |s: &mut Staging<'_>, name: &str| match s.start_job(name, input, flags != 0) {
+        Ok(started) => {
+            // SAFETY: see above.
+            unsafe { number.write(started) };
+            status::OK
+        }
+        Err(status) => status,
+    };
+    // SAFETY: see above.
+    unsafe { with_name(turn, name, start) }
+}
+
+unsafe extern "C" fn connect(
+    turn: *mut abi::Turn,
+    service: Bytes<'_>,
+    addr: Bytes<'_>,
+    context: Bytes<'_>,
+    number: *mut u64,
+) -> u32 {
+    // SAFETY: see above.
+    let context = unsafe { slice(context) };
+    // SAFETY: see above.
+    let Ok(addr) = std::str::from_utf8(unsafe { slice(addr) }) else { return status::INVALID };
+    let connect = |s: &mut Staging<'_>, service: &str| match s.connect(service, addr, context) {
+        Ok(staged) => {
+            // SAFETY: see above.
+            unsafe { number.write(staged) };
+            status::OK
+        }
+        Err(status) => status,
+    };
+    // SAFETY: see above.
+    unsafe { with_name(turn, service, connect) }
+}
+
+unsafe extern "C" fn wait_for(turn: *mut abi::Turn, session: u64) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.wait_for(session))
+}
+
+unsafe extern "C" fn hold(turn: *mut abi::Turn, on: u32) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.hold(on != 0))
+}
+
+unsafe extern "C" fn cancel_job(turn: *mut abi::Turn, number: u64) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.cancel_job(number))
+}
+
+/// Runs `f` with the turn and a name, which must be UTF-8.
+///
+/// # Safety
+/// As for [`staging`] and [`slice`].
+unsafe fn with_name(
+    turn: *mut abi::Turn,
+    name: Bytes<'_>,
+    f: impl FnOnce(&mut Staging<'_>, &str) -> u32,
+) -> u32 {
+    // SAFETY: the caller's promise.
+    let Some(s) = (unsafe { staging(turn) }) else { return status::INVALID };
+    // SAFETY: the caller's promise.
+    match std::str::from_utf8(unsafe { slice(name) }) {
+        Ok(name) => f(s, name),
+        Err(_) => status::INVALID,
+    }
+}

@@ -1,0 +1,135 @@
+//! Instance of a service: runs turns and jobs, and converts values.
+
+use crate::memory::board::{self, Board};
+use crate::plugin::ffi::bytes::sink;
+use crate::plugin::ffi::host_calls::{TurnUnderWay, host_table};
+use greenroom_core::ids::told;
+use greenroom_core::turn::code::{Batch, Code, Work};
+use greenroom_core::turn::fault::Fault;
+use greenroom_core::turn::staging::Staging;
+use greenroom_state::abi;
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+/// Code of one service, with the instance that was built for it.
+pub(super) struct Plugin {
+    instance: Arc<Instance>,
+    abi_minor: u16,
+    board: Board,
+}
+
+/// Instance of a service. Jobs share it, and may outlive the build's turns.
+struct Instance {
+    service: &'static abi::Service,
+    made: *mut c_void,
+}
+
+// SAFETY: the ABI says that an instance never changes, and may be used from a thread after it was
+// made on another.
+unsafe impl Send for Instance {}
+// SAFETY: the ABI says that jobs may run while a turn does; turns run on one thread, as a plugin
+// isn't shared.
+unsafe impl Sync for Instance {}
+
+impl Plugin {
+    /// Builds an instance from its settings (JSON). The error is what the library says.
+    pub(super) fn create(
+        service: &'static abi::Service,
+        abi_minor: u16,
+        config: &str,
+        log_level: u32,
+        board: Board,
+    ) -> Result<Plugin, String> {
+        let mut message = Vec::new();
+        let sink = sink(&mut message);
+        // SAFETY: the arguments are valid for the call.
+        let made = unsafe { (service.create)(host_table(log_level), config.into(), sink) };
+        match made.is_null() {
+            false => Ok(Plugin { instance: Arc::new(Instance { service, made }), abi_minor, board }),
+            true if message.is_empty() => Err("it was refused without a reason".into()),
+            true => Err(String::from_utf8_lossy(&message).into_owned()),
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // SAFETY: `create` made it, and it is not used after this.
+        unsafe { (self.service.destroy)(self.made) }
+    }
+}
+
+impl Work for Instance {
+    fn run(&self, name: &str, input: &[u8], cancelled: &AtomicU32) -> Result<Vec<u8>, String> {
+        let job = self.service.job.ok_or("this build has no jobs: it is of ABI 1.1")?;
+        let (mut result, mut error) = (Vec::new(), Vec::new());
+        let (to_result, to_error) = (sink(&mut result), sink(&mut error));
+        // SAFETY: the instance is alive, and the arguments are valid for the call.
+        match unsafe { job(self.made, name.into(), input.into(), cancelled, to_result, to_error) } {
+            0 => Ok(result),
+            _ => Err(String::from_utf8_lossy(&error).into_owned()),
+        }
+    }
+}
+
+impl Code for Plugin {
+    #[inline]
+    fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
+        if batch.actions.first().is_some_and(|a| !self.knows(a.kind)) {
+            // An older build would take the action for another kind.
+            let message =
+                "it was built for ABI 1.1, and knows no timers, notes, published messages or jobs".into();
+            staging.turn_failed(Fault { kind: abi::fault::ERROR, message, file: String::new(), line: 0 });
+            return 0;
+        }
+        let Instance { service, made } = &*self.instance;
+        let (state_version, state) = batch.state.unwrap_or((0, &[]));
+        let raw = abi::Batch {
+            size: size_of::<abi::Batch<'_>>() as u32,
+            state_version,
+            has_state: u32::from(batch.state.is_some()),
+            action_stride: size_of::<abi::Action<'_>>() as u32,
+            actions: batch.actions.as_ptr(),
+            action_count: batch.actions.len(),
+            state: state.into(),
+            session: told(batch.session),
+            now_ns: batch.now_ns,
+        };
+        let first = board::Running {
+            service: batch.service.0,
+            generation: batch.generation,
+            session: batch.session,
+            turn: batch.turn,
+            action: batch.actions.first().map_or(0, |a| a.kind),
+        };
+        self.board.begin(first, batch.actions.len());
+        let mut running = TurnUnderWay { staging, board: self.board };
+        let turn = (&raw mut running).cast::<abi::Turn>();
+        // SAFETY: the instance is alive; the batch and the staging area are valid until the call
+        // returns, and the functions in the host's table are the only ones that use the latter
+        // meanwhile.
+        let flags = unsafe { (service.run)(*made, host_table(0), turn, &raw) };
+        self.board.end();
+        flags
+    }
+
+    fn knows(&self, kind: u32) -> bool {
+        self.abi_minor >= 2 || kind <= abi::action::CLOSED
+    }
+
+    fn work(&self) -> Option<Arc<dyn Work>> {
+        self.instance.service.job.is_some().then(|| self.instance.clone() as Arc<dyn Work>)
+    }
+
+    fn convert(&self, which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
+        let convert = self.instance.service.convert.ok_or("this build converts nothing: it is of ABI 1.0")?;
+        let (mut result, mut error) = (Vec::new(), Vec::new());
+        let (to_result, to_error) = (sink(&mut result), sink(&mut error));
+        // SAFETY: the arguments are valid for the call.
+        match unsafe { convert(which, from, to, value.into(), to_result, to_error) } {
+            0 => Ok(result),
+            _ => Err(String::from_utf8_lossy(&error).into_owned()),
+        }
+    }
+}

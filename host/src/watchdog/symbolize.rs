@@ -1,0 +1,127 @@
+//! Turns addresses into function, file and line.
+//!
+//! A child process does that, as reading debug information takes tens of megabytes.
+
+use crate::exit_status::own_binary;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// Longest time that the child may take.
+const CHILD_MAX: Duration = Duration::from_secs(3);
+
+/// Finds the innermost place in the handler's own code. `frames` are return addresses, the
+/// innermost first; `copies` is the directory of the private copies.
+pub(super) fn place_of(frames: &[usize], copies: &Path) -> Option<Place> {
+    let addresses = frames.iter().enumerate().filter_map(|(i, &at)| {
+        let (module, offset) = module_of(at)?;
+        // The address of a caller is behind its call.
+        module.starts_with(copies).then(|| Address { module, offset: offset - u64::from(i > 0) as usize })
+    });
+    let addresses: Vec<_> = addresses.collect();
+    let places = in_child(&addresses).inspect_err(|e| tracing::debug!("symbolize: {e}")).ok()?;
+    let own = |p: &&Place| !p.file.is_empty() && !p.file.contains("/rustc/") && !p.file.contains("/.cargo/");
+    let named = |p: &&Place| !["std::", "core::", "alloc::", "<"].iter().any(|s| p.function.starts_with(s));
+    places.iter().find(own).or_else(|| places.iter().find(named)).cloned()
+}
+
+/// Address in a mapped file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Address {
+    module: PathBuf,
+    offset: usize,
+}
+
+/// Place in the source.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// Function, with its path; empty: unknown.
+    pub(super) function: String,
+    /// File; empty: built without debug information.
+    pub(super) file: String,
+    /// Line in it, from 1; 0: unknown.
+    pub(super) line: u32,
+}
+
+/// Finds the file that is mapped at an address, and the address in that file.
+fn module_of(at: usize) -> Option<(PathBuf, usize)> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let mapped = maps.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (begin, end) = words.next()?.split_once('-')?;
+        let path = words.nth(4)?;
+        Some((usize::from_str_radix(begin, 16).ok()?, usize::from_str_radix(end, 16).ok()?, path))
+    });
+    let mapped: Vec<_> = mapped.collect();
+    let (_, _, path) = mapped.iter().find(|(begin, end, _)| (*begin..*end).contains(&at))?;
+    let (base, _, _) = mapped.iter().find(|(_, _, p)| p == path)?;
+    Some((PathBuf::from(path), at - base))
+}
+
+/// Asks a child for the places of addresses. Takes at most [`CHILD_MAX`].
+fn in_child(addresses: &[Address]) -> io::Result<Vec<Place>> {
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let binary = own_binary()?;
+    let mut child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
+        .arg("symbolize")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(&serde_json::to_vec(addresses)?)?;
+    }
+    let (sender, answer) = channel();
+    if let Some(mut out) = child.stdout.take() {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = out.read_to_end(&mut bytes);
+            let _ = sender.send(bytes);
+        });
+    }
+    // A slow child must not hold up the watchdog.
+    let answer = answer.recv_timeout(CHILD_MAX);
+    let _ = child.kill();
+    child.wait()?;
+    Ok(serde_json::from_slice(&answer.map_err(io::Error::other)?)?)
+}
+
+/// Runs the child: reads addresses from standard input, and prints their places, inlined functions
+/// included.
+pub fn run() -> Result<(), String> {
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text).map_err(|e| e.to_string())?;
+    let addresses: Vec<Address> =
+        serde_json::from_str(&text).map_err(|e| format!("this command is the host's own: {e}"))?;
+    let mut places = Vec::new();
+    for Address { module, offset } in &addresses {
+        let Ok(loader) = addr2line::Loader::new(module) else { continue };
+        let before = places.len();
+        if let Ok(mut frames) = loader.find_frames(*offset as u64) {
+            while let Ok(Some(frame)) = frames.next() {
+                let function = frame.function.as_ref().and_then(|f| Some(f.demangle().ok()?.into_owned()));
+                let at = frame.location.as_ref();
+                places.push(Place {
+                    function: function.unwrap_or_default(),
+                    file: at.and_then(|l| l.file).unwrap_or_default().to_owned(),
+                    line: at.and_then(|l| l.line).unwrap_or_default(),
+                });
+            }
+        }
+        if places.len() == before
+            && let Some(name) = loader.find_symbol(*offset as u64)
+        {
+            let function = addr2line::demangle_auto(name.into(), None).into_owned();
+            places.push(Place { function, file: String::new(), line: 0 });
+        }
+    }
+    let json = serde_json::to_string(&places).map_err(|e| e.to_string())?;
+    println!("{json}");
+    Ok(())
+}
