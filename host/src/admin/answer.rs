@@ -3,7 +3,7 @@
 use super::restore;
 use crate::admin::query::{Answer, Ask, Mailbox, Message, Proposal, Query, Setting, Wish};
 use crate::admin::server::{Caller, on_thread};
-use crate::protocol::admin::{Command, Reply, ServiceStatus, SessionLine};
+use crate::protocol::admin::{AdminCommand, Reply, ServiceStatus, SessionLine};
 use greenroom_core::operate::inspect::{ActionView, ConnectView, Filter, JobView, OwnSlice, SessionView};
 use greenroom_core::recovery::crashes::action_name;
 use greenroom_core::reload::request::By;
@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime};
 
 /// Answers one caller, on a thread of its own: the worker's side.
-pub fn answer(stream: UnixStream, command: Command, by: By, mailbox: Mailbox) {
+pub fn answer(stream: UnixStream, command: AdminCommand, by: By, mailbox: Mailbox) {
     on_thread(stream, move |stream| {
         let mut caller = Caller::new(&stream)?;
         let result = run(command, by, &mut caller, &mailbox);
@@ -101,15 +101,15 @@ fn each_slice(
     Ok(())
 }
 
-fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> Result<(), Failure> {
+fn run(command: AdminCommand, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> Result<(), Failure> {
     match command {
-        Command::Status | Command::Upgrade { .. } | Command::Configure => {
+        AdminCommand::Status | AdminCommand::Upgrade { .. } | AdminCommand::Configure => {
             return Err(Failure::Said("the keeper answers this".into()));
         }
-        Command::Sessions => each_slice(mailbox, &Filter::default(), |slice| {
+        AdminCommand::Sessions => each_slice(mailbox, &Filter::default(), |slice| {
             Ok(caller.say(&Reply::Sessions(slice.into_iter().map(session_line).collect()))?)
         })?,
-        Command::History => {
+        AdminCommand::History => {
             let mut from = Some(0);
             while let Some(line) = from {
                 let lines = |a| if let Answer::Ledger(l) = a { Some(l) } else { None };
@@ -118,19 +118,21 @@ fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> 
                 from = slice.next;
             }
         }
-        Command::Release(id) => done(mailbox, Query::Release(id))?,
-        Command::Close(id) => done(mailbox, Query::Close(id))?,
-        Command::Dump { service, session } => dump(service, session, caller, mailbox)?,
-        Command::Reload { service, from, together, dry_run } => {
+        AdminCommand::Release(id) => done(mailbox, Query::Release(id))?,
+        AdminCommand::Close(id) => done(mailbox, Query::Close(id))?,
+        AdminCommand::Dump { service, session } => dump(service, session, caller, mailbox)?,
+        AdminCommand::Reload { service, from, together, dry_run } => {
             let wish = Wish { target: service, from, together, dry_run, by };
             reports(ask(mailbox, Query::Reload(wish))?, caller)?;
         }
-        Command::RollBack { service, to } => {
+        AdminCommand::RollBack { service, to } => {
             reports(ask(mailbox, Query::RollBack(service, to, by))?, caller)?
         }
-        Command::Restore { file, dry_run } => restore::restore(file, dry_run, by, caller, mailbox)?,
-        Command::Set { session, fields } => restore::set(Setting { session, fields, by }, caller, mailbox)?,
-        Command::Await(line) => {
+        AdminCommand::Restore { file, dry_run } => restore::restore(file, dry_run, by, caller, mailbox)?,
+        AdminCommand::Set { session, fields } => {
+            restore::set(Setting { session, fields, by }, caller, mailbox)?
+        }
+        AdminCommand::Await(line) => {
             let report =
                 get(mailbox, Query::Await(line), |a| if let Answer::Report(r) = a { Some(r) } else { None })?;
             caller.say(&Reply::Report(report))?;

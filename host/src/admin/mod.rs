@@ -8,3 +8,4 @@ pub mod client;
 pub mod query;
 mod restore;
 pub mod server;
+pub mod text;

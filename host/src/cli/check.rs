@@ -1,6 +1,6 @@
 //! `greenroom check`: what a host would find out about a library before it loads it, without a host.
 
-use super::{Failure, print_json, print_text, table};
+use crate::cli::output::{Failure, print_json, print_text, table};
 use crate::config::Config;
 use crate::exit_status::own_binary;
 use crate::plugin::inspect::{build_id, inspect};

@@ -1,7 +1,7 @@
 //! `greenroom serve --check-config`: whether a host could start, or go on, with this configuration and these libraries.
 
-use super::check::look;
-use super::{Failure, print_text};
+use crate::cli::check::look;
+use crate::cli::output::{Failure, print_text};
 use crate::config::Config;
 use crate::plugin::discover::Found;
 use greenroom_core::reload::ports;

@@ -1,8 +1,9 @@
 //! `greenroom history`: what reloads there were, what was put back, and what came of it.
 
-use super::{Failure, print_json, print_text, table};
 use crate::admin::client::call;
-use crate::protocol::admin::{Command, Reply, ledger_line};
+use crate::admin::text::ledger_line;
+use crate::cli::output::{Failure, print_json, print_text, table};
+use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use serde_json::json;
 use std::path::Path;
@@ -17,7 +18,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
         let mut lines = Vec::new();
-        call(dir, &Command::History, |reply| {
+        call(dir, &AdminCommand::History, |reply| {
             if let Reply::History(slice) = reply {
                 lines.extend(slice);
             }

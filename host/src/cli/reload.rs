@@ -1,9 +1,10 @@
 //! `greenroom reload` and `greenroom rollback`: ask for it, wait for it, and tell the truth in the exit code.
 
-use super::report::print_rehearsal;
-use super::{Failure, print_json, print_text};
 use crate::admin::client::{call, call_recorded};
-use crate::protocol::admin::{Command, Reply, ledger_line};
+use crate::admin::text::ledger_line;
+use crate::cli::output::{Failure, print_json, print_text};
+use crate::cli::report::print_rehearsal;
+use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use greenroom_core::ledger::{Outcome, ProbationState, Report};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -59,8 +60,8 @@ impl Reload {
         let mut told = Told::new(self.json, dry_run);
         let mut settled = Vec::new();
         let asked = match self.config {
-            true => Command::Configure,
-            false => Command::Reload { service, from, together, dry_run },
+            true => AdminCommand::Configure,
+            false => AdminCommand::Reload { service, from, together, dry_run },
         };
         call_recorded(dir, &asked, |reply| match reply {
             Reply::Progress(library, done, total) => told.progress(&library, done, total),
@@ -69,7 +70,7 @@ impl Reload {
             _ => {}
         })?;
         for line in settled {
-            call(dir, &Command::Await(line), |reply| {
+            call(dir, &AdminCommand::Await(line), |reply| {
                 if let Reply::Report(report) = reply {
                     told.report(&report);
                 }
@@ -83,11 +84,15 @@ impl Reload {
 impl Rollback {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
         let mut told = Told::new(self.json, false);
-        call_recorded(dir, &Command::RollBack { service: self.service, to: self.to }, |reply| match reply {
-            Reply::Progress(library, done, total) => told.progress(&library, done, total),
-            Reply::Report(report) => told.report(&report),
-            _ => {}
-        })?;
+        call_recorded(
+            dir,
+            &AdminCommand::RollBack { service: self.service, to: self.to },
+            |reply| match reply {
+                Reply::Progress(library, done, total) => told.progress(&library, done, total),
+                Reply::Report(report) => told.report(&report),
+                _ => {}
+            },
+        )?;
         told.end(|o| matches!(o, Outcome::RolledBack | Outcome::Unchanged))
     }
 }

@@ -1,6 +1,6 @@
 //! What a rehearsal told, for people.
 
-use super::{print_text, table};
+use crate::cli::output::{print_text, table};
 use greenroom_state::rehearsal_report::Rehearsal;
 use std::fmt::Write;
 

@@ -1,8 +1,8 @@
 //! `greenroom serve`: the host itself.
 
-use super::{Failure, print_text};
 use crate::admin::server;
-use crate::config::{Source, parse_listen};
+use crate::cli::output::{Failure, print_text};
+use crate::config::source::{Source, parse_listen};
 use crate::keeper::{Event, Keeper, Options};
 use crate::logs;
 use crate::plugin::discover::Found;
@@ -57,7 +57,7 @@ impl Serve {
         }
         let found = Found::look(&sources).map_err(Failure::Failed)?;
         if self.check_config {
-            return super::check_config::run(&config, &found);
+            return crate::cli::check_config::run(&config, &found);
         }
         let runtime = Runtime::take(dir, self.copies.as_deref()).map_err(Failure::Failed)?;
         let _log = logs::start(self.log);
@@ -65,7 +65,7 @@ impl Serve {
 
         let failed = |what: &str, e: std::io::Error| Failure::Failed(format!("{what}: {e}"));
         let (ours, theirs) = match self.no_keeper {
-            true => crate::protocol::keeper::pair().map(|(a, b)| (Some(a), Some(b))),
+            true => crate::protocol::link::pair().map(|(a, b)| (Some(a), Some(b))),
             false => Ok((None, None)),
         }
         .map_err(|e| failed("the keeper's socket", e))?;

@@ -1,8 +1,8 @@
 //! `greenroom sessions`: who is connected.
 
-use super::{Failure, print_json, print_text, table};
 use crate::admin::client::call;
-use crate::protocol::admin::{Command, Reply};
+use crate::cli::output::{Failure, print_json, print_text, table};
+use crate::protocol::admin::{AdminCommand, Reply};
 use clap::{Args, Subcommand};
 use std::path::Path;
 
@@ -28,8 +28,8 @@ pub(super) enum Session {
 impl Session {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
         let command = match self {
-            Session::Release { id } => Command::Release(id),
-            Session::Close { id } => Command::Close(id),
+            Session::Release { id } => AdminCommand::Release(id),
+            Session::Close { id } => AdminCommand::Close(id),
         };
         Ok(call(dir, &command, |_| {})?)
     }
@@ -38,7 +38,7 @@ impl Session {
 impl Sessions {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
         let mut sessions = Vec::new();
-        call(dir, &Command::Sessions, |reply| {
+        call(dir, &AdminCommand::Sessions, |reply| {
             if let Reply::Sessions(slice) = reply {
                 sessions.extend(slice.into_iter().filter(|s| !self.quarantined || s.quarantined.is_some()));
             }

@@ -1,8 +1,9 @@
 //! `greenroom state`: what sessions and tables hold, as JSON; and how it is put back.
 
-use super::{Failure, print_json, print_text};
 use crate::admin::client::{call, call_with};
-use crate::protocol::admin::{Command, Piece, Reply, ledger_line};
+use crate::admin::text::ledger_line;
+use crate::cli::output::{Failure, print_json, print_text};
+use crate::protocol::admin::{AdminCommand, Piece, Reply};
 use clap::{Args, Subcommand};
 use greenroom_core::ledger::{Outcome, Report, Restored};
 use greenroom_state::dump::{self, Dump as File};
@@ -77,7 +78,7 @@ impl State {
 impl Dump {
     fn run(self, dir: &Path) -> Result<(), Failure> {
         let Dump { service, session, .. } = self;
-        call(dir, &Command::Dump { service, session }, |reply| {
+        call(dir, &AdminCommand::Dump { service, session }, |reply| {
             if let Reply::Text(text) = reply {
                 print_text(&text);
             }
@@ -104,7 +105,7 @@ impl Restore {
             Err(why) => Box::new(std::iter::once(Piece::Malformed(why))),
         };
         let mut told = None;
-        call_with(dir, &Command::Restore { file: name, dry_run }, pieces, |reply| {
+        call_with(dir, &AdminCommand::Restore { file: name, dry_run }, pieces, |reply| {
             if let Reply::Report(report) = reply {
                 told = Some(report);
             }
@@ -183,7 +184,7 @@ impl Set {
             return Err(Failure::Usage(why));
         }
         let (mut told, mut states) = (None, (Value::Null, Value::Null));
-        call(dir, &Command::Set { session: id, fields }, |reply| match reply {
+        call(dir, &AdminCommand::Set { session: id, fields }, |reply| match reply {
             Reply::Report(report) => told = Some(report),
             Reply::Set(before, after) => states = (before, after),
             _ => {}

@@ -1,6 +1,6 @@
 //! `greenroom worker`: the process that serves. The keeper starts it, with its socket as standard input.
 
-use super::Failure;
+use crate::cli::output::Failure;
 use crate::worker::takeover;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::consts::{SIGINT, SIGTERM};

@@ -3,8 +3,9 @@
 use super::{Event, Keeper, Phase};
 use crate::admin::server::refuse;
 use crate::config::Config;
-use crate::protocol::admin::Command;
-use crate::protocol::keeper::{ToWorker, to_file};
+use crate::protocol::admin::AdminCommand;
+use crate::protocol::keeper::ToWorker;
+use crate::protocol::link::to_file;
 use greenroom_core::reload::request::By;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -68,7 +69,7 @@ impl Keeper {
     /// Once a worker serves, the file is read again: what it says then counts.
     fn configure_later(&mut self, by: By, stream: Option<UnixStream>) {
         match stream {
-            Some(stream) => self.wait_for_worker(Command::Configure, by, stream),
+            Some(stream) => self.wait_for_worker(AdminCommand::Configure, by, stream),
             None => self.hung_up = true,
         }
     }

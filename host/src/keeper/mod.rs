@@ -14,13 +14,15 @@ mod upgrade;
 mod worker_process;
 
 use crate::admin::server::{Asked, refuse};
-use crate::config::{Config, Source};
+use crate::config::Config;
+use crate::config::source::Source;
 use crate::exit_status::own_binary;
 use crate::memory::board::Reading;
 use crate::memory::records::memory_file;
 use crate::plugin::discover::Found;
-use crate::protocol::admin::{Command, HostStatus, Reply, ServiceStatus, Status};
-use crate::protocol::keeper::{DESCRIPTORS_MAX, HeldPort, Link, Received, ToKeeper, ToWorker};
+use crate::protocol::admin::{AdminCommand, HostStatus, Reply, ServiceStatus, Status};
+use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
+use crate::protocol::link::{DESCRIPTORS_MAX, Link, Received};
 use connections::Held;
 use dialer::Dialing;
 use greenroom_core::limits::names::Limit;
@@ -161,7 +163,7 @@ pub struct Keeper {
     accept_failed_at: Option<Instant>,
     /// The ports that count, as a worker said.
     ports: Vec<HeldPort>,
-    callers: VecDeque<(Command, By, UnixStream, Instant)>,
+    callers: VecDeque<(AdminCommand, By, UnixStream, Instant)>,
     /// SIGHUP came while no worker served.
     hung_up: bool,
     /// Workers, one after the other, that ended before they had answered a signal's configuration.
@@ -386,7 +388,7 @@ impl Keeper {
                 }
                 for (command, by, stream, _) in std::mem::take(&mut self.callers) {
                     match command {
-                        Command::Configure => self.configure(by, Some(stream)),
+                        AdminCommand::Configure => self.configure(by, Some(stream)),
                         _ => self.relay(command, by, stream),
                     }
                 }
@@ -394,7 +396,7 @@ impl Keeper {
             }
             ToKeeper::CantStart(reason) if self.was_ready => self.said_why = Some(reason),
             ToKeeper::CantStart(reason) => self.fatal = Some(reason),
-            ToKeeper::Took => self.in_flight = self.in_flight.saturating_sub(1),
+            ToKeeper::Ack => self.in_flight = self.in_flight.saturating_sub(1),
             ToKeeper::Drop(connections) => {
                 for (key, number) in connections {
                     self.held.drop(key, number);
@@ -549,11 +551,14 @@ impl Keeper {
 
     fn asked(&mut self, asked: Asked) {
         match asked {
-            Asked::Status(reply) => {
-                let _ = reply.send(Reply::Status(self.status()));
+            Asked::OfKeeper(AdminCommand::Status, answers) => {
+                let _ = answers.send(Reply::Status(self.status()));
             }
-            Asked::Upgrade { binary, answers } => self.begin_upgrade(binary, answers),
-            Asked::OfWorker(Command::Configure, by, stream) => self.configure(by, Some(stream)),
+            Asked::OfKeeper(AdminCommand::Upgrade { binary }, answers) => self.begin_upgrade(binary, answers),
+            Asked::OfKeeper(other, answers) => {
+                let _ = answers.send(Reply::Error(format!("the keeper does not serve {other:?}")));
+            }
+            Asked::OfWorker(AdminCommand::Configure, by, stream) => self.configure(by, Some(stream)),
             Asked::OfWorker(command, by, stream) if matches!(self.phase, Phase::Serving { .. }) => {
                 self.relay(command, by, stream);
             }
@@ -561,7 +566,7 @@ impl Keeper {
         }
     }
 
-    fn wait_for_worker(&mut self, command: Command, by: By, stream: UnixStream) {
+    fn wait_for_worker(&mut self, command: AdminCommand, by: By, stream: UnixStream) {
         if self.callers.len() < CALLERS_MAX {
             self.callers.push_back((command, by, stream, Instant::now() + CALLER_MAX));
         } else {
@@ -569,7 +574,7 @@ impl Keeper {
         }
     }
 
-    fn relay(&mut self, command: Command, by: By, stream: UnixStream) {
+    fn relay(&mut self, command: AdminCommand, by: By, stream: UnixStream) {
         let Some(link) = &mut self.link else { return };
         match link.send_with(&ToWorker::Caller(command, by), &[stream.as_fd()]) {
             Ok(true) => {}

@@ -1,6 +1,7 @@
 //! Starting worker processes.
 
-use crate::protocol::keeper::{Link, ToKeeper, ToWorker};
+use crate::protocol::keeper::{ToKeeper, ToWorker};
+use crate::protocol::link::Link;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
 use std::io;
@@ -21,7 +22,7 @@ pub(super) struct Started {
 /// Starts `greenroom worker` from a binary. Must be called from the process's first thread: the worker dies with the thread
 /// that started it.
 pub(super) fn start(binary: &File) -> io::Result<Started> {
-    let (ours, theirs) = crate::protocol::keeper::pair()?;
+    let (ours, theirs) = crate::protocol::link::pair()?;
     let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
         .arg0("greenroom")
         .arg("worker")
@@ -53,11 +54,11 @@ mod tests {
     /// Whoever waits for its end is to say how it ended, not that nobody heard the greeting.
     #[test]
     fn one_that_ended_at_once_is_greeted_without_an_error() {
-        let (ours, theirs) = crate::protocol::keeper::pair().unwrap();
+        let (ours, theirs) = crate::protocol::link::pair().unwrap();
         drop(theirs);
-        let file = crate::protocol::keeper::to_file(&()).unwrap();
+        let file = crate::protocol::link::to_file(&()).unwrap();
         let mut link = Link::new(ours);
         greet(&mut link, &[file.as_fd()]).unwrap();
-        assert!(matches!(link.receive().unwrap(), crate::protocol::keeper::Received::Closed));
+        assert!(matches!(link.receive().unwrap(), crate::protocol::link::Received::Closed));
     }
 }

@@ -3,7 +3,8 @@
 use crate::keeper::spawn;
 use crate::keeper::{ENDED, HOT_MAX, Keeper, LINK, Phase, REST_MAX, REST_MIN, SOON};
 use crate::memory::board::{self, Reading};
-use crate::protocol::keeper::{Hello, Link, Received, ToKeeper, ToWorker, to_file};
+use crate::protocol::keeper::{Hello, ToKeeper, ToWorker};
+use crate::protocol::link::{Link, Received, to_file};
 use greenroom_core::ids::told;
 use greenroom_core::recovery::crashes::{Death, action_name};
 use mio::Interest;

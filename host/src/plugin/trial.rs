@@ -12,7 +12,7 @@ use crate::exit_status::signal_name;
 use crate::memory::board::{Board, Reading};
 use crate::memory::records::memory_file;
 use crate::plugin::ffi::library::Library;
-use crate::protocol::keeper::Link;
+use crate::protocol::link::Link;
 use greenroom_core::service::offer::Offer;
 use greenroom_state::abi::level;
 use greenroom_state::rehearsal_report::Rehearsal;
@@ -97,7 +97,7 @@ pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> 
         // A copy of the records, and what is built of it.
         "memory": limits.rehearsal_bytes_max as u64 + 3 * copied,
     });
-    let (ours, theirs) = crate::protocol::keeper::pair().map_err(failed)?;
+    let (ours, theirs) = crate::protocol::link::pair().map_err(failed)?;
     let mut link = Link::<(), ()>::new(ours);
     let file = File::from(memory_file("greenroom-task").map_err(failed)?);
     serde_json::to_writer(&file, &task).map_err(|e| e.to_string())?;

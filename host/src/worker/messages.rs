@@ -4,7 +4,8 @@ use crate::admin::answer;
 use crate::admin::query::{Answer, Ask, Mailbox, Message, Proposal, Query, TableEntries};
 use crate::plugin::prepare::{Done, Job};
 use crate::protocol::admin::ServiceStatus;
-use crate::protocol::keeper::{HeldPort, Received, ToKeeper, ToWorker, from_file};
+use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
+use crate::protocol::link::{Received, from_file};
 use crate::worker::restore::PutBack;
 use crate::worker::{HAND_OVER_MAX, Worker, unix_ms};
 use greenroom_core::ids::ServiceId;
@@ -35,7 +36,7 @@ impl Worker {
     pub(super) fn told(&mut self, message: ToWorker, fds: Vec<OwnedFd>) {
         match message {
             ToWorker::Connections(connections) => {
-                self.link.send(&ToKeeper::Took);
+                self.link.send(&ToKeeper::Ack);
                 self.connections(&connections, fds);
             }
             ToWorker::Opened(opened) => self.opened(opened),

@@ -2,13 +2,13 @@
 //! two passes.
 
 use crate::admin::query::{Answer, Wish};
+use crate::admin::text::{ledger_line, operator};
 use crate::config::Config;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::plugin::prepare::{Job, Loaded};
 use crate::plugin::rehearse::Live;
 use crate::plugin::trial::Snapshot;
-use crate::protocol::admin::{ledger_line, operator};
 use crate::protocol::keeper::{HeldPort, ToKeeper};
 use crate::worker::reload::proposals::Behind;
 use crate::worker::{LibraryRecord, OnProbation, RunningBuild, Worker, now_ns};

@@ -14,7 +14,8 @@ use crate::memory::records::Region;
 use crate::memory::snapshot::core_at;
 use crate::plugin::ffi::library::Library;
 use crate::plugin::prepare::Job;
-use crate::protocol::keeper::{Hello, Link, ToKeeper, ToWorker, from_file};
+use crate::protocol::keeper::{Hello, ToKeeper, ToWorker};
+use crate::protocol::link::{Link, from_file};
 use crate::sys::tcp;
 use crate::worker::reload::build_records::library_records;
 use crate::worker::reload::carry_out::Failed;
@@ -134,7 +135,7 @@ fn take_connections(
     loop {
         match link.wait().map_err(|e| format!("the keeper: {e}"))? {
             Some((ToWorker::Connections(connections), fds)) => {
-                link.send(&ToKeeper::Took);
+                link.send(&ToKeeper::Ack);
                 if fds.len() < connections.len() {
                     let why = "this process may not have as many descriptors as there are connections; raise the limit of open files";
                     return Err(why.into());
