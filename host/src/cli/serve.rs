@@ -3,7 +3,8 @@
 use crate::admin::server;
 use crate::cli::output::{Failure, print_text};
 use crate::config::source::{Source, parse_listen};
-use crate::keeper::{Event, Keeper, Options};
+use crate::keeper::events::Event;
+use crate::keeper::{Keeper, Options};
 use crate::logs;
 use crate::plugin::discover::Found;
 use crate::plugin::watch;
