@@ -25,10 +25,12 @@
 //! | file | holds |
 //! |---|---|
 //! | [`changes`] | differences between two configurations, by name |
+//! | [`record`] | configurations between processes, which may be of different versions |
 //! | [`source`] | the configuration's sources: file and command line |
 //! | [`trust`] | file trust: owners, modes, hashes |
 
 pub mod changes;
+pub mod record;
 pub mod source;
 pub mod trust;
 

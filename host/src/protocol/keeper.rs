@@ -4,14 +4,18 @@
 //! the worker only. So fields are only added, with defaults, and a message that a version does not
 //! know is left out by it ([`crate::protocol::link::Received::Unknown`]).
 
-use crate::config::Config;
+use crate::config::{Config, record};
 use crate::plugin::discover::Found;
 use crate::protocol::admin::AdminCommand;
+use crate::protocol::link::from_file;
 use greenroom_core::reload::ports::Port;
 use greenroom_core::reload::request::By;
 use greenroom_core::session::quarantine::BlockedAction;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// Messages from the keeper to a worker.
@@ -91,7 +95,8 @@ pub struct Hello {
     pub host_pid: u32,
     /// Number of workers before this one.
     pub incarnation: u64,
-    /// The configuration.
+    /// The configuration. Fields that this version does not know are left out.
+    #[serde(deserialize_with = "record::without_unknown")]
     pub config: Config,
     /// Libraries to serve, and directories where others may appear.
     pub found: Found,
@@ -121,6 +126,17 @@ pub struct Hello {
     pub hears_refusals: bool,
 }
 
+impl Hello {
+    /// Reads a first message. Returns it with the names of the configuration's values that were left out,
+    /// as this version does not know them.
+    pub fn read(file: OwnedFd) -> io::Result<(Hello, Vec<String>)> {
+        let message: Value = from_file(file)?;
+        let hello = Hello::deserialize(&message)?;
+        let unknown = record::unknown_fields(&message["config"], &hello.config);
+        Ok((hello, unknown))
+    }
+}
+
 /// A port that is held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldPort {
@@ -128,4 +144,28 @@ pub struct HeldPort {
     pub port: Port,
     /// The address that the kernel gave.
     pub addr: SocketAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::link::to_file;
+    use serde_json::json;
+
+    #[test]
+    fn a_later_keepers_first_message_is_read_and_what_is_unknown_is_named() {
+        let mut message = json!({
+            "host_pid": 1, "incarnation": 2, "config": Config::default(), "found": Found::default(),
+            "copies": "/c", "save": "/s", "log": "info", "withheld": [], "give_way": [], "ports": [],
+            "later": {"a": 1},
+        });
+        message["config"]["limits"]["sessions_max"] = json!(7);
+        message["config"]["limits"]["later_ms"] = json!(5);
+        message["config"]["metrics"] = json!({"listen": "127.0.0.1:9"});
+        let (hello, unknown) = Hello::read(to_file(&message).unwrap()).unwrap();
+        assert_eq!((hello.incarnation, hello.config.limits.sessions_max), (2, 7));
+        assert_eq!(unknown, ["limits.later_ms", "metrics.listen"]);
+        // An earlier keeper's message lacks what was added since.
+        assert_eq!((hello.crashed, hello.trial, hello.hears_refusals), (false, None, false));
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::admin::answer;
 use crate::admin::query::{Answer, Ask, Mailbox, Message, Proposal, Query, TableEntries};
+use crate::config::record::RecordedConfig;
 use crate::plugin::prepare::{Done, Job};
 use crate::protocol::admin::ServiceStatus;
 use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
@@ -77,7 +78,7 @@ impl Worker {
     fn configure(&mut self, number: u64, by: By, fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter();
         let config = match fds.next().map(from_file) {
-            Some(Ok(config)) => Ok(config),
+            Some(Ok(config)) => Ok(Box::new(RecordedConfig::into_config(config))),
             Some(Err(e)) => Err(e.to_string()),
             None => Err("no descriptor to spare".to_owned()),
         };

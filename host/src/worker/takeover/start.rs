@@ -6,6 +6,7 @@
 
 use crate::admin::query::Answer;
 use crate::admin::server;
+use crate::config::record;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::board::Board;
@@ -15,7 +16,7 @@ use crate::memory::snapshot::core_at;
 use crate::plugin::ffi::library::Library;
 use crate::plugin::prepare::Job;
 use crate::protocol::keeper::{Hello, ToKeeper, ToWorker};
-use crate::protocol::link::{Link, from_file};
+use crate::protocol::link::Link;
 use crate::sys::tcp;
 use crate::worker::reload::build_records::library_records;
 use crate::worker::reload::carry_out::Failed;
@@ -72,11 +73,11 @@ struct Backlog {
 /// the keeper.
 pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     let mut link = Link::<ToWorker, ToKeeper>::new(fd);
-    let (hello, files) = match link.wait().map_err(|e| format!("the keeper: {e}"))? {
+    let ((hello, unknown), files) = match link.wait().map_err(|e| format!("the keeper: {e}"))? {
         Some((ToWorker::Hello, fds)) => {
             let [region, input, board, hello]: [OwnedFd; 4] =
                 fds.try_into().map_err(|_| "the keeper gave no memory files")?;
-            let hello = from_file::<Hello>(hello).map_err(|e| format!("what the keeper began with: {e}"))?;
+            let hello = Hello::read(hello).map_err(|e| format!("what the keeper began with: {e}"))?;
             (hello, Files { region, input, board })
         }
         _ => return Err("this command is the host's own".into()),
@@ -87,6 +88,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
         link.send(&ToKeeper::Tried(verdict));
         return Ok(());
     }
+    record::warn_of(&unknown);
     crash_points::arm();
     let mut early = Vec::new();
     let taken = take_connections(&mut link, &mut early);
