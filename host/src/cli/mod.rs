@@ -1,4 +1,4 @@
-//! The command line: one file for each subcommand, and [`output`] for what they print.
+//! The command line: one file for each subcommand, and `output` for printing.
 
 mod check;
 mod check_config;
@@ -22,8 +22,8 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "greenroom", version, max_term_width = 100)]
 struct Cli {
-    /// The host's runtime directory: lock, admin socket, private copies [default: $XDG_RUNTIME_DIR/greenroom,
-    /// /run/greenroom for root, /tmp/greenroom-UID]
+    /// The host's runtime directory: lock, admin socket, private copies [default:
+    /// $XDG_RUNTIME_DIR/greenroom, /run/greenroom for root, /tmp/greenroom-UID]
     #[arg(long, global = true, env = "GREENROOM_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
     #[command(subcommand)]

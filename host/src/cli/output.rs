@@ -1,7 +1,7 @@
 //! Printing: tables, JSON, and failures with their exit codes.
 //!
-//! Data goes to standard output, messages to standard error. Exit codes: 0 done, 1 refused or failed,
-//! 2 usage, 3 no host answers.
+//! Data goes to standard output, messages to standard error. Exit codes: 0 done, 1 refused or
+//! failed, 2 usage, 3 no host answers.
 
 use crate::admin::client::CallError;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! `greenroom sessions`: who is connected.
+//! `greenroom sessions` and `greenroom session`: lists the sessions, releases and closes them.
 
 use crate::admin::client::call;
 use crate::cli::output::{Failure, print_json, print_text, table};
@@ -8,7 +8,7 @@ use std::path::Path;
 
 #[derive(Args)]
 pub(super) struct Sessions {
-    /// Only those that are quarantined
+    /// Only quarantined sessions
     #[arg(long)]
     quarantined: bool,
     /// JSON, for programs
@@ -16,12 +16,12 @@ pub(super) struct Sessions {
     json: bool,
 }
 
-/// `greenroom session`: what can be done with one.
+/// `greenroom session`.
 #[derive(Subcommand)]
 pub(super) enum Session {
-    /// Let a quarantined session go on with the code that serves now, whatever quarantined it
+    /// Release a quarantined session: it goes on with the code that serves now
     Release { id: u64 },
-    /// Close a session; its handler is told, and what it was sent is flushed
+    /// Close a session; its handler is told, and its output is flushed
     Close { id: u64 },
 }
 

@@ -1,4 +1,4 @@
-//! `greenroom upgrade`: goes on with a worker from another binary, and keeps every session.
+//! `greenroom upgrade`: replaces the worker by one from another binary, and keeps every session.
 
 use crate::admin::client::call;
 use crate::cli::output::{Failure, print_text};

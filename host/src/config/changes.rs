@@ -4,8 +4,8 @@ use crate::config::Config;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Config {
-    /// Names of the values that differ in another configuration: those that only a restart of the host
-    /// can change, and the others.
+    /// Names of the values that differ in another configuration: those that only a restart of the
+    /// host can change, and the others.
     pub fn changes(&self, to: &Config) -> (Vec<String>, Vec<String>) {
         let mut fixed = Vec::new();
         for (name, same) in [

@@ -1,9 +1,9 @@
-//! The configuration file: TOML, unknown keys refused with their line. Every key has a default, so no
-//! file is needed.
+//! The configuration file: TOML, unknown keys refused with their line. Every key has a default, so
+//! no file is needed.
 //!
 //! ```toml
-//! handlers = ["target/release"]           # libraries and directories, beside those on the command line
-//! watch = false                           # load what is built anew only when `greenroom reload` says so
+//! handlers = ["target/release"]           # beside libraries and directories on the command line
+//! watch = false                           # only `greenroom reload` loads new builds
 //!
 //! [limits]
 //! sessions_max = 50000
@@ -13,14 +13,13 @@
 //! every_s = 60                            # and not only when the host is stopped
 //!
 //! [trust]
-//! owners = [1001]                        # whose libraries are taken, beside our own and root's
+//! owners = [1001]                         # users whose libraries are accepted
 //!
 //! [service.chat]
 //! listen = ["127.0.0.1:4000"]             # instead of the service's own port
 //! settings = { nick_max = 12 }            # read by the handler
-//! limits = { idle_ms = 600000 }           # otherwise than the host's
+//! limits = { idle_ms = 600000 }           # instead of the host's
 //! ```
-
 //!
 //! | file | holds |
 //! |---|---|
@@ -77,8 +76,8 @@ impl Default for Config {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SaveConfig {
-    /// The file, relative to the configuration's. None: `tables.saved` in the runtime directory, which a
-    /// reboot may delete.
+    /// The file, relative to the configuration's. None: `tables.saved` in the runtime directory,
+    /// which a reboot may delete.
     pub file: Option<PathBuf>,
     /// Seconds between two saves; 0: only when the host is stopped.
     pub every_s: u64,
@@ -120,8 +119,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Addresses of a service: the configured ones, or its own port on loopback. A service that dials and
-    /// has no port listens nowhere. An error: it has neither.
+    /// Addresses of a service: the configured ones, or its own port on loopback. A service that
+    /// dials and has no port listens nowhere. An error: it has neither.
     pub fn addresses(&self, service: &str, port: u16, dials: bool) -> Result<Vec<SocketAddr>, String> {
         match self.service.get(service) {
             Some(c) if !c.listen.is_empty() => Ok(c.listen.clone()),

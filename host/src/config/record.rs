@@ -1,5 +1,5 @@
-//! Configurations between processes: in the first message to a worker, in a proposal, and in the record
-//! of the one in force.
+//! Configurations between processes: in the first message to a worker, in a proposal, and in the
+//! record of the one in force.
 //!
 //! Keeper, worker and record may be of different versions, and the reader may be the older one. So
 //! unknown fields are left out here, and missing ones have their defaults. Only the file that an

@@ -1,5 +1,5 @@
-//! File trust: owner, mode and hash of a library. Its code runs with the host's rights, so nobody but
-//! trusted users may be able to write it.
+//! File trust: owner, mode and hash of a library. Its code runs with the host's rights, so nobody
+//! but trusted users may be able to write it.
 
 use serde::{Deserialize, Serialize};
 use std::fs::Metadata;
@@ -21,8 +21,8 @@ pub struct Trust {
 const STICKY: u32 = 0o1000;
 
 impl Trust {
-    /// Checks owner and mode of a library file and of its directory. `file` is the metadata of the open
-    /// descriptor that the library is read through.
+    /// Checks owner and mode of a library file and of its directory. `file` is the metadata of the
+    /// open descriptor that the library is read through.
     pub fn check_file(&self, path: &Path, file: &Metadata) -> Result<(), String> {
         self.check_mode(path, file)?;
         // The directory that holds the file itself, not a link to it.
