@@ -6,7 +6,7 @@
 use crate::keeper::connections::{Batch, Connections};
 use crate::keeper::dialer::Dialer;
 use crate::keeper::listeners::Listeners;
-use crate::protocol::keeper::HeldPort;
+use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_core::reload::ports::Port;
 use mio::{Registry, Token};
 use std::collections::{BTreeSet, VecDeque};
@@ -93,8 +93,8 @@ impl Acceptor {
         for _ in 0..ACCEPTS_AT_ONCE {
             match self.listeners.accept(index) {
                 None => return,
-                Some(Ok(fd)) => {
-                    accepted.keys.push(self.connections.add(fd).0);
+                Some(Ok((fd, endpoint))) => {
+                    accepted.keys.push(self.connections.add(fd, endpoint).0);
                     if let Some(at) = self.failed_at.take() {
                         tracing::info!("connections are accepted again, after {:.1?}", at.elapsed());
                     }
@@ -112,7 +112,8 @@ impl Acceptor {
         self.accept_again.insert(index);
     }
 
-    /// Rests after a failure. No event tells that descriptors are free again, so accepting is repeated.
+    /// Rests after a failure. No event tells that descriptors are free again, so accepting is
+    /// repeated.
     fn rest(&mut self, index: usize, e: &io::Error) {
         if self.failed_at.is_none() {
             tracing::warn!(
@@ -173,7 +174,7 @@ impl Acceptor {
     pub(super) fn dialed(&mut self, registry: &Registry, number: u64) -> Option<Result<u32, String>> {
         let outcome = self.dialer.outcome(registry, number)?;
         Some(outcome.map(|fd| {
-            let (key, connection) = self.connections.add(fd);
+            let (key, connection) = self.connections.add(fd, EndpointId::NONE);
             self.dialer.is_open(connection, number);
             key
         }))
@@ -228,12 +229,17 @@ mod tests {
     use mio::Poll;
     use std::net::TcpStream;
 
+    /// A port of this service, with this endpoint.
+    fn held(service: &str, addr: SocketAddr, endpoint: u32) -> HeldPort {
+        HeldPort { port: (service.into(), addr), addr, endpoint: EndpointId(endpoint) }
+    }
+
     #[test]
     fn a_listener_that_may_not_be_accepted_from_is_remembered() {
         let poll = Poll::new().unwrap();
         let mut acceptor = Acceptor::default();
         let addr = acceptor.open(vec![("s".into(), ([127, 0, 0, 1], 0).into())]).unwrap()[0];
-        acceptor.follow(poll.registry(), &[HeldPort { port: ("s".into(), addr), addr }]);
+        acceptor.follow(poll.registry(), &[held("s", addr, 1)]);
         let now = Instant::now();
         assert!(acceptor.accept_again(true, now).keys.is_empty());
         let _peer = TcpStream::connect(addr).unwrap();
@@ -242,5 +248,28 @@ mod tests {
         assert!(acceptor.accept_again(false, now).keys.is_empty());
         assert_eq!(acceptor.accept_again(true, now).keys, [0]);
         assert_eq!((acceptor.connections(), acceptor.deadline(true, now)), (1, None));
+    }
+
+    #[test]
+    fn a_connection_keeps_the_endpoint_that_accepted_it() {
+        let poll = Poll::new().unwrap();
+        let mut acceptor = Acceptor::default();
+        let any = || ("a".to_owned(), SocketAddr::from(([127, 0, 0, 1], 0)));
+        let first = acceptor.open(vec![any()]).unwrap()[0];
+        acceptor.follow(poll.registry(), &[held("a", first, 4)]);
+        let _peers = [TcpStream::connect(first).unwrap(), TcpStream::connect(first).unwrap()];
+        let mut keys = acceptor.accept(0, true).keys;
+        // The port goes over to another service, then closes; another service opens its address.
+        acceptor.follow(poll.registry(), &[held("b", first, 4)]);
+        let _third = TcpStream::connect(first).unwrap();
+        keys.extend(acceptor.accept(0, true).keys);
+        acceptor.follow(poll.registry(), &[]);
+        assert_eq!(acceptor.open(vec![("c".into(), first)]), Ok(vec![first]));
+        acceptor.follow(poll.registry(), &[held("c", first, 5)]);
+        let _fourth = TcpStream::connect(first).unwrap();
+        keys.extend(acceptor.accept(1, true).keys);
+        let batch = acceptor.batch(keys.into_iter());
+        assert_eq!(batch.connections, [(0, 1), (1, 2), (2, 3), (3, 4)]);
+        assert_eq!(batch.endpoints, [(EndpointId(4), 3), (EndpointId(5), 1)]);
     }
 }

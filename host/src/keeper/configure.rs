@@ -1,5 +1,5 @@
-//! Configurations that are proposed to a worker. A thread reads the file again, as it may lie on a slow
-//! file system; the worker puts it in force, or refuses it.
+//! Configurations that are proposed to a worker. A thread reads the file again, as it may lie on a
+//! slow file system; the worker puts it in force, or refuses it.
 
 use crate::admin::server::refuse;
 use crate::config::Config;
@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-/// Workers in a row that may die with a signal's configuration. Then it is not proposed again: it may
-/// be what kills them.
+/// Workers in a row that may die with a signal's configuration. Then it is not proposed again: it
+/// may be what kills them.
 const SIGNALS_LOST_MAX: u32 = 2;
 
 /// A configuration that a worker was asked to put in force.
@@ -125,8 +125,8 @@ impl Keeper {
         }
     }
 
-    /// Repeats a signal's proposal that the previous worker did not answer. Runs once a worker serves
-    /// and has reported the configuration in force. Operators know that theirs failed.
+    /// Repeats a signal's proposal that the previous worker did not answer. Runs once a worker
+    /// serves and has reported the configuration in force. Operators know that theirs failed.
     pub(super) fn propose_again(&mut self) {
         if self.proposals.take_due_again() {
             self.configure(By::Signal, None);

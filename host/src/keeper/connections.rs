@@ -1,16 +1,20 @@
 //! Every connection's descriptor and number, by the key that workers name it with.
 //!
-//! Twelve bytes for each connection. What goes through it costs the keeper nothing.
+//! Sixteen bytes for each connection. What goes through it costs the keeper nothing.
 
+use crate::protocol::keeper::EndpointId;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Connections that the keeper holds. A key is used again once its connection is over; a number never.
+/// Connections that the keeper holds. A key is used again once its connection is over; a number
+/// never.
 #[derive(Default)]
 pub(super) struct Connections {
     descriptors: Vec<Option<OwnedFd>>,
     /// Numbers, by key.
     numbers: Vec<u64>,
+    /// Endpoints that accepted them, by key.
+    endpoints: Vec<EndpointId>,
     free: Vec<u32>,
     count: usize,
     /// The highest number so far.
@@ -21,21 +25,26 @@ pub(super) struct Connections {
 pub(super) struct Batch<'a> {
     /// Key and number of each.
     pub(super) connections: Vec<(u32, u64)>,
+    /// Endpoint of each, in runs: the endpoint, and the number of connections in a row.
+    pub(super) endpoints: Vec<(EndpointId, u32)>,
     /// Descriptor of each.
     pub(super) descriptors: Vec<BorrowedFd<'a>>,
 }
 
 impl Connections {
-    /// Adds a connection, with the next number. Returns its key and number.
-    pub(super) fn add(&mut self, fd: OwnedFd) -> (u32, u64) {
+    /// Adds a connection that this endpoint accepted, with the next number. Returns its key and
+    /// number.
+    pub(super) fn add(&mut self, fd: OwnedFd, endpoint: EndpointId) -> (u32, u64) {
         self.last += 1;
         let key = self.free.pop().unwrap_or_else(|| {
             self.descriptors.push(None);
             self.numbers.push(0);
+            self.endpoints.push(EndpointId::NONE);
             self.descriptors.len() as u32 - 1
         });
         self.descriptors[key as usize] = Some(fd);
         self.numbers[key as usize] = self.last;
+        self.endpoints[key as usize] = endpoint;
         self.count += 1;
         (key, self.last)
     }
@@ -69,12 +78,18 @@ impl Connections {
 
     /// The connections of these keys, without those that are over.
     pub(super) fn batch(&self, keys: impl Iterator<Item = u32>) -> Batch<'_> {
-        let held = keys.filter_map(|key| {
-            let fd = self.descriptors.get(key as usize)?.as_ref()?;
-            Some(((key, self.numbers[key as usize]), fd.as_fd()))
-        });
-        let (connections, descriptors) = held.unzip();
-        Batch { connections, descriptors }
+        let mut batch = Batch { connections: Vec::new(), endpoints: Vec::new(), descriptors: Vec::new() };
+        for key in keys {
+            let Some(Some(fd)) = self.descriptors.get(key as usize) else { continue };
+            batch.connections.push((key, self.numbers[key as usize]));
+            batch.descriptors.push(fd.as_fd());
+            let endpoint = self.endpoints[key as usize];
+            match batch.endpoints.last_mut() {
+                Some((last, run)) if *last == endpoint => *run += 1,
+                _ => batch.endpoints.push((endpoint, 1)),
+            }
+        }
+        batch
     }
 }
 
@@ -89,20 +104,24 @@ mod tests {
     #[test]
     fn numbers_go_up_and_keys_are_used_again() {
         let mut connections = Connections::default();
-        let added: Vec<_> = (0..5).map(|_| connections.add(fd())).collect();
+        let added: Vec<_> = (0..5).map(|n| connections.add(fd(), EndpointId(n / 2))).collect();
         assert_eq!(added, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]);
         connections.drop(1, 2);
         // Repeated, or with the number of an earlier connection.
         connections.drop(1, 2);
         assert_eq!(connections.batch([0, 1, 2].into_iter()).connections, [(0, 1), (2, 3)]);
-        assert_eq!(connections.add(fd()), (1, 6));
+        assert_eq!(connections.add(fd(), EndpointId(9)), (1, 6));
         connections.drop(1, 2);
         connections.drop(99, 1);
         assert_eq!(connections.len(), 5);
         assert_eq!(connections.keys(), [0, 2, 3, 4, 1]);
         let batch = connections.batch([1, 99, 0].into_iter());
         assert_eq!((batch.connections, batch.descriptors.len()), (vec![(1, 6), (0, 1)], 2));
+        // A key that is used again has the endpoint of its new connection.
+        let runs = connections.batch([0, 2, 3, 1, 4].into_iter()).endpoints;
+        let expected = [(0, 1), (1, 2), (9, 1), (2, 1)].map(|(endpoint, run)| (EndpointId(endpoint), run));
+        assert_eq!(runs, expected);
         connections.number_above(40);
-        assert_eq!(connections.add(fd()), (5, 41));
+        assert_eq!(connections.add(fd(), EndpointId::NONE), (5, 41));
     }
 }

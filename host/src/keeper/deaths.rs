@@ -82,7 +82,8 @@ impl Deaths {
         self.gap_since.get_or_insert_with(Instant::now);
     }
 
-    /// Notes that a process serves. Returns the time without a worker, if there was a worker before.
+    /// Notes that a process serves. Returns the time without a worker, if there was a worker
+    /// before.
     pub(super) fn successor_serves(&mut self) -> Option<Duration> {
         // The process knows of the crash from its first message.
         (self.failures, self.crashed) = (0, false);
@@ -122,8 +123,8 @@ impl Deaths {
         failed && (!in_a_turn || self.in_turns > TURN_DEATHS_MAX)
     }
 
-    /// Counts a failed start, and returns the pause before the next one: none at first, as the failure
-    /// may be an accident, then doubling from [`REST_MIN`] up to [`REST_MAX`].
+    /// Counts a failed start, and returns the pause before the next one: none at first, as the
+    /// failure may be an accident, then doubling from [`REST_MIN`] up to [`REST_MAX`].
     pub(super) fn next_rest(&mut self) -> Duration {
         let rest = match self.failures.max(self.quick.saturating_sub(1)) {
             0 => Duration::ZERO,

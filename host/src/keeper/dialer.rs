@@ -26,7 +26,8 @@ struct Dial {
 }
 
 impl Dialer {
-    /// Begins a connection, unless this number was dialed before. The error says why it cannot begin.
+    /// Begins a connection, unless this number was dialed before. The error says why it cannot
+    /// begin.
     pub(super) fn begin(
         &mut self,
         registry: &Registry,
@@ -87,7 +88,8 @@ impl Dialer {
         }
     }
 
-    /// The outbound ones among these connections: number of the connection, and number of its request.
+    /// The outbound ones among these connections: number of the connection, and number of its
+    /// request.
     pub(super) fn among(&self, connections: &[(u32, u64)]) -> Vec<(u64, u64)> {
         if self.open.is_empty() {
             return Vec::new();
@@ -100,7 +102,8 @@ fn describe(addr: SocketAddr, e: &io::Error) -> String {
     format!("{addr} can't be connected to: {e}")
 }
 
-/// Begins to connect, with the options that an accepted connection inherits ([`crate::keeper::listeners`]).
+/// Begins to connect, with the options that an accepted connection inherits
+/// ([`crate::keeper::listeners`]).
 fn begin(addr: SocketAddr) -> io::Result<TcpStream> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

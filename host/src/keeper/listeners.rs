@@ -1,6 +1,6 @@
 //! Ports: bound when a reload asks for them, accepted from once the reload is committed.
 
-use crate::protocol::keeper::HeldPort;
+use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_core::reload::ports::Port;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -12,12 +12,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// Connections that the kernel queues for one port.
 const BACKLOG: i32 = 4096;
 
-/// One port.
+/// A port.
 struct Listener {
     /// The service, and the address that was asked for.
     port: Port,
     socket: TcpListener,
     addr: SocketAddr,
+    /// The number that the worker gave it, once it is accepted from.
+    endpoint: EndpointId,
     /// Accepted from. False: opened for a reload that is not committed yet.
     accepts: bool,
 }
@@ -29,8 +31,8 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Opens ports: all of them, or none. A port that is open already is reused: a worker that died may
-    /// have asked for it.
+    /// Opens ports: all of them, or none. A port that is open already is reused: a worker that died
+    /// may have asked for it.
     pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<SocketAddr>, String> {
         let (mut opened, mut addrs) = (Vec::new(), Vec::new());
         for port in ports {
@@ -55,8 +57,9 @@ impl Listeners {
         }
     }
 
-    /// Accepts from these ports, and closes the others. `all`: also closes those that were opened for a
-    /// reload that is not committed. Returns the indexes that are accepted from for the first time.
+    /// Accepts from these ports, and closes the others. `all`: also closes those that were opened
+    /// for a reload that is not committed. Returns the indexes that are accepted from for the first
+    /// time.
     pub(super) fn follow(
         &mut self,
         registry: &Registry,
@@ -71,6 +74,7 @@ impl Listeners {
             let fd = l.socket.as_raw_fd();
             if let Some(wanted) = ports.iter().find(|p| p.addr == l.addr) {
                 l.port = wanted.port.clone();
+                l.endpoint = wanted.endpoint;
             }
             if wanted && !l.accepts {
                 match registry.register(&mut SourceFd(&fd), token(index), Interest::READABLE) {
@@ -96,11 +100,12 @@ impl Listeners {
         (0..self.places.len()).filter(|i| accepts(&self.places[*i])).collect()
     }
 
-    /// Accepts a connection. `None`: the port is closed.
-    pub(super) fn accept(&self, index: usize) -> Option<io::Result<OwnedFd>> {
+    /// Accepts a connection, and tells its endpoint. `None`: the port is closed.
+    pub(super) fn accept(&self, index: usize) -> Option<io::Result<(OwnedFd, EndpointId)>> {
         let l = self.places.get(index)?.as_ref()?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        Some(rustix::net::accept_with(&l.socket, flags).map_err(Into::into))
+        let accepted = rustix::net::accept_with(&l.socket, flags);
+        Some(accepted.map(|fd| (fd, l.endpoint)).map_err(Into::into))
     }
 }
 
@@ -128,7 +133,7 @@ fn open(port: Port) -> Result<Listener, String> {
     };
     let (socket, held_addr) =
         made().map_err(|e: io::Error| format!("service {service} can't listen on {addr}: {e}"))?;
-    Ok(Listener { port, socket, addr: held_addr, accepts: false })
+    Ok(Listener { port, socket, addr: held_addr, endpoint: EndpointId::NONE, accepts: false })
 }
 
 #[cfg(test)]
@@ -141,7 +146,7 @@ mod tests {
         let mut listeners = Listeners::default();
         let addr = listeners.open(vec![("s".into(), ([127, 0, 0, 1], 0).into())]).unwrap()[0];
         let _peer = std::net::TcpStream::connect(addr).unwrap();
-        let fd = listeners.accept(0).unwrap().unwrap();
+        let (fd, _) = listeners.accept(0).unwrap().unwrap();
         assert!(sockopt::tcp_nodelay(&fd).unwrap());
         assert!(sockopt::socket_keepalive(&fd).unwrap());
         assert!(sockopt::socket_oobinline(&fd).unwrap());

@@ -1,11 +1,13 @@
-//! The keeper's loop. The keeper holds every descriptor, accepts, and sees to it that a worker serves.
+//! The keeper's loop. The keeper holds every descriptor, accepts, and sees to it that a worker
+//! serves.
 //!
-//! It runs no handler's code, reads no byte that a client sent, and does not map the records, so it has
-//! little to die of. A worker may die at any instruction. Its successor starts once it is reaped, gets
-//! every descriptor that the keeper holds, and goes on. Until then connections wait in the kernel.
+//! It runs no handler's code, reads no byte that a client sent, and does not map the records, so it
+//! has little to die of. A worker may die at any instruction. Its successor starts once it is
+//! reaped, gets every descriptor that the keeper holds, and goes on. Until then connections wait in
+//! the kernel.
 //!
-//! The loop looks at every source after each poll: the events tell only which listeners and outbound
-//! connections are ready.
+//! The loop looks at every source after each poll: the events tell only which listeners and
+//! outbound connections are ready.
 
 mod acceptor;
 mod callers;
@@ -15,6 +17,7 @@ mod deaths;
 mod dialer;
 pub mod events;
 mod listeners;
+mod memory_files;
 mod phase;
 mod spawn;
 mod status;
@@ -127,8 +130,8 @@ impl Keeper {
         self.events.mailbox()
     }
 
-    /// Runs until the host is told to stop. `ready` is called with the ports once, when the host serves
-    /// for the first time. The error says why it ended otherwise than by a clean stop.
+    /// Runs until the host is told to stop. `ready` is called with the ports once, when the host
+    /// serves for the first time. The error says why it ended otherwise than by a clean stop.
     pub fn run(mut self, ready: impl Fn(&[(String, SocketAddr)])) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
         loop {

@@ -44,7 +44,8 @@ impl Phase {
         }
     }
 
-    /// Whether a start or a handover takes longer than [`START_MAX`]. True once: the clock restarts.
+    /// Whether a start or a handover takes longer than [`START_MAX`]. True once: the clock
+    /// restarts.
     pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
         match self {
             Phase::Starting { since, .. } | Phase::HandingOver { since } if *since + START_MAX <= now => {

@@ -33,15 +33,16 @@ impl Process {
     }
 }
 
-/// Starts `greenroom worker` from a binary. Runs on the process's first thread: the worker dies with
-/// the thread that started it.
+/// Starts `greenroom worker` from a binary. Runs on the process's first thread: the worker dies
+/// with the thread that started it.
 pub(super) fn start(binary: &File) -> io::Result<Spawned> {
     let (ours, theirs) = pair()?;
     let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
         .arg0("greenroom")
         .arg("worker")
         .stdin(Stdio::from(theirs))
-        // A handler's prints go to the log: the reader of standard output may be gone after `ready`.
+        // A handler's prints go to the log: the reader of standard output may be gone after
+        // `ready`.
         .stdout(io::stderr().as_fd().try_clone_to_owned()?)
         // Its own group: an interrupt from the terminal goes to the keeper only.
         .process_group(0)
@@ -49,8 +50,8 @@ pub(super) fn start(binary: &File) -> io::Result<Spawned> {
     Ok(Spawned { process: Some(Process::watch(child)?), link: ours })
 }
 
-/// Sends the first message. A process that has ended already is not an error here: its end is noticed
-/// like any later one, with its cause.
+/// Sends the first message. A process that has ended already is not an error here: its end is
+/// noticed like any later one, with its cause.
 pub(super) fn greet(link: &mut Link<ToKeeper, ToWorker>, files: &[BorrowedFd<'_>]) -> io::Result<()> {
     match link.send_with(&ToWorker::Hello, files) {
         Ok(true) => Ok(()),

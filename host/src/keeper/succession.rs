@@ -59,6 +59,7 @@ impl Keeper {
             crashed: self.worker.deaths().has_crashed(),
             ports: self.worker.ports().to_vec(),
             trial,
+            endpoint_last: self.worker.endpoint_last(),
             hears_refusals: true,
         }
     }

@@ -1,8 +1,8 @@
 //! Upgrades of the host: a worker from another binary takes over, after a trial.
 //!
-//! The trial reads a pinned snapshot of records, libraries and ports. A binary that cannot read it is
-//! refused while the old worker serves on. One that passes the trial and cannot start is followed by a
-//! worker from the previous binary.
+//! The trial reads a pinned snapshot of records, libraries and ports. A binary that cannot read it
+//! is refused while the old worker serves on. One that passes the trial and cannot start is
+//! followed by a worker from the previous binary.
 
 use crate::admin::server::Answers;
 use crate::exit_status::how;
@@ -44,7 +44,8 @@ enum Step {
     Trying { epoch: u64, process: Process, link: Link<ToKeeper, ToWorker> },
     /// The trial succeeded; the worker tells whether the epoch stayed pinned.
     Unpinning,
-    /// The old worker ends, and one of the new binary starts. If it cannot, one of this binary does.
+    /// The old worker ends, and one of the new binary starts. If it cannot, one of this binary
+    /// does.
     Swapping { before: Option<File> },
 }
 
@@ -194,8 +195,8 @@ impl Keeper {
         }
     }
 
-    /// Goes back to the previous binary, if the worker that cannot start is of the new one. True: its
-    /// start is due at once.
+    /// Goes back to the previous binary, if the worker that cannot start is of the new one. True:
+    /// its start is due at once.
     pub(super) fn fall_back(&mut self, why: &str) -> bool {
         let Some(Upgrade { step: Step::Swapping { before }, .. }) = &mut self.upgrade else { return false };
         self.binary = before.take();

@@ -1,4 +1,5 @@
-//! One worker process: spawned, serving, dead, replaced. Everything that exists once for each worker.
+//! One worker process: spawned, serving, dead, replaced. Everything that exists once for each
+//! worker.
 //!
 //! A [`WorkerProcess`] outlives the processes that follow each other in it. The memory files, the
 //! counts of failures and the connections to hand over belong to the worker, not to one process. No
@@ -6,48 +7,26 @@
 
 use crate::keeper::connections::Batch;
 use crate::keeper::deaths::{Deaths, Ended};
+use crate::keeper::memory_files::MemoryFiles;
 use crate::keeper::phase::Phase;
 use crate::keeper::spawn::{self, Process, Spawned};
 use crate::keeper::{ENDED, LINK};
 use crate::memory::board::{self, Reading};
-use crate::memory::records::memory_file;
 use crate::protocol::admin::ServiceStatus;
-use crate::protocol::keeper::{HeldPort, Hello, ToKeeper, ToWorker};
+use crate::protocol::keeper::{EndpointId, HeldPort, Hello, ToKeeper, ToWorker};
 use crate::protocol::link::{DESCRIPTORS_MAX, Link, Received, to_file};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 /// Batches of connections that a worker has not acknowledged. With more, accepting waits.
 const BATCHES_MAX: usize = 4;
-/// Memory files that outlive a worker's process.
-pub(super) struct MemoryFiles {
-    records: OwnedFd,
-    input: OwnedFd,
-    board: OwnedFd,
-}
-
-impl MemoryFiles {
-    fn new() -> io::Result<MemoryFiles> {
-        Ok(MemoryFiles {
-            records: memory_file("greenroom-records")?,
-            input: memory_file("greenroom-input")?,
-            board: memory_file("greenroom-board")?,
-        })
-    }
-
-    /// Descriptors of the first message, `hello` last.
-    pub(super) fn with<'a>(&'a self, hello: &'a OwnedFd) -> [BorrowedFd<'a>; 4] {
-        [self.records.as_fd(), self.input.as_fd(), self.board.as_fd(), hello.as_fd()]
-    }
-}
-
-/// One worker. See the head of this file.
+/// A worker, and the processes that follow each other in it.
 pub(super) struct WorkerProcess {
     memory: MemoryFiles,
     phase: Phase,
@@ -59,6 +38,8 @@ pub(super) struct WorkerProcess {
     in_flight: usize,
     /// Ports in use, as the worker reported them last.
     ports: Vec<HeldPort>,
+    /// Highest number of an endpoint that the worker reported.
+    endpoint_last: EndpointId,
     /// Services, as the worker reported them last; `None`: withdrawn.
     services: Vec<Option<ServiceStatus>>,
     /// Number of processes so far.
@@ -82,6 +63,7 @@ impl WorkerProcess {
             to_hand: VecDeque::new(),
             in_flight: 0,
             ports: Vec::new(),
+            endpoint_last: EndpointId::NONE,
             services: Vec::new(),
             incarnation: 0,
             deaths: Deaths::default(),
@@ -107,7 +89,8 @@ impl WorkerProcess {
         matches!(self.phase, Phase::Serving { .. })
     }
 
-    /// Whether a start or a handover takes too long. True once in [`crate::keeper::phase::START_MAX`].
+    /// Whether a start or a handover takes too long. True once in
+    /// [`crate::keeper::phase::START_MAX`].
     pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
         self.phase.is_overdue(now)
     }
@@ -135,6 +118,11 @@ impl WorkerProcess {
     /// Ports in use, as it reported them last.
     pub(super) fn ports(&self) -> &[HeldPort] {
         &self.ports
+    }
+
+    /// Highest number of an endpoint that it reported.
+    pub(super) fn endpoint_last(&self) -> EndpointId {
+        self.endpoint_last
     }
 
     /// Deaths and failed starts so far.
@@ -169,7 +157,7 @@ impl WorkerProcess {
 
     /// Reads the counters and the services, also a dead process's.
     pub(super) fn read_board(&mut self) -> Reading {
-        let board = Reading::of(&self.memory.board);
+        let board = Reading::of(self.memory.board());
         if let Some(services) = board.services() {
             self.services = services;
         }
@@ -183,8 +171,8 @@ impl WorkerProcess {
         matches!(self.phase, Phase::Parked { until, .. } if until <= now) && self.link.is_none()
     }
 
-    /// Begins with a process that was just spawned: polls and greets it, and notes the connections to
-    /// hand over. After an error, [`WorkerProcess::abandon`] is called.
+    /// Begins with a process that was just spawned: polls and greets it, and notes the connections
+    /// to hand over. After an error, [`WorkerProcess::abandon`] is called.
     pub(super) fn begin(
         &mut self,
         registry: &Registry,
@@ -198,7 +186,7 @@ impl WorkerProcess {
             registry.register(&mut SourceFd(&process.ended.as_raw_fd()), ENDED, Interest::READABLE)?;
         }
         // The predecessor's turn is not this process's.
-        board::forget(&self.memory.board)?;
+        board::forget(self.memory.board())?;
         let hello = to_file(hello)?;
         let link = self.link.insert(Link::new(spawned.link));
         let both = Interest::READABLE | Interest::WRITABLE;
@@ -221,23 +209,29 @@ impl WorkerProcess {
         }
     }
 
-    /// Notes that the process serves, with these ports. Returns whether it is the first one ever, and
-    /// the time since its predecessor died.
+    /// Notes that the process serves, with these ports. Returns whether it is the first one ever,
+    /// and the time since its predecessor died.
     pub(super) fn is_ready(&mut self, ports: Vec<HeldPort>) -> (bool, Option<Duration>) {
         self.phase = Phase::Serving { since: Instant::now() };
-        self.ports = ports;
+        self.note_ports(ports);
         let first = !std::mem::replace(&mut self.has_served, true);
         (first, self.deaths.successor_serves())
     }
 
-    /// Notes the ports of a commit. False: the process is still starting, and reports all ports once it
-    /// is ready.
+    /// Notes the ports of a commit. False: the process is still starting, and reports all ports
+    /// once it is ready.
     pub(super) fn uses_ports(&mut self, ports: Vec<HeldPort>) -> bool {
         let counts = !matches!(self.phase, Phase::Starting { .. });
         if counts {
-            self.ports = ports;
+            self.note_ports(ports);
         }
         counts
+    }
+
+    fn note_ports(&mut self, ports: Vec<HeldPort>) {
+        let highest = ports.iter().map(|p| p.endpoint).max().unwrap_or_default();
+        self.endpoint_last = self.endpoint_last.max(highest);
+        self.ports = ports;
     }
 
     // --- messages -------------------------------------------------------------------------------
@@ -249,8 +243,8 @@ impl WorkerProcess {
         Some(link.receive())
     }
 
-    /// Sends a message. Without a process it is dropped: a successor learns all that it needs at its
-    /// start.
+    /// Sends a message. Without a process it is dropped: a successor learns all that it needs at
+    /// its start.
     pub(super) fn send(&mut self, message: &ToWorker) {
         if let Some(link) = &mut self.link {
             link.send(message);
@@ -286,13 +280,18 @@ impl WorkerProcess {
         may.then(|| self.to_hand.iter().copied().take(DESCRIPTORS_MAX))
     }
 
-    /// Hands over the connections of the next `keys` keys, `dialed` of which are outbound. False: the
-    /// socket has no room now, or the process is gone.
+    /// Hands over the connections of the next `keys` keys, `dialed` of which are outbound. False:
+    /// the socket has no room now, or the process is gone.
     pub(super) fn hand(&mut self, keys: usize, batch: Batch<'_>, dialed: Vec<(u64, u64)>) -> bool {
         let Some(link) = &mut self.link else { return false };
         if !batch.connections.is_empty() {
             if !dialed.is_empty() {
                 link.send(&ToWorker::Dialed(dialed));
+            }
+            // A worker that numbers no endpoints is of an earlier version, which does not know
+            // this.
+            if batch.endpoints.iter().any(|(endpoint, _)| !endpoint.is_none()) {
+                link.send(&ToWorker::Endpoints(batch.endpoints));
             }
             match link.send_with(&ToWorker::Connections(batch.connections), &batch.descriptors) {
                 Ok(true) => self.in_flight += 1,

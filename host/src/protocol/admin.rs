@@ -1,8 +1,8 @@
-//! Requests and replies on the admin socket: an [`AdminCommand`] as a line of JSON, then [`Reply`]s, a
-//! line each.
+//! Requests and replies on the admin socket: an [`AdminCommand`] as a line of JSON, then
+//! [`Reply`]s, a line each.
 //!
-//! Both sides are of the same version of the binary. Programs depend on the output of `--json`, not on
-//! this protocol.
+//! Both sides are of the same version of the binary. Programs depend on the output of `--json`, not
+//! on this protocol.
 
 use greenroom_core::ledger::Report;
 use greenroom_state::dump::DumpedEntry;
@@ -219,7 +219,7 @@ pub struct ServiceStatus {
     pub name: String,
     /// The library that serves it.
     pub library: String,
-    /// That library's generation.
+    /// Generation of the library.
     pub generation: u64,
     /// SHA-256 of its file.
     pub build: String,

@@ -1,8 +1,8 @@
 //! Messages between keeper and worker, each one packet of JSON that may carry descriptors.
 //!
-//! Keeper and worker may be of different versions, either of them the older one: an upgrade replaces
-//! the worker only. So fields are only added, with defaults, and a message that a version does not
-//! know is left out by it ([`crate::protocol::link::Received::Unknown`]).
+//! Keeper and worker may be of different versions, either of them the older one: an upgrade
+//! replaces the worker only. So fields are only added, with defaults, and a message that a version
+//! does not know is left out by it ([`crate::protocol::link::Received::Unknown`]).
 
 use crate::config::{Config, record};
 use crate::plugin::discover::Found;
@@ -21,11 +21,16 @@ use std::path::PathBuf;
 /// Messages from the keeper to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// The first message. With the memory files of records, input and counters, and one that holds a
-    /// [`Hello`].
+    /// The first message. With the memory files of records, input and counters, and one that holds
+    /// a [`Hello`].
     Hello,
-    /// Connections: key and number of each, with as many descriptors. Answered by [`ToKeeper::Ack`].
+    /// Connections: key and number of each, with as many descriptors. Answered by
+    /// [`ToKeeper::Ack`].
     Connections(Vec<(u32, u64)>),
+    /// Endpoints of the next [`ToWorker::Connections`], in the order of its connections, in runs:
+    /// the endpoint, and the number of connections in a row. Replaces the runs before. Without it,
+    /// or beyond it, a connection has none.
+    Endpoints(Vec<(EndpointId, u32)>),
     /// Outbound connections among those that come next: number of the connection, and number of its
     /// [`ToKeeper::Connect`].
     Dialed(Vec<(u64, u64)>),
@@ -33,13 +38,14 @@ pub enum ToWorker {
     ConnectFailed(u64, String),
     /// All connections were handed over: serve.
     Start,
-    /// Answer to [`ToKeeper::Open`]: the addresses in the same order, or the reason why none is open.
+    /// Answer to [`ToKeeper::Open`]: the addresses in the same order, or the reason why none is
+    /// open.
     Opened(Result<Vec<SocketAddr>, String>),
     /// A watched path changed.
     Changed(PathBuf),
-    /// Put another configuration in force: its number, and its requester. With a memory file that holds
-    /// it, and the caller's socket, if there is a caller. Answered by [`ToKeeper::Configured`] or
-    /// [`ToKeeper::NotConfigured`].
+    /// Put another configuration in force: its number, and its requester. With a memory file that
+    /// holds it, and the caller's socket, if there is a caller. Answered by
+    /// [`ToKeeper::Configured`] or [`ToKeeper::NotConfigured`].
     Configure(u64, By),
     /// An operator's command. With the socket to answer on.
     Caller(AdminCommand, By),
@@ -60,7 +66,7 @@ pub enum ToKeeper {
     Ready(Vec<HeldPort>, u64),
     /// The worker cannot serve, for this reason, and ends.
     CantStart(String),
-    /// One [`ToWorker::Connections`] has arrived.
+    /// A [`ToWorker::Connections`] has arrived.
     #[serde(rename = "Took")]
     Ack,
     /// Connections that are over: key and number of each.
@@ -72,7 +78,8 @@ pub enum ToKeeper {
     Open(Vec<Port>),
     /// Close these ports again: they were opened, and no reload uses them.
     Discard(Vec<SocketAddr>),
-    /// A reload is committed: accept from these ports, and close the others, except those opened since.
+    /// A reload is committed: accept from these ports, and close the others, except those opened
+    /// since.
     Ports(Vec<HeldPort>),
     /// The configuration of this number is in force.
     Configured(u64),
@@ -108,7 +115,8 @@ pub struct Hello {
     pub log: String,
     /// Actions that killed a worker and must not run.
     pub withheld: Vec<BlockedAction>,
-    /// Generations that killed too many workers and give way to the previous build: library, generation.
+    /// Generations that killed too many workers and give way to the previous build: library,
+    /// generation.
     pub give_way: Vec<(String, u64)>,
     /// Generations that killed a worker lately and give way if on probation: library, generation.
     #[serde(default)]
@@ -121,14 +129,17 @@ pub struct Hello {
     /// Epoch to try a takeover from, without serving. `None`: serve.
     #[serde(default)]
     pub trial: Option<u64>,
+    /// Highest number of an endpoint so far: new ones are numbered above it.
+    #[serde(default)]
+    pub endpoint_last: EndpointId,
     /// The keeper knows [`ToKeeper::NotConfigured`].
     #[serde(default)]
     pub hears_refusals: bool,
 }
 
 impl Hello {
-    /// Reads a first message. Returns it with the names of the configuration's values that were left out,
-    /// as this version does not know them.
+    /// Reads a first message. Returns it with the names of the configuration's values that were
+    /// left out, as this version does not know them.
     pub fn read(file: OwnedFd) -> io::Result<(Hello, Vec<String>)> {
         let message: Value = from_file(file)?;
         let hello = Hello::deserialize(&message)?;
@@ -144,6 +155,30 @@ pub struct HeldPort {
     pub port: Port,
     /// The address that the kernel gave.
     pub addr: SocketAddr,
+    /// The endpoint.
+    #[serde(default, skip_serializing_if = "EndpointId::is_none")]
+    pub endpoint: EndpointId,
+}
+
+/// Number of an endpoint: of one listening socket.
+///
+/// The worker numbers its ports, and the keeper tells with each connection which endpoint accepted
+/// it. The number stays when the port goes over to another service. It is never used again while
+/// the host lives, so a connection of a closed endpoint is not taken for one of a later endpoint
+/// with the same address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EndpointId(pub u32);
+
+impl EndpointId {
+    /// No endpoint: an outbound connection, or one under a keeper or a worker of an earlier
+    /// version.
+    pub const NONE: EndpointId = EndpointId(0);
+
+    /// Whether this is [`EndpointId::NONE`].
+    pub fn is_none(&self) -> bool {
+        *self == EndpointId::NONE
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The socket between keeper and worker: packets with descriptors.
 //!
-//! One packet carries one message of at most 64 KiB and up to [`DESCRIPTORS_MAX`] descriptors. Longer
-//! messages go through a memory file ([`to_file`]).
+//! One packet carries one message of at most 64 KiB and up to [`DESCRIPTORS_MAX`] descriptors.
+//! Longer messages go through a memory file ([`to_file`]).
 
 use crate::memory::records::memory_file;
 use rustix::net::{
@@ -36,7 +36,7 @@ pub fn from_file<T: DeserializeOwned>(file: OwnedFd) -> io::Result<T> {
     Ok(serde_json::from_reader(io::BufReader::new(file))?)
 }
 
-/// One end of the socket.
+/// An end of the socket.
 pub struct Link<In, Out> {
     fd: OwnedFd,
     /// Messages that wait for room in the socket.
@@ -47,7 +47,8 @@ pub struct Link<In, Out> {
 
 /// Outcome of receiving.
 pub enum Received<In> {
-    /// A message and its descriptors: fewer than were sent, if this process reached its limit of files.
+    /// A message and its descriptors: fewer than were sent, if this process reached its limit of
+    /// files.
     Message(In, Vec<OwnedFd>),
     /// A message that only a later version knows, in words.
     Unknown(String),
@@ -74,7 +75,8 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         self.fd.as_fd()
     }
 
-    /// Sends a message, now or when the socket has room. One that is too long is logged and dropped.
+    /// Sends a message, now or when the socket has room. One that is too long is logged and
+    /// dropped.
     pub fn send(&mut self, message: &Out) {
         match serde_json::to_vec(message) {
             Ok(bytes) if bytes.len() <= MESSAGE_BYTES_MAX => self.outbox.push_back(bytes),

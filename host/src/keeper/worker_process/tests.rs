@@ -6,6 +6,7 @@ use crate::keeper::connections::Connections;
 use crate::plugin::discover::Found;
 use crate::protocol::link::pair;
 use mio::{Events, Poll};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
@@ -32,6 +33,7 @@ fn hello() -> Hello {
         crashed: false,
         ports: Vec::new(),
         trial: None,
+        endpoint_last: EndpointId::NONE,
         hears_refusals: true,
     }
 }
@@ -78,7 +80,7 @@ fn two_workers_have_phases_links_connections_and_deaths_of_their_own() {
     let mut poll = Poll::new().unwrap();
     let mut connections = Connections::default();
     for _ in 0..3 {
-        connections.add(std::fs::File::open("/dev/null").unwrap().into());
+        connections.add(std::fs::File::open("/dev/null").unwrap().into(), EndpointId(6));
     }
     let mut workers = vec![WorkerProcess::new().unwrap(), WorkerProcess::new().unwrap()];
     let mut first = start(&mut workers[0], &poll, &[0, 1]);
@@ -98,6 +100,8 @@ fn two_workers_have_phases_links_connections_and_deaths_of_their_own() {
     assert!(is_silent(&mut second), "one connection is still to come");
     assert!(hand_next(&mut workers[1], &connections) && !hand_next(&mut workers[1], &connections));
     workers[1].tell_to_start();
+    assert!(matches!(second.link.receive(),
+        Ok(Received::Message(ToWorker::Endpoints(runs), _)) if runs == [(EndpointId(6), 1)]));
     assert!(matches!(second.link.receive(),
         Ok(Received::Message(ToWorker::Connections(c), _)) if c == [(2, 3)]));
     assert!(matches!(second.link.receive(), Ok(Received::Message(ToWorker::Start, _))));

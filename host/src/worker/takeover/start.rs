@@ -15,9 +15,10 @@ use crate::memory::records::Region;
 use crate::memory::snapshot::core_at;
 use crate::plugin::ffi::library::Library;
 use crate::plugin::prepare::Job;
-use crate::protocol::keeper::{Hello, ToKeeper, ToWorker};
+use crate::protocol::keeper::{EndpointId, HeldPort, Hello, ToKeeper, ToWorker};
 use crate::protocol::link::Link;
 use crate::sys::tcp;
+use crate::worker::endpoints::Endpoints;
 use crate::worker::reload::build_records::library_records;
 use crate::worker::reload::carry_out::Failed;
 use crate::worker::reload::proposals;
@@ -55,6 +56,7 @@ struct Files {
 struct Given {
     key: u32,
     number: u64,
+    endpoint: EndpointId,
     fd: OwnedFd,
 }
 
@@ -133,7 +135,7 @@ fn take_connections(
     link: &mut Link<ToWorker, ToKeeper>,
     early: &mut Vec<ToWorker>,
 ) -> Result<Vec<Given>, String> {
-    let mut given = Vec::new();
+    let (mut given, mut endpoints) = (Vec::new(), Endpoints::default());
     loop {
         match link.wait().map_err(|e| format!("the keeper: {e}"))? {
             Some((ToWorker::Connections(connections), fds)) => {
@@ -142,9 +144,11 @@ fn take_connections(
                     let why = "this process may not have as many descriptors as there are connections; raise the limit of open files";
                     return Err(why.into());
                 }
-                let all = connections.into_iter().zip(fds);
-                given.extend(all.map(|((key, number), fd)| Given { key, number, fd }));
+                let accepted_by = endpoints.take(connections.len());
+                let all = connections.into_iter().zip(fds).zip(accepted_by);
+                given.extend(all.map(|(((key, number), fd), endpoint)| Given { key, number, endpoint, fd }));
             }
+            Some((ToWorker::Endpoints(runs), _)) => endpoints.announce(runs),
             Some((ToWorker::Start, _)) => return Ok(given),
             Some((
                 message @ (ToWorker::Stop(_)
@@ -279,8 +283,12 @@ impl Worker {
             }
         }
         let recorded = self.core.kept(Kind::Ports).into_iter().next();
-        match recorded.and_then(|(_, json)| serde_json::from_slice(&json).ok()) {
-            Some(ports) => self.ports = ports,
+        match recorded.and_then(|(_, json)| serde_json::from_slice::<Vec<HeldPort>>(&json).ok()) {
+            Some(mut ports) => match self.endpoints.number(&mut ports) {
+                false => self.ports = ports,
+                // An earlier version wrote it.
+                true => self.keep_ports(ports),
+            },
             None => {
                 tracing::error!("the record of the ports is lost; the keeper knows them");
                 self.keep_ports(hello.ports.clone());
@@ -391,7 +399,7 @@ impl Worker {
             self.net.give_back(slot);
         }
         let mut seen = HashSet::new();
-        for Given { key, number, fd } in given {
+        for Given { key, number, endpoint, fd } in given {
             if !seen.insert(number) {
                 // Handed over twice.
                 continue;
@@ -401,7 +409,7 @@ impl Worker {
                 let untouched =
                     tcp::counts(&fd).is_ok_and(|c| c.read == 0 && c.sent.is_none_or(|n| n == own));
                 if number > self.core.served() && untouched {
-                    backlog.fresh.push(Given { key, number, fd });
+                    backlog.fresh.push(Given { key, number, endpoint, fd });
                 } else {
                     // Served and closed, but for the descriptor; or given up by name.
                     if number > self.core.served() {
@@ -480,8 +488,8 @@ impl Worker {
         for (slot, bytes) in &backlog.input {
             self.core.handle(Input::Received { slot: *slot, bytes });
         }
-        for Given { key, number, fd } in backlog.fresh {
-            if !self.open(key, number, fd) {
+        for Given { key, number, endpoint, fd } in backlog.fresh {
+            if !self.open(key, number, endpoint, fd) {
                 self.drops.push((key, number));
             }
         }
