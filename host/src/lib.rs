@@ -11,6 +11,7 @@ pub mod exit_status;
 pub mod job_threads;
 pub mod keeper;
 pub mod logs;
+pub mod mailbox;
 pub mod memory;
 pub mod net;
 pub mod plugin;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A host with a configuration file that can be written anew.
@@ -161,6 +162,59 @@ fn limits_settings_and_ports_change_under_sessions() {
     assert!(lines[0]["by"].as_str().is_some_and(|by| by.starts_with("uid ")), "{ledger}");
     assert_eq!(lines[3]["by"], "SIGHUP");
     assert!(lines.iter().all(|l| l["pause_us"].as_f64() > Some(0.0)), "{ledger}");
+}
+
+/// Two services have the same port of two addresses, and exchange them while connections arrive. Each
+/// connection is served, by one of the two; after the exchange by the one that has its port now.
+#[test]
+fn connections_arrive_while_two_services_exchange_their_ports() {
+    let (one, two) = wait_for("a port that is free at two addresses", || {
+        let one = free_port();
+        let two = SocketAddr::from(([127, 0, 0, 2], one.port()));
+        TcpListener::bind(two).is_ok().then_some((one, two))
+    });
+    let config = |echo: SocketAddr, tally: SocketAddr| {
+        format!(
+            "[service.chat]\nlisten = [\"{ANY}\"]\n[service.echo]\nlisten = [\"{echo}\"]\n[service.tally]\nlisten = [\"{tally}\"]\n"
+        )
+    };
+    let served_by = |addr| match Client::connect(addr).ask("x").as_str() {
+        "x" => "echo",
+        "1 x" => "tally",
+        other => panic!("{other:?} is no service's first answer"),
+    };
+    let live = Live::serve(&config(one, two));
+    assert_eq!((served_by(one), served_by(two)), ("echo", "tally"));
+    let (over, answered) = (AtomicBool::new(false), [AtomicUsize::new(0), AtomicUsize::new(0)]);
+    std::thread::scope(|scope| {
+        let arrivals = [(one, &answered[0]), (two, &answered[1])].map(|(addr, answered)| {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    served_by(addr);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        });
+        for round in 0..6 {
+            // Connections arrive at both before, during and after the exchange.
+            let before = answered.each_ref().map(|n| n.load(Ordering::Relaxed));
+            let (echo, tally) = if round % 2 == 0 { (two, one) } else { (one, two) };
+            live.takes(&config(echo, tally));
+            assert_eq!((served_by(echo), served_by(tally)), ("echo", "tally"), "round {round}");
+            wait_for("connections at both addresses", || {
+                let ended = arrivals.iter().any(|a| a.is_finished());
+                let now = answered.each_ref().map(|n| n.load(Ordering::Relaxed));
+                (ended || (now[0] > before[0] && now[1] > before[1])).then_some(())
+            });
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(host_workers(&live.host), 0, "no worker has died");
+}
+
+fn host_workers(host: &Host) -> u64 {
+    host.json(&["status", "--json"])["host"]["workers_before"].as_u64().expect("a number")
 }
 
 /// A build that ran without settings has none again when it is gone back to; and what a service may have otherwise than the host, its

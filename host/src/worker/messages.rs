@@ -2,16 +2,17 @@
 
 use crate::admin::answer;
 use crate::admin::query::{Answer, Ask, Mailbox, Message, Proposal, Query, TableEntries};
+use crate::config::record::RecordedConfig;
 use crate::plugin::prepare::{Done, Job};
 use crate::protocol::admin::ServiceStatus;
-use crate::protocol::keeper::{HeldPort, Received, ToKeeper, ToWorker, from_file};
+use crate::protocol::keeper::{EndpointId, ToKeeper, ToWorker};
+use crate::protocol::link::{Received, from_file};
+use crate::worker::endpoints::service_of;
 use crate::worker::restore::PutBack;
 use crate::worker::{HAND_OVER_MAX, Worker, unix_ms};
-use greenroom_core::ids::ServiceId;
 use greenroom_core::input::Input;
 use greenroom_core::reload::request::{By, Event, LibraryId, Want};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -35,9 +36,10 @@ impl Worker {
     pub(super) fn told(&mut self, message: ToWorker, fds: Vec<OwnedFd>) {
         match message {
             ToWorker::Connections(connections) => {
-                self.link.send(&ToKeeper::Took);
+                self.link.send(&ToKeeper::Ack);
                 self.connections(&connections, fds);
             }
+            ToWorker::Endpoints(runs) => self.endpoints.announce(runs),
             ToWorker::Opened(opened) => self.opened(opened),
             ToWorker::Dialed(dialed) => self.dialed.extend(dialed),
             ToWorker::ConnectFailed(number, why) => {
@@ -76,7 +78,7 @@ impl Worker {
     fn configure(&mut self, number: u64, by: By, fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter();
         let config = match fds.next().map(from_file) {
-            Some(Ok(config)) => Ok(config),
+            Some(Ok(config)) => Ok(Box::new(RecordedConfig::into_config(config))),
             Some(Err(e)) => Err(e.to_string()),
             None => Err("no descriptor to spare".to_owned()),
         };
@@ -105,12 +107,13 @@ impl Worker {
             tracing::warn!("{lost} connections closed: this process may have no more descriptors");
             self.drops.extend(&connections[fds.len()..]);
         }
-        for (&(key, number), fd) in connections.iter().zip(fds) {
+        let endpoints = self.endpoints.take(connections.len());
+        for ((&(key, number), fd), endpoint) in connections.iter().zip(fds).zip(endpoints) {
             if self.core.sessions().slot_of(number).is_some() {
                 // Handed over twice.
                 continue;
             }
-            if number <= self.core.served() || !self.open(key, number, fd) {
+            if number <= self.core.served() || !self.open(key, number, endpoint, fd) {
                 self.dialed.remove(&number);
                 self.drops.push((key, number));
             }
@@ -118,11 +121,11 @@ impl Worker {
     }
 
     /// False: it is gone already, or nobody serves it.
-    pub(super) fn open(&mut self, key: u32, number: u64, fd: OwnedFd) -> bool {
+    pub(super) fn open(&mut self, key: u32, number: u64, endpoint: EndpointId, fd: OwnedFd) -> bool {
         let socket = std::net::TcpStream::from(fd);
         let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return false };
         let dialed = self.dialed.remove(&number);
-        let service = self.service_at(local);
+        let service = service_of(&self.ports, endpoint, local).and_then(|name| self.core.service_named(name));
         if dialed.is_none() && service.is_none() {
             return false;
         }
@@ -157,18 +160,6 @@ impl Worker {
                 false
             }
         }
-    }
-
-    /// The service that a connection to this address came to.
-    fn service_at(&self, local: SocketAddr) -> Option<ServiceId> {
-        let exactly = self.ports.iter().find(|p| p.addr == local);
-        let any = |p: &&HeldPort| {
-            p.addr.ip().is_unspecified()
-                && p.addr.port() == local.port()
-                && p.addr.is_ipv4() == local.is_ipv4()
-        };
-        let port = exactly.or_else(|| self.ports.iter().find(any))?;
-        self.core.service_named(&port.port.0)
     }
 
     pub(super) fn message(&mut self, message: Message) {

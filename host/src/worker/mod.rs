@@ -23,9 +23,11 @@ use crate::net::sockets::{LINK, Net, Source, WAKER, source};
 use crate::plugin::prepare;
 use crate::plugin::prepare::{Job, Loaded};
 use crate::plugin::stage::Copies;
-use crate::protocol::keeper::{HeldPort, Hello, Link, ToKeeper, ToWorker};
+use crate::protocol::keeper::{HeldPort, Hello, ToKeeper, ToWorker};
+use crate::protocol::link::Link;
 use crate::watchdog::Patience;
 use arrayvec::ArrayVec;
+use endpoints::Endpoints;
 use greenroom_core::command::Command;
 use greenroom_core::core::Core;
 use greenroom_core::ids::ServiceId;
@@ -62,6 +64,7 @@ const DROPS_PER_MESSAGE: usize = 1000;
 /// How long a worker that hands over waits for reloads, jobs and answers under way.
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
+mod endpoints;
 mod messages;
 mod reload;
 mod restore;
@@ -87,6 +90,8 @@ pub struct Worker {
     discover: Vec<PathBuf>,
     /// The ports that count.
     ports: Vec<HeldPort>,
+    /// Their numbers, and the endpoints of connections about to come.
+    endpoints: Endpoints,
     /// Port changes that the keeper is opening ports for, in the order in which it was asked.
     opening: VecDeque<(Opening, Prepared)>,
     /// Libraries whose ports are open.
@@ -184,6 +189,7 @@ impl Worker {
             patience: Patience::default(),
             discover: hello.found.directories.clone(),
             ports: Vec::new(),
+            endpoints: Endpoints::above(hello.endpoint_last),
             opening: VecDeque::new(),
             prepared: HashMap::new(),
             configs: HashMap::new(),

@@ -2,9 +2,9 @@
 //! was checked as a whole.
 
 use crate::admin::query::{Answer, Restoring, SchemaOf, Setting};
+use crate::admin::text::ledger_line;
 use crate::crash_points;
 use crate::crash_points::Point;
-use crate::protocol::admin::ledger_line;
 use crate::worker::Worker;
 use crate::worker::reload::carry_out::in_words;
 use greenroom_core::ids::service_of_number;

@@ -2,14 +2,14 @@
 //! two passes.
 
 use crate::admin::query::{Answer, Wish};
+use crate::admin::text::{ledger_line, operator};
 use crate::config::Config;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::plugin::live::LiveState;
 use crate::plugin::prepare::{Job, Loaded};
 use crate::plugin::trial::Snapshot;
-use crate::protocol::admin::{ledger_line, operator};
-use crate::protocol::keeper::{HeldPort, ToKeeper};
+use crate::protocol::keeper::{EndpointId, HeldPort, ToKeeper};
 use crate::worker::reload::proposals::Behind;
 use crate::worker::{LibraryRecord, OnProbation, RunningBuild, Worker, now_ns};
 use greenroom_core::input::Input;
@@ -313,7 +313,8 @@ impl Worker {
         let open = std::mem::take(&mut prepared.open);
         let opened = opened.map(|addrs| {
             let ports = open.into_iter().zip(addrs);
-            prepared.opened = ports.map(|(port, addr)| HeldPort { port, addr }).collect();
+            prepared.opened =
+                ports.map(|(port, addr)| HeldPort { port, addr, endpoint: EndpointId::NONE }).collect();
         });
         match (what, opened) {
             (Opening::Reload(ids), Ok(())) => self.ports_are_open(ids, prepared),
@@ -519,7 +520,8 @@ impl Worker {
         true
     }
 
-    pub(in crate::worker) fn keep_ports(&mut self, ports: Vec<HeldPort>) {
+    pub(in crate::worker) fn keep_ports(&mut self, mut ports: Vec<HeldPort>) {
+        self.endpoints.number(&mut ports);
         let json = serde_json::to_vec(&ports).unwrap_or_default();
         if !self.core.keep(Kind::Ports, 0, &json) {
             tracing::error!("no room to record the ports");

@@ -132,7 +132,7 @@ impl Worker {
         let library = &self.core.reloads.libraries()[id.0];
         let mut report = library.rolled_back(why, self.core.services());
         report.quarantined = self.quarantined(&report.library);
-        tracing::error!("{}", crate::protocol::admin::ledger_line(&report));
+        tracing::error!("{}", crate::admin::text::ledger_line(&report));
         self.note_in_ledger("host", report)
     }
 

@@ -5,7 +5,7 @@
 //! record, so that a successor goes on with it.
 
 use crate::admin::query::{Answer, Proposal};
-use crate::config::Config;
+use crate::config::{Config, record};
 use crate::plugin::prepare::Job;
 use crate::protocol::keeper::ToKeeper;
 use crate::worker::Worker;
@@ -40,10 +40,11 @@ pub(in crate::worker) enum Behind {
     RollBack(String, Option<u64>, By, Sender<Answer>),
 }
 
-/// The configuration in force, as it is recorded.
+/// The record of the configuration in force. Fields that this version does not know are left out.
 #[derive(Serialize, Deserialize)]
 struct InForce {
     number: u64,
+    #[serde(deserialize_with = "record::without_unknown")]
     config: Config,
 }
 
@@ -193,8 +194,8 @@ impl Worker {
         self.patience.set(&config.limits);
         self.saver.every(config.save.every_s);
         self.job(Job::Configure(config.clone()));
-        let record = InForce { number, config: (*config).clone() };
-        if !self.core.keep(Kind::Config, 0, &serde_json::to_vec(&record).unwrap_or_default()) {
+        let in_force = InForce { number, config: (*config).clone() };
+        if !self.core.keep(Kind::Config, 0, &serde_json::to_vec(&in_force).unwrap_or_default()) {
             tracing::error!(
                 "no room to record the configuration: a successor would go on with the one before"
             );

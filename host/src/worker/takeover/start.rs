@@ -6,6 +6,7 @@
 
 use crate::admin::query::Answer;
 use crate::admin::server;
+use crate::config::record;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::board::Board;
@@ -14,8 +15,10 @@ use crate::memory::records::Region;
 use crate::memory::snapshot::core_at;
 use crate::plugin::ffi::library::Library;
 use crate::plugin::prepare::Job;
-use crate::protocol::keeper::{Hello, Link, ToKeeper, ToWorker, from_file};
+use crate::protocol::keeper::{EndpointId, HeldPort, Hello, ToKeeper, ToWorker};
+use crate::protocol::link::Link;
 use crate::sys::tcp;
+use crate::worker::endpoints::Endpoints;
 use crate::worker::reload::build_records::library_records;
 use crate::worker::reload::carry_out::Failed;
 use crate::worker::reload::proposals;
@@ -54,6 +57,7 @@ struct Files {
 struct Given {
     key: u32,
     number: u64,
+    endpoint: EndpointId,
     fd: OwnedFd,
 }
 
@@ -72,11 +76,11 @@ struct Backlog {
 /// the keeper.
 pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     let mut link = Link::<ToWorker, ToKeeper>::new(fd);
-    let (hello, files) = match link.wait().map_err(|e| format!("the keeper: {e}"))? {
+    let ((hello, unknown), files) = match link.wait().map_err(|e| format!("the keeper: {e}"))? {
         Some((ToWorker::Hello, fds)) => {
             let [region, input, board, hello]: [OwnedFd; 4] =
                 fds.try_into().map_err(|_| "the keeper gave no memory files")?;
-            let hello = from_file::<Hello>(hello).map_err(|e| format!("what the keeper began with: {e}"))?;
+            let hello = Hello::read(hello).map_err(|e| format!("what the keeper began with: {e}"))?;
             (hello, Files { region, input, board })
         }
         _ => return Err("this command is the host's own".into()),
@@ -87,6 +91,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
         link.send(&ToKeeper::Tried(verdict));
         return Ok(());
     }
+    record::warn_of(&unknown);
     crash_points::arm();
     let mut early = Vec::new();
     let taken = take_connections(&mut link, &mut early);
@@ -131,18 +136,20 @@ fn take_connections(
     link: &mut Link<ToWorker, ToKeeper>,
     early: &mut Vec<ToWorker>,
 ) -> Result<Vec<Given>, String> {
-    let mut given = Vec::new();
+    let (mut given, mut endpoints) = (Vec::new(), Endpoints::default());
     loop {
         match link.wait().map_err(|e| format!("the keeper: {e}"))? {
             Some((ToWorker::Connections(connections), fds)) => {
-                link.send(&ToKeeper::Took);
+                link.send(&ToKeeper::Ack);
                 if fds.len() < connections.len() {
                     let why = "this process may not have as many descriptors as there are connections; raise the limit of open files";
                     return Err(why.into());
                 }
-                let all = connections.into_iter().zip(fds);
-                given.extend(all.map(|((key, number), fd)| Given { key, number, fd }));
+                let accepted_by = endpoints.take(connections.len());
+                let all = connections.into_iter().zip(fds).zip(accepted_by);
+                given.extend(all.map(|(((key, number), fd), endpoint)| Given { key, number, endpoint, fd }));
             }
+            Some((ToWorker::Endpoints(runs), _)) => endpoints.announce(runs),
             Some((ToWorker::Start, _)) => return Ok(given),
             Some((
                 message @ (ToWorker::Stop(_)
@@ -277,8 +284,12 @@ impl Worker {
             }
         }
         let recorded = self.core.kept(Kind::Ports).into_iter().next();
-        match recorded.and_then(|(_, json)| serde_json::from_slice(&json).ok()) {
-            Some(ports) => self.ports = ports,
+        match recorded.and_then(|(_, json)| serde_json::from_slice::<Vec<HeldPort>>(&json).ok()) {
+            Some(mut ports) => match self.endpoints.number(&mut ports) {
+                false => self.ports = ports,
+                // An earlier version wrote it.
+                true => self.keep_ports(ports),
+            },
             None => {
                 tracing::error!("the record of the ports is lost; the keeper knows them");
                 self.keep_ports(hello.ports.clone());
@@ -389,7 +400,7 @@ impl Worker {
             self.net.give_back(slot);
         }
         let mut seen = HashSet::new();
-        for Given { key, number, fd } in given {
+        for Given { key, number, endpoint, fd } in given {
             if !seen.insert(number) {
                 // Handed over twice.
                 continue;
@@ -399,7 +410,7 @@ impl Worker {
                 let untouched =
                     tcp::counts(&fd).is_ok_and(|c| c.read == 0 && c.sent.is_none_or(|n| n == own));
                 if number > self.core.served() && untouched {
-                    backlog.fresh.push(Given { key, number, fd });
+                    backlog.fresh.push(Given { key, number, endpoint, fd });
                 } else {
                     // Served and closed, but for the descriptor; or given up by name.
                     if number > self.core.served() {
@@ -478,8 +489,8 @@ impl Worker {
         for (slot, bytes) in &backlog.input {
             self.core.handle(Input::Received { slot: *slot, bytes });
         }
-        for Given { key, number, fd } in backlog.fresh {
-            if !self.open(key, number, fd) {
+        for Given { key, number, endpoint, fd } in backlog.fresh {
+            if !self.open(key, number, endpoint, fd) {
                 self.drops.push((key, number));
             }
         }
