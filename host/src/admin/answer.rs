@@ -1,7 +1,7 @@
 //! The worker's answers: it asks its loop for one small slice at a time, so that no answer holds up a client.
 
 use super::restore;
-use crate::admin::query::{Answer, Ask, Mailbox, Message, Proposal, Query, Setting, Wish};
+use crate::admin::query::{Answer, Ask, Mailbox, Proposal, Query, Setting, Wish};
 use crate::admin::server::{Caller, on_thread};
 use crate::protocol::admin::{Command, Reply, ServiceStatus, SessionLine};
 use greenroom_core::operate::inspect::{ActionView, ConnectView, Filter, JobView, OwnSlice, SessionView};
@@ -58,7 +58,7 @@ impl From<io::Error> for Failure {
 /// Asks the loop. An answer that never comes means that the host is gone.
 fn ask(mailbox: &Mailbox, query: Query) -> Result<Receiver<Answer>, Failure> {
     let (reply, answers) = channel();
-    match mailbox.post(Message::Ask(Ask { query, reply })) {
+    match mailbox.post(Ask { query, reply }) {
         true => Ok(answers),
         false => Err(Failure::Said("the host is stopping".into())),
     }

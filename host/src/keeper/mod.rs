@@ -16,6 +16,7 @@ mod worker_process;
 use crate::admin::server::{Asked, refuse};
 use crate::config::{Config, Source};
 use crate::exit_status::own_binary;
+use crate::mailbox::Mailbox;
 use crate::memory::board::Reading;
 use crate::memory::records::memory_file;
 use crate::plugin::discover::Found;
@@ -27,7 +28,7 @@ use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::By;
 use listeners::Listeners;
-use mio::{Events, Poll, Token, Waker};
+use mio::{Events, Poll, Token};
 use signal_hook::consts::SIGHUP;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -37,8 +38,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use upgrade::Upgrade;
 
@@ -91,20 +91,6 @@ pub enum Event {
     },
 }
 
-/// Posts events to the keeper.
-#[derive(Clone)]
-pub struct Mailbox {
-    sender: Sender<Event>,
-    waker: Arc<Waker>,
-}
-
-impl Mailbox {
-    /// Posts one. False: the keeper has ended.
-    pub fn post(&self, event: Event) -> bool {
-        self.sender.send(event).is_ok() && self.waker.wake().is_ok()
-    }
-}
-
 /// What the keeper and its workers run with.
 pub struct Options {
     /// The configuration.
@@ -141,7 +127,7 @@ pub struct Keeper {
     options: Options,
     poll: Poll,
     inbox: Receiver<Event>,
-    mailbox: Mailbox,
+    mailbox: Mailbox<Event>,
     binary: Option<File>,
     region: OwnedFd,
     input: OwnedFd,
@@ -205,8 +191,7 @@ impl Keeper {
     /// Everything but a worker.
     pub fn new(options: Options) -> io::Result<Keeper> {
         let poll = Poll::new()?;
-        let (sender, inbox) = channel();
-        let mailbox = Mailbox { sender, waker: Arc::new(Waker::new(poll.registry(), WAKER)?) };
+        let (mailbox, inbox) = Mailbox::new(poll.registry(), WAKER)?;
         let now = Instant::now();
         Ok(Keeper {
             binary: if options.in_process.is_some() { None } else { Some(own_binary()?) },
@@ -257,7 +242,7 @@ impl Keeper {
     }
 
     /// Where other threads post.
-    pub fn mailbox(&self) -> Mailbox {
+    pub fn mailbox(&self) -> Mailbox<Event> {
         self.mailbox.clone()
     }
 

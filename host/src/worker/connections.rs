@@ -1,0 +1,65 @@
+//! Takes connections in that the keeper has accepted or made.
+
+use crate::clock::unix_ms;
+use crate::worker::shell::Shell;
+use greenroom_core::ids::ServiceId;
+use greenroom_core::input::Input;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+/// Takes connections in: the keeper's key and the number of each, with its descriptor. The keeper
+/// is to release those that a predecessor served and closed.
+pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<OwnedFd>) {
+    if fds.len() < connections.len() {
+        let lost = connections.len() - fds.len();
+        tracing::warn!("{lost} connections closed: this process may have no more descriptors");
+        for &(key, number) in &connections[fds.len()..] {
+            shell.keeper.release(key, number);
+        }
+    }
+    for (&(key, number), fd) in connections.iter().zip(fds) {
+        if shell.core.sessions().slot_of(number).is_some() {
+            // The keeper has handed the connection over twice.
+            continue;
+        }
+        if number <= shell.core.served() || !open(shell, key, number, fd) {
+            shell.keeper.take_dialed(number);
+            shell.keeper.release(key, number);
+        }
+    }
+}
+
+/// Opens a session for a connection. False: the peer is gone, or no service is at the address.
+pub(super) fn open(shell: &mut Shell, key: u32, number: u64, fd: OwnedFd) -> bool {
+    let socket = std::net::TcpStream::from(fd);
+    let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return false };
+    let dialed = shell.keeper.take_dialed(number);
+    let service = service_at(shell, local);
+    if dialed.is_none() && service.is_none() {
+        return false;
+    }
+    match shell.sockets.add(mio::net::TcpStream::from_std(socket), key) {
+        Ok(slot) => {
+            let at_ms = unix_ms();
+            match (dialed, service) {
+                (Some(asked), _) => {
+                    shell.core.handle(Input::Connected { number: asked, slot, id: number, peer, at_ms });
+                }
+                (None, Some(service)) => {
+                    shell.core.handle(Input::Opened { slot, id: number, service, peer, at_ms });
+                }
+                (None, None) => {}
+            }
+            true
+        }
+        Err(e) => {
+            tracing::warn!(%peer, "a connection can't be taken in: {e}");
+            false
+        }
+    }
+}
+
+/// The service that a connection to this local address came to.
+fn service_at(shell: &Shell, local: SocketAddr) -> Option<ServiceId> {
+    shell.core.service_named(&shell.ports.at(local)?.port.0)
+}
