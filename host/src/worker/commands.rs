@@ -1,4 +1,9 @@
 //! Carries out the core's commands.
+//!
+//! The core decides during a pass and queues its commands. The shell carries them out behind the
+//! commit, so a command of a turn that was never committed has no effect. A worker that dies in
+//! between leaves open commands: its successor starts jobs and connections again and releases
+//! closed connections. Log lines of that pass are lost.
 
 use crate::log_at;
 use crate::protocol::keeper::ToKeeper;
@@ -45,6 +50,7 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
     }
 }
 
+/// Logs a line that a handler has written, with the service, its generation and the session.
 fn log_line(core: &Core, service: ServiceId, session: u64, line: &LogLine) {
     let (service, generation) = name_of(core, service);
     let (target, message) = (&line.target, &line.message);
@@ -68,12 +74,13 @@ fn log_fault(
     match answered_by {
         Some(before) => tracing::error!(
             %service, session, generation, action,
-            "turn failed, and generation {before} ran it in its place: {}", place(fault)
+            "turn failed, and generation {before} ran it instead: {}", place(fault)
         ),
         None => tracing::error!(%service, session, generation, action, "turn failed: {}", place(fault)),
     }
 }
 
+/// A service's name, and the generation that serves it now.
 fn name_of(core: &Core, service: ServiceId) -> (&str, u64) {
     let service = &core.services()[usize::from(service.0)];
     (&service.offer.name, service.generation())

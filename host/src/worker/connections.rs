@@ -1,4 +1,7 @@
 //! Takes connections in that the keeper has accepted or made.
+//!
+//! The keeper owns a descriptor of each connection until the worker releases it by key and number.
+//! The worker has another descriptor of the same connection.
 
 use crate::clock::unix_ms;
 use crate::worker::shell::Shell;
@@ -12,7 +15,7 @@ use std::os::fd::OwnedFd;
 pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<OwnedFd>) {
     if fds.len() < connections.len() {
         let lost = connections.len() - fds.len();
-        tracing::warn!("{lost} connections closed: this process may have no more descriptors");
+        tracing::warn!("{lost} connections closed: the process is at its limit of open files");
         for &(key, number) in &connections[fds.len()..] {
             shell.keeper.release(key, number);
         }
@@ -53,7 +56,7 @@ pub(super) fn open(shell: &mut Shell, key: u32, number: u64, fd: OwnedFd) -> boo
             true
         }
         Err(e) => {
-            tracing::warn!(%peer, "a connection can't be taken in: {e}");
+            tracing::warn!(%peer, "a connection cannot be taken in: {e}");
             false
         }
     }

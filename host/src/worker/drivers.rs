@@ -1,4 +1,7 @@
-//! The drivers: what steps through something over several passes.
+//! The drivers of what takes several passes: reloads, proposals, probations, restores.
+//!
+//! A driver owns the requests that wait for it, and steps between two passes with the shell. A
+//! driver that needs another one gets it as an argument.
 
 use crate::worker::reload::carry_out::ReloadDriver;
 use crate::worker::reload::probation::Probations;

@@ -1,4 +1,7 @@
 //! Adds and amends ledger lines.
+//!
+//! A line is a record of the core, so it counts from the same commit as the change that it reports.
+//! A line is written as JSON; a worker of another version leaves out lines that it cannot read.
 
 use crate::admin::answer::rfc3339;
 use crate::clock::unix_ms;
@@ -70,6 +73,7 @@ pub(super) fn requester(by: By) -> String {
     }
 }
 
+/// Reads a record. The store may answer with a later line, if this one is gone.
 fn read(core: &Core, line: u64) -> Option<LedgerLine> {
     let (key, json) = core.kept_from(Kind::Ledger, line, 1).into_iter().next()?;
     serde_json::from_slice(&json).ok().filter(|_| key == line)

@@ -1,4 +1,8 @@
 //! Messages from the keeper and from other threads.
+//!
+//! Messages are handled inside a pass, behind the reads and before the commit. Their effects on the
+//! core are part of that commit. Work that changes builds, configuration or data of operators only
+//! queues here: its driver steps between two passes.
 
 use crate::admin::answer;
 use crate::admin::query::Proposal;
@@ -24,7 +28,7 @@ pub(super) fn receive_keeper(shell: &mut Shell, drivers: &mut Drivers, inbox: &I
         match shell.keeper.receive()? {
             Received::Message(message, fds) => from_keeper(shell, drivers, inbox, message, fds),
             Received::Unknown(what) => {
-                tracing::warn!("the keeper is of a later version: {what}; that is left out");
+                tracing::warn!("a message of a later keeper is ignored: {what}");
             }
             Received::Nothing => return Ok(()),
             Received::Closed => return Err(io::Error::other("the keeper is gone")),
@@ -75,7 +79,7 @@ pub(super) fn from_keeper(
             shell.keeper.send(&ToKeeper::Unpinned(held));
         }
         ToWorker::Hello | ToWorker::Start => {
-            tracing::error!("the keeper said what it says at the start")
+            tracing::error!("the keeper repeated a message of the start")
         }
     }
 }
@@ -115,12 +119,14 @@ fn ports_opened(shell: &mut Shell, drivers: &mut Drivers, opened: Result<Vec<Soc
     }
 }
 
+/// Logs that a port of the previous build cannot be opened. The rollback goes on without the port.
 fn log_closed_port(opened: Result<(), String>) {
     if let Err(why) = opened {
-        tracing::error!("a port of the build before can't be opened again, and stays closed: {why}");
+        tracing::error!("a port of the previous build cannot be opened, and stays closed: {why}");
     }
 }
 
+/// Changes the ports that count, in a commit of its own.
 fn change_ports(shell: &mut Shell, prepared: PreparedPorts) {
     if shell.ports.change(&mut shell.core, prepared) {
         shell.core.handle(Input::Commit);
@@ -130,6 +136,8 @@ fn change_ports(shell: &mut Shell, prepared: PreparedPorts) {
 }
 
 /// Proposes the configuration in the first descriptor. Reports go to the second, if there is one.
+///
+/// A configuration that cannot be read is refused at once, so that the keeper forgets it.
 fn configure(
     shell: &mut Shell,
     drivers: &mut Drivers,
@@ -147,7 +155,7 @@ fn configure(
     let config = match config {
         Ok(config) => config,
         Err(why) => {
-            tracing::error!("the configuration can't be read: {why}");
+            tracing::error!("the configuration cannot be read: {why}");
             return shell.keeper.say_not_configured(number);
         }
     };
@@ -162,7 +170,8 @@ fn configure(
     }
 }
 
-/// Begins a stop of the host. A second signal ends it at once.
+/// Begins a stop of the host: ports close, sessions get their last turns, and output is flushed
+/// within the limit `stop_ms`. A second signal ends the worker at once.
 fn stop(shell: &mut Shell, signal: i32) {
     if shell.lifecycle.is_stopping() {
         tracing::warn!("second signal: stopping at once");

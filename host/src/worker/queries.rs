@@ -1,4 +1,8 @@
 //! Answers operators' queries.
+//!
+//! An operator's thread asks one query at a time and blocks until the answer is there. A query
+//! costs the loop a bounded slice of work: long lists are asked for slice by slice, and sessions
+//! are served in between.
 
 use crate::admin::query::{Answer, Ask, Query, SchemaOf, TableEntries};
 use crate::worker::drivers::Drivers;
@@ -56,18 +60,21 @@ fn owned_tables(core: &Core) -> Vec<(String, String, u32)> {
     core.owners().iter().map(|(table, o)| (name(o), table.to_string(), o.version)).collect()
 }
 
+/// Checks states that an operator wants to restore, one verdict for each. Changes nothing.
 fn check_states(core: &mut Core, states: &[GivenState]) -> Answer {
     let mut builds = Builds::new();
     let checked = states.iter().map(|s| core.check_state(s, &mut builds)).collect();
     Answer::Checked(checked, builds, None)
 }
 
+/// Checks entries that an operator wants to restore, one verdict for each. Changes nothing.
 fn check_entries(core: &Core, table: &str, entries: &[GivenEntry]) -> Answer {
     let mut builds = Builds::new();
     let checked = entries.iter().map(|e| core.check_entry(table, e, &mut builds)).collect();
     Answer::Checked(checked, builds, core.owners().get(table).copied())
 }
 
+/// The schema of a service's states or a table's values, if the build that runs has one.
 fn schema<'c>(core: &'c Core, of: &SchemaOf) -> Option<&'c Schema> {
     match of {
         SchemaOf::Service(name) => core.schema(Some(name), None),

@@ -1,4 +1,7 @@
 //! Restores between two passes: a dump that was checked as a whole, or fields of one state.
+//!
+//! A restore is one commit together with its ledger line: all of it counts, or nothing. Clients
+//! wait for its pause, which the ledger names.
 
 use crate::admin::query::{Answer, Restoring, Setting};
 use crate::crash_points;

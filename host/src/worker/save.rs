@@ -1,4 +1,9 @@
 //! Saves tables and ledger in time and at the end.
+//!
+//! A save in time costs the loop a pin and a thread: the thread reads the pinned epoch from the
+//! records' memory file. The pin is invalidated if too much changes meanwhile (limit
+//! `pin_bytes_max`); such a save is dropped, and the next one is due after the interval. A save at
+//! the end runs on the loop's thread.
 
 use crate::mailbox::Mailbox;
 use crate::memory::snapshot::core_at;
@@ -77,7 +82,7 @@ impl Saver {
                 s.lines,
                 path.display()
             ),
-            Err(why) => tracing::error!("the tables of the host before can't be read: {why}"),
+            Err(why) => tracing::error!("the tables of the previous host cannot be read: {why}"),
         }
     }
 
@@ -87,7 +92,7 @@ impl Saver {
         let written = saved_file::write(core, path, AT_THE_END);
         match written.and_then(|saved| saved_file::put_in_place(path, AT_THE_END).map(|()| saved)) {
             Ok(s) => tracing::info!("{} table entries saved to {}", s.entries, path.display()),
-            Err(e) => tracing::error!("the tables can't be saved to {}: {e}", path.display()),
+            Err(e) => tracing::error!("the tables cannot be saved to {}: {e}", path.display()),
         }
     }
 
@@ -123,7 +128,7 @@ impl Saver {
         };
         match written.and_then(|saved| saved_file::put_in_place(&self.path, MEANWHILE).map(|()| saved)) {
             Ok(s) => tracing::debug!("{} table entries saved to {}", s.entries, self.path.display()),
-            Err(e) => tracing::error!("the tables can't be saved to {}: {e}", self.path.display()),
+            Err(e) => tracing::error!("the tables cannot be saved to {}: {e}", self.path.display()),
         }
     }
 

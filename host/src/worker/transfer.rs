@@ -88,7 +88,7 @@ impl Sockets {
         if let Some(socket) = self.net.get(slot)
             && let Err(e) = set_socket_linger(socket, Some(Duration::ZERO))
         {
-            tracing::debug!("a connection can't be reset: {e}");
+            tracing::debug!("a connection cannot be reset: {e}");
         }
     }
 

@@ -242,7 +242,7 @@ impl BuildRecords {
 /// Reads the records of all libraries from the store. An error names a record that cannot be read.
 pub(in crate::worker) fn recorded(core: &Core) -> Result<Vec<LibraryRecord>, String> {
     let read = |(_, json): (u64, Vec<u8>)| {
-        serde_json::from_slice(&json).map_err(|e| format!("the record of a library can't be read: {e}"))
+        serde_json::from_slice(&json).map_err(|e| format!("the record of a library cannot be read: {e}"))
     };
     core.kept(Kind::Library).into_iter().map(read).collect()
 }

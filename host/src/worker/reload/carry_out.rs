@@ -1,5 +1,10 @@
 //! Carries out the steps that the core orders: the slow ones on the prepare thread, ports through
 //! the keeper, the commit between two passes.
+//!
+//! The core's state machine answers each event with steps. The end of a slow step is the next
+//! event: it comes from the prepare thread, from the keeper, or from the commit. The core may
+//! answer an event of one library with steps of others, if they are one commit. Steps are carried
+//! out in the core's order, which is the order of log and ledger.
 
 use crate::admin::query::Answer;
 use crate::config::Config;
@@ -165,6 +170,7 @@ impl ReloadDriver {
         }
     }
 
+    /// Goes on once the ports of a commit listen: the prepare thread loads each library.
     fn ports_are_open(&mut self, shell: &mut Shell, ids: Vec<LibraryId>, prepared: PreparedPorts) {
         crash_points::pass(Point::PortsOpen);
         if let Some(first) = ids.first() {
@@ -175,12 +181,14 @@ impl ReloadDriver {
         }
     }
 
+    /// Reports to the core that libraries of one commit cannot be loaded, for the same reason.
     fn not_loaded(&mut self, shell: &mut Shell, ids: &[LibraryId], why: &str) {
         for id in ids {
             self.handle(shell, Event::Loaded(*id, Err(why.to_owned())));
         }
     }
 
+    /// Drops what a refused reload has prepared: ports, loaded code, and the private copy.
     fn discard(&mut self, shell: &mut Shell, id: LibraryId) {
         if let Some(prepared) = shell.ports.take_prepared(id) {
             discard(&prepared, &mut shell.keeper);

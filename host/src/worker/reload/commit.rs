@@ -1,4 +1,10 @@
 //! Commits prepared builds between two passes.
+//!
+//! The core's `Library::current` is the truth about the build that runs. A commit hands the build
+//! to the core first, and writes the library's record from the same value. Both are one epoch,
+//! together with ports, ledger and configuration, so no successor finds them different.
+//!
+//! A commit costs clients its pause: no turn runs, and nothing is read or sent meanwhile.
 
 use crate::clock::now_ns;
 use crate::crash_points;
@@ -133,6 +139,9 @@ fn adopt(shell: &mut Shell, id: LibraryId, build: &Build, code: Serving) -> Char
 }
 
 /// The record of a library whose build has just taken charge.
+///
+/// The build that ran becomes an earlier one. After a rollback by request it also stays as a
+/// converter, as long as the core finds data of its versions.
 fn record_of(
     shell: &Shell,
     id: LibraryId,

@@ -80,7 +80,7 @@ impl ConfigInForce {
         let record = InForce { number: *number, config: (**config).clone() };
         if !core.keep(Kind::Config, 0, &serde_json::to_vec(&record).unwrap_or_default()) {
             tracing::error!(
-                "no room to record the configuration: a successor would go on with the one before"
+                "no room to record the configuration: a successor would go on with the previous one"
             );
         }
         self.config = config.clone();
@@ -102,7 +102,9 @@ fn read(core: &Core) -> Option<InForce> {
     let (_, json) = core.kept(Kind::Config).into_iter().next()?;
     serde_json::from_slice(&json)
         .inspect_err(|e| {
-            tracing::error!("the configuration in force can't be read, and the first one holds: {e}")
+            tracing::error!(
+                "the record of the configuration cannot be read, so the initial configuration holds: {e}"
+            )
         })
         .ok()
 }

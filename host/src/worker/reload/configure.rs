@@ -1,4 +1,9 @@
 //! Puts a proposed configuration in force, or refuses it.
+//!
+//! A configuration that changes libraries is one commit with them; the commit of the reloads calls
+//! [`put_in_force`] and [`report_in_force`] around it. The refusal of one library refuses the whole
+//! configuration, and nothing has changed by then. The keeper hears of both, as it keeps the
+//! configuration for the next worker.
 
 use crate::admin::query::Answer;
 use crate::plugin::prepare::Job;
@@ -52,7 +57,7 @@ pub(super) fn refuse_proposed(shell: &mut Shell, why: &str) {
 pub(super) fn refuse(shell: &mut Shell, number: u64, by: By, reply: &Option<Sender<Answer>>, why: String) {
     shell.keeper.say_not_configured(number);
     let by = requester(by);
-    tracing::warn!(%by, "configuration refused, nothing has changed: {why}");
+    tracing::warn!(%by, "configuration refused, and nothing has changed: {why}");
     let mut report = Report::of_host(NAME, Outcome::Refused, why);
     report.line = shell.ledger.add(&mut shell.core, &by, report.clone());
     tell(reply, report);

@@ -11,7 +11,7 @@
 //! | `probation` | Ends probations and rolls back. |
 //! | `proposals` | Configurations that wait for their turn. |
 //! | `requests` | Turns a wish for a reload into requests. |
-//! | `roll_back` | Puts the previous build back in charge, in records and ledger. |
+//! | `roll_back` | Records and reports that the previous build is back in charge. |
 
 pub(super) mod build_records;
 pub(super) mod carry_out;

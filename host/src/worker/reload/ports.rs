@@ -1,4 +1,8 @@
 //! Ports that listen, and ports being opened for a reload.
+//!
+//! The keeper binds and holds all listening sockets. A reload that adds ports asks for them first,
+//! and the keeper opens all of them or none. Accepting from new ports and closing old ones begins
+//! with the commit, so clients of a refused reload notice nothing.
 
 use crate::config::Config;
 use crate::protocol::keeper::{HeldPort, ToKeeper};

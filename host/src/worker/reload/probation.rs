@@ -1,4 +1,8 @@
 //! Ends probations and rolls back.
+//!
+//! The core counts the turns of a build on probation and says when the probation ends. The driver
+//! carries the verdict out between two passes, and answers operators that wait for it (`reload
+//! --wait`). A verdict about a build that another one has replaced meanwhile is dropped.
 
 use crate::admin::query::Answer;
 use crate::crash_points;
@@ -46,7 +50,7 @@ impl Probations {
         match end {
             ProbationEnd::Passed => {
                 tracing::info!(
-                    "{}: generation {} has proved itself: {} turns, {} failed",
+                    "{}: generation {} has passed its probation: {} turns, {} failed",
                     build.library,
                     build.generation,
                     record.turns,
@@ -75,7 +79,7 @@ impl Probations {
         match changes.map(PreparedPorts::of) {
             Err(why) => {
                 tracing::error!(
-                    "{library}: generation {} fails and stays, as there is no way back: {}; {why}",
+                    "{library}: generation {} fails and stays, because no rollback is possible: {}; {why}",
                     failed.build.generation,
                     failed.why
                 );

@@ -1,5 +1,9 @@
 //! Turns a wish for a reload into requests: from operators, the watcher, and proposed
 //! configurations.
+//!
+//! Each request has a number, by which its report finds the requester. Requests of one commit share
+//! the number of the first. While a configuration is being committed, other requests are deferred,
+//! because settings and ports that they were prepared with would be outdated.
 
 use crate::admin::query::{Answer, Wish};
 use crate::config::Config;
@@ -183,12 +187,13 @@ impl ReloadDriver {
     }
 }
 
+/// Returns whether a path has the file name of a library.
 fn is_library(path: &Path) -> bool {
     path.extension() == Some(OsStr::new("so"))
 }
 
 /// Finds a library by the name of a service, by its own name, or by its file's. An error lists the
-/// services.
+/// services. O(libraries + services).
 fn library_for(core: &Core, name: &str) -> Result<LibraryId, String> {
     let service = core.services().iter().find(|s| s.offer.name == name);
     let owner = service.and_then(|s| Some(s.build.as_ref()?.library.as_str())).unwrap_or(name);

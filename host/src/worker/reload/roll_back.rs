@@ -1,4 +1,8 @@
-//! Puts the previous build back in charge, and says so in records and ledger.
+//! Records and reports that the previous build is back in charge.
+//!
+//! A rollback happens between two passes, when a build fails its probation, or in a takeover, when
+//! a build has killed workers. The core rolls back first; its answer names the build to record. The
+//! caller commits.
 
 use crate::protocol::admin::ledger_line;
 use crate::worker::reload::build_records::OnProbation;
@@ -16,6 +20,7 @@ pub(in crate::worker) fn record_roll_back(shell: &mut Shell, id: LibraryId, buil
     shell.core.reloads.goes_on_with(id, build.clone(), seen.clone(), highest);
     let Some(mut record) = shell.builds.get(id).cloned() else { return 0 };
     let Some(OnProbation { before, line, .. }) = record.probation.take() else { return 0 };
+    debug_assert_eq!(before.build(), *build, "the record's previous build is the core's");
     let newer = record.current.clone();
     record.put_in_charge(before, shell.config.limits().builds_kept);
     if shell.core.converts(&build.library) {

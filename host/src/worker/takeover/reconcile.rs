@@ -1,4 +1,8 @@
 //! Matches connections with sessions, and finds unread input.
+//!
+//! The kernel counts the bytes of a connection in both directions, and its counts outlive a worker.
+//! Input that the kernel counts and no record has was read by the predecessor and is found in the
+//! input memory. Output that a record has and the kernel does not count is sent again by the core.
 
 use crate::crash_points;
 use crate::sys::tcp;
@@ -58,7 +62,7 @@ pub(super) fn reconcile(shell: &mut Shell, survivors: &[Survivor], handed_over: 
         }
     }
     for (session, slot) in slots {
-        tracing::error!(session, "given up: its connection is gone");
+        tracing::error!(session, "session given up: the connection is gone");
         give_up(shell, slot);
     }
     backlog
@@ -85,7 +89,7 @@ fn is_fresh(shell: &Shell, connection: &HandedOver) -> bool {
         tcp::counts(&connection.fd).is_ok_and(|c| c.read == 0 && c.sent.is_none_or(|n| n == own_syn));
     let later = number > shell.core.served();
     if later && !untouched {
-        tracing::error!(session = number, "given up: nothing is recorded of it");
+        tracing::error!(session = number, "connection given up: no session is recorded for it");
     }
     later && untouched
 }
@@ -100,12 +104,12 @@ fn put_back(
 ) -> bool {
     let HandedOver { key, number, fd } = connection;
     if let Err(why) = compare(shell, slot, number, &fd, epoch, backlog) {
-        tracing::error!("given up, as it can't be trusted: {why}");
+        tracing::error!("given up, because it cannot be trusted: {why}");
         return false;
     }
     let socket = mio::net::TcpStream::from_std(std::net::TcpStream::from(fd));
     if let Err(e) = shell.sockets.put(slot, socket, key) {
-        tracing::error!(session = number, "its connection can't be taken in: {e}");
+        tracing::error!(session = number, "session given up: the connection cannot be taken in: {e}");
         return false;
     }
     true

@@ -94,7 +94,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     let hello = Hello { config: recorded(&core).unwrap_or(hello.config), ..hello };
     core.set_limits(hello.config.all_limits());
     for what in &lost {
-        tracing::error!("given up, as it can't be trusted: {what}");
+        tracing::error!("given up, because it cannot be trusted: {what}");
     }
     let mut worker = assemble(&hello, link, core, input, board, files)?;
     // Before the connections that these messages are about.
@@ -110,6 +110,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     ended
 }
 
+/// Receives the keeper's first message: how to serve, and the memory files.
 fn receive_hello(link: &mut KeeperSocket) -> Result<(Hello, Files), String> {
     match link.wait().map_err(|e| format!("the keeper: {e}"))? {
         Some((ToWorker::Hello, fds)) => {
@@ -123,6 +124,9 @@ fn receive_hello(link: &mut KeeperSocket) -> Result<(Hello, Files), String> {
 }
 
 /// Receives connections until the keeper has handed over all. Other messages are kept in `early`.
+///
+/// The keeper limits the messages without an answer, so the socket never holds more descriptors
+/// than the kernel allows to be in flight.
 fn take_connections(link: &mut KeeperSocket, early: &mut Vec<ToWorker>) -> Result<Vec<HandedOver>, String> {
     let mut handed_over = Vec::new();
     loop {
@@ -152,6 +156,9 @@ fn take_connections(link: &mut KeeperSocket, early: &mut Vec<ToWorker>) -> Resul
 }
 
 /// Reads a predecessor's memory, or begins with empty memory.
+///
+/// The cost is one scan of the records. A damaged record costs only the session or entry that it
+/// belongs to; a store whose head is damaged is replaced by an empty one.
 fn open(hello: &Hello, files: &Files) -> Result<Memory, String> {
     let failed = |what: &str, e: io::Error| format!("{what}: {e}");
     let limits = &hello.config.limits;
@@ -224,7 +231,8 @@ fn hear(worker: &mut Worker, messages: Vec<ToWorker>) {
     }
 }
 
-/// Does everything up to the first pass, and that pass.
+/// Does everything up to the first pass, and that pass. Then the keeper knows that the worker
+/// serves. An error says why the worker cannot serve.
 fn begin(
     worker: &mut Worker,
     hello: &Hello,

@@ -1,4 +1,9 @@
 //! Goes on with a predecessor's builds and ports.
+//!
+//! A successor loads the private copies that the records name, never the files at watched paths:
+//! those may have changed. A generation that has killed workers gives way to the previous build
+//! here, before any of its turns runs again; the keeper says which (`Hello::killed`,
+//! `Hello::give_way`).
 
 use crate::protocol::keeper::{Hello, ToKeeper};
 use crate::worker::reload::build_records::{LibraryRecord, OnProbation, recorded};
@@ -54,7 +59,7 @@ fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Re
     for converter in &record.converters {
         match converter.load(shell.config.get(), shell.board) {
             Ok(serving) => shell.core.go_on_converting(&converter.build(), serving),
-            Err(why) => tracing::error!("what it left can't be converted: {why}"),
+            Err(why) => tracing::error!("data of a rolled-back build cannot be converted: {why}"),
         }
     }
     let why = must_give_way(hello, &record, &build);
@@ -64,7 +69,7 @@ fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Re
         match record.before().cloned() {
             Some(before) => record.probation = Some(OnProbation { before, until_ns: 0, line: 0 }),
             None => tracing::error!(
-                "{}: generation {} stays: {why}, and none is before it",
+                "{}: generation {} stays: {why}, and there is no previous build",
                 build.library,
                 build.generation
             ),
@@ -77,7 +82,7 @@ fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Re
                 shell.core.begin_probation(&build, &before.build(), *until_ns);
             }
             Err(why) => {
-                tracing::error!("it can't stand by: {why}");
+                tracing::error!("the previous build cannot stand by: {why}");
                 record.probation = None;
             }
         }

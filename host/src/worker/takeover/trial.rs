@@ -1,4 +1,7 @@
 //! Tries whether this binary could take over.
+//!
+//! An upgrade runs the new binary once before the worker is replaced. The trial reads a pinned
+//! epoch while the worker serves on, so an incompatible binary costs no client anything.
 
 use crate::memory::board::Board;
 use crate::memory::snapshot::core_at;
