@@ -21,7 +21,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Handles all messages that the keeper has sent. An error means that the keeper is gone.
+/// Handles all messages that the keeper has sent, until its socket is empty: the poll is
+/// edge-triggered.
+///
+/// An error means that the keeper is gone. The worker ends then: no process could give it
+/// connections or replace it.
 pub(super) fn receive_keeper(shell: &mut Shell, drivers: &mut Drivers, inbox: &Inbox) -> io::Result<()> {
     shell.keeper.flush();
     loop {
@@ -37,6 +41,9 @@ pub(super) fn receive_keeper(shell: &mut Shell, drivers: &mut Drivers, inbox: &I
 }
 
 /// Handles one message of the keeper, with the descriptors that came with it.
+///
+/// Descriptors may be missing if this process is at its limit of open files. A message that needs
+/// one is then dropped or refused.
 pub(super) fn from_keeper(
     shell: &mut Shell,
     drivers: &mut Drivers,
@@ -84,7 +91,8 @@ pub(super) fn from_keeper(
     }
 }
 
-/// Handles one message of another thread.
+/// Handles one message of another thread. Each ends a step that the loop has ordered, or asks a
+/// query.
 pub(super) fn from_thread(shell: &mut Shell, drivers: &mut Drivers, message: Message) {
     let reload = &mut drivers.reload;
     match message {

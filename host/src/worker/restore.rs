@@ -85,7 +85,8 @@ fn write(shell: &mut Shell, plan: &Plan) -> Result<Written, String> {
     Ok((shell.core.restore(plan)?, plan.builds.keys().cloned().collect()))
 }
 
-/// Commits a restore together with its line in the ledger. A refused one only gets the line.
+/// Commits a restore together with its line in the ledger. A refused one only gets the line. A
+/// second commit adds the pause, which is known only after the first.
 fn commit(
     shell: &mut Shell,
     by: By,

@@ -67,6 +67,10 @@ impl Shell {
 
     /// Runs the actions that wait, and commits the pass: from here on its turns count and may be
     /// seen. Shows the counters on the board.
+    ///
+    /// A commit writes the sessions that changed and one epoch in memory; it makes no system call
+    /// unless the store grows. A process that dies before the epoch is written leaves the previous
+    /// commit. O(changed sessions + services).
     pub(super) fn commit(&mut self) {
         self.core.handle(Input::Cascade);
         crash_points::pass(Point::Ran);

@@ -1,4 +1,8 @@
 //! Reads sockets into the core, and writes its output.
+//!
+//! *Invariant*: a read goes to the input memory, behind a note of its session and offset. A
+//! successor finds bytes there that were read and not committed. Output is written only once it is
+//! committed, so no client sees anything that a crash could take back.
 
 use crate::crash_points;
 use crate::crash_points::Point;
@@ -133,6 +137,8 @@ impl Sockets {
 
     /// Reads a connection once, if the core wants input from it.
     ///
+    /// A read is one system call for at most [`READ_BYTES`], a session's share of a pass.
+    ///
     /// The poll is edge-triggered. If it may stay silent although more input is there (the place
     /// was filled, or `to_the_end` says so), the next pass reads the connection again. The caller
     /// makes sure that a read has a place.
@@ -171,6 +177,10 @@ impl Sockets {
     // --- output ---------------------------------------------------------------------------------
 
     /// Writes the committed output of the sessions whose turn it is, as far as the kernel takes it.
+    ///
+    /// The core picks the sessions: those with input in this pass, then a bounded number of others.
+    /// Up to [`PIECES_AT_ONCE`] pieces are one system call. If the kernel takes less than offered,
+    /// the session waits until the poll reports it writable.
     pub(super) fn send(&mut self, core: &mut Core) {
         core.take_sendable(&mut self.sendable);
         let mut failed = Vec::new();

@@ -102,7 +102,8 @@ impl LibraryRecord {
         self.probation.as_ref().map(|p| &p.before).or(earlier.max_by_key(|b| b.generation))
     }
 
-    /// Records that another build runs. At most `kept` earlier builds are remembered.
+    /// Records that another build runs. At most `kept` earlier builds are remembered (limit
+    /// `builds_kept`), the latest first. The private copies of others become unused.
     pub(in crate::worker) fn put_in_charge(&mut self, current: RunningBuild, kept: usize) {
         self.earlier.retain(|b| b.generation != current.generation);
         let old = std::mem::replace(&mut self.current, current);
@@ -139,6 +140,8 @@ impl RunningBuild {
     }
 
     /// Loads the build into this process. `config` has the settings of a record without its own.
+    ///
+    /// Runs the library's initializers on the calling thread. An error names build and file.
     pub(in crate::worker) fn load(&self, config: &Config, board: Board) -> Result<Serving, String> {
         Library::load(&self.copy, &self.entry)
             .and_then(|library| {

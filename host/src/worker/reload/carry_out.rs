@@ -73,6 +73,9 @@ impl ReloadDriver {
     }
 
     /// Reports an event to the core, and carries out the steps that it answers with.
+    ///
+    /// If a step fails at once, its failure is handled as an event before the next step. Nothing
+    /// here waits: slow steps are only ordered.
     pub(in crate::worker) fn handle(&mut self, shell: &mut Shell, event: Event) {
         match &event {
             Event::Staged(..) => crash_points::pass(Point::Staged),
@@ -103,7 +106,8 @@ impl ReloadDriver {
         }
     }
 
-    /// Handles the end of a trial, and releases the epoch that was pinned for it.
+    /// Handles the end of a trial, and releases the epoch that was pinned for it. If the pin was
+    /// invalidated meanwhile (limit `pin_bytes_max`), the rehearsal counts as failed.
     pub(in crate::worker) fn tried(
         &mut self,
         shell: &mut Shell,
@@ -119,7 +123,8 @@ impl ReloadDriver {
         self.handle(shell, Event::Tried(id, result));
     }
 
-    /// Keeps loaded code for the commit.
+    /// Keeps loaded code for the commit. The code serves nothing until then, and is dropped if
+    /// another library of the same commit fails.
     pub(in crate::worker) fn loaded(
         &mut self,
         shell: &mut Shell,
@@ -146,7 +151,7 @@ impl ReloadDriver {
         }
     }
 
-    /// Tells a requester how far a rehearsal is.
+    /// Tells a requester how far a rehearsal is: items done, and items in all.
     pub(in crate::worker) fn progress(&self, core: &Core, id: LibraryId, done: u64, total: u64) {
         let request = core.reloads.under_way(id);
         let Some(reply) = request.and_then(|r| self.waiting.get(&r.id)) else { return };
@@ -199,8 +204,8 @@ impl ReloadDriver {
         });
     }
 
-    /// Writes a reload's outcome to ledger and log, and tells the requester. If the request was a
-    /// part of a configuration and is refused, the configuration is refused.
+    /// Writes a reload's outcome to ledger and log, and tells the requester, in this order. If the
+    /// request was a part of a configuration and is refused, the configuration is refused.
     fn report(&mut self, shell: &mut Shell, id: LibraryId, request: &Request, mut report: Report) {
         self.configs.remove(&request.id);
         report.quarantined = shell.core.quarantined(&report.library);

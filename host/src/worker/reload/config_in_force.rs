@@ -1,4 +1,7 @@
 //! The configuration in force, and the one being committed.
+//!
+//! A configuration that replaced the first one is a record, so a successor goes on with it. The
+//! keeper numbers configurations and remembers the last one that it was told is in force.
 
 use crate::admin::query::Answer;
 use crate::config::Config;

@@ -42,6 +42,7 @@ impl Probations {
         }
     }
 
+    /// Handles the end of one probation.
     fn end(&mut self, shell: &mut Shell, build: Build, record: ProbationCounts, end: ProbationEnd) {
         let Some(id) = shell.core.reloads.named(&build.library) else { return };
         if !runs(&shell.core, id, &build) {
@@ -131,7 +132,8 @@ impl Probations {
         self.answer_waiting(shell);
     }
 
-    /// Ends a probation whose build stays.
+    /// Ends a probation whose build stays: passed, or failed without a way back. Commits record and
+    /// ledger.
     fn keep_build(
         &mut self,
         shell: &mut Shell,
@@ -155,7 +157,7 @@ impl Probations {
         self.answer_waiting(shell);
     }
 
-    /// Answers the operators whose probations have ended.
+    /// Answers the operators whose probations have ended. The others go on waiting, in their order.
     pub(in crate::worker) fn answer_waiting(&mut self, shell: &Shell) {
         for (line, reply) in std::mem::take(&mut self.waiting) {
             match answer(shell, line) {

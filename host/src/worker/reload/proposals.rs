@@ -53,6 +53,7 @@ impl Proposals {
     }
 }
 
+/// Begins a change of configuration, or ends it at once: refused, unchanged, or without a reload.
 fn begin(shell: &mut Shell, reload: &mut ReloadDriver, proposal: Proposal, reply: Option<Sender<Answer>>) {
     let Proposal { number, config, by } = proposal;
     let (fixed, live) = shell.config.get().changes(&config);
@@ -86,7 +87,8 @@ fn begin(shell: &mut Shell, reload: &mut ReloadDriver, proposal: Proposal, reply
     reload.configure(shell, affected, &config, by, reply);
 }
 
-/// An error says why a configuration is refused before anything begins.
+/// Checks that a configuration may begin. An error says why it is refused before anything changes:
+/// the worker ends, a fixed setting differs, or a running service needs larger frames.
 fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), String> {
     if shell.lifecycle.is_ending() {
         return Err("this worker is about to end; try again".into());
@@ -111,6 +113,7 @@ fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), Str
 }
 
 /// The libraries whose settings or ports differ, with the copies of the builds that they run.
+/// O(libraries x services).
 fn affected_libraries(shell: &Shell, config: &Config) -> Vec<(LibraryId, PathBuf)> {
     let (was, settings) = (shell.config.get().settings(), config.settings());
     let mut affected = Vec::new();

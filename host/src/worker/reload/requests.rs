@@ -20,6 +20,10 @@ use std::sync::mpsc::Sender;
 
 impl ReloadDriver {
     /// Requests reloads for an operator. `reply` gets their number, then a report for each.
+    ///
+    /// Without a target all libraries are reloaded. Together they are one commit, and one refusal
+    /// refuses all; otherwise each is a commit of its own. A name that no library has is answered
+    /// with an error.
     pub(in crate::worker) fn ask_reload(&mut self, shell: &mut Shell, wish: Wish, reply: Sender<Answer>) {
         let Wish { target, from, together, dry_run, by } = wish;
         let ids = match target.map(|name| library_for(&shell.core, &name)) {
@@ -36,8 +40,9 @@ impl ReloadDriver {
         self.request(shell, requests, by, together && !dry_run, Some(reply));
     }
 
-    /// Requests a rollback for an operator, to generation `to` or to the previous build. `reply`
-    /// gets the number of reports, then the report.
+    /// Requests a rollback for an operator, to generation `to` or to the previous build. The
+    /// earlier build is loaded from its private copy with its own settings, and passes all steps of
+    /// a reload. `reply` gets the number of reports, then the report.
     pub(in crate::worker) fn ask_roll_back(
         &mut self,
         shell: &mut Shell,
@@ -84,7 +89,7 @@ impl ReloadDriver {
     }
 
     /// Requests that libraries reload the copies of their builds under another configuration, in
-    /// one commit.
+    /// one commit. Watched files are left alone: a change of settings brings no new code.
     pub(super) fn configure(
         &mut self,
         shell: &mut Shell,

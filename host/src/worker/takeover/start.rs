@@ -190,8 +190,8 @@ fn open(hello: &Hello, files: &Files) -> Result<Memory, String> {
     Ok(Memory { successor, input, board })
 }
 
-/// Assembles a worker. It has no connections, builds and ports yet. Starts the prepare thread and
-/// the watchdog, which watches the calling thread.
+/// Assembles a worker from finished parts. It has no connections, builds and ports yet. Starts the
+/// prepare thread and the watchdog, which watches the calling thread.
 fn assemble(
     hello: &Hello,
     link: KeeperSocket,
@@ -267,8 +267,8 @@ fn begin(
     Ok(())
 }
 
-/// Loads libraries for the first time. An error names a library that was asked for by its path and
-/// cannot be loaded.
+/// Loads libraries for the first time, in passes of the loop. A discovered library may fail. An
+/// error names a library that was asked for by its path and cannot be loaded.
 fn load_all(worker: &mut Worker, libraries: &[(PathBuf, bool)]) -> Result<(), String> {
     let mut answers = Vec::new();
     for (path, _) in libraries {

@@ -50,6 +50,9 @@ pub(super) fn say_configuration(shell: &mut Shell) {
 
 /// Goes on with one library: the build that ran, its converters and its previous build. True: the
 /// build has given way to the previous one.
+///
+/// The build that ran must load. A converter or a previous build that cannot be loaded is named in
+/// the log; without the previous one the probation ends.
 fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Result<bool, String> {
     let id = shell.core.reloads.library(record.path.clone());
     let build = record.current.build();
