@@ -7,7 +7,9 @@ use std::sync::mpsc::{Receiver, channel};
 
 /// Posts messages to a loop from any thread, and wakes the loop's poll.
 ///
-/// A clone posts to the same loop. A message costs one system call beside the channel.
+/// A clone posts to the same loop. A message costs one system call beside the channel. The loop
+/// keeps one clone: the last one to go takes the waker with it, and a wake that was not polled yet
+/// is lost.
 pub struct Mailbox<T> {
     post: Arc<dyn Fn(T) -> bool + Send + Sync>,
 }
@@ -51,14 +53,14 @@ mod tests {
         let mut poll = Poll::new().unwrap();
         let (mailbox, messages) = Mailbox::<Option<u32>>::new(poll.registry(), Token(7)).unwrap();
         let numbers = mailbox.for_kind(Some);
-        // The mailbox stays alive: its end takes the waker out of the poll.
-        let poster = mailbox.clone();
-        let posted = std::thread::spawn(move || numbers.post(5) && poster.post(None));
-        assert!(posted.join().unwrap());
+        let whole = mailbox.clone();
+        let poster = std::thread::spawn(move || numbers.post(5) && whole.post(None));
+        assert!(poster.join().unwrap());
         let mut events = Events::with_capacity(4);
         poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
         assert!(events.iter().any(|e| e.token() == Token(7)));
         assert_eq!(messages.try_iter().collect::<Vec<_>>(), [Some(5), None]);
+        drop(mailbox);
     }
 
     #[test]

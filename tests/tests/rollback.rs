@@ -84,7 +84,7 @@ fn a_build_that_panics_at_every_turn_is_rolled_back_before_a_client_saw_it() {
         (&json!("rolled-back"), &json!("host"), &json!(1))
     );
     assert!(line["reason"].as_str().is_some_and(|r| r.contains("limit probation_faults_max")), "{line}");
-    host.wait_log("turn failed, and generation 1 ran it in its place: panic: everywhere");
+    host.wait_log("turn failed, and generation 1 ran it instead: panic: everywhere");
     // The watcher leaves it alone, and an operator may try again.
     assert_eq!(host.generation("panicky"), 1);
     assert_eq!(clients[0].ask("on"), "one 6 on");

@@ -310,7 +310,8 @@ fn damaged_records_cost_the_sessions_that_they_belong_to() {
     host.wait_log("took over in");
     host.wait_log("the record of the ports is lost; the keeper knows them");
     let log = host.log();
-    let named: Vec<_> = log.lines().filter(|l| l.contains("given up, as it can't be trusted")).collect();
+    let named: Vec<_> =
+        log.lines().filter(|l| l.contains("given up, because it cannot be trusted")).collect();
     assert!(named.iter().any(|l| l.contains("session 8")), "{named:?}");
     let expected =
         |l: &&str| ["session 8", "an entry of a table", "the list of ports"].iter().any(|w| l.contains(w));

@@ -1,9 +1,7 @@
-//! What other threads and the loop tell each other.
+//! Queries from operators to the loop, and its answers.
 
 use crate::config::Config;
-use crate::plugin::prepare::Done;
 use crate::protocol::admin::{LedgerLine, ServiceStatus};
-use crate::saved_file::Saved;
 use greenroom_core::ledger::Report;
 use greenroom_core::operate::check::{Builds, Checked, GivenEntry, GivenState};
 use greenroom_core::operate::inspect::{Entry, Filter, OwnSlice, SessionView, Slice};
@@ -11,22 +9,9 @@ use greenroom_core::operate::plan::{Plan, Survey};
 use greenroom_core::reload::request::By;
 use greenroom_core::tables::owner::Owner;
 use greenroom_state::schema::Schema;
-use mio::Waker;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-
-/// What other threads tell the loop.
-pub enum Message {
-    /// A slow step of a reload is done.
-    Stager(Done),
-    /// A save is written, or not: the epoch that was pinned for it.
-    Saved(u64, std::io::Result<Saved>),
-    /// A job is over: its number, and its result or why there is none.
-    Job(u64, Result<Vec<u8>, String>),
-    /// An operator asks.
-    Ask(Ask),
-}
 
 /// What an operator asks; each answer goes back through its channel.
 pub struct Ask {
@@ -131,19 +116,8 @@ pub struct Proposal {
     pub by: By,
 }
 
-/// Posts messages to the loop.
-#[derive(Clone)]
-pub struct Mailbox {
-    pub(crate) sender: Sender<Message>,
-    pub(crate) waker: Arc<Waker>,
-}
-
-impl Mailbox {
-    /// Posts one. False: the loop has ended.
-    pub fn post(&self, message: Message) -> bool {
-        self.sender.send(message).is_ok() && self.waker.wake().is_ok()
-    }
-}
+/// Posts queries to the loop.
+pub type Mailbox = crate::mailbox::Mailbox<Ask>;
 
 /// What the loop answers to a [`Query`].
 pub enum Answer {
