@@ -25,10 +25,31 @@ impl Host {
         Host::serve_with(services, args, |_| {})
     }
 
+    /// As [`Host::serve`], for one service of one library, with these lines under `[limits]`.
+    #[track_caller]
+    pub fn serve_limited(service: &str, library: &Path, limits: &str) -> Host {
+        let dir = tempfile::tempdir().expect("a directory for the host");
+        let config = dir.path().join("greenroom.toml");
+        std::fs::write(&config, format!("[limits]\n{limits}\n")).expect("a configuration");
+        Host::serve_in(dir, &[service], &[library], |c| {
+            c.arg("--config").arg(config);
+        })
+    }
+
     /// As [`Host::serve`], with more arguments or environment.
     #[track_caller]
     pub fn serve_with(services: &[&str], args: &[&Path], more: impl FnOnce(&mut Command)) -> Host {
         let dir = tempfile::tempdir().expect("a directory for the host");
+        Host::serve_in(dir, services, args, more)
+    }
+
+    #[track_caller]
+    fn serve_in(
+        dir: tempfile::TempDir,
+        services: &[&str],
+        args: &[&Path],
+        more: impl FnOnce(&mut Command),
+    ) -> Host {
         let mut command = Command::new(built("greenroom"));
         command.arg("serve").args(args).args(["--log", "debug"]);
         for service in services {
@@ -115,6 +136,13 @@ impl Host {
         let status = self.json(&["status", "--json"]);
         let services = status["services"].as_array().expect("services");
         services.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no service {name}")).clone()
+    }
+
+    /// The last line of the ledger.
+    #[track_caller]
+    pub fn last_ledger_line(&self) -> Value {
+        let history = self.json(&["history", "--json"]);
+        history.as_array().and_then(|lines| lines.last()).cloned().expect("a line")
     }
 
     /// The generation that serves a service.

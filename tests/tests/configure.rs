@@ -88,79 +88,117 @@ fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address")
 }
 
+/// Settings of the chat: its nicks are short, and its welcome is "Hi.".
+const SHORT: &str = "settings = { nick_max = 3, welcome = \"Hi.\" }";
+
 #[test]
-fn limits_settings_and_ports_change_under_sessions() {
+fn limits_change_under_sessions() {
     let live = Live::serve(&text("sessions_max = 3", "", ANY));
     let host = &live.host;
-    let mut tally = Client::connect(host.addr("tally"));
-    assert_eq!(tally.ask("a"), "1 a");
-    let mut chat = Client::connect(host.addr("chat"));
-    assert!(chat.line().expect("a welcome").starts_with("Welcome"));
-    let mut echo = Client::connect(host.addr("echo"));
-    assert_eq!(echo.ask("here"), "here");
-    // Full; then there is room for one more.
-    assert_eq!(Client::connect(host.addr("echo")).line(), None);
     let reached = || host.json(&["status", "--json"])["host"]["limits"]["sessions_max"].clone();
+    let mut all: Vec<_> = (0..3).map(|_| Client::connect(host.addr("echo"))).collect();
+    all.iter_mut().for_each(|c| assert_eq!(c.ask("here"), "here"));
+    assert_eq!(Client::connect(host.addr("echo")).line(), None, "three are connected");
     assert_eq!(reached(), json!(1));
+
     let report = live.takes(&text("sessions_max = 4\nidle_ms = 3600000", "", ANY));
+
     assert_eq!(
         (&report["outcome"], &report["reason"]),
         (&json!("configured"), &json!("limits.idle_ms, limits.sessions_max"))
     );
     assert_eq!(host.generation("echo"), 1);
-    let mut fourth = Client::connect(host.addr("echo"));
-    assert_eq!(fourth.ask("too"), "too");
-    assert_eq!(Client::connect(host.addr("echo")).line(), None);
+    all.push(Client::connect(host.addr("echo")));
+    all.iter_mut().for_each(|c| assert_eq!(c.ask("too"), "too"));
+    assert_eq!(Client::connect(host.addr("echo")).line(), None, "four are connected");
     assert_eq!(reached(), json!(2));
-    drop(fourth);
+}
 
-    // Settings are another generation of the same build, and take the session that is there.
+/// Settings are another generation of the same build, with the sessions that are there.
+#[test]
+fn settings_change_under_sessions_and_a_rollback_brings_the_old_ones_back() {
+    let live = Live::serve(&text("", "", ANY));
+    let host = &live.host;
+    let mut chat = Client::connect(host.addr("chat"));
+    assert!(chat.line().expect("a welcome").starts_with("Welcome"));
     let build = host.service("chat")["build"].clone();
-    let short = text("sessions_max = 4", "settings = { nick_max = 3, welcome = \"Hi.\" }", ANY);
-    live.takes(&short);
+
+    live.takes(&text("", SHORT, ANY));
+
     assert_eq!((host.generation("chat"), host.generation("echo")), (2, 1));
     assert_eq!(host.service("chat")["build"], build);
     assert!(chat.ask("toolong").starts_with("! A nick"), "the new settings hold");
     assert!(chat.ask("ann").contains("ann"));
-    // Said twice, it is no change.
-    assert_eq!(live.takes(&short)["outcome"], "unchanged");
+    assert_eq!(live.takes(&text("", SHORT, ANY))["outcome"], "unchanged", "said twice, it is no change");
 
-    // A port moves: who is connected stays, new ones come to the new one.
+    assert!(host.cli(&["rollback", "chat"]).status.success());
+
+    assert_eq!(host.generation("chat"), 1);
+    let mut bob = Client::connect(host.addr("chat"));
+    assert!(bob.line().expect("a welcome").starts_with("Welcome"));
+    assert!(bob.ask("longer").contains("longer"));
+}
+
+#[test]
+fn a_port_moves_and_its_sessions_stay() {
+    let live = Live::serve(&text("", "", ANY));
+    let mut tally = Client::connect(live.host.addr("tally"));
+    assert_eq!(tally.ask("a"), "1 a");
     let (old, new) = (live.listens("tally"), free_port());
-    live.takes(&text("sessions_max = 4", "settings = { nick_max = 3, welcome = \"Hi.\" }", &new.to_string()));
+
+    live.takes(&text("", "", &new.to_string()));
+
     assert_eq!(live.listens("tally"), new);
     assert_eq!(tally.ask("b"), "2 b");
     assert_eq!(Client::connect(new).ask("x"), "1 x");
     wait_for("the old port to close", || std::net::TcpStream::connect(old).is_err().then_some(()));
+}
 
-    // The file isn't what a successor goes by, but what is in force.
+/// A successor goes by what is in force, not by the file.
+#[test]
+fn a_successor_keeps_the_configuration_in_force() {
+    let live = Live::serve(&text("", "", ANY));
+    let host = &live.host;
+    let mut tally = Client::connect(host.addr("tally"));
+    assert_eq!(tally.ask("a"), "1 a");
+    let new = free_port();
+    live.takes(&text("sessions_max = 3", SHORT, &new.to_string()));
     live.write("nonsense");
+
     host.kill_worker();
+
     assert_eq!(live.listens("tally"), new);
-    assert_eq!(tally.ask("c"), "3 c");
+    assert_eq!(tally.ask("b"), "2 b");
     let mut bob = Client::connect(host.addr("chat"));
     assert_eq!(bob.line().as_deref(), Some("Hi."));
     assert!(bob.ask("toolong").starts_with("! A nick"));
-    assert_eq!(Client::connect(new).line(), None, "four are connected");
+    let mut third = Client::connect(new);
+    assert_eq!(third.ask("x"), "1 x");
+    assert_eq!(Client::connect(new).line(), None, "three are connected");
+}
 
-    // Back: the build before, with its own settings.
-    assert!(host.cli(&["rollback", "chat"]).status.success());
-    assert_eq!(host.generation("chat"), 1);
-    assert!(bob.ask("longer").contains("longer"));
-    drop(bob);
+#[test]
+fn a_sighup_puts_a_configuration_in_force_and_the_ledger_names_who_asked() {
+    let live = Live::serve(&text("sessions_max = 3", "", ANY));
+    let host = &live.host;
+    let mut tally = Client::connect(host.addr("tally"));
+    assert_eq!(tally.ask("a"), "1 a");
+    live.takes(&text("sessions_max = 3\nidle_ms = 3600000", "", ANY));
+    live.write(&text("sessions_max = 5\nidle_ms = 3600000", "", ANY));
 
-    // By signal, and in the ledger.
-    live.write(&text("sessions_max = 5", "", ANY));
     host.signal(libc::SIGHUP);
     host.wait_log("configuration in force: limits.sessions_max");
-    assert_eq!(tally.ask("d"), "4 d");
-    let ledger = host.json(&["history", "--json"]);
-    let lines: Vec<_> =
-        ledger.as_array().expect("lines").iter().filter(|l| l["outcome"] == "configured").collect();
-    assert_eq!(lines.len(), 4, "{ledger}");
-    assert!(lines[0]["by"].as_str().is_some_and(|by| by.starts_with("uid ")), "{ledger}");
-    assert_eq!(lines[3]["by"], "SIGHUP");
-    assert!(lines.iter().all(|l| l["pause_us"].as_f64() > Some(0.0)), "{ledger}");
+
+    assert_eq!(tally.ask("b"), "2 b");
+    let ledger = wait_for("both in the ledger", || {
+        let ledger = host.json(&["history", "--json"]);
+        let configured = ledger.as_array()?.iter().filter(|l| l["outcome"] == "configured").cloned();
+        Some(configured.collect::<Vec<_>>()).filter(|lines| lines.len() >= 2)
+    });
+    assert_eq!(ledger.len(), 2, "{ledger:?}");
+    assert!(ledger[0]["by"].as_str().is_some_and(|by| by.starts_with("uid ")), "{ledger:?}");
+    assert_eq!(ledger[1]["by"], "SIGHUP");
+    assert!(ledger.iter().all(|l| l["pause_us"].as_f64() > Some(0.0)), "{ledger:?}");
 }
 
 /// A build that ran without settings has none again when it is gone back to; and what a service may have otherwise than the host, its

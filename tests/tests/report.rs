@@ -1,10 +1,12 @@
-//! What a rehearsal tells, before anything changes: `reload --dry-run`, and every refusal.
+//! Reports of rehearsals, before anything changes: `reload --dry-run`, and every refusal.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, versions_source};
 use greenroom_tests::host::Host;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A service whose state is `fields`, and whose callback gives `set` a line.
 fn source(version: u32, fields: &str, set: &str, migrations: &str, more: &str) -> String {
@@ -57,50 +59,90 @@ fn fields(report: &Value) -> Vec<(String, String, Value)> {
     all.map(|f| (text(&f["field"]), text(&f["change"]), f["held_by"].clone())).collect()
 }
 
-#[test]
-fn every_change_is_told_by_field_and_nothing_changes() {
-    let all = format!("{SET} turn.state.called = 9;");
-    let fixture = Fixture::new("told", &source(1, OLD, &all, "Migrations::none()", ""));
-    let first = fixture.build_as("first.so");
-    let host = Host::serve(&["told"], &[&first]);
-    let mut clients: Vec<_> = (0..5).map(|_| Client::connect(host.addr("told"))).collect();
-    for (n, c) in clients.iter_mut().enumerate() {
-        let line = if n < 3 { "gone" } else { "stays" };
-        assert_eq!(c.ask(line), line);
+/// A host with five sessions of the first build, which are to stay as they are.
+struct Told {
+    host: Host,
+    before: Value,
+    _clients: Vec<Client>,
+}
+
+/// Builds of the service, one at a time: all have one file in cargo's directory.
+static BUILDING: Mutex<Option<Fixture>> = Mutex::new(None);
+
+/// Builds a source, and keeps the library aside.
+fn build(source: &str) -> PathBuf {
+    static BUILT: AtomicUsize = AtomicUsize::new(0);
+    let mut fixture = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let fixture = fixture.get_or_insert_with(|| Fixture::new("told", ""));
+    fixture.write(source);
+    fixture.build_as(&format!("{}.so", BUILT.fetch_add(1, Ordering::Relaxed)))
+}
+
+impl Told {
+    fn new() -> Told {
+        static FIRST: OnceLock<PathBuf> = OnceLock::new();
+        let set = format!("{SET} turn.state.called = 9;");
+        let first = FIRST.get_or_init(|| build(&source(1, OLD, &set, "Migrations::none()", "")));
+        let host = Host::serve(&["told"], &[first]);
+        let mut clients: Vec<_> = (0..5).map(|_| Client::connect(host.addr("told"))).collect();
+        for (n, c) in clients.iter_mut().enumerate() {
+            let line = if n < 3 { "gone" } else { "stays" };
+            assert_eq!(c.ask(line), line);
+        }
+        let before = states(&host);
+        Told { host, before, _clients: clients }
     }
-    let states = || host.json(&["state", "dump", "--service", "told"])["sessions"].clone();
-    let before = states();
-    let try_out = |version: u32, fields: &str, set: &str, migrations: &str, more: &str| {
-        fixture.write(&source(version, fields, set, migrations, more));
-        let path = fixture.build_as("candidate.so");
-        let (code, report) = dry_run(&host, "told", &path);
+
+    /// Dry run of a candidate: exit code, report, and the report on the state.
+    fn dry_run(&self, candidate: &str) -> (Option<i32>, Value, Value) {
+        let (code, report) = dry_run(&self.host, "told", &build(candidate));
         let shape = report["rehearsal"]["shapes"][0].clone();
         (code, report, shape)
-    };
-    let one = "#[derive(Serialize, Deserialize)] struct One { n: u32, text: String, gone: Option<String>, called: u64 }";
+    }
 
-    // All at once; the way back leads through a downgrade that can't know what was removed.
-    let (code, report, shape) = try_out(
-        2,
-        "n: u64, text: Vec<String>, #[serde(default = \"seven\")] since: u64",
-        "turn.state.n += 1;",
-        "Migrations::none().from(1, |o: One| Ok(State { n: o.n.into(), text: vec![o.text], since: 7 })).back(2, |s: State| Ok(One { n: s.n as u32, text: s.text.concat(), gone: None, called: 0 }))",
-        one,
-    );
+    /// Nothing of all this has changed anything, and no dry run is in the ledger.
+    #[track_caller]
+    fn is_unchanged(&self) {
+        assert_eq!((self.host.generation("told"), &states(&self.host)), (1, &self.before));
+        let history = self.host.json(&["history", "--json"]);
+        assert_eq!(history.as_array().map(Vec::len), Some(1), "a dry run is no reload");
+    }
+}
+
+fn states(host: &Host) -> Value {
+    host.json(&["state", "dump", "--service", "told"])["sessions"].clone()
+}
+
+/// One line of a report on a state: field, kind of change, and how many hold it.
+fn change(field: &str, change: &str, held: Value) -> (String, String, Value) {
+    (field.to_owned(), change.to_owned(), held)
+}
+
+/// The old state, for migrations.
+const ONE: &str = "#[derive(Serialize, Deserialize)] struct One { n: u32, text: String, gone: Option<String>, called: u64 }";
+
+/// Many changes at once. The way back leads through a downgrade that can't know what was removed.
+#[test]
+fn a_dry_run_tells_every_change_by_field_and_changes_nothing() {
+    let told = Told::new();
+    let fields_now = "n: u64, text: Vec<String>, #[serde(default = \"seven\")] since: u64";
+    let migrations = "Migrations::none().from(1, |o: One| Ok(State { n: o.n.into(), text: vec![o.text], since: 7 })).back(2, |s: State| Ok(One { n: s.n as u32, text: s.text.concat(), gone: None, called: 0 }))";
+
+    let (code, report, shape) = told.dry_run(&source(2, fields_now, "turn.state.n += 1;", migrations, ONE));
+
     assert_eq!(
         (code, &report["outcome"], &report["generation"]),
         (Some(0), &json!("rehearsed"), &json!(1)),
         "{report}"
     );
-    let told = |field: &str, change: &str, held: Value| (field.to_owned(), change.to_owned(), held);
     assert_eq!(
         fields(&report),
         [
-            told("called", "removed", json!(5)),
-            told("gone", "removed", json!(3)),
-            told("n", "widened", Value::Null),
-            told("since", "added", Value::Null),
-            told("text", "changed", Value::Null),
+            change("called", "removed", json!(5)),
+            change("gone", "removed", json!(3)),
+            change("n", "widened", Value::Null),
+            change("since", "added", Value::Null),
+            change("text", "changed", Value::Null),
         ]
     );
     let default = shape["fields"].as_array().and_then(|f| f.iter().find(|f| f["field"] == "since"));
@@ -111,72 +153,83 @@ fn every_change_is_told_by_field_and_nothing_changes() {
         "{shape}"
     );
     assert_eq!(shape["way_back"], json!({"kind": "loses", "fields": ["called", "gone", "since"]}), "{shape}");
+    told.is_unchanged();
+}
 
-    // A renaming alone, there and back without loss.
+#[test]
+fn a_renamed_field_is_told_with_an_exact_way_back() {
+    let told = Told::new();
     let renamed = "n: u32, text: String, gone: Option<String>, name: u64";
-    let (_, report, shape) =
-        try_out(2, renamed, SET, "Migrations::none().rename(1, \"called\", \"name\")", "");
-    assert_eq!(fields(&report), [told("name", "renamed", Value::Null)], "{report}");
+
+    let rename = "Migrations::none().rename(1, \"called\", \"name\")";
+    let (_, report, shape) = told.dry_run(&source(2, renamed, SET, rename, ""));
+    assert_eq!(fields(&report), [change("name", "renamed", Value::Null)], "{report}");
     assert_eq!((&shape["verdict"], &shape["way_back"]["kind"]), (&json!("none"), &json!("exact")), "{shape}");
 
     // Two steps from one version: which is meant?
-    let twice = "Migrations::none().rename(1, \"called\", \"name\").from(1, |o: State| Ok(o))";
-    let (_, report, _) = try_out(2, renamed, SET, twice, "");
-    assert!(
-        report["reason"].as_str().is_some_and(|r| r.contains("two migrations from version 1")),
-        "{report}"
-    );
+    let twice = format!("{rename}.from(1, |o: State| Ok(o))");
+    let (_, report, _) = told.dry_run(&source(2, renamed, SET, &twice, ""));
+    let why = report["reason"].as_str().expect("a reason");
+    assert!(why.contains("two migrations from version 1"), "{report}");
+    told.is_unchanged();
+}
 
-    // Without a downgrade there is no way back.
+#[test]
+fn a_widened_field_without_downgrade_has_no_way_back() {
+    let told = Told::new();
     let widened = OLD.replace("n: u32", "n: u64");
-    let (_, report, shape) = try_out(2, &widened, SET, "Migrations::none().from(1, |o: State| Ok(o))", "");
-    assert_eq!(fields(&report), [told("n", "widened", Value::Null)], "{report}");
+
+    let (_, report, shape) =
+        told.dry_run(&source(2, &widened, SET, "Migrations::none().from(1, |o: State| Ok(o))", ""));
+
+    assert_eq!(fields(&report), [change("n", "widened", Value::Null)], "{report}");
     assert_eq!(
         (&shape["verdict"], &shape["way_back"]["kind"]),
         (&json!("backward"), &json!("none")),
         "{shape}"
     );
+    told.is_unchanged();
+}
+
+#[test]
+fn an_added_field_is_told_with_its_default_and_its_readers() {
+    let told = Told::new();
 
     // A required field needs a version, and readers of the old schema don't mind it.
     let more = format!("{OLD}, more: String");
     let step = "Migrations::none().from(1, |o: One| Ok(State { n: o.n, text: o.text, gone: o.gone, called: o.called, more: String::new() }))";
-    let (_, report, shape) = try_out(2, &more, SET, step, one);
+    let (_, report, shape) = told.dry_run(&source(2, &more, SET, step, ONE));
     assert_eq!(
         (fields(&report), &shape["verdict"]),
-        (vec![told("more", "added-without-default", Value::Null)], &json!("forward")),
+        (vec![change("more", "added-without-default", Value::Null)], &json!("forward")),
         "{shape}"
     );
 
     // With a default it doesn't, and nobody minds it; going back, it is lost.
     let more = format!("{OLD}, #[serde(default)] more: String");
-    let (code, report, shape) = try_out(1, &more, SET, "Migrations::none()", "");
+    let (code, report, shape) = told.dry_run(&source(1, &more, SET, "Migrations::none()", ""));
     assert_eq!(
         (code, fields(&report), &shape["verdict"]),
-        (Some(0), vec![told("more", "added", Value::Null)], &json!("full")),
+        (Some(0), vec![change("more", "added", Value::Null)], &json!("full")),
         "{shape}"
     );
     assert_eq!(shape["way_back"], json!({"kind": "loses", "fields": ["more"]}), "{shape}");
+    told.is_unchanged();
+}
 
-    // A refusal tells the same.
-    let (code, report, _) =
-        try_out(1, &OLD.replace("text: String", "text: u8"), SET, "Migrations::none()", "");
-    assert!(
-        code == Some(1)
-            && report["reason"]
-                .as_str()
-                .is_some_and(|r| r.contains("field text: string -> integer; raise STATE_VERSION")),
-        "{report}"
-    );
-    assert_eq!(fields(&report), [told("text", "changed", Value::Null)], "{report}");
+#[test]
+fn a_refused_dry_run_tells_the_same_to_programs_and_people() {
+    let told = Told::new();
+    let changed = source(1, &OLD.replace("text: String", "text: u8"), SET, "Migrations::none()", "");
+    let candidate = build(&changed);
 
-    // For people; and nothing of all this has changed anything.
-    let out = host.cli(&[
-        "reload",
-        "told",
-        "--dry-run",
-        "--from",
-        fixture.build_as("candidate.so").to_str().expect("UTF-8"),
-    ]);
+    let (code, report) = dry_run(&told.host, "told", &candidate);
+    let candidate = candidate.to_str().expect("UTF-8");
+    let out = told.host.cli(&["reload", "told", "--dry-run", "--from", candidate]);
+
+    let why = "field text: string -> integer; raise STATE_VERSION";
+    assert!(code == Some(1) && report["reason"].as_str().is_some_and(|r| r.contains(why)), "{report}");
+    assert_eq!(fields(&report), [change("text", "changed", Value::Null)], "{report}");
     let text = String::from_utf8_lossy(&out.stdout);
     for part in [
         "told: refused, generation 1 serves on: ",
@@ -188,8 +241,7 @@ fn every_change_is_told_by_field_and_nothing_changes() {
     ] {
         assert!(text.contains(part), "{part:?} in {text}");
     }
-    assert_eq!((host.generation("told"), states()), (1, before));
-    assert_eq!(host.json(&["history", "--json"]).as_array().map(Vec::len), Some(1), "a dry run is no reload");
+    told.is_unchanged();
 }
 
 /// A table with more entries than `rehearsal_entries_max`: of those that stay as they are a share is read, of all others each.

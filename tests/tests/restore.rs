@@ -6,7 +6,9 @@ use greenroom_tests::fixture::{Fixture, compile_c, versions_source};
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn dump(host: &Host) -> Value {
@@ -47,14 +49,9 @@ fn refused(host: &Host, given: &Value, why: &str) {
         assert_eq!((code, &report["outcome"]), (Some(1), &json!("refused")));
     }
     assert_eq!(states(&dump(host)), before);
-    let last = last_line(host);
+    let last = host.last_ledger_line();
     assert_eq!((&last["outcome"], &last["restored"]["changed"]), (&json!("refused"), &json!(0)));
     assert!(last["reason"].as_str().is_some_and(|r| r.contains(why)), "{last}");
-}
-
-fn last_line(host: &Host) -> Value {
-    let history = host.json(&["history", "--json"]);
-    history.as_array().expect("lines").last().expect("a line").clone()
 }
 
 fn session(dump: &mut Value, id: u64) -> &mut Value {
@@ -100,7 +97,7 @@ fn a_dump_that_is_put_back_is_what_sessions_go_on_with() {
     );
     assert_eq!(would["tables"], json!({"chat-nicks": {"put": 0, "deleted": 1, "unchanged": 1}}));
     assert_eq!(states(&dump(&host)), states(&meanwhile), "a dry run changes nothing");
-    assert_eq!(last_line(&host)["outcome"], "committed", "and isn't in the ledger");
+    assert_eq!(host.last_ledger_line()["outcome"], "committed", "and isn't in the ledger");
 
     let (code, done) = restore(&host, &before, &[]);
     assert_eq!((code, &done["outcome"], &done["restored"]), (Some(0), &json!("restored"), would));
@@ -162,27 +159,45 @@ fn a_session_that_is_gone_is_named_and_one_without_a_state_begins_anew() {
     assert_eq!((&report["restored"]["unchanged"], &report["restored"]["tables"]), (&json!(1), &json!({})));
 }
 
-#[test]
-fn what_cant_be_stored_is_refused_and_changes_nothing() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let config = dir.path().join("greenroom.toml");
-    std::fs::write(
-        &config,
-        "[limits]\nstate_bytes_max = 60\ntable_bytes_max = 40\ntable_key_bytes_max = 20\n",
-    )
-    .unwrap();
-    let host = both(|c| _ = c.arg("-c").arg(&config));
-    let mut peer = Client::connect(host.addr("tally"));
-    assert_eq!(peer.ask("a"), "1 a");
-    let _ann = in_the_room(&host, "ann");
-    let good = dump(&host);
-    let with = |change: &dyn Fn(&mut Value)| {
-        let mut given = good.clone();
-        // Were it not refused as a whole, this would be seen.
+/// A host with a session of each service and with small limits, and its dump.
+struct Small {
+    host: Host,
+    good: Value,
+    peer: Client,
+    _ann: Client,
+    _config: tempfile::TempPath,
+}
+
+impl Small {
+    fn new() -> Small {
+        let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
+        let limits = "[limits]\nstate_bytes_max = 60\ntable_bytes_max = 40\ntable_key_bytes_max = 20\n";
+        std::fs::write(&config, limits).expect("a configuration");
+        let host = both(|c| _ = c.arg("-c").arg(&config));
+        let mut peer = Client::connect(host.addr("tally"));
+        assert_eq!(peer.ask("a"), "1 a");
+        let ann = in_the_room(&host, "ann");
+        Small { good: dump(&host), host, peer, _ann: ann, _config: config }
+    }
+
+    /// The dump with a change. If it were not refused as a whole, session 1 would show it.
+    fn with(&self, change: impl FnOnce(&mut Value)) -> Value {
+        let mut given = self.good.clone();
         session(&mut given, 1)["state"] = json!({"count": 9});
         change(&mut given);
         given
-    };
+    }
+
+    /// States are as they were, and the session goes on.
+    #[track_caller]
+    fn is_unchanged(&mut self) {
+        assert_eq!(states(&dump(&self.host)), states(&self.good));
+        assert_eq!(self.peer.ask("b"), "2 b");
+    }
+}
+
+#[test]
+fn a_dump_that_cannot_be_stored_is_refused_as_a_whole() {
     type Change = fn(&mut Value);
     let refusals: [(Change, &str); 12] = [
         (
@@ -219,28 +234,47 @@ fn what_cant_be_stored_is_refused_and_changes_nothing() {
             "table other would have 63 bytes (limit table_bytes_max: 40)",
         ),
     ];
+    let mut small = Small::new();
+
     for (change, why) in refusals {
-        refused(&host, &with(&change), why);
+        refused(&small.host, &small.with(change), why);
     }
-    refused(&host, &with(&|d| session(d, 2)["id"] = json!(1)), "service chat, session 1: it is there twice");
+
+    small.is_unchanged();
+}
+
+#[test]
+fn a_dump_that_names_something_twice_or_is_wrong_throughout_is_refused() {
+    let mut small = Small::new();
     let twice = json!([{"key": "ann", "value": 1}, {"key": "ann", "value": 2}]);
-    refused(&host, &with(&|d| d["tables"]["chat-nicks"] = twice.clone()), "key \"ann\": it is there twice");
-    refused(&host, &with(&|d| d["tables"]["no table"] = json!([])), "no table may be called \"no table\"");
     // So many reasons, and no more.
-    let all = with(&|d| {
+    let many = small.with(|d| {
         let one = session(d, 2).clone();
-        let more = (100..110).map(|id| json!({"id": id, "state": {"$b64": id}}));
-        let more = more.map(|m| {
+        let more = (100..110).map(|id| {
             let mut s = one.clone();
-            (s["id"], s["state"]) = (m["id"].clone(), m["state"].clone());
+            (s["id"], s["state"]) = (json!(id), json!({"$b64": id}));
             s
         });
         d["sessions"].as_array_mut().expect("sessions").extend(more);
     });
-    refused(&host, &all, "session 104: $b64 wants a string; and there may be more");
 
-    // What is no dump.
-    let text = good.to_string();
+    for (given, why) in [
+        (small.with(|d| session(d, 2)["id"] = json!(1)), "service chat, session 1: it is there twice"),
+        (small.with(|d| d["tables"]["chat-nicks"] = twice), "key \"ann\": it is there twice"),
+        (small.with(|d| d["tables"]["no table"] = json!([])), "no table may be called \"no table\""),
+        (many, "session 104: $b64 wants a string; and there may be more"),
+    ] {
+        refused(&small.host, &given, why);
+    }
+
+    small.is_unchanged();
+}
+
+#[test]
+fn a_file_that_is_no_dump_is_refused_with_its_line() {
+    let mut small = Small::new();
+    let text = small.good.to_string();
+
     for (text, why) in [
         ("{\"format\": 1,\n\"taken_at\": }", "not a dump: expected value at line 2 column 13"),
         (&text.replacen("\"format\":1", "\"format\":7", 1), "format 7 is not known to this version"),
@@ -249,21 +283,30 @@ fn what_cant_be_stored_is_refused_and_changes_nothing() {
             "missing field `state_version`",
         ),
     ] {
-        let out = restore_text(&host, text, &[]);
+        let out = restore_text(&small.host, text, &[]);
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
         assert!(out.status.code() == Some(1) && said.contains(why), "{said}");
-        assert!(last_line(&host)["reason"].as_str().is_some_and(|r| r.contains(why)));
+        let line = small.host.last_ledger_line();
+        assert!(line["reason"].as_str().is_some_and(|r| r.contains(why)), "{line}");
     }
-    assert_eq!(states(&dump(&host)), states(&good));
-    assert_eq!(peer.ask("b"), "2 b");
 
+    small.is_unchanged();
+}
+
+#[test]
+fn restore_without_a_file_or_a_host_has_its_exit_codes() {
+    let host = both(|_| {});
+    let file = host.dir().join("dump.json");
+    std::fs::write(&file, dump(&host).to_string()).expect("a file");
+    let file = file.to_str().expect("UTF-8");
     let code = |args: &[&str]| host.cli(args).status.code();
+
+    let mut elsewhere = host.command(&["state", "restore", file]);
+    let elsewhere = elsewhere.env("GREENROOM_RUNTIME", host.dir().join("elsewhere"));
+
     assert_eq!(code(&["state", "restore"]), Some(2));
     assert_eq!(code(&["state", "restore", "/nonexistent/dump"]), Some(1));
-    let nowhere = host.dir().join("elsewhere");
-    let mut elsewhere =
-        host.command(&["state", "restore", host.dir().join("dump.json").to_str().expect("UTF-8")]);
-    assert_eq!(elsewhere.env("GREENROOM_RUNTIME", &nowhere).status().expect("it runs").code(), Some(3));
+    assert_eq!(elsewhere.status().expect("it runs").code(), Some(3));
 }
 
 #[test]
@@ -363,44 +406,72 @@ impl Handler for Full {
 }
 "#;
 
-#[test]
-fn fields_are_set_and_every_kind_of_field_survives() {
-    let fixture = Fixture::new("full", FULL);
-    let host = Host::serve(&["full"], &[&fixture.build()]);
+/// A session with the service of all kinds of fields.
+fn full() -> (Host, Client) {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let library = BUILT.get_or_init(|| Fixture::new("full", FULL).build());
+    let host = Host::serve(&["full"], &[library]);
     let mut peer = Client::connect(host.addr("full"));
     for name in ["a", "b", "c", "d"] {
         peer.ask(name);
     }
+    (host, peer)
+}
+
+/// States of a dump, with the set in session 1 in order.
+fn sorted(mut dump: Value) -> Value {
+    let names = session(&mut dump, 1)["state"]["names"].as_array_mut().expect("names");
+    names.sort_by_key(Value::to_string);
+    states(&dump)
+}
+
+/// `greenroom state set` for session 1: exit code and report.
+fn set(host: &Host, fields: &[&str]) -> (Option<i32>, Value) {
+    let out = host.cli(&[&["state", "set", "1", "--json"], fields].concat());
+    (out.status.code(), serde_json::from_slice::<Value>(&out.stdout).unwrap_or_default())
+}
+
+/// A set is written in any order, and a float of 32 bits as what it is.
+#[test]
+fn every_kind_of_field_survives_a_restore() {
+    let (host, mut peer) = full();
     let before = dump(&host);
     peer.ask("e");
-    // A set is written in any order, and a float of 32 bits as what it is.
-    let (code, report) = restore(&host, &before, &[]);
-    assert_eq!(code, Some(0), "{report}");
-    let sorted = |mut d: Value| {
-        let names = session(&mut d, 1)["state"]["names"].as_array_mut().expect("names");
-        names.sort_by_key(Value::to_string);
-        states(&d)
-    };
-    assert_eq!(sorted(dump(&host)), sorted(before));
 
-    let set = |fields: &[&str]| {
-        let out = host.cli(&[&["state", "set", "1", "--json"], fields].concat());
-        (out.status.code(), serde_json::from_slice::<Value>(&out.stdout).unwrap_or_default())
-    };
-    let (code, done) = set(&[
-        "count=7",
-        "profile.age=30",
-        "profile.mood={\"because\": \"why not\"}",
-        "list=[1,2]",
-        "nick=joe",
-    ]);
+    let (code, report) = restore(&host, &before, &[]);
+
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(sorted(dump(&host)), sorted(before));
+}
+
+#[test]
+fn an_operator_sets_fields_of_a_state() {
+    let (host, mut peer) = full();
+
+    let mood = "profile.mood={\"because\": \"why not\"}";
+    let (code, done) = set(&host, &["count=7", "profile.age=30", mood, "list=[1,2]", "nick=joe"]);
+    let items = set(&host, &["list.2=3", "list.0=-5"]).1;
+
     assert_eq!((code, &done["outcome"]), (Some(0), &json!("restored")), "{done}");
     assert_eq!((&done["before"]["count"], &done["after"]["count"]), (&json!(4), &json!(7)));
     assert_eq!(done["restored"]["fields"], json!(["count", "profile.age", "profile.mood", "list", "nick"]));
-    assert_eq!(set(&["list.2=3", "list.0=-5"]).1["after"]["list"], json!([-5, 2, 3]));
+    assert_eq!(items["after"]["list"], json!([-5, 2, 3]));
     let debug = r#"8 Profile { age: Some(30), mood: Because("why not") } [-5, 2, 3] Some("joe")"#;
     assert_eq!(peer.ask("f"), debug);
-    let now = dump(&host);
+    let line = host.last_ledger_line();
+    // SAFETY: getuid has no preconditions.
+    let uid = unsafe { libc::getuid() };
+    assert!(line["by"].as_str().is_some_and(|by| by.starts_with(&format!("uid {uid} pid "))), "{line}");
+    let history = String::from_utf8(host.cli(&["history"]).stdout).expect("UTF-8");
+    assert!(history.contains("state of session 1 set: list.2, list.0, pause "), "{history}");
+}
+
+#[test]
+fn a_field_that_does_not_fit_is_refused_by_name() {
+    let (host, _peer) = full();
+    assert_eq!(set(&host, &["list=[1,2]"]).0, Some(0));
+    let before = dump(&host);
+
     for (fields, why) in [
         (
             &["profile.agee=1"][..],
@@ -409,20 +480,28 @@ fn fields_are_set_and_every_kind_of_field_survives() {
         (&["nik=null"], "field nik: unknown; there are: count, profile, list, scores, names, ratio, nick"),
         (&["profile.age=256"], "field profile.age: expected integer from 0 to 255, found 256"),
         (&["count=1", "list.0=x"], "field list[0]: expected integer, found \"x\""),
-        (&["count.x=1"], "field count is 8, which has no field \"x\""),
+        (&["count.x=1"], "field count is 4, which has no field \"x\""),
         (&["scores.9=1"], "field scores is written with a tag; give all of it"),
         (&["ratio=true"], "field ratio: expected number, found true"),
         (&["names=[\"a\", \"a\"]"], "field names: its handler makes [\"a\"] of [\"a\",\"a\"]"),
     ] {
-        let (code, report) = set(fields);
+        let (code, report) = set(&host, fields);
         assert!(code == Some(1) && report["reason"].as_str().is_some_and(|r| r.contains(why)), "{report}");
-        assert_eq!(last_line(&host)["reason"], report["reason"]);
+        assert_eq!(host.last_ledger_line()["reason"], report["reason"]);
     }
-    assert_eq!(sorted(dump(&host)), sorted(now));
-    // A session that stored nothing begins with the default.
+
+    assert_eq!(sorted(dump(&host)), sorted(before));
+}
+
+/// A session that stored nothing begins with the default.
+#[test]
+fn state_set_tells_people_what_it_changed_or_why_not() {
+    let (host, _peer) = full();
     let _other = Client::connect(host.addr("full"));
     wait_for("it", || (host.service("full")["sessions"] == 2).then_some(()));
+
     let text = host.cli(&["state", "set", "2", "ratio=0.1"]);
+
     let said = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(said.starts_with("state of session 2 set: ratio, pause "), "{said}");
     assert!(said.contains("  before: null\n  after:  {\"count\":0,"), "{said}");
@@ -435,12 +514,6 @@ fn fields_are_set_and_every_kind_of_field_survives() {
         let said = String::from_utf8_lossy(&said);
         assert!(out.status.code() == Some(code) && said.contains(why), "{said}");
     }
-    let line = last_line(&host);
-    // SAFETY: getuid has no preconditions.
-    let uid = unsafe { libc::getuid() };
-    assert!(line["by"].as_str().is_some_and(|by| by.starts_with(&format!("uid {uid} pid "))), "{line}");
-    let history = String::from_utf8(host.cli(&["history"]).stdout).expect("UTF-8");
-    assert!(history.contains("state of session 1 set: list.2, list.0, pause "), "{history}");
 }
 
 #[test]
@@ -538,14 +611,14 @@ fn a_kill_leaves_all_of_it_or_nothing_and_the_ledger_says_which() {
         "{out:?}"
     );
     assert_eq!(states(&dump(&host)), states(&before));
-    assert_eq!(last_line(&host)["outcome"], "committed");
+    assert_eq!(host.last_ledger_line()["outcome"], "committed");
     assert_eq!(host.json(&["status", "--json"])["host"]["workers_before"], 1);
     // And committed.
     assert_eq!(restore(&host, &given, &[]).0, Some(0));
     host.kill_worker();
     given["tables"] = json!({});
     assert_eq!(states(&dump(&host)), states(&given));
-    let line = last_line(&host);
+    let line = host.last_ledger_line();
     assert_eq!((&line["outcome"], &line["restored"]["changed"]), (&json!("restored"), &json!(20)));
     assert!(line["pause_us"].as_f64().is_some_and(|us| us > 0.0), "{line}");
     for (id, c) in (101..).zip(&mut clients) {
