@@ -192,7 +192,9 @@ fn a_handler_in_c_is_served() {
     compile_c("upper.c", &[], &library);
     let host = Host::serve(&["upper"], &[&library]);
     let mut peer = Client::connect(host.addr("upper"));
+
     assert_eq!(peer.ask("hello"), "1 HELLO");
+
     // The turn in the middle fails alone, although all three may come in one batch.
     peer.send("two\nbad\nthree\n");
     assert_eq!(peer.line().unwrap(), "2 TWO");
@@ -201,10 +203,12 @@ fn a_handler_in_c_is_served() {
     host.wait_log("bad is not allowed at");
     let dump = host.json(&["state", "dump"]);
     assert_eq!(dump["sessions"][0]["state"], serde_json::json!({"lines": 3}));
+
     // A handler that doesn't keep the rules loses its turn, not the host.
     peer.send("late\n");
     greenroom_tests::wait_for("the fault", || (host.service("upper")["faults"] == 2).then_some(()));
     assert_eq!(peer.ask("four"), "4 FOUR");
+
     // Neither does one that was built before the ABI had what it has now.
     let older = dir.path().join("older.so");
     compile_c("upper.c", &["-DABI_1_0"], &older);

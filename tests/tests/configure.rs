@@ -47,7 +47,7 @@ impl Live {
         self.host.cli(&["reload", "--config", "--json"])
     }
 
-    /// It is put in force; the last report.
+    /// Puts a configuration in force: the last report.
     #[track_caller]
     fn takes(&self, config: &str) -> Value {
         let out = self.configure(config);
@@ -57,7 +57,7 @@ impl Live {
         serde_json::from_str(last).expect("JSON")
     }
 
-    /// It is refused, and nothing has changed.
+    /// Has a configuration refused, for this reason and without any change.
     #[track_caller]
     fn refuses(&self, config: &str, why: &str) {
         let before = self.facts();
@@ -201,21 +201,24 @@ fn a_sighup_puts_a_configuration_in_force_and_the_ledger_names_who_asked() {
     assert!(ledger.iter().all(|l| l["pause_us"].as_f64() > Some(0.0)), "{ledger:?}");
 }
 
-/// A build that ran without settings has none again when it is gone back to; and what a service may have otherwise than the host, its
-/// rehearsals know.
+/// A build that ran without settings has none again after a rollback. Rehearsals know the limits
+/// that a service has of its own.
 #[test]
-fn a_generation_comes_with_its_own_settings_and_limits_are_rehearsed() {
+fn a_rollback_brings_settings_back_and_rehearsals_know_limits_of_the_service() {
     let none = "[service.chat]\nlisten = [\"127.0.0.1:0\"]\n[service.tally]\nlisten = [\"127.0.0.1:0\"]\n[service.echo]\nlisten = [\"127.0.0.1:0\"]\n";
     let live = Live::serve(none);
     let host = &live.host;
     let mut chat = Client::connect(host.addr("chat"));
     assert!(chat.line().is_some_and(|l| l.starts_with("Welcome")));
+
     live.takes(&none.replacen("0\"]\n", "0\"]\nsettings = { nick_max = 3 }\n", 1));
     assert!(chat.ask("toolong").starts_with("! A nick"));
+
     assert!(host.cli(&["rollback", "chat"]).status.success());
     assert!(chat.ask("toolong").contains("toolong is here"));
     host.kill_worker();
     assert!(chat.ask("/nick another").contains("is now another"));
+
     // The host's limit is too small for what is there; the service's own isn't.
     let tight = "[limits]\nstate_bytes_max = 5\n[service.chat.limits]\nstate_bytes_max = 1000\n";
     live.takes(&format!("{none}{tight}"));
@@ -225,11 +228,12 @@ fn a_generation_comes_with_its_own_settings_and_limits_are_rehearsed() {
 }
 
 #[test]
-fn what_can_not_be_is_refused_whole() {
+fn a_configuration_that_cannot_hold_is_refused_as_a_whole() {
     let live = Live::serve(&text("", "", ANY));
     let host = &live.host;
     let mut tally = Client::connect(host.addr("tally"));
     assert_eq!(tally.ask("a"), "1 a");
+
     live.refuses("[limits]\nsesions_max = 1\n", "line 2");
     live.refuses(&text("output_bytes_pause = 0", "", ANY), "limits.output_bytes_pause is 0");
     live.refuses(
@@ -240,15 +244,18 @@ fn what_can_not_be_is_refused_whole() {
     live.refuses(&text("frame_bytes_max = 100", "", ANY), "takes frames of up to");
     live.refuses(&text("sessions_max = 9", "settings = { nick_max = 0 }", ANY), "nobody could have a nick");
     live.refuses(&text("", "settings = { nick = 3 }", ANY), "unknown field");
+
     // One library could change, the other can't: neither does.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().expect("an address").to_string();
     live.refuses(&text("sessions_max = 9", "settings = { nick_max = 3 }", &taken), &taken);
     live.refuses(&text("", "", &host.addr("echo").to_string()), &host.addr("echo").to_string());
+
     std::fs::remove_file(&live.file).expect("there was one");
     let out = host.cli(&["reload", "--config"]);
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("greenroom.toml: No such file"));
+
     assert_eq!(tally.ask("b"), "2 b");
     assert_eq!(host.cli(&["reload", "chat", "--config"]).status.code(), Some(2));
 }
@@ -269,12 +276,14 @@ fn a_configuration_is_checked_without_a_host() {
             format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         (out.status.code(), said)
     };
+
     let (code, said) = check(&text("", "", "127.0.0.1:4999"));
     assert_eq!(code, Some(0), "{said}");
     assert!(
         said.contains("tally on tcp://127.0.0.1:4999") && said.contains("the configuration is good"),
         "{said}"
     );
+
     for (config, why) in [
         (text("", "settings = { nick_max = 0 }", ANY), "nobody could have a nick"),
         (text("frame_bytes_max = 100", "", ANY), "limit frame_bytes_max"),
@@ -290,10 +299,10 @@ fn a_configuration_is_checked_without_a_host() {
     }
 }
 
-/// A signal that finds no worker, or one that dies before it has answered, is heeded by the next one; what was in force already is not
-/// put in force again.
+/// A signal that finds no worker, or one that dies before it answers, is obeyed by the next one. A
+/// configuration that is in force already is not put in force again.
 #[test]
-fn a_hangup_around_the_death_of_a_worker_is_heeded() {
+fn a_sighup_around_the_death_of_a_worker_is_obeyed_once() {
     let limits = |n: u64| text(&format!("sessions_max = {}", 100 + n), "", ANY);
     let live = Live::serve(&limits(0));
     let host = &live.host;
@@ -302,7 +311,8 @@ fn a_hangup_around_the_death_of_a_worker_is_heeded() {
         live.write(&limits(n));
         let worker = host.worker_pid();
         let kill = || {
-            // SAFETY: the pid is that of a child of our child, which isn't reaped before it is dead.
+            // SAFETY: the pid is that of a child of our child, which is not reaped before it is
+            // dead.
             unsafe { libc::kill(worker, libc::SIGKILL) };
         };
         if n % 2 == 0 {
@@ -314,6 +324,7 @@ fn a_hangup_around_the_death_of_a_worker_is_heeded() {
             std::thread::sleep(Duration::from_micros(200 * n));
             kill();
         }
+
         let by_signal = wait_for("the configuration in force", || {
             let ledger = host.cli(&["history", "--json"]);
             let ledger: Value = serde_json::from_slice(&ledger.stdout).ok()?;
@@ -321,6 +332,7 @@ fn a_hangup_around_the_death_of_a_worker_is_heeded() {
             let lines: Vec<Value> = lines.cloned().collect();
             (lines.len() as u64 >= n).then_some(lines)
         });
+
         assert_eq!(by_signal.len() as u64, n, "{by_signal:?}");
         assert!(by_signal.iter().all(|l| l["by"] == "SIGHUP"), "{by_signal:?}");
         assert_eq!(tally.ask("on"), format!("{n} on"));
@@ -328,9 +340,10 @@ fn a_hangup_around_the_death_of_a_worker_is_heeded() {
     assert!(!host.log().contains("configuration refused"), "{}", host.log());
 }
 
-/// A signal's configuration that ends its workers is left alone in the end, and all goes on with the one before.
+/// A signal's configuration that ends three workers is given up, and the host goes on with the
+/// previous one.
 #[test]
-fn a_configuration_that_kills_is_not_proposed_for_ever() {
+fn a_configuration_that_kills_three_workers_is_dropped() {
     let dir = tempfile::tempdir().expect("a directory");
     let (file, plan) = (dir.path().join("greenroom.toml"), dir.path().join("plan"));
     std::fs::write(&file, text("", "", ANY)).expect("a file");
@@ -341,13 +354,16 @@ fn a_configuration_that_kills_is_not_proposed_for_ever() {
     });
     let mut tally = Client::connect(host.addr("tally"));
     assert_eq!(tally.ask("a"), "1 a");
+
     std::fs::write(&file, text("", "settings = { nick_max = 9 }", ANY)).expect("a file");
     host.signal(libc::SIGHUP);
     host.wait_log("3 workers have ended with the configuration: it isn't tried again");
+
     assert_eq!(tally.ask("b"), "2 b");
     let status = host.json(&["status", "--json"]);
     assert_eq!(status["host"]["workers_before"], 3, "{status}");
     assert_eq!(host.generation("chat"), 1);
+
     // Said again, it is tried again.
     host.signal(libc::SIGHUP);
     host.wait_generation("chat", 2);
@@ -409,9 +425,9 @@ impl Handler for Added {
 }
 "#;
 
-/// What is reloaded while another configuration is being put in force is tried with that one.
+/// Reloads during a change of configuration are tried with the new one.
 #[test]
-fn other_reloads_wait_for_a_configuration() {
+fn reloads_wait_for_the_configuration_under_way() {
     let source = |name: &str, list: &str| SLOW.replace("NAME", name).replace("LIST", list);
     let first = Fixture::new("slow", &source("slow", "Slow")).build();
     let other = Fixture::new("waits", &source("waits", "Slow"));
@@ -439,6 +455,7 @@ fn other_reloads_wait_for_a_configuration() {
         host.command(&["reload", "--config"]).stdout(Stdio::null()).spawn().expect("greenroom");
     let worker = host.worker_pid();
     wait_for("a trial", || children(worker).iter().any(|(_, c)| c.contains("trial")).then_some(()));
+
     let (code, report) = host.reload_from("waits", &after);
     assert_eq!((code, &report["outcome"]), (Some(0), &json!("committed")), "{report}");
     assert!(configures.wait().expect("its end").success());
@@ -460,6 +477,7 @@ fn other_reloads_wait_for_a_configuration() {
         let (_, since) = *seen.insert(seen.filter(|(p, _)| *p == pid).unwrap_or((pid, Instant::now())));
         (since.elapsed() > Duration::from_millis(500)).then_some(())
     });
+
     let other = dir.path().join("other.so");
     std::fs::copy(&first, &other).expect("a copy");
     std::fs::OpenOptions::new()
@@ -467,6 +485,7 @@ fn other_reloads_wait_for_a_configuration() {
         .open(&other)
         .and_then(|mut f| std::io::Write::write_all(&mut f, b"other content, same code"))
         .expect("some bytes more");
+
     let (code, report) = host.reload_from("slow", &other);
     assert_eq!((code, &report["outcome"]), (Some(0), &json!("committed")), "{report}");
     assert!(!configures.wait().expect("its end").success());

@@ -1,5 +1,5 @@
-//! What a turn may ask for: timers, notes, published messages, tables, jobs. As a client sees it; across a swap, a rollback and
-//! `kill -9`; and at the limits.
+//! Effects of turns as a client sees them: timers, notes, published messages, tables, jobs. Across
+//! a swap, a rollback and `kill -9`; and at the limits.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::Fixture;
@@ -54,7 +54,7 @@ fn expect(client: &mut Client, line: &str) {
     assert_eq!(client.line().as_deref(), Some(line));
 }
 
-/// Nothing else has come, up to here.
+/// Checks that nothing else came, up to here.
 fn quiet(client: &mut Client, number: u64) {
     assert!(client.ask("hello").ends_with(&format!("ok {number}")));
 }
@@ -166,20 +166,24 @@ fn timers_of_a_session_are_limited_and_a_cancelled_one_makes_room() {
     quiet(&mut a, id);
 }
 
-/// A turn of the service itself that kills the worker waits for better code, and that code isn't blamed for it, whatever process runs it.
+/// A turn of the service itself that kills the worker waits for the next build. That build is not
+/// blamed for it, whatever process runs it.
 #[test]
-fn a_services_own_turn_that_kills_is_withheld_until_the_next_build() {
+fn a_timer_of_the_service_that_kills_is_blocked_until_the_next_build() {
     let host = serve("crashes_max = 100\nprobation_ms = 0");
     let (mut a, id) = connect(&host);
     assert_eq!(a.ask("join ticks"), format!("ok {id}"));
+
     // One that is well comes first, and its number is none of the other's.
     assert_eq!(a.ask("tick well 1"), format!("ok {id}"));
     for n in 1..=3 {
         expect(&mut a, &format!("published ticks 0 well {n}"));
     }
+
     assert_eq!(a.ask("tick dies 1"), format!("ok {id}"));
     host.wait_log("quarantined: a timer of the service itself killed the worker 2 times");
     quiet(&mut a, id);
+
     reload(&host);
     // It has its turn with the new code, which survives it; also behind another takeover.
     expect(&mut a, "new published ticks 0 dies 1");
@@ -187,12 +191,14 @@ fn a_services_own_turn_that_kills_is_withheld_until_the_next_build() {
     for n in 2..=3 {
         expect(&mut a, &format!("new published ticks 0 dies {n}"));
     }
+
     assert_eq!(host.json(&["status", "--json"])["host"]["workers_before"], json!(3));
 }
 
-/// What others' turns make a session say isn't taken by its peer: it is closed at the limit, and the others go on.
+/// Messages of others make a session produce output that its peer does not take: it is closed at
+/// the limit, and the others go on.
 #[test]
-fn a_peer_that_does_not_read_what_others_cause_is_closed() {
+fn a_session_that_does_not_read_messages_of_others_is_closed() {
     let host = serve("output_bytes_pause = 100000\noutput_bytes_max = 500000");
     let (slow, _) = connect(&host);
     let (mut a, id) = connect(&host);
@@ -200,6 +206,7 @@ fn a_peer_that_does_not_read_what_others_cause_is_closed() {
     slow.send("join news\n");
     slow.line().expect("ok");
     assert_eq!(a.ask("join news"), format!("ok {id}"));
+
     // Short enough to be told in full: 80 bytes for each.
     let text = "z".repeat(60);
     let closed = || host.log().contains("limit output_bytes_max");
@@ -213,6 +220,7 @@ fn a_peer_that_does_not_read_what_others_cause_is_closed() {
             break;
         }
     }
+
     quiet(&mut a, id);
 }
 
@@ -438,7 +446,8 @@ fn jobs_of_a_session_that_ends_are_cancelled() {
     gates.wait_cancelled("left");
 }
 
-/// What a build has asked for comes to the build that is gone back to, once: be that asked for, or the host's own doing.
+/// Effects that a build asked for come once, to the build that a rollback put in its place: at an
+/// operator's command, or by the host's own decision.
 #[test]
 fn effects_in_flight_cross_a_rollback() {
     let host = serve("probation_ms = 600000\nprobation_faults_max = 2");
@@ -452,24 +461,28 @@ fn effects_in_flight_cross_a_rollback() {
             client.send("join news\n");
             assert!(client.line().is_some_and(|l| l.starts_with("new ok ")));
         }
+
         let ok = format!("new ok {a_id}");
         assert_eq!(a.ask(&format!("job wait {gate}")), ok);
         assert_eq!(a.ask("timer later 3000"), ok);
         assert_eq!(a.ask("tick later 3000"), ok);
         assert_eq!(a.ask(&format!("put k{by_itself} x")), ok);
         wait_until("the job", || Path::new(&format!("{gate}.begun")).exists());
+
         if by_itself {
-            // The build before runs each turn that fails, and then takes over.
+            // The previous build runs each turn that fails, and then takes over.
             for _ in 0..2 {
                 assert_eq!(a.ask("trip"), format!("ok {a_id}"));
             }
         } else {
             assert!(host.cli(&["rollback", SERVICE]).status.success());
         }
-        wait_until("the build before", || host.service(SERVICE)["generation"] == json!(1));
+        wait_until("the previous build", || host.service(SERVICE)["generation"] == json!(1));
+
         let ok = format!("ok {a_id}");
         assert_eq!(a.ask(&format!("note {b_id} here")), ok);
         std::fs::write(&gate, "").expect("a file");
+
         // In whatever order.
         let mut heard = [a.line().expect("a line"), a.line().expect("a line")];
         heard.sort();
@@ -486,6 +499,7 @@ fn tables_are_read_by_range_and_counted() {
     let host = serve("table_bytes_max = 200000");
     let (mut a, id) = connect(&host);
     let ok = format!("ok {id}");
+
     assert_eq!(a.ask("len"), "0");
     a.send("put b1 x\nput b2 x\nput a x\nput b3 x\nput b4 x\nput c x\ncut b2\nlen\nrange b\nrange b b3\nrange b b4\nrange z\n");
     for _ in 0..7 {
@@ -494,9 +508,11 @@ fn tables_are_read_by_range_and_counted() {
     for line in ["5", "b1,b3,b4", "b3,b4", "b4", ""] {
         expect(&mut a, line);
     }
+
     assert_eq!(a.ask("fill 1000 k"), ok);
     assert_eq!(a.ask("len"), "1005");
     assert_eq!(a.ask("range k k0000998"), "k0000998,k0000999");
+
     // Full: the write is refused and its turn fails; nothing of it stays, and deleting makes room.
     a.send("fill 100000 m\n");
     host.wait_log("limit table_bytes_max");
@@ -504,14 +520,17 @@ fn tables_are_read_by_range_and_counted() {
     assert_eq!(a.ask("put b1 y"), ok);
 }
 
-/// A session's timer whose turn kills the worker: after two deaths the session waits for better code, and nobody else does.
+/// A session whose timer killed the worker twice waits for the next build, and no other session
+/// does.
 #[test]
-fn a_timer_of_the_session_that_kills_is_withheld() {
+fn a_timer_of_a_session_that_kills_is_blocked() {
     let host = serve("crashes_max = 100");
     let (mut a, a_id) = connect(&host);
     let (mut b, b_id) = connect(&host);
+
     assert_eq!(a.ask("timer dies 1"), format!("ok {a_id}"));
     host.wait_log("quarantined: its turn");
+
     quiet(&mut b, b_id);
     let listed = host.json(&["sessions", "--quarantined", "--json"]);
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");

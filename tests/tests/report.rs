@@ -52,7 +52,7 @@ fn dry_run(host: &Host, service: &str, path: &Path) -> (Option<i32>, Value) {
     (out.status.code(), serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}")))
 }
 
-/// Field, kind of change, and how many hold it.
+/// Fields of a report: name, kind of change, and number of sessions that hold it.
 fn fields(report: &Value) -> Vec<(String, String, Value)> {
     let all = report["rehearsal"]["shapes"][0]["fields"].as_array().expect("fields").iter();
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
@@ -113,7 +113,7 @@ fn states(host: &Host) -> Value {
     host.json(&["state", "dump", "--service", "told"])["sessions"].clone()
 }
 
-/// One line of a report on a state: field, kind of change, and how many hold it.
+/// A line of a report on a state: field, kind of change, and number of sessions that hold it.
 fn change(field: &str, change: &str, held: Value) -> (String, String, Value) {
     (field.to_owned(), change.to_owned(), held)
 }
@@ -244,9 +244,10 @@ fn a_refused_dry_run_tells_the_same_to_programs_and_people() {
     told.is_unchanged();
 }
 
-/// A table with more entries than `rehearsal_entries_max`: of those that stay as they are a share is read, of all others each.
+/// A table has more entries than `rehearsal_entries_max`. A share is read of the entries that stay
+/// as they are, and each of the others.
 #[test]
-fn of_a_large_table_that_stays_as_it_is_a_share_is_rehearsed() {
+fn a_share_of_a_large_unchanged_table_is_rehearsed() {
     let sources: Vec<_> = [1, 3].iter().map(|v| versions_source("large", "v", *v, false)).collect();
     let fixture = Fixture::new("large", &sources[0]);
     let first = fixture.build_as("first.so");
@@ -257,6 +258,7 @@ fn of_a_large_table_that_stays_as_it_is_a_share_is_rehearsed() {
     let host = Host::serve_with(&["large"], &[&first], |c| {
         c.arg("--config").arg(&config);
     });
+
     let mut client = Client::connect(host.addr("large"));
     let mut lines = 0;
     let mut say = |more| {
@@ -265,6 +267,7 @@ fn of_a_large_table_that_stays_as_it_is_a_share_is_rehearsed() {
             assert_eq!(client.ask(&format!("line {lines}")), format!("v {lines} line {lines}"));
         }
     };
+
     let rehearsed = |path: &Path| {
         let (code, report) = dry_run(&host, "large", path);
         assert_eq!(code, Some(0), "{report}");
@@ -275,25 +278,29 @@ fn of_a_large_table_that_stays_as_it_is_a_share_is_rehearsed() {
         assert_eq!(all, counts(table, ["read", "migrated", "left_out"]));
         all
     };
+
     say(100);
     // As many as are read anyway.
     fixture.write(&sources[0].replace("\"v ", "\"w "));
     let alike = fixture.build_as("alike.so");
     assert_eq!(rehearsed(&alike), [100, 0, 0]);
+
     say(400);
     assert_eq!(rehearsed(&alike), [100, 0, 400]);
     let said = host.cli(&["reload", "large", "--dry-run", "--from", alike.to_str().expect("UTF-8")]);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains("100 of 500 table entries, 0 to be migrated"), "{said}");
     host.wait_log("and 100 of 500 table entries, 0 migrated");
+
     // It changes.
     fixture.write(&sources[1]);
     let third = fixture.build_as("third.so");
     assert_eq!(rehearsed(&third), [500, 500, 0]);
     let out = host.cli(&["reload", "large", "--from", third.to_str().expect("UTF-8")]);
     assert!(out.status.success(), "{out:?}");
+
     say(200);
-    // What is still of the version before is to be migrated, and of those that stay a hundred are read.
+    // Entries of the previous version are to be migrated; of those that stay a hundred are read.
     fixture.write(&sources[1].replace("\"v ", "\"w "));
     assert_eq!(rehearsed(&fixture.build_as("third-alike.so")), [600, 500, 100]);
 }
@@ -308,6 +315,7 @@ fn tables_are_rehearsed_entry_by_entry() {
     for n in 0..500 {
         assert_eq!(client.ask(&format!("line {n}")), format!("v {} line {n}", n + 1));
     }
+
     // One entry is what its owner can't migrate.
     let picky = sources[1].replacen("|old: One| Ok(First { by: old.by.to_string() })", "|old: One| if old.by == 2 { Err(\"two is not enough\".to_owned()) } else { Ok(First { by: old.by.to_string() }) }", 1);
     let mut second = Client::connect(host.addr("entries"));
@@ -316,6 +324,7 @@ fn tables_are_rehearsed_entry_by_entry() {
     let (code, report) = dry_run(&host, "entries", &fixture.build_as("picky.so"));
     let why = "the rehearsal failed for 1 of 501 table entries: entry \"odd\" of table entries-first: migration from version 1: two is not enough";
     assert!(code == Some(1) && report["reason"] == why, "{report}");
+
     fixture.write(&sources[1]);
     let third = fixture.build_as("third.so");
     let (code, report) = dry_run(&host, "entries", &third);
@@ -330,6 +339,7 @@ fn tables_are_rehearsed_entry_by_entry() {
         "{table}"
     );
     assert_eq!(table["fields"][0]["text"], "field by: integer -> string", "{table}");
+
     // A table has one owner.
     let thief = sources[0].replace("\"entries\"", "\"thief\"");
     let thief = Fixture::new("thief", &thief).build();
@@ -340,7 +350,7 @@ fn tables_are_rehearsed_entry_by_entry() {
 }
 
 #[test]
-fn a_long_rehearsal_says_how_far_it_is() {
+fn a_long_rehearsal_reports_its_progress_and_is_limited_in_bytes() {
     let slow = source(
         2,
         OLD,
@@ -352,6 +362,7 @@ fn a_long_rehearsal_says_how_far_it_is() {
     let first = fixture.build_as("first.so");
     let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
     std::fs::write(&config, "[limits]\npin_bytes_max = 100000\n").expect("a configuration");
+
     let host = Host::serve_with(&["told"], &[&first], |c| {
         c.arg("--config").arg(&config);
     });
@@ -359,9 +370,11 @@ fn a_long_rehearsal_says_how_far_it_is() {
     for c in &mut clients {
         assert_eq!(c.ask("hello"), "hello");
     }
+
     fixture.write(&slow);
     let slow = fixture.build();
     let dry_run = || host.cli(&["reload", "told", "--dry-run", "--from", slow.to_str().expect("UTF-8")]);
+
     let out = dry_run();
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(
@@ -369,6 +382,7 @@ fn a_long_rehearsal_says_how_far_it_is() {
         "{said}"
     );
     assert!(String::from_utf8_lossy(&out.stdout).contains("would be committed"), "{out:?}");
+
     // What it reads is kept for it, but not without end: the rehearsal fails, and nobody else.
     let out = std::thread::scope(|scope| {
         let asked = scope.spawn(dry_run);
@@ -383,6 +397,7 @@ fn a_long_rehearsal_says_how_far_it_is() {
         }
         asked.join().expect("the command")
     });
+
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     let why = "too much changed while it was rehearsed (limit pin_bytes_max); try again";
     assert!(String::from_utf8_lossy(&out.stdout).contains(why), "{out:?}");

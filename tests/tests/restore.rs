@@ -1,5 +1,5 @@
-//! `greenroom state restore` and `greenroom state set`: what an operator puts back is what sessions and tables go on with, all of it or
-//! nothing.
+//! Restores by an operator: `greenroom state restore` and `greenroom state set`. Sessions and
+//! tables go on with all of it, or with nothing of it.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, compile_c, versions_source};
@@ -15,7 +15,7 @@ fn dump(host: &Host) -> Value {
     host.json(&["state", "dump"])
 }
 
-/// What of a dump can be put back.
+/// The part of a dump that a restore puts back.
 fn states(dump: &Value) -> Value {
     let sessions = dump["sessions"].as_array().expect("sessions").iter();
     let states = sessions.map(|s| json!([s["id"], s["service"], s["state_version"], s["state"]]));
@@ -38,7 +38,7 @@ fn restore(host: &Host, dump: &Value, more: &[&str]) -> (Option<i32>, Value) {
     (out.status.code(), report)
 }
 
-/// It is refused for this reason, and nothing has changed.
+/// Has a dump refused, for this reason and without any change.
 #[track_caller]
 fn refused(host: &Host, given: &Value, why: &str) {
     let before = states(&dump(host));
@@ -71,7 +71,7 @@ fn in_the_room(host: &Host, nick: &str) -> Client {
 }
 
 #[test]
-fn a_dump_that_is_put_back_is_what_sessions_go_on_with() {
+fn sessions_go_on_with_a_restored_dump() {
     const MANY: usize = 300;
     let host = both(|_| {});
     let mut clients: Vec<_> = (0..MANY).map(|_| Client::connect(host.addr("tally"))).collect();
@@ -81,6 +81,7 @@ fn a_dump_that_is_put_back_is_what_sessions_go_on_with() {
         }
     }
     let _ann = in_the_room(&host, "ann");
+
     let before = dump(&host);
     for (n, c) in clients.iter_mut().enumerate() {
         assert_eq!(c.ask("b"), format!("{} b", n % 3 + 1));
@@ -121,6 +122,7 @@ fn a_dump_that_is_put_back_is_what_sessions_go_on_with() {
     for (n, c) in clients.iter_mut().enumerate() {
         assert_eq!(c.ask("d"), format!("{} d", n % 3 + 2));
     }
+
     let text = restore_text(&host, &before.to_string(), &[]);
     let said = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(said.contains("dump.json: 300 sessions, 0 entries put, 0 deleted, pause "), "{said}");
@@ -133,12 +135,13 @@ fn a_dump_that_is_put_back_is_what_sessions_go_on_with() {
 }
 
 #[test]
-fn a_session_that_is_gone_is_named_and_one_without_a_state_begins_anew() {
+fn a_restore_names_sessions_that_are_gone_and_resets_those_without_a_state() {
     let host = both(|_| {});
     let mut clients: Vec<_> = (0..4).map(|_| Client::connect(host.addr("tally"))).collect();
     for c in &mut clients[..3] {
         assert_eq!(c.ask("a"), "1 a");
     }
+
     let mut given = dump(&host);
     drop(clients.remove(0));
     wait_for("its end", || (host.service("tally")["sessions"] == 3).then_some(()));
@@ -146,14 +149,18 @@ fn a_session_that_is_gone_is_named_and_one_without_a_state_begins_anew() {
         session(&mut given, id)["state"] = state;
     }
     assert_eq!(session(&mut given, 4)["state_version"], 0);
+
     let (code, report) = restore(&host, &given, &[]);
+
     let restored = &report["restored"];
     assert_eq!((code, &restored["changed"], &restored["unchanged"]), (Some(0), &json!(2), &json!(1)));
     assert_eq!((&restored["missing"], &restored["missing_ids"]), (&json!(1), &json!([1])));
     assert_eq!(dump(&host)["sessions"][1]["state_version"], 0);
+
     host.kill_worker();
     let answers: Vec<_> = clients.iter_mut().map(|c| c.ask("b")).collect();
     assert_eq!(answers, ["71 b", "1 b", "1 b"]);
+
     // Only the sessions that a dump has, and no table.
     let (_, report) = restore(&host, &host.json(&["state", "dump", "--session", "2"]), &[]);
     assert_eq!((&report["restored"]["unchanged"], &report["restored"]["tables"]), (&json!(1), &json!({})));
@@ -310,7 +317,7 @@ fn restore_without_a_file_or_a_host_has_its_exit_codes() {
 }
 
 #[test]
-fn tables_become_what_the_file_says_and_others_stay() {
+fn a_restore_replaces_the_tables_of_the_file_alone() {
     let host = both(|_| {});
     let mut ann = in_the_room(&host, "ann");
     let mut given = dump(&host);
@@ -318,7 +325,9 @@ fn tables_become_what_the_file_says_and_others_stay() {
         "chat-nicks": [{"key": "ann", "value": 1}, {"key": "eve", "value": 77}],
         "of-nobody": [{"key": {"$b64": "/w=="}, "value": {"$map": [[1, {"$f64": "NaN"}], [2, 0.30000000000000004]]}}, {"key": "k", "value": 5}],
     });
+
     let (code, report) = restore(&host, &given, &[]);
+
     let tables = json!({
         "chat-nicks": {"put": 1, "deleted": 0, "unchanged": 1}, "of-nobody": {"put": 2, "deleted": 0, "unchanged": 0},
     });
@@ -332,17 +341,19 @@ fn tables_become_what_the_file_says_and_others_stay() {
     for table in ["chat-nicks", "of-nobody"] {
         assert_eq!(by_key(&after, table), by_key(&given, table));
     }
+
     // The handler sees it.
     ann.send("/nick eve\n/who\n");
     assert_eq!(ann.line().as_deref(), Some("! eve is taken. Another one?"));
     assert_eq!((ann.line().as_deref(), ann.line().as_deref()), (Some("  ann"), Some("  eve")));
+
     given["tables"] = json!({"of-nobody": []});
     let (_, report) = restore(&host, &given, &[]);
     assert_eq!(report["restored"]["tables"], json!({"of-nobody": {"put": 0, "deleted": 2, "unchanged": 0}}));
     assert_eq!(dump(&host)["tables"], json!({"chat-nicks": after["tables"]["chat-nicks"]}));
 }
 
-/// A service whose state has all kinds of fields. It answers with its state in JSON's place: Rust's own debug form.
+/// A service whose state has all kinds of fields. It answers with its state in Rust's debug form.
 const FULL: &str = r#"
 #![forbid(unsafe_code)]
 use greenroom_handler::{Action, Fault, Handler, NoConfig, Turn, export};
@@ -525,23 +536,27 @@ fn a_dump_of_another_version_is_converted_or_refused() {
             fixture.build_as(&format!("v{version}.so"))
         })
         .collect();
+
     let host = Host::serve(&["putback-versions"], &[&builds[0]]);
     let mut peers: Vec<_> = (0..3).map(|_| Client::connect(host.addr("putback-versions"))).collect();
     for (n, p) in peers.iter_mut().enumerate() {
         assert_eq!(p.ask(&format!("line {n}")), format!("ok 1 line {n}"));
     }
+
     let first = dump(&host);
     assert_eq!(first["services"]["putback-versions"]["tables"], json!({"putback-versions-first": 1}));
     assert_eq!(host.reload_from("putback-versions", &builds[2]).0, Some(0));
     for p in &mut peers[..2] {
         assert_eq!(p.ask("again"), "ok 2 again");
     }
+
     // Of the older version: migrated, and what nobody touched stays as it is.
     let (code, report) = restore(&host, &first, &[]);
     assert_eq!(code, Some(0), "{report}");
     let restored = &report["restored"];
     assert_eq!((&restored["changed"], &restored["unchanged"]), (&json!(2), &json!(1)));
     assert_eq!(restored["tables"]["putback-versions-first"], json!({"put": 0, "deleted": 1, "unchanged": 3}));
+
     let third = dump(&host);
     let kept: Vec<_> = third["sessions"].as_array().unwrap().iter().map(|s| &s["state_version"]).collect();
     assert_eq!(kept, [3, 3, 1]);
@@ -551,6 +566,7 @@ fn a_dump_of_another_version_is_converted_or_refused() {
         assert_eq!(p.ask("now"), "ok 2 now");
         assert_eq!(p.ask(&format!("who line {n}")), (n + 1).to_string());
     }
+
     let mut given = third.clone();
     session(&mut given, 1)["state"] = json!({"lines": "many", "last": "?"});
     assert_eq!(restore(&host, &given, &[]).0, Some(0));
@@ -558,7 +574,7 @@ fn a_dump_of_another_version_is_converted_or_refused() {
     refused(&host, &given, "session 1: it is of version 1, and generation 2 can't make version 3 of it: ");
     restore(&host, &third, &[]);
 
-    // What it wrote was taken back, and then it was let go of.
+    // Its states are downgraded, and then the newer build is dropped.
     assert!(host.cli(&["rollback", "putback-versions"]).status.success());
     wait_for("the sweep's end", || {
         let (code, report) = restore(&host, &third, &["--dry-run"]);
@@ -569,26 +585,29 @@ fn a_dump_of_another_version_is_converted_or_refused() {
 }
 
 #[test]
-fn a_library_in_c_reads_what_is_put_back() {
+fn a_library_in_c_reads_a_restored_state() {
     let dir = tempfile::tempdir().expect("a directory");
     let library = dir.path().join("libupper.so");
     compile_c("upper.c", &[], &library);
     let host = Host::serve(&["upper"], &[&library]);
     let mut peer = Client::connect(host.addr("upper"));
     assert_eq!(peer.ask("a"), "1 A");
+
     let mut given = dump(&host);
     // This one reads nothing but numbers of 32 bits.
     session(&mut given, 1)["state"]["lines"] = json!(70_000);
     assert_eq!(peer.ask("b"), "2 B");
+
     let (code, report) = restore(&host, &given, &[]);
     assert_eq!((code, &report["restored"]["changed"]), (Some(0), &json!(1)), "{report}");
     assert_eq!(peer.ask("c"), "70001 C");
+
     session(&mut given, 1)["state"]["lines"] = json!(1);
     refused(&host, &given, "service upper, session 1: field lines: its handler makes 0 of 1");
 }
 
 #[test]
-fn a_kill_leaves_all_of_it_or_nothing_and_the_ledger_says_which() {
+fn a_kill_leaves_all_of_a_restore_or_nothing_and_the_ledger_says_which() {
     let dir = tempfile::tempdir().expect("a directory");
     let plan = dir.path().join("plan");
     std::fs::write(&plan, "put-back 0\n").expect("a plan");
@@ -598,12 +617,14 @@ fn a_kill_leaves_all_of_it_or_nothing_and_the_ledger_says_which() {
         assert_eq!(c.ask("a"), "1 a");
     }
     let _ann = in_the_room(&host, "ann");
+
     let before = dump(&host);
     let mut given = before.clone();
     for id in 1..=20 {
         session(&mut given, id)["state"]["count"] = json!(100 + id);
     }
     given["tables"]["chat-nicks"] = json!([]);
+
     // All is written, and it isn't committed.
     let out = restore_text(&host, &given.to_string(), &["--json"]);
     assert!(
@@ -613,6 +634,7 @@ fn a_kill_leaves_all_of_it_or_nothing_and_the_ledger_says_which() {
     assert_eq!(states(&dump(&host)), states(&before));
     assert_eq!(host.last_ledger_line()["outcome"], "committed");
     assert_eq!(host.json(&["status", "--json"])["host"]["workers_before"], 1);
+
     // And committed.
     assert_eq!(restore(&host, &given, &[]).0, Some(0));
     host.kill_worker();
@@ -627,12 +649,13 @@ fn a_kill_leaves_all_of_it_or_nothing_and_the_ledger_says_which() {
 }
 
 #[test]
-fn clients_are_served_while_a_dump_is_put_back_again_and_again() {
+fn clients_are_served_during_ten_restores() {
     let host = both(|_| {});
     let mut still: Vec<_> = (0..500).map(|_| Client::connect(host.addr("tally"))).collect();
     for c in &mut still {
         assert_eq!(c.ask("a"), "1 a");
     }
+
     let given = host.json(&["state", "dump", "--service", "tally"]);
     let mut busy: Vec<_> = (0..4).map(|_| Client::connect(host.addr("tally"))).collect();
     let going = &AtomicBool::new(true);

@@ -60,13 +60,16 @@ fn a_build_that_panics_at_every_turn_is_rolled_back_before_a_client_saw_it() {
     let [good, bad] = &builds("panicky", &[good, panicking("panicky")])[..] else { unreachable!() };
     let host = Host::serve_limited("panicky", good, "");
     let mut clients = connect(&host, "panicky", 20);
+
     let waits = reload_and_wait(&host, "panicky", bad);
     host.wait_generation("panicky", 2);
+
     for round in 2..6 {
         for c in &mut clients {
             assert_eq!(c.ask("on"), format!("one {round} on"));
         }
     }
+
     let (code, report) = waits.join().expect("the command");
     assert_eq!(
         (code, &report["outcome"], &report["generation"]),
@@ -85,6 +88,7 @@ fn a_build_that_panics_at_every_turn_is_rolled_back_before_a_client_saw_it() {
     );
     assert!(line["reason"].as_str().is_some_and(|r| r.contains("limit probation_faults_max")), "{line}");
     host.wait_log("turn failed, and generation 1 ran it in its place: panic: everywhere");
+
     // The watcher leaves it alone, and an operator may try again.
     assert_eq!(host.generation("panicky"), 1);
     assert_eq!(clients[0].ask("on"), "one 6 on");
@@ -92,10 +96,10 @@ fn a_build_that_panics_at_every_turn_is_rolled_back_before_a_client_saw_it() {
     assert_eq!((code, &report["generation"]), (Some(0), &json!(3)), "{report}");
 }
 
-/// A worker that dies while it rolls back leaves the build that fails on probation, or the build before in its place: never both, and
-/// the client sees neither.
+/// A worker that dies while it rolls back leaves the build that fails on probation, or the previous
+/// one in its place: never both, and the client sees neither.
 #[test]
-fn a_kill_at_any_step_of_a_roll_back_ends_with_the_build_before() {
+fn a_kill_at_any_step_of_a_rollback_ends_with_the_previous_build() {
     let good = tally_source("dies", "one");
     let [good, bad] = &builds("dies", &[good, panicking("dies")])[..] else { unreachable!() };
     let dir = tempfile::tempdir().expect("a directory");
@@ -106,10 +110,11 @@ fn a_kill_at_any_step_of_a_roll_back_ends_with_the_build_before() {
             c.env("GREENROOM_KILL_PLAN", &plan);
         });
         let mut clients = connect(&host, "dies", 20);
+
         let (code, report) = host.reload_from("dies", bad);
         assert_eq!((code, &report["generation"]), (Some(0), &json!(2)), "{point}: {report}");
         let mut round = 1;
-        wait_for("the build before", || {
+        wait_for("the previous build", || {
             round += 1;
             for c in &mut clients {
                 assert_eq!(c.ask("on"), format!("one {round} on"), "{point}");
@@ -118,6 +123,7 @@ fn a_kill_at_any_step_of_a_roll_back_ends_with_the_build_before() {
             let over = host["host"]["workers_before"] == 1 && host["services"][0]["generation"] == 1;
             over.then_some(())
         });
+
         let history = host.json(&["history", "--json"]);
         let lines = history.as_array().expect("lines");
         let back: Vec<_> = lines.iter().filter(|l| l["outcome"] == "rolled-back").collect();
@@ -127,6 +133,7 @@ fn a_kill_at_any_step_of_a_roll_back_ends_with_the_build_before() {
         let counts: Vec<_> =
             states.as_array().expect("sessions").iter().map(|s| &s["state"]["count"]).collect();
         assert_eq!(counts, vec![&json!(round); 20], "{point}");
+
         // It can be tried again.
         let (code, report) = host.reload_from("dies", bad);
         assert_eq!((code, &report["generation"]), (Some(0), &json!(3)), "{point}: {report}");
@@ -134,7 +141,7 @@ fn a_kill_at_any_step_of_a_roll_back_ends_with_the_build_before() {
 }
 
 #[test]
-fn a_segmentation_fault_on_probation_is_enough() {
+fn one_segmentation_fault_on_probation_rolls_a_build_back() {
     let good = tally_source("faulty", "one");
     let die = "turn.state.count += 1; if turn.state.count > 1 { unsafe { std::ptr::null_mut::<u8>().write_volatile(1) } }";
     let bad = tally_source("faulty", "two")
@@ -143,8 +150,10 @@ fn a_segmentation_fault_on_probation_is_enough() {
     let [good, bad] = &builds("faulty", &[good, bad])[..] else { unreachable!() };
     let host = Host::serve_limited("faulty", good, "");
     let mut clients = connect(&host, "faulty", 20);
+
     let waits = reload_and_wait(&host, "faulty", bad);
     host.wait_generation("faulty", 2);
+
     for c in &mut clients {
         c.send("on\non\n");
     }
@@ -152,6 +161,7 @@ fn a_segmentation_fault_on_probation_is_enough() {
         assert_eq!(c.line().expect("an answer"), "one 2 on");
         assert_eq!(c.line().expect("an answer"), "one 3 on");
     }
+
     let (code, report) = waits.join().expect("the command");
     assert_eq!((code, &report["outcome"]), (Some(1), &json!("rolled-back")), "{report}");
     assert!(
@@ -169,7 +179,7 @@ fn a_segmentation_fault_on_probation_is_enough() {
 }
 
 #[test]
-fn a_build_proves_itself_and_idle_states_are_migrated_then() {
+fn a_build_passes_its_probation_and_idle_states_are_migrated_then() {
     let sources: Vec<_> = (1..=2).map(|v| versions_source("proves", "p", v, false)).collect();
     let [one, two] = &builds("proves", &sources)[..] else { unreachable!() };
     let host = Host::serve_limited("proves", one, "probation_turns = 7");
@@ -177,24 +187,30 @@ fn a_build_proves_itself_and_idle_states_are_migrated_then() {
     for c in &mut clients {
         assert_eq!(c.ask("hello"), "p 1 hello");
     }
+
     let waits = reload_and_wait(&host, "proves", two);
     host.wait_generation("proves", 2);
+
     // A kill from outside says nothing about the build, and its probation goes on.
     assert_eq!(clients[0].ask("on"), "p 2 on");
     kill_worker(&host);
     assert_eq!(clients[0].ask("on"), "p 3 on");
+
     let versions = || {
         let sessions = host.json(&["sessions", "--json"]);
         let all = sessions.as_array().expect("sessions").iter();
         all.filter(|s| s["state_version"] == 2).count()
     };
     assert_eq!((versions(), host.generation("proves")), (1, 2), "lazily, while it may still go back");
+
     for round in 4..12 {
         assert_eq!(clients[0].ask("on"), format!("p {round} on"));
     }
+
     let (code, report) = waits.join().expect("the command");
     assert_eq!((code, &report["outcome"]), (Some(0), &json!("committed")), "{report}");
     assert_eq!(report["probation"]["state"], "passed", "{report}");
+
     wait_for("the idle ones", || (versions() == 200).then_some(()));
     for c in &mut clients[1..] {
         assert_eq!(c.ask("on"), "p 2 on");
@@ -287,7 +303,8 @@ fn a_generation_that_is_not_kept_is_no_aim_of_a_rollback() {
 fn a_chain_of_three_versions_goes_up_and_down() {
     let mut chain = Chain::new();
 
-    // Half of them meet the newest build, so that versions 1 and 3 are stored; one says something new.
+    // Half of them meet the newest build, so that versions 1 and 3 are stored; one says something
+    // new.
     chain.ask_all("v3", 50);
     for (n, c) in chain.clients.iter_mut().enumerate().take(50) {
         assert_eq!(c.ask(&format!("who line {n}")), format!("{}", n + 1));
@@ -325,36 +342,40 @@ fn a_chain_of_three_versions_goes_up_and_down() {
     });
 }
 
-/// Only a table's version was raised, and nobody is connected: there is nothing else by which a rollback could tell that entries must be
-/// taken back.
+/// Only a table's version was raised, and nobody is connected: nothing else tells a rollback that
+/// entries must be downgraded.
 #[test]
-fn entries_alone_are_taken_back() {
+fn table_entries_are_downgraded_when_only_they_changed() {
     let first = versions_source("stored", "v", 1, false);
     let way = "own_at(&FIRST, 2, Migrations::none().from(1, |old: First| Ok(old)).back(2, |new: First| Ok(First { by: new.by })))";
     let second = first.replacen("own(&FIRST)", way, 1);
     assert_ne!(first, second);
     let [first, second] = &builds("stored", &[first, second])[..] else { unreachable!() };
     let host = Host::serve_limited("stored", first, "");
+
     let say = |line: &str, more: &str| {
         let mut client = Client::connect(host.addr("stored"));
         assert_eq!(client.ask(line), more, "{}", host.log());
         drop(client);
         wait_for("it to be gone", || (host.service("stored")["sessions"] == 0).then_some(()));
     };
+
     say("before", "v 1 before");
     let out = host.cli(&["reload", "stored", "--from", second.to_str().expect("UTF-8")]);
     assert!(out.status.success(), "{out:?}");
     say("after", "v 1 after");
+
     let out = host.cli(&["rollback", "stored", "--json"]);
     let report: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
     assert!(out.status.success(), "{report}");
     assert_eq!((&report["outcome"], host.generation("stored")), (&json!("rolled-back"), 1), "{report}");
+
     say("who after", "2");
     say("who before", "1");
 }
 
 #[test]
-fn the_host_rolls_back_what_was_migrated() {
+fn migrated_states_and_entries_are_downgraded_when_the_host_rolls_back() {
     let good = versions_source("undone", "v1", 1, false);
     let bad = versions_source("undone", "v3", 3, true);
     let [good, bad] = &builds("undone", &[good, bad])[..] else { unreachable!() };
@@ -363,15 +384,18 @@ fn the_host_rolls_back_what_was_migrated() {
     for c in &mut clients {
         assert_eq!(c.ask("a"), "v1 1 a");
     }
+
     let waits = reload_and_wait(&host, "undone", bad);
     host.wait_generation("undone", 2);
     for c in clients.iter_mut().take(30) {
         assert_eq!(c.ask("b"), "v3 2 b");
     }
-    // State and table are of other versions in the build before, and can be taken back: it answers.
+
+    // State and table have other versions in the previous build, and are downgraded: it answers.
     assert_eq!(clients[0].ask("trip"), "v1 3 trip");
     assert_eq!(clients[0].ask("c"), "v3 4 c");
     assert_eq!(clients[1].ask("trip"), "v1 3 trip");
+
     let (code, report) = waits.join().expect("the command");
     assert_eq!((code, &report["outcome"]), (Some(1), &json!("rolled-back")), "{report}");
     assert_eq!(
@@ -379,6 +403,7 @@ fn the_host_rolls_back_what_was_migrated() {
         (&json!(2), &json!(2)),
         "{report}"
     );
+
     for (n, c) in clients.iter_mut().enumerate() {
         let count = [5, 4].get(n).copied().unwrap_or(if n < 30 { 3 } else { 2 });
         assert_eq!(c.ask("c"), format!("v1 {count} c"));
@@ -387,7 +412,7 @@ fn the_host_rolls_back_what_was_migrated() {
 }
 
 #[test]
-fn without_a_way_back_a_build_stays_and_says_why() {
+fn a_build_without_downgrade_stays_and_says_why() {
     let good = versions_source("oneway", "v1", 1, false);
     let bad = versions_source("oneway", "v2", 2, true).replace(
         "rename(1, \"count\", \"lines\")",
@@ -399,16 +424,19 @@ fn without_a_way_back_a_build_stays_and_says_why() {
     let mut other = Client::connect(host.addr("oneway"));
     assert_eq!(client.ask("a"), "v1 1 a");
     assert_eq!(other.ask("a"), "v1 1 a");
+
     let waits = reload_and_wait(&host, "oneway", bad);
     host.wait_generation("oneway", 2);
     assert_eq!(client.ask("b"), "v2 2 b");
-    // Its state is of version 1 still, so the build before answers.
+    // Its state is of version 1 still, so the previous build answers.
     assert_eq!(other.ask("trip"), "v1 2 trip");
+
     let (code, report) = waits.join().expect("the command");
     assert_eq!((code, &report["probation"]["state"]), (Some(0), &json!("failed")), "{report}");
     let why =
         "version 2 is stored, version 1 is wanted, and the build that serves has no downgrade from version 2";
     assert!(report["reason"].as_str().is_some_and(|r| r.contains(why)), "{report}");
+
     assert_eq!(client.ask("c"), "v2 3 c");
     let out = host.cli(&["rollback", "oneway"]);
     let said = String::from_utf8_lossy(&out.stdout);
@@ -416,10 +444,10 @@ fn without_a_way_back_a_build_stays_and_says_why() {
     assert_eq!((client.ask("d"), other.ask("d")), ("v2 4 d".into(), "v2 3 d".into()));
 }
 
-/// An entry that can't be taken back: the build before can't be asked for a turn that reads it, and once it serves, it fails that turn,
-/// and nothing of it stays; the turns around it go on.
+/// The previous build cannot run a turn that reads an entry without downgrade. Once it serves, it
+/// fails that turn, and nothing of the turn stays. The turns around it go on.
 #[test]
-fn an_entry_without_a_way_back_fails_the_turn_that_reads_it() {
+fn an_entry_without_downgrade_fails_the_turn_that_reads_it() {
     let good = versions_source("unread", "v1", 1, false);
     let parse = "new.by.parse()";
     let picky = "(if new.by == \"1\" { \"x\".to_owned() } else { new.by.clone() }).parse::<u64>()";
@@ -429,17 +457,21 @@ fn an_entry_without_a_way_back_fails_the_turn_that_reads_it() {
     let bad = bad.replace(parse, picky).replace(trips, "line == \"b\" && turn.session() != 1");
     let [good, bad] = &builds("unread", &[good, bad])[..] else { unreachable!() };
     let host = Host::serve_limited("unread", good, "probation_faults_max = 2");
+
     let mut one = Client::connect(host.addr("unread"));
     let mut two = Client::connect(host.addr("unread"));
     assert_eq!((one.ask("a"), two.ask("a")), ("v1 1 a".into(), "v1 1 a".into()));
+
     let waits = reload_and_wait(&host, "unread", bad);
     host.wait_generation("unread", 2);
     assert_eq!(one.ask("b"), "v3 2 b");
     two.send("b\nb\n");
+
     let report = waits.join().expect("the command").1;
     assert_eq!(report["outcome"], "rolled-back");
     let probation = &report["probation"];
     assert_eq!((&probation["faults"], &probation["spared"]), (&json!(2), &json!(0)), "{report}");
+
     let faults = host.service("unread")["faults"].as_u64().expect("a number");
     two.send("x\nb\ny\n");
     assert_eq!(two.line().expect("an answer"), "v1 2 x");
@@ -450,9 +482,9 @@ fn an_entry_without_a_way_back_fails_the_turn_that_reads_it() {
     assert_eq!(host.json(&["sessions", "--quarantined", "--json"]), json!([]));
 }
 
-/// Whoever asks for a build that the watcher has loaded already waits for its probation as well.
+/// A command that asks for a build that the watcher has loaded waits for its probation as well.
 #[test]
-fn who_waits_for_what_the_watcher_has_loaded_waits_too() {
+fn reload_wait_reports_the_probation_of_a_build_that_the_watcher_loaded() {
     let good = tally_source("watched", "one");
     let trip = "turn.state.count += 1; assert!(turn.state.count < 2);";
     let bad = tally_source("watched", "two").replacen("turn.state.count += 1;", trip, 1);
@@ -461,8 +493,10 @@ fn who_waits_for_what_the_watcher_has_loaded_waits_too() {
     let watched = dir.path().join("libwatched.so");
     install(good, &watched);
     let host = Host::serve_limited("watched", &watched, "");
+
     let mut client = Client::connect(host.addr("watched"));
     assert_eq!(client.ask("a"), "one 1 a");
+
     install(bad, &watched);
     host.wait_generation("watched", 2);
     let mut command = host.command(&["reload", "watched", "--wait", "--json"]);
@@ -471,6 +505,7 @@ fn who_waits_for_what_the_watcher_has_loaded_waits_too() {
     for n in 2..7 {
         assert_eq!(client.ask("on"), format!("one {n} on"));
     }
+
     let out = waits.join().expect("the command");
     let report: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
     assert_eq!((out.status.code(), &report["outcome"]), (Some(1), &json!("rolled-back")), "{report}");

@@ -21,13 +21,13 @@ fn states(dump: &Value) -> Vec<(u64, Value)> {
 /// A session's part when the code is swapped.
 #[derive(Clone, Copy)]
 enum Role {
-    /// Everything that it asked for is answered.
+    /// Everything is answered.
     Idle,
-    /// It sent half a line.
+    /// Half a line is sent.
     HalfLine,
-    /// It asked for more than the socket buffers hold, and reads nothing.
+    /// More is asked for than the socket buffers hold, and nothing is read.
     UnreadOutput,
-    /// It sent whole lines, and reads the answers after the swap.
+    /// Whole lines are sent, and the answers are read after the swap.
     Talking,
 }
 
@@ -134,18 +134,20 @@ fn two_hundred_sessions_cross_a_cargo_build() {
     fixture.write(&tally_source("swap-build", "two"));
     fixture.build();
     host.wait_generation("swap-build", 2);
+
     let ids = |v: &Value| v.as_array().map(|a| a.iter().map(|s| s["id"].clone()).collect::<Vec<_>>());
     assert_eq!(
         ids(&host.json(&["sessions", "--json"])),
         ids(&sessions),
         "no session was closed, none is new"
     );
+
     house.go_on("two");
     assert_eq!(host.service("swap-build")["faults"], 0);
 }
 
 #[test]
-fn states_are_equal_before_and_after() {
+fn states_are_equal_before_and_after_a_swap() {
     let fixture = Fixture::new("swap_equal", &tally_source("swap-equal", "one"));
     let host = Host::serve(&["swap-equal"], &[&fixture.build()]);
     let mut clients: Vec<_> = (0..50).map(|_| Client::connect(host.addr("swap-equal"))).collect();
@@ -160,10 +162,13 @@ fn states_are_equal_before_and_after() {
             sessions.iter().all(|s| s["input"] == "half a li").then_some(dump.clone())
         })
     };
+
     let before = dump(&host);
+
     fixture.write(&tally_source("swap-equal", "two"));
     fixture.build();
     host.wait_generation("swap-equal", 2);
+
     let after = dump(&host);
     assert_eq!(after["sessions"], before["sessions"]);
     assert_eq!(states(&after).len(), 50);
@@ -193,19 +198,23 @@ fn a_migration_runs_at_a_sessions_next_turn() {
              greenroom_handler::Migrations::none().from(1, |old: V1| Ok(Count { count: old.count.to_string() }))\n    }\n    fn new(",
         )
         + "\n#[derive(Deserialize)]\nstruct V1 { count: u64 }\n";
+
     fixture.write(&two);
     fixture.build();
     host.wait_generation("swap-migrate", 3);
+
     let dump = host.json(&["state", "dump"]);
     assert!(
         dump["sessions"].as_array().is_some_and(|s| s.iter().all(|s| s["state_version"] == 1)),
         "as stored"
     );
+
     house.go_on("two");
     let dump = host.json(&["state", "dump"]);
     for (id, state) in states(&dump) {
         assert!(state["count"].is_string(), "session {id}: {state}");
     }
+
     assert_eq!(host.service("swap-migrate")["faults"], 0);
 }
 
@@ -245,18 +254,22 @@ fn a_hundred_swaps_under_load() {
                 })
             })
             .collect();
+
         for swap in 0..100 {
             install([&two, &one][swap % 2], &live);
-            // It may wait for the watcher's reload of the same file: either way this very build runs then.
+            // It may wait for the watcher's reload of the same file: either way this very build
+            // runs then.
             let out = host.cli(&["reload", "swap-load", "--json"]);
             assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
         }
+
         stop.store(true, Ordering::Relaxed);
         for client in clients {
             let (n, changes) = client.join().expect("every answer was right");
             assert!(n > 100 && changes > 50, "{n} answers from {changes} changes of code");
         }
     });
+
     assert_eq!(host.generation("swap-load"), 101);
     assert_eq!(host.service("swap-load")["faults"], 0);
 }
