@@ -18,14 +18,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts a host on ports that the kernel chooses, and waits until it is ready. `services` are those whose ports are
-    /// wanted; `args` go to `serve`.
+    /// Starts a host on ports that the kernel chooses, and waits until it is ready. `services` are
+    /// those whose ports are wanted; `args` go to `serve`.
     #[track_caller]
     pub fn serve(services: &[&str], args: &[&Path]) -> Host {
         Host::serve_with(services, args, |_| {})
     }
 
-    /// As [`Host::serve`], for one service of one library, with these lines under `[limits]`.
+    /// Starts a host for one service of one library, with these lines under `[limits]`.
     #[track_caller]
     pub fn serve_limited(service: &str, library: &Path, limits: &str) -> Host {
         let dir = tempfile::tempdir().expect("a directory for the host");
@@ -36,7 +36,7 @@ impl Host {
         })
     }
 
-    /// As [`Host::serve`], with more arguments or environment.
+    /// Starts a host with more arguments or environment than [`Host::serve`].
     #[track_caller]
     pub fn serve_with(services: &[&str], args: &[&Path], more: impl FnOnce(&mut Command)) -> Host {
         let dir = tempfile::tempdir().expect("a directory for the host");
@@ -92,12 +92,12 @@ impl Host {
         self.dir.path()
     }
 
-    /// Its runtime directory.
+    /// Runtime directory of the host.
     pub fn runtime(&self) -> PathBuf {
         self.dir.path().join("run")
     }
 
-    /// What it logged so far.
+    /// Log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -130,7 +130,7 @@ impl Host {
         serde_json::from_slice(&out.stdout).expect("JSON")
     }
 
-    /// One service's part of the status.
+    /// Part of a service in the status.
     #[track_caller]
     pub fn service(&self, name: &str) -> Value {
         let status = self.json(&["status", "--json"]);

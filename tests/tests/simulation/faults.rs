@@ -39,10 +39,10 @@ impl KillPoint {
 
 /// Facts about a dead process that nobody but this test knows.
 struct Dead {
-    /// Its commands that were not carried out.
+    /// Commands that were not carried out.
     commands: Vec<Command>,
     hash: String,
-    /// It converted with builds that were rolled back.
+    /// Builds that were rolled back converted for it.
     converts: bool,
     /// End of the probation that was going on.
     probation_until_ns: Option<u64>,

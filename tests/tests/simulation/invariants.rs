@@ -43,7 +43,7 @@ impl Observed<'_> {
         self.world.counter(&format!("{what}:{}", self.peer.id))
     }
 
-    /// Its actions of a kind that wait for their turns.
+    /// Counts the actions that wait for their turns.
     fn waiting(&self, which: impl Fn(&ActionView) -> bool) -> u64 {
         self.view.actions.iter().filter(|a| which(a)).count() as u64
     }
@@ -53,7 +53,7 @@ impl Observed<'_> {
         self.view.timers.iter().any(|(n, _)| n == name)
     }
 
-    /// Its notes to itself that wait for their turns. A session that is closing has none.
+    /// Counts the session's notes to itself that wait for their turns. A session that is closing has none.
     fn own_notes_waiting(&self) -> u64 {
         let own = |a: &ActionView| a.kind == action::NOTE && a.from == self.peer.id;
         if self.open { self.waiting(own) } else { 0 }

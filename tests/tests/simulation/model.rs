@@ -25,13 +25,13 @@ impl Subject {
 pub(crate) struct Expected {
     /// Count in its state.
     pub(crate) count: u64,
-    /// Its entries in the table of the peers.
+    /// Entries in the table of the peers.
     pub(crate) table: BTreeMap<String, String>,
     /// Topics that it is subscribed to, in order of subscription.
     pub(crate) topics: Vec<String>,
     /// Replies so far, without the generation, which the peer checks apart.
     pub(crate) replies: Vec<String>,
-    /// Its handler closes it.
+    /// The handler closes it.
     pub(crate) closed: bool,
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Peer {
     pub(crate) lines: Vec<String>,
     /// Bytes that it wrote and the host did not read yet.
     pub(crate) to_host: VecDeque<u8>,
-    /// It wrote its last line.
+    /// The last line is written.
     pub(crate) done: bool,
     /// The host read the end of its stream.
     pub(crate) done_read: bool,
@@ -45,7 +45,7 @@ pub(crate) struct Peer {
     pub(crate) sent: u64,
     /// Bytes that the host read since the last commit.
     pub(crate) uncommitted: Vec<u8>,
-    /// It was accepted since the last commit.
+    /// No commit covers its connection yet.
     pub(crate) unborn: bool,
     /// Number of the request, if the host connected to the peer.
     pub(crate) dialed: Option<u64>,

@@ -71,7 +71,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Its services, as the core adopts them.
+    /// Services of the build, as the core adopts them.
     pub(crate) fn services(&self, flawed: bool) -> Vec<(Offer, Box<dyn Code>)> {
         let Serving { version, unreadable, .. } = self.facts;
         let generation = self.build.generation;
@@ -95,15 +95,15 @@ pub(crate) struct Candidate {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Fate {
     Good,
-    /// Its file cannot be copied or inspected.
+    /// The file cannot be copied or inspected.
     StageFails,
     /// The child process that tries it fails.
     TrialFails,
     /// The worker cannot load it.
     LoadFails,
-    /// Its schema would lose state, so that it is refused.
+    /// The schema would lose state, so that the build is refused.
     LosesState,
-    /// It serves, and fails its probation.
+    /// The build serves, and fails its probation.
     Flawed,
 }
 

@@ -83,7 +83,7 @@ pub(crate) enum Failure {
     NoOutcome,
 }
 
-/// One turn after the other of a batch.
+/// Turns of a batch, one after the other.
 pub(crate) struct Turn<'t, 's> {
     pub(crate) script: &'t Script,
     pub(crate) staging: &'t mut Staging<'s>,
