@@ -98,7 +98,7 @@ impl Drop for Runtime {
 
 /// The process that made a private copy, if the name is that of one: NAME-PID-N-HASH.so, as [`crate::plugin::stage::Copies`]
 /// names them. The directory may be shared, and may hold other people's files.
-fn copied_by(name: &str) -> Option<u32> {
+pub(crate) fn copied_by(name: &str) -> Option<u32> {
     let mut parts = name.strip_suffix(".so")?.rsplitn(4, '-');
     let hash = parts.next()?;
     let _count: u64 = parts.next()?.parse().ok()?;

@@ -37,7 +37,7 @@ use greenroom_core::store::records::Store;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 use tracing_subscriber::filter::LevelFilter;
@@ -214,6 +214,7 @@ impl Worker {
         match fresh {
             true => {
                 self.read_saved();
+                self.job(Job::RemoveOthers(BTreeSet::new()));
                 self.load_all(&hello.found.libraries)?;
             }
             false => self.go_on(hello)?,
@@ -269,7 +270,11 @@ impl Worker {
             self.core.count_on(ServiceId(number as u16), turns, faults);
         }
         let mut rolled_back = Vec::new();
-        for record in library_records(&self.core)? {
+        let records = library_records(&self.core)?;
+        // Copies that the last commit names: a successor of this process may begin with these.
+        let needed = records.iter().flat_map(LibraryRecord::copies).map(Path::to_path_buf).collect();
+        self.job(Job::RemoveOthers(needed));
+        for record in records {
             let library = record.current.library.clone();
             if self.go_on_with(hello, record)? {
                 rolled_back.push(library);
