@@ -11,7 +11,7 @@ use crate::plugin::trial::{self, Snapshot, Trial, Tried};
 use greenroom_core::reload::request::{Candidate, Event, LibraryId};
 use greenroom_core::service::offer::{Offer, Serving};
 use greenroom_state::elf_note::Note;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -37,6 +37,9 @@ pub enum Job {
     /// Drop builds that were replaced: their destructors run here. And remove private copies that nobody will load again: what maps them
     /// keeps them.
     Drop(Box<dyn Send>, Vec<PathBuf>),
+    /// Remove the private copies of this host, except these: those that a predecessor left. Must
+    /// come before anything is staged.
+    RemoveOthers(BTreeSet<PathBuf>),
 }
 
 /// What the loop is told.
@@ -129,6 +132,7 @@ impl Stager {
                         let _ = std::fs::remove_file(copy);
                     }
                 }
+                Job::RemoveOthers(needed) => self.copies.remove_others(&needed),
             }
         }
     }

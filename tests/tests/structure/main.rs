@@ -1,4 +1,11 @@
-//! The arrows between the crates run one way, and unsafe code stays where it belongs.
+//! Rules about the source itself: which crate and which file knows which, where unsafe code stands,
+//! sizes and words.
+
+mod graph;
+mod house;
+mod lexer;
+mod ratchet;
+mod source;
 
 use greenroom_tests::root;
 use serde_json::Value;
