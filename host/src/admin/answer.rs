@@ -2,7 +2,7 @@
 
 use crate::admin::ask::{Failure, ask, done, each_slice, get, reports};
 use crate::admin::dump::dump;
-use crate::admin::query::{Answer, Mailbox, Proposal, Query, Setting, Wish};
+use crate::admin::query::{Answer, Proposal, Query, QueryMailbox, Setting, Wish};
 use crate::admin::restore;
 use crate::admin::server::{Caller, on_thread};
 use crate::admin::time::rfc3339;
@@ -12,7 +12,7 @@ use greenroom_core::reload::request::By;
 use std::os::unix::net::UnixStream;
 
 /// Answers one caller, on a thread of its own.
-pub fn answer(stream: UnixStream, command: AdminCommand, by: By, mailbox: Mailbox) {
+pub fn answer(stream: UnixStream, command: AdminCommand, by: By, mailbox: QueryMailbox) {
     on_thread(stream, move |stream| {
         let mut caller = Caller::new(&stream)?;
         let result = run(command, by, &mut caller, &mailbox);
@@ -26,7 +26,7 @@ pub fn answer(stream: UnixStream, command: AdminCommand, by: By, mailbox: Mailbo
 
 /// Answers a caller that proposes another configuration, on a thread of its own. False: there is no
 /// thread for it, and nothing is asked.
-pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: Mailbox) -> bool {
+pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: QueryMailbox) -> bool {
     on_thread(stream, move |stream| {
         // The caller may be gone: the configuration is proposed all the same.
         let asked = ask(&mailbox, Query::Configure(proposal));
@@ -40,7 +40,12 @@ pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: Mailbox) -> bo
 }
 
 /// Runs one command, and sends all but the end of its answer.
-fn run(command: AdminCommand, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> Result<(), Failure> {
+fn run(
+    command: AdminCommand,
+    by: By,
+    caller: &mut Caller<'_>,
+    mailbox: &QueryMailbox,
+) -> Result<(), Failure> {
     match command {
         AdminCommand::Status | AdminCommand::Upgrade { .. } | AdminCommand::Configure => {
             return Err(Failure::Said("the keeper answers this".into()));

@@ -2,7 +2,7 @@
 //!
 //! The loop answers between two passes. A slice is small, so that no answer holds up a client.
 
-use crate::admin::query::{Answer, Ask, Mailbox, Query};
+use crate::admin::query::{Answer, Ask, Query, QueryMailbox};
 use crate::admin::server::Caller;
 use crate::protocol::admin::{Reply, ServiceStatus};
 use greenroom_core::operate::inspect::{Filter, SessionView};
@@ -24,7 +24,7 @@ impl From<io::Error> for Failure {
 }
 
 /// Asks the loop a question. Answers come through the channel; it closes when the host stops.
-pub(super) fn ask(mailbox: &Mailbox, query: Query) -> Result<Receiver<Answer>, Failure> {
+pub(super) fn ask(mailbox: &QueryMailbox, query: Query) -> Result<Receiver<Answer>, Failure> {
     let (reply, answers) = channel();
     match mailbox.post(Ask { query, reply }) {
         true => Ok(answers),
@@ -34,7 +34,7 @@ pub(super) fn ask(mailbox: &Mailbox, query: Query) -> Result<Receiver<Answer>, F
 
 /// Asks for one answer, of the kind that `kind` takes.
 pub(super) fn get<T>(
-    mailbox: &Mailbox,
+    mailbox: &QueryMailbox,
     query: Query,
     kind: impl FnOnce(Answer) -> Option<T>,
 ) -> Result<T, Failure> {
@@ -46,18 +46,18 @@ pub(super) fn get<T>(
 }
 
 /// Asks the loop to do something, and waits until it is done.
-pub(super) fn done(mailbox: &Mailbox, query: Query) -> Result<(), Failure> {
+pub(super) fn done(mailbox: &QueryMailbox, query: Query) -> Result<(), Failure> {
     get(mailbox, query, |a| matches!(a, Answer::Done).then_some(()))
 }
 
 /// Asks for the services.
-pub(super) fn services(mailbox: &Mailbox) -> Result<Vec<ServiceStatus>, Failure> {
+pub(super) fn services(mailbox: &QueryMailbox) -> Result<Vec<ServiceStatus>, Failure> {
     get(mailbox, Query::Services, |a| if let Answer::Services(s) = a { Some(s) } else { None })
 }
 
 /// Calls `each` for all sessions, slice after slice.
 pub(super) fn each_slice(
-    mailbox: &Mailbox,
+    mailbox: &QueryMailbox,
     filter: &Filter,
     mut each: impl FnMut(Vec<SessionView>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! Streams a state dump: services, sessions and tables, read slice after slice and sent in pieces.
 
 use crate::admin::ask::{Failure, each_slice, get, services};
-use crate::admin::query::{Answer, Mailbox, Query};
+use crate::admin::query::{Answer, Query, QueryMailbox};
 use crate::admin::server::Caller;
 use crate::admin::time::rfc3339;
 use crate::protocol::admin::{Reply, ServiceStatus};
@@ -22,7 +22,7 @@ pub(super) fn dump(
     service: Option<String>,
     session: Option<u64>,
     caller: &mut Caller<'_>,
-    mailbox: &Mailbox,
+    mailbox: &QueryMailbox,
 ) -> Result<(), Failure> {
     let services = dumped_services(service.as_deref(), mailbox)?;
     let now =
@@ -50,7 +50,7 @@ pub(super) fn dump(
 fn dump_table(
     name: &str,
     writer: &mut dump::Writer<Pieces<'_, '_>>,
-    mailbox: &Mailbox,
+    mailbox: &QueryMailbox,
 ) -> Result<(), Failure> {
     writer.table(name)?;
     let mut from = Some(Vec::new());
@@ -69,7 +69,7 @@ fn dump_table(
 /// Describes the services, or the one that is named. Refuses a name that no service has.
 fn dumped_services(
     service: Option<&str>,
-    mailbox: &Mailbox,
+    mailbox: &QueryMailbox,
 ) -> Result<BTreeMap<String, DumpedService>, Failure> {
     let all = services(mailbox)?;
     let named = |s: &&ServiceStatus| service.is_none_or(|name| name == s.name);
@@ -95,7 +95,7 @@ fn dumped_services(
 }
 
 /// Timers of a service itself, and its other data.
-fn own_of(service: &str, mailbox: &Mailbox) -> Result<(Vec<DumpedTimer>, OwnSlice), Failure> {
+fn own_of(service: &str, mailbox: &QueryMailbox) -> Result<(Vec<DumpedTimer>, OwnSlice), Failure> {
     let (mut timers, mut after) = (Vec::new(), None);
     loop {
         let query = Query::OwnOf(service.to_owned(), after);

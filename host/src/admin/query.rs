@@ -117,7 +117,7 @@ pub struct Proposal {
 }
 
 /// Posts queries to the loop.
-pub type Mailbox = crate::mailbox::Mailbox<Ask>;
+pub type QueryMailbox = crate::mailbox::Mailbox<Ask>;
 
 /// What the loop answers to a [`Query`].
 pub enum Answer {

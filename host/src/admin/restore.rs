@@ -2,7 +2,7 @@
 //! is wrong with it.
 
 use crate::admin::ask::{Failure, get};
-use crate::admin::query::{Answer, Mailbox, Query, Restoring, SchemaOf, Setting};
+use crate::admin::query::{Answer, Query, QueryMailbox, Restoring, SchemaOf, Setting};
 use crate::admin::server::Caller;
 use crate::protocol::admin::{Piece, Reply};
 use greenroom_core::ledger::{Outcome, Report, Restored};
@@ -34,7 +34,7 @@ pub(super) fn restore(
     dry_run: bool,
     by: By,
     caller: &mut Caller<'_>,
-    mailbox: &Mailbox,
+    mailbox: &QueryMailbox,
 ) -> Result<(), Failure> {
     caller.say(&Reply::Go)?;
     let mut reading = Reading::new(mailbox);
@@ -53,7 +53,7 @@ pub(super) fn restore(
 }
 
 /// Answers [`crate::protocol::admin::AdminCommand::Set`].
-pub(super) fn set(wanted: Setting, caller: &mut Caller<'_>, mailbox: &Mailbox) -> Result<(), Failure> {
+pub(super) fn set(wanted: Setting, caller: &mut Caller<'_>, mailbox: &QueryMailbox) -> Result<(), Failure> {
     let answer = |a| match a {
         Answer::Set(report, before, after) => Some((report, Some((before, after)))),
         Answer::Report(report) => Some((report, None)),
@@ -67,7 +67,11 @@ pub(super) fn set(wanted: Setting, caller: &mut Caller<'_>, mailbox: &Mailbox) -
 }
 
 /// What would come of it.
-fn rehearsed(file: String, plan: Result<Arc<Plan>, String>, mailbox: &Mailbox) -> Result<Report, Failure> {
+fn rehearsed(
+    file: String,
+    plan: Result<Arc<Plan>, String>,
+    mailbox: &QueryMailbox,
+) -> Result<Report, Failure> {
     let file = Some(file);
     let refused =
         |file, why| Restored { file, ..Restored::default() }.report(Outcome::Refused, why, Vec::new());
@@ -93,7 +97,7 @@ fn rehearsed(file: String, plan: Result<Arc<Plan>, String>, mailbox: &Mailbox) -
 
 /// What was read so far.
 struct Reading<'a> {
-    mailbox: &'a Mailbox,
+    mailbox: &'a QueryMailbox,
     plan: Plan,
     reasons: Vec<String>,
     /// Sessions that were named.
@@ -108,7 +112,7 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(mailbox: &'a Mailbox) -> Reading<'a> {
+    fn new(mailbox: &'a QueryMailbox) -> Reading<'a> {
         Reading {
             mailbox,
             plan: Plan::default(),

@@ -1,7 +1,7 @@
 //! `greenroom check`: inspects and tries a library as a host does before it loads it, without a
 //! host.
 
-use crate::cli::output::{Failure, print_json, print_text, table};
+use crate::cli::output::{CommandFailure, print_json, print_text, table};
 use crate::config::Config;
 use crate::exit_status::own_binary;
 use crate::plugin::inspect::{build_id, inspect};
@@ -58,12 +58,12 @@ pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
 }
 
 impl Check {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), CommandFailure> {
         let config = match &self.config {
-            Some(path) => Config::read(path).map_err(Failure::Failed)?,
+            Some(path) => Config::read(path).map_err(CommandFailure::Failed)?,
             None => Config::default(),
         };
-        let Looked { content, note, tried } = look(&self.path, &config).map_err(Failure::Failed)?;
+        let Looked { content, note, tried } = look(&self.path, &config).map_err(CommandFailure::Failed)?;
         let trial::Tried { library, offers, .. } = tried;
         let build_id = build_id(&content.bytes);
         let abi = format!("{}.{}", note.abi.0, note.abi.1);

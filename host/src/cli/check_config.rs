@@ -2,7 +2,7 @@
 //! configuration and these libraries.
 
 use crate::cli::check::look;
-use crate::cli::output::{Failure, print_text};
+use crate::cli::output::{CommandFailure, print_text};
 use crate::config::Config;
 use crate::plugin::discover::Found;
 use greenroom_core::reload::ports;
@@ -10,12 +10,12 @@ use std::collections::BTreeSet;
 
 /// Checks all that can be checked without serving: libraries, their settings, frames against
 /// limits, and addresses that two services want. Does not check whether an address is free.
-pub(super) fn run(config: &Config, found: &Found) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> {
     let (mut wanted, mut services) = (BTreeSet::new(), BTreeSet::new());
     for (path, _) in &found.libraries {
-        let looked = look(path, config).map_err(Failure::Failed)?;
+        let looked = look(path, config).map_err(CommandFailure::Failed)?;
         for offer in looked.tried.offers {
-            let refuse = |why: String| Failure::Failed(format!("{}: {why}", path.display()));
+            let refuse = |why: String| CommandFailure::Failed(format!("{}: {why}", path.display()));
             let (frames, allowed) =
                 (offer.framing.bytes_max(), config.all_limits().of(&offer.name).frame_bytes_max);
             if frames == 0 || frames > allowed {
@@ -34,7 +34,7 @@ pub(super) fn run(config: &Config, found: &Found) -> Result<(), Failure> {
             }
         }
     }
-    ports::changes(&BTreeSet::new(), &wanted).map_err(Failure::Failed)?;
+    ports::changes(&BTreeSet::new(), &wanted).map_err(CommandFailure::Failed)?;
     for service in config.service.keys().filter(|s| !services.contains(*s)) {
         eprintln!("service {service} is configured, but no library offers it");
     }

@@ -2,7 +2,7 @@
 
 use crate::admin::client::call;
 use crate::admin::text::ledger_line;
-use crate::cli::output::{Failure, print_json, print_text, table};
+use crate::cli::output::{CommandFailure, print_json, print_text, table};
 use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use serde_json::json;
@@ -16,7 +16,7 @@ pub(super) struct History {
 }
 
 impl History {
-    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+    pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let mut lines = Vec::new();
         call(dir, &AdminCommand::History, |reply| {
             if let Reply::History(slice) = reply {

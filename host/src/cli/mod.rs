@@ -14,7 +14,7 @@ mod upgrade;
 mod worker;
 
 use clap::{Parser, Subcommand};
-use output::{Failure, exit_code};
+use output::{CommandFailure, exit_code};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,7 +39,7 @@ enum Command {
     /// Let a build serve again that ran before; states and tables go back with it
     Rollback(reload::Rollback),
     /// Show the host and its services
-    Status(status::Status),
+    Status(status::StatusArgs),
     /// List the sessions
     Sessions(sessions::Sessions),
     /// Say what a host would find out about a library, without a host
@@ -80,9 +80,9 @@ pub fn run() -> ExitCode {
         Command::History(history) => history.run(&dir),
         Command::State(state) => state.run(&dir),
         Command::Upgrade(upgrade) => upgrade.run(&dir),
-        Command::Symbolize => crate::watchdog::symbolize::run().map_err(Failure::Failed),
+        Command::Symbolize => crate::watchdog::symbolize::run().map_err(CommandFailure::Failed),
         Command::Worker => worker::run(),
-        Command::Trial => crate::plugin::trial_child::run().map_err(Failure::Failed),
+        Command::Trial => crate::plugin::trial_child::run().map_err(CommandFailure::Failed),
     };
     exit_code(result)
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 /// A failed command.
-pub(super) enum Failure {
+pub(super) enum CommandFailure {
     /// Refused or failed: 1. An empty text: the command has printed why.
     Failed(String),
     /// Used wrongly: 2.
@@ -17,22 +17,22 @@ pub(super) enum Failure {
     NoHost(String),
 }
 
-impl From<CallError> for Failure {
-    fn from(e: CallError) -> Failure {
+impl From<CallError> for CommandFailure {
+    fn from(e: CallError) -> CommandFailure {
         match e {
-            CallError::NoHost(text) => Failure::NoHost(text),
-            CallError::Failed(text) | CallError::BrokenOff(text) => Failure::Failed(text),
+            CallError::NoHost(text) => CommandFailure::NoHost(text),
+            CallError::Failed(text) | CallError::BrokenOff(text) => CommandFailure::Failed(text),
         }
     }
 }
 
 /// Prints why a command failed, if it did, and returns the exit code.
-pub(super) fn exit_code(result: Result<(), Failure>) -> ExitCode {
+pub(super) fn exit_code(result: Result<(), CommandFailure>) -> ExitCode {
     let (text, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(text)) => (text, 1),
-        Err(Failure::Usage(text)) => (text, 2),
-        Err(Failure::NoHost(text)) => (text, 3),
+        Err(CommandFailure::Failed(text)) => (text, 1),
+        Err(CommandFailure::Usage(text)) => (text, 2),
+        Err(CommandFailure::NoHost(text)) => (text, 3),
     };
     if !text.is_empty() {
         eprintln!("greenroom: {text}");

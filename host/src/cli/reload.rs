@@ -2,7 +2,7 @@
 
 use crate::admin::client::{call, call_recorded};
 use crate::admin::text::ledger_line;
-use crate::cli::output::{Failure, print_json, print_text};
+use crate::cli::output::{CommandFailure, print_json, print_text};
 use crate::cli::report::print_rehearsal;
 use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
@@ -49,12 +49,13 @@ pub(super) struct Rollback {
 }
 
 impl Reload {
-    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+    pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let from = match self.from {
             None => None,
-            Some(p) => {
-                Some(std::path::absolute(&p).map_err(|e| Failure::Usage(format!("{}: {e}", p.display())))?)
-            }
+            Some(p) => Some(
+                std::path::absolute(&p)
+                    .map_err(|e| CommandFailure::Usage(format!("{}: {e}", p.display())))?,
+            ),
         };
         let (service, together, dry_run) = (self.service, self.all, self.dry_run);
         let mut told = Told::new(self.json, dry_run);
@@ -82,7 +83,7 @@ impl Reload {
 }
 
 impl Rollback {
-    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+    pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let mut told = Told::new(self.json, false);
         call_recorded(
             dir,
@@ -156,10 +157,10 @@ impl Told {
         }
     }
 
-    fn end(self, fine: impl Fn(&Outcome) -> bool) -> Result<(), Failure> {
+    fn end(self, fine: impl Fn(&Outcome) -> bool) -> Result<(), CommandFailure> {
         match self.outcomes.iter().all(fine) {
             true => Ok(()),
-            false => Err(Failure::Failed(String::new())),
+            false => Err(CommandFailure::Failed(String::new())),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! `greenroom serve`: the host itself.
 
 use crate::admin::server;
-use crate::cli::output::{Failure, print_text};
-use crate::config::source::{Source, parse_listen};
+use crate::cli::output::{CommandFailure, print_text};
+use crate::config::source::{ConfigSource, parse_listen};
 use crate::keeper::events::Event;
 use crate::keeper::{Keeper, Options};
 use crate::logs;
@@ -47,25 +47,25 @@ pub(super) struct Serve {
 }
 
 impl Serve {
-    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+    pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let source =
-            Source { path: self.config.clone(), listen: self.listen.clone(), no_watch: self.no_watch };
-        let config = source.read().map_err(Failure::Failed)?;
+            ConfigSource { path: self.config.clone(), listen: self.listen.clone(), no_watch: self.no_watch };
+        let config = source.read().map_err(CommandFailure::Failed)?;
         let sources: Vec<_> = self.handlers.iter().chain(&config.handlers).cloned().collect();
         if sources.is_empty() {
             let text =
                 "nothing to serve: name a handler library or a directory of them, such as target/release";
-            return Err(Failure::Usage(text.into()));
+            return Err(CommandFailure::Usage(text.into()));
         }
-        let found = Found::look(&sources).map_err(Failure::Failed)?;
+        let found = Found::look(&sources).map_err(CommandFailure::Failed)?;
         if self.check_config {
             return crate::cli::check_config::run(&config, &found);
         }
-        let runtime = Runtime::take(dir, self.copies.as_deref()).map_err(Failure::Failed)?;
+        let runtime = Runtime::take(dir, self.copies.as_deref()).map_err(CommandFailure::Failed)?;
         let _log = logs::start(self.log);
         raise_descriptor_limit();
 
-        let failed = |what: &str, e: std::io::Error| Failure::Failed(format!("{what}: {e}"));
+        let failed = |what: &str, e: std::io::Error| CommandFailure::Failed(format!("{what}: {e}"));
         let (ours, theirs) = match self.no_keeper {
             true => crate::protocol::link::pair().map(|(a, b)| (Some(a), Some(b))),
             false => Ok((None, None)),
@@ -94,7 +94,7 @@ impl Serve {
             mailbox.post(Event::Changed(path));
         });
         match watching {
-            Err(why) if watches => return Err(Failure::Failed(why)),
+            Err(why) if watches => return Err(CommandFailure::Failed(why)),
             Err(why) => tracing::warn!("{why}"),
             Ok(()) => {}
         }
@@ -119,7 +119,7 @@ impl Serve {
             }
         };
         server::finish();
-        ended.map_err(Failure::Failed)
+        ended.map_err(CommandFailure::Failed)
     }
 }
 

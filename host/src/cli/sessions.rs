@@ -1,7 +1,7 @@
 //! `greenroom sessions` and `greenroom session`: lists the sessions, releases and closes them.
 
 use crate::admin::client::call;
-use crate::cli::output::{Failure, print_json, print_text, table};
+use crate::cli::output::{CommandFailure, print_json, print_text, table};
 use crate::protocol::admin::{AdminCommand, Reply};
 use clap::{Args, Subcommand};
 use std::path::Path;
@@ -26,7 +26,7 @@ pub(super) enum Session {
 }
 
 impl Session {
-    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+    pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let command = match self {
             Session::Release { id } => AdminCommand::Release(id),
             Session::Close { id } => AdminCommand::Close(id),
@@ -36,7 +36,7 @@ impl Session {
 }
 
 impl Sessions {
-    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+    pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let mut sessions = Vec::new();
         call(dir, &AdminCommand::Sessions, |reply| {
             if let Reply::Sessions(slice) = reply {

@@ -2,7 +2,7 @@
 
 use crate::admin::client::{call, call_with};
 use crate::admin::text::ledger_line;
-use crate::cli::output::{Failure, print_json, print_text};
+use crate::cli::output::{CommandFailure, print_json, print_text};
 use crate::protocol::admin::{AdminCommand, Piece, Reply};
 use clap::{Args, Subcommand};
 use greenroom_core::ledger::{Outcome, Report, Restored};
@@ -66,7 +66,7 @@ pub(super) struct Set {
 }
 
 impl State {
-    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+    pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         match self {
             State::Dump(dump) => dump.run(dir),
             State::Restore(restore) => restore.run(dir),
@@ -76,7 +76,7 @@ impl State {
 }
 
 impl Dump {
-    fn run(self, dir: &Path) -> Result<(), Failure> {
+    fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let Dump { service, session, .. } = self;
         call(dir, &AdminCommand::Dump { service, session }, |reply| {
             if let Reply::Text(text) = reply {
@@ -88,9 +88,9 @@ impl Dump {
 }
 
 impl Restore {
-    fn run(self, dir: &Path) -> Result<(), Failure> {
+    fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let Restore { file, dry_run, json } = self;
-        let unread = |e: std::io::Error| Failure::Failed(format!("{}: {e}", file.display()));
+        let unread = |e: std::io::Error| CommandFailure::Failed(format!("{}: {e}", file.display()));
         let (name, read) = match file.as_os_str() == "-" {
             true => ("standard input".to_owned(), dump::read(std::io::stdin().lock())),
             false => {
@@ -110,7 +110,7 @@ impl Restore {
                 told = Some(report);
             }
         })?;
-        let Some(report) = told else { return Err(Failure::Failed("the host said nothing".into())) };
+        let Some(report) = told else { return Err(CommandFailure::Failed("the host said nothing".into())) };
         match json {
             true => print_json(&report),
             false => print_text(&in_words(&report)),
@@ -166,22 +166,22 @@ fn in_words(report: &Report) -> String {
     text
 }
 
-fn end(report: &Report) -> Result<(), Failure> {
+fn end(report: &Report) -> Result<(), CommandFailure> {
     match report.outcome {
-        Outcome::Refused => Err(Failure::Failed(String::new())),
+        Outcome::Refused => Err(CommandFailure::Failed(String::new())),
         _ => Ok(()),
     }
 }
 
 impl Set {
-    fn run(self, dir: &Path) -> Result<(), Failure> {
+    fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let Set { id, fields, json } = self;
         let fields: Result<Vec<_>, _> = fields.iter().map(|f| field(f)).collect();
         let fields = fields?;
         let bytes: usize = fields.iter().map(|(path, value)| path.len() + value.to_string().len()).sum();
         if bytes > FIELDS_BYTES_MAX {
             let why = format!("{bytes} bytes are more than a command carries; use `greenroom state restore`");
-            return Err(Failure::Usage(why));
+            return Err(CommandFailure::Usage(why));
         }
         let (mut told, mut states) = (None, (Value::Null, Value::Null));
         call(dir, &AdminCommand::Set { session: id, fields }, |reply| match reply {
@@ -189,7 +189,7 @@ impl Set {
             Reply::Set(before, after) => states = (before, after),
             _ => {}
         })?;
-        let Some(report) = told else { return Err(Failure::Failed("the host said nothing".into())) };
+        let Some(report) = told else { return Err(CommandFailure::Failed("the host said nothing".into())) };
         let (before, after) = states;
         if json {
             let mut all = serde_json::to_value(&report).unwrap_or_default();
@@ -208,9 +208,9 @@ impl Set {
 }
 
 /// Parses a field's path and its value: JSON, or else a string.
-fn field(text: &str) -> Result<(String, Value), Failure> {
+fn field(text: &str) -> Result<(String, Value), CommandFailure> {
     let Some((path, value)) = text.split_once('=') else {
-        return Err(Failure::Usage(format!("{text:?} is no FIELD=VALUE")));
+        return Err(CommandFailure::Usage(format!("{text:?} is no FIELD=VALUE")));
     };
     Ok((path.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value))))
 }

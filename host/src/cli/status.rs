@@ -1,21 +1,21 @@
 //! `greenroom status`: the host and its services.
 
 use crate::admin::client::call;
-use crate::cli::output::{Failure, print_json, print_text, table};
+use crate::cli::output::{CommandFailure, print_json, print_text, table};
 use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use std::path::Path;
 use std::time::Duration;
 
 #[derive(Args)]
-pub(super) struct Status {
+pub(super) struct StatusArgs {
     /// JSON, for programs
     #[arg(long)]
     json: bool,
 }
 
-impl Status {
-    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+impl StatusArgs {
+    pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         call(dir, &AdminCommand::Status, |reply| {
             let Reply::Status(status) = reply else { return };
             if self.json {

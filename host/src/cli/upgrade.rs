@@ -1,7 +1,7 @@
 //! `greenroom upgrade`: replaces the worker by one from another binary, and keeps every session.
 
 use crate::admin::client::call;
-use crate::cli::output::{Failure, print_text};
+use crate::cli::output::{CommandFailure, print_text};
 use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,16 @@ pub(super) struct Upgrade {
 }
 
 impl Upgrade {
-    pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
+    pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let binary = match self.binary {
             Some(path) => path,
-            None => std::env::current_exe().map_err(|e| Failure::Failed(format!("this binary: {e}")))?,
+            None => {
+                std::env::current_exe().map_err(|e| CommandFailure::Failed(format!("this binary: {e}")))?
+            }
         };
-        let binary =
-            binary.canonicalize().map_err(|e| Failure::Failed(format!("{}: {e}", binary.display())))?;
+        let binary = binary
+            .canonicalize()
+            .map_err(|e| CommandFailure::Failed(format!("{}: {e}", binary.display())))?;
         call(dir, &AdminCommand::Upgrade { binary }, |reply| {
             if let Reply::Text(text) = reply {
                 print_text(&text);

@@ -1,7 +1,7 @@
 //! `greenroom worker`: the process that serves. The keeper starts it, with its socket as standard
 //! input.
 
-use crate::cli::output::Failure;
+use crate::cli::output::CommandFailure;
 use crate::worker::takeover;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -9,8 +9,8 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-pub(super) fn run() -> Result<(), Failure> {
-    let failed = |e: std::io::Error| Failure::Failed(format!("standard input: {e}"));
+pub(super) fn run() -> Result<(), CommandFailure> {
+    let failed = |e: std::io::Error| CommandFailure::Failed(format!("standard input: {e}"));
     // Without its keeper it can neither accept nor release a connection.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     // A signal to the whole group is the keeper's to handle: it tells the worker to stop.
@@ -22,5 +22,5 @@ pub(super) fn run() -> Result<(), Failure> {
     let nothing = File::open("/dev/null").map_err(failed)?;
     rustix::stdio::dup2_stdin(&nothing).map_err(|e| failed(e.into()))?;
     let _ = rustix::thread::set_name(c"greenroom-worker");
-    takeover::start::serve(socket, true).map_err(Failure::Failed)
+    takeover::start::serve(socket, true).map_err(CommandFailure::Failed)
 }

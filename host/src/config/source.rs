@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Sources of a host's configuration: it can be read again.
 #[derive(Debug, Clone, Default)]
-pub struct Source {
+pub struct ConfigSource {
     /// The file.
     pub path: Option<PathBuf>,
     /// Addresses from the command line, which replace the file's.
@@ -15,7 +15,7 @@ pub struct Source {
     pub no_watch: bool,
 }
 
-impl Source {
+impl ConfigSource {
     /// Reads file and command line. The error names the file, and the line where there is one.
     pub fn read(&self) -> Result<Config, String> {
         let mut config = match &self.path {

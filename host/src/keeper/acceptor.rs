@@ -23,8 +23,8 @@ const ACCEPTS_AT_ONCE: usize = 64;
 /// Pause of accepting after descriptors or memory ran out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// Source of a poll event.
-pub(super) enum Source {
+/// AcceptorEvent of a poll event.
+pub(super) enum AcceptorEvent {
     /// The listener of this index.
     Listener(usize),
     /// The outbound connection of this number.
@@ -32,10 +32,10 @@ pub(super) enum Source {
 }
 
 /// The source that a token names. `None`: one of the keeper's own tokens.
-pub(super) fn source(token: Token) -> Option<Source> {
+pub(super) fn source(token: Token) -> Option<AcceptorEvent> {
     match token.0 {
-        n if n >= DIALED => Some(Source::Dialed((n - DIALED) as u64)),
-        n if n >= LISTENERS => Some(Source::Listener(n - LISTENERS)),
+        n if n >= DIALED => Some(AcceptorEvent::Dialed((n - DIALED) as u64)),
+        n if n >= LISTENERS => Some(AcceptorEvent::Listener(n - LISTENERS)),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::admin::server::Asked;
 use crate::config::Config;
-use crate::keeper::WAKER;
+use crate::keeper::tokens::WAKER;
 use crate::mailbox::Mailbox;
 use greenroom_core::reload::request::By;
 use mio::Registry;

@@ -10,6 +10,7 @@
 //! outbound connections are ready.
 
 mod acceptor;
+mod answer_callers;
 mod callers;
 mod configure;
 mod connections;
@@ -19,29 +20,32 @@ pub mod events;
 mod listeners;
 mod memory_files;
 mod phase;
+mod propose;
 mod spawn;
 mod status;
 mod stop;
 mod succession;
+mod tokens;
 mod upgrade;
+mod upgrade_steps;
 mod worker_process;
 
 use crate::admin::server::{Asked, refuse};
 use crate::config::Config;
-use crate::config::source::Source;
+use crate::config::source::ConfigSource;
 use crate::exit_status::own_binary;
 use crate::mailbox::Mailbox;
 use crate::plugin::discover::Found;
 use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
 use crate::protocol::link::Received;
 use acceptor::{Accepted, Acceptor};
-use callers::{Caller, Callers};
-use configure::Proposals;
+use callers::{Callers, WaitingCaller};
+use configure::ConfigProposals;
 use events::{Event, EventQueue};
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::By;
-use mio::{Events, Poll, Token};
+use mio::{Events, Poll};
 use phase::{Phase, START_MAX};
 use signal_hook::consts::SIGHUP;
 use std::collections::BTreeMap;
@@ -52,14 +56,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use stop::Stop;
-use upgrade::Upgrade;
+use upgrade::UpgradeUnderWay;
 use worker_process::WorkerProcess;
-
-// Tokens of the poll. Listeners and outbound connections have the ones above; see `acceptor`.
-const WAKER: Token = Token(0);
-const LINK: Token = Token(1);
-const ENDED: Token = Token(2);
-const TRIAL: Token = Token(3);
 
 /// Time beyond `stop_ms` that a worker may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -69,7 +67,7 @@ pub struct Options {
     /// The configuration.
     pub config: Config,
     /// Its sources.
-    pub source: Source,
+    pub source: ConfigSource,
     /// The libraries.
     pub found: Found,
     /// Directory of private copies.
@@ -94,10 +92,10 @@ pub struct Keeper {
     binary: Option<File>,
     acceptor: Acceptor,
     worker: WorkerProcess,
-    proposals: Proposals,
+    proposals: ConfigProposals,
     callers: Callers,
     crashes: Crashes,
-    upgrade: Option<Upgrade>,
+    upgrade: Option<UpgradeUnderWay>,
     stop: Stop,
     /// Times that each limit was reached here, not in a worker.
     reached: BTreeMap<Limit, u64>,
@@ -115,7 +113,7 @@ impl Keeper {
             poll,
             acceptor: Acceptor::default(),
             worker: WorkerProcess::new()?,
-            proposals: Proposals::default(),
+            proposals: ConfigProposals::default(),
             callers: Callers::default(),
             crashes: Crashes::default(),
             upgrade: None,
@@ -146,8 +144,8 @@ impl Keeper {
             }
             for event in &events {
                 match acceptor::source(event.token()) {
-                    Some(acceptor::Source::Listener(index)) => self.accept(index),
-                    Some(acceptor::Source::Dialed(number)) => self.look_at_dialed(number),
+                    Some(acceptor::AcceptorEvent::Listener(index)) => self.accept(index),
+                    Some(acceptor::AcceptorEvent::Dialed(number)) => self.look_at_dialed(number),
                     None => {}
                 }
             }
@@ -171,7 +169,7 @@ impl Keeper {
             self.worker.phase().deadline(),
             self.acceptor.deadline(self.may_accept(), now),
             self.callers.deadline(),
-            self.upgrade.as_ref().map(Upgrade::give_up_at),
+            self.upgrade.as_ref().map(UpgradeUnderWay::give_up_at),
             self.stop.deadline(),
         ];
         all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
@@ -182,7 +180,7 @@ impl Keeper {
         match event {
             Event::Asked(Asked::OfKeeper(command, answers)) => self.answer(command, answers),
             Event::Asked(Asked::OfWorker(command, by, stream)) => {
-                self.relay(Caller { command, by, stream });
+                self.relay(WaitingCaller { command, by, stream });
             }
             Event::Signal(SIGHUP) => self.configure(By::Signal, None),
             Event::Signal(signal) => self.stop(signal),

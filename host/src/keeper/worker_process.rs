@@ -10,7 +10,7 @@ use crate::keeper::deaths::{Deaths, Ended};
 use crate::keeper::memory_files::MemoryFiles;
 use crate::keeper::phase::Phase;
 use crate::keeper::spawn::{self, Process, Spawned};
-use crate::keeper::{ENDED, LINK};
+use crate::keeper::tokens::{ENDED, LINK};
 use crate::memory::board::{self, Reading};
 use crate::protocol::admin::ServiceStatus;
 use crate::protocol::keeper::{EndpointId, HeldPort, Hello, ToKeeper, ToWorker};

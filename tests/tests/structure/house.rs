@@ -15,7 +15,8 @@ const CRATES: [(&str, Floors); 4] = [
         &[
             &["lib"],
             &["core"],
-            &["pass", "reload", "operate", "recovery"],
+            &["reload", "operate", "recovery"],
+            &["pass"],
             &["execute"],
             &["host_state"],
             &["command", "input"],
@@ -69,6 +70,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["schema_text"],
             &["schema"],
             &["json", "session_record", "elf_note", "abi"],
+            &["address"],
         ],
     ),
 ];

@@ -5,6 +5,12 @@
 //! record that it was set with. A session's actions keep their order.
 
 use super::timers::timer_name;
+use crate::effects::action_buffer::ActionBuffer;
+use crate::effects::action_record::ACTION_HEAD;
+use crate::effects::action_record::Data;
+use crate::effects::action_record::PendingAction;
+use crate::effects::action_record::decode;
+use crate::effects::action_record::encode;
 use crate::ids::Slot;
 use crate::limits::host::{BATCH_ACTIONS_MAX, BATCH_BYTES, Limits};
 use crate::limits::names::Limit;
@@ -12,11 +18,8 @@ use crate::store::kind::Kind;
 use crate::store::layout::Ref;
 use crate::store::records::Store;
 use crate::store::shared::{SHARED_FROM_BYTES, SharedRecords};
-use greenroom_state::abi::{Action, action};
+use greenroom_state::abi::action;
 use std::collections::{HashMap, HashSet, VecDeque};
-
-/// Bytes of an action's record beside its name and data.
-const ACTION_HEAD: usize = 32;
 
 /// All actions that wait, by session.
 #[derive(Debug, Default)]
@@ -82,39 +85,6 @@ impl RunningBatch {
     }
 }
 
-/// An action that is to wait.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PendingAction<'a> {
-    /// Kind, one of [`action`].
-    pub(crate) kind: u32,
-    /// Detail, as the kind says; else 0.
-    pub(crate) detail: u16,
-    /// Number of the session that caused it, 0: none; or of the job.
-    pub(crate) from: u64,
-    /// Turns between it and something that came from outside.
-    pub(crate) depth: u16,
-    pub(crate) name: &'a str,
-    pub(crate) data: Data<'a>,
-}
-
-/// The data of an action.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Data<'a> {
-    /// Bytes of its own.
-    Own(&'a [u8]),
-    /// Number of a shared record.
-    Shared(u64),
-}
-
-impl Data<'_> {
-    fn len(&self, store: &Store, shared: &SharedRecords) -> usize {
-        match self {
-            Data::Own(bytes) => bytes.len(),
-            Data::Shared(number) => shared.get(*number).map_or(0, |r| store.read(r, <[u8]>::len)),
-        }
-    }
-}
-
 /// The answer of [`Inbox::put`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Put {
@@ -140,114 +110,8 @@ pub struct ActionView {
     pub data: Vec<u8>,
 }
 
-/// An action's record: sequence, from, shared record or 0 (u64 each, little-endian), kind, depth,
-/// the length of the name, detail (u16 each), the name, the data.
-fn encode(sequence: u64, a: &PendingAction<'_>) -> Vec<u8> {
-    let (shared, own) = match a.data {
-        Data::Own(bytes) => (0, bytes),
-        Data::Shared(number) => (number, &[][..]),
-    };
-    let mut bytes = Vec::with_capacity(ACTION_HEAD + a.name.len() + own.len());
-    for n in [sequence, a.from, shared] {
-        bytes.extend_from_slice(&n.to_le_bytes());
-    }
-    for n in [a.kind as u16, a.depth, a.name.len() as u16, a.detail] {
-        bytes.extend_from_slice(&n.to_le_bytes());
-    }
-    bytes.extend_from_slice(a.name.as_bytes());
-    bytes.extend_from_slice(own);
-    bytes
-}
-
-struct Decoded<'a> {
-    sequence: u64,
-    from: u64,
-    shared: u64,
-    kind: u32,
-    detail: u32,
-    depth: u16,
-    name: &'a [u8],
-    data: &'a [u8],
-}
-
-fn decode(bytes: &[u8]) -> Option<Decoded<'_>> {
-    let (head, rest) = bytes.split_at_checked(ACTION_HEAD)?;
-    let long = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?));
-    let short = |at: usize| Some(u16::from_le_bytes(head.get(at..at + 2)?.try_into().ok()?));
-    let (name, data) = rest.split_at_checked(usize::from(short(28)?))?;
-    std::str::from_utf8(name).ok()?;
-    Some(Decoded {
-        sequence: long(0)?,
-        from: long(8)?,
-        shared: long(16)?,
-        kind: u32::from(short(24)?),
-        detail: u32::from(short(30)?),
-        depth: short(26)?,
-        name,
-        data,
-    })
-}
-
 fn shared_of(store: &Store, w: &Waiting) -> u64 {
     if w.timer { 0 } else { store.read(w.record, |b| decode(b).map_or(0, |d| d.shared)) }
-}
-
-/// Actions copied out of the store for one call of a handler.
-#[derive(Debug, Default)]
-pub(crate) struct ActionBuffer {
-    bytes: Vec<u8>,
-    actions: Vec<CopiedAction>,
-}
-
-#[derive(Debug)]
-struct CopiedAction {
-    kind: u32,
-    detail: u32,
-    from: u64,
-    /// End in the bytes. The action begins where the one before it ends.
-    name_end: usize,
-    data_end: usize,
-}
-
-impl ActionBuffer {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.actions.clear();
-    }
-
-    fn kind(&self) -> u32 {
-        self.actions.first().map_or(0, |a| a.kind)
-    }
-
-    fn add(&mut self, (kind, detail): (u32, u32), from: u64, name: &[u8], data: &[u8]) {
-        self.bytes.extend_from_slice(name);
-        let name_end = self.bytes.len();
-        self.bytes.extend_from_slice(data);
-        self.actions.push(CopiedAction { kind, detail, from, name_end, data_end: self.bytes.len() });
-    }
-
-    /// The actions, oldest first.
-    pub(crate) fn actions(&self) -> Vec<Action<'_>> {
-        let mut start = 0;
-        let action = |a: &CopiedAction| {
-            let (name, data) = (&self.bytes[start..a.name_end], &self.bytes[a.name_end..a.data_end]);
-            start = a.data_end;
-            Action { kind: a.kind, detail: a.detail, data: data.into(), name: name.into(), from: a.from }
-        };
-        self.actions.iter().map(action).collect()
-    }
-
-    /// Number that names the turn of the first action, by what the action is and by the generation
-    /// that runs it. A service's own turns are not counted from process to process, so a death is
-    /// blamed on such a name.
-    pub(crate) fn turn_name(&self, generation: u64) -> Option<u64> {
-        let a = self.actions.first()?;
-        let name = &self.bytes[..a.name_end];
-        let parts = [&a.from.to_le_bytes()[..], &generation.to_le_bytes(), name];
-        // FNV-1a. Half of its values, so that counting on can't overflow.
-        let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
-        Some(parts.into_iter().flatten().fold(0xcbf2_9ce4_8422_2325, step) >> 1)
-    }
 }
 
 /// Whether an action is never dropped: its session asked for it, which has limits of its own.

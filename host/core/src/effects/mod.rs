@@ -2,12 +2,16 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `action_record` | an action that is to wait, and its record |
+//! | `action_buffer` | actions copied for one call |
 //! | [`inbox`] | actions that wait for a session |
 //! | [`jobs`] | jobs: queued, running, finished, lost |
 //! | [`outbound`] | outbound connections: asked for, open, failed |
 //! | `timers` | timers by deadline and by name |
 //! | [`topics`] | topics and their subscribers |
 
+pub(crate) mod action_buffer;
+pub(crate) mod action_record;
 pub mod inbox;
 pub mod jobs;
 pub mod outbound;

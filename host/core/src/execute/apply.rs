@@ -1,6 +1,7 @@
 //! Applies the staged effects. Cannot fail: [`super::reserve`] made sure of the room.
 
-use crate::effects::inbox::{Data, PendingAction, RunningBatch};
+use crate::effects::action_record::{Data, PendingAction};
+use crate::effects::inbox::RunningBatch;
 use crate::effects::jobs::NewJob;
 use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;

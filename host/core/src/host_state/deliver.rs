@@ -3,8 +3,9 @@
 use super::HostState;
 use super::notice::{limit_reached, notice};
 use crate::command::Command;
+use crate::effects::action_record::{Data, PendingAction};
 use crate::effects::inbox::Inbox;
-use crate::effects::inbox::{Data, PendingAction, Put, RunningBatch};
+use crate::effects::inbox::{Put, RunningBatch};
 use crate::effects::jobs::EndedJob;
 use crate::effects::jobs::LostJob;
 use crate::effects::outbound::OUTCOME_BYTES_MAX;

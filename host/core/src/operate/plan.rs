@@ -3,9 +3,11 @@
 use super::check::Builds;
 use crate::ids::Slot;
 use crate::ledger::{Restored, RestoredTable};
-use crate::operate::restore::NAMED_MAX;
 use crate::tables::owner::Owner;
 use std::collections::BTreeMap;
+
+/// Sessions that a report names.
+const NAMED_MAX: usize = 100;
 
 /// A state that is to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,8 +23,6 @@ use greenroom_state::session_record;
 
 /// Items that one slice looks at.
 pub const ITEMS_PER_SLICE: usize = 64;
-/// Sessions that a report names.
-pub(super) const NAMED_MAX: usize = 100;
 /// Another build serves than the one that has checked it.
 pub const MEANWHILE: &str = "a reload was committed meanwhile; try again";
 

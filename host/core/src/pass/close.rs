@@ -1,7 +1,6 @@
 //! Close: last turn, remaining output, end of stream. The table is in [`crate::session::life`].
 
 use super::Pass;
-use super::deliver::run_waiting;
 use crate::command::Command;
 use crate::execute::batch::run_batch;
 use crate::host_state::end::{drop_owned, flushed, gone, set_deadline};
@@ -48,18 +47,6 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
         host.store.delete(r);
     }
     drop_owned(host, slot);
-}
-
-/// Closes a session whose peer has ended its side. The peer's last frames, and the actions that wait,
-/// come before: a session that is blocked keeps them for later.
-pub(super) fn finish_if_peer_done(pass: &mut Pass<'_>, slot: Slot) {
-    let may_end = |pass: &Pass<'_>| pass.host.sessions.get(slot).is_some_and(|s| s.may_end());
-    if may_end(pass) && pass.host.inbox.has(slot) {
-        run_waiting(pass, slot);
-    }
-    if may_end(pass) && !pass.host.inbox.has(slot) {
-        finish(pass, slot, closed::PEER);
-    }
 }
 
 /// Closes the sessions whose output grew over its limit. Their last turns may make others grow.

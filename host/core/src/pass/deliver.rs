@@ -3,7 +3,7 @@
 //! A session's actions come before the next frame that it was sent. Other sessions' actions run
 //! before the pass is committed, unless there are too many: then they go on in the next one.
 
-use super::close::{finish, finish_if_peer_done};
+use super::close::finish;
 use super::{Pass, Scratch};
 use crate::execute::batch::run_batch;
 use crate::host_state::output::{note_overflow, pause_if_full};
@@ -78,4 +78,16 @@ fn run_some(pass: &mut Pass<'_>, slot: Slot) -> usize {
         finish(pass, slot, closed::HANDLER);
     }
     ran.consumed
+}
+
+/// Closes a session whose peer has ended its side. The peer's last frames, and the actions that wait,
+/// come before: a session that is blocked keeps them for later.
+pub(super) fn finish_if_peer_done(pass: &mut Pass<'_>, slot: Slot) {
+    let may_end = |pass: &Pass<'_>| pass.host.sessions.get(slot).is_some_and(|s| s.may_end());
+    if may_end(pass) && pass.host.inbox.has(slot) {
+        run_waiting(pass, slot);
+    }
+    if may_end(pass) && !pass.host.inbox.has(slot) {
+        finish(pass, slot, closed::PEER);
+    }
 }

@@ -26,7 +26,8 @@ mod send_tests;
 mod share_tests;
 pub(crate) mod timeout;
 
-use crate::effects::inbox::{ActionBuffer, RunningBatch};
+use crate::effects::action_buffer::ActionBuffer;
+use crate::effects::inbox::RunningBatch;
 use crate::execute::Executor;
 use crate::host_state::HostState;
 

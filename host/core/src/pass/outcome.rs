@@ -3,7 +3,8 @@
 use super::Pass;
 use super::open::{Connection, open};
 use crate::command::Command;
-use crate::effects::inbox::{Data, Inbox, PendingAction, RunningBatch};
+use crate::effects::action_record::{Data, PendingAction};
+use crate::effects::inbox::{Inbox, RunningBatch};
 use crate::host_state::HostState;
 use crate::host_state::deliver::{connect_outcome, deliver, job_outcome};
 use crate::host_state::notice::limit_reached;

@@ -1,8 +1,8 @@
 //! Receive: bytes become frames, frames become batches, the rest is kept.
 
 use super::Pass;
-use super::close::{finish, finish_if_peer_done, last_turn};
-use super::deliver::run_waiting;
+use super::close::{finish, last_turn};
+use super::deliver::{finish_if_peer_done, run_waiting};
 use super::open::run_opened_if_due;
 use super::timeout::frame_waits;
 use crate::execute::batch::{Ran, run_batch};

@@ -22,7 +22,7 @@ pub struct Library {
     pub current: Option<Build>,
     /// The highest generation that ran.
     pub highest: u64,
-    pub(crate) work: Option<Work>,
+    pub(crate) work: Option<ActiveReload>,
     pub(super) waiting: VecDeque<Request>,
     /// Hash of what was last seen at `path`.
     pub seen: Option<String>,
@@ -31,7 +31,7 @@ pub struct Library {
 }
 
 #[derive(Debug)]
-pub(crate) struct Work {
+pub(crate) struct ActiveReload {
     pub(crate) request: Request,
     /// It waited for the reload before it.
     pub(super) waited: bool,
@@ -57,7 +57,7 @@ pub(crate) enum Stage {
     Committing,
 }
 
-impl Work {
+impl ActiveReload {
     /// How it ends if all goes well.
     pub(super) fn outcome(&self) -> Outcome {
         match self.request.want {
@@ -70,7 +70,7 @@ impl Work {
 impl Library {
     pub(super) fn begin(&mut self, id: LibraryId, request: Request, waited: bool) -> Step {
         let path = request.from.clone().unwrap_or_else(|| self.path.clone());
-        self.work = Some(Work {
+        self.work = Some(ActiveReload {
             request,
             waited,
             hash: String::new(),
@@ -100,7 +100,7 @@ impl Library {
 
     pub(super) fn report_of(
         &self,
-        work: &Work,
+        work: &ActiveReload,
         outcome: Outcome,
         pause_us: f64,
         reason: String,

@@ -16,10 +16,10 @@
 //! build that ran before, and data goes the other way.
 
 use crate::ledger::{Outcome, Report};
-use crate::reload::judge::LiveData;
+use crate::reload::judge::{LiveData, judge_candidate};
+use crate::reload::library::ActiveReload;
 use crate::reload::library::Library;
 use crate::reload::library::Stage;
-use crate::reload::library::Work;
 use crate::reload::request::By;
 use crate::reload::request::Candidate;
 use crate::reload::request::Event;
@@ -70,7 +70,7 @@ impl Reloads {
     pub fn doom(&mut self, id: LibraryId, why: &str) {
         let work = self.libraries[id.0].work.as_mut();
         // One for another configuration is about the very build that was replaced, wherever it is.
-        let about = |w: &&mut Work| {
+        let about = |w: &&mut ActiveReload| {
             let prepared = matches!(w.step, Stage::Loading | Stage::Loaded);
             prepared || (w.request.want == Want::Configure && w.step < Stage::Committing)
         };
@@ -146,7 +146,7 @@ impl Reloads {
                         (work.build_id, work.rehearsal) = (build_id, rehearsal);
                         let failed = work.rehearsal.as_ref().and_then(|r| r.failed.clone());
                         // What the schemas tell says more than how it went with them.
-                        self.judge(id, live).and_then(|()| failed.map_or(Ok(()), Err))
+                        judge_candidate(&self.libraries, id, live).and_then(|()| failed.map_or(Ok(()), Err))
                     }
                     Err(why) => Err(why),
                 };
@@ -230,7 +230,7 @@ impl Reloads {
         }
     }
 
-    fn work_in(&mut self, id: LibraryId, step: Stage) -> Option<&mut Work> {
+    fn work_in(&mut self, id: LibraryId, step: Stage) -> Option<&mut ActiveReload> {
         let work = self.libraries.get_mut(id.0)?.work.as_mut();
         let work = work.filter(|w| w.step == step);
         debug_assert!(work.is_some(), "the shell reported a step that isn't under way");
@@ -288,7 +288,9 @@ impl Reloads {
                 // Judged again: sessions have opened and states were written since.
                 for &(id, _) in &members {
                     let doomed = self.libraries[id.0].work.as_mut().and_then(|w| w.doomed.take());
-                    if let Err(why) = doomed.map_or(Ok(()), Err).and_then(|()| self.judge(id, live)) {
+                    if let Err(why) =
+                        doomed.map_or(Ok(()), Err).and_then(|()| judge_candidate(&self.libraries, id, live))
+                    {
                         return self.refuse(id, why, live.services.all(), steps);
                     }
                 }

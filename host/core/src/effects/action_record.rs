@@ -1,0 +1,90 @@
+//! Actions that are to wait, and their records.
+
+use crate::store::records::Store;
+use crate::store::shared::SharedRecords;
+
+/// Bytes of an action's record beside its name and data.
+pub(super) const ACTION_HEAD: usize = 32;
+
+/// An action that is to wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PendingAction<'a> {
+    /// Kind, one of [`action`].
+    pub(crate) kind: u32,
+    /// Detail, as the kind says; else 0.
+    pub(crate) detail: u16,
+    /// Number of the session that caused it, 0: none; or of the job.
+    pub(crate) from: u64,
+    /// Turns between it and something that came from outside.
+    pub(crate) depth: u16,
+    pub(crate) name: &'a str,
+    pub(crate) data: Data<'a>,
+}
+
+/// The data of an action.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Data<'a> {
+    /// Bytes of its own.
+    Own(&'a [u8]),
+    /// Number of a shared record.
+    Shared(u64),
+}
+
+impl Data<'_> {
+    /// Bytes of the data.
+    pub(super) fn len(&self, store: &Store, shared: &SharedRecords) -> usize {
+        match self {
+            Data::Own(bytes) => bytes.len(),
+            Data::Shared(number) => shared.get(*number).map_or(0, |r| store.read(r, <[u8]>::len)),
+        }
+    }
+}
+
+/// An action's record: sequence, from, shared record or 0 (u64 each, little-endian), kind, depth,
+/// the length of the name, detail (u16 each), the name, the data.
+pub(super) fn encode(sequence: u64, a: &PendingAction<'_>) -> Vec<u8> {
+    let (shared, own) = match a.data {
+        Data::Own(bytes) => (0, bytes),
+        Data::Shared(number) => (number, &[][..]),
+    };
+    let mut bytes = Vec::with_capacity(ACTION_HEAD + a.name.len() + own.len());
+    for n in [sequence, a.from, shared] {
+        bytes.extend_from_slice(&n.to_le_bytes());
+    }
+    for n in [a.kind as u16, a.depth, a.name.len() as u16, a.detail] {
+        bytes.extend_from_slice(&n.to_le_bytes());
+    }
+    bytes.extend_from_slice(a.name.as_bytes());
+    bytes.extend_from_slice(own);
+    bytes
+}
+
+/// The parts of an action's record.
+pub(super) struct Decoded<'a> {
+    pub(super) sequence: u64,
+    pub(super) from: u64,
+    pub(super) shared: u64,
+    pub(super) kind: u32,
+    pub(super) detail: u32,
+    pub(super) depth: u16,
+    pub(super) name: &'a [u8],
+    pub(super) data: &'a [u8],
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Option<Decoded<'_>> {
+    let (head, rest) = bytes.split_at_checked(ACTION_HEAD)?;
+    let long = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?));
+    let short = |at: usize| Some(u16::from_le_bytes(head.get(at..at + 2)?.try_into().ok()?));
+    let (name, data) = rest.split_at_checked(usize::from(short(28)?))?;
+    std::str::from_utf8(name).ok()?;
+    Some(Decoded {
+        sequence: long(0)?,
+        from: long(8)?,
+        shared: long(16)?,
+        kind: u32::from(short(24)?),
+        detail: u32::from(short(30)?),
+        depth: short(26)?,
+        name,
+        data,
+    })
+}

@@ -1,0 +1,93 @@
+//! Proposals of configurations, to the worker and back.
+
+use crate::admin::server::refuse;
+use crate::config::Config;
+use crate::keeper::Keeper;
+use crate::keeper::callers::WaitingCaller;
+use crate::keeper::configure::Proposed;
+use crate::keeper::events::Event;
+use crate::protocol::admin::AdminCommand;
+use crate::protocol::keeper::ToWorker;
+use crate::protocol::link::to_file;
+use greenroom_core::reload::request::By;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+impl Keeper {
+    /// Begins to read the configuration.
+    pub(super) fn configure(&mut self, by: By, stream: Option<UnixStream>) {
+        let (source, mailbox) = (self.options.source.clone(), self.mailbox());
+        let read = move || {
+            let config = Box::new(source.read());
+            mailbox.post(Event::Read { config, by, stream });
+        };
+        if let Err(e) = std::thread::Builder::new().name("configuration".into()).spawn(read) {
+            tracing::error!("the configuration can't be read: {e}");
+        }
+    }
+
+    /// Proposes a configuration that was read.
+    pub(super) fn propose(&mut self, config: Result<Config, String>, by: By, stream: Option<UnixStream>) {
+        match config.and_then(|config| self.hand_proposal(config, by, stream.as_ref())) {
+            Ok(true) => {}
+            Ok(false) => self.configure_later(by, stream),
+            Err(why) => {
+                tracing::warn!("configuration refused, nothing has changed: {why}");
+                if let Some(stream) = stream {
+                    refuse(&stream, &format!("nothing has changed: {why}"));
+                }
+            }
+        }
+    }
+
+    /// Hands a proposal to the worker. False: no worker serves now.
+    fn hand_proposal(&mut self, config: Config, by: By, stream: Option<&UnixStream>) -> Result<bool, String> {
+        if self.stop.is_requested() {
+            return Err("the host is stopping".into());
+        }
+        if !self.worker.serves() {
+            return Ok(false);
+        }
+        let number = self.proposals.next_number();
+        let file = to_file(&config).map_err(|e| e.to_string())?;
+        let fds: Vec<_> = [file.as_fd()].into_iter().chain(stream.map(AsFd::as_fd)).collect();
+        match self.worker.send_with(&ToWorker::Configure(number, by), &fds) {
+            Some(Ok(true)) => {}
+            Some(Ok(false)) => {
+                return Err("the worker takes no commands now; see `greenroom status`".into());
+            }
+            // It has just died.
+            Some(Err(_)) | None => return Ok(false),
+        }
+        self.proposals.open.insert(number, Proposed { config, by });
+        Ok(true)
+    }
+
+    /// Has a proposal wait for a worker. The file is read again then.
+    fn configure_later(&mut self, by: By, stream: Option<UnixStream>) {
+        match stream {
+            Some(stream) => self.callers.add(WaitingCaller { command: AdminCommand::Configure, by, stream }),
+            None => self.proposals.sighup_pending = true,
+        }
+    }
+
+    /// Repeats a signal's proposal that the previous worker did not answer. Runs once a worker
+    /// serves and has reported the configuration in force. Operators know that theirs failed.
+    pub(super) fn propose_again(&mut self) {
+        if self.proposals.take_due_again() {
+            self.configure(By::Signal, None);
+        }
+    }
+
+    /// Notes that a proposal is in force: later workers begin with it.
+    pub(super) fn configured(&mut self, number: u64) {
+        if let Some(proposed) = self.proposals.answered(number) {
+            self.options.config = proposed.config;
+        }
+    }
+
+    /// Notes that a proposal was refused, or changes nothing.
+    pub(super) fn not_configured(&mut self, number: u64) {
+        self.proposals.answered(number);
+    }
+}

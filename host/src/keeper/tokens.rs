@@ -1,0 +1,13 @@
+//! Tokens of the keeper's own descriptors in its poll. Those of listeners and of connections in the
+//! making are in [`super::acceptor`].
+
+use mio::Token;
+
+/// Mailbox of other threads.
+pub(super) const WAKER: Token = Token(0);
+/// Socket to the worker.
+pub(super) const LINK: Token = Token(1);
+/// End of the worker process.
+pub(super) const ENDED: Token = Token(2);
+/// Socket to a worker on trial.
+pub(super) const TRIAL: Token = Token(3);
