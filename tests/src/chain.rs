@@ -1,7 +1,7 @@
 //! Load that notices everything. Each session's replies carry a hash chained over all lines so far:
 //! a line or a reply that was lost, doubled, or put out of order shows in the next one.
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, Optimize};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -87,7 +87,7 @@ fn chained(hash: u64, line: &[u8]) -> u64 {
 
 /// The crate of [`source`].
 pub fn fixture(service: &str) -> Fixture {
-    Fixture::new(service, &source(service, "the first build"))
+    Fixture::with(Optimize::AsReleased, service, &source(service, "the first build"))
 }
 
 fn chained(hash: u64, line: &[u8]) -> u64 {

@@ -4,37 +4,57 @@ use crate::root;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A crate with one library. Its name must be the test's own: all fixtures share a target directory,
-/// so that dependencies are built once.
+/// A crate with one library, in `target/fixtures/crates`. Its name must be the test's own, among all
+/// test files: fixtures share a target directory, so that what they depend on is built once.
 pub struct Fixture {
     name: String,
-    dir: tempfile::TempDir,
+    dir: PathBuf,
+}
+
+/// How much time cargo spends on a fixture's own code. Dependencies are always optimized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Optimize {
+    /// As operators build handlers: several seconds a build.
+    AsReleased,
+    /// Not at all, and only what changed since the last build: about a second, half of one for a
+    /// second variant.
+    Nothing,
 }
 
 impl Fixture {
-    /// Writes a crate.
+    /// Writes a crate whose own code is not optimized.
     pub fn new(name: &str, source: &str) -> Fixture {
-        let fixture =
-            Fixture { name: name.to_owned(), dir: tempfile::tempdir().expect("a directory for a crate") };
+        Fixture::with(Optimize::Nothing, name, source)
+    }
+
+    /// Writes a crate.
+    pub fn with(optimize: Optimize, name: &str, source: &str) -> Fixture {
+        let dir = root().join("target/fixtures/crates").join(name);
+        let fixture = Fixture { name: name.to_owned(), dir };
         let root = root().display();
+        let profile = match optimize {
+            Optimize::AsReleased => "",
+            Optimize::Nothing => "opt-level = 0\nincremental = true\n",
+        };
         let manifest = format!(
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\
              [lib]\ncrate-type = [\"cdylib\"]\n\
              [dependencies]\ngreenroom-handler = {{ path = \"{root}/handlers/sdk\" }}\nschemars = \"1.2\"\n\
-             serde = {{ version = \"1\", features = [\"derive\"] }}\ntracing = \"0.1\"\n[profile.release]\ndebug = \"line-tables-only\"\n[workspace]\n"
+             serde = {{ version = \"1\", features = [\"derive\"] }}\ntracing = \"0.1\"\n\
+             [profile.release]\ndebug = \"line-tables-only\"\n{profile}\
+             [profile.release.package.\"*\"]\nopt-level = 3\n[workspace]\n"
         );
-        std::fs::create_dir(fixture.dir.path().join("src")).expect("src");
-        std::fs::write(fixture.dir.path().join("Cargo.toml"), manifest).expect("a manifest");
+        std::fs::create_dir_all(fixture.dir.join("src")).expect("src");
+        std::fs::write(fixture.dir.join("Cargo.toml"), manifest).expect("a manifest");
         // The same versions as the repository's own.
-        std::fs::copy(format!("{root}/Cargo.lock"), fixture.dir.path().join("Cargo.lock"))
-            .expect("a lock file");
+        std::fs::copy(format!("{root}/Cargo.lock"), fixture.dir.join("Cargo.lock")).expect("a lock file");
         fixture.write(source);
         fixture
     }
 
     /// Rewrites its source.
     pub fn write(&self, source: &str) {
-        std::fs::write(self.dir.path().join("src/lib.rs"), source).expect("its source");
+        std::fs::write(self.dir.join("src/lib.rs"), source).expect("its source");
     }
 
     /// Runs cargo, and returns the library's path.
@@ -50,7 +70,7 @@ impl Fixture {
             .args(["build", "--release", "--quiet", "--target-dir"])
             .arg(root().join("target/fixtures"))
             .args(more)
-            .current_dir(self.dir.path())
+            .current_dir(&self.dir)
             .output()
             .expect("cargo");
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -60,12 +80,12 @@ impl Fixture {
     /// Builds, and keeps a copy under another name: a build to be installed later.
     #[track_caller]
     pub fn build_as(&self, copy: &str) -> PathBuf {
-        let to = self.dir.path().join(copy);
-        std::fs::copy(self.build(), &to).expect("a copy");
+        let to = self.dir.join(copy);
+        install(&self.build(), &to);
         to
     }
 
-    /// Where cargo puts the library.
+    /// The place where cargo puts the library.
     pub fn library(&self) -> PathBuf {
         root().join(format!("target/fixtures/release/lib{}.so", self.name))
     }

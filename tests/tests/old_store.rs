@@ -27,6 +27,7 @@
 
 use greenroom::config::Config;
 use greenroom::protocol::admin::LedgerLine;
+use greenroom::protocol::keeper::HeldPort;
 use greenroom_core::core::Core;
 use greenroom_core::core::Successor;
 use greenroom_core::effects::jobs::JobView;
@@ -301,6 +302,14 @@ fn the_shell_reads_its_records_in_an_old_store() {
     let config: Config = serde_json::from_value(config[0][1]["config"].clone()).expect("a configuration");
     assert_eq!((config.watch, config.limits.output_bytes_pause), (false, 4096));
     assert_eq!(config.service["room"].limits.actions_pending_max, Some(200));
+    let Value::Array(ports) = host_records(&core, Kind::Ports) else { panic!("records") };
+    let ports: Vec<HeldPort> = serde_json::from_value(ports[0][1].clone()).expect("ports");
+    let ports: Vec<_> = ports.iter().map(|p| (p.port.0.as_str(), p.addr.to_string())).collect();
+    let at = |service, addr: &str| (service, addr.to_owned());
+    assert_eq!(
+        ports,
+        [at("room", "127.0.0.1:41001"), at("room", "[::1]:41001"), at("tally", "127.0.0.1:41002")]
+    );
     let Value::Array(ledger) = host_records(&core, Kind::Ledger) else { panic!("records") };
     let line = |v: &Value| serde_json::from_value::<LedgerLine>(v[1].clone()).expect("a line");
     let outcomes: Vec<_> = ledger.iter().map(|v| line(v).report.outcome).collect();

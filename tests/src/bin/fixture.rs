@@ -1,6 +1,6 @@
 //! For `scripts/bench`: builds the handler `tests/fixtures/NAME.rs` in release, and puts the library in a place.
 
-use greenroom_tests::fixture::{Fixture, install};
+use greenroom_tests::fixture::{Fixture, Optimize, install};
 use greenroom_tests::root;
 use std::path::Path;
 
@@ -12,6 +12,7 @@ fn main() {
     };
     let source =
         std::fs::read_to_string(root().join(format!("tests/fixtures/{name}.rs"))).expect("the fixture");
-    install(&Fixture::new(&format!("{name}_fixture"), &source).build(), Path::new(to));
+    let fixture = Fixture::with(Optimize::AsReleased, &format!("{name}_fixture"), &source);
+    install(&fixture.build(), Path::new(to));
     println!("{to}");
 }

@@ -15,7 +15,7 @@ use greenroom_core::service::offer::Build;
 use greenroom_core::store::layout::memory_bytes;
 use greenroom_core::store::records::Store;
 use greenroom_tests::built;
-use greenroom_tests::fixture::{Fixture, tally_source};
+use greenroom_tests::fixture::{Fixture, Optimize, tally_source};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::mpsc::channel;
@@ -26,7 +26,7 @@ const BUSY: usize = 50;
 
 fn main() {
     let sessions: u32 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(100_000);
-    let fixture = Fixture::new("rehearsed_bench", &tally_source("tally", "one"));
+    let fixture = Fixture::with(Optimize::AsReleased, "rehearsed_bench", &tally_source("tally", "one"));
     let first = fixture.build_as("first.so");
     let migrates = "    const STATE_VERSION: u32 = 2;\n    fn migrations() -> greenroom_handler::Migrations {\n        \
                     greenroom_handler::Migrations::none().from(1, |old: Count| Ok(old)).back(2, |new: Count| Ok(new))\n    }\n    type State";

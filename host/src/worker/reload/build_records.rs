@@ -284,4 +284,21 @@ mod tests {
         let read: LibraryRecord = serde_json::from_slice(&serde_json::to_vec(&r).unwrap()).unwrap();
         assert_eq!(read.copies(), r.copies());
     }
+
+    /// The records of the store that `tests/tests/old_store.rs` describes.
+    #[test]
+    fn records_of_an_older_build_are_read() {
+        let store = include_str!("../../../../tests/fixtures/store-1.json");
+        let store: serde_json::Value = serde_json::from_str(store).unwrap();
+        let read = |at: usize| {
+            let record = store["contents"]["libraries"][at][1].clone();
+            serde_json::from_value::<LibraryRecord>(record).unwrap()
+        };
+        let (tally, room) = (read(0), read(1));
+        let before = tally.before().map(|b| (b.library.as_str(), b.generation));
+        assert_eq!((tally.probation.is_some(), before), (true, Some(("tally", 1))));
+        assert_eq!(tally.copies().len(), 2);
+        assert_eq!((room.current.generation, room.highest, room.earlier.len()), (2, 2, 1));
+        assert_eq!(room.seen(), Some(room.current.hash.clone()));
+    }
 }
