@@ -6,6 +6,7 @@
 
 use crate::admin::answer;
 use crate::admin::query::Proposal;
+use crate::config::record::RecordedConfig;
 use crate::plugin::prepare::Done;
 use crate::protocol::keeper::{ToKeeper, ToWorker};
 use crate::protocol::link::{Received, from_file};
@@ -158,7 +159,7 @@ fn configure(
 ) {
     let mut fds = fds.into_iter();
     let config = match fds.next().map(from_file) {
-        Some(Ok(config)) => Ok(config),
+        Some(Ok(config)) => Ok(Box::new(RecordedConfig::into_config(config))),
         Some(Err(e)) => Err(e.to_string()),
         None => Err("no descriptor to spare".to_owned()),
     };

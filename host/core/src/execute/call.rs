@@ -44,10 +44,6 @@ pub(crate) fn call(
         state,
         actions: call.actions,
     };
-    let served = |name: &str| {
-        let service = host.services.all().iter().position(|s| s.offer.name == name && s.build.is_some());
-        service.map(|at| ServiceId(at as u16))
-    };
     let context = TurnContext {
         store: &host.store,
         tables: &host.tables,
@@ -57,7 +53,8 @@ pub(crate) fn call(
         timers: &host.timers,
         jobs: &host.jobs,
         outbound: &host.outbound,
-        service: &served,
+        framing: &host.services[session.service].offer.framing,
+        services: &host.services,
         depths: call.running.depths(),
         now_ns: host.now_ns,
     };

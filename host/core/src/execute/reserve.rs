@@ -12,11 +12,13 @@ use crate::host_state::HostState;
 use crate::host_state::state::topics_record_bytes;
 use crate::ids::Slot;
 use crate::limits::names::Limit;
+use crate::service::registry::Services;
 use crate::session::output::OutputWriter;
 use crate::store::shared::SHARED_FROM_BYTES;
 use crate::tables::index::Tables;
 use crate::turn::effect::Effect;
 use crate::turn::staging::Buffers;
+use smallvec::SmallVec;
 
 /// Reserves room for what a batch staged. `Some`: applying it would break this limit.
 pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &Buffers) -> Option<Limit> {
@@ -26,17 +28,26 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &Buffers) -> Opt
     if staged.effects.is_empty() && !staged.has_state {
         return None;
     }
-    let HostState { store, sessions, topics, .. } = host;
+    let HostState { store, sessions, topics, services, .. } = host;
+    let mut records: SmallVec<[(usize, usize); 16]> = SmallVec::new();
+    if staged.has_state {
+        records.push((staged.state.len(), 1));
+    }
     let own = sessions.get(slot).map_or(&[][..], |s| s.topics());
-    let state = staged.has_state.then_some(staged.state.len());
-    let listed = staged.topics(own).map(|on| topics_record_bytes(on.into_iter()));
-    let records = staged.effects.iter().flat_map(|effect| {
-        let (bytes, times) = record_bytes(effect, staged, topics);
-        std::iter::repeat_n(bytes, times)
-    });
-    let shared = staged.effects.iter().filter_map(shared_record_bytes);
-    let lens = state.into_iter().chain(listed).chain(records).chain(shared);
-    (!store.reserve(lens)).then_some(Limit::StoreBytesMax)
+    if let Some(on) = staged.topics(own) {
+        records.push((topics_record_bytes(on.into_iter()), 1));
+    }
+    for effect in &staged.effects {
+        records.push(record_bytes(effect, staged, topics));
+        if let Some(bytes) = shared_record_bytes(effect) {
+            records.push((bytes, 1));
+        }
+        if let Effect::Broadcast { topic, data, .. } = effect {
+            let subscribers = topics.count(staged.text(topic)) + 1;
+            records.extend(framed_records(&staged.bytes[data.clone()], subscribers, services));
+        }
+    }
+    (!store.reserve_all(records.iter().copied())).then_some(Limit::StoreBytesMax)
 }
 
 /// Bytes of each record that an effect writes, at most, and the number of such records.
@@ -68,6 +79,26 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
         | Effect::WaitFor(_)
         | Effect::Hold(_) => (0, 0),
     }
+}
+
+/// Bytes and number of the further records that a broadcast writes for subscribers whose framing
+/// encodes, at most.
+///
+/// Costs one encoding for each such framing in use. A bound would not do: room is reserved in blocks
+/// of one size, and records of another size take other blocks.
+fn framed_records(data: &[u8], subscribers: usize, services: &Services) -> Vec<(usize, usize)> {
+    let (mut records, mut encoded) = (Vec::new(), Vec::new());
+    for framing in services.encoding_framings() {
+        encoded.clear();
+        if framing.encode(data, &mut encoded).is_err() {
+            continue;
+        }
+        records.push((OutputWriter::broadcast_record_bytes(encoded.len()), subscribers));
+        if encoded.len() >= SHARED_FROM_BYTES {
+            records.push((OutputWriter::record_bytes(encoded.len()), 1));
+        }
+    }
+    records
 }
 
 /// Bytes of the record that several sessions share; `None`: the effect shares none. To one session

@@ -107,14 +107,3 @@ impl FrameBuffers {
         self.replies.clear();
     }
 }
-
-/// Result of [`super::Framing::next`], for callers that know lines and raw alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlainFrame<'a> {
-    /// Whole message, and the bytes that it took with its framing.
-    Message(&'a [u8], usize),
-    /// Not a whole message yet.
-    More,
-    /// Message longer than the limit.
-    TooLong,
-}

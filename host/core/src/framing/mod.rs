@@ -26,7 +26,7 @@ mod script;
 mod telnet;
 
 use crate::framing::delimiter::Delimiter;
-use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload, PlainFrame};
+use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload};
 use crate::framing::length_prefix::LengthPrefix;
 use greenroom_state::abi;
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,32 @@ impl Framing {
     #[inline]
     pub fn cut<'i>(&self, input: &'i [u8], state: &mut FrameState, buffers: &mut FrameBuffers) -> Frame<'i> {
         match self {
+            Framing::Telnet { bytes_max } => telnet::cut(input, state, *bytes_max as usize, buffers),
+            _ => self.cut_slice(input, state),
+        }
+    }
+
+    /// Cuts message after message, for a framing of which [`Framing::cuts_slices`] is true. `take` gets
+    /// each message with the bytes of input that it took, and says whether to go on. Returns the last
+    /// frame.
+    #[inline]
+    pub(crate) fn cut_slices<'i>(
+        &self,
+        input: &'i [u8],
+        state: &mut FrameState,
+        take: impl FnMut(&'i [u8], usize) -> bool,
+    ) -> Frame<'i> {
+        match self {
+            Framing::Lines { bytes_max } => {
+                let bytes_max = *bytes_max as usize;
+                each(input, take, |rest| lines::cut(rest, state, bytes_max))
+            }
+            other => each(input, take, |rest| other.cut_slice(rest, state)),
+        }
+    }
+
+    fn cut_slice<'i>(&self, input: &'i [u8], state: &mut FrameState) -> Frame<'i> {
+        match self {
             Framing::Lines { bytes_max } => lines::cut(input, state, *bytes_max as usize),
             Framing::Raw { bytes_max } => raw::cut(input, *bytes_max as usize),
             Framing::LengthPrefix { prefix, bytes_max } => {
@@ -108,25 +134,28 @@ impl Framing {
             Framing::Delimiter { delimiter, bytes_max } => {
                 delimiter::cut(delimiter, input, state, *bytes_max as usize)
             }
-            Framing::Telnet { bytes_max } => telnet::cut(input, state, *bytes_max as usize, buffers),
+            Framing::Telnet { .. } => Frame::More,
         }
     }
 
-    /// Looks for the next message at the start of `bytes`, for lines and raw alone. After
-    /// [`PlainFrame::Message`] the state is that of a fresh frame.
+    /// Whether all that a cut gives is slices of the input: no reply, no payload that differs from
+    /// the input, no stored bytes. Callers need no buffers for such a framing.
     #[inline]
-    pub fn next<'a>(&self, bytes: &'a [u8], state: &mut FrameState) -> PlainFrame<'a> {
-        let frame = match self {
-            Framing::Lines { bytes_max } => lines::cut(bytes, state, *bytes_max as usize),
-            Framing::Raw { bytes_max } => raw::cut(bytes, *bytes_max as usize),
-            _ => Frame::TooLong,
-        };
-        match frame {
-            Frame::Message { payload: Payload::Input(message), consumed } => {
-                PlainFrame::Message(message, consumed)
+    pub fn cuts_slices(&self) -> bool {
+        !matches!(self, Framing::Telnet { .. })
+    }
+
+    /// Whether another framing may go on from the state that this one left. The longest message may
+    /// differ.
+    pub(crate) fn shares_state_with(&self, other: &Framing) -> bool {
+        match (self, other) {
+            (Framing::LengthPrefix { prefix, .. }, Framing::LengthPrefix { prefix: other, .. }) => {
+                prefix == other
             }
-            Frame::More => PlainFrame::More,
-            _ => PlainFrame::TooLong,
+            (Framing::Delimiter { delimiter, .. }, Framing::Delimiter { delimiter: other, .. }) => {
+                delimiter == other
+            }
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
         }
     }
 
@@ -156,6 +185,23 @@ impl Framing {
             | Framing::LengthPrefix { bytes_max, .. }
             | Framing::Delimiter { bytes_max, .. }
             | Framing::Telnet { bytes_max } => bytes_max,
+        }
+    }
+}
+
+/// Cuts slices off the input until `take` says no, or until there is no whole message.
+#[inline(always)]
+fn each<'i>(
+    mut input: &'i [u8],
+    mut take: impl FnMut(&'i [u8], usize) -> bool,
+    mut cut: impl FnMut(&'i [u8]) -> Frame<'i>,
+) -> Frame<'i> {
+    loop {
+        let frame = cut(input);
+        let Frame::Message { payload: Payload::Input(message), consumed } = frame else { return frame };
+        input = &input[consumed..];
+        if !take(message, consumed) {
+            return Frame::More;
         }
     }
 }
@@ -230,6 +276,7 @@ mod tests {
             Framing::Telnet { bytes_max: 5 },
             Framing::Telnet { bytes_max: 50 },
         ] {
+            assert_eq!(framing.cuts_slices(), !matches!(framing, Framing::Telnet { .. }));
             for _ in 0..200 {
                 let len = random.usize(0..32);
                 let stream: Vec<u8> = (0..len).map(|_| *random.choice(&alphabet).unwrap()).collect();

@@ -2,12 +2,16 @@
 
 use super::HostState;
 use super::end::{flushed, let_go_on};
+use super::notice::notice;
+use crate::framing::Framing;
 use crate::ids::Slot;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
 use crate::session::output::push_shared;
 use crate::store::shared::SHARED_FROM_BYTES;
+use greenroom_state::abi::level;
+use smallvec::SmallVec;
 
 /// Appends bytes to a session's output. Room must be reserved.
 pub(crate) fn send(host: &mut HostState, slot: Slot, bytes: &[u8]) {
@@ -17,10 +21,40 @@ pub(crate) fn send(host: &mut HostState, slot: Slot, bytes: &[u8]) {
     }
 }
 
-/// Sends to every session on a topic; to the sender too, unless `others`. Room must be reserved.
-/// O(subscribers).
+/// Sends a message to every session on a topic, in the framing of each; to the sender too, unless
+/// `others`. Room must be reserved. O(subscribers), and O(framings in use that encode).
 pub(crate) fn broadcast(host: &mut HostState, sender: Slot, topic: &str, data: &[u8], others: bool) {
-    let to: Vec<_> = host.topics.subscribers(topic).filter(|to| !(others && *to == sender)).collect();
+    let mut to: Vec<_> = host.topics.subscribers(topic).filter(|to| !(others && *to == sender)).collect();
+    let framings: SmallVec<[Framing; 2]> = host.services.encoding_framings().collect();
+    for framing in framings {
+        let is_of = |slot: &Slot| framing_of(host, *slot) == Some(&framing);
+        let (framed, rest): (Vec<_>, _) = to.into_iter().partition(is_of);
+        to = rest;
+        if framed.is_empty() {
+            continue;
+        }
+        let mut encoded = Vec::new();
+        match framing.encode(data, &mut encoded) {
+            Ok(()) => send_to_all(host, framed, &encoded),
+            Err(why) => leave_out(host, framed, why),
+        }
+    }
+    send_to_all(host, to, data);
+}
+
+fn framing_of(host: &HostState, slot: Slot) -> Option<&Framing> {
+    host.sessions.get(slot).map(|s| &host.services[s.service].offer.framing)
+}
+
+/// Tells operators that sessions don't get a broadcast, which their framing can't express.
+fn leave_out(host: &mut HostState, slots: Vec<Slot>, why: &str) {
+    for slot in slots {
+        notice(host, level::WARN, slot, format!("a broadcast to it is left out: {why}"));
+    }
+}
+
+/// Appends the same bytes to the output of sessions, as one shared record if that is cheaper.
+fn send_to_all(host: &mut HostState, to: Vec<Slot>, data: &[u8]) {
     // Short data are cheaper to copy than to name.
     let is_shared = to.len() > 1 && data.len() >= SHARED_FROM_BYTES;
     let shared = is_shared.then(|| host.shared.put(&mut host.store, data));

@@ -43,7 +43,8 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     for topic in &on.topics {
         host.topics.remove(topic, slot);
     }
-    for r in on.record.into_iter().chain(s.input.take()) {
+    s.drop_input(&mut host.store);
+    if let Some(r) = on.record {
         host.store.delete(r);
     }
     drop_owned(host, slot);

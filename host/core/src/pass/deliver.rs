@@ -60,7 +60,7 @@ fn run_some(pass: &mut Pass<'_>, slot: Slot) -> usize {
         return 0;
     }
     let host = &mut *pass.host;
-    let Scratch { copied, running } = &mut *pass.scratch;
+    let Scratch { copied, running, .. } = &mut *pass.scratch;
     host.inbox.copy_batch(&host.store, &host.shared, slot, copied, running);
     host.sessions.touch(slot);
     if slot.is_service()

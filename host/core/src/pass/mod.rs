@@ -5,6 +5,7 @@
 //! | [`begin`] | deadlines, due timers, sessions whose input resumes |
 //! | [`open`] | a connection becomes a session and runs its first turn |
 //! | [`receive`] | bytes become frames, frames become batches, the rest is kept |
+//! | `cut` | messages at the beginning of some input |
 //! | [`deliver`] | waiting actions get their turns |
 //! | [`close`] | last turn, remaining output, end of stream |
 //! | [`timeout`] | closes sessions whose peer stays silent too long |
@@ -15,6 +16,7 @@
 pub(crate) mod begin;
 pub(crate) mod close;
 pub(crate) mod commit;
+mod cut;
 pub(crate) mod deliver;
 pub(crate) mod open;
 pub(crate) mod outcome;
@@ -26,6 +28,7 @@ mod send_tests;
 mod share_tests;
 pub(crate) mod timeout;
 
+use self::cut::CutBuffers;
 use crate::effects::action_buffer::ActionBuffer;
 use crate::effects::inbox::RunningBatch;
 use crate::execute::Executor;
@@ -38,6 +41,8 @@ pub(crate) struct Scratch {
     copied: ActionBuffer,
     /// The batch under way, if its actions come from an inbox.
     running: RunningBatch,
+    /// The messages under way that differ from their input, and states of framings.
+    cut: CutBuffers,
 }
 
 /// One pass over the host: a borrowed view for its stages.

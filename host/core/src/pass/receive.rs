@@ -2,24 +2,26 @@
 
 use super::Pass;
 use super::close::{finish, last_turn};
+use super::cut::{Cut, End};
 use super::deliver::{finish_if_peer_done, run_waiting};
 use super::open::run_opened_if_due;
 use super::timeout::frame_waits;
 use crate::execute::batch::{Ran, run_batch};
-use crate::framing::frame::{FrameState, PlainFrame as Frame};
+use crate::framing::frame::FrameState;
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
-use crate::host_state::notice::limit_reached;
-use crate::host_state::output::pause_if_full;
+use crate::host_state::notice::{limit_reached, notice};
+use crate::host_state::output::{note_overflow, pause_if_full, send};
 use crate::host_state::state::input_len;
 use crate::ids::Slot;
 use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
-use crate::session::life::Life;
+use crate::session::life::{Life, Session};
+use crate::session::output::OutputWriter;
 use crate::store::kind::Kind;
-use arrayvec::ArrayVec;
-use greenroom_state::abi::{Action, action, closed, level};
+use crate::store::records::Store;
+use greenroom_state::abi::{closed, level};
 
 /// Bytes of input that a quarantined session keeps before its peer is no longer read.
 const QUARANTINE_INPUT_BYTES_MAX: usize = 64 * 1024;
@@ -34,6 +36,9 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
     s.bytes_in += bytes.len() as u64;
     s.heard_ns = host.now_ns;
     let input = s.input;
+    if input.is_some() || !s.frame.stored().is_empty() {
+        follow_framing(host, slot);
+    }
     host.sessions.touch(slot);
     match input {
         None => run_frames(pass, slot, bytes),
@@ -84,44 +89,6 @@ pub(crate) fn wants_input(host: &HostState, slot: Slot) -> bool {
     })
 }
 
-/// Whole messages at the beginning of some input, at most a batch.
-struct Cut<'b> {
-    actions: ArrayVec<Action<'b>, BATCH_ACTIONS_MAX>,
-    /// End of each message.
-    ends: ArrayVec<usize, BATCH_ACTIONS_MAX>,
-    /// Whether the next message is too long.
-    too_long: bool,
-    /// State of the framing behind the last message.
-    frame: FrameState,
-}
-
-/// Cuts at most `max` messages from `input`, from `at` on.
-#[inline]
-fn cut<'b>(host: &mut HostState, slot: Slot, input: &'b [u8], at: usize, max: usize) -> Option<Cut<'b>> {
-    let s = host.sessions.get_mut(slot)?;
-    let framing = host.services[s.service].offer.framing;
-    let (mut actions, mut ends) = (ArrayVec::new(), ArrayVec::new());
-    let (mut end, mut too_long) = (at, false);
-    while !actions.is_full() && actions.len() < max {
-        match framing.next(&input[end..], &mut s.frame) {
-            Frame::Message(message, len) => {
-                end += len;
-                actions.push(Action::new(action::MESSAGE, message.into()));
-                ends.push(end);
-                if end == input.len() {
-                    break;
-                }
-            }
-            Frame::More => break,
-            Frame::TooLong => {
-                too_long = true;
-                break;
-            }
-        }
-    }
-    Some(Cut { actions, ends, too_long, frame: s.frame.clone() })
-}
-
 /// Runs the whole messages in `input`, and keeps the rest.
 fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
     let (mut at, mut turns) = (0, 0);
@@ -146,44 +113,96 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
             }
             continue;
         }
-        let Some(cut) = cut(pass.host, slot, input, at, share - turns) else { return };
-        if cut.actions.is_empty() {
-            if cut.too_long {
-                let what = "closed: a frame was longer than its service takes";
-                limit_reached(pass.host, Limit::FrameBytesMax, level::INFO, slot, what);
-                return finish(pass, slot, closed::LIMIT);
+        let Some(batch) = run_batch_at(pass, slot, input, at, share - turns) else { return };
+        if batch.cut == 0 {
+            match batch.end {
+                End::More => break,
+                End::Reply(_) if !send_reply(pass, slot) => return,
+                End::Reply(consumed) => at += consumed,
+                End::TooLong => {
+                    let what = "closed: a frame was longer than its service takes";
+                    limit_reached(pass.host, Limit::FrameBytesMax, level::INFO, slot, what);
+                    return finish(pass, slot, closed::LIMIT);
+                }
+                End::Invalid(why) => {
+                    notice(pass.host, level::INFO, slot, format!("closed: {why}"));
+                    return finish(pass, slot, closed::LIMIT);
+                }
             }
-            break;
+            continue;
         }
-        let share_used = turns + cut.actions.len() >= share;
-        let ran = run_cut(pass, slot, &cut);
-        if ran.consumed > 0 {
-            at = cut.ends[ran.consumed - 1];
-        }
-        turns += ran.consumed;
+        let share_used = turns + batch.cut >= share;
+        (at, turns) = (batch.at, turns + batch.ran.consumed);
         if pass.host.sessions.get(slot).is_none() {
             return;
         }
-        if ran.close {
+        if batch.ran.close {
             return finish(pass, slot, closed::HANDLER);
         }
-        let all = ran.consumed == cut.actions.len();
-        if all && !cut.actions.is_full() && !cut.too_long && !share_used {
+        let whole = batch.ran.consumed == batch.cut && batch.cut < BATCH_ACTIONS_MAX;
+        if whole && batch.end == End::More && !share_used {
             break;
         }
     }
     keep_input(pass, slot, &input[at..], at > 0);
 }
 
-/// Runs the messages that were cut.
-fn run_cut(pass: &mut Pass<'_>, slot: Slot, cut: &Cut<'_>) -> Ran {
-    let ran = run_batch(pass.host, pass.executor, slot, &cut.actions, &mut pass.scratch.running);
-    if let Some(s) = pass.host.sessions.get_mut(slot) {
-        // What was searched behind the last message stays searched only if all of them are gone.
-        s.frame = if ran.consumed == cut.actions.len() { cut.frame.clone() } else { FrameState::default() };
-        pause_if_full(pass.host, slot);
+/// Messages that were cut and run.
+struct Batch {
+    /// Messages that were cut.
+    cut: usize,
+    /// Reason why no more were cut.
+    end: End,
+    ran: Ran,
+    /// End of the last message that ran.
+    at: usize,
+}
+
+/// Cuts at most `max` messages, and runs them. If some have to wait, the session's framing goes back
+/// to its state before them. `None`: there is no such session.
+#[inline]
+fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: usize) -> Option<Batch> {
+    let Pass { host, executor, scratch } = pass;
+    let mut cut = Cut::new();
+    cut.fill(host, slot, (input, at), max, &mut scratch.cut)?;
+    if cut.actions.is_empty() {
+        return Some(Batch { cut: 0, end: cut.end, ran: Ran::default(), at });
     }
-    ran
+    let ran = run_batch(host, executor, slot, &cut.actions, &mut scratch.running);
+    if let Some(s) = host.sessions.get_mut(slot) {
+        if ran.consumed < cut.actions.len() {
+            s.frame = cut.state_behind(ran.consumed);
+        }
+        pause_if_full(host, slot);
+    }
+    let at = if ran.consumed > 0 { cut.ends[ran.consumed - 1] } else { at };
+    Some(Batch { cut: cut.actions.len(), end: cut.end, ran, at })
+}
+
+/// Sends what the session's framing answers by itself. False: there is no room for it, and the
+/// session is closed.
+fn send_reply(pass: &mut Pass<'_>, slot: Slot) -> bool {
+    let (host, reply) = (&mut *pass.host, pass.scratch.cut.reply());
+    if !host.store.reserve([OutputWriter::record_bytes(reply.len())]) {
+        let what = "closed: no room for a reply of its framing";
+        limit_reached(host, Limit::StoreBytesMax, level::WARN, slot, what);
+        finish(pass, slot, closed::LIMIT);
+        return false;
+    }
+    send(host, slot, reply);
+    pause_if_full(host, slot);
+    note_overflow(host, slot);
+    true
+}
+
+/// Begins a session's framing anew if its service has another framing than the one that left the
+/// state.
+fn follow_framing(host: &mut HostState, slot: Slot) {
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    let framings = host.services[s.service].framings;
+    if std::mem::replace(&mut s.framings, framings) != framings {
+        s.frame = FrameState::default();
+    }
 }
 
 /// Lets a session's other messages wait for the next pass: its turns fail again and again, or it has
@@ -198,18 +217,21 @@ fn yield_to_others(pass: &mut Pass<'_>, slot: Slot) {
     pass.host.sessions.resume(slot);
 }
 
-/// Keeps the rest of a session's input. `begins`: it is not the rest of what was kept before.
+/// Keeps the rest of a session's input, and the state of its framing. `begins`: the rest is not what
+/// was kept before.
 fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     let host = &mut *pass.host;
     let Some(s) = host.sessions.get_mut(slot) else { return };
-    if rest.is_empty() {
+    let is_kept = keep_framing(&mut host.store, s);
+    s.framings = host.services[s.service].framings;
+    if rest.is_empty() && is_kept {
         s.frame_ns = 0;
         if let Some(r) = s.input.take() {
             host.store.delete(r);
         }
         return;
     }
-    let room = host.store.reserve([rest.len()]);
+    let room = is_kept && host.store.reserve([rest.len()]);
     match room.then(|| host.store.put(s.input, Kind::Input, s.id, rest)) {
         Some(Ok(r)) => {
             s.input = Some(r);
@@ -222,6 +244,23 @@ fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     }
 }
 
+/// Keeps what a session's framing stores; most store nothing. False: there is no room for it.
+fn keep_framing(store: &mut Store, s: &mut Session) -> bool {
+    let stored = s.frame.stored();
+    if stored.is_empty() {
+        if let Some(r) = s.framing.take() {
+            store.delete(r);
+        }
+        return true;
+    }
+    if !store.reserve([stored.len()]) {
+        return false;
+    }
+    let put = store.put(s.framing, Kind::Framing, s.id, stored);
+    s.framing = put.ok().or(s.framing);
+    put.is_ok()
+}
+
 /// Runs the input that a session kept, behind the actions that wait for it.
 pub(super) fn run_kept_input(pass: &mut Pass<'_>, slot: Slot, assembly: &mut Vec<u8>) {
     let Some(s) = pass.host.sessions.get(slot) else { return };
@@ -231,7 +270,8 @@ pub(super) fn run_kept_input(pass: &mut Pass<'_>, slot: Slot, assembly: &mut Vec
     run_waiting(pass, slot);
     let Some(s) = pass.host.sessions.get_mut(slot) else { return };
     if let Some(input) = s.input {
-        s.frame = FrameState::default();
+        s.frame.searched = 0;
+        follow_framing(pass.host, slot);
         assembly.clear();
         pass.host.store.read(input, |b| assembly.extend_from_slice(b));
         pass.host.sessions.touch(slot);

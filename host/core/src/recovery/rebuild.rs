@@ -6,6 +6,7 @@
 
 use super::reconcile::give_up;
 use crate::command::Command;
+use crate::framing::frame::FrameState;
 use crate::host_state::HostState;
 use crate::host_state::end::set_deadline;
 use crate::host_state::state::input_len;
@@ -41,9 +42,10 @@ pub(crate) struct Rebuilt {
 }
 
 /// Kinds of records without which a session is another one.
-const PARTS: [Kind; 10] = [
+const PARTS: [Kind; 11] = [
     Kind::State,
     Kind::Input,
+    Kind::Framing,
     Kind::Output,
     Kind::Shared,
     Kind::Topics,
@@ -139,7 +141,9 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             Kind::Timer => timers.recover(store, f.key, f.at, owner_lives),
             Kind::Job => jobs.recover(store, f.key, f.at, owner_lives, services),
             Kind::Connect => outbound.recover(store, f.key, f.at, owner_lives, services),
-            Kind::State | Kind::Input | Kind::Topics | Kind::Quarantine => recover_part(host, f),
+            Kind::State | Kind::Input | Kind::Framing | Kind::Topics | Kind::Quarantine => {
+                recover_part(host, f);
+            }
             Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config => {
                 host_records.recover(store, f.kind, f.key, f.at);
             }
@@ -168,10 +172,12 @@ fn lacks(host: &HostState, slot: Slot, damaged: bool) -> Option<&'static str> {
     let record = host.store.read(s.record?, SessionRecord::decode)?;
     let lost_state = record.state_version != 0 && s.state.is_none();
     let lost_input = record.input_bytes as usize != input_len(host, slot) && record.input_bytes != 0;
+    let lost_framing = usize::from(record.frame_bytes) != s.frame.stored().len();
     let lost_topics = usize::from(record.topics) != s.topics().len() && record.topics != 0;
     [
         (lost_state, "its state is lost"),
         (lost_input, "its input is lost"),
+        (lost_framing, "its framing state is lost"),
         (lost_topics, "its topics are lost"),
         (damaged, "a part of it is damaged"),
     ]
@@ -230,6 +236,14 @@ fn recover_part(host: &mut HostState, f: &Found) {
             s.input = Some(f.at);
             frame_waits(host, slot, true);
         }
+        Kind::Framing => {
+            let state = host.store.read(f.at, |b| FrameState::new(0, b));
+            match state.filter(|s| s.stored().len() == usize::from(record.frame_bytes)) {
+                Some(state) => (s.frame, s.framing) = (state, Some(f.at)),
+                // Not what the session's record names. The session lacks it if that names one.
+                None => host.store.delete(f.at),
+            }
+        }
         Kind::Quarantine => recover_quarantine(host, slot, f.at),
         _ => {
             let names = host.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
@@ -281,6 +295,7 @@ fn describe(kind: u8, key: u64) -> String {
         Some(Kind::Session) => "the record",
         Some(Kind::State) => "the state",
         Some(Kind::Input) => "input",
+        Some(Kind::Framing) => "the state of the framing",
         Some(Kind::Output | Kind::Shared) => "output",
         Some(Kind::Topics) => "the topics",
         Some(Kind::Entry) => return "an entry of a table: it is damaged".into(),

@@ -37,6 +37,8 @@ pub struct Service {
     pub(crate) standby: Option<LoadedBuild>,
     /// Builds that were rolled back: they convert what they left to the version that is served.
     pub(crate) converters: Vec<LoadedBuild>,
+    /// Framings before this one, wrapping: a session's framing begins anew where it differs.
+    pub(crate) framings: u16,
     /// Sessions alive.
     pub sessions: usize,
     /// Turns run.
@@ -57,6 +59,7 @@ impl Service {
             code,
             standby: None,
             converters: Vec::new(),
+            framings: 0,
             sessions: 0,
             turns: 0,
             faults: 0,
@@ -76,6 +79,10 @@ impl Service {
     /// Puts another build in charge, and returns the one that was, if any.
     pub(crate) fn replace(&mut self, by: LoadedBuild) -> Option<LoadedBuild> {
         let LoadedBuild { offer, fingerprint, build, code } = by;
+        // Sessions of an unserved service come from a predecessor, and from the framing that it had.
+        let (old, new) = (&self.offer.framing, &offer.framing);
+        let goes_on = *old == Framing::UNSERVED || old.shares_state_with(new);
+        self.framings = self.framings.wrapping_add(u16::from(!goes_on));
         let offer = std::mem::replace(&mut self.offer, offer);
         let fingerprint = std::mem::replace(&mut self.fingerprint, fingerprint);
         let code = std::mem::replace(&mut self.code, code);
@@ -202,6 +209,11 @@ impl Services {
         self.numbered().find(|(_, s)| s.offer.name == name).map(|(id, _)| id)
     }
 
+    /// The number of a service, if a build serves it. O(services).
+    pub(crate) fn served(&self, name: &str) -> Option<ServiceId> {
+        self.numbered().find(|(_, s)| s.offer.name == name && s.build.is_some()).map(|(id, _)| id)
+    }
+
     /// The service of a name. O(services).
     pub(crate) fn named_mut(&mut self, name: &str) -> Option<&mut Service> {
         self.all.iter_mut().find(|s| s.offer.name == name)
@@ -210,6 +222,15 @@ impl Services {
     /// The services of a library.
     pub(crate) fn of<'s>(&'s self, library: &'s str) -> impl Iterator<Item = &'s Service> {
         self.all.iter().filter(move |s| s.is_of(library))
+    }
+
+    /// The framings that encode what is sent, of all services with sessions, each once. O(services).
+    pub(crate) fn encoding_framings(&self) -> impl Iterator<Item = Framing> {
+        let of = |s: &Service| Some(s.offer.framing).filter(|f| f.encodes() && s.sessions > 0);
+        let all = self.all.iter().enumerate();
+        all.filter_map(move |(at, s)| {
+            of(s).filter(|f| !self.all[..at].iter().any(|before| of(before).as_ref() == Some(f)))
+        })
     }
 
     /// Turns that a library's services have run.

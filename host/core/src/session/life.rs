@@ -17,6 +17,7 @@ use crate::ids::{ServiceId, service_of_number};
 use crate::limits::host::Limits;
 use crate::limits::names::Limit;
 use crate::store::layout::Ref;
+use crate::store::records::Store;
 use greenroom_state::address::Peer;
 pub use greenroom_state::session_record::Life;
 use greenroom_state::session_record::SessionRecord;
@@ -69,6 +70,11 @@ pub struct Session {
     /// Output not sent, oldest first. In place, so that a session which has answered holds no
     /// memory for it.
     pub(crate) output: SmallVec<[Ref; 2]>,
+    /// Record of what its framing stores; `None`: nothing.
+    pub(crate) framing: Option<Ref>,
+    /// [`crate::service::registry::Service::framings`] when its input was kept: the framing that
+    /// `frame` is the state of.
+    pub(crate) framings: u16,
     /// Bytes of the oldest piece that were sent.
     pub(crate) output_sent: usize,
     /// Boxed, as few sessions have any and each idle session costs what this struct does.
@@ -129,6 +135,8 @@ impl Session {
             state: None,
             input: None,
             output: SmallVec::new(),
+            framing: None,
+            framings: 0,
             output_sent: 0,
             subscriptions: None,
             heard_ns: 0,
@@ -210,6 +218,14 @@ impl Session {
         self.subscriptions.get_or_insert_default()
     }
 
+    /// Deletes the input that it keeps, and the state of its framing.
+    pub(crate) fn drop_input(&mut self, store: &mut Store) {
+        self.frame = FrameState::default();
+        for r in self.input.take().into_iter().chain(self.framing.take()) {
+            store.delete(r);
+        }
+    }
+
     /// Whether it stands for a service's own turns.
     pub(crate) fn is_service(&self) -> bool {
         service_of_number(self.id).is_some()
@@ -255,7 +271,7 @@ impl Session {
             state_fingerprint: self.state_fingerprint,
             input_bytes: 0,
             topics: self.topics().len() as u16,
-            frame_bytes: 0,
+            frame_bytes: self.frame.stored().len() as u8,
             peer: self.peer.clone(),
         }
     }

@@ -29,29 +29,31 @@ pub enum Kind {
     Quarantine = 11,
     /// A line of the ledger, as the shell writes it; key: counts up.
     Ledger = 12,
-    /// An action that waits for its turn, as `pending.rs` says; key: session.
+    /// An action that waits for its turn, as `effects/inbox.rs` says; key: session.
     Action = 13,
     /// What several actions carry; key: its number, which they name.
     Payload = 14,
-    /// A timer, as `timers.rs` says; key: session.
+    /// A timer, as `effects/timers.rs` says; key: session.
     Timer = 15,
-    /// A job, as `jobs.rs` says; key: session.
+    /// A job, as `effects/jobs.rs` says; key: session.
     Job = 16,
-    /// A connection that is being made, as `connects.rs` says; key: session.
+    /// A connection that is being made, as `effects/outbound.rs` says; key: session.
     Connect = 17,
     /// Output not sent yet whose bytes are a payload's: its offset in the stream, the payload's number (u64 each, little-endian) and
     /// length (u32); key: session.
     Shared = 18,
     /// The configuration in force, as the shell writes it, if it isn't the one that the host was started with; key: 0.
     Config = 19,
+    /// Bytes that the framing of a session stores, as its file in `framing` says; key: session.
+    Framing = 20,
 }
 
 impl Kind {
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 19] = [
+        const ALL: [Kind; 20] = [
             Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
-            Ledger, Action, Payload, Timer, Job, Connect, Shared, Config,
+            Ledger, Action, Payload, Timer, Job, Connect, Shared, Config, Framing,
         ];
         // They are numbered from 1, in this order.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

@@ -132,11 +132,19 @@ impl Store {
     /// Makes sure that records of these lengths fit, all of them, below the limit. Then putting them can't fail. False: they
     /// don't, and nothing has changed that matters.
     pub fn reserve(&mut self, lens: impl IntoIterator<Item = usize>) -> bool {
+        self.reserve_all(lens.into_iter().map(|len| (len, 1)))
+    }
+
+    /// As [`Store::reserve`], for so many records of each length.
+    pub(crate) fn reserve_all(&mut self, records: impl IntoIterator<Item = (usize, usize)>) -> bool {
         let mut wanted = [0usize; CLASSES.len()];
         let mut classes = 0u32;
-        for len in lens {
+        for (len, times) in records {
+            if times == 0 {
+                continue;
+            }
             let Some(class) = class_for(len) else { return false };
-            wanted[class] += 1;
+            wanted[class] += times;
             classes |= 1 << class;
         }
         // Of eighteen, a turn needs one or two.

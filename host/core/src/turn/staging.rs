@@ -9,9 +9,10 @@ use super::fault::{Fault, LogLine};
 use crate::effects::jobs::Jobs;
 use crate::effects::outbound::Outbound;
 use crate::effects::timers::Timers;
-use crate::ids::ServiceId;
+use crate::framing::Framing;
 use crate::limits::host::{BATCH_BYTES, Limits};
 use crate::limits::names::Limit;
+use crate::service::registry::Services;
 use crate::session::life::Session;
 use crate::store::records::Store;
 use crate::tables::index::Tables;
@@ -28,6 +29,8 @@ pub(crate) struct Buffers {
     pub(super) log_bytes: usize,
     /// Answers to reads, valid until the next call.
     pub(super) answer: Vec<u8>,
+    /// A message before it is framed.
+    pub(super) message: Vec<u8>,
     pub(crate) state: Vec<u8>,
     pub(crate) has_state: bool,
     /// Turns that succeeded.
@@ -98,8 +101,9 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) timers: &'a Timers,
     pub(crate) jobs: &'a Jobs,
     pub(crate) outbound: &'a Outbound,
-    /// The service of a name, if it is served.
-    pub(crate) service: &'a dyn Fn(&str) -> Option<ServiceId>,
+    /// The framing of the session's service.
+    pub(crate) framing: &'a Framing,
+    pub(crate) services: &'a Services,
     /// How many turns lie between each of the actions and something that came from outside; what is missing is 0.
     pub(crate) depths: &'a [u16],
     pub(crate) now_ns: u64,

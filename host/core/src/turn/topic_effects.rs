@@ -27,13 +27,15 @@ impl Staging<'_> {
         self.stage(|s| Some(Effect::Unsubscribe(s.keep(topic.as_bytes())?)))
     }
 
-    /// Sends bytes to every session on a topic; `others`: but not to this one. What follows on another broadcast to the same sessions
-    /// is one with it.
+    /// Sends a message to every session on a topic, in the framing of each; `others`: but not to this
+    /// one. What follows on another broadcast to the same sessions is one with it, unless a framing in
+    /// use tells messages apart.
     pub fn broadcast(&mut self, topic: &str, data: &[u8], others: bool) -> u32 {
         if let Some(Effect::Broadcast { topic: t, data: d, others: o }) = self.buffers.effects.last()
             && *o == others
             && d.end == self.buffers.bytes.len()
             && self.buffers.text(t) == topic
+            && self.context.services.encoding_framings().next().is_none()
         {
             let Some(more) = self.keep(data) else { return self.refuse(Limit::TurnBytesMax) };
             if let Some(Effect::Broadcast { data, .. }) = self.buffers.effects.last_mut() {
