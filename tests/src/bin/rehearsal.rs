@@ -46,7 +46,7 @@ fn main() {
     let offers: Vec<_> = serving.iter().map(|(offer, _)| offer.clone()).collect();
     core.adopt(&Build { library: "bench".into(), generation: 1, hash: String::new() }, serving);
     let service = core.service_named("tally").expect("the service");
-    let peer = "127.0.0.1:9".parse().expect("an address");
+    let peer: greenroom_state::address::Peer = "127.0.0.1:9".parse().expect("an address");
     let line = |core: &mut Core, slot: u32| {
         core.handle(Input::Received { slot: Slot(slot), bytes: b"something to remember\n" });
     };
