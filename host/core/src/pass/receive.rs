@@ -196,11 +196,12 @@ fn send_reply(pass: &mut Pass<'_>, slot: Slot) -> bool {
 }
 
 /// Begins a session's framing anew if its service has another framing than the one that left the
-/// state.
+/// state. A successor knows only that a framing which stores nothing did not leave stored bytes.
 fn follow_framing(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
-    let framings = host.services[s.service].framings;
-    if std::mem::replace(&mut s.framings, framings) != framings {
+    let service = &host.services[s.service];
+    let is_same = std::mem::replace(&mut s.framings, service.framings) == service.framings;
+    if !is_same || (service.offer.framing.cuts_slices() && !s.frame.stored().is_empty()) {
         s.frame = FrameState::default();
     }
 }

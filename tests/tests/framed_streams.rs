@@ -1,0 +1,426 @@
+//! Framed streams through the core: cut anywhere, with the core killed and recovered at each cut.
+
+use greenroom_core::command::Command;
+use greenroom_core::core::Core;
+use greenroom_core::framing::Framing;
+use greenroom_core::framing::delimiter::Delimiter;
+use greenroom_core::framing::length_prefix::LengthPrefix;
+use greenroom_core::ids::Slot;
+use greenroom_core::input::Input;
+use greenroom_core::limits::host::Limits;
+use greenroom_core::service::offer::{Build, Offer};
+use greenroom_core::session::life::Life;
+use greenroom_core::store::kind::Kind;
+use greenroom_core::store::memory::Plain;
+use greenroom_core::store::records::Store;
+use greenroom_core::turn::code::{Batch, Code};
+use greenroom_core::turn::fault::Fault;
+use greenroom_core::turn::staging::Staging;
+use greenroom_state::abi::{Bytes, action, status};
+use greenroom_state::compatibility::StateShape;
+
+const TELNET: Framing = Framing::Telnet { bytes_max: 400 };
+const LINES: Framing = Framing::Lines { bytes_max: 400 };
+
+fn prefix(width: u8) -> Framing {
+    let prefix = LengthPrefix::new(width, false).expect("a width");
+    Framing::LengthPrefix { prefix, bytes_max: 400 }
+}
+
+fn delimiter(bytes: &[u8]) -> Framing {
+    Framing::Delimiter { delimiter: Delimiter::new(bytes).expect("a delimiter"), bytes_max: 400 }
+}
+
+/// Answers each message with the message. `fail`, `close` and `hold` do so instead; `all TEXT` tells
+/// TEXT to the others, and `ALL TEXT` a long one; `twice TEXT` sends two messages, `LONG` a long one.
+struct Talk;
+
+impl Talk {
+    fn answer(staging: &mut Staging<'_>, message: &[u8]) -> u32 {
+        let long = b"long ".repeat(80);
+        match message.splitn(2, |b| *b == b' ').collect::<Vec<_>>()[..] {
+            [b"all", text] => staging.broadcast("room", text, true),
+            [b"ALL", text] => staging.broadcast("room", &[&long, text].concat(), true),
+            [b"twice", text] => staging.send(text) + staging.send(text),
+            [b"LONG"] => staging.send(&long),
+            [b"close"] => staging.close(),
+            [b"hold"] => staging.hold(true),
+            _ => staging.send(message),
+        }
+    }
+}
+
+impl Code for Talk {
+    fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
+        for a in batch.actions {
+            let message = bytes(a.data);
+            let done = match a.kind {
+                action::OPENED => staging.subscribe("room"),
+                action::MESSAGE if message == b"fail" => status::LIMIT,
+                action::MESSAGE => Talk::answer(staging, message),
+                _ => status::OK,
+            };
+            if done != status::OK {
+                let message = format!("status {done}");
+                staging.turn_failed(Fault { kind: 0, message, file: String::new(), line: 0 });
+                return 0;
+            }
+            if !staging.turn_ok() {
+                break;
+            }
+        }
+        0
+    }
+}
+
+fn bytes(b: Bytes<'_>) -> &[u8] {
+    if b.len == 0 {
+        return b"";
+    }
+    // SAFETY: the core passes bytes that live as long as the batch.
+    unsafe { std::slice::from_raw_parts(b.ptr, b.len) }
+}
+
+/// A step of a script. Sessions are named by their slots.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A library begins to offer its service with this framing, or goes on with another framing.
+    Serve(&'static str, Framing),
+    Open(u32, &'static str),
+    In(u32, Vec<u8>),
+    /// The same, and the core dies before the commit: a successor gets the bytes again.
+    InTwice(u32, Vec<u8>),
+    /// The core dies, and a successor goes on.
+    Kill,
+    /// The peer takes all output, and says nothing.
+    Take(u32),
+}
+use Step::{In, InTwice, Kill, Open, Serve, Take};
+
+struct World {
+    core: Core,
+    limits: Limits,
+    now_ns: u64,
+    served: Vec<(&'static str, Framing)>,
+    read: Vec<u64>,
+    /// Output that the peers took.
+    taken: Vec<Vec<u8>>,
+    told: Vec<String>,
+}
+
+impl World {
+    fn serve(&mut self, name: &'static str, framing: Framing) {
+        self.served.retain(|(served, _)| *served != name);
+        self.served.push((name, framing));
+        let shape = StateShape { version: 1, ..StateShape::default() };
+        let offer = Offer { name: name.into(), port: 0, dials: false, framing, shape, tables: Vec::new() };
+        let build = Build { library: name.into(), generation: 1, hash: String::new() };
+        self.core.adopt(&build, vec![(offer, Box::new(Talk))]);
+    }
+
+    fn begin(&mut self) {
+        self.now_ns += 1;
+        self.core.handle(Input::PassBegins { now_ns: self.now_ns });
+    }
+
+    fn commit(&mut self) {
+        self.core.handle(Input::Cascade);
+        self.core.handle(Input::Commit);
+        let mut commands = Vec::new();
+        self.core.take_commands(&mut commands);
+        for command in commands {
+            match command {
+                Command::Notice { message, .. } => self.told.push(message),
+                Command::Fault { fault, .. } => self.told.push(fault.message),
+                _ => {}
+            }
+        }
+    }
+
+    /// Passes until nothing is due at once: a session with its share used goes on in the next one.
+    fn settle(&mut self) {
+        self.commit();
+        while self.core.next_wake_ns() == Some(0) {
+            let (mut sendable, mut begun) = (Vec::new(), self.core.sessions().len() + 1);
+            self.core.take_sendable(&mut sendable);
+            begun -= sendable.len().min(begun);
+            self.begin();
+            self.commit();
+            assert!(begun < 100 && self.now_ns < 100_000, "it hangs");
+        }
+    }
+
+    fn receive(&mut self, slot: u32, bytes: &[u8]) {
+        self.begin();
+        self.core.handle(Input::Received { slot: Slot(slot), bytes });
+    }
+
+    fn kill(&mut self) -> Vec<u64> {
+        let image = Plain::cut_after(self.core.store().image(), None);
+        let found = Store::recover(Box::new(image), self.limits.store_bytes_max).expect("a store");
+        let successor = Core::recover(self.limits.clone(), found, self.now_ns);
+        assert_eq!(successor.lost, Vec::<String>::new());
+        self.core = successor.core;
+        for (name, framing) in self.served.clone() {
+            self.serve(name, framing);
+        }
+        let sessions = successor.survivors.into_iter();
+        let missing = sessions.map(|s| {
+            let at = s.slot.0 as usize;
+            self.core
+                .reconcile(s.slot, self.read[at], Some(self.taken[at].len() as u64))
+                .expect("it is whole")
+        });
+        missing.collect()
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Serve(name, framing) => self.serve(name, framing),
+            Open(slot, name) => {
+                let service = self.core.service_named(name).expect("it is served");
+                let (peer, id) = ("127.0.0.1:9".parse().expect("an address"), u64::from(slot) + 1);
+                self.begin();
+                self.core.handle(Input::Opened { slot: Slot(slot), id, service, peer, at_ms: 0 });
+                self.settle();
+                self.read.push(0);
+                self.taken.push(Vec::new());
+            }
+            In(slot, bytes) => {
+                self.receive(slot, &bytes);
+                self.read[slot as usize] += bytes.len() as u64;
+                self.settle();
+            }
+            InTwice(slot, bytes) => {
+                self.receive(slot, &bytes);
+                self.read[slot as usize] += bytes.len() as u64;
+                let missing = self.kill();
+                let open = self.core.sessions().get(Slot(slot)).is_some_and(|s| s.life == Life::Open);
+                assert_eq!(missing[slot as usize], if open { bytes.len() as u64 } else { 0 });
+                self.receive(slot, &bytes);
+                self.settle();
+            }
+            Kill => {
+                self.kill();
+                self.begin();
+                self.settle();
+            }
+            Take(slot) => {
+                self.begin();
+                let slot_ = Slot(slot);
+                while let Some(bytes) = self.core.output(slot_, |pieces| pieces.concat()) {
+                    self.core.handle(Input::Sent { slot: slot_, bytes: bytes.len(), blocked: false });
+                    self.taken[slot as usize].extend(bytes);
+                }
+                self.settle();
+            }
+        }
+    }
+
+    /// Output of each session, `closed` behind it if it is not open, and notices; a line each.
+    fn outcome(&self) -> String {
+        let mut lines = Vec::new();
+        for (at, taken) in self.taken.iter().enumerate() {
+            let slot = Slot(at as u32);
+            let rest = self.core.output(slot, |pieces| pieces.concat()).unwrap_or_default();
+            let output = [&taken[..], &rest].concat().escape_ascii().to_string();
+            let open = self.core.sessions().get(slot).is_some_and(|s| s.life == Life::Open);
+            lines.push(
+                output.replace("long ".repeat(80).as_str(), "LONG ") + if open { "" } else { " closed" },
+            );
+        }
+        lines.extend(self.told.iter().cloned());
+        lines.join("\n")
+    }
+}
+
+fn run_with(limits: Limits, script: &[Step]) -> World {
+    let core = Core::new(limits.clone());
+    let (read, taken) = (Vec::new(), Vec::new());
+    let mut world = World { core, limits, now_ns: 0, served: Vec::new(), read, taken, told: Vec::new() };
+    script.iter().for_each(|step| world.step(step.clone()));
+    world
+}
+
+#[track_caller]
+fn check(script: &[Step], expected: &str) {
+    assert_eq!(run_with(Limits::default(), script).outcome(), expected, "{script:?}");
+}
+
+/// Checks that a stream gives the expected outcome as a whole, cut in two at every byte, and cut into
+/// single bytes; the core is killed at each cut, before or after the commit.
+#[track_caller]
+fn check_stream(framing: Framing, stream: &[u8], expected: &str) {
+    let begin = [Serve("s", framing), Open(0, "s")];
+    let with = |more: Vec<Step>| check(&[&begin[..], &more].concat(), expected);
+    for at in 0..=stream.len() {
+        let (a, b) = (stream[..at].to_vec(), stream[at..].to_vec());
+        with(vec![In(0, a.clone()), In(0, b.clone())]);
+        with(vec![In(0, a.clone()), Kill, In(0, b.clone())]);
+        with(vec![InTwice(0, a.clone()), InTwice(0, b.clone())]);
+        with(vec![In(0, a), Take(0), Kill, Kill, In(0, b)]);
+    }
+    with(stream.iter().flat_map(|b| [In(0, vec![*b]), Kill]).collect());
+    with(stream.iter().map(|b| InTwice(0, vec![*b])).collect());
+}
+
+#[test]
+fn a_telnet_stream_may_be_cut_anywhere() {
+    let stream = b"one\r\n\xff\xfd\x01tw\xff\xfb\x22o\xff\xff!\r\0\xff\xfa\x18\0x\xff\xf0\xff\xf6three\xff\xf1\xff\xfe\x05\n";
+    let replies = r#"one\xff\xfc\x01\xff\xfe\"two\xff\xff![yes]\r\nthree"#;
+    check_stream(TELNET, stream, replies);
+}
+
+#[test]
+fn replies_stay_between_the_messages_around_them() {
+    // Two options in one line, and a line behind it in the same bytes.
+    check_stream(
+        TELNET,
+        b"a\n\xff\xfd\x01\xff\xfd\x02b\xff\xfd\x03c\xff\xfd\x04\nd\n",
+        r"a\xff\xfc\x01\xff\xfc\x02\xff\xfc\x03\xff\xfc\x04bcd",
+    );
+}
+
+#[test]
+fn a_stream_with_lengths_or_delimiters_may_be_cut_anywhere() {
+    check_stream(prefix(2), b"\0\x03one\0\0\0\x03tw", r"\x00\x03one\x00\x00");
+    check_stream(prefix(1), b"\x07twice x\x03end", r"\x01x\x01x\x03end");
+    check_stream(delimiter(b"--"), b"one--two---three--", r"one--two---three--");
+}
+
+#[test]
+fn a_stream_that_breaks_its_framing_ends_its_session() {
+    let long = [&b"a\n\xff\xfa"[..], &[7; 1100]].concat();
+    check(
+        &[Serve("s", TELNET), Open(0, "s"), In(0, long)],
+        "a closed\nclosed: a telnet subnegotiation is too long",
+    );
+    check(
+        &[Serve("s", prefix(2)), Open(0, "s"), In(0, b"\0\x01a\xff\xff".to_vec())],
+        "\\x00\\x01a closed\nclosed: a frame was longer than its service takes (limit frame_bytes_max)",
+    );
+}
+
+#[test]
+fn a_turn_in_the_middle_of_a_batch_keeps_the_state_of_its_place() {
+    check_stream(
+        TELNET,
+        b"a\nfail\nb\xff\xfd\x01c\n\xff\xfd\x02d\n",
+        "a\\xff\\xfc\\x01bc\\xff\\xfc\\x02d\nstatus 2",
+    );
+    check_stream(TELNET, b"a\nb\xff\xffb\nclose\nb\xff\xfd\x01c\n", "ab\\xff\\xffb closed");
+    // Held in front of a line with a command in it, which is answered when the line comes on.
+    for kill in [false, true] {
+        let mut script = vec![Serve("s", TELNET), Open(0, "s"), In(0, b"a\nhold\nb\xff\xfd\x01c\n".to_vec())];
+        script.extend(kill.then_some(Kill));
+        check(&script, "a");
+        let world = run_with(Limits::default(), &script);
+        assert_eq!(world.core.store().count(Kind::Framing), 0);
+    }
+    check_stream(prefix(1), b"\x01a\x04fail\x01b\x05close\x01c", "\\x01a\\x01b closed\nstatus 2");
+}
+
+#[test]
+fn a_message_that_the_framing_cannot_express_fails_its_turn() {
+    check_stream(prefix(1), b"\x01a\x04LONG\x01b", "\\x01a\\x01b\nstatus 3");
+    check_stream(delimiter(b"g l"), b"ag lLONGg lbg l", "ag lbg l\nstatus 3");
+    check_stream(prefix(2), b"\0\x04LONG", r"\x01\x90LONG ");
+}
+
+#[test]
+fn a_broadcast_is_framed_for_each_subscriber() {
+    let open = |slot, name| Open(slot, name);
+    let script = |text: &[u8]| {
+        vec![
+            Serve("lines", LINES),
+            Serve("telnet", TELNET),
+            Serve("short", prefix(1)),
+            Serve("wide", prefix(2)),
+            open(0, "lines"),
+            open(1, "telnet"),
+            open(2, "lines"),
+            open(3, "short"),
+            open(4, "wide"),
+            open(5, "wide"),
+            In(0, text.to_vec()),
+            Kill,
+        ]
+    };
+    // Two in one batch stay two messages.
+    check(
+        &script(b"all a\xffb\nall c\n"),
+        "\na\\xff\\xffbc\na\\xffbc\n\\x03a\\xffb\\x01c\n\\x00\\x03a\\xffb\\x00\\x01c\n\\x00\\x03a\\xffb\\x00\\x01c",
+    );
+    // A long one is one record for each framing; a prefix of one byte can't express it.
+    let long = script(b"ALL x\n");
+    check(
+        &long,
+        "\nLONG x\nLONG x\n\n\\x01\\x91LONG x\n\\x01\\x91LONG x\n\
+         a broadcast to it is left out: the message is longer than its length prefix can express",
+    );
+    // Shared by the two of `wide`; the other two are alone with theirs.
+    let world = run_with(Limits::default(), &long);
+    assert_eq!(world.core.store().count(Kind::Payload), 1);
+    assert_eq!(world.core.store().count(Kind::Shared), 2);
+}
+
+#[test]
+fn a_peer_that_asks_and_does_not_read_is_paused() {
+    let limits = Limits { output_bytes_pause: 300, output_bytes_max: 600, ..Limits::default() };
+    let asks = b"\xff\xf6".repeat(1000);
+    let mut script = vec![Serve("s", TELNET), Open(0, "s"), In(0, asks)];
+    let world = run_with(limits.clone(), &script);
+    let unsent = world.core.sessions().get(Slot(0)).map(|s| s.unsent());
+    // The reply that goes over the limit is the last one.
+    assert_eq!(unsent, Some(301));
+    assert!(!world.core.wants_input(Slot(0)));
+    script.extend((0..30).flat_map(|_| [Take(0), Kill]));
+    let world = run_with(limits, &script);
+    assert_eq!(world.outcome(), "[yes]\\r\\n".repeat(1000));
+    assert!(world.core.wants_input(Slot(0)));
+}
+
+/// State that another framing left would be misread.
+#[test]
+fn another_framing_begins_anew_in_the_middle_of_a_message() {
+    let line = || In(0, b"ab\xff\xfd\x01c".to_vec());
+    for kill in [vec![], vec![Kill]] {
+        let script = |framing, rest: &[u8]| {
+            let begin = vec![Serve("s", TELNET), Open(0, "s"), line()];
+            [begin, kill.clone(), vec![Serve("s", framing)], kill.clone(), vec![In(0, rest.to_vec())]]
+                .concat()
+        };
+        // The same with a longer message is no other framing.
+        check(&script(Framing::Telnet { bytes_max: 500 }, b"d\n"), "\\xff\\xfc\\x01abcd");
+        check(&script(LINES, b"d\n"), "\\xff\\xfc\\x01ab\\xff\\xfd\\x01cd");
+        check(&script(delimiter(b"b"), b"d\n"), "\\xff\\xfc\\x01ab");
+        let mut world = run_with(Limits::default(), &script(LINES, b"d"));
+        assert_eq!(world.core.store().count(Kind::Framing), 0);
+        world.step(Serve("s", TELNET));
+        world.step(In(0, b"e\n".to_vec()));
+        assert_eq!(world.outcome(), "\\xff\\xfc\\x01\\xff\\xfc\\x01abcde");
+    }
+}
+
+#[test]
+fn a_lost_framing_state_is_noticed() {
+    let script = [Serve("s", TELNET), Open(0, "s"), In(0, b"ab\xff\xfd\x01c".to_vec())];
+    let world = run_with(Limits::default(), &script);
+    assert_eq!(world.core.store().count(Kind::Framing), 1);
+    let mut image = world.core.store().image().to_vec();
+    // The stored bytes: version 1, and 5 bytes that were answered.
+    let stored = [1, 5, 0, 0, 0];
+    let at: Vec<_> = image.windows(5).enumerate().filter(|(_, w)| *w == stored).map(|(at, _)| at).collect();
+    for at in at {
+        image[at + 1] = 4;
+        let found = Store::recover(Box::new(Plain::from(image.clone())), world.limits.store_bytes_max);
+        let lost = Core::recover(world.limits.clone(), found.expect("a store"), world.now_ns).lost;
+        let expected =
+            ["session 1: the state of the framing is damaged", "session 1: its framing state is lost"];
+        if lost == expected {
+            return;
+        }
+        image[at + 1] = 5;
+    }
+    panic!("the stored bytes are nowhere");
+}
