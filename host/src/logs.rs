@@ -33,7 +33,6 @@ pub fn abi_level() -> u32 {
 }
 
 /// An event at a level that is only known when it happens.
-#[macro_export]
 macro_rules! log_at {
     ($level:expr, $($rest:tt)+) => {
         match $level {
@@ -45,3 +44,4 @@ macro_rules! log_at {
         }
     };
 }
+pub(crate) use log_at;

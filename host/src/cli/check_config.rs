@@ -4,7 +4,7 @@
 use crate::cli::check::look;
 use crate::cli::output::{CommandFailure, print_text};
 use crate::config::Config;
-use crate::plugin::discover::Found;
+use crate::protocol::found::Found;
 use greenroom_core::reload::ports;
 use std::collections::BTreeSet;
 

@@ -6,12 +6,13 @@ use crate::config::source::{ConfigSource, parse_listen};
 use crate::keeper::events::Event;
 use crate::keeper::{Keeper, Options};
 use crate::logs;
-use crate::plugin::discover::Found;
+use crate::plugin::discover;
 use crate::plugin::watch;
 use crate::runtime_dir::Runtime;
 use crate::worker::takeover;
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::filter::LevelFilter;
@@ -57,7 +58,7 @@ impl Serve {
                 "nothing to serve: name a handler library or a directory of them, such as target/release";
             return Err(CommandFailure::Usage(text.into()));
         }
-        let found = Found::look(&sources).map_err(CommandFailure::Failed)?;
+        let found = discover::look(&sources).map_err(CommandFailure::Failed)?;
         if self.check_config {
             return crate::cli::check_config::run(&config, &found);
         }
@@ -86,14 +87,8 @@ impl Serve {
         let (watched, links) = (options.found.watched(), options.found.links());
         let watches = options.config.watch;
         let keeper = Keeper::new(options).map_err(|e| failed("the keeper can't be started", e))?;
-        let mailbox = keeper.mailbox();
         // Watched even if `watch` is off: the configuration may change.
-        let watching = watch::start(watched, move |path| {
-            // The target of a link changed: the library is known by the link.
-            let path = links.get(&path).cloned().unwrap_or(path);
-            mailbox.post(Event::Changed(path));
-        });
-        match watching {
+        match watch_files(&keeper, watched, links) {
             Err(why) if watches => return Err(CommandFailure::Failed(why)),
             Err(why) => tracing::warn!("{why}"),
             Ok(()) => {}
@@ -121,6 +116,21 @@ impl Serve {
         server::finish();
         ended.map_err(CommandFailure::Failed)
     }
+}
+
+/// Reports changes in the watched directories to the keeper. `links`: libraries that are links, by
+/// their targets.
+fn watch_files(
+    keeper: &Keeper,
+    watched: Vec<PathBuf>,
+    links: BTreeMap<PathBuf, PathBuf>,
+) -> Result<(), String> {
+    let mailbox = keeper.mailbox();
+    watch::start(watched, move |path| {
+        // The target of a link changed: the library is known by the link.
+        let path = links.get(&path).cloned().unwrap_or(path);
+        mailbox.post(Event::Changed(path));
+    })
 }
 
 /// Prints the addresses, once the host serves.

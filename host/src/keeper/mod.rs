@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::config::source::ConfigSource;
 use crate::exit_status::own_binary;
 use crate::mailbox::Mailbox;
-use crate::plugin::discover::Found;
+use crate::protocol::found::Found;
 use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
 use crate::protocol::link::Received;
 use acceptor::{Accepted, Acceptor};

@@ -13,6 +13,7 @@ use crate::keeper::spawn::{self, Process, Spawned};
 use crate::keeper::tokens::{ENDED, LINK};
 use crate::memory::board::{self, Reading};
 use crate::protocol::admin::ServiceStatus;
+use crate::protocol::board_text;
 use crate::protocol::keeper::{EndpointId, HeldPort, Hello, ToKeeper, ToWorker};
 use crate::protocol::link::{DESCRIPTORS_MAX, Link, Received, to_file};
 use mio::unix::SourceFd;
@@ -158,7 +159,7 @@ impl WorkerProcess {
     /// Reads the counters and the services, also a dead process's.
     pub(super) fn read_board(&mut self) -> Reading {
         let board = Reading::of(self.memory.board());
-        if let Some(services) = board.services() {
+        if let Some(services) = board_text::read(&board) {
             self.services = services;
         }
         board

@@ -9,7 +9,6 @@
 //! | behind those | the text: what `status` says of each service, in JSON |
 //! | behind that | how often each limit was reached |
 
-use crate::protocol::admin::ServiceStatus;
 use crate::sys::mapping::Mapping;
 use greenroom_core::limits::names::Limit;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -142,9 +141,9 @@ impl Board {
         self.words[LIMITS + limit as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Writes what is said of the services, by their numbers; `None`: withdrawn.
-    pub fn say(self, services: &[Option<ServiceStatus>]) {
-        let text = serde_json::to_vec(services).unwrap_or_default();
+    /// Writes a text about the services, in place of the one before. A text beyond
+    /// [`TEXT_BYTES_MAX`] is left out.
+    pub fn say(self, text: &[u8]) {
         if text.len() > TEXT_BYTES_MAX {
             return;
         }
@@ -213,21 +212,19 @@ impl Reading {
         self.words[LIMITS + limit as usize]
     }
 
-    /// What is said of the services, by their numbers. `None`: nothing yet, or it is being written.
-    pub fn services(&self) -> Option<Vec<Option<ServiceStatus>>> {
+    /// The text about the services. `None`: there is none yet, or it is being written.
+    pub fn text(&self) -> Option<Vec<u8>> {
         let (version, len) = (self.words[TEXT_VERSION], self.words[TEXT_BYTES] as usize);
         if version & 1 != 0 || len == 0 || len > TEXT_BYTES_MAX {
             return None;
         }
-        let text: Vec<u8> = self.words[TEXT..].iter().flat_map(|w| w.to_ne_bytes()).take(len).collect();
-        let mut services: Vec<Option<ServiceStatus>> = serde_json::from_slice(&text).ok()?;
-        for (i, s) in services.iter_mut().enumerate().filter(|(i, _)| *i < SERVICES_MAX) {
-            let counts = &self.words[COUNTERS + 3 * i..];
-            if let Some(s) = s {
-                (s.sessions, s.turns, s.faults) = (counts[0] as usize, counts[1], counts[2]);
-            }
-        }
-        Some(services)
+        Some(self.words[TEXT..].iter().flat_map(|w| w.to_ne_bytes()).take(len).collect())
+    }
+
+    /// Sessions, turns and faults of a service. `None`: the board has no place for its number.
+    pub fn counts(&self, service: usize) -> Option<[u64; 3]> {
+        let counts = &self.words[COUNTERS + 3 * service..];
+        (service < SERVICES_MAX).then(|| [counts[0], counts[1], counts[2]])
     }
 }
 
@@ -238,7 +235,7 @@ mod tests {
     #[test]
     fn a_reader_sees_what_runs_and_what_is_said() {
         let fd = crate::memory::records::memory_file("test").unwrap();
-        assert!(Reading::of(&fd).running().is_none() && Reading::of(&fd).services().is_none());
+        assert!(Reading::of(&fd).running().is_none() && Reading::of(&fd).text().is_none());
         let board = Board::open(&fd).unwrap();
         let running = Running { service: 3, generation: 9, session: 77, turn: 5, action: 2 };
         board.begin(running, 2);
@@ -254,23 +251,13 @@ mod tests {
         board.begin(running, 2);
         board.stalled(1200);
         assert_eq!(Reading::of(&fd).stalled_ms(), Some(1200));
-        let said = ServiceStatus {
-            name: "tally".into(),
-            library: "echo".into(),
-            generation: 9,
-            build: "00".into(),
-            state_version: 1,
-            listen: vec!["tcp://127.0.0.1:4002".into()],
-            sessions: 0,
-            turns: 0,
-            faults: 0,
-        };
-        board.say(&[None, Some(said)]);
+        board.say(b"two services");
         board.count(1, [5, 6, 7]);
         board.reached(Limit::OpenFiles);
-        let read = Reading::of(&fd).services().unwrap();
-        let tally = read[1].as_ref().unwrap();
-        assert_eq!((tally.sessions, tally.turns, tally.faults, tally.name.as_str()), (5, 6, 7, "tally"));
+        let read = Reading::of(&fd);
+        assert_eq!((read.counts(1), read.text().as_deref()), (Some([5, 6, 7]), Some(&b"two services"[..])));
+        board.say(b"one");
+        assert_eq!(Reading::of(&fd).text().as_deref(), Some(&b"one"[..]));
         // A successor goes on counting, and what ran is not running.
         let next = Board::open(&fd).unwrap();
         assert_eq!(next.counted(1), [5, 6, 7]);

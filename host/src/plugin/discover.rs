@@ -1,61 +1,32 @@
 //! What the arguments of `serve` name: libraries, and directories in which others may appear.
 
 use crate::plugin::inspect::has_note;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::protocol::found::Found;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// See the module.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Found {
-    /// Each library, and whether it was named itself: one that was must load.
-    pub libraries: Vec<(PathBuf, bool)>,
-    /// Directories from which libraries are taken as they appear.
-    pub directories: Vec<PathBuf>,
-}
-
-impl Found {
-    /// Looks at files and directories. The error names the one that is wrong.
-    pub fn look(sources: &[PathBuf]) -> Result<Found, String> {
-        let mut found = Found::default();
-        for source in sources {
-            if source.is_dir() {
-                let dir = source.canonicalize().map_err(|e| format!("{}: {e}", source.display()))?;
-                let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-                let mut libraries: Vec<_> =
-                    entries.flatten().map(|e| e.path()).filter(|p| is_handler(p)).collect();
-                libraries.sort();
-                found.libraries.extend(libraries.into_iter().map(|path| (path, false)));
-                found.directories.push(dir);
-            } else {
-                let path = in_real_dir(source)?;
-                // Named beside its directory, it counts as named.
-                found.libraries.retain(|(p, _)| *p != path);
-                found.libraries.push((path, true));
-            }
+/// Looks at files and directories. The error names the one that is wrong.
+pub fn look(sources: &[PathBuf]) -> Result<Found, String> {
+    let mut found = Found::default();
+    for source in sources {
+        if source.is_dir() {
+            let dir = source.canonicalize().map_err(|e| format!("{}: {e}", source.display()))?;
+            let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+            let mut libraries: Vec<_> =
+                entries.flatten().map(|e| e.path()).filter(|p| is_handler(p)).collect();
+            libraries.sort();
+            found.libraries.extend(libraries.into_iter().map(|path| (path, false)));
+            found.directories.push(dir);
+        } else {
+            let path = in_real_dir(source)?;
+            // Named beside its directory, it counts as named.
+            found.libraries.retain(|(p, _)| *p != path);
+            found.libraries.push((path, true));
         }
-        let mut seen = BTreeSet::new();
-        found.libraries.retain(|(path, _)| seen.insert(path.clone()));
-        Ok(found)
     }
-
-    /// The libraries that are links, by what they lead to.
-    pub fn links(&self) -> BTreeMap<PathBuf, PathBuf> {
-        let paths = self.libraries.iter().map(|(path, _)| path);
-        let targets = paths.filter_map(|path| Some((path.canonicalize().ok()?, path.clone())));
-        targets.filter(|(target, path)| target != path).collect()
-    }
-
-    /// The directories in which something may change.
-    pub fn watched(&self) -> Vec<PathBuf> {
-        let links = self.links();
-        let files = self.libraries.iter().map(|(path, _)| path).chain(links.keys());
-        let all: BTreeSet<_> = files
-            .filter_map(|path| path.parent())
-            .chain(self.directories.iter().map(PathBuf::as_path))
-            .collect();
-        all.into_iter().map(Path::to_path_buf).collect()
-    }
+    let mut seen = BTreeSet::new();
+    found.libraries.retain(|(path, _)| seen.insert(path.clone()));
+    Ok(found)
 }
 
 /// The path as the watcher reports it: the directory resolved, the file's own name kept, as it may be a link.

@@ -5,8 +5,8 @@
 //! does not know is left out by it ([`crate::protocol::link::Received::Unknown`]).
 
 use crate::config::{Config, record};
-use crate::plugin::discover::Found;
 use crate::protocol::admin::AdminCommand;
+use crate::protocol::found::Found;
 use crate::protocol::link::from_file;
 use greenroom_core::reload::ports::Port;
 use greenroom_core::reload::request::By;

@@ -7,5 +7,7 @@
 //! | [`link`] | the socket between keeper and worker: packets with descriptors |
 
 pub mod admin;
+pub mod board_text;
+pub mod found;
 pub mod keeper;
 pub mod link;

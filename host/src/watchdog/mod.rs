@@ -8,6 +8,7 @@
 pub mod symbolize;
 
 use crate::memory::board::{Board, Reading, Running};
+use crate::protocol::board_text;
 use crate::sys::stack::Thread;
 use crate::watchdog::symbolize::place_of;
 use greenroom_core::ids::told;
@@ -149,7 +150,7 @@ impl Watchdog {
     }
 
     fn service(&self, number: u16) -> String {
-        let services = Reading::of(&self.file).services().unwrap_or_default();
+        let services = board_text::read(&Reading::of(&self.file)).unwrap_or_default();
         services.into_iter().nth(usize::from(number)).flatten().map_or_else(|| "?".into(), |s| s.name)
     }
 }

@@ -5,7 +5,7 @@
 //! between leaves open commands: its successor starts jobs and connections again and releases
 //! closed connections. Log lines of that pass are lost.
 
-use crate::log_at;
+use crate::logs::log_at;
 use crate::protocol::keeper::ToKeeper;
 use crate::worker::reload::probation::Probations;
 use crate::worker::shell::Shell;

@@ -9,6 +9,7 @@ use crate::crash_points::Point;
 use crate::memory::board::Board;
 use crate::plugin::prepare::Job;
 use crate::protocol::admin::ServiceStatus;
+use crate::protocol::board_text;
 use crate::worker::keeper_link::KeeperLink;
 use crate::worker::ledger::Ledger;
 use crate::worker::lifecycle::Lifecycle;
@@ -148,6 +149,6 @@ impl Shell {
 
     /// Shows the services on the board, where the keeper reads them while no worker lives.
     pub(super) fn show_services(&self) {
-        self.board.say(&self.service_statuses());
+        board_text::write(self.board, &self.service_statuses());
     }
 }

@@ -54,7 +54,8 @@ pub(crate) fn call(
         jobs: &host.jobs,
         outbound: &host.outbound,
         framing: &host.services[session.service].offer.framing,
-        services: &host.services,
+        service: &|name| host.services.served(name),
+        keeps_messages_apart: &|| host.services.encoding_framings().next().is_some(),
         depths: call.running.depths(),
         now_ns: host.now_ns,
     };

@@ -40,8 +40,8 @@ impl Staging<'_> {
 
     /// Opens a connection, which becomes a session of that service, and returns its number; `Err`: it is refused.
     pub fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
-        let TurnContext { limits, outbound, services, .. } = self.context;
-        let (Some(service), Ok(addr)) = (services.served(service), addr.parse()) else {
+        let TurnContext { limits, outbound, .. } = self.context;
+        let (Some(service), Ok(addr)) = ((self.context.service)(service), addr.parse()) else {
             return Err(status::INVALID);
         };
         let staged = self.buffers.effects.iter().filter(|e| matches!(e, Effect::Connect { .. })).count();

@@ -10,9 +10,9 @@ use crate::effects::jobs::Jobs;
 use crate::effects::outbound::Outbound;
 use crate::effects::timers::Timers;
 use crate::framing::Framing;
+use crate::ids::ServiceId;
 use crate::limits::host::{BATCH_BYTES, Limits};
 use crate::limits::names::Limit;
-use crate::service::registry::Services;
 use crate::session::life::Session;
 use crate::store::records::Store;
 use crate::tables::index::Tables;
@@ -103,7 +103,10 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) outbound: &'a Outbound,
     /// The framing of the session's service.
     pub(crate) framing: &'a Framing,
-    pub(crate) services: &'a Services,
+    /// The service of a name, if it is served.
+    pub(crate) service: &'a dyn Fn(&str) -> Option<ServiceId>,
+    /// Whether a framing in use tells messages apart: then broadcasts are not merged. O(services).
+    pub(crate) keeps_messages_apart: &'a dyn Fn() -> bool,
     /// How many turns lie between each of the actions and something that came from outside; what is missing is 0.
     pub(crate) depths: &'a [u16],
     pub(crate) now_ns: u64,

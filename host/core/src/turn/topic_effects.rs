@@ -35,7 +35,7 @@ impl Staging<'_> {
             && *o == others
             && d.end == self.buffers.bytes.len()
             && self.buffers.text(t) == topic
-            && self.context.services.encoding_framings().next().is_none()
+            && !(self.context.keeps_messages_apart)()
         {
             let Some(more) = self.keep(data) else { return self.refuse(Limit::TurnBytesMax) };
             if let Some(Effect::Broadcast { data, .. }) = self.buffers.effects.last_mut() {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::Config;
 use crate::keeper::connections::Connections;
-use crate::plugin::discover::Found;
+use crate::protocol::found::Found;
 use crate::protocol::link::pair;
 use mio::{Events, Poll};
 use std::os::fd::OwnedFd;

@@ -215,7 +215,7 @@ unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::LogEvent<'_>) 
     // SAFETY: see above.
     match unsafe { staging(turn) } {
         Some(s) => s.log(event.level, &target, &message),
-        None => crate::log_at!(event.level, handler = %target, "{message}"),
+        None => crate::logs::log_at!(event.level, handler = %target, "{message}"),
     }
 }
 

@@ -1,0 +1,50 @@
+//! Services on the board: written by the worker, read by the keeper and the watchdog.
+
+use crate::memory::board::{Board, Reading};
+use crate::protocol::admin::ServiceStatus;
+
+/// Writes the services, by their numbers; `None`: withdrawn.
+pub fn write(board: Board, services: &[Option<ServiceStatus>]) {
+    board.say(&serde_json::to_vec(services).unwrap_or_default());
+}
+
+/// The services, by their numbers, with their present counts. `None`: there are none yet, or they
+/// are being written.
+pub fn read(board: &Reading) -> Option<Vec<Option<ServiceStatus>>> {
+    let mut services: Vec<Option<ServiceStatus>> = serde_json::from_slice(&board.text()?).ok()?;
+    for (number, service) in services.iter_mut().enumerate() {
+        if let (Some(s), Some([sessions, turns, faults])) = (service, board.counts(number)) {
+            (s.sessions, s.turns, s.faults) = (sessions as usize, turns, faults);
+        }
+    }
+    Some(services)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::records::memory_file;
+
+    #[test]
+    fn a_reader_sees_the_services_with_their_counts() {
+        let fd = memory_file("test").unwrap();
+        assert!(read(&Reading::of(&fd)).is_none());
+        let board = Board::open(&fd).unwrap();
+        let tally = ServiceStatus {
+            name: "tally".into(),
+            library: "echo".into(),
+            generation: 9,
+            build: "00".into(),
+            state_version: 1,
+            listen: vec!["tcp://127.0.0.1:4002".into()],
+            sessions: 0,
+            turns: 0,
+            faults: 0,
+        };
+        write(board, &[None, Some(tally)]);
+        board.count(1, [5, 6, 7]);
+        let services = read(&Reading::of(&fd)).unwrap();
+        let tally = services[1].as_ref().unwrap();
+        assert_eq!((tally.sessions, tally.turns, tally.faults, tally.name.as_str()), (5, 6, 7, "tally"));
+    }
+}
