@@ -31,13 +31,12 @@ pub(crate) fn set_deadline(host: &mut HostState, slot: Slot, in_ms: u64) {
 pub(crate) fn gone(host: &mut HostState, slot: Slot) {
     if let Some(s) = host.sessions.get_mut(slot) {
         s.drop_output(&mut host.store, &mut host.shared);
-        s.drop_input(&mut host.store);
     }
     drop_owned(host, slot);
     let Some(s) = host.sessions.remove(slot) else { return };
     host.quarantines.forget(s.id);
     let topics = s.subscriptions.as_ref().and_then(|on| on.record);
-    for r in [s.record, s.state, topics].into_iter().flatten() {
+    for r in [s.record, s.state, s.input, s.framing, topics].into_iter().flatten() {
         host.store.delete(r);
     }
     let service = &mut host.services[s.service];

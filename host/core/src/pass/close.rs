@@ -44,10 +44,10 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     for topic in &on.topics {
         host.topics.remove(topic, slot);
     }
-    s.drop_input(&mut host.store);
     if let Some(r) = on.record {
         host.store.delete(r);
     }
+    s.drop_input(&mut host.store);
     drop_owned(host, slot);
 }
 
