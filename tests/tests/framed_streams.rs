@@ -31,8 +31,9 @@ fn delimiter(bytes: &[u8]) -> Framing {
     Framing::Delimiter { delimiter: Delimiter::new(bytes).expect("a delimiter"), bytes_max: 400 }
 }
 
-/// Answers each message with the message. `fail`, `close` and `hold` do so instead; `all TEXT` tells
-/// TEXT to the others, and `ALL TEXT` a long one; `twice TEXT` sends two messages, `LONG` a long one.
+/// Answers each message with the message. `fail`, `close` and `hold` do so instead; `all TEXT`
+/// tells TEXT to the others, and `ALL TEXT` a long one; `twice TEXT` sends two messages, `LONG` a
+/// long one.
 struct Talk;
 
 impl Talk {
@@ -247,8 +248,8 @@ fn check(script: &[Step], expected: &str) {
     assert_eq!(run_with(Limits::default(), script).outcome(), expected, "{script:?}");
 }
 
-/// Checks that a stream gives the expected outcome as a whole, cut in two at every byte, and cut into
-/// single bytes; the core is killed at each cut, before or after the commit.
+/// Checks that a stream gives the expected outcome as a whole, cut in two at every byte, and cut
+/// into single bytes; the core is killed at each cut, before or after the commit.
 #[track_caller]
 fn check_stream(framing: Framing, stream: &[u8], expected: &str) {
     let begin = [Serve("s", framing), Open(0, "s")];

@@ -1,4 +1,5 @@
-//! Framings of a real host: telnet and length prefix over sockets, across a swap and `kill -9` in the middle of a message.
+//! Framings of a real host: telnet and length prefix over sockets, across a swap and `kill -9` in
+//! the middle of a message.
 
 use greenroom_tests::fixture::Fixture;
 use greenroom_tests::host::Host;
@@ -21,7 +22,8 @@ impl Peer {
         Peer { stream }
     }
 
-    /// Sends bytes, and waits until the host has read them: all that it read of all sessions is `total`.
+    /// Sends bytes, and waits until the host has read them: all that it read of all sessions is
+    /// `total`.
     fn send(&mut self, host: &Host, bytes: &[u8], total: &mut u64) {
         self.stream.write_all(bytes).expect("the host takes bytes");
         *total += bytes.len() as u64;
