@@ -16,7 +16,7 @@ use greenroom_core::store::records::Store;
 use greenroom_core::turn::code::{Batch, Code};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
-use greenroom_state::abi::{Bytes, action, status};
+use greenroom_state::abi::{Bytes, action, fault, status};
 use greenroom_state::compatibility::StateShape;
 
 const TELNET: Framing = Framing::Telnet { bytes_max: 400 };
@@ -31,9 +31,21 @@ fn delimiter(bytes: &[u8]) -> Framing {
     Framing::Delimiter { delimiter: Delimiter::new(bytes).expect("a delimiter"), bytes_max: 400 }
 }
 
-/// Answers each message with the message. `fail`, `close` and `hold` do so instead; `all TEXT` tells
-/// TEXT to the others, and `ALL TEXT` a long one; `twice TEXT` sends two messages, `LONG` a long one.
+/// Answers each message with the message. `fail`, `close` and `hold` do so instead; `all TEXT`
+/// tells TEXT to the others, and `ALL TEXT` a long one; `twice TEXT` sends two messages, `LONG` a
+/// long one.
 struct Talk;
+
+/// Reads no state, so each session waits for another build.
+struct Unable;
+
+impl Code for Unable {
+    fn run(&self, _: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
+        let message = "unable".to_owned();
+        staging.turn_failed(Fault { kind: fault::STATE, message, file: String::new(), line: 0 });
+        0
+    }
+}
 
 impl Talk {
     fn answer(staging: &mut Staging<'_>, message: &[u8]) -> u32 {
@@ -86,6 +98,8 @@ fn bytes(b: Bytes<'_>) -> &[u8] {
 enum Step {
     /// A library begins to offer its service with this framing, or goes on with another framing.
     Serve(&'static str, Framing),
+    /// The same, by a build that can't read its sessions' states.
+    Break(&'static str, Framing),
     Open(u32, &'static str),
     In(u32, Vec<u8>),
     /// The same, and the core dies before the commit: a successor gets the bytes again.
@@ -95,7 +109,7 @@ enum Step {
     /// The peer takes all output, and says nothing.
     Take(u32),
 }
-use Step::{In, InTwice, Kill, Open, Serve, Take};
+use Step::{Break, In, InTwice, Kill, Open, Serve, Take};
 
 struct World {
     core: Core,
@@ -109,13 +123,13 @@ struct World {
 }
 
 impl World {
-    fn serve(&mut self, name: &'static str, framing: Framing) {
+    fn serve(&mut self, name: &'static str, framing: Framing, code: Box<dyn Code>) {
         self.served.retain(|(served, _)| *served != name);
         self.served.push((name, framing));
         let shape = StateShape { version: 1, ..StateShape::default() };
         let offer = Offer { name: name.into(), port: 0, dials: false, framing, shape, tables: Vec::new() };
         let build = Build { library: name.into(), generation: 1, hash: String::new() };
-        self.core.adopt(&build, vec![(offer, Box::new(Talk))]);
+        self.core.adopt(&build, vec![(offer, code)]);
     }
 
     fn begin(&mut self) {
@@ -162,7 +176,7 @@ impl World {
         assert_eq!(successor.lost, Vec::<String>::new());
         self.core = successor.core;
         for (name, framing) in self.served.clone() {
-            self.serve(name, framing);
+            self.serve(name, framing, Box::new(Talk));
         }
         let sessions = successor.survivors.into_iter();
         let missing = sessions.map(|s| {
@@ -176,7 +190,8 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Serve(name, framing) => self.serve(name, framing),
+            Serve(name, framing) => self.serve(name, framing, Box::new(Talk)),
+            Break(name, framing) => self.serve(name, framing, Box::new(Unable)),
             Open(slot, name) => {
                 let service = self.core.service_named(name).expect("it is served");
                 let (peer, id) = ("127.0.0.1:9".parse().expect("an address"), u64::from(slot) + 1);
@@ -247,8 +262,8 @@ fn check(script: &[Step], expected: &str) {
     assert_eq!(run_with(Limits::default(), script).outcome(), expected, "{script:?}");
 }
 
-/// Checks that a stream gives the expected outcome as a whole, cut in two at every byte, and cut into
-/// single bytes; the core is killed at each cut, before or after the commit.
+/// Checks that a stream gives the expected outcome as a whole, cut in two at every byte, and cut
+/// into single bytes; the core is killed at each cut, before or after the commit.
 #[track_caller]
 fn check_stream(framing: Framing, stream: &[u8], expected: &str) {
     let begin = [Serve("s", framing), Open(0, "s")];
@@ -318,6 +333,24 @@ fn a_turn_in_the_middle_of_a_batch_keeps_the_state_of_its_place() {
         assert_eq!(world.core.store().count(Kind::Framing), 0);
     }
     check_stream(prefix(1), b"\x01a\x04fail\x01b\x05close\x01c", "\\x01a\\x01b closed\nstatus 2");
+}
+
+/// A command that was answered before the line was whole is not answered again when the line runs
+/// late.
+#[test]
+fn a_line_that_has_to_wait_keeps_what_was_answered() {
+    let line = |rest: &[u8]| In(0, rest.to_vec());
+    for kill in [vec![], vec![Kill]] {
+        let begin = vec![
+            Serve("s", TELNET),
+            Open(0, "s"),
+            line(b"a\xff\xfd\x01b"),
+            Break("s", TELNET),
+            line(b"c\nd\n"),
+        ];
+        let end = vec![Serve("s", TELNET), line(b"e\n")];
+        check(&[begin, kill, end].concat(), "\\xff\\xfc\\x01abcde\nunable");
+    }
 }
 
 #[test]

@@ -84,8 +84,8 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
 /// Bytes and number of the further records that a broadcast writes for subscribers whose framing
 /// encodes, at most.
 ///
-/// Costs one encoding for each such framing in use. A bound would not do: room is reserved in blocks
-/// of one size, and records of another size take other blocks.
+/// Costs one encoding for each such framing in use. A bound would not do: room is reserved in
+/// blocks of one size, and records of another size take other blocks.
 fn framed_records(data: &[u8], subscribers: usize, services: &Services) -> Vec<(usize, usize)> {
     let (mut records, mut encoded) = (Vec::new(), Vec::new());
     for framing in services.encoding_framings() {

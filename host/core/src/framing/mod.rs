@@ -105,9 +105,9 @@ impl Framing {
         }
     }
 
-    /// Cuts message after message, for a framing of which [`Framing::cuts_slices`] is true. `take` gets
-    /// each message with the bytes of input that it took, and says whether to go on. Returns the last
-    /// frame.
+    /// Cuts message after message, for a framing of which [`Framing::cuts_slices`] is true. `take`
+    /// gets each message with the bytes of input that it took, and says whether to go on. Returns
+    /// the last frame.
     #[inline]
     pub(crate) fn cut_slices<'i>(
         &self,

@@ -33,14 +33,10 @@ pub(crate) fn gone(host: &mut HostState, slot: Slot) {
         s.drop_output(&mut host.store, &mut host.shared);
     }
     drop_owned(host, slot);
-    let Some(mut s) = host.sessions.remove(slot) else { return };
+    let Some(s) = host.sessions.remove(slot) else { return };
     host.quarantines.forget(s.id);
     let topics = s.subscriptions.as_ref().and_then(|on| on.record);
-    for r in s.record.into_iter().chain(s.state) {
-        host.store.delete(r);
-    }
-    s.drop_input(&mut host.store);
-    if let Some(r) = topics {
+    for r in [s.record, s.state, s.input, s.framing, topics].into_iter().flatten() {
         host.store.delete(r);
     }
     let service = &mut host.services[s.service];

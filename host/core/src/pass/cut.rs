@@ -54,8 +54,8 @@ pub(super) struct Cut<'b> {
 pub(super) enum End {
     /// The next message is not whole, or the batch is.
     More,
-    /// The framing answers by itself, and takes so many bytes of the input. If messages come before,
-    /// the next cut finds the reply again.
+    /// The framing answers by itself, and takes so many bytes of the input. If messages come
+    /// before, the next cut finds the reply again.
     Reply(usize),
     /// The next message is too long.
     TooLong,
@@ -70,8 +70,8 @@ impl<'b> Cut<'b> {
         Cut { actions: ArrayVec::new(), ends: ArrayVec::new(), end: End::More, states: &[] }
     }
 
-    /// State of the framing behind the first `messages`. What was searched behind them counts as not
-    /// searched.
+    /// State of the framing behind the first `messages`. What was searched behind them counts as
+    /// not searched.
     pub(super) fn state_behind(&self, messages: usize) -> FrameState {
         self.states.get(messages).cloned().unwrap_or_default()
     }

@@ -148,7 +148,7 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
 }
 
 /// Messages that were cut and run.
-struct Batch {
+struct BatchResult {
     /// Messages that were cut.
     cut: usize,
     /// Reason why no more were cut.
@@ -158,15 +158,15 @@ struct Batch {
     at: usize,
 }
 
-/// Cuts at most `max` messages, and runs them. If some have to wait, the session's framing goes back
-/// to its state before them. `None`: there is no such session.
+/// Cuts at most `max` messages, and runs them. If some have to wait, the session's framing goes
+/// back to its state before them. `None`: there is no such session.
 #[inline]
-fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: usize) -> Option<Batch> {
+fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: usize) -> Option<BatchResult> {
     let Pass { host, executor, scratch } = pass;
     let mut cut = Cut::new();
     cut.fill(host, slot, (input, at), max, &mut scratch.cut)?;
     if cut.actions.is_empty() {
-        return Some(Batch { cut: 0, end: cut.end, ran: Ran::default(), at });
+        return Some(BatchResult { cut: 0, end: cut.end, ran: Ran::default(), at });
     }
     let ran = run_batch(host, executor, slot, &cut.actions, &mut scratch.running);
     if let Some(s) = host.sessions.get_mut(slot) {
@@ -176,7 +176,7 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
         pause_if_full(host, slot);
     }
     let at = if ran.consumed > 0 { cut.ends[ran.consumed - 1] } else { at };
-    Some(Batch { cut: cut.actions.len(), end: cut.end, ran, at })
+    Some(BatchResult { cut: cut.actions.len(), end: cut.end, ran, at })
 }
 
 /// Sends what the session's framing answers by itself. False: there is no room for it, and the
@@ -206,8 +206,8 @@ fn follow_framing(host: &mut HostState, slot: Slot) {
     }
 }
 
-/// Lets a session's other messages wait for the next pass: its turns fail again and again, or it has
-/// had its share.
+/// Lets a session's other messages wait for the next pass: its turns fail again and again, or it
+/// has had its share.
 fn yield_to_others(pass: &mut Pass<'_>, slot: Slot) {
     if !pass.executor.replays_exhausted() {
         pass.host.limits.reached(Limit::TurnsAtOnceMax);
@@ -218,8 +218,8 @@ fn yield_to_others(pass: &mut Pass<'_>, slot: Slot) {
     pass.host.sessions.resume(slot);
 }
 
-/// Keeps the rest of a session's input, and the state of its framing. `begins`: the rest is not what
-/// was kept before.
+/// Keeps the rest of a session's input, and the state of its framing. `begins`: the rest is not
+/// what was kept before.
 fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     let host = &mut *pass.host;
     let Some(s) = host.sessions.get_mut(slot) else { return };

@@ -1,8 +1,8 @@
 //! Rebuilds the host's state from the records of a process that died.
 //!
 //! The records, as [`crate::store::records::Store::recover`] finds them, tell everything up to the
-//! last commit. [`super::reconcile`] compares each session with the kernel's byte counts beyond it. A
-//! session that lost a part of itself would go on as another one: it is given up by name.
+//! last commit. [`super::reconcile`] compares each session with the kernel's byte counts beyond it.
+//! A session that lost a part of itself would go on as another one: it is given up by name.
 
 use super::reconcile::give_up;
 use crate::command::Command;
@@ -85,8 +85,8 @@ fn recover_services(host: &mut HostState, records: &[Found]) {
     names.sort_by_key(|f| f.key);
     for f in names {
         let name = host.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
-        // Their numbers have no gaps. If one is lost, those behind it are too, and their sessions are
-        // named.
+        // Their numbers have no gaps. If one is lost, those behind it are too, and their sessions
+        // are named.
         if f.key == host.services.len() as u64 {
             host.sessions.add_service();
             host.limits.add_service(&name);
@@ -119,8 +119,8 @@ fn recover_sessions(host: &mut HostState, records: &[Found], lost: &mut Vec<Stri
     survivors
 }
 
-/// Takes in all records but those of services and sessions. Returns the sessions that lack a part of
-/// an action.
+/// Takes in all records but those of services and sessions. Returns the sessions that lack a part
+/// of an action.
 fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<String>) -> Vec<u64> {
     let mut output: BTreeMap<(u64, u64), Ref> = BTreeMap::new();
     let mut actions = Vec::new();
@@ -273,8 +273,8 @@ fn session_record(host: &HostState, id: u64) -> Option<(Slot, SessionRecord)> {
     Some((slot, host.store.read(r, SessionRecord::decode)?))
 }
 
-/// Takes in a piece of output. Pieces come in the order of their offsets, and must follow each other
-/// to the stream's end.
+/// Takes in a piece of output. Pieces come in the order of their offsets, and must follow each
+/// other to the stream's end.
 fn recover_output(host: &mut HostState, id: u64, offset: u64, r: Ref) {
     let slot = host.sessions.slot_of(id).filter(|slot| !slot.is_service());
     // A missing piece is found when the session is compared with the kernel's counts.

@@ -79,7 +79,8 @@ impl Service {
     /// Puts another build in charge, and returns the one that was, if any.
     pub(crate) fn replace(&mut self, by: LoadedBuild) -> Option<LoadedBuild> {
         let LoadedBuild { offer, fingerprint, build, code } = by;
-        // Sessions of an unserved service come from a predecessor, and from the framing that it had.
+        // Sessions of an unserved service come from a predecessor, and from the framing that it
+        // had.
         let (old, new) = (&self.offer.framing, &offer.framing);
         let goes_on = *old == Framing::UNSERVED || old.shares_state_with(new);
         self.framings = self.framings.wrapping_add(u16::from(!goes_on));
@@ -224,7 +225,8 @@ impl Services {
         self.all.iter().filter(move |s| s.is_of(library))
     }
 
-    /// The framings that encode what is sent, of all services with sessions, each once. O(services).
+    /// The framings that encode what is sent, of all services with sessions, each once.
+    /// O(services).
     pub(crate) fn encoding_framings(&self) -> impl Iterator<Item = Framing> {
         let of = |s: &Service| Some(s.offer.framing).filter(|f| f.encodes() && s.sessions > 0);
         let all = self.all.iter().enumerate();

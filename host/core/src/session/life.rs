@@ -1,5 +1,5 @@
-//! One session: its life as a table, and what memory holds of it. All but the indexes is also in its
-//! record.
+//! One session: its life as a table, and what memory holds of it. All but the indexes is also in
+//! its record.
 //!
 //! | life | event | becomes |
 //! | --- | --- | --- |

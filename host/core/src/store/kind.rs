@@ -24,8 +24,8 @@ pub enum Kind {
     Ports = 9,
     /// The highest number of a connection that was served (u64, little-endian); key: 0.
     Served = 10,
-    /// Why a session is quarantined until another build takes it on: the turn that must not run (u64, little-endian), and
-    /// the reason; key: session.
+    /// Why a session is quarantined until another build takes it on: the turn that must not run
+    /// (u64, little-endian), and the reason; key: session.
     Quarantine = 11,
     /// A line of the ledger, as the shell writes it; key: counts up.
     Ledger = 12,
@@ -39,10 +39,11 @@ pub enum Kind {
     Job = 16,
     /// A connection that is being made, as `effects/outbound.rs` says; key: session.
     Connect = 17,
-    /// Output not sent yet whose bytes are a payload's: its offset in the stream, the payload's number (u64 each, little-endian) and
-    /// length (u32); key: session.
+    /// Output not sent yet whose bytes are a payload's: its offset in the stream, the payload's
+    /// number (u64 each, little-endian) and length (u32); key: session.
     Shared = 18,
-    /// The configuration in force, as the shell writes it, if it isn't the one that the host was started with; key: 0.
+    /// The configuration in force, as the shell writes it, if it isn't the one that the host was
+    /// started with; key: 0.
     Config = 19,
     /// Bytes that the framing of a session stores, as its file in `framing` says; key: session.
     Framing = 20,

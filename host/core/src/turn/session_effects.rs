@@ -21,8 +21,9 @@ impl Staging<'_> {
         self.send_parts(std::iter::once(bytes))
     }
 
-    /// Sends a message to the session's peer, in the framing of its service. The parts are one message,
-    /// one behind the other. Refused as [`status::INVALID`] if the framing can't express it.
+    /// Sends a message to the session's peer, in the framing of its service. The parts are one
+    /// message, one behind the other. Refused as [`status::INVALID`] if the framing can't express
+    /// it.
     #[inline]
     pub fn send_parts<'b>(&mut self, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
         if self.context.session.is_service() {

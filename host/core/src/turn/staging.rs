@@ -1,8 +1,9 @@
-//! What a turn may ask for. All of it is staged: it is applied when the turn succeeds, and forgotten when it fails.
+//! What a turn may ask for. All of it is staged: it is applied when the turn succeeds, and
+//! forgotten when it fails.
 //!
-//! A batch shares one staging area. [`Staging::turn_ok`] moves the mark up to which everything counts;
-//! [`Staging::turn_failed`] cuts back to it. All bytes lie in one arena, and consecutive sends are one effect, so a batch of
-//! echoes costs one copy of its bytes and one effect.
+//! A batch shares one staging area. [`Staging::turn_ok`] moves the mark up to which everything
+//! counts; [`Staging::turn_failed`] cuts back to it. All bytes lie in one arena, and consecutive
+//! sends are one effect, so a batch of echoes costs one copy of its bytes and one effect.
 
 use super::effect::{Effect, Part};
 use super::fault::{Fault, LogLine};
@@ -37,11 +38,13 @@ pub(crate) struct Buffers {
     pub(crate) done: usize,
     /// Why the one after those failed.
     pub(crate) fault: Option<Fault>,
-    /// A turn that the handler took for done was not: the state that it hands over has that turn in it.
+    /// A turn that the handler took for done was not: the state that it hands over has that turn in
+    /// it.
     pub(crate) spoilt: bool,
     /// A successful turn closed the session.
     pub(crate) close: bool,
-    /// The turn under way acted on its own session: what that brings about comes before the next action.
+    /// The turn under way acted on its own session: what that brings about comes before the next
+    /// action.
     pub(super) on_itself: bool,
     /// Limits that what it asked for was refused by.
     pub(crate) reached: Vec<Limit>,
@@ -87,7 +90,8 @@ impl Buffers {
     }
 }
 
-/// A value of a table, which is stored in some version, as its owner has it; `Ok(None)`: it is that already.
+/// A value of a table, which is stored in some version, as its owner has it; `Ok(None)`: it is that
+/// already.
 pub(crate) type Convert<'a> = dyn Fn(&str, u32, &[u8]) -> Result<Option<Vec<u8>>, String> + 'a;
 
 /// What a turn may read, and what bounds it.
@@ -107,7 +111,8 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) service: &'a dyn Fn(&str) -> Option<ServiceId>,
     /// Whether a framing in use tells messages apart: then broadcasts are not merged. O(services).
     pub(crate) keeps_messages_apart: &'a dyn Fn() -> bool,
-    /// How many turns lie between each of the actions and something that came from outside; what is missing is 0.
+    /// How many turns lie between each of the actions and something that came from outside; what is
+    /// missing is 0.
     pub(crate) depths: &'a [u16],
     pub(crate) now_ns: u64,
 }
@@ -163,8 +168,8 @@ impl<'a> Staging<'a> {
         self.buffers.spoilt = true;
     }
 
-    /// The turn failed: what it staged is dropped, but for what it logged. After the last turn it says that the state
-    /// can't be handed over.
+    /// The turn failed: what it staged is dropped, but for what it logged. After the last turn it
+    /// says that the state can't be handed over.
     pub fn turn_failed(&mut self, mut fault: Fault) {
         let b = &mut *self.buffers;
         if b.fault.is_some() {

@@ -27,9 +27,9 @@ impl Staging<'_> {
         self.stage(|s| Some(Effect::Unsubscribe(s.keep(topic.as_bytes())?)))
     }
 
-    /// Sends a message to every session on a topic, in the framing of each; `others`: but not to this
-    /// one. What follows on another broadcast to the same sessions is one with it, unless a framing in
-    /// use tells messages apart.
+    /// Sends a message to every session on a topic, in the framing of each; `others`: but not to
+    /// this one. What follows on another broadcast to the same sessions is one with it, unless a
+    /// framing in use tells messages apart.
     pub fn broadcast(&mut self, topic: &str, data: &[u8], others: bool) -> u32 {
         if let Some(Effect::Broadcast { topic: t, data: d, others: o }) = self.buffers.effects.last()
             && *o == others
