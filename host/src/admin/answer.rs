@@ -2,7 +2,7 @@
 
 use crate::admin::ask::{Failure, ask, done, each_slice, get, reports};
 use crate::admin::dump::dump;
-use crate::admin::query::{Answer, Mailbox, Proposal, Query, Setting, Wish};
+use crate::admin::query::{Answer, Mailbox, Proposal, Query, ReloadRequest, Setting};
 use crate::admin::restore;
 use crate::admin::server::{Caller, on_thread};
 use crate::admin::time::rfc3339;
@@ -61,7 +61,7 @@ fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> 
         Command::Close(id) => done(mailbox, Query::Close(id))?,
         Command::Dump { service, session } => dump(service, session, caller, mailbox)?,
         Command::Reload { service, from, together, dry_run } => {
-            let wish = Wish { target: service, from, together, dry_run, by };
+            let wish = ReloadRequest { target: service, from, together, dry_run, by };
             reports(ask(mailbox, Query::Reload(wish))?, caller)?;
         }
         Command::RollBack { service, to } => {

@@ -57,7 +57,7 @@ pub enum Query {
     /// Close a session.
     Close(u64),
     /// A reload.
-    Reload(Wish),
+    Reload(ReloadRequest),
     /// Another configuration.
     Configure(Proposal),
     /// A build that ran before is to serve again: of a service's or library's name; this generation, or the one before.
@@ -108,7 +108,7 @@ pub struct Setting {
 }
 
 /// A reload that is asked for.
-pub struct Wish {
+pub struct ReloadRequest {
     /// A service's or library's name; none: all.
     pub target: Option<String>,
     /// Another file.

@@ -33,7 +33,7 @@ pub enum Job {
     /// Another configuration is in force.
     Configure(Arc<Config>),
     /// Whether this file, which no library is known by, carries a note.
-    Peek(PathBuf),
+    Probe(PathBuf),
     /// Drop builds that were replaced: their destructors run here. And remove private copies that nobody will load again: what maps them
     /// keeps them.
     Drop(Box<dyn Send>, Vec<PathBuf>),
@@ -118,7 +118,7 @@ impl Stager {
                 Job::Propose(id, config) => _ = self.proposed.insert(id, config),
                 Job::Withdraw(id) => _ = self.proposed.remove(&id),
                 Job::Configure(config) => self.config = config,
-                Job::Peek(path) => {
+                Job::Probe(path) => {
                     if stage::read(&path, &self.config.trust).is_ok_and(|content| has_note(&content.bytes)) {
                         done(Done::Discovered(path));
                     }

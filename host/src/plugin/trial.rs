@@ -84,7 +84,7 @@ pub struct Tried {
 /// Tries a private copy, in a process of `binary`. Calls `tell` with the progress: items done, and
 /// of how many.
 ///
-/// Blocks for at most the time that the limits give, and [`ANSWER_MAX`] more. The error says what
+/// Blocks for at most the time that the limits give, and 2 s more. The error says what
 /// went wrong in the child.
 pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> Result<Tried, String> {
     let nonce = nonce()?;

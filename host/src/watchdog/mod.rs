@@ -30,26 +30,26 @@ const TICK_MAX: Duration = Duration::from_millis(500);
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Watches the calling thread, which is the loop's, for as long as the process lives.
-pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> io::Result<Patience> {
+pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> io::Result<StallLimits> {
     let thread = Thread::this()?;
-    let patience = Patience::default();
-    patience.set(limits);
-    let mut dog = Watchdog { board, file, thread, copies, patience: patience.clone(), seen: None };
+    let stall_limits = StallLimits::default();
+    stall_limits.set(limits);
+    let mut dog = Watchdog { board, file, thread, copies, stall_limits: stall_limits.clone(), seen: None };
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
         loop {
-            std::thread::sleep(dog.patience.tick());
+            std::thread::sleep(dog.stall_limits.tick());
             dog.look();
         }
     })?;
-    Ok(patience)
+    Ok(stall_limits)
 }
 
 /// Time that a callback may take, in milliseconds, until it is named, and until the process is
 /// ended. 0: no limit.
 #[derive(Clone, Default)]
-pub struct Patience(Arc<(AtomicU64, AtomicU64)>);
+pub struct StallLimits(Arc<(AtomicU64, AtomicU64)>);
 
-impl Patience {
+impl StallLimits {
     /// Sets both limits, from the next look on.
     pub fn set(&self, limits: &Limits) {
         self.0.0.store(limits.stall_warn_ms, Ordering::Relaxed);
@@ -73,7 +73,7 @@ struct Watchdog {
     file: OwnedFd,
     thread: Thread,
     copies: PathBuf,
-    patience: Patience,
+    stall_limits: StallLimits,
     seen: Option<Seen>,
 }
 
@@ -99,7 +99,7 @@ impl Watchdog {
         }
         let Some(seen) = &mut self.seen else { return };
         let ms = seen.since.elapsed().as_millis() as u64;
-        let (warn, kill) = self.patience.get();
+        let (warn, kill) = self.stall_limits.get();
         let killed = kill > 0 && ms >= kill;
         let warned = warn > 0 && ms >= warn && !std::mem::replace(&mut seen.warned, true);
         if !killed && !warned {

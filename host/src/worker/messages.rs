@@ -212,7 +212,7 @@ impl Worker {
             None if path.extension().is_some_and(|e| e == "so")
                 && path.parent().is_some_and(|dir| self.discover.iter().any(|d| d == dir)) =>
             {
-                let _ = self.jobs.send(Job::Peek(path));
+                let _ = self.jobs.send(Job::Probe(path));
             }
             _ => {}
         }

@@ -24,7 +24,7 @@ use crate::plugin::prepare;
 use crate::plugin::prepare::{Job, Loaded};
 use crate::plugin::stage::Copies;
 use crate::protocol::keeper::{HeldPort, Hello, Link, ToKeeper, ToWorker};
-use crate::watchdog::Patience;
+use crate::watchdog::StallLimits;
 use arrayvec::ArrayVec;
 use greenroom_core::command::Command;
 use greenroom_core::core::Core;
@@ -82,7 +82,7 @@ pub struct Worker {
     jobs: Sender<Job>,
     jobs_running: Running,
     /// The watchdog's.
-    patience: Patience,
+    patience: StallLimits,
     /// Directories whose libraries are taken in when they appear.
     discover: Vec<PathBuf>,
     /// The ports that count.
@@ -181,7 +181,7 @@ impl Worker {
             messages,
             jobs,
             jobs_running: Running::default(),
-            patience: Patience::default(),
+            patience: StallLimits::default(),
             discover: hello.found.directories.clone(),
             ports: Vec::new(),
             opening: VecDeque::new(),

@@ -1,7 +1,7 @@
 //! Carries out the steps of a reload that the core asks for: the slow ones by the stager, ports by the keeper, the commit between
 //! two passes.
 
-use crate::admin::query::{Answer, Wish};
+use crate::admin::query::{Answer, ReloadRequest};
 use crate::config::Config;
 use crate::crash_points;
 use crate::crash_points::Point;
@@ -82,8 +82,8 @@ impl Worker {
         })
     }
 
-    pub(in crate::worker) fn ask_reload(&mut self, wish: Wish, reply: Sender<Answer>) {
-        let Wish { target, from, together, dry_run, by } = wish;
+    pub(in crate::worker) fn ask_reload(&mut self, wish: ReloadRequest, reply: Sender<Answer>) {
+        let ReloadRequest { target, from, together, dry_run, by } = wish;
         let ids = match target.map(|name| self.library_for(&name)) {
             None => (0..self.core.reloads.libraries().len()).map(LibraryId).collect(),
             Some(Ok(id)) => vec![id],

@@ -296,7 +296,7 @@ impl Worker {
             for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
                 let path = entry.path();
                 if path.extension().is_some_and(|e| e == "so") && !known.contains(&path) {
-                    self.job(Job::Peek(path));
+                    self.job(Job::Probe(path));
                 }
             }
         }
