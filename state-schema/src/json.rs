@@ -1,12 +1,13 @@
-//! MessagePack, in which state is kept, to JSON, in which people read and write it, and back without loss.
+//! MessagePack, the form of stored state, as JSON, the form that people read and write, and back
+//! without loss.
 //!
-//! What JSON can't say is tagged, an object with one key that starts with `$`:
+//! Data that JSON can't express is tagged: an object with one key that starts with `$`.
 //!
 //! | MessagePack | JSON |
 //! | --- | --- |
 //! | bytes, or text that is not UTF-8 | `{"$b64": "AAE="}` |
 //! | NaN and the infinities | `{"$f64": "NaN"}`, `"inf"`, `"-inf"` |
-//! | a map with keys that aren't strings, or that would read as a tag | `{"$map": [[key, value], …]}` |
+//! | a map with keys that are no strings or read as a tag | `{"$map": [[key, value], …]}` |
 //! | an extension type | `{"$ext": [type, "AAE="]}` |
 
 use base64::Engine as _;
@@ -14,7 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rmpv::Value as Pack;
 use serde_json::{Value as Json, json};
 
-/// How deep a value may nest.
+/// Depth to which a value may nest.
 pub const DEPTH_MAX: usize = 128;
 
 /// JSON for one MessagePack value. The error says why the bytes are none.

@@ -1,9 +1,10 @@
-//! What a batch may ask, whoever the host is: the real one, through the C ABI, or the one of a handler's own tests.
+//! The host as a batch sees it: the real one, through the C ABI, or the one of a handler's own
+//! tests.
 
 use crate::fault::Fault;
 use crate::log::LogEvent;
 
-/// What a batch may ask of its host: [`greenroom_state::abi::Host`] in safe words.
+/// Functions that a batch may call on its host: [`greenroom_state::abi::Host`] in safe words.
 pub(crate) trait Host {
     fn turn_ok(&mut self) -> bool;
     fn turn_failed(&mut self, fault: &Fault);

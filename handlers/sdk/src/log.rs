@@ -1,7 +1,7 @@
-//! Where a handler's `tracing` events go: to the host, with the turn that they belong to.
+//! Log of a handler: `tracing` events go to the host, with the turn that they belong to.
 //!
-//! A library has `tracing` statics of its own, so the SDK installs a subscriber there. It keeps a turn's events until the
-//! turn ends and then hands them over. Spans carry no meaning of their own.
+//! A library has `tracing` statics of its own, so the SDK installs a subscriber there. It keeps a
+//! turn's events until the turn ends and then hands them over. Spans carry no meaning of their own.
 
 use greenroom_state::abi::level;
 use std::cell::{Cell, RefCell};
@@ -11,7 +11,7 @@ use tracing_core::field::{Field, Visit};
 use tracing_core::span::{Attributes, Id, Record};
 use tracing_core::{Event, Level, LevelFilter, Metadata, Subscriber};
 
-/// One event of a turn.
+/// Event of a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogEvent {
     pub(crate) level: u32,
@@ -26,7 +26,7 @@ static LEVEL: AtomicU32 = AtomicU32::new(level::INFO);
 
 thread_local! {
     static EVENTS: RefCell<Vec<LogEvent>> = const { RefCell::new(Vec::new()) };
-    /// Whether there are any: every turn asks, and few have logged.
+    /// Whether there are events: every turn asks, and few have logged.
     static LOGGED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -103,7 +103,7 @@ impl Subscriber for ToHost {
     fn exit(&self, _: &Id) {}
 }
 
-/// An event as text: the message, then ` name=value` for each field.
+/// Event as text: the message, then ` name=value` for each field.
 struct Text {
     message: String,
     fields: String,

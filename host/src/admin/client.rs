@@ -1,4 +1,4 @@
-//! The command's side: asks a host.
+//! Sends a command to a host, and hears its answer.
 
 use crate::admin::time::rfc3339;
 use crate::protocol::admin::{Command, Piece, Reply, operator};
@@ -8,21 +8,22 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Why a host can't be asked.
+/// Reason why a command has no answer.
 #[derive(Debug)]
 pub enum CallError {
-    /// None answers there.
+    /// No host answers there.
     NoHost(String),
-    /// It refused.
+    /// Refused by the host.
     Failed(String),
-    /// It broke off.
+    /// Answer broken off.
     BrokenOff(String),
 }
 
-/// How long a command that only looks is asked again, should the worker die while it answers.
+/// Time for which a read-only command is repeated, should the worker die while it answers.
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 
-/// Asks a host, sends it what belongs to that once it says so, and calls `each` with what it answers.
+/// Asks a host, sends the data of the command once the host is ready, and calls `each` with each
+/// reply.
 pub fn call_with(
     dir: &Path,
     command: &Command,
@@ -32,7 +33,7 @@ pub fn call_with(
     call_once(dir, command, &mut pieces.into_iter(), &mut each)
 }
 
-/// Asks a host, and calls `each` with what it answers.
+/// Asks a host, and calls `each` with each reply.
 pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
     let give_up = Instant::now() + ASK_AGAIN_MAX;
     let only_looks = matches!(
@@ -46,15 +47,16 @@ pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Resul
             each(reply);
         });
         match result {
-            // Its successor answers.
+            // The worker's successor answers.
             Err(CallError::BrokenOff(_)) if only_looks && !answered && Instant::now() < give_up => {}
             other => return other,
         }
     }
 }
 
-/// Asks a host for what the ledger tells of. Should the worker die before it has answered, `each` is called with what the ledger holds
-/// of it: what was committed is committed, and its successor knows.
+/// Asks a host for a change that the ledger records. Should the worker die before it has answered,
+/// `each` is called with the line of the ledger: a change that was committed stays committed, and
+/// the successor knows of it.
 pub fn call_recorded(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
     let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let begun = rfc3339(begun.map_or(0, |d| d.as_millis() as u64));
@@ -70,14 +72,14 @@ pub fn call_recorded(dir: &Path, command: &Command, mut each: impl FnMut(Reply))
     let looked = call(dir, &Command::History, |reply| {
         let Reply::History(lines) = reply else { return };
         for line in lines {
-            // An earlier process may have had our number.
+            // An earlier process may have had our process number.
             if line.by == me && line.at >= begun && !told.contains(&line.report.line) {
                 told.push(line.report.line);
                 each(Reply::Report(Box::new(line.report)));
             }
         }
     });
-    // Of several libraries, some may have been left out.
+    // Some of several libraries may have been left out.
     let is_one = matches!(
         command,
         Command::Reload { service: Some(_), .. } | Command::RollBack { .. } | Command::Configure
@@ -112,7 +114,7 @@ fn call_once(
     for line in BufReader::new(&stream).lines() {
         let line = line.map_err(|e| broke(&e))?;
         match serde_json::from_str(&line).map_err(|e| broke(&e))? {
-            // If it takes no more, what it says tells why.
+            // If the host takes no more data, its reply says why.
             Reply::Go => drop(send(&stream, pieces)),
             Reply::End => return Ok(()),
             Reply::Error(text) => return Err(CallError::Failed(text)),

@@ -1,14 +1,15 @@
-//! What the arguments of `serve` name: libraries, and directories in which others may appear.
+//! Handler libraries among the arguments of `serve`: named files, and directories in which others
+//! may appear.
 
 use crate::plugin::inspect::has_note;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// See the module.
+/// Libraries and directories that were found.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Found {
-    /// Each library, and whether it was named itself: one that was must load.
+    /// Libraries, and whether each was named itself: one that was must load.
     pub libraries: Vec<(PathBuf, bool)>,
     /// Directories from which libraries are taken as they appear.
     pub directories: Vec<PathBuf>,
@@ -29,7 +30,7 @@ impl Found {
                 found.directories.push(dir);
             } else {
                 let path = in_real_dir(source)?;
-                // Named beside its directory, it counts as named.
+                // A library that is named beside its directory counts as named.
                 found.libraries.retain(|(p, _)| *p != path);
                 found.libraries.push((path, true));
             }
@@ -39,14 +40,14 @@ impl Found {
         Ok(found)
     }
 
-    /// The libraries that are links, by what they lead to.
+    /// Libraries that are links, by their targets.
     pub fn links(&self) -> BTreeMap<PathBuf, PathBuf> {
         let paths = self.libraries.iter().map(|(path, _)| path);
         let targets = paths.filter_map(|path| Some((path.canonicalize().ok()?, path.clone())));
         targets.filter(|(target, path)| target != path).collect()
     }
 
-    /// The directories in which something may change.
+    /// Directories in which a library may change.
     pub fn watched(&self) -> Vec<PathBuf> {
         let links = self.links();
         let files = self.libraries.iter().map(|(path, _)| path).chain(links.keys());
@@ -58,7 +59,8 @@ impl Found {
     }
 }
 
-/// The path as the watcher reports it: the directory resolved, the file's own name kept, as it may be a link.
+/// Path as the watcher reports it: the directory resolved, the file's own name kept, as it may be a
+/// link.
 fn in_real_dir(path: &Path) -> Result<PathBuf, String> {
     let dir = match path.parent() {
         Some(p) if p != Path::new("") => p,

@@ -1,5 +1,5 @@
-//! The thread that does a reload's slow steps, so that the loop never does: reading and hashing files, the trial, loading,
-//! and dropping what is no longer needed.
+//! Thread for the slow steps of a reload, so that the loop never blocks: it reads and hashes files,
+//! runs trials, loads libraries, and drops builds.
 
 use crate::config::Config;
 use crate::exit_status::own_binary;
@@ -16,52 +16,52 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// What the loop wants done.
+/// Job of the thread.
 pub enum Job {
     /// Read, hash and inspect a file.
     Stage(LibraryId, PathBuf),
-    /// Try it in a child, and rehearse these sessions.
+    /// Try the candidate in a child, and rehearse it with a snapshot.
     Try(LibraryId, Option<Box<Snapshot>>),
-    /// Load it here.
+    /// Load the candidate here.
     Load(LibraryId),
-    /// Forget what was staged.
+    /// Forget the candidate.
     Discard(LibraryId),
-    /// Stage, try and load this library under a configuration that isn't in force yet.
+    /// Stage, try and load this library under a configuration that is not in force yet.
     Propose(LibraryId, Arc<Config>),
-    /// That is over.
+    /// End the proposal of that configuration.
     Withdraw(LibraryId),
-    /// Another configuration is in force.
+    /// Take over a configuration that is in force now.
     Configure(Arc<Config>),
-    /// Whether this file, which no library is known by, carries a note.
+    /// Report whether this file, which no library is known by, carries a note.
     Probe(PathBuf),
-    /// Drop builds that were replaced: their destructors run here. And remove private copies that nobody will load again: what maps them
-    /// keeps them.
+    /// Drop replaced builds, whose destructors run here, and remove private copies that nobody will
+    /// load again. Mappings keep those alive.
     Drop(Box<dyn Send>, Vec<PathBuf>),
 }
 
-/// What the loop is told.
+/// Report of the thread to the loop.
 pub enum Done {
-    /// A step of a reload.
+    /// Step of a reload.
     Step(Event),
-    /// How far a rehearsal is, and of how much.
+    /// Progress of a rehearsal: items done, and of how many.
     Progress(LibraryId, u64, u64),
-    /// A candidate was tried. The pinned epoch is needed no more.
+    /// Result of a trial, with the pinned epoch, which is needed no more.
     Tried(LibraryId, Option<u64>, Result<Candidate, String>),
-    /// A library is loaded and may be committed.
+    /// Loaded library, which may be committed.
     Loaded(LibraryId, Result<Loaded, String>),
-    /// A file with a note has appeared.
+    /// File with a note that has appeared.
     Discovered(PathBuf),
 }
 
-/// A library ready to serve.
+/// Library ready to serve.
 pub struct Loaded {
-    /// Its services and their code.
+    /// Services and their code.
     pub code: Serving,
-    /// The private copy that it was loaded from.
+    /// Private copy that it was loaded from.
     pub copy: PathBuf,
-    /// Its entry.
+    /// Name of its entry.
     pub entry: String,
-    /// The settings of its services.
+    /// Settings of its services.
     pub settings: BTreeMap<String, String>,
 }
 
@@ -94,7 +94,7 @@ struct Staged {
     note: Note,
     build_id: Option<String>,
     copy: Option<PathBuf>,
-    /// What the child said that it offers.
+    /// Offers, as the trial reported them.
     offers: Vec<Offer>,
 }
 
@@ -111,7 +111,7 @@ impl Stager {
                 Job::Load(id) => done(Done::Loaded(id, self.load(id))),
                 Job::Discard(id) => {
                     if let Some(copy) = self.staged.remove(&id).and_then(|s| s.copy) {
-                        // Never loaded here, so nothing maps it.
+                        // The copy was never loaded here, so nothing maps it.
                         let _ = std::fs::remove_file(copy);
                     }
                 }
@@ -188,7 +188,8 @@ impl Stager {
             return Err("it offers something else here than in its trial".into());
         }
         self.staged.remove(&id);
-        // Also of those that the file doesn't name: gone back to, they have none again.
+        // Services that the file does not name count too: a rollback to this build gives them no
+        // settings again.
         let of = |name: &String| all.get(name).cloned().unwrap_or_else(|| "{}".into());
         let settings = code.iter().map(|(o, _)| (o.name.clone(), of(&o.name))).collect();
         Ok(Loaded { code, copy, entry, settings })

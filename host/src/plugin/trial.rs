@@ -60,7 +60,7 @@ pub struct Snapshot {
 pub struct Trial<'a> {
     /// The private copy.
     pub copy: &'a Path,
-    /// Its entry.
+    /// Name of its entry.
     pub entry: &'a str,
     /// Settings by service.
     pub settings: &'a BTreeMap<String, String>,
