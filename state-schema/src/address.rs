@@ -124,6 +124,7 @@ impl Address {
 }
 
 impl From<SocketAddr> for Address {
+    /// Takes a bare socket address as TCP.
     fn from(addr: SocketAddr) -> Address {
         Address::Tcp(addr)
     }
@@ -153,6 +154,7 @@ impl Peer {
 }
 
 impl From<SocketAddr> for Peer {
+    /// Takes a bare socket address as TCP.
     fn from(addr: SocketAddr) -> Peer {
         Peer::Tcp(addr)
     }

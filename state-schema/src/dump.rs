@@ -203,6 +203,7 @@ impl<W: Write> Writer<W> {
         Ok(self.out)
     }
 
+    /// Ends the list of sessions, once.
     fn begin_tables(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.in_tables, true) {
             write!(self.out, "],\n\"tables\": {{")?;
@@ -210,6 +211,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Writes an item of the list or map under way.
     fn item(&mut self, json: &str) -> io::Result<()> {
         let before = if std::mem::replace(&mut self.has_item, true) { "," } else { "" };
         write!(self.out, "{before}\n{json}")

@@ -47,6 +47,7 @@ pub fn objection(given: &Value, kept: Result<&[u8], &str>, schema: Option<&Schem
     }
 }
 
+/// Names a field in a message; empty: the value itself.
 fn called(field: &str) -> String {
     if field.is_empty() { "the value".to_owned() } else { format!("field {field}") }
 }
@@ -64,6 +65,7 @@ fn lost<'a>(given: &'a Value, kept: &'a Value) -> Option<Lost<'a>> {
     lost_at("", given, kept, &mut empty).or(empty)
 }
 
+/// Looks for a lost part at one place. Lists of the same items count as equal in any order.
 fn lost_at<'a>(
     path: &str,
     given: &'a Value,
@@ -93,6 +95,7 @@ fn lost_at<'a>(
     }
 }
 
+/// Whether two values are equal for a handler: numbers by their value, objects by their fields.
 fn same(given: &Value, kept: &Value) -> bool {
     let (Some(g), Some(k)) = (given.as_f64(), kept.as_f64()) else { return given == kept };
     match (given.is_f64(), kept.is_f64()) {
@@ -103,6 +106,7 @@ fn same(given: &Value, kept: &Value) -> bool {
     }
 }
 
+/// Whether two lists hold the same items, in any order.
 fn same_items(a: &[Value], b: &[Value]) -> bool {
     let sorted = |all: &[Value]| {
         let mut texts: Vec<_> = all.iter().map(in_order).collect();
@@ -124,10 +128,12 @@ fn in_order(v: &Value) -> String {
     }
 }
 
+/// Appends a field's name to a path.
 fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
+/// Shows a value in a message, cut to [`SHOWN_MAX`] characters.
 fn shown(v: &Value) -> String {
     let text = v.to_string();
     match text.char_indices().nth(SHOWN_MAX) {
@@ -145,15 +151,18 @@ struct Misfit {
 }
 
 impl Misfit {
+    /// Describes the reason in a sentence.
     fn in_words(&self) -> String {
         format!("{}: {}", called(&self.field), self.why)
     }
 }
 
+/// Finds the first place at which a value does not fit its schema.
 fn misfit(schema: &Schema, value: &Value) -> Option<Misfit> {
     Fitting { root: schema.root() }.node("", schema.root(), value, false, DEPTH_MAX)
 }
 
+/// Search for a misfit.
 struct Fitting<'a> {
     root: &'a Value,
 }
@@ -218,6 +227,7 @@ impl Fitting<'_> {
         }
     }
 
+    /// Checks the fields of an object.
     fn fields(
         &self,
         path: &str,
@@ -261,6 +271,7 @@ fn is_tagged(v: &Value) -> bool {
     v.as_object().is_some_and(|m| m.len() == 1 && m.keys().all(|k| k.starts_with('$')))
 }
 
+/// Whether a value is of a JSON type that a schema names.
 fn is_of(v: &Value, kind: &str) -> bool {
     match kind {
         "null" => v.is_null(),

@@ -37,6 +37,7 @@ impl Fault {
         }
     }
 
+    /// Fault of a state that can't be read: the action is kept, and not run.
     pub(crate) fn state(message: impl fmt::Display) -> Fault {
         Fault { kind: fault::STATE, message: message.to_string(), file: String::new(), line: 0 }
     }
@@ -58,6 +59,7 @@ impl<E: std::error::Error> From<E> for Fault {
 thread_local! {
     /// Whether a panic on this thread is reported as a fault.
     static CATCHING: Cell<bool> = const { Cell::new(false) };
+    /// Place of the last panic on this thread, noted by the hook.
     static PLACE: RefCell<Option<(String, u32)>> = const { RefCell::new(None) };
 }
 
@@ -88,6 +90,7 @@ pub(crate) struct Catching {
 }
 
 impl Catching {
+    /// Begins to report panics on this thread as faults.
     pub(crate) fn begin() -> Catching {
         Catching { outer: CATCHING.replace(true) }
     }
@@ -106,12 +109,14 @@ impl Drop for Catching {
     }
 }
 
+/// Makes a fault of a panic, with the place that the hook noted.
 #[cold]
 fn panicked(payload: &(dyn Any + Send)) -> Fault {
     let (file, line) = PLACE.take().unwrap_or_default();
     Fault { kind: fault::PANIC, message: text_of(payload), file, line }
 }
 
+/// Message of a panic.
 fn text_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned())

@@ -22,9 +22,11 @@ pub(crate) struct LogEvent {
 /// Events that one turn may log; more are dropped.
 const EVENTS_MAX: usize = 1000;
 
+/// Most detailed level that is kept.
 static LEVEL: AtomicU32 = AtomicU32::new(level::INFO);
 
 thread_local! {
+    /// Events of the turn under way, on this thread.
     static EVENTS: RefCell<Vec<LogEvent>> = const { RefCell::new(Vec::new()) };
     /// Whether there are events: every turn asks, and few have logged.
     static LOGGED: Cell<bool> = const { Cell::new(false) };
@@ -48,8 +50,10 @@ pub(crate) fn take() -> Vec<LogEvent> {
     EVENTS.take()
 }
 
+/// Subscriber that keeps events until the turn ends.
 struct ToHost;
 
+/// Number of a level in the ABI.
 fn number(level: &Level) -> u32 {
     match *level {
         Level::ERROR => level::ERROR,

@@ -5,6 +5,7 @@ use rmpv::Value as Pack;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// Step of a migration: MessagePack in, MessagePack out.
 type Step = Box<dyn Fn(&[u8]) -> Result<Vec<u8>, String>>;
 
 /// Steps that a service has for its state, or for a table that it owns. They are chained, so a
@@ -117,6 +118,7 @@ impl Migrations {
     }
 }
 
+/// Versions of the steps, in order.
 fn versions(steps: &[(u32, Step)]) -> Vec<u32> {
     let mut versions: Vec<_> = steps.iter().map(|(v, _)| *v).collect();
     versions.sort_unstable();
@@ -124,6 +126,7 @@ fn versions(steps: &[(u32, Step)]) -> Vec<u32> {
     versions
 }
 
+/// Makes a step of a function between serde types.
 fn typed<A: DeserializeOwned, B: Serialize>(
     from: u32,
     to: u32,
@@ -137,6 +140,7 @@ fn typed<A: DeserializeOwned, B: Serialize>(
     })
 }
 
+/// Renames a field of a map; data without it stays as it is.
 fn renamed(data: &[u8], old: &str, new: &str) -> Result<Vec<u8>, String> {
     let mut rest = data;
     let mut value = rmpv::decode::read_value(&mut rest).map_err(|e| e.to_string())?;

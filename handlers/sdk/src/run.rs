@@ -132,6 +132,7 @@ fn load<H: Handler>(stored: Option<(u32, &[u8])>) -> Result<(H::State, bool), Fa
     }
 }
 
+/// Hands the events of a turn to the host.
 #[inline]
 fn hand_over_log(host: &mut dyn Host) {
     if log::is_any() {

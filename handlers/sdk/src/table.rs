@@ -16,6 +16,7 @@ pub struct Tables {
     pub(crate) owned: Vec<Owned>,
 }
 
+/// Table that a service owns.
 pub(crate) struct Owned {
     pub(crate) name: &'static str,
     pub(crate) version: u32,

@@ -26,6 +26,7 @@ pub struct TestHost<H: Handler> {
     opened: u64,
 }
 
+/// State of the host that turns share.
 #[derive(Default, Clone)]
 struct Shared {
     sessions: BTreeMap<u64, Peer>,
@@ -39,6 +40,7 @@ struct Shared {
     connects: Vec<(u64, String, String, Vec<u8>)>,
 }
 
+/// Session, as the host sees it.
 #[derive(Default, Clone)]
 struct Peer {
     state: Option<Vec<u8>>,
@@ -47,6 +49,7 @@ struct Peer {
     closed: bool,
 }
 
+/// Action that waits for its turn.
 #[derive(Clone)]
 enum Caused {
     Note(u64, Vec<u8>),
@@ -106,6 +109,7 @@ impl<H: Handler> TestHost<H> {
         self.shared.now = until;
     }
 
+    /// Next timer, with its time.
     fn next_timer(&self) -> Option<((u64, String), Duration)> {
         let first = self.shared.timers.iter().min_by_key(|(_, at)| **at);
         first.map(|(key, at)| (key.clone(), *at))
@@ -160,6 +164,7 @@ impl<H: Handler> TestHost<H> {
         result
     }
 
+    /// Runs the turn of an action that a turn has caused. A job runs first, on this thread.
     fn caused(&mut self, to: u64, depth: u16, caused: Caused) -> Result<(), String> {
         let sender = |from: u64| (from != SERVICE).then_some(from);
         match caused {
@@ -184,6 +189,7 @@ impl<H: Handler> TestHost<H> {
         }
     }
 
+    /// Runs one turn and applies its effects.
     fn one_turn(&mut self, session: u64, action: Action<'_>, depth: u16) -> Result<(), String> {
         let last = matches!(action, Action::Closed(_));
         let was_closed = self.is_closed(session);
@@ -218,6 +224,7 @@ impl<H: Handler> TestHost<H> {
     }
 }
 
+/// Host of one turn.
 struct Staging {
     session: u64,
     /// Number of turns between this one and an action from outside.
@@ -235,6 +242,7 @@ impl Staging {
         }
     }
 
+    /// Owner of a timer: the session, or the service itself.
     fn owner(&self, flags: u32) -> u64 {
         if flags == TIMER_OF_SERVICE { SERVICE } else { self.session }
     }

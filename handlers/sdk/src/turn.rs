@@ -154,6 +154,7 @@ impl<S> Turn<'_, S> {
         self.started(started)
     }
 
+    /// Returns the number of a job or connection; 0 if the host refused it, so that the turn fails.
     fn started(&mut self, started: Result<u64, u32>) -> u64 {
         started.unwrap_or_else(|status| {
             self.note_refusal("a job", status);
@@ -215,6 +216,7 @@ impl<S> Turn<'_, S> {
         self.note_refusal("a broadcast", status);
     }
 
+    /// Notes a refusal of the host. The first one counts.
     #[inline]
     pub(crate) fn note_refusal(&mut self, what: &'static str, status: u32) {
         if status != status::OK {
@@ -222,6 +224,7 @@ impl<S> Turn<'_, S> {
         }
     }
 
+    /// Outcome of the turn: a refusal of the host fails it, unless the callback failed before.
     pub(crate) fn outcome(&mut self, result: Result<(), Fault>) -> Result<(), Fault> {
         result?;
         match self.refused {

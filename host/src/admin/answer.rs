@@ -78,6 +78,7 @@ fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> 
     Ok(())
 }
 
+/// Describes a session in `sessions`.
 fn session_line(v: SessionView) -> SessionLine {
     SessionLine {
         id: v.record.id,

@@ -90,6 +90,7 @@ pub fn call_recorded(dir: &Path, command: &Command, mut each: impl FnMut(Reply))
     }
 }
 
+/// Sends a command once, and hears its answer to the end.
 fn call_once(
     dir: &Path,
     command: &Command,
@@ -124,6 +125,7 @@ fn call_once(
     Err(broke(&"it ended early"))
 }
 
+/// Sends pieces of data, each as a line of JSON.
 fn send(stream: &UnixStream, pieces: &mut dyn Iterator<Item = Piece>) -> io::Result<()> {
     let mut out = BufWriter::new(stream);
     for piece in pieces {

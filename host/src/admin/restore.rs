@@ -133,6 +133,7 @@ impl<'a> Reading<'a> {
         Err(self.reasons.join("; ") + more)
     }
 
+    /// Reads the input, line by line, and checks it on the way.
     fn read(&mut self, mut from: impl BufRead) -> Result<(), Failure> {
         let mut line = Vec::new();
         loop {
@@ -161,6 +162,7 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Takes a session's state.
     fn session(&mut self, id: u64, service: String, version: u32, state: Value) -> Result<(), Failure> {
         let what = about_session(&service, id);
         if !self.seen.insert(id) {
@@ -182,6 +184,7 @@ impl<'a> Reading<'a> {
         self.check_if_many(self.states.len())
     }
 
+    /// Begins a table.
     fn table(&mut self, name: String, version: Option<u32>) -> Result<(), Failure> {
         self.check()?;
         if !is_name(&name) {
@@ -193,6 +196,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    /// Takes an entry of the table under way.
     fn entry(&mut self, entry: DumpedEntry) -> Result<(), Failure> {
         let DumpedEntry { key, value, version } = entry;
         let packed = json::bytes_from_json(&key).and_then(|k| json::from_json(&value).map(|v| (k, v)));
@@ -211,6 +215,7 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Checks what was read if a slice is full.
     fn check_if_many(&mut self, items: usize) -> Result<(), Failure> {
         if items >= ITEMS_PER_SLICE || self.bytes >= SLICE_BYTES { self.check() } else { Ok(()) }
     }
@@ -242,6 +247,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    /// Asks the loop to check items.
     fn ask(&mut self, query: Query) -> Result<(Vec<Checked>, Option<Owner>), Failure> {
         let checked = |a| if let Answer::Checked(c, b, o) = a { Some((c, b, o)) } else { None };
         let (checked, builds, owner): (_, Builds, _) = get(self.mailbox, query, checked)?;
@@ -254,6 +260,7 @@ impl<'a> Reading<'a> {
         Ok((checked, owner))
     }
 
+    /// Plans a state that the loop has checked, or notes why it can't be stored.
     fn plan_state(&mut self, given: GivenState, json: &Value, checked: Checked) -> Result<(), Failure> {
         let GivenState { session, service, state } = given;
         let kept = match checked {
@@ -280,6 +287,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    /// Plans an entry that the loop has checked, or notes why it can't be stored.
     fn plan_entry(
         &mut self,
         table: &str,
@@ -334,6 +342,7 @@ impl<'a> Reading<'a> {
         })
     }
 
+    /// Gets a schema from the loop, once for each owner.
     fn schema(&mut self, of: &SchemaOf) -> Result<Option<&Schema>, Failure> {
         if !self.schemas.contains_key(of) {
             let schema = |a| if let Answer::Schema(s) = a { Some(s) } else { None };
@@ -352,6 +361,7 @@ fn about_session(service: &str, id: u64) -> String {
     format!("service {service}, session {id}")
 }
 
+/// Names an entry in a reason.
 fn about_entry(table: &str, key: &Value) -> String {
     format!("table {table}, key {key}")
 }

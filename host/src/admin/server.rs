@@ -145,6 +145,7 @@ pub(super) struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
+    /// Takes a caller's socket, with time limits for reading and writing.
     pub(super) fn new(stream: &'a UnixStream) -> io::Result<Caller<'a>> {
         stream.set_read_timeout(Some(CALLER_TIMEOUT))?;
         stream.set_write_timeout(Some(CALLER_TIMEOUT))?;

@@ -39,6 +39,7 @@ fn no_writes() -> Result<(), landlock::RulesetError> {
     Ok(())
 }
 
+/// Forbids system calls that reach outside: network, other programs, signals.
 fn no_calls() -> Result<(), seccompiler::Error> {
     let refused = [
         libc::SYS_socket,

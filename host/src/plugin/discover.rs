@@ -71,6 +71,7 @@ fn in_real_dir(path: &Path) -> Result<PathBuf, String> {
     Ok(dir.join(name))
 }
 
+/// Whether a file carries the note of a handler library.
 fn is_handler(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "so")
         && path.is_file()

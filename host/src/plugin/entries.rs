@@ -36,6 +36,7 @@ impl Entries {
         Entries { share: Some(Share { version, read, of: count, seen: 0 }), ..Entries::default() }
     }
 
+    /// Takes an entry, unless the share leaves it out.
     fn take(&mut self, entry: &SeenEntry<'_>, seen: &Seen<'_>) {
         let share = self.share.as_mut().filter(|s| s.version == entry.version);
         if share.is_some_and(|s| !s.has_next()) {

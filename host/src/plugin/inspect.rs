@@ -63,6 +63,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
     Ok(note)
 }
 
+/// Name of a processor.
 fn machine_name(machine: u16) -> String {
     match elf::Machine(machine) {
         elf::EM_X86_64 => "x86_64".into(),
@@ -113,6 +114,7 @@ pub fn build_id(bytes: &[u8]) -> Option<String> {
     Some(id.iter().map(|b| format!("{b:02x}")).collect())
 }
 
+/// Finds a note by owner and type. The error says that the file is damaged.
 fn note_of<'a>(bytes: &'a [u8], owner: &[u8], kind: u32) -> Result<Option<&'a [u8]>, String> {
     let damaged = |e: object::read::Error| format!("it is damaged: {e}");
     let file = File::parse(bytes).map_err(damaged)?;

@@ -80,6 +80,7 @@ pub fn start(
     Ok(jobs)
 }
 
+/// State of the thread.
 struct Stager {
     config: Arc<Config>,
     proposed: HashMap<LibraryId, Arc<Config>>,
@@ -89,6 +90,7 @@ struct Stager {
     staged: HashMap<LibraryId, Staged>,
 }
 
+/// Candidate under way.
 struct Staged {
     content: Content,
     note: Note,
@@ -99,6 +101,7 @@ struct Staged {
 }
 
 impl Stager {
+    /// Runs jobs until the sender is dropped.
     fn run(mut self, queue: &Receiver<Job>, done: impl Fn(Done)) {
         for job in queue {
             match job {
@@ -133,10 +136,12 @@ impl Stager {
         }
     }
 
+    /// Configuration that a library is prepared under: a proposed one, or the one in force.
     fn config_for(&self, id: LibraryId) -> Arc<Config> {
         self.proposed.get(&id).unwrap_or(&self.config).clone()
     }
 
+    /// Reads and inspects a file. Returns its hash.
     fn stage(&mut self, id: LibraryId, path: &std::path::Path) -> Result<String, String> {
         let config = self.config_for(id);
         let content = stage::read(path, &config.trust)?;
@@ -148,6 +153,7 @@ impl Stager {
         Ok(hash)
     }
 
+    /// Writes the private copy and tries it in a child. Blocks for as long as the trial takes.
     fn try_out(
         &mut self,
         id: LibraryId,
@@ -179,6 +185,7 @@ impl Stager {
         Ok(Candidate { name, offers, build_id: staged.build_id.clone(), rehearsal })
     }
 
+    /// Loads the private copy here, and builds its services.
     fn load(&mut self, id: LibraryId) -> Result<Loaded, String> {
         let staged = self.staged.get(&id).ok_or("nothing is staged")?;
         let (copy, entry) = (staged.copy.clone().ok_or("nothing was tried")?, staged.note.entry.clone());

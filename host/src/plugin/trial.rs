@@ -146,6 +146,7 @@ impl Trial<'_> {
     }
 }
 
+/// Describes why the child can't be started.
 fn cannot_start(e: io::Error) -> String {
     format!("the trial process can't be started: {e}")
 }
@@ -294,6 +295,7 @@ fn last_words(mut from: impl Read) -> String {
     line.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
 }
 
+/// Random text that a candidate can't guess, so that it can't forge the child's report.
 fn nonce() -> Result<String, String> {
     let mut bytes = [0; 16];
     let random = File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes));

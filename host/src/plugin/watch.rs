@@ -37,12 +37,14 @@ pub fn start(dirs: Vec<PathBuf>, changed: impl Fn(PathBuf) + Send + 'static) -> 
         .map_err(|e| format!("files can't be watched: {e}"))
 }
 
+/// Watcher that sends its events to a channel.
 fn new_watcher(sender: Sender<notify::Result<Event>>) -> notify::Result<RecommendedWatcher> {
     notify::recommended_watcher(move |event| {
         let _ = sender.send(event);
     })
 }
 
+/// State of the watching thread.
 struct Watch {
     watcher: RecommendedWatcher,
     /// Directories, with the inode that is watched; `None`: not there at the moment.
@@ -52,6 +54,7 @@ struct Watch {
 }
 
 impl Watch {
+    /// Collects events, and reports each path once it is quiet.
     fn run(mut self, events: &Receiver<notify::Result<Event>>, changed: impl Fn(PathBuf)) {
         let mut checked = Instant::now();
         loop {
@@ -83,6 +86,7 @@ impl Watch {
         }
     }
 
+    /// Notes the paths of an event.
     fn heard(&mut self, event: Event) {
         if event.need_rescan() {
             return self.look_at_all();
@@ -104,12 +108,14 @@ impl Watch {
         }
     }
 
+    /// Takes each file in the watched directories as changed.
     fn look_at_all(&mut self) {
         for dir in self.dirs.keys().cloned().collect::<Vec<_>>() {
             self.look_at(&dir);
         }
     }
 
+    /// Takes each file in a directory as changed.
     fn look_at(&mut self, dir: &Path) {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             self.pending.insert(entry.path(), Instant::now());

@@ -56,10 +56,12 @@ impl StallLimits {
         self.0.1.store(limits.stall_kill_ms, Ordering::Relaxed);
     }
 
+    /// Both limits: warn, kill.
     fn get(&self) -> (u64, u64) {
         (self.0.0.load(Ordering::Relaxed), self.0.1.load(Ordering::Relaxed))
     }
 
+    /// Time until the next look: a quarter of the shorter limit, within bounds.
     fn tick(&self) -> Duration {
         let (warn, kill) = self.get();
         let shortest = [warn, kill].into_iter().filter(|ms| *ms > 0).min();
@@ -68,6 +70,7 @@ impl StallLimits {
     }
 }
 
+/// State of the thread.
 struct Watchdog {
     board: Board,
     file: OwnedFd,
@@ -148,6 +151,7 @@ impl Watchdog {
         }
     }
 
+    /// Name of a service, by its number on the board.
     fn service(&self, number: u16) -> String {
         let services = Reading::of(&self.file).services().unwrap_or_default();
         services.into_iter().nth(usize::from(number)).flatten().map_or_else(|| "?".into(), |s| s.name)

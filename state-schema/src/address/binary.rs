@@ -118,6 +118,7 @@ fn put_socket_addr(addr: SocketAddr, out: &mut Vec<u8>) {
     }
 }
 
+/// Takes a socket address off the front.
 fn take_socket_addr(bytes: &mut &[u8]) -> Option<SocketAddr> {
     let [family] = take(bytes)?;
     let port = u16::from_le_bytes(take(bytes)?);
@@ -132,12 +133,14 @@ fn take_socket_addr(bytes: &mut &[u8]) -> Option<SocketAddr> {
     }
 }
 
+/// Process, user, group; four bytes each.
 fn put_credentials(c: Credentials, out: &mut Vec<u8>) {
     for n in [c.pid, c.uid, c.gid] {
         out.extend(n.to_le_bytes());
     }
 }
 
+/// Takes credentials off the front.
 fn take_credentials(bytes: &mut &[u8]) -> Option<Credentials> {
     let mut number = || Some(u32::from_le_bytes(take(bytes)?));
     Some(Credentials { pid: number()?, uid: number()?, gid: number()? })

@@ -16,10 +16,15 @@ use super::frame::{Frame, FrameBuffers, FrameState, Payload};
 use greenroom_state::abi;
 use memchr::{memchr, memchr3};
 
+/// Begins a command; doubled, it is data.
 const IAC: u8 = 255;
+/// Demand that the peer leaves an option off.
 const DONT: u8 = 254;
+/// Request that the host turns an option on.
 const DO: u8 = 253;
+/// Refusal to turn an option on.
 const WONT: u8 = 252;
+/// Offer to turn an option on.
 const WILL: u8 = 251;
 /// Begins a subnegotiation.
 const SB: u8 = 250;
@@ -226,6 +231,7 @@ fn answered(stored: &[u8]) -> usize {
     }
 }
 
+/// Stores how far commands were answered.
 fn store_answered(state: &mut FrameState, answered: usize) {
     let ([framing, version], [a, b, c, d]) = (STATE_HEAD, (answered as u32).to_le_bytes());
     state.store(&[framing, version, a, b, c, d]);
