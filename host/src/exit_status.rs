@@ -1,4 +1,4 @@
-//! This binary, to be started again, and how processes end, in words.
+//! Exit statuses in words, and this binary to start again.
 
 use rustix::process::Signal;
 use std::fs::File;
@@ -8,11 +8,12 @@ use std::process::ExitStatus;
 
 /// The running binary, even if its file is replaced meanwhile.
 pub fn own_binary() -> io::Result<File> {
-    // Opened, because under valgrind the link leads to valgrind when it is executed and to this binary when it is opened.
+    // Opened here: under valgrind the link leads to valgrind when it is executed, and to this
+    // binary when it is opened.
     File::open("/proc/self/exe")
 }
 
-/// How a process ended, in words; whether by its own doing.
+/// Tells how a process ended, in words, and whether it caused its end itself.
 pub fn how(status: ExitStatus) -> (String, bool) {
     match status.signal() {
         Some(n) => (signal_name(n), !matches!(Signal::from_named_raw(n), Some(Signal::KILL | Signal::TERM))),
@@ -20,7 +21,7 @@ pub fn how(status: ExitStatus) -> (String, bool) {
     }
 }
 
-/// A signal's name and number, in words.
+/// Name of a signal.
 pub fn signal_name(n: i32) -> String {
     match Signal::from_named_raw(n) {
         Some(Signal::SEGV) => "segmentation fault (SIGSEGV)".into(),

@@ -5,12 +5,14 @@
 
 pub mod admin;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod crash_points;
 pub mod exit_status;
 pub mod job_threads;
 pub mod keeper;
 pub mod logs;
+pub mod mailbox;
 pub mod memory;
 pub mod net;
 pub mod plugin;

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Where the runtime directory is, unless it is given.
+/// Default path of the runtime directory.
 pub fn default_dir() -> PathBuf {
     let uid = rustix::process::geteuid();
     match std::env::var_os("XDG_RUNTIME_DIR") {
@@ -26,12 +26,13 @@ pub fn socket_path(dir: &Path) -> PathBuf {
 pub struct Runtime {
     dir: PathBuf,
     copies: PathBuf,
-    /// Held while the host lives; the kernel lets go of it however the host ends.
+    /// Held while the host lives. The kernel releases it however the host ends.
     _lock: File,
 }
 
 impl Runtime {
-    /// Creates the directory and takes its lock. A second host is refused by name.
+    /// Creates the directory and takes its lock. A second host is refused, with the first one's
+    /// pid.
     pub fn take(dir: &Path, copies: Option<&Path>) -> Result<Runtime, String> {
         make_private_dir(dir)?;
         let lock_path = dir.join("lock");
@@ -64,7 +65,7 @@ impl Runtime {
             if name
                 .to_str()
                 .and_then(copied_by)
-                // Our own number may have been that of a host before, in a container say.
+                // An earlier host may have had our own pid, in a container for example.
                 .is_some_and(|pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists())
             {
                 let _ = std::fs::remove_file(old.path());
@@ -79,7 +80,7 @@ impl Runtime {
         &self.copies
     }
 
-    /// Where tables are saved, unless it is configured.
+    /// Default file of saved tables and ledger.
     pub fn save(&self) -> PathBuf {
         self.dir.join("tables.saved")
     }
@@ -96,8 +97,9 @@ impl Drop for Runtime {
     }
 }
 
-/// The process that made a private copy, if the name is that of one: NAME-PID-N-HASH.so, as [`crate::plugin::stage::Copies`]
-/// names them. The directory may be shared, and may hold other people's files.
+/// Process id in the name of a private copy: NAME-PID-N-HASH.so, as
+/// [`crate::plugin::stage::Copies`] names them. The directory may be shared, and may hold other
+/// files.
 fn copied_by(name: &str) -> Option<u32> {
     let mut parts = name.strip_suffix(".so")?.rsplitn(4, '-');
     let hash = parts.next()?;

@@ -1,5 +1,5 @@
-//! Load that notices everything: each session's replies carry a hash chained over all lines so far, so a line or a reply that was
-//! lost, doubled, or put out of order shows in the next one.
+//! Load that notices everything. Each session's replies carry a hash chained over all lines so far:
+//! a line or a reply that was lost, doubled, or put out of order shows in the next one.
 
 use crate::fixture::Fixture;
 use std::collections::BTreeMap;
@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A handler that answers each line with the number of lines, their chained hash, and as many bytes as the line asks for (`!N`); one
-/// that begins with `@` in a second turn, over a note to itself. A session's first line is its name, under which table `sums` has both, and table `ends` how often it was told of its end.
+/// A handler that answers each line with the number of lines, their chained hash, and as many bytes
+/// as the line asks for (`!N`). It answers a line that begins with `@` in a second turn, over a note
+/// to itself. A session's first line is its name: under it table `sums` has number and hash, and
+/// table `ends` the number of times that it was told of its end.
 pub fn source(service: &str, comment: &str) -> String {
     r#"
 #![forbid(unsafe_code)]
@@ -93,7 +95,7 @@ fn chained(hash: u64, line: &[u8]) -> u64 {
     line.iter().chain(b"\n").fold(hash ^ 0xcbf2_9ce4_8422_2325, step)
 }
 
-/// What is expected of a session that has ended.
+/// Expectations of a session that has ended.
 #[derive(Debug, Clone)]
 pub struct Ended {
     /// The hash after each line.
@@ -117,7 +119,7 @@ struct Shared {
     failed: AtomicBool,
 }
 
-/// What a load found.
+/// Findings of a load.
 #[derive(Debug)]
 pub struct Findings {
     /// Every session that there was, by its name.
@@ -155,7 +157,8 @@ impl Load {
         self.shared.replies.load(Ordering::Relaxed)
     }
 
-    /// Lets every client finish its conversation. The error of the first one that found something wrong.
+    /// Lets every client finish its conversation. The error is that of the first one that found
+    /// something wrong.
     pub fn finish(self) -> Result<Findings, String> {
         self.stop.store(true, Ordering::Relaxed);
         let mut result = Ok(());
@@ -180,7 +183,8 @@ struct Client {
     patience: Duration,
 }
 
-/// Answers that a client leaves unread at most, in bytes: the kernel holds as much, so nobody waits for the other.
+/// Answers that a client leaves unread at most, in bytes: the kernel holds as much, so that neither
+/// side waits for the other.
 const UNREAD_MAX: usize = 60_000;
 
 impl Client {

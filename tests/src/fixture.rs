@@ -4,8 +4,8 @@ use crate::root;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A crate with one library. Its name must be the test's own: all fixtures share a target directory, so that what they
-/// depend on is built once.
+/// A crate with one library. Its name must be the test's own: all fixtures share a target directory,
+/// so that dependencies are built once.
 pub struct Fixture {
     name: String,
     dir: tempfile::TempDir,
@@ -43,7 +43,7 @@ impl Fixture {
         self.build_with(&[])
     }
 
-    /// As [`Fixture::build`], with more arguments.
+    /// Runs cargo with more arguments than [`Fixture::build`].
     #[track_caller]
     pub fn build_with(&self, more: &[&str]) -> PathBuf {
         let out = Command::new(env!("CARGO"))
@@ -143,10 +143,11 @@ impl Handler for Tally {
     .replace("PREFIX", prefix)
 }
 
-/// A service whose state and table have changed their shapes twice and once. `version` 1 to 3; `prefix` begins each answer.
+/// A service whose state changes its shape twice, and its table once. `version` is 1 to 3; `prefix`
+/// begins each answer.
 ///
-/// A line is counted and remembered in the state, and its sender in the table; `who LINE` asks who said it first. A line that begins
-/// with `trip` panics if `trips`.
+/// A line is counted and remembered in the state, and its sender in the table. `who LINE` asks for
+/// its first sender. If `trips`, a line that begins with `trip` panics.
 pub fn versions_source(service: &str, prefix: &str, version: u32, trips: bool) -> String {
     let (fields, count, up) = match version {
         1 => ("count: u64", "count", "turn.state.count += 1;"),

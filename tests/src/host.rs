@@ -18,17 +18,38 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts a host on ports that the kernel chooses, and waits until it is ready. `services` are those whose ports are
-    /// wanted; `args` go to `serve`.
+    /// Starts a host on ports that the kernel chooses, and waits until it is ready. `services` are
+    /// those whose ports are wanted; `args` go to `serve`.
     #[track_caller]
     pub fn serve(services: &[&str], args: &[&Path]) -> Host {
         Host::serve_with(services, args, |_| {})
     }
 
-    /// As [`Host::serve`], with more arguments or environment.
+    /// Starts a host for one service of one library, with these lines under `[limits]`.
+    #[track_caller]
+    pub fn serve_limited(service: &str, library: &Path, limits: &str) -> Host {
+        let dir = tempfile::tempdir().expect("a directory for the host");
+        let config = dir.path().join("greenroom.toml");
+        std::fs::write(&config, format!("[limits]\n{limits}\n")).expect("a configuration");
+        Host::serve_in(dir, &[service], &[library], |c| {
+            c.arg("--config").arg(config);
+        })
+    }
+
+    /// Starts a host with more arguments or environment than [`Host::serve`].
     #[track_caller]
     pub fn serve_with(services: &[&str], args: &[&Path], more: impl FnOnce(&mut Command)) -> Host {
         let dir = tempfile::tempdir().expect("a directory for the host");
+        Host::serve_in(dir, services, args, more)
+    }
+
+    #[track_caller]
+    fn serve_in(
+        dir: tempfile::TempDir,
+        services: &[&str],
+        args: &[&Path],
+        more: impl FnOnce(&mut Command),
+    ) -> Host {
         let mut command = Command::new(built("greenroom"));
         command.arg("serve").args(args).args(["--log", "debug"]);
         for service in services {
@@ -71,12 +92,12 @@ impl Host {
         self.dir.path()
     }
 
-    /// Its runtime directory.
+    /// Runtime directory of the host.
     pub fn runtime(&self) -> PathBuf {
         self.dir.path().join("run")
     }
 
-    /// What it logged so far.
+    /// Log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -109,12 +130,19 @@ impl Host {
         serde_json::from_slice(&out.stdout).expect("JSON")
     }
 
-    /// One service's part of the status.
+    /// Part of a service in the status.
     #[track_caller]
     pub fn service(&self, name: &str) -> Value {
         let status = self.json(&["status", "--json"]);
         let services = status["services"].as_array().expect("services");
         services.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no service {name}")).clone()
+    }
+
+    /// The last line of the ledger.
+    #[track_caller]
+    pub fn last_ledger_line(&self) -> Value {
+        let history = self.json(&["history", "--json"]);
+        history.as_array().and_then(|lines| lines.last()).cloned().expect("a line")
     }
 
     /// The generation that serves a service.

@@ -1,4 +1,5 @@
-//! What the end-to-end tests share: a real host, real clients, handler crates that are written and built on the spot.
+//! Helpers of the end-to-end tests: a real host, real clients, handler crates that are written and
+//! built on the spot.
 
 pub mod chain;
 pub mod client;

@@ -8,31 +8,72 @@ use std::fmt::Write;
 use std::mem::offset_of;
 use std::process::Command;
 
-/// Prints sizes and offsets from the header, and compares them with Rust's.
-#[test]
-fn the_header_says_what_rust_says() {
-    let mut program = "#include <stdio.h>\n#include \"greenroom.h\"\nint main(void) {\n".to_owned();
-    let mut expected = String::new();
-    macro_rules! compare {
-        ($c:literal = $rust:ty { $($field:ident),+ }) => {
-            writeln!(program, "printf(\"{0} %zu\\n\", sizeof({0}));", $c).unwrap();
-            writeln!(expected, "{} {}", $c, size_of::<$rust>()).unwrap();
-            $(
-                let field = stringify!($field);
-                writeln!(program, "printf(\"{0}.{1} %zu\\n\", offsetof({0}, {1}));", $c, field).unwrap();
-                writeln!(expected, "{}.{} {}", $c, field, offset_of!($rust, $field)).unwrap();
-            )+
-        };
+/// A C program that prints facts from the header, and the text that it is to print.
+struct Printer {
+    program: String,
+    expected: String,
+}
+
+/// Has a C program print a struct's size and offsets, and expects those of Rust's.
+macro_rules! compare {
+    ($printer:ident, $c:literal = $rust:ty { $($field:ident),+ }) => {
+        $printer.number(&format!("sizeof({})", $c), size_of::<$rust>());
+        $(
+            let field = format!("offsetof({}, {})", $c, stringify!($field));
+            $printer.number(&field, offset_of!($rust, $field));
+        )+
+    };
+}
+
+impl Printer {
+    fn new() -> Printer {
+        let program = "#include <stddef.h>\n#include <stdio.h>\n#include \"greenroom.h\"\nint main(void) {\n";
+        Printer { program: program.to_owned(), expected: String::new() }
     }
-    compare!("gr_bytes" = abi::Bytes<'static> { ptr, len });
-    compare!("gr_sink" = abi::Sink { ctx, put });
-    compare!("gr_action" = abi::Action<'static> { kind, detail, data, name, from });
-    compare!("gr_batch" = abi::Batch<'static> {
+
+    /// Prints a number of C's, and expects a number of Rust's.
+    fn number(&mut self, c: &str, rust: usize) {
+        writeln!(self.program, "printf(\"%s %zu\\n\", \"{c}\", (size_t){c});").unwrap();
+        writeln!(self.expected, "{c} {rust}").unwrap();
+    }
+
+    /// Compiles and runs the program, and compares.
+    fn check(mut self) {
+        self.program.push_str("return 0;\n}\n");
+        let dir = tempfile::tempdir().unwrap();
+        let (source, binary) = (dir.path().join("layout.c"), dir.path().join("layout"));
+        std::fs::write(&source, self.program).unwrap();
+        let include = greenroom_tests::root().join("state-schema/include");
+        let mut cc = Command::new("cc");
+        cc.args(["-std=c11", "-Wall", "-Wextra", "-pedantic", "-I"]).arg(include);
+        assert!(cc.arg(&source).arg("-o").arg(&binary).status().unwrap().success());
+
+        let printed = Command::new(&binary).output().unwrap();
+
+        assert_eq!(String::from_utf8(printed.stdout).unwrap(), self.expected);
+    }
+}
+
+#[test]
+fn a_batch_has_the_same_layout_in_c_and_rust() {
+    let mut printer = Printer::new();
+    compare!(printer, "gr_bytes" = abi::Bytes<'static> { ptr, len });
+    compare!(printer, "gr_sink" = abi::Sink { ctx, put });
+    compare!(printer, "gr_action" = abi::Action<'static> { kind, detail, data, name, from });
+    compare!(printer, "gr_batch" = abi::Batch<'static> {
         size, state_version, has_state, action_stride, actions, action_count, state, session, now_ns
     });
-    compare!("gr_fault" = abi::Fault<'static> { size, kind, message, file, line });
-    compare!("gr_log_event" = abi::LogEvent<'static> { size, level, target, message });
+    compare!(printer, "gr_fault" = abi::Fault<'static> { size, kind, message, file, line });
+    compare!(printer, "gr_log_event" = abi::LogEvent<'static> { size, level, target, message });
+
+    printer.check();
+}
+
+#[test]
+fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
+    let mut printer = Printer::new();
     compare!(
+        printer,
         "gr_host" = abi::Host {
             size,
             log_level,
@@ -62,7 +103,15 @@ fn the_header_says_what_rust_says() {
             hold
         }
     );
+
+    printer.check();
+}
+
+#[test]
+fn a_library_has_the_same_layout_in_c_and_rust() {
+    let mut printer = Printer::new();
     compare!(
+        printer,
         "gr_service" = abi::Service {
             size,
             state_version,
@@ -89,6 +138,7 @@ fn the_header_says_what_rust_says() {
         }
     );
     compare!(
+        printer,
         "gr_table" = abi::Table {
             size,
             version,
@@ -101,9 +151,17 @@ fn the_header_says_what_rust_says() {
         }
     );
     compare!(
+        printer,
         "gr_library" =
             abi::Library { size, abi_major, abi_minor, name, services, service_count, service_stride }
     );
+
+    printer.check();
+}
+
+#[test]
+fn constants_have_the_same_values_in_c_and_rust() {
+    let mut printer = Printer::new();
     let numbers = [
         ("GR_ABI_MAJOR", u32::from(abi::MAJOR)),
         ("GR_ABI_MINOR", u32::from(abi::MINOR)),
@@ -125,20 +183,10 @@ fn the_header_says_what_rust_says() {
         ("GR_RUN_STATE_LOST", abi::RUN_STATE_LOST),
     ];
     for (name, value) in numbers {
-        writeln!(program, "printf(\"{name} %d\\n\", (int){name});").unwrap();
-        writeln!(expected, "{name} {value}").unwrap();
+        printer.number(name, value as usize);
     }
-    program.push_str("return 0;\n}\n");
 
-    let dir = tempfile::tempdir().unwrap();
-    let (source, binary) = (dir.path().join("layout.c"), dir.path().join("layout"));
-    std::fs::write(&source, program).unwrap();
-    let include = greenroom_tests::root().join("state-schema/include");
-    let mut cc = Command::new("cc");
-    cc.args(["-std=c11", "-Wall", "-Wextra", "-pedantic", "-I"]).arg(include);
-    assert!(cc.arg(&source).arg("-o").arg(&binary).status().unwrap().success());
-    let printed = Command::new(&binary).output().unwrap();
-    assert_eq!(String::from_utf8(printed.stdout).unwrap(), expected);
+    printer.check();
 }
 
 #[test]
@@ -148,7 +196,9 @@ fn a_handler_in_c_is_served() {
     compile_c("upper.c", &[], &library);
     let host = Host::serve(&["upper"], &[&library]);
     let mut peer = Client::connect(host.addr("upper"));
+
     assert_eq!(peer.ask("hello"), "1 HELLO");
+
     // The turn in the middle fails alone, although all three may come in one batch.
     peer.send("two\nbad\nthree\n");
     assert_eq!(peer.line().unwrap(), "2 TWO");
@@ -157,10 +207,12 @@ fn a_handler_in_c_is_served() {
     host.wait_log("bad is not allowed at");
     let dump = host.json(&["state", "dump"]);
     assert_eq!(dump["sessions"][0]["state"], serde_json::json!({"lines": 3}));
+
     // A handler that doesn't keep the rules loses its turn, not the host.
     peer.send("late\n");
     greenroom_tests::wait_for("the fault", || (host.service("upper")["faults"] == 2).then_some(()));
     assert_eq!(peer.ask("four"), "4 FOUR");
+
     // Neither does one that was built before the ABI had what it has now.
     let older = dir.path().join("older.so");
     compile_c("upper.c", &["-DABI_1_0"], &older);

@@ -1,5 +1,5 @@
-//! The worker is killed again and again, at random and at each point of its work, under load, with swaps and upgrades in between. No
-//! session may notice.
+//! Kills of the worker, at random and at each point of its work, under load, with swaps and
+//! upgrades in between. No session may notice.
 //!
 //! `GREENROOM_KILLS=N` and `GREENROOM_SEED=N` make it another run; `scripts/soak` a long one.
 
@@ -64,7 +64,8 @@ fn kill_worker(host: &Host, rng: &mut fastrand::Rng) {
         }
     }
     if pid > 0 {
-        // SAFETY: kill has no preconditions. A worker that has been replaced meanwhile has left its number to nobody: pids go up.
+        // SAFETY: kill has no preconditions. Pids go up, so that the number of a worker that was
+        // replaced meanwhile is nobody's.
         unsafe { libc::kill(pid, libc::SIGKILL) };
     }
 }
@@ -74,7 +75,7 @@ fn table(dump: &Value, name: &str) -> BTreeMap<String, Value> {
     entries.iter().map(|e| (e["key"].as_str().expect("a name").to_owned(), e["value"].clone())).collect()
 }
 
-/// What the tables say is what the clients know.
+/// Compares the tables with what the clients know.
 fn check_tables(dump: &Value, findings: &Findings) {
     let (sums, ends) = (table(dump, "sums"), table(dump, "ends"));
     for (name, Ended { hashes, complete }) in &findings.ended {
@@ -90,7 +91,7 @@ fn check_tables(dump: &Value, findings: &Findings) {
 }
 
 #[test]
-fn no_kill_is_noticed() {
+fn kills_swaps_and_upgrades_under_load_lose_no_byte() {
     let (seed, kills) = (number("GREENROOM_SEED", fastrand::u64(..1 << 32)), number("GREENROOM_KILLS", 200));
     eprintln!("GREENROOM_SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -108,6 +109,7 @@ fn no_kill_is_noticed() {
     let load = Load::start(host.addr("chaos"), 40, seed, Duration::from_secs(30));
     let binary = greenroom_tests::built("greenroom");
     let (mut swaps, mut upgrades, mut refused) = (0, 0, 0);
+
     while host_status(&host).1 < kills && !load.has_failed() {
         kill_worker(&host, &mut rng);
         match rng.u8(0..20) {
@@ -124,14 +126,16 @@ fn no_kill_is_noticed() {
             _ => {}
         }
     }
-    // From here on nobody is killed, so that the last conversations end; and a swap and an upgrade under load, at least, come to
-    // their end.
+
+    // From here on nobody is killed, so that the last conversations end, and at least an upgrade
+    // and a swap under load succeed.
     std::fs::write(&kill_plan, "").expect("no plan");
     let succeeds = |args: &[&str]| host.cli(args).status.success().then_some(());
     wait_for("an upgrade", || succeeds(&["upgrade", "--binary", binary.to_str()?]));
     wait_for("a swap", || succeeds(&["reload", "chaos", "--from", builds[0].to_str()?]));
     wait_for("a swap", || succeeds(&["reload", "chaos", "--from", builds[1].to_str()?]));
     (swaps, upgrades) = (swaps + 2, upgrades + 1);
+
     let findings = match load.finish() {
         Ok(findings) => findings,
         Err(e) => panic!("{e}\n{}", host.log()),
@@ -142,6 +146,7 @@ fn no_kill_is_noticed() {
     let dump: Value = serde_json::from_slice(&out.stdout).expect("a dump");
     assert_eq!(dump["sessions"].as_array().map(Vec::len), Some(0), "{}", dump["sessions"]);
     check_tables(&dump, &findings);
+
     eprintln!(
         "{} kills, {swaps} swaps, {upgrades} upgrades, {refused} of them cut off: {} sessions, {} replies checked, the \
          longest wait {:.0} ms",
@@ -153,9 +158,9 @@ fn no_kill_is_noticed() {
     assert!(findings.replies > kills * 100 && findings.ended.len() as u64 > kills / 2);
 }
 
-/// The same without what the kernel knows: the checks above can fail.
+/// Kills without what the kernel knows: the checks above can fail.
 #[test]
-fn without_the_kernels_counts_it_is_noticed() {
+fn clients_notice_kills_without_the_kernels_counts() {
     let fixture = chain::fixture("unreconciled");
     let library = fixture.build();
     let dir = tempfile::tempdir().expect("a directory");
@@ -169,9 +174,11 @@ fn without_the_kernels_counts_it_is_noticed() {
     let load = Load::start(host.addr("unreconciled"), 20, 1, Duration::from_secs(3));
     let mut rng = fastrand::Rng::with_seed(1);
     let give_up = Instant::now() + Duration::from_secs(30);
+
     while !load.has_failed() && Instant::now() < give_up {
         kill_worker(&host, &mut rng);
     }
+
     let said = load.finish().expect_err("clients notice");
     eprintln!("as it should be: {said}");
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A host with a configuration file that can be written anew.
@@ -47,7 +48,7 @@ impl Live {
         self.host.cli(&["reload", "--config", "--json"])
     }
 
-    /// It is put in force; the last report.
+    /// Puts a configuration in force: the last report.
     #[track_caller]
     fn takes(&self, config: &str) -> Value {
         let out = self.configure(config);
@@ -57,7 +58,7 @@ impl Live {
         serde_json::from_str(last).expect("JSON")
     }
 
-    /// It is refused, and nothing has changed.
+    /// Has a configuration refused, for this reason and without any change.
     #[track_caller]
     fn refuses(&self, config: &str, why: &str) {
         let before = self.facts();
@@ -88,96 +89,192 @@ fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address")
 }
 
+/// Settings of the chat: its nicks are short, and its welcome is "Hi.".
+const SHORT: &str = "settings = { nick_max = 3, welcome = \"Hi.\" }";
+
 #[test]
-fn limits_settings_and_ports_change_under_sessions() {
+fn limits_change_under_sessions() {
     let live = Live::serve(&text("sessions_max = 3", "", ANY));
     let host = &live.host;
-    let mut tally = Client::connect(host.addr("tally"));
-    assert_eq!(tally.ask("a"), "1 a");
-    let mut chat = Client::connect(host.addr("chat"));
-    assert!(chat.line().expect("a welcome").starts_with("Welcome"));
-    let mut echo = Client::connect(host.addr("echo"));
-    assert_eq!(echo.ask("here"), "here");
-    // Full; then there is room for one more.
-    assert_eq!(Client::connect(host.addr("echo")).line(), None);
     let reached = || host.json(&["status", "--json"])["host"]["limits"]["sessions_max"].clone();
+    let mut all: Vec<_> = (0..3).map(|_| Client::connect(host.addr("echo"))).collect();
+    all.iter_mut().for_each(|c| assert_eq!(c.ask("here"), "here"));
+    assert_eq!(Client::connect(host.addr("echo")).line(), None, "three are connected");
     assert_eq!(reached(), json!(1));
+
     let report = live.takes(&text("sessions_max = 4\nidle_ms = 3600000", "", ANY));
+
     assert_eq!(
         (&report["outcome"], &report["reason"]),
         (&json!("configured"), &json!("limits.idle_ms, limits.sessions_max"))
     );
     assert_eq!(host.generation("echo"), 1);
-    let mut fourth = Client::connect(host.addr("echo"));
-    assert_eq!(fourth.ask("too"), "too");
-    assert_eq!(Client::connect(host.addr("echo")).line(), None);
+    all.push(Client::connect(host.addr("echo")));
+    all.iter_mut().for_each(|c| assert_eq!(c.ask("too"), "too"));
+    assert_eq!(Client::connect(host.addr("echo")).line(), None, "four are connected");
     assert_eq!(reached(), json!(2));
-    drop(fourth);
+}
 
-    // Settings are another generation of the same build, and take the session that is there.
+/// Settings are another generation of the same build, with the sessions that are there.
+#[test]
+fn settings_change_under_sessions_and_a_rollback_brings_the_old_ones_back() {
+    let live = Live::serve(&text("", "", ANY));
+    let host = &live.host;
+    let mut chat = Client::connect(host.addr("chat"));
+    assert!(chat.line().expect("a welcome").starts_with("Welcome"));
     let build = host.service("chat")["build"].clone();
-    let short = text("sessions_max = 4", "settings = { nick_max = 3, welcome = \"Hi.\" }", ANY);
-    live.takes(&short);
+
+    live.takes(&text("", SHORT, ANY));
+
     assert_eq!((host.generation("chat"), host.generation("echo")), (2, 1));
     assert_eq!(host.service("chat")["build"], build);
     assert!(chat.ask("toolong").starts_with("! A nick"), "the new settings hold");
     assert!(chat.ask("ann").contains("ann"));
-    // Said twice, it is no change.
-    assert_eq!(live.takes(&short)["outcome"], "unchanged");
+    assert_eq!(live.takes(&text("", SHORT, ANY))["outcome"], "unchanged", "said twice, it is no change");
 
-    // A port moves: who is connected stays, new ones come to the new one.
+    assert!(host.cli(&["rollback", "chat"]).status.success());
+
+    assert_eq!(host.generation("chat"), 1);
+    let mut bob = Client::connect(host.addr("chat"));
+    assert!(bob.line().expect("a welcome").starts_with("Welcome"));
+    assert!(bob.ask("longer").contains("longer"));
+}
+
+#[test]
+fn a_port_moves_and_its_sessions_stay() {
+    let live = Live::serve(&text("", "", ANY));
+    let mut tally = Client::connect(live.host.addr("tally"));
+    assert_eq!(tally.ask("a"), "1 a");
     let (old, new) = (live.listens("tally"), free_port());
-    live.takes(&text("sessions_max = 4", "settings = { nick_max = 3, welcome = \"Hi.\" }", &new.to_string()));
+
+    live.takes(&text("", "", &new.to_string()));
+
     assert_eq!(live.listens("tally"), new);
     assert_eq!(tally.ask("b"), "2 b");
     assert_eq!(Client::connect(new).ask("x"), "1 x");
     wait_for("the old port to close", || std::net::TcpStream::connect(old).is_err().then_some(()));
+}
 
-    // The file isn't what a successor goes by, but what is in force.
+/// A successor goes by what is in force, not by the file.
+#[test]
+fn a_successor_keeps_the_configuration_in_force() {
+    let live = Live::serve(&text("", "", ANY));
+    let host = &live.host;
+    let mut tally = Client::connect(host.addr("tally"));
+    assert_eq!(tally.ask("a"), "1 a");
+    let new = free_port();
+    live.takes(&text("sessions_max = 3", SHORT, &new.to_string()));
     live.write("nonsense");
+
     host.kill_worker();
+
     assert_eq!(live.listens("tally"), new);
-    assert_eq!(tally.ask("c"), "3 c");
+    assert_eq!(tally.ask("b"), "2 b");
     let mut bob = Client::connect(host.addr("chat"));
     assert_eq!(bob.line().as_deref(), Some("Hi."));
     assert!(bob.ask("toolong").starts_with("! A nick"));
-    assert_eq!(Client::connect(new).line(), None, "four are connected");
+    let mut third = Client::connect(new);
+    assert_eq!(third.ask("x"), "1 x");
+    assert_eq!(Client::connect(new).line(), None, "three are connected");
+}
 
-    // Back: the build before, with its own settings.
-    assert!(host.cli(&["rollback", "chat"]).status.success());
-    assert_eq!(host.generation("chat"), 1);
-    assert!(bob.ask("longer").contains("longer"));
-    drop(bob);
+/// Two services have the same port of two addresses, and exchange them while connections arrive. Each
+/// connection is served, by one of the two; after the exchange by the one that has its port now.
+#[test]
+fn connections_arrive_while_two_services_exchange_their_ports() {
+    let (one, two) = wait_for("a port that is free at two addresses", || {
+        let one = free_port();
+        let two = SocketAddr::from(([127, 0, 0, 2], one.port()));
+        TcpListener::bind(two).is_ok().then_some((one, two))
+    });
+    let config = |echo: SocketAddr, tally: SocketAddr| {
+        format!(
+            "[service.chat]\nlisten = [\"{ANY}\"]\n[service.echo]\nlisten = [\"{echo}\"]\n[service.tally]\nlisten = [\"{tally}\"]\n"
+        )
+    };
+    let served_by = |addr| match Client::connect(addr).ask("x").as_str() {
+        "x" => "echo",
+        "1 x" => "tally",
+        other => panic!("{other:?} is no service's first answer"),
+    };
+    let live = Live::serve(&config(one, two));
+    assert_eq!((served_by(one), served_by(two)), ("echo", "tally"));
+    let (over, answered) = (AtomicBool::new(false), [AtomicUsize::new(0), AtomicUsize::new(0)]);
+    std::thread::scope(|scope| {
+        let arrivals = [(one, &answered[0]), (two, &answered[1])].map(|(addr, answered)| {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    served_by(addr);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        });
+        for round in 0..6 {
+            // Connections arrive at both before, during and after the exchange.
+            let before = answered.each_ref().map(|n| n.load(Ordering::Relaxed));
+            let (echo, tally) = if round % 2 == 0 { (two, one) } else { (one, two) };
+            live.takes(&config(echo, tally));
+            assert_eq!((served_by(echo), served_by(tally)), ("echo", "tally"), "round {round}");
+            wait_for("connections at both addresses", || {
+                let ended = arrivals.iter().any(|a| a.is_finished());
+                let now = answered.each_ref().map(|n| n.load(Ordering::Relaxed));
+                (ended || (now[0] > before[0] && now[1] > before[1])).then_some(())
+            });
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(host_workers(&live.host), 0, "no worker has died");
+}
 
-    // By signal, and in the ledger.
-    live.write(&text("sessions_max = 5", "", ANY));
-    host.signal(libc::SIGHUP);
-    host.wait_log("configuration in force: limits.sessions_max");
-    assert_eq!(tally.ask("d"), "4 d");
-    let ledger = host.json(&["history", "--json"]);
-    let lines: Vec<_> =
-        ledger.as_array().expect("lines").iter().filter(|l| l["outcome"] == "configured").collect();
-    assert_eq!(lines.len(), 4, "{ledger}");
-    assert!(lines[0]["by"].as_str().is_some_and(|by| by.starts_with("uid ")), "{ledger}");
-    assert_eq!(lines[3]["by"], "SIGHUP");
-    assert!(lines.iter().all(|l| l["pause_us"].as_f64() > Some(0.0)), "{ledger}");
+fn host_workers(host: &Host) -> u64 {
+    host.json(&["status", "--json"])["host"]["workers_before"].as_u64().expect("a number")
 }
 
 /// A build that ran without settings has none again when it is gone back to; and what a service may have otherwise than the host, its
 /// rehearsals know.
 #[test]
-fn a_generation_comes_with_its_own_settings_and_limits_are_rehearsed() {
+fn a_sighup_puts_a_configuration_in_force_and_the_ledger_names_who_asked() {
+    let live = Live::serve(&text("sessions_max = 3", "", ANY));
+    let host = &live.host;
+    let mut tally = Client::connect(host.addr("tally"));
+    assert_eq!(tally.ask("a"), "1 a");
+    live.takes(&text("sessions_max = 3\nidle_ms = 3600000", "", ANY));
+    live.write(&text("sessions_max = 5\nidle_ms = 3600000", "", ANY));
+
+    host.signal(libc::SIGHUP);
+    host.wait_log("configuration in force: limits.sessions_max");
+
+    assert_eq!(tally.ask("b"), "2 b");
+    let ledger = wait_for("both in the ledger", || {
+        let ledger = host.json(&["history", "--json"]);
+        let configured = ledger.as_array()?.iter().filter(|l| l["outcome"] == "configured").cloned();
+        Some(configured.collect::<Vec<_>>()).filter(|lines| lines.len() >= 2)
+    });
+    assert_eq!(ledger.len(), 2, "{ledger:?}");
+    assert!(ledger[0]["by"].as_str().is_some_and(|by| by.starts_with("uid ")), "{ledger:?}");
+    assert_eq!(ledger[1]["by"], "SIGHUP");
+    assert!(ledger.iter().all(|l| l["pause_us"].as_f64() > Some(0.0)), "{ledger:?}");
+}
+
+/// A build that ran without settings has none again after a rollback. Rehearsals know the limits
+/// that a service has of its own.
+#[test]
+fn a_rollback_brings_settings_back_and_rehearsals_know_limits_of_the_service() {
     let none = "[service.chat]\nlisten = [\"127.0.0.1:0\"]\n[service.tally]\nlisten = [\"127.0.0.1:0\"]\n[service.echo]\nlisten = [\"127.0.0.1:0\"]\n";
     let live = Live::serve(none);
     let host = &live.host;
     let mut chat = Client::connect(host.addr("chat"));
     assert!(chat.line().is_some_and(|l| l.starts_with("Welcome")));
+
     live.takes(&none.replacen("0\"]\n", "0\"]\nsettings = { nick_max = 3 }\n", 1));
     assert!(chat.ask("toolong").starts_with("! A nick"));
+
     assert!(host.cli(&["rollback", "chat"]).status.success());
     assert!(chat.ask("toolong").contains("toolong is here"));
     host.kill_worker();
     assert!(chat.ask("/nick another").contains("is now another"));
+
     // The host's limit is too small for what is there; the service's own isn't.
     let tight = "[limits]\nstate_bytes_max = 5\n[service.chat.limits]\nstate_bytes_max = 1000\n";
     live.takes(&format!("{none}{tight}"));
@@ -187,11 +284,12 @@ fn a_generation_comes_with_its_own_settings_and_limits_are_rehearsed() {
 }
 
 #[test]
-fn what_can_not_be_is_refused_whole() {
+fn a_configuration_that_cannot_hold_is_refused_as_a_whole() {
     let live = Live::serve(&text("", "", ANY));
     let host = &live.host;
     let mut tally = Client::connect(host.addr("tally"));
     assert_eq!(tally.ask("a"), "1 a");
+
     live.refuses("[limits]\nsesions_max = 1\n", "line 2");
     live.refuses(&text("output_bytes_pause = 0", "", ANY), "limits.output_bytes_pause is 0");
     live.refuses(
@@ -202,15 +300,18 @@ fn what_can_not_be_is_refused_whole() {
     live.refuses(&text("frame_bytes_max = 100", "", ANY), "takes frames of up to");
     live.refuses(&text("sessions_max = 9", "settings = { nick_max = 0 }", ANY), "nobody could have a nick");
     live.refuses(&text("", "settings = { nick = 3 }", ANY), "unknown field");
+
     // One library could change, the other can't: neither does.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().expect("an address").to_string();
     live.refuses(&text("sessions_max = 9", "settings = { nick_max = 3 }", &taken), &taken);
     live.refuses(&text("", "", &host.addr("echo").to_string()), &host.addr("echo").to_string());
+
     std::fs::remove_file(&live.file).expect("there was one");
     let out = host.cli(&["reload", "--config"]);
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("greenroom.toml: No such file"));
+
     assert_eq!(tally.ask("b"), "2 b");
     assert_eq!(host.cli(&["reload", "chat", "--config"]).status.code(), Some(2));
 }
@@ -231,12 +332,14 @@ fn a_configuration_is_checked_without_a_host() {
             format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         (out.status.code(), said)
     };
+
     let (code, said) = check(&text("", "", "127.0.0.1:4999"));
     assert_eq!(code, Some(0), "{said}");
     assert!(
         said.contains("tally on tcp://127.0.0.1:4999") && said.contains("the configuration is good"),
         "{said}"
     );
+
     for (config, why) in [
         (text("", "settings = { nick_max = 0 }", ANY), "nobody could have a nick"),
         (text("frame_bytes_max = 100", "", ANY), "limit frame_bytes_max"),
@@ -252,10 +355,10 @@ fn a_configuration_is_checked_without_a_host() {
     }
 }
 
-/// A signal that finds no worker, or one that dies before it has answered, is heeded by the next one; what was in force already is not
-/// put in force again.
+/// A signal that finds no worker, or one that dies before it answers, is obeyed by the next one. A
+/// configuration that is in force already is not put in force again.
 #[test]
-fn a_hangup_around_the_death_of_a_worker_is_heeded() {
+fn a_sighup_around_the_death_of_a_worker_is_obeyed_once() {
     let limits = |n: u64| text(&format!("sessions_max = {}", 100 + n), "", ANY);
     let live = Live::serve(&limits(0));
     let host = &live.host;
@@ -264,7 +367,8 @@ fn a_hangup_around_the_death_of_a_worker_is_heeded() {
         live.write(&limits(n));
         let worker = host.worker_pid();
         let kill = || {
-            // SAFETY: the pid is that of a child of our child, which isn't reaped before it is dead.
+            // SAFETY: the pid is that of a child of our child, which is not reaped before it is
+            // dead.
             unsafe { libc::kill(worker, libc::SIGKILL) };
         };
         if n % 2 == 0 {
@@ -276,6 +380,7 @@ fn a_hangup_around_the_death_of_a_worker_is_heeded() {
             std::thread::sleep(Duration::from_micros(200 * n));
             kill();
         }
+
         let by_signal = wait_for("the configuration in force", || {
             let ledger = host.cli(&["history", "--json"]);
             let ledger: Value = serde_json::from_slice(&ledger.stdout).ok()?;
@@ -283,6 +388,7 @@ fn a_hangup_around_the_death_of_a_worker_is_heeded() {
             let lines: Vec<Value> = lines.cloned().collect();
             (lines.len() as u64 >= n).then_some(lines)
         });
+
         assert_eq!(by_signal.len() as u64, n, "{by_signal:?}");
         assert!(by_signal.iter().all(|l| l["by"] == "SIGHUP"), "{by_signal:?}");
         assert_eq!(tally.ask("on"), format!("{n} on"));
@@ -290,9 +396,10 @@ fn a_hangup_around_the_death_of_a_worker_is_heeded() {
     assert!(!host.log().contains("configuration refused"), "{}", host.log());
 }
 
-/// A signal's configuration that ends its workers is left alone in the end, and all goes on with the one before.
+/// A signal's configuration that ends three workers is given up, and the host goes on with the
+/// previous one.
 #[test]
-fn a_configuration_that_kills_is_not_proposed_for_ever() {
+fn a_configuration_that_kills_three_workers_is_dropped() {
     let dir = tempfile::tempdir().expect("a directory");
     let (file, plan) = (dir.path().join("greenroom.toml"), dir.path().join("plan"));
     std::fs::write(&file, text("", "", ANY)).expect("a file");
@@ -303,13 +410,16 @@ fn a_configuration_that_kills_is_not_proposed_for_ever() {
     });
     let mut tally = Client::connect(host.addr("tally"));
     assert_eq!(tally.ask("a"), "1 a");
+
     std::fs::write(&file, text("", "settings = { nick_max = 9 }", ANY)).expect("a file");
     host.signal(libc::SIGHUP);
     host.wait_log("3 workers have ended with the configuration: it isn't tried again");
+
     assert_eq!(tally.ask("b"), "2 b");
     let status = host.json(&["status", "--json"]);
     assert_eq!(status["host"]["workers_before"], 3, "{status}");
     assert_eq!(host.generation("chat"), 1);
+
     // Said again, it is tried again.
     host.signal(libc::SIGHUP);
     host.wait_generation("chat", 2);
@@ -371,9 +481,9 @@ impl Handler for Added {
 }
 "#;
 
-/// What is reloaded while another configuration is being put in force is tried with that one.
+/// Reloads during a change of configuration are tried with the new one.
 #[test]
-fn other_reloads_wait_for_a_configuration() {
+fn reloads_wait_for_the_configuration_under_way() {
     let source = |name: &str, list: &str| SLOW.replace("NAME", name).replace("LIST", list);
     let first = Fixture::new("slow", &source("slow", "Slow")).build();
     let other = Fixture::new("waits", &source("waits", "Slow"));
@@ -401,6 +511,7 @@ fn other_reloads_wait_for_a_configuration() {
         host.command(&["reload", "--config"]).stdout(Stdio::null()).spawn().expect("greenroom");
     let worker = host.worker_pid();
     wait_for("a trial", || children(worker).iter().any(|(_, c)| c.contains("trial")).then_some(()));
+
     let (code, report) = host.reload_from("waits", &after);
     assert_eq!((code, &report["outcome"]), (Some(0), &json!("committed")), "{report}");
     assert!(configures.wait().expect("its end").success());
@@ -422,6 +533,7 @@ fn other_reloads_wait_for_a_configuration() {
         let (_, since) = *seen.insert(seen.filter(|(p, _)| *p == pid).unwrap_or((pid, Instant::now())));
         (since.elapsed() > Duration::from_millis(500)).then_some(())
     });
+
     let other = dir.path().join("other.so");
     std::fs::copy(&first, &other).expect("a copy");
     std::fs::OpenOptions::new()
@@ -429,6 +541,7 @@ fn other_reloads_wait_for_a_configuration() {
         .open(&other)
         .and_then(|mut f| std::io::Write::write_all(&mut f, b"other content, same code"))
         .expect("some bytes more");
+
     let (code, report) = host.reload_from("slow", &other);
     assert_eq!((code, &report["outcome"]), (Some(0), &json!("committed")), "{report}");
     assert!(!configures.wait().expect("its end").success());

@@ -1,4 +1,5 @@
-//! Handlers that take their process with them: what an operator is told, who is spared, and what becomes of the message.
+//! Handlers that take their process with them: what an operator is told, which sessions are spared,
+//! and what becomes of the message.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, tally_source};
@@ -45,17 +46,11 @@ fn quarantined(host: &Host) -> Vec<(u64, String)> {
     all.filter_map(of).collect()
 }
 
-fn limits(command: &mut std::process::Command, lines: &str) {
-    let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path().keep().expect("a file");
-    std::fs::write(&config, format!("[limits]\n{lines}\n")).expect("a configuration");
-    command.arg("--config").arg(config);
-}
-
 fn workers_before(host: &Host) -> u64 {
     host.json(&["status", "--json"])["host"]["workers_before"].as_u64().expect("a number")
 }
 
-/// Says something that kills, and waits until it has done so twice.
+/// Says something that kills, and waits until it has killed twice.
 fn poison(host: &Host, addr: std::net::SocketAddr, line: &str) -> Client {
     let before = workers_before(host);
     let mut client = Client::connect(addr);
@@ -68,15 +63,13 @@ fn poison(host: &Host, addr: std::net::SocketAddr, line: &str) -> Client {
 }
 
 #[test]
-fn a_message_that_kills_is_named_and_withheld_and_everybody_else_goes_on() {
+fn a_message_that_kills_is_blocked_and_named_and_other_sessions_go_on() {
     let fixture = Fixture::new("wild", &source("wild", "wild", false));
     let wild = fixture.build_as("wild.so");
     fixture.write(&source("wild", "calm", true));
     let calm = fixture.build_as("calm.so");
-    let host = Host::serve_with(&["wild"], &[&wild], |c| {
-        // One generation may kill as often as it likes here: no other one is to take its place.
-        limits(c, "crashes_max = 1000");
-    });
+    // One generation may kill as often as it likes here: no other one is to take its place.
+    let host = Host::serve_limited("wild", &wild, "crashes_max = 1000");
     let addr = host.addr("wild");
     let mut other = Client::connect(addr);
     let deaths = [
@@ -85,6 +78,7 @@ fn a_message_that_kills_is_named_and_withheld_and_everybody_else_goes_on() {
         ("overflow", "SIG"),
         ("exit", "ended the process (exit code 3)"),
     ];
+
     let mut poisoned = Vec::new();
     for (n, (line, how)) in deaths.iter().enumerate() {
         poisoned.push(poison(&host, addr, line));
@@ -112,14 +106,17 @@ fn a_message_that_kills_is_named_and_withheld_and_everybody_else_goes_on() {
             assert!(told[0].contains(field), "{field}: {}", told[0]);
         }
     }
+
     let listed = host.json(&["sessions", "--quarantined", "--json"]);
     assert_eq!(listed.as_array().map(Vec::len), Some(4), "{listed}");
-    // However often a worker dies of something else, what is withheld stays so.
+
+    // However often a worker dies of something else, blocked actions stay blocked.
     let pid = host.json(&["status", "--json"])["host"]["worker_pid"].as_i64().expect("a pid");
     // SAFETY: kill has no preconditions.
     unsafe { libc::kill(pid as i32, libc::SIGKILL) };
     assert_eq!(other.ask("still"), "wild 5 still");
     assert_eq!(quarantined(&host).len(), 4);
+
     // The next build takes them on: what was kept is run, from the state before it.
     let (code, report) = host.reload_from("wild", &calm);
     assert_eq!((code, &report["outcome"]), (Some(0), &Value::from("committed")), "{report}");
@@ -132,19 +129,21 @@ fn a_message_that_kills_is_named_and_withheld_and_everybody_else_goes_on() {
 }
 
 #[test]
-fn a_generation_that_keeps_killing_gives_way_to_the_one_before() {
+fn a_generation_that_keeps_killing_gives_way_to_the_previous_build() {
     let fixture = Fixture::new("rogue", &source("rogue", "calm", true));
     let calm = fixture.build_as("calm.so");
     fixture.write(&source("rogue", "wild", false));
     let wild = fixture.build_as("wild.so");
     // Without a probation, in which the first death would be enough.
-    let host = Host::serve_with(&["rogue"], &[&calm], |c| limits(c, "probation_ms = 0"));
+    let host = Host::serve_limited("rogue", &calm, "probation_ms = 0");
     let addr = host.addr("rogue");
     let mut old = Client::connect(addr);
     assert_eq!(old.ask("hello"), "calm 1 hello");
     assert_eq!(host.reload_from("rogue", &wild).0, Some(0));
     assert_eq!((old.ask("hello"), host.generation("rogue")), ("wild 2 hello".into(), 2));
+
     let mut first = poison(&host, addr, "segv");
+
     // The third death is one too many.
     let mut second = Client::connect(addr);
     second.send("abort\n");
@@ -152,6 +151,7 @@ fn a_generation_that_keeps_killing_gives_way_to_the_one_before() {
     assert_eq!(first.line().expect("an answer"), "calm 3 segv");
     assert_eq!(first.line().expect("an answer"), "calm 4 third");
     assert_eq!((old.ask("hello"), host.generation("rogue")), ("calm 3 hello".into(), 1));
+
     host.wait_log("generation 2 is rolled back: it killed too many workers (limit crashes_max)");
     let history = host.json(&["history", "--json"]);
     let last = &history[history.as_array().map_or(0, Vec::len) - 1];
@@ -161,6 +161,7 @@ fn a_generation_that_keeps_killing_gives_way_to_the_one_before() {
         "{history}"
     );
     assert!(quarantined(&host).is_empty());
+
     // A generation's number is not used again.
     let (code, report) = host.reload_from("rogue", &wild);
     assert_eq!((code, report["generation"].as_u64()), (Some(0), Some(3)), "{report}");
@@ -168,7 +169,7 @@ fn a_generation_that_keeps_killing_gives_way_to_the_one_before() {
 
 /// Opening and closing are turns like others.
 #[test]
-fn a_session_whose_first_turn_kills_waits_for_better_code() {
+fn a_session_whose_first_turn_kills_waits_for_the_next_build() {
     let service = "greets";
     let with = |opened: &str, closed: &str, prefix: &str| {
         let arm = format!(
@@ -183,13 +184,16 @@ fn a_session_whose_first_turn_kills_waits_for_better_code() {
     let calm = fixture.build_as("calm.so");
     fixture.write(&with("", "std::process::abort();", "last"));
     let last = fixture.build_as("last.so");
-    let host = Host::serve_with(&[service], &[&wild], |c| limits(c, "probation_ms = 0"));
+
+    let host = Host::serve_limited(service, &wild, "probation_ms = 0");
     let mut client = Client::connect(host.addr(service));
     client.send("hello\n");
     wait_for("quarantine", || (quarantined(&host).len() == 1).then_some(()));
+
     assert_eq!(host.reload_from(service, &calm).0, Some(0));
     assert_eq!(client.line().expect("a greeting"), "welcome to calm");
     assert_eq!(client.line().expect("an answer"), "calm 1 hello");
+
     // One that kills at its end is closed without its last turn.
     let mut other = Client::connect(host.addr(service));
     assert_eq!(other.line().expect("a greeting"), "welcome to calm");
@@ -208,16 +212,18 @@ fn a_callback_that_stalls_is_named_with_its_line() {
     let line = text.lines().position(|l| l.contains("// here")).expect("the line") + 1;
     let fixture = Fixture::new("naps", &text);
     let library = fixture.build();
-    let host = Host::serve_with(&["naps"], &[&library], |c| limits(c, "stall_warn_ms = 100"));
+    let host = Host::serve_limited("naps", &library, "stall_warn_ms = 100");
     let mut client = Client::connect(host.addr("naps"));
     let said = "everybody waits for it (limit stall_warn_ms)";
     assert_eq!(client.ask("quick"), "wild 1 quick");
+
     client.send("nap\n");
     // While it naps, status is answered.
     host.wait_log(said);
     assert_eq!(host.service("naps")["sessions"], 1);
     assert_eq!(client.line().expect("an answer"), "wild 2 nap");
     host.wait_log("the callback returned after about");
+
     let log = host.log();
     // A turn that the machine kept waiting may be named as well.
     let warnings: Vec<_> = log.lines().filter(|l| l.contains(said) && l.contains("spin")).collect();
@@ -231,26 +237,30 @@ fn a_callback_that_stalls_is_named_with_its_line() {
 fn a_callback_that_never_returns_is_ended_and_counts_as_one_that_kills() {
     let fixture = Fixture::new("stalls", &source("stalls", "wild", false));
     let library = fixture.build();
-    let host = Host::serve_with(&["stalls"], &[&library], |c| limits(c, "stall_kill_ms = 1000"));
+    let host = Host::serve_limited("stalls", &library, "stall_kill_ms = 1000");
     let mut other = Client::connect(host.addr("stalls"));
     assert_eq!(other.ask("hello"), "wild 1 hello");
+
     let mut client = poison(&host, host.addr("stalls"), "stall");
     assert_eq!(other.ask("hello"), "wild 2 hello");
     let list = quarantined(&host);
     assert!(list.len() == 1 && list[0].1.contains("stalled for"), "{list:?}");
     host.wait_log("(limit stall_kill_ms)");
     host.wait_log("the worker died in a turn: stalled for");
-    // Who releases it gets what it did, and it is withheld again; who closes it is rid of it.
+
+    // A session that is released kills again and is blocked again; one that is closed is gone.
     let id = list[0].0.to_string();
     let before = workers_before(&host);
     assert!(host.cli(&["session", "release", &id]).status.success());
     wait_for("another death", || (workers_before(&host) > before).then_some(()));
     wait_for("quarantine", || (quarantined(&host).len() == 1).then_some(()));
+
     let mut second = poison(&host, host.addr("stalls"), "stall");
     let newest = quarantined(&host).into_iter().map(|(id, _)| id).max().expect("a session");
     assert!(host.cli(&["session", "close", &newest.to_string()]).status.success());
     assert_eq!(second.line(), None);
     assert_eq!(other.ask("hello"), "wild 3 hello");
+
     // The peer of a quarantined session may still go away.
     client.send("never run\n");
     drop(client);
@@ -272,11 +282,13 @@ fn a_stop_survives_last_turns_that_kill() {
         }
         c.send("half a line");
     }
+
     host.signal(libc::SIGTERM);
     for c in &mut clients {
         assert_eq!(c.line(), None);
     }
     assert_eq!(host.wait(), Some(0));
+
     assert_eq!(host.log().matches("its last turn was left out").count(), 2, "{}", host.log());
     assert!(host.runtime().join("tables.saved").exists());
 }

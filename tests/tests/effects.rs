@@ -1,5 +1,5 @@
-//! What a turn may ask for: timers, notes, published messages, tables, jobs. As a client sees it; across a swap, a rollback and
-//! `kill -9`; and at the limits.
+//! Effects of turns as a client sees them: timers, notes, published messages, tables, jobs. Across
+//! a swap, a rollback and `kill -9`; and at the limits.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::Fixture;
@@ -7,34 +7,44 @@ use greenroom_tests::host::Host;
 use greenroom_tests::{root, wait_for};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// The builds of `fixtures/effects.rs` for a service, one for each prefix that its answers have.
-fn builds(service: &str, prefixes: &[&str]) -> Vec<PathBuf> {
-    let source = std::fs::read_to_string(root().join("tests/fixtures/effects.rs")).expect("the fixture");
-    let fixture = Box::leak(Box::new(Fixture::new(service, "")));
-    let build = |prefix: &&str| {
-        fixture.write(
-            &source
-                .replace("SERVICE\"", &format!("{service}\""))
-                .replace("SERVICE-", &format!("{service}-"))
-                .replace("PREFIX", prefix),
-        );
-        fixture.build_as(&format!("{service}{}.so", prefix.trim()))
-    };
-    prefixes.iter().map(build).collect()
+/// The service of every test here.
+const SERVICE: &str = "effects";
+
+/// Builds of `fixtures/effects.rs`: the first one, and one whose answers begin with `new`.
+fn builds() -> &'static [PathBuf; 2] {
+    static BUILDS: OnceLock<(Fixture, [PathBuf; 2])> = OnceLock::new();
+    let (_, builds) = BUILDS.get_or_init(|| {
+        let source = std::fs::read_to_string(root().join("tests/fixtures/effects.rs")).expect("the fixture");
+        let fixture = Fixture::new(SERVICE, "");
+        let build = |prefix: &str| {
+            let source = source.replace("SERVICE\"", &format!("{SERVICE}\""));
+            fixture.write(&source.replace("SERVICE-", &format!("{SERVICE}-")).replace("PREFIX", prefix));
+            fixture.build_as(&format!("effects{}.so", prefix.trim()))
+        };
+        let builds = [build(""), build("new ")];
+        (fixture, builds)
+    });
+    builds
 }
 
-fn serve(service: &str, library: &Path, limits: &str) -> Host {
-    let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path().keep().expect("a file");
-    std::fs::write(&config, format!("[limits]\n{limits}\n")).expect("a configuration");
-    Host::serve_with(&[service], &[library], |c| {
-        c.arg("--config").arg(config);
-    })
+/// Serves the first build under these limits.
+#[track_caller]
+fn serve(limits: &str) -> Host {
+    Host::serve_limited(SERVICE, &builds()[0], limits)
+}
+
+/// Puts the second build in service.
+#[track_caller]
+fn reload(host: &Host) {
+    let (code, report) = host.reload_from(SERVICE, &builds()[1]);
+    assert_eq!(code, Some(0), "{report}");
 }
 
 /// A client and its session's number.
-fn connect(host: &Host, service: &str) -> (Client, u64) {
-    let mut client = Client::connect(host.addr(service));
+fn connect(host: &Host) -> (Client, u64) {
+    let mut client = Client::connect(host.addr(SERVICE));
     let said = client.ask("hello");
     let number = said.rsplit(' ').next().and_then(|n| n.parse().ok());
     (client, number.unwrap_or_else(|| panic!("{said:?}")))
@@ -44,7 +54,7 @@ fn expect(client: &mut Client, line: &str) {
     assert_eq!(client.line().as_deref(), Some(line));
 }
 
-/// Nothing else has come, up to here.
+/// Checks that nothing else came, up to here.
 fn quiet(client: &mut Client, number: u64) {
     assert!(client.ask("hello").ends_with(&format!("ok {number}")));
 }
@@ -54,66 +64,89 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
 }
 
 #[test]
-fn timers_fire_once_and_survive_a_swap_and_a_kill() {
-    let [one, two] = &builds("timed", &["", "new "])[..] else { unreachable!() };
-    let host = serve("timed", one, "timers_per_session_max = 3\ntimer_name_bytes_max = 20\nprobation_ms = 0");
-    let (mut a, id) = connect(&host, "timed");
+fn a_timer_fires_once_and_a_cancelled_one_never() {
+    let host = serve("");
+    let (mut a, id) = connect(&host);
     let ok = format!("ok {id}");
+
     assert_eq!(a.ask("timer soon 20"), ok);
     expect(&mut a, "timer soon");
+
     // Set again is one timer; taken off is none, also if it is due in the same pass.
     a.send("timer again 30\ntimer again 60\ntimer gone 10\nuntimer gone\n");
     for _ in 0..4 {
         expect(&mut a, &ok);
     }
     expect(&mut a, "timer again");
-    // Both are due at once: in their order, and each of them.
+
+    // Both are due at once: each of them fires.
     a.send("both here 10\n");
     expect(&mut a, &ok);
     let mut two_of = [a.line().expect("a line"), a.line().expect("a line")];
     two_of.sort();
     assert_eq!(two_of, ["timer here", "timer other"]);
+    quiet(&mut a, id);
+}
 
-    // Due while code is swapped, and while no worker lives.
-    assert_eq!(a.ask("timer swapped 400"), ok);
-    assert_eq!(host.reload_from("timed", two).0, Some(0));
+/// Timers that are due while code is swapped, and while no worker lives.
+#[test]
+fn timers_fire_once_across_a_swap_and_a_kill() {
+    let host = serve("probation_ms = 0");
+    let (mut a, id) = connect(&host);
+
+    assert_eq!(a.ask("timer swapped 400"), format!("ok {id}"));
+    reload(&host);
     expect(&mut a, "new timer swapped");
-    let ok = format!("new {ok}");
+
+    let ok = format!("new ok {id}");
     assert_eq!(a.ask("timer killed 50"), ok);
     assert_eq!(a.ask("timer later 1500"), ok);
     let dump = host.json(&["state", "dump"]);
     let timers = dump["sessions"][0]["timers"].as_array().expect("timers");
-    assert!(
-        timers.iter().any(|t| t["name"] == "later" && t["in_ms"].as_u64().is_some_and(|ms| ms <= 1500)),
-        "{dump}"
-    );
+    let later = |t: &Value| t["name"] == "later" && t["in_ms"].as_u64().is_some_and(|ms| ms <= 1500);
+    assert!(timers.iter().any(later), "{dump}");
     host.kill_worker();
     expect(&mut a, "new timer killed");
     expect(&mut a, "new timer later");
+    quiet(&mut a, id);
+}
 
-    // The service's own: three ticks, told to whoever listens, and the sender of one may be gone.
+/// Three ticks each, told to whoever listens. The session that set one may be gone.
+#[test]
+fn timers_of_the_service_fire_without_a_session() {
+    let host = serve("");
+    let (mut a, id) = connect(&host);
+    let ok = format!("ok {id}");
     assert_eq!(a.ask("join ticks"), ok);
-    let (mut b, b_id) = connect(&host, "timed");
-    assert_eq!(b.ask("tick beat 10"), format!("new ok {b_id}"));
+
+    let (mut b, b_id) = connect(&host);
+    assert_eq!(b.ask("tick beat 10"), format!("ok {b_id}"));
     drop(b);
     for n in 1..=3 {
-        expect(&mut a, &format!("new published ticks 0 beat {n}"));
+        expect(&mut a, &format!("published ticks 0 beat {n}"));
     }
+
+    // Each tick starts a job, whose result the service is told.
     assert_eq!(a.ask("tick works 10"), ok);
     let mut heard: Vec<_> = (0..6).map(|_| a.line().expect("a line")).collect();
     heard.sort();
-    assert_eq!(heard[..3], vec!["new published ticks 0 job echo for the service"; 3]);
-    assert_eq!(
-        heard[3..],
-        ["new published ticks 0 works 1", "new published ticks 0 works 2", "new published ticks 0 works 3"]
-    );
+    assert_eq!(heard[..3], vec!["published ticks 0 job echo for the service"; 3]);
+    assert_eq!(heard[3..], [1, 2, 3].map(|n| format!("published ticks 0 works {n}")));
+
     assert_eq!(a.ask("tick off 50"), ok);
     assert_eq!(a.ask("untick off"), ok);
     // It has no peer: the turn fails, and nothing of it stays.
     assert_eq!(a.ask("tick sends 1"), ok);
     host.wait_log("the host refused a send");
+    quiet(&mut a, id);
+}
 
-    // The limits.
+#[test]
+fn timers_of_a_session_are_limited_and_a_cancelled_one_makes_room() {
+    let host = serve("timers_per_session_max = 3\ntimer_name_bytes_max = 20");
+    let (mut a, id) = connect(&host);
+    let ok = format!("ok {id}");
+
     a.send("timer 1 100000\ntimer 2 100000\ntimer 3 100000\ntimer 4 100000\ntimer 3 100000\n");
     for _ in 0..4 {
         expect(&mut a, &ok);
@@ -122,54 +155,58 @@ fn timers_fire_once_and_survive_a_swap_and_a_kill() {
     a.send("timer a-name-of-more-than-twenty-bytes 1\n");
     host.wait_log("limit timer_name_bytes_max");
     quiet(&mut a, id);
-    // A packet of many lines that set one timer is no more than that one; one that is taken off makes room.
+
+    // A packet of many lines that set one timer is no more than that one.
     a.send("untimer 1\nuntimer 2\nuntimer 3\n");
-    a.send(
-        "timer one 100000\n".repeat(40)
-            + "timer two 100000\nuntimer two\ntimer three 100000\ntimer four 100000\n",
-    );
+    a.send("timer one 100000\n".repeat(40));
+    a.send("timer two 100000\nuntimer two\ntimer three 100000\ntimer four 100000\n");
     for _ in 0..47 {
         expect(&mut a, &ok);
     }
     quiet(&mut a, id);
 }
 
-/// A turn of the service itself that kills the worker waits for better code, and that code isn't blamed for it, whatever process runs it.
+/// A turn of the service itself that kills the worker waits for the next build. That build is not
+/// blamed for it, whatever process runs it.
 #[test]
-fn a_services_own_turn_that_kills_is_withheld_until_the_next_build() {
-    let [one, two] = &builds("lethal", &["", "new "])[..] else { unreachable!() };
-    let host = serve("lethal", one, "crashes_max = 100\nprobation_ms = 0");
-    let (mut a, id) = connect(&host, "lethal");
+fn a_timer_of_the_service_that_kills_is_blocked_until_the_next_build() {
+    let host = serve("crashes_max = 100\nprobation_ms = 0");
+    let (mut a, id) = connect(&host);
     assert_eq!(a.ask("join ticks"), format!("ok {id}"));
+
     // One that is well comes first, and its number is none of the other's.
     assert_eq!(a.ask("tick well 1"), format!("ok {id}"));
     for n in 1..=3 {
         expect(&mut a, &format!("published ticks 0 well {n}"));
     }
+
     assert_eq!(a.ask("tick dies 1"), format!("ok {id}"));
     host.wait_log("quarantined: a timer of the service itself killed the worker 2 times");
     quiet(&mut a, id);
-    assert_eq!(host.reload_from("lethal", two).0, Some(0));
+
+    reload(&host);
     // It has its turn with the new code, which survives it; also behind another takeover.
     expect(&mut a, "new published ticks 0 dies 1");
     host.kill_worker();
     for n in 2..=3 {
         expect(&mut a, &format!("new published ticks 0 dies {n}"));
     }
+
     assert_eq!(host.json(&["status", "--json"])["host"]["workers_before"], json!(3));
 }
 
-/// What others' turns make a session say isn't taken by its peer: it is closed at the limit, and the others go on.
+/// Messages of others make a session produce output that its peer does not take: it is closed at
+/// the limit, and the others go on.
 #[test]
-fn a_peer_that_does_not_read_what_others_cause_is_closed() {
-    let [one] = &builds("unread_notes", &[""])[..] else { unreachable!() };
-    let host = serve("unread_notes", one, "output_bytes_pause = 100000\noutput_bytes_max = 500000");
-    let (slow, _) = connect(&host, "unread_notes");
-    let (mut a, id) = connect(&host, "unread_notes");
+fn a_session_that_does_not_read_messages_of_others_is_closed() {
+    let host = serve("output_bytes_pause = 100000\noutput_bytes_max = 500000");
+    let (slow, _) = connect(&host);
+    let (mut a, id) = connect(&host);
     let mut slow = slow;
     slow.send("join news\n");
     slow.line().expect("ok");
     assert_eq!(a.ask("join news"), format!("ok {id}"));
+
     // Short enough to be told in full: 80 bytes for each.
     let text = "z".repeat(60);
     let closed = || host.log().contains("limit output_bytes_max");
@@ -183,27 +220,28 @@ fn a_peer_that_does_not_read_what_others_cause_is_closed() {
             break;
         }
     }
+
     quiet(&mut a, id);
 }
 
 #[test]
-fn notes_and_messages_have_their_turns_once() {
-    let [one, two] = &builds("noted", &["", "new "])[..] else { unreachable!() };
-    let host = serve("noted", one, "cascade_max = 5\nactions_pending_max = 50\nprobation_ms = 0");
-    let (mut a, a_id) = connect(&host, "noted");
-    let (mut b, b_id) = connect(&host, "noted");
+fn notes_run_once_and_a_sessions_own_before_its_next_line() {
+    let host = serve("cascade_max = 5");
+    let (mut a, a_id) = connect(&host);
+    let (mut b, b_id) = connect(&host);
     let ok = format!("ok {a_id}");
+
     assert_eq!(a.ask(&format!("note {b_id} hello there")), ok);
     expect(&mut b, &format!("note {a_id} hello there"));
-    // To nobody: no harm.
-    assert_eq!(a.ask("note 999999 hello"), ok);
-    // To itself: before its next line.
+    assert_eq!(a.ask("note 999999 hello"), ok, "a note to nobody is lost");
+
     a.send("self one\nself two\ncount\n");
     for line in [&ok[..], &format!("note {a_id} one"), &ok, &format!("note {a_id} two")] {
         expect(&mut a, line);
     }
-    // Opened, four lines and their two notes, and two lines before.
+    // Opened, three lines before, three lines and their two notes.
     assert_eq!(a.line().expect("a count"), "9");
+
     // A cascade ends at its limit: the note that would be the sixth fails its turn.
     assert_eq!(a.ask("self again 9"), ok);
     for n in (6..=9).rev() {
@@ -211,18 +249,23 @@ fn notes_and_messages_have_their_turns_once() {
     }
     host.wait_log("limit cascade_max");
     quiet(&mut a, a_id);
+}
 
-    // Topics: whoever is on it, at the time.
-    let (mut c, c_id) = connect(&host, "noted");
-    for client in [&mut a, &mut b, &mut c] {
-        client.send("join news\n");
-        client.line().expect("ok");
+#[test]
+fn messages_on_a_topic_run_once_at_its_subscribers() {
+    let host = serve("");
+    let mut all = [connect(&host), connect(&host), connect(&host)];
+    for (client, id) in &mut all {
+        assert_eq!(client.ask("join news"), format!("ok {id}"));
     }
+    let [(a, a_id), (b, b_id), (c, c_id)] = &mut all;
+    let ok = format!("ok {a_id}");
+
     a.send("publish news first\nothers news second\nshout news raw\n");
     for line in [&ok[..], &format!("published news {a_id} first"), &ok, "raw", &ok] {
-        expect(&mut a, line);
+        expect(a, line);
     }
-    for client in [&mut b, &mut c] {
+    for client in [&mut *b, &mut *c] {
         let mut heard: Vec<_> = (0..3).map(|_| client.line().expect("a line")).collect();
         heard.sort();
         assert_eq!(
@@ -230,27 +273,37 @@ fn notes_and_messages_have_their_turns_once() {
             [format!("published news {a_id} first"), format!("published news {a_id} second"), "raw".into()]
         );
     }
+
     // One payload for all of them.
     assert_eq!(b.ask("large news 60000"), format!("ok {b_id}"));
-    for client in [&mut a, &mut b, &mut c] {
+    for client in [&mut *a, &mut *b, &mut *c] {
         expect(client, &format!("published news {b_id} 60000 bytes"));
     }
-    // What fails does nothing.
+
+    // A turn that fails publishes nothing.
     assert_eq!(c.ask("join ticks"), format!("ok {c_id}"));
     a.send("fail\n");
-    for (client, id) in [(&mut a, a_id), (&mut b, b_id), (&mut c, c_id)] {
-        quiet(client, id);
+    for (client, id) in &mut all {
+        quiet(client, *id);
     }
+}
 
-    // More than a session may have waiting: the sender goes on, and the log says what is lost.
+#[test]
+fn notes_beyond_the_limit_are_dropped_and_the_others_cross_a_swap_and_a_kill() {
+    let host = serve("actions_pending_max = 50\nprobation_ms = 0");
+    let (mut a, a_id) = connect(&host);
+    let (mut b, b_id) = connect(&host);
+    let ok = format!("ok {a_id}");
+
+    // The sender goes on, and the log says what is lost.
     assert_eq!(a.ask(&format!("notes {b_id} 60")), ok);
     host.wait_log("limit actions_pending_max");
     let heard: Vec<_> = (0..50).map(|_| b.line().expect("a note")).collect();
     assert_eq!(heard.last(), Some(&format!("note {a_id} 49")));
     quiet(&mut b, b_id);
-    // Across a swap and a kill, in order.
+
     assert_eq!(a.ask(&format!("notes {b_id} 40")), ok);
-    assert_eq!(host.reload_from("noted", two).0, Some(0));
+    reload(&host);
     host.kill_worker();
     for n in 0..40 {
         assert_eq!(b.line().map(|l| l.replace("new ", "")), Some(format!("note {a_id} {n}")));
@@ -258,21 +311,46 @@ fn notes_and_messages_have_their_turns_once() {
     quiet(&mut b, b_id);
 }
 
+/// Files by which a test and its jobs wait for each other.
+struct Gates(tempfile::TempDir);
+
+impl Gates {
+    fn new() -> Gates {
+        Gates(tempfile::tempdir().expect("a directory"))
+    }
+
+    /// Path of a gate, as its job is told.
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    /// Lets the jobs at a gate return.
+    fn open(&self, name: &str) {
+        std::fs::write(self.path(name), "").expect("a file");
+    }
+
+    /// Starts of the job at a gate.
+    fn begun(&self, name: &str) -> usize {
+        std::fs::read_to_string(format!("{}.begun", self.path(name))).unwrap_or_default().lines().count()
+    }
+
+    fn wait_begun(&self, name: &str, times: usize) {
+        wait_until(&format!("the job {name}"), || self.begun(name) == times);
+    }
+
+    /// Waits until the job at a gate notices that it is cancelled.
+    fn wait_cancelled(&self, name: &str) {
+        let file = format!("{}.cancelled", self.path(name));
+        wait_until(&format!("{name} to notice"), || Path::new(&file).exists());
+    }
+}
+
 #[test]
-fn jobs_come_back_once_whatever_happens() {
-    let [one, two] = &builds("worked", &["", "new "])[..] else { unreachable!() };
-    let host = serve(
-        "worked",
-        one,
-        "jobs_running_max = 2\njobs_per_session_max = 4\njob_result_bytes_max = 1000\nprobation_ms = 0",
-    );
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = |name: &str| dir.path().join(name).display().to_string();
-    let begun = |name: &str| {
-        std::fs::read_to_string(format!("{}.begun", file(name))).unwrap_or_default().lines().count()
-    };
-    let (mut a, id) = connect(&host, "worked");
+fn jobs_return_results_errors_and_panics_once() {
+    let host = serve("job_result_bytes_max = 1000");
+    let (mut a, id) = connect(&host);
     let ok = format!("ok {id}");
+
     for (command, answer) in [
         ("job echo hello", "job echo done hello"),
         ("job fail hello", "job fail failed as asked: hello"),
@@ -283,95 +361,128 @@ fn jobs_come_back_once_whatever_happens() {
         assert_eq!(a.ask(command), ok);
         expect(&mut a, answer);
     }
+
     assert_eq!(a.ask("job panic hello"), ok);
     let said = a.line().expect("a line");
     assert!(said.starts_with("job panic failed ") && said.contains("a job panics: hello"), "{said}");
+    quiet(&mut a, id);
+}
+
+#[test]
+fn jobs_return_once_across_a_swap_and_a_kill() {
+    let host = serve("jobs_running_max = 2\nprobation_ms = 0");
+    let gates = Gates::new();
+    let (mut a, id) = connect(&host);
 
     // While one waits, everybody else goes on; it comes back to the build that serves then.
-    assert_eq!(a.ask(&format!("job wait {}", file("swap"))), ok);
-    wait_until("the job", || begun("swap") == 1);
+    assert_eq!(a.ask(&format!("job wait {}", gates.path("swap"))), format!("ok {id}"));
+    gates.wait_begun("swap", 1);
     quiet(&mut a, id);
-    assert_eq!(host.reload_from("worked", two).0, Some(0));
+    reload(&host);
     quiet(&mut a, id);
-    std::fs::write(file("swap"), "").expect("a file");
+    gates.open("swap");
     expect(&mut a, "new job wait done waited");
 
     // The worker is killed: the one begins anew, the other must not.
-    let ok = format!("new {ok}");
-    a.send(format!("job wait {}\nonce wait {}\n", file("killed"), file("once")));
+    let ok = format!("new ok {id}");
+    a.send(format!("job wait {}\nonce wait {}\n", gates.path("killed"), gates.path("once")));
     expect(&mut a, &ok);
     expect(&mut a, &ok);
-    wait_until("both jobs", || begun("killed") == 1 && begun("once") == 1);
+    gates.wait_begun("killed", 1);
+    gates.wait_begun("once", 1);
     host.kill_worker();
     expect(&mut a, "new job wait lost it was to run once, and the process that ran it has ended");
-    wait_until("the job", || begun("killed") == 2);
-    std::fs::write(file("killed"), "").expect("a file");
+    gates.wait_begun("killed", 2);
+    gates.open("killed");
     expect(&mut a, "new job wait done new waited");
-    assert_eq!(begun("once"), 1);
+    assert_eq!(gates.begun("once"), 1);
+
     // One that kills the process does so twice.
     assert_eq!(a.ask("job abort"), ok);
     expect(&mut a, "new job abort lost it was running at two deaths of the worker");
     quiet(&mut a, id);
+}
 
-    // More than may run wait; one that is cancelled tells nothing, whether it ran or not. The one that waits is cancelled
-    // first: as soon as the second notices that it is, its place is free.
+/// A cancelled job returns nothing, whether it ran or not. The one that waits is cancelled first:
+/// as soon as the second notices that it is cancelled, its place is free.
+#[test]
+fn jobs_beyond_the_limit_wait_and_cancelled_ones_return_nothing() {
+    let host = serve("jobs_running_max = 2\njobs_per_session_max = 4");
+    let gates = Gates::new();
+    let (mut a, id) = connect(&host);
+    let ok = format!("ok {id}");
     let [_, second, third] = ["first", "second", "third"].map(|name| {
-        let said = a.ask(&format!("started wait {}", file(name)));
+        let said = a.ask(&format!("started wait {}", gates.path(name)));
         said.strip_prefix("number ").and_then(|n| n.parse::<u64>().ok()).expect("a number")
     });
-    wait_until("two jobs", || begun("first") == 1 && begun("second") == 1);
+    gates.wait_begun("first", 1);
+    gates.wait_begun("second", 1);
+
     assert_eq!(a.ask(&format!("drop {third}")), ok);
     assert_eq!(a.ask(&format!("drop {second}")), ok);
-    wait_until("the second to notice", || Path::new(&format!("{}.cancelled", file("second"))).exists());
+    gates.wait_cancelled("second");
+
     assert_eq!(a.ask("cancelled echo never"), ok);
     assert_eq!(a.ask("job echo behind"), ok);
-    expect(&mut a, "new job echo done behind");
-    assert_eq!(begun("third"), 0);
-    std::fs::write(file("first"), "").expect("a file");
-    expect(&mut a, "new job wait done new waited");
+    expect(&mut a, "job echo done behind");
+    assert_eq!(gates.begun("third"), 0);
+    gates.open("first");
+    expect(&mut a, "job wait done waited");
     a.send("jobs echo 5\n");
     host.wait_log("limit jobs_per_session_max");
     quiet(&mut a, id);
-    // Whoever leaves wants no result.
-    assert_eq!(a.ask(&format!("job wait {}", file("left"))), ok);
-    wait_until("the job", || begun("left") == 1);
-    drop(a);
-    wait_until("it to notice", || Path::new(&format!("{}.cancelled", file("left"))).exists());
 }
 
-/// What a build has asked for comes to the build that is gone back to, once: be that asked for, or the host's own doing.
+#[test]
+fn jobs_of_a_session_that_ends_are_cancelled() {
+    let host = serve("");
+    let gates = Gates::new();
+    let (mut a, id) = connect(&host);
+    assert_eq!(a.ask(&format!("job wait {}", gates.path("left"))), format!("ok {id}"));
+    gates.wait_begun("left", 1);
+
+    drop(a);
+
+    gates.wait_cancelled("left");
+}
+
+/// Effects that a build asked for come once, to the build that a rollback put in its place: at an
+/// operator's command, or by the host's own decision.
 #[test]
 fn effects_in_flight_cross_a_rollback() {
-    let [one, two] = &builds("undone_effects", &["", "new "])[..] else { unreachable!() };
-    let host = serve("undone_effects", one, "probation_ms = 600000\nprobation_faults_max = 2");
+    let host = serve("probation_ms = 600000\nprobation_faults_max = 2");
     let dir = tempfile::tempdir().expect("a directory");
     for by_itself in [false, true] {
         let gate = dir.path().join(format!("gate {by_itself}")).display().to_string().replace(' ', "-");
-        let (mut a, a_id) = connect(&host, "undone_effects");
-        let (mut b, b_id) = connect(&host, "undone_effects");
-        assert_eq!(host.reload_from("undone_effects", two).0, Some(0));
+        let (mut a, a_id) = connect(&host);
+        let (mut b, b_id) = connect(&host);
+        reload(&host);
         for client in [&mut a, &mut b] {
             client.send("join news\n");
             assert!(client.line().is_some_and(|l| l.starts_with("new ok ")));
         }
+
         let ok = format!("new ok {a_id}");
         assert_eq!(a.ask(&format!("job wait {gate}")), ok);
         assert_eq!(a.ask("timer later 3000"), ok);
         assert_eq!(a.ask("tick later 3000"), ok);
         assert_eq!(a.ask(&format!("put k{by_itself} x")), ok);
         wait_until("the job", || Path::new(&format!("{gate}.begun")).exists());
+
         if by_itself {
-            // The build before runs each turn that fails, and then takes over.
+            // The previous build runs each turn that fails, and then takes over.
             for _ in 0..2 {
                 assert_eq!(a.ask("trip"), format!("ok {a_id}"));
             }
         } else {
-            assert!(host.cli(&["rollback", "undone_effects"]).status.success());
+            assert!(host.cli(&["rollback", SERVICE]).status.success());
         }
-        wait_until("the build before", || host.service("undone_effects")["generation"] == json!(1));
+        wait_until("the previous build", || host.service(SERVICE)["generation"] == json!(1));
+
         let ok = format!("ok {a_id}");
         assert_eq!(a.ask(&format!("note {b_id} here")), ok);
         std::fs::write(&gate, "").expect("a file");
+
         // In whatever order.
         let mut heard = [a.line().expect("a line"), a.line().expect("a line")];
         heard.sort();
@@ -385,10 +496,10 @@ fn effects_in_flight_cross_a_rollback() {
 
 #[test]
 fn tables_are_read_by_range_and_counted() {
-    let [one] = &builds("ranged", &[""])[..] else { unreachable!() };
-    let host = serve("ranged", one, "table_bytes_max = 200000");
-    let (mut a, id) = connect(&host, "ranged");
+    let host = serve("table_bytes_max = 200000");
+    let (mut a, id) = connect(&host);
     let ok = format!("ok {id}");
+
     assert_eq!(a.ask("len"), "0");
     a.send("put b1 x\nput b2 x\nput a x\nput b3 x\nput b4 x\nput c x\ncut b2\nlen\nrange b\nrange b b3\nrange b b4\nrange z\n");
     for _ in 0..7 {
@@ -397,9 +508,11 @@ fn tables_are_read_by_range_and_counted() {
     for line in ["5", "b1,b3,b4", "b3,b4", "b4", ""] {
         expect(&mut a, line);
     }
+
     assert_eq!(a.ask("fill 1000 k"), ok);
     assert_eq!(a.ask("len"), "1005");
     assert_eq!(a.ask("range k k0000998"), "k0000998,k0000999");
+
     // Full: the write is refused and its turn fails; nothing of it stays, and deleting makes room.
     a.send("fill 100000 m\n");
     host.wait_log("limit table_bytes_max");
@@ -407,15 +520,17 @@ fn tables_are_read_by_range_and_counted() {
     assert_eq!(a.ask("put b1 y"), ok);
 }
 
-/// A session's timer whose turn kills the worker: after two deaths the session waits for better code, and nobody else does.
+/// A session whose timer killed the worker twice waits for the next build, and no other session
+/// does.
 #[test]
-fn a_timer_of_the_session_that_kills_is_withheld() {
-    let [one] = &builds("fatal", &[""])[..] else { unreachable!() };
-    let host = serve("fatal", one, "crashes_max = 100");
-    let (mut a, a_id) = connect(&host, "fatal");
-    let (mut b, b_id) = connect(&host, "fatal");
+fn a_timer_of_a_session_that_kills_is_blocked() {
+    let host = serve("crashes_max = 100");
+    let (mut a, a_id) = connect(&host);
+    let (mut b, b_id) = connect(&host);
+
     assert_eq!(a.ask("timer dies 1"), format!("ok {a_id}"));
     host.wait_log("quarantined: its turn");
+
     quiet(&mut b, b_id);
     let listed = host.json(&["sessions", "--quarantined", "--json"]);
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");

@@ -1,4 +1,4 @@
-//! What an operator can look up and do: the ledger of reloads, quarantined sessions, one session.
+//! Ledger of reloads, and an operator's commands for one session.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, tally_source};
@@ -14,7 +14,7 @@ fn outcomes(host: &Host) -> Vec<(String, u64)> {
 }
 
 #[test]
-fn the_ledger_tells_what_reloads_there_were_and_outlives_workers_and_hosts() {
+fn the_ledger_lists_reloads_and_outlives_workers_and_hosts() {
     let fixture = Fixture::new("ledger", &tally_source("ledger", "one"));
     let first = fixture.build_as("first.so");
     fixture.write(&tally_source("ledger", "two"));
@@ -28,12 +28,15 @@ fn the_ledger_tells_what_reloads_there_were_and_outlives_workers_and_hosts() {
         })
     };
     let mut host = serve();
+
     assert_eq!(host.reload_from("ledger", &second).0, Some(0));
     assert_eq!(host.reload_from("ledger", &second).0, Some(0));
     assert_eq!(host.reload_from("ledger", &root().join("README.md")).0, Some(1));
+
     let told = [("committed", 1), ("committed", 2), ("unchanged", 2), ("refused", 2)];
     let told: Vec<_> = told.map(|(outcome, generation)| (outcome.to_owned(), generation)).into();
     assert_eq!(outcomes(&host), told);
+
     let history = host.json(&["history", "--json"]);
     assert_eq!(history[0]["by"], "start");
     // SAFETY: getuid has no preconditions.
@@ -51,6 +54,7 @@ fn the_ledger_tells_what_reloads_there_were_and_outlives_workers_and_hosts() {
     // SAFETY: kill has no preconditions.
     unsafe { libc::kill(pid as i32, libc::SIGKILL) };
     assert_eq!(outcomes(&host), told);
+
     host.signal(libc::SIGTERM);
     assert_eq!(host.wait(), Some(0));
     let host = serve();
@@ -59,18 +63,21 @@ fn the_ledger_tells_what_reloads_there_were_and_outlives_workers_and_hosts() {
 }
 
 #[test]
-fn one_session_can_be_closed() {
+fn an_operator_closes_one_session() {
     let fixture = Fixture::new("closable", &tally_source("closable", "one"));
     let host = Host::serve(&["closable"], &[&fixture.build()]);
     let mut clients: Vec<_> = (0..3).map(|_| Client::connect(host.addr("closable"))).collect();
     for c in &mut clients {
         assert_eq!(c.ask("hello"), "one 1 hello");
     }
+
     assert!(host.cli(&["session", "close", "2"]).status.success());
+
     assert_eq!(clients[1].line(), None);
     assert_eq!(clients[0].ask("on"), "one 2 on");
     assert_eq!(clients[2].ask("on"), "one 2 on");
     wait_for("its end", || (host.service("closable")["sessions"] == 2).then_some(()));
+
     for (args, why) in [
         (["session", "close", "2"], "no session has number 2"),
         (["session", "release", "3"], "session 3 is not quarantined"),

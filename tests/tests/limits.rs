@@ -8,29 +8,28 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The builds of `fixtures/effects.rs` for a service.
-fn effects(service: &str) -> PathBuf {
-    let source = std::fs::read_to_string(root().join("tests/fixtures/effects.rs")).expect("the fixture");
-    let source = source
-        .replace("SERVICE\"", &format!("{service}\""))
-        .replace("SERVICE-", &format!("{service}-"))
-        .replace("PREFIX", "");
-    let fixture = Box::leak(Box::new(Fixture::new(service, &source)));
-    fixture.build()
+/// The service of `fixtures/effects.rs`.
+const SERVICE: &str = "limited";
+
+/// Serves it under these limits. It is built once for all tests.
+#[track_caller]
+fn serve_effects(limits: &str) -> Host {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| {
+        let source = std::fs::read_to_string(root().join("tests/fixtures/effects.rs")).expect("the fixture");
+        let source = source
+            .replace("SERVICE\"", &format!("{SERVICE}\""))
+            .replace("SERVICE-", &format!("{SERVICE}-"))
+            .replace("PREFIX", "");
+        Fixture::new(SERVICE, &source).build()
+    });
+    Host::serve_limited(SERVICE, library, limits)
 }
 
-fn serve_effects(service: &str, limits: &str) -> Host {
-    let library = effects(service);
-    let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path().keep().expect("a file");
-    std::fs::write(&config, format!("[limits]\n{limits}\n")).expect("a configuration");
-    Host::serve_with(&[service], &[&library], |c| {
-        c.arg("--config").arg(config);
-    })
-}
-
-/// How often a limit was reached.
+/// Number of times that a limit was reached.
 fn reached(host: &Host, limit: &str) -> u64 {
     let status = host.json(&["status", "--json"]);
     status["host"]["limits"][limit].as_u64().unwrap_or_else(|| panic!("no limit {limit}: {status}"))
@@ -43,18 +42,20 @@ fn wait_reached(host: &Host, limit: &str) {
     });
 }
 
-/// Each turn that asks for too much fails alone: nothing of it stays, the log says by which limit, it is counted, and everybody goes on.
+/// Each turn that asks for too much fails alone. Nothing of it stays, the log names the limit, the
+/// limit is counted, and every session goes on.
 #[test]
 fn a_turn_that_asks_for_too_much_fails_and_names_the_limit() {
     let limits = "state_bytes_max = 1000\nturn_bytes_max = 100000\ntopic_name_bytes_max = 10\ntopics_per_session_max = 3\n\
                   table_key_bytes_max = 20\ntable_value_bytes_max = 200\ntables_max = 4\ntable_bytes_max = 5000\n\
-                  timers_per_session_max = 2\ntimers_per_service_max = 5\ntimer_name_bytes_max = 20\njobs_max = 3\n\
-                  jobs_running_max = 1\njobs_per_session_max = 2\njob_name_bytes_max = 10\nconnects_max = 2\ncascade_max = 3";
-    let host = serve_effects("limited", limits);
-    let mut other = Client::connect(host.addr("limited"));
+                  timers_per_session_max = 2\ntimers_per_service_max = 5\ntimer_name_bytes_max = 20\n\
+                  jobs_per_session_max = 2\njob_name_bytes_max = 10\nconnects_max = 2";
+    let host = serve_effects(limits);
+    let mut other = Client::connect(host.addr(SERVICE));
     let other_ok = other.ask("hello");
-    let mut a = Client::connect(host.addr("limited"));
+    let mut a = Client::connect(host.addr(SERVICE));
     let ok = a.ask("hello");
+
     let too_much = [
         ("grow 2000", "state_bytes_max"),
         ("say 100001", "turn_bytes_max"),
@@ -70,7 +71,8 @@ fn a_turn_that_asks_for_too_much_fails_and_names_the_limit() {
         ("named 11", "job_name_bytes_max"),
         ("dial 3", "connects_max"),
     ];
-    // It opened, said hello, and asks after each of them: what failed is no turn that its state knows of.
+
+    // It opened, said hello, and asks after each of them: its state counts no turn that failed.
     for (count, (command, limit)) in (3..).zip(too_much) {
         a.send(format!("{command}\ncount\n"));
         assert_eq!(a.line(), Some(u64::to_string(&count)), "nothing of {command:?} stays");
@@ -78,6 +80,7 @@ fn a_turn_that_asks_for_too_much_fails_and_names_the_limit() {
         wait_reached(&host, limit);
         assert_eq!(other.ask("hello"), other_ok, "{limit}");
     }
+
     // Just below, each of them works.
     for command in ["grow 900", "say 900", "topic 10", "key 20", "value 100", "ticks 4", "named 10"] {
         a.send(format!("{command}\n"));
@@ -87,21 +90,30 @@ fn a_turn_that_asks_for_too_much_fails_and_names_the_limit() {
             assert!(a.line().is_some_and(|l| l.contains("failed no job jjjjjjjjjj")));
         }
     }
-    // What waits for its turn: too many jobs of all sessions.
+}
+
+#[test]
+fn jobs_of_all_sessions_and_cascades_are_limited() {
+    let limits = "jobs_max = 3\njobs_running_max = 1\njobs_per_session_max = 2\ncascade_max = 3";
+    let host = serve_effects(limits);
+    let mut other = Client::connect(host.addr(SERVICE));
+    let other_ok = other.ask("hello");
+    let mut a = Client::connect(host.addr(SERVICE));
     let gate = host.dir().join("gate");
-    let mut many: Vec<_> = (0..3).map(|_| Client::connect(host.addr("limited"))).collect();
+    let mut many: Vec<_> = (0..3).map(|_| Client::connect(host.addr(SERVICE))).collect();
+
     for client in &mut many {
         assert!(client.ask(&format!("job wait {}", gate.display())).starts_with("ok "));
     }
     wait_reached(&host, "jobs_running_max");
     a.send("job echo x\ncount\n");
     host.wait_log("limit jobs_max");
-    a.line().expect("a count");
+    assert_eq!(a.line().as_deref(), Some("2"), "nothing of the turn that failed stays");
     std::fs::write(&gate, "").expect("a file");
     for client in &mut many {
         assert_eq!(client.line().as_deref(), Some("job wait done waited"));
     }
-    // A cascade.
+
     a.send("self again 5\n");
     host.wait_log("limit cascade_max");
     wait_reached(&host, "cascade_max");
@@ -109,28 +121,31 @@ fn a_turn_that_asks_for_too_much_fails_and_names_the_limit() {
 }
 
 #[test]
-fn what_waits_for_a_session_is_bounded_in_bytes() {
-    let host = serve_effects("heavy", "actions_pending_bytes_max = 1000");
-    let mut a = Client::connect(host.addr("heavy"));
-    let mut b = Client::connect(host.addr("heavy"));
+fn actions_that_wait_for_a_session_are_limited_in_bytes() {
+    let host = serve_effects("actions_pending_bytes_max = 1000");
+    let mut a = Client::connect(host.addr(SERVICE));
+    let mut b = Client::connect(host.addr(SERVICE));
     a.ask("hello");
     let b_ok = b.ask("hello");
     assert_eq!(b.ask("join news"), b_ok);
+
     a.send("large news 900\nlarge news 900\nlarge news 900\n");
+
     host.wait_log("limit actions_pending_bytes_max");
     wait_reached(&host, "actions_pending_bytes_max");
     // What there was room for came.
     assert!(b.line().is_some_and(|l| l.ends_with(" 900 bytes")));
 }
 
-/// A full store refuses sessions and turns; who is there goes on, and room that is made can be used.
+/// A full store refuses sessions and turns that need room. Sessions that are open go on.
 #[test]
-fn a_full_store_refuses_what_is_new_and_nothing_else() {
-    let host = serve_effects("full", "store_bytes_max = 8388608\ntable_bytes_max = 1073741824");
-    let mut good = Client::connect(host.addr("full"));
+fn a_full_store_refuses_new_data_and_serves_on() {
+    let host = serve_effects("store_bytes_max = 8388608\ntable_bytes_max = 1073741824");
+    let mut good = Client::connect(host.addr(SERVICE));
     let ok = good.ask("hello");
-    let mut a = Client::connect(host.addr("full"));
+    let mut a = Client::connect(host.addr(SERVICE));
     let a_ok = a.ask("hello");
+
     let mut filled = 0;
     while reached(&host, "store_bytes_max") == 0 {
         a.send(format!("fill 2000 p{filled}-\ncount\n"));
@@ -142,21 +157,25 @@ fn a_full_store_refuses_what_is_new_and_nothing_else() {
             assert_eq!(good.ask("hello"), ok);
         }
     }
+
     host.wait_log("is over limit store_bytes_max");
     assert_eq!(good.ask("hello"), ok);
+
     host.kill_worker();
     assert_eq!(good.ask("hello"), ok);
 }
 
-/// A peer whose output isn't taken: its input waits, and it goes on when it reads; one that is closed meanwhile isn't waited for for ever.
+/// A session whose output is not taken does not run its input until its peer reads. If it is closed
+/// meanwhile, the host waits for a time.
 #[test]
-fn input_waits_for_output_to_be_taken() {
+fn input_waits_until_output_is_taken_and_a_closed_session_waits_for_a_time() {
     let host = serve("output_bytes_pause = 20000\ndrain_ms = 300\nlinger_ms = 300");
     let mut good = Client::connect(host.addr("echo"));
     let slow = TcpStream::connect(host.addr("echo")).expect("a connection");
     slow.set_nonblocking(true).expect("a mode");
     let line = [b"y".repeat(8000), b"\n".to_vec()].concat();
     let mut sent = 0;
+
     // Until neither the host nor the kernel takes more.
     wait_for("the host to pause", || {
         while let Ok(n) = (&slow).write(&line[sent % line.len()..]) {
@@ -165,6 +184,7 @@ fn input_waits_for_output_to_be_taken() {
         (reached(&host, "output_bytes_pause") > 0).then_some(())
     });
     assert_eq!(good.ask("on"), "on");
+
     // All of it comes back once it is read, to the last byte.
     slow.set_nonblocking(false).expect("a mode");
     slow.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
@@ -172,6 +192,7 @@ fn input_waits_for_output_to_be_taken() {
     let mut got = vec![0; whole];
     (&slow).read_exact(&mut got).expect("all of it");
     assert!(got.chunks(line.len()).all(|l| l == line));
+
     // Again, and then an operator closes it: its output isn't waited for for ever.
     slow.set_nonblocking(true).expect("a mode");
     let newest = || {
@@ -179,8 +200,9 @@ fn input_waits_for_output_to_be_taken() {
         let ids = sessions.as_array().expect("sessions").iter().map(|s| s["id"].as_u64().expect("an id"));
         ids.max().expect("there are some").to_string()
     };
-    // Nobody reads it now: once the kernel takes no more of either side, what the host has of it stays. From half of the limit on its
-    // input waits until that is taken.
+
+    // Nobody reads it now: once the kernel takes no more of either side, the host keeps its output.
+    // From half of the limit on, its input waits until that is taken.
     let mut before = (0, 0);
     wait_for("the host to keep output", || {
         while let Ok(n) = (&slow).write(&line[sent % line.len()..]) {
@@ -191,9 +213,11 @@ fn input_waits_for_output_to_be_taken() {
         let same = std::mem::replace(&mut before, (sent, kept)) == (sent, kept);
         (same && kept > 10_000).then_some(())
     });
+
     assert!(host.cli(&["session", "close", &newest()]).status.success());
     host.wait_log("bytes of output never taken (limit drain_ms)");
     wait_reached(&host, "drain_ms");
+
     // One that is closed and doesn't close its own end isn't waited for either.
     let held = TcpStream::connect(host.addr("echo")).expect("a connection");
     (&held).write_all(b"x\n").expect("sent");
@@ -209,7 +233,9 @@ fn a_line_that_is_too_long_closes_its_session_alone() {
     let mut good = Client::connect(host.addr("tally"));
     let mut long = Client::connect(host.addr("tally"));
     assert_eq!(long.ask("x"), "1 x");
+
     long.send("x".repeat(20_000));
+
     assert_eq!(long.line(), None);
     host.wait_log("closed: a frame was longer than its service takes (limit frame_bytes_max)");
     wait_reached(&host, "frame_bytes_max");
@@ -237,20 +263,24 @@ fn sessions_are_limited_by_host_service_and_peer() {
         let mut stream = stream;
         stream.write_all(b"x\n").is_ok() && stream.read(&mut byte).is_ok_and(|n| n == 1)
     };
+
     let one = from(1, "echo");
     let two = from(1, "echo");
     assert!(works(&one) && works(&two));
     assert!(!works(&from(1, "echo")), "two of a service");
     assert_eq!(reached(&host, "sessions_max"), 1);
+
     let (three, four) = (from(1, "tally"), from(1, "tally"));
     assert!(works(&three) && works(&four));
     assert!(!works(&from(1, "tally")), "four of a peer");
     assert_eq!(reached(&host, "sessions_per_peer_max"), 1);
     host.wait_log("refused (limit sessions_per_peer_max)");
+
     let (five, six) = (from(2, "tally"), from(2, "tally"));
     assert!(works(&five) && works(&six));
     assert!(!works(&from(3, "tally")), "six of the host");
     assert_eq!(reached(&host, "sessions_max"), 2);
+
     // Whoever goes makes room, also for a successor.
     drop(three);
     wait_for("room", || works(&from(1, "tally")).then_some(()));
@@ -262,11 +292,13 @@ fn sessions_are_limited_by_host_service_and_peer() {
     });
 }
 
-/// One that sends a lot at once has its share of each pass; nothing of it is lost, and it is answered in order.
+/// A session that sends a lot at once has its share of each pass. Nothing of it is lost, and it is
+/// answered in order.
 #[test]
 fn a_flood_is_answered_in_order_a_share_at_a_time() {
     let host =
         serve_config("[limits]\nturns_at_once_max = 8\n[service.echo.limits]\nturns_at_once_max = 3\n");
+
     for (service, lines) in [("tally", 5000), ("echo", 1000)] {
         let mut flood = Client::connect(host.addr(service));
         let mut good = Client::connect(host.addr("tally"));
@@ -278,30 +310,35 @@ fn a_flood_is_answered_in_order_a_share_at_a_time() {
             assert_eq!(flood.line(), Some(want));
         }
     }
+
     assert!(reached(&host, "turns_at_once_max") >= 2);
 }
 
-/// A broadcast takes its share of each pass: everybody gets all of it in order, and who asks meanwhile is answered.
+/// A broadcast takes its share of each pass. Every listener gets all of it in order, and a session
+/// that asks meanwhile is answered.
 #[test]
 fn a_broadcast_is_sent_a_share_at_a_time() {
-    let host = serve_effects("room", "sends_at_once_max = 2");
-    let addr = host.addr("room");
+    let host = serve_effects("sends_at_once_max = 2");
+    let addr = host.addr(SERVICE);
     let mut listeners: Vec<_> = (0..9).map(|_| Client::connect(addr)).collect();
     for c in &mut listeners {
         c.ask("join news");
     }
     let (mut speaker, mut good) = (Client::connect(addr), Client::connect(addr));
     let hello = good.ask("hello");
+
     // One at a time: a pass sends to as many as it has run turns.
     for n in 0..200 {
         speaker.send(format!("shout news {n}\n"));
         assert_eq!(good.ask("hello"), hello);
     }
+
     for c in &mut listeners {
         for n in 0..200 {
             assert_eq!(c.line(), Some(n.to_string()));
         }
     }
+
     assert!(reached(&host, "sends_at_once_max") > 0);
 }
 
@@ -313,12 +350,11 @@ fn slow_reader(addr: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-/// A thousand that never read and a thousand that never end a line are closed, and nobody else is.
+/// A thousand peers that never read and a thousand that never end a line are closed, and no other.
 #[test]
-fn a_thousand_slow_readers_and_a_thousand_slow_writers_harm_nobody() {
-    let host =
-        serve_effects("crowd", "output_bytes_pause = 50000\noutput_bytes_max = 300000\nframe_ms = 4000");
-    let addr = host.addr("crowd");
+fn two_thousand_slow_peers_are_closed_and_the_others_are_answered() {
+    let host = serve_effects("output_bytes_pause = 50000\noutput_bytes_max = 300000\nframe_ms = 4000");
+    let addr = host.addr(SERVICE);
     let slow_one = |first: &[u8]| {
         let mut stream = slow_reader(addr);
         stream.write_all(first).expect("sent");
@@ -331,6 +367,7 @@ fn a_thousand_slow_readers_and_a_thousand_slow_writers_harm_nobody() {
             assert_eq!(c.ask("hello"), *answer, "{what}");
         }
     };
+
     let readers: Vec<_> = (0..1000).map(|_| slow_one(b"join news\n")).collect();
     let writers: Vec<_> = (0..1000).map(|_| slow_one(b"never")).collect();
     wait_for("all to be on the topic", || {
@@ -338,6 +375,7 @@ fn a_thousand_slow_readers_and_a_thousand_slow_writers_harm_nobody() {
         let joined = |s: &Value| s["turns"].as_u64() >= Some(2);
         (dump.as_array().is_some_and(|all| all.iter().filter(|s| joined(s)).count() >= 1050)).then_some(())
     });
+
     let mut sender = Client::connect(addr);
     let ok = sender.ask("hello");
     for n in 0.. {
@@ -349,10 +387,12 @@ fn a_thousand_slow_readers_and_a_thousand_slow_writers_harm_nobody() {
             break;
         }
     }
+
     wait_for("the slow writers to be closed", || {
         all_answered("beside slow writers");
         (reached(&host, "frame_ms") == 1000).then_some(())
     });
+
     wait_for("only the others to be left", || {
         (host.json(&["sessions", "--json"]).as_array().map(Vec::len) == Some(51)).then_some(())
     });
@@ -373,14 +413,16 @@ fn serve(limits: &str) -> Host {
 }
 
 #[test]
-fn peers_that_keep_a_session_waiting_are_closed_and_the_others_are_not() {
+fn silent_idle_and_slow_peers_are_closed_at_their_limits() {
     let host = serve("first_byte_ms = 1000\nidle_ms = 2500\nframe_ms = 1500");
     let mut silent = Client::connect(host.addr("tally"));
     let mut idle = Client::connect(host.addr("tally"));
     let mut slow = TcpStream::connect(host.addr("tally")).expect("a connection");
     let mut good = Client::connect(host.addr("tally"));
     assert_eq!(idle.ask("one"), "1 one");
-    // A byte now and then, and never a whole line; beside it, a line now and then. For longer than any of the limits.
+
+    // A byte now and then, and never a whole line; beside it, a line now and then. For longer than
+    // any of the limits.
     let begun = Instant::now();
     let mut lines = 0;
     while begun.elapsed() < Duration::from_millis(3500) {
@@ -390,11 +432,13 @@ fn peers_that_keep_a_session_waiting_are_closed_and_the_others_are_not() {
         assert_eq!(good.ask("on"), format!("{lines} on"));
         std::thread::sleep(Duration::from_millis(50));
     }
+
     assert_eq!(silent.line(), None);
     assert_eq!(idle.line(), None);
     host.wait_log("closed: nothing came for 1000 ms (limit first_byte_ms)");
     host.wait_log("closed: nothing came for 2500 ms (limit idle_ms)");
     host.wait_log("closed: a frame wasn't whole after 1500 ms (limit frame_ms)");
+
     lines += 1;
     assert_eq!(good.ask("still"), format!("{lines} still"));
     wait_for("one session to be left", || {
@@ -402,47 +446,53 @@ fn peers_that_keep_a_session_waiting_are_closed_and_the_others_are_not() {
     });
 }
 
-/// A host that is told to stop waits for those who don't read, and not for ever.
+/// A host that is told to stop waits for peers that do not read, and not for ever.
 #[test]
-fn a_stop_waits_for_output_to_be_taken_so_long() {
+fn a_stop_waits_for_unread_output_until_its_limit() {
     let mut host = serve_effects(
-        "stops",
         "stop_ms = 700\ndrain_ms = 600000\noutput_bytes_pause = 12000000\noutput_bytes_max = 20000000",
     );
-    let mut slow = slow_reader(host.addr("stops"));
-    let mut other = Client::connect(host.addr("stops"));
+    let mut slow = slow_reader(host.addr(SERVICE));
+    let mut other = Client::connect(host.addr(SERVICE));
     other.ask("hello");
     // What waits when its input pauses is more than the kernel takes for one that doesn't read.
     slow.write_all("say 1000000\n".repeat(20).as_bytes()).expect("sent");
     wait_reached(&host, "output_bytes_pause");
+
     let begun = Instant::now();
     host.signal(libc::SIGTERM);
     assert_eq!(other.line(), None);
     assert_eq!(host.wait(), Some(0));
+
     assert!(begun.elapsed() >= Duration::from_millis(700), "it waited for the slow one");
     assert!(host.log().contains("(limit stop_ms)"), "{}", host.log());
     assert!(!host.log().contains("drain_ms"), "{}", host.log());
 }
 
-/// The keeper may have no more descriptors: who is connected goes on, who comes waits, and has its turn when there are some again.
+/// A keeper without free descriptors serves the open connections. New ones wait, and are accepted
+/// when descriptors are free again.
 #[test]
 fn without_descriptors_connections_wait_and_are_accepted_later() {
     let host = serve("");
     let mut good = Client::connect(host.addr("tally"));
     assert_eq!(good.ask("one"), "1 one");
+
     let open = std::fs::read_dir(format!("/proc/{}/fd", host.pid())).expect("its descriptors").count() as u64;
     let limit = libc::rlimit { rlim_cur: open + 5, rlim_max: open + 1000 };
     // SAFETY: the limits are read, and nothing is written.
     let status =
         unsafe { libc::prlimit(host.pid() as i32, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
     assert_eq!(status, 0);
+
     let mut many: Vec<_> =
         (0..40).map(|_| TcpStream::connect(host.addr("echo")).expect("the kernel's queue")).collect();
     host.wait_log("connections can't be accepted");
     assert_eq!(good.ask("two"), "2 two");
+
     // For a while: it is tried again and again, and said once.
     std::thread::sleep(Duration::from_millis(600));
     assert_eq!(host.log().matches("connections can't be accepted").count(), 1);
+
     // The first ones go, and those that waited are served, to the last.
     let last = many.pop().expect("a connection");
     last.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");

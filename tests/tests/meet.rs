@@ -1,5 +1,5 @@
-//! Reloads that meet: others, a kill at any step, a file that changes meanwhile. Each ends in the old state or in the new one, and the
-//! ledger says which.
+//! Reloads that meet others, a kill at any step, or a file that changes meanwhile. Each ends in the
+//! old state or in the new one, and the ledger says which.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, install, tally_source};
@@ -7,6 +7,7 @@ use greenroom_tests::host::Host;
 use greenroom_tests::wait_for;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 fn builds(service: &str, prefixes: &[&str]) -> Vec<PathBuf> {
     let fixture = Box::leak(Box::new(Fixture::new(&service.replace('-', "_"), "")));
@@ -17,7 +18,7 @@ fn builds(service: &str, prefixes: &[&str]) -> Vec<PathBuf> {
     prefixes.iter().map(build).collect()
 }
 
-/// What the ledger says runs: by its last line that tells of a change.
+/// Generation and build that run by the ledger: those of its last line that tells of a change.
 fn ledger(host: &Host) -> (u64, String) {
     let history = host.json(&["history", "--json"]);
     let lines = history.as_array().expect("lines");
@@ -47,8 +48,9 @@ fn a_kill_at_any_step_of_a_reload_leaves_the_old_build_or_the_new_one() {
         for c in &mut clients {
             assert_eq!(c.ask("a"), "one 1 a");
         }
+
         let out = host.cli(&["reload", "killed", "--json", "--from", all[1].to_str().expect("UTF-8")]);
-        // Whoever asked hears what became of it, from the successor if need be; or that it broke off.
+        // The command is told the outcome, by the successor if need be, or that it broke off.
         match point {
             "reload-committed" | "reported" => {
                 let report: Value = serde_json::from_slice(&out.stdout).expect("a report");
@@ -64,6 +66,7 @@ fn a_kill_at_any_step_of_a_reload_leaves_the_old_build_or_the_new_one() {
                 assert!(out.status.code() == Some(1) && said.contains("broke off"), "{point}: {out:?}");
             }
         }
+
         let said: Vec<_> = clients.iter_mut().map(|c| c.ask("b")).collect();
         assert!(said.iter().all(|s| *s == said[0]) && said[0].ends_with(" 2 b"), "{point}: {said:?}");
         let (generation, build) = status(&host, "killed");
@@ -71,6 +74,7 @@ fn a_kill_at_any_step_of_a_reload_leaves_the_old_build_or_the_new_one() {
         assert_eq!(said[0].starts_with("two"), generation == 2, "{point}: {said:?}");
         assert_eq!(host.json(&["status", "--json"])["host"]["workers_before"], 1, "{point}");
         ended.push((point, generation));
+
         // And it goes on from there.
         let (code, report) = host.reload_from("killed", &all[1]);
         assert_eq!((code, &report["generation"]), (Some(0), &json!(2)), "{point}: {report}");
@@ -78,12 +82,13 @@ fn a_kill_at_any_step_of_a_reload_leaves_the_old_build_or_the_new_one() {
             assert_eq!(c.ask("c"), "two 3 c");
         }
     }
+
     let new: Vec<_> = ended.iter().filter(|(_, g)| *g == 2).map(|(p, _)| *p).collect();
     assert_eq!(new, ["reload-committed", "reported"]);
 }
 
 #[test]
-fn two_reloads_at_once_and_one_during_a_takeover() {
+fn two_reloads_at_once_and_one_during_a_takeover_are_committed_in_turn() {
     let all = builds("meets", &["one", "two", "three", "four"]);
     let host = Host::serve(&["meets"], &[&all[0]]);
     let mut client = Client::connect(host.addr("meets"));
@@ -93,6 +98,7 @@ fn two_reloads_at_once_and_one_during_a_takeover() {
         command.arg(path).stdout(std::process::Stdio::piped());
         command.spawn().expect("greenroom reload")
     };
+
     let both = [begin(&all[1]), begin(&all[2])];
     let mut generations = Vec::new();
     for child in both {
@@ -104,6 +110,7 @@ fn two_reloads_at_once_and_one_during_a_takeover() {
     generations.sort_unstable();
     assert_eq!(generations, [2, 3]);
     assert_eq!(ledger(&host), status(&host, "meets"));
+
     let pid = host.json(&["status", "--json"])["host"]["worker_pid"].as_i64().expect("a pid");
     // SAFETY: kill has no preconditions.
     unsafe { libc::kill(pid as i32, libc::SIGKILL) };
@@ -113,13 +120,15 @@ fn two_reloads_at_once_and_one_during_a_takeover() {
         assert_eq!(ledger(&host), status(&host, "meets"));
         serde_json::from_slice::<Value>(&out.stdout).ok()
     });
+
     assert_eq!((&report["outcome"], &report["generation"]), (&json!("committed"), &json!(4)), "{report}");
     assert_eq!((client.ask("b"), ledger(&host)), ("four 2 b".to_owned(), status(&host, "meets")));
 }
 
-/// The bytes that were rehearsed are the bytes that are loaded, whatever becomes of the file; the next build comes after.
+/// The bytes that were rehearsed are the bytes that are loaded, whatever becomes of the file. The
+/// next build comes after.
 #[test]
-fn a_file_that_changes_during_its_rehearsal() {
+fn a_file_that_changes_during_its_rehearsal_is_loaded_as_rehearsed() {
     let name = "changing";
     let slow = "    const STATE_VERSION: u32 = 2;\n    fn migrations() -> greenroom_handler::Migrations {\n        \
                 greenroom_handler::Migrations::none().from(1, |old: Count| { std::thread::sleep(std::time::Duration::from_millis(20)); Ok(old) })\n    }\n    type State";
@@ -132,92 +141,141 @@ fn a_file_that_changes_during_its_rehearsal() {
     let dir = tempfile::tempdir().expect("a directory");
     let watched = dir.path().join("libchanging.so");
     install(&one, &watched);
+
     let host = Host::serve(&[name], &[&watched]);
     let mut clients: Vec<_> = (0..100).map(|_| Client::connect(host.addr(name))).collect();
     for c in &mut clients {
         assert_eq!(c.ask("a"), "one 1 a");
     }
+
     install(&two, &watched);
     // Two seconds of rehearsal have begun once its private copy is there.
     let copies = || std::fs::read_dir(host.runtime().join("copies")).map_or(0, Iterator::count);
     wait_for("the copy", || (copies() == 2).then_some(()));
     install(&three, &watched);
+
     host.wait_generation(name, 2);
     assert_eq!(clients[0].ask("b"), "two 2 b");
     host.wait_generation(name, 3);
     assert_eq!(clients[0].ask("c"), "three 3 c");
     assert_eq!(clients[99].ask("c"), "three 2 c");
+
     let history = host.json(&["history", "--json"]);
     let outcomes: Vec<_> = history.as_array().expect("lines").iter().map(|l| l["outcome"].clone()).collect();
     assert_eq!(outcomes, ["committed", "committed", "committed"], "{history}");
     assert_eq!(history[1]["probation"]["state"], "replaced", "{history}");
 }
 
-/// One commit for several libraries: all of them, or none.
-#[test]
-fn libraries_that_are_reloaded_together() {
-    let (left, right) = (builds("left", &["one", "two", "three"]), builds("right", &["one"]));
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = |n: &str| dir.path().join(n);
-    install(&left[0], &path("libleft.so"));
-    install(&right[0], &path("libright.so"));
-    // Nothing is loaded before it is said.
-    let host = Host::serve_with(&["left", "right"], &[dir.path()], |c| {
-        c.arg("--no-watch");
-    });
-    let mut clients = [Client::connect(host.addr("left")), Client::connect(host.addr("right"))];
-    let mut ask = |line: &str| clients.each_mut().map(|c| c.ask(line));
-    assert_eq!(ask("a"), ["one 1 a", "one 1 a"]);
-    let reload = || {
-        let out = host.cli(&["reload", "--all", "--json"]);
+/// A host with two libraries in a directory, which are reloaded together and not by a watcher.
+struct Pair {
+    host: Host,
+    dir: tempfile::TempDir,
+    clients: [Client; 2],
+}
+
+/// Builds of the left library and of the right one.
+fn pair_builds() -> &'static (Vec<PathBuf>, Vec<PathBuf>) {
+    static BUILDS: OnceLock<(Vec<PathBuf>, Vec<PathBuf>)> = OnceLock::new();
+    BUILDS.get_or_init(|| (builds("left", &["one", "two", "three"]), builds("right", &["one"])))
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let (left, right) = pair_builds();
+        let dir = tempfile::tempdir().expect("a directory");
+        install(&left[0], &dir.path().join("libleft.so"));
+        install(&right[0], &dir.path().join("libright.so"));
+        let host = Host::serve_with(&["left", "right"], &[dir.path()], |c| {
+            c.arg("--no-watch");
+        });
+        let clients = ["left", "right"].map(|service| Client::connect(host.addr(service)));
+        Pair { host, dir, clients }
+    }
+
+    /// Puts a build of the left library, or of the right one, in its place.
+    fn install(&self, build: &Path, name: &str) {
+        install(build, &self.dir.path().join(format!("lib{name}.so")));
+    }
+
+    /// Answers of both services.
+    fn ask(&mut self, line: &str) -> [String; 2] {
+        self.clients.each_mut().map(|c| c.ask(line))
+    }
+
+    /// `greenroom reload --all`: exit code, outcome and generation of each library, and all of it.
+    fn reload(&self) -> (Option<i32>, Vec<(String, u64)>, String) {
+        let out = self.host.cli(&["reload", "--all", "--json"]);
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        let reports: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
-        let of =
-            |r: &Value| (r["outcome"].as_str().expect("an outcome").to_owned(), r["generation"].as_u64());
-        (out.status.code(), reports.iter().map(of).collect::<Vec<_>>(), text)
-    };
-    // One of the two is no library.
-    install(&left[1], &path("libleft.so"));
-    std::fs::write(path("libright.so"), "oops").expect("a file");
-    let (code, outcomes, text) = reload();
-    let refused = ("refused".to_owned(), Some(1));
-    assert_eq!((code, outcomes), (Some(1), vec![refused.clone(), refused.clone()]), "{text}");
+        let outcome = |line: &str| {
+            let report: Value = serde_json::from_str(line).expect("JSON");
+            let outcome = report["outcome"].as_str().expect("an outcome").to_owned();
+            (outcome, report["generation"].as_u64().expect("a generation"))
+        };
+        (out.status.code(), text.lines().map(outcome).collect(), text)
+    }
+
+    #[track_caller]
+    fn reloads(&self, code: i32, outcomes: [(&str, u64); 2]) -> String {
+        let (found, mut all, text) = self.reload();
+        all.sort();
+        let expected = outcomes.map(|(outcome, generation)| (outcome.to_owned(), generation));
+        assert_eq!((found, &all[..]), (Some(code), &expected[..]), "{text}");
+        text
+    }
+}
+
+/// The right library with another service, which wants a port.
+fn with_another_service(port: u16) -> String {
+    let source = tally_source("right", "two");
+    let (head, body) = source.split_once("struct Tally;").expect("the service");
+    let extra = format!("struct Tally;{body}")
+        .replace("Tally", "Extra")
+        .replace("\"right\"", "\"right-extra\"")
+        .replace("PORT: u16 = 0", &format!("PORT: u16 = {port}"));
+    let head = head.replace("export!(Tally)", "export!(Tally, Extra)");
+    format!("{head}struct Tally;{body}{extra}")
+}
+
+#[test]
+fn a_refused_library_keeps_the_one_beside_it_from_its_commit() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.ask("a"), ["one 1 a", "one 1 a"]);
+    pair.install(&pair_builds().0[1], "left");
+    std::fs::write(pair.dir.path().join("libright.so"), "oops").expect("a file");
+
+    let text = pair.reloads(1, [("refused", 1), ("refused", 1)]);
+
     assert!(text.contains("it was to be committed together with right, which is refused: "), "{text}");
-    assert_eq!(ask("b"), ["one 2 b", "one 2 b"]);
-    // One of the two wants a port that is taken.
+    assert_eq!(pair.ask("b"), ["one 2 b", "one 2 b"]);
+}
+
+/// Several libraries have one commit: all of them, or none. A library that did not change is left.
+#[test]
+fn libraries_that_are_reloaded_together_have_one_commit() {
+    let left = &pair_builds().0;
+    let mut pair = Pair::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = taken.local_addr().expect("its address");
-    let two = tally_source("right", "two");
-    let (head, body) = two.split_once("struct Tally;").expect("the service");
-    let extra =
-        format!("struct Tally;{body}").replace("Tally", "Extra").replace("\"right\"", "\"right-extra\"");
-    let extra = extra.replace("PORT: u16 = 0", &format!("PORT: u16 = {}", addr.port()));
-    let head = head.replace("export!(Tally)", "export!(Tally, Extra)");
-    let greedy = Fixture::new("right", &format!("{head}struct Tally;{body}{extra}"));
-    install(&greedy.build(), &path("libright.so"));
-    let (code, outcomes, text) = reload();
-    assert_eq!((code, outcomes), (Some(1), vec![refused.clone(), refused]), "{text}");
+    let greedy = Fixture::new("right", &with_another_service(addr.port()));
+    pair.install(&left[1], "left");
+    pair.install(&greedy.build(), "right");
+
+    // One of the two wants a port that is taken.
+    let text = pair.reloads(1, [("refused", 1), ("refused", 1)]);
     assert!(text.contains(&addr.to_string()), "{text}");
-    assert_eq!(ask("b2"), ["one 3 b2", "one 3 b2"]);
+    assert_eq!(pair.ask("a"), ["one 1 a", "one 1 a"]);
+
+    // The port is free, and listens afterwards.
     drop(taken);
-    let (code, outcomes, text) = reload();
-    let committed = ("committed".to_owned(), Some(2));
-    assert_eq!((code, outcomes), (Some(0), vec![committed.clone(), committed]), "{text}");
-    assert_eq!(ask("c"), ["two 4 c", "two 4 c"]);
-    // The port that was added listens.
+    pair.reloads(0, [("committed", 2), ("committed", 2)]);
+    assert_eq!(pair.ask("b"), ["two 2 b", "two 2 b"]);
     let mut extra = Client::connect(addr);
     assert_eq!(extra.ask("a"), "two 1 a");
+
     // One has changed, the other hasn't.
-    install(&left[2], &path("libleft.so"));
-    let (code, outcomes, text) = reload();
-    let unchanged = ("unchanged".to_owned(), Some(2));
-    assert!(
-        code == Some(0)
-            && outcomes.contains(&unchanged)
-            && outcomes.contains(&("committed".to_owned(), Some(3))),
-        "{text}"
-    );
-    assert_eq!(ask("d"), ["three 5 d", "two 5 d"]);
-    assert_eq!(extra.ask("d"), "two 2 d");
-    assert!(!host.log().contains("by=watcher"), "{}", host.log());
+    pair.install(&left[2], "left");
+    pair.reloads(0, [("committed", 3), ("unchanged", 2)]);
+    assert_eq!(pair.ask("c"), ["three 3 c", "two 3 c"]);
+    assert_eq!(extra.ask("c"), "two 2 c");
+    assert!(!pair.host.log().contains("by=watcher"), "{}", pair.host.log());
 }

@@ -1,5 +1,5 @@
-//! Library files that were cut, flipped or grown at random, from one seed: checking them never fails otherwise than with a reason, and
-//! what passes the check goes through the trial, which may end in anything but harm.
+//! Library files that were cut, flipped or grown at random, from one seed. The check refuses each
+//! with a reason, or the file goes through the trial, which may end in anything but harm.
 //!
 //! `GREENROOM_SEED=N cargo test -p greenroom-tests --test mutate` replays.
 
@@ -59,6 +59,7 @@ fn damaged_libraries_are_refused_or_survived() {
     let limits = Limits { rehearsal_ms: 1000, ..Limits::default() };
     let (mut refused, mut tried, mut served) = (0, 0, 0);
     let (mut inspected, mut passed) = (0, Vec::new());
+
     while inspected < INSPECTED {
         let bytes = mutate(&mut rng, &good);
         if bytes == good {
@@ -74,6 +75,7 @@ fn damaged_libraries_are_refused_or_survived() {
             Ok(note) => passed.push((bytes, note)),
         }
     }
+
     rng.shuffle(&mut passed);
     for (n, (bytes, note)) in passed.iter().take(TRIED).enumerate() {
         tried += 1;
@@ -87,11 +89,13 @@ fn damaged_libraries_are_refused_or_survived() {
             Err(why) => assert!(!why.is_empty(), "a refusal has a reason"),
         }
     }
+
     println!(
         "{inspected} inspected, {refused} refused, {tried} of {} others tried, {served} would serve",
         passed.len()
     );
     assert!(refused > INSPECTED / 10 && tried == TRIED, "the mutations are of all kinds");
+
     // Nothing of them is left running: field 4 of a process's stat is its parent.
     let ours = std::process::id().to_string();
     let children = std::fs::read_dir("/proc").expect("/proc").flatten().filter(|p| {

@@ -1,5 +1,5 @@
-//! Outbound connections, through the shipped `proxy`: a real server on the far side, real peers on the near one; across a swap, `kill -9`
-//! and an upgrade; and at a pace that the slower of the two sets.
+//! Outbound connections, through the shipped `proxy`: a real server on the far side, real peers on
+//! the near one. Across a swap, `kill -9` and an upgrade, and at the pace of the slower side.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::host::Host;
@@ -7,7 +7,6 @@ use greenroom_tests::{built, wait_for};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -58,7 +57,7 @@ fn sessions(host: &Host) -> usize {
 }
 
 #[test]
-fn it_relays_both_ways_and_each_end_closes_the_other() {
+fn the_proxy_relays_both_ways_and_each_end_closes_the_other() {
     let (listener, addr) = server();
     let host = serve(&addr.to_string());
     let mut wrong = Client::connect(host.addr("proxy"));
@@ -89,69 +88,83 @@ fn it_relays_both_ways_and_each_end_closes_the_other() {
     wait_for("all to end", || (sessions(&host) == 0).then_some(()));
 }
 
+/// Bytes of a stream in each direction.
+const STREAM_BYTES: u64 = 40_000_000;
+
+/// The byte of a stream at a place.
+fn byte(at: u64, seed: u64) -> u8 {
+    (at * seed % 251) as u8
+}
+
+/// Writes a stream, in pieces of random lengths.
+fn write_stream(mut to: TcpStream, seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut at = 0;
+    while at < STREAM_BYTES {
+        let end = (at + rng.u64(1..20_000)).min(STREAM_BYTES);
+        let bytes: Vec<u8> = (at..end).map(|at| byte(at, seed)).collect();
+        to.write_all(&bytes).expect("sent");
+        at = end;
+    }
+}
+
+/// Reads a stream: no byte is lost, doubled or out of order.
+fn read_stream(mut from: TcpStream, seed: u64) {
+    let (mut at, mut bytes) = (0u64, vec![0; 64 * 1024]);
+    while at < STREAM_BYTES {
+        let n = from.read(&mut bytes).expect("relayed");
+        assert!(n > 0, "it ended after {at} bytes");
+        for b in &bytes[..n] {
+            assert_eq!(*b, byte(at, seed), "byte {at}");
+            at += 1;
+        }
+    }
+}
+
+/// Kills the worker, upgrades the host or reloads the library, by turns. An upgrade or a reload may
+/// be cut off.
+fn disturb(host: &Host, n: u8) {
+    match n % 3 {
+        0 => host.kill_worker(),
+        1 => _ = host.cli(&["upgrade", "--binary", built("greenroom").to_str().expect("UTF-8")]),
+        _ => {
+            // Other content, same code.
+            let mut bytes = std::fs::read(built("libproxy.so")).expect("the library");
+            bytes.push(n);
+            let copy = host.dir().join(format!("libproxy-{n}.so"));
+            std::fs::write(&copy, bytes).expect("a copy");
+            _ = host.cli(&["reload", "proxy", "--from", copy.to_str().expect("UTF-8")]);
+        }
+    }
+}
+
 #[test]
 fn a_relayed_session_survives_swaps_kills_and_upgrades() {
     let (listener, addr) = server();
     let host = serve(&format!("localhost:{}", addr.port()));
     let (mut near, mut far) = through(&host, &listener);
-    // A stream in each direction, with everything in between: no byte is lost, doubled or out of order.
-    let total: u64 = 40_000_000;
-    let pump = |mut to: TcpStream, seed: u64| {
-        std::thread::spawn(move || {
-            let mut rng = fastrand::Rng::with_seed(seed);
-            let mut left = total;
-            while left > 0 {
-                let n = rng.u64(1..20_000).min(left);
-                let bytes: Vec<u8> = (0..n).map(|i| ((total - left + i) * seed % 251) as u8).collect();
-                to.write_all(&bytes).expect("sent");
-                left -= n;
-            }
-        })
-    };
-    let drain = |mut from: TcpStream, seed: u64| {
-        std::thread::spawn(move || {
-            let (mut at, mut bytes) = (0u64, vec![0; 64 * 1024]);
-            while at < total {
-                let n = from.read(&mut bytes).expect("relayed");
-                assert!(n > 0, "it ended after {at} bytes");
-                for b in &bytes[..n] {
-                    assert_eq!(*b, (at * seed % 251) as u8, "byte {at}");
-                    at += 1;
-                }
-            }
-        })
-    };
     let clone = |s: &TcpStream| s.try_clone().expect("a descriptor");
-    let threads =
-        [pump(clone(&near), 3), drain(clone(&far), 3), pump(clone(&far), 7), drain(clone(&near), 7)];
-    let binary = built("greenroom");
-    let mut meanwhile = 0;
-    let is_over = |threads: &[std::thread::JoinHandle<()>]| {
-        // Who has found something wrong leaves the others waiting.
-        let log = host.log();
-        log.contains("turn failed") || threads.iter().all(std::thread::JoinHandle::is_finished)
+    let ends = [(&near, &far, 3), (&far, &near, 7)].map(|(from, to, seed)| (clone(from), clone(to), seed));
+    let threads = ends.map(|(from, to, seed)| {
+        let writes = std::thread::spawn(move || write_stream(from, seed));
+        (writes, std::thread::spawn(move || read_stream(to, seed)))
+    });
+    let is_over = || {
+        // A reader that has found something wrong leaves the others waiting.
+        let failed = host.log().contains("turn failed");
+        failed || threads.iter().all(|(writes, reads)| writes.is_finished() && reads.is_finished())
     };
-    while !is_over(&threads) {
-        match meanwhile % 3 {
-            0 => host.kill_worker(),
-            1 => _ = host.cli(&["upgrade", "--binary", binary.to_str().expect("UTF-8")]),
-            _ => {
-                let copy = host.dir().join(format!("libproxy-{meanwhile}.so"));
-                std::fs::copy(built("libproxy.so"), &copy).expect("a copy");
-                // Other content, same code.
-                std::fs::OpenOptions::new()
-                    .append(true)
-                    .open(&copy)
-                    .and_then(|mut f| f.write_all(&[meanwhile]))
-                    .expect("a byte more");
-                _ = host.cli(&["reload", "proxy", "--from", Path::new(&copy).to_str().expect("UTF-8")]);
-            }
-        }
-        meanwhile = (meanwhile + 1) % 240;
+
+    let mut disturbances = 0;
+    while !is_over() {
+        disturb(&host, disturbances);
+        disturbances = (disturbances + 1) % 240;
     }
+
     assert!(!host.log().contains("turn failed"), "{}", host.log());
-    for thread in threads {
-        thread.join().expect("every byte");
+    for (writes, reads) in threads {
+        writes.join().expect("every byte");
+        reads.join().expect("every byte");
     }
     assert!(host.json(&["status", "--json"])["host"]["workers_before"].as_u64() > Some(0));
     passes(&mut near, &mut far, "still here");
@@ -159,7 +172,8 @@ fn a_relayed_session_survives_swaps_kills_and_upgrades() {
     assert!(!host.log().contains("given up"), "{}", host.log());
 }
 
-/// Who sends faster than the other side reads is read no faster, and nobody's output grows to its limit.
+/// A side that sends faster than the other one reads is read no faster. No output grows to its
+/// limit.
 #[test]
 fn the_slower_side_sets_the_pace() {
     let (listener, addr) = server();
@@ -167,6 +181,7 @@ fn the_slower_side_sets_the_pace() {
     let (near, mut far) = through(&host, &listener);
     far.set_write_timeout(Some(Duration::from_secs(1))).expect("a timeout");
     let (piece, mut sent) = (vec![b'z'; 64 * 1024], 0usize);
+
     // Until nothing more is taken: the kernel's buffers and the pause are all that there is.
     let stuck = loop {
         match far.write(&piece) {
@@ -175,8 +190,10 @@ fn the_slower_side_sets_the_pace() {
         }
         assert!(sent < 200_000_000, "nobody holds it up");
     };
+
     assert!(matches!(stuck.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{stuck}");
     assert_eq!(sessions(&host), 2);
+
     far.shutdown(Shutdown::Write).expect("shut");
     let mut all = Vec::new();
     (&near).read_to_end(&mut all).expect("all of it");
@@ -185,7 +202,7 @@ fn the_slower_side_sets_the_pace() {
 }
 
 #[test]
-fn a_connection_that_fails_is_told_of() {
+fn a_connection_that_fails_is_reported_to_the_client() {
     let (listener, addr) = server();
     drop(listener);
     let host = serve(&addr.to_string());
@@ -195,6 +212,7 @@ fn a_connection_that_fails_is_told_of() {
     assert!(said.contains("can't be connected to") || said.contains("Connection refused"), "{said}");
     assert_eq!(near.line(), None);
     drop(host);
+
     let host = serve("name.invalid:1");
     let mut near = Client::connect(host.addr("proxy"));
     near.send("open\n");
@@ -202,6 +220,7 @@ fn a_connection_that_fails_is_told_of() {
     assert!(said.starts_with("password: proxy: "), "{said}");
     assert_eq!(near.line(), None);
     drop(host);
+
     // Nobody accepts, and the kernel's queue is full: it takes too long.
     let full = TcpListener::bind("127.0.0.1:0").expect("a port");
     // SAFETY: listen has no preconditions.
@@ -214,6 +233,7 @@ fn a_connection_that_fails_is_told_of() {
     wait_for("the queue to be full", || {
         TcpStream::connect_timeout(&addr, Duration::from_millis(300)).is_err().then_some(())
     });
+
     let mut near = Client::connect(host.addr("proxy"));
     near.send("open\n");
     // Meanwhile it can be seen.
@@ -223,6 +243,7 @@ fn a_connection_that_fails_is_told_of() {
     });
     assert_eq!(session["connects"][0]["to"], json!(addr.to_string()), "{session}");
     assert_eq!((&session["held"], &session["outbound"]), (&json!(true), &json!(false)), "{session}");
+
     let said = near.line().expect("an answer");
     assert!(said.contains("limit connect_ms"), "{said}");
     for thread in waiting {

@@ -1,4 +1,4 @@
-//! Builds that must not run: each is refused with its true reason, and nothing has changed.
+//! Builds that must not run: each is refused with its true reason, and nothing changes.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, compile_c, install, tally_source};
@@ -30,7 +30,7 @@ impl Live {
         Live { host, service, client, answered: 1, before }
     }
 
-    /// What a refused reload must not change.
+    /// Facts that a refused reload must not change.
     fn facts(host: &Host, service: &str) -> (Value, Value) {
         let mut status = host.service(service);
         let dump = host.json(&["state", "dump"]);
@@ -38,7 +38,7 @@ impl Live {
         (status, dump["sessions"].clone())
     }
 
-    /// The file is refused for this reason, and everything is as it was.
+    /// Has a file refused, for this reason and without any change.
     #[track_caller]
     fn refuses(&self, path: &Path, reason: &str) {
         let (code, report) = self.host.reload_from(self.service, path);
@@ -58,7 +58,7 @@ impl Live {
 }
 
 #[test]
-fn files_that_are_no_library() {
+fn files_that_are_no_library_are_refused() {
     let fixture = Fixture::new("refuse_files", &tally_source("refuse-files", "one"));
     let library = fixture.build();
     let good = std::fs::read(&library).expect("the library");
@@ -108,7 +108,7 @@ fn files_that_are_no_library() {
 }
 
 #[test]
-fn libraries_that_misbehave_when_they_are_loaded() {
+fn libraries_that_misbehave_in_their_load_are_refused() {
     let fixture = Fixture::new("refuse_load", &tally_source("refuse-load", "one"));
     let mut live = Live::new("refuse-load", &fixture.build());
     let dir = live.host.dir().to_path_buf();
@@ -139,7 +139,7 @@ fn libraries_that_misbehave_when_they_are_loaded() {
 }
 
 #[test]
-fn states_that_would_be_lost() {
+fn builds_that_would_lose_state_are_refused() {
     let one = tally_source("refuse-state", "one");
     let fixture = Fixture::new("refuse_state", &one);
     let library = fixture.build();
@@ -196,19 +196,21 @@ fn states_that_would_be_lost() {
         wait_for("the third in the log", || (refusals() >= 3).then_some(()));
         assert_eq!(refusals(), 3, "{reason}");
     }
+
     live.serves_on();
     let (code, report) = live.host.reload_from("refuse-state", &kept);
     assert_eq!((code, &report["outcome"]), (Some(0), &Value::from("unchanged")), "{report}");
 }
 
 #[test]
-fn check_says_without_a_host_what_a_reload_would() {
+fn check_predicts_a_reload_without_a_host() {
     use std::os::unix::fs::PermissionsExt;
     let fixture = Fixture::new("checked", &tally_source("checked", "one"));
     let library = fixture.build_as("checked.so");
     let check = |path: &Path, more: &[&str]| {
         Command::new(built("greenroom")).arg("check").arg(path).args(more).output().expect("greenroom check")
     };
+
     let out = check(&library, &["--json"]);
     let found: Value = serde_json::from_slice(&out.stdout).expect("JSON");
     assert_eq!((&found["library"], &found["services"][0]["name"]), (&"checked".into(), &"checked".into()));
@@ -216,6 +218,7 @@ fn check_says_without_a_host_what_a_reload_would() {
     assert_eq!(found["services"][0]["state_schema"]["properties"]["count"]["type"], "integer", "{found}");
     let text = String::from_utf8(check(&library, &[]).stdout).expect("UTF-8");
     assert!(text.contains("library checked, build ") && text.contains("v1"), "{text}");
+
     let refused = |path: &Path, more: &[&str], why: &str| {
         let out = check(path, more);
         let said = String::from_utf8_lossy(&out.stderr);
@@ -227,6 +230,7 @@ fn check_says_without_a_host_what_a_reload_would() {
     let config = dir.path().join("greenroom.toml");
     std::fs::write(&config, "[trust]\nhashes = [\"00\"]\n").expect("a configuration");
     refused(&library, &["-c", config.to_str().expect("UTF-8")], "is not among trust.hashes");
+
     // What others may write is refused, by a host too.
     let host = Host::serve(&["checked"], &[&library]);
     std::fs::set_permissions(&library, PermissionsExt::from_mode(0o775)).expect("its mode");
@@ -250,6 +254,7 @@ fn a_build_that_fails_its_rehearsal_never_meets_a_session() {
         );
         tally_source("rehearsed", "two").replacen("    type State", &(migrations + "    type State"), 1)
     };
+
     let fixture = Fixture::new("rehearsed", &tally_source("rehearsed", "one"));
     let first = fixture.build_as("first.so");
     let host = Host::serve(&["rehearsed"], &[&first]);
@@ -259,6 +264,7 @@ fn a_build_that_fails_its_rehearsal_never_meets_a_session() {
             assert_eq!(c.ask("on"), format!("one {} on", k + 1));
         }
     }
+
     let refuses = |step: &str, why: &str| {
         fixture.write(&migrating(step));
         let (code, report) = host.reload_from("rehearsed", &fixture.build());
@@ -273,9 +279,11 @@ fn a_build_that_fails_its_rehearsal_never_meets_a_session() {
     refuses("if old.count == 4 { std::process::abort() } Ok(old)", "abort (SIGABRT)");
     refuses("if old.count == 4 { std::process::exit(0) } Ok(old)", "it ended the process");
     refuses("while old.count == 4 { std::hint::black_box(()); } Ok(old)", "after 10 s");
+
     for (n, c) in clients.iter_mut().enumerate() {
         assert_eq!(c.ask("on"), format!("one {} on", n + 2));
     }
+
     fixture.write(&migrating("Ok(old)"));
     let (code, report) = host.reload_from("rehearsed", &fixture.build());
     assert_eq!(code, Some(0), "{report}");
@@ -302,10 +310,12 @@ fn a_candidate_is_confined_while_it_is_tried() {
             "unsafe extern \"C\" { fn kill(pid: i32, signal: i32) -> i32; }",
         )
     };
+
     let fixture = Fixture::new("confined", &tally_source("confined", "one"));
     let host = Host::serve(&["confined"], &[&fixture.build_as("first.so")]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its address").port();
+
     let refused = |what: &str, why: &str| {
         fixture.write(&doing(what));
         let (code, report) = host.reload_from("confined", &fixture.build());
@@ -314,6 +324,7 @@ fn a_candidate_is_confined_while_it_is_tried() {
             "{what}: {report}"
         );
     };
+
     let path = file.display();
     refused(&format!("std::fs::write(\"{path}\", \"x\").map_err(|e| e.to_string())?"), "Permission denied");
     refused(
@@ -332,6 +343,7 @@ fn a_candidate_is_confined_while_it_is_tried() {
         &format!("if unsafe {{ kill({}, 9) }} != 0 {{ return Err(\"no kill\".into()) }}", host.pid()),
         "no kill",
     );
+
     assert!(!file.exists() && host.runtime().join("lock").exists());
     listener.set_nonblocking(true).expect("no waiting");
     assert!(listener.accept().is_err(), "nobody came");

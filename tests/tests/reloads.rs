@@ -3,7 +3,7 @@
 //! `GREENROOM_RELOADS=10000` makes it the long run that `scripts/soak` does.
 
 use greenroom::admin::client::call;
-use greenroom::protocol::admin::{Command, Reply};
+use greenroom::protocol::admin::{AdminCommand, Reply};
 use greenroom_core::ledger::Outcome;
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, tally_source};
@@ -51,7 +51,7 @@ fn thousands_of_reloads_hold_no_more_than_a_few() {
     let begun = std::time::Instant::now();
     for n in 1..=reloads {
         let (path, prefix) = if n % 2 == 0 { (&one, "one") } else { (&two, "two") };
-        let command = Command::Reload {
+        let command = AdminCommand::Reload {
             service: Some("many".into()),
             from: Some(path.clone()),
             together: false,

@@ -1,10 +1,12 @@
-//! What a rehearsal tells, before anything changes: `reload --dry-run`, and every refusal.
+//! Reports of rehearsals, before anything changes: `reload --dry-run`, and every refusal.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, versions_source};
 use greenroom_tests::host::Host;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A service whose state is `fields`, and whose callback gives `set` a line.
 fn source(version: u32, fields: &str, set: &str, migrations: &str, more: &str) -> String {
@@ -50,57 +52,97 @@ fn dry_run(host: &Host, service: &str, path: &Path) -> (Option<i32>, Value) {
     (out.status.code(), serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}")))
 }
 
-/// Field, kind of change, and how many hold it.
+/// Fields of a report: name, kind of change, and number of sessions that hold it.
 fn fields(report: &Value) -> Vec<(String, String, Value)> {
     let all = report["rehearsal"]["shapes"][0]["fields"].as_array().expect("fields").iter();
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     all.map(|f| (text(&f["field"]), text(&f["change"]), f["held_by"].clone())).collect()
 }
 
-#[test]
-fn every_change_is_told_by_field_and_nothing_changes() {
-    let all = format!("{SET} turn.state.called = 9;");
-    let fixture = Fixture::new("told", &source(1, OLD, &all, "Migrations::none()", ""));
-    let first = fixture.build_as("first.so");
-    let host = Host::serve(&["told"], &[&first]);
-    let mut clients: Vec<_> = (0..5).map(|_| Client::connect(host.addr("told"))).collect();
-    for (n, c) in clients.iter_mut().enumerate() {
-        let line = if n < 3 { "gone" } else { "stays" };
-        assert_eq!(c.ask(line), line);
+/// A host with five sessions of the first build, which are to stay as they are.
+struct Told {
+    host: Host,
+    before: Value,
+    _clients: Vec<Client>,
+}
+
+/// Builds of the service, one at a time: all have one file in cargo's directory.
+static BUILDING: Mutex<Option<Fixture>> = Mutex::new(None);
+
+/// Builds a source, and keeps the library aside.
+fn build(source: &str) -> PathBuf {
+    static BUILT: AtomicUsize = AtomicUsize::new(0);
+    let mut fixture = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let fixture = fixture.get_or_insert_with(|| Fixture::new("told", ""));
+    fixture.write(source);
+    fixture.build_as(&format!("{}.so", BUILT.fetch_add(1, Ordering::Relaxed)))
+}
+
+impl Told {
+    fn new() -> Told {
+        static FIRST: OnceLock<PathBuf> = OnceLock::new();
+        let set = format!("{SET} turn.state.called = 9;");
+        let first = FIRST.get_or_init(|| build(&source(1, OLD, &set, "Migrations::none()", "")));
+        let host = Host::serve(&["told"], &[first]);
+        let mut clients: Vec<_> = (0..5).map(|_| Client::connect(host.addr("told"))).collect();
+        for (n, c) in clients.iter_mut().enumerate() {
+            let line = if n < 3 { "gone" } else { "stays" };
+            assert_eq!(c.ask(line), line);
+        }
+        let before = states(&host);
+        Told { host, before, _clients: clients }
     }
-    let states = || host.json(&["state", "dump", "--service", "told"])["sessions"].clone();
-    let before = states();
-    let try_out = |version: u32, fields: &str, set: &str, migrations: &str, more: &str| {
-        fixture.write(&source(version, fields, set, migrations, more));
-        let path = fixture.build_as("candidate.so");
-        let (code, report) = dry_run(&host, "told", &path);
+
+    /// Dry run of a candidate: exit code, report, and the report on the state.
+    fn dry_run(&self, candidate: &str) -> (Option<i32>, Value, Value) {
+        let (code, report) = dry_run(&self.host, "told", &build(candidate));
         let shape = report["rehearsal"]["shapes"][0].clone();
         (code, report, shape)
-    };
-    let one = "#[derive(Serialize, Deserialize)] struct One { n: u32, text: String, gone: Option<String>, called: u64 }";
+    }
 
-    // All at once; the way back leads through a downgrade that can't know what was removed.
-    let (code, report, shape) = try_out(
-        2,
-        "n: u64, text: Vec<String>, #[serde(default = \"seven\")] since: u64",
-        "turn.state.n += 1;",
-        "Migrations::none().from(1, |o: One| Ok(State { n: o.n.into(), text: vec![o.text], since: 7 })).back(2, |s: State| Ok(One { n: s.n as u32, text: s.text.concat(), gone: None, called: 0 }))",
-        one,
-    );
+    /// Nothing of all this has changed anything, and no dry run is in the ledger.
+    #[track_caller]
+    fn is_unchanged(&self) {
+        assert_eq!((self.host.generation("told"), &states(&self.host)), (1, &self.before));
+        let history = self.host.json(&["history", "--json"]);
+        assert_eq!(history.as_array().map(Vec::len), Some(1), "a dry run is no reload");
+    }
+}
+
+fn states(host: &Host) -> Value {
+    host.json(&["state", "dump", "--service", "told"])["sessions"].clone()
+}
+
+/// A line of a report on a state: field, kind of change, and number of sessions that hold it.
+fn change(field: &str, change: &str, held: Value) -> (String, String, Value) {
+    (field.to_owned(), change.to_owned(), held)
+}
+
+/// The old state, for migrations.
+const ONE: &str = "#[derive(Serialize, Deserialize)] struct One { n: u32, text: String, gone: Option<String>, called: u64 }";
+
+/// Many changes at once. The way back leads through a downgrade that can't know what was removed.
+#[test]
+fn a_dry_run_tells_every_change_by_field_and_changes_nothing() {
+    let told = Told::new();
+    let fields_now = "n: u64, text: Vec<String>, #[serde(default = \"seven\")] since: u64";
+    let migrations = "Migrations::none().from(1, |o: One| Ok(State { n: o.n.into(), text: vec![o.text], since: 7 })).back(2, |s: State| Ok(One { n: s.n as u32, text: s.text.concat(), gone: None, called: 0 }))";
+
+    let (code, report, shape) = told.dry_run(&source(2, fields_now, "turn.state.n += 1;", migrations, ONE));
+
     assert_eq!(
         (code, &report["outcome"], &report["generation"]),
         (Some(0), &json!("rehearsed"), &json!(1)),
         "{report}"
     );
-    let told = |field: &str, change: &str, held: Value| (field.to_owned(), change.to_owned(), held);
     assert_eq!(
         fields(&report),
         [
-            told("called", "removed", json!(5)),
-            told("gone", "removed", json!(3)),
-            told("n", "widened", Value::Null),
-            told("since", "added", Value::Null),
-            told("text", "changed", Value::Null),
+            change("called", "removed", json!(5)),
+            change("gone", "removed", json!(3)),
+            change("n", "widened", Value::Null),
+            change("since", "added", Value::Null),
+            change("text", "changed", Value::Null),
         ]
     );
     let default = shape["fields"].as_array().and_then(|f| f.iter().find(|f| f["field"] == "since"));
@@ -111,72 +153,83 @@ fn every_change_is_told_by_field_and_nothing_changes() {
         "{shape}"
     );
     assert_eq!(shape["way_back"], json!({"kind": "loses", "fields": ["called", "gone", "since"]}), "{shape}");
+    told.is_unchanged();
+}
 
-    // A renaming alone, there and back without loss.
+#[test]
+fn a_renamed_field_is_told_with_an_exact_way_back() {
+    let told = Told::new();
     let renamed = "n: u32, text: String, gone: Option<String>, name: u64";
-    let (_, report, shape) =
-        try_out(2, renamed, SET, "Migrations::none().rename(1, \"called\", \"name\")", "");
-    assert_eq!(fields(&report), [told("name", "renamed", Value::Null)], "{report}");
+
+    let rename = "Migrations::none().rename(1, \"called\", \"name\")";
+    let (_, report, shape) = told.dry_run(&source(2, renamed, SET, rename, ""));
+    assert_eq!(fields(&report), [change("name", "renamed", Value::Null)], "{report}");
     assert_eq!((&shape["verdict"], &shape["way_back"]["kind"]), (&json!("none"), &json!("exact")), "{shape}");
 
     // Two steps from one version: which is meant?
-    let twice = "Migrations::none().rename(1, \"called\", \"name\").from(1, |o: State| Ok(o))";
-    let (_, report, _) = try_out(2, renamed, SET, twice, "");
-    assert!(
-        report["reason"].as_str().is_some_and(|r| r.contains("two migrations from version 1")),
-        "{report}"
-    );
+    let twice = format!("{rename}.from(1, |o: State| Ok(o))");
+    let (_, report, _) = told.dry_run(&source(2, renamed, SET, &twice, ""));
+    let why = report["reason"].as_str().expect("a reason");
+    assert!(why.contains("two migrations from version 1"), "{report}");
+    told.is_unchanged();
+}
 
-    // Without a downgrade there is no way back.
+#[test]
+fn a_widened_field_without_downgrade_has_no_way_back() {
+    let told = Told::new();
     let widened = OLD.replace("n: u32", "n: u64");
-    let (_, report, shape) = try_out(2, &widened, SET, "Migrations::none().from(1, |o: State| Ok(o))", "");
-    assert_eq!(fields(&report), [told("n", "widened", Value::Null)], "{report}");
+
+    let (_, report, shape) =
+        told.dry_run(&source(2, &widened, SET, "Migrations::none().from(1, |o: State| Ok(o))", ""));
+
+    assert_eq!(fields(&report), [change("n", "widened", Value::Null)], "{report}");
     assert_eq!(
         (&shape["verdict"], &shape["way_back"]["kind"]),
         (&json!("backward"), &json!("none")),
         "{shape}"
     );
+    told.is_unchanged();
+}
+
+#[test]
+fn an_added_field_is_told_with_its_default_and_its_readers() {
+    let told = Told::new();
 
     // A required field needs a version, and readers of the old schema don't mind it.
     let more = format!("{OLD}, more: String");
     let step = "Migrations::none().from(1, |o: One| Ok(State { n: o.n, text: o.text, gone: o.gone, called: o.called, more: String::new() }))";
-    let (_, report, shape) = try_out(2, &more, SET, step, one);
+    let (_, report, shape) = told.dry_run(&source(2, &more, SET, step, ONE));
     assert_eq!(
         (fields(&report), &shape["verdict"]),
-        (vec![told("more", "added-without-default", Value::Null)], &json!("forward")),
+        (vec![change("more", "added-without-default", Value::Null)], &json!("forward")),
         "{shape}"
     );
 
     // With a default it doesn't, and nobody minds it; going back, it is lost.
     let more = format!("{OLD}, #[serde(default)] more: String");
-    let (code, report, shape) = try_out(1, &more, SET, "Migrations::none()", "");
+    let (code, report, shape) = told.dry_run(&source(1, &more, SET, "Migrations::none()", ""));
     assert_eq!(
         (code, fields(&report), &shape["verdict"]),
-        (Some(0), vec![told("more", "added", Value::Null)], &json!("full")),
+        (Some(0), vec![change("more", "added", Value::Null)], &json!("full")),
         "{shape}"
     );
     assert_eq!(shape["way_back"], json!({"kind": "loses", "fields": ["more"]}), "{shape}");
+    told.is_unchanged();
+}
 
-    // A refusal tells the same.
-    let (code, report, _) =
-        try_out(1, &OLD.replace("text: String", "text: u8"), SET, "Migrations::none()", "");
-    assert!(
-        code == Some(1)
-            && report["reason"]
-                .as_str()
-                .is_some_and(|r| r.contains("field text: string -> integer; raise STATE_VERSION")),
-        "{report}"
-    );
-    assert_eq!(fields(&report), [told("text", "changed", Value::Null)], "{report}");
+#[test]
+fn a_refused_dry_run_tells_the_same_to_programs_and_people() {
+    let told = Told::new();
+    let changed = source(1, &OLD.replace("text: String", "text: u8"), SET, "Migrations::none()", "");
+    let candidate = build(&changed);
 
-    // For people; and nothing of all this has changed anything.
-    let out = host.cli(&[
-        "reload",
-        "told",
-        "--dry-run",
-        "--from",
-        fixture.build_as("candidate.so").to_str().expect("UTF-8"),
-    ]);
+    let (code, report) = dry_run(&told.host, "told", &candidate);
+    let candidate = candidate.to_str().expect("UTF-8");
+    let out = told.host.cli(&["reload", "told", "--dry-run", "--from", candidate]);
+
+    let why = "field text: string -> integer; raise STATE_VERSION";
+    assert!(code == Some(1) && report["reason"].as_str().is_some_and(|r| r.contains(why)), "{report}");
+    assert_eq!(fields(&report), [change("text", "changed", Value::Null)], "{report}");
     let text = String::from_utf8_lossy(&out.stdout);
     for part in [
         "told: refused, generation 1 serves on: ",
@@ -188,13 +241,13 @@ fn every_change_is_told_by_field_and_nothing_changes() {
     ] {
         assert!(text.contains(part), "{part:?} in {text}");
     }
-    assert_eq!((host.generation("told"), states()), (1, before));
-    assert_eq!(host.json(&["history", "--json"]).as_array().map(Vec::len), Some(1), "a dry run is no reload");
+    told.is_unchanged();
 }
 
-/// A table with more entries than `rehearsal_entries_max`: of those that stay as they are a share is read, of all others each.
+/// A table has more entries than `rehearsal_entries_max`. A share is read of the entries that stay
+/// as they are, and each of the others.
 #[test]
-fn of_a_large_table_that_stays_as_it_is_a_share_is_rehearsed() {
+fn a_share_of_a_large_unchanged_table_is_rehearsed() {
     let sources: Vec<_> = [1, 3].iter().map(|v| versions_source("large", "v", *v, false)).collect();
     let fixture = Fixture::new("large", &sources[0]);
     let first = fixture.build_as("first.so");
@@ -205,6 +258,7 @@ fn of_a_large_table_that_stays_as_it_is_a_share_is_rehearsed() {
     let host = Host::serve_with(&["large"], &[&first], |c| {
         c.arg("--config").arg(&config);
     });
+
     let mut client = Client::connect(host.addr("large"));
     let mut lines = 0;
     let mut say = |more| {
@@ -213,6 +267,7 @@ fn of_a_large_table_that_stays_as_it_is_a_share_is_rehearsed() {
             assert_eq!(client.ask(&format!("line {lines}")), format!("v {lines} line {lines}"));
         }
     };
+
     let rehearsed = |path: &Path| {
         let (code, report) = dry_run(&host, "large", path);
         assert_eq!(code, Some(0), "{report}");
@@ -223,25 +278,29 @@ fn of_a_large_table_that_stays_as_it_is_a_share_is_rehearsed() {
         assert_eq!(all, counts(table, ["read", "migrated", "left_out"]));
         all
     };
+
     say(100);
     // As many as are read anyway.
     fixture.write(&sources[0].replace("\"v ", "\"w "));
     let alike = fixture.build_as("alike.so");
     assert_eq!(rehearsed(&alike), [100, 0, 0]);
+
     say(400);
     assert_eq!(rehearsed(&alike), [100, 0, 400]);
     let said = host.cli(&["reload", "large", "--dry-run", "--from", alike.to_str().expect("UTF-8")]);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains("100 of 500 table entries, 0 to be migrated"), "{said}");
     host.wait_log("and 100 of 500 table entries, 0 migrated");
+
     // It changes.
     fixture.write(&sources[1]);
     let third = fixture.build_as("third.so");
     assert_eq!(rehearsed(&third), [500, 500, 0]);
     let out = host.cli(&["reload", "large", "--from", third.to_str().expect("UTF-8")]);
     assert!(out.status.success(), "{out:?}");
+
     say(200);
-    // What is still of the version before is to be migrated, and of those that stay a hundred are read.
+    // Entries of the previous version are to be migrated; of those that stay a hundred are read.
     fixture.write(&sources[1].replace("\"v ", "\"w "));
     assert_eq!(rehearsed(&fixture.build_as("third-alike.so")), [600, 500, 100]);
 }
@@ -256,6 +315,7 @@ fn tables_are_rehearsed_entry_by_entry() {
     for n in 0..500 {
         assert_eq!(client.ask(&format!("line {n}")), format!("v {} line {n}", n + 1));
     }
+
     // One entry is what its owner can't migrate.
     let picky = sources[1].replacen("|old: One| Ok(First { by: old.by.to_string() })", "|old: One| if old.by == 2 { Err(\"two is not enough\".to_owned()) } else { Ok(First { by: old.by.to_string() }) }", 1);
     let mut second = Client::connect(host.addr("entries"));
@@ -264,6 +324,7 @@ fn tables_are_rehearsed_entry_by_entry() {
     let (code, report) = dry_run(&host, "entries", &fixture.build_as("picky.so"));
     let why = "the rehearsal failed for 1 of 501 table entries: entry \"odd\" of table entries-first: migration from version 1: two is not enough";
     assert!(code == Some(1) && report["reason"] == why, "{report}");
+
     fixture.write(&sources[1]);
     let third = fixture.build_as("third.so");
     let (code, report) = dry_run(&host, "entries", &third);
@@ -278,6 +339,7 @@ fn tables_are_rehearsed_entry_by_entry() {
         "{table}"
     );
     assert_eq!(table["fields"][0]["text"], "field by: integer -> string", "{table}");
+
     // A table has one owner.
     let thief = sources[0].replace("\"entries\"", "\"thief\"");
     let thief = Fixture::new("thief", &thief).build();
@@ -288,7 +350,7 @@ fn tables_are_rehearsed_entry_by_entry() {
 }
 
 #[test]
-fn a_long_rehearsal_says_how_far_it_is() {
+fn a_long_rehearsal_reports_its_progress_and_is_limited_in_bytes() {
     let slow = source(
         2,
         OLD,
@@ -300,6 +362,7 @@ fn a_long_rehearsal_says_how_far_it_is() {
     let first = fixture.build_as("first.so");
     let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
     std::fs::write(&config, "[limits]\npin_bytes_max = 100000\n").expect("a configuration");
+
     let host = Host::serve_with(&["told"], &[&first], |c| {
         c.arg("--config").arg(&config);
     });
@@ -307,9 +370,11 @@ fn a_long_rehearsal_says_how_far_it_is() {
     for c in &mut clients {
         assert_eq!(c.ask("hello"), "hello");
     }
+
     fixture.write(&slow);
     let slow = fixture.build();
     let dry_run = || host.cli(&["reload", "told", "--dry-run", "--from", slow.to_str().expect("UTF-8")]);
+
     let out = dry_run();
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(
@@ -317,6 +382,7 @@ fn a_long_rehearsal_says_how_far_it_is() {
         "{said}"
     );
     assert!(String::from_utf8_lossy(&out.stdout).contains("would be committed"), "{out:?}");
+
     // What it reads is kept for it, but not without end: the rehearsal fails, and nobody else.
     let out = std::thread::scope(|scope| {
         let asked = scope.spawn(dry_run);
@@ -331,6 +397,7 @@ fn a_long_rehearsal_says_how_far_it_is() {
         }
         asked.join().expect("the command")
     });
+
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     let why = "too much changed while it was rehearsed (limit pin_bytes_max); try again";
     assert!(String::from_utf8_lossy(&out.stdout).contains(why), "{out:?}");

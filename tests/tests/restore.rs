@@ -1,19 +1,21 @@
-//! `greenroom state restore` and `greenroom state set`: what an operator puts back is what sessions and tables go on with, all of it or
-//! nothing.
+//! Restores by an operator: `greenroom state restore` and `greenroom state set`. Sessions and
+//! tables go on with all of it, or with nothing of it.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, compile_c, versions_source};
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn dump(host: &Host) -> Value {
     host.json(&["state", "dump"])
 }
 
-/// What of a dump can be put back.
+/// The part of a dump that a restore puts back.
 fn states(dump: &Value) -> Value {
     let sessions = dump["sessions"].as_array().expect("sessions").iter();
     let states = sessions.map(|s| json!([s["id"], s["service"], s["state_version"], s["state"]]));
@@ -36,7 +38,7 @@ fn restore(host: &Host, dump: &Value, more: &[&str]) -> (Option<i32>, Value) {
     (out.status.code(), report)
 }
 
-/// It is refused for this reason, and nothing has changed.
+/// Has a dump refused, for this reason and without any change.
 #[track_caller]
 fn refused(host: &Host, given: &Value, why: &str) {
     let before = states(&dump(host));
@@ -47,14 +49,9 @@ fn refused(host: &Host, given: &Value, why: &str) {
         assert_eq!((code, &report["outcome"]), (Some(1), &json!("refused")));
     }
     assert_eq!(states(&dump(host)), before);
-    let last = last_line(host);
+    let last = host.last_ledger_line();
     assert_eq!((&last["outcome"], &last["restored"]["changed"]), (&json!("refused"), &json!(0)));
     assert!(last["reason"].as_str().is_some_and(|r| r.contains(why)), "{last}");
-}
-
-fn last_line(host: &Host) -> Value {
-    let history = host.json(&["history", "--json"]);
-    history.as_array().expect("lines").last().expect("a line").clone()
 }
 
 fn session(dump: &mut Value, id: u64) -> &mut Value {
@@ -74,7 +71,7 @@ fn in_the_room(host: &Host, nick: &str) -> Client {
 }
 
 #[test]
-fn a_dump_that_is_put_back_is_what_sessions_go_on_with() {
+fn sessions_go_on_with_a_restored_dump() {
     const MANY: usize = 300;
     let host = both(|_| {});
     let mut clients: Vec<_> = (0..MANY).map(|_| Client::connect(host.addr("tally"))).collect();
@@ -84,6 +81,7 @@ fn a_dump_that_is_put_back_is_what_sessions_go_on_with() {
         }
     }
     let _ann = in_the_room(&host, "ann");
+
     let before = dump(&host);
     for (n, c) in clients.iter_mut().enumerate() {
         assert_eq!(c.ask("b"), format!("{} b", n % 3 + 1));
@@ -100,7 +98,7 @@ fn a_dump_that_is_put_back_is_what_sessions_go_on_with() {
     );
     assert_eq!(would["tables"], json!({"chat-nicks": {"put": 0, "deleted": 1, "unchanged": 1}}));
     assert_eq!(states(&dump(&host)), states(&meanwhile), "a dry run changes nothing");
-    assert_eq!(last_line(&host)["outcome"], "committed", "and isn't in the ledger");
+    assert_eq!(host.last_ledger_line()["outcome"], "committed", "and isn't in the ledger");
 
     let (code, done) = restore(&host, &before, &[]);
     assert_eq!((code, &done["outcome"], &done["restored"]), (Some(0), &json!("restored"), would));
@@ -124,6 +122,7 @@ fn a_dump_that_is_put_back_is_what_sessions_go_on_with() {
     for (n, c) in clients.iter_mut().enumerate() {
         assert_eq!(c.ask("d"), format!("{} d", n % 3 + 2));
     }
+
     let text = restore_text(&host, &before.to_string(), &[]);
     let said = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(said.contains("dump.json: 300 sessions, 0 entries put, 0 deleted, pause "), "{said}");
@@ -136,12 +135,13 @@ fn a_dump_that_is_put_back_is_what_sessions_go_on_with() {
 }
 
 #[test]
-fn a_session_that_is_gone_is_named_and_one_without_a_state_begins_anew() {
+fn a_restore_names_sessions_that_are_gone_and_resets_those_without_a_state() {
     let host = both(|_| {});
     let mut clients: Vec<_> = (0..4).map(|_| Client::connect(host.addr("tally"))).collect();
     for c in &mut clients[..3] {
         assert_eq!(c.ask("a"), "1 a");
     }
+
     let mut given = dump(&host);
     drop(clients.remove(0));
     wait_for("its end", || (host.service("tally")["sessions"] == 3).then_some(()));
@@ -149,40 +149,62 @@ fn a_session_that_is_gone_is_named_and_one_without_a_state_begins_anew() {
         session(&mut given, id)["state"] = state;
     }
     assert_eq!(session(&mut given, 4)["state_version"], 0);
+
     let (code, report) = restore(&host, &given, &[]);
+
     let restored = &report["restored"];
     assert_eq!((code, &restored["changed"], &restored["unchanged"]), (Some(0), &json!(2), &json!(1)));
     assert_eq!((&restored["missing"], &restored["missing_ids"]), (&json!(1), &json!([1])));
     assert_eq!(dump(&host)["sessions"][1]["state_version"], 0);
+
     host.kill_worker();
     let answers: Vec<_> = clients.iter_mut().map(|c| c.ask("b")).collect();
     assert_eq!(answers, ["71 b", "1 b", "1 b"]);
+
     // Only the sessions that a dump has, and no table.
     let (_, report) = restore(&host, &host.json(&["state", "dump", "--session", "2"]), &[]);
     assert_eq!((&report["restored"]["unchanged"], &report["restored"]["tables"]), (&json!(1), &json!({})));
 }
 
-#[test]
-fn what_cant_be_stored_is_refused_and_changes_nothing() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let config = dir.path().join("greenroom.toml");
-    std::fs::write(
-        &config,
-        "[limits]\nstate_bytes_max = 60\ntable_bytes_max = 40\ntable_key_bytes_max = 20\n",
-    )
-    .unwrap();
-    let host = both(|c| _ = c.arg("-c").arg(&config));
-    let mut peer = Client::connect(host.addr("tally"));
-    assert_eq!(peer.ask("a"), "1 a");
-    let _ann = in_the_room(&host, "ann");
-    let good = dump(&host);
-    let with = |change: &dyn Fn(&mut Value)| {
-        let mut given = good.clone();
-        // Were it not refused as a whole, this would be seen.
+/// A host with a session of each service and with small limits, and its dump.
+struct Small {
+    host: Host,
+    good: Value,
+    peer: Client,
+    _ann: Client,
+    _config: tempfile::TempPath,
+}
+
+impl Small {
+    fn new() -> Small {
+        let config = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
+        let limits = "[limits]\nstate_bytes_max = 60\ntable_bytes_max = 40\ntable_key_bytes_max = 20\n";
+        std::fs::write(&config, limits).expect("a configuration");
+        let host = both(|c| _ = c.arg("-c").arg(&config));
+        let mut peer = Client::connect(host.addr("tally"));
+        assert_eq!(peer.ask("a"), "1 a");
+        let ann = in_the_room(&host, "ann");
+        Small { good: dump(&host), host, peer, _ann: ann, _config: config }
+    }
+
+    /// The dump with a change. If it were not refused as a whole, session 1 would show it.
+    fn with(&self, change: impl FnOnce(&mut Value)) -> Value {
+        let mut given = self.good.clone();
         session(&mut given, 1)["state"] = json!({"count": 9});
         change(&mut given);
         given
-    };
+    }
+
+    /// States are as they were, and the session goes on.
+    #[track_caller]
+    fn is_unchanged(&mut self) {
+        assert_eq!(states(&dump(&self.host)), states(&self.good));
+        assert_eq!(self.peer.ask("b"), "2 b");
+    }
+}
+
+#[test]
+fn a_dump_that_cannot_be_stored_is_refused_as_a_whole() {
     type Change = fn(&mut Value);
     let refusals: [(Change, &str); 12] = [
         (
@@ -219,28 +241,47 @@ fn what_cant_be_stored_is_refused_and_changes_nothing() {
             "table other would have 63 bytes (limit table_bytes_max: 40)",
         ),
     ];
+    let mut small = Small::new();
+
     for (change, why) in refusals {
-        refused(&host, &with(&change), why);
+        refused(&small.host, &small.with(change), why);
     }
-    refused(&host, &with(&|d| session(d, 2)["id"] = json!(1)), "service chat, session 1: it is there twice");
+
+    small.is_unchanged();
+}
+
+#[test]
+fn a_dump_that_names_something_twice_or_is_wrong_throughout_is_refused() {
+    let mut small = Small::new();
     let twice = json!([{"key": "ann", "value": 1}, {"key": "ann", "value": 2}]);
-    refused(&host, &with(&|d| d["tables"]["chat-nicks"] = twice.clone()), "key \"ann\": it is there twice");
-    refused(&host, &with(&|d| d["tables"]["no table"] = json!([])), "no table may be called \"no table\"");
     // So many reasons, and no more.
-    let all = with(&|d| {
+    let many = small.with(|d| {
         let one = session(d, 2).clone();
-        let more = (100..110).map(|id| json!({"id": id, "state": {"$b64": id}}));
-        let more = more.map(|m| {
+        let more = (100..110).map(|id| {
             let mut s = one.clone();
-            (s["id"], s["state"]) = (m["id"].clone(), m["state"].clone());
+            (s["id"], s["state"]) = (json!(id), json!({"$b64": id}));
             s
         });
         d["sessions"].as_array_mut().expect("sessions").extend(more);
     });
-    refused(&host, &all, "session 104: $b64 wants a string; and there may be more");
 
-    // What is no dump.
-    let text = good.to_string();
+    for (given, why) in [
+        (small.with(|d| session(d, 2)["id"] = json!(1)), "service chat, session 1: it is there twice"),
+        (small.with(|d| d["tables"]["chat-nicks"] = twice), "key \"ann\": it is there twice"),
+        (small.with(|d| d["tables"]["no table"] = json!([])), "no table may be called \"no table\""),
+        (many, "session 104: $b64 wants a string; and there may be more"),
+    ] {
+        refused(&small.host, &given, why);
+    }
+
+    small.is_unchanged();
+}
+
+#[test]
+fn a_file_that_is_no_dump_is_refused_with_its_line() {
+    let mut small = Small::new();
+    let text = small.good.to_string();
+
     for (text, why) in [
         ("{\"format\": 1,\n\"taken_at\": }", "not a dump: expected value at line 2 column 13"),
         (&text.replacen("\"format\":1", "\"format\":7", 1), "format 7 is not known to this version"),
@@ -249,25 +290,34 @@ fn what_cant_be_stored_is_refused_and_changes_nothing() {
             "missing field `state_version`",
         ),
     ] {
-        let out = restore_text(&host, text, &[]);
+        let out = restore_text(&small.host, text, &[]);
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
         assert!(out.status.code() == Some(1) && said.contains(why), "{said}");
-        assert!(last_line(&host)["reason"].as_str().is_some_and(|r| r.contains(why)));
+        let line = small.host.last_ledger_line();
+        assert!(line["reason"].as_str().is_some_and(|r| r.contains(why)), "{line}");
     }
-    assert_eq!(states(&dump(&host)), states(&good));
-    assert_eq!(peer.ask("b"), "2 b");
 
-    let code = |args: &[&str]| host.cli(args).status.code();
-    assert_eq!(code(&["state", "restore"]), Some(2));
-    assert_eq!(code(&["state", "restore", "/nonexistent/dump"]), Some(1));
-    let nowhere = host.dir().join("elsewhere");
-    let mut elsewhere =
-        host.command(&["state", "restore", host.dir().join("dump.json").to_str().expect("UTF-8")]);
-    assert_eq!(elsewhere.env("GREENROOM_RUNTIME", &nowhere).status().expect("it runs").code(), Some(3));
+    small.is_unchanged();
 }
 
 #[test]
-fn tables_become_what_the_file_says_and_others_stay() {
+fn restore_without_a_file_or_a_host_has_its_exit_codes() {
+    let host = both(|_| {});
+    let file = host.dir().join("dump.json");
+    std::fs::write(&file, dump(&host).to_string()).expect("a file");
+    let file = file.to_str().expect("UTF-8");
+    let code = |args: &[&str]| host.cli(args).status.code();
+
+    let mut elsewhere = host.command(&["state", "restore", file]);
+    let elsewhere = elsewhere.env("GREENROOM_RUNTIME", host.dir().join("elsewhere"));
+
+    assert_eq!(code(&["state", "restore"]), Some(2));
+    assert_eq!(code(&["state", "restore", "/nonexistent/dump"]), Some(1));
+    assert_eq!(elsewhere.status().expect("it runs").code(), Some(3));
+}
+
+#[test]
+fn a_restore_replaces_the_tables_of_the_file_alone() {
     let host = both(|_| {});
     let mut ann = in_the_room(&host, "ann");
     let mut given = dump(&host);
@@ -275,7 +325,9 @@ fn tables_become_what_the_file_says_and_others_stay() {
         "chat-nicks": [{"key": "ann", "value": 1}, {"key": "eve", "value": 77}],
         "of-nobody": [{"key": {"$b64": "/w=="}, "value": {"$map": [[1, {"$f64": "NaN"}], [2, 0.30000000000000004]]}}, {"key": "k", "value": 5}],
     });
+
     let (code, report) = restore(&host, &given, &[]);
+
     let tables = json!({
         "chat-nicks": {"put": 1, "deleted": 0, "unchanged": 1}, "of-nobody": {"put": 2, "deleted": 0, "unchanged": 0},
     });
@@ -289,17 +341,19 @@ fn tables_become_what_the_file_says_and_others_stay() {
     for table in ["chat-nicks", "of-nobody"] {
         assert_eq!(by_key(&after, table), by_key(&given, table));
     }
+
     // The handler sees it.
     ann.send("/nick eve\n/who\n");
     assert_eq!(ann.line().as_deref(), Some("! eve is taken. Another one?"));
     assert_eq!((ann.line().as_deref(), ann.line().as_deref()), (Some("  ann"), Some("  eve")));
+
     given["tables"] = json!({"of-nobody": []});
     let (_, report) = restore(&host, &given, &[]);
     assert_eq!(report["restored"]["tables"], json!({"of-nobody": {"put": 0, "deleted": 2, "unchanged": 0}}));
     assert_eq!(dump(&host)["tables"], json!({"chat-nicks": after["tables"]["chat-nicks"]}));
 }
 
-/// A service whose state has all kinds of fields. It answers with its state in JSON's place: Rust's own debug form.
+/// A service whose state has all kinds of fields. It answers with its state in Rust's debug form.
 const FULL: &str = r#"
 #![forbid(unsafe_code)]
 use greenroom_handler::{Action, Fault, Handler, NoConfig, Turn, export};
@@ -363,44 +417,72 @@ impl Handler for Full {
 }
 "#;
 
-#[test]
-fn fields_are_set_and_every_kind_of_field_survives() {
-    let fixture = Fixture::new("full", FULL);
-    let host = Host::serve(&["full"], &[&fixture.build()]);
+/// A session with the service of all kinds of fields.
+fn full() -> (Host, Client) {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let library = BUILT.get_or_init(|| Fixture::new("full", FULL).build());
+    let host = Host::serve(&["full"], &[library]);
     let mut peer = Client::connect(host.addr("full"));
     for name in ["a", "b", "c", "d"] {
         peer.ask(name);
     }
+    (host, peer)
+}
+
+/// States of a dump, with the set in session 1 in order.
+fn sorted(mut dump: Value) -> Value {
+    let names = session(&mut dump, 1)["state"]["names"].as_array_mut().expect("names");
+    names.sort_by_key(Value::to_string);
+    states(&dump)
+}
+
+/// `greenroom state set` for session 1: exit code and report.
+fn set(host: &Host, fields: &[&str]) -> (Option<i32>, Value) {
+    let out = host.cli(&[&["state", "set", "1", "--json"], fields].concat());
+    (out.status.code(), serde_json::from_slice::<Value>(&out.stdout).unwrap_or_default())
+}
+
+/// A set is written in any order, and a float of 32 bits as what it is.
+#[test]
+fn every_kind_of_field_survives_a_restore() {
+    let (host, mut peer) = full();
     let before = dump(&host);
     peer.ask("e");
-    // A set is written in any order, and a float of 32 bits as what it is.
-    let (code, report) = restore(&host, &before, &[]);
-    assert_eq!(code, Some(0), "{report}");
-    let sorted = |mut d: Value| {
-        let names = session(&mut d, 1)["state"]["names"].as_array_mut().expect("names");
-        names.sort_by_key(Value::to_string);
-        states(&d)
-    };
-    assert_eq!(sorted(dump(&host)), sorted(before));
 
-    let set = |fields: &[&str]| {
-        let out = host.cli(&[&["state", "set", "1", "--json"], fields].concat());
-        (out.status.code(), serde_json::from_slice::<Value>(&out.stdout).unwrap_or_default())
-    };
-    let (code, done) = set(&[
-        "count=7",
-        "profile.age=30",
-        "profile.mood={\"because\": \"why not\"}",
-        "list=[1,2]",
-        "nick=joe",
-    ]);
+    let (code, report) = restore(&host, &before, &[]);
+
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(sorted(dump(&host)), sorted(before));
+}
+
+#[test]
+fn an_operator_sets_fields_of_a_state() {
+    let (host, mut peer) = full();
+
+    let mood = "profile.mood={\"because\": \"why not\"}";
+    let (code, done) = set(&host, &["count=7", "profile.age=30", mood, "list=[1,2]", "nick=joe"]);
+    let items = set(&host, &["list.2=3", "list.0=-5"]).1;
+
     assert_eq!((code, &done["outcome"]), (Some(0), &json!("restored")), "{done}");
     assert_eq!((&done["before"]["count"], &done["after"]["count"]), (&json!(4), &json!(7)));
     assert_eq!(done["restored"]["fields"], json!(["count", "profile.age", "profile.mood", "list", "nick"]));
-    assert_eq!(set(&["list.2=3", "list.0=-5"]).1["after"]["list"], json!([-5, 2, 3]));
+    assert_eq!(items["after"]["list"], json!([-5, 2, 3]));
     let debug = r#"8 Profile { age: Some(30), mood: Because("why not") } [-5, 2, 3] Some("joe")"#;
     assert_eq!(peer.ask("f"), debug);
-    let now = dump(&host);
+    let line = host.last_ledger_line();
+    // SAFETY: getuid has no preconditions.
+    let uid = unsafe { libc::getuid() };
+    assert!(line["by"].as_str().is_some_and(|by| by.starts_with(&format!("uid {uid} pid "))), "{line}");
+    let history = String::from_utf8(host.cli(&["history"]).stdout).expect("UTF-8");
+    assert!(history.contains("state of session 1 set: list.2, list.0, pause "), "{history}");
+}
+
+#[test]
+fn a_field_that_does_not_fit_is_refused_by_name() {
+    let (host, _peer) = full();
+    assert_eq!(set(&host, &["list=[1,2]"]).0, Some(0));
+    let before = dump(&host);
+
     for (fields, why) in [
         (
             &["profile.agee=1"][..],
@@ -409,20 +491,28 @@ fn fields_are_set_and_every_kind_of_field_survives() {
         (&["nik=null"], "field nik: unknown; there are: count, profile, list, scores, names, ratio, nick"),
         (&["profile.age=256"], "field profile.age: expected integer from 0 to 255, found 256"),
         (&["count=1", "list.0=x"], "field list[0]: expected integer, found \"x\""),
-        (&["count.x=1"], "field count is 8, which has no field \"x\""),
+        (&["count.x=1"], "field count is 4, which has no field \"x\""),
         (&["scores.9=1"], "field scores is written with a tag; give all of it"),
         (&["ratio=true"], "field ratio: expected number, found true"),
         (&["names=[\"a\", \"a\"]"], "field names: its handler makes [\"a\"] of [\"a\",\"a\"]"),
     ] {
-        let (code, report) = set(fields);
+        let (code, report) = set(&host, fields);
         assert!(code == Some(1) && report["reason"].as_str().is_some_and(|r| r.contains(why)), "{report}");
-        assert_eq!(last_line(&host)["reason"], report["reason"]);
+        assert_eq!(host.last_ledger_line()["reason"], report["reason"]);
     }
-    assert_eq!(sorted(dump(&host)), sorted(now));
-    // A session that stored nothing begins with the default.
+
+    assert_eq!(sorted(dump(&host)), sorted(before));
+}
+
+/// A session that stored nothing begins with the default.
+#[test]
+fn state_set_tells_people_what_it_changed_or_why_not() {
+    let (host, _peer) = full();
     let _other = Client::connect(host.addr("full"));
     wait_for("it", || (host.service("full")["sessions"] == 2).then_some(()));
+
     let text = host.cli(&["state", "set", "2", "ratio=0.1"]);
+
     let said = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(said.starts_with("state of session 2 set: ratio, pause "), "{said}");
     assert!(said.contains("  before: null\n  after:  {\"count\":0,"), "{said}");
@@ -435,12 +525,6 @@ fn fields_are_set_and_every_kind_of_field_survives() {
         let said = String::from_utf8_lossy(&said);
         assert!(out.status.code() == Some(code) && said.contains(why), "{said}");
     }
-    let line = last_line(&host);
-    // SAFETY: getuid has no preconditions.
-    let uid = unsafe { libc::getuid() };
-    assert!(line["by"].as_str().is_some_and(|by| by.starts_with(&format!("uid {uid} pid "))), "{line}");
-    let history = String::from_utf8(host.cli(&["history"]).stdout).expect("UTF-8");
-    assert!(history.contains("state of session 1 set: list.2, list.0, pause "), "{history}");
 }
 
 #[test]
@@ -452,23 +536,27 @@ fn a_dump_of_another_version_is_converted_or_refused() {
             fixture.build_as(&format!("v{version}.so"))
         })
         .collect();
+
     let host = Host::serve(&["putback-versions"], &[&builds[0]]);
     let mut peers: Vec<_> = (0..3).map(|_| Client::connect(host.addr("putback-versions"))).collect();
     for (n, p) in peers.iter_mut().enumerate() {
         assert_eq!(p.ask(&format!("line {n}")), format!("ok 1 line {n}"));
     }
+
     let first = dump(&host);
     assert_eq!(first["services"]["putback-versions"]["tables"], json!({"putback-versions-first": 1}));
     assert_eq!(host.reload_from("putback-versions", &builds[2]).0, Some(0));
     for p in &mut peers[..2] {
         assert_eq!(p.ask("again"), "ok 2 again");
     }
+
     // Of the older version: migrated, and what nobody touched stays as it is.
     let (code, report) = restore(&host, &first, &[]);
     assert_eq!(code, Some(0), "{report}");
     let restored = &report["restored"];
     assert_eq!((&restored["changed"], &restored["unchanged"]), (&json!(2), &json!(1)));
     assert_eq!(restored["tables"]["putback-versions-first"], json!({"put": 0, "deleted": 1, "unchanged": 3}));
+
     let third = dump(&host);
     let kept: Vec<_> = third["sessions"].as_array().unwrap().iter().map(|s| &s["state_version"]).collect();
     assert_eq!(kept, [3, 3, 1]);
@@ -478,6 +566,7 @@ fn a_dump_of_another_version_is_converted_or_refused() {
         assert_eq!(p.ask("now"), "ok 2 now");
         assert_eq!(p.ask(&format!("who line {n}")), (n + 1).to_string());
     }
+
     let mut given = third.clone();
     session(&mut given, 1)["state"] = json!({"lines": "many", "last": "?"});
     assert_eq!(restore(&host, &given, &[]).0, Some(0));
@@ -485,7 +574,7 @@ fn a_dump_of_another_version_is_converted_or_refused() {
     refused(&host, &given, "session 1: it is of version 1, and generation 2 can't make version 3 of it: ");
     restore(&host, &third, &[]);
 
-    // What it wrote was taken back, and then it was let go of.
+    // Its states are downgraded, and then the newer build is dropped.
     assert!(host.cli(&["rollback", "putback-versions"]).status.success());
     wait_for("the sweep's end", || {
         let (code, report) = restore(&host, &third, &["--dry-run"]);
@@ -496,26 +585,29 @@ fn a_dump_of_another_version_is_converted_or_refused() {
 }
 
 #[test]
-fn a_library_in_c_reads_what_is_put_back() {
+fn a_library_in_c_reads_a_restored_state() {
     let dir = tempfile::tempdir().expect("a directory");
     let library = dir.path().join("libupper.so");
     compile_c("upper.c", &[], &library);
     let host = Host::serve(&["upper"], &[&library]);
     let mut peer = Client::connect(host.addr("upper"));
     assert_eq!(peer.ask("a"), "1 A");
+
     let mut given = dump(&host);
     // This one reads nothing but numbers of 32 bits.
     session(&mut given, 1)["state"]["lines"] = json!(70_000);
     assert_eq!(peer.ask("b"), "2 B");
+
     let (code, report) = restore(&host, &given, &[]);
     assert_eq!((code, &report["restored"]["changed"]), (Some(0), &json!(1)), "{report}");
     assert_eq!(peer.ask("c"), "70001 C");
+
     session(&mut given, 1)["state"]["lines"] = json!(1);
     refused(&host, &given, "service upper, session 1: field lines: its handler makes 0 of 1");
 }
 
 #[test]
-fn a_kill_leaves_all_of_it_or_nothing_and_the_ledger_says_which() {
+fn a_kill_leaves_all_of_a_restore_or_nothing_and_the_ledger_says_which() {
     let dir = tempfile::tempdir().expect("a directory");
     let plan = dir.path().join("plan");
     std::fs::write(&plan, "put-back 0\n").expect("a plan");
@@ -525,12 +617,14 @@ fn a_kill_leaves_all_of_it_or_nothing_and_the_ledger_says_which() {
         assert_eq!(c.ask("a"), "1 a");
     }
     let _ann = in_the_room(&host, "ann");
+
     let before = dump(&host);
     let mut given = before.clone();
     for id in 1..=20 {
         session(&mut given, id)["state"]["count"] = json!(100 + id);
     }
     given["tables"]["chat-nicks"] = json!([]);
+
     // All is written, and it isn't committed.
     let out = restore_text(&host, &given.to_string(), &["--json"]);
     assert!(
@@ -538,14 +632,15 @@ fn a_kill_leaves_all_of_it_or_nothing_and_the_ledger_says_which() {
         "{out:?}"
     );
     assert_eq!(states(&dump(&host)), states(&before));
-    assert_eq!(last_line(&host)["outcome"], "committed");
+    assert_eq!(host.last_ledger_line()["outcome"], "committed");
     assert_eq!(host.json(&["status", "--json"])["host"]["workers_before"], 1);
+
     // And committed.
     assert_eq!(restore(&host, &given, &[]).0, Some(0));
     host.kill_worker();
     given["tables"] = json!({});
     assert_eq!(states(&dump(&host)), states(&given));
-    let line = last_line(&host);
+    let line = host.last_ledger_line();
     assert_eq!((&line["outcome"], &line["restored"]["changed"]), (&json!("restored"), &json!(20)));
     assert!(line["pause_us"].as_f64().is_some_and(|us| us > 0.0), "{line}");
     for (id, c) in (101..).zip(&mut clients) {
@@ -554,12 +649,13 @@ fn a_kill_leaves_all_of_it_or_nothing_and_the_ledger_says_which() {
 }
 
 #[test]
-fn clients_are_served_while_a_dump_is_put_back_again_and_again() {
+fn clients_are_served_during_ten_restores() {
     let host = both(|_| {});
     let mut still: Vec<_> = (0..500).map(|_| Client::connect(host.addr("tally"))).collect();
     for c in &mut still {
         assert_eq!(c.ask("a"), "1 a");
     }
+
     let given = host.json(&["state", "dump", "--service", "tally"]);
     let mut busy: Vec<_> = (0..4).map(|_| Client::connect(host.addr("tally"))).collect();
     let going = &AtomicBool::new(true);

@@ -1,4 +1,4 @@
-//! What outlives the host: tables, on disk, through a stop, a kill of the keeper, and a damaged file.
+//! Tables on disk outlive the host: through a stop, a kill of the keeper, and a damaged file.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::host::Host;
@@ -16,7 +16,7 @@ fn nicks(host: &Host) -> Value {
     host.json(&["state", "dump"])["tables"].clone()
 }
 
-/// Somebody who is in a table, for as long as nobody tells the handler that they have gone.
+/// A client whose nick is in a table, until the handler is told that it has gone.
 fn person(host: &Host, nick: &str) -> Client {
     let mut client = Client::connect(host.addr("chat"));
     client.line().expect("a welcome");
@@ -33,18 +33,21 @@ fn tables_outlive_the_host() {
     let mut host = serve(&config);
     let _ann = person(&host, "ann");
     let before = nicks(&host);
+
     // Nobody may stop the host in an orderly way: what was saved while it ran counts.
     let saved_at = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
     let first = wait_for("a save", || saved_at(&file));
     wait_for("a save of all that", || saved_at(&file).filter(|at| *at > first));
     wait_for("another", || saved_at(&file).filter(|at| *at > first + std::time::Duration::from_millis(900)));
     host.kill();
+
     let mut host = serve(&config);
     assert_eq!(nicks(&host), before, "as it was saved");
     host.wait_log("read from");
     let _bob = person(&host, "bob");
     // Tables may name sessions, so their numbers go on.
     assert_eq!(host.json(&["sessions", "--json"])[0]["id"], 2);
+
     host.signal(libc::SIGTERM);
     assert_eq!(host.wait(), Some(0));
     // Bob was told to go before the end, and ann is the dead host's.
@@ -57,6 +60,7 @@ fn tables_outlive_the_host() {
     let at = bytes.len() / 2;
     bytes[at] ^= 0xff;
     std::fs::write(&file, &bytes).expect("damage");
+
     let host = serve(&config);
     host.wait_log("its checksum is wrong; kept as");
     let log = host.log();

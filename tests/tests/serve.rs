@@ -24,6 +24,7 @@ fn nc_talks_to_the_shipped_services() {
         assert!(out.status.success(), "{script}");
         String::from_utf8(out.stdout).unwrap()
     };
+
     assert_eq!(nc("echo", "hello\\r\\nyou\\n\\nhalf"), "hello\nyou\n\n");
     assert_eq!(nc("tally", "a\\nb\\n"), "1 a\n2 b\n");
     assert_eq!(
@@ -44,6 +45,7 @@ fn people_in_the_room_hear_each_other_across_a_swap() {
         assert_eq!(peer.ask(nick), format!("* {nick} is here"));
     }
     assert_eq!(ann.line().unwrap(), "* bob is here");
+
     // The same code under another hash: an ELF file may have anything behind its end.
     let mut bytes = std::fs::read(&live).unwrap();
     bytes.extend_from_slice(b"another build");
@@ -51,8 +53,10 @@ fn people_in_the_room_hear_each_other_across_a_swap() {
     std::fs::write(&next, bytes).unwrap();
     install(&next, &live);
     host.wait_generation("chat", 2);
+
     assert_eq!(bob.ask("still here?"), "bob: still here?");
     assert_eq!(ann.line().unwrap(), "bob: still here?");
+
     drop(bob);
     assert_eq!(ann.line().unwrap(), "* bob has left");
     let dump = host.json(&["state", "dump"]);
@@ -61,7 +65,7 @@ fn people_in_the_room_hear_each_other_across_a_swap() {
 }
 
 #[test]
-fn status_sessions_and_dump_for_programs_and_people() {
+fn status_sessions_and_dump_serve_programs_and_people() {
     let host = both();
     let mut peer = Client::connect(host.addr("tally"));
     peer.send("one\ntwo\nha");
@@ -117,20 +121,22 @@ fn status_sessions_and_dump_for_programs_and_people() {
 }
 
 #[test]
-fn reload_waits_and_tells_the_truth() {
+fn reload_waits_for_its_outcome_and_reports_it() {
     let host = both();
     let out = host.cli(&["reload"]);
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(out.status.success() && said.lines().count() == 2, "{said}");
     assert!(said.lines().all(|l| l.contains("unchanged, generation 1 runs build")), "{said}");
+
     let report = host.json(&["reload", "echo", "--json"]);
     assert_eq!((&report["outcome"], &report["services"]), (&json!("unchanged"), &json!(["echo", "tally"])));
     assert_eq!(report["build"], host.service("echo")["build"]);
+
     assert_eq!(host.cli(&["reload", "--from", "/x"]).status.code(), Some(2), "--from wants a service");
 }
 
 #[test]
-fn without_a_host_and_with_two() {
+fn commands_without_a_host_and_a_second_host_fail() {
     let host = both();
     let other = |args: &[&str]| {
         let dir = host.dir().join("elsewhere");
@@ -141,22 +147,25 @@ fn without_a_host_and_with_two() {
         assert_eq!(out.status.code(), Some(3), "{args:?}");
         assert!(String::from_utf8_lossy(&out.stderr).contains("no host answers on"));
     }
+
     let second = host.cli(&["serve", built("libecho.so").to_str().unwrap()]);
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(said.contains(&format!("in use by the greenroom host with pid {}", host.pid())), "{said}");
+
     let mode = |p: &Path| p.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&host.runtime()), 0o700);
     assert_eq!(mode(&host.runtime().join("admin.sock")), 0o600);
 }
 
 #[test]
-fn serve_says_what_is_wrong_before_it_starts() {
+fn serve_names_a_mistake_before_it_starts() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("greenroom.toml");
     let echo = built("libecho.so");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("echo={}", port.local_addr().unwrap());
+
     let toml = |text: &str| std::fs::write(&config, text).unwrap();
     let serve = |args: &[&str]| {
         let mut command = Command::new(built("greenroom"));
@@ -172,12 +181,14 @@ fn serve_says_what_is_wrong_before_it_starts() {
     fn says((code, said): (Option<i32>, String), expected: i32, text: &str) {
         assert!(code == Some(expected) && said.contains(text), "{code:?}: {said}");
     }
+
     let (config, echo) = (config.to_str().unwrap(), echo.to_str().unwrap());
     says(serve(&[]), 2, "nothing to serve");
     says(serve(&["--nonsense"]), 2, "--nonsense");
     says(serve(&["--listen", "echo", echo]), 2, "SERVICE=ADDRESS:PORT");
     says(serve(&["/nonexistent/libx.so"]), 1, "/nonexistent/libx.so");
     says(serve(&["--listen", &taken, echo]), 1, "service echo can't listen on 127.0.0.1:");
+
     toml("[limits]\nsesions_max = 1\n");
     says(serve(&["-c", config, echo]), 1, "line 2");
     toml("[service.chat]\nsettings = { colour = 1 }\n");
@@ -201,6 +212,7 @@ fn the_file_configures_addresses_limits_and_handlers() {
     );
     std::fs::write(&config, text).unwrap();
     let host = Host::serve_with(&[], &[], |c| _ = c.args(["-c", config.to_str().unwrap()]));
+
     let mut ann = Client::connect(host.addr("chat"));
     assert_eq!(ann.line().unwrap(), "Who?");
     assert_eq!(ann.ask("anna"), "! A nick is one word of up to 3 characters. Yours?");
@@ -212,20 +224,23 @@ fn the_file_configures_addresses_limits_and_handlers() {
 }
 
 #[test]
-fn a_panic_is_rolled_back_logged_with_its_place_and_counted() {
+fn a_panic_is_undone_counted_and_logged_with_its_place() {
     let fixture = Fixture::new("serve_panic", &tally_source("serve-panic", "one"));
     let host = Host::serve(&["serve-panic"], &[&fixture.build()]);
     let mut peer = Client::connect(host.addr("serve-panic"));
     assert_eq!(peer.ask("a"), "one 1 a");
+
     // In one batch: the turns around the failed one count, and it leaves no trace.
     peer.send("b\npanic\nc\npanic\npanic\nd\n");
     for answer in ["one 2 b", "one 3 c", "one 4 d"] {
         assert_eq!(peer.line().unwrap(), answer);
     }
+
     let service = host.service("serve-panic");
     assert_eq!((&service["faults"], &service["turns"]), (&json!(3), &json!(8)));
     assert_eq!(host.json(&["state", "dump"])["sessions"][0]["state"], json!({"count": 4}));
     host.wait_log("panic: asked to at src/lib.rs:");
+
     // What it logged is kept, with its session and generation, once, and marked.
     host.wait_log("about to panic count=3");
     let log = host.log();
@@ -245,14 +260,17 @@ fn a_library_that_appears_in_a_directory_is_picked_up() {
     install(&built("libecho.so"), &dir.path().join("libecho.so"));
     std::fs::write(dir.path().join("readme.so"), "not a library").unwrap();
     compile_c("upper.c", &["-DCRASH_ON_LOAD"], &dir.path().join("libcrash.so"));
+
     // One that can't be loaded doesn't keep the others from serving, unless it was named itself.
     let host = Host::serve(&["echo", "tally", "upper", "chat"], &[dir.path()]);
     host.wait_log("libcrash.so: refused");
     assert_eq!(Client::connect(host.addr("echo")).ask("x"), "x");
+
     install(&built("libchat.so"), &dir.path().join("libchat.so"));
     host.wait_log("chat: generation 1 committed");
     let listen = host.service("chat")["listen"][0].as_str().unwrap().trim_start_matches("tcp://").to_owned();
     assert!(Client::connect(listen.parse().unwrap()).line().unwrap().contains("nick?"));
+
     // And one that was refused, once it is mended.
     compile_c("upper.c", &[], &dir.path().join("libcrash.so"));
     host.wait_log("upper: generation 1 committed");
@@ -269,9 +287,11 @@ fn a_directory_that_was_removed_is_watched_when_it_is_back() {
     let mut bytes = std::fs::read(&live).unwrap();
     bytes.push(0);
     std::fs::write(&kept, bytes).unwrap();
+
     std::fs::remove_dir_all(&dir).unwrap();
     std::fs::create_dir(&dir).unwrap();
     install(&kept, &live);
+
     host.wait_generation("echo", 2);
 }
 
@@ -282,6 +302,7 @@ fn sigterm_flushes_and_exits_with_0() {
     chat.line().unwrap();
     assert_eq!(chat.ask("ann"), "* ann is here");
     let mut echo = Client::connect(host.addr("echo"));
+
     // More than the kernel's buffers take: the rest must be flushed while the host stops.
     let line = "y".repeat(8000);
     let mut asked = 0;
@@ -292,10 +313,12 @@ fn sigterm_flushes_and_exits_with_0() {
     wait_for("all of it to be answered", || {
         (host.service("echo")["turns"].as_u64() >= Some(asked + 1)).then_some(())
     });
+
     host.signal(libc::SIGTERM);
     for _ in 0..asked {
         assert_eq!(echo.line().as_deref(), Some(&*line));
     }
+
     assert_eq!(echo.line(), None, "then the end, not a reset");
     assert_eq!(chat.line(), None);
     assert_eq!(host.wait(), Some(0));
@@ -303,11 +326,12 @@ fn sigterm_flushes_and_exits_with_0() {
 }
 
 #[test]
-fn the_end_of_a_stream_is_seen_however_it_comes() {
+fn the_end_of_a_stream_behind_much_data_is_seen() {
     let host = both();
     // More than one read brings, and the end, all there before the host looks.
     let mut peers: Vec<_> = (0..20).map(|_| Client::connect(host.addr("echo"))).collect();
     wait_for("sessions", || (host.service("echo")["sessions"] == 20).then_some(()));
+
     host.signal(libc::SIGSTOP);
     let line = "z".repeat(999);
     for peer in &mut peers {
@@ -317,32 +341,37 @@ fn the_end_of_a_stream_is_seen_however_it_comes() {
         peer.shutdown();
     }
     host.signal(libc::SIGCONT);
+
     for peer in &mut peers {
         for _ in 0..70 {
             assert_eq!(peer.line().as_deref(), Some(&*line));
         }
         assert_eq!(peer.line(), None);
     }
+
     wait_for("all of them gone", || (host.service("echo")["sessions"] == 0).then_some(()));
 }
 
 #[test]
-fn urgent_data_is_data() {
+fn urgent_data_is_read_in_order() {
     let host = both();
     let mut peer = Client::connect(host.addr("echo"));
+
     host.signal(libc::SIGSTOP);
     peer.send("abc\n");
     peer.send_urgent(b'!');
     peer.send("def\n");
     host.signal(libc::SIGCONT);
+
     assert_eq!((peer.line(), peer.line()), (Some("abc".into()), Some("!def".into())));
 }
 
 #[test]
-fn a_named_library_must_load_whatever_else_does() {
+fn serve_fails_if_a_named_library_does_not_load() {
     let dir = tempfile::tempdir().unwrap();
     let (bad, good) = (dir.path().join("libbad.so"), built("libecho.so"));
     std::fs::write(&bad, "not a library").unwrap();
+
     for order in [[&bad, &good], [&good, &bad]] {
         let mut command = Command::new(built("greenroom"));
         command.arg("serve").args(order).args([
@@ -352,6 +381,7 @@ fn a_named_library_must_load_whatever_else_does() {
             "tally=127.0.0.1:0",
         ]);
         let out = command.env("GREENROOM_RUNTIME", dir.path().join("run")).output().unwrap();
+
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(
             out.status.code() == Some(1) && said.contains("greenroom: ") && said.contains("libbad.so: "),
@@ -363,7 +393,7 @@ fn a_named_library_must_load_whatever_else_does() {
 }
 
 #[test]
-fn what_a_link_leads_to_is_watched() {
+fn the_target_of_a_link_is_watched() {
     let dir = tempfile::tempdir().unwrap();
     let (real, link) = (dir.path().join("real"), dir.path().join("libecho.so"));
     std::fs::create_dir(&real).unwrap();
@@ -371,11 +401,14 @@ fn what_a_link_leads_to_is_watched() {
     install(&built("libecho.so"), &target);
     std::os::unix::fs::symlink(&target, &link).unwrap();
     let host = Host::serve(&["echo", "tally"], &[&link]);
+
     let mut bytes = std::fs::read(&target).unwrap();
     bytes.push(0);
     let next = dir.path().join("next");
     std::fs::write(&next, bytes).unwrap();
+
     install(&next, &target);
+
     host.wait_generation("echo", 2);
 }
 
@@ -392,25 +425,30 @@ fn a_service_that_changes_its_name_keeps_its_port() {
     let live = dir.path().join("libserve_rename.so");
     install(&fixture.build(), &live);
     let host = Host::serve(&[], &[&live]);
+
     fixture.write(&source("new-name"));
     install(&fixture.build(), &live);
     host.wait_log("serve_rename: generation 2 committed");
+
     let mut peer = Client::connect(([127, 0, 0, 1], port).into());
     assert_eq!(peer.ask("x"), "one 1 x");
     assert_eq!(host.service("new-name")["sessions"], 1);
 }
 
 #[test]
-fn a_reload_that_the_host_did_not_live_to_finish_is_no_success() {
+fn a_reload_that_the_hosts_stop_cuts_off_fails() {
     let fixture = Fixture::new("serve_stopped", &tally_source("serve-stopped", "one"));
     let mut host = Host::serve(&["serve-stopped"], &[&fixture.build()]);
     let hang = host.dir().join("hang.so");
     compile_c("upper.c", &["-DHANG_ON_LOAD"], &hang);
+
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| host.cli(&["reload", "serve-stopped", "--from", hang.to_str().unwrap()]));
         let trial = || std::fs::read_dir(host.runtime().join("copies")).unwrap().count() == 2;
         wait_for("the trial", || trial().then_some(()));
+
         host.signal(libc::SIGTERM);
+
         let out = asked.join().unwrap();
         assert_eq!(out.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&out.stderr).contains("the host stopped before the reload was done"));
@@ -419,14 +457,16 @@ fn a_reload_that_the_host_did_not_live_to_finish_is_no_success() {
 }
 
 #[test]
-fn sigint_ends_it_too() {
+fn sigint_ends_the_host_as_sigterm_does() {
     let mut host = both();
+
     host.signal(libc::SIGINT);
+
     assert_eq!(host.wait(), Some(0));
 }
 
 #[test]
-fn a_dump_of_many_sessions_does_not_stop_the_others() {
+fn sessions_are_answered_during_a_dump_of_many() {
     let host = both();
     let mut clients: Vec<_> = (0..3000).map(|_| Client::connect(host.addr("tally"))).collect();
     for c in &mut clients {
@@ -435,6 +475,7 @@ fn a_dump_of_many_sessions_does_not_stop_the_others() {
     for c in &mut clients {
         assert_eq!(c.line().unwrap(), "1 x");
     }
+
     let mut peer = Client::connect(host.addr("tally"));
     let enough = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -445,11 +486,13 @@ fn a_dump_of_many_sessions_does_not_stop_the_others() {
             }
             dumps
         });
+
         // Answered all along, while at least five dumps are taken.
         for answered in 1..=500 {
             assert_eq!(peer.ask("y"), format!("{answered} y"));
         }
         enough.store(true, Ordering::Relaxed);
+
         for dump in dumping.join().unwrap() {
             let sessions = dump["sessions"].as_array().unwrap();
             assert_eq!(sessions.len(), 3001);

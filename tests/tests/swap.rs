@@ -6,7 +6,11 @@ use greenroom_tests::host::Host;
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const FLOOD: usize = 8 << 20;
+/// Bytes of one line of a flood: as many as a turn may send.
+const FLOOD_LINE: usize = 1 << 19;
+
+/// Lines of a flood: 8 MiB, which is more than the socket buffers hold.
+const FLOOD_LINES: usize = 16;
 
 /// The states of a dump, by session.
 fn states(dump: &Value) -> Vec<(u64, Value)> {
@@ -14,59 +18,104 @@ fn states(dump: &Value) -> Vec<(u64, Value)> {
     sessions.iter().map(|s| (s["id"].as_u64().expect("id"), s["state"].clone())).collect()
 }
 
-/// 200 sessions in mid-conversation: some have half a line sent, some have output that they don't read.
+/// A session's part when the code is swapped.
+#[derive(Clone, Copy)]
+enum Role {
+    /// Everything is answered.
+    Idle,
+    /// Half a line is sent.
+    HalfLine,
+    /// More is asked for than the socket buffers hold, and nothing is read.
+    UnreadOutput,
+    /// Whole lines are sent, and the answers are read after the swap.
+    Talking,
+}
+
+impl Role {
+    /// Role of the `i`-th session. Few have unread output: it takes 8 MiB each.
+    fn of(i: usize) -> Role {
+        match i % 4 {
+            1 => Role::HalfLine,
+            2 if i < 20 => Role::UnreadOutput,
+            3 => Role::Talking,
+            _ => Role::Idle,
+        }
+    }
+}
+
+/// Sessions in mid-conversation, each with its role.
 struct House {
     clients: Vec<Client>,
 }
 
 impl House {
+    /// Connects 200 clients, and has each begin its conversation.
     fn open(host: &Host, service: &str) -> House {
         let mut clients: Vec<_> = (0..200).map(|_| Client::connect(host.addr(service))).collect();
         for (i, c) in clients.iter_mut().enumerate() {
-            for n in 1..=i % 5 + 1 {
+            for n in 1..=House::hellos(i) {
                 assert_eq!(c.ask("hello"), format!("one {n} hello"));
             }
-            match i % 4 {
-                1 => c.send("first ha"),
-                2 if i < 20 => {
-                    // More than the socket buffers hold, asked for in pieces that a turn may send.
-                    for _ in 0..FLOOD >> 19 {
-                        c.send(format!("flood {}\n", 1 << 19));
-                    }
-                }
-                _ => {}
+            match Role::of(i) {
+                Role::Idle => {}
+                Role::HalfLine => c.send("first ha"),
+                Role::UnreadOutput => (0..FLOOD_LINES).for_each(|_| c.send(format!("flood {FLOOD_LINE}\n"))),
+                Role::Talking => c.send("here\nand there\n"),
             }
         }
         House { clients }
     }
 
-    /// Goes on, with the new code and the old state.
+    /// Ends each conversation, with the new code and the old state.
     fn go_on(&mut self, prefix: &str) {
         for (i, c) in self.clients.iter_mut().enumerate() {
-            let mut n = i % 5 + 1;
-            match i % 4 {
-                1 => {
+            let n = House::hellos(i);
+            let lines = match Role::of(i) {
+                Role::Idle => 0,
+                Role::HalfLine => {
                     c.send("lf\n");
-                    n += 1;
-                    assert_eq!(c.line().expect("an answer"), format!("{prefix} {n} first half"));
+                    assert_eq!(c.line().expect("an answer"), format!("{prefix} {} first half", n + 1));
+                    1
                 }
-                2 if i < 20 => {
-                    // The output that waited was written by the old code, what had to wait as input by the new.
-                    for _ in 0..FLOOD >> 19 {
-                        n += 1;
-                        let line = c.line().expect("the flood");
-                        let (flood, rest) = line.split_at(1 << 19);
-                        assert!(flood.bytes().all(|b| b == b'x'));
-                        let said = rest.split_once(' ').expect("an answer behind the flood");
-                        assert!(["one", prefix].contains(&said.0), "{rest}");
-                        assert_eq!(said.1, format!("{n} flood {}", 1 << 19));
-                    }
+                Role::UnreadOutput => House::read_flood(c, n, prefix),
+                Role::Talking => {
+                    answered_by_either(&c.line().expect("an answer"), prefix, &format!("{} here", n + 1));
+                    answered_by_either(
+                        &c.line().expect("an answer"),
+                        prefix,
+                        &format!("{} and there", n + 2),
+                    );
+                    2
                 }
-                _ => {}
-            }
-            assert_eq!(c.ask("again"), format!("{prefix} {} again", n + 1));
+            };
+            assert_eq!(c.ask("again"), format!("{prefix} {} again", n + lines + 1));
         }
     }
+
+    /// Lines of the `i`-th client before it takes its role.
+    fn hellos(i: usize) -> usize {
+        i % 5 + 1
+    }
+
+    /// Reads a flood behind `n` lines, and returns its lines. The old code wrote the output that
+    /// waited, and the new code runs the input that had to wait.
+    fn read_flood(c: &mut Client, n: usize, prefix: &str) -> usize {
+        for n in n + 1..=n + FLOOD_LINES {
+            let line = c.line().expect("the flood");
+            let (flood, answer) = line.split_at(FLOOD_LINE);
+            assert!(flood.bytes().all(|b| b == b'x'));
+            answered_by_either(answer, prefix, &format!("{n} flood {FLOOD_LINE}"));
+        }
+        FLOOD_LINES
+    }
+}
+
+/// An answer of the code before the swap or after it.
+#[track_caller]
+fn answered_by_either(answer: &str, prefix: &str, expected: &str) {
+    let (by, said) = answer.split_once(' ').expect("a prefix");
+    assert!(["one", prefix].contains(&by), "{answer}");
+    assert_eq!(said, expected);
 }
 
 #[test]
@@ -85,18 +134,20 @@ fn two_hundred_sessions_cross_a_cargo_build() {
     fixture.write(&tally_source("swap-build", "two"));
     fixture.build();
     host.wait_generation("swap-build", 2);
+
     let ids = |v: &Value| v.as_array().map(|a| a.iter().map(|s| s["id"].clone()).collect::<Vec<_>>());
     assert_eq!(
         ids(&host.json(&["sessions", "--json"])),
         ids(&sessions),
         "no session was closed, none is new"
     );
+
     house.go_on("two");
     assert_eq!(host.service("swap-build")["faults"], 0);
 }
 
 #[test]
-fn states_are_equal_before_and_after() {
+fn states_are_equal_before_and_after_a_swap() {
     let fixture = Fixture::new("swap_equal", &tally_source("swap-equal", "one"));
     let host = Host::serve(&["swap-equal"], &[&fixture.build()]);
     let mut clients: Vec<_> = (0..50).map(|_| Client::connect(host.addr("swap-equal"))).collect();
@@ -111,10 +162,13 @@ fn states_are_equal_before_and_after() {
             sessions.iter().all(|s| s["input"] == "half a li").then_some(dump.clone())
         })
     };
+
     let before = dump(&host);
+
     fixture.write(&tally_source("swap-equal", "two"));
     fixture.build();
     host.wait_generation("swap-equal", 2);
+
     let after = dump(&host);
     assert_eq!(after["sessions"], before["sessions"]);
     assert_eq!(states(&after).len(), 50);
@@ -144,19 +198,23 @@ fn a_migration_runs_at_a_sessions_next_turn() {
              greenroom_handler::Migrations::none().from(1, |old: V1| Ok(Count { count: old.count.to_string() }))\n    }\n    fn new(",
         )
         + "\n#[derive(Deserialize)]\nstruct V1 { count: u64 }\n";
+
     fixture.write(&two);
     fixture.build();
     host.wait_generation("swap-migrate", 3);
+
     let dump = host.json(&["state", "dump"]);
     assert!(
         dump["sessions"].as_array().is_some_and(|s| s.iter().all(|s| s["state_version"] == 1)),
         "as stored"
     );
+
     house.go_on("two");
     let dump = host.json(&["state", "dump"]);
     for (id, state) in states(&dump) {
         assert!(state["count"].is_string(), "session {id}: {state}");
     }
+
     assert_eq!(host.service("swap-migrate")["faults"], 0);
 }
 
@@ -196,18 +254,22 @@ fn a_hundred_swaps_under_load() {
                 })
             })
             .collect();
+
         for swap in 0..100 {
             install([&two, &one][swap % 2], &live);
-            // It may wait for the watcher's reload of the same file: either way this very build runs then.
+            // It may wait for the watcher's reload of the same file: either way this very build
+            // runs then.
             let out = host.cli(&["reload", "swap-load", "--json"]);
             assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
         }
+
         stop.store(true, Ordering::Relaxed);
         for client in clients {
             let (n, changes) = client.join().expect("every answer was right");
             assert!(n > 100 && changes > 50, "{n} answers from {changes} changes of code");
         }
     });
+
     assert_eq!(host.generation("swap-load"), 101);
     assert_eq!(host.service("swap-load")["faults"], 0);
 }

@@ -1,4 +1,4 @@
-//! What a successor finds: peers in every state, no worker at all, another binary, many generations.
+//! Successors find peers in every state, no worker at all, another binary, many generations.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, tally_source};
@@ -24,9 +24,9 @@ fn sessions(host: &Host) -> usize {
     host.json(&["sessions", "--json"]).as_array().map_or(0, Vec::len)
 }
 
-/// The worker stands still, things happen, and then it is killed: its successor finds what it never saw.
+/// The worker stands still, peers act, and it is killed: its successor finds what it never saw.
 #[test]
-fn peers_may_do_anything_while_no_worker_looks() {
+fn a_successor_sees_what_peers_did_while_the_worker_stood_still() {
     let fixture = Fixture::new("gap", &tally_source("gap", "one"));
     let host = Host::serve(&["gap"], &[&fixture.build()]);
     let addr = host.addr("gap");
@@ -93,15 +93,17 @@ fn peers_may_do_anything_while_no_worker_looks() {
 }
 
 #[test]
-fn a_worker_that_cannot_start_leaves_everything_parked() {
+fn sessions_stay_parked_until_a_worker_can_start() {
     let fixture = Fixture::new("parked", &tally_source("parked", "one"));
     let host = Host::serve(&["parked"], &[&fixture.build()]);
     let mut client = Client::connect(host.addr("parked"));
     assert_eq!(client.ask("hello"), "one 1 hello");
+
     let copies = host.runtime().join("copies");
     let copy = std::fs::read_dir(&copies).expect("copies").flatten().next().expect("a copy").path();
     let away = host.dir().join("away.so");
     std::fs::rename(&copy, &away).expect("a rename");
+
     signal(worker(&host), libc::SIGKILL);
     client.send("anybody\n");
     let status = wait_for("several tries", || {
@@ -110,6 +112,7 @@ fn a_worker_that_cannot_start_leaves_everything_parked() {
         let status = host_status(&host);
         (tries >= 4 && status["worker"] == "parked").then_some(status)
     });
+
     let reason = status["reason"].as_str().expect("a reason");
     assert!(
         reason.contains("parked, generation 1") && reason.contains("cannot open shared object"),
@@ -120,10 +123,12 @@ fn a_worker_that_cannot_start_leaves_everything_parked() {
     // The pauses grow.
     let log = host.log();
     assert!(log.contains("tried again in 100ms") && log.contains("tried again in 200ms"), "{log}");
+
     // Whoever asks for more than a status is told, in time.
     let out = host.cli(&["reload", "parked"]);
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.code() == Some(1) && said.contains("no worker serves at the moment"), "{said}");
+
     std::fs::rename(&away, &copy).expect("a rename");
     assert_eq!(client.line().expect("an answer"), "one 2 anybody");
     assert_eq!(host_status(&host)["worker"], "serving");
@@ -136,7 +141,9 @@ fn a_keeper_that_dies_takes_its_worker_with_it() {
     let mut client = Client::connect(host.addr("orphan"));
     assert_eq!(client.ask("hello"), "one 1 hello");
     let pid = worker(&host);
+
     host.kill();
+
     assert_eq!(client.line(), None);
     let gone = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
@@ -146,24 +153,28 @@ fn a_keeper_that_dies_takes_its_worker_with_it() {
 }
 
 #[test]
-fn without_a_keeper_all_is_one_process() {
+fn serve_without_a_keeper_is_one_process() {
     let fixture = Fixture::new("alone", &tally_source("alone", "one"));
     let mut host = Host::serve_with(&["alone"], &[&fixture.build()], |c| {
         c.arg("--no-keeper");
     });
     let mut client = Client::connect(host.addr("alone"));
     assert_eq!(client.ask("hello"), "one 1 hello");
+
     assert_eq!(worker(&host) as u32, host.pid());
     host.wait_log("--no-keeper: all in one process");
+
     let second = {
         fixture.write(&tally_source("alone", "two"));
         fixture.build_as("second.so")
     };
     assert_eq!(host.reload_from("alone", &second).0, Some(0));
     assert_eq!(client.ask("hello"), "two 2 hello");
+
     let out = host.cli(&["upgrade"]);
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.code() == Some(1) && said.contains("--no-keeper"), "{said}");
+
     host.signal(libc::SIGTERM);
     assert_eq!(client.line(), None);
     assert_eq!(host.wait(), Some(0));
@@ -177,6 +188,7 @@ fn an_upgrade_keeps_every_session_and_a_bad_one_changes_nothing() {
     assert_eq!(client.ask("hello"), "one 1 hello");
     client.send("half ");
     let first = worker(&host);
+
     let text = host.dir().join("notes.txt");
     std::fs::write(&text, "not a program").expect("a file");
     let broken = host.dir().join("broken");
@@ -184,6 +196,7 @@ fn an_upgrade_keeps_every_session_and_a_bad_one_changes_nothing() {
     bytes.truncate(100_000);
     std::fs::write(&broken, bytes).expect("a file");
     make_executable(&broken);
+
     let refusals: [(&Path, &str); 5] = [
         (&text, "not executable"),
         (&broken, "refused"),
@@ -197,6 +210,7 @@ fn an_upgrade_keeps_every_session_and_a_bad_one_changes_nothing() {
         assert!(out.status.code() == Some(1) && said.contains(why), "{}: {said}", path.display());
         assert_eq!(worker(&host), first);
     }
+
     let newer = host.dir().join("greenroom-next");
     std::fs::copy(built("greenroom"), &newer).expect("a copy");
     let out = host.cli(&["upgrade", "--binary", newer.to_str().expect("UTF-8")]);
@@ -205,11 +219,13 @@ fn an_upgrade_keeps_every_session_and_a_bad_one_changes_nothing() {
         out.status.success() && said.contains("1 sessions, 0 table entries, generations upgraded 1"),
         "{out:?}"
     );
+
     assert_eq!(client.ask("line"), "one 2 half line");
     let now = worker(&host);
     assert_ne!(now, first);
     let runs = std::fs::read_link(format!("/proc/{now}/exe")).expect("its binary");
     assert_eq!(runs, newer.canonicalize().expect("a path"));
+
     // Whatever happens to that one, its successors are of the same binary.
     signal(now, libc::SIGKILL);
     assert_eq!(client.ask("hello"), "one 3 hello");
@@ -223,19 +239,23 @@ fn make_executable(path: &Path) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("its mode");
 }
 
-/// A build that was installed while no worker lived is found by the next one; one that was seen is not tried again.
+/// A build that was installed while no worker lived is found by the next one. A build that was seen
+/// is not tried again.
 #[test]
-fn a_successor_looks_at_the_files() {
+fn a_successor_loads_a_build_that_was_installed_meanwhile() {
     let fixture = Fixture::new("looks", &tally_source("looks", "one"));
     let host = Host::serve(&["looks"], &[&fixture.build()]);
     let mut client = Client::connect(host.addr("looks"));
     assert_eq!(client.ask("hello"), "one 1 hello");
+
     signal(worker(&host), libc::SIGSTOP);
     fixture.write(&tally_source("looks", "two"));
     fixture.build();
     signal(worker(&host), libc::SIGKILL);
+
     host.wait_generation("looks", 2);
     assert_eq!(client.ask("hello"), "two 2 hello");
+
     // Copies that nobody will load again are gone.
     signal(worker(&host), libc::SIGKILL);
     assert_eq!(client.ask("hello"), "two 3 hello");
@@ -246,7 +266,7 @@ fn a_successor_looks_at_the_files() {
 
 /// A supervisor may stop all processes of a group at once, and the worker may even be killed then.
 #[test]
-fn a_stop_flushes_and_saves_whatever_becomes_of_the_worker() {
+fn a_stop_flushes_and_saves_although_the_worker_stops_or_dies() {
     let library = Fixture::new("stopped", &tally_source("stopped", "one")).build();
     for kills in [false, true] {
         let mut host = Host::serve(&["stopped"], &[&library]);
@@ -254,6 +274,7 @@ fn a_stop_flushes_and_saves_whatever_becomes_of_the_worker() {
         // Answered, and not read by its peer.
         client.send("flood 900000\n");
         wait_for("the flood's turn", || (host.service("stopped")["turns"] == 2).then_some(()));
+
         let pid = worker(&host);
         signal(pid, libc::SIGSTOP);
         signal(host.pid() as i32, libc::SIGTERM);
@@ -261,6 +282,7 @@ fn a_stop_flushes_and_saves_whatever_becomes_of_the_worker() {
         if !kills {
             signal(pid, libc::SIGCONT);
         }
+
         let line = client.line().expect("the flood, whole");
         assert!(line.len() > 900_000 && line.ends_with("one 1 flood 900000"), "{} bytes", line.len());
         assert_eq!(client.line(), None);
@@ -271,7 +293,7 @@ fn a_stop_flushes_and_saves_whatever_becomes_of_the_worker() {
 
 /// A wild write by a handler may hit anything. Only the session that it hit is given up, by name.
 #[test]
-fn damaged_records_cost_the_sessions_that_they_belong_to() {
+fn damaged_records_cost_their_own_session_alone() {
     use std::os::unix::fs::FileExt;
     let host = Host::serve(&["wildwrite"], &[&greenroom_tests::chain::fixture("wildwrite").build()]);
     let mut clients: Vec<_> = (0..20).map(|_| Client::connect(host.addr("wildwrite"))).collect();
@@ -279,6 +301,7 @@ fn damaged_records_cost_the_sessions_that_they_belong_to() {
         assert_eq!(c.line().expect("a greeting"), "hello");
         assert!(c.ask(&format!("person-{n:02}-of-the-damaged-host")).starts_with("1 "));
     }
+
     signal(worker(&host), libc::SIGSTOP);
     let fds = std::fs::read_dir(format!("/proc/{}/fd", host.pid())).expect("the keeper's descriptors");
     let records = fds.flatten().find(|e| {
@@ -287,17 +310,20 @@ fn damaged_records_cost_the_sessions_that_they_belong_to() {
     let records = records.expect("the records").path();
     let memory = std::fs::read(&records).expect("the records");
     let file = std::fs::OpenOptions::new().write(true).open(&records).expect("the records");
+
     let mut hits = 0;
-    // In the session's state. (The table's entry has the name too; either way others are not concerned.)
+    // In the session's state. The table's entry has the name too, and concerns no other session.
     for at in memory.windows(9).enumerate().filter(|(_, w)| w == b"person-07").map(|(at, _)| at) {
         file.write_at(b"XXXX", at as u64).expect("a wild write");
         hits += 1;
     }
     assert!(hits >= 2, "{hits} places");
+
     // And in the list of ports, which the keeper knows too.
     for at in memory.windows(8).enumerate().filter(|(_, w)| w == b"\"addr\":\"").map(|(at, _)| at) {
         file.write_at(b"!!!!", at as u64).expect("a wild write");
     }
+
     signal(worker(&host), libc::SIGKILL);
     for (n, c) in clients.iter_mut().enumerate() {
         if n == 7 {
@@ -306,15 +332,18 @@ fn damaged_records_cost_the_sessions_that_they_belong_to() {
             assert!(c.ask("on").starts_with("2 "), "{n}");
         }
     }
+
     // The log is written by a thread of its own.
     host.wait_log("took over in");
     host.wait_log("the record of the ports is lost; the keeper knows them");
     let log = host.log();
-    let named: Vec<_> = log.lines().filter(|l| l.contains("given up, as it can't be trusted")).collect();
+    let named: Vec<_> =
+        log.lines().filter(|l| l.contains("given up, because it cannot be trusted")).collect();
     assert!(named.iter().any(|l| l.contains("session 8")), "{named:?}");
     let expected =
         |l: &&str| ["session 8", "an entry of a table", "the list of ports"].iter().any(|w| l.contains(w));
     assert!(named.iter().all(expected), "{named:?}");
+
     assert_eq!(sessions(&host), 19);
     // Who comes now is served, by this worker and the next.
     for _ in 0..2 {

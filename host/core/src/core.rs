@@ -1,106 +1,100 @@
-//! The one place where everything that happens is decided: an [`Input`] in, [`Command`]s out.
+//! The front door: every call of the shell, one line each to the room that does it.
 //!
-//! A pass: [`Input::PassBegins`], any number of inputs, [`Input::Commit`]; then the shell carries out the effects, sends what
-//! [`Core::take_sendable`] names, and reports it with [`Input::Sent`]. Nothing is sent or closed before the commit, so nobody
-//! sees the result of what could still be forgotten; what sending brings about (a session is flushed and gone) is carried out after
-//! the next commit.
+//! Methods come in five groups:
+//!
+//! - **The loop**: [`Core::handle`] takes one [`Input`] after another; after [`Input::Commit`] the shell
+//!   takes what there is to do ([`Core::take_commands`], [`Core::take_sendable`], [`Core::take_jobs`],
+//!   [`Core::take_connects`]) and reports it with further inputs.
+//! - **Questions** about what there is.
+//! - **Reloads**: [`Core::reload`] steps the state machine, the others carry out its commit.
+//! - **Operators**: checks, restores, limits, closing and releasing sessions.
+//! - **Recovery**: a successor begins with [`Core::recover`].
+//!
+//! A pass is [`Input::PassBegins`], any number of inputs, [`Input::Commit`]. Nothing is sent or closed
+//! before the commit, so nobody sees the result of what could still be forgotten. Effects of sending (a
+//! session is flushed and gone) are carried out after the next commit.
 
 use crate::command::Command;
-use crate::effects::asked::{Connects, Jobs};
-use crate::effects::timers::Timers;
-use crate::effects::topics::Topics;
-use crate::ids::ServiceId;
-use crate::ids::{Slot, told};
+use crate::effects::jobs::BegunJob;
+use crate::effects::outbound::Dial;
+use crate::execute::Executor;
+use crate::execute::call::rehearse;
+use crate::host_state::HostState;
+use crate::host_state::deliver::lose_job;
+use crate::ids::{ServiceId, Slot};
 use crate::input::Input;
+use crate::ledger::Restored;
 use crate::limits::host::Limits;
 use crate::limits::names::Limit;
-use crate::limits::per_service::ServiceLimits;
-use crate::pass::deliver::{ActionBuffer, Pending};
-use crate::pass::send::Sendable;
-use crate::reload::judge::Live;
+use crate::limits::per_service::AllLimits;
+use crate::operate::check::{self, Builds, Checked, GivenEntry, GivenState};
+use crate::operate::inspect::{self, Entry, Filter, OwnSlice, SessionView, Slice};
+use crate::operate::plan::{Plan, Survey};
+use crate::operate::restore;
+use crate::pass::open::Connection;
+use crate::pass::{Pass, Scratch, begin, close, commit, deliver, open, outcome, receive, send};
+use crate::recovery::rebuild::{Survivor, rebuild};
+use crate::recovery::{reconcile, saved};
+use crate::reload::commit::{self as reload_commit, Replaced};
+use crate::reload::judge::LiveData;
 use crate::reload::request::{Event, Step};
+use crate::reload::rollback;
 use crate::reload::steps::Reloads;
-use crate::reload::sweep::Sweep;
-use crate::service::offer::{Build, Serving};
-use crate::service::placeholder::Withdrawn;
+use crate::reload::sweep::Sweeps;
+use crate::service::convert::{Reread, value_for};
+use crate::service::offer::{Build, Offer, Serving};
 use crate::service::probation::Probation;
-use crate::service::registry::{LoadedBuild, Service};
-use crate::session::life::{Life, Session};
-use crate::session::output::Payloads;
+use crate::service::registry::Service;
+use crate::session::blocked::Blocked;
 use crate::session::quarantine::BlockedAction;
 use crate::session::table::Sessions;
-use crate::store::host_records::HostRecords;
 use crate::store::kind::Kind;
-use crate::store::layout::Full;
 use crate::store::records::Store;
-use crate::tables::index::Tables;
+use crate::store::recover::Recovered;
+use crate::tables::entry::version_of;
 use crate::tables::owner::Owners;
-use crate::turn::staging::Buffers;
-use greenroom_state::abi::{Action, Bytes, action, closed, level};
-use greenroom_state::session_record::SessionRecord;
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use crate::turn::code::Work;
+use greenroom_state::schema::Schema;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The whole state of a host, but for sockets, files, threads and loaded code.
 pub struct Core {
-    /// The host's limits. A service may have others: [`Core::set_limits`].
-    pub limits: Limits,
+    pub(crate) host: HostState,
+    executor: Executor,
+    scratch: Scratch,
+    /// Memory for kept input and the bytes that follow it.
+    assembly: Vec<u8>,
     /// The reloads under way and those waiting.
     pub reloads: Reloads,
-    pub(crate) services: Vec<Service>,
-    pub(crate) sessions: Sessions,
-    pub(crate) store: Store,
-    pub(crate) tables: Tables,
-    pub(crate) owners: Owners,
-    pub(crate) probations: Vec<Probation>,
-    pub(crate) sweeps: Vec<Sweep>,
-    /// Something was committed: a successor serves before it converts what nobody waits for.
-    pub(crate) committed: bool,
-    /// Builds that are needed no more. Dropping one takes longer than a commit may.
-    pub(crate) retired: Vec<LoadedBuild>,
-    pub(crate) topics: Topics,
-    pub(crate) now_ns: u64,
-    pub(crate) stopping: bool,
-    /// Batches run again in this pass.
-    pub(crate) replays: u32,
-    /// `None` while a batch has it: it is moved about, not copied.
-    pub(crate) buffers: Option<Box<Buffers>>,
-    /// The state of the batch under way, copied out of the store.
-    pub(crate) state: Vec<u8>,
-    /// Input left over and the bytes that follow it.
-    pub(crate) assembly: Vec<u8>,
-    /// An output record in the making.
-    pub(crate) output: Vec<u8>,
-    /// Sessions that this pass changed.
-    pub(crate) dirty: Vec<Slot>,
-    pub(crate) sendable: Sendable,
-    /// Sessions whose kept input can be run again.
-    pub(crate) resumed: Vec<Slot>,
-    /// Sessions whose output grew over its limit in the batch under way.
-    pub(crate) overflowed: Vec<Slot>,
-    pub(crate) quarantined: BTreeSet<Slot>,
-    /// By session.
-    pub(crate) withheld: BTreeMap<u64, Vec<BlockedAction>>,
-    pub(crate) kept: HostRecords,
-    pub(crate) timers: Timers,
-    pub(crate) jobs: Jobs,
-    pub(crate) connects: Connects,
-    pub(crate) pending: Pending,
-    pub(crate) payloads: Payloads,
-    /// Actions that waited, copied out of the store.
-    pub(crate) copied: ActionBuffer,
-    pub(crate) deadlines: BTreeSet<(u64, Slot)>,
-    /// What single services have otherwise, also those that may come.
-    pub(crate) service_limits: BTreeMap<String, ServiceLimits>,
-    /// Limits that were reached and aren't counted yet.
-    pub(crate) reached: Vec<Limit>,
-    /// Limits have changed: the deadlines of sessions above this number are still to follow.
-    pub(crate) expect_again: Option<u64>,
-    pub(crate) effects: Vec<Command>,
+    sweeps: Sweeps,
+    /// Number of the last session whose deadline followed changed limits; `None`: all have.
+    rearm_from: Option<u64>,
 }
 
-/// Input that a quarantined session keeps before its peer isn't read any more.
-const QUARANTINE_INPUT_BYTES_MAX: usize = 64 * 1024;
+/// A job that is to begin.
+pub struct Begun {
+    /// Number of the job.
+    pub number: u64,
+    /// Service that asked for it.
+    pub service: ServiceId,
+    /// Name of its function.
+    pub name: String,
+    /// Input of its function.
+    pub input: Vec<u8>,
+    /// Code that runs it; `None`: the service has no jobs.
+    pub work: Option<Arc<dyn Work>>,
+}
+
+/// What a successor begins with.
+pub struct Successor {
+    /// The core. Its services have names and no code: [`Core::adopt`] gives it to them.
+    pub core: Core,
+    /// The sessions, in the order of their numbers.
+    pub survivors: Vec<Survivor>,
+    /// Losses, in words.
+    pub lost: Vec<String>,
+}
 
 impl Core {
     /// A host without services, whose records lie on the heap.
@@ -111,492 +105,485 @@ impl Core {
 
     /// A host without services.
     pub fn with_store(limits: Limits, store: Store) -> Core {
+        Core::over(HostState::new(limits, store))
+    }
+
+    fn over(host: HostState) -> Core {
         Core {
-            store,
-            limits,
-            reloads: Reloads::default(),
-            services: Vec::new(),
-            sessions: Sessions::default(),
-            tables: Tables::default(),
-            owners: Owners::new(),
-            probations: Vec::new(),
-            sweeps: Vec::new(),
-            committed: false,
-            retired: Vec::new(),
-            topics: Topics::default(),
-            now_ns: 0,
-            stopping: false,
-            replays: 0,
-            buffers: None,
-            state: Vec::new(),
+            host,
+            executor: Executor::default(),
+            scratch: Scratch::default(),
             assembly: Vec::new(),
-            output: Vec::new(),
-            dirty: Vec::new(),
-            sendable: Sendable::default(),
-            resumed: Vec::new(),
-            overflowed: Vec::new(),
-            quarantined: BTreeSet::new(),
-            withheld: BTreeMap::new(),
-            kept: HostRecords::default(),
-            timers: Timers::default(),
-            jobs: Jobs::default(),
-            connects: Connects::default(),
-            pending: Pending::default(),
-            payloads: Payloads::default(),
-            copied: ActionBuffer::default(),
-            deadlines: BTreeSet::new(),
-            service_limits: BTreeMap::new(),
-            reached: Vec::new(),
-            expect_again: None,
-            effects: Vec::new(),
+            reloads: Reloads::default(),
+            sweeps: Sweeps::default(),
+            rearm_from: None,
         }
     }
+
+    // --- the loop -------------------------------------------------------------------------------
 
     /// Takes one input. Every decision starts here.
     pub fn handle(&mut self, input: Input<'_>) {
-        match input {
-            Input::PassBegins { now_ns } => self.pass_begins(now_ns),
-            Input::Opened { slot, id, service, peer, at_ms } => {
-                let _ = self.admit(slot, id, service, peer, at_ms, false);
-            }
-            Input::Received { slot, bytes } => self.received(slot, bytes),
-            Input::PeerDone { slot } => self.peer_done(slot),
-            Input::Broken { slot } => self.broken(slot),
-            Input::Sent { slot, bytes, blocked } => self.sent(slot, bytes, blocked),
-            Input::Writable { slot } => self.writable(slot),
-            Input::Connected { number, slot, id, peer, at_ms } => {
-                self.connected(number, slot, id, peer, at_ms);
-            }
-            Input::ConnectFailed { number, why } => self.connect_failed(number, why),
-            Input::JobDone { number, result } => self.job_done(number, result),
-            Input::Cascade => self.run_caused(),
-            Input::Commit => self.commit(),
-            Input::Stop => self.stop(),
+        if let Input::PassBegins { now_ns } = input {
+            self.host.now_ns = now_ns;
+            self.executor.begin_pass();
+            reload_commit::end_due_probations(&mut self.host, &mut self.sweeps);
+            self.sweeps.go_on(&mut self.host, &mut self.executor);
         }
-        self.close_overflowed();
+        let mut pass =
+            Pass { host: &mut self.host, executor: &mut self.executor, scratch: &mut self.scratch };
+        match input {
+            Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
+            Input::Opened { slot, id, service, peer, at_ms } => {
+                let _ = open::open(&mut pass, Connection { slot, id, service, peer, at_ms, outbound: false });
+            }
+            Input::Received { slot, bytes } => receive::received(&mut pass, slot, bytes, &mut self.assembly),
+            Input::PeerDone { slot } => receive::peer_done(&mut pass, slot),
+            Input::Broken { slot } => receive::broken(&mut pass, slot),
+            Input::Sent { slot, bytes, blocked } => send::sent(pass.host, slot, bytes, blocked),
+            Input::Writable { slot } => send::writable(pass.host, slot),
+            Input::Connected { number, slot, id, peer, at_ms } => {
+                outcome::connected(&mut pass, number, (slot, id), peer, at_ms);
+            }
+            Input::ConnectFailed { number, why } => outcome::connect_failed(pass.host, number, why),
+            Input::JobDone { number, result } => outcome::job_done(pass.host, number, result),
+            Input::Cascade => deliver::deliver_group(&mut pass),
+            Input::Commit => {
+                commit::commit(pass.host);
+                self.sweeps.committed();
+            }
+            Input::Stop => close::stop(&mut pass),
+        }
+        close::close_overflowed(&mut pass);
     }
 
-    /// Takes one event of a reload, and says what to do next.
-    pub fn reload(&mut self, event: Event) -> Vec<Step> {
-        let Core { reloads, services, tables, owners, limits, service_limits, .. } = self;
-        reloads.handle(event, &Live { services, tables, owners, limits, service_limits })
+    /// The commands since the last call, in order.
+    pub fn take_commands(&mut self, into: &mut Vec<Command>) {
+        into.append(&mut self.host.commands);
     }
 
-    /// The effects since the last call, in order.
-    pub fn take_effects(&mut self, into: &mut Vec<Command>) {
-        into.append(&mut self.effects);
+    /// The sessions that have output to send, after a commit. If there are more, the next pass is due
+    /// at once.
+    pub fn take_sendable(&mut self, into: &mut Vec<Slot>) {
+        send::take_sendable(&mut self.host, into);
     }
 
-    /// Whether a session's input should be read. When this turns true again, [`Command::Resume`] says so.
-    pub fn wants_input(&self, slot: Slot) -> bool {
-        self.sessions.get(slot).is_some_and(|s| match s.life {
-            Life::Open if s.quarantined.is_some() => self.input_len(s) < QUARANTINE_INPUT_BYTES_MAX,
-            Life::Open => !s.paused && !s.held && !s.waits,
-            // To notice the peer's end.
-            Life::Draining | Life::Lingering => true,
-        })
+    /// Lends the first pieces of a session's unsent output, so that one system call can take them;
+    /// `None`: there are none.
+    pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
+        self.host.sessions.get(slot)?.lend_output(&self.host.store, &self.host.shared, f)
     }
 
-    /// When the next pass is due at the latest, on the clock of [`Input::PassBegins`]; `None`: whenever something happens.
+    /// The jobs that are to begin, after a commit.
+    pub fn take_jobs(&mut self) -> Vec<Begun> {
+        let begun = self.host.jobs.take_begun(&self.host.store);
+        let services = &self.host.services;
+        let with_work = |BegunJob { number, service, name, input }| Begun {
+            number,
+            service,
+            name,
+            input,
+            work: services[service].code.work(),
+        };
+        begun.into_iter().map(with_work).collect()
+    }
+
+    /// The connections to make, after a commit.
+    pub fn take_connects(&mut self) -> Vec<Dial> {
+        self.host.outbound.take_begun()
+    }
+
+    /// Lends each limit reached since the last call, as often as it was.
+    pub fn take_reached(&mut self, each: impl FnMut(Limit)) {
+        self.host.limits.take_reached(each);
+    }
+
+    /// Time at which the next pass is due at the latest, on the clock of [`Input::PassBegins`]; `None`:
+    /// whenever something happens.
     pub fn next_wake_ns(&self) -> Option<u64> {
-        let pending = !self.resumed.is_empty() || !self.dirty.is_empty() || !self.sendable.is_empty();
-        if pending
-            || self.pending.is_ready()
-            || self.jobs.are_begun()
-            || self.connects.are_begun()
-            || !self.effects.is_empty()
-            || !self.sweeps.is_empty()
-            || self.expect_again.is_some()
-        {
+        let host = &self.host;
+        let at_once = host.sessions.has_resumed()
+            || host.sessions.has_changed()
+            || !host.send_queue.is_empty()
+            || host.inbox.is_ready()
+            || host.jobs.are_begun()
+            || host.outbound.are_begun()
+            || !host.commands.is_empty()
+            || self.sweeps.are_due()
+            || self.rearm_from.is_some();
+        if at_once {
             return Some(0);
         }
-        let deadline = self.deadlines.first().map(|(at, _)| *at);
-        deadline.into_iter().chain(self.next_proof_ns()).chain(self.timers.next_ns()).min()
+        let deadline = host.sessions.next_deadline_ns();
+        deadline.into_iter().chain(host.probations.next_ns()).chain(host.timers.next_ns()).min()
     }
 
-    /// All services that ever were, by [`ServiceId`].
-    pub fn services(&self) -> &[Service] {
-        &self.services
-    }
+    // --- questions ------------------------------------------------------------------------------
 
-    /// The service of a name.
-    pub fn service_named(&self, name: &str) -> Option<ServiceId> {
-        let at = self.services.iter().position(|s| s.offer.name == name)?;
-        Some(ServiceId(at as u16))
-    }
-
-    /// The sessions.
-    pub fn sessions(&self) -> &Sessions {
-        &self.sessions
-    }
-
-    /// The record store.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// As [`Core::adopt`], for the build that a predecessor ran: nothing changes for a session, so a quarantined one stays so.
-    pub fn go_on_with(&mut self, build: &Build, offers: Serving) {
-        let quarantined = std::mem::take(&mut self.quarantined);
-        self.adopt(build, offers);
-        self.quarantined = quarantined;
-    }
-
-    /// Keeps what is committed readable from outside; see [`Store::pin`].
-    pub fn pin(&mut self) -> u64 {
-        self.store.pin(self.limits.pin_bytes_max)
-    }
-
-    /// See [`Store::unpin`].
-    pub fn unpin(&mut self, epoch: u64) -> bool {
-        self.store.unpin(epoch)
-    }
-
-    /// Goes on counting a service's turns and faults where a predecessor was.
-    pub fn count_on(&mut self, service: ServiceId, turns: u64, faults: u64) {
-        if let Some(s) = self.services.get_mut(usize::from(service.0)) {
-            (s.turns, s.faults) = (turns, faults);
-        }
-    }
-
-    /// Puts a build in charge of its services: the commit of a reload. It only replaces what each service points to, so
-    /// its time doesn't depend on the number of sessions. What nobody needs any more is in [`Core::take_retired`].
-    ///
-    /// Whether it may is decided before, by [`crate::reload::steps`].
-    pub fn adopt(&mut self, build: &Build, offers: Serving) {
-        self.probations.retain(|p| p.build.library != build.library);
-        self.take_charge(build, offers, &Old::LetGo);
-        self.sweep(&build.library);
-    }
-
-    /// As [`Core::adopt`], for a build that ran before: the one that is left goes on converting what it left.
-    pub fn go_back_to(&mut self, build: &Build, offers: Serving) {
-        self.probations.retain(|p| p.build.library != build.library);
-        self.take_charge(build, offers, &Old::Converts);
-        self.sweep(&build.library);
-    }
-
-    /// As [`Core::adopt`]; until `until_ns` the last build that proved itself stands by. The first build of a library has none
-    /// before it, and no probation. Returns whether there is one.
-    pub fn adopt_on_probation(&mut self, build: &Build, offers: Serving, until_ns: u64) -> bool {
-        let serves = |s: &&Service| s.is_of(&build.library);
-        let current = self.services.iter().find(serves).and_then(|s| s.build.clone());
-        let proved = self.probation(&build.library).map(|p| p.before.clone()).or(current);
-        let Some(proved) = proved.filter(|p| p.generation != build.generation) else {
-            self.adopt(build, offers);
-            return false;
-        };
-        self.take_charge(build, offers, &Old::StandsBy(&proved));
-        self.begin_probation(build, &proved, until_ns);
-        true
-    }
-
-    fn take_charge(&mut self, build: &Build, offers: Serving, becomes: &Old<'_>) {
-        for service in self.services.iter_mut().filter(|s| s.is_of(&build.library)) {
-            if !offers.iter().any(|(offer, _)| offer.name == service.offer.name)
-                && let Some(old) = service.withdraw(Box::new(Withdrawn))
-            {
-                put_aside(service, old, becomes, &mut self.retired);
-            }
-        }
-        for (offer, code) in offers {
-            match self.services.iter_mut().find(|s| s.offer.name == offer.name) {
-                Some(service) => {
-                    // It was another library's before.
-                    let theirs = service.before.take_if(|b| b.build.library != build.library);
-                    self.retired.extend(theirs);
-                    if let Some(old) = service.replace(LoadedBuild::new(offer, build.clone(), code)) {
-                        put_aside(service, old, becomes, &mut self.retired);
-                    }
-                }
-                None => {
-                    let (number, name) = (self.services.len() as u64, offer.name.clone());
-                    // A reserve is kept for records that must not fail.
-                    let put = self.store.put(None, Kind::Service, number, name.as_bytes());
-                    debug_assert!(put.is_ok(), "no room for a service's name");
-                    self.sessions.add_service();
-                    let mut service = Service::new(offer, build.clone(), code);
-                    self.limit_service(&mut service);
-                    self.services.push(service);
-                }
-            }
-        }
-        if !matches!(becomes, Old::StandsBy(_)) {
-            for s in &mut self.services {
-                let before = s.before.take_if(|b| b.build.library == build.library);
-                self.retired.extend(before);
-            }
-        }
-        self.own_tables(&build.library);
-        self.resume_quarantined(&build.library);
-    }
-
-    /// The code that serves a library's sessions has changed: those that waited are tried again.
-    pub(crate) fn resume_quarantined(&mut self, library: &str) {
-        for slot in std::mem::take(&mut self.quarantined) {
-            let Some(s) = self.sessions.get(slot) else { continue };
-            if self.services[usize::from(s.service.0)].is_of(library) {
-                self.end_quarantine(slot);
-                if let Some(s) = self.sessions.get_mut(slot) {
-                    s.paused = true;
-                }
-                self.resume(slot);
-                self.touch(slot);
-            } else {
-                self.quarantined.insert(slot);
-            }
-        }
-    }
-
-    // --- inputs ---------------------------------------------------------------------------------
-
-    fn pass_begins(&mut self, now_ns: u64) {
-        self.now_ns = now_ns;
-        self.replays = 0;
-        if !self.probations.is_empty() {
-            self.end_probations();
-        }
-        if self.committed {
-            self.sweep_on();
-        }
-        while let Some(&(at, slot)) = self.deadlines.first()
-            && at <= now_ns
-        {
-            self.deadlines.pop_first();
-            if let Some(s) = self.sessions.get(slot) {
-                if s.life == Life::Open {
-                    self.waited(slot);
-                    continue;
-                }
-                if s.life == Life::Draining {
-                    let what = format!("closed with {} bytes of output never taken", s.unsent());
-                    let limit = if self.stopping { Limit::StopMs } else { Limit::DrainMs };
-                    self.say_reached(limit, level::INFO, slot, &what);
-                } else {
-                    self.reached(Limit::LingerMs);
-                }
-                self.gone(slot);
-            }
-        }
-        self.fire_timers();
-        self.expect_on();
-        for slot in std::mem::take(&mut self.resumed) {
-            let pauses = self.must_pause(slot);
-            if let Some(s) = self.sessions.get_mut(slot) {
-                (s.paused, s.resuming) = (pauses, false);
-            }
-            self.run_kept_input(slot);
-            if self.wants_input(slot) && !slot.is_service() {
-                self.effects.push(Command::Resume(slot));
-            }
-        }
-    }
-
-    /// Takes a connection in as a session. An error says why it isn't one; it is closed then.
-    pub(crate) fn admit(
-        &mut self,
-        slot: Slot,
-        id: u64,
-        service: ServiceId,
-        peer: SocketAddr,
-        at_ms: u64,
-        outbound: bool,
-    ) -> Result<(), &'static str> {
-        self.note_served(id);
-        let per_peer = if outbound { 0 } else { self.limits.sessions_per_peer_max };
-        let full = |limits: &Limits, sessions| sessions >= limits.sessions_max;
-        let own = &self.services[usize::from(service.0)];
-        let limit = if full(&self.limits, self.sessions.len()) || full(self.limits_in(service), own.sessions)
-        {
-            Some(Limit::SessionsMax)
-        } else if per_peer > 0 && self.sessions.count_from(peer.ip()) >= per_peer {
-            Some(Limit::SessionsPerPeerMax)
-        } else if !self.store.reserve([greenroom_state::session_record::SIZE; 2]) {
-            Some(Limit::StoreBytesMax)
-        } else {
-            None
-        };
-        if self.stopping || limit.is_some() {
-            let way = if outbound { "to" } else { "from" };
-            let what = format!("connection {way} {peer} refused");
-            self.effects.push(Command::Close { slot, id });
-            let Some(limit) = limit.filter(|_| !self.stopping) else {
-                let message = format!("{what} (the host is stopping)");
-                self.effects.push(Command::Notice { level: level::WARN, service, session: id, message });
-                return Err("the host is stopping");
-            };
-            self.say_refused(limit, service, id, &what);
-            return Err(limit.name());
-        }
-        let heard_ns = self.now_ns;
-        self.sessions.insert(slot, Session { outbound, heard_ns, ..Session::new(id, service, peer, at_ms) });
-        self.services[usize::from(service.0)].sessions += 1;
-        self.touch(slot);
-        self.expect(slot);
-        self.run_opened(slot);
-        Ok(())
-    }
-
-    /// False: it was withheld, and comes later.
-    pub(crate) fn run_opened(&mut self, slot: Slot) -> bool {
-        let opened = Action::new(action::OPENED, Bytes::EMPTY);
-        let ran = self.run_batch(slot, &[opened]);
-        if ran.close {
-            self.finish(slot, closed::HANDLER);
-        }
-        if ran.consumed == 0
-            && let Some(s) = self.sessions.get_mut(slot)
-        {
-            s.greeting_due = true;
-            self.touch(slot);
-        }
-        ran.consumed > 0
-    }
-
-    fn received(&mut self, slot: Slot, bytes: &[u8]) {
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        if s.life != Life::Open || s.peer_done {
-            return;
-        }
-        s.bytes_in += bytes.len() as u64;
-        s.heard_ns = self.now_ns;
-        let input = s.input;
-        self.touch(slot);
-        match input {
-            None => self.run_frames(slot, bytes),
-            Some(input) => {
-                let mut whole = std::mem::take(&mut self.assembly);
-                whole.clear();
-                self.store.read(input, |b| whole.extend_from_slice(b));
-                whole.extend_from_slice(bytes);
-                self.run_frames(slot, &whole);
-                self.assembly = whole;
-            }
-        }
-    }
-
-    fn peer_done(&mut self, slot: Slot) {
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        s.peer_done = true;
-        match s.life {
-            Life::Open => {
-                self.touch(slot);
-                self.finish_if_peer_done(slot);
-            }
-            Life::Draining => self.touch(slot),
-            Life::Lingering => self.gone(slot),
-        }
-    }
-
-    fn broken(&mut self, slot: Slot) {
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        let open = s.life == Life::Open;
-        self.drop_output(slot);
-        if open {
-            self.last_turn(slot, closed::BROKEN);
-        }
-        self.gone(slot);
-    }
-
-    fn writable(&mut self, slot: Slot) {
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        if std::mem::replace(&mut s.blocked, false) {
-            self.offer_output(slot);
-        }
-    }
-
-    fn commit(&mut self) {
-        for i in 0..self.dirty.len() {
-            let slot = self.dirty[i];
-            let Some(s) = self.sessions.get_mut(slot) else { continue };
-            s.dirty = false;
-            s.output_fresh = false;
-            let input_bytes = s.input.map_or(0, |r| self.store.read(r, <[u8]>::len)) as u32;
-            let record = SessionRecord { input_bytes, ..s.to_record() }.encode();
-            match self.store.put(s.record, Kind::Session, s.id, &record) {
-                Ok(r) => s.record = Some(r),
-                // Room for it was made sure of when the session opened, and records don't grow.
-                Err(Full) => {
-                    debug_assert!(false, "no room for a session's record");
-                    self.notice(
-                        level::ERROR,
-                        slot,
-                        "no room for its record: a takeover would give it up".into(),
-                    );
-                    continue;
-                }
-            }
-            self.offer_output(slot);
-        }
-        self.dirty.clear();
-        self.begin_jobs();
-        self.keep_served();
-        self.committed = true;
-        self.store.commit();
-    }
-
-    fn stop(&mut self) {
-        self.stopping = true;
-        for slot in self.sessions.slots().collect::<Vec<_>>() {
-            if self.sessions.get(slot).is_some_and(|s| s.life == Life::Open) {
-                self.finish(slot, closed::STOPPING);
-            }
-        }
-    }
-
-    /// A session's input goes on with the next pass: until then its peer's end isn't its own.
-    pub(crate) fn resume(&mut self, slot: Slot) {
-        if let Some(s) = self.sessions.get_mut(slot)
-            && !std::mem::replace(&mut s.resuming, true)
-        {
-            self.resumed.push(slot);
-        }
+    /// Whether a session's connection should be read. When this turns true again,
+    /// [`Command::Resume`] says so.
+    pub fn wants_input(&self, slot: Slot) -> bool {
+        receive::wants_input(&self.host, slot)
     }
 
     /// Whether a session's input goes on with the next pass.
     pub fn is_resuming(&self, slot: Slot) -> bool {
-        self.sessions.get(slot).is_some_and(|s| s.resuming)
+        self.host.sessions.get(slot).is_some_and(|s| s.is_blocked(Blocked::ResumesNextPass))
     }
 
-    /// Notes that this pass changed a session.
-    #[inline]
-    pub(crate) fn touch(&mut self, slot: Slot) {
-        if let Some(s) = self.sessions.get_mut(slot)
-            && !std::mem::replace(&mut s.dirty, true)
-        {
-            self.dirty.push(slot);
+    /// The host's limits. A service may have others: [`Core::set_limits`].
+    pub fn limits(&self) -> &Limits {
+        self.host.limits.host()
+    }
+
+    /// All services that ever were, by [`ServiceId`].
+    pub fn services(&self) -> &[Service] {
+        self.host.services.all()
+    }
+
+    /// The service of a name.
+    pub fn service_named(&self, name: &str) -> Option<ServiceId> {
+        self.host.services.number(name)
+    }
+
+    /// The sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.host.sessions
+    }
+
+    /// The record store.
+    pub fn store(&self) -> &Store {
+        &self.host.store
+    }
+
+    /// Owners by table.
+    pub fn owners(&self) -> &Owners {
+        self.host.owners.all()
+    }
+
+    /// Jobs that run now, and jobs that wait for a thread.
+    pub fn jobs(&self) -> (usize, usize) {
+        self.host.jobs.counts()
+    }
+
+    /// The probation of a library's build.
+    pub fn probation(&self, library: &str) -> Option<&Probation> {
+        self.host.probations.of(library)
+    }
+
+    /// Sessions of a library's services that wait in quarantine.
+    pub fn quarantined(&self, library: &str) -> usize {
+        let sessions = self.host.quarantines.slots().filter_map(|slot| self.host.sessions.get(slot));
+        sessions.filter(|s| self.host.services[s.service].is_of(library)).count()
+    }
+
+    /// A slice of the sessions whose numbers are above `after`.
+    pub fn sessions_after(&self, after: u64, filter: &Filter) -> Slice<SessionView> {
+        inspect::sessions_after(&self.host, after, filter)
+    }
+
+    /// A slice of a service's own timers, behind that name; and all of its own jobs and connections.
+    pub fn of_service(&self, service: ServiceId, after: Option<&str>) -> OwnSlice {
+        inspect::of_service(&self.host, service, after)
+    }
+
+    /// Names of all tables.
+    pub fn table_names(&self) -> Vec<String> {
+        self.host.tables.names().map(str::to_owned).collect()
+    }
+
+    /// Entries of a table.
+    pub fn entries(&self, table: &str) -> usize {
+        self.host.tables.count(table)
+    }
+
+    /// Entries of a table by the version that their values count as.
+    pub fn entries_by_version(&self, table: &str) -> BTreeMap<u32, u64> {
+        self.host.tables.counts(table)
+    }
+
+    /// The value of one entry, as stored.
+    pub fn entry(&self, table: &str, key: &[u8]) -> Option<Vec<u8>> {
+        inspect::entry(&self.host, table, key)
+    }
+
+    /// A slice of a table's entries from a key on, and the key to go on from.
+    pub fn entries_from(&self, table: &str, from: &[u8]) -> (Vec<Entry>, Option<Vec<u8>>) {
+        inspect::entries_from(&self.host, table, from)
+    }
+
+    /// The version of an entry's value, if the table's owner writes another one.
+    pub fn other_version(&self, table: &str, key: &[u8]) -> Option<u32> {
+        check::other_version(&self.host, table, key)
+    }
+
+    /// The schema of a service's states, or of a table's values.
+    pub fn schema(&self, service: Option<&str>, table: Option<&str>) -> Option<&Schema> {
+        check::schema(&self.host, service, table)
+    }
+
+    // --- reloads --------------------------------------------------------------------------------
+
+    /// Takes one event of a reload, and says what to do next.
+    pub fn reload(&mut self, event: Event) -> Vec<Step> {
+        let HostState { services, tables, owners, limits, .. } = &self.host;
+        self.reloads.handle(event, &LiveData { services, tables, owners, limits })
+    }
+
+    /// Puts a build in charge of its services: the commit of a reload. Builds that nobody needs any
+    /// more are in [`Core::take_retired`].
+    pub fn adopt(&mut self, build: &Build, offers: Serving) {
+        reload_commit::adopt(&mut self.host, &mut self.sweeps, build, offers, Replaced::Retires);
+    }
+
+    /// Puts a build in charge that ran before: the one that is left goes on converting what it left.
+    pub fn go_back_to(&mut self, build: &Build, offers: Serving) {
+        reload_commit::adopt(&mut self.host, &mut self.sweeps, build, offers, Replaced::Converts);
+    }
+
+    /// Puts a build in charge on probation, until `until_ns`. Returns whether there is a probation: the
+    /// first build of a library has none.
+    pub fn adopt_on_probation(&mut self, build: &Build, offers: Serving, until_ns: u64) -> bool {
+        reload_commit::adopt_on_probation(&mut self.host, &mut self.sweeps, build, offers, until_ns)
+    }
+
+    /// Puts the build in charge that a predecessor ran: nothing changes for a session, so a quarantined
+    /// one stays so.
+    pub fn go_on_with(&mut self, build: &Build, offers: Serving) {
+        let quarantined = self.host.quarantines.set_aside();
+        self.adopt(build, offers);
+        self.host.quarantines.put_back(quarantined);
+    }
+
+    /// Puts a library's build on probation again: a predecessor of this process had. `before` stands by
+    /// already.
+    pub fn begin_probation(&mut self, build: &Build, before: &Build, until_ns: u64) {
+        reload_commit::begin_probation(&mut self.host, &mut self.sweeps, build, before, until_ns);
+    }
+
+    /// Ends a probation that failed without a way back: the build stays.
+    pub fn end_probation(&mut self, library: &str) {
+        reload_commit::end_probation(&mut self.host, &mut self.sweeps, library);
+    }
+
+    /// Whether the previous build can take over from the one on probation; what it offers.
+    pub fn can_roll_back(&self, library: &str) -> Result<Vec<Offer>, String> {
+        rollback::can_roll_back(&self.host, library)
+    }
+
+    /// Puts the previous build back in charge, between two passes. Returns the build that serves now.
+    /// To be called only if [`Core::can_roll_back`].
+    pub fn roll_back(&mut self, library: &str) -> Option<Build> {
+        rollback::roll_back(&mut self.host, &mut self.sweeps, library)
+    }
+
+    /// Lets a build stand by to take over: a predecessor of this process had put the one that serves on
+    /// probation.
+    pub fn stand_by(&mut self, build: &Build, offers: Serving) {
+        rollback::stand_by(&mut self.host, build, offers);
+    }
+
+    /// Lets a build stand by to convert what it left.
+    pub fn stand_by_to_convert(&mut self, build: &Build, offers: Serving) {
+        rollback::stand_by_to_convert(&mut self.host, build, offers);
+    }
+
+    /// Lets a build convert what it left, in the passes to come: a predecessor of this process rolled
+    /// it back.
+    pub fn go_on_converting(&mut self, build: &Build, offers: Serving) {
+        rollback::stand_by_to_convert(&mut self.host, build, offers);
+        self.sweeps.begin(&mut self.host, &build.library);
+    }
+
+    /// Whether builds that were rolled back are still needed to convert what they left.
+    pub fn converts(&self, library: &str) -> bool {
+        let services = self.host.services.all();
+        services.iter().any(|s| s.converters.iter().any(|c| c.build.library == library))
+    }
+
+    /// Builds that are needed no more, to be dropped elsewhere; `None`: there is none.
+    pub fn take_retired(&mut self) -> Option<Box<dyn Send>> {
+        self.host.services.take_retired()
+    }
+
+    // --- operators ------------------------------------------------------------------------------
+
+    /// Replaces the limits from here on, for sessions that are open too. Their deadlines follow, a few
+    /// in each pass.
+    pub fn set_limits(&mut self, limits: AllLimits) {
+        self.host.sessions.count_peers(limits.host.sessions_per_peer_max > 0);
+        let names = self.host.services.all().iter().map(|s| &*s.offer.name);
+        self.host.limits.set(limits, names);
+        self.rearm_from = Some(0);
+    }
+
+    /// Closes a session, after its last turn. The error says why it can't.
+    pub fn close(&mut self, id: u64) -> Result<(), String> {
+        let (host, executor, scratch) = (&mut self.host, &mut self.executor, &mut self.scratch);
+        close::close(&mut Pass { host, executor, scratch }, id)
+    }
+
+    /// Lets a quarantined session go on with the code that serves now, whatever quarantined it. The
+    /// error says why it can't.
+    pub fn release(&mut self, id: u64) -> Result<(), String> {
+        let slot = self.host.sessions.slot_of(id).ok_or_else(|| format!("no session has number {id}"))?;
+        if !self.host.quarantines.contains(slot) {
+            return Err(format!("session {id} is not quarantined"));
+        }
+        reload_commit::release_quarantined(&mut self.host, slot);
+        Ok(())
+    }
+
+    /// Checks a state: what would be stored of it. Nothing of it is kept.
+    pub fn check_state(&mut self, given: &GivenState, builds: &mut Builds) -> Checked {
+        check::check_state(&self.host, &mut self.executor, given, builds)
+    }
+
+    /// Checks an entry of a table: what would be stored of it. Nothing of it is kept.
+    pub fn check_entry(&self, table: &str, given: &GivenEntry, builds: &mut Builds) -> Checked {
+        check::check_entry(&self.host, table, given, builds)
+    }
+
+    /// Looks at so many items of a plan: what it would change. True: at all of them.
+    pub fn survey(&self, plan: &Plan, survey: &mut Survey, items: usize) -> bool {
+        restore::survey_plan(&self.host, plan, survey, items)
+    }
+
+    /// Whether all that a survey found can be stored, and was checked by the builds that serve. The
+    /// error is a sentence.
+    pub fn has_room(&mut self, plan: &Plan, survey: &Survey) -> Result<(), String> {
+        restore::has_room(&mut self.host, plan, survey)
+    }
+
+    /// Stores all of a plan that differs from what is there, or nothing. It counts with the next
+    /// commit. The error is a sentence.
+    pub fn restore(&mut self, plan: &Plan) -> Result<Restored, String> {
+        restore::restore(&mut self.host, plan)
+    }
+
+    /// Lets the code that serves a session read its state, and migrate it if it must, as its next turn
+    /// would. Nothing of it is kept. The error is the handler's.
+    pub fn rehearse(&mut self, slot: Slot) -> Result<Reread, String> {
+        rehearse(&self.host, &mut self.executor, slot)
+    }
+
+    /// Lets a table's owner read a value that was stored in a version, and migrate it if it must, as the
+    /// next turn that reads it would. Returns what it would store.
+    pub fn rehearse_entry(&self, table: &str, stored: u32, value: &[u8]) -> Result<Vec<u8>, String> {
+        let owner = self.host.owners.get(table).ok_or("nobody owns the table")?;
+        let after = value_for(&self.host.services, owner, table, version_of(stored), value)?;
+        match after.len() > self.limits().table_value_bytes_max {
+            true => Err("it would be over limit table_value_bytes_max".into()),
+            false => Ok(after),
         }
     }
 
-    pub(crate) fn input_len(&self, s: &Session) -> usize {
-        s.input.map_or(0, |r| self.store.read(r, <[u8]>::len))
+    /// Converts a value with the code that serves a service; see [`crate::turn::code::Code::convert`].
+    pub fn convert(
+        &self,
+        service: ServiceId,
+        which: u32,
+        from: u32,
+        to: u32,
+        value: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        self.host.services[service].code.convert(which, from, to, value)
     }
 
-    pub(crate) fn notice(&mut self, level: u32, slot: Slot, message: String) {
-        if let Some(s) = self.sessions.get(slot) {
-            let session = told(s.id);
-            self.effects.push(Command::Notice { level, service: s.service, session, message });
+    /// Keeps what is committed readable from outside; see [`Store::pin`].
+    pub fn pin(&mut self) -> u64 {
+        self.host.store.pin(self.host.limits.host().pin_bytes_max)
+    }
+
+    /// Lets go of a pin; see [`Store::unpin`].
+    pub fn unpin(&mut self, epoch: u64) -> bool {
+        self.host.store.unpin(epoch)
+    }
+
+    // --- the host's own records -----------------------------------------------------------------
+
+    /// Writes a record of the host's own in place of the one under this kind and key. False: the store
+    /// has no room for it, and the old one stays.
+    pub fn keep(&mut self, kind: Kind, key: u64, bytes: &[u8]) -> bool {
+        self.host.host_records.put(&mut self.host.store, kind, key, bytes)
+    }
+
+    /// Deletes a record of the host's own, if it is there.
+    pub fn forget(&mut self, kind: Kind, key: u64) {
+        self.host.host_records.delete(&mut self.host.store, kind, key);
+    }
+
+    /// The records of a kind, by key.
+    pub fn kept(&self, kind: Kind) -> Vec<(u64, Vec<u8>)> {
+        self.kept_from(kind, 0, usize::MAX)
+    }
+
+    /// At most `max` records of a kind, from a key on.
+    pub fn kept_from(&self, kind: Kind, from: u64, max: usize) -> Vec<(u64, Vec<u8>)> {
+        self.host.host_records.list(&self.host.store, kind, from, max)
+    }
+
+    /// The highest number of a connection that was served. A connection without a session is new above
+    /// it, and closed at or below it.
+    pub fn served(&self) -> u64 {
+        self.host.host_records.connection_number()
+    }
+
+    // --- recovery -------------------------------------------------------------------------------
+
+    /// Builds a core from the records that were found. `now_ns` is the clock of [`Input::PassBegins`],
+    /// which goes on across processes.
+    pub fn recover(limits: Limits, found: Recovered, now_ns: u64) -> Successor {
+        let rebuilt = rebuild(limits, found, now_ns);
+        Successor { core: Core::over(rebuilt.host), survivors: rebuilt.survivors, lost: rebuilt.lost }
+    }
+
+    /// Compares a survivor with the kernel's byte counts; see [`reconcile::reconcile`].
+    pub fn reconcile(&mut self, slot: Slot, read: u64, sent: Option<u64>) -> Result<u64, String> {
+        reconcile::reconcile(&mut self.host, slot, read, sent)
+    }
+
+    /// Forgets a survivor that can't be trusted, or whose connection is gone. Its handler is not told.
+    pub fn give_up(&mut self, slot: Slot) {
+        reconcile::give_up(&mut self.host, slot);
+    }
+
+    /// Blocks an action: when its turn comes, its session is quarantined instead. To be called before
+    /// the first pass.
+    pub fn withhold(&mut self, action: BlockedAction) {
+        self.host.quarantines.block(action);
+    }
+
+    /// Begins the jobs anew that a predecessor had, but for those that must not begin again.
+    /// `crashed`: it caused its own death. To be called once, before the first pass.
+    pub fn restart_jobs(&mut self, crashed: bool) {
+        for number in self.host.jobs.found(&self.host.store) {
+            let lost = self.host.jobs.restart(&mut self.host.store, number, crashed);
+            if let Some(lost) = lost {
+                lose_job(&mut self.host, number, &lost);
+            }
         }
     }
-}
 
-/// What becomes of a build that no longer serves.
-enum Old<'a> {
-    /// Nobody needs it.
-    LetGo,
-    /// It converts what it left.
-    Converts,
-    /// It takes over if the new one fails, if it is this build, which proved itself; otherwise it is let go of.
-    StandsBy(&'a Build),
-}
+    /// Lets no job begin from here on: a successor begins them.
+    pub fn hold_jobs(&mut self) {
+        self.host.jobs.hold();
+    }
 
-fn put_aside(service: &mut Service, old: LoadedBuild, becomes: &Old<'_>, retired: &mut Vec<LoadedBuild>) {
-    match becomes {
-        Old::StandsBy(proved) if old.build == **proved => {
-            retired.extend(service.before.replace(old));
+    /// Goes on counting a service's turns and faults where a predecessor was.
+    pub fn count_on(&mut self, service: ServiceId, turns: u64, faults: u64) {
+        if let Some(s) = self.host.services.get_mut(service) {
+            (s.turns, s.faults) = (turns, faults);
         }
-        // Of a service that is withdrawn and that nobody is connected to, nothing is left.
-        Old::Converts if service.build.is_some() || service.sessions > 0 => service.converters.push(old),
-        _ => retired.push(old),
+    }
+
+    /// Lends what outlives the host itself to `each`; see [`saved::each_saved`].
+    pub fn each_lasting(&self, each: impl FnMut(Kind, u32, &[u8]) -> bool) {
+        saved::each_saved(&self.host, each);
+    }
+
+    /// Takes back what [`Core::each_lasting`] lent. The error says what is wrong with it.
+    pub fn restore_lasting(&mut self, kind: Kind, version: u32, bytes: &[u8]) -> Result<(), String> {
+        saved::restore_saved(&mut self.host, kind, version, bytes)
     }
 }

@@ -1,7 +1,7 @@
 //! Reports from the shell: bytes, connections, finished jobs, start and end of a pass.
 
 use crate::ids::{ServiceId, Slot};
-use std::net::SocketAddr;
+use greenroom_state::address::Peer;
 
 /// What happened.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub enum Input<'a> {
         /// The service that it came to.
         service: ServiceId,
         /// The peer's address.
-        peer: SocketAddr,
+        peer: Peer,
         /// Milliseconds since 1970.
         at_ms: u64,
     },
@@ -64,7 +64,7 @@ pub enum Input<'a> {
         /// Its own number: above all before it.
         id: u64,
         /// The peer's address.
-        peer: SocketAddr,
+        peer: Peer,
         /// Milliseconds since 1970.
         at_ms: u64,
     },

@@ -29,6 +29,7 @@ pub mod core;
 pub mod effects;
 pub mod execute;
 pub mod framing;
+pub(crate) mod host_state;
 pub mod ids;
 pub mod input;
 pub mod ledger;

@@ -6,13 +6,13 @@ use crate::admin::query::{Answer, Mailbox, Proposal, Query, ReloadRequest, Setti
 use crate::admin::restore;
 use crate::admin::server::{Caller, on_thread};
 use crate::admin::time::rfc3339;
-use crate::protocol::admin::{Command, Reply, SessionLine};
+use crate::protocol::admin::{AdminCommand, Reply, SessionLine};
 use greenroom_core::operate::inspect::{Filter, SessionView};
 use greenroom_core::reload::request::By;
 use std::os::unix::net::UnixStream;
 
 /// Answers one caller, on a thread of its own.
-pub fn answer(stream: UnixStream, command: Command, by: By, mailbox: Mailbox) {
+pub fn answer(stream: UnixStream, command: AdminCommand, by: By, mailbox: Mailbox) {
     on_thread(stream, move |stream| {
         let mut caller = Caller::new(&stream)?;
         let result = run(command, by, &mut caller, &mailbox);
@@ -40,15 +40,15 @@ pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: Mailbox) -> bo
 }
 
 /// Runs one command, and sends all but the end of its answer.
-fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> Result<(), Failure> {
+fn run(command: AdminCommand, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> Result<(), Failure> {
     match command {
-        Command::Status | Command::Upgrade { .. } | Command::Configure => {
+        AdminCommand::Status | AdminCommand::Upgrade { .. } | AdminCommand::Configure => {
             return Err(Failure::Said("the keeper answers this".into()));
         }
-        Command::Sessions => each_slice(mailbox, &Filter::default(), |slice| {
+        AdminCommand::Sessions => each_slice(mailbox, &Filter::default(), |slice| {
             Ok(caller.say(&Reply::Sessions(slice.into_iter().map(session_line).collect()))?)
         })?,
-        Command::History => {
+        AdminCommand::History => {
             let mut from = Some(0);
             while let Some(line) = from {
                 let lines = |a| if let Answer::Ledger(l) = a { Some(l) } else { None };
@@ -57,19 +57,21 @@ fn run(command: Command, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox) -> 
                 from = slice.next;
             }
         }
-        Command::Release(id) => done(mailbox, Query::Release(id))?,
-        Command::Close(id) => done(mailbox, Query::Close(id))?,
-        Command::Dump { service, session } => dump(service, session, caller, mailbox)?,
-        Command::Reload { service, from, together, dry_run } => {
+        AdminCommand::Release(id) => done(mailbox, Query::Release(id))?,
+        AdminCommand::Close(id) => done(mailbox, Query::Close(id))?,
+        AdminCommand::Dump { service, session } => dump(service, session, caller, mailbox)?,
+        AdminCommand::Reload { service, from, together, dry_run } => {
             let wish = ReloadRequest { target: service, from, together, dry_run, by };
             reports(ask(mailbox, Query::Reload(wish))?, caller)?;
         }
-        Command::RollBack { service, to } => {
+        AdminCommand::RollBack { service, to } => {
             reports(ask(mailbox, Query::RollBack(service, to, by))?, caller)?
         }
-        Command::Restore { file, dry_run } => restore::restore(file, dry_run, by, caller, mailbox)?,
-        Command::Set { session, fields } => restore::set(Setting { session, fields, by }, caller, mailbox)?,
-        Command::Await(line) => {
+        AdminCommand::Restore { file, dry_run } => restore::restore(file, dry_run, by, caller, mailbox)?,
+        AdminCommand::Set { session, fields } => {
+            restore::set(Setting { session, fields, by }, caller, mailbox)?
+        }
+        AdminCommand::Await(line) => {
             let report =
                 get(mailbox, Query::Await(line), |a| if let Answer::Report(r) = a { Some(r) } else { None })?;
             caller.say(&Reply::Report(report))?;

@@ -2,7 +2,7 @@
 //!
 //! The loop answers between two passes. A slice is small, so that no answer holds up a client.
 
-use crate::admin::query::{Answer, Ask, Mailbox, Message, Query};
+use crate::admin::query::{Answer, Ask, Mailbox, Query};
 use crate::admin::server::Caller;
 use crate::protocol::admin::{Reply, ServiceStatus};
 use greenroom_core::operate::inspect::{Filter, SessionView};
@@ -26,7 +26,7 @@ impl From<io::Error> for Failure {
 /// Asks the loop a question. Answers come through the channel; it closes when the host stops.
 pub(super) fn ask(mailbox: &Mailbox, query: Query) -> Result<Receiver<Answer>, Failure> {
     let (reply, answers) = channel();
-    match mailbox.post(Message::Ask(Ask { query, reply })) {
+    match mailbox.post(Ask { query, reply }) {
         true => Ok(answers),
         false => Err(Failure::Said("the host is stopping".into())),
     }

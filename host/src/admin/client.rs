@@ -1,7 +1,8 @@
 //! Sends a command to a host, and hears its answer.
 
+use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
-use crate::protocol::admin::{Command, Piece, Reply, operator};
+use crate::protocol::admin::{AdminCommand, Piece, Reply};
 use rustix::process::{geteuid, getpid};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::net::UnixStream;
@@ -26,7 +27,7 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 /// reply.
 pub fn call_with(
     dir: &Path,
-    command: &Command,
+    command: &AdminCommand,
     pieces: impl IntoIterator<Item = Piece>,
     mut each: impl FnMut(Reply),
 ) -> Result<(), CallError> {
@@ -34,12 +35,8 @@ pub fn call_with(
 }
 
 /// Asks a host, and calls `each` with each reply.
-pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
+pub fn call(dir: &Path, command: &AdminCommand, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
     let give_up = Instant::now() + ASK_AGAIN_MAX;
-    let only_looks = matches!(
-        command,
-        Command::Status | Command::Sessions | Command::History | Command::Await(_) | Command::Dump { .. }
-    );
     loop {
         let mut answered = false;
         let result = call_once(dir, command, &mut std::iter::empty(), &mut |reply| {
@@ -48,7 +45,8 @@ pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Resul
         });
         match result {
             // The worker's successor answers.
-            Err(CallError::BrokenOff(_)) if only_looks && !answered && Instant::now() < give_up => {}
+            Err(CallError::BrokenOff(_))
+                if command.is_repeatable() && !answered && Instant::now() < give_up => {}
             other => return other,
         }
     }
@@ -57,7 +55,11 @@ pub fn call(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Resul
 /// Asks a host for a change that the ledger records. Should the worker die before it has answered,
 /// `each` is called with the line of the ledger: a change that was committed stays committed, and
 /// the successor knows of it.
-pub fn call_recorded(dir: &Path, command: &Command, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
+pub fn call_recorded(
+    dir: &Path,
+    command: &AdminCommand,
+    mut each: impl FnMut(Reply),
+) -> Result<(), CallError> {
     let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let begun = rfc3339(begun.map_or(0, |d| d.as_millis() as u64));
     let mut told = Vec::new();
@@ -69,7 +71,7 @@ pub fn call_recorded(dir: &Path, command: &Command, mut each: impl FnMut(Reply))
     });
     let Err(CallError::BrokenOff(_)) = result else { return result };
     let me = operator(geteuid().as_raw(), getpid().as_raw_nonzero().get());
-    let looked = call(dir, &Command::History, |reply| {
+    let looked = call(dir, &AdminCommand::History, |reply| {
         let Reply::History(lines) = reply else { return };
         for line in lines {
             // An earlier process may have had our process number.
@@ -82,7 +84,9 @@ pub fn call_recorded(dir: &Path, command: &Command, mut each: impl FnMut(Reply))
     // Some of several libraries may have been left out.
     let is_one = matches!(
         command,
-        Command::Reload { service: Some(_), .. } | Command::RollBack { .. } | Command::Configure
+        AdminCommand::Reload { service: Some(_), .. }
+            | AdminCommand::RollBack { .. }
+            | AdminCommand::Configure
     );
     match looked {
         Ok(()) if is_one && !told.is_empty() => Ok(()),
@@ -93,7 +97,7 @@ pub fn call_recorded(dir: &Path, command: &Command, mut each: impl FnMut(Reply))
 /// Sends a command once, and hears its answer to the end.
 fn call_once(
     dir: &Path,
-    command: &Command,
+    command: &AdminCommand,
     pieces: &mut dyn Iterator<Item = Piece>,
     each: &mut dyn FnMut(Reply),
 ) -> Result<(), CallError> {

@@ -5,7 +5,9 @@ use crate::admin::query::{Answer, Mailbox, Query};
 use crate::admin::server::Caller;
 use crate::admin::time::rfc3339;
 use crate::protocol::admin::{Reply, ServiceStatus};
-use greenroom_core::operate::inspect::{ActionView, ConnectView, Filter, JobView, OwnSlice, SessionView};
+use greenroom_core::effects::inbox::ActionView;
+use greenroom_core::effects::jobs::JobView;
+use greenroom_core::operate::inspect::{ConnectView, Filter, OwnSlice, SessionView};
 use greenroom_core::recovery::crashes::action_name;
 use greenroom_state::dump::{
     self, DumpedAction, DumpedConnect, DumpedEntry, DumpedJob, DumpedService, DumpedSession, DumpedTimer,

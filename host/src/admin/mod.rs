@@ -22,4 +22,5 @@ mod dump;
 pub mod query;
 mod restore;
 pub mod server;
+pub mod text;
 pub mod time;

@@ -1,9 +1,7 @@
-//! Queries from operators to the loop, its answers, and the messages of other threads.
+//! Queries from operators to the loop, and its answers.
 
 use crate::config::Config;
-use crate::plugin::prepare::Done;
 use crate::protocol::admin::{LedgerLine, ServiceStatus};
-use crate::saved_file::Saved;
 use greenroom_core::ledger::Report;
 use greenroom_core::operate::check::{Builds, Checked, GivenEntry, GivenState};
 use greenroom_core::operate::inspect::{Entry, Filter, OwnSlice, SessionView, Slice};
@@ -11,22 +9,9 @@ use greenroom_core::operate::plan::{Plan, Survey};
 use greenroom_core::reload::request::By;
 use greenroom_core::tables::owner::Owner;
 use greenroom_state::schema::Schema;
-use mio::Waker;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-
-/// Message to the loop.
-pub enum Message {
-    /// Report of the thread that prepares reloads.
-    Stager(Done),
-    /// Outcome of a save, with the epoch that was pinned for it.
-    Saved(u64, std::io::Result<Saved>),
-    /// End of a job: its number, and its result or the reason why there is none.
-    Job(u64, Result<Vec<u8>, String>),
-    /// Query of an operator.
-    Ask(Ask),
-}
 
 /// Query of an operator, with the channel for its answers.
 pub struct Ask {
@@ -132,19 +117,8 @@ pub struct Proposal {
     pub by: By,
 }
 
-/// Sender of messages to the loop; each wakes it.
-#[derive(Clone)]
-pub struct Mailbox {
-    pub(crate) sender: Sender<Message>,
-    pub(crate) waker: Arc<Waker>,
-}
-
-impl Mailbox {
-    /// Posts a message. False: the loop has ended.
-    pub fn post(&self, message: Message) -> bool {
-        self.sender.send(message).is_ok() && self.waker.wake().is_ok()
-    }
-}
+/// Posts queries to the loop.
+pub type Mailbox = crate::mailbox::Mailbox<Ask>;
 
 /// Answer to a [`Query`].
 pub enum Answer {

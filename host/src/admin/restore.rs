@@ -28,7 +28,7 @@ const SLICE_BYTES: usize = 64 * 1024;
 /// Most reasons that a refusal names.
 const REASONS_MAX: usize = 5;
 
-/// Answers [`crate::protocol::admin::Command::Restore`].
+/// Answers [`crate::protocol::admin::AdminCommand::Restore`].
 pub(super) fn restore(
     file: String,
     dry_run: bool,
@@ -53,7 +53,7 @@ pub(super) fn restore(
     Ok(caller.say(&Reply::Report(report))?)
 }
 
-/// Answers [`crate::protocol::admin::Command::Set`].
+/// Answers [`crate::protocol::admin::AdminCommand::Set`].
 pub(super) fn set(wanted: Setting, caller: &mut Caller<'_>, mailbox: &Mailbox) -> Result<(), Failure> {
     let answer = |a| match a {
         Answer::Set(report, before, after) => Some((report, Some((before, after)))),

@@ -1,11 +1,11 @@
 //! Callers: accepted by the keeper, and served on a thread each, in keeper and worker.
 
-use crate::protocol::admin::{Command, Reply};
+use crate::protocol::admin::{AdminCommand, Reply, ServedBy};
 use greenroom_core::reload::request::By;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
@@ -23,17 +23,10 @@ const CALLER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Request to the keeper.
 pub enum Asked {
-    /// Status: [`Command::Status`].
-    Status(Answers),
-    /// Upgrade: [`Command::Upgrade`].
-    Upgrade {
-        /// Binary to upgrade to.
-        binary: PathBuf,
-        /// Receiver of the answer.
-        answers: Answers,
-    },
-    /// Any other command, for the worker to answer on this socket.
-    OfWorker(Command, By, UnixStream),
+    /// A command that the keeper answers ([`ServedBy::Keeper`]).
+    OfKeeper(AdminCommand, Answers),
+    /// A command that the worker answers, on this socket.
+    OfWorker(AdminCommand, By, UnixStream),
 }
 
 /// Receiver of answers.
@@ -112,21 +105,20 @@ fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> 
     let by = By::Operator { uid: who.uid.as_raw(), pid: who.pid.as_raw_nonzero().get() };
     let mut line = String::new();
     BufReader::new((&stream).take(COMMAND_BYTES_MAX)).read_line(&mut line)?;
-    let (answers, answered) = channel();
-    let asked = match serde_json::from_str(&line) {
-        Ok(Command::Status) => Asked::Status(answers),
-        Ok(Command::Upgrade { binary }) => Asked::Upgrade { binary, answers },
-        Ok(command) => {
-            drop(caller);
-            if !post(Asked::OfWorker(command, by, stream)) {
-                tracing::debug!("admin: the host is stopping");
-            }
-            return Ok(());
-        }
+    let command: AdminCommand = match serde_json::from_str(&line) {
+        Ok(command) => command,
         Err(e) => return caller.say(&Reply::Error(format!("the command is not known to this host: {e}"))),
     };
-    let status = matches!(asked, Asked::Status(_));
-    post(asked);
+    if command.served_by() != ServedBy::Keeper {
+        drop(caller);
+        if !post(Asked::OfWorker(command, by, stream)) {
+            tracing::debug!("admin: the host is stopping");
+        }
+        return Ok(());
+    }
+    let status = matches!(command, AdminCommand::Status);
+    let (answers, answered) = channel();
+    post(Asked::OfKeeper(command, answers));
     let mut last = None;
     for reply in answered {
         caller.say(&reply)?;

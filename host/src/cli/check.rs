@@ -1,6 +1,7 @@
-//! `greenroom check`: what a host would find out about a library before it loads it, without a host.
+//! `greenroom check`: inspects and tries a library as a host does before it loads it, without a
+//! host.
 
-use super::{Failure, print_json, print_text, table};
+use crate::cli::output::{Failure, print_json, print_text, table};
 use crate::config::Config;
 use crate::exit_status::own_binary;
 use crate::plugin::inspect::{build_id, inspect};
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Check {
     /// The library
     path: PathBuf,
-    /// The configuration that it is to be served with (TOML)
+    /// The configuration to try it with (TOML)
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// JSON, for programs
@@ -24,14 +25,14 @@ pub(super) struct Check {
     json: bool,
 }
 
-/// What is found out about a library.
+/// Findings about a library.
 pub(super) struct Looked {
     pub content: Content,
     pub note: Note,
     pub tried: Tried,
 }
 
-/// Looks at a library as a host does before it loads it. The error names the file.
+/// Inspects and tries a library as a host does before it loads it. The error names the file.
 pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
     let refuse = |why: String| {
         let path = path.display().to_string();
@@ -40,7 +41,7 @@ pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
     let content = stage::read(path, &config.trust).map_err(refuse)?;
     config.trust.check_hash(&content.hash).map_err(refuse)?;
     let note = inspect(&content.bytes).map_err(refuse)?;
-    // The very bytes that were inspected are tried, in a process of their own.
+    // The bytes that were inspected are tried, in a process of their own.
     let failed = |e: std::io::Error| format!("a directory for the private copy: {e}");
     let dir = std::env::temp_dir().join(format!("greenroom-check-{}", std::process::id()));
     std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;

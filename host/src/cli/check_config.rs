@@ -1,14 +1,15 @@
-//! `greenroom serve --check-config`: whether a host could start, or go on, with this configuration and these libraries.
+//! `greenroom serve --check-config`: checks whether a host could start, or go on, with this
+//! configuration and these libraries.
 
-use super::check::look;
-use super::{Failure, print_text};
+use crate::cli::check::look;
+use crate::cli::output::{Failure, print_text};
 use crate::config::Config;
 use crate::plugin::discover::Found;
 use greenroom_core::reload::ports;
 use std::collections::BTreeSet;
 
-/// Checks everything that can be checked without serving: the libraries and that they take their settings, frames against limits, and
-/// that no two services want the same address. Whether an address is free now, is for the host to find out.
+/// Checks all that can be checked without serving: libraries, their settings, frames against
+/// limits, and addresses that two services want. Does not check whether an address is free.
 pub(super) fn run(config: &Config, found: &Found) -> Result<(), Failure> {
     let (mut wanted, mut services) = (BTreeSet::new(), BTreeSet::new());
     for (path, _) in &found.libraries {

@@ -1,8 +1,9 @@
-//! `greenroom history`: what reloads there were, what was put back, and what came of it.
+//! `greenroom history`: prints the ledger of reloads, restores and configurations.
 
-use super::{Failure, print_json, print_text, table};
 use crate::admin::client::call;
-use crate::protocol::admin::{Command, Reply, ledger_line};
+use crate::admin::text::ledger_line;
+use crate::cli::output::{Failure, print_json, print_text, table};
+use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use serde_json::json;
 use std::path::Path;
@@ -17,7 +18,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
         let mut lines = Vec::new();
-        call(dir, &Command::History, |reply| {
+        call(dir, &AdminCommand::History, |reply| {
             if let Reply::History(slice) = reply {
                 lines.extend(slice);
             }
@@ -47,7 +48,7 @@ impl History {
         ]);
         for line in &lines {
             let r = &line.report;
-            // As in JSON.
+            // The same word as in JSON.
             let word = |v: serde_json::Value| v.as_str().unwrap_or_default().to_owned();
             let short = |text: &str| text.get(..12).unwrap_or(text).to_owned();
             let some = |n: u64, text: String| if n > 0 { text } else { String::new() };
@@ -73,7 +74,7 @@ impl History {
                 r.rehearsal.as_ref().map(|_| format!("{} ms", r.rehearsal_ms)).unwrap_or_default(),
                 if r.pause_us > 0.0 { format!("{:.1} µs", r.pause_us) } else { String::new() },
                 probation.unwrap_or_default(),
-                // What isn't a reload has no columns of its own.
+                // Restores have no columns of their own.
                 r.restored.as_ref().map_or_else(|| r.reason.clone(), |_| ledger_line(r)),
             ]);
         }

@@ -1,10 +1,9 @@
-//! The command line. One file a subcommand; data goes to standard output, talk to standard error.
-//!
-//! Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no host answers.
+//! The command line: one file for each subcommand, and `output` for printing.
 
 mod check;
 mod check_config;
 mod history;
+mod output;
 mod reload;
 mod report;
 mod serve;
@@ -14,8 +13,8 @@ mod status;
 mod upgrade;
 mod worker;
 
-use crate::admin::client::CallError;
 use clap::{Parser, Subcommand};
+use output::{Failure, exit_code};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,8 +22,8 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "greenroom", version, max_term_width = 100)]
 struct Cli {
-    /// The host's runtime directory: lock, admin socket, private copies [default: $XDG_RUNTIME_DIR/greenroom,
-    /// /run/greenroom for root, /tmp/greenroom-UID]
+    /// The host's runtime directory: lock, admin socket, private copies [default:
+    /// $XDG_RUNTIME_DIR/greenroom, /run/greenroom for root, /tmp/greenroom-UID]
     #[arg(long, global = true, env = "GREENROOM_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
     #[command(subcommand)]
@@ -66,25 +65,6 @@ enum Command {
     Trial,
 }
 
-/// How a command ends otherwise than well.
-enum Failure {
-    /// Refused or failed: 1.
-    Failed(String),
-    /// Used wrongly: 2.
-    Usage(String),
-    /// No host answers: 3.
-    NoHost(String),
-}
-
-impl From<CallError> for Failure {
-    fn from(e: CallError) -> Failure {
-        match e {
-            CallError::NoHost(text) => Failure::NoHost(text),
-            CallError::Failed(text) | CallError::BrokenOff(text) => Failure::Failed(text),
-        }
-    }
-}
-
 /// Runs the command that this process was started with.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -104,35 +84,5 @@ pub fn run() -> ExitCode {
         Command::Worker => worker::run(),
         Command::Trial => crate::plugin::trial_child::run().map_err(Failure::Failed),
     };
-    let (text, code) = match result {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(text)) => (text, 1),
-        Err(Failure::Usage(text)) => (text, 2),
-        Err(Failure::NoHost(text)) => (text, 3),
-    };
-    if !text.is_empty() {
-        eprintln!("greenroom: {text}");
-    }
-    ExitCode::from(code)
-}
-
-/// Prints a value as JSON, on one line.
-fn print_json(value: &impl serde::Serialize) {
-    print_text(&(serde_json::to_string(value).unwrap_or_default() + "\n"));
-}
-
-/// Prints to standard output. A reader that went away (`| head`) ends the command quietly.
-fn print_text(text: &str) {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
-    }
-}
-
-/// A table without lines, numbers to the right.
-fn table(head: &[&str]) -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(head.to_vec());
-    table
+    exit_code(result)
 }

@@ -1,9 +1,10 @@
-//! `greenroom reload` and `greenroom rollback`: ask for it, wait for it, and tell the truth in the exit code.
+//! `greenroom reload` and `greenroom rollback`: request it, wait for it, and end with its outcome.
 
-use super::report::print_rehearsal;
-use super::{Failure, print_json, print_text};
 use crate::admin::client::{call, call_recorded};
-use crate::protocol::admin::{Command, Reply, ledger_line};
+use crate::admin::text::ledger_line;
+use crate::cli::output::{Failure, print_json, print_text};
+use crate::cli::report::print_rehearsal;
+use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use greenroom_core::ledger::{Outcome, ProbationState, Report};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -24,13 +25,13 @@ pub(super) struct Reload {
     /// Read the configuration file again and put it in force: all of it, or nothing
     #[arg(long, conflicts_with_all = ["service", "from", "all", "dry_run", "wait"])]
     config: bool,
-    /// Stop before anything changes, and say what would come of it
+    /// Stop before anything changes, and print what would change
     #[arg(long)]
     dry_run: bool,
-    /// Wait until the new build has proved itself or was rolled back
+    /// Wait until the new build has passed its probation or was rolled back
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
-    /// One line of JSON for each library
+    /// JSON, a line for each library
     #[arg(long)]
     json: bool,
 }
@@ -39,10 +40,10 @@ pub(super) struct Reload {
 pub(super) struct Rollback {
     /// A service or its library
     service: String,
-    /// The generation to go back to; none: the one before
+    /// The generation to go back to; none: the previous one
     #[arg(long, value_name = "N")]
     to: Option<u64>,
-    /// One line of JSON
+    /// JSON, on one line
     #[arg(long)]
     json: bool,
 }
@@ -59,8 +60,8 @@ impl Reload {
         let mut told = Told::new(self.json, dry_run);
         let mut settled = Vec::new();
         let asked = match self.config {
-            true => Command::Configure,
-            false => Command::Reload { service, from, together, dry_run },
+            true => AdminCommand::Configure,
+            false => AdminCommand::Reload { service, from, together, dry_run },
         };
         call_recorded(dir, &asked, |reply| match reply {
             Reply::Progress(library, done, total) => told.progress(&library, done, total),
@@ -69,7 +70,7 @@ impl Reload {
             _ => {}
         })?;
         for line in settled {
-            call(dir, &Command::Await(line), |reply| {
+            call(dir, &AdminCommand::Await(line), |reply| {
                 if let Reply::Report(report) = reply {
                     told.report(&report);
                 }
@@ -83,26 +84,31 @@ impl Reload {
 impl Rollback {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
         let mut told = Told::new(self.json, false);
-        call_recorded(dir, &Command::RollBack { service: self.service, to: self.to }, |reply| match reply {
-            Reply::Progress(library, done, total) => told.progress(&library, done, total),
-            Reply::Report(report) => told.report(&report),
-            _ => {}
-        })?;
+        call_recorded(
+            dir,
+            &AdminCommand::RollBack { service: self.service, to: self.to },
+            |reply| match reply {
+                Reply::Progress(library, done, total) => told.progress(&library, done, total),
+                Reply::Report(report) => told.report(&report),
+                _ => {}
+            },
+        )?;
         told.end(|o| matches!(o, Outcome::RolledBack | Outcome::Unchanged))
     }
 }
 
-/// Whether another answer tells how it ended: a probation that is waited for, or one that was over before the ledger was read.
+/// Whether a later answer tells the end: of a probation that is waited for, or one that was over
+/// before the ledger was read.
 fn is_settled_later(report: &Report, wait: bool) -> bool {
     report.probation.as_ref().is_some_and(|p| wait || p.state != ProbationState::UnderWay)
 }
 
-/// A rehearsal that takes longer is worth talking about.
+/// Time after which a rehearsal's progress is shown.
 const QUIET: Duration = Duration::from_millis(500);
-/// How often, to who reads lines.
+/// Interval of progress lines, without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-/// What was told so far.
+/// Reports and progress printed so far.
 struct Told {
     json: bool,
     dry_run: bool,

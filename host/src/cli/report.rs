@@ -1,10 +1,10 @@
-//! What a rehearsal told, for people.
+//! Rehearsals, printed for people.
 
-use super::{print_text, table};
+use crate::cli::output::{print_text, table};
 use greenroom_state::rehearsal_report::Rehearsal;
 use std::fmt::Write;
 
-/// Prints what a build would change, a block for each service and table.
+/// Prints the changes that a build would make, a block for each service and table.
 pub(super) fn print_rehearsal(r: &Rehearsal) {
     let mut text = format!("  rehearsed with {} sessions, {} to be migrated", r.sessions, r.migrated);
     if r.entries > 0 {

@@ -1,9 +1,10 @@
 //! `greenroom serve`: the host itself.
 
-use super::{Failure, print_text};
 use crate::admin::server;
-use crate::config::{Source, parse_listen};
-use crate::keeper::{Event, Keeper, Options};
+use crate::cli::output::{Failure, print_text};
+use crate::config::source::{Source, parse_listen};
+use crate::keeper::events::Event;
+use crate::keeper::{Keeper, Options};
 use crate::logs;
 use crate::plugin::discover::Found;
 use crate::plugin::watch;
@@ -23,23 +24,24 @@ pub(super) struct Serve {
     /// The configuration file (TOML)
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where a service listens, instead of its own port; may be repeated
+    /// Address of a service, instead of its own port; may be repeated
     #[arg(long, value_name = "SERVICE=ADDR", value_parser = parse_listen)]
     listen: Vec<(String, SocketAddr)>,
-    /// Where private copies of libraries go; not on a noexec mount [default: copies in the runtime directory]
+    /// Directory of private copies of libraries; not on a noexec mount [default: copies in the
+    /// runtime directory]
     #[arg(long, value_name = "DIR")]
     copies: Option<PathBuf>,
-    /// Load what is built anew only when `greenroom reload` says so, not as soon as a file changes
+    /// Load new builds only when `greenroom reload` says so, not as soon as a file changes
     #[arg(long)]
     no_watch: bool,
-    /// Serve in this one process, for debuggers and profilers. Gives up what the keeper is for: a handler's crash, a kill, an
-    /// upgrade end the sessions; and each session takes two descriptors
+    /// Serve in this one process, for debuggers and profilers. A handler's crash or a kill ends the
+    /// sessions, an upgrade is impossible, and each session takes two descriptors
     #[arg(long)]
     no_keeper: bool,
-    /// Say whether a host could start with all this, or go on with it, and don't
+    /// Check whether a host could start with all this, or go on with it, and end
     #[arg(long)]
     check_config: bool,
-    /// How much is logged: error, warn, info, debug, trace
+    /// Level of the log: error, warn, info, debug, trace
     #[arg(long, env = "GREENROOM_LOG", default_value = "info", value_name = "LEVEL")]
     log: LevelFilter,
 }
@@ -57,7 +59,7 @@ impl Serve {
         }
         let found = Found::look(&sources).map_err(Failure::Failed)?;
         if self.check_config {
-            return super::check_config::run(&config, &found);
+            return crate::cli::check_config::run(&config, &found);
         }
         let runtime = Runtime::take(dir, self.copies.as_deref()).map_err(Failure::Failed)?;
         let _log = logs::start(self.log);
@@ -65,7 +67,7 @@ impl Serve {
 
         let failed = |what: &str, e: std::io::Error| Failure::Failed(format!("{what}: {e}"));
         let (ours, theirs) = match self.no_keeper {
-            true => crate::protocol::keeper::pair().map(|(a, b)| (Some(a), Some(b))),
+            true => crate::protocol::link::pair().map(|(a, b)| (Some(a), Some(b))),
             false => Ok((None, None)),
         }
         .map_err(|e| failed("the keeper's socket", e))?;
@@ -79,14 +81,15 @@ impl Serve {
             log: self.log.to_string(),
             in_process: ours,
         };
-        // The keeper watches, not the worker: a process with a watch takes long to die, and what changes meanwhile would be missed.
+        // The keeper watches, not the worker: a process with a watch takes long to die, and what
+        // changes meanwhile would be missed.
         let (watched, links) = (options.found.watched(), options.found.links());
         let watches = options.config.watch;
         let keeper = Keeper::new(options).map_err(|e| failed("the keeper can't be started", e))?;
         let mailbox = keeper.mailbox();
-        // Also if nobody wants it now: the configuration may change.
+        // Watched even if `watch` is off: the configuration may change.
         let watching = watch::start(watched, move |path| {
-            // What a link leads to changed: the library is known by the link.
+            // The target of a link changed: the library is known by the link.
             let path = links.get(&path).cloned().unwrap_or(path);
             mailbox.post(Event::Changed(path));
         });
@@ -120,7 +123,7 @@ impl Serve {
     }
 }
 
-/// It serves: says where.
+/// Prints the addresses, once the host serves.
 fn ready(ports: &[(String, SocketAddr)]) {
     for (service, addr) in ports {
         print_text(&format!("{service} on tcp://{addr}\n"));
@@ -128,7 +131,8 @@ fn ready(ports: &[(String, SocketAddr)]) {
     print_text("ready\n");
 }
 
-/// A session is a descriptor, and the soft limit is often 1,024 for the sake of programs that use select(2).
+/// Raises the soft limit of open files: a session is a descriptor, and the limit is often 1,024 for
+/// programs that use select(2).
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

@@ -1,14 +1,14 @@
-//! `greenroom sessions`: who is connected.
+//! `greenroom sessions` and `greenroom session`: lists the sessions, releases and closes them.
 
-use super::{Failure, print_json, print_text, table};
 use crate::admin::client::call;
-use crate::protocol::admin::{Command, Reply};
+use crate::cli::output::{Failure, print_json, print_text, table};
+use crate::protocol::admin::{AdminCommand, Reply};
 use clap::{Args, Subcommand};
 use std::path::Path;
 
 #[derive(Args)]
 pub(super) struct Sessions {
-    /// Only those that are quarantined
+    /// Only quarantined sessions
     #[arg(long)]
     quarantined: bool,
     /// JSON, for programs
@@ -16,20 +16,20 @@ pub(super) struct Sessions {
     json: bool,
 }
 
-/// `greenroom session`: what can be done with one.
+/// `greenroom session`.
 #[derive(Subcommand)]
 pub(super) enum Session {
-    /// Let a quarantined session go on with the code that serves now, whatever quarantined it
+    /// Release a quarantined session: it goes on with the code that serves now
     Release { id: u64 },
-    /// Close a session; its handler is told, and what it was sent is flushed
+    /// Close a session; its handler is told, and its output is flushed
     Close { id: u64 },
 }
 
 impl Session {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
         let command = match self {
-            Session::Release { id } => Command::Release(id),
-            Session::Close { id } => Command::Close(id),
+            Session::Release { id } => AdminCommand::Release(id),
+            Session::Close { id } => AdminCommand::Close(id),
         };
         Ok(call(dir, &command, |_| {})?)
     }
@@ -38,7 +38,7 @@ impl Session {
 impl Sessions {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
         let mut sessions = Vec::new();
-        call(dir, &Command::Sessions, |reply| {
+        call(dir, &AdminCommand::Sessions, |reply| {
             if let Reply::Sessions(slice) = reply {
                 sessions.extend(slice.into_iter().filter(|s| !self.quarantined || s.quarantined.is_some()));
             }

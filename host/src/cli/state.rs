@@ -1,8 +1,9 @@
-//! `greenroom state`: what sessions and tables hold, as JSON; and how it is put back.
+//! `greenroom state`: dumps the states of sessions and tables as JSON, and restores them.
 
-use super::{Failure, print_json, print_text};
 use crate::admin::client::{call, call_with};
-use crate::protocol::admin::{Command, Piece, Reply, ledger_line};
+use crate::admin::text::ledger_line;
+use crate::cli::output::{Failure, print_json, print_text};
+use crate::protocol::admin::{AdminCommand, Piece, Reply};
 use clap::{Args, Subcommand};
 use greenroom_core::ledger::{Outcome, Report, Restored};
 use greenroom_state::dump::{self, Dump as File};
@@ -11,7 +12,7 @@ use std::fmt::Write;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-/// A command that is longer, in bytes, doesn't reach the host.
+/// Length of a command, in bytes. A longer one does not reach the host.
 const FIELDS_BYTES_MAX: usize = 48 * 1024;
 /// Sessions that people are told by number; `--json` has more.
 const NAMED_MAX: usize = 20;
@@ -20,7 +21,7 @@ const NAMED_MAX: usize = 20;
 pub(super) enum State {
     /// Print sessions with their states, and tables, as JSON
     Dump(Dump),
-    /// Put states and tables back as a dump has them: all of it, or nothing
+    /// Restore states and tables from a dump: all of it, or nothing
     Restore(Restore),
     /// Set fields of a session's state
     Set(Set),
@@ -34,20 +35,20 @@ pub(super) struct Dump {
     /// Only this session
     #[arg(long, value_name = "ID")]
     session: Option<u64>,
-    /// Accepted for the sake of scripts: a dump is JSON anyway
+    /// Accepted for scripts: a dump is always JSON
     #[arg(long, hide = true)]
     json: bool,
 }
 
 #[derive(Args)]
 pub(super) struct Restore {
-    /// What `greenroom state dump` printed, and was edited perhaps; -: standard input. Sessions and tables that aren't in it stay as
-    /// they are
+    /// Output of `greenroom state dump`, edited or not; -: standard input. Sessions and tables that
+    /// it lacks stay as they are
     file: PathBuf,
     /// Check all of it, change nothing, and say what would change
     #[arg(long)]
     dry_run: bool,
-    /// One line of JSON
+    /// JSON, on one line
     #[arg(long)]
     json: bool,
 }
@@ -59,7 +60,7 @@ pub(super) struct Set {
     /// The path of a field, like profile.age or list.0, and its value: JSON, or else a string
     #[arg(required = true, value_name = "FIELD=VALUE")]
     fields: Vec<String>,
-    /// One line of JSON
+    /// JSON, on one line
     #[arg(long)]
     json: bool,
 }
@@ -77,7 +78,7 @@ impl State {
 impl Dump {
     fn run(self, dir: &Path) -> Result<(), Failure> {
         let Dump { service, session, .. } = self;
-        call(dir, &Command::Dump { service, session }, |reply| {
+        call(dir, &AdminCommand::Dump { service, session }, |reply| {
             if let Reply::Text(text) = reply {
                 print_text(&text);
             }
@@ -98,13 +99,13 @@ impl Restore {
                 (name.display().to_string(), dump::read(BufReader::new(opened)))
             }
         };
-        // A file that is none is the host's to refuse, so that the ledger tells of it.
+        // The host refuses a file that is not a dump, so that the ledger tells of it.
         let pieces: Box<dyn Iterator<Item = Piece>> = match read {
             Ok(dump) => Box::new(pieces(dump)),
             Err(why) => Box::new(std::iter::once(Piece::Malformed(why))),
         };
         let mut told = None;
-        call_with(dir, &Command::Restore { file: name, dry_run }, pieces, |reply| {
+        call_with(dir, &AdminCommand::Restore { file: name, dry_run }, pieces, |reply| {
             if let Reply::Report(report) = reply {
                 told = Some(report);
             }
@@ -118,7 +119,7 @@ impl Restore {
     }
 }
 
-/// A dump, as it is sent.
+/// Cuts a dump into the pieces that are sent.
 fn pieces(dump: File) -> impl Iterator<Item = Piece> {
     let sessions = dump.sessions.into_iter().map(|s| Piece::Session {
         id: s.id,
@@ -183,7 +184,7 @@ impl Set {
             return Err(Failure::Usage(why));
         }
         let (mut told, mut states) = (None, (Value::Null, Value::Null));
-        call(dir, &Command::Set { session: id, fields }, |reply| match reply {
+        call(dir, &AdminCommand::Set { session: id, fields }, |reply| match reply {
             Reply::Report(report) => told = Some(report),
             Reply::Set(before, after) => states = (before, after),
             _ => {}
@@ -206,7 +207,7 @@ impl Set {
     }
 }
 
-/// A field's path, and its value: JSON, or else a string.
+/// Parses a field's path and its value: JSON, or else a string.
 fn field(text: &str) -> Result<(String, Value), Failure> {
     let Some((path, value)) = text.split_once('=') else {
         return Err(Failure::Usage(format!("{text:?} is no FIELD=VALUE")));

@@ -1,8 +1,8 @@
 //! `greenroom status`: the host and its services.
 
-use super::{Failure, print_json, print_text, table};
 use crate::admin::client::call;
-use crate::protocol::admin::{Command, Reply};
+use crate::cli::output::{Failure, print_json, print_text, table};
+use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(self, dir: &Path) -> Result<(), Failure> {
-        call(dir, &Command::Status, |reply| {
+        call(dir, &AdminCommand::Status, |reply| {
             let Reply::Status(status) = reply else { return };
             if self.json {
                 return print_json(&status);

@@ -1,8 +1,8 @@
-//! `greenroom upgrade`: goes on with a worker from another binary, and keeps every session.
+//! `greenroom upgrade`: replaces the worker by one from another binary, and keeps every session.
 
-use super::{Failure, print_text};
 use crate::admin::client::call;
-use crate::protocol::admin::{Command, Reply};
+use crate::cli::output::{Failure, print_text};
+use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ impl Upgrade {
         };
         let binary =
             binary.canonicalize().map_err(|e| Failure::Failed(format!("{}: {e}", binary.display())))?;
-        call(dir, &Command::Upgrade { binary }, |reply| {
+        call(dir, &AdminCommand::Upgrade { binary }, |reply| {
             if let Reply::Text(text) = reply {
                 print_text(&text);
             }

@@ -1,6 +1,7 @@
-//! `greenroom worker`: the process that serves. The keeper starts it, with its socket as standard input.
+//! `greenroom worker`: the process that serves. The keeper starts it, with its socket as standard
+//! input.
 
-use super::Failure;
+use crate::cli::output::Failure;
 use crate::worker::takeover;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -10,14 +11,14 @@ use std::sync::Arc;
 
 pub(super) fn run() -> Result<(), Failure> {
     let failed = |e: std::io::Error| Failure::Failed(format!("standard input: {e}"));
-    // Without its keeper it could neither accept nor let go of anything.
+    // Without its keeper it can neither accept nor release a connection.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    // Whoever stops a whole group of processes means the keeper, which tells us in an orderly way.
+    // A signal to the whole group is the keeper's to handle: it tells the worker to stop.
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::default()).map_err(failed)?;
     }
     let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-    // A handler that reads standard input gets none of it.
+    // A handler that reads standard input must not read the socket.
     let nothing = File::open("/dev/null").map_err(failed)?;
     rustix::stdio::dup2_stdin(&nothing).map_err(|e| failed(e.into()))?;
     let _ = rustix::thread::set_name(c"greenroom-worker");

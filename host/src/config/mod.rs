@@ -1,8 +1,9 @@
-//! The configuration file: TOML, unknown keys refused with their line. Everything has a default, so none is needed.
+//! The configuration file: TOML, unknown keys refused with their line. Every key has a default, so
+//! no file is needed.
 //!
 //! ```toml
-//! handlers = ["target/release"]           # libraries and directories, beside those on the command line
-//! watch = false                           # load what is built anew only when `greenroom reload` says so
+//! handlers = ["target/release"]           # beside libraries and directories on the command line
+//! watch = false                           # only `greenroom reload` loads new builds
 //!
 //! [limits]
 //! sessions_max = 50000
@@ -12,39 +13,49 @@
 //! every_s = 60                            # and not only when the host is stopped
 //!
 //! [trust]
-//! owners = [1001]                        # whose libraries are taken, beside our own and root's
+//! owners = [1001]                         # users whose libraries are accepted
 //!
 //! [service.chat]
 //! listen = ["127.0.0.1:4000"]             # instead of the service's own port
 //! settings = { nick_max = 12 }            # read by the handler
-//! limits = { idle_ms = 600000 }           # otherwise than the host's
+//! limits = { idle_ms = 600000 }           # instead of the host's
 //! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`changes`] | differences between two configurations, by name |
+//! | [`record`] | configurations between processes, which may be of different versions |
+//! | [`source`] | the configuration's sources: file and command line |
+//! | [`trust`] | file trust: owners, modes, hashes |
 
+pub mod changes;
+pub mod record;
+pub mod source;
 pub mod trust;
 
 use crate::config::trust::Trust;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// See the module.
+/// A host's configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Libraries and directories, relative to the file.
     pub handlers: Vec<PathBuf>,
-    /// Whether a library is reloaded as soon as its file changes; else only `greenroom reload` does it.
+    /// Reload a library as soon as its file changes. Off: only `greenroom reload` does.
     pub watch: bool,
     /// The limits.
     pub limits: Limits,
-    /// What outlives the host.
+    /// Saved tables and ledger.
     pub save: SaveConfig,
-    /// Whose libraries are taken.
+    /// Trust in library files.
     pub trust: Trust,
-    /// By service.
+    /// Services, by name.
     pub service: BTreeMap<String, ServiceConfig>,
 }
 
@@ -61,17 +72,18 @@ impl Default for Config {
     }
 }
 
-/// Where tables and ledger are saved, and how often.
+/// File of saved tables and ledger, and the interval of saves.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SaveConfig {
-    /// The file, relative to the configuration's; none: `tables.saved` in the runtime directory, which may not outlive the machine.
+    /// The file, relative to the configuration's. None: `tables.saved` in the runtime directory,
+    /// which a reboot may delete.
     pub file: Option<PathBuf>,
     /// Seconds between two saves; 0: only when the host is stopped.
     pub every_s: u64,
 }
 
-/// What an operator says of one service.
+/// Configuration of one service.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceConfig {
@@ -79,11 +91,11 @@ pub struct ServiceConfig {
     pub listen: Vec<SocketAddr>,
     /// The handler's settings.
     pub settings: toml::Table,
-    /// Limits that the service has otherwise than the host.
+    /// Limits that differ from the host's.
     pub limits: ServiceLimits,
 }
 
-/// Ten years between two saves are as good as none.
+/// Longest interval of saves: ten years, in seconds.
 const EVERY_S_MAX: u64 = 10 * 366 * 24 * 3600;
 
 impl Config {
@@ -107,17 +119,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Puts `--listen SERVICE=ADDR` in place of what the file says.
-    pub fn override_listen(&mut self, listen: &[(String, SocketAddr)]) {
-        for (service, _) in listen {
-            self.service.entry(service.clone()).or_default().listen.clear();
-        }
-        for (service, addr) in listen {
-            self.service.entry(service.clone()).or_default().listen.push(*addr);
-        }
-    }
-
-    /// Where a service listens: where it is told to, or at its own port; nowhere, if its sessions are asked for.
+    /// Addresses of a service: the configured ones, or its own port on loopback. A service that
+    /// dials and has no port listens nowhere. An error: it has neither.
     pub fn addresses(&self, service: &str, port: u16, dials: bool) -> Result<Vec<SocketAddr>, String> {
         match self.service.get(service) {
             Some(c) if !c.listen.is_empty() => Ok(c.listen.clone()),
@@ -129,7 +132,8 @@ impl Config {
         }
     }
 
-    /// The same, with other settings for these services, as [`Config::settings`] gives them.
+    /// Copy of this configuration with other settings for these services, in the form of
+    /// [`Config::settings`].
     pub fn with_settings(&self, settings: &BTreeMap<String, String>) -> Config {
         let mut config = self.clone();
         for (service, json) in settings {
@@ -139,96 +143,26 @@ impl Config {
         config
     }
 
-    /// All limits, of the host and of its services.
+    /// Limits of the host and of its services.
     pub fn all_limits(&self) -> AllLimits {
         let own = self.service.iter().filter(|(_, c)| c.limits != ServiceLimits::default());
         let services = own.map(|(name, c)| (name.clone(), c.limits.clone())).collect();
         AllLimits { host: self.limits.clone(), services }
     }
 
-    /// What another configuration has otherwise, in words: first what holds only from a host's start, then the rest.
-    pub fn changes(&self, to: &Config) -> (Vec<String>, Vec<String>) {
-        let mut fixed = Vec::new();
-        for (name, same) in [
-            ("handlers", self.handlers == to.handlers),
-            ("save.file", self.save.file == to.save.file),
-            ("limits.store_bytes_max", self.limits.store_bytes_max == to.limits.store_bytes_max),
-        ] {
-            fixed.extend((!same).then(|| name.to_owned()));
-        }
-        let flat = |config: &Config| {
-            let mut names = BTreeMap::new();
-            flatten("", &serde_json::to_value(config).unwrap_or_default(), &mut names);
-            names
-        };
-        let (old, new) = (flat(self), flat(to));
-        let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-        let differs = |name: &&&String| old.get(**name) != new.get(**name);
-        let known = |name: &String| !fixed.iter().any(|f| name.starts_with(f.as_str()));
-        let live = names.iter().filter(differs).map(|n| (**n).clone()).filter(known).collect();
-        (fixed, live)
-    }
-
-    /// Every service's settings as JSON, as handlers get them.
+    /// Settings of every service, as JSON, in the form that handlers get.
     pub fn settings(&self) -> BTreeMap<String, String> {
         let json = |t: &toml::Table| serde_json::to_string(t).unwrap_or_else(|_| "{}".into());
         self.service.iter().map(|(name, c)| (name.clone(), json(&c.settings))).collect()
     }
 }
 
-/// The values in a tree by their dotted names.
-fn flatten(at: &str, value: &serde_json::Value, names: &mut BTreeMap<String, serde_json::Value>) {
-    match value {
-        serde_json::Value::Object(map) => {
-            for (key, value) in map {
-                flatten(&if at.is_empty() { key.clone() } else { format!("{at}.{key}") }, value, names);
-            }
-        }
-        // As good as absent.
-        serde_json::Value::Null => {}
-        serde_json::Value::Array(items) if items.is_empty() => {}
-        value => _ = names.insert(at.to_owned(), value.clone()),
-    }
-}
-
-/// Where a host's configuration comes from, to be read again.
-#[derive(Debug, Clone, Default)]
-pub struct Source {
-    /// The file.
-    pub path: Option<PathBuf>,
-    /// What the command line says in place of it.
-    pub listen: Vec<(String, SocketAddr)>,
-    /// Likewise.
-    pub no_watch: bool,
-}
-
-impl Source {
-    /// Reads it.
-    pub fn read(&self) -> Result<Config, String> {
-        let mut config = match &self.path {
-            Some(path) => Config::read(path)?,
-            None => Config::default(),
-        };
-        config.override_listen(&self.listen);
-        config.watch &= !self.no_watch;
-        Ok(config)
-    }
-}
-
-/// Reads the argument of `--listen`.
-pub fn parse_listen(text: &str) -> Result<(String, SocketAddr), String> {
-    let (service, addr) = text.split_once('=').ok_or("it is written SERVICE=ADDRESS:PORT")?;
-    let addr = addr
-        .parse()
-        .map_err(|_| format!("{addr:?} is not an address with a port, such as 127.0.0.1:4000"))?;
-    Ok((service.to_owned(), addr))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Config, String> {
+    /// Reads a configuration file of this text.
+    pub(super) fn read(text: &str) -> Result<Config, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("greenroom.toml");
         std::fs::write(&path, text).unwrap();
@@ -259,33 +193,5 @@ mod tests {
         for limit in greenroom_core::limits::names::Limit::ALL.iter().filter(|l| l.name() != "open_files") {
             assert!(known.get(limit.name()).is_some(), "{limit:?}");
         }
-    }
-
-    #[test]
-    fn changes_are_named() {
-        let old = read("[service.chat]\nsettings = {a = 1, b = 2}\n[limits]\nidle_ms = 5\n").unwrap();
-        let new = read(
-            "watch = false\n[service.chat]\nsettings = {a = 1, b = 3}\n[service.x]\nlimits = {frame_ms = 1}\n[limits]\nstore_bytes_max = 20000000\n",
-        )
-        .unwrap();
-        let (fixed, live) = old.changes(&new);
-        assert_eq!(fixed, ["limits.store_bytes_max"]);
-        assert_eq!(live, ["limits.idle_ms", "service.chat.settings.b", "service.x.limits.frame_ms", "watch"]);
-        assert_eq!(old.changes(&old), (Vec::new(), Vec::new()));
-    }
-
-    #[test]
-    fn the_command_line_comes_before_the_file_and_the_file_before_the_service() {
-        let mut c =
-            read("[service.chat]\nlisten = [\"127.0.0.1:1\", \"[::1]:1\"]\nsettings = {a = 1}\n").unwrap();
-        let addr = |s: &str| s.parse::<SocketAddr>().unwrap();
-        assert_eq!(c.addresses("chat", 4000, false).unwrap(), [addr("127.0.0.1:1"), addr("[::1]:1")]);
-        assert_eq!(c.addresses("echo", 4001, false).unwrap(), [addr("127.0.0.1:4001")]);
-        c.override_listen(&[parse_listen("chat=127.0.0.1:2").unwrap()]);
-        assert_eq!(c.addresses("chat", 4000, false).unwrap(), [addr("127.0.0.1:2")]);
-        assert_eq!(c.settings()["chat"], r#"{"a":1}"#);
-        assert!(c.addresses("odd", 0, false).unwrap_err().contains("--listen odd="));
-        assert_eq!(c.addresses("far", 0, true), Ok(Vec::new()));
-        assert!(parse_listen("chat").is_err() && parse_listen("chat=x").is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! Whose libraries are taken: code that anybody else may write would run with the host's rights.
+//! File trust: owner, mode and hash of a library. Its code runs with the host's rights, so nobody
+//! but trusted users may be able to write it.
 
 use serde::{Deserialize, Serialize};
 use std::fs::Metadata;
@@ -9,25 +10,26 @@ use std::path::Path;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Trust {
-    /// Take libraries that the members of their group may write, or replace.
+    /// Accept libraries that their group may write or replace.
     pub group_writable: bool,
-    /// Users, beside the host's own and root, whose libraries are taken.
+    /// Users whose libraries are accepted, beside the host's own and root.
     pub owners: Vec<u32>,
-    /// SHA-256 of the builds that may be loaded; none: any.
+    /// SHA-256 of the builds that may be loaded. Empty: any.
     pub hashes: Vec<String>,
 }
 
 const STICKY: u32 = 0o1000;
 
 impl Trust {
-    /// Judges a library file by its own metadata, as the descriptor that it is read through tells it, and its directory.
+    /// Checks owner and mode of a library file and of its directory. `file` is the metadata of the
+    /// open descriptor that the library is read through.
     pub fn check_file(&self, path: &Path, file: &Metadata) -> Result<(), String> {
         self.check_mode(path, file)?;
-        // A link may lead anywhere; what counts is where the file is.
+        // The directory that holds the file itself, not a link to it.
         let real = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
         let dir = real.parent().unwrap_or(Path::new("/"));
         let meta = dir.metadata().map_err(|e| format!("{}: {e}", dir.display()))?;
-        // In a sticky directory only a file's owner may replace it.
+        // In a sticky directory only the file's owner may replace it.
         if meta.mode() & STICKY != 0 {
             return Ok(());
         }
@@ -35,7 +37,7 @@ impl Trust {
             .map_err(|why| format!("{why}: whoever can, can put another library in its place"))
     }
 
-    /// Judges a build by its hash.
+    /// Checks a build's hash.
     pub fn check_hash(&self, hash: &str) -> Result<(), String> {
         if self.hashes.is_empty() || self.hashes.iter().any(|h| h.eq_ignore_ascii_case(hash)) {
             return Ok(());

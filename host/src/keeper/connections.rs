@@ -1,46 +1,60 @@
-//! The connections that the keeper holds: a descriptor and a number each, by a key that the worker names them with.
+//! Every connection's descriptor and number, by the key that workers name it with.
 //!
-//! Twelve bytes for each, and nothing that grows with what goes through it.
+//! Sixteen bytes for each connection. What goes through it costs the keeper nothing.
 
+use crate::protocol::keeper::EndpointId;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// See the module.
+/// Connections that the keeper holds. A key is used again once its connection is over; a number
+/// never.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct Connections {
     descriptors: Vec<Option<OwnedFd>>,
-    /// By key, as the descriptors.
+    /// Numbers, by key.
     numbers: Vec<u64>,
+    /// Endpoints that accepted them, by key.
+    endpoints: Vec<EndpointId>,
     free: Vec<u32>,
     count: usize,
-    /// The number of the last one.
+    /// The highest number so far.
     last: u64,
-    /// Keys that the worker hasn't been given.
-    unsent: VecDeque<u32>,
 }
 
-impl Held {
-    /// Takes a connection in, and gives it the next number, which is returned.
-    pub(super) fn add(&mut self, fd: OwnedFd) -> u64 {
+/// Connections to hand to a worker, in the order of the keys that were asked for.
+pub(super) struct Batch<'a> {
+    /// Key and number of each.
+    pub(super) connections: Vec<(u32, u64)>,
+    /// Endpoint of each, in runs: the endpoint, and the number of connections in a row.
+    pub(super) endpoints: Vec<(EndpointId, u32)>,
+    /// Descriptor of each.
+    pub(super) descriptors: Vec<BorrowedFd<'a>>,
+}
+
+impl Connections {
+    /// Adds a connection that this endpoint accepted, with the next number. Returns its key and
+    /// number.
+    pub(super) fn add(&mut self, fd: OwnedFd, endpoint: EndpointId) -> (u32, u64) {
         self.last += 1;
         let key = self.free.pop().unwrap_or_else(|| {
             self.descriptors.push(None);
             self.numbers.push(0);
+            self.endpoints.push(EndpointId::NONE);
             self.descriptors.len() as u32 - 1
         });
         self.descriptors[key as usize] = Some(fd);
         self.numbers[key as usize] = self.last;
+        self.endpoints[key as usize] = endpoint;
         self.count += 1;
-        self.unsent.push_back(key);
-        self.last
+        (key, self.last)
     }
 
-    /// Numbers are to be above this one.
+    /// Continues the numbers above this one.
     pub(super) fn number_above(&mut self, number: u64) {
         self.last = self.last.max(number);
     }
 
-    /// Lets go of a connection. A number that isn't under this key (any more) is none of ours.
+    /// Drops a connection. A key that holds another number, or none, is left alone.
     pub(super) fn drop(&mut self, key: u32, number: u64) {
         let Some(fd) = self.descriptors.get_mut(key as usize) else { return };
         if self.numbers[key as usize] == number && fd.take().is_some() {
@@ -49,37 +63,33 @@ impl Held {
         }
     }
 
-    /// How many there are.
+    /// Number of connections.
     pub(super) fn len(&self) -> usize {
         self.count
     }
 
-    /// A fresh worker is to be given all of them, in the order of their numbers.
-    pub(super) fn hand_over_again(&mut self) {
-        let mut keys: Vec<_> =
-            (0..self.descriptors.len() as u32).filter(|k| self.descriptors[*k as usize].is_some()).collect();
-        keys.sort_unstable_by_key(|k| self.numbers[*k as usize]);
-        self.unsent = keys.into();
+    /// Keys of all connections, in the order of their numbers.
+    pub(super) fn keys(&self) -> VecDeque<u32> {
+        let held = |key: &u32| self.descriptors[*key as usize].is_some();
+        let mut keys: Vec<_> = (0..self.descriptors.len() as u32).filter(held).collect();
+        keys.sort_unstable_by_key(|key| self.numbers[*key as usize]);
+        keys.into()
     }
 
-    /// Whether all were given.
-    pub(super) fn all_sent(&self) -> bool {
-        self.unsent.is_empty()
-    }
-
-    /// The next ones to give, at most `max`. They stay the next ones until [`Held::sent`].
-    pub(super) fn next(&self, max: usize) -> (Vec<(u32, u64)>, Vec<BorrowedFd<'_>>) {
-        let keys = self.unsent.iter().take(max);
-        let held = keys.filter_map(|&key| {
-            let fd = self.descriptors[key as usize].as_ref()?;
-            Some(((key, self.numbers[key as usize]), fd.as_fd()))
-        });
-        held.unzip()
-    }
-
-    /// The first `n` of those that [`Held::next`] looked at were given.
-    pub(super) fn sent(&mut self, n: usize) {
-        self.unsent.drain(..n.min(self.unsent.len()));
+    /// The connections of these keys, without those that are over.
+    pub(super) fn batch(&self, keys: impl Iterator<Item = u32>) -> Batch<'_> {
+        let mut batch = Batch { connections: Vec::new(), endpoints: Vec::new(), descriptors: Vec::new() };
+        for key in keys {
+            let Some(Some(fd)) = self.descriptors.get(key as usize) else { continue };
+            batch.connections.push((key, self.numbers[key as usize]));
+            batch.descriptors.push(fd.as_fd());
+            let endpoint = self.endpoints[key as usize];
+            match batch.endpoints.last_mut() {
+                Some((last, run)) if *last == endpoint => *run += 1,
+                _ => batch.endpoints.push((endpoint, 1)),
+            }
+        }
+        batch
     }
 }
 
@@ -93,21 +103,25 @@ mod tests {
 
     #[test]
     fn numbers_go_up_and_keys_are_used_again() {
-        let mut held = Held::default();
-        (0..5).for_each(|_| _ = held.add(fd()));
-        assert_eq!(held.next(2).0, [(0, 1), (1, 2)]);
-        held.sent(2);
-        assert_eq!(held.next(9).0, [(2, 3), (3, 4), (4, 5)]);
-        held.sent(3);
-        assert!(held.all_sent());
-        held.drop(1, 2);
-        // Said twice, or of a number that was here before.
-        held.drop(1, 2);
-        held.add(fd());
-        held.drop(1, 2);
-        held.drop(99, 1);
-        assert_eq!((held.len(), held.next(9).0), (5, vec![(1, 6)]));
-        held.hand_over_again();
-        assert_eq!(held.next(9).0, [(0, 1), (2, 3), (3, 4), (4, 5), (1, 6)]);
+        let mut connections = Connections::default();
+        let added: Vec<_> = (0..5).map(|n| connections.add(fd(), EndpointId(n / 2))).collect();
+        assert_eq!(added, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]);
+        connections.drop(1, 2);
+        // Repeated, or with the number of an earlier connection.
+        connections.drop(1, 2);
+        assert_eq!(connections.batch([0, 1, 2].into_iter()).connections, [(0, 1), (2, 3)]);
+        assert_eq!(connections.add(fd(), EndpointId(9)), (1, 6));
+        connections.drop(1, 2);
+        connections.drop(99, 1);
+        assert_eq!(connections.len(), 5);
+        assert_eq!(connections.keys(), [0, 2, 3, 4, 1]);
+        let batch = connections.batch([1, 99, 0].into_iter());
+        assert_eq!((batch.connections, batch.descriptors.len()), (vec![(1, 6), (0, 1)], 2));
+        // A key that is used again has the endpoint of its new connection.
+        let runs = connections.batch([0, 2, 3, 1, 4].into_iter()).endpoints;
+        let expected = [(0, 1), (1, 2), (9, 1), (2, 1)].map(|(endpoint, run)| (EndpointId(endpoint), run));
+        assert_eq!(runs, expected);
+        connections.number_above(40);
+        assert_eq!(connections.add(fd(), EndpointId::NONE), (5, 41));
     }
 }

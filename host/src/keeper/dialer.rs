@@ -1,4 +1,5 @@
-//! Connections that the worker asked for, until they are open or have failed. Then the keeper holds them like any other.
+//! Outbound connections that a worker asked for, until they are open or have failed. An open one is
+//! held like any other connection.
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -9,14 +10,14 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// See the module. Each has the number that the worker gave it.
+/// Outbound connections, by the number that the worker gave each.
 #[derive(Default)]
-pub(super) struct Dialing {
-    all: BTreeMap<u64, Dial>,
-    /// Connections that are open, by the number that they have as such: a successor is to be told what they are.
+pub(super) struct Dialer {
+    under_way: BTreeMap<u64, Dial>,
+    /// Open ones: number of the connection, and number of its request. A successor is told these.
     open: BTreeMap<u64, u64>,
-    /// The same numbers, to know what was done before.
-    done: HashSet<u64>,
+    /// Requests with an open connection: a repeated request is not dialed again.
+    opened: HashSet<u64>,
 }
 
 struct Dial {
@@ -24,8 +25,9 @@ struct Dial {
     until: Instant,
 }
 
-impl Dialing {
-    /// Begins one, unless that was done before. The error says why it can't be.
+impl Dialer {
+    /// Begins a connection, unless this number was dialed before. The error says why it cannot
+    /// begin.
     pub(super) fn begin(
         &mut self,
         registry: &Registry,
@@ -34,59 +36,60 @@ impl Dialing {
         addr: SocketAddr,
         patience: Duration,
     ) -> Result<(), String> {
-        if self.all.contains_key(&number) || self.done.contains(&number) {
+        if self.under_way.contains_key(&number) || self.opened.contains(&number) {
             return Ok(());
         }
         let mut socket = begin(addr).map_err(|e| describe(addr, &e))?;
         registry.register(&mut socket, token, Interest::WRITABLE).map_err(|e| describe(addr, &e))?;
-        self.all.insert(number, Dial { socket, until: Instant::now() + patience });
+        self.under_way.insert(number, Dial { socket, until: Instant::now() + patience });
         Ok(())
     }
 
-    /// The poll has something to say of one: `None`, it goes on.
-    pub(super) fn look(&mut self, registry: &Registry, number: u64) -> Option<Result<OwnedFd, String>> {
-        let dial = self.all.get(&number)?;
+    /// Outcome of a connection that the poll reported. `None`: still under way.
+    pub(super) fn outcome(&mut self, registry: &Registry, number: u64) -> Option<Result<OwnedFd, String>> {
+        let dial = self.under_way.get(&number)?;
         let outcome = match (dial.socket.take_error(), dial.socket.peer_addr()) {
             (Ok(Some(e)) | Err(e), _) => Err(e.to_string()),
             (Ok(None), Ok(_)) => Ok(()),
             (Ok(None), Err(e)) if e.kind() == io::ErrorKind::NotConnected => return None,
             (Ok(None), Err(e)) => Err(e.to_string()),
         };
-        let mut dial = self.all.remove(&number)?;
+        let mut dial = self.under_way.remove(&number)?;
         let _ = registry.deregister(&mut dial.socket);
         Some(outcome.map(|()| std::net::TcpStream::from(dial.socket).into()))
     }
 
-    /// Those that have taken too long.
-    pub(super) fn late(&mut self, registry: &Registry, now: Instant) -> Vec<u64> {
-        let late: Vec<_> = self.all.iter().filter(|(_, d)| d.until <= now).map(|(n, _)| *n).collect();
+    /// Gives up the connections that took too long. Returns their numbers.
+    pub(super) fn take_late(&mut self, registry: &Registry, now: Instant) -> Vec<u64> {
+        let late: Vec<_> = self.under_way.iter().filter(|(_, d)| d.until <= now).map(|(n, _)| *n).collect();
         for number in &late {
-            if let Some(mut dial) = self.all.remove(number) {
+            if let Some(mut dial) = self.under_way.remove(number) {
                 let _ = registry.deregister(&mut dial.socket);
             }
         }
         late
     }
 
-    /// When the next one has taken too long.
-    pub(super) fn next_late(&self) -> Option<Instant> {
-        self.all.values().map(|d| d.until).min()
+    /// Deadline of the next one.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.under_way.values().map(|d| d.until).min()
     }
 
-    /// One is held now, as this connection.
-    pub(super) fn opened(&mut self, connection: u64, number: u64) {
+    /// Notes that a request is open, as this connection.
+    pub(super) fn is_open(&mut self, connection: u64, number: u64) {
         self.open.insert(connection, number);
-        self.done.insert(number);
+        self.opened.insert(number);
     }
 
-    /// A connection is over.
-    pub(super) fn dropped(&mut self, connection: u64) {
+    /// Forgets a connection that is over.
+    pub(super) fn forget(&mut self, connection: u64) {
         if let Some(number) = self.open.remove(&connection) {
-            self.done.remove(&number);
+            self.opened.remove(&number);
         }
     }
 
-    /// Which of these connections were asked for, and by which number.
+    /// The outbound ones among these connections: number of the connection, and number of its
+    /// request.
     pub(super) fn among(&self, connections: &[(u32, u64)]) -> Vec<(u64, u64)> {
         if self.open.is_empty() {
             return Vec::new();
@@ -99,7 +102,8 @@ fn describe(addr: SocketAddr, e: &io::Error) -> String {
     format!("{addr} can't be connected to: {e}")
 }
 
-/// With the options that an accepted connection inherits; see [`crate::keeper::listeners`].
+/// Begins to connect, with the options that an accepted connection inherits
+/// ([`crate::keeper::listeners`]).
 fn begin(addr: SocketAddr) -> io::Result<TcpStream> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

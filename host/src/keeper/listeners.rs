@@ -1,6 +1,6 @@
-//! The ports: bound and listened on when a reload asks for them, accepted from once it is committed.
+//! Ports: bound when a reload asks for them, accepted from once the reload is committed.
 
-use crate::protocol::keeper::HeldPort;
+use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_core::reload::ports::Port;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -9,27 +9,30 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Connections that the kernel queues for a port.
+/// Connections that the kernel queues for one port.
 const BACKLOG: i32 = 4096;
 
 /// A port.
 struct Listener {
-    /// The service and the address that were asked for.
+    /// The service, and the address that was asked for.
     port: Port,
     socket: TcpListener,
     addr: SocketAddr,
-    /// Part of what was committed; else it waits for that.
+    /// The number that the worker gave it, once it is accepted from.
+    endpoint: EndpointId,
+    /// Accepted from. False: opened for a reload that is not committed yet.
     accepts: bool,
 }
 
-/// All of them. An index isn't used again.
+/// All ports, by index. An index is never used again.
 #[derive(Default)]
 pub(super) struct Listeners {
     places: Vec<Option<Listener>>,
 }
 
 impl Listeners {
-    /// Opens ports, all of them or none. One that is held already is that one: a worker that died had asked for it.
+    /// Opens ports: all of them, or none. A port that is open already is reused: a worker that died
+    /// may have asked for it.
     pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<SocketAddr>, String> {
         let (mut opened, mut addrs) = (Vec::new(), Vec::new());
         for port in ports {
@@ -45,7 +48,7 @@ impl Listeners {
         Ok(addrs)
     }
 
-    /// Closes ports that were opened and are not wanted after all.
+    /// Closes ports that were opened for a reload that is not committed.
     pub(super) fn discard(&mut self, addrs: &[SocketAddr]) {
         for place in &mut self.places {
             if place.as_ref().is_some_and(|l| !l.accepts && addrs.contains(&l.addr)) {
@@ -54,8 +57,9 @@ impl Listeners {
         }
     }
 
-    /// Accepts from these ports, and closes the others; `all`: also those that were opened and not committed. The indexes to
-    /// accept from for the first time.
+    /// Accepts from these ports, and closes the others. `all`: also closes those that were opened
+    /// for a reload that is not committed. Returns the indexes that are accepted from for the first
+    /// time.
     pub(super) fn follow(
         &mut self,
         registry: &Registry,
@@ -70,6 +74,7 @@ impl Listeners {
             let fd = l.socket.as_raw_fd();
             if let Some(wanted) = ports.iter().find(|p| p.addr == l.addr) {
                 l.port = wanted.port.clone();
+                l.endpoint = wanted.endpoint;
             }
             if wanted && !l.accepts {
                 match registry.register(&mut SourceFd(&fd), token(index), Interest::READABLE) {
@@ -89,21 +94,22 @@ impl Listeners {
         fresh
     }
 
-    /// The ports that are accepted from.
+    /// Indexes of the ports that are accepted from.
     pub(super) fn accepting(&self) -> Vec<usize> {
         let accepts = |l: &Option<Listener>| l.as_ref().is_some_and(|l| l.accepts);
         (0..self.places.len()).filter(|i| accepts(&self.places[*i])).collect()
     }
 
-    /// Accepts a connection. `None`: the port is closed.
-    pub(super) fn accept(&self, index: usize) -> Option<io::Result<OwnedFd>> {
+    /// Accepts a connection, and tells its endpoint. `None`: the port is closed.
+    pub(super) fn accept(&self, index: usize) -> Option<io::Result<(OwnedFd, EndpointId)>> {
         let l = self.places.get(index)?.as_ref()?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        Some(rustix::net::accept_with(&l.socket, flags).map_err(Into::into))
+        let accepted = rustix::net::accept_with(&l.socket, flags);
+        Some(accepted.map(|fd| (fd, l.endpoint)).map_err(Into::into))
     }
 }
 
-/// Binds and listens: only both together reserve a port. Connections inherit the socket's options.
+/// Binds and listens: both together reserve a port. Connections inherit the socket's options.
 fn open(port: Port) -> Result<Listener, String> {
     let (service, addr) = &port;
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -115,9 +121,9 @@ fn open(port: Port) -> Result<Listener, String> {
             sockopt::set_ipv6_v6only(&socket, true)?;
         }
         sockopt::set_tcp_nodelay(&socket, true)?;
-        // A peer that vanished without a word is found out in the end.
+        // Finds a peer that is gone without closing, after hours.
         sockopt::set_socket_keepalive(&socket, true)?;
-        // Urgent data (telnet's Synch) is data like any other, and counts as such.
+        // Urgent data (telnet's Synch) comes in order, and the kernel counts it as other bytes.
         sockopt::set_socket_oobinline(&socket, true)?;
         bind(&socket, addr)?;
         listen(&socket, BACKLOG)?;
@@ -127,20 +133,20 @@ fn open(port: Port) -> Result<Listener, String> {
     };
     let (socket, held_addr) =
         made().map_err(|e: io::Error| format!("service {service} can't listen on {addr}: {e}"))?;
-    Ok(Listener { port, socket, addr: held_addr, accepts: false })
+    Ok(Listener { port, socket, addr: held_addr, endpoint: EndpointId::NONE, accepts: false })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A connection has from its first byte on what the loop and the kernel's counts rely on.
+    /// The loop and the kernel's byte counts rely on these options from the first byte.
     #[test]
     fn connections_inherit_their_options() {
         let mut listeners = Listeners::default();
         let addr = listeners.open(vec![("s".into(), ([127, 0, 0, 1], 0).into())]).unwrap()[0];
         let _peer = std::net::TcpStream::connect(addr).unwrap();
-        let fd = listeners.accept(0).unwrap().unwrap();
+        let (fd, _) = listeners.accept(0).unwrap().unwrap();
         assert!(sockopt::tcp_nodelay(&fd).unwrap());
         assert!(sockopt::socket_keepalive(&fd).unwrap());
         assert!(sockopt::socket_oobinline(&fd).unwrap());
@@ -155,7 +161,7 @@ mod tests {
         let said = listeners.open(vec![any(), taken.clone()]).unwrap_err();
         assert!(said.contains(&format!("service other can't listen on {addr}")), "{said}");
         assert_eq!(listeners.places.len(), 1);
-        // Who asks again, because a worker died before it could say what it wanted it for, gets the same one.
+        // A repeated request gets the same port.
         assert_eq!(listeners.open(vec![any()]), Ok(vec![addr]));
         assert_eq!(listeners.places.len(), 1);
         listeners.discard(&[addr]);

@@ -1,6 +1,7 @@
-//! Starting worker processes.
+//! Starts a worker process, and greets it.
 
-use crate::protocol::keeper::{Link, ToKeeper, ToWorker};
+use crate::protocol::keeper::{ToKeeper, ToWorker};
+use crate::protocol::link::{Link, pair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
 use std::io;
@@ -8,35 +9,49 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-/// A process that was started, and our end of the socket to it.
-pub(super) struct Started {
-    /// The process.
-    pub(super) child: Child,
-    /// Readable once it has ended.
-    pub(super) ended: OwnedFd,
+/// A worker process and the keeper's end of the socket to it.
+pub(super) struct Spawned {
+    /// The process. `None`: the worker runs in this process.
+    pub(super) process: Option<Process>,
     /// The socket.
     pub(super) link: OwnedFd,
 }
 
-/// Starts `greenroom worker` from a binary. Must be called from the process's first thread: the worker dies with the thread
-/// that started it.
-pub(super) fn start(binary: &File) -> io::Result<Started> {
-    let (ours, theirs) = crate::protocol::keeper::pair()?;
+/// A child process.
+pub(super) struct Process {
+    /// The child.
+    pub(super) child: Child,
+    /// Readable once the child has ended.
+    pub(super) ended: OwnedFd,
+}
+
+impl Process {
+    /// Watches a child. Costs one descriptor.
+    pub(super) fn watch(child: Child) -> io::Result<Process> {
+        let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        Ok(Process { child, ended })
+    }
+}
+
+/// Starts `greenroom worker` from a binary. Runs on the process's first thread: the worker dies
+/// with the thread that started it.
+pub(super) fn start(binary: &File) -> io::Result<Spawned> {
+    let (ours, theirs) = pair()?;
     let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
         .arg0("greenroom")
         .arg("worker")
         .stdin(Stdio::from(theirs))
-        // What a handler prints belongs to the log. Whoever reads our standard output may be gone once it has read `ready`.
+        // A handler's prints go to the log: the reader of standard output may be gone after
+        // `ready`.
         .stdout(io::stderr().as_fd().try_clone_to_owned()?)
-        // Its own group: an interrupt from the terminal is the keeper's to handle.
+        // Its own group: an interrupt from the terminal goes to the keeper only.
         .process_group(0)
         .spawn()?;
-    let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-    Ok(Started { child, ended, link: ours })
+    Ok(Spawned { process: Some(Process::watch(child)?), link: ours })
 }
 
-/// Tells a process that was just started what it begins with. One that has ended already is noticed as one that ends later is, and
-/// there it is said how.
+/// Sends the first message. A process that has ended already is not an error here: its end is
+/// noticed like any later one, with its cause.
 pub(super) fn greet(link: &mut Link<ToKeeper, ToWorker>, files: &[BorrowedFd<'_>]) -> io::Result<()> {
     match link.send_with(&ToWorker::Hello, files) {
         Ok(true) => Ok(()),
@@ -49,15 +64,16 @@ pub(super) fn greet(link: &mut Link<ToKeeper, ToWorker>, files: &[BorrowedFd<'_>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::link::{Received, to_file};
 
-    /// Whoever waits for its end is to say how it ended, not that nobody heard the greeting.
+    /// The end of the process tells how it ended; the greeting must not hide that.
     #[test]
-    fn one_that_ended_at_once_is_greeted_without_an_error() {
-        let (ours, theirs) = crate::protocol::keeper::pair().unwrap();
+    fn a_process_that_ended_at_once_is_greeted_without_an_error() {
+        let (ours, theirs) = pair().unwrap();
         drop(theirs);
-        let file = crate::protocol::keeper::to_file(&()).unwrap();
+        let file = to_file(&()).unwrap();
         let mut link = Link::new(ours);
         greet(&mut link, &[file.as_fd()]).unwrap();
-        assert!(matches!(link.receive().unwrap(), crate::protocol::keeper::Received::Closed));
+        assert!(matches!(link.receive().unwrap(), Received::Closed));
     }
 }

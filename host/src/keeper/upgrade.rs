@@ -1,59 +1,63 @@
-//! An upgrade of the host: a worker from another binary takes over, after a trial on a copy of what the one before holds.
+//! Upgrades of the host: a worker from another binary takes over, after a trial.
 //!
-//! The trial reads a pinned snapshot: records, libraries, ports; a binary that can't is refused while the old worker serves on. One
-//! that can't start after all is followed by a worker from the binary before.
+//! The trial reads a pinned snapshot of records, libraries and ports. A binary that cannot read it
+//! is refused while the old worker serves on. One that passes the trial and cannot start is
+//! followed by a worker from the previous binary.
 
-use super::{Keeper, Phase, TRIAL};
 use crate::admin::server::Answers;
 use crate::exit_status::how;
-use crate::keeper::spawn;
+use crate::keeper::spawn::{self, Process, Spawned};
+use crate::keeper::{Keeper, TRIAL};
 use crate::protocol::admin::Reply;
-use crate::protocol::keeper::{Link, Received, ToKeeper, ToWorker, to_file};
+use crate::protocol::keeper::{ToKeeper, ToWorker};
+use crate::protocol::link::{Link, Received, to_file};
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// How long a trial may take: it reads everything that the host holds.
+/// Time that a trial may take: it reads everything that the host holds.
 const TRIAL_MAX: Duration = Duration::from_secs(60);
-/// How long each of the other steps may take.
+/// Time that each other step may take.
 const STEP_MAX: Duration = Duration::from_secs(60);
 
-/// One under way.
+/// An upgrade under way.
 pub(super) struct Upgrade {
     path: PathBuf,
     binary: File,
     answers: Answers,
     step: Step,
     since: Instant,
-    /// What the trial found.
+    /// Summary of what the trial read.
     found: String,
 }
 
 enum Step {
-    /// The worker is asked to keep what it committed readable.
+    /// The worker is asked to keep its committed records readable.
     Pinning,
-    /// The new binary tries it out.
-    Trying { epoch: u64, child: Child, ended: OwnedFd, link: Link<ToKeeper, ToWorker> },
-    /// It has succeeded; the worker says whether what it read was whole.
+    /// A process of the new binary reads them.
+    Trying { epoch: u64, process: Process, link: Link<ToKeeper, ToWorker> },
+    /// The trial succeeded; the worker tells whether the epoch stayed pinned.
     Unpinning,
-    /// The old worker ends and the new one starts. If it can't, a worker of this binary does.
+    /// The old worker ends, and one of the new binary starts. If it cannot, one of this binary
+    /// does.
     Swapping { before: Option<File> },
 }
 
 impl Upgrade {
+    /// Deadline of the step under way.
     pub(super) fn give_up_at(&self) -> Instant {
         self.since + if matches!(self.step, Step::Trying { .. }) { TRIAL_MAX } else { STEP_MAX }
     }
 }
 
 impl Keeper {
+    /// Begins an upgrade to the binary of this path, or refuses it.
     pub(super) fn begin_upgrade(&mut self, path: PathBuf, answers: Answers) {
         let refuse = |why: &str| {
             let _ = answers.send(Reply::Error(format!("{}: {why}", path.display())));
@@ -64,35 +68,34 @@ impl Keeper {
         if self.upgrade.is_some() {
             return refuse("another upgrade is under way");
         }
-        if !matches!(self.phase, Phase::Serving { .. }) {
+        if !self.worker.serves() {
             return refuse("no worker serves at the moment; see `greenroom status`");
         }
         let binary = match open_binary(&path) {
             Ok(binary) => binary,
             Err(why) => return refuse(&why),
         };
-        let Some(link) = &mut self.link else { return };
-        link.send(&ToWorker::Pin);
+        self.worker.send(&ToWorker::Pin);
         let (step, since, found) = (Step::Pinning, Instant::now(), String::new());
         self.upgrade = Some(Upgrade { path, binary, answers, step, since, found });
     }
 
+    /// Starts the trial, once an epoch is pinned for it.
     pub(super) fn pinned(&mut self, epoch: u64) {
         let hello = to_file(&self.hello(Some(epoch)));
         let begun = match &mut self.upgrade {
-            Some(u) if matches!(u.step, Step::Pinning) => spawn::start(&u.binary).and_then(|started| {
-                let link = Link::<ToKeeper, ToWorker>::new(started.link);
-                let step = Step::Trying { epoch, child: started.child, ended: started.ended, link };
+            Some(u) if matches!(u.step, Step::Pinning) => spawn::start(&u.binary).and_then(|spawned| {
+                let Spawned { process: Some(process), link } = spawned else { return Ok(()) };
+                let step = Step::Trying { epoch, process, link: Link::new(link) };
                 (u.step, u.since) = (step, Instant::now());
-                let Step::Trying { ended, link, .. } = &mut u.step else { return Ok(()) };
+                let Step::Trying { process, link, .. } = &mut u.step else { return Ok(()) };
                 let hello = hello?;
-                let files = [self.region.as_fd(), self.input.as_fd(), self.board.as_fd(), hello.as_fd()];
-                spawn::greet(link, &files)?;
+                spawn::greet(link, &self.worker.memory().with(&hello))?;
                 let registry = self.poll.registry();
-                registry.register(&mut SourceFd(&ended.as_raw_fd()), TRIAL, Interest::READABLE)?;
+                registry.register(&mut SourceFd(&process.ended.as_raw_fd()), TRIAL, Interest::READABLE)?;
                 registry.register(&mut SourceFd(&link.fd().as_raw_fd()), TRIAL, Interest::READABLE)
             }),
-            // It was given up meanwhile.
+            // The upgrade was given up meanwhile.
             _ => return self.unpin(epoch),
         };
         if let Err(e) = begun {
@@ -104,26 +107,27 @@ impl Keeper {
     }
 
     fn unpin(&mut self, epoch: u64) {
-        if let Some(link) = &mut self.link {
-            link.send(&ToWorker::Unpin(epoch));
-        }
+        self.worker.send(&ToWorker::Unpin(epoch));
     }
 
+    /// Hears the trial's verdict, or notices its end.
     pub(super) fn hear_trial(&mut self) {
-        let Some(Upgrade { step: Step::Trying { child, link, .. }, .. }) = &mut self.upgrade else { return };
+        let Some(Upgrade { step: Step::Trying { process, link, .. }, .. }) = &mut self.upgrade else {
+            return;
+        };
         let verdict = match link.receive() {
             Ok(Received::Message(ToKeeper::Tried(verdict), _)) => Some(verdict),
             Ok(Received::Message(..)) => Some(Err("its trial answered something else".into())),
-            // A later version has more to say than its verdict.
+            // A later version may send more than its verdict.
             Ok(Received::Unknown(_)) => return self.hear_trial(),
             Ok(Received::Nothing) | Ok(Received::Closed) | Err(_) => None,
         };
         let verdict = match verdict {
             Some(verdict) => verdict,
-            None => match child.try_wait() {
+            None => match process.child.try_wait() {
                 Ok(None) => return,
                 Ok(Some(status)) => match link.receive() {
-                    // Said just before.
+                    // Its last message.
                     Ok(Received::Message(ToKeeper::Tried(verdict), _)) => verdict,
                     _ => Err(format!("its trial ended without a report: {}", how(status).0)),
                 },
@@ -142,19 +146,20 @@ impl Keeper {
         }
     }
 
-    /// Ends the trial's process. The epoch that it read.
+    /// Ends the trial's process. Returns the epoch that it read.
     fn end_trial(&mut self) -> Option<u64> {
-        let Some(Upgrade { step: Step::Trying { epoch, child, ended, link }, .. }) = &mut self.upgrade else {
+        let Some(Upgrade { step: Step::Trying { epoch, process, link }, .. }) = &mut self.upgrade else {
             return None;
         };
         let registry = self.poll.registry();
-        let _ = registry.deregister(&mut SourceFd(&ended.as_raw_fd()));
+        let _ = registry.deregister(&mut SourceFd(&process.ended.as_raw_fd()));
         let _ = registry.deregister(&mut SourceFd(&link.fd().as_raw_fd()));
-        let _ = child.kill();
-        let _ = child.wait();
+        let _ = process.child.kill();
+        let _ = process.child.wait();
         Some(*epoch)
     }
 
+    /// Swaps the binaries, if the epoch was `held` for as long as the trial read it.
     pub(super) fn unpinned(&mut self, held: bool) {
         let Some(Upgrade { step: Step::Unpinning, .. }) = &self.upgrade else { return };
         if !held {
@@ -173,12 +178,12 @@ impl Keeper {
         }
     }
 
-    /// The old worker is ending, or the new one starting.
+    /// Whether the old worker is ending, or the new one starting.
     pub(super) fn is_swapping(&self) -> bool {
         matches!(&self.upgrade, Some(Upgrade { step: Step::Swapping { .. }, .. }))
     }
 
-    /// A worker serves: if it is the new one, that was it.
+    /// Completes an upgrade, if the worker that has become ready is of the new binary.
     pub(super) fn upgraded(&mut self) {
         if self.is_swapping()
             && let Some(u) = self.upgrade.take()
@@ -190,15 +195,17 @@ impl Keeper {
         }
     }
 
-    /// A worker can't start. True: it was the new one, and the binary before is tried at once.
+    /// Goes back to the previous binary, if the worker that cannot start is of the new one. True:
+    /// its start is due at once.
     pub(super) fn fall_back(&mut self, why: &str) -> bool {
         let Some(Upgrade { step: Step::Swapping { before }, .. }) = &mut self.upgrade else { return false };
         self.binary = before.take();
         self.fail_upgrade(&format!("its worker can't start, and one of the binary before goes on: {why}"));
-        self.phase = Phase::Parked { until: Instant::now(), reason: why.to_owned() };
+        self.worker.retry_at_once(why.to_owned());
         true
     }
 
+    /// Refuses an upgrade that is under way. The worker serves on.
     pub(super) fn fail_upgrade(&mut self, why: &str) {
         let epoch = self.end_trial();
         if let Some(epoch) = epoch {
@@ -214,6 +221,7 @@ impl Keeper {
         }
     }
 
+    /// Gives up an upgrade whose step takes too long.
     pub(super) fn upgrade_in_time(&mut self, now: Instant) {
         if self.upgrade.as_ref().is_some_and(|u| u.give_up_at() <= now) {
             self.fail_upgrade("it took too long");
@@ -221,9 +229,9 @@ impl Keeper {
     }
 }
 
-/// Opens the file once: what is checked is what is run.
+/// Opens the file once, so that the file that is checked is the one that runs.
 fn open_binary(path: &Path) -> Result<File, String> {
-    // Not to hang on a FIFO.
+    // Nonblocking: a FIFO would block the open.
     let file = std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)

@@ -1,275 +1,384 @@
-//! A worker's life as the keeper sees it: started, given what is there, missed when it dies, and what follows from how it died.
+//! One worker process: spawned, serving, dead, replaced. Everything that exists once for each
+//! worker.
+//!
+//! A [`WorkerProcess`] outlives the processes that follow each other in it. The memory files, the
+//! counts of failures and the connections to hand over belong to the worker, not to one process. No
+//! field here is about the host, so a host with several workers has a `Vec` of these.
 
-use crate::keeper::spawn;
-use crate::keeper::{ENDED, HOT_MAX, Keeper, LINK, Phase, REST_MAX, REST_MIN, SOON};
+use crate::keeper::connections::Batch;
+use crate::keeper::deaths::{Deaths, Ended};
+use crate::keeper::memory_files::MemoryFiles;
+use crate::keeper::phase::Phase;
+use crate::keeper::spawn::{self, Process, Spawned};
+use crate::keeper::{ENDED, LINK};
 use crate::memory::board::{self, Reading};
-use crate::protocol::keeper::{Hello, Link, Received, ToKeeper, ToWorker, to_file};
-use greenroom_core::ids::told;
-use greenroom_core::recovery::crashes::{Death, action_name};
-use mio::Interest;
+use crate::protocol::admin::ServiceStatus;
+use crate::protocol::keeper::{EndpointId, HeldPort, Hello, ToKeeper, ToWorker};
+use crate::protocol::link::{DESCRIPTORS_MAX, Link, Received, to_file};
 use mio::unix::SourceFd;
+use mio::{Interest, Registry};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-impl Keeper {
-    /// Starts a worker if there is none and it is time.
-    pub(super) fn keep_a_worker(&mut self) {
-        let Phase::Parked { until, .. } = self.phase else { return };
-        if self.over || self.link.is_some() || Instant::now() < until {
-            return;
-        }
-        if self.stop_by.is_some_and(|by| !self.was_ready || by <= Instant::now()) {
-            self.over = true;
-            return;
-        }
-        if let Err(e) = self.start_worker() {
-            self.unlink();
-            if let Some(mut child) = self.child.take() {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-            self.ended = None;
-            self.cannot_start(format!("a worker process can't be started: {e}"));
-        }
+/// Batches of connections that a worker has not acknowledged. With more, accepting waits.
+const BATCHES_MAX: usize = 4;
+/// A worker, and the processes that follow each other in it.
+pub(super) struct WorkerProcess {
+    memory: MemoryFiles,
+    phase: Phase,
+    link: Option<Link<ToKeeper, ToWorker>>,
+    process: Option<Process>,
+    /// Keys of the connections that the process does not have yet.
+    to_hand: VecDeque<u32>,
+    /// Batches of connections that the process has not acknowledged.
+    in_flight: usize,
+    /// Ports in use, as the worker reported them last.
+    ports: Vec<HeldPort>,
+    /// Highest number of an endpoint that the worker reported.
+    endpoint_last: EndpointId,
+    /// Services, as the worker reported them last; `None`: withdrawn.
+    services: Vec<Option<ServiceStatus>>,
+    /// Number of processes so far.
+    incarnation: u64,
+    /// Deaths and failed starts.
+    deaths: Deaths,
+    /// Some process has served.
+    has_served: bool,
+    /// The process was told to stop.
+    stop_told: bool,
+}
+
+impl WorkerProcess {
+    /// Makes a worker without a process. The first start is due at once.
+    pub(super) fn new() -> io::Result<WorkerProcess> {
+        Ok(WorkerProcess {
+            memory: MemoryFiles::new()?,
+            phase: Phase::Parked { until: Instant::now(), reason: "starting".into() },
+            link: None,
+            process: None,
+            to_hand: VecDeque::new(),
+            in_flight: 0,
+            ports: Vec::new(),
+            endpoint_last: EndpointId::NONE,
+            services: Vec::new(),
+            incarnation: 0,
+            deaths: Deaths::default(),
+            has_served: false,
+            stop_told: false,
+        })
     }
 
-    pub(super) fn start_worker(&mut self) -> io::Result<()> {
+    // --- state ----------------------------------------------------------------------------------
+
+    /// Memory files of this worker.
+    pub(super) fn memory(&self) -> &MemoryFiles {
+        &self.memory
+    }
+
+    /// The phase.
+    pub(super) fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Whether it serves.
+    pub(super) fn serves(&self) -> bool {
+        matches!(self.phase, Phase::Serving { .. })
+    }
+
+    /// Whether a start or a handover takes too long. True once in
+    /// [`crate::keeper::phase::START_MAX`].
+    pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
+        self.phase.is_overdue(now)
+    }
+
+    /// Whether it may be given connections: it serves, and acknowledges them in time.
+    pub(super) fn takes_connections(&self) -> bool {
+        self.serves() && self.in_flight < BATCHES_MAX
+    }
+
+    /// Whether it runs in a process of its own, now.
+    pub(super) fn has_process(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Its process id. `None`: it has no process of its own.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|p| p.child.id())
+    }
+
+    /// Number of processes so far.
+    pub(super) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Ports in use, as it reported them last.
+    pub(super) fn ports(&self) -> &[HeldPort] {
+        &self.ports
+    }
+
+    /// Highest number of an endpoint that it reported.
+    pub(super) fn endpoint_last(&self) -> EndpointId {
+        self.endpoint_last
+    }
+
+    /// Deaths and failed starts so far.
+    pub(super) fn deaths(&self) -> &Deaths {
+        &self.deaths
+    }
+
+    /// Deaths and failed starts so far, to note another one.
+    pub(super) fn deaths_mut(&mut self) -> &mut Deaths {
+        &mut self.deaths
+    }
+
+    /// Whether some process has served.
+    pub(super) fn has_served(&self) -> bool {
+        self.has_served
+    }
+
+    /// Whether the process was told to stop.
+    pub(super) fn is_told_to_stop(&self) -> bool {
+        self.stop_told
+    }
+
+    /// The service of this number, as it was reported last.
+    pub(super) fn service(&self, number: u16) -> Option<&ServiceStatus> {
+        self.services.get(usize::from(number)).and_then(Option::as_ref)
+    }
+
+    /// Services that are not withdrawn, as they were reported last.
+    pub(super) fn services(&self) -> impl Iterator<Item = &ServiceStatus> {
+        self.services.iter().flatten()
+    }
+
+    /// Reads the counters and the services, also a dead process's.
+    pub(super) fn read_board(&mut self) -> Reading {
+        let board = Reading::of(self.memory.board());
+        if let Some(services) = board.services() {
+            self.services = services;
+        }
+        board
+    }
+
+    // --- start ----------------------------------------------------------------------------------
+
+    /// Whether the next process is due.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Parked { until, .. } if until <= now) && self.link.is_none()
+    }
+
+    /// Begins with a process that was just spawned: polls and greets it, and notes the connections
+    /// to hand over. After an error, [`WorkerProcess::abandon`] is called.
+    pub(super) fn begin(
+        &mut self,
+        registry: &Registry,
+        spawned: Spawned,
+        hello: &Hello,
+        to_hand: VecDeque<u32>,
+    ) -> io::Result<()> {
         let now = Instant::now();
-        let fd = match (&self.binary, self.options.in_process.take()) {
-            (Some(binary), _) => {
-                let started = spawn::start(binary)?;
-                let ended = started.ended.as_raw_fd();
-                self.poll.registry().register(&mut SourceFd(&ended), ENDED, Interest::READABLE)?;
-                (self.child, self.ended) = (Some(started.child), Some(started.ended));
-                started.link
-            }
-            (None, Some(link)) => link,
-            (None, None) => {
-                self.over = true;
-                return Ok(());
-            }
-        };
-        // What ran in a dead worker isn't this one's doing.
-        board::forget(&self.board)?;
-        let hello = to_file(&self.hello(None))?;
-        let link = self.link.insert(Link::new(fd));
-        self.poll.registry().register(
-            &mut SourceFd(&link.fd().as_raw_fd()),
-            LINK,
-            Interest::READABLE | Interest::WRITABLE,
-        )?;
-        let files = [self.region.as_fd(), self.input.as_fd(), self.board.as_fd(), hello.as_fd()];
-        spawn::greet(link, &files)?;
+        if let Some(process) = spawned.process {
+            let process = self.process.insert(process);
+            registry.register(&mut SourceFd(&process.ended.as_raw_fd()), ENDED, Interest::READABLE)?;
+        }
+        // The predecessor's turn is not this process's.
+        board::forget(self.memory.board())?;
+        let hello = to_file(hello)?;
+        let link = self.link.insert(Link::new(spawned.link));
+        let both = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut SourceFd(&link.fd().as_raw_fd()), LINK, both)?;
+        spawn::greet(link, &self.memory.with(&hello))?;
         self.incarnation += 1;
         self.in_flight = 0;
         self.stop_told = false;
-        self.held.hand_over_again();
-        self.phase = Phase::Starting { since: now, told: false };
+        self.to_hand = to_hand;
+        self.phase = Phase::Starting { since: now, all_handed: false };
         Ok(())
     }
 
-    /// What a worker begins with; `trial`: one that only tries out whether it could.
-    pub(super) fn hello(&self, trial: Option<u64>) -> Hello {
-        Hello {
-            host_pid: std::process::id(),
-            incarnation: self.incarnation,
-            config: self.options.config.clone(),
-            found: self.options.found.clone(),
-            copies: self.options.copies.clone(),
-            save: self.options.save.clone(),
-            log: self.options.log.clone(),
-            withheld: self.crashes.withheld(),
-            give_way: self.crashes.give_way(&self.options.config.limits, self.now_ms()),
-            killed: self.crashes.killed(&self.options.config.limits, self.now_ms()),
-            crashed: self.crashed,
-            ports: self.ports.clone(),
-            trial,
-            hears_refusals: true,
+    /// Gives up a process that could not be started: ends it, and waits for its end.
+    pub(super) fn abandon(&mut self, registry: &Registry) {
+        self.unlink(registry);
+        if let Some(mut process) = self.process.take() {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
         }
     }
 
-    pub(super) fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+    /// Notes that the process serves, with these ports. Returns whether it is the first one ever,
+    /// and the time since its predecessor died.
+    pub(super) fn is_ready(&mut self, ports: Vec<HeldPort>) -> (bool, Option<Duration>) {
+        self.phase = Phase::Serving { since: Instant::now() };
+        self.note_ports(ports);
+        let first = !std::mem::replace(&mut self.has_served, true);
+        (first, self.deaths.successor_serves())
     }
 
-    pub(super) fn unlink(&mut self) {
+    /// Notes the ports of a commit. False: the process is still starting, and reports all ports
+    /// once it is ready.
+    pub(super) fn uses_ports(&mut self, ports: Vec<HeldPort>) -> bool {
+        let counts = !matches!(self.phase, Phase::Starting { .. });
+        if counts {
+            self.note_ports(ports);
+        }
+        counts
+    }
+
+    fn note_ports(&mut self, ports: Vec<HeldPort>) {
+        let highest = ports.iter().map(|p| p.endpoint).max().unwrap_or_default();
+        self.endpoint_last = self.endpoint_last.max(highest);
+        self.ports = ports;
+    }
+
+    // --- messages -------------------------------------------------------------------------------
+
+    /// Receives a message, if one is there. `None`: no process is linked.
+    pub(super) fn receive(&mut self) -> Option<io::Result<Received<ToKeeper>>> {
+        let link = self.link.as_mut()?;
+        link.flush();
+        Some(link.receive())
+    }
+
+    /// Sends a message. Without a process it is dropped: a successor learns all that it needs at
+    /// its start.
+    pub(super) fn send(&mut self, message: &ToWorker) {
+        if let Some(link) = &mut self.link {
+            link.send(message);
+        }
+    }
+
+    /// Sends a message with descriptors, if the socket has room now. `None`: no process is linked.
+    pub(super) fn send_with(
+        &mut self,
+        message: &ToWorker,
+        fds: &[BorrowedFd<'_>],
+    ) -> Option<io::Result<bool>> {
+        Some(self.link.as_mut()?.send_with(message, fds))
+    }
+
+    /// Closes the socket to the process.
+    pub(super) fn unlink(&mut self, registry: &Registry) {
         if let Some(link) = self.link.take() {
-            let _ = self.poll.registry().deregister(&mut SourceFd(&link.fd().as_raw_fd()));
+            let _ = registry.deregister(&mut SourceFd(&link.fd().as_raw_fd()));
         }
     }
 
-    /// Has the worker end in an orderly way, for another one to go on.
-    pub(super) fn hand_over(&mut self) {
-        if self.stop_by.is_some() {
-            return;
+    // --- connections ----------------------------------------------------------------------------
+
+    /// Queues connections for this worker.
+    pub(super) fn queue(&mut self, keys: impl IntoIterator<Item = u32>) {
+        self.to_hand.extend(keys);
+    }
+
+    /// Keys of the next batch to hand over. `None`: nothing to hand over, or not now.
+    pub(super) fn next_batch(&self) -> Option<impl ExactSizeIterator<Item = u32> + use<'_>> {
+        let may = self.link.is_some() && self.in_flight < BATCHES_MAX && !self.to_hand.is_empty();
+        may.then(|| self.to_hand.iter().copied().take(DESCRIPTORS_MAX))
+    }
+
+    /// Hands over the connections of the next `keys` keys, `dialed` of which are outbound. False:
+    /// the socket has no room now, or the process is gone.
+    pub(super) fn hand(&mut self, keys: usize, batch: Batch<'_>, dialed: Vec<(u64, u64)>) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        if !batch.connections.is_empty() {
+            if !dialed.is_empty() {
+                link.send(&ToWorker::Dialed(dialed));
+            }
+            // A worker that numbers no endpoints is of an earlier version, which does not know
+            // this.
+            if batch.endpoints.iter().any(|(endpoint, _)| !endpoint.is_none()) {
+                link.send(&ToWorker::Endpoints(batch.endpoints));
+            }
+            match link.send_with(&ToWorker::Connections(batch.connections), &batch.descriptors) {
+                Ok(true) => self.in_flight += 1,
+                Ok(false) | Err(_) => return false,
+            }
         }
-        if let (Phase::Serving { .. }, Some(link), Some(_)) = (&self.phase, &mut self.link, &self.child) {
+        self.to_hand.drain(..keys.min(self.to_hand.len()));
+        true
+    }
+
+    /// Notes that the process has received a batch.
+    pub(super) fn acknowledged(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Tells a starting process to serve, once it has all connections.
+    pub(super) fn tell_to_start(&mut self) {
+        if let (Phase::Starting { all_handed: all @ false, .. }, Some(link)) =
+            (&mut self.phase, &mut self.link)
+            && self.to_hand.is_empty()
+        {
+            *all = true;
+            link.send(&ToWorker::Start);
+        }
+    }
+
+    // --- end ------------------------------------------------------------------------------------
+
+    /// Tells the process to stop, on this signal. False: none is linked.
+    pub(super) fn tell_to_stop(&mut self, signal: i32) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        self.stop_told = true;
+        link.send(&ToWorker::Stop(signal));
+        true
+    }
+
+    /// Tells the process to end, so that another one goes on. Does nothing unless it serves in a
+    /// process of its own.
+    pub(super) fn hand_over(&mut self) {
+        if let (Phase::Serving { .. }, Some(link), Some(_)) = (&self.phase, &mut self.link, &self.process) {
             link.send(&ToWorker::HandOver);
             self.phase = Phase::HandingOver { since: Instant::now() };
         }
     }
 
-    pub(super) fn worker_pid(&self) -> u32 {
-        match (&self.child, &self.binary) {
-            (Some(child), _) => child.id(),
-            (None, Some(_)) => 0,
-            (None, None) => std::process::id(),
+    /// Kills the process.
+    pub(super) fn kill(&mut self) {
+        if let Some(process) = &self.process {
+            let _ = kill_process(Pid::from_child(&process.child), Signal::KILL);
         }
     }
 
-    pub(super) fn kill_worker(&mut self) {
-        if let Some(child) = &self.child {
-            let _ = kill_process(Pid::from_child(child), Signal::KILL);
-        }
+    /// Exit status of a process that has ended.
+    pub(super) fn exit_status(&mut self) -> Option<ExitStatus> {
+        let status = self.process.as_mut()?.child.try_wait();
+        status.inspect_err(|e| tracing::error!("the worker can't be waited for: {e}")).ok()?
     }
 
-    /// What a worker said just before it ended.
-    fn hear_last_words(&mut self) {
-        loop {
-            match self.link.as_mut().map(Link::receive) {
-                Some(Ok(Received::Message(message @ (ToKeeper::CantStart(_) | ToKeeper::Drop(_)), _))) => {
-                    self.heard(message, &|_| {});
-                }
-                Some(Ok(Received::Message(..) | Received::Unknown(_))) => {}
-                _ => return,
-            }
+    /// Puts away a process that has ended with this status. The next one is due at once, unless the
+    /// worker is parked for longer.
+    pub(super) fn bury(&mut self, registry: &Registry, status: ExitStatus) -> Ended {
+        let mut pid = 0;
+        if let Some(process) = self.process.take() {
+            pid = process.child.id();
+            let _ = registry.deregister(&mut SourceFd(&process.ended.as_raw_fd()));
         }
-    }
-
-    /// Takes note of a worker's end.
-    pub(super) fn reap(&mut self) {
-        let Some(child) = &mut self.child else { return };
-        let status = match child.try_wait() {
-            Ok(Some(status)) => status,
-            Ok(None) => return,
-            Err(e) => return tracing::error!("the worker can't be waited for: {e}"),
-        };
-        let pid = child.id();
-        let now = Instant::now();
-        self.hear_last_words();
-        self.child = None;
-        if let Some(ended) = self.ended.take() {
-            let _ = self.poll.registry().deregister(&mut SourceFd(&ended.as_raw_fd()));
-        }
-        self.unlink();
+        self.unlink(registry);
         self.in_flight = 0;
-        let reading = Reading::of(&self.board);
-        if let Some(services) = reading.services() {
-            self.said = services;
-        }
-        let phase = std::mem::replace(&mut self.phase, Phase::Parked { until: now, reason: String::new() });
-        if self.stop_by.is_some() && status.success() && self.stop_told {
-            self.fatal = None;
-            self.over = true;
-            return;
-        }
-        if self.fatal.is_some() && self.stop_by.is_none() {
-            // It never served, and another one would fare no better.
-            self.over = true;
-            return;
-        }
-        self.died_at.get_or_insert(now);
-        if matches!(phase, Phase::HandingOver { .. }) && status.success() {
-            return;
-        }
-        if let Some(reason) = self.said_why.take() {
-            self.last_death = Some(reason.clone());
-            return self.cannot_start(reason);
-        }
-        let (how, own) = crate::exit_status::how(status);
-        let how = match reading.stalled_ms() {
-            Some(ms) => format!("stalled for {ms} ms (limit stall_kill_ms)"),
-            None => how,
-        };
-        let own = own || reading.stalled_ms().is_some();
-        self.crashed |= own;
-        self.last_death = Some(how.clone());
-        match reading.running().filter(|_| own) {
-            Some(r) => {
-                self.fail_upgrade("the worker died meanwhile");
-                let service = self.said.get(usize::from(r.service)).and_then(Option::as_ref);
-                let (name, library) = service.map_or(("?", "?"), |s| (&s.name, &s.library));
-                tracing::error!(
-                    worker_pid = pid, service = %name, generation = r.generation, session = told(r.session),
-                    action = action_name(r.action), turn = r.turn + 1,
-                    "the worker died in a turn: {how}"
-                );
-                self.last_death = Some(format!(
-                    "{how}, in service {name}, generation {}, session {}, action {}",
-                    r.generation,
-                    told(r.session),
-                    action_name(r.action)
-                ));
-                self.crashes.note(Death {
-                    at_ms: self.now_ms(),
-                    library: library.to_owned(),
-                    generation: r.generation,
-                    session: r.session,
-                    turn: r.turn,
-                    action: r.action,
-                    how,
-                });
-            }
-            None => {
-                tracing::error!(worker_pid = pid, "the worker died: {how}");
-                if !self.is_swapping() {
-                    self.fail_upgrade("the worker died meanwhile");
-                }
-            }
-        }
-        if let Some(by) = self.stop_by {
-            // Another one flushes and saves, while there is time.
-            let why = self.last_death.clone().unwrap_or_default();
-            tracing::error!("the worker died before all was flushed and saved: {why}");
-            self.fatal = Some(format!("the worker was ended before its sessions were flushed: {why}"));
-            self.over = by <= now || !self.was_ready;
-            return;
-        }
-        let served = match phase {
-            Phase::Serving { since } | Phase::HandingOver { since } => since.elapsed(),
-            _ => Duration::ZERO,
-        };
-        if served >= SOON {
-            (self.soon, self.hot) = (0, 0);
-        }
-        // A turn that kills does so twice at most, so it needs no rest, unless there are many of them.
-        let in_a_turn = own && reading.running().is_some();
-        self.hot += u32::from(in_a_turn);
-        let soon = served < SOON && own;
-        self.soon += u32::from(soon);
-        if (soon || matches!(phase, Phase::Starting { .. })) && (!in_a_turn || self.hot > HOT_MAX) {
-            let reason = self.last_death.clone().unwrap_or_default();
-            self.cannot_start(reason);
-        }
+        let board = self.read_board();
+        self.deaths.begin_gap();
+        let parked = Phase::Parked { until: Instant::now(), reason: String::new() };
+        let phase = std::mem::replace(&mut self.phase, parked);
+        Ended { pid, status, phase, board }
     }
 
-    /// Parks everything for a while that grows with each failure.
-    pub(super) fn cannot_start(&mut self, reason: String) {
-        if !self.was_ready && self.binary.is_some() && self.failures >= 3 {
-            self.fatal = Some(format!("no worker could be started: {reason}"));
-            self.over = true;
-            return;
-        }
-        if self.stop_by.is_some() {
-            self.fatal = Some(format!("stopped, and nothing was flushed or saved: {reason}"));
-            self.over = true;
-            return;
-        }
-        if self.fall_back(&reason) {
-            return;
-        }
-        // The first time may have been bad luck.
-        let rest = match self.failures.max(self.soon.saturating_sub(1)) {
-            0 => Duration::ZERO,
-            n => REST_MAX.min(REST_MIN * 2u32.saturating_pow(n.min(16))),
-        };
-        self.failures += 1;
-        tracing::error!(
-            connections = self.held.len(),
-            "no worker serves; all is kept, and one is tried again in {rest:?}: {reason}"
-        );
+    /// Parks the worker after a failure, for a time that grows with each one. Returns that time.
+    pub(super) fn park(&mut self, reason: String) -> Duration {
+        let rest = self.deaths.next_rest();
         self.phase = Phase::Parked { until: Instant::now() + rest, reason };
+        rest
+    }
+
+    /// Parks the worker until the next pass of the loop: another binary is tried at once.
+    pub(super) fn retry_at_once(&mut self, reason: String) {
+        self.phase = Phase::Parked { until: Instant::now(), reason };
     }
 }
+
+#[cfg(test)]
+mod tests;

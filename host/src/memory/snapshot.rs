@@ -1,8 +1,8 @@
 //! What was committed with a pinned epoch, read out of the memory file while its owner goes on.
 
 use greenroom_core::core::Core;
+use greenroom_core::core::Successor;
 use greenroom_core::limits::host::Limits;
-use greenroom_core::recovery::rebuild::Successor;
 use greenroom_core::store::memory::Plain;
 use greenroom_core::store::records::Store;
 use greenroom_core::store::snapshot::{Seen, copy_at};

@@ -11,7 +11,7 @@ use crate::exit_status::signal_name;
 use crate::memory::board::Reading;
 use crate::memory::records::memory_file;
 use crate::plugin::live::LiveState;
-use crate::protocol::keeper::Link;
+use crate::protocol::link::Link;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::service::offer::Offer;
 use greenroom_state::rehearsal_report::Rehearsal;
@@ -125,7 +125,7 @@ impl Trial<'_> {
             // A copy of the records, and what is built of it.
             "memory": limits.rehearsal_bytes_max as u64 + 3 * copied,
         });
-        let (ours, theirs) = crate::protocol::keeper::pair().map_err(cannot_start)?;
+        let (ours, theirs) = crate::protocol::link::pair().map_err(cannot_start)?;
         let mut link = Link::<(), ()>::new(ours);
         let file = File::from(memory_file("greenroom-task").map_err(cannot_start)?);
         serde_json::to_writer(&file, &task).map_err(|e| e.to_string())?;

@@ -6,7 +6,7 @@ use crate::plugin::confine::confine;
 use crate::plugin::ffi::library::Library;
 use crate::plugin::rehearse::rehearse;
 use crate::plugin::trial::{Task, Tried};
-use crate::protocol::keeper::Link;
+use crate::protocol::link::Link;
 use greenroom_state::abi::level;
 use std::fs::File;
 use std::io::{BufReader, Seek, Write};

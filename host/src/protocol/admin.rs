@@ -1,25 +1,27 @@
-//! What commands and hosts say to each other: a [`Command`] as a line of JSON, then [`Reply`]s, a line each.
+//! Requests and replies on the admin socket: an [`AdminCommand`] as a line of JSON, then
+//! [`Reply`]s, a line each.
 //!
-//! Between one version of the binary and itself. What programs depend on is the commands' output, which `--json` makes of it.
+//! Both sides are of the same version of the binary. Programs depend on the output of `--json`, not
+//! on this protocol.
 
-use greenroom_core::ledger::{Outcome, ProbationState, Report, Restored};
+use greenroom_core::ledger::Report;
 use greenroom_state::dump::DumpedEntry;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What is asked.
+/// A request of a command to the host.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Command {
+pub enum AdminCommand {
     /// Host and services.
     Status,
     /// All sessions.
     Sessions,
     /// The ledger.
     History,
-    /// Let a quarantined session go on.
+    /// End a session's quarantine.
     Release(u64),
     /// Close a session.
     Close(u64),
@@ -38,42 +40,88 @@ pub enum Command {
         from: Option<PathBuf>,
         /// All in one commit.
         together: bool,
-        /// Only to know what would come of it.
+        /// Stop before anything changes, and report.
         dry_run: bool,
     },
-    /// Read the configuration again, and put it in force.
+    /// Read the configuration file again, and put it in force.
     Configure,
-    /// A build that ran before is to serve again.
+    /// Put an earlier build back in charge.
     RollBack {
         /// A service or library.
         service: String,
-        /// Its generation; none: the one before.
+        /// Its generation; none: the previous one.
         to: Option<u64>,
     },
-    /// How the probation of a line of the ledger ended, once it has.
+    /// Wait for the end of the probation that this line of the ledger tells of.
     Await(u64),
-    /// States and tables are to be put back: [`Piece`]s follow, once the answer is [`Reply::Go`].
+    /// Restore states and tables: [`Piece`]s follow, once the answer is [`Reply::Go`].
     Restore {
         /// The dump's file, as the ledger names it.
         file: String,
-        /// Only to know what would come of it.
+        /// Stop before anything changes, and report.
         dry_run: bool,
     },
-    /// Fields of a session's state are to be set.
+    /// Set fields of a session's state.
     Set {
         /// The session.
         session: u64,
         /// Paths and values.
         fields: Vec<(String, Value)>,
     },
-    /// Go on with a worker from another binary.
+    /// Replace the worker by one from another binary.
     Upgrade {
         /// Its file.
         binary: PathBuf,
     },
 }
 
-/// What follows [`Command::Restore`], a line each; `End` or `Malformed` is the last.
+/// The process that serves an [`AdminCommand`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServedBy {
+    /// The keeper answers it, whatever the worker does.
+    Keeper,
+    /// The worker answers it, on the caller's socket. Without a worker it waits for one.
+    Worker,
+    /// The keeper reads the configuration file; the worker puts it in force, and answers.
+    KeeperThenWorker,
+}
+
+impl AdminCommand {
+    /// The process that serves this command.
+    pub fn served_by(&self) -> ServedBy {
+        match self {
+            Self::Status | Self::Upgrade { .. } => ServedBy::Keeper,
+            Self::Configure => ServedBy::KeeperThenWorker,
+            Self::Sessions
+            | Self::History
+            | Self::Release(_)
+            | Self::Close(_)
+            | Self::Dump { .. }
+            | Self::Reload { .. }
+            | Self::RollBack { .. }
+            | Self::Await(_)
+            | Self::Restore { .. }
+            | Self::Set { .. } => ServedBy::Worker,
+        }
+    }
+
+    /// Whether a command may send this again after its answer broke off: it changes nothing.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Status | Self::Sessions | Self::History | Self::Await(_) | Self::Dump { .. } => true,
+            Self::Release(_)
+            | Self::Close(_)
+            | Self::Reload { .. }
+            | Self::Configure
+            | Self::RollBack { .. }
+            | Self::Restore { .. }
+            | Self::Set { .. }
+            | Self::Upgrade { .. } => false,
+        }
+    }
+}
+
+/// A part of what follows [`AdminCommand::Restore`], a line each; `End` or `Malformed` is the last.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Piece {
@@ -88,45 +136,45 @@ pub enum Piece {
         /// The state.
         state: Value,
     },
-    /// Entries of this table follow: it is to have them and no others.
+    /// Entries of this table follow: they replace all that it holds.
     Table {
         /// Its name.
         name: String,
-        /// The version of its values, for those that don't say it.
+        /// Version of values that do not name one.
         version: Option<u32>,
     },
     /// An entry.
     Entry(DumpedEntry),
-    /// The file is no dump, for this reason.
+    /// The file is not a dump, for this reason.
     Malformed(String),
-    /// That was all.
+    /// The last piece.
     End,
 }
 
-/// What is answered, a line each; `End` or `Error` is the last.
+/// A part of an answer, a line each; `End` or `Error` is the last.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
-    /// To [`Command::Status`].
+    /// To [`AdminCommand::Status`].
     Status(Status),
-    /// To [`Command::Sessions`], in slices.
+    /// To [`AdminCommand::Sessions`], in slices.
     Sessions(Vec<SessionLine>),
-    /// To [`Command::History`], in slices.
+    /// To [`AdminCommand::History`], in slices.
     History(Vec<LedgerLine>),
-    /// To [`Command::Dump`], a piece of the document.
+    /// To [`AdminCommand::Dump`], a piece of the document.
     Text(String),
-    /// To [`Command::Reload`]: how far the rehearsal of a library is, and of how much.
+    /// To [`AdminCommand::Reload`]: a library, sessions and entries rehearsed, and their total.
     Progress(String, u64, u64),
-    /// To [`Command::Reload`] and [`Command::RollBack`], one for each library; to [`Command::Await`], [`Command::Restore`] and
-    /// [`Command::Set`].
+    /// To [`AdminCommand::Reload`] and [`AdminCommand::RollBack`], one for each library; to
+    /// [`AdminCommand::Await`], [`AdminCommand::Restore`] and [`AdminCommand::Set`].
     Report(Box<Report>),
-    /// To [`Command::Restore`]: the pieces may come.
+    /// To [`AdminCommand::Restore`]: send the pieces.
     Go,
-    /// To [`Command::Set`]: the state before and after; before the report.
+    /// To [`AdminCommand::Set`]: the state before and after; before the report.
     Set(Value, Value),
-    /// That was all.
+    /// The end of an answer.
     End,
-    /// It can't be done.
+    /// A refusal, with its reason.
     Error(String),
 }
 
@@ -142,23 +190,24 @@ pub struct Status {
 /// The host in a status.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HostStatus {
-    /// The process that supervises.
+    /// The keeper's process.
     pub pid: u32,
-    /// The process that serves; 0: none at the moment.
+    /// The worker's process; 0: none at the moment.
     pub worker_pid: u32,
     /// The binary's version.
     pub version: String,
     /// Seconds since it started.
     pub uptime_s: u64,
-    /// What the worker does: `serving`, `starting`, `handing over`, or `parked`: none lives, and all is kept for the next one.
+    /// The worker's phase: `serving`, `starting`, `handing over`, or `parked`: none lives, and the
+    /// connections wait for the next one.
     pub worker: String,
-    /// Workers that there were before this one.
+    /// Workers before this one.
     pub workers_before: u64,
-    /// Why the one before ended, or why none can start.
+    /// Reason why the previous worker ended, or why none can start.
     pub reason: Option<String>,
     /// Connections that are held.
     pub connections: usize,
-    /// How often each limit was reached since the host started.
+    /// Times that each limit was reached since the host started.
     #[serde(default)]
     pub limits: BTreeMap<String, u64>,
 }
@@ -170,13 +219,13 @@ pub struct ServiceStatus {
     pub name: String,
     /// The library that serves it.
     pub library: String,
-    /// That library's generation.
+    /// Generation of the library.
     pub generation: u64,
     /// SHA-256 of its file.
     pub build: String,
     /// Version of its state.
     pub state_version: u32,
-    /// Where it listens.
+    /// Addresses that it listens on.
     pub listen: Vec<String>,
     /// Sessions alive.
     pub sessions: usize,
@@ -205,7 +254,7 @@ pub struct SessionLine {
     pub bytes_in: u64,
     /// Bytes produced for the peer.
     pub bytes_out: u64,
-    /// Why it is quarantined; null: it isn't.
+    /// Reason of its quarantine; null: none.
     pub quarantined: Option<String>,
 }
 
@@ -214,85 +263,9 @@ pub struct SessionLine {
 pub struct LedgerLine {
     /// RFC 3339.
     pub at: String,
-    /// Who wanted it.
+    /// The requester.
     pub by: String,
-    /// What came of it.
+    /// The report.
     #[serde(flatten)]
     pub report: Report,
-}
-
-/// Who asks by a command, as the ledger calls them.
-pub fn operator(uid: u32, pid: i32) -> String {
-    format!("uid {uid} pid {pid}")
-}
-
-/// A reload in a sentence, or whatever else the ledger tells.
-pub fn ledger_line(r: &Report) -> String {
-    if let Some(restored) = &r.restored {
-        return restored_line(r, restored);
-    }
-    let build = r.build.get(..12).unwrap_or("none");
-    match r.outcome {
-        Outcome::Committed => {
-            let on_probation = match r.probation.as_ref().map(|p| p.state) {
-                Some(ProbationState::UnderWay) => ", on probation",
-                Some(ProbationState::Passed) => ", has proved itself",
-                _ => "",
-            };
-            let but = if r.reason.is_empty() { String::new() } else { format!("; {}", r.reason) };
-            format!(
-                "{}: generation {} committed, build {build}, {} sessions, pause {:.1} µs{on_probation}{but}",
-                r.library, r.generation, r.sessions, r.pause_us
-            )
-        }
-        Outcome::Unchanged if r.build.is_empty() => format!("{}: unchanged", r.library),
-        Outcome::Unchanged => {
-            format!("{}: unchanged, generation {} runs build {build} already", r.library, r.generation)
-        }
-        Outcome::RolledBack if r.reason.is_empty() => {
-            format!("{}: rolled back to generation {}, build {build}", r.library, r.generation)
-        }
-        Outcome::RolledBack => {
-            format!("{}: rolled back to generation {}, build {build}: {}", r.library, r.generation, r.reason)
-        }
-        Outcome::Rehearsed => {
-            format!("{}: would be committed, build {build}; generation {} serves on", r.library, r.generation)
-        }
-        Outcome::Configured => format!("{}: in force: {}; pause {:.1} µs", r.library, r.reason, r.pause_us),
-        Outcome::Restored => "state restored".to_owned(),
-        Outcome::Replaced => {
-            format!("{}: build {build} was replaced, generation {} serves", r.library, r.generation)
-        }
-        Outcome::Refused => match r.generation {
-            0 => format!("{}: refused: {}", r.library, r.reason),
-            n => format!("{}: refused, generation {n} serves on: {}", r.library, r.reason),
-        },
-    }
-}
-
-fn restored_line(r: &Report, restored: &Restored) -> String {
-    let Restored { file, session, fields, changed, missing, tables, .. } = restored;
-    let from = file.as_deref().unwrap_or_default();
-    let what = match session {
-        Some(id) => format!("state of session {id}"),
-        None => "state".to_owned(),
-    };
-    match (r.outcome, session) {
-        (Outcome::Refused, Some(_)) => return format!("{what} not set: {}", r.reason),
-        (Outcome::Refused, None) => return format!("{what} not restored from {from}: {}", r.reason),
-        (_, Some(_)) => return format!("{what} set: {}, pause {:.1} µs", fields.join(", "), r.pause_us),
-        _ => {}
-    }
-    let (put, deleted) = tables.values().fold((0, 0), |(p, d), t| (p + t.put, d + t.deleted));
-    let mut parts = vec![format!("{changed} sessions")];
-    if !tables.is_empty() {
-        parts.push(format!("{put} entries put, {deleted} deleted"));
-    }
-    if *missing > 0 {
-        parts.push(format!("{missing} sessions gone"));
-    }
-    match r.outcome {
-        Outcome::Rehearsed => format!("{what} would be restored from {from}: {}", parts.join(", ")),
-        _ => format!("{what} restored from {from}: {}, pause {:.1} µs", parts.join(", "), r.pause_us),
-    }
 }

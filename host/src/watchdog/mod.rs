@@ -44,13 +44,13 @@ pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> i
     Ok(stall_limits)
 }
 
-/// Time that a callback may take, in milliseconds, until it is named, and until the process is
-/// ended. 0: no limit.
+/// Times that a callback may take, in milliseconds: until the log names it, and until the process is
+/// ended. 0 means without limit.
 #[derive(Clone, Default)]
 pub struct StallLimits(Arc<(AtomicU64, AtomicU64)>);
 
 impl StallLimits {
-    /// Sets both limits, from the next look on.
+    /// Puts other limits in force, from the next look on.
     pub fn set(&self, limits: &Limits) {
         self.0.0.store(limits.stall_warn_ms, Ordering::Relaxed);
         self.0.1.store(limits.stall_kill_ms, Ordering::Relaxed);

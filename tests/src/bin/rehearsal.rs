@@ -46,7 +46,7 @@ fn main() {
     let offers: Vec<_> = serving.iter().map(|(offer, _)| offer.clone()).collect();
     core.adopt(&Build { library: "bench".into(), generation: 1, hash: String::new() }, serving);
     let service = core.service_named("tally").expect("the service");
-    let peer = "127.0.0.1:9".parse().expect("an address");
+    let peer: greenroom_state::address::Peer = "127.0.0.1:9".parse().expect("an address");
     let line = |core: &mut Core, slot: u32| {
         core.handle(Input::Received { slot: Slot(slot), bytes: b"something to remember\n" });
     };
@@ -55,7 +55,7 @@ fn main() {
     // As the shell does: what is sent is gone.
     let mut end_pass = |core: &mut Core| {
         core.handle(Input::Commit);
-        core.take_effects(&mut effects);
+        core.take_commands(&mut effects);
         effects.clear();
         core.take_sendable(&mut sendable);
         for slot in sendable.drain(..) {
@@ -66,7 +66,13 @@ fn main() {
         }
     };
     for slot in 0..sessions {
-        core.handle(Input::Opened { slot: Slot(slot), id: u64::from(slot) + 1, service, peer, at_ms: 0 });
+        core.handle(Input::Opened {
+            slot: Slot(slot),
+            id: u64::from(slot) + 1,
+            service,
+            peer: peer.clone(),
+            at_ms: 0,
+        });
         line(&mut core, slot);
         if slot % 1000 == 999 {
             end_pass(&mut core);

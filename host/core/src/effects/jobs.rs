@@ -1,47 +1,105 @@
-//! Jobs: functions of a handler that may block, run on threads of their own, and whose results come back as actions.
+//! Jobs: queued, running, finished, lost. Functions of a handler that may block, on other threads.
 //!
-//! A job is a record from the turn that asked for it until its result is one: so the result comes exactly once, to whatever build runs
-//! then. The body runs at least once, as a worker that dies in the middle has a successor that begins it anew; declared `once`, it is
-//! lost instead. A job that was running at two deaths that its worker had itself to blame for is lost, too: it may be what killed it.
+//! A job is a record from the turn that asks for it until its result is one: so the result comes
+//! exactly once, to the build that runs then. The body runs at least once, as a worker that dies in
+//! the middle has a successor that begins it anew; a job declared `once` is lost instead. A job that
+//! was running at two deaths that its worker caused is lost, too: it may have caused them.
 
-use crate::command::Command;
-use crate::core::Core;
-use crate::effects::asked::{ACTION_HEAD, JOB_HEAD, Job};
-use crate::ids::{ServiceId, Slot, told};
-use crate::limits::names::Limit;
-use crate::operate::inspect::JobView;
-use crate::pass::deliver::{Data, PendingAction};
+use crate::ids::ServiceId;
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
-use crate::turn::code::Work;
-use greenroom_state::abi::{action, job, level};
-use std::sync::Arc;
+use crate::store::records::Store;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// A job that was running at so many deaths isn't run again.
+/// Deaths of the worker after which a running job is lost.
 const DEATHS_MAX: u8 = 2;
-
-/// A pass can't start as many jobs as these bits count.
+/// Bits that number the jobs of one pass: a pass can't start more.
 const JOBS_PER_PASS_BITS: u32 = 20;
+/// Bytes of a job's record beside its name and input.
+const JOB_HEAD: usize = 16;
 
 const ONCE: u8 = 1;
 const STARTED: u8 = 2;
 
-/// A job that is to begin.
-pub struct Begun {
-    /// Its number.
-    pub number: u64,
-    /// Its service.
-    pub service: ServiceId,
-    /// Which function.
-    pub name: String,
-    /// What it works on.
-    pub input: Vec<u8>,
-    /// The code; `None`: the service has no jobs.
-    pub work: Option<Arc<dyn Work>>,
+/// All jobs that have not ended.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    all: BTreeMap<u64, Job>,
+    /// Jobs that wait for a thread, oldest first.
+    queue: VecDeque<u64>,
+    /// Threads taken.
+    running: usize,
+    /// Running jobs whose results nobody wants any more.
+    abandoned: BTreeSet<u64>,
+    /// Jobs whose beginning is committed with this pass.
+    begun: Vec<u64>,
+    last: u64,
+    /// Whether none begins any more.
+    held: bool,
 }
 
-/// A job's record: its number (u64, little-endian), service (u16), length of the name (u16), flags, deaths that it saw, two bytes of
-/// nothing, the name, the input.
+#[derive(Debug)]
+struct Job {
+    /// Number of the session, or of the service.
+    owner: u64,
+    service: ServiceId,
+    record: Ref,
+    running: bool,
+}
+
+/// A job that a turn asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewJob<'a> {
+    /// Number of the session, or of the service.
+    pub(crate) owner: u64,
+    pub(crate) service: ServiceId,
+    pub(crate) number: u64,
+    pub(crate) name: &'a str,
+    pub(crate) input: &'a [u8],
+    /// Whether it runs at most once.
+    pub(crate) once: bool,
+}
+
+/// A job that begins now.
+#[derive(Debug)]
+pub(crate) struct BegunJob {
+    pub(crate) number: u64,
+    pub(crate) service: ServiceId,
+    pub(crate) name: String,
+    pub(crate) input: Vec<u8>,
+}
+
+/// A job that is over.
+#[derive(Debug)]
+pub(crate) struct EndedJob {
+    /// Number of the session, or of the service.
+    pub(crate) owner: u64,
+    pub(crate) name: String,
+}
+
+/// A job that a successor must not begin again.
+#[derive(Debug)]
+pub(crate) struct LostJob {
+    /// Number of the session, or of the service.
+    pub(crate) owner: u64,
+    pub(crate) service: ServiceId,
+    pub(crate) name: String,
+    pub(crate) why: &'static str,
+}
+
+/// A job that has not ended, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobView {
+    /// Number of the job.
+    pub number: u64,
+    /// Name of its function.
+    pub name: String,
+    /// Whether it has a thread.
+    pub running: bool,
+}
+
+/// A job's record: its number (u64, little-endian), service (u16), length of the name (u16), flags,
+/// deaths that it saw, two bytes of nothing, the name, the input.
 struct Record {
     number: u64,
     service: u16,
@@ -78,211 +136,191 @@ impl Record {
     }
 }
 
-/// The beginning of a text.
-fn cut(text: &str, bytes_max: usize) -> &[u8] {
-    &text.as_bytes()[..text.floor_char_boundary(bytes_max)]
-}
+impl Jobs {
+    /// Bytes of the record that [`Jobs::start`] writes.
+    pub(crate) fn record_bytes(name_len: usize, input_len: usize) -> usize {
+        JOB_HEAD + name_len + input_len
+    }
 
-impl Core {
-    /// Queues a job. There must be room.
-    pub(crate) fn start_job(&mut self, slot: Slot, number: u64, name: &str, input: &[u8], once: bool) {
-        let Some((owner, service)) = self.sessions.get(slot).map(|s| (s.id, s.service)) else { return };
-        let flags = if once { ONCE } else { 0 };
-        let (name, input) = (name.to_owned(), input.to_vec());
+    /// Number of the next job.
+    pub(crate) fn next(&self) -> u64 {
+        self.last + 1
+    }
+
+    /// Jobs that have not ended.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Jobs that run, and jobs that wait for a thread.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.running, self.queue.len())
+    }
+
+    /// Whether the shell has jobs to begin.
+    pub(crate) fn are_begun(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
+    /// Jobs of an owner that have not ended. O(jobs), of which there are few.
+    pub(crate) fn count(&self, owner: u64) -> usize {
+        self.all.values().filter(|j| j.owner == owner).count()
+    }
+
+    /// Queues a job. Room must be reserved.
+    pub(crate) fn start(&mut self, store: &mut Store, new: &NewJob<'_>) {
+        let NewJob { owner, service, number, .. } = *new;
+        let flags = if new.once { ONCE } else { 0 };
+        let (name, input) = (new.name.to_owned(), new.input.to_vec());
         let record = Record { number, service: service.0, flags, deaths: 0, name, input };
-        let put = self.store.put(None, Kind::Job, owner, &record.encode());
-        let record = put.expect("room was made sure of before");
-        self.jobs.last = self.jobs.last.max(number);
-        self.jobs.all.insert(number, Job { owner, service, record, running: false });
-        self.jobs.queue.push_back(number);
-        if self.jobs.running >= self.limits.jobs_running_max {
-            self.reached(Limit::JobsRunningMax);
-        }
+        let put = store.put(None, Kind::Job, owner, &record.encode());
+        let record = put.expect("room was reserved before");
+        self.last = self.last.max(number);
+        self.all.insert(number, Job { owner, service, record, running: false });
+        self.queue.push_back(number);
     }
 
-    /// Cancels a job that this session started, also if its result is waiting to be told.
-    pub(crate) fn cancel_job(&mut self, slot: Slot, number: u64) {
-        let Some(id) = self.sessions.get(slot).map(|s| s.id) else { return };
-        if self.jobs.all.get(&number).is_some_and(|j| j.owner == id) {
-            return self.drop_job(number);
-        }
-        self.cancel_result(slot, number);
+    /// Whether an owner has this job, which has not ended.
+    pub(crate) fn is_of(&self, owner: u64, number: u64) -> bool {
+        self.all.get(&number).is_some_and(|j| j.owner == owner)
     }
 
-    fn drop_job(&mut self, number: u64) {
-        let Some(job) = self.jobs.all.remove(&number) else { return };
-        self.store.delete(job.record);
-        if job.running {
-            self.jobs.abandoned.insert(number);
-            self.effects.push(Command::CancelJob(number));
-        } else {
-            self.jobs.queue.retain(|n| *n != number);
+    /// Drops a job. True: it runs, so its thread is to be told.
+    pub(crate) fn drop_one(&mut self, store: &mut Store, number: u64) -> bool {
+        let Some(job) = self.all.remove(&number) else { return false };
+        store.delete(job.record);
+        match job.running {
+            true => _ = self.abandoned.insert(number),
+            false => self.queue.retain(|n| *n != number),
         }
+        job.running
     }
 
-    /// A session ends, and nobody waits for what its jobs find out.
-    pub(crate) fn drop_jobs(&mut self, slot: Slot) {
-        if self.jobs.all.is_empty() {
-            return;
-        }
-        let Some(id) = self.sessions.get(slot).map(|s| s.id) else { return };
-        let own: Vec<u64> = self.jobs.all.iter().filter(|(_, j)| j.owner == id).map(|(n, _)| *n).collect();
-        for number in own {
-            self.drop_job(number);
-        }
+    /// Numbers of an owner's jobs. O(jobs).
+    pub(crate) fn numbers(&self, owner: u64) -> Vec<u64> {
+        self.all.iter().filter(|(_, j)| j.owner == owner).map(|(n, _)| *n).collect()
     }
 
-    /// Before the commit: as many jobs as may run at once begin with it.
-    pub(crate) fn begin_jobs(&mut self) {
-        while self.jobs.running < self.limits.jobs_running_max
-            && !self.stopping
-            && !self.jobs.held
-            && let Some(at) = self.jobs.queue.iter().position(|n| self.can_begin(*n))
-            && let Some(number) = self.jobs.queue.remove(at)
+    /// Begins as many jobs as may run at once, with the commit that follows. `has_code`: a job of a
+    /// service that has no code now waits for it.
+    pub(crate) fn begin(
+        &mut self,
+        store: &mut Store,
+        running_max: usize,
+        has_code: impl Fn(ServiceId) -> bool,
+    ) {
+        while self.running < running_max
+            && !self.held
+            && let Some(at) =
+                self.queue.iter().position(|n| self.all.get(n).is_none_or(|j| has_code(j.service)))
+            && let Some(number) = self.queue.remove(at)
         {
-            let Some(job) = self.jobs.all.get_mut(&number) else { continue };
-            let read = self.store.read(job.record, Record::decode);
-            let Some(record) = read else { continue };
+            let Some(job) = self.all.get_mut(&number) else { continue };
+            let Some(record) = store.read(job.record, Record::decode) else { continue };
             let marked = Record { flags: record.flags | STARTED, ..record };
-            // As long as it was. Without the mark a job that is to run once might run again: then it waits.
-            match self.store.put(Some(job.record), Kind::Job, job.owner, &marked.encode()) {
+            // As long as it was. Without the mark a job that runs once might run again: then it
+            // waits.
+            match store.put(Some(job.record), Kind::Job, job.owner, &marked.encode()) {
                 Ok(r) => job.record = r,
-                Err(_) => return self.jobs.queue.push_front(number),
+                Err(_) => return self.queue.push_front(number),
             }
             job.running = true;
-            self.jobs.running += 1;
-            self.jobs.begun.push(number);
+            self.running += 1;
+            self.begun.push(number);
         }
     }
 
-    /// A job of a service that has no code now waits for it.
-    fn can_begin(&self, number: u64) -> bool {
-        let job = self.jobs.all.get(&number);
-        job.is_none_or(|j| self.services[usize::from(j.service.0)].build.is_some())
-    }
-
-    /// The jobs that are to begin, after a commit.
-    pub fn take_jobs(&mut self) -> Vec<Begun> {
-        let begun = std::mem::take(&mut self.jobs.begun);
+    /// The jobs that begin, after a commit.
+    pub(crate) fn take_begun(&mut self, store: &Store) -> Vec<BegunJob> {
+        let begun = std::mem::take(&mut self.begun);
         for number in &begun {
-            // It was cancelled before it could begin, and nobody will tell of its end.
-            if self.jobs.abandoned.remove(number) {
-                self.jobs.running -= 1;
+            // Cancelled before it could begin: nobody will report its end.
+            if self.abandoned.remove(number) {
+                self.running -= 1;
             }
         }
         let with_input = begun.into_iter().filter_map(|number| {
-            let job = self.jobs.all.get(&number)?;
-            let Record { name, input, .. } = self.store.read(job.record, Record::decode)?;
-            let work = self.services[usize::from(job.service.0)].code.work();
-            Some(Begun { number, service: job.service, name, input, work })
+            let job = self.all.get(&number)?;
+            let Record { name, input, .. } = store.read(job.record, Record::decode)?;
+            Some(BegunJob { number, service: job.service, name, input })
         });
         with_input.collect()
     }
 
-    /// From here on no job begins: a successor is to begin them.
-    pub fn hold_jobs(&mut self) {
-        self.jobs.held = true;
+    /// Lets no job begin from here on: a successor begins them.
+    pub(crate) fn hold(&mut self) {
+        self.held = true;
     }
 
     /// An owner's jobs.
-    pub(crate) fn jobs_of(&self, owner: u64) -> Vec<JobView> {
-        let name = |r| self.store.read(r, |b| Record::decode(b).map(|r| r.name)).unwrap_or_default();
-        let own = self.jobs.all.iter().filter(|(_, j)| j.owner == owner);
+    pub(crate) fn views(&self, store: &Store, owner: u64) -> Vec<JobView> {
+        let name = |r| store.read(r, |b| Record::decode(b).map(|r| r.name)).unwrap_or_default();
+        let own = self.all.iter().filter(|(_, j)| j.owner == owner);
         own.map(|(number, j)| JobView { number: *number, name: name(j.record), running: j.running }).collect()
     }
 
-    /// How many jobs run now, and how many wait for a thread.
-    pub fn jobs(&self) -> (usize, usize) {
-        (self.jobs.running, self.jobs.queue.len())
-    }
-
-    /// A job is over: its result, or why there is none.
-    pub(crate) fn job_done(&mut self, number: u64, result: Result<&[u8], &str>) {
-        let (detail, data) = match result {
-            Ok(bytes) if bytes.len() > self.limits.job_result_bytes_max => {
-                self.reached(Limit::JobResultBytesMax);
-                let why = &b"its result is too long (limit job_result_bytes_max)"[..];
-                (job::FAILED, why)
-            }
-            Ok(bytes) => (job::DONE, bytes),
-            Err(why) => (job::FAILED, cut(why, self.limits.job_result_bytes_max)),
-        };
-        self.end_job(number, detail, data);
-    }
-
-    fn end_job(&mut self, number: u64, detail: u32, data: &[u8]) {
-        let removed = self.jobs.all.remove(&number);
-        if self.jobs.abandoned.remove(&number) || removed.as_ref().is_some_and(|j| j.running) {
-            self.jobs.running -= 1;
+    /// Ends a job, and frees its thread. `None`: nobody waits for its result.
+    pub(crate) fn end(&mut self, store: &mut Store, number: u64) -> Option<EndedJob> {
+        let removed = self.all.remove(&number);
+        if self.abandoned.remove(&number) || removed.as_ref().is_some_and(|j| j.running) {
+            self.running -= 1;
         }
-        let Some(job) = removed else { return };
-        let name = self.store.read(job.record, |b| Record::decode(b).map(|r| r.name)).unwrap_or_default();
-        self.store.delete(job.record);
-        let Some(slot) = self.sessions.slot_of(job.owner) else { return };
-        let (detail, data) = match self.store.reserve([ACTION_HEAD + name.len() + data.len()]) {
-            true => (detail, data),
-            // A reserve is kept for what must not fail.
-            false => {
-                self.reached(Limit::StoreBytesMax);
-                (job::FAILED, &b"no room for its result (limit store_bytes_max)"[..])
-            }
-        };
-        let caused = PendingAction {
-            kind: action::JOB,
-            detail: detail as u16,
-            from: number,
-            depth: 0,
-            name: &name,
-            data: Data::Own(data),
-        };
-        self.cause(slot, &caused);
+        let job = removed?;
+        let name = store.read(job.record, |b| Record::decode(b).map(|r| r.name)).unwrap_or_default();
+        store.delete(job.record);
+        Some(EndedJob { owner: job.owner, name })
     }
 
-    /// Takes a job that recovery found into the index.
-    pub(crate) fn recover_job(&mut self, owner: u64, record: Ref) {
-        let read = self.store.read(record, Record::decode);
-        let services = self.services.len();
-        let read = read.filter(|r| {
-            usize::from(r.service) < services
-                && self.sessions.slot_of(owner).is_some()
-                && !self.jobs.all.contains_key(&r.number)
-        });
-        let Some(found) = read else { return self.store.delete(record) };
+    /// Takes in a job that recovery found. A double, one that can't be read, one of an unknown
+    /// service and one without an owner alive are deleted.
+    pub(crate) fn recover(
+        &mut self,
+        store: &mut Store,
+        owner: u64,
+        record: Ref,
+        owner_lives: bool,
+        services: usize,
+    ) {
+        let read = store.read(record, Record::decode);
+        let sound = |r: &Record| {
+            usize::from(r.service) < services && owner_lives && !self.all.contains_key(&r.number)
+        };
+        let Some(found) = read.filter(sound) else { return store.delete(record) };
         let service = ServiceId(found.service);
-        self.jobs.last = self.jobs.last.max(found.number);
-        self.jobs.all.insert(found.number, Job { owner, service, record, running: false });
+        self.last = self.last.max(found.number);
+        self.all.insert(found.number, Job { owner, service, record, running: false });
     }
 
-    /// Begins the jobs anew that a predecessor had, but for those that must not be. `crashed`: it had itself to blame for its death.
-    /// To be called once, before the first pass.
-    pub fn restart_jobs(&mut self, crashed: bool) {
-        // No number is used again: whoever remembers one means that job.
-        self.jobs.last = self.jobs.last.max(self.store.epoch() << JOBS_PER_PASS_BITS);
-        for number in self.jobs.all.keys().copied().collect::<Vec<_>>() {
-            let Some(job) = self.jobs.all.get_mut(&number) else { continue };
-            let (owner, service, at) = (job.owner, job.service, job.record);
-            let Some(record) = self.store.read(at, Record::decode) else { continue };
-            let started = record.flags & STARTED != 0;
-            let deaths = record.deaths + u8::from(started && crashed);
-            let why = match () {
-                () if started && record.flags & ONCE != 0 => {
-                    "it was to run once, and the process that ran it has ended"
-                }
-                () if deaths >= DEATHS_MAX => "it was running at two deaths of the worker",
-                () => "",
-            };
-            if !why.is_empty() {
-                let message = format!("job {} is lost: {why}", record.name);
-                let session = told(owner);
-                self.effects.push(Command::Notice { level: level::ERROR, service, session, message });
-                self.end_job(number, job::LOST, why.as_bytes());
-                continue;
+    /// Numbers of a predecessor's jobs, before the first pass.
+    pub(crate) fn found(&mut self, store: &Store) -> Vec<u64> {
+        // No number is used again: a session that remembers one means that job.
+        self.last = self.last.max(store.epoch() << JOBS_PER_PASS_BITS);
+        self.all.keys().copied().collect()
+    }
+
+    /// Queues a predecessor's job again. `crashed`: the predecessor caused its own death. `Some`: the
+    /// job must not begin again; it has not ended yet.
+    pub(crate) fn restart(&mut self, store: &mut Store, number: u64, crashed: bool) -> Option<LostJob> {
+        let job = self.all.get_mut(&number)?;
+        let (owner, service, at) = (job.owner, job.service, job.record);
+        let record = store.read(at, Record::decode)?;
+        let started = record.flags & STARTED != 0;
+        let deaths = record.deaths + u8::from(started && crashed);
+        let why = match () {
+            () if started && record.flags & ONCE != 0 => {
+                "it was to run once, and the process that ran it has ended"
             }
-            let again = Record { flags: record.flags & !STARTED, deaths, ..record };
-            if let Ok(r) = self.store.put(Some(at), Kind::Job, owner, &again.encode()) {
-                job.record = r;
-            }
-            self.jobs.queue.push_back(number);
+            () if deaths >= DEATHS_MAX => "it was running at two deaths of the worker",
+            () => "",
+        };
+        if !why.is_empty() {
+            return Some(LostJob { owner, service, name: record.name, why });
         }
+        let again = Record { flags: record.flags & !STARTED, deaths, ..record };
+        if let Ok(r) = store.put(Some(at), Kind::Job, owner, &again.encode()) {
+            job.record = r;
+        }
+        self.queue.push_back(number);
+        None
     }
 }

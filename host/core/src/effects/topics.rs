@@ -1,16 +1,16 @@
-//! Topics: names that sessions subscribe to. A topic exists while somebody is on it.
+//! Topics and their subscribers. A topic exists while a session is on it.
 
 use crate::ids::Slot;
 use std::collections::{BTreeSet, HashMap};
 
-/// Who is on which topic. The sessions' records say the same from their side.
+/// The subscribers of each topic. The sessions' records say the same from their side.
 #[derive(Debug, Default)]
 pub struct Topics {
     subscribers: HashMap<Box<str>, BTreeSet<Slot>>,
 }
 
 impl Topics {
-    /// Adds a session; false: it was on it already.
+    /// Adds a session. False: it was on the topic already.
     pub(crate) fn add(&mut self, topic: &str, slot: Slot) -> bool {
         match self.subscribers.get_mut(topic) {
             Some(set) => set.insert(slot),
@@ -18,7 +18,7 @@ impl Topics {
         }
     }
 
-    /// Removes a session; false: it wasn't on it.
+    /// Removes a session. False: it was not on the topic.
     pub(crate) fn remove(&mut self, topic: &str, slot: Slot) -> bool {
         let Some(set) = self.subscribers.get_mut(topic) else { return false };
         let was = set.remove(&slot);
@@ -33,7 +33,7 @@ impl Topics {
         self.subscribers.get(topic).into_iter().flatten().copied()
     }
 
-    /// How many sessions are on a topic.
+    /// Sessions on a topic.
     pub fn count(&self, topic: &str) -> usize {
         self.subscribers.get(topic).map_or(0, BTreeSet::len)
     }

@@ -1,4 +1,57 @@
-//! Runs handler code.
+//! The executor: runs handler code over the host's state, and applies or drops what it asked for.
+//!
+//! | file | does |
+//! | --- | --- |
+//! | [`batch`] | a batch of turns, run again without the turn that failed |
+//! | [`call`] | one call of a service's code with a session's state |
+//! | [`reserve`] | reserves room for every record that the batch will write |
+//! | [`apply`] | applies the staged effects; cannot fail |
+//! | [`fallback`] | a turn that failed on probation is run by the previous build |
 
+pub(crate) mod apply;
 pub(crate) mod batch;
+#[cfg(test)]
+mod broadcast_tests;
+pub(crate) mod call;
 pub(crate) mod fallback;
+pub(crate) mod reserve;
+
+use crate::turn::staging::Buffers;
+
+/// Batches of all sessions that may be run again in one pass, before the sessions whose turns fail
+/// have to wait.
+const REPLAYS_PER_PASS: u32 = 64;
+
+/// The memory of calls, kept from batch to batch, and the count of batches run again.
+#[derive(Default)]
+pub(crate) struct Executor {
+    /// Staging of the batch under way.
+    buffers: Buffers,
+    /// State of the batch under way, copied out of the store.
+    state: Vec<u8>,
+    /// Batches run again in this pass.
+    replays: u32,
+}
+
+impl Executor {
+    /// Begins a pass.
+    pub(crate) fn begin_pass(&mut self) {
+        self.replays = 0;
+    }
+
+    /// Whether too much was run again in this pass.
+    pub(crate) fn replays_exhausted(&self) -> bool {
+        self.replays > REPLAYS_PER_PASS
+    }
+
+    /// Sets the count of replays aside, so that sessions whose input fails again and again do not let
+    /// other sessions' actions wait.
+    pub(crate) fn set_replays_aside(&mut self) -> u32 {
+        std::mem::take(&mut self.replays)
+    }
+
+    /// Adds the replays that were set aside.
+    pub(crate) fn add_replays(&mut self, replays: u32) {
+        self.replays += replays;
+    }
+}

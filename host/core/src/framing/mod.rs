@@ -66,6 +66,9 @@ pub enum Framing {
 }
 
 impl Framing {
+    /// Framing of a service that no library serves.
+    pub(crate) const UNSERVED: Framing = Framing::Lines { bytes_max: 0 };
+
     /// Framing that a library offers: its number in [`abi::framing`], and its parameters.
     ///
     /// The error names what is wrong, without the service.

@@ -1,4 +1,11 @@
 //! Every limit.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`host`] | every limit: name, unit, default |
+//! | [`names`] | the names, for counting and for messages |
+//! | [`per_service`] | limits that one service overrides |
+//! | `in_force` | the limits in force, and the count of those reached |
 
 pub mod host;
 pub(crate) mod in_force;

@@ -1,12 +1,17 @@
-//! What an operator sees of sessions and tables, a slice at a time: no answer holds up the loop however much there is.
+//! Read-only views of sessions and tables for operators, in slices: no answer holds up the loop.
 //!
-//! A slice is a copy, consistent in itself. The caller asks for the next one with the last key that it got.
+//! A slice is a copy, consistent in itself. The caller asks for the next one with the last key that it
+//! got.
 
-use crate::core::Core;
+use crate::effects::inbox::ActionView;
+use crate::effects::jobs::JobView;
+use crate::effects::outbound::Connect;
+use crate::effects::timers::timer_name;
+use crate::host_state::HostState;
 use crate::ids::ServiceId;
+use crate::ids::Slot;
 use crate::session::life::Session;
 use greenroom_state::session_record::SessionRecord;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// What is asked of a slice of sessions.
@@ -45,30 +50,6 @@ pub struct SessionView {
     pub connects: Vec<ConnectView>,
     /// Topics it is on.
     pub topics: Vec<String>,
-}
-
-/// An action that waits for its turn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ActionView {
-    /// One of [`greenroom_state::abi::action`].
-    pub kind: u32,
-    /// The session that caused it, or the job's number.
-    pub from: u64,
-    /// A topic or a job.
-    pub name: String,
-    /// What it carries.
-    pub data: Vec<u8>,
-}
-
-/// A job that didn't end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobView {
-    /// Its number.
-    pub number: u64,
-    /// Which one.
-    pub name: String,
-    /// It has a thread, or waits for one.
-    pub running: bool,
 }
 
 /// A connection that is being made.
@@ -110,107 +91,94 @@ pub const SESSIONS_PER_SLICE: usize = 64;
 pub const ENTRIES_PER_SLICE: usize = 256;
 /// Bytes copied for one slice, but for the last item's.
 const SLICE_BYTES: usize = 64 * 1024;
-
-impl Core {
-    /// The sessions whose numbers are above `after`.
-    pub fn sessions_after(&self, after: u64, filter: &Filter) -> Slice<SessionView> {
-        let after = filter.session.map_or(after, |id| after.max(id.saturating_sub(1)));
-        let (mut items, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
-        for (_, s) in self.sessions.after(after) {
-            let service = &self.services[usize::from(s.service.0)].offer.name;
-            looked_at += 1;
-            if filter.service.as_ref().is_none_or(|f| f == service)
-                && filter.session.is_none_or(|id| id == s.id)
-            {
-                let view = self.view(s, service, filter.contents);
-                let actions: usize = view.actions.iter().map(|a| a.data.len()).sum();
-                bytes +=
-                    view.state.as_ref().map_or(0, Vec::len) + view.input.len() + view.output.len() + actions;
-                items.push(view);
-            }
-            if filter.session.is_some_and(|id| s.id >= id) {
-                break;
-            }
-            if looked_at == SESSIONS_PER_SLICE || bytes >= SLICE_BYTES {
-                return Slice { items, next: Some(s.id) };
-            }
+/// The sessions whose numbers are above `after`: a slice.
+pub(crate) fn sessions_after(host: &HostState, after: u64, filter: &Filter) -> Slice<SessionView> {
+    let after = filter.session.map_or(after, |id| after.max(id.saturating_sub(1)));
+    let (mut items, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+    for (slot, s) in host.sessions.after(after) {
+        let service = &host.services[s.service].offer.name;
+        looked_at += 1;
+        if filter.service.as_ref().is_none_or(|f| f == service) && filter.session.is_none_or(|id| id == s.id)
+        {
+            let view = view(host, slot, s, filter.contents);
+            let actions: usize = view.actions.iter().map(|a| a.data.len()).sum();
+            bytes += view.state.as_ref().map_or(0, Vec::len) + view.input.len() + view.output.len() + actions;
+            items.push(view);
         }
-        Slice { items, next: None }
-    }
-
-    fn view(&self, s: &Session, service: &str, contents: bool) -> SessionView {
-        let copy = |r| self.store.read(r, <[u8]>::to_vec);
-        let mut output = Vec::new();
-        if contents {
-            for &r in &s.output {
-                output.extend_from_slice(self.piece_bytes(r));
-            }
-            output.drain(..s.output_sent);
+        if filter.session.is_some_and(|id| s.id >= id) {
+            break;
         }
-        SessionView {
-            record: s.to_record(),
-            service: service.to_owned(),
-            quarantined: s.quarantined.as_ref().map(|q| q.reason.clone()),
-            state: s.state.filter(|_| contents).map(copy),
-            input: s.input.filter(|_| contents).map(copy).unwrap_or_default(),
-            output,
-            timers: self.timers_of(s.id),
-            actions: if contents { self.actions_waiting(s.id) } else { Vec::new() },
-            jobs: self.jobs_of(s.id),
-            connects: self.connects_of(s.id),
-            topics: s.topics().iter().map(|t| t.to_string()).collect(),
+        if looked_at == SESSIONS_PER_SLICE || bytes >= SLICE_BYTES {
+            return Slice { items, next: Some(s.id) };
         }
     }
+    Slice { items, next: None }
+}
 
-    fn actions_waiting(&self, id: u64) -> Vec<ActionView> {
-        self.sessions.slot_of(id).map(|slot| self.actions_of(slot)).unwrap_or_default()
+fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionView {
+    let HostState { store, shared, inbox, .. } = host;
+    let copy = |r| store.read(r, <[u8]>::to_vec);
+    SessionView {
+        record: s.to_record(),
+        service: host.services[s.service].offer.name.clone(),
+        quarantined: s.quarantine().map(|q| q.reason.clone()),
+        state: s.state.filter(|_| contents).map(copy),
+        input: s.input.filter(|_| contents).map(copy).unwrap_or_default(),
+        output: if contents { s.copy_output(store, shared) } else { Vec::new() },
+        timers: timers_of(host, slot, s.id),
+        actions: if contents { inbox.views(store, shared, slot) } else { Vec::new() },
+        jobs: host.jobs.views(store, s.id),
+        connects: connects_of(host, s.id),
+        topics: s.topics().iter().map(|t| t.to_string()).collect(),
     }
+}
 
-    /// Some of a service's own timers, behind that name, with the nanoseconds until they fire; and all of its own jobs and
-    /// connections.
-    pub fn of_service(&self, service: ServiceId, after: Option<&str>) -> OwnSlice {
-        let number = service.number();
-        let timers = self.timers_after(number, after, ENTRIES_PER_SLICE);
-        let next = timers.last().filter(|_| timers.len() == ENTRIES_PER_SLICE).map(|(name, _)| name.clone());
-        OwnSlice { timers, jobs: self.jobs_of(number), connects: self.connects_of(number), next }
-    }
+/// A session's timers, also those that are due, with the nanoseconds until they fire.
+fn timers_of(host: &HostState, slot: Slot, id: u64) -> Vec<(String, u64)> {
+    let name = |b: &[u8]| String::from_utf8_lossy(timer_name(b)).into_owned();
+    let due = host.inbox.due_timers(slot).map(|r| (host.store.read(r, name), 0));
+    let set = host.timers.of(id).map(|(name, at)| (name.to_owned(), at.saturating_sub(host.now_ns)));
+    due.chain(set).collect()
+}
 
-    /// How many entries of a table count as which version.
-    pub fn entries_by_version(&self, table: &str) -> BTreeMap<u32, u64> {
-        self.tables.counts(table)
-    }
+/// The connections that are being made for a session, or for a service's own turns.
+fn connects_of(host: &HostState, owner: u64) -> Vec<ConnectView> {
+    let service = |c: &Connect| host.services[c.service].offer.name.clone();
+    let own = host.outbound.of(owner);
+    own.map(|(number, c)| ConnectView { number, service: service(c), addr: c.addr }).collect()
+}
 
-    /// How many entries a table has.
-    pub fn entries(&self, table: &str) -> usize {
-        self.tables.count(table)
-    }
+/// A service's own timers whose names sort after `after`: a slice; and all of its own jobs and
+/// connections.
+pub(crate) fn of_service(host: &HostState, service: ServiceId, after: Option<&str>) -> OwnSlice {
+    let number = service.number();
+    let timers = host.timers.after(number, after).take(ENTRIES_PER_SLICE);
+    let timers: Vec<_> = timers.map(|(name, at)| (name.to_owned(), at.saturating_sub(host.now_ns))).collect();
+    let next = timers.last().filter(|_| timers.len() == ENTRIES_PER_SLICE).map(|(name, _)| name.clone());
+    let (jobs, connects) = (host.jobs.views(&host.store, number), connects_of(host, number));
+    OwnSlice { timers, jobs, connects, next }
+}
 
-    /// The names of all tables.
-    pub fn table_names(&self) -> Vec<String> {
-        self.tables.names().map(str::to_owned).collect()
-    }
+/// The value of one entry, as stored.
+pub(crate) fn entry(host: &HostState, table: &str, key: &[u8]) -> Option<Vec<u8>> {
+    let mut value = Vec::new();
+    host.tables.get(&host.store, table, key, &mut value)?;
+    Some(value)
+}
 
-    /// The value of one entry, as stored.
-    pub fn entry(&self, table: &str, key: &[u8]) -> Option<Vec<u8>> {
+/// The entries of a table from a key on: a slice, and the key to go on from.
+pub(crate) fn entries_from(host: &HostState, table: &str, from: &[u8]) -> (Vec<Entry>, Option<Vec<u8>>) {
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    for key in host.tables.keys_from(table, from) {
+        if items.len() == ENTRIES_PER_SLICE || bytes >= SLICE_BYTES {
+            return (items, Some(key.to_vec()));
+        }
         let mut value = Vec::new();
-        self.tables.get(&self.store, table, key, &mut value)?;
-        Some(value)
+        let _ = host.tables.get(&host.store, table, key, &mut value);
+        bytes += key.len() + value.len();
+        items.push((key.to_vec(), value));
     }
-
-    /// The entries of a table from a key on; the second value is where to go on.
-    pub fn entries_from(&self, table: &str, from: &[u8]) -> (Vec<Entry>, Option<Vec<u8>>) {
-        let (mut items, mut bytes) = (Vec::new(), 0);
-        for key in self.tables.keys_from(table, from) {
-            if items.len() == ENTRIES_PER_SLICE || bytes >= SLICE_BYTES {
-                return (items, Some(key.to_vec()));
-            }
-            let mut value = Vec::new();
-            let _ = self.tables.get(&self.store, table, key, &mut value);
-            bytes += key.len() + value.len();
-            items.push((key.to_vec(), value));
-        }
-        (items, None)
-    }
+    (items, None)
 }
 
 /// Key and value of a table's entry.
@@ -219,6 +187,7 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Core;
     use crate::framing::Framing;
     use crate::ids::Slot;
     use crate::input::Input;
@@ -240,7 +209,7 @@ mod tests {
         for n in 0..1000u32 {
             let peer = "127.0.0.1:9".parse().unwrap();
             core.handle(Input::Opened { slot: Slot(n), id: u64::from(n) * 3 + 1, service, peer, at_ms: 0 });
-            core.tables.put(&mut core.store, "t", &n.to_be_bytes(), 0, &[0; 100]).unwrap();
+            core.host.tables.put(&mut core.host.store, "t", &n.to_be_bytes(), 0, &[0; 100]).unwrap();
         }
         let (mut ids, mut after) = (Vec::new(), Some(0));
         while let Some(id) = after {

@@ -1,4 +1,11 @@
 //! What operators read and write.
+//!
+//! | file | does |
+//! | --- | --- |
+//! | [`inspect`] | read-only views, in slices |
+//! | [`check`] | checks states and entries that an operator wants to write |
+//! | [`plan`] | the plan of a restore |
+//! | [`restore`] | writes a checked plan: all of it, or nothing |
 
 pub mod check;
 pub mod inspect;

@@ -5,9 +5,13 @@
 //! as in a [`Plan`]. Nothing of it is kept here meanwhile; so what was checked by a build that no longer serves is refused when the
 //! plan is carried out.
 
-use crate::core::Core;
+use crate::host_state::HostState;
+use crate::host_state::state::write_state;
 use crate::ids::Slot;
 use crate::ledger::Restored;
+use crate::operate::check::has_entry;
+use crate::operate::check::has_state;
+use crate::operate::check::restorable;
 use crate::operate::plan::At;
 use crate::operate::plan::Plan;
 use crate::operate::plan::PlannedTable;
@@ -24,469 +28,176 @@ pub(super) const NAMED_MAX: usize = 100;
 /// Another build serves than the one that has checked it.
 pub const MEANWHILE: &str = "a reload was committed meanwhile; try again";
 
-impl Core {
-    /// Looks at so many items of a plan: what it would change. True: at all of them.
-    pub fn survey(&self, plan: &Plan, survey: &mut Survey, items: usize) -> bool {
-        let mut left = items;
-        while left > 0 && survey.at.state < plan.states.len() {
-            self.survey_state(plan, survey);
-            left -= 1;
-        }
-        while left > 0 && survey.at.table < plan.tables.len() {
-            left = self.survey_table(&plan.tables[survey.at.table], survey, left);
-        }
-        survey.at.state == plan.states.len() && survey.at.table == plan.tables.len()
+/// Looks at so many items of a plan: what it would change. True: at all of them.
+pub(crate) fn survey_plan(host: &HostState, plan: &Plan, survey: &mut Survey, items: usize) -> bool {
+    let mut left = items;
+    while left > 0 && survey.at.state < plan.states.len() {
+        survey_state(host, plan, survey);
+        left -= 1;
     }
-
-    fn survey_state(&self, plan: &Plan, survey: &mut Survey) {
-        let place = survey.at.state;
-        survey.at.state += 1;
-        let planned = &plan.states[place];
-        let Some((slot, _)) = self.restorable(planned.session) else {
-            return survey.gone.push(planned.session);
-        };
-        let is = |state: &Option<(u32, Vec<u8>)>| {
-            self.has_state(slot, state.as_ref().map(|(version, bytes)| (*version, &bytes[..])))
-        };
-        if is(&planned.kept) || (planned.given.is_some() && is(&planned.given)) {
-            survey.unchanged += 1;
-            return;
-        }
-        survey.states.push((slot, place));
-        if self.quarantined.contains(&slot) {
-            survey.quarantined.push(planned.session);
-        }
+    while left > 0 && survey.at.table < plan.tables.len() {
+        left = survey_table(host, &plan.tables[survey.at.table], survey, left);
     }
+    survey.at.state == plan.states.len() && survey.at.table == plan.tables.len()
+}
 
-    /// Returns how many items are left to be looked at.
-    fn survey_table(&self, planned: &PlannedTable, survey: &mut Survey, mut left: usize) -> usize {
-        let at = &mut survey.at;
-        if survey.tables.len() == at.table {
-            survey.tables.push(TableSurvey::default());
-        }
-        let found = &mut survey.tables[at.table];
-        if !at.stored {
-            for (key, entry) in planned.entries.range(at.key.clone()..) {
-                if left == 0 {
-                    at.key.clone_from(key);
-                    return 0;
-                }
-                left -= 1;
-                let has =
-                    |(version, bytes): &(u32, Vec<u8>)| self.has_entry(&planned.name, key, (*version, bytes));
-                match has(&entry.kept) || entry.given.as_ref().is_some_and(has) {
-                    true => {
-                        found.unchanged += 1;
-                        found.bytes += self.tables.entry_bytes(&self.store, &planned.name, key);
-                    }
-                    false => {
-                        found.bytes += key.len() + entry.kept.1.len();
-                        found.puts.push(key.clone());
-                    }
-                }
-            }
-            (at.stored, at.key) = (true, Vec::new());
-        }
-        for key in self.tables.keys_from(&planned.name, &at.key.clone()) {
+fn survey_state(host: &HostState, plan: &Plan, survey: &mut Survey) {
+    let place = survey.at.state;
+    survey.at.state += 1;
+    let planned = &plan.states[place];
+    let Some((slot, _)) = restorable(host, planned.session) else {
+        return survey.gone.push(planned.session);
+    };
+    let is = |state: &Option<(u32, Vec<u8>)>| {
+        has_state(host, slot, state.as_ref().map(|(version, bytes)| (*version, &bytes[..])))
+    };
+    if is(&planned.kept) || (planned.given.is_some() && is(&planned.given)) {
+        survey.unchanged += 1;
+        return;
+    }
+    survey.states.push((slot, place));
+    if host.quarantines.contains(slot) {
+        survey.quarantined.push(planned.session);
+    }
+}
+
+/// Returns how many items are left to be looked at.
+fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, mut left: usize) -> usize {
+    let at = &mut survey.at;
+    if survey.tables.len() == at.table {
+        survey.tables.push(TableSurvey::default());
+    }
+    let found = &mut survey.tables[at.table];
+    if !at.stored {
+        for (key, entry) in planned.entries.range(at.key.clone()..) {
             if left == 0 {
-                at.key = key.to_vec();
+                at.key.clone_from(key);
                 return 0;
             }
             left -= 1;
-            if !planned.entries.contains_key(key) {
-                found.deletes.push(key.to_vec());
+            let has =
+                |(version, bytes): &(u32, Vec<u8>)| has_entry(host, &planned.name, key, (*version, bytes));
+            match has(&entry.kept) || entry.given.as_ref().is_some_and(has) {
+                true => {
+                    found.unchanged += 1;
+                    found.bytes += host.tables.entry_bytes(&host.store, &planned.name, key);
+                }
+                false => {
+                    found.bytes += key.len() + entry.kept.1.len();
+                    found.puts.push(key.clone());
+                }
             }
         }
-        *at = At { state: at.state, table: at.table + 1, ..At::default() };
-        left
+        (at.stored, at.key) = (true, Vec::new());
     }
+    for key in host.tables.keys_from(&planned.name, &at.key.clone()) {
+        if left == 0 {
+            at.key = key.to_vec();
+            return 0;
+        }
+        left -= 1;
+        if !planned.entries.contains_key(key) {
+            found.deletes.push(key.to_vec());
+        }
+    }
+    *at = At { state: at.state, table: at.table + 1, ..At::default() };
+    left
+}
 
-    /// Whether all that a survey found can be stored, and was checked by the builds that serve. The error is a sentence.
-    pub fn has_room(&mut self, plan: &Plan, survey: &Survey) -> Result<(), String> {
-        for (name, build) in &plan.builds {
-            let serves = self.services.iter().find(|s| s.offer.name == *name).and_then(|s| s.build.as_ref());
-            if serves != Some(build) {
-                return Err(MEANWHILE.into());
-            }
-        }
-        let max = self.limits.table_bytes_max;
-        let mut tables = self.tables.len();
-        for (planned, found) in plan.tables.iter().zip(&survey.tables) {
-            let PlannedTable { name, owner, entries } = planned;
-            if self.owners.get(&**name) != owner.as_ref() {
-                return Err(MEANWHILE.into());
-            }
-            if found.bytes > max && !found.puts.is_empty() {
-                let bytes = found.bytes;
-                return Err(format!("table {name} would have {bytes} bytes (limit table_bytes_max: {max})"));
-            }
-            match (self.tables.contains(name), entries.is_empty()) {
-                (true, true) => tables -= 1,
-                (false, false) => tables += 1,
-                _ => {}
-            }
-        }
-        if tables > self.limits.tables_max && tables > self.tables.len() {
-            return Err(format!(
-                "there would be {tables} tables (limit tables_max: {})",
-                self.limits.tables_max
-            ));
-        }
-        let states = survey.states.iter().flat_map(|(_, place)| {
-            let state = plan.states[*place].kept.as_ref().map(|(_, bytes)| bytes.len());
-            state.into_iter().chain([session_record::SIZE])
-        });
-        let entries = plan.tables.iter().zip(&survey.tables).flat_map(|(planned, found)| {
-            let len = |key: &Vec<u8>| overhead(&planned.name, key) + planned.entries[key].kept.1.len();
-            found.puts.iter().map(len)
-        });
-        match self.store.reserve(states.chain(entries)) {
-            true => Ok(()),
-            false => Err("there is no room for all of it (limit store_bytes_max)".into()),
+/// Whether all that a survey found can be stored, and was checked by the builds that serve. The error is a sentence.
+pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Result<(), String> {
+    for (name, build) in &plan.builds {
+        let serves =
+            host.services.all().iter().find(|s| s.offer.name == *name).and_then(|s| s.build.as_ref());
+        if serves != Some(build) {
+            return Err(MEANWHILE.into());
         }
     }
+    let max = host.limits.host().table_bytes_max;
+    let mut tables = host.tables.len();
+    for (planned, found) in plan.tables.iter().zip(&survey.tables) {
+        let PlannedTable { name, owner, entries } = planned;
+        if host.owners.get(name) != owner.as_ref() {
+            return Err(MEANWHILE.into());
+        }
+        if found.bytes > max && !found.puts.is_empty() {
+            let bytes = found.bytes;
+            return Err(format!("table {name} would have {bytes} bytes (limit table_bytes_max: {max})"));
+        }
+        match (host.tables.contains(name), entries.is_empty()) {
+            (true, true) => tables -= 1,
+            (false, false) => tables += 1,
+            _ => {}
+        }
+    }
+    if tables > host.limits.host().tables_max && tables > host.tables.len() {
+        return Err(format!(
+            "there would be {tables} tables (limit tables_max: {})",
+            host.limits.host().tables_max
+        ));
+    }
+    let states = survey.states.iter().flat_map(|(_, place)| {
+        let state = plan.states[*place].kept.as_ref().map(|(_, bytes)| bytes.len());
+        state.into_iter().chain([session_record::SIZE])
+    });
+    let entries = plan.tables.iter().zip(&survey.tables).flat_map(|(planned, found)| {
+        let len = |key: &Vec<u8>| overhead(&planned.name, key) + planned.entries[key].kept.1.len();
+        found.puts.iter().map(len)
+    });
+    match host.store.reserve(states.chain(entries)) {
+        true => Ok(()),
+        false => Err("there is no room for all of it (limit store_bytes_max)".into()),
+    }
+}
 
-    /// Stores all of a plan that differs from what is there, or nothing. It counts with the next commit, as anything does. The error
-    /// is a sentence.
-    pub fn restore(&mut self, plan: &Plan) -> Result<Restored, String> {
-        let mut survey = Survey::default();
-        self.survey(plan, &mut survey, usize::MAX);
-        self.has_room(plan, &survey)?;
-        for &(slot, place) in &survey.states {
-            match &plan.states[place].kept {
-                Some((_, bytes)) => self.put_state_back(slot, bytes),
-                None => self.remove_state(slot),
-            }
+/// Stores all of a plan that differs from what is there, or nothing. It counts with the next commit, as anything does. The error
+/// is a sentence.
+pub(crate) fn restore(host: &mut HostState, plan: &Plan) -> Result<Restored, String> {
+    let mut survey = Survey::default();
+    survey_plan(host, plan, &mut survey, usize::MAX);
+    has_room(host, plan, &survey)?;
+    for &(slot, place) in &survey.states {
+        match &plan.states[place].kept {
+            Some((_, bytes)) => put_state_back(host, slot, bytes),
+            None => remove_state(host, slot),
         }
-        let room = "room was made sure of before";
-        for (planned, found) in plan.tables.iter().zip(&survey.tables) {
-            let Core { tables, store, .. } = self;
-            for key in &found.puts {
-                let (version, bytes) = &planned.entries[key].kept;
-                tables.put(store, &planned.name, key, *version, bytes).expect(room);
-            }
-            for key in &found.deletes {
-                tables.delete(store, &planned.name, key);
-            }
-        }
-        Ok(survey.found(plan))
     }
+    let room = "room was made sure of before";
+    for (planned, found) in plan.tables.iter().zip(&survey.tables) {
+        let HostState { tables, store, .. } = &mut *host;
+        for key in &found.puts {
+            let (version, bytes) = &planned.entries[key].kept;
+            tables.put(store, &planned.name, key, *version, bytes).expect(room);
+        }
+        for key in &found.deletes {
+            tables.delete(store, &planned.name, key);
+        }
+    }
+    Ok(survey.found(plan))
+}
 
-    fn put_state_back(&mut self, slot: Slot, bytes: &[u8]) {
-        let Some(s) = self.sessions.get(slot) else { return };
-        let written = self.services[usize::from(s.service.0)].written(Writer::Serving);
-        // The session's record says no more of its state than this.
-        let as_it_was = (s.state_version, s.state_fingerprint) == (written.version, written.fingerprint);
-        self.write_state(slot, bytes, written);
-        if !as_it_was {
-            self.touch(slot);
-        }
+fn put_state_back(host: &mut HostState, slot: Slot, bytes: &[u8]) {
+    let Some(s) = host.sessions.get(slot) else { return };
+    let written = host.services[s.service].written(Writer::Serving);
+    // The session's record says no more of its state than this.
+    let as_it_was = (s.state_version, s.state_fingerprint) == (written.version, written.fingerprint);
+    write_state(host, slot, bytes, written);
+    if !as_it_was {
+        host.sessions.touch(slot);
     }
+}
 
-    /// The session goes on as one that never stored a state.
-    fn remove_state(&mut self, slot: Slot) {
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        let Some(r) = s.state.take() else { return };
-        self.store.delete(r);
-        let from = std::mem::take(&mut s.state_version);
-        s.state_fingerprint = 0;
-        self.services[usize::from(s.service.0)].count_stored(from, 0);
-        self.touch(slot);
-    }
+/// The session goes on as one that never stored a state.
+fn remove_state(host: &mut HostState, slot: Slot) {
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    let Some(r) = s.state.take() else { return };
+    host.store.delete(r);
+    let from = std::mem::take(&mut s.state_version);
+    s.state_fingerprint = 0;
+    host.services[s.service].count_stored(from, 0);
+    host.sessions.touch(slot);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::framing::Framing;
-    use crate::input::Input;
-    use crate::ledger::RestoredTable;
-    use crate::limits::host::Limits;
-    use crate::limits::per_service::{AllLimits, ServiceLimits};
-    use crate::operate::check::Builds;
-    use crate::operate::check::{Checked, GivenEntry, GivenState};
-    use crate::operate::plan::PlannedEntry;
-    use crate::operate::plan::PlannedState;
-    use crate::service::offer::{Build, Offer, Serving};
-    use crate::store::kind::Kind;
-    use crate::turn::code::{Batch, Code};
-    use crate::turn::fault::Fault;
-    use crate::turn::staging::Staging;
-    use greenroom_state::abi::fault;
-    use greenroom_state::compatibility::{StateShape, TableShape};
-    use greenroom_state::schema::Schema;
-    use std::collections::BTreeMap;
-
-    /// Keeps bytes: its version, then what it was given. It reads its own version and those below.
-    struct Keeps(u32);
-
-    impl Code for Keeps {
-        fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
-            let Some((_, state)) = batch.state else { return 0 };
-            if state[0] == b'!' {
-                let message = "it begins with !".into();
-                staging.turn_failed(Fault { kind: fault::STATE, message, file: String::new(), line: 0 });
-                return 0;
-            }
-            staging.state(&[&[b'0' + self.0 as u8][..], &state[1..]].concat());
-            0
-        }
-
-        fn convert(&self, _: u32, _: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
-            match value[0] {
-                b'!' => Err("it begins with !".into()),
-                _ => Ok([&[b'0' + to as u8][..], &value[1..]].concat()),
-            }
-        }
-    }
-
-    fn serving(version: u32) -> Serving {
-        let shape = StateShape {
-            version,
-            schema: Some(Schema::parse("{}").unwrap()),
-            migrations: (1..version).collect(),
-            downgrades: (2..=version).collect(),
-        };
-        let offer = Offer {
-            name: "s".into(),
-            port: 0,
-            dials: false,
-            framing: Framing::Lines { bytes_max: 9 },
-            tables: vec![TableShape { name: "owned".into(), shape: shape.clone() }],
-            shape,
-        };
-        vec![(offer, Box::new(Keeps(version)))]
-    }
-
-    fn build(generation: u64) -> Build {
-        Build { library: "l".into(), generation, hash: String::new() }
-    }
-
-    /// A host with so many sessions, whose service keeps version 1.
-    fn core(sessions: u64, limits: Limits) -> Core {
-        let mut core = Core::new(limits);
-        core.adopt(&build(1), serving(1));
-        let service = core.service_named("s").unwrap();
-        for id in 1..=sessions {
-            let peer = "127.0.0.1:9".parse().unwrap();
-            core.handle(Input::Opened { slot: Slot(id as u32), id, service, peer, at_ms: 0 });
-        }
-        core.handle(Input::Commit);
-        core
-    }
-
-    fn given(session: u64, version: u32, state: &str) -> GivenState {
-        GivenState { session, service: "s".into(), state: Some((version, state.into())) }
-    }
-
-    fn plan(core: &mut Core, all: &[GivenState]) -> Plan {
-        let mut plan = Plan::default();
-        for given in all {
-            match core.check_state(given, &mut plan.builds) {
-                Checked::Fits { kept, .. } => {
-                    let given = given.state.clone().filter(|g| kept.as_ref().is_some_and(|k| k != g));
-                    plan.states.push(PlannedState { session: plan.states.len() as u64 + 1, kept, given });
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-        plan
-    }
-
-    fn table(core: &Core, name: &str, entries: &[(&str, &str)]) -> PlannedTable {
-        let version = core.owners().get(name).map_or(0, |o| o.version);
-        let planned = |v: &str| PlannedEntry { kept: (version, v.into()), given: None };
-        let entries = entries.iter().map(|(k, v)| (k.as_bytes().to_vec(), planned(v))).collect();
-        PlannedTable { name: name.into(), owner: core.owners().get(name).copied(), entries }
-    }
-
-    fn stored(core: &Core, id: u64) -> Option<(u32, String)> {
-        let s = core.sessions.get(Slot(id as u32))?;
-        Some((s.state_version, core.store.read(s.state?, |b| String::from_utf8_lossy(b).into_owned())))
-    }
-
-    #[test]
-    fn what_is_stored_is_what_the_code_writes() {
-        let mut core = core(4, Limits::default());
-        let all = [given(1, 1, "1a"), given(2, 1, "xb"), given(3, 1, "1c")];
-        let planned = plan(&mut core, &all);
-        let done = core.restore(&planned).unwrap();
-        assert_eq!((done.changed, done.unchanged), (3, 0));
-        assert_eq!(stored(&core, 2), Some((1, "1b".into())), "written by the code");
-        assert_eq!(core.services()[0].stored, BTreeMap::from([(1, 3)]));
-        core.handle(Input::Commit);
-        let none = GivenState { state: None, ..given(1, 0, "") };
-        let planned = plan(&mut core, &[none, given(2, 1, "1b"), given(3, 1, "1z")]);
-        let done = core.restore(&planned).unwrap();
-        assert_eq!((done.changed, done.unchanged), (2, 1));
-        assert_eq!((stored(&core, 1), stored(&core, 4)), (None, None));
-        assert_eq!(
-            (core.store().count(Kind::State), &core.services()[0].stored),
-            (2, &BTreeMap::from([(1, 2)]))
-        );
-
-        core.tables.put(&mut core.store, "raw", b"k", 0, b"text").unwrap();
-        let entry = |key: &str| GivenEntry { key: key.into(), value: b"\xa1x".into(), version: None };
-        let raw = core.check_entry("raw", &entry("k"), &mut Builds::new());
-        assert!(matches!(raw, Checked::Refused(why) if why.contains("no MessagePack")));
-        assert!(matches!(core.check_entry("raw", &entry("l"), &mut Builds::new()), Checked::Fits { .. }));
-
-        let mut builds = Builds::new();
-        let mut says = |core: &mut Core, given: &GivenState| core.check_state(given, &mut builds);
-        assert_eq!(says(&mut core, &given(9, 1, "1a")), Checked::Gone);
-        assert_eq!(says(&mut core, &given(1, 1, "!a")), Checked::Unreadable("it begins with !".into()));
-        let other = GivenState { service: "t".into(), ..given(1, 1, "1a") };
-        assert_eq!(says(&mut core, &other), Checked::Refused("it is of service s now".into()));
-        for (version, why) in [(0, "state_version 0 says"), (2, "no build at hand makes it into version 1")] {
-            let Checked::Refused(said) = says(&mut core, &given(1, version, "1a")) else { panic!("refused") };
-            assert!(said.contains(why), "{said}");
-        }
-        let long = given(1, 1, &"1".repeat(core.limits.state_bytes_max + 1));
-        assert!(matches!(says(&mut core, &long), Checked::Refused(why) if why.contains("state_bytes_max")));
-    }
-
-    #[test]
-    fn a_quarantined_session_waits_with_what_was_put_back() {
-        let mut core = core(2, Limits::default());
-        for id in [1, 2] {
-            let slot = Slot(id);
-            let written = core.services[0].written(Writer::Serving);
-            core.write_state(slot, b"!a", written);
-            core.touch(slot);
-            core.quarantine(slot, "it can't be read".into());
-        }
-        core.handle(Input::Commit);
-        // Whoever puts a whole dump back isn't kept from it by a state that couldn't be read before.
-        assert_eq!(core.check_state(&given(1, 1, "!a"), &mut Builds::new()), Checked::Stays);
-        assert!(matches!(core.check_state(&given(1, 1, "!b"), &mut Builds::new()), Checked::Unreadable(_)));
-        let planned = plan(&mut core, &[given(1, 1, "1a")]);
-        let done = core.restore(&planned).unwrap();
-        assert_eq!((done.changed, done.quarantined_ids), (1, vec![1]));
-        assert_eq!(core.quarantined("l"), 2);
-        assert_eq!(core.release(1), Ok(()));
-        core.handle(Input::Commit);
-        assert_eq!((core.quarantined("l"), stored(&core, 1)), (1, Some((1, "1a".into()))));
-    }
-
-    #[test]
-    fn versions_follow_the_build_that_serves() {
-        let mut core = core(2, Limits::default());
-        let first = plan(&mut core, &[given(1, 1, "1a")]);
-        core.restore(&first).unwrap();
-        core.handle(Input::Commit);
-        core.adopt(&build(2), serving(2));
-        assert_eq!(core.restore(&first).unwrap_err(), MEANWHILE);
-        // What is there as it was given stays, in the version that it has.
-        let again = plan(&mut core, &[given(1, 1, "1a"), given(2, 1, "1b")]);
-        let done = core.restore(&again).unwrap();
-        assert_eq!((done.changed, done.unchanged), (1, 1));
-        assert_eq!((stored(&core, 1), stored(&core, 2)), (Some((1, "1a".into())), Some((2, "2b".into()))));
-        let entry = |version, value: &str| GivenEntry { key: b"k".into(), value: value.into(), version };
-        let mut builds = Builds::new();
-        let fits = |kept: &str, served| Checked::Fits { kept: Some((2, kept.into())), served };
-        assert_eq!(core.check_entry("owned", &entry(Some(1), "1v"), &mut builds), fits("2v", false));
-        assert_eq!(core.check_entry("owned", &entry(None, "2v"), &mut builds), fits("2v", true));
-        let unreadable = Checked::Unreadable("it begins with !".into());
-        assert_eq!(core.check_entry("owned", &entry(None, "!v"), &mut builds), unreadable);
-        assert_eq!(builds, again.builds);
-        core.handle(Input::Commit);
-        // Until all that it left is converted, a build that was rolled back converts what is put back, too.
-        core.go_back_to(&build(1), serving(1));
-        let planned = plan(&mut core, &[given(1, 2, "2z")]);
-        core.restore(&planned).unwrap();
-        assert_eq!(stored(&core, 1), Some((1, "1z".into())));
-        let kept = Checked::Fits { kept: Some((1, b"1v".into())), served: false };
-        assert_eq!(core.check_entry("owned", &entry(Some(2), "2v"), &mut Builds::new()), kept);
-        for now in 1..9 {
-            core.handle(Input::PassBegins { now_ns: now });
-            core.handle(Input::Commit);
-        }
-        let refused = core.check_state(&given(1, 2, "2z"), &mut Builds::new());
-        assert!(matches!(refused, Checked::Refused(why) if why.contains("no build at hand")));
-        assert_eq!(core.services()[0].stored, BTreeMap::from([(1, 2)]));
-    }
-
-    /// However a plan is cut, the survey finds what is done then.
-    #[test]
-    fn a_survey_in_slices_finds_the_same() {
-        for items in [1, 2, 3, 7, 64] {
-            let mut core = core(20, Limits::default());
-            for key in 0..30 {
-                let key = format!("{:02}", key * 2);
-                core.tables.put(&mut core.store, "free", key.as_bytes(), 0, b"1v").unwrap();
-            }
-            core.handle(Input::Commit);
-            let all: Vec<_> =
-                (1..=20).map(|id| given(id, 1, if id % 2 == 0 { "1a" } else { "1b" })).collect();
-            let mut plan = plan(&mut core, &all);
-            let keys: Vec<_> = (0..30).map(|key| format!("{:02}", key * 3)).collect();
-            let entries: Vec<_> = keys.iter().map(|k| (k.as_str(), "1v")).collect();
-            plan.tables = vec![
-                table(&core, "owned", &entries[..5]),
-                table(&core, "free", &entries),
-                table(&core, "none", &[]),
-            ];
-            plan.gone = vec![99];
-            let mut survey = Survey::default();
-            let mut slices = 1;
-            while !core.survey(&plan, &mut survey, items) {
-                slices += 1;
-            }
-            assert!(slices >= 80 / items, "{slices} slices of {items}");
-            core.has_room(&plan, &survey).unwrap();
-            let done = core.restore(&plan).unwrap();
-            assert_eq!(survey.found(&plan), done);
-            // Both have the multiples of 6 below 60, so 10 of 30.
-            assert_eq!(done.tables["free"], RestoredTable { put: 20, deleted: 20, unchanged: 10 });
-            assert_eq!((done.changed, done.missing, &done.missing_ids[..]), (20, 1, &[99][..]));
-            assert_eq!((core.entries("free"), core.entries("owned"), core.table_names().len()), (30, 5, 2));
-            let again = core.restore(&plan).unwrap();
-            assert_eq!((again.changed, again.unchanged, again.tables["free"].unchanged), (0, 20, 30));
-        }
-    }
-
-    #[test]
-    fn limits_hold_for_all_of_it() {
-        let limits =
-            Limits { tables_max: 2, table_bytes_max: 10, store_bytes_max: 1 << 20, ..Limits::default() };
-        let mut core = core(2, limits);
-        let mut says = |plan: &Plan| {
-            let before = core.store.bytes();
-            let said = core.restore(plan).map(|_| ());
-            assert!(said.is_ok() || core.store.bytes() == before, "what is refused changes nothing");
-            said.err().unwrap_or_default()
-        };
-        let tables = |all: &[(&str, &[(&str, &str)])]| Plan {
-            tables: all
-                .iter()
-                .map(|(name, entries)| {
-                    let planned = |v: &str| PlannedEntry { kept: (0, v.into()), given: None };
-                    let entries = entries.iter().map(|(k, v)| (k.as_bytes().to_vec(), planned(v))).collect();
-                    PlannedTable { name: (*name).into(), owner: None, entries }
-                })
-                .collect(),
-            ..Plan::default()
-        };
-        assert_eq!(says(&tables(&[("a", &[("k", "12345")]), ("b", &[("k", "v")])])), "");
-        assert!(says(&tables(&[("c", &[("k", "v")])])).contains("3 tables (limit tables_max: 2)"));
-        assert_eq!(says(&tables(&[("b", &[]), ("c", &[("k", "v")])])), "");
-        assert_eq!(says(&tables(&[("a", &[("k", "12345"), ("l", "123")])])), "");
-        assert!(
-            says(&tables(&[("a", &[("k", "12345"), ("l", "1234")])]))
-                .contains("11 bytes (limit table_bytes_max: 10)")
-        );
-        let big = |session| PlannedState { session, kept: Some((1, vec![b'1'; 700_000])), given: None };
-        let plan = Plan { states: vec![big(1), big(2)], ..Plan::default() };
-        assert!(says(&plan).contains("limit store_bytes_max"));
-        // A service's own limit holds for its states.
-        let own = ServiceLimits { state_bytes_max: Some(3), ..ServiceLimits::default() };
-        let host = core.limits.clone();
-        core.set_limits(AllLimits { host, services: BTreeMap::from([("s".to_owned(), own)]) });
-        let mut check = |state: &str| core.check_state(&given(1, 1, state), &mut Builds::new());
-        assert!(matches!(check("1ab"), Checked::Fits { .. }));
-        assert_eq!(
-            check("1abc"),
-            Checked::Refused("it would have 4 bytes (limit state_bytes_max: 3)".into())
-        );
-    }
-}
+#[path = "restore_tests.rs"]
+mod tests;

@@ -1,109 +1,103 @@
-//! The end of a session: its last turn, then its output, then our end of the stream, then the peer's. The table is in
-//! [`crate::session::life`].
+//! Close: last turn, remaining output, end of stream. The table is in [`crate::session::life`].
 
+use super::Pass;
+use super::deliver::run_waiting;
 use crate::command::Command;
-use crate::core::Core;
+use crate::execute::batch::run_batch;
+use crate::host_state::end::{drop_owned, flushed, gone, set_deadline};
+use crate::host_state::notice::{limit_reached, notice};
 use crate::ids::Slot;
 use crate::limits::names::Limit;
 use crate::session::life::Life;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
 
-/// While stopping, peers are not waited for longer than this after our end is shut.
-const STOP_LINGER_MS: u64 = 250;
+/// Closes an open session: its last turn, then its output, then our end of the stream. `reason` is
+/// one of [`closed`].
+pub(crate) fn finish(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
+    last_turn(pass, slot, reason);
+    let host = &mut *pass.host;
+    let Some(s) = host.sessions.get(slot) else { return };
+    if s.unsent() == 0 {
+        flushed(host, slot);
+    } else {
+        let limits = host.limits.host();
+        let wait_ms = if host.stopping { limits.stop_ms } else { limits.drain_ms };
+        set_deadline(host, slot, wait_ms);
+    }
+}
 
-impl Core {
-    /// Closes an open session: its last turn, then its output, then our end of the stream.
-    pub(crate) fn finish(&mut self, slot: Slot, reason: u32) {
-        self.last_turn(slot, reason);
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        if s.unsent() == 0 {
-            self.flushed(slot);
-        } else {
-            let wait_ms = if self.stopping { self.limits.stop_ms } else { self.limits.drain_ms };
-            self.set_deadline(slot, wait_ms);
+/// Runs the turn that tells the handler of the end, and drops all that the session shares or owns,
+/// but for its output.
+pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
+    let host = &mut *pass.host;
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    if s.life != Life::Open {
+        let message = format!("asked to close it in life {:?}", s.life);
+        return notice(host, level::ERROR, slot, message);
+    }
+    s.life = Life::Draining;
+    host.sessions.touch(slot);
+    let last = Action { detail: reason, ..Action::new(action::CLOSED, Bytes::EMPTY) };
+    run_batch(host, pass.executor, slot, &[last], &mut pass.scratch.running);
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    let on = s.subscriptions.take().unwrap_or_default();
+    for topic in &on.topics {
+        host.topics.remove(topic, slot);
+    }
+    for r in on.record.into_iter().chain(s.input.take()) {
+        host.store.delete(r);
+    }
+    drop_owned(host, slot);
+}
+
+/// Closes a session whose peer has ended its side. The peer's last frames, and the actions that wait,
+/// come before: a session that is blocked keeps them for later.
+pub(super) fn finish_if_peer_done(pass: &mut Pass<'_>, slot: Slot) {
+    let may_end = |pass: &Pass<'_>| pass.host.sessions.get(slot).is_some_and(|s| s.may_end());
+    if may_end(pass) && pass.host.inbox.has(slot) {
+        run_waiting(pass, slot);
+    }
+    if may_end(pass) && !pass.host.inbox.has(slot) {
+        finish(pass, slot, closed::PEER);
+    }
+}
+
+/// Closes the sessions whose output grew over its limit. Their last turns may make others grow.
+pub(crate) fn close_overflowed(pass: &mut Pass<'_>) {
+    while let Some(slot) = pass.host.send_queue.pop_overflowed() {
+        let host = &mut *pass.host;
+        let Some(s) = host.sessions.get(slot) else { continue };
+        let open = s.life == Life::Open;
+        let what = format!("closed: {} bytes of output never taken", s.unsent());
+        limit_reached(host, Limit::OutputBytesMax, level::WARN, slot, &what);
+        if let Some(s) = host.sessions.get_mut(slot) {
+            s.drop_output(&mut host.store, &mut host.shared);
+        }
+        if open {
+            last_turn(pass, slot, closed::LIMIT);
+        }
+        pass.host.commands.push(Command::Reset(slot));
+        gone(pass.host, slot);
+    }
+}
+
+/// Gives every open session its last turn: the host stops.
+pub(crate) fn stop(pass: &mut Pass<'_>) {
+    pass.host.stopping = true;
+    for slot in pass.host.sessions.slots().collect::<Vec<_>>() {
+        if pass.host.sessions.get(slot).is_some_and(|s| s.life == Life::Open) {
+            finish(pass, slot, closed::STOPPING);
         }
     }
+}
 
-    /// Runs the turn that tells the handler of the end, and takes the session off everything it shares.
-    pub(crate) fn last_turn(&mut self, slot: Slot, reason: u32) {
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        if s.life != Life::Open {
-            let message = format!("asked to close it in life {:?}", s.life);
-            return self.notice(level::ERROR, slot, message);
-        }
-        s.life = Life::Draining;
-        self.touch(slot);
-        let last = Action { detail: reason, ..Action::new(action::CLOSED, Bytes::EMPTY) };
-        self.run_batch(slot, &[last]);
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        let on = s.subscriptions.take().unwrap_or_default();
-        for topic in &on.topics {
-            self.topics.remove(topic, slot);
-        }
-        for r in on.record.into_iter().chain(s.input.take()) {
-            self.store.delete(r);
-        }
-        self.forget_waiting(slot);
-        self.drop_timers(slot);
-        self.drop_jobs(slot);
-        self.drop_connects(slot);
-        self.end_quarantine(slot);
+/// Closes a session that an operator names, after its last turn. The error says why it can't.
+pub(crate) fn close(pass: &mut Pass<'_>, id: u64) -> Result<(), String> {
+    let slot = pass.host.sessions.slot_of(id).filter(|slot| !slot.is_service());
+    let slot = slot.ok_or_else(|| format!("no session has number {id}"))?;
+    if pass.host.sessions.get(slot).is_none_or(|s| s.life != Life::Open) {
+        return Err(format!("session {id} is closing already"));
     }
-
-    /// A draining session's output is out.
-    pub(crate) fn flushed(&mut self, slot: Slot) {
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        if s.peer_done {
-            return self.gone(slot);
-        }
-        s.life = Life::Lingering;
-        self.touch(slot);
-        self.effects.push(Command::Shutdown(slot));
-        let wait_ms = if self.stopping { STOP_LINGER_MS } else { self.limits.linger_ms };
-        self.set_deadline(slot, wait_ms);
-    }
-
-    pub(crate) fn set_deadline(&mut self, slot: Slot, in_ms: u64) {
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        self.deadlines.remove(&(s.deadline_ns, slot));
-        s.deadline_ns = self.now_ns + in_ms * 1_000_000;
-        self.deadlines.insert((s.deadline_ns, slot));
-    }
-
-    /// Forgets a session and its records.
-    pub(crate) fn gone(&mut self, slot: Slot) {
-        self.drop_output(slot);
-        self.forget_waiting(slot);
-        self.drop_timers(slot);
-        self.drop_jobs(slot);
-        self.drop_connects(slot);
-        self.end_quarantine(slot);
-        let Some(s) = self.sessions.remove(slot) else { return };
-        self.deadlines.remove(&(s.deadline_ns, slot));
-        self.withheld.remove(&s.id);
-        let topics = s.subscriptions.and_then(|on| on.record);
-        for r in [s.record, s.state, s.input, topics].into_iter().flatten() {
-            self.store.delete(r);
-        }
-        let service = &mut self.services[usize::from(s.service.0)];
-        service.sessions -= 1;
-        service.count_stored(s.state_version, 0);
-        self.effects.push(Command::Close { slot, id: s.id });
-    }
-
-    /// Closes the sessions whose output grew over its limit; their last turns may make others grow.
-    pub(crate) fn close_overflowed(&mut self) {
-        while let Some(slot) = self.overflowed.pop() {
-            let Some(s) = self.sessions.get(slot) else { continue };
-            let open = s.life == Life::Open;
-            let what = format!("closed: {} bytes of output never taken", s.unsent());
-            self.say_reached(Limit::OutputBytesMax, level::WARN, slot, &what);
-            self.drop_output(slot);
-            if open {
-                self.last_turn(slot, closed::LIMIT);
-            }
-            self.effects.push(Command::Reset(slot));
-            self.gone(slot);
-        }
-    }
+    finish(pass, slot, closed::OPERATOR);
+    Ok(())
 }

@@ -1,173 +1,28 @@
-//! Who is sent to, and when: whose peer has spoken in this pass is answered with it; of the others, as many as a pass may take.
-//!
-//! One turn can give a thousand sessions something to send, each of them a system call: if a pass made all of those, everybody else would
-//! wait for it. What is left is committed, and sent in the next passes, which come at once, behind everybody's input. Nobody falls far
-//! behind for that: a pass sends to as many as it ran turns, and whoever has much to send is sent to at once, so that only a peer that
-//! doesn't take its output comes near a limit.
+//! Send: picks the sessions to send to, and books what the kernel took.
 
-use crate::core::Core;
+use crate::host_state::HostState;
+use crate::host_state::output::{self, offer};
 use crate::ids::Slot;
 use crate::limits::names::Limit;
-use std::collections::VecDeque;
 
-/// Sessions with output that may be sent.
-#[derive(Debug, Default)]
-pub(crate) struct Sendable {
-    /// Those that don't wait.
-    now: Vec<Slot>,
-    /// The others, oldest first; each once. Some may have been sent to since, or be gone.
-    others: VecDeque<Slot>,
-    /// Turns that were run since somebody was sent to.
-    pub(crate) turns: usize,
-}
-
-impl Sendable {
-    /// Whether a pass is due for them.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.now.is_empty() && self.others.is_empty()
+/// Appends the sessions that have output to send to `into`, after a commit. If more wait, the next
+/// pass is due at once.
+pub(crate) fn take_sendable(host: &mut HostState, into: &mut Vec<Slot>) {
+    let at_least = host.limits.host().sends_at_once_max;
+    if !host.send_queue.take(&mut host.sessions, at_least, into) {
+        host.limits.reached(Limit::SendsAtOnceMax);
     }
 }
 
-impl Core {
-    /// Takes note of a session that may have output which the kernel takes.
-    #[inline]
-    pub(crate) fn offer_output(&mut self, slot: Slot) {
-        let Core { sessions, services, limits, sendable, now_ns, .. } = self;
-        let Some(s) = sessions.get_mut(slot).filter(|s| !s.blocked && !s.output.is_empty()) else { return };
-        let much = || {
-            let limits = services[usize::from(s.service.0)].limits.as_deref().unwrap_or(limits);
-            s.unsent() > limits.output_bytes_pause as u64 / 2
-        };
-        if s.heard_ns == *now_ns || much() {
-            sendable.now.push(slot);
-        } else if !std::mem::replace(&mut s.waits_to_send, true) {
-            sendable.others.push_back(slot);
-        }
-    }
-
-    /// The sessions that have output to send, after a commit. There may be more, for which the next pass is due at once.
-    pub fn take_sendable(&mut self, into: &mut Vec<Slot>) {
-        into.append(&mut self.sendable.now);
-        let mut left = self.limits.sends_at_once_max.max(std::mem::take(&mut self.sendable.turns));
-        while let Some(slot) = self.sendable.others.pop_front() {
-            let Some(s) = self.sessions.get_mut(slot) else { continue };
-            // Not one that was sent to since, or whose slot is another one's by now.
-            if !s.waits_to_send || s.blocked || s.output.is_empty() {
-                s.waits_to_send = false;
-                continue;
-            }
-            if left == 0 {
-                self.sendable.others.push_front(slot);
-                return self.reached(Limit::SendsAtOnceMax);
-            }
-            s.waits_to_send = false;
-            into.push(slot);
-            left -= 1;
-        }
-    }
+/// Books bytes of a session's output that the kernel took. `blocked`: it takes no more now.
+pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, blocked: bool) {
+    output::sent(host, slot, bytes, blocked);
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::framing::Framing;
-    use crate::input::Input;
-    use crate::limits::host::Limits;
-    use crate::service::offer::{Build, Offer};
-    use crate::turn::code::{Batch, Code};
-    use crate::turn::staging::Staging;
-    use greenroom_state::abi::action;
-    use greenroom_state::compatibility::StateShape;
-
-    /// Everybody is on a topic; a line is told to all of it, an empty one to its sender alone.
-    struct Room;
-
-    impl Code for Room {
-        fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
-            for a in batch.actions {
-                match (a.kind, a.data.len) {
-                    (action::OPENED, _) => _ = staging.subscribe("room"),
-                    (action::MESSAGE, 0) => _ = staging.send(b"answer\n"),
-                    (action::MESSAGE, _) => _ = staging.broadcast("room", b"news\n", true),
-                    _ => {}
-                }
-                if !staging.turn_ok() {
-                    break;
-                }
-            }
-            0
-        }
-    }
-
-    /// What is sent in a pass, by slot.
-    fn pass(core: &mut Core, now_ns: u64, lines: &[(u32, &[u8])]) -> Vec<(u32, String)> {
-        core.handle(Input::PassBegins { now_ns });
-        for &(slot, bytes) in lines {
-            core.handle(Input::Received { slot: Slot(slot), bytes });
-        }
-        core.handle(Input::Cascade);
-        core.handle(Input::Commit);
-        let (mut sendable, mut sent) = (Vec::new(), Vec::new());
-        core.take_sendable(&mut sendable);
-        for slot in sendable {
-            let Some(output) = core.output(slot, |pieces| pieces.concat()) else { continue };
-            core.handle(Input::Sent { slot, bytes: output.len(), blocked: false });
-            sent.push((slot.0, String::from_utf8(output).expect("text")));
-        }
-        sent
-    }
-
-    #[test]
-    fn a_broadcast_takes_its_share_of_each_pass_and_answers_come_first() {
-        let mut core = Core::new(Limits { sends_at_once_max: 3, ..Limits::default() });
-        let framing = Framing::Lines { bytes_max: 9 };
-        let shape = StateShape { version: 1, ..StateShape::default() };
-        let offer = Offer { name: "s".into(), port: 0, dials: false, framing, shape, tables: Vec::new() };
-        let build = Build { library: "l".into(), generation: 1, hash: String::new() };
-        core.adopt(&build, vec![(offer, Box::new(Room))]);
-        let service = core.service_named("s").expect("it was adopted");
-        core.handle(Input::PassBegins { now_ns: 1 });
-        for n in 0..11 {
-            let peer = "127.0.0.1:9".parse().expect("an address");
-            core.handle(Input::Opened { slot: Slot(n), id: u64::from(n) + 1, service, peer, at_ms: 0 });
-        }
-        assert_eq!(pass(&mut core, 2, &[]), []);
-
-        // The first says something to the other ten. Who speaks meanwhile is answered at once, with what was on its way to it.
-        let slots = |sent: &[(u32, String)]| sent.iter().map(|(slot, _)| *slot).collect::<Vec<_>>();
-        let mut heard = pass(&mut core, 3, &[(0, b"x\n")]);
-        assert_eq!(slots(&heard), [1, 2, 3]);
-        assert_eq!(core.next_wake_ns(), Some(0));
-        let second = pass(&mut core, 4, &[(9, b"\n"), (0, b"\n")]);
-        assert_eq!(slots(&second), [9, 0, 4, 5, 6]);
-        assert_eq!(second[0].1, "news\nanswer\n");
-        assert_eq!(second[1].1, "answer\n");
-        heard.extend(second.into_iter().filter(|(slot, _)| *slot != 0));
-        // News on top of news are one sending.
-        let third = pass(&mut core, 5, &[(0, b"x\n")]);
-        assert_eq!(slots(&third), [7, 8, 9]);
-        assert_eq!(third[0].1, "news\nnews\n");
-        heard.extend(third);
-        for now_ns in 6..9 {
-            let more = pass(&mut core, now_ns, &[]);
-            assert!(more.len() <= 3, "{more:?}");
-            heard.extend(more);
-        }
-        assert_eq!(core.next_wake_ns(), None);
-        let mut reached = Vec::new();
-        core.take_reached(|limit| reached.push(limit));
-        // In each pass but the last.
-        assert_eq!(reached, [Limit::SendsAtOnceMax; 5]);
-        for slot in 1..11 {
-            // Each once, however often it was answered in between.
-            let all: String = heard.iter().filter(|(s, _)| *s == slot).map(|(_, text)| &**text).collect();
-            assert_eq!(all.matches("news").count(), 2, "session in slot {slot}");
-        }
-        // As many as there were turns, and whoever has much to take at once.
-        let seven = pass(&mut core, 20, &[(0, &b"x\n".repeat(7))]);
-        assert_eq!(seven.len(), 7);
-        assert_eq!(pass(&mut core, 21, &[]).len(), 3);
-        core.limits.output_bytes_pause = 8;
-        assert_eq!(pass(&mut core, 22, &[(0, b"x\n")]).len(), 10);
+/// Takes note that the kernel takes output of a session again.
+pub(crate) fn writable(host: &mut HostState, slot: Slot) {
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    if std::mem::replace(&mut s.kernel_full, false) {
+        offer(host, slot);
     }
 }

@@ -1,4 +1,13 @@
-//! After a process has died.
+//! Recovery: after a process has died.
+//!
+//! | file | does |
+//! | --- | --- |
+//! | [`rebuild`] | rebuilds the host's state from the records |
+//! | [`reconcile`] | compares each session with the kernel's byte counts |
+//! | [`saved`] | the part of the state that is saved to disk |
+//! | [`crashes`] | blames a crash on an action or a generation, and blocks it |
 
 pub mod crashes;
 pub mod rebuild;
+pub(crate) mod reconcile;
+pub(crate) mod saved;

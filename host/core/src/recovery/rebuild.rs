@@ -1,310 +1,279 @@
-//! Takes over from a process that died: builds a core again from the records that its last commit left, as
-//! [`crate::store::records::Store::recover`] finds them.
+//! Rebuilds the host's state from the records of a process that died.
 //!
-//! The records tell everything up to that commit. How far each socket got beyond it, the kernel tells: [`Core::reconcile`] is given
-//! both counts for each session. Bytes that were read and not committed must be given to the core again; output that was
-//! committed and not sent is still there; a session for which that does not add up can't be trusted, and is given up by name.
+//! The records, as [`crate::store::records::Store::recover`] finds them, tell everything up to the
+//! last commit. [`super::reconcile`] compares each session with the kernel's byte counts beyond it. A
+//! session that lost a part of itself would go on as another one: it is given up by name.
 
+use super::reconcile::give_up;
 use crate::command::Command;
-use crate::core::Core;
-use crate::ids::ServiceId;
-use crate::ids::{Slot, service_of_number};
+use crate::host_state::HostState;
+use crate::host_state::end::set_deadline;
+use crate::host_state::state::input_len;
+use crate::ids::{ServiceId, Slot, service_of_number};
 use crate::limits::host::Limits;
+use crate::pass::timeout::{arm_timeout, frame_waits};
 use crate::service::registry::Service;
-use crate::session::life::{Life, OUTPUT_HEAD, Session};
+use crate::session::blocked::Blocked;
+use crate::session::life::{Life, Quarantine, Session};
+use crate::session::output::{piece_len, piece_offset, recover_piece};
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
 use crate::store::recover::{Found, Recovered};
-use greenroom_state::address::Peer;
 use greenroom_state::session_record::SessionRecord;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A session that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Survivor {
-    /// Where the shell is to keep its connection.
+    /// Slot in which the shell is to keep its connection.
     pub slot: Slot,
-    /// Its number.
+    /// Number of the session.
     pub id: u64,
 }
 
-/// What a successor begins with.
-pub struct Successor {
-    /// The core. Its services have names and no code: [`Core::adopt`] gives it to them.
-    pub core: Core,
+/// The state that was rebuilt.
+pub(crate) struct Rebuilt {
+    pub(crate) host: HostState,
     /// The sessions, in the order of their numbers.
-    pub survivors: Vec<Survivor>,
-    /// What had to be given up, in words.
-    pub lost: Vec<String>,
+    pub(crate) survivors: Vec<Survivor>,
+    /// Losses, in words.
+    pub(crate) lost: Vec<String>,
 }
 
-impl Core {
-    /// Builds a core from the records that were found. `now_ns` is the clock of [`crate::input::Input::PassBegins`], which goes on
-    /// across processes.
-    pub fn recover(limits: Limits, found: Recovered, now_ns: u64) -> Successor {
-        let Recovered { store, records, damaged } = found;
-        let mut lost: Vec<_> = damaged.iter().map(|(kind, key)| describe(*kind, *key)).collect();
-        let mut core = Core::with_store(limits, store);
-        core.now_ns = now_ns;
-        core.recover_services(&records);
-        let mut survivors = Vec::new();
-        let mut sessions: Vec<_> = records.iter().filter(|f| f.kind == Kind::Session).collect();
-        sessions.sort_by_key(|f| f.key);
-        for f in sessions {
-            let record = core.store.read(f.at, SessionRecord::decode);
-            match record.filter(|r| r.id == f.key && usize::from(r.service) < core.services.len()) {
-                Some(record) => {
-                    let slot = Slot(survivors.len() as u32);
-                    core.recover_session(slot, f.at, &record);
-                    survivors.push(Survivor { slot, id: record.id });
-                }
-                None => {
-                    lost.push(format!("session {}: its record can't be read", f.key));
-                    core.store.delete(f.at);
-                }
-            }
-        }
-        let mut output: BTreeMap<(u64, u64), Ref> = BTreeMap::new();
-        let mut actions = Vec::new();
-        for f in &records {
-            match f.kind {
-                Kind::Session | Kind::Service | Kind::Entry => {}
-                Kind::Output | Kind::Shared => {
-                    let offset = core.store.read(f.at, output_offset);
-                    if let Some(other) = output.insert((f.key, offset), f.at) {
-                        core.store.delete(other);
-                    }
-                }
-                Kind::Action => actions.push((f.key, f.at)),
-                Kind::Payload => core.payloads.found(f.key, f.at),
-                Kind::Timer => core.recover_timer(f.key, f.at),
-                Kind::Job => core.recover_job(f.key, f.at),
-                Kind::Connect => core.recover_connect(f.key, f.at),
-                Kind::State | Kind::Input | Kind::Topics | Kind::Quarantine => core.recover_part(f),
-                Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config => {
-                    core.recover_kept(f.kind, f.key, f.at)
-                }
-            }
-        }
-        let entries = records.iter().filter(|f| f.kind == Kind::Entry);
-        for r in core.tables.found(&core.store, entries) {
-            lost.push("an entry of a table: it can't be read".into());
-            core.store.delete(r);
-        }
-        for ((id, offset), r) in output {
-            core.recover_output(id, offset, r);
-        }
-        core.number_connects();
-        let lacking = core.recover_actions(&actions);
-        for number in core.payloads.unnamed() {
-            core.unshare(number);
-        }
-        // A session that lost a part of itself would go on as another one.
-        let parts = damaged.iter().filter(|(kind, _)| {
-            let own = [
-                Kind::State,
-                Kind::Input,
-                Kind::Output,
-                Kind::Shared,
-                Kind::Topics,
-                Kind::Quarantine,
-                Kind::Action,
-                Kind::Timer,
-                Kind::Job,
-                Kind::Connect,
-            ];
-            Kind::from_number(*kind).is_some_and(|kind| own.contains(&kind))
-        });
-        let damaged: BTreeSet<u64> = parts.map(|(_, key)| *key).chain(lacking).collect();
-        survivors.retain(|s| match core.lacks(s.slot, damaged.contains(&s.id)) {
-            Some(part) => {
-                lost.push(format!("session {}: {part}", s.id));
-                core.give_up(s.slot);
-                false
-            }
-            None => true,
-        });
-        Successor { core, survivors, lost }
-    }
+/// Kinds of records without which a session is another one.
+const PARTS: [Kind; 10] = [
+    Kind::State,
+    Kind::Input,
+    Kind::Output,
+    Kind::Shared,
+    Kind::Topics,
+    Kind::Quarantine,
+    Kind::Action,
+    Kind::Timer,
+    Kind::Job,
+    Kind::Connect,
+];
 
-    /// What a session lacks of what its record says it has.
-    fn lacks(&self, slot: Slot, damaged: bool) -> Option<&'static str> {
-        let s = self.sessions.get(slot)?;
-        let record = self.store.read(s.record?, SessionRecord::decode)?;
-        let lost_state = record.state_version != 0 && s.state.is_none();
-        let lost_input = record.input_bytes as usize != self.input_len(s) && record.input_bytes != 0;
-        let lost_topics = usize::from(record.topics) != s.topics().len() && record.topics != 0;
-        [
-            (lost_state, "its state is lost"),
-            (lost_input, "its input is lost"),
-            (lost_topics, "its topics are lost"),
-            (damaged, "a part of it is damaged"),
-        ]
-        .into_iter()
-        .find_map(|(lost, what)| lost.then_some(what))
-    }
-
-    fn recover_services(&mut self, records: &[Found]) {
-        let mut names: Vec<_> = records.iter().filter(|f| f.kind == Kind::Service).collect();
-        names.sort_by_key(|f| f.key);
-        for f in names {
-            let name = self.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
-            // Their numbers have no gaps. If one is lost, those behind it are too, and their sessions are named.
-            if f.key == self.services.len() as u64 {
-                self.sessions.add_service();
-                self.services.push(Service::unserved(name));
-            } else {
-                // Its number will be another service's.
-                self.store.delete(f.at);
-            }
+/// Rebuilds the state from the records that were found. `now_ns` is the clock of
+/// [`crate::input::Input::PassBegins`], which goes on across processes. O(n log n) in the records.
+pub(crate) fn rebuild(limits: Limits, found: Recovered, now_ns: u64) -> Rebuilt {
+    let Recovered { store, records, damaged } = found;
+    let mut lost: Vec<_> = damaged.iter().map(|(kind, key)| describe(*kind, *key)).collect();
+    let mut host = HostState::new(limits, store);
+    host.now_ns = now_ns;
+    recover_services(&mut host, &records);
+    let mut survivors = recover_sessions(&mut host, &records, &mut lost);
+    let lacking = recover_records(&mut host, &records, &mut lost);
+    let parts =
+        damaged.iter().filter(|(kind, _)| Kind::from_number(*kind).is_some_and(|k| PARTS.contains(&k)));
+    let damaged: BTreeSet<u64> = parts.map(|(_, key)| *key).chain(lacking).collect();
+    survivors.retain(|s| match lacks(&host, s.slot, damaged.contains(&s.id)) {
+        Some(part) => {
+            lost.push(format!("session {}: {part}", s.id));
+            give_up(&mut host, s.slot);
+            false
         }
-    }
+        None => true,
+    });
+    Rebuilt { host, survivors, lost }
+}
 
-    fn recover_session(&mut self, slot: Slot, at: Ref, r: &SessionRecord) {
-        let service = ServiceId(r.service);
-        // Sessions hold TCP addresses alone as yet, so no other kind was ever written.
-        let Peer::Tcp(peer) = r.peer else { return };
-        let mut s = Session::new(r.id, service, peer, r.opened_at_ms);
-        s.record = Some(at);
-        s.life = r.life;
-        s.peer_done = r.peer_done;
-        s.turns = r.turns;
-        (s.bytes_in, s.bytes_out, s.bytes_sent) = (r.bytes_in, r.bytes_out, r.bytes_out);
-        // Before the first pass: nobody is answered in it, all who have output left take their turn.
-        s.heard_ns = self.now_ns.saturating_sub(1);
-        s.greeting_due = r.greeting_due;
-        s.outbound = r.outbound;
-        s.held = r.held;
-        s.frame.searched = r.frame_searched;
-        self.services[usize::from(service.0)].sessions += 1;
-        if r.life != Life::Open {
-            let wait_ms = if r.life == Life::Draining { self.limits.drain_ms } else { self.limits.linger_ms };
-            s.deadline_ns = self.now_ns + wait_ms * 1_000_000;
-            self.deadlines.insert((s.deadline_ns, slot));
-        }
-        if r.life == Life::Lingering {
-            // Perhaps it was done already; twice is no harm.
-            self.effects.push(Command::Shutdown(slot));
-        }
-        // The state's version counts once its record is found.
-        s.state_version = 0;
-        self.sessions.insert(slot, s);
-        self.expect(slot);
-        // Input that was kept may hold whole messages: a session that was paused, or quarantined.
-        self.resume(slot);
-    }
-
-    /// A record that belongs to a session; one without its session is an orphan of a damaged record.
-    fn recover_part(&mut self, f: &Found) {
-        if let Some(slot) =
-            self.sessions.slot_of(f.key).filter(|s| s.is_service() && f.kind == Kind::Quarantine)
-        {
-            return self.recover_quarantine(slot, f.at);
-        }
-        let record = self.session_record(f.key);
-        let Some((slot, record)) = record else { return self.store.delete(f.at) };
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        match f.kind {
-            Kind::State => {
-                s.state = Some(f.at);
-                (s.state_version, s.state_fingerprint) = (record.state_version, record.state_fingerprint);
-                self.services[usize::from(s.service.0)].count_stored(0, record.state_version);
-            }
-            Kind::Input => {
-                s.input = Some(f.at);
-                self.frame_waits(slot, true);
-            }
-            Kind::Quarantine => self.recover_quarantine(slot, f.at),
-            _ => {
-                let names = self.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
-                for name in names.lines() {
-                    self.topics.add(name, slot);
-                    s.subscriptions().topics.push(name.into());
-                }
-                s.subscriptions().record = Some(f.at);
-            }
-        }
-    }
-
-    fn session_record(&self, id: u64) -> Option<(Slot, SessionRecord)> {
-        let slot = self.sessions.slot_of(id)?;
-        let r = self.sessions.get(slot)?.record?;
-        Some((slot, self.store.read(r, SessionRecord::decode)?))
-    }
-
-    /// Pieces come in the order of their offsets, and must follow each other to the stream's end.
-    fn recover_output(&mut self, id: u64, offset: u64, r: Ref) {
-        let slot = self.sessions.slot_of(id).filter(|slot| !slot.is_service());
-        let sound = match self.store.kind(r) {
-            Some(Kind::Shared) => slot.is_some() && self.recover_shared(r),
-            _ => self.store.read(r, <[u8]>::len) >= OUTPUT_HEAD,
-        };
-        // What a session lacks is found when it is squared with the kernel.
-        let Some(slot) = slot.filter(|_| sound) else { return self.store.delete(r) };
-        let len = self.piece_len(r) as u64;
-        let Some(s) = self.sessions.get_mut(slot) else { return };
-        if s.output.is_empty() {
-            s.bytes_sent = offset;
-        }
-        s.output.push(r);
-        s.bytes_out = s.bytes_out.max(offset + len);
-    }
-
-    /// Squares a survivor with the kernel: bytes that came from its peer in all and were read, and bytes that were sent in all.
-    /// `sent` is `None` for a connection that is broken: its output doesn't matter any more, and [`crate::input::Input::Broken`] is to
-    /// follow. Returns how many bytes were read and not committed: they are to be given to the core again.
-    ///
-    /// To be done for every survivor before the first pass: a turn that ran earlier would build on what may have to be given
-    /// up.
-    ///
-    /// An error says why the session can't be trusted; it is gone then.
-    pub fn reconcile(&mut self, slot: Slot, read: u64, sent: Option<u64>) -> Result<u64, String> {
-        let Some(s) = self.sessions.get(slot) else { return Err("there is no such session".into()) };
-        let (id, first, end) = (s.id, s.bytes_sent, s.bytes_out);
-        let Some(sent) = sent else {
-            let missing = read.saturating_sub(s.bytes_in);
-            // Trying to send it finds out that it can't be.
-            self.offer_output(slot);
-            return Ok(missing);
-        };
-        // What is there must be one piece: from where the first record begins to the end of the stream.
-        let pieces: u64 = s.output.iter().map(|&r| self.piece_len(r) as u64).sum();
-        let why = if read < s.bytes_in {
-            Some(format!("{} bytes of its input were run, and the kernel gave out {read}", s.bytes_in))
-        } else if sent > end || sent < first || first + pieces != end {
-            Some(format!(
-                "the kernel took {sent} bytes of its output, and bytes {first} to {end} are here ({pieces})"
-            ))
+fn recover_services(host: &mut HostState, records: &[Found]) {
+    let mut names: Vec<_> = records.iter().filter(|f| f.kind == Kind::Service).collect();
+    names.sort_by_key(|f| f.key);
+    for f in names {
+        let name = host.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
+        // Their numbers have no gaps. If one is lost, those behind it are too, and their sessions are
+        // named.
+        if f.key == host.services.len() as u64 {
+            host.sessions.add_service();
+            host.limits.add_service(&name);
+            host.services.push(Service::unserved(name));
         } else {
-            None
-        };
-        if let Some(why) = why {
-            self.give_up(slot);
-            return Err(format!("session {id}: {why}"));
+            // Its number will be another service's.
+            host.store.delete(f.at);
         }
-        // What comes after a session's last turn is read and dropped.
-        let missing = if s.life == Life::Open { read - s.bytes_in } else { 0 };
-        let taken = (sent - first) as usize;
-        self.sent(slot, taken, false);
-        self.offer_output(slot);
-        Ok(missing)
-    }
-
-    /// Forgets a survivor that can't be trusted, or whose connection is gone. Its handler isn't told.
-    pub fn give_up(&mut self, slot: Slot) {
-        if let Some(s) = self.sessions.get(slot) {
-            for topic in s.topics() {
-                self.topics.remove(topic, slot);
-            }
-        }
-        self.gone(slot);
-        self.effects
-            .retain(|e| !matches!(e, Command::Close { slot: s, .. } | Command::Shutdown(s) if *s == slot));
     }
 }
 
-fn output_offset(bytes: &[u8]) -> u64 {
-    bytes.get(..OUTPUT_HEAD).and_then(|b| b.try_into().ok()).map_or(u64::MAX, u64::from_le_bytes)
+fn recover_sessions(host: &mut HostState, records: &[Found], lost: &mut Vec<String>) -> Vec<Survivor> {
+    let mut survivors = Vec::new();
+    let mut sessions: Vec<_> = records.iter().filter(|f| f.kind == Kind::Session).collect();
+    sessions.sort_by_key(|f| f.key);
+    for f in sessions {
+        let record = host.store.read(f.at, SessionRecord::decode);
+        match record.filter(|r| r.id == f.key && usize::from(r.service) < host.services.len()) {
+            Some(record) => {
+                let slot = Slot(survivors.len() as u32);
+                recover_session(host, slot, f.at, &record);
+                survivors.push(Survivor { slot, id: record.id });
+            }
+            None => {
+                lost.push(format!("session {}: its record can't be read", f.key));
+                host.store.delete(f.at);
+            }
+        }
+    }
+    survivors
+}
+
+/// Takes in all records but those of services and sessions. Returns the sessions that lack a part of
+/// an action.
+fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<String>) -> Vec<u64> {
+    let mut output: BTreeMap<(u64, u64), Ref> = BTreeMap::new();
+    let mut actions = Vec::new();
+    for f in records {
+        let owner_lives = host.sessions.slot_of(f.key).is_some();
+        let services = host.services.len();
+        let HostState { store, shared, timers, jobs, outbound, host_records, .. } = host;
+        match f.kind {
+            Kind::Session | Kind::Service | Kind::Entry => {}
+            Kind::Output | Kind::Shared => {
+                let offset = store.read(f.at, piece_offset);
+                if let Some(other) = output.insert((f.key, offset), f.at) {
+                    store.delete(other);
+                }
+            }
+            Kind::Action => actions.push((f.key, f.at)),
+            Kind::Payload => shared.recover(f.key, f.at),
+            Kind::Timer => timers.recover(store, f.key, f.at, owner_lives),
+            Kind::Job => jobs.recover(store, f.key, f.at, owner_lives, services),
+            Kind::Connect => outbound.recover(store, f.key, f.at, owner_lives, services),
+            Kind::State | Kind::Input | Kind::Topics | Kind::Quarantine => recover_part(host, f),
+            Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config => {
+                host_records.recover(store, f.kind, f.key, f.at);
+            }
+        }
+    }
+    let entries = records.iter().filter(|f| f.kind == Kind::Entry);
+    for r in host.tables.recover(&host.store, entries) {
+        lost.push("an entry of a table: it can't be read".into());
+        host.store.delete(r);
+    }
+    for ((id, offset), r) in output {
+        recover_output(host, id, offset, r);
+    }
+    let HostState { store, shared, outbound, inbox, sessions, .. } = host;
+    outbound.skip_numbers(store);
+    let lacking = inbox.recover(store, shared, &actions, |id| sessions.slot_of(id));
+    for number in shared.unused() {
+        shared.release_unused(store, number);
+    }
+    lacking
+}
+
+/// The part that a session lacks of what its record says, in words.
+fn lacks(host: &HostState, slot: Slot, damaged: bool) -> Option<&'static str> {
+    let s = host.sessions.get(slot)?;
+    let record = host.store.read(s.record?, SessionRecord::decode)?;
+    let lost_state = record.state_version != 0 && s.state.is_none();
+    let lost_input = record.input_bytes as usize != input_len(host, slot) && record.input_bytes != 0;
+    let lost_topics = usize::from(record.topics) != s.topics().len() && record.topics != 0;
+    [
+        (lost_state, "its state is lost"),
+        (lost_input, "its input is lost"),
+        (lost_topics, "its topics are lost"),
+        (damaged, "a part of it is damaged"),
+    ]
+    .into_iter()
+    .find_map(|(lost, what)| lost.then_some(what))
+}
+
+fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord) {
+    let service = ServiceId(r.service);
+    let mut s = Session::new(r.id, service, r.peer.clone(), r.opened_at_ms);
+    s.record = Some(at);
+    s.life = r.life;
+    s.peer_done = r.peer_done;
+    s.turns = r.turns;
+    (s.bytes_in, s.bytes_out, s.bytes_sent) = (r.bytes_in, r.bytes_out, r.bytes_out);
+    // Before the first pass: nobody is answered in it, all that have output left take their turn.
+    s.heard_ns = host.now_ns.saturating_sub(1);
+    s.block(Blocked::OpenedTurnDue, r.greeting_due);
+    s.block(Blocked::HeldByHandler, r.held);
+    s.outbound = r.outbound;
+    s.frame.searched = r.frame_searched;
+    // The state's version counts once its record is found.
+    s.state_version = 0;
+    host.services[service].sessions += 1;
+    host.sessions.insert(slot, s);
+    let (drain_ms, linger_ms) = (host.limits.host().drain_ms, host.limits.host().linger_ms);
+    match r.life {
+        Life::Open => arm_timeout(host, slot),
+        Life::Draining => set_deadline(host, slot, drain_ms),
+        Life::Lingering => {
+            set_deadline(host, slot, linger_ms);
+            // Perhaps our end was shut already; twice does no harm.
+            host.commands.push(Command::Shutdown(slot));
+        }
+    }
+    // Kept input may hold whole messages: the session was blocked, or quarantined.
+    host.sessions.resume(slot);
+}
+
+/// Takes in a record that belongs to a session. One without its session is an orphan of a damaged
+/// record.
+fn recover_part(host: &mut HostState, f: &Found) {
+    let slot = host.sessions.slot_of(f.key);
+    if let Some(slot) = slot.filter(|s| s.is_service() && f.kind == Kind::Quarantine) {
+        return recover_quarantine(host, slot, f.at);
+    }
+    let Some((slot, record)) = session_record(host, f.key) else { return host.store.delete(f.at) };
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    match f.kind {
+        Kind::State => {
+            s.state = Some(f.at);
+            (s.state_version, s.state_fingerprint) = (record.state_version, record.state_fingerprint);
+            host.services[s.service].count_stored(0, record.state_version);
+        }
+        Kind::Input => {
+            s.input = Some(f.at);
+            frame_waits(host, slot, true);
+        }
+        Kind::Quarantine => recover_quarantine(host, slot, f.at),
+        _ => {
+            let names = host.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
+            for name in names.lines() {
+                host.topics.add(name, slot);
+                s.subscriptions().topics.push(name.into());
+            }
+            s.subscriptions().record = Some(f.at);
+        }
+    }
+}
+
+/// Quarantines a session again that a predecessor quarantined for good.
+fn recover_quarantine(host: &mut HostState, slot: Slot, record: Ref) {
+    let reason =
+        |b: &[u8]| String::from_utf8_lossy(b.get(size_of::<u64>()..).unwrap_or_default()).into_owned();
+    let reason = host.store.read(record, reason);
+    if let Some(s) = host.sessions.get_mut(slot) {
+        s.set_quarantine(Quarantine { reason, record: Some(record) });
+        host.quarantines.insert(slot);
+    }
+}
+
+fn session_record(host: &HostState, id: u64) -> Option<(Slot, SessionRecord)> {
+    let slot = host.sessions.slot_of(id)?;
+    let r = host.sessions.get(slot)?.record?;
+    Some((slot, host.store.read(r, SessionRecord::decode)?))
+}
+
+/// Takes in a piece of output. Pieces come in the order of their offsets, and must follow each other
+/// to the stream's end.
+fn recover_output(host: &mut HostState, id: u64, offset: u64, r: Ref) {
+    let slot = host.sessions.slot_of(id).filter(|slot| !slot.is_service());
+    // A missing piece is found when the session is compared with the kernel's counts.
+    let Some(slot) = slot.filter(|_| recover_piece(&host.store, &mut host.shared, r)) else {
+        return host.store.delete(r);
+    };
+    let len = piece_len(&host.store, r) as u64;
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    if s.output.is_empty() {
+        s.bytes_sent = offset;
+    }
+    s.output.push(r);
+    s.bytes_out = s.bytes_out.max(offset + len);
 }
 
 fn describe(kind: u8, key: u64) -> String {

@@ -2,32 +2,29 @@
 //!
 //! The shell has found nothing wrong with its file, and it has loaded; see [`crate::reload::steps`] for the steps before.
 
-use crate::limits::host::Limits;
-use crate::limits::per_service::ServiceLimits;
+use crate::limits::in_force::LimitsInForce;
 use crate::reload::library::Stage;
 use crate::reload::library::Work;
 use crate::reload::request::{LibraryId, Want};
 use crate::reload::steps::Reloads;
 use crate::service::offer::Offer;
 use crate::service::registry::Service;
+use crate::service::registry::Services;
 use crate::tables::index::Tables;
-use crate::tables::owner::Owners;
+use crate::tables::owner::TableOwners;
 use greenroom_state::compatibility::{judge, judge_back};
-use std::collections::BTreeMap;
 
-/// What there is, to judge by.
-pub(crate) struct Live<'a> {
-    pub(crate) services: &'a [Service],
+/// The live data that a candidate is judged by.
+pub(crate) struct LiveData<'a> {
+    pub(crate) services: &'a Services,
     pub(crate) tables: &'a Tables,
-    pub(crate) owners: &'a Owners,
-    pub(crate) limits: &'a Limits,
-    /// What single services have otherwise.
-    pub(crate) service_limits: &'a BTreeMap<String, ServiceLimits>,
+    pub(crate) owners: &'a TableOwners,
+    pub(crate) limits: &'a LimitsInForce,
 }
 
 impl Reloads {
     /// Whether the build that was tried may serve, as far as the core can tell.
-    pub(crate) fn judge(&self, id: LibraryId, live: &Live<'_>) -> Result<(), String> {
+    pub(crate) fn judge(&self, id: LibraryId, live: &LiveData<'_>) -> Result<(), String> {
         let Some(work) = &self.libraries[id.0].work else { return Err("no reload is under way".into()) };
         let name = &work.name;
         if let Some(build) = &self.libraries[id.0].current
@@ -68,7 +65,7 @@ impl Reloads {
             }
             self.judge_offer(work, offer, live)?;
         }
-        for service in live.services.iter().filter(|s| s.is_of(name) && s.sessions > 0) {
+        for service in live.services.of(name).filter(|s| s.sessions > 0) {
             if !work.offers.iter().any(|o| o.name == service.offer.name) {
                 return Err(format!(
                     "it no longer offers service {}, which has {} sessions; a service can be withdrawn once nobody is connected",
@@ -79,10 +76,10 @@ impl Reloads {
         Ok(())
     }
 
-    fn judge_offer(&self, work: &Work, offer: &Offer, live: &Live<'_>) -> Result<(), String> {
+    fn judge_offer(&self, work: &Work, offer: &Offer, live: &LiveData<'_>) -> Result<(), String> {
         let bytes_max = offer.framing.bytes_max();
-        let own = live.service_limits.get(&offer.name).and_then(|l| l.frame_bytes_max);
-        let allowed = own.unwrap_or(live.limits.frame_bytes_max);
+        let own = live.limits.per_service().get(&offer.name).and_then(|l| l.frame_bytes_max);
+        let allowed = own.unwrap_or(live.limits.host().frame_bytes_max);
         if bytes_max == 0 || bytes_max > allowed {
             return Err(format!(
                 "service {} wants frames of up to {bytes_max} bytes; the host allows from 1 to {allowed} (limit frame_bytes_max)",
@@ -103,7 +100,7 @@ impl Reloads {
             if elsewhere.into_iter().any(|t| t.name == table.name) {
                 return Err(format!("table {} has two owners in it; a table has one", table.name));
             }
-            let Some(owner) = live.owners.get(table.name.as_str()) else {
+            let Some(owner) = live.owners.get(&table.name) else {
                 for stored in live.tables.versions(&table.name) {
                     let up = stored <= table.shape.version
                         && table.shape.converts(stored, table.shape.version).is_ok();
@@ -116,7 +113,7 @@ impl Reloads {
                 }
                 continue;
             };
-            let service = &live.services[usize::from(owner.service.0)];
+            let service = &live.services[owner.service];
             if !service.is_of(&work.name) {
                 return Err(format!(
                     "table {} belongs to service {}; a table has one owner",
@@ -128,7 +125,9 @@ impl Reloads {
             let (what, name) = (format!("table {}", table.name), Some(table.name.as_str()));
             may(&what, "its version", service, name, old, &table.shape, &stored)?;
         }
-        let Some(service) = live.services.iter().find(|s| s.offer.name == offer.name) else { return Ok(()) };
+        let Some(service) = live.services.all().iter().find(|s| s.offer.name == offer.name) else {
+            return Ok(());
+        };
         match &service.build {
             Some(build) if build.library != work.name => {
                 return Err(format!(

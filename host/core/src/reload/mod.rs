@@ -1,8 +1,21 @@
 //! From candidate to running build.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`request`] | messages of the state machine |
+//! | [`library`] | one library: the build that runs, and the reload under way |
+//! | [`steps`] | the state machine of a reload |
+//! | `judge` | every reason to refuse a candidate that passed its trial |
+//! | [`ports`] | ports held and ports wanted |
+//! | `commit` | puts a build in charge |
+//! | `rollback` | puts the previous build back in charge |
+//! | `sweep` | converts stored data that nobody reads |
 
+pub(crate) mod commit;
 pub(crate) mod judge;
 pub mod library;
 pub mod ports;
 pub mod request;
+pub(crate) mod rollback;
 pub mod steps;
-pub mod sweep;
+pub(crate) mod sweep;

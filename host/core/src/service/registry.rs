@@ -1,14 +1,13 @@
-//! Services: what a library offers, the code that serves it now, and what is counted about it.
+//! Every service: the build that serves it, the one that stands by, and its counters.
 
+use super::offer::{Build, Offer};
+use super::placeholder::Missing;
 use crate::framing::Framing;
-pub use crate::ids::ServiceId;
-use crate::limits::host::Limits;
-use crate::service::offer::Build;
-use crate::service::offer::Offer;
-use crate::service::placeholder::Missing;
+use crate::ids::ServiceId;
 use crate::turn::code::Code;
 use greenroom_state::compatibility::StateShape;
 use std::collections::BTreeMap;
+use std::ops::{Index, IndexMut};
 
 /// A build's code for one service, kept beside the one that serves.
 pub(crate) struct LoadedBuild {
@@ -19,6 +18,7 @@ pub(crate) struct LoadedBuild {
 }
 
 impl LoadedBuild {
+    /// A build's code, with what the build offers.
     pub(crate) fn new(offer: Offer, build: Build, code: Box<dyn Code>) -> LoadedBuild {
         LoadedBuild { fingerprint: fingerprint(&offer), offer, build, code }
     }
@@ -26,39 +26,37 @@ impl LoadedBuild {
 
 /// A service and its code.
 pub struct Service {
-    /// What its library says.
+    /// Offer of the build that serves it.
     pub offer: Offer,
-    /// Fingerprint of the state's schema; 0: it keeps none.
+    /// Fingerprint of the state's schema; 0: it keeps no state.
     pub fingerprint: u64,
-    /// The build that serves it; `None`: its library withdrew it.
+    /// Build that serves it; `None`: its library withdrew it.
     pub build: Option<Build>,
     pub(crate) code: Box<dyn Code>,
-    /// The last build that proved itself, while the one that serves is on probation.
-    pub(crate) before: Option<LoadedBuild>,
-    /// Builds that were rolled back: they make what they left into what the build that serves reads.
+    /// Last build that proved itself, while the one that serves is on probation.
+    pub(crate) standby: Option<LoadedBuild>,
+    /// Builds that were rolled back: they convert what they left to the version that is served.
     pub(crate) converters: Vec<LoadedBuild>,
-    /// Its own limits; `None`: the host's.
-    pub(crate) limits: Option<Box<Limits>>,
     /// Sessions alive.
     pub sessions: usize,
     /// Turns run.
     pub turns: u64,
     /// Turns that failed.
     pub faults: u64,
-    /// How many sessions hold a state of each version.
+    /// Sessions that hold a state of each version.
     pub stored: BTreeMap<u32, usize>,
 }
 
 impl Service {
+    /// A service that a build begins to serve.
     pub(crate) fn new(offer: Offer, build: Build, code: Box<dyn Code>) -> Service {
         Service {
             fingerprint: fingerprint(&offer),
             offer,
             build: Some(build),
             code,
-            before: None,
+            standby: None,
             converters: Vec::new(),
-            limits: None,
             sessions: 0,
             turns: 0,
             faults: 0,
@@ -68,7 +66,7 @@ impl Service {
 
     /// A service that a predecessor's records name. It has no code yet.
     pub(crate) fn unserved(name: String) -> Service {
-        let framing = Framing::Lines { bytes_max: 0 };
+        let framing = Framing::UNSERVED;
         let offer =
             Offer { name, port: 0, dials: false, framing, shape: StateShape::default(), tables: Vec::new() };
         let build = Build { library: String::new(), generation: 0, hash: String::new() };
@@ -92,7 +90,7 @@ impl Service {
         Some(LoadedBuild { offer, fingerprint, build, code: std::mem::replace(&mut self.code, instead) })
     }
 
-    /// What the builds say that convert what they left: of the state, or of one of its tables.
+    /// Shapes that the converting builds declare: of the state, or of one of the tables.
     pub(crate) fn converting(&self, table: Option<&str>) -> Vec<&StateShape> {
         self.converters
             .iter()
@@ -108,22 +106,22 @@ impl Service {
         self.build.as_ref().is_some_and(|b| b.library == library)
     }
 
-    /// How a state is marked that one of its builds has written.
+    /// The mark of a state that one of its builds writes.
     pub(crate) fn written(&self, writer: Writer) -> Written {
-        match (writer, &self.before) {
-            (Writer::Before, Some(b)) => {
+        match (writer, &self.standby) {
+            (Writer::Standby, Some(b)) => {
                 Written { version: b.offer.shape.version, fingerprint: b.fingerprint }
             }
             _ => Written { version: self.offer.shape.version, fingerprint: self.fingerprint },
         }
     }
 
-    /// The generation that serves it; 0: none.
+    /// Generation that serves it; 0: none.
     pub fn generation(&self) -> u64 {
         self.build.as_ref().map_or(0, |b| b.generation)
     }
 
-    /// The versions of the states that sessions hold.
+    /// Versions of the states that sessions hold.
     pub fn stored_versions(&self) -> Vec<u32> {
         self.stored.keys().copied().collect()
     }
@@ -149,18 +147,117 @@ fn fingerprint(offer: &Offer) -> u64 {
     offer.shape.schema.as_ref().map_or(0, |s| s.fingerprint())
 }
 
-/// Which build of a service has written something.
+/// The build of a service that wrote something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writer {
-    /// The one that serves.
+    /// The build that serves.
     Serving,
-    /// The one before, which stands by.
-    Before,
+    /// The build that stands by.
+    Standby,
 }
 
-/// How a stored state is marked.
+/// The mark of a stored state.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Written {
     pub(crate) version: u32,
     pub(crate) fingerprint: u64,
+}
+
+/// All services that ever were, by [`ServiceId`].
+#[derive(Default)]
+pub(crate) struct Services {
+    all: Vec<Service>,
+    /// Builds that nobody needs any more. Dropping one takes longer than a commit may.
+    retired: Vec<LoadedBuild>,
+}
+
+impl Services {
+    /// The services by [`ServiceId`].
+    pub(crate) fn all(&self) -> &[Service] {
+        &self.all
+    }
+
+    /// The services, to change them.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Service> {
+        self.all.iter_mut()
+    }
+
+    /// The services with their numbers.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (ServiceId, &Service)> {
+        self.all.iter().enumerate().map(|(at, s)| (ServiceId(at as u16), s))
+    }
+
+    /// Services.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The service of a number.
+    pub(crate) fn get_mut(&mut self, service: ServiceId) -> Option<&mut Service> {
+        self.all.get_mut(usize::from(service.0))
+    }
+
+    /// The number of a service. O(services).
+    pub(crate) fn number(&self, name: &str) -> Option<ServiceId> {
+        self.numbered().find(|(_, s)| s.offer.name == name).map(|(id, _)| id)
+    }
+
+    /// The service of a name. O(services).
+    pub(crate) fn named_mut(&mut self, name: &str) -> Option<&mut Service> {
+        self.all.iter_mut().find(|s| s.offer.name == name)
+    }
+
+    /// The services of a library.
+    pub(crate) fn of<'s>(&'s self, library: &'s str) -> impl Iterator<Item = &'s Service> {
+        self.all.iter().filter(move |s| s.is_of(library))
+    }
+
+    /// Turns that a library's services have run.
+    pub(crate) fn turns_of(&self, library: &str) -> u64 {
+        self.of(library).map(|s| s.turns).sum()
+    }
+
+    /// Adds the next service.
+    pub(crate) fn push(&mut self, service: Service) {
+        self.all.push(service);
+    }
+
+    /// Keeps builds that nobody needs any more for [`Services::take_retired`].
+    pub(crate) fn retire(&mut self, builds: impl IntoIterator<Item = LoadedBuild>) {
+        self.retired.extend(builds);
+    }
+
+    /// Retires the builds of a library that stand by.
+    pub(crate) fn retire_standbys(&mut self, library: &str) {
+        for s in &mut self.all {
+            self.retired.extend(s.standby.take_if(|b| b.build.library == library));
+        }
+    }
+
+    /// Retires the builds that convert for a service.
+    pub(crate) fn retire_converters(&mut self, service: ServiceId) {
+        self.retired.append(&mut self.all[usize::from(service.0)].converters);
+    }
+
+    /// The builds that nobody needs any more, to be dropped elsewhere; `None`: there is none.
+    pub(crate) fn take_retired(&mut self) -> Option<Box<dyn Send>> {
+        let retired = std::mem::take(&mut self.retired);
+        (!retired.is_empty()).then(|| Box::new(retired) as Box<dyn Send>)
+    }
+}
+
+impl Index<ServiceId> for Services {
+    type Output = Service;
+
+    #[inline]
+    fn index(&self, service: ServiceId) -> &Service {
+        &self.all[usize::from(service.0)]
+    }
+}
+
+impl IndexMut<ServiceId> for Services {
+    #[inline]
+    fn index_mut(&mut self, service: ServiceId) -> &mut Service {
+        &mut self.all[usize::from(service.0)]
+    }
 }

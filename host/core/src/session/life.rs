@@ -1,4 +1,5 @@
-//! A session's life, and what is kept in fast memory about it. All of it but indexes is also in its record.
+//! One session: its life as a table, and what memory holds of it. All but the indexes is also in its
+//! record.
 //!
 //! | life | event | becomes |
 //! | --- | --- | --- |
@@ -8,58 +9,45 @@
 //! | lingering | the peer's end shut | gone |
 //! | any | connection broken, output over its limit, a deadline | gone |
 //!
-//! A transition that isn't in the table is logged and refused.
+//! A transition outside the table is logged and refused.
 
-use crate::ids::ServiceId;
-use crate::ids::service_of_number;
+use super::blocked::{Blocked, Blocks, Question};
+use crate::framing::frame::FrameState;
+use crate::ids::{ServiceId, service_of_number};
+use crate::limits::host::Limits;
+use crate::limits::names::Limit;
 use crate::store::layout::Ref;
 use greenroom_state::address::Peer;
 pub use greenroom_state::session_record::Life;
 use greenroom_state::session_record::SessionRecord;
 use smallvec::SmallVec;
-use std::net::SocketAddr;
 
-/// An output record begins with its offset in the stream, so that sending rewrites no session.
-pub(crate) const OUTPUT_HEAD: usize = 8;
-
-/// Pieces of output that a peer hasn't taken: small ones cost more than their bytes. Its input then waits, as it does at
-/// `output_bytes_pause`.
-pub(crate) const OUTPUT_RECORDS_PAUSE: usize = 1024;
-
-/// See the module.
+/// One session. See the module.
 #[derive(Debug)]
 pub struct Session {
-    /// Its number, never used twice.
+    /// Number, never used twice.
     pub id: u64,
-    /// Its service.
+    /// Service that it belongs to.
     pub service: ServiceId,
-    /// Where it is in its life.
+    /// Stage of its life.
     pub life: Life,
-    /// The peer has ended its side.
+    /// Whether the peer has ended its side.
     pub peer_done: bool,
-    /// Its handler has its input wait: it isn't run, nor read.
-    pub held: bool,
-    /// Another session's peer takes no output, which this one's input would add to: it isn't run, nor read.
-    pub(crate) waits: bool,
-    /// Its peer takes no output, so its input isn't run.
-    pub(crate) paused: bool,
-    /// It is in the list of sessions whose input goes on with the next pass.
-    pub(crate) resuming: bool,
-    /// Its newest output record was made in this pass, so that it may still grow.
-    pub(crate) output_fresh: bool,
-    /// It is in the list of sessions that this pass changed.
-    pub(crate) dirty: bool,
-    /// The kernel took less than it was offered; the shell says when it takes more.
-    pub(crate) blocked: bool,
-    /// It is in the list of sessions that are sent to a share at a time.
-    pub(crate) waits_to_send: bool,
-    /// Its first turn was withheld, and comes before all others.
-    pub(crate) greeting_due: bool,
-    /// We connected to its peer, not its peer to us.
+    /// Whether we connected to its peer.
     pub outbound: bool,
-    /// Why its input is kept and not run.
-    pub quarantined: Option<Box<Quarantine>>,
-    /// Milliseconds since 1970.
+    /// Reasons why it waits.
+    blocks: Blocks,
+    /// Whether its newest output record was made in this pass, so that the record may still grow.
+    pub(super) output_fresh: bool,
+    /// Whether [`super::table::Sessions`] lists it as changed in this pass.
+    pub(super) dirty: bool,
+    /// Whether the kernel took less than it was offered. The shell reports when it takes more.
+    pub(crate) kernel_full: bool,
+    /// Whether [`super::send_queue::SendQueue`] lists it among those that wait.
+    pub(super) waits_to_send: bool,
+    /// Reason of its quarantine.
+    quarantine: Option<Box<Quarantine>>,
+    /// Time of its opening, in milliseconds since 1970.
     pub opened_at_ms: u64,
     /// Turns run.
     pub turns: u64,
@@ -67,78 +55,67 @@ pub struct Session {
     pub bytes_in: u64,
     /// Bytes produced for the peer.
     pub bytes_out: u64,
-    /// Of those, bytes that the kernel took.
+    /// Bytes of those that the kernel took.
     pub bytes_sent: u64,
-    /// The peer's address.
-    pub peer: SocketAddr,
+    /// Address of the peer.
+    pub peer: Peer,
     /// Version of the stored state; 0: none stored.
     pub state_version: u32,
     pub(crate) state_fingerprint: u64,
-    pub(crate) frame: crate::framing::frame::FrameState,
+    pub(crate) frame: FrameState,
     pub(crate) record: Option<Ref>,
     pub(crate) state: Option<Ref>,
     pub(crate) input: Option<Ref>,
-    /// Output not sent, oldest first. In place, so that a session which has answered holds no memory for it.
+    /// Output not sent, oldest first. In place, so that a session which has answered holds no
+    /// memory for it.
     pub(crate) output: SmallVec<[Ref; 2]>,
-    /// Bytes of the oldest that were sent.
+    /// Bytes of the oldest piece that were sent.
     pub(crate) output_sent: usize,
     /// Boxed, as few sessions have any and each idle session costs what this struct does.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
-    /// When bytes last came from the peer, or when it opened, in nanoseconds.
+    /// Time when bytes last came from the peer, or of its opening, in nanoseconds.
     pub(crate) heard_ns: u64,
-    /// When the frame began that isn't whole; 0: there is none.
+    /// Time when the incomplete frame began, in nanoseconds; 0: there is none.
     pub(crate) frame_ns: u64,
-    /// When draining or lingering ends at the latest, or an open session's peer must have been heard of, in nanoseconds.
-    pub(crate) deadline_ns: u64,
+    /// End of draining or lingering, or the time by which an open session's peer must have been
+    /// heard, in nanoseconds.
+    pub(super) deadline_ns: u64,
 }
 
 // An idle session costs this and its records: growing it is a decision.
 const _: () = assert!(size_of::<Session>() <= 208);
 
-/// The topics that a session is on, and the record that says so.
+/// The topics of a session, and the record that lists them.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     pub(crate) topics: Vec<Box<str>>,
     pub(crate) record: Option<Ref>,
 }
 
-/// Why a session is quarantined.
+/// The reason of a quarantine.
 #[derive(Debug, Default)]
 pub struct Quarantine {
-    /// In words.
+    /// The reason, in words.
     pub reason: String,
-    /// What tells it to a successor.
+    /// Record that tells it to a successor.
     pub(crate) record: Option<Ref>,
 }
 
 impl Session {
-    /// The topics it is on.
-    pub(crate) fn topics(&self) -> &[Box<str>] {
-        self.subscriptions.as_ref().map_or(&[], |s| &s.topics)
-    }
-
-    /// For a session that has none, makes the place for it.
-    pub(crate) fn subscriptions(&mut self) -> &mut Subscriptions {
-        self.subscriptions.get_or_insert_default()
-    }
-
-    pub(crate) fn new(id: u64, service: ServiceId, peer: SocketAddr, opened_at_ms: u64) -> Session {
+    /// An open session that has run no turn.
+    pub(crate) fn new(id: u64, service: ServiceId, peer: Peer, opened_at_ms: u64) -> Session {
         Session {
             id,
             service,
             life: Life::Open,
             peer_done: false,
-            paused: false,
-            resuming: false,
+            outbound: false,
+            blocks: Blocks::default(),
             output_fresh: false,
             dirty: false,
-            blocked: false,
+            kernel_full: false,
             waits_to_send: false,
-            greeting_due: false,
-            outbound: false,
-            held: false,
-            waits: false,
-            quarantined: None,
+            quarantine: None,
             opened_at_ms,
             turns: 0,
             bytes_in: 0,
@@ -147,7 +124,7 @@ impl Session {
             peer,
             state_version: 0,
             state_fingerprint: 0,
-            frame: Default::default(),
+            frame: FrameState::default(),
             record: None,
             state: None,
             input: None,
@@ -160,6 +137,79 @@ impl Session {
         }
     }
 
+    /// The first reason that blocks what is asked; `None`: nothing does. The table is in
+    /// [`super::blocked`].
+    #[inline]
+    pub fn blocked_by(&self, question: Question) -> Option<Blocked> {
+        self.blocks.by(question)
+    }
+
+    /// Whether messages of its peer may be run.
+    #[inline]
+    pub(crate) fn may_run_frames(&self) -> bool {
+        self.blocked_by(Question::RunFrames).is_none()
+    }
+
+    /// Whether actions from its inbox may be run.
+    pub(crate) fn may_run_actions(&self) -> bool {
+        self.life == Life::Open && self.blocked_by(Question::RunActions).is_none()
+    }
+
+    /// Whether it may end, now that its peer has.
+    pub(crate) fn may_end(&self) -> bool {
+        self.peer_done && self.life == Life::Open && self.blocked_by(Question::End).is_none()
+    }
+
+    /// Whether its connection may be read, as far as an open session that is not quarantined goes.
+    pub(crate) fn may_be_read(&self) -> bool {
+        self.blocked_by(Question::Read).is_none()
+    }
+
+    /// Whether its peer is expected to send something, so that it can be late.
+    pub(crate) fn expects_peer(&self) -> bool {
+        self.blocked_by(Question::ExpectPeer).is_none()
+    }
+
+    /// Whether a reason to wait holds.
+    #[inline]
+    pub fn is_blocked(&self, reason: Blocked) -> bool {
+        self.blocks.has(reason)
+    }
+
+    /// Sets or clears a reason to wait, but for the quarantine. Returns whether it held before.
+    #[inline]
+    pub(crate) fn block(&mut self, reason: Blocked, holds: bool) -> bool {
+        debug_assert_ne!(reason, Blocked::Quarantined, "a quarantine has a reason of its own");
+        self.blocks.set(reason, holds)
+    }
+
+    /// The reason of its quarantine, if it is quarantined.
+    pub fn quarantine(&self) -> Option<&Quarantine> {
+        self.quarantine.as_deref()
+    }
+
+    /// Quarantines it. Returns the quarantine before.
+    pub(crate) fn set_quarantine(&mut self, quarantine: Quarantine) -> Option<Box<Quarantine>> {
+        self.blocks.set(Blocked::Quarantined, true);
+        self.quarantine.replace(Box::new(quarantine))
+    }
+
+    /// Ends its quarantine, and returns it.
+    pub(crate) fn take_quarantine(&mut self) -> Option<Box<Quarantine>> {
+        self.blocks.set(Blocked::Quarantined, false);
+        self.quarantine.take()
+    }
+
+    /// The topics it is on.
+    pub(crate) fn topics(&self) -> &[Box<str>] {
+        self.subscriptions.as_ref().map_or(&[], |s| &s.topics)
+    }
+
+    /// The subscriptions, made if there are none.
+    pub(crate) fn subscriptions(&mut self) -> &mut Subscriptions {
+        self.subscriptions.get_or_insert_default()
+    }
+
     /// Whether it stands for a service's own turns.
     pub(crate) fn is_service(&self) -> bool {
         service_of_number(self.id).is_some()
@@ -170,17 +220,31 @@ impl Session {
         self.bytes_out - self.bytes_sent
     }
 
-    /// But for the length of its input, which the store knows.
+    /// Time by which its peer must have been heard, in nanoseconds, the limit that says so, and its
+    /// milliseconds; `None`: there is no such limit.
+    pub(crate) fn timeout(&self, limits: &Limits) -> Option<(u64, Limit, u64)> {
+        let first = if self.bytes_in == 0 && !self.outbound { limits.first_byte_ms } else { 0 };
+        let frame = if self.frame_ns > 0 { limits.frame_ms } else { 0 };
+        let all = [
+            (self.heard_ns, first, Limit::FirstByteMs),
+            (self.heard_ns, limits.idle_ms, Limit::IdleMs),
+            (self.frame_ns, frame, Limit::FrameMs),
+        ];
+        let set = all.into_iter().filter(|(_, ms, _)| *ms > 0);
+        set.map(|(from, ms, name)| (from + ms * 1_000_000, name, ms)).min()
+    }
+
+    /// Its record, but for the length of its input, which the store knows.
     pub(crate) fn to_record(&self) -> SessionRecord {
         SessionRecord {
             id: self.id,
             service: self.service.0,
             life: self.life,
             peer_done: self.peer_done,
-            quarantined: self.quarantined.is_some(),
-            greeting_due: self.greeting_due,
+            quarantined: self.quarantine.is_some(),
+            greeting_due: self.blocks.has(Blocked::OpenedTurnDue),
             outbound: self.outbound,
-            held: self.held,
+            held: self.blocks.has(Blocked::HeldByHandler),
             opened_at_ms: self.opened_at_ms,
             turns: self.turns,
             bytes_in: self.bytes_in,
@@ -192,7 +256,7 @@ impl Session {
             input_bytes: 0,
             topics: self.topics().len() as u16,
             frame_bytes: 0,
-            peer: Peer::Tcp(self.peer),
+            peer: self.peer.clone(),
         }
     }
 }

@@ -1,6 +1,19 @@
 //! One connection and what it owes its peer.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`life`] | one session: its life as a table |
+//! | [`blocked`] | reasons why a session waits, and what each blocks |
+//! | [`table`] | all sessions |
+//! | `output` | output a peer has not taken |
+//! | `send_queue` | sessions with output to send |
+//! | `flow_control` | sessions that wait for another one's output |
+//! | [`quarantine`] | sessions whose input is kept and not run |
 
+pub mod blocked;
+pub(crate) mod flow_control;
 pub mod life;
 pub(crate) mod output;
 pub mod quarantine;
+pub(crate) mod send_queue;
 pub mod table;

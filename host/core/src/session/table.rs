@@ -1,19 +1,28 @@
-//! All sessions, by slot, number and peer address.
+//! All sessions, by slot, number and peer address; the sessions changed in this pass; the next deadline.
 
-use super::life::Session;
+use super::blocked::Blocked;
+use super::life::{Life, Session};
 use crate::ids::{OWN_SLOT, ServiceId, Slot, service_of_number};
-use std::collections::{BTreeMap, HashMap};
+use crate::limits::host::Limits;
+use greenroom_state::address::Peer;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 /// All sessions, by slot and by number.
 #[derive(Debug, Default)]
 pub struct Sessions {
     slots: Vec<Option<Box<Session>>>,
-    /// For the services' own turns.
+    /// Sessions that stand for the services' own turns.
     services: Vec<Session>,
     by_id: BTreeMap<u64, Slot>,
-    /// How many came from each address, if anybody wants to know.
+    /// Sessions from each address, if they are counted.
     peers: Option<HashMap<IpAddr, usize>>,
+    /// Sessions that this pass changed, each once.
+    dirty: Vec<Slot>,
+    /// Sessions whose kept input runs with the next pass, each once.
+    resumed: Vec<Slot>,
+    /// Deadlines in order. A session has at most one.
+    deadlines: BTreeSet<(u64, Slot)>,
 }
 
 impl Sessions {
@@ -36,6 +45,7 @@ impl Sessions {
         }
     }
 
+    /// The session in a slot, to change it.
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Session> {
         match self.slots.get_mut(slot.0 as usize) {
@@ -61,12 +71,12 @@ impl Sessions {
         }
     }
 
-    /// Makes the place for the next service's own turns.
+    /// Adds the session that stands for the next service's own turns.
     pub(crate) fn add_service(&mut self) {
         let service = ServiceId(self.services.len() as u16);
-        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        let nobody = Peer::Tcp(SocketAddr::from(([0, 0, 0, 0], 0)));
         let mut own = Session::new(service.number(), service, nobody, 0);
-        // It has no record that a commit would have to write.
+        // A commit has no record of it to write.
         own.dirty = true;
         self.services.push(own);
     }
@@ -76,26 +86,30 @@ impl Sessions {
         self.by_id.values().copied()
     }
 
-    /// Counts from here on how many came from each address, or doesn't. O(sessions) when that changes.
+    /// Counts sessions by address from here on, or stops counting. O(sessions) when that changes.
     pub(crate) fn count_peers(&mut self, count: bool) {
         if count == self.peers.is_some() {
             return;
         }
         self.peers = count.then(HashMap::new);
         let Some(peers) = &mut self.peers else { return };
-        for s in self.slots.iter().flatten().filter(|s| !s.outbound) {
-            *peers.entry(s.peer.ip()).or_default() += 1;
+        let came = self.slots.iter().flatten().filter(|s| !s.outbound);
+        for ip in came.filter_map(|s| s.peer.ip()) {
+            *peers.entry(ip).or_default() += 1;
         }
     }
 
-    /// How many came from an address, if that is counted.
+    /// Sessions from an address; 0 if they are not counted.
     pub(crate) fn count_from(&self, peer: IpAddr) -> usize {
         self.peers.as_ref().and_then(|p| p.get(&peer)).copied().unwrap_or(0)
     }
 
+    /// Adds a session.
     pub(crate) fn insert(&mut self, slot: Slot, session: Session) {
-        if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound) {
-            *peers.entry(session.peer.ip()).or_default() += 1;
+        if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound)
+            && let Some(ip) = session.peer.ip()
+        {
+            *peers.entry(ip).or_default() += 1;
         }
         let at = slot.0 as usize;
         if self.slots.len() <= at {
@@ -105,17 +119,110 @@ impl Sessions {
         self.slots[at] = Some(Box::new(session));
     }
 
+    /// Removes a session, with its deadline.
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<Session>> {
         let session = self.slots.get_mut(slot.0 as usize)?.take()?;
         self.by_id.remove(&session.id);
+        self.deadlines.remove(&(session.deadline_ns, slot));
         if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound)
-            && let Some(n) = peers.get_mut(&session.peer.ip())
+            && let Some(ip) = session.peer.ip()
+            && let Some(n) = peers.get_mut(&ip)
         {
             *n -= 1;
             if *n == 0 {
-                peers.remove(&session.peer.ip());
+                peers.remove(&ip);
             }
         }
         Some(session)
+    }
+
+    /// Notes that this pass changes a session: the commit writes its record.
+    #[inline]
+    pub(crate) fn touch(&mut self, slot: Slot) {
+        if let Some(s) = self.get_mut(slot)
+            && !std::mem::replace(&mut s.dirty, true)
+        {
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Whether the next commit has records to write.
+    pub(crate) fn has_changed(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// The sessions that this pass changed. The caller gives the list back with
+    /// [`Sessions::changes_written`], so that its memory is used again.
+    pub(crate) fn take_changed(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// A session that was changed, as unchanged from here on: the commit writes its record now.
+    #[inline]
+    pub(crate) fn clean(&mut self, slot: Slot) -> Option<&mut Session> {
+        let s = self.get_mut(slot)?;
+        (s.dirty, s.output_fresh) = (false, false);
+        Some(s)
+    }
+
+    /// Takes back the list of [`Sessions::take_changed`].
+    pub(crate) fn changes_written(&mut self, mut list: Vec<Slot>) {
+        debug_assert!(self.dirty.is_empty(), "a commit changes no session");
+        list.clear();
+        self.dirty = list;
+    }
+
+    /// Lets a session's kept input run with the next pass. Until then its peer's end is not its own.
+    pub(crate) fn resume(&mut self, slot: Slot) {
+        if let Some(s) = self.get_mut(slot)
+            && !s.block(Blocked::ResumesNextPass, true)
+        {
+            self.resumed.push(slot);
+        }
+    }
+
+    /// Whether sessions wait for the next pass.
+    pub(crate) fn has_resumed(&self) -> bool {
+        !self.resumed.is_empty()
+    }
+
+    /// The sessions whose kept input runs now, in the order in which they were resumed.
+    pub(crate) fn take_resumed(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.resumed)
+    }
+
+    /// Sets a session's deadline, in place of the one it has.
+    pub(crate) fn set_deadline(&mut self, slot: Slot, at_ns: u64) {
+        let Some(s) = self.get_mut(slot) else { return };
+        let before = std::mem::replace(&mut s.deadline_ns, at_ns);
+        self.deadlines.remove(&(before, slot));
+        self.deadlines.insert((at_ns, slot));
+    }
+
+    /// Sets the deadline of an open session by its limits, unless it has an earlier one.
+    ///
+    /// A session has one deadline, which is looked at when it comes: a peer that was heard meanwhile
+    /// gets another one then. So a message costs a note of the time and nothing else.
+    pub(crate) fn arm_timeout(&mut self, slot: Slot, limits: &Limits, now_ns: u64) {
+        let Some(s) = self.get(slot).filter(|s| s.life == Life::Open) else { return };
+        let Some((at, ..)) = s.timeout(limits) else { return };
+        if s.deadline_ns > now_ns && s.deadline_ns <= at {
+            return;
+        }
+        self.set_deadline(slot, at);
+    }
+
+    /// The next deadline, in nanoseconds.
+    pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Takes off the next deadline that has come.
+    pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<Slot> {
+        let &(at, slot) = self.deadlines.first()?;
+        (at <= now_ns).then(|| {
+            self.deadlines.pop_first();
+            slot
+        })
     }
 }

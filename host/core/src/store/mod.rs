@@ -1,4 +1,17 @@
 //! The store: records that outlive the process that wrote them.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`records`] | the record store: put, append, delete, read, commit |
+//! | [`kind`] | kinds of records |
+//! | [`layout`] | memory layout: header, directory, units, size classes |
+//! | `block` | a block's header |
+//! | `slabs` | slabs: allocated, filled, reclaimed |
+//! | [`recover`] | the scan after a crash |
+//! | `pins`, [`snapshot`] | a committed epoch, read from outside |
+//! | [`memory`] | the bytes that a store lies in |
+//! | `shared` | records shared by several others |
+//! | `host_records` | the host's own records |
 
 mod block;
 pub(crate) mod host_records;
@@ -8,6 +21,7 @@ pub mod memory;
 mod pins;
 pub mod records;
 pub mod recover;
+pub(crate) mod shared;
 mod slabs;
 pub mod snapshot;
 #[cfg(test)]

@@ -1,6 +1,19 @@
-//! What a turn may ask for.
+//! What a turn may ask for. All of it is staged: applied when the turn succeeds, dropped when it fails.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`code`] | the contract with a service's code |
+//! | [`staging`] | the staging area of a batch |
+//! | `effect` | every effect |
+//! | `session_effects`, `topic_effects`, `timer_effects`, `job_effects`, `table_effects` | what may be asked for |
+//! | [`fault`] | faults and log lines |
 
 pub mod code;
 pub(crate) mod effect;
 pub mod fault;
+mod job_effects;
+mod session_effects;
 pub mod staging;
+mod table_effects;
+mod timer_effects;
+mod topic_effects;

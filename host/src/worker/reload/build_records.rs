@@ -1,76 +1,93 @@
-//! What is recorded of each library: the build that runs, those that ran before, and what they are loaded from. A successor goes on with
-//! that, never with what lies at a watched path.
+//! The record of each library: current and earlier builds, and the files they are loaded from.
+//!
+//! The core decides which build runs. A record is written from that at a commit, for the successor,
+//! which loads the recorded private copies and ignores the files at watched paths.
 
-use crate::worker::Worker;
+use crate::config::Config;
+use crate::logs;
+use crate::memory::board::Board;
+use crate::plugin::ffi::library::Library;
 use greenroom_core::core::Core;
 use greenroom_core::reload::request::LibraryId;
-use greenroom_core::service::offer::Build;
+use greenroom_core::service::offer::{Build, Serving};
 use greenroom_core::store::kind::Kind;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// What a successor must know of a library.
+/// Loads that may end a worker before the watcher leaves a file alone.
+const TRIES_MAX: u32 = 2;
+
+/// The record of a library, as JSON in the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::worker) struct LibraryRecord {
-    /// Where its builds come from.
+    /// The watched path that builds come from.
     pub path: PathBuf,
-    /// Hash of what was last seen there.
+    /// Hash of the file that was last seen there.
     pub seen: Option<String>,
-    /// What was about to be loaded from there, and how often: the second time a worker didn't survive it, it counts as seen.
+    /// Hash of the file that was about to be loaded, and how often. After [`TRIES_MAX`] loads that
+    /// ended a worker, the file counts as seen.
     #[serde(default)]
     pub trying: Option<(String, u32)>,
     /// The highest generation that ran.
     pub highest: u64,
-    /// What runs.
+    /// The build that runs, as the core says.
     pub current: RunningBuild,
-    /// What ran before, the latest first.
+    /// The builds that ran before, the latest first.
     #[serde(default)]
     pub earlier: Vec<RunningBuild>,
-    /// What runs has still to prove itself.
+    /// Probation of the build that runs.
     #[serde(default)]
     pub probation: Option<OnProbation>,
-    /// Builds that were rolled back and are needed to convert what they left.
+    /// Builds that were rolled back and convert the data that they left.
     #[serde(default)]
     pub converters: Vec<RunningBuild>,
 }
 
-/// A build, and what it is loaded from.
+/// A build, and the file and settings that it is loaded from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(in crate::worker) struct RunningBuild {
     /// Name of the library.
     pub library: String,
-    /// Its generation.
+    /// Generation of the build.
     pub generation: u64,
     /// SHA-256 of the file.
     pub hash: String,
     /// The private copy.
     pub copy: PathBuf,
-    /// The entry that its note names.
+    /// The entry that the file's note names.
     pub entry: String,
-    /// The settings of its services, as JSON, that its instances were built from: with them it is a generation. `None`: a record of
-    /// an older host, which had one configuration for all.
+    /// Settings of the services, as JSON, from which the instances are built. Other settings are
+    /// another generation. `None`: an older host's record, with one configuration for all.
     #[serde(default)]
     pub settings: Option<BTreeMap<String, String>>,
 }
 
-/// See [`LibraryRecord::probation`].
+/// A probation, as it is recorded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::worker) struct OnProbation {
-    /// The last build that proved itself.
+    /// The last build that passed its probation.
     pub before: RunningBuild,
-    /// When it is over, on CLOCK_MONOTONIC.
+    /// End of the probation, in nanoseconds on CLOCK_MONOTONIC.
     pub until_ns: u64,
-    /// The line of the ledger that tells of it.
+    /// Number of the ledger line of the build's commit; 0: none.
     pub line: u64,
 }
 
-/// Loads that may end a worker before the watcher leaves such a file alone.
-const TRIES_MAX: u32 = 2;
-
 impl LibraryRecord {
-    /// What the watcher need not look at again.
+    /// Records the first build of a library.
+    pub(in crate::worker) fn first(
+        path: PathBuf,
+        seen: Option<String>,
+        highest: u64,
+        current: RunningBuild,
+    ) -> LibraryRecord {
+        let (earlier, converters) = (Vec::new(), Vec::new());
+        LibraryRecord { path, seen, trying: None, highest, current, earlier, probation: None, converters }
+    }
+
+    /// Hash of the file that the watcher need not load again.
     pub(in crate::worker) fn seen(&self) -> Option<String> {
         match &self.trying {
             Some((hash, times)) if *times >= TRIES_MAX => Some(hash.clone()),
@@ -78,13 +95,15 @@ impl LibraryRecord {
         }
     }
 
-    /// The build to go back to, if nobody says which: the last one that proved itself, or the one before.
+    /// The build that a rollback without a generation goes to: the last one that passed its
+    /// probation, else the one of the next lower generation.
     pub(in crate::worker) fn before(&self) -> Option<&RunningBuild> {
         let earlier = self.earlier.iter().filter(|b| b.generation < self.current.generation);
         self.probation.as_ref().map(|p| &p.before).or(earlier.max_by_key(|b| b.generation))
     }
 
-    /// Puts a build in charge. At most `kept` of those that ran before are remembered.
+    /// Records that another build runs. At most `kept` earlier builds are remembered (limit
+    /// `builds_kept`), the latest first. The private copies of others become unused.
     pub(in crate::worker) fn put_in_charge(&mut self, current: RunningBuild, kept: usize) {
         self.earlier.retain(|b| b.generation != current.generation);
         let old = std::mem::replace(&mut self.current, current);
@@ -94,7 +113,7 @@ impl LibraryRecord {
         self.trying = None;
     }
 
-    /// The copies that somebody may still load.
+    /// The private copies that a process may still load.
     fn copies(&self) -> BTreeSet<&Path> {
         let before = self.probation.as_ref().map(|p| &p.before);
         let all = self.earlier.iter().chain(&self.converters).chain(before).chain([&self.current]);
@@ -103,25 +122,70 @@ impl LibraryRecord {
 }
 
 impl RunningBuild {
+    /// Records a build of the core with the file and settings that it was loaded from.
+    pub(in crate::worker) fn of(
+        build: &Build,
+        copy: PathBuf,
+        entry: String,
+        settings: BTreeMap<String, String>,
+    ) -> RunningBuild {
+        let Build { library, generation, hash } = build.clone();
+        RunningBuild { library, generation, hash, copy, entry, settings: Some(settings) }
+    }
+
+    /// The build, as the core names it.
     pub(in crate::worker) fn build(&self) -> Build {
         let RunningBuild { library, generation, hash, .. } = self.clone();
         Build { library, generation, hash }
     }
+
+    /// Loads the build into this process. `config` has the settings of a record without its own.
+    ///
+    /// Runs the library's initializers on the calling thread. An error names build and file.
+    pub(in crate::worker) fn load(&self, config: &Config, board: Board) -> Result<Serving, String> {
+        Library::load(&self.copy, &self.entry)
+            .and_then(|library| {
+                let settings = self.settings.clone().unwrap_or_else(|| config.settings());
+                library.create(&settings, logs::abi_level(), board)
+            })
+            .map_err(|e| {
+                format!("{}, generation {}, from {}: {e}", self.library, self.generation, self.copy.display())
+            })
+    }
 }
 
-/// The records of libraries.
-pub(in crate::worker) fn library_records(core: &Core) -> Result<Vec<LibraryRecord>, String> {
-    let read = |(_, json): (u64, Vec<u8>)| {
-        serde_json::from_slice(&json).map_err(|e| format!("the record of a library can't be read: {e}"))
-    };
-    core.kept(Kind::Library).into_iter().map(read).collect()
+/// The records of all libraries, and what this process has loaded.
+#[derive(Default)]
+pub(in crate::worker) struct BuildRecords {
+    records: BTreeMap<usize, LibraryRecord>,
+    /// Builds that this process has loaded and committed.
+    loaded: u32,
+    /// Private copies that no process will load again, once the latest records are committed.
+    unused_copies: Vec<PathBuf>,
 }
 
-impl Worker {
-    /// Records what is to be known of a library from now on. Returns the copies that nobody will load again.
-    pub(in crate::worker) fn write_record(&mut self, id: LibraryId, record: LibraryRecord) -> Vec<PathBuf> {
+impl BuildRecords {
+    /// The record of a library; `None`: no build of it ran.
+    pub(in crate::worker) fn get(&self, id: LibraryId) -> Option<&LibraryRecord> {
+        self.records.get(&id.0)
+    }
+
+    /// All records, by library.
+    pub(in crate::worker) fn all(&self) -> impl Iterator<Item = (LibraryId, &LibraryRecord)> {
+        self.records.iter().map(|(at, record)| (LibraryId(*at), record))
+    }
+
+    /// Writes a library's record, which counts from the next commit on. Returns the private copies
+    /// that the new record needs no more. If the store has no room, an error is logged.
+    #[must_use = "copies that no record needs are removed once the record is committed"]
+    pub(in crate::worker) fn write(
+        &mut self,
+        core: &mut Core,
+        id: LibraryId,
+        record: LibraryRecord,
+    ) -> Vec<PathBuf> {
         let json = serde_json::to_vec(&record).unwrap_or_default();
-        if !self.core.keep(Kind::Library, key_of(&record.path), &json) {
+        if !core.keep(Kind::Library, key_of(&record.path), &json) {
             tracing::error!(
                 "no room to record generation {} of {}",
                 record.current.generation,
@@ -130,29 +194,63 @@ impl Worker {
         }
         let needed = record.copies();
         let old = self.records.get(&id.0);
-        let superfluous = old
+        let unused = old
             .map(|old| old.copies().difference(&needed).map(|p| p.to_path_buf()).collect())
             .unwrap_or_default();
         self.records.insert(id.0, record);
-        superfluous
+        unused
     }
 
-    /// Forgets converters that have converted all.
-    pub(in crate::worker) fn converters_are_done(&mut self) {
+    /// Writes a library's record, and has [`BuildRecords::take_unused_copies`] return the private
+    /// copies that it needs no more.
+    pub(in crate::worker) fn update(&mut self, core: &mut Core, id: LibraryId, record: LibraryRecord) {
+        let unused = self.write(core, id, record);
+        self.unused_copies.extend(unused);
+    }
+
+    /// Takes the private copies to remove. The caller has committed the records.
+    pub(in crate::worker) fn take_unused_copies(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.unused_copies)
+    }
+
+    /// Removes converters from the records of libraries that have converted all their data.
+    pub(in crate::worker) fn forget_converters(&mut self, core: &mut Core) {
         for at in self.records.keys().copied().collect::<Vec<_>>() {
             let Some(record) = self.records.get(&at).filter(|r| !r.converters.is_empty()) else { continue };
-            if self.core.converts(&record.current.library) {
+            if core.converts(&record.current.library) {
                 continue;
             }
             let mut record = record.clone();
             record.converters.clear();
-            let superfluous = self.write_record(LibraryId(at), record);
-            self.superfluous.extend(superfluous);
+            self.update(core, LibraryId(at), record);
         }
+    }
+
+    /// Counts a build that this process has loaded.
+    pub(in crate::worker) fn count_load(&mut self) {
+        self.loaded += 1;
+    }
+
+    /// Builds that this process has loaded and committed.
+    pub(in crate::worker) fn loaded(&self) -> u32 {
+        self.loaded
+    }
+
+    /// Returns whether a ledger line is the commit of a build that is on probation.
+    pub(in crate::worker) fn is_on_probation(&self, line: u64) -> bool {
+        self.records.values().any(|r| r.probation.as_ref().is_some_and(|p| p.line == line))
     }
 }
 
-/// What a library's record is kept under: its path, whatever number it has in this process.
+/// Reads the records of all libraries from the store. An error names a record that cannot be read.
+pub(in crate::worker) fn recorded(core: &Core) -> Result<Vec<LibraryRecord>, String> {
+    let read = |(_, json): (u64, Vec<u8>)| {
+        serde_json::from_slice(&json).map_err(|e| format!("the record of a library cannot be read: {e}"))
+    };
+    core.kept(Kind::Library).into_iter().map(read).collect()
+}
+
+/// Key of a library's record: a hash of its path, whose number differs in each process.
 fn key_of(path: &Path) -> u64 {
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
     u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
@@ -170,16 +268,7 @@ mod tests {
 
     #[test]
     fn builds_that_ran_before_are_remembered_and_bounded() {
-        let mut r = LibraryRecord {
-            path: "a.so".into(),
-            seen: None,
-            trying: None,
-            highest: 1,
-            current: build(1),
-            earlier: Vec::new(),
-            probation: None,
-            converters: Vec::new(),
-        };
+        let mut r = LibraryRecord::first("a.so".into(), None, 1, build(1));
         let generations = |r: &LibraryRecord| r.earlier.iter().map(|b| b.generation).collect::<Vec<_>>();
         for n in 2..=5 {
             r.put_in_charge(build(n), 3);

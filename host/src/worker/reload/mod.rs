@@ -1,6 +1,25 @@
 //! Carries out a reload.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `build_records` | The record of each library: current and earlier builds. |
+//! | `carry_out` | Carries out the steps that the core orders. |
+//! | `commit` | Commits prepared builds between two passes. |
+//! | `config_in_force` | The configuration in force, and the one being committed. |
+//! | `configure` | Puts a proposed configuration in force, or refuses it. |
+//! | `ports` | Ports that listen, and ports being opened for a reload. |
+//! | `probation` | Ends probations and rolls back. |
+//! | `proposals` | Configurations that wait for their turn. |
+//! | `requests` | Turns a wish for a reload into requests. |
+//! | `roll_back` | Records and reports that the previous build is back in charge. |
 
-pub(crate) mod build_records;
-pub(crate) mod carry_out;
-pub(crate) mod probation;
-pub(crate) mod proposals;
+pub(super) mod build_records;
+pub(super) mod carry_out;
+mod commit;
+pub(super) mod config_in_force;
+mod configure;
+pub(super) mod ports;
+pub(super) mod probation;
+pub(super) mod proposals;
+mod requests;
+pub(super) mod roll_back;

@@ -1,248 +1,203 @@
-//! How builds on probation end: proved, or rolled back by the host itself; and who waits to be told.
+//! Ends probations and rolls back.
+//!
+//! The core counts the turns of a build on probation and says when the probation ends. The driver
+//! carries the verdict out between two passes, and answers operators that wait for it (`reload
+//! --wait`). A verdict about a build that another one has replaced meanwhile is dropped.
 
 use crate::admin::query::Answer;
 use crate::crash_points;
 use crate::crash_points::Point;
-use crate::plugin::prepare::Job;
-use crate::protocol::keeper::ToKeeper;
-use crate::worker::reload::carry_out::{Failed, Opening, Prepared};
-use crate::worker::{OnProbation, Worker};
+use crate::worker::reload::ports::{FailedBuild, Opening, PreparedPorts, discard};
+use crate::worker::reload::roll_back::{end_line, record_roll_back, report_roll_back};
+use crate::worker::shell::Shell;
+use greenroom_core::core::Core;
 use greenroom_core::input::Input;
-use greenroom_core::ledger::ProbationCounts;
-use greenroom_core::ledger::{Outcome, ProbationReport, ProbationState, Report};
+use greenroom_core::ledger::{Outcome, ProbationCounts, ProbationState, Report};
 use greenroom_core::reload::request::LibraryId;
 use greenroom_core::service::offer::Build;
 use greenroom_core::service::probation::ProbationEnd;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-impl Worker {
-    /// The core says how a probation ended. Between two passes.
-    pub(in crate::worker) fn proved(&mut self, build: Build, record: ProbationCounts, proof: ProbationEnd) {
-        let Some(id) = self.core.reloads.named(&build.library) else { return };
-        if self.core.reloads.libraries()[id.0].current.as_ref() != Some(&build) {
+/// The driver of probations.
+#[derive(Default)]
+pub(in crate::worker) struct Probations {
+    /// Probations that the core has ended in this pass.
+    ended: Vec<(Build, ProbationCounts, ProbationEnd)>,
+    /// Operators that wait for the end of the probation in a ledger line.
+    waiting: Vec<(u64, Sender<Answer>)>,
+}
+
+impl Probations {
+    /// Notes a probation that the core has ended.
+    pub(in crate::worker) fn note_end(&mut self, build: Build, counts: ProbationCounts, end: ProbationEnd) {
+        self.ended.push((build, counts, end));
+    }
+
+    /// Handles the probations that have ended: a build that passed stays, a build that failed is
+    /// rolled back.
+    pub(in crate::worker) fn step(&mut self, shell: &mut Shell) {
+        for (build, record, end) in std::mem::take(&mut self.ended) {
+            self.end(shell, build, record, end);
+        }
+    }
+
+    /// Handles the end of one probation.
+    fn end(&mut self, shell: &mut Shell, build: Build, record: ProbationCounts, end: ProbationEnd) {
+        let Some(id) = shell.core.reloads.named(&build.library) else { return };
+        if !runs(&shell.core, id, &build) {
             return;
         }
-        match proof {
+        match end {
             ProbationEnd::Passed => {
                 tracing::info!(
-                    "{}: generation {} has proved itself: {} turns, {} failed",
+                    "{}: generation {} has passed its probation: {} turns, {} failed",
                     build.library,
                     build.generation,
                     record.turns,
                     record.faults
                 );
-                self.settle(id, ProbationState::Passed, record, String::new());
+                self.keep_build(shell, id, ProbationState::Passed, record, String::new());
             }
-            ProbationEnd::Failed(why) => self.begin_roll_back(Failed { id, build, record, why }),
+            ProbationEnd::Failed(why) => {
+                self.begin_roll_back(shell, FailedBuild { id, build, record, why });
+            }
         }
     }
 
-    fn begin_roll_back(&mut self, failed: Failed) {
-        if self.core.reloads.is_committing(failed.id) || self.stop_at.is_some() {
-            // Another build takes its place in a moment, or none will.
+    /// Rolls a build back, or has the keeper open the previous build's ports first. If there is no
+    /// way back, the build stays, and ledger and log say why.
+    fn begin_roll_back(&mut self, shell: &mut Shell, failed: FailedBuild) {
+        if shell.core.reloads.is_committing(failed.id) || shell.lifecycle.is_stopping() {
+            // Another build takes charge in a moment, or none will.
             return;
         }
         let library = failed.build.library.clone();
-        let changes = self
-            .core
-            .can_roll_back(&library)
-            .and_then(|o| self.port_changes(&[(failed.id, o)], &self.config));
-        match changes {
+        let changes = shell.core.can_roll_back(&library).and_then(|offers| {
+            let config = shell.config.get();
+            shell.ports.changes_for(&shell.core, &[(failed.id, offers)], config)
+        });
+        match changes.map(PreparedPorts::of) {
             Err(why) => {
                 tracing::error!(
-                    "{library}: generation {} fails and stays, as there is no way back: {}; {why}",
+                    "{library}: generation {} fails and stays, because no rollback is possible: {}; {why}",
                     failed.build.generation,
                     failed.why
                 );
-                self.core.end_probation(&library);
-                self.settle(
-                    failed.id,
-                    ProbationState::Failed,
-                    failed.record,
-                    format!("{}; {why}", failed.why),
-                );
+                shell.core.end_probation(&library);
+                let why = format!("{}; {why}", failed.why);
+                self.keep_build(shell, failed.id, ProbationState::Failed, failed.record, why);
             }
-            Ok(changes) => {
-                let prepared = Prepared::of(changes);
-                if prepared.open.is_empty() {
-                    return self.roll_back(&failed, prepared);
-                }
-                self.link.send(&ToKeeper::Open(prepared.open.clone()));
-                self.opening.push_back((Opening::RollBack(failed), prepared));
+            Ok(prepared) if prepared.need_opening() => {
+                shell.ports.open(Opening::RollBack(failed), prepared, &mut shell.keeper);
             }
+            Ok(prepared) => self.roll_back(shell, &failed, prepared),
         }
     }
 
-    /// Puts the build before back in charge.
-    pub(in crate::worker) fn roll_back(&mut self, failed: &Failed, prepared: Prepared) {
+    /// Puts the previous build back in charge, in one commit. The pause is the time that clients
+    /// could notice.
+    pub(in crate::worker) fn roll_back(
+        &mut self,
+        shell: &mut Shell,
+        failed: &FailedBuild,
+        prepared: PreparedPorts,
+    ) {
         let library = &failed.build.library;
-        let current = self.core.reloads.libraries()[failed.id.0].current.clone();
-        // Another one may have taken its place meanwhile, or the way back may be gone.
-        if current.as_ref() != Some(&failed.build) || self.core.can_roll_back(library).is_err() {
-            return self.discard_ports(&prepared);
+        // Another build may have taken charge meanwhile, or the way back may be gone.
+        if !runs(&shell.core, failed.id, &failed.build) || shell.core.can_roll_back(library).is_err() {
+            return discard(&prepared, &mut shell.keeper);
         }
-        // It has prepared to take another build's place.
-        self.core
+        // A reload under way was prepared for the build that goes.
+        shell
+            .core
             .reloads
             .doom(failed.id, "the build that it was to replace was rolled back meanwhile; try again");
         let begun = Instant::now();
-        let Some(build) = self.core.roll_back(library) else { return };
-        let committed_at = self.rolled_back(failed.id, &build);
-        let ports_changed = self.change_ports(prepared);
-        let line = self.tell_of_roll_back(failed, committed_at);
+        let Some(build) = shell.core.roll_back(library) else { return };
+        let committed_at = record_roll_back(shell, failed.id, &build);
+        let ports_changed = shell.ports.change(&mut shell.core, prepared);
+        let line = report_roll_back(shell, failed, committed_at);
         crash_points::pass(Point::RolledBack);
         // Generation, converters, ports and ledger in one epoch, as in a reload's commit.
-        self.core.handle(Input::Commit);
+        shell.core.handle(Input::Commit);
         crash_points::pass(Point::RollBackCommitted);
         if ports_changed {
-            self.link.send(&ToKeeper::Ports(self.ports.clone()));
+            shell.ports.tell(&mut shell.keeper);
         }
         let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
-        self.amend_ledger(line, |report| report.pause_us = pause_us);
-        self.core.handle(Input::Commit);
-        self.board.say(&self.services());
-        self.answer_waiting();
+        shell.ledger.amend(&mut shell.core, line, |report| report.pause_us = pause_us);
+        shell.core.handle(Input::Commit);
+        shell.show_services();
+        self.answer_waiting(shell);
     }
 
-    /// The records follow the core, which has put the build before in charge. Returns the line of the ledger that tells of the
-    /// commit of the one that failed; 0: none.
-    pub(in crate::worker) fn rolled_back(&mut self, id: LibraryId, build: &Build) -> u64 {
-        let library = &self.core.reloads.libraries()[id.0];
-        let (seen, highest) = (library.seen.clone(), library.highest);
-        self.core.reloads.goes_on_with(id, build.clone(), seen.clone(), highest);
-        let Some(mut record) = self.records.get(&id.0).cloned() else { return 0 };
-        let Some(OnProbation { before, line, .. }) = record.probation.take() else { return 0 };
-        let newer = record.current.clone();
-        record.put_in_charge(before, self.config.limits.builds_kept);
-        if self.core.converts(&build.library) {
-            record.converters.push(newer);
-        }
-        record.seen = seen;
-        let superfluous = self.write_record(id, record);
-        self.superfluous.extend(superfluous);
-        line
-    }
-
-    /// The ledger: the build that failed, whose commit is in line `committed_at`, and what serves now. Returns the second's line.
-    pub(in crate::worker) fn tell_of_roll_back(&mut self, failed: &Failed, committed_at: u64) -> u64 {
-        let Failed { id, build, record, why } = failed;
-        let why = format!("generation {} is rolled back: {why}", build.generation);
-        self.settle_line(committed_at, &build.library, ProbationState::RolledBack, *record, why.clone());
-        let library = &self.core.reloads.libraries()[id.0];
-        let mut report = library.rolled_back(why, self.core.services());
-        report.quarantined = self.quarantined(&report.library);
-        tracing::error!("{}", crate::protocol::admin::ledger_line(&report));
-        self.note_in_ledger("host", report)
-    }
-
-    /// A probation is over, and the build stays.
-    fn settle(&mut self, id: LibraryId, state: ProbationState, record: ProbationCounts, why: String) {
-        let Some(mut known) = self.records.get(&id.0).cloned() else { return };
-        let line = known.probation.take().map_or(0, |p| p.line);
-        let library = known.current.library.clone();
-        let superfluous = self.write_record(id, known);
-        self.superfluous.extend(superfluous);
-        self.settle_line(line, &library, state, record, why);
-        self.core.handle(Input::Commit);
-        self.answer_waiting();
-    }
-
-    /// The line and the record of a build that is about to be replaced before it has proved itself.
-    pub(in crate::worker) fn unproved(&self, id: LibraryId) -> Option<(u64, ProbationCounts)> {
-        let known = self.records.get(&id.0)?;
-        let record = self.core.probation(&known.current.library).map(|p| p.record).unwrap_or_default();
-        Some((known.probation.as_ref()?.line, record))
-    }
-
-    /// The ledger follows: other builds have taken the place of these.
-    pub(in crate::worker) fn replaced(&mut self, unproved: Vec<(u64, ProbationCounts)>) {
-        for (line, record) in unproved {
-            self.amend_ledger(line, |report| {
-                report.probation = Some(ProbationReport { state: ProbationState::Replaced, record });
-            });
-        }
-    }
-
-    /// Writes how a build's probation ended into the line that told of its commit.
-    fn settle_line(
+    /// Ends a probation whose build stays: passed, or failed without a way back. Commits record and
+    /// ledger.
+    fn keep_build(
         &mut self,
-        line: u64,
-        library: &str,
+        shell: &mut Shell,
+        id: LibraryId,
         state: ProbationState,
         record: ProbationCounts,
         why: String,
     ) {
-        let quarantined = self.quarantined(library);
-        self.amend_ledger(line, |report| {
-            report.probation = Some(ProbationReport { state, record });
-            report.reason = why;
-            report.quarantined = quarantined;
-        });
+        let Some(mut known) = shell.builds.get(id).cloned() else { return };
+        let line = known.probation.take().map_or(0, |p| p.line);
+        let library = known.current.library.clone();
+        shell.builds.update(&mut shell.core, id, known);
+        end_line(shell, line, &library, state, record, why);
+        shell.core.handle(Input::Commit);
+        self.answer_waiting(shell);
     }
 
-    pub(in crate::worker) fn await_line(&mut self, line: u64, reply: Sender<Answer>) {
-        self.awaiting.push((line, reply));
-        self.answer_waiting();
+    /// Answers an operator once the probation in a ledger line has ended.
+    pub(in crate::worker) fn wait_for(&mut self, shell: &Shell, line: u64, reply: Sender<Answer>) {
+        self.waiting.push((line, reply));
+        self.answer_waiting(shell);
     }
 
-    /// Tells those who wait how the probations ended that are over.
-    pub(in crate::worker) fn answer_waiting(&mut self) {
-        for (line, reply) in std::mem::take(&mut self.awaiting) {
-            let answer = match self.ledger_line(line) {
-                None => Answer::Error(format!("the ledger has no line {line}")),
-                Some(report) => match report.probation.as_ref().map(|p| p.state) {
-                    Some(ProbationState::UnderWay) if self.is_on_probation(line) => {
-                        self.awaiting.push((line, reply));
-                        continue;
-                    }
-                    // Nobody was left to write down that another build took its place.
-                    Some(ProbationState::UnderWay) => {
-                        Answer::Report(Box::new(self.as_it_is(report, Some(ProbationState::Replaced))))
-                    }
-                    state => Answer::Report(Box::new(self.as_it_is(report, state))),
-                },
-            };
-            let _ = reply.send(answer);
+    /// Answers the operators whose probations have ended. The others go on waiting, in their order.
+    pub(in crate::worker) fn answer_waiting(&mut self, shell: &Shell) {
+        for (line, reply) in std::mem::take(&mut self.waiting) {
+            match answer(shell, line) {
+                Some(answer) => {
+                    let _ = reply.send(answer);
+                }
+                None => self.waiting.push((line, reply)),
+            }
         }
     }
+}
 
-    fn is_on_probation(&self, line: u64) -> bool {
-        self.records.values().any(|r| r.probation.as_ref().is_some_and(|p| p.line == line))
-    }
+/// Returns whether the core says that this build runs.
+fn runs(core: &Core, id: LibraryId, build: &Build) -> bool {
+    core.reloads.libraries()[id.0].current.as_ref() == Some(build)
+}
 
-    /// A commit's report as it is to be told after its probation.
-    fn as_it_is(&self, report: Report, state: Option<ProbationState>) -> Report {
-        let id = self.core.reloads.named(&report.library);
-        let current = id.and_then(|id| self.core.reloads.libraries()[id.0].current.as_ref());
-        let generation = current.map_or(report.generation, |b| b.generation);
-        let outcome = match state {
-            Some(ProbationState::RolledBack) => Outcome::RolledBack,
-            Some(ProbationState::Replaced) => Outcome::Replaced,
-            _ => report.outcome,
-        };
-        Report { outcome, generation, ..report }
-    }
+/// The answer about the probation in a ledger line; `None`: it is under way.
+fn answer(shell: &Shell, line: u64) -> Option<Answer> {
+    let Some(report) = shell.ledger.line(&shell.core, line) else {
+        return Some(Answer::Error(format!("the ledger has no line {line}")));
+    };
+    let state = match report.probation.as_ref().map(|p| p.state) {
+        Some(ProbationState::UnderWay) if shell.builds.is_on_probation(line) => return None,
+        // The worker died before it could mark this line as replaced.
+        Some(ProbationState::UnderWay) => Some(ProbationState::Replaced),
+        state => state,
+    };
+    Some(Answer::Report(Box::new(after_probation(&shell.core, report, state))))
+}
 
-    /// Sessions of a library that wait in quarantine.
-    pub(in crate::worker) fn quarantined(&self, library: &str) -> usize {
-        self.core.quarantined(library)
-    }
-
-    /// Drops builds that nobody needs any more.
-    pub(in crate::worker) fn drop_retired(&mut self) {
-        // All that was recorded in this pass is committed by now.
-        let superfluous = std::mem::take(&mut self.superfluous);
-        self.drop_copies(superfluous);
-        if let Some(retired) = self.core.take_retired() {
-            self.job(Job::Drop(retired, Vec::new()));
-            self.converters_are_done();
-        }
-    }
-
-    pub(in crate::worker) fn drop_copies(&mut self, copies: Vec<std::path::PathBuf>) {
-        if !copies.is_empty() {
-            self.job(Job::Drop(Box::new(()), copies));
-        }
-    }
+/// A commit's report after the probation: with the build that runs now.
+fn after_probation(core: &Core, report: Report, state: Option<ProbationState>) -> Report {
+    let id = core.reloads.named(&report.library);
+    let current = id.and_then(|id| core.reloads.libraries()[id.0].current.as_ref());
+    let generation = current.map_or(report.generation, |b| b.generation);
+    let outcome = match state {
+        Some(ProbationState::RolledBack) => Outcome::RolledBack,
+        Some(ProbationState::Replaced) => Outcome::Replaced,
+        _ => report.outcome,
+    };
+    Report { outcome, generation, ..report }
 }

@@ -1,0 +1,524 @@
+//! Actions that wait for a session: notes, messages, results, due timers.
+//!
+//! Each is a record until its turn has run, so that it happens once, whatever process runs it: the
+//! record goes in the same commit in which the turn counts. A timer that is due waits as the very
+//! record that it was set with. A session's actions keep their order.
+
+use super::timers::timer_name;
+use crate::ids::Slot;
+use crate::limits::host::{BATCH_ACTIONS_MAX, BATCH_BYTES, Limits};
+use crate::limits::names::Limit;
+use crate::store::kind::Kind;
+use crate::store::layout::Ref;
+use crate::store::records::Store;
+use crate::store::shared::{SHARED_FROM_BYTES, SharedRecords};
+use greenroom_state::abi::{Action, action};
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// Bytes of an action's record beside its name and data.
+const ACTION_HEAD: usize = 32;
+
+/// All actions that wait, by session.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    queues: HashMap<Slot, Queue>,
+    /// Sessions whose next action may run.
+    ready: VecDeque<Slot>,
+    sequence: u64,
+}
+
+/// The actions of one session, oldest first.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    /// Whether the session is listed as ready.
+    ready: bool,
+    /// Bytes that its actions carry, shared or not.
+    bytes: usize,
+    /// Actions that found no room since one did.
+    dropped: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    record: Ref,
+    depth: u16,
+    /// Whether its record is a timer's.
+    timer: bool,
+    /// Bytes that it carries.
+    bytes: u32,
+}
+
+/// The batch under way, if its actions come from an inbox: they leave it when the batch is over.
+#[derive(Debug, Default)]
+pub(crate) struct RunningBatch {
+    slot: Option<Slot>,
+    done: usize,
+    depths: Vec<u16>,
+}
+
+impl RunningBatch {
+    /// Counts actions that have had their turns.
+    pub(crate) fn had(&mut self, turns: usize) {
+        if self.slot.is_some() {
+            self.done += turns;
+        }
+    }
+
+    /// Depths of the actions that had no turn yet; empty if the actions come from outside.
+    pub(crate) fn depths(&self) -> &[u16] {
+        self.depths.get(self.done..).unwrap_or_default()
+    }
+
+    /// Waiting actions of a session that have had their turns by now.
+    fn done(&self, slot: Slot) -> usize {
+        if self.slot == Some(slot) { self.done } else { 0 }
+    }
+
+    /// Ends the batch. The memory is kept for the next one.
+    pub(crate) fn end(&mut self) {
+        (self.slot, self.done) = (None, 0);
+        self.depths.clear();
+    }
+}
+
+/// An action that is to wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PendingAction<'a> {
+    /// Kind, one of [`action`].
+    pub(crate) kind: u32,
+    /// Detail, as the kind says; else 0.
+    pub(crate) detail: u16,
+    /// Number of the session that caused it, 0: none; or of the job.
+    pub(crate) from: u64,
+    /// Turns between it and something that came from outside.
+    pub(crate) depth: u16,
+    pub(crate) name: &'a str,
+    pub(crate) data: Data<'a>,
+}
+
+/// The data of an action.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Data<'a> {
+    /// Bytes of its own.
+    Own(&'a [u8]),
+    /// Number of a shared record.
+    Shared(u64),
+}
+
+impl Data<'_> {
+    fn len(&self, store: &Store, shared: &SharedRecords) -> usize {
+        match self {
+            Data::Own(bytes) => bytes.len(),
+            Data::Shared(number) => shared.get(*number).map_or(0, |r| store.read(r, <[u8]>::len)),
+        }
+    }
+}
+
+/// The answer of [`Inbox::put`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// The action waits.
+    Waits,
+    /// The action waits, and is the first one after so many that were dropped.
+    WaitsAfterDrops(u64),
+    /// The action is dropped: the limit is reached. The number of waiting actions is told for the
+    /// first one that is.
+    Dropped(Limit, Option<usize>),
+}
+
+/// An action that waits, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionView {
+    /// Kind, one of [`action`].
+    pub kind: u32,
+    /// Number of the session that caused it, or of the job.
+    pub from: u64,
+    /// Topic or job.
+    pub name: String,
+    /// Data that it carries.
+    pub data: Vec<u8>,
+}
+
+/// An action's record: sequence, from, shared record or 0 (u64 each, little-endian), kind, depth,
+/// the length of the name, detail (u16 each), the name, the data.
+fn encode(sequence: u64, a: &PendingAction<'_>) -> Vec<u8> {
+    let (shared, own) = match a.data {
+        Data::Own(bytes) => (0, bytes),
+        Data::Shared(number) => (number, &[][..]),
+    };
+    let mut bytes = Vec::with_capacity(ACTION_HEAD + a.name.len() + own.len());
+    for n in [sequence, a.from, shared] {
+        bytes.extend_from_slice(&n.to_le_bytes());
+    }
+    for n in [a.kind as u16, a.depth, a.name.len() as u16, a.detail] {
+        bytes.extend_from_slice(&n.to_le_bytes());
+    }
+    bytes.extend_from_slice(a.name.as_bytes());
+    bytes.extend_from_slice(own);
+    bytes
+}
+
+struct Decoded<'a> {
+    sequence: u64,
+    from: u64,
+    shared: u64,
+    kind: u32,
+    detail: u32,
+    depth: u16,
+    name: &'a [u8],
+    data: &'a [u8],
+}
+
+fn decode(bytes: &[u8]) -> Option<Decoded<'_>> {
+    let (head, rest) = bytes.split_at_checked(ACTION_HEAD)?;
+    let long = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?));
+    let short = |at: usize| Some(u16::from_le_bytes(head.get(at..at + 2)?.try_into().ok()?));
+    let (name, data) = rest.split_at_checked(usize::from(short(28)?))?;
+    std::str::from_utf8(name).ok()?;
+    Some(Decoded {
+        sequence: long(0)?,
+        from: long(8)?,
+        shared: long(16)?,
+        kind: u32::from(short(24)?),
+        detail: u32::from(short(30)?),
+        depth: short(26)?,
+        name,
+        data,
+    })
+}
+
+fn shared_of(store: &Store, w: &Waiting) -> u64 {
+    if w.timer { 0 } else { store.read(w.record, |b| decode(b).map_or(0, |d| d.shared)) }
+}
+
+/// Actions copied out of the store for one call of a handler.
+#[derive(Debug, Default)]
+pub(crate) struct ActionBuffer {
+    bytes: Vec<u8>,
+    actions: Vec<CopiedAction>,
+}
+
+#[derive(Debug)]
+struct CopiedAction {
+    kind: u32,
+    detail: u32,
+    from: u64,
+    /// End in the bytes. The action begins where the one before it ends.
+    name_end: usize,
+    data_end: usize,
+}
+
+impl ActionBuffer {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.actions.clear();
+    }
+
+    fn kind(&self) -> u32 {
+        self.actions.first().map_or(0, |a| a.kind)
+    }
+
+    fn add(&mut self, (kind, detail): (u32, u32), from: u64, name: &[u8], data: &[u8]) {
+        self.bytes.extend_from_slice(name);
+        let name_end = self.bytes.len();
+        self.bytes.extend_from_slice(data);
+        self.actions.push(CopiedAction { kind, detail, from, name_end, data_end: self.bytes.len() });
+    }
+
+    /// The actions, oldest first.
+    pub(crate) fn actions(&self) -> Vec<Action<'_>> {
+        let mut start = 0;
+        let action = |a: &CopiedAction| {
+            let (name, data) = (&self.bytes[start..a.name_end], &self.bytes[a.name_end..a.data_end]);
+            start = a.data_end;
+            Action { kind: a.kind, detail: a.detail, data: data.into(), name: name.into(), from: a.from }
+        };
+        self.actions.iter().map(action).collect()
+    }
+
+    /// Number that names the turn of the first action, by what the action is and by the generation
+    /// that runs it. A service's own turns are not counted from process to process, so a death is
+    /// blamed on such a name.
+    pub(crate) fn turn_name(&self, generation: u64) -> Option<u64> {
+        let a = self.actions.first()?;
+        let name = &self.bytes[..a.name_end];
+        let parts = [&a.from.to_le_bytes()[..], &generation.to_le_bytes(), name];
+        // FNV-1a. Half of its values, so that counting on can't overflow.
+        let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+        Some(parts.into_iter().flatten().fold(0xcbf2_9ce4_8422_2325, step) >> 1)
+    }
+}
+
+/// Whether an action is never dropped: its session asked for it, which has limits of its own.
+fn is_certain(kind: u32) -> bool {
+    [action::JOB, action::DIALED, action::CONNECT].contains(&kind)
+}
+
+impl Inbox {
+    /// Bytes of the record that [`Inbox::put`] writes, for an action with data of its own.
+    pub(crate) fn record_bytes(name_len: usize, data_len: usize) -> usize {
+        ACTION_HEAD + name_len + data_len
+    }
+
+    /// Bytes of the record that a published message costs each subscriber, at most.
+    pub(crate) fn publish_record_bytes(topic_len: usize, data_len: usize) -> usize {
+        ACTION_HEAD + topic_len + if data_len < SHARED_FROM_BYTES { data_len } else { 0 }
+    }
+
+    /// Whether actions of a session wait.
+    #[inline]
+    pub(crate) fn has(&self, slot: Slot) -> bool {
+        !self.queues.is_empty() && self.queues.contains_key(&slot)
+    }
+
+    /// Whether a pass is due for waiting actions.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Sessions listed as ready.
+    pub(crate) fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Takes the next session off the ready list. `Some(None)`: its actions are gone. `None`: the
+    /// list is empty.
+    pub(crate) fn pop_ready(&mut self) -> Option<Option<Slot>> {
+        let slot = self.ready.pop_front()?;
+        let Some(queue) = self.queues.get_mut(&slot) else { return Some(None) };
+        queue.ready = false;
+        Some(Some(slot))
+    }
+
+    /// Lists a session as ready, if it has actions.
+    pub(crate) fn set_ready(&mut self, slot: Slot) {
+        let Some(queue) = self.queues.get_mut(&slot) else { return };
+        if !std::mem::replace(&mut queue.ready, true) {
+            self.ready.push_back(slot);
+        }
+    }
+
+    fn push(&mut self, slot: Slot, waiting: Waiting) {
+        let queue = self.queues.entry(slot).or_default();
+        queue.bytes += waiting.bytes as usize;
+        queue.waiting.push_back(waiting);
+        self.set_ready(slot);
+    }
+
+    /// Adds a timer that is due, by its record.
+    pub(crate) fn put_due(&mut self, slot: Slot, record: Ref) {
+        self.push(slot, Waiting { record, depth: 0, timer: true, bytes: 0 });
+    }
+
+    /// Adds an action for the open session `id` in `slot`, unless too many wait. Room must be
+    /// reserved.
+    pub(crate) fn put(
+        &mut self,
+        store: &mut Store,
+        shared: &mut SharedRecords,
+        (slot, id): (Slot, u64),
+        action: &PendingAction<'_>,
+        limits: &Limits,
+        running: &RunningBatch,
+    ) -> Put {
+        let bytes = action.data.len(store, shared);
+        let done = running.done(slot);
+        let mut put = Put::Waits;
+        if let Some(queue) = self.queues.get_mut(&slot).filter(|_| !is_certain(action.kind)) {
+            let waiting = queue.waiting.len() - done;
+            let limit = match () {
+                () if waiting >= limits.actions_pending_max => Some(Limit::ActionsPendingMax),
+                () if queue.bytes + bytes > limits.actions_pending_bytes_max => {
+                    Some(Limit::ActionsPendingBytesMax)
+                }
+                () => None,
+            };
+            if let Some(limit) = limit {
+                queue.dropped += 1;
+                return Put::Dropped(limit, (queue.dropped == 1).then_some(waiting));
+            }
+            if queue.dropped > 0 {
+                put = Put::WaitsAfterDrops(std::mem::take(&mut queue.dropped));
+            }
+        }
+        self.sequence += 1;
+        let record = store.put(None, Kind::Action, id, &encode(self.sequence, action));
+        let record = record.expect("room was reserved before");
+        if let Data::Shared(number) = action.data {
+            shared.name(number);
+        }
+        self.push(slot, Waiting { record, depth: action.depth, timer: false, bytes: bytes as u32 });
+        put
+    }
+
+    /// Copies the oldest actions of a session for one call: of one kind, as a death is blamed on a
+    /// kind, and up to the bounds of a batch. They stay until [`Inbox::drop_oldest`].
+    pub(crate) fn copy_batch(
+        &self,
+        store: &Store,
+        shared: &SharedRecords,
+        slot: Slot,
+        into: &mut ActionBuffer,
+        running: &mut RunningBatch,
+    ) {
+        into.clear();
+        let Some(queue) = self.queues.get(&slot) else { return };
+        let most = if slot.is_service() { 1 } else { BATCH_ACTIONS_MAX };
+        let mut bytes = 0;
+        for w in queue.waiting.iter().take(most) {
+            bytes += w.bytes as usize;
+            let first = running.depths.is_empty();
+            if !first && (bytes > BATCH_BYTES || kind(store, w) != into.kind()) {
+                break;
+            }
+            running.depths.push(w.depth);
+            store.read(w.record, |bytes| {
+                if w.timer {
+                    return into.add((action::TIMER, 0), 0, timer_name(bytes), b"");
+                }
+                let Some(d) = decode(bytes) else { return into.add((0, 0), 0, b"", b"") };
+                let mut add = |data: &[u8]| into.add((d.kind, d.detail), d.from, d.name, data);
+                match shared.get(d.shared) {
+                    Some(shared) => store.read(shared, add),
+                    None => add(d.data),
+                }
+            });
+        }
+        running.slot = Some(slot);
+    }
+
+    /// Deletes the oldest `count` actions of a session: they have had their turns, or shall have
+    /// none.
+    pub(crate) fn drop_oldest(
+        &mut self,
+        store: &mut Store,
+        shared: &mut SharedRecords,
+        slot: Slot,
+        count: usize,
+    ) {
+        for _ in 0..count {
+            let Some(queue) = self.queues.get_mut(&slot) else { return };
+            let Some(w) = queue.waiting.pop_front() else { return };
+            queue.bytes -= w.bytes as usize;
+            if queue.waiting.is_empty() {
+                self.queues.remove(&slot);
+            }
+            let number = shared_of(store, &w);
+            store.delete(w.record);
+            shared.unname(store, number);
+        }
+    }
+
+    /// Deletes all actions of a session.
+    pub(crate) fn drop_all(&mut self, store: &mut Store, shared: &mut SharedRecords, slot: Slot) {
+        let count = self.queues.get(&slot).map_or(0, |q| q.waiting.len());
+        self.drop_oldest(store, shared, slot, count);
+    }
+
+    /// Takes off the first action that had no turn and that `is` the one. Its record is the caller's.
+    fn take(&mut self, slot: Slot, running: &RunningBatch, is: impl Fn(&Waiting) -> bool) -> Option<Ref> {
+        let done = running.done(slot);
+        let queue = self.queues.get_mut(&slot)?;
+        let at = queue.waiting.iter().skip(done).position(is)?;
+        let taken = queue.waiting.remove(done + at)?;
+        queue.bytes -= taken.bytes as usize;
+        if queue.waiting.is_empty() {
+            self.queues.remove(&slot);
+        }
+        Some(taken.record)
+    }
+
+    /// Cancels a timer of this name that is due and had no turn.
+    pub(crate) fn cancel_due(&mut self, store: &mut Store, slot: Slot, name: &str, running: &RunningBatch) {
+        if !self.has(slot) {
+            return;
+        }
+        let is = |w: &Waiting| w.timer && store.read(w.record, |b| timer_name(b) == name.as_bytes());
+        if let Some(record) = self.take(slot, running, is) {
+            store.delete(record);
+        }
+    }
+
+    /// Cancels the result of a job that waits and had no turn.
+    pub(crate) fn cancel_result(
+        &mut self,
+        store: &mut Store,
+        slot: Slot,
+        number: u64,
+        running: &RunningBatch,
+    ) {
+        let result = |bytes: &[u8]| decode(bytes).is_some_and(|d| d.kind == action::JOB && d.from == number);
+        let is = |w: &Waiting| !w.timer && store.read(w.record, result);
+        if let Some(record) = self.take(slot, running, is) {
+            store.delete(record);
+        }
+    }
+
+    /// Records of a session's timers that are due.
+    pub(crate) fn due_timers(&self, slot: Slot) -> impl Iterator<Item = Ref> {
+        let waiting = self.queues.get(&slot).map(|q| q.waiting.iter());
+        waiting.into_iter().flatten().filter(|w| w.timer).map(|w| w.record)
+    }
+
+    /// The waiting actions of a session, but for timers.
+    pub(crate) fn views(&self, store: &Store, shared: &SharedRecords, slot: Slot) -> Vec<ActionView> {
+        let queue = self.queues.get(&slot).into_iter().flat_map(|q| &q.waiting);
+        let view = |w: &Waiting| {
+            store.read(w.record, |bytes| {
+                let d = decode(bytes)?;
+                let shared = shared.get(d.shared);
+                let data = shared.map_or(d.data.to_vec(), |r| store.read(r, <[u8]>::to_vec));
+                let name = String::from_utf8_lossy(d.name).into_owned();
+                Some(ActionView { kind: d.kind, from: d.from, name, data })
+            })
+        };
+        queue.filter(|w| !w.timer).filter_map(view).collect()
+    }
+
+    /// Puts actions that recovery found back into their order; `slot_of` finds their sessions.
+    /// Returns the sessions that lack a part of one.
+    pub(crate) fn recover(
+        &mut self,
+        store: &mut Store,
+        shared: &mut SharedRecords,
+        actions: &[(u64, Ref)],
+        slot_of: impl Fn(u64) -> Option<Slot>,
+    ) -> Vec<u64> {
+        let mut order = Vec::new();
+        let mut lacking = HashSet::new();
+        for &(id, record) in actions {
+            let read = store.read(record, |b| {
+                let d = decode(b)?;
+                let payload = shared.get(d.shared);
+                let bytes = payload.map_or(d.data.len(), |r| store.read(r, <[u8]>::len));
+                Some((d.sequence, d.shared, d.depth, bytes as u32))
+            });
+            match (slot_of(id), read) {
+                (Some(slot), Some((sequence, number, depth, bytes)))
+                    if number == 0 || shared.get(number).is_some() =>
+                {
+                    order.push((sequence, number, slot, Waiting { record, depth, timer: false, bytes }));
+                }
+                (slot, _) => {
+                    lacking.extend(slot.map(|_| id));
+                    store.delete(record);
+                }
+            }
+        }
+        order.sort_by_key(|(sequence, ..)| *sequence);
+        for (sequence, number, slot, waiting) in order {
+            self.sequence = sequence;
+            shared.name(number);
+            self.push(slot, waiting);
+        }
+        lacking.into_iter().collect()
+    }
+}
+
+fn kind(store: &Store, w: &Waiting) -> u32 {
+    match w.timer {
+        true => action::TIMER,
+        false => store.read(w.record, |b| decode(b).map_or(0, |d| d.kind)),
+    }
+}

@@ -1,0 +1,168 @@
+//! Applies the staged effects. Cannot fail: [`super::reserve`] made sure of the room.
+
+use crate::effects::inbox::{Data, PendingAction, RunningBatch};
+use crate::effects::jobs::NewJob;
+use crate::host_state::HostState;
+use crate::host_state::deliver::deliver;
+use crate::host_state::end::drop_job;
+use crate::host_state::output::{broadcast, is_full, send};
+use crate::host_state::state::{write_state, write_topics};
+use crate::ids::{Slot, told};
+use crate::limits::names::Limit;
+use crate::service::registry::Writer;
+use crate::session::blocked::Blocked;
+use crate::session::life::Life;
+use crate::store::shared::SHARED_FROM_BYTES;
+use crate::turn::effect::{Effect, Part};
+use crate::turn::staging::Buffers;
+use greenroom_state::abi::action;
+
+/// A session whose batch is applied.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    slot: Slot,
+    id: u64,
+    staged: &'a Buffers,
+    running: &'a RunningBatch,
+}
+
+/// Applies what a batch of a session staged, in order. State and entries are marked with the versions
+/// that the writer has of them.
+pub(crate) fn apply(
+    host: &mut HostState,
+    slot: Slot,
+    staged: &Buffers,
+    writer: Writer,
+    running: &RunningBatch,
+) {
+    let Some((service, id)) = host.sessions.get(slot).map(|s| (s.service, s.id)) else { return };
+    if staged.has_state {
+        write_state(host, slot, &staged.state, host.services[service].written(writer));
+    }
+    let origin = Origin { slot, id, staged, running };
+    let owner = |of_service: bool| if of_service { Slot::of_service(service) } else { slot };
+    let mut topics_changed = false;
+    for effect in &staged.effects {
+        match effect {
+            Effect::Send(part) => send(host, slot, &staged.bytes[part.clone()]),
+            Effect::Broadcast { topic, data, others } => {
+                broadcast(host, slot, staged.text(topic), &staged.bytes[data.clone()], *others);
+            }
+            Effect::Subscribe(topic) => topics_changed |= subscribe(host, slot, staged.text(topic)),
+            Effect::Unsubscribe(topic) => topics_changed |= unsubscribe(host, slot, staged.text(topic)),
+            Effect::Put { table, key, value } => {
+                let (table, key) = (staged.text(table), &staged.bytes[key.clone()]);
+                let version = host.services.version_written(&host.owners, writer, service, table);
+                let put = host.tables.put(&mut host.store, table, key, version, &staged.bytes[value.clone()]);
+                put.expect("room was reserved before");
+            }
+            Effect::Delete { table, key } => {
+                host.tables.delete(&mut host.store, staged.text(table), &staged.bytes[key.clone()]);
+            }
+            Effect::Note { to, data, depth } => note(host, &origin, *to, data, *depth),
+            Effect::Publish { topic, data, others, depth } => {
+                publish(host, &origin, topic, data, *others, *depth);
+            }
+            Effect::SetTimer { service, name, deadline_ns } => {
+                set_timer(host, &origin, owner(*service), name, Some(*deadline_ns));
+            }
+            Effect::CancelTimer { service, name } => {
+                set_timer(host, &origin, owner(*service), name, None);
+            }
+            Effect::StartJob { number, name, input, once } => {
+                let (name, input) = (staged.text(name), &staged.bytes[input.clone()]);
+                start_job(host, &NewJob { owner: id, service, number: *number, name, input, once: *once });
+            }
+            Effect::CancelJob(number) => cancel_job(host, &origin, *number),
+            Effect::Connect { number, service, addr, context } => {
+                let context = &staged.bytes[context.clone()];
+                host.outbound.ask(&mut host.store, id, *number, (*service, *addr), context);
+            }
+            Effect::WaitFor(other) => wait_for(host, slot, *other),
+            Effect::Hold(held) => hold(host, slot, *held),
+        }
+    }
+    if topics_changed {
+        write_topics(host, slot);
+    }
+}
+
+/// Adds a session to a topic. Returns whether that changes anything.
+fn subscribe(host: &mut HostState, slot: Slot, topic: &str) -> bool {
+    let added = host.topics.add(topic, slot);
+    let session = host.sessions.get_mut(slot).filter(|_| added);
+    session.map(|s| s.subscriptions().topics.push(topic.into())).is_some()
+}
+
+/// Takes a session off a topic. Returns whether that changes anything.
+fn unsubscribe(host: &mut HostState, slot: Slot, topic: &str) -> bool {
+    let removed = host.topics.remove(topic, slot);
+    let session = host.sessions.get_mut(slot).filter(|_| removed);
+    session.map(|s| s.subscriptions().topics.retain(|t| **t != *topic)).is_some()
+}
+
+fn note(host: &mut HostState, origin: &Origin<'_>, to: u64, data: &Part, depth: u16) {
+    let Some(to) = host.sessions.slot_of(to).filter(|to| !to.is_service()) else { return };
+    let (from, data) = (told(origin.id), Data::Own(&origin.staged.bytes[data.clone()]));
+    let action = PendingAction { kind: action::NOTE, detail: 0, from, depth, name: "", data };
+    deliver(host, to, &action, origin.running);
+}
+
+/// O(subscribers).
+fn publish(host: &mut HostState, origin: &Origin<'_>, topic: &Part, data: &Part, others: bool, depth: u16) {
+    let (name, bytes) = (origin.staged.text(topic), &origin.staged.bytes[data.clone()]);
+    let to: Vec<_> = host.topics.subscribers(name).filter(|to| !(others && *to == origin.slot)).collect();
+    let shared = (bytes.len() >= SHARED_FROM_BYTES).then(|| host.shared.put(&mut host.store, bytes));
+    let data = shared.map_or(Data::Own(bytes), Data::Shared);
+    let (kind, from) = (action::PUBLISHED, told(origin.id));
+    for to in to {
+        deliver(host, to, &PendingAction { kind, detail: 0, from, depth, name, data }, origin.running);
+    }
+    if let Some(number) = shared {
+        host.shared.release_unused(&mut host.store, number);
+    }
+}
+
+/// Sets a timer; or cancels it, also if it is due.
+fn set_timer(host: &mut HostState, origin: &Origin<'_>, owner: Slot, name: &Part, deadline_ns: Option<u64>) {
+    let name = origin.staged.text(name);
+    host.inbox.cancel_due(&mut host.store, owner, name, origin.running);
+    let Some(id) = host.sessions.get(owner).map(|s| s.id) else { return };
+    match deadline_ns {
+        Some(at) => host.timers.set(&mut host.store, id, name, at),
+        None => host.timers.cancel(&mut host.store, id, name),
+    }
+}
+
+fn start_job(host: &mut HostState, job: &NewJob<'_>) {
+    host.jobs.start(&mut host.store, job);
+    if host.jobs.counts().0 >= host.limits.host().jobs_running_max {
+        host.limits.reached(Limit::JobsRunningMax);
+    }
+}
+
+/// Cancels a job that the session started, also if its result waits.
+fn cancel_job(host: &mut HostState, origin: &Origin<'_>, number: u64) {
+    match host.jobs.is_of(origin.id, number) {
+        true => drop_job(host, number),
+        false => host.inbox.cancel_result(&mut host.store, origin.slot, number, origin.running),
+    }
+}
+
+/// Lets a session wait while the peer of another one leaves too much output untaken.
+fn wait_for(host: &mut HostState, slot: Slot, other: u64) {
+    let other = host.sessions.slot_of(other).filter(|o| *o != slot && !o.is_service());
+    let Some(other) = other.filter(|o| is_full(host, *o)) else { return };
+    if let Some(s) = host.sessions.get_mut(slot).filter(|s| s.life == Life::Open) {
+        s.block(Blocked::OtherSessionsOutput, true);
+        host.flow.wait(slot, other);
+    }
+}
+
+/// Lets a session's input wait for its handler, or go on.
+fn hold(host: &mut HostState, slot: Slot, held: bool) {
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    if s.block(Blocked::HeldByHandler, held) && !held {
+        host.sessions.resume(slot);
+    }
+}

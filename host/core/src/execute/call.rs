@@ -1,0 +1,146 @@
+//! One call of a service's code with a session's state.
+
+use super::Executor;
+use crate::effects::inbox::RunningBatch;
+use crate::host_state::HostState;
+use crate::ids::{ServiceId, Slot};
+use crate::service::convert::{Reread, convert_value};
+use crate::turn::code::{Batch, Code};
+use crate::turn::fault::Fault;
+use crate::turn::staging::{Buffers, Convert, Staging, TurnContext};
+use greenroom_state::abi::{Action, fault};
+
+/// The code that is called, and how it sees the entries of tables.
+pub(crate) struct Callee<'a> {
+    pub(crate) code: &'a dyn Code,
+    pub(crate) generation: u64,
+    pub(crate) convert: &'a Convert<'a>,
+}
+
+/// Actions of one session, with what the call knows of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) slot: Slot,
+    pub(crate) actions: &'a [Action<'a>],
+    pub(crate) running: &'a RunningBatch,
+}
+
+/// Calls a handler with a state and its version; `None`: there is none. Leaves the result in
+/// `buffers`. Returns the flags of [`Code::run`].
+pub(crate) fn call(
+    host: &HostState,
+    callee: &Callee<'_>,
+    call: Call<'_>,
+    state: Option<(u32, &[u8])>,
+    buffers: &mut Buffers,
+) -> u32 {
+    let Some(session) = host.sessions.get(call.slot) else { return 0 };
+    let batch = Batch {
+        service: session.service,
+        generation: callee.generation,
+        session: session.id,
+        turn: session.turns,
+        now_ns: host.now_ns,
+        state,
+        actions: call.actions,
+    };
+    let served = |name: &str| {
+        let service = host.services.all().iter().position(|s| s.offer.name == name && s.build.is_some());
+        service.map(|at| ServiceId(at as u16))
+    };
+    let context = TurnContext {
+        store: &host.store,
+        tables: &host.tables,
+        convert: callee.convert,
+        limits: host.limits.of(session.service),
+        session,
+        timers: &host.timers,
+        jobs: &host.jobs,
+        outbound: &host.outbound,
+        service: &served,
+        depths: call.running.depths(),
+        now_ns: host.now_ns,
+    };
+    let mut staging = Staging::new(buffers, context, call.actions.len());
+    let flags = callee.code.run(&batch, &mut staging);
+    // A handler that returned in the middle of a turn has not said that it succeeded.
+    buffers.cut();
+    flags
+}
+
+/// Calls the build that serves a session with a state and its version.
+pub(crate) fn call_serving(
+    host: &HostState,
+    of: Call<'_>,
+    state: Option<(u32, &[u8])>,
+    buffers: &mut Buffers,
+) -> u32 {
+    let Some(session) = host.sessions.get(of.slot) else { return 0 };
+    let service = &host.services[session.service];
+    let convert = |table: &str, stored: u32, value: &[u8]| {
+        convert_value(&host.services, &host.owners, table, stored, value)
+    };
+    let callee = Callee { code: &*service.code, generation: service.generation(), convert: &convert };
+    call(host, &callee, of, state, buffers)
+}
+
+/// Calls the build that serves a session with the session's stored state.
+pub(super) fn attempt(host: &HostState, executor: &mut Executor, of: Call<'_>) -> u32 {
+    let Executor { buffers, state, .. } = executor;
+    let Some(session) = host.sessions.get(of.slot) else { return 0 };
+    state.clear();
+    let Some(r) = session.state else { return call_serving(host, of, None, buffers) };
+    host.store.read(r, |b| state.extend_from_slice(b));
+    match host.services[session.service].downgrade_state(session.state_version, state) {
+        Ok(version) => call_serving(host, of, Some((version, state)), buffers),
+        Err(message) => {
+            buffers.clear();
+            let message = format!("its state can't be read: {message}");
+            buffers.fault = Some(Fault { kind: fault::STATE, message, file: String::new(), line: 0 });
+            0
+        }
+    }
+}
+
+/// Lets the build that serves a session read its state, and migrate it if it must, as its next turn
+/// would. Nothing of it is kept. The error is the handler's.
+pub(crate) fn rehearse(host: &HostState, executor: &mut Executor, slot: Slot) -> Result<Reread, String> {
+    let Some(s) = host.sessions.get(slot) else { return Err("it is gone".into()) };
+    let before = s.state.map(|r| (s.state_version, host.store.read(r, <[u8]>::to_vec)));
+    attempt(host, executor, Call { slot, actions: &[], running: &RunningBatch::default() });
+    let buffers = &mut executor.buffers;
+    if let Some(fault) = buffers.fault.take() {
+        return Err(fault.message);
+    }
+    let after = buffers.has_state.then(|| buffers.state.clone());
+    let max = host.limits.of(s.service).state_bytes_max;
+    match after.as_ref().is_some_and(|a| a.len() > max) {
+        true => Err("its state would be over limit state_bytes_max".into()),
+        false => Ok(Reread { before, after }),
+    }
+}
+
+/// Lets the build that serves a session read a state as if it were stored, and write it. The error is
+/// the handler's.
+pub(crate) fn reread(
+    host: &HostState,
+    executor: &mut Executor,
+    slot: Slot,
+    service: ServiceId,
+    (version, packed): (u32, &[u8]),
+) -> Result<Option<Vec<u8>>, String> {
+    let Executor { buffers, state, .. } = executor;
+    let s = &host.services[service];
+    let wanted = s.offer.shape.version;
+    state.clear();
+    match version > wanted {
+        true => *state = s.left_by_newer(version, wanted, packed)?,
+        false => state.extend_from_slice(packed),
+    }
+    // A batch without actions: libraries of ABI 1.0 convert nothing, and a death is known to be this
+    // session's.
+    let of = Call { slot, actions: &[], running: &RunningBatch::default() };
+    call_serving(host, of, Some((version.min(wanted), state)), buffers);
+    let kept = buffers.has_state.then(|| buffers.state.clone());
+    buffers.fault.take().map_or(Ok(kept), |fault| Err(fault.message))
+}

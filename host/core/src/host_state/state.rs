@@ -1,0 +1,45 @@
+//! Writes a session's state, its topics, and the input that it keeps.
+
+use super::HostState;
+use crate::ids::Slot;
+use crate::service::registry::Written;
+use crate::store::kind::Kind;
+
+/// Writes a session's state, marked with the version of the build that wrote it. Room must be
+/// reserved.
+pub(crate) fn write_state(host: &mut HostState, slot: Slot, state: &[u8], written: Written) {
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    let put = host.store.put(s.state, Kind::State, s.id, state);
+    s.state = Some(put.expect("room was reserved before"));
+    let from = std::mem::replace(&mut s.state_version, written.version);
+    s.state_fingerprint = written.fingerprint;
+    host.services[s.service].count_stored(from, written.version);
+}
+
+/// Bytes of the record that [`write_topics`] writes for these topics.
+pub(crate) fn topics_record_bytes<'t>(topics: impl Iterator<Item = &'t str>) -> usize {
+    topics.map(|t| t.len() + 1).sum()
+}
+
+/// Writes the record that lists a session's topics, a line each. Room must be reserved.
+pub(crate) fn write_topics(host: &mut HostState, slot: Slot) {
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    let id = s.id;
+    let Some(on) = &mut s.subscriptions else { return };
+    if on.topics.is_empty() {
+        if let Some(r) = on.record {
+            host.store.delete(r);
+        }
+        s.subscriptions = None;
+    } else {
+        let names = on.topics.join("\n");
+        let put = host.store.put(on.record, Kind::Topics, id, names.as_bytes());
+        on.record = Some(put.expect("room was reserved before"));
+    }
+}
+
+/// Bytes of input that a session keeps.
+pub(crate) fn input_len(host: &HostState, slot: Slot) -> usize {
+    let input = host.sessions.get(slot).and_then(|s| s.input);
+    input.map_or(0, |r| host.store.read(r, <[u8]>::len))
+}

@@ -1,0 +1,109 @@
+//! Open: a connection becomes a session and runs its first turn.
+
+use super::Pass;
+use super::close::finish;
+use super::timeout::arm_timeout;
+use crate::command::Command;
+use crate::execute::batch::run_batch;
+use crate::host_state::HostState;
+use crate::host_state::notice::connection_refused;
+use crate::ids::{ServiceId, Slot};
+use crate::limits::names::Limit;
+use crate::session::blocked::Blocked;
+use crate::session::life::{Life, Session};
+use greenroom_state::abi::{Action, Bytes, action, closed, level};
+use greenroom_state::address::Peer;
+use greenroom_state::session_record;
+
+/// A connection that is to become a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) slot: Slot,
+    /// Number, above all before it.
+    pub(crate) id: u64,
+    pub(crate) service: ServiceId,
+    pub(crate) peer: Peer,
+    /// Milliseconds since 1970.
+    pub(crate) at_ms: u64,
+    /// Whether we connected to the peer.
+    pub(crate) outbound: bool,
+}
+
+/// Turns a connection into a session. The error says why it is none; it is closed then.
+pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection) -> Result<(), &'static str> {
+    let Connection { slot, id, service, .. } = connection;
+    let host = &mut *pass.host;
+    host.host_records.record_connection_number(id);
+    let limit = limit_in_the_way(host, &connection);
+    if host.stopping || limit.is_some() {
+        return Err(refuse(host, &connection, limit));
+    }
+    let mut session = Session::new(id, service, connection.peer, connection.at_ms);
+    (session.outbound, session.heard_ns) = (connection.outbound, host.now_ns);
+    host.sessions.insert(slot, session);
+    host.services[service].sessions += 1;
+    host.sessions.touch(slot);
+    arm_timeout(host, slot);
+    run_opened(pass, slot);
+    Ok(())
+}
+
+/// The limit that a new session would break. Room for its record is reserved otherwise.
+fn limit_in_the_way(host: &mut HostState, connection: &Connection) -> Option<Limit> {
+    let Connection { service, ref peer, outbound, .. } = *connection;
+    let limits = host.limits.host();
+    let per_peer = if outbound { 0 } else { limits.sessions_per_peer_max };
+    let (all, own) = (host.sessions.len(), host.services[service].sessions);
+    if all >= limits.sessions_max || own >= host.limits.of(service).sessions_max {
+        Some(Limit::SessionsMax)
+    } else if per_peer > 0 && peer.ip().is_some_and(|ip| host.sessions.count_from(ip) >= per_peer) {
+        Some(Limit::SessionsPerPeerMax)
+    } else if !host.store.reserve([session_record::SIZE; 2]) {
+        Some(Limit::StoreBytesMax)
+    } else {
+        None
+    }
+}
+
+/// Closes a connection that becomes no session. Returns the reason.
+fn refuse(host: &mut HostState, connection: &Connection, limit: Option<Limit>) -> &'static str {
+    let Connection { slot, id, service, ref peer, outbound, .. } = *connection;
+    let way = if outbound { "to" } else { "from" };
+    let what = format!("connection {way} {peer} refused");
+    host.commands.push(Command::Close { slot, id });
+    let Some(limit) = limit.filter(|_| !host.stopping) else {
+        let message = format!("{what} (the host is stopping)");
+        host.commands.push(Command::Notice { level: level::WARN, service, session: id, message });
+        return "the host is stopping";
+    };
+    connection_refused(host, limit, service, id, &what);
+    limit.name()
+}
+
+/// Runs a session's first turn. False: the turn was blocked, and comes later.
+fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
+    let opened = Action::new(action::OPENED, Bytes::EMPTY);
+    let ran = run_batch(pass.host, pass.executor, slot, &[opened], &mut pass.scratch.running);
+    if ran.close {
+        finish(pass, slot, closed::HANDLER);
+    }
+    if ran.consumed == 0
+        && let Some(s) = pass.host.sessions.get_mut(slot)
+    {
+        s.block(Blocked::OpenedTurnDue, true);
+        pass.host.sessions.touch(slot);
+    }
+    ran.consumed > 0
+}
+
+/// Runs a session's first turn if that is due. False: it is still blocked.
+pub(super) fn run_opened_if_due(pass: &mut Pass<'_>, slot: Slot) -> bool {
+    let Some(s) = pass.host.sessions.get_mut(slot) else { return false };
+    let due = s.is_blocked(Blocked::OpenedTurnDue);
+    if !due || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) {
+        return true;
+    }
+    s.block(Blocked::OpenedTurnDue, false);
+    pass.host.sessions.touch(slot);
+    run_opened(pass, slot)
+}

@@ -1,0 +1,106 @@
+//! Sending: a broadcast takes its share of each pass, and answers come first.
+
+use crate::core::Core;
+use crate::framing::Framing;
+use crate::ids::Slot;
+use crate::input::Input;
+use crate::limits::host::Limits;
+use crate::limits::names::Limit;
+use crate::service::offer::{Build, Offer};
+use crate::turn::code::{Batch, Code};
+use crate::turn::staging::Staging;
+use greenroom_state::abi::action;
+use greenroom_state::compatibility::StateShape;
+
+/// Everybody is on a topic; a line is told to all of it, an empty one to its sender alone.
+struct Room;
+
+impl Code for Room {
+    fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
+        for a in batch.actions {
+            match (a.kind, a.data.len) {
+                (action::OPENED, _) => _ = staging.subscribe("room"),
+                (action::MESSAGE, 0) => _ = staging.send(b"answer\n"),
+                (action::MESSAGE, _) => _ = staging.broadcast("room", b"news\n", true),
+                _ => {}
+            }
+            if !staging.turn_ok() {
+                break;
+            }
+        }
+        0
+    }
+}
+
+/// What is sent in a pass, by slot.
+fn pass(core: &mut Core, now_ns: u64, lines: &[(u32, &[u8])]) -> Vec<(u32, String)> {
+    core.handle(Input::PassBegins { now_ns });
+    for &(slot, bytes) in lines {
+        core.handle(Input::Received { slot: Slot(slot), bytes });
+    }
+    core.handle(Input::Cascade);
+    core.handle(Input::Commit);
+    let (mut sendable, mut sent) = (Vec::new(), Vec::new());
+    core.take_sendable(&mut sendable);
+    for slot in sendable {
+        let Some(output) = core.output(slot, |pieces| pieces.concat()) else { continue };
+        core.handle(Input::Sent { slot, bytes: output.len(), blocked: false });
+        sent.push((slot.0, String::from_utf8(output).expect("text")));
+    }
+    sent
+}
+
+#[test]
+fn a_broadcast_takes_its_share_of_each_pass_and_answers_come_first() {
+    let mut core = Core::new(Limits { sends_at_once_max: 3, ..Limits::default() });
+    let framing = Framing::Lines { bytes_max: 9 };
+    let shape = StateShape { version: 1, ..StateShape::default() };
+    let offer = Offer { name: "s".into(), port: 0, dials: false, framing, shape, tables: Vec::new() };
+    let build = Build { library: "l".into(), generation: 1, hash: String::new() };
+    core.adopt(&build, vec![(offer, Box::new(Room))]);
+    let service = core.service_named("s").expect("it was adopted");
+    core.handle(Input::PassBegins { now_ns: 1 });
+    for n in 0..11 {
+        let peer = "127.0.0.1:9".parse().expect("an address");
+        core.handle(Input::Opened { slot: Slot(n), id: u64::from(n) + 1, service, peer, at_ms: 0 });
+    }
+    assert_eq!(pass(&mut core, 2, &[]), []);
+
+    // The first says something to the other ten. Who speaks meanwhile is answered at once, with what was on its way to it.
+    let slots = |sent: &[(u32, String)]| sent.iter().map(|(slot, _)| *slot).collect::<Vec<_>>();
+    let mut heard = pass(&mut core, 3, &[(0, b"x\n")]);
+    assert_eq!(slots(&heard), [1, 2, 3]);
+    assert_eq!(core.next_wake_ns(), Some(0));
+    let second = pass(&mut core, 4, &[(9, b"\n"), (0, b"\n")]);
+    assert_eq!(slots(&second), [9, 0, 4, 5, 6]);
+    assert_eq!(second[0].1, "news\nanswer\n");
+    assert_eq!(second[1].1, "answer\n");
+    heard.extend(second.into_iter().filter(|(slot, _)| *slot != 0));
+    // News on top of news are one sending.
+    let third = pass(&mut core, 5, &[(0, b"x\n")]);
+    assert_eq!(slots(&third), [7, 8, 9]);
+    assert_eq!(third[0].1, "news\nnews\n");
+    heard.extend(third);
+    for now_ns in 6..9 {
+        let more = pass(&mut core, now_ns, &[]);
+        assert!(more.len() <= 3, "{more:?}");
+        heard.extend(more);
+    }
+    assert_eq!(core.next_wake_ns(), None);
+    let mut reached = Vec::new();
+    core.take_reached(|limit| reached.push(limit));
+    // In each pass but the last.
+    assert_eq!(reached, [Limit::SendsAtOnceMax; 5]);
+    for slot in 1..11 {
+        // Each once, however often it was answered in between.
+        let all: String = heard.iter().filter(|(s, _)| *s == slot).map(|(_, text)| &**text).collect();
+        assert_eq!(all.matches("news").count(), 2, "session in slot {slot}");
+    }
+    // As many as there were turns, and whoever has much to take at once.
+    let seven = pass(&mut core, 20, &[(0, &b"x\n".repeat(7))]);
+    assert_eq!(seven.len(), 7);
+    assert_eq!(pass(&mut core, 21, &[]).len(), 3);
+    let limits = Limits { output_bytes_pause: 8, ..core.limits().clone() };
+    core.set_limits(limits.into());
+    assert_eq!(pass(&mut core, 22, &[(0, b"x\n")]).len(), 10);
+}

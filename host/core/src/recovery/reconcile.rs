@@ -1,0 +1,73 @@
+//! Compares each session with the kernel's byte counts.
+//!
+//! Bytes that were read and not committed must be given to the core again. Output that was committed
+//! and not sent is still there. A session for which the counts do not add up can't be trusted, and is
+//! given up by name.
+
+use crate::command::Command;
+use crate::host_state::HostState;
+use crate::host_state::end::gone;
+use crate::host_state::output::{offer, sent as book_sent};
+use crate::ids::Slot;
+use crate::session::life::Life;
+use crate::session::output::piece_len;
+
+/// Compares a survivor with the kernel: `read` bytes came from its peer in all and were read, `sent`
+/// bytes were sent in all. `sent` is `None` for a connection that is broken: its output does not
+/// matter any more, and [`crate::input::Input::Broken`] is to follow. Returns the bytes that were read
+/// and not committed: they are to be given to the core again.
+///
+/// To be done for every survivor before the first pass: a turn that ran earlier would build on a
+/// session that may have to be given up.
+///
+/// An error says why the session can't be trusted; it is gone then.
+pub(crate) fn reconcile(
+    host: &mut HostState,
+    slot: Slot,
+    read: u64,
+    sent: Option<u64>,
+) -> Result<u64, String> {
+    let Some(s) = host.sessions.get(slot) else { return Err("there is no such session".into()) };
+    let (id, first, end) = (s.id, s.bytes_sent, s.bytes_out);
+    let Some(sent) = sent else {
+        let missing = read.saturating_sub(s.bytes_in);
+        // Trying to send it finds out that it can't be sent.
+        offer(host, slot);
+        return Ok(missing);
+    };
+    // The output must be one piece: from where the first record begins to the end of the stream.
+    let pieces: u64 = s.output.iter().map(|&r| piece_len(&host.store, r) as u64).sum();
+    let why = if read < s.bytes_in {
+        Some(format!("{} bytes of its input were run, and the kernel gave out {read}", s.bytes_in))
+    } else if sent > end || sent < first || first + pieces != end {
+        Some(format!(
+            "the kernel took {sent} bytes of its output, and bytes {first} to {end} are here ({pieces})"
+        ))
+    } else {
+        None
+    };
+    if let Some(why) = why {
+        give_up(host, slot);
+        return Err(format!("session {id}: {why}"));
+    }
+    // Input behind a session's last turn is read and dropped.
+    let missing = if s.life == Life::Open { read - s.bytes_in } else { 0 };
+    book_sent(host, slot, (sent - first) as usize, false);
+    offer(host, slot);
+    Ok(missing)
+}
+
+/// Forgets a survivor that can't be trusted, or whose connection is gone. Its handler is not told.
+pub(crate) fn give_up(host: &mut HostState, slot: Slot) {
+    if let Some(s) = host.sessions.get(slot) {
+        for topic in s.topics() {
+            host.topics.remove(topic, slot);
+        }
+    }
+    gone(host, slot);
+    let is_of = |c: &Command| match c {
+        Command::Close { slot: s, .. } | Command::Shutdown(s) => *s == slot,
+        _ => false,
+    };
+    host.commands.retain(|c| !is_of(c));
+}

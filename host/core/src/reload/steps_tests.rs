@@ -1,0 +1,276 @@
+//! The state machine of a reload, step by step, as text.
+
+use super::*;
+use crate::core::Core;
+use crate::framing::Framing;
+use crate::limits::host::Limits;
+use crate::service::offer::Offer;
+use crate::turn::code::{Batch, Code};
+use crate::turn::staging::Staging;
+use greenroom_state::compatibility::StateShape;
+use greenroom_state::schema::Schema;
+
+struct Nothing;
+impl Code for Nothing {
+    fn run(&self, _: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
+        while staging.turn_ok() {}
+        0
+    }
+}
+
+fn offer(name: &str, version: u32, field: &str) -> Offer {
+    let text =
+        format!(r#"{{"type":"object","properties":{{"count":{{"type":"{field}"}}}},"required":["count"]}}"#);
+    let schema = Some(Schema::parse(&text).unwrap());
+    let shape = StateShape {
+        version,
+        schema,
+        migrations: (1..version).collect(),
+        downgrades: (2..=version).collect(),
+    };
+    let framing = Framing::Lines { bytes_max: 100 };
+    Offer { name: name.into(), port: 0, dials: false, framing, shape, tables: Vec::new() }
+}
+
+fn candidate(name: &str, offers: Vec<Offer>) -> Result<Candidate, String> {
+    Ok(Candidate { name: name.into(), offers, build_id: None, rehearsal: None })
+}
+
+/// A core, and the steps of its reloads as text.
+struct Bench(Core);
+
+impl Bench {
+    fn new() -> (Bench, LibraryId) {
+        let mut core = Core::new(Limits::default());
+        let id = core.reloads.library("liba.so".into());
+        (Bench(core), id)
+    }
+
+    fn on(&mut self, event: Event) -> String {
+        let steps = self.0.reload(event);
+        let mut text = Vec::new();
+        for step in steps {
+            text.push(match &step {
+                Step::Stage(_, path) => format!("stage {}", path.display()),
+                Step::Try(_) => "try".into(),
+                Step::Load(all) => {
+                    let each: Vec<_> = all.iter().map(|(_, offers)| offers.len().to_string()).collect();
+                    format!("load {}", each.join("+"))
+                }
+                Step::Commit(all) => {
+                    let each: Vec<_> = all.iter().map(|(_, b)| b.generation.to_string()).collect();
+                    format!("commit {}", each.join("+"))
+                }
+                Step::Discard(_) => "discard".into(),
+                Step::Report(_, to, r) => {
+                    format!("{:?} [{}] gen {} {}", r.outcome, to.id, r.generation, r.reason)
+                }
+            });
+        }
+        text.join(", ")
+    }
+
+    fn request(&mut self, l: LibraryId, id: u64, by: By) -> String {
+        self.want(l, id, by, Want::Load)
+    }
+
+    fn want(&mut self, l: LibraryId, id: u64, by: By, want: Want) -> String {
+        self.on(Event::Requested(vec![(l, Request { id, by, from: None, want, together: id })]))
+    }
+
+    /// The whole way, from a staged hash to a commit; what was said on the way.
+    fn rest(&mut self, l: LibraryId, hash: &str, offers: Vec<Offer>) -> String {
+        let mut said = self.on(Event::Staged(l, Ok(hash.into())));
+        if said.ends_with("try") {
+            said = self.on(Event::Tried(l, candidate("a", offers.clone())));
+        }
+        if said.starts_with("load") {
+            said = self.on(Event::Loaded(l, Ok(())));
+        }
+        if let Some(generation) = said.strip_prefix("commit ") {
+            let build =
+                Build { library: "a".into(), generation: generation.parse().unwrap(), hash: hash.into() };
+            let code = offers.into_iter().map(|o| (o, Box::new(Nothing) as Box<dyn Code>)).collect();
+            self.0.adopt(&build, code);
+            said = self.on(Event::Committed(vec![l], 5.0));
+        }
+        said
+    }
+}
+
+const OP: By = By::Operator { uid: 0, pid: 1 };
+
+#[test]
+fn the_whole_way_and_unchanged() {
+    let (mut b, l) = Bench::new();
+    assert_eq!(b.request(l, 1, By::Start), "stage liba.so");
+    assert_eq!(b.rest(l, "h1", vec![offer("s", 1, "integer")]), "Committed [1] gen 1 ");
+    b.request(l, 2, OP);
+    assert_eq!(b.on(Event::Staged(l, Ok("h1".into()))), "discard, Unchanged [2] gen 1 ");
+    b.request(l, 3, OP);
+    assert_eq!(b.rest(l, "h2", vec![offer("s", 1, "integer")]), "Committed [3] gen 2 ");
+}
+
+#[test]
+fn the_watcher_tries_no_content_twice_but_an_operator_may() {
+    let (mut b, l) = Bench::new();
+    b.request(l, 1, By::Start);
+    b.rest(l, "good", vec![offer("s", 1, "integer")]);
+    b.request(l, 2, By::Watcher);
+    let said = b.rest(l, "bad", vec![offer("s", 1, "string")]);
+    assert!(said.starts_with("discard, Refused [2] gen 1 s: field count: integer -> string"), "{said}");
+    b.request(l, 3, By::Watcher);
+    assert_eq!(b.on(Event::Staged(l, Ok("bad".into()))), "discard");
+    b.request(l, 4, OP);
+    assert_eq!(b.on(Event::Staged(l, Ok("bad".into()))), "try");
+}
+
+#[test]
+fn a_request_that_waited_for_the_same_content_shares_the_outcome() {
+    let (mut b, l) = Bench::new();
+    b.request(l, 1, By::Watcher);
+    assert_eq!(b.request(l, 2, OP), "");
+    let said = b.rest(l, "h1", vec![offer("s", 1, "integer")]);
+    assert_eq!(said, "Committed [1] gen 1 , stage liba.so");
+    assert_eq!(b.on(Event::Staged(l, Ok("h1".into()))), "discard, Committed [2] gen 1 ");
+    b.request(l, 3, OP);
+    b.request(l, 4, OP);
+    assert!(b.on(Event::Staged(l, Err("gone".into()))).contains("Refused [3] gen 1 gone, stage"));
+    assert_eq!(b.rest(l, "h2", vec![offer("s", 1, "integer")]), "Committed [4] gen 2 ");
+}
+
+#[test]
+fn services_have_one_library_and_libraries_one_path() {
+    let (mut b, l) = Bench::new();
+    b.request(l, 1, By::Start);
+    b.rest(l, "h1", vec![offer("s", 1, "integer")]);
+    let other = b.0.reloads.library("libb.so".into());
+    b.request(other, 2, OP);
+    b.on(Event::Staged(other, Ok("h2".into())));
+    let said = b.on(Event::Tried(other, candidate("b", vec![offer("s", 1, "integer")])));
+    assert!(said.contains("service s belongs to library a"), "{said}");
+    b.request(other, 3, OP);
+    b.on(Event::Staged(other, Ok("h2".into())));
+    let said = b.on(Event::Tried(other, candidate("a", vec![offer("t", 1, "integer")])));
+    assert!(said.contains("loaded already, from liba.so"), "{said}");
+    b.request(other, 4, OP);
+    b.on(Event::Staged(other, Ok("h2".into())));
+    let mut greedy = offer("t", 1, "integer");
+    greedy.framing = Framing::Lines { bytes_max: u32::MAX };
+    let said = b.on(Event::Tried(other, candidate("b", vec![greedy])));
+    assert!(said.contains("limit frame_bytes_max"), "{said}");
+}
+
+#[test]
+fn a_service_with_sessions_is_not_withdrawn_even_at_the_last_moment() {
+    let (mut b, l) = Bench::new();
+    b.request(l, 1, By::Start);
+    b.rest(l, "h1", vec![offer("s", 1, "integer"), offer("t", 1, "integer")]);
+    b.request(l, 2, OP);
+    b.on(Event::Staged(l, Ok("h2".into())));
+    assert_eq!(b.on(Event::Tried(l, candidate("a", vec![offer("s", 1, "integer")]))), "load 1");
+    let t = b.0.service_named("t").unwrap();
+    let peer = "127.0.0.1:9".parse().unwrap();
+    let slot = crate::ids::Slot(0);
+    b.0.handle(crate::input::Input::Opened { slot, id: 1, service: t, peer, at_ms: 0 });
+    let said = b.on(Event::Loaded(l, Ok(())));
+    assert!(said.contains("no longer offers service t, which has 1 sessions"), "{said}");
+    b.0.handle(crate::input::Input::Broken { slot });
+    b.request(l, 3, OP);
+    assert_eq!(b.rest(l, "h3", vec![offer("s", 1, "integer")]), "Committed [3] gen 2 ");
+    assert!(b.0.services()[usize::from(t.0)].build.is_none());
+}
+
+#[test]
+fn a_dry_run_ends_with_its_report_and_leaves_the_watcher_alone() {
+    let (mut b, l) = Bench::new();
+    b.request(l, 1, By::Start);
+    b.rest(l, "h1", vec![offer("s", 1, "integer")]);
+    b.want(l, 2, OP, Want::DryRun);
+    assert_eq!(b.rest(l, "h2", vec![offer("s", 1, "integer")]), "discard, Rehearsed [2] gen 1 ");
+    b.want(l, 3, OP, Want::DryRun);
+    let said = b.rest(l, "h2", vec![offer("s", 1, "string")]);
+    assert!(said.starts_with("discard, Refused [3] gen 1 s: field count"), "{said}");
+    b.request(l, 4, By::Watcher);
+    assert_eq!(b.rest(l, "h2", vec![offer("s", 1, "integer")]), "Committed [4] gen 2 ");
+}
+
+#[test]
+fn a_build_that_ran_before_runs_again_under_its_number() {
+    let (mut b, l) = Bench::new();
+    b.request(l, 1, By::Start);
+    b.rest(l, "h1", vec![offer("s", 1, "integer")]);
+    b.request(l, 2, OP);
+    assert_eq!(b.rest(l, "h2", vec![offer("s", 2, "string")]), "Committed [2] gen 2 ");
+    b.want(l, 3, OP, Want::Load);
+    let said = b.rest(l, "h1", vec![offer("s", 1, "integer")]);
+    assert!(said.contains("STATE_VERSION 1 is below 2"), "{said}");
+    b.want(l, 4, OP, Want::RollBack(1));
+    assert_eq!(b.rest(l, "h1", vec![offer("s", 1, "integer")]), "RolledBack [4] gen 1 ");
+    b.request(l, 5, OP);
+    assert_eq!(b.rest(l, "h3", vec![offer("s", 2, "string")]), "Committed [5] gen 3 ");
+}
+
+/// Two libraries in one commit: `step` of the second one comes first or last.
+fn two() -> (Bench, LibraryId, LibraryId) {
+    let (mut b, l) = Bench::new();
+    let m = b.0.reloads.library("libb.so".into());
+    let both = |id| Request { id, by: OP, from: None, want: Want::Load, together: 1 };
+    assert_eq!(b.on(Event::Requested(vec![(l, both(1)), (m, both(2))])), "stage liba.so, stage libb.so");
+    (b, l, m)
+}
+
+#[test]
+fn libraries_that_go_together_wait_for_each_other_and_are_one_commit() {
+    let (mut b, l, m) = two();
+    assert_eq!(b.on(Event::Staged(m, Ok("m1".into()))), "try");
+    assert_eq!(b.on(Event::Tried(m, candidate("b", vec![offer("t", 1, "integer")]))), "");
+    assert_eq!(b.request(m, 9, OP), "");
+    assert_eq!(b.on(Event::Staged(l, Ok("l1".into()))), "try");
+    assert_eq!(b.on(Event::Tried(l, candidate("a", vec![offer("s", 1, "integer")]))), "load 1+1");
+    assert_eq!(b.on(Event::Loaded(l, Ok(()))), "");
+    assert_eq!(b.on(Event::Loaded(m, Ok(()))), "commit 1+1");
+    let said = b.on(Event::Committed(vec![l, m], 3.0));
+    assert_eq!(said, "Committed [1] gen 1 , Committed [2] gen 1 , stage libb.so");
+}
+
+#[test]
+fn if_one_is_refused_all_are_whatever_they_are_doing() {
+    // One was tried, the other isn't a library at all.
+    let (mut b, l, m) = two();
+    b.on(Event::Staged(m, Ok("m1".into())));
+    b.on(Event::Tried(m, candidate("b", vec![offer("t", 1, "integer")])));
+    let said = b.on(Event::Staged(l, Err("gone".into())));
+    assert_eq!(
+        said,
+        "discard, Refused [1] gen 0 gone, discard, Refused [2] gen 0 it was to be committed together with liba.so, \
+         which is refused: gone"
+    );
+    // One is in the child meanwhile.
+    let (mut b, l, m) = two();
+    b.on(Event::Staged(m, Ok("m1".into())));
+    assert_eq!(b.on(Event::Staged(l, Err("gone".into()))), "discard, Refused [1] gen 0 gone");
+    let said = b.on(Event::Tried(m, candidate("b", vec![offer("t", 1, "integer")])));
+    assert!(said.starts_with("discard, Refused [2] gen 0 it was to be committed together"), "{said}");
+    // One waits behind another reload.
+    let (mut b, l) = Bench::new();
+    let m = b.0.reloads.library("libb.so".into());
+    b.request(m, 7, OP);
+    let both = |id| Request { id, by: OP, from: None, want: Want::Load, together: 1 };
+    assert_eq!(b.on(Event::Requested(vec![(l, both(1)), (m, both(2))])), "stage liba.so");
+    b.on(Event::Staged(l, Ok("l1".into())));
+    assert_eq!(b.on(Event::Tried(l, candidate("a", vec![offer("s", 1, "integer")]))), "");
+    let said = b.on(Event::Staged(m, Err("gone".into())));
+    assert_eq!(said, "discard, Refused [7] gen 0 gone, stage libb.so");
+    let said = b.on(Event::Staged(m, Err("gone again".into())));
+    assert!(said.contains("Refused [2] gen 0 gone again, discard, Refused [1] gen 0 it was to be"), "{said}");
+    assert!(!b.0.reloads.is_busy());
+    // Both want the same.
+    let (mut b, l, m) = two();
+    b.on(Event::Staged(m, Ok("m1".into())));
+    b.on(Event::Tried(m, candidate("b", vec![offer("s", 1, "integer")])));
+    b.on(Event::Staged(l, Ok("l1".into())));
+    let said = b.on(Event::Tried(l, candidate("a", vec![offer("s", 1, "integer")])));
+    assert!(said.contains("Refused [1]") && said.contains("offers the same"), "{said}");
+    assert!(said.contains("Refused [2] gen 0 it was to be committed together with a"), "{said}");
+}

@@ -1,0 +1,56 @@
+//! Start and cancel jobs, and ask for connections.
+
+use super::staging::Staging;
+use crate::limits::names::Limit;
+use crate::turn::effect::Effect;
+use crate::turn::staging::TurnContext;
+use greenroom_state::abi::status;
+
+impl Staging<'_> {
+    /// Has a job run on another thread, and returns its number; `Err`: it is refused.
+    pub fn start_job(&mut self, name: &str, input: &[u8], once: bool) -> Result<u64, u32> {
+        let TurnContext { limits, jobs, session, .. } = self.context;
+        if name.len() > limits.job_name_bytes_max {
+            return Err(self.refuse(Limit::JobNameBytesMax));
+        }
+        let staged = self.buffers.effects.iter().filter(|e| matches!(e, Effect::StartJob { .. })).count();
+        let number = jobs.next() + staged as u64;
+        // Those that were started and cancelled in one go never were.
+        let fresh = |e: &&Effect| matches!(e, Effect::CancelJob(n) if *n >= jobs.next() && *n < number);
+        let staged = staged.saturating_sub(self.buffers.effects.iter().filter(fresh).count());
+        if jobs.len() + staged >= limits.jobs_max {
+            return Err(self.refuse(Limit::JobsMax));
+        }
+        if jobs.count(session.id) + staged >= limits.jobs_per_session_max && !session.is_service() {
+            return Err(self.refuse(Limit::JobsPerSessionMax));
+        }
+        let staged = self.stage(|s| {
+            let (name, input) = (s.keep(name.as_bytes())?, s.keep(input)?);
+            Some(Effect::StartJob { number, name, input, once })
+        });
+        if staged == status::OK { Ok(number) } else { Err(staged) }
+    }
+
+    /// Cancels a job of this session; no harm if it is over. Its result isn't told.
+    pub fn cancel_job(&mut self, number: u64) -> u32 {
+        // Its result may be among the actions that follow.
+        self.buffers.on_itself |= !self.context.depths.is_empty();
+        self.stage(|_| Some(Effect::CancelJob(number)))
+    }
+
+    /// Opens a connection, which becomes a session of that service, and returns its number; `Err`: it is refused.
+    pub fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
+        let TurnContext { limits, outbound, .. } = self.context;
+        let (Some(service), Ok(addr)) = ((self.context.service)(service), addr.parse()) else {
+            return Err(status::INVALID);
+        };
+        let staged = self.buffers.effects.iter().filter(|e| matches!(e, Effect::Connect { .. })).count();
+        if outbound.len() + staged >= limits.connects_max {
+            return Err(self.refuse(Limit::ConnectsMax));
+        }
+        let number = outbound.next() + staged as u64;
+        let staged =
+            self.stage(|s| Some(Effect::Connect { number, service, addr, context: s.keep(context)? }));
+        if staged == status::OK { Ok(number) } else { Err(staged) }
+    }
+}

@@ -1,0 +1,59 @@
+//! Set and cancel timers.
+
+use super::staging::Staging;
+use crate::limits::names::Limit;
+use crate::turn::effect::Effect;
+use crate::turn::staging::TurnContext;
+
+impl Staging<'_> {
+    /// Sets a timer, or sets it again: after so many nanoseconds it fires once. `service`: not this session's, but its service's.
+    pub fn set_timer(&mut self, name: &str, after_ns: u64, service: bool) -> u32 {
+        let TurnContext { limits, timers, session, now_ns, .. } = self.context;
+        if name.len() > limits.timer_name_bytes_max {
+            return self.refuse(Limit::TimerNameBytesMax);
+        }
+        let (owner, max, limit) = match service {
+            true => (session.service.number(), limits.timers_per_service_max, Limit::TimersPerServiceMax),
+            false => (session.id, limits.timers_per_session_max, Limit::TimersPerSessionMax),
+        };
+        if timers.count(owner) + self.buffers.effects.len() >= max
+            && self.timers_after(owner, service, name) > max
+        {
+            return self.refuse(limit);
+        }
+        self.acts_on(service);
+        let deadline_ns = now_ns.saturating_add(after_ns);
+        self.stage(|s| Some(Effect::SetTimer { service, name: s.keep(name.as_bytes())?, deadline_ns }))
+    }
+
+    /// How many timers there would be with this one, and what was staged so far.
+    fn timers_after(&self, owner: u64, service: bool, name: &str) -> usize {
+        let timers = self.context.timers;
+        let mut seen = vec![name];
+        let mut count = (timers.count(owner) + usize::from(!timers.contains(owner, name))) as i64;
+        for effect in self.buffers.effects.iter().rev() {
+            let (name, now) = match effect {
+                Effect::SetTimer { service: s, name, .. } if *s == service => (self.buffers.text(name), true),
+                Effect::CancelTimer { service: s, name } if *s == service => (self.buffers.text(name), false),
+                _ => continue,
+            };
+            if !seen.contains(&name) {
+                seen.push(name);
+                count += i64::from(now) - i64::from(timers.contains(owner, name));
+            }
+        }
+        count.max(0) as usize
+    }
+
+    /// Takes a timer off, even one that is due; no harm if there is none.
+    pub fn cancel_timer(&mut self, name: &str, service: bool) -> u32 {
+        self.acts_on(service);
+        self.stage(|s| Some(Effect::CancelTimer { service, name: s.keep(name.as_bytes())? }))
+    }
+
+    /// A timer that is due may be among the actions that follow.
+    fn acts_on(&mut self, service: bool) {
+        let own = !service || self.context.session.is_service();
+        self.buffers.on_itself |= own && !self.context.depths.is_empty();
+    }
+}

@@ -1,0 +1,78 @@
+//! Subscribe, broadcast, publish, note: effects on other sessions.
+
+use super::staging::Staging;
+use crate::limits::names::Limit;
+use crate::turn::effect::Effect;
+use greenroom_state::abi::status;
+
+impl Staging<'_> {
+    /// Adds the session to a topic. A name is one line: that is how records list them.
+    pub fn subscribe(&mut self, topic: &str) -> u32 {
+        if topic.is_empty() || topic.contains('\n') || self.context.session.is_service() {
+            return status::INVALID;
+        }
+        if topic.len() > self.context.limits.topic_name_bytes_max {
+            return self.refuse(Limit::TopicNameBytesMax);
+        }
+        let own = self.context.session.topics();
+        let on = self.buffers.topics(own).unwrap_or_else(|| own.iter().map(|t| &**t).collect());
+        if on.len() >= self.context.limits.topics_per_session_max && !on.contains(&topic) {
+            return self.refuse(Limit::TopicsPerSessionMax);
+        }
+        self.stage(|s| Some(Effect::Subscribe(s.keep(topic.as_bytes())?)))
+    }
+
+    /// Takes the session off a topic.
+    pub fn unsubscribe(&mut self, topic: &str) -> u32 {
+        self.stage(|s| Some(Effect::Unsubscribe(s.keep(topic.as_bytes())?)))
+    }
+
+    /// Sends bytes to every session on a topic; `others`: but not to this one. What follows on another broadcast to the same sessions
+    /// is one with it.
+    pub fn broadcast(&mut self, topic: &str, data: &[u8], others: bool) -> u32 {
+        if let Some(Effect::Broadcast { topic: t, data: d, others: o }) = self.buffers.effects.last()
+            && *o == others
+            && d.end == self.buffers.bytes.len()
+            && self.buffers.text(t) == topic
+        {
+            let Some(more) = self.keep(data) else { return self.refuse(Limit::TurnBytesMax) };
+            if let Some(Effect::Broadcast { data, .. }) = self.buffers.effects.last_mut() {
+                data.end = more.end;
+            }
+            return status::OK;
+        }
+        self.stage(|s| {
+            Some(Effect::Broadcast { topic: s.keep(topic.as_bytes())?, data: s.keep(data)?, others })
+        })
+    }
+
+    /// How deep what the turn under way causes would be; `None`: too deep.
+    fn deeper(&self) -> Option<u16> {
+        let depth = self.context.depths.get(self.buffers.done).copied().unwrap_or(0).checked_add(1)?;
+        (depth <= self.context.limits.cascade_max).then_some(depth)
+    }
+
+    /// Has another session, or this one, run a turn over these bytes. One that is gone doesn't.
+    pub fn note(&mut self, to: u64, data: &[u8]) -> u32 {
+        let Some(depth) = self.deeper() else { return self.refuse(Limit::CascadeMax) };
+        self.buffers.on_itself |= to == self.context.session.id;
+        self.stage(|s| Some(Effect::Note { to, data: s.keep(data)?, depth }))
+    }
+
+    /// Has every session on a topic run a turn over these bytes; `others`: but not this one.
+    pub fn publish(&mut self, topic: &str, data: &[u8], others: bool) -> u32 {
+        let Some(depth) = self.deeper() else { return self.refuse(Limit::CascadeMax) };
+        if topic.len() > self.context.limits.topic_name_bytes_max {
+            return self.refuse(Limit::TopicNameBytesMax);
+        }
+        let own = self.context.session.topics();
+        let on = match self.buffers.topics(own) {
+            Some(on) => on.contains(&topic),
+            None => own.iter().any(|t| **t == *topic),
+        };
+        self.buffers.on_itself |= on && !others;
+        self.stage(|s| {
+            Some(Effect::Publish { topic: s.keep(topic.as_bytes())?, data: s.keep(data)?, others, depth })
+        })
+    }
+}

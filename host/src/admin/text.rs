@@ -1,0 +1,80 @@
+//! Ledger lines as sentences, for logs and commands.
+
+use greenroom_core::ledger::{Outcome, ProbationState, Report, Restored};
+
+/// Names an operator as the ledger does.
+pub fn operator(uid: u32, pid: i32) -> String {
+    format!("uid {uid} pid {pid}")
+}
+
+/// Tells a line of the ledger in a sentence.
+pub fn ledger_line(r: &Report) -> String {
+    if let Some(restored) = &r.restored {
+        return restored_line(r, restored);
+    }
+    let build = r.build.get(..12).unwrap_or("none");
+    match r.outcome {
+        Outcome::Committed => {
+            let on_probation = match r.probation.as_ref().map(|p| p.state) {
+                Some(ProbationState::UnderWay) => ", on probation",
+                Some(ProbationState::Passed) => ", has proved itself",
+                _ => "",
+            };
+            let but = if r.reason.is_empty() { String::new() } else { format!("; {}", r.reason) };
+            format!(
+                "{}: generation {} committed, build {build}, {} sessions, pause {:.1} µs{on_probation}{but}",
+                r.library, r.generation, r.sessions, r.pause_us
+            )
+        }
+        Outcome::Unchanged if r.build.is_empty() => format!("{}: unchanged", r.library),
+        Outcome::Unchanged => {
+            format!("{}: unchanged, generation {} runs build {build} already", r.library, r.generation)
+        }
+        Outcome::RolledBack if r.reason.is_empty() => {
+            format!("{}: rolled back to generation {}, build {build}", r.library, r.generation)
+        }
+        Outcome::RolledBack => {
+            format!("{}: rolled back to generation {}, build {build}: {}", r.library, r.generation, r.reason)
+        }
+        Outcome::Rehearsed => {
+            format!("{}: would be committed, build {build}; generation {} serves on", r.library, r.generation)
+        }
+        Outcome::Configured => format!("{}: in force: {}; pause {:.1} µs", r.library, r.reason, r.pause_us),
+        Outcome::Restored => "state restored".to_owned(),
+        Outcome::Replaced => {
+            format!("{}: build {build} was replaced, generation {} serves", r.library, r.generation)
+        }
+        Outcome::Refused => match r.generation {
+            0 => format!("{}: refused: {}", r.library, r.reason),
+            n => format!("{}: refused, generation {n} serves on: {}", r.library, r.reason),
+        },
+    }
+}
+
+/// Tells a restore, or a change of one session's state, in a sentence.
+fn restored_line(r: &Report, restored: &Restored) -> String {
+    let Restored { file, session, fields, changed, missing, tables, .. } = restored;
+    let from = file.as_deref().unwrap_or_default();
+    let what = match session {
+        Some(id) => format!("state of session {id}"),
+        None => "state".to_owned(),
+    };
+    match (r.outcome, session) {
+        (Outcome::Refused, Some(_)) => return format!("{what} not set: {}", r.reason),
+        (Outcome::Refused, None) => return format!("{what} not restored from {from}: {}", r.reason),
+        (_, Some(_)) => return format!("{what} set: {}, pause {:.1} µs", fields.join(", "), r.pause_us),
+        _ => {}
+    }
+    let (put, deleted) = tables.values().fold((0, 0), |(p, d), t| (p + t.put, d + t.deleted));
+    let mut parts = vec![format!("{changed} sessions")];
+    if !tables.is_empty() {
+        parts.push(format!("{put} entries put, {deleted} deleted"));
+    }
+    if *missing > 0 {
+        parts.push(format!("{missing} sessions gone"));
+    }
+    match r.outcome {
+        Outcome::Rehearsed => format!("{what} would be restored from {from}: {}", parts.join(", ")),
+        _ => format!("{what} restored from {from}: {}, pause {:.1} µs", parts.join(", "), r.pause_us),
+    }
+}

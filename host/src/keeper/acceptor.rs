@@ -1,0 +1,275 @@
+//! Accepts connections, makes outbound ones, and holds both.
+//!
+//! Listeners are polled edge-triggered. So a listener whose queue is not empty is remembered
+//! (`accept_again`), whatever the reason to stop.
+
+use crate::keeper::connections::{Batch, Connections};
+use crate::keeper::dialer::Dialer;
+use crate::keeper::listeners::Listeners;
+use crate::protocol::keeper::{EndpointId, HeldPort};
+use greenroom_core::reload::ports::Port;
+use mio::{Registry, Token};
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Token of the first listener; those below are the keeper's own.
+const LISTENERS: usize = 16;
+/// Token of the outbound connection 0.
+const DIALED: usize = 1 << 32;
+/// Connections accepted from one port before the others have their turn.
+const ACCEPTS_AT_ONCE: usize = 64;
+/// Pause of accepting after descriptors or memory ran out.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Source of a poll event.
+pub(super) enum Source {
+    /// The listener of this index.
+    Listener(usize),
+    /// The outbound connection of this number.
+    Dialed(u64),
+}
+
+/// The source that a token names. `None`: one of the keeper's own tokens.
+pub(super) fn source(token: Token) -> Option<Source> {
+    match token.0 {
+        n if n >= DIALED => Some(Source::Dialed((n - DIALED) as u64)),
+        n if n >= LISTENERS => Some(Source::Listener(n - LISTENERS)),
+        _ => None,
+    }
+}
+
+/// Result of accepting.
+#[derive(Default)]
+pub(super) struct Accepted {
+    /// Keys of the new connections.
+    pub(super) keys: Vec<u32>,
+    /// Times that the limit of open files was reached.
+    pub(super) out_of_files: u64,
+}
+
+/// Listeners, dialer, and the connections that they brought.
+#[derive(Default)]
+pub(super) struct Acceptor {
+    listeners: Listeners,
+    connections: Connections,
+    dialer: Dialer,
+    /// Listeners that may have more connections.
+    accept_again: BTreeSet<usize>,
+    /// Time until accepting rests.
+    rests_until: Option<Instant>,
+    /// Time of the first failure in a row, to log it once.
+    failed_at: Option<Instant>,
+}
+
+impl Acceptor {
+    /// Accepts from a listener that the poll reported. Unless it `may` accept now, the listener is
+    /// remembered.
+    pub(super) fn accept(&mut self, index: usize, may: bool) -> Accepted {
+        let mut accepted = Accepted::default();
+        self.accept_into(index, may, &mut accepted);
+        accepted
+    }
+
+    /// Accepts from the remembered listeners, if it `may` and does not rest.
+    pub(super) fn accept_again(&mut self, may: bool, now: Instant) -> Accepted {
+        let mut accepted = Accepted::default();
+        let rests = self.rests_until.is_some_and(|at| now < at);
+        if may && !rests && !self.accept_again.is_empty() {
+            self.rests_until = None;
+            for index in std::mem::take(&mut self.accept_again) {
+                self.accept_into(index, may, &mut accepted);
+            }
+        }
+        accepted
+    }
+
+    fn accept_into(&mut self, index: usize, may: bool, accepted: &mut Accepted) {
+        if !may || self.rests_until.is_some() {
+            self.accept_again.insert(index);
+            return;
+        }
+        for _ in 0..ACCEPTS_AT_ONCE {
+            match self.listeners.accept(index) {
+                None => return,
+                Some(Ok((fd, endpoint))) => {
+                    accepted.keys.push(self.connections.add(fd, endpoint).0);
+                    if let Some(at) = self.failed_at.take() {
+                        tracing::info!("connections are accepted again, after {:.1?}", at.elapsed());
+                    }
+                }
+                Some(Err(e)) => match e.kind() {
+                    ErrorKind::WouldBlock => return,
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        accepted.out_of_files += 1;
+                        return self.rest(index, &e);
+                    }
+                },
+            }
+        }
+        self.accept_again.insert(index);
+    }
+
+    /// Rests after a failure. No event tells that descriptors are free again, so accepting is
+    /// repeated.
+    fn rest(&mut self, index: usize, e: &io::Error) {
+        if self.failed_at.is_none() {
+            tracing::warn!(
+                connections = self.connections.len(),
+                "connections can't be accepted ({e}); they wait, and it is tried again every {ACCEPT_REST:?}"
+            );
+        }
+        self.failed_at.get_or_insert_with(Instant::now);
+        self.accept_again.insert(index);
+        self.rests_until = Some(Instant::now() + ACCEPT_REST);
+    }
+
+    /// Time of the next thing to do, if it `may` accept.
+    pub(super) fn deadline(&self, may: bool, now: Instant) -> Option<Instant> {
+        let accepts = match self.rests_until {
+            Some(until) => Some(until),
+            None => (!self.accept_again.is_empty()).then_some(now),
+        };
+        accepts.filter(|_| may).into_iter().chain(self.dialer.deadline()).min()
+    }
+
+    /// Opens ports, without accepting yet. See [`Listeners::open`].
+    pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<SocketAddr>, String> {
+        self.listeners.open(ports)
+    }
+
+    /// Closes ports that were opened for a reload that is not committed.
+    pub(super) fn discard(&mut self, addrs: &[SocketAddr]) {
+        self.listeners.discard(addrs);
+    }
+
+    /// Follows the ports of a worker that has become ready: accepts from these, closes all others.
+    pub(super) fn follow_all(&mut self, registry: &Registry, ports: &[HeldPort]) {
+        self.listeners.follow(registry, listener_token, ports, true);
+        // Connections that came meanwhile cause no edge.
+        self.accept_again.extend(self.listeners.accepting());
+    }
+
+    /// Follows a commit: accepts from these ports, closes the others, keeps those opened since.
+    pub(super) fn follow(&mut self, registry: &Registry, ports: &[HeldPort]) {
+        let fresh = self.listeners.follow(registry, listener_token, ports, false);
+        self.accept_again.extend(fresh);
+    }
+
+    /// Begins an outbound connection. The error says why it cannot begin.
+    pub(super) fn dial(
+        &mut self,
+        registry: &Registry,
+        number: u64,
+        addr: SocketAddr,
+        patience: Duration,
+    ) -> Result<(), String> {
+        self.dialer.begin(registry, Token(DIALED + number as usize), number, addr, patience)
+    }
+
+    /// Outcome of an outbound connection that the poll reported: its key once it is open, or why it
+    /// failed. `None`: still under way.
+    pub(super) fn dialed(&mut self, registry: &Registry, number: u64) -> Option<Result<u32, String>> {
+        let outcome = self.dialer.outcome(registry, number)?;
+        Some(outcome.map(|fd| {
+            let (key, connection) = self.connections.add(fd, EndpointId::NONE);
+            self.dialer.is_open(connection, number);
+            key
+        }))
+    }
+
+    /// Gives up the outbound connections that took too long. Returns their numbers.
+    pub(super) fn take_late(&mut self, registry: &Registry, now: Instant) -> Vec<u64> {
+        self.dialer.take_late(registry, now)
+    }
+
+    /// Drops connections that are over: key and number of each.
+    pub(super) fn drop(&mut self, connections: &[(u32, u64)]) {
+        for &(key, number) in connections {
+            self.connections.drop(key, number);
+            self.dialer.forget(number);
+        }
+    }
+
+    /// Number of connections.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Continues the numbers of connections above this one.
+    pub(super) fn number_above(&mut self, number: u64) {
+        self.connections.number_above(number);
+    }
+
+    /// Keys of all connections, in the order of their numbers.
+    pub(super) fn keys(&self) -> VecDeque<u32> {
+        self.connections.keys()
+    }
+
+    /// The connections of these keys.
+    pub(super) fn batch(&self, keys: impl Iterator<Item = u32>) -> Batch<'_> {
+        self.connections.batch(keys)
+    }
+
+    /// The outbound ones of these connections: number of the connection, and number of its request.
+    pub(super) fn dialed_among(&self, connections: &[(u32, u64)]) -> Vec<(u64, u64)> {
+        self.dialer.among(connections)
+    }
+}
+
+fn listener_token(index: usize) -> Token {
+    Token(LISTENERS + index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::Poll;
+    use std::net::TcpStream;
+
+    /// A port of this service, with this endpoint.
+    fn held(service: &str, addr: SocketAddr, endpoint: u32) -> HeldPort {
+        HeldPort { port: (service.into(), addr), addr, endpoint: EndpointId(endpoint) }
+    }
+
+    #[test]
+    fn a_listener_that_may_not_be_accepted_from_is_remembered() {
+        let poll = Poll::new().unwrap();
+        let mut acceptor = Acceptor::default();
+        let addr = acceptor.open(vec![("s".into(), ([127, 0, 0, 1], 0).into())]).unwrap()[0];
+        acceptor.follow(poll.registry(), &[held("s", addr, 1)]);
+        let now = Instant::now();
+        assert!(acceptor.accept_again(true, now).keys.is_empty());
+        let _peer = TcpStream::connect(addr).unwrap();
+        assert!(acceptor.accept(0, false).keys.is_empty());
+        assert_eq!((acceptor.deadline(true, now), acceptor.deadline(false, now)), (Some(now), None));
+        assert!(acceptor.accept_again(false, now).keys.is_empty());
+        assert_eq!(acceptor.accept_again(true, now).keys, [0]);
+        assert_eq!((acceptor.connections(), acceptor.deadline(true, now)), (1, None));
+    }
+
+    #[test]
+    fn a_connection_keeps_the_endpoint_that_accepted_it() {
+        let poll = Poll::new().unwrap();
+        let mut acceptor = Acceptor::default();
+        let any = || ("a".to_owned(), SocketAddr::from(([127, 0, 0, 1], 0)));
+        let first = acceptor.open(vec![any()]).unwrap()[0];
+        acceptor.follow(poll.registry(), &[held("a", first, 4)]);
+        let _peers = [TcpStream::connect(first).unwrap(), TcpStream::connect(first).unwrap()];
+        let mut keys = acceptor.accept(0, true).keys;
+        // The port goes over to another service, then closes; another service opens its address.
+        acceptor.follow(poll.registry(), &[held("b", first, 4)]);
+        let _third = TcpStream::connect(first).unwrap();
+        keys.extend(acceptor.accept(0, true).keys);
+        acceptor.follow(poll.registry(), &[]);
+        assert_eq!(acceptor.open(vec![("c".into(), first)]), Ok(vec![first]));
+        acceptor.follow(poll.registry(), &[held("c", first, 5)]);
+        let _fourth = TcpStream::connect(first).unwrap();
+        keys.extend(acceptor.accept(1, true).keys);
+        let batch = acceptor.batch(keys.into_iter());
+        assert_eq!(batch.connections, [(0, 1), (1, 2), (2, 3), (3, 4)]);
+        assert_eq!(batch.endpoints, [(EndpointId(4), 3), (EndpointId(5), 1)]);
+    }
+}

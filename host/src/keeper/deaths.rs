@@ -1,0 +1,136 @@
+//! Deaths and failed starts of one worker, and the pauses that follow.
+
+use crate::keeper::phase::Phase;
+use crate::memory::board::Reading;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+/// Pause before the next start after a failure: the first one, and the longest.
+const REST_MIN: Duration = Duration::from_millis(50);
+const REST_MAX: Duration = Duration::from_secs(5);
+/// A worker that dies by its own doing within this time of serving counts as a failed start.
+const QUICK_DEATH: Duration = Duration::from_millis(200);
+/// Quick deaths inside a turn, in a row, that restart at once. After that, restarts back off. One
+/// action causes two at most: then it is blocked.
+const TURN_DEATHS_MAX: u32 = 8;
+
+/// The end of a worker's process.
+pub(super) struct Ended {
+    /// Its process id.
+    pub(super) pid: u32,
+    /// Its exit status.
+    pub(super) status: ExitStatus,
+    /// Phase that it ended in.
+    pub(super) phase: Phase,
+    /// Counters that it left.
+    pub(super) board: Reading,
+}
+
+impl Ended {
+    /// Cause in words, and whether the process caused its end itself.
+    pub(super) fn cause(&self) -> (String, bool) {
+        let (how, own) = crate::exit_status::how(self.status);
+        match self.board.stalled_ms() {
+            Some(ms) => (format!("stalled for {ms} ms (limit stall_kill_ms)"), true),
+            None => (how, own),
+        }
+    }
+
+    /// Whether it was told to hand over, and did so.
+    pub(super) fn handed_over(&self) -> bool {
+        matches!(self.phase, Phase::HandingOver { .. }) && self.status.success()
+    }
+}
+
+/// Deaths and failed starts, in a row or the last one.
+#[derive(Default)]
+pub(super) struct Deaths {
+    /// Failed starts in a row.
+    failures: u32,
+    /// Quick deaths in a row.
+    quick: u32,
+    /// Quick deaths inside a turn in a row.
+    in_turns: u32,
+    /// Reason why the process cannot start, in its own words.
+    refusal: Option<String>,
+    /// Cause of the last death.
+    last: Option<String>,
+    /// The last process caused its own death.
+    crashed: bool,
+    /// Time of the first death since a process served.
+    gap_since: Option<Instant>,
+}
+
+impl Deaths {
+    /// Failed starts in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Cause of the last death.
+    pub(super) fn last(&self) -> Option<&str> {
+        self.last.as_deref()
+    }
+
+    /// Whether the last process caused its own death.
+    pub(super) fn has_crashed(&self) -> bool {
+        self.crashed
+    }
+
+    /// Begins the time without a worker, unless it has begun.
+    pub(super) fn begin_gap(&mut self) {
+        self.gap_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Notes that a process serves. Returns the time without a worker, if there was a worker
+    /// before.
+    pub(super) fn successor_serves(&mut self) -> Option<Duration> {
+        // The process knows of the crash from its first message.
+        (self.failures, self.crashed) = (0, false);
+        self.gap_since.take().map(|at| at.elapsed())
+    }
+
+    /// Notes the reason why the process cannot start.
+    pub(super) fn refuses(&mut self, reason: String) {
+        self.refusal = Some(reason);
+    }
+
+    /// Takes the reason why the process could not start. It becomes the cause of its death.
+    pub(super) fn take_refusal(&mut self) -> Option<String> {
+        let refusal = self.refusal.take()?;
+        self.last = Some(refusal.clone());
+        Some(refusal)
+    }
+
+    /// Notes the cause of a death. `own`: the process caused it itself.
+    pub(super) fn note(&mut self, cause: String, own: bool) {
+        self.last = Some(cause);
+        self.crashed |= own;
+    }
+
+    /// Counts a death. True: the next start must wait.
+    pub(super) fn count(&mut self, ended: &Ended, own: bool) -> bool {
+        let served = ended.phase.served_for();
+        if served >= QUICK_DEATH {
+            (self.quick, self.in_turns) = (0, 0);
+        }
+        // An action is blocked after two deaths, so a death inside a turn need not wait.
+        let in_a_turn = own && ended.board.running().is_some();
+        self.in_turns += u32::from(in_a_turn);
+        let quick = served < QUICK_DEATH && own;
+        self.quick += u32::from(quick);
+        let failed = quick || matches!(ended.phase, Phase::Starting { .. });
+        failed && (!in_a_turn || self.in_turns > TURN_DEATHS_MAX)
+    }
+
+    /// Counts a failed start, and returns the pause before the next one: none at first, as the
+    /// failure may be an accident, then doubling from [`REST_MIN`] up to [`REST_MAX`].
+    pub(super) fn next_rest(&mut self) -> Duration {
+        let rest = match self.failures.max(self.quick.saturating_sub(1)) {
+            0 => Duration::ZERO,
+            n => REST_MAX.min(REST_MIN * 2u32.saturating_pow(n.min(16))),
+        };
+        self.failures += 1;
+        rest
+    }
+}

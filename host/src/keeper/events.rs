@@ -1,0 +1,55 @@
+//! Events for the keeper from other threads.
+
+use crate::admin::server::Asked;
+use crate::config::Config;
+use crate::keeper::WAKER;
+use crate::mailbox::Mailbox;
+use greenroom_core::reload::request::By;
+use mio::Registry;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+
+/// An event from another thread.
+pub enum Event {
+    /// An operator's command.
+    Asked(Asked),
+    /// SIGTERM, SIGINT or SIGHUP.
+    Signal(i32),
+    /// A watched path changed.
+    Changed(PathBuf),
+    /// The configuration was read again.
+    Read {
+        /// The configuration, or why it cannot be read.
+        config: Box<Result<Config, String>>,
+        /// The requester.
+        by: By,
+        /// The caller's socket, if a command asked.
+        stream: Option<UnixStream>,
+    },
+}
+
+/// Events that wait for the loop, and the mailbox that they are posted to.
+pub(super) struct EventQueue {
+    mailbox: Mailbox<Event>,
+    waiting: Receiver<Event>,
+}
+
+impl EventQueue {
+    /// Makes a queue that wakes the poll of `registry`.
+    pub(super) fn new(registry: &Registry) -> io::Result<EventQueue> {
+        let (mailbox, waiting) = Mailbox::new(registry, WAKER)?;
+        Ok(EventQueue { mailbox, waiting })
+    }
+
+    /// Mailbox for another thread.
+    pub(super) fn mailbox(&self) -> Mailbox<Event> {
+        self.mailbox.clone()
+    }
+
+    /// Takes all events that wait, in the order of their arrival.
+    pub(super) fn take(&self) -> Vec<Event> {
+        self.waiting.try_iter().collect()
+    }
+}

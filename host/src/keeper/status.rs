@@ -1,0 +1,43 @@
+//! The status of the host, also while no worker lives.
+
+use crate::keeper::Keeper;
+use crate::keeper::phase::Phase;
+use crate::protocol::admin::{HostStatus, Status};
+use greenroom_core::limits::names::Limit;
+
+impl Keeper {
+    /// Puts the status together from the keeper's state and the worker's counters.
+    pub(super) fn status(&mut self) -> Status {
+        let board = self.worker.read_board();
+        let reached = |limit: &Limit| board.reached(*limit) + self.reached.get(limit).copied().unwrap_or(0);
+        let limits = Limit::ALL.iter().map(|l| (l.name().to_owned(), reached(l))).collect();
+        let reason = match self.worker.phase() {
+            Phase::Parked { reason, .. } => Some(reason.as_str()),
+            Phase::Starting { .. } | Phase::Serving { .. } => self.worker.deaths().last(),
+            Phase::HandingOver { .. } => None,
+        };
+        Status {
+            host: HostStatus {
+                pid: std::process::id(),
+                worker_pid: self.worker_pid(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                uptime_s: self.started.elapsed().as_secs(),
+                worker: self.worker.phase().name().into(),
+                workers_before: self.worker.incarnation().saturating_sub(1),
+                reason: reason.filter(|r| !r.is_empty()).map(str::to_owned),
+                connections: self.acceptor.connections(),
+                limits,
+            },
+            services: self.worker.services().cloned().collect(),
+        }
+    }
+
+    /// Process id of the worker; 0: none lives. Without a keeper it is this process.
+    pub(super) fn worker_pid(&self) -> u32 {
+        match (self.worker.pid(), &self.binary) {
+            (Some(pid), _) => pid,
+            (None, Some(_)) => 0,
+            (None, None) => std::process::id(),
+        }
+    }
+}

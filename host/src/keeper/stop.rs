@@ -1,0 +1,76 @@
+//! The end of the host: by request, or because no worker can serve.
+
+use std::time::Instant;
+
+/// Progress of the end.
+#[derive(Default)]
+pub(super) struct Stop {
+    /// Time when a worker that still runs is killed. `None`: no stop was requested.
+    by: Option<Instant>,
+    signal: i32,
+    /// Reason of a failed end.
+    failure: Option<String>,
+    over: bool,
+}
+
+impl Stop {
+    /// Whether a stop was requested.
+    pub(super) fn is_requested(&self) -> bool {
+        self.by.is_some()
+    }
+
+    /// Time when a worker that still runs is killed, once a stop was requested.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.by
+    }
+
+    /// The signal of the last request.
+    pub(super) fn signal(&self) -> i32 {
+        self.signal
+    }
+
+    /// Requests a stop. A repeated request moves the deadline.
+    pub(super) fn request(&mut self, signal: i32, by: Instant) {
+        (self.by, self.signal) = (Some(by), signal);
+    }
+
+    /// Moves the deadline of a requested stop.
+    pub(super) fn extend(&mut self, by: Instant) {
+        self.by = Some(by);
+    }
+
+    /// Whether the loop ends now.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Ends the loop. A failure that was noted stays.
+    pub(super) fn end(&mut self) {
+        self.over = true;
+    }
+
+    /// Ends the loop well: all was flushed and saved, whatever was noted before.
+    pub(super) fn end_well(&mut self) {
+        (self.failure, self.over) = (None, true);
+    }
+
+    /// Ends the loop with a failure.
+    pub(super) fn fail(&mut self, why: String) {
+        (self.failure, self.over) = (Some(why), true);
+    }
+
+    /// Notes a failure. The loop goes on for now.
+    pub(super) fn note_failure(&mut self, why: String) {
+        self.failure = Some(why);
+    }
+
+    /// Whether a failure is noted.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Result of the host, once the loop has ended.
+    pub(super) fn into_result(self) -> Result<(), String> {
+        self.failure.map_or(Ok(()), Err)
+    }
+}

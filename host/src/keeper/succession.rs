@@ -1,0 +1,185 @@
+//! Succession: starts a worker's process when none lives, and decides what follows from a death.
+
+use crate::keeper::Keeper;
+use crate::keeper::deaths::Ended;
+use crate::keeper::spawn::{self, Spawned};
+use crate::memory::board::Running;
+use crate::protocol::keeper::{Hello, ToKeeper};
+use crate::protocol::link::Received;
+use greenroom_core::ids::told;
+use greenroom_core::recovery::crashes::{Death, action_name};
+use std::io;
+use std::time::Instant;
+
+/// Failed starts after which a host that never served ends.
+const FIRST_STARTS_MAX: u32 = 3;
+
+impl Keeper {
+    /// Starts the worker's next process, if it is due.
+    pub(super) fn keep_a_worker(&mut self) {
+        let now = Instant::now();
+        if self.stop.is_over() || !self.worker.is_due(now) {
+            return;
+        }
+        if self.stop.deadline().is_some_and(|by| !self.worker.has_served() || by <= now) {
+            return self.stop.end();
+        }
+        if let Err(e) = self.start_worker() {
+            self.worker.abandon(self.poll.registry());
+            self.cannot_start(format!("a worker process can't be started: {e}"));
+        }
+    }
+
+    fn start_worker(&mut self) -> io::Result<()> {
+        let spawned = match (&self.binary, self.options.in_process.take()) {
+            (Some(binary), _) => spawn::start(binary)?,
+            (None, Some(link)) => Spawned { process: None, link },
+            (None, None) => {
+                self.stop.end();
+                return Ok(());
+            }
+        };
+        let hello = self.hello(None);
+        self.worker.begin(self.poll.registry(), spawned, &hello, self.acceptor.keys())
+    }
+
+    /// Makes the first message for a process. `trial`: the epoch that a trial reads.
+    pub(super) fn hello(&self, trial: Option<u64>) -> Hello {
+        Hello {
+            host_pid: std::process::id(),
+            incarnation: self.worker.incarnation(),
+            config: self.options.config.clone(),
+            found: self.options.found.clone(),
+            copies: self.options.copies.clone(),
+            save: self.options.save.clone(),
+            log: self.options.log.clone(),
+            withheld: self.crashes.withheld(),
+            give_way: self.crashes.give_way(&self.options.config.limits, self.now_ms()),
+            killed: self.crashes.killed(&self.options.config.limits, self.now_ms()),
+            crashed: self.worker.deaths().has_crashed(),
+            ports: self.worker.ports().to_vec(),
+            trial,
+            endpoint_last: self.worker.endpoint_last(),
+            hears_refusals: true,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Has the worker's process end in an orderly way, and another one take over.
+    pub(super) fn hand_over(&mut self) {
+        if !self.stop.is_requested() {
+            self.worker.hand_over();
+        }
+    }
+
+    /// Hears what a process said just before its end, as far as it still counts.
+    fn hear_last_words(&mut self) {
+        while let Some(Ok(received)) = self.worker.receive() {
+            match received {
+                Received::Message(message @ (ToKeeper::CantStart(_) | ToKeeper::Drop(_)), _) => {
+                    self.heard(message, &|_| {});
+                }
+                Received::Message(..) | Received::Unknown(_) => {}
+                Received::Nothing | Received::Closed => return,
+            }
+        }
+    }
+
+    /// Puts away a process that has ended, and decides what comes next.
+    pub(super) fn reap(&mut self) {
+        let Some(status) = self.worker.exit_status() else { return };
+        self.hear_last_words();
+        let ended = self.worker.bury(self.poll.registry(), status);
+        if self.stop.is_requested() && status.success() && self.worker.is_told_to_stop() {
+            return self.stop.end_well();
+        }
+        if self.stop.has_failed() && !self.stop.is_requested() {
+            // The first worker never became ready. A restart would fail the same way.
+            return self.stop.end();
+        }
+        if ended.handed_over() {
+            return;
+        }
+        if let Some(reason) = self.worker.deaths_mut().take_refusal() {
+            return self.cannot_start(reason);
+        }
+        let own = self.note_death(&ended);
+        if let Some(by) = self.stop.deadline() {
+            // A successor flushes and saves, while there is time.
+            let why = self.worker.deaths().last().unwrap_or_default().to_owned();
+            tracing::error!("the worker died before all was flushed and saved: {why}");
+            self.stop.note_failure(format!("the worker was ended before its sessions were flushed: {why}"));
+            if by <= Instant::now() || !self.worker.has_served() {
+                self.stop.end();
+            }
+            return;
+        }
+        if self.worker.deaths_mut().count(&ended, own) {
+            let reason = self.worker.deaths().last().unwrap_or_default().to_owned();
+            self.cannot_start(reason);
+        }
+    }
+
+    /// Logs a death and notes its cause. Returns whether the process caused it itself.
+    fn note_death(&mut self, ended: &Ended) -> bool {
+        let (how, own) = ended.cause();
+        let pid = ended.pid;
+        match ended.board.running().filter(|_| own) {
+            Some(running) => self.note_death_in_turn(pid, how, &running),
+            None => {
+                tracing::error!(worker_pid = pid, "the worker died: {how}");
+                self.worker.deaths_mut().note(how, own);
+                if !self.is_swapping() {
+                    self.fail_upgrade("the worker died meanwhile");
+                }
+            }
+        }
+        own
+    }
+
+    /// Logs a death inside a turn, and counts it against the turn's action and generation.
+    fn note_death_in_turn(&mut self, pid: u32, how: String, running: &Running) {
+        self.fail_upgrade("the worker died meanwhile");
+        let service = self.worker.service(running.service);
+        let (name, library) = service.map_or(("?", "?"), |s| (&s.name, &s.library));
+        let (generation, session, action) = (running.generation, running.session, running.action);
+        tracing::error!(
+            worker_pid = pid, service = %name, generation, session = told(session),
+            action = action_name(action), turn = running.turn + 1,
+            "the worker died in a turn: {how}"
+        );
+        let cause = format!(
+            "{how}, in service {name}, generation {generation}, session {}, action {}",
+            told(session),
+            action_name(action)
+        );
+        let library = library.to_owned();
+        self.worker.deaths_mut().note(cause, true);
+        let (at_ms, turn) = (self.now_ms(), running.turn);
+        self.crashes.note(Death { at_ms, library, generation, session, turn, action, how });
+    }
+
+    /// Parks the worker for a while that grows with each failure, or ends the host.
+    pub(super) fn cannot_start(&mut self, reason: String) {
+        if !self.worker.has_served()
+            && self.binary.is_some()
+            && self.worker.deaths().failures() >= FIRST_STARTS_MAX
+        {
+            return self.stop.fail(format!("no worker could be started: {reason}"));
+        }
+        if self.stop.is_requested() {
+            return self.stop.fail(format!("stopped, and nothing was flushed or saved: {reason}"));
+        }
+        if self.fall_back(&reason) {
+            return;
+        }
+        let rest = self.worker.park(reason.clone());
+        tracing::error!(
+            connections = self.acceptor.connections(),
+            "no worker serves; all is kept, and one is tried again in {rest:?}: {reason}"
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! The socket between keeper and worker: packets with descriptors.
+//!
+//! One packet carries one message of at most 64 KiB and up to [`DESCRIPTORS_MAX`] descriptors.
+//! Longer messages go through a memory file ([`to_file`]).
+
+use crate::memory::records::memory_file;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Descriptors that one message may carry; the kernel's limit is 253.
+pub const DESCRIPTORS_MAX: usize = 250;
+/// Length of a message, in bytes. A socket's buffer holds several of these.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Writes a value to a memory file, as JSON of any length.
+pub fn to_file(what: &impl Serialize) -> io::Result<OwnedFd> {
+    let file = std::fs::File::from(memory_file("greenroom-message")?);
+    serde_json::to_writer(&file, what)?;
+    Ok(file.into())
+}
+
+/// Reads a value from a memory file.
+pub fn from_file<T: DeserializeOwned>(file: OwnedFd) -> io::Result<T> {
+    use std::io::Seek;
+    let mut file = std::fs::File::from(file);
+    file.rewind()?;
+    Ok(serde_json::from_reader(io::BufReader::new(file))?)
+}
+
+/// An end of the socket.
+pub struct Link<In, Out> {
+    fd: OwnedFd,
+    /// Messages that wait for room in the socket.
+    outbox: VecDeque<Vec<u8>>,
+    buffer: Vec<u8>,
+    messages: PhantomData<fn(In) -> Out>,
+}
+
+/// Outcome of receiving.
+pub enum Received<In> {
+    /// A message and its descriptors: fewer than were sent, if this process reached its limit of
+    /// files.
+    Message(In, Vec<OwnedFd>),
+    /// A message that only a later version knows, in words.
+    Unknown(String),
+    /// Nothing yet.
+    Nothing,
+    /// The other side is gone.
+    Closed,
+}
+
+/// Makes a socket's two ends, one for each process.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
+    /// Wraps one end of a [`pair`].
+    pub fn new(fd: OwnedFd) -> Link<In, Out> {
+        Link { fd, outbox: VecDeque::new(), buffer: vec![0; MESSAGE_BYTES_MAX], messages: PhantomData }
+    }
+
+    /// The socket, to be polled.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Sends a message, now or when the socket has room. One that is too long is logged and
+    /// dropped.
+    pub fn send(&mut self, message: &Out) {
+        match serde_json::to_vec(message) {
+            Ok(bytes) if bytes.len() <= MESSAGE_BYTES_MAX => self.outbox.push_back(bytes),
+            Ok(bytes) => {
+                tracing::error!("a message of {} bytes is too long between keeper and worker", bytes.len())
+            }
+            Err(e) => tracing::error!("a message between keeper and worker: {e}"),
+        }
+        self.flush();
+    }
+
+    /// Sends waiting messages. A dead peer shows where messages are received.
+    pub fn flush(&mut self) {
+        while let Some(bytes) = self.outbox.front() {
+            if !matches!(self.transmit(bytes, &[]), Ok(true)) {
+                return;
+            }
+            self.outbox.pop_front();
+        }
+    }
+
+    /// Sends a message with descriptors, if the socket has room now. False: try again later.
+    pub fn send_with(&mut self, message: &Out, fds: &[BorrowedFd<'_>]) -> io::Result<bool> {
+        self.flush();
+        if !self.outbox.is_empty() {
+            return Ok(false);
+        }
+        let bytes = serde_json::to_vec(message)?;
+        self.transmit(&bytes, fds)
+    }
+
+    fn transmit(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<bool> {
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(io::Error::other(format!("a message of {} bytes is too long", bytes.len())));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::Error::other("too many descriptors for a message"));
+        }
+        loop {
+            match sendmsg(&self.fd, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+                Ok(_) => return Ok(true),
+                Err(rustix::io::Errno::INTR) => {}
+                // Too many in flight: the other side has to take some first.
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::TOOMANYREFS) => return Ok(false),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Receives a message, if one is there.
+    pub fn receive(&mut self) -> io::Result<Received<In>> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let got = loop {
+            match recvmsg(&self.fd, &mut [IoSliceMut::new(&mut self.buffer)], &mut control, flags) {
+                Ok(got) => break got,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
+                Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Closed),
+                Err(e) => return Err(e.into()),
+            }
+        };
+        if got.bytes == 0 {
+            return Ok(Received::Closed);
+        }
+        let mut fds = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        if got.flags.contains(ReturnFlags::TRUNC) {
+            return Err(io::Error::other("a message was cut off"));
+        }
+        match serde_json::from_slice(&self.buffer[..got.bytes]) {
+            Ok(message) => Ok(Received::Message(message, fds)),
+            Err(e) if is_of_later(&self.buffer[..got.bytes], &e) => Ok(Received::Unknown(e.to_string())),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Waits for a message. `None`: the other side is gone.
+    pub fn wait(&mut self) -> io::Result<Option<(In, Vec<OwnedFd>)>> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        loop {
+            match self.receive()? {
+                Received::Message(message, fds) => return Ok(Some((message, fds))),
+                Received::Closed => return Ok(None),
+                Received::Unknown(what) => tracing::warn!("a message is left out: {what}"),
+                Received::Nothing => {}
+            }
+            self.flush();
+            let wanted = match self.outbox.is_empty() {
+                true => PollFlags::IN,
+                false => PollFlags::IN | PollFlags::OUT,
+            };
+            match poll(&mut [PollFd::new(&self.fd, wanted)], None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+/// Tells an unknown message from a known one with unknown content.
+fn is_of_later(message: &[u8], why: &serde_json::Error) -> bool {
+    let tag = match serde_json::from_slice(message) {
+        Ok(serde_json::Value::String(tag)) => Some(tag),
+        Ok(serde_json::Value::Object(fields)) => fields.into_iter().next().map(|(tag, _)| tag),
+        _ => None,
+    };
+    tag.is_some_and(|tag| why.to_string().starts_with(&format!("unknown variant `{tag}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::keeper::{ToKeeper, ToWorker};
+    use std::io::Read;
+
+    #[test]
+    fn messages_and_descriptors_arrive_whole_and_in_order() {
+        let (a, b) = pair().unwrap();
+        let mut keeper = Link::<ToKeeper, ToWorker>::new(a);
+        let mut worker = Link::<ToWorker, ToKeeper>::new(b);
+        assert!(matches!(worker.receive().unwrap(), Received::Nothing));
+        let files: Vec<_> =
+            (0..DESCRIPTORS_MAX).map(|_| std::fs::File::open("/proc/self/stat").unwrap()).collect();
+        let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        let connections: Vec<_> = (0..DESCRIPTORS_MAX as u32).map(|n| (n, u64::MAX - u64::from(n))).collect();
+        assert!(keeper.send_with(&ToWorker::Connections(connections.clone()), &fds).unwrap());
+        keeper.send(&ToWorker::Start);
+        let (message, got) = worker.wait().unwrap().unwrap();
+        assert!(matches!(message, ToWorker::Connections(c) if c == connections));
+        assert_eq!(got.len(), DESCRIPTORS_MAX);
+        let mut text = String::new();
+        std::fs::File::from(got.into_iter().next().unwrap()).read_to_string(&mut text).unwrap();
+        assert!(text.contains(&std::process::id().to_string()));
+        assert!(matches!(worker.wait().unwrap(), Some((ToWorker::Start, _))));
+        // Messages beyond the socket's room wait.
+        for n in 0..5000 {
+            worker.send(&ToKeeper::Drop(vec![(n, 0)]));
+        }
+        for n in 0..5000 {
+            worker.flush();
+            let (message, _) = keeper.wait().unwrap().unwrap();
+            assert!(matches!(message, ToKeeper::Drop(d) if d == [(n, 0)]));
+        }
+        // A later version's message is left out; a malformed message is an error.
+        let (a, b) = pair().unwrap();
+        let mut keeper = Link::<ToKeeper, ToWorker>::new(a);
+        let mut later = Link::<(), serde_json::Value>::new(b);
+        later.send(&serde_json::json!({"Sing": 3}));
+        later.send(&serde_json::json!("Took"));
+        later.send(&serde_json::json!({"Configured": "x"}));
+        later.send(&serde_json::json!({"Tried": {"Sing": 3}}));
+        assert!(matches!(keeper.receive().unwrap(), Received::Unknown(what) if what.contains("`Sing`")));
+        assert!(matches!(keeper.receive().unwrap(), Received::Message(ToKeeper::Ack, _)));
+        assert!(keeper.receive().is_err());
+        assert!(keeper.receive().is_err());
+        drop(later);
+        assert!(keeper.wait().unwrap().is_none());
+    }
+}

@@ -1,0 +1,96 @@
+//! Carries out the core's commands.
+//!
+//! The core decides during a pass and queues its commands. The shell carries them out behind the
+//! commit, so a command of a turn that was never committed has no effect. A worker that dies in
+//! between leaves open commands: its successor starts jobs and connections again and releases
+//! closed connections. Log lines of that pass are lost.
+
+use crate::log_at;
+use crate::protocol::keeper::ToKeeper;
+use crate::worker::reload::probation::Probations;
+use crate::worker::shell::Shell;
+use greenroom_core::command::Command;
+use greenroom_core::core::Core;
+use greenroom_core::ids::ServiceId;
+use greenroom_core::recovery::crashes::action_name;
+use greenroom_core::turn::fault::{Fault, LogLine};
+use greenroom_state::abi::fault::PANIC;
+
+/// Carries out what the core has ordered by the last commit: jobs, connections, then its commands
+/// in their order. `commands` is scratch, and is empty before and after.
+pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands: &mut Vec<Command>) {
+    for job in shell.core.take_jobs() {
+        shell.threads.jobs.begin(job);
+    }
+    for dial in shell.core.take_connects() {
+        shell.keeper.send(&ToKeeper::Connect(dial.number, dial.addr));
+    }
+    shell.core.take_commands(commands);
+    for command in commands.drain(..) {
+        match command {
+            Command::Shutdown(slot) => shell.sockets.shut_down(slot),
+            Command::Close { slot, id } => {
+                if let Some(key) = shell.sockets.close(slot) {
+                    shell.keeper.release(key, id);
+                }
+            }
+            Command::Resume(slot) => shell.sockets.read_again([slot]),
+            Command::Reset(slot) => shell.sockets.reset_at_close(slot),
+            Command::Log { service, session, line } => log_line(&shell.core, service, session, &line),
+            Command::CancelJob(number) => shell.threads.jobs.cancel(number),
+            Command::ProbationEnd { build, record, proof } => probations.note_end(build, record, proof),
+            Command::Fault { service, session, action, fault, answered_by } => {
+                log_fault(&shell.core, service, session, action_name(action), &fault, answered_by);
+            }
+            Command::Notice { level, service, session, message } => {
+                let (service, generation) = name_of(&shell.core, service);
+                log_at!(level, %service, session, generation, "{message}");
+            }
+        }
+    }
+}
+
+/// Logs a line that a handler has written, with the service, its generation and the session.
+fn log_line(core: &Core, service: ServiceId, session: u64, line: &LogLine) {
+    let (service, generation) = name_of(core, service);
+    let (target, message) = (&line.target, &line.message);
+    if line.failed {
+        log_at!(line.level, %service, session, generation, handler = %target, failed = true, "{message}");
+    } else {
+        log_at!(line.level, %service, session, generation, handler = %target, "{message}");
+    }
+}
+
+/// Logs a failed turn. `answered_by`: the generation that ran the turn again with success.
+fn log_fault(
+    core: &Core,
+    service: ServiceId,
+    session: u64,
+    action: &str,
+    fault: &Fault,
+    answered_by: Option<u64>,
+) {
+    let (service, generation) = name_of(core, service);
+    match answered_by {
+        Some(before) => tracing::error!(
+            %service, session, generation, action,
+            "turn failed, and generation {before} ran it instead: {}", place(fault)
+        ),
+        None => tracing::error!(%service, session, generation, action, "turn failed: {}", place(fault)),
+    }
+}
+
+/// A service's name, and the generation that serves it now.
+fn name_of(core: &Core, service: ServiceId) -> (&str, u64) {
+    let service = &core.services()[usize::from(service.0)];
+    (&service.offer.name, service.generation())
+}
+
+/// A fault's message and its place in the source, if known.
+fn place(fault: &Fault) -> String {
+    let kind = if fault.kind == PANIC { "panic: " } else { "" };
+    match fault.file.is_empty() {
+        true => format!("{kind}{}", fault.message),
+        false => format!("{kind}{} at {}:{}", fault.message, fault.file, fault.line),
+    }
+}

@@ -1,0 +1,65 @@
+//! Takes connections in that the keeper has accepted or made.
+//!
+//! The keeper owns a descriptor of each connection until the worker releases it by key and number.
+//! The worker has another descriptor of the same connection.
+
+use crate::clock::unix_ms;
+use crate::protocol::keeper::EndpointId;
+use crate::worker::endpoints::service_of;
+use crate::worker::shell::Shell;
+use greenroom_core::input::Input;
+use std::os::fd::OwnedFd;
+
+/// Takes connections in: the keeper's key and the number of each, with its descriptor. The keeper
+/// is to release those that a predecessor served and closed.
+pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<OwnedFd>) {
+    if fds.len() < connections.len() {
+        let lost = connections.len() - fds.len();
+        tracing::warn!("{lost} connections closed: the process is at its limit of open files");
+        for &(key, number) in &connections[fds.len()..] {
+            shell.keeper.release(key, number);
+        }
+    }
+    let endpoints = shell.ports.take_endpoints(connections.len());
+    for ((&(key, number), fd), endpoint) in connections.iter().zip(fds).zip(endpoints) {
+        if shell.core.sessions().slot_of(number).is_some() {
+            // The keeper has handed the connection over twice.
+            continue;
+        }
+        if number <= shell.core.served() || !open(shell, key, number, endpoint, fd) {
+            shell.keeper.take_dialed(number);
+            shell.keeper.release(key, number);
+        }
+    }
+}
+
+/// Opens a session for a connection. False: the peer is gone, or the port of its endpoint is closed.
+pub(super) fn open(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointId, fd: OwnedFd) -> bool {
+    let socket = std::net::TcpStream::from(fd);
+    let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return false };
+    let dialed = shell.keeper.take_dialed(number);
+    let name = service_of(shell.ports.held(), endpoint, local);
+    let service = name.and_then(|name| shell.core.service_named(name));
+    if dialed.is_none() && service.is_none() {
+        return false;
+    }
+    match shell.sockets.add(mio::net::TcpStream::from_std(socket), key) {
+        Ok(slot) => {
+            let (at_ms, peer) = (unix_ms(), peer.into());
+            match (dialed, service) {
+                (Some(asked), _) => {
+                    shell.core.handle(Input::Connected { number: asked, slot, id: number, peer, at_ms });
+                }
+                (None, Some(service)) => {
+                    shell.core.handle(Input::Opened { slot, id: number, service, peer, at_ms });
+                }
+                (None, None) => {}
+            }
+            true
+        }
+        Err(e) => {
+            tracing::warn!(%peer, "a connection cannot be taken in: {e}");
+            false
+        }
+    }
+}

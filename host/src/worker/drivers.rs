@@ -1,0 +1,39 @@
+//! The drivers of what takes several passes: reloads, proposals, probations, restores.
+//!
+//! A driver owns the requests that wait for it, and steps between two passes with the shell. A
+//! driver that needs another one gets it as an argument.
+
+use crate::worker::reload::carry_out::ReloadDriver;
+use crate::worker::reload::probation::Probations;
+use crate::worker::reload::proposals::Proposals;
+use crate::worker::restore::Restores;
+use crate::worker::shell::Shell;
+
+/// All drivers of a worker.
+pub(super) struct Drivers {
+    /// Reloads.
+    pub reload: ReloadDriver,
+    /// Proposed configurations.
+    pub proposals: Proposals,
+    /// Probations of builds.
+    pub probations: Probations,
+    /// Operator restores.
+    pub restores: Restores,
+}
+
+impl Drivers {
+    /// Makes drivers with nothing under way.
+    pub(super) fn new(reload: ReloadDriver) -> Drivers {
+        let (proposals, probations) = (Proposals::default(), Probations::default());
+        Drivers { reload, proposals, probations, restores: Restores::default() }
+    }
+
+    /// Steps between two passes. Their order is fixed: a probation that has just ended counts
+    /// before a commit replaces its build, and a proposal begins once no reload is under way.
+    pub(super) fn step(&mut self, shell: &mut Shell) {
+        self.probations.step(shell);
+        self.reload.step(shell, &mut self.probations);
+        self.proposals.step(shell, &mut self.reload);
+        self.restores.step(shell);
+    }
+}

@@ -1,0 +1,123 @@
+//! Endpoints: numbers of this worker's ports, and the endpoints of connections about to come.
+//!
+//! The keeper tells with each connection which endpoint accepted it. The service is the one that
+//! has that endpoint now: a port may have gone over to another service since, or be closed.
+
+use crate::protocol::keeper::{EndpointId, HeldPort};
+use std::net::SocketAddr;
+
+/// Numbers given so far, and what the keeper announced.
+#[derive(Debug, Default)]
+pub(super) struct Endpoints {
+    /// Highest number so far.
+    last: EndpointId,
+    /// Endpoints of the next connections, in runs.
+    announced: Vec<(EndpointId, u32)>,
+}
+
+impl Endpoints {
+    /// Continues above the highest number that the keeper knows of.
+    pub(super) fn above(last: EndpointId) -> Endpoints {
+        Endpoints { last, announced: Vec::new() }
+    }
+
+    /// Numbers the ports that have no number yet. Returns whether there were any.
+    pub(super) fn number(&mut self, ports: &mut [HeldPort]) -> bool {
+        let highest = ports.iter().map(|p| p.endpoint).max().unwrap_or_default();
+        self.last = self.last.max(highest);
+        let mut numbered = false;
+        for port in ports.iter_mut().filter(|p| p.endpoint.is_none()) {
+            self.last.0 += 1;
+            (port.endpoint, numbered) = (self.last, true);
+        }
+        numbered
+    }
+
+    /// Notes the endpoints of the next connections.
+    pub(super) fn announce(&mut self, runs: Vec<(EndpointId, u32)>) {
+        self.announced = runs;
+    }
+
+    /// Takes the endpoints of the next `n` connections.
+    pub(super) fn take(&mut self, n: usize) -> impl Iterator<Item = EndpointId> + use<> {
+        let announced = std::mem::take(&mut self.announced).into_iter();
+        let each = announced.flat_map(|(endpoint, run)| std::iter::repeat_n(endpoint, run as usize));
+        each.chain(std::iter::repeat(EndpointId::NONE)).take(n)
+    }
+}
+
+/// Name of the service that serves a connection of this endpoint. `None`: its port is closed.
+///
+/// `local` is the connection's local address. It counts only without an endpoint: the keeper, or
+/// the worker that the keeper accepted for, is of an earlier version.
+pub(super) fn service_of(ports: &[HeldPort], endpoint: EndpointId, local: SocketAddr) -> Option<&str> {
+    let port = match endpoint.is_none() {
+        false => ports.iter().find(|p| p.endpoint == endpoint),
+        true => at(ports, local),
+    };
+    port.map(|p| p.port.0.as_str())
+}
+
+/// The port at an address, or the one at all addresses.
+fn at(ports: &[HeldPort], local: SocketAddr) -> Option<&HeldPort> {
+    let any = |p: &&HeldPort| {
+        p.addr.ip().is_unspecified() && p.addr.port() == local.port() && p.addr.is_ipv4() == local.is_ipv4()
+    };
+    ports.iter().find(|p| p.addr == local).or_else(|| ports.iter().find(any))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(service: &str, addr: &str, endpoint: u32) -> HeldPort {
+        let addr = addr.parse().unwrap();
+        HeldPort { port: (service.into(), addr), addr, endpoint: EndpointId(endpoint) }
+    }
+
+    #[test]
+    fn a_number_is_never_given_twice() {
+        let mut endpoints = Endpoints::above(EndpointId(3));
+        let mut ports =
+            [port("a", "127.0.0.1:1", 2), port("b", "127.0.0.1:2", 0), port("c", "127.0.0.1:3", 0)];
+        assert!(endpoints.number(&mut ports));
+        assert_eq!(ports.each_ref().map(|p| p.endpoint.0), [2, 4, 5]);
+        assert!(!endpoints.number(&mut ports));
+        // The highest one is closed, and another is opened.
+        let mut ports = [port("a", "127.0.0.1:1", 2), port("d", "127.0.0.1:3", 0)];
+        assert!(endpoints.number(&mut ports));
+        assert_eq!(ports[1].endpoint.0, 6);
+        // A record may have a higher number than the keeper heard of.
+        let mut ports = [port("a", "127.0.0.1:1", 9), port("d", "127.0.0.1:3", 0)];
+        endpoints.number(&mut ports);
+        assert_eq!(ports[1].endpoint.0, 10);
+    }
+
+    #[test]
+    fn runs_give_each_connection_its_endpoint_and_the_last_ones_count() {
+        let mut endpoints = Endpoints::default();
+        let mut take = |runs: &[(u32, u32)], n| {
+            for (endpoint, run) in runs {
+                let all = vec![(EndpointId(*endpoint), *run), (EndpointId::NONE, 1), (EndpointId(8), 9)];
+                endpoints.announce(all);
+            }
+            endpoints.take(n).map(|e| e.0).collect::<Vec<_>>()
+        };
+        assert_eq!(take(&[(1, 5), (3, 2)], 5), [3, 3, 0, 8, 8]);
+        assert_eq!(take(&[], 2), [0, 0], "they count for one message");
+    }
+
+    #[test]
+    fn the_endpoint_decides_and_the_address_only_without_one() {
+        let ports = [port("a", "127.0.0.1:7", 1), port("b", "127.0.0.2:7", 2), port("c", "0.0.0.0:8", 3)];
+        let addr = |text: &str| text.parse().unwrap();
+        let found = |endpoint, local| service_of(&ports, EndpointId(endpoint), addr(local));
+        assert_eq!(found(2, "127.0.0.1:7"), Some("b"));
+        assert_eq!(found(9, "127.0.0.1:7"), None, "its port is closed");
+        assert_eq!((found(0, "127.0.0.1:7"), found(0, "127.0.0.2:7")), (Some("a"), Some("b")));
+        assert_eq!(
+            (found(0, "10.0.0.1:8"), found(0, "[::1]:8"), found(0, "10.0.0.1:9")),
+            (Some("c"), None, None)
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! Adds and amends ledger lines.
+//!
+//! A line is a record of the core, so it counts from the same commit as the change that it reports.
+//! A line is written as JSON; a worker of another version leaves out lines that it cannot read.
+
+use crate::admin::text::operator;
+use crate::admin::time::rfc3339;
+use crate::clock::unix_ms;
+use crate::protocol::admin::LedgerLine;
+use greenroom_core::core::Core;
+use greenroom_core::ledger::Report;
+use greenroom_core::operate::inspect::Slice;
+use greenroom_core::reload::request::By;
+use greenroom_core::store::kind::Kind;
+
+/// Lines in one slice of an answer.
+const LINES_PER_SLICE: usize = 64;
+/// Lines that the ledger keeps. The oldest are deleted.
+const LINES_MAX: u64 = 1000;
+
+/// The ledger, whose lines are records of the core.
+pub(super) struct Ledger {
+    /// Number of the last line; 0: no line was written yet.
+    end: u64,
+}
+
+impl Ledger {
+    /// Goes on with the lines that the core's records hold.
+    pub(super) fn of(core: &Core) -> Ledger {
+        Ledger { end: core.kept(Kind::Ledger).last().map_or(0, |(key, _)| *key) }
+    }
+
+    /// Adds a line and deletes the oldest beyond [`LINES_MAX`]. Returns the new line's number.
+    ///
+    /// The line counts from the next commit on. If the store has no room, an error is logged, and
+    /// the number is used up.
+    pub(super) fn add(&mut self, core: &mut Core, by: &str, mut report: Report) -> u64 {
+        self.end += 1;
+        report.line = self.end;
+        write(core, &LedgerLine { at: rfc3339(unix_ms()), by: by.to_owned(), report });
+        core.forget(Kind::Ledger, self.end.saturating_sub(LINES_MAX));
+        self.end
+    }
+
+    /// Changes a line, if the ledger still has it.
+    pub(super) fn amend(&self, core: &mut Core, line: u64, change: impl FnOnce(&mut Report)) {
+        let Some(mut found) = read(core, line) else { return };
+        change(&mut found.report);
+        found.report.line = line;
+        write(core, &found);
+    }
+
+    /// Reads a line; `None`: deleted, never written, or of another version.
+    pub(super) fn line(&self, core: &Core, line: u64) -> Option<Report> {
+        read(core, line).map(|found| found.report)
+    }
+
+    /// Reads the lines from a number on. Lines of another version are left out.
+    pub(super) fn lines_from(&self, core: &Core, line: u64) -> Slice<LedgerLine> {
+        let lines = core.kept_from(Kind::Ledger, line, LINES_PER_SLICE + 1);
+        let next = lines.get(LINES_PER_SLICE).map(|(key, _)| *key);
+        let decode = |(_, json): &(u64, Vec<u8>)| serde_json::from_slice(json).ok();
+        Slice { items: lines.iter().take(LINES_PER_SLICE).filter_map(decode).collect(), next }
+    }
+}
+
+/// Names a requester as ledger and log do.
+pub(super) fn requester(by: By) -> String {
+    match by {
+        By::Start => "start".to_owned(),
+        By::Watcher => "watcher".to_owned(),
+        By::Signal => "SIGHUP".to_owned(),
+        By::Operator { uid, pid } => operator(uid, pid),
+    }
+}
+
+/// Reads a record. The store may answer with a later line, if this one is gone.
+fn read(core: &Core, line: u64) -> Option<LedgerLine> {
+    let (key, json) = core.kept_from(Kind::Ledger, line, 1).into_iter().next()?;
+    serde_json::from_slice(&json).ok().filter(|_| key == line)
+}
+
+fn write(core: &mut Core, line: &LedgerLine) {
+    let json = serde_json::to_vec(line).unwrap_or_default();
+    if !core.keep(Kind::Ledger, line.report.line, &json) {
+        tracing::error!("no room for a line of the ledger");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use greenroom_core::ledger::Outcome;
+    use greenroom_core::limits::host::Limits;
+
+    fn report(reason: &str) -> Report {
+        Report::of_host("a", Outcome::Refused, reason.into())
+    }
+
+    #[test]
+    fn lines_are_numbered_amended_and_read_from_any_number_on() {
+        let mut core = Core::new(Limits::default());
+        let mut ledger = Ledger::of(&core);
+        assert_eq!(ledger.add(&mut core, "x", report("one")), 1);
+        assert_eq!(ledger.add(&mut core, "x", report("two")), 2);
+        ledger.amend(&mut core, 1, |r| r.reason = "first".into());
+        ledger.amend(&mut core, 3, |r| r.reason = "none".into());
+        assert_eq!(ledger.line(&core, 1).map(|r| (r.line, r.reason)), Some((1, "first".into())));
+        assert!(ledger.line(&core, 3).is_none());
+        let slice = ledger.lines_from(&core, 2);
+        assert_eq!((slice.items.len(), slice.next), (1, None));
+        assert_eq!(Ledger::of(&core).add(&mut core, "x", report("three")), 3);
+    }
+
+    #[test]
+    fn the_oldest_lines_are_deleted() {
+        let mut core = Core::new(Limits::default());
+        let mut ledger = Ledger::of(&core);
+        for _ in 0..LINES_MAX + 2 {
+            ledger.add(&mut core, "x", report(""));
+        }
+        let first = ledger.lines_from(&core, 0);
+        assert_eq!(first.items[0].report.line, 3);
+        assert_eq!((first.items.len(), first.next), (LINES_PER_SLICE, Some(67)));
+    }
+}

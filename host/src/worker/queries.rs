@@ -1,0 +1,90 @@
+//! Answers operators' queries.
+//!
+//! An operator's thread asks one query at a time and blocks until the answer is there. A query
+//! costs the loop a bounded slice of work: long lists are asked for slice by slice, and sessions
+//! are served in between.
+
+use crate::admin::query::{Answer, Ask, Query, SchemaOf, TableEntries};
+use crate::worker::drivers::Drivers;
+use crate::worker::restore::OperatorRestore;
+use crate::worker::shell::Shell;
+use greenroom_core::core::Core;
+use greenroom_core::operate::check::{Builds, GivenEntry, GivenState};
+use greenroom_core::operate::plan::{Plan, Survey};
+use greenroom_core::operate::restore::ITEMS_PER_SLICE;
+use greenroom_core::tables::owner::Owner;
+use greenroom_state::schema::Schema;
+
+/// Answers a query at once, or gives it to the driver that answers it later. Each answer is a slice
+/// of bounded length.
+pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
+    let core = &mut shell.core;
+    let answer = match ask.query {
+        Query::Services => Answer::Services(shell.service_statuses().into_iter().flatten().collect()),
+        Query::Sessions(after, filter) => Answer::Sessions(core.sessions_after(after, &filter)),
+        Query::OwnOf(name, after) => {
+            let service = core.service_named(&name);
+            let own = service.map(|s| core.of_service(s, after.as_deref()));
+            Answer::Own(own.unwrap_or_default())
+        }
+        Query::Tables => Answer::Tables(core.table_names()),
+        Query::Owned => Answer::Owned(owned_tables(core)),
+        Query::Entries(table, from) => {
+            let (entries, next) = core.entries_from(&table, &from);
+            let versions = entries.iter().map(|(key, _)| core.other_version(&table, key)).collect();
+            Answer::Entries(TableEntries { entries, versions, next })
+        }
+        Query::Ledger(line) => Answer::Ledger(shell.ledger.lines_from(core, line)),
+        Query::Release(id) => core.release(id).map_or_else(Answer::Error, |()| Answer::Done),
+        Query::Close(id) => core.close(id).map_or_else(Answer::Error, |()| Answer::Done),
+        Query::Configure(proposal) => return drivers.proposals.add(proposal, Some(ask.reply)),
+        Query::Reload(wish) => return drivers.reload.ask_reload(shell, wish, ask.reply),
+        Query::RollBack(name, to, by) => {
+            return drivers.reload.ask_roll_back(shell, &name, to, by, ask.reply);
+        }
+        Query::Await(line) => return drivers.probations.wait_for(shell, line, ask.reply),
+        Query::CheckStates(states) => check_states(core, &states),
+        Query::CheckEntries(table, entries) => check_entries(core, &table, &entries),
+        Query::Schema(of) => Answer::Schema(schema(core, &of).cloned().map(Box::new)),
+        Query::Survey(plan, survey) => continue_survey(core, &plan, survey),
+        Query::Restore(wanted) => return drivers.restores.add(OperatorRestore::Dump(wanted, ask.reply)),
+        Query::Set(wanted) => return drivers.restores.add(OperatorRestore::Fields(wanted, ask.reply)),
+    };
+    // The caller may be gone: the error is ignored.
+    let _ = ask.reply.send(answer);
+}
+
+/// The tables that services own: service, table, version.
+fn owned_tables(core: &Core) -> Vec<(String, String, u32)> {
+    let name = |o: &Owner| core.services()[usize::from(o.service.0)].offer.name.clone();
+    core.owners().iter().map(|(table, o)| (name(o), table.to_string(), o.version)).collect()
+}
+
+/// Checks states that an operator wants to restore, one verdict for each. Changes nothing.
+fn check_states(core: &mut Core, states: &[GivenState]) -> Answer {
+    let mut builds = Builds::new();
+    let checked = states.iter().map(|s| core.check_state(s, &mut builds)).collect();
+    Answer::Checked(checked, builds, None)
+}
+
+/// Checks entries that an operator wants to restore, one verdict for each. Changes nothing.
+fn check_entries(core: &Core, table: &str, entries: &[GivenEntry]) -> Answer {
+    let mut builds = Builds::new();
+    let checked = entries.iter().map(|e| core.check_entry(table, e, &mut builds)).collect();
+    Answer::Checked(checked, builds, core.owners().get(table).copied())
+}
+
+/// The schema of a service's states or a table's values, if the build that runs has one.
+fn schema<'c>(core: &'c Core, of: &SchemaOf) -> Option<&'c Schema> {
+    match of {
+        SchemaOf::Service(name) => core.schema(Some(name), None),
+        SchemaOf::Table(name) => core.schema(None, Some(name)),
+    }
+}
+
+/// Compares one slice more of a plan with what the core holds.
+fn continue_survey(core: &mut Core, plan: &Plan, mut survey: Box<Survey>) -> Answer {
+    let whole = core.survey(plan, &mut survey, ITEMS_PER_SLICE);
+    let room = whole.then(|| core.has_room(plan, &survey));
+    Answer::Surveyed(survey, room)
+}

@@ -1,0 +1,78 @@
+//! Puts a proposed configuration in force, or refuses it.
+//!
+//! A configuration that changes libraries is one commit with them; the commit of the reloads calls
+//! [`put_in_force`] and [`report_in_force`] around it. The refusal of one library refuses the whole
+//! configuration, and nothing has changed by then. The keeper hears of both, as it keeps the
+//! configuration for the next worker.
+
+use crate::admin::query::Answer;
+use crate::plugin::prepare::Job;
+use crate::protocol::keeper::ToKeeper;
+use crate::worker::ledger::requester;
+use crate::worker::reload::config_in_force::ProposedConfig;
+use crate::worker::shell::Shell;
+use greenroom_core::ledger::{Outcome, Report};
+use greenroom_core::reload::request::By;
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+/// Name of the configuration in reports.
+pub(super) const NAME: &str = "configuration";
+
+/// Makes a configuration's own part of a commit: everything but the libraries. Returns the number
+/// of its ledger line; 0: no configuration is proposed.
+pub(super) fn put_in_force(shell: &mut Shell) -> u64 {
+    let Some(ProposedConfig { config, by, changes, .. }) = shell.config.proposed() else { return 0 };
+    let (config, by, changes) = (config.clone(), *by, changes.clone());
+    shell.core.set_limits(config.all_limits());
+    shell.threads.stall_limits.set(&config.limits);
+    shell.saver.set_interval(config.save.every_s);
+    shell.threads.prepare.send(Job::Configure(config));
+    shell.config.adopt(&mut shell.core);
+    let report = Report::of_host(NAME, Outcome::Configured, changes);
+    shell.ledger.add(&mut shell.core, &requester(by), report)
+}
+
+/// Reports a configuration that is committed. The pause counts from `begun`.
+pub(super) fn report_in_force(shell: &mut Shell, line: u64, begun: Instant) {
+    let Some(ProposedConfig { number, by, reply, changes, .. }) = shell.config.take_proposed() else {
+        return;
+    };
+    let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
+    shell.ledger.amend(&mut shell.core, line, |report| report.pause_us = pause_us);
+    shell.keeper.send(&ToKeeper::Configured(number));
+    tracing::info!(by = %requester(by), "configuration in force: {changes}; pause {pause_us:.1} µs");
+    let report = Report { line, pause_us, ..Report::of_host(NAME, Outcome::Configured, changes) };
+    tell(&reply, report);
+}
+
+/// Refuses the configuration under way, because one library's part of it was refused.
+pub(super) fn refuse_proposed(shell: &mut Shell, why: &str) {
+    if let Some(ProposedConfig { number, by, reply, .. }) = shell.config.take_proposed() {
+        refuse(shell, number, by, &reply, why.to_owned());
+    }
+}
+
+/// Refuses a configuration: tells the keeper, the ledger, the log and the requester.
+pub(super) fn refuse(shell: &mut Shell, number: u64, by: By, reply: &Option<Sender<Answer>>, why: String) {
+    shell.keeper.say_not_configured(number);
+    let by = requester(by);
+    tracing::warn!(%by, "configuration refused, and nothing has changed: {why}");
+    let mut report = Report::of_host(NAME, Outcome::Refused, why);
+    report.line = shell.ledger.add(&mut shell.core, &by, report.clone());
+    tell(reply, report);
+}
+
+/// Tells a requester how many reports follow.
+pub(super) fn announce(reply: &Option<Sender<Answer>>, reports: usize) {
+    if let Some(reply) = reply {
+        let _ = reply.send(Answer::Reloading(reports));
+    }
+}
+
+/// Sends a requester a report.
+pub(super) fn tell(reply: &Option<Sender<Answer>>, report: Report) {
+    if let Some(reply) = reply {
+        let _ = reply.send(Answer::Report(Box::new(report)));
+    }
+}

@@ -1,0 +1,267 @@
+//! Ports that listen, and ports being opened for a reload.
+//!
+//! The keeper binds and holds all listening sockets. A reload that adds ports asks for them first,
+//! and the keeper opens all of them or none. Accepting from new ports and closing old ones begins
+//! with the commit, so clients of a refused reload notice nothing.
+
+use crate::config::Config;
+use crate::protocol::keeper::{EndpointId, HeldPort, ToKeeper};
+use crate::worker::endpoints::Endpoints;
+use crate::worker::keeper_link::KeeperLink;
+use greenroom_core::core::Core;
+use greenroom_core::ledger::ProbationCounts;
+use greenroom_core::reload::ports::{self, Port};
+use greenroom_core::reload::request::LibraryId;
+use greenroom_core::service::offer::{Build, Offer};
+use greenroom_core::store::kind::Kind;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+
+/// Changes of ports that a reload or a rollback makes with its commit.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct PreparedPorts {
+    /// Ports to open. Empty once the keeper has opened them.
+    open: Vec<Port>,
+    /// Ports that listen already. The keeper accepts from them after the commit.
+    opened: Vec<HeldPort>,
+    close: Vec<Port>,
+    /// Listening ports that pass from one service to another.
+    hand_over: Vec<(Port, Port)>,
+}
+
+impl PreparedPorts {
+    /// Wraps the changes that the core has computed.
+    pub(in crate::worker) fn of(changes: ports::Changes) -> PreparedPorts {
+        let ports::Changes { open, close, hand_over } = changes;
+        PreparedPorts { open, opened: Vec::new(), close, hand_over }
+    }
+
+    /// Returns whether the keeper has ports to open first.
+    pub(in crate::worker) fn need_opening(&self) -> bool {
+        !self.open.is_empty()
+    }
+}
+
+/// A build that is to be rolled back.
+#[derive(Debug, Clone)]
+pub(in crate::worker) struct FailedBuild {
+    /// Library of the build.
+    pub id: LibraryId,
+    /// The build.
+    pub build: Build,
+    /// Counts of the probation.
+    pub record: ProbationCounts,
+    /// Reason of the rollback.
+    pub why: String,
+}
+
+/// Purpose of ports that the keeper is opening.
+#[derive(Debug)]
+pub(in crate::worker) enum Opening {
+    /// A reload of these libraries.
+    Reload(Vec<LibraryId>),
+    /// A rollback to the previous build.
+    RollBack(FailedBuild),
+    /// A build that was rolled back when this process began.
+    TakenOver,
+}
+
+/// The ports that count, and the changes under way.
+#[derive(Default)]
+pub(in crate::worker) struct Ports {
+    /// The ports that count.
+    held: Vec<HeldPort>,
+    /// Changes that the keeper is opening ports for, in the order of the requests.
+    opening: VecDeque<(Opening, PreparedPorts)>,
+    /// Changes whose ports listen, by the first library of the reload.
+    prepared: HashMap<LibraryId, PreparedPorts>,
+    /// Numbers of the ports, and the endpoints of connections about to come.
+    endpoints: Endpoints,
+}
+
+impl Ports {
+    /// No ports yet. Endpoints are numbered above the highest number that the keeper knows of.
+    pub(in crate::worker) fn above(last: EndpointId) -> Ports {
+        Ports { endpoints: Endpoints::above(last), ..Ports::default() }
+    }
+
+    /// The ports that count.
+    pub(in crate::worker) fn held(&self) -> &[HeldPort] {
+        &self.held
+    }
+
+    /// The ports of one service.
+    pub(in crate::worker) fn of_service(&self, name: &str) -> impl Iterator<Item = &HeldPort> {
+        self.held.iter().filter(move |p| p.port.0 == name)
+    }
+
+    /// Notes the endpoints of the next connections.
+    pub(in crate::worker) fn announce(&mut self, runs: Vec<(EndpointId, u32)>) {
+        self.endpoints.announce(runs);
+    }
+
+    /// Takes the endpoints of the next `n` connections.
+    pub(in crate::worker) fn take_endpoints(&mut self, n: usize) -> impl Iterator<Item = EndpointId> + use<> {
+        self.endpoints.take(n)
+    }
+
+    /// Computes the ports that libraries' services want, less those that are held. An error names a
+    /// port that cannot be given.
+    pub(in crate::worker) fn changes_for(
+        &self,
+        core: &Core,
+        all: &[(LibraryId, Vec<Offer>)],
+        config: &Config,
+    ) -> Result<ports::Changes, String> {
+        let held: BTreeSet<_> = self.held.iter().map(|p| p.port.clone()).collect();
+        let libraries = core.reloads.libraries();
+        let current: Vec<_> =
+            all.iter().filter_map(|(id, _)| Some(&libraries[id.0].current.as_ref()?.library)).collect();
+        let mine = |name: &str| {
+            let service = core.services().iter().find(|s| s.offer.name == name);
+            service.and_then(|s| s.build.as_ref()).is_some_and(|b| current.contains(&&b.library))
+        };
+        let mut wanted: BTreeSet<_> = held.iter().filter(|(name, _)| !mine(name)).cloned().collect();
+        for offer in all.iter().flat_map(|(_, offers)| offers) {
+            for addr in config.addresses(&offer.name, offer.port, offer.dials)? {
+                wanted.insert((offer.name.clone(), addr));
+            }
+        }
+        ports::changes(&held, &wanted)
+    }
+
+    /// Asks the keeper to open ports. [`Ports::opened`] returns the purpose with the answer.
+    pub(in crate::worker) fn open(
+        &mut self,
+        what: Opening,
+        prepared: PreparedPorts,
+        keeper: &mut KeeperLink,
+    ) {
+        keeper.send(&ToKeeper::Open(prepared.open.clone()));
+        self.opening.push_back((what, prepared));
+    }
+
+    /// Returns whether the keeper is opening ports.
+    pub(in crate::worker) fn are_opening(&self) -> bool {
+        !self.opening.is_empty()
+    }
+
+    /// Takes the keeper's answer to the oldest request: the addresses in the order of the request,
+    /// or the reason why none of them was opened.
+    pub(in crate::worker) fn opened(
+        &mut self,
+        opened: Result<Vec<SocketAddr>, String>,
+    ) -> Option<(Opening, PreparedPorts, Result<(), String>)> {
+        let (what, mut prepared) = self.opening.pop_front()?;
+        let open = std::mem::take(&mut prepared.open);
+        let opened = opened.map(|addrs| {
+            let ports = open.into_iter().zip(addrs);
+            prepared.opened =
+                ports.map(|(port, addr)| HeldPort { port, addr, endpoint: EndpointId::NONE }).collect();
+        });
+        Some((what, prepared, opened))
+    }
+
+    /// Keeps the changes of a reload until its commit.
+    pub(in crate::worker) fn prepare(&mut self, first: LibraryId, prepared: PreparedPorts) {
+        self.prepared.insert(first, prepared);
+    }
+
+    /// Takes the changes that a library's reload has prepared; `None`: another library of the same
+    /// commit has them, or there are none.
+    pub(in crate::worker) fn take_prepared(&mut self, id: LibraryId) -> Option<PreparedPorts> {
+        self.prepared.remove(&id)
+    }
+
+    /// Changes the ports that count, and records them. False: nothing was to be changed.
+    pub(in crate::worker) fn change(&mut self, core: &mut Core, prepared: PreparedPorts) -> bool {
+        if prepared.opened.is_empty() && prepared.close.is_empty() && prepared.hand_over.is_empty() {
+            return false;
+        }
+        let mut ports = std::mem::take(&mut self.held);
+        ports.extend(prepared.opened);
+        for (old, new) in prepared.hand_over {
+            if let Some(held) = ports.iter_mut().find(|p| p.port == old) {
+                held.port = new;
+            }
+        }
+        ports.retain(|p| !prepared.close.contains(&p.port));
+        self.set(core, ports);
+        true
+    }
+
+    /// Replaces the ports that count, numbers the new ones, and records them.
+    pub(in crate::worker) fn set(&mut self, core: &mut Core, mut ports: Vec<HeldPort>) {
+        self.endpoints.number(&mut ports);
+        let json = serde_json::to_vec(&ports).unwrap_or_default();
+        if !core.keep(Kind::Ports, 0, &json) {
+            tracing::error!("no room to record the ports");
+        }
+        self.held = ports;
+    }
+
+    /// Takes over the ports that a predecessor has recorded. False: the record is lost.
+    pub(in crate::worker) fn restore(&mut self, core: &mut Core) -> bool {
+        let recorded = core.kept(Kind::Ports).into_iter().next();
+        let ports = recorded.and_then(|(_, json)| serde_json::from_slice::<Vec<HeldPort>>(&json).ok());
+        let Some(mut ports) = ports else { return false };
+        match self.endpoints.number(&mut ports) {
+            false => self.held = ports,
+            // An earlier version wrote the record.
+            true => self.set(core, ports),
+        }
+        true
+    }
+
+    /// Has the keeper close all ports, for a host that stops. The record stays as it is.
+    pub(in crate::worker) fn close_all(&mut self, keeper: &mut KeeperLink) {
+        self.held.clear();
+        self.tell(keeper);
+    }
+
+    /// Tells the keeper which ports count.
+    pub(in crate::worker) fn tell(&self, keeper: &mut KeeperLink) {
+        keeper.send(&ToKeeper::Ports(self.held.clone()));
+    }
+}
+
+/// Has the keeper close ports that were opened for changes which are not made.
+pub(in crate::worker) fn discard(prepared: &PreparedPorts, keeper: &mut KeeperLink) {
+    if !prepared.opened.is_empty() {
+        let addrs = prepared.opened.iter().map(|p| p.addr).collect();
+        keeper.send(&ToKeeper::Discard(addrs));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use greenroom_core::limits::host::Limits;
+
+    fn held(name: &str, addr: &str) -> HeldPort {
+        let addr: SocketAddr = addr.parse().unwrap();
+        HeldPort { port: (name.into(), addr), addr, endpoint: EndpointId::NONE }
+    }
+
+    #[test]
+    fn changed_ports_are_recorded_for_a_successor() {
+        let mut core = Core::new(Limits::default());
+        let mut ports = Ports::default();
+        assert!(!ports.restore(&mut core));
+        ports.set(&mut core, vec![held("a", "127.0.0.1:70"), held("b", "127.0.0.1:71")]);
+        let (a, b) = (ports.held()[0].port.clone(), ports.held()[1].port.clone());
+        let c = ("c".to_owned(), b.1);
+        let changes = PreparedPorts {
+            opened: vec![held("d", "127.0.0.1:72")],
+            close: vec![a],
+            hand_over: vec![(b, c)],
+            open: Vec::new(),
+        };
+        assert!(ports.change(&mut core, changes));
+        assert!(!ports.change(&mut core, PreparedPorts::default()));
+        let mut successor = Ports::default();
+        assert!(successor.restore(&mut core));
+        let names: Vec<_> = successor.held().iter().map(|p| p.port.0.as_str()).collect();
+        assert_eq!(names, ["c", "d"]);
+    }
+}

@@ -1,0 +1,218 @@
+//! Turns a wish for a reload into requests: from operators, the watcher, and proposed
+//! configurations.
+//!
+//! Each request has a number, by which its report finds the requester. Requests of one commit share
+//! the number of the first. While a configuration is being committed, other requests are deferred,
+//! because settings and ports that they were prepared with would be outdated.
+
+use crate::admin::query::{Answer, ReloadRequest};
+use crate::config::Config;
+use crate::plugin::prepare::Job;
+use crate::worker::reload::carry_out::{Deferred, ReloadDriver};
+use crate::worker::shell::Shell;
+use greenroom_core::core::Core;
+use greenroom_core::reload::library::Library;
+use greenroom_core::reload::request::{By, Event, LibraryId, Request, Want};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+impl ReloadDriver {
+    /// Requests reloads for an operator. `reply` gets their number, then a report for each.
+    ///
+    /// Without a target all libraries are reloaded. Together they are one commit, and one refusal
+    /// refuses all; otherwise each is a commit of its own. A name that no library has is answered
+    /// with an error.
+    pub(in crate::worker) fn ask_reload(
+        &mut self,
+        shell: &mut Shell,
+        wish: ReloadRequest,
+        reply: Sender<Answer>,
+    ) {
+        let ReloadRequest { target, from, together, dry_run, by } = wish;
+        let ids = match target.map(|name| library_for(&shell.core, &name)) {
+            None => (0..shell.core.reloads.libraries().len()).map(LibraryId).collect(),
+            Some(Ok(id)) => vec![id],
+            Some(Err(text)) => {
+                let _ = reply.send(Answer::Error(text));
+                return;
+            }
+        };
+        let _ = reply.send(Answer::Reloading(ids.len()));
+        let want = if dry_run { Want::DryRun } else { Want::Load };
+        let requests = ids.into_iter().map(|id| (id, from.clone(), want)).collect();
+        self.request(shell, requests, by, together && !dry_run, Some(reply));
+    }
+
+    /// Requests a rollback for an operator, to generation `to` or to the previous build. The
+    /// earlier build is loaded from its private copy with its own settings, and passes all steps of
+    /// a reload. `reply` gets the number of reports, then the report.
+    pub(in crate::worker) fn ask_roll_back(
+        &mut self,
+        shell: &mut Shell,
+        name: &str,
+        to: Option<u64>,
+        by: By,
+        reply: Sender<Answer>,
+    ) {
+        if shell.config.is_changing() {
+            return self.deferred.push(Deferred::RollBack(name.to_owned(), to, by, reply));
+        }
+        let found = library_for(&shell.core, name).and_then(|id| {
+            let record = shell.builds.get(id).ok_or_else(|| format!("{name} runs no build"))?;
+            let wanted = match to {
+                Some(n) => record.earlier.iter().chain([&record.current]).find(|b| b.generation == n),
+                None => record.before(),
+            };
+            let wanted = wanted.ok_or_else(|| {
+                let kept: Vec<_> = record.earlier.iter().map(|b| b.generation.to_string()).collect();
+                let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
+                let which = to.map_or("an earlier one".to_owned(), |n| format!("generation {n}"));
+                format!(
+                    "{which} of {} is not kept; there are: {kept} (limit builds_kept)",
+                    record.current.library
+                )
+            })?;
+            Ok((id, wanted.clone()))
+        });
+        match found {
+            Err(text) => {
+                let _ = reply.send(Answer::Error(text));
+            }
+            Ok((id, wanted)) => {
+                let _ = reply.send(Answer::Reloading(1));
+                if let Some(settings) = &wanted.settings {
+                    // With its own settings the build is the generation that ran.
+                    let config = shell.config.get().with_settings(settings);
+                    self.configs.insert(self.requests + 1, Arc::new(config));
+                }
+                let want = Want::RollBack(wanted.generation);
+                self.request(shell, vec![(id, Some(wanted.copy), want)], by, false, Some(reply));
+            }
+        }
+    }
+
+    /// Requests that libraries reload the copies of their builds under another configuration, in
+    /// one commit. Watched files are left alone: a change of settings brings no new code.
+    pub(super) fn configure(
+        &mut self,
+        shell: &mut Shell,
+        affected: Vec<(LibraryId, PathBuf)>,
+        config: &Arc<Config>,
+        by: By,
+        reply: Option<Sender<Answer>>,
+    ) {
+        let mut requests = Vec::new();
+        for (n, (id, copy)) in affected.into_iter().enumerate() {
+            self.configs.insert(self.requests + 1 + n as u64, config.clone());
+            requests.push((id, Some(copy), Want::Configure));
+        }
+        self.request(shell, requests, by, true, reply);
+    }
+
+    /// Requests a reload of a library's own file.
+    pub(in crate::worker) fn request_load(
+        &mut self,
+        shell: &mut Shell,
+        path: PathBuf,
+        by: By,
+        reply: Option<Sender<Answer>>,
+    ) {
+        let id = shell.core.reloads.library(path);
+        self.request(shell, vec![(id, None, Want::Load)], by, false, reply);
+    }
+
+    /// Requests what follows from a changed file. A worker that hands over leaves it to its
+    /// successor, which looks at all files.
+    pub(in crate::worker) fn file_changed(&mut self, shell: &mut Shell, path: PathBuf) {
+        if shell.lifecycle.is_handing_over() {
+            return;
+        }
+        let known = shell.core.reloads.libraries().iter().any(|l| l.path == path);
+        match known {
+            // The build that runs stays if its file is removed. Another file may follow.
+            true if path.exists() => self.request_load(shell, path, By::Watcher, None),
+            false
+                if is_library(&path)
+                    && path.parent().is_some_and(|dir| self.discover.iter().any(|d| d == dir)) =>
+            {
+                shell.threads.prepare.send(Job::Probe(path));
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks for files in the watched directories that are not among `known`, and loads those with
+    /// a note.
+    pub(in crate::worker) fn look_for_others(&self, shell: &Shell, known: impl Fn(&Path) -> bool) {
+        for dir in &self.discover {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if is_library(&path) && !known(&path) {
+                    shell.threads.prepare.send(Job::Probe(path));
+                }
+            }
+        }
+    }
+
+    /// Goes on with requests that were deferred for a configuration.
+    pub(super) fn go_on_with_deferred(&mut self, shell: &mut Shell) {
+        for deferred in std::mem::take(&mut self.deferred) {
+            match deferred {
+                Deferred::Reloads(requests) => self.handle(shell, Event::Requested(requests)),
+                Deferred::RollBack(name, to, by, reply) => {
+                    self.ask_roll_back(shell, &name, to, by, reply);
+                }
+            }
+        }
+    }
+
+    /// Numbers requests and reports them to the core. While a configuration is under way, others
+    /// than its own are deferred.
+    fn request(
+        &mut self,
+        shell: &mut Shell,
+        wanted: Vec<(LibraryId, Option<PathBuf>, Want)>,
+        by: By,
+        together: bool,
+        reply: Option<Sender<Answer>>,
+    ) {
+        let first = self.requests + 1;
+        let mut requests = Vec::new();
+        for (id, from, want) in wanted {
+            self.requests += 1;
+            if let Some(reply) = &reply {
+                self.waiting.insert(self.requests, reply.clone());
+            }
+            let together = if together { first } else { self.requests };
+            requests.push((id, Request { id: self.requests, by, from, want, together }));
+        }
+        let configures = |(_, r): &(LibraryId, Request)| r.want == Want::Configure;
+        if shell.config.is_changing() && !requests.iter().all(configures) {
+            self.deferred.push(Deferred::Reloads(requests));
+        } else {
+            self.handle(shell, Event::Requested(requests));
+        }
+    }
+}
+
+/// Returns whether a path has the file name of a library.
+fn is_library(path: &Path) -> bool {
+    path.extension() == Some(OsStr::new("so"))
+}
+
+/// Finds a library by the name of a service, by its own name, or by its file's. An error lists the
+/// services. O(libraries + services).
+fn library_for(core: &Core, name: &str) -> Result<LibraryId, String> {
+    let service = core.services().iter().find(|s| s.offer.name == name);
+    let owner = service.and_then(|s| Some(s.build.as_ref()?.library.as_str())).unwrap_or(name);
+    let owns = |l: &Library| {
+        l.current.as_ref().is_some_and(|b| b.library == owner) || l.path.ends_with(format!("lib{name}.so"))
+    };
+    let found = core.reloads.libraries().iter().position(owns).map(LibraryId);
+    found.ok_or_else(|| {
+        let known: Vec<_> = core.services().iter().map(|s| s.offer.name.as_str()).collect();
+        format!("no service or library is called {name:?}; there are: {}", known.join(", "))
+    })
+}

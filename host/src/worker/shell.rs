@@ -1,0 +1,153 @@
+//! State of the loop beside the core: sockets, link, ports, ledger, builds.
+//!
+//! A part owns its fields, and takes the core or another part as an argument. The drivers step
+//! through reloads, proposals, probations and restores with a [`Shell`].
+
+use crate::clock::now_ns;
+use crate::crash_points;
+use crate::crash_points::Point;
+use crate::memory::board::Board;
+use crate::plugin::prepare::Job;
+use crate::protocol::admin::ServiceStatus;
+use crate::worker::keeper_link::KeeperLink;
+use crate::worker::ledger::Ledger;
+use crate::worker::lifecycle::Lifecycle;
+use crate::worker::reload::build_records::BuildRecords;
+use crate::worker::reload::config_in_force::ConfigInForce;
+use crate::worker::reload::ports::Ports;
+use crate::worker::save::Saver;
+use crate::worker::threads::Threads;
+use crate::worker::transfer::Sockets;
+use greenroom_core::core::Core;
+use greenroom_core::ids::Slot;
+use greenroom_core::input::Input;
+use std::time::Duration;
+
+/// The core and all that each step of the loop needs beside it.
+pub(super) struct Shell {
+    /// All decisions, and all records.
+    pub core: Core,
+    /// Connections, the poll, and the memory for input.
+    pub sockets: Sockets,
+    /// The socket to the keeper.
+    pub keeper: KeeperLink,
+    /// Counters that outlive this process.
+    pub board: Board,
+    /// The configuration in force.
+    pub config: ConfigInForce,
+    /// Ports that listen, and ports that a reload is opening.
+    pub ports: Ports,
+    /// The record of each library.
+    pub builds: BuildRecords,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Saves of tables and ledger.
+    pub saver: Saver,
+    /// Threads beside the loop.
+    pub threads: Threads,
+    /// The worker's end.
+    pub lifecycle: Lifecycle,
+}
+
+impl Shell {
+    /// Assembles finished parts. Ports and builds are empty until they are loaded or taken over.
+    pub(super) fn assemble(
+        core: Core,
+        sockets: Sockets,
+        keeper: KeeperLink,
+        board: Board,
+        config: ConfigInForce,
+        ports: Ports,
+        saver: Saver,
+        threads: Threads,
+    ) -> Shell {
+        let ledger = Ledger::of(&core);
+        let (builds, lifecycle) = (BuildRecords::default(), Lifecycle::default());
+        Shell { core, sockets, keeper, board, config, ports, builds, ledger, saver, threads, lifecycle }
+    }
+
+    /// Runs the actions that wait, and commits the pass: from here on its turns count and may be
+    /// seen. Shows the counters on the board.
+    ///
+    /// A commit writes the sessions that changed and one epoch in memory; it makes no system call
+    /// unless the store grows. A process that dies before the epoch is written leaves the previous
+    /// commit. O(changed sessions + services).
+    pub(super) fn commit(&mut self) {
+        self.core.handle(Input::Cascade);
+        crash_points::pass(Point::Ran);
+        self.core.handle(Input::Commit);
+        self.sockets.input_is_committed();
+        crash_points::pass(Point::Committed);
+        for (number, s) in self.core.services().iter().enumerate() {
+            self.board.count(number, [s.sessions as u64, s.turns, s.faults]);
+        }
+        let board = self.board;
+        self.core.take_reached(|limit| board.reached(limit));
+    }
+
+    /// Reads a connection once. If the memory for input is full, the pass is committed and sent
+    /// first. See [`Sockets::read`].
+    #[inline]
+    pub(super) fn read(&mut self, slot: Slot, to_the_end: bool) {
+        if !self.sockets.has_room() {
+            self.commit();
+            self.send();
+        }
+        self.sockets.read(&mut self.core, slot, to_the_end);
+    }
+
+    /// Writes committed output. See [`Sockets::send`].
+    pub(super) fn send(&mut self) {
+        self.sockets.send(&mut self.core);
+    }
+
+    /// Time that the poll may sleep; `None`: without limit. Clocks are read only for what waits.
+    pub(super) fn sleep_max(&self) -> Option<Duration> {
+        if self.sockets.reads_again() {
+            return Some(Duration::ZERO);
+        }
+        let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
+        [wake, self.lifecycle.sleep_max(), self.saver.sleep_max()].into_iter().flatten().min()
+    }
+
+    /// Reads the tables and the ledger of an earlier host.
+    pub(super) fn read_saved(&mut self) {
+        self.saver.read(&mut self.core);
+        self.ledger = Ledger::of(&self.core);
+    }
+
+    /// Drops builds and private copies that no session, table or record needs any more. Runs behind
+    /// a commit: what was recorded in this pass counts by now.
+    pub(super) fn drop_unused_builds(&mut self) {
+        self.threads.prepare.drop_copies(self.builds.take_unused_copies());
+        if let Some(retired) = self.core.take_retired() {
+            self.threads.prepare.send(Job::Drop(retired, Vec::new()));
+            self.builds.forget_converters(&mut self.core);
+        }
+    }
+
+    /// The status of each service, by the service's number; `None`: withdrawn.
+    pub(super) fn service_statuses(&self) -> Vec<Option<ServiceStatus>> {
+        let statuses = self.core.services().iter().map(|s| {
+            let build = s.build.as_ref()?;
+            let name = &s.offer.name;
+            Some(ServiceStatus {
+                name: name.clone(),
+                library: build.library.clone(),
+                generation: build.generation,
+                build: build.hash.clone(),
+                state_version: s.offer.shape.version,
+                listen: self.ports.of_service(name).map(|p| format!("tcp://{}", p.addr)).collect(),
+                sessions: s.sessions,
+                turns: s.turns,
+                faults: s.faults,
+            })
+        });
+        statuses.collect()
+    }
+
+    /// Shows the services on the board, where the keeper reads them while no worker lives.
+    pub(super) fn show_services(&self) {
+        self.board.say(&self.service_statuses());
+    }
+}

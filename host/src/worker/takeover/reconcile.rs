@@ -1,0 +1,162 @@
+//! Matches connections with sessions, and finds unread input.
+//!
+//! The kernel counts the bytes of a connection in both directions, and its counts outlive a worker.
+//! Input that the kernel counts and no record has was read by the predecessor and is found in the
+//! input memory. Output that a record has and the kernel does not count is sent again by the core.
+
+use crate::crash_points;
+use crate::protocol::keeper::EndpointId;
+use crate::sys::tcp;
+use crate::worker::shell::Shell;
+use greenroom_core::ids::Slot;
+use greenroom_core::recovery::rebuild::Survivor;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
+
+/// A connection that the keeper has handed over.
+pub(super) struct HandedOver {
+    /// The keeper's key.
+    pub key: u32,
+    /// Number of the connection.
+    pub number: u64,
+    /// Endpoint that accepted the connection.
+    pub endpoint: EndpointId,
+    /// Descriptor of the connection.
+    pub fd: OwnedFd,
+}
+
+/// Work of the first pass.
+#[derive(Default)]
+pub(super) struct Backlog {
+    /// Input that the predecessor had read and not committed.
+    pub input: Vec<(Slot, Vec<u8>)>,
+    /// Connections that were reset meanwhile.
+    pub broken: Vec<Slot>,
+    /// Connections without a session yet.
+    pub fresh: Vec<HandedOver>,
+}
+
+/// Puts every session back on its connection, and asks the kernel how far each one got.
+///
+/// A session without a connection, or whose byte counts do not fit, is given up with an error in
+/// the log. A connection without a session is released, or is fresh.
+pub(super) fn reconcile(shell: &mut Shell, survivors: &[Survivor], handed_over: Vec<HandedOver>) -> Backlog {
+    let mut backlog = Backlog::default();
+    let epoch = shell.core.store().epoch() + 1;
+    reserve_slots(shell, survivors);
+    let mut slots: HashMap<u64, Slot> = survivors.iter().map(|s| (s.id, s.slot)).collect();
+    let mut seen = HashSet::new();
+    for connection in handed_over {
+        let HandedOver { key, number, .. } = connection;
+        if !seen.insert(number) {
+            // The keeper has handed the connection over twice.
+            continue;
+        }
+        let Some(slot) = slots.remove(&number) else {
+            match is_fresh(shell, &connection) {
+                true => backlog.fresh.push(connection),
+                false => shell.keeper.release(key, number),
+            }
+            continue;
+        };
+        if !put_back(shell, slot, connection, epoch, &mut backlog) {
+            give_up(shell, slot);
+            shell.keeper.release(key, number);
+        }
+    }
+    for (session, slot) in slots {
+        tracing::error!(session, "session given up: the connection is gone");
+        give_up(shell, slot);
+    }
+    backlog
+}
+
+/// Reserves the slots of all sessions. Slots between them are free.
+fn reserve_slots(shell: &mut Shell, survivors: &[Survivor]) {
+    let end = survivors.iter().map(|s| s.slot.0 as usize + 1).max().unwrap_or(0);
+    shell.sockets.reserve(end);
+    let used: HashSet<Slot> = survivors.iter().map(|s| s.slot).collect();
+    for slot in (0..end as u32).map(Slot).filter(|s| !used.contains(s)) {
+        shell.sockets.give_back(slot);
+    }
+}
+
+/// Returns whether a connection without a session is a new one: later than all that were served,
+/// and without any byte read or sent. A session for any other one was closed already, or was given
+/// up.
+fn is_fresh(shell: &Shell, connection: &HandedOver) -> bool {
+    let number = connection.number;
+    // On an outbound connection the host's own SYN counts as a byte.
+    let own_syn = u64::from(shell.keeper.is_dialed(number));
+    let untouched =
+        tcp::counts(&connection.fd).is_ok_and(|c| c.read == 0 && c.sent.is_none_or(|n| n == own_syn));
+    let later = number > shell.core.served();
+    if later && !untouched {
+        tracing::error!(session = number, "connection given up: no session is recorded for it");
+    }
+    later && untouched
+}
+
+/// Puts a session back on its connection. False: that fails, and the log says why.
+fn put_back(
+    shell: &mut Shell,
+    slot: Slot,
+    connection: HandedOver,
+    epoch: u64,
+    backlog: &mut Backlog,
+) -> bool {
+    let HandedOver { key, number, fd, .. } = connection;
+    if let Err(why) = compare(shell, slot, number, &fd, epoch, backlog) {
+        tracing::error!("given up, because it cannot be trusted: {why}");
+        return false;
+    }
+    let socket = mio::net::TcpStream::from_std(std::net::TcpStream::from(fd));
+    if let Err(e) = shell.sockets.put(slot, socket, key) {
+        tracing::error!(session = number, "session given up: the connection cannot be taken in: {e}");
+        return false;
+    }
+    true
+}
+
+fn give_up(shell: &mut Shell, slot: Slot) {
+    shell.core.give_up(slot);
+    shell.sockets.give_back(slot);
+}
+
+/// Compares a session with the kernel's byte counts, and finds the input that the predecessor had
+/// read and not committed. An error says why the session cannot be trusted.
+fn compare(
+    shell: &mut Shell,
+    slot: Slot,
+    number: u64,
+    fd: &OwnedFd,
+    epoch: u64,
+    backlog: &mut Backlog,
+) -> Result<(), String> {
+    let Some(session) = shell.core.sessions().get(slot) else { return Err("it is gone".into()) };
+    let (bytes_in, bytes_sent) = (session.bytes_in, session.bytes_sent);
+    // On an outbound connection the host's own SYN counts as a byte.
+    let own_syn = u64::from(session.outbound);
+    if crash_points::unreconciled() {
+        let _ = shell.core.reconcile(slot, bytes_in, Some(bytes_sent));
+        return Ok(());
+    }
+    let counts = tcp::counts(fd).map_err(|e| format!("session {number}: {e}"))?;
+    let sent = counts.sent.map(|n| n.saturating_sub(own_syn));
+    let missing = shell.core.reconcile(slot, counts.read, sent)?;
+    if missing > 0 {
+        match shell.sockets.find_input(number, bytes_in, missing as usize, epoch) {
+            Some(bytes) => backlog.input.push((slot, bytes)),
+            // The peer of a dead connection gets no answer: the input is unneeded.
+            None if counts.broken => {}
+            None => return Err(format!("session {number}: {missing} bytes of its input can't be found")),
+        }
+    }
+    if counts.broken {
+        shell.sockets.note_broken(slot);
+        if counts.sent.is_none() {
+            backlog.broken.push(slot);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Goes on with a predecessor's builds and ports.
+//!
+//! A successor loads the private copies that the records name, never the files at watched paths:
+//! those may have changed. A generation that has killed workers gives way to the previous build
+//! here, before any of its turns runs again; the keeper says which (`Hello::killed`,
+//! `Hello::give_way`).
+
+use crate::protocol::keeper::{Hello, ToKeeper};
+use crate::worker::reload::build_records::{LibraryRecord, OnProbation, recorded};
+use crate::worker::reload::config_in_force::recorded_number;
+use crate::worker::reload::ports::{FailedBuild, Opening, PreparedPorts};
+use crate::worker::reload::roll_back::{record_roll_back, report_roll_back};
+use crate::worker::shell::Shell;
+use greenroom_core::ids::ServiceId;
+use greenroom_core::ledger::ProbationCounts;
+use greenroom_core::reload::request::LibraryId;
+use greenroom_core::service::offer::Build;
+use greenroom_core::service::registry::Service;
+
+/// Goes on with the counters, builds and ports of a predecessor. An error names a build that cannot
+/// be loaded: without it, this worker cannot serve.
+pub(super) fn go_on(shell: &mut Shell, hello: &Hello) -> Result<(), String> {
+    for number in 0..shell.core.services().len() {
+        let [_, turns, faults] = shell.board.counted(number);
+        shell.core.count_on(ServiceId(number as u16), turns, faults);
+    }
+    let mut rolled_back = Vec::new();
+    for record in recorded(&shell.core)? {
+        let library = record.current.library.clone();
+        if go_on_with(shell, hello, record)? {
+            rolled_back.push(library);
+        }
+    }
+    if !shell.ports.restore(&mut shell.core) {
+        tracing::error!("the record of the ports is lost; the keeper knows them");
+        shell.ports.set(&mut shell.core, hello.ports.clone());
+    }
+    for library in rolled_back {
+        change_ports_of(shell, &library);
+    }
+    Ok(())
+}
+
+/// Tells the keeper which configuration is in force, in case the predecessor died before it could.
+pub(super) fn say_configuration(shell: &mut Shell) {
+    if let Some(number) = recorded_number(&shell.core) {
+        shell.keeper.send(&ToKeeper::Configured(number));
+    }
+}
+
+/// Goes on with one library: the build that ran, its converters and its previous build. True: the
+/// build has given way to the previous one.
+///
+/// The build that ran must load. A converter or a previous build that cannot be loaded is named in
+/// the log; without the previous one the probation ends.
+fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Result<bool, String> {
+    let id = shell.core.reloads.library(record.path.clone());
+    let build = record.current.build();
+    let serving = record.current.load(shell.config.get(), shell.board)?;
+    shell.core.go_on_with(&build, serving);
+    shell.core.reloads.goes_on_with(id, build.clone(), record.seen(), record.highest);
+    for converter in &record.converters {
+        match converter.load(shell.config.get(), shell.board) {
+            Ok(serving) => shell.core.go_on_converting(&converter.build(), serving),
+            Err(why) => tracing::error!("data of a rolled-back build cannot be converted: {why}"),
+        }
+    }
+    let why = must_give_way(hello, &record, &build);
+    if let Some(why) = why
+        && record.probation.is_none()
+    {
+        match record.before().cloned() {
+            Some(before) => record.probation = Some(OnProbation { before, until_ns: 0, line: 0 }),
+            None => tracing::error!(
+                "{}: generation {} stays: {why}, and there is no previous build",
+                build.library,
+                build.generation
+            ),
+        }
+    }
+    if let Some(OnProbation { before, until_ns, .. }) = &record.probation {
+        match before.load(shell.config.get(), shell.board) {
+            Ok(serving) => {
+                shell.core.stand_by(&before.build(), serving);
+                shell.core.begin_probation(&build, &before.build(), *until_ns);
+            }
+            Err(why) => {
+                tracing::error!("the previous build cannot stand by: {why}");
+                record.probation = None;
+            }
+        }
+    }
+    let on_probation = record.probation.is_some();
+    // The library has no other record in this process, so no copy becomes unused.
+    let _ = shell.builds.write(&mut shell.core, id, record);
+    match why {
+        Some(why) if on_probation => give_way(shell, id, &build, why),
+        _ => Ok(false),
+    }
+}
+
+/// The reason why a build must give way to the previous one; `None`: it may go on.
+fn must_give_way(hello: &Hello, record: &LibraryRecord, build: &Build) -> Option<&'static str> {
+    let among =
+        |all: &[(String, u64)]| all.iter().any(|(l, g)| *l == build.library && *g == build.generation);
+    match () {
+        () if record.probation.is_some() && among(&hello.killed) => Some("it killed a worker on probation"),
+        () if among(&hello.give_way) => Some("it killed too many workers (limit crashes_max)"),
+        () => None,
+    }
+}
+
+/// Puts the previous build back in charge, before the first pass commits. False: that is
+/// impossible, and the log says why.
+fn give_way(shell: &mut Shell, id: LibraryId, build: &Build, why: &str) -> Result<bool, String> {
+    if let Err(no_way) = shell.core.can_roll_back(&build.library) {
+        tracing::error!("{}: generation {} stays: {why}, and {no_way}", build.library, build.generation);
+        return Ok(false);
+    }
+    let Some(before) = shell.core.roll_back(&build.library) else { return Ok(false) };
+    let line = record_roll_back(shell, id, &before);
+    let (build, record, why) = (build.clone(), ProbationCounts::default(), why.to_owned());
+    report_roll_back(shell, &FailedBuild { id, build, record, why }, line);
+    Ok(true)
+}
+
+/// Changes the ports of a library that has given way to its previous build.
+fn change_ports_of(shell: &mut Shell, library: &str) {
+    let Some(id) = shell.core.reloads.named(library) else { return };
+    let mine = |s: &&Service| s.build.as_ref().is_some_and(|b| b.library == library);
+    let offers = shell.core.services().iter().filter(mine).map(|s| s.offer.clone()).collect();
+    let changes = shell.ports.changes_for(&shell.core, &[(id, offers)], shell.config.get());
+    match changes.map(PreparedPorts::of) {
+        Ok(prepared) if prepared.need_opening() => {
+            shell.ports.open(Opening::TakenOver, prepared, &mut shell.keeper);
+        }
+        Ok(prepared) => {
+            shell.ports.change(&mut shell.core, prepared);
+        }
+        Err(why) => tracing::error!("{library}: its ports stay as they are: {why}"),
+    }
+}

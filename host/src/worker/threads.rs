@@ -1,0 +1,41 @@
+//! The threads beside the loop: preparation of reloads, jobs, watchdog.
+
+use crate::job_threads::JobThreads;
+use crate::plugin::prepare::Job;
+use crate::watchdog::StallLimits;
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+
+/// Handles on the threads beside the loop.
+pub(super) struct Threads {
+    /// The thread that prepares reloads.
+    pub prepare: PrepareThread,
+    /// The jobs that run.
+    pub jobs: JobThreads,
+    /// The watchdog's limits.
+    pub stall_limits: StallLimits,
+}
+
+/// The thread that does the slow steps of reloads, in the order of its orders.
+pub(super) struct PrepareThread {
+    orders: Sender<Job>,
+}
+
+impl PrepareThread {
+    /// Wraps the channel to the thread.
+    pub(super) fn new(orders: Sender<Job>) -> PrepareThread {
+        PrepareThread { orders }
+    }
+
+    /// Orders a step. Panics if the thread is gone: every reload would wait for ever.
+    pub(super) fn send(&self, order: Job) {
+        assert!(self.orders.send(order).is_ok(), "the prepare thread lives as long as the loop");
+    }
+
+    /// Orders the removal of private copies that no process will load again.
+    pub(super) fn drop_copies(&self, copies: Vec<PathBuf>) {
+        if !copies.is_empty() {
+            self.send(Job::Drop(Box::new(()), copies));
+        }
+    }
+}

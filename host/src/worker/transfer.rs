@@ -1,0 +1,234 @@
+//! Reads sockets into the core, and writes its output.
+//!
+//! *Invariant*: a read goes to the input memory, behind a note of its session and offset. A
+//! successor finds bytes there that were read and not committed. Output is written only once it is
+//! committed, so no client sees anything that a crash could take back.
+
+use crate::crash_points;
+use crate::crash_points::Point;
+use crate::memory::input::{Pool, READ_BYTES};
+use crate::net::sockets::Net;
+use arrayvec::ArrayVec;
+use greenroom_core::core::Core;
+use greenroom_core::ids::Slot;
+use greenroom_core::input::Input;
+use greenroom_core::limits::host::PIECES_AT_ONCE;
+use mio::net::TcpStream;
+use mio::{Events, Poll, Registry};
+use rustix::net::sockopt::set_socket_linger;
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+/// The connections of this process, the poll that watches them, and the memory that reads go to.
+pub(super) struct Sockets {
+    poll: Poll,
+    net: Net,
+    input: Pool,
+    /// Connections that were reset before this process began. The end of their input is an error.
+    broken: BTreeSet<Slot>,
+    /// Connections to read in the next pass, even if the poll reports nothing.
+    again: Vec<Slot>,
+    /// Scratch of [`Sockets::send`].
+    sendable: Vec<Slot>,
+}
+
+impl Sockets {
+    /// Makes a poll without connections. Reads go to `input`.
+    pub(super) fn new(input: Pool) -> io::Result<Sockets> {
+        let (poll, net, broken) = (Poll::new()?, Net::default(), BTreeSet::new());
+        Ok(Sockets { poll, net, input, broken, again: Vec::new(), sendable: Vec::new() })
+    }
+
+    /// The poll's registry, for the keeper's socket and the waker.
+    pub(super) fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// Sleeps until a source is ready, or for `timeout`.
+    pub(super) fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        self.poll.poll(events, timeout)
+    }
+
+    // --- connections ----------------------------------------------------------------------------
+
+    /// Takes a connection in at any free slot. `key` is the keeper's.
+    pub(super) fn add(&mut self, socket: TcpStream, key: u32) -> io::Result<Slot> {
+        self.net.add(self.poll.registry(), socket, key)
+    }
+
+    /// Takes a predecessor's connection in at a reserved slot.
+    pub(super) fn put(&mut self, slot: Slot, socket: TcpStream, key: u32) -> io::Result<()> {
+        self.net.put(self.poll.registry(), slot, socket, key)
+    }
+
+    /// Reserves this many slots for [`Sockets::put`]. Slots that stay empty are given back.
+    pub(super) fn reserve(&mut self, slots: usize) {
+        self.net.reserve(slots);
+    }
+
+    /// Frees a reserved slot.
+    pub(super) fn give_back(&mut self, slot: Slot) {
+        self.net.give_back(slot);
+    }
+
+    /// Closes a connection here. Returns the key by which the keeper is to release it.
+    pub(super) fn close(&mut self, slot: Slot) -> Option<u32> {
+        self.broken.remove(&slot);
+        self.net.close(self.poll.registry(), slot)
+    }
+
+    /// Ends the outgoing direction of a connection.
+    pub(super) fn shut_down(&mut self, slot: Slot) {
+        if let Some(socket) = self.net.get(slot) {
+            let _ = socket.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Has the kernel discard a connection's unsent output at its close. The kernel would keep that
+    /// output for a peer that takes none, outside every limit.
+    pub(super) fn reset_at_close(&mut self, slot: Slot) {
+        if let Some(socket) = self.net.get(slot)
+            && let Err(e) = set_socket_linger(socket, Some(Duration::ZERO))
+        {
+            tracing::debug!("a connection cannot be reset: {e}");
+        }
+    }
+
+    /// Notes that a connection was reset before this process began.
+    pub(super) fn note_broken(&mut self, slot: Slot) {
+        self.broken.insert(slot);
+    }
+
+    // --- input ----------------------------------------------------------------------------------
+
+    /// Has these connections read in the next pass.
+    pub(super) fn read_again(&mut self, slots: impl IntoIterator<Item = Slot>) {
+        self.again.extend(slots);
+    }
+
+    /// Takes the connections to read although the poll may report nothing.
+    pub(super) fn take_again(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.again)
+    }
+
+    /// Returns whether the next pass must not sleep, because it reads connections again.
+    pub(super) fn reads_again(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// Returns whether another read has a place before the next commit.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.input.has_room()
+    }
+
+    /// Frees the places of all reads: their input is in committed records.
+    #[inline]
+    pub(super) fn input_is_committed(&mut self) {
+        self.input.clear();
+    }
+
+    /// Finds input that a predecessor had read and not committed. See [`Pool::find`].
+    pub(super) fn find_input(&self, number: u64, offset: u64, len: usize, epoch: u64) -> Option<Vec<u8>> {
+        self.input.find(number, offset, len, epoch)
+    }
+
+    /// Reads a connection once, if the core wants input from it.
+    ///
+    /// A read is one system call for at most [`READ_BYTES`], a session's share of a pass.
+    ///
+    /// The poll is edge-triggered. If it may stay silent although more input is there (the place
+    /// was filled, or `to_the_end` says so), the next pass reads the connection again. The caller
+    /// makes sure that a read has a place.
+    #[inline]
+    pub(super) fn read(&mut self, core: &mut Core, slot: Slot, to_the_end: bool) {
+        if !core.wants_input(slot) {
+            if self.broken.contains(&slot) && core.is_resuming(slot) {
+                // Input that arrived before the reset comes first.
+                self.again.push(slot);
+            } else if self.broken.remove(&slot) {
+                // The session waits for its peer to take output, and the peer is gone.
+                core.handle(Input::Broken { slot });
+            }
+            return;
+        }
+        let Some(session) = core.sessions().get(slot) else { return };
+        let Some(socket) = self.net.get(slot) else { return };
+        let place = self.input.place(session.id, session.bytes_in, core.store().epoch() + 1);
+        crash_points::pass(Point::Noted);
+        match socket.read(place) {
+            Ok(0) if self.broken.remove(&slot) => core.handle(Input::Broken { slot }),
+            Ok(0) => core.handle(Input::PeerDone { slot }),
+            Ok(n) => {
+                crash_points::pass(Point::Read);
+                if n == READ_BYTES || to_the_end {
+                    self.again.push(slot);
+                }
+                core.handle(Input::Received { slot, bytes: self.input.taken(n) });
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted => self.again.push(slot),
+            Err(_) => core.handle(Input::Broken { slot }),
+        }
+    }
+
+    // --- output ---------------------------------------------------------------------------------
+
+    /// Writes the committed output of the sessions whose turn it is, as far as the kernel takes it.
+    ///
+    /// The core picks the sessions: those with input in this pass, then a bounded number of others.
+    /// Up to [`PIECES_AT_ONCE`] pieces are one system call. If the kernel takes less than offered,
+    /// the session waits until the poll reports it writable.
+    pub(super) fn send(&mut self, core: &mut Core) {
+        core.take_sendable(&mut self.sendable);
+        let mut failed = Vec::new();
+        for slot in self.sendable.drain(..) {
+            let Some(socket) = self.net.get(slot) else { continue };
+            loop {
+                let written = core.output(slot, |pieces| match write_all_of(socket, pieces) {
+                    Ok(n) => Ok((n, n < pieces.iter().map(|p| p.len()).sum())),
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => Ok((0, true)),
+                    Err(e) if e.kind() == ErrorKind::Interrupted => Ok((0, false)),
+                    Err(e) => Err(e),
+                });
+                match written {
+                    Some(Ok((bytes, blocked))) => {
+                        crash_points::pass(Point::Sent);
+                        core.handle(Input::Sent { slot, bytes, blocked });
+                        if blocked {
+                            break;
+                        }
+                    }
+                    Some(Err(_)) => {
+                        failed.push(slot);
+                        break;
+                    }
+                    None => break,
+                }
+            }
+        }
+        // Committed output goes first: these sessions have last turns, which may send to others.
+        for slot in failed {
+            core.handle(Input::Broken { slot });
+        }
+    }
+
+    /// Ends a pass: slots of closed connections may be used again.
+    pub(super) fn end_pass(&mut self) {
+        self.net.end_pass();
+    }
+}
+
+/// Writes pieces with one system call.
+#[inline]
+fn write_all_of(mut socket: &TcpStream, pieces: &[&[u8]]) -> io::Result<usize> {
+    match pieces {
+        [one] => socket.write(one),
+        many => {
+            let slices: ArrayVec<_, PIECES_AT_ONCE> = many.iter().map(|p| IoSlice::new(p)).collect();
+            socket.write_vectored(&slices)
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Counts of what a run brings about. A run in which nothing happens proves nothing.
+
+use crate::model::Subject;
+use std::fmt;
+use std::ops::AddAssign;
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// Counts of one seed, or of all seeds together.
+        #[derive(Default)]
+        pub(crate) struct Counts { $($(#[$doc])* pub(crate) $field: u64,)* }
+
+        impl AddAssign for Counts {
+            fn add_assign(&mut self, other: Counts) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+counts! {
+    /// Turns of all cores, dead and living.
+    turns,
+    /// Turns that failed.
+    faults,
+    /// Reloads that were committed.
+    commits,
+    /// Reloads that were refused.
+    refusals,
+    /// States that the serving build could not read.
+    quarantined,
+    kills,
+    rollbacks,
+    probations_passed,
+    /// Turns of a build on probation that the previous build answered.
+    turns_spared,
+    /// Turns that no line caused: notes, messages, timers, results.
+    actions,
+    /// Jobs that were to run once, and began.
+    jobs_once,
+    jobs_lost,
+    shouts_heard,
+    /// Connections that the host made.
+    connected,
+    states_put_back,
+    /// Configurations that were put in force.
+    configured,
+    /// Sessions that the host reset because their peers read too slowly.
+    resets,
+}
+
+impl Counts {
+    /// Checks that the usual seeds reach everything that they are to test.
+    pub(crate) fn assert_enough(&self, subject: Subject) {
+        assert!(self.turns > 50_000 && self.commits > 500 && self.refusals > 500 && self.kills > 500);
+        assert!(self.states_put_back > 5000 && self.configured > 1000);
+        // The shipped tally does not fail, and has no effects but output.
+        if subject == Subject::Script {
+            assert!(self.faults > 5000 && self.quarantined > 100);
+            assert!(self.rollbacks > 100 && self.probations_passed > 30 && self.turns_spared > 300);
+            assert!(self.actions > 10_000 && self.jobs_once > 500 && self.jobs_lost > 50);
+            assert!(self.shouts_heard > 5_000 && self.connected > 500 && self.resets > 100);
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} turns, {} failed; ", self.turns, self.faults)?;
+        write!(f, "{} reloads committed, {} refused; ", self.commits, self.refusals)?;
+        write!(f, "{} quarantined, {} kills; ", self.quarantined, self.kills)?;
+        write!(f, "{} builds rolled back, {} passed, ", self.rollbacks, self.probations_passed)?;
+        write!(f, "{} turns spared; ", self.turns_spared)?;
+        write!(f, "{} notes, messages, timers and results, ", self.actions)?;
+        write!(f, "{} jobs to run once, {} jobs lost, ", self.jobs_once, self.jobs_lost)?;
+        write!(f, "{} shouts heard; {} connections made; ", self.shouts_heard, self.connected)?;
+        write!(f, "{} states put back, ", self.states_put_back)?;
+        write!(f, "{} configurations in force; {} slow readers reset", self.configured, self.resets)
+    }
+}

@@ -1,0 +1,322 @@
+//! Invariants: what must be so after every step and at the end, one function for each law.
+
+use crate::model::{Expected, Subject};
+use crate::peers::Peer;
+use crate::script::{COUNTS, TABLE};
+use crate::world::World;
+use greenroom_core::effects::inbox::ActionView;
+use greenroom_core::ids::Slot;
+use greenroom_core::operate::inspect::{Filter, SessionView};
+use greenroom_core::session::life::Life;
+use greenroom_core::store::kind::Kind;
+use greenroom_state::abi::action;
+use std::collections::BTreeMap;
+
+/// Kinds of records of which none is left when every session is closed.
+const KINDS_OF_SESSIONS: [Kind; 11] = [
+    Kind::Session,
+    Kind::State,
+    Kind::Input,
+    Kind::Output,
+    Kind::Shared,
+    Kind::Topics,
+    Kind::Action,
+    Kind::Payload,
+    Kind::Timer,
+    Kind::Job,
+    Kind::Connect,
+];
+
+/// A session as the host shows it, beside what its peer's lines say that it must be.
+struct Observed<'a> {
+    world: &'a World,
+    peer: &'a Peer,
+    view: SessionView,
+    open: bool,
+    /// Lines whose turns ran.
+    lines_run: usize,
+    expected: Expected,
+}
+
+impl Observed<'_> {
+    /// A counter that turns of this session keep.
+    fn counter(&self, what: &str) -> u64 {
+        self.world.counter(&format!("{what}:{}", self.peer.id))
+    }
+
+    /// Counts the actions that wait for their turns.
+    fn waiting(&self, which: impl Fn(&ActionView) -> bool) -> u64 {
+        self.view.actions.iter().filter(|a| which(a)).count() as u64
+    }
+
+    /// A timer of this name is set.
+    fn has_timer(&self, name: &str) -> bool {
+        self.view.timers.iter().any(|(n, _)| n == name)
+    }
+
+    /// Counts the session's notes to itself that wait for their turns. A session that is closing has none.
+    fn own_notes_waiting(&self) -> u64 {
+        let own = |a: &ActionView| a.kind == action::NOTE && a.from == self.peer.id;
+        if self.open { self.waiting(own) } else { 0 }
+    }
+}
+
+impl World {
+    /// Checks every law, and adds the step to the trace.
+    pub(crate) fn check(&mut self) {
+        let service = &self.host.core.services()[0];
+        let (turns, faults, sessions) = (service.turns, service.faults, service.sessions as u64);
+        self.trace.note("step", &[self.rng.get_seed(), self.host.now_ns, turns, faults, sessions], b"");
+        self.trace.steps += 1;
+
+        every_peer_has_one_session(self);
+        let observed: Vec<_> = self.network.peers.iter().map(|p| observe(self, p)).collect();
+        for o in &observed {
+            state_is_what_the_lines_make_it(o);
+            entries_are_what_the_lines_make_them(o);
+            output_is_sent_or_waits(o);
+            topics_are_what_the_lines_make_them(o);
+            messages_on_a_topic_have_no_gap(o);
+            if o.open {
+                input_is_held_until_the_timer_fires(o);
+                notes_arrive_once_or_wait(o);
+                own_notes_come_before_the_next_line(o);
+                timers_fire_once_or_wait(o);
+                connects_end_once_or_are_being_made(o);
+                outbound_sessions_are_told_once_why_they_are_open(o);
+                jobs_end_once_or_wait(o);
+            }
+        }
+        records_and_sessions_agree(self, &observed);
+        limits_change_with_a_commit_alone(self);
+    }
+
+    /// Checks that a connection is a session, unless there are too many.
+    pub(crate) fn check_admission(&mut self, slot: Slot) {
+        if self.host.core.sessions().get(slot).is_none() {
+            sessions_are_refused_at_the_limit_alone(self);
+            self.limited.refused += 1;
+            self.network.turn_away(slot);
+        }
+    }
+
+    /// Checks the end of a run: nothing is left, and what was counted twice is equal.
+    pub(crate) fn check_end(&self) {
+        the_services_own_turns_come_once(self);
+        limits_are_reported_as_often_as_they_are_reached(self);
+        no_record_of_a_session_is_left(self);
+        failed_turns_leave_nothing(self);
+    }
+
+    /// A counter in the table of counters.
+    fn counter(&self, key: &str) -> u64 {
+        self.host.core.entry(COUNTS, key.as_bytes()).map_or(0, |v| number(&v))
+    }
+
+    /// Counters whose keys begin with `prefix`. O(counters).
+    pub(crate) fn counters_of(&self, prefix: &str) -> Vec<(Vec<u8>, u64)> {
+        let mut found = Vec::new();
+        let mut from = Some(prefix.as_bytes().to_vec());
+        while let Some(key) = from {
+            let (entries, next) = self.host.core.entries_from(COUNTS, &key);
+            let own = entries.into_iter().filter(|(k, _)| k.starts_with(prefix.as_bytes()));
+            found.extend(own.map(|(k, v)| (k, number(&v))));
+            from = next;
+        }
+        found
+    }
+}
+
+/// Reads a session, and runs the model over the lines whose turns ran. O(lines of the peer).
+fn observe<'a>(world: &'a World, peer: &'a Peer) -> Observed<'a> {
+    let session = world.host.core.sessions().get(peer.slot).expect("no session is lost");
+    assert_eq!(session.id, peer.id);
+    let open = session.life == Life::Open;
+    // The first turn is the opening, and the last one the end; some were caused by no line.
+    let actions = world.counter(&format!("acts:{}", peer.id));
+    let lines_run = session.turns.saturating_sub(1 + u64::from(!open) + actions) as usize;
+    assert!(lines_run <= peer.lines.len(), "more turns than lines");
+    let expected = Expected::after(&peer.lines[..lines_run], world.subject, peer.id);
+    let filter = Filter { session: Some(peer.id), contents: true, ..Filter::default() };
+    let view = world.host.core.sessions_after(0, &filter).items.swap_remove(0);
+    Observed { world, peer, view, open, lines_run, expected }
+}
+
+fn number(digits: &[u8]) -> u64 {
+    String::from_utf8_lossy(digits).parse().expect("a number")
+}
+
+// --- sessions -----------------------------------------------------------------------------------
+
+/// No session is lost, and none outlives its peer.
+fn every_peer_has_one_session(world: &World) {
+    assert_eq!(world.host.core.sessions().len(), world.network.peers.len(), "sessions and peers");
+}
+
+/// A connection is refused only if the host, or the service, has `sessions_max` sessions.
+fn sessions_are_refused_at_the_limit_alone(world: &World) {
+    let all = world.host.core.sessions().len();
+    let limits = &world.host.limits;
+    let limit = limits.host.sessions_max.min(limits.of(world.subject.name()).sessions_max);
+    assert!(all >= limit, "{all} sessions, and one was refused");
+}
+
+// --- data of a session --------------------------------------------------------------------------
+
+/// The stored state is that of the lines that ran. A note of the session to itself that waits is
+/// added to the count later.
+fn state_is_what_the_lines_make_it(o: &Observed<'_>) {
+    let count = o.expected.count;
+    match (o.world.subject, &o.view.state) {
+        (Subject::Script, None) => assert_eq!(count, o.own_notes_waiting()),
+        (Subject::Script, Some(bytes)) => {
+            let stored = u64::from_le_bytes(bytes[1..9].try_into().expect("eight bytes"));
+            assert_eq!(
+                (bytes.len(), stored),
+                (9, count - o.own_notes_waiting()),
+                "session {} after {} lines",
+                o.peer.id,
+                o.lines_run
+            );
+        }
+        (Subject::Tally, None) => assert_eq!(count, 0),
+        (Subject::Tally, Some(bytes)) => {
+            let json = greenroom_state::json::to_json(bytes).expect("MessagePack");
+            assert_eq!(json["count"], count);
+        }
+    }
+}
+
+/// The table holds the session's entries, and no entry of a turn that failed.
+fn entries_are_what_the_lines_make_them(o: &Observed<'_>) {
+    let prefix = format!("{}:", o.peer.id);
+    let (entries, _) = o.world.host.core.entries_from(TABLE, prefix.as_bytes());
+    let own: BTreeMap<_, _> = entries
+        .into_iter()
+        .map(|(k, v)| (String::from_utf8(k).expect("a key"), String::from_utf8(v).expect("a value")))
+        .filter(|(k, _)| k.starts_with(&prefix))
+        .collect();
+    assert_eq!(own, o.expected.table, "session {}'s entries", o.peer.id);
+}
+
+/// Bytes produced are bytes that the kernel took and bytes that wait. None is lost, none doubled.
+fn output_is_sent_or_waits(o: &Observed<'_>) {
+    let record = &o.view.record;
+    assert_eq!(record.bytes_out, record.bytes_sent + o.view.output.len() as u64);
+}
+
+/// Subscriptions are those of the lines that ran; a session that is closing has none.
+fn topics_are_what_the_lines_make_them(o: &Observed<'_>) {
+    let topics = if o.open { &o.expected.topics[..] } else { &[] };
+    assert_eq!(o.view.topics, topics, "session {}'s topics", o.peer.id);
+}
+
+/// The last message that ran and those that wait are all that were published since.
+fn messages_on_a_topic_have_no_gap(o: &Observed<'_>) {
+    for topic in &o.view.topics {
+        let waiting = o.waiting(|a| a.kind == action::PUBLISHED && a.name == *topic);
+        let last = o.world.counter(&format!("last:{}:{topic}", o.peer.id));
+        let published = o.world.counter(&format!("casts:{topic}"));
+        assert!(last == 0 || last + waiting == published, "messages on {topic} to {}", o.peer.id);
+    }
+}
+
+// --- actions of a session -----------------------------------------------------------------------
+
+/// Input is held as long as the timer that ends the hold is set.
+fn input_is_held_until_the_timer_fires(o: &Observed<'_>) {
+    assert_eq!(o.view.record.held, o.has_timer("go"), "{} waits for its timer", o.peer.id);
+}
+
+/// Notes that others sent have run once, or wait.
+fn notes_arrive_once_or_wait(o: &Observed<'_>) {
+    let waiting = o.waiting(|a| a.kind == action::NOTE && a.from != o.peer.id);
+    assert_eq!(o.counter("sent"), o.counter("got") + waiting, "notes to {}", o.peer.id);
+}
+
+/// At most the note of the last line waits.
+fn own_notes_come_before_the_next_line(o: &Observed<'_>) {
+    assert!(o.own_notes_waiting() <= 1, "its own notes come before its next line");
+}
+
+/// Timers that were set have fired once, or are set.
+fn timers_fire_once_or_wait(o: &Observed<'_>) {
+    let uncounted = usize::from(o.has_timer("again")) + usize::from(o.has_timer("go"));
+    let waiting = (o.view.timers.len() - uncounted) as u64;
+    assert_eq!(o.counter("set"), o.counter("fired") + waiting, "timers of {}", o.peer.id);
+}
+
+/// Connections that were asked for have ended once, or are being made.
+fn connects_end_once_or_are_being_made(o: &Observed<'_>) {
+    let outcomes = o.waiting(|a| a.kind == action::CONNECT);
+    let waiting = o.view.connects.len() as u64 + outcomes;
+    assert_eq!(o.counter("dials"), o.counter("told") + waiting, "connections for {}", o.peer.id);
+    let made = o.view.connects.iter().all(|c| o.world.network.dialing.contains(&c.number));
+    assert!(made, "somebody makes the connections for {}", o.peer.id);
+}
+
+/// The first action of an outbound session names the request.
+fn outbound_sessions_are_told_once_why_they_are_open(o: &Observed<'_>) {
+    let waiting = o.waiting(|a| a.kind == action::DIALED);
+    let outbound = u64::from(o.peer.dialed.is_some());
+    assert_eq!(o.counter("dialed") + waiting, outbound, "what {} was opened for", o.peer.id);
+}
+
+/// Jobs that were asked for have ended once, or wait, or run.
+fn jobs_end_once_or_wait(o: &Observed<'_>) {
+    let waiting = o.view.jobs.len() as u64 + o.waiting(|a| a.kind == action::JOB);
+    assert_eq!(o.counter("asked"), o.counter("done") + waiting, "jobs of {}", o.peer.id);
+}
+
+// --- the host -----------------------------------------------------------------------------------
+
+/// The store holds one record for each state and each set of topics, and the counts of states by
+/// version and of sessions by service add up.
+fn records_and_sessions_agree(world: &World, observed: &[Observed<'_>]) {
+    let states = observed.iter().filter(|o| o.view.state.is_some()).count();
+    let subscribed = observed.iter().filter(|o| !o.view.topics.is_empty()).count();
+    let core = &world.host.core;
+    assert_eq!(core.store().count(Kind::State), states);
+    assert_eq!(core.store().count(Kind::Topics), subscribed);
+    let stored: usize = core.services().iter().flat_map(|s| s.stored.values()).sum();
+    assert_eq!(stored, states, "versions are counted");
+    assert_eq!(core.services()[0].sessions, core.sessions().len());
+}
+
+/// The limits in force are those of the last configuration that was committed.
+fn limits_change_with_a_commit_alone(world: &World) {
+    assert_eq!(*world.host.core.limits(), world.host.limits.host);
+}
+
+// --- the end of a run ---------------------------------------------------------------------------
+
+/// The service's own timers and connections came once, and none is left.
+fn the_services_own_turns_come_once(world: &World) {
+    let pair = |asked: &str, came: &str| (world.counter(asked), world.counter(came));
+    let (set, fired) = pair("set:service", "fired:service");
+    assert_eq!(set, fired, "the service's own timers");
+    let (dialed, told) = pair("dials:service", "told:service");
+    assert_eq!(dialed, told, "the service's own connections");
+}
+
+/// Each refusal and each reset is counted once; each reset is logged with its bytes.
+fn limits_are_reported_as_often_as_they_are_reached(world: &World) {
+    let l = &world.limited;
+    assert_eq!(l.refused, l.refusals_reported, "each refusal is counted");
+    assert_eq!(l.reset, l.resets_reported, "each session that is reset is counted");
+    assert_eq!(l.reset, l.resets_noticed, "each session that is reset is told with its bytes");
+}
+
+/// The store holds no record of a session that was closed.
+fn no_record_of_a_session_is_left(world: &World) {
+    for kind in KINDS_OF_SESSIONS {
+        assert_eq!(world.host.core.store().count(kind), 0, "{kind:?} records are left");
+    }
+}
+
+/// No table and no entry of a turn that failed exists.
+fn failed_turns_leave_nothing(world: &World) {
+    let core = &world.host.core;
+    assert!(!core.table_names().contains(&"never".to_owned()));
+    assert!(!core.entries_from(TABLE, b"never").0.iter().any(|(k, _)| k == b"never"));
+}

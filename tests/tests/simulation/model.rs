@@ -1,0 +1,83 @@
+//! Model of a session: what its lines make of it, computed apart from the host.
+
+use std::collections::BTreeMap;
+
+/// The service under test.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Subject {
+    /// The scripted service of this test.
+    Script,
+    /// The shipped `tally`, through the real ABI.
+    Tally,
+}
+
+impl Subject {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Subject::Script => "script",
+            Subject::Tally => "tally",
+        }
+    }
+}
+
+/// A session after some of its lines.
+#[derive(Default, PartialEq, Debug, Clone)]
+pub(crate) struct Expected {
+    /// Count in its state.
+    pub(crate) count: u64,
+    /// Entries in the table of the peers.
+    pub(crate) table: BTreeMap<String, String>,
+    /// Topics that it is subscribed to, in order of subscription.
+    pub(crate) topics: Vec<String>,
+    /// Replies so far, without the generation, which the peer checks apart.
+    pub(crate) replies: Vec<String>,
+    /// The handler closes it.
+    pub(crate) closed: bool,
+}
+
+impl Expected {
+    /// Runs the model over a session's lines, until one of them closes it.
+    pub(crate) fn after(lines: &[String], subject: Subject, session: u64) -> Expected {
+        let mut expected = Expected::default();
+        for line in lines {
+            if expected.closed {
+                break;
+            }
+            match subject {
+                Subject::Script => expected.script_line(session, line),
+                Subject::Tally => {
+                    expected.count += 1;
+                    expected.reply(line);
+                }
+            }
+        }
+        expected
+    }
+
+    /// Runs a line of the scripted service.
+    fn script_line(&mut self, session: u64, line: &str) {
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let key = format!("{session}:{rest}");
+        match verb {
+            "add" | "trip" => self.count += 1,
+            "put" => _ = self.table.insert(key, line.to_owned()),
+            "cut" => _ = self.table.remove(&key),
+            // A turn that fails has no effect and no reply.
+            "fail" | "peek" | "huge" | "mute" => return,
+            "join" if !self.topics.iter().any(|t| t == rest) => self.topics.push(rest.to_owned()),
+            "part" => self.topics.retain(|t| t != rest),
+            "bye" => self.closed = true,
+            _ => {}
+        }
+        self.reply(line);
+        if verb == "self" {
+            // The session's own note comes before its next line.
+            self.count += 1;
+            self.reply("noted");
+        }
+    }
+
+    fn reply(&mut self, text: &str) {
+        self.replies.push(format!("{} {text}", self.count));
+    }
+}

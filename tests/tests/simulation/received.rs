@@ -1,0 +1,84 @@
+//! Laws of what a peer receives: shouts, replies, and the end of its session.
+
+use crate::model::{Expected, Subject};
+use crate::peers::Peer;
+use crate::verbs::shout_len;
+use crate::world::World;
+
+impl World {
+    /// Checks what a peer received, line by line.
+    pub(crate) fn check_received(&mut self, at: usize) {
+        let peer = &mut self.network.peers[at];
+        let expected = Expected::after(&peer.lines, self.subject, peer.id);
+        let rolled_back = self.builds.stood_by > 0;
+        while let Some(end) = peer.received.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = peer.received.drain(..=end).collect();
+            let mut line = String::from_utf8(line[..end].to_vec()).expect("answers are UTF-8");
+            if let Some(shout) = line.strip_prefix('~') {
+                shouts_arrive_whole_once_and_in_order(peer, shout);
+                self.counts.shouts_heard += 1;
+                continue;
+            }
+            if self.subject == Subject::Script {
+                let (generation, rest) = without_generation(&line);
+                generations_go_back_by_a_rollback_alone(peer, generation, rolled_back, self.builds.highest);
+                peer.last_generation = generation;
+                line = rest;
+            }
+            replies_arrive_once_and_in_order(peer, &line, &expected);
+        }
+    }
+
+    /// Checks a peer whose session was closed.
+    pub(crate) fn check_closed(&self, peer: &Peer) {
+        let expected = Expected::after(&peer.lines, self.subject, peer.id);
+        sessions_close_for_a_reason_that_the_peer_knows(peer, &expected);
+        sessions_answer_everything_before_they_close(peer, &expected);
+    }
+}
+
+/// Splits a reply of the scripted service: its generation, and the rest.
+fn without_generation(line: &str) -> (u64, String) {
+    let mut words = line.splitn(3, ' ');
+    let (count, generation, rest) = (words.next(), words.next(), words.next());
+    let generation = generation.and_then(|g| g.parse().ok()).expect("a generation");
+    (generation, format!("{} {}", count.unwrap_or_default(), rest.unwrap_or_default()))
+}
+
+/// A broadcast of two pieces arrives as one, and the next one is the next number.
+fn shouts_arrive_whole_once_and_in_order(peer: &mut Peer, shout: &str) {
+    let words: Vec<_> = shout.split(' ').collect();
+    let [topic, n, text] = words[..] else { panic!("a shout is damaged: {shout}") };
+    let n: u64 = n.parse().expect("a number");
+    assert_eq!(text.len(), shout_len(n), "{shout}");
+    if let Some(last) = peer.heard.insert(topic.to_owned(), n) {
+        assert_eq!(n, last + 1, "shouts on {topic} to {}", peer.id);
+    }
+}
+
+/// A reply comes from the build of the last one, or from a newer one. Once a build has stood by,
+/// older code may answer: after a rollback, or in place of a turn that failed.
+fn generations_go_back_by_a_rollback_alone(peer: &Peer, generation: u64, rolled_back: bool, highest: u64) {
+    let forward = peer.last_generation <= generation;
+    assert!((forward || rolled_back) && generation <= highest, "code went back");
+}
+
+/// The next reply is the next one of the model, byte for byte.
+fn replies_arrive_once_and_in_order(peer: &mut Peer, line: &str, expected: &Expected) {
+    let next = expected.replies.get(peer.replies).map(String::as_str);
+    assert_eq!(Some(line), next, "session {}, answer {}", peer.id, peer.replies);
+    if let Some((_, topic)) = line.split_once(" join ") {
+        peer.heard.remove(topic);
+    }
+    peer.replies += 1;
+}
+
+/// The handler closed the session, or the peer had ended its stream.
+fn sessions_close_for_a_reason_that_the_peer_knows(peer: &Peer, expected: &Expected) {
+    assert!(expected.closed || peer.done_read, "session {} was closed for nothing", peer.id);
+}
+
+/// Each line that was to be answered was answered before the end of the stream.
+fn sessions_answer_everything_before_they_close(peer: &Peer, expected: &Expected) {
+    assert_eq!(peer.replies, expected.replies.len(), "session {} owes answers", peer.id);
+}

@@ -1,0 +1,241 @@
+//! Random steps, one function each, and the end of a run.
+
+use crate::peers::PEERS_MAX;
+use crate::world::{ADDR, World};
+use greenroom_core::input::Input;
+use greenroom_core::operate::inspect::Filter;
+
+/// Nanoseconds of one step in which nothing else happens: less than any deadline, so that no
+/// session times out.
+const QUIET_NS: u64 = 1000;
+
+/// Nanoseconds after which every timer of the service is due.
+const ALL_TIMERS_NS: u64 = 100_000;
+
+/// Rounds within which a run drains.
+const DRAIN_ROUNDS: usize = 10_000;
+
+type Step = fn(&mut World);
+
+/// Steps with their weights. A step that has nothing to do takes another one's place.
+const STEPS: [(u8, Step); 12] = [
+    (8, World::peer_connects),
+    (22, World::peer_writes),
+    (30, World::host_runs_a_pass),
+    (20, World::peer_reads),
+    (2, World::peer_ends_its_stream),
+    (1, World::peer_resets),
+    (5, World::job_ends_or_reload_proceeds),
+    (8, World::reload_proceeds),
+    (2, World::take_away_and_put_back),
+    (6, World::connect_ends),
+    (2, World::operator_configures),
+    (2, World::time_passes),
+];
+
+/// Sum of the weights.
+const WEIGHTS: u8 = {
+    let (mut sum, mut at) = (0, 0);
+    while at < STEPS.len() {
+        sum += STEPS[at].0;
+        at += 1;
+    }
+    sum
+};
+
+impl World {
+    /// Takes a random step, and checks the invariants.
+    pub(crate) fn step(&mut self) {
+        let mut drawn = self.rng.u8(0..WEIGHTS);
+        for (weight, step) in STEPS {
+            if drawn < weight {
+                step(self);
+                break;
+            }
+            drawn -= weight;
+        }
+        self.check();
+    }
+
+    /// Index of a random peer.
+    fn any_peer(&mut self) -> Option<usize> {
+        let peers = self.network.peers.len();
+        (peers > 0).then(|| self.rng.usize(0..peers))
+    }
+
+    // --- peers ----------------------------------------------------------------------------------
+
+    /// Opens a connection, unless there are enough.
+    fn peer_connects(&mut self) {
+        if self.network.peers.len() >= PEERS_MAX {
+            return self.time_passes();
+        }
+        let (id, slot) = self.arrive(None);
+        let (service, peer) = (self.host.service, ADDR.parse().expect("an address"));
+        self.host.core.handle(Input::Opened { slot, id, service, peer, at_ms: 0 });
+        self.check_admission(slot);
+    }
+
+    /// Writes up to 39 lines.
+    fn peer_writes(&mut self) {
+        if let Some(at) = self.any_peer() {
+            self.write_lines(at);
+        }
+    }
+
+    /// Reads some of what the kernel holds for a peer.
+    fn peer_reads(&mut self) {
+        if let Some(at) = self.any_peer() {
+            self.read(at, false);
+        }
+    }
+
+    /// Ends a stream: the peer writes no more, and the host finds out once it read everything.
+    fn peer_ends_its_stream(&mut self) {
+        if let Some(at) = self.any_peer() {
+            self.network.peers[at].done = true;
+        }
+    }
+
+    /// Resets a connection.
+    fn peer_resets(&mut self) {
+        if let Some(at) = self.any_peer() {
+            self.break_connection(at);
+        }
+    }
+
+    // --- host -----------------------------------------------------------------------------------
+
+    /// Runs a pass, in which the process may die.
+    fn host_runs_a_pass(&mut self) {
+        self.pass(false);
+    }
+
+    /// Lets time pass between two passes.
+    fn time_passes(&mut self) {
+        self.host.now_ns += QUIET_NS;
+    }
+
+    /// Ends a random job, if one runs.
+    fn job_ends_or_reload_proceeds(&mut self) {
+        let running = self.jobs.running.len();
+        if running == 0 {
+            return self.reload_proceeds();
+        }
+        let at = self.rng.usize(0..running);
+        self.end_job(at);
+    }
+
+    /// Ends a job. Whether the result counts before the next death is open.
+    fn end_job(&mut self, at: usize) {
+        let (number, input) = self.jobs.running.swap_remove(at);
+        let result = [b"result of ", &input[..]].concat();
+        let result = if self.rng.bool() { Ok(&result[..]) } else { Err("as asked") };
+        self.host.core.handle(Input::JobDone { number, result });
+    }
+
+    /// Ends a random request for a connection, if there is one.
+    fn connect_ends(&mut self) {
+        let dialing = self.network.dialing.len();
+        if dialing == 0 {
+            return self.time_passes();
+        }
+        let at = self.rng.usize(0..dialing);
+        self.end_connect(at);
+    }
+
+    /// Opens a connection that was asked for, or fails it; perhaps its session is gone.
+    fn end_connect(&mut self, at: usize) {
+        let number = self.network.dialing.swap_remove(at);
+        if self.rng.u8(..) < 80 || self.network.peers.len() >= PEERS_MAX {
+            return self.host.core.handle(Input::ConnectFailed { number, why: "as asked" });
+        }
+        let own = self.host.core.of_service(self.host.service, None).connects;
+        let sessions = self.host.core.sessions_after(0, &Filter::default()).items;
+        let wanted = sessions.iter().flat_map(|s| &s.connects).chain(&own).any(|c| c.number == number);
+        let (id, slot) = self.arrive(Some(number));
+        let peer = ADDR.parse().expect("an address");
+        self.host.core.handle(Input::Connected { number, slot, id, peer, at_ms: 0 });
+        if wanted {
+            self.counts.connected += 1;
+            self.check_admission(slot);
+        } else {
+            self.network.turn_away(slot);
+        }
+    }
+
+    // --- operator -------------------------------------------------------------------------------
+
+    /// Does the next step of the reload under way, or begins one.
+    fn reload_proceeds(&mut self) {
+        match self.builds.candidate {
+            Some(_) => self.step_reload(),
+            None => self.begin_random_reload(),
+        }
+    }
+
+    /// Puts other limits in force between two passes. Nothing of it is sent before the commit.
+    fn operator_configures(&mut self) {
+        let limits = self.other_limits();
+        self.configure(limits);
+        self.follow_up();
+    }
+
+    // --- end ------------------------------------------------------------------------------------
+
+    /// Runs the world to its end: every line is answered, every session closed, nothing left.
+    pub(crate) fn drain(&mut self) {
+        self.reload_whole();
+        for _ in 0..DRAIN_ROUNDS {
+            if self.network.peers.is_empty()
+                && self.jobs.running.is_empty()
+                && self.network.dialing.is_empty()
+            {
+                break;
+            }
+            self.drain_round();
+        }
+        assert_eq!(self.network.peers.len(), 0, "every session came to its end");
+        self.drain_service_turns();
+        self.check_end();
+        self.count_up();
+    }
+
+    /// Lets every peer end its stream, every job and connection end, and everything be read.
+    fn drain_round(&mut self) {
+        self.time_passes();
+        while !self.network.dialing.is_empty() {
+            self.end_connect(0);
+        }
+        self.network.peers.iter_mut().for_each(|p| p.done = true);
+        while !self.jobs.running.is_empty() {
+            self.end_job(0);
+        }
+        self.pass(true);
+        for at in (0..self.network.peers.len()).rev() {
+            self.read(at, true);
+        }
+        self.check();
+    }
+
+    /// Fires the service's own timers, and fails the connections that they ask for.
+    fn drain_service_turns(&mut self) {
+        self.host.now_ns += ALL_TIMERS_NS;
+        self.pass(true);
+        while !self.network.dialing.is_empty() {
+            let number = self.network.dialing.swap_remove(0);
+            self.host.core.handle(Input::ConnectFailed { number, why: "as asked" });
+        }
+        self.pass(true);
+    }
+
+    /// Adds what only the end of a run can tell to the counts.
+    fn count_up(&mut self) {
+        let service = &self.host.core.services()[0];
+        self.counts.turns += service.turns;
+        self.counts.faults += service.faults;
+        self.counts.resets += self.limited.reset;
+        self.counts.jobs_once += self.jobs.once.len() as u64;
+        self.counts.actions += self.counters_of("acts:").iter().map(|(_, n)| n).sum::<u64>();
+    }
+}

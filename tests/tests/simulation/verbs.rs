@@ -1,0 +1,183 @@
+//! Verbs of the scripted service, one function each.
+
+use crate::script::{Failure, TABLE, Turn};
+use crate::world::ADDR;
+use greenroom_state::abi;
+
+/// Verbs that peers of this service draw from. A verb that stands twice comes twice as often.
+pub(crate) const VERBS: &[&str] = &[
+    "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye", "self",
+    "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "dial", "hold", "wait",
+];
+
+/// Added to the count by a turn that fails: a state that keeps it is wrong.
+pub(crate) const POISON: u64 = 1000;
+
+/// Bytes of the text of a shout. Short ones are copied, long ones are stored once; some are longer
+/// than a peer that does not read may leave untaken.
+pub(crate) fn shout_len(n: u64) -> usize {
+    match n % 8 {
+        0 => 1500,
+        2 | 4 | 6 => 10,
+        _ => 200,
+    }
+}
+
+/// Bytes of the text of a published message. Short ones are copied, long ones are stored once.
+pub(crate) fn published_len(n: u64) -> usize {
+    if n.is_multiple_of(2) { 10 } else { 300 }
+}
+
+impl Turn<'_, '_> {
+    /// Runs the turn of a line. Every verb but `shout` replies last. `bye` closes after its reply.
+    pub(crate) fn message(&mut self, line: &str) -> Result<(), Failure> {
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match verb {
+            "trip" if self.script.flawed => return Err(self.trip()),
+            "add" | "trip" => self.set_count(self.count + 1),
+            "put" => self.put(rest, line),
+            "cut" => self.cut(rest),
+            "join" => self.join(rest),
+            "part" => _ = self.staging.unsubscribe(rest),
+            "fail" | "peek" | "huge" | "mute" => return Err(self.misbehave(verb, rest)),
+            "self" => _ = self.staging.note(self.session, b"to itself"),
+            "tell" => self.tell(rest),
+            "timer" => self.set_own_timer(rest),
+            "tick" => self.set_service_timer(rest),
+            "again" => self.set_one_timer_and_cancel_another(rest),
+            "work" | "once" => self.start_job(verb, rest),
+            "cast" => self.publish(rest),
+            "shout" => {
+                self.shout(rest, line);
+                return Ok(());
+            }
+            "dial" => self.connect(),
+            "hold" => self.hold(rest),
+            "wait" => _ = self.staging.wait_for(number(rest)),
+            _ => {}
+        }
+        self.reply(line);
+        if verb == "bye" {
+            self.staging.close();
+        }
+        Ok(())
+    }
+
+    /// Panics halfway: none of its effects may be seen.
+    fn trip(&mut self) -> Failure {
+        self.staging.send(b"never to be seen\n");
+        self.staging.table_put(TABLE, b"never", b"to be seen");
+        self.set_count(self.count + POISON);
+        Failure::Panic
+    }
+
+    /// Asks for every kind of effect, and fails: none of them may be seen.
+    fn misbehave(&mut self, verb: &str, topic: &str) -> Failure {
+        self.staging.broadcast(topic, b"never to be heard\n", false);
+        self.staging.send(b"never to be seen\n");
+        self.staging.table_put(TABLE, b"never", b"to be seen");
+        self.staging.subscribe("never");
+        self.staging.set_timer("never", 0, false);
+        self.staging.note(self.session, b"never");
+        let _ = self.staging.start_job("never", b"", false);
+        let _ = self.staging.connect("script", ADDR, b"never");
+        self.staging.wait_for(1);
+        self.staging.hold(true);
+        self.staging.close();
+        if verb != "peek" {
+            self.set_count(self.count + POISON);
+        }
+        match verb {
+            "huge" => Failure::StateTooLarge,
+            "mute" => Failure::NoOutcome,
+            _ => Failure::Panic,
+        }
+    }
+
+    /// Writes an entry of the session's own, and reads it back.
+    fn put(&mut self, key: &str, line: &str) {
+        let key = format!("{}:{key}", self.session);
+        self.staging.table_put(TABLE, key.as_bytes(), line.as_bytes());
+        let read = self.staging.table_get(TABLE, key.as_bytes());
+        assert_eq!(read, Some(line.as_bytes()), "own writes are seen");
+    }
+
+    /// Deletes an entry of the session's own, and reads it back.
+    fn cut(&mut self, key: &str) {
+        let key = format!("{}:{key}", self.session);
+        self.staging.table_delete(TABLE, key.as_bytes());
+        assert_eq!(self.staging.table_get(TABLE, key.as_bytes()), None, "own deletions are seen");
+    }
+
+    /// Subscribes to a topic, after a name that no topic may have.
+    fn join(&mut self, topic: &str) {
+        assert_eq!(self.staging.subscribe("two\nlines"), abi::status::INVALID);
+        self.staging.subscribe(topic);
+        self.forget_last(topic);
+    }
+
+    /// Sends a note to another session.
+    fn tell(&mut self, other: &str) {
+        self.staging.note(number(other), b"told");
+        self.add("sent", other, 1);
+    }
+
+    /// Sets a timer of the session under a new name.
+    fn set_own_timer(&mut self, delay: &str) {
+        let n = self.add_own("set");
+        self.staging.set_timer(&format!("t{n}"), number(delay) * 500, false);
+    }
+
+    /// Sets a timer of the service under a new name.
+    fn set_service_timer(&mut self, delay: &str) {
+        let n = self.add("set", "service", 1);
+        self.staging.set_timer(&format!("t{n}"), number(delay) * 500, true);
+    }
+
+    /// Sets a timer under an old name, and one that must never fire.
+    fn set_one_timer_and_cancel_another(&mut self, delay: &str) {
+        self.staging.set_timer("again", number(delay) * 500, false);
+        self.staging.cancel_timer("off", false);
+        self.staging.set_timer("off", 0, false);
+        self.staging.cancel_timer("off", false);
+    }
+
+    /// Starts a job. One that is to run once is lost if the process dies meanwhile.
+    fn start_job(&mut self, verb: &str, input: &str) {
+        self.add_own("asked");
+        self.staging.start_job(verb, input.as_bytes(), verb == "once").expect("a number");
+    }
+
+    /// Publishes to a topic, but not to this session, which therefore misses one.
+    fn publish(&mut self, topic: &str) {
+        let n = self.add("casts", topic, 1);
+        self.forget_last(topic);
+        self.staging.publish(topic, format!("{n} {}", "x".repeat(published_len(n))).as_bytes(), true);
+    }
+
+    /// Broadcasts in two pieces, after the reply: a turn that fails may continue a broadcast.
+    fn shout(&mut self, topic: &str, line: &str) {
+        let n = self.add("shouted", topic, 1);
+        self.reply(line);
+        self.staging.broadcast(topic, format!("~{topic} {n} ").as_bytes(), false);
+        self.staging.broadcast(topic, format!("{}\n", "x".repeat(shout_len(n))).as_bytes(), false);
+    }
+
+    /// Asks for a connection. The owner's name is the context that its session is told.
+    pub(crate) fn connect(&mut self) {
+        self.add_own("dials");
+        let context = self.owner.clone();
+        self.staging.connect("script", ADDR, context.as_bytes()).expect("a number");
+    }
+
+    /// Holds the session's input until its timer `go` fires.
+    fn hold(&mut self, delay: &str) {
+        self.staging.hold(true);
+        self.staging.set_timer("go", number(delay) * 100, false);
+    }
+}
+
+/// Number in a text; 0 if there is none.
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or(0)
+}
