@@ -61,8 +61,8 @@ fn run(command: AdminCommand, by: By, caller: &mut Caller<'_>, mailbox: &Mailbox
         AdminCommand::Close(id) => done(mailbox, Query::Close(id))?,
         AdminCommand::Dump { service, session } => dump(service, session, caller, mailbox)?,
         AdminCommand::Reload { service, from, together, dry_run } => {
-            let wish = ReloadRequest { target: service, from, together, dry_run, by };
-            reports(ask(mailbox, Query::Reload(wish))?, caller)?;
+            let request = ReloadRequest { target: service, from, together, dry_run, by };
+            reports(ask(mailbox, Query::Reload(request))?, caller)?;
         }
         AdminCommand::RollBack { service, to } => {
             reports(ask(mailbox, Query::RollBack(service, to, by))?, caller)?

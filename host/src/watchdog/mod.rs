@@ -44,8 +44,8 @@ pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> i
     Ok(stall_limits)
 }
 
-/// Times that a callback may take, in milliseconds: until the log names it, and until the process is
-/// ended. 0 means without limit.
+/// Times that a callback may take, in milliseconds: until the log names it, and until the process
+/// is ended. 0 means without limit.
 #[derive(Clone, Default)]
 pub struct StallLimits(Arc<(AtomicU64, AtomicU64)>);
 
