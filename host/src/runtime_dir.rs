@@ -100,7 +100,7 @@ impl Drop for Runtime {
 /// Process id in the name of a private copy: NAME-PID-N-HASH.so, as
 /// [`crate::plugin::stage::Copies`] names them. The directory may be shared, and may hold other
 /// files.
-fn copied_by(name: &str) -> Option<u32> {
+pub(crate) fn copied_by(name: &str) -> Option<u32> {
     let mut parts = name.strip_suffix(".so")?.rsplitn(4, '-');
     let hash = parts.next()?;
     let _count: u64 = parts.next()?.parse().ok()?;

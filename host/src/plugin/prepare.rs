@@ -11,7 +11,7 @@ use crate::plugin::trial::{self, Snapshot, Trial, Tried};
 use greenroom_core::reload::request::{Candidate, Event, LibraryId};
 use greenroom_core::service::offer::{Offer, Serving};
 use greenroom_state::elf_note::Note;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -37,6 +37,9 @@ pub enum Job {
     /// Drop replaced builds, whose destructors run here, and remove private copies that nobody will
     /// load again. Mappings keep those alive.
     Drop(Box<dyn Send>, Vec<PathBuf>),
+    /// Remove the private copies of this host, except these: those that a predecessor left. Must
+    /// come before anything is staged.
+    RemoveOthers(BTreeSet<PathBuf>),
 }
 
 /// Report of the thread to the loop.
@@ -132,6 +135,7 @@ impl Stager {
                         let _ = std::fs::remove_file(copy);
                     }
                 }
+                Job::RemoveOthers(needed) => self.copies.remove_others(&needed),
             }
         }
     }

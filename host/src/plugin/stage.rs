@@ -5,7 +5,9 @@
 //! gets a copy, under a name never used before, of bytes that were read once.
 
 use crate::config::trust::Trust;
+use crate::runtime_dir::copied_by;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -122,5 +124,37 @@ impl Copies {
             return Err(failed(e));
         }
         Ok(path)
+    }
+
+    /// Removes the copies of this host, except `needed`. O(files in the directory). A copy that
+    /// cannot be removed stays until the next worker tries.
+    pub fn remove_others(&self, needed: &BTreeSet<PathBuf>) {
+        let needed: BTreeSet<_> = needed.iter().filter_map(|copy| copy.file_name()).collect();
+        for file in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            let own = name.to_str().and_then(copied_by) == Some(self.host_pid);
+            if own && !needed.contains(name.as_os_str()) {
+                let _ = std::fs::remove_file(file.path());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_of_this_host_are_removed_if_nobody_needs_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = Content { bytes: b"x".to_vec(), hash: "0123456789abcdef".into() };
+        let mut own = Copies::new(dir.path().into(), 77, 1);
+        let needed = own.write(&content, "a").unwrap();
+        let left = own.write(&content, "a").unwrap();
+        let other = Copies::new(dir.path().into(), 78, 1).write(&content, "a").unwrap();
+        let foreign = dir.path().join("liba.so");
+        std::fs::write(&foreign, "x").unwrap();
+        Copies::new(dir.path().into(), 77, 2).remove_others(&BTreeSet::from([needed.clone()]));
+        assert_eq!([needed, left, other, foreign].map(|p| p.exists()), [true, false, true, true]);
     }
 }

@@ -1,5 +1,13 @@
-//! What the load generators share: connections from loopback, what /proc tells, and figures as JSON.
+//! Parts shared by the load generators.
+//!
+//! | file | subject |
+//! | --- | --- |
+//! | `batch.rs` | lines that verify their replies |
+//! | `net.rs` | connections from loopback |
+//! | `proc.rs` | CPU time and memory, from /proc |
+//! | `figures.rs` | quantiles, and figures as JSON |
 
+pub mod batch;
 pub mod figures;
 pub mod net;
 pub mod proc;

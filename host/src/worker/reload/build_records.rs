@@ -114,7 +114,7 @@ impl LibraryRecord {
     }
 
     /// The private copies that a process may still load.
-    fn copies(&self) -> BTreeSet<&Path> {
+    pub(in crate::worker) fn copies(&self) -> BTreeSet<&Path> {
         let before = self.probation.as_ref().map(|p| &p.before);
         let all = self.earlier.iter().chain(&self.converters).chain(before).chain([&self.current]);
         all.map(|b| b.copy.as_path()).collect()

@@ -18,7 +18,7 @@ use crate::job_threads::JobThreads;
 use crate::memory::board::Board;
 use crate::memory::input::Pool;
 use crate::memory::records::Region;
-use crate::plugin::prepare;
+use crate::plugin::prepare::{self, Job};
 use crate::plugin::stage::Copies;
 use crate::protocol::keeper::{Hello, ToKeeper, ToWorker};
 use crate::protocol::link::Link;
@@ -256,6 +256,7 @@ fn begin(
     let fresh = worker.shell.core.kept(Kind::Library).is_empty() && survivors.is_empty();
     if fresh {
         worker.shell.read_saved();
+        worker.shell.threads.prepare.send(Job::RemoveOthers(BTreeSet::new()));
         load_all(worker, &hello.found.libraries)?;
     } else {
         successor::go_on(&mut worker.shell, hello)?;

@@ -5,6 +5,7 @@
 //! here, before any of its turns runs again; the keeper says which (`Hello::killed`,
 //! `Hello::give_way`).
 
+use crate::plugin::prepare::Job;
 use crate::protocol::keeper::{Hello, ToKeeper};
 use crate::worker::reload::build_records::{LibraryRecord, OnProbation, recorded};
 use crate::worker::reload::config_in_force::recorded_number;
@@ -16,6 +17,7 @@ use greenroom_core::ledger::ProbationCounts;
 use greenroom_core::reload::request::LibraryId;
 use greenroom_core::service::offer::Build;
 use greenroom_core::service::registry::Service;
+use std::path::Path;
 
 /// Goes on with the counters, builds and ports of a predecessor. An error names a build that cannot
 /// be loaded: without it, this worker cannot serve.
@@ -25,7 +27,11 @@ pub(super) fn go_on(shell: &mut Shell, hello: &Hello) -> Result<(), String> {
         shell.core.count_on(ServiceId(number as u16), turns, faults);
     }
     let mut rolled_back = Vec::new();
-    for record in recorded(&shell.core)? {
+    let records = recorded(&shell.core)?;
+    // The copies that the last commit names: a successor of this process may begin with them.
+    let needed = records.iter().flat_map(LibraryRecord::copies).map(Path::to_path_buf).collect();
+    shell.threads.prepare.send(Job::RemoveOthers(needed));
+    for record in records {
         let library = record.current.library.clone();
         if go_on_with(shell, hello, record)? {
             rolled_back.push(library);

@@ -1,5 +1,7 @@
-//! askbench: lines made from a pattern, on many connections, each answer checked; or, with --fresh, a connection for each line. One
-//! thread, one epoll.
+//! askbench: lines made from a pattern, on many connections, each answer checked; or, with --fresh,
+//! a connection for each line.
+//!
+//! One thread, one epoll.
 
 use linebench::figures::{ns, print_json, times, us};
 use linebench::{Res, net, proc};
@@ -118,7 +120,7 @@ impl Opts {
         Ok(Conn { sock, asked: 0, answered: 0, unsent: Vec::new(), got: Vec::new(), since: now })
     }
 
-    /// How many lines a connection may send.
+    /// Lines that a connection may send.
     fn most(&self) -> u64 {
         if self.fresh { 1 } else { self.each.unwrap_or(u64::MAX) }
     }
@@ -242,7 +244,8 @@ impl Opts {
         Ok(())
     }
 
-    /// All timers were set for `after` seconds from when they were set, which is when the run began or a little later.
+    /// Waits until every timer has fired once. Timers were set for `after` seconds, when the run began
+    /// or a little later.
     fn wait_for_timers(
         &self,
         poll: &mut Poll,

@@ -1,5 +1,8 @@
-//! crowd: many peers that behave badly, until it is killed. Readers subscribe to a topic of the service `bench` and never read what one of
-//! them says there, again and again; writers send a byte now and then, and never end a line. Who is closed comes again.
+//! crowd: many peers that behave badly, until it is killed.
+//!
+//! Readers subscribe to a topic of the service `bench`, and never read. One more connection speaks
+//! there again and again. Writers send a byte now and then, and never end a line. A peer that is
+//! closed connects again.
 
 use linebench::{Res, net};
 use std::io::Write;

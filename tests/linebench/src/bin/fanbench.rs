@@ -1,5 +1,7 @@
-//! fanbench: one line to many connections. One of them says a batch of lines, all of them must get every line, checked byte
-//! for byte; then the next batch. One thread, one epoll.
+//! fanbench: one line to many connections.
+//!
+//! One connection says a batch of lines. Every connection must get every line, checked byte for
+//! byte, before the next batch. One thread, one epoll.
 
 use linebench::figures::{ns, print_json, times, us};
 use linebench::{Res, net, proc};
@@ -31,7 +33,7 @@ struct Opts {
 
 struct Conn {
     sock: TcpStream,
-    /// How much of the batch has come.
+    /// Bytes of the batch that have come.
     got: usize,
 }
 
