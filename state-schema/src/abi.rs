@@ -19,6 +19,15 @@
 //!
 //! `include/greenroom.h` says the same in C; a test compares the two.
 
+pub mod action;
+pub mod closed;
+pub mod connect;
+pub mod fault;
+pub mod framing;
+pub mod job;
+pub mod level;
+pub mod status;
+
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::sync::atomic::AtomicU32;
@@ -28,126 +37,6 @@ pub const MAJOR: u16 = 1;
 /// Raised when something was appended. A host loads libraries of its own major version and of this
 /// minor or an older one.
 pub const MINOR: u16 = 3;
-/// Most bytes of [`Service::framing_parameters`].
-pub const FRAMING_PARAMETERS_MAX: usize = 64;
-
-/// Answers of the host's functions.
-pub mod status {
-    /// Done, or staged to be done when the turn succeeds.
-    pub const OK: u32 = 0;
-    /// The key is not in the table.
-    pub const ABSENT: u32 = 1;
-    /// A limit of the host refuses it; the turn should fail.
-    pub const LIMIT: u32 = 2;
-    /// An argument is unusable: no UTF-8 where a string is due, an unknown flag, no turn under way.
-    pub const INVALID: u32 = 3;
-}
-
-/// Kinds of actions ([`Action::kind`]).
-pub mod action {
-    /// Session opened; `data` is empty.
-    pub const OPENED: u32 = 1;
-    /// A whole frame arrived; `data` is the message without its framing.
-    pub const MESSAGE: u32 = 2;
-    /// Session ended; `data` is empty and [`super::Action::detail`] is one of [`super::closed`].
-    /// The session's last turn.
-    pub const CLOSED: u32 = 3;
-    /// Since 1.2. A timer is due; [`super::Action::name`] is its name. It comes to a session, or to
-    /// the service itself.
-    pub const TIMER: u32 = 4;
-    /// Since 1.2. A note came from session [`super::Action::from`]; `data` is what it says.
-    pub const NOTE: u32 = 5;
-    /// Since 1.2. Session [`super::Action::from`] published `data` on topic
-    /// [`super::Action::name`].
-    pub const PUBLISHED: u32 = 6;
-    /// Since 1.2. Job [`super::Action::from`], whose function is [`super::Action::name`], is over;
-    /// [`super::Action::detail`] is one of [`super::job`], and `data` the result or the reason.
-    pub const JOB: u32 = 7;
-    /// Since 1.2. The first action behind [`OPENED`] of a session that session
-    /// [`super::Action::from`] connected; `data` is what it gave along.
-    pub const DIALED: u32 = 8;
-    /// Since 1.2. Connection [`super::Action::from`] is open or has failed;
-    /// [`super::Action::detail`] is one of [`super::connect`], and `data` its session's number in
-    /// decimal digits, or the reason.
-    pub const CONNECT: u32 = 9;
-}
-
-/// Outcome of a connection ([`action::CONNECT`]).
-pub mod connect {
-    /// Connection is open.
-    pub const OPEN: u32 = 0;
-    /// Connection can't be made.
-    pub const FAILED: u32 = 1;
-}
-
-/// End of a job ([`action::JOB`]).
-pub mod job {
-    /// Job returned a result.
-    pub const DONE: u32 = 0;
-    /// Job returned an error or panicked, or the library has no such job.
-    pub const FAILED: u32 = 1;
-    /// The process that ran it died, and it isn't to run twice, or has died of it twice.
-    pub const LOST: u32 = 2;
-}
-
-/// Reason why a session ended ([`action::CLOSED`]).
-pub mod closed {
-    /// The peer closed it in an orderly way; what is sent now may still reach it.
-    pub const PEER: u32 = 1;
-    /// The connection broke; nothing can be sent.
-    pub const BROKEN: u32 = 2;
-    /// The handler closed it.
-    pub const HANDLER: u32 = 3;
-    /// A limit closed it (a frame too long, output never read).
-    pub const LIMIT: u32 = 4;
-    /// The host is stopping.
-    pub const STOPPING: u32 = 5;
-    /// An operator closed it.
-    pub const OPERATOR: u32 = 6;
-}
-
-/// Framing of a service's stream ([`Service::framing`]): how it is cut into messages, and how
-/// messages are sent.
-pub mod framing {
-    /// Lines that end in LF or CRLF; neither is part of the message. Bytes, not text.
-    pub const LINES: u32 = 1;
-    /// Since 1.2. None: a message is whatever arrived, up to [`super::Service::frame_bytes_max`].
-    pub const RAW: u32 = 2;
-    /// Since 1.3. Messages behind their length, which does not count itself. Two parameters: its
-    /// width, 1, 2 or 4 bytes, and 0 for big endian or 1 for little endian.
-    pub const LENGTH_PREFIX: u32 = 3;
-    /// Since 1.3. Messages that end in a fixed string. The parameters are that string, 1 to 16
-    /// bytes.
-    pub const DELIMITER: u32 = 4;
-    /// Since 1.3. Lines between telnet commands: the host refuses every option, and unescapes
-    /// messages.
-    pub const TELNET: u32 = 5;
-}
-
-/// Kinds of faults ([`Fault::kind`]).
-pub mod fault {
-    /// The callback returned an error.
-    pub const ERROR: u32 = 1;
-    /// The callback panicked.
-    pub const PANIC: u32 = 2;
-    /// The session's stored state could not be read or migrated: the action was not run, and is
-    /// kept.
-    pub const STATE: u32 = 3;
-}
-
-/// Levels of [`Host::log`].
-pub mod level {
-    /// Failures.
-    pub const ERROR: u32 = 1;
-    /// Problems that were dealt with.
-    pub const WARN: u32 = 2;
-    /// Events for operators.
-    pub const INFO: u32 = 3;
-    /// Events for a handler's author.
-    pub const DEBUG: u32 = 4;
-    /// All events.
-    pub const TRACE: u32 = 5;
-}
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;
@@ -159,9 +48,8 @@ pub const TIMER_OF_SERVICE: u32 = 1;
 /// [`Host::start_job`]: at most once, rather than at least once: it isn't run again when the
 /// process that ran it died.
 pub const JOB_ONCE: u32 = 1;
-/// Returned by [`Service::run`]: the turn that failed had its hands on the state, so the state that
-/// the turns before it left can't be handed over. The host runs those again, without the failed
-/// one.
+/// Returned by [`Service::run`]: the failed turn may have changed the state that the turns before
+/// it left. The host runs those again, without the failed one.
 pub const RUN_STATE_LOST: u32 = 1;
 
 /// Borrowed bytes. `ptr` may be null when `len` is 0.
@@ -233,8 +121,7 @@ pub struct Library {
 pub struct Service {
     /// Size of this struct.
     pub size: u32,
-    /// Raised by the author when the state's shape changes other than by fields added with
-    /// defaults.
+    /// Version of the state. The author raises it for more than fields added with defaults.
     pub state_version: u32,
     /// Unique in a host: letters, digits, `-` and `_`.
     pub name: Bytes<'static>,
@@ -291,10 +178,9 @@ pub struct Service {
             error: Sink,
         ) -> u32,
     >,
-    /// Since 1.2. Runs a job, on any thread, while turns and other jobs run. What it returns
-    /// becomes a [`action::JOB`]. 0: the result was put into `result`; 1: it failed, with the
-    /// reason put into `error`. It may block; it should look at `cancelled` now and then, which is
-    /// valid for the call and not 0 once nobody wants the result any more.
+    /// Since 1.2. Runs a job, on any thread, while turns and other jobs run; it may block. 0: the
+    /// result was put into `result`; 1: it failed, with the reason put into `error`. `cancelled` is
+    /// valid for the call, and not 0 once nobody wants the result any more.
     pub job: Option<
         unsafe extern "C" fn(
             instance: *const c_void,
@@ -305,8 +191,8 @@ pub struct Service {
             error: Sink,
         ) -> u32,
     >,
-    /// Since 1.3. Parameters of [`Service::framing`], at most [`FRAMING_PARAMETERS_MAX`] bytes;
-    /// [`framing`] says which.
+    /// Since 1.3. Parameters of [`Service::framing`], at most [`framing::PARAMETERS_BYTES_MAX`]
+    /// bytes; [`framing`] says which.
     pub framing_parameters: Bytes<'static>,
 }
 
@@ -353,8 +239,7 @@ pub struct Batch<'a> {
     pub action_count: usize,
     /// The session's state as stored: a MessagePack map with field names.
     pub state: Bytes<'a>,
-    /// The session's number, never used twice in a host; 0: the service itself, which has neither
-    /// state nor peer.
+    /// Number of the session, never used twice in a host; 0: the service itself.
     pub session: u64,
     /// CLOCK_MONOTONIC, in nanoseconds, of this pass.
     pub now_ns: u64,
@@ -422,26 +307,24 @@ pub struct LogEvent<'a> {
 pub struct Host {
     /// Size of this struct.
     pub size: u32,
-    /// The most detailed [`level`] that the operator wants to see.
+    /// Most detailed [`level`] that the operator wants to see.
     pub log_level: u32,
-    /// The turn's action is done: what it staged counts. 1: go on with the next action; 0: return
-    /// now.
+    /// Ends a turn that succeeded: its effects count. 1: go on with the next action; 0: return now.
     pub turn_ok: unsafe extern "C" fn(turn: *mut Turn) -> u32,
-    /// The turn failed: what it staged is dropped. `run` must return now. After the last turn, with
-    /// [`RUN_STATE_LOST`]: the state can't be handed over.
+    /// Ends a turn that failed: its effects are dropped. `run` must return now. After the last
+    /// turn, with [`RUN_STATE_LOST`]: the state can't be handed over.
     pub turn_failed: unsafe extern "C" fn(turn: *mut Turn, fault: *const Fault<'_>),
-    /// The state that the successful turns of this call left, if it changed. At most once, before
-    /// `run` returns.
+    /// State that the successful turns of this call left, if it changed. At most once in a `run`.
     pub state: unsafe extern "C" fn(turn: *mut Turn, state: Bytes<'_>),
-    /// The peer's address as text, valid until the next call with this turn.
+    /// Address of the peer as text, valid until the next call with this turn.
     pub peer: unsafe extern "C" fn(turn: *mut Turn, text: *mut Bytes<'static>) -> u32,
     /// Sends `count` pieces to the session's peer, one after the other.
     pub send: unsafe extern "C" fn(turn: *mut Turn, parts: *const Bytes<'_>, count: usize) -> u32,
     /// Closes the session once its output is flushed. Ends the batch.
     pub close: unsafe extern "C" fn(turn: *mut Turn) -> u32,
-    /// Adds the session to a topic, whose name is one line; no harm if it is there.
+    /// Adds the session to a topic, whose name is one line. Does nothing if it is there.
     pub subscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
-    /// Takes the session off a topic; no harm if it isn't there.
+    /// Takes the session off a topic. Does nothing if it isn't there.
     pub unsubscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
     /// Sends bytes to every subscriber of a topic. `flags`: 0 or [`BROADCAST_OTHERS`].
     pub broadcast:
@@ -457,10 +340,10 @@ pub struct Host {
     /// Writes a value (MessagePack) under a key.
     pub table_put:
         unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>, key: Bytes<'_>, value: Bytes<'_>) -> u32,
-    /// Deletes a key; no harm if it isn't there.
+    /// Deletes a key. Does nothing if it isn't there.
     pub table_delete: unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>, key: Bytes<'_>) -> u32,
-    /// The first key at or after `from` that starts with `prefix`, with its value: a scan goes on
-    /// from the key that it got with a zero byte appended. Both are valid until the next call with
+    /// Finds the first key at or after `from` that starts with `prefix`, with its value. A scan
+    /// goes on from that key with a zero byte appended. Both are valid until the next call with
     /// this turn.
     pub table_next: unsafe extern "C" fn(
         turn: *mut Turn,
@@ -472,20 +355,19 @@ pub struct Host {
     ) -> u32,
     /// Logs an event. `turn` may be null outside a turn: in `create`, and in a job, on any thread.
     pub log: unsafe extern "C" fn(turn: *mut Turn, event: *const LogEvent<'_>),
-    /// Since 1.2. How many entries a table has, with this batch's writes.
+    /// Since 1.2. Number of entries of a table, with this batch's writes.
     pub table_len: unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>) -> u64,
     /// Since 1.2. Sets a timer of the session, or sets it again: it fires once, `after_ns`
     /// nanoseconds after this batch's `now_ns`. `flags`: 0 or [`TIMER_OF_SERVICE`].
     pub set_timer: unsafe extern "C" fn(turn: *mut Turn, name: Bytes<'_>, after_ns: u64, flags: u32) -> u32,
-    /// Since 1.2. Takes a timer off; no harm if there is none. Afterwards it doesn't fire.
+    /// Since 1.2. Cancels a timer: it does not fire any more. Does nothing if there is none.
     pub cancel_timer: unsafe extern "C" fn(turn: *mut Turn, name: Bytes<'_>, flags: u32) -> u32,
-    /// Since 1.2. Has a session, this one or another, run a turn over a note; no harm if it is
-    /// gone.
+    /// Since 1.2. Sends a note to a session, this one or another, which runs a turn over it.
     pub note: unsafe extern "C" fn(turn: *mut Turn, session: u64, data: Bytes<'_>) -> u32,
-    /// Since 1.2. Has every subscriber of a topic run a turn over a message. `flags`: 0 or
-    /// [`BROADCAST_OTHERS`].
+    /// Since 1.2. Publishes a message: every subscriber of a topic runs a turn over it. `flags`: 0
+    /// or [`BROADCAST_OTHERS`].
     pub publish: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32,
-    /// Since 1.2. Has a job of the service run on another thread; its number goes to `number`.
+    /// Since 1.2. Starts a job of the service on another thread; its number goes to `number`.
     /// `flags`: 0 or [`JOB_ONCE`].
     pub start_job: unsafe extern "C" fn(
         turn: *mut Turn,
@@ -494,8 +376,7 @@ pub struct Host {
         flags: u32,
         number: *mut u64,
     ) -> u32,
-    /// Since 1.2. Cancels a job that this session started: its result won't come. No harm if it is
-    /// over.
+    /// Since 1.2. Cancels a job that this session started: its result does not come.
     pub cancel_job: unsafe extern "C" fn(turn: *mut Turn, number: u64) -> u32,
     /// Since 1.2. Opens a connection to an address (IP and port, as text), which becomes a session
     /// of `service`; its number goes to `number`. `context` is given to that session.
@@ -506,12 +387,10 @@ pub struct Host {
         context: Bytes<'_>,
         number: *mut u64,
     ) -> u32,
-    /// Since 1.2. If another session's peer leaves too much output untaken, this session's input
-    /// waits until it has taken it. For who relays: what one side sends isn't read faster than the
-    /// other takes it.
+    /// Since 1.2. Waits, for a relay: if another session's peer leaves too much output untaken,
+    /// this session's input waits until it has taken it.
     pub wait_for: unsafe extern "C" fn(turn: *mut Turn, session: u64) -> u32,
-    /// Since 1.2. 1: from here on the session's input waits, unread, and so does its peer's end; 0:
-    /// it goes on.
+    /// Since 1.2. Holds the session's input, unread, and its peer's end (1), or releases them (0).
     pub hold: unsafe extern "C" fn(turn: *mut Turn, on: u32) -> u32,
 }
 

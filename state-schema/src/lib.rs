@@ -3,7 +3,8 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`abi`] | the C ABI between host and handler: `repr(C)` tables and their version |
-//! | [`address`] | endpoints and peers: as text for people, as bytes for records |
+//! | [`address`] | endpoints and peers |
+//! | `address_text`, `address_binary` | their forms: text for people, bytes for records |
 //! | [`compatibility`] | compatibility of two builds: versions, migrations, downgrades |
 //! | [`dump`] | the format of `greenroom state dump`, written as a stream, and its reader |
 //! | [`edit`] | operators' edits: field paths and error messages |
@@ -21,6 +22,10 @@
 
 pub mod abi;
 pub mod address;
+mod address_binary;
+#[cfg(test)]
+mod address_tests;
+mod address_text;
 pub mod compatibility;
 pub mod dump;
 pub mod edit;

@@ -164,7 +164,7 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
 /// Reads a service's framing with its parameters.
 fn framing(service: &abi::Service) -> Result<Framing, String> {
     let parameters = service.framing_parameters;
-    let max = abi::FRAMING_PARAMETERS_MAX;
+    let max = abi::framing::PARAMETERS_BYTES_MAX;
     if parameters.len > max || (parameters.ptr.is_null() && parameters.len > 0) {
         let len = parameters.len;
         return Err(format!("its framing's parameters are unusable: {len} bytes, of at most {max}"));

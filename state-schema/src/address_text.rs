@@ -1,6 +1,6 @@
 //! Text form of addresses, which serde uses too.
 
-use super::{Address, BadAddress, Credentials, Peer, Relay};
+use crate::address::{Address, BadAddress, Credentials, Peer, Relay};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;

@@ -3,7 +3,7 @@
 //! A socket address is its family, its port and its IP address; an IPv6 address has its scope
 //! behind it.
 
-use super::{Address, Credentials, Peer, Relay};
+use crate::address::{Address, Credentials, Peer, Relay};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Version of the binary form, in its first byte.
@@ -17,7 +17,7 @@ const KIND_RELAYED_BY_TCP: u8 = 4;
 const KIND_RELAYED_BY_UNIX: u8 = 5;
 
 impl Address {
-    /// Appends the binary form, at most [`super::ADDRESS_BYTES_MAX`] bytes.
+    /// Appends the binary form, at most [`crate::address::ADDRESS_BYTES_MAX`] bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Address::Tcp(addr) => {
@@ -52,7 +52,7 @@ impl Address {
 }
 
 impl Peer {
-    /// Appends the binary form, at most [`super::PEER_BYTES_MAX`] bytes.
+    /// Appends the binary form, at most [`crate::address::PEER_BYTES_MAX`] bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Peer::Tcp(addr) => {

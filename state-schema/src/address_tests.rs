@@ -1,4 +1,4 @@
-use super::*;
+use crate::address::{ADDRESS_BYTES_MAX, Address, PEER_BYTES_MAX, Peer, UNIX_PATH_BYTES_MAX};
 
 /// Each address survives its text, its JSON and its bytes.
 #[test]
