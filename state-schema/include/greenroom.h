@@ -164,7 +164,7 @@ typedef struct gr_library {
     uint32_t service_stride;
 } gr_library;
 
-/* The note, of which a library has one. `text` is lines of key=value, as state-schema/src/note.rs lists them:
+/* The note, of which a library has one. `text` is lines of key=value, as state-schema/src/elf_note.rs lists them:
  *
  *   GR_NOTE("abi=1.0\nsdk=c\nentry=greenroom_entry_upper\npanic=unwind\nlibrary=upper\nservice=upper:1\n")
  */

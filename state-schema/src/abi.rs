@@ -1,21 +1,32 @@
 //! The C ABI between the host and a handler library.
 //!
-//! A library exports one function, named by its ELF note ([`crate::elf_note`]), that returns a pointer to a
-//! [`Library`]. From there the host reaches one [`Service`] table for each service, and each of its functions
-//! gets the host's own table, [`Host`], to ask for effects.
+//! A library exports one function, named by its ELF note ([`crate::elf_note`]), that returns a
+//! pointer to a [`Library`]. From there the host reaches one [`Service`] table for each service,
+//! and each of its functions gets the host's own table, [`Host`], to ask for effects.
 //!
 //! The rules, for both sides:
 //!
-//! - Every struct starts with its `size` in bytes. Within a major version fields are only appended, so a reader
-//!   looks at `size` before it touches a field that its writer may not know. Arrays state the stride of their items.
-//! - Strings and bytes are pointer and length, never NUL-terminated, and valid for the call that carries them, unless
-//!   the field says otherwise. Strings are UTF-8.
+//! - Every struct starts with its `size` in bytes. Within a major version fields are only appended,
+//!   so a reader looks at `size` before it touches a field that its writer may not know. Arrays
+//!   state the stride of their items.
+//! - Strings and bytes are pointer and length, never NUL-terminated, and valid for the call that
+//!   carries them, unless the field says otherwise. Strings are UTF-8.
 //! - What one side allocates, that side frees: results travel through a [`Sink`].
 //! - Nothing unwinds across: each side catches its own panics.
-//! - A library keeps nothing between turns: an instance is built once from its configuration and never changes.
-//!   The host may call `run` of one instance from one thread, `job` of it from others, and `create` of another one from yet another.
+//! - A library keeps nothing between turns: an instance is built once from its configuration and
+//!   never changes. The host may call `run` of one instance from one thread, `job` of it from
+//!   others, and `create` of another one from yet another.
 //!
 //! `include/greenroom.h` says the same in C; a test compares the two.
+
+pub mod action;
+pub mod closed;
+pub mod connect;
+pub mod fault;
+pub mod framing;
+pub mod job;
+pub mod level;
+pub mod status;
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -23,131 +34,22 @@ use std::sync::atomic::AtomicU32;
 
 /// Raised when a change breaks libraries that are already built.
 pub const MAJOR: u16 = 1;
-/// Raised when something was appended. A host loads libraries of its own major version and of this minor or an older one.
+/// Raised when something was appended. A host loads libraries of its own major version and of this
+/// minor or an older one.
 pub const MINOR: u16 = 3;
-/// Most bytes of [`Service::framing_parameters`].
-pub const FRAMING_PARAMETERS_MAX: usize = 64;
-
-/// What the host's functions answer.
-pub mod status {
-    /// Done, or staged to be done when the turn succeeds.
-    pub const OK: u32 = 0;
-    /// The key is not in the table.
-    pub const ABSENT: u32 = 1;
-    /// A limit of the host refuses it; the turn should fail.
-    pub const LIMIT: u32 = 2;
-    /// An argument is unusable: no UTF-8 where a string is due, an unknown flag, no turn under way.
-    pub const INVALID: u32 = 3;
-}
-
-/// What happened to a session ([`Action::kind`]).
-pub mod action {
-    /// It opened; `data` is empty.
-    pub const OPENED: u32 = 1;
-    /// A whole frame arrived; `data` is the message without its framing.
-    pub const MESSAGE: u32 = 2;
-    /// It ended; `data` is empty and [`super::Action::detail`] is one of [`super::closed`]. The session's last turn.
-    pub const CLOSED: u32 = 3;
-    /// Since 1.2. A timer is due; [`super::Action::name`] is its name. It comes to a session, or to the service itself.
-    pub const TIMER: u32 = 4;
-    /// Since 1.2. A note came from session [`super::Action::from`]; `data` is what it says.
-    pub const NOTE: u32 = 5;
-    /// Since 1.2. Session [`super::Action::from`] published `data` on topic [`super::Action::name`].
-    pub const PUBLISHED: u32 = 6;
-    /// Since 1.2. Job [`super::Action::from`], whose function is [`super::Action::name`], is over;
-    /// [`super::Action::detail`] is one of [`super::job`], and `data` the result or the reason.
-    pub const JOB: u32 = 7;
-    /// Since 1.2. The first action behind [`OPENED`] of a session that session [`super::Action::from`] connected; `data` is what it
-    /// gave along.
-    pub const DIALED: u32 = 8;
-    /// Since 1.2. Connection [`super::Action::from`] is open or has failed; [`super::Action::detail`] is one of
-    /// [`super::connect`], and `data` its session's number in decimal digits, or the reason.
-    pub const CONNECT: u32 = 9;
-}
-
-/// How a connection was made ([`action::CONNECT`]).
-pub mod connect {
-    /// It is open.
-    pub const OPEN: u32 = 0;
-    /// It can't be made.
-    pub const FAILED: u32 = 1;
-}
-
-/// How a job ended ([`action::JOB`]).
-pub mod job {
-    /// It returned a result.
-    pub const DONE: u32 = 0;
-    /// It returned an error or panicked, or the library has no such job.
-    pub const FAILED: u32 = 1;
-    /// The process that ran it died, and it isn't to run twice, or has died of it twice.
-    pub const LOST: u32 = 2;
-}
-
-/// Why a session ended ([`action::CLOSED`]).
-pub mod closed {
-    /// The peer closed it in an orderly way; what is sent now may still reach it.
-    pub const PEER: u32 = 1;
-    /// The connection broke; nothing can be sent.
-    pub const BROKEN: u32 = 2;
-    /// The handler closed it.
-    pub const HANDLER: u32 = 3;
-    /// A limit closed it (a frame too long, output never read).
-    pub const LIMIT: u32 = 4;
-    /// The host is stopping.
-    pub const STOPPING: u32 = 5;
-    /// An operator closed it.
-    pub const OPERATOR: u32 = 6;
-}
-
-/// How a service's byte stream is cut into messages ([`Service::framing`]).
-pub mod framing {
-    /// Lines that end in LF or CRLF; neither is part of the message. Bytes, not text.
-    pub const LINES: u32 = 1;
-    /// Since 1.2. None: a message is whatever arrived, up to [`super::Service::frame_bytes_max`].
-    pub const RAW: u32 = 2;
-    /// Since 1.3. Messages behind their length, which does not count itself. Two parameters: its width,
-    /// 1, 2 or 4 bytes, and 0 for big endian or 1 for little endian.
-    pub const LENGTH_PREFIX: u32 = 3;
-    /// Since 1.3. Messages that end in a fixed string. The parameters are that string, 1 to 16 bytes.
-    pub const DELIMITER: u32 = 4;
-    /// Since 1.3. Lines between telnet commands: the host refuses every option, and unescapes messages.
-    pub const TELNET: u32 = 5;
-}
-
-/// Why a turn failed ([`Fault::kind`]).
-pub mod fault {
-    /// The callback returned an error.
-    pub const ERROR: u32 = 1;
-    /// The callback panicked.
-    pub const PANIC: u32 = 2;
-    /// The session's stored state could not be read or migrated: the action was not run, and is kept.
-    pub const STATE: u32 = 3;
-}
-
-/// Levels of [`Host::log`].
-pub mod level {
-    /// Something failed.
-    pub const ERROR: u32 = 1;
-    /// Something is wrong, and was dealt with.
-    pub const WARN: u32 = 2;
-    /// What an operator wants to know.
-    pub const INFO: u32 = 3;
-    /// What a handler's author wants to know.
-    pub const DEBUG: u32 = 4;
-    /// Everything.
-    pub const TRACE: u32 = 5;
-}
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;
-/// [`Service::flags`]: its sessions are connections that others ask for ([`Host::connect`]), so it needs no port.
+/// [`Service::flags`]: its sessions are connections that others ask for ([`Host::connect`]), so it
+/// needs no port.
 pub const SERVICE_DIALS: u16 = 1;
 /// [`Host::set_timer`], [`Host::cancel_timer`]: the service's timer, not the session's.
 pub const TIMER_OF_SERVICE: u32 = 1;
-/// [`Host::start_job`]: at most once, rather than at least once: it isn't run again when the process that ran it died.
+/// [`Host::start_job`]: at most once, rather than at least once: it isn't run again when the
+/// process that ran it died.
 pub const JOB_ONCE: u32 = 1;
-/// Returned by [`Service::run`]: the turn that failed had its hands on the state, so the state that the turns before it
-/// left can't be handed over. The host runs those again, without the failed one.
+/// Returned by [`Service::run`]: the failed turn may have changed the state that the turns before
+/// it left. The host runs those again, without the failed one.
 pub const RUN_STATE_LOST: u32 = 1;
 
 /// Borrowed bytes. `ptr` may be null when `len` is 0.
@@ -156,7 +58,7 @@ pub const RUN_STATE_LOST: u32 = 1;
 pub struct Bytes<'a> {
     /// The first byte.
     pub ptr: *const u8,
-    /// How many.
+    /// Number of them.
     pub len: usize,
     /// Rust's side of the promise that they outlive the call.
     pub life: PhantomData<&'a [u8]>,
@@ -179,7 +81,7 @@ impl Bytes<'_> {
     pub const EMPTY: Bytes<'static> = Bytes { ptr: std::ptr::null(), len: 0, life: PhantomData };
 }
 
-/// Where a function delivers bytes that its caller keeps: it calls `put(ctx, bytes)` at most once.
+/// Sink for bytes that the caller keeps: a function calls `put(ctx, bytes)` at most once.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Sink {
@@ -195,7 +97,7 @@ pub struct Turn {
     _opaque: [u8; 0],
 }
 
-/// What the entry returns. Valid until the process ends.
+/// Library, as its entry returns it. Valid until the process ends.
 #[repr(C)]
 pub struct Library {
     /// Size of this struct.
@@ -208,18 +110,18 @@ pub struct Library {
     pub name: Bytes<'static>,
     /// An array of `service_count` items, each `service_stride` bytes apart.
     pub services: *const Service,
-    /// How many services.
+    /// Number of services.
     pub service_count: u32,
     /// Size of one.
     pub service_stride: u32,
 }
 
-/// One service of a library. Valid until the process ends.
+/// Service of a library. Valid until the process ends.
 #[repr(C)]
 pub struct Service {
     /// Size of this struct.
     pub size: u32,
-    /// Raised by the author when the state's shape changes other than by fields added with defaults.
+    /// Version of the state. The author raises it for more than fields added with defaults.
     pub state_version: u32,
     /// Unique in a host: letters, digits, `-` and `_`.
     pub name: Bytes<'static>,
@@ -227,30 +129,32 @@ pub struct Service {
     pub port: u16,
     /// Since 1.2 (0 before): 0 or [`SERVICE_DIALS`].
     pub flags: u16,
-    /// One of [`framing`].
+    /// Number from [`framing`].
     pub framing: u32,
     /// The longest message, in bytes, without its framing.
     pub frame_bytes_max: u32,
-    /// How many versions [`Service::migrations`] holds.
+    /// Number of versions in [`Service::migrations`].
     pub migration_count: u32,
     /// The state versions from which this library can make the next one.
     pub migrations: *const u32,
     /// JSON Schema of the state; empty: the service keeps none.
     pub state_schema: Bytes<'static>,
-    /// Builds the instance from its configuration (JSON). Null: refused, with the reason put into `error`.
+    /// Builds the instance from its configuration (JSON). Null: refused, with the reason put into
+    /// `error`.
     pub create: unsafe extern "C" fn(host: *const Host, config: Bytes<'_>, error: Sink) -> *mut c_void,
     /// Ends an instance that `create` made.
     pub destroy: unsafe extern "C" fn(instance: *mut c_void),
-    /// Runs the actions of `batch` in order, a turn each; see [`Host::turn_ok`]. Returns 0 or [`RUN_STATE_LOST`].
+    /// Runs the actions of `batch` in order, a turn each; see [`Host::turn_ok`]. Returns 0 or
+    /// [`RUN_STATE_LOST`].
     pub run: unsafe extern "C" fn(
         instance: *const c_void,
         host: *const Host,
         turn: *mut Turn,
         batch: *const Batch<'_>,
     ) -> u32,
-    /// Since 1.1. How many versions [`Service::downgrades`] holds.
+    /// Since 1.1. Number of versions in [`Service::downgrades`].
     pub downgrade_count: u32,
-    /// Since 1.1. How many tables the service owns.
+    /// Since 1.1. Number of tables that the service owns.
     pub table_count: u32,
     /// Since 1.1. The state versions from which this library can make the one before.
     pub downgrades: *const u32,
@@ -260,9 +164,10 @@ pub struct Service {
     pub table_stride: u32,
     /// Must be zero.
     pub reserved2: u32,
-    /// Since 1.1. Takes a value from version `from` to `to`, up or down, a step after the other, and reads it and writes it again
-    /// if it arrives at this library's own version. `which`: 0 for a state, n for the n-th table. 0: the value was put into
-    /// `result`; 1: it can't be done, with the reason put into `error`.
+    /// Since 1.1. Takes a value from version `from` to `to`, up or down, a step after the other,
+    /// and reads it and writes it again if it arrives at this library's own version. `which`: 0 for
+    /// a state, n for the n-th table. 0: the value was put into `result`; 1: it can't be done, with
+    /// the reason put into `error`.
     pub convert: Option<
         unsafe extern "C" fn(
             which: u32,
@@ -273,9 +178,9 @@ pub struct Service {
             error: Sink,
         ) -> u32,
     >,
-    /// Since 1.2. Runs a job, on any thread, while turns and other jobs run. What it returns becomes a [`action::JOB`]. 0: the result
-    /// was put into `result`; 1: it failed, with the reason put into `error`. It may block; it should look at `cancelled` now and then,
-    /// which is valid for the call and not 0 once nobody wants the result any more.
+    /// Since 1.2. Runs a job, on any thread, while turns and other jobs run; it may block. 0: the
+    /// result was put into `result`; 1: it failed, with the reason put into `error`. `cancelled` is
+    /// valid for the call, and not 0 once nobody wants the result any more.
     pub job: Option<
         unsafe extern "C" fn(
             instance: *const c_void,
@@ -286,14 +191,16 @@ pub struct Service {
             error: Sink,
         ) -> u32,
     >,
-    /// Since 1.3. Parameters of [`Service::framing`], at most [`FRAMING_PARAMETERS_MAX`] bytes; [`framing`] says which.
+    /// Since 1.3. Parameters of [`Service::framing`], at most [`framing::PARAMETERS_BYTES_MAX`]
+    /// bytes; [`framing`] says which.
     pub framing_parameters: Bytes<'static>,
 }
 
 /// Size of [`Service`] in ABI 1.0.
 pub const SERVICE_SIZE_1_0: usize = std::mem::offset_of!(Service, downgrade_count);
 
-/// A table that a service owns: its values' schema and migrations rule it, whoever writes. Valid until the process ends.
+/// A table that a service owns: its values' schema and migrations rule it, whoever writes. Valid
+/// until the process ends.
 #[repr(C)]
 pub struct Table {
     /// Size of this struct.
@@ -304,9 +211,9 @@ pub struct Table {
     pub name: Bytes<'static>,
     /// JSON Schema of its values.
     pub schema: Bytes<'static>,
-    /// How many versions [`Table::migrations`] holds.
+    /// Number of versions in [`Table::migrations`].
     pub migration_count: u32,
-    /// How many versions [`Table::downgrades`] holds.
+    /// Number of versions in [`Table::downgrades`].
     pub downgrade_count: u32,
     /// The versions from which this library can make the next one.
     pub migrations: *const u32,
@@ -327,29 +234,30 @@ pub struct Batch<'a> {
     pub action_stride: u32,
     /// The actions.
     pub actions: *const Action<'a>,
-    /// How many. None: a rehearsal, which reads the state, migrates it if it must, and hands it over; tables may be empty then.
+    /// Number of actions. 0: a rehearsal, which reads the state, migrates it if it must, and hands
+    /// it over; tables may be empty then.
     pub action_count: usize,
     /// The session's state as stored: a MessagePack map with field names.
     pub state: Bytes<'a>,
-    /// The session's number, never used twice in a host; 0: the service itself, which has neither state nor peer.
+    /// Number of the session, never used twice in a host; 0: the service itself.
     pub session: u64,
     /// CLOCK_MONOTONIC, in nanoseconds, of this pass.
     pub now_ns: u64,
 }
 
-/// One logical thing that happened to a session.
+/// Action: one logical thing that happened to a session.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Action<'a> {
-    /// One of [`action`].
+    /// Number from [`action`].
     pub kind: u32,
-    /// What `kind` says; else 0.
+    /// Detail that `kind` names; else 0.
     pub detail: u32,
     /// The message.
     pub data: Bytes<'a>,
-    /// Since 1.2. What `kind` says; else empty. UTF-8.
+    /// Since 1.2. Name that `kind` calls for; else empty. UTF-8.
     pub name: Bytes<'a>,
-    /// Since 1.2. What `kind` says; else 0.
+    /// Since 1.2. Number that `kind` calls for; else 0.
     pub from: u64,
 }
 
@@ -361,15 +269,15 @@ impl<'a> Action<'a> {
     }
 }
 
-/// Why a turn failed.
+/// Fault: the reason why a turn failed.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Fault<'a> {
     /// Size of this struct.
     pub size: u32,
-    /// One of [`fault`].
+    /// Number from [`fault`].
     pub kind: u32,
-    /// What happened.
+    /// Description, in words.
     pub message: Bytes<'a>,
     /// Source file, when known.
     pub file: Bytes<'a>,
@@ -377,13 +285,13 @@ pub struct Fault<'a> {
     pub line: u32,
 }
 
-/// One event of a handler's log.
+/// Event of a handler's log.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct LogEvent<'a> {
     /// Size of this struct.
     pub size: u32,
-    /// One of [`level`].
+    /// Number from [`level`].
     pub level: u32,
     /// Module or subsystem.
     pub target: Bytes<'a>,
@@ -391,36 +299,38 @@ pub struct LogEvent<'a> {
     pub message: Bytes<'a>,
 }
 
-/// What a turn may ask of the host. Everything is staged, and applied together when the turn succeeds.
+/// Functions that a turn may call on the host. Effects are staged, and applied together when the
+/// turn succeeds.
 ///
 /// `turn` is what [`Service::run`] got, and valid until it returns.
 #[repr(C)]
 pub struct Host {
     /// Size of this struct.
     pub size: u32,
-    /// The most detailed [`level`] that the operator wants to see.
+    /// Most detailed [`level`] that the operator wants to see.
     pub log_level: u32,
-    /// The turn's action is done: what it staged counts. 1: go on with the next action; 0: return now.
+    /// Ends a turn that succeeded: its effects count. 1: go on with the next action; 0: return now.
     pub turn_ok: unsafe extern "C" fn(turn: *mut Turn) -> u32,
-    /// The turn failed: what it staged is dropped. `run` must return now. After the last turn, with [`RUN_STATE_LOST`]: the
-    /// state can't be handed over.
+    /// Ends a turn that failed: its effects are dropped. `run` must return now. After the last
+    /// turn, with [`RUN_STATE_LOST`]: the state can't be handed over.
     pub turn_failed: unsafe extern "C" fn(turn: *mut Turn, fault: *const Fault<'_>),
-    /// The state that the successful turns of this call left, if it changed. At most once, before `run` returns.
+    /// State that the successful turns of this call left, if it changed. At most once in a `run`.
     pub state: unsafe extern "C" fn(turn: *mut Turn, state: Bytes<'_>),
-    /// The peer's address as text, valid until the next call with this turn.
+    /// Address of the peer as text, valid until the next call with this turn.
     pub peer: unsafe extern "C" fn(turn: *mut Turn, text: *mut Bytes<'static>) -> u32,
     /// Sends `count` pieces to the session's peer, one after the other.
     pub send: unsafe extern "C" fn(turn: *mut Turn, parts: *const Bytes<'_>, count: usize) -> u32,
     /// Closes the session once its output is flushed. Ends the batch.
     pub close: unsafe extern "C" fn(turn: *mut Turn) -> u32,
-    /// Adds the session to a topic, whose name is one line; no harm if it is there.
+    /// Adds the session to a topic, whose name is one line. Does nothing if it is there.
     pub subscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
-    /// Takes the session off a topic; no harm if it isn't there.
+    /// Takes the session off a topic. Does nothing if it isn't there.
     pub unsubscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
     /// Sends bytes to every subscriber of a topic. `flags`: 0 or [`BROADCAST_OTHERS`].
     pub broadcast:
         unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32,
-    /// Reads a table, this batch's own writes included. `value` is valid until the next call with this turn.
+    /// Reads a table, this batch's own writes included. `value` is valid until the next call with
+    /// this turn.
     pub table_get: unsafe extern "C" fn(
         turn: *mut Turn,
         table: Bytes<'_>,
@@ -430,10 +340,11 @@ pub struct Host {
     /// Writes a value (MessagePack) under a key.
     pub table_put:
         unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>, key: Bytes<'_>, value: Bytes<'_>) -> u32,
-    /// Deletes a key; no harm if it isn't there.
+    /// Deletes a key. Does nothing if it isn't there.
     pub table_delete: unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>, key: Bytes<'_>) -> u32,
-    /// The first key at or after `from` that starts with `prefix`, with its value: a scan goes on from the key that
-    /// it got with a zero byte appended. Both are valid until the next call with this turn.
+    /// Finds the first key at or after `from` that starts with `prefix`, with its value. A scan
+    /// goes on from that key with a zero byte appended. Both are valid until the next call with
+    /// this turn.
     pub table_next: unsafe extern "C" fn(
         turn: *mut Turn,
         table: Bytes<'_>,
@@ -444,18 +355,20 @@ pub struct Host {
     ) -> u32,
     /// Logs an event. `turn` may be null outside a turn: in `create`, and in a job, on any thread.
     pub log: unsafe extern "C" fn(turn: *mut Turn, event: *const LogEvent<'_>),
-    /// Since 1.2. How many entries a table has, with this batch's writes.
+    /// Since 1.2. Number of entries of a table, with this batch's writes.
     pub table_len: unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>) -> u64,
-    /// Since 1.2. Sets a timer of the session, or sets it again: it fires once, `after_ns` nanoseconds after this batch's `now_ns`.
-    /// `flags`: 0 or [`TIMER_OF_SERVICE`].
+    /// Since 1.2. Sets a timer of the session, or sets it again: it fires once, `after_ns`
+    /// nanoseconds after this batch's `now_ns`. `flags`: 0 or [`TIMER_OF_SERVICE`].
     pub set_timer: unsafe extern "C" fn(turn: *mut Turn, name: Bytes<'_>, after_ns: u64, flags: u32) -> u32,
-    /// Since 1.2. Takes a timer off; no harm if there is none. Afterwards it doesn't fire.
+    /// Since 1.2. Cancels a timer: it does not fire any more. Does nothing if there is none.
     pub cancel_timer: unsafe extern "C" fn(turn: *mut Turn, name: Bytes<'_>, flags: u32) -> u32,
-    /// Since 1.2. Has a session, this one or another, run a turn over a note; no harm if it is gone.
+    /// Since 1.2. Sends a note to a session, this one or another, which runs a turn over it.
     pub note: unsafe extern "C" fn(turn: *mut Turn, session: u64, data: Bytes<'_>) -> u32,
-    /// Since 1.2. Has every subscriber of a topic run a turn over a message. `flags`: 0 or [`BROADCAST_OTHERS`].
+    /// Since 1.2. Publishes a message: every subscriber of a topic runs a turn over it. `flags`: 0
+    /// or [`BROADCAST_OTHERS`].
     pub publish: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32,
-    /// Since 1.2. Has a job of the service run on another thread; its number goes to `number`. `flags`: 0 or [`JOB_ONCE`].
+    /// Since 1.2. Starts a job of the service on another thread; its number goes to `number`.
+    /// `flags`: 0 or [`JOB_ONCE`].
     pub start_job: unsafe extern "C" fn(
         turn: *mut Turn,
         name: Bytes<'_>,
@@ -463,10 +376,10 @@ pub struct Host {
         flags: u32,
         number: *mut u64,
     ) -> u32,
-    /// Since 1.2. Cancels a job that this session started: its result won't come. No harm if it is over.
+    /// Since 1.2. Cancels a job that this session started: its result does not come.
     pub cancel_job: unsafe extern "C" fn(turn: *mut Turn, number: u64) -> u32,
-    /// Since 1.2. Opens a connection to an address (IP and port, as text), which becomes a session of `service`; its number goes to
-    /// `number`. `context` is given to that session.
+    /// Since 1.2. Opens a connection to an address (IP and port, as text), which becomes a session
+    /// of `service`; its number goes to `number`. `context` is given to that session.
     pub connect: unsafe extern "C" fn(
         turn: *mut Turn,
         service: Bytes<'_>,
@@ -474,10 +387,10 @@ pub struct Host {
         context: Bytes<'_>,
         number: *mut u64,
     ) -> u32,
-    /// Since 1.2. If another session's peer leaves too much output untaken, this session's input waits until it has taken it. For
-    /// who relays: what one side sends isn't read faster than the other takes it.
+    /// Since 1.2. Waits, for a relay: if another session's peer leaves too much output untaken,
+    /// this session's input waits until it has taken it.
     pub wait_for: unsafe extern "C" fn(turn: *mut Turn, session: u64) -> u32,
-    /// Since 1.2. 1: from here on the session's input waits, unread, and so does its peer's end; 0: it goes on.
+    /// Since 1.2. Holds the session's input, unread, and its peer's end (1), or releases them (0).
     pub hold: unsafe extern "C" fn(turn: *mut Turn, on: u32) -> u32,
 }
 

@@ -1,38 +1,39 @@
-//! What a build says of the data it keeps, and whether it may take over what another one left.
+//! Compatibility of two builds: the versions, migrations and downgrades of their data.
 //!
-//! The rule: at one version only fields with defaults may be added. Anything else (removed, renamed, another type, a default
-//! lost) needs a higher version and a migration from each version still stored. So what a decoder happens to accept never
-//! decides about people's data. Back goes only who is asked to, by the downgrades of the build that is left.
+//! The rule: within one version, only fields with defaults may be added. Any other change (removed,
+//! renamed, another type, a default lost) needs a higher version, and a migration from each version
+//! still stored. A decoder that happens to accept other data decides nothing. Data goes back only
+//! if that is asked for, by the downgrades of the build that is left.
 
 use crate::schema::Schema;
 use crate::schema_diff::{Change, Difference};
 use serde::{Deserialize, Serialize};
 
-/// What a build says of one service's state, or of one table's values.
+/// Shape of one service's state, or of one table's values, as a build has it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StateShape {
-    /// Its version, from 1.
+    /// Version, from 1.
     pub version: u32,
-    /// Its schema; `None`: there is no such data.
+    /// Schema; `None`: the service keeps no state.
     pub schema: Option<Schema>,
-    /// The versions from which it can make the next one.
+    /// Versions from which the build can make the next one.
     pub migrations: Vec<u32>,
-    /// The versions from which it can make the one before.
+    /// Versions from which the build can make the one before.
     pub downgrades: Vec<u32>,
 }
 
-/// What a build says of a table that it owns.
+/// Shape of a table that a build owns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableShape {
-    /// The table's name.
+    /// Name of the table.
     pub name: String,
-    /// Its values.
+    /// Shape of its values.
     pub shape: StateShape,
 }
 
 impl StateShape {
-    /// Whether this build can take data from one version to another, up or down. The error is the version that it knows no step
-    /// from.
+    /// Whether this build can convert data from one version to another, up or down. The error is
+    /// the version from which it has no step.
     pub fn converts(&self, from: u32, to: u32) -> Result<(), u32> {
         let missing = match from <= to {
             true => (from..to).find(|v| !self.migrations.contains(v)),
@@ -41,7 +42,7 @@ impl StateShape {
         missing.map_or(Ok(()), Err)
     }
 
-    /// What differs from this shape's schema to a newer one's, by field.
+    /// Compares this shape's schema with a newer one's, by field.
     pub fn differences(&self, new: &StateShape) -> Vec<Difference> {
         match (&self.schema, &new.schema) {
             (Some(o), Some(n)) if o.fingerprint() != n.fingerprint() => o.differences(n),
@@ -58,8 +59,8 @@ impl StateShape {
 
 /// Decides whether the data that `old` left can be served by `new`, going forward.
 ///
-/// `what` names it in the error, a sentence for the handler's author, and `version` what its version is called. `stored` are the
-/// versions of the data that there is.
+/// `what` names the data in the error, which is a sentence for the handler's author; `version` is
+/// the word for its version. `stored` lists the versions of the stored data.
 pub fn judge(
     what: &str,
     version: &str,
@@ -88,9 +89,10 @@ pub fn judge(
     if old.schema.is_none() {
         return Ok(());
     }
-    // Old data is migrated when its turn comes, so several versions may be stored.
+    // Old data is migrated one by one, so several versions may be stored.
     for &from in stored.iter().chain([&old.version]) {
-        // A newer one was left by a build that was rolled back; that build's downgrades see to it.
+        // A newer version was left by a build that was rolled back; that build's downgrades convert
+        // it.
         let Err(gap) = new.converts(from.min(new.version), new.version) else { continue };
         return Err(format!(
             "{what}: {version} is {} and version {from} is live, but there is no migration from version {gap} to {}; \
@@ -102,8 +104,9 @@ pub fn judge(
     Ok(())
 }
 
-/// Decides whether the data can go back from `live`, the build that serves, to `to`, one that ran before: live's downgrades must
-/// lead there from every version that is stored, or those of `others`, builds that were rolled back and left it.
+/// Decides whether the data can go back from `live`, the build that serves, to `to`, a previous
+/// one. Downgrades must lead there from every stored version: those of `live`, or those of
+/// `others`, builds that were rolled back and left data.
 pub fn judge_back(
     what: &str,
     live: &StateShape,

@@ -1,8 +1,9 @@
-//! The format of `greenroom state dump`: written as a stream, because a host may hold more sessions
+//! Format of `greenroom state dump`: written as a stream, because a host may hold more sessions
 //! than memory should hold text, and read as a whole.
 //!
-//! Programs depend on it: fields are added, never changed. State is as stored, not as migrated;
-//! `null` for a session that never stored any. See [`crate::json`] for how bytes are written.
+//! Programs depend on the format: fields are added, never changed. State is as stored, not as
+//! migrated; `null` for a session that never stored any. Bytes are written as [`crate::json`] has
+//! them.
 
 use crate::address::Peer;
 use serde::{Deserialize, Serialize};
@@ -13,129 +14,129 @@ use std::io::{self, Read, Write};
 /// Version of the format.
 pub const FORMAT: u32 = 1;
 
-/// A service, as far as a dump needs it to read the states.
+/// Service, as far as a dump needs it to read the states.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DumpedService {
-    /// The version that new states are written in.
+    /// Version that new states are written in.
     pub state_version: u32,
-    /// The generation that served when the dump was taken.
+    /// Generation that served when the dump was taken.
     pub generation: u64,
-    /// Timers of its own.
+    /// Timers of the service itself.
     #[serde(default)]
     pub timers: Vec<DumpedTimer>,
-    /// Jobs of its own that didn't end.
+    /// Jobs of the service itself that have not ended.
     #[serde(default)]
     pub jobs: Vec<DumpedJob>,
-    /// Connections of its own that are being made.
+    /// Connections that are being made for the service itself.
     #[serde(default)]
     pub connects: Vec<DumpedConnect>,
-    /// The tables that it owns, with the versions of their values.
+    /// Tables that the service owns, with the versions of their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tables: BTreeMap<String, u32>,
 }
 
-/// One session.
+/// Session in a dump.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DumpedSession {
-    /// Its number.
+    /// Number of the session.
     pub id: u64,
-    /// Its service.
+    /// Name of its service.
     pub service: String,
     /// Other end of the connection, as text.
     pub peer: Peer,
-    /// When it opened, RFC 3339.
+    /// Time it opened, RFC 3339.
     pub opened_at: String,
     /// The host connected to its peer, not its peer to the host.
     #[serde(default)]
     pub outbound: bool,
-    /// Its handler has its input wait.
+    /// Handler holds its input.
     #[serde(default)]
     pub held: bool,
     /// Version of `state`; 0: none stored.
     pub state_version: u32,
-    /// The state.
+    /// State, as JSON.
     pub state: Value,
     /// Input that is not a whole message yet.
     pub input: Value,
     /// Output that the peer has not taken yet.
     pub output: Value,
-    /// Timers set.
+    /// Timers of the session.
     pub timers: Vec<DumpedTimer>,
-    /// Actions that wait for their turns, but for timers: oldest first.
+    /// Actions that wait for their turns, oldest first, without timers.
     #[serde(default)]
     pub actions: Vec<DumpedAction>,
-    /// Jobs that didn't end.
+    /// Jobs that have not ended.
     #[serde(default)]
     pub jobs: Vec<DumpedJob>,
-    /// Connections that are being made for it.
+    /// Connections that are being made for the session.
     #[serde(default)]
     pub connects: Vec<DumpedConnect>,
-    /// Topics subscribed to.
+    /// Topics that the session subscribes to.
     pub topics: Vec<String>,
 }
 
-/// One timer.
+/// Timer in a dump.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DumpedTimer {
-    /// Its name.
+    /// Name of the timer.
     pub name: String,
-    /// When it fires: milliseconds after the dump; 0: it is due.
+    /// Milliseconds from the dump until it fires; 0: it is due.
     pub in_ms: u64,
 }
 
-/// An action that waits for its turn.
+/// Action that waits for its turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DumpedAction {
-    /// `note`, `published`, `job`, `connect` or `dialed`.
+    /// Kind: `note`, `published`, `job`, `connect` or `dialed`.
     pub kind: String,
-    /// The session that caused it, or the job's number.
+    /// Number of the session that caused it, or of the job.
     pub from: u64,
-    /// A topic or a job.
+    /// Name of a topic or a job.
     pub name: String,
-    /// What it carries.
+    /// Data that it carries.
     pub data: Value,
 }
 
-/// A job.
+/// Job in a dump.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DumpedJob {
-    /// Its number.
+    /// Number of the job.
     pub number: u64,
-    /// Its name.
+    /// Name of the job.
     pub name: String,
-    /// It has a thread, or waits for one.
+    /// Has a thread, or waits for one.
     pub running: bool,
 }
 
-/// A connection that is being made.
+/// Connection that is being made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DumpedConnect {
-    /// Its number.
+    /// Number of the connection.
     pub number: u64,
-    /// The service that it will be a session of.
+    /// Service that it will be a session of.
     pub service: String,
-    /// Where to.
+    /// Address that it goes to.
     pub to: String,
 }
 
-/// One entry of a table.
+/// Entry of a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DumpedEntry {
-    /// Its key.
+    /// Key.
     pub key: Value,
-    /// Its value.
+    /// Value.
     pub value: Value,
-    /// The value's version, where it isn't the one that the table's owner writes.
+    /// Version of the value, where it differs from the one that the table's owner writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
 }
 
-/// A whole dump.
+/// Dump, read as a whole.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Dump {
-    /// [`FORMAT`].
+    /// Version of the format: [`FORMAT`].
     pub format: u32,
-    /// When it was begun, RFC 3339.
+    /// Time it was begun, RFC 3339.
     pub taken_at: String,
     /// The services by name.
     pub services: BTreeMap<String, DumpedService>,
@@ -145,7 +146,7 @@ pub struct Dump {
     pub tables: BTreeMap<String, Vec<DumpedEntry>>,
 }
 
-/// Reads a dump. The error says at which line what was expected.
+/// Reads a dump. The error says at which line it failed and what was expected there.
 pub fn read(from: impl Read) -> Result<Dump, String> {
     let dump: Dump = serde_json::from_reader(from).map_err(|e| format!("not a dump: {e}"))?;
     if dump.format != FORMAT {
@@ -202,6 +203,7 @@ impl<W: Write> Writer<W> {
         Ok(self.out)
     }
 
+    /// Ends the list of sessions, once.
     fn begin_tables(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.in_tables, true) {
             write!(self.out, "],\n\"tables\": {{")?;
@@ -209,6 +211,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Writes an item of the list or map under way.
     fn item(&mut self, json: &str) -> io::Result<()> {
         let before = if std::mem::replace(&mut self.has_item, true) { "," } else { "" };
         write!(self.out, "{before}\n{json}")

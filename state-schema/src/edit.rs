@@ -1,7 +1,8 @@
-//! What an operator gives to be stored: how a field of it is set, and what is to be said against it.
+//! Operators' edits: sets a field of a value by its path, and says why a value can't be stored.
 //!
-//! The handler's own decoding decides whether a value can be stored; what it doesn't write back would be lost, and is refused. The
-//! schema is asked for better words: a decoder says neither where the value is wrong nor what would be right.
+//! The handler's own decoding decides whether a value can be stored. A field that the handler does
+//! not write back would be lost, so it is refused. The schema gives better words for the refusal: a
+//! decoder says neither where a value is wrong nor what would be right.
 
 use crate::json;
 use crate::schema::{Schema, resolve};
@@ -10,14 +11,15 @@ use crate::schema_text::describe;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// How deep a value is looked into.
+/// Depth to which a value is compared with its schema.
 const DEPTH_MAX: usize = json::DEPTH_MAX;
 /// Characters of a value that a message shows.
 const SHOWN_MAX: usize = 60;
 
-/// What is to be said against a value, in a sentence; `None`: nothing.
+/// Says why a value can't be stored, in a sentence; `None`: it can.
 ///
-/// `kept` is what its handler made of it, or why it can't read it. Nothing that was given may be missing there.
+/// `kept` is the value as its handler writes it again, or why the handler can't read it. Everything
+/// that was given must be there.
 pub fn objection(given: &Value, kept: Result<&[u8], &str>, schema: Option<&Schema>) -> Option<String> {
     let misfit = || schema.and_then(|s| misfit(s, given));
     let kept =
@@ -33,7 +35,7 @@ pub fn objection(given: &Value, kept: Result<&[u8], &str>, schema: Option<&Schem
     let known = misfit().filter(|m| m.unknown && m.field == lost.field);
     match (known, lost.kept) {
         (Some(misfit), _) => Some(misfit.in_words()),
-        // An empty field that isn't written is a field all the same.
+        // An empty field that the handler leaves out is a field all the same.
         (None, None) if lost.given.is_null() => None,
         (None, None) => Some(format!("{}: its handler doesn't keep it", called(&lost.field))),
         (None, Some(kept)) => Some(format!(
@@ -45,23 +47,25 @@ pub fn objection(given: &Value, kept: Result<&[u8], &str>, schema: Option<&Schem
     }
 }
 
+/// Names a field in a message; empty: the value itself.
 fn called(field: &str) -> String {
     if field.is_empty() { "the value".to_owned() } else { format!("field {field}") }
 }
 
-/// Something that was given and isn't there any more.
+/// Part of a value that the handler does not write back.
 struct Lost<'a> {
     field: String,
     given: &'a Value,
     kept: Option<&'a Value>,
 }
 
-/// The first that is lost; what is empty comes last.
+/// Finds the first lost part; an empty part comes last.
 fn lost<'a>(given: &'a Value, kept: &'a Value) -> Option<Lost<'a>> {
     let mut empty = None;
     lost_at("", given, kept, &mut empty).or(empty)
 }
 
+/// Looks for a lost part at one place. Lists of the same items count as equal in any order.
 fn lost_at<'a>(
     path: &str,
     given: &'a Value,
@@ -83,7 +87,7 @@ fn lost_at<'a>(
         (Value::Array(g), Value::Array(k)) if g.len() == k.len() => {
             let mut pairs = g.iter().zip(k).enumerate();
             let found = pairs.find_map(|(at, (g, k))| lost_at(&format!("{path}[{at}]"), g, k, empty));
-            // A set is written in any order.
+            // A handler writes a set in any order.
             found.filter(|_| !same_items(g, k))
         }
         _ if same(given, kept) => None,
@@ -91,16 +95,18 @@ fn lost_at<'a>(
     }
 }
 
+/// Whether two values are equal for a handler: numbers by their value, objects by their fields.
 fn same(given: &Value, kept: &Value) -> bool {
     let (Some(g), Some(k)) = (given.as_f64(), kept.as_f64()) else { return given == kept };
     match (given.is_f64(), kept.is_f64()) {
         (false, false) => given == kept,
-        // A float of 32 bits is written as what it is nearest to.
+        // A float of 32 bits is written as the nearest one.
         (true, true) => g == k || f64::from(g as f32) == k,
         _ => g == k,
     }
 }
 
+/// Whether two lists hold the same items, in any order.
 fn same_items(a: &[Value], b: &[Value]) -> bool {
     let sorted = |all: &[Value]| {
         let mut texts: Vec<_> = all.iter().map(in_order).collect();
@@ -110,7 +116,7 @@ fn same_items(a: &[Value], b: &[Value]) -> bool {
     sorted(a) == sorted(b)
 }
 
-/// The same text for equal values, whatever the order of their fields.
+/// Text that is the same for equal values, whatever the order of their fields.
 fn in_order(v: &Value) -> String {
     match v {
         Value::Object(map) => {
@@ -122,10 +128,12 @@ fn in_order(v: &Value) -> String {
     }
 }
 
+/// Appends a field's name to a path.
 fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
+/// Shows a value in a message, cut to [`SHOWN_MAX`] characters.
 fn shown(v: &Value) -> String {
     let text = v.to_string();
     match text.char_indices().nth(SHOWN_MAX) {
@@ -134,35 +142,38 @@ fn shown(v: &Value) -> String {
     }
 }
 
-/// What a schema has against a value.
+/// Reason why a value does not fit a schema.
 struct Misfit {
     field: String,
     why: String,
-    /// It has no such field.
+    /// No field has this name.
     unknown: bool,
 }
 
 impl Misfit {
+    /// Describes the reason in a sentence.
     fn in_words(&self) -> String {
         format!("{}: {}", called(&self.field), self.why)
     }
 }
 
+/// Finds the first place at which a value does not fit its schema.
 fn misfit(schema: &Schema, value: &Value) -> Option<Misfit> {
     Fitting { root: schema.root() }.node("", schema.root(), value, false, DEPTH_MAX)
 }
 
+/// Search for a misfit.
 struct Fitting<'a> {
     root: &'a Value,
 }
 
 impl Fitting<'_> {
-    /// `open`: the fields are not all of them.
+    /// `open`: the schema lists only some of the fields.
     fn node(&self, path: &str, schema: &Value, value: &Value, open: bool, depth: usize) -> Option<Misfit> {
         let schema = resolve(self.root, schema);
         let wrong = |why: String| Some(Misfit { field: path.to_owned(), why, unknown: false });
         let expected = || wrong(format!("expected {}, found {}", describe(self.root, schema), shown(value)));
-        // What JSON can't say itself is the handler's to judge.
+        // Data that JSON can't express is the handler's to judge.
         let map = schema.as_object().filter(|_| depth > 0 && !is_tagged(value))?;
         if let Some(choices) = map.get("enum").and_then(Value::as_array)
             && !choices.contains(value)
@@ -178,7 +189,7 @@ impl Fitting<'_> {
             let is_null = |choice: &&Value| choice.get("type").is_some_and(|t| t == "null");
             let some: Vec<_> = choices.iter().filter(|c| !is_null(c)).collect();
             match some[..] {
-                // An option: what it may hold says more.
+                // An option: the type that it may hold says more.
                 [only] if !value.is_null() => {
                     if let Some(misfit) = self.node(path, only, value, open, depth - 1) {
                         return Some(misfit);
@@ -216,6 +227,7 @@ impl Fitting<'_> {
         }
     }
 
+    /// Checks the fields of an object.
     fn fields(
         &self,
         path: &str,
@@ -254,11 +266,12 @@ impl Fitting<'_> {
     }
 }
 
-/// Whether it is written as [`crate::json`] says what JSON can't.
+/// Whether a value is a tag of [`crate::json`].
 fn is_tagged(v: &Value) -> bool {
     v.as_object().is_some_and(|m| m.len() == 1 && m.keys().all(|k| k.starts_with('$')))
 }
 
+/// Whether a value is of a JSON type that a schema names.
 fn is_of(v: &Value, kind: &str) -> bool {
     match kind {
         "null" => v.is_null(),
@@ -272,7 +285,7 @@ fn is_of(v: &Value, kind: &str) -> bool {
     }
 }
 
-/// The range of integers that a value is outside of.
+/// Finds the range of integers that a value is outside of.
 fn out_of_range(schema: &Map<String, Value>, value: &Value) -> Option<String> {
     let n = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from))?;
     let bound =
@@ -289,8 +302,8 @@ fn out_of_range(schema: &Map<String, Value>, value: &Value) -> Option<String> {
     })
 }
 
-/// Sets a field of a value: `profile.age`; `list.2`, where the list's length adds an item. What lies on the way is made. The error is
-/// a sentence.
+/// Sets a field of a value: `profile.age`, or `list.2`, where the list's length adds an item.
+/// Missing fields on the way are made. The error is a sentence.
 pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
     let mut at = value;
     let mut so_far = String::new();
@@ -348,12 +361,12 @@ mod tests {
         Schema::from(text)
     }
 
-    /// What is said of a value that its handler can't read.
+    /// Checks the words for a value that its handler can't read.
     fn refused(given: Value) -> String {
         objection(&given, Err("no"), Some(&schema())).expect("an objection")
     }
 
-    /// What is said of a value of which its handler makes another one.
+    /// Checks the words for a value that its handler writes differently.
     fn said(given: Value, kept: Value) -> Option<String> {
         objection(&given, Ok(&json::from_json(&kept).unwrap()), Some(&schema()))
     }
@@ -379,7 +392,7 @@ mod tests {
                 "field mood: expected one of \"good\", \"bad\" or object, found \"odd\"",
             ),
             (json!([1]), "the value: expected object, found [1]"),
-            // Nothing that the schema knows: the handler's own words.
+            // The schema knows nothing against it: the handler's own words.
             (json!({"count": 1, "mood": {"other": "x"}, "profile": null}), "its handler can't read it: no"),
             (json!({"count": 1, "list": {"$b64": "AA=="}}), "its handler can't read it: no"),
         ] {

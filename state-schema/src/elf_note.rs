@@ -1,6 +1,7 @@
-//! The ELF note by which a library says what it is, so that the host can judge it without running its code.
+//! ELF note of a library, which the host judges before any of the library's code runs.
 //!
-//! Owner `Greenroom`, type [`TYPE`], in the section [`SECTION`]. The descriptor is text, a `key=value` a line:
+//! Owner `Greenroom`, type [`TYPE`], in the section [`SECTION`]. The descriptor is text, a
+//! `key=value` in each line:
 //!
 //! ```text
 //! abi=1.0
@@ -11,36 +12,36 @@
 //! service=chat:1
 //! ```
 //!
-//! `service` names a service and its state version, and repeats. Keys that a reader doesn't know are skipped,
-//! so that later versions may add some.
+//! `service` names a service and its state version, and may repeat. Readers skip keys that they do
+//! not know, so that later versions may add some.
 
 use std::fmt;
 
-/// The note's owner, with the zero byte that ELF wants.
+/// Owner of the note, with the zero byte that ELF wants.
 pub const OWNER: &[u8; 10] = b"Greenroom\0";
-/// The note's type: "GRNM".
+/// Type of the note: "GRNM".
 pub const TYPE: u32 = 0x4752_4e4d;
-/// The section that holds it.
+/// Section that holds the note.
 pub const SECTION: &str = ".note.greenroom";
 
-/// What a library says of itself.
+/// Description of a library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     /// ABI major and minor version.
     pub abi: (u16, u16),
-    /// What built it: the SDK's version, or words of the author's.
+    /// Version of the SDK that built it, or words of the author's.
     pub sdk: String,
-    /// The symbol of its entry function.
+    /// Symbol of its entry function.
     pub entry: String,
-    /// What a panic does: `unwind` or `abort`.
+    /// Effect of a panic: `unwind` or `abort`.
     pub panic: String,
-    /// The library's name.
+    /// Name of the library.
     pub library: String,
-    /// Its services with their state versions.
+    /// Services with their state versions.
     pub services: Vec<(String, u32)>,
 }
 
-/// Why a note can't be read.
+/// Reason why a note can't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadNote(String);
 
@@ -102,7 +103,8 @@ impl Note {
     }
 }
 
-/// Whether a library or service may be called so: names go into file names, logs and configuration keys.
+/// Whether a library or service may have this name: names go into file names, logs and
+/// configuration keys.
 pub fn is_name(s: &str) -> bool {
     !s.is_empty() && s.len() <= 64 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }

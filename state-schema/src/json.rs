@@ -1,12 +1,13 @@
-//! MessagePack, in which state is kept, to JSON, in which people read and write it, and back without loss.
+//! MessagePack, the form of stored state, as JSON, the form that people read and write, and back
+//! without loss.
 //!
-//! What JSON can't say is tagged, an object with one key that starts with `$`:
+//! Data that JSON can't express is tagged: an object with one key that starts with `$`.
 //!
 //! | MessagePack | JSON |
 //! | --- | --- |
 //! | bytes, or text that is not UTF-8 | `{"$b64": "AAE="}` |
 //! | NaN and the infinities | `{"$f64": "NaN"}`, `"inf"`, `"-inf"` |
-//! | a map with keys that aren't strings, or that would read as a tag | `{"$map": [[key, value], …]}` |
+//! | a map with keys that are no strings or read as a tag | `{"$map": [[key, value], …]}` |
 //! | an extension type | `{"$ext": [type, "AAE="]}` |
 
 use base64::Engine as _;
@@ -14,7 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rmpv::Value as Pack;
 use serde_json::{Value as Json, json};
 
-/// How deep a value may nest.
+/// Depth to which a value may nest.
 pub const DEPTH_MAX: usize = 128;
 
 /// JSON for one MessagePack value. The error says why the bytes are none.
@@ -52,11 +53,13 @@ pub fn bytes_from_json(value: &Json) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Reads the base64 text of a tag.
 fn decode64(v: &Json) -> Result<Vec<u8>, String> {
     let text = v.as_str().ok_or("$b64 wants a string")?;
     BASE64.decode(text).map_err(|e| format!("$b64: {e}"))
 }
 
+/// Converts a value. Recurses to [`DEPTH_MAX`] at most, as the decoder has checked.
 fn json_of(v: &Pack) -> Json {
     match v {
         Pack::Nil => Json::Null,
@@ -90,16 +93,19 @@ fn json_of(v: &Pack) -> Json {
     }
 }
 
+/// Whether no key is there twice: JSON objects can't hold both.
 fn distinct(keys: &[&str]) -> bool {
     let mut sorted = keys.to_vec();
     sorted.sort_unstable();
     sorted.windows(2).all(|w| w[0] != w[1])
 }
 
+/// Tags a number that JSON can't express.
 fn float(n: f64) -> Json {
     if n.is_finite() { n.into() } else { json!({ "$f64": n.to_string() }) }
 }
 
+/// Converts a value back, tags included.
 fn pack_of(v: &Json) -> Result<Pack, String> {
     Ok(match v {
         Json::Null => Pack::Nil,
@@ -122,6 +128,7 @@ fn pack_of(v: &Json) -> Result<Pack, String> {
     })
 }
 
+/// Reads a tagged value. The error names the tag.
 fn untag(tag: &str, inner: &Json) -> Result<Pack, String> {
     match tag {
         "$b64" => Ok(Pack::Binary(decode64(inner)?)),

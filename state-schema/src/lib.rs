@@ -1,26 +1,31 @@
-//! What Greenroom's host and its handlers must agree on, and nothing else.
+//! Formats that Greenroom's host and its handlers must agree on, and nothing else.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`abi`] | the C ABI between host and handler: `repr(C)` tables and their version |
-//! | [`address`] | endpoints and peers: as text for people, as bytes for records |
-//! | [`elf_note`] | the ELF note by which a library says what it is before any of its code runs |
-//! | [`session_record`] | a session's record: everything about a connection that survives code |
+//! | [`address`] | endpoints and peers |
+//! | `address_text`, `address_binary` | their forms: text for people, bytes for records |
+//! | [`compatibility`] | compatibility of two builds: versions, migrations, downgrades |
+//! | [`dump`] | the format of `greenroom state dump`, written as a stream, and its reader |
+//! | [`edit`] | operators' edits: field paths and error messages |
+//! | [`elf_note`] | the ELF note that describes a library before any of its code runs |
+//! | [`json`] | MessagePack to JSON and back, without loss |
+//! | [`rehearsal_report`] | reports of rehearsals: changes by field, verdict, way back |
 //! | [`schema`] | a state's JSON Schema and its fingerprint |
 //! | [`schema_diff`] | differences between two schemas, field by field |
 //! | `schema_text` | a schema in words |
-//! | [`compatibility`] | what a build says of the data it keeps, and whether it may take over what another left |
-//! | [`rehearsal_report`] | what a rehearsal says of the data: changes by field, verdict, way back |
-//! | [`json`] | MessagePack, in which state is kept, to JSON, in which people read it, and back |
-//! | [`edit`] | what an operator gives to be stored: how a field is set, and what is to be said against it |
-//! | [`dump`] | the format of `greenroom state dump`, written as a stream, and its reader |
+//! | [`session_record`] | a session's 128-byte record: all of a connection that outlives code |
 //!
-//! No I/O, no clock, no thread, no unsafe code: the two places that act on these types are the SDK's
-//! `export.rs` on the handler's side and `plugin/ffi.rs` on the host's.
+//! No I/O, no clock, no thread, no unsafe code. The SDK's `export/` uses the ABI on the handler's
+//! side, and `plugin/ffi/` on the host's.
 #![forbid(unsafe_code)]
 
 pub mod abi;
 pub mod address;
+mod address_binary;
+#[cfg(test)]
+mod address_tests;
+mod address_text;
 pub mod compatibility;
 pub mod dump;
 pub mod edit;

@@ -1,5 +1,5 @@
-//! What a rehearsal says of the data: what a build changes about it, field by field, who could read whose, and whether there is a
-//! way back.
+//! Reports of rehearsals: the changes that a build makes to data, field by field, which build could
+//! read the other's data, and whether there is a way back.
 
 use crate::compatibility::StateShape;
 use crate::schema_diff::{Change, Difference};
@@ -8,22 +8,23 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Who reads whose data by the schemas alone, in the words of schema registries.
+/// Compatibility by the schemas alone, in the words of schema registries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Neither reads the other's: only migrations lead from one to the other.
+    /// Readers of neither schema can read the other's data: only migrations lead from one to the
+    /// other.
     None,
-    /// The old schema's readers read new data.
+    /// Readers of the old schema can read new data.
     Forward,
-    /// The new schema's readers read old data.
+    /// Readers of the new schema can read old data.
     Backward,
-    /// Each reads the other's.
+    /// Readers of each schema can read the other's data.
     Full,
 }
 
 impl Verdict {
-    /// Of what differs.
+    /// Verdict on a list of differences.
     pub fn of(differences: &[Difference]) -> Verdict {
         match (differences.iter().all(|d| d.backward), differences.iter().all(|d| d.forward)) {
             (true, true) => Verdict::Full,
@@ -33,7 +34,7 @@ impl Verdict {
         }
     }
 
-    /// Of two verdicts together.
+    /// Verdict on two changes together.
     pub fn and(self, other: Verdict) -> Verdict {
         match (self, other) {
             (Verdict::Full, one) | (one, Verdict::Full) => one,
@@ -54,20 +55,20 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Whether the data can go back to the build before.
+/// Way back to the previous build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum WayBack {
-    /// All of it comes back as it was.
+    /// All data comes back as it was.
     Exact,
-    /// It does, without these fields.
+    /// Data comes back without some fields.
     Loses {
-        /// Their paths.
+        /// Paths of those fields.
         fields: Vec<String>,
     },
-    /// There is none.
+    /// No way back.
     None {
-        /// Why.
+        /// Reason, in words.
         why: String,
     },
 }
@@ -82,75 +83,77 @@ impl fmt::Display for WayBack {
     }
 }
 
-/// One field that differs.
+/// Field that a build changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FieldReport {
-    /// Its path; empty: all of it.
+    /// Path of the field; empty: the whole value.
     pub field: String,
-    /// `added`, `added-without-default`, `removed`, `default-lost`, `renamed`, `widened`, `changed`.
+    /// Kind: `added`, `added-without-default`, `removed`, `default-lost`, `renamed`, `widened`,
+    /// `changed`.
     pub change: String,
-    /// In words.
+    /// Description in words.
     pub text: String,
-    /// Of a field that was added: what data without it gets.
+    /// Value of an added field in data without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
-    /// Of a field that was removed: how many sessions or entries hold anything in it, which is lost.
+    /// Number of sessions or entries that hold data in a removed field, which is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<u64>,
 }
 
-/// What a build changes about a service's state or a table.
+/// Changes that a build makes to a service's state or to a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShapeReport {
-    /// The service.
+    /// Name of the service.
     pub service: String,
-    /// Its table; none: its sessions' state.
+    /// Name of the table; none: the state of sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
-    /// The version that is live.
+    /// Version that is live.
     pub from: u32,
-    /// The candidate's.
+    /// Version of the candidate.
     pub to: u32,
-    /// By the schemas alone.
+    /// Compatibility by the schemas alone.
     pub verdict: Verdict,
-    /// What differs.
+    /// Fields that differ.
     pub fields: Vec<FieldReport>,
-    /// To the build that is live.
+    /// Way back to the build that is live.
     pub way_back: WayBack,
-    /// States or entries that were read.
+    /// Number of states or entries that were read.
     pub read: u64,
-    /// Of those, how many had to be migrated.
+    /// Number of them that had to be migrated.
     pub migrated: u64,
-    /// Entries that were not read: the table stays as it is, and has more than limit `rehearsal_entries_max`.
+    /// Number of entries that were not read: the table stays as it is, and has more than limit
+    /// `rehearsal_entries_max`.
     #[serde(default)]
     pub left_out: u64,
 }
 
-/// What came of a rehearsal.
+/// Report of a rehearsal.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rehearsal {
-    /// Sessions whose states were read.
+    /// Number of sessions whose states were read.
     pub sessions: u64,
-    /// Of those, sessions whose states had to be migrated.
+    /// Number of sessions whose states had to be migrated.
     pub migrated: u64,
-    /// Entries of tables that were read.
+    /// Number of table entries that were read.
     pub entries: u64,
-    /// Of those, entries that had to be migrated.
+    /// Number of entries that had to be migrated.
     pub entries_migrated: u64,
-    /// Entries that were not read, of large tables that stay as they are.
+    /// Number of entries that were not read, of large tables that stay as they are.
     #[serde(default)]
     pub entries_left_out: u64,
-    /// How long that took, in milliseconds.
+    /// Time that the rehearsal took, in milliseconds.
     pub ms: u64,
-    /// What it changes, for each service and table that there was before.
+    /// Changes to each service and table that was there before.
     pub shapes: Vec<ShapeReport>,
-    /// What went wrong; empty: nothing.
+    /// Reason of a failure; none: the rehearsal succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
 }
 
 impl Rehearsal {
-    /// How many entries were read, and if that isn't all, of how many.
+    /// Number of entries that were read, and of how many if that is less than all.
     pub fn entries_read(&self) -> String {
         match self.entries_left_out {
             0 => self.entries.to_string(),
@@ -158,23 +161,24 @@ impl Rehearsal {
         }
     }
 
-    /// Of all services and tables together.
+    /// Verdict on all services and tables together.
     pub fn verdict(&self) -> Verdict {
         self.shapes.iter().fold(Verdict::Full, |v, s| v.and(s.verdict))
     }
 }
 
-/// Gathers what is said of one state or table while its data is read.
+/// Collects the report on one state or table while its data is read.
 #[derive(Debug)]
 pub struct Observer {
     differences: Vec<Difference>,
-    /// By removed field: what data without it had, and how many hold something else.
+    /// Removed fields: the default that old data may have in each, and the number of values with
+    /// other data in it.
     removed: BTreeMap<String, u64>,
     lost: BTreeSet<String>,
 }
 
 impl Observer {
-    /// For what goes from one shape to another.
+    /// Observes data that goes from one shape to another.
     pub fn new(old: &StateShape, new: &StateShape) -> Observer {
         let differences = old.differences(new);
         let removed = differences.iter().filter(|d| matches!(d.change, Change::Removed(_)));
@@ -182,24 +186,25 @@ impl Observer {
         Observer { differences, removed, lost: BTreeSet::new() }
     }
 
-    /// Whether [`Observer::saw`] has anything to look for.
+    /// Whether [`Observer::saw`] has a field to look for.
     pub fn wants_data(&self) -> bool {
         !self.removed.is_empty()
     }
 
-    /// Takes note of what data holds now.
+    /// Looks at data as it is stored now.
     pub fn saw(&mut self, value: &Value) {
         for (field, held) in &mut self.removed {
             *held += u64::from(holds(value, field));
         }
     }
 
-    /// Takes note of data that went to the new shape and back.
+    /// Compares data with what it became on the way to the new shape and back.
     pub fn came_back(&mut self, before: &Value, after: &Value) {
         differing("", before, after, &mut self.lost);
     }
 
-    /// What is to be said. `back`: whether the build that knows both versions can take data back, or why not.
+    /// Makes the report. `back`: whether the build that knows both versions can downgrade the data,
+    /// or why not.
     pub fn report(
         self,
         versions: (u32, u32),
@@ -218,7 +223,7 @@ impl Observer {
                 Change::Retyped(..) => ("changed", None),
             };
             if matches!(d.change, Change::Added(_) | Change::AddedWithoutDefault(_)) {
-                // The build before has no place for it.
+                // The previous build has no place for an added field.
                 lost.insert(d.field.clone());
             }
             fields.push(FieldReport {
@@ -244,7 +249,8 @@ impl Observer {
     }
 }
 
-/// Whether a value has anything at a path of [`Difference::field`]: more than null, an empty text, list or map.
+/// Whether a value holds data at a path of [`Difference::field`]: more than null, an empty text,
+/// list or map.
 fn holds(value: &Value, path: &str) -> bool {
     let is_something = |v: &Value| match v {
         Value::Null => false,
@@ -267,7 +273,7 @@ fn holds(value: &Value, path: &str) -> bool {
     value.get(&path[..end]).is_some_and(|v| holds(v, &path[end..]))
 }
 
-/// Paths of so many fields are named.
+/// Number of fields whose paths are named.
 const NAMED_MAX: usize = 32;
 
 /// Adds the paths at which two values differ.

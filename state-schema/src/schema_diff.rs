@@ -90,6 +90,7 @@ impl Schema {
     }
 }
 
+/// Comparison under way.
 struct Compare<'a> {
     old_root: &'a Value,
     new_root: &'a Value,
@@ -99,10 +100,13 @@ struct Compare<'a> {
 }
 
 impl<'a> Compare<'a> {
+    /// Notes a difference.
     fn push(&mut self, field: &str, change: Change, backward: bool, forward: bool) {
         self.found.push(Difference { field: field.to_owned(), change, backward, forward });
     }
 
+    /// Compares two schemas of the data at `path`. Recurses into fields, items, maps and
+    /// alternatives; a pair of references is compared once.
     fn node(&mut self, path: &str, old: &'a Value, new: &'a Value) {
         if let (Some(a), Some(b)) = (reference(old), reference(new))
             && !self.seen.insert((a, b))
@@ -158,6 +162,7 @@ impl<'a> Compare<'a> {
         self.fields(path, o, n);
     }
 
+    /// Compares the fields of two objects.
     fn fields(&mut self, path: &str, old: &'a Map<String, Value>, new: &'a Map<String, Value>) {
         let fields = |m: &'a Map<String, Value>| -> BTreeMap<&'a str, &'a Value> {
             let map = m.get("properties").and_then(Value::as_object);
@@ -207,6 +212,7 @@ impl<'a> Compare<'a> {
         }
     }
 
+    /// Notes another type. Only a migration leads from one to the other.
     fn retyped(&mut self, path: &str, old: &Value, new: &Value) {
         let (old, new) = self.both(old, new);
         self.push(path, Change::Retyped(old, new), false, false);
@@ -274,6 +280,7 @@ fn widens(old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
     }
 }
 
+/// Names of a schema's JSON types.
 fn types(m: &Map<String, Value>) -> Option<BTreeSet<&str>> {
     match m.get("type")? {
         Value::String(one) => Some([one.as_str()].into()),

@@ -11,6 +11,7 @@ pub(crate) fn describe(root: &Value, v: &Value) -> String {
     describe_to(root, v, DEPTH_MAX)
 }
 
+/// Describes a type to a depth, and shows `…` for what is deeper.
 fn describe_to(root: &Value, v: &Value, depth: usize) -> String {
     if depth == 0 {
         return "…".into();

@@ -193,6 +193,7 @@ fn encode_tcp(addr: SocketAddr, b: &mut [u8; SIZE]) {
     }
 }
 
+/// Reads the peer of version 1.
 fn decode_tcp(b: &[u8; SIZE]) -> Option<SocketAddr> {
     let port = u16::from_le_bytes([b[72], b[73]]);
     match b[74] {

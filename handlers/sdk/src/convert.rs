@@ -1,5 +1,5 @@
-//! Takes states and tables' values from one version to another when the host asks: in a rehearsal, before a build that was rolled
-//! back reads them, and for sessions that say nothing.
+//! Converts states and tables' values from one version to another when the host asks: in a
+//! rehearsal, before a previous build reads them, and for sessions without traffic.
 
 use crate::handler::Handler;
 use crate::migrate::Migrations;
@@ -7,7 +7,7 @@ use crate::run::has_state;
 use greenroom_state::schema::RENAMED_FROM;
 use serde_json::Value;
 
-/// As [`greenroom_state::abi::Service::convert`] says.
+/// Converts a value, as [`greenroom_state::abi::Service::convert`] has it.
 pub(crate) fn convert<H: Handler>(which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
     if which == 0 {
         if !has_state::<H>() {
@@ -35,7 +35,7 @@ pub(crate) fn check<H: Handler>() -> Result<(), String> {
         .try_for_each(|t| t.migrations.check().map_err(|e| format!("table {}: {e}", t.name)))
 }
 
-/// A schema as text, with what its fields were called.
+/// Writes a schema as text, with the old names of its fields.
 pub(crate) fn schema_text(mut schema: Value, migrations: &Migrations) -> String {
     for (old, new) in migrations.renamings() {
         if let Some(Value::Object(field)) = schema.get_mut("properties").and_then(|p| p.get_mut(new)) {

@@ -1,4 +1,5 @@
-//! Why a turn failed: an error that the callback returned, or a panic, caught here with its place.
+//! Faults: the reason why a turn failed, an error that the callback returned or a panic that was
+//! caught here.
 
 use greenroom_state::abi::fault;
 use std::any::Any;
@@ -7,7 +8,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Once;
 
-/// A failed turn. `?` makes one of any error, and notes where.
+/// Fault of a turn. `?` makes one of any error, and notes where.
 pub struct Fault {
     pub(crate) kind: u32,
     pub(crate) message: String,
@@ -16,7 +17,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault in the author's own words.
+    /// Fault in the author's own words.
     #[track_caller]
     pub fn new(message: impl fmt::Display) -> Fault {
         let at = Location::caller();
@@ -28,7 +29,7 @@ impl Fault {
         }
     }
 
-    /// As it is told outside a turn.
+    /// Describes the fault outside a turn.
     pub(crate) fn in_words(self) -> String {
         match self.kind {
             fault::PANIC => format!("panicked at {}:{}: {}", self.file, self.line, self.message),
@@ -36,6 +37,7 @@ impl Fault {
         }
     }
 
+    /// Fault of a state that can't be read: the action is kept, and not run.
     pub(crate) fn state(message: impl fmt::Display) -> Fault {
         Fault { kind: fault::STATE, message: message.to_string(), file: String::new(), line: 0 }
     }
@@ -55,12 +57,14 @@ impl<E: std::error::Error> From<E> for Fault {
 }
 
 thread_local! {
-    /// Whether a panic on this thread is ours to report.
+    /// Whether a panic on this thread is reported as a fault.
     static CATCHING: Cell<bool> = const { Cell::new(false) };
+    /// Place of the last panic on this thread, noted by the hook.
     static PLACE: RefCell<Option<(String, u32)>> = const { RefCell::new(None) };
 }
 
-/// Installs the hook that notes a panic's place instead of printing it. Panics outside of turns go where they went.
+/// Installs the hook that notes a panic's place instead of printing it. Panics outside of turns go
+/// to the hook that was there before.
 pub(crate) fn install_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -80,12 +84,13 @@ pub(crate) fn catch<T>(f: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault>
     Catching::begin().catch(f)
 }
 
-/// While it lives, panics on this thread are ours to report.
+/// Guard: while it lives, panics on this thread are reported as faults.
 pub(crate) struct Catching {
     outer: bool,
 }
 
 impl Catching {
+    /// Begins to report panics on this thread as faults.
     pub(crate) fn begin() -> Catching {
         Catching { outer: CATCHING.replace(true) }
     }
@@ -93,7 +98,7 @@ impl Catching {
     /// Runs `f`; a panic becomes a fault.
     #[inline]
     pub(crate) fn catch<T>(&self, f: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-        // What a panic may have left half changed is the state, and the caller drops that.
+        // A panic may leave the state half changed, and the caller drops that.
         catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| Err(panicked(&*payload)))
     }
 }
@@ -104,12 +109,14 @@ impl Drop for Catching {
     }
 }
 
+/// Makes a fault of a panic, with the place that the hook noted.
 #[cold]
 fn panicked(payload: &(dyn Any + Send)) -> Fault {
     let (file, line) = PLACE.take().unwrap_or_default();
     Fault { kind: fault::PANIC, message: text_of(payload), file, line }
 }
 
+/// Message of a panic.
 fn text_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned())

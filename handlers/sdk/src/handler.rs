@@ -1,4 +1,4 @@
-//! The trait that a service implements, and what it is told.
+//! Trait that a service implements, its actions and its framing.
 
 use crate::fault::Fault;
 use crate::migrate::Migrations;
@@ -9,142 +9,151 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A service: one type of connection.
+/// Service: one type of connection.
 ///
-/// The value is built once when the library is loaded, from its configuration, and is never changed: what a session must
-/// remember is in its state, what sessions share is in tables.
+/// The value is built once when the library is loaded, from its configuration, and is never
+/// changed. Data that a session must remember is in its state; data that sessions share is in
+/// tables.
 pub trait Handler: Sized + Send + Sync + 'static {
-    /// The service's name, unique in a host: letters, digits, `-` and `_`.
+    /// Name of the service, unique in a host: letters, digits, `-` and `_`.
     const SERVICE: &'static str;
-    /// The TCP port on loopback where it listens unless the operator says otherwise; 0: none.
+    /// TCP port on loopback where it listens unless the operator says otherwise; 0: none.
     const PORT: u16;
-    /// Its sessions are connections that turns ask for ([`Turn::connect`]): it needs no port, though it may have one.
+    /// Whether its sessions are connections that turns ask for ([`Turn::connect`]): it needs no
+    /// port, though it may have one.
     const DIALS: bool = false;
-    /// How the stream is cut into messages.
+    /// Framing of its streams.
     const FRAMING: Framing = Framing::Lines { bytes_max: 8 * 1024 };
-    /// Raise it when the state's shape changes in any other way than by fields added with defaults, and add a migration.
+    /// Version of the state. Raise it when the state's shape changes in any other way than by
+    /// fields added with defaults, and add a migration.
     const STATE_VERSION: u32 = 1;
 
-    /// What the host keeps for each session; `()` for nothing.
+    /// State that the host keeps for each session; `()` for none.
     type State: Default + Serialize + DeserializeOwned + JsonSchema + 'static;
-    /// `[service.NAME.settings]` of the host's file; [`NoConfig`] for none. Fields without a default are required.
+    /// Settings: `[service.NAME.settings]` of the host's file; [`NoConfig`] for none. Fields
+    /// without a default are required.
     type Config: DeserializeOwned;
 
     /// Builds the service. An error refuses the library and is shown to the operator.
     fn new(config: Self::Config) -> Result<Self, String>;
 
-    /// The callback: one action, one turn.
+    /// Callback: runs one action, in one turn.
     fn handle(&self, turn: &mut Turn<'_, Self::State>, action: Action<'_>) -> Result<(), Fault>;
 
-    /// An action of the service itself, which has neither state nor peer: one of its timers, or a job that such a turn started. What
-    /// would need a session (a send, a subscription) is refused.
+    /// Runs an action of the service itself, which has neither state nor peer: one of its timers,
+    /// or a job that such a turn started. Effects that need a session (a send, a subscription) are
+    /// refused.
     fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
         let _ = turn;
         Err(Fault::new(format!("the service has no handle_service for {action:?}")))
     }
 
-    /// A job that a turn started: a function by its name. It runs on a thread of its own and may block, for a name to be resolved
-    /// ([`std::net::ToSocketAddrs`]), a file or a computation; it sees nothing of sessions and tables but its input.
+    /// Runs a job that a turn started, by its name. It has a thread of its own and may block, to
+    /// resolve a name ([`std::net::ToSocketAddrs`]), to read a file or to compute. It sees its
+    /// input, and nothing of sessions and tables.
     fn job(&self, job: &Job<'_>) -> Result<Vec<u8>, Fault> {
         Err(Fault::new(format!("the service has no job {:?}", job.name)))
     }
 
-    /// How states of older versions become those of the next one.
+    /// Migrations that take states of older versions to the next one.
     fn migrations() -> Migrations {
         Migrations::none()
     }
 
-    /// The tables that this service owns. A table has one owner in a host; without one nobody answers for its values' shape.
+    /// Tables that this service owns. A table has one owner in a host; without an owner, its values
+    /// are not checked.
     fn tables() -> Tables {
         Tables::none()
     }
 }
 
-/// What happened to the session. More kinds may come, so a `match` needs an arm for the rest.
+/// Action: what happened to the session. More kinds may come, so a `match` needs an arm for the
+/// rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action<'a> {
-    /// A peer connected: the first turn of a session.
+    /// Peer connected: the first turn of a session.
     Opened,
-    /// A message arrived, without its framing. Bytes, which need not be UTF-8.
+    /// Message, without its framing. Bytes, which need not be UTF-8.
     Message(&'a [u8]),
-    /// The session ends: its last turn.
+    /// End of the session: its last turn.
     Closed(Closed),
-    /// A timer of this name fired.
+    /// Timer of this name fired.
     Timer(&'a str),
-    /// Another session, or this one, sent a note: [`Turn::note`].
+    /// Note from another session, or from this one: [`Turn::note`].
     Note {
-        /// The session that sent it; `None`: the service itself.
+        /// Session that sent it; `None`: the service itself.
         from: Option<u64>,
-        /// What it says.
+        /// Bytes of the note.
         bytes: &'a [u8],
     },
-    /// A session published something on a topic that this one is on: [`Turn::publish`].
+    /// Message on a topic that this session is on: [`Turn::publish`].
     Published {
-        /// The topic.
+        /// Topic.
         topic: &'a str,
-        /// The session that published it; `None`: the service itself.
+        /// Session that published it; `None`: the service itself.
         from: Option<u64>,
-        /// What it says.
+        /// Bytes of the message.
         bytes: &'a [u8],
     },
-    /// Comes right behind [`Action::Opened`] if a session of this host has made the connection: [`Turn::connect`].
+    /// Dialed by a session of this host ([`Turn::connect`]); comes right behind [`Action::Opened`].
     Dialed {
-        /// That session; `None`: the service itself.
+        /// Session that asked for the connection; `None`: the service itself.
         by: Option<u64>,
-        /// What it gave along.
+        /// Bytes that came with its request.
         context: &'a [u8],
     },
-    /// A connection that this session asked for is open, or can't be made.
+    /// Outcome of a connection that this session asked for.
     Connect {
-        /// Its number, as [`Turn::connect`] returned it.
+        /// Number of the connection, as [`Turn::connect`] returned it.
         number: u64,
-        /// The number of its session, or the reason.
+        /// Number of its session, or the reason why it can't be made.
         result: Result<u64, &'a str>,
     },
-    /// A job that this session started is over.
+    /// End of a job that this session started.
     Job {
-        /// Its number, as [`Turn::start_job`] returned it.
+        /// Number of the job, as [`Turn::start_job`] returned it.
         number: u64,
-        /// Its name.
+        /// Name of the job.
         name: &'a str,
-        /// How it ended.
+        /// Result, or how it failed.
         end: JobEnd<'a>,
     },
 }
 
-/// How a job ended.
+/// End of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobEnd<'a> {
-    /// It returned this.
+    /// Result that it returned.
     Done(&'a [u8]),
-    /// It failed or panicked, for this reason.
+    /// Failed or panicked, for this reason.
     Failed(&'a str),
-    /// The process that ran it died, and it isn't run again, for this reason.
+    /// Lost: the process that ran it died, and it isn't run again, for this reason.
     Lost(&'a str),
 }
 
-/// A job: what [`Handler::job`] is to do.
+/// Job for [`Handler::job`].
 pub struct Job<'a> {
-    /// Which one.
+    /// Name of the job.
     pub name: &'a str,
-    /// What it works on.
+    /// Input of the job.
     pub input: &'a [u8],
     pub(crate) cancelled: &'a AtomicU32,
 }
 
 impl Job<'_> {
-    /// Nobody wants the result any more: a long job should look at this now and then, and return.
+    /// Whether nobody wants the result any more: a long job should look at this now and then, and
+    /// return.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed) != 0
     }
 }
 
-/// Why a session ended.
+/// Reason why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Closed {
-    /// The peer ended it; what is sent now may still reach it.
+    /// The peer ended it; output that is sent now may still reach the peer.
     Peer,
     /// The connection broke.
     Broken,
@@ -174,7 +183,8 @@ pub enum Framing {
         /// Longest message, in bytes. More becomes several.
         bytes_max: u32,
     },
-    /// Messages behind their length, which does not count itself. A send goes out behind its length.
+    /// Messages behind their length, which does not count itself. A send goes out behind its
+    /// length.
     LengthPrefix {
         /// Bytes of the length: 1, 2 or 4.
         width: u8,
@@ -191,8 +201,8 @@ pub enum Framing {
         /// Longest message, in bytes, without its delimiter. A longer one closes the session.
         bytes_max: u32,
     },
-    /// Lines over telnet: the host refuses every option of the protocol, and skips its commands.
-    /// A send goes out as text: LF becomes CR LF, and the byte 255 is doubled.
+    /// Lines over telnet: the host refuses every option of the protocol, and skips its commands. A
+    /// send goes out as text: LF becomes CR LF, and the byte 255 is doubled.
     Telnet {
         /// Longest line, in bytes, without its ending. A longer one closes the session.
         bytes_max: u32,
@@ -208,7 +218,7 @@ pub enum ByteOrder {
     Little,
 }
 
-/// The configuration of a service that has none: any key is refused.
+/// Configuration of a service that has none: any key is refused.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoConfig {}

@@ -1,32 +1,58 @@
-//! What a batch may ask, whoever the host is: the real one, through the C ABI, or the one of a handler's own tests.
+//! The host as a batch sees it: the real one, through the C ABI, or the one of a handler's own
+//! tests.
 
 use crate::fault::Fault;
 use crate::log::LogEvent;
 
-/// What a batch may ask of its host: [`greenroom_state::abi::Host`] in safe words.
+/// Functions that a batch may call on its host: [`greenroom_state::abi::Host`] in safe words.
 pub(crate) trait Host {
+    /// Ends a turn that succeeded. False: no further turn of this batch may run.
     fn turn_ok(&mut self) -> bool;
+    /// Ends a turn that failed: its effects are dropped.
     fn turn_failed(&mut self, fault: &Fault);
+    /// Hands over the state that the batch leaves, at most once, if it changed.
     fn state(&mut self, bytes: &[u8]);
+    /// Address of the peer, as text.
     fn peer(&mut self) -> String;
+    /// Sends two pieces as one message; the second may be empty.
     fn send(&mut self, first: &[u8], second: &[u8]) -> u32;
+    /// Closes the session once its output is flushed.
     fn close(&mut self) -> u32;
+    /// Adds the session to a topic.
     fn subscribe(&mut self, topic: &str) -> u32;
+    /// Takes the session off a topic.
     fn unsubscribe(&mut self, topic: &str) -> u32;
+    /// Sends bytes to all sessions on a topic. `flags`: 0 or `BROADCAST_OTHERS`.
     fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32;
+    /// Reads a value, the batch's own writes included.
     fn table_get(&mut self, table: &str, key: &[u8]) -> Option<Vec<u8>>;
+    /// Writes a value.
     fn table_put(&mut self, table: &str, key: &[u8], value: &[u8]) -> u32;
+    /// Deletes a key, if it is there.
     fn table_delete(&mut self, table: &str, key: &[u8]) -> u32;
+    /// Finds the first key from `from` on that starts with `prefix`, with its value.
     fn table_next(&mut self, table: &str, prefix: &[u8], from: &[u8]) -> Option<(Vec<u8>, Vec<u8>)>;
+    /// Number of entries of a table.
     fn table_len(&mut self, table: &str) -> u64;
+    /// Sets a timer. `flags`: 0 or `TIMER_OF_SERVICE`.
     fn set_timer(&mut self, name: &str, after_ns: u64, flags: u32) -> u32;
+    /// Cancels a timer. `flags`: 0 or `TIMER_OF_SERVICE`.
     fn cancel_timer(&mut self, name: &str, flags: u32) -> u32;
+    /// Sends a note to a session.
     fn note(&mut self, session: u64, data: &[u8]) -> u32;
+    /// Publishes bytes on a topic. `flags`: 0 or `BROADCAST_OTHERS`.
     fn publish(&mut self, topic: &str, data: &[u8], flags: u32) -> u32;
+    /// Starts a job and returns its number. `flags`: 0 or `JOB_ONCE`. The error is a status of the
+    /// ABI.
     fn start_job(&mut self, name: &str, input: &[u8], flags: u32) -> Result<u64, u32>;
+    /// Cancels a job of this session.
     fn cancel_job(&mut self, number: u64) -> u32;
+    /// Asks for a connection and returns its number. The error is a status of the ABI.
     fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32>;
+    /// Has this session's input wait for another session's output.
     fn wait_for(&mut self, session: u64) -> u32;
+    /// Holds this session's input, or releases it.
     fn hold(&mut self, on: bool) -> u32;
+    /// Logs an event, at any time.
     fn log(&mut self, event: &LogEvent);
 }

@@ -1,7 +1,8 @@
-//! What the author of a Greenroom handler writes against.
+//! SDK for the authors of Greenroom handlers.
 //!
-//! A handler is a library crate with `crate-type = ["cdylib"]` that holds code only. For each service it implements
-//! [`Handler`]: a name, a port, a framing, a state (an ordinary serde struct) and one callback; [`export!`] does the rest.
+//! A handler is a library crate with `crate-type = ["cdylib"]` that holds code only. For each
+//! service it implements [`Handler`]: a name, a port, a framing, a state (an ordinary serde struct)
+//! and one callback; [`export!`] does the rest.
 //!
 //! ```
 //! use greenroom_handler::{Action, Fault, Handler, NoConfig, Turn, export};
@@ -42,20 +43,21 @@
 //! assert_eq!(host.line(peer, "hello"), "1\n");
 //! ```
 //!
-//! A turn is one run of the callback over one action, and a transaction: when it returns an error or panics, the state is
-//! as before and nothing is sent. Whatever must be remembered lives in the state or in a [`Table`]; statics, threads,
-//! sockets and files don't survive a reload and have no place in a handler.
+//! A turn is one run of the callback over one action, and a transaction: when it returns an error
+//! or panics, the state is as before and nothing is sent. Data that must be remembered lives in the
+//! state or in a [`Table`]; statics, threads, sockets and files do not survive a reload and have no
+//! place in a handler.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | `handler.rs` | the trait, actions, framing |
-//! | `turn.rs` | what a turn can do |
+//! | `turn.rs` | the effects of a turn |
 //! | `table.rs` | typed tables, and who owns them |
-//! | `migrate.rs` | how data of one version becomes data of another, up and down |
-//! | `convert.rs` | the same, for the host |
+//! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
+//! | `convert.rs` | converts states and values when the host asks |
 //! | `fault.rs` | errors and caught panics |
-//! | `log.rs` | where `tracing` events go |
-//! | `host.rs`, `run.rs` | what a host does for a turn; the run of a batch, on any host |
+//! | `log.rs` | hands `tracing` events to the host |
+//! | `host.rs`, `run.rs` | the host as a batch sees it; the run of a batch, on any host |
 //! | `testing.rs` | a host in memory, for a handler's own tests |
 //! | `export/` | the C ABI; the only unsafe code |
 #![deny(unsafe_code)]

@@ -1,7 +1,7 @@
-//! Where a handler's `tracing` events go: to the host, with the turn that they belong to.
+//! Log of a handler: `tracing` events go to the host, with the turn that they belong to.
 //!
-//! A library has `tracing` statics of its own, so the SDK installs a subscriber there. It keeps a turn's events until the
-//! turn ends and then hands them over. Spans carry no meaning of their own.
+//! A library has `tracing` statics of its own, so the SDK installs a subscriber there. It keeps a
+//! turn's events until the turn ends and then hands them over. Spans carry no meaning of their own.
 
 use greenroom_state::abi::level;
 use std::cell::{Cell, RefCell};
@@ -11,7 +11,7 @@ use tracing_core::field::{Field, Visit};
 use tracing_core::span::{Attributes, Id, Record};
 use tracing_core::{Event, Level, LevelFilter, Metadata, Subscriber};
 
-/// One event of a turn.
+/// Event of a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogEvent {
     pub(crate) level: u32,
@@ -22,11 +22,13 @@ pub(crate) struct LogEvent {
 /// Events that one turn may log; more are dropped.
 const EVENTS_MAX: usize = 1000;
 
+/// Most detailed level that is kept.
 static LEVEL: AtomicU32 = AtomicU32::new(level::INFO);
 
 thread_local! {
+    /// Events of the turn under way, on this thread.
     static EVENTS: RefCell<Vec<LogEvent>> = const { RefCell::new(Vec::new()) };
-    /// Whether there are any: every turn asks, and few have logged.
+    /// Whether there are events: every turn asks, and few have logged.
     static LOGGED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -48,8 +50,10 @@ pub(crate) fn take() -> Vec<LogEvent> {
     EVENTS.take()
 }
 
+/// Subscriber that keeps events until the turn ends.
 struct ToHost;
 
+/// Number of a level in the ABI.
 fn number(level: &Level) -> u32 {
     match *level {
         Level::ERROR => level::ERROR,
@@ -103,7 +107,7 @@ impl Subscriber for ToHost {
     fn exit(&self, _: &Id) {}
 }
 
-/// An event as text: the message, then ` name=value` for each field.
+/// Event as text: the message, then ` name=value` for each field.
 struct Text {
     message: String,
     fields: String,

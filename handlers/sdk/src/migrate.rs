@@ -1,30 +1,33 @@
-//! How data of one version becomes data of another: plain functions between serde types, a step each, up and down.
+//! Migrations: plain functions between serde types that take data from one version to another, a
+//! step each, up and down.
 
 use rmpv::Value as Pack;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// Step of a migration: MessagePack in, MessagePack out.
 type Step = Box<dyn Fn(&[u8]) -> Result<Vec<u8>, String>>;
 
-/// The steps that a service knows for its state, or for a table that it owns. They are chained, so a state two versions old takes
-/// two.
+/// Steps that a service has for its state, or for a table that it owns. They are chained, so a
+/// state two versions old takes two.
 #[derive(Default)]
 pub struct Migrations {
-    /// From a version to the next one.
+    /// Steps from a version to the next one.
     up: Vec<(u32, Step)>,
-    /// From a version to the one before.
+    /// Steps from a version to the one before.
     down: Vec<(u32, Step)>,
-    /// What fields were called: old name, new name.
+    /// Renamed fields: old name, new name.
     renamed: Vec<(&'static str, &'static str)>,
 }
 
 impl Migrations {
-    /// None: the data never changed its shape.
+    /// No steps: the data never changed its shape.
     pub fn none() -> Migrations {
         Migrations::default()
     }
 
-    /// Adds the step from `version` to `version + 1`. `Old` is the struct as it was then, or `serde_json::Value`.
+    /// Adds the step from `version` to `version + 1`. `Old` is the struct as it was then, or
+    /// `serde_json::Value`.
     ///
     /// An error leaves the session as it is, waiting for code that can read its state.
     ///
@@ -34,9 +37,10 @@ impl Migrations {
     /// struct V1 { count: u64 }
     /// #[derive(serde::Serialize, serde::Deserialize)]
     /// struct V2 { count: String }
+    /// let number = |text: String| text.parse().map_err(|e| format!("count: {e}"));
     /// let m = Migrations::none()
     ///     .from(1, |old: V1| Ok(V2 { count: old.count.to_string() }))
-    ///     .back(2, |new: V2| Ok(V1 { count: new.count.parse().map_err(|e| format!("count: {e}"))? }));
+    ///     .back(2, move |new: V2| Ok(V1 { count: number(new.count)? }));
     /// ```
     #[must_use]
     pub fn from<Old: DeserializeOwned, New: Serialize>(
@@ -48,7 +52,8 @@ impl Migrations {
         self
     }
 
-    /// Adds the step from `version` back to `version - 1`. With it the host can roll a build back that has migrated data.
+    /// Adds the step from `version` back to `version - 1`. With it the host can roll a build back
+    /// that has migrated data.
     #[must_use]
     pub fn back<New: DeserializeOwned, Old: Serialize>(
         mut self,
@@ -59,7 +64,8 @@ impl Migrations {
         self
     }
 
-    /// Adds both steps between `version` and `version + 1`, in which one field has another name and nothing else changes.
+    /// Adds both steps between `version` and `version + 1`, in which one field has another name and
+    /// nothing else changes.
     #[must_use]
     pub fn rename(mut self, version: u32, old: &'static str, new: &'static str) -> Migrations {
         self.up.push((version, Box::new(move |bytes| renamed(bytes, old, new))));
@@ -68,12 +74,12 @@ impl Migrations {
         self
     }
 
-    /// The versions from which there is a step up, in order.
+    /// Versions from which there is a step up, in order.
     pub(crate) fn versions(&self) -> Vec<u32> {
         versions(&self.up)
     }
 
-    /// The versions from which there is a step down, in order.
+    /// Versions from which there is a step down, in order.
     pub(crate) fn downgrades(&self) -> Vec<u32> {
         versions(&self.down)
     }
@@ -89,7 +95,7 @@ impl Migrations {
         Ok(())
     }
 
-    /// What fields were called: old name, new name.
+    /// Renamed fields: old name, new name.
     pub(crate) fn renamings(&self) -> &[(&'static str, &'static str)] {
         &self.renamed
     }
@@ -112,6 +118,7 @@ impl Migrations {
     }
 }
 
+/// Versions of the steps, in order.
 fn versions(steps: &[(u32, Step)]) -> Vec<u32> {
     let mut versions: Vec<_> = steps.iter().map(|(v, _)| *v).collect();
     versions.sort_unstable();
@@ -119,6 +126,7 @@ fn versions(steps: &[(u32, Step)]) -> Vec<u32> {
     versions
 }
 
+/// Makes a step of a function between serde types.
 fn typed<A: DeserializeOwned, B: Serialize>(
     from: u32,
     to: u32,
@@ -132,6 +140,7 @@ fn typed<A: DeserializeOwned, B: Serialize>(
     })
 }
 
+/// Renames a field of a map; data without it stays as it is.
 fn renamed(data: &[u8], old: &str, new: &str) -> Result<Vec<u8>, String> {
     let mut rest = data;
     let mut value = rmpv::decode::read_value(&mut rest).map_err(|e| e.to_string())?;
@@ -194,7 +203,7 @@ mod tests {
         );
         assert_eq!(m.run(1, 1, &one), Ok(one));
         assert!(m.run(1, 2, &packed(json!([1]))).unwrap_err().contains("no fields"));
-        // A field that isn't there has nothing to be renamed.
+        // A missing field has nothing to be renamed.
         assert_eq!(m.run(1, 2, &packed(json!({"other": 1}))), Ok(packed(json!({"other": 1}))));
     }
 }

@@ -1,6 +1,8 @@
-//! The run of a batch: decode the state once, run a turn for each action, encode the state once if a turn changed it.
+//! Runs a batch: decodes the state once, runs a turn for each action, and encodes the state once if
+//! a turn changed it.
 //!
-//! It is written against [`Host`], so that a handler's own tests run the same code as a host does.
+//! The code is written against [`Host`], so that a handler's own tests run the same code as a host
+//! does.
 
 use crate::fault::{self, Catching, Fault};
 use crate::handler::{Action, Handler};
@@ -10,7 +12,7 @@ use crate::turn::{State, Turn};
 use greenroom_state::abi::RUN_STATE_LOST;
 use std::any::TypeId;
 
-/// What a batch is about.
+/// Session of a batch.
 #[derive(Clone, Copy)]
 pub(crate) struct Session<'a> {
     pub(crate) id: u64,
@@ -40,7 +42,7 @@ pub(crate) fn run<'a, H: Handler>(
             return 0;
         }
     };
-    // Not longer than the state lives: its end isn't caught.
+    // Not longer than the state lives: a panic in its drop is not caught.
     let catching = Catching::begin();
     let mut done = 0;
     let mut rehearsed = true;
@@ -68,7 +70,8 @@ pub(crate) fn run<'a, H: Handler>(
             Err(fault) => {
                 host.turn_failed(&fault);
                 if touched {
-                    // The state may be half changed. If the turns before left it as it was stored, nothing is lost.
+                    // The state may be half changed. If the turns before left it as it was stored,
+                    // nothing is lost.
                     return if changed { RUN_STATE_LOST } else { 0 };
                 }
                 break;
@@ -116,7 +119,7 @@ pub(crate) fn run_service<'a, H: Handler>(
     0
 }
 
-/// The state, and whether it had to be migrated.
+/// Reads the state, and says whether it had to be migrated.
 fn load<H: Handler>(stored: Option<(u32, &[u8])>) -> Result<(H::State, bool), Fault> {
     match stored {
         _ if !has_state::<H>() => Ok((H::State::default(), false)),
@@ -129,6 +132,7 @@ fn load<H: Handler>(stored: Option<(u32, &[u8])>) -> Result<(H::State, bool), Fa
     }
 }
 
+/// Hands the events of a turn to the host.
 #[inline]
 fn hand_over_log(host: &mut dyn Host) {
     if log::is_any() {

@@ -8,17 +8,19 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 
-/// The tables that a service owns: it says what their values look like, and how those of older versions become today's. The host
-/// keeps them to it in every rehearsal, and converts them when an older or newer build reads them.
+/// Tables that a service owns: the shape of their values, and how values of older versions become
+/// today's. The host checks both in every rehearsal, and converts values when an older or newer
+/// build reads them.
 #[derive(Default)]
 pub struct Tables {
     pub(crate) owned: Vec<Owned>,
 }
 
+/// Table that a service owns.
 pub(crate) struct Owned {
     pub(crate) name: &'static str,
     pub(crate) version: u32,
-    /// Made when it is asked for: conversions do without.
+    /// Schema, made when it is asked for: conversions do without.
     pub(crate) schema: fn() -> serde_json::Value,
     pub(crate) migrations: Migrations,
     /// Reads a value and writes it again.
@@ -26,7 +28,7 @@ pub(crate) struct Owned {
 }
 
 impl Tables {
-    /// None: the service only uses tables of others, or ones that nobody answers for.
+    /// No tables: the service only uses tables of others, or tables without an owner.
     pub fn none() -> Tables {
         Tables::default()
     }
@@ -37,7 +39,8 @@ impl Tables {
         self.own_at(table, 1, Migrations::none())
     }
 
-    /// Adds a table whose values are of this version. The rules of [`crate::Handler::STATE_VERSION`] hold for it, too.
+    /// Adds a table whose values are of this version. The rules of
+    /// [`crate::Handler::STATE_VERSION`] hold for it, too.
     #[must_use]
     pub fn own_at<V: Serialize + DeserializeOwned + JsonSchema>(
         mut self,
@@ -55,7 +58,7 @@ impl Tables {
     }
 }
 
-/// The name of a table and the type of its values. Keys are bytes, in order.
+/// Name of a table and the type of its values. Keys are bytes, in order.
 ///
 /// ```
 /// # use greenroom_handler::Table;
@@ -72,7 +75,7 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         Table { name, values: PhantomData }
     }
 
-    /// The value under a key. The turn's own writes are seen.
+    /// Reads the value under a key. The turn's own writes are seen.
     pub fn get<S>(&self, turn: &mut Turn<'_, S>, key: impl AsRef<[u8]>) -> Result<Option<V>, Fault> {
         let found = turn.host.table_get(self.name, key.as_ref());
         Ok(found.map(|value| rmp_serde::from_slice(&value)).transpose()?)
@@ -86,13 +89,13 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         Ok(())
     }
 
-    /// Deletes a key; no harm if it isn't there.
+    /// Deletes a key; nothing happens if it isn't there.
     pub fn delete<S>(&self, turn: &mut Turn<'_, S>, key: impl AsRef<[u8]>) {
         let status = turn.host.table_delete(self.name, key.as_ref());
         turn.note_refusal("a table write", status);
     }
 
-    /// The entries whose keys start with `prefix`, in order, at most `limit` of them.
+    /// Reads the entries whose keys start with `prefix`, in order, at most `limit` of them.
     pub fn scan<S>(
         &self,
         turn: &mut Turn<'_, S>,
@@ -102,7 +105,8 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         self.scan_from(turn, prefix, b"", limit)
     }
 
-    /// As [`Table::scan`], from a key on; that key with a zero byte behind it goes on behind it.
+    /// Reads as [`Table::scan`] does, from a key on. To go on behind a key, pass it with a zero
+    /// byte appended.
     pub fn scan_from<S>(
         &self,
         turn: &mut Turn<'_, S>,
@@ -119,12 +123,12 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         Ok(found)
     }
 
-    /// How many entries it has, the turn's own writes included.
+    /// Number of entries, the turn's own writes included.
     pub fn len<S>(&self, turn: &mut Turn<'_, S>) -> u64 {
         turn.host.table_len(self.name)
     }
 
-    /// Whether it has none.
+    /// Whether it has no entries.
     pub fn is_empty<S>(&self, turn: &mut Turn<'_, S>) -> bool {
         self.len(turn) == 0
     }

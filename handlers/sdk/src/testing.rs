@@ -11,33 +11,36 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-/// What the service itself has in place of a session's number.
+/// Number of the service itself, in place of a session's.
 const SERVICE: u64 = 0;
 /// Turns that may follow one from another, as in a host of default limits.
 const CASCADE_MAX: u16 = 16;
 
-/// Sessions of one service.
+/// Host in memory, with sessions of one service.
 ///
-/// Jobs run at once, when the turn that started them is over; timers fire when [`TestHost::advance`] says so.
+/// Jobs run at once, when the turn that started them is over; timers fire when
+/// [`TestHost::advance`] says so. Messages come and go without framing.
 pub struct TestHost<H: Handler> {
     handler: H,
     shared: Shared,
     opened: u64,
 }
 
+/// State of the host that turns share.
 #[derive(Default, Clone)]
 struct Shared {
     sessions: BTreeMap<u64, Peer>,
     tables: BTreeMap<(String, Vec<u8>), Vec<u8>>,
     now: Duration,
-    /// By owner and name.
+    /// Timers by owner and name.
     timers: BTreeMap<(u64, String), Duration>,
-    /// What turns have caused, oldest first, with whose it is.
+    /// Actions that turns have caused, oldest first: owner, depth and action.
     caused: VecDeque<(u64, u16, Caused)>,
     jobs: u64,
     connects: Vec<(u64, String, String, Vec<u8>)>,
 }
 
+/// Session, as the host sees it.
 #[derive(Default, Clone)]
 struct Peer {
     state: Option<Vec<u8>>,
@@ -46,6 +49,7 @@ struct Peer {
     closed: bool,
 }
 
+/// Action that waits for its turn.
 #[derive(Clone)]
 enum Caused {
     Note(u64, Vec<u8>),
@@ -64,7 +68,8 @@ impl<H: Handler> TestHost<H> {
         Ok(TestHost { handler: H::new(config)?, shared: Shared::default(), opened: 0 })
     }
 
-    /// Takes a state from one version to another, as the host does in a rehearsal and when it rolls back.
+    /// Converts a state from one version to another, as the host does in a rehearsal and when it
+    /// rolls back.
     pub fn convert(from: u32, to: u32, state: &serde_json::Value) -> Result<serde_json::Value, String> {
         let packed = greenroom_state::json::from_json(state)?;
         greenroom_state::json::to_json(&convert::<H>(0, from, to, &packed)?)
@@ -78,7 +83,7 @@ impl<H: Handler> TestHost<H> {
         self.opened
     }
 
-    /// Runs one line, and returns what was sent since the last look.
+    /// Runs one line, and returns the output since the last look.
     pub fn line(&mut self, session: u64, line: impl AsRef<[u8]>) -> String {
         self.turn(session, Action::Message(line.as_ref()));
         self.output(session)
@@ -91,7 +96,8 @@ impl<H: Handler> TestHost<H> {
         }
     }
 
-    /// Lets time go by, and fires the timers that are due meanwhile, in their order. Panics if such a turn fails.
+    /// Lets time go by, and fires the timers that are due meanwhile, in their order. Panics if such
+    /// a turn fails.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         let until = self.shared.now + by;
@@ -103,29 +109,30 @@ impl<H: Handler> TestHost<H> {
         self.shared.now = until;
     }
 
+    /// Next timer, with its time.
     fn next_timer(&self) -> Option<((u64, String), Duration)> {
         let first = self.shared.timers.iter().min_by_key(|(_, at)| **at);
         first.map(|(key, at)| (key.clone(), *at))
     }
 
-    /// The connections that turns asked for so far: by which session, of which service, to which address, and what is given along. The
-    /// number of each is its place, from 1; tell its outcome with [`TestHost::turn`].
+    /// Connections that turns asked for so far: session, service, address and context. The number
+    /// of each is its place, from 1; report its outcome with [`TestHost::turn`].
     pub fn connects(&self) -> &[(u64, String, String, Vec<u8>)] {
         &self.shared.connects
     }
 
-    /// What was sent to a session since the last look.
+    /// Output of a session since the last look.
     pub fn output(&mut self, session: u64) -> String {
         let peer = self.shared.sessions.get_mut(&session);
         peer.map(|p| String::from_utf8_lossy(&std::mem::take(&mut p.output)).into_owned()).unwrap_or_default()
     }
 
-    /// Whether the handler closed it.
+    /// Whether the handler closed a session.
     pub fn is_closed(&self, session: u64) -> bool {
         self.shared.sessions.get(&session).is_none_or(|p| p.closed)
     }
 
-    /// A session's state.
+    /// State of a session.
     pub fn state(&self, session: u64) -> H::State {
         let stored = self.shared.sessions.get(&session).and_then(|p| p.state.as_ref());
         stored.map_or_else(H::State::default, |bytes| {
@@ -133,7 +140,8 @@ impl<H: Handler> TestHost<H> {
         })
     }
 
-    /// Runs one action, and what it causes. Panics if a turn fails: see [`TestHost::try_turn`].
+    /// Runs one action, and the actions that it causes. Panics if a turn fails; see
+    /// [`TestHost::try_turn`].
     #[track_caller]
     pub fn turn(&mut self, session: u64, action: Action<'_>) {
         if let Err(message) = self.try_turn(session, action) {
@@ -141,11 +149,12 @@ impl<H: Handler> TestHost<H> {
         }
     }
 
-    /// Runs one action, and what it causes; an error is the first fault's message. A turn that fails changes nothing; the others do.
+    /// Runs one action, and the actions that it causes. The error is the first fault's message. A
+    /// turn that fails changes nothing; the others do.
     pub fn try_turn(&mut self, session: u64, action: Action<'_>) -> Result<(), String> {
         let mut result = self.one_turn(session, action, 0);
         while let Some((to, depth, caused)) = self.shared.caused.pop_front() {
-            // Who is gone has no turn, and who is closed has only its last one.
+            // A session that is gone has no turn, and a closed one has only its last.
             let closes = matches!(caused, Caused::Closed(_));
             let open = self.shared.sessions.get(&to).is_some_and(|p| closes || !p.closed);
             if to == SERVICE || open {
@@ -155,6 +164,7 @@ impl<H: Handler> TestHost<H> {
         result
     }
 
+    /// Runs the turn of an action that a turn has caused. A job runs first, on this thread.
     fn caused(&mut self, to: u64, depth: u16, caused: Caused) -> Result<(), String> {
         let sender = |from: u64| (from != SERVICE).then_some(from);
         match caused {
@@ -179,6 +189,7 @@ impl<H: Handler> TestHost<H> {
         }
     }
 
+    /// Runs one turn and applies its effects.
     fn one_turn(&mut self, session: u64, action: Action<'_>, depth: u16) -> Result<(), String> {
         let last = matches!(action, Action::Closed(_));
         let was_closed = self.is_closed(session);
@@ -213,16 +224,17 @@ impl<H: Handler> TestHost<H> {
     }
 }
 
+/// Host of one turn.
 struct Staging {
     session: u64,
-    /// How many turns lie between this one and something from outside.
+    /// Number of turns between this one and an action from outside.
     depth: u16,
     shared: Shared,
     fault: Option<String>,
 }
 
 impl Staging {
-    /// What only a session has.
+    /// Peer of the session; refused in a turn of the service itself.
     fn own(&mut self) -> Option<&mut Peer> {
         match self.session {
             SERVICE => None,
@@ -230,6 +242,7 @@ impl Staging {
         }
     }
 
+    /// Owner of a timer: the session, or the service itself.
     fn owner(&self, flags: u32) -> u64 {
         if flags == TIMER_OF_SERVICE { SERVICE } else { self.session }
     }

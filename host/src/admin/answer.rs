@@ -2,7 +2,7 @@
 
 use crate::admin::ask::{Failure, ask, done, each_slice, get, reports};
 use crate::admin::dump::dump;
-use crate::admin::query::{Answer, Proposal, Query, QueryMailbox, Setting, Wish};
+use crate::admin::query::{Answer, Proposal, Query, QueryMailbox, ReloadRequest, Setting};
 use crate::admin::restore;
 use crate::admin::server::{Caller, on_thread};
 use crate::admin::time::rfc3339;
@@ -66,8 +66,8 @@ fn run(
         AdminCommand::Close(id) => done(mailbox, Query::Close(id))?,
         AdminCommand::Dump { service, session } => dump(service, session, caller, mailbox)?,
         AdminCommand::Reload { service, from, together, dry_run } => {
-            let wish = Wish { target: service, from, together, dry_run, by };
-            reports(ask(mailbox, Query::Reload(wish))?, caller)?;
+            let request = ReloadRequest { target: service, from, together, dry_run, by };
+            reports(ask(mailbox, Query::Reload(request))?, caller)?;
         }
         AdminCommand::RollBack { service, to } => {
             reports(ask(mailbox, Query::RollBack(service, to, by))?, caller)?
@@ -85,6 +85,7 @@ fn run(
     Ok(())
 }
 
+/// Describes a session in `sessions`.
 fn session_line(v: SessionView) -> SessionLine {
     SessionLine {
         id: v.record.id,

@@ -1,4 +1,4 @@
-//! The command's side: asks a host.
+//! Sends a command to a host, and hears its answer.
 
 use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
@@ -9,21 +9,22 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Why a host can't be asked.
+/// Reason why a command has no answer.
 #[derive(Debug)]
 pub enum CallError {
-    /// None answers there.
+    /// No host answers there.
     NoHost(String),
-    /// It refused.
+    /// Refused by the host.
     Failed(String),
-    /// It broke off.
+    /// Answer broken off.
     BrokenOff(String),
 }
 
-/// How long a command that only looks is asked again, should the worker die while it answers.
+/// Time for which a read-only command is repeated, should the worker die while it answers.
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 
-/// Asks a host, sends it what belongs to that once it says so, and calls `each` with what it answers.
+/// Asks a host, sends the data of the command once the host is ready, and calls `each` with each
+/// reply.
 pub fn call_with(
     dir: &Path,
     command: &AdminCommand,
@@ -33,7 +34,7 @@ pub fn call_with(
     call_once(dir, command, &mut pieces.into_iter(), &mut each)
 }
 
-/// Asks a host, and calls `each` with what it answers.
+/// Asks a host, and calls `each` with each reply.
 pub fn call(dir: &Path, command: &AdminCommand, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
     let give_up = Instant::now() + ASK_AGAIN_MAX;
     loop {
@@ -43,7 +44,7 @@ pub fn call(dir: &Path, command: &AdminCommand, mut each: impl FnMut(Reply)) -> 
             each(reply);
         });
         match result {
-            // Its successor answers.
+            // The worker's successor answers.
             Err(CallError::BrokenOff(_))
                 if command.is_repeatable() && !answered && Instant::now() < give_up => {}
             other => return other,
@@ -51,8 +52,9 @@ pub fn call(dir: &Path, command: &AdminCommand, mut each: impl FnMut(Reply)) -> 
     }
 }
 
-/// Asks a host for what the ledger tells of. Should the worker die before it has answered, `each` is called with what the ledger holds
-/// of it: what was committed is committed, and its successor knows.
+/// Asks a host for a change that the ledger records. Should the worker die before it has answered,
+/// `each` is called with the line of the ledger: a change that was committed stays committed, and
+/// the successor knows of it.
 pub fn call_recorded(
     dir: &Path,
     command: &AdminCommand,
@@ -72,14 +74,14 @@ pub fn call_recorded(
     let looked = call(dir, &AdminCommand::History, |reply| {
         let Reply::History(lines) = reply else { return };
         for line in lines {
-            // An earlier process may have had our number.
+            // An earlier process may have had our process number.
             if line.by == me && line.at >= begun && !told.contains(&line.report.line) {
                 told.push(line.report.line);
                 each(Reply::Report(Box::new(line.report)));
             }
         }
     });
-    // Of several libraries, some may have been left out.
+    // Some of several libraries may have been left out.
     let is_one = matches!(
         command,
         AdminCommand::Reload { service: Some(_), .. }
@@ -92,6 +94,7 @@ pub fn call_recorded(
     }
 }
 
+/// Sends a command once, and hears its answer to the end.
 fn call_once(
     dir: &Path,
     command: &AdminCommand,
@@ -116,7 +119,7 @@ fn call_once(
     for line in BufReader::new(&stream).lines() {
         let line = line.map_err(|e| broke(&e))?;
         match serde_json::from_str(&line).map_err(|e| broke(&e))? {
-            // If it takes no more, what it says tells why.
+            // If the host takes no more data, its reply says why.
             Reply::Go => drop(send(&stream, pieces)),
             Reply::End => return Ok(()),
             Reply::Error(text) => return Err(CallError::Failed(text)),
@@ -126,6 +129,7 @@ fn call_once(
     Err(broke(&"it ended early"))
 }
 
+/// Sends pieces of data, each as a line of JSON.
 fn send(stream: &UnixStream, pieces: &mut dyn Iterator<Item = Piece>) -> io::Result<()> {
     let mut out = BufWriter::new(stream);
     for piece in pieces {

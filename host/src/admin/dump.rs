@@ -120,11 +120,13 @@ fn dumped_connect(ConnectView { number, service, addr }: ConnectView) -> DumpedC
     DumpedConnect { number, service, to: addr.to_string() }
 }
 
+/// Describes a waiting action in a dump.
 fn dumped_action(a: ActionView) -> DumpedAction {
     let data = json::bytes_to_json(&a.data);
     DumpedAction { kind: action_name(a.kind).to_owned(), from: a.from, name: a.name, data }
 }
 
+/// Describes a session in a dump.
 fn dumped(v: SessionView) -> DumpedSession {
     DumpedSession {
         id: v.record.id,

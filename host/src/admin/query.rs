@@ -13,154 +13,159 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-/// What an operator asks; each answer goes back through its channel.
+/// Query of an operator, with the channel for its answers.
 pub struct Ask {
-    /// What.
+    /// Query.
     pub query: Query,
-    /// Where to.
+    /// Channel for the answers.
     pub reply: Sender<Answer>,
 }
 
-/// See [`Ask`].
+/// Query to the loop.
 pub enum Query {
-    /// The services.
+    /// List the services.
     Services,
-    /// A slice of sessions.
+    /// List sessions with numbers above this one, a slice of them.
     Sessions(u64, Filter),
-    /// A slice of what a service has of its own, behind the timer of this name.
+    /// List the timers, jobs and connections of a service itself, a slice of them, behind the timer
+    /// of this name.
     OwnOf(String, Option<String>),
-    /// The tables' names.
+    /// List the names of tables.
     Tables,
-    /// The tables that services own, with their versions.
+    /// List the tables that services own, with their versions.
     Owned,
-    /// A slice of a table, from a key on.
+    /// List entries of a table from a key on, a slice of them.
     Entries(String, Vec<u8>),
-    /// A slice of the ledger, from a line on.
+    /// List the ledger from a line on, a slice of it.
     Ledger(u64),
-    /// Let a quarantined session go on.
+    /// Release a quarantined session.
     Release(u64),
     /// Close a session.
     Close(u64),
-    /// A reload.
-    Reload(Wish),
-    /// Another configuration.
+    /// Reload.
+    Reload(ReloadRequest),
+    /// Put another configuration in force.
     Configure(Proposal),
-    /// A build that ran before is to serve again: of a service's or library's name; this generation, or the one before.
+    /// Roll a service or library back, by name: to this generation, or to the previous build.
     RollBack(String, Option<u64>, By),
-    /// How the probation of a line of the ledger ended, once it has.
+    /// Wait until the probation of a line of the ledger has ended.
     Await(u64),
-    /// Check states that were given.
+    /// Check states of a dump.
     CheckStates(Vec<GivenState>),
-    /// Check entries of a table that were given.
+    /// Check entries of a table in a dump.
     CheckEntries(String, Vec<GivenEntry>),
-    /// The schema of states or values.
+    /// Get the schema of states or values.
     Schema(SchemaOf),
-    /// Look at some more of what a plan would change.
+    /// Compare a plan with live data, some more of it.
     Survey(Arc<Plan>, Box<Survey>),
-    /// Put states and tables back, or note why not.
+    /// Restore states and tables, or note why not.
     Restore(Restoring),
     /// Set fields of a session's state.
     Set(Setting),
 }
 
-/// Whose schema.
+/// Owner of a schema.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SchemaOf {
-    /// A service's states.
+    /// States of a service.
     Service(String),
-    /// A table's values.
+    /// Values of a table.
     Table(String),
 }
 
-/// States and tables that are to be put back.
+/// Restore of states and tables.
 pub struct Restoring {
-    /// All of it was checked; the error says why it can't be.
+    /// Checked plan; the error says why there is none.
     pub plan: Result<Arc<Plan>, String>,
-    /// The dump's file.
+    /// Name of the dump's file.
     pub file: String,
-    /// Who wants it.
+    /// Requester.
     pub by: By,
 }
 
-/// Fields that are to be set.
+/// Change of fields of a session's state.
 pub struct Setting {
-    /// Of this session's state.
+    /// Number of the session.
     pub session: u64,
     /// Paths and values.
     pub fields: Vec<(String, serde_json::Value)>,
-    /// Who wants it.
+    /// Requester.
     pub by: By,
 }
 
-/// A reload that is asked for.
-pub struct Wish {
-    /// A service's or library's name; none: all.
+/// Request for a reload.
+pub struct ReloadRequest {
+    /// Name of a service or library; none: all.
     pub target: Option<String>,
-    /// Another file.
+    /// File to load; none: the current one.
     pub from: Option<PathBuf>,
-    /// All in one commit.
+    /// Commit all libraries at once.
     pub together: bool,
-    /// Only to know what would come of it.
+    /// Only rehearse, and report.
     pub dry_run: bool,
-    /// Whose.
+    /// Requester.
     pub by: By,
 }
 
-/// A configuration that is to be put in force.
+/// Configuration to put in force.
 pub struct Proposal {
-    /// The keeper's number for it.
+    /// Number that the keeper gave it.
     pub number: u64,
-    /// All of it.
+    /// Whole configuration.
     pub config: Box<Config>,
-    /// Who wants that.
+    /// Requester.
     pub by: By,
 }
 
 /// Posts queries to the loop.
 pub type QueryMailbox = crate::mailbox::Mailbox<Ask>;
 
-/// What the loop answers to a [`Query`].
+/// Answer to a [`Query`].
 pub enum Answer {
-    /// To [`Query::Services`].
+    /// Answers [`Query::Services`].
     Services(Vec<ServiceStatus>),
-    /// To [`Query::Sessions`].
+    /// Answers [`Query::Sessions`].
     Sessions(Slice<SessionView>),
-    /// To [`Query::OwnOf`].
+    /// Answers [`Query::OwnOf`].
     Own(OwnSlice),
-    /// To [`Query::Tables`].
+    /// Answers [`Query::Tables`].
     Tables(Vec<String>),
-    /// To [`Query::Owned`]: service, table, version.
+    /// Answers [`Query::Owned`]: service, table, version.
     Owned(Vec<(String, String, u32)>),
-    /// To [`Query::Entries`].
+    /// Answers [`Query::Entries`].
     Entries(TableEntries),
-    /// To [`Query::Ledger`].
+    /// Answers [`Query::Ledger`].
     Ledger(Slice<LedgerLine>),
-    /// It is done.
+    /// Success.
     Done,
-    /// To [`Query::Reload`], [`Query::RollBack`] and [`Query::Configure`]: so many reports follow.
+    /// Begins the answers to [`Query::Reload`], [`Query::RollBack`] and [`Query::Configure`]: this
+    /// many reports follow.
     Reloading(usize),
-    /// To [`Query::Reload`]: how far the rehearsal of a library is, and of how much.
+    /// Progress of a [`Query::Reload`]: library, items rehearsed, and of how many.
     Progress(String, u64, u64),
-    /// To [`Query::Reload`], one for each library; to [`Query::Await`] and [`Query::Restore`].
+    /// Report on one library of a [`Query::Reload`]; also answers [`Query::Await`] and
+    /// [`Query::Restore`].
     Report(Box<Report>),
-    /// To [`Query::CheckStates`] and [`Query::CheckEntries`], in the same order; who has checked them, and who owns the table.
+    /// Answers [`Query::CheckStates`] and [`Query::CheckEntries`], in the same order, with the
+    /// builds that checked, and the owner of the table.
     Checked(Vec<Checked>, Builds, Option<Owner>),
-    /// To [`Query::Schema`].
+    /// Answers [`Query::Schema`].
     Schema(Option<Box<Schema>>),
-    /// To [`Query::Survey`]: once it has looked at all, whether that can be stored.
+    /// Answers [`Query::Survey`]: the survey so far; once it is complete, whether the plan can be
+    /// stored.
     Surveyed(Box<Survey>, Option<Result<(), String>>),
-    /// To [`Query::Set`]: the state before and after.
+    /// Answers [`Query::Set`]: report, state before, state after.
     Set(Box<Report>, serde_json::Value, serde_json::Value),
-    /// It can't be done.
+    /// Failure, with the reason.
     Error(String),
 }
 
-/// A slice of a table.
+/// Slice of a table.
 pub struct TableEntries {
-    /// In order.
+    /// Entries in order.
     pub entries: Vec<Entry>,
-    /// Their values' versions, where they aren't the one that the table's owner writes.
+    /// Versions of their values, where they differ from the one that the table's owner writes.
     pub versions: Vec<Option<u32>>,
-    /// Where to go on.
+    /// Key to go on from; none: the table has ended.
     pub next: Option<Vec<u8>>,
 }

@@ -1,5 +1,5 @@
-//! `state restore` and `state set`, on the caller's thread: it reads what is given, has the loop check it slice by slice, and says what
-//! is wrong with it.
+//! Runs `state restore` and `state set` on the caller's thread: reads the input, has the loop check
+//! it slice by slice, and says what is wrong with it.
 
 use crate::admin::ask::{Failure, get};
 use crate::admin::query::{Answer, Query, QueryMailbox, Restoring, SchemaOf, Setting};
@@ -21,11 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
-/// The longest line that is taken, in bytes: the longest record, as text.
+/// Longest line of input, in bytes: the longest record, as text.
 const PIECE_BYTES_MAX: u64 = 64 << 20;
-/// Bytes that one slice of a check holds, but for the last item's.
+/// Bytes from which a slice of a check is full.
 const SLICE_BYTES: usize = 64 * 1024;
-/// Reasons that a refusal names.
+/// Most reasons that a refusal names.
 const REASONS_MAX: usize = 5;
 
 /// Answers [`crate::protocol::admin::AdminCommand::Restore`].
@@ -38,12 +38,13 @@ pub(super) fn restore(
 ) -> Result<(), Failure> {
     caller.say(&Reply::Go)?;
     let mut reading = Reading::new(mailbox);
-    // All of it is read, whatever is wrong with it: a caller that writes wouldn't hear why.
+    // The whole input is read, whatever is wrong with it: a caller that still writes would not hear
+    // why.
     reading.read(caller.reader())?;
     let plan = reading.plan().map(Arc::new);
     let report = match dry_run {
         true => Box::new(rehearsed(file, plan, mailbox)?),
-        // The loop lets go of it before we do, so that it needn't take it apart.
+        // The loop drops its share before this thread does, so that it need not free the plan.
         false => {
             let wanted = Restoring { plan: plan.clone(), file, by };
             get(mailbox, Query::Restore(wanted), |a| if let Answer::Report(r) = a { Some(r) } else { None })?
@@ -66,7 +67,7 @@ pub(super) fn set(wanted: Setting, caller: &mut Caller<'_>, mailbox: &QueryMailb
     Ok(caller.say(&Reply::Report(report))?)
 }
 
-/// What would come of it.
+/// Report on what a restore would change.
 fn rehearsed(
     file: String,
     plan: Result<Arc<Plan>, String>,
@@ -95,18 +96,19 @@ fn rehearsed(
     Ok(found.report(Outcome::Rehearsed, String::new(), services))
 }
 
-/// What was read so far.
+/// Input that was read so far.
 struct Reading<'a> {
     mailbox: &'a QueryMailbox,
     plan: Plan,
     reasons: Vec<String>,
-    /// Sessions that were named.
+    /// Sessions in the input.
     seen: BTreeSet<u64>,
-    /// What is to be checked next, as it was given: in JSON, too, to be compared with what is made of it.
+    /// Items to be checked next, as they were given; also as JSON, to be compared with what the
+    /// handler writes.
     states: Vec<(GivenState, Value)>,
     entries: Vec<(GivenEntry, Value)>,
     bytes: usize,
-    /// The version of the table's values that is read, for those that don't say it.
+    /// Version of values without one of their own, in the table that is read.
     version: Option<u32>,
     schemas: BTreeMap<SchemaOf, Option<Schema>>,
 }
@@ -126,7 +128,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// All of it can be stored; or why not.
+    /// Plan, if all of the input can be stored, or why not.
     fn plan(self) -> Result<Plan, String> {
         if self.reasons.is_empty() {
             return Ok(self.plan);
@@ -135,6 +137,7 @@ impl<'a> Reading<'a> {
         Err(self.reasons.join("; ") + more)
     }
 
+    /// Reads the input, line by line, and checks it on the way.
     fn read(&mut self, mut from: impl BufRead) -> Result<(), Failure> {
         let mut line = Vec::new();
         loop {
@@ -152,7 +155,7 @@ impl<'a> Reading<'a> {
                     self.reasons.push(why);
                     return Ok(());
                 }
-                // It is refused anyway.
+                // The input is refused anyway.
                 _ if self.reasons.len() >= REASONS_MAX => {}
                 Piece::Session { id, service, state_version, state } => {
                     self.session(id, service, state_version, state)?;
@@ -163,6 +166,7 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Takes a session's state.
     fn session(&mut self, id: u64, service: String, version: u32, state: Value) -> Result<(), Failure> {
         let what = about_session(&service, id);
         if !self.seen.insert(id) {
@@ -184,6 +188,7 @@ impl<'a> Reading<'a> {
         self.check_if_many(self.states.len())
     }
 
+    /// Begins a table.
     fn table(&mut self, name: String, version: Option<u32>) -> Result<(), Failure> {
         self.check()?;
         if !is_name(&name) {
@@ -195,6 +200,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    /// Takes an entry of the table under way.
     fn entry(&mut self, entry: DumpedEntry) -> Result<(), Failure> {
         let DumpedEntry { key, value, version } = entry;
         let packed = json::bytes_from_json(&key).and_then(|k| json::from_json(&value).map(|v| (k, v)));
@@ -213,11 +219,12 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Checks what was read if a slice is full.
     fn check_if_many(&mut self, items: usize) -> Result<(), Failure> {
         if items >= ITEMS_PER_SLICE || self.bytes >= SLICE_BYTES { self.check() } else { Ok(()) }
     }
 
-    /// Has the loop look at what was read since.
+    /// Has the loop check the items that were read since the last check.
     fn check(&mut self) -> Result<(), Failure> {
         self.bytes = 0;
         let states = std::mem::take(&mut self.states);
@@ -244,6 +251,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    /// Asks the loop to check items.
     fn ask(&mut self, query: Query) -> Result<(Vec<Checked>, Option<Owner>), Failure> {
         let checked = |a| if let Answer::Checked(c, b, o) = a { Some((c, b, o)) } else { None };
         let (checked, builds, owner): (_, Builds, _) = get(self.mailbox, query, checked)?;
@@ -256,6 +264,7 @@ impl<'a> Reading<'a> {
         Ok((checked, owner))
     }
 
+    /// Plans a state that the loop has checked, or notes why it can't be stored.
     fn plan_state(&mut self, given: GivenState, json: &Value, checked: Checked) -> Result<(), Failure> {
         let GivenState { session, service, state } = given;
         let kept = match checked {
@@ -264,7 +273,7 @@ impl<'a> Reading<'a> {
                 return Ok(());
             }
             Checked::Stays => Ok(state.clone()),
-            // No state that may be null: it was taken out.
+            // A null that the handler can't read as a state means that the session stores none.
             Checked::Unreadable(_) | Checked::Refused(_) if json.is_null() && state.is_some() => {
                 let none = GivenState { session, service, state: None };
                 let (checked, _) = self.ask(Query::CheckStates(vec![none.clone()]))?;
@@ -282,6 +291,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    /// Plans an entry that the loop has checked, or notes why it can't be stored.
     fn plan_entry(
         &mut self,
         table: &str,
@@ -312,7 +322,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// What is to be stored of something, or why it can't be.
+    /// State or value to be stored, or why it can't be.
     fn judge(&mut self, of: &SchemaOf, json: &Value, checked: Checked) -> Result<Judged, Failure> {
         let (kept, why) = match checked {
             Checked::Refused(why) => return Ok(Err(why)),
@@ -325,7 +335,7 @@ impl<'a> Reading<'a> {
             (Some((_, bytes)), _) => Ok(&bytes[..]),
             (None, why) => Err(why.as_deref().unwrap_or_default()),
         };
-        // The schema is asked for only if there is something to be said: it is the loop's.
+        // The schema belongs to the loop, so it is asked for only if there is a reason to give.
         if objection(json, made, None).is_none() {
             return Ok(Ok(kept));
         }
@@ -336,6 +346,7 @@ impl<'a> Reading<'a> {
         })
     }
 
+    /// Gets a schema from the loop, once for each owner.
     fn schema(&mut self, of: &SchemaOf) -> Result<Option<&Schema>, Failure> {
         if !self.schemas.contains_key(of) {
             let schema = |a| if let Answer::Schema(s) = a { Some(s) } else { None };
@@ -346,14 +357,15 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// What is to be stored, with its version; or why not.
+/// State or value to be stored, with its version, or why it can't be.
 type Judged = Result<Option<(u32, Vec<u8>)>, String>;
 
-/// What a reason is about.
+/// Subject of a reason.
 fn about_session(service: &str, id: u64) -> String {
     format!("service {service}, session {id}")
 }
 
+/// Names an entry in a reason.
 fn about_entry(table: &str, key: &Value) -> String {
     format!("table {table}, key {key}")
 }

@@ -1,4 +1,4 @@
-//! Whoever calls: taken in by the keeper, and served on a thread each, in keeper and worker.
+//! Callers: accepted by the keeper, and served on a thread each, in keeper and worker.
 
 use crate::protocol::admin::{AdminCommand, Reply, ServedBy};
 use greenroom_core::reload::request::By;
@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-/// A command's length, in bytes.
+/// Longest command, in bytes.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
-/// Callers at once.
+/// Most callers at once.
 const CALLERS_MAX: usize = 32;
-/// Callers under way.
+/// Number of callers under way.
 static CALLERS: AtomicUsize = AtomicUsize::new(0);
-/// How long a host that ends waits for callers to be told so.
+/// Time for which a host that ends waits until callers have heard so.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
-/// A caller that doesn't read its answer for so long is dropped.
+/// Time after which a caller that does not read its answer is dropped.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A command for the keeper.
+/// Request to the keeper.
 pub enum Asked {
     /// A command that the keeper answers ([`ServedBy::Keeper`]).
     OfKeeper(AdminCommand, Answers),
@@ -29,17 +29,17 @@ pub enum Asked {
     OfWorker(AdminCommand, By, UnixStream),
 }
 
-/// Where answers go.
+/// Receiver of answers.
 pub type Answers = Sender<Reply>;
 
-/// Listens, and takes callers in until the process ends.
+/// Listens, and accepts callers until the process ends.
 pub fn listen(path: &Path, post: impl Fn(Asked) -> bool + Clone + Send + 'static) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
     std::thread::Builder::new().name("admin".into()).spawn(move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else {
-                // No descriptors: the next caller may have better luck.
+                // No descriptors are left: the next caller may get one.
                 std::thread::sleep(Duration::from_millis(100));
                 continue;
             };
@@ -50,7 +50,7 @@ pub fn listen(path: &Path, post: impl Fn(Asked) -> bool + Clone + Send + 'static
     Ok(())
 }
 
-/// Serves a caller on a thread of its own. False: it won't be, and is told so.
+/// Serves a caller on a thread of its own. False: there are too many; the caller is told so.
 pub(super) fn on_thread(
     stream: UnixStream,
     serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static,
@@ -75,7 +75,8 @@ pub fn is_busy() -> bool {
     CALLERS.load(Ordering::Relaxed) > 0
 }
 
-/// Waits until every caller has its answer, be it that the host has stopped: the loop has ended, and soon the process does.
+/// Waits until every caller has its answer, if only that the host has stopped: the loop has ended,
+/// and soon the process does.
 pub fn finish() {
     let give_up = Instant::now() + GOODBYE_MAX;
     while CALLERS.load(Ordering::Relaxed) > 0 && Instant::now() < give_up {
@@ -83,7 +84,7 @@ pub fn finish() {
     }
 }
 
-/// Tells a caller why it gets nothing else. One that has gone away doesn't miss it.
+/// Tells a caller why it gets no answer. The caller may be gone: ignore the error.
 pub fn refuse(stream: &UnixStream, why: &str) {
     let said = Caller::new(stream).and_then(|mut caller| caller.say(&Reply::Error(why.to_owned())));
     if let Err(e) = said {
@@ -91,10 +92,11 @@ pub fn refuse(stream: &UnixStream, why: &str) {
     }
 }
 
-/// Reads what a caller wants: the keeper's side.
+/// Reads a caller's command, in the keeper.
 fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> {
     let mut caller = Caller::new(&stream)?;
-    // The directory's mode keeps others out; this is for one that was opened by mistake.
+    // The directory's mode keeps others out; this check is for a directory that was opened by
+    // mistake.
     let who = rustix::net::sockopt::socket_peercred(&stream)?;
     let me = rustix::process::geteuid();
     if who.uid != me && !who.uid.is_root() {
@@ -129,24 +131,25 @@ fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> 
     }
 }
 
-/// A caller's socket, to be answered on.
+/// Socket of a caller.
 pub(super) struct Caller<'a> {
     out: BufWriter<&'a UnixStream>,
 }
 
 impl<'a> Caller<'a> {
+    /// Takes a caller's socket, with time limits for reading and writing.
     pub(super) fn new(stream: &'a UnixStream) -> io::Result<Caller<'a>> {
         stream.set_read_timeout(Some(CALLER_TIMEOUT))?;
         stream.set_write_timeout(Some(CALLER_TIMEOUT))?;
         Ok(Caller { out: BufWriter::new(stream) })
     }
 
-    /// Where it says more.
+    /// Input of the caller, behind its command.
     pub(super) fn reader(&self) -> BufReader<&'a UnixStream> {
         BufReader::new(self.out.get_ref())
     }
 
-    /// Says one thing.
+    /// Sends one reply.
     pub(super) fn say(&mut self, reply: &Reply) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, reply)?;
         self.out.write_all(b"\n")?;

@@ -1,4 +1,5 @@
-//! What the arguments of `serve` name: libraries, and directories in which others may appear.
+//! Handler libraries among the arguments of `serve`: named files, and directories in which others
+//! may appear.
 
 use crate::plugin::inspect::has_note;
 use crate::protocol::found::Found;
@@ -29,7 +30,8 @@ pub fn look(sources: &[PathBuf]) -> Result<Found, String> {
     Ok(found)
 }
 
-/// The path as the watcher reports it: the directory resolved, the file's own name kept, as it may be a link.
+/// Path as the watcher reports it: the directory resolved, the file's own name kept, as it may be a
+/// link.
 fn in_real_dir(path: &Path) -> Result<PathBuf, String> {
     let dir = match path.parent() {
         Some(p) if p != Path::new("") => p,
@@ -40,6 +42,7 @@ fn in_real_dir(path: &Path) -> Result<PathBuf, String> {
     Ok(dir.join(name))
 }
 
+/// Whether a file carries the note of a handler library.
 fn is_handler(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "so")
         && path.is_file()

@@ -1,8 +1,9 @@
-//! The entries of tables that a candidate reads in its rehearsal, taken out of a snapshot as they come.
+//! Entries of tables that a candidate reads in its rehearsal, taken out of a snapshot in its order.
 //!
-//! They lie one behind the other, without an index: each is read once, in any order, and making an index takes longer than all
-//! else that is done with them. Of a table whose values stay as they are, `rehearsal_entries_max` show whether the candidate reads
-//! what it says that it reads; of one that changes, all of them count.
+//! Entries are kept without an index: each is read once, in any order, and making an index takes
+//! longer than the rest of their rehearsal. If the values of a table keep their shape,
+//! `rehearsal_entries_max` of them show whether the candidate reads what it says that it reads; if
+//! not, all of them are read.
 
 use greenroom_core::store::kind::Kind;
 use greenroom_core::store::snapshot::Seen;
@@ -12,16 +13,16 @@ use std::collections::BTreeMap;
 /// Entries of one table.
 #[derive(Default)]
 pub(super) struct Entries {
-    /// Of some only a share is read.
+    /// Share of the entries to read; none: all are read.
     share: Option<Share>,
     bytes: Vec<u8>,
-    /// Version, and where key and value end.
+    /// Version, end of the key and end of the value of each entry.
     each: Vec<(u32, usize, usize)>,
-    /// Entries that aren't read.
+    /// Number of entries that are not read.
     pub(super) left_out: u64,
 }
 
-/// Values that stay as they are: so many of so many are read, from all over the table.
+/// Share of the values that keep their shape: `read` of `of` are read, from all over the table.
 struct Share {
     version: u32,
     read: u64,
@@ -30,18 +31,19 @@ struct Share {
 }
 
 impl Entries {
-    /// At most so many of those that are of this version, of which there are `count`; and of all others each.
+    /// Takes at most `read` of the `count` entries of this version, and all of other versions.
     pub(super) fn with_at_most(read: u64, version: u32, count: u64) -> Entries {
         Entries { share: Some(Share { version, read, of: count, seen: 0 }), ..Entries::default() }
     }
 
+    /// Takes an entry, unless the share leaves it out.
     fn take(&mut self, entry: &SeenEntry<'_>, seen: &Seen<'_>) {
         let share = self.share.as_mut().filter(|s| s.version == entry.version);
         if share.is_some_and(|s| !s.has_next()) {
             self.left_out += 1;
             return;
         }
-        // What is damaged, nobody will read.
+        // A damaged entry can't be read in service either.
         if !seen.is_whole() {
             return;
         }
@@ -51,12 +53,12 @@ impl Entries {
         self.each.push((entry.version, key_end, self.bytes.len()));
     }
 
-    /// How many are read.
+    /// Number of entries to read.
     pub(super) fn len(&self) -> usize {
         self.each.len()
     }
 
-    /// Version, key and value of each that is read.
+    /// Version, key and value of each entry to read.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
         let mut begin = 0;
         self.each.iter().map(move |&(version, key_end, end)| {
@@ -68,7 +70,7 @@ impl Entries {
 }
 
 impl Share {
-    /// Whether the next one is read.
+    /// Whether the next entry belongs to the share.
     fn has_next(&mut self) -> bool {
         let before = self.seen * self.read / self.of;
         self.seen += 1;
@@ -76,7 +78,8 @@ impl Share {
     }
 }
 
-/// Whether a record isn't a table's entry. What is one goes to the entries of its table, if that is among these.
+/// Whether a record is no entry of a table. An entry is taken for its table, if that is one of
+/// `tables`.
 pub(super) fn is_another(seen: &Seen<'_>, tables: &mut BTreeMap<&str, Entries>) -> bool {
     if seen.kind != Kind::Entry {
         return true;

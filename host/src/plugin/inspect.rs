@@ -1,5 +1,6 @@
-//! Judges a library without running any of its code: whether it is a whole ELF file for this machine, and what its note
-//! says. The loader itself can crash on a damaged file, and its messages mislead, so this comes first.
+//! Judges a library without running any of its code: whether it is a whole ELF file for this
+//! machine, and what its note says. The loader can crash on a damaged file, and its messages
+//! mislead, so this step comes first.
 
 use greenroom_state::abi;
 use greenroom_state::elf_note::{Note, OWNER, SECTION, TYPE};
@@ -12,7 +13,7 @@ const MACHINE: u16 = elf::EM_X86_64.0;
 #[cfg(target_arch = "aarch64")]
 const MACHINE: u16 = elf::EM_AARCH64.0;
 
-/// Reads a library's note. The error says what keeps it from being loaded.
+/// Reads a library's note. The error says why the library can't be loaded.
 pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
@@ -62,6 +63,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
     Ok(note)
 }
 
+/// Name of a processor.
 fn machine_name(machine: u16) -> String {
     match elf::Machine(machine) {
         elf::EM_X86_64 => "x86_64".into(),
@@ -76,7 +78,7 @@ fn machine_name(machine: u16) -> String {
 type File<'a> = ElfFile64<'a, LittleEndian>;
 type Header = elf::FileHeader64<LittleEndian>;
 
-/// Everything that the headers point to lies inside the file.
+/// Checks that everything that the headers point to lies inside the file.
 fn check_whole(bytes: &[u8]) -> Result<(), String> {
     let damaged = |what: &str| format!("it is truncated or damaged: {what}");
     let header = Header::parse(bytes).map_err(|e| damaged(&e.to_string()))?;
@@ -101,17 +103,18 @@ fn check_whole(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The descriptor of the note, from the program headers, which stripping keeps.
+/// Finds the descriptor of the note through the program headers, which stripping keeps.
 fn find_note(bytes: &[u8]) -> Result<Option<&[u8]>, String> {
     note_of(bytes, &OWNER[..OWNER.len() - 1], TYPE)
 }
 
-/// What the linker called a library: the GNU build id, in hexadecimal.
+/// Build id that the linker gave a library, in hexadecimal.
 pub fn build_id(bytes: &[u8]) -> Option<String> {
     let id = note_of(bytes, elf::ELF_NOTE_GNU, elf::NT_GNU_BUILD_ID.0).ok()??;
     Some(id.iter().map(|b| format!("{b:02x}")).collect())
 }
 
+/// Finds a note by owner and type. The error says that the file is damaged.
 fn note_of<'a>(bytes: &'a [u8], owner: &[u8], kind: u32) -> Result<Option<&'a [u8]>, String> {
     let damaged = |e: object::read::Error| format!("it is damaged: {e}");
     let file = File::parse(bytes).map_err(damaged)?;
@@ -135,7 +138,8 @@ pub fn has_note(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// The test binary itself: an ELF file for this machine, and a position-independent one, so of a library's type.
+    /// The test binary itself: a position-independent ELF file for this machine, so of a library's
+    /// type.
     fn own() -> Vec<u8> {
         std::fs::read(std::env::current_exe().unwrap()).unwrap()
     }

@@ -11,7 +11,7 @@
 //! | [`trial`] | tries the copy in a child process |
 //! | [`trial_child`] | the same, in the child |
 //! | [`confine`] | what the child may do |
-//! | [`rehearse`] | has the candidate read and write copies of live data, and reports what changes |
+//! | [`rehearse`] | has the candidate read and write copies of live data |
 //! | [`live`] | input of a rehearsal: live offers, limits, counts |
 //! | [`entries`] | picks the entries of tables that a rehearsal reads |
 //! | [`ffi`] | loads a library here, and is the host's side of the C ABI |

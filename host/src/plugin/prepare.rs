@@ -1,5 +1,5 @@
-//! The thread that does a reload's slow steps, so that the loop never does: reading and hashing files, the trial, loading,
-//! and dropping what is no longer needed.
+//! Thread for the slow steps of a reload, so that the loop never blocks: it reads and hashes files,
+//! runs trials, loads libraries, and drops builds.
 
 use crate::config::Config;
 use crate::exit_status::own_binary;
@@ -16,55 +16,55 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// What the loop wants done.
+/// Job of the thread.
 pub enum Job {
     /// Read, hash and inspect a file.
     Stage(LibraryId, PathBuf),
-    /// Try it in a child, and rehearse these sessions.
+    /// Try the candidate in a child, and rehearse it with a snapshot.
     Try(LibraryId, Option<Box<Snapshot>>),
-    /// Load it here.
+    /// Load the candidate here.
     Load(LibraryId),
-    /// Forget what was staged.
+    /// Forget the candidate.
     Discard(LibraryId),
-    /// Stage, try and load this library under a configuration that isn't in force yet.
+    /// Stage, try and load this library under a configuration that is not in force yet.
     Propose(LibraryId, Arc<Config>),
-    /// That is over.
+    /// End the proposal of that configuration.
     Withdraw(LibraryId),
-    /// Another configuration is in force.
+    /// Take over a configuration that is in force now.
     Configure(Arc<Config>),
-    /// Whether this file, which no library is known by, carries a note.
-    Peek(PathBuf),
-    /// Drop builds that were replaced: their destructors run here. And remove private copies that nobody will load again: what maps them
-    /// keeps them.
+    /// Report whether this file, which no library is known by, carries a note.
+    Probe(PathBuf),
+    /// Drop replaced builds, whose destructors run here, and remove private copies that nobody will
+    /// load again. Mappings keep those alive.
     Drop(Box<dyn Send>, Vec<PathBuf>),
     /// Remove the private copies of this host, except these: those that a predecessor left. Must
     /// come before anything is staged.
     RemoveOthers(BTreeSet<PathBuf>),
 }
 
-/// What the loop is told.
+/// Report of the thread to the loop.
 pub enum Done {
-    /// A step of a reload.
+    /// Step of a reload.
     Step(Event),
-    /// How far a rehearsal is, and of how much.
+    /// Progress of a rehearsal: items done, and of how many.
     Progress(LibraryId, u64, u64),
-    /// A candidate was tried. The pinned epoch is needed no more.
+    /// Result of a trial, with the pinned epoch, which is needed no more.
     Tried(LibraryId, Option<u64>, Result<Candidate, String>),
-    /// A library is loaded and may be committed.
+    /// Loaded library, which may be committed.
     Loaded(LibraryId, Result<Loaded, String>),
-    /// A file with a note has appeared.
+    /// File with a note that has appeared.
     Discovered(PathBuf),
 }
 
-/// A library ready to serve.
+/// Library ready to serve.
 pub struct Loaded {
-    /// Its services and their code.
+    /// Services and their code.
     pub code: Serving,
-    /// The private copy that it was loaded from.
+    /// Private copy that it was loaded from.
     pub copy: PathBuf,
-    /// Its entry.
+    /// Name of its entry.
     pub entry: String,
-    /// The settings of its services.
+    /// Settings of its services.
     pub settings: BTreeMap<String, String>,
 }
 
@@ -83,6 +83,7 @@ pub fn start(
     Ok(jobs)
 }
 
+/// State of the thread.
 struct Stager {
     config: Arc<Config>,
     proposed: HashMap<LibraryId, Arc<Config>>,
@@ -92,16 +93,18 @@ struct Stager {
     staged: HashMap<LibraryId, Staged>,
 }
 
+/// Candidate under way.
 struct Staged {
     content: Content,
     note: Note,
     build_id: Option<String>,
     copy: Option<PathBuf>,
-    /// What the child said that it offers.
+    /// Offers, as the trial reported them.
     offers: Vec<Offer>,
 }
 
 impl Stager {
+    /// Runs jobs until the sender is dropped.
     fn run(mut self, queue: &Receiver<Job>, done: impl Fn(Done)) {
         for job in queue {
             match job {
@@ -114,14 +117,14 @@ impl Stager {
                 Job::Load(id) => done(Done::Loaded(id, self.load(id))),
                 Job::Discard(id) => {
                     if let Some(copy) = self.staged.remove(&id).and_then(|s| s.copy) {
-                        // Never loaded here, so nothing maps it.
+                        // The copy was never loaded here, so nothing maps it.
                         let _ = std::fs::remove_file(copy);
                     }
                 }
                 Job::Propose(id, config) => _ = self.proposed.insert(id, config),
                 Job::Withdraw(id) => _ = self.proposed.remove(&id),
                 Job::Configure(config) => self.config = config,
-                Job::Peek(path) => {
+                Job::Probe(path) => {
                     if stage::read(&path, &self.config.trust).is_ok_and(|content| has_note(&content.bytes)) {
                         done(Done::Discovered(path));
                     }
@@ -137,10 +140,12 @@ impl Stager {
         }
     }
 
+    /// Configuration that a library is prepared under: a proposed one, or the one in force.
     fn config_for(&self, id: LibraryId) -> Arc<Config> {
         self.proposed.get(&id).unwrap_or(&self.config).clone()
     }
 
+    /// Reads and inspects a file. Returns its hash.
     fn stage(&mut self, id: LibraryId, path: &std::path::Path) -> Result<String, String> {
         let config = self.config_for(id);
         let content = stage::read(path, &config.trust)?;
@@ -152,6 +157,7 @@ impl Stager {
         Ok(hash)
     }
 
+    /// Writes the private copy and tries it in a child. Blocks for as long as the trial takes.
     fn try_out(
         &mut self,
         id: LibraryId,
@@ -183,6 +189,7 @@ impl Stager {
         Ok(Candidate { name, offers, build_id: staged.build_id.clone(), rehearsal })
     }
 
+    /// Loads the private copy here, and builds its services.
     fn load(&mut self, id: LibraryId) -> Result<Loaded, String> {
         let staged = self.staged.get(&id).ok_or("nothing is staged")?;
         let (copy, entry) = (staged.copy.clone().ok_or("nothing was tried")?, staged.note.entry.clone());
@@ -192,7 +199,8 @@ impl Stager {
             return Err("it offers something else here than in its trial".into());
         }
         self.staged.remove(&id);
-        // Also of those that the file doesn't name: gone back to, they have none again.
+        // Services that the file does not name count too: a rollback to this build gives them no
+        // settings again.
         let of = |name: &String| all.get(name).cloned().unwrap_or_else(|| "{}".into());
         let settings = code.iter().map(|(o, _)| (o.name.clone(), of(&o.name))).collect();
         Ok(Loaded { code, copy, entry, settings })

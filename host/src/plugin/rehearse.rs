@@ -35,6 +35,7 @@ struct Failures {
 }
 
 impl Failures {
+    /// Counts a failure, and keeps the words of the first ones.
     fn add(&mut self, what: impl FnOnce() -> String) {
         self.count += 1;
         if self.named.len() < NAMED_MAX {
@@ -42,6 +43,7 @@ impl Failures {
         }
     }
 
+    /// Describes the failures; `None`: there are none.
     fn tell(&self, of: u64, what: &str) -> Option<String> {
         let named = self.named.join("; ");
         (self.count > 0).then(|| format!("the rehearsal failed for {} of {of} {what}: {named}", self.count))
@@ -61,6 +63,7 @@ struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
+    /// Data of one service (`which`: 0) or table that goes from one shape to another.
     fn new(service: ServiceId, which: u32, old: &'a StateShape, new: &'a StateShape) -> Subject<'a> {
         Subject {
             service,
@@ -95,6 +98,7 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// Makes the report, with the way back by the versions that both builds know.
     fn report(self, service: &str, table: Option<&str>) -> ShapeReport {
         let (from, to) = (self.old.version, self.new.version);
         // The newer of the two knows both versions.

@@ -1,8 +1,8 @@
 //! Reads a library file that is finished, and makes the private copy that is loaded.
 //!
-//! The loader knows a library by its path and inode, and hands out the old code for a path that it has seen; and a file
-//! that is overwritten under a mapping takes the process with it. So what is loaded is always a copy, under a name never
-//! used before, of bytes that were read once.
+//! The loader knows a library by its path and inode, and returns the old code for a path that it
+//! has seen. A file that is overwritten under a mapping crashes the process. So the loader always
+//! gets a copy, under a name never used before, of bytes that were read once.
 
 use crate::config::trust::Trust;
 use crate::runtime_dir::copied_by;
@@ -14,23 +14,24 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A file that was not written for so long counts as finished.
+/// Time without a write after which a file counts as finished.
 pub const QUIET: Duration = Duration::from_millis(150);
-/// A file that is written for longer than this without a pause is given up.
+/// Time after which a file that is written without a pause is given up.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(10);
-/// The largest library.
+/// Size of the largest library, in bytes.
 const BYTES_MAX: u64 = 1 << 30;
 
-/// The content of a library file.
+/// Content of a library file.
 #[derive(Debug, Clone)]
 pub struct Content {
-    /// All of it.
+    /// Bytes of the file.
     pub bytes: Vec<u8>,
     /// SHA-256, in hexadecimal.
     pub hash: String,
 }
 
-/// Reads a file once it is finished. The error says what is wrong with the file, or with who may write it.
+/// Reads a file once it is finished. Blocks until then. The error says what is wrong with the file,
+/// or with those who may write it.
 pub fn read(path: &Path, trust: &Trust) -> Result<Content, String> {
     let give_up = Instant::now() + QUIET_WAIT_MAX;
     loop {
@@ -48,10 +49,10 @@ pub fn read(path: &Path, trust: &Trust) -> Result<Content, String> {
     }
 }
 
-/// `None`: somebody is writing it.
+/// Reads a file; `None`: somebody is writing it.
 fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     let at = path.display();
-    // Not to hang on a FIFO.
+    // Opening a FIFO must not block.
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
@@ -76,7 +77,7 @@ fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     if before.len() > BYTES_MAX {
         return Err(format!("{at} has {} bytes; the largest library is {BYTES_MAX}", before.len()));
     }
-    // A time stamp in the future says nothing, so it doesn't hold anything up.
+    // A time stamp in the future tells nothing, so it counts as old.
     let age = before.modified().ok().and_then(|t| SystemTime::now().duration_since(t).ok());
     if age.is_some_and(|age| age < QUIET) {
         return Ok(None);
@@ -85,7 +86,8 @@ fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     file.read_to_end(&mut bytes).map_err(|e| format!("{at} can't be read: {e}"))?;
     let after = stat(&file)?;
     let mark = |m: &std::fs::Metadata| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
-    // Only the content counts: a rename or another hard link changes the ctime alone, and then it is simply read again.
+    // Only the content counts: a rename or another hard link changes the ctime alone, and then the
+    // file is read again.
     if mark(&before) != mark(&after) || bytes.len() as u64 != after.len() {
         return Ok(None);
     }
@@ -93,18 +95,18 @@ fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     Ok(Some(Content { bytes, hash }))
 }
 
-/// Where private copies are written.
+/// Directory of private copies.
 #[derive(Debug)]
 pub struct Copies {
     dir: PathBuf,
-    /// The process that the copies belong to: it outlives those that write and load them.
+    /// Process that the copies belong to: it outlives those that write and load them.
     host_pid: u32,
-    /// The next one's number.
+    /// Number of the next copy.
     next: u64,
 }
 
 impl Copies {
-    /// `writer` tells the processes of one host apart.
+    /// Copies of one writer: `writer` tells the processes of one host apart.
     pub fn new(dir: PathBuf, host_pid: u32, writer: u64) -> Copies {
         Copies { dir, host_pid, next: writer << 32 }
     }

@@ -60,7 +60,7 @@ pub struct Snapshot {
 pub struct Trial<'a> {
     /// The private copy.
     pub copy: &'a Path,
-    /// Its entry.
+    /// Name of its entry.
     pub entry: &'a str,
     /// Settings by service.
     pub settings: &'a BTreeMap<String, String>,
@@ -84,7 +84,7 @@ pub struct Tried {
 /// Tries a private copy, in a process of `binary`. Calls `tell` with the progress: items done, and
 /// of how many.
 ///
-/// Blocks for at most the time that the limits give, and [`ANSWER_MAX`] more. The error says what
+/// Blocks for at most the time that the limits give, and 2 s more. The error says what
 /// went wrong in the child.
 pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> Result<Tried, String> {
     let nonce = nonce()?;
@@ -146,6 +146,7 @@ impl Trial<'_> {
     }
 }
 
+/// Describes why the child can't be started.
 fn cannot_start(e: io::Error) -> String {
     format!("the trial process can't be started: {e}")
 }
@@ -294,6 +295,7 @@ fn last_words(mut from: impl Read) -> String {
     line.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
 }
 
+/// Random text that a candidate can't guess, so that it can't forge the child's report.
 fn nonce() -> Result<String, String> {
     let mut bytes = [0; 16];
     let random = File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes));

@@ -73,6 +73,7 @@ fn say(nonce: &str, text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
+/// Number of threads of this process.
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }

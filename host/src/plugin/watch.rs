@@ -1,9 +1,9 @@
-//! Notices that a library's file changed, by watching its directory: cargo and editors put a new file in the old one's
-//! place, so watching the file itself would see nothing.
+//! Notices that a library's file changed, by watching its directory: cargo and editors put a new
+//! file in the old one's place, so a watch on the file itself would see nothing.
 //!
-//! Events are only a hint that something happened to a path. A path that was quiet for a while is reported; whether its
-//! content is new is found out by reading it. A directory that was removed (`cargo clean`) is watched again as soon as it is
-//! back.
+//! Events are only a hint that something happened to a path. A path that was quiet for a while is
+//! reported; its reader finds out whether the content is new. A directory that was removed (`cargo
+//! clean`) is watched again as soon as it is back.
 
 use crate::plugin::stage::QUIET;
 use notify::event::{AccessKind, AccessMode, EventKind};
@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How often it is checked that the directories are still those that are watched.
+/// Time between two checks that the watched directories are still the same.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// Watches directories; `changed` is called with each path in them that changed and is quiet now. Lives as long as the
-/// process.
+/// Watches directories, and calls `changed` with each path in them that changed and is quiet now.
+/// Lives as long as the process.
 pub fn start(dirs: Vec<PathBuf>, changed: impl Fn(PathBuf) + Send + 'static) -> Result<(), String> {
     let (sender, events) = channel();
     let watcher = new_watcher(sender).map_err(|e| format!("files can't be watched: {e}"))?;
@@ -37,21 +37,24 @@ pub fn start(dirs: Vec<PathBuf>, changed: impl Fn(PathBuf) + Send + 'static) -> 
         .map_err(|e| format!("files can't be watched: {e}"))
 }
 
+/// Watcher that sends its events to a channel.
 fn new_watcher(sender: Sender<notify::Result<Event>>) -> notify::Result<RecommendedWatcher> {
     notify::recommended_watcher(move |event| {
         let _ = sender.send(event);
     })
 }
 
+/// State of the watching thread.
 struct Watch {
     watcher: RecommendedWatcher,
-    /// With the inode that is watched; `None`: not there at the moment.
+    /// Directories, with the inode that is watched; `None`: not there at the moment.
     dirs: BTreeMap<PathBuf, Option<u64>>,
-    /// When each path was last heard of.
+    /// Time of the last event of each path.
     pending: HashMap<PathBuf, Instant>,
 }
 
 impl Watch {
+    /// Collects events, and reports each path once it is quiet.
     fn run(mut self, events: &Receiver<notify::Result<Event>>, changed: impl Fn(PathBuf)) {
         let mut checked = Instant::now();
         loop {
@@ -83,12 +86,13 @@ impl Watch {
         }
     }
 
+    /// Notes the paths of an event.
     fn heard(&mut self, event: Event) {
         if event.need_rescan() {
             return self.look_at_all();
         }
         match event.kind {
-            // Reading a file is reported too, and answering it would wake us for ever.
+            // A read is an event too, and reacting to it would wake us for ever.
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
             EventKind::Access(_) => return,
             _ => {}
@@ -97,26 +101,28 @@ impl Watch {
             if event.kind.is_remove()
                 && let Some(watched) = self.dirs.get_mut(&path)
             {
-                // A new directory may get the old one's inode, so it would look like the one that is watched.
+                // A new directory may get the old one's inode, and would look like the watched one.
                 *watched = None;
             }
             self.pending.insert(path, Instant::now());
         }
     }
 
+    /// Takes each file in the watched directories as changed.
     fn look_at_all(&mut self) {
         for dir in self.dirs.keys().cloned().collect::<Vec<_>>() {
             self.look_at(&dir);
         }
     }
 
+    /// Takes each file in a directory as changed.
     fn look_at(&mut self, dir: &Path) {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             self.pending.insert(entry.path(), Instant::now());
         }
     }
 
-    /// Watches the directories that are new or were replaced, and says how that went.
+    /// Watches the directories that are new or were replaced, and reports the outcome.
     fn check(&mut self) -> Vec<(PathBuf, notify::Result<()>)> {
         let mut done = Vec::new();
         for (dir, watched) in self.dirs.clone() {

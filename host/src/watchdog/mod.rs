@@ -45,8 +45,8 @@ pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> i
     Ok(stall_limits)
 }
 
-/// Times that a callback may take, in milliseconds: until the log names it, and until the process is
-/// ended. 0 means without limit.
+/// Times that a callback may take, in milliseconds: until the log names it, and until the process
+/// is ended. 0 means without limit.
 #[derive(Clone, Default)]
 pub struct StallLimits(Arc<(AtomicU64, AtomicU64)>);
 
@@ -57,10 +57,12 @@ impl StallLimits {
         self.0.1.store(limits.stall_kill_ms, Ordering::Relaxed);
     }
 
+    /// Both limits: warn, kill.
     fn get(&self) -> (u64, u64) {
         (self.0.0.load(Ordering::Relaxed), self.0.1.load(Ordering::Relaxed))
     }
 
+    /// Time until the next look: a quarter of the shorter limit, within bounds.
     fn tick(&self) -> Duration {
         let (warn, kill) = self.get();
         let shortest = [warn, kill].into_iter().filter(|ms| *ms > 0).min();
@@ -69,6 +71,7 @@ impl StallLimits {
     }
 }
 
+/// State of the thread.
 struct Watchdog {
     board: Board,
     file: OwnedFd,
@@ -149,6 +152,7 @@ impl Watchdog {
         }
     }
 
+    /// Name of a service, by its number on the board.
     fn service(&self, number: u16) -> String {
         let services = board_text::read(&Reading::of(&self.file)).unwrap_or_default();
         services.into_iter().nth(usize::from(number)).flatten().map_or_else(|| "?".into(), |s| s.name)

@@ -69,7 +69,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["schema_diff"],
             &["schema_text"],
             &["schema"],
-            &["json", "session_record", "elf_note", "abi"],
+            &["json", "session_record", "elf_note", "abi", "address_text", "address_binary"],
             &["address"],
         ],
     ),

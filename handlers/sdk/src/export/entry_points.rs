@@ -18,6 +18,7 @@ pub use greenroom_state::abi::Library;
 /// Table of the library, made at the first call and never freed.
 pub struct Once(OnceLock<Leaked>);
 
+/// Pointer to a table that is never freed.
 struct Leaked(*const Library);
 // SAFETY: the table and all that it points to are never written after they were made, and never
 // freed.
@@ -105,6 +106,7 @@ fn framing_offer(framing: Framing) -> (u32, u32, &'static [u8]) {
     }
 }
 
+/// Table of the ABI for a table that the service owns.
 fn table(t: Owned) -> abi::Table {
     let (migrations, downgrades) = (t.migrations.versions().leak(), t.migrations.downgrades().leak());
     let schema: &'static str = schema_text((t.schema)(), &t.migrations).leak();
@@ -120,6 +122,7 @@ fn table(t: Owned) -> abi::Table {
     }
 }
 
+/// Converts a value: [`abi::Service::convert`].
 unsafe extern "C" fn convert_ffi<H: Handler>(
     which: u32,
     from: u32,
@@ -135,6 +138,7 @@ unsafe extern "C" fn convert_ffi<H: Handler>(
     unsafe { hand_over(converted, result, error) }
 }
 
+/// Runs a job: [`abi::Service::job`]. Runs on any thread, while turns run.
 unsafe extern "C" fn job_ffi<H: Handler>(
     instance: *const c_void,
     name: Bytes<'_>,
@@ -185,6 +189,7 @@ unsafe fn hand_over(outcome: Result<Vec<u8>, Fault>, result: abi::Sink, error: a
 /// Host's table, through which jobs log.
 static HOST: OnceLock<KeptHost> = OnceLock::new();
 
+/// Pointer to the host's table.
 struct KeptHost(*const abi::Host);
 // SAFETY: the table never changes, and its functions may be called from any thread where no turn is
 // involved.
@@ -192,6 +197,7 @@ unsafe impl Send for KeptHost {}
 // SAFETY: as above.
 unsafe impl Sync for KeptHost {}
 
+/// Builds an instance: [`abi::Service::create`]. Null if the settings are refused or `new` panics.
 unsafe extern "C" fn create<H: Handler>(
     host: *const abi::Host,
     config: Bytes<'_>,
@@ -220,6 +226,7 @@ unsafe extern "C" fn create<H: Handler>(
     }
 }
 
+/// Ends an instance: [`abi::Service::destroy`]. A panic in its drop is caught.
 unsafe extern "C" fn destroy<H: Handler>(instance: *mut c_void) {
     let _ = fault::catch(|| {
         // SAFETY: the host passes what `create` returned, once, and no `run` is under way.
@@ -228,6 +235,7 @@ unsafe extern "C" fn destroy<H: Handler>(instance: *mut c_void) {
     });
 }
 
+/// Runs a batch: [`abi::Service::run`].
 unsafe extern "C" fn run_ffi<H: Handler>(
     instance: *const c_void,
     host: *const abi::Host,

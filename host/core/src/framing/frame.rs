@@ -35,7 +35,9 @@ impl FrameState {
         self.stored.as_ref().map_or(&[], |bytes| bytes.as_slice())
     }
 
-    /// Replaces the bytes to store: at most [`STORED_BYTES_MAX`], or those behind are dropped.
+    /// Replaces the bytes to store. They begin with the framing's number, so that another framing
+    /// can tell that they are not its own. At most [`STORED_BYTES_MAX`], or those behind are
+    /// dropped.
     pub(super) fn store(&mut self, bytes: &[u8]) {
         debug_assert!(bytes.len() <= STORED_BYTES_MAX, "{} bytes of state", bytes.len());
         self.stored =

@@ -11,6 +11,7 @@ pub struct LengthPrefix {
     little_endian: bool,
 }
 
+/// Bytes of the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Width {
     One,
@@ -41,6 +42,7 @@ impl LengthPrefix {
             .ok_or_else(|| format!("a width of {width} is none of 1, 2 and 4"))
     }
 
+    /// Number of bytes of the length.
     fn width(self) -> usize {
         match self.width {
             Width::One => 1,

@@ -39,7 +39,7 @@ pub enum Framing {
         /// The longest message, without its line ending.
         bytes_max: u32,
     },
-    /// Whatever arrived.
+    /// Bytes as they arrived, without framing.
     Raw {
         /// The longest message.
         bytes_max: u32,

@@ -9,16 +9,22 @@
 //! - Output has IAC doubled, LF as CR LF, and CR before anything else as CR NUL.
 //!
 //! A command at the start of a line is consumed by itself. One inside a line stays in the input
-//! until the line is whole, so the stored state says how far commands were answered: 5 bytes, and
+//! until the line is whole, so the stored state says how far commands were answered: 6 bytes, and
 //! none between lines.
 
 use super::frame::{Frame, FrameBuffers, FrameState, Payload};
+use greenroom_state::abi;
 use memchr::{memchr, memchr3};
 
+/// Begins a command; doubled, it is data.
 const IAC: u8 = 255;
+/// Demand that the peer leaves an option off.
 const DONT: u8 = 254;
+/// Request that the host turns an option on.
 const DO: u8 = 253;
+/// Refusal to turn an option on.
 const WONT: u8 = 252;
+/// Offer to turn an option on.
 const WILL: u8 = 251;
 /// Begins a subnegotiation.
 const SB: u8 = 250;
@@ -33,8 +39,9 @@ const SUBNEGOTIATION_BYTES_MAX: usize = 1024;
 /// Most bytes that a line's commands and doubled bytes may take, beside what the message may have.
 const OVERHEAD_BYTES_MAX: usize = 4096;
 
-/// Version of the stored state, in its first byte.
-const STATE_VERSION: u8 = 1;
+/// Number of the framing and version of its state, the first bytes of each stored state. Bytes of
+/// another framing or version count as no state.
+const STATE_HEAD: [u8; 2] = [abi::framing::TELNET as u8, 1];
 
 /// Cuts the next line or command.
 ///
@@ -217,14 +224,17 @@ fn is_too_long(input: &[u8], bytes_max: usize) -> bool {
 /// Bytes of the unconsumed input whose commands were answered. Bytes of another framing count as 0.
 fn answered(stored: &[u8]) -> usize {
     match *stored {
-        [STATE_VERSION, a, b, c, d] => u32::from_le_bytes([a, b, c, d]) as usize,
+        [framing, version, a, b, c, d] if [framing, version] == STATE_HEAD => {
+            u32::from_le_bytes([a, b, c, d]) as usize
+        }
         _ => 0,
     }
 }
 
+/// Stores how far commands were answered.
 fn store_answered(state: &mut FrameState, answered: usize) {
-    let [a, b, c, d] = (answered as u32).to_le_bytes();
-    state.store(&[STATE_VERSION, a, b, c, d]);
+    let ([framing, version], [a, b, c, d]) = (STATE_HEAD, (answered as u32).to_le_bytes());
+    state.store(&[framing, version, a, b, c, d]);
 }
 
 /// Writes what a turn sends: IAC doubled, LF as CR LF, CR before anything else as CR NUL.

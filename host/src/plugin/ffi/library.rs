@@ -125,11 +125,13 @@ fn loader_text(e: &libloading::Error) -> String {
     }
 }
 
+/// Reads a text of a table; `None`: it is not UTF-8.
 fn text(b: Bytes<'static>) -> Option<&'static str> {
     // SAFETY: a table's texts live as long as the process.
     std::str::from_utf8(unsafe { slice(b) }).ok()
 }
 
+/// Reads a service's table. The error names the service and what is wrong.
 fn offer(service: &abi::Service) -> Result<Offer, String> {
     let name = text(service.name).filter(|n| is_name(n)).ok_or("a service's name is unusable")?.to_owned();
     let framing = framing(service).map_err(|e| format!("service {name}: {e}"))?;
@@ -159,9 +161,10 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
     Ok(Offer { name, port: service.port, dials, framing, shape, tables })
 }
 
+/// Reads a service's framing with its parameters.
 fn framing(service: &abi::Service) -> Result<Framing, String> {
     let parameters = service.framing_parameters;
-    let max = abi::FRAMING_PARAMETERS_MAX;
+    let max = abi::framing::PARAMETERS_BYTES_MAX;
     if parameters.len > max || (parameters.ptr.is_null() && parameters.len > 0) {
         let len = parameters.len;
         return Err(format!("its framing's parameters are unusable: {len} bytes, of at most {max}"));
@@ -171,6 +174,7 @@ fn framing(service: &abi::Service) -> Result<Framing, String> {
     Framing::offered(service.framing, service.frame_bytes_max, parameters)
 }
 
+/// Reads the table of a table that a service owns.
 fn table(table: &abi::Table) -> Result<TableShape, String> {
     let name = text(table.name).filter(|n| is_name(n)).ok_or("a table's name is unusable")?.to_owned();
     let schema = schema(table.schema).map_err(|e| format!("table {name}: its schema: {e}"))?;
@@ -186,6 +190,7 @@ fn table(table: &abi::Table) -> Result<TableShape, String> {
     Ok(TableShape { name, shape })
 }
 
+/// Parses a schema; empty: there is none.
 fn schema(bytes: Bytes<'static>) -> Result<Option<Schema>, String> {
     match text(bytes) {
         Some("") => Ok(None),

@@ -5,7 +5,7 @@
 //! the number of the first. While a configuration is being committed, other requests are deferred,
 //! because settings and ports that they were prepared with would be outdated.
 
-use crate::admin::query::{Answer, Wish};
+use crate::admin::query::{Answer, ReloadRequest};
 use crate::config::Config;
 use crate::plugin::prepare::Job;
 use crate::worker::reload::carry_out::{Deferred, ReloadDriver};
@@ -24,8 +24,13 @@ impl ReloadDriver {
     /// Without a target all libraries are reloaded. Together they are one commit, and one refusal
     /// refuses all; otherwise each is a commit of its own. A name that no library has is answered
     /// with an error.
-    pub(in crate::worker) fn ask_reload(&mut self, shell: &mut Shell, wish: Wish, reply: Sender<Answer>) {
-        let Wish { target, from, together, dry_run, by } = wish;
+    pub(in crate::worker) fn ask_reload(
+        &mut self,
+        shell: &mut Shell,
+        wish: ReloadRequest,
+        reply: Sender<Answer>,
+    ) {
+        let ReloadRequest { target, from, together, dry_run, by } = wish;
         let ids = match target.map(|name| library_for(&shell.core, &name)) {
             None => (0..shell.core.reloads.libraries().len()).map(LibraryId).collect(),
             Some(Ok(id)) => vec![id],
@@ -132,7 +137,7 @@ impl ReloadDriver {
                 if is_library(&path)
                     && path.parent().is_some_and(|dir| self.discover.iter().any(|d| d == dir)) =>
             {
-                shell.threads.prepare.send(Job::Peek(path));
+                shell.threads.prepare.send(Job::Probe(path));
             }
             _ => {}
         }
@@ -145,7 +150,7 @@ impl ReloadDriver {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
                 let path = entry.path();
                 if is_library(&path) && !known(&path) {
-                    shell.threads.prepare.send(Job::Peek(path));
+                    shell.threads.prepare.send(Job::Probe(path));
                 }
             }
         }

@@ -119,7 +119,7 @@ fn a_search_goes_on_where_it_stopped() {
 #[test]
 fn stored_state_of_another_framing_counts_as_none() {
     let framing = Framing::Telnet { bytes_max: 8 };
-    for stored in [&[9, 9, 0, 0, 0][..], &[STATE_VERSION], &[STATE_VERSION, 0, 0, 0, 0, 0], &[0; 64]] {
+    for stored in [&[6, 1, 9, 0, 0, 0][..], &[5, 2, 9, 0, 0, 0], &[5, 1], &[5, 1, 9, 0, 0, 0, 0], &[9; 64]] {
         let mut state = FrameState::new(0, stored).unwrap();
         let mut buffers = FrameBuffers::default();
         assert_eq!(framing.cut(b"x\xff\xfb\x01", &mut state, &mut buffers), Frame::Reply { consumed: 0 });

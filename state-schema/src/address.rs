@@ -1,5 +1,7 @@
 //! Addresses of endpoints and of peers: as text for people and configuration, as bytes for records.
 //!
+//! `address_text.rs` has the text form, `address_binary.rs` the binary form.
+//!
 //! | type | text | example |
 //! | --- | --- | --- |
 //! | [`Address`] | scheme and address | `tcp://127.0.0.1:4000`, `udp://[::1]:53`, `unix:/x.sock` |
@@ -16,9 +18,6 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-
-mod binary;
-mod text;
 
 /// Longest path of a Unix socket, in bytes: Linux keeps 108, one of them for the NUL.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -89,7 +88,7 @@ pub enum Relay {
 
 /// Text that is no address, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadAddress(String);
+pub struct BadAddress(pub(crate) String);
 
 impl fmt::Display for BadAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,6 +123,7 @@ impl Address {
 }
 
 impl From<SocketAddr> for Address {
+    /// Takes a bare socket address as TCP.
     fn from(addr: SocketAddr) -> Address {
         Address::Tcp(addr)
     }
@@ -153,10 +153,8 @@ impl Peer {
 }
 
 impl From<SocketAddr> for Peer {
+    /// Takes a bare socket address as TCP.
     fn from(addr: SocketAddr) -> Peer {
         Peer::Tcp(addr)
     }
 }
-
-#[cfg(test)]
-mod tests;

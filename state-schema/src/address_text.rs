@@ -1,6 +1,6 @@
 //! Text form of addresses, which serde uses too.
 
-use super::{Address, BadAddress, Credentials, Peer, Relay};
+use crate::address::{Address, BadAddress, Credentials, Peer, Relay};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -97,6 +97,7 @@ fn number(digits: &str) -> Option<u32> {
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
+/// Reads `IP:PORT`. Names are not resolved.
 fn socket_addr(text: &str) -> Result<SocketAddr, BadAddress> {
     text.parse().map_err(|_| BadAddress(format!("{text:?} is no IP address with a port")))
 }

@@ -3,7 +3,7 @@
 //! A socket address is its family, its port and its IP address; an IPv6 address has its scope
 //! behind it.
 
-use super::{Address, Credentials, Peer, Relay};
+use crate::address::{Address, Credentials, Peer, Relay};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Version of the binary form, in its first byte.
@@ -17,7 +17,7 @@ const KIND_RELAYED_BY_TCP: u8 = 4;
 const KIND_RELAYED_BY_UNIX: u8 = 5;
 
 impl Address {
-    /// Appends the binary form, at most [`super::ADDRESS_BYTES_MAX`] bytes.
+    /// Appends the binary form, at most [`crate::address::ADDRESS_BYTES_MAX`] bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Address::Tcp(addr) => {
@@ -52,7 +52,7 @@ impl Address {
 }
 
 impl Peer {
-    /// Appends the binary form, at most [`super::PEER_BYTES_MAX`] bytes.
+    /// Appends the binary form, at most [`crate::address::PEER_BYTES_MAX`] bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Peer::Tcp(addr) => {
@@ -118,6 +118,7 @@ fn put_socket_addr(addr: SocketAddr, out: &mut Vec<u8>) {
     }
 }
 
+/// Takes a socket address off the front.
 fn take_socket_addr(bytes: &mut &[u8]) -> Option<SocketAddr> {
     let [family] = take(bytes)?;
     let port = u16::from_le_bytes(take(bytes)?);
@@ -132,12 +133,14 @@ fn take_socket_addr(bytes: &mut &[u8]) -> Option<SocketAddr> {
     }
 }
 
+/// Process, user, group; four bytes each.
 fn put_credentials(c: Credentials, out: &mut Vec<u8>) {
     for n in [c.pid, c.uid, c.gid] {
         out.extend(n.to_le_bytes());
     }
 }
 
+/// Takes credentials off the front.
 fn take_credentials(bytes: &mut &[u8]) -> Option<Credentials> {
     let mut number = || Some(u32::from_le_bytes(take(bytes)?));
     Some(Credentials { pid: number()?, uid: number()?, gid: number()? })

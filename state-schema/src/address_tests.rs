@@ -1,4 +1,4 @@
-use super::*;
+use crate::address::{ADDRESS_BYTES_MAX, Address, PEER_BYTES_MAX, Peer, UNIX_PATH_BYTES_MAX};
 
 /// Each address survives its text, its JSON and its bytes.
 #[test]
@@ -70,7 +70,7 @@ fn other_text_is_no_address() {
     }
 }
 
-/// One of each kind, and the longest.
+/// Peers of each kind, the longest among them.
 const PEERS: [&str; 9] = [
     "127.0.0.1:54321",
     "[2001:db8::7]:65535",

@@ -1,0 +1,25 @@
+//! Kinds of actions ([`super::Action::kind`]).
+
+/// Session opened; `data` is empty.
+pub const OPENED: u32 = 1;
+/// A whole frame arrived; `data` is the message without its framing.
+pub const MESSAGE: u32 = 2;
+/// Session ended; `data` is empty and [`super::Action::detail`] is one of [`super::closed`]. The
+/// session's last turn.
+pub const CLOSED: u32 = 3;
+/// Since 1.2. A timer is due; [`super::Action::name`] is its name. It comes to a session, or to the
+/// service itself.
+pub const TIMER: u32 = 4;
+/// Since 1.2. A note came from session [`super::Action::from`]; `data` is what it says.
+pub const NOTE: u32 = 5;
+/// Since 1.2. Session [`super::Action::from`] published `data` on topic [`super::Action::name`].
+pub const PUBLISHED: u32 = 6;
+/// Since 1.2. Job [`super::Action::from`], whose function is [`super::Action::name`], is over;
+/// [`super::Action::detail`] is one of [`super::job`], and `data` the result or the reason.
+pub const JOB: u32 = 7;
+/// Since 1.2. The first action behind [`OPENED`] of a session that session [`super::Action::from`]
+/// connected; `data` is what it gave along.
+pub const DIALED: u32 = 8;
+/// Since 1.2. Connection [`super::Action::from`] is open or has failed; [`super::Action::detail`]
+/// is one of [`super::connect`], and `data` its session's number in decimal digits, or the reason.
+pub const CONNECT: u32 = 9;
