@@ -1,8 +1,9 @@
 //! For the chaos test alone: ends the worker, as `kill -9` does, at a chosen point of its work.
 //!
-//! `GREENROOM_KILL_PLAN` names a file. Each worker takes its first line off it: a [`Point`]'s name and how often the point is passed
-//! before the kill, or `unreconciled`, which leaves out what [`crate::worker`] learns from the kernel when it takes over. Without
-//! the variable a point costs one load.
+//! `GREENROOM_KILL_PLAN` names a file. Each worker takes its first line off it: a [`Point`]'s name
+//! and how often the point is passed before the kill, or `unreconciled`, which leaves out what
+//! [`crate::worker`] learns from the kernel when it takes over. Without the variable a point costs
+//! one load.
 
 use rustix::process::{Signal, getpid, kill_process};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! The shell around `greenroom-core`: sockets, files, threads and loaded libraries. The core decides, this carries out.
+//! The shell around `greenroom-core`: sockets, files, threads and loaded libraries. The core
+//! decides, this carries out.
 //!
 //! `ARCHITECTURE.md` beside this crate is the map; start at [`worker`], then [`keeper`].
 #![deny(unsafe_code)]

@@ -1,4 +1,5 @@
-//! The host's log: `tracing` events, a line each, on standard error, written by a thread of its own.
+//! The host's log: `tracing` events, a line each, on standard error, written by a thread of its
+//! own.
 
 use greenroom_state::abi::level;
 use tracing::Level;

@@ -1,9 +1,9 @@
-//! What outlives the host itself: tables and ledger, in a file that is read when a host starts. Sessions are not among it, as
-//! their sockets end with the keeper.
+//! What outlives the host itself: tables and ledger, in a file that is read when a host starts.
+//! Sessions are not among it, as their sockets end with the keeper.
 //!
-//! The file is written beside its place and renamed, so there is always a whole one: a line that says what it is, items (a kind, a
-//! version, a length, bytes), and the SHA-256 of all before. One that is damaged is kept aside, under a name that says so, and the host starts
-//! without.
+//! The file is written beside its place and renamed, so there is always a whole one: a line that
+//! says what it is, items (a kind, a version, a length, bytes), and the SHA-256 of all before. One
+//! that is damaged is kept aside, under a name that says so, and the host starts without.
 
 use greenroom_core::core::Core;
 use greenroom_core::store::kind::Kind;
@@ -101,8 +101,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Reads the file into a core that holds nothing yet. `None`: there is none. An error says what is wrong with it, and where it is
-/// kept; nothing of it was read then.
+/// Reads the file into a core that holds nothing yet. `None`: there is none. An error says what is
+/// wrong with it, and where it is kept; nothing of it was read then.
 pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, String> {
     let mut bytes = Vec::new();
     match File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)) {

@@ -1,3 +1,5 @@
+//! Addresses and peers, as text and as bytes.
+
 use crate::address::{ADDRESS_BYTES_MAX, Address, PEER_BYTES_MAX, Peer, UNIX_PATH_BYTES_MAX};
 
 /// Each address survives its text, its JSON and its bytes.

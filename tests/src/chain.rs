@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A handler that answers each line with the number of lines, their chained hash, and as many bytes
-/// as the line asks for (`!N`). It answers a line that begins with `@` in a second turn, over a note
-/// to itself. A session's first line is its name: under it table `sums` has number and hash, and
-/// table `ends` the number of times that it was told of its end.
+/// as the line asks for (`!N`). It answers a line that begins with `@` in a second turn, over a
+/// note to itself. A session's first line is its name: under it table `sums` has number and hash,
+/// and table `ends` the number of times that it was told of its end.
 pub fn source(service: &str, comment: &str) -> String {
     r#"
 #![forbid(unsafe_code)]

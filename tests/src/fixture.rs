@@ -4,17 +4,17 @@ use crate::root;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A crate with one library, in `target/fixtures/crates`. Its name must be the test's own, among all
-/// test files: fixtures share a target directory, so that what they depend on is built once.
+/// A crate with one library, in `target/fixtures/crates`. Its name must be the test's own, among
+/// all test files: fixtures share a target directory, so that what they depend on is built once.
 pub struct Fixture {
     name: String,
     dir: PathBuf,
 }
 
-/// How much time cargo spends on a fixture's own code. Dependencies are always optimized.
+/// The time that cargo spends on a fixture's own code. Dependencies are always optimized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Optimize {
-    /// As operators build handlers: several seconds a build.
+    /// Built as operators build handlers: several seconds a build.
     AsReleased,
     /// Not at all, and only what changed since the last build: about a second, half of one for a
     /// second variant.

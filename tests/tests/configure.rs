@@ -178,8 +178,9 @@ fn a_successor_keeps_the_configuration_in_force() {
     assert_eq!(Client::connect(new).line(), None, "three are connected");
 }
 
-/// Two services have the same port of two addresses, and exchange them while connections arrive. Each
-/// connection is served, by one of the two; after the exchange by the one that has its port now.
+/// Two services have the same port of two addresses, and exchange them while connections arrive.
+/// Each connection is served, by one of the two; after the exchange by the one that has its port
+/// now.
 #[test]
 fn connections_arrive_while_two_services_exchange_their_ports() {
     let (one, two) = wait_for("a port that is free at two addresses", || {
@@ -231,8 +232,8 @@ fn host_workers(host: &Host) -> u64 {
     host.json(&["status", "--json"])["host"]["workers_before"].as_u64().expect("a number")
 }
 
-/// A build that ran without settings has none again when it is gone back to; and what a service may have otherwise than the host, its
-/// rehearsals know.
+/// A build that ran without settings has none again when it is gone back to; and what a service may
+/// have otherwise than the host, its rehearsals know.
 #[test]
 fn a_sighup_puts_a_configuration_in_force_and_the_ledger_names_who_asked() {
     let live = Live::serve(&text("sessions_max = 3", "", ANY));

@@ -1,4 +1,5 @@
-//! `chat`: asks for a nick, then sends each line to everybody in the room. /nick NAME, /who, /me DOES, /quit.
+//! `chat`: asks for a nick, then sends each line to everybody in the room. /nick NAME, /who, /me
+//! DOES, /quit.
 #![forbid(unsafe_code)]
 
 use greenroom_handler::{Action, Fault, Handler, Table, Tables, Turn, export};

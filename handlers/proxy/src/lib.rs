@@ -1,5 +1,6 @@
-//! `proxy`: asks for a password, connects to its target, and relays both ways. What one side sends isn't read faster than the other
-//! takes it; when one side closes, so does the other, once it has everything. `proxy-out` is the far side of each.
+//! `proxy`: asks for a password, connects to its target, and relays both ways. What one side sends
+//! isn't read faster than the other takes it; when one side closes, so does the other, once it has
+//! everything. `proxy-out` is the far side of each.
 #![forbid(unsafe_code)]
 
 use greenroom_handler::{Action, Fault, Framing, Handler, Job, JobEnd, NoConfig, Turn, export};

@@ -18,7 +18,8 @@ pub enum Command {
         /// Its number.
         id: u64,
     },
-    /// Whatever the kernel holds for this connection is not to be sent any more: it is about to be closed.
+    /// Whatever the kernel holds for this connection is not to be sent any more: it is about to be
+    /// closed.
     Reset(Slot),
     /// Read the connection again, whatever the poll says: reading had been suspended.
     Resume(Slot),

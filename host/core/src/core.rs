@@ -2,17 +2,17 @@
 //!
 //! Methods come in five groups:
 //!
-//! - **The loop**: [`Core::handle`] takes one [`Input`] after another; after [`Input::Commit`] the shell
-//!   takes what there is to do ([`Core::take_commands`], [`Core::take_sendable`], [`Core::take_jobs`],
-//!   [`Core::take_connects`]) and reports it with further inputs.
+//! - **The loop**: [`Core::handle`] takes one [`Input`] after another; after [`Input::Commit`] the
+//!   shell takes what there is to do ([`Core::take_commands`], [`Core::take_sendable`],
+//!   [`Core::take_jobs`], [`Core::take_connects`]) and reports it with further inputs.
 //! - **Questions** about what there is.
 //! - **Reloads**: [`Core::reload`] steps the state machine, the others carry out its commit.
 //! - **Operators**: checks, restores, limits, closing and releasing sessions.
 //! - **Recovery**: a successor begins with [`Core::recover`].
 //!
-//! A pass is [`Input::PassBegins`], any number of inputs, [`Input::Commit`]. Nothing is sent or closed
-//! before the commit, so nobody sees the result of what could still be forgotten. Effects of sending (a
-//! session is flushed and gone) are carried out after the next commit.
+//! A pass is [`Input::PassBegins`], any number of inputs, [`Input::Commit`]. Nothing is sent or
+//! closed before the commit, so nobody sees the result of what could still be forgotten. Effects of
+//! sending (a session is flushed and gone) are carried out after the next commit.
 
 use crate::command::Command;
 use crate::effects::jobs::BegunJob;
@@ -162,8 +162,8 @@ impl Core {
         into.append(&mut self.host.commands);
     }
 
-    /// The sessions that have output to send, after a commit. If there are more, the next pass is due
-    /// at once.
+    /// The sessions that have output to send, after a commit. If there are more, the next pass is
+    /// due at once.
     pub fn take_sendable(&mut self, into: &mut Vec<Slot>) {
         send::take_sendable(&mut self.host, into);
     }
@@ -198,8 +198,8 @@ impl Core {
         self.host.limits.take_reached(each);
     }
 
-    /// Time at which the next pass is due at the latest, on the clock of [`Input::PassBegins`]; `None`:
-    /// whenever something happens.
+    /// Time at which the next pass is due at the latest, on the clock of [`Input::PassBegins`];
+    /// `None`: whenever something happens.
     pub fn next_wake_ns(&self) -> Option<u64> {
         let host = &self.host;
         let at_once = host.sessions.has_resumed()
@@ -282,7 +282,8 @@ impl Core {
         inspect::sessions_after(&self.host, after, filter)
     }
 
-    /// A slice of a service's own timers, behind that name; and all of its own jobs and connections.
+    /// A slice of a service's own timers, behind that name; and all of its own jobs and
+    /// connections.
     pub fn of_service(&self, service: ServiceId, after: Option<&str>) -> OwnSlice {
         inspect::of_service(&self.host, service, after)
     }
@@ -336,27 +337,28 @@ impl Core {
         reload_commit::adopt(&mut self.host, &mut self.sweeps, build, offers, Replaced::Retires);
     }
 
-    /// Puts a build in charge that ran before: the one that is left goes on converting what it left.
+    /// Puts a build in charge that ran before: the one that is left goes on converting what it
+    /// left.
     pub fn go_back_to(&mut self, build: &Build, offers: Serving) {
         reload_commit::adopt(&mut self.host, &mut self.sweeps, build, offers, Replaced::Converts);
     }
 
-    /// Puts a build in charge on probation, until `until_ns`. Returns whether there is a probation: the
-    /// first build of a library has none.
+    /// Puts a build in charge on probation, until `until_ns`. Returns whether there is a probation:
+    /// the first build of a library has none.
     pub fn adopt_on_probation(&mut self, build: &Build, offers: Serving, until_ns: u64) -> bool {
         reload_commit::adopt_on_probation(&mut self.host, &mut self.sweeps, build, offers, until_ns)
     }
 
-    /// Puts the build in charge that a predecessor ran: nothing changes for a session, so a quarantined
-    /// one stays so.
+    /// Puts the build in charge that a predecessor ran: nothing changes for a session, so a
+    /// quarantined one stays so.
     pub fn go_on_with(&mut self, build: &Build, offers: Serving) {
         let quarantined = self.host.quarantines.set_aside();
         self.adopt(build, offers);
         self.host.quarantines.put_back(quarantined);
     }
 
-    /// Puts a library's build on probation again: a predecessor of this process had. `before` stands by
-    /// already.
+    /// Puts a library's build on probation again: a predecessor of this process had. `before`
+    /// stands by already.
     pub fn begin_probation(&mut self, build: &Build, before: &Build, until_ns: u64) {
         reload_commit::begin_probation(&mut self.host, &mut self.sweeps, build, before, until_ns);
     }
@@ -371,14 +373,14 @@ impl Core {
         rollback::can_roll_back(&self.host, library)
     }
 
-    /// Puts the previous build back in charge, between two passes. Returns the build that serves now.
-    /// To be called only if [`Core::can_roll_back`].
+    /// Puts the previous build back in charge, between two passes. Returns the build that serves
+    /// now. To be called only if [`Core::can_roll_back`].
     pub fn roll_back(&mut self, library: &str) -> Option<Build> {
         rollback::roll_back(&mut self.host, &mut self.sweeps, library)
     }
 
-    /// Lets a build stand by to take over: a predecessor of this process had put the one that serves on
-    /// probation.
+    /// Lets a build stand by to take over: a predecessor of this process had put the one that
+    /// serves on probation.
     pub fn stand_by(&mut self, build: &Build, offers: Serving) {
         rollback::stand_by(&mut self.host, build, offers);
     }
@@ -388,8 +390,8 @@ impl Core {
         rollback::stand_by_to_convert(&mut self.host, build, offers);
     }
 
-    /// Lets a build convert what it left, in the passes to come: a predecessor of this process rolled
-    /// it back.
+    /// Lets a build convert what it left, in the passes to come: a predecessor of this process
+    /// rolled it back.
     pub fn go_on_converting(&mut self, build: &Build, offers: Serving) {
         rollback::stand_by_to_convert(&mut self.host, build, offers);
         self.sweeps.begin(&mut self.host, &build.library);
@@ -408,8 +410,8 @@ impl Core {
 
     // --- operators ------------------------------------------------------------------------------
 
-    /// Replaces the limits from here on, for sessions that are open too. Their deadlines follow, a few
-    /// in each pass.
+    /// Replaces the limits from here on, for sessions that are open too. Their deadlines follow, a
+    /// few in each pass.
     pub fn set_limits(&mut self, limits: AllLimits) {
         self.host.sessions.count_peers(limits.host.sessions_per_peer_max > 0);
         let names = self.host.services.all().iter().map(|s| &*s.offer.name);
@@ -461,14 +463,14 @@ impl Core {
         restore::restore(&mut self.host, plan)
     }
 
-    /// Lets the code that serves a session read its state, and migrate it if it must, as its next turn
-    /// would. Nothing of it is kept. The error is the handler's.
+    /// Lets the code that serves a session read its state, and migrate it if it must, as its next
+    /// turn would. Nothing of it is kept. The error is the handler's.
     pub fn rehearse(&mut self, slot: Slot) -> Result<Reread, String> {
         rehearse(&self.host, &mut self.executor, slot)
     }
 
-    /// Lets a table's owner read a value that was stored in a version, and migrate it if it must, as the
-    /// next turn that reads it would. Returns what it would store.
+    /// Lets a table's owner read a value that was stored in a version, and migrate it if it must,
+    /// as the next turn that reads it would. Returns what it would store.
     pub fn rehearse_entry(&self, table: &str, stored: u32, value: &[u8]) -> Result<Vec<u8>, String> {
         let owner = self.host.owners.get(table).ok_or("nobody owns the table")?;
         let after = value_for(&self.host.services, owner, table, version_of(stored), value)?;
@@ -478,7 +480,8 @@ impl Core {
         }
     }
 
-    /// Converts a value with the code that serves a service; see [`crate::turn::code::Code::convert`].
+    /// Converts a value with the code that serves a service; see
+    /// [`crate::turn::code::Code::convert`].
     pub fn convert(
         &self,
         service: ServiceId,
@@ -502,8 +505,8 @@ impl Core {
 
     // --- the host's own records -----------------------------------------------------------------
 
-    /// Writes a record of the host's own in place of the one under this kind and key. False: the store
-    /// has no room for it, and the old one stays.
+    /// Writes a record of the host's own in place of the one under this kind and key. False: the
+    /// store has no room for it, and the old one stays.
     pub fn keep(&mut self, kind: Kind, key: u64, bytes: &[u8]) -> bool {
         self.host.host_records.put(&mut self.host.store, kind, key, bytes)
     }
@@ -523,16 +526,16 @@ impl Core {
         self.host.host_records.list(&self.host.store, kind, from, max)
     }
 
-    /// The highest number of a connection that was served. A connection without a session is new above
-    /// it, and closed at or below it.
+    /// The highest number of a connection that was served. A connection without a session is new
+    /// above it, and closed at or below it.
     pub fn served(&self) -> u64 {
         self.host.host_records.connection_number()
     }
 
     // --- recovery -------------------------------------------------------------------------------
 
-    /// Builds a core from the records that were found. `now_ns` is the clock of [`Input::PassBegins`],
-    /// which goes on across processes.
+    /// Builds a core from the records that were found. `now_ns` is the clock of
+    /// [`Input::PassBegins`], which goes on across processes.
     pub fn recover(limits: Limits, found: Recovered, now_ns: u64) -> Successor {
         let rebuilt = rebuild(limits, found, now_ns);
         Successor { core: Core::over(rebuilt.host), survivors: rebuilt.survivors, lost: rebuilt.lost }
@@ -543,13 +546,14 @@ impl Core {
         reconcile::reconcile(&mut self.host, slot, read, sent)
     }
 
-    /// Forgets a survivor that can't be trusted, or whose connection is gone. Its handler is not told.
+    /// Forgets a survivor that can't be trusted, or whose connection is gone. Its handler is not
+    /// told.
     pub fn give_up(&mut self, slot: Slot) {
         reconcile::give_up(&mut self.host, slot);
     }
 
-    /// Blocks an action: when its turn comes, its session is quarantined instead. To be called before
-    /// the first pass.
+    /// Blocks an action: when its turn comes, its session is quarantined instead. To be called
+    /// before the first pass.
     pub fn withhold(&mut self, action: BlockedAction) {
         self.host.quarantines.block(action);
     }

@@ -11,10 +11,11 @@ impl ServiceId {
     }
 }
 
-/// Where the shell keeps a connection: small numbers, used again only after the pass in which they became free.
+/// Where the shell keeps a connection: small numbers, used again only after the pass in which they
+/// became free.
 ///
-/// A service's own turns (its timers') run as those of a session that has no connection, and is in no list: its slot and its number
-/// are made from the service's.
+/// A service's own turns (its timers') run as those of a session that has no connection, and is in
+/// no list: its slot and its number are made from the service's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 

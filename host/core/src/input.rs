@@ -82,7 +82,8 @@ pub enum Input<'a> {
         /// Its result, or why there is none.
         result: Result<&'a [u8], &'a str>,
     },
-    /// What turns of this pass have caused, and timers that are due, have their turns: before the commit.
+    /// What turns of this pass have caused, and timers that are due, have their turns: before the
+    /// commit.
     Cascade,
     /// The pass ends: all of it counts from here on.
     Commit,

@@ -1,4 +1,5 @@
-//! How a reload ended, or what else an operator has changed: as commands print it, and as the ledger keeps it.
+//! How a reload ended, or what else an operator has changed: as commands print it, and as the
+//! ledger keeps it.
 
 use greenroom_state::rehearsal_report::{Rehearsal, Verdict};
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,9 @@
 //! Greenroom's decisions: no socket, clock, thread, file or environment, and no unsafe code.
 //!
-//! [`core::Core`] takes one [`input::Input`] after another and answers with [`command::Command`]s; time is an argument. So a
-//! whole server, with its reloads, cut reads, short writes and slow readers, runs in one thread from one seed, and a failing
-//! seed replays. The shell around it (the `greenroom` crate) owns sockets, files, threads and libraries.
+//! [`core::Core`] takes one [`input::Input`] after another and answers with [`command::Command`]s;
+//! time is an argument. So a whole server, with its reloads, cut reads, short writes and slow
+//! readers, runs in one thread from one seed, and a failing seed replays. The shell around it (the
+//! `greenroom` crate) owns sockets, files, threads and libraries.
 //!
 //! Folders, from the front door down; each uses only folders further down:
 //!

@@ -16,7 +16,7 @@ const CALLERS_MAX: usize = 32;
 pub(super) struct WaitingCaller {
     /// The command.
     pub(super) command: AdminCommand,
-    /// Its requester.
+    /// The requester.
     pub(super) by: By,
     /// The socket to answer on.
     pub(super) stream: UnixStream,

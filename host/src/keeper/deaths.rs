@@ -16,9 +16,9 @@ const TURN_DEATHS_MAX: u32 = 8;
 
 /// The end of a worker's process.
 pub(super) struct Ended {
-    /// Its process id.
+    /// The process id.
     pub(super) pid: u32,
-    /// Its exit status.
+    /// The exit status.
     pub(super) status: ExitStatus,
     /// Phase that it ended in.
     pub(super) phase: Phase,

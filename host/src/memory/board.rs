@@ -1,5 +1,6 @@
-//! The board: a page of counters that the worker writes and the keeper reads, so that `status` is answered also while no worker
-//! lives or one is stuck, and so that a death can be laid at the door of the action that was running.
+//! The board: a page of counters that the worker writes and the keeper reads, so that `status` is
+//! answered also while no worker lives or one is stuck, and so that a death can be laid at the door
+//! of the action that was running.
 //!
 //! | words | what |
 //! | --- | --- |

@@ -1,7 +1,9 @@
-//! Where reads go: memory that outlives the process, outside the store's epoch. The owner of a place and its offset in the stream
-//! are noted before the read, so that a successor finds the bytes that were read and not committed.
+//! Where reads go: memory that outlives the process, outside the store's epoch. The owner of a
+//! place and its offset in the stream are noted before the read, so that a successor finds the
+//! bytes that were read and not committed.
 //!
-//! A place is used again only after the commit. Reads are laid one behind the other, so a pass that reads little touches little.
+//! A place is used again only after the commit. Reads are laid one behind the other, so a pass that
+//! reads little touches little.
 
 use crate::sys::mapping::Mapping;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -39,8 +41,8 @@ impl Pool {
         self.notes < NOTES_MAX && BYTES - self.next >= READ_BYTES
     }
 
-    /// The place for a read from a connection, whose next byte is at `offset` of its stream. `epoch` is what the pass under way
-    /// will commit.
+    /// The place for a read from a connection, whose next byte is at `offset` of its stream.
+    /// `epoch` is what the pass under way will commit.
     #[inline]
     pub fn place(&mut self, owner: u64, offset: u64, epoch: u64) -> &mut [u8] {
         let note = self.mapping.bytes_mut(self.notes * NOTE_BYTES, NOTE_BYTES);
@@ -74,8 +76,8 @@ impl Pool {
         (self.notes, self.next) = (0, PLACES_AT);
     }
 
-    /// What a predecessor read of a stream from `offset` on, in the pass that it didn't commit: `len` bytes, as the kernel
-    /// counts. `None`: they are not here, which is damage.
+    /// What a predecessor read of a stream from `offset` on, in the pass that it didn't commit:
+    /// `len` bytes, as the kernel counts. `None`: they are not here, which is damage.
     pub fn find(&self, owner: u64, offset: u64, len: usize, epoch: u64) -> Option<Vec<u8>> {
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| self.mapping.bytes(BYTES)[at + i]));
         let mut pieces = Vec::new();

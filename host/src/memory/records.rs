@@ -1,5 +1,6 @@
-//! The memory in which the records lie: a memfd, mapped once to its limit and grown by fallocate. Its descriptor is the keeper's,
-//! and a successor finds in it what was written when this process died.
+//! The memory in which the records lie: a memfd, mapped once to its limit and grown by fallocate.
+//! Its descriptor is the keeper's, and a successor finds in it what was written when this process
+//! died.
 
 use crate::crash_points::Point;
 use crate::sys::mapping::Mapping;

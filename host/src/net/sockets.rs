@@ -1,7 +1,8 @@
 //! TCP connections, by token.
 //!
-//! A connection's token is its slot. A slot that becomes free is used again only after the pass, because the events of one
-//! poll may still name it. The waker and the keeper's socket have tokens at the other end of the numbers.
+//! A connection's token is its slot. A slot that becomes free is used again only after the pass,
+//! because the events of one poll may still name it. The waker and the keeper's socket have tokens
+//! at the other end of the numbers.
 
 use greenroom_core::ids::Slot;
 use mio::net::TcpStream;

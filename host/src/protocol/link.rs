@@ -54,7 +54,7 @@ pub enum Received<In> {
     Unknown(String),
     /// Nothing yet.
     Nothing,
-    /// The other side is gone.
+    /// The socket is closed: its other side is gone.
     Closed,
 }
 

@@ -1,7 +1,8 @@
 //! A shared mapping of a memory file, and the only place that makes one.
 //!
-//! One process maps a file of records at a time: two writers, or a reader beside a writer, would make every `&[u8]` into it a
-//! lie. A successor maps it after its predecessor was reaped; everybody else reads the file with pread, which is coherent.
+//! One process maps a file of records at a time: two writers, or a reader beside a writer, would
+//! make every `&[u8]` into it a lie. A successor maps it after its predecessor was reaped;
+//! everybody else reads the file with pread, which is coherent.
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::ffi::c_void;
@@ -19,14 +20,15 @@ pub struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Maps the first `len` bytes of a memory file. It may be shorter: touching what it doesn't have yet is a SIGBUS, so it must
-    /// have been grown (fallocate) before.
+    /// Maps the first `len` bytes of a memory file. It may be shorter: touching what it doesn't
+    /// have yet is a SIGBUS, so it must have been grown (fallocate) before.
     pub fn new(fd: impl AsFd, len: usize) -> io::Result<Mapping> {
         // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing.
         let base = unsafe {
             mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)
         }?;
-        // SAFETY: the range was mapped just now. A core dump of gigabytes would hold up whoever takes over.
+        // SAFETY: the range was mapped just now. A core dump of gigabytes would hold up whoever
+        // takes over.
         let _ = unsafe { madvise(base, len, Advice::LinuxDontDump) };
         Ok(Mapping { base: base.cast(), len })
     }
@@ -65,7 +67,8 @@ impl Mapping {
     pub fn leak_words(self) -> &'static [AtomicU64] {
         let (base, words) = (self.base, self.len / 8);
         std::mem::forget(self);
-        // SAFETY: the mapping is aligned to pages and stays; words are only accessed atomically from here on.
+        // SAFETY: the mapping is aligned to pages and stays; words are only accessed atomically
+        // from here on.
         unsafe { std::slice::from_raw_parts(base.cast::<AtomicU64>(), words) }
     }
 }

@@ -47,7 +47,8 @@ impl Thread {
     /// The calling thread, which must live as long as the process.
     pub fn this() -> io::Result<Thread> {
         let mut frames = [std::ptr::null_mut(); 4];
-        // SAFETY: the array has so many items. The first call loads what a signal handler could not.
+        // SAFETY: the array has so many items. The first call loads what a signal handler could
+        // not.
         unsafe { libc::backtrace(frames.as_mut_ptr(), 4) };
         // SAFETY: all zero is a valid sigaction.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -63,7 +64,8 @@ impl Thread {
         Ok(Thread { id: unsafe { libc::pthread_self() } })
     }
 
-    /// The addresses that it is at, innermost first; of the callers', the one behind the call. Empty: it didn't answer.
+    /// The addresses that it is at, innermost first; of the callers', the one behind the call.
+    /// Empty: it didn't answer.
     pub fn frames(&self) -> Vec<usize> {
         let Ok(_one) = WALK.lock() else { return Vec::new() };
         DONE.store(0, Ordering::Release);

@@ -1,5 +1,5 @@
-//! How far a TCP connection got, as the kernel counts: what tells a successor which bytes its predecessor read and sent after
-//! the last commit.
+//! How far a TCP connection got, as the kernel counts: what tells a successor which bytes its
+//! predecessor read and sent after the last commit.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -9,9 +9,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 pub struct Counts {
     /// Bytes of its peer's stream that were read.
     pub read: u64,
-    /// Bytes of our stream that were written; `None`: the connection is closed, so nothing more can be.
+    /// Bytes of our stream that were written; `None`: the connection is closed, so nothing more can
+    /// be.
     pub sent: Option<u64>,
-    /// It was reset. If that came behind the peer's end, `read` may be one too high: that end is not told from a byte.
+    /// It was reset. If that came behind the peer's end, `read` may be one too high: that end is
+    /// not told from a byte.
     pub broken: bool,
 }
 
@@ -40,8 +42,8 @@ struct Info {
     received: u64,
 }
 
-/// Asks the kernel. The connection must have been accepted, with SO_OOBINLINE set from the start: an urgent byte that is left out
-/// of the stream would shift the count for ever.
+/// Asks the kernel. The connection must have been accepted, with SO_OOBINLINE set from the start:
+/// an urgent byte that is left out of the stream would shift the count for ever.
 pub fn counts(socket: impl AsFd) -> io::Result<Counts> {
     let fd = socket.as_fd();
     let mut before = info(fd)?;
@@ -91,7 +93,8 @@ fn info(fd: BorrowedFd<'_>) -> io::Result<Info> {
     Ok(Info { state: bytes[STATE_AT], acked: word(BYTES_ACKED_AT), received: word(BYTES_RECEIVED_AT) })
 }
 
-/// Whether it has an error to tell. Asking for the error itself would take it away from whoever asks next.
+/// Whether it has an error to tell. Asking for the error itself would take it away from whoever
+/// asks next.
 fn has_error(fd: BorrowedFd<'_>) -> io::Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut asked = [PollFd::new(&fd, PollFlags::empty())];
@@ -121,7 +124,8 @@ mod tests {
         (ours, peer)
     }
 
-    /// Loopback delivers at once, but for what the peer's stack does on its own time: asked until it is so.
+    /// Loopback delivers at once, but for what the peer's stack does on its own time: asked until
+    /// it is so.
     fn settles(socket: &TcpStream, read: u64, sent: Option<u64>, broken: bool) {
         let wanted = Counts { read, sent, broken };
         let mut last = wanted;
@@ -146,7 +150,8 @@ mod tests {
         let mut some = [0; 4];
         ours.read_exact(&mut some).unwrap();
         settles(&ours, 4, Some(3), false);
-        // Whatever of ours the peer reads or leaves makes no difference; nor does an end of either side.
+        // Whatever of ours the peer reads or leaves makes no difference; nor does an end of either
+        // side.
         peer.shutdown(Shutdown::Write).unwrap();
         settles(&ours, 4, Some(3), false);
         ours.write_all(b"de").unwrap();

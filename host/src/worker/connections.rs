@@ -33,7 +33,8 @@ pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<Owned
     }
 }
 
-/// Opens a session for a connection. False: the peer is gone, or the port of its endpoint is closed.
+/// Opens a session for a connection. False: the peer is gone, or the port of its endpoint is
+/// closed.
 pub(super) fn open(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointId, fd: OwnedFd) -> bool {
     let socket = std::net::TcpStream::from(fd);
     let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return false };

@@ -57,8 +57,7 @@ impl Shell {
         sockets: Sockets,
         keeper: KeeperLink,
         board: Board,
-        config: ConfigInForce,
-        ports: Ports,
+        (config, ports): (ConfigInForce, Ports),
         saver: Saver,
         threads: Threads,
     ) -> Shell {

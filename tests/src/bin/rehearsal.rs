@@ -1,5 +1,6 @@
-//! For `scripts/bench rehearsal`: a loop with many sessions in its store, and no sockets, goes on working while a candidate that migrates
-//! all of them is rehearsed. Prints how long that took, and the longest passes with and without.
+//! For `scripts/bench rehearsal`: a loop with many sessions in its store, and no sockets, goes on
+//! working while a candidate that migrates all of them is rehearsed. Prints how long that took, and
+//! the longest passes with and without.
 
 use greenroom::memory::board::Board;
 use greenroom::memory::records::{Region, memory_file};
@@ -81,7 +82,8 @@ fn main() {
     end_pass(&mut core);
 
     let mut next = 0;
-    // By the clock and by the CPU time of the loop's thread, as others may have the core for a while.
+    // By the clock and by the CPU time of the loop's thread, as others may have the core for a
+    // while.
     let cpu = || {
         let t = thread_time();
         Duration::new(t.0, t.1)

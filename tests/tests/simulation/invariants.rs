@@ -54,7 +54,8 @@ impl Observed<'_> {
         self.view.timers.iter().any(|(n, _)| n == name)
     }
 
-    /// Counts the session's notes to itself that wait for their turns. A session that is closing has none.
+    /// Counts the session's notes to itself that wait for their turns. A session that is closing
+    /// has none.
     fn own_notes_waiting(&self) -> u64 {
         let own = |a: &ActionView| a.kind == action::NOTE && a.from == self.peer.id;
         if self.open { self.waiting(own) } else { 0 }

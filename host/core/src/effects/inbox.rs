@@ -280,7 +280,8 @@ impl Inbox {
         self.drop_oldest(store, shared, slot, count);
     }
 
-    /// Takes off the first action that had no turn and that `is` the one. Its record is the caller's.
+    /// Takes off the first action that had no turn and that `is` the one. Its record is the
+    /// caller's.
     fn take(&mut self, slot: Slot, running: &RunningBatch, is: impl Fn(&Waiting) -> bool) -> Option<Ref> {
         let done = running.done(slot);
         let queue = self.queues.get_mut(&slot)?;

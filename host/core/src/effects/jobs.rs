@@ -2,8 +2,8 @@
 //!
 //! A job is a record from the turn that asks for it until its result is one: so the result comes
 //! exactly once, to the build that runs then. The body runs at least once, as a worker that dies in
-//! the middle has a successor that begins it anew; a job declared `once` is lost instead. A job that
-//! was running at two deaths that its worker caused is lost, too: it may have caused them.
+//! the middle has a successor that begins it anew; a job declared `once` is lost instead. A job
+//! that was running at two deaths that its worker caused is lost, too: it may have caused them.
 
 use crate::ids::ServiceId;
 use crate::store::kind::Kind;
@@ -298,8 +298,8 @@ impl Jobs {
         self.all.keys().copied().collect()
     }
 
-    /// Queues a predecessor's job again. `crashed`: the predecessor caused its own death. `Some`: the
-    /// job must not begin again; it has not ended yet.
+    /// Queues a predecessor's job again. `crashed`: the predecessor caused its own death. `Some`:
+    /// the job must not begin again; it has not ended yet.
     pub(crate) fn restart(&mut self, store: &mut Store, number: u64, crashed: bool) -> Option<LostJob> {
         let job = self.all.get_mut(&number)?;
         let (owner, service, at) = (job.owner, job.service, job.record);

@@ -1,4 +1,4 @@
-//! What a turn started and that comes back later.
+//! Effects that come back later: waiting actions, jobs, connections, timers, topics.
 //!
 //! | file | holds |
 //! | --- | --- |

@@ -147,8 +147,8 @@ impl Outbound {
         }
     }
 
-    /// Takes in a connection that recovery found, and asks for it again. A double, one that can't be
-    /// read, one of an unknown service and one without an owner alive are deleted.
+    /// Takes in a connection that recovery found, and asks for it again. A double, one that can't
+    /// be read, one of an unknown service and one without an owner alive are deleted.
     pub(crate) fn recover(
         &mut self,
         store: &mut Store,

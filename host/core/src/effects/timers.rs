@@ -1,7 +1,7 @@
 //! Timers by deadline and by name, of a session or of a service. Each fires once, as an action.
 //!
-//! Timers are kept by deadline, so no pass looks at a session for its timers' sake. A timer's record
-//! has its owner as its key, and holds the deadline (u64, little-endian, nanoseconds of
+//! Timers are kept by deadline, so no pass looks at a session for its timers' sake. A timer's
+//! record has its owner as its key, and holds the deadline (u64, little-endian, nanoseconds of
 //! CLOCK_MONOTONIC, which goes on across processes) and the name. A timer that is due waits in the
 //! inbox as this very record.
 

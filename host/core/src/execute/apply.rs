@@ -27,8 +27,8 @@ struct Origin<'a> {
     running: &'a RunningBatch,
 }
 
-/// Applies what a batch of a session staged, in order. State and entries are marked with the versions
-/// that the writer has of them.
+/// Applies what a batch of a session staged, in order. State and entries are marked with the
+/// versions that the writer has of them.
 pub(crate) fn apply(
     host: &mut HostState,
     slot: Slot,

@@ -84,8 +84,8 @@ fn quarantine_for_good(host: &mut HostState, slot: Slot, blocked: BlockedAction)
     let mut bytes = blocked.turn.to_le_bytes().to_vec();
     bytes.extend_from_slice(blocked.reason.as_bytes());
     let old = s.take_quarantine().and_then(|q| q.record);
-    // A reserve is kept for records that must not fail. Without the record the next death would find
-    // the action again.
+    // A reserve is kept for records that must not fail. Without the record the next death would
+    // find the action again.
     let record = host.store.put(old, Kind::Quarantine, s.id, &bytes).ok();
     s.set_quarantine(Quarantine { reason: blocked.reason.clone(), record });
     host.quarantines.insert(slot);
@@ -174,7 +174,8 @@ fn settle(
 ) -> Ran {
     let b = &mut executor.buffers;
     host.limits.reached_all(&mut b.reached);
-    // A replay that failed on its own stands for itself; the turn that was left out runs again later.
+    // A replay that failed on its own stands for itself; the turn that was left out runs again
+    // later.
     let fault = match b.fault.take() {
         Some(own) => Some(own),
         None => last.fault.filter(|_| b.done == last.tried),

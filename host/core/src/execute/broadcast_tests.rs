@@ -13,8 +13,9 @@ use greenroom_state::abi::action;
 use greenroom_state::compatibility::StateShape;
 use std::sync::Mutex;
 
-/// Everybody is on the topics a and b. A message's turn does what the script says next, a call for each word: `a+x` broadcasts x to
-/// all on a, `a-x` to the others, `a!` leaves a, `=x` answers, and anything else fails.
+/// Everybody is on the topics a and b. A message's turn does what the script says next, a call for
+/// each word: `a+x` broadcasts x to all on a, `a-x` to the others, `a!` leaves a, `=x` answers, and
+/// anything else fails.
 struct Room(Mutex<Vec<&'static str>>);
 
 impl Code for Room {
@@ -48,7 +49,7 @@ impl Code for Room {
     }
 }
 
-/// What the one who speaks gets of a batch of turns, and what another one gets, in so many pieces.
+/// Output of the speaker and of another session after a batch of turns, and its pieces.
 fn broadcast(script: &[&'static str]) -> (String, String, usize) {
     let mut core = Core::new(Limits::default());
     let framing = Framing::Lines { bytes_max: 9 };

@@ -1,4 +1,4 @@
-//! One call of a service's code with a session's state.
+//! Calls of a service's code with a session's state.
 
 use super::Executor;
 use crate::effects::inbox::RunningBatch;
@@ -118,8 +118,8 @@ pub(crate) fn rehearse(host: &HostState, executor: &mut Executor, slot: Slot) ->
     }
 }
 
-/// Lets the build that serves a session read a state as if it were stored, and write it. The error is
-/// the handler's.
+/// Lets the build that serves a session read a state as if it were stored, and write it. The error
+/// is the handler's.
 pub(crate) fn reread(
     host: &HostState,
     executor: &mut Executor,
@@ -135,8 +135,8 @@ pub(crate) fn reread(
         true => *state = s.left_by_newer(version, wanted, packed)?,
         false => state.extend_from_slice(packed),
     }
-    // A batch without actions: libraries of ABI 1.0 convert nothing, and a death is known to be this
-    // session's.
+    // A batch without actions: libraries of ABI 1.0 convert nothing, and a death is known to be
+    // this session's.
     let of = Call { slot, actions: &[], running: &RunningBatch::default() };
     call_serving(host, of, Some((version.min(wanted), state)), buffers);
     let kept = buffers.has_state.then(|| buffers.state.clone());

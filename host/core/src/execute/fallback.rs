@@ -1,10 +1,10 @@
 //! A turn that failed on probation is run by the previous build, which stands by.
 //!
-//! The previous build gets the state, and each entry of a table that it reads, in the version that it
-//! knows, if nothing is lost that way: the build on probation downgrades the value, the previous build
-//! reads and writes it, and upgraded again it must be the same, byte for byte. Otherwise the previous
-//! build can't be asked. Its writes are marked with its own versions; the build on probation migrates
-//! them as ever.
+//! The previous build gets the state, and each entry of a table that it reads, in the version that
+//! it knows, if nothing is lost that way: the build on probation downgrades the value, the previous
+//! build reads and writes it, and upgraded again it must be the same, byte for byte. Otherwise the
+//! previous build can't be asked. Its writes are marked with its own versions; the build on
+//! probation migrates them as ever.
 
 use super::Executor;
 use super::apply::apply;
@@ -22,8 +22,8 @@ use crate::turn::effect::Effect;
 use greenroom_state::abi::Action;
 use std::cell::Cell;
 
-/// One kind of value (a state, or a table's) in two builds: the code of each, the number of the value
-/// there, and its version.
+/// One kind of value (a state, or a table's) in two builds: the code of each, the number of the
+/// value there, and its version.
 struct Pair<'a> {
     serving: (&'a dyn Code, u32, u32),
     standby: (&'a dyn Code, u32, u32),

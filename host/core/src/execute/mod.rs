@@ -44,8 +44,8 @@ impl Executor {
         self.replays > REPLAYS_PER_PASS
     }
 
-    /// Sets the count of replays aside, so that sessions whose input fails again and again do not let
-    /// other sessions' actions wait.
+    /// Sets the count of replays aside, so that sessions whose input fails again and again do not
+    /// let other sessions' actions wait.
     pub(crate) fn set_replays_aside(&mut self) -> u32 {
         std::mem::take(&mut self.replays)
     }

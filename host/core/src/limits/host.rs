@@ -1,7 +1,7 @@
 //! Every limit of the host: its name, its unit, its default, and what happens when it is reached.
 //!
-//! The names are also the keys of `[limits]` in the configuration file, and some of them of `[service.NAME.limits]`. README.md has the
-//! table for operators.
+//! The names are also the keys of `[limits]` in the configuration file, and some of them of
+//! `[service.NAME.limits]`. README.md has the table for operators.
 
 use crate::store::layout::{RECORD_BYTES_MAX, STORE_BYTES_LIMIT};
 use serde::{Deserialize, Serialize};
@@ -10,34 +10,40 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Sessions at once, of the host or of one service. A connection beyond it is closed as soon as it is accepted, and that is logged.
+    /// Sessions at once, of the host or of one service. A connection beyond it is closed as soon as
+    /// it is accepted, and that is logged.
     pub sessions_max: usize,
-    /// Sessions at once that came from one peer's IP address, over all services. One more is closed likewise. 0: as many as come.
+    /// Sessions at once that came from one peer's IP address, over all services. One more is closed
+    /// likewise. 0: as many as come.
     pub sessions_per_peer_max: usize,
-    /// Messages of one session that are run before the others have their turns; what else it has sent waits for the next pass.
+    /// Messages of one session that are run before the others have their turns; what else it has
+    /// sent waits for the next pass.
     pub turns_at_once_max: usize,
     /// The longest frame that a service may declare. A library that wants more is refused.
     pub frame_bytes_max: u32,
     /// One session's stored state. A turn that would grow it further fails.
     pub state_bytes_max: usize,
-    /// Output that a peer hasn't taken: from here on its input is not read, until half of it is gone.
+    /// Output that a peer hasn't taken: from here on its input is not read, until half of it is
+    /// gone.
     pub output_bytes_pause: usize,
-    /// Output that a peer hasn't taken: beyond it the session is closed and the output dropped. What others broadcast can
-    /// get it here, its own input can't.
+    /// Output that a peer hasn't taken: beyond it the session is closed and the output dropped.
+    /// What others broadcast can get it here, its own input can't.
     pub output_bytes_max: usize,
-    /// Sessions that are sent in one pass what others have caused, as a broadcast does; as many as the pass has run turns, if those are
-    /// more. The rest is sent in the next ones. Whose peer has spoken in the pass is answered with it, and a session with more than half
-    /// of `output_bytes_pause` to send doesn't wait.
+    /// Sessions that are sent in one pass what others have caused, as a broadcast does; as many as
+    /// the pass has run turns, if those are more. The rest is sent in the next ones. Whose peer has
+    /// spoken in the pass is answered with it, and a session with more than half of
+    /// `output_bytes_pause` to send doesn't wait.
     pub sends_at_once_max: usize,
     /// What one turn may stage: sends, broadcasts, table writes, log. Beyond it the turn fails.
     pub turn_bytes_max: usize,
-    /// Notes and published messages that wait for one session's turns. One more isn't delivered, and that is logged: whoever sent it goes
-    /// on.
+    /// Notes and published messages that wait for one session's turns. One more isn't delivered,
+    /// and that is logged: whoever sent it goes on.
     pub actions_pending_max: usize,
     /// What those carry. One more isn't delivered, likewise.
     pub actions_pending_bytes_max: usize,
-    /// Turns that may follow one from another: a note that causes a note, and so on. The one that would go deeper is refused, and the
-    /// turn fails. What comes from outside, and a timer, begins anew.
+    /// Turns that may follow one from another: a note that causes a note, and so on. The one that
+    /// would go deeper is refused, and the turn fails. What comes from outside, and a timer, begins
+    /// anew.
     pub cascade_max: u16,
     /// Timers of one session. One more is refused, and the turn fails.
     pub timers_per_session_max: usize,
@@ -55,7 +61,8 @@ pub struct Limits {
     pub job_name_bytes_max: usize,
     /// What a job returns. With more it has failed.
     pub job_result_bytes_max: usize,
-    /// Outbound connections of the whole host that are being made. One more is refused, and the turn fails.
+    /// Outbound connections of the whole host that are being made. One more is refused, and the
+    /// turn fails.
     pub connects_max: usize,
     /// How long one may take to be made before it has failed.
     pub connect_ms: u64,
@@ -67,50 +74,58 @@ pub struct Limits {
     pub table_key_bytes_max: usize,
     /// A table entry's value. A longer one is refused, and the turn fails.
     pub table_value_bytes_max: usize,
-    /// All keys and values of one table. A write that would go beyond it is refused, and the turn fails.
+    /// All keys and values of one table. A write that would go beyond it is refused, and the turn
+    /// fails.
     pub table_bytes_max: usize,
     /// Tables at once. One more is refused, and the turn fails.
     pub tables_max: usize,
-    /// All records together: sessions, states, input, output, tables. Beyond it sessions and turns are refused, and
-    /// closing still works.
+    /// All records together: sessions, states, input, output, tables. Beyond it sessions and turns
+    /// are refused, and closing still works.
     pub store_bytes_max: usize,
-    /// A generation that killed so many workers within `crash_window_ms` gives way to the one before it, if that can read the
-    /// states.
+    /// A generation that killed so many workers within `crash_window_ms` gives way to the one
+    /// before it, if that can read the states.
     pub crashes_max: u32,
     /// See `crashes_max`.
     pub crash_window_ms: u64,
     /// A callback that takes longer is logged, with where it is.
     pub stall_warn_ms: u64,
-    /// A callback that takes longer ends the worker, and a successor goes on; the action counts as one that killed it. 0: off.
+    /// A callback that takes longer ends the worker, and a successor goes on; the action counts as
+    /// one that killed it. 0: off.
     pub stall_kill_ms: u64,
-    /// A new build is on probation for so long, and the one before is ready to take over. 0: no probation.
+    /// A new build is on probation for so long, and the one before is ready to take over. 0: no
+    /// probation.
     pub probation_ms: u64,
     /// Probation is over before its time once so many turns have run. 0: only the time counts.
     pub probation_turns: u64,
-    /// A build on probation is rolled back when so many of its turns failed that the build before didn't fail, or couldn't be asked.
+    /// A build on probation is rolled back when so many of its turns failed that the build before
+    /// didn't fail, or couldn't be asked.
     pub probation_faults_max: u32,
     /// Builds that ran before and are kept, for `greenroom rollback`. The oldest is let go of.
     pub builds_kept: usize,
-    /// How long a candidate may take to be loaded and rehearsed, before it is refused; and `rehearsal_item_us` for each session and
-    /// entry of its tables.
+    /// How long a candidate may take to be loaded and rehearsed, before it is refused; and
+    /// `rehearsal_item_us` for each session and entry of its tables.
     pub rehearsal_ms: u64,
     /// See `rehearsal_ms`.
     pub rehearsal_item_us: u64,
-    /// Entries that a candidate reads there of a table whose values stay as they are; of one that changes, all. 0: all of every one.
+    /// Entries that a candidate reads there of a table whose values stay as they are; of one that
+    /// changes, all. 0: all of every one.
     pub rehearsal_entries_max: usize,
-    /// Memory that a candidate may take meanwhile, beside copies of the records. Beyond it the allocation fails, and it is refused.
+    /// Memory that a candidate may take meanwhile, beside copies of the records. Beyond it the
+    /// allocation fails, and it is refused.
     pub rehearsal_bytes_max: usize,
-    /// Builds that a worker loads before a fresh one goes on: what is loaded is never unloaded, and the C library's thread keys
-    /// run out at about 1,000.
+    /// Builds that a worker loads before a fresh one goes on: what is loaded is never unloaded, and
+    /// the C library's thread keys run out at about 1,000.
     pub builds_max: u32,
-    /// What readers of a snapshot may keep from being used again. Beyond it they fail, not the loop.
+    /// What readers of a snapshot may keep from being used again. Beyond it they fail, not the
+    /// loop.
     pub pin_bytes_max: usize,
-    /// How long a peer may take to send its first byte. Then the session is closed. 0: as long as it likes.
+    /// How long a peer may take to send its first byte. Then the session is closed. 0: as long as
+    /// it likes.
     pub first_byte_ms: u64,
     /// How long a peer may send nothing. Then the session is closed. 0: as long as it likes.
     pub idle_ms: u64,
-    /// How long a frame may take to be whole once it has begun, however often a byte of it comes. Then the session is closed. 0: as long as
-    /// it likes.
+    /// How long a frame may take to be whole once it has begun, however often a byte of it comes.
+    /// Then the session is closed. 0: as long as it likes.
     pub frame_ms: u64,
     /// How long a closed session's output may take to be flushed before it is dropped.
     pub drain_ms: u64,
@@ -237,14 +252,15 @@ impl Limits {
     }
 }
 
-/// Actions that go into one call of a handler: they share one decoding and one encoding of the state. More gains
-/// nothing measurable, and lets one session hold up the others longer.
+/// Actions that go into one call of a handler: they share one decoding and one encoding of the
+/// state. More gains nothing measurable, and lets one session hold up the others longer.
 pub const BATCH_ACTIONS_MAX: usize = 64;
 
-/// A batch that has staged this much ends with the turn under way, so that what a session's own input makes the host
-/// hold stays near `output_bytes_pause`.
+/// A batch that has staged this much ends with the turn under way, so that what a session's own
+/// input makes the host hold stays near `output_bytes_pause`.
 pub(crate) const BATCH_BYTES: usize = 64 * 1024;
-/// Pieces of output that one system call sends: a peer that many sessions' broadcasts reach has many short ones.
+/// Pieces of output that one system call sends: a peer that many sessions' broadcasts reach has
+/// many short ones.
 pub const PIECES_AT_ONCE: usize = 32;
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 macro_rules! limits {
     ($($variant:ident = $name:literal,)*) => {
-        /// A limit that is counted when it is reached: `status` shows how often. Each name is that of the field of [`super::host::Limits`], but for
-        /// [`Limit::OpenFiles`], which the process is given. A keeper and a worker of other versions may count for each other, so new
-        /// ones come last.
+        /// A limit that is counted when it is reached: `status` shows how often. Each name is that
+        /// of the field of [`super::host::Limits`], but for [`Limit::OpenFiles`], which the process
+        /// is given. A keeper and a worker of other versions may count for each other, so new ones
+        /// come last.
         #[allow(missing_docs)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Limit { $($variant,)* }

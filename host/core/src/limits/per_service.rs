@@ -4,7 +4,8 @@ use super::host::Limits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What one service has otherwise than the host: `[service.NAME.limits]`. What isn't said is the host's.
+/// What one service has otherwise than the host: `[service.NAME.limits]`. What isn't said is the
+/// host's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceLimits {

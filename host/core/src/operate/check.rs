@@ -49,7 +49,8 @@ pub enum Checked {
     },
     /// It can't be read, and is what is stored: it stays as it is.
     Stays,
-    /// The code that serves can't read it, in its words, although it was given in the version that is served.
+    /// The code that serves can't read it, in its words, although it was given in the version that
+    /// is served.
     Unreadable(String),
     /// It can't be stored, for this reason.
     Refused(String),

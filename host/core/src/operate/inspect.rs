@@ -1,7 +1,7 @@
 //! Read-only views of sessions and tables for operators, in slices: no answer holds up the loop.
 //!
-//! A slice is a copy, consistent in itself. The caller asks for the next one with the last key that it
-//! got.
+//! A slice is a copy, consistent in itself. The caller asks for the next one with the last key that
+//! it got.
 
 use crate::effects::inbox::ActionView;
 use crate::effects::jobs::JobView;
@@ -196,7 +196,8 @@ mod tests {
     use crate::service::placeholder::Withdrawn;
     use greenroom_state::compatibility::StateShape;
 
-    /// However much there is, one answer looks at so much of it, and all answers together at all of it.
+    /// However much there is, one answer looks at so much of it, and all answers together at all of
+    /// it.
     #[test]
     fn slices_are_bounded_and_complete() {
         let mut core = Core::new(Limits::default());

@@ -65,7 +65,8 @@ pub struct Survey {
     pub(super) tables: Vec<TableSurvey>,
 }
 
-/// How far a survey has come: the place of a state; then of a table, and a key there, of the plan's and then of the table's.
+/// How far a survey has come: the place of a state; then of a table, and a key there, of the plan's
+/// and then of the table's.
 #[derive(Debug, Clone, Default)]
 pub(super) struct At {
     pub(super) state: usize,

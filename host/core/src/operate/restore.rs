@@ -1,9 +1,9 @@
-//! States and tables are put back as an operator gives them: each item is checked by the code that serves, then all of them become
-//! valid in one epoch, or none.
+//! States and tables are put back as an operator gives them: each item is checked by the code that
+//! serves, then all of them become valid in one epoch, or none.
 //!
-//! The shell has items checked ([`Core::check_state`], [`Core::check_entry`]), a few in a pass, and gathers what they would be stored
-//! as in a [`Plan`]. Nothing of it is kept here meanwhile; so what was checked by a build that no longer serves is refused when the
-//! plan is carried out.
+//! The shell has items checked ([`Core::check_state`], [`Core::check_entry`]), a few in a pass, and
+//! gathers what they would be stored as in a [`Plan`]. Nothing of it is kept here meanwhile; so
+//! what was checked by a build that no longer serves is refused when the plan is carried out.
 
 use crate::host_state::HostState;
 use crate::host_state::state::write_state;
@@ -102,7 +102,8 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
     left
 }
 
-/// Whether all that a survey found can be stored, and was checked by the builds that serve. The error is a sentence.
+/// Whether all that a survey found can be stored, and was checked by the builds that serve. The
+/// error is a sentence.
 pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Result<(), String> {
     for (name, build) in &plan.builds {
         let serves =
@@ -148,8 +149,8 @@ pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Re
     }
 }
 
-/// Stores all of a plan that differs from what is there, or nothing. It counts with the next commit, as anything does. The error
-/// is a sentence.
+/// Stores all of a plan that differs from what is there, or nothing. It counts with the next
+/// commit, as anything does. The error is a sentence.
 pub(crate) fn restore(host: &mut HostState, plan: &Plan) -> Result<Restored, String> {
     let mut survey = Survey::default();
     survey_plan(host, plan, &mut survey, usize::MAX);

@@ -192,7 +192,8 @@ fn versions_follow_the_build_that_serves() {
     assert_eq!(core.check_entry("owned", &entry(None, "!v"), &mut builds), unreadable);
     assert_eq!(builds, again.builds);
     core.handle(Input::Commit);
-    // Until all that it left is converted, a build that was rolled back converts what is put back, too.
+    // Until all that it left is converted, a build that was rolled back converts what is put back,
+    // too.
     core.go_back_to(&build(1), serving(1));
     let planned = plan(&mut core, &[given(1, 2, "2z")]);
     core.restore(&planned).unwrap();

@@ -80,8 +80,8 @@ fn run_some(pass: &mut Pass<'_>, slot: Slot) -> usize {
     ran.consumed
 }
 
-/// Closes a session whose peer has ended its side. The peer's last frames, and the actions that wait,
-/// come before: a session that is blocked keeps them for later.
+/// Closes a session whose peer has ended its side. The peer's last frames, and the actions that
+/// wait, come before: a session that is blocked keeps them for later.
 pub(super) fn finish_if_peer_done(pass: &mut Pass<'_>, slot: Slot) {
     let may_end = |pass: &Pass<'_>| pass.host.sessions.get(slot).is_some_and(|s| s.may_end());
     if may_end(pass) && pass.host.inbox.has(slot) {

@@ -45,7 +45,7 @@ pub(crate) struct Scratch {
     cut: CutBuffers,
 }
 
-/// One pass over the host: a borrowed view for its stages.
+/// A pass over the host: a borrowed view for its stages.
 pub(crate) struct Pass<'a> {
     pub(crate) host: &'a mut HostState,
     pub(crate) executor: &'a mut Executor,

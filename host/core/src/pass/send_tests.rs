@@ -32,7 +32,7 @@ impl Code for Room {
     }
 }
 
-/// What is sent in a pass, by slot.
+/// Output that a pass sends, by slot.
 fn pass(core: &mut Core, now_ns: u64, lines: &[(u32, &[u8])]) -> Vec<(u32, String)> {
     core.handle(Input::PassBegins { now_ns });
     for &(slot, bytes) in lines {
@@ -66,7 +66,8 @@ fn a_broadcast_takes_its_share_of_each_pass_and_answers_come_first() {
     }
     assert_eq!(pass(&mut core, 2, &[]), []);
 
-    // The first says something to the other ten. Who speaks meanwhile is answered at once, with what was on its way to it.
+    // The first says something to the other ten. Who speaks meanwhile is answered at once, with
+    // what was on its way to it.
     let slots = |sent: &[(u32, String)]| sent.iter().map(|(slot, _)| *slot).collect::<Vec<_>>();
     let mut heard = pass(&mut core, 3, &[(0, b"x\n")]);
     assert_eq!(slots(&heard), [1, 2, 3]);

@@ -35,7 +35,7 @@ fn core(share: usize) -> Core {
     core
 }
 
-/// What was sent in all, as the kernel takes everything.
+/// Bytes sent in all, as the kernel takes everything.
 fn send(core: &mut Core) -> usize {
     let (mut sendable, mut sent) = (Vec::new(), 0);
     core.take_sendable(&mut sendable);
@@ -48,8 +48,8 @@ fn send(core: &mut Core) -> usize {
     sent
 }
 
-/// A share in each pass, no more and no less, and every line before the peer's end: also if the end is read in the very pass in which
-/// answers were sent.
+/// A share in each pass, no more and no less, and every line before the peer's end: also if the end
+/// is read in the very pass in which answers were sent.
 #[test]
 fn a_flood_has_its_share_of_each_pass_and_loses_nothing() {
     for share in [1, 64, 100] {

@@ -1,8 +1,8 @@
 //! Timeout: closes sessions whose peer stays silent too long.
 //!
 //! A peer may leave a session waiting for its first byte, for the rest of a frame, for anything at
-//! all. While the host itself does not read a session (its output is not taken, its handler holds it,
-//! it is quarantined), its peer can't be late.
+//! all. While the host itself does not read a session (its output is not taken, its handler holds
+//! it, it is quarantined), its peer can't be late.
 
 use super::Pass;
 use super::close::finish;
@@ -44,8 +44,8 @@ pub(crate) fn arm_timeout(host: &mut HostState, slot: Slot) {
     host.sessions.arm_timeout(slot, host.limits.of(service), host.now_ns);
 }
 
-/// Lets deadlines follow changed limits, those of a few sessions in each pass. `from`: the number of
-/// the last session that did; `None`: all have.
+/// Lets deadlines follow changed limits, those of a few sessions in each pass. `from`: the number
+/// of the last session that did; `None`: all have.
 pub(super) fn rearm_timeouts(host: &mut HostState, from: &mut Option<u64>) {
     let Some(after) = *from else { return };
     let sessions = host.sessions.after(after).take(REARMED_PER_PASS);

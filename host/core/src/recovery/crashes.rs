@@ -1,7 +1,9 @@
-//! What follows from the deaths of workers: which action must not run again, and which generation has to give way.
+//! What follows from the deaths of workers: which action must not run again, and which generation
+//! has to give way.
 //!
-//! Only a death in the middle of a turn, by the turn's own doing, says anything about code: a segmentation fault, an abort, an
-//! exit, a stall that the watchdog ended. A kill from outside says nothing.
+//! Only a death in the middle of a turn, by the turn's own doing, says anything about code: a
+//! segmentation fault, an abort, an exit, a stall that the watchdog ended. A kill from outside says
+//! nothing.
 
 use crate::ids::service_of_number;
 use crate::limits::host::Limits;

@@ -1,8 +1,8 @@
 //! Compares each session with the kernel's byte counts.
 //!
-//! Bytes that were read and not committed must be given to the core again. Output that was committed
-//! and not sent is still there. A session for which the counts do not add up can't be trusted, and is
-//! given up by name.
+//! Bytes that were read and not committed must be given to the core again. Output that was
+//! committed and not sent is still there. A session for which the counts do not add up can't be
+//! trusted, and is given up by name.
 
 use crate::command::Command;
 use crate::host_state::HostState;
@@ -12,10 +12,10 @@ use crate::ids::Slot;
 use crate::session::life::Life;
 use crate::session::output::piece_len;
 
-/// Compares a survivor with the kernel: `read` bytes came from its peer in all and were read, `sent`
-/// bytes were sent in all. `sent` is `None` for a connection that is broken: its output does not
-/// matter any more, and [`crate::input::Input::Broken`] is to follow. Returns the bytes that were read
-/// and not committed: they are to be given to the core again.
+/// Compares a survivor with the kernel: `read` bytes came from its peer in all and were read,
+/// `sent` bytes were sent in all. `sent` is `None` for a connection that is broken: its output does
+/// not matter any more, and [`crate::input::Input::Broken`] is to follow. Returns the bytes that
+/// were read and not committed: they are to be given to the core again.
 ///
 /// To be done for every survivor before the first pass: a turn that ran earlier would build on a
 /// session that may have to be given up.

@@ -4,9 +4,9 @@ use crate::host_state::HostState;
 use crate::store::kind::Kind;
 use crate::tables::entry::{name_of, value_of};
 
-/// Lends what outlives the host itself to `each`: table entries and ledger lines, as they are stored,
-/// with an entry's version, and the number of the last connection, which tables may name. It ends
-/// early when `each` says false. O(entries).
+/// Lends what outlives the host itself to `each`: table entries and ledger lines, as they are
+/// stored, with an entry's version, and the number of the last connection, which tables may name.
+/// It ends early when `each` says false. O(entries).
 pub(crate) fn each_saved(host: &HostState, mut each: impl FnMut(Kind, u32, &[u8]) -> bool) {
     if !each(Kind::Served, 0, &host.host_records.connection_number().to_le_bytes()) {
         return;

@@ -1,9 +1,8 @@
 //! Puts a build in charge of its services.
 //!
-//! The commit only replaces what each service points to, so its time does not depend on the number of
-//! sessions. Builds that nobody needs any more are kept for
-//! [`crate::core::Core::take_retired`]. Whether a build may serve is decided before, by
-//! [`super::steps`].
+//! The commit only replaces what each service points to, so its time does not depend on the number
+//! of sessions. Builds that nobody needs any more are kept for [`crate::core::Core::take_retired`].
+//! Whether a build may serve is decided before, by [`super::steps`].
 
 use super::sweep::Sweeps;
 use crate::command::Command;
@@ -22,9 +21,10 @@ use crate::store::kind::Kind;
 pub(crate) enum Replaced<'a> {
     /// Nobody needs it.
     Retires,
-    /// It converts what it left.
+    /// Converts what it left.
     Converts,
-    /// It takes over if the new one fails, if it is this build, which proved itself; else it retires.
+    /// Takes over if the new one fails, if it is this build, which proved itself; else it
+    /// retires.
     StandsBy(&'a Build),
 }
 
@@ -41,8 +41,9 @@ pub(crate) fn adopt(
     sweeps.begin(host, &build.library);
 }
 
-/// Puts a build in charge on probation: until `until_ns` the last build that proved itself stands by.
-/// The first build of a library has no previous one, and no probation. Returns whether there is one.
+/// Puts a build in charge on probation: until `until_ns` the last build that proved itself stands
+/// by. The first build of a library has no previous one, and no probation. Returns whether there is
+/// one.
 pub(crate) fn adopt_on_probation(
     host: &mut HostState,
     sweeps: &mut Sweeps,
@@ -178,8 +179,8 @@ pub(super) fn resume_quarantined(host: &mut HostState, library: &str) {
     }
 }
 
-/// Lets a quarantined session go on. Until the input that it kept has been run, nothing else may end
-/// it.
+/// Lets a quarantined session go on. Until the input that it kept has been run, nothing else may
+/// end it.
 pub(crate) fn release_quarantined(host: &mut HostState, slot: Slot) {
     end_quarantine(host, slot);
     if let Some(s) = host.sessions.get_mut(slot) {

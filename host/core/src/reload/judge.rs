@@ -1,6 +1,7 @@
 //! Every reason to refuse a build that was tried: what it offers, against what is live.
 //!
-//! The shell has found nothing wrong with its file, and it has loaded; see [`crate::reload::steps`] for the steps before.
+//! The shell has found nothing wrong with its file, and it has loaded; see [`crate::reload::steps`]
+//! for the steps before.
 
 use crate::limits::in_force::LimitsInForce;
 use crate::reload::library::ActiveReload;

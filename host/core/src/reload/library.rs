@@ -41,7 +41,8 @@ pub(crate) struct ActiveReload {
     pub(super) build_id: Option<String>,
     pub(super) rehearsal: Option<Rehearsal>,
     pub(crate) step: Stage,
-    /// Another one of the same commit was refused, for this reason; so is this, once its step is done.
+    /// Another one of the same commit was refused, for this reason; so is this, once its step is
+    /// done.
     pub(super) doomed: Option<String>,
 }
 

@@ -1,4 +1,5 @@
-//! Which ports to open and which to close: what is wanted less what is held. Nothing is closed before all is open.
+//! Which ports to open and which to close: what is wanted less what is held. Nothing is closed
+//! before all is open.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,7 +14,8 @@ pub struct Changes {
     pub open: Vec<Port>,
     /// To be closed once it is.
     pub close: Vec<Port>,
-    /// An address that goes from one service to another: the same listener, so that no connection is refused between.
+    /// An address that goes from one service to another: the same listener, so that no connection
+    /// is refused between.
     pub hand_over: Vec<(Port, Port)>,
 }
 

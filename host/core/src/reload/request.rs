@@ -93,7 +93,8 @@ pub enum Step {
     Stage(LibraryId, PathBuf),
     /// Load the copy in a child process and ask what it offers.
     Try(LibraryId),
-    /// Load these here, build their instances, bind and listen on the ports that these services add.
+    /// Load these here, build their instances, bind and listen on the ports that these services
+    /// add.
     Load(Vec<(LibraryId, Vec<Offer>)>),
     /// Call [`crate::core::Core::adopt`] for each, between two passes.
     Commit(Vec<(LibraryId, Build)>),

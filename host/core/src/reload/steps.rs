@@ -6,14 +6,17 @@
 //!                 └───────┴───────┴──────┴───────┴───────┴── refused: nothing has changed
 //! ```
 //!
-//! This is the state machine alone; whether a build that was tried may serve, is decided in `judge.rs`. The shell carries the steps out, off the loop but for the commit, and says how they
-//! went. The unit is the library: one reload of it at a time, others wait their turn. A request that waited while the
-//! very same content was tried gets that outcome. The watcher never tries content again that it saw before, so a
-//! refused file isn't tried in circles, and a build loaded from elsewhere isn't undone by an old file.
+//! This is the state machine alone; whether a build that was tried may serve, is decided in
+//! `judge.rs`. The shell carries the steps out, off the loop but for the commit, and says how they
+//! went. The unit is the library: one reload of it at a time, others wait their turn. A request
+//! that waited while the very same content was tried gets that outcome. The watcher never tries
+//! content again that it saw before, so a refused file isn't tried in circles, and a build loaded
+//! from elsewhere isn't undone by an old file.
 //!
-//! Several libraries may be reloaded **together**: each waits, tried, for the others, then loaded, for the others, and one
-//! commit puts all of them in charge. If one is refused, all are. A dry run ends when it was tried. To roll back is to reload a
-//! build that ran before, and data goes the other way.
+//! Several libraries may be reloaded **together**: each waits, tried, for the others, then loaded,
+//! for the others, and one commit puts all of them in charge. If one is refused, all are. A dry run
+//! ends when it was tried. To roll back is to reload a build that ran before, and data goes the
+//! other way.
 
 use crate::ledger::{Outcome, Report};
 use crate::reload::judge::{LiveData, judge_candidate};
@@ -56,8 +59,9 @@ impl Reloads {
         }))
     }
 
-    /// Notes the build that a library runs, without a reload: a successor goes on with its predecessor's, or a build was rolled
-    /// back. `seen` is the hash of what was last seen at its path, `highest` the highest generation that ran.
+    /// Notes the build that a library runs, without a reload: a successor goes on with its
+    /// predecessor's, or a build was rolled back. `seen` is the hash of what was last seen at its
+    /// path, `highest` the highest generation that ran.
     pub fn goes_on_with(&mut self, id: LibraryId, build: Build, seen: Option<String>, highest: u64) {
         let library = &mut self.libraries[id.0];
         library.highest = library.highest.max(highest).max(build.generation);
@@ -66,7 +70,8 @@ impl Reloads {
         library.last = None;
     }
 
-    /// Refuses the reload under way as soon as its step is done, if it has prepared for what is no longer so.
+    /// Refuses the reload under way as soon as its step is done, if it has prepared for what is no
+    /// longer so.
     pub fn doom(&mut self, id: LibraryId, why: &str) {
         let work = self.libraries[id.0].work.as_mut();
         // One for another configuration is about the very build that was replaced, wherever it is.
@@ -105,8 +110,8 @@ impl Reloads {
         self.libraries[id.0].work.as_ref().map(|w| &w.request)
     }
 
-    /// What [`Step::Report`] will say of a commit, before it is known how long it took: so that it can be part of it. The build is
-    /// in charge of its services already.
+    /// What [`Step::Report`] will say of a commit, before it is known how long it took: so that it
+    /// can be part of it. The build is in charge of its services already.
     pub fn about_to_report(&self, id: LibraryId, services: &[Service]) -> Option<(By, Report)> {
         let library = &self.libraries[id.0];
         let work = library.work.as_ref()?;
@@ -127,7 +132,8 @@ impl Reloads {
         let mut steps = Vec::new();
         match event {
             Event::Requested(requests) => {
-                // All are in line before the first begins, so those of one commit stand the same way everywhere.
+                // All are in line before the first begins, so those of one commit stand the same
+                // way everywhere.
                 for (id, request) in requests {
                     self.libraries[id.0].waiting.push_back(request);
                 }

@@ -5,8 +5,9 @@ use crate::turn::fault::Fault;
 use crate::turn::staging::Staging;
 use greenroom_state::abi;
 
-/// The code of a service that its library no longer offers. Only services without sessions are withdrawn, and their ports
-/// are closed in the same step, so a turn here is a connection that was accepted just before.
+/// The code of a service that its library no longer offers. Only services without sessions are
+/// withdrawn, and their ports are closed in the same step, so a turn here is a connection that was
+/// accepted just before.
 pub(crate) struct Withdrawn;
 
 /// The code of a service that a successor has no library for: its sessions wait.

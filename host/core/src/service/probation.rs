@@ -87,7 +87,8 @@ impl Probations {
         self.all.iter().filter(|p| !p.failed).map(|p| p.until_ns).min()
     }
 
-    /// Takes off the next probation whose time or turns are up. `turns_enough` 0: time alone counts.
+    /// Takes off the next probation whose time or turns are up. `turns_enough` 0: time alone
+    /// counts.
     pub(crate) fn pop_passed(
         &mut self,
         services: &Services,

@@ -17,23 +17,23 @@
 //! the input that it kept. A quarantined session is read on, up to a limit of kept input. The unit
 //! test holds this table and the code together.
 
-/// One reason why a session waits.
+/// A reason why a session waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Blocked {
-    /// Its peer leaves too much output untaken.
+    /// The peer leaves too much output untaken.
     OutputFull = 1,
-    /// It has run its share of this pass, or its turns fail again and again.
+    /// The session has run its share of this pass, or its turns fail again and again.
     ShareUsed = 1 << 1,
-    /// Its handler holds its input.
+    /// The handler holds the input.
     HeldByHandler = 1 << 2,
     /// Another session's output must drain first.
     OtherSessionsOutput = 1 << 3,
-    /// Its kept input runs with the next pass.
+    /// Kept input runs with the next pass.
     ResumesNextPass = 1 << 4,
-    /// Its next action must not run.
+    /// The next action must not run.
     Quarantined = 1 << 5,
-    /// Its first turn was blocked, and comes before all others.
+    /// The first turn was blocked, and comes before all others.
     OpenedTurnDue = 1 << 6,
 }
 

@@ -30,8 +30,8 @@ impl SendQueue {
         self.now.is_empty() && self.others.is_empty()
     }
 
-    /// Lists a session with output that the kernel may take. `at_once_bytes`: a session with more to
-    /// send does not wait.
+    /// Lists a session with output that the kernel may take. `at_once_bytes`: a session with more
+    /// to send does not wait.
     #[inline]
     pub(crate) fn offer(&mut self, slot: Slot, s: &mut Session, now_ns: u64, at_once_bytes: u64) {
         if s.heard_ns == now_ns || s.unsent() > at_once_bytes {

@@ -1,4 +1,5 @@
-//! All sessions, by slot, number and peer address; the sessions changed in this pass; the next deadline.
+//! All sessions, by slot, number and peer address; the sessions changed in this pass; the next
+//! deadline.
 
 use super::blocked::Blocked;
 use super::life::{Life, Session};
@@ -172,7 +173,8 @@ impl Sessions {
         self.dirty = list;
     }
 
-    /// Lets a session's kept input run with the next pass. Until then its peer's end is not its own.
+    /// Lets a session's kept input run with the next pass. Until then its peer's end is not its
+    /// own.
     pub(crate) fn resume(&mut self, slot: Slot) {
         if let Some(s) = self.get_mut(slot)
             && !s.block(Blocked::ResumesNextPass, true)
@@ -201,8 +203,8 @@ impl Sessions {
 
     /// Sets the deadline of an open session by its limits, unless it has an earlier one.
     ///
-    /// A session has one deadline, which is looked at when it comes: a peer that was heard meanwhile
-    /// gets another one then. So a message costs a note of the time and nothing else.
+    /// A session has one deadline, which is looked at when it comes: a peer that was heard
+    /// meanwhile gets another one then. So a message costs a note of the time and nothing else.
     pub(crate) fn arm_timeout(&mut self, slot: Slot, limits: &Limits, now_ns: u64) {
         let Some(s) = self.get(slot).filter(|s| s.life == Life::Open) else { return };
         let Some((at, ..)) = s.timeout(limits) else { return };

@@ -20,9 +20,11 @@ pub(super) const CLASSES: [usize; 18] = [
 ];
 /// The longest record, in bytes.
 pub const RECORD_BYTES_MAX: usize = CLASSES[CLASSES.len() - 1] - HEADER;
-/// The largest limit of a store: 32-bit references in steps of 32 bytes reach 128 GiB, less header and reserve.
+/// The largest limit of a store: 32-bit references in steps of 32 bytes reach 128 GiB, less header
+/// and reserve.
 pub const STORE_BYTES_LIMIT: usize = 127 << 30;
-/// Memory beyond the limit, for what must not fail when the store is full: the records of sessions that go on and close.
+/// Memory beyond the limit, for what must not fail when the store is full: the records of sessions
+/// that go on and close.
 pub(super) const RESERVE_BYTES: usize = 64 << 20;
 
 pub(super) const MAGIC: &[u8; 8] = b"GREENRM\n";
@@ -55,12 +57,14 @@ pub(super) fn units_at(bytes_max: usize) -> usize {
     (DIRECTORY_AT + units).next_multiple_of(UNIT)
 }
 
-/// How much memory a store with this limit may use: what its [`super::memory::Memory`] must be able to grow to.
+/// How much memory a store with this limit may use: what its [`super::memory::Memory`] must be able
+/// to grow to.
 pub fn memory_bytes(bytes_max: usize) -> usize {
     units_at(bytes_max) + (bytes_max + RESERVE_BYTES).next_multiple_of(UNIT)
 }
 
-/// Reads the limit and the epoch of a store. `bytes_max` is the limit of one whose layout didn't state it.
+/// Reads the limit and the epoch of a store. `bytes_max` is the limit of one whose layout didn't
+/// state it.
 pub(super) fn header(bytes: &[u8], bytes_max: usize) -> Result<(usize, u64), String> {
     if bytes.len() < DIRECTORY_AT {
         return Err("the memory is smaller than a store's header".into());

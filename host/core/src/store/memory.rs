@@ -1,7 +1,8 @@
 //! The bytes that a store lies in.
 
-/// Memory that grows, is zero where it is fresh, and may outlive its writer. A writer may die at any instruction; then all that
-/// it wrote before the last [`Memory::mark`] is there, and any part of what came after.
+/// Memory that grows, is zero where it is fresh, and may outlive its writer. A writer may die at
+/// any instruction; then all that it wrote before the last [`Memory::mark`] is there, and any part
+/// of what came after.
 pub trait Memory: Send {
     /// All of it, as far as it has grown.
     fn bytes(&self) -> &[u8];
@@ -15,8 +16,8 @@ pub trait Memory: Send {
     fn grow(&mut self, len: usize) -> bool;
 }
 
-/// Memory on the heap, which dies with its process. In tests it can be cut off: after so many words, nothing is written any
-/// more, as if the writer had been killed there.
+/// Memory on the heap, which dies with its process. In tests it can be cut off: after so many
+/// words, nothing is written any more, as if the writer had been killed there.
 #[derive(Debug, Clone, Default)]
 pub struct Plain {
     bytes: Vec<u8>,

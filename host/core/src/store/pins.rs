@@ -1,4 +1,5 @@
-//! Epochs that somebody outside reads: the blocks that were live then are not used again while they do.
+//! Epochs that somebody outside reads: the blocks that were live then are not used again while they
+//! do.
 
 use crate::store::layout::Ref;
 use std::collections::{BTreeMap, VecDeque};
@@ -8,8 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub(super) struct Pins {
     /// How many readers each epoch has.
     readers: BTreeMap<u64, usize>,
-    /// Blocks that died since, with the epoch of their death, in order. In pieces, as one that grows to a million is moved as a whole,
-    /// and the loop would wait for that.
+    /// Blocks that died since, with the epoch of their death, in order. In pieces, as one that
+    /// grows to a million is moved as a whole, and the loop would wait for that.
     held: VecDeque<VecDeque<Held>>,
     held_bytes: usize,
     bytes_max: usize,

@@ -1,21 +1,23 @@
-//! The record store: everything that outlives code lies here, as bytes, and outlives the process that wrote it if its
-//! [`Memory`] does.
+//! The record store: everything that outlives code lies here, as bytes, and outlives the process
+//! that wrote it if its [`Memory`] does.
 //!
-//! [`Store::put`], [`Store::delete`], and one [`Store::commit`] a pass: **a whole pass becomes valid by one atomic store of the
-//! epoch**. Nothing that was valid is overwritten before that. What was being written when a process died is found and
-//! forgotten by [`Store::recover`], which may itself be killed at any write and started again.
+//! [`Store::put`], [`Store::delete`], and one [`Store::commit`] a pass: **a whole pass becomes
+//! valid by one atomic store of the epoch**. Nothing that was valid is overwritten before that.
+//! What was being written when a process died is found and forgotten by [`Store::recover`], which
+//! may itself be killed at any write and started again.
 //!
-//! - Memory is cut into units of 64 KiB. A slab is one unit, or several, of blocks of one size class; a directory
-//!   says which class each unit has.
-//! - A block is live at epoch E if and only if `born <= E < dead`. An update is a new block with born E+1, and the old one's
-//!   dead set to E+1; a deletion only sets dead, so it never needs space.
+//! - Memory is cut into units of 64 KiB. A slab is one unit, or several, of blocks of one size
+//!   class; a directory says which class each unit has.
+//! - A block is live at epoch E if and only if `born <= E < dead`. An update is a new block with
+//!   born E+1, and the old one's dead set to E+1; a deletion only sets dead, so it never needs
+//!   space.
 //! - Recovery is one scan: what was born after E is erased, a death after E is undone.
 //!
-//! - A slab whose blocks are all free can become one of another class, so what a store once held doesn't decide what it can
-//!   hold later.
+//! - A slab whose blocks are all free can become one of another class, so what a store once held
+//!   doesn't decide what it can hold later.
 //!
-//! No reference into it leaves the core: [`Store::read`] lends the bytes to a closure. What points to a record is a [`Ref`],
-//! which its owner keeps; an update gives a new one.
+//! No reference into it leaves the core: [`Store::read`] lends the bytes to a closure. What points
+//! to a record is a [`Ref`], which its owner keeps; an update gives a new one.
 
 use super::block::{self, HEADER, Header, UNBORN, UNTIL_DELETED};
 use super::kind::Kind;
@@ -26,17 +28,19 @@ use super::layout::{
 use super::memory::{Memory, Plain};
 use super::pins::Pins;
 
-/// Blocks that were held for a reader and are freed with a commit, beside twice as many as die with it.
+/// Blocks that were held for a reader and are freed with a commit, beside twice as many as die with
+/// it.
 const RELEASED_PER_COMMIT: usize = 256;
 
-/// See the module.
+/// A record store. The module has the contract.
 pub struct Store {
     pub(super) memory: Box<dyn Memory>,
     pub(super) epoch: u64,
     pub(super) bytes_max: usize,
     /// Where the first unit begins: behind header and directory.
     pub(super) units_at: usize,
-    /// Each unit's class + 1, or [`FREE_UNIT`], as in the directory; the units behind a slab's first have its class too.
+    /// Each unit's class + 1, or [`FREE_UNIT`], as in the directory; the units behind a slab's
+    /// first have its class too.
     pub(super) units: Vec<u8>,
     /// Blocks in use of the slab that begins with a unit: live, or dying.
     pub(super) used: Vec<u32>,
@@ -129,13 +133,13 @@ impl Store {
         count
     }
 
-    /// Makes sure that records of these lengths fit, all of them, below the limit. Then putting them can't fail. False: they
-    /// don't, and nothing has changed that matters.
+    /// Makes sure that records of these lengths fit, all of them, below the limit. Then putting
+    /// them can't fail. False: they don't, and nothing has changed that matters.
     pub fn reserve(&mut self, lens: impl IntoIterator<Item = usize>) -> bool {
         self.reserve_all(lens.into_iter().map(|len| (len, 1)))
     }
 
-    /// As [`Store::reserve`], for so many records of each length.
+    /// Reserves room like [`Store::reserve`], for so many records of each length.
     pub(crate) fn reserve_all(&mut self, records: impl IntoIterator<Item = (usize, usize)>) -> bool {
         let mut wanted = [0usize; CLASSES.len()];
         let mut classes = 0u32;
@@ -168,7 +172,8 @@ impl Store {
         !grew || (0..CLASSES.len()).all(has)
     }
 
-    /// Writes a record in place of `old`, and returns the reference to keep. When it is refused, `old` stays.
+    /// Writes a record in place of `old`, and returns the reference to keep. When it is refused,
+    /// `old` stays.
     pub fn put(&mut self, old: Option<Ref>, kind: Kind, key: u64, bytes: &[u8]) -> Result<Ref, Full> {
         let class = class_for(bytes.len()).ok_or(Full)?;
         if let Some(r) = old
@@ -234,7 +239,7 @@ impl Store {
         &self.memory.bytes()[at + HEADER..at + HEADER + header.len as usize]
     }
 
-    /// What a record is.
+    /// The kind of a record.
     pub(crate) fn kind(&self, r: Ref) -> Option<Kind> {
         Kind::from_number(Header::read(self.memory.bytes(), offset(r)).kind)
     }
@@ -264,10 +269,11 @@ impl Store {
         self.dying = dying;
     }
 
-    /// Keeps what the last commit left readable from outside ([`super::snapshot::copy_at`]) until [`Store::unpin`]. Returns its
-    /// epoch.
+    /// Keeps what the last commit left readable from outside ([`super::snapshot::copy_at`]) until
+    /// [`Store::unpin`]. Returns its epoch.
     ///
-    /// It costs the memory of what is replaced meanwhile. Beyond `bytes_max` of that, the pins are given up, not the writers.
+    /// It costs the memory of what is replaced meanwhile. Beyond `bytes_max` of that, the pins are
+    /// given up, not the writers.
     pub fn pin(&mut self, bytes_max: usize) -> u64 {
         self.pins.add(self.epoch, bytes_max)
     }

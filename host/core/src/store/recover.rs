@@ -26,17 +26,19 @@ pub struct Recovered {
     pub store: Store,
     /// Every record, in the order of their places.
     pub records: Vec<Found>,
-    /// Blocks that were live and whose checksum is wrong: they are erased. Kind (0: unknown) and key as far as they can be read.
+    /// Blocks that were live and whose checksum is wrong: they are erased. Kind (0: unknown) and
+    /// key as far as they can be read.
     pub damaged: Vec<(u8, u64)>,
 }
 
 impl Store {
-    /// Reads a store that another process left. `bytes_max` is the limit of one whose layout didn't state it. Whatever the
-    /// memory holds, this ends: what can't be trusted is erased and named.
+    /// Reads a store that another process left. `bytes_max` is the limit of one whose layout didn't
+    /// state it. Whatever the memory holds, this ends: what can't be trusted is erased and named.
     pub fn recover(mut memory: Box<dyn Memory>, bytes_max: usize) -> Result<Recovered, String> {
         let (bytes_max, epoch) = header(memory.bytes(), bytes_max)?;
         let at = units_at(bytes_max);
-        // From here on it is of this layout. The layout comes last, since it says that the limit counts.
+        // From here on it is of this layout. The layout comes last, since it says that the limit
+        // counts.
         memory.write(BYTES_MAX_AT, &(bytes_max as u64).to_le_bytes());
         memory.mark();
         memory.write(LAYOUT_AT, &LAYOUT.to_le_bytes());
@@ -51,7 +53,8 @@ impl Store {
                 store.memory.write(entry, &[0]);
             }
         }
-        // Behind the last unit that was ever used the directory is zero; a zero before it is damage.
+        // Behind the last unit that was ever used the directory is zero; a zero before it is
+        // damage.
         let directory = &store.memory.bytes()[DIRECTORY_AT..DIRECTORY_AT + slots];
         let end = directory.iter().rposition(|n| *n != 0).map_or(0, |last| last + 1);
         while store.units.len() < slots {

@@ -12,8 +12,8 @@ impl Store {
         (end - next) / CLASSES[class]
     }
 
-    /// Frees blocks that no pin needs any more, so many at most: a reader that took long leaves many, and nobody is to wait for
-    /// all of them.
+    /// Frees blocks that no pin needs any more, so many at most: a reader that took long leaves
+    /// many, and nobody is to wait for all of them.
     pub(super) fn release(&mut self, at_most: usize) {
         for _ in 0..at_most {
             let Some(r) = self.pins.free_one() else { return };
@@ -91,7 +91,8 @@ impl Store {
             self.fresh[class].0 += CLASSES[class];
             self.free[class].push(reference(next));
         }
-        // Its memory is zero, and so are its blocks' births: entering the slab changes nothing that is valid.
+        // Its memory is zero, and so are its blocks' births: entering the slab changes nothing that
+        // is valid.
         self.memory.mark();
         self.memory.write(DIRECTORY_AT + first, &[class as u8 + 1]);
         self.units[first..first + want].fill(class as u8 + 1);
@@ -124,8 +125,9 @@ impl Store {
         Some(first)
     }
 
-    /// Gives back the units of all slabs without a block in use, but for those of the class that `wanted` more of: they may have been
-    /// made for just that. O(blocks), and only done when the limit is reached and it helps.
+    /// Gives back the units of all slabs without a block in use, but for those of the class that
+    /// `wanted` more of: they may have been made for just that. O(blocks), and only done when the
+    /// limit is reached and it helps.
     pub(super) fn reclaim(&mut self, wanted: usize) {
         if self.empty_slabs == 0 {
             return;

@@ -1,8 +1,9 @@
 //! Reads a pinned epoch out of memory that its owner goes on writing to.
 //!
-//! A block that was live at the pinned epoch keeps its bytes, and its birth, until the pin is let go of; only its death may be
-//! noted meanwhile. Any other block may be half written. What tells them apart is the birth, which is written before anything
-//! else of a block: each slab is read twice, and a block counts if its birth was the same, and early enough, both times.
+//! A block that was live at the pinned epoch keeps its bytes, and its birth, until the pin is let
+//! go of; only its death may be noted meanwhile. Any other block may be half written. What tells
+//! them apart is the birth, which is written before anything else of a block: each slab is read
+//! twice, and a block counts if its birth was the same, and early enough, both times.
 
 use super::block::{self, HEADER, Header, UNBORN};
 use super::kind::Kind;
@@ -29,8 +30,9 @@ impl Seen<'_> {
     }
 }
 
-/// Copies a store as it was at a pinned epoch, for [`crate::store::records::Store::recover`] to read. `len` is how long the memory is, `read` fills
-/// a buffer from a place in it. What `keeps` doesn't want is left out, and costs no memory; what isn't fit to be shown to it stays.
+/// Copies a store as it was at a pinned epoch, for [`crate::store::records::Store::recover`] to
+/// read. `len` is how long the memory is, `read` fills a buffer from a place in it. What `keeps`
+/// doesn't want is left out, and costs no memory; what isn't fit to be shown to it stays.
 pub fn copy_at(
     len: usize,
     epoch: u64,
@@ -71,7 +73,8 @@ pub fn copy_at(
         let mut class_now = [0];
         read(DIRECTORY_AT + unit, &mut class_now)?;
         let mut kept = false;
-        // Otherwise it was empty, and became a slab of another class: nothing of the epoch is in it.
+        // Otherwise it was empty, and became a slab of another class: nothing of the epoch is in
+        // it.
         if class_now[0] == n {
             for at in (0..slab_blocks(class)).map(|i| i * CLASSES[class]) {
                 let header = Header::read(&slab, at);

@@ -1,4 +1,5 @@
-//! The store against a plain map: random passes, cut at every word, cut again during recovery, damaged at random.
+//! The store against a plain map: random passes, cut at every word, cut again during recovery,
+//! damaged at random.
 
 use super::block::HEADER;
 use super::kind::Kind;
@@ -25,7 +26,8 @@ impl Shared {
     }
 }
 
-/// A writer sees all that it wrote, also what was cut off: it is about to be killed, and doesn't know.
+/// A writer sees all that it wrote, also what was cut off: it is about to be killed, and doesn't
+/// know.
 impl Memory for Shared {
     fn bytes(&self) -> &[u8] {
         &self.1
@@ -136,7 +138,8 @@ fn a_kill_at_any_word_leaves_the_last_commit() {
             let survived = !dying.0.lock().unwrap().is_cut();
             let expected = if survived { &after } else { &before };
 
-            // The successor may be killed too, at any word of its recovery, and so may be the next one.
+            // The successor may be killed too, at any word of its recovery, and so may be the next
+            // one.
             let mut image = dying.image();
             for again in [0, 1, 3, 10, 100] {
                 let second = Shared::new(Plain::cut_after(&image, Some(again)));
@@ -320,7 +323,8 @@ fn the_layout_before_this_one_is_read() {
     assert!(said.contains("layout 9"), "{said}");
 }
 
-/// A unit whose class is lost is given up alone: what lies behind it stays, and what lay in it never comes back.
+/// A unit whose class is lost is given up alone: what lies behind it stays, and what lay in it
+/// never comes back.
 #[test]
 fn a_hole_in_the_directory_hides_nothing_behind_it() {
     let mut store = Store::new(LIMIT);
@@ -391,7 +395,8 @@ fn a_writer_at_the_limit_is_not_refused_for_a_reader() {
     assert!(!store.unpin(epoch), "and the reader has to do without");
 }
 
-/// Close to the limit, room for many records at once is made or refused: in the end, and not for ever.
+/// Close to the limit, room for many records at once is made or refused: in the end, and not for
+/// ever.
 #[test]
 fn a_large_reservation_at_the_limit_is_made_or_refused() {
     for pinned in [false, true] {

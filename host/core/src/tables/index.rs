@@ -1,8 +1,8 @@
 //! Tables: ordered maps that sessions share, indexed in memory, stored as records.
 //!
-//! Keys are bytes, values MessagePack. Each entry's record names its table and key, so that the index
-//! can be built again from the entries alone. The key of that record is the version of the value, as
-//! the table's owner counts; 0: nobody owned the table when it was written.
+//! Keys are bytes, values MessagePack. Each entry's record names its table and key, so that the
+//! index can be built again from the entries alone. The key of that record is the version of the
+//! value, as the table's owner counts; 0: nobody owned the table when it was written.
 
 use crate::store::kind::Kind;
 use crate::store::layout::{Full, Ref};
@@ -52,8 +52,8 @@ impl Tables {
         self.tables.contains_key(table)
     }
 
-    /// Copies a value to the end of `out`, and returns its version as stored; `None`: there is no such
-    /// key.
+    /// Copies a value to the end of `out`, and returns its version as stored; `None`: there is no
+    /// such key.
     pub fn get(&self, store: &Store, table: &str, key: &[u8], out: &mut Vec<u8>) -> Option<u32> {
         let &r = self.tables.get(table)?.entries.get(key)?;
         store.read(r, |e| out.extend_from_slice(value_of(e)));

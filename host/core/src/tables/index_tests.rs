@@ -21,7 +21,8 @@ fn entries_come_and_go() {
     assert!(t.is_empty() && s.bytes() == 0);
 }
 
-/// Keys that begin alike, that are the beginning of others, that differ far behind: recovery puts them in the order they had.
+/// Keys that begin alike, that are the beginning of others, that differ far behind: recovery puts
+/// them in the order they had.
 #[test]
 fn the_index_is_what_it_was_when_it_is_built_again() {
     for seed in 0..60 {

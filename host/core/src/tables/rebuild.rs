@@ -53,8 +53,8 @@ struct FoundTable<'a> {
 
 /// An entry on its way into the index.
 struct FoundEntry {
-    /// The part of its key behind the prefix, as a number. It decides nearly every comparison without
-    /// a look at the key, which may be anywhere in memory.
+    /// The part of its key behind the prefix, as a number. It decides nearly every comparison
+    /// without a look at the key, which may be anywhere in memory.
     head: u128,
     at: Ref,
     /// Bytes of its key behind the prefix.

@@ -30,8 +30,9 @@ pub struct Batch<'a> {
 /// It runs the actions in order; if there are none, it reads the state and hands it over, or fails.
 ///
 ///  After each it calls [`Staging::turn_ok`], and goes on while that is true, or
-/// [`Staging::turn_failed`], and returns. Before it returns it hands over the state that the successful turns left, if
-/// they changed it. It returns [`abi::RUN_STATE_LOST`] when a failed turn made that impossible, else 0.
+///  [`Staging::turn_failed`], and returns. Before it returns it hands over the state that the
+///  successful turns left, if they changed it. It returns [`abi::RUN_STATE_LOST`] when a failed
+///  turn made that impossible, else 0.
 pub trait Code: Send {
     /// See the trait.
     fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32;
@@ -47,8 +48,9 @@ pub trait Code: Send {
         None
     }
 
-    /// Takes a value of the session's state (`which` is 0) or of the n-th table that the service owns from one version to another,
-    /// up or down; if it arrives at this build's own version, it is read and written again. The error is a sentence.
+    /// Takes a value of the session's state (`which` is 0) or of the n-th table that the service
+    /// owns from one version to another, up or down; if it arrives at this build's own version, it
+    /// is read and written again. The error is a sentence.
     fn convert(&self, which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
         let _ = (which, from, to, value);
         Err("this build converts nothing: it is of ABI 1.0".into())
@@ -57,6 +59,7 @@ pub trait Code: Send {
 
 /// A service's jobs. It lives as long as one of them runs, whatever serves by then.
 pub trait Work: Send + Sync {
-    /// Runs one, on any thread. `cancelled` is not 0 once nobody wants the result. The error is a sentence.
+    /// Runs one, on any thread. `cancelled` is not 0 once nobody wants the result. The error is a
+    /// sentence.
     fn run(&self, name: &str, input: &[u8], cancelled: &AtomicU32) -> Result<Vec<u8>, String>;
 }

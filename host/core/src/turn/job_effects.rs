@@ -38,7 +38,8 @@ impl Staging<'_> {
         self.stage(|_| Some(Effect::CancelJob(number)))
     }
 
-    /// Opens a connection, which becomes a session of that service, and returns its number; `Err`: it is refused.
+    /// Opens a connection, which becomes a session of that service, and returns its number; `Err`:
+    /// it is refused.
     pub fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
         let TurnContext { limits, outbound, .. } = self.context;
         let (Some(service), Ok(addr)) = ((self.context.service)(service), addr.parse()) else {

@@ -1,11 +1,13 @@
-//! What a turn may ask for. All of it is staged: applied when the turn succeeds, dropped when it fails.
+//! What a turn may ask for. All of it is staged: applied when the turn succeeds, dropped when it
+//! fails.
 //!
 //! | file | holds |
 //! | --- | --- |
 //! | [`code`] | the contract with a service's code |
 //! | [`staging`] | the staging area of a batch |
 //! | `effect` | every effect |
-//! | `session_effects`, `topic_effects`, `timer_effects`, `job_effects`, `table_effects` | what may be asked for |
+//! | `session_effects`, `topic_effects`, `timer_effects` | sends, topics, timers |
+//! | `job_effects`, `table_effects` | jobs and connections, tables |
 //! | [`fault`] | faults and log lines |
 
 pub mod code;

@@ -8,7 +8,7 @@ use crate::turn::staging::TurnContext;
 use greenroom_state::abi::status;
 
 impl Staging<'_> {
-    /// How many entries a table has, with this batch's writes.
+    /// Entries of a table, with this batch's writes.
     pub fn table_len(&self, table: &str) -> u64 {
         let bytes = &self.buffers.bytes;
         let mut len = self.context.tables.count(table) as i64;
@@ -47,7 +47,8 @@ impl Staging<'_> {
             return self.refuse(Limit::TablesMax);
         }
         let (max, more) = (self.context.limits.table_bytes_max, key.len() + value.len());
-        // As if all were written to this table, and none of the keys were there; only near the limit it is looked at closely.
+        // As if all were written to this table, and none of the keys were there; only near the
+        // limit it is looked at closely.
         const FULL: Limit = Limit::TableBytesMax;
         let full = || self.refusal == Some(FULL) || self.table_bytes_after(table, key, value) > max;
         if tables.bytes(table) + self.buffers.put_bytes + more > max && full() {
@@ -68,7 +69,7 @@ impl Staging<'_> {
         self.buffers.effects.iter().any(is)
     }
 
-    /// How many tables there would be with this new one, and what was staged so far.
+    /// Tables with this new one and those staged so far.
     fn tables_after(&self, table: &str) -> usize {
         let mut new = vec![table];
         for effect in &self.buffers.effects {
@@ -108,7 +109,8 @@ impl Staging<'_> {
         self.stage(|s| Some(Effect::Delete { table: s.keep(table.as_bytes())?, key: s.keep(key)? }))
     }
 
-    /// What this batch did to an entry: its new value, `Some(None)` for a deletion, `None` for nothing.
+    /// The effect of this batch on an entry: its new value, `Some(None)` for a deletion, `None` for
+    /// nothing.
     fn overlay(&self, table: &str, key: &[u8]) -> Option<Option<Part>> {
         let bytes = &self.buffers.bytes;
         let same = |t: &Part, k: &Part| &bytes[t.clone()] == table.as_bytes() && &bytes[k.clone()] == key;

@@ -6,7 +6,8 @@ use crate::turn::effect::Effect;
 use crate::turn::staging::TurnContext;
 
 impl Staging<'_> {
-    /// Sets a timer, or sets it again: after so many nanoseconds it fires once. `service`: not this session's, but its service's.
+    /// Sets a timer, or sets it again: after so many nanoseconds it fires once. `service`: not this
+    /// session's, but its service's.
     pub fn set_timer(&mut self, name: &str, after_ns: u64, service: bool) -> u32 {
         let TurnContext { limits, timers, session, now_ns, .. } = self.context;
         if name.len() > limits.timer_name_bytes_max {
@@ -26,7 +27,7 @@ impl Staging<'_> {
         self.stage(|s| Some(Effect::SetTimer { service, name: s.keep(name.as_bytes())?, deadline_ns }))
     }
 
-    /// How many timers there would be with this one, and what was staged so far.
+    /// Timers of an owner with this one and those staged so far.
     fn timers_after(&self, owner: u64, service: bool, name: &str) -> usize {
         let timers = self.context.timers;
         let mut seen = vec![name];

@@ -48,7 +48,7 @@ impl Staging<'_> {
         })
     }
 
-    /// How deep what the turn under way causes would be; `None`: too deep.
+    /// Depth of the actions that the turn under way causes; `None`: too deep.
     fn deeper(&self) -> Option<u16> {
         let depth = self.context.depths.get(self.buffers.done).copied().unwrap_or(0).checked_add(1)?;
         (depth <= self.context.limits.cascade_max).then_some(depth)

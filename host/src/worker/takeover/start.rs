@@ -227,7 +227,7 @@ fn assemble(
     let jobs = JobThreads::new(inbox.mailbox(Message::Job));
     let threads = Threads { prepare, jobs, stall_limits };
     let (config, ports) = (ConfigInForce::new(config), Ports::above(hello.endpoint_last));
-    let shell = Shell::assemble(core, sockets, keeper, board, config, ports, saver, threads);
+    let shell = Shell::assemble(core, sockets, keeper, board, (config, ports), saver, threads);
     let drivers = Drivers::new(ReloadDriver::new(hello.found.directories.clone()));
     Ok(Worker::new(shell, drivers, inbox))
 }

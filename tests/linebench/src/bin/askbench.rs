@@ -244,8 +244,8 @@ impl Opts {
         Ok(())
     }
 
-    /// Waits until every timer has fired once. Timers were set for `after` seconds, when the run began
-    /// or a little later.
+    /// Waits until every timer has fired once. Timers were set for `after` seconds, when the run
+    /// began or a little later.
     fn wait_for_timers(
         &self,
         poll: &mut Poll,

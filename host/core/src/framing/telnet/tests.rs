@@ -1,3 +1,5 @@
+//! Telnet streams, cut anywhere.
+
 use super::*;
 use crate::framing::Framing;
 use crate::framing::script::{check, check_encoded, trace_whole};
