@@ -143,7 +143,7 @@ impl Board {
     }
 
     /// Writes a text about the services, in place of the one before. A text beyond
-    /// [`TEXT_BYTES_MAX`] is left out.
+    /// `TEXT_BYTES_MAX` is left out.
     pub fn say(self, text: &[u8]) {
         if text.len() > TEXT_BYTES_MAX {
             return;

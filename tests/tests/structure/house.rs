@@ -214,7 +214,7 @@ fn heads_and_doc_comments_begin_with_a_noun_or_a_verb() {
             let none = |word: &&str| {
                 says.strip_prefix(*word).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
             };
-            if mark.is_some_and(|m| m != before) && NO_SUBJECT.iter().any(|w| none(w)) {
+            if mark.is_some_and(|m| m != before) && NO_SUBJECT.iter().any(none) {
                 found.count(source.path.clone(), format!("{}:{}: {says}", source.path, at + 1));
             }
             before = mark.unwrap_or_default();
