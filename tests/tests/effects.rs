@@ -94,7 +94,7 @@ fn timers_fire_once_across_a_swap_and_a_kill() {
     let host = serve("probation_ms = 0");
     let (mut a, id) = connect(&host);
 
-    assert_eq!(a.ask("timer swapped 400"), format!("ok {id}"));
+    assert_eq!(a.ask("timer swapped 3000"), format!("ok {id}"));
     reload(&host);
     expect(&mut a, "new timer swapped");
 

@@ -541,7 +541,7 @@ impl Core {
         Successor { core: Core::over(rebuilt.host), survivors: rebuilt.survivors, lost: rebuilt.lost }
     }
 
-    /// Compares a survivor with the kernel's byte counts; see [`reconcile::reconcile`].
+    /// Compares a survivor with the kernel's byte counts; see `reconcile::reconcile`.
     pub fn reconcile(&mut self, slot: Slot, read: u64, sent: Option<u64>) -> Result<u64, String> {
         reconcile::reconcile(&mut self.host, slot, read, sent)
     }
@@ -581,7 +581,7 @@ impl Core {
         }
     }
 
-    /// Lends what outlives the host itself to `each`; see [`saved::each_saved`].
+    /// Lends what outlives the host itself to `each`; see `saved::each_saved`.
     pub fn each_lasting(&self, each: impl FnMut(Kind, u32, &[u8]) -> bool) {
         saved::each_saved(&self.host, each);
     }

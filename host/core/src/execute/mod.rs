@@ -2,11 +2,11 @@
 //!
 //! | file | does |
 //! | --- | --- |
-//! | [`batch`] | a batch of turns, run again without the turn that failed |
-//! | [`call`] | one call of a service's code with a session's state |
-//! | [`reserve`] | reserves room for every record that the batch will write |
-//! | [`apply`] | applies the staged effects; cannot fail |
-//! | [`fallback`] | a turn that failed on probation is run by the previous build |
+//! | `batch` | a batch of turns, run again without the turn that failed |
+//! | `call` | one call of a service's code with a session's state |
+//! | `reserve` | reserves room for every record that the batch will write |
+//! | `apply` | applies the staged effects; cannot fail |
+//! | `fallback` | a turn that failed on probation is run by the previous build |
 
 pub(crate) mod apply;
 pub(crate) mod batch;

@@ -1,7 +1,7 @@
 //! States and tables are put back as an operator gives them: each item is checked by the code that
 //! serves, then all of them become valid in one epoch, or none.
 //!
-//! The shell has items checked ([`Core::check_state`], [`Core::check_entry`]), a few in a pass, and
+//! The shell has items checked (`Core::check_state`, `Core::check_entry`), a few in a pass, and
 //! gathers what they would be stored as in a [`Plan`]. Nothing of it is kept here meanwhile; so
 //! what was checked by a build that no longer serves is refused when the plan is carried out.
 

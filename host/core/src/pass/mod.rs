@@ -2,16 +2,16 @@
 //!
 //! | stage | does |
 //! | --- | --- |
-//! | [`begin`] | deadlines, due timers, sessions whose input resumes |
-//! | [`open`] | a connection becomes a session and runs its first turn |
-//! | [`receive`] | bytes become frames, frames become batches, the rest is kept |
+//! | `begin` | deadlines, due timers, sessions whose input resumes |
+//! | `open` | a connection becomes a session and runs its first turn |
+//! | `receive` | bytes become frames, frames become batches, the rest is kept |
 //! | `cut` | messages at the beginning of some input |
-//! | [`deliver`] | waiting actions get their turns |
-//! | [`close`] | last turn, remaining output, end of stream |
-//! | [`timeout`] | closes sessions whose peer stays silent too long |
-//! | [`commit`] | changed sessions are written, and one epoch makes all of it valid |
-//! | [`send`] | picks the sessions to send to, and books what the kernel took |
-//! | [`outcome`] | connections that were made and jobs that are over |
+//! | `deliver` | waiting actions get their turns |
+//! | `close` | last turn, remaining output, end of stream |
+//! | `timeout` | closes sessions whose peer stays silent too long |
+//! | `commit` | changed sessions are written, and one epoch makes all of it valid |
+//! | `send` | picks the sessions to send to, and books what the kernel took |
+//! | `outcome` | connections that were made and jobs that are over |
 
 pub(crate) mod begin;
 pub(crate) mod close;

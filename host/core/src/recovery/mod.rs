@@ -3,8 +3,8 @@
 //! | file | does |
 //! | --- | --- |
 //! | [`rebuild`] | rebuilds the host's state from the records |
-//! | [`reconcile`] | compares each session with the kernel's byte counts |
-//! | [`saved`] | the part of the state that is saved to disk |
+//! | `reconcile` | compares each session with the kernel's byte counts |
+//! | `saved` | the part of the state that is saved to disk |
 //! | [`crashes`] | blames a crash on an action or a generation, and blocks it |
 
 pub mod crashes;

@@ -1,7 +1,7 @@
 //! Rebuilds the host's state from the records of a process that died.
 //!
 //! The records, as [`crate::store::records::Store::recover`] finds them, tell everything up to the
-//! last commit. [`super::reconcile`] compares each session with the kernel's byte counts beyond it.
+//! last commit. `super::reconcile` compares each session with the kernel's byte counts beyond it.
 //! A session that lost a part of itself would go on as another one: it is given up by name.
 
 use super::reconcile::give_up;

@@ -1,7 +1,7 @@
 //! Converts a stored value from one version to another with the builds at hand.
 //!
 //! A newer build's own downgrades convert what it left; the build that serves migrates what an
-//! older one left. Values are converted when they are read. A sweep ([`crate::reload::sweep`])
+//! older one left. Values are converted when they are read. A sweep (`crate::reload::sweep`)
 //! converts those that nobody reads.
 
 use super::registry::{LoadedBuild, Service, Services, Writer};
