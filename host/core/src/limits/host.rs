@@ -1,7 +1,7 @@
 //! Every limit of the host: its name, its unit, its default, and what happens when it is reached.
 //!
 //! The names are also the keys of `[limits]` in the configuration file, and some of them of
-//! `[service.NAME.limits]`. README.md has the table for operators.
+//! `[service.NAME.limits]`. `host/LIMITS.md` has the table for operators.
 
 use crate::store::layout::{RECORD_BYTES_MAX, STORE_BYTES_LIMIT};
 use serde::{Deserialize, Serialize};
