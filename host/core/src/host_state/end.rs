@@ -36,7 +36,8 @@ pub(crate) fn gone(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.remove(slot) else { return };
     host.quarantines.forget(s.id);
     let topics = s.subscriptions.as_ref().and_then(|on| on.record);
-    for r in [s.record, s.state, s.input, s.framing, topics].into_iter().flatten() {
+    let framing = host.sessions.take_framing_record(slot);
+    for r in [s.record, s.state, s.input, framing, topics].into_iter().flatten() {
         host.store.delete(r);
     }
     let service = &mut host.services[s.service];

@@ -47,6 +47,9 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
         host.store.delete(r);
     }
     s.drop_input(&mut host.store);
+    if let Some(r) = host.sessions.take_framing_record(slot) {
+        host.store.delete(r);
+    }
     drop_owned(host, slot);
 }
 

@@ -17,10 +17,9 @@ use crate::ids::Slot;
 use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
-use crate::session::life::{Life, Session};
+use crate::session::life::Life;
 use crate::session::output::OutputWriter;
 use crate::store::kind::Kind;
-use crate::store::records::Store;
 use greenroom_state::abi::{closed, level};
 
 /// Bytes of input that a quarantined session keeps before its peer is no longer read.
@@ -222,8 +221,8 @@ fn yield_to_others(pass: &mut Pass<'_>, slot: Slot) {
 /// what was kept before.
 fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     let host = &mut *pass.host;
+    let is_kept = keep_framing(host, slot);
     let Some(s) = host.sessions.get_mut(slot) else { return };
-    let is_kept = keep_framing(&mut host.store, s);
     s.framings = host.services[s.service].framings;
     if rest.is_empty() && is_kept {
         s.frame_ns = 0;
@@ -246,10 +245,12 @@ fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
 }
 
 /// Keeps what a session's framing stores; most store nothing. False: there is no room for it.
-fn keep_framing(store: &mut Store, s: &mut Session) -> bool {
+fn keep_framing(host: &mut HostState, slot: Slot) -> bool {
+    let HostState { sessions, store, .. } = host;
+    let Some(s) = sessions.get(slot) else { return true };
     let stored = s.frame.stored();
     if stored.is_empty() {
-        if let Some(r) = s.framing.take() {
+        if let Some(r) = sessions.take_framing_record(slot) {
             store.delete(r);
         }
         return true;
@@ -257,9 +258,11 @@ fn keep_framing(store: &mut Store, s: &mut Session) -> bool {
     if !store.reserve([stored.len()]) {
         return false;
     }
-    let put = store.put(s.framing, Kind::Framing, s.id, stored);
-    s.framing = put.ok().or(s.framing);
-    put.is_ok()
+    match store.put(sessions.framing_record(slot), Kind::Framing, s.id, stored) {
+        Ok(r) => sessions.set_framing_record(slot, r),
+        Err(_) => return false,
+    }
+    true
 }
 
 /// Runs the input that a session kept, behind the actions that wait for it.

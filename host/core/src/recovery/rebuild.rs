@@ -239,7 +239,10 @@ fn recover_part(host: &mut HostState, f: &Found) {
         Kind::Framing => {
             let state = host.store.read(f.at, |b| FrameState::new(0, b));
             match state.filter(|s| s.stored().len() == usize::from(record.frame_bytes)) {
-                Some(state) => (s.frame, s.framing) = (state, Some(f.at)),
+                Some(state) => {
+                    s.frame = state;
+                    host.sessions.set_framing_record(slot, f.at);
+                }
                 // Not what the session's record names. The session lacks it if that names one.
                 None => host.store.delete(f.at),
             }

@@ -70,13 +70,11 @@ pub struct Session {
     /// Output not sent, oldest first. In place, so that a session which has answered holds no
     /// memory for it.
     pub(crate) output: SmallVec<[Ref; 2]>,
-    /// Record of what its framing stores; `None`: nothing.
-    pub(crate) framing: Option<Ref>,
     /// [`crate::service::registry::Service::framings`] when its input was kept: the framing that
     /// `frame` is the state of.
     pub(crate) framings: u16,
     /// Bytes of the oldest piece that were sent.
-    pub(crate) output_sent: usize,
+    pub(crate) output_sent: u32,
     /// Boxed, as few sessions have any and each idle session costs what this struct does.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
     /// Time when bytes last came from the peer, or of its opening, in nanoseconds.
@@ -89,7 +87,7 @@ pub struct Session {
 }
 
 // An idle session costs this and its records: growing it is a decision.
-const _: () = assert!(size_of::<Session>() <= 208);
+const _: () = assert!(size_of::<Session>() <= 200);
 
 /// The topics of a session, and the record that lists them.
 #[derive(Debug, Default)]
@@ -135,7 +133,6 @@ impl Session {
             state: None,
             input: None,
             output: SmallVec::new(),
-            framing: None,
             framings: 0,
             output_sent: 0,
             subscriptions: None,
@@ -218,10 +215,10 @@ impl Session {
         self.subscriptions.get_or_insert_default()
     }
 
-    /// Deletes the input that it keeps, and the state of its framing.
+    /// Deletes the input that it keeps, and forgets the state of its framing.
     pub(crate) fn drop_input(&mut self, store: &mut Store) {
         self.frame = FrameState::default();
-        for r in self.input.take().into_iter().chain(self.framing.take()) {
+        if let Some(r) = self.input.take() {
             store.delete(r);
         }
     }

@@ -156,7 +156,7 @@ impl Session {
         f: impl FnOnce(&[&[u8]]) -> T,
     ) -> Option<T> {
         let mut pieces = self.output.iter().take(PIECES_AT_ONCE).map(|p| piece_bytes(store, shared, *p));
-        let first = &pieces.next()?[self.output_sent..];
+        let first = &pieces.next()?[self.output_sent as usize..];
         if self.output.len() == 1 {
             return Some(f(&[first]));
         }
@@ -170,14 +170,15 @@ impl Session {
         for &piece in &self.output {
             output.extend_from_slice(piece_bytes(store, shared, piece));
         }
-        output.drain(..self.output_sent);
+        output.drain(..self.output_sent as usize);
         output
     }
 
     /// Books bytes that the kernel took, and drops the pieces that are sent as a whole.
     pub(crate) fn book_sent(&mut self, store: &mut Store, shared: &mut SharedRecords, bytes: usize) {
         self.bytes_sent += bytes as u64;
-        self.output_sent += bytes;
+        // At most what one call is offered: 32 pieces of 4 MiB.
+        self.output_sent += bytes as u32;
         if self.unsent() == 0 {
             self.output_sent = 0;
             for piece in std::mem::take(&mut self.output) {
@@ -185,7 +186,7 @@ impl Session {
             }
             return;
         }
-        let (mut whole, mut left) = (0, self.output_sent);
+        let (mut whole, mut left) = (0, self.output_sent as usize);
         for &piece in &self.output {
             let len = piece_len(store, piece);
             if left < len {
@@ -193,7 +194,7 @@ impl Session {
             }
             (whole, left) = (whole + 1, left - len);
         }
-        self.output_sent = left;
+        self.output_sent = left as u32;
         // Few, and seldom many: then they are moved once.
         let gone: SmallVec<[Ref; 2]> = self.output.drain(..whole).collect();
         for piece in gone {

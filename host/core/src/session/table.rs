@@ -5,6 +5,7 @@ use super::blocked::Blocked;
 use super::life::{Life, Session};
 use crate::ids::{OWN_SLOT, ServiceId, Slot, service_of_number};
 use crate::limits::host::Limits;
+use crate::store::layout::Ref;
 use greenroom_state::address::Peer;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,9 @@ pub struct Sessions {
     dirty: Vec<Slot>,
     /// Sessions whose kept input runs with the next pass, each once.
     resumed: Vec<Slot>,
+    /// Records of what framings store. Few sessions have one, and each idle session costs what its
+    /// struct does: so they are here.
+    framing_records: HashMap<Slot, Ref>,
     /// Deadlines in order. A session has at most one.
     deadlines: BTreeSet<(u64, Slot)>,
 }
@@ -144,6 +148,25 @@ impl Sessions {
             && !std::mem::replace(&mut s.dirty, true)
         {
             self.dirty.push(slot);
+        }
+    }
+
+    /// The record of what a session's framing stores.
+    pub(crate) fn framing_record(&self, slot: Slot) -> Option<Ref> {
+        self.framing_records.get(&slot).copied()
+    }
+
+    /// Notes the record of what a session's framing stores.
+    pub(crate) fn set_framing_record(&mut self, slot: Slot, record: Ref) {
+        self.framing_records.insert(slot, record);
+    }
+
+    /// Takes off the record of what a session's framing stores; the caller deletes it.
+    #[inline]
+    pub(crate) fn take_framing_record(&mut self, slot: Slot) -> Option<Ref> {
+        match self.framing_records.is_empty() {
+            true => None,
+            false => self.framing_records.remove(&slot),
         }
     }
 
