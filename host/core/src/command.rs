@@ -6,41 +6,40 @@ use crate::service::offer::Build;
 use crate::service::probation::ProbationEnd;
 use crate::turn::fault::{Fault, LogLine};
 
-/// What the shell is to do, after the commit.
+/// A command that the shell carries out after the commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// End our side of the stream.
     Shutdown(Slot),
     /// Close the connection; the slot is free from the next pass on.
     Close {
-        /// Of this slot.
+        /// Slot of the connection.
         slot: Slot,
-        /// Its number.
+        /// Number of the session that ended.
         id: u64,
     },
-    /// Whatever the kernel holds for this connection is not to be sent any more: it is about to be
-    /// closed.
+    /// The kernel drops the output it still holds for this connection: a close follows.
     Reset(Slot),
     /// Read the connection again, whatever the poll says: reading had been suspended.
     Resume(Slot),
     /// A handler logged something.
     Log {
-        /// By this service.
+        /// The service whose handler logged.
         service: ServiceId,
-        /// In a turn of this session.
+        /// The session whose turn logged; 0: a turn of the service's own.
         session: u64,
-        /// What.
+        /// The line and its level.
         line: LogLine,
     },
     /// A turn failed.
     Fault {
-        /// Of this service.
+        /// The service whose turn failed.
         service: ServiceId,
-        /// Of this session.
+        /// The session whose turn failed; 0: a turn of the service's own.
         session: u64,
         /// The kind of its action, one of [`greenroom_state::abi::action`].
         action: u32,
-        /// Why.
+        /// The reason.
         fault: Fault,
         /// The generation before, which ran it in its place: the client didn't notice.
         answered_by: Option<u64>,
@@ -49,22 +48,22 @@ pub enum Command {
     ProbationEnd {
         /// The build.
         build: Build,
-        /// What it did.
+        /// Counts of the turns that the build ran in its probation.
         record: ProbationCounts,
-        /// How it ended.
+        /// The outcome.
         proof: ProbationEnd,
     },
     /// Nobody wants this job's result any more.
     CancelJob(u64),
     /// The core has something to say to the operator.
     Notice {
-        /// One of [`greenroom_state::abi::level`].
+        /// The level, one of [`greenroom_state::abi::level`].
         level: u32,
-        /// About this service.
+        /// The service that it is about.
         service: ServiceId,
-        /// About this session.
+        /// The session that it is about; 0: the service itself.
         session: u64,
-        /// What.
+        /// The text, in words for the operator.
         message: String,
     },
 }

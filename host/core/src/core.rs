@@ -86,7 +86,7 @@ pub struct Begun {
     pub work: Option<Arc<dyn Work>>,
 }
 
-/// What a successor begins with.
+/// The start of a successor.
 pub struct Successor {
     /// The core. Its services have names and no code: [`Core::adopt`] gives it to them.
     pub core: Core,

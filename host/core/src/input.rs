@@ -3,7 +3,7 @@
 use crate::ids::{ServiceId, Slot};
 use greenroom_state::address::Peer;
 
-/// What happened.
+/// A report from the shell.
 #[derive(Debug)]
 pub enum Input<'a> {
     /// A pass begins, at this time (CLOCK_MONOTONIC, nanoseconds).
@@ -13,9 +13,9 @@ pub enum Input<'a> {
     },
     /// A connection was accepted.
     Opened {
-        /// Where the shell keeps it.
+        /// The slot that the shell keeps it in.
         slot: Slot,
-        /// Its number: above all before it.
+        /// The session's number: above all before it.
         id: u64,
         /// The service that it came to.
         service: ServiceId,
@@ -26,42 +26,42 @@ pub enum Input<'a> {
     },
     /// Bytes were read.
     Received {
-        /// From this connection.
+        /// Slot of the connection.
         slot: Slot,
-        /// At least one.
+        /// The bytes, at least one.
         bytes: &'a [u8],
     },
     /// The peer has ended its side in an orderly way.
     PeerDone {
-        /// Of this connection.
+        /// Slot of the connection.
         slot: Slot,
     },
     /// The connection broke.
     Broken {
-        /// This one.
+        /// Slot of the connection.
         slot: Slot,
     },
     /// The kernel took output, after a commit.
     Sent {
-        /// Of this connection.
+        /// Slot of the connection.
         slot: Slot,
-        /// So much.
+        /// Bytes taken.
         bytes: usize,
-        /// And would take no more: [`Input::Writable`] will follow.
+        /// The kernel would take no more: [`Input::Writable`] will follow.
         blocked: bool,
     },
     /// The kernel takes output again.
     Writable {
-        /// Of this connection.
+        /// Slot of the connection.
         slot: Slot,
     },
     /// A connection that was asked for is open.
     Connected {
-        /// By this number.
+        /// Number of the connection that was asked for.
         number: u64,
-        /// Where the shell keeps it.
+        /// The slot that the shell keeps it in.
         slot: Slot,
-        /// Its own number: above all before it.
+        /// The session's number: above all before it.
         id: u64,
         /// The peer's address.
         peer: Peer,
@@ -70,20 +70,19 @@ pub enum Input<'a> {
     },
     /// A connection that was asked for can't be made.
     ConnectFailed {
-        /// By this number.
+        /// Number of the connection that was asked for.
         number: u64,
-        /// Why.
+        /// The reason, in words.
         why: &'a str,
     },
     /// A job is over.
     JobDone {
-        /// Its number.
+        /// The job's number.
         number: u64,
-        /// Its result, or why there is none.
+        /// The job's result, or the reason that there is none.
         result: Result<&'a [u8], &'a str>,
     },
-    /// What turns of this pass have caused, and timers that are due, have their turns: before the
-    /// commit.
+    /// Turns that this pass caused and timers that are due have their turns, before the commit.
     Cascade,
     /// The pass ends: all of it counts from here on.
     Commit,
