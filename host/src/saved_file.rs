@@ -68,7 +68,7 @@ pub fn write(core: &Core, path: &Path, writer: &str) -> io::Result<Saved> {
     out.write_all(HEAD)?;
     let mut saved = Saved::default();
     let mut result = Ok(());
-    core.each_lasting(|kind, version, bytes| {
+    core.each_saved(|kind, version, bytes| {
         saved.count(kind);
         let (version, len) = (version.to_le_bytes(), (bytes.len() as u32).to_le_bytes());
         let item = out.write_all(&[kind as u8]).and_then(|()| out.write_all(&version));
@@ -114,7 +114,7 @@ pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, String> {
         let mut saved = Saved::default();
         for (kind, version, bytes) in items {
             saved.count(kind);
-            core.restore_lasting(kind, version, bytes)?;
+            core.restore_saved(kind, version, bytes)?;
         }
         Ok(saved)
     });
@@ -177,10 +177,10 @@ mod tests {
         let mut first = core();
         for n in 0..1000u32 {
             let entry = [&[1, 4, 0][..], b"t", &n.to_be_bytes(), b"value"].concat();
-            first.restore_lasting(Kind::Entry, 3, &entry).unwrap();
+            first.restore_saved(Kind::Entry, 3, &entry).unwrap();
         }
-        first.restore_lasting(Kind::Ledger, 0, b"{}").unwrap();
-        first.restore_lasting(Kind::Served, 0, &77u64.to_le_bytes()).unwrap();
+        first.restore_saved(Kind::Ledger, 0, b"{}").unwrap();
+        first.restore_saved(Kind::Served, 0, &77u64.to_le_bytes()).unwrap();
         let saved = write(&first, &path, "new").unwrap();
         assert_eq!(saved, Saved { entries: 1000, lines: 1 });
         assert!(!path.exists(), "it doesn't count before it is put in place");
@@ -188,9 +188,9 @@ mod tests {
         let mut second = core();
         assert_eq!(read(&mut second, &path), Ok(Some(saved)));
         assert_eq!(second.entries_from("t", b"").0, first.entries_from("t", b"").0);
-        assert_eq!((second.kept(Kind::Ledger).len(), second.served()), (1, 77));
+        assert_eq!((second.host_records(Kind::Ledger).len(), second.connection_number()), (1, 77));
         let mut versions = 0;
-        second.each_lasting(|kind, version, _| {
+        second.each_saved(|kind, version, _| {
             versions += u32::from(kind == Kind::Entry && version == 3);
             true
         });

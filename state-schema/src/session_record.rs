@@ -59,7 +59,7 @@ pub struct SessionRecord {
     /// Input is kept, not run.
     pub quarantined: bool,
     /// First turn is still to come.
-    pub greeting_due: bool,
+    pub opened_turn_due: bool,
     /// Host connected to the peer, not the peer to the host.
     pub outbound: bool,
     /// Handler holds its input.
@@ -95,7 +95,7 @@ impl SessionRecord {
     pub fn encode(&self) -> [u8; SIZE] {
         let mut b = [0; SIZE];
         b[1] = self.life as u8;
-        let flags = [self.peer_done, self.quarantined, self.greeting_due, self.outbound, self.held];
+        let flags = [self.peer_done, self.quarantined, self.opened_turn_due, self.outbound, self.held];
         b[2] = flags.iter().enumerate().map(|(i, flag)| u8::from(*flag) << i).sum();
         b[3] = self.frame_bytes;
         b[4..6].copy_from_slice(&self.service.to_le_bytes());
@@ -156,7 +156,7 @@ impl SessionRecord {
             life,
             peer_done: b[2] & 1 != 0,
             quarantined: b[2] & 2 != 0,
-            greeting_due: b[2] & 4 != 0,
+            opened_turn_due: b[2] & 4 != 0,
             outbound: b[2] & 8 != 0,
             held: b[2] & 16 != 0,
             frame_bytes: b[3],
@@ -221,7 +221,7 @@ mod tests {
             life: Life::Draining,
             peer_done: true,
             quarantined: false,
-            greeting_due: true,
+            opened_turn_due: true,
             outbound: true,
             held: true,
             opened_at_ms: 1,

@@ -111,7 +111,7 @@ fn session(view: SessionView) -> Value {
         "life": format!("{:?}", r.life),
         "peer": r.peer.to_string(),
         "peer_done": r.peer_done,
-        "opened_turn_due": r.greeting_due,
+        "opened_turn_due": r.opened_turn_due,
         "outbound": r.outbound,
         "held": r.held,
         "opened_at_ms": r.opened_at_ms,
@@ -158,7 +158,7 @@ fn table(core: &Core, name: &str) -> Value {
 fn host_records(core: &Core, kind: Kind) -> Value {
     let parsed =
         |(key, json): (u64, Vec<u8>)| json!([key, serde_json::from_slice::<Value>(&json).expect("JSON")]);
-    core.kept(kind).into_iter().map(parsed).collect()
+    core.host_records(kind).into_iter().map(parsed).collect()
 }
 
 fn contents(core: &Core) -> Value {
@@ -177,7 +177,7 @@ fn contents(core: &Core) -> Value {
         "ports": host_records(core, Kind::Ports),
         "config": host_records(core, Kind::Config),
         "ledger": host_records(core, Kind::Ledger),
-        "served": core.served(),
+        "served": core.connection_number(),
     })
 }
 

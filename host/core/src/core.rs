@@ -507,28 +507,28 @@ impl Core {
 
     /// Writes a record of the host's own in place of the one under this kind and key. False: the
     /// store has no room for it, and the old one stays.
-    pub fn keep(&mut self, kind: Kind, key: u64, bytes: &[u8]) -> bool {
+    pub fn put_host_record(&mut self, kind: Kind, key: u64, bytes: &[u8]) -> bool {
         self.host.host_records.put(&mut self.host.store, kind, key, bytes)
     }
 
     /// Deletes a record of the host's own, if it is there.
-    pub fn forget(&mut self, kind: Kind, key: u64) {
+    pub fn delete_host_record(&mut self, kind: Kind, key: u64) {
         self.host.host_records.delete(&mut self.host.store, kind, key);
     }
 
     /// The records of a kind, by key.
-    pub fn kept(&self, kind: Kind) -> Vec<(u64, Vec<u8>)> {
-        self.kept_from(kind, 0, usize::MAX)
+    pub fn host_records(&self, kind: Kind) -> Vec<(u64, Vec<u8>)> {
+        self.host_records_from(kind, 0, usize::MAX)
     }
 
     /// At most `max` records of a kind, from a key on.
-    pub fn kept_from(&self, kind: Kind, from: u64, max: usize) -> Vec<(u64, Vec<u8>)> {
+    pub fn host_records_from(&self, kind: Kind, from: u64, max: usize) -> Vec<(u64, Vec<u8>)> {
         self.host.host_records.list(&self.host.store, kind, from, max)
     }
 
     /// The highest number of a connection that was served. A connection without a session is new
     /// above it, and closed at or below it.
-    pub fn served(&self) -> u64 {
+    pub fn connection_number(&self) -> u64 {
         self.host.host_records.connection_number()
     }
 
@@ -554,7 +554,7 @@ impl Core {
 
     /// Blocks an action: when its turn comes, its session is quarantined instead. To be called
     /// before the first pass.
-    pub fn withhold(&mut self, action: BlockedAction) {
+    pub fn block(&mut self, action: BlockedAction) {
         self.host.quarantines.block(action);
     }
 
@@ -575,19 +575,19 @@ impl Core {
     }
 
     /// Goes on counting a service's turns and faults where a predecessor was.
-    pub fn count_on(&mut self, service: ServiceId, turns: u64, faults: u64) {
+    pub fn restore_counters(&mut self, service: ServiceId, turns: u64, faults: u64) {
         if let Some(s) = self.host.services.get_mut(service) {
             (s.turns, s.faults) = (turns, faults);
         }
     }
 
     /// Lends what outlives the host itself to `each`; see `saved::each_saved`.
-    pub fn each_lasting(&self, each: impl FnMut(Kind, u32, &[u8]) -> bool) {
+    pub fn each_saved(&self, each: impl FnMut(Kind, u32, &[u8]) -> bool) {
         saved::each_saved(&self.host, each);
     }
 
-    /// Takes back what [`Core::each_lasting`] lent. The error says what is wrong with it.
-    pub fn restore_lasting(&mut self, kind: Kind, version: u32, bytes: &[u8]) -> Result<(), String> {
+    /// Takes back what [`Core::each_saved`] lent. The error says what is wrong with it.
+    pub fn restore_saved(&mut self, kind: Kind, version: u32, bytes: &[u8]) -> Result<(), String> {
         saved::restore_saved(&mut self.host, kind, version, bytes)
     }
 }

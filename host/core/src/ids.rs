@@ -41,6 +41,6 @@ pub fn service_of_number(number: u64) -> Option<ServiceId> {
 }
 
 /// A session's number as it is told: 0 for a service's own turns.
-pub fn told(number: u64) -> u64 {
+pub fn public_number(number: u64) -> u64 {
     if number & OWN_NUMBER != 0 { 0 } else { number }
 }

@@ -8,11 +8,11 @@ use crate::admin::server::{Caller, on_thread};
 use crate::admin::time::rfc3339;
 use crate::protocol::admin::{AdminCommand, Reply, SessionLine};
 use greenroom_core::operate::inspect::{Filter, SessionView};
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use std::os::unix::net::UnixStream;
 
 /// Answers one caller, on a thread of its own.
-pub fn answer(stream: UnixStream, command: AdminCommand, by: By, mailbox: QueryMailbox) {
+pub fn answer(stream: UnixStream, command: AdminCommand, by: Requester, mailbox: QueryMailbox) {
     on_thread(stream, move |stream| {
         let mut caller = Caller::new(&stream)?;
         let result = run(command, by, &mut caller, &mailbox);
@@ -42,7 +42,7 @@ pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: QueryMailbox) 
 /// Runs one command, and sends all but the end of its answer.
 fn run(
     command: AdminCommand,
-    by: By,
+    by: Requester,
     caller: &mut Caller<'_>,
     mailbox: &QueryMailbox,
 ) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use greenroom_core::ledger::Report;
 use greenroom_core::operate::check::{Builds, Checked, GivenEntry, GivenState};
 use greenroom_core::operate::inspect::{Entry, Filter, OwnSlice, SessionView, Slice};
 use greenroom_core::operate::plan::{Plan, Survey};
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use greenroom_core::tables::owner::Owner;
 use greenroom_state::schema::Schema;
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ pub enum Query {
     /// Put another configuration in force.
     Configure(Proposal),
     /// Roll a service or library back, by name: to this generation, or to the previous build.
-    RollBack(String, Option<u64>, By),
+    RollBack(String, Option<u64>, Requester),
     /// Wait until the probation of a line of the ledger has ended.
     Await(u64),
     /// Check states of a dump.
@@ -80,7 +80,7 @@ pub struct Restoring {
     /// Name of the dump's file.
     pub file: String,
     /// Requester.
-    pub by: By,
+    pub by: Requester,
 }
 
 /// Change of fields of a session's state.
@@ -90,7 +90,7 @@ pub struct Setting {
     /// Paths and values.
     pub fields: Vec<(String, serde_json::Value)>,
     /// Requester.
-    pub by: By,
+    pub by: Requester,
 }
 
 /// Request for a reload.
@@ -104,7 +104,7 @@ pub struct ReloadRequest {
     /// Only rehearse, and report.
     pub dry_run: bool,
     /// Requester.
-    pub by: By,
+    pub by: Requester,
 }
 
 /// Configuration to put in force.
@@ -114,7 +114,7 @@ pub struct Proposal {
     /// Whole configuration.
     pub config: Box<Config>,
     /// Requester.
-    pub by: By,
+    pub by: Requester,
 }
 
 /// Posts queries to the loop.

@@ -9,7 +9,7 @@ use greenroom_core::ledger::{Outcome, Report, Restored};
 use greenroom_core::operate::check::{Builds, Checked, GivenEntry, GivenState};
 use greenroom_core::operate::plan::{Plan, PlannedEntry, PlannedState, PlannedTable, Survey};
 use greenroom_core::operate::restore::{ITEMS_PER_SLICE, MEANWHILE};
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use greenroom_core::tables::owner::Owner;
 use greenroom_state::dump::DumpedEntry;
 use greenroom_state::edit::objection;
@@ -32,7 +32,7 @@ const REASONS_MAX: usize = 5;
 pub(super) fn restore(
     file: String,
     dry_run: bool,
-    by: By,
+    by: Requester,
     caller: &mut Caller<'_>,
     mailbox: &QueryMailbox,
 ) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! Callers: accepted by the keeper, and served on a thread each, in keeper and worker.
 
 use crate::protocol::admin::{AdminCommand, Reply, ServedBy};
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -26,7 +26,7 @@ pub enum Asked {
     /// A command that the keeper answers ([`ServedBy::Keeper`]).
     OfKeeper(AdminCommand, Answers),
     /// A command that the worker answers, on this socket.
-    OfWorker(AdminCommand, By, UnixStream),
+    OfWorker(AdminCommand, Requester, UnixStream),
 }
 
 /// Receiver of answers.
@@ -102,7 +102,7 @@ fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> 
     if who.uid != me && !who.uid.is_root() {
         return caller.say(&Reply::Error(format!("this host belongs to user {}", me.as_raw())));
     }
-    let by = By::Operator { uid: who.uid.as_raw(), pid: who.pid.as_raw_nonzero().get() };
+    let by = Requester::Operator { uid: who.uid.as_raw(), pid: who.pid.as_raw_nonzero().get() };
     let mut line = String::new();
     BufReader::new((&stream).take(COMMAND_BYTES_MAX)).read_line(&mut line)?;
     let command: AdminCommand = match serde_json::from_str(&line) {

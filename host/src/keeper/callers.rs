@@ -2,7 +2,7 @@
 
 use crate::admin::server::refuse;
 use crate::protocol::admin::AdminCommand;
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub(super) struct WaitingCaller {
     /// The command.
     pub(super) command: AdminCommand,
     /// The requester.
-    pub(super) by: By,
+    pub(super) by: Requester,
     /// The socket to answer on.
     pub(super) stream: UnixStream,
 }

@@ -2,7 +2,7 @@
 //! slow file system; the worker puts it in force, or refuses it.
 
 use crate::config::Config;
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use std::collections::BTreeMap;
 
 /// Workers in a row that may die with a signal's configuration. Then it is not proposed again: it
@@ -12,7 +12,7 @@ const SIGNALS_LOST_MAX: u32 = 2;
 /// A configuration that a worker was asked to put in force.
 pub(super) struct Proposed {
     pub(super) config: Config,
-    pub(super) by: By,
+    pub(super) by: Requester,
 }
 
 /// ConfigProposals that a worker has not answered, by number.
@@ -37,7 +37,7 @@ impl ConfigProposals {
     /// Takes a proposal that the worker has answered. `None`: another worker's.
     pub(super) fn answered(&mut self, number: u64) -> Option<Proposed> {
         let proposed = self.open.remove(&number)?;
-        if proposed.by == By::Signal {
+        if proposed.by == Requester::Signal {
             self.signals_lost = 0;
         }
         Some(proposed)
@@ -45,7 +45,7 @@ impl ConfigProposals {
 
     /// Forgets the proposals of a worker that died. True: a signal's is due again.
     pub(super) fn take_due_again(&mut self) -> bool {
-        let mut lost = std::mem::take(&mut self.open).into_values().any(|p| p.by == By::Signal);
+        let mut lost = std::mem::take(&mut self.open).into_values().any(|p| p.by == Requester::Signal);
         self.signals_lost += u32::from(lost);
         if self.signals_lost > SIGNALS_LOST_MAX {
             tracing::error!(
@@ -70,10 +70,10 @@ mod tests {
             proposals.open.insert(number, Proposed { config: Config::default(), by });
             proposals.take_due_again()
         };
-        assert!(!lose(By::Operator { uid: 1, pid: 2 }));
-        assert!(lose(By::Signal) && lose(By::Signal));
-        assert!(!lose(By::Signal), "the third worker in a row");
-        assert!(lose(By::Signal));
+        assert!(!lose(Requester::Operator { uid: 1, pid: 2 }));
+        assert!(lose(Requester::Signal) && lose(Requester::Signal));
+        assert!(!lose(Requester::Signal), "the third worker in a row");
+        assert!(lose(Requester::Signal));
         assert!(proposals.answered(1).is_none() && !proposals.take_due_again());
         proposals.sighup_pending = true;
         assert!(proposals.take_due_again() && !proposals.take_due_again());

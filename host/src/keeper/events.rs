@@ -4,7 +4,7 @@ use crate::admin::server::Asked;
 use crate::config::Config;
 use crate::keeper::tokens::WAKER;
 use crate::mailbox::Mailbox;
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use mio::Registry;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -24,7 +24,7 @@ pub enum Event {
         /// The configuration, or why it cannot be read.
         config: Box<Result<Config, String>>,
         /// The requester.
-        by: By,
+        by: Requester,
         /// The caller's socket, if a command asked.
         stream: Option<UnixStream>,
     },

@@ -44,7 +44,7 @@ use configure::ConfigProposals;
 use events::{Event, EventQueue};
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use mio::{Events, Poll};
 use phase::{Phase, START_MAX};
 use signal_hook::consts::SIGHUP;
@@ -182,7 +182,7 @@ impl Keeper {
             Event::Asked(Asked::OfWorker(command, by, stream)) => {
                 self.relay(WaitingCaller { command, by, stream });
             }
-            Event::Signal(SIGHUP) => self.configure(By::Signal, None),
+            Event::Signal(SIGHUP) => self.configure(Requester::Signal, None),
             Event::Signal(signal) => self.stop(signal),
             Event::Read { config, by, stream } => self.propose(*config, by, stream),
             Event::Changed(_) if !self.options.config.watch => {}

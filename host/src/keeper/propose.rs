@@ -9,13 +9,13 @@ use crate::keeper::events::Event;
 use crate::protocol::admin::AdminCommand;
 use crate::protocol::keeper::ToWorker;
 use crate::protocol::link::to_file;
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 impl Keeper {
     /// Begins to read the configuration.
-    pub(super) fn configure(&mut self, by: By, stream: Option<UnixStream>) {
+    pub(super) fn configure(&mut self, by: Requester, stream: Option<UnixStream>) {
         let (source, mailbox) = (self.options.source.clone(), self.mailbox());
         let read = move || {
             let config = Box::new(source.read());
@@ -27,7 +27,12 @@ impl Keeper {
     }
 
     /// Proposes a configuration that was read.
-    pub(super) fn propose(&mut self, config: Result<Config, String>, by: By, stream: Option<UnixStream>) {
+    pub(super) fn propose(
+        &mut self,
+        config: Result<Config, String>,
+        by: Requester,
+        stream: Option<UnixStream>,
+    ) {
         match config.and_then(|config| self.hand_proposal(config, by, stream.as_ref())) {
             Ok(true) => {}
             Ok(false) => self.configure_later(by, stream),
@@ -41,7 +46,12 @@ impl Keeper {
     }
 
     /// Hands a proposal to the worker. False: no worker serves now.
-    fn hand_proposal(&mut self, config: Config, by: By, stream: Option<&UnixStream>) -> Result<bool, String> {
+    fn hand_proposal(
+        &mut self,
+        config: Config,
+        by: Requester,
+        stream: Option<&UnixStream>,
+    ) -> Result<bool, String> {
         if self.stop.is_requested() {
             return Err("the host is stopping".into());
         }
@@ -64,7 +74,7 @@ impl Keeper {
     }
 
     /// Has a proposal wait for a worker. The file is read again then.
-    fn configure_later(&mut self, by: By, stream: Option<UnixStream>) {
+    fn configure_later(&mut self, by: Requester, stream: Option<UnixStream>) {
         match stream {
             Some(stream) => self.callers.add(WaitingCaller { command: AdminCommand::Configure, by, stream }),
             None => self.proposals.sighup_pending = true,
@@ -75,7 +85,7 @@ impl Keeper {
     /// serves and has reported the configuration in force. Operators know that theirs failed.
     pub(super) fn propose_again(&mut self) {
         if self.proposals.take_due_again() {
-            self.configure(By::Signal, None);
+            self.configure(Requester::Signal, None);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::keeper::spawn::{self, Spawned};
 use crate::memory::board::Running;
 use crate::protocol::keeper::{Hello, ToKeeper};
 use crate::protocol::link::Received;
-use greenroom_core::ids::told;
+use greenroom_core::ids::public_number;
 use greenroom_core::recovery::crashes::{Death, action_name};
 use std::io;
 use std::time::Instant;
@@ -53,7 +53,7 @@ impl Keeper {
             copies: self.options.copies.clone(),
             save: self.options.save.clone(),
             log: self.options.log.clone(),
-            withheld: self.crashes.withheld(),
+            blocked: self.crashes.blocked(),
             give_way: self.crashes.give_way(&self.options.config.limits, self.now_ms()),
             killed: self.crashes.killed(&self.options.config.limits, self.now_ms()),
             crashed: self.worker.deaths().has_crashed(),
@@ -147,13 +147,13 @@ impl Keeper {
         let (name, library) = service.map_or(("?", "?"), |s| (&s.name, &s.library));
         let (generation, session, action) = (running.generation, running.session, running.action);
         tracing::error!(
-            worker_pid = pid, service = %name, generation, session = told(session),
+            worker_pid = pid, service = %name, generation, session = public_number(session),
             action = action_name(action), turn = running.turn + 1,
             "the worker died in a turn: {how}"
         );
         let cause = format!(
             "{how}, in service {name}, generation {generation}, session {}, action {}",
-            told(session),
+            public_number(session),
             action_name(action)
         );
         let library = library.to_owned();

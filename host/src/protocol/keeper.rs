@@ -9,7 +9,7 @@ use crate::protocol::admin::AdminCommand;
 use crate::protocol::found::Found;
 use crate::protocol::link::from_file;
 use greenroom_core::reload::ports::Port;
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use greenroom_core::session::quarantine::BlockedAction;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -46,9 +46,9 @@ pub enum ToWorker {
     /// Put another configuration in force: its number, and its requester. With a memory file that
     /// holds it, and the caller's socket, if there is a caller. Answered by
     /// [`ToKeeper::Configured`] or [`ToKeeper::NotConfigured`].
-    Configure(u64, By),
+    Configure(u64, Requester),
     /// An operator's command. With the socket to answer on.
-    Caller(AdminCommand, By),
+    Caller(AdminCommand, Requester),
     /// Flush and end, on this signal. A second time: end at once.
     Stop(i32),
     /// Commit and end: a successor takes over.
@@ -114,7 +114,8 @@ pub struct Hello {
     /// The most detailed level that is logged.
     pub log: String,
     /// Actions that killed a worker and must not run.
-    pub withheld: Vec<BlockedAction>,
+    #[serde(rename = "withheld")]
+    pub blocked: Vec<BlockedAction>,
     /// Generations that killed too many workers and give way to the previous build: library,
     /// generation.
     pub give_way: Vec<(String, u64)>,

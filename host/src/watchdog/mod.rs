@@ -11,7 +11,7 @@ use crate::memory::board::{Board, Reading, Running};
 use crate::protocol::board_text;
 use crate::sys::stack::Thread;
 use crate::watchdog::symbolize::place_of;
-use greenroom_core::ids::told;
+use greenroom_core::ids::public_number;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::action_name;
@@ -116,7 +116,7 @@ impl Watchdog {
         }
         let place = place_of(&frames, &self.copies);
         let Running { generation, action, .. } = what;
-        let session = told(what.session);
+        let session = public_number(what.session);
         let service = self.service(what.service);
         let action = action_name(action);
         let function = place.as_ref().map_or("?", |p| &p.function);
@@ -147,7 +147,7 @@ impl Watchdog {
         if let Some(seen) = self.seen.take()
             && seen.warned
         {
-            let (session, ms) = (told(seen.what.session), seen.since.elapsed().as_millis());
+            let (session, ms) = (public_number(seen.what.session), seen.since.elapsed().as_millis());
             tracing::warn!(service = %self.service(seen.what.service), session, "the callback returned after about {ms} ms");
         }
     }

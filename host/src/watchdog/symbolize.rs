@@ -102,22 +102,24 @@ pub fn run() -> Result<(), String> {
     let mut places = Vec::new();
     for Address { module, offset } in &addresses {
         let Ok(loader) = addr2line::Loader::new(module) else { continue };
+        // Debug information of line tables alone names no function into which nothing is inlined.
+        let symbol = || loader.find_symbol(*offset as u64);
+        let symbol = || symbol().map(|s| addr2line::demangle_auto(s.into(), None).into_owned());
         let before = places.len();
         if let Ok(mut frames) = loader.find_frames(*offset as u64) {
             while let Ok(Some(frame)) = frames.next() {
                 let function = frame.function.as_ref().and_then(|f| Some(f.demangle().ok()?.into_owned()));
                 let at = frame.location.as_ref();
                 places.push(Place {
-                    function: function.unwrap_or_default(),
+                    function: function.or_else(symbol).unwrap_or_default(),
                     file: at.and_then(|l| l.file).unwrap_or_default().to_owned(),
                     line: at.and_then(|l| l.line).unwrap_or_default(),
                 });
             }
         }
         if places.len() == before
-            && let Some(name) = loader.find_symbol(*offset as u64)
+            && let Some(function) = symbol()
         {
-            let function = addr2line::demangle_auto(name.into(), None).into_owned();
             places.push(Place { function, file: String::new(), line: 0 });
         }
     }

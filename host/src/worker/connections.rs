@@ -26,7 +26,7 @@ pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<Owned
             // The keeper has handed the connection over twice.
             continue;
         }
-        if number <= shell.core.served() || !open(shell, key, number, endpoint, fd) {
+        if number <= shell.core.connection_number() || !open(shell, key, number, endpoint, fd) {
             shell.keeper.take_dialed(number);
             shell.keeper.release(key, number);
         }

@@ -10,7 +10,7 @@ use crate::protocol::admin::LedgerLine;
 use greenroom_core::core::Core;
 use greenroom_core::ledger::Report;
 use greenroom_core::operate::inspect::Slice;
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use greenroom_core::store::kind::Kind;
 
 /// Lines in one slice of an answer.
@@ -27,7 +27,7 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Goes on with the lines that the core's records hold.
     pub(super) fn of(core: &Core) -> Ledger {
-        Ledger { end: core.kept(Kind::Ledger).last().map_or(0, |(key, _)| *key) }
+        Ledger { end: core.host_records(Kind::Ledger).last().map_or(0, |(key, _)| *key) }
     }
 
     /// Adds a line and deletes the oldest beyond [`LINES_MAX`]. Returns the new line's number.
@@ -38,7 +38,7 @@ impl Ledger {
         self.end += 1;
         report.line = self.end;
         write(core, &LedgerLine { at: rfc3339(unix_ms()), by: by.to_owned(), report });
-        core.forget(Kind::Ledger, self.end.saturating_sub(LINES_MAX));
+        core.delete_host_record(Kind::Ledger, self.end.saturating_sub(LINES_MAX));
         self.end
     }
 
@@ -57,7 +57,7 @@ impl Ledger {
 
     /// Reads the lines from a number on. Lines of another version are left out.
     pub(super) fn lines_from(&self, core: &Core, line: u64) -> Slice<LedgerLine> {
-        let lines = core.kept_from(Kind::Ledger, line, LINES_PER_SLICE + 1);
+        let lines = core.host_records_from(Kind::Ledger, line, LINES_PER_SLICE + 1);
         let next = lines.get(LINES_PER_SLICE).map(|(key, _)| *key);
         let decode = |(_, json): &(u64, Vec<u8>)| serde_json::from_slice(json).ok();
         Slice { items: lines.iter().take(LINES_PER_SLICE).filter_map(decode).collect(), next }
@@ -65,24 +65,24 @@ impl Ledger {
 }
 
 /// Names a requester as ledger and log do.
-pub(super) fn requester(by: By) -> String {
+pub(super) fn requester(by: Requester) -> String {
     match by {
-        By::Start => "start".to_owned(),
-        By::Watcher => "watcher".to_owned(),
-        By::Signal => "SIGHUP".to_owned(),
-        By::Operator { uid, pid } => operator(uid, pid),
+        Requester::Start => "start".to_owned(),
+        Requester::Watcher => "watcher".to_owned(),
+        Requester::Signal => "SIGHUP".to_owned(),
+        Requester::Operator { uid, pid } => operator(uid, pid),
     }
 }
 
 /// Reads a record. The store may answer with a later line, if this one is gone.
 fn read(core: &Core, line: u64) -> Option<LedgerLine> {
-    let (key, json) = core.kept_from(Kind::Ledger, line, 1).into_iter().next()?;
+    let (key, json) = core.host_records_from(Kind::Ledger, line, 1).into_iter().next()?;
     serde_json::from_slice(&json).ok().filter(|_| key == line)
 }
 
 fn write(core: &mut Core, line: &LedgerLine) {
     let json = serde_json::to_vec(line).unwrap_or_default();
-    if !core.keep(Kind::Ledger, line.report.line, &json) {
+    if !core.put_host_record(Kind::Ledger, line.report.line, &json) {
         tracing::error!("no room for a line of the ledger");
     }
 }

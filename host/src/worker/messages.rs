@@ -16,7 +16,7 @@ use crate::worker::reload::ports::{Opening, PreparedPorts};
 use crate::worker::shell::Shell;
 use crate::worker::{connections, queries};
 use greenroom_core::input::Input;
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -103,7 +103,9 @@ pub(super) fn from_thread(shell: &mut Shell, drivers: &mut Drivers, message: Mes
         Message::Prepare(Done::Tried(id, epoch, result)) => reload.tried(shell, id, epoch, result),
         Message::Prepare(Done::Loaded(id, result)) => reload.loaded(shell, id, result),
         Message::Prepare(Done::Progress(id, done, total)) => reload.progress(&shell.core, id, done, total),
-        Message::Prepare(Done::Discovered(path)) => reload.request_load(shell, path, By::Watcher, None),
+        Message::Prepare(Done::Discovered(path)) => {
+            reload.request_load(shell, path, Requester::Watcher, None)
+        }
         Message::Save(end) => shell.saver.finish(&mut shell.core, end),
         Message::Job(end) => {
             shell.threads.jobs.forget(end.number);
@@ -154,7 +156,7 @@ fn configure(
     drivers: &mut Drivers,
     inbox: &Inbox,
     number: u64,
-    by: By,
+    by: Requester,
     fds: Vec<OwnedFd>,
 ) {
     let mut fds = fds.into_iter();

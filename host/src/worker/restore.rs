@@ -15,7 +15,7 @@ use greenroom_core::input::Input;
 use greenroom_core::ledger::{Outcome, Report, Restored};
 use greenroom_core::operate::check::{Checked, GivenState};
 use greenroom_core::operate::plan::{Plan, PlannedState};
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use greenroom_state::edit::{objection, set};
 use greenroom_state::json;
 use serde_json::Value;
@@ -89,7 +89,7 @@ fn write(shell: &mut Shell, plan: &Plan) -> Result<Written, String> {
 /// second commit adds the pause, which is known only after the first.
 fn commit(
     shell: &mut Shell,
-    by: By,
+    by: Requester,
     of: Restored,
     result: Result<Written, String>,
     begun: Instant,

@@ -122,7 +122,7 @@ impl World {
 
     /// Puts the configuration in force that the store recorded last.
     fn put_configuration_in_force(&mut self) {
-        let records = self.host.core.kept(Kind::Config);
+        let records = self.host.core.host_records(Kind::Config);
         assert_eq!(records.len(), usize::from(self.counts.configured > 0), "configurations in force");
         if let Some((_, record)) = records.first() {
             let (host, services) = serde_json::from_slice(record).expect("a configuration");

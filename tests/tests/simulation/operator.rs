@@ -79,7 +79,7 @@ impl World {
     pub(crate) fn configure(&mut self, limits: AllLimits) {
         self.host.core.set_limits(limits.clone());
         let record = serde_json::to_vec(&(&limits.host, &limits.services)).expect("limits are JSON");
-        assert!(self.host.core.keep(Kind::Config, 0, &record), "there is room");
+        assert!(self.host.core.put_host_record(Kind::Config, 0, &record), "there is room");
         self.host.limits = limits;
         self.counts.configured += 1;
     }

@@ -8,7 +8,7 @@ use greenroom_core::framing::Framing;
 use greenroom_core::ledger::{Outcome, ProbationCounts};
 use greenroom_core::limits::per_service::AllLimits;
 use greenroom_core::operate::inspect::{Filter, SessionView};
-use greenroom_core::reload::request::{self, By, Event, Request, Step, Want};
+use greenroom_core::reload::request::{self, Event, Request, Requester, Step, Want};
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::service::probation::ProbationEnd;
 use greenroom_core::turn::code::Code;
@@ -194,10 +194,10 @@ impl World {
         let count_type = if fate == Fate::LosesState { "string" } else { "integer" };
         let offer = offer_with_count(self.subject, version, count_type);
         self.builds.requests += 1;
-        let (id, by) = (self.builds.requests, By::Operator { uid: 0, pid: 1 });
+        let (id, by) = (self.builds.requests, Requester::Operator { uid: 0, pid: 1 });
         let limits = (self.rng.u8(..) < 60).then(|| self.other_limits());
         let want = if limits.is_some() { Want::Configure } else { Want::Load };
-        let request = Request { id, by, from: None, want, together: id };
+        let request = Request { id, by, from: None, want, group: id };
         self.builds.candidate = Some(Candidate { step: None, offer, limits, unreadable, fate });
         self.reload_event(Event::Requested(vec![(self.host.library, request)]));
     }

@@ -8,7 +8,7 @@ use crate::host_state::deliver::deliver;
 use crate::host_state::end::drop_job;
 use crate::host_state::output::{broadcast, is_full, send};
 use crate::host_state::state::{write_state, write_topics};
-use crate::ids::{Slot, told};
+use crate::ids::{Slot, public_number};
 use crate::limits::names::Limit;
 use crate::service::registry::Writer;
 use crate::session::blocked::Blocked;
@@ -104,7 +104,7 @@ fn unsubscribe(host: &mut HostState, slot: Slot, topic: &str) -> bool {
 
 fn note(host: &mut HostState, origin: &Origin<'_>, to: u64, data: &Part, depth: u16) {
     let Some(to) = host.sessions.slot_of(to).filter(|to| !to.is_service()) else { return };
-    let (from, data) = (told(origin.id), Data::Own(&origin.staged.bytes[data.clone()]));
+    let (from, data) = (public_number(origin.id), Data::Own(&origin.staged.bytes[data.clone()]));
     let action = PendingAction { kind: action::NOTE, detail: 0, from, depth, name: "", data };
     deliver(host, to, &action, origin.running);
 }
@@ -115,7 +115,7 @@ fn publish(host: &mut HostState, origin: &Origin<'_>, topic: &Part, data: &Part,
     let to: Vec<_> = host.topics.subscribers(name).filter(|to| !(others && *to == origin.slot)).collect();
     let shared = (bytes.len() >= SHARED_FROM_BYTES).then(|| host.shared.put(&mut host.store, bytes));
     let data = shared.map_or(Data::Own(bytes), Data::Shared);
-    let (kind, from) = (action::PUBLISHED, told(origin.id));
+    let (kind, from) = (action::PUBLISHED, public_number(origin.id));
     for to in to {
         deliver(host, to, &PendingAction { kind, detail: 0, from, depth, name, data }, origin.running);
     }

@@ -9,7 +9,7 @@ use crate::command::Command;
 use crate::effects::inbox::RunningBatch;
 use crate::host_state::HostState;
 use crate::host_state::notice::notice;
-use crate::ids::{ServiceId, Slot, told};
+use crate::ids::{ServiceId, Slot, public_number};
 use crate::service::probation::Fallback;
 use crate::service::registry::Writer;
 use crate::session::life::Quarantine;
@@ -182,7 +182,7 @@ fn settle(
     };
     let mut ran = Ran { consumed: b.done, close: b.close };
     let Some(s) = host.sessions.get(slot) else { return ran };
-    let (service, session) = (s.service, told(s.id));
+    let (service, session) = (s.service, public_number(s.id));
     running.had(b.done);
     apply(host, slot, b, Writer::Serving, running);
     for line in b.log.drain(..).chain(last.failed_log) {
@@ -208,7 +208,7 @@ fn attribute_fault(
     running: &mut RunningBatch,
     close: &mut bool,
 ) -> bool {
-    let Some((service, session)) = host.sessions.get(slot).map(|s| (s.service, told(s.id))) else {
+    let Some((service, session)) = host.sessions.get(slot).map(|s| (s.service, public_number(s.id))) else {
         return true;
     };
     host.services[service].faults += 1;

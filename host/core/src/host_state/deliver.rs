@@ -10,7 +10,7 @@ use crate::effects::jobs::EndedJob;
 use crate::effects::jobs::LostJob;
 use crate::effects::outbound::OUTCOME_BYTES_MAX;
 use crate::ids::Slot;
-use crate::ids::told;
+use crate::ids::public_number;
 use crate::limits::names::Limit;
 use crate::session::life::Life;
 use greenroom_state::abi::{action, job, level};
@@ -65,7 +65,7 @@ pub(crate) fn job_outcome(host: &mut HostState, number: u64, ended: &EndedJob, d
 /// Ends a job that must not begin again, and tells its owner and operators.
 pub(crate) fn lose_job(host: &mut HostState, number: u64, lost: &LostJob) {
     let message = format!("job {} is lost: {}", lost.name, lost.why);
-    let (service, session) = (lost.service, told(lost.owner));
+    let (service, session) = (lost.service, public_number(lost.owner));
     host.commands.push(Command::Notice { level: level::ERROR, service, session, message });
     if let Some(ended) = host.jobs.end(&mut host.store, number) {
         job_outcome(host, number, &ended, job::LOST, lost.why.as_bytes());

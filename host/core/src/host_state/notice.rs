@@ -2,14 +2,14 @@
 
 use super::HostState;
 use crate::command::Command;
-use crate::ids::{ServiceId, Slot, told};
+use crate::ids::{ServiceId, Slot, public_number};
 use crate::limits::names::Limit;
 use greenroom_state::abi::level;
 
 /// Tells operators something about a session. `level` is one of [`level`].
 pub(crate) fn notice(host: &mut HostState, level: u32, slot: Slot, message: String) {
     if let Some(s) = host.sessions.get(slot) {
-        let (service, session) = (s.service, told(s.id));
+        let (service, session) = (s.service, public_number(s.id));
         host.commands.push(Command::Notice { level, service, session, message });
     }
 }

@@ -8,7 +8,7 @@ use crate::effects::inbox::{Inbox, RunningBatch};
 use crate::host_state::HostState;
 use crate::host_state::deliver::{connect_outcome, deliver, job_outcome};
 use crate::host_state::notice::limit_reached;
-use crate::ids::{Slot, told};
+use crate::ids::{Slot, public_number};
 use crate::limits::names::Limit;
 use greenroom_state::abi::{action, connect, job, level};
 use greenroom_state::address::Peer;
@@ -27,7 +27,7 @@ pub(crate) fn connected(pass: &mut Pass<'_>, number: u64, (slot, id): (Slot, u64
     }
     let host = &mut *pass.host;
     if host.store.reserve([Inbox::record_bytes(0, context.len())]) {
-        let (kind, from, data) = (action::DIALED, told(asked.owner), Data::Own(&context));
+        let (kind, from, data) = (action::DIALED, public_number(asked.owner), Data::Own(&context));
         let dialed = PendingAction { kind, detail: 0, from, depth: 0, name: "", data };
         deliver(host, slot, &dialed, &RunningBatch::default());
     } else {

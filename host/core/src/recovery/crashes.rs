@@ -51,12 +51,12 @@ impl Crashes {
     }
 
     /// The actions that killed a worker twice.
-    pub fn withheld(&self) -> Vec<BlockedAction> {
-        let mut withheld: Vec<BlockedAction> = Vec::new();
+    pub fn blocked(&self) -> Vec<BlockedAction> {
+        let mut blocked: Vec<BlockedAction> = Vec::new();
         for d in &self.deaths {
             let same = |o: &&Death| (o.session, o.turn, o.action) == (d.session, d.turn, d.action);
             if self.deaths.iter().filter(same).count() >= KILLS_MAX
-                && !withheld.iter().any(|w| (w.session, w.turn, w.action) == (d.session, d.turn, d.action))
+                && !blocked.iter().any(|w| (w.session, w.turn, w.action) == (d.session, d.turn, d.action))
             {
                 let (action, how) = (action_name(d.action), &d.how);
                 let reason = match service_of_number(d.session) {
@@ -70,10 +70,10 @@ impl Crashes {
                         format!("a {action} of the service itself killed the worker {KILLS_MAX} times: {how}")
                     }
                 };
-                withheld.push(BlockedAction { session: d.session, turn: d.turn, action: d.action, reason });
+                blocked.push(BlockedAction { session: d.session, turn: d.turn, action: d.action, reason });
             }
         }
-        withheld
+        blocked
     }
 
     /// The generations that killed lately: library and generation.
@@ -127,17 +127,17 @@ mod tests {
     }
 
     #[test]
-    fn an_action_is_withheld_when_it_killed_twice() {
+    fn an_action_is_blocked_when_it_killed_twice() {
         let mut crashes = Crashes::default();
         crashes.note(death(0, 7, 3, 1));
         crashes.note(death(0, 7, 4, 1));
         crashes.note(death(0, 8, 3, 1));
-        assert_eq!(crashes.withheld(), []);
+        assert_eq!(crashes.blocked(), []);
         // However long it took, and whatever code it was.
         crashes.note(death(1 << 40, 7, 3, 2));
-        let withheld = crashes.withheld();
-        assert_eq!((withheld.len(), withheld[0].session, withheld[0].turn), (1, 7, 3));
-        assert!(withheld[0].reason.contains("turn 4 (action message) killed the worker 2 times: segm"));
+        let blocked = crashes.blocked();
+        assert_eq!((blocked.len(), blocked[0].session, blocked[0].turn), (1, 7, 3));
+        assert!(blocked[0].reason.contains("turn 4 (action message) killed the worker 2 times: segm"));
     }
 
     #[test]

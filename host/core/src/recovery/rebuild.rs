@@ -195,7 +195,7 @@ fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord)
     (s.bytes_in, s.bytes_out, s.bytes_sent) = (r.bytes_in, r.bytes_out, r.bytes_out);
     // Before the first pass: nobody is answered in it, all that have output left take their turn.
     s.heard_ns = host.now_ns.saturating_sub(1);
-    s.block(Blocked::OpenedTurnDue, r.greeting_due);
+    s.block(Blocked::OpenedTurnDue, r.opened_turn_due);
     s.block(Blocked::HeldByHandler, r.held);
     s.outbound = r.outbound;
     s.frame.searched = r.frame_searched;

@@ -48,8 +48,7 @@ pub(super) fn judge_candidate(
         }
     }
     for (_, other) in libraries.iter().enumerate().filter(|(i, _)| *i != id.0) {
-        let together =
-            |w: &ActiveReload| w.request.together == work.request.together && w.step >= Stage::Tried;
+        let together = |w: &ActiveReload| w.request.group == work.request.group && w.step >= Stage::Tried;
         let theirs = other.work.as_ref().filter(|w| w.step == Stage::Committing || together(w));
         let Some(theirs) = theirs else { continue };
         let owns = |table: &str| theirs.offers.iter().flat_map(|o| &o.tables).any(|t| t.name == table);

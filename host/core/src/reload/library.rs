@@ -43,7 +43,7 @@ pub(crate) struct ActiveReload {
     pub(crate) step: Stage,
     /// Another one of the same commit was refused, for this reason; so is this, once its step is
     /// done.
-    pub(super) doomed: Option<String>,
+    pub(super) cancelled: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -80,7 +80,7 @@ impl Library {
             build_id: None,
             rehearsal: None,
             step: Stage::Staging,
-            doomed: None,
+            cancelled: None,
         });
         Step::Stage(id, path)
     }

@@ -14,7 +14,7 @@ pub struct LibraryId(pub usize);
 
 /// Who wants a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum By {
+pub enum Requester {
     /// The host, when it starts.
     Start,
     /// The watcher: the file changed.
@@ -49,13 +49,13 @@ pub struct Request {
     /// The shell's number for it, named in [`Step::Report`].
     pub id: u64,
     /// Whose.
-    pub by: By,
+    pub by: Requester,
     /// Another file than the library's own path.
     pub from: Option<PathBuf>,
     /// What.
     pub want: Want,
     /// Requests with the same number are one commit.
-    pub together: u64,
+    pub group: u64,
 }
 
 /// What the shell reports.

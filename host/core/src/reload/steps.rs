@@ -23,11 +23,11 @@ use crate::reload::judge::{LiveData, judge_candidate};
 use crate::reload::library::ActiveReload;
 use crate::reload::library::Library;
 use crate::reload::library::Stage;
-use crate::reload::request::By;
 use crate::reload::request::Candidate;
 use crate::reload::request::Event;
 use crate::reload::request::LibraryId;
 use crate::reload::request::Request;
+use crate::reload::request::Requester;
 use crate::reload::request::Step;
 use crate::reload::request::Want;
 use crate::service::offer::Build;
@@ -72,7 +72,7 @@ impl Reloads {
 
     /// Refuses the reload under way as soon as its step is done, if it has prepared for what is no
     /// longer so.
-    pub fn doom(&mut self, id: LibraryId, why: &str) {
+    pub fn cancel(&mut self, id: LibraryId, why: &str) {
         let work = self.libraries[id.0].work.as_mut();
         // One for another configuration is about the very build that was replaced, wherever it is.
         let about = |w: &&mut ActiveReload| {
@@ -80,7 +80,7 @@ impl Reloads {
             prepared || (w.request.want == Want::Configure && w.step < Stage::Committing)
         };
         if let Some(work) = work.filter(about) {
-            work.doomed.get_or_insert(why.to_owned());
+            work.cancelled.get_or_insert(why.to_owned());
         }
     }
 
@@ -112,7 +112,7 @@ impl Reloads {
 
     /// What [`Step::Report`] will say of a commit, before it is known how long it took: so that it
     /// can be part of it. The build is in charge of its services already.
-    pub fn about_to_report(&self, id: LibraryId, services: &[Service]) -> Option<(By, Report)> {
+    pub fn about_to_report(&self, id: LibraryId, services: &[Service]) -> Option<(Requester, Report)> {
         let library = &self.libraries[id.0];
         let work = library.work.as_ref()?;
         let mine = services.iter().filter(|s| s.is_of(&work.name));
@@ -187,7 +187,7 @@ impl Reloads {
         steps: &mut Vec<Step>,
     ) {
         let Some(work) = self.work_in(id, Stage::Staging) else { return };
-        if let Some(why) = work.doomed.take() {
+        if let Some(why) = work.cancelled.take() {
             return self.refuse(id, why, live.services.all(), steps);
         }
         let hash = match result {
@@ -202,7 +202,7 @@ impl Reloads {
         if own {
             library.seen = Some(hash.clone());
         }
-        if work.request.by == By::Watcher && seen_before {
+        if work.request.by == Requester::Watcher && seen_before {
             // Nothing to say: touched, not changed.
             steps.push(Step::Discard(id));
             library.work = None;
@@ -214,7 +214,7 @@ impl Reloads {
             Want::RollBack(generation) => b.generation == generation,
             Want::Load | Want::DryRun => b.hash == hash,
         });
-        let alone = work.request.together == work.request.id && work.request.want == Want::Load;
+        let alone = work.request.group == work.request.id && work.request.want == Want::Load;
         let joined = library.last.as_ref().filter(|(h, _)| work.waited && alone && *h == hash);
         match joined {
             Some((_, report)) => {
@@ -224,10 +224,10 @@ impl Reloads {
                 self.begin_next(id, true, steps);
             }
             None if runs => {
-                let together = work.request.together;
+                let group = work.request.group;
                 steps.push(Step::Discard(id));
                 self.finish(id, Outcome::Unchanged, 0.0, String::new(), live.services.all(), steps);
-                self.advance(together, live, steps);
+                self.advance(group, live, steps);
             }
             None => {
                 work.step = Stage::Trying;
@@ -253,22 +253,22 @@ impl Reloads {
         steps: &mut Vec<Step>,
     ) {
         let Some(work) = &mut self.libraries[id.0].work else { return };
-        let doomed = work.doomed.take();
+        let cancelled = work.cancelled.take();
         work.step = to;
-        let (together, want) = (work.request.together, work.request.want);
-        match result.and_then(|()| doomed.map_or(Ok(()), Err)) {
+        let (group, want) = (work.request.group, work.request.want);
+        match result.and_then(|()| cancelled.map_or(Ok(()), Err)) {
             Err(why) => self.refuse(id, why, live.services.all(), steps),
             Ok(()) if want == Want::DryRun => {
                 steps.push(Step::Discard(id));
                 self.finish(id, Outcome::Rehearsed, 0.0, String::new(), live.services.all(), steps);
             }
-            Ok(()) => self.advance(together, live, steps),
+            Ok(()) => self.advance(group, live, steps),
         }
     }
 
     /// Takes the reloads of one commit a step further, if all of them are ready for it.
-    fn advance(&mut self, together: u64, live: &LiveData<'_>, steps: &mut Vec<Step>) {
-        let of = |r: &Request| r.together == together;
+    fn advance(&mut self, group: u64, live: &LiveData<'_>, steps: &mut Vec<Step>) {
+        let of = |r: &Request| r.group == group;
         if self.libraries.iter().any(|l| l.waiting.iter().any(of)) {
             return;
         }
@@ -293,9 +293,10 @@ impl Reloads {
             Stage::Loaded => {
                 // Judged again: sessions have opened and states were written since.
                 for &(id, _) in &members {
-                    let doomed = self.libraries[id.0].work.as_mut().and_then(|w| w.doomed.take());
-                    if let Err(why) =
-                        doomed.map_or(Ok(()), Err).and_then(|()| judge_candidate(&self.libraries, id, live))
+                    let cancelled = self.libraries[id.0].work.as_mut().and_then(|w| w.cancelled.take());
+                    if let Err(why) = cancelled
+                        .map_or(Ok(()), Err)
+                        .and_then(|()| judge_candidate(&self.libraries, id, live))
                     {
                         return self.refuse(id, why, live.services.all(), steps);
                     }
@@ -326,14 +327,14 @@ impl Reloads {
     /// Refuses a reload, and those that were to be committed with it.
     fn refuse(&mut self, id: LibraryId, why: String, services: &[Service], steps: &mut Vec<Step>) {
         let Some(work) = &self.libraries[id.0].work else { return };
-        let together = work.request.together;
+        let group = work.request.group;
         let what = if work.name.is_empty() { self.libraries[id.0].name() } else { work.name.clone() };
         let others = format!("it was to be committed together with {what}, which is refused: {why}");
         steps.push(Step::Discard(id));
         self.finish(id, Outcome::Refused, 0.0, why, services, steps);
         for at in 0..self.libraries.len() {
             let other = LibraryId(at);
-            let of = |r: &Request| r.together == together;
+            let of = |r: &Request| r.group == group;
             while let Some(n) = self.libraries[at].waiting.iter().position(of) {
                 let Some(request) = self.libraries[at].waiting.remove(n) else { break };
                 let library = &self.libraries[at];
@@ -346,7 +347,7 @@ impl Reloads {
                 steps.push(Step::Discard(other));
                 self.finish(other, Outcome::Refused, 0.0, others.clone(), services, steps);
             } else {
-                work.doomed.get_or_insert(others.clone());
+                work.cancelled.get_or_insert(others.clone());
             }
         }
     }

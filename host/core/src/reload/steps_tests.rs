@@ -70,12 +70,12 @@ impl Bench {
         text.join(", ")
     }
 
-    fn request(&mut self, l: LibraryId, id: u64, by: By) -> String {
+    fn request(&mut self, l: LibraryId, id: u64, by: Requester) -> String {
         self.want(l, id, by, Want::Load)
     }
 
-    fn want(&mut self, l: LibraryId, id: u64, by: By, want: Want) -> String {
-        self.on(Event::Requested(vec![(l, Request { id, by, from: None, want, together: id })]))
+    fn want(&mut self, l: LibraryId, id: u64, by: Requester, want: Want) -> String {
+        self.on(Event::Requested(vec![(l, Request { id, by, from: None, want, group: id })]))
     }
 
     /// The whole way, from a staged hash to a commit; what was said on the way.
@@ -98,12 +98,12 @@ impl Bench {
     }
 }
 
-const OP: By = By::Operator { uid: 0, pid: 1 };
+const OP: Requester = Requester::Operator { uid: 0, pid: 1 };
 
 #[test]
 fn the_whole_way_and_unchanged() {
     let (mut b, l) = Bench::new();
-    assert_eq!(b.request(l, 1, By::Start), "stage liba.so");
+    assert_eq!(b.request(l, 1, Requester::Start), "stage liba.so");
     assert_eq!(b.rest(l, "h1", vec![offer("s", 1, "integer")]), "Committed [1] gen 1 ");
     b.request(l, 2, OP);
     assert_eq!(b.on(Event::Staged(l, Ok("h1".into()))), "discard, Unchanged [2] gen 1 ");
@@ -114,12 +114,12 @@ fn the_whole_way_and_unchanged() {
 #[test]
 fn the_watcher_tries_no_content_twice_but_an_operator_may() {
     let (mut b, l) = Bench::new();
-    b.request(l, 1, By::Start);
+    b.request(l, 1, Requester::Start);
     b.rest(l, "good", vec![offer("s", 1, "integer")]);
-    b.request(l, 2, By::Watcher);
+    b.request(l, 2, Requester::Watcher);
     let said = b.rest(l, "bad", vec![offer("s", 1, "string")]);
     assert!(said.starts_with("discard, Refused [2] gen 1 s: field count: integer -> string"), "{said}");
-    b.request(l, 3, By::Watcher);
+    b.request(l, 3, Requester::Watcher);
     assert_eq!(b.on(Event::Staged(l, Ok("bad".into()))), "discard");
     b.request(l, 4, OP);
     assert_eq!(b.on(Event::Staged(l, Ok("bad".into()))), "try");
@@ -128,7 +128,7 @@ fn the_watcher_tries_no_content_twice_but_an_operator_may() {
 #[test]
 fn a_request_that_waited_for_the_same_content_shares_the_outcome() {
     let (mut b, l) = Bench::new();
-    b.request(l, 1, By::Watcher);
+    b.request(l, 1, Requester::Watcher);
     assert_eq!(b.request(l, 2, OP), "");
     let said = b.rest(l, "h1", vec![offer("s", 1, "integer")]);
     assert_eq!(said, "Committed [1] gen 1 , stage liba.so");
@@ -142,7 +142,7 @@ fn a_request_that_waited_for_the_same_content_shares_the_outcome() {
 #[test]
 fn services_have_one_library_and_libraries_one_path() {
     let (mut b, l) = Bench::new();
-    b.request(l, 1, By::Start);
+    b.request(l, 1, Requester::Start);
     b.rest(l, "h1", vec![offer("s", 1, "integer")]);
     let other = b.0.reloads.library("libb.so".into());
     b.request(other, 2, OP);
@@ -164,7 +164,7 @@ fn services_have_one_library_and_libraries_one_path() {
 #[test]
 fn a_service_with_sessions_is_not_withdrawn_even_at_the_last_moment() {
     let (mut b, l) = Bench::new();
-    b.request(l, 1, By::Start);
+    b.request(l, 1, Requester::Start);
     b.rest(l, "h1", vec![offer("s", 1, "integer"), offer("t", 1, "integer")]);
     b.request(l, 2, OP);
     b.on(Event::Staged(l, Ok("h2".into())));
@@ -184,21 +184,21 @@ fn a_service_with_sessions_is_not_withdrawn_even_at_the_last_moment() {
 #[test]
 fn a_dry_run_ends_with_its_report_and_leaves_the_watcher_alone() {
     let (mut b, l) = Bench::new();
-    b.request(l, 1, By::Start);
+    b.request(l, 1, Requester::Start);
     b.rest(l, "h1", vec![offer("s", 1, "integer")]);
     b.want(l, 2, OP, Want::DryRun);
     assert_eq!(b.rest(l, "h2", vec![offer("s", 1, "integer")]), "discard, Rehearsed [2] gen 1 ");
     b.want(l, 3, OP, Want::DryRun);
     let said = b.rest(l, "h2", vec![offer("s", 1, "string")]);
     assert!(said.starts_with("discard, Refused [3] gen 1 s: field count"), "{said}");
-    b.request(l, 4, By::Watcher);
+    b.request(l, 4, Requester::Watcher);
     assert_eq!(b.rest(l, "h2", vec![offer("s", 1, "integer")]), "Committed [4] gen 2 ");
 }
 
 #[test]
 fn a_build_that_ran_before_runs_again_under_its_number() {
     let (mut b, l) = Bench::new();
-    b.request(l, 1, By::Start);
+    b.request(l, 1, Requester::Start);
     b.rest(l, "h1", vec![offer("s", 1, "integer")]);
     b.request(l, 2, OP);
     assert_eq!(b.rest(l, "h2", vec![offer("s", 2, "string")]), "Committed [2] gen 2 ");
@@ -215,7 +215,7 @@ fn a_build_that_ran_before_runs_again_under_its_number() {
 fn two() -> (Bench, LibraryId, LibraryId) {
     let (mut b, l) = Bench::new();
     let m = b.0.reloads.library("libb.so".into());
-    let both = |id| Request { id, by: OP, from: None, want: Want::Load, together: 1 };
+    let both = |id| Request { id, by: OP, from: None, want: Want::Load, group: 1 };
     assert_eq!(b.on(Event::Requested(vec![(l, both(1)), (m, both(2))])), "stage liba.so, stage libb.so");
     (b, l, m)
 }
@@ -256,7 +256,7 @@ fn if_one_is_refused_all_are_whatever_they_are_doing() {
     let (mut b, l) = Bench::new();
     let m = b.0.reloads.library("libb.so".into());
     b.request(m, 7, OP);
-    let both = |id| Request { id, by: OP, from: None, want: Want::Load, together: 1 };
+    let both = |id| Request { id, by: OP, from: None, want: Want::Load, group: 1 };
     assert_eq!(b.on(Event::Requested(vec![(l, both(1)), (m, both(2))])), "stage liba.so");
     b.on(Event::Staged(l, Ok("l1".into())));
     assert_eq!(b.on(Event::Tried(l, candidate("a", vec![offer("s", 1, "integer")]))), "");

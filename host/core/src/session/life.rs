@@ -255,7 +255,7 @@ impl Session {
             life: self.life,
             peer_done: self.peer_done,
             quarantined: self.quarantine.is_some(),
-            greeting_due: self.blocks.has(Blocked::OpenedTurnDue),
+            opened_turn_due: self.blocks.has(Blocked::OpenedTurnDue),
             outbound: self.outbound,
             held: self.blocks.has(Blocked::HeldByHandler),
             opened_at_ms: self.opened_at_ms,

@@ -25,7 +25,7 @@ impl Staging<'_> {
             return Err(self.refuse(Limit::JobsPerSessionMax));
         }
         let staged = self.stage(|s| {
-            let (name, input) = (s.keep(name.as_bytes())?, s.keep(input)?);
+            let (name, input) = (s.copy(name.as_bytes())?, s.copy(input)?);
             Some(Effect::StartJob { number, name, input, once })
         });
         if staged == status::OK { Ok(number) } else { Err(staged) }
@@ -51,7 +51,7 @@ impl Staging<'_> {
         }
         let number = outbound.next() + staged as u64;
         let staged =
-            self.stage(|s| Some(Effect::Connect { number, service, addr, context: s.keep(context)? }));
+            self.stage(|s| Some(Effect::Connect { number, service, addr, context: s.copy(context)? }));
         if staged == status::OK { Ok(number) } else { Err(staged) }
     }
 }

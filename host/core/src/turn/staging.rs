@@ -205,7 +205,7 @@ impl<'a> Staging<'a> {
     }
 
     /// Copies into the arena, if it has room.
-    pub(super) fn keep(&mut self, bytes: &[u8]) -> Option<Part> {
+    pub(super) fn copy(&mut self, bytes: &[u8]) -> Option<Part> {
         let arena = &mut self.buffers.bytes;
         if bytes.len()
             > self.context.limits.turn_bytes_max.saturating_sub(arena.len() - self.buffers.mark.bytes)

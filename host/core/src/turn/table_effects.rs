@@ -56,8 +56,8 @@ impl Staging<'_> {
         }
         self.buffers.put_bytes += more;
         self.stage(|s| {
-            let (table, key) = (s.keep(table.as_bytes())?, s.keep(key)?);
-            Some(Effect::Put { table, key, value: s.keep(value)? })
+            let (table, key) = (s.copy(table.as_bytes())?, s.copy(key)?);
+            Some(Effect::Put { table, key, value: s.copy(value)? })
         })
     }
 
@@ -106,7 +106,7 @@ impl Staging<'_> {
 
     /// Deletes a table's entry.
     pub fn table_delete(&mut self, table: &str, key: &[u8]) -> u32 {
-        self.stage(|s| Some(Effect::Delete { table: s.keep(table.as_bytes())?, key: s.keep(key)? }))
+        self.stage(|s| Some(Effect::Delete { table: s.copy(table.as_bytes())?, key: s.copy(key)? }))
     }
 
     /// The effect of this batch on an entry: its new value, `Some(None)` for a deletion, `None` for

@@ -24,7 +24,7 @@ impl Staging<'_> {
         }
         self.acts_on(service);
         let deadline_ns = now_ns.saturating_add(after_ns);
-        self.stage(|s| Some(Effect::SetTimer { service, name: s.keep(name.as_bytes())?, deadline_ns }))
+        self.stage(|s| Some(Effect::SetTimer { service, name: s.copy(name.as_bytes())?, deadline_ns }))
     }
 
     /// Timers of an owner with this one and those staged so far.
@@ -49,7 +49,7 @@ impl Staging<'_> {
     /// Takes a timer off, even one that is due; no harm if there is none.
     pub fn cancel_timer(&mut self, name: &str, service: bool) -> u32 {
         self.acts_on(service);
-        self.stage(|s| Some(Effect::CancelTimer { service, name: s.keep(name.as_bytes())? }))
+        self.stage(|s| Some(Effect::CancelTimer { service, name: s.copy(name.as_bytes())? }))
     }
 
     /// A timer that is due may be among the actions that follow.

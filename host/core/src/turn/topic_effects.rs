@@ -19,12 +19,12 @@ impl Staging<'_> {
         if on.len() >= self.context.limits.topics_per_session_max && !on.contains(&topic) {
             return self.refuse(Limit::TopicsPerSessionMax);
         }
-        self.stage(|s| Some(Effect::Subscribe(s.keep(topic.as_bytes())?)))
+        self.stage(|s| Some(Effect::Subscribe(s.copy(topic.as_bytes())?)))
     }
 
     /// Takes the session off a topic.
     pub fn unsubscribe(&mut self, topic: &str) -> u32 {
-        self.stage(|s| Some(Effect::Unsubscribe(s.keep(topic.as_bytes())?)))
+        self.stage(|s| Some(Effect::Unsubscribe(s.copy(topic.as_bytes())?)))
     }
 
     /// Sends a message to every session on a topic, in the framing of each; `others`: but not to
@@ -37,14 +37,14 @@ impl Staging<'_> {
             && self.buffers.text(t) == topic
             && !(self.context.keeps_messages_apart)()
         {
-            let Some(more) = self.keep(data) else { return self.refuse(Limit::TurnBytesMax) };
+            let Some(more) = self.copy(data) else { return self.refuse(Limit::TurnBytesMax) };
             if let Some(Effect::Broadcast { data, .. }) = self.buffers.effects.last_mut() {
                 data.end = more.end;
             }
             return status::OK;
         }
         self.stage(|s| {
-            Some(Effect::Broadcast { topic: s.keep(topic.as_bytes())?, data: s.keep(data)?, others })
+            Some(Effect::Broadcast { topic: s.copy(topic.as_bytes())?, data: s.copy(data)?, others })
         })
     }
 
@@ -58,7 +58,7 @@ impl Staging<'_> {
     pub fn note(&mut self, to: u64, data: &[u8]) -> u32 {
         let Some(depth) = self.deeper() else { return self.refuse(Limit::CascadeMax) };
         self.buffers.on_itself |= to == self.context.session.id;
-        self.stage(|s| Some(Effect::Note { to, data: s.keep(data)?, depth }))
+        self.stage(|s| Some(Effect::Note { to, data: s.copy(data)?, depth }))
     }
 
     /// Has every session on a topic run a turn over these bytes; `others`: but not this one.
@@ -74,7 +74,7 @@ impl Staging<'_> {
         };
         self.buffers.on_itself |= on && !others;
         self.stage(|s| {
-            Some(Effect::Publish { topic: s.keep(topic.as_bytes())?, data: s.keep(data)?, others, depth })
+            Some(Effect::Publish { topic: s.copy(topic.as_bytes())?, data: s.copy(data)?, others, depth })
         })
     }
 }

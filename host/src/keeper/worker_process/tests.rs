@@ -27,7 +27,7 @@ fn hello() -> Hello {
         copies: "/".into(),
         save: "/".into(),
         log: "info".into(),
-        withheld: Vec::new(),
+        blocked: Vec::new(),
         give_way: Vec::new(),
         killed: Vec::new(),
         crashed: false,

@@ -3,7 +3,7 @@
 use crate::memory::board::{self, Board};
 use crate::plugin::ffi::bytes::sink;
 use crate::plugin::ffi::host_calls::{TurnUnderWay, host_table};
-use greenroom_core::ids::told;
+use greenroom_core::ids::public_number;
 use greenroom_core::turn::code::{Batch, Code, Work};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
@@ -93,7 +93,7 @@ impl Code for Plugin {
             actions: batch.actions.as_ptr(),
             action_count: batch.actions.len(),
             state: state.into(),
-            session: told(batch.session),
+            session: public_number(batch.session),
             now_ns: batch.now_ns,
         };
         let first = board::Running {

@@ -185,7 +185,7 @@ impl BuildRecords {
         record: LibraryRecord,
     ) -> Vec<PathBuf> {
         let json = serde_json::to_vec(&record).unwrap_or_default();
-        if !core.keep(Kind::Library, key_of(&record.path), &json) {
+        if !core.put_host_record(Kind::Library, key_of(&record.path), &json) {
             tracing::error!(
                 "no room to record generation {} of {}",
                 record.current.generation,
@@ -247,7 +247,7 @@ pub(in crate::worker) fn recorded(core: &Core) -> Result<Vec<LibraryRecord>, Str
     let read = |(_, json): (u64, Vec<u8>)| {
         serde_json::from_slice(&json).map_err(|e| format!("the record of a library cannot be read: {e}"))
     };
-    core.kept(Kind::Library).into_iter().map(read).collect()
+    core.host_records(Kind::Library).into_iter().map(read).collect()
 }
 
 /// Key of a library's record: a hash of its path, whose number differs in each process.

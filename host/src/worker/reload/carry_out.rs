@@ -20,7 +20,7 @@ use crate::worker::reload::ports::{Opening, PreparedPorts, discard};
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
 use greenroom_core::ledger::{Outcome, ProbationCounts, ProbationReport, ProbationState, Report};
-use greenroom_core::reload::request::{By, Candidate, Event, LibraryId, Request, Step, Want};
+use greenroom_core::reload::request::{Candidate, Event, LibraryId, Request, Requester, Step, Want};
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::service::registry::Service;
 use std::collections::HashMap;
@@ -54,7 +54,7 @@ pub(super) enum Deferred {
     /// Reloads.
     Reloads(Vec<(LibraryId, Request)>),
     /// A rollback: name, generation, requester.
-    RollBack(String, Option<u64>, By, Sender<Answer>),
+    RollBack(String, Option<u64>, Requester, Sender<Answer>),
 }
 
 impl ReloadDriver {

@@ -7,7 +7,7 @@ use crate::admin::query::Answer;
 use crate::config::{Config, record};
 use greenroom_core::core::Core;
 use greenroom_core::limits::host::Limits;
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use greenroom_core::store::kind::Kind;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(in crate::worker) struct ProposedConfig {
     /// The configuration.
     pub config: Arc<Config>,
     /// Requester.
-    pub by: By,
+    pub by: Requester,
     /// Destination of the report.
     pub reply: Option<Sender<Answer>>,
     /// The changes, in words.
@@ -82,7 +82,7 @@ impl ConfigInForce {
     pub(in crate::worker) fn adopt(&mut self, core: &mut Core) {
         let Some(ProposedConfig { number, config, .. }) = &self.proposed else { return };
         let record = InForce { number: *number, config: (**config).clone() };
-        if !core.keep(Kind::Config, 0, &serde_json::to_vec(&record).unwrap_or_default()) {
+        if !core.put_host_record(Kind::Config, 0, &serde_json::to_vec(&record).unwrap_or_default()) {
             tracing::error!(
                 "no room to record the configuration: a successor would go on with the previous one"
             );
@@ -103,7 +103,7 @@ pub(in crate::worker) fn recorded_number(core: &Core) -> Option<u64> {
 }
 
 fn read(core: &Core) -> Option<InForce> {
-    let (_, json) = core.kept(Kind::Config).into_iter().next()?;
+    let (_, json) = core.host_records(Kind::Config).into_iter().next()?;
     serde_json::from_slice(&json)
         .inspect_err(|e| {
             tracing::error!(

@@ -12,7 +12,7 @@ use crate::worker::ledger::requester;
 use crate::worker::reload::config_in_force::ProposedConfig;
 use crate::worker::shell::Shell;
 use greenroom_core::ledger::{Outcome, Report};
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -54,7 +54,13 @@ pub(super) fn refuse_proposed(shell: &mut Shell, why: &str) {
 }
 
 /// Refuses a configuration: tells the keeper, the ledger, the log and the requester.
-pub(super) fn refuse(shell: &mut Shell, number: u64, by: By, reply: &Option<Sender<Answer>>, why: String) {
+pub(super) fn refuse(
+    shell: &mut Shell,
+    number: u64,
+    by: Requester,
+    reply: &Option<Sender<Answer>>,
+    why: String,
+) {
     shell.keeper.say_not_configured(number);
     let by = requester(by);
     tracing::warn!(%by, "configuration refused, and nothing has changed: {why}");

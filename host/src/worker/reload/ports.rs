@@ -194,7 +194,7 @@ impl Ports {
     pub(in crate::worker) fn set(&mut self, core: &mut Core, mut ports: Vec<HeldPort>) {
         self.endpoints.number(&mut ports);
         let json = serde_json::to_vec(&ports).unwrap_or_default();
-        if !core.keep(Kind::Ports, 0, &json) {
+        if !core.put_host_record(Kind::Ports, 0, &json) {
             tracing::error!("no room to record the ports");
         }
         self.held = ports;
@@ -202,7 +202,7 @@ impl Ports {
 
     /// Takes over the ports that a predecessor has recorded. False: the record is lost.
     pub(in crate::worker) fn restore(&mut self, core: &mut Core) -> bool {
-        let recorded = core.kept(Kind::Ports).into_iter().next();
+        let recorded = core.host_records(Kind::Ports).into_iter().next();
         let ports = recorded.and_then(|(_, json)| serde_json::from_slice::<Vec<HeldPort>>(&json).ok());
         let Some(mut ports) = ports else { return false };
         match self.endpoints.number(&mut ports) {

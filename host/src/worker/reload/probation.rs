@@ -112,7 +112,7 @@ impl Probations {
         shell
             .core
             .reloads
-            .doom(failed.id, "the build that it was to replace was rolled back meanwhile; try again");
+            .cancel(failed.id, "the build that it was to replace was rolled back meanwhile; try again");
         let begun = Instant::now();
         let Some(build) = shell.core.roll_back(library) else { return };
         let committed_at = record_roll_back(shell, failed.id, &build);

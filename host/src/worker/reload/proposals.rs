@@ -13,7 +13,7 @@ use crate::worker::reload::configure::{NAME, announce, put_in_force, refuse, rep
 use crate::worker::shell::Shell;
 use greenroom_core::input::Input;
 use greenroom_core::ledger::{Outcome, Report};
-use greenroom_core::reload::request::{By, LibraryId};
+use greenroom_core::reload::request::{LibraryId, Requester};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Proposals {
         }
         if shell.lifecycle.is_handing_over() {
             // The keeper gets no answer for these, and gives them to the successor.
-            self.waiting.retain(|(p, _)| p.by != By::Signal);
+            self.waiting.retain(|(p, _)| p.by != Requester::Signal);
         }
         while shell.lifecycle.is_ending()
             || !(shell.config.is_changing() || shell.core.reloads.is_busy() || shell.ports.are_opening())

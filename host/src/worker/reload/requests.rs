@@ -12,7 +12,7 @@ use crate::worker::reload::carry_out::{Deferred, ReloadDriver};
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
 use greenroom_core::reload::library::Library;
-use greenroom_core::reload::request::{By, Event, LibraryId, Request, Want};
+use greenroom_core::reload::request::{Event, LibraryId, Request, Requester, Want};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl ReloadDriver {
         shell: &mut Shell,
         name: &str,
         to: Option<u64>,
-        by: By,
+        by: Requester,
         reply: Sender<Answer>,
     ) {
         if shell.config.is_changing() {
@@ -100,7 +100,7 @@ impl ReloadDriver {
         shell: &mut Shell,
         affected: Vec<(LibraryId, PathBuf)>,
         config: &Arc<Config>,
-        by: By,
+        by: Requester,
         reply: Option<Sender<Answer>>,
     ) {
         let mut requests = Vec::new();
@@ -116,7 +116,7 @@ impl ReloadDriver {
         &mut self,
         shell: &mut Shell,
         path: PathBuf,
-        by: By,
+        by: Requester,
         reply: Option<Sender<Answer>>,
     ) {
         let id = shell.core.reloads.library(path);
@@ -132,7 +132,7 @@ impl ReloadDriver {
         let known = shell.core.reloads.libraries().iter().any(|l| l.path == path);
         match known {
             // The build that runs stays if its file is removed. Another file may follow.
-            true if path.exists() => self.request_load(shell, path, By::Watcher, None),
+            true if path.exists() => self.request_load(shell, path, Requester::Watcher, None),
             false
                 if is_library(&path)
                     && path.parent().is_some_and(|dir| self.discover.iter().any(|d| d == dir)) =>
@@ -174,7 +174,7 @@ impl ReloadDriver {
         &mut self,
         shell: &mut Shell,
         wanted: Vec<(LibraryId, Option<PathBuf>, Want)>,
-        by: By,
+        by: Requester,
         together: bool,
         reply: Option<Sender<Answer>>,
     ) {
@@ -185,8 +185,8 @@ impl ReloadDriver {
             if let Some(reply) = &reply {
                 self.waiting.insert(self.requests, reply.clone());
             }
-            let together = if together { first } else { self.requests };
-            requests.push((id, Request { id: self.requests, by, from, want, together }));
+            let group = if together { first } else { self.requests };
+            requests.push((id, Request { id: self.requests, by, from, want, group }));
         }
         let configures = |(_, r): &(LibraryId, Request)| r.want == Want::Configure;
         if shell.config.is_changing() && !requests.iter().all(configures) {

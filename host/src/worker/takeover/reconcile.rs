@@ -90,7 +90,7 @@ fn is_fresh(shell: &Shell, connection: &HandedOver) -> bool {
     let own_syn = u64::from(shell.keeper.is_dialed(number));
     let untouched =
         tcp::counts(&connection.fd).is_ok_and(|c| c.read == 0 && c.sent.is_none_or(|n| n == own_syn));
-    let later = number > shell.core.served();
+    let later = number > shell.core.connection_number();
     if later && !untouched {
         tracing::error!(session = number, "connection given up: no session is recorded for it");
     }

@@ -43,7 +43,7 @@ use greenroom_core::core::{Core, Successor};
 use greenroom_core::input::Input;
 use greenroom_core::ledger::Outcome;
 use greenroom_core::recovery::rebuild::Survivor;
-use greenroom_core::reload::request::By;
+use greenroom_core::reload::request::Requester;
 use greenroom_core::store::kind::Kind;
 use greenroom_core::store::layout::{Full, memory_bytes};
 use greenroom_core::store::records::Store;
@@ -249,11 +249,11 @@ fn begin(
     handed_over: Vec<HandedOver>,
 ) -> Result<(), String> {
     let begun = Instant::now();
-    for blocked in &hello.withheld {
-        worker.shell.core.withhold(blocked.clone());
+    for blocked in &hello.blocked {
+        worker.shell.core.block(blocked.clone());
     }
     crash_points::pass(Point::Recovered);
-    let fresh = worker.shell.core.kept(Kind::Library).is_empty() && survivors.is_empty();
+    let fresh = worker.shell.core.host_records(Kind::Library).is_empty() && survivors.is_empty();
     if fresh {
         worker.shell.read_saved();
         worker.shell.threads.prepare.send(Job::RemoveOthers(BTreeSet::new()));
@@ -273,7 +273,7 @@ fn begin(
         tracing::info!(sessions = shell.core.sessions().len(), "took over in {ms:.1} ms");
     }
     successor::say_configuration(shell);
-    shell.keeper.say_ready(shell.ports.held().to_vec(), shell.core.served());
+    shell.keeper.say_ready(shell.ports.held().to_vec(), shell.core.connection_number());
     Ok(())
 }
 
@@ -283,7 +283,7 @@ fn load_all(worker: &mut Worker, libraries: &[(PathBuf, bool)]) -> Result<(), St
     let mut answers = Vec::new();
     for (path, _) in libraries {
         let (reply, answer) = channel();
-        worker.drivers.reload.request_load(&mut worker.shell, path.clone(), By::Start, Some(reply));
+        worker.drivers.reload.request_load(&mut worker.shell, path.clone(), Requester::Start, Some(reply));
         answers.push(answer);
     }
     while worker.shell.core.reloads.is_busy() {
@@ -317,7 +317,7 @@ fn look_at_files(worker: &mut Worker, hello: &Hello) {
     known.extend(shell.builds.all().map(|(_, record)| record.path.clone()));
     drivers.reload.look_for_others(shell, |path| known.contains(path));
     for path in known {
-        drivers.reload.request_load(shell, path, By::Watcher, None);
+        drivers.reload.request_load(shell, path, Requester::Watcher, None);
     }
 }
 

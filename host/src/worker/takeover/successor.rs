@@ -24,7 +24,7 @@ use std::path::Path;
 pub(super) fn go_on(shell: &mut Shell, hello: &Hello) -> Result<(), String> {
     for number in 0..shell.core.services().len() {
         let [_, turns, faults] = shell.board.counted(number);
-        shell.core.count_on(ServiceId(number as u16), turns, faults);
+        shell.core.restore_counters(ServiceId(number as u16), turns, faults);
     }
     let mut rolled_back = Vec::new();
     let records = recorded(&shell.core)?;
