@@ -1,4 +1,10 @@
-//! Runs jobs, one thread each, and posts their results. The core limits how many run at once.
+//! Threads of jobs: each job runs on its own thread and posts its result.
+//!
+//! The core decides which jobs run and how many at once; this file only starts threads. A
+//! thread per job and no pool: a job may block for any time, and a pool's queue would wait
+//! behind it. Each job that begins posts one [`JobEnd`], so the core's count of running jobs
+//! comes down again. If the worker dies, its threads die with it, and the job's record is still
+//! there.
 
 use crate::mailbox::Mailbox;
 use greenroom_core::core::Begun;
@@ -6,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A job that has ended.
+/// End of a job: the loop passes it to the core, which makes an action of it.
 pub struct JobEnd {
     /// Number of the job.
     pub number: u64,
@@ -14,7 +20,7 @@ pub struct JobEnd {
     pub result: Result<Vec<u8>, String>,
 }
 
-/// The jobs that run.
+/// Jobs that run. Owned by the loop's thread.
 pub struct JobThreads {
     /// Destination of every [`JobEnd`].
     ends: Mailbox<JobEnd>,
@@ -28,7 +34,10 @@ impl JobThreads {
         JobThreads { ends, cancelled: HashMap::new() }
     }
 
-    /// Begins a job. If no thread can be started, the job ends with an error.
+    /// Begins a job on a thread of its own. Called after the commit that begins the job.
+    ///
+    /// If no thread can be started, the job ends with an error, by the same way as any other
+    /// result. The library catches a panic of the job's function and returns it as the error.
     pub fn begin(&mut self, job: Begun) {
         let Begun { number, name, input, work, .. } = job;
         let flag = Arc::new(AtomicU32::new(0));
@@ -46,14 +55,17 @@ impl JobThreads {
         }
     }
 
-    /// Tells a job that its result is unwanted. The thread ends when the handler heeds that.
+    /// Tells a job that its result is unwanted. The thread ends when the handler heeds that; a
+    /// thread cannot be stopped from outside. Does nothing if the job has ended.
     pub fn cancel(&self, number: u64) {
         if let Some(flag) = self.cancelled.get(&number) {
+            // Relaxed: the flag is the only word that the threads share, so no other write
+            // needs an order.
             flag.store(1, Ordering::Relaxed);
         }
     }
 
-    /// Forgets a job that has ended.
+    /// Drops the flag of a job that has ended. Called when the loop takes its [`JobEnd`].
     pub fn forget(&mut self, number: u64) {
         self.cancelled.remove(&number);
     }

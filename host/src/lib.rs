@@ -1,5 +1,7 @@
-//! The shell around `greenroom-core`: sockets, files, threads and loaded libraries. The core
-//! decides, this carries out.
+//! Shell around `greenroom-core`: sockets, files, threads and loaded libraries.
+//!
+//! The core decides, and the shell carries out. One crate is keeper, worker, trial and command
+//! line: they are subcommands of one binary, so an upgrade replaces one file.
 //!
 //! `ARCHITECTURE.md` beside this crate is the map; start at [`worker`], then [`keeper`].
 #![deny(unsafe_code)]

@@ -1,5 +1,7 @@
-//! The host's log: `tracing` events, a line each, on standard error, written by a thread of its
-//! own.
+//! Log of the host: `tracing` events, a line each, on standard error.
+//!
+//! A thread of its own writes the lines, so the loop does not wait for a terminal or a pipe.
+//! Standard output stays free for data. Each process that logs calls [`start`] once.
 
 use greenroom_state::abi::level;
 use tracing::Level;
@@ -7,7 +9,8 @@ use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Starts logging. Keep the guard: dropping it writes what is left.
+/// Starts logging. The caller keeps the guard until the process ends. Dropping the guard writes
+/// the lines that wait. `RUST_LOG` sets levels of single modules and overrides `level` there.
 pub fn start(level: LevelFilter) -> WorkerGuard {
     // Lossy: a terminal that doesn't take the log must not stop the loop.
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
@@ -22,7 +25,8 @@ pub fn start(level: LevelFilter) -> WorkerGuard {
     guard
 }
 
-/// The most detailed level that is shown, as the ABI numbers it.
+/// Most detailed level that is shown, as the ABI numbers it. Libraries drop events beyond it
+/// before they cross the ABI.
 pub fn abi_level() -> u32 {
     match LevelFilter::current().into_level() {
         Some(Level::TRACE) => level::TRACE,
@@ -33,7 +37,10 @@ pub fn abi_level() -> u32 {
     }
 }
 
-/// An event at a level that is only known when it happens.
+/// Logs an event at a level that is known only when it happens.
+///
+/// A call site of `tracing` has a fixed level, so there is one for each level. Unknown levels count
+/// as TRACE.
 macro_rules! log_at {
     ($level:expr, $($rest:tt)+) => {
         match $level {

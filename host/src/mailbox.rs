@@ -1,4 +1,7 @@
-//! A channel that wakes a poll.
+//! Mailbox: a channel that wakes a poll.
+//!
+//! The loops of keeper and worker wait in `poll`; other threads report to them through a
+//! mailbox. The channel has no bound, so a sender never blocks.
 
 use mio::{Registry, Token, Waker};
 use std::io;
@@ -11,6 +14,8 @@ use std::sync::mpsc::{Receiver, channel};
 /// keeps one clone: the last one to go takes the waker with it, and a wake that was not polled yet
 /// is lost.
 pub struct Mailbox<T> {
+    /// Sends one message and wakes the poll. A closure, so that [`Mailbox::for_kind`] can wrap
+    /// it without a type parameter for the loop's message.
     post: Arc<dyn Fn(T) -> bool + Send + Sync>,
 }
 
@@ -26,17 +31,20 @@ impl<T: Send + 'static> Mailbox<T> {
     pub fn new(registry: &Registry, token: Token) -> io::Result<(Mailbox<T>, Receiver<T>)> {
         let waker = Waker::new(registry, token)?;
         let (sender, receiver) = channel();
+        // The message is in the channel before the poll wakes, so a loop that wakes finds it.
         let post = move |message| sender.send(message).is_ok() && waker.wake().is_ok();
         Ok((Mailbox { post: Arc::new(post) }, receiver))
     }
 
-    /// Makes a mailbox for one kind of message, which `wrap` turns into this mailbox's.
+    /// Makes a mailbox for one kind of message, which `wrap` turns into this mailbox's. Threads
+    /// get such a mailbox: they cannot post messages of other kinds. Costs one allocation.
     pub fn for_kind<U: Send + 'static>(&self, wrap: fn(U) -> T) -> Mailbox<U> {
         let whole = self.clone();
         Mailbox { post: Arc::new(move |message| whole.post(wrap(message))) }
     }
 
-    /// Posts a message. False: the loop has ended, and the message is dropped.
+    /// Posts a message. False: the loop has ended, and the message is dropped. Also false if
+    /// the message was sent and the poll could not be woken.
     pub fn post(&self, message: T) -> bool {
         (self.post)(message)
     }

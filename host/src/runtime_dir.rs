@@ -1,4 +1,16 @@
-//! The runtime directory: one host's lock, admin socket and private copies of libraries. Mode 0700.
+//! Runtime directory: one host's lock, admin socket and private copies of libraries.
+//!
+//! | entry | holds |
+//! | --- | --- |
+//! | `lock` | the host's pid; locked while the host lives |
+//! | `admin.sock` | the admin socket, mode 0600 |
+//! | `copies` | private copies of libraries, unless another directory is given |
+//! | `tables.saved` | saved tables and ledger, unless the configuration names another file |
+//!
+//! The directory has mode 0700 and belongs to the host's user. A directory that exists and is
+//! open to others is refused, not repaired: somebody may have put files there already. The
+//! lock, not the pid file's text, decides whether a host lives: the kernel drops it with the
+//! process. The keeper's process holds the [`Runtime`]; workers get paths and no lock.
 
 use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -6,7 +18,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Default path of the runtime directory.
+/// Default path of the runtime directory: `$XDG_RUNTIME_DIR/greenroom`, else `/run/greenroom`
+/// for root, else `/tmp/greenroom-UID`. Commands and host compute the same path, so commands
+/// find their host.
 pub fn default_dir() -> PathBuf {
     let uid = rustix::process::geteuid();
     match std::env::var_os("XDG_RUNTIME_DIR") {
@@ -16,23 +30,30 @@ pub fn default_dir() -> PathBuf {
     }
 }
 
-/// The admin socket in a runtime directory.
+/// Path of the admin socket.
 pub fn socket_path(dir: &Path) -> PathBuf {
     dir.join("admin.sock")
 }
 
-/// A runtime directory that this process holds.
+/// Runtime directory that this process holds. Dropping it removes the admin socket and then
+/// gives the lock back.
 #[derive(Debug)]
 pub struct Runtime {
+    /// Path of the directory.
     dir: PathBuf,
+    /// Directory of private copies, which other hosts may share.
     copies: PathBuf,
     /// Held while the host lives. The kernel releases it however the host ends.
     _lock: File,
 }
 
 impl Runtime {
-    /// Creates the directory and takes its lock. A second host is refused, with the first one's
-    /// pid.
+    /// Creates the directory, takes its lock, and clears what a dead host has left there.
+    ///
+    /// A second host is refused, with the first one's pid. Also refused are a directory that is
+    /// open to others and a directory of copies on a noexec mount. A refusal leaves a live
+    /// host's files alone: all deletions come after the lock. Copies of dead hosts are deleted.
+    /// O(files in `copies`).
     pub fn take(dir: &Path, copies: Option<&Path>) -> Result<Runtime, String> {
         make_private_dir(dir)?;
         let lock_path = dir.join("lock");
@@ -45,7 +66,10 @@ impl Runtime {
             .mode(0o600)
             .open(&lock_path)
             .map_err(|e| failed("can't be opened", &e))?;
+        // Not blocking: an operator who starts a second host wants an answer, not a queue.
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            // The pid is only for the message. A host that has just taken the lock may not have
+            // written it.
             let mut pid = String::new();
             let _ = lock.read_to_string(&mut pid);
             return Err(format!(
@@ -54,6 +78,7 @@ impl Runtime {
                 pid.trim()
             ));
         }
+        // Truncated only under the lock: before that, the pid may be a live host's.
         let write = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
         write.map_err(|e| failed("can't be written", &e))?;
 
@@ -71,16 +96,18 @@ impl Runtime {
                 let _ = std::fs::remove_file(old.path());
             }
         }
+        // A killed host leaves its socket, and a path that exists can't be bound. The lock is
+        // held, so the socket is nobody's.
         let _ = std::fs::remove_file(socket_path(dir));
         Ok(Runtime { dir: dir.into(), copies, _lock: lock })
     }
 
-    /// The directory of private copies.
+    /// Directory of private copies.
     pub fn copies(&self) -> &Path {
         &self.copies
     }
 
-    /// Default file of saved tables and ledger.
+    /// Default file of saved tables and ledger. On a tmpfs, as below /run, a reboot deletes it.
     pub fn save(&self) -> PathBuf {
         self.dir.join("tables.saved")
     }
@@ -93,14 +120,16 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
+        // The lock is a field, so it is released after this: no successor's socket is deleted.
         let _ = std::fs::remove_file(self.socket());
     }
 }
 
 /// Process id in the name of a private copy: NAME-PID-N-HASH.so, as
-/// [`crate::plugin::stage::Copies`] names them. The directory may be shared, and may hold other
-/// files.
+/// [`crate::plugin::stage::Copies`] names them. `None`: another file. The directory may be
+/// shared, so only whole matches count.
 pub(crate) fn copied_by(name: &str) -> Option<u32> {
+    // NAME may contain dashes, so the name is taken apart from its end.
     let mut parts = name.strip_suffix(".so")?.rsplitn(4, '-');
     let hash = parts.next()?;
     let _count: u64 = parts.next()?.parse().ok()?;
@@ -108,6 +137,8 @@ pub(crate) fn copied_by(name: &str) -> Option<u32> {
     (hash.len() == 12 && hash.bytes().all(|b| b.is_ascii_hexdigit()) && parts.next().is_some()).then_some(pid)
 }
 
+/// Creates a directory of mode 0700, and its parents with the usual mode. An existing one must
+/// be a directory of this user that nobody else may enter; a symbolic link is refused.
 fn make_private_dir(dir: &Path) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{}: can't be made: {e}", dir.display());
     if let Some(parent) = dir.parent() {
@@ -117,6 +148,7 @@ fn make_private_dir(dir: &Path) -> Result<(), String> {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(e)),
         _ => {}
     }
+    // An existing directory may be a trap: in /tmp anybody can make this path first.
     let meta = std::fs::symlink_metadata(dir).map_err(failed)?;
     let me = rustix::process::geteuid().as_raw();
     let what = if !meta.is_dir() {
@@ -131,6 +163,8 @@ fn make_private_dir(dir: &Path) -> Result<(), String> {
     Err(format!("{}: {what}", dir.display()))
 }
 
+/// Refuses a directory from which no library could be loaded, before the first library is
+/// staged.
 fn check_exec(copies: &Path) -> Result<(), String> {
     let stat = statvfs(copies).map_err(|e| format!("{}: {e}", copies.display()))?;
     if stat.f_flag.contains(StatVfsMountFlags::NOEXEC) {

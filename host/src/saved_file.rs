@@ -1,9 +1,24 @@
-//! What outlives the host itself: tables and ledger, in a file that is read when a host starts.
-//! Sessions are not among it, as their sockets end with the keeper.
+//! Saved file: tables and ledger, kept for the next host.
 //!
-//! The file is written beside its place and renamed, so there is always a whole one: a line that
-//! says what it is, items (a kind, a version, a length, bytes), and the SHA-256 of all before. One
-//! that is damaged is kept aside, under a name that says so, and the host starts without.
+//! The file is read when a worker starts and finds no library record and no session. Sessions
+//! are not in the file: their sockets end with the keeper. The worker writes at intervals and
+//! at a stop.
+//!
+//! ```text
+//! "GREENROOM TABLES 2\n"
+//! items:  kind (u8)  version (u32)  length (u32)  bytes      integers are little-endian
+//! 0 (u8)
+//! SHA-256 of all bytes before (32 bytes)
+//! ```
+//!
+//! A file is written beside its place, synced and renamed, so the place always holds a whole
+//! file. A crash at any instruction leaves the previous file and perhaps an unfinished one
+//! beside it, which the next save overwrites. A damaged file is renamed to a name that says so.
+//! The host starts without that data.
+//!
+//! The checksum covers the whole file and not each item: half of the tables would be a state
+//! that no host ever had. Writing streams, reading holds the whole file in memory. Both are
+//! O(bytes).
 
 use greenroom_core::core::Core;
 use greenroom_core::store::kind::Kind;
@@ -13,14 +28,17 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+/// First line of a file of the present format.
 const HEAD: &[u8] = b"GREENROOM TABLES 2\n";
-/// Which had no versions.
+/// First line of the older format, whose items have no versions. Read as version 0, never
+/// written.
 const HEAD_1: &[u8] = b"GREENROOM TABLES 1\n";
-/// Behind the last item, before the checksum.
+/// Byte in place of a kind behind the last item. No [`Kind`] that is saved has this number.
 const END: u8 = 0;
+/// Bytes of the checksum.
 const SUM_BYTES: usize = 32;
 
-/// How much a file holds.
+/// Counts of a file, for the log.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Saved {
     /// Entries of tables.
@@ -30,6 +48,7 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// Counts an item. The connection number is neither, so it is not counted.
     fn count(&mut self, kind: Kind) {
         match kind {
             Kind::Entry => self.entries += 1,
@@ -39,7 +58,7 @@ impl Saved {
     }
 }
 
-/// Hashes what it writes.
+/// Writer that hashes what it writes.
 struct Summed<W> {
     out: W,
     sum: Sha256,
@@ -48,6 +67,7 @@ struct Summed<W> {
 impl<W: Write> Write for Summed<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.out.write(bytes)?;
+        // Only the bytes that were taken: a short write is repeated with the rest.
         self.sum.update(&bytes[..n]);
         Ok(n)
     }
@@ -57,8 +77,11 @@ impl<W: Write> Write for Summed<W> {
     }
 }
 
-/// Writes the file beside its place; [`put_in_place`] makes it count.
-/// `writer` tells two that may write at the same time apart.
+/// Writes the file beside its place; [`put_in_place`] makes it count. `writer` is the suffix of
+/// the unfinished file: two writers may overlap, if a host stops during a save.
+///
+/// The data is on disk when this returns. If an error is returned, the file in place is
+/// untouched. Blocks for the disk, so a save at an interval runs on a thread.
 pub fn write(core: &Core, path: &Path, writer: &str) -> io::Result<Saved> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
@@ -74,6 +97,7 @@ pub fn write(core: &Core, path: &Path, writer: &str) -> io::Result<Saved> {
         let item = out.write_all(&[kind as u8]).and_then(|()| out.write_all(&version));
         let item = item.and_then(|()| out.write_all(&len));
         result = item.and_then(|()| out.write_all(bytes));
+        // Ends the walk at the first error: nothing after it would be of use.
         result.is_ok()
     });
     result?;
@@ -86,14 +110,16 @@ pub fn write(core: &Core, path: &Path, writer: &str) -> io::Result<Saved> {
     Ok(saved)
 }
 
-/// Puts a file that was written in the place of the one before.
+/// Puts a written file in the place of the previous one. Atomic: a reader sees either of them.
+/// Fails without a change if the unfinished file is gone.
 pub fn put_in_place(path: &Path, writer: &str) -> io::Result<()> {
     std::fs::rename(with_suffix(path, writer), path)?;
     let dir = path.parent().filter(|d| *d != Path::new("")).unwrap_or(Path::new("."));
-    // So that it is there after a power cut, too.
+    // A rename is durable once the directory is synced.
     File::open(dir)?.sync_all()
 }
 
+/// Path with a dot and a suffix appended to the file's name.
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -101,15 +127,20 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Reads the file into a core that holds nothing yet. `None`: there is none. An error says what is
-/// wrong with it, and where it is kept; nothing of it was read then.
+/// Reads the file into a core that holds nothing yet. `None`: there is none.
+///
+/// An error says what is wrong with the file, and where it is kept. If checksum or format are
+/// wrong, nothing was read into the core. If the tables do not fit the store, the items before
+/// the first one without room are in the core.
 pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, String> {
     let mut bytes = Vec::new();
     match File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)) {
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // The file may be good, so it keeps its name. The next save replaces it.
         Err(e) => return Err(format!("{} can't be read: {e}", path.display())),
     }
+    // The whole file is parsed before the first item reaches the core.
     let read = items(&bytes).map_err(|why| why.to_owned()).and_then(|items| {
         let mut saved = Saved::default();
         for (kind, version, bytes) in items {
@@ -128,8 +159,10 @@ pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, String> {
     })
 }
 
+/// Items of a file, borrowed from its bytes: kind, version, bytes.
 type Items<'a> = Vec<(Kind, u32, &'a [u8])>;
 
+/// Parses a file. The checksum comes first, so later errors mean another format, not damage.
 fn items(bytes: &[u8]) -> Result<Items<'_>, &'static str> {
     let whole = bytes.len().checked_sub(SUM_BYTES).ok_or("it is too short")?;
     let (body, sum) = bytes.split_at(whole);
@@ -145,6 +178,7 @@ fn items(bytes: &[u8]) -> Result<Items<'_>, &'static str> {
         if kind == END {
             return Ok(items);
         }
+        // Exactly the kinds that `Core::each_saved` lends.
         let kind = [Kind::Entry, Kind::Ledger, Kind::Served].into_iter().find(|k| *k as u8 == kind);
         let kind = kind.ok_or("it holds an item of an unknown kind")?;
         let (version, after) = if versions { number(after)? } else { (0, after) };
@@ -155,6 +189,7 @@ fn items(bytes: &[u8]) -> Result<Items<'_>, &'static str> {
     }
 }
 
+/// Splits a little-endian number off the bytes.
 fn number(bytes: &[u8]) -> Result<(u32, &[u8]), &'static str> {
     let (number, rest) = bytes.split_first_chunk().ok_or("it ends early")?;
     Ok((u32::from_le_bytes(*number), rest))

@@ -1,8 +1,8 @@
 //! The C ABI between the host and a handler library.
 //!
 //! A library exports one function, named by its ELF note ([`crate::elf_note`]), that returns a
-//! pointer to a [`Library`]. From there the host reaches one [`Service`] table for each service,
-//! and each of its functions gets the host's own table, [`Host`], to ask for effects.
+//! pointer to a [`Library`]. From there the host reaches one [`Service`] table for each service.
+//! Each of its functions gets the host's own table, [`Host`], to ask for effects.
 //!
 //! The rules, for both sides:
 //!
@@ -11,7 +11,7 @@
 //!   state the stride of their items.
 //! - Strings and bytes are pointer and length, never NUL-terminated, and valid for the call that
 //!   carries them, unless the field says otherwise. Strings are UTF-8.
-//! - What one side allocates, that side frees: results travel through a [`Sink`].
+//! - Memory is freed by the side that allocated it: results travel through a [`Sink`].
 //! - Nothing unwinds across: each side catches its own panics.
 //! - A library keeps nothing between turns: an instance is built once from its configuration and
 //!   never changes. The host may call `run` of one instance from one thread, `job` of it from
@@ -164,10 +164,10 @@ pub struct Service {
     pub table_stride: u32,
     /// Must be zero.
     pub reserved2: u32,
-    /// Since 1.1. Takes a value from version `from` to `to`, up or down, a step after the other,
-    /// and reads it and writes it again if it arrives at this library's own version. `which`: 0 for
-    /// a state, n for the n-th table. 0: the value was put into `result`; 1: it can't be done, with
-    /// the reason put into `error`.
+    /// Since 1.1. Takes a value from version `from` to `to`, up or down, step by step. A value
+    /// that arrives at this library's own version is read and written again. `which`: 0 for a
+    /// state, n for the n-th table. Returns 0 with the value put into `result`, or 1 with the
+    /// reason put into `error`.
     pub convert: Option<
         unsafe extern "C" fn(
             which: u32,
@@ -178,9 +178,9 @@ pub struct Service {
             error: Sink,
         ) -> u32,
     >,
-    /// Since 1.2. Runs a job, on any thread, while turns and other jobs run; it may block. 0: the
-    /// result was put into `result`; 1: it failed, with the reason put into `error`. `cancelled` is
-    /// valid for the call, and not 0 once nobody wants the result any more.
+    /// Since 1.2. Runs a job, on any thread, while turns and other jobs run; it may block.
+    /// Returns as [`Service::convert`] does. `cancelled` is valid for the call, and not 0 once
+    /// nobody wants the result any more.
     pub job: Option<
         unsafe extern "C" fn(
             instance: *const c_void,
@@ -378,8 +378,8 @@ pub struct Host {
     ) -> u32,
     /// Since 1.2. Cancels a job that this session started: its result does not come.
     pub cancel_job: unsafe extern "C" fn(turn: *mut Turn, number: u64) -> u32,
-    /// Since 1.2. Opens a connection to an address (IP and port, as text), which becomes a session
-    /// of `service`; its number goes to `number`. `context` is given to that session.
+    /// Since 1.2. Opens a connection to an address (IP and port, as text). The connection becomes a
+    /// session of `service`, and gets `context`. Its number goes to `number`.
     pub connect: unsafe extern "C" fn(
         turn: *mut Turn,
         service: Bytes<'_>,

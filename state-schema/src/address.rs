@@ -1,4 +1,5 @@
-//! Addresses of endpoints and of peers: as text for people and configuration, as bytes for records.
+//! Addresses of endpoints and of peers: as text for people and configuration, as bytes for
+//! records.
 //!
 //! `address_text.rs` has the text form, `address_binary.rs` the binary form.
 //!
@@ -10,9 +11,9 @@
 //! | [`Peer`], Unix | the credentials of its process | `unix:pid=7,uid=1000,gid=1000` |
 //! | [`Peer`], relayed | the client, then the relay | `203.0.113.7:4000 via 10.0.0.1:5000` |
 //!
-//! Parsing accepts everything that printing makes, and serde uses the same text. The binary form
-//! begins with its version; [`Peer::decode`] and [`Address::decode`] take all versions that they
-//! know.
+//! Parsing accepts everything that printing makes, and serde uses text too. The binary form
+//! begins with its version; [`Peer::decode`] and [`Address::decode`] take all versions that
+//! they know.
 //!
 //! The flow label of an IPv6 address is dropped by both forms, because no text of it exists.
 

@@ -1,7 +1,18 @@
-//! Binary form of addresses: version, kind, then the fields of the kind.
+//! Binary form of addresses, for records: version, kind, then the fields of the kind.
 //!
 //! A socket address is its family, its port and its IP address; an IPv6 address has its scope
-//! behind it.
+//! behind it. Numbers are little-endian.
+//!
+//! | kind | of | fields behind the kind |
+//! | --- | --- | --- |
+//! | 1, 2 | TCP, UDP | socket address |
+//! | 3, in an [`Address`] | Unix socket | path, to the end |
+//! | 3, in a [`Peer`] | Unix socket | process, user, group: four bytes each |
+//! | 4, 5 | relayed over TCP, over a Unix socket | client's socket address, fields of the relay |
+//!
+//! Records outlive the binary that wrote them, so a number never changes its meaning, and new
+//! kinds get new numbers. Decoding believes nothing: bytes that are too short, too long or of
+//! no known kind give `None`, and the caller treats the record as damaged.
 
 use crate::address::{Address, Credentials, Peer, Relay};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -35,14 +46,16 @@ impl Address {
         }
     }
 
-    /// Reads what [`Address::encode`] wrote. `None`: other bytes, or a version or kind that this
-    /// build does not know.
+    /// Reads the bytes that [`Address::encode`] wrote, all of them. `None`: other bytes, or a
+    /// version or kind that this build does not know. A path is checked as [`Address::unix`]
+    /// does.
     pub fn decode(bytes: &[u8]) -> Option<Address> {
         let (head, mut rest) = bytes.split_first_chunk()?;
         let address = match head {
             [VERSION, KIND_TCP] => Address::Tcp(take_socket_addr(&mut rest)?),
             [VERSION, KIND_UDP] => Address::Udp(take_socket_addr(&mut rest)?),
             [VERSION, KIND_UNIX] => {
+                // A path has no length of its own, so no zeros may follow it: a NUL is refused.
                 return Address::unix(std::str::from_utf8(rest).ok()?).ok();
             }
             _ => return None,
@@ -82,8 +95,8 @@ impl Peer {
         }
     }
 
-    /// Reads what [`Peer::encode`] wrote; zeros may follow, as in a record of fixed size. `None`:
-    /// other bytes, or a version or kind that this build does not know.
+    /// Reads the bytes that [`Peer::encode`] wrote. Zeros may follow, as in a record of fixed
+    /// size. `None`: other bytes, or a version or kind that this build does not know.
     pub fn decode(bytes: &[u8]) -> Option<Peer> {
         let (head, mut rest) = bytes.split_first_chunk()?;
         let rest = &mut rest;
@@ -101,11 +114,13 @@ impl Peer {
             }
             _ => return None,
         };
+        // Other bytes behind a peer are the fields of a kind that this build does not know, or
+        // damage.
         rest.iter().all(|b| *b == 0).then_some(peer)
     }
 }
 
-/// Family, port, address; the scope behind an IPv6 address.
+/// Appends family, port, address; the scope behind an IPv6 address. 7 or 23 bytes.
 fn put_socket_addr(addr: SocketAddr, out: &mut Vec<u8>) {
     out.push(if addr.is_ipv4() { 4 } else { 6 });
     out.extend(addr.port().to_le_bytes());
@@ -118,7 +133,7 @@ fn put_socket_addr(addr: SocketAddr, out: &mut Vec<u8>) {
     }
 }
 
-/// Takes a socket address off the front.
+/// Takes a socket address off the front. `None`: too few bytes, or no known family.
 fn take_socket_addr(bytes: &mut &[u8]) -> Option<SocketAddr> {
     let [family] = take(bytes)?;
     let port = u16::from_le_bytes(take(bytes)?);
@@ -133,20 +148,20 @@ fn take_socket_addr(bytes: &mut &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// Process, user, group; four bytes each.
+/// Appends process, user, group; four bytes each.
 fn put_credentials(c: Credentials, out: &mut Vec<u8>) {
     for n in [c.pid, c.uid, c.gid] {
         out.extend(n.to_le_bytes());
     }
 }
 
-/// Takes credentials off the front.
+/// Takes credentials off the front. `None`: too few bytes.
 fn take_credentials(bytes: &mut &[u8]) -> Option<Credentials> {
     let mut number = || Some(u32::from_le_bytes(take(bytes)?));
     Some(Credentials { pid: number()?, uid: number()?, gid: number()? })
 }
 
-/// Takes `N` bytes off the front.
+/// Takes `N` bytes off the front. `None`: there are fewer, and nothing is taken.
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (head, rest) = bytes.split_first_chunk()?;
     *bytes = rest;

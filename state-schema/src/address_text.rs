@@ -1,4 +1,12 @@
-//! Text form of addresses, which serde uses too.
+//! Text form of addresses, for people, configuration, logs and dumps.
+//!
+//! Everything that is printed is parsed again to an equal value, but for the flow label of an
+//! IPv6 address. Parsing is strict: no names are resolved, no spaces are skipped, and numbers
+//! have digits alone. The forms are in the table of `address.rs`. Errors are sentences that
+//! quote the text.
+//!
+//! Serde reads every form. A [`Peer`] is written as it is printed, and an [`Address`] as
+//! [`Address::stored_text`] has it.
 
 use crate::address::{Address, BadAddress, Credentials, Peer, Relay};
 use serde::de::Error as _;
@@ -21,9 +29,11 @@ impl FromStr for Address {
     type Err = BadAddress;
 
     /// Reads `tcp://IP:PORT`, `udp://IP:PORT`, `unix:PATH`, or a bare `IP:PORT`, which is TCP.
+    /// Fails on other text, and on a path that [`Address::unix`] refuses.
     fn from_str(text: &str) -> Result<Address, BadAddress> {
         if let Some(path) = text.strip_prefix("unix:") {
-            // `unix:///run/x.sock` is the same as `unix:/run/x.sock`.
+            // `unix:///run/x.sock` is the same as `unix:/run/x.sock`: the authority of the URL
+            // is empty.
             let path = path.strip_prefix("//").filter(|p| p.starts_with('/')).unwrap_or(path);
             return Address::unix(path);
         }
@@ -51,8 +61,10 @@ impl fmt::Display for Peer {
 impl FromStr for Peer {
     type Err = BadAddress;
 
-    /// Reads what [`Peer`]'s `Display` prints.
+    /// Reads the text that [`Peer`] prints. A relayed peer has one relay: a second ` via ` is
+    /// refused, and so is a client that is not plain TCP.
     fn from_str(text: &str) -> Result<Peer, BadAddress> {
+        // Looked for first: the relay's own text may begin with `unix:`.
         if let Some((client, relay)) = text.split_once(" via ") {
             let relay = match relay.starts_with("unix:") {
                 true => Relay::Unix(relay.parse()?),
@@ -79,7 +91,7 @@ impl fmt::Display for Credentials {
 impl FromStr for Credentials {
     type Err = BadAddress;
 
-    /// Reads `unix:pid=N,uid=N,gid=N`.
+    /// Reads `unix:pid=N,uid=N,gid=N`: all three, in this order, and nothing behind them.
     fn from_str(text: &str) -> Result<Credentials, BadAddress> {
         let fields = || {
             let mut fields = text.strip_prefix("unix:")?.split(',');
@@ -92,19 +104,31 @@ impl FromStr for Credentials {
     }
 }
 
-/// Decimal digits alone: `u32::from_str` takes a sign too.
+/// Number of decimal digits alone: `u32::from_str` takes a sign too. `None`: other text, or
+/// more than 32 bits.
 fn number(digits: &str) -> Option<u32> {
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// Reads `IP:PORT`. Names are not resolved.
+/// Reads `IP:PORT`, with brackets around an IPv6 address. Names are not resolved.
 fn socket_addr(text: &str) -> Result<SocketAddr, BadAddress> {
     text.parse().map_err(|_| BadAddress(format!("{text:?} is no IP address with a port")))
 }
 
+impl Address {
+    /// Returns the form that records and messages hold, and serde writes: TCP without its
+    /// scheme. Builds that know no other transport read that form.
+    pub fn stored_text(&self) -> String {
+        match self {
+            Address::Tcp(addr) => addr.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl Serialize for Address {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        s.serialize_str(&self.stored_text())
     }
 }
 

@@ -1,24 +1,37 @@
 //! Compatibility of two builds: the versions, migrations and downgrades of their data.
 //!
-//! The rule: within one version, only fields with defaults may be added. Any other change (removed,
-//! renamed, another type, a default lost) needs a higher version, and a migration from each version
-//! still stored. A decoder that happens to accept other data decides nothing. Data goes back only
-//! if that is asked for, by the downgrades of the build that is left.
+//! The rule: within one version, only fields with defaults may be added. Any other change
+//! (removed, renamed, another type, a default lost) needs a higher version, and a migration
+//! from each version still stored. A decoder that happens to accept other data decides nothing.
+//! Data goes back only if that is asked for, by the downgrades of the build that is left.
+//!
+//! | from the stored version to the wanted one | converted by | judged by |
+//! | --- | --- | --- |
+//! | the same | nobody; differences of the schemas decide | [`judge`] |
+//! | a higher one | migrations of the build that comes | [`judge`], [`judge_back`] |
+//! | a lower one | downgrades of the build that left the data | [`judge_back`] |
+//!
+//! A step leads from a version to its neighbour, and a way is a chain of steps without a gap.
+//! Builds only declare which steps they have; no step runs here.
+//!
+//! Callers: the judge of a reload, before anything live changes, and a rollback of a build on
+//! probation. All functions are pure, and cost O(stored versions × steps) beside the comparison
+//! of the schemas. Errors are sentences for the handler's author.
 
 use crate::schema::Schema;
 use crate::schema_diff::{Change, Difference};
 use serde::{Deserialize, Serialize};
 
-/// Shape of one service's state, or of one table's values, as a build has it.
+/// Shape of one service's state, or of one table's values, as a build declares it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StateShape {
-    /// Version, from 1.
+    /// Version, from 1; 0 only for a service without state.
     pub version: u32,
     /// Schema; `None`: the service keeps no state.
     pub schema: Option<Schema>,
-    /// Versions from which the build can make the next one.
+    /// Versions from which the build can make the next one. In any order; gaps are allowed.
     pub migrations: Vec<u32>,
-    /// Versions from which the build can make the one before.
+    /// Versions from which the build can make the previous one. In any order; gaps are allowed.
     pub downgrades: Vec<u32>,
 }
 
@@ -32,19 +45,23 @@ pub struct TableShape {
 }
 
 impl StateShape {
-    /// Whether this build can convert data from one version to another, up or down. The error is
-    /// the version from which it has no step.
+    /// Whether this build can convert data from one version to another, up or down. The error
+    /// is the version from which it has no step: the first one on the way. Equal versions need
+    /// no step.
     pub fn converts(&self, from: u32, to: u32) -> Result<(), u32> {
         let missing = match from <= to {
             true => (from..to).find(|v| !self.migrations.contains(v)),
+            // Downgrades are listed by the version that they start from.
             false => (to + 1..=from).rev().find(|v| !self.downgrades.contains(v)),
         };
         missing.map_or(Ok(()), Err)
     }
 
-    /// Compares this shape's schema with a newer one's, by field.
+    /// Compares this shape's schema with a newer one's, by field. A state that the newer build
+    /// no longer keeps is a removal; a state that only the newer build keeps is no difference.
     pub fn differences(&self, new: &StateShape) -> Vec<Difference> {
         match (&self.schema, &new.schema) {
+            // Equal fingerprints spare the walk.
             (Some(o), Some(n)) if o.fingerprint() != n.fingerprint() => o.differences(n),
             (Some(_), None) => vec![Difference {
                 field: String::new(),
@@ -59,8 +76,8 @@ impl StateShape {
 
 /// Decides whether the data that `old` left can be served by `new`, going forward.
 ///
-/// `what` names the data in the error, which is a sentence for the handler's author; `version` is
-/// the word for its version. `stored` lists the versions of the stored data.
+/// `what` names the data in the error, and `version` is the word for its version. `stored`
+/// lists the versions of the stored data. Versions above that of `new` pass.
 pub fn judge(
     what: &str,
     version: &str,
@@ -68,6 +85,7 @@ pub fn judge(
     new: &StateShape,
     stored: &[u32],
 ) -> Result<(), String> {
+    // Going down is a rollback, and asks `judge_back` instead.
     if new.version < old.version {
         return Err(format!(
             "{what}: {version} {} is below {}, which is live; `greenroom rollback` goes back to a build that ran before",
@@ -86,13 +104,15 @@ pub fn judge(
             ));
         }
     }
+    // No data of the old build exists, so nothing has to be migrated.
     if old.schema.is_none() {
         return Ok(());
     }
-    // Old data is migrated one by one, so several versions may be stored.
+    // Old data is migrated one by one, so several versions may be stored. The version that is
+    // live counts even if no data has it yet: turns write it until the commit.
     for &from in stored.iter().chain([&old.version]) {
-        // A newer version was left by a build that was rolled back; that build's downgrades convert
-        // it.
+        // A newer version was left by a build that was rolled back. Downgrades of that build
+        // convert it.
         let Err(gap) = new.converts(from.min(new.version), new.version) else { continue };
         return Err(format!(
             "{what}: {version} is {} and version {from} is live, but there is no migration from version {gap} to {}; \
@@ -105,8 +125,11 @@ pub fn judge(
 }
 
 /// Decides whether the data can go back from `live`, the build that serves, to `to`, a previous
-/// one. Downgrades must lead there from every stored version: those of `live`, or those of
-/// `others`, builds that were rolled back and left data.
+/// one.
+///
+/// A way must lead there from every stored version. Down lead the downgrades of `live`, or of
+/// one of `others`: builds that were rolled back and left data. Up lead the migrations of `to`.
+/// One build must know the whole way down, because a single call converts a value.
 pub fn judge_back(
     what: &str,
     live: &StateShape,
@@ -117,6 +140,7 @@ pub fn judge_back(
     if to.schema.is_none() && !stored.is_empty() {
         return Err(format!("{what}: the build to go back to keeps none of it, and there is some"));
     }
+    // Versions above: left by the build that serves, or by one that was rolled back before it.
     for &from in stored.iter().filter(|v| **v > to.version) {
         let Err(gap) = live.converts(from, to.version) else { continue };
         if others.iter().any(|o| o.converts(from, to.version).is_ok()) {
@@ -128,6 +152,7 @@ pub fn judge_back(
             to.version
         ));
     }
+    // Versions below: not migrated yet, so the previous build does that itself.
     for &from in stored.iter().filter(|v| **v < to.version) {
         let Err(gap) = to.converts(from, to.version) else { continue };
         return Err(format!(
@@ -149,6 +174,8 @@ mod tests {
         StateShape { version, schema, migrations: migrations.to_vec(), downgrades: Vec::new() }
     }
 
+    /// Each rule of `judge` on its own: same version, higher, lower, a gap, and data that was
+    /// never kept.
     #[test]
     fn judges_by_version_and_migrations() {
         let old = shape(1, COUNT, r#""count""#, &[]);
@@ -175,10 +202,11 @@ mod tests {
         let none = StateShape { version: 1, ..StateShape::default() };
         assert!(says(&none, &[]).unwrap_err().contains("above 1"));
         assert_eq!(judge("tally", "V", &none, &old, &[]), Ok(()));
-        // Left by a build that was rolled back.
+        // Version 2 was left by a build that was rolled back.
         assert_eq!(judge("tally", "V", &old, &old, &[1, 2]), Ok(()));
     }
 
+    /// Each stored version needs a whole chain of downgrades in one build.
     #[test]
     fn goes_back_only_over_downgrades() {
         let old = shape(1, COUNT, "", &[]);
@@ -190,7 +218,7 @@ mod tests {
         assert!(err.contains("version 3 is stored") && err.contains("no downgrade from version 2"), "{err}");
         live.downgrades = vec![2, 3];
         assert_eq!(judge_back("tally", &live, &[], &old, &[1, 2, 3]), Ok(()));
-        // What another one left, it takes back.
+        // Version 3 is downgraded by the build that left it, although another one serves.
         assert_eq!(judge_back("tally", &old, &[&live], &old, &[1, 3]), Ok(()));
         assert!(judge_back("tally", &old, &[], &old, &[1, 3]).is_err());
         assert_eq!((live.converts(3, 1), live.converts(1, 3), live.converts(4, 3)), (Ok(()), Ok(()), Err(4)));

@@ -2,8 +2,13 @@
 //! than memory should hold text, and read as a whole.
 //!
 //! Programs depend on the format: fields are added, never changed. State is as stored, not as
-//! migrated; `null` for a session that never stored any. Bytes are written as [`crate::json`] has
-//! them.
+//! migrated; `null` for a session that never stored any. Bytes are written as [`crate::json`]
+//! has them.
+//!
+//! A [`Writer`] holds one item at a time, so a dump costs the host the text of its largest
+//! session or entry. The document is JSON only after [`Writer::finish`]: a stream that was cut
+//! off can't be taken for a whole dump. A dump is read by the command that restores, which
+//! needs memory for all of it.
 
 use crate::address::Peer;
 use serde::{Deserialize, Serialize};
@@ -11,7 +16,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-/// Version of the format.
+/// Version of the format. [`read`] refuses all others.
 pub const FORMAT: u32 = 1;
 
 /// Service, as far as a dump needs it to read the states.
@@ -80,7 +85,8 @@ pub struct DumpedSession {
 pub struct DumpedTimer {
     /// Name of the timer.
     pub name: String,
-    /// Milliseconds from the dump until it fires; 0: it is due.
+    /// Milliseconds from the dump until it fires, rounded down; 0: due, or within a
+    /// millisecond.
     pub in_ms: u64,
 }
 
@@ -146,7 +152,8 @@ pub struct Dump {
     pub tables: BTreeMap<String, Vec<DumpedEntry>>,
 }
 
-/// Reads a dump. The error says at which line it failed and what was expected there.
+/// Reads a dump as a whole, into memory. Fails on text that is no dump, with the line and what
+/// was expected there, and on another version of the format. Unknown fields are skipped.
 pub fn read(from: impl Read) -> Result<Dump, String> {
     let dump: Dump = serde_json::from_reader(from).map_err(|e| format!("not a dump: {e}"))?;
     if dump.format != FORMAT {
@@ -158,17 +165,21 @@ pub fn read(from: impl Read) -> Result<Dump, String> {
     Ok(dump)
 }
 
-/// Writes a dump piece by piece: head, sessions, tables with their entries, end.
+/// Writer of a dump, piece by piece: head, sessions, tables with their entries, end.
+///
+/// If a write fails, the dump is cut off, and the writer is of no more use.
 pub struct Writer<W> {
     out: W,
+    /// Whether the list of sessions has ended.
     in_tables: bool,
     /// Whether the list or map being written has an item already.
     has_item: bool,
+    /// Whether a table has been begun, whose list is still open.
     has_table: bool,
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes the head.
+    /// Writes the head, and begins the list of sessions.
     pub fn new(mut out: W, taken_at: &str, services: &BTreeMap<String, DumpedService>) -> io::Result<Self> {
         write!(out, "{{\"format\": {FORMAT}, \"taken_at\": {},", Value::from(taken_at))?;
         write!(out, "\n\"services\": {},", serde_json::to_string(services)?)?;
@@ -176,13 +187,13 @@ impl<W: Write> Writer<W> {
         Ok(Writer { out, in_tables: false, has_item: false, has_table: false })
     }
 
-    /// Writes one session; all of them come before the first table.
+    /// Writes one session. Panics behind the first table: the format has no place for it.
     pub fn session(&mut self, session: &DumpedSession) -> io::Result<()> {
         assert!(!self.in_tables, "sessions come before tables");
         self.item(&serde_json::to_string(session)?)
     }
 
-    /// Begins a table.
+    /// Begins a table, and ends the one before it. Names must differ; nothing here checks that.
     pub fn table(&mut self, name: &str) -> io::Result<()> {
         self.begin_tables()?;
         let before = if std::mem::replace(&mut self.has_table, true) { "]," } else { "" };
@@ -190,13 +201,13 @@ impl<W: Write> Writer<W> {
         write!(self.out, "{before}\n{}: [", Value::from(name))
     }
 
-    /// Writes one entry of the table begun last.
+    /// Writes one entry of the table begun last. Panics before the first table.
     pub fn entry(&mut self, entry: &DumpedEntry) -> io::Result<()> {
         assert!(self.has_table, "an entry belongs to a table");
         self.item(&serde_json::to_string(entry)?)
     }
 
-    /// Ends the dump.
+    /// Ends the dump, with no table or no session if there was none. Does not flush.
     pub fn finish(mut self) -> io::Result<W> {
         self.begin_tables()?;
         writeln!(self.out, "{}}}}}", if self.has_table { "]" } else { "" })?;
@@ -223,6 +234,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// Dumps with and without sessions, tables and entries come back whole; no other text does.
     #[test]
     fn what_was_written_is_read() {
         let services = BTreeMap::from([(

@@ -1,8 +1,18 @@
 //! Operators' edits: sets a field of a value by its path, and says why a value can't be stored.
 //!
-//! The handler's own decoding decides whether a value can be stored. A field that the handler does
-//! not write back would be lost, so it is refused. The schema gives better words for the refusal: a
-//! decoder says neither where a value is wrong nor what would be right.
+//! The handler's own decoding decides whether a value can be stored. The host has the handler
+//! read the value and write it again, and [`objection`] compares the two. A field that the
+//! handler does not write back would be lost, so the value is refused.
+//!
+//! The schema chooses the words of a refusal: a decoder says neither where a value is wrong nor
+//! what would be right. Only a null in a field that is not known is refused by the schema
+//! alone.
+//!
+//! The loop calls [`set`] and [`objection`] for an edit of single fields. A restore's thread
+//! calls [`objection`] for the states and entries of a dump. Neither function stores anything.
+//!
+//! Costs O(bytes of the value). Lists whose items differ are compared again in any order, which
+//! sorts the texts of their items.
 
 use crate::json;
 use crate::schema::{Schema, resolve};
@@ -11,15 +21,16 @@ use crate::schema_text::describe;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// Depth to which a value is compared with its schema.
+/// Depth to which a value is compared with its schema, in levels. Everything below fits.
 const DEPTH_MAX: usize = json::DEPTH_MAX;
-/// Characters of a value that a message shows.
+/// Characters of a value that a message shows. Longer values end in `…`.
 const SHOWN_MAX: usize = 60;
 
-/// Says why a value can't be stored, in a sentence; `None`: it can.
+/// Says why a value can't be stored, in a sentence; `None`: the value can be stored.
 ///
-/// `kept` is the value as its handler writes it again, or why the handler can't read it. Everything
-/// that was given must be there.
+/// `kept` is the value (MessagePack) as its handler writes it again, or why the handler can't
+/// read it. Everything that was given must be in it; fields that the handler adds are no
+/// objection. If there is no schema, a null that the handler leaves out is never an objection.
 pub fn objection(given: &Value, kept: Result<&[u8], &str>, schema: Option<&Schema>) -> Option<String> {
     let misfit = || schema.and_then(|s| misfit(s, given));
     let kept =
@@ -32,10 +43,11 @@ pub fn objection(given: &Value, kept: Result<&[u8], &str>, schema: Option<&Schem
             Ok(kept) => kept,
         };
     let lost = lost(given, &kept)?;
+    // The schema's words are better only if they speak of the field that was lost.
     let known = misfit().filter(|m| m.unknown && m.field == lost.field);
     match (known, lost.kept) {
         (Some(misfit), _) => Some(misfit.in_words()),
-        // An empty field that the handler leaves out is a field all the same.
+        // A handler may leave an empty option out when it writes: nothing is lost.
         (None, None) if lost.given.is_null() => None,
         (None, None) => Some(format!("{}: its handler doesn't keep it", called(&lost.field))),
         (None, Some(kept)) => Some(format!(
@@ -52,20 +64,27 @@ fn called(field: &str) -> String {
     if field.is_empty() { "the value".to_owned() } else { format!("field {field}") }
 }
 
-/// Part of a value that the handler does not write back.
+/// Part of a value that the handler does not write back, or writes differently.
 struct Lost<'a> {
+    /// Path of the part; empty: the value itself.
     field: String,
+    /// Part as the operator gave it.
     given: &'a Value,
+    /// Part as the handler writes it; `None`: the handler leaves the part out.
     kept: Option<&'a Value>,
 }
 
-/// Finds the first lost part; an empty part comes last.
+/// Finds the first lost part. A lost null is returned only if nothing else is lost. The caller
+/// objects to it only if the schema knows no such field.
 fn lost<'a>(given: &'a Value, kept: &'a Value) -> Option<Lost<'a>> {
     let mut empty = None;
     lost_at("", given, kept, &mut empty).or(empty)
 }
 
-/// Looks for a lost part at one place. Lists of the same items count as equal in any order.
+/// Looks for a lost part at one place and below. Lists of the same items count as equal in any
+/// order.
+///
+/// The first null that is not written back goes to `empty`, and the search goes on behind it.
 fn lost_at<'a>(
     path: &str,
     given: &'a Value,
@@ -73,6 +92,7 @@ fn lost_at<'a>(
     empty: &mut Option<Lost<'a>>,
 ) -> Option<Lost<'a>> {
     match (given, kept) {
+        // Only given fields are looked up: fields that the handler adds lose nothing.
         (Value::Object(g), Value::Object(k)) => g.iter().find_map(|(name, given)| {
             let field = join(path, name);
             match k.get(name) {
@@ -87,7 +107,8 @@ fn lost_at<'a>(
         (Value::Array(g), Value::Array(k)) if g.len() == k.len() => {
             let mut pairs = g.iter().zip(k).enumerate();
             let found = pairs.find_map(|(at, (g, k))| lost_at(&format!("{path}[{at}]"), g, k, empty));
-            // A handler writes a set in any order.
+            // A handler writes a set in any order. The items are compared by place first, so
+            // that the path of a misfit names the right item.
             found.filter(|_| !same_items(g, k))
         }
         _ if same(given, kept) => None,
@@ -95,18 +116,20 @@ fn lost_at<'a>(
     }
 }
 
-/// Whether two values are equal for a handler: numbers by their value, objects by their fields.
+/// Whether two values are equal for a handler: numbers by their value, all else as JSON. A
+/// float may have been kept in 32 bits.
 fn same(given: &Value, kept: &Value) -> bool {
     let (Some(g), Some(k)) = (given.as_f64(), kept.as_f64()) else { return given == kept };
     match (given.is_f64(), kept.is_f64()) {
+        // Integers are compared exactly: as floats, neighbours above 2^53 would be equal.
         (false, false) => given == kept,
-        // A float of 32 bits is written as the nearest one.
+        // A field of 32 bits is written as the float nearest to the given one.
         (true, true) => g == k || f64::from(g as f32) == k,
         _ => g == k,
     }
 }
 
-/// Whether two lists hold the same items, in any order.
+/// Whether two lists hold the same items, in any order and as often. O(n log n) texts.
 fn same_items(a: &[Value], b: &[Value]) -> bool {
     let sorted = |all: &[Value]| {
         let mut texts: Vec<_> = all.iter().map(in_order).collect();
@@ -116,7 +139,8 @@ fn same_items(a: &[Value], b: &[Value]) -> bool {
     sorted(a) == sorted(b)
 }
 
-/// Text that is the same for equal values, whatever the order of their fields.
+/// Text that is the same for equal values, whatever the order of their fields. O(bytes), and
+/// allocates as much.
 fn in_order(v: &Value) -> String {
     match v {
         Value::Object(map) => {
@@ -142,11 +166,13 @@ fn shown(v: &Value) -> String {
     }
 }
 
-/// Reason why a value does not fit a schema.
+/// Reason why a value does not fit a schema. Chooses words; decides nothing.
 struct Misfit {
+    /// Path of the place; empty: the value itself.
     field: String,
+    /// Reason, without the path.
     why: String,
-    /// No field has this name.
+    /// No field has this name. A loss of the same field is reported in these words.
     unknown: bool,
 }
 
@@ -157,23 +183,31 @@ impl Misfit {
     }
 }
 
-/// Finds the first place at which a value does not fit its schema.
+/// Finds the first place at which a value does not fit its schema; `None`: the value fits, as
+/// far as the schema can tell.
 fn misfit(schema: &Schema, value: &Value) -> Option<Misfit> {
     Fitting { root: schema.root() }.node("", schema.root(), value, false, DEPTH_MAX)
 }
 
-/// Search for a misfit.
+/// Search for a misfit. Holds no result: each function returns the first misfit below its
+/// place.
 struct Fitting<'a> {
+    /// Whole schema, which references lead into.
     root: &'a Value,
 }
 
 impl Fitting<'_> {
-    /// `open`: the schema lists only some of the fields.
+    /// Checks a value at one place, and all below. `open`: the schema lists only some of the
+    /// fields, as parts of `anyOf` and `allOf` do.
+    ///
+    /// `depth` is the number of levels left; at 0 all fits. `oneOf` counts as `anyOf`: a value
+    /// that fits two alternatives is no misfit.
     fn node(&self, path: &str, schema: &Value, value: &Value, open: bool, depth: usize) -> Option<Misfit> {
         let schema = resolve(self.root, schema);
         let wrong = |why: String| Some(Misfit { field: path.to_owned(), why, unknown: false });
         let expected = || wrong(format!("expected {}, found {}", describe(self.root, schema), shown(value)));
-        // Data that JSON can't express is the handler's to judge.
+        // Data that JSON can't express is the handler's to judge: the schema describes its
+        // plain form.
         let map = schema.as_object().filter(|_| depth > 0 && !is_tagged(value))?;
         if let Some(choices) = map.get("enum").and_then(Value::as_array)
             && !choices.contains(value)
@@ -189,7 +223,8 @@ impl Fitting<'_> {
             let is_null = |choice: &&Value| choice.get("type").is_some_and(|t| t == "null");
             let some: Vec<_> = choices.iter().filter(|c| !is_null(c)).collect();
             match some[..] {
-                // An option: the type that it may hold says more.
+                // An option: a misfit inside the type that it holds says more than "expected A
+                // or null".
                 [only] if !value.is_null() => {
                     if let Some(misfit) = self.node(path, only, value, open, depth - 1) {
                         return Some(misfit);
@@ -239,11 +274,17 @@ impl Fitting<'_> {
         let none = Map::new();
         let known = schema.get("properties").and_then(Value::as_object);
         let others = schema.get("additionalProperties");
-        // Alternatives beside it have fields of their own.
+        // Alternatives beside `properties` have fields of their own, so an unlisted name proves
+        // nothing.
         let parts = ["patternProperties", "anyOf", "oneOf", "allOf"].iter().any(|k| schema.contains_key(*k));
+        // A schema without `additionalProperties` allows other fields by the letter. A search
+        // begins only after the handler failed or lost a field, so an unlisted name is the
+        // likely reason.
         let all =
             !open && !parts && (others == Some(&Value::Bool(false)) || (others.is_none() && known.is_some()));
         let known = known.unwrap_or(&none);
+        // Unknown names come before missing ones: a misspelt field is both, and the spelling is
+        // the error.
         if let Some(name) = fields.keys().find(|name| all && !known.contains_key(*name)) {
             let names: Vec<_> = known.keys().map(String::as_str).collect();
             let why = match names[..] {
@@ -260,18 +301,21 @@ impl Fitting<'_> {
             return Some(Misfit { field: join(path, name), why, unknown: false });
         }
         fields.iter().find_map(|(name, v)| {
+            // Beside alternatives, `additionalProperties` would also judge the fields that they
+            // list.
             let schema = known.get(name).or(others.filter(|_| !parts))?;
             self.node(&join(path, name), schema, v, false, depth - 1)
         })
     }
 }
 
-/// Whether a value is a tag of [`crate::json`].
+/// Whether a value is a tag of [`crate::json`]: an object with one key, which begins with `$`.
 fn is_tagged(v: &Value) -> bool {
     v.as_object().is_some_and(|m| m.len() == 1 && m.keys().all(|k| k.starts_with('$')))
 }
 
-/// Whether a value is of a JSON type that a schema names.
+/// Whether a value is of a JSON type that a schema names. A type that is not known fits all
+/// values. 1.0 is no integer.
 fn is_of(v: &Value, kind: &str) -> bool {
     match kind {
         "null" => v.is_null(),
@@ -285,8 +329,10 @@ fn is_of(v: &Value, kind: &str) -> bool {
     }
 }
 
-/// Finds the range of integers that a value is outside of.
+/// Finds the range of integers that a value is outside of. The schema's bounds and those of its
+/// format apply together. `None`: the value is inside, or no integer.
 fn out_of_range(schema: &Map<String, Value>, value: &Value) -> Option<String> {
+    // 128 bits hold every `i64` and `u64`, so no comparison overflows.
     let n = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from))?;
     let bound =
         |key| schema.get(key).and_then(|v: &Value| v.as_i64().map(i128::from).or(v.as_u64().map(i128::from)));
@@ -303,7 +349,12 @@ fn out_of_range(schema: &Map<String, Value>, value: &Value) -> Option<String> {
 }
 
 /// Sets a field of a value: `profile.age`, or `list.2`, where the list's length adds an item.
-/// Missing fields on the way are made. The error is a sentence.
+/// Missing fields and nulls on the way become objects, one for each part. Field names that
+/// contain a dot can't be addressed.
+///
+/// Fails if the path has an empty part, or leads into a tag, a plain value or behind a list's
+/// end. Fields on the way may have been made then, so the caller drops the value. The error is
+/// a sentence. O(bytes of the value) for each part of the path.
 pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
     let mut at = value;
     let mut so_far = String::new();
@@ -311,12 +362,15 @@ pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
         if part.is_empty() {
             return Err(format!("{path:?} is no path to a field; write it as profile.age"));
         }
+        // A part of a tag is no field: setting it would change how the rest is read.
         if is_tagged(at) {
             return Err(format!("{} is written with a tag; give all of it", called(&so_far)));
         }
+        // An option that holds nothing: the field below belongs to what it will hold.
         if at.is_null() {
             *at = Value::Object(Map::new());
         }
+        // The text is made here because the match below borrows the value.
         let found = shown(at);
         at = match at {
             Value::Object(fields) => fields.entry(part).or_insert(Value::Null),
@@ -344,6 +398,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// Schema with a bounded integer, an option, an alternative, a list and a map.
     fn schema() -> Schema {
         let text = json!({"type": "object", "required": ["count"], "properties": {
             "count": {"type": "integer", "format": "uint64", "minimum": 0},
@@ -371,6 +426,8 @@ mod tests {
         objection(&given, Ok(&json::from_json(&kept).unwrap()), Some(&schema()))
     }
 
+    /// Each refusal names the place and both types; the handler's words come only if the schema
+    /// has none.
     #[test]
     fn the_schema_says_where_and_what() {
         for (given, why) in [
@@ -400,6 +457,8 @@ mod tests {
         }
     }
 
+    /// A value is stored if all that was given is written back, and refused with the lost place
+    /// if not.
     #[test]
     fn nothing_may_be_lost() {
         let fine = [
@@ -443,6 +502,8 @@ mod tests {
         }
     }
 
+    /// Paths reach fields, options and list items. A path that fails at an existing value
+    /// changes nothing.
     #[test]
     fn fields_are_set_by_path() {
         let mut v = json!({"count": 1, "profile": null, "list": [1], "map": {"$map": [[1, 2]]}});

@@ -12,8 +12,12 @@
 //! service=chat:1
 //! ```
 //!
-//! `service` names a service and its state version, and may repeat. Readers skip keys that they do
-//! not know, so that later versions may add some.
+//! `service` names a service and its state version, and may repeat. Readers skip keys that they
+//! do not know, so that later versions may add some. Of another key that is there twice, the
+//! last one counts.
+//!
+//! The SDK's `export!` writes the note, and a C library by hand. The host refuses libraries by
+//! the note, before it loads them. After loading, the library's own table says what it offers.
 
 use std::fmt;
 
@@ -31,9 +35,9 @@ pub struct Note {
     pub abi: (u16, u16),
     /// Version of the SDK that built it, or words of the author's.
     pub sdk: String,
-    /// Symbol of its entry function.
+    /// Symbol of its entry function, which the host looks up.
     pub entry: String,
-    /// Effect of a panic: `unwind` or `abort`.
+    /// Effect of a panic: `unwind` or `abort`. The host refuses all but `unwind`.
     pub panic: String,
     /// Name of the library.
     pub library: String,
@@ -41,7 +45,7 @@ pub struct Note {
     pub services: Vec<(String, u32)>,
 }
 
-/// Reason why a note can't be read.
+/// Reason why a note can't be read. Printed as a sentence about the library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadNote(String);
 
@@ -54,7 +58,8 @@ impl fmt::Display for BadNote {
 impl std::error::Error for BadNote {}
 
 impl Note {
-    /// Reads a note's descriptor. Trailing zero bytes are padding.
+    /// Reads a note's descriptor. Trailing zero bytes are padding. Fails if a line has no `=`,
+    /// a value is malformed, or one of the keys above is missing. O(bytes).
     pub fn parse(desc: &[u8]) -> Result<Note, BadNote> {
         let bad = |what: &str| BadNote(what.to_owned());
         let text = std::str::from_utf8(desc).map_err(|_| bad("it is not UTF-8"))?.trim_end_matches('\0');
@@ -84,6 +89,7 @@ impl Note {
                     }
                     services.push((name.to_owned(), version));
                 }
+                // A later version's key.
                 _ => {}
             }
         }
@@ -103,8 +109,8 @@ impl Note {
     }
 }
 
-/// Whether a library or service may have this name: names go into file names, logs and
-/// configuration keys.
+/// Whether a library, service or table may have this name: 1 to 64 letters, digits, `-` and
+/// `_`. Names go into file names, logs and configuration keys.
 pub fn is_name(s: &str) -> bool {
     !s.is_empty() && s.len() <= 64 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
@@ -116,6 +122,7 @@ mod tests {
     const GOOD: &str =
         "abi=1.0\nsdk=0.1.0\nentry=e\npanic=unwind\nlibrary=echo\nservice=echo:0\nservice=tally:3\nnew=x\n";
 
+    /// Unknown keys and padding are skipped, and services come in their order.
     #[test]
     fn reads_what_it_knows_and_skips_the_rest() {
         let note = Note::parse(&[GOOD.as_bytes(), &[0, 0]].concat()).unwrap();
@@ -123,6 +130,7 @@ mod tests {
         assert_eq!(note.services, [("echo".to_owned(), 0), ("tally".to_owned(), 3)]);
     }
 
+    /// Each error names the key or the form that is missing.
     #[test]
     fn says_what_is_wrong() {
         for (from, to, says) in [

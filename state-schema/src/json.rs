@@ -1,5 +1,5 @@
-//! MessagePack, the form of stored state, as JSON, the form that people read and write, and back
-//! without loss.
+//! MessagePack, the form of stored state, as JSON, the form that people read and write, and
+//! back.
 //!
 //! Data that JSON can't express is tagged: an object with one key that starts with `$`.
 //!
@@ -7,18 +7,28 @@
 //! | --- | --- |
 //! | bytes, or text that is not UTF-8 | `{"$b64": "AAE="}` |
 //! | NaN and the infinities | `{"$f64": "NaN"}`, `"inf"`, `"-inf"` |
-//! | a map with keys that are no strings or read as a tag | `{"$map": [[key, value], …]}` |
+//! | a map whose keys are not distinct strings, or read as a tag | `{"$map": [[key, value], …]}` |
 //! | an extension type | `{"$ext": [type, "AAE="]}` |
+//!
+//! Values survive the way to JSON and back, but not every detail of their form. A float of 32
+//! bits comes back in 64, and text that is not UTF-8 comes back as bytes. The order of a map's
+//! keys is kept.
+//!
+//! Callers: dumps, edits and restores of operators, the rehearsal's comparison, and the SDK's
+//! tests of migrations. No turn comes here. Each conversion is O(bytes), and makes a tree of
+//! the value.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rmpv::Value as Pack;
 use serde_json::{Value as Json, json};
 
-/// Depth to which a value may nest.
+/// Depth to which a MessagePack value may nest, in levels. Bounds the stack that a conversion
+/// takes.
 pub const DEPTH_MAX: usize = 128;
 
-/// JSON for one MessagePack value. The error says why the bytes are none.
+/// JSON for one MessagePack value. Fails on bytes that are none, nest too deep, or go on behind
+/// the value.
 pub fn to_json(packed: &[u8]) -> Result<Json, String> {
     let mut rest = packed;
     let value = rmpv::decode::read_value_with_max_depth(&mut rest, DEPTH_MAX)
@@ -29,14 +39,15 @@ pub fn to_json(packed: &[u8]) -> Result<Json, String> {
     }
 }
 
-/// MessagePack for one JSON value. The error says which tag is malformed.
+/// MessagePack for one JSON value. Fails if a tag is malformed or unknown; the error names it.
 pub fn from_json(value: &Json) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     rmpv::encode::write_value(&mut out, &pack_of(value)?).map_err(|e| e.to_string())?;
     Ok(out)
 }
 
-/// Bytes as JSON: a string where they are UTF-8, else tagged.
+/// Bytes as JSON: a string if they are UTF-8, else tagged. For keys, input and output, which
+/// need not be text.
 pub fn bytes_to_json(bytes: &[u8]) -> Json {
     match std::str::from_utf8(bytes) {
         Ok(text) => Json::from(text),
@@ -44,7 +55,7 @@ pub fn bytes_to_json(bytes: &[u8]) -> Json {
     }
 }
 
-/// The reverse of [`bytes_to_json`].
+/// Reverse of [`bytes_to_json`]. Fails on JSON that is neither a string nor a `$b64` tag.
 pub fn bytes_from_json(value: &Json) -> Result<Vec<u8>, String> {
     match value {
         Json::String(text) => Ok(text.clone().into_bytes()),
@@ -53,17 +64,19 @@ pub fn bytes_from_json(value: &Json) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Reads the base64 text of a tag.
+/// Reads the base64 text of a tag: the standard alphabet, with padding.
 fn decode64(v: &Json) -> Result<Vec<u8>, String> {
     let text = v.as_str().ok_or("$b64 wants a string")?;
     BASE64.decode(text).map_err(|e| format!("$b64: {e}"))
 }
 
-/// Converts a value. Recurses to [`DEPTH_MAX`] at most, as the decoder has checked.
+/// Converts a value. Recurses to [`DEPTH_MAX`] at most, as the decoder has checked. Cannot
+/// fail.
 fn json_of(v: &Pack) -> Json {
     match v {
         Pack::Nil => Json::Null,
         Pack::Boolean(b) => Json::Bool(*b),
+        // An integer is in the range of `u64` or of `i64`, so one of both is there.
         Pack::Integer(n) => match (n.as_u64(), n.as_i64()) {
             (Some(n), _) => n.into(),
             (None, n) => n.into(),
@@ -78,8 +91,10 @@ fn json_of(v: &Pack) -> Json {
         Pack::Array(items) => items.iter().map(json_of).collect(),
         Pack::Ext(kind, data) => json!({ "$ext": [kind, BASE64.encode(data)] }),
         Pack::Map(entries) => {
+            // One key that is no UTF-8 string makes the whole map a list of pairs.
             let keys: Option<Vec<&str>> = entries.iter().map(|(k, _)| k.as_str()).collect();
             match keys {
+                // A map with one key that starts with `$` would be read back as a tag.
                 Some(keys) if !(keys.len() == 1 && keys[0].starts_with('$')) && distinct(&keys) => {
                     keys.into_iter().map(str::to_owned).zip(entries.iter().map(|(_, v)| json_of(v))).collect()
                 }
@@ -93,19 +108,20 @@ fn json_of(v: &Pack) -> Json {
     }
 }
 
-/// Whether no key is there twice: JSON objects can't hold both.
+/// Whether no key is there twice: JSON objects can't hold both. O(n log n).
 fn distinct(keys: &[&str]) -> bool {
     let mut sorted = keys.to_vec();
     sorted.sort_unstable();
     sorted.windows(2).all(|w| w[0] != w[1])
 }
 
-/// Tags a number that JSON can't express.
+/// Number as JSON, tagged if JSON can't express it.
 fn float(n: f64) -> Json {
     if n.is_finite() { n.into() } else { json!({ "$f64": n.to_string() }) }
 }
 
-/// Converts a value back, tags included.
+/// Converts a value back, tags included. Recurses as deep as the JSON nests; a parser bounds
+/// that to 128 levels.
 fn pack_of(v: &Json) -> Result<Pack, String> {
     Ok(match v {
         Json::Null => Pack::Nil,
@@ -113,11 +129,14 @@ fn pack_of(v: &Json) -> Result<Pack, String> {
         Json::Number(n) => match (n.as_u64(), n.as_i64()) {
             (Some(n), _) => n.into(),
             (None, Some(n)) => n.into(),
+            // Integers beyond 64 bits were read as floats by the JSON parser.
             _ => Pack::F64(n.as_f64().unwrap_or(f64::NAN)),
         },
         Json::String(s) => s.as_str().into(),
         Json::Array(items) => Pack::Array(items.iter().map(pack_of).collect::<Result<_, _>>()?),
         Json::Object(map) => match map.iter().next() {
+            // Every object of this form is a tag: an unknown one is refused, so that a typing
+            // error does not become data.
             Some((tag, inner)) if map.len() == 1 && tag.starts_with('$') => untag(tag, inner)?,
             _ => Pack::Map(
                 map.iter()
@@ -128,7 +147,7 @@ fn pack_of(v: &Json) -> Result<Pack, String> {
     })
 }
 
-/// Reads a tagged value. The error names the tag.
+/// Reads a tagged value. The error names the tag and its form.
 fn untag(tag: &str, inner: &Json) -> Result<Pack, String> {
     match tag {
         "$b64" => Ok(Pack::Binary(decode64(inner)?)),
@@ -165,6 +184,7 @@ fn untag(tag: &str, inner: &Json) -> Result<Pack, String> {
 mod tests {
     use super::*;
 
+    /// Checks a value's JSON, and that the same bytes come back.
     #[track_caller]
     fn check(value: Pack, json: &str) {
         let mut packed = Vec::new();
@@ -174,6 +194,7 @@ mod tests {
         assert_eq!(from_json(&seen).unwrap(), packed, "{json} reads back to the same bytes");
     }
 
+    /// Each kind of value, and each reason for a tag.
     #[test]
     fn everything_survives() {
         check(Pack::Nil, "null");
@@ -197,6 +218,7 @@ mod tests {
         assert_eq!(to_json(&nan).unwrap().to_string(), r#"{"$f64":"NaN"}"#);
     }
 
+    /// Bytes that are no value, and tags that are malformed or unknown, are refused.
     #[test]
     fn garbage_is_named() {
         assert!(to_json(&[0x01, 0x02]).unwrap_err().contains("behind the value"));

@@ -1,5 +1,17 @@
-//! Reports of rehearsals: the changes that a build makes to data, field by field, which build could
-//! read the other's data, and whether there is a way back.
+//! Reports of rehearsals: the changes that a build makes to data, and whether there is a way
+//! back.
+//!
+//! Two sources meet here. The schemas say field by field which build can read the other's data.
+//! The live data says how many values a removed field holds, and which fields differ after the
+//! way to the new version and back.
+//!
+//! An [`Observer`] lives in the trial's child, for one state or table. It is made before the
+//! data is read, is shown each value, and turns into the report at the end. Its memory is
+//! bounded by the schema's fields and by 32 paths, not by the data.
+//!
+//! The report goes from the child to the worker as JSON, and stays in the ledger. Lines of
+//! older builds lack newer fields, so those have defaults. Nothing here refuses a build: the
+//! judge decides, and `failed` says that data could not be read.
 
 use crate::compatibility::StateShape;
 use crate::schema_diff::{Change, Difference};
@@ -8,7 +20,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Compatibility by the schemas alone, in the words of schema registries.
+/// Compatibility by the schemas alone, in the words of schema registries. Two verdicts meet in
+/// [`Verdict::and`]: `Full` > `Backward`, `Forward` > `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -24,7 +37,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Verdict on a list of differences.
+    /// Verdict on a list of differences: that of the worst one in each direction. `Full` if
+    /// there are none.
     pub fn of(differences: &[Difference]) -> Verdict {
         match (differences.iter().all(|d| d.backward), differences.iter().all(|d| d.forward)) {
             (true, true) => Verdict::Full,
@@ -34,7 +48,7 @@ impl Verdict {
         }
     }
 
-    /// Verdict on two changes together.
+    /// Verdict on two changes together: only readers that can read both.
     pub fn and(self, other: Verdict) -> Verdict {
         match (self, other) {
             (Verdict::Full, one) | (one, Verdict::Full) => one,
@@ -55,15 +69,16 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Way back to the previous build.
+/// Way back to the previous build: the result of going to the new version and back with live
+/// data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum WayBack {
     /// All data comes back as it was.
     Exact,
-    /// Data comes back without some fields.
+    /// Data comes back, but for some fields: lost, changed, or not known to the previous build.
     Loses {
-        /// Paths of those fields.
+        /// Paths of those fields, sorted.
         fields: Vec<String>,
     },
     /// No way back.
@@ -83,7 +98,7 @@ impl fmt::Display for WayBack {
     }
 }
 
-/// Field that a build changes.
+/// Field that a build changes. Programs read `change`, people `text`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FieldReport {
     /// Path of the field; empty: the whole value.
@@ -96,12 +111,14 @@ pub struct FieldReport {
     /// Value of an added field in data without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
-    /// Number of sessions or entries that hold data in a removed field, which is lost.
+    /// Number of sessions or entries that hold data in a removed field; none: the field is not
+    /// removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<u64>,
 }
 
-/// Changes that a build makes to a service's state or to a table.
+/// Changes that a build makes to a service's state or to a table, with the data that was read
+/// for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShapeReport {
     /// Name of the service.
@@ -129,7 +146,7 @@ pub struct ShapeReport {
     pub left_out: u64,
 }
 
-/// Report of a rehearsal.
+/// Report of a rehearsal: totals over all services and tables, then each of them.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rehearsal {
     /// Number of sessions whose states were read.
@@ -143,17 +160,18 @@ pub struct Rehearsal {
     /// Number of entries that were not read, of large tables that stay as they are.
     #[serde(default)]
     pub entries_left_out: u64,
-    /// Time that the rehearsal took, in milliseconds.
+    /// Time that the rehearsal took in the child, in milliseconds.
     pub ms: u64,
     /// Changes to each service and table that was there before.
     pub shapes: Vec<ShapeReport>,
-    /// Reason of a failure; none: the rehearsal succeeded.
+    /// Reason of a failure; none: the rehearsal succeeded. A sentence that names the first
+    /// sessions and entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
 }
 
 impl Rehearsal {
-    /// Number of entries that were read, and of how many if that is less than all.
+    /// Number of entries that were read, and of how many if that is less than all, as text.
     pub fn entries_read(&self) -> String {
         match self.entries_left_out {
             0 => self.entries.to_string(),
@@ -170,15 +188,16 @@ impl Rehearsal {
 /// Collects the report on one state or table while its data is read.
 #[derive(Debug)]
 pub struct Observer {
+    /// Differences of the schemas, found when the observer was made.
     differences: Vec<Difference>,
-    /// Removed fields: the default that old data may have in each, and the number of values with
-    /// other data in it.
+    /// Removed fields by their paths, with the number of values that hold data in them.
     removed: BTreeMap<String, u64>,
+    /// Paths at which a value differed after its way there and back, up to [`NAMED_MAX`].
     lost: BTreeSet<String>,
 }
 
 impl Observer {
-    /// Observes data that goes from one shape to another.
+    /// Observes data that goes from one shape to another. Compares the schemas, once.
     pub fn new(old: &StateShape, new: &StateShape) -> Observer {
         let differences = old.differences(new);
         let removed = differences.iter().filter(|d| matches!(d.change, Change::Removed(_)));
@@ -186,25 +205,30 @@ impl Observer {
         Observer { differences, removed, lost: BTreeSet::new() }
     }
 
-    /// Whether [`Observer::saw`] has a field to look for.
+    /// Whether [`Observer::saw`] has a field to look for. If not, the caller need not convert
+    /// values to JSON.
     pub fn wants_data(&self) -> bool {
         !self.removed.is_empty()
     }
 
-    /// Looks at data as it is stored now.
+    /// Looks at a value as it is stored now. O(removed fields × items on their paths).
     pub fn saw(&mut self, value: &Value) {
         for (field, held) in &mut self.removed {
             *held += u64::from(holds(value, field));
         }
     }
 
-    /// Compares data with what it became on the way to the new shape and back.
+    /// Compares a value with what it became on the way to the new shape and back. If the value
+    /// did not come back, `after` is null, and the whole value counts as lost, under an empty
+    /// path.
     pub fn came_back(&mut self, before: &Value, after: &Value) {
         differing("", before, after, &mut self.lost);
     }
 
-    /// Makes the report. `back`: whether the build that knows both versions can downgrade the data,
-    /// or why not.
+    /// Makes the report. `versions` are the live one and the candidate's. If the data can't be
+    /// converted back, `back` is the reason, in words.
+    ///
+    /// If the candidate's version is lower, its own migrations lead back, and count as exact.
     pub fn report(
         self,
         versions: (u32, u32),
@@ -237,6 +261,8 @@ impl Observer {
         let way_back = match back {
             Err(why) => WayBack::None { why },
             Ok(())
+                // Within one version no step runs, so the previous build would read the new
+                // shape as its own.
                 if versions.0 == versions.1 && self.differences.iter().any(|d| !d.change.is_compatible()) =>
             {
                 WayBack::None { why: "its shape changed, and its version didn't".into() }
@@ -249,8 +275,8 @@ impl Observer {
     }
 }
 
-/// Whether a value holds data at a path of [`Difference::field`]: more than null, an empty text,
-/// list or map.
+/// Whether a value holds data at a path of [`Difference::field`], where `[]` and `{}` stand for
+/// any item or value. Null, an empty text, list or map is no data; 0 and false are.
 fn holds(value: &Value, path: &str) -> bool {
     let is_something = |v: &Value| match v {
         Value::Null => false,
@@ -268,15 +294,18 @@ fn holds(value: &Value, path: &str) -> bool {
     if let Some(rest) = path.strip_prefix("{}") {
         return value.as_object().is_some_and(|all| all.values().any(|v| holds(v, rest)));
     }
+    // Names with a dot or bracket in them are cut here, and then not found: no data is counted.
     let path = path.strip_prefix('.').unwrap_or(path);
     let end = path.find(['.', '[', '{']).unwrap_or(path.len());
     value.get(&path[..end]).is_some_and(|v| holds(v, &path[end..]))
 }
 
-/// Number of fields whose paths are named.
+/// Paths that are named at most. A migration that changes every entry of a map would name them
+/// all.
 const NAMED_MAX: usize = 32;
 
-/// Adds the paths at which two values differ.
+/// Adds the paths at which two values differ. A missing field counts as null. Lists are
+/// compared as a whole, in their order.
 fn differing(path: &str, a: &Value, b: &Value, found: &mut BTreeSet<String>) {
     if a == b || found.len() >= NAMED_MAX {
         return;

@@ -1,4 +1,27 @@
-//! Differences between two schemas, field by field, and who can still read what the other writes.
+//! Differences between two schemas, field by field, and which reader can still read which data.
+//!
+//! Both schemas are walked together, from the root down. The result depends on the schemas
+//! alone; no data is read. A change without a rule of its own counts as another type, which
+//! needs a migration.
+//!
+//! | change | new reader, old data | old reader, new data | same version |
+//! | --- | --- | --- | --- |
+//! | added, with a default | reads | reads, unless strict | allowed |
+//! | added, without one | fails | reads, unless strict | refused |
+//! | removed | reads, unless strict | reads, if it was optional | refused |
+//! | default lost | fails | reads | refused |
+//! | renamed | fails | fails | refused |
+//! | widened | reads | fails | refused |
+//! | another type | fails | fails | refused |
+//!
+//! A reader is strict if its schema says `additionalProperties: false`.
+//!
+//! Types may contain themselves, so a pair of references is compared once. Differences in such
+//! a type are reported at the first path that leads to it. Keywords without a rule are compared
+//! as a whole, to a depth of 5 levels; a difference below is not reported.
+//!
+//! Callers: the judge of a reload (`compatibility.rs`) and the report of a rehearsal
+//! (`rehearsal_report.rs`). Neither is on the path of a message, so nothing here is tuned.
 
 use crate::schema::{ANNOTATIONS, RENAMED_FROM, Schema, reference, resolve};
 use crate::schema_text::{describe, shape};
@@ -6,11 +29,12 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Depth to which keywords that have no rule of their own are compared: types may contain
-/// themselves.
+/// Depth to which keywords that have no rule of their own are compared, in levels: types may
+/// contain themselves.
 const DEPTH_MAX: usize = 5;
 
-/// Keywords with a rule of their own: their schemas are compared one by one.
+/// Keywords with a rule of their own: the schemas in them are compared one by one, so that a
+/// difference has a path.
 const NESTED: [&str; 9] = [
     "properties",
     "patternProperties",
@@ -23,10 +47,11 @@ const NESTED: [&str; 9] = [
     "prefixItems",
 ];
 
-/// Field that differs.
+/// Field that differs. A change below it is a difference of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
-    /// Path from the state's root: `profile.age`, `items[]`, `scores{}`; empty: the state itself.
+    /// Path from the state's root: `profile.age`, `items[]` for each item, `scores{}` for each
+    /// value of a map; empty: the state itself.
     pub field: String,
     /// Kind of the difference.
     pub change: Change,
@@ -39,24 +64,27 @@ pub struct Difference {
 /// Kinds of differences.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// New, with the value that states without the field get.
+    /// New, with the value that states without the field get: its default, or null.
     Added(Value),
-    /// New, and a state without the field can't be read. Holds its type.
+    /// New and required, so a state without the field can't be read. Holds its type in words.
     AddedWithoutDefault(String),
-    /// Gone, and its data would be lost. Holds its type.
+    /// Gone, and its data would be lost. Holds its type in words.
     Removed(String),
-    /// Default gone, so that stored states may lack the field. Holds its type.
+    /// Required now, so that stored states may lack the field. Holds its type in words.
     DefaultLost(String),
     /// Renamed. Holds the old name.
     Renamed(String),
-    /// Another type that holds every value of the old one: the old and the new one.
+    /// Another type that holds every value of the old one: the old and the new one in words.
     Widened(String, String),
-    /// Another type: the old and the new one.
+    /// Another type: the old and the new one in words. Only a migration leads from one to the
+    /// other.
     Retyped(String, String),
 }
 
 impl Change {
-    /// Whether a build may bring this change without raising its state version.
+    /// Whether a build may bring this change without raising its state version: only a new
+    /// field with a default. A widened field needs a version too: the previous build can't read
+    /// its new values, and the version tells them apart.
     pub fn is_compatible(&self) -> bool {
         matches!(self, Change::Added(_))
     }
@@ -81,7 +109,8 @@ impl fmt::Display for Difference {
 }
 
 impl Schema {
-    /// Compares this schema with `new`. Sorted by the names of fields.
+    /// Compares this schema with `new`. Differences come in the order of field names. Empty: no
+    /// difference was found. O(fields²) for each object.
     pub fn differences(&self, new: &Schema) -> Vec<Difference> {
         let mut compare =
             Compare { old_root: self.root(), new_root: new.root(), seen: BTreeSet::new(), found: Vec::new() };
@@ -90,23 +119,27 @@ impl Schema {
     }
 }
 
-/// Comparison under way.
+/// Comparison under way. Each method appends what it finds below its place.
 struct Compare<'a> {
+    /// Whole old schema, which the old side's references lead into.
     old_root: &'a Value,
+    /// Whole new schema.
     new_root: &'a Value,
-    /// Pairs of `$ref` already compared: types may contain themselves.
+    /// Pairs of `$ref` already compared, old and new.
     seen: BTreeSet<(&'a str, &'a str)>,
+    /// Differences so far, in the order of the walk.
     found: Vec<Difference>,
 }
 
 impl<'a> Compare<'a> {
-    /// Notes a difference.
+    /// Notes a difference, with whether new readers read old data, and old readers new data.
     fn push(&mut self, field: &str, change: Change, backward: bool, forward: bool) {
         self.found.push(Difference { field: field.to_owned(), change, backward, forward });
     }
 
     /// Compares two schemas of the data at `path`. Recurses into fields, items, maps and
-    /// alternatives; a pair of references is compared once.
+    /// alternatives; a pair of references is compared once. If the type itself differs, nothing
+    /// below it is compared.
     fn node(&mut self, path: &str, old: &'a Value, new: &'a Value) {
         if let (Some(a), Some(b)) = (reference(old), reference(new))
             && !self.seen.insert((a, b))
@@ -114,12 +147,14 @@ impl<'a> Compare<'a> {
             return;
         }
         let (old, new) = (resolve(self.old_root, old), resolve(self.new_root, new));
+        // A schema may also be `true` or `false`: anything, or nothing.
         let (Value::Object(o), Value::Object(n)) = (old, new) else {
             if old != new {
                 self.retyped(path, old, new);
             }
             return;
         };
+        // `type`, `format`, bounds, `enum` and all else that has no rule.
         if own_keywords(self.old_root, o) != own_keywords(self.new_root, n) {
             return match widens(o, n) {
                 true => {
@@ -129,6 +164,8 @@ impl<'a> Compare<'a> {
                 false => self.retyped(path, old, new),
             };
         }
+        // Alternatives are matched by their places: another order or number counts as another
+        // type.
         for key in ["anyOf", "oneOf", "allOf", "prefixItems"] {
             let list = |m: &'a Map<String, Value>| {
                 m.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice)
@@ -141,6 +178,8 @@ impl<'a> Compare<'a> {
                 self.node(path, a, b);
             }
         }
+        // A keyword on one side only changes which data is allowed, so that is another type as
+        // well.
         for (key, mark) in [("items", "[]"), ("additionalProperties", "{}")] {
             match (o.get(key), n.get(key)) {
                 (None, None) => {}
@@ -156,13 +195,14 @@ impl<'a> Compare<'a> {
         if !a.keys().eq(b.keys()) {
             return self.retyped(path, old, new);
         }
+        // A pattern can't stand in a path: its fields have the mark of a map's values.
         for (a, b) in a.into_values().zip(b.into_values()) {
             self.node(&format!("{path}{{}}"), a, b);
         }
         self.fields(path, o, n);
     }
 
-    /// Compares the fields of two objects.
+    /// Compares the fields of two objects: those of either, in the order of their names.
     fn fields(&mut self, path: &str, old: &'a Map<String, Value>, new: &'a Map<String, Value>) {
         let fields = |m: &'a Map<String, Value>| -> BTreeMap<&'a str, &'a Value> {
             let map = m.get("properties").and_then(Value::as_object);
@@ -177,6 +217,7 @@ impl<'a> Compare<'a> {
         let strict = |m: &Map<String, Value>| m.get("additionalProperties") == Some(&Value::Bool(false));
         let (old_strict, new_strict) = (strict(old), strict(new));
         let was = |n: &'a Value| n.get(RENAMED_FROM).and_then(Value::as_str);
+        // The removal of a renamed field is part of the renaming.
         let is_renamed = |name: &str| b.iter().any(|(new, n)| !a.contains_key(new) && was(n) == Some(name));
         for &name in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {
             let at = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
@@ -189,6 +230,7 @@ impl<'a> Compare<'a> {
                 (None, Some(n)) if was(n).is_some_and(|was| a.contains_key(was) && !b.contains_key(was)) => {
                     let was = was(n).unwrap_or_default();
                     self.push(&at, Change::Renamed(was.to_owned()), false, false);
+                    // A field may change its name and its type in one version.
                     self.node(&at, a[was], n);
                 }
                 (None, Some(n)) if required(new, name) => {
@@ -196,12 +238,15 @@ impl<'a> Compare<'a> {
                     self.push(&at, Change::AddedWithoutDefault(kind), false, !old_strict);
                 }
                 (None, Some(n)) => {
+                    // An optional field without a default is taken for an option: null in data
+                    // without it.
                     let default = n.get("default").cloned().unwrap_or(Value::Null);
                     self.push(&at, Change::Added(default), true, !old_strict);
                 }
                 (Some(o), Some(n)) => {
                     let before = self.found.len();
                     self.node(&at, o, n);
+                    // A field is noted as such only if nothing else changed at it or below it.
                     if self.found.len() == before && required(new, name) && !required(old, name) {
                         let kind = describe(self.new_root, n);
                         self.push(&at, Change::DefaultLost(kind), false, true);
@@ -212,13 +257,13 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// Notes another type. Only a migration leads from one to the other.
+    /// Notes another type at a place. Only a migration leads from one to the other.
     fn retyped(&mut self, path: &str, old: &Value, new: &Value) {
         let (old, new) = self.both(old, new);
         self.push(path, Change::Retyped(old, new), false, false);
     }
 
-    /// Both types in words that differ.
+    /// Describes both types in words that differ, so that a message does not say `A -> A`.
     fn both(&self, old: &Value, new: &Value) -> (String, String) {
         let (a, b) = (describe(self.old_root, old), describe(self.new_root, new));
         if a != b {
@@ -233,8 +278,8 @@ impl<'a> Compare<'a> {
     }
 }
 
-/// Keywords of a schema that have no rule of their own, with all that they refer to. They are
-/// compared as a whole.
+/// Keywords of a schema that have no rule of their own, with all that they refer to, to the
+/// depth of [`DEPTH_MAX`]. They are compared as a whole.
 fn own_keywords(root: &Value, m: &Map<String, Value>) -> BTreeMap<String, Value> {
     let compared = |k: &str| ANNOTATIONS.contains(&k) || NESTED.contains(&k) || k == "$ref";
     let own = m.iter().filter(|(k, _)| !compared(k));
@@ -242,7 +287,7 @@ fn own_keywords(root: &Value, m: &Map<String, Value>) -> BTreeMap<String, Value>
 }
 
 /// Whether every value of a plain type is one of the other's: a number of more bits, or a value
-/// that may be null now.
+/// that may be null. A schema with several types besides null never widens.
 fn widens(old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
     let Some((mut old_types, mut new_types)) = types(old).zip(types(new)) else { return false };
     if !old_types.remove("null") || new_types.contains("null") {
@@ -268,7 +313,7 @@ fn widens(old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
     let same = old_types == new_types && format(old) == format(new) && bounds(old) == bounds(new);
     same || match (format(old).as_deref(), format(new).as_deref()) {
         (Some("float"), Some("double")) => true,
-        // A double holds every integer of 32 bits.
+        // A double holds every integer up to 2^53 exactly: those of 32 bits, but not of 64.
         (Some(a), Some("double")) => {
             integer_range(a).is_some_and(|(low, high)| low >= -(1 << 53) && high <= 1 << 53)
         }
@@ -280,7 +325,7 @@ fn widens(old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
     }
 }
 
-/// Names of a schema's JSON types.
+/// Names of a schema's JSON types; `None`: the schema names none.
 fn types(m: &Map<String, Value>) -> Option<BTreeSet<&str>> {
     match m.get("type")? {
         Value::String(one) => Some([one.as_str()].into()),
@@ -289,7 +334,8 @@ fn types(m: &Map<String, Value>) -> Option<BTreeSet<&str>> {
     }
 }
 
-/// Range of an integer format of `schemars`.
+/// Range of an integer format of `schemars`, from `uint8` to `int64`, both ends included.
+/// `None`: another format, or more than 64 bits.
 pub(crate) fn integer_range(format: &str) -> Option<(i128, i128)> {
     let (signed, bits) = match (format.strip_prefix("uint"), format.strip_prefix("int")) {
         (Some(bits), _) => (false, bits),
@@ -304,7 +350,8 @@ pub(crate) fn integer_range(format: &str) -> Option<(i128, i128)> {
     })
 }
 
-/// Schema with its references replaced by what they refer to.
+/// Schema with its references replaced by what they refer to, without annotations. Below
+/// `depth` levels all is null.
 fn expand(root: &Value, v: &Value, depth: usize) -> Value {
     if depth == 0 {
         return Value::Null;

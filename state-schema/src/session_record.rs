@@ -1,8 +1,8 @@
 //! Records of sessions: what outlives the code that serves a connection.
 //!
-//! 128 bytes, little-endian, versioned, and free of pointers, so that another process may map the
-//! memory later. The state, kept input, unsent output and stored framing state are records of their
-//! own.
+//! 128 bytes, little-endian, versioned, and free of pointers, so that another process can read
+//! the memory. The state, kept input, unsent output and stored framing state are records of
+//! their own.
 //!
 //! | bytes | version 1: the peer is plain TCP | version 2: any peer |
 //! | --- | --- | --- |
@@ -15,24 +15,30 @@
 //! | 120..126 | | bytes of input, topics |
 //!
 //! [`SessionRecord::encode`] writes version 1 where that is enough, so that an older binary can
-//! read the record. [`SessionRecord::decode`] reads both. All other bytes are zero, and a reader
-//! ignores them.
+//! read the record. [`SessionRecord::decode`] reads both. All other bytes are zero, and a
+//! reader ignores them.
+//!
+//! A commit encodes each changed session once. A takeover decodes every session before it
+//! serves, and names each record that can't be read. Both directions are O(1) and check no sum:
+//! the store does.
 
 use crate::address::{PEER_BYTES_MAX, Peer};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-/// Size of an encoded record, in bytes.
+/// Size of an encoded record, in bytes. Each session of the host costs as much, beside its
+/// other records.
 pub const SIZE: usize = 128;
 /// Version of the layout for a peer that is plain TCP, in the record's first byte.
 pub const VERSION_TCP: u8 = 1;
 /// Version of the layout for any peer.
 pub const VERSION_ANY_PEER: u8 = 2;
 
-/// Place of the peer in version 2.
+/// Place of the peer in version 2. The longest peer must end before the sizes behind it.
 const PEER_AT: usize = 72;
 const _: () = assert!(PEER_AT + PEER_BYTES_MAX <= 120);
 
-/// Life of a session. The core's `session/life.rs` has the table of its transitions.
+/// Life of a session, as its number in the record. The core's `session/life.rs` has the table
+/// of its transitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Life {
@@ -45,12 +51,12 @@ pub enum Life {
     Lingering = 3,
 }
 
-/// Record of one session, decoded.
+/// Record of one session, decoded. A flag that a version did not have is false.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRecord {
     /// Number of the session.
     pub id: u64,
-    /// Index of its service in the host's list of services.
+    /// Index of its service in the host's list of services, which are records of their own.
     pub service: u16,
     /// Life that it is in.
     pub life: Life,
@@ -66,19 +72,20 @@ pub struct SessionRecord {
     pub held: bool,
     /// Time it opened, in milliseconds since 1970.
     pub opened_at_ms: u64,
-    /// Turns run, failed ones included.
+    /// Turns run since the session opened, failed ones included.
     pub turns: u64,
-    /// Bytes taken from the peer.
+    /// Bytes taken from the peer. A takeover compares the count with the kernel's.
     pub bytes_in: u64,
-    /// Bytes produced for the peer.
+    /// Bytes produced for the peer, sent or not.
     pub bytes_out: u64,
-    /// Bytes of `bytes_out` that the kernel took.
+    /// Bytes of `bytes_out` that the kernel took. A takeover compares the count with the
+    /// kernel's.
     pub bytes_sent: u64,
     /// Version of the stored state; 0: none stored.
     pub state_version: u32,
     /// Bytes of the kept input that framing has already searched. A cache: 0 is always right.
     pub frame_searched: u32,
-    /// Fingerprint of the schema that the stored state was written under.
+    /// Fingerprint of the schema that the stored state was written under; 0: none.
     pub state_fingerprint: u64,
     /// Bytes of the kept input, which is a record of its own.
     pub input_bytes: u32,
@@ -96,6 +103,7 @@ impl SessionRecord {
         let mut b = [0; SIZE];
         b[1] = self.life as u8;
         let flags = [self.peer_done, self.quarantined, self.opened_turn_due, self.outbound, self.held];
+        // The order of the flags is part of the format: a new flag goes behind them, as bit 5.
         b[2] = flags.iter().enumerate().map(|(i, flag)| u8::from(*flag) << i).sum();
         b[3] = self.frame_bytes;
         b[4..6].copy_from_slice(&self.service.to_le_bytes());
@@ -118,6 +126,7 @@ impl SessionRecord {
         let sizes_at = match &self.peer {
             Peer::Tcp(addr) => {
                 b[0] = VERSION_TCP;
+                // Binaries that know no other peers can read this layout.
                 encode_tcp(*addr, &mut b);
                 96
             }
@@ -134,8 +143,8 @@ impl SessionRecord {
         b
     }
 
-    /// Reads a record of any version that this build knows. `None`: the bytes are no record, or of
-    /// another version.
+    /// Reads a record of any version that this build knows. `None`: the bytes are no record, or
+    /// of another version.
     pub fn decode(b: &[u8]) -> Option<SessionRecord> {
         let b: &[u8; SIZE] = b.try_into().ok()?;
         let word = |i: usize| u64::from_le_bytes(std::array::from_fn(|k| b[8 + 8 * i + k]));
@@ -148,6 +157,7 @@ impl SessionRecord {
             _ => return None,
         };
         let (peer, sizes_at) = match b[0] {
+            // Each version has its own place for the sizes behind the peer.
             VERSION_TCP => (Peer::Tcp(decode_tcp(b)?), 96),
             VERSION_ANY_PEER => (Peer::decode(&b[PEER_AT..120])?, 120),
             _ => return None,
@@ -177,7 +187,8 @@ impl SessionRecord {
     }
 }
 
-/// Writes the peer of version 1. Builds from before the scope was written skip it.
+/// Writes the peer of version 1. The scope of an IPv6 address is an addition, which older
+/// builds skip.
 fn encode_tcp(addr: SocketAddr, b: &mut [u8; SIZE]) {
     b[72..74].copy_from_slice(&addr.port().to_le_bytes());
     match addr {
@@ -193,7 +204,7 @@ fn encode_tcp(addr: SocketAddr, b: &mut [u8; SIZE]) {
     }
 }
 
-/// Reads the peer of version 1.
+/// Reads the peer of version 1. `None`: the family is neither 4 nor 6.
 fn decode_tcp(b: &[u8; SIZE]) -> Option<SocketAddr> {
     let port = u16::from_le_bytes([b[72], b[73]]);
     match b[74] {
@@ -239,6 +250,8 @@ mod tests {
         }
     }
 
+    /// Each kind of peer comes back, in the oldest version that can hold it; other versions are
+    /// refused.
     #[test]
     fn survives_its_encoding() {
         for (peer, version) in [
@@ -282,6 +295,7 @@ mod tests {
         assert_eq!(expected.encode(), bytes);
     }
 
+    /// Damage in the kind, version or family of the peer is found.
     #[test]
     fn a_peer_that_is_none_makes_no_record() {
         for (peer, at) in [("127.0.0.1:4000", 74), ("udp://127.0.0.1:4000", 72), ("udp://127.0.0.1:4000", 73)]

@@ -79,7 +79,7 @@ fn recover(memory: &[u8], now_ns: u64) -> Successor {
     let limits = Limits::default();
     let found = Store::recover(Box::new(Plain::cut_after(memory, None)), limits.store_bytes_max);
     let found = found.expect("a store");
-    assert_eq!(found.damaged, []);
+    assert_eq!(found.erased, []);
     let successor = Core::recover(limits, found, now_ns);
     assert_eq!(successor.lost, [""; 0]);
     successor

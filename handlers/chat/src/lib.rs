@@ -1,5 +1,19 @@
-//! `chat`: asks for a nick, then sends each line to everybody in the room. /nick NAME, /who, /me
-//! DOES, /quit.
+//! Service `chat`: asks for a nick, then sends each line to everybody in the room.
+//!
+//! | line | effect |
+//! | --- | --- |
+//! | `/nick NAME` | takes another nick |
+//! | `/who` | lists up to 200 nicks |
+//! | `/me DOES` | tells the room what the session does |
+//! | `/quit` | closes the session |
+//! | any other | is said to the room |
+//!
+//! The nick of a session is in its state, and the set of nicks is in a table. Both change in
+//! the same turn, so they agree: a turn that fails changes neither. Turns of all sessions run
+//! one after the other, so two sessions cannot take one nick between a look and a write.
+//!
+//! A nick is free again when its session ends. The last turn of a session does that; there is
+//! no sweep.
 #![forbid(unsafe_code)]
 
 use greenroom_handler::{Action, Fault, Handler, Table, Tables, Turn, export};
@@ -8,23 +22,27 @@ use serde::{Deserialize, Serialize};
 
 export!(Chat);
 
-/// Who goes by which nick: nick to session.
+/// Table of the nicks in use: nick to number of its session.
 const NICKS: Table<u64> = Table::new("chat-nicks");
-/// Everybody who has a nick is on it.
+/// Topic of everybody who has a nick.
 const ROOM: &str = "chat-room";
+/// Most nicks that `/who` lists. Bounds the time and the output of that turn.
 const WHO_MAX: usize = 200;
 
+// State of a session: the nick; none until the peer has chosen one.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 struct Person {
     nick: Option<String>,
 }
 
+// Settings of the service. A key that is missing has its default, an unknown one refuses the
+// build.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
-    /// What a new peer reads first.
+    /// Line that a new peer reads first.
     welcome: String,
-    /// The longest nick, in characters.
+    /// Longest nick, in characters.
     nick_max: usize,
 }
 
@@ -34,8 +52,10 @@ impl Default for Settings {
     }
 }
 
+/// Service `chat`, with its settings.
 struct Chat(Settings);
 
+/// Turn of a session of this service.
 type ChatTurn<'a> = Turn<'a, Person>;
 
 impl Handler for Chat {
@@ -59,12 +79,16 @@ impl Handler for Chat {
         match (action, turn.state.nick.clone()) {
             (Action::Opened, _) => turn.send_line(&self.0.welcome),
             (Action::Message(line), nick) => {
+                // Bytes that are not UTF-8 are replaced: other peers must be able to show the
+                // line.
                 let line = String::from_utf8_lossy(line);
                 match nick {
                     None => self.take_nick(turn, line.trim())?,
                     Some(nick) => self.said(turn, &nick, line.trim())?,
                 }
             }
+            // The nick is free from here on. The session itself has left, so only the others
+            // are told.
             (Action::Closed(_), Some(nick)) => {
                 NICKS.delete(turn, &nick);
                 turn.broadcast_others(ROOM, format!("* {nick} has left\n"));
@@ -76,11 +100,13 @@ impl Handler for Chat {
 }
 
 impl Chat {
+    /// Runs one line of a session that has a nick. A fault drops all of it.
     fn said(&self, turn: &mut ChatTurn<'_>, nick: &str, line: &str) -> Result<(), Fault> {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("", _) => {}
             ("/nick", name) => self.take_nick(turn, name.trim())?,
             ("/me", does) => turn.broadcast(ROOM, format!("* {nick} {does}\n")),
+            // The nick is given back in the last turn, as for any other end.
             ("/quit", _) => turn.close(),
             ("/who", _) => {
                 for (name, _) in NICKS.scan(turn, "", WHO_MAX)? {
@@ -97,6 +123,8 @@ impl Chat {
         Ok(())
     }
 
+    /// Gives a session its first or another nick, or tells the peer why not. Fails only if the
+    /// table cannot be read or written.
     fn take_nick(&self, turn: &mut ChatTurn<'_>, name: &str) -> Result<(), Fault> {
         if name.is_empty() || name.chars().count() > self.0.nick_max || name.contains(char::is_whitespace) {
             turn.send_line(format!("! A nick is one word of up to {} characters. Yours?", self.0.nick_max));
@@ -106,6 +134,8 @@ impl Chat {
             turn.send_line(format!("! {name} is taken. Another one?"));
             return Ok(());
         }
+        // Written before the old nick is deleted; both count together, so no order shows
+        // outside.
         NICKS.put(turn, name, &turn.session())?;
         match turn.state.nick.replace(name.to_owned()) {
             Some(old) => {
@@ -113,6 +143,7 @@ impl Chat {
                 turn.broadcast(ROOM, format!("* {old} is now {name}\n"));
             }
             None => {
+                // Before the broadcast, so that the session reads of its own arrival.
                 turn.subscribe(ROOM);
                 turn.broadcast(ROOM, format!("* {name} is here\n"));
                 tracing::info!(nick = name, "joined");

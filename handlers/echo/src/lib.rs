@@ -1,4 +1,10 @@
-//! `echo` sends each line back; `tally` numbers them, so that a lost or doubled turn shows.
+//! Services `echo` and `tally`: the smallest handlers, and a pair for tests of the host.
+//!
+//! `echo` sends each line back and keeps no state. `tally` numbers the lines of a session. A
+//! lost turn is a gap in the numbers that a peer reads, and a doubled turn is a repetition,
+//! whatever build or worker ran them.
+//!
+//! Both take lines of up to 8 KiB, the SDK's default framing.
 #![forbid(unsafe_code)]
 
 use greenroom_handler::{Action, Fault, Handler, NoConfig, Turn, export};
@@ -7,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 export!(Echo, Tally);
 
+/// Service `echo`: stateless, so a reload has nothing to migrate.
 struct Echo;
 
 impl Handler for Echo {
@@ -20,6 +27,7 @@ impl Handler for Echo {
     }
 
     fn handle(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
+        // Nothing is done at an open or a close: the session holds nothing.
         if let Action::Message(line) = action {
             turn.send_line(line);
         }
@@ -27,11 +35,13 @@ impl Handler for Echo {
     }
 }
 
+// State of `tally`: lines answered so far.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 struct Count {
     count: u64,
 }
 
+/// Service `tally`: a number and the line, for each line.
 struct Tally;
 
 impl Handler for Tally {
@@ -47,6 +57,8 @@ impl Handler for Tally {
     fn handle(&self, turn: &mut Turn<'_, Count>, action: Action<'_>) -> Result<(), Fault> {
         if let Action::Message(line) = action {
             turn.state.count += 1;
+            // One line in two sends: both are effects of this turn, so a peer gets both or
+            // neither.
             turn.send(format!("{} ", turn.state.count));
             turn.send_line(line);
         }

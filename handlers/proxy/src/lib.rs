@@ -1,6 +1,17 @@
-//! `proxy`: asks for a password, connects to its target, and relays both ways. What one side sends
-//! isn't read faster than the other takes it; when one side closes, so does the other, once it has
-//! everything. `proxy-out` is the far side of each.
+//! Service `proxy`: asks for a password, connects to its target, and relays both ways.
+//!
+//! `proxy-out` is the far side of each session. The two sides are sessions of their own and
+//! pass data to each other as notes.
+//!
+//! | stage of the near side | input | leaves the stage by |
+//! | --- | --- | --- |
+//! | asking | lines are passwords | the right password; three wrong ones close |
+//! | connecting | held by the host | the outcome of the connection |
+//! | relaying | noted to the far side | a close of either side |
+//!
+//! Input of one side is not read faster than the other side's peer takes it. If one side
+//! closes, so does the other one, after its output was taken. All of it is state, so a reload
+//! or a takeover in the middle of a transfer loses no byte.
 #![forbid(unsafe_code)]
 
 use greenroom_handler::{Action, Fault, Framing, Handler, Job, JobEnd, NoConfig, Turn, export};
@@ -10,21 +21,24 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 export!(Proxy, Far);
 
-/// Passwords that a peer may try.
+/// Passwords that a peer may try before the session is closed.
 const TRIES: u32 = 3;
-/// Bytes that a peer may send before it has said a password.
+/// Bytes that a peer may send before a password's line ends. Bounds the state.
 const LINE_MAX: usize = 1024;
-/// A message that is longer becomes several. What comes with the password must fit into the state.
+/// Framing of both sides: bytes as they come, at most 16 KiB at once. What comes with the
+/// password is kept in the state, so a message must fit there.
 const FRAMING: Framing = Framing::Raw { bytes_max: 16 * 1024 };
-/// What tells one side that the other is closed: what is relayed is never empty.
+/// Note that tells one side that the other is closed. No data looks like that: what is relayed
+/// is never empty.
 const CLOSED: &[u8] = b"";
 
+// Settings of the service.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
-    /// Whoever says it is let through; without one, nobody is.
+    /// Password that lets a peer through; none: no peer gets through.
     password: Option<String>,
-    /// Where to: HOST:PORT.
+    /// Target of the connections: HOST:PORT. A host name is resolved for each session.
     target: String,
 }
 
@@ -34,23 +48,26 @@ impl Default for Settings {
     }
 }
 
+// Stage of a near session's life.
 #[derive(Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 enum Stage {
     #[default]
     Asking,
     Connecting,
-    /// With the session of the far side.
+    /// Number of the far session.
     Relaying(u64),
 }
 
+// State of a near session.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 struct Near {
     stage: Stage,
     tries: u32,
-    /// What came before there was somebody to give it to.
+    /// Bytes that came before there was a far session to take them.
     early: Vec<u8>,
 }
 
+/// Service `proxy`, the near side, with its settings.
 struct Proxy(Settings);
 
 impl Handler for Proxy {
@@ -70,6 +87,8 @@ impl Handler for Proxy {
     fn handle(&self, turn: &mut Turn<'_, Near>, action: Action<'_>) -> Result<(), Fault> {
         let far = if let Stage::Relaying(far) = turn.state.stage { Some(far) } else { None };
         match (action, far) {
+            // A proxy without a password would be open to everybody, so a missing setting
+            // closes and not opens.
             (Action::Opened, _) if self.0.password.is_none() => {
                 turn.send_line("proxy: nobody is let through: set service.proxy.settings.password");
                 turn.close();
@@ -77,16 +96,21 @@ impl Handler for Proxy {
             (Action::Opened, _) => turn.send("password: "),
             (Action::Message(bytes), Some(far)) => {
                 turn.note(far, bytes);
+                // After the note: from here on input waits while the far peer leaves its output
+                // untaken.
                 turn.wait_for(far);
             }
             (Action::Message(bytes), None) => {
                 turn.state.early.extend_from_slice(bytes);
+                // A raw message is cut anywhere: it may hold several lines, or a password and
+                // the data behind it.
                 while turn.state.stage == Stage::Asking
                     && let Some(end) = turn.state.early.iter().position(|b| *b == b'\n')
                 {
                     let line: Vec<u8> = turn.state.early.drain(..=end).collect();
                     self.said(turn, line.trim_ascii_end());
                 }
+                // Without this a peer that sends no line end would fill the state.
                 if turn.state.stage == Stage::Asking && turn.state.early.len() > LINE_MAX {
                     turn.send_line("proxy: that is no password");
                     turn.close();
@@ -98,6 +122,8 @@ impl Handler for Proxy {
             },
             (Action::Connect { result: Ok(far), .. }, _) => {
                 turn.state.stage = Stage::Relaying(far);
+                // The stage first: what comes after this is relayed, behind the early bytes
+                // that are noted below.
                 turn.go_on();
                 let early = std::mem::take(&mut turn.state.early);
                 if !early.is_empty() {
@@ -105,6 +131,8 @@ impl Handler for Proxy {
                 }
             }
             (Action::Connect { result: Err(why), .. }, _) => give_up(turn, why),
+            // Closing flushes first, so the peer gets everything that the far side had sent
+            // before.
             (Action::Note { bytes: CLOSED, .. }, _) => turn.close(),
             (Action::Note { bytes, .. }, _) => turn.send(bytes),
             (Action::Closed(_), Some(far)) => turn.note(far, CLOSED),
@@ -113,7 +141,8 @@ impl Handler for Proxy {
         Ok(())
     }
 
-    /// The one job: what address the target has.
+    /// Job `resolve`: the address of the target. A lookup may block for seconds, so no turn
+    /// does it. Fails if the name has no address; the first address counts.
     fn job(&self, job: &Job<'_>) -> Result<Vec<u8>, Fault> {
         let name = std::str::from_utf8(job.input)?;
         let found = name.to_socket_addrs()?.next();
@@ -123,11 +152,14 @@ impl Handler for Proxy {
 }
 
 impl Proxy {
+    /// Checks one password. The right one begins the connection, the last wrong one closes the
+    /// session.
     fn said(&self, turn: &mut Turn<'_, Near>, line: &[u8]) {
         if self.0.password.as_ref().is_some_and(|p| p.as_bytes() == line) {
             turn.state.stage = Stage::Connecting;
-            // Until there is somebody to give it to.
+            // Until there is a far session that takes the input.
             turn.hold();
+            // A numeric address needs no lookup, and so no job.
             match self.0.target.parse() {
                 Ok(addr) => self.connect(turn, addr),
                 Err(_) => _ = turn.start_job("resolve", &self.0.target),
@@ -138,28 +170,33 @@ impl Proxy {
         if turn.state.tries < TRIES {
             turn.send("password: ");
         } else {
+            // Passwords that wait behind the last wrong one must not be tried.
             turn.state.early.clear();
             turn.send_line("proxy: no");
             turn.close();
         }
     }
 
+    /// Asks for the far session. The outcome comes as an action, in a later turn.
     fn connect(&self, turn: &mut Turn<'_, Near>, addr: SocketAddr) {
         turn.connect(Far::SERVICE, addr, CLOSED);
     }
 }
 
+/// Tells the peer why there is no far side, and closes the session.
 fn give_up(turn: &mut Turn<'_, Near>, why: &str) {
     turn.send_line(format!("proxy: {why}"));
     turn.close();
 }
 
 /// The far side's: the session that it is the far side of.
+// State of a far session: its near session, known from the dial on.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 struct Of {
     near: Option<u64>,
 }
 
+/// Service `proxy-out`, the far side: sessions that `proxy` asks for. Has no port of its own.
 struct Far;
 
 impl Handler for Far {
@@ -178,6 +215,8 @@ impl Handler for Far {
         if let Action::Dialed { by, .. } = action {
             turn.state.near = by;
         }
+        // A session that was not dialed has no near side: an operator has given this service an
+        // address.
         let Some(near) = turn.state.near else { return Ok(()) };
         match action {
             Action::Message(bytes) => {

@@ -1,5 +1,8 @@
-//! Converts states and tables' values from one version to another when the host asks: in a
-//! rehearsal, before a previous build reads them, and for sessions without traffic.
+//! Conversion of states and tables' values from one version to another.
+//!
+//! The host asks for conversions in a rehearsal, before a previous build reads data of a newer
+//! one, and for sessions without traffic. A conversion sees one value and nothing else: no
+//! turn, no table. So it can be repeated, and a crash in the middle leaves the stored value.
 
 use crate::handler::Handler;
 use crate::migrate::Migrations;
@@ -7,7 +10,11 @@ use crate::run::has_state;
 use greenroom_state::schema::RENAMED_FROM;
 use serde_json::Value;
 
-/// Converts a value, as [`greenroom_state::abi::Service::convert`] has it.
+/// Converts a value, as [`greenroom_state::abi::Service::convert`] has it. `which`: 0 for a
+/// state, n for the n-th table of [`crate::Handler::tables`].
+///
+/// Fails if a step is missing or fails, or if the result cannot be read as this build's own
+/// type. The reason reaches the operator.
 pub(crate) fn convert<H: Handler>(which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
     if which == 0 {
         if !has_state::<H>() {
@@ -17,6 +24,8 @@ pub(crate) fn convert<H: Handler>(which: u32, from: u32, to: u32, value: &[u8]) 
         if to != H::STATE_VERSION {
             return Ok(value);
         }
+        // Read and written again: data that this build cannot read must be found here, not in a
+        // later turn. Fields with defaults are added by the way.
         let state: H::State = rmp_serde::from_slice(&value).map_err(|e| e.to_string())?;
         return rmp_serde::to_vec_named(&state).map_err(|e| e.to_string());
     }
@@ -26,7 +35,8 @@ pub(crate) fn convert<H: Handler>(which: u32, from: u32, to: u32, value: &[u8]) 
     if to == table.version { (table.again)(&value) } else { Ok(value) }
 }
 
-/// Refuses steps that contradict each other.
+/// Refuses steps that contradict each other, in states and tables. Runs when the library is
+/// loaded, so such a build never serves.
 pub(crate) fn check<H: Handler>() -> Result<(), String> {
     H::migrations().check()?;
     H::tables()
@@ -35,7 +45,8 @@ pub(crate) fn check<H: Handler>() -> Result<(), String> {
         .try_for_each(|t| t.migrations.check().map_err(|e| format!("table {}: {e}", t.name)))
 }
 
-/// Writes a schema as text, with the old names of its fields.
+/// Writes a schema as text, with the old names of its fields. The host compares fields by both
+/// names: without them a renamed field would count as one removed and one added.
 pub(crate) fn schema_text(mut schema: Value, migrations: &Migrations) -> String {
     for (old, new) in migrations.renamings() {
         if let Some(Value::Object(field)) = schema.get_mut("properties").and_then(|p| p.get_mut(new)) {

@@ -1,5 +1,9 @@
-//! Faults: the reason why a turn failed, an error that the callback returned or a panic that was
-//! caught here.
+//! Faults: reasons why a turn failed.
+//!
+//! A fault is an error that the callback returned, or a panic that was caught here. Code of the
+//! author runs in [`catch`], so that nothing unwinds across the C ABI. A panic in the drop of a
+//! state is not caught and ends the worker. So would any panic of a build with `panic =
+//! "abort"`; the host refuses to load such a build.
 
 use greenroom_state::abi::fault;
 use std::any::Any;
@@ -8,11 +12,18 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Once;
 
-/// Fault of a turn. `?` makes one of any error, and notes where.
+/// Fault of a turn. `?` makes one of any error, and notes the place of that `?`.
+///
+/// The type implements no `Error`: otherwise the conversion from every error would collide with
+/// that from itself.
 pub struct Fault {
+    /// Kind, a number of [`greenroom_state::abi::fault`].
     pub(crate) kind: u32,
+    /// Reason in words.
     pub(crate) message: String,
+    /// Source file of the error or panic; empty: unknown.
     pub(crate) file: String,
+    /// Line in the file; 0: unknown.
     pub(crate) line: u32,
 }
 
@@ -29,7 +40,7 @@ impl Fault {
         }
     }
 
-    /// Describes the fault outside a turn.
+    /// Describes the fault outside a turn, where there is no field for its place.
     pub(crate) fn in_words(self) -> String {
         match self.kind {
             fault::PANIC => format!("panicked at {}:{}: {}", self.file, self.line, self.message),
@@ -63,8 +74,8 @@ thread_local! {
     static PLACE: RefCell<Option<(String, u32)>> = const { RefCell::new(None) };
 }
 
-/// Installs the hook that notes a panic's place instead of printing it. Panics outside of turns go
-/// to the hook that was there before.
+/// Installs the hook that notes a panic's place instead of printing it. Panics outside of turns
+/// go to the previous hook. Installed once for a library: each one has statics of its own.
 pub(crate) fn install_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -79,23 +90,24 @@ pub(crate) fn install_hook() {
     });
 }
 
-/// Runs `f`; a panic becomes a fault.
+/// Runs `f`; a panic becomes a fault. Costs a thread-local store and an unwind frame.
 pub(crate) fn catch<T>(f: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     Catching::begin().catch(f)
 }
 
 /// Guard: while it lives, panics on this thread are reported as faults.
 pub(crate) struct Catching {
+    /// Value to restore: guards may be nested.
     outer: bool,
 }
 
 impl Catching {
-    /// Begins to report panics on this thread as faults.
+    /// Begins to report panics on this thread as faults, until the guard is dropped.
     pub(crate) fn begin() -> Catching {
         Catching { outer: CATCHING.replace(true) }
     }
 
-    /// Runs `f`; a panic becomes a fault.
+    /// Runs `f`; a panic becomes a fault. A batch makes one guard for all of its turns.
     #[inline]
     pub(crate) fn catch<T>(&self, f: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
         // A panic may leave the state half changed, and the caller drops that.
@@ -109,14 +121,14 @@ impl Drop for Catching {
     }
 }
 
-/// Makes a fault of a panic, with the place that the hook noted.
+/// Makes a fault of a panic, with the place that the hook noted. Cold: most turns do not panic.
 #[cold]
 fn panicked(payload: &(dyn Any + Send)) -> Fault {
     let (file, line) = PLACE.take().unwrap_or_default();
     Fault { kind: fault::PANIC, message: text_of(payload), file, line }
 }
 
-/// Message of a panic.
+/// Message of a panic. `panic!` with arguments makes a `String`, without them a `&str`.
 fn text_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned())

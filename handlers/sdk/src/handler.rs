@@ -1,4 +1,7 @@
 //! Trait that a service implements, its actions and its framing.
+//!
+//! The types here are the SDK's promise to authors. Kinds of actions, of framings and of
+//! reasons for a close may be added, so those types are `non_exhaustive`.
 
 use crate::fault::Fault;
 use crate::migrate::Migrations;

@@ -1,5 +1,9 @@
-//! The host as a batch sees it: the real one, through the C ABI, or the one of a handler's own
+//! Host as a batch sees it: the real one, through the C ABI, or the one of a handler's own
 //! tests.
+//!
+//! Effects are staged by the host, and dropped if their turn fails. Methods that stage an
+//! effect return a status of [`greenroom_state::abi::status`]. A refusal never interrupts the
+//! callback: the turn notes the refusal and fails in the end.
 
 use crate::fault::Fault;
 use crate::log::LogEvent;

@@ -1,5 +1,12 @@
-//! Migrations: plain functions between serde types that take data from one version to another, a
-//! step each, up and down.
+//! Migrations: plain functions between serde types that take data from one version to another.
+//!
+//! A step leads from one version to the next, or back. Steps are chained, so a new version
+//! needs one new step, whatever versions are stored. Each step reads and writes MessagePack:
+//! types of old versions exist only inside their step.
+//!
+//! Data moves up when a build reads older data, and down when a previous build reads data of a
+//! newer one. A missing step or an error leaves the data as stored. Steps run in rehearsals,
+//! too, so they must be pure functions of their argument. Costs O(steps * bytes).
 
 use rmpv::Value as Pack;
 use serde::Serialize;
@@ -100,11 +107,13 @@ impl Migrations {
         &self.renamed
     }
 
-    /// Takes data from one version to another.
+    /// Takes data from one version to another, up or down. Fails at the first step that is
+    /// missing or refuses the data. Equal versions copy the data and check nothing.
     pub(crate) fn run(&self, from: u32, to: u32, data: &[u8]) -> Result<Vec<u8>, String> {
         let mut data = data.to_vec();
         let mut version = from;
         while version != to {
+            // One version at a time, so the loop ends after the distance between the versions.
             let (steps, next, what) = match version < to {
                 true => (&self.up, version + 1, "migration"),
                 false => (&self.down, version - 1, "downgrade"),
@@ -118,7 +127,7 @@ impl Migrations {
     }
 }
 
-/// Versions of the steps, in order.
+/// Versions from which the steps lead, in order, each once.
 fn versions(steps: &[(u32, Step)]) -> Vec<u32> {
     let mut versions: Vec<_> = steps.iter().map(|(v, _)| *v).collect();
     versions.sort_unstable();
@@ -126,7 +135,8 @@ fn versions(steps: &[(u32, Step)]) -> Vec<u32> {
     versions
 }
 
-/// Makes a step of a function between serde types.
+/// Makes a step of a function between serde types. The error of a step names its version: an
+/// author may have many.
 fn typed<A: DeserializeOwned, B: Serialize>(
     from: u32,
     to: u32,
@@ -140,7 +150,10 @@ fn typed<A: DeserializeOwned, B: Serialize>(
     })
 }
 
-/// Renames a field of a map; data without it stays as it is.
+/// Renames a field of a map; data without it stays as it is. Only names at the top are renamed.
+///
+/// Works on MessagePack values and not on types, so no author has to keep the old struct. Fails
+/// if the data is no map.
 fn renamed(data: &[u8], old: &str, new: &str) -> Result<Vec<u8>, String> {
     let mut rest = data;
     let mut value = rmpv::decode::read_value(&mut rest).map_err(|e| e.to_string())?;

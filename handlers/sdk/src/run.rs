@@ -1,8 +1,19 @@
-//! Runs a batch: decodes the state once, runs a turn for each action, and encodes the state once if
-//! a turn changed it.
+//! Run of a batch: decodes the state once, runs a turn for each action, and encodes the state
+//! once if a turn changed it.
 //!
-//! The code is written against [`Host`], so that a handler's own tests run the same code as a host
-//! does.
+//! The code is written against [`Host`], so that a handler's own tests run the same code as a
+//! host does. Every way out has told the host how each turn ended. The state that is handed
+//! over holds exactly the turns that succeeded:
+//!
+//! | end of the batch | state |
+//! | --- | --- |
+//! | all turns succeeded | handed over if one of them touched it |
+//! | a turn failed and had not touched the state | handed over if an earlier turn touched it |
+//! | a turn failed and had touched it | as stored, or lost with the earlier turns' changes |
+//! | no action: a rehearsal | handed over in any case |
+//!
+//! If the state is lost, the host runs the earlier turns again without the failed one. Copying
+//! the state before each turn would cost every turn; this costs the rare fault.
 
 use crate::fault::{self, Catching, Fault};
 use crate::handler::{Action, Handler};
@@ -12,21 +23,27 @@ use crate::turn::{State, Turn};
 use greenroom_state::abi::RUN_STATE_LOST;
 use std::any::TypeId;
 
-/// Session of a batch.
+/// Session of a batch, as the host describes it.
 #[derive(Clone, Copy)]
 pub(crate) struct Session<'a> {
+    /// Number of the session.
     pub(crate) id: u64,
+    /// Time of the pass, in nanoseconds on CLOCK_MONOTONIC.
     pub(crate) now_ns: u64,
     /// Version and bytes of the stored state.
     pub(crate) state: Option<(u32, &'a [u8])>,
 }
 
-/// Whether a service keeps state at all.
+/// Whether a service keeps state at all. `()` stands for none; known at compile time.
 pub(crate) fn has_state<H: Handler>() -> bool {
     TypeId::of::<H::State>() != TypeId::of::<()>()
 }
 
-/// Runs the actions, a turn each. Returns what [`greenroom_state::abi::Service::run`] does.
+/// Runs the actions, a turn each. Returns what [`greenroom_state::abi::Service::run`] does: 0,
+/// or `RUN_STATE_LOST`.
+///
+/// Stops after the first turn that fails, or if the host wants no further one. Panics of the
+/// callback and of the state's serde code are faults. If the state can't be read, no turn runs.
 pub(crate) fn run<'a, H: Handler>(
     handler: &H,
     session: Session<'_>,
@@ -56,6 +73,7 @@ pub(crate) fn run<'a, H: Handler>(
             refused: None,
         };
         let result = catching.catch(|| handler.handle(&mut turn, action));
+        // A refusal of the host fails the turn here, even if the callback returned `Ok`.
         let result = turn.outcome(result);
         let touched = turn.state.touched;
         hand_over_log(host);
@@ -70,8 +88,8 @@ pub(crate) fn run<'a, H: Handler>(
             Err(fault) => {
                 host.turn_failed(&fault);
                 if touched {
-                    // The state may be half changed. If the turns before left it as it was stored,
-                    // nothing is lost.
+                    // The state may be half changed. If the earlier turns left it as it was
+                    // stored, nothing is lost.
                     return if changed { RUN_STATE_LOST } else { 0 };
                 }
                 break;
@@ -93,7 +111,7 @@ pub(crate) fn run<'a, H: Handler>(
     0
 }
 
-/// Runs actions of the service itself, a turn each.
+/// Runs actions of the service itself, a turn each. There is no state, so nothing can be lost.
 pub(crate) fn run_service<'a, H: Handler>(
     handler: &H,
     now_ns: u64,
@@ -119,7 +137,9 @@ pub(crate) fn run_service<'a, H: Handler>(
     0
 }
 
-/// Reads the state, and says whether it had to be migrated.
+/// Reads the state, and says whether it had to be migrated. A migrated state counts as changed,
+/// so that it is stored in this build's version. A session without a stored state begins with
+/// the default.
 fn load<H: Handler>(stored: Option<(u32, &[u8])>) -> Result<(H::State, bool), Fault> {
     match stored {
         _ if !has_state::<H>() => Ok((H::State::default(), false)),
@@ -132,7 +152,7 @@ fn load<H: Handler>(stored: Option<(u32, &[u8])>) -> Result<(H::State, bool), Fa
     }
 }
 
-/// Hands the events of a turn to the host.
+/// Hands the events of a turn to the host. Called before the turn's end is told.
 #[inline]
 fn hand_over_log(host: &mut dyn Host) {
     if log::is_any() {

@@ -1,4 +1,12 @@
-//! Typed tables: maps that the host owns, that all sessions share, and that outlive any build.
+//! Tables with typed values: maps that the host owns, that all sessions share, and that outlive
+//! any build.
+//!
+//! Keys are bytes, in the order of bytes. Values are MessagePack with field names, written and
+//! read by serde. Writes are effects: they count when the turn succeeds, and the turn itself
+//! sees them at once. Each call crosses the ABI and decodes or encodes one value.
+//!
+//! If the host refuses a write because of a limit, the turn fails after the callback returned.
+//! A value that can't be decoded is an error of the read.
 
 use crate::fault::Fault;
 use crate::migrate::Migrations;
@@ -18,10 +26,13 @@ pub struct Tables {
 
 /// Table that a service owns.
 pub(crate) struct Owned {
+    /// Name of the table.
     pub(crate) name: &'static str,
+    /// Version of the values that this build writes.
     pub(crate) version: u32,
     /// Schema, made when it is asked for: conversions do without.
     pub(crate) schema: fn() -> serde_json::Value,
+    /// Steps that lead to this version, and back.
     pub(crate) migrations: Migrations,
     /// Reads a value and writes it again.
     pub(crate) again: fn(&[u8]) -> Result<Vec<u8>, String>,
@@ -65,7 +76,10 @@ impl Tables {
 /// const NICKS: Table<u64> = Table::new("nicks");
 /// ```
 pub struct Table<V> {
+    /// Name of the table in the host, shared by all services.
     name: &'static str,
+    /// Type of the values. A function pointer: a table holds no value, so it is `Send` and
+    /// `Sync` anyway.
     values: PhantomData<fn() -> V>,
 }
 
@@ -96,6 +110,7 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
     }
 
     /// Reads the entries whose keys start with `prefix`, in order, at most `limit` of them.
+    /// Fails at the first value that can't be decoded. One call of the host for each entry.
     pub fn scan<S>(
         &self,
         turn: &mut Turn<'_, S>,
@@ -117,13 +132,14 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         let (mut found, mut from) = (Vec::new(), from.as_ref().to_vec());
         while found.len() < limit {
             let Some((key, value)) = turn.host.table_next(self.name, prefix.as_ref(), &from) else { break };
+            // The next possible key in the order of bytes.
             from = [&key[..], &[0]].concat();
             found.push((key, rmp_serde::from_slice(&value)?));
         }
         Ok(found)
     }
 
-    /// Number of entries, the turn's own writes included.
+    /// Number of entries, the turn's own writes included. Does not read the values.
     pub fn len<S>(&self, turn: &mut Turn<'_, S>) -> u64 {
         turn.host.table_len(self.name)
     }

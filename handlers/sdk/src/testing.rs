@@ -1,4 +1,9 @@
-//! A host in memory, for a handler's own tests: no socket, no clock, the same turns.
+//! Host in memory, for a handler's own tests: no socket, no clock, the same turns.
+//!
+//! Turns run through the code that runs in a real host, one action in a batch. A turn works on
+//! a copy of the whole host, which replaces the original if the turn succeeds. That costs
+//! O(host) for each turn, and makes a failed turn change nothing. Framing, most limits, holds
+//! and waits are not simulated. Log events go nowhere.
 
 use crate::convert::{check, convert};
 use crate::fault::{self, Fault};
@@ -21,8 +26,11 @@ const CASCADE_MAX: u16 = 16;
 /// Jobs run at once, when the turn that started them is over; timers fire when
 /// [`TestHost::advance`] says so. Messages come and go without framing.
 pub struct TestHost<H: Handler> {
+    /// Instance of the service, as a host builds it.
     handler: H,
+    /// State of the host after the last turn that succeeded.
     shared: Shared,
+    /// Number of the last session.
     opened: u64,
 }
 
@@ -31,21 +39,26 @@ pub struct TestHost<H: Handler> {
 struct Shared {
     sessions: BTreeMap<u64, Peer>,
     tables: BTreeMap<(String, Vec<u8>), Vec<u8>>,
+    /// Time since the host began.
     now: Duration,
     /// Timers by owner and name.
     timers: BTreeMap<(u64, String), Duration>,
     /// Actions that turns have caused, oldest first: owner, depth and action.
     caused: VecDeque<(u64, u16, Caused)>,
     jobs: u64,
+    /// Connections asked for: session, service, address, context.
     connects: Vec<(u64, String, String, Vec<u8>)>,
 }
 
 /// Session, as the host sees it.
 #[derive(Default, Clone)]
 struct Peer {
+    /// State as MessagePack; `None`: none stored yet.
     state: Option<Vec<u8>>,
+    /// Output that the test has not looked at.
     output: Vec<u8>,
     topics: BTreeSet<String>,
+    /// Whether the session is closed, or closing.
     closed: bool,
 }
 
@@ -218,6 +231,7 @@ impl<H: Handler> TestHost<H> {
                 peer.topics.clear();
             }
         } else if session != SERVICE && !was_closed && self.is_closed(session) {
+            // In front: the last turn comes before the turns that this one has caused.
             self.shared.caused.push_front((session, 0, Caused::Closed(Closed::Handler)));
         }
         result
@@ -230,6 +244,7 @@ struct Staging {
     /// Number of turns between this one and an action from outside.
     depth: u16,
     shared: Shared,
+    /// Reason why the turn failed.
     fault: Option<String>,
 }
 
@@ -249,6 +264,7 @@ impl Staging {
 }
 
 impl Host for Staging {
+    /// Ends the batch: each turn of a test is a batch of its own.
     fn turn_ok(&mut self) -> bool {
         false
     }

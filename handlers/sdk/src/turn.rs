@@ -1,16 +1,22 @@
 //! Effects of a turn. They take effect together when the callback returns `Ok`, and not at all
 //! otherwise.
+//!
+//! Each method stages one effect with the host and returns at once. A turn may run twice, if
+//! the worker dies before the pass is committed; its effects happen once. If the host refuses
+//! an effect, the first refusal fails the turn after the callback has returned.
 
 use crate::fault::Fault;
 use crate::host::Host;
 use greenroom_state::abi::{BROADCAST_OTHERS, JOB_ONCE, TIMER_OF_SERVICE, status};
-use std::net::SocketAddr;
+use greenroom_state::address::Address;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 /// State of the session. Writing to it marks it changed; a turn that only reads encodes nothing.
 pub struct State<'a, S> {
+    /// Decoded state, shared by the turns of a batch.
     pub(crate) value: &'a mut S,
+    /// Whether the turn had mutable access. Writing the same value counts, too.
     pub(crate) touched: bool,
 }
 
@@ -35,9 +41,11 @@ impl<S> DerefMut for State<'_, S> {
 pub struct Turn<'a, S> {
     /// The session's state.
     pub state: State<'a, S>,
+    /// Host that stages the effects.
     pub(crate) host: &'a mut dyn Host,
     pub(crate) session: u64,
     pub(crate) now_ns: u64,
+    /// First effect that the host refused, in words.
     pub(crate) refused: Option<&'static str>,
 }
 
@@ -175,8 +183,8 @@ impl<S> Turn<'_, S> {
     /// the number that this method returns.
     ///
     /// Names are not resolved here: that may take long, so it is a job.
-    pub fn connect(&mut self, service: &str, addr: SocketAddr, context: impl AsRef<[u8]>) -> u64 {
-        let begun = self.host.connect(service, &addr.to_string(), context.as_ref());
+    pub fn connect(&mut self, service: &str, addr: impl Into<Address>, context: impl AsRef<[u8]>) -> u64 {
+        let begun = self.host.connect(service, &addr.into().stored_text(), context.as_ref());
         begun.unwrap_or_else(|status| {
             self.note_refusal("a connection", status);
             0

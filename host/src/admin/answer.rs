@@ -1,4 +1,11 @@
-//! Answers one command, on a thread of its own: the worker's side.
+//! Answers to commands on the worker's side, a thread for each caller.
+//!
+//! A thread may block: on the loop, which answers a query between two passes, and on a slow
+//! caller. The loop itself never waits for a caller. An answer ends with `End` or `Error`; a
+//! caller that gets neither knows that the answer broke off.
+//!
+//! A command that changes something is carried out by the loop, so it is whole even if the
+//! caller leaves in the middle. If the worker dies, the ledger tells what was committed.
 
 use crate::admin::ask::{Failure, ask, done, each_slice, get, reports};
 use crate::admin::dump::dump;
@@ -11,7 +18,8 @@ use greenroom_core::operate::inspect::{Filter, SessionView};
 use greenroom_core::reload::request::Requester;
 use std::os::unix::net::UnixStream;
 
-/// Answers one caller, on a thread of its own.
+/// Answers one caller, on a thread of its own. Called by the loop, which does not wait. Beyond
+/// the limit of callers the caller is told so, and nothing is asked.
 pub fn answer(stream: UnixStream, command: AdminCommand, by: Requester, mailbox: QueryMailbox) {
     on_thread(stream, move |stream| {
         let mut caller = Caller::new(&stream)?;
@@ -24,8 +32,9 @@ pub fn answer(stream: UnixStream, command: AdminCommand, by: Requester, mailbox:
     });
 }
 
-/// Answers a caller that proposes another configuration, on a thread of its own. False: there is no
-/// thread for it, and nothing is asked.
+/// Answers a caller that proposes another configuration, on a thread of its own. False: there
+/// is no thread for it, and nothing is asked. The loop then tells the keeper that the proposal
+/// is off.
 pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: QueryMailbox) -> bool {
     on_thread(stream, move |stream| {
         // The caller may be gone: the configuration is proposed all the same.
@@ -39,7 +48,8 @@ pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: QueryMailbox) 
     })
 }
 
-/// Runs one command, and sends all but the end of its answer.
+/// Runs one command, and sends all but the end of its answer. The match has an arm for each
+/// command, so a new command can't be forgotten here.
 fn run(
     command: AdminCommand,
     by: Requester,
@@ -48,6 +58,8 @@ fn run(
 ) -> Result<(), Failure> {
     match command {
         AdminCommand::Status | AdminCommand::Upgrade { .. } | AdminCommand::Configure => {
+            // `AdminCommand::served_by` sends these elsewhere, so a caller never gets here with
+            // them.
             return Err(Failure::Said("the keeper answers this".into()));
         }
         AdminCommand::Sessions => each_slice(mailbox, &Filter::default(), |slice| {
@@ -66,6 +78,7 @@ fn run(
         AdminCommand::Close(id) => done(mailbox, Query::Close(id))?,
         AdminCommand::Dump { service, session } => dump(service, session, caller, mailbox)?,
         AdminCommand::Reload { service, from, together, dry_run } => {
+            // Reports come as the libraries end, in any order, so each is sent when it comes.
             let request = ReloadRequest { target: service, from, together, dry_run, by };
             reports(ask(mailbox, Query::Reload(request))?, caller)?;
         }
@@ -85,7 +98,7 @@ fn run(
     Ok(())
 }
 
-/// Describes a session in `sessions`.
+/// Describes a session in `sessions`. Contents are left out: `state dump` has them.
 fn session_line(v: SessionView) -> SessionLine {
     SessionLine {
         id: v.record.id,

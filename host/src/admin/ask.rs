@@ -1,6 +1,13 @@
-//! Asks the loop one question and waits for the answer, slice after slice where there are many.
+//! Questions to the loop, asked from a caller's thread.
 //!
-//! The loop answers between two passes. A slice is small, so that no answer holds up a client.
+//! The loop answers between two passes. Lists come slice after slice: a slice is small, so no
+//! answer holds up a client. Between two slices the data may change. A list is therefore no
+//! snapshot: each slice is consistent in itself, and the key to go on from keeps items from
+//! coming twice.
+//!
+//! A thread has one question open at a time, which bounds what the loop can find in its mailbox
+//! by the number of callers. If the host stops, the loop drops the sender of the answers, and
+//! the thread gets an error instead of waiting for ever.
 
 use crate::admin::query::{Answer, Ask, Query, QueryMailbox};
 use crate::admin::server::Caller;
@@ -9,7 +16,7 @@ use greenroom_core::operate::inspect::{Filter, SessionView};
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
 
-/// Reason why a command has no answer.
+/// Reason why a command has no answer. The caller hears of the first kind only.
 pub(super) enum Failure {
     /// Error that the caller is to be told.
     Said(String),
@@ -23,7 +30,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Asks the loop a question. Answers come through the channel; it closes when the host stops.
+/// Asks the loop a question. Answers come through the channel; it closes when the last answer
+/// was given or the host stops. Fails if the loop has ended.
 pub(super) fn ask(mailbox: &QueryMailbox, query: Query) -> Result<Receiver<Answer>, Failure> {
     let (reply, answers) = channel();
     match mailbox.post(Ask { query, reply }) {
@@ -32,7 +40,8 @@ pub(super) fn ask(mailbox: &QueryMailbox, query: Query) -> Result<Receiver<Answe
     }
 }
 
-/// Asks for one answer, of the kind that `kind` takes.
+/// Asks for one answer, of the kind that `kind` takes. Blocks until the loop answers. An answer
+/// of another kind is a fault of the host and becomes an error text, not a panic.
 pub(super) fn get<T>(
     mailbox: &QueryMailbox,
     query: Query,
@@ -50,17 +59,20 @@ pub(super) fn done(mailbox: &QueryMailbox, query: Query) -> Result<(), Failure> 
     get(mailbox, query, |a| matches!(a, Answer::Done).then_some(()))
 }
 
-/// Asks for the services.
+/// Asks for the services. One slice: services are few.
 pub(super) fn services(mailbox: &QueryMailbox) -> Result<Vec<ServiceStatus>, Failure> {
     get(mailbox, Query::Services, |a| if let Answer::Services(s) = a { Some(s) } else { None })
 }
 
-/// Calls `each` for all sessions, slice after slice.
+/// Calls `each` for all sessions that pass the filter, slice after slice, in the order of their
+/// numbers. A slice may be empty. Sessions that open meanwhile have higher numbers and are
+/// listed too.
 pub(super) fn each_slice(
     mailbox: &QueryMailbox,
     filter: &Filter,
     mut each: impl FnMut(Vec<SessionView>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    // Number 0 is no session's, so this is behind none of them.
     let mut after = Some(0);
     while let Some(id) = after {
         let query = Query::Sessions(id, filter.clone());
@@ -72,6 +84,9 @@ pub(super) fn each_slice(
 }
 
 /// Passes on the progress of a reload, until all reports have come.
+///
+/// The loop says first how many libraries there are. The channel closes when the loop drops its
+/// sender: after the last report, or because the host stops. The count tells the two apart.
 pub(super) fn reports(answers: Receiver<Answer>, caller: &mut Caller<'_>) -> Result<(), Failure> {
     let mut to_come = None;
     for answer in answers {

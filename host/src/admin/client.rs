@@ -1,4 +1,17 @@
-//! Sends a command to a host, and hears its answer.
+//! Client of the admin socket: sends a command to a host, and hears its answer.
+//!
+//! A worker may die or hand over while it answers. The socket then closes without `End` or
+//! `Error`, which is [`CallError::BrokenOff`]. The three ways of calling differ in what they do
+//! then:
+//!
+//! | function | command | if the answer breaks off |
+//! | --- | --- | --- |
+//! | [`call`] | any | asks again, if that is repeatable and nothing was heard |
+//! | [`call_recorded`] | changes in the ledger | looks in the ledger for what was committed |
+//! | [`call_with`] | followed by data | fails: the data was consumed |
+//!
+//! A command is one connection. Nothing here limits the time of an answer: a rehearsal takes as
+//! long as the data needs.
 
 use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
@@ -9,22 +22,25 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Reason why a command has no answer.
+/// Reason why a command has no answer. The command line has an exit code for a missing host,
+/// and one for the rest.
 #[derive(Debug)]
 pub enum CallError {
-    /// No host answers there.
+    /// No host answers there: nothing was asked, and nothing has changed.
     NoHost(String),
-    /// Refused by the host.
+    /// Refused by the host, with its reason.
     Failed(String),
-    /// Answer broken off.
+    /// Answer broken off: the worker ended. A change may have been committed before that.
     BrokenOff(String),
 }
 
-/// Time for which a read-only command is repeated, should the worker die while it answers.
+/// Time for which a repeatable command is asked again, should the worker die while it answers.
+/// Longer than a command waits in the keeper for a worker (5 s).
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 
-/// Asks a host, sends the data of the command once the host is ready, and calls `each` with each
-/// reply.
+/// Asks a host, sends the data of the command once the host is ready, and calls `each` with
+/// each reply. The host reads all data before it answers. Never asked again: the pieces are
+/// consumed.
 pub fn call_with(
     dir: &Path,
     command: &AdminCommand,
@@ -34,7 +50,11 @@ pub fn call_with(
     call_once(dir, command, &mut pieces.into_iter(), &mut each)
 }
 
-/// Asks a host, and calls `each` with each reply.
+/// Asks a host, and calls `each` with each reply, in their order.
+///
+/// If the answer breaks off, a command that changes nothing is asked again for up to 10 s, as
+/// long as no reply has come. After a reply an answer from its beginning would repeat what
+/// `each` has seen.
 pub fn call(dir: &Path, command: &AdminCommand, mut each: impl FnMut(Reply)) -> Result<(), CallError> {
     let give_up = Instant::now() + ASK_AGAIN_MAX;
     loop {
@@ -44,7 +64,7 @@ pub fn call(dir: &Path, command: &AdminCommand, mut each: impl FnMut(Reply)) -> 
             each(reply);
         });
         match result {
-            // The worker's successor answers.
+            // Asked again at once: the keeper has the command wait until the successor serves.
             Err(CallError::BrokenOff(_))
                 if command.is_repeatable() && !answered && Instant::now() < give_up => {}
             other => return other,
@@ -52,14 +72,17 @@ pub fn call(dir: &Path, command: &AdminCommand, mut each: impl FnMut(Reply)) -> 
     }
 }
 
-/// Asks a host for a change that the ledger records. Should the worker die before it has answered,
-/// `each` is called with the line of the ledger: a change that was committed stays committed, and
-/// the successor knows of it.
+/// Asks a host for a change that the ledger records.
+///
+/// If the worker dies before it has answered, `each` is called with the line of the ledger. A
+/// change that was committed stays committed, and the successor knows of it. If the ledger has
+/// no such line or cannot be read, the error stands.
 pub fn call_recorded(
     dir: &Path,
     command: &AdminCommand,
     mut each: impl FnMut(Reply),
 ) -> Result<(), CallError> {
+    // The client's clock is the host's: both are on one machine.
     let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let begun = rfc3339(begun.map_or(0, |d| d.as_millis() as u64));
     let mut told = Vec::new();
@@ -74,14 +97,16 @@ pub fn call_recorded(
     let looked = call(dir, &AdminCommand::History, |reply| {
         let Reply::History(lines) = reply else { return };
         for line in lines {
-            // An earlier process may have had our process number.
+            // An earlier process may have had our process number. Lines that were reported are
+            // not told twice.
             if line.by == me && line.at >= begun && !told.contains(&line.report.line) {
                 told.push(line.report.line);
                 each(Reply::Report(Box::new(line.report)));
             }
         }
     });
-    // Some of several libraries may have been left out.
+    // If several libraries were asked for, some may have no line yet: their reload ended with
+    // the worker. For one library any line is the whole answer.
     let is_one = matches!(
         command,
         AdminCommand::Reload { service: Some(_), .. }
@@ -94,7 +119,8 @@ pub fn call_recorded(
     }
 }
 
-/// Sends a command once, and hears its answer to the end.
+/// Sends a command once, and hears its answer to the end. Pieces are taken from the iterator
+/// only after the host has said `Go`.
 fn call_once(
     dir: &Path,
     command: &AdminCommand,
@@ -129,7 +155,7 @@ fn call_once(
     Err(broke(&"it ended early"))
 }
 
-/// Sends pieces of data, each as a line of JSON.
+/// Sends pieces of data, each as a line of JSON. Blocks while the host checks what it has read.
 fn send(stream: &UnixStream, pieces: &mut dyn Iterator<Item = Piece>) -> io::Result<()> {
     let mut out = BufWriter::new(stream);
     for piece in pieces {

@@ -1,4 +1,15 @@
-//! Streams a state dump: services, sessions and tables, read slice after slice and sent in pieces.
+//! Dump of states and tables, streamed to a caller.
+//!
+//! Services, sessions and tables are read slice after slice from the loop and sent in pieces of
+//! about 64 KiB. No part of the host holds a whole dump, and no slice holds up a client. In
+//! return the dump is no snapshot: the host goes on between two slices. Each session and each
+//! entry is consistent in itself.
+//!
+//! The format is [`greenroom_state::dump`]'s, and a restore reads it. States are written as
+//! stored, in the version that their build wrote.
+//!
+//! If the worker dies or the caller leaves, the document ends in the middle and is no JSON. A
+//! caller cannot take a part for the whole.
 
 use crate::admin::ask::{Failure, each_slice, get, services};
 use crate::admin::query::{Answer, Query, QueryMailbox};
@@ -18,6 +29,10 @@ use std::io::{self, Write};
 use std::time::SystemTime;
 
 /// Streams a dump: of all, of one service, or of one session. Tables come with a dump of all.
+///
+/// Refuses an unknown service before the first byte. A session that is not found is refused at
+/// the end of the sessions, when the head of the document was written already. O(sessions +
+/// entries).
 pub(super) fn dump(
     service: Option<String>,
     session: Option<u64>,
@@ -37,6 +52,7 @@ pub(super) fn dump(
     if let (Some(id), 0) = (session, found) {
         return Err(Failure::Said(format!("no session has number {id}")));
     }
+    // Tables are shared, so they are no part of one service or session.
     if service.is_none() && session.is_none() {
         for name in get(mailbox, Query::Tables, |a| if let Answer::Tables(t) = a { Some(t) } else { None })? {
             dump_table(&name, &mut writer, mailbox)?;
@@ -46,7 +62,8 @@ pub(super) fn dump(
     Ok(())
 }
 
-/// Streams a table, slice after slice.
+/// Streams a table, slice after slice, in the order of its keys. The version of an entry is
+/// written only where it differs from the owner's.
 fn dump_table(
     name: &str,
     writer: &mut dump::Writer<Pieces<'_, '_>>,
@@ -77,6 +94,7 @@ fn dumped_services(
     let mut services = BTreeMap::new();
     for s in all.iter().filter(named) {
         let (state_version, generation) = (s.state_version, s.generation);
+        // The versions of its tables are a restore's default for entries without one.
         let (timers, own) = own_of(&s.name, mailbox)?;
         let jobs = own.jobs.into_iter().map(dumped_job).collect();
         let connects = own.connects.into_iter().map(dumped_connect).collect();
@@ -94,7 +112,8 @@ fn dumped_services(
     Ok(services)
 }
 
-/// Timers of a service itself, and its other data.
+/// Timers of a service itself, and its jobs and connections. Each slice has some of the timers
+/// and all of the rest, so the last slice has the newest of it.
 fn own_of(service: &str, mailbox: &QueryMailbox) -> Result<(Vec<DumpedTimer>, OwnSlice), Failure> {
     let (mut timers, mut after) = (Vec::new(), None);
     loop {
@@ -108,14 +127,17 @@ fn own_of(service: &str, mailbox: &QueryMailbox) -> Result<(Vec<DumpedTimer>, Ow
     }
 }
 
+/// Describes a timer in a dump: the time until it fires, rounded down to milliseconds.
 fn dumped_timer((name, in_ns): (String, u64)) -> DumpedTimer {
     DumpedTimer { name, in_ms: in_ns / 1_000_000 }
 }
 
+/// Describes a job in a dump.
 fn dumped_job(JobView { number, name, running }: JobView) -> DumpedJob {
     DumpedJob { number, name, running }
 }
 
+/// Describes a connection that is being made in a dump.
 fn dumped_connect(ConnectView { number, service, addr }: ConnectView) -> DumpedConnect {
     DumpedConnect { number, service, to: addr.to_string() }
 }
@@ -147,7 +169,8 @@ fn dumped(v: SessionView) -> DumpedSession {
     }
 }
 
-/// Shows MessagePack as JSON, and other bytes as they are.
+/// Shows MessagePack as JSON, and other bytes as they are: a table without an owner may hold
+/// any.
 fn json_or_bytes(packed: &[u8]) -> serde_json::Value {
     json::to_json(packed).unwrap_or_else(|_| json::bytes_to_json(packed))
 }
@@ -155,10 +178,12 @@ fn json_or_bytes(packed: &[u8]) -> serde_json::Value {
 /// Writer that sends a document in pieces, so that no part of the host holds a whole dump.
 struct Pieces<'c, 'a> {
     caller: &'c mut Caller<'a>,
+    /// Bytes that were not sent yet.
     text: Vec<u8>,
 }
 
-/// Bytes from which a piece is sent.
+/// Bytes from which a piece is sent. One write of the format may go beyond that by its own
+/// length.
 const PIECE_BYTES: usize = 64 * 1024;
 
 impl Write for Pieces<'_, '_> {
@@ -176,6 +201,7 @@ impl Write for Pieces<'_, '_> {
             Ok(text) => text.len(),
             Err(e) => e.valid_up_to(),
         };
+        // The rest of a character stays, and goes with the next piece.
         let rest = self.text.split_off(whole);
         let text = String::from_utf8(std::mem::replace(&mut self.text, rest)).map_err(io::Error::other)?;
         if text.is_empty() { Ok(()) } else { self.caller.say(&Reply::Text(text)) }

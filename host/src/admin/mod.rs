@@ -1,4 +1,4 @@
-//! The admin socket: a Unix socket in the runtime directory, and a thread for each caller.
+//! Admin socket: a Unix socket in the runtime directory, and a thread for each caller.
 //!
 //! | file | what it does |
 //! | --- | --- |
@@ -9,11 +9,12 @@
 //! | `restore` | reads a dump and plans its restore |
 //! | [`query`] | queries from operators to the loop, and its answers |
 //! | [`client`] | sends a command to the host |
+//! | [`text`] | ledger lines as sentences |
 //! | [`time`] | times in the form of RFC 3339 |
 //!
-//! The keeper accepts the callers, so that `status` is answered whatever the worker does. It passes
-//! the socket of any other command to the worker, which asks its loop for one small slice at a
-//! time.
+//! The keeper accepts the callers, so that `status` is answered whatever the worker does. The
+//! keeper passes the socket of any other command to the worker, which asks its loop for one
+//! small slice at a time.
 
 pub mod answer;
 mod ask;

@@ -1,4 +1,12 @@
 //! Queries from operators to the loop, and its answers.
+//!
+//! A query travels through a [`QueryMailbox`] with the sender of its answers. The loop answers
+//! between two passes. A query that needs several passes (a reload, a restore, a wait) is kept
+//! by its driver, which answers later.
+//!
+//! Lists have a place to go on from and come in slices of bounded size, so a query costs the
+//! loop a bounded time. All types own their data: they cross threads, and a caller may be gone
+//! when the answer is ready. The loop then drops the answer.
 
 use crate::config::Config;
 use crate::protocol::admin::{LedgerLine, ServiceStatus};
@@ -58,7 +66,7 @@ pub enum Query {
     Schema(SchemaOf),
     /// Compare a plan with live data, some more of it.
     Survey(Arc<Plan>, Box<Survey>),
-    /// Restore states and tables, or note why not.
+    /// Restore states and tables, or note in the ledger why not.
     Restore(Restoring),
     /// Set fields of a session's state.
     Set(Setting),
@@ -117,7 +125,7 @@ pub struct Proposal {
     pub by: Requester,
 }
 
-/// Posts queries to the loop.
+/// Mailbox that posts queries to the loop.
 pub type QueryMailbox = crate::mailbox::Mailbox<Ask>;
 
 /// Answer to a [`Query`].

@@ -1,5 +1,12 @@
-//! Runs `state restore` and `state set` on the caller's thread: reads the input, has the loop check
-//! it slice by slice, and says what is wrong with it.
+//! Commands `state restore` and `state set`, on the caller's thread.
+//!
+//! The input is read line by line, and the loop checks it in slices of at most 64 items. The
+//! code that serves reads each state and each value of an owned table, and writes it again.
+//! Checked items make a [`Plan`], held here and not in the loop. The loop then stores the whole
+//! plan between two passes, or refuses it with a reason.
+//!
+//! Clients are served between the slices. If another build serves or a table has another owner
+//! meanwhile, the plan is refused: the check no longer holds. Costs O(input) of memory.
 
 use crate::admin::ask::{Failure, get};
 use crate::admin::query::{Answer, Query, QueryMailbox, Restoring, SchemaOf, Setting};
@@ -28,7 +35,8 @@ const SLICE_BYTES: usize = 64 * 1024;
 /// Most reasons that a refusal names.
 const REASONS_MAX: usize = 5;
 
-/// Answers [`crate::protocol::admin::AdminCommand::Restore`].
+/// Answers [`crate::protocol::admin::AdminCommand::Restore`]. A refusal is a report, not an
+/// error: the loop notes it in the ledger, unless it is a dry run.
 pub(super) fn restore(
     file: String,
     dry_run: bool,
@@ -67,7 +75,7 @@ pub(super) fn set(wanted: Setting, caller: &mut Caller<'_>, mailbox: &QueryMailb
     Ok(caller.say(&Reply::Report(report))?)
 }
 
-/// Report on what a restore would change.
+/// Report on what a restore would change. Changes nothing and leaves no line in the ledger.
 fn rehearsed(
     file: String,
     plan: Result<Arc<Plan>, String>,
@@ -96,7 +104,7 @@ fn rehearsed(
     Ok(found.report(Outcome::Rehearsed, String::new(), services))
 }
 
-/// Input that was read so far.
+/// Input that was read so far: the plan, and reasons against it.
 struct Reading<'a> {
     mailbox: &'a QueryMailbox,
     plan: Plan,
@@ -105,6 +113,7 @@ struct Reading<'a> {
     seen: BTreeSet<u64>,
     /// Items to be checked next, as they were given; also as JSON, to be compared with what the
     /// handler writes.
+    // At most a slice of each, see `check_if_many`.
     states: Vec<(GivenState, Value)>,
     entries: Vec<(GivenEntry, Value)>,
     bytes: usize,
@@ -137,7 +146,9 @@ impl<'a> Reading<'a> {
         Err(self.reasons.join("; ") + more)
     }
 
-    /// Reads the input, line by line, and checks it on the way.
+    /// Reads the input, line by line, and checks it on the way. Fails at once if the caller
+    /// leaves, the host stops, or a line cannot be parsed. Anything else that is wrong becomes
+    /// a reason.
     fn read(&mut self, mut from: impl BufRead) -> Result<(), Failure> {
         let mut line = Vec::new();
         loop {
@@ -188,12 +199,14 @@ impl<'a> Reading<'a> {
         self.check_if_many(self.states.len())
     }
 
-    /// Begins a table.
+    /// Begins a table. Entries of the previous one are checked first: they are planned for the
+    /// last table.
     fn table(&mut self, name: String, version: Option<u32>) -> Result<(), Failure> {
         self.check()?;
         if !is_name(&name) {
             self.reasons.push(format!("no table may be called {name:?}: letters, digits, - and _, up to 64"));
         }
+        // Asked without entries, so that an empty table has its owner, too.
         let (_, owner) = self.ask(Query::CheckEntries(name.clone(), Vec::new()))?;
         self.plan.tables.push(PlannedTable { name, owner, entries: BTreeMap::new() });
         self.version = version;
@@ -224,7 +237,8 @@ impl<'a> Reading<'a> {
         if items >= ITEMS_PER_SLICE || self.bytes >= SLICE_BYTES { self.check() } else { Ok(()) }
     }
 
-    /// Has the loop check the items that were read since the last check.
+    /// Has the loop check the items that were read since the last check. Afterwards nothing is
+    /// unchecked.
     fn check(&mut self) -> Result<(), Failure> {
         self.bytes = 0;
         let states = std::mem::take(&mut self.states);
@@ -251,7 +265,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Asks the loop to check items.
+    /// Asks the loop to check items. A build that differs from an earlier slice's is a reason.
     fn ask(&mut self, query: Query) -> Result<(Vec<Checked>, Option<Owner>), Failure> {
         let checked = |a| if let Answer::Checked(c, b, o) = a { Some((c, b, o)) } else { None };
         let (checked, builds, owner): (_, Builds, _) = get(self.mailbox, query, checked)?;
@@ -291,7 +305,8 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Plans an entry that the loop has checked, or notes why it can't be stored.
+    /// Plans an entry that the loop has checked, or notes why it can't be stored. A key may
+    /// come once.
     fn plan_entry(
         &mut self,
         table: &str,
@@ -322,7 +337,8 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// State or value to be stored, or why it can't be.
+    /// State or value to be stored, or why it can't be. An item in the version that serves must
+    /// be written back whole; an older one may lose what its migration drops.
     fn judge(&mut self, of: &SchemaOf, json: &Value, checked: Checked) -> Result<Judged, Failure> {
         let (kept, why) = match checked {
             Checked::Refused(why) => return Ok(Err(why)),

@@ -1,4 +1,17 @@
-//! Callers: accepted by the keeper, and served on a thread each, in keeper and worker.
+//! Callers of the admin socket: accepted by the keeper, served on a thread each.
+//!
+//! | step | process |
+//! | --- | --- |
+//! | accept, check the user, read the command | keeper |
+//! | answer `status` and `upgrade` | keeper |
+//! | answer anything else | worker, on the same socket |
+//!
+//! A thread for each caller keeps the loops free. A caller that sends or reads nothing blocks
+//! its own thread, for at most 30 s at a time. Each process serves at most 32 callers at once;
+//! further ones are told so. The user is checked by the kernel's credentials of the peer, so no
+//! password is needed.
+//!
+//! If the process ends, [`finish`] gives the callers 500 ms to hear so.
 
 use crate::protocol::admin::{AdminCommand, Reply, ServedBy};
 use greenroom_core::reload::request::Requester;
@@ -10,15 +23,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Longest command, in bytes.
+/// Longest command, in bytes. A longer one is cut off there, can't be parsed, and is refused.
+/// Data of a restore follows the command and does not count.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
-/// Most callers at once.
+/// Most callers at once, in this process. Bounds threads and the queries that the loop finds.
 const CALLERS_MAX: usize = 32;
-/// Number of callers under way.
+/// Number of callers under way, with those that are being refused.
 static CALLERS: AtomicUsize = AtomicUsize::new(0);
 /// Time for which a host that ends waits until callers have heard so.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
-/// Time after which a caller that does not read its answer is dropped.
+/// Time after which a caller that sends nothing, or does not read its answer, is dropped.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Request to the keeper.
@@ -29,12 +43,17 @@ pub enum Asked {
     OfWorker(AdminCommand, Requester, UnixStream),
 }
 
-/// Receiver of answers.
+/// Sender of a keeper's answers. The answer ends when the sender is dropped.
 pub type Answers = Sender<Reply>;
 
-/// Listens, and accepts callers until the process ends.
+/// Listens, and accepts callers until the process ends. Called once, by the keeper, which holds
+/// the lock of the runtime directory.
+///
+/// `post` gives a request to the keeper's loop; false: the loop has ended. Fails if the path
+/// exists or cannot be written.
 pub fn listen(path: &Path, post: impl Fn(Asked) -> bool + Clone + Send + 'static) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
+    // The directory's mode 0700 protects the socket until this line.
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
     std::thread::Builder::new().name("admin".into()).spawn(move || {
         for stream in listener.incoming() {
@@ -50,11 +69,14 @@ pub fn listen(path: &Path, post: impl Fn(Asked) -> bool + Clone + Send + 'static
     Ok(())
 }
 
-/// Serves a caller on a thread of its own. False: there are too many; the caller is told so.
+/// Serves a caller on a thread of its own. False: there are too many, and the caller is told
+/// so; or no thread can be started, and the socket is closed.
 pub(super) fn on_thread(
     stream: UnixStream,
     serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static,
 ) -> bool {
+    // Counted before the test, so that two callers cannot both take the last place. A refusal
+    // takes a thread too: the caller may be slow to read.
     let busy = CALLERS.fetch_add(1, Ordering::Relaxed) >= CALLERS_MAX;
     let served = std::thread::Builder::new().name("caller".into()).spawn(move || {
         if busy {
@@ -70,13 +92,15 @@ pub(super) fn on_thread(
     !busy && served.is_ok()
 }
 
-/// Whether callers wait for their answers.
+/// Whether callers wait for their answers. A worker that hands over waits for them.
 pub fn is_busy() -> bool {
     CALLERS.load(Ordering::Relaxed) > 0
 }
 
-/// Waits until every caller has its answer, if only that the host has stopped: the loop has ended,
-/// and soon the process does.
+/// Waits until every caller has its answer, if only that the host has stopped. At most 500 ms.
+///
+/// Called when the loop has ended and before the process does. Without this wait a caller would
+/// hear a broken connection instead of the reason.
 pub fn finish() {
     let give_up = Instant::now() + GOODBYE_MAX;
     while CALLERS.load(Ordering::Relaxed) > 0 && Instant::now() < give_up {
@@ -84,7 +108,7 @@ pub fn finish() {
     }
 }
 
-/// Tells a caller why it gets no answer. The caller may be gone: ignore the error.
+/// Tells a caller why it gets no answer. The caller may be gone: the error is only logged.
 pub fn refuse(stream: &UnixStream, why: &str) {
     let said = Caller::new(stream).and_then(|mut caller| caller.say(&Reply::Error(why.to_owned())));
     if let Err(e) = said {
@@ -92,7 +116,9 @@ pub fn refuse(stream: &UnixStream, why: &str) {
     }
 }
 
-/// Reads a caller's command, in the keeper.
+/// Reads a caller's command in the keeper, and has it answered by keeper or worker.
+///
+/// Fails if the caller is gone or too slow; nothing was asked then, or the answer is lost.
 fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> {
     let mut caller = Caller::new(&stream)?;
     // The directory's mode keeps others out; this check is for a directory that was opened by
@@ -104,12 +130,15 @@ fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> 
     }
     let by = Requester::Operator { uid: who.uid.as_raw(), pid: who.pid.as_raw_nonzero().get() };
     let mut line = String::new();
+    // Bytes behind the line would be lost with this reader. A caller sends none: data of a
+    // restore waits for `Go`.
     BufReader::new((&stream).take(COMMAND_BYTES_MAX)).read_line(&mut line)?;
     let command: AdminCommand = match serde_json::from_str(&line) {
         Ok(command) => command,
         Err(e) => return caller.say(&Reply::Error(format!("the command is not known to this host: {e}"))),
     };
     if command.served_by() != ServedBy::Keeper {
+        // The socket goes to the worker whole; nothing is buffered here.
         drop(caller);
         if !post(Asked::OfWorker(command, by, stream)) {
             tracing::debug!("admin: the host is stopping");
@@ -124,6 +153,8 @@ fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> 
         caller.say(&reply)?;
         last = Some(reply);
     }
+    // An answer without an end means that the loop stopped. `Status` is one reply and needs the
+    // end added.
     match last {
         Some(Reply::End | Reply::Error(_)) => Ok(()),
         Some(_) if status => caller.say(&Reply::End),
@@ -131,13 +162,14 @@ fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> 
     }
 }
 
-/// Socket of a caller.
+/// Socket of a caller, as an answer is written to it.
 pub(super) struct Caller<'a> {
     out: BufWriter<&'a UnixStream>,
 }
 
 impl<'a> Caller<'a> {
-    /// Takes a caller's socket, with time limits for reading and writing.
+    /// Takes a caller's socket, with time limits for reading and writing. Sets options of the
+    /// socket only, so it can be repeated in another process.
     pub(super) fn new(stream: &'a UnixStream) -> io::Result<Caller<'a>> {
         stream.set_read_timeout(Some(CALLER_TIMEOUT))?;
         stream.set_write_timeout(Some(CALLER_TIMEOUT))?;
@@ -149,7 +181,8 @@ impl<'a> Caller<'a> {
         BufReader::new(self.out.get_ref())
     }
 
-    /// Sends one reply.
+    /// Sends one reply as a line of JSON, and flushes it: a caller sees progress when it
+    /// happens.
     pub(super) fn say(&mut self, reply: &Reply) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, reply)?;
         self.out.write_all(b"\n")?;

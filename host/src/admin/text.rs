@@ -1,17 +1,23 @@
 //! Ledger lines as sentences, for logs and commands.
+//!
+//! Log and command line print the same words, so an operator can search for what a command has
+//! said. Programs read `--json`, not these sentences; the words may change.
 
 use greenroom_core::ledger::{Outcome, ProbationState, Report, Restored};
 
-/// Names an operator as the ledger does.
+/// Names an operator as the ledger does. A client finds its own lines by this name, so both
+/// sides must call this function.
 pub fn operator(uid: u32, pid: i32) -> String {
     format!("uid {uid} pid {pid}")
 }
 
-/// Tells a line of the ledger in a sentence.
+/// Tells a line of the ledger in a sentence, without its number, its time and its requester.
 pub fn ledger_line(r: &Report) -> String {
     if let Some(restored) = &r.restored {
         return restored_line(r, restored);
     }
+    // Twelve digits tell builds apart and fit into a line. A build that could not be read has
+    // none.
     let build = r.build.get(..12).unwrap_or("none");
     match r.outcome {
         Outcome::Committed => {
@@ -20,12 +26,14 @@ pub fn ledger_line(r: &Report) -> String {
                 Some(ProbationState::Passed) => ", has proved itself",
                 _ => "",
             };
+            // Empty for most commits.
             let but = if r.reason.is_empty() { String::new() } else { format!("; {}", r.reason) };
             format!(
                 "{}: generation {} committed, build {build}, {} sessions, pause {:.1} µs{on_probation}{but}",
                 r.library, r.generation, r.sessions, r.pause_us
             )
         }
+        // A configuration that changes nothing has no build.
         Outcome::Unchanged if r.build.is_empty() => format!("{}: unchanged", r.library),
         Outcome::Unchanged => {
             format!("{}: unchanged, generation {} runs build {build} already", r.library, r.generation)
@@ -51,7 +59,8 @@ pub fn ledger_line(r: &Report) -> String {
     }
 }
 
-/// Tells a restore, or a change of one session's state, in a sentence.
+/// Tells a restore, or a change of one session's state, in a sentence. Counts only; `state
+/// restore` prints the sessions and tables below it.
 fn restored_line(r: &Report, restored: &Restored) -> String {
     let Restored { file, session, fields, changed, missing, tables, .. } = restored;
     let from = file.as_deref().unwrap_or_default();

@@ -1,5 +1,12 @@
-//! `greenroom check`: inspects and tries a library as a host does before it loads it, without a
-//! host.
+//! Command `greenroom check`: inspects and tries a library as a host does, without a host.
+//!
+//! The steps are those of a reload up to the trial: read and trust, inspect without running,
+//! then load in a confined child process. There is no live data, so nothing is rehearsed. A
+//! library that passes may still be refused by a host, whose states and tables decide.
+//!
+//! `greenroom serve --check-config` runs the same steps for all libraries ([`look`]). The
+//! process that checks never loads the library itself: a crash of the library is a refusal,
+//! with its signal.
 
 use crate::cli::output::{CommandFailure, print_json, print_text, table};
 use crate::config::Config;
@@ -13,6 +20,7 @@ use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+// Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
 pub(super) struct Check {
     /// The library
@@ -27,21 +35,29 @@ pub(super) struct Check {
 
 /// Findings about a library.
 pub(super) struct Looked {
+    /// File, as it was read once: its bytes and their hash.
     pub content: Content,
+    /// Note of the library.
     pub note: Note,
+    /// Offers of the library, as the trial found them.
     pub tried: Tried,
 }
 
 /// Inspects and tries a library as a host does before it loads it. The error names the file.
+///
+/// Blocks for a file's reading and a child's run. Makes a private copy in a directory of its
+/// own below the temporary directory, and deletes that directory in the end.
 pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
     let refuse = |why: String| {
         let path = path.display().to_string();
         if why.contains(&path) { why } else { format!("{path}: {why}") }
     };
+    // Read once: all steps see the same bytes, even if the file is replaced meanwhile.
     let content = stage::read(path, &config.trust).map_err(refuse)?;
     config.trust.check_hash(&content.hash).map_err(refuse)?;
     let note = inspect(&content.bytes).map_err(refuse)?;
-    // The bytes that were inspected are tried, in a process of their own.
+    // The bytes that were inspected are tried, in a process of their own. A directory that
+    // exists is refused: somebody else may have put a file there.
     let failed = |e: std::io::Error| format!("a directory for the private copy: {e}");
     let dir = std::env::temp_dir().join(format!("greenroom-check-{}", std::process::id()));
     std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
@@ -53,11 +69,14 @@ pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
             let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
             trial::run(&binary, &trial, |_, _| {})
         });
+    // Deleted whatever the trial said: the copy is of no use after it.
     let _ = std::fs::remove_dir_all(&dir);
     Ok(Looked { content, note, tried: tried.map_err(refuse)? })
 }
 
 impl Check {
+    /// Runs the command. Exit code 0: a host would find nothing wrong before it looks at live
+    /// data.
     pub(super) fn run(self) -> Result<(), CommandFailure> {
         let config = match &self.config {
             Some(path) => Config::read(path).map_err(CommandFailure::Failed)?,
@@ -68,6 +87,7 @@ impl Check {
         let build_id = build_id(&content.bytes);
         let abi = format!("{}.{}", note.abi.0, note.abi.1);
         if self.json {
+            // Programs depend on the names of these fields.
             let services: Vec<_> = offers
                 .iter()
                 .map(|o| {

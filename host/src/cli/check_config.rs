@@ -1,5 +1,8 @@
-//! `greenroom serve --check-config`: checks whether a host could start, or go on, with this
-//! configuration and these libraries.
+//! Option `greenroom serve --check-config`: checks whether a host could start, or go on, with
+//! this configuration and these libraries.
+//!
+//! Nothing is served, no lock is taken and no port is opened, so the check runs beside a host
+//! that serves. Each library is tried in a child process, one after the other; O(libraries).
 
 use crate::cli::check::look;
 use crate::cli::output::{CommandFailure, print_text};
@@ -9,13 +12,18 @@ use greenroom_core::reload::ports;
 use std::collections::BTreeSet;
 
 /// Checks all that can be checked without serving: libraries, their settings, frames against
-/// limits, and addresses that two services want. Does not check whether an address is free.
+/// limits, and addresses that two services want. Prints the address of each service.
+///
+/// The first fault ends the check with exit code 1. Does not check whether an address is free,
+/// and knows no live data. A configured service that no library offers is a warning: its
+/// library may come later into a watched directory.
 pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> {
     let (mut wanted, mut services) = (BTreeSet::new(), BTreeSet::new());
     for (path, _) in &found.libraries {
         let looked = look(path, config).map_err(CommandFailure::Failed)?;
         for offer in looked.tried.offers {
             let refuse = |why: String| CommandFailure::Failed(format!("{}: {why}", path.display()));
+            // A host refuses such an offer too, by the same limit.
             let (frames, allowed) =
                 (offer.framing.bytes_max(), config.all_limits().of(&offer.name).frame_bytes_max);
             if frames == 0 || frames > allowed {
@@ -26,14 +34,15 @@ pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> 
             }
             let addresses = config.addresses(&offer.name, offer.port, offer.dials).map_err(refuse)?;
             for addr in &addresses {
-                wanted.insert((offer.name.clone(), *addr));
-                print_text(&format!("{} on tcp://{addr}\n", offer.name));
+                wanted.insert((offer.name.clone(), addr.clone()));
+                print_text(&format!("{} on {addr}\n", offer.name));
             }
             if !services.insert(offer.name.clone()) {
                 return Err(refuse(format!("service {} is another library's, too", offer.name)));
             }
         }
     }
+    // No port is held here, so the only fault left is an address that two services want.
     ports::changes(&BTreeSet::new(), &wanted).map_err(CommandFailure::Failed)?;
     for service in config.service.keys().filter(|s| !services.contains(*s)) {
         eprintln!("service {service} is configured, but no library offers it");

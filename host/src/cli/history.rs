@@ -1,4 +1,7 @@
-//! `greenroom history`: prints the ledger of reloads, restores and configurations.
+//! Command `greenroom history`: prints the ledger of reloads, restores and configurations.
+//!
+//! The whole ledger, at most 1000 lines, is read before the first line is printed: columns are
+//! as wide as their widest cell.
 
 use crate::admin::client::call;
 use crate::admin::text::ledger_line;
@@ -8,6 +11,7 @@ use clap::Args;
 use serde_json::json;
 use std::path::Path;
 
+// Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
 pub(super) struct History {
     /// JSON, for programs
@@ -16,6 +20,7 @@ pub(super) struct History {
 }
 
 impl History {
+    /// Runs the command. With `--json` prints one array on one line.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let mut lines = Vec::new();
         call(dir, &AdminCommand::History, |reply| {
@@ -50,6 +55,7 @@ impl History {
             let r = &line.report;
             // The same word as in JSON.
             let word = |v: serde_json::Value| v.as_str().unwrap_or_default().to_owned();
+            // Twelve digits tell builds apart; `--json` has all of them.
             let short = |text: &str| text.get(..12).unwrap_or(text).to_owned();
             let some = |n: u64, text: String| if n > 0 { text } else { String::new() };
             let versions: Vec<_> = r.versions.iter().map(|(s, v)| format!("{s} v{v}")).collect();

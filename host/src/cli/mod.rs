@@ -1,4 +1,15 @@
-//! The command line: one file for each subcommand, and `output` for printing.
+//! Command line: a file for each subcommand, and `output` for printing.
+//!
+//! | command | runs in |
+//! | --- | --- |
+//! | `serve` | the keeper, or the whole host with `--no-keeper` |
+//! | `worker`, `trial`, `symbolize` | processes that the host starts; hidden from operators |
+//! | `check` | this process and a child; needs no host |
+//! | all others | this process, as a caller of the admin socket |
+//!
+//! Data goes to standard output and messages to standard error, so output can be piped. Doc
+//! comments of the types that `clap` derives from are the help text: their words are part of
+//! the interface.
 
 mod check;
 mod check_config;
@@ -65,7 +76,8 @@ enum Command {
     Trial,
 }
 
-/// Runs the command that this process was started with.
+/// Runs the command that this process was started with. Wrong usage ends the process with exit
+/// code 2 before anything runs.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let dir = cli.runtime.unwrap_or_else(crate::runtime_dir::default_dir);

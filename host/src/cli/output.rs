@@ -1,7 +1,13 @@
-//! Printing: tables, JSON, and failures with their exit codes.
+//! Output of commands: tables, JSON, and failures with their exit codes.
 //!
-//! Data goes to standard output, messages to standard error. Exit codes: 0 done, 1 refused or
-//! failed, 2 usage, 3 no host answers.
+//! Data goes to standard output, messages to standard error. Scripts depend on the exit codes:
+//!
+//! | code | meaning |
+//! | --- | --- |
+//! | 0 | done |
+//! | 1 | refused or failed |
+//! | 2 | usage |
+//! | 3 | no host answers |
 
 use crate::admin::client::CallError;
 use std::io::Write;
@@ -9,15 +15,17 @@ use std::process::ExitCode;
 
 /// A failed command.
 pub(super) enum CommandFailure {
-    /// Refused or failed: 1. An empty text: the command has printed why.
+    /// Refused or failed: exit code 1. An empty text: the command has printed why.
     Failed(String),
-    /// Used wrongly: 2.
+    /// Used wrongly: exit code 2, as for arguments that `clap` refuses.
     Usage(String),
-    /// No host answers: 3.
+    /// No host answers: exit code 3. Nothing was asked.
     NoHost(String),
 }
 
 impl From<CallError> for CommandFailure {
+    /// An answer that broke off is a failure: the command does not know whether the change was
+    /// made.
     fn from(e: CallError) -> CommandFailure {
         match e {
             CallError::NoHost(text) => CommandFailure::NoHost(text),
@@ -40,12 +48,13 @@ pub(super) fn exit_code(result: Result<(), CommandFailure>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Prints a value as JSON, on one line.
+/// Prints a value as JSON, on one line. Keys have the order of the type's fields.
 pub(super) fn print_json(value: &impl serde::Serialize) {
     print_text(&(serde_json::to_string(value).unwrap_or_default() + "\n"));
 }
 
-/// Prints to standard output. A reader that is gone (`| head`) ends the process, with exit code 0.
+/// Prints to standard output, and flushes. A reader that is gone (`| head`) ends the process
+/// with exit code 0; so does any other failed write.
 pub(super) fn print_text(text: &str) {
     let mut out = std::io::stdout().lock();
     if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
@@ -53,7 +62,7 @@ pub(super) fn print_text(text: &str) {
     }
 }
 
-/// Makes a table without lines.
+/// Makes a table with this head and without lines between its cells.
 pub(super) fn table(head: &[&str]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(head.to_vec());

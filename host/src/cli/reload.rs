@@ -1,4 +1,16 @@
-//! `greenroom reload` and `greenroom rollback`: request it, wait for it, and end with its outcome.
+//! Commands `greenroom reload` and `greenroom rollback`: request it, wait for it, and end with
+//! its outcome.
+//!
+//! A command returns when the outcome is known, not when it was asked for, so that a script can
+//! rely on the exit code. If the worker dies meanwhile, the ledger tells what was committed
+//! ([`call_recorded`]).
+//!
+//! | outcome | exit code of `reload` | exit code of `rollback` |
+//! | --- | --- | --- |
+//! | committed, configured, rehearsed | 0 | 1 |
+//! | unchanged | 0 | 0 |
+//! | rolled back | 1 | 0 |
+//! | refused, replaced | 1 | 1 |
 
 use crate::admin::client::{call, call_recorded};
 use crate::admin::text::ledger_line;
@@ -12,6 +24,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+// Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
 pub(super) struct Reload {
     /// A service or its library; none: every library that changed
@@ -36,6 +49,7 @@ pub(super) struct Reload {
     json: bool,
 }
 
+// Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
 pub(super) struct Rollback {
     /// A service or its library
@@ -49,6 +63,9 @@ pub(super) struct Rollback {
 }
 
 impl Reload {
+    /// Runs the command. A path is made absolute: the host has another working directory.
+    ///
+    /// With several libraries each has a report; the command fails if one of them was refused.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let from = match self.from {
             None => None,
@@ -59,6 +76,8 @@ impl Reload {
         };
         let (service, together, dry_run) = (self.service, self.all, self.dry_run);
         let mut told = Told::new(self.json, dry_run);
+        // Reports whose end another query tells. Asked for after the answer, so no other report
+        // waits.
         let mut settled = Vec::new();
         let asked = match self.config {
             true => AdminCommand::Configure,
@@ -70,6 +89,8 @@ impl Reload {
             Reply::Report(report) => told.report(&report),
             _ => {}
         })?;
+        // Blocks until the probation ends. A worker that dies meanwhile changes nothing: the
+        // question may be repeated, and the successor knows the line.
         for line in settled {
             call(dir, &AdminCommand::Await(line), |reply| {
                 if let Reply::Report(report) = reply {
@@ -83,6 +104,7 @@ impl Reload {
 }
 
 impl Rollback {
+    /// Runs the command. Progress is shown if the host rehearses the build.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let mut told = Told::new(self.json, false);
         call_recorded(
@@ -113,18 +135,25 @@ const LINE_EVERY: Duration = Duration::from_secs(1);
 struct Told {
     json: bool,
     dry_run: bool,
+    /// Time at which the command began.
     began: Instant,
+    /// Time of the last progress line, without a terminal.
     said: Instant,
+    /// Progress bar on a terminal; `None`: nothing is shown at the moment.
     bar: Option<ProgressBar>,
+    /// Outcomes of the reports, which decide the exit code.
     outcomes: Vec<Outcome>,
 }
 
 impl Told {
+    /// Begins with nothing printed.
     fn new(json: bool, dry_run: bool) -> Told {
         let now = Instant::now();
         Told { json, dry_run, began: now, said: now, bar: None, outcomes: Vec::new() }
     }
 
+    /// Shows the progress of a rehearsal on standard error: a bar on a terminal, else a line
+    /// each second. A rehearsal of less than 500 ms shows nothing.
     fn progress(&mut self, library: &str, done: u64, total: u64) {
         if self.began.elapsed() < QUIET {
             return;
@@ -142,7 +171,10 @@ impl Told {
         }
     }
 
+    /// Prints a report. What was rehearsed is printed if nothing was committed: then it is the
+    /// reason, or the answer to a dry run.
     fn report(&mut self, report: &Report) {
+        // Cleared first, or the report would be written into the bar's line.
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
@@ -157,6 +189,8 @@ impl Told {
         }
     }
 
+    /// Ends the command: success if `fine` accepts every outcome. Why it failed was printed
+    /// already.
     fn end(self, fine: impl Fn(&Outcome) -> bool) -> Result<(), CommandFailure> {
         match self.outcomes.iter().all(fine) {
             true => Ok(()),

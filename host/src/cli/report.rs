@@ -1,10 +1,14 @@
 //! Rehearsals, printed for people.
+//!
+//! `reload --dry-run` prints them, and a reload that was refused: an operator sees which fields
+//! would change, and how much live data has them. Programs read the same from `--json`.
 
 use crate::cli::output::{print_text, table};
 use greenroom_state::rehearsal_report::Rehearsal;
 use std::fmt::Write;
 
-/// Prints the changes that a build would make, a block for each service and table.
+/// Prints the changes that a build would make, a block for each service and table. Blocks
+/// without a changed field are one line.
 pub(super) fn print_rehearsal(r: &Rehearsal) {
     let mut text = format!("  rehearsed with {} sessions, {} to be migrated", r.sessions, r.migrated);
     if r.entries > 0 {
@@ -25,6 +29,7 @@ pub(super) fn print_rehearsal(r: &Rehearsal) {
         let mut fields = table(&["    FIELD", "CHANGE", "HELD BY"]);
         for f in &s.fields {
             let field = if f.field.is_empty() { "(all of it)" } else { &f.field };
+            // The text begins with the field's name, which has a column of its own.
             let words = f.text.split_once(": ").map_or(f.text.as_str(), |(_, words)| words);
             let held = f.held_by.map_or_else(String::new, |n| match &s.table {
                 None => format!("{n} sessions"),

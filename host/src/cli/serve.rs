@@ -1,4 +1,18 @@
-//! `greenroom serve`: the host itself.
+//! Command `greenroom serve`: the host itself.
+//!
+//! This process becomes the keeper, and the keeper starts the worker. With `--no-keeper` both
+//! are threads of this process. The order of the start:
+//!
+//! | step | if it fails |
+//! | --- | --- |
+//! | read configuration and command line, find libraries | exit code 1 or 2 |
+//! | take the runtime directory | exit code 1: another host, or an unsafe directory |
+//! | watch files | exit code 1, or a warning if `watch` is off |
+//! | listen on the admin socket, run the keeper | exit code 1 |
+//! | worker loads libraries and opens ports | exit code 1, with the worker's reason |
+//!
+//! Standard output gets the addresses and the line `ready`, once the host serves. Scripts wait
+//! for that line. All else goes to the log on standard error.
 
 use crate::admin::server;
 use crate::cli::output::{CommandFailure, print_text};
@@ -11,12 +25,13 @@ use crate::plugin::watch;
 use crate::runtime_dir::Runtime;
 use crate::worker::takeover;
 use clap::Args;
+use greenroom_state::address::Address;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::filter::LevelFilter;
 
+// Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
 pub(super) struct Serve {
     /// Handler libraries, and directories from which every library with a Greenroom note is taken
@@ -27,7 +42,7 @@ pub(super) struct Serve {
     config: Option<PathBuf>,
     /// Address of a service, instead of its own port; may be repeated
     #[arg(long, value_name = "SERVICE=ADDR", value_parser = parse_listen)]
-    listen: Vec<(String, SocketAddr)>,
+    listen: Vec<(String, Address)>,
     /// Directory of private copies of libraries; not on a noexec mount [default: copies in the
     /// runtime directory]
     #[arg(long, value_name = "DIR")]
@@ -48,6 +63,8 @@ pub(super) struct Serve {
 }
 
 impl Serve {
+    /// Runs the host until it stops. Blocks this thread, and owns the runtime directory until
+    /// it returns.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let source =
             ConfigSource { path: self.config.clone(), listen: self.listen.clone(), no_watch: self.no_watch };
@@ -118,8 +135,11 @@ impl Serve {
     }
 }
 
-/// Reports changes in the watched directories to the keeper. `links`: libraries that are links, by
-/// their targets.
+/// Reports changes in the watched directories to the keeper, from a thread of its own. Returns
+/// once the directories are watched; fails if one of them cannot be.
+///
+/// `links`: libraries that are links, by their targets. Directories cannot be added later:
+/// `handlers` is a value that only a restart changes.
 fn watch_files(
     keeper: &Keeper,
     watched: Vec<PathBuf>,
@@ -133,16 +153,18 @@ fn watch_files(
     })
 }
 
-/// Prints the addresses, once the host serves.
-fn ready(ports: &[(String, SocketAddr)]) {
+/// Prints the addresses, once the host serves. Called once, by the keeper, for its first worker
+/// that is ready.
+fn ready(ports: &[(String, Address)]) {
     for (service, addr) in ports {
-        print_text(&format!("{service} on tcp://{addr}\n"));
+        print_text(&format!("{service} on {addr}\n"));
     }
     print_text("ready\n");
 }
 
-/// Raises the soft limit of open files: a session is a descriptor, and the limit is often 1,024 for
-/// programs that use select(2).
+/// Raises the soft limit of open files to the hard one. A session is a descriptor, and the soft
+/// limit is often 1,024 for programs that use select(2). A failure is logged: the host serves
+/// fewer sessions.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

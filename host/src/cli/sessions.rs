@@ -1,4 +1,9 @@
-//! `greenroom sessions` and `greenroom session`: lists the sessions, releases and closes them.
+//! Commands `greenroom sessions` and `greenroom session`: lists the sessions, releases and
+//! closes them.
+//!
+//! The list is gathered whole before it is printed: columns are as wide as their widest cell.
+//! Memory is O(sessions). The host sends slices, so sessions that end meanwhile may be in the
+//! list.
 
 use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, print_json, print_text, table};
@@ -6,6 +11,7 @@ use crate::protocol::admin::{AdminCommand, Reply};
 use clap::{Args, Subcommand};
 use std::path::Path;
 
+// Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
 pub(super) struct Sessions {
     /// Only quarantined sessions
@@ -26,6 +32,7 @@ pub(super) enum Session {
 }
 
 impl Session {
+    /// Runs the command. Prints nothing on success; fails if no open session has the number.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let command = match self {
             Session::Release { id } => AdminCommand::Release(id),
@@ -36,10 +43,12 @@ impl Session {
 }
 
 impl Sessions {
+    /// Runs the command.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let mut sessions = Vec::new();
         call(dir, &AdminCommand::Sessions, |reply| {
             if let Reply::Sessions(slice) = reply {
+                // Filtered here: the command to the host has no filter.
                 sessions.extend(slice.into_iter().filter(|s| !self.quarantined || s.quarantined.is_some()));
             }
         })?;

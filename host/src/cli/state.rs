@@ -1,4 +1,14 @@
-//! `greenroom state`: dumps the states of sessions and tables as JSON, and restores them.
+//! Command `greenroom state`: dumps the states of sessions and tables as JSON, and restores
+//! them.
+//!
+//! | subcommand | changes | runs again if the worker dies |
+//! | --- | --- | --- |
+//! | `dump` | nothing | if nothing was printed yet |
+//! | `restore` | all that the dump names, or nothing | never |
+//! | `set` | fields of one state, or nothing | never |
+//!
+//! A restore that was refused ends with exit code 1 and leaves a line in the ledger. The host
+//! checks each item with the code that serves; this side only cuts the file into pieces.
 
 use crate::admin::client::{call, call_with};
 use crate::admin::text::ledger_line;
@@ -12,11 +22,13 @@ use std::fmt::Write;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-/// Length of a command, in bytes. A longer one does not reach the host.
+/// Most bytes of the fields in a `set`. The host cuts a command off at 64 KiB; the rest of the
+/// command needs far less than the difference.
 const FIELDS_BYTES_MAX: usize = 48 * 1024;
-/// Sessions that people are told by number; `--json` has more.
+/// Sessions that people are told by number; `--json` has up to 100.
 const NAMED_MAX: usize = 20;
 
+// Doc comments of the variants and fields are the help text of the command line.
 #[derive(Subcommand)]
 pub(super) enum State {
     /// Print sessions with their states, and tables, as JSON
@@ -76,6 +88,7 @@ impl State {
 }
 
 impl Dump {
+    /// Streams the dump to standard output, piece by piece. Constant memory.
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let Dump { service, session, .. } = self;
         call(dir, &AdminCommand::Dump { service, session }, |reply| {
@@ -88,6 +101,8 @@ impl Dump {
 }
 
 impl Restore {
+    /// Runs the command. Reads the file whole before the host is asked, so a slow pipe holds up
+    /// nobody.
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let Restore { file, dry_run, json } = self;
         let unread = |e: std::io::Error| CommandFailure::Failed(format!("{}: {e}", file.display()));
@@ -95,6 +110,7 @@ impl Restore {
             true => ("standard input".to_owned(), dump::read(std::io::stdin().lock())),
             false => {
                 let opened = std::fs::File::open(&file).map_err(unread)?;
+                // The ledger keeps the name, and relative names mean nothing there.
                 let name = std::path::absolute(&file).map_err(unread)?;
                 (name.display().to_string(), dump::read(BufReader::new(opened)))
             }
@@ -104,6 +120,7 @@ impl Restore {
             Ok(dump) => Box::new(pieces(dump)),
             Err(why) => Box::new(std::iter::once(Piece::Malformed(why))),
         };
+        // A single report comes; a broken answer is an error of the call.
         let mut told = None;
         call_with(dir, &AdminCommand::Restore { file: name, dry_run }, pieces, |reply| {
             if let Reply::Report(report) = reply {
@@ -119,7 +136,8 @@ impl Restore {
     }
 }
 
-/// Cuts a dump into the pieces that are sent.
+/// Cuts a dump into the pieces that are sent: sessions, then each table before its entries,
+/// then the end. The host plans in this order.
 fn pieces(dump: File) -> impl Iterator<Item = Piece> {
     let sessions = dump.sessions.into_iter().map(|s| Piece::Session {
         id: s.id,
@@ -129,6 +147,8 @@ fn pieces(dump: File) -> impl Iterator<Item = Piece> {
     });
     let services = dump.services;
     let tables = dump.tables.into_iter().flat_map(move |(name, entries)| {
+        // A table's version stands beside its owner. Without an owner the entries have no
+        // default version.
         let version = services.values().find_map(|s| s.tables.get(&name).copied());
         let table = Piece::Table { name, version };
         std::iter::once(table).chain(entries.into_iter().map(Piece::Entry))
@@ -136,6 +156,8 @@ fn pieces(dump: File) -> impl Iterator<Item = Piece> {
     sessions.chain(tables).chain(std::iter::once(Piece::End))
 }
 
+/// Tells a restore's report to people: the ledger's sentence, then counts for sessions and
+/// tables.
 fn in_words(report: &Report) -> String {
     let mut text = ledger_line(report) + "\n";
     let Some(restored) = report.restored.as_ref().filter(|_| report.outcome != Outcome::Refused) else {
@@ -166,6 +188,7 @@ fn in_words(report: &Report) -> String {
     text
 }
 
+/// Success, unless the restore was refused. The reason was printed with the report.
 fn end(report: &Report) -> Result<(), CommandFailure> {
     match report.outcome {
         Outcome::Refused => Err(CommandFailure::Failed(String::new())),
@@ -174,11 +197,14 @@ fn end(report: &Report) -> Result<(), CommandFailure> {
 }
 
 impl Set {
+    /// Runs the command. Fields are set in the order of the command line, all in one commit.
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let Set { id, fields, json } = self;
         let fields: Result<Vec<_>, _> = fields.iter().map(|f| field(f)).collect();
         let fields = fields?;
         let bytes: usize = fields.iter().map(|(path, value)| path.len() + value.to_string().len()).sum();
+        // Checked here: a command that is cut off would be refused for its form, which explains
+        // nothing.
         if bytes > FIELDS_BYTES_MAX {
             let why = format!("{bytes} bytes are more than a command carries; use `greenroom state restore`");
             return Err(CommandFailure::Usage(why));
@@ -207,7 +233,8 @@ impl Set {
     }
 }
 
-/// Parses a field's path and its value: JSON, or else a string.
+/// Parses a field's path and its value: JSON, or else a string. Only the first `=` counts, so
+/// values may contain more of them. A string that is valid JSON needs quotes: `name="5"`.
 fn field(text: &str) -> Result<(String, Value), CommandFailure> {
     let Some((path, value)) = text.split_once('=') else {
         return Err(CommandFailure::Usage(format!("{text:?} is no FIELD=VALUE")));

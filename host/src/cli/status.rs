@@ -1,4 +1,7 @@
-//! `greenroom status`: the host and its services.
+//! Command `greenroom status`: the host and its services.
+//!
+//! The keeper answers from its own memory and the board, so this works while no worker lives or
+//! a callback stalls. Exit code 3 means that no host runs.
 
 use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, print_json, print_text, table};
@@ -7,6 +10,7 @@ use clap::Args;
 use std::path::Path;
 use std::time::Duration;
 
+// Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
 pub(super) struct StatusArgs {
     /// JSON, for programs
@@ -15,6 +19,8 @@ pub(super) struct StatusArgs {
 }
 
 impl StatusArgs {
+    /// Runs the command. With `--json` prints all fields; the text leaves out what is zero or
+    /// unknown.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         call(dir, &AdminCommand::Status, |reply| {
             let Reply::Status(status) = reply else { return };
@@ -47,6 +53,7 @@ impl StatusArgs {
                     s.faults.to_string(),
                 ]);
             }
+            // Without a process there is a reason why the last worker ended or why none starts.
             let worker = match (host.worker_pid, &host.reason) {
                 (0, Some(reason)) => format!("worker {} ({reason})", host.worker),
                 (0, None) => format!("worker {}", host.worker),
@@ -56,6 +63,7 @@ impl StatusArgs {
                 "greenroom {}, pid {}, {worker}, up {up}\n{table}\n",
                 host.version, host.pid
             ));
+            // Limits that were never reached say nothing.
             let reached: Vec<_> =
                 host.limits.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();
             if !reached.is_empty() {

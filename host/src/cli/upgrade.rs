@@ -1,4 +1,9 @@
-//! `greenroom upgrade`: replaces the worker by one from another binary, and keeps every session.
+//! Command `greenroom upgrade`: replaces the worker by one from another binary, and keeps every
+//! session.
+//!
+//! The host lets the new binary read a snapshot of its records first, and refuses it if that
+//! fails. The keeper itself stays: a new keeper needs a restart of the host. The answer comes
+//! when the new worker serves, or with the reason why the previous binary goes on.
 
 use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, print_text};
@@ -6,6 +11,7 @@ use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
+// Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
 pub(super) struct Upgrade {
     /// The binary to go on with [default: this one]
@@ -14,6 +20,8 @@ pub(super) struct Upgrade {
 }
 
 impl Upgrade {
+    /// Runs the command. The path is resolved here: the keeper has another working directory,
+    /// and a link may lead elsewhere later.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let binary = match self.binary {
             Some(path) => path,

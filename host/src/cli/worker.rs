@@ -1,5 +1,8 @@
-//! `greenroom worker`: the process that serves. The keeper starts it, with its socket as standard
-//! input.
+//! Command `greenroom worker`: the process that serves. The keeper starts it, with its socket
+//! as standard input.
+//!
+//! Configuration, memory files and connections come over that socket. The process ends when the
+//! keeper says so or dies. Its records stay in memory files that the keeper holds.
 
 use crate::cli::output::CommandFailure;
 use crate::worker::takeover;
@@ -9,9 +12,11 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+/// Prepares the process, then serves. An error text goes to standard error, which is the
+/// keeper's.
 pub(super) fn run() -> Result<(), CommandFailure> {
     let failed = |e: std::io::Error| CommandFailure::Failed(format!("standard input: {e}"));
-    // Without its keeper it can neither accept nor release a connection.
+    // Without its keeper the worker can neither accept nor release a connection.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     // A signal to the whole group is the keeper's to handle: it tells the worker to stop.
     for signal in [SIGTERM, SIGINT] {

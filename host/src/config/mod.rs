@@ -1,5 +1,5 @@
-//! The configuration file: TOML, unknown keys refused with their line. Every key has a default, so
-//! no file is needed.
+//! Configuration of a host: TOML, unknown keys refused with their line. Every key has a
+//! default, so no file is needed.
 //!
 //! ```toml
 //! handlers = ["target/release"]           # beside libraries and directories on the command line
@@ -9,17 +9,22 @@
 //! sessions_max = 50000
 //!
 //! [save]
-//! file = "/var/lib/greenroom/tables"      # instead of one in the runtime directory
-//! every_s = 60                            # and not only when the host is stopped
+//! file = "/var/lib/greenroom/tables"      # else in the runtime directory
+//! every_s = 60                            # else only at a stop
 //!
 //! [trust]
 //! owners = [1001]                         # users whose libraries are accepted
 //!
 //! [service.chat]
-//! listen = ["127.0.0.1:4000"]             # instead of the service's own port
-//! settings = { nick_max = 12 }            # read by the handler
-//! limits = { idle_ms = 600000 }           # instead of the host's
+//! listen = ["127.0.0.1:4000"]             # else its port
+//! settings = {nick_max = 12}              # for the handler
+//! limits = {idle_ms = 600000}             # else host's
 //! ```
+//!
+//! The keeper reads the file at its start, at SIGHUP and for `greenroom reload --config`; the
+//! worker gets the result and never the file. A changed configuration goes through a commit
+//! like a build: all of it is in force, or nothing. The keeper and the records keep the one in
+//! force for successors.
 //!
 //! | file | holds |
 //! |---|---|
@@ -36,26 +41,27 @@ pub mod trust;
 use crate::config::trust::Trust;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
+use greenroom_state::address::Address;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// A host's configuration.
+/// Configuration of a host. Field names are the keys of the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Libraries and directories, relative to the file.
+    /// Libraries and directories, relative to the file. Only a restart of the host changes
+    /// them.
     pub handlers: Vec<PathBuf>,
     /// Reload a library as soon as its file changes. Off: only `greenroom reload` does.
     pub watch: bool,
-    /// The limits.
+    /// Limits of the host, and defaults for its services.
     pub limits: Limits,
     /// Saved tables and ledger.
     pub save: SaveConfig,
     /// Trust in library files.
     pub trust: Trust,
-    /// Services, by name.
+    /// Services, by name. A name that no library offers is allowed: its library may come later.
     pub service: BTreeMap<String, ServiceConfig>,
 }
 
@@ -87,19 +93,21 @@ pub struct SaveConfig {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Addresses to listen on instead of the service's own.
-    pub listen: Vec<SocketAddr>,
-    /// The handler's settings.
+    /// Addresses to listen on. Empty: the service's own port on loopback.
+    pub listen: Vec<Address>,
+    /// Settings of the handler. The host passes them on and does not interpret them.
     pub settings: toml::Table,
     /// Limits that differ from the host's.
     pub limits: ServiceLimits,
 }
 
-/// Longest interval of saves: ten years, in seconds.
+/// Longest interval of saves: ten years, in seconds. A longer one could overflow a time.
 const EVERY_S_MAX: u64 = 10 * 366 * 24 * 3600;
 
 impl Config {
-    /// Reads a file. The error names the file, and the line where there is one.
+    /// Reads a file, makes its paths absolute to its directory, and checks limits and
+    /// intervals. Blocks for the disk. The error names the file, and the line where there is
+    /// one.
     pub fn read(path: &Path) -> Result<Config, String> {
         let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let mut config: Config =
@@ -109,6 +117,7 @@ impl Config {
             let s = config.save.every_s;
             return Err(format!("{}: save.every_s is {s}: it must be at most {EVERY_S_MAX}", path.display()));
         }
+        // A host may be started from anywhere, and the file stays with its paths.
         let base = path.parent().unwrap_or(Path::new(""));
         for handler in &mut config.handlers {
             *handler = base.join(&*handler);
@@ -120,20 +129,31 @@ impl Config {
     }
 
     /// Addresses of a service: the configured ones, or its own port on loopback. A service that
-    /// dials and has no port listens nowhere. An error: it has neither.
-    pub fn addresses(&self, service: &str, port: u16, dials: bool) -> Result<Vec<SocketAddr>, String> {
+    /// dials and has no port listens nowhere.
+    ///
+    /// Fails if the service has neither, or if an address is of a kind that cannot be listened
+    /// on. The error names the service.
+    pub fn addresses(&self, service: &str, port: u16, dials: bool) -> Result<Vec<Address>, String> {
         match self.service.get(service) {
-            Some(c) if !c.listen.is_empty() => Ok(c.listen.clone()),
+            Some(c) if !c.listen.is_empty() => {
+                match c.listen.iter().find(|a| !matches!(a, Address::Tcp(_))) {
+                    Some(other) => Err(format!(
+                        "service {service} can't listen on {other}: this version listens on TCP alone"
+                    )),
+                    None => Ok(c.listen.clone()),
+                }
+            }
             _ if port == 0 && dials => Ok(Vec::new()),
             _ if port == 0 => Err(format!(
                 "service {service} has no port of its own; give it one with --listen {service}=127.0.0.1:PORT"
             )),
-            _ => Ok(vec![([127, 0, 0, 1], port).into()]),
+            _ => Ok(vec![Address::Tcp(([127, 0, 0, 1], port).into())]),
         }
     }
 
     /// Copy of this configuration with other settings for these services, in the form of
-    /// [`Config::settings`].
+    /// [`Config::settings`]. A rollback uses it: a generation goes back with the settings that
+    /// it had.
     pub fn with_settings(&self, settings: &BTreeMap<String, String>) -> Config {
         let mut config = self.clone();
         for (service, json) in settings {
@@ -143,14 +163,16 @@ impl Config {
         config
     }
 
-    /// Limits of the host and of its services.
+    /// Limits of the host and of its services. Services without limits of their own are left
+    /// out.
     pub fn all_limits(&self) -> AllLimits {
         let own = self.service.iter().filter(|(_, c)| c.limits != ServiceLimits::default());
         let services = own.map(|(name, c)| (name.clone(), c.limits.clone())).collect();
         AllLimits { host: self.limits.clone(), services }
     }
 
-    /// Settings of every service, as JSON, in the form that handlers get.
+    /// Settings of every service, as JSON, in the form that handlers get. TOML's dates become
+    /// objects of one field.
     pub fn settings(&self) -> BTreeMap<String, String> {
         let json = |t: &toml::Table| serde_json::to_string(t).unwrap_or_else(|_| "{}".into());
         self.service.iter().map(|(name, c)| (name.clone(), json(&c.settings))).collect()

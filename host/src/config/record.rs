@@ -1,9 +1,15 @@
-//! Configurations between processes: in the first message to a worker, in a proposal, and in the
-//! record of the one in force.
+//! Configurations between processes: in the first message to a worker, in a proposal, and in
+//! the record of the one in force.
 //!
-//! Keeper, worker and record may be of different versions, and the reader may be the older one. So
-//! unknown fields are left out here, and missing ones have their defaults. Only the file that an
-//! operator writes is read strictly ([`Config::read`]): there an unknown key is a mistake.
+//! Keeper, worker and record may be of different versions, and the reader may be the older one.
+//! So unknown fields are left out here, and missing ones have their defaults. Only the file
+//! that an operator writes is read strictly ([`Config::read`]): there an unknown key is a
+//! mistake.
+//!
+//! A struct of the configuration refuses unknown fields itself. `KnownFields` therefore removes
+//! them before the struct sees them. No struct needs a second, tolerant form, and a new field
+//! needs no code here. What was left out is named in the log: an operator must know that a
+//! value is not in force.
 
 use crate::config::Config;
 use crate::config::changes::flatten;
@@ -18,19 +24,20 @@ use std::collections::BTreeMap;
 pub struct RecordedConfig {
     /// The configuration.
     pub config: Config,
-    /// Names of the values that were left out.
+    /// Names of the values that were left out, with dots, in order.
     pub unknown: Vec<String>,
 }
 
 impl RecordedConfig {
-    /// Returns the configuration, and names in the log what was left out.
+    /// Returns the configuration, and names in the log what was left out. For values that are
+    /// read after logging has started.
     pub fn into_config(self) -> Config {
         warn_of(&self.unknown);
         self.config
     }
 }
 
-/// Names in the log the values of a configuration that were left out.
+/// Names in the log the values of a configuration that were left out. Empty: logs nothing.
 pub fn warn_of(unknown: &[String]) {
     if !unknown.is_empty() {
         let unknown = unknown.join(", ");
@@ -38,7 +45,8 @@ pub fn warn_of(unknown: &[String]) {
     }
 }
 
-/// Reads a configuration without its unknown fields, for `#[serde(deserialize_with)]`.
+/// Reads a configuration without its unknown fields, for `#[serde(deserialize_with)]`. The
+/// caller cannot learn what was left out; [`unknown_fields`] finds that from the record.
 pub fn without_unknown<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Config, D::Error> {
     RecordedConfig::deserialize(deserializer).map(|record| record.config)
 }
@@ -53,6 +61,9 @@ impl<'de> Deserialize<'de> for RecordedConfig {
 }
 
 /// Names of the values in a record that a configuration read from it does not have.
+///
+/// The configuration is written again and compared by names. A field that is unknown and null
+/// or an empty list is not named: it has no effect.
 pub fn unknown_fields(record: &Value, config: &Config) -> Vec<String> {
     let names = |value: &Value| {
         let mut names = BTreeMap::new();
@@ -63,7 +74,8 @@ pub fn unknown_fields(record: &Value, config: &Config) -> Vec<String> {
     names(record).into_keys().filter(|name| !known.contains_key(name)).collect()
 }
 
-/// JSON that a struct is read from without the fields that the struct does not have.
+/// JSON from which a struct is read without the fields that the struct does not have. Maps keep
+/// all keys: services and settings have names of their own.
 struct KnownFields(Value);
 
 impl<'de> IntoDeserializer<'de, serde_json::Error> for KnownFields {
@@ -80,6 +92,7 @@ impl<'de> Deserializer<'de> for KnownFields {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, serde_json::Error> {
         match self.0 {
             Value::Array(items) => {
+                // Wrapped again, as everything below: a struct may stand at any depth.
                 visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(KnownFields)))
             }
             Value::Object(fields) => {
@@ -90,6 +103,8 @@ impl<'de> Deserializer<'de> for KnownFields {
         }
     }
 
+    /// Removes the fields that the struct does not name. Serde gives the names of the fields
+    /// here.
     fn deserialize_struct<V: Visitor<'de>>(
         mut self,
         _name: &'static str,
@@ -102,6 +117,8 @@ impl<'de> Deserializer<'de> for KnownFields {
         self.deserialize_any(visitor)
     }
 
+    /// Null is `None`. A value is read as its own type, so that a struct inside is filtered,
+    /// too.
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, serde_json::Error> {
         match self.0 {
             Value::Null => visitor.visit_none(),
@@ -109,6 +126,7 @@ impl<'de> Deserializer<'de> for KnownFields {
         }
     }
 
+    /// Passes through: a type that wraps another one is written as the other one.
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -117,6 +135,7 @@ impl<'de> Deserializer<'de> for KnownFields {
         visitor.visit_newtype_struct(self)
     }
 
+    /// Reads a variant by its name. An unknown variant is an error: it has no default.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         name: &'static str,

@@ -1,50 +1,61 @@
 //! Sources of the configuration: the file, and the command line on top of it.
+//!
+//! A source can be read again at any time, with the same precedence: command line, then file,
+//! then the service's own default. So a file that changes an address which `--listen` names
+//! changes nothing.
 
 use crate::config::Config;
-use std::net::SocketAddr;
+use greenroom_state::address::Address;
 use std::path::PathBuf;
 
-/// Sources of a host's configuration: it can be read again.
+/// Sources of a host's configuration. The keeper holds them for its whole life; a change of the
+/// command line needs a restart.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigSource {
-    /// The file.
+    /// Path of the file; `None`: all values have their defaults.
     pub path: Option<PathBuf>,
     /// Addresses from the command line, which replace the file's.
-    pub listen: Vec<(String, SocketAddr)>,
+    pub listen: Vec<(String, Address)>,
     /// `--no-watch` on the command line, which overrides `watch`.
     pub no_watch: bool,
 }
 
 impl ConfigSource {
-    /// Reads file and command line. The error names the file, and the line where there is one.
+    /// Reads file and command line. Blocks for the disk, so the keeper calls it on a thread of
+    /// its own once it serves. The error names the file, and the line where there is one.
     pub fn read(&self) -> Result<Config, String> {
         let mut config = match &self.path {
             Some(path) => Config::read(path)?,
             None => Config::default(),
         };
         config.override_listen(&self.listen);
+        // The command line can only switch the watch off.
         config.watch &= !self.no_watch;
         Ok(config)
     }
 }
 
-/// Parses the argument of `--listen`.
-pub fn parse_listen(text: &str) -> Result<(String, SocketAddr), String> {
+/// Parses the argument of `--listen`. A name that no service has is found out later, by a
+/// warning.
+pub fn parse_listen(text: &str) -> Result<(String, Address), String> {
     let (service, addr) = text.split_once('=').ok_or("it is written SERVICE=ADDRESS:PORT")?;
     let addr = addr
         .parse()
-        .map_err(|_| format!("{addr:?} is not an address with a port, such as 127.0.0.1:4000"))?;
+        .map_err(|e| format!("{e}; an address is written 127.0.0.1:4000 or tcp://127.0.0.1:4000"))?;
     Ok((service.to_owned(), addr))
 }
 
 impl Config {
-    /// Replaces the addresses of each service that `--listen SERVICE=ADDR` names.
-    pub fn override_listen(&mut self, listen: &[(String, SocketAddr)]) {
+    /// Replaces the addresses of each service that `--listen SERVICE=ADDR` names. Several
+    /// addresses of one service add up.
+    pub fn override_listen(&mut self, listen: &[(String, Address)]) {
+        // All lists are emptied first: the second address of a service must not delete the
+        // first.
         for (service, _) in listen {
             self.service.entry(service.clone()).or_default().listen.clear();
         }
         for (service, addr) in listen {
-            self.service.entry(service.clone()).or_default().listen.push(*addr);
+            self.service.entry(service.clone()).or_default().listen.push(addr.clone());
         }
     }
 }
@@ -57,8 +68,9 @@ mod tests {
     #[test]
     fn the_command_line_comes_before_the_file_and_the_file_before_the_service() {
         let mut c =
-            read("[service.chat]\nlisten = [\"127.0.0.1:1\", \"[::1]:1\"]\nsettings = {a = 1}\n").unwrap();
-        let addr = |s: &str| s.parse::<SocketAddr>().unwrap();
+            read("[service.chat]\nlisten = [\"127.0.0.1:1\", \"tcp://[::1]:1\"]\nsettings = {a = 1}\n")
+                .unwrap();
+        let addr = |s: &str| s.parse::<Address>().unwrap();
         assert_eq!(c.addresses("chat", 4000, false).unwrap(), [addr("127.0.0.1:1"), addr("[::1]:1")]);
         assert_eq!(c.addresses("echo", 4001, false).unwrap(), [addr("127.0.0.1:4001")]);
         c.override_listen(&[parse_listen("chat=127.0.0.1:2").unwrap()]);
@@ -66,6 +78,9 @@ mod tests {
         assert_eq!(c.settings()["chat"], r#"{"a":1}"#);
         assert!(c.addresses("odd", 0, false).unwrap_err().contains("--listen odd="));
         assert_eq!(c.addresses("far", 0, true), Ok(Vec::new()));
+        let unix = read("[service.chat]\nlisten = [\"unix:/run/chat\"]\n").unwrap();
+        let said = unix.addresses("chat", 4000, false).unwrap_err();
+        assert!(said.contains("chat can't listen on unix:/run/chat"), "{said}");
         assert!(parse_listen("chat").is_err() && parse_listen("chat=x").is_err());
     }
 }

@@ -1,35 +1,51 @@
-//! File trust: owner, mode and hash of a library. Its code runs with the host's rights, so nobody
-//! but trusted users may be able to write it.
+//! File trust: owner, mode and hash of a library.
+//!
+//! The code of a library runs with the host's rights, so nobody but trusted users may be able
+//! to write the file. Checked each time that a file is staged, not only at the start.
+//!
+//! | check | closes |
+//! | --- | --- |
+//! | owner and mode of the open file | a user who writes into the file |
+//! | owner and mode of its directory | a user who puts another file in its place |
+//! | hash, if hashes are configured | a build that nobody has approved |
+//!
+//! The metadata is that of the descriptor that is read. A file that is swapped after the check
+//! is not the one that is loaded. Directories above the file's own are not checked.
 
 use serde::{Deserialize, Serialize};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// `[trust]` of the configuration.
+/// Section `[trust]` of the configuration. The default trusts the host's user and root.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Trust {
     /// Accept libraries that their group may write or replace.
     pub group_writable: bool,
-    /// Users whose libraries are accepted, beside the host's own and root.
+    /// User ids whose libraries are accepted, beside the host's own and root.
     pub owners: Vec<u32>,
-    /// SHA-256 of the builds that may be loaded. Empty: any.
+    /// SHA-256 of the builds that may be loaded, in hexadecimal, in upper or lower case. Empty:
+    /// any.
     pub hashes: Vec<String>,
 }
 
+/// Mode bit of a sticky directory, such as /tmp.
 const STICKY: u32 = 0o1000;
 
 impl Trust {
-    /// Checks owner and mode of a library file and of its directory. `file` is the metadata of the
-    /// open descriptor that the library is read through.
+    /// Checks owner and mode of a library file and of its directory.
+    ///
+    /// `file` is the metadata of the open descriptor that the library is read through. The
+    /// error names file or directory, and says what would help. Three system calls.
     pub fn check_file(&self, path: &Path, file: &Metadata) -> Result<(), String> {
         self.check_mode(path, file)?;
         // The directory that holds the file itself, not a link to it.
         let real = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
         let dir = real.parent().unwrap_or(Path::new("/"));
         let meta = dir.metadata().map_err(|e| format!("{}: {e}", dir.display()))?;
-        // In a sticky directory only the file's owner may replace it.
+        // In a sticky directory other users cannot replace a file, unless the directory is
+        // theirs.
         if meta.mode() & STICKY != 0 {
             return Ok(());
         }
@@ -37,7 +53,7 @@ impl Trust {
             .map_err(|why| format!("{why}: whoever can, can put another library in its place"))
     }
 
-    /// Checks a build's hash.
+    /// Checks a build's hash, in hexadecimal. Called with the hash of the bytes that were read.
     pub fn check_hash(&self, hash: &str) -> Result<(), String> {
         if self.hashes.is_empty() || self.hashes.iter().any(|h| h.eq_ignore_ascii_case(hash)) {
             return Ok(());
@@ -45,6 +61,7 @@ impl Trust {
         Err(format!("build {hash} is not among trust.hashes of the configuration"))
     }
 
+    /// Checks owner and mode of a file or a directory. `path` is only for the error.
     fn check_mode(&self, path: &Path, meta: &Metadata) -> Result<(), String> {
         let (at, mode) = (path.display(), meta.mode() & 0o7777);
         let me = rustix::process::geteuid().as_raw();
@@ -54,6 +71,7 @@ impl Trust {
                 "{at} belongs to user {owner}, not to {me} or root; name that user in trust.owners of the configuration to trust it"
             ));
         }
+        // Refused even for a trusted owner: the bytes may be anybody's.
         if mode & 0o002 != 0 {
             return Err(format!("{at} may be written by everybody (mode {mode:o}); chmod o-w it"));
         }

@@ -1,29 +1,45 @@
-//! Accepts connections, makes outbound ones, and holds both.
+//! Connections: accepted from listeners, made on request, and held until the worker releases them.
 //!
-//! Listeners are polled edge-triggered. So a listener whose queue is not empty is remembered
-//! (`accept_again`), whatever the reason to stop.
+//! Listeners are polled edge-triggered. So a listener whose queue may not be empty is remembered in
+//! `accept_again`, whatever the reason to stop. A forgotten one would starve its clients until the
+//! next connection.
+//!
+//! Accepting stops for three reasons:
+//!
+//! | reason | goes on |
+//! | --- | --- |
+//! | the caller may not accept: no worker takes connections | when it may |
+//! | [`ACCEPTS_AT_ONCE`] connections came from one port | in the next round of the loop |
+//! | accepting failed, mostly for lack of descriptors | after [`ACCEPT_REST`], for all ports |
+//!
+//! Connections that are not accepted wait in the kernel's queue, so their clients see a slow host
+//! and no error.
+//!
+//! The type joins three parts that do not know each other: [`Listeners`], [`Dialer`] and
+//! [`Connections`]. Both accepted and outbound connections get their number here.
 
 use crate::keeper::connections::{Batch, Connections};
 use crate::keeper::dialer::Dialer;
 use crate::keeper::listeners::Listeners;
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_core::reload::ports::Port;
+use greenroom_state::address::Address;
 use mio::{Registry, Token};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Token of the first listener; those below are the keeper's own.
 const LISTENERS: usize = 16;
 /// Token of the outbound connection 0.
 const DIALED: usize = 1 << 32;
-/// Connections accepted from one port before the others have their turn.
+/// Connections accepted from one port before the others have their turn, and before the worker is
+/// handed any.
 const ACCEPTS_AT_ONCE: usize = 64;
-/// Pause of accepting after descriptors or memory ran out.
+/// Pause of accepting, on all ports, after descriptors or memory ran out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// AcceptorEvent of a poll event.
+/// Source of a poll event.
 pub(super) enum AcceptorEvent {
     /// The listener of this index.
     Listener(usize),
@@ -45,7 +61,8 @@ pub(super) fn source(token: Token) -> Option<AcceptorEvent> {
 pub(super) struct Accepted {
     /// Keys of the new connections.
     pub(super) keys: Vec<u32>,
-    /// Times that the limit of open files was reached.
+    /// Times that accepting failed for another reason than the connection itself. Counted as the
+    /// limit of open files, which is the usual reason.
     pub(super) out_of_files: u64,
 }
 
@@ -55,11 +72,11 @@ pub(super) struct Acceptor {
     listeners: Listeners,
     connections: Connections,
     dialer: Dialer,
-    /// Listeners that may have more connections.
+    /// Listeners that may have more connections, by index. May hold indexes of closed ports.
     accept_again: BTreeSet<usize>,
-    /// Time until accepting rests.
+    /// Time until which accepting rests. [`Acceptor::accept_again`] alone ends the rest.
     rests_until: Option<Instant>,
-    /// Time of the first failure in a row, to log it once.
+    /// Time of the first failure in a row, so that only the first one is logged.
     failed_at: Option<Instant>,
 }
 
@@ -72,7 +89,8 @@ impl Acceptor {
         accepted
     }
 
-    /// Accepts from the remembered listeners, if it `may` and does not rest.
+    /// Accepts from the remembered listeners, if it `may` and accepting does not rest. O(remembered
+    /// listeners), at most [`ACCEPTS_AT_ONCE`] connections of each.
     pub(super) fn accept_again(&mut self, may: bool, now: Instant) -> Accepted {
         let mut accepted = Accepted::default();
         let rests = self.rests_until.is_some_and(|at| now < at);
@@ -85,6 +103,7 @@ impl Acceptor {
         accepted
     }
 
+    /// Accepts up to [`ACCEPTS_AT_ONCE`] connections of one listener, or remembers the listener.
     fn accept_into(&mut self, index: usize, may: bool, accepted: &mut Accepted) {
         if !may || self.rests_until.is_some() {
             self.accept_again.insert(index);
@@ -92,6 +111,7 @@ impl Acceptor {
         }
         for _ in 0..ACCEPTS_AT_ONCE {
             match self.listeners.accept(index) {
+                // The port was closed after the event.
                 None => return,
                 Some(Ok((fd, endpoint))) => {
                     accepted.keys.push(self.connections.add(fd, endpoint).0);
@@ -100,6 +120,7 @@ impl Acceptor {
                     }
                 }
                 Some(Err(e)) => match e.kind() {
+                    // The queue is empty: the next connection causes an edge.
                     ErrorKind::WouldBlock => return,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
                     _ => {
@@ -126,7 +147,8 @@ impl Acceptor {
         self.rests_until = Some(Instant::now() + ACCEPT_REST);
     }
 
-    /// Time of the next thing to do, if it `may` accept.
+    /// Time of the next thing to do, if it `may` accept. Remembered listeners are due at once; if
+    /// it may not, only outbound connections have a deadline.
     pub(super) fn deadline(&self, may: bool, now: Instant) -> Option<Instant> {
         let accepts = match self.rests_until {
             Some(until) => Some(until),
@@ -135,20 +157,20 @@ impl Acceptor {
         accepts.filter(|_| may).into_iter().chain(self.dialer.deadline()).min()
     }
 
-    /// Opens ports, without accepting yet. See [`Listeners::open`].
-    pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<SocketAddr>, String> {
+    /// Opens ports, all or none, without accepting yet. See [`Listeners::open`].
+    pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<Address>, String> {
         self.listeners.open(ports)
     }
 
     /// Closes ports that were opened for a reload that is not committed.
-    pub(super) fn discard(&mut self, addrs: &[SocketAddr]) {
+    pub(super) fn discard(&mut self, addrs: &[Address]) {
         self.listeners.discard(addrs);
     }
 
     /// Follows the ports of a worker that has become ready: accepts from these, closes all others.
     pub(super) fn follow_all(&mut self, registry: &Registry, ports: &[HeldPort]) {
         self.listeners.follow(registry, listener_token, ports, true);
-        // Connections that came meanwhile cause no edge.
+        // Connections that came while no worker served have caused their edge already.
         self.accept_again.extend(self.listeners.accepting());
     }
 
@@ -158,12 +180,13 @@ impl Acceptor {
         self.accept_again.extend(fresh);
     }
 
-    /// Begins an outbound connection. The error says why it cannot begin.
+    /// Begins an outbound connection that may take `patience`. The error says why it cannot begin.
+    /// A number that was dialed before and is open or under way is left alone.
     pub(super) fn dial(
         &mut self,
         registry: &Registry,
         number: u64,
-        addr: SocketAddr,
+        addr: Address,
         patience: Duration,
     ) -> Result<(), String> {
         self.dialer.begin(registry, Token(DIALED + number as usize), number, addr, patience)
@@ -180,12 +203,13 @@ impl Acceptor {
         }))
     }
 
-    /// Gives up the outbound connections that took too long. Returns their numbers.
+    /// Gives up the outbound connections that took too long. Returns their numbers. O(under way).
     pub(super) fn take_late(&mut self, registry: &Registry, now: Instant) -> Vec<u64> {
         self.dialer.take_late(registry, now)
     }
 
-    /// Drops connections that are over: key and number of each.
+    /// Drops connections that are over: key and number of each. The last descriptor goes with them,
+    /// so the kernel closes the connection. Repeatable: a key that holds another number stays.
     pub(super) fn drop(&mut self, connections: &[(u32, u64)]) {
         for &(key, number) in connections {
             self.connections.drop(key, number);
@@ -219,6 +243,7 @@ impl Acceptor {
     }
 }
 
+/// Token of a listener. Indexes stay far below 2^32, so tokens do not reach [`DIALED`].
 fn listener_token(index: usize) -> Token {
     Token(LISTENERS + index)
 }
@@ -230,19 +255,24 @@ mod tests {
     use std::net::TcpStream;
 
     /// A port of this service, with this endpoint.
-    fn held(service: &str, addr: SocketAddr, endpoint: u32) -> HeldPort {
-        HeldPort { port: (service.into(), addr), addr, endpoint: EndpointId(endpoint) }
+    fn held(service: &str, addr: &Address, endpoint: u32) -> HeldPort {
+        HeldPort { port: (service.into(), addr.clone()), addr: addr.clone(), endpoint: EndpointId(endpoint) }
+    }
+
+    fn connect(addr: &Address) -> TcpStream {
+        TcpStream::connect(addr.socket_addr().unwrap()).unwrap()
     }
 
     #[test]
     fn a_listener_that_may_not_be_accepted_from_is_remembered() {
         let poll = Poll::new().unwrap();
         let mut acceptor = Acceptor::default();
-        let addr = acceptor.open(vec![("s".into(), ([127, 0, 0, 1], 0).into())]).unwrap()[0];
-        acceptor.follow(poll.registry(), &[held("s", addr, 1)]);
+        let addr =
+            acceptor.open(vec![("s".into(), Address::Tcp(([127, 0, 0, 1], 0).into()))]).unwrap().remove(0);
+        acceptor.follow(poll.registry(), &[held("s", &addr, 1)]);
         let now = Instant::now();
         assert!(acceptor.accept_again(true, now).keys.is_empty());
-        let _peer = TcpStream::connect(addr).unwrap();
+        let _peer = connect(&addr);
         assert!(acceptor.accept(0, false).keys.is_empty());
         assert_eq!((acceptor.deadline(true, now), acceptor.deadline(false, now)), (Some(now), None));
         assert!(acceptor.accept_again(false, now).keys.is_empty());
@@ -254,19 +284,19 @@ mod tests {
     fn a_connection_keeps_the_endpoint_that_accepted_it() {
         let poll = Poll::new().unwrap();
         let mut acceptor = Acceptor::default();
-        let any = || ("a".to_owned(), SocketAddr::from(([127, 0, 0, 1], 0)));
-        let first = acceptor.open(vec![any()]).unwrap()[0];
-        acceptor.follow(poll.registry(), &[held("a", first, 4)]);
-        let _peers = [TcpStream::connect(first).unwrap(), TcpStream::connect(first).unwrap()];
+        let any = || ("a".to_owned(), Address::Tcp(([127, 0, 0, 1], 0).into()));
+        let first = acceptor.open(vec![any()]).unwrap().remove(0);
+        acceptor.follow(poll.registry(), &[held("a", &first, 4)]);
+        let _peers = [connect(&first), connect(&first)];
         let mut keys = acceptor.accept(0, true).keys;
         // The port goes over to another service, then closes; another service opens its address.
-        acceptor.follow(poll.registry(), &[held("b", first, 4)]);
-        let _third = TcpStream::connect(first).unwrap();
+        acceptor.follow(poll.registry(), &[held("b", &first, 4)]);
+        let _third = connect(&first);
         keys.extend(acceptor.accept(0, true).keys);
         acceptor.follow(poll.registry(), &[]);
-        assert_eq!(acceptor.open(vec![("c".into(), first)]), Ok(vec![first]));
-        acceptor.follow(poll.registry(), &[held("c", first, 5)]);
-        let _fourth = TcpStream::connect(first).unwrap();
+        assert_eq!(acceptor.open(vec![("c".into(), first.clone())]), Ok(vec![first.clone()]));
+        acceptor.follow(poll.registry(), &[held("c", &first, 5)]);
+        let _fourth = connect(&first);
         keys.extend(acceptor.accept(1, true).keys);
         let batch = acceptor.batch(keys.into_iter());
         assert_eq!(batch.connections, [(0, 1), (1, 2), (2, 3), (3, 4)]);

@@ -1,4 +1,8 @@
-//! Answers of the keeper to commands of operators.
+//! Answers of the keeper to commands of operators: answered at once, or passed on to the worker.
+//!
+//! The keeper answers what must be answered while no worker serves, and what replaces the worker.
+//! All other commands go to the worker with the caller's socket, and the keeper forgets them. So an
+//! answer of any length costs the keeper one message.
 
 use crate::admin::server::Answers;
 use crate::admin::server::refuse;
@@ -10,7 +14,8 @@ use crate::protocol::keeper::ToWorker;
 use std::os::fd::AsFd;
 
 impl Keeper {
-    /// Answers a command that the keeper serves.
+    /// Answers a command that the keeper serves ([`AdminCommand::served_by`]). The thread of the
+    /// caller may be gone, so failed answers are ignored.
     pub(super) fn answer(&mut self, command: AdminCommand, answers: Answers) {
         match command {
             AdminCommand::Status => _ = answers.send(Reply::Status(self.status())),
@@ -21,7 +26,8 @@ impl Keeper {
         }
     }
 
-    /// Passes a command on to the worker, or has it wait for one.
+    /// Passes a command on to the worker, or has it wait for one. `configure` goes another way: the
+    /// keeper reads the file first.
     pub(super) fn relay(&mut self, caller: WaitingCaller) {
         if let AdminCommand::Configure = caller.command {
             return self.configure(caller.by, Some(caller.stream));
@@ -31,6 +37,8 @@ impl Keeper {
         }
         let WaitingCaller { command, by, stream } = caller;
         match self.worker.send_with(&ToWorker::Caller(command, by), &[stream.as_fd()]) {
+            // Without a link the worker has just died. The caller's socket closes, and a command
+            // that changes nothing is sent again by its client.
             None | Some(Ok(true)) => {}
             Some(Ok(false) | Err(_)) => {
                 refuse(&stream, "the worker takes no commands now; see `greenroom status`");

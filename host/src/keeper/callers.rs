@@ -1,4 +1,8 @@
-//! Commands of operators: answered here, passed on to the worker, or waiting for one.
+//! Commands of operators that wait for a worker.
+//!
+//! A command that comes while no worker serves waits for at most [`WAIT_MAX`]. A takeover takes
+//! milliseconds, so an operator rarely notices one. Behind the deadline, the operator is told why
+//! no worker serves.
 
 use crate::admin::server::refuse;
 use crate::protocol::admin::AdminCommand;
@@ -9,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Time that a command waits for a worker.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// Commands that wait at once.
+/// Commands that wait at once, each with a descriptor. A further one is refused.
 const CALLERS_MAX: usize = 32;
 
 /// A command, its requester, and the socket to answer on.
@@ -25,6 +29,8 @@ pub(super) struct WaitingCaller {
 /// Callers that wait, in the order of their deadlines.
 #[derive(Default)]
 pub(super) struct Callers {
+    /// Deadline and caller. All wait for the same time, so the order of arrival is that of the
+    /// deadlines.
     waiting: VecDeque<(Instant, WaitingCaller)>,
 }
 
@@ -38,12 +44,12 @@ impl Callers {
         }
     }
 
-    /// Takes all callers that wait.
+    /// Takes all callers that wait. A caller that still cannot be served may be added again.
     pub(super) fn take(&mut self) -> impl Iterator<Item = WaitingCaller> + use<> {
         std::mem::take(&mut self.waiting).into_iter().map(|(_, caller)| caller)
     }
 
-    /// Takes a caller whose time is over.
+    /// Takes a caller whose time is over. The caller is to be refused.
     pub(super) fn take_late(&mut self, now: Instant) -> Option<WaitingCaller> {
         self.waiting.pop_front_if(|(until, _)| *until <= now).map(|(_, caller)| caller)
     }

@@ -1,5 +1,8 @@
-//! Configurations that are proposed to a worker. A thread reads the file again, as it may lie on a
-//! slow file system; the worker puts it in force, or refuses it.
+//! Configurations that are proposed to a worker, until it answers.
+//!
+//! A proposal ends in one of three ways: in force, refused, or lost with its worker. If a signal's
+//! proposal is lost, it is due again, up to [`SIGNALS_LOST_MAX`] times in a row. Numbers are never
+//! used again, so a late answer to an earlier proposal changes nothing.
 
 use crate::config::Config;
 use greenroom_core::reload::request::Requester;
@@ -11,13 +14,16 @@ const SIGNALS_LOST_MAX: u32 = 2;
 
 /// A configuration that a worker was asked to put in force.
 pub(super) struct Proposed {
+    /// The configuration, as it was read.
     pub(super) config: Config,
+    /// The requester: a signal's proposal is repeated, an operator's is not.
     pub(super) by: Requester,
 }
 
-/// ConfigProposals that a worker has not answered, by number.
+/// Proposals that a worker has not answered, by number.
 #[derive(Default)]
 pub(super) struct ConfigProposals {
+    /// Proposals that the present worker has not answered.
     pub(super) open: BTreeMap<u64, Proposed>,
     /// Number of the last proposal.
     pub(super) last: u64,
@@ -34,7 +40,8 @@ impl ConfigProposals {
         self.last
     }
 
-    /// Takes a proposal that the worker has answered. `None`: another worker's.
+    /// Takes a proposal that the worker has answered. `None`: none of this number is open, since it
+    /// was answered before.
     pub(super) fn answered(&mut self, number: u64) -> Option<Proposed> {
         let proposed = self.open.remove(&number)?;
         if proposed.by == Requester::Signal {
@@ -43,7 +50,8 @@ impl ConfigProposals {
         Some(proposed)
     }
 
-    /// Forgets the proposals of a worker that died. True: a signal's is due again.
+    /// Forgets the proposals of a worker that has ended. True: a signal's is due again, or a SIGHUP
+    /// came while no worker served.
     pub(super) fn take_due_again(&mut self) -> bool {
         let mut lost = std::mem::take(&mut self.open).into_values().any(|p| p.by == Requester::Signal);
         self.signals_lost += u32::from(lost);

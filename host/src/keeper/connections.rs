@@ -1,6 +1,14 @@
-//! Every connection's descriptor and number, by the key that workers name it with.
+//! Connections: descriptor, number and endpoint of each, by the key that workers name it with.
 //!
-//! Sixteen bytes for each connection. What goes through it costs the keeper nothing.
+//! The keeper holds one descriptor of each connection, and the worker another. So a connection
+//! outlives any worker, and ends only when the keeper drops it, too.
+//!
+//! A key is an index: small, and used again. A number is unique in the life of the host, and is the
+//! session's number. Worker and keeper name a connection by both, so a message about an earlier
+//! connection of the same key has no effect.
+//!
+//! A connection costs 16 bytes and a descriptor. Places are kept for the largest number of
+//! connections so far. The traffic of a connection costs the keeper nothing.
 
 use crate::protocol::keeper::EndpointId;
 use std::collections::VecDeque;
@@ -10,12 +18,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// never.
 #[derive(Default)]
 pub(super) struct Connections {
+    /// Descriptors, by key. `None`: the key is free.
     descriptors: Vec<Option<OwnedFd>>,
-    /// Numbers, by key.
+    /// Numbers, by key. A free key keeps the number of its last connection.
     numbers: Vec<u64>,
     /// Endpoints that accepted them, by key.
     endpoints: Vec<EndpointId>,
+    /// Free keys, the one to be used next at the end.
     free: Vec<u32>,
+    /// Keys that are not free.
     count: usize,
     /// The highest number so far.
     last: u64,
@@ -33,7 +44,7 @@ pub(super) struct Batch<'a> {
 
 impl Connections {
     /// Adds a connection that this endpoint accepted, with the next number. Returns its key and
-    /// number.
+    /// number. An outbound connection has [`EndpointId::NONE`].
     pub(super) fn add(&mut self, fd: OwnedFd, endpoint: EndpointId) -> (u32, u64) {
         self.last += 1;
         let key = self.free.pop().unwrap_or_else(|| {
@@ -49,7 +60,7 @@ impl Connections {
         (key, self.last)
     }
 
-    /// Continues the numbers above this one.
+    /// Continues the numbers above this one. Numbers never go down.
     pub(super) fn number_above(&mut self, number: u64) {
         self.last = self.last.max(number);
     }
@@ -68,7 +79,8 @@ impl Connections {
         self.count
     }
 
-    /// Keys of all connections, in the order of their numbers.
+    /// Keys of all connections, in the order of their numbers. O(n log n), once for each start of a
+    /// process.
     pub(super) fn keys(&self) -> VecDeque<u32> {
         let held = |key: &u32| self.descriptors[*key as usize].is_some();
         let mut keys: Vec<_> = (0..self.descriptors.len() as u32).filter(held).collect();
@@ -76,7 +88,8 @@ impl Connections {
         keys.into()
     }
 
-    /// The connections of these keys, without those that are over.
+    /// The connections of these keys, without those that are over. O(keys). Consecutive connections
+    /// of one endpoint make one run.
     pub(super) fn batch(&self, keys: impl Iterator<Item = u32>) -> Batch<'_> {
         let mut batch = Batch { connections: Vec::new(), endpoints: Vec::new(), descriptors: Vec::new() };
         for key in keys {
@@ -97,6 +110,7 @@ impl Connections {
 mod tests {
     use super::*;
 
+    /// A descriptor that stands for a connection.
     fn fd() -> OwnedFd {
         std::fs::File::open("/dev/null").unwrap().into()
     }

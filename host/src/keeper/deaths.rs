@@ -1,12 +1,24 @@
 //! Deaths and failed starts of one worker, and the pauses that follow.
+//!
+//! After a single death the next start is due at once, as all clients wait for it. After failures
+//! in a row each start waits longer, up to [`REST_MAX`], so that a loop of restarts costs little.
+//!
+//! Two counts make a row: failed starts end with a process that serves, and quick deaths end with
+//! one that served for [`QUICK_DEATH`]. A worker that becomes ready and dies at once is thus
+//! throttled, too.
+//!
+//! A death inside a turn does not pause: its action is blocked after two deaths, so the row ends by
+//! itself. More than [`TURN_DEATHS_MAX`] quick deaths in turns show that blocking does not help.
 
 use crate::keeper::phase::Phase;
 use crate::memory::board::Reading;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-/// Pause before the next start after a failure: the first one, and the longest.
+/// Unit of the pauses: the pause after the first failure is zero, after the second one twice this,
+/// and each further one doubles.
 const REST_MIN: Duration = Duration::from_millis(50);
+/// Longest pause.
 const REST_MAX: Duration = Duration::from_secs(5);
 /// A worker that dies by its own doing within this time of serving counts as a failed start.
 const QUICK_DEATH: Duration = Duration::from_millis(200);
@@ -27,7 +39,8 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// Cause in words, and whether the process caused its end itself.
+    /// Cause in words, and whether the process caused its end itself. SIGKILL and SIGTERM come from
+    /// outside, unless the board says that the watchdog sent the former.
     pub(super) fn cause(&self) -> (String, bool) {
         let (how, own) = crate::exit_status::how(self.status);
         match self.board.stalled_ms() {
@@ -36,7 +49,7 @@ impl Ended {
         }
     }
 
-    /// Whether it was told to hand over, and did so.
+    /// Whether the process was told to hand over, and did so: all of its work is committed.
     pub(super) fn handed_over(&self) -> bool {
         matches!(self.phase, Phase::HandingOver { .. }) && self.status.success()
     }
@@ -51,13 +64,13 @@ pub(super) struct Deaths {
     quick: u32,
     /// Quick deaths inside a turn in a row.
     in_turns: u32,
-    /// Reason why the process cannot start, in its own words.
+    /// Reason why the process cannot start, in its own words. Taken once the process is reaped.
     refusal: Option<String>,
     /// Cause of the last death.
     last: Option<String>,
-    /// The last process caused its own death.
+    /// Some process caused its own death since a process served last.
     crashed: bool,
-    /// Time of the first death since a process served.
+    /// Time of the first end of a process since one served: from then on no worker serves.
     gap_since: Option<Instant>,
 }
 
@@ -72,7 +85,8 @@ impl Deaths {
         self.last.as_deref()
     }
 
-    /// Whether the last process caused its own death.
+    /// Whether a process caused its own death since a process served last. The next process treats
+    /// jobs that were under way with care then.
     pub(super) fn has_crashed(&self) -> bool {
         self.crashed
     }
@@ -85,7 +99,8 @@ impl Deaths {
     /// Notes that a process serves. Returns the time without a worker, if there was a worker
     /// before.
     pub(super) fn successor_serves(&mut self) -> Option<Duration> {
-        // The process knows of the crash from its first message.
+        // The process knows of the crash from its first message, so the next one need not hear of
+        // the same crash.
         (self.failures, self.crashed) = (0, false);
         self.gap_since.take().map(|at| at.elapsed())
     }
@@ -102,13 +117,14 @@ impl Deaths {
         Some(refusal)
     }
 
-    /// Notes the cause of a death. `own`: the process caused it itself.
+    /// Notes the cause of a death, for operators. `own`: the process caused its death itself.
     pub(super) fn note(&mut self, cause: String, own: bool) {
         self.last = Some(cause);
         self.crashed |= own;
     }
 
-    /// Counts a death. True: the next start must wait.
+    /// Counts a death. True: the next start must wait. A kill from outside never waits, except in a
+    /// start.
     pub(super) fn count(&mut self, ended: &Ended, own: bool) -> bool {
         let served = ended.phase.served_for();
         if served >= QUICK_DEATH {
@@ -123,8 +139,8 @@ impl Deaths {
         failed && (!in_a_turn || self.in_turns > TURN_DEATHS_MAX)
     }
 
-    /// Counts a failed start, and returns the pause before the next one: none at first, as the
-    /// failure may be an accident, then doubling from [`REST_MIN`] up to [`REST_MAX`].
+    /// Counts a failure, and returns the pause before the next start. The first pause is zero, as a
+    /// single failure may be an accident. Then pauses double: 100 ms, 200 ms, up to [`REST_MAX`].
     pub(super) fn next_rest(&mut self) -> Duration {
         let rest = match self.failures.max(self.quick.saturating_sub(1)) {
             0 => Duration::ZERO,

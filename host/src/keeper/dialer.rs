@@ -1,6 +1,19 @@
-//! Outbound connections that a worker asked for, until they are open or have failed. An open one is
-//! held like any other connection.
+//! Outbound connections that a worker asked for, until they are open or have failed.
+//!
+//! | state | ends with |
+//! | --- | --- |
+//! | under way | `outcome`: open or failed; `take_late`: failed (limit `connect_ms`) |
+//! | open | `forget`: the connection is over |
+//!
+//! The keeper makes these connections, so that they outlive a worker like accepted ones. The worker
+//! numbers each request and keeps a record of it until it has the outcome. A successor repeats the
+//! requests of all records. So a number that is under way or open is dialed once, and a failed one
+//! again. An open connection is announced to each process with its number, which answers the
+//! repeated request.
+//!
+//! The worker's limit `connects_max` bounds the requests under way.
 
+use greenroom_state::address::Address;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
@@ -13,6 +26,7 @@ use std::time::{Duration, Instant};
 /// Outbound connections, by the number that the worker gave each.
 #[derive(Default)]
 pub(super) struct Dialer {
+    /// Connections under way, by the number of the request.
     under_way: BTreeMap<u64, Dial>,
     /// Open ones: number of the connection, and number of its request. A successor is told these.
     open: BTreeMap<u64, u64>,
@@ -20,46 +34,54 @@ pub(super) struct Dialer {
     opened: HashSet<u64>,
 }
 
+/// A connection under way. Dropping it gives it up.
 struct Dial {
     socket: TcpStream,
+    /// Time when the connection has failed.
     until: Instant,
 }
 
 impl Dialer {
-    /// Begins a connection, unless this number was dialed before. The error says why it cannot
-    /// begin.
+    /// Begins a connection, unless this number is under way or open. The error says why it cannot
+    /// begin, and nothing has changed then. Never blocks.
     pub(super) fn begin(
         &mut self,
         registry: &Registry,
         token: Token,
         number: u64,
-        addr: SocketAddr,
+        addr: Address,
         patience: Duration,
     ) -> Result<(), String> {
         if self.under_way.contains_key(&number) || self.opened.contains(&number) {
             return Ok(());
         }
-        let mut socket = begin(addr).map_err(|e| describe(addr, &e))?;
-        registry.register(&mut socket, token, Interest::WRITABLE).map_err(|e| describe(addr, &e))?;
+        let Address::Tcp(to) = &addr else {
+            return Err(format!("{addr} can't be connected to: this version connects over TCP alone"));
+        };
+        let mut socket = begin(*to).map_err(|e| describe(&addr, &e))?;
+        registry.register(&mut socket, token, Interest::WRITABLE).map_err(|e| describe(&addr, &e))?;
         self.under_way.insert(number, Dial { socket, until: Instant::now() + patience });
         Ok(())
     }
 
-    /// Outcome of a connection that the poll reported. `None`: still under way.
+    /// Outcome of a connection that the poll reported. `None`: still under way, or not known any
+    /// more. An outcome is told once, and the number may be dialed again.
     pub(super) fn outcome(&mut self, registry: &Registry, number: u64) -> Option<Result<OwnedFd, String>> {
         let dial = self.under_way.get(&number)?;
         let outcome = match (dial.socket.take_error(), dial.socket.peer_addr()) {
             (Ok(Some(e)) | Err(e), _) => Err(e.to_string()),
             (Ok(None), Ok(_)) => Ok(()),
+            // No error and no peer: the event was spurious.
             (Ok(None), Err(e)) if e.kind() == io::ErrorKind::NotConnected => return None,
             (Ok(None), Err(e)) => Err(e.to_string()),
         };
         let mut dial = self.under_way.remove(&number)?;
+        // The descriptor goes to the worker. The keeper must not hear of its input.
         let _ = registry.deregister(&mut dial.socket);
         Some(outcome.map(|()| std::net::TcpStream::from(dial.socket).into()))
     }
 
-    /// Gives up the connections that took too long. Returns their numbers.
+    /// Gives up the connections that took too long. Returns their numbers. O(under way).
     pub(super) fn take_late(&mut self, registry: &Registry, now: Instant) -> Vec<u64> {
         let late: Vec<_> = self.under_way.iter().filter(|(_, d)| d.until <= now).map(|(n, _)| *n).collect();
         for number in &late {
@@ -70,7 +92,7 @@ impl Dialer {
         late
     }
 
-    /// Deadline of the next one.
+    /// Deadline of the next connection under way. O(under way).
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.under_way.values().map(|d| d.until).min()
     }
@@ -81,7 +103,7 @@ impl Dialer {
         self.opened.insert(number);
     }
 
-    /// Forgets a connection that is over.
+    /// Forgets a connection that is over, whether accepted or outbound.
     pub(super) fn forget(&mut self, connection: u64) {
         if let Some(number) = self.open.remove(&connection) {
             self.opened.remove(&number);
@@ -98,7 +120,7 @@ impl Dialer {
     }
 }
 
-fn describe(addr: SocketAddr, e: &io::Error) -> String {
+fn describe(addr: &Address, e: &io::Error) -> String {
     format!("{addr} can't be connected to: {e}")
 }
 

@@ -1,4 +1,8 @@
-//! Events for the keeper from other threads.
+//! Events for the keeper from other threads: signals, callers, the watch of files, the reader of
+//! the configuration.
+//!
+//! The queue has no limit. Callers are limited where they are accepted, and the watch reports a
+//! path only once it is quiet.
 
 use crate::admin::server::Asked;
 use crate::config::Config;
@@ -15,7 +19,7 @@ use std::sync::mpsc::Receiver;
 pub enum Event {
     /// An operator's command.
     Asked(Asked),
-    /// SIGTERM, SIGINT or SIGHUP.
+    /// SIGTERM, SIGINT or SIGHUP, by number.
     Signal(i32),
     /// A watched path changed.
     Changed(PathBuf),
@@ -32,7 +36,9 @@ pub enum Event {
 
 /// Events that wait for the loop, and the mailbox that they are posted to.
 pub(super) struct EventQueue {
+    /// Mailbox that is cloned for other threads. This clone keeps the waker alive.
     mailbox: Mailbox<Event>,
+    /// Events that were posted and not taken.
     waiting: Receiver<Event>,
 }
 
@@ -48,7 +54,7 @@ impl EventQueue {
         self.mailbox.clone()
     }
 
-    /// Takes all events that wait, in the order of their arrival.
+    /// Takes all events that wait, in the order of their arrival. Never blocks.
     pub(super) fn take(&self) -> Vec<Event> {
         self.waiting.try_iter().collect()
     }

@@ -1,30 +1,52 @@
 //! Ports: bound when a reload asks for them, accepted from once the reload is committed.
+//!
+//! | state | begins with | ends with |
+//! | --- | --- | --- |
+//! | opened | `open`, all ports of a request or none | `follow` or `discard` |
+//! | accepting | `follow`, with the ports of a commit | `follow`, with ports of a later commit |
+//!
+//! An opened port listens already, so a commit cannot fail for lack of an address. Clients that
+//! connect before the commit wait in the kernel's queue. If the reload is refused, `discard` closes
+//! the port, and the queue is reset.
+//!
+//! Both requests are repeatable: a worker that died may have made them, and its successor makes
+//! them again. An address that passes from one service to another keeps its socket, so no
+//! connection is refused in between.
+//!
+//! *Invariant*: every connection has its socket options from the first byte on, as it inherits them
+//! from the listener. The kernel's byte counts rely on that ([`crate::sys::tcp`]).
+//!
+//! All lists are short: each call is O(ports), or O(ports of the request x ports).
 
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_core::reload::ports::Port;
+use greenroom_state::address::Address;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Connections that the kernel queues for one port.
+/// Connections that the kernel queues for one port, at most: `net.core.somaxconn` lowers it. The
+/// queue must hold all clients that arrive while no worker serves.
 const BACKLOG: i32 = 4096;
 
-/// A port.
+/// A port that listens.
 struct Listener {
     /// The service, and the address that was asked for.
     port: Port,
     socket: TcpListener,
-    addr: SocketAddr,
+    /// The address that the kernel gave: another one than asked for, if port 0 was.
+    addr: Address,
     /// The number that the worker gave it, once it is accepted from.
     endpoint: EndpointId,
     /// Accepted from. False: opened for a reload that is not committed yet.
     accepts: bool,
 }
 
-/// All ports, by index. An index is never used again.
+/// All ports, by index. An index is never used again, so an event of a closed port names no other
+/// one. A closed port costs one empty place for the life of the keeper.
 #[derive(Default)]
 pub(super) struct Listeners {
     places: Vec<Option<Listener>>,
@@ -32,24 +54,27 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Opens ports: all of them, or none. A port that is open already is reused: a worker that died
-    /// may have asked for it.
-    pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<SocketAddr>, String> {
+    /// may have asked for it. Returns the addresses in the order of the request. The error names
+    /// the port that cannot be opened.
+    pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<Address>, String> {
         let (mut opened, mut addrs) = (Vec::new(), Vec::new());
         for port in ports {
             if let Some(held) = self.places.iter().flatten().find(|l| l.port == port) {
-                addrs.push(held.addr);
+                addrs.push(held.addr.clone());
                 continue;
             }
+            // An error drops `opened`, and closes what this call has opened so far.
             let listener = open(port)?;
-            addrs.push(listener.addr);
+            addrs.push(listener.addr.clone());
             opened.push(Some(listener));
         }
         self.places.append(&mut opened);
         Ok(addrs)
     }
 
-    /// Closes ports that were opened for a reload that is not committed.
-    pub(super) fn discard(&mut self, addrs: &[SocketAddr]) {
+    /// Closes ports that were opened for a reload that is not committed. Ports that are accepted
+    /// from stay, whatever is asked.
+    pub(super) fn discard(&mut self, addrs: &[Address]) {
         for place in &mut self.places {
             if place.as_ref().is_some_and(|l| !l.accepts && addrs.contains(&l.addr)) {
                 *place = None;
@@ -82,6 +107,7 @@ impl Listeners {
                         l.accepts = true;
                         fresh.push(index);
                     }
+                    // The port stays opened, and the next commit tries again.
                     Err(e) => tracing::error!("{} can't be polled: {e}", l.addr),
                 }
             } else if !wanted && (l.accepts || all) {
@@ -100,7 +126,8 @@ impl Listeners {
         (0..self.places.len()).filter(|i| accepts(&self.places[*i])).collect()
     }
 
-    /// Accepts a connection, and tells its endpoint. `None`: the port is closed.
+    /// Accepts one connection, nonblocking and closed on exec, and tells its endpoint. `None`: the
+    /// port is closed.
     pub(super) fn accept(&self, index: usize) -> Option<io::Result<(OwnedFd, EndpointId)>> {
         let l = self.places.get(index)?.as_ref()?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -111,15 +138,23 @@ impl Listeners {
 
 /// Binds and listens: both together reserve a port. Connections inherit the socket's options.
 fn open(port: Port) -> Result<Listener, String> {
-    let (service, addr) = &port;
+    let (service, address) = &port;
+    let Address::Tcp(addr) = address else {
+        return Err(format!(
+            "service {service} can't listen on {address}: this version listens on TCP alone"
+        ));
+    };
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let made = || {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+        // Connections of an earlier host may still be in TIME_WAIT.
         sockopt::set_socket_reuseaddr(&socket, true)?;
         if addr.is_ipv6() {
+            // A service may listen on 0.0.0.0 and on [::] with one port number.
             sockopt::set_ipv6_v6only(&socket, true)?;
         }
+        // The output of a pass is sent at once, so there is nothing to wait for.
         sockopt::set_tcp_nodelay(&socket, true)?;
         // Finds a peer that is gone without closing, after hours.
         sockopt::set_socket_keepalive(&socket, true)?;
@@ -132,8 +167,8 @@ fn open(port: Port) -> Result<Listener, String> {
         Ok((socket, addr))
     };
     let (socket, held_addr) =
-        made().map_err(|e: io::Error| format!("service {service} can't listen on {addr}: {e}"))?;
-    Ok(Listener { port, socket, addr: held_addr, endpoint: EndpointId::NONE, accepts: false })
+        made().map_err(|e: io::Error| format!("service {service} can't listen on {address}: {e}"))?;
+    Ok(Listener { port, socket, addr: Address::Tcp(held_addr), endpoint: EndpointId::NONE, accepts: false })
 }
 
 #[cfg(test)]
@@ -144,8 +179,9 @@ mod tests {
     #[test]
     fn connections_inherit_their_options() {
         let mut listeners = Listeners::default();
-        let addr = listeners.open(vec![("s".into(), ([127, 0, 0, 1], 0).into())]).unwrap()[0];
-        let _peer = std::net::TcpStream::connect(addr).unwrap();
+        let addr =
+            listeners.open(vec![("s".into(), Address::Tcp(([127, 0, 0, 1], 0).into()))]).unwrap().remove(0);
+        let _peer = std::net::TcpStream::connect(addr.socket_addr().unwrap()).unwrap();
         let (fd, _) = listeners.accept(0).unwrap().unwrap();
         assert!(sockopt::tcp_nodelay(&fd).unwrap());
         assert!(sockopt::socket_keepalive(&fd).unwrap());
@@ -155,16 +191,23 @@ mod tests {
     #[test]
     fn all_ports_are_opened_or_none() {
         let mut listeners = Listeners::default();
-        let any = || ("s".to_owned(), SocketAddr::from(([127, 0, 0, 1], 0)));
-        let addr = listeners.open(vec![any()]).unwrap()[0];
-        let taken = ("other".to_owned(), addr);
+        let any = || ("s".to_owned(), Address::Tcp(([127, 0, 0, 1], 0).into()));
+        let addr = listeners.open(vec![any()]).unwrap().remove(0);
+        let taken = ("other".to_owned(), addr.clone());
         let said = listeners.open(vec![any(), taken.clone()]).unwrap_err();
         assert!(said.contains(&format!("service other can't listen on {addr}")), "{said}");
         assert_eq!(listeners.places.len(), 1);
         // A repeated request gets the same port.
-        assert_eq!(listeners.open(vec![any()]), Ok(vec![addr]));
+        assert_eq!(listeners.open(vec![any()]), Ok(vec![addr.clone()]));
         assert_eq!(listeners.places.len(), 1);
         listeners.discard(&[addr]);
         listeners.open(vec![taken]).unwrap();
+    }
+
+    #[test]
+    fn a_transport_that_is_not_served_is_refused_by_name() {
+        let port = ("s".to_owned(), "unix:/run/s.sock".parse().unwrap());
+        let said = Listeners::default().open(vec![port]).unwrap_err();
+        assert_eq!(said, "service s can't listen on unix:/run/s.sock: this version listens on TCP alone");
     }
 }

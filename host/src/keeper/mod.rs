@@ -1,13 +1,26 @@
-//! The keeper's loop. The keeper holds every descriptor, accepts, and sees to it that a worker
-//! serves.
+//! The keeper's loop. The keeper holds every descriptor, accepts, and keeps a worker running.
 //!
-//! It runs no handler's code, reads no byte that a client sent, and does not map the records, so it
-//! has little to die of. A worker may die at any instruction. Its successor starts once it is
-//! reaped, gets every descriptor that the keeper holds, and goes on. Until then connections wait in
-//! the kernel.
+//! The keeper runs no handler code, reads no byte of a client, and does not map the records, so it
+//! has little to die of. A worker may die at any instruction. Its successor starts once the
+//! dead process is reaped, gets every descriptor that the keeper holds, and goes on. Until then
+//! connections and their input wait in the kernel.
+//!
+//! | part | owns |
+//! | --- | --- |
+//! | `acceptor` | listeners, connections, outbound connections under way |
+//! | `worker_process` | memory files, phase, process and socket of the worker |
+//! | `succession` | the start of a process, and what follows from a death |
+//! | `upgrade`, `upgrade_steps` | the trial of another binary, and the change to it |
+//! | `configure`, `propose` | configurations that the worker has not answered |
+//! | `callers` | commands that wait for a worker |
+//! | `stop` | the end of the host |
 //!
 //! The loop looks at every source after each poll: the events tell only which listeners and
-//! outbound connections are ready.
+//! outbound connections are ready. No step waits for an answer of the worker, so `status` is
+//! answered while a callback stalls. The configuration is read on a thread of its own.
+//!
+//! A keeper that dies takes its worker and all sessions with it. So a message that cannot be
+//! understood replaces the worker, and the keeper goes on.
 
 mod acceptor;
 mod answer_callers;
@@ -45,13 +58,13 @@ use events::{Event, EventQueue};
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::Requester;
+use greenroom_state::address::Address;
 use mio::{Events, Poll};
 use phase::{Phase, START_MAX};
 use signal_hook::consts::SIGHUP;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -59,16 +72,16 @@ use stop::Stop;
 use upgrade::UpgradeUnderWay;
 use worker_process::WorkerProcess;
 
-/// Time beyond `stop_ms` that a worker may take to end.
+/// Time beyond `stop_ms` that a worker may take to end: the final save of the tables is part of it.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Everything that the keeper and its workers run with.
 pub struct Options {
-    /// The configuration.
+    /// The configuration in force. A proposal replaces it once the worker has committed it.
     pub config: Config,
-    /// Its sources.
+    /// Sources of the configuration, to read it again.
     pub source: ConfigSource,
-    /// The libraries.
+    /// Libraries and directories to serve.
     pub found: Found,
     /// Directory of private copies.
     pub copies: PathBuf,
@@ -81,20 +94,23 @@ pub struct Options {
 }
 
 /// Callback that is given the ports once, when the host serves for the first time.
-type OnReady<'a> = &'a dyn Fn(&[(String, SocketAddr)]);
+type OnReady<'a> = &'a dyn Fn(&[(String, Address)]);
 
 /// The keeper: its parts, by owner.
 pub struct Keeper {
     options: Options,
     poll: Poll,
     events: EventQueue,
-    /// Binary of the next process. `None`: the worker runs in this process.
+    /// Binary of the next process, opened once: a file that is replaced on disk changes nothing.
+    /// `None`: the worker runs in this process.
     binary: Option<File>,
     acceptor: Acceptor,
     worker: WorkerProcess,
     proposals: ConfigProposals,
     callers: Callers,
+    /// Deaths inside turns. Each process learns from them which actions are blocked.
     crashes: Crashes,
+    /// The upgrade under way: at most one.
     upgrade: Option<UpgradeUnderWay>,
     stop: Stop,
     /// Times that each limit was reached here, not in a worker.
@@ -103,7 +119,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Makes a keeper without a worker's process.
+    /// Makes a keeper without a worker's process. [`Keeper::run`] starts the first one. Fails if
+    /// the kernel gives no poll, no memory files, or not this binary.
     pub fn new(options: Options) -> io::Result<Keeper> {
         let poll = Poll::new()?;
         Ok(Keeper {
@@ -123,16 +140,20 @@ impl Keeper {
         })
     }
 
-    /// Mailbox for other threads.
+    /// Mailbox for other threads. A post wakes the loop.
     pub fn mailbox(&self) -> Mailbox<Event> {
         self.events.mailbox()
     }
 
     /// Runs until the host is told to stop. `ready` is called with the ports once, when the host
-    /// serves for the first time. The error says why it ended otherwise than by a clean stop.
-    pub fn run(mut self, ready: impl Fn(&[(String, SocketAddr)])) -> Result<(), String> {
+    /// serves for the first time. The error says why the host ended otherwise than by a clean stop.
+    ///
+    /// A worker with a process of its own dies with the thread that started it. So this must run on
+    /// the keeper's first thread then.
+    pub fn run(mut self, ready: impl Fn(&[(String, Address)])) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
         loop {
+            // A start may fail for good and end the host, so the end is checked behind it.
             self.keep_a_worker();
             if self.stop.is_over() {
                 return self.stop.into_result();
@@ -149,20 +170,22 @@ impl Keeper {
                     None => {}
                 }
             }
-            // Messages that a worker sent before its end count.
+            // Messages that a worker sent before its end count. So they are heard before the worker
+            // is reaped, which closes the socket.
             self.hear_worker(&ready);
             self.reap();
             self.hear_trial();
             for event in self.events.take() {
                 self.handle(event);
             }
+            // Last, since all of the above may have brought connections, or made room for them.
             self.accept_again();
             self.hand_connections();
             self.look_at_the_clock();
         }
     }
 
-    /// Time that the poll may sleep.
+    /// Time that the poll may sleep: until the first deadline of any part. `None`: no part has one.
     fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
         let all = [
@@ -186,13 +209,12 @@ impl Keeper {
             Event::Signal(signal) => self.stop(signal),
             Event::Read { config, by, stream } => self.propose(*config, by, stream),
             Event::Changed(_) if !self.options.config.watch => {}
-            // A worker looks at all files when it starts.
+            // Without a worker the message is dropped: a successor looks at all files.
             Event::Changed(path) => self.worker.send(&ToWorker::Changed(path)),
         }
     }
 
-    // --- the worker's messages ------------------------------------------------------------------
-
+    /// Hears all messages of the worker, until its socket is empty: the poll is edge-triggered.
     fn hear_worker(&mut self, ready: OnReady<'_>) {
         while let Some(received) = self.worker.receive() {
             match received {
@@ -204,11 +226,12 @@ impl Keeper {
                 Ok(Received::Closed) => {
                     self.worker.unlink(self.poll.registry());
                     if !self.worker.has_process() {
-                        // It ran in this process: no other can follow.
+                        // The worker ran in this process: no other can follow.
                         self.stop.end();
                     }
                     return;
                 }
+                // Connections or ports may depend on the message. A successor reports both anew.
                 Err(e) => {
                     tracing::error!("the worker said what can't be understood ({e}); it is replaced");
                     return self.worker.kill();
@@ -217,9 +240,12 @@ impl Keeper {
         }
     }
 
+    /// Handles one message of the worker. `ready`: see [`Keeper::run`].
     fn heard(&mut self, message: ToKeeper, ready: OnReady<'_>) {
         match message {
             ToKeeper::Ready(ports, served) => self.ready(ports, served, ready),
+            // After a first service, sessions are at stake: starts are repeated. Before, the host
+            // ends once the process is reaped, and the operator sees the reason at once.
             ToKeeper::CantStart(reason) if self.worker.has_served() => {
                 self.worker.deaths_mut().refuses(reason)
             }
@@ -248,19 +274,23 @@ impl Keeper {
             ToKeeper::Recycle(why) => {
                 tracing::warn!("{why}, and --no-keeper has no other process to go on in");
             }
+            // Only a trial answers this, on a socket of its own.
             ToKeeper::Tried(_) => {}
         }
     }
 
     /// Handles a worker that has become ready, with these ports. `served`: the highest number of a
-    /// connection that it knows.
+    /// connection that the worker knows.
+    ///
+    /// The worker takes a connection at or below `served` for one that was served before, and
+    /// releases it. So new numbers begin above `served`.
     fn ready(&mut self, ports: Vec<HeldPort>, served: u64, ready: OnReady<'_>) {
         self.acceptor.number_above(served);
         let (first, gap) = self.worker.is_ready(ports);
         self.acceptor.follow_all(self.poll.registry(), self.worker.ports());
         if first {
             let ports = self.worker.ports().iter();
-            ready(&ports.map(|p| (p.port.0.clone(), p.addr)).collect::<Vec<_>>());
+            ready(&ports.map(|p| (p.port.0.clone(), p.addr.clone())).collect::<Vec<_>>());
         }
         if let Some(gap) = gap {
             tracing::info!(
@@ -272,7 +302,7 @@ impl Keeper {
         }
         self.upgraded();
         if self.stop.is_requested() && !self.worker.is_told_to_stop() {
-            // The worker that was told has died.
+            // The worker that was told has died. Its successor flushes and saves.
             self.worker.tell_to_stop(self.stop.signal());
         }
         for caller in self.callers.take() {
@@ -281,46 +311,53 @@ impl Keeper {
         self.propose_again();
     }
 
-    // --- connections ----------------------------------------------------------------------------
-
+    /// Whether connections may be accepted now. If not, they wait in the kernel's queue.
     fn may_accept(&self) -> bool {
         self.worker.takes_connections() && !self.stop.is_requested()
     }
 
+    /// Accepts from a listener that the poll reported.
     fn accept(&mut self, index: usize) {
         let may = self.may_accept();
         let accepted = self.acceptor.accept(index, may);
         self.accepted(accepted);
     }
 
+    /// Accepts from listeners that had to wait, or had more than their share.
     fn accept_again(&mut self) {
         let may = self.may_accept();
         let accepted = self.acceptor.accept_again(may, Instant::now());
         self.accepted(accepted);
     }
 
+    /// Queues accepted connections for the worker.
     fn accepted(&mut self, accepted: Accepted) {
         self.worker.queue(accepted.keys);
         self.count_reached(Limit::OpenFiles, accepted.out_of_files);
     }
 
-    fn dial(&mut self, number: u64, addr: SocketAddr) {
+    /// Begins an outbound connection that the worker asked for, within limit `connect_ms`.
+    fn dial(&mut self, number: u64, addr: Address) {
         let patience = Duration::from_millis(self.options.config.limits.connect_ms);
         if let Err(why) = self.acceptor.dial(self.poll.registry(), number, addr, patience) {
             self.worker.send(&ToWorker::ConnectFailed(number, why));
         }
     }
 
+    /// Looks at an outbound connection that the poll reported. An open one goes to the worker like
+    /// an accepted one.
     fn look_at_dialed(&mut self, number: u64) {
         match self.acceptor.dialed(self.poll.registry(), number) {
             None => {}
             Some(Ok(key)) => self.worker.queue([key]),
-            // Without a worker nobody is told: a successor asks again.
+            // Without a worker the message is dropped: a successor asks again, as its record of the
+            // request is still there.
             Some(Err(why)) => self.worker.send(&ToWorker::ConnectFailed(number, why)),
         }
     }
 
-    /// Hands the worker the connections that it does not have yet.
+    /// Hands the worker the connections that it does not have yet, until the socket is full or too
+    /// many batches are unacknowledged. Then tells a starting worker to serve, if it has all.
     fn hand_connections(&mut self) {
         loop {
             let Some(keys) = self.worker.next_batch() else { break };
@@ -334,15 +371,15 @@ impl Keeper {
         self.worker.tell_to_start();
     }
 
-    /// Counts a limit that the keeper reached, so many times.
+    /// Counts a limit that the keeper reached, so many times. `status` adds the worker's counts.
     fn count_reached(&mut self, limit: Limit, times: u64) {
         if times > 0 {
             *self.reached.entry(limit).or_default() += times;
         }
     }
 
-    // --- the clock, and the end -----------------------------------------------------------------
-
+    /// Acts on every deadline that has passed: of callers, the worker's phase, outbound
+    /// connections, the upgrade and the stop. Each deadline also bounds the sleep of the poll.
     fn look_at_the_clock(&mut self) {
         let now = Instant::now();
         while let Some(caller) = self.callers.take_late(now) {
@@ -365,7 +402,7 @@ impl Keeper {
         if self.stop.deadline().is_some_and(|at| at <= now) {
             tracing::error!("the worker doesn't end; it is killed");
             if self.binary.is_none() {
-                // The worker runs in this process, which nothing else would end.
+                // The worker runs on another thread of this process, which nothing else would end.
                 std::process::exit(1);
             }
             self.stop.fail("the worker didn't end, and nothing was saved".into());
@@ -374,7 +411,9 @@ impl Keeper {
         }
     }
 
-    /// Handles a signal to stop. The second one ends the host at once if no worker was told.
+    /// Handles a signal to stop. The worker flushes and saves, and ends. On a second signal the
+    /// worker ends at once. If no worker could be told by then, the host ends, and nothing is
+    /// saved.
     fn stop(&mut self, signal: i32) {
         let again = self.stop.is_requested();
         if !again {
@@ -382,7 +421,8 @@ impl Keeper {
         }
         let wait = Duration::from_millis(self.options.config.limits.stop_ms) + STOP_GRACE;
         self.stop.request(signal, Instant::now() + wait);
-        // A worker that is still to start is told once it serves.
+        // A worker that is still to start is told once it serves. A starting one keeps the message
+        // until then.
         let told = self.worker.tell_to_stop(signal);
         if !told && self.worker.has_served() && !again {
             tracing::warn!(connections = self.acceptor.connections(), "told to stop while no worker serves");

@@ -1,8 +1,18 @@
 //! Phases of a worker process.
+//!
+//! | phase | process | accepts | commands for the worker | leaves by itself |
+//! | --- | --- | --- | --- | --- |
+//! | parked | none | no | wait, for at most 5 s | at its deadline: the next start |
+//! | starting | gets its connections | no | wait | after 60 s: killed |
+//! | serving | runs turns | yes | answered | never |
+//! | handing over | finishes work | no | wait | after 60 s: killed |
+//!
+//! `worker_process` changes the phase, and `succession` decides.
 
 use std::time::{Duration, Instant};
 
-/// Time that a worker may take to start, or to end after it was told to hand over.
+/// Time that a worker may take to start, or to end after it was told to hand over. A start scans
+/// all records, so the time must allow for a full store.
 pub(super) const START_MAX: Duration = Duration::from_secs(60);
 
 /// A phase. Connections and commands wait in the kernel and in the keeper, except in `Serving`.
@@ -15,7 +25,10 @@ pub(super) enum Phase {
         /// Reason why none lives, for operators. Empty: a handover.
         reason: String,
     },
-    /// A process is started, and receives its connections.
+    /// A process is started, and receives its connections. Ends with [`ToKeeper::Ready`], or with
+    /// the process.
+    ///
+    /// [`ToKeeper::Ready`]: crate::protocol::keeper::ToKeeper::Ready
     Starting {
         /// Time of the start.
         since: Instant,
@@ -35,7 +48,8 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    /// Time when the keeper must act, if the worker does nothing until then.
+    /// Time when the keeper must act, if the worker does nothing until then. `None`: the worker
+    /// serves, which has no deadline.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
             Phase::Parked { until, .. } => Some(*until),
@@ -45,7 +59,7 @@ impl Phase {
     }
 
     /// Whether a start or a handover takes longer than [`START_MAX`]. True once: the clock
-    /// restarts.
+    /// restarts, so that the keeper's poll does not return at once until the process is reaped.
     pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
         match self {
             Phase::Starting { since, .. } | Phase::HandingOver { since } if *since + START_MAX <= now => {
@@ -56,7 +70,8 @@ impl Phase {
         }
     }
 
-    /// Time that a worker in this phase has served.
+    /// Time that a worker in this phase has served. For a handover, the time since its begin: the
+    /// phase does not keep the time before.
     pub(super) fn served_for(&self) -> Duration {
         match self {
             Phase::Serving { since } | Phase::HandingOver { since } => since.elapsed(),

@@ -1,4 +1,12 @@
 //! Proposals of configurations, to the worker and back.
+//!
+//! A proposal is read on a thread, handed to the worker, and answered with `Configured` or
+//! `NotConfigured`. The worker decides: a refused configuration changes nothing. Only one that is
+//! in force becomes the keeper's own, for later first messages.
+//!
+//! A proposal of an operator goes with the caller's socket, and its reports go there. If the worker
+//! dies first, the operator's call fails. A proposal of a signal has no caller, so the keeper
+//! repeats it: on SIGHUP the file shall be in force in the end.
 
 use crate::admin::server::refuse;
 use crate::config::Config;
@@ -14,7 +22,8 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 impl Keeper {
-    /// Begins to read the configuration.
+    /// Begins to read the configuration, on a thread of its own. The result comes as
+    /// [`Event::Read`].
     pub(super) fn configure(&mut self, by: Requester, stream: Option<UnixStream>) {
         let (source, mailbox) = (self.options.source.clone(), self.mailbox());
         let read = move || {
@@ -26,7 +35,8 @@ impl Keeper {
         }
     }
 
-    /// Proposes a configuration that was read.
+    /// Proposes a configuration that was read. If no worker serves, the proposal waits. A file that
+    /// cannot be read is refused: the log says so, and the caller, if there is one.
     pub(super) fn propose(
         &mut self,
         config: Result<Config, String>,
@@ -45,7 +55,8 @@ impl Keeper {
         }
     }
 
-    /// Hands a proposal to the worker. False: no worker serves now.
+    /// Hands a proposal to the worker. False: no worker serves now. The error says why the proposal
+    /// is refused: the host stops, or the worker's socket is full.
     fn hand_proposal(
         &mut self,
         config: Config,
@@ -58,6 +69,7 @@ impl Keeper {
         if !self.worker.serves() {
             return Ok(false);
         }
+        // A number that is not sent in the end is left out, which does no harm.
         let number = self.proposals.next_number();
         let file = to_file(&config).map_err(|e| e.to_string())?;
         let fds: Vec<_> = [file.as_fd()].into_iter().chain(stream.map(AsFd::as_fd)).collect();
@@ -66,14 +78,15 @@ impl Keeper {
             Some(Ok(false)) => {
                 return Err("the worker takes no commands now; see `greenroom status`".into());
             }
-            // It has just died.
+            // The worker has just died.
             Some(Err(_)) | None => return Ok(false),
         }
         self.proposals.open.insert(number, Proposed { config, by });
         Ok(true)
     }
 
-    /// Has a proposal wait for a worker. The file is read again then.
+    /// Has a proposal wait for a worker. The file is read again then. Signals that wait count as
+    /// one; an operator waits with other commands, for at most 5 s.
     fn configure_later(&mut self, by: Requester, stream: Option<UnixStream>) {
         match stream {
             Some(stream) => self.callers.add(WaitingCaller { command: AdminCommand::Configure, by, stream }),
@@ -82,14 +95,16 @@ impl Keeper {
     }
 
     /// Repeats a signal's proposal that the previous worker did not answer. Runs once a worker
-    /// serves and has reported the configuration in force. Operators know that theirs failed.
+    /// serves and has reported the configuration in force: a proposal that was committed before the
+    /// death counts as answered. Operators know that theirs failed.
     pub(super) fn propose_again(&mut self) {
         if self.proposals.take_due_again() {
             self.configure(Requester::Signal, None);
         }
     }
 
-    /// Notes that a proposal is in force: later workers begin with it.
+    /// Notes that a proposal is in force: later workers begin with it. A repeated report has no
+    /// effect, as each successor repeats the last one.
     pub(super) fn configured(&mut self, number: u64) {
         if let Some(proposed) = self.proposals.answered(number) {
             self.options.config = proposed.config;

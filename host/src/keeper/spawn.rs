@@ -1,4 +1,9 @@
-//! Starts a worker process, and greets it.
+//! The start of a worker process, and its first message.
+//!
+//! The child is `greenroom worker` of a given binary, with its end of the socket as standard input.
+//! Memory files and connections come as messages. The keeper's own descriptors are closed on exec.
+//!
+//! A trial of an upgrade is started the same way. Its first message tells it to try.
 
 use crate::protocol::keeper::{ToKeeper, ToWorker};
 use crate::protocol::link::{Link, pair};
@@ -9,7 +14,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-/// A worker process and the keeper's end of the socket to it.
+/// A worker process and the keeper's end of the socket to it. Dropping it does not end the process,
+/// but closes the socket, and a worker without a keeper ends.
 pub(super) struct Spawned {
     /// The process. `None`: the worker runs in this process.
     pub(super) process: Option<Process>,
@@ -26,17 +32,21 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Watches a child. Costs one descriptor.
+    /// Watches a child. Costs one descriptor. A pidfd names this very process, so its event cannot
+    /// be about a later process with the same id.
     pub(super) fn watch(child: Child) -> io::Result<Process> {
         let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         Ok(Process { child, ended })
     }
 }
 
-/// Starts `greenroom worker` from a binary. Runs on the process's first thread: the worker dies
-/// with the thread that started it.
+/// Starts `greenroom worker` from a binary. Must run on the keeper's first thread: the worker dies
+/// with the thread that started it (PR_SET_PDEATHSIG). Fails if the limit of processes or files is
+/// reached, or if the kernel cannot run the binary.
 pub(super) fn start(binary: &File) -> io::Result<Spawned> {
     let (ours, theirs) = pair()?;
+    // The descriptor is executed, not a path: the binary that was checked, or that runs here, may
+    // be replaced on disk.
     let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
         .arg0("greenroom")
         .arg("worker")
@@ -44,14 +54,14 @@ pub(super) fn start(binary: &File) -> io::Result<Spawned> {
         // A handler's prints go to the log: the reader of standard output may be gone after
         // `ready`.
         .stdout(io::stderr().as_fd().try_clone_to_owned()?)
-        // Its own group: an interrupt from the terminal goes to the keeper only.
+        // A group of its own: an interrupt from the terminal goes to the keeper only.
         .process_group(0)
         .spawn()?;
     Ok(Spawned { process: Some(Process::watch(child)?), link: ours })
 }
 
-/// Sends the first message. A process that has ended already is not an error here: its end is
-/// noticed like any later one, with its cause.
+/// Sends the first message, with these files in the order of [`ToWorker::Hello`]. A process that
+/// has ended already is not an error here: its end is noticed like any later one, with its cause.
 pub(super) fn greet(link: &mut Link<ToKeeper, ToWorker>, files: &[BorrowedFd<'_>]) -> io::Result<()> {
     match link.send_with(&ToWorker::Hello, files) {
         Ok(true) => Ok(()),

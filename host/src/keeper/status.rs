@@ -1,4 +1,7 @@
 //! The status of the host, also while no worker lives.
+//!
+//! The worker is not asked: its counters are read from the board. So the answer comes at once, even
+//! while a callback stalls or the worker is in its start.
 
 use crate::keeper::Keeper;
 use crate::keeper::phase::Phase;
@@ -6,11 +9,13 @@ use crate::protocol::admin::{HostStatus, Status};
 use greenroom_core::limits::names::Limit;
 
 impl Keeper {
-    /// Puts the status together from the keeper's state and the worker's counters.
+    /// Puts the status together from the keeper's state and the worker's counters. Costs one copy
+    /// of the board. The counters are read one by one, while a worker may change them.
     pub(super) fn status(&mut self) -> Status {
         let board = self.worker.read_board();
         let reached = |limit: &Limit| board.reached(*limit) + self.reached.get(limit).copied().unwrap_or(0);
         let limits = Limit::ALL.iter().map(|l| (l.name().to_owned(), reached(l))).collect();
+        // A worker that serves shows why its predecessor died. An empty reason is a handover.
         let reason = match self.worker.phase() {
             Phase::Parked { reason, .. } => Some(reason.as_str()),
             Phase::Starting { .. } | Phase::Serving { .. } => self.worker.deaths().last(),
@@ -32,7 +37,7 @@ impl Keeper {
         }
     }
 
-    /// Process id of the worker; 0: none lives. Without a keeper it is this process.
+    /// Process id of the worker; 0: none lives. With `--no-keeper`, the id of this process.
     pub(super) fn worker_pid(&self) -> u32 {
         match (self.worker.pid(), &self.binary) {
             (Some(pid), _) => pid,

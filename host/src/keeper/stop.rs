@@ -1,4 +1,14 @@
 //! The end of the host: by request, or because no worker can serve.
+//!
+//! | state | entered by | the loop |
+//! | --- | --- | --- |
+//! | none | the start | goes on |
+//! | requested | `request` | goes on until the worker has ended, or until the deadline |
+//! | failure noted | `note_failure` | goes on |
+//! | over | `end`, `end_well`, `fail` | ends before its next poll |
+//!
+//! A request and a noted failure are independent. A noted failure is forgotten only by `end_well`:
+//! a successor may still flush and save all.
 
 use std::time::Instant;
 
@@ -7,9 +17,11 @@ use std::time::Instant;
 pub(super) struct Stop {
     /// Time when a worker that still runs is killed. `None`: no stop was requested.
     by: Option<Instant>,
+    /// Signal of the last request.
     signal: i32,
-    /// Reason of a failed end.
+    /// Reason of a failed end: the error of the host, unless it ends well.
     failure: Option<String>,
+    /// The loop ends now.
     over: bool,
 }
 
@@ -54,7 +66,7 @@ impl Stop {
         (self.failure, self.over) = (None, true);
     }
 
-    /// Ends the loop with a failure.
+    /// Ends the loop with a failure, which replaces one that was noted.
     pub(super) fn fail(&mut self, why: String) {
         (self.failure, self.over) = (Some(why), true);
     }

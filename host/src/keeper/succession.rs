@@ -1,4 +1,25 @@
-//! Succession: starts a worker's process when none lives, and decides what follows from a death.
+//! Succession: the start of a worker's process when none lives, and what follows from a death.
+//!
+//! At most one process of a worker lives at a time. A successor starts only once its predecessor is
+//! reaped: two processes must never map the records together.
+//!
+//! | end of the process | what follows |
+//! | --- | --- |
+//! | with success, after it was told to stop | the host ends well |
+//! | before any process served, with a reason | the host ends with that reason |
+//! | with success, after it was told to hand over | the next start, at once |
+//! | with a reason why it cannot serve | the next start, after a pause |
+//! | in a turn, by its own doing | a note against action and generation; the next start, at once |
+//! | in its start, or by its own doing within 200 ms of serving | the next start, after a pause |
+//! | otherwise | the next start, at once |
+//!
+//! The first pause is zero, and the longest 5 s. Beyond eight quick deaths in turns in a row, a
+//! death in a turn pauses, too. A host that never served ends instead of a fourth pause.
+//!
+//! The verdict on actions and generations is the core's ([`Crashes`]). The keeper remembers the
+//! deaths, and each first message carries the verdict.
+//!
+//! [`Crashes`]: greenroom_core::recovery::crashes::Crashes
 
 use crate::keeper::Keeper;
 use crate::keeper::deaths::Ended;
@@ -11,16 +32,20 @@ use greenroom_core::recovery::crashes::{Death, action_name};
 use std::io;
 use std::time::Instant;
 
-/// Failed starts after which a host that never served ends.
+/// Pauses, the first of zero, between starts of a host that never served. The next failed start
+/// ends the host, which has no sessions to keep.
 const FIRST_STARTS_MAX: u32 = 3;
 
 impl Keeper {
-    /// Starts the worker's next process, if it is due.
+    /// Starts the worker's next process, if it is due. Runs once in each round of the loop. If a
+    /// stop was requested and nothing is to be saved, ends the host instead.
     pub(super) fn keep_a_worker(&mut self) {
         let now = Instant::now();
         if self.stop.is_over() || !self.worker.is_due(now) {
             return;
         }
+        // A host that never served has nothing to flush or save. Behind the deadline, a successor
+        // would have no time for it.
         if self.stop.deadline().is_some_and(|by| !self.worker.has_served() || by <= now) {
             return self.stop.end();
         }
@@ -30,10 +55,12 @@ impl Keeper {
         }
     }
 
+    /// Spawns a process and begins with it. After an error, the caller abandons the process.
     fn start_worker(&mut self) -> io::Result<()> {
         let spawned = match (&self.binary, self.options.in_process.take()) {
             (Some(binary), _) => spawn::start(binary)?,
             (None, Some(link)) => Spawned { process: None, link },
+            // The worker of this process has ended, and no other can follow.
             (None, None) => {
                 self.stop.end();
                 return Ok(());
@@ -43,7 +70,8 @@ impl Keeper {
         self.worker.begin(self.poll.registry(), spawned, &hello, self.acceptor.keys())
     }
 
-    /// Makes the first message for a process. `trial`: the epoch that a trial reads.
+    /// Makes the first message for a process. `trial`: the epoch that a trial reads. Reads the
+    /// clock, as a generation is blamed for deaths within limit `crash_window_ms` alone.
     pub(super) fn hello(&self, trial: Option<u64>) -> Hello {
         Hello {
             host_pid: std::process::id(),
@@ -64,18 +92,24 @@ impl Keeper {
         }
     }
 
+    /// Milliseconds since the keeper started: the clock of [`Death::at_ms`].
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Has the worker's process end in an orderly way, and another one take over.
+    /// Has the worker's process end in an orderly way, and another one take over. Does nothing if
+    /// the host stops: no successor would follow.
     pub(super) fn hand_over(&mut self) {
         if !self.stop.is_requested() {
             self.worker.hand_over();
         }
     }
 
-    /// Hears what a process said just before its end, as far as it still counts.
+    /// Hears what a process said between the last look at its socket and its end.
+    ///
+    /// Reasons and releases still count. Requests are left out: a successor repeats those that its
+    /// records hold, and an answer would reach a process that did not ask. Ports and
+    /// configuration are reported anew by the successor.
     fn hear_last_words(&mut self) {
         while let Some(Ok(received)) = self.worker.receive() {
             match received {
@@ -88,7 +122,9 @@ impl Keeper {
         }
     }
 
-    /// Puts away a process that has ended, and decides what comes next.
+    /// Puts away a process that has ended, and decides what comes next. Does nothing while the
+    /// process lives. The checks come in the order of the table in the module's head, and each one
+    /// relies on those before.
     pub(super) fn reap(&mut self) {
         let Some(status) = self.worker.exit_status() else { return };
         self.hear_last_words();
@@ -97,10 +133,11 @@ impl Keeper {
             return self.stop.end_well();
         }
         if self.stop.has_failed() && !self.stop.is_requested() {
-            // The first worker never became ready. A restart would fail the same way.
+            // The first worker said why it cannot serve. A restart would fail the same way.
             return self.stop.end();
         }
         if ended.handed_over() {
+            // All is committed, and a start is due at once.
             return;
         }
         if let Some(reason) = self.worker.deaths_mut().take_refusal() {
@@ -108,7 +145,8 @@ impl Keeper {
         }
         let own = self.note_death(&ended);
         if let Some(by) = self.stop.deadline() {
-            // A successor flushes and saves, while there is time.
+            // A successor flushes and saves, while there is time. The failure stays noted until one
+            // has done so.
             let why = self.worker.deaths().last().unwrap_or_default().to_owned();
             tracing::error!("the worker died before all was flushed and saved: {why}");
             self.stop.note_failure(format!("the worker was ended before its sessions were flushed: {why}"));
@@ -123,7 +161,8 @@ impl Keeper {
         }
     }
 
-    /// Logs a death and notes its cause. Returns whether the process caused it itself.
+    /// Logs a death and notes its cause. Returns whether the process caused it itself. A turn is
+    /// blamed only then: a kill from outside says nothing about code.
     fn note_death(&mut self, ended: &Ended) -> bool {
         let (how, own) = ended.cause();
         let pid = ended.pid;
@@ -132,6 +171,8 @@ impl Keeper {
             None => {
                 tracing::error!(worker_pid = pid, "the worker died: {how}");
                 self.worker.deaths_mut().note(how, own);
+                // During the change of binaries, the upgrade waits for the old worker's end. If the
+                // new one fails to start, `cannot_start` decides.
                 if !self.is_swapping() {
                     self.fail_upgrade("the worker died meanwhile");
                 }
@@ -140,7 +181,8 @@ impl Keeper {
         own
     }
 
-    /// Logs a death inside a turn, and counts it against the turn's action and generation.
+    /// Logs a death inside a turn, and counts it against the turn's action and generation. An
+    /// upgrade is refused, even during the change of binaries: the new one ran the turn, too.
     fn note_death_in_turn(&mut self, pid: u32, how: String, running: &Running) {
         self.fail_upgrade("the worker died meanwhile");
         let service = self.worker.service(running.service);
@@ -162,7 +204,10 @@ impl Keeper {
         self.crashes.note(Death { at_ms, library, generation, session, turn, action, how });
     }
 
-    /// Parks the worker for a while that grows with each failure, or ends the host.
+    /// Parks the worker for a while that grows with each failure, or ends the host. During an
+    /// upgrade, the previous binary is tried first, at once.
+    ///
+    /// Connections, memory files and waiting commands are kept meanwhile.
     pub(super) fn cannot_start(&mut self, reason: String) {
         if !self.worker.has_served()
             && self.binary.is_some()

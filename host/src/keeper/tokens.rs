@@ -1,5 +1,6 @@
-//! Tokens of the keeper's own descriptors in its poll. Those of listeners and of connections in the
-//! making are in [`super::acceptor`].
+//! Tokens of the keeper's own descriptors in its poll.
+//!
+//! All are below 16, where the tokens of listeners begin ([`super::acceptor`]).
 
 use mio::Token;
 

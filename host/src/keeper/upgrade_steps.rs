@@ -1,4 +1,15 @@
-//! Steps of an upgrade: the trial, the successor, the way back.
+//! Steps of an upgrade: the trial, the successor, the return to the previous binary.
+//!
+//! Each step waits for one message, or for the end of the trial's process, for at most 60 s
+//! ([`UpgradeUnderWay::give_up_at`]). Nothing here blocks but the check of the file, and the wait
+//! for a trial that was just killed.
+//!
+//! A failure in any step refuses the upgrade, and the operator is told why. The trial is killed,
+//! the pinned epoch is released, and the previous binary counts again. A failure before the swap
+//! changes nothing that clients see.
+//!
+//! A pinned epoch costs the memory of every record that dies meanwhile (limit `pin_bytes_max`). So
+//! an epoch that was pinned is released on every path. If the worker dies, its pins die with it.
 
 use crate::admin::server::Answers;
 use crate::exit_status::how;
@@ -22,7 +33,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 impl Keeper {
-    /// Begins an upgrade to the binary of this path, or refuses it.
+    /// Begins an upgrade to the binary of this path, or refuses it. Refused: another upgrade is
+    /// under way, no worker serves, the host is one process, or the file is not trusted.
     pub(super) fn begin_upgrade(&mut self, path: PathBuf, answers: Answers) {
         let refuse = |why: &str| {
             let _ = answers.send(Reply::Error(format!("{}: {why}", path.display())));
@@ -45,13 +57,16 @@ impl Keeper {
         self.upgrade = Some(UpgradeUnderWay { path, binary, answers, step, since, found });
     }
 
-    /// Starts the trial, once an epoch is pinned for it.
+    /// Starts the trial, once an epoch is pinned for it. If no upgrade waits for the epoch, it is
+    /// released at once. If the trial cannot be started, the upgrade is refused.
     pub(super) fn pinned(&mut self, epoch: u64) {
         let hello = to_file(&self.hello(Some(epoch)));
         let begun = match &mut self.upgrade {
             Some(u) if matches!(u.step, UpgradeStep::Pinning) => {
                 spawn::start(&u.binary).and_then(|spawned| {
                     let Spawned { process: Some(process), link } = spawned else { return Ok(()) };
+                    // From here on the step owns the process, and `end_trial` ends it after any
+                    // error below.
                     let step = UpgradeStep::Trying { epoch, process, link: Link::new(link) };
                     (u.step, u.since) = (step, Instant::now());
                     let UpgradeStep::Trying { process, link, .. } = &mut u.step else { return Ok(()) };
@@ -70,6 +85,7 @@ impl Keeper {
             _ => return self.unpin(epoch),
         };
         if let Err(e) = begun {
+            // Without a step that names the epoch, `fail_upgrade` cannot release it.
             if matches!(&self.upgrade, Some(UpgradeUnderWay { step: UpgradeStep::Pinning, .. })) {
                 self.unpin(epoch);
             }
@@ -77,11 +93,13 @@ impl Keeper {
         }
     }
 
+    /// Has the worker release an epoch. Without a worker there is no pin.
     fn unpin(&mut self, epoch: u64) {
         self.worker.send(&ToWorker::Unpin(epoch));
     }
 
-    /// Hears the trial's verdict, or notices its end.
+    /// Hears the trial's verdict, or notices its end. Runs in each round of the loop, and does
+    /// nothing in other steps. Any first answer but a verdict refuses the upgrade.
     pub(super) fn hear_trial(&mut self) {
         let Some(UpgradeUnderWay { step: UpgradeStep::Trying { process, link, .. }, .. }) = &mut self.upgrade
         else {
@@ -98,8 +116,8 @@ impl Keeper {
             Some(verdict) => verdict,
             None => match process.child.try_wait() {
                 Ok(None) => return,
+                // The verdict may have come between the look at the socket and the end.
                 Ok(Some(status)) => match link.receive() {
-                    // Its last message.
                     Ok(Received::Message(ToKeeper::Tried(verdict), _)) => verdict,
                     _ => Err(format!("its trial ended without a report: {}", how(status).0)),
                 },
@@ -107,6 +125,8 @@ impl Keeper {
             },
         };
         match verdict {
+            // The verdict is about a snapshot that may have been given up meanwhile. The answer to
+            // the release tells whether it counts.
             Ok(found) => {
                 let Some(epoch) = self.end_trial() else { return };
                 if let Some(u) = &mut self.upgrade {
@@ -118,7 +138,8 @@ impl Keeper {
         }
     }
 
-    /// Ends the trial's process. Returns the epoch that it read.
+    /// Ends the trial's process with SIGKILL, and reaps it. Returns the epoch that the trial read,
+    /// which is still pinned. `None`: no trial is under way.
     fn end_trial(&mut self) -> Option<u64> {
         let Some(UpgradeUnderWay { step: UpgradeStep::Trying { epoch, process, link }, .. }) =
             &mut self.upgrade
@@ -133,7 +154,8 @@ impl Keeper {
         Some(*epoch)
     }
 
-    /// Swaps the binaries, if the epoch was `held` for as long as the trial read it.
+    /// Swaps the binaries, if the epoch was `held` for as long as the trial read it. If it was
+    /// given up, the trial may have read a mix of epochs, and the upgrade is refused.
     pub(super) fn unpinned(&mut self, held: bool) {
         let Some(UpgradeUnderWay { step: UpgradeStep::Unpinning, .. }) = &self.upgrade else { return };
         if !held {
@@ -146,18 +168,21 @@ impl Keeper {
             Ok(binary) => {
                 u.step = UpgradeStep::Swapping { before: self.binary.replace(binary) };
                 u.since = Instant::now();
+                // The binary is in place before the worker is told: its end may come at any time.
                 self.hand_over();
             }
             Err(e) => self.fail_upgrade(&e.to_string()),
         }
     }
 
-    /// Whether the old worker is ending, or the new one starting.
+    /// Whether the old worker is ending, or the new one starting. From here on a death is no longer
+    /// a reason to refuse the upgrade, unless it was in a turn.
     pub(super) fn is_swapping(&self) -> bool {
         matches!(&self.upgrade, Some(UpgradeUnderWay { step: UpgradeStep::Swapping { .. }, .. }))
     }
 
-    /// Completes an upgrade, if the worker that has become ready is of the new binary.
+    /// Completes an upgrade, if the worker that has become ready is of the new binary. Runs at
+    /// every [`ToKeeper::Ready`]: any worker that becomes ready during the swap is of the new one.
     pub(super) fn upgraded(&mut self) {
         if self.is_swapping()
             && let Some(u) = self.upgrade.take()
@@ -170,7 +195,7 @@ impl Keeper {
     }
 
     /// Goes back to the previous binary, if the worker that cannot start is of the new one. True:
-    /// its start is due at once.
+    /// the start of the previous binary is due at once.
     pub(super) fn fall_back(&mut self, why: &str) -> bool {
         let Some(UpgradeUnderWay { step: UpgradeStep::Swapping { before }, .. }) = &mut self.upgrade else {
             return false;
@@ -181,7 +206,9 @@ impl Keeper {
         true
     }
 
-    /// Refuses an upgrade that is under way. The worker serves on.
+    /// Refuses an upgrade that is under way, in any step, and tells the operator why. Later
+    /// processes are of the previous binary. Does nothing if no upgrade is under way, so it is
+    /// repeatable.
     pub(super) fn fail_upgrade(&mut self, why: &str) {
         let epoch = self.end_trial();
         if let Some(epoch) = epoch {
@@ -197,7 +224,7 @@ impl Keeper {
         }
     }
 
-    /// Gives up an upgrade whose step takes too long.
+    /// Gives up an upgrade whose step takes longer than 60 s.
     pub(super) fn upgrade_in_time(&mut self, now: Instant) {
         if self.upgrade.as_ref().is_some_and(|u| u.give_up_at() <= now) {
             self.fail_upgrade("it took too long");

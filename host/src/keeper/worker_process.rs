@@ -1,9 +1,23 @@
-//! One worker process: spawned, serving, dead, replaced. Everything that exists once for each
-//! worker.
+//! A worker, and the processes that follow each other in it.
 //!
-//! A [`WorkerProcess`] outlives the processes that follow each other in it. The memory files, the
-//! counts of failures and the connections to hand over belong to the worker, not to one process. No
-//! field here is about the host, so a host with several workers has a `Vec` of these.
+//! A [`WorkerProcess`] holds everything that exists once for each worker: memory files, phase,
+//! socket, connections to hand over, counts of deaths. All of that outlives a process. No field is
+//! about the host, so a host with several workers has a `Vec` of these.
+//!
+//! | phase | event | next phase |
+//! | --- | --- | --- |
+//! | parked | `begin`: a process was spawned, and is greeted | starting |
+//! | starting | `is_ready`: the process has all connections, and serves | serving |
+//! | serving | `hand_over`: another process is to go on | handing over |
+//! | all but parked | `bury`: the process has ended, for any reason | parked, due at once |
+//! | parked | `park`: the next start must wait | parked, due later |
+//!
+//! Only the keeper's loop uses this type, on one thread, and no method blocks except
+//! [`WorkerProcess::abandon`]. If no process is linked, a method that talks to one does nothing. A
+//! successor learns all that it needs from its first message and its connections.
+//!
+//! Each process costs two descriptors, for its socket and its pidfd. A worker costs three more, for
+//! its memory files.
 
 use crate::keeper::connections::Batch;
 use crate::keeper::deaths::{Deaths, Ended};
@@ -25,21 +39,27 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-/// Batches of connections that a worker has not acknowledged. With more, accepting waits.
+/// Batches of connections that a worker may leave unacknowledged. With so many, accepting waits.
+/// At [`DESCRIPTORS_MAX`] descriptors each, 1,000 are in flight at most. The kernel refuses
+/// descriptors in flight beyond the limit of open files.
 const BATCHES_MAX: usize = 4;
 /// A worker, and the processes that follow each other in it.
 pub(super) struct WorkerProcess {
     memory: MemoryFiles,
     phase: Phase,
+    /// Socket to the process. `None`: none lives, or it has closed its end.
     link: Option<Link<ToKeeper, ToWorker>>,
+    /// The process, until it is reaped. `None`: none lives, or the worker runs in this process.
     process: Option<Process>,
-    /// Keys of the connections that the process does not have yet.
+    /// Keys of the connections that the process does not have yet. Replaced by all keys at each
+    /// start.
     to_hand: VecDeque<u32>,
-    /// Batches of connections that the process has not acknowledged.
+    /// Batches of connections that the process has not acknowledged: at most [`BATCHES_MAX`].
     in_flight: usize,
     /// Ports in use, as the worker reported them last.
     ports: Vec<HeldPort>,
-    /// Highest number of an endpoint that the worker reported.
+    /// Highest number of an endpoint that the worker reported. Only grows, so that no successor
+    /// gives a number twice.
     endpoint_last: EndpointId,
     /// Services, as the worker reported them last; `None`: withdrawn.
     services: Vec<Option<ServiceStatus>>,
@@ -47,14 +67,15 @@ pub(super) struct WorkerProcess {
     incarnation: u64,
     /// Deaths and failed starts.
     deaths: Deaths,
-    /// Some process has served.
+    /// Some process has served. From then on a failed start is repeated until the host stops.
     has_served: bool,
-    /// The process was told to stop.
+    /// The present process was told to stop.
     stop_told: bool,
 }
 
 impl WorkerProcess {
-    /// Makes a worker without a process. The first start is due at once.
+    /// Makes a worker without a process, with fresh memory files. The first start is due at once.
+    /// Fails if the kernel gives no memory files.
     pub(super) fn new() -> io::Result<WorkerProcess> {
         Ok(WorkerProcess {
             memory: MemoryFiles::new()?,
@@ -73,8 +94,6 @@ impl WorkerProcess {
         })
     }
 
-    // --- state ----------------------------------------------------------------------------------
-
     /// Memory files of this worker.
     pub(super) fn memory(&self) -> &MemoryFiles {
         &self.memory
@@ -85,28 +104,29 @@ impl WorkerProcess {
         &self.phase
     }
 
-    /// Whether it serves.
+    /// Whether the worker serves.
     pub(super) fn serves(&self) -> bool {
         matches!(self.phase, Phase::Serving { .. })
     }
 
     /// Whether a start or a handover takes too long. True once in
-    /// [`crate::keeper::phase::START_MAX`].
+    /// [`crate::keeper::phase::START_MAX`], so a kill that fails is repeated.
     pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
         self.phase.is_overdue(now)
     }
 
-    /// Whether it may be given connections: it serves, and acknowledges them in time.
+    /// Whether connections may be accepted: the worker serves, and acknowledges them in time. While
+    /// false, new connections wait in the kernel's queue.
     pub(super) fn takes_connections(&self) -> bool {
         self.serves() && self.in_flight < BATCHES_MAX
     }
 
-    /// Whether it runs in a process of its own, now.
+    /// Whether the worker runs in a process of its own, now.
     pub(super) fn has_process(&self) -> bool {
         self.process.is_some()
     }
 
-    /// Its process id. `None`: it has no process of its own.
+    /// The process id. `None`: the worker has no process of its own.
     pub(super) fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(|p| p.child.id())
     }
@@ -116,12 +136,12 @@ impl WorkerProcess {
         self.incarnation
     }
 
-    /// Ports in use, as it reported them last.
+    /// Ports in use, as the worker reported them last.
     pub(super) fn ports(&self) -> &[HeldPort] {
         &self.ports
     }
 
-    /// Highest number of an endpoint that it reported.
+    /// Highest number of an endpoint that the worker reported.
     pub(super) fn endpoint_last(&self) -> EndpointId {
         self.endpoint_last
     }
@@ -156,7 +176,9 @@ impl WorkerProcess {
         self.services.iter().flatten()
     }
 
-    /// Reads the counters and the services, also a dead process's.
+    /// Reads the counters and the services, also those of a dead process. If the board holds no
+    /// readable text, the services that were read before stay. Costs a copy of the whole board,
+    /// about 540 KiB.
     pub(super) fn read_board(&mut self) -> Reading {
         let board = Reading::of(self.memory.board());
         if let Some(services) = board_text::read(&board) {
@@ -165,15 +187,14 @@ impl WorkerProcess {
         board
     }
 
-    // --- start ----------------------------------------------------------------------------------
-
-    /// Whether the next process is due.
+    /// Whether the next process is due. A worker in this process stays linked, so none is due then.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         matches!(self.phase, Phase::Parked { until, .. } if until <= now) && self.link.is_none()
     }
 
     /// Begins with a process that was just spawned: polls and greets it, and notes the connections
-    /// to hand over. After an error, [`WorkerProcess::abandon`] is called.
+    /// to hand over. After an error the phase is still parked, and the caller must call
+    /// [`WorkerProcess::abandon`]. A process that has ended already is no error.
     pub(super) fn begin(
         &mut self,
         registry: &Registry,
@@ -186,7 +207,8 @@ impl WorkerProcess {
             let process = self.process.insert(process);
             registry.register(&mut SourceFd(&process.ended.as_raw_fd()), ENDED, Interest::READABLE)?;
         }
-        // The predecessor's turn is not this process's.
+        // The board may still name the predecessor's turn. If this process dies before it maps the
+        // board, its death must not count against that turn.
         board::forget(self.memory.board())?;
         let hello = to_file(hello)?;
         let link = self.link.insert(Link::new(spawned.link));
@@ -201,7 +223,8 @@ impl WorkerProcess {
         Ok(())
     }
 
-    /// Gives up a process that could not be started: ends it, and waits for its end.
+    /// Gives up a process that could not be started: kills it, and waits for its end. SIGKILL makes
+    /// that wait short. Does nothing if there is no process.
     pub(super) fn abandon(&mut self, registry: &Registry) {
         self.unlink(registry);
         if let Some(mut process) = self.process.take() {
@@ -210,8 +233,8 @@ impl WorkerProcess {
         }
     }
 
-    /// Notes that the process serves, with these ports. Returns whether it is the first one ever,
-    /// and the time since its predecessor died.
+    /// Notes that the process serves, with these ports. Returns whether the process is the first
+    /// one ever, and the time since its predecessor ended.
     pub(super) fn is_ready(&mut self, ports: Vec<HeldPort>) -> (bool, Option<Duration>) {
         self.phase = Phase::Serving { since: Instant::now() };
         self.note_ports(ports);
@@ -219,8 +242,8 @@ impl WorkerProcess {
         (first, self.deaths.successor_serves())
     }
 
-    /// Notes the ports of a commit. False: the process is still starting, and reports all ports
-    /// once it is ready.
+    /// Notes the ports of a commit. False: the process is still starting, and nothing is noted. A
+    /// starting process may commit several times, and reports all ports once it is ready.
     pub(super) fn uses_ports(&mut self, ports: Vec<HeldPort>) -> bool {
         let counts = !matches!(self.phase, Phase::Starting { .. });
         if counts {
@@ -235,9 +258,9 @@ impl WorkerProcess {
         self.ports = ports;
     }
 
-    // --- messages -------------------------------------------------------------------------------
-
-    /// Receives a message, if one is there. `None`: no process is linked.
+    /// Receives a message, if one is there, and sends what waits. `None`: no process is linked.
+    /// Never blocks. The socket is polled edge-triggered, so the caller repeats until nothing
+    /// comes.
     pub(super) fn receive(&mut self) -> Option<io::Result<Received<ToKeeper>>> {
         let link = self.link.as_mut()?;
         link.flush();
@@ -253,6 +276,8 @@ impl WorkerProcess {
     }
 
     /// Sends a message with descriptors, if the socket has room now. `None`: no process is linked.
+    /// False: no room, and the message is not queued. An error mostly means that the process has
+    /// just ended.
     pub(super) fn send_with(
         &mut self,
         message: &ToWorker,
@@ -261,16 +286,14 @@ impl WorkerProcess {
         Some(self.link.as_mut()?.send_with(message, fds))
     }
 
-    /// Closes the socket to the process.
+    /// Closes the socket to the process. Messages in it are lost, in both directions.
     pub(super) fn unlink(&mut self, registry: &Registry) {
         if let Some(link) = self.link.take() {
             let _ = registry.deregister(&mut SourceFd(&link.fd().as_raw_fd()));
         }
     }
 
-    // --- connections ----------------------------------------------------------------------------
-
-    /// Queues connections for this worker.
+    /// Queues connections for this worker. Each start replaces the queue by all connections.
     pub(super) fn queue(&mut self, keys: impl IntoIterator<Item = u32>) {
         self.to_hand.extend(keys);
     }
@@ -282,15 +305,19 @@ impl WorkerProcess {
     }
 
     /// Hands over the connections of the next `keys` keys, `dialed` of which are outbound. False:
-    /// the socket has no room now, or the process is gone.
+    /// the socket has no room now, or the process is gone, and the keys stay queued. O(keys).
+    ///
+    /// Keys whose connections are over are dropped with the batch, without a message.
     pub(super) fn hand(&mut self, keys: usize, batch: Batch<'_>, dialed: Vec<(u64, u64)>) -> bool {
         let Some(link) = &mut self.link else { return false };
         if !batch.connections.is_empty() {
+            // Both announcements go first: the worker must know endpoint and request of a
+            // connection when it opens the session. A repeated announcement does no harm.
             if !dialed.is_empty() {
                 link.send(&ToWorker::Dialed(dialed));
             }
             // A worker that numbers no endpoints is of an earlier version, which does not know
-            // this.
+            // the message.
             if batch.endpoints.iter().any(|(endpoint, _)| !endpoint.is_none()) {
                 link.send(&ToWorker::Endpoints(batch.endpoints));
             }
@@ -303,12 +330,14 @@ impl WorkerProcess {
         true
     }
 
-    /// Notes that the process has received a batch.
+    /// Notes that the process has received a batch. A surplus acknowledgement is ignored.
     pub(super) fn acknowledged(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// Tells a starting process to serve, once it has all connections.
+    /// Tells a starting process to serve, once it has all connections. Does nothing in other
+    /// phases, or when repeated. A successor must have all connections before it serves: it gives
+    /// up sessions without one.
     pub(super) fn tell_to_start(&mut self) {
         if let (Phase::Starting { all_handed: all @ false, .. }, Some(link)) =
             (&mut self.phase, &mut self.link)
@@ -319,9 +348,8 @@ impl WorkerProcess {
         }
     }
 
-    // --- end ------------------------------------------------------------------------------------
-
-    /// Tells the process to stop, on this signal. False: none is linked.
+    /// Tells the process to stop, on this signal. False: none is linked. True does not mean that
+    /// the process reads the message: it may be at its end for another reason.
     pub(super) fn tell_to_stop(&mut self, signal: i32) -> bool {
         let Some(link) = &mut self.link else { return false };
         self.stop_told = true;
@@ -329,8 +357,8 @@ impl WorkerProcess {
         true
     }
 
-    /// Tells the process to end, so that another one goes on. Does nothing unless it serves in a
-    /// process of its own.
+    /// Tells the process to end, so that another one goes on. Does nothing unless the worker serves
+    /// in a process of its own.
     pub(super) fn hand_over(&mut self) {
         if let (Phase::Serving { .. }, Some(link), Some(_)) = (&self.phase, &mut self.link, &self.process) {
             link.send(&ToWorker::HandOver);
@@ -338,14 +366,16 @@ impl WorkerProcess {
         }
     }
 
-    /// Kills the process.
+    /// Kills the process, which is reaped later. The verdict on a SIGKILL blames no turn. Does
+    /// nothing for a worker in this process.
     pub(super) fn kill(&mut self) {
         if let Some(process) = &self.process {
             let _ = kill_process(Pid::from_child(&process.child), Signal::KILL);
         }
     }
 
-    /// Exit status of a process that has ended.
+    /// Exit status of a process that has ended. `None`: the process lives, or there is none. Reaps
+    /// the process; repeatable until [`WorkerProcess::bury`].
     pub(super) fn exit_status(&mut self) -> Option<ExitStatus> {
         let status = self.process.as_mut()?.child.try_wait();
         status.inspect_err(|e| tracing::error!("the worker can't be waited for: {e}")).ok()?
@@ -353,6 +383,9 @@ impl WorkerProcess {
 
     /// Puts away a process that has ended with this status. The next one is due at once, unless the
     /// worker is parked for longer.
+    ///
+    /// The caller hears the last messages of the process first: they are lost with the socket.
+    /// Connections and memory files stay for the successor.
     pub(super) fn bury(&mut self, registry: &Registry, status: ExitStatus) -> Ended {
         let mut pid = 0;
         if let Some(process) = self.process.take() {
@@ -361,6 +394,7 @@ impl WorkerProcess {
         }
         self.unlink(registry);
         self.in_flight = 0;
+        // The process is reaped, so its counters stand still.
         let board = self.read_board();
         self.deaths.begin_gap();
         let parked = Phase::Parked { until: Instant::now(), reason: String::new() };
@@ -368,14 +402,16 @@ impl WorkerProcess {
         Ended { pid, status, phase, board }
     }
 
-    /// Parks the worker after a failure, for a time that grows with each one. Returns that time.
+    /// Parks the worker after a failure, for a time that grows with each one, up to 5 s. Returns
+    /// that time. `reason` is shown to operators.
     pub(super) fn park(&mut self, reason: String) -> Duration {
         let rest = self.deaths.next_rest();
         self.phase = Phase::Parked { until: Instant::now() + rest, reason };
         rest
     }
 
-    /// Parks the worker until the next pass of the loop: another binary is tried at once.
+    /// Parks the worker until the next round of the keeper's loop: another binary is tried at once.
+    /// Counts no failure.
     pub(super) fn retry_at_once(&mut self, reason: String) {
         self.phase = Phase::Parked { until: Instant::now(), reason };
     }

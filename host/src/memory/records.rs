@@ -103,7 +103,7 @@ mod tests {
         store.put(None, Kind::State, 5000, b"never committed").unwrap();
         drop(store);
         let found = Store::recover(Box::new(open()), limit).unwrap();
-        assert_eq!((found.records.len(), found.damaged.len()), (5000, 0));
+        assert_eq!((found.records.len(), found.erased.len()), (5000, 0));
     }
 
     #[test]

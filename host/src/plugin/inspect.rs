@@ -1,6 +1,13 @@
-//! Judges a library without running any of its code: whether it is a whole ELF file for this
-//! machine, and what its note says. The loader can crash on a damaged file, and its messages
-//! mislead, so this step comes first.
+//! Inspection of a library without running any of its code.
+//!
+//! The loader runs initialisers, can crash on a damaged file, and names causes that mislead. So
+//! these questions come first: is it a whole ELF file for this machine, does it carry the note,
+//! and does the note name an ABI and a panic strategy that this host can work with? Each
+//! refusal says what the author can change.
+//!
+//! Only headers and the note are read, so the cost does not depend on the size of the code. The
+//! bytes are not trusted: a field that points outside the file is an error, and never read. A
+//! file that passes may still fail to load; the trial finds that out in a child process.
 
 use greenroom_state::abi;
 use greenroom_state::elf_note::{Note, OWNER, SECTION, TYPE};
@@ -13,7 +20,8 @@ const MACHINE: u16 = elf::EM_X86_64.0;
 #[cfg(target_arch = "aarch64")]
 const MACHINE: u16 = elf::EM_AARCH64.0;
 
-/// Reads a library's note. The error says why the library can't be loaded.
+/// Reads a library's note. An error says why the library can't be loaded. The order goes from
+/// the coarse to the fine, so the first reason is the one to name.
 pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
@@ -21,9 +29,11 @@ pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
     if !bytes.starts_with(b"\x7fELF") {
         return Err("it is not an ELF file, so no shared library".into());
     }
+    // The header of a 64-bit ELF file has 64 bytes; the fields below lie inside it.
     if bytes.len() < 64 {
         return Err(format!("it is truncated: {} bytes don't hold an ELF header", bytes.len()));
     }
+    // Class and byte order. The numbers below are read in this order.
     if (bytes[4], bytes[5]) != (2, 1) {
         return Err("it is not a 64-bit little-endian ELF file".into());
     }
@@ -47,6 +57,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
     })?;
     let note = Note::parse(note).map_err(|e| e.to_string())?;
     let (major, minor) = note.abi;
+    // Libraries of an older minor version lack fields that this host can do without.
     if major != abi::MAJOR || minor > abi::MINOR {
         return Err(format!(
             "it is built for ABI {major}.{minor}, this host has {}.{}; build it with the greenroom-handler of this host",
@@ -54,6 +65,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
             abi::MINOR
         ));
     }
+    // Under `abort` a panic in a turn would end the worker, and no turn could fail alone.
     if note.panic != "unwind" {
         return Err(format!(
             "it is built with panic = \"{}\": one panic would end the host; build it with panic = \"unwind\"",
@@ -63,7 +75,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
     Ok(note)
 }
 
-/// Name of a processor.
+/// Name of a processor, for a refusal.
 fn machine_name(machine: u16) -> String {
     match elf::Machine(machine) {
         elf::EM_X86_64 => "x86_64".into(),
@@ -75,14 +87,18 @@ fn machine_name(machine: u16) -> String {
     }
 }
 
+/// ELF file as the note is found in it.
 type File<'a> = ElfFile64<'a, LittleEndian>;
+/// Header of such a file.
 type Header = elf::FileHeader64<LittleEndian>;
 
-/// Checks that everything that the headers point to lies inside the file.
+/// Checks that all segments and sections that the headers name lie inside the file. O(segments
+/// + sections).
 fn check_whole(bytes: &[u8]) -> Result<(), String> {
     let damaged = |what: &str| format!("it is truncated or damaged: {what}");
     let header = Header::parse(bytes).map_err(|e| damaged(&e.to_string()))?;
     let len = bytes.len() as u64;
+    // Sums of untrusted numbers may overflow; then they lie outside, too.
     let inside = |at: u64, size: u64| at.checked_add(size).is_some_and(|end| end <= len);
     let segments = header.program_headers(LittleEndian, bytes).map_err(|e| damaged(&e.to_string()))?;
     for s in segments {
@@ -92,6 +108,7 @@ fn check_whole(bytes: &[u8]) -> Result<(), String> {
     }
     let sections = header.section_headers(LittleEndian, bytes).map_err(|e| damaged(&e.to_string()))?;
     for s in sections {
+        // Sections such as `.bss` have a size and no bytes in the file.
         let has_bytes = s.sh_type(LittleEndian) != elf::SHT_NOBITS;
         if has_bytes && !inside(s.sh_offset(LittleEndian), s.sh_size(LittleEndian)) {
             return Err(damaged("a section lies beyond its end"));
@@ -103,18 +120,22 @@ fn check_whole(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Finds the descriptor of the note through the program headers, which stripping keeps.
+/// Finds the descriptor of the Greenroom note; `None`: there is none. Program headers lead to
+/// it, which stripping keeps.
 fn find_note(bytes: &[u8]) -> Result<Option<&[u8]>, String> {
+    // The zero byte at the end of the owner's name is no part of the name here.
     note_of(bytes, &OWNER[..OWNER.len() - 1], TYPE)
 }
 
-/// Build id that the linker gave a library, in hexadecimal.
+/// Build id that the linker gave a library, in hexadecimal. `None`: none, or the file is
+/// damaged. For reports alone.
 pub fn build_id(bytes: &[u8]) -> Option<String> {
     let id = note_of(bytes, elf::ELF_NOTE_GNU, elf::NT_GNU_BUILD_ID.0).ok()??;
     Some(id.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// Finds a note by owner and type. The error says that the file is damaged.
+/// Finds a note by owner and type; `None`: there is none. An error says that the file is
+/// damaged.
 fn note_of<'a>(bytes: &'a [u8], owner: &[u8], kind: u32) -> Result<Option<&'a [u8]>, String> {
     let damaged = |e: object::read::Error| format!("it is damaged: {e}");
     let file = File::parse(bytes).map_err(damaged)?;
@@ -129,7 +150,8 @@ fn note_of<'a>(bytes: &'a [u8], owner: &[u8], kind: u32) -> Result<Option<&'a [u
     Ok(None)
 }
 
-/// Whether a file carries the note at all, whatever else is wrong with it.
+/// Whether a file carries the note, whatever else is wrong with it. Decides whether a file that
+/// appears in a watched directory is meant for this host at all.
 pub fn has_note(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x7fELF") && check_whole(bytes).is_ok() && matches!(find_note(bytes), Ok(Some(_)))
 }

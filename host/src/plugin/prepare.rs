@@ -1,5 +1,16 @@
-//! Thread for the slow steps of a reload, so that the loop never blocks: it reads and hashes files,
-//! runs trials, loads libraries, and drops builds.
+//! Thread for the slow steps of a reload, so that the loop never blocks.
+//!
+//! The thread reads and hashes files, runs trials, loads libraries, and drops builds. Jobs are
+//! done one after the other, in the order in which the loop sends them. So a trial delays the
+//! steps of other libraries, for as long as its limits allow, and never delays the loop.
+//!
+//! Each of [`Job::Stage`], [`Job::Try`] and [`Job::Load`] is answered once with [`Done`].
+//! Between these jobs the thread keeps the candidate of each library; [`Job::Discard`] forgets
+//! it. Loading happens here because `dlopen` runs initialisers and [`Library::create`] runs the
+//! author's code. If that kills the worker, nothing was committed.
+//!
+//! All of its state is in memory. A worker that dies leaves private copies behind, which its
+//! successor removes.
 
 use crate::config::Config;
 use crate::exit_status::own_binary;
@@ -18,41 +29,43 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// Job of the thread.
 pub enum Job {
-    /// Read, hash and inspect a file.
+    /// Read, hash and inspect a file. Replaces the candidate of the library.
     Stage(LibraryId, PathBuf),
-    /// Try the candidate in a child, and rehearse it with a snapshot.
+    /// Write the private copy, try it in a child, and rehearse it with a snapshot; `None`: no
+    /// rehearsal.
     Try(LibraryId, Option<Box<Snapshot>>),
-    /// Load the candidate here.
+    /// Load the private copy into this process, and build its instances.
     Load(LibraryId),
-    /// Forget the candidate.
+    /// Forget the candidate, and remove its private copy.
     Discard(LibraryId),
-    /// Stage, try and load this library under a configuration that is not in force yet.
+    /// Prepare this library under a configuration that is not in force, from here on.
     Propose(LibraryId, Arc<Config>),
-    /// End the proposal of that configuration.
+    /// Prepare this library under the configuration in force again.
     Withdraw(LibraryId),
-    /// Take over a configuration that is in force now.
+    /// Take over a configuration that is in force from here on.
     Configure(Arc<Config>),
-    /// Report whether this file, which no library is known by, carries a note.
+    /// Find out whether this file, which no library is known by, carries a note. Answered only
+    /// if it does.
     Probe(PathBuf),
-    /// Drop replaced builds, whose destructors run here, and remove private copies that nobody will
-    /// load again. Mappings keep those alive.
+    /// Drop replaced builds, whose destructors run here, and remove private copies that nobody
+    /// will load again. Mappings keep the content of removed copies alive.
     Drop(Box<dyn Send>, Vec<PathBuf>),
-    /// Remove the private copies of this host, except these: those that a predecessor left. Must
-    /// come before anything is staged.
+    /// Remove the private copies of this host that a predecessor left, except these. Must come
+    /// before anything is staged, as copies of this process are not among these.
     RemoveOthers(BTreeSet<PathBuf>),
 }
 
 /// Report of the thread to the loop.
 pub enum Done {
-    /// Step of a reload.
+    /// End of staging, for the core.
     Step(Event),
     /// Progress of a rehearsal: items done, and of how many.
     Progress(LibraryId, u64, u64),
-    /// Result of a trial, with the pinned epoch, which is needed no more.
+    /// End of a trial, with the epoch that was pinned for it and can be released.
     Tried(LibraryId, Option<u64>, Result<Candidate, String>),
-    /// Loaded library, which may be committed.
+    /// End of loading. The library may be committed, or cannot be loaded.
     Loaded(LibraryId, Result<Loaded, String>),
-    /// File with a note that has appeared.
+    /// File that carries a note and has appeared.
     Discovered(PathBuf),
 }
 
@@ -64,11 +77,12 @@ pub struct Loaded {
     pub copy: PathBuf,
     /// Name of its entry.
     pub entry: String,
-    /// Settings of its services.
+    /// Settings of its services, as JSON. A rollback to this build uses them again.
     pub settings: BTreeMap<String, String>,
 }
 
-/// Starts the thread. It ends when the sender is dropped.
+/// Starts the thread. It ends when the sender is dropped. `done` is called on the thread, and
+/// must not block. Fails if the system has no thread to give.
 pub fn start(
     config: Arc<Config>,
     copies: Copies,
@@ -86,18 +100,24 @@ pub fn start(
 /// State of the thread.
 struct Stager {
     config: Arc<Config>,
+    /// Configurations under which single libraries are prepared.
     proposed: HashMap<LibraryId, Arc<Config>>,
     copies: Copies,
     log_level: u32,
     board: Board,
+    /// Candidates, at most one for each library.
     staged: HashMap<LibraryId, Staged>,
 }
 
-/// Candidate under way.
+/// Candidate under way, from staging until it is loaded or discarded.
 struct Staged {
+    /// Hash of the content, and its bytes until the private copy is written.
     content: Content,
+    /// Note, which names library and entry.
     note: Note,
+    /// Build id, for the report.
     build_id: Option<String>,
+    /// Private copy; `None`: not tried yet.
     copy: Option<PathBuf>,
     /// Offers, as the trial reported them.
     offers: Vec<Offer>,
@@ -117,7 +137,7 @@ impl Stager {
                 Job::Load(id) => done(Done::Loaded(id, self.load(id))),
                 Job::Discard(id) => {
                     if let Some(copy) = self.staged.remove(&id).and_then(|s| s.copy) {
-                        // The copy was never loaded here, so nothing maps it.
+                        // If the copy was loaded here and refused, the mapping keeps its content.
                         let _ = std::fs::remove_file(copy);
                     }
                 }
@@ -140,15 +160,18 @@ impl Stager {
         }
     }
 
-    /// Configuration that a library is prepared under: a proposed one, or the one in force.
+    /// Configuration that a library is prepared under: the proposed one, or the one in force.
     fn config_for(&self, id: LibraryId) -> Arc<Config> {
         self.proposed.get(&id).unwrap_or(&self.config).clone()
     }
 
-    /// Reads and inspects a file. Returns its hash.
+    /// Reads and inspects a file, and makes it the library's candidate. Returns the hash. Waits
+    /// for a writer of the file.
     fn stage(&mut self, id: LibraryId, path: &std::path::Path) -> Result<String, String> {
         let config = self.config_for(id);
         let content = stage::read(path, &config.trust)?;
+        // Before anything else is made of the content: only named builds may be loaded, if the
+        // configuration names some.
         config.trust.check_hash(&content.hash)?;
         let note = inspect(&content.bytes).map_err(|e| format!("{}: {e}", path.display()))?;
         let hash = content.hash.clone();
@@ -158,6 +181,7 @@ impl Stager {
     }
 
     /// Writes the private copy and tries it in a child. Blocks for as long as the trial takes.
+    /// If it fails, the copy stays until the candidate is discarded.
     fn try_out(
         &mut self,
         id: LibraryId,
@@ -167,12 +191,15 @@ impl Stager {
         let config = self.config_for(id);
         let staged = self.staged.get_mut(&id).ok_or("nothing is staged")?;
         let copy = self.copies.write(&staged.content, &staged.note.library)?;
-        // From here on the copy is the build; its bytes need not stay.
+        // From here on the copy is the build. Its bytes may be many, and need not stay until
+        // the commit.
         staged.content.bytes = Vec::new();
         staged.copy = Some(copy.clone());
         let (entry, limits) = (staged.note.entry.as_str(), &config.limits);
         let settings = config.settings();
         let trial = Trial { copy: &copy, entry, settings: &settings, snapshot, limits };
+        // The child must be this very version of the host, even if the binary was replaced on
+        // disk.
         let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
         let Tried { library: name, offers, rehearsal } = trial::run(&binary, &trial, tell)?;
         staged.offers = offers.clone();
@@ -189,18 +216,21 @@ impl Stager {
         Ok(Candidate { name, offers, build_id: staged.build_id.clone(), rehearsal })
     }
 
-    /// Loads the private copy here, and builds its services.
+    /// Loads the private copy here, and builds its services. The candidate is forgotten only if
+    /// that succeeds. A library that was loaded stays mapped, even if it is refused then.
     fn load(&mut self, id: LibraryId) -> Result<Loaded, String> {
         let staged = self.staged.get(&id).ok_or("nothing is staged")?;
         let (copy, entry) = (staged.copy.clone().ok_or("nothing was tried")?, staged.note.entry.clone());
         let all = self.config_for(id).settings();
         let code = Library::load(&copy, &entry)?.create(&all, self.log_level, self.board)?;
+        // The judgement rests on the offers of the trial, so other offers must not come into
+        // force.
         if !code.iter().map(|(offer, _)| offer).eq(&staged.offers) {
             return Err("it offers something else here than in its trial".into());
         }
         self.staged.remove(&id);
-        // Services that the file does not name count too: a rollback to this build gives them no
-        // settings again.
+        // Services that the file does not name count, too: a rollback to this build gives them
+        // no settings again.
         let of = |name: &String| all.get(name).cloned().unwrap_or_else(|| "{}".into());
         let settings = code.iter().map(|(o, _)| (o.name.clone(), of(&o.name))).collect();
         Ok(Loaded { code, copy, entry, settings })

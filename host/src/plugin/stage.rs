@@ -1,8 +1,15 @@
-//! Reads a library file that is finished, and makes the private copy that is loaded.
+//! Content of a library file that is finished, and the private copy that is loaded.
 //!
-//! The loader knows a library by its path and inode, and returns the old code for a path that it
-//! has seen. A file that is overwritten under a mapping crashes the process. So the loader always
-//! gets a copy, under a name never used before, of bytes that were read once.
+//! The file is read once. The same bytes are hashed, inspected, copied and loaded, so a file
+//! that changes meanwhile cannot pass the checks with other content. Owner and mode are checked
+//! on the open descriptor.
+//!
+//! The loader knows a library by its path and inode, and returns the old code for a path that
+//! it has seen. A file that is overwritten under a mapping crashes the process. So the loader
+//! always gets a copy, under a name never used before. The watched file itself is never mapped.
+//!
+//! Reading costs O(bytes) of time and memory, up to 1 GiB. It waits for a writer, and runs on
+//! the prepare thread.
 
 use crate::config::trust::Trust;
 use crate::runtime_dir::copied_by;
@@ -14,9 +21,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Time without a write after which a file counts as finished.
+/// Time without a write after which a file counts as finished. The watcher waits as long before
+/// it reports a path.
 pub const QUIET: Duration = Duration::from_millis(150);
-/// Time after which a file that is written without a pause is given up.
+/// Time after which a file that is written without a pause is given up. The prepare thread does
+/// nothing else meanwhile.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Size of the largest library, in bytes.
 const BYTES_MAX: u64 = 1 << 30;
@@ -30,8 +39,8 @@ pub struct Content {
     pub hash: String,
 }
 
-/// Reads a file once it is finished. Blocks until then. The error says what is wrong with the file,
-/// or with those who may write it.
+/// Reads a file once it is finished. Blocks for at most 10 s, and the time of the read. An
+/// error says what is wrong with the file, or with those who may write it.
 pub fn read(path: &Path, trust: &Trust) -> Result<Content, String> {
     let give_up = Instant::now() + QUIET_WAIT_MAX;
     loop {
@@ -49,7 +58,8 @@ pub fn read(path: &Path, trust: &Trust) -> Result<Content, String> {
     }
 }
 
-/// Reads a file; `None`: somebody is writing it.
+/// Reads a file, if nobody is writing it. `None`: the file is younger than [`QUIET`], or
+/// changed while it was read.
 fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     let at = path.display();
     // Opening a FIFO must not block.
@@ -73,6 +83,8 @@ fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
         };
         return Err(format!("{at} is {what}, not a library file"));
     }
+    // Checked before the content is read: a file that others may write is none of ours,
+    // whatever is in it.
     trust.check_file(path, &before)?;
     if before.len() > BYTES_MAX {
         return Err(format!("{at} has {} bytes; the largest library is {BYTES_MAX}", before.len()));
@@ -86,8 +98,8 @@ fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     file.read_to_end(&mut bytes).map_err(|e| format!("{at} can't be read: {e}"))?;
     let after = stat(&file)?;
     let mark = |m: &std::fs::Metadata| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
-    // Only the content counts: a rename or another hard link changes the ctime alone, and then the
-    // file is read again.
+    // Also a rename or another hard link changes the ctime. Then the same content is read once
+    // more.
     if mark(&before) != mark(&after) || bytes.len() as u64 != after.len() {
         return Ok(None);
     }
@@ -95,29 +107,35 @@ fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     Ok(Some(Content { bytes, hash }))
 }
 
-/// Directory of private copies.
+/// Directory of private copies. Names are `LIBRARY-PID-N-HASH.so`, and `runtime_dir.rs` reads
+/// them.
 #[derive(Debug)]
 pub struct Copies {
+    /// Directory, which other hosts may use too.
     dir: PathBuf,
-    /// Process that the copies belong to: it outlives those that write and load them.
+    /// Process id of the keeper. The keeper outlives the workers that write and load copies.
     host_pid: u32,
-    /// Number of the next copy.
+    /// Number of the next copy. The upper half is the writer's, so two workers of a host never
+    /// use the same name.
     next: u64,
 }
 
 impl Copies {
-    /// Copies of one writer: `writer` tells the processes of one host apart.
+    /// Copies of one writer. The number `writer` tells the processes of one host apart.
     pub fn new(dir: PathBuf, host_pid: u32, writer: u64) -> Copies {
         Copies { dir, host_pid, next: writer << 32 }
     }
 
-    /// Writes a private copy, under a name that none had before.
+    /// Writes a private copy, under a name that none had before. If it cannot be written,
+    /// nothing is left of it. The mode lets nobody write the copy, and nobody but the owner
+    /// read it.
     pub fn write(&mut self, content: &Content, library: &str) -> Result<PathBuf, String> {
         let (pid, n) = (self.host_pid, self.next);
         self.next += 1;
         let path = self.dir.join(format!("{library}-{pid}-{n}-{}.so", &content.hash[..12]));
         let failed = |e: std::io::Error| format!("the private copy {} can't be written: {e}", path.display());
         let mut file =
+            // An existing file is never overwritten: a process may have it mapped.
             OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path).map_err(failed)?;
         if let Err(e) = file.write_all(&content.bytes) {
             let _ = std::fs::remove_file(&path);

@@ -1,8 +1,14 @@
 //! Requests and replies on the admin socket: an [`AdminCommand`] as a line of JSON, then
 //! [`Reply`]s, a line each.
 //!
+//! A request is one line of at most 64 KiB. Only [`AdminCommand::Restore`] has more to send: after
+//! [`Reply::Go`], [`Piece`]s follow, a line each. An answer ends with [`Reply::End`] or
+//! [`Reply::Error`]. If the socket closes before, the answer broke off, and the client decides by
+//! [`AdminCommand::is_repeatable`] whether to ask again.
+//!
 //! Both sides are of the same version of the binary. Programs depend on the output of `--json`, not
-//! on this protocol.
+//! on this protocol. The types of a line of `--json` are here, too: their field names are public,
+//! so fields are only added.
 
 use greenroom_core::ledger::Report;
 use greenroom_state::dump::DumpedEntry;
@@ -49,7 +55,7 @@ pub enum AdminCommand {
     RollBack {
         /// A service or library.
         service: String,
-        /// Its generation; none: the previous one.
+        /// Generation to go back to; none: the previous one.
         to: Option<u64>,
     },
     /// Wait for the end of the probation that this line of the ledger tells of.
@@ -70,7 +76,7 @@ pub enum AdminCommand {
     },
     /// Replace the worker by one from another binary.
     Upgrade {
-        /// Its file.
+        /// File of the binary, as an absolute path.
         binary: PathBuf,
     },
 }
@@ -105,7 +111,8 @@ impl AdminCommand {
         }
     }
 
-    /// Whether a command may send this again after its answer broke off: it changes nothing.
+    /// Whether a client may send this command again after its answer broke off: the command changes
+    /// nothing.
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::Status | Self::Sessions | Self::History | Self::Await(_) | Self::Dump { .. } => true,
@@ -127,9 +134,9 @@ impl AdminCommand {
 pub enum Piece {
     /// A session's state.
     Session {
-        /// Its number.
+        /// Number of the session.
         id: u64,
-        /// Its service.
+        /// Service of the session.
         service: String,
         /// The state's version; 0: it has none.
         state_version: u32,
@@ -138,7 +145,7 @@ pub enum Piece {
     },
     /// Entries of this table follow: they replace all that it holds.
     Table {
-        /// Its name.
+        /// Name of the table.
         name: String,
         /// Version of values that do not name one.
         version: Option<u32>,
@@ -183,7 +190,7 @@ pub enum Reply {
 pub struct Status {
     /// The host.
     pub host: HostStatus,
-    /// Its services.
+    /// Services that are not withdrawn.
     pub services: Vec<ServiceStatus>,
 }
 
@@ -196,7 +203,7 @@ pub struct HostStatus {
     pub worker_pid: u32,
     /// The binary's version.
     pub version: String,
-    /// Seconds since it started.
+    /// Seconds since the keeper started.
     pub uptime_s: u64,
     /// The worker's phase: `serving`, `starting`, `handing over`, or `parked`: none lives, and the
     /// connections wait for the next one.
@@ -215,17 +222,17 @@ pub struct HostStatus {
 /// A service in a status.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ServiceStatus {
-    /// Its name.
+    /// Name of the service.
     pub name: String,
     /// The library that serves it.
     pub library: String,
     /// Generation of the library.
     pub generation: u64,
-    /// SHA-256 of its file.
+    /// SHA-256 of the library's file.
     pub build: String,
-    /// Version of its state.
+    /// Version of the service's state.
     pub state_version: u32,
-    /// Addresses that it listens on.
+    /// Addresses that the service listens on.
     pub listen: Vec<String>,
     /// Sessions alive.
     pub sessions: usize,
@@ -238,9 +245,9 @@ pub struct ServiceStatus {
 /// A line of `greenroom sessions --json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SessionLine {
-    /// Its number.
+    /// Number of the session.
     pub id: u64,
-    /// Its service.
+    /// Service of the session.
     pub service: String,
     /// The peer's address.
     pub peer: String,

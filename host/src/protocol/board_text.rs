@@ -1,15 +1,19 @@
 //! Services on the board: written by the worker, read by the keeper and the watchdog.
+//!
+//! Names, builds and addresses change with a commit of a reload, and are one text of JSON. Counts
+//! change with every pass, and are numbers of their own on the board. A reader puts both together.
 
 use crate::memory::board::{Board, Reading};
 use crate::protocol::admin::ServiceStatus;
 
-/// Writes the services, by their numbers; `None`: withdrawn.
+/// Writes the services, by their numbers; `None`: withdrawn. A text beyond 512 KiB is left out, and
+/// the previous text stays.
 pub fn write(board: Board, services: &[Option<ServiceStatus>]) {
     board.say(&serde_json::to_vec(services).unwrap_or_default());
 }
 
-/// The services, by their numbers, with their present counts. `None`: there are none yet, or they
-/// are being written.
+/// Reads the services, by their numbers, with their present counts. `None`: there are none yet, or
+/// they are being written. A later version's text may also be unreadable.
 pub fn read(board: &Reading) -> Option<Vec<Option<ServiceStatus>>> {
     let mut services: Vec<Option<ServiceStatus>> = serde_json::from_slice(&board.text()?).ok()?;
     for (number, service) in services.iter_mut().enumerate() {

@@ -1,4 +1,7 @@
 //! Handler libraries and directories that the arguments of `serve` name.
+//!
+//! The keeper finds them once, at its start, and every worker gets the same ones. The keeper
+//! watches their directories, not the worker.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,14 +17,17 @@ pub struct Found {
 }
 
 impl Found {
-    /// The libraries that are links, by what they lead to.
+    /// The libraries that are links, by their targets. Reads the file system; a path that cannot be
+    /// resolved is left out.
     pub fn links(&self) -> BTreeMap<PathBuf, PathBuf> {
         let paths = self.libraries.iter().map(|(path, _)| path);
         let targets = paths.filter_map(|path| Some((path.canonicalize().ok()?, path.clone())));
         targets.filter(|(target, path)| target != path).collect()
     }
 
-    /// The directories in which something may change.
+    /// The directories in which something may change: of the libraries, of the targets of links,
+    /// and those named. Sorted, without doubles. A directory and not a file is watched, since a new
+    /// build often replaces the file.
     pub fn watched(&self) -> Vec<PathBuf> {
         let links = self.links();
         let files = self.libraries.iter().map(|(path, _)| path).chain(links.keys());

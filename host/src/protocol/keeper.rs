@@ -1,8 +1,22 @@
 //! Messages between keeper and worker, each one packet of JSON that may carry descriptors.
 //!
 //! Keeper and worker may be of different versions, either of them the older one: an upgrade
-//! replaces the worker only. So fields are only added, with defaults, and a message that a version
-//! does not know is left out by it ([`crate::protocol::link::Received::Unknown`]).
+//! replaces the worker only. So fields are only added, with defaults. A message that a version does
+//! not know is left out by it ([`crate::protocol::link::Received::Unknown`]). Names on the wire stay
+//! if a variant or field is renamed.
+//!
+//! | time | keeper to worker | worker to keeper |
+//! | --- | --- | --- |
+//! | start | `Hello`, `Connections` with `Endpoints` and `Dialed`, `Start` | `Ack`, `Ready` |
+//! | new connections | the same, without `Start` | `Ack`, later `Drop` |
+//! | outbound | `Dialed` or `ConnectFailed` | `Connect` |
+//! | reload | `Opened` | `Open`, then `Ports` or `Discard` |
+//! | configuration | `Configure` | `Configured` or `NotConfigured` |
+//! | upgrade | `Pin`, `Unpin`, `HandOver` | `Pinned`, `Unpinned` |
+//! | end | `Stop` or `HandOver` | `CantStart`, `Recycle` |
+//!
+//! Any message may be lost with the worker. Nothing depends on a lost one: each process reports
+//! ports and configuration, and repeats requests that its records hold.
 
 use crate::config::{Config, record};
 use crate::protocol::admin::AdminCommand;
@@ -11,18 +25,18 @@ use crate::protocol::link::from_file;
 use greenroom_core::reload::ports::Port;
 use greenroom_core::reload::request::Requester;
 use greenroom_core::session::quarantine::BlockedAction;
+use greenroom_state::address::Address;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// Messages from the keeper to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// The first message. With the memory files of records, input and counters, and one that holds
-    /// a [`Hello`].
+    /// The first message. With the memory files of records, input and counters, and a file that
+    /// holds a [`Hello`], in this order.
     Hello,
     /// Connections: key and number of each, with as many descriptors. Answered by
     /// [`ToKeeper::Ack`].
@@ -36,11 +50,12 @@ pub enum ToWorker {
     Dialed(Vec<(u64, u64)>),
     /// Answer to [`ToKeeper::Connect`]: the connection of this number failed, for this reason.
     ConnectFailed(u64, String),
-    /// All connections were handed over: serve.
+    /// All connections were handed over: serve. Sent once, and answered by [`ToKeeper::Ready`] or
+    /// [`ToKeeper::CantStart`].
     Start,
     /// Answer to [`ToKeeper::Open`]: the addresses in the same order, or the reason why none is
     /// open.
-    Opened(Result<Vec<SocketAddr>, String>),
+    Opened(Result<Vec<Address>, String>),
     /// A watched path changed.
     Changed(PathBuf),
     /// Put another configuration in force: its number, and its requester. With a memory file that
@@ -51,11 +66,13 @@ pub enum ToWorker {
     Caller(AdminCommand, Requester),
     /// Flush and end, on this signal. A second time: end at once.
     Stop(i32),
-    /// Commit and end: a successor takes over.
+    /// Commit and end: a successor takes over. Reloads, jobs and answers under way are finished
+    /// first, for at most 5 s.
     HandOver,
-    /// Keep the committed records readable, and report their epoch.
+    /// Keep the committed records readable, and report their epoch. Answered by
+    /// [`ToKeeper::Pinned`]. The pin ends with [`ToWorker::Unpin`], or with the worker.
     Pin,
-    /// Release the pinned epoch.
+    /// Release the pinned epoch. Answered by [`ToKeeper::Unpinned`].
     Unpin(u64),
 }
 
@@ -69,15 +86,16 @@ pub enum ToKeeper {
     /// A [`ToWorker::Connections`] has arrived.
     #[serde(rename = "Took")]
     Ack,
-    /// Connections that are over: key and number of each.
+    /// Connections that are over: key and number of each. Repeatable.
     Drop(Vec<(u32, u64)>),
     /// Make a connection: number and address. The answer repeats the number. A repeated number is
     /// dialed once.
-    Connect(u64, SocketAddr),
-    /// Bind and listen on these ports, without accepting yet.
+    Connect(u64, Address),
+    /// Bind and listen on these ports, all or none, without accepting yet. Answered by
+    /// [`ToWorker::Opened`], in the order of the requests.
     Open(Vec<Port>),
     /// Close these ports again: they were opened, and no reload uses them.
-    Discard(Vec<SocketAddr>),
+    Discard(Vec<Address>),
     /// A reload is committed: accept from these ports, and close the others, except those opened
     /// since.
     Ports(Vec<HeldPort>),
@@ -87,7 +105,8 @@ pub enum ToKeeper {
     NotConfigured(u64),
     /// Answer to [`ToWorker::Pin`]: the epoch.
     Pinned(u64),
-    /// Answer to [`ToWorker::Unpin`]: whether the epoch stayed pinned all the time.
+    /// Answer to [`ToWorker::Unpin`]: whether the epoch stayed pinned all the time. If it did not,
+    /// a reader of the epoch may have read a mix.
     Unpinned(bool),
     /// The worker has loaded many builds: a fresh process should go on.
     Recycle(String),
@@ -155,7 +174,7 @@ pub struct HeldPort {
     /// The service, and the address that was asked for.
     pub port: Port,
     /// The address that the kernel gave.
-    pub addr: SocketAddr,
+    pub addr: Address,
     /// The endpoint.
     #[serde(default, skip_serializing_if = "EndpointId::is_none")]
     pub endpoint: EndpointId,
@@ -164,9 +183,9 @@ pub struct HeldPort {
 /// Number of an endpoint: of one listening socket.
 ///
 /// The worker numbers its ports, and the keeper tells with each connection which endpoint accepted
-/// it. The number stays when the port goes over to another service. It is never used again while
-/// the host lives, so a connection of a closed endpoint is not taken for one of a later endpoint
-/// with the same address.
+/// it. The number stays when the port goes over to another service. A number is never used again
+/// while the host lives. So a connection of a closed endpoint cannot be taken for one of a later
+/// endpoint with the same address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EndpointId(pub u32);

@@ -1,7 +1,20 @@
 //! The socket between keeper and worker: packets with descriptors.
 //!
-//! One packet carries one message of at most 64 KiB and up to [`DESCRIPTORS_MAX`] descriptors.
-//! Longer messages go through a memory file ([`to_file`]).
+//! A packet carries one message of at most 64 KiB of JSON, and up to [`DESCRIPTORS_MAX`]
+//! descriptors. Longer content goes through a memory file ([`to_file`]), whose descriptor the
+//! message carries.
+//!
+//! Both ends are nonblocking, and only [`Link::wait`] blocks. Messages without descriptors are
+//! queued in the sender if the socket is full, in order and without limit. Messages with
+//! descriptors are not queued, as the queue would have to own the descriptors. Their sender tries
+//! again.
+//!
+//! A socket pair of packets (SEQPACKET) keeps messages whole and in order, passes descriptors, and
+//! tells each side when the other has ended. A stream would need lengths around the messages.
+//!
+//! If one side ends with messages unread, the kernel reports a reset to the other side, ahead of
+//! messages that wait there. [`Link::receive`] reports the reset as the end, so last messages of
+//! such a side may be lost.
 
 use crate::memory::records::memory_file;
 use rustix::net::{
@@ -18,17 +31,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Descriptors that one message may carry; the kernel's limit is 253.
 pub const DESCRIPTORS_MAX: usize = 250;
-/// Length of a message, in bytes. A socket's buffer holds several of these.
+/// Largest length of a message, in bytes. A socket's buffer holds several of these.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
-/// Writes a value to a memory file, as JSON of any length.
+/// Writes a value to a fresh memory file, as JSON of any length. Costs one descriptor until it is
+/// dropped.
 pub fn to_file(what: &impl Serialize) -> io::Result<OwnedFd> {
     let file = std::fs::File::from(memory_file("greenroom-message")?);
     serde_json::to_writer(&file, what)?;
     Ok(file.into())
 }
 
-/// Reads a value from a memory file.
+/// Reads a value from a memory file, from its beginning: sender and receiver share the position.
 pub fn from_file<T: DeserializeOwned>(file: OwnedFd) -> io::Result<T> {
     use std::io::Seek;
     let mut file = std::fs::File::from(file);
@@ -36,12 +50,14 @@ pub fn from_file<T: DeserializeOwned>(file: OwnedFd) -> io::Result<T> {
     Ok(serde_json::from_reader(io::BufReader::new(file))?)
 }
 
-/// An end of the socket.
+/// An end of the socket. Costs a buffer of 64 KiB.
 pub struct Link<In, Out> {
     fd: OwnedFd,
-    /// Messages that wait for room in the socket.
+    /// Messages that wait for room in the socket, the oldest first.
     outbox: VecDeque<Vec<u8>>,
+    /// Scratch of [`Link::receive`], of the largest length.
     buffer: Vec<u8>,
+    /// Types of the messages, in both directions. No value of them is stored.
     messages: PhantomData<fn(In) -> Out>,
 }
 
@@ -58,7 +74,7 @@ pub enum Received<In> {
     Closed,
 }
 
-/// Makes a socket's two ends, one for each process.
+/// Makes a socket's two ends, one for each process. Both are nonblocking and closed on exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
@@ -75,8 +91,8 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         self.fd.as_fd()
     }
 
-    /// Sends a message, now or when the socket has room. One that is too long is logged and
-    /// dropped.
+    /// Sends a message, now or when the socket has room. A message beyond 64 KiB is logged and
+    /// dropped. A dead peer is no error here.
     pub fn send(&mut self, message: &Out) {
         match serde_json::to_vec(message) {
             Ok(bytes) if bytes.len() <= MESSAGE_BYTES_MAX => self.outbox.push_back(bytes),
@@ -88,7 +104,8 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         self.flush();
     }
 
-    /// Sends waiting messages. A dead peer shows where messages are received.
+    /// Sends waiting messages, until the socket is full. A dead peer shows where messages are
+    /// received. To be called when the poll reports room.
     pub fn flush(&mut self) {
         while let Some(bytes) = self.outbox.front() {
             if !matches!(self.transmit(bytes, &[]), Ok(true)) {
@@ -98,9 +115,13 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         }
     }
 
-    /// Sends a message with descriptors, if the socket has room now. False: try again later.
+    /// Sends a message with descriptors, if the socket has room now. False: nothing is sent, and
+    /// the caller is to try again. The descriptors stay the caller's.
+    ///
+    /// Fails if the message is too long, the descriptors are too many, or the peer is gone.
     pub fn send_with(&mut self, message: &Out, fds: &[BorrowedFd<'_>]) -> io::Result<bool> {
         self.flush();
+        // Messages stay in order: none overtakes one that waits.
         if !self.outbox.is_empty() {
             return Ok(false);
         }
@@ -108,6 +129,7 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         self.transmit(&bytes, fds)
     }
 
+    /// Sends one packet. False: the socket is full.
     fn transmit(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<bool> {
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(io::Error::other(format!("a message of {} bytes is too long", bytes.len())));
@@ -119,6 +141,7 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         }
         loop {
             match sendmsg(&self.fd, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+                // A packet is sent whole or not at all.
                 Ok(_) => return Ok(true),
                 Err(rustix::io::Errno::INTR) => {}
                 // Too many in flight: the other side has to take some first.
@@ -128,7 +151,10 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         }
     }
 
-    /// Receives a message, if one is there.
+    /// Receives a message, if one is there. Never blocks.
+    ///
+    /// Fails if a packet is no message of this protocol, or is cut off. Its descriptors are closed
+    /// then, and the next call receives the next packet.
     pub fn receive(&mut self) -> io::Result<Received<In>> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -138,13 +164,16 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
                 Ok(got) => break got,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
+                // The other side has ended with messages unread.
                 Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Closed),
                 Err(e) => return Err(e.into()),
             }
         };
+        // No message is empty, so an empty packet is the end.
         if got.bytes == 0 {
             return Ok(Received::Closed);
         }
+        // The descriptors are owned before any return below, which closes them.
         let mut fds = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -161,7 +190,9 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         }
     }
 
-    /// Waits for a message. `None`: the other side is gone.
+    /// Waits for a message, without a time limit, and sends what waits meanwhile. `None`: the other
+    /// side is gone. For a process in its start, which has no loop yet. Unknown messages are logged
+    /// and left out.
     pub fn wait(&mut self) -> io::Result<Option<(In, Vec<OwnedFd>)>> {
         use rustix::event::{PollFd, PollFlags, poll};
         loop {
@@ -184,7 +215,11 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
     }
 }
 
-/// Tells an unknown message from a known one with unknown content.
+/// Tells an unknown message from a known one with unknown content. Only the former may be left out:
+/// a known one that cannot be read may be one that the sender relies on.
+///
+/// serde names the unknown variant in its error, and an inner enum may have one as well. So the
+/// variant must be the message's own tag.
 fn is_of_later(message: &[u8], why: &serde_json::Error) -> bool {
     let tag = match serde_json::from_slice(message) {
         Ok(serde_json::Value::String(tag)) => Some(tag),

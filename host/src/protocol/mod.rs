@@ -1,5 +1,7 @@
 //! Types that cross a process boundary.
 //!
+//! Keeper and worker may be of different versions, so fields of their messages are only added.
+//!
 //! | file | holds |
 //! |---|---|
 //! | [`admin`] | requests and replies between a command and the host |

@@ -4,6 +4,7 @@
 //! has that endpoint now: a port may have gone over to another service since, or be closed.
 
 use crate::protocol::keeper::{EndpointId, HeldPort};
+use greenroom_state::address::Address;
 use std::net::SocketAddr;
 
 /// Numbers given so far, and what the keeper announced.
@@ -60,10 +61,11 @@ pub(super) fn service_of(ports: &[HeldPort], endpoint: EndpointId, local: Socket
 
 /// The port at an address, or the one at all addresses.
 fn at(ports: &[HeldPort], local: SocketAddr) -> Option<&HeldPort> {
-    let any = |p: &&HeldPort| {
-        p.addr.ip().is_unspecified() && p.addr.port() == local.port() && p.addr.is_ipv4() == local.is_ipv4()
-    };
-    ports.iter().find(|p| p.addr == local).or_else(|| ports.iter().find(any))
+    let any =
+        |a: SocketAddr| a.ip().is_unspecified() && a.port() == local.port() && a.is_ipv4() == local.is_ipv4();
+    let exact = Address::Tcp(local);
+    let is_any = |p: &&HeldPort| p.addr.socket_addr().is_some_and(any);
+    ports.iter().find(|p| p.addr == exact).or_else(|| ports.iter().find(is_any))
 }
 
 #[cfg(test)]
@@ -71,8 +73,8 @@ mod tests {
     use super::*;
 
     fn port(service: &str, addr: &str, endpoint: u32) -> HeldPort {
-        let addr = addr.parse().unwrap();
-        HeldPort { port: (service.into(), addr), addr, endpoint: EndpointId(endpoint) }
+        let addr: Address = addr.parse().unwrap();
+        HeldPort { port: (service.into(), addr.clone()), addr, endpoint: EndpointId(endpoint) }
     }
 
     #[test]

@@ -1,8 +1,15 @@
 //! Messages from the keeper and from other threads.
 //!
 //! Messages are handled inside a pass, behind the reads and before the commit. Their effects on the
-//! core are part of that commit. Work that changes builds, configuration or data of operators only
-//! queues here: its driver steps between two passes.
+//! core are part of that commit. Reload commits, configurations and restores only queue here: their
+//! drivers step between two passes.
+//!
+//! Two changes do not wait for that. A rollback is carried out as soon as the keeper has opened
+//! its ports. Ports of a build that was rolled back in the takeover change likewise. Each commits
+//! at once, and its commit covers the turns that the pass has run so far.
+//!
+//! Slow work is only ordered here. The keeper's socket is emptied in every pass that it wakes. If
+//! the keeper is gone, the worker ends.
 
 use crate::admin::answer;
 use crate::admin::query::Proposal;
@@ -17,17 +24,18 @@ use crate::worker::shell::Shell;
 use crate::worker::{connections, queries};
 use greenroom_core::input::Input;
 use greenroom_core::reload::request::Requester;
+use greenroom_state::address::Address;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// Handles all messages that the keeper has sent, until its socket is empty: the poll is
-/// edge-triggered.
+/// edge-triggered. Messages that wait for room in the socket are sent first, because the same event
+/// may report that room.
 ///
-/// An error means that the keeper is gone. The worker ends then: no process could give it
-/// connections or replace it.
+/// An error means that the keeper is gone, or that a message cannot be read. The worker ends then:
+/// no process could give it connections or replace it.
 pub(super) fn receive_keeper(shell: &mut Shell, drivers: &mut Drivers, inbox: &Inbox) -> io::Result<()> {
     shell.keeper.flush();
     loop {
@@ -55,6 +63,7 @@ pub(super) fn from_keeper(
 ) {
     match message {
         ToWorker::Connections(all) => {
+            // The keeper may send the next batch: this one's descriptors are no longer in flight.
             shell.keeper.send(&ToKeeper::Ack);
             connections::take(shell, &all, fds);
         }
@@ -76,6 +85,7 @@ pub(super) fn from_keeper(
         // A host that stops needs no successor.
         ToWorker::HandOver if shell.lifecycle.is_stopping() => {}
         ToWorker::HandOver => {
+            // Jobs that run may end here. Jobs that wait begin in the successor.
             shell.lifecycle.hand_over();
             shell.core.hold_jobs();
         }
@@ -94,8 +104,8 @@ pub(super) fn from_keeper(
     }
 }
 
-/// Handles one message of another thread. Each ends a step that the loop has ordered, or asks a
-/// query.
+/// Handles one message of another thread. Each ends a step that the loop has ordered, reports its
+/// progress, or asks a query.
 pub(super) fn from_thread(shell: &mut Shell, drivers: &mut Drivers, message: Message) {
     let reload = &mut drivers.reload;
     match message {
@@ -108,6 +118,7 @@ pub(super) fn from_thread(shell: &mut Shell, drivers: &mut Drivers, message: Mes
         }
         Message::Save(end) => shell.saver.finish(&mut shell.core, end),
         Message::Job(end) => {
+            // The core ignores results of jobs that were cancelled.
             shell.threads.jobs.forget(end.number);
             let result = end.result.as_deref().map_err(String::as_str);
             shell.core.handle(Input::JobDone { number: end.number, result });
@@ -116,8 +127,9 @@ pub(super) fn from_thread(shell: &mut Shell, drivers: &mut Drivers, message: Mes
     }
 }
 
-/// Goes on with what the keeper has opened ports for, or could not.
-fn ports_opened(shell: &mut Shell, drivers: &mut Drivers, opened: Result<Vec<SocketAddr>, String>) {
+/// Goes on with the change that the keeper has opened ports for, or could not. An answer without a
+/// request is dropped.
+fn ports_opened(shell: &mut Shell, drivers: &mut Drivers, opened: Result<Vec<Address>, String>) {
     let Some((what, prepared, opened)) = shell.ports.opened(opened) else { return };
     match what {
         Opening::Reload(ids) => drivers.reload.ports_opened(shell, ids, prepared, opened),
@@ -139,7 +151,8 @@ fn log_closed_port(opened: Result<(), String>) {
     }
 }
 
-/// Changes the ports that count, in a commit of its own.
+/// Changes the ports that count, in a commit of its own. The keeper hears of it behind the commit:
+/// a port must not be closed for a change that a crash could undo.
 fn change_ports(shell: &mut Shell, prepared: PreparedPorts) {
     if shell.ports.change(&mut shell.core, prepared) {
         shell.core.handle(Input::Commit);
@@ -150,7 +163,9 @@ fn change_ports(shell: &mut Shell, prepared: PreparedPorts) {
 
 /// Proposes the configuration in the first descriptor. Reports go to the second, if there is one.
 ///
-/// A configuration that cannot be read is refused at once, so that the keeper forgets it.
+/// A configuration that cannot be read is refused at once, so that the keeper forgets it. Its
+/// caller then sees a closed socket. A caller's proposal comes back as a query from the caller's
+/// thread; a signal's is queued here.
 fn configure(
     shell: &mut Shell,
     drivers: &mut Drivers,
@@ -175,6 +190,7 @@ fn configure(
     let proposal = Proposal { number, config, by };
     match fds.next().map(UnixStream::from) {
         Some(stream) => {
+            // No thread serves the caller, so nothing is proposed.
             if !answer::configure(stream, proposal, inbox.mailbox(Message::Ask)) {
                 shell.keeper.say_not_configured(number);
             }
@@ -184,7 +200,8 @@ fn configure(
 }
 
 /// Begins a stop of the host: ports close, sessions get their last turns, and output is flushed
-/// within the limit `stop_ms`. A second signal ends the worker at once.
+/// within the limit `stop_ms`. A second signal ends the worker at once; tables and ledger are saved
+/// even then. O(sessions).
 fn stop(shell: &mut Shell, signal: i32) {
     if shell.lifecycle.is_stopping() {
         tracing::warn!("second signal: stopping at once");

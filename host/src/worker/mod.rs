@@ -8,14 +8,27 @@
 //! 4. Carry out the core's commands, and send the output that is committed.
 //! 5. Between two passes: save, end probations, commit reloads, configurations and restores.
 //!
-//! Slow work runs on other threads, which post to the `inbox`. Descriptors come from the keeper;
-//! see [`crate::protocol::keeper`].
+//! *Invariant*: nothing of a pass is sent or closed before its commit. A worker that dies at any
+//! instruction loses at most its work since the last commit. The input of that work lies in the
+//! input memory, and none of its output was sent.
+//!
+//! A pass costs one poll, a system call for each connection that is read or sent to, and one store
+//! of the epoch. All clients wait for the slowest turn of a pass. The limit `turns_at_once_max`
+//! bounds the turns of one session in it.
+//!
+//! Slow work runs on other threads, which post to the `inbox`. Descriptors come from the keeper
+//! ([`crate::protocol::keeper`]). Errors of the poll or of the keeper's socket end the worker, and
+//! the keeper, if it lives, starts a successor.
+//!
+//! The loop is one thread, and not one for each processor. So turns need no locks, and a pass is
+//! one transaction for clients and for successors.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `commands` | Carries out the core's commands. |
 //! | `connections` | Takes connections in. |
-//! | `drivers` | All that steps through something over several passes. |
+//! | `drivers` | Drivers of work that takes several passes. |
+//! | `endpoints` | Numbers of ports, and endpoints of connections about to come. |
 //! | `inbox` | Messages for the loop from other threads. |
 //! | `keeper_link` | The worker's end of the socket to the keeper. |
 //! | `ledger` | Adds and amends ledger lines. |
@@ -62,17 +75,20 @@ use mio::Events;
 use shell::Shell;
 use std::io::{self, ErrorKind};
 
-/// Events of one poll. Answers wait for the end of the pass, so a pass should be short.
+/// Events of one poll. Answers wait for the end of the pass, so a pass should be short. Events
+/// beyond it stay in the kernel, for the next pass.
 const EVENTS_PER_PASS: usize = 256;
 
-/// The loop: the shell, and the drivers that step with it.
+/// The loop: the shell, and the drivers that step with it. The shell and the drivers are apart, so
+/// that a driver may take the whole shell as an argument.
 struct Worker {
     shell: Shell,
     drivers: Drivers,
+    /// Messages of other threads.
     inbox: Inbox,
     /// Scratch: events of the poll.
     events: Events,
-    /// Scratch: commands of the core.
+    /// Scratch: commands of the core. Empty between two passes.
     commands: Vec<Command>,
 }
 
@@ -83,7 +99,8 @@ impl Worker {
         Worker { shell, drivers, inbox, events, commands: Vec::new() }
     }
 
-    /// Runs until the host stops or a successor goes on. A host that stops saves tables and ledger.
+    /// Runs until the host stops or a successor goes on. A host that stops saves tables and ledger;
+    /// a handover leaves them in the records. An error says that the poll or the keeper is gone.
     fn run(mut self) -> io::Result<()> {
         loop {
             self.pass()?;
@@ -100,21 +117,26 @@ impl Worker {
     }
 
     /// Runs one pass. The order of the steps is behaviour: clients, the log and successors see it.
+    ///
+    /// The time is read once, behind the wait: all turns of a pass are told the same. Drivers step
+    /// behind the send, so the pause of a commit does not delay answers that are ready.
     fn pass(&mut self) -> io::Result<()> {
         self.wait()?;
         self.shell.core.handle(Input::PassBegins { now_ns: now_ns() });
         self.read()?;
         self.commit_and_send();
         crash_points::pass(Point::Flushed);
+        // The events of this pass are done with, so no event names a closed slot any more.
         self.shell.sockets.end_pass();
         self.shell.saver.begin_if_due(&mut self.shell.core, self.shell.config.limits());
         self.drivers.step(&mut self.shell);
         self.shell.drop_unused_builds();
+        // Behind the commit: a successor would miss a connection that is released too early.
         self.shell.keeper.send_releases();
         Ok(())
     }
 
-    /// Sleeps until something is ready or due.
+    /// Sleeps until something is ready or due. A signal to the process does not end the sleep.
     fn wait(&mut self) -> io::Result<()> {
         loop {
             match self.shell.sockets.wait(&mut self.events, self.shell.sleep_max()) {
@@ -124,9 +146,11 @@ impl Worker {
         }
     }
 
-    /// Reads connections, then the keeper's messages, then other threads'.
+    /// Reads connections, then the keeper's messages, then other threads'. Clients come first: an
+    /// operator's query waits behind their reads. An error says that the keeper is gone.
     fn read(&mut self) -> io::Result<()> {
         let (shell, drivers) = (&mut self.shell, &mut self.drivers);
+        // Taken first: reads below add the connections that the next pass is to read.
         let again = shell.sockets.take_again();
         let (mut posted, mut told) = (false, false);
         for event in &self.events {
@@ -159,7 +183,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Commits the pass, then makes it visible. Effects of sending wait for the next pass.
+    /// Commits the pass, then makes it visible. Effects of sending wait for the next pass: sessions
+    /// that are flushed by it, and sessions whose connection turns out to be broken.
     fn commit_and_send(&mut self) {
         self.shell.commit();
         commands::carry_out(&mut self.shell, &mut self.drivers.probations, &mut self.commands);
@@ -167,7 +192,7 @@ impl Worker {
     }
 
     /// Returns whether the host has stopped: all sessions are flushed, or the time for that is
-    /// over.
+    /// over (limit `stop_ms`).
     fn has_stopped(&self) -> bool {
         let (left, life) = (self.shell.core.sessions().len(), &self.shell.lifecycle);
         match () {
@@ -183,7 +208,8 @@ impl Worker {
     }
 
     /// Returns whether a successor may go on. All is committed; reloads, answers and jobs are
-    /// finished first, as long as there is time.
+    /// finished first, as long as there is time. Beyond that, reloads are forgotten, callers get an
+    /// error, and the successor begins jobs again or declares them lost.
     fn has_handed_over(&self) -> bool {
         let core = &self.shell.core;
         let busy = || core.reloads.is_busy() || server::is_busy() || core.jobs().0 > 0;

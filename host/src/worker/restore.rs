@@ -1,7 +1,15 @@
 //! Restores between two passes: a dump that was checked as a whole, or fields of one state.
 //!
-//! A restore is one commit together with its ledger line: all of it counts, or nothing. Clients
-//! wait for its pause, which the ledger names.
+//! A restore is one commit together with its ledger line: all of it counts, or nothing. A worker
+//! that dies before the commit leaves the data as it was. The operator then gets no report, and may
+//! repeat the command.
+//!
+//! A dump's items are checked slice by slice in earlier passes, by queries. If a reload has been
+//! committed since, the whole plan is refused: another build would read what the first one checked.
+//! Fields of one state are read, checked and written between the same two passes.
+//!
+//! Clients wait for the pause, which the ledger names. O(items of the plan + entries of its
+//! tables). A refused restore changes no data, but adds its line to the ledger.
 
 use crate::admin::query::{Answer, Restoring, Setting};
 use crate::admin::text::ledger_line;
@@ -22,7 +30,8 @@ use serde_json::Value;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-/// A restore that an operator has asked for.
+/// A restore that an operator has asked for, with the channel for its report. A caller that is gone
+/// does not stop a restore.
 pub(super) enum OperatorRestore {
     /// Restores the states and entries of a dump.
     Dump(Restoring, Sender<Answer>),
@@ -30,18 +39,18 @@ pub(super) enum OperatorRestore {
     Fields(Setting, Sender<Answer>),
 }
 
-/// Counts of a restore, and the services that it is about.
+/// Counts of a restore, and the services whose builds have checked it.
 type Written = (Restored, Vec<String>);
 
-/// The driver of operator restores.
+/// The driver of operator restores. Nothing of it is recorded.
 #[derive(Default)]
 pub(super) struct Restores {
-    /// Restores to carry out between two passes.
+    /// Restores to carry out between two passes, in the order of the queries.
     waiting: Vec<OperatorRestore>,
 }
 
 impl Restores {
-    /// Queues a restore for the end of the pass.
+    /// Queues a restore, to be carried out between this pass and the next one.
     pub(super) fn add(&mut self, restore: OperatorRestore) {
         self.waiting.push(restore);
     }
@@ -53,6 +62,7 @@ impl Restores {
             let begun = Instant::now();
             match restore {
                 OperatorRestore::Dump(Restoring { plan, file, by }, reply) => {
+                    // A plan that failed its checks is reported like a refused one.
                     let of = Restored { file: Some(file), ..Restored::default() };
                     let result = plan.and_then(|plan| write(shell, &plan));
                     let report = commit(shell, by, of, result, begun);
@@ -65,6 +75,7 @@ impl Restores {
                         Ok((plan, before, after)) => (write(shell, &plan), Some((before, after))),
                         Err(why) => (Err(why), None),
                     };
+                    // A refused change shows no states: nothing was written.
                     let states = states.filter(|_| result.is_ok());
                     let report = Box::new(commit(shell, by, of, result, begun));
                     let _ = reply.send(match states {
@@ -77,7 +88,10 @@ impl Restores {
     }
 }
 
-/// Writes a checked plan: all of it, or nothing. It counts from the next commit on.
+/// Writes a checked plan: all of it, or nothing. The data counts from the next commit on.
+///
+/// Fails if the host stops, if another build serves than the one that checked, or if a limit of
+/// tables or store would be broken. O(items of the plan + entries of its tables).
 fn write(shell: &mut Shell, plan: &Plan) -> Result<Written, String> {
     if shell.lifecycle.is_stopping() {
         return Err("the host is stopping".into());
@@ -86,7 +100,8 @@ fn write(shell: &mut Shell, plan: &Plan) -> Result<Written, String> {
 }
 
 /// Commits a restore together with its line in the ledger. A refused one only gets the line. A
-/// second commit adds the pause, which is known only after the first.
+/// second commit adds the pause, which is known only after the first. If the worker dies between
+/// both, the restore counts, and its line lacks the pause.
 fn commit(
     shell: &mut Shell,
     by: Requester,
@@ -96,6 +111,7 @@ fn commit(
 ) -> Report {
     let mut report = match result {
         Ok((found, services)) => {
+            // The request names file, session and fields; the core has counted the rest.
             let Restored { file, session, fields, .. } = of;
             let restored = Restored { file, session, fields, ..found };
             restored.report(Outcome::Restored, String::new(), services)
@@ -103,6 +119,7 @@ fn commit(
         Err(why) => of.report(Outcome::Refused, why, Vec::new()),
     };
     let by = requester(by);
+    // Before the commit, so that the line is part of it.
     report.line = shell.ledger.add(&mut shell.core, &by, report.clone());
     crash_points::pass(Point::PutBack);
     shell.core.handle(Input::Commit);
@@ -123,7 +140,11 @@ fn commit(
 
 /// Plans a session's state with some fields set. Returns the plan, and the state before and after.
 ///
-/// No turn comes between this and [`write`]. An error says which field or state does not fit.
+/// No turn comes between this and [`write`], so the plan is never outdated. The state passes
+/// through JSON and back, with the names of its fields. The build that serves reads the changed
+/// state, as it would read it in the next turn. Changes nothing itself.
+///
+/// An error says which field or state does not fit, or that no such session is open.
 fn plan_fields(
     core: &mut Core,
     session: u64,
@@ -140,6 +161,7 @@ fn plan_fields(
         .after
         .ok_or_else(|| about("its service keeps no state, or doesn't hand over what it has read".into()))?;
     let mut json = json::to_json(&packed).map_err(about)?;
+    // A session that never stored a state begins from the one that its build makes.
     let before = if read.before.is_some() { json.clone() } else { Value::Null };
     for (path, to) in fields {
         set(&mut json, &path, to).map_err(about)?;
@@ -150,6 +172,7 @@ fn plan_fields(
     let kept = match core.check_state(&given, &mut plan.builds) {
         Checked::Gone => return Err(format!("session {session} is closing already")),
         Checked::Refused(why) => return Err(about(why)),
+        // Not refused yet: the schema may name the field that the build cannot read.
         Checked::Unreadable(why) => Err(why),
         Checked::Stays => Ok(None),
         Checked::Fits { kept, .. } => Ok(kept),
@@ -159,6 +182,7 @@ fn plan_fields(
         Ok(kept) => Ok(kept.as_ref().map_or(&[][..], |(_, bytes)| bytes)),
         Err(why) => Err(why.as_str()),
     };
+    // A field that the build has dropped or changed was not kept as the operator set it.
     if let Some(why) = objection(&json, made, schema) {
         return Err(about(why));
     }

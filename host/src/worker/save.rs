@@ -1,9 +1,22 @@
-//! Saves tables and ledger in time and at the end.
+//! Saves of tables and ledger, in time and at the end.
 //!
 //! A save in time costs the loop a pin and a thread: the thread reads the pinned epoch from the
 //! records' memory file. The pin is invalidated if too much changes meanwhile (limit
 //! `pin_bytes_max`); such a save is dropped, and the next one is due after the interval. A save at
 //! the end runs on the loop's thread.
+//!
+//! | state | event | becomes |
+//! | --- | --- | --- |
+//! | planned | Its time has come. | under way: an epoch is pinned, and a thread writes |
+//! | under way | The thread is done, and the pin holds. | planned; the file is in its place |
+//! | under way | Writing failed, or the pin was lost. | planned; the old file stays |
+//! | any | The host stops. | saved at the end |
+//!
+//! *Invariant*: the file at its path is always whole. A save is written beside it and renamed, so
+//! a crash leaves the old file, and perhaps an unfinished one that the next save overwrites.
+//!
+//! The saved file serves the next host only. A successor in the same host reads the records, which
+//! are newer.
 
 use crate::mailbox::Mailbox;
 use crate::memory::snapshot::core_at;
@@ -16,11 +29,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Suffixes of unfinished files. Two writers may overlap, if a host stops during a save.
+/// Suffix of the unfinished file of a save at the end. Two writers may overlap, if a host stops
+/// during a save in time, so each has a suffix of its own.
 const AT_THE_END: &str = "new";
+/// Suffix of the unfinished file of a save in time.
 const MEANWHILE: &str = "under-way";
 
-/// A save that a thread has finished.
+/// A save that a thread has finished: the file is written beside its place, and not yet in it.
 pub(super) struct SaveEnd {
     /// The epoch that was pinned for the save.
     epoch: u64,
@@ -30,21 +45,23 @@ pub(super) struct SaveEnd {
 
 /// Saves on a schedule.
 pub(super) struct Saver {
-    /// The file.
+    /// The file that the next host reads.
     path: PathBuf,
     /// Time between two saves; `None`: only at the end.
     every: Option<Duration>,
+    /// Time of the next save; `None`: none is planned.
     next: Option<Instant>,
     /// The records' memory file, for readers beside the loop.
     region: OwnedFd,
     /// Destination of every [`SaveEnd`].
     ends: Mailbox<SaveEnd>,
+    /// A thread is writing. One save at a time: the next would overwrite the same unfinished file.
     under_way: bool,
 }
 
 impl Saver {
     /// Saves every `every_s` seconds; 0: only at the end. An existing file's age counts, so a
-    /// successor goes on with its predecessor's interval.
+    /// successor goes on with its predecessor's interval, and workers that die often still save.
     pub(super) fn new(path: PathBuf, every_s: u64, region: OwnedFd, ends: Mailbox<SaveEnd>) -> Saver {
         let every = interval(every_s);
         let age = path.metadata().ok().and_then(|m| m.modified().ok()).and_then(|at| at.elapsed().ok());
@@ -52,7 +69,8 @@ impl Saver {
         Saver { path, every, next, region, ends, under_way: false }
     }
 
-    /// Saves every `every_s` seconds from now on; 0: only at the end.
+    /// Saves every `every_s` seconds from now on; 0: only at the end. The same interval as before
+    /// changes nothing. A save under way goes on.
     pub(super) fn set_interval(&mut self, every_s: u64) {
         let every = interval(every_s);
         if every != self.every {
@@ -61,7 +79,8 @@ impl Saver {
         }
     }
 
-    /// Opens the records' memory file for a reader that may not write.
+    /// Opens the records' memory file for a reader that may not write. Fails if the process is at
+    /// its limit of open files.
     pub(super) fn records(&self) -> io::Result<OwnedFd> {
         std::fs::File::open(format!("/proc/self/fd/{}", self.region.as_raw_fd())).map(OwnedFd::from)
     }
@@ -71,7 +90,9 @@ impl Saver {
         self.due_at().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Reads the tables and the ledger of an earlier host into an empty core.
+    /// Reads the tables and the ledger of an earlier host into an empty core. A damaged file is
+    /// kept under another name, and the host starts without it. O(bytes of the file), before any
+    /// client is served.
     pub(super) fn read(&self, core: &mut Core) {
         let path = &self.path;
         match saved_file::read(core, path) {
@@ -86,7 +107,8 @@ impl Saver {
         }
     }
 
-    /// Saves on the loop's own thread, for a host that ends.
+    /// Saves on the loop's own thread, for a host that ends. No session is served any more, so the
+    /// loop may block. If this fails, an error is logged, and the last save in time stays.
     pub(super) fn save_at_the_end(&self, core: &Core) {
         let path = &self.path;
         let written = saved_file::write(core, path, AT_THE_END);
@@ -96,7 +118,8 @@ impl Saver {
         }
     }
 
-    /// Begins a save if one is due: a thread writes a pinned snapshot, and the loop goes on.
+    /// Begins a save if one is due: a thread writes a pinned snapshot, and the loop goes on. Runs
+    /// between two passes. The thread copies all records to the heap, and posts a [`SaveEnd`].
     pub(super) fn begin_if_due(&mut self, core: &mut Core, limits: &Limits) {
         if self.due_at().is_none_or(|at| Instant::now() < at) {
             return;
@@ -111,13 +134,15 @@ impl Saver {
                 ends.post(SaveEnd { epoch, written });
             })
         });
+        // If no thread could be started, the save ends like any other that failed.
         self.under_way = true;
         if let Err(e) = begun {
             self.finish(core, SaveEnd { epoch, written: Err(e) });
         }
     }
 
-    /// Puts a written save in place, unless the snapshot was invalidated meanwhile.
+    /// Puts a written save in place, unless the snapshot was invalidated meanwhile. The rename is
+    /// on the loop's thread, because only the loop knows whether the pin has held.
     pub(super) fn finish(&mut self, core: &mut Core, end: SaveEnd) {
         let whole = core.unpin(end.epoch);
         self.under_way = false;
@@ -132,11 +157,13 @@ impl Saver {
         }
     }
 
+    /// Time of the next save; `None`: none is planned, or one is under way.
     fn due_at(&self) -> Option<Instant> {
         self.next.filter(|_| !self.under_way)
     }
 }
 
+/// Interval of this many seconds; `None` for 0.
 fn interval(seconds: u64) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }

@@ -2,6 +2,13 @@
 //!
 //! A part owns its fields, and takes the core or another part as an argument. The drivers step
 //! through reloads, proposals, probations and restores with a [`Shell`].
+//!
+//! State that must outlive the process is not here but in the core's records: a part with a record
+//! (builds, configuration, ports, ledger) writes that with each change. The change then counts from
+//! the next commit.
+//!
+//! [`Shell::commit`] is the commit of a pass. Drivers that commit between two passes hand the core
+//! `Input::Commit` alone: no turn waits then, and all input is in records.
 
 use crate::clock::now_ns;
 use crate::crash_points;
@@ -32,19 +39,19 @@ pub(super) struct Shell {
     pub sockets: Sockets,
     /// The socket to the keeper.
     pub keeper: KeeperLink,
-    /// Counters that outlive this process.
+    /// Counters that outlive this process. The keeper reads them at any time.
     pub board: Board,
     /// The configuration in force.
     pub config: ConfigInForce,
     /// Ports that listen, and ports that a reload is opening.
     pub ports: Ports,
-    /// The record of each library.
+    /// The record of each library, and the private copies that it names.
     pub builds: BuildRecords,
     /// The ledger.
     pub ledger: Ledger,
     /// Saves of tables and ledger.
     pub saver: Saver,
-    /// Threads beside the loop.
+    /// Threads beside the loop, which post to its inbox.
     pub threads: Threads,
     /// The worker's end.
     pub lifecycle: Lifecycle,
@@ -52,6 +59,7 @@ pub(super) struct Shell {
 
 impl Shell {
     /// Assembles finished parts. Ports and builds are empty until they are loaded or taken over.
+    /// The ledger goes on with the lines in the core's records.
     pub(super) fn assemble(
         core: Core,
         sockets: Sockets,
@@ -78,6 +86,7 @@ impl Shell {
         self.core.handle(Input::Commit);
         self.sockets.input_is_committed();
         crash_points::pass(Point::Committed);
+        // Behind the commit, so that the board never counts a turn that was lost.
         for (number, s) in self.core.services().iter().enumerate() {
             self.board.count(number, [s.sessions as u64, s.turns, s.faults]);
         }
@@ -85,8 +94,8 @@ impl Shell {
         self.core.take_reached(|limit| board.reached(limit));
     }
 
-    /// Reads a connection once. If the memory for input is full, the pass is committed and sent
-    /// first. See [`Sockets::read`].
+    /// Reads a connection once, by [`Sockets::read`]. If the memory for input is full, the pass is
+    /// committed and sent first. The core's commands still wait for the end of the pass.
     #[inline]
     pub(super) fn read(&mut self, slot: Slot, to_the_end: bool) {
         if !self.sockets.has_room() {
@@ -96,12 +105,14 @@ impl Shell {
         self.sockets.read(&mut self.core, slot, to_the_end);
     }
 
-    /// Writes committed output. See [`Sockets::send`].
+    /// Writes committed output, by [`Sockets::send`]. A commit comes right before.
     pub(super) fn send(&mut self) {
         self.sockets.send(&mut self.core);
     }
 
-    /// Time that the poll may sleep; `None`: without limit. Clocks are read only for what waits.
+    /// Time that the poll may sleep; `None`: without limit. The next of these ends the sleep: a
+    /// connection to read again, the core's next deadline, the end of the worker, a save. Clocks
+    /// are read only for what waits.
     pub(super) fn sleep_max(&self) -> Option<Duration> {
         if self.sockets.reads_again() {
             return Some(Duration::ZERO);
@@ -110,14 +121,16 @@ impl Shell {
         [wake, self.lifecycle.sleep_max(), self.saver.sleep_max()].into_iter().flatten().min()
     }
 
-    /// Reads the tables and the ledger of an earlier host.
+    /// Reads the tables and the ledger of an earlier host. Only for a host that starts without
+    /// records: the core must hold no entry. New ledger lines are numbered behind those read.
     pub(super) fn read_saved(&mut self) {
         self.saver.read(&mut self.core);
         self.ledger = Ledger::of(&self.core);
     }
 
-    /// Drops builds and private copies that no session, table or record needs any more. Runs behind
-    /// a commit: what was recorded in this pass counts by now.
+    /// Drops builds and private copies that no session, table or record needs any more. Runs
+    /// behind a commit: records written before it count by now. Destructors and the removal of
+    /// files run on the prepare thread, because both may block.
     pub(super) fn drop_unused_builds(&mut self) {
         self.threads.prepare.drop_copies(self.builds.take_unused_copies());
         if let Some(retired) = self.core.take_retired() {
@@ -126,7 +139,7 @@ impl Shell {
         }
     }
 
-    /// The status of each service, by the service's number; `None`: withdrawn.
+    /// The status of each service, by the service's number; `None`: withdrawn. O(services x ports).
     pub(super) fn service_statuses(&self) -> Vec<Option<ServiceStatus>> {
         let statuses = self.core.services().iter().map(|s| {
             let build = s.build.as_ref()?;
@@ -137,7 +150,7 @@ impl Shell {
                 generation: build.generation,
                 build: build.hash.clone(),
                 state_version: s.offer.shape.version,
-                listen: self.ports.of_service(name).map(|p| format!("tcp://{}", p.addr)).collect(),
+                listen: self.ports.of_service(name).map(|p| p.addr.to_string()).collect(),
                 sessions: s.sessions,
                 turns: s.turns,
                 faults: s.faults,
@@ -146,7 +159,8 @@ impl Shell {
         statuses.collect()
     }
 
-    /// Shows the services on the board, where the keeper reads them while no worker lives.
+    /// Shows the services on the board, where the keeper reads them while no worker lives. Follows
+    /// every commit that changes builds, ports or generations.
     pub(super) fn show_services(&self) {
         board_text::write(self.board, &self.service_statuses());
     }

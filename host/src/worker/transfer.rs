@@ -1,8 +1,21 @@
-//! Reads sockets into the core, and writes its output.
+//! Transfer of bytes: sockets are read into the core, and its output is written to them.
 //!
 //! *Invariant*: a read goes to the input memory, behind a note of its session and offset. A
 //! successor finds bytes there that were read and not committed. Output is written only once it is
 //! committed, so no client sees anything that a crash could take back.
+//!
+//! | the worker dies | a successor finds |
+//! | --- | --- |
+//! | between note and read | a note, and a kernel that counts no byte of it |
+//! | between read and commit | the bytes, as many as the kernel counts, and runs them |
+//! | between commit and send | the output in records, and sends it |
+//! | between send and the next commit | by the kernel's count what was sent, and sends the rest |
+//!
+//! A pass costs one system call for each read, and one for up to [`PIECES_AT_ONCE`] pieces of a
+//! session's output. The input memory has room for 4 MiB or 4096 reads. If it is full, the loop
+//! commits in the middle of the pass ([`Sockets::has_room`]).
+//!
+//! Errors of a connection end its session and nothing else. The poll's own errors end the worker.
 
 use crate::crash_points;
 use crate::crash_points::Point;
@@ -22,15 +35,19 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 /// The connections of this process, the poll that watches them, and the memory that reads go to.
+/// Only the memory outlives the process.
 pub(super) struct Sockets {
     poll: Poll,
+    /// Connections by slot, with the keeper's keys.
     net: Net,
     input: Pool,
-    /// Connections that were reset before this process began. The end of their input is an error.
+    /// Connections that were reset before this process began. The end of their input is an error,
+    /// although the kernel may report it as an orderly end.
     broken: BTreeSet<Slot>,
-    /// Connections to read in the next pass, even if the poll reports nothing.
+    /// Connections to read in the next pass, even if the poll reports nothing. A slot may stand
+    /// here twice, or be closed by then: a read of it is harmless.
     again: Vec<Slot>,
-    /// Scratch of [`Sockets::send`].
+    /// Scratch of [`Sockets::send`]: empty between two calls.
     sendable: Vec<Slot>,
 }
 
@@ -46,40 +63,45 @@ impl Sockets {
         self.poll.registry()
     }
 
-    /// Sleeps until a source is ready, or for `timeout`.
+    /// Sleeps until a source is ready, or for `timeout`; `None`: without limit. A signal fails the
+    /// call with `Interrupted`.
     pub(super) fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         self.poll.poll(events, timeout)
     }
 
-    // --- connections ----------------------------------------------------------------------------
-
-    /// Takes a connection in at any free slot. `key` is the keeper's.
+    /// Takes a connection in at any free slot. `key` is the keeper's. Fails if the poll cannot
+    /// watch one more; the connection is closed here then, and the caller releases it.
     pub(super) fn add(&mut self, socket: TcpStream, key: u32) -> io::Result<Slot> {
         self.net.add(self.poll.registry(), socket, key)
     }
 
-    /// Takes a predecessor's connection in at a reserved slot.
+    /// Takes a predecessor's connection in at a reserved slot. Fails as [`Sockets::add`] does; the
+    /// slot stays reserved.
     pub(super) fn put(&mut self, slot: Slot, socket: TcpStream, key: u32) -> io::Result<()> {
         self.net.put(self.poll.registry(), slot, socket, key)
     }
 
-    /// Reserves this many slots for [`Sockets::put`]. Slots that stay empty are given back.
+    /// Reserves this many slots for [`Sockets::put`]. The caller gives those back that stay empty.
+    /// Only for a process without connections.
     pub(super) fn reserve(&mut self, slots: usize) {
         self.net.reserve(slots);
     }
 
-    /// Frees a reserved slot.
+    /// Frees a reserved slot, for use in the same pass.
     pub(super) fn give_back(&mut self, slot: Slot) {
         self.net.give_back(slot);
     }
 
-    /// Closes a connection here. Returns the key by which the keeper is to release it.
+    /// Closes a connection here. Returns the key by which the keeper is to release it; `None`: no
+    /// connection has this slot. The peer notices once the keeper has closed its descriptor, too.
+    /// The slot is free from the next pass on, because events of this one may still name it.
     pub(super) fn close(&mut self, slot: Slot) -> Option<u32> {
         self.broken.remove(&slot);
         self.net.close(self.poll.registry(), slot)
     }
 
-    /// Ends the outgoing direction of a connection.
+    /// Ends the outgoing direction of a connection. An error means that the connection is gone; the
+    /// next read finds that out.
     pub(super) fn shut_down(&mut self, slot: Slot) {
         if let Some(socket) = self.net.get(slot) {
             let _ = socket.shutdown(Shutdown::Write);
@@ -96,19 +118,19 @@ impl Sockets {
         }
     }
 
-    /// Notes that a connection was reset before this process began.
+    /// Notes that a connection was reset before this process began. The note lives until the
+    /// connection is closed, or its session is told.
     pub(super) fn note_broken(&mut self, slot: Slot) {
         self.broken.insert(slot);
     }
-
-    // --- input ----------------------------------------------------------------------------------
 
     /// Has these connections read in the next pass.
     pub(super) fn read_again(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.again.extend(slots);
     }
 
-    /// Takes the connections to read although the poll may report nothing.
+    /// Takes the connections to read although the poll may report nothing. Taken before the reads
+    /// of a pass, so a connection that is read again and again shares the pass with all others.
     pub(super) fn take_again(&mut self) -> Vec<Slot> {
         std::mem::take(&mut self.again)
     }
@@ -118,19 +140,22 @@ impl Sockets {
         !self.again.is_empty()
     }
 
-    /// Returns whether another read has a place before the next commit.
+    /// Returns whether another read has a place before the next commit. [`Sockets::read`] must not
+    /// be called without one.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.input.has_room()
     }
 
-    /// Frees the places of all reads: their input is in committed records.
+    /// Frees the places of all reads. The caller has just committed: their input has been run, or
+    /// is in records.
     #[inline]
     pub(super) fn input_is_committed(&mut self) {
         self.input.clear();
     }
 
-    /// Finds input that a predecessor had read and not committed. See [`Pool::find`].
+    /// Finds input that a predecessor had read and not committed, by [`Pool::find`]. `None`: the
+    /// bytes are not there. Must come before the first read, which overwrites the memory. O(notes).
     pub(super) fn find_input(&self, number: u64, offset: u64, len: usize, epoch: u64) -> Option<Vec<u8>> {
         self.input.find(number, offset, len, epoch)
     }
@@ -156,6 +181,7 @@ impl Sockets {
         }
         let Some(session) = core.sessions().get(slot) else { return };
         let Some(socket) = self.net.get(slot) else { return };
+        // The epoch that the pass will commit: a note of an older epoch counts for no successor.
         let place = self.input.place(session.id, session.bytes_in, core.store().epoch() + 1);
         crash_points::pass(Point::Noted);
         match socket.read(place) {
@@ -168,25 +194,28 @@ impl Sockets {
                 }
                 core.handle(Input::Received { slot, bytes: self.input.taken(n) });
             }
+            // The kernel has nothing: the poll reports the next byte.
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             Err(e) if e.kind() == ErrorKind::Interrupted => self.again.push(slot),
             Err(_) => core.handle(Input::Broken { slot }),
         }
     }
 
-    // --- output ---------------------------------------------------------------------------------
-
     /// Writes the committed output of the sessions whose turn it is, as far as the kernel takes it.
     ///
     /// The core picks the sessions: those with input in this pass, then a bounded number of others.
     /// Up to [`PIECES_AT_ONCE`] pieces are one system call. If the kernel takes less than offered,
     /// the session waits until the poll reports it writable.
+    ///
+    /// The caller has committed all output that the core offers. Sent bytes are booked in the core
+    /// and become part of the next commit; until then the kernel's count is the truth.
     pub(super) fn send(&mut self, core: &mut Core) {
         core.take_sendable(&mut self.sendable);
         let mut failed = Vec::new();
         for slot in self.sendable.drain(..) {
             let Some(socket) = self.net.get(slot) else { continue };
             loop {
+                // Lent from the store, without a copy.
                 let written = core.output(slot, |pieces| match write_all_of(socket, pieces) {
                     Ok(n) => Ok((n, n < pieces.iter().map(|p| p.len()).sum())),
                     Err(e) if e.kind() == ErrorKind::WouldBlock => Ok((0, true)),
@@ -205,6 +234,7 @@ impl Sockets {
                         failed.push(slot);
                         break;
                     }
+                    // All is sent, or the session has ended.
                     None => break,
                 }
             }
@@ -221,7 +251,8 @@ impl Sockets {
     }
 }
 
-/// Writes pieces with one system call.
+/// Writes pieces with one system call, as far as the kernel takes them. At most [`PIECES_AT_ONCE`]
+/// pieces, which is what the core lends at once.
 #[inline]
 fn write_all_of(mut socket: &TcpStream, pieces: &[&[u8]]) -> io::Result<usize> {
     match pieces {

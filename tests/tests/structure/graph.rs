@@ -1,19 +1,25 @@
-//! Arrows between the files of a crate: an arrow for each file that another one names, in an import
-//! or in a path.
+//! Arrows between the files of a crate: an arrow for each file that another one names, in an
+//! import or in a path.
+//!
+//! Only paths that begin with `crate`, `self`, `super` or a child module are followed. A name
+//! that a macro makes is not seen.
 
 use crate::source::{Items, Source, sources};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A crate's files, and what they name of each other.
+/// Files of a crate, and the arrows between them.
 pub(crate) struct Graph {
+    /// Files, in the order of their paths. Numbers of files are places in this list.
     pub(crate) sources: Vec<Source>,
+    /// Items of each file, at the same place.
     pub(crate) items: Vec<Items>,
     /// From a file to another one, with the first line that names it and the path.
     pub(crate) arrows: BTreeMap<(usize, usize), (usize, String)>,
+    /// Files by their modules.
     modules: BTreeMap<Vec<String>, usize>,
 }
 
-/// The module that a file is. `main.rs` is a crate of its own, which names this one from outside.
+/// Module that a file is. `main.rs` is a crate of its own, which names this one from outside.
 fn module(path: &str) -> Vec<String> {
     let path = path.strip_suffix(".rs").expect("a source file");
     let mut names: Vec<_> = path.split('/').map(str::to_owned).collect();
@@ -44,7 +50,8 @@ impl Graph {
         graph
     }
 
-    /// The file that a path leads to, if it is one of this crate.
+    /// File that a path leads to, if it is one of this crate. `here` is the module that names
+    /// it.
     fn resolve(&self, here: &[String], children: &BTreeSet<String>, path: &[String]) -> Option<usize> {
         let mut rest = path;
         let mut module = match rest.first()?.as_str() {
@@ -62,14 +69,14 @@ impl Graph {
             rest = &rest[1..];
         }
         module.extend(rest.iter().cloned());
-        // What is behind the last module is a name in it.
+        // Names behind the last module are items in it.
         while !self.modules.contains_key(&module) {
             module.pop()?;
         }
         self.modules.get(&module).copied()
     }
 
-    /// The top folder that a file lies in below the crate's, or its name if it lies in none.
+    /// Top folder that a file lies in below the crate's, or its name if it lies in none.
     pub(crate) fn room(&self, file: usize) -> String {
         let module = self.modules.iter().find(|(_, at)| **at == file).expect("a file").0;
         module.first().cloned().unwrap_or_else(|| "lib".into())
@@ -96,7 +103,7 @@ impl Graph {
         groups.into_iter().collect()
     }
 
-    /// How many files the longest way down passes; a loop counts once.
+    /// Number of files that the longest way down passes; a loop counts once.
     pub(crate) fn floors(&self) -> usize {
         let loops = self.loops();
         let group = |at: usize| {
@@ -105,6 +112,8 @@ impl Graph {
         let arrows: BTreeSet<_> =
             self.arrows.keys().map(|(a, b)| (group(*a), group(*b))).filter(|(a, b)| a != b).collect();
         let mut floor = vec![1; self.sources.len()];
+        // No way without loops is longer than there are files, so as many rounds settle every
+        // floor.
         for _ in 0..self.sources.len() {
             for (from, to) in &arrows {
                 floor[*from] = floor[*from].max(floor[*to] + 1);

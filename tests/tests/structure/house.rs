@@ -1,14 +1,19 @@
-//! Rules of the house: who may import whom, where a type's code stands, how long things are,
-//! what comments begin with.
+//! Rules of the house: imports between folders, the place of a type's code, lengths, and the
+//! beginnings of comments.
+//!
+//! Each test finds all that breaks its rule and hands it to the ratchet, which knows the
+//! exceptions. A failure names every place. A crate or folder with a new top-level module needs
+//! a floor here.
 
 use crate::graph::Graph;
 use crate::ratchet::Findings;
 use crate::source::{Items, Source, fields, sources};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The folders of a crate, highest first. Rooms of one floor do not know each other.
+/// Folders of a crate, highest first. Rooms of one floor do not know each other.
 type Floors = &'static [&'static [&'static str]];
 
+/// Crates with their floors. `host/ARCHITECTURE.md` describes those of core and shell.
 const CRATES: [(&str, Floors); 4] = [
     (
         "host/core/src",
@@ -80,10 +85,12 @@ const PRODUCT: [&str; 3] = ["host", "handlers", "state-schema"];
 /// Folders whose words are ours.
 const ALL: [&str; 4] = ["host", "handlers", "state-schema", "tests"];
 
+/// Files of the product, without files of tests.
 fn product() -> Vec<Source> {
     PRODUCT.iter().flat_map(|folder| sources(folder, false)).collect()
 }
 
+/// The floors of `host/ARCHITECTURE.md`, for each arrow between two files.
 #[test]
 fn a_file_imports_from_its_own_folder_and_from_those_below() {
     let mut found = Findings::default();
@@ -108,6 +115,7 @@ fn upward(graph: &Graph, floors: Floors) -> Vec<((usize, usize), (usize, String)
     graph.arrows.iter().filter(|(arrow, _)| up(**arrow)).map(|(a, b)| (*a, b.clone())).collect()
 }
 
+/// A loop has no bottom to read from.
 #[test]
 fn no_files_import_each_other_in_a_loop() {
     let mut found = Findings::default();
@@ -125,7 +133,8 @@ fn no_files_import_each_other_in_a_loop() {
     found.check("loops", "imports that close a loop");
 }
 
-/// The types of a crate, with the places that define them.
+/// Types of a crate, with the places that define them. `public`: only those that other files
+/// see.
 fn types<'a>(
     sources: &'a [Source],
     items: &'a [Items],
@@ -150,6 +159,7 @@ fn the_code_of_a_type_stands_in_the_folder_that_defines_it() {
             for (name, line, _) in &items.impls {
                 let Some(defined) = types.get(name.as_str()) else { continue };
                 let here = match name.as_str() {
+                    // The front door has one file: methods elsewhere would be a second way in.
                     "Core" => source.path == "host/core/src/core.rs",
                     _ => defined.iter().any(|(d, _)| d.folder() == source.folder()),
                 };
@@ -179,7 +189,9 @@ fn a_public_type_has_a_name_of_its_own() {
     found.check("names", "public types of one name");
 }
 
+/// Lines of a file, without its tests, comments included.
 const FILE_LINES_MAX: usize = 400;
+/// Lines of a function, from `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 70;
 
 #[test]
@@ -198,7 +210,8 @@ fn files_and_functions_are_short() {
     found.check("sizes", "files above 400 lines, functions above 70");
 }
 
-/// Words that no head and no doc comment begins with: they say nothing without what stands before.
+/// Words that no head and no doc comment begins with: they have no meaning without a text
+/// before them.
 const NO_SUBJECT: [&str; 13] =
     ["What", "Who", "Whose", "It", "That", "They", "As", "See", "How", "Which", "One", "The other", "Its"];
 
@@ -226,6 +239,7 @@ fn heads_and_doc_comments_begin_with_a_noun_or_a_verb() {
     found.check("heads", "heads and doc comments without a subject");
 }
 
+/// Columns of a line of comment, with its indentation. Code is `rustfmt`'s.
 const COMMENT_COLUMNS_MAX: usize = 100;
 
 #[test]
@@ -275,6 +289,7 @@ fn figures() {
         let defined = sources(folder, false).iter().find_map(|s| fields(s, name)).expect("a struct");
         let (files, methods) = &impls[&(folder, name.to_owned())];
         println!("| `{name}` | {defined} | {methods} | {} |", files.len());
+        // Zeros would say that the type was not read, not that it is empty.
         assert!(defined > 0 && *methods > 0, "{name} was read");
     }
 }

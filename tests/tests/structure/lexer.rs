@@ -1,9 +1,15 @@
-//! Tokens of Rust source. Comments are left out.
+//! Tokens of Rust source. Comments are left out, and texts are all the same.
+//!
+//! The rules need names, marks and brackets, so no parser is needed: a file that compiles has
+//! whole literals and brackets in pairs. O(characters).
 
-/// An identifier, a lifetime, a mark (`::`, `->` and `=>` are one), or `"` for any literal.
+/// Identifier, lifetime or mark (`::`, `->` and `=>` are single marks), or `"` for any text or
+/// character. Numbers are cut like names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
+    /// Text of the token.
     pub(crate) text: String,
+    /// Line that it begins in, from 1.
     pub(crate) line: usize,
 }
 
@@ -37,6 +43,7 @@ pub(crate) fn tokens(text: &str) -> Vec<Token> {
                 at = end_of_string(&b, at);
                 Some("\"".to_owned())
             }
+            // A character literal; any other quote begins a lifetime.
             '\'' if next == '\\' || b.get(at + 2) == Some(&'\'') => {
                 at = end_of_char(&b, at);
                 Some("\"".to_owned())
@@ -76,10 +83,12 @@ pub(crate) fn tokens(text: &str) -> Vec<Token> {
     found
 }
 
+/// Place of the line's end, or of the text's.
 fn end_of_line(b: &[char], at: usize) -> usize {
     b[at..].iter().position(|c| *c == '\n').map_or(b.len(), |n| at + n)
 }
 
+/// Place behind a block comment. Such comments nest.
 fn end_of_block(b: &[char], mut at: usize) -> usize {
     let mut depth = 0;
     while at < b.len() {
@@ -95,7 +104,7 @@ fn end_of_block(b: &[char], mut at: usize) -> usize {
     at
 }
 
-/// `at` is that of the quote.
+/// Place behind a string whose opening quote is at `at`.
 fn end_of_string(b: &[char], mut at: usize) -> usize {
     at += 1;
     while at < b.len() && b[at] != '"' {
@@ -104,6 +113,7 @@ fn end_of_string(b: &[char], mut at: usize) -> usize {
     at + 1
 }
 
+/// Place behind a character whose opening quote is at `at`. An escaped quote does not end it.
 fn end_of_char(b: &[char], mut at: usize) -> usize {
     at += if b[at + 1] == '\\' { 3 } else { 2 };
     while at < b.len() && b[at] != '\'' {
@@ -117,6 +127,8 @@ fn is_raw(b: &[char], at: usize) -> bool {
     b[at..].iter().find(|c| **c != '#') == Some(&'"')
 }
 
+/// Place behind a raw string. As many hashes follow its closing quote as precede the opening
+/// one.
 fn end_of_raw(b: &[char], mut at: usize) -> usize {
     let hashes = b[at..].iter().take_while(|c| **c == '#').count();
     at += hashes + 1;
@@ -129,12 +141,12 @@ fn end_of_raw(b: &[char], mut at: usize) -> usize {
     at
 }
 
-/// Whether the tokens from `at` on are these.
+/// Whether the tokens from `at` on are these. False behind the end.
 pub(crate) fn is(tokens: &[Token], at: usize, texts: &[&str]) -> bool {
     texts.iter().enumerate().all(|(i, text)| tokens.get(at + i).is_some_and(|t| t.text == *text))
 }
 
-/// The place behind the bracket that closes the one at `at`.
+/// Place behind the bracket that closes the one at `at`; the end, if none does.
 pub(crate) fn behind(tokens: &[Token], at: usize) -> usize {
     let mut depth = 0usize;
     for (i, t) in tokens.iter().enumerate().skip(at) {
@@ -150,7 +162,8 @@ pub(crate) fn behind(tokens: &[Token], at: usize) -> usize {
     tokens.len()
 }
 
-/// The place behind the generics that begin at `at`; `at` itself if none do.
+/// Place behind the generics that begin at `at`; `at` itself if none do. `->` is a token of its
+/// own.
 pub(crate) fn behind_generics(tokens: &[Token], at: usize) -> usize {
     if !is(tokens, at, &["<"]) {
         return at;

@@ -1,5 +1,8 @@
-//! Rules about the source itself: which crate and which file knows which, where unsafe code stands,
+//! Rules about the source itself: dependencies of crates and files, places of unsafe code,
 //! sizes and words.
+//!
+//! The tests read the sources as they are, and build nothing. `house.rs` has the rules that
+//! allow exceptions, `ratchet.rs` their lists. The rules here allow none.
 
 mod graph;
 mod house;
@@ -13,7 +16,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-/// Every package of the workspace with what it depends on, but for what only its tests need.
+/// Packages of the workspace with their dependencies, without those that only their tests need.
 fn packages() -> Vec<(String, BTreeSet<String>)> {
     let out = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps"])
@@ -30,6 +33,7 @@ fn packages() -> Vec<(String, BTreeSet<String>)> {
     packages.iter().map(|p| (text(&p["name"]), needs(p))).collect()
 }
 
+/// The arrows of `host/ARCHITECTURE.md`: handlers know the SDK, and the host knows no handler.
 #[test]
 fn dependencies_run_one_way() {
     let packages = packages();
@@ -52,6 +56,7 @@ fn dependencies_run_one_way() {
     assert!(seen >= 6, "{seen} packages were looked at");
 }
 
+/// The core gets time and bytes as arguments, so its files name no source of either.
 #[test]
 fn the_core_knows_no_socket_clock_thread_or_file() {
     let packages = packages();
@@ -66,6 +71,7 @@ fn the_core_knows_no_socket_clock_thread_or_file() {
     }
 }
 
+/// Each crate forbids or denies unsafe code; the modules that allow it are listed here.
 #[test]
 fn unsafe_code_stays_in_its_files() {
     let mut allowed_at = Vec::new();
@@ -110,6 +116,7 @@ fn unsafe_code_stays_in_its_files() {
     }
 }
 
+/// Rust files of a folder and of those below it, tests included.
 fn rust_files(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).expect("a directory").flatten() {

@@ -1,27 +1,27 @@
 //! Exceptions from the rules: one list for each rule, which may only shrink.
 //!
-//! `exceptions/RULE.txt` beside this file has a line for each exception: the finding, and how much
-//! of it there is. A finding that is not in the list, or larger than the list says, fails the test.
-//! So does a line that says more than is found. `GREENROOM_SHRINK=1` rewrites the lists with what
-//! is left of them; it adds nothing.
+//! `exceptions/RULE.txt` beside this file has a line for each exception: the finding, and how
+//! much of it there is. A finding that is not in the list, or larger than the list says, fails
+//! the test. A line that says more than is found fails it too. `GREENROOM_SHRINK=1` rewrites
+//! the lists with the rest of them, and adds nothing.
 
 use greenroom_tests::root;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What breaks a rule: by what it is called in the list, how much it is, and where.
+/// Findings of a rule: by their name in the list, their size, and their places.
 #[derive(Default)]
 pub(crate) struct Findings(BTreeMap<String, (usize, Vec<String>)>);
 
 impl Findings {
-    /// One more under this name.
+    /// Counts one more under this name.
     pub(crate) fn count(&mut self, name: String, place: String) {
         let found = self.0.entry(name).or_default();
         found.0 += 1;
         found.1.push(place);
     }
 
-    /// The largest under this name.
+    /// Keeps the largest under this name.
     pub(crate) fn largest(&mut self, name: String, size: usize, place: String) {
         let found = self.0.entry(name).or_default();
         if size > found.0 {
@@ -29,7 +29,8 @@ impl Findings {
         }
     }
 
-    /// Compares them with the list of the rule.
+    /// Compares the findings with the list of the rule. Panics with all places if one is new or
+    /// larger.
     #[track_caller]
     pub(crate) fn check(&self, rule: &str, says: &str) {
         let mut known = list(rule);
@@ -46,6 +47,7 @@ impl Findings {
             }
         }
         assert!(wrong.is_empty(), "{says}:\n{}", wrong.join("\n"));
+        // A list that allows more than there is would let the difference come back unseen.
         let found = |name: &str| self.0.get(name).map_or(0, |(size, _)| *size);
         let lower = known.iter().filter(|(name, size)| found(name) < **size);
         let lower: Vec<_> =
@@ -59,11 +61,12 @@ impl Findings {
     }
 }
 
+/// List of a rule.
 fn file(rule: &str) -> PathBuf {
     root().join(format!("tests/tests/structure/exceptions/{rule}.txt"))
 }
 
-/// The exceptions of a rule; none if it has no list.
+/// Exceptions of a rule; none if it has no list. Panics at a line that can't be read.
 fn list(rule: &str) -> BTreeMap<String, usize> {
     let text = std::fs::read_to_string(file(rule)).unwrap_or_default();
     let line = |line: &str| {

@@ -8,14 +8,15 @@ use greenroom_tests::root;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// A source file.
+/// Source file, read and cut into tokens.
 pub(crate) struct Source {
-    /// From the repository's root.
+    /// Path from the repository's root.
     pub(crate) path: String,
+    /// Whole text, tests included.
     pub(crate) text: String,
-    /// Without those of tests.
+    /// Tokens without those of tests.
     pub(crate) tokens: Vec<Token>,
-    /// Lines that are not a test's.
+    /// Lines that are not a test's. Comments and empty lines count.
     pub(crate) lines: usize,
 }
 
@@ -31,7 +32,7 @@ impl Source {
         Source { path, text, tokens, lines }
     }
 
-    /// The folder, as a path from the repository's root.
+    /// Folder, as a path from the repository's root.
     pub(crate) fn folder(&self) -> &str {
         self.path.rsplit_once('/').map_or("", |(folder, _)| folder)
     }
@@ -68,6 +69,7 @@ fn without_tests(all: &[Token]) -> (Vec<Token>, usize) {
         }
         let first = all[at].line;
         at += 7;
+        // Further attributes belong to the same item.
         while is(all, at, &["#", "["]) {
             at = behind(all, at + 1);
         }
@@ -77,7 +79,7 @@ fn without_tests(all: &[Token]) -> (Vec<Token>, usize) {
     (kept, lines.len())
 }
 
-/// The place behind an item: its semicolon or its block.
+/// Place behind an item: its semicolon or its block.
 fn end_of_item(all: &[Token], mut at: usize) -> usize {
     let import = is(all, at, &["use"]);
     while at < all.len() {
@@ -98,7 +100,7 @@ enum Block {
     Other,
 }
 
-/// What a file defines and names.
+/// Items that a file defines, and the paths in it.
 #[derive(Default)]
 pub(crate) struct Items {
     /// Child modules that have files of their own.
@@ -107,15 +109,15 @@ pub(crate) struct Items {
     pub(crate) types: Vec<(String, usize, bool)>,
     /// Types that have an `impl` block, with its line and its methods.
     pub(crate) impls: Vec<(String, usize, Vec<String>)>,
-    /// Functions with their lines: name, first line, how many.
+    /// Functions with their lines: name, first line, and their number.
     pub(crate) functions: Vec<(String, usize, usize)>,
-    /// Paths as they are written, with the inline modules that they stand in: of imports and of
-    /// others.
+    /// Paths as they are written, with the inline modules that they stand in, and their lines:
+    /// of imports and of others.
     pub(crate) paths: Vec<(Vec<String>, Vec<String>, usize)>,
 }
 
 impl Items {
-    /// Reads them off a file.
+    /// Reads the items off a file, in one walk over its tokens.
     pub(crate) fn of(source: &Source) -> Items {
         let t = &source.tokens;
         let mut items = Items::default();
@@ -130,6 +132,7 @@ impl Items {
                 })
                 .collect();
             let name = t.get(at + 1).map(|t| t.text.clone()).unwrap_or_default();
+            // A type inside a function is nobody else's, and is left out.
             let in_module = !blocks.contains(&Block::Other);
             match text {
                 "pub" => {
@@ -161,6 +164,7 @@ impl Items {
                 }
                 _ => {}
             }
+            // Words between `pub` and the item's name; any other token ends its effect.
             public &= ["unsafe", "const", "extern", "async"].contains(&text);
             at += 1;
         }
@@ -168,6 +172,7 @@ impl Items {
     }
 }
 
+/// Whether a token is an identifier or a keyword, not a mark or a literal.
 fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
@@ -179,7 +184,7 @@ fn begins_item(t: &[Token], at: usize) -> bool {
     ["", "}", ";", "{", "]", ")", "pub", "unsafe", "default"].contains(&before)
 }
 
-/// The names of a path that begins at `at`.
+/// Names of a path that begins at `at`.
 fn path(t: &[Token], mut at: usize) -> Vec<String> {
     let mut names = vec![t[at].text.clone()];
     while is(t, at + 1, &["::"]) && t.get(at + 2).is_some_and(|t| is_name(&t.text)) {
@@ -189,7 +194,7 @@ fn path(t: &[Token], mut at: usize) -> Vec<String> {
     names
 }
 
-/// The paths of a tree of imports.
+/// Paths of a tree of imports. `before`: the names in front of the tree.
 fn imports(
     t: &[Token],
     before: &mut Vec<String>,
@@ -223,12 +228,13 @@ fn imports(
     }
 }
 
-/// The type that an `impl` block is of, its line, and its methods.
+/// Type that an `impl` block is of, its line, and its methods. `None`: no type with a name.
 fn implemented(t: &[Token], at: usize) -> Option<(String, usize, Vec<String>)> {
     let start = behind_generics(t, at + 1);
     let (mut i, mut name_from) = (start, start);
     while i < t.len() && !["{", ";", "where"].contains(&t[i].text.as_str()) {
         match t[i].text.as_str() {
+            // `for<'a>` names lifetimes; any other `for` comes before the type.
             "for" if !is(t, i + 1, &["<"]) => {
                 name_from = i + 1;
                 i += 1;
@@ -262,7 +268,8 @@ fn implemented(t: &[Token], at: usize) -> Option<(String, usize, Vec<String>)> {
     Some((name, t[at].line, methods))
 }
 
-/// A function with a body: its name, its first line, and how many lines it has.
+/// Function with a body: its name, its first line, and its number of lines. `None`: a trait's
+/// signature.
 fn function(t: &[Token], at: usize) -> Option<(String, usize, usize)> {
     let mut i = behind_generics(t, at + 2);
     while i < t.len() && !["{", ";"].contains(&t[i].text.as_str()) {
@@ -272,7 +279,7 @@ fn function(t: &[Token], at: usize) -> Option<(String, usize, usize)> {
     Some((t[at + 1].text.clone(), t[at].line, t[last].line - t[at].line + 1))
 }
 
-/// How many fields a struct of this name has; `None`: the file defines none.
+/// Number of fields that a struct of this name has; `None`: the file defines none.
 pub(crate) fn fields(source: &Source, name: &str) -> Option<usize> {
     let t = &source.tokens;
     let at = (0..t.len()).find(|i| is(t, *i, &["struct", name]))?;

@@ -1,4 +1,17 @@
-//! Functions that the host calls, and the tables that lead to them.
+//! Entry points: functions that the host calls, and the tables that lead to them.
+//!
+//! | function | thread | turns |
+//! | --- | --- | --- |
+//! | `create`, `destroy` | any | none |
+//! | `run_ffi` | one at a time for an instance | one batch |
+//! | `convert_ffi` | any | none |
+//! | `job_ffi` | a job's own, while turns run | none |
+//!
+//! Tables are made at the first call and leaked. The ABI says that they are valid until the
+//! process ends, so nothing has to track when the host has read them for the last time.
+//!
+//! Arguments are believed to keep the ABI. Panics of the author's code are caught and become
+//! error texts or faults, because nothing may unwind into the host.
 
 use crate::convert::{check, convert, schema_text};
 use crate::export::host_calls::{HostCalls, slice};
@@ -15,7 +28,7 @@ use std::sync::atomic::AtomicU32;
 
 pub use greenroom_state::abi::Library;
 
-/// Table of the library, made at the first call and never freed.
+/// Table of the library, made at the first call and never freed. A static of each library.
 pub struct Once(OnceLock<Leaked>);
 
 /// Pointer to a table that is never freed.
@@ -33,8 +46,10 @@ impl Once {
         Once(OnceLock::new())
     }
 
-    /// Returns the table, or null if making it panicked.
+    /// Returns the table, or null if making it panicked. The host refuses a library that
+    /// returns null.
     pub fn get(&self, name: &'static str, services: impl FnOnce() -> Vec<abi::Service>) -> *const Library {
+        // Before any code of the author: building schemas and migrations may panic, too.
         fault::install_hook();
         let made = fault::catch(|| {
             let leaked = self.0.get_or_init(|| {
@@ -55,8 +70,9 @@ impl Once {
     }
 }
 
-/// Table of one service.
+/// Table of one service. Builds schemas and lists of versions, all of them leaked.
 pub fn service<H: Handler>() -> abi::Service {
+    // An empty schema tells the host that the service keeps no state.
     let schema: &'static str = match has_state::<H>() {
         true => schema_text(schemars::schema_for!(H::State).to_value(), &H::migrations()).leak(),
         false => "",
@@ -92,7 +108,8 @@ pub fn service<H: Handler>() -> abi::Service {
     }
 }
 
-/// Number, longest message and parameters of a framing, as the ABI has them.
+/// Number, longest message and parameters of a framing, as the ABI has them. Bad values pass:
+/// the host checks them, and its words reach the operator.
 fn framing_offer(framing: Framing) -> (u32, u32, &'static [u8]) {
     match framing {
         Framing::Lines { bytes_max } => (framing::LINES, bytes_max, &[]),
@@ -122,7 +139,8 @@ fn table(t: Owned) -> abi::Table {
     }
 }
 
-/// Converts a value: [`abi::Service::convert`].
+/// Converts a value: [`abi::Service::convert`]. Needs no instance and no turn, so any thread
+/// may call.
 unsafe extern "C" fn convert_ffi<H: Handler>(
     which: u32,
     from: u32,
@@ -139,6 +157,8 @@ unsafe extern "C" fn convert_ffi<H: Handler>(
 }
 
 /// Runs a job: [`abi::Service::job`]. Runs on any thread, while turns run.
+///
+/// Log events of the job go to the host at its end, without a session: the thread has no turn.
 unsafe extern "C" fn job_ffi<H: Handler>(
     instance: *const c_void,
     name: Bytes<'_>,
@@ -167,10 +187,10 @@ unsafe extern "C" fn job_ffi<H: Handler>(
     unsafe { hand_over(done, result, error) }
 }
 
-/// Puts a result into its sink, or the reason why there is none into the other.
+/// Puts a result into its sink, or the reason why there is none into the other. Returns 0 or 1,
+/// as the ABI has it.
 ///
-/// # Safety
-/// The sinks are valid.
+/// # Safety The sinks are valid.
 unsafe fn hand_over(outcome: Result<Vec<u8>, Fault>, result: abi::Sink, error: abi::Sink) -> u32 {
     match outcome {
         Ok(bytes) => {
@@ -186,7 +206,8 @@ unsafe fn hand_over(outcome: Result<Vec<u8>, Fault>, result: abi::Sink, error: a
     }
 }
 
-/// Host's table, through which jobs log.
+/// Host's table, through which jobs log. Set by the first `create`; all hosts of a process are
+/// one.
 static HOST: OnceLock<KeptHost> = OnceLock::new();
 
 /// Pointer to the host's table.
@@ -197,7 +218,9 @@ unsafe impl Send for KeptHost {}
 // SAFETY: as above.
 unsafe impl Sync for KeptHost {}
 
-/// Builds an instance: [`abi::Service::create`]. Null if the settings are refused or `new` panics.
+/// Builds an instance: [`abi::Service::create`]. Null if the settings are refused or `new`
+/// panics; the reason is in `error` then. The host may call again for another instance with
+/// other settings.
 unsafe extern "C" fn create<H: Handler>(
     host: *const abi::Host,
     config: Bytes<'_>,
@@ -210,10 +233,12 @@ unsafe extern "C" fn create<H: Handler>(
     // SAFETY: the configuration is valid for this call.
     let config = unsafe { slice(config) };
     let made = fault::catch(|| {
+        // First: a build whose steps contradict each other must not get as far as `new`.
         check::<H>().map_err(Fault::new)?;
         let config = serde_json::from_slice(config).map_err(|e| Fault::new(format!("settings: {e}")))?;
         H::new(config).map_err(Fault::new)
     });
+    // Events of `new` belong to no turn, and would otherwise appear in the first one.
     let mut calls = HostCalls { host, turn: std::ptr::null_mut() };
     log::take().iter().for_each(|event| calls.log(event));
     match made {
@@ -226,7 +251,8 @@ unsafe extern "C" fn create<H: Handler>(
     }
 }
 
-/// Ends an instance: [`abi::Service::destroy`]. A panic in its drop is caught.
+/// Ends an instance: [`abi::Service::destroy`]. A panic in its drop is caught and forgotten:
+/// nobody waits for an answer.
 unsafe extern "C" fn destroy<H: Handler>(instance: *mut c_void) {
     let _ = fault::catch(|| {
         // SAFETY: the host passes what `create` returned, once, and no `run` is under way.
@@ -235,7 +261,8 @@ unsafe extern "C" fn destroy<H: Handler>(instance: *mut c_void) {
     });
 }
 
-/// Runs a batch: [`abi::Service::run`].
+/// Runs a batch: [`abi::Service::run`]. Actions are decoded one by one, without a copy of their
+/// data.
 unsafe extern "C" fn run_ffi<H: Handler>(
     instance: *const c_void,
     host: *const abi::Host,
@@ -263,6 +290,7 @@ unsafe extern "C" fn run_ffi<H: Handler>(
         let item = unsafe { &*item };
         // SAFETY: the message is valid for this call.
         let data = unsafe { slice(item.data) };
+        // Only these kinds use the name and the number of an action.
         if item.kind > action::CLOSED {
             // SAFETY: the host knows these kinds, so its actions have these fields; the name is
             // valid for this call.
@@ -275,18 +303,22 @@ unsafe extern "C" fn run_ffi<H: Handler>(
             (action::CLOSED, closed::LIMIT) => Action::Closed(Closed::Limit),
             (action::CLOSED, closed::STOPPING) => Action::Closed(Closed::Stopping),
             (action::CLOSED, closed::OPERATOR) => Action::Closed(Closed::Operator),
+            // A reason that this version does not know counts as a broken connection.
             (action::CLOSED, _) => Action::Closed(Closed::Broken),
             _ => Action::Opened,
         }
     });
     let mut calls = HostCalls { host, turn };
+    // Session 0 stands for the service itself.
     match batch.session {
         0 => run_service(handler, batch.now_ns, actions, &mut calls),
         _ => run(handler, session, actions, &mut calls),
     }
 }
 
-/// Action that a turn has caused, or a timer.
+/// Action that a turn has caused, or a timer. The kind gives `from` its meaning: a session, a
+/// job or a connection. Kinds beyond the known ones do not come: the host sends what this ABI
+/// version has.
 fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8]) -> Action<'a> {
     // Both are the host's, or were this library's strings before.
     let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();

@@ -1,4 +1,11 @@
-//! Functions that a turn calls on the host, through the table that the host passes.
+//! Calls of a turn on the host, through the table that the host passes.
+//!
+//! Each method is one call across the ABI. What comes back is borrowed until the next call with
+//! the same turn, so it is copied at once. Safe code above this file never sees a pointer of
+//! the host.
+//!
+//! The table is the host's for the whole life of the process. The host is of the same minor
+//! version of the ABI or a later one, so all functions that are called here exist.
 
 use crate::fault::Fault;
 use crate::host::Host;
@@ -17,8 +24,9 @@ pub(super) unsafe fn slice<'a>(b: Bytes<'_>) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(b.ptr, b.len) }
 }
 
-/// Host's table in safe words.
+/// Host's table in safe words. Lives as long as one call of an entry point.
 pub(super) struct HostCalls<'a> {
+    /// Table of the host's functions.
     pub(super) host: &'a abi::Host,
     /// Null outside a turn, where only logging is allowed.
     pub(super) turn: *mut abi::Turn,

@@ -1,24 +1,39 @@
-//! ELF note of a library, built at compile time, so that the host can read it before any code runs.
+//! ELF note of a library, built at compile time.
+//!
+//! The host reads the note before any code runs: ABI version, entry function, panic strategy,
+//! services. Reading a file cannot crash the host, loading one can. Everything here is `const`,
+//! so a note that does not fit is an error of the build, not of the load.
+//!
+//! ```text
+//! owner_len (u32)  text_len (u32)  type (u32)  "Greenroom\0" + 2 zero bytes  text + zero bytes
+//! ```
 
 use greenroom_state::abi;
 use greenroom_state::elf_note::{OWNER, TYPE};
 
-/// Beginning of the note's text.
+/// Beginning of the note's text. The numbers are literals, because `concat!` takes no
+/// constants; the assertion below keeps them true.
 pub const HEAD: &[u8] = concat!("abi=1.3\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
 const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 3, "HEAD names the ABI's version");
 
 /// ELF note: header, owner, text. Sizes are rounded up to four bytes, as ELF wants.
 #[repr(C, align(4))]
 pub struct Note<const N: usize> {
+    /// Length of the owner's name, with its zero byte and without padding.
     owner_len: u32,
+    /// Length of the text, with its padding.
     text_len: u32,
+    /// Type of the note.
     kind: u32,
+    /// Name of the owner, padded to a multiple of four bytes.
     owner: [u8; 12],
+    /// Text of the note, padded with zero bytes.
     text: [u8; N],
 }
 
 impl<const N: usize> Note<N> {
-    /// Joins the parts of the text.
+    /// Joins the parts of the text. `N` is [`note_len`] of the same parts; if smaller, the
+    /// build fails.
     pub const fn new(parts: &[&[u8]]) -> Note<N> {
         let (mut text, mut at, mut i) = ([0; N], 0, 0);
         while i < parts.len() {
@@ -31,6 +46,7 @@ impl<const N: usize> Note<N> {
         }
         let mut owner = [0; 12];
         let mut k = 0;
+        // Loops by index: iterators are not `const`.
         while k < OWNER.len() {
             owner[k] = OWNER[k];
             k += 1;
@@ -39,7 +55,7 @@ impl<const N: usize> Note<N> {
     }
 }
 
-/// Length of the parts together, rounded up to four bytes.
+/// Length of the parts together, rounded up to four bytes. O(parts).
 pub const fn note_len(parts: &[&[u8]]) -> usize {
     let (mut len, mut i) = (0usize, 0);
     while i < parts.len() {
@@ -49,7 +65,8 @@ pub const fn note_len(parts: &[&[u8]]) -> usize {
     len.next_multiple_of(4)
 }
 
-/// Writes a number in ten decimal digits.
+/// Writes a number in ten decimal digits, as many as the largest has. A fixed width makes the
+/// length of the note known before its content.
 pub const fn digits(mut n: u32) -> [u8; 10] {
     let (mut text, mut i) = ([b'0'; 10], 10);
     while n > 0 {

@@ -1,34 +1,44 @@
 //! Actions copied out of the store for one call of a handler.
+//!
+//! The copy lets a batch write to the store while its actions are lent to the handler. The
+//! memory is kept from batch to batch. A batch has at most `BATCH_ACTIONS_MAX` actions, and from
+//! the second action on at most `BATCH_BYTES` of data.
 
 use greenroom_state::abi::Action;
 
-/// Actions copied out of the store for one call of a handler.
+/// Actions of one session and one kind, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct ActionBuffer {
+    /// Name and data of each action, one behind the other.
     bytes: Vec<u8>,
     actions: Vec<CopiedAction>,
 }
 
+/// An action whose name and data lie in [`ActionBuffer`]'s bytes.
 #[derive(Debug)]
 struct CopiedAction {
     kind: u32,
     detail: u32,
     from: u64,
-    /// End in the bytes. The action begins where the one before it ends.
+    /// End of the name in the bytes. The name begins where the previous action ends.
     name_end: usize,
+    /// End of the data, which begin where the name ends.
     data_end: usize,
 }
 
 impl ActionBuffer {
+    /// Forgets all actions. The memory is kept.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.actions.clear();
     }
 
+    /// Kind of the first action; 0: there is none.
     pub(super) fn kind(&self) -> u32 {
         self.actions.first().map_or(0, |a| a.kind)
     }
 
+    /// Appends an action. O(bytes of name and data).
     pub(super) fn add(&mut self, (kind, detail): (u32, u32), from: u64, name: &[u8], data: &[u8]) {
         self.bytes.extend_from_slice(name);
         let name_end = self.bytes.len();
@@ -36,7 +46,7 @@ impl ActionBuffer {
         self.actions.push(CopiedAction { kind, detail, from, name_end, data_end: self.bytes.len() });
     }
 
-    /// The actions, oldest first.
+    /// The actions, oldest first. Allocates one vector.
     pub(crate) fn actions(&self) -> Vec<Action<'_>> {
         let mut start = 0;
         let action = |a: &CopiedAction| {
@@ -47,14 +57,17 @@ impl ActionBuffer {
         self.actions.iter().map(action).collect()
     }
 
-    /// Number that names the turn of the first action, by what the action is and by the generation
-    /// that runs it. A service's own turns are not counted from process to process, so a death is
-    /// blamed on such a name.
+    /// Number that names the turn of the first action: a hash of sender, generation and name.
+    /// `None`: there is no action.
+    ///
+    /// The session of a service's own turns has no record, so its turns are not counted across
+    /// workers. Deaths of the worker are compared by this number instead, together with the kind
+    /// of the action.
     pub(crate) fn turn_name(&self, generation: u64) -> Option<u64> {
         let a = self.actions.first()?;
         let name = &self.bytes[..a.name_end];
         let parts = [&a.from.to_le_bytes()[..], &generation.to_le_bytes(), name];
-        // FNV-1a. Half of its values, so that counting on can't overflow.
+        // FNV-1a. The shift leaves the upper bit free, so that counting turns on can't overflow.
         let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
         Some(parts.into_iter().flatten().fold(0xcbf2_9ce4_8422_2325, step) >> 1)
     }

@@ -1,8 +1,11 @@
-//! Actions that wait for a session: notes, messages, results, due timers.
+//! Actions that wait for a session: notes, published messages, results, due timers.
 //!
-//! Each is a record until its turn has run, so that it happens once, whatever process runs it: the
-//! record goes in the same commit in which the turn counts. A timer that is due waits as the very
-//! record that it was set with. A session's actions keep their order.
+//! An action waits as one record. The commit of its turn deletes the record, so the turn counts
+//! once, whichever worker runs it. A due timer waits as the record that it was set with. Actions
+//! of a session keep their order. After a takeover, due timers come behind the others.
+//! `actions_pending_max` and `actions_pending_bytes_max` bound a session's queue: notes and
+//! messages above them are dropped. Adding or dropping an action is O(1) in the actions that
+//! wait.
 
 use super::timers::timer_name;
 use crate::effects::action_buffer::ActionBuffer;
@@ -27,6 +30,7 @@ pub(crate) struct Inbox {
     queues: HashMap<Slot, Queue>,
     /// Sessions whose next action may run.
     ready: VecDeque<Slot>,
+    /// Number of the newest action. Recovery sorts the actions by their numbers.
     sequence: u64,
 }
 
@@ -38,7 +42,7 @@ struct Queue {
     ready: bool,
     /// Bytes that its actions carry, shared or not.
     bytes: usize,
-    /// Actions that found no room since one did.
+    /// Actions dropped since one found room. The count ends with the queue.
     dropped: u64,
 }
 
@@ -56,12 +60,13 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct RunningBatch {
     slot: Option<Slot>,
+    /// Actions whose turns succeeded. They stay in their queue until the batch is over.
     done: usize,
     depths: Vec<u16>,
 }
 
 impl RunningBatch {
-    /// Counts actions that have had their turns.
+    /// Counts turns that succeeded. Called before their effects are applied.
     pub(crate) fn had(&mut self, turns: usize) {
         if self.slot.is_some() {
             self.done += turns;
@@ -92,8 +97,7 @@ pub(crate) enum Put {
     Waits,
     /// The action waits, and is the first one after so many that were dropped.
     WaitsAfterDrops(u64),
-    /// The action is dropped: the limit is reached. The number of waiting actions is told for the
-    /// first one that is.
+    /// The action is dropped: the limit is reached. The first drop tells how many actions wait.
     Dropped(Limit, Option<usize>),
 }
 
@@ -110,11 +114,12 @@ pub struct ActionView {
     pub data: Vec<u8>,
 }
 
+/// Number of the shared record that an action names; 0: none.
 fn shared_of(store: &Store, w: &Waiting) -> u64 {
     if w.timer { 0 } else { store.read(w.record, |b| decode(b).map_or(0, |d| d.shared)) }
 }
 
-/// Whether an action is never dropped: its session asked for it, which has limits of its own.
+/// Whether an action is never dropped. The limits of jobs and connections bound such actions.
 fn is_certain(kind: u32) -> bool {
     [action::JOB, action::DIALED, action::CONNECT].contains(&kind)
 }
@@ -175,8 +180,8 @@ impl Inbox {
         self.push(slot, Waiting { record, depth: 0, timer: true, bytes: 0 });
     }
 
-    /// Adds an action for the open session `id` in `slot`, unless too many wait. Room must be
-    /// reserved.
+    /// Adds an action for the open session `id` in `slot`, unless a limit is reached. Room must
+    /// be reserved. A session without waiting actions takes an action of any length.
     pub(crate) fn put(
         &mut self,
         store: &mut Store,
@@ -216,8 +221,8 @@ impl Inbox {
         put
     }
 
-    /// Copies the oldest actions of a session for one call: of one kind, as a death is blamed on a
-    /// kind, and up to the bounds of a batch. They stay until [`Inbox::drop_oldest`].
+    /// Copies the oldest actions of a session for one call, up to the bounds of a batch. All are
+    /// of one kind: a death is blamed on a kind. They stay until [`Inbox::drop_oldest`].
     pub(crate) fn copy_batch(
         &self,
         store: &Store,
@@ -228,6 +233,7 @@ impl Inbox {
     ) {
         into.clear();
         let Some(queue) = self.queues.get(&slot) else { return };
+        // A service's turn is named by its first action: a second one would have no name.
         let most = if slot.is_service() { 1 } else { BATCH_ACTIONS_MAX };
         let mut bytes = 0;
         for w in queue.waiting.iter().take(most) {
@@ -253,7 +259,7 @@ impl Inbox {
     }
 
     /// Deletes the oldest `count` actions of a session: they have had their turns, or shall have
-    /// none.
+    /// none. Never fails.
     pub(crate) fn drop_oldest(
         &mut self,
         store: &mut Store,
@@ -280,8 +286,8 @@ impl Inbox {
         self.drop_oldest(store, shared, slot, count);
     }
 
-    /// Takes off the first action that had no turn and that `is` the one. Its record is the
-    /// caller's.
+    /// Takes off the first action without a turn for which `is` is true. The caller owns its
+    /// record. O(actions that wait).
     fn take(&mut self, slot: Slot, running: &RunningBatch, is: impl Fn(&Waiting) -> bool) -> Option<Ref> {
         let done = running.done(slot);
         let queue = self.queues.get_mut(&slot)?;
@@ -326,7 +332,7 @@ impl Inbox {
         waiting.into_iter().flatten().filter(|w| w.timer).map(|w| w.record)
     }
 
-    /// The waiting actions of a session, but for timers.
+    /// The waiting actions of a session, except timers.
     pub(crate) fn views(&self, store: &Store, shared: &SharedRecords, slot: Slot) -> Vec<ActionView> {
         let queue = self.queues.get(&slot).into_iter().flat_map(|q| &q.waiting);
         let view = |w: &Waiting| {
@@ -342,7 +348,8 @@ impl Inbox {
     }
 
     /// Puts actions that recovery found back into their order; `slot_of` finds their sessions.
-    /// Returns the sessions that lack a part of one.
+    /// Actions without a session or without their data are deleted. Returns the sessions that
+    /// lack one.
     pub(crate) fn recover(
         &mut self,
         store: &mut Store,
@@ -381,6 +388,7 @@ impl Inbox {
     }
 }
 
+/// Kind of a waiting action; 0: its record can't be read.
 fn kind(store: &Store, w: &Waiting) -> u32 {
     match w.timer {
         true => action::TIMER,

@@ -1,9 +1,23 @@
-//! Jobs: queued, running, finished, lost. Functions of a handler that may block, on other threads.
+//! Jobs: queued, running, finished, lost. Functions of a handler that may block, on other
+//! threads.
 //!
-//! A job is a record from the turn that asks for it until its result is one: so the result comes
-//! exactly once, to the build that runs then. The body runs at least once, as a worker that dies in
-//! the middle has a successor that begins it anew; a job declared `once` is lost instead. A job
-//! that was running at two deaths that its worker caused is lost, too: it may have caused them.
+//! | job | event | becomes |
+//! | --- | --- | --- |
+//! | queued | a thread is free at a commit | running: the record is marked as started |
+//! | running | the function has returned | ended: its result is an action |
+//! | queued or running | its owner cancels it or ends | dropped: no result comes |
+//! | queued or running | the worker died | queued anew by the successor, or lost |
+//!
+//! A job is one record from the turn that asks for it until its result is an action. One commit
+//! replaces the one by the other, so exactly one result comes, to the build that serves then.
+//!
+//! The function may run more than once: if the worker dies, its successor begins the job anew. A
+//! job that is declared `once` is lost instead, if it had begun. A job that was running at
+//! [`DEATHS_MAX`] deaths that the worker caused is lost, too: the job may have caused them.
+//!
+//! A dropped job keeps its thread until its function returns. `jobs_running_max` bounds the
+//! threads; jobs wait for one. `jobs_max` and `jobs_per_session_max` bound the jobs. A turn that
+//! asks for one more is refused.
 
 use crate::ids::ServiceId;
 use crate::store::kind::Kind;
@@ -11,56 +25,66 @@ use crate::store::layout::Ref;
 use crate::store::records::Store;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Deaths of the worker after which a running job is lost.
+/// Deaths at which a running job is lost. Only deaths that the worker caused count.
 const DEATHS_MAX: u8 = 2;
-/// Bits that number the jobs of one pass: a pass can't start more.
+/// Bits of a number below the epoch. As long as a pass starts fewer than 2^20 jobs on average, a
+/// successor that counts on from the epoch repeats no number.
 const JOBS_PER_PASS_BITS: u32 = 20;
 /// Bytes of a job's record beside its name and input.
 const JOB_HEAD: usize = 16;
 
+/// Flag of a record: the job runs at most once.
 const ONCE: u8 = 1;
+/// Flag of a record: the job has begun, so its function may have run.
 const STARTED: u8 = 2;
 
 /// All jobs that have not ended.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
+    /// Jobs by number: queued or running.
     all: BTreeMap<u64, Job>,
     /// Jobs that wait for a thread, oldest first.
     queue: VecDeque<u64>,
-    /// Threads taken.
+    /// Threads taken, those of dropped jobs included.
     running: usize,
-    /// Running jobs whose results nobody wants any more.
+    /// Dropped jobs whose threads have not ended.
     abandoned: BTreeSet<u64>,
-    /// Jobs whose beginning is committed with this pass.
+    /// Jobs whose beginning is committed with this pass, or was and is not taken yet.
     begun: Vec<u64>,
+    /// Highest number given so far.
     last: u64,
-    /// Whether none begins any more.
+    /// Whether no job begins any more.
     held: bool,
 }
 
+/// A job that has not ended. Name and input are in its record alone.
 #[derive(Debug)]
 struct Job {
     /// Number of the session, or of the service.
     owner: u64,
     service: ServiceId,
     record: Ref,
+    /// Whether it has begun in this process.
     running: bool,
 }
 
-/// A job that a turn asks for.
+/// A job that a turn asks for, borrowed from the staging area.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NewJob<'a> {
     /// Number of the session, or of the service.
     pub(crate) owner: u64,
+    /// Service whose function runs.
     pub(crate) service: ServiceId,
+    /// Number that the turn was told. [`Jobs::next`] gave it.
     pub(crate) number: u64,
+    /// Name of the function, at most `job_name_bytes_max` bytes.
     pub(crate) name: &'a str,
     pub(crate) input: &'a [u8],
     /// Whether it runs at most once.
     pub(crate) once: bool,
 }
 
-/// A job that begins now.
+/// A job that is to begin, copied out of its record.
 #[derive(Debug)]
 pub(crate) struct BegunJob {
     pub(crate) number: u64,
@@ -69,7 +93,7 @@ pub(crate) struct BegunJob {
     pub(crate) input: Vec<u8>,
 }
 
-/// A job that is over.
+/// A job that is over. Its record is deleted.
 #[derive(Debug)]
 pub(crate) struct EndedJob {
     /// Number of the session, or of the service.
@@ -77,13 +101,14 @@ pub(crate) struct EndedJob {
     pub(crate) name: String,
 }
 
-/// A job that a successor must not begin again.
+/// A job that a successor must not begin again. It ends as lost.
 #[derive(Debug)]
 pub(crate) struct LostJob {
     /// Number of the session, or of the service.
     pub(crate) owner: u64,
     pub(crate) service: ServiceId,
     pub(crate) name: String,
+    /// Reason, for the owner and for operators.
     pub(crate) why: &'static str,
 }
 
@@ -98,8 +123,15 @@ pub struct JobView {
     pub running: bool,
 }
 
-/// A job's record: its number (u64, little-endian), service (u16), length of the name (u16), flags,
-/// deaths that it saw, two bytes of nothing, the name, the input.
+/// A job's record. Numbers are little-endian.
+///
+/// | bytes | field |
+/// | --- | --- |
+/// | 0 to 7 | number |
+/// | 8 to 11 | service, length of the name (2 bytes each) |
+/// | 12, 13 | flags, deaths while it ran |
+/// | 14, 15 | zero |
+/// | 16 on | the name, the input |
 struct Record {
     number: u64,
     service: u16,
@@ -110,6 +142,7 @@ struct Record {
 }
 
 impl Record {
+    /// Encodes a record. Flags and deaths do not change its length.
     fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(JOB_HEAD + self.name.len() + self.input.len());
         bytes.extend_from_slice(&self.number.to_le_bytes());
@@ -121,6 +154,8 @@ impl Record {
         bytes
     }
 
+    /// Decodes a record. `None`: it is too short for its head or its name, or the name is not
+    /// UTF-8. Copies name and input.
     fn decode(bytes: &[u8]) -> Option<Record> {
         let (head, rest) = bytes.split_at_checked(JOB_HEAD)?;
         let short = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
@@ -142,7 +177,7 @@ impl Jobs {
         JOB_HEAD + name_len + input_len
     }
 
-    /// Number of the next job.
+    /// Number of the next job. A turn that fails leaves its numbers to later ones.
     pub(crate) fn next(&self) -> u64 {
         self.last + 1
     }
@@ -152,7 +187,7 @@ impl Jobs {
         self.all.len()
     }
 
-    /// Jobs that run, and jobs that wait for a thread.
+    /// Threads taken, and jobs that wait for one.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.running, self.queue.len())
     }
@@ -162,12 +197,13 @@ impl Jobs {
         !self.begun.is_empty()
     }
 
-    /// Jobs of an owner that have not ended. O(jobs), of which there are few.
+    /// Jobs of an owner that have not ended. O(jobs).
     pub(crate) fn count(&self, owner: u64) -> usize {
         self.all.values().filter(|j| j.owner == owner).count()
     }
 
-    /// Queues a job. Room must be reserved.
+    /// Queues a job: the turn that asks for it is applied. Room must be reserved. The job begins
+    /// with a commit, at the earliest that of this pass.
     pub(crate) fn start(&mut self, store: &mut Store, new: &NewJob<'_>) {
         let NewJob { owner, service, number, .. } = *new;
         let flags = if new.once { ONCE } else { 0 };
@@ -185,7 +221,8 @@ impl Jobs {
         self.all.get(&number).is_some_and(|j| j.owner == owner)
     }
 
-    /// Drops a job. True: it runs, so its thread is to be told.
+    /// Drops a job and its record; no result comes. True: the job runs, so its thread is to be
+    /// told. O(queued jobs).
     pub(crate) fn drop_one(&mut self, store: &mut Store, number: u64) -> bool {
         let Some(job) = self.all.remove(&number) else { return false };
         store.delete(job.record);
@@ -201,8 +238,9 @@ impl Jobs {
         self.all.iter().filter(|(_, j)| j.owner == owner).map(|(n, _)| *n).collect()
     }
 
-    /// Begins as many jobs as may run at once, with the commit that follows. `has_code`: a job of a
-    /// service that has no code now waits for it.
+    /// Begins as many jobs as may run at once, oldest first, with the commit that follows. Jobs
+    /// wait while their service has no code (`has_code`). If the store has no room for a mark,
+    /// the rest waits, too. O(queued jobs) for each job that begins.
     pub(crate) fn begin(
         &mut self,
         store: &mut Store,
@@ -215,11 +253,14 @@ impl Jobs {
                 self.queue.iter().position(|n| self.all.get(n).is_none_or(|j| has_code(j.service)))
             && let Some(number) = self.queue.remove(at)
         {
+            // A queued number is in `all`, and its record was encoded or checked by this
+            // process: neither line fails.
             let Some(job) = self.all.get_mut(&number) else { continue };
             let Some(record) = store.read(job.record, Record::decode) else { continue };
             let marked = Record { flags: record.flags | STARTED, ..record };
-            // As long as it was. Without the mark a job that runs once might run again: then it
-            // waits.
+            // The mark is a new block of the same size, for which no room was reserved. Without
+            // the mark a job that runs once might run again in a successor, so the job waits
+            // instead.
             match store.put(Some(job.record), Kind::Job, job.owner, &marked.encode()) {
                 Ok(r) => job.record = r,
                 Err(_) => return self.queue.push_front(number),
@@ -230,11 +271,13 @@ impl Jobs {
         }
     }
 
-    /// The jobs that begin, after a commit.
+    /// The jobs that begin, after a commit. The shell gives each a thread, and reports its end.
+    /// If the worker dies before that, the records say that the jobs have started.
     pub(crate) fn take_begun(&mut self, store: &Store) -> Vec<BegunJob> {
         let begun = std::mem::take(&mut self.begun);
         for number in &begun {
-            // Cancelled before it could begin: nobody will report its end.
+            // Dropped between the commit and this call: the job gets no thread, so no end will
+            // be reported that frees its place.
             if self.abandoned.remove(number) {
                 self.running -= 1;
             }
@@ -247,19 +290,21 @@ impl Jobs {
         with_input.collect()
     }
 
-    /// Lets no job begin from here on: a successor begins them.
+    /// Lets no job begin from here on: the worker hands over, and its successor begins them.
     pub(crate) fn hold(&mut self) {
         self.held = true;
     }
 
-    /// An owner's jobs.
+    /// An owner's jobs, as operators see them. O(jobs).
     pub(crate) fn views(&self, store: &Store, owner: u64) -> Vec<JobView> {
         let name = |r| store.read(r, |b| Record::decode(b).map(|r| r.name)).unwrap_or_default();
         let own = self.all.iter().filter(|(_, j)| j.owner == owner);
         own.map(|(number, j)| JobView { number: *number, name: name(j.record), running: j.running }).collect()
     }
 
-    /// Ends a job, and frees its thread. `None`: nobody waits for its result.
+    /// Ends a job, deletes its record, and frees its thread. `None`: the job was dropped, so
+    /// nobody waits for its result. The caller delivers the result in the same pass: one commit
+    /// has both.
     pub(crate) fn end(&mut self, store: &mut Store, number: u64) -> Option<EndedJob> {
         let removed = self.all.remove(&number);
         if self.abandoned.remove(&number) || removed.as_ref().is_some_and(|j| j.running) {
@@ -271,8 +316,8 @@ impl Jobs {
         Some(EndedJob { owner: job.owner, name })
     }
 
-    /// Takes in a job that recovery found. A double, one that can't be read, one of an unknown
-    /// service and one without an owner alive are deleted.
+    /// Takes in a job that recovery found; [`Jobs::restart`] queues it. A double, one that can't
+    /// be read, one of an unknown service and one without an owner alive are deleted.
     pub(crate) fn recover(
         &mut self,
         store: &mut Store,
@@ -291,15 +336,17 @@ impl Jobs {
         self.all.insert(found.number, Job { owner, service, record, running: false });
     }
 
-    /// Numbers of a predecessor's jobs, before the first pass.
+    /// Numbers of a predecessor's jobs, before the first pass. New jobs get numbers behind all
+    /// that a predecessor gave.
     pub(crate) fn found(&mut self, store: &Store) -> Vec<u64> {
-        // No number is used again: a session that remembers one means that job.
+        // No number is used again: a session may keep the number of a job that has ended.
         self.last = self.last.max(store.epoch() << JOBS_PER_PASS_BITS);
         self.all.keys().copied().collect()
     }
 
-    /// Queues a predecessor's job again. `crashed`: the predecessor caused its own death. `Some`:
-    /// the job must not begin again; it has not ended yet.
+    /// Queues a predecessor's job again. `crashed`: the predecessor caused its own death.
+    /// `Some`: the job must not begin again; the caller ends it. Repeatable: if this process
+    /// dies before its first commit, the record is as the predecessor left it.
     pub(crate) fn restart(&mut self, store: &mut Store, number: u64, crashed: bool) -> Option<LostJob> {
         let job = self.all.get_mut(&number)?;
         let (owner, service, at) = (job.owner, job.service, job.record);
@@ -317,6 +364,8 @@ impl Jobs {
             return Some(LostJob { owner, service, name: record.name, why });
         }
         let again = Record { flags: record.flags & !STARTED, deaths, ..record };
+        // If there is no room, the old mark stays, and the job counts as started while it waits.
+        // A job that is declared `once` never gets here with a mark.
         if let Ok(r) = store.put(Some(at), Kind::Job, owner, &again.encode()) {
             job.record = r;
         }

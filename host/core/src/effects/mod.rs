@@ -1,5 +1,9 @@
 //! Effects that come back later: waiting actions, jobs, connections, timers, topics.
 //!
+//! Each part is an index in memory. Recovery builds it again from records: one for each action,
+//! timer, job and connection, and each session's own list of topics. A part takes the store as
+//! an argument, and reads no session.
+//!
 //! | file | holds |
 //! | --- | --- |
 //! | `action_record` | an action that is to wait, and its record |

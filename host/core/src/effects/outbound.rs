@@ -1,59 +1,80 @@
-//! Outbound connections: asked for, open, failed. The shell makes them; then they are sessions.
+//! Outbound connections: asked for, open, failed. The keeper makes them; then they are sessions.
 //!
-//! A connection is asked for with the commit of the turn that wants it, and its record stays until
-//! it is open or has failed: whatever process serves then, the session that asked is told once. If
-//! the process dies meanwhile, the connection may be tried again.
+//! | connection | event | becomes |
+//! | --- | --- | --- |
+//! | asked for | the commit of the turn | being made |
+//! | being made | open | a session, and an outcome for the owner |
+//! | being made | failed, or `connect_ms` are over | an outcome for the owner |
+//! | being made | its owner ends | dropped: closed at once if it opens |
+//! | being made | the worker died | asked for again by the successor |
+//!
+//! A connection is one record until its outcome is an action, and one commit replaces the one by
+//! the other. So the owner is told once, by whichever worker serves then. After the death of a
+//! worker, the peer may see a connection twice.
+//!
+//! `connects_max` bounds the connections that are being made: a turn that asks for one more is
+//! refused.
 
 use crate::ids::ServiceId;
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
 use crate::store::records::Store;
+use greenroom_state::address::Address;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
-/// Bits that number the connections of one pass: a pass can't ask for more.
+/// Bits of a number below the epoch. As long as a pass asks for fewer than 2^20 connections on
+/// average, a successor that counts on from the epoch repeats no number.
 const CONNECTS_PER_PASS_BITS: u32 = 20;
 /// Bytes of a connection's record beside its address and context.
 const CONNECT_HEAD: usize = 16;
-/// Bytes of an address as text, at most.
-const ADDR_BYTES_MAX: usize = 64;
-/// Bytes of the outcome that a session is told, at most. An outcome uses the store's reserve, so it
-/// is short.
-pub(crate) const OUTCOME_BYTES_MAX: usize = 4 * ADDR_BYTES_MAX;
+/// Bytes of an address as text, at most. Room for a record is reserved for this length.
+const ADDR_BYTES_MAX: usize = 128;
+/// Bytes of the outcome that a session is told, at most. An outcome uses the store's reserve, so
+/// longer ones are cut.
+pub(crate) const OUTCOME_BYTES_MAX: usize = 2 * ADDR_BYTES_MAX;
 
-/// A connection to make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A connection for the shell to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dial {
     /// Number by which its outcome is reported.
     pub number: u64,
     /// Address to connect to.
-    pub addr: SocketAddr,
+    pub addr: Address,
 }
 
-/// A connection that is being made.
+/// A connection that is being made. Its context is in its record alone.
 #[derive(Debug)]
 pub(crate) struct Connect {
     /// Number of the session that asked for it, or of the service.
     pub(crate) owner: u64,
     /// Service that it will be a session of.
     pub(crate) service: ServiceId,
-    pub(crate) addr: SocketAddr,
+    /// Address to connect to, kept for operators and for [`Outbound::take_begun`].
+    pub(crate) addr: Address,
     record: Ref,
 }
 
 /// The connections that are being made.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
+    /// Connections by number.
     all: BTreeMap<u64, Connect>,
-    /// Connections asked for in this pass.
+    /// Connections asked for since [`Outbound::take_begun`].
     begun: Vec<u64>,
+    /// Highest number given so far.
     last: u64,
 }
 
-/// A connection's record: its number (u64, little-endian), service and length of the address (u16
-/// each), four bytes of nothing, the address, the context.
-fn encode(number: u64, service: ServiceId, addr: SocketAddr, context: &[u8]) -> Vec<u8> {
-    let addr = addr.to_string();
+/// Encodes a connection's record. Numbers are little-endian.
+///
+/// | bytes | field |
+/// | --- | --- |
+/// | 0 to 7 | number |
+/// | 8 to 11 | service, length of the address (2 bytes each) |
+/// | 12 to 15 | zero |
+/// | 16 on | the address, the context |
+fn encode(number: u64, service: ServiceId, addr: &Address, context: &[u8]) -> Vec<u8> {
+    let addr = addr.stored_text();
     let mut bytes = Vec::with_capacity(CONNECT_HEAD + addr.len() + context.len());
     bytes.extend_from_slice(&number.to_le_bytes());
     bytes.extend_from_slice(&service.0.to_le_bytes());
@@ -64,7 +85,9 @@ fn encode(number: u64, service: ServiceId, addr: SocketAddr, context: &[u8]) -> 
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<(u64, ServiceId, SocketAddr, &[u8])> {
+/// Decodes a record: number, service, address, context. `None`: it is too short, or its address
+/// is none.
+fn decode(bytes: &[u8]) -> Option<(u64, ServiceId, Address, &[u8])> {
     let (head, rest) = bytes.split_at_checked(CONNECT_HEAD)?;
     let short = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
     let (addr, context) = rest.split_at_checked(usize::from(short(10)))?;
@@ -78,7 +101,7 @@ impl Outbound {
         CONNECT_HEAD + ADDR_BYTES_MAX + context_len
     }
 
-    /// Number of the next connection.
+    /// Number of the next connection. A turn that fails leaves its numbers to later ones.
     pub(crate) fn next(&self) -> u64 {
         self.last + 1
     }
@@ -93,31 +116,36 @@ impl Outbound {
         !self.begun.is_empty()
     }
 
-    /// Asks for a connection. Room must be reserved.
+    /// Asks for a connection: the turn that wants it is applied. Room must be reserved. The
+    /// shell gets it after the commit.
     pub(crate) fn ask(
         &mut self,
         store: &mut Store,
         owner: u64,
         number: u64,
-        (service, addr): (ServiceId, SocketAddr),
+        (service, addr): (ServiceId, Address),
         context: &[u8],
     ) {
-        let put = store.put(None, Kind::Connect, owner, &encode(number, service, addr, context));
+        let put = store.put(None, Kind::Connect, owner, &encode(number, service, &addr, context));
         let record = put.expect("room was reserved before");
         self.insert(number, Connect { owner, service, addr, record });
     }
 
+    /// Enters a connection, to be made after the next commit.
     fn insert(&mut self, number: u64, connect: Connect) {
         self.last = self.last.max(number);
         self.all.insert(number, connect);
         self.begun.push(number);
     }
 
-    /// The connections to make, after a commit.
+    /// The connections to make, after a commit. Those that were dropped since are left out.
     pub(crate) fn take_begun(&mut self) -> Vec<Dial> {
         let begun = std::mem::take(&mut self.begun);
         let all = &self.all;
-        begun.into_iter().filter_map(|number| Some(Dial { number, addr: all.get(&number)?.addr })).collect()
+        begun
+            .into_iter()
+            .filter_map(|number| Some(Dial { number, addr: all.get(&number)?.addr.clone() }))
+            .collect()
     }
 
     /// The connections of an owner, by number. O(connections).
@@ -125,8 +153,8 @@ impl Outbound {
         self.all.iter().filter(move |(_, c)| c.owner == owner).map(|(number, c)| (*number, c))
     }
 
-    /// Takes off a connection that is open or has failed, with its context. `None`: nobody wants it
-    /// any more.
+    /// Takes off a connection that is open or has failed, with its context. `None`: nobody wants
+    /// it any more. The caller tells the owner in the same pass: one commit has both.
     pub(crate) fn take(&mut self, store: &mut Store, number: u64) -> Option<(Connect, Vec<u8>)> {
         let connect = self.all.remove(&number)?;
         let context = store.read(connect.record, |b| decode(b).map(|(.., c)| c.to_vec()));
@@ -134,7 +162,8 @@ impl Outbound {
         Some((connect, context.unwrap_or_default()))
     }
 
-    /// Drops all connections of an owner that ends. O(connections).
+    /// Drops all connections of an owner that ends. O(connections). The keeper is not told: a
+    /// connection that opens later finds no record, and is closed.
     pub(crate) fn drop_all(&mut self, store: &mut Store, owner: u64) {
         if self.all.is_empty() {
             return;
@@ -147,8 +176,9 @@ impl Outbound {
         }
     }
 
-    /// Takes in a connection that recovery found, and asks for it again. A double, one that can't
-    /// be read, one of an unknown service and one without an owner alive are deleted.
+    /// Takes in a connection that recovery found, and asks for it again under its number. A
+    /// double, one that can't be read, one of an unknown service and one without an owner alive
+    /// are deleted.
     pub(crate) fn recover(
         &mut self,
         store: &mut Store,
@@ -158,7 +188,7 @@ impl Outbound {
         services: usize,
     ) {
         let read = store.read(record, |b| decode(b).map(|(n, s, a, _)| (n, s, a)));
-        let sound = |(n, s, _): &(u64, ServiceId, SocketAddr)| {
+        let sound = |(n, s, _): &(u64, ServiceId, Address)| {
             owner_lives && usize::from(s.0) < services && !self.all.contains_key(n)
         };
         match read.filter(sound) {
@@ -169,7 +199,8 @@ impl Outbound {
         }
     }
 
-    /// Sees to it that no number is used again, as the shell remembers some.
+    /// Lets new numbers begin behind all that a predecessor gave: the keeper may still report
+    /// some of those. Called once, by recovery.
     pub(crate) fn skip_numbers(&mut self, store: &Store) {
         self.last = self.last.max(store.epoch() << CONNECTS_PER_PASS_BITS);
     }

@@ -1,4 +1,14 @@
-//! Applies the staged effects. Cannot fail: [`super::reserve`] made sure of the room.
+//! Application of the staged effects. Cannot fail: [`super::reserve`] made sure of the room.
+//!
+//! `batch` applies what the build that serves has staged, and `fallback` what the standby build
+//! has. Both reserve room first, and nothing writes to the store between the two steps. An
+//! `expect` in a part that is called from here says that the part and `reserve` count its record
+//! alike.
+//!
+//! Effects are applied in the order in which the turns asked for them, so a broadcast reaches
+//! the subscribers of that moment. Nothing counts before the commit of the pass: a worker that
+//! dies earlier leaves no trace of the batch. Costs O(effects), and O(subscribers) for each
+//! broadcast or published message.
 
 use crate::effects::action_record::{Data, PendingAction};
 use crate::effects::inbox::RunningBatch;
@@ -18,17 +28,19 @@ use crate::turn::effect::{Effect, Part};
 use crate::turn::staging::Buffers;
 use greenroom_state::abi::action;
 
-/// A session whose batch is applied.
+/// A session whose batch is applied, with all that effects read of the batch.
 #[derive(Clone, Copy)]
 struct Origin<'a> {
     slot: Slot,
     id: u64,
+    /// Staging area that the parts of the effects point into.
     staged: &'a Buffers,
+    /// Actions that had their turns: effects find only later ones.
     running: &'a RunningBatch,
 }
 
 /// Applies what a batch of a session staged, in order. State and entries are marked with the
-/// versions that the writer has of them.
+/// versions that the writer has of them. If the session is gone, nothing is applied.
 pub(crate) fn apply(
     host: &mut HostState,
     slot: Slot,
@@ -41,7 +53,10 @@ pub(crate) fn apply(
         write_state(host, slot, &staged.state, host.services[service].written(writer));
     }
     let origin = Origin { slot, id, staged, running };
+    // A timer of a service belongs to the session that stands for the service's own turns.
     let owner = |of_service: bool| if of_service { Slot::of_service(service) } else { slot };
+    // One record lists all topics of a session. It is written behind the last change, once:
+    // `reserve` counts it once.
     let mut topics_changed = false;
     for effect in &staged.effects {
         match effect {
@@ -53,6 +68,8 @@ pub(crate) fn apply(
             Effect::Unsubscribe(topic) => topics_changed |= unsubscribe(host, slot, staged.text(topic)),
             Effect::Put { table, key, value } => {
                 let (table, key) = (staged.text(table), &staged.bytes[key.clone()]);
+                // The table may be another service's, so the version is its owner's, not this
+                // service's.
                 let version = host.services.version_written(&host.owners, writer, service, table);
                 let put = host.tables.put(&mut host.store, table, key, version, &staged.bytes[value.clone()]);
                 put.expect("room was reserved before");
@@ -77,7 +94,7 @@ pub(crate) fn apply(
             Effect::CancelJob(number) => cancel_job(host, &origin, *number),
             Effect::Connect { number, service, addr, context } => {
                 let context = &staged.bytes[context.clone()];
-                host.outbound.ask(&mut host.store, id, *number, (*service, *addr), context);
+                host.outbound.ask(&mut host.store, id, *number, (*service, addr.clone()), context);
             }
             Effect::WaitFor(other) => wait_for(host, slot, *other),
             Effect::Hold(held) => hold(host, slot, *held),
@@ -88,28 +105,32 @@ pub(crate) fn apply(
     }
 }
 
-/// Adds a session to a topic. Returns whether that changes anything.
+/// Adds a session to a topic, on both sides. Returns whether the session's record changes.
 fn subscribe(host: &mut HostState, slot: Slot, topic: &str) -> bool {
     let added = host.topics.add(topic, slot);
     let session = host.sessions.get_mut(slot).filter(|_| added);
     session.map(|s| s.subscriptions().topics.push(topic.into())).is_some()
 }
 
-/// Takes a session off a topic. Returns whether that changes anything.
+/// Takes a session off a topic, on both sides. Returns whether the session's record changes.
 fn unsubscribe(host: &mut HostState, slot: Slot, topic: &str) -> bool {
     let removed = host.topics.remove(topic, slot);
     let session = host.sessions.get_mut(slot).filter(|_| removed);
     session.map(|s| s.subscriptions().topics.retain(|t| **t != *topic)).is_some()
 }
 
+/// Lets a note wait for a session, which may be the sender. If no session has the number, the
+/// note is dropped silently. A service's own turns take no notes.
 fn note(host: &mut HostState, origin: &Origin<'_>, to: u64, data: &Part, depth: u16) {
     let Some(to) = host.sessions.slot_of(to).filter(|to| !to.is_service()) else { return };
+    // Handlers know the number of a service's own turns as 0.
     let (from, data) = (public_number(origin.id), Data::Own(&origin.staged.bytes[data.clone()]));
     let action = PendingAction { kind: action::NOTE, detail: 0, from, depth, name: "", data };
     deliver(host, to, &action, origin.running);
 }
 
-/// O(subscribers).
+/// Lets a message wait for each subscriber of a topic. From [`SHARED_FROM_BYTES`] bytes on, the
+/// data are stored once, and the actions name them. O(subscribers).
 fn publish(host: &mut HostState, origin: &Origin<'_>, topic: &Part, data: &Part, others: bool, depth: u16) {
     let (name, bytes) = (origin.staged.text(topic), &origin.staged.bytes[data.clone()]);
     let to: Vec<_> = host.topics.subscribers(name).filter(|to| !(others && *to == origin.slot)).collect();
@@ -119,12 +140,15 @@ fn publish(host: &mut HostState, origin: &Origin<'_>, topic: &Part, data: &Part,
     for to in to {
         deliver(host, to, &PendingAction { kind, detail: 0, from, depth, name, data }, origin.running);
     }
+    // Without a subscriber that took the message, nothing names the record: nothing else would
+    // ever delete it.
     if let Some(number) = shared {
         host.shared.release_unused(&mut host.store, number);
     }
 }
 
-/// Sets a timer; or cancels it, also if it is due.
+/// Sets a timer; `None` cancels it. A due timer of the name that had no turn is cancelled in
+/// both cases: a name never fires for a deadline that was replaced.
 fn set_timer(host: &mut HostState, origin: &Origin<'_>, owner: Slot, name: &Part, deadline_ns: Option<u64>) {
     let name = origin.staged.text(name);
     host.inbox.cancel_due(&mut host.store, owner, name, origin.running);
@@ -135,6 +159,7 @@ fn set_timer(host: &mut HostState, origin: &Origin<'_>, owner: Slot, name: &Part
     }
 }
 
+/// Queues a job. If all threads are taken, that counts as a limit reached, and the job waits.
 fn start_job(host: &mut HostState, job: &NewJob<'_>) {
     host.jobs.start(&mut host.store, job);
     if host.jobs.counts().0 >= host.limits.host().jobs_running_max {
@@ -142,7 +167,8 @@ fn start_job(host: &mut HostState, job: &NewJob<'_>) {
     }
 }
 
-/// Cancels a job that the session started, also if its result waits.
+/// Cancels a job that the session started. A job that has ended may have left its result in the
+/// inbox: then the result is cancelled. Other numbers have no effect.
 fn cancel_job(host: &mut HostState, origin: &Origin<'_>, number: u64) {
     match host.jobs.is_of(origin.id, number) {
         true => drop_job(host, number),
@@ -150,7 +176,9 @@ fn cancel_job(host: &mut HostState, origin: &Origin<'_>, number: u64) {
     }
 }
 
-/// Lets a session wait while the peer of another one leaves too much output untaken.
+/// Lets a session wait while the peer of another one leaves too much output untaken. If the
+/// other session is gone or its output is not full, the session goes on. The wait ends when that
+/// output drains or that session ends.
 fn wait_for(host: &mut HostState, slot: Slot, other: u64) {
     let other = host.sessions.slot_of(other).filter(|o| *o != slot && !o.is_service());
     let Some(other) = other.filter(|o| is_full(host, *o)) else { return };
@@ -160,7 +188,8 @@ fn wait_for(host: &mut HostState, slot: Slot, other: u64) {
     }
 }
 
-/// Lets a session's input wait for its handler, or go on.
+/// Lets a session's input wait for its handler, or go on with the next pass. Repeating a call
+/// has no effect.
 fn hold(host: &mut HostState, slot: Slot, held: bool) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if s.block(Blocked::HeldByHandler, held) && !held {

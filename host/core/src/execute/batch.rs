@@ -1,4 +1,23 @@
 //! A batch of turns, run again without the turn that failed.
+//!
+//! The result is that of running the actions one by one. A call of the handler only stages its
+//! outcome. Two conditions let it be applied: the state that was handed over is that of the
+//! successful turns, and there is room for all records.
+//!
+//! | outcome of a call | consequence |
+//! | --- | --- |
+//! | turns succeeded, and perhaps the next one failed | applied, then the fault is dealt with |
+//! | the failed turn spoilt the state | called again with the turns before it alone |
+//! | several turns, and no room or no state | called again with the first action alone |
+//! | one turn, and no room or no state | that turn fails |
+//!
+//! Each call of a batch has fewer actions than the previous one, so a batch costs at most
+//! `BATCH_ACTIONS_MAX` calls, and mostly one. [`Executor`] counts the calls that were repeated.
+//! Past its limit, callers let actions wait for the next pass.
+//!
+//! A turn that failed is run by the previous build, if one stands by. If neither build can read
+//! the state, the session is quarantined, and the action stays. Any other failed action is
+//! consumed.
 
 use super::Executor;
 use super::apply::apply;
@@ -22,17 +41,18 @@ use greenroom_state::abi::{self, Action, action, fault, level};
 /// The end of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Ran {
-    /// Actions that need not be run again.
+    /// Actions that need not be run again: they succeeded, or failed for good.
     pub(crate) consumed: usize,
     /// Whether a turn closed the session.
     pub(crate) close: bool,
 }
 
-/// A try whose outcome can be applied; it is in the executor's buffers.
+/// Outcome of the last call, which can be applied. Effects and state are in the executor's
+/// buffers.
 struct Attempt {
-    /// Actions of the last try.
+    /// Actions of the last call.
     tried: usize,
-    /// Fault of the turn that the last try left out.
+    /// Fault of the turn that the last call left out.
     fault: Option<Fault>,
     /// Log lines of that turn.
     failed_log: Vec<LogLine>,
@@ -40,9 +60,10 @@ struct Attempt {
 
 /// Runs actions of one session, and applies what the successful turns staged.
 ///
-/// The result is that of running them one by one. A batch whose outcome can't be handed over as a
-/// whole is run again up to the turn that spoilt it: nothing of the first try was applied, so the
-/// difference can't be observed.
+/// There is at least one action; actions from an inbox are of one kind, and `running` knows
+/// them. The caller runs the actions behind [`Ran::consumed`] later, and closes the session if a
+/// turn asked for it. Nothing of a failed or repeated call was applied, so peers can't observe
+/// it.
 pub(crate) fn run_batch(
     host: &mut HostState,
     executor: &mut Executor,
@@ -54,6 +75,8 @@ pub(crate) fn run_batch(
     if host.quarantines.blocks_actions() {
         n = runnable(host, slot, actions);
         if n == 0 {
+            // A session that is closing can't wait for better code: it ends without its last
+            // turn.
             return Ran { consumed: usize::from(actions[0].kind == action::CLOSED), close: false };
         }
     }
@@ -61,7 +84,8 @@ pub(crate) fn run_batch(
     settle(host, executor, slot, actions, attempt, running)
 }
 
-/// Counts the actions that may run. 0: the session was quarantined, or its last turn is left out.
+/// Counts the actions that may run. 0: the session was quarantined, or its last turn is left
+/// out. O(blocked actions of the session).
 fn runnable(host: &mut HostState, slot: Slot, actions: &[Action<'_>]) -> usize {
     let Some(s) = host.sessions.get(slot) else { return 0 };
     match host.quarantines.runnable(s.id, s.turns, actions[0].kind, slot.is_service()) {
@@ -78,14 +102,15 @@ fn runnable(host: &mut HostState, slot: Slot, actions: &[Action<'_>]) -> usize {
     }
 }
 
-/// Quarantines a session until another build takes it on, whatever process serves.
+/// Quarantines a session until another build takes it on, whatever process serves. The record
+/// that the old quarantine may have is replaced.
 fn quarantine_for_good(host: &mut HostState, slot: Slot, blocked: BlockedAction) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     let mut bytes = blocked.turn.to_le_bytes().to_vec();
     bytes.extend_from_slice(blocked.reason.as_bytes());
     let old = s.take_quarantine().and_then(|q| q.record);
-    // A reserve is kept for records that must not fail. Without the record the next death would
-    // find the action again.
+    // No room was reserved: the store's reserve serves records like this one. If even that is
+    // full, the quarantine ends with this worker.
     let record = host.store.put(old, Kind::Quarantine, s.id, &bytes).ok();
     s.set_quarantine(Quarantine { reason: blocked.reason.clone(), record });
     host.quarantines.insert(slot);
@@ -93,7 +118,8 @@ fn quarantine_for_good(host: &mut HostState, slot: Slot, blocked: BlockedAction)
     notice(host, level::ERROR, slot, format!("quarantined: {}", blocked.reason));
 }
 
-/// Quarantines a session until the code that serves next looks at it.
+/// Quarantines a session until the code that serves next looks at it. There is no record: a
+/// successor tries the action again, and quarantines the session again if that fails.
 pub(crate) fn quarantine(host: &mut HostState, slot: Slot, reason: String) {
     if let Some(s) = host.sessions.get_mut(slot) {
         s.set_quarantine(Quarantine { reason, record: None });
@@ -101,7 +127,8 @@ pub(crate) fn quarantine(host: &mut HostState, slot: Slot, reason: String) {
     }
 }
 
-/// Calls the handler until the outcome can be applied: with fewer actions if one spoils the others.
+/// Calls the handler until the outcome can be applied, with fewer actions each time. Room for
+/// the outcome is reserved then.
 fn attempt_until_usable(
     host: &mut HostState,
     executor: &mut Executor,
@@ -114,10 +141,13 @@ fn attempt_until_usable(
         let call = Call { slot, actions: &actions[..last.tried], running };
         let flags = attempt(host, executor, call);
         let b = &mut executor.buffers;
+        // The handler broke its contract. Without a fault no action would be consumed, and the
+        // same call would be repeated for ever.
         if b.done == 0 && b.fault.is_none() {
             let message = "the handler returned without an outcome".into();
             b.fault = Some(Fault { kind: fault::ERROR, message, file: String::new(), line: 0 });
         }
+        // Whatever the handler handed over is not the state of a successful turn.
         if b.done == 0 {
             b.has_state = false;
         }
@@ -125,7 +155,8 @@ fn attempt_until_usable(
         let lost = flags & abi::RUN_STATE_LOST != 0 || b.done == last.tried || b.spoilt;
         let state_lost = lost && b.done > 0 && b.fault.is_some();
         if state_lost && b.done < last.tried {
-            // The turn after those spoilt it: run them without it.
+            // The failed turn spoilt the state of those before it, so they run again alone. The
+            // fault is kept for `settle`: this very turn has failed, and needs no second run.
             last.tried = b.done;
             last.fault = b.fault.take();
             last.failed_log = b.log.drain(..).filter(|l| l.failed).collect();
@@ -134,13 +165,17 @@ fn attempt_until_usable(
             continue;
         }
         let Some(message) = unusable(host, slot, b, state_lost) else { return last };
+        // An earlier fault belongs to a turn that is not the next one any more. That turn runs
+        // again later.
         (last.fault, last.failed_log) = (None, Vec::new());
         if b.done > 1 {
-            // One by one, so that only the guilty turn fails.
+            // One by one, so that only the guilty turn fails. The rest of the batch comes with
+            // the next one.
             last.tried = 1;
             executor.replays += 1;
             continue;
         }
+        // Effects and state go. The log stays, marked as that of a failed turn.
         let mut log = std::mem::take(&mut b.log);
         b.clear();
         log.iter_mut().for_each(|l| l.failed = true);
@@ -150,20 +185,21 @@ fn attempt_until_usable(
     }
 }
 
-/// The reason why an outcome can't be applied, in words; `None`: it can.
+/// Reason why an outcome can't be applied, in words; `None`: it can, and room is reserved.
 fn unusable(host: &mut HostState, slot: Slot, b: &mut Buffers, state_lost: bool) -> Option<String> {
     if state_lost && let Some(fault) = b.fault.take() {
         return Some(fault.message);
     }
     let limit = reserve(host, slot, b)?;
-    // The guilty turn is found out alone.
+    // Of several turns, the guilty one is found out alone, and counts the limit then.
     if b.done <= 1 {
         host.limits.reached(limit);
     }
     Some(format!("what the turn asked for is over {limit}"))
 }
 
-/// Applies an outcome, logs, and looks after the turn that failed.
+/// Applies an outcome, hands over its log, and deals with the turn that failed. The fault may be
+/// that of the last call, or of an earlier one that left the turn out.
 fn settle(
     host: &mut HostState,
     executor: &mut Executor,
@@ -174,8 +210,8 @@ fn settle(
 ) -> Ran {
     let b = &mut executor.buffers;
     host.limits.reached_all(&mut b.reached);
-    // A replay that failed on its own stands for itself; the turn that was left out runs again
-    // later.
+    // If the repeated call failed in itself, the turn that was left out is not next: it runs
+    // again later.
     let fault = match b.fault.take() {
         Some(own) => Some(own),
         None => last.fault.filter(|_| b.done == last.tried),
@@ -183,6 +219,8 @@ fn settle(
     let mut ran = Ran { consumed: b.done, close: b.close };
     let Some(s) = host.sessions.get(slot) else { return ran };
     let (service, session) = (s.service, public_number(s.id));
+    // Counted first: an effect that cancels a timer or a result must not find an action of this
+    // batch that had its turn.
     running.had(b.done);
     apply(host, slot, b, Writer::Serving, running);
     for line in b.log.drain(..).chain(last.failed_log) {
@@ -190,6 +228,8 @@ fn settle(
     }
     count_turns(host, slot, service, b.done as u64);
     if let Some(fault) = fault {
+        // In range: a fault behind the last action makes an outcome unusable, and an earlier
+        // fault left its action out.
         let failed = actions[b.done];
         let consumed = attribute_fault(host, executor, slot, (&failed, fault), running, &mut ran.close);
         ran.consumed += usize::from(consumed);
@@ -198,8 +238,9 @@ fn settle(
     ran
 }
 
-/// Asks the previous build about a failed turn, or quarantines the session, and counts the fault.
-/// Returns whether the action is consumed.
+/// Asks the previous build about a failed turn, or quarantines the session, and counts the
+/// fault. Returns whether the action is consumed. If that build was asked, the buffers hold its
+/// outcome afterwards.
 fn attribute_fault(
     host: &mut HostState,
     executor: &mut Executor,
@@ -223,7 +264,8 @@ fn attribute_fault(
         let log = executor.buffers.log.drain(..);
         host.commands.extend(log.map(|line| Command::Log { service, session, line }));
     } else if fault.kind == fault::STATE && failed.kind != action::CLOSED {
-        // The action was not run: it waits for code that can read the state.
+        // The action was not run: it waits for code that can read the state. A last turn can't
+        // wait.
         quarantine(host, slot, fault.message.clone());
         consumed = false;
     }
@@ -232,7 +274,8 @@ fn attribute_fault(
     consumed
 }
 
-/// Counts a failed turn against the build, if that is on probation.
+/// Counts a failed turn against the build, if that is on probation. The shell rolls the build
+/// back if the probation has failed.
 fn count_fault(host: &mut HostState, service: ServiceId, fallback: &Fallback) {
     let Some(library) = host.services[service].build.as_ref().map(|b| b.library.clone()) else { return };
     let faults_max = host.limits.host().probation_faults_max;
@@ -242,6 +285,7 @@ fn count_fault(host: &mut HostState, service: ServiceId, fallback: &Fallback) {
     }
 }
 
+/// Counts turns of a session, of its service, and of the pass.
 fn count_turns(host: &mut HostState, slot: Slot, service: ServiceId, turns: u64) {
     host.services[service].turns += turns;
     host.send_queue.count_turns(turns as usize);

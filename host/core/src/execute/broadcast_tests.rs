@@ -1,4 +1,7 @@
-//! Broadcasts of one batch: what is one piece, and what a failed turn takes back.
+//! Broadcasts of one batch: which of them are one piece, and what a failed turn takes back.
+//!
+//! Consecutive broadcasts to the same sessions become one effect. The tests compare what the
+//! sessions get with what separate broadcasts would have given them, and count pieces of output.
 
 use crate::core::Core;
 use crate::framing::Framing;
@@ -13,9 +16,14 @@ use greenroom_state::abi::action;
 use greenroom_state::compatibility::StateShape;
 use std::sync::Mutex;
 
-/// Everybody is on the topics a and b. A message's turn does what the script says next, a call for
-/// each word: `a+x` broadcasts x to all on a, `a-x` to the others, `a!` leaves a, `=x` answers, and
-/// anything else fails.
+/// Handler of the tests: a script. All sessions are on the topics a and b. A message's turn
+/// takes the next line of the script, and makes a call for each word:
+///
+/// - `a+x` broadcasts x to all on a.
+/// - `a-x` broadcasts x to the others on a.
+/// - `a!` leaves a.
+/// - `=x` answers x.
+/// - Any other word fails the turn.
 struct Room(Mutex<Vec<&'static str>>);
 
 impl Code for Room {
@@ -49,7 +57,8 @@ impl Code for Room {
     }
 }
 
-/// Output of the speaker and of another session after a batch of turns, and its pieces.
+/// Output of the sender and of another session after a batch of turns, and the pieces of the
+/// latter.
 fn broadcast(script: &[&'static str]) -> (String, String, usize) {
     let mut core = Core::new(Limits::default());
     let framing = Framing::Lines { bytes_max: 9 };
@@ -80,7 +89,9 @@ fn broadcasts_to_the_same_sessions_are_one_and_others_are_not() {
     assert_eq!(told(&["a+1 a+2", "a+3"]), "123 123");
     // Others, and everybody; another topic.
     assert_eq!(told(&["a-1 a-2 a+3", "a-4"]), "3 1234");
+    // Another topic, and a sender that has left.
     assert_eq!(told(&["a+1 a! b+2 a+3 b+4"]), "124 1234");
+    // An answer between two broadcasts keeps its place in the sender's output.
     assert_eq!(told(&["a+1 =2 a+3 =4", "=5 a+6"]), "123456 136");
     // A turn that fails takes back what it went on with, and nothing else.
     assert_eq!(told(&["a+1 a+2", "a+3 fail", "a+4"]), "124 124");

@@ -1,4 +1,18 @@
 //! Calls of a service's code with a session's state.
+//!
+//! A call reads the host, and writes nothing but the staging buffers. So it may be repeated, and
+//! dropping its outcome leaves no trace in the host. The state is copied out of the store for
+//! each call: O(bytes of the state). Two calls never overlap, as they share one [`Executor`].
+//!
+//! | function | state | used by |
+//! | --- | --- | --- |
+//! | `attempt` | the stored one | batches |
+//! | `call` | given, of any build | the fallback |
+//! | `rehearse` | the stored one, without actions | sweeps, operators |
+//! | `reread` | a given one, without actions | checks before an operator restore |
+//!
+//! A call can't fail in itself. A fault of the handler, or a state that can't be read, is in the
+//! buffers afterwards.
 
 use super::Executor;
 use crate::effects::inbox::RunningBatch;
@@ -12,21 +26,30 @@ use greenroom_state::abi::{Action, fault};
 
 /// The code that is called, and how it sees the entries of tables.
 pub(crate) struct Callee<'a> {
+    /// Code of the build, for the service of the session.
     pub(crate) code: &'a dyn Code,
+    /// Generation of the build. The board names it, so that a death is blamed on it.
     pub(crate) generation: u64,
+    /// Conversion of a stored value to the version that this build reads.
     pub(crate) convert: &'a Convert<'a>,
 }
 
-/// Actions of one session, with what the call knows of them.
+/// Actions of one session for one call.
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
+    /// Slot of the session, which may stand for a service's own turns.
     pub(crate) slot: Slot,
+    /// Actions, oldest first. None: the state is only read, and handed over.
     pub(crate) actions: &'a [Action<'a>],
+    /// Depths of the actions, if they come from an inbox.
     pub(crate) running: &'a RunningBatch,
 }
 
 /// Calls a handler with a state and its version; `None`: there is none. Leaves the result in
 /// `buffers`. Returns the flags of [`Code::run`].
+///
+/// If there is no session in the slot, the buffers keep the outcome of the previous call:
+/// callers look for the session first.
 pub(crate) fn call(
     host: &HostState,
     callee: &Callee<'_>,
@@ -55,18 +78,21 @@ pub(crate) fn call(
         outbound: &host.outbound,
         framing: &host.services[session.service].offer.framing,
         service: &|name| host.services.served(name),
+        // Looked up when a turn broadcasts twice in a row, and not before: O(services).
         keeps_messages_apart: &|| host.services.encoding_framings().next().is_some(),
         depths: call.running.depths(),
         now_ns: host.now_ns,
     };
     let mut staging = Staging::new(buffers, context, call.actions.len());
     let flags = callee.code.run(&batch, &mut staging);
-    // A handler that returned in the middle of a turn has not said that it succeeded.
+    // A handler that returns in the middle of a turn has not ended it, so the turn does not
+    // count.
     buffers.cut();
     flags
 }
 
-/// Calls the build that serves a session with a state and its version.
+/// Calls the build that serves a session with a state and its version. Entries of tables are
+/// converted to the versions of their owners.
 pub(crate) fn call_serving(
     host: &HostState,
     of: Call<'_>,
@@ -82,10 +108,13 @@ pub(crate) fn call_serving(
     call(host, &callee, of, state, buffers)
 }
 
-/// Calls the build that serves a session with the session's stored state.
+/// Calls the build that serves a session with the session's stored state. A state that a newer
+/// build left is downgraded first. If that fails, the handler is not called, and the fault is
+/// one of the state.
 pub(super) fn attempt(host: &HostState, executor: &mut Executor, of: Call<'_>) -> u32 {
     let Executor { buffers, state, .. } = executor;
     let Some(session) = host.sessions.get(of.slot) else { return 0 };
+    // The copy is what a downgrade replaces in place.
     state.clear();
     let Some(r) = session.state else { return call_serving(host, of, None, buffers) };
     host.store.read(r, |b| state.extend_from_slice(b));
@@ -100,8 +129,9 @@ pub(super) fn attempt(host: &HostState, executor: &mut Executor, of: Call<'_>) -
     }
 }
 
-/// Lets the build that serves a session read its state, and migrate it if it must, as its next turn
-/// would. Nothing of it is kept. The error is the handler's.
+/// Lets the build that serves a session read its state, and migrate it if it must, as its next
+/// turn would. Nothing of it is kept: the caller stores the result, or drops it. Fails with the
+/// handler's words, or if the result is over `state_bytes_max`.
 pub(crate) fn rehearse(host: &HostState, executor: &mut Executor, slot: Slot) -> Result<Reread, String> {
     let Some(s) = host.sessions.get(slot) else { return Err("it is gone".into()) };
     let before = s.state.map(|r| (s.state_version, host.store.read(r, <[u8]>::to_vec)));
@@ -118,8 +148,9 @@ pub(crate) fn rehearse(host: &HostState, executor: &mut Executor, slot: Slot) ->
     }
 }
 
-/// Lets the build that serves a session read a state as if it were stored, and write it. The error
-/// is the handler's.
+/// Lets the build that serves a session read a state as if it were stored, and write it. Returns
+/// what it would store; `None`: it keeps no state. A newer state is downgraded first. Fails with
+/// the words of the handler, or if no build at hand can downgrade it.
 pub(crate) fn reread(
     host: &HostState,
     executor: &mut Executor,
@@ -135,8 +166,8 @@ pub(crate) fn reread(
         true => *state = s.left_by_newer(version, wanted, packed)?,
         false => state.extend_from_slice(packed),
     }
-    // A batch without actions: libraries of ABI 1.0 convert nothing, and a death is known to be
-    // this session's.
+    // A batch without actions, and not `convert`: libraries of ABI 1.0 convert nothing. The
+    // board names the session meanwhile, so a death is blamed on it.
     let of = Call { slot, actions: &[], running: &RunningBatch::default() };
     call_serving(host, of, Some((version.min(wanted), state)), buffers);
     let kept = buffers.has_state.then(|| buffers.state.clone());

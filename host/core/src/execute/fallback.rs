@@ -1,10 +1,20 @@
-//! A turn that failed on probation is run by the previous build, which stands by.
+//! Fallback to the previous build for a turn that failed on probation.
 //!
-//! The previous build gets the state, and each entry of a table that it reads, in the version that
-//! it knows, if nothing is lost that way: the build on probation downgrades the value, the previous
-//! build reads and writes it, and upgraded again it must be the same, byte for byte. Otherwise the
-//! previous build can't be asked. Its writes are marked with its own versions; the build on
-//! probation migrates them as ever.
+//! The previous build stands by with its code loaded. It gets the state, and each entry of a
+//! table that it reads, in the versions that it knows. A value that the serving build wrote is
+//! downgraded by the serving build, then read and written by the previous build. Upgraded again,
+//! it must be the same, byte for byte. If it is not, or if a conversion fails, the previous
+//! build can't be asked.
+//!
+//! The turn is reserved and applied like any other. Its writes are marked with the versions of
+//! the previous build, so the serving build migrates them when it reads them. A fallback costs
+//! up to five conversions for each value that is read, and happens for failed turns alone.
+//!
+//! | answer | the failure counts against the build |
+//! | --- | --- |
+//! | unavailable | yes |
+//! | failed | no: the action is at fault, or the fault is an old one |
+//! | answered | yes, and the peer has its answer |
 
 use super::Executor;
 use super::apply::apply;
@@ -22,17 +32,20 @@ use crate::turn::effect::Effect;
 use greenroom_state::abi::Action;
 use std::cell::Cell;
 
-/// One kind of value (a state, or a table's) in two builds: the code of each, the number of the
-/// value there, and its version.
+/// A kind of value (a state, or a table's) in two builds. Each has its code, the number of the
+/// value there (0: the state, n: the n-th table), and its version.
 struct Pair<'a> {
     serving: (&'a dyn Code, u32, u32),
     standby: (&'a dyn Code, u32, u32),
 }
 
 impl Pair<'_> {
-    /// Downgrades a value to the version of the build that stands by, if it comes back as it was.
+    /// Downgrades a value to the version of the standby build. Fails if a conversion fails, or
+    /// if the value does not come back as it was.
     fn downgrade(&self, value: &[u8]) -> Result<Vec<u8>, String> {
         let ((serving, which, here), (standby, which_there, there)) = (self.serving, self.standby);
+        // Builds of one version may still differ in fields, so the standby build reads and
+        // writes the value in any case.
         let down = match here == there {
             true => value.to_vec(),
             false => serving.convert(which, here, there, value)?,
@@ -45,7 +58,8 @@ impl Pair<'_> {
     }
 }
 
-/// Runs an action that failed again, with the previous build.
+/// Runs an action that failed again, with the previous build. Applies the outcome if the turn
+/// succeeds and there is room. Otherwise nothing has changed but the staging buffers.
 pub(super) fn run_with_previous_build(
     host: &mut HostState,
     executor: &mut Executor,
@@ -55,10 +69,14 @@ pub(super) fn run_with_previous_build(
 ) -> Fallback {
     let Some(id) = host.sessions.get(slot).map(|s| s.service) else { return Fallback::Unavailable };
     let service = &host.services[id];
+    // Under another framing the action would be another message, and what is sent would be
+    // framed otherwise than the peer expects.
     let knows = |b: &LoadedBuild| b.offer.framing == service.offer.framing && b.code.knows(action.kind);
     let Some(standby) = service.standby.as_ref().filter(|b| knows(b)) else { return Fallback::Unavailable };
     let Some(state) = state_for_standby(host, slot) else { return Fallback::Unavailable };
     let unreadable = Cell::new(false);
+    // A turn whose read failed fails as well. The cell tells that case apart: it says nothing
+    // about the action.
     let convert = |table: &str, stored: u32, value: &[u8]| {
         let read = entry_for_standby(host, id, table, stored, value);
         unreadable.set(unreadable.get() || read.is_err());
@@ -68,6 +86,8 @@ pub(super) fn run_with_previous_build(
     let of = Call { slot, actions: std::slice::from_ref(action), running };
     let buffers = &mut executor.buffers;
     call(host, &callee, of, state.as_ref().map(|(version, bytes)| (*version, &bytes[..])), buffers);
+    // A write to a table that the standby build does not know would be marked with a version of
+    // the serving build. Nobody has checked such a value against that version.
     let strange = |e: &Effect| match e {
         Effect::Put { table, .. } => is_new(host, id, buffers.text(table)),
         _ => false,
@@ -75,16 +95,18 @@ pub(super) fn run_with_previous_build(
     if unreadable.get() || buffers.effects.iter().any(strange) {
         return Fallback::Unavailable;
     }
+    // If there is no room for the outcome, the turn counts as failed with both builds.
     if buffers.fault.is_some() || buffers.done != 1 || reserve(host, slot, buffers).is_some() {
         return Fallback::Failed;
     }
+    // Counted before applying, as for any turn: effects find only later actions.
     running.had(1);
     apply(host, slot, buffers, Writer::Standby, running);
     Fallback::Answered { close: buffers.close }
 }
 
-/// A session's state as the standby build reads it, with its version then. `Some(None)`: none is
-/// stored. `None`: the standby build can't read it without loss.
+/// State of a session as the standby build reads it, with the version that it has then. If none
+/// is stored, `Some(None)`. If the standby build can't read it without loss, `None`.
 fn state_for_standby(host: &HostState, slot: Slot) -> Option<Option<(u32, Vec<u8>)>> {
     let s = host.sessions.get(slot)?;
     let service = &host.services[s.service];
@@ -93,9 +115,11 @@ fn state_for_standby(host: &HostState, slot: Slot) -> Option<Option<(u32, Vec<u8
     let (here, there) = (service.offer.shape.version, standby.offer.shape.version);
     let same = s.state_fingerprint == standby.fingerprint && s.state_version == there;
     if same || s.state_version < there || (s.state_version == there && here != there) {
-        // Its own, or older: it migrates that itself.
+        // Of the standby build itself, or older: it migrates such a state itself.
         return Some(Some((s.state_version, stored)));
     }
+    // First to the version that serves, by the build that left the state; from there on the two
+    // builds must agree.
     let as_served = if s.state_version > here {
         let down = service.left_by_newer(s.state_version, here, &stored).ok()?;
         service.code.convert(0, here, here, &down).ok()?
@@ -106,7 +130,8 @@ fn state_for_standby(host: &HostState, slot: Slot) -> Option<Option<(u32, Vec<u8
     Some(Some((there, pair.downgrade(&as_served).ok()?)))
 }
 
-/// A value of a table as the standby build of a service reads it; `Ok(None)`: it is that already.
+/// A value of a table as the standby build of a service reads it; `Ok(None)`: it is that
+/// already. Fails if the standby build can't read the value without loss.
 fn entry_for_standby(
     host: &HostState,
     id: ServiceId,
@@ -118,11 +143,11 @@ fn entry_for_standby(
         return Err("the build before doesn't know the table's values".into());
     }
     let as_served = || convert_value(&host.services, &host.owners, table, stored, value);
-    // To both of them the table is another library's, or nobody's.
+    // To both builds the table is another library's, or nobody's.
     let Some((standby, at)) = host.services.standby_owner(id, table) else { return as_served() };
     let (there, which_there) = (standby.offer.tables[at].shape.version, at as u32 + 1);
     let Some(owner) = host.owners.get(table) else {
-        // The build that serves has given the table up, and its writes count as the first version.
+        // The serving build has given the table up, and its writes count as the first version.
         return standby.code.convert(which_there, version_of(stored), there, value).map(Some);
     };
     let service = &host.services[owner.service];
@@ -131,6 +156,9 @@ fn entry_for_standby(
     if same {
         return as_served();
     }
+    // Of the standby build's version or older: that build migrates such a value itself. If both
+    // builds write one version, a value may be of either schema, so that case takes the long
+    // way.
     if version_of(stored) <= there && owner.version != there {
         return standby.code.convert(which_there, version_of(stored), there, value).map(Some);
     }
@@ -140,7 +168,8 @@ fn entry_for_standby(
     pair.downgrade(&as_served).map(Some)
 }
 
-/// Whether the build that serves owns a table, and the standby build does not know its values.
+/// Whether the library of the build that serves owns a table whose values the standby build does
+/// not know.
 fn is_new(host: &HostState, id: ServiceId, table: &str) -> bool {
     let build = &host.services[id].build;
     let owner = host.owners.get(table).map(|o| &host.services[o.service]);

@@ -1,4 +1,9 @@
-//! The executor: runs handler code over the host's state, and applies or drops what it asked for.
+//! The executor: runs handler code over the host's state, and applies or drops what it asked
+//! for.
+//!
+//! Turns run through this folder alone. An action goes through the files in this order: `batch`,
+//! `call`, `reserve`, `apply`, and `fallback` if its turn failed. The records that are written
+//! count with the next commit.
 //!
 //! | file | does |
 //! | --- | --- |
@@ -18,28 +23,29 @@ pub(crate) mod reserve;
 
 use crate::turn::staging::Buffers;
 
-/// Batches of all sessions that may be run again in one pass, before the sessions whose turns fail
-/// have to wait.
+/// Calls of all sessions that may be repeated in one pass. With more, the sessions whose turns
+/// fail wait for the next pass, so that failing input costs other sessions little.
 const REPLAYS_PER_PASS: u32 = 64;
 
-/// The memory of calls, kept from batch to batch, and the count of batches run again.
+/// The memory of calls, kept from batch to batch, and the count of repeated calls. One for a
+/// host: turns run one after the other.
 #[derive(Default)]
 pub(crate) struct Executor {
     /// Staging of the batch under way.
     buffers: Buffers,
     /// State of the batch under way, copied out of the store.
     state: Vec<u8>,
-    /// Batches run again in this pass.
+    /// Calls repeated in this pass.
     replays: u32,
 }
 
 impl Executor {
-    /// Begins a pass.
+    /// Begins a pass: the count of repeated calls starts anew.
     pub(crate) fn begin_pass(&mut self) {
         self.replays = 0;
     }
 
-    /// Whether too much was run again in this pass.
+    /// Whether more calls than allowed were repeated in this pass.
     pub(crate) fn replays_exhausted(&self) -> bool {
         self.replays > REPLAYS_PER_PASS
     }

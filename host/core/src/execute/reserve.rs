@@ -1,7 +1,15 @@
-//! Reserves room for every record that the batch will write, so that applying cannot fail.
+//! Reservation of room for every record that a batch will write, so that applying cannot fail.
 //!
-//! Each part says beside its write how many bytes that takes. The `match` below has no wildcard: an
-//! effect that is added does not compile until it says its size.
+//! A reservation is made between the call of the handler and [`super::apply`]. If the store is
+//! full, nothing was written, and the turn fails alone with `store_bytes_max`. Room is reserved
+//! below that limit. The store's reserve beyond it is left to records that must not fail.
+//!
+//! Each part says beside its write how many bytes that takes. The `match` below has no wildcard:
+//! an effect that is added does not compile until it says its size. The store reserves blocks of
+//! size classes, so a size that is said must lead to the class that the write takes. Blocks of
+//! replaced and deleted records are not counted as room: most are free only after the commit.
+//!
+//! Costs O(effects), and one encoding of a broadcast for each framing in use that encodes.
 
 use crate::effects::inbox::Inbox;
 use crate::effects::jobs::Jobs;
@@ -20,7 +28,9 @@ use crate::turn::effect::Effect;
 use crate::turn::staging::Buffers;
 use smallvec::SmallVec;
 
-/// Reserves room for what a batch staged. `Some`: applying it would break this limit.
+/// Reserves room for what a batch staged. `Some`: applying it would break this limit, and
+/// nothing was written. The room holds until something else is written, so the caller applies
+/// the batch next. May be repeated.
 pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &Buffers) -> Option<Limit> {
     if staged.has_state && staged.state.len() > host.limits_of(slot).state_bytes_max {
         return Some(Limit::StateBytesMax);
@@ -29,10 +39,12 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &Buffers) -> Opt
         return None;
     }
     let HostState { store, sessions, topics, services, .. } = host;
+    // In place for the usual few effects: a batch of echoes allocates nothing.
     let mut records: SmallVec<[(usize, usize); 16]> = SmallVec::new();
     if staged.has_state {
         records.push((staged.state.len(), 1));
     }
+    // All topic effects together write one record, of the topics that the session will be on.
     let own = sessions.get(slot).map_or(&[][..], |s| s.topics());
     if let Some(on) = staged.topics(own) {
         records.push((topics_record_bytes(on.into_iter()), 1));
@@ -43,6 +55,7 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &Buffers) -> Opt
             records.push((bytes, 1));
         }
         if let Effect::Broadcast { topic, data, .. } = effect {
+            // One more than the topic has now, as in `record_bytes`.
             let subscribers = topics.count(staged.text(topic)) + 1;
             records.extend(framed_records(&staged.bytes[data.clone()], subscribers, services));
         }
@@ -50,7 +63,7 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &Buffers) -> Opt
     (!store.reserve_all(records.iter().copied())).then_some(Limit::StoreBytesMax)
 }
 
-/// Bytes of each record that an effect writes, at most, and the number of such records.
+/// Bytes of each record that an effect writes, and the number of such records, at most.
 fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, usize) {
     // One more than the topic has now: this very batch may subscribe the session first.
     let subscribers = |topic| topics.count(staged.text(topic)) + 1;
@@ -72,7 +85,8 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
         Effect::Connect { context, .. } => (Outbound::record_bytes(context.len()), 1),
         // One record lists all topics; it is counted once for the batch.
         Effect::Subscribe(_) | Effect::Unsubscribe(_) => (0, 0),
-        // Deletions need no room, and flags of a session are in its record.
+        // Deletions need no room. Flags of a session are in its record, for which the room was
+        // reserved when it opened.
         Effect::Delete { .. }
         | Effect::CancelTimer { .. }
         | Effect::CancelJob(_)
@@ -85,7 +99,8 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
 /// encodes, at most.
 ///
 /// Costs one encoding for each such framing in use. A bound would not do: room is reserved in
-/// blocks of one size, and records of another size take other blocks.
+/// blocks of one size, and records of another size take other blocks. A framing that can't
+/// express the data writes nothing: those subscribers are left out.
 fn framed_records(data: &[u8], subscribers: usize, services: &Services) -> Vec<(usize, usize)> {
     let (mut records, mut encoded) = (Vec::new(), Vec::new());
     for framing in services.encoding_framings() {
@@ -101,8 +116,8 @@ fn framed_records(data: &[u8], subscribers: usize, services: &Services) -> Vec<(
     records
 }
 
-/// Bytes of the record that several sessions share; `None`: the effect shares none. To one session
-/// alone the data are not named, but written, so room for an output record is reserved.
+/// Bytes of the record that several sessions share; `None`: the effect shares none. A single
+/// recipient gets the data as a record of its own, so room for an output record is reserved.
 fn shared_record_bytes(effect: &Effect) -> Option<usize> {
     match effect {
         Effect::Publish { data, .. } | Effect::Broadcast { data, .. } => {

@@ -20,7 +20,8 @@ pub struct FrameState {
 }
 
 impl FrameState {
-    /// State as a record holds it. `None`: more stored bytes than [`STORED_BYTES_MAX`].
+    /// Returns the state that a record holds. `None`: more stored bytes than
+    /// [`STORED_BYTES_MAX`].
     pub fn new(searched: u32, stored: &[u8]) -> Option<FrameState> {
         let mut state = FrameState { searched, stored: None };
         (stored.len() <= STORED_BYTES_MAX).then(|| state.store(stored))?;
@@ -103,7 +104,7 @@ pub struct FrameBuffers {
 }
 
 impl FrameBuffers {
-    /// Empties both buffers and keeps their memory.
+    /// Empties both buffers and keeps their memory. Ranges in earlier payloads are void then.
     pub fn clear(&mut self) {
         self.payloads.clear();
         self.replies.clear();

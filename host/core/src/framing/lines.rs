@@ -1,11 +1,16 @@
-//! Lines: bytes up to LF or CRLF. The last CR before the LF belongs to the ending, any other to the
-//! message.
+//! Lines: bytes up to LF or CRLF. The last CR before the LF belongs to the ending, any other to
+//! the message.
+//!
+//! No bytes are stored between two cuts, only how far the search got. Output is sent as it is:
+//! a handler writes its own line endings.
 
 use super::frame::{Frame, FrameState, Payload};
 
 /// Cuts the next line. Searches each byte once, as long as `state.searched` is kept.
+/// `bytes_max` counts the line without its ending.
 #[inline]
 pub(super) fn cut<'i>(input: &'i [u8], state: &mut FrameState, bytes_max: usize) -> Frame<'i> {
+    // A cache that is wrong for this input must not make the slice panic.
     let from = (state.searched as usize).min(input.len());
     match memchr::memchr(b'\n', &input[from..]) {
         Some(at) => {
@@ -32,6 +37,7 @@ mod tests {
     use crate::framing::Framing;
     use crate::framing::script::check;
 
+    /// Checks a stream of lines up to 8 bytes.
     #[track_caller]
     fn lines(stream: &[u8], expected: &str) {
         check(Framing::Lines { bytes_max: 8 }, stream, expected);
@@ -45,6 +51,7 @@ mod tests {
         lines(b"", "| ");
     }
 
+    /// The ending does not count, whether it has one byte or two.
     #[test]
     fn the_limit_counts_the_message_alone() {
         lines(b"12345678\n", r#""12345678" | "#);

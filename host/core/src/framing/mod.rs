@@ -1,8 +1,9 @@
 //! Framing: cuts a stream of bytes into messages, and frames what is sent.
 //!
-//! A cut is a pure function of the unconsumed bytes and of a little state. Both are stored with the
-//! session, so a reload or a crash in the middle of a message needs nothing else. Cutting the
-//! stream in other places changes no message and no reply.
+//! A cut is a pure function of the unconsumed bytes and of a little state. Both are stored with
+//! the session, so a reload or a crash in the middle of a message needs nothing else. Cutting
+//! the stream in other places changes no message and no reply; `raw` alone follows the places
+//! of the cuts.
 //!
 //! | file | framing |
 //! | --- | --- |
@@ -13,8 +14,14 @@
 //! | `raw` | whatever arrived |
 //! | `telnet` | lines between telnet commands |
 //!
-//! A framing is a file with `cut`, `encode` if it changes what is sent, its parameters, and its
-//! unit tests; and an arm of each `match` in this file.
+//! Costs: each byte is searched once, as long as the session keeps
+//! [`frame::FrameState::searched`]. Messages are slices of the input, but for telnet lines with
+//! commands in them. A message longer than its `bytes_max` ends the stream: behind it no
+//! framing knows where the next message begins.
+//!
+//! A new framing is a file with `cut`, its parameters and its unit tests, and with `encode` if
+//! it changes what is sent. Each `match` in this file gets an arm, and telnet shows how to
+//! store state.
 
 pub mod delimiter;
 pub mod frame;
@@ -31,7 +38,7 @@ use crate::framing::length_prefix::LengthPrefix;
 use greenroom_state::abi;
 use serde::{Deserialize, Serialize};
 
-/// Framing of a service's streams.
+/// Framing of a service's streams, with its parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Framing {
     /// Lines that end in LF or CRLF.
@@ -66,12 +73,14 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// Framing of a service that no library serves.
+    /// Framing of a service that no library serves. Every message but an empty one is too long
+    /// for it.
     pub(crate) const UNSERVED: Framing = Framing::Lines { bytes_max: 0 };
 
-    /// Framing that a library offers: its number in [`abi::framing`], and its parameters.
-    ///
-    /// The error names what is wrong, without the service.
+    /// Returns the framing that a library offers: its number in [`abi::framing`], and its
+    /// parameters. Fails if the number is not known, or if the parameters are not those of the
+    /// framing. The error names the reason, without the service. `bytes_max` is judged with the
+    /// whole offer, in `reload/judge.rs`.
     pub fn offered(number: u32, bytes_max: u32, parameters: &[u8]) -> Result<Framing, String> {
         let none = |name: &str, framing| match parameters.len() {
             0 => Ok(framing),
@@ -95,8 +104,10 @@ impl Framing {
 
     /// Cuts the next message, or the framing's own business, off the start of `input`.
     ///
-    /// Appends to `buffers` and never clears them. After [`Frame::Message`] and [`Frame::Reply`]
-    /// the caller skips the consumed bytes; the state is then that of the rest.
+    /// Appends to `buffers` and never clears them. After [`Frame::Message`] and
+    /// [`Frame::Reply`] the caller skips the consumed bytes; the state is then that of the
+    /// rest. The result depends on the input and on the stored bytes of `state`, never on how
+    /// the input came.
     #[inline]
     pub fn cut<'i>(&self, input: &'i [u8], state: &mut FrameState, buffers: &mut FrameBuffers) -> Frame<'i> {
         match self {
@@ -105,9 +116,10 @@ impl Framing {
         }
     }
 
-    /// Cuts message after message, for a framing of which [`Framing::cuts_slices`] is true. `take`
-    /// gets each message with the bytes of input that it took, and says whether to go on. Returns
-    /// the last frame.
+    /// Cuts message after message. [`Framing::cuts_slices`] must be true of the framing. `take`
+    /// gets each message with the bytes of input that it took, and says whether to go on.
+    ///
+    /// Returns the last frame; [`Frame::More`] if `take` said no.
     #[inline]
     pub(crate) fn cut_slices<'i>(
         &self,
@@ -116,6 +128,7 @@ impl Framing {
         take: impl FnMut(&'i [u8], usize) -> bool,
     ) -> Frame<'i> {
         match self {
+            // Lines have a loop of their own, so that their cut is inlined in it.
             Framing::Lines { bytes_max } => {
                 let bytes_max = *bytes_max as usize;
                 each(input, take, |rest| lines::cut(rest, state, bytes_max))
@@ -124,6 +137,7 @@ impl Framing {
         }
     }
 
+    /// Cuts the next message of a framing that needs no buffers.
     fn cut_slice<'i>(&self, input: &'i [u8], state: &mut FrameState) -> Frame<'i> {
         match self {
             Framing::Lines { bytes_max } => lines::cut(input, state, *bytes_max as usize),
@@ -134,19 +148,22 @@ impl Framing {
             Framing::Delimiter { delimiter, bytes_max } => {
                 delimiter::cut(delimiter, input, state, *bytes_max as usize)
             }
+            // Unreachable: callers ask `cuts_slices` first, or come from the other arms of
+            // `cut`.
             Framing::Telnet { .. } => Frame::More,
         }
     }
 
-    /// Whether all that a cut gives is slices of the input: no reply, no payload that differs from
-    /// the input, no stored bytes. Callers need no buffers for such a framing.
+    /// Returns whether all that a cut gives is slices of the input: no reply, no payload that
+    /// differs from the input, no stored bytes. Callers need no buffers for such a framing.
     #[inline]
     pub fn cuts_slices(&self) -> bool {
         !matches!(self, Framing::Telnet { .. })
     }
 
-    /// Whether another framing may go on from the state that this one left. The longest message may
-    /// differ.
+    /// Returns whether another framing may go on from the state that this one left. The longest
+    /// message may differ. If not, a reload begins the framing of each session with kept input
+    /// anew.
     pub(crate) fn shares_state_with(&self, other: &Framing) -> bool {
         match (self, other) {
             (Framing::LengthPrefix { prefix, .. }, Framing::LengthPrefix { prefix: other, .. }) => {
@@ -159,14 +176,15 @@ impl Framing {
         }
     }
 
-    /// Whether [`Framing::encode`] changes what is sent. If not, callers send it as it is.
+    /// Returns whether [`Framing::encode`] changes what is sent. If not, callers send it as it
+    /// is.
     #[inline]
     pub fn encodes(&self) -> bool {
         !matches!(self, Framing::Lines { .. } | Framing::Raw { .. })
     }
 
-    /// Appends a message that a turn sends, in its framing. If the framing can't express it, the
-    /// error says why, and nothing is appended.
+    /// Appends a message that a turn sends, in its framing. If the framing cannot express it,
+    /// the error says why, and nothing is appended. O(bytes).
     pub fn encode(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         match self {
             Framing::Lines { .. } | Framing::Raw { .. } => out.extend_from_slice(message),
@@ -177,7 +195,7 @@ impl Framing {
         Ok(())
     }
 
-    /// The longest message, in bytes.
+    /// Returns the longest message, in bytes.
     pub fn bytes_max(&self) -> u32 {
         match *self {
             Framing::Lines { bytes_max }
@@ -198,6 +216,7 @@ fn each<'i>(
 ) -> Frame<'i> {
     loop {
         let frame = cut(input);
+        // Framings that cut slices give no other payload, so every other frame is the end.
         let Frame::Message { payload: Payload::Input(message), consumed } = frame else { return frame };
         input = &input[consumed..];
         if !take(message, consumed) {
@@ -211,6 +230,7 @@ mod tests {
     use super::*;
     use crate::framing::script::{check, trace_whole};
 
+    /// Every number of a framing with good parameters, and each kind of bad ones.
     #[test]
     fn offers_are_read_or_refused_by_name() {
         let prefix = LengthPrefix::new(2, true).unwrap();
@@ -240,6 +260,7 @@ mod tests {
         }
     }
 
+    /// Handlers of these services write their own endings, so no byte is added or escaped.
     #[test]
     fn lines_and_raw_are_sent_as_they_are() {
         for framing in [Framing::Lines { bytes_max: 1 }, Framing::Raw { bytes_max: 1 }] {
@@ -249,6 +270,7 @@ mod tests {
         }
     }
 
+    /// The state is in each session, so its size is a part of the price of an idle one.
     #[test]
     fn state_is_bounded_and_empty_state_allocates_nothing() {
         let mut searched = FrameState::default();
@@ -260,7 +282,8 @@ mod tests {
         assert_eq!(FrameState::new(0, &[1; frame::STORED_BYTES_MAX + 1]), None);
     }
 
-    /// Streams that no author thought of: cut anywhere, each gives the trace of the whole.
+    /// Streams that no author thought of: cut anywhere, each gives the trace of the whole. The
+    /// alphabet favours bytes that mean something to a framing.
     #[test]
     fn random_streams_may_be_cut_anywhere() {
         let mut random = fastrand::Rng::with_seed(9);

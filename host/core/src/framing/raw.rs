@@ -1,9 +1,12 @@
-//! Raw: no framing. A message is whatever has arrived, cut where the network cut it, so a handler
-//! must not depend on where that is.
+//! Raw: no framing. A message is whatever has arrived, cut where the network cut it, so a
+//! handler must not depend on where that is.
+//!
+//! Nothing waits for more bytes and nothing is too long: input beyond `bytes_max` is the next
+//! message.
 
 use super::frame::{Frame, Payload};
 
-/// Takes all that is there, up to `bytes_max`.
+/// Takes all that is there, up to `bytes_max`. O(1), and no state.
 #[inline]
 pub(super) fn cut(input: &[u8], bytes_max: usize) -> Frame<'_> {
     match input.len().min(bytes_max) {
@@ -16,6 +19,7 @@ pub(super) fn cut(input: &[u8], bytes_max: usize) -> Frame<'_> {
 mod tests {
     use super::*;
 
+    /// No input, some input, and more than one message may hold.
     #[test]
     fn nothing_waits_and_nothing_is_too_long() {
         let message = |payload, consumed| Frame::Message { payload: Payload::Input(payload), consumed };

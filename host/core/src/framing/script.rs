@@ -1,4 +1,8 @@
 //! Scripts for the tests of framings: a stream, cut everywhere, must give one trace.
+//!
+//! The scripts hold a framing to the promise of [`super`]: a cut depends on the unconsumed
+//! bytes and the stored state alone. Between two parts the state goes through the form that a
+//! record has, so a framing that keeps something elsewhere fails.
 
 use super::Framing;
 use super::frame::{Frame, FrameBuffers, FrameState};
@@ -7,9 +11,9 @@ use std::fmt::Write;
 /// Treatment of the state between two parts of a stream.
 #[derive(Clone, Copy, Debug)]
 enum Between {
-    /// Encoded and decoded.
+    /// Through a record and back, cache included.
     Stored,
-    /// The same, and the cache is lost.
+    /// Through a record and back, and the cache is lost.
     Uncached,
 }
 
@@ -17,12 +21,13 @@ enum Between {
 const CUT_EVERYWHERE_BYTES_MAX: usize = 256;
 
 /// Checks that a stream gives the expected trace: as a whole, cut in two at every byte, and cut
-/// into single bytes; with and without what the state caches.
+/// into single bytes. Each is checked with and without what the state caches.
 ///
-/// A trace is messages in quotes, replies in angle brackets, `too-long` or `invalid: REASON`, and
-/// behind `|` the bytes that are left.
+/// A trace is messages in quotes, replies in angle brackets, `too-long` or `invalid: REASON`.
+/// Behind `|` are the bytes that are left.
 #[track_caller]
 pub(super) fn check(framing: Framing, stream: &[u8], expected: &str) {
+    // Cuts cost the square of the length, so a longer stream is cut near its ends only.
     let short = stream.len() <= CUT_EVERYWHERE_BYTES_MAX;
     for between in [Between::Stored, Between::Uncached] {
         assert_eq!(trace(framing, &[stream], between), expected);
@@ -37,12 +42,12 @@ pub(super) fn check(framing: Framing, stream: &[u8], expected: &str) {
     }
 }
 
-/// Trace of a stream that comes as a whole.
+/// Returns the trace of a stream that comes as a whole.
 pub(super) fn trace_whole(framing: Framing, stream: &[u8]) -> String {
     trace(framing, &[stream], Between::Stored)
 }
 
-/// Checks what a message is sent as.
+/// Checks the bytes that a message is sent as. The framing must say that it encodes.
 #[track_caller]
 pub(super) fn check_encoded(framing: Framing, message: &[u8], expected: &[u8]) {
     let mut out = b"before".to_vec();
@@ -61,6 +66,8 @@ fn trace(framing: Framing, parts: &[&[u8]], between: Between) -> String {
         left.extend_from_slice(part);
         let mut buffers = FrameBuffers::default();
         loop {
+            // Payloads and replies of earlier cuts lie in the same buffers: each cut only
+            // appends.
             let (stored, replied) = (state.stored().to_vec(), buffers.replies.len());
             let frame = framing.cut(&left, &mut state, &mut buffers);
             let consumed = match frame {
@@ -69,6 +76,8 @@ fn trace(framing: Framing, parts: &[&[u8]], between: Between) -> String {
                     write!(trace, "\"{}\" ", payload.bytes(&buffers).escape_ascii()).unwrap();
                     consumed
                 }
+                // A reply may take no bytes, or say nothing, but never both: the loop would not
+                // end.
                 Frame::Reply { consumed } => {
                     let reply = &buffers.replies[replied..];
                     assert!(consumed > 0 || !reply.is_empty(), "progress");
@@ -78,6 +87,8 @@ fn trace(framing: Framing, parts: &[&[u8]], between: Between) -> String {
                     consumed
                 }
                 Frame::More => {
+                    // A caller stores the state only with consumed bytes, so a cut without any
+                    // must not change it.
                     assert_eq!(state.stored(), stored, "stored bytes stay");
                     break;
                 }

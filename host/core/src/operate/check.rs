@@ -1,4 +1,16 @@
-//! Checks states and entries that an operator wants to write. Nothing of them is kept here.
+//! Checks of states and entries that an operator wants to write. Nothing of them is kept here.
+//!
+//! The code that serves reads each item as if it were stored, and writes it again. The result
+//! is the one form that can be stored: the code has proved that it can read it. An item of a
+//! newer version is first downgraded by a build that was rolled back, if one is at hand. Values
+//! of tables without an owner are stored as they are.
+//!
+//! A check holds only for the build that made it. [`Builds`] collects these builds, and
+//! `restore.rs` refuses a plan if another build serves by then.
+//!
+//! The caller has items checked in slices, between turns. Each item costs a call of the
+//! handler, on the loop. If reading a state kills the worker, the board names the session, as
+//! for a turn. Nothing is written, so a check may be repeated.
 
 use crate::execute::Executor;
 use crate::execute::call::reread;
@@ -13,58 +25,61 @@ use greenroom_state::json::to_json;
 use greenroom_state::schema::Schema;
 use std::collections::BTreeMap;
 
-/// A state as it was given.
+/// State as an operator gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenState {
-    /// For this session.
+    /// Number of the session that is to hold it.
     pub session: u64,
-    /// Which must be of this service.
+    /// Name of the service that the session must be of.
     pub service: String,
-    /// Its version, and MessagePack; `None`: the session is to have none.
+    /// Version and state, as MessagePack; `None`: the session is to store none.
     pub state: Option<(u32, Vec<u8>)>,
 }
 
-/// An entry as it was given.
+/// Entry of a table as an operator gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenEntry {
-    /// Its key.
+    /// Key of the entry.
     pub key: Vec<u8>,
-    /// Its value.
+    /// Value, as MessagePack.
     pub value: Vec<u8>,
-    /// The value's version; `None`: the one that the table's owner writes.
+    /// Version of the value; `None`: the version that the table's owner writes.
     pub version: Option<u32>,
 }
 
-/// What came of a check.
+/// Outcome of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checked {
-    /// Its session is gone.
+    /// The session is not open, so there is nothing to write to.
     Gone,
-    /// It can be stored, as this; `None`: nothing.
+    /// The item can be stored.
     Fits {
-        /// What the code that serves makes of it, with its version.
+        /// Version and form that the code that serves makes of it; `None`: no state is to be
+        /// stored.
         kept: Option<(u32, Vec<u8>)>,
-        /// It was given in the version that is served, so nothing of it may be lost.
+        /// Whether the item was given in the version that is served. The caller then refuses it
+        /// if anything is lost.
         served: bool,
     },
-    /// It can't be read, and is what is stored: it stays as it is.
+    /// The item cannot be read, but is exactly what is stored, and so stays.
     Stays,
-    /// The code that serves can't read it, in its words, although it was given in the version that
-    /// is served.
+    /// The item is of the version that is served, and the code cannot read it. The words are
+    /// the handler's.
     Unreadable(String),
-    /// It can't be stored, for this reason.
+    /// The item cannot be stored, for this reason.
     Refused(String),
 }
 
-/// The builds that have checked something, by their services' names.
+/// Builds that have checked something, by the names of their services.
 pub type Builds = BTreeMap<String, Build>;
 
-/// What is to be said of data that a newer build wrote.
+/// Completes a reason about data that a newer build wrote.
 fn newer(why: &str) -> String {
     format!("{why}; put it back while a build of that version serves")
 }
 
-/// Checks a state: what would be stored of it.
+/// Checks a state, and returns what would be stored of it. Adds the build that checked to
+/// `builds`. Calls the handler; changes nothing.
 pub(crate) fn check_state(
     host: &HostState,
     executor: &mut Executor,
@@ -77,21 +92,27 @@ pub(crate) fn check_state(
     if *name != given.service {
         return Checked::Refused(format!("it is of service {name} now"));
     }
+    // Placeholder code would say that the service keeps no state.
     let Some(build) = s.build.clone() else {
         return Checked::Refused("no library serves it".into());
     };
     let (wanted, generation) = (s.offer.shape.version, build.generation);
     builds.insert(name.clone(), build);
+    // Without a state no code is needed: the session goes on as a fresh one.
     let Some((version, packed)) = &given.state else {
         return Checked::Fits { kept: None, served: false };
     };
+    // Stored states count from version 1. Version 0 marks a session without a state in a dump.
     if *version == 0 {
         return Checked::Refused(format!(
             "state_version 0 says that there is no state, and there is one; generation {generation} writes version {wanted}"
         ));
     }
     let served = *version == wanted;
+    // The form that the code writes counts, and may be longer than what was given.
     let most = host.limits.of(service).state_bytes_max;
+    // The call runs as one of this session: the limits of its service hold, and a death is
+    // blamed on it.
     match reread(host, executor, slot, service, (*version, packed)) {
         Ok(None) => {
             Checked::Refused("its service keeps no state, or doesn't hand over what it has read".into())
@@ -100,6 +121,8 @@ pub(crate) fn check_state(
             Checked::Refused(format!("it would have {} bytes (limit state_bytes_max: {most})", kept.len()))
         }
         Ok(Some(kept)) => Checked::Fits { kept: Some((wanted, kept)), served },
+        // An operator who restores a whole dump is not stopped by a state that was unreadable
+        // before.
         Err(_) if has_state(host, slot, Some((*version, packed))) => Checked::Stays,
         Err(why) if served => Checked::Unreadable(why),
         Err(why) if *version > wanted => Checked::Refused(newer(&why)),
@@ -109,14 +132,16 @@ pub(crate) fn check_state(
     }
 }
 
-/// The open session of a number.
+/// Slot and service of an open session; `None`: no session of that number, a draining one, or a
+/// service's own turns.
 pub(super) fn restorable(host: &HostState, session: u64) -> Option<(Slot, ServiceId)> {
     let slot = host.sessions.slot_of(session)?;
     let s = host.sessions.get(slot)?;
     (s.life == Life::Open && !s.is_service()).then_some((slot, s.service))
 }
 
-/// Whether a session has this state; `None`: it has none.
+/// Whether a session stores exactly this state, version and bytes; `None`: whether it stores
+/// none. O(bytes).
 pub(super) fn has_state(host: &HostState, slot: Slot, state: Option<(u32, &[u8])>) -> bool {
     let Some(s) = host.sessions.get(slot) else { return false };
     match (s.state, state) {
@@ -126,8 +151,11 @@ pub(super) fn has_state(host: &HostState, slot: Slot, state: Option<(u32, &[u8])
     }
 }
 
-/// Checks an entry of a table: what would be stored of it.
+/// Checks an entry of a table, and returns what would be stored of it. Adds the owner's build
+/// to `builds`. If the table has no owner, no code is called, and any value fits that is within
+/// the limits. Changes nothing.
 pub(crate) fn check_entry(host: &HostState, table: &str, given: &GivenEntry, builds: &mut Builds) -> Checked {
+    // Tables belong to the host, so the host's limits hold, not those of a service.
     let limits = host.limits.host();
     let over = |what: &str, bytes: usize, limit: &str, max: usize| {
         Checked::Refused(format!("{what} {bytes} bytes (limit {limit}: {max})"))
@@ -137,10 +165,12 @@ pub(crate) fn check_entry(host: &HostState, table: &str, given: &GivenEntry, bui
         return over("its key has", given.key.len(), "table_key_bytes_max", key_max);
     }
     let (kept, served) = match host.owners.get(table) {
-        // The bytes are shown as a text then, and can't be told from one.
+        // A dump shows such bytes as text, so bytes and text could not be told apart when they
+        // come back.
         None if is_no_value(host, table, &given.key) => {
             return Checked::Refused("what is stored is no MessagePack; leave the table out".into());
         }
+        // Nobody answers for the version, so it is stored as it was given; 0: none.
         None => ((given.version.unwrap_or(0), given.value.clone()), false),
         Some(owner) => match check_owned(host, table, owner, given, builds) {
             Ok(checked) => checked,
@@ -154,8 +184,9 @@ pub(crate) fn check_entry(host: &HostState, table: &str, given: &GivenEntry, bui
     Checked::Fits { kept: Some(kept), served }
 }
 
-/// The value that a table's owner would store, with its version; and whether it was given in that
-/// version. `Err`: why there is none.
+/// Has a table's owner convert a value. Returns the value to store with its version, and
+/// whether it was given in that version. If the value cannot be converted, `Err` is the outcome
+/// of the check.
 fn check_owned(
     host: &HostState,
     table: &str,
@@ -164,9 +195,12 @@ fn check_owned(
     builds: &mut Builds,
 ) -> Result<((u32, Vec<u8>), bool), Checked> {
     let s = &host.services[owner.service];
+    // The build is noted before the outcome: a refusal holds for this build alone, too.
     if let Some(build) = &s.build {
         builds.insert(s.offer.name.clone(), build.clone());
     }
+    // Version 0 means that nobody answered for the value. Such a value counts as the first
+    // version.
     let version = version_of(given.version.unwrap_or(owner.version));
     match value_for(&host.services, owner, table, version, &given.value) {
         Ok(kept) => Ok(((owner.version, kept), version == owner.version)),
@@ -180,20 +214,22 @@ fn check_owned(
     }
 }
 
-/// Whether an entry is there whose value is no MessagePack.
+/// Whether an entry is stored under this key whose value is no MessagePack. O(value).
 fn is_no_value(host: &HostState, table: &str, key: &[u8]) -> bool {
     let mut value = Vec::new();
     host.tables.get(&host.store, table, key, &mut value).is_some() && to_json(&value).is_err()
 }
 
-/// Whether an entry has this version and value.
+/// Whether an entry is stored under this key with this version and value. O(value).
 pub(super) fn has_entry(host: &HostState, table: &str, key: &[u8], (version, bytes): (u32, &[u8])) -> bool {
     let mut value = Vec::new();
     let stored = host.tables.get(&host.store, table, key, &mut value);
     stored.is_some_and(|stored| version_of(stored) == version_of(version)) && value == bytes
 }
 
-/// The version of an entry's value, if the table's owner writes another one.
+/// Version of an entry's value, if the table's owner writes another one, or if nobody owns the
+/// table and the version is known; else `None`. For dumps, which name a version only where it
+/// differs.
 pub(crate) fn other_version(host: &HostState, table: &str, key: &[u8]) -> Option<u32> {
     let stored = host.tables.get(&host.store, table, key, &mut Vec::new())?;
     match host.owners.get(table) {
@@ -202,7 +238,8 @@ pub(crate) fn other_version(host: &HostState, table: &str, key: &[u8]) -> Option
     }
 }
 
-/// The schema of a service's states, or of a table's values.
+/// Schema of a table's values, or, without a table, of a service's states. `None`: no such
+/// service, or no owner, or no schema. O(services).
 pub(crate) fn schema<'h>(
     host: &'h HostState,
     service: Option<&str>,
@@ -211,6 +248,7 @@ pub(crate) fn schema<'h>(
     let shape = match (service, table) {
         (_, Some(table)) => {
             let owner = host.owners.get(table)?;
+            // `which` counts from 1.
             let tables = &host.services[owner.service].offer.tables;
             &tables.get(owner.which as usize - 1)?.shape
         }

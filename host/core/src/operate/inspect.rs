@@ -1,7 +1,14 @@
-//! Read-only views of sessions and tables for operators, in slices: no answer holds up the loop.
+//! Read-only views of sessions and tables for operators, in slices.
 //!
-//! A slice is a copy, consistent in itself. The caller asks for the next one with the last key that
-//! it got.
+//! A slice looks at a bounded number of items and copies a bounded number of bytes, so no
+//! answer holds up the loop. Only the last item of a slice may exceed the bytes: an item is
+//! never cut. The caller asks for the next slice with the last key that it got, and other
+//! callers and turns come in between.
+//!
+//! A slice is a copy, consistent in itself: no turn runs while it is made. Two slices may show
+//! different commits. An item that stays is in exactly one slice, because sessions and entries
+//! are ordered by number and key. Changes that the pass has made so far are visible before they
+//! are committed.
 
 use crate::effects::inbox::ActionView;
 use crate::effects::jobs::JobView;
@@ -11,59 +18,61 @@ use crate::host_state::HostState;
 use crate::ids::ServiceId;
 use crate::ids::Slot;
 use crate::session::life::Session;
+use greenroom_state::address::Address;
 use greenroom_state::session_record::SessionRecord;
-use std::net::SocketAddr;
 
-/// What is asked of a slice of sessions.
+/// Selection of sessions, and of what a view holds of each.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Only sessions of this service.
+    /// Name of a service, to see its sessions alone; `None`: all services.
     pub service: Option<String>,
-    /// Only this session.
+    /// Number of the only session to see; `None`: all sessions.
     pub session: Option<u64>,
-    /// With states, input and output; else the records alone.
+    /// Whether views hold states, input, output and waiting actions too.
     pub contents: bool,
 }
 
-/// One session.
+/// View of one session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionView {
-    /// Its record.
+    /// Record of the session, as a commit would store it.
     pub record: SessionRecord,
-    /// Its service's name.
+    /// Name of its service.
     pub service: String,
-    /// Why it is quarantined.
+    /// Reason of its quarantine; `None`: the session is not quarantined.
     pub quarantined: Option<String>,
-    /// The state as stored.
+    /// State as stored, of the version that the record names; `None`: none, or not asked for.
     pub state: Option<Vec<u8>>,
-    /// Input left over.
+    /// Input that was read and has not become a turn.
     pub input: Vec<u8>,
-    /// Output not sent.
+    /// Output that the kernel has not taken.
     pub output: Vec<u8>,
-    /// Its timers, with the nanoseconds until they fire; 0: due.
+    /// Names of its timers, with the nanoseconds until they fire; 0: due.
     pub timers: Vec<(String, u64)>,
-    /// Actions that wait for their turns, but for timers: oldest first.
+    /// Actions that wait for their turns, the oldest first. Timers that are due are among
+    /// `timers`.
     pub actions: Vec<ActionView>,
-    /// Its jobs that didn't end.
+    /// Jobs of the session that have not ended, running or not.
     pub jobs: Vec<JobView>,
-    /// Connections that are being made for it.
+    /// Outbound connections that are being made for it.
     pub connects: Vec<ConnectView>,
-    /// Topics it is on.
+    /// Topics that the session is subscribed to.
     pub topics: Vec<String>,
 }
 
-/// A connection that is being made.
+/// Outbound connection that is being made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectView {
-    /// Its number.
+    /// Number that `connect` gave to the handler.
     pub number: u64,
-    /// The service that it will be a session of.
+    /// Name of the service that the connection becomes a session of.
     pub service: String,
-    /// Where to.
-    pub addr: SocketAddr,
+    /// Address of the peer.
+    pub addr: Address,
 }
 
-/// What a service has of its own, not of a session's.
+/// Slice of what a service owns itself, beside its sessions. Only timers are cut into slices;
+/// jobs and connections come with every slice, all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnSlice {
     /// Timers, with the nanoseconds until they fire.
@@ -72,27 +81,31 @@ pub struct OwnSlice {
     pub jobs: Vec<JobView>,
     /// Connections that are being made.
     pub connects: Vec<ConnectView>,
-    /// The timer to go on behind; `None`: this was all.
+    /// Name of the timer to go on behind; `None`: the slice was the last.
     pub next: Option<String>,
 }
 
-/// A slice, and whether there is more.
+/// Slice of items, with the place to go on from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slice<T> {
-    /// In order.
+    /// Items, in the order of their numbers. May be empty though more follow: a filter can
+    /// match rarely.
     pub items: Vec<T>,
-    /// Where to go on; `None`: this was all.
+    /// Number to go on behind; `None`: the slice was the last.
     pub next: Option<u64>,
 }
 
-/// Sessions looked at for one slice.
+/// Sessions that one slice looks at, whether the filter takes them or not.
 pub const SESSIONS_PER_SLICE: usize = 64;
-/// Entries looked at for one slice.
+/// Entries of a table, or timers of a service, in one slice at most.
 pub const ENTRIES_PER_SLICE: usize = 256;
-/// Bytes copied for one slice, but for the last item's.
+/// Bytes after which a slice ends. Its last item may exceed them.
 const SLICE_BYTES: usize = 64 * 1024;
-/// The sessions whose numbers are above `after`: a slice.
+/// Views of the sessions whose numbers are above `after`, in their order: a slice. If the
+/// filter names a session, only that one is looked at. Each session in the slice costs O(its
+/// own timers and actions + all jobs + all connections).
 pub(crate) fn sessions_after(host: &HostState, after: u64, filter: &Filter) -> Slice<SessionView> {
+    // Goes straight to the session that the filter names.
     let after = filter.session.map_or(after, |id| after.max(id.saturating_sub(1)));
     let (mut items, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
     for (slot, s) in host.sessions.after(after) {
@@ -105,9 +118,12 @@ pub(crate) fn sessions_after(host: &HostState, after: u64, filter: &Filter) -> S
             bytes += view.state.as_ref().map_or(0, Vec::len) + view.input.len() + view.output.len() + actions;
             items.push(view);
         }
+        // Numbers ascend, so the session was found, or does not exist.
         if filter.session.is_some_and(|id| s.id >= id) {
             break;
         }
+        // Sessions that the filter leaves out count, too: looking at them takes time of the
+        // loop.
         if looked_at == SESSIONS_PER_SLICE || bytes >= SLICE_BYTES {
             return Slice { items, next: Some(s.id) };
         }
@@ -115,6 +131,7 @@ pub(crate) fn sessions_after(host: &HostState, after: u64, filter: &Filter) -> S
     Slice { items, next: None }
 }
 
+/// Makes the view of a session. Contents are copied only if they are asked for.
 fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionView {
     let HostState { store, shared, inbox, .. } = host;
     let copy = |r| store.read(r, <[u8]>::to_vec);
@@ -133,47 +150,54 @@ fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionVie
     }
 }
 
-/// A session's timers, also those that are due, with the nanoseconds until they fire.
+/// Timers of a session with the nanoseconds until they fire. A timer that is due has become an
+/// action, and counts as 0 until its turn has run.
 fn timers_of(host: &HostState, slot: Slot, id: u64) -> Vec<(String, u64)> {
     let name = |b: &[u8]| String::from_utf8_lossy(timer_name(b)).into_owned();
+    // Due timers are in the inbox, and no longer among those that are set.
     let due = host.inbox.due_timers(slot).map(|r| (host.store.read(r, name), 0));
     let set = host.timers.of(id).map(|(name, at)| (name.to_owned(), at.saturating_sub(host.now_ns)));
     due.chain(set).collect()
 }
 
-/// The connections that are being made for a session, or for a service's own turns.
+/// Connections that are being made for a session, or for a service's own turns (`owner` is its
+/// own number).
 fn connects_of(host: &HostState, owner: u64) -> Vec<ConnectView> {
     let service = |c: &Connect| host.services[c.service].offer.name.clone();
     let own = host.outbound.of(owner);
-    own.map(|(number, c)| ConnectView { number, service: service(c), addr: c.addr }).collect()
+    own.map(|(number, c)| ConnectView { number, service: service(c), addr: c.addr.clone() }).collect()
 }
 
 /// A service's own timers whose names sort after `after`: a slice; and all of its own jobs and
-/// connections.
+/// connections. O(timers in the slice + all jobs + all connections).
 pub(crate) fn of_service(host: &HostState, service: ServiceId, after: Option<&str>) -> OwnSlice {
     let number = service.number();
     let timers = host.timers.after(number, after).take(ENTRIES_PER_SLICE);
     let timers: Vec<_> = timers.map(|(name, at)| (name.to_owned(), at.saturating_sub(host.now_ns))).collect();
+    // A slice that is just full may be the last one; then the next is empty.
     let next = timers.last().filter(|_| timers.len() == ENTRIES_PER_SLICE).map(|(name, _)| name.clone());
     let (jobs, connects) = (host.jobs.views(&host.store, number), connects_of(host, number));
     OwnSlice { timers, jobs, connects, next }
 }
 
-/// The value of one entry, as stored.
+/// Value of one entry, as stored, in whichever version; `None`: there is no such key.
 pub(crate) fn entry(host: &HostState, table: &str, key: &[u8]) -> Option<Vec<u8>> {
     let mut value = Vec::new();
     host.tables.get(&host.store, table, key, &mut value)?;
     Some(value)
 }
 
-/// The entries of a table from a key on: a slice, and the key to go on from.
+/// Entries of a table whose keys are at or after `from`: a slice, and the key to go on from. A
+/// table that does not exist has no entries.
 pub(crate) fn entries_from(host: &HostState, table: &str, from: &[u8]) -> (Vec<Entry>, Option<Vec<u8>>) {
     let (mut items, mut bytes) = (Vec::new(), 0);
     for key in host.tables.keys_from(table, from) {
+        // Checked before the entry is taken: `key` is the first one of the next slice.
         if items.len() == ENTRIES_PER_SLICE || bytes >= SLICE_BYTES {
             return (items, Some(key.to_vec()));
         }
         let mut value = Vec::new();
+        // The key comes out of the index, so its entry is there.
         let _ = host.tables.get(&host.store, table, key, &mut value);
         bytes += key.len() + value.len();
         items.push((key.to_vec(), value));
@@ -181,7 +205,7 @@ pub(crate) fn entries_from(host: &HostState, table: &str, from: &[u8]) -> (Vec<E
     (items, None)
 }
 
-/// Key and value of a table's entry.
+/// Key and value of an entry.
 pub type Entry = (Vec<u8>, Vec<u8>);
 
 #[cfg(test)]
@@ -196,8 +220,8 @@ mod tests {
     use crate::service::placeholder::Withdrawn;
     use greenroom_state::compatibility::StateShape;
 
-    /// However much there is, one answer looks at so much of it, and all answers together at all of
-    /// it.
+    /// Each answer is bounded, however much there is. All answers together are complete, and name
+    /// nothing twice.
     #[test]
     fn slices_are_bounded_and_complete() {
         let mut core = Core::new(Limits::default());
@@ -220,7 +244,7 @@ mod tests {
             after = slice.next;
         }
         assert_eq!(ids, (0..1000).map(|n| n * 3 + 1).collect::<Vec<_>>());
-        // Who looks for something rare gets short answers too.
+        // A filter that matches nothing gets short answers, too, and is asked to come again.
         let rare = Filter { service: Some("nosuch".into()), ..Filter::default() };
         assert!(core.sessions_after(0, &rare).next.is_some());
         let one = Filter { session: Some(601), ..Filter::default() };

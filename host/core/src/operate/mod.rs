@@ -1,4 +1,4 @@
-//! What operators read and write.
+//! Views of sessions and tables for operators, and operator restores.
 //!
 //! | file | does |
 //! | --- | --- |

@@ -1,4 +1,10 @@
-//! The plan of a restore, and what it would change.
+//! Plan of a restore, and the survey of its changes.
+//!
+//! A plan is made by the caller, item by item, out of what [`super::check`] says. The loop
+//! keeps nothing of it, so a plan costs the loop no memory, and an abandoned one needs no
+//! cleaning up. A survey compares a plan with what is stored. For a dry run the survey is cut
+//! into slices. The restore itself makes its own survey in one go, so that nothing changes
+//! between survey and writing.
 
 use super::check::Builds;
 use crate::ids::Slot;
@@ -6,86 +12,105 @@ use crate::ledger::{Restored, RestoredTable};
 use crate::tables::owner::Owner;
 use std::collections::BTreeMap;
 
-/// Sessions that a report names.
+/// Most session numbers in each list of a report.
 const NAMED_MAX: usize = 100;
 
-/// A state that is to be stored.
+/// State that a session is to store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedState {
-    /// For this session.
+    /// Number of the session.
     pub session: u64,
-    /// With its version; `None`: none.
+    /// Version and state to store; `None`: the session is to store none.
     pub kept: Option<(u32, Vec<u8>)>,
-    /// As it was given, if that differs: a session that has it is left alone.
+    /// Version and state as they were given, if they differ from `kept`. If the session stores
+    /// just this, it is left as it is: its next turn would make `kept` of it.
     pub given: Option<(u32, Vec<u8>)>,
 }
 
-/// An entry that is to be stored.
+/// Entry that a table is to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedEntry {
-    /// With its version.
+    /// Version and value to store.
     pub kept: (u32, Vec<u8>),
-    /// As it was given, if that differs.
+    /// Version and value as they were given, if they differ from `kept`. An entry that has them
+    /// is left as it is.
     pub given: Option<(u32, Vec<u8>)>,
 }
 
-/// What a table is to be.
+/// Table with all of its entries. Stored entries that are not among them are deleted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlannedTable {
-    /// Its name.
+    /// Name of the table.
     pub name: String,
-    /// Who owned it when it was checked.
+    /// Owner of the table when its entries were checked; `None`: nobody owned it.
     pub owner: Option<Owner>,
-    /// All of its entries.
+    /// Entries of the table, by key. If there are none, the table ends to exist.
     pub entries: BTreeMap<Vec<u8>, PlannedEntry>,
 }
 
-/// All that is to be stored.
+/// Plan of a restore: all that is to be stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The states.
+    /// States, each session at most once.
     pub states: Vec<PlannedState>,
-    /// The tables; others stay as they are.
+    /// Tables that are replaced. All others stay as they are.
     pub tables: Vec<PlannedTable>,
-    /// The builds that have checked it.
+    /// Builds that have checked the plan. If another one serves, the plan is refused.
     pub builds: Builds,
-    /// Sessions that were gone when they were looked for.
+    /// Sessions that were gone when their states were checked. They are reported, and stop
+    /// nothing.
     pub gone: Vec<u64>,
 }
 
-/// What a plan would change, as far as that was looked at.
+/// Survey of what a plan changes. Complete once all slices are done.
 #[derive(Debug, Clone, Default)]
 pub struct Survey {
+    /// Place to go on from.
     pub(super) at: At,
-    /// States to be written, by their places in the plan.
+    /// States to write: slot of the session, and place in the plan.
     pub(super) states: Vec<(Slot, usize)>,
+    /// Sessions that were gone when the survey came to them.
     pub(super) gone: Vec<u64>,
+    /// Sessions whose states are to be written and that are quarantined.
     pub(super) quarantined: Vec<u64>,
+    /// Sessions that store the planned or the given state already.
     pub(super) unchanged: usize,
+    /// Surveys of the plan's tables, in its order.
     pub(super) tables: Vec<TableSurvey>,
 }
 
-/// How far a survey has come: the place of a state; then of a table, and a key there, of the plan's
-/// and then of the table's.
+/// Place of a survey: first through the states, then through one table after the other.
 #[derive(Debug, Clone, Default)]
 pub(super) struct At {
+    /// Number of states that are done.
     pub(super) state: usize,
+    /// Number of tables that are done.
     pub(super) table: usize,
+    /// Whether the planned entries of the table under way are done, and its stored keys follow.
     pub(super) stored: bool,
+    /// First key that is not done, of the planned entries or of the stored ones.
     pub(super) key: Vec<u8>,
 }
 
+/// Survey of one table.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TableSurvey {
+    /// Keys whose entries are to be written.
     pub(super) puts: Vec<Vec<u8>>,
+    /// Keys that are stored and not planned.
     pub(super) deletes: Vec<Vec<u8>>,
+    /// Entries that are stored as planned or as given already.
     pub(super) unchanged: usize,
+    /// Bytes of keys and values that the table will have. Limit `table_bytes_max` is held
+    /// against this.
     pub(super) bytes: usize,
 }
 
 impl Survey {
-    /// What it has found.
+    /// Returns the counts of the survey, as report and ledger show them. O(tables + sessions
+    /// named).
     pub fn found(&self, plan: &Plan) -> Restored {
+        // Sessions that were gone at the check, then those that have gone since.
         let gone = || plan.gone.iter().chain(&self.gone).copied();
         let table = |(planned, t): (&PlannedTable, &TableSurvey)| {
             let counts =

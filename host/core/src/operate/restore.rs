@@ -1,9 +1,21 @@
-//! States and tables are put back as an operator gives them: each item is checked by the code that
-//! serves, then all of them become valid in one epoch, or none.
+//! Restore of states and tables as an operator gives them: all become valid in one epoch, or
+//! none.
 //!
-//! The shell has items checked (`Core::check_state`, `Core::check_entry`), a few in a pass, and
-//! gathers what they would be stored as in a [`Plan`]. Nothing of it is kept here meanwhile; so
-//! what was checked by a build that no longer serves is refused when the plan is carried out.
+//! The shell has items checked (`Core::check_state`, `Core::check_entry`), a slice in a pass,
+//! and gathers their stored forms in a [`Plan`]. Turns run between the slices, so a plan may be
+//! outdated when it is carried out:
+//!
+//! - If another build serves than the one that checked, the plan is refused: the forms may not
+//!   fit.
+//! - If a table has another owner, the plan is refused.
+//! - Sessions that are gone are counted and left out.
+//! - A state or value that a turn has changed since is overwritten.
+//!
+//! A restore runs between two passes. [`has_room`] reserves all bytes first, so the writes
+//! after it cannot fail. They count with the commit that the shell makes at once, together with
+//! the ledger line. If the worker dies before, nothing of the restore is stored. Repeating a
+//! restore is harmless: what is there already is left alone. O(plan + stored keys of its
+//! tables), in one pause.
 
 use crate::host_state::HostState;
 use crate::host_state::state::write_state;
@@ -21,12 +33,14 @@ use crate::service::registry::Writer;
 use crate::tables::entry::overhead;
 use greenroom_state::session_record;
 
-/// Items that one slice looks at.
+/// Items that one slice of a check or of a survey looks at. Bounds the pause of a dry run.
 pub const ITEMS_PER_SLICE: usize = 64;
-/// Another build serves than the one that has checked it.
+/// Reason to refuse a plan: another build serves than the one that checked it, or a table has
+/// another owner.
 pub const MEANWHILE: &str = "a reload was committed meanwhile; try again";
 
-/// Looks at so many items of a plan: what it would change. True: at all of them.
+/// Goes on with a survey for at most `items` items. Returns whether all of the plan was looked
+/// at. Changes nothing but the survey.
 pub(crate) fn survey_plan(host: &HostState, plan: &Plan, survey: &mut Survey, items: usize) -> bool {
     let mut left = items;
     while left > 0 && survey.at.state < plan.states.len() {
@@ -39,8 +53,10 @@ pub(crate) fn survey_plan(host: &HostState, plan: &Plan, survey: &mut Survey, it
     survey.at.state == plan.states.len() && survey.at.table == plan.tables.len()
 }
 
+/// Looks at the next state of a plan.
 fn survey_state(host: &HostState, plan: &Plan, survey: &mut Survey) {
     let place = survey.at.state;
+    // Counted first, because each way out of this function is done with the state.
     survey.at.state += 1;
     let planned = &plan.states[place];
     let Some((slot, _)) = restorable(host, planned.session) else {
@@ -49,19 +65,24 @@ fn survey_state(host: &HostState, plan: &Plan, survey: &mut Survey) {
     let is = |state: &Option<(u32, Vec<u8>)>| {
         has_state(host, slot, state.as_ref().map(|(version, bytes)| (*version, &bytes[..])))
     };
+    // The given form in an older version is left to the next turn, which migrates it. So a
+    // restore of the same dump changes nothing the second time.
     if is(&planned.kept) || (planned.given.is_some() && is(&planned.given)) {
         survey.unchanged += 1;
         return;
     }
     survey.states.push((slot, place));
+    // The report names these: a new state alone does not let them go on.
     if host.quarantines.contains(slot) {
         survey.quarantined.push(planned.session);
     }
 }
 
-/// Returns how many items are left to be looked at.
+/// Looks at `left` items of a table at most: at its planned entries, then at its stored keys.
+/// Returns how many items are left for the next table.
 fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, mut left: usize) -> usize {
     let at = &mut survey.at;
+    // The first slice of this table.
     if survey.tables.len() == at.table {
         survey.tables.push(TableSurvey::default());
     }
@@ -69,6 +90,8 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
     if !at.stored {
         for (key, entry) in planned.entries.range(at.key.clone()..) {
             if left == 0 {
+                // The place is kept before the key is looked at, so the next slice begins with
+                // it.
                 at.key.clone_from(key);
                 return 0;
             }
@@ -78,6 +101,7 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
             match has(&entry.kept) || entry.given.as_ref().is_some_and(has) {
                 true => {
                     found.unchanged += 1;
+                    // The stored form counts: the given one may be longer or shorter.
                     found.bytes += host.tables.entry_bytes(&host.store, &planned.name, key);
                 }
                 false => {
@@ -86,8 +110,10 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
                 }
             }
         }
+        // Keys that are stored and not planned are found in a second walk.
         (at.stored, at.key) = (true, Vec::new());
     }
+    // Stored keys count as items even if they are planned, because looking at them takes time.
     for key in host.tables.keys_from(&planned.name, &at.key.clone()) {
         if left == 0 {
             at.key = key.to_vec();
@@ -102,8 +128,9 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
     left
 }
 
-/// Whether all that a survey found can be stored, and was checked by the builds that serve. The
-/// error is a sentence.
+/// Whether all that a survey found may and can be stored, and reserves the room. The survey
+/// must be complete. Fails with a sentence if builds or owners have changed, or if a limit
+/// would be exceeded. Nothing but the reserve has changed then. O(services × builds + entries).
 pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Result<(), String> {
     for (name, build) in &plan.builds {
         let serves =
@@ -112,6 +139,7 @@ pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Re
             return Err(MEANWHILE.into());
         }
     }
+    // Limits are those of the moment, which an operator may have changed since the checks.
     let max = host.limits.host().table_bytes_max;
     let mut tables = host.tables.len();
     for (planned, found) in plan.tables.iter().zip(&survey.tables) {
@@ -119,16 +147,19 @@ pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Re
         if host.owners.get(name) != owner.as_ref() {
             return Err(MEANWHILE.into());
         }
+        // A table that exceeds a lowered limit already may still lose entries.
         if found.bytes > max && !found.puts.is_empty() {
             let bytes = found.bytes;
             return Err(format!("table {name} would have {bytes} bytes (limit table_bytes_max: {max})"));
         }
+        // A table exists while it has entries.
         match (host.tables.contains(name), entries.is_empty()) {
             (true, true) => tables -= 1,
             (false, false) => tables += 1,
             _ => {}
         }
     }
+    // More tables than a lowered limit allows are no reason, unless the restore adds some.
     if tables > host.limits.host().tables_max && tables > host.tables.len() {
         return Err(format!(
             "there would be {tables} tables (limit tables_max: {})",
@@ -137,8 +168,11 @@ pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Re
     }
     let states = survey.states.iter().flat_map(|(_, place)| {
         let state = plan.states[*place].kept.as_ref().map(|(_, bytes)| bytes.len());
+        // Each changed session also writes its record with the commit.
         state.into_iter().chain([session_record::SIZE])
     });
+    // Room is needed for each entry that is written, also in place of an old one: that is free
+    // only after the commit.
     let entries = plan.tables.iter().zip(&survey.tables).flat_map(|(planned, found)| {
         let len = |key: &Vec<u8>| overhead(&planned.name, key) + planned.entries[key].kept.1.len();
         found.puts.iter().map(len)
@@ -149,10 +183,12 @@ pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Re
     }
 }
 
-/// Stores all of a plan that differs from what is there, or nothing. It counts with the next
-/// commit, as anything does. The error is a sentence.
+/// Stores all of a plan that differs from what is there, or nothing. The changes count with the
+/// next commit. Returns what was changed. Fails with a sentence, and nothing has changed then.
+/// Call it outside turns.
 pub(crate) fn restore(host: &mut HostState, plan: &Plan) -> Result<Restored, String> {
     let mut survey = Survey::default();
+    // In one go: a survey from earlier slices may be outdated by turns.
     survey_plan(host, plan, &mut survey, usize::MAX);
     has_room(host, plan, &survey)?;
     for &(slot, place) in &survey.states {
@@ -161,6 +197,7 @@ pub(crate) fn restore(host: &mut HostState, plan: &Plan) -> Result<Restored, Str
             None => remove_state(host, slot),
         }
     }
+    // Reserved for the sum of all records, so no `put` of this plan can find the store full.
     let room = "room was made sure of before";
     for (planned, found) in plan.tables.iter().zip(&survey.tables) {
         let HostState { tables, store, .. } = &mut *host;
@@ -175,10 +212,12 @@ pub(crate) fn restore(host: &mut HostState, plan: &Plan) -> Result<Restored, Str
     Ok(survey.found(plan))
 }
 
+/// Writes a session's state, marked with the version that is served. Room is reserved.
 fn put_state_back(host: &mut HostState, slot: Slot, bytes: &[u8]) {
     let Some(s) = host.sessions.get(slot) else { return };
     let written = host.services[s.service].written(Writer::Serving);
-    // The session's record says no more of its state than this.
+    // The session's record holds version and fingerprint of its state. If both stay, the record
+    // needs no write.
     let as_it_was = (s.state_version, s.state_fingerprint) == (written.version, written.fingerprint);
     write_state(host, slot, bytes, written);
     if !as_it_was {
@@ -186,11 +225,12 @@ fn put_state_back(host: &mut HostState, slot: Slot, bytes: &[u8]) {
     }
 }
 
-/// The session goes on as one that never stored a state.
+/// Removes a session's state. The session goes on as one that never stored any.
 fn remove_state(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     let Some(r) = s.state.take() else { return };
     host.store.delete(r);
+    // Version 0 says that no state is stored.
     let from = std::mem::take(&mut s.state_version);
     s.state_fingerprint = 0;
     host.services[s.service].count_stored(from, 0);

@@ -1,4 +1,7 @@
-//! Restores without a socket: versions, converters, limits, slices.
+//! Tests of restores without a socket: versions, converters, limits, slices.
+//!
+//! The code under a service here keeps bytes whose first one is a version. So a test sees which
+//! build wrote a state last, and in which version.
 
 use super::*;
 use crate::core::Core;
@@ -22,7 +25,8 @@ use greenroom_state::compatibility::{StateShape, TableShape};
 use greenroom_state::schema::Schema;
 use std::collections::BTreeMap;
 
-/// Keeps bytes: its version, then what it was given. It reads its own version and those below.
+/// Code that keeps bytes: its version, then what it was given. It reads its own version and
+/// those below, and nothing that begins with `!`.
 struct Keeps(u32);
 
 impl Code for Keeps {
@@ -45,6 +49,7 @@ impl Code for Keeps {
     }
 }
 
+/// Service `s` with table `owned`, both of this version, with all migrations and downgrades.
 fn serving(version: u32) -> Serving {
     let shape = StateShape {
         version,
@@ -67,7 +72,7 @@ fn build(generation: u64) -> Build {
     Build { library: "l".into(), generation, hash: String::new() }
 }
 
-/// A host with so many sessions, whose service keeps version 1.
+/// Core with so many sessions of a service that keeps version 1, committed once.
 fn core(sessions: u64, limits: Limits) -> Core {
     let mut core = Core::new(limits);
     core.adopt(&build(1), serving(1));
@@ -80,10 +85,12 @@ fn core(sessions: u64, limits: Limits) -> Core {
     core
 }
 
+/// State of service `s` as an operator gives it.
 fn given(session: u64, version: u32, state: &str) -> GivenState {
     GivenState { session, service: "s".into(), state: Some((version, state.into())) }
 }
 
+/// Plan of states that must all fit, for the sessions 1, 2, 3 and so on.
 fn plan(core: &mut Core, all: &[GivenState]) -> Plan {
     let mut plan = Plan::default();
     for given in all {
@@ -98,6 +105,7 @@ fn plan(core: &mut Core, all: &[GivenState]) -> Plan {
     plan
 }
 
+/// Plan of a table, whose entries are of its owner's version.
 fn table(core: &Core, name: &str, entries: &[(&str, &str)]) -> PlannedTable {
     let version = core.owners().get(name).map_or(0, |o| o.version);
     let planned = |v: &str| PlannedEntry { kept: (version, v.into()), given: None };
@@ -105,11 +113,14 @@ fn table(core: &Core, name: &str, entries: &[(&str, &str)]) -> PlannedTable {
     PlannedTable { name: name.into(), owner: core.owners().get(name).copied(), entries }
 }
 
+/// Version and bytes of the state that a session stores; `None`: it stores none.
 fn stored(core: &Core, id: u64) -> Option<(u32, String)> {
     let s = core.host.sessions.get(Slot(id as u32))?;
     Some((s.state_version, core.host.store.read(s.state?, |b| String::from_utf8_lossy(b).into_owned())))
 }
 
+/// The form that the code writes is stored, not the given one. Every kind of refusal has its
+/// own words.
 #[test]
 fn what_is_stored_is_what_the_code_writes() {
     let mut core = core(4, Limits::default());
@@ -127,6 +138,7 @@ fn what_is_stored_is_what_the_code_writes() {
     assert_eq!((stored(&core, 1), stored(&core, 4)), (None, None));
     assert_eq!((core.store().count(Kind::State), &core.services()[0].stored), (2, &BTreeMap::from([(1, 2)])));
 
+    // No owner and no MessagePack: nothing can replace such a value.
     core.host.tables.put(&mut core.host.store, "raw", b"k", 0, b"text").unwrap();
     let entry = |key: &str| GivenEntry { key: key.into(), value: b"\xa1x".into(), version: None };
     let raw = core.check_entry("raw", &entry("k"), &mut Builds::new());
@@ -147,6 +159,8 @@ fn what_is_stored_is_what_the_code_writes() {
     assert!(matches!(says(&mut core, &long), Checked::Refused(why) if why.contains("state_bytes_max")));
 }
 
+/// A restored state alone does not end a quarantine: the operator releases the session once the
+/// state is right.
 #[test]
 fn a_quarantined_session_waits_with_what_was_put_back() {
     let mut core = core(2, Limits::default());
@@ -158,7 +172,7 @@ fn a_quarantined_session_waits_with_what_was_put_back() {
         quarantine(&mut core.host, slot, "it can't be read".into());
     }
     core.handle(Input::Commit);
-    // Whoever puts a whole dump back isn't kept from it by a state that couldn't be read before.
+    // A state that was unreadable before does not stop the restore of a whole dump.
     assert_eq!(core.check_state(&given(1, 1, "!a"), &mut Builds::new()), Checked::Stays);
     assert!(matches!(core.check_state(&given(1, 1, "!b"), &mut Builds::new()), Checked::Unreadable(_)));
     let planned = plan(&mut core, &[given(1, 1, "1a")]);
@@ -170,15 +184,18 @@ fn a_quarantined_session_waits_with_what_was_put_back() {
     assert_eq!((core.quarantined("l"), stored(&core, 1)), (1, Some((1, "1a".into()))));
 }
 
+/// A plan is bound to the build that checked it. Older versions are migrated, newer ones need
+/// the build that was rolled back.
 #[test]
 fn versions_follow_the_build_that_serves() {
     let mut core = core(2, Limits::default());
     let first = plan(&mut core, &[given(1, 1, "1a")]);
     core.restore(&first).unwrap();
     core.handle(Input::Commit);
+    // The plan `first` was checked by build 1, so from here on it must be refused.
     core.adopt(&build(2), serving(2));
     assert_eq!(core.restore(&first).unwrap_err(), MEANWHILE);
-    // What is there as it was given stays, in the version that it has.
+    // A state that is stored as it was given stays, in the version that it has.
     let again = plan(&mut core, &[given(1, 1, "1a"), given(2, 1, "1b")]);
     let done = core.restore(&again).unwrap();
     assert_eq!((done.changed, done.unchanged), (1, 1));
@@ -192,14 +209,15 @@ fn versions_follow_the_build_that_serves() {
     assert_eq!(core.check_entry("owned", &entry(None, "!v"), &mut builds), unreadable);
     assert_eq!(builds, again.builds);
     core.handle(Input::Commit);
-    // Until all that it left is converted, a build that was rolled back converts what is put back,
-    // too.
+    // A build that was rolled back converts what is restored, too, as long as data that it left is
+    // there.
     core.go_back_to(&build(1), serving(1));
     let planned = plan(&mut core, &[given(1, 2, "2z")]);
     core.restore(&planned).unwrap();
     assert_eq!(stored(&core, 1), Some((1, "1z".into())));
     let kept = Checked::Fits { kept: Some((1, b"1v".into())), served: false };
     assert_eq!(core.check_entry("owned", &entry(Some(2), "2v"), &mut Builds::new()), kept);
+    // The sweep has converted everything by then, so the converter retires.
     for now in 1..9 {
         core.handle(Input::PassBegins { now_ns: now });
         core.handle(Input::Commit);
@@ -209,7 +227,7 @@ fn versions_follow_the_build_that_serves() {
     assert_eq!(core.services()[0].stored, BTreeMap::from([(1, 2)]));
 }
 
-/// However a plan is cut, the survey finds what is done then.
+/// A survey finds what the restore does, however it is cut into slices.
 #[test]
 fn a_survey_in_slices_finds_the_same() {
     for items in [1, 2, 3, 7, 64] {
@@ -238,7 +256,7 @@ fn a_survey_in_slices_finds_the_same() {
         core.has_room(&plan, &survey).unwrap();
         let done = core.restore(&plan).unwrap();
         assert_eq!(survey.found(&plan), done);
-        // Both have the multiples of 6 below 60, so 10 of 30.
+        // Plan and table share the multiples of 6 below 60, which are 10 of 30 keys.
         assert_eq!(done.tables["free"], RestoredTable { put: 20, deleted: 20, unchanged: 10 });
         assert_eq!((done.changed, done.missing, &done.missing_ids[..]), (20, 1, &[99][..]));
         assert_eq!((core.entries("free"), core.entries("owned"), core.table_names().len()), (30, 5, 2));
@@ -247,6 +265,8 @@ fn a_survey_in_slices_finds_the_same() {
     }
 }
 
+/// Each limit is held against the sum of the plan, not against single items. A refused restore
+/// leaves the store with the same number of bytes.
 #[test]
 fn limits_hold_for_all_of_it() {
     let limits = Limits { tables_max: 2, table_bytes_max: 10, store_bytes_max: 1 << 20, ..Limits::default() };
@@ -270,6 +290,7 @@ fn limits_hold_for_all_of_it() {
     };
     assert_eq!(says(&tables(&[("a", &[("k", "12345")]), ("b", &[("k", "v")])])), "");
     assert!(says(&tables(&[("c", &[("k", "v")])])).contains("3 tables (limit tables_max: 2)"));
+    // One table goes and another comes, so their number stays within the limit.
     assert_eq!(says(&tables(&[("b", &[]), ("c", &[("k", "v")])])), "");
     assert_eq!(says(&tables(&[("a", &[("k", "12345"), ("l", "123")])])), "");
     assert!(

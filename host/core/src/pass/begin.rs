@@ -1,4 +1,12 @@
 //! Begin: deadlines, due timers, sessions whose input resumes.
+//!
+//! The stage is the first of a pass, before anything that the shell reads in it. A due timer
+//! becomes a waiting action here, and its turn comes in `deliver` or before its session's next
+//! frame. A timer is one record until that turn is committed, so a crash in between fires it
+//! again.
+//!
+//! Costs: O(deadlines that have come + sessions that resume) and their turns. Timers and
+//! changed limits are taken in portions, a few thousand in each pass.
 
 use super::Pass;
 use super::receive::{run_kept_input, wants_input};
@@ -14,12 +22,17 @@ use crate::session::blocked::Blocked;
 use crate::session::life::Life;
 use greenroom_state::abi::level;
 
-/// Timers that a pass fires. The rest waits for the next pass.
+/// Timers that one pass turns into actions, at most. The others stay due, so the next pass
+/// comes at once.
 const FIRED_PER_PASS: usize = 4096;
 
-/// Runs what is due at the beginning of a pass. `assembly`: memory for kept input.
+/// Runs what is due at the beginning of a pass. `assembly` is memory for kept input.
+///
+/// `rearm_from` is the number of the last session whose deadline followed changed limits;
+/// `None`: all have.
 pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly: &mut Vec<u8>) {
     let now_ns = pass.host.now_ns;
+    // Deadlines come first: a session that is closed here runs no kept input below.
     while let Some(slot) = pass.host.sessions.pop_due(now_ns) {
         match pass.host.sessions.get(slot).map(|s| s.life) {
             Some(Life::Open) => on_timeout(pass, slot),
@@ -29,21 +42,30 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
     }
     fire_timers(pass.host);
     rearm_timeouts(pass.host, rearm_from);
+    // Sessions that are listed again by these turns wait for the next pass, since the list was
+    // taken.
     for slot in pass.host.sessions.take_resumed() {
+        // More output may have come since the session was listed. Then it stays blocked, and
+        // `sent` lists it again once the peer has taken enough.
         let full = is_full(pass.host, slot);
         if let Some(s) = pass.host.sessions.get_mut(slot) {
             s.block(Blocked::OutputFull, full);
             s.block(Blocked::ShareUsed, false);
+            // Cleared before the input runs: a session that uses up its share must get on the
+            // list again.
             s.block(Blocked::ResumesNextPass, false);
         }
         run_kept_input(pass, slot, assembly);
+        // The poll reports edges: bytes that arrived while the session was blocked are not
+        // reported again.
         if wants_input(pass.host, slot) && !slot.is_service() {
             pass.host.commands.push(Command::Resume(slot));
         }
     }
 }
 
-/// Ends a draining or lingering session whose time is up.
+/// Ends a draining or lingering session whose time is up. Output that a draining session has
+/// left is dropped, and operators are told how much.
 fn end_in_time(host: &mut HostState, slot: Slot, life: Life) {
     if life == Life::Draining {
         let unsent = host.sessions.get(slot).map_or(0, |s| s.unsent());
@@ -56,11 +78,13 @@ fn end_in_time(host: &mut HostState, slot: Slot, life: Life) {
     gone(host, slot);
 }
 
-/// Turns timers that are due into actions.
+/// Turns timers that are due into waiting actions, up to a limit. A record without an owner is
+/// deleted.
 fn fire_timers(host: &mut HostState) {
     for _ in 0..FIRED_PER_PASS {
         let Some((owner, record)) = host.timers.pop_due(&host.store, host.now_ns) else { return };
         match host.sessions.slot_of(owner) {
+            // The timer's own record waits, so firing writes nothing and cannot fail.
             Some(slot) => host.inbox.put_due(slot, record),
             None => host.store.delete(record),
         }

@@ -1,4 +1,14 @@
 //! Close: last turn, remaining output, end of stream. The table is in [`crate::session::life`].
+//!
+//! `finish` is the orderly end: last turn, then the output is flushed, then our end is shut. A
+//! session that is over its output limit skips the flush: its peer takes no output. In both
+//! cases the session loses at once all that it shares or owns, but for its output, its state
+//! and its record.
+//!
+//! A session has at most one last turn: its life is draining from then on. The last turn and
+//! the losses are in one commit, so a death before that commit leaves the session open.
+//!
+//! Costs: O(what the session owns), and one turn.
 
 use super::Pass;
 use crate::command::Command;
@@ -10,12 +20,13 @@ use crate::limits::names::Limit;
 use crate::session::life::Life;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
 
-/// Closes an open session: its last turn, then its output, then our end of the stream. `reason` is
-/// one of [`closed`].
+/// Closes an open session: its last turn, then its output, then our end of the stream. `reason`
+/// is one of [`closed`]. The caller has made sure that the session is open.
 pub(crate) fn finish(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     last_turn(pass, slot, reason);
     let host = &mut *pass.host;
     let Some(s) = host.sessions.get(slot) else { return };
+    // Asked behind the last turn, which may have sent something.
     if s.unsent() == 0 {
         flushed(host, slot);
     } else {
@@ -25,8 +36,9 @@ pub(crate) fn finish(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     }
 }
 
-/// Runs the turn that tells the handler of the end, and drops all that the session shares or owns,
-/// but for its output.
+/// Runs the turn that tells the handler of the end, and drops all that the session shares or
+/// owns, but for output and state. The caller then flushes or forgets the session. If the
+/// session is not open, nothing changes, and operators are told.
 pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     let host = &mut *pass.host;
     let Some(s) = host.sessions.get_mut(slot) else { return };
@@ -34,11 +46,17 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
         let message = format!("asked to close it in life {:?}", s.life);
         return notice(host, level::ERROR, slot, message);
     }
+    // Set before the turn runs: an action that the turn causes for its own session is not
+    // delivered.
     s.life = Life::Draining;
     host.sessions.touch(slot);
     let last = Action { detail: reason, ..Action::new(action::CLOSED, Bytes::EMPTY) };
+    // The outcome does not matter: a last turn that fails or is blocked does not keep the
+    // session.
     run_batch(host, pass.executor, slot, &[last], &mut pass.scratch.running);
     let Some(s) = host.sessions.get_mut(slot) else { return };
+    // Topics are left behind the turn, so a broadcast of the last turn still reaches its own
+    // session.
     let on = s.subscriptions.take().unwrap_or_default();
     for topic in &on.topics {
         host.topics.remove(topic, slot);
@@ -53,10 +71,13 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     drop_owned(host, slot);
 }
 
-/// Closes the sessions whose output grew over its limit. Their last turns may make others grow.
+/// Closes the sessions whose output grew over its limit. Runs after each input. Last turns may
+/// make other sessions grow over theirs, which are then closed as well; each round removes a
+/// session, so the loop ends.
 pub(crate) fn close_overflowed(pass: &mut Pass<'_>) {
     while let Some(slot) = pass.host.send_queue.pop_overflowed() {
         let host = &mut *pass.host;
+        // Listed once for each piece of output beyond the limit, and gone since the first time.
         let Some(s) = host.sessions.get(slot) else { continue };
         let open = s.life == Life::Open;
         let what = format!("closed: {} bytes of output never taken", s.unsent());
@@ -67,13 +88,17 @@ pub(crate) fn close_overflowed(pass: &mut Pass<'_>) {
         if open {
             last_turn(pass, slot, closed::LIMIT);
         }
+        // Without a reset the kernel would hold the output that it has taken, outside every
+        // limit.
         pass.host.commands.push(Command::Reset(slot));
         gone(pass.host, slot);
     }
 }
 
-/// Gives every open session its last turn: the host stops.
+/// Gives every open session its last turn: the host stops. O(sessions).
 pub(crate) fn stop(pass: &mut Pass<'_>) {
+    // Set before the first turn: the time to flush is `stop_ms` then, and no connection is let
+    // in.
     pass.host.stopping = true;
     for slot in pass.host.sessions.slots().collect::<Vec<_>>() {
         if pass.host.sessions.get(slot).is_some_and(|s| s.life == Life::Open) {
@@ -82,8 +107,10 @@ pub(crate) fn stop(pass: &mut Pass<'_>) {
     }
 }
 
-/// Closes a session that an operator names, after its last turn. The error says why it can't.
+/// Closes a session that an operator names, after its last turn. Fails if there is no such
+/// session, or if it is closing already; nothing has changed then.
 pub(crate) fn close(pass: &mut Pass<'_>, id: u64) -> Result<(), String> {
+    // A service's own turns have a number too, but no connection to close.
     let slot = pass.host.sessions.slot_of(id).filter(|slot| !slot.is_service());
     let slot = slot.ok_or_else(|| format!("no session has number {id}"))?;
     if pass.host.sessions.get(slot).is_none_or(|s| s.life != Life::Open) {

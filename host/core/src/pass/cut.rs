@@ -1,7 +1,17 @@
 //! Cut: messages at the beginning of some input, at most a batch, and what ends it.
 //!
-//! Messages of most framings are slices of the input: they cost no copy, and no memory beyond the
-//! stack. Other framings write to [`CutBuffers`].
+//! Messages of most framings are slices of the input: they cost no copy, and no memory beyond
+//! the stack. Other framings write to [`CutBuffers`].
+//!
+//! A cut runs ahead of the turns: fewer messages may run than were cut. If a framing stores
+//! something, the state behind each message is kept. The session then goes back to the state
+//! behind the last message that ran.
+//!
+//! A cut never holds messages and a reply of the framing. The reply comes with the next cut, as
+//! the messages' turns may end the session, and their output comes first.
+//!
+//! Costs: O(bytes searched), and one state of 16 bytes for each message of a framing with
+//! buffers.
 
 use crate::framing::Framing;
 use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload};
@@ -24,7 +34,8 @@ pub(super) struct CutBuffers {
 }
 
 impl CutBuffers {
-    /// Begins a cut with the state before the first message.
+    /// Begins a cut with the state before the first message. Payloads and replies of the last
+    /// cut are gone.
     fn begin(&mut self, state: &FrameState) {
         self.frames.clear();
         self.unescaped.clear();
@@ -32,7 +43,8 @@ impl CutBuffers {
         self.states.push(state.clone());
     }
 
-    /// Reply of the framing, if the last cut ended in [`End::Reply`].
+    /// Reply of the framing, if the last cut ended in [`End::Reply`] without a message before
+    /// it.
     pub(super) fn reply(&self) -> &[u8] {
         &self.frames.replies
     }
@@ -40,8 +52,10 @@ impl CutBuffers {
 
 /// Whole messages at the beginning of some input, at most a batch.
 pub(super) struct Cut<'b> {
+    /// Messages as actions, in their order. Their data borrow from the input or from the
+    /// buffers.
     pub(super) actions: ArrayVec<Action<'b>, BATCH_ACTIONS_MAX>,
-    /// End of each message.
+    /// End of each message in the input, its framing included.
     pub(super) ends: ArrayVec<usize, BATCH_ACTIONS_MAX>,
     /// Reason why there are no more messages.
     pub(super) end: End,
@@ -52,7 +66,8 @@ pub(super) struct Cut<'b> {
 /// Reason why a cut has no more messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The next message is not whole, or the batch is.
+    /// No further message was found: the next one is not whole, or as many as were asked for
+    /// are cut.
     More,
     /// The framing answers by itself, and takes so many bytes of the input. If messages come
     /// before, the next cut finds the reply again.
@@ -64,20 +79,22 @@ pub(super) enum End {
 }
 
 impl<'b> Cut<'b> {
-    /// A cut without messages. The struct is large: it is filled in place, never moved.
+    /// Returns a cut without messages. The struct has several KiB: it is filled in place, never
+    /// moved.
     #[inline]
     pub(super) fn new() -> Cut<'b> {
         Cut { actions: ArrayVec::new(), ends: ArrayVec::new(), end: End::More, states: &[] }
     }
 
-    /// State of the framing behind the first `messages`. What was searched behind them counts as
-    /// not searched.
+    /// Returns the framing's state behind the first `messages`. Bytes searched behind them
+    /// count as not searched, which costs a second search and changes no result.
     pub(super) fn state_behind(&self, messages: usize) -> FrameState {
         self.states.get(messages).cloned().unwrap_or_default()
     }
 
-    /// Cuts at most `max` messages from `input`, from `at` on. The session's framing has the state
-    /// behind the last message then. `None`: there is no such session.
+    /// Cuts at most `max` messages from `input`, from `at` on; `max` is at least 1. The
+    /// session's framing then has the state behind the last message. `None`: there is no such
+    /// session.
     #[inline]
     pub(super) fn fill(
         &mut self,
@@ -93,6 +110,7 @@ impl<'b> Cut<'b> {
             self.fill_with_buffers(framing, &mut s.frame, (input, at), max, buffers);
             return Some(());
         }
+        // The bound keeps each push below within the capacity of the two vectors.
         let (mut done, mut left) = (at, max.min(BATCH_ACTIONS_MAX));
         let last = framing.cut_slices(&input[at..], &mut s.frame, |message, consumed| {
             done += consumed;
@@ -101,6 +119,7 @@ impl<'b> Cut<'b> {
             self.ends.push(done);
             left > 0 && done < input.len()
         });
+        // Framings that cut slices never reply.
         self.end = match last {
             Frame::TooLong => End::TooLong,
             Frame::Invalid(why) => End::Invalid(why),
@@ -109,6 +128,7 @@ impl<'b> Cut<'b> {
         Some(())
     }
 
+    /// Cuts like [`Cut::fill`], for a framing that changes messages or answers by itself.
     fn fill_with_buffers(
         &mut self,
         framing: &Framing,
@@ -137,6 +157,8 @@ impl<'b> Cut<'b> {
                 Payload::Input(bytes) => bytes.into(),
                 Payload::Unescaped(range) => {
                     buffers.unescaped.push((self.actions.len(), range));
+                    // The buffer may still move as it grows, so the action gets its bytes
+                    // behind the loop.
                     Bytes::EMPTY
                 }
             };
@@ -150,6 +172,7 @@ impl<'b> Cut<'b> {
             self.actions[*at].data = buffers.frames.payloads[range.clone()].into();
         }
         self.states = &buffers.states;
+        // The reply is dropped with this cut, so the state must not say that it was given.
         if matches!(self.end, End::Reply(_)) && !self.actions.is_empty() {
             *state = self.state_behind(self.actions.len());
         }

@@ -1,7 +1,14 @@
 //! Deliver: waiting actions get their turns.
 //!
 //! A session's actions come before the next frame that it was sent. Other sessions' actions run
-//! before the pass is committed, unless there are too many: then they go on in the next one.
+//! before the pass is committed, unless there are too many: then they go on in the next one. So
+//! a message and the notes that it causes are mostly one commit.
+//!
+//! Each action is a record until its turn is committed, and goes in that very commit. A death
+//! before it runs the action again, and nothing of the first time was seen.
+//!
+//! Costs: O(actions that run), and their turns; at most about 4,096 turns in one pass, besides
+//! those of sessions whose frames wait behind their actions.
 
 use super::close::finish;
 use super::{Pass, Scratch};
@@ -10,17 +17,22 @@ use crate::host_state::output::{note_overflow, pause_if_full};
 use crate::ids::Slot;
 use greenroom_state::abi::closed;
 
-/// Turns that a pass runs of waiting actions. The rest waits for the next pass, behind everybody's
-/// input.
+/// Turns that a pass runs of waiting actions, about; the last batch may go beyond. The rest
+/// waits for the next pass, behind the input that arrives by then.
 const DELIVERED_PER_PASS: usize = 4096;
 
-/// Runs waiting actions, of this pass or an earlier one, and timers that are due, up to a limit.
+/// Runs waiting actions, of this pass or an earlier one, and timers that are due, up to a
+/// limit. Runs before each commit, behind the input.
 pub(crate) fn deliver_group(pass: &mut Pass<'_>) {
     let mut left = DELIVERED_PER_PASS;
+    // Input that fails again and again must not stop the actions of other sessions.
     let replays = pass.executor.set_replays_aside();
+    // Each round takes one entry of the list. A session whose actions are not consumed is
+    // listed again, so a limit on turns alone would not end the loop.
     let mut rounds = pass.host.inbox.ready_len() + DELIVERED_PER_PASS;
     while left > 0 && rounds > 0 && !pass.executor.replays_exhausted() {
         rounds -= 1;
+        // `None` inside: its actions are gone since the session was listed.
         let Some(ready) = pass.host.inbox.pop_ready() else { break };
         let Some(slot) = ready else { continue };
         left = left.saturating_sub(run_some(pass, slot));
@@ -30,7 +42,8 @@ pub(crate) fn deliver_group(pass: &mut Pass<'_>) {
     pass.executor.add_replays(replays);
 }
 
-/// Runs all actions that wait for one session.
+/// Runs all actions that wait for one session, without a limit of its own. Ends early if they
+/// may not run, or if the session's output is over its limit: it is closed behind this input.
 pub(super) fn run_waiting(pass: &mut Pass<'_>, slot: Slot) {
     while pass.host.inbox.has(slot)
         && !pass.executor.replays_exhausted()
@@ -43,6 +56,8 @@ pub(super) fn run_waiting(pass: &mut Pass<'_>, slot: Slot) {
     ready_again(pass, slot);
 }
 
+/// Returns whether actions of a session may run: it is open, not quarantined, and had its first
+/// turn.
 fn may_run(pass: &Pass<'_>, slot: Slot) -> bool {
     pass.host.sessions.get(slot).is_some_and(|s| s.may_run_actions())
 }
@@ -54,7 +69,7 @@ fn ready_again(pass: &mut Pass<'_>, slot: Slot) {
     }
 }
 
-/// Runs some actions of a session. Returns how many it has done.
+/// Runs one batch of a session's actions. Returns how many it has consumed; 0 if none may run.
 fn run_some(pass: &mut Pass<'_>, slot: Slot) -> usize {
     if !may_run(pass, slot) || !pass.host.inbox.has(slot) {
         return 0;
@@ -62,7 +77,9 @@ fn run_some(pass: &mut Pass<'_>, slot: Slot) -> usize {
     let host = &mut *pass.host;
     let Scratch { copied, running, .. } = &mut *pass.scratch;
     host.inbox.copy_batch(&host.store, &host.shared, slot, copied, running);
+    // The record counts the session's turns: that count names the next action after a death.
     host.sessions.touch(slot);
+    // A service's own turns have names in place of a count, since no record keeps their count.
     if slot.is_service()
         && let Some(s) = host.sessions.get_mut(slot)
         && let Some(turn) = copied.turn_name(host.services[s.service].generation())
@@ -71,8 +88,11 @@ fn run_some(pass: &mut Pass<'_>, slot: Slot) -> usize {
     }
     let ran = run_batch(host, pass.executor, slot, &copied.actions(), running);
     running.end();
+    // Deleted in the commit that holds the effects of their turns: each action counts once.
     host.inbox.drop_oldest(&mut host.store, &mut host.shared, slot, ran.consumed);
     pause_if_full(host, slot);
+    // Others cause these turns, so a pause of the session's own input does not bound their
+    // output.
     note_overflow(host, slot);
     if ran.close {
         finish(pass, slot, closed::HANDLER);
@@ -87,6 +107,7 @@ pub(super) fn finish_if_peer_done(pass: &mut Pass<'_>, slot: Slot) {
     if may_end(pass) && pass.host.inbox.has(slot) {
         run_waiting(pass, slot);
     }
+    // Asked again: the actions may have closed the session, or blocked it.
     if may_end(pass) && !pass.host.inbox.has(slot) {
         finish(pass, slot, closed::PEER);
     }

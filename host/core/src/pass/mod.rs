@@ -1,4 +1,4 @@
-//! A pass through the host, stage by stage.
+//! Stages of a pass through the host.
 //!
 //! | stage | does |
 //! | --- | --- |
@@ -12,6 +12,9 @@
 //! | `commit` | changed sessions are written, and one epoch makes all of it valid |
 //! | `send` | picks the sessions to send to, and books what the kernel took |
 //! | `outcome` | connections that were made and jobs that are over |
+//!
+//! [`crate::core::Core::handle`] calls one stage for each input. Records that a pass writes
+//! count from its commit on, all at once; nothing of it becomes visible before.
 
 pub(crate) mod begin;
 pub(crate) mod close;
@@ -39,13 +42,13 @@ use crate::host_state::HostState;
 pub(crate) struct Scratch {
     /// Waiting actions, copied out of the store.
     copied: ActionBuffer,
-    /// The batch under way, if its actions come from an inbox.
+    /// Batch under way, if its actions come from an inbox.
     running: RunningBatch,
-    /// The messages under way that differ from their input, and states of framings.
+    /// Messages under way that differ from their input, and states of framings.
     cut: CutBuffers,
 }
 
-/// A pass over the host: a borrowed view for its stages.
+/// View of the host for the stages of a pass, made for one input.
 pub(crate) struct Pass<'a> {
     pub(crate) host: &'a mut HostState,
     pub(crate) executor: &'a mut Executor,

@@ -1,4 +1,14 @@
 //! Open: a connection becomes a session and runs its first turn.
+//!
+//! Callers are [`crate::input::Input::Opened`] for accepted connections, and
+//! `outcome::connected` for outbound ones. A connection becomes a session, or a
+//! [`Command::Close`] is queued for it; never both. Its number is stored with the commit in
+//! either case, so no successor takes it as new.
+//!
+//! A first turn that is blocked is due. The mark is in the session's record, and the turn comes
+//! before all others of its session.
+//!
+//! Costs: O(log sessions), one record, and one turn.
 
 use super::Pass;
 use super::close::finish;
@@ -15,24 +25,30 @@ use greenroom_state::abi::{Action, Bytes, action, closed, level};
 use greenroom_state::address::Peer;
 use greenroom_state::session_record;
 
-/// A connection that is to become a session.
+/// Connection that is to become a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
+    /// Place in which the shell keeps the connection.
     pub(crate) slot: Slot,
     /// Number, above all before it.
     pub(crate) id: u64,
+    /// Service that accepts it, or for which it was made.
     pub(crate) service: ServiceId,
+    /// Address of the other end.
     pub(crate) peer: Peer,
-    /// Milliseconds since 1970.
+    /// Time of the opening, in milliseconds since 1970.
     pub(crate) at_ms: u64,
-    /// Whether we connected to the peer.
+    /// Whether the host connected to the peer. Then no limit counts it by its peer's address.
     pub(crate) outbound: bool,
 }
 
-/// Turns a connection into a session. The error says why it is none; it is closed then.
+/// Turns a connection into a session, and runs its first turn. Fails if the host stops or a
+/// limit is in the way: the connection is closed then, and the error names the reason.
 pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection) -> Result<(), &'static str> {
     let Connection { slot, id, service, .. } = connection;
     let host = &mut *pass.host;
+    // Counted even if it is refused: a successor must not open a connection that was closed
+    // here.
     host.host_records.record_connection_number(id);
     let limit = limit_in_the_way(host, &connection);
     if host.stopping || limit.is_some() {
@@ -40,6 +56,7 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection) -> Result<(), &'
     }
     let mut session = Session::new(id, service, connection.peer, connection.at_ms);
     (session.outbound, session.heard_ns) = (connection.outbound, host.now_ns);
+    // Inserted before its first turn, which may subscribe it, send to it and set timers for it.
     host.sessions.insert(slot, session);
     host.services[service].sessions += 1;
     host.sessions.touch(slot);
@@ -48,10 +65,13 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection) -> Result<(), &'
     Ok(())
 }
 
-/// The limit that a new session would break. Room for its record is reserved otherwise.
+/// Returns the limit that a new session would break. If there is none, the store has room for
+/// its record. An update needs a second block, as the old one is free only after the commit.
 fn limit_in_the_way(host: &mut HostState, connection: &Connection) -> Option<Limit> {
     let Connection { service, ref peer, outbound, .. } = *connection;
     let limits = host.limits.host();
+    // The handler chose the peer of an outbound connection, so the peer cannot flood the host
+    // that way.
     let per_peer = if outbound { 0 } else { limits.sessions_per_peer_max };
     let (all, own) = (host.sessions.len(), host.services[service].sessions);
     if all >= limits.sessions_max || own >= host.limits.of(service).sessions_max {
@@ -65,7 +85,8 @@ fn limit_in_the_way(host: &mut HostState, connection: &Connection) -> Option<Lim
     }
 }
 
-/// Closes a connection that becomes no session. Returns the reason.
+/// Closes a connection that becomes no session, and tells operators. Returns the reason. A host
+/// that stops counts no limit.
 fn refuse(host: &mut HostState, connection: &Connection, limit: Option<Limit>) -> &'static str {
     let Connection { slot, id, service, ref peer, outbound, .. } = *connection;
     let way = if outbound { "to" } else { "from" };
@@ -80,7 +101,8 @@ fn refuse(host: &mut HostState, connection: &Connection, limit: Option<Limit>) -
     limit.name()
 }
 
-/// Runs a session's first turn. False: the turn was blocked, and comes later.
+/// Runs a session's first turn. False: the turn was blocked, and comes later. Afterwards the
+/// session may be closing or quarantined.
 fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
     let opened = Action::new(action::OPENED, Bytes::EMPTY);
     let ran = run_batch(pass.host, pass.executor, slot, &[opened], &mut pass.scratch.running);
@@ -90,19 +112,23 @@ fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
     if ran.consumed == 0
         && let Some(s) = pass.host.sessions.get_mut(slot)
     {
+        // The session was quarantined before the turn could run. Without the mark its next turn
+        // would be that of a message.
         s.block(Blocked::OpenedTurnDue, true);
         pass.host.sessions.touch(slot);
     }
     ran.consumed > 0
 }
 
-/// Runs a session's first turn if that is due. False: it is still blocked.
+/// Runs a session's first turn if that is due. False: it is still blocked. A quarantined
+/// session keeps it due.
 pub(super) fn run_opened_if_due(pass: &mut Pass<'_>, slot: Slot) -> bool {
     let Some(s) = pass.host.sessions.get_mut(slot) else { return false };
     let due = s.is_blocked(Blocked::OpenedTurnDue);
     if !due || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) {
         return true;
     }
+    // Cleared before the turn, as a turn that is blocked again sets the mark again.
     s.block(Blocked::OpenedTurnDue, false);
     pass.host.sessions.touch(slot);
     run_opened(pass, slot)

@@ -1,4 +1,12 @@
 //! Outcome: connections that were made and jobs that are over become actions.
+//!
+//! The shell reports each end by the number under which a turn asked for it. The request's
+//! record is deleted and the outcome's action is written in the same pass, so the owner is told
+//! once. A report for a request that nobody waits for changes nothing; its connection is
+//! closed.
+//!
+//! Outcomes of connections are short and use the store's reserve, so they cannot fail. A job's
+//! result may be long: without room the owner is told that the job failed.
 
 use super::Pass;
 use super::open::{Connection, open};
@@ -13,10 +21,13 @@ use crate::limits::names::Limit;
 use greenroom_state::abi::{action, connect, job, level};
 use greenroom_state::address::Peer;
 
-/// Turns an outbound connection that is open into a session, unless nobody wants it any more.
+/// Turns an outbound connection that is open into a session, unless nobody wants it any more,
+/// and tells the session that asked. The new session gets its opened turn first, then the
+/// context that it was dialed with. `at_ms` is in milliseconds since 1970.
 pub(crate) fn connected(pass: &mut Pass<'_>, number: u64, (slot, id): (Slot, u64), peer: Peer, at_ms: u64) {
     let host = &mut *pass.host;
     let Some((asked, context)) = host.outbound.take(&mut host.store, number) else {
+        // Counted as served: a successor must not take the closed connection as new.
         host.host_records.record_connection_number(id);
         host.commands.push(Command::Close { slot, id });
         return;
@@ -26,6 +37,8 @@ pub(crate) fn connected(pass: &mut Pass<'_>, number: u64, (slot, id): (Slot, u64
         return connect_outcome(pass.host, asked.owner, number, connect::FAILED, why.as_bytes());
     }
     let host = &mut *pass.host;
+    // The request's own record is free only after the commit, so the context needs room of its
+    // own.
     if host.store.reserve([Inbox::record_bytes(0, context.len())]) {
         let (kind, from, data) = (action::DIALED, public_number(asked.owner), Data::Own(&context));
         let dialed = PendingAction { kind, detail: 0, from, depth: 0, name: "", data };
@@ -37,13 +50,14 @@ pub(crate) fn connected(pass: &mut Pass<'_>, number: u64, (slot, id): (Slot, u64
     connect_outcome(host, asked.owner, number, connect::OPEN, id.to_string().as_bytes());
 }
 
-/// Tells the session that asked that a connection can't be made.
+/// Tells the session that asked that a connection cannot be made. No-op if nobody waits for it.
 pub(crate) fn connect_failed(host: &mut HostState, number: u64, why: &str) {
     let Some((asked, _)) = host.outbound.take(&mut host.store, number) else { return };
     connect_outcome(host, asked.owner, number, connect::FAILED, why.as_bytes());
 }
 
-/// Tells the session that started a job its result, or why there is none.
+/// Tells the session that started a job its result, or why there is none. A result over
+/// `job_result_bytes_max` is dropped, and the job counts as failed; a longer reason is cut.
 pub(crate) fn job_done(host: &mut HostState, number: u64, result: Result<&[u8], &str>) {
     let max = host.limits.host().job_result_bytes_max;
     let (detail, data) = match result {
@@ -55,6 +69,7 @@ pub(crate) fn job_done(host: &mut HostState, number: u64, result: Result<&[u8], 
         Ok(bytes) => (job::DONE, bytes),
         Err(why) => (job::FAILED, &why.as_bytes()[..why.floor_char_boundary(max)]),
     };
+    // Ends even an abandoned job here: its thread is free for the next one.
     if let Some(ended) = host.jobs.end(&mut host.store, number) {
         job_outcome(host, number, &ended, detail, data);
     }

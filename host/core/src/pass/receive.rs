@@ -1,4 +1,19 @@
 //! Receive: bytes become frames, frames become batches, the rest is kept.
+//!
+//! After each call the bytes were consumed by turns or by the framing, dropped with the
+//! session, or kept in one record of kind [`Kind::Input`]. Memory alone holds none. So a
+//! successor finds the rest of a message, and an idle session has no buffer. Bytes of a pass
+//! that was never committed are the shell's: its input memory gives them to the core again.
+//!
+//! Waiting actions run before frames: they are older. A session runs at most
+//! `turns_at_once_max` messages in one call, then the others have their turns. A reply of a
+//! framing and the state that says that the reply was given become valid with the same commit.
+//!
+//! Costs: O(bytes) for new bytes; kept input is copied and stored again with each read that
+//! adds to it. Turns run in here, so the time is theirs.
+//!
+//! If a frame is too long, breaks its framing, or has no room in the store, the session is
+//! closed with [`closed::LIMIT`]. Operators are told.
 
 use super::Pass;
 use super::close::{finish, last_turn};
@@ -22,19 +37,25 @@ use crate::session::output::OutputWriter;
 use crate::store::kind::Kind;
 use greenroom_state::abi::{closed, level};
 
-/// Bytes of input that a quarantined session keeps before its peer is no longer read.
+/// Bytes of kept input from which a quarantined session's peer is no longer read. The last read
+/// may go beyond this number.
 const QUARANTINE_INPUT_BYTES_MAX: usize = 64 * 1024;
 
-/// Takes bytes from a peer. `assembly`: memory for kept input and the bytes that follow it.
+/// Takes bytes from a peer and runs the whole messages in them. `assembly` is memory for kept
+/// input and the bytes that follow it. A session that is closing, or gone, drops the bytes.
 pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<u8>) {
     let host = &mut *pass.host;
     let Some(s) = host.sessions.get_mut(slot) else { return };
+    // Behind its last turn a session is read only to notice the peer's end.
     if s.life != Life::Open || s.peer_done {
         return;
     }
+    // Counted before the bytes run: the commit holds them as effects or as kept input. Recovery
+    // compares this number with the kernel's.
     s.bytes_in += bytes.len() as u64;
     s.heard_ns = host.now_ns;
     let input = s.input;
+    // Only kept bytes or stored state can come from another framing.
     if input.is_some() || !s.frame.stored().is_empty() {
         follow_framing(host, slot);
     }
@@ -50,7 +71,8 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
     }
 }
 
-/// Takes note that a peer has ended its side.
+/// Notes that a peer has ended its side. An open session ends once its frames and waiting
+/// actions have run; a draining one ends with its output; a lingering one ends now.
 pub(crate) fn peer_done(pass: &mut Pass<'_>, slot: Slot) {
     let Some(s) = pass.host.sessions.get_mut(slot) else { return };
     s.peer_done = true;
@@ -59,12 +81,14 @@ pub(crate) fn peer_done(pass: &mut Pass<'_>, slot: Slot) {
             pass.host.sessions.touch(slot);
             finish_if_peer_done(pass, slot);
         }
+        // Stored, so that a successor closes the session as soon as its output is flushed.
         Life::Draining => pass.host.sessions.touch(slot),
         Life::Lingering => gone(pass.host, slot),
     }
 }
 
-/// Ends a session whose connection broke.
+/// Ends a session whose connection broke, after its last turn. Unsent output is dropped: nobody
+/// can take it.
 pub(crate) fn broken(pass: &mut Pass<'_>, slot: Slot) {
     let host = &mut *pass.host;
     let Some(s) = host.sessions.get_mut(slot) else { return };
@@ -76,7 +100,8 @@ pub(crate) fn broken(pass: &mut Pass<'_>, slot: Slot) {
     gone(pass.host, slot);
 }
 
-/// Whether a session's connection should be read.
+/// Returns whether the shell should read a session's connection. The shell asks before each
+/// read.
 pub(crate) fn wants_input(host: &HostState, slot: Slot) -> bool {
     host.sessions.get(slot).is_some_and(|s| match s.life {
         Life::Open if s.is_blocked(Blocked::Quarantined) => {
@@ -88,7 +113,8 @@ pub(crate) fn wants_input(host: &HostState, slot: Slot) -> bool {
     })
 }
 
-/// Runs the whole messages in `input`, and keeps the rest.
+/// Runs the whole messages in `input`, and keeps the rest. Ends early if the session is closed,
+/// waits, or has had its share.
 fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
     let (mut at, mut turns) = (0, 0);
     let share = pass.host.limits_of(slot).turns_at_once_max;
@@ -100,10 +126,13 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
         if !s.may_run_frames() {
             break;
         }
+        // Batches that fail and are run again cost time without counting as turns, so they end
+        // the share too.
         if pass.executor.replays_exhausted() || turns >= share {
             yield_to_others(pass, slot);
             break;
         }
+        // Actions that the last batch caused for its own session come before its next frame.
         if pass.host.inbox.has(slot) {
             run_waiting(pass, slot);
             if pass.host.inbox.has(slot) && !pass.executor.replays_exhausted() {
@@ -116,6 +145,8 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
         if batch.cut == 0 {
             match batch.end {
                 End::More => break,
+                // A reply that consumes no byte has changed the framing's state, so the next
+                // round makes progress.
                 End::Reply(_) if !send_reply(pass, slot) => return,
                 End::Reply(consumed) => at += consumed,
                 End::TooLong => {
@@ -130,6 +161,7 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
             }
             continue;
         }
+        // The share may have cut the batch short: then the input can hold more whole messages.
         let share_used = turns + batch.cut >= share;
         (at, turns) = (batch.at, turns + batch.ran.consumed);
         if pass.host.sessions.get(slot).is_none() {
@@ -138,6 +170,7 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
         if batch.ran.close {
             return finish(pass, slot, closed::HANDLER);
         }
+        // The cut has seen the end of the input, so another search would find no whole message.
         let whole = batch.ran.consumed == batch.cut && batch.cut < BATCH_ACTIONS_MAX;
         if whole && batch.end == End::More && !share_used {
             break;
@@ -146,19 +179,20 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
     keep_input(pass, slot, &input[at..], at > 0);
 }
 
-/// Messages that were cut and run.
+/// Outcome of one batch of frames.
 struct BatchResult {
-    /// Messages that were cut.
+    /// Messages that were cut, at most [`BATCH_ACTIONS_MAX`].
     cut: usize,
     /// Reason why no more were cut.
     end: End,
+    /// Outcome of the turns; fewer may have run than were cut.
     ran: Ran,
     /// End of the last message that ran.
     at: usize,
 }
 
-/// Cuts at most `max` messages, and runs them. If some have to wait, the session's framing goes
-/// back to its state before them. `None`: there is no such session.
+/// Cuts at most `max` messages, and runs them. `max` is at least 1. If some have to wait, the
+/// session's framing goes back to its state before them. `None`: there is no such session.
 #[inline]
 fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: usize) -> Option<BatchResult> {
     let Pass { host, executor, scratch } = pass;
@@ -169,6 +203,8 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
     }
     let ran = run_batch(host, executor, slot, &cut.actions, &mut scratch.running);
     if let Some(s) = host.sessions.get_mut(slot) {
+        // The stored state must be that of the input that is kept, or a successor would cut it
+        // differently.
         if ran.consumed < cut.actions.len() {
             s.frame = cut.state_behind(ran.consumed);
         }
@@ -178,8 +214,9 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
     Some(BatchResult { cut: cut.actions.len(), end: cut.end, ran, at })
 }
 
-/// Sends what the session's framing answers by itself. False: there is no room for it, and the
-/// session is closed.
+/// Sends what the session's framing answers by itself. The reply is output like any other: sent
+/// after the commit, and counted against the output limits. False: there is no room for it, and
+/// the session is closed.
 fn send_reply(pass: &mut Pass<'_>, slot: Slot) -> bool {
     let (host, reply) = (&mut *pass.host, pass.scratch.cut.reply());
     if !host.store.reserve([OutputWriter::record_bytes(reply.len())]) {
@@ -194,35 +231,43 @@ fn send_reply(pass: &mut Pass<'_>, slot: Slot) -> bool {
     true
 }
 
-/// Begins a session's framing anew if its service has another framing than the one that left the
-/// state. A successor knows only that a framing which stores nothing did not leave stored bytes.
+/// Begins a session's framing anew if its service has another framing than the one that left
+/// the state. Kept input stays: the new framing cuts it from its beginning.
+///
+/// A successor does not know which framing left the state. Stored bytes tell by their first
+/// byte which framing they are of; a framing that stores nothing left none.
 fn follow_framing(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     let service = &host.services[s.service];
+    // Counts changes of the framing in this process. Recovered sessions and services begin at
+    // 0.
     let is_same = std::mem::replace(&mut s.framings, service.framings) == service.framings;
     if !is_same || (service.offer.framing.cuts_slices() && !s.frame.stored().is_empty()) {
         s.frame = FrameState::default();
     }
 }
 
-/// Lets a session's other messages wait for the next pass: its turns fail again and again, or it
-/// has had its share.
+/// Lets a session's other messages wait for the next pass: its turns fail again and again, or
+/// it has had its share. Only the second counts as a limit that was reached.
 fn yield_to_others(pass: &mut Pass<'_>, slot: Slot) {
     if !pass.executor.replays_exhausted() {
         pass.host.limits.reached(Limit::TurnsAtOnceMax);
     }
     if let Some(s) = pass.host.sessions.get_mut(slot) {
+        // Blocks reading too: the next read would only add to the record of kept input.
         s.block(Blocked::ShareUsed, true);
     }
     pass.host.sessions.resume(slot);
 }
 
-/// Keeps the rest of a session's input, and the state of its framing. `begins`: the rest is not
-/// what was kept before.
+/// Keeps the rest of a session's input, and the state of its framing. If the store has no room,
+/// the session is closed. `begins`: the rest is not what was kept before, so its frame begins
+/// now.
 fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     let host = &mut *pass.host;
     let is_kept = keep_framing(host, slot);
     let Some(s) = host.sessions.get_mut(slot) else { return };
+    // Turns cannot change a framing, so the one that cut this input serves still.
     s.framings = host.services[s.service].framings;
     if rest.is_empty() && is_kept {
         s.frame_ns = 0;
@@ -231,6 +276,8 @@ fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
         }
         return;
     }
+    // Reserved although the old record goes: its block is free only after the commit. Without
+    // the check a put would eat the reserve, which is for sessions that go on and close.
     let room = is_kept && host.store.reserve([rest.len()]);
     match room.then(|| host.store.put(s.input, Kind::Input, s.id, rest)) {
         Some(Ok(r)) => {
@@ -244,7 +291,8 @@ fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     }
 }
 
-/// Keeps what a session's framing stores; most store nothing. False: there is no room for it.
+/// Keeps what a session's framing stores; most store nothing. False: there is no room for it,
+/// and the old record stays.
 fn keep_framing(host: &mut HostState, slot: Slot) -> bool {
     let HostState { sessions, store, .. } = host;
     let Some(s) = sessions.get(slot) else { return true };
@@ -265,8 +313,11 @@ fn keep_framing(host: &mut HostState, slot: Slot) -> bool {
     true
 }
 
-/// Runs the input that a session kept, behind the actions that wait for it.
+/// Runs the input that a session kept, behind its first turn and the actions that wait for it.
+/// A session that is still blocked keeps its input.
 pub(super) fn run_kept_input(pass: &mut Pass<'_>, slot: Slot, assembly: &mut Vec<u8>) {
+    // Each round looks again: the turns of the round before may have closed or blocked the
+    // session.
     let Some(s) = pass.host.sessions.get(slot) else { return };
     if s.life != Life::Open || !run_opened_if_due(pass, slot) {
         return;
@@ -274,6 +325,8 @@ pub(super) fn run_kept_input(pass: &mut Pass<'_>, slot: Slot, assembly: &mut Vec
     run_waiting(pass, slot);
     let Some(s) = pass.host.sessions.get_mut(slot) else { return };
     if let Some(input) = s.input {
+        // After a takeover another framing may have searched it. A second search is always
+        // right.
         s.frame.searched = 0;
         follow_framing(pass.host, slot);
         assembly.clear();
@@ -281,5 +334,6 @@ pub(super) fn run_kept_input(pass: &mut Pass<'_>, slot: Slot, assembly: &mut Vec
         pass.host.sessions.touch(slot);
         run_frames(pass, slot, assembly);
     }
+    // The peer's end may have waited for exactly this input.
     finish_if_peer_done(pass, slot);
 }

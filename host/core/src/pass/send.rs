@@ -1,12 +1,16 @@
 //! Send: picks the sessions to send to, and books what the kernel took.
+//!
+//! The shell calls these after a commit. Bookings become valid with the next commit. After a
+//! death before it, recovery asks the kernel how much it took, so no byte is sent twice or left
+//! out.
 
 use crate::host_state::HostState;
 use crate::host_state::output::{self, offer};
 use crate::ids::Slot;
 use crate::limits::names::Limit;
 
-/// Appends the sessions that have output to send to `into`, after a commit. If more wait, the next
-/// pass is due at once.
+/// Appends the sessions that have output to send to `into`, after a commit. If more wait, the
+/// next pass is due at once. O(sessions appended).
 pub(crate) fn take_sendable(host: &mut HostState, into: &mut Vec<Slot>) {
     let at_least = host.limits.host().sends_at_once_max;
     if !host.send_queue.take(&mut host.sessions, at_least, into) {
@@ -14,12 +18,13 @@ pub(crate) fn take_sendable(host: &mut HostState, into: &mut Vec<Slot>) {
     }
 }
 
-/// Books bytes of a session's output that the kernel took. `blocked`: it takes no more now.
+/// Books bytes of a session's output that the kernel took. `blocked`: it takes no more now. A
+/// session that was waiting for this goes on with the next pass; a draining one may be gone.
 pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, blocked: bool) {
     output::sent(host, slot, bytes, blocked);
 }
 
-/// Takes note that the kernel takes output of a session again.
+/// Notes that the kernel takes output of a session again, and lists the session if it has any.
 pub(crate) fn writable(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if std::mem::replace(&mut s.kernel_full, false) {

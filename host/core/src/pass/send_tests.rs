@@ -1,4 +1,7 @@
 //! Sending: a broadcast takes its share of each pass, and answers come first.
+//!
+//! Eleven sessions are on one topic, and three may be sent to in a pass. The test follows which
+//! slots each pass sends to, in their order, and what is left for the next one.
 
 use crate::core::Core;
 use crate::framing::Framing;
@@ -12,7 +15,8 @@ use crate::turn::staging::Staging;
 use greenroom_state::abi::action;
 use greenroom_state::compatibility::StateShape;
 
-/// Everybody is on a topic; a line is told to all of it, an empty one to its sender alone.
+/// Code that puts each session on a topic. A line is told to all others; an empty one is
+/// answered to its sender alone.
 struct Room;
 
 impl Code for Room {
@@ -32,7 +36,8 @@ impl Code for Room {
     }
 }
 
-/// Output that a pass sends, by slot.
+/// Runs a pass with these lines, and returns the output that it sends, by slot. The kernel
+/// takes all.
 fn pass(core: &mut Core, now_ns: u64, lines: &[(u32, &[u8])]) -> Vec<(u32, String)> {
     core.handle(Input::PassBegins { now_ns });
     for &(slot, bytes) in lines {
@@ -66,18 +71,19 @@ fn a_broadcast_takes_its_share_of_each_pass_and_answers_come_first() {
     }
     assert_eq!(pass(&mut core, 2, &[]), []);
 
-    // The first says something to the other ten. Who speaks meanwhile is answered at once, with
-    // what was on its way to it.
+    // The first session speaks to the other ten. A session that speaks meanwhile is answered at
+    // once, with what was on its way to it.
     let slots = |sent: &[(u32, String)]| sent.iter().map(|(slot, _)| *slot).collect::<Vec<_>>();
     let mut heard = pass(&mut core, 3, &[(0, b"x\n")]);
     assert_eq!(slots(&heard), [1, 2, 3]);
+    // More sessions wait, so the next pass is due at once.
     assert_eq!(core.next_wake_ns(), Some(0));
     let second = pass(&mut core, 4, &[(9, b"\n"), (0, b"\n")]);
     assert_eq!(slots(&second), [9, 0, 4, 5, 6]);
     assert_eq!(second[0].1, "news\nanswer\n");
     assert_eq!(second[1].1, "answer\n");
     heard.extend(second.into_iter().filter(|(slot, _)| *slot != 0));
-    // News on top of news are one sending.
+    // Two broadcasts that wait for one session are one sending.
     let third = pass(&mut core, 5, &[(0, b"x\n")]);
     assert_eq!(slots(&third), [7, 8, 9]);
     assert_eq!(third[0].1, "news\nnews\n");
@@ -90,17 +96,18 @@ fn a_broadcast_takes_its_share_of_each_pass_and_answers_come_first() {
     assert_eq!(core.next_wake_ns(), None);
     let mut reached = Vec::new();
     core.take_reached(|limit| reached.push(limit));
-    // In each pass but the last.
+    // Reached in each pass but the last, which sends all that is left.
     assert_eq!(reached, [Limit::SendsAtOnceMax; 5]);
     for slot in 1..11 {
-        // Each once, however often it was answered in between.
+        // Each session hears both broadcasts, however often it was answered in between.
         let all: String = heard.iter().filter(|(s, _)| *s == slot).map(|(_, text)| &**text).collect();
         assert_eq!(all.matches("news").count(), 2, "session in slot {slot}");
     }
-    // As many as there were turns, and whoever has much to take at once.
+    // The limit gives way to the number of turns: as many others are sent to.
     let seven = pass(&mut core, 20, &[(0, &b"x\n".repeat(7))]);
     assert_eq!(seven.len(), 7);
     assert_eq!(pass(&mut core, 21, &[]).len(), 3);
+    // A session with more than half of `output_bytes_pause` to send does not wait.
     let limits = Limits { output_bytes_pause: 8, ..core.limits().clone() };
     core.set_limits(limits.into());
     assert_eq!(pass(&mut core, 22, &[(0, b"x\n")]).len(), 10);

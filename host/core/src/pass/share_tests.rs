@@ -1,4 +1,6 @@
-//! A flood of messages has its share of each pass and loses nothing.
+//! Share of a pass: a flood of messages has its share of each pass and loses nothing.
+//!
+//! The tests drive the core as the shell does, with a kernel that takes all output at once.
 
 use crate::core::Core;
 use crate::framing::Framing;
@@ -11,6 +13,8 @@ use crate::turn::code::{Batch, Code};
 use crate::turn::staging::Staging;
 use greenroom_state::compatibility::StateShape;
 
+/// Code that answers each action, the opened and the closed one too, with one line of two
+/// bytes.
 struct Echo;
 
 impl Code for Echo {
@@ -25,6 +29,7 @@ impl Code for Echo {
     }
 }
 
+/// Host with one service of lines, in which a session may run `share` messages in a pass.
 fn core(share: usize) -> Core {
     let mut core = Core::new(Limits { turns_at_once_max: share, ..Limits::default() });
     let framing = Framing::Lines { bytes_max: 9 };
@@ -48,8 +53,8 @@ fn send(core: &mut Core) -> usize {
     sent
 }
 
-/// A share in each pass, no more and no less, and every line before the peer's end: also if the end
-/// is read in the very pass in which answers were sent.
+/// A share in each pass, no more and no less, and every line before the peer's end. The end may
+/// be read in the very pass in which answers were sent.
 #[test]
 fn a_flood_has_its_share_of_each_pass_and_loses_nothing() {
     for share in [1, 64, 100] {
@@ -61,6 +66,7 @@ fn a_flood_has_its_share_of_each_pass_and_loses_nothing() {
         core.handle(Input::Received { slot, bytes: "y\n".repeat(1000).as_bytes() });
         core.handle(Input::Commit);
         let mut answered = send(&mut core) / 2;
+        // The opened turn, and a share of the lines.
         assert_eq!(answered, 1 + share);
         core.handle(Input::PeerDone { slot });
         let mut now_ns = 1;
@@ -71,6 +77,7 @@ fn a_flood_has_its_share_of_each_pass_and_loses_nothing() {
             core.handle(Input::Commit);
             let before = answered;
             answered += send(&mut core) / 2;
+            // The last pass has the closed turn besides.
             assert!(answered - before <= share + 1, "{} in one pass", answered - before);
             assert!(now_ns < 2000, "it hangs");
         }

@@ -1,8 +1,14 @@
 //! Timeout: closes sessions whose peer stays silent too long.
 //!
-//! A peer may leave a session waiting for its first byte, for the rest of a frame, for anything at
-//! all. While the host itself does not read a session (its output is not taken, its handler holds
-//! it, it is quarantined), its peer can't be late.
+//! A peer may leave a session waiting for its first byte, for the rest of a frame, or for
+//! anything at all. Each has a limit in milliseconds, and 0 is none. The host itself may not
+//! read a session: its output is not taken, its handler holds it, or it is quarantined. A
+//! deadline that comes then is set again, from that time on.
+//!
+//! A session has at most one deadline, in [`crate::session::table`]. Messages only note the
+//! time; the deadline is looked at when it comes, so a message costs no search.
+//!
+//! Deadlines are in no record. A successor gives each open session the whole time again.
 
 use super::Pass;
 use super::close::finish;
@@ -12,17 +18,20 @@ use crate::ids::Slot;
 use crate::limits::names::Limit;
 use greenroom_state::abi::{closed, level};
 
-/// Sessions whose deadlines follow changed limits in one pass.
+/// Sessions whose deadlines follow changed limits in one pass. A change reaches all of a
+/// hundred thousand sessions within a hundred passes, which follow each other at once.
 const REARMED_PER_PASS: usize = 1024;
 
-/// Closes an open session whose deadline has come, or sets the deadline again if its peer was heard
-/// meanwhile.
+/// Closes an open session whose deadline has come, or sets the deadline again if its peer was
+/// heard meanwhile. Runs its last turn.
 pub(super) fn on_timeout(pass: &mut Pass<'_>, slot: Slot) {
     let host = &mut *pass.host;
     let now_ns = host.now_ns;
     let Some(s) = host.sessions.get_mut(slot) else { return };
+    // Silence while the host does not read is not the peer's, so both times begin again.
     if !s.expects_peer() {
         s.heard_ns = now_ns;
+        // 0 stays: it says that no frame has begun.
         s.frame_ns = if s.frame_ns > 0 { now_ns } else { 0 };
     }
     match s.timeout(host.limits.of(s.service)) {
@@ -38,14 +47,16 @@ pub(super) fn on_timeout(pass: &mut Pass<'_>, slot: Slot) {
     }
 }
 
-/// Sets the deadline of an open session by the limits of its service.
+/// Sets the deadline of an open session by the limits of its service, unless it has an earlier
+/// one.
 pub(crate) fn arm_timeout(host: &mut HostState, slot: Slot) {
     let Some(service) = host.sessions.get(slot).map(|s| s.service) else { return };
     host.sessions.arm_timeout(slot, host.limits.of(service), host.now_ns);
 }
 
-/// Lets deadlines follow changed limits, those of a few sessions in each pass. `from`: the number
-/// of the last session that did; `None`: all have.
+/// Lets deadlines follow changed limits, those of a few sessions in each pass. `from`: the
+/// number of the last session that did; `None`: all have. Sessions have ascending numbers, so
+/// one that opens meanwhile is reached too.
 pub(super) fn rearm_timeouts(host: &mut HostState, from: &mut Option<u64>) {
     let Some(after) = *from else { return };
     let sessions = host.sessions.after(after).take(REARMED_PER_PASS);
@@ -56,7 +67,9 @@ pub(super) fn rearm_timeouts(host: &mut HostState, from: &mut Option<u64>) {
     }
 }
 
-/// Notes that the input left over is an incomplete frame, which begins now if `begins`.
+/// Notes that the input left over is an incomplete frame, which begins now if `begins`. A byte
+/// that only makes it longer does not begin it anew: a peer that drips has no more time than
+/// others.
 pub(crate) fn frame_waits(host: &mut HostState, slot: Slot, begins: bool) {
     let now_ns = host.now_ns;
     let Some(s) = host.sessions.get_mut(slot) else { return };

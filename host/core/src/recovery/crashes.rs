@@ -1,9 +1,22 @@
-//! What follows from the deaths of workers: which action must not run again, and which generation
+//! Verdicts from the deaths of workers: an action that must not run again, a generation that
 //! has to give way.
 //!
-//! Only a death in the middle of a turn, by the turn's own doing, says anything about code: a
-//! segmentation fault, an abort, an exit, a stall that the watchdog ended. A kill from outside says
-//! nothing.
+//! Only a death in the middle of a turn, by the turn's own doing, says anything about code.
+//! Such are a segmentation fault, an abort, an exit, and a stall that the watchdog ended. A
+//! kill from outside says nothing.
+//!
+//! | deaths | verdict |
+//! | --- | --- |
+//! | 2 of one action, at any time, in any build | the action is blocked |
+//! | `crashes_max` of one generation, within `crash_window_ms` | the generation gives way |
+//! | 1 of a generation, within `crash_window_ms` | it gives way, if it is on probation |
+//!
+//! The keeper reads on the board what ran, notes the death here, and tells the verdicts to each
+//! worker that it starts. All of it is in the keeper's memory: a host that starts fresh has no
+//! deaths. A session that was quarantined for a blocked action has a record of its own, which
+//! needs no verdict.
+//!
+//! Costs: O(deaths squared) for a verdict, with at most 256 deaths; asked once for each start.
 
 use crate::ids::service_of_number;
 use crate::limits::host::Limits;
@@ -11,38 +24,39 @@ use crate::session::quarantine::BlockedAction;
 use greenroom_state::abi;
 use std::collections::VecDeque;
 
-/// Deaths that are remembered.
+/// Deaths that are remembered, at most. The oldest is forgotten, with its share in a verdict.
 const DEATHS_MAX: usize = 256;
-/// An action that killed so often isn't tried again.
+/// Deaths of one action from which the action is not tried again.
 const KILLS_MAX: usize = 2;
 
-/// The action that a worker died of.
+/// Action that a worker died of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {
-    /// When, in milliseconds on any clock that goes on.
+    /// Time of the death, in milliseconds on any clock that goes on.
     pub at_ms: u64,
-    /// The library.
+    /// Library whose code ran; with the generation, the build.
     pub library: String,
-    /// Its generation.
+    /// Generation of the library.
     pub generation: u64,
-    /// The session.
+    /// Number of the session, or of the service for a service's own turn.
     pub session: u64,
-    /// Turns that it ran before.
+    /// Turns that the session ran before. For a service's own turn a name in place of the
+    /// count.
     pub turn: u64,
-    /// One of [`abi::action`].
+    /// Kind of the action, a constant of [`abi::action`].
     pub action: u32,
-    /// How, in words.
+    /// Cause of the death, in words.
     pub how: String,
 }
 
-/// The deaths so far.
+/// Deaths so far, oldest first, at most 256.
 #[derive(Debug, Default)]
 pub struct Crashes {
     deaths: VecDeque<Death>,
 }
 
 impl Crashes {
-    /// Remembers one.
+    /// Remembers a death. The caller made sure that the process caused it itself, in a turn.
     pub fn note(&mut self, death: Death) {
         if self.deaths.len() == DEATHS_MAX {
             self.deaths.pop_front();
@@ -50,10 +64,13 @@ impl Crashes {
         self.deaths.push_back(death);
     }
 
-    /// The actions that killed a worker twice.
+    /// Returns the actions that killed a worker twice, each once. Builds and times make no
+    /// difference: the action may kill any build.
     pub fn blocked(&self) -> Vec<BlockedAction> {
         let mut blocked: Vec<BlockedAction> = Vec::new();
         for d in &self.deaths {
+            // Session, count of turns and kind name one action: the count moves on once its
+            // turn is committed.
             let same = |o: &&Death| (o.session, o.turn, o.action) == (d.session, d.turn, d.action);
             if self.deaths.iter().filter(same).count() >= KILLS_MAX
                 && !blocked.iter().any(|w| (w.session, w.turn, w.action) == (d.session, d.turn, d.action))
@@ -76,16 +93,19 @@ impl Crashes {
         blocked
     }
 
-    /// The generations that killed lately: library and generation.
+    /// Returns the generations that killed lately: library and generation. `now_ms` is on the
+    /// clock of [`Death::at_ms`].
     pub fn killed(&self, limits: &Limits, now_ms: u64) -> Vec<(String, u64)> {
         self.killed_times(1, limits, now_ms)
     }
 
-    /// The generations that killed too often lately: library and generation.
+    /// Returns the generations that killed too often lately: library and generation. Whether
+    /// the previous build can take over is for the successor to say.
     pub fn give_way(&self, limits: &Limits, now_ms: u64) -> Vec<(String, u64)> {
         self.killed_times(limits.crashes_max as usize, limits, now_ms)
     }
 
+    /// Returns the generations that killed at least so many times within `crash_window_ms`.
     fn killed_times(&self, times: usize, limits: &Limits, now_ms: u64) -> Vec<(String, u64)> {
         let lately = |d: &&Death| now_ms.saturating_sub(d.at_ms) <= limits.crash_window_ms;
         let mut found: Vec<(String, u64)> = Vec::new();
@@ -101,7 +121,7 @@ impl Crashes {
     }
 }
 
-/// What an operator calls a kind of action.
+/// Returns the name of a kind of action, for operators; `?` for an unknown one.
 pub fn action_name(kind: u32) -> &'static str {
     match kind {
         abi::action::OPENED => "opened",
@@ -121,11 +141,13 @@ pub fn action_name(kind: u32) -> &'static str {
 mod tests {
     use super::*;
 
+    /// Death in a message of a session, in this generation of one library.
     fn death(at_ms: u64, session: u64, turn: u64, generation: u64) -> Death {
         let how = "segmentation fault (SIGSEGV)".into();
         Death { at_ms, library: "echo".into(), generation, session, turn, action: abi::action::MESSAGE, how }
     }
 
+    /// Another turn, or another session, is another action.
     #[test]
     fn an_action_is_blocked_when_it_killed_twice() {
         let mut crashes = Crashes::default();
@@ -133,13 +155,15 @@ mod tests {
         crashes.note(death(0, 7, 4, 1));
         crashes.note(death(0, 8, 3, 1));
         assert_eq!(crashes.blocked(), []);
-        // However long it took, and whatever code it was.
+        // Neither the time in between nor another build clears the action.
         crashes.note(death(1 << 40, 7, 3, 2));
         let blocked = crashes.blocked();
         assert_eq!((blocked.len(), blocked[0].session, blocked[0].turn), (1, 7, 3));
         assert!(blocked[0].reason.contains("turn 4 (action message) killed the worker 2 times: segm"));
     }
 
+    /// Generation 2 kills as often as 5, but not within the window. Deaths are forgotten at
+    /// their bound.
     #[test]
     fn a_generation_gives_way_when_it_killed_often_lately() {
         let limits = Limits { crashes_max: 3, crash_window_ms: 1000, ..Limits::default() };

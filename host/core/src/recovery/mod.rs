@@ -6,6 +6,8 @@
 //! | `reconcile` | compares each session with the kernel's byte counts |
 //! | `saved` | the part of the state that is saved to disk |
 //! | [`crashes`] | blames a crash on an action or a generation, and blocks it |
+//!
+//! No step commits, so a successor that dies in one leaves its own successor the same records.
 
 pub mod crashes;
 pub mod rebuild;

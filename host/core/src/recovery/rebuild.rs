@@ -1,8 +1,24 @@
 //! Rebuilds the host's state from the records of a process that died.
 //!
-//! The records, as [`crate::store::records::Store::recover`] finds them, tell everything up to the
-//! last commit. `super::reconcile` compares each session with the kernel's byte counts beyond it.
-//! A session that lost a part of itself would go on as another one: it is given up by name.
+//! The records, as [`crate::store::records::Store::recover`] finds them, tell everything up to
+//! the last commit. `super::reconcile` compares each session with the kernel's byte counts
+//! beyond it. A session that lost a part of itself would go on as another one: it is given up
+//! by name.
+//!
+//! Records lie in the order of their places, which means nothing, so they are taken in by need.
+//! Services come first, as sessions hold their numbers. Sessions come next, as all other
+//! records have owners. Output and actions come last: they have an order of their own, and name
+//! shared payloads.
+//!
+//! A rebuild runs no handler code and writes no record. It only deletes records that have no
+//! use, and a deletion counts with the first commit. So a process that dies before that commit
+//! leaves its successor what it found itself.
+//!
+//! Deadlines, the send queue and waits for output are in no record: deadlines begin anew, and
+//! the others follow from the output. Costs O(n log n) in the records.
+//!
+//! Nothing fails: a record that cannot be read costs the session, entry or line that it belongs
+//! to, and is named in [`Rebuilt::lost`].
 
 use super::reconcile::give_up;
 use crate::command::Command;
@@ -19,11 +35,11 @@ use crate::session::life::{Life, Quarantine, Session};
 use crate::session::output::{piece_len, piece_offset, recover_piece};
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
-use crate::store::recover::{Found, Recovered};
+use crate::store::recover::{Erased, Found, Recovered};
 use greenroom_state::session_record::SessionRecord;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A session that was found.
+/// Session that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Survivor {
     /// Slot in which the shell is to keep its connection.
@@ -32,16 +48,18 @@ pub struct Survivor {
     pub id: u64,
 }
 
-/// The state that was rebuilt.
+/// State that was rebuilt. Its services have names and no code yet.
 pub(crate) struct Rebuilt {
+    /// Host as of the last commit, at the time of the rebuild.
     pub(crate) host: HostState,
     /// The sessions, in the order of their numbers.
     pub(crate) survivors: Vec<Survivor>,
-    /// Losses, in words.
+    /// Losses in words, for the log.
     pub(crate) lost: Vec<String>,
 }
 
-/// Kinds of records without which a session is another one.
+/// Kinds of records without which a session is another one. Their keys are numbers of sessions,
+/// or of services for their own turns.
 const PARTS: [Kind; 11] = [
     Kind::State,
     Kind::Input,
@@ -57,18 +75,20 @@ const PARTS: [Kind; 11] = [
 ];
 
 /// Rebuilds the state from the records that were found. `now_ns` is the clock of
-/// [`crate::input::Input::PassBegins`], which goes on across processes. O(n log n) in the records.
+/// [`crate::input::Input::PassBegins`], which goes on across processes. O(n log n) in the
+/// records.
 pub(crate) fn rebuild(limits: Limits, found: Recovered, now_ns: u64) -> Rebuilt {
-    let Recovered { store, records, damaged } = found;
-    let mut lost: Vec<_> = damaged.iter().map(|(kind, key)| describe(*kind, *key)).collect();
+    let Recovered { store, records, erased } = found;
+    let mut lost: Vec<_> = erased.iter().map(describe).collect();
     let mut host = HostState::new(limits, store);
+    // Before the sessions, whose deadlines count from here.
     host.now_ns = now_ns;
     recover_services(&mut host, &records);
     let mut survivors = recover_sessions(&mut host, &records, &mut lost);
     let lacking = recover_records(&mut host, &records, &mut lost);
-    let parts =
-        damaged.iter().filter(|(kind, _)| Kind::from_number(*kind).is_some_and(|k| PARTS.contains(&k)));
-    let damaged: BTreeSet<u64> = parts.map(|(_, key)| *key).chain(lacking).collect();
+    let parts = erased.iter().filter(|e| Kind::from_number(e.kind).is_some_and(|k| PARTS.contains(&k)));
+    let damaged: BTreeSet<u64> = parts.map(|e| e.key).chain(lacking).collect();
+    // Last, since only now all parts of a session have been seen.
     survivors.retain(|s| match lacks(&host, s.slot, damaged.contains(&s.id)) {
         Some(part) => {
             lost.push(format!("session {}: {part}", s.id));
@@ -80,24 +100,28 @@ pub(crate) fn rebuild(limits: Limits, found: Recovered, now_ns: u64) -> Rebuilt 
     Rebuilt { host, survivors, lost }
 }
 
+/// Takes in the names of services, in the order of their numbers. Their code comes with the
+/// builds. A name behind a gap is deleted.
 fn recover_services(host: &mut HostState, records: &[Found]) {
     let mut names: Vec<_> = records.iter().filter(|f| f.kind == Kind::Service).collect();
     names.sort_by_key(|f| f.key);
     for f in names {
         let name = host.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
-        // Their numbers have no gaps. If one is lost, those behind it are too, and their sessions
-        // are named.
+        // Numbers have no gaps. If a name is lost, the services behind it are too, and their
+        // sessions are named as lost.
         if f.key == host.services.len() as u64 {
             host.sessions.add_service();
             host.limits.add_service(&name);
             host.services.push(Service::unserved(name));
         } else {
-            // Its number will be another service's.
+            // The next new service gets this number, and its name needs the place.
             host.store.delete(f.at);
         }
     }
 }
 
+/// Takes in the records of sessions. Slots are given in the order of the numbers, from 0. A
+/// record that cannot be read, or names no service, is deleted, and the session is lost.
 fn recover_sessions(host: &mut HostState, records: &[Found], lost: &mut Vec<String>) -> Vec<Survivor> {
     let mut survivors = Vec::new();
     let mut sessions: Vec<_> = records.iter().filter(|f| f.kind == Kind::Session).collect();
@@ -119,10 +143,12 @@ fn recover_sessions(host: &mut HostState, records: &[Found], lost: &mut Vec<Stri
     survivors
 }
 
-/// Takes in all records but those of services and sessions. Returns the sessions that lack a part
-/// of an action.
+/// Takes in all records but those of services and sessions. Returns the sessions that lack a
+/// part of an action.
 fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<String>) -> Vec<u64> {
+    // By session and offset: pieces must follow each other in the stream.
     let mut output: BTreeMap<(u64, u64), Ref> = BTreeMap::new();
+    // Kept for later: a payload may lie behind the action that names it.
     let mut actions = Vec::new();
     for f in records {
         let owner_lives = host.sessions.slot_of(f.key).is_some();
@@ -132,6 +158,8 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             Kind::Session | Kind::Service | Kind::Entry => {}
             Kind::Output | Kind::Shared => {
                 let offset = store.read(f.at, piece_offset);
+                // No session writes two pieces at one offset: without this the stream would
+                // have bytes twice.
                 if let Some(other) = output.insert((f.key, offset), f.at) {
                     store.delete(other);
                 }
@@ -149,6 +177,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             }
         }
     }
+    // The tables take all entries in one call, in which they find doubles.
     let entries = records.iter().filter(|f| f.kind == Kind::Entry);
     for r in host.tables.recover(&host.store, entries) {
         lost.push("an entry of a table: it can't be read".into());
@@ -158,19 +187,23 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
         recover_output(host, id, offset, r);
     }
     let HostState { store, shared, outbound, inbox, sessions, .. } = host;
+    // The shell may remember numbers of a pass that never counted, so none of them is used
+    // again.
     outbound.skip_numbers(store);
     let lacking = inbox.recover(store, shared, &actions, |id| sessions.slot_of(id));
+    // Named by damaged records alone, so nobody would ever free it.
     for number in shared.unused() {
         shared.release_unused(store, number);
     }
     lacking
 }
 
-/// The part that a session lacks of what its record says, in words.
+/// Returns the part that a session lacks of what its record says, in words.
 fn lacks(host: &HostState, slot: Slot, damaged: bool) -> Option<&'static str> {
     let s = host.sessions.get(slot)?;
     let record = host.store.read(s.record?, SessionRecord::decode)?;
     let lost_state = record.state_version != 0 && s.state.is_none();
+    // 0 in the record asks for nothing; any other number must be met exactly.
     let lost_input = record.input_bytes as usize != input_len(host, slot) && record.input_bytes != 0;
     let lost_framing = usize::from(record.frame_bytes) != s.frame.stored().len();
     let lost_topics = usize::from(record.topics) != s.topics().len() && record.topics != 0;
@@ -185,6 +218,7 @@ fn lacks(host: &HostState, slot: Slot, damaged: bool) -> Option<&'static str> {
     .find_map(|(lost, what)| lost.then_some(what))
 }
 
+/// Makes a session of its record. Its parts are not there yet.
 fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord) {
     let service = ServiceId(r.service);
     let mut s = Session::new(r.id, service, r.peer.clone(), r.opened_at_ms);
@@ -192,24 +226,27 @@ fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord)
     s.life = r.life;
     s.peer_done = r.peer_done;
     s.turns = r.turns;
+    // All output counts as sent until a piece of it is found, which sets the number back.
     (s.bytes_in, s.bytes_out, s.bytes_sent) = (r.bytes_in, r.bytes_out, r.bytes_out);
-    // Before the first pass: nobody is answered in it, all that have output left take their turn.
+    // Before the first pass, so no session counts as one whose peer has just spoken: all with
+    // output left take their turn.
     s.heard_ns = host.now_ns.saturating_sub(1);
     s.block(Blocked::OpenedTurnDue, r.opened_turn_due);
     s.block(Blocked::HeldByHandler, r.held);
     s.outbound = r.outbound;
     s.frame.searched = r.frame_searched;
-    // The state's version counts once its record is found.
+    // The version counts once the state's record is found.
     s.state_version = 0;
     host.services[service].sessions += 1;
     host.sessions.insert(slot, s);
     let (drain_ms, linger_ms) = (host.limits.host().drain_ms, host.limits.host().linger_ms);
     match r.life {
         Life::Open => arm_timeout(host, slot),
+        // No record holds a deadline, so each session gets the whole time again.
         Life::Draining => set_deadline(host, slot, drain_ms),
         Life::Lingering => {
             set_deadline(host, slot, linger_ms);
-            // Perhaps our end was shut already; twice does no harm.
+            // The predecessor may have shut our end already; a second time does no harm.
             host.commands.push(Command::Shutdown(slot));
         }
     }
@@ -217,10 +254,11 @@ fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord)
     host.sessions.resume(slot);
 }
 
-/// Takes in a record that belongs to a session. One without its session is an orphan of a damaged
-/// record.
+/// Takes in a record that belongs to a session. A record without its session is an orphan of a
+/// damaged one, and is deleted.
 fn recover_part(host: &mut HostState, f: &Found) {
     let slot = host.sessions.slot_of(f.key);
+    // A service's own turns have no session record, but may be quarantined.
     if let Some(slot) = slot.filter(|s| s.is_service() && f.kind == Kind::Quarantine) {
         return recover_quarantine(host, slot, f.at);
     }
@@ -230,10 +268,12 @@ fn recover_part(host: &mut HostState, f: &Found) {
         Kind::State => {
             s.state = Some(f.at);
             (s.state_version, s.state_fingerprint) = (record.state_version, record.state_fingerprint);
+            // Counted only now that the state is there: a session without it holds no version.
             host.services[s.service].count_stored(0, record.state_version);
         }
         Kind::Input => {
             s.input = Some(f.at);
+            // The peer gets the whole time for the rest of its frame again.
             frame_waits(host, slot, true);
         }
         Kind::Framing => {
@@ -243,7 +283,8 @@ fn recover_part(host: &mut HostState, f: &Found) {
                     s.frame = state;
                     host.sessions.set_framing_record(slot, f.at);
                 }
-                // Not what the session's record names. The session lacks it if that names one.
+                // The session's record names another one, or none. If it names one, `lacks`
+                // finds that missing.
                 None => host.store.delete(f.at),
             }
         }
@@ -259,7 +300,8 @@ fn recover_part(host: &mut HostState, f: &Found) {
     }
 }
 
-/// Quarantines a session again that a predecessor quarantined for good.
+/// Quarantines a session again that a predecessor quarantined for good. The record holds the
+/// turn (u64), then the reason.
 fn recover_quarantine(host: &mut HostState, slot: Slot, record: Ref) {
     let reason =
         |b: &[u8]| String::from_utf8_lossy(b.get(size_of::<u64>()..).unwrap_or_default()).into_owned();
@@ -270,6 +312,7 @@ fn recover_quarantine(host: &mut HostState, slot: Slot, record: Ref) {
     }
 }
 
+/// Returns the slot and the record of a session that was found.
 fn session_record(host: &HostState, id: u64) -> Option<(Slot, SessionRecord)> {
     let slot = host.sessions.slot_of(id)?;
     let r = host.sessions.get(slot)?.record?;
@@ -287,39 +330,44 @@ fn recover_output(host: &mut HostState, id: u64, offset: u64, r: Ref) {
     let len = piece_len(&host.store, r) as u64;
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if s.output.is_empty() {
+        // The first piece may have been sent in part: the kernel says how much of it.
         s.bytes_sent = offset;
     }
     s.output.push(r);
     s.bytes_out = s.bytes_out.max(offset + len);
 }
 
-fn describe(kind: u8, key: u64) -> String {
+/// Returns what an erased record held, and why it was erased, in words. The key is as it was
+/// read, and may be damaged itself.
+fn describe(erased: &Erased) -> String {
+    let Erased { kind, key, is_later } = *erased;
+    let of_session = |part: &str| format!("session {key}: {part}");
     let what = match Kind::from_number(kind) {
-        Some(Kind::Session) => "the record",
-        Some(Kind::State) => "the state",
-        Some(Kind::Input) => "input",
-        Some(Kind::Framing) => "the state of the framing",
-        Some(Kind::Output | Kind::Shared) => "output",
-        Some(Kind::Topics) => "the topics",
-        Some(Kind::Entry) => return "an entry of a table: it is damaged".into(),
-        Some(Kind::Quarantine) => "the quarantine",
-        Some(Kind::Library) => return format!("what library {key} runs: it is damaged"),
-        Some(Kind::Payload) => return "a message for several sessions: it is damaged".into(),
-        Some(Kind::Action | Kind::Timer | Kind::Job | Kind::Connect) => {
-            if let Some(service) = service_of_number(key) {
-                return format!(
-                    "service {}: a timer, a job or a connection of its own is damaged",
-                    service.0
-                );
+        Some(Kind::Session) => of_session("the record"),
+        Some(Kind::State) => of_session("the state"),
+        Some(Kind::Input) => of_session("input"),
+        Some(Kind::Framing) => of_session("the state of the framing"),
+        Some(Kind::Output | Kind::Shared) => of_session("output"),
+        Some(Kind::Topics) => of_session("the topics"),
+        Some(Kind::Quarantine) => of_session("the quarantine"),
+        Some(Kind::Action | Kind::Timer | Kind::Job | Kind::Connect) => match service_of_number(key) {
+            Some(service) => {
+                format!("service {}: a timer, a job or a connection of its own", service.0)
             }
-            "an action, a timer, a job or a connection"
-        }
-        Some(Kind::Config) => return "the configuration in force: it is damaged".into(),
-        Some(Kind::Ports) => return "the list of ports: it is damaged".into(),
-        Some(Kind::Ledger) => return format!("line {key} of the ledger: it is damaged"),
-        Some(Kind::Served) => return "the number of the last connection: it is damaged".into(),
-        Some(Kind::Service) => return format!("the name of service {key}: it is damaged"),
-        None => return "a block: it is damaged".into(),
+            None => of_session("an action, a timer, a job or a connection"),
+        },
+        Some(Kind::Entry) => "an entry of a table".into(),
+        Some(Kind::Library) => format!("the builds of library {key}"),
+        Some(Kind::Payload) => "a message for several sessions".into(),
+        Some(Kind::Config) => "the configuration in force".into(),
+        Some(Kind::Ports) => "the list of ports".into(),
+        Some(Kind::Ledger) => format!("line {key} of the ledger"),
+        Some(Kind::Served) => "the number of the last connection".into(),
+        Some(Kind::Service) => format!("the name of service {key}"),
+        None => "a block".into(),
     };
-    format!("session {key}: {what} is damaged")
+    match is_later {
+        true => format!("{what} is of a later version than this build reads"),
+        false => format!("{what} is damaged"),
+    }
 }

@@ -1,8 +1,17 @@
 //! Compares each session with the kernel's byte counts.
 //!
 //! Bytes that were read and not committed must be given to the core again. Output that was
-//! committed and not sent is still there. A session for which the counts do not add up can't be
-//! trusted, and is given up by name.
+//! committed and not sent is still there. A session for which the counts do not add up cannot
+//! be trusted, and is given up by name.
+//!
+//! | direction | must hold | else |
+//! | --- | --- | --- |
+//! | input | committed <= read by the kernel's count | given up |
+//! | output | first byte kept <= sent <= end of the output | given up |
+//! | output | the pieces are the stream from the first byte kept to the end | given up |
+//!
+//! The commands and bookings count with the first commit; a process that dies before it leaves
+//! its successor the same comparison.
 
 use crate::command::Command;
 use crate::host_state::HostState;
@@ -12,15 +21,17 @@ use crate::ids::Slot;
 use crate::session::life::Life;
 use crate::session::output::piece_len;
 
-/// Compares a survivor with the kernel: `read` bytes came from its peer in all and were read,
-/// `sent` bytes were sent in all. `sent` is `None` for a connection that is broken: its output does
-/// not matter any more, and [`crate::input::Input::Broken`] is to follow. Returns the bytes that
-/// were read and not committed: they are to be given to the core again.
+/// Compares a survivor with the kernel. `read` bytes came from its peer in all and were read;
+/// `sent` bytes were sent in all. Returns the bytes that were read and not committed: the
+/// caller gives them to the core again.
 ///
-/// To be done for every survivor before the first pass: a turn that ran earlier would build on a
-/// session that may have to be given up.
+/// `sent` is `None` for a connection that is broken: its output does not matter any more, and
+/// [`crate::input::Input::Broken`] is to follow.
 ///
-/// An error says why the session can't be trusted; it is gone then.
+/// To be done for every survivor before the first pass. A turn that ran earlier would build on
+/// a session that may have to be given up.
+///
+/// Fails if the session cannot be trusted; it is gone then, and the error names it. O(pieces).
 pub(crate) fn reconcile(
     host: &mut HostState,
     slot: Slot,
@@ -31,12 +42,14 @@ pub(crate) fn reconcile(
     let (id, first, end) = (s.id, s.bytes_sent, s.bytes_out);
     let Some(sent) = sent else {
         let missing = read.saturating_sub(s.bytes_in);
-        // Trying to send it finds out that it can't be sent.
+        // Trying to send it finds out that it cannot be sent.
         offer(host, slot);
         return Ok(missing);
     };
-    // The output must be one piece: from where the first record begins to the end of the stream.
+    // The output must be one piece: from where the first record begins to the end of the
+    // stream.
     let pieces: u64 = s.output.iter().map(|&r| piece_len(&host.store, r) as u64).sum();
+    // Fewer bytes read than were run: the record is of another connection, or of a later time.
     let why = if read < s.bytes_in {
         Some(format!("{} bytes of its input were run, and the kernel gave out {read}", s.bytes_in))
     } else if sent > end || sent < first || first + pieces != end {
@@ -52,19 +65,23 @@ pub(crate) fn reconcile(
     }
     // Input behind a session's last turn is read and dropped.
     let missing = if s.life == Life::Open { read - s.bytes_in } else { 0 };
+    // A draining session whose output is out shuts its end here, as after a send.
     book_sent(host, slot, (sent - first) as usize, false);
     offer(host, slot);
     Ok(missing)
 }
 
-/// Forgets a survivor that can't be trusted, or whose connection is gone. Its handler is not told.
+/// Forgets a survivor that cannot be trusted, or whose connection is gone. Its handler is not
+/// told: its state may be a lie. O(what it owns).
 pub(crate) fn give_up(host: &mut HostState, slot: Slot) {
     if let Some(s) = host.sessions.get(slot) {
         for topic in s.topics() {
             host.topics.remove(topic, slot);
         }
     }
+    // Topics were left above: only a last turn leaves them otherwise.
     gone(host, slot);
+    // The shell has no connection in this slot, or gives it back itself.
     let is_of = |c: &Command| match c {
         Command::Close { slot: s, .. } | Command::Shutdown(s) => *s == slot,
         _ => false,

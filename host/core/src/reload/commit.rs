@@ -1,8 +1,21 @@
-//! Puts a build in charge of its services.
+//! Commit of a reload: a build takes charge of its services.
 //!
-//! The commit only replaces what each service points to, so its time does not depend on the number
-//! of sessions. Builds that nobody needs any more are kept for [`crate::core::Core::take_retired`].
-//! Whether a build may serve is decided before, by [`super::steps`].
+//! | adopted | the replaced build | sweep |
+//! | --- | --- | --- |
+//! | without a probation | retires | begins |
+//! | on probation | stands by, if it has proved itself | stops |
+//! | for a rollback by request | converts the data that it left | begins |
+//!
+//! The commit only replaces what each service points to. No state is converted here: the next
+//! turn of a session does that, or a sweep. So the pause does not depend on the number of
+//! sessions. O(services × tables), plus O(log sessions) for each quarantined session that goes
+//! on.
+//!
+//! All functions run outside turns, and none can fail: [`super::steps`] and `judge.rs` have
+//! refused before what must not serve. The shell writes the library's record, and commits both
+//! in one epoch. If the worker dies before that, a successor goes on with the previous build.
+//! Retired builds are kept for [`crate::core::Core::take_retired`], because a destructor takes
+//! longer than a commit may.
 
 use super::sweep::Sweeps;
 use crate::command::Command;
@@ -16,19 +29,19 @@ use crate::service::registry::{LoadedBuild, Service};
 use crate::session::blocked::Blocked;
 use crate::store::kind::Kind;
 
-/// The use of a build that no longer serves.
+/// Further use of a build that is replaced.
 #[derive(Clone, Copy)]
 pub(crate) enum Replaced<'a> {
-    /// Nobody needs it.
+    /// None: the build retires.
     Retires,
-    /// Converts what it left.
+    /// The build converts the data that it left, until a sweep finds no more of it.
     Converts,
-    /// Takes over if the new one fails, if it is this build, which proved itself; else it
-    /// retires.
+    /// The build stands by and takes over if the new one fails, if it is this build, the last
+    /// that proved itself. Any other build retires.
     StandsBy(&'a Build),
 }
 
-/// Puts a build in charge without a probation.
+/// Puts a build in charge without a probation. A probation under way ends without a verdict.
 pub(crate) fn adopt(
     host: &mut HostState,
     sweeps: &mut Sweeps,
@@ -41,9 +54,9 @@ pub(crate) fn adopt(
     sweeps.begin(host, &build.library);
 }
 
-/// Puts a build in charge on probation: until `until_ns` the last build that proved itself stands
-/// by. The first build of a library has no previous one, and no probation. Returns whether there is
-/// one.
+/// Puts a build in charge on probation, until `until_ns` on the clock of
+/// [`crate::input::Input::PassBegins`]. Returns whether there is a probation. The first build
+/// of a library has none, because no build can stand by.
 pub(crate) fn adopt_on_probation(
     host: &mut HostState,
     sweeps: &mut Sweeps,
@@ -52,7 +65,9 @@ pub(crate) fn adopt_on_probation(
     until_ns: u64,
 ) -> bool {
     let current = host.services.of(&build.library).next().and_then(|s| s.build.clone());
+    // A build on probation has not proved itself, so the build before it goes on standing by.
     let proved = host.probations.of(&build.library).map(|p| p.before.clone()).or(current);
+    // A build cannot stand by for itself.
     let Some(proved) = proved.filter(|p| p.generation != build.generation) else {
         adopt(host, sweeps, build, offers, Replaced::Retires);
         return false;
@@ -62,7 +77,8 @@ pub(crate) fn adopt_on_probation(
     true
 }
 
-/// Puts a build on probation; the build `before` stands by already.
+/// Puts a build on probation. The build `before` stands by already. A takeover calls this for
+/// the probation of its predecessor, whose counts begin again at 0.
 pub(crate) fn begin_probation(
     host: &mut HostState,
     sweeps: &mut Sweeps,
@@ -70,18 +86,20 @@ pub(crate) fn begin_probation(
     before: &Build,
     until_ns: u64,
 ) {
-    // What is converted now may have to go back.
+    // A sweep would write versions that the previous build may be unable to read.
     sweeps.stop(host, &build.library);
     host.probations.begin(&host.services, build, before, until_ns);
 }
 
-/// Ends the probations whose time or turns are up.
+/// Ends the probations whose time or turns are up: these builds have proved themselves. Runs at
+/// the beginning of each pass. O(1) if no build is on probation.
 pub(crate) fn end_due_probations(host: &mut HostState, sweeps: &mut Sweeps) {
     if host.probations.is_empty() {
         return;
     }
     let turns_enough = host.limits.host().probation_turns;
     while let Some(p) = host.probations.pop_passed(&host.services, host.now_ns, turns_enough) {
+        // No way back is needed from here on, so all stored data may take the new version.
         host.services.retire_standbys(&p.build.library);
         sweeps.begin(host, &p.build.library);
         let proof = ProbationEnd::Passed;
@@ -89,14 +107,17 @@ pub(crate) fn end_due_probations(host: &mut HostState, sweeps: &mut Sweeps) {
     }
 }
 
-/// Ends a probation that failed without a way back: the build stays.
+/// Ends a probation that failed without a way back. The build stays, and the previous one
+/// retires. A sweep begins, as if the build had proved itself.
 pub(crate) fn end_probation(host: &mut HostState, sweeps: &mut Sweeps, library: &str) {
     host.probations.remove(library);
     host.services.retire_standbys(library);
     sweeps.begin(host, library);
 }
 
-/// Replaces the build of each service of a library.
+/// Replaces the build of each service of a library, and adds services that are new. Services
+/// that the build does not offer are withdrawn; the judgement has made sure that they have no
+/// sessions.
 pub(crate) fn take_charge(host: &mut HostState, build: &Build, offers: Serving, replaced: Replaced<'_>) {
     let mut retired = Vec::new();
     for service in host.services.iter_mut().filter(|s| s.is_of(&build.library)) {
@@ -111,23 +132,29 @@ pub(crate) fn take_charge(host: &mut HostState, build: &Build, offers: Serving, 
             add_service(host, Service::new(offer, build.clone(), code));
             continue;
         };
-        // The service was another library's before.
+        // The service belonged to another library before, whose build cannot stand by for this
+        // one.
         retired.extend(service.standby.take_if(|b| b.build.library != build.library));
         if let Some(old) = service.replace(LoadedBuild::new(offer, build.clone(), code)) {
             put_aside(service, old, replaced, &mut retired);
         }
     }
     host.services.retire(retired);
+    // Without a probation no turn is run by the previous build, and no rollback needs it.
     if !matches!(replaced, Replaced::StandsBy(_)) {
         host.services.retire_standbys(&build.library);
     }
+    // Owners follow from the offers, so all services have theirs before.
     own_tables(host, &build.library);
+    // Last: these sessions are to find the new code.
     resume_quarantined(host, &build.library);
 }
 
+/// Adds a service under the next number. Its record lets a successor give the service the same
+/// number, which other records hold.
 fn add_service(host: &mut HostState, service: Service) {
     let (number, name) = (host.services.len() as u64, &service.offer.name);
-    // A reserve is kept for records that must not fail.
+    // The store keeps a reserve beyond its limit, for records that must not fail.
     let put = host.store.put(None, Kind::Service, number, name.as_bytes());
     debug_assert!(put.is_ok(), "no room for a service's name");
     host.sessions.add_service();
@@ -135,6 +162,8 @@ fn add_service(host: &mut HostState, service: Service) {
     host.services.push(service);
 }
 
+/// Puts a replaced build where its further use is: as standby, as converter, or among the
+/// retired.
 fn put_aside(
     service: &mut Service,
     old: LoadedBuild,
@@ -145,7 +174,8 @@ fn put_aside(
         Replaced::StandsBy(proved) if old.build == *proved => {
             retired.extend(service.standby.replace(old));
         }
-        // Of a service that is withdrawn and that nobody is connected to, nothing is left.
+        // Nothing is left of a withdrawn service without sessions, so there is nothing to
+        // convert.
         Replaced::Converts if service.build.is_some() || service.sessions > 0 => {
             service.converters.push(old);
         }
@@ -153,7 +183,8 @@ fn put_aside(
     }
 }
 
-/// Gives the tables that the services of a library declare to them.
+/// Gives the services of a library the tables that they declare. A service without a build owns
+/// none. Services of other libraries keep theirs. O(services × tables).
 pub(super) fn own_tables(host: &mut HostState, library: &str) {
     for (id, service) in host.services.numbered() {
         if service.build.is_some() && !service.is_of(library) {
@@ -167,9 +198,11 @@ pub(super) fn own_tables(host: &mut HostState, library: &str) {
     }
 }
 
-/// Lets the quarantined sessions of a library go on with the code that serves now.
+/// Lets the quarantined sessions of a library go on with the code that serves from here on.
+/// O(quarantined sessions).
 pub(super) fn resume_quarantined(host: &mut HostState, library: &str) {
     let is_of = |host: &HostState, service: ServiceId| host.services[service].is_of(library);
+    // Collected first, because each release changes the list.
     for slot in host.quarantines.slots().collect::<Vec<_>>() {
         match host.sessions.get(slot).map(|s| s.service) {
             None => host.quarantines.remove(slot),
@@ -179,10 +212,12 @@ pub(super) fn resume_quarantined(host: &mut HostState, library: &str) {
     }
 }
 
-/// Lets a quarantined session go on. Until the input that it kept has been run, nothing else may
-/// end it.
+/// Lets a quarantined session go on with its kept input in the next pass, whichever reason it
+/// was quarantined for. An operator can order this, too.
 pub(crate) fn release_quarantined(host: &mut HostState, slot: Slot) {
     end_quarantine(host, slot);
+    // Until the next pass has run the kept input, newer input and the end of the peer must wait
+    // behind it.
     if let Some(s) = host.sessions.get_mut(slot) {
         s.block(Blocked::ShareUsed, true);
     }

@@ -1,7 +1,20 @@
-//! Every reason to refuse a build that was tried: what it offers, against what is live.
+//! Judgement of a build that was tried: its offers, against what is live.
 //!
-//! The shell has found nothing wrong with its file, and it has loaded; see [`crate::reload::steps`]
-//! for the steps before.
+//! By now the shell has found no fault in the file, and a child process has loaded it. A
+//! candidate is refused if
+//!
+//! - another library runs at its path, or its library runs from another path;
+//! - a build that is being committed, or another member of its group, offers the same;
+//! - its offers contradict themselves, or its frames are longer than the limit allows;
+//! - it takes a service or a table from another library;
+//! - it withdraws a service that has sessions;
+//! - a schema changes without a higher version, or stored data cannot be migrated or downgraded.
+//!
+//! A reload is judged twice: after its trial, and again before its commit, because sessions
+//! open and states are written meanwhile. The judgement reads no data, only schemas and the
+//! versions that are stored. Whether each single value can be read is the finding of the
+//! rehearsal. Nothing changes here. O(libraries × offers × tables). An error is a sentence
+//! about the candidate, for the operator.
 
 use crate::limits::in_force::LimitsInForce;
 use crate::reload::library::ActiveReload;
@@ -15,15 +28,20 @@ use crate::tables::index::Tables;
 use crate::tables::owner::TableOwners;
 use greenroom_state::compatibility::{judge, judge_back};
 
-/// The live data that a candidate is judged by.
+/// Live data that a candidate is judged by. Borrowed for one event, so always the latest.
 pub(crate) struct LiveData<'a> {
+    /// All services that ever were.
     pub(crate) services: &'a Services,
+    /// All tables, for the versions of their values.
     pub(crate) tables: &'a Tables,
+    /// Owners by table.
     pub(crate) owners: &'a TableOwners,
+    /// Limits of the host, and those that services override.
     pub(crate) limits: &'a LimitsInForce,
 }
 
-/// Whether the build that was tried may serve, as far as the core can tell.
+/// Judges the candidate of a library whose trial has ended. Fails with the first reason that is
+/// found.
 pub(super) fn judge_candidate(
     libraries: &[Library],
     id: LibraryId,
@@ -31,6 +49,8 @@ pub(super) fn judge_candidate(
 ) -> Result<(), String> {
     let Some(work) = &libraries[id.0].work else { return Err("no reload is under way".into()) };
     let name = &work.name;
+    // Services follow a library by its name. Under another name the services of the old one
+    // would keep a build that no path replaces.
     if let Some(build) = &libraries[id.0].current
         && build.library != *name
     {
@@ -39,6 +59,7 @@ pub(super) fn judge_candidate(
             build.library
         ));
     }
+    // Two paths of one library would take each other's services with every reload.
     for (i, other) in libraries.iter().enumerate() {
         if i != id.0 && other.current.as_ref().is_some_and(|b| b.library == *name) {
             return Err(format!(
@@ -47,6 +68,9 @@ pub(super) fn judge_candidate(
             ));
         }
     }
+    // A build that is about to be committed is in charge of nothing yet, so `live` does not
+    // know it. The same holds for members of this group. Their offers are compared with the
+    // candidate's.
     for (_, other) in libraries.iter().enumerate().filter(|(i, _)| *i != id.0) {
         let together = |w: &ActiveReload| w.request.group == work.request.group && w.step >= Stage::Tried;
         let theirs = other.work.as_ref().filter(|w| w.step == Stage::Committing || together(w));
@@ -69,6 +93,7 @@ pub(super) fn judge_candidate(
         }
         judge_offer(work, offer, live)?;
     }
+    // A session of a withdrawn service would have no code to run its next turn.
     for service in live.services.of(name).filter(|s| s.sessions > 0) {
         if !work.offers.iter().any(|o| o.name == service.offer.name) {
             return Err(format!(
@@ -80,8 +105,10 @@ pub(super) fn judge_candidate(
     Ok(())
 }
 
+/// Judges a service that the candidate offers: its frames, its tables, its state.
 fn judge_offer(work: &ActiveReload, offer: &Offer, live: &LiveData<'_>) -> Result<(), String> {
     let bytes_max = offer.framing.bytes_max();
+    // A service's own limit counts before the host's.
     let own = live.limits.per_service().get(&offer.name).and_then(|l| l.frame_bytes_max);
     let allowed = own.unwrap_or(live.limits.host().frame_bytes_max);
     if bytes_max == 0 || bytes_max > allowed {
@@ -91,6 +118,8 @@ fn judge_offer(work: &ActiveReload, offer: &Offer, live: &LiveData<'_>) -> Resul
         ));
     }
     let back = matches!(work.request.want, Want::RollBack(_));
+    // A rollback is judged by the downgrades of the build that is left; any other reload by the
+    // migrations of the candidate.
     let may =
         |what: &str, version: &str, service: &Service, table: Option<&str>, old, new, stored: &[u32]| {
             match back {
@@ -100,10 +129,13 @@ fn judge_offer(work: &ActiveReload, offer: &Offer, live: &LiveData<'_>) -> Resul
         };
     for (i, table) in offer.tables.iter().enumerate() {
         let offers = work.offers.iter().filter(|o| o.name != offer.name);
+        // The tables before this one, and all tables of the other offers.
         let elsewhere = offers.flat_map(|o| &o.tables).chain(&offer.tables[..i]);
         if elsewhere.into_iter().any(|t| t.name == table.name) {
             return Err(format!("table {} has two owners in it; a table has one", table.name));
         }
+        // No build has a schema for a table without an owner. Versions alone decide, and only
+        // the way up: a value that nobody answered for counts as version 1.
         let Some(owner) = live.owners.get(&table.name) else {
             for stored in live.tables.versions(&table.name) {
                 let up = stored <= table.shape.version
@@ -124,11 +156,13 @@ fn judge_offer(work: &ActiveReload, offer: &Offer, live: &LiveData<'_>) -> Resul
                 table.name, service.offer.name
             ));
         }
+        // `which` counts from 1.
         let old = &service.offer.tables[owner.which as usize - 1].shape;
         let stored = live.tables.versions(&table.name);
         let (what, name) = (format!("table {}", table.name), Some(table.name.as_str()));
         may(&what, "its version", service, name, old, &table.shape, &stored)?;
     }
+    // A service that is new to the host has no states.
     let Some(service) = live.services.all().iter().find(|s| s.offer.name == offer.name) else {
         return Ok(());
     };
@@ -139,7 +173,7 @@ fn judge_offer(work: &ActiveReload, offer: &Offer, live: &LiveData<'_>) -> Resul
                 offer.name, build.library
             ));
         }
-        // Nobody serves it; if nobody is connected either, no state is kept.
+        // A service without build and sessions keeps no state, so any shape may follow.
         None if service.sessions == 0 => return Ok(()),
         _ => {}
     }

@@ -1,4 +1,8 @@
 //! Messages of the reload state machine: requests, events, steps, candidates.
+//!
+//! The shell sends requests and the ends of steps as [`Event`]s; the state machine answers each
+//! with [`Step`]s. [`Step::Stage`], [`Step::Try`], [`Step::Load`] and [`Step::Commit`] each end
+//! in the event that their docs name. [`Step::Discard`] and [`Step::Report`] have no answer.
 
 use crate::ledger::Report;
 use crate::service::offer::Build;
@@ -12,7 +16,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LibraryId(pub usize);
 
-/// Who wants a reload.
+/// Requester of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Requester {
     /// The host, when it starts.
@@ -30,76 +34,82 @@ pub enum Requester {
     },
 }
 
-/// What is wanted.
+/// Purpose of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// That it serves.
+    /// Load the content, and let it serve.
     Load,
-    /// To know what would come of it.
+    /// Stage, try and judge the content; load nothing.
     DryRun,
-    /// That a build which ran before serves again, as this generation.
+    /// Let a build serve again that ran before, under this generation, with data downgraded.
     RollBack(u64),
-    /// That the build which runs goes on with other settings or ports, as a new generation.
+    /// Let the build that runs go on with other settings or ports, as a new generation.
     Configure,
 }
 
-/// A wish to reload.
+/// Request for a reload of one library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The shell's number for it, named in [`Step::Report`].
+    /// Number that the shell gave, by which it finds the destination of [`Step::Report`].
     pub id: u64,
-    /// Whose.
+    /// Requester, as log and ledger name it.
     pub by: Requester,
-    /// Another file than the library's own path.
+    /// File to load instead of the library's own path; `None`: the library's own.
     pub from: Option<PathBuf>,
-    /// What.
+    /// Purpose.
     pub want: Want,
-    /// Requests with the same number are one commit.
+    /// Number of the group. Requests with the same number are one commit; a request alone has
+    /// its own `id` here.
     pub group: u64,
 }
 
-/// What the shell reports.
+/// Event that the shell reports.
 #[derive(Debug)]
 pub enum Event {
-    /// Somebody wants reloads; those that go together, at once.
+    /// New requests. All members of a group come in one event.
     Requested(Vec<(LibraryId, Request)>),
-    /// [`Step::Stage`] is done: the content's hash, or why there is none to load.
+    /// End of [`Step::Stage`]: SHA-256 of the content, or the reason why it cannot be loaded.
     Staged(LibraryId, Result<String, String>),
-    /// [`Step::Try`] is done: what it is, or what it did wrong in the child.
+    /// End of [`Step::Try`]: the candidate, or its failure in the child.
     Tried(LibraryId, Result<Candidate, String>),
-    /// A part of [`Step::Load`] is done: its code is loaded and its added ports listen, or not.
+    /// End of [`Step::Load`] for one library: its code is loaded and its added ports listen, or
+    /// the reason why not.
     Loaded(LibraryId, Result<(), String>),
-    /// [`Step::Commit`] is done, after so many microseconds of the loop's time.
+    /// End of [`Step::Commit`], with the pause of the loop in microseconds.
     Committed(Vec<LibraryId>, f64),
 }
 
-/// What a trial found out.
+/// Findings of a trial that passed. A rehearsal in it may still have failed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
-    /// The library's name.
+    /// Name of the library.
     pub name: String,
-    /// Its services.
+    /// Offers of its services.
     pub offers: Vec<Offer>,
-    /// What its linker called it.
+    /// Build id that the linker gave the file; `None`: none.
     pub build_id: Option<String>,
-    /// How it went with copies of what is live; `None`: nothing is.
+    /// Report of the rehearsal with copies of live data; `None`: there was no snapshot to
+    /// rehearse with.
     pub rehearsal: Option<Rehearsal>,
 }
 
-/// What the shell is to do.
+/// Step that the shell is to carry out.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// Make a private copy of this file, hash and inspect it.
+    /// Read this file, hash and inspect it. Ends in [`Event::Staged`].
     Stage(LibraryId, PathBuf),
-    /// Load the copy in a child process and ask what it offers.
+    /// Load a private copy in a child process, and rehearse it. Ends in [`Event::Tried`].
     Try(LibraryId),
-    /// Load these here, build their instances, bind and listen on the ports that these services
-    /// add.
+    /// Open the ports that these offers add, load the private copies here, and build their
+    /// instances. One step for a whole group, because its ports are opened all or none. Ends in
+    /// [`Event::Loaded`] for each library.
     Load(Vec<(LibraryId, Vec<Offer>)>),
-    /// Call [`crate::core::Core::adopt`] for each, between two passes.
+    /// Put these builds in charge in one epoch, between two passes:
+    /// [`crate::core::Core::adopt`] or one of its variants for each. Ends in
+    /// [`Event::Committed`].
     Commit(Vec<(LibraryId, Build)>),
-    /// Drop what was staged or loaded.
+    /// Drop what was staged or loaded for the reload, and close ports that were opened for it.
     Discard(LibraryId),
-    /// Tell who asked, and the log.
+    /// Tell the requester, the log and the ledger.
     Report(LibraryId, Request, Box<Report>),
 }

@@ -1,4 +1,13 @@
-//! Puts the previous build back in charge.
+//! Rollback: the previous build takes over again from one that failed on probation.
+//!
+//! A rollback runs outside turns, and is one commit of the shell together with the library's
+//! record. No data is converted in its pause. The build that failed stays as a converter: turns
+//! and a sweep downgrade with it the data that it left. O(services × tables). A takeover also
+//! rolls back, if a build has killed workers.
+//!
+//! The caller asks [`can_roll_back`] in the same step, because each turn may write data that
+//! has no way back. A rollback that an operator asks for is a reload instead, and ends in
+//! `commit.rs`.
 
 use super::commit::{own_tables, resume_quarantined};
 use super::sweep::Sweeps;
@@ -8,8 +17,10 @@ use crate::service::placeholder::{Missing, Withdrawn};
 use crate::service::registry::LoadedBuild;
 use greenroom_state::compatibility::judge_back;
 
-/// Whether the previous build can take over from the one on probation. Returns what it offers; the
-/// error says why it can't.
+/// Whether the previous build can take over from the one on probation. Returns its offers,
+/// which say what ports it needs. Fails if no build stands by, or if stored data of some
+/// version has no way back to the previous build. Reads versions, no values. O(services ×
+/// tables).
 pub(crate) fn can_roll_back(host: &HostState, library: &str) -> Result<Vec<Offer>, String> {
     if host.probations.of(library).is_none() {
         return Err("no build before it stands by".into());
@@ -26,6 +37,7 @@ pub(crate) fn can_roll_back(host: &HostState, library: &str) -> Result<Vec<Offer
             let stored = host.tables.versions(&table.name);
             let others = service.converting(Some(&table.name));
             let live = service.offer.tables.iter().find(|t| t.name == table.name);
+            // A table that this service no longer owns is not judged.
             if let Some(live) = live {
                 let what = format!("table {}", table.name);
                 judge_back(&what, &live.shape, &others, &table.shape, &stored)?;
@@ -36,19 +48,22 @@ pub(crate) fn can_roll_back(host: &HostState, library: &str) -> Result<Vec<Offer
     Ok(offers)
 }
 
-/// Puts the previous build back in charge, between two passes. The build that served goes on
-/// converting what it left. Returns the build that serves now. To be called only if
-/// [`can_roll_back`].
+/// Puts the previous build back in charge. The build that failed goes on converting what it
+/// left. Quarantined sessions go on. Returns the build that serves from here on; `None`: no
+/// build of the library is on probation, and nothing has changed. Call it only if
+/// [`can_roll_back`] agrees.
 pub(crate) fn roll_back(host: &mut HostState, sweeps: &mut Sweeps, library: &str) -> Option<Build> {
     let before = host.probations.remove(library)?.before;
     for service in host.services.iter_mut() {
+        // A service that another library has taken meanwhile stays with that library.
         let mine = service.build.is_none() || service.is_of(library);
         if let Some(standby) = service.standby.take_if(|b| mine && b.build.library == library) {
             if let Some(newer) = service.replace(standby) {
                 service.converters.push(newer);
             }
         } else if service.is_of(library) {
-            // Only the newer build offers it. Its sessions wait.
+            // Only the newer build offers this service. Its sessions are quarantined with their
+            // next turn, and the newer build stays to convert their states for a later one.
             let sessions = service.sessions > 0;
             let newer = service.withdraw(if sessions { Box::new(Missing) } else { Box::new(Withdrawn) });
             service.converters.extend(newer.filter(|_| sessions));
@@ -60,7 +75,8 @@ pub(crate) fn roll_back(host: &mut HostState, sweeps: &mut Sweeps, library: &str
     Some(before)
 }
 
-/// Lets a build stand by to convert what it left.
+/// Adds a build as a converter of the data that it left. For a takeover, and for a rehearsal of
+/// an older candidate. Services that the host does not know are skipped.
 pub(crate) fn stand_by_to_convert(host: &mut HostState, build: &Build, offers: Serving) {
     for (offer, code) in offers {
         if let Some(service) = host.services.named_mut(&offer.name) {
@@ -69,7 +85,8 @@ pub(crate) fn stand_by_to_convert(host: &mut HostState, build: &Build, offers: S
     }
 }
 
-/// Lets a build stand by to take over from the one on probation.
+/// Lets a build stand by, to take over from the one on probation. For a takeover:
+/// [`super::commit::begin_probation`] follows.
 pub(crate) fn stand_by(host: &mut HostState, build: &Build, offers: Serving) {
     for (offer, code) in offers {
         if let Some(service) = host.services.named_mut(&offer.name) {

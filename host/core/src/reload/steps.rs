@@ -1,22 +1,35 @@
-//! A reload, step by step.
+//! State machine of reloads: from a request to its report, for each library.
 //!
-//! ```text
-//!   requested ─ stage ─ staged ─ try ─ tried ─ load ─ loaded ─ commit ─ committed
-//!                 │       │       │      │       │       │
-//!                 └───────┴───────┴──────┴───────┴───────┴── refused: nothing has changed
-//! ```
+//! | stage | event | becomes |
+//! | --- | --- | --- |
+//! | staging | the file is read and inspected | trying, or ends without a change |
+//! | trying | the trial has passed, and the judgement too | tried; a dry run ends: rehearsed |
+//! | tried | all of the group are tried | loading |
+//! | loading | the code is loaded, added ports listen | loaded |
+//! | loaded | all of the group are loaded, and judged again | committing |
+//! | committing | the shell has committed, between two passes | ends: committed, or rolled back |
+//! | any but committing | a step failed, or the reload was cancelled | ends: refused |
 //!
-//! This is the state machine alone; whether a build that was tried may serve, is decided in
-//! `judge.rs`. The shell carries the steps out, off the loop but for the commit, and says how they
-//! went. The unit is the library: one reload of it at a time, others wait their turn. A request
-//! that waited while the very same content was tried gets that outcome. The watcher never tries
-//! content again that it saw before, so a refused file isn't tried in circles, and a build loaded
-//! from elsewhere isn't undone by an old file.
+//! A refused reload has changed nothing.
 //!
-//! Several libraries may be reloaded **together**: each waits, tried, for the others, then loaded,
-//! for the others, and one commit puts all of them in charge. If one is refused, all are. A dry run
-//! ends when it was tried. To roll back is to reload a build that ran before, and data goes the
-//! other way.
+//! The state machine only decides. Each event is answered with steps, which the shell carries
+//! out in order. Every step but the commit runs off the loop. `judge.rs` decides whether a
+//! build that was tried may serve.
+//!
+//! The unit is the library. A library has one reload at a time, and further requests wait in
+//! its queue. A request that waited while the very same content was tried shares that outcome.
+//! The watcher never tries content again that was seen at the path before. Otherwise a refused
+//! file would be tried in circles, and an old file would undo a build loaded from elsewhere.
+//!
+//! Several libraries may be reloaded **together**: their requests have the same group number.
+//! Each waits for the others before load and before commit, and one commit puts all of them in
+//! charge. If one is refused, all are. A rollback by request is a reload of a build that ran
+//! before, with data downgraded.
+//!
+//! Each request ends with exactly one report, but for a watcher's request whose content was
+//! seen before. Nothing here is stored: if the worker dies, its requests are forgotten. A
+//! successor has no reload under way, and learns through [`Reloads::goes_on_with`] which builds
+//! run. An event costs O(libraries + services), plus the judgement.
 
 use crate::ledger::{Outcome, Report};
 use crate::reload::judge::{LiveData, judge_candidate};
@@ -35,14 +48,17 @@ use crate::service::registry::Service;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-/// All libraries. See the module.
+/// Reloads of all libraries: the builds that run, the reloads under way, the requests that
+/// wait.
 #[derive(Debug, Default)]
 pub struct Reloads {
+    /// Libraries by [`LibraryId`]. Libraries are never removed, so an id stays valid.
     pub(crate) libraries: Vec<Library>,
 }
 
 impl Reloads {
-    /// Adds a path to load builds from, or finds it.
+    /// Returns the library of a path, and adds one without a build if the path is new.
+    /// O(libraries).
     pub fn library(&mut self, path: PathBuf) -> LibraryId {
         let known = self.libraries.iter().position(|l| l.path == path);
         LibraryId(known.unwrap_or_else(|| {
@@ -59,22 +75,30 @@ impl Reloads {
         }))
     }
 
-    /// Notes the build that a library runs, without a reload: a successor goes on with its
-    /// predecessor's, or a build was rolled back. `seen` is the hash of what was last seen at its
-    /// path, `highest` the highest generation that ran.
+    /// Notes the build that a library runs, without a reload. Callers are a takeover, and a
+    /// rollback after a failed probation. The hash `seen` is that of the content last seen at
+    /// the path; `highest` is the highest generation that ran.
+    ///
+    /// A reload under way goes on. If it was prepared for the build that went,
+    /// [`Reloads::cancel`] refuses it.
     pub fn goes_on_with(&mut self, id: LibraryId, build: Build, seen: Option<String>, highest: u64) {
         let library = &mut self.libraries[id.0];
         library.highest = library.highest.max(highest).max(build.generation);
         (library.current, library.seen) = (Some(build), seen);
-        // What was said of another build is nobody's answer any more.
+        // The last outcome was about another build, so no request that waits may share it.
         library.last = None;
     }
 
-    /// Refuses the reload under way as soon as its step is done, if it has prepared for what is no
-    /// longer so.
+    /// Refuses the reload under way as soon as its step is done, if it has prepared for a build
+    /// that no longer runs.
+    ///
+    /// Before it loads, a reload has prepared nothing, and its next judgement looks at the
+    /// build that runs then. A reload that is committing goes on: its build takes charge in any
+    /// case.
     pub fn cancel(&mut self, id: LibraryId, why: &str) {
         let work = self.libraries[id.0].work.as_mut();
-        // One for another configuration is about the very build that was replaced, wherever it is.
+        // A configuration reloads the very build that was replaced, so no later judgement can
+        // save it.
         let about = |w: &&mut ActiveReload| {
             let prepared = matches!(w.step, Stage::Loading | Stage::Loaded);
             prepared || (w.request.want == Want::Configure && w.step < Stage::Committing)
@@ -89,33 +113,42 @@ impl Reloads {
         &self.libraries
     }
 
-    /// The library of a name, if it runs.
+    /// Returns the library whose running build has this name; `None`: no build of that name
+    /// runs. O(libraries).
     pub fn named(&self, name: &str) -> Option<LibraryId> {
         let at = self.libraries.iter().position(|l| l.current.as_ref().is_some_and(|b| b.library == name));
         at.map(LibraryId)
     }
 
-    /// Whether any reload is under way.
+    /// Whether any reload is under way. Requests only wait behind a reload, so if none is under
+    /// way, none waits.
     pub fn is_busy(&self) -> bool {
         self.libraries.iter().any(|l| l.work.is_some())
     }
 
-    /// Whether a build of this library is about to be committed.
+    /// Whether a build of this library is about to be committed, between this event and
+    /// [`Event::Committed`].
     pub fn is_committing(&self, id: LibraryId) -> bool {
         self.libraries[id.0].work.as_ref().is_some_and(|w| w.step == Stage::Committing)
     }
 
-    /// The request for which a reload of this library is under way.
+    /// The request for which a reload of this library is under way; `None`: no reload is.
     pub fn under_way(&self, id: LibraryId) -> Option<&Request> {
         self.libraries[id.0].work.as_ref().map(|w| &w.request)
     }
 
-    /// What [`Step::Report`] will say of a commit, before it is known how long it took: so that it
-    /// can be part of it. The build is in charge of its services already.
+    /// Returns the requester and report of a commit while it is made, so that its ledger line
+    /// is part of the same epoch.
+    ///
+    /// The caller has put the build in charge of its services already: services and sessions
+    /// are counted by its name. The pause is 0 in this report, because nobody knows it yet.
+    /// `None`: no reload is under way. O(services).
     pub fn about_to_report(&self, id: LibraryId, services: &[Service]) -> Option<(Requester, Report)> {
         let library = &self.libraries[id.0];
         let work = library.work.as_ref()?;
         let mine = services.iter().filter(|s| s.is_of(&work.name));
+        // `current` is still the previous build, so the fields about the new one are replaced
+        // below.
         let report = library.report_of(work, work.outcome(), 0.0, String::new(), services);
         let report = Report {
             library: work.name.clone(),
@@ -127,13 +160,17 @@ impl Reloads {
         Some((work.request.by, report))
     }
 
-    /// Takes one event. Every decision about a reload is made here.
+    /// Takes one event, and returns the steps to carry out, in order. Every decision about a
+    /// reload is made here.
+    ///
+    /// An event out of turn is ignored, and debug builds panic: the shell reports each step
+    /// that it was given once.
     pub(crate) fn handle(&mut self, event: Event, live: &LiveData<'_>) -> Vec<Step> {
         let mut steps = Vec::new();
         match event {
             Event::Requested(requests) => {
-                // All are in line before the first begins, so those of one commit stand the same
-                // way everywhere.
+                // All requests are in line before the first begins, so no step can find a part
+                // of a group missing.
                 for (id, request) in requests {
                     self.libraries[id.0].waiting.push_back(request);
                 }
@@ -151,7 +188,8 @@ impl Reloads {
                         (work.name, work.offers) = (name, offers);
                         (work.build_id, work.rehearsal) = (build_id, rehearsal);
                         let failed = work.rehearsal.as_ref().and_then(|r| r.failed.clone());
-                        // What the schemas tell says more than how it went with them.
+                        // The schemas are judged first: their objection names the cause, a
+                        // failed rehearsal names sessions and entries.
                         judge_candidate(&self.libraries, id, live).and_then(|()| failed.map_or(Ok(()), Err))
                     }
                     Err(why) => Err(why),
@@ -168,6 +206,8 @@ impl Reloads {
                 for id in ids {
                     let Some(work) = self.work_in(id, Stage::Committing) else { continue };
                     let outcome = work.outcome();
+                    // Computed before `highest` rises, so that the generation is the one that
+                    // was committed.
                     let build = self.next_build(id);
                     let library = &mut self.libraries[id.0];
                     library.highest = library.highest.max(build.generation);
@@ -179,6 +219,8 @@ impl Reloads {
         steps
     }
 
+    /// Handles the end of staging: refuses the reload, ends it as unchanged, shares an outcome,
+    /// or orders the trial.
     fn staged(
         &mut self,
         id: LibraryId,
@@ -197,8 +239,11 @@ impl Reloads {
         let library = &mut self.libraries[id.0];
         let Some(work) = &mut library.work else { return };
         work.hash = hash.clone();
+        // Only a load from the library's own path counts as seen. A dry run must leave the
+        // watcher free to load the file, and another path says nothing about this one.
         let own = work.request.from.is_none() && work.request.want == Want::Load;
         let seen_before = own && library.seen.as_ref() == Some(&hash);
+        // Noted before the trial: content that is refused counts as seen, too.
         if own {
             library.seen = Some(hash.clone());
         }
@@ -209,11 +254,12 @@ impl Reloads {
             return self.begin_next(id, false, steps);
         }
         let runs = library.current.as_ref().is_some_and(|b| match work.request.want {
-            // With other settings it is another generation of the same build.
+            // Other settings make another generation of the same build, so the reload goes on.
             Want::Configure => false,
             Want::RollBack(generation) => b.generation == generation,
             Want::Load | Want::DryRun => b.hash == hash,
         });
+        // A member of a group shares no outcome: its group is committed or refused as a whole.
         let alone = work.request.group == work.request.id && work.request.want == Want::Load;
         let joined = library.last.as_ref().filter(|(h, _)| work.waited && alone && *h == hash);
         match joined {
@@ -236,6 +282,8 @@ impl Reloads {
         }
     }
 
+    /// Returns the reload of a library, if it is in this stage. Returns `None` if the shell
+    /// reports a step that it was not given, which is a bug of the shell.
     fn work_in(&mut self, id: LibraryId, step: Stage) -> Option<&mut ActiveReload> {
         let work = self.libraries.get_mut(id.0)?.work.as_mut();
         let work = work.filter(|w| w.step == step);
@@ -243,7 +291,9 @@ impl Reloads {
         work
     }
 
-    /// A step of a reload is done.
+    /// Moves a reload to stage `to` after its step has succeeded, and advances its group. If
+    /// the step has failed, or the reload was cancelled meanwhile, it is refused. A dry run
+    /// ends here, as rehearsed.
     fn goes_on(
         &mut self,
         id: LibraryId,
@@ -256,6 +306,7 @@ impl Reloads {
         let cancelled = work.cancelled.take();
         work.step = to;
         let (group, want) = (work.request.group, work.request.want);
+        // If both apply, the reason is the failure of the step: operators can act on it.
         match result.and_then(|()| cancelled.map_or(Ok(()), Err)) {
             Err(why) => self.refuse(id, why, live.services.all(), steps),
             Ok(()) if want == Want::DryRun => {
@@ -266,9 +317,12 @@ impl Reloads {
         }
     }
 
-    /// Takes the reloads of one commit a step further, if all of them are ready for it.
+    /// Takes the reloads of one group a step further, if all members are in the same stage and
+    /// none has a step under way. O(libraries + requests that wait), plus the judgement before
+    /// a commit.
     fn advance(&mut self, group: u64, live: &LiveData<'_>, steps: &mut Vec<Step>) {
         let of = |r: &Request| r.group == group;
+        // A member that waits behind another reload of its library has not even been staged.
         if self.libraries.iter().any(|l| l.waiting.iter().any(of)) {
             return;
         }
@@ -276,6 +330,7 @@ impl Reloads {
             self.libraries.iter().enumerate().filter_map(|(i, l)| Some((LibraryId(i), l.work.as_ref()?)));
         let members: Vec<_> = works.filter(|(_, w)| of(&w.request)).map(|(id, w)| (id, w.step)).collect();
         let Some(&(_, step)) = members.first() else { return };
+        // The last member to arrive in a stage advances all of them.
         if members.iter().any(|(_, s)| *s != step) {
             return;
         }
@@ -291,7 +346,7 @@ impl Reloads {
                 steps.push(Step::Load(load));
             }
             Stage::Loaded => {
-                // Judged again: sessions have opened and states were written since.
+                // Judged again: sessions have opened and states were written since the trial.
                 for &(id, _) in &members {
                     let cancelled = self.libraries[id.0].work.as_mut().and_then(|w| w.cancelled.take());
                     if let Err(why) = cancelled
@@ -313,6 +368,9 @@ impl Reloads {
         }
     }
 
+    /// The build that the reload under way would put in charge. A rollback gives a build its
+    /// old generation back. Any other commit takes the next number, so other settings make
+    /// another generation.
     fn next_build(&self, id: LibraryId) -> Build {
         let library = &self.libraries[id.0];
         let (name, hash) =
@@ -324,10 +382,15 @@ impl Reloads {
         Build { library: name, generation, hash }
     }
 
-    /// Refuses a reload, and those that were to be committed with it.
+    /// Refuses a reload, and all others of its group.
+    ///
+    /// Members that wait in line or between two steps end at once. A member with a step under
+    /// way is only cancelled: the shell still works on it, and its report ends it. The
+    /// library's next request begins. O(libraries).
     fn refuse(&mut self, id: LibraryId, why: String, services: &[Service], steps: &mut Vec<Step>) {
         let Some(work) = &self.libraries[id.0].work else { return };
         let group = work.request.group;
+        // Before the trial the candidate has no name, and the library is named instead.
         let what = if work.name.is_empty() { self.libraries[id.0].name() } else { work.name.clone() };
         let others = format!("it was to be committed together with {what}, which is refused: {why}");
         steps.push(Step::Discard(id));
@@ -338,6 +401,7 @@ impl Reloads {
             while let Some(n) = self.libraries[at].waiting.iter().position(of) {
                 let Some(request) = self.libraries[at].waiting.remove(n) else { break };
                 let library = &self.libraries[at];
+                // Nothing was staged for this request, so there is nothing to discard either.
                 let hash = String::new();
                 let report = library.report(Outcome::Refused, hash, 0.0, others.clone(), services);
                 steps.push(Step::Report(other, request, Box::new(report)));
@@ -352,6 +416,10 @@ impl Reloads {
         }
     }
 
+    /// Ends the reload under way: reports its outcome, and begins the library's next request.
+    ///
+    /// The outcome is kept for that request, which may share it. Only loads are kept: the
+    /// outcome of a dry run, a rollback or a configuration answers no other request.
     fn finish(
         &mut self,
         id: LibraryId,
@@ -369,6 +437,8 @@ impl Reloads {
         self.begin_next(id, true, steps);
     }
 
+    /// Begins the request of a library that has waited longest, if there is one. `waited`: the
+    /// request may share the last outcome.
     fn begin_next(&mut self, id: LibraryId, waited: bool, steps: &mut Vec<Step>) {
         let library = &mut self.libraries[id.0];
         if let Some(next) = library.waiting.pop_front() {

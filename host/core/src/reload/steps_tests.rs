@@ -1,4 +1,8 @@
-//! The state machine of a reload, step by step, as text.
+//! Tests of the state machine, with its steps as text.
+//!
+//! No thread, file or child takes part: a test reports each event itself, and reads the steps
+//! that the core answers with. The build is put in charge by the real commit, so the live data
+//! of the next judgement is real, too.
 
 use super::*;
 use crate::core::Core;
@@ -10,6 +14,7 @@ use crate::turn::staging::Staging;
 use greenroom_state::compatibility::StateShape;
 use greenroom_state::schema::Schema;
 
+/// Code that accepts all actions, and keeps no state.
 struct Nothing;
 impl Code for Nothing {
     fn run(&self, _: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
@@ -18,6 +23,8 @@ impl Code for Nothing {
     }
 }
 
+/// Offer of a service whose state has one field of this type. All migrations and downgrades are
+/// there.
 fn offer(name: &str, version: u32, field: &str) -> Offer {
     let text =
         format!(r#"{{"type":"object","properties":{{"count":{{"type":"{field}"}}}},"required":["count"]}}"#);
@@ -32,6 +39,7 @@ fn offer(name: &str, version: u32, field: &str) -> Offer {
     Offer { name: name.into(), port: 0, dials: false, framing, shape, tables: Vec::new() }
 }
 
+/// Findings of a trial without a rehearsal.
 fn candidate(name: &str, offers: Vec<Offer>) -> Result<Candidate, String> {
     Ok(Candidate { name: name.into(), offers, build_id: None, rehearsal: None })
 }
@@ -40,12 +48,14 @@ fn candidate(name: &str, offers: Vec<Offer>) -> Result<Candidate, String> {
 struct Bench(Core);
 
 impl Bench {
+    /// Bench with one library that runs no build.
     fn new() -> (Bench, LibraryId) {
         let mut core = Core::new(Limits::default());
         let id = core.reloads.library("liba.so".into());
         (Bench(core), id)
     }
 
+    /// Reports an event, and returns the steps as text, in order.
     fn on(&mut self, event: Event) -> String {
         let steps = self.0.reload(event);
         let mut text = Vec::new();
@@ -78,7 +88,7 @@ impl Bench {
         self.on(Event::Requested(vec![(l, Request { id, by, from: None, want, group: id })]))
     }
 
-    /// The whole way, from a staged hash to a commit; what was said on the way.
+    /// Goes the whole way, from a staged hash to a commit. Returns the last steps.
     fn rest(&mut self, l: LibraryId, hash: &str, offers: Vec<Offer>) -> String {
         let mut said = self.on(Event::Staged(l, Ok(hash.into())));
         if said.ends_with("try") {
@@ -111,6 +121,8 @@ fn the_whole_way_and_unchanged() {
     assert_eq!(b.rest(l, "h2", vec![offer("s", 1, "integer")]), "Committed [3] gen 2 ");
 }
 
+/// Content that was refused is tried again only for an operator: a file that stays in place
+/// must not be tried for ever.
 #[test]
 fn the_watcher_tries_no_content_twice_but_an_operator_may() {
     let (mut b, l) = Bench::new();
@@ -125,6 +137,7 @@ fn the_watcher_tries_no_content_twice_but_an_operator_may() {
     assert_eq!(b.on(Event::Staged(l, Ok("bad".into()))), "try");
 }
 
+/// A failed staging has no hash to compare, so the request behind it is carried out.
 #[test]
 fn a_request_that_waited_for_the_same_content_shares_the_outcome() {
     let (mut b, l) = Bench::new();
@@ -161,6 +174,7 @@ fn services_have_one_library_and_libraries_one_path() {
     assert!(said.contains("limit frame_bytes_max"), "{said}");
 }
 
+/// The session opens between the two judgements, so only the second can refuse.
 #[test]
 fn a_service_with_sessions_is_not_withdrawn_even_at_the_last_moment() {
     let (mut b, l) = Bench::new();
@@ -181,6 +195,7 @@ fn a_service_with_sessions_is_not_withdrawn_even_at_the_last_moment() {
     assert!(b.0.services()[usize::from(t.0)].build.is_none());
 }
 
+/// A dry run does not count as seen: the watcher still loads the same content.
 #[test]
 fn a_dry_run_ends_with_its_report_and_leaves_the_watcher_alone() {
     let (mut b, l) = Bench::new();
@@ -195,6 +210,8 @@ fn a_dry_run_ends_with_its_report_and_leaves_the_watcher_alone() {
     assert_eq!(b.rest(l, "h2", vec![offer("s", 1, "integer")]), "Committed [4] gen 2 ");
 }
 
+/// A plain load refuses the older version; a rollback gets its old generation back. The next
+/// build still gets a number that was never used.
 #[test]
 fn a_build_that_ran_before_runs_again_under_its_number() {
     let (mut b, l) = Bench::new();
@@ -202,6 +219,7 @@ fn a_build_that_ran_before_runs_again_under_its_number() {
     b.rest(l, "h1", vec![offer("s", 1, "integer")]);
     b.request(l, 2, OP);
     assert_eq!(b.rest(l, "h2", vec![offer("s", 2, "string")]), "Committed [2] gen 2 ");
+    // The content is the older build's, and going back must be asked for.
     b.want(l, 3, OP, Want::Load);
     let said = b.rest(l, "h1", vec![offer("s", 1, "integer")]);
     assert!(said.contains("STATE_VERSION 1 is below 2"), "{said}");
@@ -211,7 +229,7 @@ fn a_build_that_ran_before_runs_again_under_its_number() {
     assert_eq!(b.rest(l, "h3", vec![offer("s", 2, "string")]), "Committed [5] gen 3 ");
 }
 
-/// Two libraries in one commit: `step` of the second one comes first or last.
+/// Two libraries in one group, both of them staging.
 fn two() -> (Bench, LibraryId, LibraryId) {
     let (mut b, l) = Bench::new();
     let m = b.0.reloads.library("libb.so".into());
@@ -220,6 +238,7 @@ fn two() -> (Bench, LibraryId, LibraryId) {
     (b, l, m)
 }
 
+/// A request for one member of the group waits until the commit of the whole group.
 #[test]
 fn libraries_that_go_together_wait_for_each_other_and_are_one_commit() {
     let (mut b, l, m) = two();
@@ -234,9 +253,11 @@ fn libraries_that_go_together_wait_for_each_other_and_are_one_commit() {
     assert_eq!(said, "Committed [1] gen 1 , Committed [2] gen 1 , stage libb.so");
 }
 
+/// The refusal must reach members in every stage: tried, under way in the child, and behind
+/// another reload.
 #[test]
 fn if_one_is_refused_all_are_whatever_they_are_doing() {
-    // One was tried, the other isn't a library at all.
+    // The first member was tried; the file of the second cannot be loaded.
     let (mut b, l, m) = two();
     b.on(Event::Staged(m, Ok("m1".into())));
     b.on(Event::Tried(m, candidate("b", vec![offer("t", 1, "integer")])));
@@ -246,13 +267,13 @@ fn if_one_is_refused_all_are_whatever_they_are_doing() {
         "discard, Refused [1] gen 0 gone, discard, Refused [2] gen 0 it was to be committed together with liba.so, \
          which is refused: gone"
     );
-    // One is in the child meanwhile.
+    // The first member is in the child meanwhile, so its end is its trial's.
     let (mut b, l, m) = two();
     b.on(Event::Staged(m, Ok("m1".into())));
     assert_eq!(b.on(Event::Staged(l, Err("gone".into()))), "discard, Refused [1] gen 0 gone");
     let said = b.on(Event::Tried(m, candidate("b", vec![offer("t", 1, "integer")])));
     assert!(said.starts_with("discard, Refused [2] gen 0 it was to be committed together"), "{said}");
-    // One waits behind another reload.
+    // The second member waits behind another reload of its library.
     let (mut b, l) = Bench::new();
     let m = b.0.reloads.library("libb.so".into());
     b.request(m, 7, OP);
@@ -265,7 +286,7 @@ fn if_one_is_refused_all_are_whatever_they_are_doing() {
     let said = b.on(Event::Staged(m, Err("gone again".into())));
     assert!(said.contains("Refused [2] gen 0 gone again, discard, Refused [1] gen 0 it was to be"), "{said}");
     assert!(!b.0.reloads.is_busy());
-    // Both want the same.
+    // Both members offer the same service.
     let (mut b, l, m) = two();
     b.on(Event::Staged(m, Ok("m1".into())));
     b.on(Event::Tried(m, candidate("b", vec![offer("s", 1, "integer")])));

@@ -1,6 +1,17 @@
-//! Converts stored data that nobody reads, a little in each pass.
+//! Sweeps: conversion of stored data that nobody reads, a little in each pass.
 //!
-//! A sweep follows when a build has proved itself, and when a build was rolled back.
+//! A turn converts what it reads for its own use. A sweep converts what is stored, state by state
+//! and entry by entry, so that old versions leave the store and converters can retire. A sweep begins when a build
+//! takes charge without a probation, when a build has proved itself, and after a rollback. The
+//! start of a probation stops it.
+//!
+//! A pass looks at most at [`SWEPT_PER_PASS`] sessions and entries of one service, the newest
+//! sweep first. While a sweep is under way, passes follow each other without sleep.
+//!
+//! Data that cannot be converted stays as it is, and is reported when a turn reads it. If such
+//! data is of a newer version, the converters stay, too. Each conversion is committed with its
+//! pass. Progress itself is not stored: a successor begins again, and passes over what has the
+//! served version.
 
 use crate::execute::Executor;
 use crate::execute::call::rehearse;
@@ -14,28 +25,31 @@ use crate::session::life::Life;
 use crate::tables::index::Tables;
 use greenroom_state::compatibility::TableShape;
 
-/// Kind of action that the board names for a batch without actions.
+/// Kind of action that the board names while a session's state is read without an action.
 const READ: u32 = 0;
-/// Sessions or entries that a pass looks at.
+/// Most sessions and entries that a pass looks at, converted or not. Bounds what a sweep adds
+/// to a pass.
 const SWEPT_PER_PASS: usize = 64;
 
-/// The rest of one service's sweep.
+/// Progress of one service's sweep: sessions first, by number, then tables, by key.
 #[derive(Debug)]
 struct Sweep {
+    /// Service whose states and tables are swept.
     service: ServiceId,
     /// Number of the last session that is done.
     after: u64,
-    /// Tables that are done.
+    /// Number of tables that are done.
     tables: usize,
-    /// First key of the next table that is not done.
+    /// First key of the table under way that is not done; empty: the first of all.
     from: Vec<u8>,
 }
 
-/// The sweeps under way.
+/// Sweeps under way.
 #[derive(Debug, Default)]
 pub(crate) struct Sweeps {
+    /// The newest last.
     all: Vec<Sweep>,
-    /// Whether a pass was committed: a successor serves before it converts.
+    /// Whether this process has committed a pass. A successor serves first, and converts then.
     committed: bool,
 }
 
@@ -50,7 +64,8 @@ impl Sweeps {
         self.committed = true;
     }
 
-    /// Begins to convert what a library's services left in other versions.
+    /// Begins to convert what a library's services hold in other versions. If a service holds
+    /// none, its converters retire at once. O(services × tables).
     pub(crate) fn begin(&mut self, host: &mut HostState, library: &str) {
         self.stop(host, library);
         let mut idle = Vec::new();
@@ -69,12 +84,13 @@ impl Sweeps {
         }
     }
 
-    /// Stops the sweeps of a library.
+    /// Stops the sweeps of a library. What is converted stays converted.
     pub(crate) fn stop(&mut self, host: &HostState, library: &str) {
         self.all.retain(|s| !host.services[s.service].is_of(library));
     }
 
-    /// Goes on with the newest sweep: at most [`SWEPT_PER_PASS`] sessions and entries.
+    /// Goes on with the newest sweep, for at most [`SWEPT_PER_PASS`] sessions and entries.
+    /// Called when a pass begins.
     pub(crate) fn go_on(&mut self, host: &mut HostState, executor: &mut Executor) {
         if !self.committed {
             return;
@@ -88,7 +104,7 @@ impl Sweeps {
 }
 
 impl Sweep {
-    /// True: all is done.
+    /// Sweeps a slice of the service. Returns whether all is done.
     fn go_on(&mut self, host: &mut HostState, executor: &mut Executor) -> bool {
         let mut left = SWEPT_PER_PASS;
         let sessions = host.sessions.after(self.after).take(left);
@@ -98,6 +114,7 @@ impl Sweep {
             left -= 1;
             sweep_session(host, executor, slot, self.service);
         }
+        // Sessions that opened meanwhile have higher numbers, so a later slice finds them.
         let all = sessions.len() < SWEPT_PER_PASS;
         while all && left > 0 {
             let service = &host.services[self.service];
@@ -108,6 +125,7 @@ impl Sweep {
                 self.tables += 1;
                 self.from.clear();
             } else if let Some(last) = keys.last() {
+                // The least key above the last one.
                 self.from = [&last[..], &[0]].concat();
             }
             left -= keys.len();
@@ -119,9 +137,11 @@ impl Sweep {
     }
 }
 
+/// Retires the converters of a service whose sweep is over, unless data of a newer version is
+/// left.
 fn sweep_is_over(host: &mut HostState, service: ServiceId) {
     let s = &host.services[service];
-    // What couldn't be converted stays as it is, and so does what may be needed for it.
+    // Data that could not be converted stays, and so must the builds that know its version.
     let newer = s.stored.keys().any(|v| *v > s.offer.shape.version);
     let newer_entries =
         s.offer.tables.iter().any(|t| host.tables.versions(&t.name).iter().any(|v| *v > t.shape.version));
@@ -130,6 +150,9 @@ fn sweep_is_over(host: &mut HostState, service: ServiceId) {
     }
 }
 
+/// Converts the state of one session, if it is open and holds another version. The handler's
+/// code is called as in a rehearsal: with the state and without an action. If the store has no
+/// room, the state stays.
 fn sweep_session(host: &mut HostState, executor: &mut Executor, slot: Slot, service: ServiceId) {
     let Some(s) = host.sessions.get(slot) else { return };
     let written = host.services[service].written(Writer::Serving);
@@ -137,11 +160,11 @@ fn sweep_session(host: &mut HostState, executor: &mut Executor, slot: Slot, serv
     if s.service != service || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) || done {
         return;
     }
-    // Reading it has killed the process, twice; its next turn is another matter.
+    // Reading this state has killed a worker twice. Its next turn is judged on its own.
     if host.quarantines.is_blocked(s.id, s.turns, READ) {
         return;
     }
-    // Its next turn would find out what is wrong with it, and say so.
+    // An error is left to the next turn, which reports it and quarantines the session.
     let Ok(Reread { after: Some(state), .. }) = rehearse(host, executor, slot) else { return };
     if host.store.reserve([state.len()]) {
         write_state(host, slot, &state, written);
@@ -149,6 +172,8 @@ fn sweep_session(host: &mut HostState, executor: &mut Executor, slot: Slot, serv
     }
 }
 
+/// Converts one entry of a table, if it holds another version. If the entry cannot be
+/// converted, grows beyond `table_value_bytes_max`, or finds no room, it stays as it is.
 fn sweep_entry(host: &mut HostState, table: &str, key: &[u8]) {
     let mut value = Vec::new();
     let Some(stored) = host.tables.get(&host.store, table, key, &mut value) else { return };

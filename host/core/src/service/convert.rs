@@ -1,15 +1,24 @@
-//! Converts a stored value from one version to another with the builds at hand.
+//! Conversion of a stored value from one version to another, with the builds at hand.
 //!
-//! A newer build's own downgrades convert what it left; the build that serves migrates what an
-//! older one left. Values are converted when they are read. A sweep (`crate::reload::sweep`)
-//! converts those that nobody reads.
+//! | stored version | converted by |
+//! | --- | --- |
+//! | older than wanted | the build that serves: its migrations |
+//! | as wanted | nobody; or the build that serves reads and writes the value |
+//! | newer than wanted | a build that was rolled back: its downgrades |
+//!
+//! Values are converted when they are read, so a reload need not wait for all of them. A sweep
+//! (`crate::reload::sweep`) converts those that nobody reads.
+//!
+//! A conversion runs handler code on a copy, stores nothing, and may be repeated. A failure
+//! leaves the stored value as it is; the error is a sentence. A downgrade without loss is not
+//! promised here: the judgement before a rollback and the previous build's fallback check that.
 
 use super::registry::{LoadedBuild, Service, Services, Writer};
 use crate::ids::ServiceId;
 use crate::tables::entry::version_of;
 use crate::tables::owner::{Owner, TableOwners};
 
-/// A copy of a state, before and after it was read.
+/// Copy of a state, before and after a build has read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reread {
     /// State as stored, with its version; `None`: none was stored.
@@ -18,8 +27,8 @@ pub struct Reread {
     pub after: Option<Vec<u8>>,
 }
 
-/// Converts a stored value of a table to its owner's version; `Ok(None)`: the value is of that
-/// version already, or nobody owns the table.
+/// Converts a stored value of a table to its owner's version. `Ok(None)`: the value is of that
+/// version already, or the table has no owner. Called for every entry that a turn reads.
 pub(crate) fn convert_value(
     services: &Services,
     owners: &TableOwners,
@@ -31,7 +40,9 @@ pub(crate) fn convert_value(
     value_for(services, owner, table, version_of(stored), value).map(Some)
 }
 
-/// Converts a value to the version of a table's owner. A value of that version is read and written.
+/// Converts a value to the version of a table's owner. A value of that version is read and
+/// written, so the result is what the build in charge would store. Fails if no build at hand
+/// knows the way.
 pub(crate) fn value_for(
     services: &Services,
     owner: &Owner,
@@ -43,33 +54,40 @@ pub(crate) fn value_for(
     if stored <= owner.version {
         return service.code.convert(owner.which, stored, owner.version, value);
     }
-    // A converter may count its tables otherwise.
+    // The newest converter that knows the way is asked. A converter may count its tables
+    // otherwise, so the table is found by name.
     let knows = service.converters.iter().rev().find_map(|c| {
         let at = c.offer.tables.iter().position(|t| t.name == table)?;
         c.offer.tables[at].shape.converts(stored, owner.version).ok().map(|()| (c, at as u32 + 1))
     });
     let (converter, which) = knows.ok_or_else(|| no_way(stored, owner.version))?;
     let value = converter.code.convert(which, stored, owner.version, value)?;
-    // The build that is to serve the value reads and writes it.
+    // The build that is to serve the value reads and writes it: the converter may encode
+    // otherwise.
     service.code.convert(owner.which, owner.version, owner.version, &value)
 }
 
+/// Says that no build at hand converts between two versions.
 fn no_way(stored: u32, wanted: u32) -> String {
     format!("it is of version {stored}, and no build at hand makes it into version {wanted}")
 }
 
 impl Service {
-    /// Converts a state of a newer version to the wanted one, by the build that left it.
+    /// Converts a state of a newer version to the wanted one, with the newest rolled-back build
+    /// that knows the way. Fails if there is none, or if its code does.
     pub(crate) fn left_by_newer(&self, stored: u32, wanted: u32, state: &[u8]) -> Result<Vec<u8>, String> {
         let knows = |c: &&LoadedBuild| c.offer.shape.converts(stored, wanted).is_ok();
         let converter = self.converters.iter().rev().find(knows);
         converter.ok_or_else(|| no_way(stored, wanted))?.code.convert(0, stored, wanted, state)
     }
 
-    /// Downgrades a state that a newer build left, in place. Returns the version that it has then.
-    /// States of older versions stay: the build that serves migrates them itself.
+    /// Downgrades a state that a newer build left, in place, and returns its version then.
+    /// States of older versions stay: the build that serves migrates them itself. Fails as
+    /// [`Service::left_by_newer`], and the state is unchanged then.
     pub(crate) fn downgrade_state(&self, stored: u32, state: &mut Vec<u8>) -> Result<u32, String> {
         let wanted = self.offer.shape.version;
+        // Without a converter the build that serves gets the state as it is, and says itself
+        // why it cannot read it.
         if stored <= wanted || self.converters.is_empty() {
             return Ok(stored);
         }
@@ -79,8 +97,8 @@ impl Service {
 }
 
 impl Services {
-    /// The build that stands by and owns a table, of the library of a service; and the place of the
-    /// table among its own.
+    /// Finds the standby build that owns a table, among those of the library that serves
+    /// `service`. Returns it with the place of the table among its own. O(services × tables).
     pub(crate) fn standby_owner(&self, service: ServiceId, table: &str) -> Option<(&LoadedBuild, usize)> {
         let library = &self[service].standby.as_ref()?.build.library;
         let standbys = self.all().iter().filter_map(|s| s.standby.as_ref());
@@ -90,7 +108,9 @@ impl Services {
         })
     }
 
-    /// The version of a table's value that a build of a service writes.
+    /// Returns the version of a table's value that a build of a service writes; 0: the table
+    /// has no owner. A standby build that does not own the table writes the owner's version, as
+    /// any other library does.
     pub(crate) fn version_written(
         &self,
         owners: &TableOwners,

@@ -1,4 +1,8 @@
-//! Builds and the services they offer.
+//! Builds, and the services that they offer.
+//!
+//! A service outlives its builds: sessions and records name the service, and a reload replaces
+//! only what the service points to. Data of another version is converted when it is read, never
+//! with loss on the way down.
 //!
 //! | file | holds |
 //! | --- | --- |

@@ -1,37 +1,43 @@
-//! What a library offers: name, port, framing, schema, tables.
+//! Offer of a library: name, port, framing, schema, tables.
+//!
+//! The shell reads an offer from a loaded library, and the trial from its copy. The core judges
+//! it (`crate::reload::judge`) before the build serves, and keeps it beside the code as long as
+//! the build is of use. Offers are serializable, because the trial sends them from its child
+//! process.
 
 use crate::framing::Framing;
 use crate::turn::code::Code;
 use greenroom_state::compatibility::{StateShape, TableShape};
 use serde::{Deserialize, Serialize};
 
-/// What a library says of one of its services.
+/// Offer of one service: all that the core knows of it beside its code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Offer {
-    /// Its name.
+    /// Name of the service, by which a later build of the library continues with its sessions.
     pub name: String,
-    /// Default TCP port on loopback; 0: none.
+    /// Default TCP port on loopback; 0: none. The configuration may name other ports.
     pub port: u16,
-    /// Its sessions are connections that are asked for, so it needs no port.
+    /// Whether sessions are connections that turns ask for, so that the service needs no port.
     #[serde(default)]
     pub dials: bool,
-    /// How its stream is cut.
+    /// Framing that cuts the stream of a session into messages.
     pub framing: Framing,
-    /// Its state's version, schema and migrations.
+    /// Version, schema and migrations of the session state.
     pub shape: StateShape,
-    /// The tables that it owns.
+    /// Tables that the service owns. The place of each is the number its code converts it by,
+    /// less 1.
     pub tables: Vec<TableShape>,
 }
 
-/// What a library offers, with the code of each service.
+/// Offers of a library, with the code of each service.
 pub type Serving = Vec<(Offer, Box<dyn Code>)>;
 
-/// The build that serves now.
+/// Build of a library, as reports and records name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
-    /// The library's name.
+    /// Name of the library.
     pub library: String,
-    /// Counts the library's builds, from 1.
+    /// Number of the build among the library's, from 1. A rollback gives no new number.
     pub generation: u64,
     /// SHA-256 of the file, in hexadecimal.
     pub hash: String,

@@ -1,16 +1,23 @@
-//! Code for a service that has no library now.
+//! Code for a service that has no library.
+//!
+//! A service without a build stays in the registry: records and sessions name its number. Its
+//! code is one of these two, so that a call needs no test whether there is code. Neither
+//! converts values, has jobs or keeps state.
 
 use crate::turn::code::{Batch, Code};
 use crate::turn::fault::Fault;
 use crate::turn::staging::Staging;
 use greenroom_state::abi;
 
-/// The code of a service that its library no longer offers. Only services without sessions are
-/// withdrawn, and their ports are closed in the same step, so a turn here is a connection that was
-/// accepted just before.
+/// Code of a service that its library no longer offers: closes the session.
+///
+/// Only services without sessions are withdrawn, and their ports are closed in the same step.
+/// So a turn here is that of a connection that was accepted just before.
 pub(crate) struct Withdrawn;
 
-/// The code of a service that a successor has no library for: its sessions wait.
+/// Code of a service whose sessions have no build that could serve them: every turn fails as a
+/// state that cannot be read. So the session is quarantined, and its input is kept until a
+/// build serves.
 pub(crate) struct Missing;
 
 impl Code for Withdrawn {

@@ -1,28 +1,59 @@
-//! A block's header: when it is valid, whose it is, and a checksum.
+//! Block header: the epochs at which a block is valid, its owner, and a checksum.
+//!
+//! | bytes | field |
+//! | --- | --- |
+//! | 0 to 7 | born: epoch from which the block is live |
+//! | 8 to 15 | dead: epoch from which the block is dead |
+//! | 16 to 23 | key of the record |
+//! | 24 to 27 | kind (top 8 bits), version of the format (2), length (22) |
+//! | 28 to 31 | checksum |
+//!
+//! All numbers are little-endian, and the payload follows. The checksum covers payload, kind,
+//! version, key and length. Born and dead stay outside, so a deletion changes one word; a
+//! damaged birth or death is not found out.
+//!
+//! The checksum finds damage, not attacks. CRC-32 can be extended when bytes are appended.
 
 use crate::store::memory::Memory;
 
-/// Bytes of a header: born and dead (u64), key (u64), length and kind (u32), sum (u32).
+/// Bytes of a header: born and dead (u64), key (u64), length, version and kind (u32), sum
+/// (u32).
 pub(super) const HEADER: usize = 32;
 /// `born` of a block that holds nothing. Fresh memory is zero, and epochs count from 1.
 pub(super) const UNBORN: u64 = 0;
-/// `dead` of a block that nobody deleted.
+/// `dead` of a block that no caller has deleted. No epoch reaches it.
 pub(super) const UNTIL_DELETED: u64 = u64::MAX;
 
-const LEN_BITS: u32 = 24;
+/// Bits of the length. The longest record has 32 bytes less than 4 MiB.
+const LEN_BITS: u32 = 22;
+/// Bits of the version.
+const VERSION_BITS: u32 = 2;
+/// Latest version of a record's format that a header can state. A kind that has used up its
+/// versions continues as a kind of another number.
+pub(super) const VERSION_MAX: u8 = (1 << VERSION_BITS) - 1;
 
-/// See the module.
+/// Header of a block, decoded. The module has the layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
+    /// First epoch at which the block is live; [`UNBORN`]: none.
     pub(super) born: u64,
+    /// First epoch at which the block is dead; [`UNTIL_DELETED`]: none.
     pub(super) dead: u64,
+    /// Key of the record, by which its part finds it after a crash.
     pub(super) key: u64,
+    /// Number of the kind. May be unknown in memory that a later build has written.
     pub(super) kind: u8,
+    /// Version of the format of the record's bytes: at most [`VERSION_MAX`].
+    pub(super) version: u8,
+    /// Bytes of the payload. May be too large for the block if the memory is damaged.
     pub(super) len: u32,
+    /// Checksum.
     pub(super) sum: u32,
 }
 
 impl Header {
+    /// Decodes the header at an offset. Any bytes decode; the caller checks what it relies on.
+    /// Panics if the memory ends before the header does.
     #[inline]
     pub(super) fn read(bytes: &[u8], at: usize) -> Header {
         let b: &[u8; HEADER] = bytes[at..at + HEADER].try_into().expect("the range has this length");
@@ -33,40 +64,49 @@ impl Header {
             born: word(0),
             dead: word(8),
             key: word(16),
-            kind: (tag >> LEN_BITS) as u8,
+            kind: (tag >> (LEN_BITS + VERSION_BITS)) as u8,
+            version: (tag >> LEN_BITS) as u8 & VERSION_MAX,
             len: tag & ((1 << LEN_BITS) - 1),
             sum: half(28),
         }
     }
 
-    /// Writes all but `born`, which was written before and keeps the block invalid meanwhile.
+    /// Writes all but `born`. The caller has written a birth after the last commit, which keeps
+    /// the block invalid meanwhile.
     #[inline]
     pub(super) fn write_rest(&self, memory: &mut dyn Memory, at: usize) {
         let mut b = [0; HEADER - 8];
         b[..8].copy_from_slice(&self.dead.to_le_bytes());
         b[8..16].copy_from_slice(&self.key.to_le_bytes());
-        b[16..20].copy_from_slice(&(self.len | u32::from(self.kind) << LEN_BITS).to_le_bytes());
+        let version_and_kind = u32::from(self.version) | u32::from(self.kind) << VERSION_BITS;
+        b[16..20].copy_from_slice(&(self.len | version_and_kind << LEN_BITS).to_le_bytes());
         b[20..].copy_from_slice(&self.sum.to_le_bytes());
         memory.write(at + 8, &b);
     }
 }
 
-/// The checksum: CRC-32 of the bytes, mixed with what else must not change.
+/// Computes the checksum: CRC-32 of the payload, mixed with what else must not change.
+/// O(bytes).
 #[inline]
-pub(super) fn sum(kind: u8, key: u64, bytes: &[u8]) -> u32 {
-    crc32fast::hash(bytes) ^ mix(kind, key, bytes.len() as u32)
+pub(super) fn sum(kind: u8, version: u8, key: u64, bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes) ^ mix(kind, version, key, bytes.len() as u32)
 }
 
-/// The checksum of a block to which `more` was appended.
+/// Computes the checksum of a block to which `more` was appended. `header` is the one before.
+/// O(bytes of `more`): the payload before is not read.
 pub(super) fn extend_sum(header: &Header, more: &[u8]) -> u32 {
-    let before = header.sum ^ mix(header.kind, header.key, header.len);
+    let before = header.sum ^ mix(header.kind, header.version, header.key, header.len);
     let mut crc = crc32fast::Hasher::new_with_initial(before);
     crc.update(more);
-    crc.finalize() ^ mix(header.kind, header.key, header.len + more.len() as u32)
+    crc.finalize() ^ mix(header.kind, header.version, header.key, header.len + more.len() as u32)
 }
 
+/// Hashes kind, version, key and length into 32 bits.
 #[inline]
-fn mix(kind: u8, key: u64, len: u32) -> u32 {
-    let x = (key ^ u64::from(len) << 32 ^ u64::from(kind) << 24).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn mix(kind: u8, version: u8, key: u64, len: u32) -> u32 {
+    // Version 0 adds nothing. Blocks of builds that know no versions have the sums of version
+    // 0.
+    let x = (key ^ u64::from(len) << 32 ^ u64::from(kind) << 24 ^ u64::from(version) << 22)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (x ^ (x >> 32)) as u32
 }

@@ -1,6 +1,16 @@
 //! Kinds of records, and the key of each.
+//!
+//! The number of a kind, its key and its format are stored: a successor of another version
+//! reads them. So a number is never given to another kind, and a format changes with its
+//! version.
+//!
+//! In a key, *session* is the number of a session, or the number that stands for a service's
+//! own turns ([`crate::ids::service_of_number`]).
+//!
+//! Recovery hands each record to the part that owns its kind (`crate::recovery::rebuild`). A
+//! record of an unknown number is erased and named: a later build wrote it.
 
-/// What a record is. The numbers are stored.
+/// Kind of a record. The numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -8,7 +18,7 @@ pub enum Kind {
     Session = 1,
     /// A session's state, MessagePack; key: session.
     State = 2,
-    /// Input that was not a whole message yet; key: session.
+    /// Input that is kept: no whole message yet, or messages that must wait; key: session.
     Input = 3,
     /// Output not sent yet, behind its offset in the stream (u64, little-endian); key: session.
     Output = 4,
@@ -24,14 +34,15 @@ pub enum Kind {
     Ports = 9,
     /// The highest number of a connection that was served (u64, little-endian); key: 0.
     Served = 10,
-    /// Why a session is quarantined until another build takes it on: the turn that must not run
+    /// Quarantine of a session until another build takes it on: the turn that must not run
     /// (u64, little-endian), and the reason; key: session.
     Quarantine = 11,
     /// A line of the ledger, as the shell writes it; key: counts up.
     Ledger = 12,
     /// An action that waits for its turn, as `effects/inbox.rs` says; key: session.
     Action = 13,
-    /// What several actions carry; key: its number, which they name.
+    /// Payload that several actions or pieces of output carry; key: its number, which they
+    /// name.
     Payload = 14,
     /// A timer, as `effects/timers.rs` says; key: session.
     Timer = 15,
@@ -50,13 +61,27 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Returns the version of the format in which this build writes records of a kind, from 0
+    /// to 3. Recovery reads this one and all before it, and erases later ones by name.
+    ///
+    /// A change of a format raises its version here, and the decoder goes by
+    /// [`Found::version`](super::recover::Found::version). A build with a lower version here
+    /// cannot read the record, so the trial of an upgrade to that build refuses it.
+    ///
+    /// The version of a session's record stays: its first byte is a version that more builds
+    /// read.
+    pub(crate) const fn version(self) -> u8 {
+        0
+    }
+
+    /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
         const ALL: [Kind; 20] = [
             Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
             Ledger, Action, Payload, Timer, Job, Connect, Shared, Config, Framing,
         ];
-        // They are numbered from 1, in this order.
+        // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()
     }
 }

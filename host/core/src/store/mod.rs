@@ -1,4 +1,7 @@
-//! The store: records that outlive the process that wrote them.
+//! Store: records that outlive the process that wrote them.
+//!
+//! The other parts of the core keep all that must survive in it, as bytes under a kind and a
+//! key. Cut off at any word, the memory holds exactly the records of the last commit.
 //!
 //! | file | holds |
 //! | --- | --- |

@@ -1,23 +1,37 @@
-//! The record store: everything that outlives code lies here, as bytes, and outlives the process
-//! that wrote it if its [`Memory`] does.
+//! Record store: bytes that outlive code, and the process that wrote them if its [`Memory`]
+//! does.
 //!
-//! [`Store::put`], [`Store::delete`], and one [`Store::commit`] a pass: **a whole pass becomes
-//! valid by one atomic store of the epoch**. Nothing that was valid is overwritten before that.
-//! What was being written when a process died is found and forgotten by [`Store::recover`], which
-//! may itself be killed at any write and started again.
+//! *Invariant*: **a whole pass becomes valid by one atomic store of the epoch**. Nothing valid
+//! is overwritten before that. The caller uses [`Store::put`] and [`Store::delete`] during a
+//! pass, and [`Store::commit`] once at its end.
 //!
-//! - Memory is cut into units of 64 KiB. A slab is one unit, or several, of blocks of one size
-//!   class; a directory says which class each unit has.
-//! - A block is live at epoch E if and only if `born <= E < dead`. An update is a new block with
-//!   born E+1, and the old one's dead set to E+1; a deletion only sets dead, so it never needs
-//!   space.
-//! - Recovery is one scan: what was born after E is erased, a death after E is undone.
+//! - Memory consists of units of 64 KiB. A slab is one unit, or several, with blocks of one
+//!   size class. A directory holds the class of each unit.
+//! - A block is live at epoch E if and only if `born <= E < dead`.
+//! - An update writes a new block with born E+1, and sets the old one's dead to E+1.
+//! - A deletion only sets dead, so a full store never refuses it.
+//! - A slab whose blocks are all free can become one of another class. The sizes that a store
+//!   once held do not decide what fits later.
 //!
-//! - A slab whose blocks are all free can become one of another class, so what a store once held
-//!   doesn't decide what it can hold later.
+//! The life of a block, where E is the last committed epoch:
 //!
-//! No reference into it leaves the core: [`Store::read`] lends the bytes to a closure. What points
-//! to a record is a [`Ref`], which its owner keeps; an update gives a new one.
+//! | state | born | dead | left by |
+//! | --- | --- | --- | --- |
+//! | never used, or erased | 0 | any | put |
+//! | free | at most E+1 | at most E, or born | put |
+//! | new | E+1 | never | commit; or delete, which frees the block at once |
+//! | live | at most E | never | delete |
+//! | dying | at most E | E+1 | commit, which frees the block unless a pin holds it |
+//!
+//! If the process dies, [`Store::recover`] scans the memory once. The scan erases births after
+//! E and undoes deaths after E. A recovery may itself be killed at any write and started again.
+//!
+//! A read costs O(1), a write O(bytes of the record), a commit O(records that died in the
+//! pass).
+//!
+//! No reference into the memory leaves the core: [`Store::read`] lends the bytes to a closure.
+//! The owner of a record keeps a [`Ref`] to it; an update gives a new one. The store keeps no
+//! index by key: each part has its own, and a `Ref` needs 4 bytes.
 
 use super::block::{self, HEADER, Header, UNBORN, UNTIL_DELETED};
 use super::kind::Kind;
@@ -28,45 +42,57 @@ use super::layout::{
 use super::memory::{Memory, Plain};
 use super::pins::Pins;
 
-/// Blocks that were held for a reader and are freed with a commit, beside twice as many as die with
-/// it.
+/// Blocks held for readers that a commit may free, beside two for each block that dies with it.
+/// The bound keeps a commit short after a long read; the factor of two lets the backlog shrink.
 const RELEASED_PER_COMMIT: usize = 256;
 
-/// A record store. The module has the contract.
+/// Record store. The module has the contract.
+///
+/// The memory holds the truth. All other fields but `pins` can be derived from it, and recovery
+/// does.
 pub struct Store {
+    /// Bytes of header, directory and blocks.
     pub(super) memory: Box<dyn Memory>,
+    /// Number of the last committed pass. Blocks born in the current pass have the next one.
     pub(super) epoch: u64,
+    /// Limit of all slabs together, in bytes. The reserve lies beyond.
     pub(super) bytes_max: usize,
-    /// Where the first unit begins: behind header and directory.
+    /// Offset of the first unit, behind header and directory.
     pub(super) units_at: usize,
-    /// Each unit's class + 1, or [`FREE_UNIT`], as in the directory; the units behind a slab's
-    /// first have its class too.
+    /// Class + 1 of each unit, or [`FREE_UNIT`]. All units of a slab have its class here; the
+    /// directory has it for the first one alone.
     pub(super) units: Vec<u8>,
-    /// Blocks in use of the slab that begins with a unit: live, or dying.
+    /// Blocks in use (new, live, dying or held) of the slab that begins with a unit. 0 for the
+    /// other units of a slab.
     pub(super) used: Vec<u32>,
-    /// Slabs without a block in use.
+    /// Slabs without a block in use. If there is none, reclaiming is pointless.
     pub(super) empty_slabs: usize,
-    /// Units that are free.
+    /// Units that belonged to a slab and are free.
     pub(super) free_units: usize,
-    /// Free blocks of each class.
+    /// Free blocks of each class that were used before, or found by recovery.
     pub(super) free: [Vec<Ref>; CLASSES.len()],
-    /// Blocks of each class's newest slab that were never used: the next one, and the slab's end.
+    /// Offsets of the blocks of each class's newest slab that were never used: the next one,
+    /// and the slab's end. Equal if there is none.
     pub(super) fresh: [(usize, usize); CLASSES.len()],
-    /// Blocks that die with this epoch.
+    /// Blocks that die with the commit of this pass.
     pub(super) dying: Vec<Ref>,
+    /// Readers outside, and the blocks that are held for them.
     pub(super) pins: Pins,
-    /// In live blocks, as their classes count.
+    /// Bytes of new and live blocks. A block counts with the size of its class.
     pub(super) bytes: usize,
 }
 
 impl Store {
-    /// An empty store of at most `bytes_max` bytes on the heap.
+    /// Creates an empty store of at most `bytes_max` bytes on the heap, which dies with the
+    /// process.
     pub fn new(bytes_max: usize) -> Store {
         Store::create(Box::new(Plain::default()), bytes_max)
             .unwrap_or_else(|Full| unreachable!("plain memory grows as far as the allocator lets it"))
     }
 
-    /// An empty store in fresh memory, which is all zero.
+    /// Creates an empty store in fresh memory, which is all zero. Fails if the memory cannot
+    /// grow to header and directory. A creation that a death cuts off leaves memory without a
+    /// store.
     pub fn create(mut memory: Box<dyn Memory>, bytes_max: usize) -> Result<Store, Full> {
         let at = units_at(bytes_max);
         if !memory.grow(at) {
@@ -75,12 +101,13 @@ impl Store {
         memory.write(LAYOUT_AT, &LAYOUT.to_le_bytes());
         memory.write(BYTES_MAX_AT, &(bytes_max as u64).to_le_bytes());
         memory.mark();
-        // The magic comes last: without it, there is no store.
+        // The magic comes last: recovery takes memory without it for memory without a store.
         memory.write(MAGIC_AT, MAGIC);
         Ok(Store::in_memory(memory, 0, bytes_max))
     }
 
-    /// A store that knows nothing of its blocks yet.
+    /// Makes a store that has no units yet. A fresh store has none; recovery adds those that it
+    /// finds.
     pub(super) fn in_memory(memory: Box<dyn Memory>, epoch: u64, bytes_max: usize) -> Store {
         Store {
             memory,
@@ -99,22 +126,24 @@ impl Store {
         }
     }
 
-    /// The memory as it is now: what a successor would find, were this process killed here.
+    /// Returns the memory at this moment. A successor would find these bytes if this process
+    /// died here.
     pub fn image(&self) -> &[u8] {
         self.memory.bytes()
     }
 
-    /// Bytes in live blocks.
+    /// Returns the bytes of all records, as their classes count, changes of this pass included.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Passes committed.
+    /// Returns the number of passes committed.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Records alive of a kind, this pass's changes included. O(blocks): for tests and inspection.
+    /// Counts the records of a kind, changes of this pass included. O(blocks): for tests and
+    /// inspection.
     pub fn count(&self, kind: Kind) -> usize {
         let (mut count, mut unit) = (0, 0);
         while unit < self.units.len() {
@@ -133,8 +162,11 @@ impl Store {
         count
     }
 
-    /// Makes sure that records of these lengths fit, all of them, below the limit. Then putting
-    /// them can't fail. False: they don't, and nothing has changed that matters.
+    /// Makes room for one record of each of these lengths, all at once, below the limit. Then
+    /// putting them cannot fail. The promise ends with the next put of another record.
+    ///
+    /// False: they do not fit, and no record has changed. Pins may have been given up, and
+    /// slabs added, in either case. O(records), and O(blocks) at the limit.
     pub fn reserve(&mut self, lens: impl IntoIterator<Item = usize>) -> bool {
         self.reserve_all(lens.into_iter().map(|len| (len, 1)))
     }
@@ -151,7 +183,7 @@ impl Store {
             wanted[class] += times;
             classes |= 1 << class;
         }
-        // Of eighteen, a turn needs one or two.
+        // A turn needs one or two of the eighteen classes, so a mask visits those alone.
         let mut grew = false;
         while classes != 0 {
             let class = classes.trailing_zeros() as usize;
@@ -167,36 +199,46 @@ impl Store {
                 grew = true;
             }
         }
-        // Close to the limit, room for one class may have been made of another's.
+        // Close to the limit, a slab of one class may have been made from an empty slab of
+        // another class that was counted before.
         let has = |class: usize| self.free[class].len() + self.fresh_blocks(class) >= wanted[class];
         !grew || (0..CLASSES.len()).all(has)
     }
 
-    /// Writes a record in place of `old`, and returns the reference to keep. When it is refused,
-    /// `old` stays.
+    /// Writes a record in place of `old`, and returns the reference to keep. The record becomes
+    /// valid with the next commit.
+    ///
+    /// Fails if the record is longer than [`super::layout::RECORD_BYTES_MAX`], or if limit and
+    /// reserve are used up; `old` stays then. Cannot fail after a [`Store::reserve`] for its
+    /// length. A put without reservation may use the reserve: that is for records that must not
+    /// fail.
     pub fn put(&mut self, old: Option<Ref>, kind: Kind, key: u64, bytes: &[u8]) -> Result<Ref, Full> {
         let class = class_for(bytes.len()).ok_or(Full)?;
         if let Some(r) = old
             && self.is_new(r)
             && self.class_of(r) == class
         {
-            // Made in this pass, so nobody depends on it.
+            // The block was born in this pass, so no committed epoch depends on its bytes.
             self.fill(r, kind, key, bytes);
             return Ok(r);
         }
         let r = self.take(class)?;
         self.bytes += CLASSES[class];
-        // Born first: from here on it is not valid before the next commit, whatever else is in it.
+        // The birth comes first. From here on the block is invalid until the next commit, so
+        // death, key and payload may be cut off anywhere. Snapshots rely on this order, too.
         self.write_word(offset(r), self.epoch + 1);
         self.memory.mark();
         self.fill(r, kind, key, bytes);
+        // The old record goes last: a refused put must leave it.
         if let Some(old) = old {
             self.delete(old);
         }
         Ok(r)
     }
 
-    /// Appends to a record that was made in this pass. False: it must be a record of its own.
+    /// Appends bytes to a record that was put in this pass, without a new block. O(bytes
+    /// appended). False: the record is older or its block is full, and nothing has changed; the
+    /// caller puts another record.
     pub fn append(&mut self, r: Ref, bytes: &[u8]) -> bool {
         let at = offset(r);
         let header = Header::read(self.memory.bytes(), at);
@@ -210,7 +252,9 @@ impl Store {
         true
     }
 
-    /// Deletes a record. Never fails, however full the store is.
+    /// Deletes a record. Never fails, however full the store is. The caller forgets the
+    /// reference: the block may be used again at once if it was born in this pass, else after
+    /// the commit.
     pub fn delete(&mut self, r: Ref) {
         let class = self.class_of(r);
         self.bytes -= CLASSES[class];
@@ -218,19 +262,20 @@ impl Store {
         let new = self.is_new(r);
         self.write_word(offset(r) + 8, self.epoch + 1);
         match new {
-            // It never was valid, and with dead = born never will be.
+            // The block was never valid; with dead = born no epoch makes it so.
             true => self.give_back(r),
             false => self.dying.push(r),
         }
     }
 
-    /// Lends a record's bytes.
+    /// Lends the bytes of a record to `f`. O(1), without a copy.
     #[inline]
     pub fn read<T>(&self, r: Ref, f: impl FnOnce(&[u8]) -> T) -> T {
         f(self.bytes_of(r))
     }
 
-    /// A record's bytes, for who needs several records' at once.
+    /// Returns the bytes of a record, for callers that need several records at once. Changes of
+    /// this pass are seen. The caller has not deleted the record.
     #[inline]
     pub(crate) fn bytes_of(&self, r: Ref) -> &[u8] {
         let at = offset(r);
@@ -239,20 +284,28 @@ impl Store {
         &self.memory.bytes()[at + HEADER..at + HEADER + header.len as usize]
     }
 
-    /// The kind of a record.
+    /// Returns the kind of a record.
     pub(crate) fn kind(&self, r: Ref) -> Option<Kind> {
         Kind::from_number(Header::read(self.memory.bytes(), offset(r)).kind)
     }
 
-    /// The key that a record was written under.
+    /// Returns the key that a record was written under.
     pub fn key(&self, r: Ref) -> u64 {
         Header::read(self.memory.bytes(), offset(r)).key
     }
 
-    /// Makes everything since the last commit count, at once.
+    /// Makes all changes since the last commit valid, at once. Cannot fail, and makes no system
+    /// call.
+    ///
+    /// O(records that died in the pass). If readers hold blocks, so many of those are freed
+    /// besides that the backlog shrinks.
     pub fn commit(&mut self) {
         self.epoch += 1;
+        // The one word that decides. A death before it leaves the previous commit, a death
+        // behind it this one.
         self.memory.commit(EPOCH_AT, self.epoch);
+        // Blocks are freed only behind the commit: the next pass may overwrite them, and a
+        // recovery to the previous epoch would have needed them.
         let mut dying = std::mem::take(&mut self.dying);
         if self.pins.are_none() {
             for r in dying.drain(..) {
@@ -269,42 +322,50 @@ impl Store {
         self.dying = dying;
     }
 
-    /// Keeps what the last commit left readable from outside ([`super::snapshot::copy_at`]) until
-    /// [`Store::unpin`]. Returns its epoch.
+    /// Keeps the last commit readable from outside ([`super::snapshot::copy_at`]) until
+    /// [`Store::unpin`]. Returns its epoch. The caller does so between two passes or in one;
+    /// changes of that pass are not part of the epoch.
     ///
-    /// It costs the memory of what is replaced meanwhile. Beyond `bytes_max` of that, the pins are
-    /// given up, not the writers.
+    /// Costs the memory of the blocks that die meanwhile. Beyond `bytes_max` of them, all pins
+    /// are given up: readers fail, writers go on. A later call sets `bytes_max` for all pins.
     pub fn pin(&mut self, bytes_max: usize) -> u64 {
         self.pins.add(self.epoch, bytes_max)
     }
 
-    /// Lets go of a pin. False: it was given up before, and what was read since can't be trusted.
+    /// Ends one pin of an epoch. False: the pin was given up before, and the reader must
+    /// discard what the copy holds.
     pub fn unpin(&mut self, epoch: u64) -> bool {
         self.pins.remove(epoch)
     }
 
+    /// Returns whether a block was born in this pass.
     #[inline]
     pub(super) fn is_new(&self, r: Ref) -> bool {
         Header::read(self.memory.bytes(), offset(r)).born == self.epoch + 1
     }
 
+    /// Returns the size class of a block.
     #[inline]
     pub(super) fn class_of(&self, r: Ref) -> usize {
         usize::from(self.units[(offset(r) - self.units_at) / UNIT]) - 1
     }
 
+    /// Writes a word that needs no order of its own.
     pub(super) fn write_word(&mut self, at: usize, word: u64) {
         self.memory.write(at, &word.to_le_bytes());
     }
 
+    /// Writes header and payload of a block whose birth is written. A death in between leaves a
+    /// birth after the last commit, which recovery erases.
     pub(super) fn fill(&mut self, r: Ref, kind: Kind, key: u64, bytes: &[u8]) {
         let at = offset(r);
-        let sum = block::sum(kind as u8, key, bytes);
+        let sum = block::sum(kind as u8, kind.version(), key, bytes);
         let header = Header {
             born: self.epoch + 1,
             dead: UNTIL_DELETED,
             key,
             kind: kind as u8,
+            version: kind.version(),
             len: bytes.len() as u32,
             sum,
         };

@@ -1,4 +1,23 @@
 //! Slabs of one size class: allocated, filled, reclaimed.
+//!
+//! A slab is one unit of 64 KiB with `64 KiB / size` blocks, or, for the classes above 64 KiB,
+//! several adjacent units with one block. Slabs are made on demand and never moved. A slab is
+//! reclaimed only when a limit is reached: a class that empties and fills again keeps its
+//! slabs.
+//!
+//! The life of a unit, with its byte in the directory:
+//!
+//! | state | directory | next state |
+//! | --- | --- | --- |
+//! | never used | 0 | slab |
+//! | slab | class + 1 (first unit of the slab) | free, once no block of the slab is in use |
+//! | free | [`FREE_UNIT`] | slab, of any class, after its bytes are zeroed |
+//!
+//! *Invariant*: a directory entry is written only once the bytes behind it are zero. Zeroed
+//! blocks have no birth, so a death at any write leaves every valid record as it was.
+//!
+//! Memory never shrinks. The units of a store with a lower use than before wait for the next
+//! slab.
 
 use super::layout::{
     CLASSES, DIRECTORY_AT, FREE_UNIT, Full, RESERVE_BYTES, Ref, UNIT, memory_bytes, offset, reference,
@@ -7,13 +26,14 @@ use super::layout::{
 use super::records::Store;
 
 impl Store {
+    /// Counts the blocks of a class that were never used. Blocks in `free` are not among them.
     pub(super) fn fresh_blocks(&self, class: usize) -> usize {
         let (next, end) = self.fresh[class];
         (end - next) / CLASSES[class]
     }
 
-    /// Frees blocks that no pin needs any more, so many at most: a reader that took long leaves
-    /// many, and nobody is to wait for all of them.
+    /// Frees blocks that no pin needs any more, `at_most` so many. A reader that took long
+    /// leaves many, and a commit must not wait for all of them. O(blocks freed).
     pub(super) fn release(&mut self, at_most: usize) {
         for _ in 0..at_most {
             let Some(r) = self.pins.free_one() else { return };
@@ -21,9 +41,12 @@ impl Store {
         }
     }
 
-    /// A block of a class: a free one, else one that was never used.
+    /// Takes a block of a class: a free one, else one that was never used, else one of a new
+    /// slab. Fails if limit and reserve are used up, or if the memory cannot grow. O(1) but for
+    /// a new slab.
     pub(super) fn take(&mut self, class: usize) -> Result<Ref, Full> {
-        // Beyond the limit lies the reserve.
+        // Reservations stay below the limit. The reserve beyond it is for puts without one:
+        // records of sessions that continue and close.
         if self.free[class].is_empty()
             && self.fresh_blocks(class) == 0
             && !self.add_slab(class, self.bytes_max + RESERVE_BYTES)
@@ -44,7 +67,8 @@ impl Store {
         Ok(r)
     }
 
-    /// A block is free again.
+    /// Frees a block. The caller makes sure that no committed epoch, and no pin, needs its
+    /// bytes: the next put may overwrite them.
     pub(super) fn give_back(&mut self, r: Ref) {
         let unit = self.unit_of(r);
         self.used[unit] -= 1;
@@ -53,26 +77,34 @@ impl Store {
         self.free[class].push(r);
     }
 
-    /// The first unit of a block's slab.
+    /// Returns the first unit of the slab of a block.
     #[inline]
     pub(super) fn unit_of(&self, r: Ref) -> usize {
-        // Slabs of several units hold one block, which begins with the first of them.
+        // A slab of several units holds one block, which begins with the first of them.
         (offset(r) - self.units_at) / UNIT
     }
 
-    /// Makes a slab of a class, if all slabs together then stay within `limit` bytes.
+    /// Makes room for at least one more block of a class, if all slabs together then stay
+    /// within `limit` bytes. The room is a new slab, or blocks that readers held back.
+    ///
+    /// At the limit, the cheap remedies come first. Empty slabs of other classes go, then
+    /// blocks that no reader needs. In the end all readers lose theirs. False: nothing helped.
+    /// O(units) below the limit, O(blocks) at it.
     pub(super) fn add_slab(&mut self, class: usize, limit: usize) -> bool {
         let want = slab_units(class);
         let over = |store: &Store| (store.units.len() - store.free_units + want) * UNIT > limit;
         if over(self) {
             self.reclaim(class);
         }
+        // Two rounds: the first frees blocks whose readers have ended. The second ends the
+        // readers, because a snapshot can be taken again and a refused turn fails.
         for last in [false, true] {
             if over(self) && !self.pins.are_none() {
                 if last {
-                    // Readers have to do without before a writer is refused.
+                    // Every reader fails at its unpin.
                     self.pins.give_up();
                 }
+                // Without a bound: a writer would be refused otherwise.
                 let before = self.free[class].len();
                 self.release(usize::MAX);
                 if self.free[class].len() > before {
@@ -85,14 +117,15 @@ impl Store {
             return false;
         }
         let Some(first) = self.find_units(want) else { return false };
-        // What never was used of the slab before is free like any other.
+        // `fresh` describes one slab. Blocks of the previous one that were never used become
+        // free ones.
         while self.fresh_blocks(class) > 0 {
             let next = self.fresh[class].0;
             self.fresh[class].0 += CLASSES[class];
             self.free[class].push(reference(next));
         }
-        // Its memory is zero, and so are its blocks' births: entering the slab changes nothing that
-        // is valid.
+        // The entry follows its zeroed blocks. Behind the entry nothing valid has changed: no
+        // block of the slab has a birth.
         self.memory.mark();
         self.memory.write(DIRECTORY_AT + first, &[class as u8 + 1]);
         self.units[first..first + want].fill(class as u8 + 1);
@@ -103,7 +136,12 @@ impl Store {
         true
     }
 
-    /// Adjacent units without a slab, zeroed: free ones, else new ones.
+    /// Finds adjacent units without a slab, and zeroes them. Free units come first, else new
+    /// ones at the end. `None`: the memory cannot grow, or has its full size. O(units) and
+    /// O(bytes zeroed).
+    ///
+    /// Free units that are not adjacent are of no use for a large class. The memory still grows
+    /// then, as the caller counts free units as available.
     pub(super) fn find_units(&mut self, want: usize) -> Option<usize> {
         if self.free_units >= want {
             let found = self.units.windows(want).position(|w| w.iter().all(|u| *u == FREE_UNIT));
@@ -115,6 +153,8 @@ impl Store {
                 return Some(first);
             }
         }
+        // Memory beyond the last unit was never written. An entry comes before the blocks of
+        // its slab, and no unit that was entered is ever removed.
         let first = self.units.len();
         let end = self.units_at + (first + want) * UNIT;
         if end > memory_bytes(self.bytes_max) || !self.memory.grow(end) {
@@ -125,9 +165,9 @@ impl Store {
         Some(first)
     }
 
-    /// Gives back the units of all slabs without a block in use, but for those of the class that
-    /// `wanted` more of: they may have been made for just that. O(blocks), and only done when the
-    /// limit is reached and it helps.
+    /// Frees the units of all slabs without a block in use, but for those of class `wanted`:
+    /// the caller may have made them just now. O(blocks); called only when the limit is
+    /// reached. No record changes.
     pub(super) fn reclaim(&mut self, wanted: usize) {
         if self.empty_slabs == 0 {
             return;
@@ -143,12 +183,15 @@ impl Store {
             if self.used[unit] == 0 && class == wanted {
                 kept_empty += 1;
             } else if self.used[unit] == 0 {
-                // The first one last: until then the slab is whole, and empty.
+                // From the last unit to the first: a death in between leaves the first entry,
+                // and so a whole slab that is empty. In the other order, recovery could find
+                // zeros that belong to no slab, and report damage.
                 for u in (unit..unit + units).rev() {
                     self.memory.write(DIRECTORY_AT + u, &[FREE_UNIT]);
                     self.units[u] = FREE_UNIT;
                 }
                 self.free_units += units;
+                // The newest slab of the class is gone, and its unused blocks with it.
                 if (unit..unit + units).contains(&(self.fresh[class].0.saturating_sub(self.units_at) / UNIT))
                 {
                     self.fresh[class] = (0, 0);
@@ -156,6 +199,7 @@ impl Store {
             }
             unit += units;
         }
+        // Free blocks of the slabs that are gone must not be handed out again.
         for class in 0..CLASSES.len() {
             let mut kept = std::mem::take(&mut self.free[class]);
             kept.retain(|r| self.units[self.unit_of(*r)] == class as u8 + 1);

@@ -1,17 +1,21 @@
-//! The store against a plain map: random passes, cut at every word, cut again during recovery,
-//! damaged at random.
+//! Tests of the store against a plain map: random passes, cut at every word, cut again during
+//! recovery, damaged at random.
+//!
+//! Every pass changes the store and the map alike. The map is then compared with the records
+//! that recovery finds in a copy of the memory.
 
-use super::block::HEADER;
+use super::block::{self, HEADER, Header};
 use super::kind::Kind;
 use super::layout::*;
 use super::memory::{Memory, Plain};
 use super::records::Store;
-use super::recover::{Found, Recovered};
+use super::recover::{Erased, Found, Recovered};
 use super::snapshot::copy_at;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// Memory that the test can look into after the store is gone: what a successor would map.
+/// Memory that the test can look into after the store is gone: the bytes that a successor would
+/// map. The second field is the writer's view, without the cut.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Plain>>, Vec<u8>);
 
@@ -26,8 +30,8 @@ impl Shared {
     }
 }
 
-/// A writer sees all that it wrote, also what was cut off: it is about to be killed, and doesn't
-/// know.
+/// Memory of a writer that is about to be killed: the writer sees all that it wrote, also the
+/// words that are cut off.
 impl Memory for Shared {
     fn bytes(&self) -> &[u8] {
         &self.1
@@ -46,12 +50,13 @@ impl Memory for Shared {
     }
 }
 
-/// Small enough that slabs change their class all the time.
+/// Limit in bytes. Small, so that slabs change their class all the time.
 const LIMIT: usize = 1 << 20;
 
+/// Payloads by key.
 type Model = BTreeMap<u64, Vec<u8>>;
 
-/// What a store holds, by key.
+/// Copies the records of a store by key. Fails if two have the same key.
 fn contents(store: &Store, records: &[Found]) -> Model {
     let mut model = Model::new();
     for f in records {
@@ -61,7 +66,8 @@ fn contents(store: &Store, records: &[Found]) -> Model {
     model
 }
 
-/// One pass of random changes. The model follows.
+/// Runs one pass of random changes, without its commit. The model follows. Lengths are on both
+/// sides of each way a class is chosen: within a unit, a whole unit, several units.
 fn pass(rng: &mut fastrand::Rng, store: &mut Store, refs: &mut BTreeMap<u64, Ref>, model: &mut Model) {
     for _ in 0..rng.usize(1..12) {
         let key = rng.u64(0..20);
@@ -77,7 +83,7 @@ fn pass(rng: &mut fastrand::Rng, store: &mut Store, refs: &mut BTreeMap<u64, Ref
                     model.get_mut(&key).unwrap().extend(&bytes);
                 }
             }
-            // Full, for this size: it stays as it was.
+            // The store is full for this length, so the record stays as it was.
             _ if !store.reserve([bytes.len()]) => {}
             (_, old) => {
                 refs.insert(key, store.put(old, Kind::State, key, &bytes).unwrap());
@@ -87,6 +93,7 @@ fn pass(rng: &mut fastrand::Rng, store: &mut Store, refs: &mut BTreeMap<u64, Ref
     }
 }
 
+/// Reads see the changes of the pass. Recovery finds the same, and nothing is left behind.
 #[test]
 fn a_store_is_a_map() {
     for seed in 0..20 {
@@ -104,7 +111,7 @@ fn a_store_is_a_map() {
         }
         let recovered = Store::recover(Box::new(Plain::cut_after(&shared.image(), None)), LIMIT).unwrap();
         assert_eq!(contents(&recovered.store, &recovered.records), model);
-        assert_eq!((recovered.store.bytes(), recovered.damaged.len()), (store.bytes(), 0));
+        assert_eq!((recovered.store.bytes(), recovered.erased.len()), (store.bytes(), 0));
         for r in refs.into_values() {
             store.delete(r);
         }
@@ -112,6 +119,9 @@ fn a_store_is_a_map() {
     }
 }
 
+/// Kills a pass at each of its first words and at many later ones, then five recoveries after 0
+/// to 100 words. The records are those before the pass or, if the word of the commit was
+/// written, those after it.
 #[test]
 fn a_kill_at_any_word_leaves_the_last_commit() {
     for seed in 0..12 {
@@ -138,8 +148,8 @@ fn a_kill_at_any_word_leaves_the_last_commit() {
             let survived = !dying.0.lock().unwrap().is_cut();
             let expected = if survived { &after } else { &before };
 
-            // The successor may be killed too, at any word of its recovery, and so may be the next
-            // one.
+            // A successor may be killed too, at any word of its recovery, and so may be the
+            // next one.
             let mut image = dying.image();
             for again in [0, 1, 3, 10, 100] {
                 let second = Shared::new(Plain::cut_after(&image, Some(again)));
@@ -148,12 +158,12 @@ fn a_kill_at_any_word_leaves_the_last_commit() {
             }
             let found = Store::recover(Box::new(Plain::cut_after(&image, None)), LIMIT).unwrap();
             let recovered = contents(&found.store, &found.records);
-            // The very last word is the commit: it was written, or it wasn't.
+            // The very last word is the commit: written, or not written.
             assert!(
                 recovered == *expected || recovered == after && cut > 0,
                 "seed {seed}, cut after {cut} words"
             );
-            assert!(found.damaged.is_empty());
+            assert!(found.erased.is_empty());
             if survived {
                 break;
             }
@@ -164,6 +174,8 @@ fn a_kill_at_any_word_leaves_the_last_commit() {
     }
 }
 
+/// Overwrites random places, 300 times over. Recovery ends, and the records that it finds can
+/// be used. A header that cannot be true is refused.
 #[test]
 fn damage_is_named_and_never_fatal() {
     let mut rng = fastrand::Rng::with_seed(7);
@@ -185,8 +197,8 @@ fn damage_is_named_and_never_fatal() {
             rng.fill(&mut image[at..end]);
         }
         if let Ok(found) = Store::recover(Box::new(Plain::cut_after(&image, None)), LIMIT) {
-            named += found.damaged.len();
-            // What it vouches for can be read, and is used as any store.
+            named += found.erased.len();
+            // Records that recovery found can be read, and the store serves as any other.
             let mut store = found.store;
             for f in &found.records {
                 store.read(f.at, <[u8]>::len);
@@ -206,6 +218,8 @@ fn damage_is_named_and_never_fatal() {
     }
 }
 
+/// Fills a store to its limit. Puts without a reservation and deletions still succeed, and the
+/// freed memory serves other sizes.
 #[test]
 fn a_full_store_refuses_keeps_what_it_has_and_still_closes() {
     let mut store = Store::new(1 << 20);
@@ -216,7 +230,7 @@ fn a_full_store_refuses_keeps_what_it_has_and_still_closes() {
     assert!((900..=1024).contains(&refs.len()), "{} records", refs.len());
     assert!(!store.reserve([900]) && !store.reserve([RECORD_BYTES_MAX + 1]));
     assert_eq!(store.put(None, Kind::State, 0, &vec![0; RECORD_BYTES_MAX + 1]), Err(Full));
-    // The reserve is for what must go on.
+    // The reserve is for records of sessions that continue.
     store.put(None, Kind::Session, 1, &[1; 128]).unwrap();
     store.commit();
     for r in refs.drain(..) {
@@ -226,7 +240,7 @@ fn a_full_store_refuses_keeps_what_it_has_and_still_closes() {
     assert!(!store.reserve([900]), "what dies in this pass is not free before it is committed");
     store.commit();
     assert!(store.reserve([900; 900]));
-    // And what held one size then holds another.
+    // Memory that held blocks of one size then holds blocks of another.
     for len in [100_000, 40, 3000, 900] {
         let mut n = 0;
         while store.reserve([len]) {
@@ -241,14 +255,15 @@ fn a_full_store_refuses_keeps_what_it_has_and_still_closes() {
     }
 }
 
-/// Whoever pinned an epoch reads it whole, whatever the writer does between any two of its reads.
+/// A reader gets a pinned epoch whole, whatever the writer does between any two of its reads.
+/// If the pin was given up, the reader learns it at the unpin.
 #[test]
 fn a_pinned_epoch_is_read_while_the_writer_goes_on() {
     let mut given_up = 0;
     for seed in 0..30 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let shared = Shared::new(Plain::default());
-        // Some are full, and pins come after writers.
+        // Some stores are full: there pins give way to writers.
         let limit = if seed % 3 == 1 { LIMIT } else { 64 * LIMIT };
         let mut store = Store::create(Box::new(shared.clone()), limit).unwrap();
         let (mut refs, mut model) = (BTreeMap::new(), Model::new());
@@ -259,7 +274,7 @@ fn a_pinned_epoch_is_read_while_the_writer_goes_on() {
         let pinned = model.clone();
         let epoch = store.pin(if seed % 3 == 0 { 100_000 } else { 64 * LIMIT });
         let len = shared.image().len();
-        // Some of it is left out of the copy, or all, or almost nothing.
+        // The filter leaves out a third of the records, or all, or a seventh.
         let (mut aside, left_out_of) = (Model::new(), [3, 1, 7][seed as usize / 3 % 3]);
         let image = copy_at(
             len,
@@ -295,8 +310,8 @@ fn a_pinned_epoch_is_read_while_the_writer_goes_on() {
         assert!(!seen.keys().any(|key| aside.contains_key(key)), "seed {seed}: left out, and yet there");
         seen.append(&mut aside);
         assert_eq!(seen, pinned, "seed {seed}");
-        assert!(found.damaged.is_empty(), "seed {seed}: {:?}", found.damaged);
-        // What was held for it is free again.
+        assert!(found.erased.is_empty(), "seed {seed}: {:?}", found.erased);
+        // Blocks that were held for the reader are free again.
         refs.into_values().for_each(|r| store.delete(r));
         store.commit();
         assert!(store.pins.are_none() && store.used.iter().all(|n| *n == 0));
@@ -304,18 +319,20 @@ fn a_pinned_epoch_is_read_while_the_writer_goes_on() {
     assert!((1..=20).contains(&given_up), "{given_up} pins went over their limit");
 }
 
+/// A store of layout 1 is read with the limit that the caller gives, and is one of layout 2
+/// then.
 #[test]
 fn the_layout_before_this_one_is_read() {
     let mut store = Store::new(LIMIT);
     store.put(None, Kind::State, 7, b"kept").unwrap();
     store.commit();
     let mut image = store.image().to_vec();
-    // It had no limit in its header, and was like this one otherwise.
+    // Layout 1 has no limit in its header, and is like layout 2 otherwise.
     image[LAYOUT_AT..LAYOUT_AT + 8].copy_from_slice(&1u64.to_le_bytes());
     image[BYTES_MAX_AT..BYTES_MAX_AT + 8].fill(0);
     let found = Store::recover(Box::new(Plain::cut_after(&image, None)), LIMIT).unwrap();
     assert_eq!(contents(&found.store, &found.records), Model::from([(7, b"kept".to_vec())]));
-    // It is of this layout now: the limit that a reader gives doesn't matter any more.
+    // With layout 2 the limit that the caller gives does not matter.
     let again = Store::recover(Box::new(Plain::cut_after(found.store.image(), None)), 1).unwrap();
     assert_eq!(again.records.len(), 1);
     image[LAYOUT_AT] = 9;
@@ -323,8 +340,8 @@ fn the_layout_before_this_one_is_read() {
     assert!(said.contains("layout 9"), "{said}");
 }
 
-/// A unit whose class is lost is given up alone: what lies behind it stays, and what lay in it
-/// never comes back.
+/// A unit whose class is lost is given up alone. Records behind it stay, and records in it
+/// never come back, even after its memory is used again.
 #[test]
 fn a_hole_in_the_directory_hides_nothing_behind_it() {
     let mut store = Store::new(LIMIT);
@@ -339,8 +356,8 @@ fn a_hole_in_the_directory_hides_nothing_behind_it() {
         let found = Store::recover(Box::new(shared.clone()), LIMIT).unwrap();
         let kept = contents(&found.store, &found.records);
         assert!((0..600).all(|k| kept.contains_key(&k) != lost.contains(&k)), "class {class}");
-        assert!(!found.damaged.is_empty());
-        // All that is free is used again, and recovered once more.
+        assert!(!found.erased.is_empty());
+        // Every free block is filled again, and recovered once more.
         let mut store = found.store;
         let mut key = 1000;
         while store.reserve([900]) {
@@ -351,14 +368,56 @@ fn a_hole_in_the_directory_hides_nothing_behind_it() {
         let again = Store::recover(Box::new(Plain::from(shared.image())), LIMIT).unwrap();
         let all = contents(&again.store, &again.records);
         assert_eq!(
-            (all.len() as u64, again.damaged.len()),
+            (all.len() as u64, again.erased.len()),
             (kept.len() as u64 + key - 1000, 0),
             "class {class}"
         );
     }
 }
 
-/// Damage behind the last unit that has memory makes no units.
+/// Records of a later build are erased by name, and are not taken for damage.
+#[test]
+fn records_of_later_versions_and_kinds_are_named_and_the_rest_is_read() {
+    const LATER_KIND: u8 = 63;
+    let mut store = Store::new(LIMIT);
+    for key in 1..=4 {
+        store.put(None, Kind::Timer, key, b"three o'clock").unwrap();
+    }
+    store.commit();
+    let mut image = store.image().to_vec();
+    let block = |key: u64| {
+        let at = |i: usize| units_at(LIMIT) + i * CLASSES[0];
+        (0..4).map(at).find(|at| Header::read(store.image(), *at).key == key).unwrap()
+    };
+    let mut rewrite = |key: u64, change: &dyn Fn(&mut Header), sums: bool| {
+        let at = block(key);
+        let mut header = Header::read(&image, at);
+        change(&mut header);
+        if sums {
+            header.sum = block::sum(header.kind, header.version, key, b"three o'clock");
+        }
+        let mut memory = Plain::from(std::mem::take(&mut image));
+        header.write_rest(&mut memory, at);
+        image = memory.bytes().to_vec();
+    };
+    rewrite(1, &|h| h.version = Kind::Timer.version() + 1, true);
+    rewrite(2, &|h| h.kind = LATER_KIND, true);
+    rewrite(3, &|h| h.version = Kind::Timer.version() + 1, false);
+
+    let found = Store::recover(Box::new(Plain::from(image)), LIMIT).unwrap();
+
+    let kind = Kind::Timer as u8;
+    let expected = [
+        Erased { kind, key: 1, is_later: true },
+        Erased { kind: LATER_KIND, key: 2, is_later: true },
+        Erased { kind, key: 3, is_later: false },
+    ];
+    assert_eq!(found.erased, expected);
+    let left: Vec<_> = found.records.iter().map(|f| (f.kind, f.version, f.key)).collect();
+    assert_eq!(left, [(Kind::Timer, 0, 4)]);
+}
+
+/// A byte of the directory beyond the last unit that has memory makes no unit.
 #[test]
 fn a_byte_behind_the_directory_is_no_unit() {
     let mut store = Store::new(LIMIT);
@@ -367,7 +426,7 @@ fn a_byte_behind_the_directory_is_no_unit() {
     let mut image = store.image().to_vec();
     image[DIRECTORY_AT + (memory_bytes(LIMIT) - units_at(LIMIT)) / UNIT - 1] = 3;
     let found = Store::recover(Box::new(Plain::from(image)), LIMIT).unwrap();
-    assert_eq!((found.records.len(), found.damaged.len()), (1, 1));
+    assert_eq!((found.records.len(), found.erased.len()), (1, 1));
     let mut store = found.store;
     let mut key = 2;
     while store.reserve([900]) {
@@ -377,7 +436,8 @@ fn a_byte_behind_the_directory_is_no_unit() {
     assert!(key > 900, "{key} records fit");
 }
 
-/// A reader's pin costs no writer its place, not even the first one at the limit.
+/// At the limit a writer gets the blocks that a reader holds back, from the first record on.
+/// The reader learns it at the unpin.
 #[test]
 fn a_writer_at_the_limit_is_not_refused_for_a_reader() {
     let mut store = Store::new(LIMIT);
@@ -395,8 +455,8 @@ fn a_writer_at_the_limit_is_not_refused_for_a_reader() {
     assert!(!store.unpin(epoch), "and the reader has to do without");
 }
 
-/// Close to the limit, room for many records at once is made or refused: in the end, and not for
-/// ever.
+/// Reservations of many records of different sizes end at the limit: with room for all of them,
+/// or with a refusal. Pins that nobody removes change nothing.
 #[test]
 fn a_large_reservation_at_the_limit_is_made_or_refused() {
     for pinned in [false, true] {

@@ -1,14 +1,27 @@
 //! Encoding of one table entry.
+//!
+//! | bytes | field |
+//! | --- | --- |
+//! | 0 | length of the table's name (u8) |
+//! | 1 and 2 | length of the key (u16, little-endian) |
+//! | then | name, key, value |
+//!
+//! The name stands in every entry, so that recovery builds the index from entries alone, and
+//! the loss of one record costs one entry. The price is up to 64 bytes for each entry.
+//!
+//! The key of the store's record is not the key of the entry but the version of its value.
 
 use crate::store::kind::Kind;
 use crate::store::snapshot::Seen;
 
-/// The version that a value counts as: what nobody answered for is taken for the first.
+/// Returns the version that a value counts as. Version 0 is stored for a value of a table that
+/// had no owner; it counts as version 1.
 pub(crate) fn version_of(stored: u32) -> u32 {
     stored.max(1)
 }
 
-/// An entry as it is stored: table and key with their lengths, then the value.
+/// Encodes an entry. The caller has checked that the name has at most 255 bytes and the key at
+/// most 65,535: the lengths would be cut off otherwise. One allocation.
 pub(super) fn entry(table: &str, key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(3 + table.len() + key.len() + value.len());
     bytes.push(table.len() as u8);
@@ -19,13 +32,15 @@ pub(super) fn entry(table: &str, key: &[u8], value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The value of a stored entry.
+/// Returns the value of an encoded entry. The bytes come from [`entry`], or [`name_of`] has
+/// decoded them; any others may panic.
 pub(crate) fn value_of(entry: &[u8]) -> &[u8] {
     let key = usize::from(u16::from_le_bytes([entry[1], entry[2]]));
     &entry[3 + usize::from(entry[0]) + key..]
 }
 
-/// The table and the key of a stored entry; `None`: it is none.
+/// Returns the table and the key of an encoded entry; `None`: the bytes are no entry. Never
+/// panics: the bytes may come from a damaged record, or from a file.
 pub(crate) fn name_of(entry: &[u8]) -> Option<(&str, &[u8])> {
     let (&table, rest) = entry.split_first()?;
     let (key, rest) = rest.split_at_checked(2)?;
@@ -34,28 +49,28 @@ pub(crate) fn name_of(entry: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(table).ok()?, key))
 }
 
-/// An entry as a snapshot shows it.
+/// Entry as a snapshot shows it, for filters and rehearsals.
 #[derive(Debug, Clone, Copy)]
 pub struct SeenEntry<'a> {
-    /// Its table.
+    /// Name of the table.
     pub table: &'a str,
-    /// Its key.
+    /// Key of the entry.
     pub key: &'a [u8],
-    /// The version that its value counts as.
+    /// Version that the value counts as.
     pub version: u32,
-    /// Its value.
+    /// Value, in MessagePack.
     pub value: &'a [u8],
 }
 
 impl<'a> SeenEntry<'a> {
-    /// `None`: it is another record, or one that can't be read.
+    /// Decodes a record of a snapshot; `None`: the record is no entry, or cannot be read.
     pub fn of(seen: &Seen<'a>) -> Option<SeenEntry<'a>> {
         let (table, key) = name_of(seen.bytes).filter(|_| seen.kind == Kind::Entry)?;
         Some(SeenEntry { table, key, version: version_of(seen.key as u32), value: value_of(seen.bytes) })
     }
 }
 
-/// What an entry costs beyond its value, in bytes.
+/// Returns the bytes that an encoded entry has beyond its value.
 pub(crate) fn overhead(table: &str, key: &[u8]) -> usize {
     3 + table.len() + key.len()
 }

@@ -1,7 +1,8 @@
-//! Tables against a plain map, and the index built again after a crash.
+//! Tests of tables against a plain map, and of the index built again after a crash.
 
 use super::*;
 
+/// Puts, replaces and deletes entries. The last deletion leaves neither table nor record.
 #[test]
 fn entries_come_and_go() {
     let (mut t, mut s) = (Tables::default(), Store::new(1 << 20));
@@ -21,8 +22,8 @@ fn entries_come_and_go() {
     assert!(t.is_empty() && s.bytes() == 0);
 }
 
-/// Keys that begin alike, that are the beginning of others, that differ far behind: recovery puts
-/// them in the order they had.
+/// Keys begin alike, are the beginning of others, or differ far behind. Recovery puts them in
+/// the order that they had, with the same counts and values.
 #[test]
 fn the_index_is_what_it_was_when_it_is_built_again() {
     for seed in 0..60 {

@@ -1,4 +1,9 @@
-//! Rebuilds the index of tables from the entries after a crash.
+//! Rebuild of the index of tables from the entries that recovery found.
+//!
+//! A takeover waits for it, and a host may have millions of entries. So the work is done in two
+//! steps: entries are gathered by table, then sorted, and each map is built at once. An
+//! insertion into a large map waits for memory at every level; a sort of compact keys runs
+//! through memory in order.
 
 use super::entry::{name_of, value_of};
 use super::index::{Table, Tables};
@@ -8,10 +13,8 @@ use crate::store::recover::Found;
 use std::collections::BTreeMap;
 
 impl Tables {
-    /// Takes in the entries that recovery found. Returns those that can't be read.
-    ///
-    /// O(n log n): entries are sorted and the maps are built at once, as an entry that goes into a
-    /// large map by itself waits for memory at every step of the way.
+    /// Adds the entries that recovery found to an empty index. Returns the records that are no
+    /// entry, which the caller deletes and names. O(n log n) in the entries.
     pub(crate) fn recover<'f>(
         &mut self,
         store: &Store,
@@ -33,6 +36,8 @@ impl Tables {
             };
             table.table.bytes += key.len() + value_of(bytes).len();
             *table.table.versions.entry(f.key as u32).or_default() += 1;
+            // A table's keys often begin alike. Without the common part, the sixteen bytes of a
+            // head tell more of them apart.
             let common = table.prefix.iter().zip(key).take_while(|(a, b)| a == b).count();
             table.prefix = &table.prefix[..common];
             table.entries.push(f.at);
@@ -42,26 +47,32 @@ impl Tables {
     }
 }
 
-/// A table on its way into the index.
+/// Table on its way into the index.
 #[derive(Default)]
 struct FoundTable<'a> {
+    /// Index with counts, still without entries.
     table: Table,
-    /// Common beginning of all keys.
+    /// Common beginning of all keys found so far.
     prefix: &'a [u8],
+    /// Records of the entries, in the order of their places in the store.
     entries: Vec<Ref>,
 }
 
-/// An entry on its way into the index.
+/// Entry on its way into the index: 32 bytes, so that a sort moves little.
 struct FoundEntry {
-    /// The part of its key behind the prefix, as a number. It decides nearly every comparison
-    /// without a look at the key, which may be anywhere in memory.
+    /// First sixteen bytes of the key behind the prefix, as a big-endian number. The number
+    /// decides nearly every comparison without a look at the key, which may be anywhere in
+    /// memory.
     head: u128,
+    /// Record of the entry.
     at: Ref,
-    /// Bytes of its key behind the prefix.
+    /// Bytes of the key behind the prefix. Keys have at most 65,535 bytes.
     len: u16,
 }
 
 impl FoundEntry {
+    /// Makes an entry of the part of its key behind the prefix. A short one is filled up with
+    /// zeros.
     fn new(at: Ref, rest: &[u8]) -> FoundEntry {
         let mut head = [0; size_of::<u128>()];
         let len = rest.len().min(head.len());
@@ -69,23 +80,28 @@ impl FoundEntry {
         FoundEntry { head: u128::from_be_bytes(head), at, len: rest.len() as u16 }
     }
 
-    /// The part of its key behind the prefix, if `head` has all of it.
+    /// Returns the part of the key behind the prefix, if `head` has all of it.
     fn rest(&self) -> Option<[u8; size_of::<u128>()]> {
         (usize::from(self.len) <= size_of::<u128>()).then_some(self.head.to_be_bytes())
     }
 }
 
 impl FoundTable<'_> {
+    /// Sorts the entries and builds the map. One allocation for each key; a key that `head` has
+    /// all of is not read again.
     fn in_order(self, store: &Store) -> Table {
         let FoundTable { table, prefix, entries } = self;
         let key_of = |r: Ref| name_of(store.bytes_of(r)).map_or(&[][..], |(_, key)| key);
         let mut entries: Vec<_> =
             entries.into_iter().map(|r| FoundEntry::new(r, &key_of(r)[prefix.len()..])).collect();
+        // Heads are equal if keys agree in sixteen bytes, or differ only in zeros at the end.
+        // Then the keys themselves decide.
         entries.sort_by(|a, b| a.head.cmp(&b.head).then_with(|| key_of(a.at).cmp(key_of(b.at))));
         let key = |e: &FoundEntry| match e.rest() {
             Some(rest) => [prefix, &rest[..usize::from(e.len)]].concat().into(),
             None => key_of(e.at).into(),
         };
+        // The map is built from entries in order, so it is filled from left to right.
         Table { entries: entries.into_iter().map(|e| (key(&e), e.at)).collect(), ..table }
     }
 }

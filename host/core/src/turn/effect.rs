@@ -1,7 +1,7 @@
 //! Every effect a turn can ask for.
 
 use crate::ids::ServiceId;
-use std::net::SocketAddr;
+use greenroom_state::address::Address;
 use std::ops::Range;
 
 /// A part of the arena.
@@ -22,7 +22,7 @@ pub(crate) enum Effect {
     CancelTimer { service: bool, name: Part },
     StartJob { number: u64, name: Part, input: Part, once: bool },
     CancelJob(u64),
-    Connect { number: u64, service: ServiceId, addr: SocketAddr, context: Part },
+    Connect { number: u64, service: ServiceId, addr: Address, context: Part },
     WaitFor(u64),
     Hold(bool),
 }

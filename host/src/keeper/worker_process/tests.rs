@@ -18,6 +18,7 @@ struct Started {
     files: Vec<u64>,
 }
 
+/// A first message whose content does not matter: no child reads it.
 fn hello() -> Hello {
     Hello {
         host_pid: 1,
@@ -71,6 +72,7 @@ fn wait_for_end(worker: &mut WorkerProcess, poll: &mut Poll) -> ExitStatus {
     }
 }
 
+/// Whether nothing was sent to a process.
 fn is_silent(started: &mut Started) -> bool {
     matches!(started.link.receive(), Ok(Received::Nothing))
 }

@@ -1,7 +1,22 @@
 //! The record of each library: current and earlier builds, and the files they are loaded from.
 //!
-//! The core decides which build runs. A record is written from that at a commit, for the successor,
-//! which loads the recorded private copies and ignores the files at watched paths.
+//! The core decides which build runs. A record is written from that at a commit, for the
+//! successor. The successor loads the recorded private copies and ignores the files at watched
+//! paths, which may have changed since.
+//!
+//! | role in a record | loaded by a successor | private copy kept for |
+//! | --- | --- | --- |
+//! | current | yes; without it no worker can serve | this build |
+//! | previous, on probation | yes; without it the probation ends | a rollback |
+//! | converter | yes; without it, its data is not converted | the data that it left |
+//! | earlier | on request | `greenroom rollback`, at most `builds_kept` |
+//!
+//! *Invariant*: a private copy is removed only behind the commit of a record that no longer names
+//! it. A worker that dies in between leaves the file, and its successor removes all others.
+//!
+//! A record is JSON in the store. Fields are only added, with defaults, because an older or a newer
+//! version may read it. If the store has no room, an error is logged, and a successor would go on
+//! with the previous record.
 
 use crate::config::Config;
 use crate::logs;
@@ -24,37 +39,40 @@ const TRIES_MAX: u32 = 2;
 pub(in crate::worker) struct LibraryRecord {
     /// The watched path that builds come from.
     pub path: PathBuf,
-    /// Hash of the file that was last seen there.
+    /// Hash of the file that was last seen there when the record was written. The watcher does not
+    /// try the same content again.
     pub seen: Option<String>,
     /// Hash of the file that was about to be loaded, and how often. After [`TRIES_MAX`] loads that
     /// ended a worker, the file counts as seen.
     #[serde(default)]
     pub trying: Option<(String, u32)>,
-    /// The highest generation that ran.
+    /// The highest generation that ran. Later builds are numbered above it, also after a rollback.
     pub highest: u64,
     /// The build that runs, as the core says.
     pub current: RunningBuild,
-    /// The builds that ran before, the latest first.
+    /// The builds that ran before, the one that ran last first. At most `builds_kept`.
     #[serde(default)]
     pub earlier: Vec<RunningBuild>,
-    /// Probation of the build that runs.
+    /// Probation of the build that runs; `None`: the build has none, or has passed.
     #[serde(default)]
     pub probation: Option<OnProbation>,
-    /// Builds that were rolled back and convert the data that they left.
+    /// Builds that were rolled back and convert the data that they left. Empty once the core needs
+    /// none.
     #[serde(default)]
     pub converters: Vec<RunningBuild>,
 }
 
-/// A build, and the file and settings that it is loaded from.
+/// A build, and the file and settings that it is loaded from. A process with these loads the same
+/// generation again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(in crate::worker) struct RunningBuild {
     /// Name of the library.
     pub library: String,
     /// Generation of the build.
     pub generation: u64,
-    /// SHA-256 of the file.
+    /// SHA-256 of the file, in hexadecimal.
     pub hash: String,
-    /// The private copy.
+    /// The private copy. Its content never changes.
     pub copy: PathBuf,
     /// The entry that the file's note names.
     pub entry: String,
@@ -67,9 +85,9 @@ pub(in crate::worker) struct RunningBuild {
 /// A probation, as it is recorded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::worker) struct OnProbation {
-    /// The last build that passed its probation.
+    /// The last build that passed its probation, or the first build. A rollback goes to it.
     pub before: RunningBuild,
-    /// End of the probation, in nanoseconds on CLOCK_MONOTONIC.
+    /// End of the probation, in nanoseconds on CLOCK_MONOTONIC, which goes on across processes.
     pub until_ns: u64,
     /// Number of the ledger line of the build's commit; 0: none.
     pub line: u64,
@@ -87,7 +105,8 @@ impl LibraryRecord {
         LibraryRecord { path, seen, trying: None, highest, current, earlier, probation: None, converters }
     }
 
-    /// Hash of the file that the watcher need not load again.
+    /// Hash of the file that the watcher need not load again: the one last seen, or one whose loads
+    /// have ended [`TRIES_MAX`] workers.
     pub(in crate::worker) fn seen(&self) -> Option<String> {
         match &self.trying {
             Some((hash, times)) if *times >= TRIES_MAX => Some(hash.clone()),
@@ -103,7 +122,8 @@ impl LibraryRecord {
     }
 
     /// Records that another build runs. At most `kept` earlier builds are remembered (limit
-    /// `builds_kept`), the latest first. The private copies of others become unused.
+    /// `builds_kept`), the latest first. The private copies of others become unused. A generation
+    /// stands at one place only: a build that takes charge again leaves the earlier ones.
     pub(in crate::worker) fn put_in_charge(&mut self, current: RunningBuild, kept: usize) {
         self.earlier.retain(|b| b.generation != current.generation);
         let old = std::mem::replace(&mut self.current, current);
@@ -113,7 +133,8 @@ impl LibraryRecord {
         self.trying = None;
     }
 
-    /// The private copies that a process may still load.
+    /// The private copies that a process may still load: of all builds in the record, without
+    /// doubles.
     pub(in crate::worker) fn copies(&self) -> BTreeSet<&Path> {
         let before = self.probation.as_ref().map(|p| &p.before);
         let all = self.earlier.iter().chain(&self.converters).chain(before).chain([&self.current]);
@@ -133,7 +154,7 @@ impl RunningBuild {
         RunningBuild { library, generation, hash, copy, entry, settings: Some(settings) }
     }
 
-    /// The build, as the core names it.
+    /// The build, as the core names it: library, generation and hash.
     pub(in crate::worker) fn build(&self) -> Build {
         let RunningBuild { library, generation, hash, .. } = self.clone();
         Build { library, generation, hash }
@@ -141,7 +162,8 @@ impl RunningBuild {
 
     /// Loads the build into this process. `config` has the settings of a record without its own.
     ///
-    /// Runs the library's initializers on the calling thread. An error names build and file.
+    /// Runs the library's initializers on the calling thread, so only a process that does not serve
+    /// yet calls it. Code once loaded is never unloaded. An error names build and file.
     pub(in crate::worker) fn load(&self, config: &Config, board: Board) -> Result<Serving, String> {
         Library::load(&self.copy, &self.entry)
             .and_then(|library| {
@@ -157,8 +179,9 @@ impl RunningBuild {
 /// The records of all libraries, and what this process has loaded.
 #[derive(Default)]
 pub(in crate::worker) struct BuildRecords {
+    /// Records by [`LibraryId`], whose numbers hold for this process alone.
     records: BTreeMap<usize, LibraryRecord>,
-    /// Builds that this process has loaded and committed.
+    /// Builds that this process has loaded and committed. Those that it took over do not count.
     loaded: u32,
     /// Private copies that no process will load again, once the latest records are committed.
     unused_copies: Vec<PathBuf>,
@@ -176,7 +199,8 @@ impl BuildRecords {
     }
 
     /// Writes a library's record, which counts from the next commit on. Returns the private copies
-    /// that the new record needs no more. If the store has no room, an error is logged.
+    /// that the new record needs no more. The caller has them removed once the record is committed.
+    /// If the store has no room, an error is logged.
     #[must_use = "copies that no record needs are removed once the record is committed"]
     pub(in crate::worker) fn write(
         &mut self,
@@ -208,12 +232,14 @@ impl BuildRecords {
         self.unused_copies.extend(unused);
     }
 
-    /// Takes the private copies to remove. The caller has committed the records.
+    /// Takes the private copies to remove. The caller has committed the records: a successor of a
+    /// worker that dies would look for a copy that the last commit still names.
     pub(in crate::worker) fn take_unused_copies(&mut self) -> Vec<PathBuf> {
         std::mem::take(&mut self.unused_copies)
     }
 
-    /// Removes converters from the records of libraries that have converted all their data.
+    /// Removes converters from the records of libraries that have converted all their data. Follows
+    /// the retirement of a build. O(libraries).
     pub(in crate::worker) fn forget_converters(&mut self, core: &mut Core) {
         for at in self.records.keys().copied().collect::<Vec<_>>() {
             let Some(record) = self.records.get(&at).filter(|r| !r.converters.is_empty()) else { continue };
@@ -226,23 +252,25 @@ impl BuildRecords {
         }
     }
 
-    /// Counts a build that this process has loaded.
+    /// Counts a build that this process has loaded and is about to commit.
     pub(in crate::worker) fn count_load(&mut self) {
         self.loaded += 1;
     }
 
-    /// Builds that this process has loaded and committed.
+    /// Builds that this process has loaded and committed. At limit `builds_max` a fresh process is
+    /// asked for.
     pub(in crate::worker) fn loaded(&self) -> u32 {
         self.loaded
     }
 
-    /// Returns whether a ledger line is the commit of a build that is on probation.
+    /// Returns whether a ledger line is the commit of a build that is on probation. O(libraries).
     pub(in crate::worker) fn is_on_probation(&self, line: u64) -> bool {
         self.records.values().any(|r| r.probation.as_ref().is_some_and(|p| p.line == line))
     }
 }
 
-/// Reads the records of all libraries from the store. An error names a record that cannot be read.
+/// Reads the records of all libraries from the store, in the order of their keys. An error says why
+/// a record cannot be read: without its build no worker can serve.
 pub(in crate::worker) fn recorded(core: &Core) -> Result<Vec<LibraryRecord>, String> {
     let read = |(_, json): (u64, Vec<u8>)| {
         serde_json::from_slice(&json).map_err(|e| format!("the record of a library cannot be read: {e}"))
@@ -250,7 +278,8 @@ pub(in crate::worker) fn recorded(core: &Core) -> Result<Vec<LibraryRecord>, Str
     core.host_records(Kind::Library).into_iter().map(read).collect()
 }
 
-/// Key of a library's record: a hash of its path, whose number differs in each process.
+/// Key of a library's record: the first 64 bits of the SHA-256 of its path. A [`LibraryId`] is no
+/// key, because its number differs in each process.
 fn key_of(path: &Path) -> u64 {
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
     u64::from_le_bytes(std::array::from_fn(|i| digest[i]))

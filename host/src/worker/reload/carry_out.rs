@@ -1,10 +1,24 @@
-//! Carries out the steps that the core orders: the slow ones on the prepare thread, ports through
-//! the keeper, the commit between two passes.
+//! Steps of a reload that the core orders: the slow ones on the prepare thread, ports through the
+//! keeper, the commit between two passes.
 //!
 //! The core's state machine answers each event with steps. The end of a slow step is the next
 //! event: it comes from the prepare thread, from the keeper, or from the commit. The core may
 //! answer an event of one library with steps of others, if they are one commit. Steps are carried
 //! out in the core's order, which is the order of log and ledger.
+//!
+//! | step | carried out by | ends with |
+//! | --- | --- | --- |
+//! | stage, try | the prepare thread | `Event::Staged`, `Event::Tried` |
+//! | load | the keeper (ports), then the prepare thread | `Event::Loaded` for each library |
+//! | commit | the driver, between two passes | `Event::Committed` for the group |
+//! | discard, report | the driver, at once | no event |
+//!
+//! *Invariant*: until the commit, nothing that a reload prepares serves: code, ports and copies lie
+//! aside, and a refusal drops them. A worker that dies forgets its reloads, because the state
+//! machine is not recorded. The successor looks at the watched files again; callers get no report.
+//!
+//! The loop pays O(1) for most steps. A try pins an epoch and lists the sizes of tables; a load of
+//! content not seen before commits the pass that is under way.
 
 use crate::admin::query::Answer;
 use crate::admin::text::ledger_line;
@@ -28,23 +42,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-/// The driver of reloads: what lies between a request and its report.
+/// The driver of reloads: state between a request and its report. Nothing of it outlives the
+/// process.
 pub(in crate::worker) struct ReloadDriver {
     /// Directories whose libraries are loaded when they appear.
     pub(super) discover: Vec<PathBuf>,
-    /// Number of the last request.
+    /// Number of the last request. Numbers count from 1 in each process.
     pub(super) requests: u64,
     /// Destinations of reports, by request.
     pub(super) waiting: HashMap<u64, Sender<Answer>>,
-    /// Configurations that single requests are carried out under, by request.
+    /// Configurations that single requests are carried out under, by request. Without an entry, the
+    /// configuration in force counts. The request's report removes the entry.
     pub(super) configs: HashMap<u64, Arc<Config>>,
     /// Requests that wait for the configuration under way.
     pub(super) deferred: Vec<Deferred>,
-    /// Libraries that are loaded and wait for the end of the pass.
+    /// Libraries that are loaded and wait for the commit of their group.
     pub(super) loaded: HashMap<LibraryId, Loaded>,
     /// Builds to commit between two passes. Each group is one commit.
     pub(super) commits: Vec<Vec<(LibraryId, Build)>>,
-    /// Ledger lines of commits that are not reported yet.
+    /// Ledger lines of commits that are not reported yet, by library. 0: none was added.
     pub(super) lines: HashMap<LibraryId, u64>,
 }
 
@@ -75,7 +91,8 @@ impl ReloadDriver {
     /// Reports an event to the core, and carries out the steps that it answers with.
     ///
     /// If a step fails at once, its failure is handled as an event before the next step. Nothing
-    /// here waits: slow steps are only ordered.
+    /// here waits: slow steps are only ordered. Runs inside a pass or between two; a commit is only
+    /// noted, for [`ReloadDriver::step`].
     pub(in crate::worker) fn handle(&mut self, shell: &mut Shell, event: Event) {
         match &event {
             Event::Staged(..) => crash_points::pass(Point::Staged),
@@ -86,7 +103,8 @@ impl ReloadDriver {
         for step in shell.core.reload(event) {
             match step {
                 Step::Stage(id, path) => {
-                    // Settings of this very request, whatever waits behind it.
+                    // Settings of this very request, whatever waits behind it. Requests without
+                    // settings withdraw those that an earlier proposal may have left.
                     let own = shell.core.reloads.under_way(id).and_then(|r| self.configs.get(&r.id));
                     shell.threads.prepare.send(match own {
                         Some(config) => Job::Propose(id, config.clone()),
@@ -107,7 +125,8 @@ impl ReloadDriver {
     }
 
     /// Handles the end of a trial, and releases the epoch that was pinned for it. If the pin was
-    /// invalidated meanwhile (limit `pin_bytes_max`), the rehearsal counts as failed.
+    /// invalidated meanwhile (limit `pin_bytes_max`), the rehearsal counts as failed: it may have
+    /// read blocks that were overwritten.
     pub(in crate::worker) fn tried(
         &mut self,
         shell: &mut Shell,
@@ -131,13 +150,15 @@ impl ReloadDriver {
         id: LibraryId,
         result: Result<Loaded, String>,
     ) {
+        // Before the event: the core may order the commit, or the discard, of this code at once.
         let result = result.map(|loaded| {
             self.loaded.insert(id, loaded);
         });
         self.handle(shell, Event::Loaded(id, result));
     }
 
-    /// Goes on with a reload once the keeper has answered for its ports.
+    /// Goes on with a reload once the keeper has answered for its ports. A port that cannot be
+    /// opened refuses the whole commit, and the keeper has opened none of them then.
     pub(in crate::worker) fn ports_opened(
         &mut self,
         shell: &mut Shell,
@@ -151,7 +172,8 @@ impl ReloadDriver {
         }
     }
 
-    /// Tells a requester how far a rehearsal is: items done, and items in all.
+    /// Tells a requester how far a rehearsal is: items done, and items in all. A reload without a
+    /// caller, or a caller that is gone, gets nothing.
     pub(in crate::worker) fn progress(&self, core: &Core, id: LibraryId, done: u64, total: u64) {
         let request = core.reloads.under_way(id);
         let Some(reply) = request.and_then(|r| self.waiting.get(&r.id)) else { return };
@@ -159,12 +181,14 @@ impl ReloadDriver {
     }
 
     /// Begins to load libraries of one commit: ports first, if the keeper has some to open. The
-    /// ports of the whole commit are prepared under its first library.
+    /// ports of the whole commit are prepared under its first library, so that an address may pass
+    /// from one of its libraries to another.
     fn begin_load(&mut self, shell: &mut Shell, all: &[(LibraryId, Vec<Offer>)]) {
         let ids: Vec<_> = all.iter().map(|(id, _)| *id).collect();
         for id in &ids {
             about_to_load(shell, *id);
         }
+        // Libraries of one commit are all part of a proposed configuration, or none is.
         let config = all.first().map_or_else(|| shell.config.get().clone(), |(id, _)| config_for(shell, *id));
         match shell.ports.changes_for(&shell.core, all, &config).map(PreparedPorts::of) {
             Ok(prepared) if prepared.need_opening() => {
@@ -187,13 +211,15 @@ impl ReloadDriver {
     }
 
     /// Reports to the core that libraries of one commit cannot be loaded, for the same reason.
+    /// Every library of a load step must be answered: its reload waits for that.
     fn not_loaded(&mut self, shell: &mut Shell, ids: &[LibraryId], why: &str) {
         for id in ids {
             self.handle(shell, Event::Loaded(*id, Err(why.to_owned())));
         }
     }
 
-    /// Drops what a refused reload has prepared: ports, loaded code, and the private copy.
+    /// Drops what a reload has prepared and does not commit: ports, loaded code, and the private
+    /// copy. Code is dropped on the prepare thread, because a destructor of a handler may block.
     fn discard(&mut self, shell: &mut Shell, id: LibraryId) {
         if let Some(prepared) = shell.ports.take_prepared(id) {
             discard(&prepared, &mut shell.keeper);
@@ -206,6 +232,9 @@ impl ReloadDriver {
 
     /// Writes a reload's outcome to ledger and log, and tells the requester, in this order. If the
     /// request was a part of a configuration and is refused, the configuration is refused.
+    ///
+    /// The ledger line counts from the next commit. Sessions in quarantine are counted at this
+    /// moment, O(sessions in quarantine).
     fn report(&mut self, shell: &mut Shell, id: LibraryId, request: &Request, mut report: Report) {
         self.configs.remove(&request.id);
         report.quarantined = shell.core.quarantined(&report.library);
@@ -240,6 +269,7 @@ impl ReloadDriver {
             Outcome::Refused => tracing::warn!(%by, "{line}"),
             _ => tracing::info!(%by, "{line}"),
         }
+        // The report itself is moved to the requester.
         let refused = (request.want == Want::Configure && report.outcome == Outcome::Refused)
             .then(|| format!("{}: {}", report.library, report.reason));
         if let Some(reply) = self.waiting.remove(&request.id) {
@@ -256,7 +286,8 @@ pub(super) fn is_configured(core: &Core, id: LibraryId) -> bool {
     core.reloads.under_way(id).is_some_and(|r| r.want == Want::Configure)
 }
 
-/// The configuration that holds for a library once its reload is committed.
+/// The configuration that holds for a library once its reload is committed. A rollback's own
+/// settings are not part of it: they concern instances, and this concerns ports and limits.
 fn config_for(shell: &Shell, id: LibraryId) -> Arc<Config> {
     let proposed = shell.config.proposed().filter(|_| is_configured(&shell.core, id));
     proposed.map_or_else(|| shell.config.get().clone(), |p| p.config.clone())
@@ -264,11 +295,16 @@ fn config_for(shell: &Shell, id: LibraryId) -> Arc<Config> {
 
 /// Records and commits that a file is about to be loaded. If the load ends this process again and
 /// again, successors leave the file alone.
+///
+/// Without the commit, a library whose initializer kills the worker would be loaded by every
+/// successor. The commit covers the pass under way, too. The first load of a library has no record,
+/// and content that the record names as seen needs no count.
 fn about_to_load(shell: &mut Shell, id: LibraryId) {
     let seen = shell.core.reloads.libraries()[id.0].seen.clone();
     if let (Some(mut record), Some(hash)) = (shell.builds.get(id).cloned(), seen)
         && record.seen.as_ref() != Some(&hash)
     {
+        // Other content begins its own count.
         let before = record.trying.take().filter(|(tried, _)| *tried == hash).map_or(0, |(_, times)| times);
         record.trying = Some((hash, before + 1));
         // The builds in the record are the same, so no copy becomes unused.
@@ -277,10 +313,15 @@ fn about_to_load(shell: &mut Shell, id: LibraryId) {
     }
 }
 
-/// Pins an epoch that a candidate is rehearsed with; `None`: no build of its library runs.
+/// Pins an epoch that a candidate is rehearsed with; `None`: no build of its library runs, or the
+/// memory file cannot be opened again. Then the trial has no rehearsal.
+///
+/// The pin is released with the trial's answer ([`ReloadDriver::tried`]). Counts are those of now,
+/// and the epoch is the last commit's; they limit the time of the trial. O(services + tables).
 fn snapshot_for(shell: &mut Shell, id: LibraryId) -> Option<Snapshot> {
     let core = &shell.core;
     let library = core.reloads.libraries()[id.0].current.as_ref()?.library.clone();
+    // Sessions of a service that no build offers may become the candidate's.
     let mine = |s: &&Service| {
         s.build.as_ref().is_some_and(|b| b.library == library) || (s.build.is_none() && s.sessions > 0)
     };
@@ -292,8 +333,10 @@ fn snapshot_for(shell: &mut Shell, id: LibraryId) -> Option<Snapshot> {
     let tables = core.table_names().into_iter().filter(|t| owned_by(t).as_ref().is_none_or(mine));
     let entries = tables.map(|t| (t.clone(), core.entries_by_version(&t))).collect();
     let offers = services.iter().map(|s| s.offer.clone()).collect();
+    // Before the pin: a failure behind it would leave the epoch pinned.
     let records = shell.saver.records().ok()?;
     let back = core.reloads.under_way(id).is_some_and(|r| matches!(r.want, Want::RollBack(_)));
+    // A rollback rehearses the way back: the build that runs downgrades what the earlier one reads.
     let newer = shell.builds.get(id).filter(|_| back).map(|r| &r.current);
     let limits = config_for(shell, id).all_limits();
     let newer = newer.map(|b| (b.copy.clone(), b.entry.clone()));

@@ -1,10 +1,20 @@
-//! Commits prepared builds between two passes.
+//! Commit of prepared builds, between two passes.
 //!
 //! The core's `Library::current` is the truth about the build that runs. A commit hands the build
 //! to the core first, and writes the library's record from the same value. Both are one epoch,
 //! together with ports, ledger and configuration, so no successor finds them different.
 //!
-//! A commit costs clients its pause: no turn runs, and nothing is read or sent meanwhile.
+//! | the worker dies | a successor finds |
+//! | --- | --- |
+//! | before the first commit | the builds that ran; the reload is forgotten |
+//! | behind the first commit | the new builds, ports and ledger lines, without the pause |
+//! | behind the second commit | all of it |
+//!
+//! A commit costs clients its pause: no turn runs, and nothing is read or sent meanwhile. The pause
+//! covers pointers, records and the epoch, O(services + sessions in quarantine) for each library.
+//! Loading, judging and binding came before; dropping of old code follows on the prepare thread.
+//! A commit cannot fail. If the store has no room for a record, the build serves all the same, and
+//! an error is logged.
 
 use crate::clock::now_ns;
 use crate::crash_points;
@@ -30,13 +40,14 @@ struct Charge {
     back: bool,
     /// The build begins a probation.
     on_probation: bool,
-    /// End of the probation, in nanoseconds on CLOCK_MONOTONIC.
+    /// End of the probation, in nanoseconds on CLOCK_MONOTONIC; of no meaning without one.
     until_ns: u64,
 }
 
 impl ReloadDriver {
-    /// Commits the groups of builds that are prepared. Asks for a fresh process once this one has
-    /// loaded too many builds.
+    /// Commits the groups of builds that are prepared, each in an epoch of its own. Asks for a
+    /// fresh process once this one has loaded too many builds (limit `builds_max`): loaded code is
+    /// never unloaded. A reload under way is finished first.
     pub(in crate::worker) fn step(&mut self, shell: &mut Shell, probations: &mut Probations) {
         for all in std::mem::take(&mut self.commits) {
             self.commit(shell, probations, all);
@@ -48,13 +59,16 @@ impl ReloadDriver {
         }
     }
 
-    /// Puts the builds of one group in charge. The pause is the time that clients could notice.
+    /// Puts the builds of one group in charge. The pause is the time that clients could notice. A
+    /// configuration that the group belongs to is part of the same epoch.
     fn commit(&mut self, shell: &mut Shell, probations: &mut Probations, all: Vec<(LibraryId, Build)>) {
         let ids: Vec<_> = all.iter().map(|(id, _)| *id).collect();
         let begun = Instant::now();
         let (mut unused_copies, mut ports_changed) = (Vec::new(), false);
+        // Before the records are replaced, which name the lines of probations that end here.
         let replaced: Vec<_> = ids.iter().filter_map(|id| unproved(shell, *id)).collect();
         let configures = ids.first().is_some_and(|id| is_configured(&shell.core, *id));
+        // Before the builds: their probations follow the limits of the new configuration.
         let line = if configures { put_in_force(shell) } else { 0 };
         for (id, build) in all {
             shell.builds.count_load();
@@ -64,10 +78,12 @@ impl ReloadDriver {
         // Generations, ports and ledger in one epoch: a successor finds all of it or nothing.
         shell.core.handle(Input::Commit);
         crash_points::pass(Point::ReloadCommitted);
+        // Behind the commit: if the worker died before it, its successor would miss closed ports.
         if ports_changed {
             shell.ports.tell(&mut shell.keeper);
         }
         let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
+        // Only now: the last commit names the copies no more.
         shell.threads.prepare.drop_copies(unused_copies);
         record_replaced(shell, replaced);
         self.handle(shell, Event::Committed(ids, pause_us));
@@ -81,7 +97,8 @@ impl ReloadDriver {
         probations.answer_waiting(shell);
     }
 
-    /// Makes one library's part of a commit. True: ports have changed.
+    /// Makes one library's part of a commit. True: ports have changed. `unused_copies` gets the
+    /// private copies to remove behind the commit.
     fn put_in_charge(
         &mut self,
         shell: &mut Shell,
@@ -89,9 +106,11 @@ impl ReloadDriver {
         build: Build,
         unused_copies: &mut Vec<PathBuf>,
     ) -> bool {
+        // Always there: the core orders a commit only once every library of it is loaded.
         let Some(loaded) = self.loaded.remove(&id) else { return false };
         let prepared = shell.ports.take_prepared(id).unwrap_or_default();
         let Loaded { code, copy, entry, settings } = loaded;
+        // The core first: line and record report what it says of the new build.
         let charge = adopt(shell, id, &build, code);
         let line = self.add_line(shell, id, charge.on_probation);
         let current = RunningBuild::of(&build, copy, entry, settings);
@@ -100,7 +119,8 @@ impl ReloadDriver {
         shell.ports.change(&mut shell.core, prepared)
     }
 
-    /// Adds the ledger line of a commit. Returns its number; 0: another line of the commit says it.
+    /// Adds the ledger line of a commit. Returns its number; 0: no reload of the library is under
+    /// way. The line lacks the pause, which the report adds.
     fn add_line(&mut self, shell: &mut Shell, id: LibraryId, on_probation: bool) -> u64 {
         let line = match shell.core.reloads.about_to_report(id, shell.core.services()) {
             None => 0,
@@ -118,7 +138,8 @@ impl ReloadDriver {
     }
 }
 
-/// Hands a build to the core, which puts it in charge of its services.
+/// Hands a build to the core, which puts it in charge of its services. The first build of a library
+/// and a rollback by request have no probation, nor has any build while `probation_ms` is 0.
 fn adopt(shell: &mut Shell, id: LibraryId, build: &Build, code: Serving) -> Charge {
     let want = shell.core.reloads.under_way(id).map(|r| r.want);
     let back = matches!(want, Some(Want::RollBack(_)));
@@ -151,11 +172,13 @@ fn record_of(
 ) -> LibraryRecord {
     let library = &shell.core.reloads.libraries()[id.0];
     let (seen, highest) = (library.seen.clone(), library.highest.max(current.generation));
+    // The first build of the library.
     let Some(mut record) = shell.builds.get(id).cloned() else {
         return LibraryRecord::first(library.path.clone(), seen, highest, current);
     };
     let Charge { back, on_probation, until_ns } = *charge;
     let converts = shell.core.converts(&current.library);
+    // A build that replaces one on probation may only be rolled back to the last that passed.
     let before = record.probation.take().map_or_else(|| record.current.clone(), |p| p.before);
     record.probation = on_probation.then_some(OnProbation { before, until_ns, line });
     let newer = record.current.clone();

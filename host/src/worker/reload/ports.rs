@@ -3,6 +3,19 @@
 //! The keeper binds and holds all listening sockets. A reload that adds ports asks for them first,
 //! and the keeper opens all of them or none. Accepting from new ports and closing old ones begins
 //! with the commit, so clients of a refused reload notice nothing.
+//!
+//! | state of a port | event | becomes |
+//! | --- | --- | --- |
+//! | wanted | The keeper has opened it. | prepared: it listens, and nothing accepts |
+//! | wanted | The keeper cannot open it. | gone: a reload is refused, a rollback goes on |
+//! | prepared | The reload commits. | held: recorded, and accepted from |
+//! | prepared | The reload is refused. | gone: the keeper closes it |
+//! | held | A commit leaves it out. | gone: the keeper closes it |
+//!
+//! *Invariant*: the record of the ports names exactly the held ones, in the same epoch as the
+//! builds that serve them. If the worker dies before the keeper hears of a commit, its successor
+//! reports the recorded ports once it is ready. The keeper then closes all others, prepared ones
+//! included. Lists are short, so searches are linear.
 
 use crate::config::Config;
 use crate::protocol::keeper::{EndpointId, HeldPort, ToKeeper};
@@ -14,35 +27,39 @@ use greenroom_core::reload::ports::{self, Port};
 use greenroom_core::reload::request::LibraryId;
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::store::kind::Kind;
+use greenroom_state::address::Address;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
 
-/// Changes of ports that a reload or a rollback makes with its commit.
+/// Changes of ports that a reload or a rollback makes with its commit. Dropping them leaves opened
+/// ports in the keeper: [`discard`] has it close those.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct PreparedPorts {
     /// Ports to open. Empty once the keeper has opened them.
     open: Vec<Port>,
     /// Ports that listen already. The keeper accepts from them after the commit.
     opened: Vec<HeldPort>,
+    /// Ports that the keeper closes after the commit.
     close: Vec<Port>,
-    /// Listening ports that pass from one service to another.
+    /// Listening ports that pass from one service to another: old and new port. The socket stays,
+    /// so connections that wait in the kernel get the new service.
     hand_over: Vec<(Port, Port)>,
 }
 
 impl PreparedPorts {
-    /// Wraps the changes that the core has computed.
+    /// Wraps the changes that the core has computed. Nothing is opened yet.
     pub(in crate::worker) fn of(changes: ports::Changes) -> PreparedPorts {
         let ports::Changes { open, close, hand_over } = changes;
         PreparedPorts { open, opened: Vec::new(), close, hand_over }
     }
 
-    /// Returns whether the keeper has ports to open first.
+    /// Returns whether the keeper has ports to open first. The commit waits for its answer then.
     pub(in crate::worker) fn need_opening(&self) -> bool {
         !self.open.is_empty()
     }
 }
 
-/// A build that is to be rolled back.
+/// A build that is to be rolled back. While the keeper opens ports, another build may take charge,
+/// so the build is compared again before the rollback.
 #[derive(Debug, Clone)]
 pub(in crate::worker) struct FailedBuild {
     /// Library of the build.
@@ -62,16 +79,18 @@ pub(in crate::worker) enum Opening {
     Reload(Vec<LibraryId>),
     /// A rollback to the previous build.
     RollBack(FailedBuild),
-    /// A build that was rolled back when this process began.
+    /// A build that was rolled back when this process began. The previous build serves already, and
+    /// its ports follow in a commit of their own.
     TakenOver,
 }
 
-/// The ports that count, and the changes under way.
+/// The ports that count, and the changes under way. Only `held` is recorded.
 #[derive(Default)]
 pub(in crate::worker) struct Ports {
     /// The ports that count.
     held: Vec<HeldPort>,
-    /// Changes that the keeper is opening ports for, in the order of the requests.
+    /// Changes that the keeper is opening ports for, in the order of the requests. The keeper
+    /// answers in that order, so an answer needs no number.
     opening: VecDeque<(Opening, PreparedPorts)>,
     /// Changes whose ports listen, by the first library of the reload.
     prepared: HashMap<LibraryId, PreparedPorts>,
@@ -105,8 +124,10 @@ impl Ports {
         self.endpoints.take(n)
     }
 
-    /// Computes the ports that libraries' services want, less those that are held. An error names a
-    /// port that cannot be given.
+    /// Computes the ports that libraries' services want, less those that are held. Ports of all
+    /// other services stay. Changes nothing. O(ports x services).
+    ///
+    /// An error names an address that two services want, or a service that has no port.
     pub(in crate::worker) fn changes_for(
         &self,
         core: &Core,
@@ -121,6 +142,8 @@ impl Ports {
             let service = core.services().iter().find(|s| s.offer.name == name);
             service.and_then(|s| s.build.as_ref()).is_some_and(|b| current.contains(&&b.library))
         };
+        // Services of these libraries are computed anew, so a service that is withdrawn loses its
+        // ports.
         let mut wanted: BTreeSet<_> = held.iter().filter(|(name, _)| !mine(name)).cloned().collect();
         for offer in all.iter().flat_map(|(_, offers)| offers) {
             for addr in config.addresses(&offer.name, offer.port, offer.dials)? {
@@ -130,7 +153,8 @@ impl Ports {
         ports::changes(&held, &wanted)
     }
 
-    /// Asks the keeper to open ports. [`Ports::opened`] returns the purpose with the answer.
+    /// Asks the keeper to open ports. [`Ports::opened`] returns the purpose with the answer. If the
+    /// worker dies before, its successor's first report has the keeper close them.
     pub(in crate::worker) fn open(
         &mut self,
         what: Opening,
@@ -141,18 +165,20 @@ impl Ports {
         self.opening.push_back((what, prepared));
     }
 
-    /// Returns whether the keeper is opening ports.
+    /// Returns whether the keeper is opening ports. A configuration does not begin meanwhile: the
+    /// ports of a rollback were computed from the one in force.
     pub(in crate::worker) fn are_opening(&self) -> bool {
         !self.opening.is_empty()
     }
 
-    /// Takes the keeper's answer to the oldest request: the addresses in the order of the request,
-    /// or the reason why none of them was opened.
+    /// Takes the keeper's answer to the oldest request. The answer is the addresses in the
+    /// request's order, or the reason why none of them was opened. `None`: no request waits.
     pub(in crate::worker) fn opened(
         &mut self,
-        opened: Result<Vec<SocketAddr>, String>,
+        opened: Result<Vec<Address>, String>,
     ) -> Option<(Opening, PreparedPorts, Result<(), String>)> {
         let (what, mut prepared) = self.opening.pop_front()?;
+        // Endpoints get their numbers with the commit, so a refused reload uses none up.
         let open = std::mem::take(&mut prepared.open);
         let opened = opened.map(|addrs| {
             let ports = open.into_iter().zip(addrs);
@@ -162,7 +188,7 @@ impl Ports {
         Some((what, prepared, opened))
     }
 
-    /// Keeps the changes of a reload until its commit.
+    /// Keeps the changes of a reload until its commit, or until it is refused.
     pub(in crate::worker) fn prepare(&mut self, first: LibraryId, prepared: PreparedPorts) {
         self.prepared.insert(first, prepared);
     }
@@ -174,6 +200,9 @@ impl Ports {
     }
 
     /// Changes the ports that count, and records them. False: nothing was to be changed.
+    ///
+    /// The caller commits, and tells the keeper only then ([`Ports::tell`]). If the worker died in
+    /// between, a port that was closed too early would be missing.
     pub(in crate::worker) fn change(&mut self, core: &mut Core, prepared: PreparedPorts) -> bool {
         if prepared.opened.is_empty() && prepared.close.is_empty() && prepared.hand_over.is_empty() {
             return false;
@@ -190,7 +219,8 @@ impl Ports {
         true
     }
 
-    /// Replaces the ports that count, numbers the new ones, and records them.
+    /// Replaces the ports that count, numbers the new ones, and records them. If the store has no
+    /// room, an error is logged, and a successor goes on with the previous record.
     pub(in crate::worker) fn set(&mut self, core: &mut Core, mut ports: Vec<HeldPort>) {
         self.endpoints.number(&mut ports);
         let json = serde_json::to_vec(&ports).unwrap_or_default();
@@ -200,35 +230,38 @@ impl Ports {
         self.held = ports;
     }
 
-    /// Takes over the ports that a predecessor has recorded. False: the record is lost.
+    /// Takes over the ports that a predecessor has recorded. False: the record is lost, and no port
+    /// counts. The keeper is told with the worker's `Ready`.
     pub(in crate::worker) fn restore(&mut self, core: &mut Core) -> bool {
         let recorded = core.host_records(Kind::Ports).into_iter().next();
         let ports = recorded.and_then(|(_, json)| serde_json::from_slice::<Vec<HeldPort>>(&json).ok());
         let Some(mut ports) = ports else { return false };
         match self.endpoints.number(&mut ports) {
             false => self.held = ports,
-            // An earlier version wrote the record.
+            // An earlier version wrote the record, without numbers.
             true => self.set(core, ports),
         }
         true
     }
 
-    /// Has the keeper close all ports, for a host that stops. The record stays as it is.
+    /// Has the keeper close all ports, for a host that stops. The record stays as it is: the next
+    /// host begins with an empty store.
     pub(in crate::worker) fn close_all(&mut self, keeper: &mut KeeperLink) {
         self.held.clear();
         self.tell(keeper);
     }
 
-    /// Tells the keeper which ports count.
+    /// Tells the keeper which ports count. The caller has committed them.
     pub(in crate::worker) fn tell(&self, keeper: &mut KeeperLink) {
         keeper.send(&ToKeeper::Ports(self.held.clone()));
     }
 }
 
-/// Has the keeper close ports that were opened for changes which are not made.
+/// Has the keeper close ports that were opened for changes which are not made. Ports that it
+/// accepts from stay open, even at the same address.
 pub(in crate::worker) fn discard(prepared: &PreparedPorts, keeper: &mut KeeperLink) {
     if !prepared.opened.is_empty() {
-        let addrs = prepared.opened.iter().map(|p| p.addr).collect();
+        let addrs = prepared.opened.iter().map(|p| p.addr.clone()).collect();
         keeper.send(&ToKeeper::Discard(addrs));
     }
 }
@@ -239,8 +272,8 @@ mod tests {
     use greenroom_core::limits::host::Limits;
 
     fn held(name: &str, addr: &str) -> HeldPort {
-        let addr: SocketAddr = addr.parse().unwrap();
-        HeldPort { port: (name.into(), addr), addr, endpoint: EndpointId::NONE }
+        let addr: Address = addr.parse().unwrap();
+        HeldPort { port: (name.into(), addr.clone()), addr, endpoint: EndpointId::NONE }
     }
 
     #[test]
@@ -250,7 +283,7 @@ mod tests {
         assert!(!ports.restore(&mut core));
         ports.set(&mut core, vec![held("a", "127.0.0.1:70"), held("b", "127.0.0.1:71")]);
         let (a, b) = (ports.held()[0].port.clone(), ports.held()[1].port.clone());
-        let c = ("c".to_owned(), b.1);
+        let c = ("c".to_owned(), b.1.clone());
         let changes = PreparedPorts {
             opened: vec![held("d", "127.0.0.1:72")],
             close: vec![a],

@@ -1,8 +1,22 @@
-//! Ends probations and rolls back.
+//! End of probations, and rollbacks to the previous build.
 //!
 //! The core counts the turns of a build on probation and says when the probation ends. The driver
-//! carries the verdict out between two passes, and answers operators that wait for it (`reload
-//! --wait`). A verdict about a build that another one has replaced meanwhile is dropped.
+//! carries the verdict out, and answers operators that wait for it (`reload --wait`). A verdict
+//! about a build that another one has replaced meanwhile is dropped.
+//!
+//! | verdict | way back | becomes |
+//! | --- | --- | --- |
+//! | passed | | The build stays, and its probation is taken from the record. |
+//! | failed | none | The build stays; ledger and log say why. |
+//! | failed | no ports to open | The previous build is put back in charge at once. |
+//! | failed | ports to open | The same, once the keeper has answered. |
+//!
+//! Verdicts are handled between two passes. A rollback that waited for ports is carried out where
+//! the keeper's answer is read, inside a pass; its commit then covers that pass, too.
+//!
+//! *Invariant*: a rollback is one epoch: pointers, record, ports, and both ledger lines. If the
+//! worker dies before that, the successor finds the build still on probation, with counts that
+//! begin anew. Cost: O(services + sessions in quarantine), and clients wait for it.
 
 use crate::admin::query::Answer;
 use crate::crash_points;
@@ -19,17 +33,18 @@ use greenroom_core::service::probation::ProbationEnd;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-/// The driver of probations.
+/// The driver of probations. Nothing of it is recorded: a successor has verdicts of its own, and
+/// callers of a worker that dies get no answer.
 #[derive(Default)]
 pub(in crate::worker) struct Probations {
-    /// Probations that the core has ended in this pass.
+    /// Probations that the core has ended in this pass, in its order.
     ended: Vec<(Build, ProbationCounts, ProbationEnd)>,
     /// Operators that wait for the end of the probation in a ledger line.
     waiting: Vec<(u64, Sender<Answer>)>,
 }
 
 impl Probations {
-    /// Notes a probation that the core has ended.
+    /// Notes a probation that the core has ended. Comes with the core's commands, behind a commit.
     pub(in crate::worker) fn note_end(&mut self, build: Build, counts: ProbationCounts, end: ProbationEnd) {
         self.ended.push((build, counts, end));
     }
@@ -42,7 +57,7 @@ impl Probations {
         }
     }
 
-    /// Handles the end of one probation.
+    /// Handles the end of one probation. Drops a verdict about a build that no longer runs.
     fn end(&mut self, shell: &mut Shell, build: Build, record: ProbationCounts, end: ProbationEnd) {
         let Some(id) = shell.core.reloads.named(&build.library) else { return };
         if !runs(&shell.core, id, &build) {
@@ -67,9 +82,12 @@ impl Probations {
 
     /// Rolls a build back, or has the keeper open the previous build's ports first. If there is no
     /// way back, the build stays, and ledger and log say why.
+    ///
+    /// No way back: the previous build cannot read what the failed one has written, or wants an
+    /// address that another service has.
     fn begin_roll_back(&mut self, shell: &mut Shell, failed: FailedBuild) {
         if shell.core.reloads.is_committing(failed.id) || shell.lifecycle.is_stopping() {
-            // Another build takes charge in a moment, or none will.
+            // Another build takes charge in a moment, or no build will any more.
             return;
         }
         let library = failed.build.library.clone();
@@ -84,6 +102,7 @@ impl Probations {
                     failed.build.generation,
                     failed.why
                 );
+                // Else the standby build would stay loaded, and the sweep would not begin.
                 shell.core.end_probation(&library);
                 let why = format!("{}; {why}", failed.why);
                 self.keep_build(shell, failed.id, ProbationState::Failed, failed.record, why);
@@ -96,7 +115,8 @@ impl Probations {
     }
 
     /// Puts the previous build back in charge, in one commit. The pause is the time that clients
-    /// could notice.
+    /// could notice. If the failed build no longer runs, nothing changes, and opened ports are
+    /// closed again. A second commit adds the pause, which is known only after the first.
     pub(in crate::worker) fn roll_back(
         &mut self,
         shell: &mut Shell,
@@ -108,7 +128,8 @@ impl Probations {
         if !runs(&shell.core, failed.id, &failed.build) || shell.core.can_roll_back(library).is_err() {
             return discard(&prepared, &mut shell.keeper);
         }
-        // A reload under way was prepared for the build that goes.
+        // A reload under way was prepared for the build that goes: its judgement and its rehearsal
+        // are about that build's data.
         shell
             .core
             .reloads
@@ -133,7 +154,7 @@ impl Probations {
     }
 
     /// Ends a probation whose build stays: passed, or failed without a way back. Commits record and
-    /// ledger.
+    /// ledger together. The copy of the previous build is removed later if no record needs it.
     fn keep_build(
         &mut self,
         shell: &mut Shell,
@@ -151,17 +172,20 @@ impl Probations {
         self.answer_waiting(shell);
     }
 
-    /// Answers an operator once the probation in a ledger line has ended.
+    /// Answers an operator once the probation in a ledger line has ended: at once, if no probation
+    /// of that line is under way. A line that the ledger does not have is answered with an error.
     pub(in crate::worker) fn wait_for(&mut self, shell: &Shell, line: u64, reply: Sender<Answer>) {
         self.waiting.push((line, reply));
         self.answer_waiting(shell);
     }
 
     /// Answers the operators whose probations have ended. The others go on waiting, in their order.
+    /// Follows every commit that may end a probation. O(operators that wait).
     pub(in crate::worker) fn answer_waiting(&mut self, shell: &Shell) {
         for (line, reply) in std::mem::take(&mut self.waiting) {
             match answer(shell, line) {
                 Some(answer) => {
+                    // The caller may be gone.
                     let _ = reply.send(answer);
                 }
                 None => self.waiting.push((line, reply)),
@@ -170,7 +194,7 @@ impl Probations {
     }
 }
 
-/// Returns whether the core says that this build runs.
+/// Returns whether the core says that this build runs: library, generation and hash.
 fn runs(core: &Core, id: LibraryId, build: &Build) -> bool {
     core.reloads.libraries()[id.0].current.as_ref() == Some(build)
 }
@@ -189,7 +213,8 @@ fn answer(shell: &Shell, line: u64) -> Option<Answer> {
     Some(Answer::Report(Box::new(after_probation(&shell.core, report, state))))
 }
 
-/// A commit's report after the probation: with the build that runs now.
+/// A commit's report after the probation: with the build that runs now, and an outcome that says
+/// whether the committed build is still that one.
 fn after_probation(core: &Core, report: Report, state: Option<ProbationState>) -> Report {
     let id = core.reloads.named(&report.library);
     let current = id.and_then(|id| core.reloads.libraries()[id.0].current.as_ref());

@@ -121,7 +121,8 @@ fn affected_libraries(shell: &Shell, config: &Config) -> Vec<(LibraryId, PathBuf
         let library = &record.current.library;
         let services = shell.core.services().iter();
         let services = services.filter(|s| s.build.as_ref().is_some_and(|b| b.library == *library));
-        let held = |name: &str| shell.ports.of_service(name).map(|p| p.port.1).collect::<BTreeSet<_>>();
+        let held =
+            |name: &str| shell.ports.of_service(name).map(|p| p.port.1.clone()).collect::<BTreeSet<_>>();
         let differs = services.map(|s| &s.offer).any(|o| {
             let none = "{}".to_owned();
             let of = |all: &BTreeMap<String, String>| all.get(&o.name).unwrap_or(&none).clone();

@@ -1,9 +1,16 @@
-//! Turns a wish for a reload into requests: from operators, the watcher, and proposed
-//! configurations.
+//! Requests for reloads: from operators, the watcher, and proposed configurations.
 //!
 //! Each request has a number, by which its report finds the requester. Requests of one commit share
-//! the number of the first. While a configuration is being committed, other requests are deferred,
-//! because settings and ports that they were prepared with would be outdated.
+//! the number of the first as their group. While a configuration is being committed, other requests
+//! are deferred, because settings and ports that they were prepared with would be outdated.
+//!
+//! Every request ends with exactly one report, except a request of the watcher for content that was
+//! seen before: that ends silently. A caller gets the number of reports first, then a report for
+//! each, and meanwhile the progress of rehearsals.
+//!
+//! Calls come from a pass, or from a step between two passes. Each costs O(libraries + services)
+//! and only orders slow work. Requests are not recorded: if the worker ends, its callers get no
+//! report, and the successor looks at the watched files itself.
 
 use crate::admin::query::{Answer, ReloadRequest};
 use crate::config::Config;
@@ -23,7 +30,8 @@ impl ReloadDriver {
     ///
     /// Without a target all libraries are reloaded. Together they are one commit, and one refusal
     /// refuses all; otherwise each is a commit of its own. A name that no library has is answered
-    /// with an error.
+    /// with an error. `from`: another file than the library's own. A dry run is never one commit
+    /// with others, because it ends before the commit.
     pub(in crate::worker) fn ask_reload(
         &mut self,
         shell: &mut Shell,
@@ -32,6 +40,7 @@ impl ReloadDriver {
     ) {
         let ReloadRequest { target, from, together, dry_run, by } = wish;
         let ids = match target.map(|name| library_for(&shell.core, &name)) {
+            // Paths that never ran a build count, too: their reload is the way to load them.
             None => (0..shell.core.reloads.libraries().len()).map(LibraryId).collect(),
             Some(Ok(id)) => vec![id],
             Some(Err(text)) => {
@@ -39,15 +48,19 @@ impl ReloadDriver {
                 return;
             }
         };
+        // Before the requests: a report may follow at once.
         let _ = reply.send(Answer::Reloading(ids.len()));
         let want = if dry_run { Want::DryRun } else { Want::Load };
         let requests = ids.into_iter().map(|id| (id, from.clone(), want)).collect();
         self.request(shell, requests, by, together && !dry_run, Some(reply));
     }
 
-    /// Requests a rollback for an operator, to generation `to` or to the previous build. The
-    /// earlier build is loaded from its private copy with its own settings, and passes all steps of
-    /// a reload. `reply` gets the number of reports, then the report.
+    /// Requests a rollback for an operator, to generation `to` or to the previous build. `reply`
+    /// gets the number of reports, then the report.
+    ///
+    /// The earlier build is loaded from its private copy with its own settings. All steps of a
+    /// reload follow, because data may have changed since that build ran. If the generation is not
+    /// kept, the answer is an error that lists those that are.
     pub(in crate::worker) fn ask_roll_back(
         &mut self,
         shell: &mut Shell,
@@ -56,6 +69,8 @@ impl ReloadDriver {
         by: Requester,
         reply: Sender<Answer>,
     ) {
+        // The record that is looked at below changes with the configuration's commit, so the whole
+        // call is repeated then.
         if shell.config.is_changing() {
             return self.deferred.push(Deferred::RollBack(name.to_owned(), to, by, reply));
         }
@@ -83,7 +98,8 @@ impl ReloadDriver {
             Ok((id, wanted)) => {
                 let _ = reply.send(Answer::Reloading(1));
                 if let Some(settings) = &wanted.settings {
-                    // With its own settings the build is the generation that ran.
+                    // With its own settings the build is the generation that ran. The number is
+                    // that of the request below, which cannot be deferred.
                     let config = shell.config.get().with_settings(settings);
                     self.configs.insert(self.requests + 1, Arc::new(config));
                 }
@@ -95,6 +111,8 @@ impl ReloadDriver {
 
     /// Requests that libraries reload the copies of their builds under another configuration, in
     /// one commit. Watched files are left alone: a change of settings brings no new code.
+    ///
+    /// The caller has begun the change of configuration, so all other requests wait for its end.
     pub(super) fn configure(
         &mut self,
         shell: &mut Shell,
@@ -104,6 +122,7 @@ impl ReloadDriver {
         reply: Option<Sender<Answer>>,
     ) {
         let mut requests = Vec::new();
+        // Numbers that `request` gives next, in the same order.
         for (n, (id, copy)) in affected.into_iter().enumerate() {
             self.configs.insert(self.requests + 1 + n as u64, config.clone());
             requests.push((id, Some(copy), Want::Configure));
@@ -111,7 +130,8 @@ impl ReloadDriver {
         self.request(shell, requests, by, true, reply);
     }
 
-    /// Requests a reload of a library's own file.
+    /// Requests a reload of a library's own file, as a commit of its own. A path that is not known
+    /// yet becomes a library. `reply` gets the report alone, without the number of reports before.
     pub(in crate::worker) fn request_load(
         &mut self,
         shell: &mut Shell,
@@ -126,6 +146,7 @@ impl ReloadDriver {
     /// Requests what follows from a changed file. A worker that hands over leaves it to its
     /// successor, which looks at all files.
     pub(in crate::worker) fn file_changed(&mut self, shell: &mut Shell, path: PathBuf) {
+        // A handover waits until no reload is under way, so another one would hold it up.
         if shell.lifecycle.is_handing_over() {
             return;
         }
@@ -144,7 +165,8 @@ impl ReloadDriver {
     }
 
     /// Looks for files in the watched directories that are not among `known`, and loads those with
-    /// a note.
+    /// a note. The prepare thread reads them; the loop only lists the directories. A directory that
+    /// cannot be read counts as empty.
     pub(in crate::worker) fn look_for_others(&self, shell: &Shell, known: impl Fn(&Path) -> bool) {
         for dir in &self.discover {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -156,7 +178,8 @@ impl ReloadDriver {
         }
     }
 
-    /// Goes on with requests that were deferred for a configuration.
+    /// Goes on with requests that were deferred for a configuration, in their order. The caller
+    /// makes sure that no change is under way: reloads are not deferred a second time.
     pub(super) fn go_on_with_deferred(&mut self, shell: &mut Shell) {
         for deferred in std::mem::take(&mut self.deferred) {
             match deferred {
@@ -168,8 +191,8 @@ impl ReloadDriver {
         }
     }
 
-    /// Numbers requests and reports them to the core. While a configuration is under way, others
-    /// than its own are deferred.
+    /// Numbers requests and reports them to the core. `together`: all of them are one commit. While
+    /// a configuration is under way, others than its own are deferred.
     fn request(
         &mut self,
         shell: &mut Shell,
@@ -185,9 +208,12 @@ impl ReloadDriver {
             if let Some(reply) = &reply {
                 self.waiting.insert(self.requests, reply.clone());
             }
+            // A group of one has the request's own number: the core takes it as alone then.
             let group = if together { first } else { self.requests };
             requests.push((id, Request { id: self.requests, by, from, want, group }));
         }
+        // All requests of one call reach the core in one event. Else the first of a commit could
+        // begin, and be committed, before the others are known.
         let configures = |(_, r): &(LibraryId, Request)| r.want == Want::Configure;
         if shell.config.is_changing() && !requests.iter().all(configures) {
             self.deferred.push(Deferred::Reloads(requests));
@@ -197,7 +223,7 @@ impl ReloadDriver {
     }
 }
 
-/// Returns whether a path has the file name of a library.
+/// Returns whether a path has the file name of a library. The content is not looked at.
 fn is_library(path: &Path) -> bool {
     path.extension() == Some(OsStr::new("so"))
 }

@@ -1,4 +1,8 @@
-//! Starts a worker.
+//! Start of a worker.
+//!
+//! Order of a successor's start: records, connections, builds and ports, reconciliation, first
+//! pass, `Ready`. Nothing is committed before the first pass, so a start may be repeated after a
+//! crash.
 //!
 //! | file | holds |
 //! |---|---|

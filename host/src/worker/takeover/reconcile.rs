@@ -1,8 +1,23 @@
-//! Matches connections with sessions, and finds unread input.
+//! Match of connections with sessions, and of records with the kernel's byte counts.
 //!
 //! The kernel counts the bytes of a connection in both directions, and its counts outlive a worker.
 //! Input that the kernel counts and no record has was read by the predecessor and is found in the
 //! input memory. Output that a record has and the kernel does not count is sent again by the core.
+//!
+//! | connection | session | becomes |
+//! | --- | --- | --- |
+//! | there | counts fit | The session goes on. |
+//! | there | counts do not fit | The session is given up, and the connection released. |
+//! | gone | there | The session is given up. |
+//! | there, untouched, with a later number | none | A new session opens in the first pass. |
+//! | there, any other | none | The connection is released. |
+//!
+//! *Invariant*: no byte of a stream is run twice, lost, or sent twice. A session for which that
+//! cannot be shown is given up with an error in the log, and its handler is not told.
+//!
+//! A successor runs this once, before its first turn. Only memory of this process and uncommitted
+//! records change, so another successor may repeat all of it. O(connections + sessions), with a few
+//! system calls for each connection.
 
 use crate::crash_points;
 use crate::protocol::keeper::EndpointId;
@@ -13,11 +28,11 @@ use greenroom_core::recovery::rebuild::Survivor;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
-/// A connection that the keeper has handed over.
+/// A connection that the keeper has handed over, with a descriptor of this process.
 pub(super) struct HandedOver {
     /// The keeper's key.
     pub key: u32,
-    /// Number of the connection.
+    /// Number of the connection, and of its session. Numbers are never used twice.
     pub number: u64,
     /// Endpoint that accepted the connection.
     pub endpoint: EndpointId,
@@ -25,23 +40,27 @@ pub(super) struct HandedOver {
     pub fd: OwnedFd,
 }
 
-/// Work of the first pass.
+/// Work of the first pass. Lost input is no part of it: its sessions are given up.
 #[derive(Default)]
 pub(super) struct Backlog {
-    /// Input that the predecessor had read and not committed.
+    /// Input that the predecessor had read and not committed, whole for each session.
     pub input: Vec<(Slot, Vec<u8>)>,
-    /// Connections that were reset meanwhile.
+    /// Connections that were reset meanwhile, and to which nothing can be sent any more. Their
+    /// input is read to its end, although the poll may report nothing.
     pub broken: Vec<Slot>,
-    /// Connections without a session yet.
+    /// Connections without a session yet, in the order of their numbers.
     pub fresh: Vec<HandedOver>,
 }
 
 /// Puts every session back on its connection, and asks the kernel how far each one got.
 ///
 /// A session without a connection, or whose byte counts do not fit, is given up with an error in
-/// the log. A connection without a session is released, or is fresh.
+/// the log. A connection without a session is released, or is fresh. The caller has told which
+/// connections are outbound. If there are sessions, nothing is committed since the records were
+/// read.
 pub(super) fn reconcile(shell: &mut Shell, survivors: &[Survivor], handed_over: Vec<HandedOver>) -> Backlog {
     let mut backlog = Backlog::default();
+    // The predecessor noted its reads under the epoch that it was about to commit.
     let epoch = shell.core.store().epoch() + 1;
     reserve_slots(shell, survivors);
     let mut slots: HashMap<u64, Slot> = survivors.iter().map(|s| (s.id, s.slot)).collect();
@@ -52,6 +71,7 @@ pub(super) fn reconcile(shell: &mut Shell, survivors: &[Survivor], handed_over: 
             // The keeper has handed the connection over twice.
             continue;
         }
+        // Sessions that are left over at the end have no connection.
         let Some(slot) = slots.remove(&number) else {
             match is_fresh(shell, &connection) {
                 true => backlog.fresh.push(connection),
@@ -71,7 +91,8 @@ pub(super) fn reconcile(shell: &mut Shell, survivors: &[Survivor], handed_over: 
     backlog
 }
 
-/// Reserves the slots of all sessions. Slots between them are free.
+/// Reserves the slots of all sessions. Slots between them are free. Must come before any connection
+/// is put in its place. O(highest slot).
 fn reserve_slots(shell: &mut Shell, survivors: &[Survivor]) {
     let end = survivors.iter().map(|s| s.slot.0 as usize + 1).max().unwrap_or(0);
     shell.sockets.reserve(end);
@@ -83,7 +104,7 @@ fn reserve_slots(shell: &mut Shell, survivors: &[Survivor]) {
 
 /// Returns whether a connection without a session is a new one: later than all that were served,
 /// and without any byte read or sent. A session for any other one was closed already, or was given
-/// up.
+/// up. A connection whose counts cannot be read is not fresh.
 fn is_fresh(shell: &Shell, connection: &HandedOver) -> bool {
     let number = connection.number;
     // On an outbound connection the host's own SYN counts as a byte.
@@ -97,7 +118,8 @@ fn is_fresh(shell: &Shell, connection: &HandedOver) -> bool {
     later && untouched
 }
 
-/// Puts a session back on its connection. False: that fails, and the log says why.
+/// Puts a session back on its connection. False: that fails, and the log says why. The caller gives
+/// the session up then. The comparison comes first, because it needs the descriptor.
 fn put_back(
     shell: &mut Shell,
     slot: Slot,
@@ -118,6 +140,7 @@ fn put_back(
     true
 }
 
+/// Forgets a session of the predecessor, and frees its slot. Its handler is not told.
 fn give_up(shell: &mut Shell, slot: Slot) {
     shell.core.give_up(slot);
     shell.sockets.give_back(slot);
@@ -125,6 +148,12 @@ fn give_up(shell: &mut Shell, slot: Slot) {
 
 /// Compares a session with the kernel's byte counts, and finds the input that the predecessor had
 /// read and not committed. An error says why the session cannot be trusted.
+///
+/// A session is not trusted if the kernel has given out fewer bytes than were run. The same holds
+/// if it has taken output that no record has, or if input that was read is lost.
+///
+/// O(output pieces), and a scan of the notes of reads if input is missing. If segments arrive
+/// meanwhile, the kernel is asked again until its counts stand still.
 fn compare(
     shell: &mut Shell,
     slot: Slot,
@@ -137,6 +166,7 @@ fn compare(
     let (bytes_in, bytes_sent) = (session.bytes_in, session.bytes_sent);
     // On an outbound connection the host's own SYN counts as a byte.
     let own_syn = u64::from(session.outbound);
+    // For the chaos test: shows that a takeover without the kernel's counts loses bytes.
     if crash_points::unreconciled() {
         let _ = shell.core.reconcile(slot, bytes_in, Some(bytes_sent));
         return Ok(());
@@ -153,6 +183,7 @@ fn compare(
         }
     }
     if counts.broken {
+        // The predecessor may have taken the error from the socket, so a read reports only an end.
         shell.sockets.note_broken(slot);
         if counts.sent.is_none() {
             backlog.broken.push(slot);

@@ -1,12 +1,24 @@
-//! Starts a worker: fresh, or as the successor of one that died, handed over, or had another
+//! Start of a worker: fresh, or as the successor of one that died, handed over, or had another
 //! binary.
 //!
-//! A successor reads the records of the last commit, loads the private copies of the builds that
-//! ran, gets every connection, and asks the kernel how far each one got. Then it runs the input
-//! that its predecessor had read and not committed.
+//! A successor reads the records of the last commit and gets every connection. Then it loads the
+//! private copies of the builds that ran, and asks the kernel how far each connection got. Its
+//! first pass runs the input that its predecessor had read and not committed.
 //!
-//! *Invariant*: a successor commits that before it reads anything. Until then it may die too, and
-//! the next one finds the same.
+//! *Invariant*: a successor commits that pass before it reads anything. Until then it may die too,
+//! and the next worker finds the same records, input and byte counts.
+//!
+//! | step | on failure |
+//! | --- | --- |
+//! | receive the first message, then all connections | The worker ends. |
+//! | scan the records | Damaged parts are given up by name; without a head, all of them. |
+//! | load the builds | The worker tells the keeper that it cannot start, and ends. |
+//! | reconcile each session with the kernel | The session is given up by name. |
+//! | run, commit and send the first pass | The worker dies, and the next one repeats the start. |
+//! | report `Ready` | The keeper accepts again. |
+//!
+//! Clients wait during all of it, and the log names the time: O(n log n) in the records, and as
+//! long as the builds take to load. The keeper kills a worker that is not ready after 60 s.
 
 use crate::admin::query::Answer;
 use crate::admin::server;
@@ -59,22 +71,33 @@ use tracing_subscriber::filter::LevelFilter;
 /// The link to the keeper, before a worker owns it.
 type KeeperSocket = Link<ToWorker, ToKeeper>;
 
-/// The memory files that a worker gets from the keeper.
+/// The memory files that a worker gets from the keeper. The keeper keeps descriptors of its own, so
+/// the content survives this process.
 struct Files {
+    /// Records.
     region: OwnedFd,
+    /// Input that was read and not committed.
     input: OwnedFd,
+    /// Counters.
     board: OwnedFd,
 }
 
 /// The memory files, read and mapped.
 struct Memory {
+    /// Core of the last commit, its sessions and losses; empty for a fresh host.
     successor: Successor,
     input: Pool,
     board: Board,
 }
 
-/// Serves until the keeper at the other end of the socket says otherwise. An error says why this
-/// worker cannot serve; the keeper knows it, too.
+/// Serves until the keeper at the other end of the socket says otherwise. Runs on the thread that
+/// becomes the loop's.
+///
+/// `own_process`: the worker is no thread of the keeper, so it starts a log of its own. If the
+/// first message asks for a trial, the worker answers that and ends.
+///
+/// An error says why this worker cannot serve, or why its loop ended. The keeper is told the reason
+/// if connections or memory are missing or a build does not load; else it sees only the end.
 pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     let mut link = KeeperSocket::new(fd);
     let (hello, unknown, files) = receive_hello(&mut link)?;
@@ -85,6 +108,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
         link.send(&ToKeeper::Tried(verdict));
         return Ok(());
     }
+    // A trial passes no crash points: the plan is for workers that serve.
     crash_points::arm();
     let mut early = Vec::new();
     let taken = take_connections(&mut link, &mut early);
@@ -96,13 +120,16 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
         }
     };
     let Memory { successor: Successor { mut core, survivors, lost }, input, board } = memory;
+    // A predecessor may have died between the commit of a configuration and its message to the
+    // keeper. The record is the truth then.
     let hello = Hello { config: recorded(&core).unwrap_or(hello.config), ..hello };
     core.set_limits(hello.config.all_limits());
     for what in &lost {
         tracing::error!("given up, because it cannot be trusted: {what}");
     }
     let mut worker = assemble(&hello, link, core, input, board, files)?;
-    // Before the connections that these messages are about.
+    // The first pass must know which connections are outbound. All other messages wait until the
+    // builds are loaded, because they act on builds and sessions.
     let (dialed, early): (Vec<_>, Vec<_>) = early.into_iter().partition(|m| matches!(m, ToWorker::Dialed(_)));
     hear(&mut worker, dialed);
     if let Err(why) = begin(&mut worker, &hello, &survivors, handed_over) {
@@ -111,11 +138,15 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     }
     hear(&mut worker, early);
     let ended = worker.run().map_err(|e| format!("the loop: {e}"));
+    // The loop and its reply channels are gone, so callers get their last answers now.
     server::finish();
     ended
 }
 
-/// Receives the keeper's first message: how to serve, and the memory files.
+/// Receives the keeper's first message: how to serve, and the memory files. Also returns the names
+/// of configuration values that this version does not know. Blocks.
+///
+/// Fails if the socket is not a keeper's, or if this process could not take four descriptors.
 fn receive_hello(link: &mut KeeperSocket) -> Result<(Hello, Vec<String>, Files), String> {
     match link.wait().map_err(|e| format!("the keeper: {e}"))? {
         Some((ToWorker::Hello, fds)) => {
@@ -129,10 +160,14 @@ fn receive_hello(link: &mut KeeperSocket) -> Result<(Hello, Vec<String>, Files),
     }
 }
 
-/// Receives connections until the keeper has handed over all. Other messages are kept in `early`.
+/// Receives connections until the keeper has handed over all. Other messages are kept in `early`,
+/// in their order. O(connections). Blocks.
 ///
 /// The keeper limits the messages without an answer, so the socket never holds more descriptors
 /// than the kernel allows to be in flight.
+///
+/// Fails if the keeper is gone, or if this process may not have as many descriptors. To go on
+/// without a descriptor would end a session that lives.
 fn take_connections(link: &mut KeeperSocket, early: &mut Vec<ToWorker>) -> Result<Vec<HandedOver>, String> {
     let (mut handed_over, mut endpoints) = (Vec::new(), Endpoints::default());
     loop {
@@ -186,7 +221,7 @@ fn open(hello: &Hello, files: &Files) -> Result<Memory, String> {
     let successor = match successor {
         Some(successor) => successor,
         None => {
-            // The memory holds no store, whatever else it holds.
+            // The memory holds no store, whatever else it holds. A new store needs zeros.
             rustix::fs::ftruncate(&files.region, 0).map_err(|e| failed("the record store", e.into()))?;
             let region = Region::open(duplicate()?, max).map_err(|e| failed("the record store", e))?;
             let store = Store::create(Box::new(region), limits.store_bytes_max)
@@ -199,8 +234,11 @@ fn open(hello: &Hello, files: &Files) -> Result<Memory, String> {
     Ok(Memory { successor, input, board })
 }
 
-/// Assembles a worker from finished parts. It has no connections, builds and ports yet. Starts the
-/// prepare thread and the watchdog, which watches the calling thread.
+/// Assembles a worker from finished parts. Connections, builds and ports are still missing. Starts
+/// the prepare thread and the watchdog, which watches the calling thread.
+///
+/// Fails if the kernel gives no poll or no thread. `link` is closed then, without a reason for the
+/// keeper.
 fn assemble(
     hello: &Hello,
     link: KeeperSocket,
@@ -232,7 +270,8 @@ fn assemble(
     Ok(Worker::new(shell, drivers, inbox))
 }
 
-/// Handles messages that the keeper sent before the worker was ready.
+/// Handles messages that the keeper sent before the worker was ready. None of them carries a
+/// descriptor.
 fn hear(worker: &mut Worker, messages: Vec<ToWorker>) {
     for message in messages {
         let Worker { shell, drivers, inbox, .. } = worker;
@@ -241,7 +280,10 @@ fn hear(worker: &mut Worker, messages: Vec<ToWorker>) {
 }
 
 /// Does everything up to the first pass, and that pass. Then the keeper knows that the worker
-/// serves. An error says why the worker cannot serve.
+/// serves. An error names the build that does not load.
+///
+/// A successor commits nothing before its first pass, so its start may be repeated. A fresh worker
+/// commits in the passes that load its libraries.
 fn begin(
     worker: &mut Worker,
     hello: &Hello,
@@ -250,9 +292,11 @@ fn begin(
 ) -> Result<(), String> {
     let begun = Instant::now();
     for blocked in &hello.blocked {
+        // Before any turn: the action that killed the predecessors may be the first to run.
         worker.shell.core.block(blocked.clone());
     }
     crash_points::pass(Point::Recovered);
+    // If sessions are left without a library record, that record is lost: they wait for a build.
     let fresh = worker.shell.core.host_records(Kind::Library).is_empty() && survivors.is_empty();
     if fresh {
         worker.shell.read_saved();
@@ -263,6 +307,7 @@ fn begin(
         look_at_files(worker, hello);
     }
     worker.shell.core.restart_jobs(hello.crashed);
+    // Before the first turn: a turn would build on a session that may have to be given up.
     let backlog = reconcile(&mut worker.shell, survivors, handed_over);
     crash_points::pass(Point::Reconciled);
     first_pass(worker, backlog);
@@ -272,13 +317,17 @@ fn begin(
         let ms = begun.elapsed().as_secs_f64() * 1000.0;
         tracing::info!(sessions = shell.core.sessions().len(), "took over in {ms:.1} ms");
     }
+    // Before `Ready`: the keeper then repeats a signal's configuration that has no answer yet.
     successor::say_configuration(shell);
     shell.keeper.say_ready(shell.ports.held().to_vec(), shell.core.connection_number());
     Ok(())
 }
 
-/// Loads libraries for the first time, in passes of the loop. A discovered library may fail. An
-/// error names a library that was asked for by its path and cannot be loaded.
+/// Loads libraries for the first time, in passes of the loop: a first load has all steps of a
+/// reload. A discovered library may fail.
+///
+/// An error names a library that was asked for by its path and cannot be loaded. If no worker of
+/// the host ever served, the keeper ends the host then.
 fn load_all(worker: &mut Worker, libraries: &[(PathBuf, bool)]) -> Result<(), String> {
     let mut answers = Vec::new();
     for (path, _) in libraries {
@@ -286,6 +335,7 @@ fn load_all(worker: &mut Worker, libraries: &[(PathBuf, bool)]) -> Result<(), St
         worker.drivers.reload.request_load(&mut worker.shell, path.clone(), Requester::Start, Some(reply));
         answers.push(answer);
     }
+    // The keeper does not accept before `Ready`, so these passes read no client.
     while worker.shell.core.reloads.is_busy() {
         worker.pass().map_err(|e| format!("the loop: {e}"))?;
     }
@@ -306,8 +356,8 @@ fn load_all(worker: &mut Worker, libraries: &[(PathBuf, bool)]) -> Result<(), St
     Ok(())
 }
 
-/// Looks at files that were built while no worker lived, if files are watched. Contents that were
-/// seen before are left alone.
+/// Looks at files that were built while no worker lived, if files are watched. Contents that the
+/// records name as seen are left alone. O(files in the watched directories).
 fn look_at_files(worker: &mut Worker, hello: &Hello) {
     let Worker { shell, drivers, .. } = worker;
     if !shell.config.get().watch {
@@ -322,7 +372,8 @@ fn look_at_files(worker: &mut Worker, hello: &Hello) {
 }
 
 /// Runs the first pass: input that the predecessor had read, and connections without a session.
-/// Reads nothing before this is committed.
+/// Reads nothing before this is committed: the next read would overwrite the input memory, and the
+/// input found there could not be found again.
 fn first_pass(worker: &mut Worker, backlog: Backlog) {
     let shell = &mut worker.shell;
     shell.core.handle(Input::PassBegins { now_ns: now_ns() });
@@ -334,7 +385,7 @@ fn first_pass(worker: &mut Worker, backlog: Backlog) {
             shell.keeper.release(key, number);
         }
     }
-    // Other outbound connections are known by their records.
+    // Outbound connections with a session are known by their records.
     shell.keeper.forget_dialed();
     crash_points::pass(Point::CaughtUp);
     worker.commit_and_send();

@@ -1,9 +1,23 @@
-//! Goes on with a predecessor's builds and ports.
+//! Builds and ports of a predecessor, with which a successor goes on.
 //!
 //! A successor loads the private copies that the records name, never the files at watched paths:
 //! those may have changed. A generation that has killed workers gives way to the previous build
-//! here, before any of its turns runs again; the keeper says which (`Hello::killed`,
+//! here, before any of its turns runs again. The keeper names such generations (`Hello::killed`,
 //! `Hello::give_way`).
+//!
+//! | build | verdict of the keeper | becomes |
+//! | --- | --- | --- |
+//! | on probation | has killed a worker lately | The previous build is put back in charge. |
+//! | any | has killed too many workers | The same, if the record has a previous build. |
+//! | either of these | no way back | The build goes on, and the log says why. |
+//! | any | none | The build goes on, and so does its probation. |
+//!
+//! *Invariant*: nothing here commits. The first pass commits rollbacks, records and ledger lines
+//! together with the turns that it runs. Until then a worker that dies leaves the records of its
+//! predecessor, and the next one repeats all of it.
+//!
+//! Libraries are loaded on the loop's own thread, because no session can go on before. The time is
+//! that of their initializers, and clients wait for it.
 
 use crate::plugin::prepare::Job;
 use crate::protocol::keeper::{Hello, ToKeeper};
@@ -22,6 +36,7 @@ use std::path::Path;
 /// Goes on with the counters, builds and ports of a predecessor. An error names a build that cannot
 /// be loaded: without it, this worker cannot serve.
 pub(super) fn go_on(shell: &mut Shell, hello: &Hello) -> Result<(), String> {
+    // Turns and faults are no records: the board has them, as of the predecessor's last commit.
     for number in 0..shell.core.services().len() {
         let [_, turns, faults] = shell.board.counted(number);
         shell.core.restore_counters(ServiceId(number as u16), turns, faults);
@@ -41,6 +56,7 @@ pub(super) fn go_on(shell: &mut Shell, hello: &Hello) -> Result<(), String> {
         tracing::error!("the record of the ports is lost; the keeper knows them");
         shell.ports.set(&mut shell.core, hello.ports.clone());
     }
+    // Behind the ports of the predecessor, from which the differences are computed.
     for library in rolled_back {
         change_ports_of(shell, &library);
     }
@@ -48,6 +64,7 @@ pub(super) fn go_on(shell: &mut Shell, hello: &Hello) -> Result<(), String> {
 }
 
 /// Tells the keeper which configuration is in force, in case the predecessor died before it could.
+/// Repeats are harmless: the keeper ignores a number that it has no open proposal for.
 pub(super) fn say_configuration(shell: &mut Shell) {
     if let Some(number) = recorded_number(&shell.core) {
         shell.keeper.send(&ToKeeper::Configured(number));
@@ -71,6 +88,8 @@ fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Re
             Err(why) => tracing::error!("data of a rolled-back build cannot be converted: {why}"),
         }
     }
+    // The core rolls back only to a build that stands by. A build that has passed its probation
+    // gets one here that is over at once, so that the last build below it can stand by.
     let why = must_give_way(hello, &record, &build);
     if let Some(why) = why
         && record.probation.is_none()
@@ -105,7 +124,8 @@ fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Re
     }
 }
 
-/// The reason why a build must give way to the previous one; `None`: it may go on.
+/// The reason why a build must give way to the previous one; `None`: it may go on. A build on
+/// probation has one chance, because the previous build stands by.
 fn must_give_way(hello: &Hello, record: &LibraryRecord, build: &Build) -> Option<&'static str> {
     let among =
         |all: &[(String, u64)]| all.iter().any(|(l, g)| *l == build.library && *g == build.generation);
@@ -117,7 +137,9 @@ fn must_give_way(hello: &Hello, record: &LibraryRecord, build: &Build) -> Option
 }
 
 /// Puts the previous build back in charge, before the first pass commits. False: that is
-/// impossible, and the log says why.
+/// impossible, and the log says why. Record and ledger line are part of the first pass's commit.
+///
+/// The counts of the probation are those of this process, which has run no turn: zero.
 fn give_way(shell: &mut Shell, id: LibraryId, build: &Build, why: &str) -> Result<bool, String> {
     if let Err(no_way) = shell.core.can_roll_back(&build.library) {
         tracing::error!("{}: generation {} stays: {why}, and {no_way}", build.library, build.generation);
@@ -130,7 +152,8 @@ fn give_way(shell: &mut Shell, id: LibraryId, build: &Build, why: &str) -> Resul
     Ok(true)
 }
 
-/// Changes the ports of a library that has given way to its previous build.
+/// Changes the ports of a library that has given way to its previous build. Ports that the keeper
+/// must open first follow while the worker serves; if they cannot be opened, the log says so.
 fn change_ports_of(shell: &mut Shell, library: &str) {
     let Some(id) = shell.core.reloads.named(library) else { return };
     let mine = |s: &&Service| s.build.as_ref().is_some_and(|b| b.library == library);
@@ -140,6 +163,7 @@ fn change_ports_of(shell: &mut Shell, library: &str) {
         Ok(prepared) if prepared.need_opening() => {
             shell.ports.open(Opening::TakenOver, prepared, &mut shell.keeper);
         }
+        // The keeper is told with `Ready`, behind the commit.
         Ok(prepared) => {
             shell.ports.change(&mut shell.core, prepared);
         }

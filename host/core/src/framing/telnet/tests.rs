@@ -1,15 +1,20 @@
 //! Telnet streams, cut anywhere.
+//!
+//! The first tests state each rule of the module's head by examples. The last one compares
+//! random streams with a second machine, which reads single bytes and knows no limit.
 
 use super::*;
 use crate::framing::Framing;
 use crate::framing::script::{check, check_encoded, trace_whole};
 use std::fmt::Write;
 
+/// Checks a stream with messages up to 8 bytes.
 #[track_caller]
 fn telnet(stream: &[u8], expected: &str) {
     check(Framing::Telnet { bytes_max: 8 }, stream, expected);
 }
 
+/// NUL without CR, and CR without LF or NUL, belong to the message.
 #[test]
 fn lines_end_in_lf_crlf_or_cr_nul() {
     telnet(b"one\ntwo\r\nthree\r\0\n\r\n\r\0half", r#""one" "two" "three" "" "" "" | half"#);
@@ -18,12 +23,14 @@ fn lines_end_in_lf_crlf_or_cr_nul() {
     telnet(b"", "| ");
 }
 
+/// A doubled IAC counts as one byte, and stays as it came in input that is kept.
 #[test]
 fn a_doubled_iac_is_a_byte_of_the_message() {
     telnet(b"a\xff\xffb\r\n\xff\xff\n\xff\xff\r\0", r#""a\xffb" "\xff" "\xff" | "#);
     telnet(b"x\xff\xff", r"| x\xff\xff");
 }
 
+/// However the stream is cut, no option is refused twice, and none is left without an answer.
 #[test]
 fn each_offered_option_is_refused_once() {
     // WILL, DO, WONT and DONT at the start of a line, and a line behind them.
@@ -45,12 +52,15 @@ fn each_offered_option_is_refused_once() {
     );
 }
 
+/// NOP, GA, a lone SE, and a command without a name.
 #[test]
 fn other_commands_are_skipped_and_ayt_is_answered() {
     telnet(b"\xff\xf1a\xff\xf9b\xff\xf0\xff\x07\r\n", r#""ab" | "#);
     telnet(b"\xff\xf6a\xff\xf6b\n", r#"<[yes]\r\n> <[yes]\r\n> "ab" | "#);
 }
 
+/// The bound counts IAC SB and IAC SE. Both sides of it are tried at the start of a line and
+/// inside.
 #[test]
 fn subnegotiations_are_skipped_and_bounded() {
     // A window of 255 columns has IAC doubled; one of 240 has no end in it.
@@ -66,6 +76,7 @@ fn subnegotiations_are_skipped_and_bounded() {
     }
 }
 
+/// Neither the ending nor commands count, and a doubled IAC counts once.
 #[test]
 fn the_limit_counts_the_message_alone() {
     telnet(b"12345678\n", r#""12345678" | "#);
@@ -75,7 +86,7 @@ fn the_limit_counts_the_message_alone() {
     telnet(b"123456789", "too-long | ");
     telnet(b"12345678\rx", "too-long | ");
     telnet(b"12345678\xff\xff\n", "too-long | ");
-    // Once it is too long, nothing is answered any more.
+    // A line that is too long has no more commands answered.
     telnet(b"123456789\xff\xfb\x01\n", "too-long | ");
     telnet(b"12345678\r\xff\xfb\x01x\xff\xfb\x02\n", r"<\xff\xfe\x01> too-long | ");
 }
@@ -88,7 +99,7 @@ fn commands_in_a_line_are_bounded() {
     telnet(&stream(4, b"b\n"), r#""ab" | "#);
     telnet(&stream(2, b"b\n"), "too-long | ");
     telnet(&stream(0, b""), "too-long | ");
-    // At the start of a line they are consumed.
+    // At the start of a line commands are consumed, so as many as the peer likes may come.
     let framing = Framing::Telnet { bytes_max: 8 };
     let stream = [&nops[..], &nops, b"a\n"].concat();
     let (mut left, mut state, mut buffers) = (&stream[..], FrameState::default(), FrameBuffers::default());
@@ -118,6 +129,7 @@ fn a_search_goes_on_where_it_stopped() {
     assert!(state.stored().is_empty());
 }
 
+/// Another number, another version, and three wrong lengths.
 #[test]
 fn stored_state_of_another_framing_counts_as_none() {
     let framing = Framing::Telnet { bytes_max: 8 };
@@ -129,6 +141,7 @@ fn stored_state_of_another_framing_counts_as_none() {
     }
 }
 
+/// LF, CR LF, CR in the middle and at the end, and IAC.
 #[test]
 fn output_is_what_a_terminal_expects() {
     let framing = Framing::Telnet { bytes_max: 8 };
@@ -138,7 +151,8 @@ fn output_is_what_a_terminal_expects() {
     check_encoded(framing, b"", b"");
 }
 
-/// Telnet as a machine that sees one byte at a time, with none of what makes the real one fast.
+/// Returns the trace of a machine that sees one byte at a time, with none of what makes the
+/// real one fast. It knows no limits and no kept input.
 fn model(stream: &[u8]) -> String {
     let (mut trace, mut message, mut command) = (String::new(), Vec::new(), Vec::new());
     for byte in stream.iter().copied() {
@@ -171,6 +185,7 @@ fn model(stream: &[u8]) -> String {
     trace
 }
 
+/// Returns whether the last two bytes are an IAC SE that no earlier IAC escapes.
 fn ends_subnegotiation(command: &[u8]) -> bool {
     let mut within = &command[2..];
     while let [first, rest @ ..] = within {
@@ -186,6 +201,7 @@ fn ends_subnegotiation(command: &[u8]) -> bool {
     false
 }
 
+/// Random streams over an alphabet of bytes that mean something to telnet.
 #[test]
 fn random_streams_mean_what_they_mean_byte_by_byte() {
     let mut random = fastrand::Rng::with_seed(13);
@@ -199,5 +215,6 @@ fn random_streams_mean_what_they_mean_byte_by_byte() {
         assert_eq!(before, model(&stream), "{}", stream.escape_ascii());
         messages += before.matches('"').count() / 2;
     }
+    // Guards the test itself: random streams of commands alone would compare nothing.
     assert!(messages > 20_000, "{messages} messages were compared");
 }
