@@ -17,7 +17,6 @@ use greenroom_core::turn::code::{Batch, Code};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{Bytes, action, fault, status};
-use greenroom_state::compatibility::StateShape;
 
 const TELNET: Framing = Framing::Telnet { bytes_max: 400 };
 const LINES: Framing = Framing::Lines { bytes_max: 400 };
@@ -126,8 +125,7 @@ impl World {
     fn serve(&mut self, name: &'static str, framing: Framing, code: Box<dyn Code>) {
         self.served.retain(|(served, _)| *served != name);
         self.served.push((name, framing));
-        let shape = StateShape { version: 1, ..StateShape::default() };
-        let offer = Offer { name: name.into(), port: 0, dials: false, framing, shape, tables: Vec::new() };
+        let offer = Offer::new(name, framing);
         let build = Build { library: name.into(), generation: 1, hash: String::new() };
         self.core.adopt(&build, vec![(offer, code)]);
     }

@@ -216,8 +216,7 @@ fn lent(b: Bytes<'_>) -> Vec<u8> {
 fn build(name: &str, generation: u64, version: u32, seen: &Arc<Mutex<Vec<Value>>>) -> (Build, Serving) {
     let build = Build { library: name.into(), generation, hash: String::new() };
     let shape = StateShape { version, migrations: (1..version).collect(), ..StateShape::default() };
-    let framing = Framing::Lines { bytes_max: 1 << 20 };
-    let offer = Offer { name: name.into(), port: 0, dials: false, framing, shape, tables: Vec::new() };
+    let offer = Offer { shape, ..Offer::new(name, Framing::Lines { bytes_max: 1 << 20 }) };
     (build, vec![(offer, Box::new(Recorder(seen.clone())))])
 }
 

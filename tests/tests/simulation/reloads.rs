@@ -134,19 +134,13 @@ fn offer_with_count(subject: Subject, version: u32, count_type: &str) -> Offer {
     let schema = format!(
         r#"{{"type":"object","properties":{{"count":{{"type":"{count_type}"}}}},"required":["count"]}}"#
     );
-    Offer {
-        name: subject.name().into(),
-        port: 0,
-        dials: false,
-        framing: Framing::Lines { bytes_max: 8192 },
-        shape: StateShape {
-            version,
-            schema: Some(Schema::parse(&schema).expect("a schema")),
-            migrations: (1..version).collect(),
-            downgrades: (2..=version).collect(),
-        },
-        tables: Vec::new(),
-    }
+    let shape = StateShape {
+        version,
+        schema: Some(Schema::parse(&schema).expect("a schema")),
+        migrations: (1..version).collect(),
+        downgrades: (2..=version).collect(),
+    };
+    Offer { shape, ..Offer::new(subject.name(), Framing::Lines { bytes_max: 8192 }) }
 }
 
 /// Entry point of the shipped library, linked into this test.

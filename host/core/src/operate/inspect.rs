@@ -2,8 +2,8 @@
 //!
 //! A slice looks at a bounded number of items and copies a bounded number of bytes, so no
 //! answer holds up the loop. Only the last item of a slice may exceed the bytes: an item is
-//! never cut. The caller asks for the next slice with the last key that it got, and other
-//! callers and turns come in between.
+//! never cut. A service's own jobs and connections come whole, as limits bound their number. The
+//! caller asks for the next slice with the last key that it got, and turns come in between.
 //!
 //! A slice is a copy, consistent in itself: no turn runs while it is made. Two slices may show
 //! different commits. An item that stays is in exactly one slice, because sessions and entries
@@ -211,29 +211,17 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::Core;
-    use crate::framing::Framing;
-    use crate::ids::Slot;
-    use crate::input::Input;
     use crate::limits::host::Limits;
-    use crate::service::offer::{Build, Offer};
     use crate::service::placeholder::Withdrawn;
-    use greenroom_state::compatibility::StateShape;
+    use crate::test_support::{open, serve};
 
     /// Each answer is bounded, however much there is. All answers together are complete, and name
     /// nothing twice.
     #[test]
     fn slices_are_bounded_and_complete() {
-        let mut core = Core::new(Limits::default());
-        let shape = StateShape { version: 1, ..StateShape::default() };
-        let framing = Framing::Lines { bytes_max: 9 };
-        let offer = Offer { name: "s".into(), port: 0, dials: false, framing, shape, tables: Vec::new() };
-        let build = Build { library: "l".into(), generation: 1, hash: String::new() };
-        core.adopt(&build, vec![(offer, Box::new(Withdrawn))]);
-        let service = core.service_named("s").unwrap();
+        let (mut core, service) = serve(Limits::default(), Withdrawn);
+        open(&mut core, service, 0..1000);
         for n in 0..1000u32 {
-            let peer = "127.0.0.1:9".parse().unwrap();
-            core.handle(Input::Opened { slot: Slot(n), id: u64::from(n) * 3 + 1, service, peer, at_ms: 0 });
             core.host.tables.put(&mut core.host.store, "t", &n.to_be_bytes(), 0, &[0; 100]).unwrap();
         }
         let (mut ids, mut after) = (Vec::new(), Some(0));
@@ -243,7 +231,7 @@ mod tests {
             ids.extend(slice.items.iter().map(|v| v.record.id));
             after = slice.next;
         }
-        assert_eq!(ids, (0..1000).map(|n| n * 3 + 1).collect::<Vec<_>>());
+        assert_eq!(ids, Vec::from_iter(1..=1000));
         // A filter that matches nothing gets short answers, too, and is asked to come again.
         let rare = Filter { service: Some("nosuch".into()), ..Filter::default() };
         assert!(core.sessions_after(0, &rare).next.is_some());

@@ -6,7 +6,6 @@
 use super::*;
 use crate::core::Core;
 use crate::execute::batch::quarantine;
-use crate::framing::Framing;
 use crate::input::Input;
 use crate::ledger::RestoredTable;
 use crate::limits::host::Limits;
@@ -15,8 +14,9 @@ use crate::operate::check::Builds;
 use crate::operate::check::{Checked, GivenEntry, GivenState};
 use crate::operate::plan::PlannedEntry;
 use crate::operate::plan::PlannedState;
-use crate::service::offer::{Build, Offer, Serving};
+use crate::service::offer::{Offer, Serving};
 use crate::store::kind::Kind;
+use crate::test_support::{build, failure, offer, open};
 use crate::turn::code::{Batch, Code};
 use crate::turn::fault::Fault;
 use crate::turn::staging::Staging;
@@ -33,8 +33,7 @@ impl Code for Keeps {
     fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
         let Some((_, state)) = batch.state else { return 0 };
         if state[0] == b'!' {
-            let message = "it begins with !".into();
-            staging.turn_failed(Fault { kind: fault::STATE, message, file: String::new(), line: 0 });
+            staging.turn_failed(Fault { kind: fault::STATE, ..failure("it begins with !".into()) });
             return 0;
         }
         staging.state(&[&[b'0' + self.0 as u8][..], &state[1..]].concat());
@@ -57,19 +56,9 @@ fn serving(version: u32) -> Serving {
         migrations: (1..version).collect(),
         downgrades: (2..=version).collect(),
     };
-    let offer = Offer {
-        name: "s".into(),
-        port: 0,
-        dials: false,
-        framing: Framing::Lines { bytes_max: 9 },
-        tables: vec![TableShape { name: "owned".into(), shape: shape.clone() }],
-        shape,
-    };
+    let tables = vec![TableShape { name: "owned".into(), shape: shape.clone() }];
+    let offer = Offer { shape, tables, ..offer() };
     vec![(offer, Box::new(Keeps(version)))]
-}
-
-fn build(generation: u64) -> Build {
-    Build { library: "l".into(), generation, hash: String::new() }
 }
 
 /// Core with so many sessions of a service that keeps version 1, committed once.
@@ -77,10 +66,7 @@ fn core(sessions: u64, limits: Limits) -> Core {
     let mut core = Core::new(limits);
     core.adopt(&build(1), serving(1));
     let service = core.service_named("s").unwrap();
-    for id in 1..=sessions {
-        let peer = "127.0.0.1:9".parse().unwrap();
-        core.handle(Input::Opened { slot: Slot(id as u32), id, service, peer, at_ms: 0 });
-    }
+    open(&mut core, service, 0..sessions as u32);
     core.handle(Input::Commit);
     core
 }
@@ -115,7 +101,7 @@ fn table(core: &Core, name: &str, entries: &[(&str, &str)]) -> PlannedTable {
 
 /// Version and bytes of the state that a session stores; `None`: it stores none.
 fn stored(core: &Core, id: u64) -> Option<(u32, String)> {
-    let s = core.host.sessions.get(Slot(id as u32))?;
+    let s = core.host.sessions.get(Slot(id as u32 - 1))?;
     Some((s.state_version, core.host.store.read(s.state?, |b| String::from_utf8_lossy(b).into_owned())))
 }
 
@@ -165,7 +151,7 @@ fn what_is_stored_is_what_the_code_writes() {
 fn a_quarantined_session_waits_with_what_was_put_back() {
     let mut core = core(2, Limits::default());
     for id in [1, 2] {
-        let slot = Slot(id);
+        let slot = Slot(id - 1);
         let written = core.services()[0].written(Writer::Serving);
         write_state(&mut core.host, slot, b"!a", written);
         core.host.sessions.touch(slot);

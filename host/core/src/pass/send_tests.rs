@@ -4,36 +4,24 @@
 //! slots each pass sends to, in their order, and what is left for the next one.
 
 use crate::core::Core;
-use crate::framing::Framing;
 use crate::ids::Slot;
 use crate::input::Input;
 use crate::limits::host::Limits;
 use crate::limits::names::Limit;
-use crate::service::offer::{Build, Offer};
-use crate::turn::code::{Batch, Code};
+use crate::test_support::{Stub, open, serve};
 use crate::turn::staging::Staging;
-use greenroom_state::abi::action;
-use greenroom_state::compatibility::StateShape;
+use greenroom_state::abi::{Action, action};
 
 /// Code that puts each session on a topic. A line is told to all others; an empty one is
 /// answered to its sender alone.
-struct Room;
-
-impl Code for Room {
-    fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
-        for a in batch.actions {
-            match (a.kind, a.data.len) {
-                (action::OPENED, _) => _ = staging.subscribe("room"),
-                (action::MESSAGE, 0) => _ = staging.send(b"answer\n"),
-                (action::MESSAGE, _) => _ = staging.broadcast("room", b"news\n", true),
-                _ => {}
-            }
-            if !staging.turn_ok() {
-                break;
-            }
-        }
-        0
+fn room(a: &Action<'_>, staging: &mut Staging<'_>) -> Result<(), String> {
+    match (a.kind, a.data.len) {
+        (action::OPENED, _) => _ = staging.subscribe("room"),
+        (action::MESSAGE, 0) => _ = staging.send(b"answer\n"),
+        (action::MESSAGE, _) => _ = staging.broadcast("room", b"news\n", true),
+        _ => {}
     }
+    Ok(())
 }
 
 /// Runs a pass with these lines, and returns the output that it sends, by slot. The kernel
@@ -57,18 +45,10 @@ fn pass(core: &mut Core, now_ns: u64, lines: &[(u32, &[u8])]) -> Vec<(u32, Strin
 
 #[test]
 fn a_broadcast_takes_its_share_of_each_pass_and_answers_come_first() {
-    let mut core = Core::new(Limits { sends_at_once_max: 3, ..Limits::default() });
-    let framing = Framing::Lines { bytes_max: 9 };
-    let shape = StateShape { version: 1, ..StateShape::default() };
-    let offer = Offer { name: "s".into(), port: 0, dials: false, framing, shape, tables: Vec::new() };
-    let build = Build { library: "l".into(), generation: 1, hash: String::new() };
-    core.adopt(&build, vec![(offer, Box::new(Room))]);
-    let service = core.service_named("s").expect("it was adopted");
+    let limits = Limits { sends_at_once_max: 3, ..Limits::default() };
+    let (mut core, service) = serve(limits, Stub(room));
     core.handle(Input::PassBegins { now_ns: 1 });
-    for n in 0..11 {
-        let peer = "127.0.0.1:9".parse().expect("an address");
-        core.handle(Input::Opened { slot: Slot(n), id: u64::from(n) + 1, service, peer, at_ms: 0 });
-    }
+    open(&mut core, service, 0..11);
     assert_eq!(pass(&mut core, 2, &[]), []);
 
     // The first session speaks to the other ten. A session that speaks meanwhile is answered at

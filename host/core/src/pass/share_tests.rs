@@ -3,44 +3,22 @@
 //! The tests drive the core as the shell does, with a kernel that takes all output at once.
 
 use crate::core::Core;
-use crate::framing::Framing;
 use crate::ids::Slot;
 use crate::input::Input;
 use crate::limits::host::Limits;
-use crate::service::offer::{Build, Offer};
 use crate::session::life::Life;
-use crate::turn::code::{Batch, Code};
+use crate::test_support::{Stub, open, serve};
 use crate::turn::staging::Staging;
-use greenroom_state::compatibility::StateShape;
+use greenroom_state::abi::Action;
 
 /// Code that answers each action, the opened and the closed one too, with one line of two
 /// bytes.
-struct Echo;
-
-impl Code for Echo {
-    fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
-        for _ in batch.actions {
-            staging.send(b"x\n");
-            if !staging.turn_ok() {
-                break;
-            }
-        }
-        0
-    }
+fn echo(_: &Action<'_>, staging: &mut Staging<'_>) -> Result<(), String> {
+    staging.send(b"x\n");
+    Ok(())
 }
 
-/// Host with one service of lines, in which a session may run `share` messages in a pass.
-fn core(share: usize) -> Core {
-    let mut core = Core::new(Limits { turns_at_once_max: share, ..Limits::default() });
-    let framing = Framing::Lines { bytes_max: 9 };
-    let shape = StateShape { version: 1, ..StateShape::default() };
-    let offer = Offer { name: "s".into(), port: 0, dials: false, framing, shape, tables: Vec::new() };
-    let build = Build { library: "l".into(), generation: 1, hash: String::new() };
-    core.adopt(&build, vec![(offer, Box::new(Echo))]);
-    core
-}
-
-/// Bytes sent in all, as the kernel takes everything.
+/// Sends all output, and returns its bytes. The kernel takes everything.
 fn send(core: &mut Core) -> usize {
     let (mut sendable, mut sent) = (Vec::new(), 0);
     core.take_sendable(&mut sendable);
@@ -58,11 +36,11 @@ fn send(core: &mut Core) -> usize {
 #[test]
 fn a_flood_has_its_share_of_each_pass_and_loses_nothing() {
     for share in [1, 64, 100] {
-        let mut core = core(share);
-        let (slot, service) = (Slot(0), core.service_named("s").expect("it was adopted"));
+        let limits = Limits { turns_at_once_max: share, ..Limits::default() };
+        let (mut core, service) = serve(limits, Stub(echo));
+        let slot = Slot(0);
         core.handle(Input::PassBegins { now_ns: 1 });
-        let peer = "127.0.0.1:9".parse().expect("an address");
-        core.handle(Input::Opened { slot, id: 1, service, peer, at_ms: 0 });
+        open(&mut core, service, 0..1);
         core.handle(Input::Received { slot, bytes: "y\n".repeat(1000).as_bytes() });
         core.handle(Input::Commit);
         let mut answered = send(&mut core) / 2;

@@ -8,20 +8,13 @@ use super::*;
 use crate::core::Core;
 use crate::framing::Framing;
 use crate::limits::host::Limits;
-use crate::service::offer::Offer;
-use crate::turn::code::{Batch, Code};
+use crate::service::offer::{Build, Offer};
+use crate::test_support::Stub;
+use crate::turn::code::Code;
 use crate::turn::staging::Staging;
+use greenroom_state::abi::Action;
 use greenroom_state::compatibility::StateShape;
 use greenroom_state::schema::Schema;
-
-/// Code that accepts all actions, and keeps no state.
-struct Nothing;
-impl Code for Nothing {
-    fn run(&self, _: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
-        while staging.turn_ok() {}
-        0
-    }
-}
 
 /// Offer of a service whose state has one field of this type. All migrations and downgrades are
 /// there.
@@ -35,8 +28,7 @@ fn offer(name: &str, version: u32, field: &str) -> Offer {
         migrations: (1..version).collect(),
         downgrades: (2..=version).collect(),
     };
-    let framing = Framing::Lines { bytes_max: 100 };
-    Offer { name: name.into(), port: 0, dials: false, framing, shape, tables: Vec::new() }
+    Offer { shape, ..Offer::new(name, Framing::Lines { bytes_max: 100 }) }
 }
 
 /// Findings of a trial without a rehearsal.
@@ -100,7 +92,10 @@ impl Bench {
         if let Some(generation) = said.strip_prefix("commit ") {
             let build =
                 Build { library: "a".into(), generation: generation.parse().unwrap(), hash: hash.into() };
-            let code = offers.into_iter().map(|o| (o, Box::new(Nothing) as Box<dyn Code>)).collect();
+            let code = offers
+                .into_iter()
+                .map(|o| (o, Box::new(Stub(|_: &Action<'_>, _: &mut Staging<'_>| Ok(()))) as Box<dyn Code>))
+                .collect();
             self.0.adopt(&build, code);
             said = self.on(Event::Committed(vec![l], 5.0));
         }

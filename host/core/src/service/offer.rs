@@ -29,6 +29,15 @@ pub struct Offer {
     pub tables: Vec<TableShape>,
 }
 
+impl Offer {
+    /// Offer of a service with this framing and nothing else: no port, no schema, version 1 of the
+    /// state, no tables.
+    pub fn new(name: impl Into<String>, framing: Framing) -> Offer {
+        let shape = StateShape { version: 1, ..StateShape::default() };
+        Offer { name: name.into(), port: 0, dials: false, framing, shape, tables: Vec::new() }
+    }
+}
+
 /// Offers of a library, with the code of each service.
 pub type Serving = Vec<(Offer, Box<dyn Code>)>;
 
@@ -37,7 +46,8 @@ pub type Serving = Vec<(Offer, Box<dyn Code>)>;
 pub struct Build {
     /// Name of the library.
     pub library: String,
-    /// Number of the build among the library's, from 1. A rollback gives no new number.
+    /// Number of the commit that put the build in charge, counted by library from 1. Other
+    /// settings of the same file are another generation. A rollback gives the old number back.
     pub generation: u64,
     /// SHA-256 of the file, in hexadecimal.
     pub hash: String,

@@ -1,4 +1,21 @@
-//! Every service: the build that serves it, the one that stands by, and its counters.
+//! Registry: every service, the build that serves it, the one that stands by, and its counters.
+//!
+//! *Invariant*: a service has one number for ever, its place in the list. Records hold that
+//! number, so services are never removed, and a service without a build keeps its place.
+//!
+//! | build | code | when |
+//! | --- | --- | --- |
+//! | serving | its own | a library offers the service |
+//! | none | `Withdrawn` | the library no longer offers it; no session is left |
+//! | none | `Missing` | no build is adopted yet after a takeover; or a rollback left sessions |
+//!
+//! A service may have two kinds of further builds. One standby is the last build that proved
+//! itself, while another one is on probation. Converters are builds that were rolled back: they
+//! convert what they left.
+//!
+//! A reload replaces what a service points to, in O(1), and touches no session. Replaced builds
+//! are not dropped here, because their destructors may take longer than a commit may. They wait
+//! in a list that the shell drops on another thread.
 
 use super::offer::{Build, Offer};
 use super::placeholder::Missing;
@@ -9,48 +26,57 @@ use greenroom_state::compatibility::StateShape;
 use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
 
-/// A build's code for one service, kept beside the one that serves.
+/// Code of a build for one service, kept beside the one that serves.
 pub(crate) struct LoadedBuild {
+    /// Offer of the service by that build.
     pub(crate) offer: Offer,
+    /// Fingerprint of the state's schema; 0: the build keeps no state.
     pub(crate) fingerprint: u64,
+    /// Build that the code is of.
     pub(crate) build: Build,
+    /// Code that runs turns and converts values.
     pub(crate) code: Box<dyn Code>,
 }
 
 impl LoadedBuild {
-    /// A build's code, with what the build offers.
+    /// Pairs code with what its build offers.
     pub(crate) fn new(offer: Offer, build: Build, code: Box<dyn Code>) -> LoadedBuild {
         LoadedBuild { fingerprint: fingerprint(&offer), offer, build, code }
     }
 }
 
-/// A service and its code.
+/// Service, with the builds that it points to and its counters.
 pub struct Service {
-    /// Offer of the build that serves it.
+    /// Offer of the build that serves. If none does: of the last one, or empty after a takeover.
     pub offer: Offer,
-    /// Fingerprint of the state's schema; 0: it keeps no state.
+    /// Fingerprint of the state's schema; 0: the service keeps no state.
     pub fingerprint: u64,
-    /// Build that serves it; `None`: its library withdrew it.
+    /// Build that serves; `None`: none does, and `code` is a placeholder.
     pub build: Option<Build>,
+    /// Code that runs turns: the build's, or a placeholder's.
     pub(crate) code: Box<dyn Code>,
     /// Last build that proved itself, while the one that serves is on probation.
     pub(crate) standby: Option<LoadedBuild>,
-    /// Builds that were rolled back: they convert what they left to the version that is served.
+    /// Builds that were rolled back, oldest first. They convert what they left to the version
+    /// that is served, until a sweep has found the last of it.
     pub(crate) converters: Vec<LoadedBuild>,
-    /// Framings before this one, wrapping: a session's framing begins anew where it differs.
+    /// Changes of the framing in this process, wrapping. A session that kept input under
+    /// another count begins its framing anew.
     pub(crate) framings: u16,
-    /// Sessions alive.
+    /// Sessions, closing ones included.
     pub sessions: usize,
-    /// Turns run.
+    /// Turns run, failed ones included. A successor counts on.
     pub turns: u64,
-    /// Turns that failed.
+    /// Turns that failed, those that the previous build then ran included. A successor counts
+    /// on.
     pub faults: u64,
-    /// Sessions that hold a state of each version.
+    /// Sessions that hold a state of each version. A reload is judged by these versions, and a
+    /// sweep ends by them. Versions without a session are not in the map.
     pub stored: BTreeMap<u32, usize>,
 }
 
 impl Service {
-    /// A service that a build begins to serve.
+    /// Makes a service that a build begins to serve.
     pub(crate) fn new(offer: Offer, build: Build, code: Box<dyn Code>) -> Service {
         Service {
             fingerprint: fingerprint(&offer),
@@ -67,20 +93,21 @@ impl Service {
         }
     }
 
-    /// A service that a predecessor's records name. It has no code yet.
+    /// Makes a service that a predecessor's records name. It has no code yet: its sessions wait
+    /// until the successor adopts a build.
     pub(crate) fn unserved(name: String) -> Service {
-        let framing = Framing::UNSERVED;
-        let offer =
-            Offer { name, port: 0, dials: false, framing, shape: StateShape::default(), tables: Vec::new() };
+        let offer = Offer { shape: StateShape::default(), ..Offer::new(name, Framing::UNSERVED) };
         let build = Build { library: String::new(), generation: 0, hash: String::new() };
         Service { build: None, ..Service::new(offer, build, Box::new(Missing)) }
     }
 
-    /// Puts another build in charge, and returns the one that was, if any.
+    /// Puts another build in charge, and returns the one that was, if any. O(1): sessions are
+    /// not touched. The caller decides what becomes of the old build, and gives tables and
+    /// quarantined sessions to the new one.
     pub(crate) fn replace(&mut self, by: LoadedBuild) -> Option<LoadedBuild> {
         let LoadedBuild { offer, fingerprint, build, code } = by;
-        // Sessions of an unserved service come from a predecessor, and from the framing that it
-        // had.
+        // Sessions of an unserved service come from a predecessor. Their framing is that of the
+        // build which it ran, and the first build to be adopted is that one.
         let (old, new) = (&self.offer.framing, &offer.framing);
         let goes_on = *old == Framing::UNSERVED || old.shares_state_with(new);
         self.framings = self.framings.wrapping_add(u16::from(!goes_on));
@@ -91,14 +118,16 @@ impl Service {
         Some(LoadedBuild { offer, fingerprint, build, code })
     }
 
-    /// Leaves the service without a build, and returns the one that was.
+    /// Leaves the service without a build, and returns the one that was. Its offer stays, so
+    /// that reports and judgements still know the last schema.
     pub(crate) fn withdraw(&mut self, instead: Box<dyn Code>) -> Option<LoadedBuild> {
         let build = self.build.take()?;
         let (offer, fingerprint) = (self.offer.clone(), self.fingerprint);
         Some(LoadedBuild { offer, fingerprint, build, code: std::mem::replace(&mut self.code, instead) })
     }
 
-    /// Shapes that the converting builds declare: of the state, or of one of the tables.
+    /// Returns the shapes that the converters declare: of the state, or of one of the tables. A
+    /// judgement asks them for a way back.
     pub(crate) fn converting(&self, table: Option<&str>) -> Vec<&StateShape> {
         self.converters
             .iter()
@@ -109,12 +138,13 @@ impl Service {
             .collect()
     }
 
-    /// Whether a library serves it.
+    /// Returns whether a library serves the service.
     pub(crate) fn is_of(&self, library: &str) -> bool {
         self.build.as_ref().is_some_and(|b| b.library == library)
     }
 
-    /// The mark of a state that one of its builds writes.
+    /// Returns the mark of a state that one of the builds writes. Without a standby build both
+    /// writers are the one that serves.
     pub(crate) fn written(&self, writer: Writer) -> Written {
         match (writer, &self.standby) {
             (Writer::Standby, Some(b)) => {
@@ -124,17 +154,18 @@ impl Service {
         }
     }
 
-    /// Generation that serves it; 0: none.
+    /// Returns the generation that serves; 0: none.
     pub fn generation(&self) -> u64 {
         self.build.as_ref().map_or(0, |b| b.generation)
     }
 
-    /// Versions of the states that sessions hold.
+    /// Returns the versions of the states that sessions hold, in order.
     pub fn stored_versions(&self) -> Vec<u32> {
         self.stored.keys().copied().collect()
     }
 
-    /// Follows one session's stored state from one version (0: none) to another.
+    /// Moves one session's stored state from one version to another in the counts; 0: no state.
+    /// The caller does so with every write and every end of a session.
     pub(crate) fn count_stored(&mut self, from: u32, to: u32) {
         if from == to {
             return;
@@ -151,82 +182,86 @@ impl Service {
     }
 }
 
+/// Returns the fingerprint of an offer's state; 0: no state is kept.
 fn fingerprint(offer: &Offer) -> u64 {
     offer.shape.schema.as_ref().map_or(0, |s| s.fingerprint())
 }
 
-/// The build of a service that wrote something.
+/// Writer of a state or entry, among the builds of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writer {
-    /// The build that serves.
+    /// Build that serves.
     Serving,
-    /// The build that stands by.
+    /// Build that stands by.
     Standby,
 }
 
-/// The mark of a stored state.
+/// Mark of a stored state: by it a build finds whether it must convert.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Written {
+    /// Version of the state.
     pub(crate) version: u32,
+    /// Fingerprint of the schema in which the state was written; 0: none.
     pub(crate) fingerprint: u64,
 }
 
-/// All services that ever were, by [`ServiceId`].
+/// Services by [`ServiceId`], all that ever were.
 #[derive(Default)]
 pub(crate) struct Services {
+    /// Services, each at the place of its number.
     all: Vec<Service>,
-    /// Builds that nobody needs any more. Dropping one takes longer than a commit may.
+    /// Builds that no service needs any more. Dropping one takes longer than a commit may.
     retired: Vec<LoadedBuild>,
 }
 
 impl Services {
-    /// The services by [`ServiceId`].
+    /// Returns the services by [`ServiceId`].
     pub(crate) fn all(&self) -> &[Service] {
         &self.all
     }
 
-    /// The services, to change them.
+    /// Iterates over the services, to change them.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Service> {
         self.all.iter_mut()
     }
 
-    /// The services with their numbers.
+    /// Iterates over the services with their numbers.
     pub(crate) fn numbered(&self) -> impl Iterator<Item = (ServiceId, &Service)> {
         self.all.iter().enumerate().map(|(at, s)| (ServiceId(at as u16), s))
     }
 
-    /// Services.
+    /// Returns the number of services, which is the number of the next one.
     pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// The service of a number.
+    /// Returns the service of a number; `None`: there is no such number.
     pub(crate) fn get_mut(&mut self, service: ServiceId) -> Option<&mut Service> {
         self.all.get_mut(usize::from(service.0))
     }
 
-    /// The number of a service. O(services).
+    /// Returns the number of a service, whether a build serves it or not. O(services).
     pub(crate) fn number(&self, name: &str) -> Option<ServiceId> {
         self.numbered().find(|(_, s)| s.offer.name == name).map(|(id, _)| id)
     }
 
-    /// The number of a service, if a build serves it. O(services).
+    /// Returns the number of a service, if a build serves it. O(services).
     pub(crate) fn served(&self, name: &str) -> Option<ServiceId> {
         self.numbered().find(|(_, s)| s.offer.name == name && s.build.is_some()).map(|(id, _)| id)
     }
 
-    /// The service of a name. O(services).
+    /// Returns the service of a name. O(services).
     pub(crate) fn named_mut(&mut self, name: &str) -> Option<&mut Service> {
         self.all.iter_mut().find(|s| s.offer.name == name)
     }
 
-    /// The services of a library.
+    /// Iterates over the services that a library serves now. O(services).
     pub(crate) fn of<'s>(&'s self, library: &'s str) -> impl Iterator<Item = &'s Service> {
         self.all.iter().filter(move |s| s.is_of(library))
     }
 
-    /// The framings that encode what is sent, of all services with sessions, each once.
-    /// O(services).
+    /// Iterates over the framings that encode what is sent, of all services with sessions, each
+    /// once. The first one costs O(services), all of them O(services²).
     pub(crate) fn encoding_framings(&self) -> impl Iterator<Item = Framing> {
         let of = |s: &Service| Some(s.offer.framing).filter(|f| f.encodes() && s.sessions > 0);
         let all = self.all.iter().enumerate();
@@ -235,34 +270,36 @@ impl Services {
         })
     }
 
-    /// Turns that a library's services have run.
+    /// Returns the turns that the services of a library have run. O(services).
     pub(crate) fn turns_of(&self, library: &str) -> u64 {
         self.of(library).map(|s| s.turns).sum()
     }
 
-    /// Adds the next service.
+    /// Adds a service under the next number. The caller stores its name under that number, so
+    /// that a successor numbers the services alike.
     pub(crate) fn push(&mut self, service: Service) {
         self.all.push(service);
     }
 
-    /// Keeps builds that nobody needs any more for [`Services::take_retired`].
+    /// Keeps builds that no service needs any more for [`Services::take_retired`].
     pub(crate) fn retire(&mut self, builds: impl IntoIterator<Item = LoadedBuild>) {
         self.retired.extend(builds);
     }
 
-    /// Retires the builds of a library that stand by.
+    /// Retires the standby builds of a library, whose probation is over.
     pub(crate) fn retire_standbys(&mut self, library: &str) {
         for s in &mut self.all {
             self.retired.extend(s.standby.take_if(|b| b.build.library == library));
         }
     }
 
-    /// Retires the builds that convert for a service.
+    /// Retires the builds that convert for a service: nothing of their versions is stored.
     pub(crate) fn retire_converters(&mut self, service: ServiceId) {
         self.retired.append(&mut self.all[usize::from(service.0)].converters);
     }
 
-    /// The builds that nobody needs any more, to be dropped elsewhere; `None`: there is none.
+    /// Takes the retired builds, to be dropped on another thread; `None`: there is none. The
+    /// type says nothing else, so that the shell can only drop them.
     pub(crate) fn take_retired(&mut self) -> Option<Box<dyn Send>> {
         let retired = std::mem::take(&mut self.retired);
         (!retired.is_empty()).then(|| Box::new(retired) as Box<dyn Send>)
@@ -272,6 +309,7 @@ impl Services {
 impl Index<ServiceId> for Services {
     type Output = Service;
 
+    /// Panics if no service has the number. Recovery deletes records with such a number.
     #[inline]
     fn index(&self, service: ServiceId) -> &Service {
         &self.all[usize::from(service.0)]
