@@ -1,18 +1,20 @@
-//! The front door: every call of the shell, one line each to the room that does it.
+//! Front door: every call of the shell, a line or a few each to the part that does it.
 //!
-//! Methods come in five groups:
-//!
-//! - **The loop**: [`Core::handle`] takes one [`Input`] after another; after [`Input::Commit`] the
-//!   shell takes what there is to do ([`Core::take_commands`], [`Core::take_sendable`],
+//! - **The loop**: [`Core::handle`] takes one [`Input`] after another. After [`Input::Commit`]
+//!   the shell takes what there is to do ([`Core::take_commands`], [`Core::take_sendable`],
 //!   [`Core::take_jobs`], [`Core::take_connects`]) and reports it with further inputs.
-//! - **Questions** about what there is.
+//! - **Questions** about sessions, services, tables and schemas. They change nothing.
 //! - **Reloads**: [`Core::reload`] steps the state machine, the others carry out its commit.
 //! - **Operators**: checks, restores, limits, closing and releasing sessions.
+//! - **Host records**: bytes of the shell that survive like a session.
 //! - **Recovery**: a successor begins with [`Core::recover`].
 //!
-//! A pass is [`Input::PassBegins`], any number of inputs, [`Input::Commit`]. Nothing is sent or
-//! closed before the commit, so nobody sees the result of what could still be forgotten. Effects of
-//! sending (a session is flushed and gone) are carried out after the next commit.
+//! *Invariant*: nothing is sent or closed before the commit of its pass, so no client sees a
+//! result that could still be lost. Effects of sending (a session is flushed and gone) are
+//! carried out after the next commit.
+//!
+//! All calls come from one thread, and none from a running turn. Changed records become valid
+//! with the next commit, and a death before it undoes the call.
 
 use crate::command::Command;
 use crate::effects::jobs::BegunJob;
@@ -37,9 +39,9 @@ use crate::recovery::rebuild::{Survivor, rebuild};
 use crate::recovery::{reconcile, saved};
 use crate::reload::commit::{self as reload_commit, Replaced};
 use crate::reload::judge::LiveData;
+use crate::reload::reloads::Reloads;
 use crate::reload::request::{Event, Step};
 use crate::reload::rollback;
-use crate::reload::steps::Reloads;
 use crate::reload::sweep::Sweeps;
 use crate::service::convert::{Reread, value_for};
 use crate::service::offer::{Build, Offer, Serving};
@@ -58,52 +60,53 @@ use greenroom_state::schema::Schema;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The whole state of a host, but for sockets, files, threads and loaded code.
+/// State of a host, but for sockets, files, threads and loaded code.
 pub struct Core {
     pub(crate) host: HostState,
     executor: Executor,
     scratch: Scratch,
     /// Memory for kept input and the bytes that follow it.
     assembly: Vec<u8>,
-    /// The reloads under way and those waiting.
+    /// Reloads under way and those waiting. Not stored: a successor looks at the files again.
     pub reloads: Reloads,
+    /// Sweeps under way. Not stored: a successor begins them again as it adopts the builds.
     sweeps: Sweeps,
     /// Number of the last session whose deadline followed changed limits; `None`: all have.
     rearm_from: Option<u64>,
 }
 
-/// A job that is to begin.
+/// Job that begins with a commit.
 pub struct Begun {
-    /// Number of the job.
+    /// Number of the job, by which [`Input::JobDone`] reports its end.
     pub number: u64,
-    /// Service that asked for it.
+    /// Service that asked for the job.
     pub service: ServiceId,
     /// Name of its function.
     pub name: String,
     /// Input of its function.
     pub input: Vec<u8>,
-    /// Code that runs it; `None`: the service has no jobs.
+    /// Code that runs the job, kept alive by it; `None`: the service has no jobs.
     pub work: Option<Arc<dyn Work>>,
 }
 
-/// The start of a successor.
+/// Start of a successor: the state of a process that died.
 pub struct Successor {
-    /// The core. Its services have names and no code: [`Core::adopt`] gives it to them.
+    /// Core, whose services have names and no code: [`Core::go_on_with`] gives it to them.
     pub core: Core,
-    /// The sessions, in the order of their numbers.
+    /// Sessions, in the order of their numbers.
     pub survivors: Vec<Survivor>,
-    /// Losses, in words.
+    /// Losses, in words: damaged records, and sessions given up for them.
     pub lost: Vec<String>,
 }
 
 impl Core {
-    /// A host without services, whose records lie on the heap.
+    /// Makes a host without services, whose records lie on the heap.
     pub fn new(limits: Limits) -> Core {
         let store = Store::new(limits.store_bytes_max);
         Core::with_store(limits, store)
     }
 
-    /// A host without services.
+    /// Makes a host without services over an empty store.
     pub fn with_store(limits: Limits, store: Store) -> Core {
         Core::over(HostState::new(limits, store))
     }
@@ -120,10 +123,10 @@ impl Core {
         }
     }
 
-    // --- the loop -------------------------------------------------------------------------------
-
-    /// Takes one input. Every decision starts here.
+    /// Takes one input. Its turns, and their effects, are done when the call returns.
     pub fn handle(&mut self, input: Input<'_>) {
+        // Before any turn of the pass: a build whose probation is over runs its turns without a
+        // fallback. The sweep follows, because the end of a probation begins one.
         if let Input::PassBegins { now_ns } = input {
             self.host.now_ns = now_ns;
             self.executor.begin_pass();
@@ -154,27 +157,29 @@ impl Core {
             }
             Input::Stop => close::stop(&mut pass),
         }
+        // After each input, not each pass: one broadcast can fill a thousand outputs, and
+        // further inputs would only add to them.
         close::close_overflowed(&mut pass);
     }
 
-    /// The commands since the last call, in order.
+    /// Appends the commands since the last call to `into`, in order. Called after a commit.
     pub fn take_commands(&mut self, into: &mut Vec<Command>) {
         into.append(&mut self.host.commands);
     }
 
-    /// The sessions that have output to send, after a commit. If there are more, the next pass is
-    /// due at once.
+    /// Appends the sessions that have output to send to `into`. Called after a commit. If there
+    /// are more, the next pass is due at once.
     pub fn take_sendable(&mut self, into: &mut Vec<Slot>) {
         send::take_sendable(&mut self.host, into);
     }
 
-    /// Lends the first pieces of a session's unsent output, so that one system call can take them;
-    /// `None`: there are none.
+    /// Lends the first pieces of a session's unsent output, for one system call; `None`: there
+    /// are none. Called after a commit. No copy.
     pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
         self.host.sessions.get(slot)?.lend_output(&self.host.store, &self.host.shared, f)
     }
 
-    /// The jobs that are to begin, after a commit.
+    /// Takes the jobs that begin. Called after a commit, which has marked them as begun.
     pub fn take_jobs(&mut self) -> Vec<Begun> {
         let begun = self.host.jobs.take_begun(&self.host.store);
         let services = &self.host.services;
@@ -188,18 +193,18 @@ impl Core {
         begun.into_iter().map(with_work).collect()
     }
 
-    /// The connections to make, after a commit.
+    /// Takes the connections to make. Called after a commit.
     pub fn take_connects(&mut self) -> Vec<Dial> {
         self.host.outbound.take_begun()
     }
 
-    /// Lends each limit reached since the last call, as often as it was.
+    /// Lends each limit reached since the last call to `each`, as often as it was reached.
     pub fn take_reached(&mut self, each: impl FnMut(Limit)) {
         self.host.limits.take_reached(each);
     }
 
-    /// Time at which the next pass is due at the latest, on the clock of [`Input::PassBegins`];
-    /// `None`: whenever something happens.
+    /// Returns the time by which the next pass is due, on the clock of [`Input::PassBegins`].
+    /// 0: at once. `None`: with the next input.
     pub fn next_wake_ns(&self) -> Option<u64> {
         let host = &self.host;
         let at_once = host.sessions.has_resumed()
@@ -218,200 +223,195 @@ impl Core {
         deadline.into_iter().chain(host.probations.next_ns()).chain(host.timers.next_ns()).min()
     }
 
-    // --- questions ------------------------------------------------------------------------------
-
-    /// Whether a session's connection should be read. When this turns true again,
+    /// Returns whether a session's connection should be read. When this turns true again,
     /// [`Command::Resume`] says so.
     pub fn wants_input(&self, slot: Slot) -> bool {
         receive::wants_input(&self.host, slot)
     }
 
-    /// Whether a session's input goes on with the next pass.
+    /// Returns whether a session's kept input runs with the next pass.
     pub fn is_resuming(&self, slot: Slot) -> bool {
         self.host.sessions.get(slot).is_some_and(|s| s.is_blocked(Blocked::ResumesNextPass))
     }
 
-    /// The host's limits. A service may have others: [`Core::set_limits`].
+    /// Returns the host's limits. A service may have others: [`Core::set_limits`].
     pub fn limits(&self) -> &Limits {
         self.host.limits.host()
     }
 
-    /// All services that ever were, by [`ServiceId`].
+    /// Returns all services that ever were, by [`ServiceId`].
     pub fn services(&self) -> &[Service] {
         self.host.services.all()
     }
 
-    /// The service of a name.
+    /// Returns the service of a name, whether a build serves it or not. O(services).
     pub fn service_named(&self, name: &str) -> Option<ServiceId> {
         self.host.services.number(name)
     }
 
-    /// The sessions.
+    /// Returns the sessions.
     pub fn sessions(&self) -> &Sessions {
         &self.host.sessions
     }
 
-    /// The record store.
+    /// Returns the record store, for epoch, sizes and tests.
     pub fn store(&self) -> &Store {
         &self.host.store
     }
 
-    /// Owners by table.
+    /// Returns the owners by table.
     pub fn owners(&self) -> &Owners {
         self.host.owners.all()
     }
 
-    /// Jobs that run now, and jobs that wait for a thread.
+    /// Returns the number of jobs that run, and of those that wait for a thread.
     pub fn jobs(&self) -> (usize, usize) {
         self.host.jobs.counts()
     }
 
-    /// The probation of a library's build.
+    /// Returns the probation of a library's build. O(probations).
     pub fn probation(&self, library: &str) -> Option<&Probation> {
         self.host.probations.of(library)
     }
 
-    /// Sessions of a library's services that wait in quarantine.
+    /// Counts the quarantined sessions of a library's services. O(quarantined sessions).
     pub fn quarantined(&self, library: &str) -> usize {
         let sessions = self.host.quarantines.slots().filter_map(|slot| self.host.sessions.get(slot));
         sessions.filter(|s| self.host.services[s.service].is_of(library)).count()
     }
 
-    /// A slice of the sessions whose numbers are above `after`.
+    /// Copies a slice of the sessions whose numbers are above `after`.
     pub fn sessions_after(&self, after: u64, filter: &Filter) -> Slice<SessionView> {
         inspect::sessions_after(&self.host, after, filter)
     }
 
-    /// A slice of a service's own timers, behind that name; and all of its own jobs and
-    /// connections.
+    /// Copies a slice of a service's own timers behind `after`, and its jobs and connections.
     pub fn of_service(&self, service: ServiceId, after: Option<&str>) -> OwnSlice {
         inspect::of_service(&self.host, service, after)
     }
 
-    /// Names of all tables.
+    /// Copies the names of all tables. O(tables).
     pub fn table_names(&self) -> Vec<String> {
         self.host.tables.names().map(str::to_owned).collect()
     }
 
-    /// Entries of a table.
+    /// Returns the number of a table's entries.
     pub fn entries(&self, table: &str) -> usize {
         self.host.tables.count(table)
     }
 
-    /// Entries of a table by the version that their values count as.
+    /// Counts the entries of a table by the version that their values count as. O(versions).
     pub fn entries_by_version(&self, table: &str) -> BTreeMap<u32, u64> {
         self.host.tables.counts(table)
     }
 
-    /// The value of one entry, as stored.
+    /// Copies the value of one entry, as stored; `None`: there is no such key.
     pub fn entry(&self, table: &str, key: &[u8]) -> Option<Vec<u8>> {
         inspect::entry(&self.host, table, key)
     }
 
-    /// A slice of a table's entries from a key on, and the key to go on from.
+    /// Copies a slice of a table's entries from a key on, and the key to go on from.
     pub fn entries_from(&self, table: &str, from: &[u8]) -> (Vec<Entry>, Option<Vec<u8>>) {
         inspect::entries_from(&self.host, table, from)
     }
 
-    /// The version of an entry's value, if the table's owner writes another one.
+    /// Returns the version of an entry's value, if the table's owner writes another one.
     pub fn other_version(&self, table: &str, key: &[u8]) -> Option<u32> {
         check::other_version(&self.host, table, key)
     }
 
-    /// The schema of a service's states, or of a table's values.
+    /// Returns the schema of a service's states, or of a table's values; `None`: none is known.
     pub fn schema(&self, service: Option<&str>, table: Option<&str>) -> Option<&Schema> {
         check::schema(&self.host, service, table)
     }
 
-    // --- reloads --------------------------------------------------------------------------------
-
-    /// Takes one event of a reload, and says what to do next.
+    /// Takes one event of a reload, and returns the steps that the shell is to carry out. Calls
+    /// no handler and changes no live data: the commit does, by [`Core::adopt`] and its like.
     pub fn reload(&mut self, event: Event) -> Vec<Step> {
         let HostState { services, tables, owners, limits, .. } = &self.host;
         self.reloads.handle(event, &LiveData { services, tables, owners, limits })
     }
 
-    /// Puts a build in charge of its services: the commit of a reload. Builds that nobody needs any
-    /// more are in [`Core::take_retired`].
+    /// Puts a build in charge of its services, without a probation: the commit of a reload.
+    /// Called between two passes. The time does not depend on sessions: their states are
+    /// converted as they are read.
     pub fn adopt(&mut self, build: &Build, offers: Serving) {
         reload_commit::adopt(&mut self.host, &mut self.sweeps, build, offers, Replaced::Retires);
     }
 
-    /// Puts a build in charge that ran before: the one that is left goes on converting what it
-    /// left.
+    /// Puts a build in charge that ran before, by request of an operator. The build that served
+    /// goes on converting what it left.
     pub fn go_back_to(&mut self, build: &Build, offers: Serving) {
         reload_commit::adopt(&mut self.host, &mut self.sweeps, build, offers, Replaced::Converts);
     }
 
-    /// Puts a build in charge on probation, until `until_ns`. Returns whether there is a probation:
-    /// the first build of a library has none.
+    /// Puts a build in charge on probation, until `until_ns`. False: the first build of a
+    /// library has no previous one, so it is in charge without a probation.
     pub fn adopt_on_probation(&mut self, build: &Build, offers: Serving, until_ns: u64) -> bool {
         reload_commit::adopt_on_probation(&mut self.host, &mut self.sweeps, build, offers, until_ns)
     }
 
-    /// Puts the build in charge that a predecessor ran: nothing changes for a session, so a
-    /// quarantined one stays so.
+    /// Puts the build in charge that a predecessor ran. Called before the first pass. Nothing
+    /// changes for a session, so quarantined ones stay so; a new build would release them.
     pub fn go_on_with(&mut self, build: &Build, offers: Serving) {
         let quarantined = self.host.quarantines.set_aside();
         self.adopt(build, offers);
         self.host.quarantines.put_back(quarantined);
     }
 
-    /// Puts a library's build on probation again: a predecessor of this process had. `before`
-    /// stands by already.
+    /// Puts a library's build on probation again, as a predecessor had. `before` stands by
+    /// already. Counts begin at 0, the end by time stays.
     pub fn begin_probation(&mut self, build: &Build, before: &Build, until_ns: u64) {
         reload_commit::begin_probation(&mut self.host, &mut self.sweeps, build, before, until_ns);
     }
 
-    /// Ends a probation that failed without a way back: the build stays.
+    /// Ends a probation that failed without a way back: the previous build retires.
     pub fn end_probation(&mut self, library: &str) {
         reload_commit::end_probation(&mut self.host, &mut self.sweeps, library);
     }
 
-    /// Whether the previous build can take over from the one on probation; what it offers.
+    /// Returns the offers of the previous build, if it can take over from the one on probation.
+    /// Fails if none stands by, or if stored data could not be downgraded for it.
     pub fn can_roll_back(&self, library: &str) -> Result<Vec<Offer>, String> {
         rollback::can_roll_back(&self.host, library)
     }
 
-    /// Puts the previous build back in charge, between two passes. Returns the build that serves
-    /// now. To be called only if [`Core::can_roll_back`].
+    /// Puts the previous build back in charge, between two passes, and returns it; `None`:
+    /// there is no probation. Called only if [`Core::can_roll_back`] succeeds.
     pub fn roll_back(&mut self, library: &str) -> Option<Build> {
         rollback::roll_back(&mut self.host, &mut self.sweeps, library)
     }
 
-    /// Lets a build stand by to take over: a predecessor of this process had put the one that
-    /// serves on probation.
+    /// Lets a build stand by to take over, as it did in a predecessor of this process.
     pub fn stand_by(&mut self, build: &Build, offers: Serving) {
         rollback::stand_by(&mut self.host, build, offers);
     }
 
-    /// Lets a build stand by to convert what it left.
+    /// Lets a build stand by to convert what it left. No sweep begins: a rehearsal has none.
     pub fn stand_by_to_convert(&mut self, build: &Build, offers: Serving) {
         rollback::stand_by_to_convert(&mut self.host, build, offers);
     }
 
-    /// Lets a build convert what it left, in the passes to come: a predecessor of this process
-    /// rolled it back.
+    /// Lets a build convert what it left, in the passes to come, as it did in a predecessor.
     pub fn go_on_converting(&mut self, build: &Build, offers: Serving) {
         rollback::stand_by_to_convert(&mut self.host, build, offers);
         self.sweeps.begin(&mut self.host, &build.library);
     }
 
-    /// Whether builds that were rolled back are still needed to convert what they left.
+    /// Returns whether rolled-back builds of a library are kept to convert. O(services).
     pub fn converts(&self, library: &str) -> bool {
         let services = self.host.services.all();
         services.iter().any(|s| s.converters.iter().any(|c| c.build.library == library))
     }
 
-    /// Builds that are needed no more, to be dropped elsewhere; `None`: there is none.
+    /// Takes the builds that are needed no more, to be dropped on another thread; `None`: there
+    /// is none. Called after the commit, as the records named them until then.
     pub fn take_retired(&mut self) -> Option<Box<dyn Send>> {
         self.host.services.take_retired()
     }
 
-    // --- operators ------------------------------------------------------------------------------
-
-    /// Replaces the limits from here on, for sessions that are open too. Their deadlines follow, a
-    /// few in each pass.
+    /// Replaces the limits from here on, for open sessions, too. Their deadlines follow, a few
+    /// in each pass. O(services); O(sessions) if sessions per peer begin to be counted.
     pub fn set_limits(&mut self, limits: AllLimits) {
         self.host.sessions.count_peers(limits.host.sessions_per_peer_max > 0);
         let names = self.host.services.all().iter().map(|s| &*s.offer.name);
@@ -419,14 +419,14 @@ impl Core {
         self.rearm_from = Some(0);
     }
 
-    /// Closes a session, after its last turn. The error says why it can't.
+    /// Closes a session, after its last turn. Fails if the session is gone or closing.
     pub fn close(&mut self, id: u64) -> Result<(), String> {
         let (host, executor, scratch) = (&mut self.host, &mut self.executor, &mut self.scratch);
         close::close(&mut Pass { host, executor, scratch }, id)
     }
 
-    /// Lets a quarantined session go on with the code that serves now, whatever quarantined it. The
-    /// error says why it can't.
+    /// Lets a quarantined session go on with the code that serves, from the next pass on. Fails
+    /// if the session is gone or not quarantined.
     pub fn release(&mut self, id: u64) -> Result<(), String> {
         let slot = self.host.sessions.slot_of(id).ok_or_else(|| format!("no session has number {id}"))?;
         if !self.host.quarantines.contains(slot) {
@@ -436,41 +436,42 @@ impl Core {
         Ok(())
     }
 
-    /// Checks a state: what would be stored of it. Nothing of it is kept.
+    /// Checks a state that an operator gives: what would be stored. Stores nothing.
     pub fn check_state(&mut self, given: &GivenState, builds: &mut Builds) -> Checked {
         check::check_state(&self.host, &mut self.executor, given, builds)
     }
 
-    /// Checks an entry of a table: what would be stored of it. Nothing of it is kept.
+    /// Checks an entry that an operator gives: what would be stored. Stores nothing.
     pub fn check_entry(&self, table: &str, given: &GivenEntry, builds: &mut Builds) -> Checked {
         check::check_entry(&self.host, table, given, builds)
     }
 
-    /// Looks at so many items of a plan: what it would change. True: at all of them.
+    /// Looks at so many items of a plan, and adds what they would change to `survey`. True: all
+    /// are done. The caller repeats the call in later passes.
     pub fn survey(&self, plan: &Plan, survey: &mut Survey, items: usize) -> bool {
         restore::survey_plan(&self.host, plan, survey, items)
     }
 
-    /// Whether all that a survey found can be stored, and was checked by the builds that serve. The
-    /// error is a sentence.
+    /// Checks whether all that a survey found can be stored, and was checked by the builds that
+    /// serve. The error is a sentence.
     pub fn has_room(&mut self, plan: &Plan, survey: &Survey) -> Result<(), String> {
         restore::has_room(&mut self.host, plan, survey)
     }
 
-    /// Stores all of a plan that differs from what is there, or nothing. It counts with the next
-    /// commit. The error is a sentence.
+    /// Stores all of a plan that differs from what is there, or nothing. Fails with a sentence,
+    /// and nothing has changed then. O(items of the plan + entries of its tables), in one pass.
     pub fn restore(&mut self, plan: &Plan) -> Result<Restored, String> {
         restore::restore(&mut self.host, plan)
     }
 
-    /// Lets the code that serves a session read its state, and migrate it if it must, as its next
-    /// turn would. Nothing of it is kept. The error is the handler's.
+    /// Lets the code that serves a session read its state, as its next turn would. Stores
+    /// nothing. The error is the handler's, or names a limit.
     pub fn rehearse(&mut self, slot: Slot) -> Result<Reread, String> {
         rehearse(&self.host, &mut self.executor, slot)
     }
 
-    /// Lets a table's owner read a value that was stored in a version, and migrate it if it must,
-    /// as the next turn that reads it would. Returns what it would store.
+    /// Lets a table's owner read a value of a version, as the next turn that reads it would.
+    /// Returns the value as the owner would store it. Stores nothing.
     pub fn rehearse_entry(&self, table: &str, stored: u32, value: &[u8]) -> Result<Vec<u8>, String> {
         let owner = self.host.owners.get(table).ok_or("nobody owns the table")?;
         let after = value_for(&self.host.services, owner, table, version_of(stored), value)?;
@@ -480,8 +481,8 @@ impl Core {
         }
     }
 
-    /// Converts a value with the code that serves a service; see
-    /// [`crate::turn::code::Code::convert`].
+    /// Converts a value with the code that serves a service:
+    /// [`crate::turn::code::Code::convert`]. The service exists, else the call panics.
     pub fn convert(
         &self,
         service: ServiceId,
@@ -493,73 +494,70 @@ impl Core {
         self.host.services[service].code.convert(which, from, to, value)
     }
 
-    /// Keeps what is committed readable from outside; see [`Store::pin`].
+    /// Keeps the last commit readable from outside, up to `pin_bytes_max`: [`Store::pin`].
     pub fn pin(&mut self) -> u64 {
         self.host.store.pin(self.host.limits.host().pin_bytes_max)
     }
 
-    /// Lets go of a pin; see [`Store::unpin`].
+    /// Ends a pin: [`Store::unpin`]. False: the reader must discard what it has.
     pub fn unpin(&mut self, epoch: u64) -> bool {
         self.host.store.unpin(epoch)
     }
 
-    // --- the host's own records -----------------------------------------------------------------
-
-    /// Writes a record of the host's own in place of the one under this kind and key. False: the
-    /// store has no room for it, and the old one stays.
+    /// Writes a host record in place of the one under this kind and key. False: the store has
+    /// no room for it, and the old one stays.
     pub fn put_host_record(&mut self, kind: Kind, key: u64, bytes: &[u8]) -> bool {
         self.host.host_records.put(&mut self.host.store, kind, key, bytes)
     }
 
-    /// Deletes a record of the host's own, if it is there.
+    /// Deletes a host record, if it is there.
     pub fn delete_host_record(&mut self, kind: Kind, key: u64) {
         self.host.host_records.delete(&mut self.host.store, kind, key);
     }
 
-    /// The records of a kind, by key.
+    /// Copies the host records of a kind, in the order of their keys.
     pub fn host_records(&self, kind: Kind) -> Vec<(u64, Vec<u8>)> {
         self.host_records_from(kind, 0, usize::MAX)
     }
 
-    /// At most `max` records of a kind, from a key on.
+    /// Copies at most `max` host records of a kind, from a key on.
     pub fn host_records_from(&self, kind: Kind, from: u64, max: usize) -> Vec<(u64, Vec<u8>)> {
         self.host.host_records.list(&self.host.store, kind, from, max)
     }
 
-    /// The highest number of a connection that was served. A connection without a session is new
-    /// above it, and closed at or below it.
+    /// Returns the highest number of a connection that was served. A connection without a
+    /// session is new above it, and closed at or below it.
     pub fn connection_number(&self) -> u64 {
         self.host.host_records.connection_number()
     }
 
-    // --- recovery -------------------------------------------------------------------------------
-
     /// Builds a core from the records that were found. `now_ns` is the clock of
-    /// [`Input::PassBegins`], which goes on across processes.
+    /// [`Input::PassBegins`], which goes on across processes. The caller then adopts the
+    /// builds, begins jobs again and compares each survivor with the kernel, all before the
+    /// first pass.
     pub fn recover(limits: Limits, found: Recovered, now_ns: u64) -> Successor {
         let rebuilt = rebuild(limits, found, now_ns);
         Successor { core: Core::over(rebuilt.host), survivors: rebuilt.survivors, lost: rebuilt.lost }
     }
 
-    /// Compares a survivor with the kernel's byte counts; see `reconcile::reconcile`.
+    /// Compares a survivor with the kernel's byte counts, and returns the bytes read and not
+    /// committed. If the counts do not add up, the session is gone, and the error says why.
     pub fn reconcile(&mut self, slot: Slot, read: u64, sent: Option<u64>) -> Result<u64, String> {
         reconcile::reconcile(&mut self.host, slot, read, sent)
     }
 
-    /// Forgets a survivor that can't be trusted, or whose connection is gone. Its handler is not
-    /// told.
+    /// Forgets a survivor that cannot be trusted, or is gone. Its handler is not told.
     pub fn give_up(&mut self, slot: Slot) {
         reconcile::give_up(&mut self.host, slot);
     }
 
-    /// Blocks an action: when its turn comes, its session is quarantined instead. To be called
-    /// before the first pass.
+    /// Blocks an action, before the first pass: its turn quarantines the session instead.
     pub fn block(&mut self, action: BlockedAction) {
         self.host.quarantines.block(action);
     }
 
-    /// Begins the jobs anew that a predecessor had, but for those that must not begin again.
-    /// `crashed`: it caused its own death. To be called once, before the first pass.
+    /// Begins the jobs of a predecessor anew. Sessions learn of jobs that must not begin again.
+    /// `crashed`: the predecessor caused its own death. Called once, before the first pass.
     pub fn restart_jobs(&mut self, crashed: bool) {
         for number in self.host.jobs.found(&self.host.store) {
             let lost = self.host.jobs.restart(&mut self.host.store, number, crashed);
@@ -569,24 +567,26 @@ impl Core {
         }
     }
 
-    /// Lets no job begin from here on: a successor begins them.
+    /// Lets no job begin from here on: a successor begins them. Called before a handover.
     pub fn hold_jobs(&mut self) {
         self.host.jobs.hold();
     }
 
-    /// Goes on counting a service's turns and faults where a predecessor was.
+    /// Sets a service's turns and faults to a predecessor's, before its build is adopted.
     pub fn restore_counters(&mut self, service: ServiceId, turns: u64, faults: u64) {
         if let Some(s) = self.host.services.get_mut(service) {
             (s.turns, s.faults) = (turns, faults);
         }
     }
 
-    /// Lends what outlives the host itself to `each`; see `saved::each_saved`.
+    /// Lends the data that outlive the host itself to `each`: tables, ledger, connection
+    /// number. Ends early when `each` returns false. O(entries).
     pub fn each_saved(&self, each: impl FnMut(Kind, u32, &[u8]) -> bool) {
         saved::each_saved(&self.host, each);
     }
 
-    /// Takes back what [`Core::each_saved`] lent. The error says what is wrong with it.
+    /// Stores one item that [`Core::each_saved`] lent. Fails with a reason if it cannot be
+    /// read, or does not fit; nothing of it is stored then.
     pub fn restore_saved(&mut self, kind: Kind, version: u32, bytes: &[u8]) -> Result<(), String> {
         saved::restore_saved(&mut self.host, kind, version, bytes)
     }

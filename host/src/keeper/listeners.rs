@@ -9,8 +9,8 @@
 //! connect before the commit wait in the kernel's queue. If the reload is refused, `discard` closes
 //! the port, and the queue is reset.
 //!
-//! Both requests are repeatable: a worker that died may have made them, and its successor makes
-//! them again. An address that passes from one service to another keeps its socket, so no
+//! Requests are repeatable. Ports that a dead worker had opened are reused, or closed once its
+//! successor is ready. An address that passes from one service to another keeps its socket, so no
 //! connection is refused in between.
 //!
 //! *Invariant*: every connection has its socket options from the first byte on, as it inherits them

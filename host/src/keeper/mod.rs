@@ -26,10 +26,12 @@ mod acceptor;
 mod answer_callers;
 mod callers;
 mod configure;
+mod connection_steps;
 mod connections;
 mod deaths;
 mod dialer;
 pub mod events;
+mod hand_queue;
 mod listeners;
 mod memory_files;
 mod phase;
@@ -51,7 +53,7 @@ use crate::mailbox::Mailbox;
 use crate::protocol::found::Found;
 use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
 use crate::protocol::link::Received;
-use acceptor::{Accepted, Acceptor};
+use acceptor::Acceptor;
 use callers::{Callers, WaitingCaller};
 use configure::ConfigProposals;
 use events::{Event, EventQueue};
@@ -205,6 +207,7 @@ impl Keeper {
             Event::Asked(Asked::OfWorker(command, by, stream)) => {
                 self.relay(WaitingCaller { command, by, stream });
             }
+            // Other signals than SIGTERM, SIGINT and SIGHUP are not registered.
             Event::Signal(SIGHUP) => self.configure(Requester::Signal, None),
             Event::Signal(signal) => self.stop(signal),
             Event::Read { config, by, stream } => self.propose(*config, by, stream),
@@ -250,6 +253,7 @@ impl Keeper {
                 self.worker.deaths_mut().refuses(reason)
             }
             ToKeeper::CantStart(reason) => self.stop.note_failure(reason),
+            // Room for another batch: it is handed over at the end of the round.
             ToKeeper::Ack => self.worker.acknowledged(),
             ToKeeper::Drop(connections) => self.acceptor.drop(&connections),
             ToKeeper::Open(ports) => {
@@ -259,6 +263,7 @@ impl Keeper {
             ToKeeper::Connect(number, addr) => self.dial(number, addr),
             ToKeeper::Discard(addrs) => self.acceptor.discard(&addrs),
             ToKeeper::Ports(ports) => {
+                // Ports opened since the commit are kept: a later reload has asked for them.
                 if self.worker.uses_ports(ports) {
                     self.acceptor.follow(self.poll.registry(), self.worker.ports());
                 }
@@ -292,6 +297,7 @@ impl Keeper {
             let ports = self.worker.ports().iter();
             ready(&ports.map(|p| (p.port.0.clone(), p.addr.clone())).collect::<Vec<_>>());
         }
+        // From the first end of a process to the service of this one, failed starts included.
         if let Some(gap) = gap {
             tracing::info!(
                 worker_pid = self.worker_pid(),
@@ -305,70 +311,11 @@ impl Keeper {
             // The worker that was told has died. Its successor flushes and saves.
             self.worker.tell_to_stop(self.stop.signal());
         }
+        // The phase is serving by now, so `relay` queues none of them again.
         for caller in self.callers.take() {
             self.relay(caller);
         }
         self.propose_again();
-    }
-
-    /// Whether connections may be accepted now. If not, they wait in the kernel's queue.
-    fn may_accept(&self) -> bool {
-        self.worker.takes_connections() && !self.stop.is_requested()
-    }
-
-    /// Accepts from a listener that the poll reported.
-    fn accept(&mut self, index: usize) {
-        let may = self.may_accept();
-        let accepted = self.acceptor.accept(index, may);
-        self.accepted(accepted);
-    }
-
-    /// Accepts from listeners that had to wait, or had more than their share.
-    fn accept_again(&mut self) {
-        let may = self.may_accept();
-        let accepted = self.acceptor.accept_again(may, Instant::now());
-        self.accepted(accepted);
-    }
-
-    /// Queues accepted connections for the worker.
-    fn accepted(&mut self, accepted: Accepted) {
-        self.worker.queue(accepted.keys);
-        self.count_reached(Limit::OpenFiles, accepted.out_of_files);
-    }
-
-    /// Begins an outbound connection that the worker asked for, within limit `connect_ms`.
-    fn dial(&mut self, number: u64, addr: Address) {
-        let patience = Duration::from_millis(self.options.config.limits.connect_ms);
-        if let Err(why) = self.acceptor.dial(self.poll.registry(), number, addr, patience) {
-            self.worker.send(&ToWorker::ConnectFailed(number, why));
-        }
-    }
-
-    /// Looks at an outbound connection that the poll reported. An open one goes to the worker like
-    /// an accepted one.
-    fn look_at_dialed(&mut self, number: u64) {
-        match self.acceptor.dialed(self.poll.registry(), number) {
-            None => {}
-            Some(Ok(key)) => self.worker.queue([key]),
-            // Without a worker the message is dropped: a successor asks again, as its record of the
-            // request is still there.
-            Some(Err(why)) => self.worker.send(&ToWorker::ConnectFailed(number, why)),
-        }
-    }
-
-    /// Hands the worker the connections that it does not have yet, until the socket is full or too
-    /// many batches are unacknowledged. Then tells a starting worker to serve, if it has all.
-    fn hand_connections(&mut self) {
-        loop {
-            let Some(keys) = self.worker.next_batch() else { break };
-            let n = keys.len();
-            let batch = self.acceptor.batch(keys);
-            let dialed = self.acceptor.dialed_among(&batch.connections);
-            if !self.worker.hand(n, batch, dialed) {
-                break;
-            }
-        }
-        self.worker.tell_to_start();
     }
 
     /// Counts a limit that the keeper reached, so many times. `status` adds the worker's counts.
@@ -389,6 +336,7 @@ impl Keeper {
             };
             refuse(&caller.stream, &why);
         }
+        // A start that hangs would leave all connections waiting. The kill is reaped like a death.
         if self.worker.is_overdue(now) {
             tracing::error!("the worker is not ready after {START_MAX:?}; it is replaced");
             self.worker.kill();

@@ -52,6 +52,7 @@ impl Keeper {
             Ok(binary) => binary,
             Err(why) => return refuse(&why),
         };
+        // The trial must read one epoch, while the worker commits others.
         self.worker.send(&ToWorker::Pin);
         let (step, since, found) = (UpgradeStep::Pinning, Instant::now(), String::new());
         self.upgrade = Some(UpgradeUnderWay { path, binary, answers, step, since, found });
@@ -114,6 +115,7 @@ impl Keeper {
         };
         let verdict = match verdict {
             Some(verdict) => verdict,
+            // A closed socket says nothing about the cause. The end of the process does.
             None => match process.child.try_wait() {
                 Ok(None) => return,
                 // The verdict may have come between the look at the socket and the end.
@@ -158,6 +160,8 @@ impl Keeper {
     /// given up, the trial may have read a mix of epochs, and the upgrade is refused.
     pub(super) fn unpinned(&mut self, held: bool) {
         let Some(UpgradeUnderWay { step: UpgradeStep::Unpinning, .. }) = &self.upgrade else { return };
+        // The pin ends beyond limit `pin_bytes_max`: a busy host must not run out of memory for a
+        // slow trial.
         if !held {
             let why =
                 "too much changed while it read what the host holds; try again when there is less to do";
@@ -200,6 +204,7 @@ impl Keeper {
         let Some(UpgradeUnderWay { step: UpgradeStep::Swapping { before }, .. }) = &mut self.upgrade else {
             return false;
         };
+        // Taken out of the step, so that `fail_upgrade` does not put another one in its place.
         self.binary = before.take();
         self.fail_upgrade(&format!("its worker can't start, and one of the binary before goes on: {why}"));
         self.worker.retry_at_once(why.to_owned());
@@ -215,6 +220,7 @@ impl Keeper {
             self.unpin(epoch);
         }
         if let Some(u) = self.upgrade.take() {
+            // The log has the line as well: the operator may be gone.
             let line = format!("{}: refused, the worker before serves on: {why}", u.path.display());
             tracing::warn!("{line}");
             let _ = u.answers.send(Reply::Error(line));

@@ -21,6 +21,7 @@
 
 use crate::keeper::connections::Batch;
 use crate::keeper::deaths::{Deaths, Ended};
+use crate::keeper::hand_queue::HandQueue;
 use crate::keeper::memory_files::MemoryFiles;
 use crate::keeper::phase::Phase;
 use crate::keeper::spawn::{self, Process, Spawned};
@@ -29,7 +30,7 @@ use crate::memory::board::{self, Reading};
 use crate::protocol::admin::ServiceStatus;
 use crate::protocol::board_text;
 use crate::protocol::keeper::{EndpointId, HeldPort, Hello, ToKeeper, ToWorker};
-use crate::protocol::link::{DESCRIPTORS_MAX, Link, Received, to_file};
+use crate::protocol::link::{Link, Received, to_file};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::process::{Pid, Signal, kill_process};
@@ -39,10 +40,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-/// Batches of connections that a worker may leave unacknowledged. With so many, accepting waits.
-/// At [`DESCRIPTORS_MAX`] descriptors each, 1,000 are in flight at most. The kernel refuses
-/// descriptors in flight beyond the limit of open files.
-const BATCHES_MAX: usize = 4;
 /// A worker, and the processes that follow each other in it.
 pub(super) struct WorkerProcess {
     memory: MemoryFiles,
@@ -51,11 +48,8 @@ pub(super) struct WorkerProcess {
     link: Option<Link<ToKeeper, ToWorker>>,
     /// The process, until it is reaped. `None`: none lives, or the worker runs in this process.
     process: Option<Process>,
-    /// Keys of the connections that the process does not have yet. Replaced by all keys at each
-    /// start.
-    to_hand: VecDeque<u32>,
-    /// Batches of connections that the process has not acknowledged: at most [`BATCHES_MAX`].
-    in_flight: usize,
+    /// Connections that the process does not have yet.
+    to_hand: HandQueue,
     /// Ports in use, as the worker reported them last.
     ports: Vec<HeldPort>,
     /// Highest number of an endpoint that the worker reported. Only grows, so that no successor
@@ -82,8 +76,7 @@ impl WorkerProcess {
             phase: Phase::Parked { until: Instant::now(), reason: "starting".into() },
             link: None,
             process: None,
-            to_hand: VecDeque::new(),
-            in_flight: 0,
+            to_hand: HandQueue::default(),
             ports: Vec::new(),
             endpoint_last: EndpointId::NONE,
             services: Vec::new(),
@@ -118,7 +111,7 @@ impl WorkerProcess {
     /// Whether connections may be accepted: the worker serves, and acknowledges them in time. While
     /// false, new connections wait in the kernel's queue.
     pub(super) fn takes_connections(&self) -> bool {
-        self.serves() && self.in_flight < BATCHES_MAX
+        self.serves() && self.to_hand.takes_more()
     }
 
     /// Whether the worker runs in a process of its own, now.
@@ -216,9 +209,8 @@ impl WorkerProcess {
         registry.register(&mut SourceFd(&link.fd().as_raw_fd()), LINK, both)?;
         spawn::greet(link, &self.memory.with(&hello))?;
         self.incarnation += 1;
-        self.in_flight = 0;
         self.stop_told = false;
-        self.to_hand = to_hand;
+        self.to_hand = HandQueue::of(to_hand);
         self.phase = Phase::Starting { since: now, all_handed: false };
         Ok(())
     }
@@ -300,8 +292,7 @@ impl WorkerProcess {
 
     /// Keys of the next batch to hand over. `None`: nothing to hand over, or not now.
     pub(super) fn next_batch(&self) -> Option<impl ExactSizeIterator<Item = u32> + use<'_>> {
-        let may = self.link.is_some() && self.in_flight < BATCHES_MAX && !self.to_hand.is_empty();
-        may.then(|| self.to_hand.iter().copied().take(DESCRIPTORS_MAX))
+        self.link.as_ref().and_then(|_| self.to_hand.next_batch())
     }
 
     /// Hands over the connections of the next `keys` keys, `dialed` of which are outbound. False:
@@ -309,30 +300,12 @@ impl WorkerProcess {
     ///
     /// Keys whose connections are over are dropped with the batch, without a message.
     pub(super) fn hand(&mut self, keys: usize, batch: Batch<'_>, dialed: Vec<(u64, u64)>) -> bool {
-        let Some(link) = &mut self.link else { return false };
-        if !batch.connections.is_empty() {
-            // Both announcements go first: the worker must know endpoint and request of a
-            // connection when it opens the session. A repeated announcement does no harm.
-            if !dialed.is_empty() {
-                link.send(&ToWorker::Dialed(dialed));
-            }
-            // A worker that numbers no endpoints is of an earlier version, which does not know
-            // the message.
-            if batch.endpoints.iter().any(|(endpoint, _)| !endpoint.is_none()) {
-                link.send(&ToWorker::Endpoints(batch.endpoints));
-            }
-            match link.send_with(&ToWorker::Connections(batch.connections), &batch.descriptors) {
-                Ok(true) => self.in_flight += 1,
-                Ok(false) | Err(_) => return false,
-            }
-        }
-        self.to_hand.drain(..keys.min(self.to_hand.len()));
-        true
+        self.link.as_mut().is_some_and(|link| self.to_hand.hand(link, keys, batch, dialed))
     }
 
     /// Notes that the process has received a batch. A surplus acknowledgement is ignored.
     pub(super) fn acknowledged(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.to_hand.acknowledged();
     }
 
     /// Tells a starting process to serve, once it has all connections. Does nothing in other
@@ -393,7 +366,7 @@ impl WorkerProcess {
             let _ = registry.deregister(&mut SourceFd(&process.ended.as_raw_fd()));
         }
         self.unlink(registry);
-        self.in_flight = 0;
+        self.to_hand.nothing_is_in_flight();
         // The process is reaped, so its counters stand still.
         let board = self.read_board();
         self.deaths.begin_gap();

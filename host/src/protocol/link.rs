@@ -91,6 +91,12 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         self.fd.as_fd()
     }
 
+    /// Whether messages wait for room in the socket. Sends what there is room for first.
+    pub fn has_unsent(&mut self) -> bool {
+        self.flush();
+        !self.outbox.is_empty()
+    }
+
     /// Sends a message, now or when the socket has room. A message beyond 64 KiB is logged and
     /// dropped. A dead peer is no error here.
     pub fn send(&mut self, message: &Out) {
@@ -164,7 +170,7 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
                 Ok(got) => break got,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
-                // The other side has ended with messages unread.
+                // The peer has ended with messages unread.
                 Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Closed),
                 Err(e) => return Err(e.into()),
             }

@@ -65,9 +65,9 @@ pub(crate) fn adopt_on_probation(
     until_ns: u64,
 ) -> bool {
     let current = host.services.of(&build.library).next().and_then(|s| s.build.clone());
-    // A build on probation has not proved itself, so the build before it goes on standing by.
+    // A build on probation has not proved itself, so its own standby goes on standing by.
     let proved = host.probations.of(&build.library).map(|p| p.before.clone()).or(current);
-    // A build cannot stand by for itself.
+    // A build cannot stand by for itself, and then there is no probation.
     let Some(proved) = proved.filter(|p| p.generation != build.generation) else {
         adopt(host, sweeps, build, offers, Replaced::Retires);
         return false;

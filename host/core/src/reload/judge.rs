@@ -26,7 +26,7 @@ use crate::service::registry::Service;
 use crate::service::registry::Services;
 use crate::tables::index::Tables;
 use crate::tables::owner::TableOwners;
-use greenroom_state::compatibility::{judge, judge_back};
+use greenroom_state::compatibility::{TableShape, judge, judge_back};
 
 /// Live data that a candidate is judged by. Borrowed for one event, so always the latest.
 pub(crate) struct LiveData<'a> {
@@ -105,6 +105,18 @@ pub(super) fn judge_candidate(
     Ok(())
 }
 
+/// Judges a table that no service owns. No build has its schema, so versions alone decide, and only
+/// the way up: a value that nobody answered for counts as version 1.
+fn judge_unowned(table: &TableShape, stored: &[u32]) -> Result<(), String> {
+    let (name, wanted) = (&table.name, table.shape.version);
+    match stored.iter().find(|v| **v > wanted || table.shape.converts(**v, wanted).is_err()) {
+        Some(v) => {
+            Err(format!("table {name}: version {v} is stored, and nothing leads from it to version {wanted}"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Judges a service that the candidate offers: its frames, its tables, its state.
 fn judge_offer(work: &ActiveReload, offer: &Offer, live: &LiveData<'_>) -> Result<(), String> {
     let bytes_max = offer.framing.bytes_max();
@@ -134,19 +146,8 @@ fn judge_offer(work: &ActiveReload, offer: &Offer, live: &LiveData<'_>) -> Resul
         if elsewhere.into_iter().any(|t| t.name == table.name) {
             return Err(format!("table {} has two owners in it; a table has one", table.name));
         }
-        // No build has a schema for a table without an owner. Versions alone decide, and only
-        // the way up: a value that nobody answered for counts as version 1.
         let Some(owner) = live.owners.get(&table.name) else {
-            for stored in live.tables.versions(&table.name) {
-                let up = stored <= table.shape.version
-                    && table.shape.converts(stored, table.shape.version).is_ok();
-                if !up {
-                    return Err(format!(
-                        "table {}: version {stored} is stored, and nothing leads from it to version {}",
-                        table.name, table.shape.version
-                    ));
-                }
-            }
+            judge_unowned(table, &live.tables.versions(&table.name))?;
             continue;
         };
         let service = &live.services[owner.service];

@@ -111,7 +111,7 @@ impl Library {
     }
 
     /// Reports that the build that runs took over from one that failed. Call it after
-    /// [`super::steps::Reloads::goes_on_with`]: the report names the build that serves.
+    /// [`super::reloads::Reloads::goes_on_with`]: the report names the build that serves.
     /// O(services).
     pub fn rolled_back(&self, why: String, services: &[Service]) -> Report {
         let build = self.current.as_ref().map_or_else(String::new, |b| b.hash.clone());

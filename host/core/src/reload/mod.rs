@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | [`request`] | messages of the state machine |
 //! | [`library`] | one library: the build that runs, and the reload under way |
-//! | [`steps`] | the state machine of a reload |
+//! | [`reloads`] | what runs, what is under way, what waits |
+//! | `steps` | the state machine of a reload |
 //! | `judge` | every reason to refuse a candidate that passed its trial |
 //! | [`ports`] | ports held and ports wanted |
 //! | `commit` | puts a build in charge |
@@ -15,7 +16,8 @@ pub(crate) mod commit;
 pub(crate) mod judge;
 pub mod library;
 pub mod ports;
+pub mod reloads;
 pub mod request;
 pub(crate) mod rollback;
-pub mod steps;
+mod steps;
 pub(crate) mod sweep;

@@ -1,9 +1,9 @@
 //! Sweeps: conversion of stored data that nobody reads, a little in each pass.
 //!
-//! A turn converts what it reads for its own use. A sweep converts what is stored, state by state
-//! and entry by entry, so that old versions leave the store and converters can retire. A sweep begins when a build
-//! takes charge without a probation, when a build has proved itself, and after a rollback. The
-//! start of a probation stops it.
+//! A turn converts what it reads for its own use. A sweep converts what is stored, state by
+//! state and entry by entry, so that old versions leave the store and converters can retire. A
+//! sweep begins when a build takes charge without a probation, when a build has proved itself,
+//! and after a rollback. The start of a probation stops it.
 //!
 //! A pass looks at most at [`SWEPT_PER_PASS`] sessions and entries of one service, the newest
 //! sweep first. While a sweep is under way, passes follow each other without sleep.

@@ -110,7 +110,7 @@ fn two_workers_have_phases_links_connections_and_deaths_of_their_own() {
     assert!(is_silent(&mut first));
     workers[1].is_ready(Vec::new());
 
-    // One that does not acknowledge its batches leaves the other accepting.
+    // If one does not acknowledge its batches, the other goes on accepting.
     while hand_next(&mut workers[0], &connections) {
         workers[0].queue([0]);
     }
@@ -118,7 +118,7 @@ fn two_workers_have_phases_links_connections_and_deaths_of_their_own() {
     workers[0].acknowledged();
     assert!(workers[0].takes_connections());
 
-    // One hands over and the other one dies.
+    // The second hands over, and the first dies.
     workers[1].hand_over();
     assert_eq!((workers[0].phase().name(), workers[1].phase().name()), ("serving", "handing over"));
     let (pid, other) = (workers[0].pid().unwrap(), workers[1].pid());
@@ -137,7 +137,7 @@ fn two_workers_have_phases_links_connections_and_deaths_of_their_own() {
     assert!(matches!(second.link.receive(), Ok(Received::Message(ToWorker::HandOver, _))));
     assert!(matches!(second.link.receive(), Ok(Received::Message(ToWorker::Stop(15), _))));
 
-    // Its successor has its memory files, and the other is as it was.
+    // The successor of the first has the same memory files, and the second is as before.
     let again = start(&mut workers[0], &poll, &[]);
     assert_eq!(again.files, first.files);
     assert_eq!((workers[0].incarnation(), workers[1].incarnation()), (2, 1));

@@ -1,0 +1,74 @@
+//! Steps with connections: accept, dial, hand to the worker.
+//!
+//! The acceptor owns the descriptors, and the worker process the queue of keys to hand over. Every
+//! step is repeated by the keeper's loop, so none of them waits: a full socket or a busy worker
+//! leaves the connections where they are, in a queue or in the kernel.
+
+use crate::keeper::Keeper;
+use crate::keeper::acceptor::Accepted;
+use crate::protocol::keeper::ToWorker;
+use greenroom_core::limits::names::Limit;
+use greenroom_state::address::Address;
+use std::time::{Duration, Instant};
+
+impl Keeper {
+    /// Whether connections may be accepted now. If not, they wait in the kernel's queue.
+    pub(super) fn may_accept(&self) -> bool {
+        self.worker.takes_connections() && !self.stop.is_requested()
+    }
+
+    /// Accepts from a listener that the poll reported.
+    pub(super) fn accept(&mut self, index: usize) {
+        let may = self.may_accept();
+        let accepted = self.acceptor.accept(index, may);
+        self.accepted(accepted);
+    }
+
+    /// Accepts from listeners that had to wait, or had more than their share.
+    pub(super) fn accept_again(&mut self) {
+        let may = self.may_accept();
+        let accepted = self.acceptor.accept_again(may, Instant::now());
+        self.accepted(accepted);
+    }
+
+    /// Queues accepted connections for the worker.
+    fn accepted(&mut self, accepted: Accepted) {
+        self.worker.queue(accepted.keys);
+        self.count_reached(Limit::OpenFiles, accepted.out_of_files);
+    }
+
+    /// Begins an outbound connection that the worker asked for, within limit `connect_ms`.
+    pub(super) fn dial(&mut self, number: u64, addr: Address) {
+        let patience = Duration::from_millis(self.options.config.limits.connect_ms);
+        if let Err(why) = self.acceptor.dial(self.poll.registry(), number, addr, patience) {
+            self.worker.send(&ToWorker::ConnectFailed(number, why));
+        }
+    }
+
+    /// Looks at an outbound connection that the poll reported. An open one goes to the worker like
+    /// an accepted one.
+    pub(super) fn look_at_dialed(&mut self, number: u64) {
+        match self.acceptor.dialed(self.poll.registry(), number) {
+            None => {}
+            Some(Ok(key)) => self.worker.queue([key]),
+            // Without a worker the message is dropped: a successor asks again, as its record of the
+            // request is still there.
+            Some(Err(why)) => self.worker.send(&ToWorker::ConnectFailed(number, why)),
+        }
+    }
+
+    /// Hands the worker the connections that it does not have yet, until the socket is full or too
+    /// many batches are unacknowledged. Then tells a starting worker to serve, if it has all.
+    pub(super) fn hand_connections(&mut self) {
+        loop {
+            let Some(keys) = self.worker.next_batch() else { break };
+            let n = keys.len();
+            let batch = self.acceptor.batch(keys);
+            let dialed = self.acceptor.dialed_among(&batch.connections);
+            if !self.worker.hand(n, batch, dialed) {
+                break;
+            }
+        }
+        self.worker.tell_to_start();
+    }
+}
