@@ -3,8 +3,7 @@
 use std::time::SystemTime;
 
 /// Nanoseconds on CLOCK_MONOTONIC. The reading holds across processes until the machine
-/// restarts, so deadlines in records stay valid for a successor. Cannot fail; one call of the
-/// vDSO.
+/// restarts, so deadlines in records stay valid for a successor. Cannot fail.
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64

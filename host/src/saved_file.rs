@@ -231,7 +231,7 @@ mod tests {
         });
         assert_eq!(versions, 1000);
 
-        // As the version before wrote it.
+        // File of the older format.
         let entry = [&[1, 1, 0][..], b"tk", b"value"].concat();
         let mut old =
             [HEAD_1, &[Kind::Entry as u8], &(entry.len() as u32).to_le_bytes(), &entry, &[END]].concat();
@@ -242,6 +242,7 @@ mod tests {
         assert_eq!(read(&mut third, &old_path), Ok(Some(Saved { entries: 1, lines: 0 })));
         assert_eq!(third.entries_from("t", b"").0, [(b"k".to_vec(), b"value".to_vec())]);
 
+        // Every byte of the file is under the checksum, so any changed one is found.
         let good = std::fs::read(&path).unwrap();
         let mut damaged = vec![good[..good.len() - 1].to_vec(), Vec::new(), b"GREENROOM TABLES 9\n".to_vec()];
         damaged.extend((0..good.len()).step_by(997).map(|at| {

@@ -129,7 +129,7 @@ pub fn judge(
 ///
 /// A way must lead there from every stored version. Down lead the downgrades of `live`, or of
 /// one of `others`: builds that were rolled back and left data. Up lead the migrations of `to`.
-/// One build must know the whole way down, because a single call converts a value.
+/// A single call converts a value, so the way down must be known to one build as a whole.
 pub fn judge_back(
     what: &str,
     live: &StateShape,

@@ -91,7 +91,7 @@ fn json_of(v: &Pack) -> Json {
         Pack::Array(items) => items.iter().map(json_of).collect(),
         Pack::Ext(kind, data) => json!({ "$ext": [kind, BASE64.encode(data)] }),
         Pack::Map(entries) => {
-            // One key that is no UTF-8 string makes the whole map a list of pairs.
+            // A single key that is no UTF-8 string makes the whole map a list of pairs.
             let keys: Option<Vec<&str>> = entries.iter().map(|(k, _)| k.as_str()).collect();
             match keys {
                 // A map with one key that starts with `$` would be read back as a tag.

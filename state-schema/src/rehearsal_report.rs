@@ -260,9 +260,9 @@ impl Observer {
         }
         let way_back = match back {
             Err(why) => WayBack::None { why },
+            // Within one version no step runs, so the previous build would read the new shape as
+            // its own.
             Ok(())
-                // Within one version no step runs, so the previous build would read the new
-                // shape as its own.
                 if versions.0 == versions.1 && self.differences.iter().any(|d| !d.change.is_compatible()) =>
             {
                 WayBack::None { why: "its shape changed, and its version didn't".into() }
@@ -294,7 +294,7 @@ fn holds(value: &Value, path: &str) -> bool {
     if let Some(rest) = path.strip_prefix("{}") {
         return value.as_object().is_some_and(|all| all.values().any(|v| holds(v, rest)));
     }
-    // Names with a dot or bracket in them are cut here, and then not found: no data is counted.
+    // A name with a dot or bracket in it is cut here, and looked up as if it were nested.
     let path = path.strip_prefix('.').unwrap_or(path);
     let end = path.find(['.', '[', '{']).unwrap_or(path.len());
     value.get(&path[..end]).is_some_and(|v| holds(v, &path[end..]))

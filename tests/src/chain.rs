@@ -1,5 +1,11 @@
-//! Load that notices everything. Each session's replies carry a hash chained over all lines so far:
-//! a line or a reply that was lost, doubled, or put out of order shows in the next one.
+//! Load that notices every lost, doubled or reordered line.
+//!
+//! Each session's replies carry a hash chained over all of its lines so far. A line or a reply
+//! that was lost, doubled, or put out of order therefore shows in the next reply. Clients come
+//! and go, send in pieces that end anywhere, read late, and sometimes leave without a word.
+//!
+//! At the end the test compares the host's tables with [`Findings`]. Table `sums` has the hash
+//! of each session's last line. Table `ends` counts one end for each.
 
 use crate::fixture::{Fixture, Optimize};
 use std::collections::BTreeMap;
@@ -9,10 +15,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A handler that answers each line with the number of lines, their chained hash, and as many bytes
-/// as the line asks for (`!N`). It answers a line that begins with `@` in a second turn, over a
-/// note to itself. A session's first line is its name: under it table `sums` has number and hash,
-/// and table `ends` the number of times that it was told of its end.
+/// Source of a handler that answers each line with the number of lines and their chained hash.
+/// To these it adds as many bytes as the line asks for (`!N`). A line that begins with `@` is
+/// answered in a second turn, over a note to itself.
+///
+/// A session's first line is its name. Under it, table `sums` has number and hash. Table `ends`
+/// has the number of times that the session was told of its end. `comment` makes builds differ.
 pub fn source(service: &str, comment: &str) -> String {
     r#"
 #![forbid(unsafe_code)]
@@ -85,7 +93,7 @@ fn chained(hash: u64, line: &[u8]) -> u64 {
     .replace("COMMENT", comment)
 }
 
-/// The crate of [`source`].
+/// Crate of [`source`].
 pub fn fixture(service: &str) -> Fixture {
     Fixture::with(Optimize::AsReleased, service, &source(service, "the first build"))
 }
@@ -98,23 +106,26 @@ fn chained(hash: u64, line: &[u8]) -> u64 {
 /// Expectations of a session that has ended.
 #[derive(Debug, Clone)]
 pub struct Ended {
-    /// The hash after each line.
+    /// Hash after each line.
     pub hashes: Vec<u64>,
     /// All of its lines were answered; else any number of them may have been run.
     pub complete: bool,
 }
 
-/// Clients on threads of their own, which come and go.
+/// Clients on threads of their own, which come and go until [`Load::finish`].
 pub struct Load {
     stop: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<Result<(), String>>>,
     shared: Arc<Shared>,
 }
 
+/// Findings so far, of all clients.
 #[derive(Default)]
 struct Shared {
+    /// Sessions by their names. A name is used once.
     ended: Mutex<BTreeMap<String, Ended>>,
     replies: AtomicU64,
+    /// Longest wait for a reply, in microseconds.
     longest_us: AtomicU64,
     failed: AtomicBool,
 }
@@ -122,16 +133,17 @@ struct Shared {
 /// Findings of a load.
 #[derive(Debug)]
 pub struct Findings {
-    /// Every session that there was, by its name.
+    /// Sessions that there were, by their names.
     pub ended: BTreeMap<String, Ended>,
     /// Replies checked.
     pub replies: u64,
-    /// The longest that a client waited for a reply.
+    /// Longest wait of a client for a reply.
     pub longest: Duration,
 }
 
 impl Load {
-    /// Starts so many clients. One that gets no reply for `patience` has failed.
+    /// Starts so many clients. A client that gets no reply for `patience` has failed. The
+    /// choices of each client follow from `seed`; the timing does not.
     pub fn start(addr: SocketAddr, clients: u64, seed: u64, patience: Duration) -> Load {
         let (stop, shared) = (Arc::new(AtomicBool::new(false)), Arc::new(Shared::default()));
         let threads = (0..clients).map(|n| {
@@ -157,8 +169,8 @@ impl Load {
         self.shared.replies.load(Ordering::Relaxed)
     }
 
-    /// Lets every client finish its conversation. The error is that of the first one that found
-    /// something wrong.
+    /// Lets every client finish its conversation. The error is that of the first client that
+    /// found something wrong.
     pub fn finish(self) -> Result<Findings, String> {
         self.stop.store(true, Ordering::Relaxed);
         let mut result = Ok(());
@@ -175,6 +187,7 @@ impl Load {
     }
 }
 
+/// Client with its own choices. Runs one conversation after the other.
 struct Client {
     addr: SocketAddr,
     rng: fastrand::Rng,
@@ -183,8 +196,8 @@ struct Client {
     patience: Duration,
 }
 
-/// Answers that a client leaves unread at most, in bytes: the kernel holds as much, so that neither
-/// side waits for the other.
+/// Bytes of answers that a client leaves unread at most: the kernel holds as much, so that
+/// neither side waits for the other.
 const UNREAD_MAX: usize = 60_000;
 
 impl Client {
@@ -202,6 +215,8 @@ impl Client {
         Ok(())
     }
 
+    /// Runs one conversation, from connecting to its end. Returns the expectations of the
+    /// session.
     fn life(&mut self, name: &str) -> Result<Ended, String> {
         let stream = TcpStream::connect(self.addr).map_err(|e| format!("connect: {e}"))?;
         let timeouts = stream
@@ -238,7 +253,8 @@ impl Client {
             }
         }
         if self.rng.u8(0..6) == 0 {
-            // Gone without a word: with unread answers that is a reset.
+            // Gone without a word: with unread answers that is a reset. Lines on the way may be
+            // lost.
             return Ok(Ended { hashes: talk.hashes, complete: false });
         }
         talk.stream.shutdown(Shutdown::Write).map_err(|e| format!("shutdown: {e}"))?;
@@ -250,6 +266,7 @@ impl Client {
         }
     }
 
+    /// Line to send: some ask for a long answer, some for an answer in a second turn.
     fn text(&mut self) -> String {
         let word: String = (0..self.rng.usize(0..60)).map(|_| self.rng.alphanumeric()).collect();
         match self.rng.u8(0..20) {
@@ -262,17 +279,19 @@ impl Client {
 
 const END: &str = "the stream ended";
 
+/// Conversation: the lines that were sent, and how many of them were answered.
 struct Talk {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
     hashes: Vec<u64>,
-    /// Bytes of each answer, about.
+    /// Bytes of each answer, about: number, hash, and the bytes that were asked for.
     sizes: Vec<usize>,
     answered: usize,
     shared: Arc<Shared>,
 }
 
 impl Talk {
+    /// Sends lines, and notes the answers that must come.
     fn send(&mut self, rng: &mut fastrand::Rng, lines: &[String]) -> Result<(), String> {
         let mut bytes = Vec::new();
         for line in lines {
@@ -283,7 +302,7 @@ impl Talk {
             bytes.extend_from_slice(line.as_bytes());
             bytes.push(b'\n');
         }
-        // In pieces that end anywhere.
+        // In pieces that end anywhere, so that frames are cut at every place.
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let n = if rng.bool() { rest.len() } else { rng.usize(1..=rest.len()) };
@@ -293,6 +312,7 @@ impl Talk {
         Ok(())
     }
 
+    /// Reads the answers to all lines sent so far, and checks each.
     fn catch_up(&mut self) -> Result<(), String> {
         while self.answered < self.hashes.len() {
             let expected = format!("{} {} ", self.answered + 1, self.hashes[self.answered]);
@@ -307,6 +327,7 @@ impl Talk {
         Ok(())
     }
 
+    /// Reads a line. The error is [`END`] at the end of the stream, or says what came instead.
     fn line(&mut self) -> Result<String, String> {
         let (since, mut line) = (Instant::now(), String::new());
         match self.reader.read_line(&mut line) {

@@ -1,22 +1,23 @@
-//! A peer.
+//! Peer of a session, which blocks. Every failure is a panic in the caller's line.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-/// A connection, read line by line.
+/// Connection, read line by line.
 pub struct Client {
     stream: TcpStream,
+    /// Bytes that came behind the last line returned.
     buffer: Vec<u8>,
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to an address.
     #[track_caller]
     pub fn connect(addr: SocketAddr) -> Client {
         let stream = TcpStream::connect(addr).expect("a connection");
-        // So that a failure is no hang.
+        // A failure must not be a hang.
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
         Client { stream, buffer: Vec::new() }
@@ -28,7 +29,7 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).expect("the host takes bytes");
     }
 
-    /// The next line, without its end; `None` at the end of the stream.
+    /// Reads the next line, without its end; `None` at the end of the stream, or after a reset.
     #[track_caller]
     pub fn line(&mut self) -> Option<String> {
         loop {
@@ -61,7 +62,7 @@ impl Client {
         assert_eq!(sent, 1);
     }
 
-    /// Goes away without a word: the peer finds the connection reset.
+    /// Closes with a reset: zero linger drops unsent bytes.
     pub fn reset(self) {
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
         // SAFETY: the option's value is this struct.
@@ -77,7 +78,7 @@ impl Client {
         assert_eq!(set, 0);
     }
 
-    /// Ends our side.
+    /// Ends our side. The host's side stays open.
     pub fn shutdown(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }

@@ -1,22 +1,27 @@
 //! Handler crates that a test writes, builds with a real cargo, and rewrites.
+//!
+//! All fixtures share one target directory, so their dependencies are built once. A build of a
+//! changed source takes about a second, or several seconds if it is optimized as released.
 
 use crate::root;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A crate with one library, in `target/fixtures/crates`. Its name must be the test's own, among
-/// all test files: fixtures share a target directory, so that what they depend on is built once.
+/// Crate with one library, in `target/fixtures/crates`. Its name must be the test's own, among
+/// all test files: crates of one name would overwrite each other's library.
 pub struct Fixture {
+    /// Name of the crate, and of its library.
     name: String,
+    /// Folder of the crate.
     dir: PathBuf,
 }
 
-/// The time that cargo spends on a fixture's own code. Dependencies are always optimized.
+/// Time that cargo spends on a fixture's own code. Dependencies are always optimized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Optimize {
     /// Built as operators build handlers: several seconds a build.
     AsReleased,
-    /// Not at all, and only what changed since the last build: about a second, half of one for a
+    /// Not optimized, and only changes since the last build: about a second, half of one for a
     /// second variant.
     Nothing,
 }
@@ -27,7 +32,7 @@ impl Fixture {
         Fixture::with(Optimize::Nothing, name, source)
     }
 
-    /// Writes a crate.
+    /// Writes a crate: manifest, lock file and source. Does not build.
     pub fn with(optimize: Optimize, name: &str, source: &str) -> Fixture {
         let dir = root().join("target/fixtures/crates").join(name);
         let fixture = Fixture { name: name.to_owned(), dir };
@@ -46,18 +51,19 @@ impl Fixture {
         );
         std::fs::create_dir_all(fixture.dir.join("src")).expect("src");
         std::fs::write(fixture.dir.join("Cargo.toml"), manifest).expect("a manifest");
-        // The same versions as the repository's own.
+        // The same versions as the repository's own, so that nothing is fetched.
         std::fs::copy(format!("{root}/Cargo.lock"), fixture.dir.join("Cargo.lock")).expect("a lock file");
         fixture.write(source);
         fixture
     }
 
-    /// Rewrites its source.
+    /// Rewrites its source. Does not build.
     pub fn write(&self, source: &str) {
         std::fs::write(self.dir.join("src/lib.rs"), source).expect("its source");
     }
 
-    /// Runs cargo, and returns the library's path.
+    /// Runs cargo, and returns the library's path. Panics with cargo's words if the source does
+    /// not compile.
     #[track_caller]
     pub fn build(&self) -> PathBuf {
         self.build_with(&[])
@@ -85,13 +91,14 @@ impl Fixture {
         to
     }
 
-    /// The place where cargo puts the library.
+    /// Place where cargo puts the library. Each build replaces it.
     pub fn library(&self) -> PathBuf {
         root().join(format!("target/fixtures/release/lib{}.so", self.name))
     }
 }
 
-/// Puts a file in another's place, as `install` does: a new file, renamed.
+/// Puts a file in another's place, as `install` does: a new file, renamed. A host that watches
+/// the place never sees half a file.
 #[track_caller]
 pub fn install(from: &Path, to: &Path) {
     let temporary = to.with_extension("new");
@@ -114,7 +121,8 @@ pub fn compile_c(source: &str, flags: &[&str], to: &Path) {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// A service that counts lines, in as many variants as the tests need. `PREFIX` begins each answer.
+/// Service that counts lines, in as many variants as the tests need. `prefix` begins each
+/// answer.
 pub fn tally_source(service: &str, prefix: &str) -> String {
     r#"
 #![forbid(unsafe_code)]
@@ -163,11 +171,11 @@ impl Handler for Tally {
     .replace("PREFIX", prefix)
 }
 
-/// A service whose state changes its shape twice, and its table once. `version` is 1 to 3; `prefix`
-/// begins each answer.
+/// Service whose state changes its shape twice, and its table once. `version` is 1 to 3;
+/// `prefix` begins each answer.
 ///
-/// A line is counted and remembered in the state, and its sender in the table. `who LINE` asks for
-/// its first sender. If `trips`, a line that begins with `trip` panics.
+/// A line is counted and remembered in the state, and its sender in the table. `who LINE` asks
+/// for its first sender. If `trips`, a line that begins with `trip` panics.
 pub fn versions_source(service: &str, prefix: &str, version: u32, trips: bool) -> String {
     let (fields, count, up) = match version {
         1 => ("count: u64", "count", "turn.state.count += 1;"),

@@ -1,4 +1,8 @@
 //! A `greenroom serve` of the test's own, and the other commands against it.
+//!
+//! Each host has a directory of its own for runtime files and log, and ports that the kernel
+//! chooses, so tests run beside each other. A host that is dropped is killed, and if the test
+//! panics, its log is printed.
 
 use crate::{built, wait_for};
 use serde_json::Value;
@@ -10,16 +14,18 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-/// A running host. Dropping it kills it.
+/// Running host. Dropping it kills it.
 pub struct Host {
     child: Child,
     dir: tempfile::TempDir,
+    /// Addresses by services, as the host printed them.
     ports: BTreeMap<String, SocketAddr>,
 }
 
 impl Host {
-    /// Starts a host on ports that the kernel chooses, and waits until it is ready. `services` are
-    /// those whose ports are wanted; `args` go to `serve`.
+    /// Starts a host on ports that the kernel chooses, and waits until it is ready. `services`
+    /// are those with a port; `args` go to `serve`. Panics with the log if the host does not
+    /// get ready.
     #[track_caller]
     pub fn serve(services: &[&str], args: &[&Path]) -> Host {
         Host::serve_with(services, args, |_| {})
@@ -43,6 +49,7 @@ impl Host {
         Host::serve_in(dir, services, args, more)
     }
 
+    /// Starts a host in a directory. `more` changes the command last.
     #[track_caller]
     fn serve_in(
         dir: tempfile::TempDir,
@@ -76,18 +83,18 @@ impl Host {
         host
     }
 
-    /// Where a service listens.
+    /// Address that a service listens at. Panics if it was not among the services asked for.
     #[track_caller]
     pub fn addr(&self, service: &str) -> SocketAddr {
         *self.ports.get(service).unwrap_or_else(|| panic!("no port of {service}"))
     }
 
-    /// The host's process.
+    /// Process of the host: the keeper.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// A directory that goes with the host.
+    /// Directory that goes with the host.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -110,7 +117,7 @@ impl Host {
         });
     }
 
-    /// A command against this host.
+    /// Command against this host, not run yet.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(built("greenroom"));
         command.args(args).env("GREENROOM_RUNTIME", self.runtime());
@@ -138,20 +145,20 @@ impl Host {
         services.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no service {name}")).clone()
     }
 
-    /// The last line of the ledger.
+    /// Last line of the ledger.
     #[track_caller]
     pub fn last_ledger_line(&self) -> Value {
         let history = self.json(&["history", "--json"]);
         history.as_array().and_then(|lines| lines.last()).cloned().expect("a line")
     }
 
-    /// The generation that serves a service.
+    /// Generation that serves a service.
     #[track_caller]
     pub fn generation(&self, service: &str) -> u64 {
         self.service(service)["generation"].as_u64().expect("a generation")
     }
 
-    /// Waits until a generation serves.
+    /// Waits until a generation, or a later one, serves.
     #[track_caller]
     pub fn wait_generation(&self, service: &str, generation: u64) {
         wait_for(&format!("generation {generation} of {service}"), || {
@@ -159,7 +166,7 @@ impl Host {
         });
     }
 
-    /// `greenroom reload --from PATH`: the report.
+    /// Runs `greenroom reload --from PATH`. Returns the exit status and the report.
     #[track_caller]
     pub fn reload_from(&self, service: &str, path: &Path) -> (Option<i32>, Value) {
         let out = self.cli(&["reload", service, "--json", "--from", path.to_str().expect("UTF-8")]);
@@ -168,7 +175,7 @@ impl Host {
         (out.status.code(), report)
     }
 
-    /// The process that serves.
+    /// Process that serves: the worker.
     pub fn worker_pid(&self) -> i32 {
         self.json(&["status", "--json"])["host"]["worker_pid"].as_i64().expect("a pid") as i32
     }
@@ -191,13 +198,13 @@ impl Host {
         unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
-    /// Kills the keeper.
+    /// Kills the keeper, and waits for its end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Waits for its end: the exit code.
+    /// Waits for the host's end, and returns its exit status. Panics if a signal ended it.
     pub fn wait(&mut self) -> Option<i32> {
         let status = self.child.wait().expect("the host's end");
         assert_eq!(status.signal(), None, "the host was killed by a signal:\n{}", self.log());

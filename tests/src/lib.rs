@@ -11,13 +11,13 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The repository.
+/// Folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
 }
 
-/// A file of the release build, which is made first if it isn't there or isn't up to date. With
-/// `GREENROOM_BUILT` in the environment it is: `scripts/test` has made it for all test files.
+/// File of the release build, made first if it isn't up to date. With `GREENROOM_BUILT` in the
+/// environment nothing is built: `scripts/test` has made it for all test files.
 pub fn built(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -31,7 +31,8 @@ pub fn built(name: &str) -> PathBuf {
     root().join("target/release").join(name)
 }
 
-/// Waits until `done` returns something. The bound is only there so that a failure is no hang.
+/// Waits until `done` returns something, at most 60 s: a failure must not be a hang. Asks every
+/// 5 ms.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let give_up = Instant::now() + Duration::from_secs(60);

@@ -12,8 +12,9 @@
 //! the same turn, so they agree: a turn that fails changes neither. Turns of all sessions run
 //! one after the other, so two sessions cannot take one nick between a look and a write.
 //!
-//! A nick is free again when its session ends. The last turn of a session does that; there is
-//! no sweep.
+//! A nick is free again when its session ends: the last turn of the session deletes the entry.
+//! There is no sweep. Entries in the saved file of a host that was killed keep their nicks
+//! taken.
 #![forbid(unsafe_code)]
 
 use greenroom_handler::{Action, Fault, Handler, Table, Tables, Turn, export};
@@ -32,6 +33,7 @@ const WHO_MAX: usize = 200;
 // State of a session: the nick; none until the peer has chosen one.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 struct Person {
+    /// Nick in the room; none: not in the room.
     nick: Option<String>,
 }
 
@@ -64,6 +66,7 @@ impl Handler for Chat {
     type State = Person;
     type Config = Settings;
 
+    /// Refuses settings with which no peer could ever choose a nick.
     fn new(settings: Settings) -> Result<Self, String> {
         match settings.nick_max {
             0 => Err("nick_max is 0: nobody could have a nick".into()),
@@ -71,10 +74,13 @@ impl Handler for Chat {
         }
     }
 
+    /// The table has an owner, so reloads check its values.
     fn tables() -> Tables {
         Tables::none().own(&NICKS)
     }
 
+    /// Runs one action. A session without a nick reads nothing from the room and takes each
+    /// line as a nick.
     fn handle(&self, turn: &mut ChatTurn<'_>, action: Action<'_>) -> Result<(), Fault> {
         match (action, turn.state.nick.clone()) {
             (Action::Opened, _) => turn.send_line(&self.0.welcome),
@@ -103,6 +109,8 @@ impl Chat {
     /// Runs one line of a session that has a nick. A fault drops all of it.
     fn said(&self, turn: &mut ChatTurn<'_>, nick: &str, line: &str) -> Result<(), Fault> {
         match line.split_once(' ').unwrap_or((line, "")) {
+            // Empty lines only: the caller has trimmed the line, so no line begins with a
+            // space.
             ("", _) => {}
             ("/nick", name) => self.take_nick(turn, name.trim())?,
             ("/me", does) => turn.broadcast(ROOM, format!("* {nick} {does}\n")),

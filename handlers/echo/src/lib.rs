@@ -1,8 +1,8 @@
 //! Services `echo` and `tally`: the smallest handlers, and a pair for tests of the host.
 //!
 //! `echo` sends each line back and keeps no state. `tally` numbers the lines of a session. A
-//! lost turn is a gap in the numbers that a peer reads, and a doubled turn is a repetition,
-//! whatever build or worker ran them.
+//! lost turn is a gap in the numbers that a peer reads, a doubled turn a repetition. No reload
+//! and no takeover may cause either.
 //!
 //! Both take lines of up to 8 KiB, the SDK's default framing.
 #![forbid(unsafe_code)]
@@ -22,6 +22,7 @@ impl Handler for Echo {
     type State = ();
     type Config = NoConfig;
 
+    /// Cannot fail: there are no settings.
     fn new(_: NoConfig) -> Result<Self, String> {
         Ok(Echo)
     }
@@ -38,6 +39,7 @@ impl Handler for Echo {
 // State of `tally`: lines answered so far.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 struct Count {
+    /// Number of the last line.
     count: u64,
 }
 
@@ -57,8 +59,7 @@ impl Handler for Tally {
     fn handle(&self, turn: &mut Turn<'_, Count>, action: Action<'_>) -> Result<(), Fault> {
         if let Action::Message(line) = action {
             turn.state.count += 1;
-            // One line in two sends: both are effects of this turn, so a peer gets both or
-            // neither.
+            // Both sends are effects of this turn, so a peer gets the whole line or nothing.
             turn.send(format!("{} ", turn.state.count));
             turn.send_line(line);
         }

@@ -51,8 +51,10 @@ impl Default for Settings {
 // Stage of a near session's life.
 #[derive(Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 enum Stage {
+    /// Waits for the password.
     #[default]
     Asking,
+    /// Has the password; the address is looked up, or the connection is being made.
     Connecting,
     /// Number of the far session.
     Relaying(u64),
@@ -61,7 +63,9 @@ enum Stage {
 // State of a near session.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 struct Near {
+    /// Stage of the session.
     stage: Stage,
+    /// Wrong passwords so far.
     tries: u32,
     /// Bytes that came before there was a far session to take them.
     early: Vec<u8>,
@@ -77,6 +81,8 @@ impl Handler for Proxy {
     type State = Near;
     type Config = Settings;
 
+    /// Refuses a target that is not HOST:PORT. Whether the host exists is found out for each
+    /// session.
     fn new(settings: Settings) -> Result<Self, String> {
         match settings.target.rsplit_once(':') {
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Proxy(settings)),
@@ -84,6 +90,8 @@ impl Handler for Proxy {
         }
     }
 
+    /// Runs an action of the near side. Bytes go to the far side or into the state, never
+    /// anywhere else.
     fn handle(&self, turn: &mut Turn<'_, Near>, action: Action<'_>) -> Result<(), Fault> {
         let far = if let Stage::Relaying(far) = turn.state.stage { Some(far) } else { None };
         match (action, far) {
@@ -122,8 +130,8 @@ impl Handler for Proxy {
             },
             (Action::Connect { result: Ok(far), .. }, _) => {
                 turn.state.stage = Stage::Relaying(far);
-                // The stage first: what comes after this is relayed, behind the early bytes
-                // that are noted below.
+                // Input goes on after this turn, so it follows the early bytes that are noted
+                // below.
                 turn.go_on();
                 let early = std::mem::take(&mut turn.state.early);
                 if !early.is_empty() {
@@ -135,6 +143,8 @@ impl Handler for Proxy {
             // before.
             (Action::Note { bytes: CLOSED, .. }, _) => turn.close(),
             (Action::Note { bytes, .. }, _) => turn.send(bytes),
+            // Without a far session nothing is told: the host drops a connection that its
+            // session waits for.
             (Action::Closed(_), Some(far)) => turn.note(far, CLOSED),
             _ => {}
         }
@@ -189,10 +199,10 @@ fn give_up(turn: &mut Turn<'_, Near>, why: &str) {
     turn.close();
 }
 
-/// The far side's: the session that it is the far side of.
 // State of a far session: its near session, known from the dial on.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 struct Of {
+    /// Number of the near session; none before the dial.
     near: Option<u64>,
 }
 
@@ -211,6 +221,8 @@ impl Handler for Far {
         Ok(Far)
     }
 
+    /// Runs an action of the far side. A far session relays from its dial on, so it has no
+    /// stages.
     fn handle(&self, turn: &mut Turn<'_, Of>, action: Action<'_>) -> Result<(), Fault> {
         if let Action::Dialed { by, .. } = action {
             turn.state.near = by;
@@ -221,6 +233,7 @@ impl Handler for Far {
         match action {
             Action::Message(bytes) => {
                 turn.note(near, bytes);
+                // The target's data waits in the kernel while the near peer is slow.
                 turn.wait_for(near);
             }
             Action::Note { bytes: CLOSED, .. } => turn.close(),

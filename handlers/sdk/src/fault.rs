@@ -90,7 +90,7 @@ pub(crate) fn install_hook() {
     });
 }
 
-/// Runs `f`; a panic becomes a fault. Costs a thread-local store and an unwind frame.
+/// Runs `f`; a panic becomes a fault. Costs two stores to a thread-local.
 pub(crate) fn catch<T>(f: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     Catching::begin().catch(f)
 }

@@ -43,10 +43,11 @@
 //! assert_eq!(host.line(peer, "hello"), "1\n");
 //! ```
 //!
-//! A turn is one run of the callback over one action, and a transaction: when it returns an error
-//! or panics, the state is as before and nothing is sent. Data that must be remembered lives in the
-//! state or in a [`Table`]; statics, threads, sockets and files do not survive a reload and have no
-//! place in a handler.
+//! A turn is one run of the callback over one action, and a transaction. If the callback returns an
+//! error or panics, the state is as before and nothing is sent.
+//!
+//! Data that must be remembered lives in the state or in a [`Table`]. Statics, threads, sockets and
+//! files do not survive a reload and have no place in a handler.
 //!
 //! | file | what it holds |
 //! | --- | --- |

@@ -7,10 +7,10 @@
 //!
 //! | end of the batch | state |
 //! | --- | --- |
-//! | all turns succeeded | handed over if one of them touched it |
+//! | all turns succeeded | handed over if one of them touched it, or it was migrated |
 //! | a turn failed and had not touched the state | handed over if an earlier turn touched it |
 //! | a turn failed and had touched it | as stored, or lost with the earlier turns' changes |
-//! | no action: a rehearsal | handed over in any case |
+//! | no action: a rehearsal | handed over |
 //!
 //! If the state is lost, the host runs the earlier turns again without the failed one. Copying
 //! the state before each turn would cost every turn; this costs the rare fault.

@@ -191,16 +191,16 @@ impl<S> Turn<'_, S> {
         })
     }
 
-    /// Waits for another session's output: if its peer leaves too much of it untaken, this
-    /// session's input waits until the peer has taken it. A relay calls this each time it passes
-    /// data on, lest the other session's output grows to its limit.
+    /// Waits for another session's output. If that session's peer leaves too much of its output
+    /// untaken, this session's input waits until the peer has taken it. A relay calls this each
+    /// time it passes data on; otherwise the other session's output grows to its limit.
     pub fn wait_for(&mut self, session: u64) {
         let status = self.host.wait_for(session);
         self.note_refusal("to wait", status);
     }
 
     /// Holds this session's input: no message comes, and nothing is read from the peer, until a
-    /// turn calls [`Turn::go_on`]. Timers, notes and results come as ever.
+    /// turn calls [`Turn::go_on`]. Timers, notes and results still come.
     pub fn hold(&mut self) {
         let status = self.host.hold(true);
         self.note_refusal("to hold the input", status);

@@ -1,4 +1,14 @@
 //! Commands for the shell after the commit: close, shut down, log, resume reading.
+//!
+//! Turns and stages queue commands during a pass. The shell takes them with
+//! [`crate::core::Core::take_commands`] behind the commit, and carries them out in order.
+//!
+//! If the process dies before that, its commands are lost. A successor finds in the records
+//! which connections are closed and which jobs begin again. Log lines are missing, and a
+//! probation whose end was lost begins again.
+//!
+//! Output, jobs and connections to make are no commands: the shell takes them by calls of their
+//! own.
 
 use crate::ids::{ServiceId, Slot};
 use crate::ledger::ProbationCounts;
@@ -6,64 +16,69 @@ use crate::service::offer::Build;
 use crate::service::probation::ProbationEnd;
 use crate::turn::fault::{Fault, LogLine};
 
-/// A command that the shell carries out after the commit.
+/// Command that the shell carries out after the commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// End our side of the stream.
+    /// Ends our side of the stream. The session lingers until its peer ends the other side.
     Shutdown(Slot),
-    /// Close the connection; the slot is free from the next pass on.
+    /// Closes the connection. The slot may be used again from the next pass on.
     Close {
         /// Slot of the connection.
         slot: Slot,
         /// Number of the session that ended.
         id: u64,
     },
-    /// The kernel drops the output it still holds for this connection: a close follows.
+    /// Lets the kernel drop the output that it still holds for the connection. A close follows.
+    /// The peer takes no output, and the kernel would keep it outside every limit.
     Reset(Slot),
-    /// Read the connection again, whatever the poll says: reading had been suspended.
+    /// Reads the connection again, whatever the poll says. Reading was suspended, and an
+    /// edge-triggered poll may report nothing about bytes that came meanwhile.
     Resume(Slot),
-    /// A handler logged something.
+    /// Logs a line of a handler.
     Log {
-        /// The service whose handler logged.
+        /// Service whose handler has logged.
         service: ServiceId,
-        /// The session whose turn logged; 0: a turn of the service's own.
+        /// Session whose turn has logged; 0: a turn of the service's own.
         session: u64,
-        /// The line and its level.
+        /// Line with its level.
         line: LogLine,
     },
-    /// A turn failed.
+    /// Logs a turn that failed.
     Fault {
-        /// The service whose turn failed.
+        /// Service whose turn failed.
         service: ServiceId,
-        /// The session whose turn failed; 0: a turn of the service's own.
+        /// Session whose turn failed; 0: a turn of the service's own.
         session: u64,
-        /// The kind of its action, one of [`greenroom_state::abi::action`].
+        /// Kind of its action, one of [`greenroom_state::abi::action`].
         action: u32,
-        /// The reason.
+        /// Reason of the failure.
         fault: Fault,
-        /// The generation before, which ran it in its place: the client didn't notice.
+        /// Generation of the previous build, if that ran the turn in its place: the client did
+        /// not notice.
         answered_by: Option<u64>,
     },
-    /// A build's probation is over; one that failed is to be rolled back.
+    /// Ends the probation of a build in records and reports. A build that failed is to be
+    /// rolled back.
     ProbationEnd {
-        /// The build.
+        /// Build that was on probation.
         build: Build,
-        /// Counts of the turns that the build ran in its probation.
+        /// Counts of the turns that the build ran on probation.
         record: ProbationCounts,
-        /// The outcome.
+        /// Outcome of the probation.
         proof: ProbationEnd,
     },
-    /// Nobody wants this job's result any more.
+    /// Tells the thread of a job that no session waits for its result. The job may run to its
+    /// end.
     CancelJob(u64),
-    /// The core has something to say to the operator.
+    /// Logs a message of the core for operators.
     Notice {
-        /// The level, one of [`greenroom_state::abi::level`].
+        /// Level, one of [`greenroom_state::abi::level`].
         level: u32,
-        /// The service that it is about.
+        /// Service that the message is about.
         service: ServiceId,
-        /// The session that it is about; 0: the service itself.
+        /// Session that the message is about; 0: the service itself.
         session: u64,
-        /// The text, in words for the operator.
+        /// Text, in words for the operator.
         message: String,
     },
 }

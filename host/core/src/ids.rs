@@ -1,46 +1,55 @@
 //! Identifiers: sessions, slots, services, and a service's own turns.
+//!
+//! A session has a number (`u64`) for life, which records and handlers know, and a slot, under
+//! which core and shell find it in O(1). Numbers are never used again; slots are. A service's
+//! own turns have neither, so their number and slot are made from the service's, with the top
+//! bit set.
 
-/// Index of a service. Never used again for another one, so that records may hold it.
+/// Number of a service: its place in the list of all services that ever were. Never used for
+/// another service, so that records may hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId(pub u16);
 
 impl ServiceId {
-    /// What its own turns have instead of a session's number.
+    /// Returns the number that the service's own turns have in place of a session's.
     pub(crate) fn number(self) -> u64 {
         OWN_NUMBER | u64::from(self.0)
     }
 }
 
-/// Where the shell keeps a connection: small numbers, used again only after the pass in which they
-/// became free.
+/// Place of a connection in core and shell: a small number, used again only after the pass in
+/// which it became free. The limit `sessions_max` is at most 2^31, so the top bit is never a
+/// connection's.
 ///
-/// A service's own turns (its timers') run as those of a session that has no connection, and is in
-/// no list: its slot and its number are made from the service's.
+/// A service's own turns (its timers') run as those of a session that has no connection and no
+/// record. Its slot is made from the service's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
+/// Bit of the slots of services.
 pub(crate) const OWN_SLOT: u32 = 1 << 31;
 
+/// Bit of the numbers of services. The keeper counts connections from 1, and never so far.
 const OWN_NUMBER: u64 = 1 << 63;
 
 impl Slot {
-    /// Of a service's own turns.
+    /// Returns the slot of a service's own turns.
     pub(crate) fn of_service(service: ServiceId) -> Slot {
         Slot(OWN_SLOT | u32::from(service.0))
     }
 
-    /// Whether there is no connection behind it.
+    /// Returns whether the slot is that of a service's own turns, without a connection.
     pub(crate) fn is_service(self) -> bool {
         self.0 & OWN_SLOT != 0
     }
 }
 
-/// The service whose own turns have this number instead of a session's.
+/// Returns the service whose own turns have this number; `None`: the number is a session's.
 pub fn service_of_number(number: u64) -> Option<ServiceId> {
     (number & OWN_NUMBER != 0).then_some(ServiceId(number as u16))
 }
 
-/// A session's number as it is told: 0 for a service's own turns.
+/// Returns a session's number as handlers and operators see it: 0 for a service's own turns.
 pub fn public_number(number: u64) -> u64 {
     if number & OWN_NUMBER != 0 { 0 } else { number }
 }

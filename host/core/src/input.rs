@@ -1,42 +1,56 @@
-//! Reports from the shell: bytes, connections, finished jobs, start and end of a pass.
+//! Inputs: reports from the shell of bytes, connections, finished jobs, start and end of a
+//! pass.
+//!
+//! A pass is [`Input::PassBegins`], any number of other inputs, [`Input::Cascade`],
+//! [`Input::Commit`]. The shell may repeat the last two within a pass, if it must free the
+//! memory of reads. Reports of sending follow the commit; their effects count with the next
+//! one.
+//!
+//! An input of a slot or number that the core no longer knows is ignored, because the session
+//! may have ended meanwhile. A connection that no session wants any more is closed. No input
+//! returns an error.
 
 use crate::ids::{ServiceId, Slot};
 use greenroom_state::address::Peer;
 
-/// A report from the shell.
+/// Report from the shell. Bytes and texts are borrowed: the core copies what it keeps.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A pass begins, at this time (CLOCK_MONOTONIC, nanoseconds).
+    /// A pass begins. Deadlines, due timers and sessions that resume have their turns.
     PassBegins {
-        /// The time that all turns of the pass are told.
+        /// Time that all turns of the pass are told: CLOCK_MONOTONIC, in nanoseconds. Never
+        /// goes back.
         now_ns: u64,
     },
-    /// A connection was accepted.
+    /// A connection was accepted. The session opens and has its first turn. If a limit is in
+    /// the way, the connection is closed instead.
     Opened {
-        /// The slot that the shell keeps it in.
+        /// Slot in which the shell keeps the connection.
         slot: Slot,
-        /// The session's number: above all before it.
+        /// Number of the session: above all before it.
         id: u64,
-        /// The service that it came to.
+        /// Service whose port the connection came to.
         service: ServiceId,
-        /// The peer's address.
+        /// Address of the peer.
         peer: Peer,
-        /// Milliseconds since 1970.
+        /// Time of the opening, in milliseconds since 1970.
         at_ms: u64,
     },
-    /// Bytes were read.
+    /// Bytes were read. Whole messages have their turns, the rest is kept.
     Received {
         /// Slot of the connection.
         slot: Slot,
-        /// The bytes, at least one.
+        /// Bytes in the order of the stream, at least one. The shell has asked
+        /// [`crate::core::Core::wants_input`].
         bytes: &'a [u8],
     },
-    /// The peer has ended its side in an orderly way.
+    /// The peer has ended its side in an orderly way. The session ends once its input has been
+    /// run.
     PeerDone {
         /// Slot of the connection.
         slot: Slot,
     },
-    /// The connection broke.
+    /// The connection broke. An open session has its last turn; its output is dropped.
     Broken {
         /// Slot of the connection.
         slot: Slot,
@@ -45,9 +59,9 @@ pub enum Input<'a> {
     Sent {
         /// Slot of the connection.
         slot: Slot,
-        /// Bytes taken.
+        /// Bytes taken, at most those that [`crate::core::Core::output`] lent.
         bytes: usize,
-        /// The kernel would take no more: [`Input::Writable`] will follow.
+        /// Whether the kernel takes no more. Then [`Input::Writable`] follows.
         blocked: bool,
     },
     /// The kernel takes output again.
@@ -55,37 +69,39 @@ pub enum Input<'a> {
         /// Slot of the connection.
         slot: Slot,
     },
-    /// A connection that was asked for is open.
+    /// A connection that a turn asked for is open. The session opens, and the session that
+    /// asked is told.
     Connected {
         /// Number of the connection that was asked for.
         number: u64,
-        /// The slot that the shell keeps it in.
+        /// Slot in which the shell keeps the connection.
         slot: Slot,
-        /// The session's number: above all before it.
+        /// Number of the session: above all before it.
         id: u64,
-        /// The peer's address.
+        /// Address of the peer.
         peer: Peer,
-        /// Milliseconds since 1970.
+        /// Time of the opening, in milliseconds since 1970.
         at_ms: u64,
     },
-    /// A connection that was asked for can't be made.
+    /// A connection that a turn asked for cannot be made. The session that asked is told.
     ConnectFailed {
         /// Number of the connection that was asked for.
         number: u64,
-        /// The reason, in words.
+        /// Reason, in words.
         why: &'a str,
     },
-    /// A job is over.
+    /// A job is over. Its result becomes an action of the session that started it.
     JobDone {
-        /// The job's number.
+        /// Number of the job.
         number: u64,
-        /// The job's result, or the reason that there is none.
+        /// Result of the job, or the reason that there is none.
         result: Result<&'a [u8], &'a str>,
     },
-    /// Turns that this pass caused and timers that are due have their turns, before the commit.
+    /// Waiting actions and due timers have their turns, before the commit. Bounded: the rest
+    /// waits for the next pass.
     Cascade,
-    /// The pass ends: all of it counts from here on.
+    /// The pass ends: all of it counts from here on. Commands and output may be taken now.
     Commit,
-    /// The host is to stop: every session gets its last turn.
+    /// The host is to stop: every open session has its last turn.
     Stop,
 }

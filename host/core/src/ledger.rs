@@ -1,85 +1,96 @@
-//! How a reload ended, or what else an operator has changed: as commands print it, and as the
-//! ledger keeps it.
+//! Reports: outcomes of reloads, rollbacks, restores and configurations.
+//!
+//! Commands print them as JSON, and the ledger keeps each as a line in the store. So the names
+//! of fields and variants are an interface: programs read them, and a worker of another version
+//! reads old lines. Fields are only added. A line that cannot be read is left out of answers.
+//!
+//! The shell fills in what only it knows: ledger line, pause, quarantined sessions. A report
+//! decides nothing.
 
 use greenroom_state::rehearsal_report::{Rehearsal, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How a reload ended. Programs depend on these words.
+/// Outcome of a reload, or of another change. Programs depend on these words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The build that was asked for runs now.
+    /// The build that was asked for serves.
     Committed,
-    /// It ran already.
+    /// The build that was asked for served already.
     Unchanged,
-    /// It doesn't run; nothing has changed.
+    /// The build that was asked for does not serve; nothing has changed.
     Refused,
-    /// The build before runs again.
+    /// The previous build serves again.
     RolledBack,
-    /// A dry run: it would have been committed.
+    /// A dry run, which would have been committed.
     Rehearsed,
-    /// It ran, and another one took its place before it had proved itself.
+    /// The build served, and another one took its place before it had proved itself.
     Replaced,
     /// Another configuration is in force.
     Configured,
-    /// No reload: states and tables were put back.
+    /// No reload: states and tables were restored by an operator.
     Restored,
 }
 
-/// What `greenroom reload` prints of a library.
+/// Report of one library's reload, or of another change. Some fields have a meaning for reloads
+/// alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// How it ended.
+    /// Outcome of the change.
     pub outcome: Outcome,
-    /// The library's name; until one was loaded, its file.
+    /// Name of the library; its file, until one was loaded.
     pub library: String,
-    /// The services that it runs now.
+    /// Services that the library serves after the change.
     pub services: Vec<String>,
-    /// The generation that runs now; 0: none.
+    /// Generation that serves after the change; 0: none.
     pub generation: u64,
-    /// SHA-256 of the build that was asked for; empty: it couldn't be read.
+    /// SHA-256 of the build that was asked for, in hexadecimal; empty: it could not be read.
     pub build: String,
-    /// What its linker called it.
+    /// Build id that the linker gave the file; `None`: none.
     #[serde(default)]
     pub build_id: Option<String>,
-    /// The state versions of the build that was asked for, by service.
+    /// State versions of the build that was asked for, by service.
     #[serde(default)]
     pub versions: BTreeMap<String, u32>,
-    /// Who reads whose data, by the schemas of all its services and tables.
+    /// Compatibility of old and new build by the schemas of all services and tables; `None`: no
+    /// rehearsal was held.
     #[serde(default)]
     pub verdict: Option<Verdict>,
-    /// Sessions alive on its services.
+    /// Sessions of its services, closing ones included. For an operator restore: sessions
+    /// changed.
     pub sessions: usize,
-    /// Of those, sessions that wait in quarantine.
+    /// Sessions among those that are quarantined. For an operator restore at most the hundred
+    /// that [`Restored::quarantined_ids`] names.
     #[serde(default)]
     pub quarantined: usize,
     /// Sessions whose states had to be migrated in the rehearsal.
     #[serde(default)]
     pub migrated: u64,
-    /// How long the rehearsal took, in milliseconds.
+    /// Duration of the rehearsal, in milliseconds.
     #[serde(default)]
     pub rehearsal_ms: u64,
-    /// Its line in the ledger.
+    /// Number of the line in the ledger; 0: none.
     #[serde(default)]
     pub line: u64,
-    /// How long the loop stood still for it, in microseconds.
+    /// Time that the loop stood still for the change, in microseconds.
     pub pause_us: f64,
-    /// Why it was refused, or rolled back.
+    /// Reason of a refusal or a rollback, or the changes of a configuration, in words.
     pub reason: String,
-    /// All that the rehearsal told.
+    /// Findings of the rehearsal in full.
     #[serde(default)]
     pub rehearsal: Option<Rehearsal>,
-    /// How the build did on probation; `None`: it had none.
+    /// Course of the probation; `None`: the build had none.
     #[serde(default)]
     pub probation: Option<ProbationReport>,
-    /// It is no reload: what was put back of states and tables.
+    /// Result of an operator restore; `None`: the change is none.
     #[serde(default)]
     pub restored: Option<Box<Restored>>,
 }
 
 impl Report {
-    /// Of something that is no library's.
+    /// Makes a report of a change that is no library's: `what` stands in the place of its name.
+    /// All other fields are empty.
     pub fn of_host(what: &str, outcome: Outcome, reason: String) -> Report {
         Report {
             outcome,
@@ -104,68 +115,69 @@ impl Report {
     }
 }
 
-/// A probation in a report.
+/// Probation in a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbationReport {
-    /// How it stands.
+    /// State of the probation.
     pub state: ProbationState,
-    /// What the build did.
+    /// Counts of the turns on probation.
     #[serde(flatten)]
     pub record: ProbationCounts,
 }
 
-/// How a probation stands.
+/// State of a probation. Programs depend on these words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProbationState {
-    /// Under way.
+    /// The build is on probation.
     UnderWay,
-    /// The build proved itself.
+    /// The build has proved itself.
     Passed,
-    /// The build before serves again.
+    /// The previous build serves again.
     RolledBack,
-    /// The build was to be rolled back, and there was no way back.
+    /// The build was to be rolled back, and there was no way back: it serves on.
     Failed,
     /// Another build took its place.
     Replaced,
 }
 
-/// What was put back, or would be.
+/// Result of an operator restore, or of a survey before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
-    /// The dump's file; `None`: fields were set.
+    /// File of the dump; `None`: fields of one session were set.
     pub file: Option<String>,
-    /// The session whose fields were set.
+    /// Session whose fields were set; `None`: a dump was restored.
     pub session: Option<u64>,
-    /// Those fields.
+    /// Paths of those fields.
     pub fields: Vec<String>,
     /// Sessions whose states were changed, or removed.
     pub changed: usize,
-    /// Sessions that had just that state.
+    /// Sessions that had exactly the given state already.
     pub unchanged: usize,
-    /// Sessions that are gone.
+    /// Sessions of the dump that are gone.
     pub missing: usize,
-    /// The first hundred of them.
+    /// Numbers of the first hundred of those.
     pub missing_ids: Vec<u64>,
-    /// The first of the sessions that were changed and are quarantined: they wait to be released.
+    /// Numbers of the first hundred sessions that were changed and are quarantined. They wait
+    /// to be released.
     pub quarantined_ids: Vec<u64>,
-    /// What became of tables.
+    /// Results by table.
     pub tables: BTreeMap<String, RestoredTable>,
 }
 
-/// What became of a table.
+/// Result of an operator restore for one table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoredTable {
     /// Entries that are new or have another value.
     pub put: usize,
-    /// Entries that are gone.
+    /// Entries that the dump does not have, and that were deleted.
     pub deleted: usize,
-    /// Entries that were so already.
+    /// Entries that were the same already.
     pub unchanged: usize,
 }
 
 impl Restored {
-    /// A report for the ledger.
+    /// Makes the report for the ledger. The caller adds line and pause.
     pub fn report(self, outcome: Outcome, reason: String, services: Vec<String>) -> Report {
         Report {
             services,
@@ -177,13 +189,15 @@ impl Restored {
     }
 }
 
-/// How a build did on probation.
+/// Counts of the turns that a build ran on probation.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbationCounts {
     /// Turns run.
     pub turns: u64,
-    /// Of those, turns that failed and that the build before didn't fail, or couldn't be asked for.
+    /// Turns among those that failed and count: the previous build did not fail them, or could
+    /// not be asked.
     pub faults: u32,
-    /// Of those, turns that the build before ran in its place: no client saw them fail.
+    /// Turns among the counted ones that the previous build ran in its place: no client saw
+    /// them fail.
     pub spared: u32,
 }

@@ -66,6 +66,7 @@ fn run(
             Ok(caller.say(&Reply::Sessions(slice.into_iter().map(session_line).collect()))?)
         })?,
         AdminCommand::History => {
+            // Lines are numbered from 1, so this begins with the oldest line that is kept.
             let mut from = Some(0);
             while let Some(line) = from {
                 let lines = |a| if let Answer::Ledger(l) = a { Some(l) } else { None };
@@ -91,6 +92,7 @@ fn run(
         }
         AdminCommand::Await(line) => {
             let report =
+                // Blocks this thread until the probation ends.
                 get(mailbox, Query::Await(line), |a| if let Answer::Report(r) = a { Some(r) } else { None })?;
             caller.say(&Reply::Report(report))?;
         }

@@ -49,6 +49,7 @@ pub(super) fn dump(
         found += slice.len();
         Ok(slice.into_iter().try_for_each(|view| writer.session(&dumped(view)))?)
     })?;
+    // A number that no session has is an error and not an empty dump: scripts should notice.
     if let (Some(id), 0) = (session, found) {
         return Err(Failure::Said(format!("no session has number {id}")));
     }
@@ -70,6 +71,7 @@ fn dump_table(
     mailbox: &QueryMailbox,
 ) -> Result<(), Failure> {
     writer.table(name)?;
+    // The empty key is the first of all keys.
     let mut from = Some(Vec::new());
     while let Some(key) = from {
         let query = Query::Entries(name.to_owned(), key);
@@ -83,7 +85,8 @@ fn dump_table(
     Ok(())
 }
 
-/// Describes the services, or the one that is named. Refuses a name that no service has.
+/// Describes the services, or the one that is named. Refuses a name that no service has, and
+/// says which there are. O(services and their own timers, jobs and connections).
 fn dumped_services(
     service: Option<&str>,
     mailbox: &QueryMailbox,
@@ -120,6 +123,7 @@ fn own_of(service: &str, mailbox: &QueryMailbox) -> Result<(Vec<DumpedTimer>, Ow
         let query = Query::OwnOf(service.to_owned(), after);
         let mut own = get(mailbox, query, |a| if let Answer::Own(own) = a { Some(own) } else { None })?;
         timers.extend(own.timers.drain(..).map(dumped_timer));
+        // The slice is kept for its other fields; only the place to go on from is taken.
         after = own.next.take();
         if after.is_none() {
             return Ok((timers, own));
@@ -144,6 +148,7 @@ fn dumped_connect(ConnectView { number, service, addr }: ConnectView) -> DumpedC
 
 /// Describes a waiting action in a dump.
 fn dumped_action(a: ActionView) -> DumpedAction {
+    // Not MessagePack: notes and messages are the handler's own bytes.
     let data = json::bytes_to_json(&a.data);
     DumpedAction { kind: action_name(a.kind).to_owned(), from: a.from, name: a.name, data }
 }
@@ -175,8 +180,10 @@ fn json_or_bytes(packed: &[u8]) -> serde_json::Value {
     json::to_json(packed).unwrap_or_else(|_| json::bytes_to_json(packed))
 }
 
-/// Writer that sends a document in pieces, so that no part of the host holds a whole dump.
+/// Writer that sends a document in pieces, so that no part of the host holds a whole dump. Each
+/// write may block on the caller.
 struct Pieces<'c, 'a> {
+    /// Caller that reads the dump.
     caller: &'c mut Caller<'a>,
     /// Bytes that were not sent yet.
     text: Vec<u8>,

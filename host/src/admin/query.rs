@@ -4,9 +4,9 @@
 //! between two passes. A query that needs several passes (a reload, a restore, a wait) is kept
 //! by its driver, which answers later.
 //!
-//! Lists have a place to go on from and come in slices of bounded size, so a query costs the
-//! loop a bounded time. All types own their data: they cross threads, and a caller may be gone
-//! when the answer is ready. The loop then drops the answer.
+//! Sessions, entries, timers and ledger lines come in slices of bounded size, with a place to
+//! go on from. Names of services and tables come whole. All types own their data: they cross
+//! threads, and a caller may be gone when the answer is ready. The loop then drops the answer.
 
 use crate::config::Config;
 use crate::protocol::admin::{LedgerLine, ServiceStatus};

@@ -1,7 +1,9 @@
 //! Ledger lines as sentences, for logs and commands.
 //!
-//! Log and command line print the same words, so an operator can search for what a command has
-//! said. Programs read `--json`, not these sentences; the words may change.
+//! The worker's log and the command line print the same words, so an operator can search the
+//! log for what a command has said. Programs read `--json`, not these sentences.
+//!
+//! Cannot fail: a field that is missing is left out. Lines of older versions have fewer fields.
 
 use greenroom_core::ledger::{Outcome, ProbationState, Report, Restored};
 

@@ -48,6 +48,8 @@ pub(super) struct Looked {
 /// Blocks for a file's reading and a child's run. Makes a private copy in a directory of its
 /// own below the temporary directory, and deletes that directory in the end.
 pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
+    // Some reasons name the file already, and a private copy's path says nothing to an
+    // operator.
     let refuse = |why: String| {
         let path = path.display().to_string();
         if why.contains(&path) { why } else { format!("{path}: {why}") }

@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 /// limits, and addresses that two services want. Prints the address of each service.
 ///
 /// The first fault ends the check with exit code 1. Does not check whether an address is free,
-/// and knows no live data. A configured service that no library offers is a warning: its
-/// library may come later into a watched directory.
+/// and knows no live data. A configured service that no library offers is a warning, as in a
+/// host.
 pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> {
     let (mut wanted, mut services) = (BTreeSet::new(), BTreeSet::new());
     for (path, _) in &found.libraries {

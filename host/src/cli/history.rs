@@ -32,6 +32,7 @@ impl History {
             print_json(&lines);
             return Ok(());
         }
+        // Cells that do not apply are empty; `--json` has every field.
         let mut table = table(&[
             "LINE",
             "WHEN",
@@ -57,6 +58,7 @@ impl History {
             let word = |v: serde_json::Value| v.as_str().unwrap_or_default().to_owned();
             // Twelve digits tell builds apart; `--json` has all of them.
             let short = |text: &str| text.get(..12).unwrap_or(text).to_owned();
+            // Zero is shown as an empty cell, so that the other numbers stand out.
             let some = |n: u64, text: String| if n > 0 { text } else { String::new() };
             let versions: Vec<_> = r.versions.iter().map(|(s, v)| format!("{s} v{v}")).collect();
             let probation = r.probation.as_ref().map(|p| match p.record.faults {

@@ -79,6 +79,7 @@ enum Command {
 /// Runs the command that this process was started with. Wrong usage ends the process with exit
 /// code 2 before anything runs.
 pub fn run() -> ExitCode {
+    // Prints help, version and errors of usage itself, and then ends the process.
     let cli = Cli::parse();
     let dir = cli.runtime.unwrap_or_else(crate::runtime_dir::default_dir);
     let result = match cli.command {

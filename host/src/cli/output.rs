@@ -58,6 +58,8 @@ pub(super) fn print_json(value: &impl serde::Serialize) {
 pub(super) fn print_text(text: &str) {
     let mut out = std::io::stdout().lock();
     if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        // Ends here and not by a signal: `greenroom ... | head` is a usual way to read the
+        // beginning.
         std::process::exit(0);
     }
 }

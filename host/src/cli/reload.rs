@@ -67,6 +67,7 @@ impl Reload {
     ///
     /// With several libraries each has a report; the command fails if one of them was refused.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
+        // The keeper and the worker have other working directories.
         let from = match self.from {
             None => None,
             Some(p) => Some(
@@ -98,6 +99,7 @@ impl Reload {
                 }
             })?;
         }
+        // A build that serves already is what was asked for.
         use Outcome::{Committed, Configured, Rehearsed, Unchanged};
         told.end(|o| matches!(o, Committed | Unchanged | Rehearsed | Configured))
     }
@@ -120,8 +122,8 @@ impl Rollback {
     }
 }
 
-/// Whether a later answer tells the end: of a probation that is waited for, or one that was over
-/// before the ledger was read.
+/// Whether a later answer tells the end of a probation. So it is if the command waits for the
+/// probation, or if the probation was over before the ledger was read.
 fn is_settled_later(report: &Report, wait: bool) -> bool {
     report.probation.as_ref().is_some_and(|p| wait || p.state != ProbationState::UnderWay)
 }

@@ -26,11 +26,13 @@ pub(super) fn print_rehearsal(r: &Rehearsal) {
         if s.fields.is_empty() {
             continue;
         }
+        // Indented by the text of its first column: the table has no margin of its own.
         let mut fields = table(&["    FIELD", "CHANGE", "HELD BY"]);
         for f in &s.fields {
             let field = if f.field.is_empty() { "(all of it)" } else { &f.field };
             // The text begins with the field's name, which has a column of its own.
             let words = f.text.split_once(": ").map_or(f.text.as_str(), |(_, words)| words);
+            // Counted for removed fields only.
             let held = f.held_by.map_or_else(String::new, |n| match &s.table {
                 None => format!("{n} sessions"),
                 Some(_) => format!("{n} entries"),

@@ -149,6 +149,7 @@ fn watch_files(
     watch::start(watched, move |path| {
         // The target of a link changed: the library is known by the link.
         let path = links.get(&path).cloned().unwrap_or(path);
+        // After the host has stopped this is refused, and nobody needs it any more.
         mailbox.post(Event::Changed(path));
     })
 }

@@ -22,8 +22,8 @@ use std::fmt::Write;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-/// Most bytes of the fields in a `set`. The host cuts a command off at 64 KiB; the rest of the
-/// command needs far less than the difference.
+/// Most bytes of the fields in a `set`. The host cuts a command off at 64 KiB; the difference
+/// is for its other parts and for escapes.
 const FIELDS_BYTES_MAX: usize = 48 * 1024;
 /// Sessions that people are told by number; `--json` has up to 100.
 const NAMED_MAX: usize = 20;
@@ -78,6 +78,7 @@ pub(super) struct Set {
 }
 
 impl State {
+    /// Runs the subcommand.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         match self {
             State::Dump(dump) => dump.run(dir),
@@ -88,7 +89,8 @@ impl State {
 }
 
 impl Dump {
-    /// Streams the dump to standard output, piece by piece. Constant memory.
+    /// Streams the dump to standard output, piece by piece, in constant memory. If the answer
+    /// breaks off, the output is no JSON and the exit code is 1.
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let Dump { service, session, .. } = self;
         call(dir, &AdminCommand::Dump { service, session }, |reply| {
@@ -116,6 +118,7 @@ impl Restore {
             }
         };
         // The host refuses a file that is not a dump, so that the ledger tells of it.
+        // Boxed: the two ways have iterators of different types.
         let pieces: Box<dyn Iterator<Item = Piece>> = match read {
             Ok(dump) => Box::new(pieces(dump)),
             Err(why) => Box::new(std::iter::once(Piece::Malformed(why))),
@@ -127,6 +130,7 @@ impl Restore {
                 told = Some(report);
             }
         })?;
+        // Unreachable with a host of this version: a restore that ends has a report.
         let Some(report) = told else { return Err(CommandFailure::Failed("the host said nothing".into())) };
         match json {
             true => print_json(&report),
@@ -164,6 +168,7 @@ fn in_words(report: &Report) -> String {
         return text;
     };
     let Restored { changed, unchanged, missing, missing_ids, quarantined_ids, tables, .. } = &**restored;
+    // A dry run is told in the future tense.
     let (change, put, delete) = match report.outcome {
         Outcome::Restored => ("changed", "put", "deleted"),
         _ => ("to change", "to put", "to delete"),
@@ -218,6 +223,7 @@ impl Set {
         let Some(report) = told else { return Err(CommandFailure::Failed("the host said nothing".into())) };
         let (before, after) = states;
         if json {
+            // States stand beside the report's own fields, which programs know from `restore`.
             let mut all = serde_json::to_value(&report).unwrap_or_default();
             if let Some(fields) = all.as_object_mut() {
                 fields.extend([("before".to_owned(), before), ("after".to_owned(), after)]);

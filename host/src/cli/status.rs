@@ -69,6 +69,7 @@ impl StatusArgs {
             if !reached.is_empty() {
                 print_text(&format!("limits reached so often: {}\n", reached.join(", ")));
             }
+            // Shown only if the keeper knows how the last worker ended.
             if let (n @ 1.., Some(reason)) = (host.workers_before, &host.reason) {
                 let workers = if n == 1 { "worker" } else { "workers" };
                 print_text(&format!("{n} {workers} before this one; the last ended: {reason}\n"));

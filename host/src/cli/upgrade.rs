@@ -23,6 +23,8 @@ impl Upgrade {
     /// Runs the command. The path is resolved here: the keeper has another working directory,
     /// and a link may lead elsewhere later.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
+        // The operator's own binary, so that a newly installed `greenroom` upgrades the host to
+        // itself.
         let binary = match self.binary {
             Some(path) => path,
             None => {

@@ -105,9 +105,8 @@ pub struct ServiceConfig {
 const EVERY_S_MAX: u64 = 10 * 366 * 24 * 3600;
 
 impl Config {
-    /// Reads a file, makes its paths absolute to its directory, and checks limits and
-    /// intervals. Blocks for the disk. The error names the file, and the line where there is
-    /// one.
+    /// Reads a file, resolves its paths against its directory, and checks limits and intervals.
+    /// Blocks for the disk. The error names the file, and the line where there is one.
     pub fn read(path: &Path) -> Result<Config, String> {
         let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let mut config: Config =

@@ -1,7 +1,7 @@
 //! File trust: owner, mode and hash of a library.
 //!
-//! The code of a library runs with the host's rights, so nobody but trusted users may be able
-//! to write the file. Checked each time that a file is staged, not only at the start.
+//! The code of a library runs with the host's rights, so only trusted users may be able to
+//! write the file. Checked each time that a file is staged, not only at the start.
 //!
 //! | check | closes |
 //! | --- | --- |
@@ -37,7 +37,7 @@ impl Trust {
     /// Checks owner and mode of a library file and of its directory.
     ///
     /// `file` is the metadata of the open descriptor that the library is read through. The
-    /// error names file or directory, and says what would help. Three system calls.
+    /// error names file or directory, and says what would help.
     pub fn check_file(&self, path: &Path, file: &Metadata) -> Result<(), String> {
         self.check_mode(path, file)?;
         // The directory that holds the file itself, not a link to it.

@@ -1,14 +1,25 @@
-//! The board: a page of counters that the worker writes and the keeper reads, so that `status` is
-//! answered also while no worker lives or one is stuck, and so that a death can be laid at the door
-//! of the action that was running.
+//! The board: a memory file of counters that the worker writes and the keeper reads.
 //!
-//! | words | what |
+//! The board serves two purposes. `status` is answered also while no worker lives or a callback
+//! stalls. And a death is attributed to the action that was running.
+//!
+//! | words | content |
 //! | --- | --- |
-//! | 0 to 7 | the beat: what runs now |
+//! | 0 to 7 | the beat: the turn that runs now |
 //! | 8 to 15 | version and length of the text |
 //! | from 16 | three counters for each service: sessions, turns, faults |
-//! | behind those | the text: what `status` says of each service, in JSON |
-//! | behind that | how often each limit was reached |
+//! | behind those | the text: the status of each service, in JSON |
+//! | behind that | times that each limit was reached |
+//!
+//! Every word is 8 bytes in the machine's order, and is written whole. A call of a handler costs
+//! eight stores, and one more for each turn, and no system call. A reader outside the process
+//! copies the file and may see words of different moments: counters are for people.
+//!
+//! After a death the beat is exact, as a dead process's stores stand. The odd sequence number is
+//! stored last at the begin of a call. If the number is odd, the other words are whole.
+//!
+//! Counters survive a worker: its successor maps the same file and counts on. What ran and the text
+//! do not survive [`Board::open`].
 
 use crate::sys::mapping::Mapping;
 use greenroom_core::limits::names::Limit;
@@ -17,32 +28,44 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// Odd while a handler runs.
+/// Sequence number of the beat: odd while a handler runs.
 const SEQ: usize = 0;
+/// Number of the session whose turn runs.
 const SESSION: usize = 1;
+/// Turns that the session ran before the batch.
 const TURN: usize = 2;
 /// Number of the service, and kind of the action in the lower half.
 const WHAT: usize = 3;
+/// Generation of the code that runs.
 const GENERATION: usize = 4;
 /// Actions of the batch that are done.
 const DONE: usize = 5;
-/// The watchdog is about to end the process, after so many milliseconds.
+/// Milliseconds that the action ran before the watchdog ended the process; 0: it did not.
 const STALLED_MS: usize = 6;
 /// Actions of the batch.
 const ACTIONS: usize = 7;
-/// Odd while the text is written.
+/// Version of the text: odd while the text is written.
 const TEXT_VERSION: usize = 8;
+/// Length of the text in bytes; 0: none yet.
 const TEXT_BYTES: usize = 9;
+/// First counter of the first service.
 const COUNTERS: usize = 16;
+/// Services with counters. Further ones are served, and not counted here.
 const SERVICES_MAX: usize = 1024;
+/// First word of the text.
 const TEXT: usize = COUNTERS + 3 * SERVICES_MAX;
+/// Longest text, in bytes.
 const TEXT_BYTES_MAX: usize = 512 * 1024;
+/// Counter of the first limit, in the order of [`Limit`].
 const LIMITS: usize = TEXT + TEXT_BYTES_MAX / 8;
+/// Places for limits, more than there are, so that the length stays if limits are added.
 const LIMITS_MAX: usize = 128;
+/// Length of the file, in whole pages: 540 KiB.
 const BYTES: usize = ((LIMITS + LIMITS_MAX) * 8).next_multiple_of(4096);
 const _: () = assert!(Limit::ALL.len() <= LIMITS_MAX);
 
-/// The worker's side. Copies are the same board.
+/// The worker's side. Copies are the same board. The loop alone writes beat, counts and text; the
+/// watchdog reads the beat and counts limits.
 #[derive(Clone, Copy)]
 pub struct Board {
     words: &'static [AtomicU64],
@@ -57,30 +80,33 @@ pub struct Running {
     pub generation: u64,
     /// The session.
     pub session: u64,
-    /// Turns that the session ran before it.
+    /// Turns that the session ran before this one.
     pub turn: u64,
-    /// One of [`greenroom_state::abi::action`].
+    /// Kind of the action, one of [`greenroom_state::abi::action`]. All actions of a batch have one
+    /// kind.
     pub action: u32,
 }
 
 impl Board {
-    /// Maps the file, which is fresh or a predecessor's.
+    /// Maps the file, which is fresh or a predecessor's, for the life of the process. Fails if the
+    /// kernel has no memory for it: a board that is mapped never faults.
     pub fn open(fd: &OwnedFd) -> io::Result<Board> {
         rustix::io::retry_on_intr(|| fallocate(fd, FallocateFlags::empty(), 0, BYTES as u64))?;
         let board = Board { words: Mapping::new(fd, BYTES)?.leak_words() };
-        // A predecessor may have died in the middle of something.
+        // A predecessor may have died in a turn, or in the middle of a text.
         for word in [SEQ, STALLED_MS, TEXT_VERSION, TEXT_BYTES] {
             board.words[word].store(0, Ordering::Relaxed);
         }
         Ok(board)
     }
 
-    /// A board that nobody reads, for a process that serves nothing.
+    /// Makes a board without a reader, for a process that serves nothing.
     pub fn unread() -> io::Result<Board> {
         Board::open(&crate::memory::records::memory_file("greenroom-board")?)
     }
 
-    /// A handler is called.
+    /// Notes that a handler is called with a batch of this many actions. `running` is the first.
+    /// Calls do not nest.
     #[inline]
     pub fn begin(self, running: Running, actions: usize) {
         let w = self.words;
@@ -90,36 +116,41 @@ impl Board {
         w[GENERATION].store(running.generation, Ordering::Relaxed);
         w[DONE].store(0, Ordering::Relaxed);
         w[ACTIONS].store(actions as u64, Ordering::Relaxed);
+        // Last: an odd number says that the words above are whole.
         let seq = w[SEQ].load(Ordering::Relaxed);
         w[SEQ].store(seq | 1, Ordering::Release);
     }
 
-    /// One action of the batch is done.
+    /// Notes that an action of the batch is done. Runs inside the turn, when the handler reports
+    /// success.
     #[inline]
     pub fn step(self) {
         let done = self.words[DONE].load(Ordering::Relaxed);
         self.words[DONE].store(done + 1, Ordering::Release);
     }
 
-    /// The handler has returned.
+    /// Notes that the handler has returned.
     #[inline]
     pub fn end(self) {
         let seq = self.words[SEQ].load(Ordering::Relaxed);
         self.words[SEQ].store(seq + 1, Ordering::Release);
     }
 
-    /// What runs now, and a number that is another one as soon as something else does.
+    /// The action that runs now, and a mark that changes with each action. `None`: no handler runs.
+    /// For the watchdog, on its own thread: the mark may be of a later moment than the action.
     pub fn running(self) -> Option<(u64, Running)> {
         let w = |at: usize| self.words[at].load(Ordering::Acquire);
         running(&std::array::from_fn::<_, 8, _>(w)).map(|r| (w(SEQ) << 16 ^ w(DONE), r))
     }
 
-    /// Notes that the watchdog ends this process.
+    /// Notes that the watchdog ends this process, after the action has run for `ms` milliseconds. A
+    /// keeper that reads this counts the SIGKILL as the action's own doing.
     pub fn stalled(self, ms: u64) {
         self.words[STALLED_MS].store(ms, Ordering::SeqCst);
     }
 
-    /// Counts of a service: sessions, turns, faults.
+    /// Shows the counts of a service: sessions, turns, faults. A service beyond the 1,024th is left
+    /// out.
     #[inline]
     pub fn count(self, service: usize, counts: [u64; 3]) {
         if service < SERVICES_MAX {
@@ -137,17 +168,19 @@ impl Board {
         }
     }
 
-    /// A limit was reached. Successors count on.
+    /// Counts that a limit was reached, from any thread. Successors count on.
     pub fn reached(self, limit: Limit) {
         self.words[LIMITS + limit as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Writes a text about the services, in place of the one before. A text beyond
-    /// `TEXT_BYTES_MAX` is left out.
+    /// Writes a text about the services, in place of the previous one. A text beyond
+    /// `TEXT_BYTES_MAX` is left out, and the previous one stays. O(bytes).
     pub fn say(self, text: &[u8]) {
         if text.len() > TEXT_BYTES_MAX {
             return;
         }
+        // Odd first and even last: a reader that begins meanwhile finds an odd version. A write
+        // that begins while a reader copies goes unnoticed.
         let version = self.words[TEXT_VERSION].load(Ordering::Relaxed);
         self.words[TEXT_VERSION].store(version | 1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -161,6 +194,7 @@ impl Board {
     }
 }
 
+/// The action that runs, by the words of the beat.
 fn running(w: &[u64]) -> Option<Running> {
     (w[SEQ] & 1 != 0).then(|| Running {
         service: (w[WHAT] >> 32) as u16,
@@ -172,7 +206,8 @@ fn running(w: &[u64]) -> Option<Running> {
     })
 }
 
-/// Forgets what ran, before another worker begins.
+/// Forgets what ran, before another worker begins. Counters and text stay. For the keeper, after
+/// the predecessor was reaped.
 pub fn forget(fd: impl AsFd) -> io::Result<()> {
     for word in [SEQ, STALLED_MS] {
         rustix::io::pwrite(&fd, &[0; 8], 8 * word as u64)?;
@@ -180,14 +215,15 @@ pub fn forget(fd: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The keeper's side: what it read of a board, which may be a dead worker's.
+/// The keeper's side: a copy of a board, which may be a dead worker's. Costs 540 KiB.
 #[derive(Default)]
 pub struct Reading {
     words: Vec<u64>,
 }
 
 impl Reading {
-    /// Reads it all. The board of a worker that hasn't come so far is empty.
+    /// Reads the whole board. If no worker has mapped the file yet, or reading fails, what is
+    /// missing is zero. The keeper does not map the board, so a file that is too short is no fault.
     pub fn of(fd: impl AsFd) -> Reading {
         let mut bytes = vec![0; BYTES];
         let mut at = 0;
@@ -198,22 +234,24 @@ impl Reading {
         Reading { words: words.collect() }
     }
 
-    /// What was running.
+    /// The action that was running. Exact if the process is dead.
     pub fn running(&self) -> Option<Running> {
         running(&self.words)
     }
 
-    /// For how long the action was running when the watchdog ended the process.
+    /// Milliseconds that the action was running when the watchdog ended the process. `None`: the
+    /// watchdog did not end it.
     pub fn stalled_ms(&self) -> Option<u64> {
         Some(self.words[STALLED_MS]).filter(|ms| *ms > 0)
     }
 
-    /// How often a limit was reached.
+    /// Times that a limit was reached, in all workers of the host.
     pub fn reached(&self, limit: Limit) -> u64 {
         self.words[LIMITS + limit as usize]
     }
 
-    /// The text about the services. `None`: there is none yet, or it is being written.
+    /// The text about the services. `None`: there is none yet, or it was being written when the
+    /// reading began. If a write begins later, the result may be a mix of both texts.
     pub fn text(&self) -> Option<Vec<u8>> {
         let (version, len) = (self.words[TEXT_VERSION], self.words[TEXT_BYTES] as usize);
         if version & 1 != 0 || len == 0 || len > TEXT_BYTES_MAX {

@@ -1,4 +1,12 @@
-//! The memory files that outlive the worker.
+//! Memory files that outlive the worker.
+//!
+//! | file | holds | survives a death of the worker |
+//! |---|---|---|
+//! | [`records`] | all sessions and tables | up to the last commit |
+//! | [`input`] | bytes that were read | those of the pass that was not committed |
+//! | [`board`] | counters, and the turn that runs | all |
+//!
+//! [`snapshot`] reads the records from outside.
 
 pub mod board;
 pub mod input;

@@ -1,6 +1,17 @@
-//! The memory in which the records lie: a memfd, mapped once to its limit and grown by fallocate.
-//! Its descriptor is the keeper's, and a successor finds in it what was written when this process
-//! died.
+//! Memory of the records: a memory file, mapped once to its limit and grown by fallocate.
+//!
+//! The descriptor is the keeper's, too. A successor finds in the file what was written when this
+//! process died: stores into a shared mapping stand once they are executed.
+//!
+//! The whole limit is mapped at the start, which costs addresses and no memory. So the memory never
+//! moves, and growing is one system call, by steps of 1 MiB. Memory that was grown is not given
+//! back.
+//!
+//! *Invariant*: at most one process maps the file. Other processes, and other threads' snapshots,
+//! read it with pread ([`crate::memory::snapshot`]).
+//!
+//! fallocate reserves the memory of each step. If the kernel has none, growing fails, and the store
+//! is full. Without it, a write could end the process with SIGBUS.
 
 use crate::crash_points::Point;
 use crate::sys::mapping::Mapping;
@@ -10,29 +21,31 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-/// It grows by so much at a time, to save system calls.
+/// Bytes that the memory grows by at a time, to save system calls.
 const STEP: usize = 1 << 20;
 
-/// A fresh memory file.
+/// Makes an empty memory file, closed on exec. `name` shows under `/proc/PID/fd`. Lives as long as
+/// some process has a descriptor or a mapping of it.
 pub fn memory_file(name: &str) -> io::Result<OwnedFd> {
     Ok(memfd_create(name, MemfdFlags::CLOEXEC)?)
 }
 
-/// See the module.
+/// The records' memory. The module has the contract; [`Memory`] says what each method promises.
 pub struct Region {
     fd: OwnedFd,
     mapping: Mapping,
-    /// Mapped.
+    /// Bytes that are mapped.
     max: usize,
-    /// Backed by memory.
+    /// Bytes that are backed by memory. Only these may be touched.
     len: usize,
 }
 
 impl Region {
-    /// Maps a memory file that may grow to `max` bytes, as it is.
+    /// Maps a memory file that may grow to `max` bytes, as it is. The caller is the only process
+    /// that maps the file. Fails if the process has not so many addresses.
     pub fn open(fd: OwnedFd, max: usize) -> io::Result<Region> {
         let len = fstat(&fd)?.st_size as usize / STEP * STEP;
-        // Another limit may have been in force when it was made.
+        // Another limit may have been in force when the file was made: all of it stays mapped.
         let max = max.max(len).next_multiple_of(STEP);
         Ok(Region { mapping: Mapping::new(&fd, max)?, fd, max, len })
     }
@@ -52,7 +65,7 @@ impl Memory for Region {
 
     #[inline]
     fn mark(&mut self) {
-        // A killed process's stores stay, in program order: only the compiler must keep it.
+        // A killed process's stores stand in program order, so the compiler alone must keep it.
         compiler_fence(Ordering::SeqCst);
     }
 
@@ -68,11 +81,12 @@ impl Memory for Region {
             return true;
         }
         let to = len.next_multiple_of(STEP);
+        // Beyond the mapping there is no address to write to, whatever the kernel could give.
         if to > self.max {
             return false;
         }
         let more = || fallocate(&self.fd, FallocateFlags::empty(), self.len as u64, (to - self.len) as u64);
-        // A signal may interrupt it.
+        // A signal may interrupt the call, which grows nothing then.
         if rustix::io::retry_on_intr(more).is_err() {
             return false;
         }

@@ -1,4 +1,11 @@
-//! What was committed with a pinned epoch, read out of the memory file while its owner goes on.
+//! Snapshots: a core of the records of a pinned epoch, read while their owner goes on.
+//!
+//! Another thread or process may make one: the file is read with pread and not mapped. The result
+//! counts only if the owner's `unpin` says that the epoch stayed pinned to the end. Otherwise the
+//! snapshot may be a mix of epochs.
+//!
+//! The periodic save, the rehearsal of a reload and the trial of an upgrade use this. Costs two
+//! reads of the memory, a copy of the kept records, and the core that is built from them.
 
 use greenroom_core::core::Core;
 use greenroom_core::core::Successor;
@@ -8,12 +15,14 @@ use greenroom_core::store::records::Store;
 use greenroom_core::store::snapshot::{Seen, copy_at};
 use std::os::fd::OwnedFd;
 
-/// Builds a core of it, on the heap.
+/// Builds a core of all records, on the heap. Fails if the file cannot be read, or is of a layout
+/// that this version does not know.
 pub fn core_at(region: &OwnedFd, limits: &Limits, epoch: u64) -> Result<Successor, String> {
     core_of(region, limits, epoch, |_| true)
 }
 
-/// Builds a core of those records that `keeps` wants.
+/// Builds a core of those records that `keeps` wants. The others cost no memory. Damaged records
+/// are named in the result's `lost`.
 pub fn core_of(
     region: &OwnedFd,
     limits: &Limits,
@@ -35,6 +44,6 @@ pub fn core_of(
     };
     let image = copy_at(len, epoch, limits.store_bytes_max, read, keeps)?;
     let found = Store::recover(Box::new(Plain::from(image)), limits.store_bytes_max)?;
-    // Nothing of it runs, so its clock stands.
+    // No pass runs on a snapshot, so the clock need not go on.
     Ok(Core::recover(limits.clone(), found, 0))
 }

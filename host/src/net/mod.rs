@@ -1,3 +1,3 @@
-//! Sockets and the numbers by which the poll names them. What their bytes mean is the core's.
+//! Sockets and the numbers by which the poll names them. The core alone reads their bytes.
 
 pub mod sockets;

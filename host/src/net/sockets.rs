@@ -1,8 +1,18 @@
-//! TCP connections, by token.
+//! TCP connections of a worker, by token.
 //!
-//! A connection's token is its slot. A slot that becomes free is used again only after the pass,
-//! because the events of one poll may still name it. The waker and the keeper's socket have tokens
-//! at the other end of the numbers.
+//! A connection's token is its slot, so an event leads to its session without a search. A slot that
+//! becomes free is used again only after the pass, because the events of one poll may still name
+//! it. The waker and the keeper's socket have tokens at the other end of the numbers.
+//!
+//! | slot | begins with | ends with |
+//! | --- | --- | --- |
+//! | free | `end_pass`, `give_back` | `add` |
+//! | reserved for a survivor | `reserve` | `put` or `give_back` |
+//! | in use | `add`, `put` | `close` |
+//! | freed in this pass | `close` | `end_pass` |
+//!
+//! All calls are O(1) but for `reserve` and `end_pass`. A connection costs a descriptor here and
+//! another in the keeper. Only the loop's thread uses this.
 
 use greenroom_core::ids::Slot;
 use mio::net::TcpStream;
@@ -14,18 +24,18 @@ pub const WAKER: Token = Token(usize::MAX);
 /// The token of the socket to the keeper.
 pub const LINK: Token = Token(usize::MAX - 1);
 
-/// What a token names.
+/// Source of a poll event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// Another thread has something for the loop.
+    /// A message of another thread.
     Waker,
-    /// The keeper has.
+    /// The socket to the keeper.
     Link,
-    /// A connection.
+    /// The connection of a slot, which may have been closed in this pass.
     Connection(Slot),
 }
 
-/// What is behind a token.
+/// The source that a token names.
 #[inline]
 pub fn source(token: Token) -> Source {
     match token {
@@ -39,20 +49,24 @@ pub fn source(token: Token) -> Source {
 #[derive(Debug)]
 struct Connection {
     socket: TcpStream,
+    /// Key by which the keeper releases its descriptor.
     key: u32,
 }
 
 /// All connections of a worker. The keeper has another descriptor for each.
 #[derive(Debug, Default)]
 pub struct Net {
+    /// Connections by slot. `None`: free, freed or reserved.
     connections: Vec<Option<Connection>>,
+    /// Free slots, the one to be used next at the end.
     free: Vec<Slot>,
-    /// Free from the next pass on.
+    /// Slots that are free from the next pass on.
     freed: Vec<Slot>,
 }
 
 impl Net {
-    /// Takes a connection in, at any slot that is free.
+    /// Takes a connection in, at any slot that is free. If the poll refuses the connection, it is
+    /// closed here, and nothing has changed.
     pub fn add(&mut self, registry: &Registry, socket: TcpStream, key: u32) -> io::Result<Slot> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
@@ -65,12 +79,14 @@ impl Net {
         put.map(|()| slot)
     }
 
-    /// Makes this many slots, all free but to be filled by [`Net::put`].
+    /// Makes this many slots, each to be filled by [`Net::put`] or freed by [`Net::give_back`]. For
+    /// a successor, before it takes in any connection: slots beyond the number are dropped.
     pub fn reserve(&mut self, slots: usize) {
         self.connections.resize_with(slots, || None);
     }
 
-    /// Takes a connection in at this slot.
+    /// Takes a connection in at this slot, which is reserved: a survivor keeps its slot. Fails if
+    /// the poll refuses the connection.
     pub fn put(
         &mut self,
         registry: &Registry,
@@ -78,34 +94,37 @@ impl Net {
         mut socket: TcpStream,
         key: u32,
     ) -> io::Result<()> {
-        // All at once: edge-triggered, so writability costs no event until a write was cut short.
+        // All interests at once: the poll is edge-triggered, so writability costs no event until a
+        // write was cut short. Urgent data needs its own interest, as a read stops before it.
         let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         registry.register(&mut socket, Token(slot.0 as usize), all)?;
         self.connections[slot.0 as usize] = Some(Connection { socket, key });
         Ok(())
     }
 
-    /// A slot that was reserved and isn't filled is free.
+    /// Frees a slot that was reserved and is not filled.
     pub fn give_back(&mut self, slot: Slot) {
         self.free.push(slot);
     }
 
-    /// A connection's socket.
+    /// A connection's socket. `None`: the slot has none, as it was closed in this pass.
     #[inline]
     pub fn get(&mut self, slot: Slot) -> Option<&mut TcpStream> {
         Some(&mut self.connections.get_mut(slot.0 as usize)?.as_mut()?.socket)
     }
 
-    /// Closes a connection, as far as this process goes: the keeper is to be told its key.
+    /// Closes this process's descriptor of a connection. Returns the key by which the caller has
+    /// the keeper close its own: only then does the peer see the end. `None`: closed before.
     pub fn close(&mut self, registry: &Registry, slot: Slot) -> Option<u32> {
         let mut c = self.connections.get_mut(slot.0 as usize).and_then(Option::take)?;
-        // The keeper's descriptor keeps it alive, and in the poll.
+        // The keeper's descriptor keeps the connection alive. Without this, the poll would go on
+        // reporting it.
         let _ = registry.deregister(&mut c.socket);
         self.freed.push(slot);
         Some(c.key)
     }
 
-    /// The pass is over: its events are gone, so slots may be used again.
+    /// Ends a pass: its events are gone, so slots that were freed may be used again.
     pub fn end_pass(&mut self) {
         self.free.append(&mut self.freed);
     }

@@ -1,12 +1,19 @@
-//! Handler libraries among the arguments of `serve`: named files, and directories in which others
-//! may appear.
+//! Handler libraries among the arguments of `serve`: named files, and directories in which
+//! others may appear.
+//!
+//! A file that is named need not be a library, nor be there: the first reload says what is
+//! wrong with it. A file in a directory counts only if it carries the note, as other libraries
+//! may lie beside handlers. Called once, when the host starts. Later files of a directory are
+//! found by the watcher.
 
 use crate::plugin::inspect::has_note;
 use crate::protocol::found::Found;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Looks at files and directories. The error names the one that is wrong.
+/// Looks at files and directories. Paths are absolute, each once; a directory's are sorted by
+/// name. The error names the argument that is wrong. O(bytes of the `.so` files in the
+/// directories).
 pub fn look(sources: &[PathBuf]) -> Result<Found, String> {
     let mut found = Found::default();
     for source in sources {
@@ -20,7 +27,7 @@ pub fn look(sources: &[PathBuf]) -> Result<Found, String> {
             found.directories.push(dir);
         } else {
             let path = in_real_dir(source)?;
-            // Named beside its directory, it counts as named.
+            // A file that is named beside its directory counts as named, and so must load.
             found.libraries.retain(|(p, _)| *p != path);
             found.libraries.push((path, true));
         }
@@ -30,8 +37,8 @@ pub fn look(sources: &[PathBuf]) -> Result<Found, String> {
     Ok(found)
 }
 
-/// Path as the watcher reports it: the directory resolved, the file's own name kept, as it may be a
-/// link.
+/// Path as the watcher reports it: the directory resolved, the file's own name kept, as the
+/// file may be a link. Fails if the directory is not there.
 fn in_real_dir(path: &Path) -> Result<PathBuf, String> {
     let dir = match path.parent() {
         Some(p) if p != Path::new("") => p,
@@ -42,7 +49,7 @@ fn in_real_dir(path: &Path) -> Result<PathBuf, String> {
     Ok(dir.join(name))
 }
 
-/// Whether a file carries the note of a handler library.
+/// Whether a file carries the note of a handler library. Reads all of it, and runs none of it.
 fn is_handler(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "so")
         && path.is_file()

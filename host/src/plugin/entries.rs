@@ -1,9 +1,14 @@
-//! Entries of tables that a candidate reads in its rehearsal, taken out of a snapshot in its order.
+//! Entries of tables that a candidate reads in its rehearsal, taken out of a snapshot in its
+//! order.
 //!
-//! Entries are kept without an index: each is read once, in any order, and making an index takes
-//! longer than the rest of their rehearsal. If the values of a table keep their shape,
-//! `rehearsal_entries_max` of them show whether the candidate reads what it says that it reads; if
-//! not, all of them are read.
+//! If the values of a table keep version and schema, `rehearsal_entries_max` of them show
+//! whether the candidate reads what it claims to read. If they change, all are read, because
+//! each single value may be the one that cannot be migrated. Entries of other versions than the
+//! candidate's are always read.
+//!
+//! Entries are kept without an index: each is read once, in any order, and making an index
+//! takes longer than the rest of their rehearsal. Costs the bytes of the picked entries, and 24
+//! bytes for each.
 
 use greenroom_core::store::kind::Kind;
 use greenroom_core::store::snapshot::Seen;
@@ -13,8 +18,9 @@ use std::collections::BTreeMap;
 /// Entries of one table.
 #[derive(Default)]
 pub(super) struct Entries {
-    /// Share of the entries to read; none: all are read.
+    /// Share of the entries to read; `None`: all are read.
     share: Option<Share>,
+    /// Keys and values, one after the other.
     bytes: Vec<u8>,
     /// Version, end of the key and end of the value of each entry.
     each: Vec<(u32, usize, usize)>,
@@ -22,11 +28,13 @@ pub(super) struct Entries {
     pub(super) left_out: u64,
 }
 
-/// Share of the values that keep their shape: `read` of `of` are read, from all over the table.
+/// Share of the values of the candidate's version: `read` of `of` are read, evenly spread over
+/// the snapshot.
 struct Share {
     version: u32,
     read: u64,
     of: u64,
+    /// Values that were decided on.
     seen: u64,
 }
 
@@ -36,14 +44,15 @@ impl Entries {
         Entries { share: Some(Share { version, read, of: count, seen: 0 }), ..Entries::default() }
     }
 
-    /// Takes an entry, unless the share leaves it out.
+    /// Takes a copy of an entry, unless the share leaves it out, or its checksum is wrong.
     fn take(&mut self, entry: &SeenEntry<'_>, seen: &Seen<'_>) {
         let share = self.share.as_mut().filter(|s| s.version == entry.version);
         if share.is_some_and(|s| !s.has_next()) {
             self.left_out += 1;
             return;
         }
-        // A damaged entry can't be read in service either.
+        // A damaged entry can't be read in service either, so the candidate is not blamed for
+        // it.
         if !seen.is_whole() {
             return;
         }
@@ -58,7 +67,7 @@ impl Entries {
         self.each.len()
     }
 
-    /// Version, key and value of each entry to read.
+    /// Version, key and value of each entry to read, in the order of the snapshot.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
         let mut begin = 0;
         self.each.iter().map(move |&(version, key_end, end)| {
@@ -70,7 +79,8 @@ impl Entries {
 }
 
 impl Share {
-    /// Whether the next entry belongs to the share.
+    /// Whether the next value belongs to the share. Among any `of` values in a row, exactly
+    /// `read` do.
     fn has_next(&mut self) -> bool {
         let before = self.seen * self.read / self.of;
         self.seen += 1;
@@ -78,8 +88,8 @@ impl Share {
     }
 }
 
-/// Whether a record is no entry of a table. An entry is taken for its table, if that is one of
-/// `tables`.
+/// Whether a record is no entry of a table, so that the copy of the store keeps it. An entry is
+/// taken for its table instead, if that is one of `tables`.
 pub(super) fn is_another(seen: &Seen<'_>, tables: &mut BTreeMap<&str, Entries>) -> bool {
     if seen.kind != Kind::Entry {
         return true;

@@ -1,9 +1,9 @@
 //! Inspection of a library without running any of its code.
 //!
 //! The loader runs initialisers, can crash on a damaged file, and names causes that mislead. So
-//! these questions come first: is it a whole ELF file for this machine, does it carry the note,
-//! and does the note name an ABI and a panic strategy that this host can work with? Each
-//! refusal says what the author can change.
+//! this step comes first. A library passes if it is a whole ELF file for this machine and
+//! carries the note. The note must name an ABI and a panic strategy that this host can work
+//! with. Each refusal says what the author can change.
 //!
 //! Only headers and the note are read, so the cost does not depend on the size of the code. The
 //! bytes are not trusted: a field that points outside the file is an error, and never read. A
@@ -37,6 +37,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
     if (bytes[4], bytes[5]) != (2, 1) {
         return Err("it is not a 64-bit little-endian ELF file".into());
     }
+    // Before the type: a file for another machine says nothing else of use.
     let machine = u16::from_le_bytes([bytes[18], bytes[19]]);
     if machine != MACHINE {
         return Err(format!(
@@ -45,6 +46,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
             machine_name(MACHINE)
         ));
     }
+    // Executables and object files are ELF files, too.
     let kind = u16::from_le_bytes([bytes[16], bytes[17]]);
     if kind != elf::ET_DYN.0 {
         return Err(
@@ -52,6 +54,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
         );
     }
     check_whole(bytes)?;
+    // The headers are known to lie inside the file here, so a missing note is no damage.
     let note = find_note(bytes)?.ok_or_else(|| {
         format!("it is a shared library without a Greenroom note ({SECTION}): it does not call export!")
     })?;
@@ -114,6 +117,7 @@ fn check_whole(bytes: &[u8]) -> Result<(), String> {
             return Err(damaged("a section lies beyond its end"));
         }
     }
+    // Without program headers the note cannot be found, and nothing can be loaded.
     if segments.is_empty() {
         return Err(damaged("it has no segments"));
     }

@@ -7,7 +7,8 @@
 //! Each of [`Job::Stage`], [`Job::Try`] and [`Job::Load`] is answered once with [`Done`].
 //! Between these jobs the thread keeps the candidate of each library; [`Job::Discard`] forgets
 //! it. Loading happens here because `dlopen` runs initialisers and [`Library::create`] runs the
-//! author's code. If that kills the worker, nothing was committed.
+//! author's code. If that kills the worker, the reload is forgotten, and the build that ran
+//! goes on.
 //!
 //! All of its state is in memory. A worker that dies leaves private copies behind, which its
 //! successor removes.
@@ -81,8 +82,8 @@ pub struct Loaded {
     pub settings: BTreeMap<String, String>,
 }
 
-/// Starts the thread. It ends when the sender is dropped. `done` is called on the thread, and
-/// must not block. Fails if the system has no thread to give.
+/// Starts the thread. It ends when the sender is dropped. Calls `done` on the thread with each
+/// answer. Fails if the system has no thread to give.
 pub fn start(
     config: Arc<Config>,
     copies: Copies,

@@ -1,9 +1,17 @@
-//! The rehearsal, in the trial's child: a candidate reads a copy of all live data and writes it
+//! Rehearsal, in the trial's child: a candidate reads a copy of all live data and writes it
 //! again.
 //!
-//! Live data is every session's state, and the entries of tables that `entries.rs` picks. Data of
-//! another version is migrated. Each change is compared field by field, and then taken back, to see
-//! whether there is a way back.
+//! Live data is every session's state, and the entries of tables that `entries.rs` picks. The
+//! child builds a core from the pinned epoch, and puts the candidate in charge of it. Each item
+//! is read as the next turn would read it. Data of another version is migrated. Each change is
+//! compared field by field. If the candidate's version is higher, the result is downgraded
+//! again, to find out whether there is a way back.
+//!
+//! Nothing is written back: the core is a copy on the heap, and ends with the child. No turn
+//! runs, so no effect is asked for. One item that cannot be read fails the rehearsal, and all
+//! others are read nevertheless, to be counted. A crash is the trial's finding (`trial.rs`);
+//! its board names the session. O(sessions + picked entries) calls of the candidate, within the
+//! limits of the trial.
 
 use crate::memory::snapshot::core_of;
 use crate::plugin::entries::{Entries, is_another};
@@ -20,22 +28,24 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// Number of sessions and entries that are named, of those that can't be read.
+/// Sessions and entries that are named, of those that can't be read. The rest is counted.
 const NAMED_MAX: usize = 3;
 /// Time between two reports of progress.
 const TOLD_EVERY: Duration = Duration::from_millis(100);
 /// Entries between two looks at the clock: a look takes as long as a short entry does.
 const ENTRIES_A_LOOK: u64 = 64;
 
-/// Failures of one kind.
+/// Failures of one kind: of sessions, or of entries.
 #[derive(Default)]
 struct Failures {
     count: u64,
+    /// Words of the first failures.
     named: Vec<String>,
 }
 
 impl Failures {
-    /// Counts a failure, and keeps the words of the first ones.
+    /// Counts a failure, and keeps the words of the first ones. The words are made only if they
+    /// are kept.
     fn add(&mut self, what: impl FnOnce() -> String) {
         self.count += 1;
         if self.named.len() < NAMED_MAX {
@@ -43,22 +53,29 @@ impl Failures {
         }
     }
 
-    /// Describes the failures; `None`: there are none.
+    /// Describes the failures, with the first ones by name; `None`: there are none.
     fn tell(&self, of: u64, what: &str) -> Option<String> {
         let named = self.named.join("; ");
         (self.count > 0).then(|| format!("the rehearsal failed for {} of {of} {what}: {named}", self.count))
     }
 }
 
-/// Data of one service, or of one of its tables.
+/// Data of one service or table that goes from one shape to another, with the findings so far.
 struct Subject<'a> {
     service: ServiceId,
+    /// 0: the state; n: the n-th table of the service.
     which: u32,
+    /// Shape that the build that serves has of it.
     old: &'a StateShape,
+    /// Shape that the candidate has of it.
     new: &'a StateShape,
+    /// Comparison by field.
     observer: Observer,
+    /// Items that were read.
     read: u64,
+    /// Items that were of another version than the candidate's.
     migrated: u64,
+    /// Entries that were not picked.
     left_out: u64,
 }
 
@@ -78,18 +95,21 @@ impl<'a> Subject<'a> {
     }
 
     /// Compares data as it was stored, in a version, with the data that would take its place.
+    /// If the bytes are all that matters, nothing is parsed.
     fn saw(&mut self, core: &Core, version: u32, before: &[u8], after: Option<&[u8]>) {
         self.migrated += u64::from(version != self.new.version);
+        // Only a value of the old build's own version can come back as it was.
         let goes_back = self.new.version > self.old.version
             && version == self.old.version
             && self.new.converts(self.new.version, self.old.version).is_ok();
         let (from, to) = (self.new.version, self.old.version);
         let back = after.filter(|_| goes_back).map(|a| core.convert(self.service, self.which, from, to, a));
-        // Mostly the same bytes come back, and there is nothing to compare.
+        // If the same bytes come back, as they mostly do, there is nothing to compare.
         let back = back.filter(|back| back.as_deref() != Ok(before));
         if back.is_none() && !self.observer.wants_data() {
             return;
         }
+        // Bytes that are no MessagePack have no fields to compare.
         let Ok(before) = json::to_json(before) else { return };
         self.observer.saw(&before);
         if let Some(back) = back {
@@ -98,7 +118,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Makes the report, with the way back by the versions that both builds know.
+    /// Makes the report on this data, with the way back by the versions that both builds know.
     fn report(self, service: &str, table: Option<&str>) -> ShapeReport {
         let (from, to) = (self.old.version, self.new.version);
         // The newer of the two knows both versions.
@@ -125,15 +145,19 @@ impl<'a> Subject<'a> {
 
 /// Progress of a rehearsal.
 struct Progress<F> {
+    /// Items done, read or not.
     done: u64,
+    /// Items in all.
     total: u64,
+    /// Time of the last report.
     told: Instant,
+    /// Receiver of reports.
     tell: F,
 }
 
 impl<F: FnMut(u64, u64)> Progress<F> {
-    /// Counts an item, and reports every [`TOLD_EVERY`]. The clock is looked at once in `a_look`
-    /// items, and more often among the first ones.
+    /// Counts an item, and reports every [`TOLD_EVERY`]. Looks at the clock once in `a_look`
+    /// items, and more often among the first ones, so that slow items are reported early.
     fn step(&mut self, a_look: u64) {
         self.done += 1;
         let looks = self.done.is_multiple_of(a_look) || self.done.is_power_of_two();
@@ -160,14 +184,20 @@ pub fn rehearse(
     let begun = Instant::now();
     let offers: Vec<Offer> = serving.iter().map(|(offer, _)| offer.clone()).collect();
     let tables: Vec<_> = offers.iter().flat_map(|o| o.tables.iter().map(move |t| (o, t))).collect();
+    // Entries are picked while the copy is made: they are then never records of the core, which
+    // saves their index.
     let mut entries: BTreeMap<_, _> =
         tables.iter().map(|(_, t)| (t.name.as_str(), live.entries_of(&t.name, &t.shape))).collect();
     let others = |seen: &Seen<'_>| is_another(seen, &mut entries);
     let mut core = core_of(records, &live.limits, live.epoch, others)?.core;
     core.set_limits(AllLimits { host: live.limits.clone(), services: live.service_limits.clone() });
     let build = Build { library: library.to_owned(), generation: 0, hash: String::new() };
+    // The candidate takes charge as in a takeover: quarantined sessions stay so, and no data is
+    // converted.
     core.go_on_with(&build, serving);
     if let Some(newer) = newer {
+        // The candidate is older than the build that serves, which downgrades what it has
+        // written.
         core.stand_by_to_convert(&build, newer);
     }
     let slots: Vec<_> = core.sessions().after(0).map(|(slot, s)| (slot, s.id, s.service)).collect();
@@ -183,7 +213,8 @@ pub fn rehearse(
     Ok(r)
 }
 
-/// Has the candidate read and write the state of each session of its services.
+/// Has the candidate read and write the state of each session of its services. Returns the
+/// failures.
 fn rehearse_sessions(
     core: &mut Core,
     slots: Vec<(Slot, u64, ServiceId)>,
@@ -194,6 +225,7 @@ fn rehearse_sessions(
 ) -> Failures {
     let mut states = BTreeMap::new();
     for offer in offers {
+        // A service that is new to the host has no sessions to read.
         let old = live.offers.iter().find(|o| o.name == offer.name);
         if let (Some(old), Some(service)) = (old, core.service_named(&offer.name)) {
             states.insert(service, (offer, Subject::new(service, 0, &old.shape, &offer.shape)));
@@ -202,6 +234,7 @@ fn rehearse_sessions(
     let mut bad = Failures::default();
     for (slot, id, service) in slots {
         progress.step(1);
+        // A session of a service that the candidate does not offer.
         let Some((_, subject)) = states.get_mut(&service) else { continue };
         r.sessions += 1;
         match core.rehearse(slot) {
@@ -224,7 +257,8 @@ fn rehearse_sessions(
     bad
 }
 
-/// Has the candidate read and write the picked entries of each of its tables.
+/// Has the candidate read and write the picked entries of each of its tables. Returns the
+/// failures.
 fn rehearse_entries(
     core: &Core,
     tables: Vec<(&Offer, &TableShape)>,

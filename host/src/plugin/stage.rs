@@ -98,7 +98,7 @@ fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     file.read_to_end(&mut bytes).map_err(|e| format!("{at} can't be read: {e}"))?;
     let after = stat(&file)?;
     let mark = |m: &std::fs::Metadata| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
-    // Also a rename or another hard link changes the ctime. Then the same content is read once
+    // A rename or another hard link changes the ctime, too. Then the same content is read once
     // more.
     if mark(&before) != mark(&after) || bytes.len() as u64 != after.len() {
         return Ok(None);

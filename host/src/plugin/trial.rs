@@ -1,11 +1,24 @@
-//! The trial: a candidate is loaded, built from its settings and rehearsed in a child process
-//! first. One that crashes, hangs or ends the process does that to the child alone.
+//! Trial: a candidate is loaded, built from its settings and rehearsed in a child process
+//! first.
 //!
-//! The child is this binary (`greenroom trial`, see `trial_child.rs`). It gets a task over a socket
-//! that is its standard input, with the memory file of the records, and reads a pinned epoch out of
-//! it. It answers on standard output with lines that begin with the task's nonce: its progress, and
-//! at last its report. Anything else is a failure, a clean exit included. `confine.rs` says what it
-//! may do meanwhile. A board of its own says what it was doing when it died.
+//! A candidate that crashes, hangs or ends its process does that to the child alone.
+//!
+//! | end of the child | outcome |
+//! | --- | --- |
+//! | time is up (`rehearsal_ms`, `rehearsal_item_us`) | killed; refused |
+//! | a signal | refused, with the signal and what ran |
+//! | an exit without a report | refused, a clean exit included |
+//! | an exit after its report | as the report says |
+//!
+//! The child is this binary (`greenroom trial`, in `trial_child.rs`). Its standard input is a
+//! socket. Over it come the task, a board of its own, and the memory file of the records, with
+//! the epoch that was pinned in it. It answers on standard output, with lines that begin with
+//! the task's nonce: its progress, and at last its report. Other lines are the candidate's, and
+//! are skipped. `confine.rs` bounds what the child may do. Its board says what ran when it
+//! died.
+//!
+//! A trial blocks the prepare thread and changes nothing in the worker. If the worker dies, the
+//! child dies too.
 
 use crate::exit_status::signal_name;
 use crate::memory::board::Reading;
@@ -27,32 +40,41 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Time that the rest of an answer may take once the child has ended.
+/// Time that the rest of an answer may take once the child has ended or was killed.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// Most bytes that a child may print.
+/// Most bytes of its output that are read. Beyond that its output is closed.
 const OUTPUT_MAX: u64 = 64 << 20;
-/// Most characters of its last words that are kept.
+/// Most characters of its last words that a refusal repeats.
 const WORDS_MAX: usize = 200;
-/// CPU time that a child may use beyond the time that it may take, in seconds.
+/// CPU time beyond the time limit, in seconds. A candidate of one thread meets the time limit
+/// first, whose refusal names the limit.
 const CPU_MORE_S: u64 = 10;
 
-/// Task of a child.
+/// Task of a child, as JSON in a memory file. Parent and child are the same binary.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Task {
+    /// Text that each line of an answer begins with.
     pub(super) nonce: String,
+    /// Private copy to load.
     pub(super) copy: PathBuf,
+    /// Entry that its note names.
     pub(super) entry: String,
+    /// Settings by service, as JSON.
     pub(super) settings: BTreeMap<String, String>,
+    /// Description of live data; `None`: no rehearsal.
     pub(super) live: Option<LiveState>,
+    /// Limit of CPU time, in seconds.
     pub(super) cpu_s: u64,
+    /// Limit of address space, in bytes.
     pub(super) memory: u64,
 }
 
 /// Data that a candidate is rehearsed with.
 pub struct Snapshot {
-    /// The memory file of the records.
+    /// Memory file of the records, open for reading. The epoch must stay pinned until the trial
+    /// is over.
     pub records: OwnedFd,
-    /// Description of what is in it.
+    /// Description of the live data in it.
     pub live: LiveState,
 }
 
@@ -64,28 +86,28 @@ pub struct Trial<'a> {
     pub entry: &'a str,
     /// Settings by service.
     pub settings: &'a BTreeMap<String, String>,
-    /// Live data; `None`: no rehearsal.
+    /// Live data; `None`: no build runs, so the candidate is loaded and not rehearsed.
     pub snapshot: Option<&'a Snapshot>,
-    /// The limits, of which those of rehearsals count.
+    /// Limits, of which those of rehearsals count here.
     pub limits: &'a Limits,
 }
 
-/// Report of a trial that succeeded.
+/// Report of a trial in which the candidate was loaded. Its rehearsal may have failed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Tried {
     /// The library's name.
     pub library: String,
     /// Offers of its services.
     pub offers: Vec<Offer>,
-    /// Report of the rehearsal.
+    /// Report of the rehearsal; `None`: there was none.
     pub rehearsal: Option<Rehearsal>,
 }
 
-/// Tries a private copy, in a process of `binary`. Calls `tell` with the progress: items done, and
-/// of how many.
+/// Tries a private copy, in a process of `binary`. Calls `tell` with the progress: items done,
+/// and of how many.
 ///
-/// Blocks for at most the time that the limits give, and 2 s more. The error says what
-/// went wrong in the child.
+/// Blocks for at most the time that the limits give, and 2 s more. All processes of the trial's
+/// group are killed when it returns. An error says what went wrong in the child.
 pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> Result<Tried, String> {
     let nonce = nonce()?;
     let wall = trial.wall();
@@ -100,21 +122,24 @@ pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> 
         let _ = child.kill();
         let _ = child.wait();
     }
-    // Processes that the candidate left behind may still hold its output open.
+    // Processes that the candidate left behind may still hold its output open, and would hold
+    // up the threads that read it.
     let _ = rustix::process::kill_process_group(group, Signal::KILL);
     answer.hear(&said, Instant::now() + ANSWER_MAX, &mut tell);
     verdict(status, answer, &board)
 }
 
 impl Trial<'_> {
-    /// Time limit of the trial.
+    /// Time limit of the trial: a fixed part, and a part for each session and entry that may be
+    /// read.
     fn wall(&self) -> Duration {
         let items = self.snapshot.map_or(0, |s| s.live.items());
         Duration::from_millis(self.limits.rehearsal_ms)
             + Duration::from_micros(self.limits.rehearsal_item_us.saturating_mul(items))
     }
 
-    /// Starts the child, with its task on the way.
+    /// Starts the child, with its task on the way. The child ends by itself if the task cannot
+    /// be read.
     fn start(&self, binary: &File, nonce: &str, wall: Duration, board: &OwnedFd) -> Result<Child, String> {
         let Trial { copy, entry, settings, snapshot, limits } = *self;
         let copied =
@@ -122,13 +147,16 @@ impl Trial<'_> {
         let task = serde_json::json!({
             "nonce": nonce, "copy": copy, "entry": entry, "settings": settings, "live": snapshot.map(|s| &s.live),
             "cpu_s": wall.as_secs() + CPU_MORE_S,
-            // A copy of the records, and what is built of it.
+            // A copy of the records, and the parts of a core that are built of it.
             "memory": limits.rehearsal_bytes_max as u64 + 3 * copied,
         });
         let (ours, theirs) = crate::protocol::link::pair().map_err(cannot_start)?;
         let mut link = Link::<(), ()>::new(ours);
+        // The task travels in a file: settings and schemas may be larger than a message of a
+        // socket.
         let file = File::from(memory_file("greenroom-task").map_err(cannot_start)?);
         serde_json::to_writer(&file, &task).map_err(|e| e.to_string())?;
+        // In the order in which the child takes them.
         let files = [Some(file.as_fd()), Some(board.as_fd()), snapshot.map(|s| s.records.as_fd())];
         let files: Vec<_> = files.into_iter().flatten().collect();
         link.send_with(&(), &files).map_err(cannot_start)?;
@@ -146,12 +174,13 @@ impl Trial<'_> {
     }
 }
 
-/// Describes why the child can't be started.
+/// Reason for a child that can't be started.
 fn cannot_start(e: io::Error) -> String {
     format!("the trial process can't be started: {e}")
 }
 
-/// Reads both outputs of a child, each on a thread of its own, which ends with the output.
+/// Reads both outputs of a child, each on a thread of its own, which ends with the output. Both
+/// must be read all the time: a candidate that prints into a full pipe would hang.
 fn listen(child: &mut Child, nonce: String, sender: Sender<Said>) {
     if let Some(out) = child.stdout.take() {
         let sender = sender.clone();
@@ -178,7 +207,8 @@ fn listen(child: &mut Child, nonce: String, sender: Sender<Said>) {
     }
 }
 
-/// Waits until the child ends, for at most `wall`.
+/// Waits until the child ends, for at most `wall`. Passes on progress meanwhile. An error
+/// leaves the child running, and the caller kills it.
 fn await_end(
     child: &mut Child,
     answer: &mut Answer,
@@ -214,7 +244,10 @@ fn verdict(status: Result<ExitStatus, String>, answer: Answer, board: &OwnedFd) 
         true => String::new(),
         false => format!(": {}", answer.words),
     };
+    // While it was only loaded, the phase says nothing beyond the reason.
     let status = status.map_err(|why| if answer.rehearsing { format!("{why}, {when}") } else { why })?;
+    // A crash counts even after a report: destructors and exit handlers are the candidate's
+    // code, too.
     if let Some(signal) = status.signal() {
         let how = match Signal::from_named_raw(signal) {
             Some(Signal::XCPU | Signal::KILL) => {
@@ -232,13 +265,13 @@ fn verdict(status: Result<ExitStatus, String>, answer: Answer, board: &OwnedFd) 
     found
 }
 
-/// Messages of a child.
+/// Messages of the threads that read a child's outputs.
 enum Said {
     /// Progress: items done, and of how many.
     Progress(u64, u64),
     /// Report, as JSON.
     Found(String),
-    /// End of its output.
+    /// End of standard output.
     Ended,
     /// Last line on standard error, which has ended.
     LastWords(String),
@@ -247,14 +280,19 @@ enum Said {
 /// Answer of a child, as far as it has come.
 #[derive(Default)]
 struct Answer {
+    /// Last report, as JSON. There is one at most, unless the candidate knows the nonce.
     found: Option<String>,
+    /// Whether the rehearsal has begun.
     rehearsing: bool,
+    /// Last line on standard error.
     words: String,
+    /// Outputs that have ended, of two.
     ended: u32,
 }
 
 impl Answer {
-    /// Listens until both outputs have ended, or until a time.
+    /// Takes messages until both outputs have ended, or until a time. Calls `tell` for
+    /// progress.
     fn hear(&mut self, said: &Receiver<Said>, until: Instant, tell: &mut impl FnMut(u64, u64)) {
         while self.ended < 2 {
             match said.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -273,15 +311,16 @@ impl Answer {
                 Err(_) => return,
             }
         }
-        // Both outputs have ended: only the process is waited for.
+        // Both outputs have ended and the process has not: a short sleep keeps the caller from
+        // spinning.
         if self.found.is_none() {
             std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(2)));
         }
     }
 }
 
-/// Returns the last line that says something, without control characters and at most [`WORDS_MAX`]
-/// long.
+/// Returns the last line that says something, without control characters and at most
+/// [`WORDS_MAX`] long. Keeps no more than two pieces in memory, however much is printed.
 fn last_words(mut from: impl Read) -> String {
     let (mut kept, mut piece) = (Vec::new(), [0; 4096]);
     while let Ok(n @ 1..) = from.read(&mut piece) {
@@ -290,12 +329,14 @@ fn last_words(mut from: impl Read) -> String {
         kept.drain(..too_many);
     }
     let text = String::from_utf8_lossy(&kept);
+    // Lines that begin with `note: ` are hints of Rust's panic handler, such as the one on
+    // backtraces.
     let says = |l: &&str| !l.is_empty() && !l.starts_with("note: ");
     let line = text.lines().rev().map(str::trim).find(says).unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
 }
 
-/// Random text that a candidate can't guess, so that it can't forge the child's report.
+/// Random text of 128 bits, so that output of a candidate is not taken for the child's report.
 fn nonce() -> Result<String, String> {
     let mut bytes = [0; 16];
     let random = File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes));

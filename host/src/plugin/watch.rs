@@ -1,9 +1,16 @@
-//! Notices that a library's file changed, by watching its directory: cargo and editors put a new
-//! file in the old one's place, so a watch on the file itself would see nothing.
+//! Watch over the directories of libraries: reports each path whose file changed.
 //!
-//! Events are only a hint that something happened to a path. A path that was quiet for a while is
-//! reported; its reader finds out whether the content is new. A directory that was removed (`cargo
-//! clean`) is watched again as soon as it is back.
+//! Directories are watched, not files. Cargo and editors put a new file in the old one's place,
+//! so a watch on the file itself would follow the old one.
+//!
+//! Events are only a hint that something happened to a path. A path that was quiet for
+//! [`QUIET`] is reported once; the reader of the file finds out whether its content is new. If
+//! events were lost, all files count as changed, so no change is missed for good. A directory
+//! that was removed (`cargo clean`) is watched again within 2 s of its return, and its files
+//! count as changed.
+//!
+//! The thread runs in the keeper, and needs no worker. A path that a compiler writes on and on
+//! is reported when it pauses.
 
 use crate::plugin::stage::QUIET;
 use notify::event::{AccessKind, AccessMode, EventKind};
@@ -17,8 +24,9 @@ use std::time::{Duration, Instant};
 /// Time between two checks that the watched directories are still the same.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// Watches directories, and calls `changed` with each path in them that changed and is quiet now.
-/// Lives as long as the process.
+/// Watches directories, and calls `changed`, on a thread of its own, with each path in them
+/// that changed and is quiet since. Lives as long as the process. A directory that is not there
+/// yet is no error; one that can't be watched is.
 pub fn start(dirs: Vec<PathBuf>, changed: impl Fn(PathBuf) + Send + 'static) -> Result<(), String> {
     let (sender, events) = channel();
     let watcher = new_watcher(sender).map_err(|e| format!("files can't be watched: {e}"))?;
@@ -29,6 +37,7 @@ pub fn start(dirs: Vec<PathBuf>, changed: impl Fn(PathBuf) + Send + 'static) -> 
     for (dir, result) in watch.check() {
         result.map_err(|e| format!("{} can't be watched: {e}", dir.display()))?;
     }
+    // Files that are there already have not changed.
     watch.pending.clear();
     std::thread::Builder::new()
         .name("watch".into())
@@ -37,7 +46,8 @@ pub fn start(dirs: Vec<PathBuf>, changed: impl Fn(PathBuf) + Send + 'static) -> 
         .map_err(|e| format!("files can't be watched: {e}"))
 }
 
-/// Watcher that sends its events to a channel.
+/// Watcher that sends its events to a channel. The channel has no bound, so no event is dropped
+/// here.
 fn new_watcher(sender: Sender<notify::Result<Event>>) -> notify::Result<RecommendedWatcher> {
     notify::recommended_watcher(move |event| {
         let _ = sender.send(event);
@@ -46,18 +56,21 @@ fn new_watcher(sender: Sender<notify::Result<Event>>) -> notify::Result<Recommen
 
 /// State of the watching thread.
 struct Watch {
+    /// Watcher, which holds the sender of the events.
     watcher: RecommendedWatcher,
-    /// Directories, with the inode that is watched; `None`: not there at the moment.
+    /// Directories, with the inode that is watched; `None`: not there, or not watched.
     dirs: BTreeMap<PathBuf, Option<u64>>,
-    /// Time of the last event of each path.
+    /// Paths that changed and were not reported, with the time of their last event.
     pending: HashMap<PathBuf, Instant>,
 }
 
 impl Watch {
-    /// Collects events, and reports each path once it is quiet.
+    /// Collects events, and reports each path once it is quiet. Returns only if the events end.
     fn run(mut self, events: &Receiver<notify::Result<Event>>, changed: impl Fn(PathBuf)) {
         let mut checked = Instant::now();
         loop {
+            // While a path is pending, the wait is short: a path is reported about 50 ms after
+            // it is quiet, at the latest.
             let wait = if self.pending.is_empty() { CHECK } else { QUIET / 3 };
             match events.recv_timeout(wait) {
                 Ok(Ok(event)) => self.heard(event),
@@ -68,6 +81,7 @@ impl Watch {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            // Asked after each event: a steady stream of events keeps the wait from timing out.
             if checked.elapsed() >= CHECK {
                 checked = Instant::now();
                 for (dir, result) in self.check() {
@@ -86,13 +100,14 @@ impl Watch {
         }
     }
 
-    /// Notes the paths of an event.
+    /// Notes the paths of an event, and the time.
     fn heard(&mut self, event: Event) {
         if event.need_rescan() {
             return self.look_at_all();
         }
         match event.kind {
-            // A read is an event too, and reacting to it would wake us for ever.
+            // A read is an event too. The reader of a file would be called again by its own
+            // read, for ever.
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
             EventKind::Access(_) => return,
             _ => {}
@@ -101,7 +116,8 @@ impl Watch {
             if event.kind.is_remove()
                 && let Some(watched) = self.dirs.get_mut(&path)
             {
-                // A new directory may get the old one's inode, and would look like the watched one.
+                // A new directory may get the old one's inode, and would then pass for the
+                // watched one.
                 *watched = None;
             }
             self.pending.insert(path, Instant::now());
@@ -122,7 +138,8 @@ impl Watch {
         }
     }
 
-    /// Watches the directories that are new or were replaced, and reports the outcome.
+    /// Watches the directories that are new or were replaced, and returns the outcome for each.
+    /// Their files count as changed: what happened before the watch began is unknown.
     fn check(&mut self) -> Vec<(PathBuf, notify::Result<()>)> {
         let mut done = Vec::new();
         for (dir, watched) in self.dirs.clone() {
@@ -131,6 +148,7 @@ impl Watch {
                 continue;
             }
             if watched.is_some() {
+                // An error means that no watch is left, which is as good.
                 let _ = self.watcher.unwatch(&dir);
             }
             let mut watched = now;

@@ -12,8 +12,8 @@ pub fn write(board: Board, services: &[Option<ServiceStatus>]) {
     board.say(&serde_json::to_vec(services).unwrap_or_default());
 }
 
-/// Reads the services, by their numbers, with their present counts. `None`: there are none yet, or
-/// they are being written. A later version's text may also be unreadable.
+/// Reads the services, by their numbers, with their present counts. `None`: there are none yet,
+/// they are being written, or the text cannot be parsed. A caller then keeps what it read before.
 pub fn read(board: &Reading) -> Option<Vec<Option<ServiceStatus>>> {
     let mut services: Vec<Option<ServiceStatus>> = serde_json::from_slice(&board.text()?).ok()?;
     for (number, service) in services.iter_mut().enumerate() {

@@ -1,7 +1,7 @@
 //! Handler libraries and directories that the arguments of `serve` name.
 //!
-//! The keeper finds them once, at its start, and every worker gets the same ones. The keeper
-//! watches their directories, not the worker.
+//! The host finds them once, before the keeper starts, and every worker gets the same ones in its
+//! first message. The keeper's process watches their directories.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,8 +2,8 @@
 //!
 //! Keeper and worker may be of different versions, either of them the older one: an upgrade
 //! replaces the worker only. So fields are only added, with defaults. A message that a version does
-//! not know is left out by it ([`crate::protocol::link::Received::Unknown`]). Names on the wire stay
-//! if a variant or field is renamed.
+//! not know is left out by it ([`crate::protocol::link::Received::Unknown`]). If a variant or field
+//! is renamed, its name on the wire stays.
 //!
 //! | time | keeper to worker | worker to keeper |
 //! | --- | --- | --- |
@@ -15,7 +15,7 @@
 //! | upgrade | `Pin`, `Unpin`, `HandOver` | `Pinned`, `Unpinned` |
 //! | end | `Stop` or `HandOver` | `CantStart`, `Recycle` |
 //!
-//! Any message may be lost with the worker. Nothing depends on a lost one: each process reports
+//! Any message may be lost with the worker. No session depends on a lost one: each process reports
 //! ports and configuration, and repeats requests that its records hold.
 
 use crate::config::{Config, record};

@@ -1,8 +1,14 @@
-//! A shared mapping of a memory file, and the only place that makes one.
+//! Shared mappings of memory files. This is the only place that makes one.
 //!
-//! One process maps a file of records at a time: two writers, or a reader beside a writer, would
-//! make every `&[u8]` into it a lie. A successor maps it after its predecessor was reaped;
-//! everybody else reads the file with pread, which is coherent.
+//! *Invariant*: at most one process maps a file of records or input at a time. Two writers, or a
+//! reader beside a writer, would break the promise of every `&[u8]` into it. A successor maps the
+//! file after its predecessor was reaped. Other readers use pread, which is coherent.
+//!
+//! The board has a reader beside its writer, so it is mapped as words that are only accessed
+//! atomically ([`Mapping::leak_words`]).
+//!
+//! A mapping may be longer than its file. Memory that the file lacks must not be touched: the
+//! kernel would end the process with SIGBUS. Callers grow the file with fallocate first.
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::ffi::c_void;
@@ -10,9 +16,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// See the module.
+/// A mapping, which ends with the value. The module has the contract.
 pub struct Mapping {
+    /// Begin of the mapping, at a page.
     base: *mut u8,
+    /// Bytes that are mapped, whether the file has them or not.
     len: usize,
 }
 
@@ -20,20 +28,20 @@ pub struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Maps the first `len` bytes of a memory file. It may be shorter: touching what it doesn't
-    /// have yet is a SIGBUS, so it must have been grown (fallocate) before.
+    /// Maps the first `len` bytes of a memory file, which may be shorter. The mapping keeps the
+    /// memory alive, so the descriptor may be closed. Fails if there are not so many addresses.
     pub fn new(fd: impl AsFd, len: usize) -> io::Result<Mapping> {
         // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing.
         let base = unsafe {
             mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)
         }?;
-        // SAFETY: the range was mapped just now. A core dump of gigabytes would hold up whoever
-        // takes over.
+        // SAFETY: the range was mapped just now. Without this, a core dump of gigabytes would delay
+        // the successor.
         let _ = unsafe { madvise(base, len, Advice::LinuxDontDump) };
         Ok(Mapping { base: base.cast(), len })
     }
 
-    /// The first `len` bytes, which the caller knows to be there.
+    /// The first `len` bytes, which the file must have. Panics if `len` is beyond the mapping.
     #[inline]
     pub fn bytes(&self, len: usize) -> &[u8] {
         assert!(len <= self.len);
@@ -41,7 +49,7 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts(self.base, len) }
     }
 
-    /// A part, to be written.
+    /// A part, to be written. The file must have it. Panics if the part is beyond the mapping.
     #[inline]
     pub fn bytes_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
         assert!(at <= self.len && len <= self.len - at, "a write beyond the mapping");
@@ -51,7 +59,8 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts_mut(to, len) }
     }
 
-    /// Writes one aligned word at once, after everything before and before everything after it.
+    /// Writes one aligned word at once, little-endian, after everything before and before
+    /// everything after it. Panics if the word is unaligned or beyond the mapping.
     #[inline]
     pub fn store_word(&mut self, at: usize, word: u64) {
         assert!(at.is_multiple_of(8) && at + 8 <= self.len, "an aligned word of the mapping");
@@ -63,7 +72,8 @@ impl Mapping {
         fence(Ordering::SeqCst);
     }
 
-    /// All of it as words that several threads may read and write. It stays mapped for ever.
+    /// Turns the mapping into words that several threads may read and write. The memory stays
+    /// mapped for the life of the process.
     pub fn leak_words(self) -> &'static [AtomicU64] {
         let (base, words) = (self.base, self.len / 8);
         std::mem::forget(self);

@@ -1,4 +1,7 @@
 //! Unsafe code towards the kernel, and only that.
+//!
+//! Callers need no unsafe code. Some must keep a promise all the same, which stands at the
+//! function: one mapping of a file, a thread that lives on. Each unsafe block has a SAFETY line.
 
 #[allow(unsafe_code)]
 pub mod mapping;

@@ -1,4 +1,14 @@
-//! Looks at where another thread is: a signal has it walk its own stack into a static array.
+//! Stack of another thread: a signal has the thread walk its own stack into a static array.
+//!
+//! The watchdog uses this to name the place of a callback that stalls. The watched thread may be
+//! anywhere, in an allocator or with a lock held. So the signal handler allocates nothing, takes no
+//! lock, and calls only backtrace(3), which was called once before to load its library.
+//!
+//! *Invariant*: `DONE` is 0 from the request to the end of the walk. Its release store publishes
+//! the frames.
+//!
+//! A thread that does not answer within 500 ms yields no frames. If its late answer arrives
+//! during the next request, that request may return the older frames.
 
 use std::ffi::c_void;
 use std::io;
@@ -6,27 +16,31 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// The innermost frames that are kept.
+/// Most frames that are kept, from the innermost on.
 const FRAMES_MAX: usize = 64;
-/// How long the walk may take.
+/// Longest time that a walk may take. A thread in an uninterruptible system call answers late.
 const WALK_MAX: Duration = Duration::from_millis(500);
 
+/// Return addresses of the last walk. Static, as a signal handler gets no pointer.
 static FRAMES: [AtomicPtr<c_void>; FRAMES_MAX] = [const { AtomicPtr::new(std::ptr::null_mut()) }; FRAMES_MAX];
-/// How many of them, and one; 0: the walk isn't done.
+/// Number of frames, plus 1; 0: the walk is not done.
 static DONE: AtomicUsize = AtomicUsize::new(0);
-/// One walk at a time.
+/// Lock of a request, as there is one array.
 static WALK: Mutex<()> = Mutex::new(());
 
-/// A thread that can be looked at.
+/// A thread whose stack can be read.
 pub struct Thread {
+    /// Valid as long as the thread lives, which is as long as the process.
     id: libc::pthread_t,
 }
 
+/// Number of the signal that asks for a walk.
 fn signal() -> libc::c_int {
-    // Not one of the numbered ones, which programs give meanings of their own.
+    // A real-time signal: libraries give the numbered ones meanings of their own.
     libc::SIGRTMIN() + 7
 }
 
+/// Walks the stack of the interrupted thread. Runs as a signal handler.
 extern "C" fn walk(_: libc::c_int) {
     // SAFETY: the calling thread's own errno.
     let errno = unsafe { libc::__errno_location() };
@@ -44,7 +58,8 @@ extern "C" fn walk(_: libc::c_int) {
 }
 
 impl Thread {
-    /// The calling thread, which must live as long as the process.
+    /// The calling thread, which must live as long as the process. Installs the signal handler, so
+    /// it is repeatable. Fails if the kernel refuses the handler.
     pub fn this() -> io::Result<Thread> {
         let mut frames = [std::ptr::null_mut(); 4];
         // SAFETY: the array has so many items. The first call loads what a signal handler could
@@ -53,7 +68,7 @@ impl Thread {
         // SAFETY: all zero is a valid sigaction.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = walk as *const () as libc::sighandler_t;
-        // What the thread is waiting for goes on.
+        // System calls that the kernel can restart go on. The loop repeats its poll itself.
         action.sa_flags = libc::SA_RESTART;
         // SAFETY: the handler calls nothing but backtrace, and only touches statics.
         let status = unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) };
@@ -64,8 +79,8 @@ impl Thread {
         Ok(Thread { id: unsafe { libc::pthread_self() } })
     }
 
-    /// The addresses that it is at, innermost first; of the callers', the one behind the call.
-    /// Empty: it didn't answer.
+    /// Reads the addresses that the thread is at, the innermost first. For a caller, the address is
+    /// that behind the call. Empty: the thread did not answer. Blocks for at most 500 ms.
     pub fn frames(&self) -> Vec<usize> {
         let Ok(_one) = WALK.lock() else { return Vec::new() };
         DONE.store(0, Ordering::Release);

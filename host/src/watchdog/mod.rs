@@ -1,7 +1,22 @@
-//! Stalled callbacks: a thread that notices one, says which it is and where, and ends the process
-//! if it is told to. Nothing can make a callback return, but a successor goes on without it.
+//! Watchdog: a thread that notices callbacks that stall, names their place, and ends the process if
+//! the limits say so.
 //!
-//! | file | what it does |
+//! Nothing can make a callback return safely, as its locks and half-made changes would stay. But a
+//! worker may die at any instruction: a successor goes on without the callback, and the action
+//! counts as one that killed.
+//!
+//! | limit | a callback that runs so long |
+//! | --- | --- |
+//! | `stall_warn_ms` | is named in the log, once, with its place in the source |
+//! | `stall_kill_ms` | is named in the log, and the process ends with SIGKILL |
+//!
+//! The watchdog learns from the board what runs, so a call of a handler costs it nothing. A look is
+//! a few loads, every 5 to 500 ms. Times are exact to one look.
+//!
+//! *Invariant*: the watchdog never ends a callback that has returned. The mark of the board is
+//! compared again before each report and before the kill.
+//!
+//! | file | holds |
 //! | --- | --- |
 //! | [`symbolize`] | turns addresses into function, file and line, in a child |
 
@@ -27,10 +42,13 @@ use std::time::{Duration, Instant};
 const TICK_MIN: Duration = Duration::from_millis(5);
 /// Longest time between two looks, as the limits may change.
 const TICK_MAX: Duration = Duration::from_millis(500);
-/// Time that the last log line takes to be written.
+/// Time that the last log line takes to be written: another thread writes the log, and SIGKILL
+/// would lose what waits for it.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
-/// Watches the calling thread, which is the loop's, for as long as the process lives.
+/// Watches the calling thread, which is the loop's, for as long as the process lives. The board's
+/// `file` tells the names of services, and `copies` is the directory of private copies. Fails if
+/// there is no thread, or no signal to ask for a stack.
 pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> io::Result<StallLimits> {
     let thread = Thread::this()?;
     let stall_limits = StallLimits::default();
@@ -51,7 +69,7 @@ pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> i
 pub struct StallLimits(Arc<(AtomicU64, AtomicU64)>);
 
 impl StallLimits {
-    /// Puts other limits in force, from the next look on.
+    /// Puts other limits in force, from the next look on: within 500 ms.
     pub fn set(&self, limits: &Limits) {
         self.0.0.store(limits.stall_warn_ms, Ordering::Relaxed);
         self.0.1.store(limits.stall_kill_ms, Ordering::Relaxed);
@@ -66,7 +84,7 @@ impl StallLimits {
     fn tick(&self) -> Duration {
         let (warn, kill) = self.get();
         let shortest = [warn, kill].into_iter().filter(|ms| *ms > 0).min();
-        // Without a limit, it only looks whether there is one now.
+        // Without a limit, a look only finds out whether there is one now.
         shortest.map_or(TICK_MAX, |ms| Duration::from_millis(ms / 4).clamp(TICK_MIN, TICK_MAX))
     }
 }
@@ -74,23 +92,31 @@ impl StallLimits {
 /// State of the thread.
 struct Watchdog {
     board: Board,
+    /// The board's file, to read the text about the services.
     file: OwnedFd,
+    /// The loop's thread.
     thread: Thread,
+    /// Directory of private copies: code in it is a handler's.
     copies: PathBuf,
     stall_limits: StallLimits,
+    /// The callback of the last look. `None`: none was running.
     seen: Option<Seen>,
 }
 
 /// Callback that was running at the last look.
 struct Seen {
+    /// The board's mark: another one means another action.
     mark: u64,
     what: Running,
+    /// Time of the first look that saw the callback. Up to one look after its begin.
     since: Instant,
+    /// The callback was named in the log.
     warned: bool,
 }
 
 impl Watchdog {
-    /// Looks at the running callback once, and reports or ends it if it is over a limit.
+    /// Looks at the running callback once. If it is over a limit, reports it or ends the process.
+    /// A report takes up to 3.5 s, for the stack and the child that names the place.
     fn look(&mut self) {
         let Some((mark, what)) = self.board.running() else { return self.over() };
         match &mut self.seen {
@@ -110,7 +136,7 @@ impl Watchdog {
             return;
         }
         let frames = self.thread.frames();
-        // The callback may have returned just now.
+        // The callback may have returned just now. The frames would be those of another one.
         if self.board.running().is_none_or(|(now, _)| now != mark) {
             return;
         }
@@ -127,9 +153,11 @@ impl Watchdog {
                 "a callback has been running for {ms} ms (limit stall_kill_ms): the worker is ended, and a successor goes on"
             );
             std::thread::sleep(LAST_WORDS);
+            // The kill comes seconds after the look, and must not hit the next action.
             if self.board.running().is_none_or(|(now, _)| now != mark) {
                 return tracing::warn!(%service, session, "the callback has returned after all");
             }
+            // On the board before the kill: the keeper reads there that the action is to blame.
             self.board.reached(Limit::StallKillMs);
             self.board.stalled(ms);
             let _ = kill_process(getpid(), Signal::KILL);
@@ -142,7 +170,8 @@ impl Watchdog {
         }
     }
 
-    /// Forgets the callback that was seen, as it has returned.
+    /// Forgets the callback that was seen, as it has returned. If it was named in the log, a line
+    /// says that it is over.
     fn over(&mut self) {
         if let Some(seen) = self.seen.take()
             && seen.warned
@@ -152,7 +181,8 @@ impl Watchdog {
         }
     }
 
-    /// Name of a service, by its number on the board.
+    /// Name of a service, by its number on the board. `?`: the text is being written. Reads the
+    /// whole board, so only for a report.
     fn service(&self, number: u16) -> String {
         let services = board_text::read(&Reading::of(&self.file)).unwrap_or_default();
         services.into_iter().nth(usize::from(number)).flatten().map_or_else(|| "?".into(), |s| s.name)

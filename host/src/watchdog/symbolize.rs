@@ -1,6 +1,13 @@
-//! Turns addresses into function, file and line.
+//! Names of addresses: function, file and line.
 //!
-//! A child process does that, as reading debug information takes tens of megabytes.
+//! A child process, `greenroom symbolize`, reads the debug information. That takes tens of
+//! megabytes, and a damaged file may crash its reader. The child gets addresses as JSON on standard
+//! input, prints the places as JSON, and ends.
+//!
+//! Only addresses in private copies are looked up: the host's own frames say nothing about a
+//! handler. Without debug information, the symbol table still gives the function.
+//!
+//! A failure costs the place in the log line and nothing else.
 
 use crate::exit_status::own_binary;
 use serde::{Deserialize, Serialize};
@@ -11,15 +18,20 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// Longest time that the child may take.
+/// Longest time that the child may take. The watchdog looks at nothing else meanwhile.
 const CHILD_MAX: Duration = Duration::from_secs(3);
 
-/// Finds the innermost place in the handler's own code. `frames` are return addresses, the
-/// innermost first; `copies` is the directory of the private copies.
+/// Finds the innermost place in the handler's own code. Frames are return addresses, the innermost
+/// first, and `copies` is the directory of the private copies. If no frame is in a copy, or the
+/// child fails, the result is `None`. Blocks for at most [`CHILD_MAX`].
+///
+/// A place whose file is known and not of the toolchain or the registry comes first. Without one, a
+/// function that is not of the standard library is taken.
 pub(super) fn place_of(frames: &[usize], copies: &Path) -> Option<Place> {
     let addresses = frames.iter().enumerate().filter_map(|(i, &at)| {
         let (module, offset) = module_of(at)?;
-        // The address of a caller is behind its call.
+        // The address of a caller is behind its call, which may be on the line before. The
+        // innermost one is where the thread is.
         module.starts_with(copies).then(|| Address { module, offset: offset - u64::from(i > 0) as usize })
     });
     let addresses: Vec<_> = addresses.collect();
@@ -29,14 +41,16 @@ pub(super) fn place_of(frames: &[usize], copies: &Path) -> Option<Place> {
     places.iter().find(own).or_else(|| places.iter().find(named)).cloned()
 }
 
-/// Address in a mapped file.
+/// Address in a mapped file, on its way to the child.
 #[derive(Debug, Serialize, Deserialize)]
 struct Address {
+    /// The mapped file.
     module: PathBuf,
+    /// Distance from the first mapping of the file: the address in the file's own numbers.
     offset: usize,
 }
 
-/// Place in the source.
+/// Place in the source, from the child.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Place {
     /// Function, with its path; empty: unknown.
@@ -47,7 +61,8 @@ pub(super) struct Place {
     pub(super) line: u32,
 }
 
-/// Finds the file that is mapped at an address, and the address in that file.
+/// Finds the file that is mapped at an address, and the address in that file. `None`: no file is
+/// mapped there. Reads `/proc/self/maps`, O(mappings) for each address.
 fn module_of(at: usize) -> Option<(PathBuf, usize)> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let mapped = maps.lines().filter_map(|line| {
@@ -62,7 +77,8 @@ fn module_of(at: usize) -> Option<(PathBuf, usize)> {
     Some((PathBuf::from(path), at - base))
 }
 
-/// Asks a child for the places of addresses. Takes at most [`CHILD_MAX`].
+/// Asks a child for the places of addresses. Waits for its answer for at most [`CHILD_MAX`], then
+/// kills the child. Inlined functions make several places of one address.
 fn in_child(addresses: &[Address]) -> io::Result<Vec<Place>> {
     if addresses.is_empty() {
         return Ok(Vec::new());
@@ -85,7 +101,8 @@ fn in_child(addresses: &[Address]) -> io::Result<Vec<Place>> {
             let _ = sender.send(bytes);
         });
     }
-    // A slow child must not hold up the watchdog.
+    // A thread reads, since a read has no time limit and a slow child must not stop the watchdog.
+    // The end of the child ends the thread.
     let answer = answer.recv_timeout(CHILD_MAX);
     let _ = child.kill();
     child.wait()?;
@@ -93,7 +110,8 @@ fn in_child(addresses: &[Address]) -> io::Result<Vec<Place>> {
 }
 
 /// Runs the child: reads addresses from standard input, and prints their places, inlined functions
-/// included.
+/// included. A file without debug information and symbols yields none. Fails if the input is not
+/// that of the watchdog.
 pub fn run() -> Result<(), String> {
     let mut text = String::new();
     io::stdin().read_to_string(&mut text).map_err(|e| e.to_string())?;

@@ -1,9 +1,15 @@
-//! Carries out the core's commands.
+//! Commands of the core, as the shell carries them out.
 //!
 //! The core decides during a pass and queues its commands. The shell carries them out behind the
 //! commit, so a command of a turn that was never committed has no effect. A worker that dies in
 //! between leaves open commands: its successor starts jobs and connections again and releases
 //! closed connections. Log lines of that pass are lost.
+//!
+//! A command cannot fail towards the core. A thread that cannot be started ends its job with an
+//! error, and the keeper answers each connection to make. Sockets that are gone are ignored.
+//!
+//! O(commands), with a system call for each connection that is closed, shut down or reset, and a
+//! thread for each job.
 
 use crate::logs::log_at;
 use crate::protocol::keeper::ToKeeper;
@@ -16,8 +22,9 @@ use greenroom_core::recovery::crashes::action_name;
 use greenroom_core::turn::fault::{Fault, LogLine};
 use greenroom_state::abi::fault::PANIC;
 
-/// Carries out what the core has ordered by the last commit: jobs, connections, then its commands
-/// in their order. `commands` is scratch, and is empty before and after.
+/// Carries out what the core has ordered by the last commit: jobs, connections, then its commands.
+/// Commands keep their order, because a close follows its reset and its log lines. `commands` is
+/// scratch, and is empty before and after.
 pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands: &mut Vec<Command>) {
     for job in shell.core.take_jobs() {
         shell.threads.jobs.begin(job);
@@ -30,14 +37,17 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
         match command {
             Command::Shutdown(slot) => shell.sockets.shut_down(slot),
             Command::Close { slot, id } => {
+                // The keeper closes its descriptor behind the pass; only then the peer notices.
                 if let Some(key) = shell.sockets.close(slot) {
                     shell.keeper.release(key, id);
                 }
             }
+            // The poll is edge-triggered: it may have reported this input while nothing was read.
             Command::Resume(slot) => shell.sockets.read_again([slot]),
             Command::Reset(slot) => shell.sockets.reset_at_close(slot),
             Command::Log { service, session, line } => log_line(&shell.core, service, session, &line),
             Command::CancelJob(number) => shell.threads.jobs.cancel(number),
+            // Carried out between two passes: a rollback changes what turns run.
             Command::ProbationEnd { build, record, proof } => probations.note_end(build, record, proof),
             Command::Fault { service, session, action, fault, answered_by } => {
                 log_fault(&shell.core, service, session, action_name(action), &fault, answered_by);
@@ -50,7 +60,8 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
     }
 }
 
-/// Logs a line that a handler has written, with the service, its generation and the session.
+/// Logs a line that a handler has written, with the service, its generation and the session. Lines
+/// of a turn that failed are marked, because its other effects were dropped.
 fn log_line(core: &Core, service: ServiceId, session: u64, line: &LogLine) {
     let (service, generation) = name_of(core, service);
     let (target, message) = (&line.target, &line.message);
@@ -86,7 +97,8 @@ fn name_of(core: &Core, service: ServiceId) -> (&str, u64) {
     (&service.offer.name, service.generation())
 }
 
-/// A fault's message and its place in the source, if known.
+/// A fault's message and its place in the source, if known. Panics are marked; other faults speak
+/// for themselves.
 fn place(fault: &Fault) -> String {
     let kind = if fault.kind == PANIC { "panic: " } else { "" };
     match fault.file.is_empty() {

@@ -1,7 +1,14 @@
-//! Takes connections in that the keeper has accepted or made.
+//! Connections that the keeper has accepted or made, taken in by the worker.
 //!
 //! The keeper owns a descriptor of each connection until the worker releases it by key and number.
-//! The worker has another descriptor of the same connection.
+//! The worker has another descriptor of the same connection. If the worker dies, the keeper hands
+//! the connection to the successor.
+//!
+//! *Invariant*: each connection becomes a session, or is released. Numbers grow, and the highest
+//! one that was taken in is a record. So a connection at or below it was served before, and one
+//! above it is new.
+//!
+//! Taking in is part of the pass: the session's first turn runs at once, and is committed with it.
 
 use crate::clock::unix_ms;
 use crate::protocol::keeper::EndpointId;
@@ -11,9 +18,11 @@ use greenroom_core::input::Input;
 use std::os::fd::OwnedFd;
 
 /// Takes connections in: the keeper's key and the number of each, with its descriptor. The keeper
-/// is to release those that a predecessor served and closed.
+/// is to release those that a predecessor served and closed. O(connections), with a few system
+/// calls and one turn for each.
 pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<OwnedFd>) {
     if fds.len() < connections.len() {
+        // Descriptors arrive in order, so those that are missing belong to the last connections.
         let lost = connections.len() - fds.len();
         tracing::warn!("{lost} connections closed: the process is at its limit of open files");
         for &(key, number) in &connections[fds.len()..] {
@@ -33,11 +42,14 @@ pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<Owned
     }
 }
 
-/// Opens a session for a connection. False: the peer is gone, or the port of its endpoint is
-/// closed.
+/// Opens a session for a connection. False: the peer is gone, the port of its endpoint is closed,
+/// or the poll cannot watch it. The caller releases the connection then.
+///
+/// True does not mean that a session exists: if a limit is reached, the core orders the close.
 pub(super) fn open(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointId, fd: OwnedFd) -> bool {
     let socket = std::net::TcpStream::from(fd);
     let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return false };
+    // An outbound connection belongs to the service that its request names, and has no endpoint.
     let dialed = shell.keeper.take_dialed(number);
     let name = service_of(shell.ports.held(), endpoint, local);
     let service = name.and_then(|name| shell.core.service_named(name));
@@ -54,6 +66,7 @@ pub(super) fn open(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointI
                 (None, Some(service)) => {
                     shell.core.handle(Input::Opened { slot, id: number, service, peer, at_ms });
                 }
+                // Excluded above.
                 (None, None) => {}
             }
             true

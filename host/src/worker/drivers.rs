@@ -28,8 +28,9 @@ impl Drivers {
         Drivers { reload, proposals, probations, restores: Restores::default() }
     }
 
-    /// Steps between two passes. Their order is fixed: a probation that has just ended counts
-    /// before a commit replaces its build, and a proposal begins once no reload is under way.
+    /// Steps all drivers between two passes, in a fixed order. A probation that has just ended
+    /// counts before a commit replaces its build. A proposal begins once no reload is under way. A
+    /// restore comes last: a plan that was checked by a build just replaced is refused.
     pub(super) fn step(&mut self, shell: &mut Shell) {
         self.probations.step(shell);
         self.reload.step(shell, &mut self.probations);

@@ -2,17 +2,24 @@
 //!
 //! The keeper tells with each connection which endpoint accepted it. The service is the one that
 //! has that endpoint now: a port may have gone over to another service since, or be closed.
+//!
+//! *Invariant*: a number names one listening socket, and is never given twice while the host lives.
+//! Numbers are recorded with the ports, and the keeper remembers the highest that it was told. An
+//! address alone would not do: a port may be closed, and opened again for another service.
+//!
+//! Every call is O(ports) or O(connections of one message).
 
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_state::address::Address;
 use std::net::SocketAddr;
 
-/// Numbers given so far, and what the keeper announced.
+/// Numbers given so far, and the endpoints that the keeper has announced.
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
-    /// Highest number so far.
+    /// Highest number so far; 0: none.
     last: EndpointId,
-    /// Endpoints of the next connections, in runs.
+    /// Endpoints of the next connections, in runs: the endpoint, and the number of connections in a
+    /// row.
     announced: Vec<(EndpointId, u32)>,
 }
 
@@ -22,8 +29,10 @@ impl Endpoints {
         Endpoints { last, announced: Vec::new() }
     }
 
-    /// Numbers the ports that have no number yet. Returns whether there were any.
+    /// Numbers the ports that have no number yet. Returns whether there were any: the caller
+    /// records the ports then. Numbers count from the next commit on.
     pub(super) fn number(&mut self, ports: &mut [HeldPort]) -> bool {
+        // A predecessor may have recorded numbers that the keeper was never told.
         let highest = ports.iter().map(|p| p.endpoint).max().unwrap_or_default();
         self.last = self.last.max(highest);
         let mut numbered = false;
@@ -34,12 +43,13 @@ impl Endpoints {
         numbered
     }
 
-    /// Notes the endpoints of the next connections.
+    /// Notes the endpoints of the next connections. Replaces those of a message that never came.
     pub(super) fn announce(&mut self, runs: Vec<(EndpointId, u32)>) {
         self.announced = runs;
     }
 
-    /// Takes the endpoints of the next `n` connections.
+    /// Takes the endpoints of the next `n` connections. Beyond those announced, a connection has
+    /// none. Runs that are longer than the message are dropped.
     pub(super) fn take(&mut self, n: usize) -> impl Iterator<Item = EndpointId> + use<> {
         let announced = std::mem::take(&mut self.announced).into_iter();
         let each = announced.flat_map(|(endpoint, run)| std::iter::repeat_n(endpoint, run as usize));
@@ -59,7 +69,8 @@ pub(super) fn service_of(ports: &[HeldPort], endpoint: EndpointId, local: Socket
     port.map(|p| p.port.0.as_str())
 }
 
-/// The port at an address, or the one at all addresses.
+/// The port at an address, or else the one at all addresses of the same family. `None`: no port of
+/// the host listens there.
 fn at(ports: &[HeldPort], local: SocketAddr) -> Option<&HeldPort> {
     let any =
         |a: SocketAddr| a.ip().is_unspecified() && a.port() == local.port() && a.is_ipv4() == local.is_ipv4();

@@ -1,4 +1,11 @@
-//! Messages for the loop from other threads.
+//! Inbox: messages for the loop from other threads.
+//!
+//! Each message wakes the poll, so posting is a system call. Messages are taken in the order of
+//! their arrival, behind the reads of a pass. A message that is posted once the loop has ended is
+//! dropped; its sender is told so.
+//!
+//! The channel has no limit of its own. Senders are bounded: one prepare thread, one save, jobs up
+//! to `jobs_running_max`, and callers up to 32, who ask one query at a time.
 
 use crate::admin::query::Ask;
 use crate::job_threads::JobEnd;
@@ -24,12 +31,14 @@ pub(super) enum Message {
 
 /// The loop's end of the channel that other threads post to.
 pub(super) struct Inbox {
+    /// Kept although the loop posts nothing: the last mailbox takes the waker with it.
     mailbox: Mailbox<Message>,
     messages: Receiver<Message>,
 }
 
 impl Inbox {
-    /// Makes the channel. Each message wakes the poll of `registry`.
+    /// Makes the channel. Each message wakes the poll of `registry`. Fails if the kernel gives no
+    /// waker. A poll has one inbox.
     pub(super) fn new(registry: &Registry) -> io::Result<Inbox> {
         let (mailbox, messages) = Mailbox::new(registry, WAKER)?;
         Ok(Inbox { mailbox, messages })

@@ -1,4 +1,12 @@
-//! The worker's end of the socket to the keeper, and what the two have agreed on.
+//! Link to the keeper: the worker's end of the socket, and state that both ends share.
+//!
+//! Messages keep their order in both directions. A message that the socket does not take waits in
+//! memory, and goes out once the poll reports room. So sending never blocks the loop and cannot
+//! fail; a keeper that is gone shows where messages are received.
+//!
+//! *Invariant*: a message that reports a change leaves behind the commit of that change. If the
+//! worker dies in between, its successor reports ports and configuration anew, dials again, and
+//! releases the connections of ended sessions.
 
 use crate::net::sockets::LINK;
 use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
@@ -9,26 +17,31 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Connections that one message releases at most.
+/// Connections that one message releases at most. Each takes up to 34 bytes of JSON, and a message
+/// may have 64 KiB.
 const DROPS_PER_MESSAGE: usize = 1000;
 
-/// The link to the keeper.
+/// The link to the keeper. Nothing of it outlives the process.
 pub(super) struct KeeperLink {
+    /// The socket, and messages that wait for room in it.
     link: Link<ToWorker, ToKeeper>,
     /// The keeper understands [`ToKeeper::NotConfigured`]. An earlier one would replace the worker.
     hears_refusals: bool,
     /// Connections that the keeper is to release: key and number.
     drops: Vec<(u32, u64)>,
-    /// Outbound connections about to come: number of the request, by number of the connection.
+    /// Outbound connections about to come: number of the request, by number of the connection. All
+    /// others are inbound.
     dialed: HashMap<u64, u64>,
     /// The worker serves, and the keeper knows.
     ready: bool,
-    /// The worker has asked for a fresh process.
+    /// The worker has asked for a fresh process. Asked once: without a process of its own there is
+    /// no answer.
     recycling: bool,
 }
 
 impl KeeperLink {
-    /// Takes a link over and has the poll of `registry` watch it.
+    /// Takes a link over and has the poll of `registry` watch it. Fails if the poll cannot. The
+    /// poll is edge-triggered: each event is followed by sends and receives until nothing is left.
     pub(super) fn new(
         link: Link<ToWorker, ToKeeper>,
         hears_refusals: bool,
@@ -40,7 +53,8 @@ impl KeeperLink {
         Ok(KeeperLink { link, hears_refusals, drops, dialed, ready: false, recycling: false })
     }
 
-    /// Sends a message, or queues it until the socket takes it.
+    /// Sends a message, or queues it until the socket takes it. A message beyond 64 KiB is dropped,
+    /// with an error in the log.
     pub(super) fn send(&mut self, message: &ToKeeper) {
         self.link.send(message);
     }
@@ -50,12 +64,14 @@ impl KeeperLink {
         self.link.flush();
     }
 
-    /// Receives the next message, if one is there.
+    /// Receives the next message, if one is there. Fails if a message was cut off or cannot be
+    /// read.
     pub(super) fn receive(&mut self) -> io::Result<Received<ToWorker>> {
         self.link.receive()
     }
 
     /// Says that the worker serves, with the ports that count and the highest connection number.
+    /// The keeper then accepts, closes all other ports, and numbers connections above that one.
     pub(super) fn say_ready(&mut self, ports: Vec<HeldPort>, served: u64) {
         self.ready = true;
         self.link.send(&ToKeeper::Ready(ports, served));
@@ -73,19 +89,21 @@ impl KeeperLink {
     }
 
     /// Says that a proposed configuration changes nothing or was refused, if the keeper
-    /// understands.
+    /// understands. The keeper then forgets it, and proposes it to no successor.
     pub(super) fn say_not_configured(&mut self, number: u64) {
         if self.hears_refusals {
             self.link.send(&ToKeeper::NotConfigured(number));
         }
     }
 
-    /// Notes a connection that the keeper is to release at the end of the pass.
+    /// Notes a connection that the keeper is to release at the end of the pass. The number guards
+    /// against a key that has another connection by then. May be repeated.
     pub(super) fn release(&mut self, key: u32, number: u64) {
         self.drops.push((key, number));
     }
 
-    /// Tells the keeper which connections to release.
+    /// Tells the keeper which connections to release. The caller has committed their ends.
+    /// O(connections that ended).
     pub(super) fn send_releases(&mut self) {
         for drops in std::mem::take(&mut self.drops).chunks(DROPS_PER_MESSAGE) {
             self.link.send(&ToKeeper::Drop(drops.to_vec()));
@@ -108,7 +126,8 @@ impl KeeperLink {
         self.dialed.remove(&number)
     }
 
-    /// Forgets the outbound connections that were expected.
+    /// Forgets the outbound connections that were expected. Ends a takeover: those that have a
+    /// session are never opened again.
     pub(super) fn forget_dialed(&mut self) {
         self.dialed.clear();
     }

@@ -1,7 +1,13 @@
-//! Adds and amends ledger lines.
+//! Ledger lines: added, amended, read.
 //!
 //! A line is a record of the core, so it counts from the same commit as the change that it reports.
 //! A line is written as JSON; a worker of another version leaves out lines that it cannot read.
+//!
+//! *Invariant*: each line has the number above the last one, and at most [`LINES_MAX`] lines are
+//! kept. Sizes of lines vary, because a line may carry a whole rehearsal.
+//!
+//! The ledger never refuses a change. If the store has no room for a line, the change is made, and
+//! the log says that there was no room. Adding or amending a line costs one record.
 
 use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
@@ -13,9 +19,9 @@ use greenroom_core::operate::inspect::Slice;
 use greenroom_core::reload::request::Requester;
 use greenroom_core::store::kind::Kind;
 
-/// Lines in one slice of an answer.
+/// Lines in one slice of an answer: each is decoded from JSON on the loop's thread.
 const LINES_PER_SLICE: usize = 64;
-/// Lines that the ledger keeps. The oldest are deleted.
+/// Lines that the ledger keeps. Each new line beyond it deletes the oldest one.
 const LINES_MAX: u64 = 1000;
 
 /// The ledger, whose lines are records of the core.
@@ -25,7 +31,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Goes on with the lines that the core's records hold.
+    /// Goes on with the lines that the core's records hold. O(lines).
     pub(super) fn of(core: &Core) -> Ledger {
         Ledger { end: core.host_records(Kind::Ledger).last().map_or(0, |(key, _)| *key) }
     }
@@ -42,7 +48,8 @@ impl Ledger {
         self.end
     }
 
-    /// Changes a line, if the ledger still has it.
+    /// Changes a line, if the ledger still has it. Counts from the next commit on. `change` cannot
+    /// change the number. If the store has no room, an error is logged, and the old line stays.
     pub(super) fn amend(&self, core: &mut Core, line: u64, change: impl FnOnce(&mut Report)) {
         let Some(mut found) = read(core, line) else { return };
         change(&mut found.report);
@@ -55,8 +62,10 @@ impl Ledger {
         read(core, line).map(|found| found.report)
     }
 
-    /// Reads the lines from a number on. Lines of another version are left out.
+    /// Reads the lines from a number on, at most [`LINES_PER_SLICE`], and the number to go on from.
+    /// Lines of another version are left out.
     pub(super) fn lines_from(&self, core: &Core, line: u64) -> Slice<LedgerLine> {
+        // With one line more, which tells whether another slice follows.
         let lines = core.host_records_from(Kind::Ledger, line, LINES_PER_SLICE + 1);
         let next = lines.get(LINES_PER_SLICE).map(|(key, _)| *key);
         let decode = |(_, json): &(u64, Vec<u8>)| serde_json::from_slice(json).ok();
@@ -80,6 +89,8 @@ fn read(core: &Core, line: u64) -> Option<LedgerLine> {
     serde_json::from_slice(&json).ok().filter(|_| key == line)
 }
 
+/// Writes a record in place of the line of the same number. If the store has no room, an error is
+/// logged, and nothing has changed.
 fn write(core: &mut Core, line: &LedgerLine) {
     let json = serde_json::to_vec(line).unwrap_or_default();
     if !core.put_host_record(Kind::Ledger, line.report.line, &json) {

@@ -1,13 +1,25 @@
-//! The end of a worker: a stop of the host, or a handover to a successor.
+//! End of a worker: a stop of the host, or a handover to a successor.
+//!
+//! | state | event | becomes |
+//! | --- | --- | --- |
+//! | serving | a signal | stopping |
+//! | serving | an upgrade or a recycling | handing over |
+//! | handing over | a signal | stopping |
+//! | stopping | all sessions flushed, `stop_ms` over, or a second signal | ended, saved |
+//! | handing over | work under way finished, or 5 s over | ended, for the successor |
+//!
+//! Deadlines are checked once in each pass. A worker that dies instead leaves its records, and if
+//! the host stops, its successor is told to stop, too.
 
 use std::time::{Duration, Instant};
 
-/// Time that a worker which hands over waits for reloads, jobs and answers under way.
+/// Time that a worker which hands over waits for reloads, jobs and answers under way. Clients are
+/// served meanwhile. The keeper kills a worker only after 60 s.
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
-/// Longest sleep of a worker that hands over: other threads do not report that they are done.
+/// Longest sleep of a worker that hands over: threads of callers do not report their end.
 const HAND_OVER_SLEEP: Duration = Duration::from_millis(1);
 
-/// Deadlines of a worker that is to end; none of both while it serves.
+/// Deadlines of a worker that is to end. A worker that serves has neither, and none has both.
 #[derive(Default)]
 pub(super) struct Lifecycle {
     /// The host stops: sessions are flushed until then.
@@ -23,12 +35,12 @@ impl Lifecycle {
         self.stop_at = Some(Instant::now() + time);
     }
 
-    /// Ends a stop at once, whether sessions are flushed or not.
+    /// Ends a stop at once, whether sessions are flushed or not. Tables and ledger are saved still.
     pub(super) fn stop_now(&mut self) {
         self.stop_at = Some(Instant::now());
     }
 
-    /// Begins a handover.
+    /// Begins a handover. The caller makes sure that no stop is under way.
     pub(super) fn hand_over(&mut self) {
         self.hand_over_by = Some(Instant::now() + HAND_OVER_MAX);
     }

@@ -1,8 +1,14 @@
-//! Answers operators' queries.
+//! Answers to operators' queries.
 //!
 //! An operator's thread asks one query at a time and blocks until the answer is there. A query
 //! costs the loop a bounded slice of work: long lists are asked for slice by slice, and sessions
-//! are served in between.
+//! are served in between. A list is therefore no snapshot: items may come and go between slices.
+//!
+//! Queries are answered inside a pass, behind its reads. Reading ones see turns that are not
+//! committed yet. Closing and releasing sessions takes part in the pass's commit. Queries that
+//! change builds, configuration or data queue at a driver, and are answered when it is done.
+//!
+//! If the worker ends, queries without an answer end with an error, because their channels close.
 
 use crate::admin::query::{Answer, Ask, Query, SchemaOf, TableEntries};
 use crate::worker::drivers::Drivers;
@@ -15,8 +21,8 @@ use greenroom_core::operate::restore::ITEMS_PER_SLICE;
 use greenroom_core::tables::owner::Owner;
 use greenroom_state::schema::Schema;
 
-/// Answers a query at once, or gives it to the driver that answers it later. Each answer is a slice
-/// of bounded length.
+/// Answers a query at once, or gives it to the driver that answers it later. Long answers are
+/// slices of bounded length. An answer for a caller that is gone is dropped.
 pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
     let core = &mut shell.core;
     let answer = match ask.query {
@@ -24,6 +30,7 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
         Query::Sessions(after, filter) => Answer::Sessions(core.sessions_after(after, &filter)),
         Query::OwnOf(name, after) => {
             let service = core.service_named(&name);
+            // An unknown service has nothing of its own.
             let own = service.map(|s| core.of_service(s, after.as_deref()));
             Answer::Own(own.unwrap_or_default())
         }
@@ -31,6 +38,7 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
         Query::Owned => Answer::Owned(owned_tables(core)),
         Query::Entries(table, from) => {
             let (entries, next) = core.entries_from(&table, &from);
+            // Versions that differ from the owner's: such values are not migrated yet.
             let versions = entries.iter().map(|(key, _)| core.other_version(&table, key)).collect();
             Answer::Entries(TableEntries { entries, versions, next })
         }
@@ -54,20 +62,23 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
     let _ = ask.reply.send(answer);
 }
 
-/// The tables that services own: service, table, version.
+/// The tables that services own: service, table, and the version that its values are written in.
+/// O(tables).
 fn owned_tables(core: &Core) -> Vec<(String, String, u32)> {
     let name = |o: &Owner| core.services()[usize::from(o.service.0)].offer.name.clone();
     core.owners().iter().map(|(table, o)| (name(o), table.to_string(), o.version)).collect()
 }
 
-/// Checks states that an operator wants to restore, one verdict for each. Changes nothing.
+/// Checks states that an operator wants to restore, one verdict for each. Changes nothing. The
+/// caller bounds the number: handler code reads each state on the loop's thread.
 fn check_states(core: &mut Core, states: &[GivenState]) -> Answer {
     let mut builds = Builds::new();
     let checked = states.iter().map(|s| core.check_state(s, &mut builds)).collect();
     Answer::Checked(checked, builds, None)
 }
 
-/// Checks entries that an operator wants to restore, one verdict for each. Changes nothing.
+/// Checks entries that an operator wants to restore, one verdict for each. Changes nothing. The
+/// answer names the builds that have checked and the table's owner, which must still hold later.
 fn check_entries(core: &Core, table: &str, entries: &[GivenEntry]) -> Answer {
     let mut builds = Builds::new();
     let checked = entries.iter().map(|e| core.check_entry(table, e, &mut builds)).collect();
@@ -82,7 +93,8 @@ fn schema<'c>(core: &'c Core, of: &SchemaOf) -> Option<&'c Schema> {
     }
 }
 
-/// Compares one slice more of a plan with what the core holds.
+/// Compares one slice more of a plan with the core's data, at most [`ITEMS_PER_SLICE`] items. The
+/// last slice also says whether all of it can be stored; an error there says why it cannot.
 fn continue_survey(core: &mut Core, plan: &Plan, mut survey: Box<Survey>) -> Answer {
     let whole = core.survey(plan, &mut survey, ITEMS_PER_SLICE);
     let room = whole.then(|| core.has_room(plan, &survey));

@@ -5,7 +5,7 @@
 //! repeat the command.
 //!
 //! A dump's items are checked slice by slice in earlier passes, by queries. If a reload has been
-//! committed since, the whole plan is refused: another build would read what the first one checked.
+//! committed since, the whole plan is refused: the build that serves has not checked its items.
 //! Fields of one state are read, checked and written between the same two passes.
 //!
 //! Clients wait for the pause, which the ledger names. O(items of the plan + entries of its

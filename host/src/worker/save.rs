@@ -142,7 +142,8 @@ impl Saver {
     }
 
     /// Puts a written save in place, unless the snapshot was invalidated meanwhile. The rename is
-    /// on the loop's thread, because only the loop knows whether the pin has held.
+    /// on the loop's thread, because only the loop knows whether the pin has held. Costs a rename
+    /// and a sync of the directory.
     pub(super) fn finish(&mut self, core: &mut Core, end: SaveEnd) {
         let whole = core.unpin(end.epoch);
         self.under_way = false;

@@ -3,12 +3,12 @@
 //! A part owns its fields, and takes the core or another part as an argument. The drivers step
 //! through reloads, proposals, probations and restores with a [`Shell`].
 //!
-//! State that must outlive the process is not here but in the core's records: a part with a record
-//! (builds, configuration, ports, ledger) writes that with each change. The change then counts from
-//! the next commit.
+//! State that must outlive the process lies in the core's records. A part with a record (builds,
+//! configuration, ports, ledger) writes that with each change, and the change counts from the next
+//! commit.
 //!
-//! [`Shell::commit`] is the commit of a pass. Drivers that commit between two passes hand the core
-//! `Input::Commit` alone: no turn waits then, and all input is in records.
+//! [`Shell::commit`] is the commit of a pass. Drivers hand the core `Input::Commit` alone: actions
+//! that wait then get their turns in the next pass.
 
 use crate::clock::now_ns;
 use crate::crash_points;
@@ -105,7 +105,8 @@ impl Shell {
         self.sockets.read(&mut self.core, slot, to_the_end);
     }
 
-    /// Writes committed output, by [`Sockets::send`]. A commit comes right before.
+    /// Writes committed output, by [`Sockets::send`]. Runs behind a commit, with no turn in
+    /// between.
     pub(super) fn send(&mut self) {
         self.sockets.send(&mut self.core);
     }
@@ -121,8 +122,9 @@ impl Shell {
         [wake, self.lifecycle.sleep_max(), self.saver.sleep_max()].into_iter().flatten().min()
     }
 
-    /// Reads the tables and the ledger of an earlier host. Only for a host that starts without
-    /// records: the core must hold no entry. New ledger lines are numbered behind those read.
+    /// Reads the tables and the ledger of an earlier host. Entries replace those of the same key,
+    /// and ledger lines are added behind those that are there. Only for a host without builds and
+    /// sessions.
     pub(super) fn read_saved(&mut self) {
         self.saver.read(&mut self.core);
         self.ledger = Ledger::of(&self.core);

@@ -1,4 +1,7 @@
-//! The threads beside the loop: preparation of reloads, jobs, watchdog.
+//! Threads beside the loop: preparation of reloads, jobs, watchdog.
+//!
+//! The loop orders, and never waits: results come back through its inbox. Nothing of these threads
+//! outlives the process. A successor begins jobs again, and forgets reloads.
 
 use crate::job_threads::JobThreads;
 use crate::plugin::prepare::Job;
@@ -12,7 +15,7 @@ pub(super) struct Threads {
     pub prepare: PrepareThread,
     /// The jobs that run.
     pub jobs: JobThreads,
-    /// The watchdog's limits.
+    /// The watchdog's limits, which a configuration may change while it watches.
     pub stall_limits: StallLimits,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! *Invariant*: a read goes to the input memory, behind a note of its session and offset. A
 //! successor finds bytes there that were read and not committed. Output is written only once it is
-//! committed, so no client sees anything that a crash could take back.
+//! committed, so no client sees anything that a crash could undo.
 //!
 //! | the worker dies | a successor finds |
 //! | --- | --- |

@@ -59,14 +59,15 @@ pub struct Batch {
     req_key: Option<usize>,
     /// Offset of the sequence number in a reply.
     exp_seq: usize,
+    /// Number of lines made so far; the sequence number of the last one.
     seq: u32,
 }
 
 impl Batch {
-    /// A batch of `lines` lines of `size` bytes each, newline included, for connection `conn`.
+    /// Makes a batch of `lines` lines of `size` bytes each, newline included, for connection
+    /// `conn`.
     ///
-    /// # Panics
-    /// If a line of `size` bytes has no room for its numbers (17 bytes).
+    /// # Panics If a line of `size` bytes has no room for its numbers (17 bytes).
     pub fn new(conn: usize, lines: usize, size: usize, proto: Proto) -> Batch {
         let mut line = format!("{conn:06x}:{:08x}:", 0).into_bytes();
         line.extend((line.len()..size - 1).map(|i| b'a' + (i % 26) as u8));
@@ -102,7 +103,8 @@ impl Batch {
         b
     }
 
-    /// Gives each line its next sequence number, in the request and in the expected reply.
+    /// Gives each line its next sequence number, in the request and in the expected reply. No
+    /// bytes are made anew, except for tally, whose replies grow with their number.
     pub fn renumber(&mut self) {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let (rl, el) = (self.req.len() / self.lines, self.exp.len() / self.lines);

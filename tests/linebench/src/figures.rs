@@ -1,17 +1,17 @@
-//! Figures, by name.
+//! Figures, by name: quantiles of times, and their output as JSON or text.
 
 use hdrhistogram::Histogram;
 use std::time::Duration;
 
-/// Times, in nanoseconds.
+/// Times, in nanoseconds, to three digits.
 pub type Times = Histogram<u64>;
 
-/// No time yet.
+/// Makes an empty histogram, for times up to 600 s. Longer ones can't be recorded.
 pub fn times() -> Times {
     Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds")
 }
 
-/// A time as [`Times`] takes it.
+/// A time as [`Times`] takes it: at least 1 ns.
 pub fn ns(time: Duration) -> u64 {
     (time.as_nanos() as u64).max(1)
 }
@@ -27,13 +27,14 @@ pub fn print_json(figures: &[(&str, f64)]) {
     println!("{{{}}}", fields.join(","));
 }
 
-/// Prints a line for each.
+/// Prints each figure on a line of its own.
 pub fn print_text(figures: &[(&str, f64)]) {
     for (k, v) in figures {
         println!("{k:>26} {}", short(*v));
     }
 }
 
+/// A figure with three decimals, or none if it is whole.
 fn short(v: f64) -> String {
     if v.fract() == 0.0 { format!("{v:.0}") } else { format!("{v:.3}") }
 }

@@ -1,12 +1,15 @@
 //! Connections from many source addresses on loopback.
+//!
+//! By Linux's default a source address has 28,232 ports for one server. More connections need
+//! more addresses.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Lets connect() choose the port, by the whole 4-tuple: bind() alone would take a port that no
-/// other connection from this address could use, and would not reuse ports in TIME_WAIT.
+/// Lets connect() choose the port, by the whole 4-tuple. Binding alone would take a port that
+/// no other connection from this address could use. Ports in TIME_WAIT would not be used again.
 fn late_port(s: &Socket) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     const IP_BIND_ADDRESS_NO_PORT: libc::c_int = 24;
@@ -19,7 +22,8 @@ fn late_port(s: &Socket) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A socket that will come from source address 127.0.0.(2 + n) on loopback; n is below 250.
+/// Makes a socket that will come from source address 127.0.0.(2 + n) on loopback; n is below
+/// 250.
 pub fn socket(addr: SocketAddr, n: usize) -> io::Result<Socket> {
     let s = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv4() && addr.ip().is_loopback() {
@@ -30,14 +34,14 @@ pub fn socket(addr: SocketAddr, n: usize) -> io::Result<Socket> {
     Ok(s)
 }
 
-/// A blocking connect from there.
+/// Connects from there, blocking.
 pub fn connect(addr: SocketAddr, n: usize) -> io::Result<TcpStream> {
     let s = socket(addr, n)?;
     s.connect(&addr.into())?;
     Ok(s.into())
 }
 
-/// Begins a connect that doesn't block: the socket becomes writable when it is there.
+/// Begins a connect that does not block: the socket becomes writable when it is connected.
 pub fn begin_connect(addr: SocketAddr, n: usize) -> io::Result<mio::net::TcpStream> {
     let s = socket(addr, n)?;
     s.set_nonblocking(true)?;
@@ -47,7 +51,8 @@ pub fn begin_connect(addr: SocketAddr, n: usize) -> io::Result<mio::net::TcpStre
     }
 }
 
-/// Sends lines and reads as many answers, blocking.
+/// Sends lines and reads as many answers, blocking for at most 30 s a read. Answers behind
+/// those are lost, so the server must not send more.
 pub fn ask(stream: &TcpStream, lines: &str) -> io::Result<Vec<String>> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     (&*stream).write_all(lines.as_bytes())?;

@@ -1,5 +1,5 @@
-//! For `scripts/bench`: builds the handler `tests/fixtures/NAME.rs` in release, and puts the
-//! library in a place.
+//! Builder of a fixture for `scripts/bench`: builds the handler `tests/fixtures/NAME.rs` in
+//! release, and puts the library in a place.
 
 use greenroom_tests::fixture::{Fixture, Optimize, install};
 use greenroom_tests::root;

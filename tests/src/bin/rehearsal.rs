@@ -1,6 +1,11 @@
-//! For `scripts/bench rehearsal`: a loop with many sessions in its store, and no sockets, goes on
-//! working while a candidate that migrates all of them is rehearsed. Prints how long that took, and
-//! the longest passes with and without.
+//! Measurement for `scripts/bench rehearsal`: passes of a loop while a candidate is rehearsed.
+//!
+//! The loop has many sessions in its store, and no sockets. It goes on working while a
+//! candidate that migrates all of them is rehearsed in a child process. Prints one JSON object:
+//! how long that took, and median and longest passes before, during and after.
+//!
+//! The records are a memory file as the worker's are, because the child reads its snapshot from
+//! it.
 
 use greenroom::memory::board::Board;
 use greenroom::memory::records::{Region, memory_file};
@@ -27,6 +32,8 @@ const BUSY: usize = 50;
 
 fn main() {
     let sessions: u32 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(100_000);
+    // The second build differs by its version and a migration that changes nothing: cost
+    // without work.
     let fixture = Fixture::with(Optimize::AsReleased, "rehearsed_bench", &tally_source("tally", "one"));
     let first = fixture.build_as("first.so");
     let migrates = "    const STATE_VERSION: u32 = 2;\n    fn migrations() -> greenroom_handler::Migrations {\n        \
@@ -53,7 +60,7 @@ fn main() {
     };
     let mut sendable = Vec::new();
     let mut effects = Vec::new();
-    // As the shell does: what is sent is gone.
+    // Sent output is gone at once, as the shell does with a socket that takes everything.
     let mut end_pass = |core: &mut Core| {
         core.handle(Input::Commit);
         core.take_commands(&mut effects);
@@ -82,8 +89,8 @@ fn main() {
     end_pass(&mut core);
 
     let mut next = 0;
-    // By the clock and by the CPU time of the loop's thread, as others may have the core for a
-    // while.
+    // Times are taken by the clock and by the CPU time of the loop's thread: others may have
+    // the core.
     let cpu = || {
         let t = thread_time();
         Duration::new(t.0, t.1)
@@ -92,6 +99,7 @@ fn main() {
         let (begun, cpu_begun) = (Instant::now(), cpu());
         core.handle(Input::PassBegins { now_ns: 1 });
         for _ in 0..BUSY {
+            // A prime step spreads the busy sessions over the store.
             next = (next + 7919) % sessions;
             line(core, next);
         }
@@ -119,6 +127,7 @@ fn main() {
     }
 
     let begun = Instant::now();
+    // The pin keeps every record of this epoch for the child, until the unpin below.
     let epoch = core.pin();
     let pin = begun.elapsed();
     let live = LiveState {
@@ -175,7 +184,7 @@ fn main() {
     );
 }
 
-/// CLOCK_THREAD_CPUTIME_ID: seconds and nanoseconds.
+/// Reads CLOCK_THREAD_CPUTIME_ID: seconds and nanoseconds.
 fn thread_time() -> (u64, u32) {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the time is written there.

@@ -80,9 +80,9 @@ const CRATES: [(&str, Floors); 4] = [
     ),
 ];
 
-/// Folders whose files are the product.
+/// Folders whose files are the product: limits of length hold there.
 const PRODUCT: [&str; 3] = ["host", "handlers", "state-schema"];
-/// Folders whose words are ours.
+/// Folders whose comments are ours, tests included.
 const ALL: [&str; 4] = ["host", "handlers", "state-schema", "tests"];
 
 /// Files of the product, without files of tests.
@@ -104,7 +104,8 @@ fn a_file_imports_from_its_own_folder_and_from_those_below() {
     found.check("floors", "imports from a folder that is not below");
 }
 
-/// Arrows between files whose folders are on one floor, or that run up.
+/// Arrows between files whose folders are on one floor, or that run up. Panics if a folder has
+/// no floor.
 fn upward(graph: &Graph, floors: Floors) -> Vec<((usize, usize), (usize, String))> {
     let floor = |file: usize| {
         let room = graph.room(file);
@@ -173,6 +174,7 @@ fn the_code_of_a_type_stands_in_the_folder_that_defines_it() {
     found.check("impls", "code of a type outside the folder that defines it");
 }
 
+/// A name that two types share in a crate says nothing in a message or a search.
 #[test]
 fn a_public_type_has_a_name_of_its_own() {
     let mut found = Findings::default();

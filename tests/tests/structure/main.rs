@@ -130,7 +130,8 @@ fn rust_files(dir: &Path) -> Vec<std::path::PathBuf> {
     found
 }
 
-/// The table for operators has every limit with its default, and no other.
+/// Table for operators: every limit with its default, and no other. A star marks limits that a
+/// service can have of its own.
 #[test]
 fn limits_md_has_every_limit() {
     let page = std::fs::read_to_string(root().join("host/LIMITS.md")).expect("host/LIMITS.md");

@@ -8,7 +8,7 @@
 //! | `job_ffi` | a job's own, while turns run | none |
 //!
 //! Tables are made at the first call and leaked. The ABI says that they are valid until the
-//! process ends, so nothing has to track when the host has read them for the last time.
+//! process ends. So nothing has to track when the host has read them for the last time.
 //!
 //! Arguments are believed to keep the ABI. Panics of the author's code are caught and become
 //! error texts or faults, because nothing may unwind into the host.
@@ -320,7 +320,7 @@ unsafe extern "C" fn run_ffi<H: Handler>(
 /// job or a connection. Kinds beyond the known ones do not come: the host sends what this ABI
 /// version has.
 fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8]) -> Action<'a> {
-    // Both are the host's, or were this library's strings before.
+    // Texts are the host's, or were this library's strings before, so they are UTF-8.
     let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
     let sender = (from != 0).then_some(from);
     match (kind, detail) {

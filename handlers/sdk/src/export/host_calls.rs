@@ -32,8 +32,8 @@ pub(super) struct HostCalls<'a> {
     pub(super) turn: *mut abi::Turn,
 }
 
-// SAFETY (of each block below): `turn` is what the host passed to the run under way; what is passed
-// is valid for the call; what comes back is valid until the next call, and is copied before that.
+// SAFETY (of each block below): `turn` is what the host passed to the run under way. What is passed
+// is valid for the call. What comes back is valid until the next call, and is copied before that.
 impl Host for HostCalls<'_> {
     #[inline]
     fn turn_ok(&mut self) -> bool {

@@ -8,12 +8,13 @@
 //! | queued or running | its owner cancels it or ends | dropped: no result comes |
 //! | queued or running | the worker died | queued anew by the successor, or lost |
 //!
-//! A job is one record from the turn that asks for it until its result is an action. One commit
-//! replaces the one by the other, so exactly one result comes, to the build that serves then.
+//! A job is one record from the turn that asks for it until its result is an action. The
+//! same commit deletes the record and adds the action. So exactly one result comes, to the build
+//! that serves then.
 //!
 //! The function may run more than once: if the worker dies, its successor begins the job anew. A
-//! job that is declared `once` is lost instead, if it had begun. A job that was running at
-//! [`DEATHS_MAX`] deaths that the worker caused is lost, too: the job may have caused them.
+//! job that is declared `once` is lost instead, if it had begun. A job that was running at two
+//! deaths that the worker caused is lost, too: the job may have caused them.
 //!
 //! A dropped job keeps its thread until its function returns. `jobs_running_max` bounds the
 //! threads; jobs wait for one. `jobs_max` and `jobs_per_session_max` bound the jobs. A turn that
@@ -53,7 +54,7 @@ pub(crate) struct Jobs {
     begun: Vec<u64>,
     /// Highest number given so far.
     last: u64,
-    /// Whether no job begins any more.
+    /// Whether jobs wait in any case, as a successor is to begin them.
     held: bool,
 }
 

@@ -8,9 +8,9 @@
 //! | being made | its owner ends | dropped: closed at once if it opens |
 //! | being made | the worker died | asked for again by the successor |
 //!
-//! A connection is one record until its outcome is an action, and one commit replaces the one by
-//! the other. So the owner is told once, by whichever worker serves then. After the death of a
-//! worker, the peer may see a connection twice.
+//! A connection is one record until its outcome is an action. The same commit deletes the record
+//! and adds the action, so the owner is told once, by whichever worker serves then. After the death
+//! of a worker, the peer may see a connection twice.
 //!
 //! `connects_max` bounds the connections that are being made: a turn that asks for one more is
 //! refused.

@@ -55,8 +55,8 @@ pub(crate) fn apply(
     let origin = Origin { slot, id, staged, running };
     // A timer of a service belongs to the session that stands for the service's own turns.
     let owner = |of_service: bool| if of_service { Slot::of_service(service) } else { slot };
-    // One record lists all topics of a session. It is written behind the last change, once:
-    // `reserve` counts it once.
+    // Topic effects share one record, which lists all topics of the session. It is written once,
+    // behind the last change: `reserve` counts it once.
     let mut topics_changed = false;
     for effect in &staged.effects {
         match effect {

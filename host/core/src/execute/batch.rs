@@ -60,10 +60,10 @@ struct Attempt {
 
 /// Runs actions of one session, and applies what the successful turns staged.
 ///
-/// There is at least one action; actions from an inbox are of one kind, and `running` knows
-/// them. The caller runs the actions behind [`Ran::consumed`] later, and closes the session if a
-/// turn asked for it. Nothing of a failed or repeated call was applied, so peers can't observe
-/// it.
+/// The caller passes at least one action. Actions from an inbox are of one kind, and `running`
+/// knows them. The caller runs the actions behind [`Ran::consumed`] later, and closes the
+/// session if a turn asked for it. Nothing of a failed or repeated call was applied, so peers
+/// can't observe it.
 pub(crate) fn run_batch(
     host: &mut HostState,
     executor: &mut Executor,
@@ -118,7 +118,7 @@ fn quarantine_for_good(host: &mut HostState, slot: Slot, blocked: BlockedAction)
     notice(host, level::ERROR, slot, format!("quarantined: {}", blocked.reason));
 }
 
-/// Quarantines a session until the code that serves next looks at it. There is no record: a
+/// Quarantines a session until the code that serves next looks at it. No record is written: a
 /// successor tries the action again, and quarantines the session again if that fails.
 pub(crate) fn quarantine(host: &mut HostState, slot: Slot, reason: String) {
     if let Some(s) = host.sessions.get_mut(slot) {
@@ -147,7 +147,7 @@ fn attempt_until_usable(
             let message = "the handler returned without an outcome".into();
             b.fault = Some(Fault { kind: fault::ERROR, message, file: String::new(), line: 0 });
         }
-        // Whatever the handler handed over is not the state of a successful turn.
+        // The state that is handed over, if any, is not that of a successful turn.
         if b.done == 0 {
             b.has_state = false;
         }
@@ -165,12 +165,11 @@ fn attempt_until_usable(
             continue;
         }
         let Some(message) = unusable(host, slot, b, state_lost) else { return last };
-        // An earlier fault belongs to a turn that is not the next one any more. That turn runs
-        // again later.
+        // An earlier fault belongs to a later turn by now, which runs again later.
         (last.fault, last.failed_log) = (None, Vec::new());
         if b.done > 1 {
-            // One by one, so that only the guilty turn fails. The rest of the batch comes with
-            // the next one.
+            // Actions run one by one, so that only the guilty turn fails. The rest comes with
+            // the next batch.
             last.tried = 1;
             executor.replays += 1;
             continue;

@@ -87,7 +87,7 @@ pub(super) fn run_with_previous_build(
     let buffers = &mut executor.buffers;
     call(host, &callee, of, state.as_ref().map(|(version, bytes)| (*version, &bytes[..])), buffers);
     // A write to a table that the standby build does not know would be marked with a version of
-    // the serving build. Nobody has checked such a value against that version.
+    // the serving build. No check says that the value is of that version.
     let strange = |e: &Effect| match e {
         Effect::Put { table, .. } => is_new(host, id, buffers.text(table)),
         _ => false,
@@ -115,7 +115,7 @@ fn state_for_standby(host: &HostState, slot: Slot) -> Option<Option<(u32, Vec<u8
     let (here, there) = (service.offer.shape.version, standby.offer.shape.version);
     let same = s.state_fingerprint == standby.fingerprint && s.state_version == there;
     if same || s.state_version < there || (s.state_version == there && here != there) {
-        // Of the standby build itself, or older: it migrates such a state itself.
+        // A state of the standby build, or an older one: that build migrates it itself.
         return Some(Some((s.state_version, stored)));
     }
     // First to the version that serves, by the build that left the state; from there on the two
@@ -156,7 +156,7 @@ fn entry_for_standby(
     if same {
         return as_served();
     }
-    // Of the standby build's version or older: that build migrates such a value itself. If both
+    // A value of the standby build's version or older: that build migrates it itself. If both
     // builds write one version, a value may be of either schema, so that case takes the long
     // way.
     if version_of(stored) <= there && owner.version != there {

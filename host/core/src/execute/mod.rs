@@ -50,8 +50,8 @@ impl Executor {
         self.replays > REPLAYS_PER_PASS
     }
 
-    /// Sets the count of replays aside, so that sessions whose input fails again and again do not
-    /// let other sessions' actions wait.
+    /// Sets the count of repeated calls aside. So sessions whose input keeps failing do not let
+    /// the waiting actions of other sessions wait.
     pub(crate) fn set_replays_aside(&mut self) -> u32 {
         std::mem::take(&mut self.replays)
     }

@@ -55,7 +55,7 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &Buffers) -> Opt
             records.push((bytes, 1));
         }
         if let Effect::Broadcast { topic, data, .. } = effect {
-            // One more than the topic has now, as in `record_bytes`.
+            // The same bound as in `record_bytes`.
             let subscribers = topics.count(staged.text(topic)) + 1;
             records.extend(framed_records(&staged.bytes[data.clone()], subscribers, services));
         }
@@ -65,7 +65,8 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &Buffers) -> Opt
 
 /// Bytes of each record that an effect writes, and the number of such records, at most.
 fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, usize) {
-    // One more than the topic has now: this very batch may subscribe the session first.
+    // The topic may have one subscriber more than now: this very batch may subscribe the session
+    // first.
     let subscribers = |topic| topics.count(staged.text(topic)) + 1;
     match effect {
         Effect::Send(part) => (OutputWriter::record_bytes(part.len()), 1),
@@ -83,7 +84,7 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
         Effect::SetTimer { name, .. } => (Timers::record_bytes(name.len()), 1),
         Effect::StartJob { name, input, .. } => (Jobs::record_bytes(name.len(), input.len()), 1),
         Effect::Connect { context, .. } => (Outbound::record_bytes(context.len()), 1),
-        // One record lists all topics; it is counted once for the batch.
+        // Topic effects share one record, which lists all topics: `reserve` counts it once.
         Effect::Subscribe(_) | Effect::Unsubscribe(_) => (0, 0),
         // Deletions need no room. Flags of a session are in its record, for which the room was
         // reserved when it opened.

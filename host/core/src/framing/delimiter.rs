@@ -135,6 +135,7 @@ mod tests {
         check(framing(b"--"), b"", "| ");
     }
 
+    /// The delimiter does not count, also while only a part of it has come.
     #[test]
     fn the_limit_counts_the_message_alone() {
         check(framing(b";"), b"12345678;", r#""12345678" | "#);

@@ -8,7 +8,7 @@
 use super::frame::{Frame, Payload};
 use serde::{Deserialize, Serialize};
 
-/// Form of the length before each message.
+/// Form of the length before each message. No state depends on it, as a cut stores none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LengthPrefix {
     /// Number of bytes.
@@ -98,9 +98,11 @@ pub(super) fn cut(prefix: LengthPrefix, input: &[u8], bytes_max: usize) -> Frame
 /// Puts the prefix before a message. Fails if the prefix cannot express its length, and appends
 /// nothing then. The longest message that a peer may send does not bound what is sent.
 pub(super) fn encode(prefix: LengthPrefix, message: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+    // Checked first, so that nothing is appended for a message that fails.
     let len = u32::try_from(message.len()).ok().filter(|len| *len <= prefix.message_max());
     let len = len.ok_or("the message is longer than its length prefix can express")?;
     let width = prefix.width();
+    // The low bytes of the number lie at the front in one order, at the back in the other.
     match prefix.little_endian {
         true => out.extend(&len.to_le_bytes()[..width]),
         false => out.extend(&len.to_be_bytes()[4 - width..]),
@@ -120,6 +122,7 @@ mod tests {
         Framing::LengthPrefix { prefix: LengthPrefix::new(width, little_endian).unwrap(), bytes_max }
     }
 
+    /// Each width and both orders, with empty messages and parts of a prefix.
     #[test]
     fn a_cut_anywhere_changes_nothing() {
         check(framing(1, false, 8), b"\x03one\x00\x02\n\x03\x04hal", r#""one" "" "\n\x03" | \x04hal"#);

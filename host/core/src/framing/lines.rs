@@ -43,6 +43,7 @@ mod tests {
         check(Framing::Lines { bytes_max: 8 }, stream, expected);
     }
 
+    /// Both endings, empty lines, a CR inside a line, and bytes that are no text.
     #[test]
     fn a_cut_anywhere_changes_nothing() {
         lines(b"one\ntwo\r\n\n\r\nhalf", r#""one" "two" "" "" | half"#);

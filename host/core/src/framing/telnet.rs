@@ -64,14 +64,11 @@ pub(super) fn cut<'i>(
     let answered = answered(state.stored());
     let mut at = (state.searched as usize).min(input.len());
     let mut after_cr = false;
-    // A later search may begin at `safe`: no command is under way there, and the byte before is
-    // no CR.
+    // A later search may begin at `safe`: no command is under way, and the byte before is no CR.
     let mut safe = at;
-    // LF, NUL and IAC are the only bytes at which a line can end or a command begin. A CR alone
-    // decides nothing, so the search passes over it.
+    // A line ends or a command begins at LF, NUL and IAC alone: a CR by itself decides nothing.
     while let Some(found) = memchr3(b'\n', 0, IAC, &input[at..]) {
-        // Without bytes in between, the CR of the round before counts: a command may stand
-        // inside an ending.
+        // Without bytes in between, the CR before counts: a command may stand inside an ending.
         if found > 0 {
             at += found;
             after_cr = input[at - 1] == b'\r';
@@ -93,8 +90,7 @@ pub(super) fn cut<'i>(
                     buffers.replies.extend(reply);
                     return Frame::Reply { consumed: len };
                 }
-                // Behind CR and a command the ending may still come, and a search from here
-                // would miss the CR.
+                // Behind CR and a command the ending may still come: a later search needs the CR.
                 if !after_cr {
                     safe = at;
                 }

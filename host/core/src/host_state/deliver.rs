@@ -1,4 +1,8 @@
-//! Lets an action wait for a session.
+//! Delivery of actions: a session gets an action to wait for its turn.
+//!
+//! A turn's notes and messages have reserved room. Outcomes of jobs and connections use the
+//! store's reserve if they must, as their owners wait for them. A session that is not open gets
+//! no action. Delivery runs no code: the turn comes in this pass or a later one.
 
 use super::HostState;
 use super::notice::{limit_reached, notice};
@@ -15,9 +19,12 @@ use crate::limits::names::Limit;
 use crate::session::life::Life;
 use greenroom_state::abi::{action, job, level};
 
-/// Lets an action wait for a session's turn. Room must be reserved. A session that is closing does
-/// not get it; a session for which too many wait neither, and operators are told once.
+/// Lets an action wait for a session's turn. Room must be reserved. If the session is closing,
+/// or if too many actions wait for it, the action is dropped. Operators are told of the first
+/// drop, and of the number of drops once an action finds room again.
 pub(crate) fn deliver(host: &mut HostState, slot: Slot, action: &PendingAction<'_>, running: &RunningBatch) {
+    // A session that is closing has had its last turn, or has it now: a later action would wait
+    // for ever.
     let Some(s) = host.sessions.get(slot).filter(|s| s.life == Life::Open) else { return };
     let (id, service) = (s.id, s.service);
     let HostState { inbox, store, shared, limits, .. } = &mut *host;
@@ -35,23 +42,24 @@ pub(crate) fn deliver(host: &mut HostState, slot: Slot, action: &PendingAction<'
 }
 
 /// Tells the owner of an outbound connection how that ended. `detail` is one of
-/// [`greenroom_state::abi::connect`].
+/// [`greenroom_state::abi::connect`]. If the owner is gone, nothing happens.
 pub(crate) fn connect_outcome(host: &mut HostState, owner: u64, number: u64, detail: u32, data: &[u8]) {
     let Some(slot) = host.sessions.slot_of(owner) else { return };
-    // A reserve is kept for what must not fail; this is short.
+    // No room was reserved: the record may come from the store's reserve, so it is kept short.
     let data = Data::Own(&data[..data.len().min(OUTCOME_BYTES_MAX)]);
     let (kind, detail) = (action::CONNECT, detail as u16);
     let action = PendingAction { kind, detail, from: number, depth: 0, name: "", data };
     deliver(host, slot, &action, &RunningBatch::default());
 }
 
-/// Tells the owner of a job how that ended. `detail` is one of [`job`].
+/// Tells the owner of a job how that ended. `detail` is one of [`job`]. If there is no room for
+/// the result, the owner gets a failure that says so. If the owner is gone, nothing happens.
 pub(crate) fn job_outcome(host: &mut HostState, number: u64, ended: &EndedJob, detail: u32, data: &[u8]) {
     let Some(slot) = host.sessions.slot_of(ended.owner) else { return };
     let room = host.store.reserve([Inbox::record_bytes(ended.name.len(), data.len())]);
     let (detail, data) = match room {
         true => (detail, data),
-        // A reserve is kept for what must not fail.
+        // The short message needs no room below the limit: the store's reserve serves it.
         false => {
             host.limits.reached(Limit::StoreBytesMax);
             (job::FAILED, &b"no room for its result (limit store_bytes_max)"[..])
@@ -62,7 +70,8 @@ pub(crate) fn job_outcome(host: &mut HostState, number: u64, ended: &EndedJob, d
     deliver(host, slot, &action, &RunningBatch::default());
 }
 
-/// Ends a job that must not begin again, and tells its owner and operators.
+/// Ends a job that must not begin again, and tells its owner and operators. Called before the
+/// first pass of a successor.
 pub(crate) fn lose_job(host: &mut HostState, number: u64, lost: &LostJob) {
     let message = format!("job {} is lost: {}", lost.name, lost.why);
     let (service, session) = (lost.service, public_number(lost.owner));

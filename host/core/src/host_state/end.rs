@@ -1,4 +1,8 @@
-//! Forgets a session, and all it owns. The stages of a session's end are in [`crate::pass::close`].
+//! End of a session: all that it owns is dropped, and the session is forgotten.
+//!
+//! The stages of a session's end are in [`crate::pass::close`]; these are the steps without a
+//! turn. [`gone`] deletes all records of a session in one pass, so a successor finds the session
+//! or nothing of it. The shell closes the connection after that commit.
 
 use super::HostState;
 use crate::command::Command;
@@ -6,10 +10,13 @@ use crate::ids::Slot;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
 
-/// Milliseconds that peers are waited for while the host stops, after our end is shut.
+/// Milliseconds that peers are waited for while the host stops, after our end is shut. Short, as
+/// a stop waits for the slowest of them.
 const STOP_LINGER_MS: u64 = 250;
 
-/// Shuts our end of a draining session whose output is out; closes it if the peer is done.
+/// Shuts our end of a draining session whose output is out. If the peer is done already, the
+/// session is forgotten at once. Otherwise it lingers until the peer is done, or for
+/// `linger_ms`.
 pub(crate) fn flushed(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if s.peer_done {
@@ -22,16 +29,18 @@ pub(crate) fn flushed(host: &mut HostState, slot: Slot) {
     set_deadline(host, slot, wait_ms);
 }
 
-/// Sets the deadline of a session that drains or lingers.
+/// Sets the deadline of a session that drains or lingers, from the time of this pass.
 pub(crate) fn set_deadline(host: &mut HostState, slot: Slot, in_ms: u64) {
     host.sessions.set_deadline(slot, host.now_ns + in_ms * 1_000_000);
 }
 
-/// Forgets a session and its records. O(what it owns).
+/// Forgets a session and its records. O(what the session owns). Runs no turn: the last turn was
+/// before, or there is none. Cannot fail, as deletions need no room.
 pub(crate) fn gone(host: &mut HostState, slot: Slot) {
     if let Some(s) = host.sessions.get_mut(slot) {
         s.drop_output(&mut host.store, &mut host.shared);
     }
+    // Before the session is removed: its number leads to what it owns.
     drop_owned(host, slot);
     let Some(s) = host.sessions.remove(slot) else { return };
     host.quarantines.forget(s.id);
@@ -42,12 +51,13 @@ pub(crate) fn gone(host: &mut HostState, slot: Slot) {
     }
     let service = &mut host.services[s.service];
     service.sessions -= 1;
+    // Builds that convert are kept for versions that some session holds.
     service.count_stored(s.state_version, 0);
     host.commands.push(Command::Close { slot, id: s.id });
 }
 
 /// Drops what a session that ends has started and what waits for it: actions, timers, jobs,
-/// connections, its quarantine.
+/// connections, its quarantine. Sessions that wait for its output go on. Repeatable.
 pub(crate) fn drop_owned(host: &mut HostState, slot: Slot) {
     host.inbox.drop_all(&mut host.store, &mut host.shared, slot);
     let Some(id) = host.sessions.get(slot).map(|s| s.id) else { return };
@@ -59,7 +69,9 @@ pub(crate) fn drop_owned(host: &mut HostState, slot: Slot) {
     end_quarantine(host, slot);
 }
 
+/// Drops all jobs of an owner. O(jobs).
 fn drop_jobs(host: &mut HostState, owner: u64) {
+    // On a host without jobs, the end of a session costs no search.
     if host.jobs.len() == 0 {
         return;
     }
@@ -68,14 +80,15 @@ fn drop_jobs(host: &mut HostState, owner: u64) {
     }
 }
 
-/// Drops a job, and tells its thread if it runs.
+/// Drops a job. If it runs, its thread is told after the commit that the result is unwanted.
 pub(crate) fn drop_job(host: &mut HostState, number: u64) {
     if host.jobs.drop_one(&mut host.store, number) {
         host.commands.push(Command::CancelJob(number));
     }
 }
 
-/// Lets sessions go on that waited for another session's output.
+/// Lets sessions go on that waited for another session's output. Their kept input runs with the
+/// next pass.
 pub(crate) fn let_go_on(host: &mut HostState, waiting: Vec<Slot>) {
     for slot in waiting {
         if let Some(s) = host.sessions.get_mut(slot) {
@@ -85,11 +98,13 @@ pub(crate) fn let_go_on(host: &mut HostState, waiting: Vec<Slot>) {
     }
 }
 
-/// Ends a session's quarantine: another build serves, or the session has ended.
+/// Ends a session's quarantine: another build serves, or the session has ended. Deletes its
+/// record. A caller that keeps the session resumes it.
 pub(crate) fn end_quarantine(host: &mut HostState, slot: Slot) {
     host.quarantines.remove(slot);
     let Some(s) = host.sessions.get_mut(slot) else { return };
-    // The process that started this one may block its actions again.
+    // Actions that were blocked at the start of this worker may run: they were blocked for the
+    // build that served then. A last turn stays blocked.
     host.quarantines.unblock(s.id);
     if let Some(record) = s.take_quarantine().and_then(|q| q.record) {
         host.store.delete(record);

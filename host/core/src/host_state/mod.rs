@@ -1,7 +1,13 @@
-//! Everything the host holds, by owner.
+//! All state of the host, by its owner.
 //!
-//! The struct has no behaviour. A step that needs several parts and runs no handler code is a
-//! function in one of the files beside it:
+//! The struct has no behaviour: each part has its own methods, and knows no part beside it. A
+//! step that needs several parts and runs no handler code is a function in one of the files
+//! beside it. Turns run in `crate::execute`, which is above this folder, so no function here can
+//! start one.
+//!
+//! Most parts are indexes over records, and recovery builds them again
+//! (`crate::recovery::rebuild`). Parts change memory and records together; the records count
+//! with the next commit.
 //!
 //! | file | does |
 //! | --- | --- |
@@ -39,36 +45,55 @@ use crate::store::shared::SharedRecords;
 use crate::tables::index::Tables;
 use crate::tables::owner::TableOwners;
 
-/// The state of a host, but for sockets, files, threads and loaded code.
+/// The state of a host, without sockets, files, threads and loaded code.
 pub(crate) struct HostState {
-    /// Time of the pass (CLOCK_MONOTONIC, nanoseconds).
+    /// Time of the pass: CLOCK_MONOTONIC, in nanoseconds. All turns of a pass have the same
+    /// time.
     pub(crate) now_ns: u64,
-    /// Whether the host stops: every session has had its last turn.
+    /// Whether the host stops: every session has had its last turn, and none opens.
     pub(crate) stopping: bool,
+    /// The records. Parts get it as an argument.
     pub(crate) store: Store,
+    /// Records that several others name.
     pub(crate) shared: SharedRecords,
+    /// The host's own records: libraries, ports, ledger, configuration.
     pub(crate) host_records: HostRecords,
+    /// Limits of the host and of single services, and those that were reached.
     pub(crate) limits: LimitsInForce,
+    /// Services with their builds, by number.
     pub(crate) services: Services,
+    /// Builds on probation, at most one for each library.
     pub(crate) probations: Probations,
+    /// Sessions by slot and number, and those that this pass changed.
     pub(crate) sessions: Sessions,
+    /// Memory for output records in the making.
     pub(crate) output: OutputWriter,
+    /// Sessions to send to, and sessions whose output is over its limit.
     pub(crate) send_queue: SendQueue,
+    /// Sessions that wait until another session's output drains.
     pub(crate) flow: FlowControl,
+    /// Quarantined sessions, and actions that must not run.
     pub(crate) quarantines: Quarantines,
+    /// Actions that wait for a session.
     pub(crate) inbox: Inbox,
+    /// Timers that are not due.
     pub(crate) timers: Timers,
+    /// Jobs that have not ended.
     pub(crate) jobs: Jobs,
+    /// Connections that are being made.
     pub(crate) outbound: Outbound,
+    /// Subscribers of each topic.
     pub(crate) topics: Topics,
+    /// Entries of the tables.
     pub(crate) tables: Tables,
+    /// Owners of the tables, as the serving builds declare them.
     pub(crate) owners: TableOwners,
-    /// Commands for the shell, in order.
+    /// Commands for the shell, in order. The shell takes them after the commit.
     pub(crate) commands: Vec<Command>,
 }
 
 impl HostState {
-    /// A host without services over a store.
+    /// State of a host without services over a store.
     pub(crate) fn new(limits: Limits, store: Store) -> HostState {
         HostState {
             now_ns: 0,
@@ -95,7 +120,7 @@ impl HostState {
         }
     }
 
-    /// The limits of a session's service; the host's, if there is no such session.
+    /// Limits of a session's service; the host's, if there is no such session.
     #[inline]
     pub(crate) fn limits_of(&self, slot: Slot) -> &Limits {
         self.sessions.get(slot).map_or(self.limits.host(), |s| self.limits.of(s.service))

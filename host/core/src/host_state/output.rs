@@ -1,4 +1,16 @@
-//! Queues output, and books what the kernel took.
+//! Output of sessions: queued as records, offered to the kernel, and booked as sent.
+//!
+//! Bytes are records before they are sent, and nothing is sent before the commit. A session
+//! whose peer takes no output is slowed down first, and closed later:
+//!
+//! | unsent output of a session | consequence |
+//! | --- | --- |
+//! | above `output_bytes_pause` | its input waits, unread |
+//! | down to half of that | its input goes on, and so do sessions that wait for it |
+//! | above `output_bytes_max` | the session is closed, the output dropped |
+//!
+//! Many small pieces count like many bytes. The gap between the first two lines keeps a session
+//! from changing with every send.
 
 use super::HostState;
 use super::end::{flushed, let_go_on};
@@ -13,7 +25,8 @@ use crate::store::shared::SHARED_FROM_BYTES;
 use greenroom_state::abi::level;
 use smallvec::SmallVec;
 
-/// Appends bytes to a session's output. Room must be reserved.
+/// Appends bytes to a session's output. Room must be reserved. A session that lingers or is gone
+/// takes none.
 pub(crate) fn send(host: &mut HostState, slot: Slot, bytes: &[u8]) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if host.output.push(&mut host.store, s, bytes) {
@@ -21,10 +34,11 @@ pub(crate) fn send(host: &mut HostState, slot: Slot, bytes: &[u8]) {
     }
 }
 
-/// Sends a message to every session on a topic, in the framing of each; to the sender too, unless
-/// `others`. Room must be reserved. O(subscribers), and O(framings in use that encode).
+/// Sends a message to every session on a topic, in the framing of each; to the sender too,
+/// unless `others`. Room must be reserved. O(subscribers · framings in use that encode).
 pub(crate) fn broadcast(host: &mut HostState, sender: Slot, topic: &str, data: &[u8], others: bool) {
     let mut to: Vec<_> = host.topics.subscribers(topic).filter(|to| !(others && *to == sender)).collect();
+    // The message is encoded once for a framing, and not once for a session.
     let framings: SmallVec<[Framing; 2]> = host.services.encoding_framings().collect();
     for framing in framings {
         let is_of = |slot: &Slot| framing_of(host, *slot) == Some(&framing);
@@ -39,14 +53,16 @@ pub(crate) fn broadcast(host: &mut HostState, sender: Slot, topic: &str, data: &
             Err(why) => leave_out(host, framed, why),
         }
     }
+    // The rest has framings that send a message as it is.
     send_to_all(host, to, data);
 }
 
+/// Framing of a session's service.
 fn framing_of(host: &HostState, slot: Slot) -> Option<&Framing> {
     host.sessions.get(slot).map(|s| &host.services[s.service].offer.framing)
 }
 
-/// Tells operators that sessions don't get a broadcast, which their framing can't express.
+/// Tells operators which sessions get no broadcast, because their framing can't express it.
 fn leave_out(host: &mut HostState, slots: Vec<Slot>, why: &str) {
     for slot in slots {
         notice(host, level::WARN, slot, format!("a broadcast to it is left out: {why}"));
@@ -54,6 +70,7 @@ fn leave_out(host: &mut HostState, slots: Vec<Slot>, why: &str) {
 }
 
 /// Appends the same bytes to the output of sessions, as one shared record if that is cheaper.
+/// Sessions whose output is over its limit by that are noted.
 fn send_to_all(host: &mut HostState, to: Vec<Slot>, data: &[u8]) {
     // Short data are cheaper to copy than to name.
     let is_shared = to.len() > 1 && data.len() >= SHARED_FROM_BYTES;
@@ -65,11 +82,13 @@ fn send_to_all(host: &mut HostState, to: Vec<Slot>, data: &[u8]) {
         }
         note_overflow(host, to);
     }
+    // Sessions may have taken no output: then nothing names the record, and it goes.
     if let Some(number) = shared {
         host.shared.release_unused(&mut host.store, number);
     }
 }
 
+/// Appends a shared record to a session's output.
 fn send_shared(host: &mut HostState, slot: Slot, number: u64, len: usize) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if push_shared(&mut host.store, &mut host.shared, s, number, len) {
@@ -77,12 +96,14 @@ fn send_shared(host: &mut HostState, slot: Slot, number: u64, len: usize) {
     }
 }
 
-/// Whether a session's peer leaves so much output untaken that its input waits.
+/// Whether a session's peer leaves so much output untaken that its input waits. A session that
+/// is gone is not full.
 pub(crate) fn is_full(host: &HostState, slot: Slot) -> bool {
     host.sessions.get(slot).is_some_and(|s| s.output_is_full(host.limits.of(s.service)))
 }
 
-/// Lets a session's input wait if its peer leaves too much output untaken.
+/// Lets a session's input wait if its peer leaves too much output untaken. [`sent`] lets it go
+/// on. The limit counts once for each time that the input begins to wait.
 pub(crate) fn pause_if_full(host: &mut HostState, slot: Slot) {
     if !is_full(host, slot) {
         return;
@@ -94,7 +115,8 @@ pub(crate) fn pause_if_full(host: &mut HostState, slot: Slot) {
     }
 }
 
-/// Notes a session whose output has grown over its limit.
+/// Notes a session whose output has grown over its limit. The session is closed at the end of
+/// the input under way (`crate::pass::close`), not here: closing runs a turn.
 pub(crate) fn note_overflow(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get(slot) else { return };
     if s.unsent() > host.limits.of(s.service).output_bytes_max as u64 {
@@ -102,17 +124,25 @@ pub(crate) fn note_overflow(host: &mut HostState, slot: Slot) {
     }
 }
 
-/// Lists a session that may have output which the kernel takes.
+/// Lists a session that may have output which the kernel takes. Called at a commit for each
+/// changed session, and when the kernel takes output again. The list is taken after a commit.
 #[inline]
 pub(crate) fn offer(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get_mut(slot).filter(|s| !s.kernel_full && !s.output.is_empty()) else {
         return;
     };
+    // A session with this much to send does not wait for others, so that it stays away from its
+    // limit.
     let at_once_bytes = host.limits.of(s.service).output_bytes_pause as u64 / 2;
     host.send_queue.offer(slot, s, host.now_ns, at_once_bytes);
 }
 
 /// Books bytes of a session's output that the kernel took. `kernel_full`: it takes no more now.
+/// Input that waited goes on if enough has drained. A draining session whose output is out is
+/// shut.
+///
+/// Changes count with the next commit. If the worker dies before that, recovery learns from the
+/// kernel how much was sent.
 pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, kernel_full: bool) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     s.kernel_full = kernel_full;

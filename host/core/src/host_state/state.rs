@@ -1,12 +1,17 @@
-//! Writes a session's state, its topics, and the input that it keeps.
+//! Writes of a session's state and topics, and the length of the input that it keeps.
+//!
+//! A new record takes the place of the previous one with the next commit; until then both take
+//! room. The version of the state is in the session's own record, which the commit writes for
+//! sessions that the pass has touched. So callers touch the session, if the pass has not done
+//! so.
 
 use super::HostState;
 use crate::ids::Slot;
 use crate::service::registry::Written;
 use crate::store::kind::Kind;
 
-/// Writes a session's state, marked with the version of the build that wrote it. Room must be
-/// reserved.
+/// Writes a session's state, marked with the version and the fingerprint of the build that wrote
+/// it. Room must be reserved. Keeps the service's count of states by version right.
 pub(crate) fn write_state(host: &mut HostState, slot: Slot, state: &[u8], written: Written) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     let put = host.store.put(s.state, Kind::State, s.id, state);
@@ -16,12 +21,13 @@ pub(crate) fn write_state(host: &mut HostState, slot: Slot, state: &[u8], writte
     host.services[s.service].count_stored(from, written.version);
 }
 
-/// Bytes of the record that [`write_topics`] writes for these topics.
+/// Bytes of the record that [`write_topics`] writes for these topics, at most.
 pub(crate) fn topics_record_bytes<'t>(topics: impl Iterator<Item = &'t str>) -> usize {
     topics.map(|t| t.len() + 1).sum()
 }
 
-/// Writes the record that lists a session's topics, a line each. Room must be reserved.
+/// Writes the record that lists a session's topics, a line each. Room must be reserved. A
+/// session without topics has no record, and no memory for any.
 pub(crate) fn write_topics(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     let id = s.id;
@@ -38,7 +44,7 @@ pub(crate) fn write_topics(host: &mut HostState, slot: Slot) {
     }
 }
 
-/// Bytes of input that a session keeps.
+/// Bytes of input that a session keeps. O(1).
 pub(crate) fn input_len(host: &HostState, slot: Slot) -> usize {
     let input = host.sessions.get(slot).and_then(|s| s.input);
     input.map_or(0, |r| host.store.read(r, <[u8]>::len))

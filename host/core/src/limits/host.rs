@@ -1,137 +1,152 @@
-//! Every limit of the host: its name, its unit, its default, and what happens when it is reached.
+//! Every limit of the host: its name, its unit, its default, and what happens when it is
+//! reached.
 //!
 //! The names are also the keys of `[limits]` in the configuration file, and some of them of
 //! `[service.NAME.limits]`. `host/LIMITS.md` has the table for operators.
+//!
+//! If a turn reaches a limit, the call is refused and the turn fails. Its effects are dropped,
+//! its action is used up, and the session goes on. Limits of sessions close or pause the
+//! session. [`super::names::Limit`] counts the limits of serving; those of reloads and crashes
+//! are not counted.
+//!
+//! [`Limits::check`] is for configurations: its pairs are what records and the loop rely on.
 
 use crate::store::layout::{RECORD_BYTES_MAX, STORE_BYTES_LIMIT};
 use serde::{Deserialize, Serialize};
 
-/// See the fields. Bytes and milliseconds, as the names say.
+/// Limits of a host. Units are in the names: bytes, milliseconds (`ms`), microseconds (`us`); a
+/// name without one is a number of things.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Sessions at once, of the host or of one service. A connection beyond it is closed as soon as
-    /// it is accepted, and that is logged.
+    /// Sessions at once, of the host or of one service. A connection beyond it is closed as
+    /// soon as it is accepted, and that is logged.
     pub sessions_max: usize,
-    /// Sessions at once that came from one peer's IP address, over all services. One more is closed
-    /// likewise. 0: as many as come.
+    /// Sessions at once that came from one peer's IP address, over all services. A connection
+    /// beyond it is closed and logged. Outbound connections do not count. 0: no limit.
     pub sessions_per_peer_max: usize,
-    /// Messages of one session that are run before the others have their turns; what else it has
-    /// sent waits for the next pass.
+    /// Messages of one session that are run before the others have their turns. The rest of its
+    /// input waits for the next pass.
     pub turns_at_once_max: usize,
-    /// The longest frame that a service may declare. A library that wants more is refused.
+    /// Longest frame that a service may declare, in bytes. A library that declares more is
+    /// refused.
     pub frame_bytes_max: u32,
-    /// One session's stored state. A turn that would grow it further fails.
+    /// Stored state of one session, in bytes. A turn that would leave a longer one fails.
     pub state_bytes_max: usize,
-    /// Output that a peer hasn't taken: from here on its input is not read, until half of it is
-    /// gone.
+    /// Output that a peer has not taken, in bytes. Beyond it the session's input is not read,
+    /// until half of this is left.
     pub output_bytes_pause: usize,
-    /// Output that a peer hasn't taken: beyond it the session is closed and the output dropped.
-    /// What others broadcast can get it here, its own input can't.
+    /// Output that a peer has not taken, in bytes. Beyond it the session is closed and the
+    /// output dropped. Broadcasts and other sessions' actions can lead here; the session's own
+    /// input pauses before.
     pub output_bytes_max: usize,
-    /// Sessions that are sent in one pass what others have caused, as a broadcast does; as many as
-    /// the pass has run turns, if those are more. The rest is sent in the next ones. Whose peer has
-    /// spoken in the pass is answered with it, and a session with more than half of
-    /// `output_bytes_pause` to send doesn't wait.
+    /// Sessions that are sent in one pass what others have caused, as a broadcast does. If the
+    /// pass has run more turns, as many sessions as turns. The rest is sent in the next passes.
+    ///
+    /// A session whose peer has spoken in the pass is sent to with it. A session with more than
+    /// half of `output_bytes_pause` to send does not wait either.
     pub sends_at_once_max: usize,
-    /// What one turn may stage: sends, broadcasts, table writes, log. Beyond it the turn fails.
+    /// Bytes that one turn may stage: sends, broadcasts, table writes and other effects. Beyond
+    /// it the turn fails. Log lines of a turn have as many bytes of their own; lines beyond are
+    /// dropped.
     pub turn_bytes_max: usize,
-    /// Notes and published messages that wait for one session's turns. One more isn't delivered,
-    /// and that is logged: whoever sent it goes on.
+    /// Notes and published messages that wait for one session's turns. An action beyond it is
+    /// dropped, and operators are told; its sender goes on.
     pub actions_pending_max: usize,
-    /// What those carry. One more isn't delivered, likewise.
+    /// Bytes that those actions carry. An action beyond it is dropped likewise.
     pub actions_pending_bytes_max: usize,
-    /// Turns that may follow one from another: a note that causes a note, and so on. The one that
-    /// would go deeper is refused, and the turn fails. What comes from outside, and a timer, begins
-    /// anew.
+    /// Turns that may follow one from another: a note that causes a note, and so on. The turn
+    /// that would go deeper fails. Input from outside and timers begin at 0.
     pub cascade_max: u16,
-    /// Timers of one session. One more is refused, and the turn fails.
+    /// Timers of one session. The turn that would set one more fails.
     pub timers_per_session_max: usize,
-    /// A service's own timers. One more is refused, and the turn fails.
+    /// Timers of a service itself. The turn that would set one more fails.
     pub timers_per_service_max: usize,
-    /// A timer's name. A longer one is refused, and the turn fails.
+    /// Length of a timer's name, in bytes. The turn that sets a longer one fails.
     pub timer_name_bytes_max: usize,
     /// Jobs that run at once, a thread each. The others wait.
     pub jobs_running_max: usize,
-    /// Jobs of the whole host that run or wait. One more is refused, and the turn fails.
+    /// Jobs of the whole host that run or wait. The turn that would start one more fails.
     pub jobs_max: usize,
-    /// Jobs of one session that run or wait. One more is refused, and the turn fails.
+    /// Jobs of one session that run or wait. The turn that would start one more fails. A
+    /// service's own jobs have no such limit.
     pub jobs_per_session_max: usize,
-    /// A job's name. A longer one is refused, and the turn fails.
+    /// Length of a job's name, in bytes. The turn that starts a job with a longer one fails.
     pub job_name_bytes_max: usize,
-    /// What a job returns. With more it has failed.
+    /// Length of a job's result, in bytes. A job with a longer result has failed.
     pub job_result_bytes_max: usize,
-    /// Outbound connections of the whole host that are being made. One more is refused, and the
-    /// turn fails.
+    /// Outbound connections of the whole host that are being made. The turn that would ask for
+    /// one more fails.
     pub connects_max: usize,
-    /// How long one may take to be made before it has failed.
+    /// Time for an outbound connection to be made. Afterwards it has failed, and its session is
+    /// told.
     pub connect_ms: u64,
-    /// A topic's name. A longer one is refused, and the turn fails.
+    /// Length of a topic's name, in bytes. The turn that uses a longer one fails.
     pub topic_name_bytes_max: usize,
-    /// Topics that one session may subscribe to. One more is refused, and the turn fails.
+    /// Topics that one session may be on. The turn that would subscribe it to one more fails.
     pub topics_per_session_max: usize,
-    /// A table entry's key. A longer one is refused, and the turn fails.
+    /// Length of a table entry's key, in bytes. The turn that writes a longer one fails.
     pub table_key_bytes_max: usize,
-    /// A table entry's value. A longer one is refused, and the turn fails.
+    /// Length of a table entry's value, in bytes. The turn that writes a longer one fails.
     pub table_value_bytes_max: usize,
-    /// All keys and values of one table. A write that would go beyond it is refused, and the turn
-    /// fails.
+    /// Keys and values of one table, in bytes. The turn that would exceed it fails.
     pub table_bytes_max: usize,
-    /// Tables at once. One more is refused, and the turn fails.
+    /// Tables at once. The turn that would make one more fails.
     pub tables_max: usize,
-    /// All records together: sessions, states, input, output, tables. Beyond it sessions and turns
-    /// are refused, and closing still works.
+    /// All records together, in bytes: sessions, states, input, output, tables. Beyond it new
+    /// sessions and turns that write are refused. Closing still works: the store has a reserve
+    /// for it.
     pub store_bytes_max: usize,
-    /// A generation that killed so many workers within `crash_window_ms` gives way to the one
-    /// before it, if that can read the states.
+    /// Workers that one generation may kill within `crash_window_ms`. At this number it gives
+    /// way to the previous build, if that can read the states.
     pub crashes_max: u32,
-    /// See `crashes_max`.
+    /// Time in which `crashes_max` counts.
     pub crash_window_ms: u64,
-    /// A callback that takes longer is logged, with where it is.
+    /// Time of one callback, from which the log names it, and its function and line. 0: off.
     pub stall_warn_ms: u64,
-    /// A callback that takes longer ends the worker, and a successor goes on; the action counts as
-    /// one that killed it. 0: off.
+    /// Time of one callback, from which the worker is ended and a successor goes on. The action
+    /// counts as an action that killed its worker. 0: off.
     pub stall_kill_ms: u64,
-    /// A new build is on probation for so long, and the one before is ready to take over. 0: no
-    /// probation.
+    /// Time of a probation, in which the previous build stands by. 0: no probation.
     pub probation_ms: u64,
-    /// Probation is over before its time once so many turns have run. 0: only the time counts.
+    /// Turns after which a probation is over before its time. 0: only the time counts.
     pub probation_turns: u64,
-    /// A build on probation is rolled back when so many of its turns failed that the build before
-    /// didn't fail, or couldn't be asked.
+    /// Failed turns at which a build on probation is rolled back. Those count that the previous
+    /// build runs without a fault, or cannot be asked about.
     pub probation_faults_max: u32,
-    /// Builds that ran before and are kept, for `greenroom rollback`. The oldest is let go of.
+    /// Earlier builds of a library that are kept for `greenroom rollback`. The oldest is
+    /// dropped.
     pub builds_kept: usize,
-    /// How long a candidate may take to be loaded and rehearsed, before it is refused; and
-    /// `rehearsal_item_us` for each session and entry of its tables.
+    /// Time for a candidate to be loaded and rehearsed. `rehearsal_item_us` is added for each
+    /// session and table entry. Afterwards the candidate is refused.
     pub rehearsal_ms: u64,
-    /// See `rehearsal_ms`.
+    /// Time that each session and each entry adds to `rehearsal_ms`.
     pub rehearsal_item_us: u64,
-    /// Entries that a candidate reads there of a table whose values stay as they are; of one that
-    /// changes, all. 0: all of every one.
+    /// Entries that a rehearsal reads of a table whose version and schema stay as they are. The
+    /// others are left out. Of a table that changes, all are read. 0: all of every table.
     pub rehearsal_entries_max: usize,
-    /// Memory that a candidate may take meanwhile, beside copies of the records. Beyond it the
-    /// allocation fails, and it is refused.
+    /// Memory of a rehearsal, in bytes, beside what copies of the records take. Beyond it an
+    /// allocation fails, and the candidate is refused.
     pub rehearsal_bytes_max: usize,
-    /// Builds that a worker loads before a fresh one goes on: what is loaded is never unloaded, and
-    /// the C library's thread keys run out at about 1,000.
+    /// Builds that one worker loads before a fresh worker goes on. A library that was loaded is
+    /// never unloaded, and the C library's thread keys run out at about 1,000.
     pub builds_max: u32,
-    /// What readers of a snapshot may keep from being used again. Beyond it they fail, not the
-    /// loop.
+    /// Dead records that readers of a snapshot may hold back, in bytes. Beyond it the readers
+    /// fail, and serving goes on.
     pub pin_bytes_max: usize,
-    /// How long a peer may take to send its first byte. Then the session is closed. 0: as long as
-    /// it likes.
+    /// Time for a peer to send its first byte. Afterwards its session is closed. 0: no limit.
     pub first_byte_ms: u64,
-    /// How long a peer may send nothing. Then the session is closed. 0: as long as it likes.
+    /// Time in which a peer may send nothing. Afterwards its session is closed. 0: no limit.
     pub idle_ms: u64,
-    /// How long a frame may take to be whole once it has begun, however often a byte of it comes.
-    /// Then the session is closed. 0: as long as it likes.
+    /// Time for a frame to be whole once it has begun, however often a byte of it comes.
+    /// Afterwards its session is closed. 0: no limit.
     pub frame_ms: u64,
-    /// How long a closed session's output may take to be flushed before it is dropped.
+    /// Time for the output of a closed session to be flushed. Afterwards the output is dropped.
     pub drain_ms: u64,
-    /// How long a peer may take to close its end after ours is shut.
+    /// Time for a peer to close its end after ours is shut. Afterwards the connection is
+    /// closed.
     pub linger_ms: u64,
-    /// How long a host that was told to stop waits for output to be flushed.
+    /// Time for output to be flushed once the host was told to stop. Afterwards it is dropped.
     pub stop_ms: u64,
 }
 
@@ -194,9 +209,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses values that contradict each other.
+    /// Checks that no value contradicts another one or the format that holds it. The error
+    /// names the first such key, its value and its bounds. O(1).
     pub fn check(&self) -> Result<(), String> {
-        // Ten years are as good as for ever, and can be counted in nanoseconds.
+        // Ten years are as good as for ever, and nanoseconds of them fit 64 bits beside the
+        // clock's.
         const LONGEST_MS: u64 = 10 * 366 * 24 * 3_600_000;
         let times = [
             ("connect_ms", self.connect_ms),
@@ -218,12 +235,16 @@ impl Limits {
             ));
         }
         const NAME: &str = "what a name's 16-bit length says";
+        // Each of these must be at least 1. The right side is a limit, or the width of the
+        // field that holds the number.
         let pairs = [
             ("sessions_max", self.sessions_max, "what 31-bit slots count", 1 << 31),
             ("turns_at_once_max", self.turns_at_once_max, "what a pass may take", 1 << 20),
             ("sends_at_once_max", self.sends_at_once_max, "what a pass may take", 1 << 20),
             ("output_bytes_pause", self.output_bytes_pause, "output_bytes_max", self.output_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "store_bytes_max", self.store_bytes_max),
+            // Half leaves room for the record's head, and for a framing that makes a message
+            // longer.
             ("turn_bytes_max", self.turn_bytes_max, "what a record holds", RECORD_BYTES_MAX / 2),
             (
                 "table_key_bytes_max",
@@ -256,8 +277,9 @@ impl Limits {
 /// state. More gains nothing measurable, and lets one session hold up the others longer.
 pub const BATCH_ACTIONS_MAX: usize = 64;
 
-/// A batch that has staged this much ends with the turn under way, so that what a session's own
-/// input makes the host hold stays near `output_bytes_pause`.
+/// Staged bytes from which a batch ends with the turn under way, and bytes that the waiting
+/// actions of a batch carry. The output that a session's own input makes then stays near
+/// `output_bytes_pause`.
 pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 /// Pieces of output that one system call sends: a peer that many sessions' broadcasts reach has
 /// many short ones.
@@ -270,6 +292,7 @@ mod tests {
     use crate::limits::per_service::ServiceLimits;
     use std::collections::BTreeMap;
 
+    /// Merged limits are checked as well: an override can contradict the host's values.
     #[test]
     fn a_service_has_its_own_limits_under_the_hosts() {
         let own = ServiceLimits { idle_ms: Some(7), output_bytes_max: Some(5), ..ServiceLimits::default() };

@@ -1,4 +1,11 @@
 //! The limits in force for each service, and the count of those reached.
+//!
+//! If a service has limits of its own, they are merged with the host's in advance. A look at a
+//! limit in a turn then costs one index. Limits change between two passes, for open sessions
+//! too.
+//!
+//! A limit that is reached is noted here, once each time. The shell takes the notes after each
+//! commit and adds them to the board, where they outlive the worker.
 
 use super::host::Limits;
 use super::names::Limit;
@@ -6,66 +13,70 @@ use super::per_service::{AllLimits, ServiceLimits};
 use crate::ids::ServiceId;
 use std::collections::BTreeMap;
 
-/// The host's limits, those of single services, and the limits reached since they were last asked
-/// for.
+/// The host's limits, those of single services, and the limits reached since they were last
+/// asked for.
 #[derive(Debug)]
 pub(crate) struct LimitsInForce {
+    /// Limits of the host, and of each service that overrides none.
     host: Limits,
     /// Limits of single services by name, also of services that may come.
     per_service: BTreeMap<String, ServiceLimits>,
-    /// The limits of each service by [`ServiceId`]; `None`: the host's.
+    /// Merged limits of each service by [`ServiceId`]; `None`: the host's.
     own: Vec<Option<Box<Limits>>>,
+    /// Limits reached since the last take, in order, each as often as it was.
     reached: Vec<Limit>,
 }
 
 impl LimitsInForce {
-    /// The host's limits, for all services.
+    /// Returns the host's limits, for all services.
     pub(crate) fn new(host: Limits) -> LimitsInForce {
         LimitsInForce { host, per_service: BTreeMap::new(), own: Vec::new(), reached: Vec::new() }
     }
 
-    /// The host's limits.
+    /// Limits of the host.
     pub(crate) fn host(&self) -> &Limits {
         &self.host
     }
 
-    /// The limits of single services, by name.
+    /// Limits of single services, by name.
     pub(crate) fn per_service(&self) -> &BTreeMap<String, ServiceLimits> {
         &self.per_service
     }
 
-    /// The limits of a service.
+    /// Limits of a service. O(1). A service that was not added has the host's.
     #[inline]
     pub(crate) fn of(&self, service: ServiceId) -> &Limits {
         self.own.get(usize::from(service.0)).and_then(Option::as_deref).unwrap_or(&self.host)
     }
 
-    /// Replaces all limits. `names` are the services by [`ServiceId`].
+    /// Replaces all limits. `names` are the services by [`ServiceId`]. The caller has checked
+    /// the values. O(services).
     pub(crate) fn set<'n>(&mut self, limits: AllLimits, names: impl Iterator<Item = &'n str>) {
         (self.host, self.per_service) = (limits.host, limits.services);
         self.own = names.map(|name| self.merged(name)).collect();
     }
 
-    /// Gives the next service its limits.
+    /// Gives the next service its limits. Called in the order of [`ServiceId`].
     pub(crate) fn add_service(&mut self, name: &str) {
         self.own.push(self.merged(name));
     }
 
+    /// Returns the limits of a service over the host's; `None`: it overrides none.
     fn merged(&self, name: &str) -> Option<Box<Limits>> {
         self.per_service.get(name).map(|own| Box::new(own.under(&self.host)))
     }
 
-    /// Counts a limit that was reached.
+    /// Notes a limit that was reached.
     pub(crate) fn reached(&mut self, limit: Limit) {
         self.reached.push(limit);
     }
 
-    /// Counts the limits that a batch reached, and empties the list.
+    /// Notes the limits that a batch reached, and empties the list.
     pub(crate) fn reached_all(&mut self, limits: &mut Vec<Limit>) {
         self.reached.append(limits);
     }
 
-    /// Lends each limit reached since the last call, as often as it was.
+    /// Lends each limit reached since the last call, as often as it was, and forgets them.
     pub(crate) fn take_reached(&mut self, mut each: impl FnMut(Limit)) {
         self.reached.drain(..).for_each(&mut each);
     }

@@ -1,4 +1,4 @@
-//! Every limit.
+//! Limits: every bound of the host.
 //!
 //! | file | holds |
 //! | --- | --- |

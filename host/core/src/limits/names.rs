@@ -1,20 +1,24 @@
-//! The names of limits, for counting and for messages.
+//! Names of limits, for counting and for messages.
+//!
+//! A name is the key in the configuration file. Logs, messages of failed turns and the counts
+//! of `status` use the same name, so operators can search by it.
 
 macro_rules! limits {
+    // The list is written once: variants, order and names cannot differ.
     ($($variant:ident = $name:literal,)*) => {
-        /// A limit that is counted when it is reached: `status` shows how often. Each name is that
-        /// of the field of [`super::host::Limits`], but for [`Limit::OpenFiles`], which the process
-        /// is given. A keeper and a worker of other versions may count for each other, so new ones
-        /// come last.
+        /// Limit that is counted when it is reached: `status` shows how often. Each name is
+        /// that of the field of [`super::host::Limits`], but for [`Limit::OpenFiles`], which
+        /// the process is given. A keeper and a worker of other versions may count for each
+        /// other, so new ones come last.
         #[allow(missing_docs)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Limit { $($variant,)* }
 
         impl Limit {
-            /// All of them, in order.
+            /// All limits, in the order in which the board counts them.
             pub const ALL: &[Limit] = &[$(Limit::$variant,)*];
 
-            /// As in the configuration, in logs and in `status`.
+            /// Returns the name in the configuration, in logs and in `status`.
             pub fn name(self) -> &'static str {
                 match self { $(Limit::$variant => $name,)* }
             }

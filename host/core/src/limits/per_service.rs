@@ -1,48 +1,51 @@
 //! Limits that one service overrides.
+//!
+//! The overrides are `[service.NAME.limits]` of the configuration. A limit is here if the core
+//! applies it to sessions of one service; limits of processes, builds and the store are the
+//! host's alone.
 
 use super::host::Limits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What one service has otherwise than the host: `[service.NAME.limits]`. What isn't said is the
-/// host's.
+/// Overrides of one service. A limit that is `None` is the host's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceLimits {
-    /// See [`Limits::sessions_max`]; the host's counts beside it.
+    /// Overrides [`Limits::sessions_max`]; the host's counts beside it.
     pub sessions_max: Option<usize>,
-    /// See [`Limits::turns_at_once_max`].
+    /// Overrides [`Limits::turns_at_once_max`].
     pub turns_at_once_max: Option<usize>,
-    /// See [`Limits::frame_bytes_max`].
+    /// Overrides [`Limits::frame_bytes_max`].
     pub frame_bytes_max: Option<u32>,
-    /// See [`Limits::state_bytes_max`].
+    /// Overrides [`Limits::state_bytes_max`].
     pub state_bytes_max: Option<usize>,
-    /// See [`Limits::output_bytes_pause`].
+    /// Overrides [`Limits::output_bytes_pause`].
     pub output_bytes_pause: Option<usize>,
-    /// See [`Limits::output_bytes_max`].
+    /// Overrides [`Limits::output_bytes_max`].
     pub output_bytes_max: Option<usize>,
-    /// See [`Limits::turn_bytes_max`].
+    /// Overrides [`Limits::turn_bytes_max`].
     pub turn_bytes_max: Option<usize>,
-    /// See [`Limits::actions_pending_max`].
+    /// Overrides [`Limits::actions_pending_max`].
     pub actions_pending_max: Option<usize>,
-    /// See [`Limits::actions_pending_bytes_max`].
+    /// Overrides [`Limits::actions_pending_bytes_max`].
     pub actions_pending_bytes_max: Option<usize>,
-    /// See [`Limits::timers_per_session_max`].
+    /// Overrides [`Limits::timers_per_session_max`].
     pub timers_per_session_max: Option<usize>,
-    /// See [`Limits::timers_per_service_max`].
+    /// Overrides [`Limits::timers_per_service_max`].
     pub timers_per_service_max: Option<usize>,
-    /// See [`Limits::jobs_per_session_max`].
+    /// Overrides [`Limits::jobs_per_session_max`].
     pub jobs_per_session_max: Option<usize>,
-    /// See [`Limits::first_byte_ms`].
+    /// Overrides [`Limits::first_byte_ms`].
     pub first_byte_ms: Option<u64>,
-    /// See [`Limits::idle_ms`].
+    /// Overrides [`Limits::idle_ms`].
     pub idle_ms: Option<u64>,
-    /// See [`Limits::frame_ms`].
+    /// Overrides [`Limits::frame_ms`].
     pub frame_ms: Option<u64>,
 }
 
 impl ServiceLimits {
-    /// The limits of a service, under a host's.
+    /// Returns all limits of a service: its overrides over the host's. Checks nothing.
     pub fn under(&self, host: &Limits) -> Limits {
         let mut l = host.clone();
         macro_rules! put {
@@ -69,12 +72,12 @@ impl ServiceLimits {
     }
 }
 
-/// A host's limits, and what single services have otherwise, by name.
+/// Limits of a host, and the overrides of single services by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllLimits {
-    /// The host's.
+    /// Limits of the host.
     pub host: Limits,
-    /// By service.
+    /// Overrides by service, also of services that no library offers yet.
     pub services: BTreeMap<String, ServiceLimits>,
 }
 
@@ -85,12 +88,13 @@ impl From<Limits> for AllLimits {
 }
 
 impl AllLimits {
-    /// A service's.
+    /// Returns the limits of a service by name.
     pub fn of(&self, service: &str) -> Limits {
         self.services.get(service).map_or_else(|| self.host.clone(), |own| own.under(&self.host))
     }
 
-    /// Refuses values that contradict each other.
+    /// Checks the host's limits, then those of each service as they would be merged. Fails if
+    /// values contradict each other; the error names the first key with its section.
     pub fn check(&self) -> Result<(), String> {
         self.host.check()?;
         for (name, own) in &self.services {

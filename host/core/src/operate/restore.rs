@@ -1,5 +1,4 @@
-//! Restore of states and tables as an operator gives them: all become valid in one epoch, or
-//! none.
+//! Restore of states and tables by an operator: all become valid in one epoch, or none.
 //!
 //! The shell has items checked (`Core::check_state`, `Core::check_entry`), a slice in a pass,
 //! and gathers their stored forms in a [`Plan`]. Turns run between the slices, so a plan may be
@@ -11,7 +10,7 @@
 //! - Sessions that are gone are counted and left out.
 //! - A state or value that a turn has changed since is overwritten.
 //!
-//! A restore runs between two passes. [`has_room`] reserves all bytes first, so the writes
+//! A restore runs between two passes. `has_room` reserves all bytes first, so the writes
 //! after it cannot fail. They count with the commit that the shell makes at once, together with
 //! the ledger line. If the worker dies before, nothing of the restore is stored. Repeating a
 //! restore is harmless: what is there already is left alone. O(plan + stored keys of its

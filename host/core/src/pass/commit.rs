@@ -32,7 +32,7 @@ pub(crate) fn commit(host: &mut HostState) {
             // Room for it was reserved when the session opened, and records don't grow.
             Err(Full) => {
                 debug_assert!(false, "no room for a session's record");
-                // The old record stays, and its counts no longer fit those of the kernel.
+                // The old record stays, and its counts do not fit those of the kernel.
                 let what = "no room for its record: a takeover would give it up".into();
                 notice(host, level::ERROR, slot, what);
                 continue;

@@ -2,11 +2,11 @@
 //!
 //! The shell reports each end by the number under which a turn asked for it. The request's
 //! record is deleted and the outcome's action is written in the same pass, so the owner is told
-//! once. A report for a request that nobody waits for changes nothing; its connection is
+//! once. A report for a request that nobody waits for makes no action; its connection is
 //! closed.
 //!
-//! Outcomes of connections are short and use the store's reserve, so they cannot fail. A job's
-//! result may be long: without room the owner is told that the job failed.
+//! Outcomes of connections are short and use the store's reserve, so they check no room. A
+//! job's result may be long: without room the owner is told that the job failed.
 
 use super::Pass;
 use super::open::{Connection, open};

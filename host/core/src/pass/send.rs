@@ -1,8 +1,8 @@
 //! Send: picks the sessions to send to, and books what the kernel took.
 //!
-//! The shell calls these after a commit. Bookings become valid with the next commit. After a
-//! death before it, recovery asks the kernel how much it took, so no byte is sent twice or left
-//! out.
+//! The shell sends after a commit, and books in the pass that follows. After a death before
+//! that pass is committed, recovery asks the kernel how much it took, so no byte is sent twice
+//! or left out.
 
 use crate::host_state::HostState;
 use crate::host_state::output::{self, offer};

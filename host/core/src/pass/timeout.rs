@@ -1,8 +1,8 @@
 //! Timeout: closes sessions whose peer stays silent too long.
 //!
 //! A peer may leave a session waiting for its first byte, for the rest of a frame, or for
-//! anything at all. Each has a limit in milliseconds, and 0 is none. The host itself may not
-//! read a session: its output is not taken, its handler holds it, or it is quarantined. A
+//! anything at all. Each has a limit in milliseconds, and 0 is none. A peer is not expected to
+//! send while a reason to wait blocks [`crate::session::blocked::Question::ExpectPeer`]. A
 //! deadline that comes then is set again, from that time on.
 //!
 //! A session has at most one deadline, in [`crate::session::table`]. Messages only note the
@@ -28,7 +28,8 @@ pub(super) fn on_timeout(pass: &mut Pass<'_>, slot: Slot) {
     let host = &mut *pass.host;
     let now_ns = host.now_ns;
     let Some(s) = host.sessions.get_mut(slot) else { return };
-    // Silence while the host does not read is not the peer's, so both times begin again.
+    // The host may not even read the session, so silence is not the peer's: both times begin
+    // again.
     if !s.expects_peer() {
         s.heard_ns = now_ns;
         // 0 stays: it says that no frame has begun.
@@ -55,8 +56,8 @@ pub(crate) fn arm_timeout(host: &mut HostState, slot: Slot) {
 }
 
 /// Lets deadlines follow changed limits, those of a few sessions in each pass. `from`: the
-/// number of the last session that did; `None`: all have. Sessions have ascending numbers, so
-/// one that opens meanwhile is reached too.
+/// number of the last session that did; `None`: all have. A session that opens meanwhile has
+/// the new limits already.
 pub(super) fn rearm_timeouts(host: &mut HostState, from: &mut Option<u64>) {
     let Some(after) = *from else { return };
     let sessions = host.sessions.after(after).take(REARMED_PER_PASS);

@@ -18,7 +18,7 @@
 //! the others follow from the output. Costs O(n log n) in the records.
 //!
 //! Nothing fails: a record that cannot be read costs the session, entry or line that it belongs
-//! to, and is named in [`Rebuilt::lost`].
+//! to, and is named in `Rebuilt::lost`.
 
 use super::reconcile::give_up;
 use crate::command::Command;

@@ -10,8 +10,8 @@
 //! | output | first byte kept <= sent <= end of the output | given up |
 //! | output | the pieces are the stream from the first byte kept to the end | given up |
 //!
-//! The commands and bookings count with the first commit; a process that dies before it leaves
-//! its successor the same comparison.
+//! Bookings count with the first commit; a process that dies before it leaves its successor the
+//! same comparison.
 
 use crate::command::Command;
 use crate::host_state::HostState;
@@ -49,7 +49,6 @@ pub(crate) fn reconcile(
     // The output must be one piece: from where the first record begins to the end of the
     // stream.
     let pieces: u64 = s.output.iter().map(|&r| piece_len(&host.store, r) as u64).sum();
-    // Fewer bytes read than were run: the record is of another connection, or of a later time.
     let why = if read < s.bytes_in {
         Some(format!("{} bytes of its input were run, and the kernel gave out {read}", s.bytes_in))
     } else if sent > end || sent < first || first + pieces != end {
@@ -72,16 +71,16 @@ pub(crate) fn reconcile(
 }
 
 /// Forgets a survivor that cannot be trusted, or whose connection is gone. Its handler is not
-/// told: its state may be a lie. O(what it owns).
+/// told. O(what it owns).
 pub(crate) fn give_up(host: &mut HostState, slot: Slot) {
     if let Some(s) = host.sessions.get(slot) {
         for topic in s.topics() {
             host.topics.remove(topic, slot);
         }
     }
-    // Topics were left above: only a last turn leaves them otherwise.
+    // `gone` leaves no topics, as a last turn does, so they were left above.
     gone(host, slot);
-    // The shell has no connection in this slot, or gives it back itself.
+    // The shell has no connection in this slot yet, and frees the slot itself.
     let is_of = |c: &Command| match c {
         Command::Close { slot: s, .. } | Command::Shutdown(s) => *s == slot,
         _ => false,

@@ -1,73 +1,90 @@
-//! Probations: what is counted, when one ends, who takes over.
+//! Probations: the time after a commit in which the previous build stands by.
 //!
-//! A new build proves itself while the previous build stands by. For a while a turn that fails is
-//! run again by the previous build: then the client gets its answer, and the failure counts against
-//! the new build. A failure counts as well if the previous build can't be asked. A turn that fails
-//! with both is the client's doing, or an old fault, and does not count. Past a limit the previous
-//! build takes over again, and the new one only converts what it left.
+//! A turn that fails on probation is run again by the previous build. If that one succeeds, the
+//! client gets its answer, and the failure counts against the new build. If the previous build
+//! cannot be asked, the failure counts as well. A turn that fails with both counts against
+//! neither: the client or an old fault has caused it.
+//!
+//! | state | event | becomes |
+//! | --- | --- | --- |
+//! | under way | `probation_ms` or `probation_turns` are up | passed; the previous build retires |
+//! | under way | `probation_faults_max` failures counted | failed; the core orders a rollback |
+//! | failed | the previous build takes charge | ended; the new build converts what it left |
+//! | failed | there is no way back | ended; the new build stays |
+//! | either | another build takes charge | ended, or begun anew for that build |
+//!
+//! *Invariant*: a library has at most one probation, and none without a previous build. A
+//! failed probation stays in the list until the shell has acted, so no time or turn makes it
+//! pass meanwhile.
+//!
+//! Probations lie on the heap. The shell records build and end; a successor begins them again,
+//! with counts from 0. A call costs at most O(probations × services).
 
 use super::offer::Build;
 use super::registry::Services;
 use crate::ledger::ProbationCounts;
 
-/// A build on probation.
+/// Probation of one build.
 #[derive(Debug, Clone)]
 pub struct Probation {
     /// Build on probation.
     pub build: Build,
-    /// Last build that proved itself.
+    /// Last build that proved itself: it stands by, and takes over if the new one fails.
     pub before: Build,
-    /// End by time, on the clock of [`crate::input::Input::PassBegins`].
+    /// End by time, in nanoseconds, on the clock of [`crate::input::Input::PassBegins`].
     pub until_ns: u64,
-    /// Whether it is to give way.
+    /// Whether the build is to give way.
     failed: bool,
-    /// Turns that the library's services had run when it began.
+    /// Turns that the library's services had run when the probation began.
     turns_before: u64,
-    /// Counts so far.
+    /// Counts so far. Turns are brought up to date only when a count is asked for.
     pub record: ProbationCounts,
 }
 
-/// The answer of the previous build to a turn that failed.
+/// Answer of the previous build to a turn that failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fallback {
-    /// The previous build can't be asked.
+    /// The previous build cannot be asked: none stands by, or it cannot read the data without
+    /// loss. The failure counts.
     Unavailable,
-    /// The previous build fails, too.
+    /// The previous build fails, too. The failure does not count.
     Failed,
-    /// The previous build ran the turn, which is applied. `close`: the turn closed the session.
+    /// The previous build ran the turn, and its effects are applied. The failure counts as
+    /// spared.
     Answered {
         /// Whether the turn closed the session.
         close: bool,
     },
 }
 
-/// The end of a probation.
+/// End of a probation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbationEnd {
-    /// Time or turns are up.
+    /// Time or turns are up: the build has proved itself.
     Passed,
-    /// The build is to give way, for this reason.
+    /// The build is to give way, for this reason, a sentence.
     Failed(String),
 }
 
-/// The builds on probation, at most one for each library.
+/// Builds on probation, at most one for each library.
 #[derive(Debug, Default)]
 pub(crate) struct Probations {
     all: Vec<Probation>,
 }
 
 impl Probations {
-    /// Whether no build is on probation.
+    /// Returns whether no build is on probation.
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// The probation of a library's build.
+    /// Returns the probation of a library's build.
     pub(crate) fn of(&self, library: &str) -> Option<&Probation> {
         self.all.iter().find(|p| p.build.library == library)
     }
 
-    /// Begins the probation of a build; the build `before` stands by already.
+    /// Begins the probation of a build, in place of any other one of its library. The build
+    /// `before` stands by already. Turns count from this moment.
     pub(crate) fn begin(&mut self, services: &Services, build: &Build, before: &Build, until_ns: u64) {
         self.remove(&build.library);
         let turns_before = services.turns_of(&build.library);
@@ -76,19 +93,20 @@ impl Probations {
         self.all.push(Probation { build, before, until_ns, failed: false, turns_before, record });
     }
 
-    /// Takes off the probation of a library's build.
+    /// Ends the probation of a library's build, whatever its state, and returns it.
     pub(crate) fn remove(&mut self, library: &str) -> Option<Probation> {
         let at = self.all.iter().position(|p| p.build.library == library)?;
         Some(self.all.remove(at))
     }
 
-    /// Time at which the next probation is over, in nanoseconds.
+    /// Returns the time at which the next probation is over, in nanoseconds. Failed ones have
+    /// no such time: the shell ends them.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         self.all.iter().filter(|p| !p.failed).map(|p| p.until_ns).min()
     }
 
-    /// Takes off the next probation whose time or turns are up. `turns_enough` 0: time alone
-    /// counts.
+    /// Ends and returns one probation whose time or turns are up; `None`: there is no further
+    /// one. The caller repeats the call. If `turns_enough` is 0, time alone counts.
     pub(crate) fn pop_passed(
         &mut self,
         services: &Services,
@@ -104,8 +122,9 @@ impl Probations {
         Some(self.all.remove(at))
     }
 
-    /// Counts a failed turn against the build of a library, if that is on probation. Returns the
-    /// probation if the build is to give way for it.
+    /// Counts a failed turn against the build of a library, if that is on probation. Returns
+    /// the probation if the build is to give way for it: at most once, so that one rollback is
+    /// ordered. A limit of 0 counts as 1.
     pub(crate) fn count_fault(
         &mut self,
         services: &Services,
@@ -122,6 +141,7 @@ impl Probations {
         p.count_turns(services);
         p.record.faults += 1;
         p.record.spared += u32::from(spared);
+        // Failures behind the verdict are counted for the report, and decide nothing.
         if p.record.faults < faults_max.max(1) || p.failed {
             return None;
         }
@@ -135,6 +155,8 @@ impl Probations {
 }
 
 impl Probation {
+    /// Brings the count of turns up to date. The counter of a service that leaves the library
+    /// leaves the sum, so the difference stops at 0.
     fn count_turns(&mut self, services: &Services) {
         self.record.turns = services.turns_of(&self.build.library).saturating_sub(self.turns_before);
     }

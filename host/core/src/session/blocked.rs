@@ -17,7 +17,7 @@
 //! the input that it kept. A quarantined session is read on, up to a limit of kept input. The unit
 //! test holds this table and the code together.
 
-/// A reason why a session waits.
+/// Reason why a session waits. Each is a bit of one byte, so no two share a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Blocked {
@@ -37,7 +37,7 @@ pub enum Blocked {
     OpenedTurnDue = 1 << 6,
 }
 
-/// A question asked about a session that may wait.
+/// Question asked about a session that may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
     /// May messages of its peer be run?
@@ -66,7 +66,8 @@ impl Blocked {
 }
 
 impl Question {
-    /// The reasons that block it, as bits.
+    /// Returns the reasons that block it, as bits. The table in the module's head says the
+    /// same.
     const fn blockers(self) -> u8 {
         use Blocked::*;
         let waits = OutputFull as u8 | ShareUsed as u8 | HeldByHandler as u8 | OtherSessionsOutput as u8;
@@ -79,12 +80,12 @@ impl Question {
     }
 }
 
-/// The reasons why one session waits. One byte.
+/// Reasons why one session waits. One byte.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Blocks(u8);
 
 impl Blocks {
-    /// Whether a reason holds.
+    /// Returns whether a reason holds.
     #[inline]
     pub(crate) fn has(self, reason: Blocked) -> bool {
         self.0 & reason as u8 != 0
@@ -98,7 +99,8 @@ impl Blocks {
         before
     }
 
-    /// The first reason that blocks what is asked; `None`: nothing does.
+    /// Returns the first reason that blocks what is asked; `None`: nothing does. O(1): the
+    /// common case is one `and`.
     #[inline]
     pub(crate) fn by(self, question: Question) -> Option<Blocked> {
         let found = self.0 & question.blockers();

@@ -1,11 +1,16 @@
 //! Sessions that wait until another session's output drains.
+//!
+//! Nothing of this is stored: after a takeover such a session goes on. A session that waits for
+//! several others goes on with the first of them. A waiting session that ends stays listed, so
+//! a later session in its slot may go on early.
 
 use crate::ids::Slot;
 use std::collections::HashMap;
 
-/// The waiting sessions, by the session whose output must drain.
+/// Waiting sessions, by the session whose output must drain.
 #[derive(Debug, Default)]
 pub(crate) struct FlowControl {
+    /// No list is empty, and none holds a slot twice.
     waiting: HashMap<Slot, Vec<Slot>>,
 }
 
@@ -18,7 +23,8 @@ impl FlowControl {
         }
     }
 
-    /// The sessions that waited for this one, which is drained or gone.
+    /// Takes off the sessions that waited for this one, which is drained or gone. The caller
+    /// lets them go on. O(1), and without a search if nobody waits for anything.
     pub(crate) fn release(&mut self, drained: Slot) -> Vec<Slot> {
         match self.waiting.is_empty() {
             true => Vec::new(),

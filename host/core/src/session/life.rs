@@ -1,5 +1,4 @@
-//! One session: its life as a table, and what memory holds of it. All but the indexes is also in
-//! its record.
+//! Session: its life as a table, and what memory holds of it.
 //!
 //! | life | event | becomes |
 //! | --- | --- | --- |
@@ -9,7 +8,13 @@
 //! | lingering | the peer's end shut | gone |
 //! | any | connection broken, output over its limit, a deadline | gone |
 //!
-//! A transition outside the table is logged and refused.
+//! The deadline of an open session closes it like any other reason. A request to close a
+//! session that is closing already runs no second last turn, and is logged.
+//!
+//! A session is one record of 128 bytes, and a record for each part: state, kept input, framing
+//! state, pieces of output, topics, quarantine. What follows from these, or begins anew with
+//! each process, is in memory alone: most reasons to wait, deadlines, places in lists. An idle
+//! session costs at most 200 bytes here, beside its records and its places in [`super::table`].
 
 use super::blocked::{Blocked, Blocks, Question};
 use crate::framing::frame::FrameState;
@@ -23,20 +28,21 @@ pub use greenroom_state::session_record::Life;
 use greenroom_state::session_record::SessionRecord;
 use smallvec::SmallVec;
 
-/// One session. See the module.
+/// Session: a connection of a service, and what the host holds of it.
 #[derive(Debug)]
 pub struct Session {
     /// Number, never used twice.
     pub id: u64,
-    /// Service that it belongs to.
+    /// Service that it belongs to, for its whole life.
     pub service: ServiceId,
     /// Stage of its life.
     pub life: Life,
     /// Whether the peer has ended its side.
     pub peer_done: bool,
-    /// Whether we connected to its peer.
+    /// Whether the host connected to its peer.
     pub outbound: bool,
-    /// Reasons why it waits.
+    /// Reasons why it waits. Only two of them are in its record: held, and opened turn due. The
+    /// quarantine is a record of its own.
     blocks: Blocks,
     /// Whether its newest output record was made in this pass, so that the record may still grow.
     pub(super) output_fresh: bool,
@@ -46,15 +52,16 @@ pub struct Session {
     pub(crate) kernel_full: bool,
     /// Whether [`super::send_queue::SendQueue`] lists it among those that wait.
     pub(super) waits_to_send: bool,
-    /// Reason of its quarantine.
+    /// Reason of its quarantine; set if and only if [`Blocked::Quarantined`] holds.
     quarantine: Option<Box<Quarantine>>,
     /// Time of its opening, in milliseconds since 1970.
     pub opened_at_ms: u64,
-    /// Turns run.
+    /// Turns run, failed ones included. Names the next action, so that a death can be blamed on
+    /// it.
     pub turns: u64,
-    /// Bytes taken from the peer.
+    /// Bytes taken from the peer, run or kept.
     pub bytes_in: u64,
-    /// Bytes produced for the peer.
+    /// Bytes produced for the peer: the offset of the next piece in the stream.
     pub bytes_out: u64,
     /// Bytes of those that the kernel took.
     pub bytes_sent: u64,
@@ -62,16 +69,21 @@ pub struct Session {
     pub peer: Peer,
     /// Version of the stored state; 0: none stored.
     pub state_version: u32,
+    /// Fingerprint of the schema that the state was written under; 0: it has none.
     pub(crate) state_fingerprint: u64,
+    /// State of the framing behind the consumed input.
     pub(crate) frame: FrameState,
+    /// Record of the session; `None`: no commit has written it yet.
     pub(crate) record: Option<Ref>,
+    /// Record of its state.
     pub(crate) state: Option<Ref>,
+    /// Record of its kept input; `None`: all was consumed.
     pub(crate) input: Option<Ref>,
     /// Output not sent, oldest first. In place, so that a session which has answered holds no
     /// memory for it.
     pub(crate) output: SmallVec<[Ref; 2]>,
-    /// [`crate::service::registry::Service::framings`] when its input was kept: the framing that
-    /// `frame` is the state of.
+    /// [`crate::service::registry::Service::framings`] when its input was kept: the framing
+    /// that `frame` is the state of.
     pub(crate) framings: u16,
     /// Bytes of the oldest piece that were sent.
     pub(crate) output_sent: u32,
@@ -81,32 +93,35 @@ pub struct Session {
     pub(crate) heard_ns: u64,
     /// Time when the incomplete frame began, in nanoseconds; 0: there is none.
     pub(crate) frame_ns: u64,
-    /// End of draining or lingering, or the time by which an open session's peer must have been
-    /// heard, in nanoseconds.
+    /// Deadline, in nanoseconds; 0: it never had one. While it is open, its peer must have been
+    /// heard by then; afterwards draining or lingering ends.
     pub(super) deadline_ns: u64,
 }
 
 // An idle session costs this and its records: growing it is a decision.
 const _: () = assert!(size_of::<Session>() <= 200);
 
-/// The topics of a session, and the record that lists them.
+/// Topics of a session, and the record that lists them.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
+    /// Names in the order of subscription, each once.
     pub(crate) topics: Vec<Box<str>>,
+    /// Record of kind `Topics`; `None` until the batch that subscribes is applied.
     pub(crate) record: Option<Ref>,
 }
 
-/// The reason of a quarantine.
+/// Reason of a quarantine.
 #[derive(Debug, Default)]
 pub struct Quarantine {
-    /// The reason, in words.
+    /// Reason in words.
     pub reason: String,
-    /// Record that tells it to a successor.
+    /// Record that tells it to a successor; `None`: the code that serves next looks at the
+    /// session.
     pub(crate) record: Option<Ref>,
 }
 
 impl Session {
-    /// An open session that has run no turn.
+    /// Returns an open session that has run no turn. Nothing is stored.
     pub(crate) fn new(id: u64, service: ServiceId, peer: Peer, opened_at_ms: u64) -> Session {
         Session {
             id,
@@ -142,80 +157,84 @@ impl Session {
         }
     }
 
-    /// The first reason that blocks what is asked; `None`: nothing does. The table is in
-    /// [`super::blocked`].
+    /// Returns the first reason that blocks what is asked; `None`: nothing does. The table is
+    /// in [`super::blocked`].
     #[inline]
     pub fn blocked_by(&self, question: Question) -> Option<Blocked> {
         self.blocks.by(question)
     }
 
-    /// Whether messages of its peer may be run.
+    /// Returns whether messages of its peer may be run, as far as its life is not asked.
     #[inline]
     pub(crate) fn may_run_frames(&self) -> bool {
         self.blocked_by(Question::RunFrames).is_none()
     }
 
-    /// Whether actions from its inbox may be run.
+    /// Returns whether it is open and actions from its inbox may be run.
     pub(crate) fn may_run_actions(&self) -> bool {
         self.life == Life::Open && self.blocked_by(Question::RunActions).is_none()
     }
 
-    /// Whether it may end, now that its peer has.
+    /// Returns whether it may end, now that its peer has.
     pub(crate) fn may_end(&self) -> bool {
         self.peer_done && self.life == Life::Open && self.blocked_by(Question::End).is_none()
     }
 
-    /// Whether its connection may be read, as far as an open session that is not quarantined goes.
+    /// Returns whether its connection may be read, as far as an open session that is not
+    /// quarantined goes.
     pub(crate) fn may_be_read(&self) -> bool {
         self.blocked_by(Question::Read).is_none()
     }
 
-    /// Whether its peer is expected to send something, so that it can be late.
+    /// Returns whether its peer is expected to send something, so that it can be late.
     pub(crate) fn expects_peer(&self) -> bool {
         self.blocked_by(Question::ExpectPeer).is_none()
     }
 
-    /// Whether a reason to wait holds.
+    /// Returns whether a reason to wait holds.
     #[inline]
     pub fn is_blocked(&self, reason: Blocked) -> bool {
         self.blocks.has(reason)
     }
 
     /// Sets or clears a reason to wait, but for the quarantine. Returns whether it held before.
+    /// Clearing alone runs nothing: [`super::table::Sessions::resume`] lists the session for
+    /// that.
     #[inline]
     pub(crate) fn block(&mut self, reason: Blocked, holds: bool) -> bool {
         debug_assert_ne!(reason, Blocked::Quarantined, "a quarantine has a reason of its own");
         self.blocks.set(reason, holds)
     }
 
-    /// The reason of its quarantine, if it is quarantined.
+    /// Returns the reason of its quarantine, if it is quarantined.
     pub fn quarantine(&self) -> Option<&Quarantine> {
         self.quarantine.as_deref()
     }
 
-    /// Quarantines it. Returns the quarantine before.
+    /// Quarantines it. Returns the quarantine before, whose record is the caller's.
     pub(crate) fn set_quarantine(&mut self, quarantine: Quarantine) -> Option<Box<Quarantine>> {
         self.blocks.set(Blocked::Quarantined, true);
         self.quarantine.replace(Box::new(quarantine))
     }
 
-    /// Ends its quarantine, and returns it.
+    /// Ends its quarantine, and returns it. The record is the caller's to delete.
     pub(crate) fn take_quarantine(&mut self) -> Option<Box<Quarantine>> {
         self.blocks.set(Blocked::Quarantined, false);
         self.quarantine.take()
     }
 
-    /// The topics it is on.
+    /// Topics that it is on, in the order of subscription.
     pub(crate) fn topics(&self) -> &[Box<str>] {
         self.subscriptions.as_ref().map_or(&[], |s| &s.topics)
     }
 
-    /// The subscriptions, made if there are none.
+    /// Returns the subscriptions, made if there are none.
     pub(crate) fn subscriptions(&mut self) -> &mut Subscriptions {
         self.subscriptions.get_or_insert_default()
     }
 
-    /// Deletes the input that it keeps, and forgets the state of its framing.
+    /// Deletes the input that it keeps, and forgets the state of its framing. The record of
+    /// that state is the table's.
     pub(crate) fn drop_input(&mut self, store: &mut Store) {
         self.frame = FrameState::default();
         if let Some(r) = self.input.take() {
@@ -223,19 +242,21 @@ impl Session {
         }
     }
 
-    /// Whether it stands for a service's own turns.
+    /// Returns whether it stands for a service's own turns.
     pub(crate) fn is_service(&self) -> bool {
         service_of_number(self.id).is_some()
     }
 
-    /// Output that the kernel has not taken, in bytes.
+    /// Returns the output that the kernel has not taken, in bytes.
     pub fn unsent(&self) -> u64 {
         self.bytes_out - self.bytes_sent
     }
 
-    /// Time by which its peer must have been heard, in nanoseconds, the limit that says so, and its
-    /// milliseconds; `None`: there is no such limit.
+    /// Returns the earliest time by which its peer must have been heard, in nanoseconds. Beside
+    /// it are the limit that says so, and its milliseconds. `None`: there is no such limit.
+    /// O(1).
     pub(crate) fn timeout(&self, limits: &Limits) -> Option<(u64, Limit, u64)> {
+        // On an outbound connection the host may be the one to speak first.
         let first = if self.bytes_in == 0 && !self.outbound { limits.first_byte_ms } else { 0 };
         let frame = if self.frame_ns > 0 { limits.frame_ms } else { 0 };
         let all = [
@@ -247,7 +268,7 @@ impl Session {
         set.map(|(from, ms, name)| (from + ms * 1_000_000, name, ms)).min()
     }
 
-    /// Its record, but for the length of its input, which the store knows.
+    /// Returns its record, but for the length of its input, which the store knows.
     pub(crate) fn to_record(&self) -> SessionRecord {
         SessionRecord {
             id: self.id,

@@ -1,4 +1,4 @@
-//! One connection and what it owes its peer.
+//! Session: a connection and what the host owes its peer.
 //!
 //! | file | holds |
 //! | --- | --- |

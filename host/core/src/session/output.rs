@@ -1,8 +1,15 @@
 //! Output a peer has not taken yet, in pieces, one record each.
 //!
-//! A piece's record begins with its offset in the stream, so that sending rewrites none. A piece
-//! has bytes of its own ([`Kind::Output`]), or names a shared record ([`Kind::Shared`]): a long
-//! broadcast is stored once.
+//! A piece's record begins with its offset in the stream, so that sending rewrites none, and a
+//! successor finds the order and the gaps. A piece has bytes of its own ([`Kind::Output`]), or
+//! names a shared record ([`Kind::Shared`]): a long broadcast is stored once.
+//!
+//! A piece grows while the pass that made it is not committed; afterwards it never changes.
+//! Pieces are deleted as a whole once they are sent, with the next commit. A death before that
+//! commit brings them back, and recovery books what the kernel counts.
+//!
+//! Writers reserve room first, so that appending cannot fail. Costs O(bytes) to append, and
+//! O(pieces that are done) to book.
 
 use super::life::{Life, Session};
 use crate::limits::host::{Limits, PIECES_AT_ONCE};
@@ -17,32 +24,38 @@ use smallvec::SmallVec;
 const OUTPUT_HEAD: usize = 8;
 /// Bytes of a piece that names a shared record: head, number (u64) and length (u32).
 const SHARED_PIECE: usize = OUTPUT_HEAD + 12;
-/// Pieces of output from which a session's input waits, as at `output_bytes_pause`: small pieces
-/// cost more than their bytes.
+/// Pieces of output from which a session's input waits, as at `output_bytes_pause`: small
+/// pieces cost more than their bytes.
 const PIECES_PAUSE: usize = 1024;
 
-/// Writes output pieces. Holds the memory of a record in the making.
+/// Writer of output pieces. Holds the memory of a record in the making.
 #[derive(Debug, Default)]
 pub(crate) struct OutputWriter {
+    /// Scratch: a head and its bytes.
     record: Vec<u8>,
 }
 
 impl OutputWriter {
-    /// Bytes of the record that [`OutputWriter::push`] writes, at most.
+    /// Returns the bytes of the record that [`OutputWriter::push`] writes, at most. Callers
+    /// reserve them.
     pub(crate) fn record_bytes(len: usize) -> usize {
         OUTPUT_HEAD + len
     }
 
-    /// Bytes of the piece of a broadcast that each subscriber gets, at most.
+    /// Returns the bytes of the piece of a broadcast that each subscriber gets, at most.
     pub(crate) fn broadcast_record_bytes(len: usize) -> usize {
         if len >= SHARED_FROM_BYTES { SHARED_PIECE } else { OUTPUT_HEAD + len }
     }
 
-    /// Appends bytes to a session's output. Room must be reserved. False: the session takes none.
+    /// Appends bytes to a session's output. Room must be reserved. False: the session takes
+    /// none.
     pub(crate) fn push(&mut self, store: &mut Store, s: &mut Session, bytes: &[u8]) -> bool {
+        // Our end of the stream is shut, so nothing could be sent any more.
         if bytes.is_empty() || s.life == Life::Lingering {
             return false;
         }
+        // The answers of one pass are mostly one record. A record that is committed must not
+        // change.
         let appended = s.output_fresh && s.output.last().is_some_and(|&last| store.append(last, bytes));
         if !appended {
             self.record.clear();
@@ -57,8 +70,8 @@ impl OutputWriter {
     }
 }
 
-/// Appends a shared record of `len` bytes to a session's output. Room must be reserved. False: the
-/// session takes none.
+/// Appends a shared record of `len` bytes to a session's output. Room must be reserved. False:
+/// the session takes none. O(1).
 pub(crate) fn push_shared(
     store: &mut Store,
     shared: &mut SharedRecords,
@@ -78,23 +91,26 @@ pub(crate) fn push_shared(
     // Nothing is appended to a shared record.
     s.output_fresh = false;
     s.bytes_out += len as u64;
+    // Counted for the piece, so that the bytes stay until the last session has sent them.
     shared.name(number);
     true
 }
 
-/// The number and the length of the shared record that a piece names.
+/// Returns the number and the length of the shared record that a piece names; `None`: the
+/// record is too short.
 fn named(piece: &[u8]) -> Option<(u64, usize)> {
     let number = u64::from_le_bytes(piece.get(OUTPUT_HEAD..OUTPUT_HEAD + 8)?.try_into().ok()?);
     let len = u32::from_le_bytes(piece.get(OUTPUT_HEAD + 8..SHARED_PIECE)?.try_into().ok()?);
     Some((number, len as usize))
 }
 
-/// The offset of a piece in the stream; `u64::MAX`: the record is too short to have one.
+/// Returns the offset of a piece in the stream; `u64::MAX`: the record is too short to have
+/// one.
 pub(crate) fn piece_offset(record: &[u8]) -> u64 {
     record.get(..OUTPUT_HEAD).and_then(|b| b.try_into().ok()).map_or(u64::MAX, u64::from_le_bytes)
 }
 
-/// The bytes of a piece.
+/// Lends the bytes of a piece; none if the shared record that it names is missing.
 #[inline]
 pub(crate) fn piece_bytes<'s>(store: &'s Store, shared: &SharedRecords, piece: Ref) -> &'s [u8] {
     if store.kind(piece) == Some(Kind::Output) {
@@ -104,7 +120,8 @@ pub(crate) fn piece_bytes<'s>(store: &'s Store, shared: &SharedRecords, piece: R
     record.map_or(&[], |r| store.bytes_of(r))
 }
 
-/// The length of a piece, in bytes.
+/// Returns the length of a piece, in bytes. O(1): the length of a shared record is in the
+/// piece.
 pub(crate) fn piece_len(store: &Store, piece: Ref) -> usize {
     match store.kind(piece) {
         Some(Kind::Output) => store.read(piece, <[u8]>::len) - OUTPUT_HEAD,
@@ -112,7 +129,8 @@ pub(crate) fn piece_len(store: &Store, piece: Ref) -> usize {
     }
 }
 
-/// Deletes a piece that is sent, or that nobody wants.
+/// Deletes a piece that is sent, or that nobody wants, and the shared record with the last that
+/// names it.
 fn drop_piece(store: &mut Store, shared: &mut SharedRecords, piece: Ref) {
     if store.kind(piece) == Some(Kind::Shared)
         && let Some((number, _)) = store.read(piece, named)
@@ -123,7 +141,7 @@ fn drop_piece(store: &mut Store, shared: &mut SharedRecords, piece: Ref) {
 }
 
 /// Names the shared record of a piece that recovery found. False: the record is missing, or of
-/// another length; or the piece is too short.
+/// another length; or the piece is too short. The caller deletes the piece then.
 pub(crate) fn recover_piece(store: &Store, shared: &mut SharedRecords, piece: Ref) -> bool {
     if store.kind(piece) != Some(Kind::Shared) {
         return store.read(piece, <[u8]>::len) >= OUTPUT_HEAD;
@@ -137,18 +155,19 @@ pub(crate) fn recover_piece(store: &Store, shared: &mut SharedRecords, piece: Re
 }
 
 impl Session {
-    /// Whether its peer leaves so much output untaken that its input waits.
+    /// Returns whether its peer leaves so much output untaken that its input waits.
     pub(crate) fn output_is_full(&self, limits: &Limits) -> bool {
         self.unsent() > limits.output_bytes_pause as u64 || self.output.len() > PIECES_PAUSE
     }
 
-    /// Whether its peer has taken enough output for its input to go on.
+    /// Returns whether its peer has taken enough output for its input to go on. Half of the
+    /// limit lies in between, so that a session does not pause and go on with each piece.
     pub(crate) fn output_has_drained(&self, limits: &Limits) -> bool {
         self.unsent() <= limits.output_bytes_pause as u64 / 2 && self.output.len() <= PIECES_PAUSE / 2
     }
 
-    /// Lends the first pieces of its unsent output, at most [`PIECES_AT_ONCE`], so that one system
-    /// call can take them; `None`: there are none.
+    /// Lends the first pieces of its unsent output, at most [`PIECES_AT_ONCE`], so that one
+    /// system call can take them; `None`: there are none. Copies nothing.
     pub(crate) fn lend_output<T>(
         &self,
         store: &Store,
@@ -164,7 +183,7 @@ impl Session {
         Some(f(&all))
     }
 
-    /// A copy of its unsent output.
+    /// Returns a copy of its unsent output. O(bytes).
     pub(crate) fn copy_output(&self, store: &Store, shared: &SharedRecords) -> Vec<u8> {
         let mut output = Vec::new();
         for &piece in &self.output {
@@ -174,11 +193,14 @@ impl Session {
         output
     }
 
-    /// Books bytes that the kernel took, and drops the pieces that are sent as a whole.
+    /// Books bytes that the kernel took, and drops the pieces that are sent as a whole. `bytes`
+    /// is at most what is unsent.
     pub(crate) fn book_sent(&mut self, store: &mut Store, shared: &mut SharedRecords, bytes: usize) {
         self.bytes_sent += bytes as u64;
-        // At most what one call is offered: 32 pieces of 4 MiB.
+        // A send books what one call is offered: 32 pieces of 4 MiB at most. Recovery books
+        // what the predecessor sent since its last commit, all at once.
         self.output_sent += bytes as u32;
+        // The common case: no length is read.
         if self.unsent() == 0 {
             self.output_sent = 0;
             for piece in std::mem::take(&mut self.output) {
@@ -202,7 +224,7 @@ impl Session {
         }
     }
 
-    /// Drops all unsent output.
+    /// Drops all unsent output, which then counts as sent. O(pieces).
     pub(crate) fn drop_output(&mut self, store: &mut Store, shared: &mut SharedRecords) {
         self.bytes_sent = self.bytes_out;
         self.output_sent = 0;

@@ -1,20 +1,26 @@
 //! Sessions whose input is kept and not run, and actions that must not run again.
 //!
-//! A session is quarantined if its state can't be read, or if its next action killed the process
-//! twice. It stays open and is listed with the reason. Its input is kept, up to a limit, until the
-//! next build of its library takes it on. A record remembers an action that kills, so that a
-//! successor does not try it again; a state that can't be read is tried by the code that serves
-//! next.
+//! A session is quarantined if its state cannot be read, or if its next action killed the
+//! process twice. It stays open and is listed with the reason. Its input is kept, up to a
+//! limit, until the next build of its library takes it on, or an operator releases it.
+//!
+//! | reason | record | after a takeover |
+//! | --- | --- | --- |
+//! | action that kills | yes | quarantined still, without running the action |
+//! | state that cannot be read | no | tried by the code that serves then |
+//!
+//! Blocked actions are in no record: the keeper tells each worker that it starts which they
+//! are.
 
 use crate::ids::Slot;
 use greenroom_state::abi::action;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An action that must not run.
+/// Action that must not run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockedAction {
-    /// Session of the action.
+    /// Session of the action, or the number of a service for its own turns.
     pub session: u64,
     /// Turn of the session, counted as [`super::life::Session::turns`]: the turns before it.
     pub turn: u64,
@@ -24,39 +30,45 @@ pub struct BlockedAction {
     pub reason: String,
 }
 
-/// The number of actions of a batch that may run.
+/// Number of actions of a batch that may run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Runnable {
     /// All of them.
     All,
-    /// The first one alone: if it kills as well, its turn must be known.
+    /// The first alone: if it kills as well, its turn must be known.
     First,
-    /// None: the first one is this blocked action.
+    /// None: the first is this blocked action.
     None(BlockedAction),
 }
 
-/// The quarantined sessions, and the blocked actions by session.
+/// Quarantined sessions, and the blocked actions by session.
 #[derive(Debug, Default)]
 pub(crate) struct Quarantines {
+    /// Sessions in quarantine, each also marked by [`super::blocked::Blocked::Quarantined`].
     slots: BTreeSet<Slot>,
+    /// No order among the actions of a session. Seldom any, so a batch asks for emptiness
+    /// first.
     actions: BTreeMap<u64, Vec<BlockedAction>>,
 }
 
 impl Quarantines {
-    /// Blocks an action: when its turn comes, its session is quarantined instead.
+    /// Blocks an action: when its turn comes, its session is quarantined instead. To be called
+    /// before the first pass.
     pub(crate) fn block(&mut self, action: BlockedAction) {
         self.actions.entry(action.session).or_default().push(action);
     }
 
-    /// Whether any action is blocked.
+    /// Returns whether any action is blocked. O(1), so it is asked for each batch.
     #[inline]
     pub(crate) fn blocks_actions(&self) -> bool {
         !self.actions.is_empty()
     }
 
-    /// Says which actions of a session may run, the next of which has this turn and kind. A blocked
-    /// action that is found is taken off. `is_service`: a service's own turns have names for
-    /// numbers, so none is behind.
+    /// Says which actions of a session may run. `turn` and `kind` are those of the next action.
+    /// A blocked action that is found is taken off: the caller quarantines the session for it.
+    /// Blocked actions of earlier turns are dropped.
+    ///
+    /// `is_service`: a service's own turns have names for numbers, so none of them is earlier.
     pub(crate) fn runnable(&mut self, session: u64, turn: u64, kind: u32, is_service: bool) -> Runnable {
         let Some(all) = self.actions.get_mut(&session) else { return Runnable::All };
         all.retain(|w| w.turn >= turn || is_service);
@@ -67,13 +79,14 @@ impl Quarantines {
         }
     }
 
-    /// Whether an action is blocked.
+    /// Returns whether an action is blocked. Changes nothing.
     pub(crate) fn is_blocked(&self, session: u64, turn: u64, kind: u32) -> bool {
         let all = self.actions.get(&session);
         all.is_some_and(|all| all.iter().any(|w| w.turn == turn && w.action == kind))
     }
 
-    /// Lets a session's actions run again, but for its last turn.
+    /// Lets a session's actions run again, but for its last turn: a last turn that kills stays
+    /// blocked, and the session ends without it.
     pub(crate) fn unblock(&mut self, session: u64) {
         if let Some(all) = self.actions.get_mut(&session) {
             all.retain(|w| w.action == action::CLOSED);
@@ -85,7 +98,8 @@ impl Quarantines {
         self.actions.remove(&session);
     }
 
-    /// Takes the list away, so that nothing ends a quarantine.
+    /// Takes the list away, so that a build that is adopted ends no quarantine. The sessions
+    /// stay marked.
     pub(crate) fn set_aside(&mut self) -> BTreeSet<Slot> {
         std::mem::take(&mut self.slots)
     }
@@ -95,22 +109,22 @@ impl Quarantines {
         self.slots = slots;
     }
 
-    /// Lists a session.
+    /// Lists a session. The caller has marked it.
     pub(crate) fn insert(&mut self, slot: Slot) {
         self.slots.insert(slot);
     }
 
-    /// Takes a session off the list.
+    /// Takes a session off the list. The caller clears the mark, and deletes the record.
     pub(crate) fn remove(&mut self, slot: Slot) {
         self.slots.remove(&slot);
     }
 
-    /// Whether a session is listed.
+    /// Returns whether a session is listed.
     pub(crate) fn contains(&self, slot: Slot) -> bool {
         self.slots.contains(&slot)
     }
 
-    /// The listed sessions.
+    /// Listed sessions, by slot.
     pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
         self.slots.iter().copied()
     }

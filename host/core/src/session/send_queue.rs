@@ -1,10 +1,13 @@
 //! Sessions with output to send: at once, or when their turn comes.
 //!
-//! A session whose peer spoke in this pass is answered in it. One turn can give a thousand other
-//! sessions something to send, each of them a system call: of those, as many are sent to in a pass
-//! as it ran turns, or `sends_at_once_max` if that is more. The rest is committed and sent in the
-//! next passes, which come at once, behind everybody's input. A session with much to send does not
-//! wait, so that only a peer that takes no output comes near a limit.
+//! A session whose peer spoke in this pass is answered in it. A turn can give a thousand other
+//! sessions something to send, each of them a system call. Of those, as many are sent to in a
+//! pass as it ran turns, or `sends_at_once_max` if that is more. The rest is committed and sent
+//! in the next passes, which come at once, behind the input that has arrived by then. A session
+//! with much to send does not wait, so that only a peer that takes no output comes near a
+//! limit.
+//!
+//! The queue is in no record: a successor lists each session with output again.
 
 use super::life::Session;
 use super::table::Sessions;
@@ -14,24 +17,25 @@ use std::collections::VecDeque;
 /// Sessions with output that the kernel may take.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
-    /// Sessions that do not wait.
+    /// Sessions that do not wait. A session may be listed twice: the second look is in vain.
     now: Vec<Slot>,
-    /// The others, oldest first, each once. Some may have been sent to since, or be gone.
+    /// Sessions that wait, oldest first, each once. Some may have been sent to since, or be
+    /// gone.
     others: VecDeque<Slot>,
     /// Turns run since the last sending.
     turns: usize,
-    /// Sessions whose output grew over its limit in the batch under way.
+    /// Sessions whose output grew over its limit in the input under way.
     overflowed: Vec<Slot>,
 }
 
 impl SendQueue {
-    /// Whether a pass is due for sending.
+    /// Returns whether nothing waits to be sent. If not, a pass is due at once.
     pub(crate) fn is_empty(&self) -> bool {
         self.now.is_empty() && self.others.is_empty()
     }
 
-    /// Lists a session with output that the kernel may take. `at_once_bytes`: a session with more
-    /// to send does not wait.
+    /// Lists a session with output that the kernel may take. `at_once_bytes`: a session with
+    /// more to send does not wait. O(1).
     #[inline]
     pub(crate) fn offer(&mut self, slot: Slot, s: &mut Session, now_ns: u64, at_once_bytes: u64) {
         if s.heard_ns == now_ns || s.unsent() > at_once_bytes {
@@ -41,22 +45,24 @@ impl SendQueue {
         }
     }
 
-    /// Counts turns: as many of the others are sent to.
+    /// Counts turns: as many of the others are sent to with the next sending.
     pub(crate) fn count_turns(&mut self, turns: usize) {
         self.turns += turns;
     }
 
     /// Appends the sessions to send to now to `into`. False: more wait for the next pass.
+    /// O(sessions appended, and those listed that have nothing to send).
     pub(crate) fn take(&mut self, sessions: &mut Sessions, at_least: usize, into: &mut Vec<Slot>) -> bool {
         into.append(&mut self.now);
         let mut left = at_least.max(std::mem::take(&mut self.turns));
         while let Some(slot) = self.others.pop_front() {
             let Some(s) = sessions.get_mut(slot) else { continue };
-            // Sent to since, or another session is in this slot by now.
+            // The session was sent to since, or another session is in this slot by now.
             if !s.waits_to_send || s.kernel_full || s.output.is_empty() {
                 s.waits_to_send = false;
                 continue;
             }
+            // Looked at before it is put back, so that false means that somebody really waits.
             if left == 0 {
                 self.others.push_front(slot);
                 return false;
@@ -68,17 +74,18 @@ impl SendQueue {
         true
     }
 
-    /// Lists a session whose output is over its limit.
+    /// Lists a session whose output is over its limit. Each call lists it again.
     pub(crate) fn overflow(&mut self, slot: Slot) {
         self.overflowed.push(slot);
     }
 
-    /// Whether a session's output is over its limit. O(those listed): the list lives for one input.
+    /// Returns whether a session's output is over its limit. O(those listed): the list lives
+    /// for one input.
     pub(crate) fn has_overflowed(&self, slot: Slot) -> bool {
         self.overflowed.contains(&slot)
     }
 
-    /// Takes off a session whose output is over its limit.
+    /// Takes off a session whose output is over its limit; `None`: there is none left.
     pub(crate) fn pop_overflowed(&mut self) -> Option<Slot> {
         self.overflowed.pop()
     }

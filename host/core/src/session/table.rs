@@ -1,5 +1,15 @@
 //! All sessions, by slot, number and peer address; the sessions changed in this pass; the next
 //! deadline.
+//!
+//! A session in a list has a mark of its own, so it is listed once and a test costs no search.
+//! The table runs no code and decides nothing: callers learn which sessions are due, changed or
+//! resumed.
+//!
+//! A slot is used again only after the pass in which it became free. So a list that is emptied
+//! within a pass names the sessions that it means. Sessions are boxed: a free slot costs 8
+//! bytes.
+//!
+//! Costs: O(1) by slot, O(log sessions) by number and for each deadline that is set.
 
 use super::blocked::Blocked;
 use super::life::{Life, Session};
@@ -13,9 +23,12 @@ use std::net::{IpAddr, SocketAddr};
 /// All sessions, by slot and by number.
 #[derive(Debug, Default)]
 pub struct Sessions {
+    /// Sessions with a connection, by slot; `None`: the slot is free.
     slots: Vec<Option<Box<Session>>>,
-    /// Sessions that stand for the services' own turns.
+    /// Sessions that stand for the services' own turns, by service. No commit writes a record
+    /// of them.
     services: Vec<Session>,
+    /// Slots by number. Numbers ascend, so this is the order in which sessions opened.
     by_id: BTreeMap<u64, Slot>,
     /// Sessions from each address, if they are counted.
     peers: Option<HashMap<IpAddr, usize>>,
@@ -23,34 +36,37 @@ pub struct Sessions {
     dirty: Vec<Slot>,
     /// Sessions whose kept input runs with the next pass, each once.
     resumed: Vec<Slot>,
-    /// Records of what framings store. Few sessions have one, and each idle session costs what its
-    /// struct does: so they are here.
+    /// Records of what framings store. Few sessions have one, and each idle session costs what
+    /// its struct does: so they are here.
     framing_records: HashMap<Slot, Ref>,
-    /// Deadlines in order. A session has at most one.
+    /// Deadlines in order, in nanoseconds. A session has at most one.
     deadlines: BTreeSet<(u64, Slot)>,
 }
 
 impl Sessions {
-    /// How many are alive.
+    /// Number of sessions that are alive, without those of services.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    /// Whether none is alive.
+    /// Returns whether no session is alive.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
 
-    /// The session in a slot.
+    /// Returns the session in a slot. O(1).
     #[inline]
     pub fn get(&self, slot: Slot) -> Option<&Session> {
         match self.slots.get(slot.0 as usize) {
             Some(session) => session.as_deref(),
+            // Slots of services lie beyond all others, so an index out of range is one of them,
+            // or nobody's.
             None => self.services.get((slot.0 ^ OWN_SLOT) as usize),
         }
     }
 
-    /// The session in a slot, to change it.
+    /// Returns the session in a slot, to change it. The caller touches it if its record
+    /// changes.
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Session> {
         match self.slots.get_mut(slot.0 as usize) {
@@ -59,14 +75,14 @@ impl Sessions {
         }
     }
 
-    /// The sessions whose numbers are above `id`, in order.
+    /// Returns the sessions whose numbers are above `id`, in order.
     pub fn after(&self, id: u64) -> impl Iterator<Item = (Slot, &Session)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let range = self.by_id.range((Excluded(id), Unbounded));
         range.filter_map(|(_, &slot)| Some((slot, self.get(slot)?)))
     }
 
-    /// The slot of a number.
+    /// Returns the slot of a number, of a session or of a service's own turns.
     pub fn slot_of(&self, id: u64) -> Option<Slot> {
         match service_of_number(id) {
             None => self.by_id.get(&id).copied(),
@@ -81,17 +97,18 @@ impl Sessions {
         let service = ServiceId(self.services.len() as u16);
         let nobody = Peer::Tcp(SocketAddr::from(([0, 0, 0, 0], 0)));
         let mut own = Session::new(service.number(), service, nobody, 0);
-        // A commit has no record of it to write.
+        // Marked for good, so it never gets on the list: a commit has no record of it to write.
         own.dirty = true;
         self.services.push(own);
     }
 
-    /// The slots of all sessions, in the order in which they opened.
+    /// Slots of all sessions, in the order in which they opened.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.by_id.values().copied()
     }
 
-    /// Counts sessions by address from here on, or stops counting. O(sessions) when that changes.
+    /// Counts sessions by address from here on, or stops counting. O(sessions) when that
+    /// changes.
     pub(crate) fn count_peers(&mut self, count: bool) {
         if count == self.peers.is_some() {
             return;
@@ -104,12 +121,12 @@ impl Sessions {
         }
     }
 
-    /// Sessions from an address; 0 if they are not counted.
+    /// Number of sessions that came from an address; 0 if they are not counted.
     pub(crate) fn count_from(&self, peer: IpAddr) -> usize {
         self.peers.as_ref().and_then(|p| p.get(&peer)).copied().unwrap_or(0)
     }
 
-    /// Adds a session.
+    /// Adds a session at a free slot. Its number must be new.
     pub(crate) fn insert(&mut self, slot: Slot, session: Session) {
         if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound)
             && let Some(ip) = session.peer.ip()
@@ -124,7 +141,8 @@ impl Sessions {
         self.slots[at] = Some(Box::new(session));
     }
 
-    /// Removes a session, with its deadline.
+    /// Removes a session, with its deadline. Its records are the caller's to delete. Lists of
+    /// this pass may still name its slot. O(log sessions).
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<Session>> {
         let session = self.slots.get_mut(slot.0 as usize)?.take()?;
         self.by_id.remove(&session.id);
@@ -141,7 +159,7 @@ impl Sessions {
         Some(session)
     }
 
-    /// Notes that this pass changes a session: the commit writes its record.
+    /// Notes that this pass changes a session: the commit writes its record. O(1).
     #[inline]
     pub(crate) fn touch(&mut self, slot: Slot) {
         if let Some(s) = self.get_mut(slot)
@@ -151,7 +169,7 @@ impl Sessions {
         }
     }
 
-    /// The record of what a session's framing stores.
+    /// Record of what a session's framing stores.
     pub(crate) fn framing_record(&self, slot: Slot) -> Option<Ref> {
         self.framing_records.get(&slot).copied()
     }
@@ -170,21 +188,23 @@ impl Sessions {
         }
     }
 
-    /// Whether the next commit has records to write.
+    /// Returns whether the next commit has records to write.
     pub(crate) fn has_changed(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// The sessions that this pass changed. The caller gives the list back with
+    /// Takes the list of sessions that this pass changed. The caller gives the list back with
     /// [`Sessions::changes_written`], so that its memory is used again.
     pub(crate) fn take_changed(&mut self) -> Vec<Slot> {
         std::mem::take(&mut self.dirty)
     }
 
-    /// A session that was changed, as unchanged from here on: the commit writes its record now.
+    /// Returns a session that was changed, as unchanged from here on: the commit writes its
+    /// record now.
     #[inline]
     pub(crate) fn clean(&mut self, slot: Slot) -> Option<&mut Session> {
         let s = self.get_mut(slot)?;
+        // Output that is committed must not grow: the next piece is a record of its own.
         (s.dirty, s.output_fresh) = (false, false);
         Some(s)
     }
@@ -196,8 +216,8 @@ impl Sessions {
         self.dirty = list;
     }
 
-    /// Lets a session's kept input run with the next pass. Until then its peer's end is not its
-    /// own.
+    /// Lets a session's kept input run with the next pass. Until then its peer's end must wait.
+    /// O(1).
     pub(crate) fn resume(&mut self, slot: Slot) {
         if let Some(s) = self.get_mut(slot)
             && !s.block(Blocked::ResumesNextPass, true)
@@ -206,17 +226,18 @@ impl Sessions {
         }
     }
 
-    /// Whether sessions wait for the next pass.
+    /// Returns whether sessions wait for the next pass, which is due at once then.
     pub(crate) fn has_resumed(&self) -> bool {
         !self.resumed.is_empty()
     }
 
-    /// The sessions whose kept input runs now, in the order in which they were resumed.
+    /// Takes the sessions whose kept input runs now, in the order in which they were resumed.
+    /// The caller clears their marks.
     pub(crate) fn take_resumed(&mut self) -> Vec<Slot> {
         std::mem::take(&mut self.resumed)
     }
 
-    /// Sets a session's deadline, in place of the one it has.
+    /// Sets a session's deadline, in place of the one it has. O(log sessions).
     pub(crate) fn set_deadline(&mut self, slot: Slot, at_ns: u64) {
         let Some(s) = self.get_mut(slot) else { return };
         let before = std::mem::replace(&mut s.deadline_ns, at_ns);
@@ -237,12 +258,12 @@ impl Sessions {
         self.set_deadline(slot, at);
     }
 
-    /// The next deadline, in nanoseconds.
+    /// Time of the next deadline, in nanoseconds.
     pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// Takes off the next deadline that has come.
+    /// Takes off the next deadline that has come; `None`: none has. O(log sessions).
     pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<Slot> {
         let &(at, slot) = self.deadlines.first()?;
         (at <= now_ns).then(|| {

@@ -53,7 +53,7 @@ pub enum Kind {
     /// Output not sent yet whose bytes are a payload's: its offset in the stream, the payload's
     /// number (u64 each, little-endian) and length (u32); key: session.
     Shared = 18,
-    /// The configuration in force, as the shell writes it, if it isn't the one that the host was
+    /// The configuration in force, as the shell writes it, if it is not the one that the host was
     /// started with; key: 0.
     Config = 19,
     /// Bytes that the framing of a session stores, as its file in `framing` says; key: session.

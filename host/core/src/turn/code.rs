@@ -1,4 +1,8 @@
 //! The contract with a service's code: a batch in, effects staged.
+//!
+//! The core calls code through these traits alone. A host implements them with loaded libraries,
+//! tests with plain structs. [`Code`] runs on the thread of the loop, so a call that takes long
+//! delays every session; [`Work`] runs on threads of its own.
 
 use super::staging::Staging;
 use crate::ids::ServiceId;
@@ -6,60 +10,68 @@ use greenroom_state::abi::{self};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-/// What one call of a handler gets: actions of one session, oldest first.
+/// Batch of one call of a handler: actions of one session, oldest first.
 #[derive(Clone, Copy)]
 pub struct Batch<'a> {
-    /// The session's number.
+    /// Number of the session, or of a service's own turns.
     pub session: u64,
-    /// Its service.
+    /// Service of the session.
     pub service: ServiceId,
-    /// The generation of the code that is called.
+    /// Generation of the code that is called.
     pub generation: u64,
-    /// Turns that the session ran before.
+    /// Turns that the session ran before; for a service's own turns, a number that names the
+    /// turn.
     pub turn: u64,
-    /// CLOCK_MONOTONIC, in nanoseconds.
+    /// Time of the pass: CLOCK_MONOTONIC, in nanoseconds.
     pub now_ns: u64,
     /// The stored state and its version; `None`: none stored.
     pub state: Option<(u32, &'a [u8])>,
-    /// None: a rehearsal, which only reads the state.
+    /// Actions to run. None: a rehearsal, which only reads the state.
     pub actions: &'a [abi::Action<'a>],
 }
 
 /// A service's callback: loaded code in a host, a plain struct in a test.
 ///
-/// It runs the actions in order; if there are none, it reads the state and hands it over, or fails.
+/// [`Code::run`] runs the actions in order, a turn each:
 ///
-///  After each it calls [`Staging::turn_ok`], and goes on while that is true, or
-///  [`Staging::turn_failed`], and returns. Before it returns it hands over the state that the
-///  successful turns left, if they changed it. It returns [`abi::RUN_STATE_LOST`] when a failed
-///  turn made that impossible, else 0.
+/// - After a turn that succeeded it calls [`Staging::turn_ok`]. If that is true, it goes on with
+///   the next action; else it returns.
+/// - After a turn that failed it calls [`Staging::turn_failed`], and returns.
+/// - Before it returns, it hands over the state that the successful turns left, if they changed
+///   it.
+/// - It returns [`abi::RUN_STATE_LOST`] if a failed turn made that impossible, else 0.
+///
+/// If there are no actions, it reads the state and hands it over, or fails.
+///
+/// An outcome may be dropped, and the same actions run again: code keeps nothing between calls.
 pub trait Code: Send {
-    /// See the trait.
+    /// Runs a batch. The contract is that of the trait.
     fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32;
 
-    /// Whether it knows actions of a kind: an older library may not.
+    /// Whether the code knows actions of a kind. An older library may not.
     fn knows(&self, kind: u32) -> bool {
         let _ = kind;
         true
     }
 
-    /// The service's jobs; `None`: it has none.
+    /// The service's jobs; `None`: there are none.
     fn work(&self) -> Option<Arc<dyn Work>> {
         None
     }
 
-    /// Takes a value of the session's state (`which` is 0) or of the n-th table that the service
-    /// owns from one version to another, up or down; if it arrives at this build's own version, it
-    /// is read and written again. The error is a sentence.
+    /// Converts a value from one version to another, up or down. A session's state has the
+    /// number (`which`) 0, the n-th table that the service owns has n. A value that arrives at
+    /// this build's own version is read and written again. Fails with a sentence. Has no effect
+    /// beside the result.
     fn convert(&self, which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
         let _ = (which, from, to, value);
         Err("this build converts nothing: it is of ABI 1.0".into())
     }
 }
 
-/// A service's jobs. It lives as long as one of them runs, whatever serves by then.
+/// A service's jobs. The value lives as long as one of them runs, whatever build serves by then.
 pub trait Work: Send + Sync {
-    /// Runs one, on any thread. `cancelled` is not 0 once nobody wants the result. The error is a
-    /// sentence.
+    /// Runs a job on any thread, while turns and other jobs run. The job may block. Once nobody
+    /// wants the result, `cancelled` turns from 0 to another value. Fails with a sentence.
     fn run(&self, name: &str, input: &[u8], cancelled: &AtomicU32) -> Result<Vec<u8>, String>;
 }

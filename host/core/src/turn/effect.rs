@@ -1,28 +1,49 @@
-//! Every effect a turn can ask for.
+//! Effects that a turn can ask for, as they are staged.
+//!
+//! An effect owns no bytes: texts and data are parts of the arena of `Buffers`, and end with it.
+//! Two places match every variant, so that a new one can't be forgotten:
+//! `crate::execute::reserve` and `crate::execute::apply`.
 
 use crate::ids::ServiceId;
 use greenroom_state::address::Address;
 use std::ops::Range;
 
-/// A part of the arena.
+/// Part of the arena. Texts in it are UTF-8.
 pub(crate) type Part = Range<usize>;
 
-/// Something asked for, in the order it was asked.
+/// Effect that a turn asks for. Effects are applied in the order in which they are staged.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
+    /// Bytes for the session's peer, framed already.
     Send(Part),
+    /// Data for the peers of all sessions on a topic, not framed yet. `others`: except the
+    /// sender.
     Broadcast { topic: Part, data: Part, others: bool },
+    /// Topic that the session joins.
     Subscribe(Part),
+    /// Topic that the session leaves.
     Unsubscribe(Part),
+    /// Entry of a table, written in place of the one under its key.
     Put { table: Part, key: Part, value: Part },
+    /// Entry of a table that goes, if it is there.
     Delete { table: Part, key: Part },
+    /// Action for the session of a number. `depth`: turns between it and something from outside.
     Note { to: u64, data: Part, depth: u16 },
+    /// Action for all sessions on a topic. `others`: except the sender.
     Publish { topic: Part, data: Part, others: bool, depth: u16 },
+    /// Timer of the session, or of its service (`service`). CLOCK_MONOTONIC, in nanoseconds.
     SetTimer { service: bool, name: Part, deadline_ns: u64 },
+    /// Timer that goes, due or not.
     CancelTimer { service: bool, name: Part },
+    /// Job to queue, under the number that the turn was told. `once`: at most once.
     StartJob { number: u64, name: Part, input: Part, once: bool },
+    /// Job, by its number, that goes with its result.
     CancelJob(u64),
+    /// Connection to make, under the number that the turn was told. It becomes a session of
+    /// `service`.
     Connect { number: u64, service: ServiceId, addr: Address, context: Part },
+    /// Number of the session whose output must drain before this session's input goes on.
     WaitFor(u64),
+    /// Whether the session's input waits, unread, until the handler says otherwise.
     Hold(bool),
 }

@@ -1,27 +1,29 @@
 //! Faults and log lines of a turn.
+//!
+//! Both outlive a failed turn: its effects are dropped, its fault and its lines are reported.
 
-/// Why a turn failed.
+/// Fault: the reason why a turn failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// One of [`greenroom_state::abi::fault`].
+    /// Kind, a number from [`greenroom_state::abi::fault`].
     pub kind: u32,
-    /// What happened.
+    /// Description, in words.
     pub message: String,
     /// Source file; empty: unknown.
     pub file: String,
-    /// Line in it; 0: unknown.
+    /// Line in the file; 0: unknown.
     pub line: u32,
 }
 
-/// One event that a handler logged.
+/// Event that a handler logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// One of [`greenroom_state::abi::level`].
+    /// Level, a number from [`greenroom_state::abi::level`].
     pub level: u32,
-    /// The handler's module.
+    /// Module of the handler.
     pub target: String,
-    /// The message with its fields.
+    /// Message with its fields.
     pub message: String,
-    /// The turn that logged it failed.
+    /// Whether the turn that logged it failed.
     pub failed: bool,
 }

@@ -1,4 +1,8 @@
 //! Start and cancel jobs, and ask for connections.
+//!
+//! A turn is told the number of a job or connection when it asks. The number holds if the turn
+//! succeeds: effects of the batch are counted on from the last number that was given. Nothing
+//! begins before the commit.
 
 use super::staging::Staging;
 use crate::limits::names::Limit;
@@ -7,7 +11,9 @@ use crate::turn::staging::TurnContext;
 use greenroom_state::abi::status;
 
 impl Staging<'_> {
-    /// Has a job run on another thread, and returns its number; `Err`: it is refused.
+    /// Lets a job run on another thread, and returns its number. Refused over the limits of
+    /// names and of jobs, with a [`status`] as the error. O(effects + jobs). `once`: at most
+    /// once, rather than at least once.
     pub fn start_job(&mut self, name: &str, input: &[u8], once: bool) -> Result<u64, u32> {
         let TurnContext { limits, jobs, session, .. } = self.context;
         if name.len() > limits.job_name_bytes_max {
@@ -15,12 +21,14 @@ impl Staging<'_> {
         }
         let staged = self.buffers.effects.iter().filter(|e| matches!(e, Effect::StartJob { .. })).count();
         let number = jobs.next() + staged as u64;
-        // Those that were started and cancelled in one go never were.
+        // Jobs that the batch started and cancelled don't count against the limits. Their
+        // numbers are used up all the same.
         let fresh = |e: &&Effect| matches!(e, Effect::CancelJob(n) if *n >= jobs.next() && *n < number);
         let staged = staged.saturating_sub(self.buffers.effects.iter().filter(fresh).count());
         if jobs.len() + staged >= limits.jobs_max {
             return Err(self.refuse(Limit::JobsMax));
         }
+        // A service's own jobs are bounded by `jobs_max` alone.
         if jobs.count(session.id) + staged >= limits.jobs_per_session_max && !session.is_service() {
             return Err(self.refuse(Limit::JobsPerSessionMax));
         }
@@ -31,15 +39,17 @@ impl Staging<'_> {
         if staged == status::OK { Ok(number) } else { Err(staged) }
     }
 
-    /// Cancels a job of this session; no harm if it is over. Its result isn't told.
+    /// Cancels a job of this session, and its result. If the job is another session's or
+    /// unknown, nothing happens.
     pub fn cancel_job(&mut self, number: u64) -> u32 {
-        // Its result may be among the actions that follow.
+        // The result may be among the actions that follow, so the batch ends.
         self.buffers.on_itself |= !self.context.depths.is_empty();
         self.stage(|_| Some(Effect::CancelJob(number)))
     }
 
-    /// Opens a connection, which becomes a session of that service, and returns its number; `Err`:
-    /// it is refused.
+    /// Opens a connection, which becomes a session of `service`, and returns its number. The new
+    /// session gets `context` in its second action. The error is a [`status`]. An unserved
+    /// service and an unreadable address are invalid; `connects_max` is a limit.
     pub fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
         let TurnContext { limits, outbound, .. } = self.context;
         let (Some(service), Ok(addr)) = ((self.context.service)(service), addr.parse()) else {

@@ -1,5 +1,9 @@
-//! What a turn may ask for. All of it is staged: applied when the turn succeeds, dropped when it
+//! Requests of a turn, all of them staged: applied when the turn succeeds, dropped when it
 //! fails.
+//!
+//! A turn writes nothing but its staging area, so the same turn may run twice. Limits are
+//! checked when a turn asks, against what is stored and what is staged. The size of the state
+//! and the room in the store are checked afterwards (`crate::execute::reserve`).
 //!
 //! | file | holds |
 //! | --- | --- |

@@ -1,4 +1,7 @@
 //! Send, close, hold, wait: effects on the turn's own session.
+//!
+//! Calls answer with a [`status`]. A call that is refused stages nothing. A service's own turns
+//! have no peer and no input: their sends, closes and holds are invalid.
 
 use super::effect::Part;
 use super::staging::{Buffers, Staging};
@@ -7,7 +10,8 @@ use crate::turn::effect::Effect;
 use greenroom_state::abi::status;
 
 impl Staging<'_> {
-    /// The peer's address.
+    /// Address of the peer as text, valid until the next call. Of no meaning for a service's own
+    /// turn.
     pub fn peer(&mut self) -> &[u8] {
         let answer = &mut self.buffers.answer;
         answer.clear();
@@ -16,14 +20,17 @@ impl Staging<'_> {
         answer
     }
 
-    /// Sends to the session's peer.
+    /// Sends a message of one part to the session's peer, like [`Staging::send_parts`].
     pub fn send(&mut self, bytes: &[u8]) -> u32 {
         self.send_parts(std::iter::once(bytes))
     }
 
     /// Sends a message to the session's peer, in the framing of its service. The parts are one
-    /// message, one behind the other. Refused as [`status::INVALID`] if the framing can't express
-    /// it.
+    /// message, one behind the other. Nothing is sent before the commit.
+    ///
+    /// Refused as [`status::INVALID`] if the framing can't express the message, and as
+    /// [`status::LIMIT`] over `turn_bytes_max`. Costs one copy of the bytes, two if the framing
+    /// encodes.
     #[inline]
     pub fn send_parts<'b>(&mut self, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
         if self.context.session.is_service() {
@@ -33,10 +40,12 @@ impl Staging<'_> {
             return self.send_framed(parts);
         }
         let start = self.buffers.bytes.len();
+        // Bytes of earlier turns, up to the mark, don't count against this turn.
         let most = self.context.limits.turn_bytes_max + self.buffers.mark.bytes;
         let arena = &mut self.buffers.bytes;
         for part in parts {
             if part.len() > most.saturating_sub(arena.len()) {
+                // A message that is refused goes as a whole.
                 arena.truncate(start);
                 return self.refuse(Limit::TurnBytesMax);
             }
@@ -46,7 +55,8 @@ impl Staging<'_> {
         self.stage_send(start..end)
     }
 
-    /// Sends a message in a framing that changes it. Costs two copies of its bytes.
+    /// Sends a message in a framing that changes it. Costs two copies of its bytes: a framing
+    /// encodes whole messages.
     fn send_framed<'b>(&mut self, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
         let Buffers { bytes: arena, message, mark, .. } = &mut *self.buffers;
         let start = arena.len();
@@ -61,6 +71,7 @@ impl Staging<'_> {
         if self.context.framing.encode(message, arena).is_err() {
             return status::INVALID;
         }
+        // The limit counts framed bytes: these are what the store and the peer get.
         if arena.len() - start > room {
             arena.truncate(start);
             return self.refuse(Limit::TurnBytesMax);
@@ -69,7 +80,8 @@ impl Staging<'_> {
         self.stage_send(start..end)
     }
 
-    /// Stages a part of the arena to be sent. What follows on another send is one with it.
+    /// Stages a part of the arena to be sent. A send that follows on another one, without a gap
+    /// in the arena, extends that effect.
     #[inline]
     fn stage_send(&mut self, part: Part) -> u32 {
         match self.buffers.effects.last_mut() {
@@ -79,7 +91,8 @@ impl Staging<'_> {
         status::OK
     }
 
-    /// Closes the session once its output is flushed.
+    /// Closes the session once its output is flushed, if the turn succeeds. The batch ends with
+    /// this turn; the session gets its last turn then.
     pub fn close(&mut self) -> u32 {
         if self.context.session.is_service() {
             return status::INVALID;
@@ -88,12 +101,15 @@ impl Staging<'_> {
         status::OK
     }
 
-    /// If another session's peer leaves too much output untaken, this one's input waits for it.
+    /// Lets this session's input wait while another session's peer leaves too much output
+    /// untaken. If that session is gone or is not full when the turn is applied, nothing
+    /// happens.
     pub fn wait_for(&mut self, session: u64) -> u32 {
         self.stage(|_| Some(Effect::WaitFor(session)))
     }
 
-    /// From here on the session's input waits, unread; or goes on.
+    /// Lets the session's input wait, unread, or go on. The batch ends with this turn, as the
+    /// actions behind it may be input.
     pub fn hold(&mut self, held: bool) -> u32 {
         if self.context.session.is_service() {
             return status::INVALID;

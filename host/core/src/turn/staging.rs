@@ -1,9 +1,19 @@
-//! What a turn may ask for. All of it is staged: it is applied when the turn succeeds, and
-//! forgotten when it fails.
+//! Staging area of a batch: what its turns asked for, and what they may read.
 //!
-//! A batch shares one staging area. [`Staging::turn_ok`] moves the mark up to which everything
-//! counts; [`Staging::turn_failed`] cuts back to it. All bytes lie in one arena, and consecutive
-//! sends are one effect, so a batch of echoes costs one copy of its bytes and one effect.
+//! | event | consequence for the staged effects |
+//! | --- | --- |
+//! | [`Staging::turn_ok`] | the mark moves: everything up to here counts |
+//! | [`Staging::turn_failed`] | cut back to the mark |
+//! | the call returned in the middle of a turn | cut back to the mark |
+//! | the next call begins | all cleared |
+//!
+//! The turns of a batch share one area. All bytes lie in one arena, and consecutive sends are
+//! one effect. So a batch of echoes costs one copy of its bytes and one effect. The memory is
+//! kept from batch to batch.
+//!
+//! A turn may stage `turn_bytes_max` bytes, and log as many. A call that would break a limit
+//! stages nothing, and says so; the turn should fail then. Calls that need what was staged
+//! search the effects of the batch: O(effects).
 
 use super::effect::{Effect, Part};
 use super::fault::{Fault, LogLine};
@@ -20,51 +30,57 @@ use crate::tables::index::Tables;
 use greenroom_state::abi::{fault, status};
 use std::fmt::Write as _;
 
-/// The memory of staging, kept from batch to batch.
+/// The memory of staging, kept from batch to batch, and the outcome of a call.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
+    /// The arena: all bytes that effects point into.
     pub(crate) bytes: Vec<u8>,
+    /// Effects, oldest first. After the call: those of successful turns.
     pub(crate) effects: Vec<Effect>,
+    /// Lines that the turns logged, those of the failed turn included.
     pub(crate) log: Vec<LogLine>,
     /// Bytes that the turn under way logged.
     pub(super) log_bytes: usize,
-    /// Answers to reads, valid until the next call.
+    /// Answer to a read, valid until the next call.
     pub(super) answer: Vec<u8>,
-    /// A message before it is framed.
+    /// Message before it is framed.
     pub(super) message: Vec<u8>,
+    /// State that the successful turns left, if `has_state`.
     pub(crate) state: Vec<u8>,
     pub(crate) has_state: bool,
     /// Turns that succeeded.
     pub(crate) done: usize,
-    /// Why the one after those failed.
+    /// Fault of the turn behind those that succeeded.
     pub(crate) fault: Option<Fault>,
-    /// A turn that the handler took for done was not: the state that it hands over has that turn in
-    /// it.
+    /// Whether a turn that the handler took for done was not: then the state that is handed over
+    /// has that turn in it.
     pub(crate) spoilt: bool,
-    /// A successful turn closed the session.
+    /// Whether a successful turn closed the session.
     pub(crate) close: bool,
-    /// The turn under way acted on its own session: what that brings about comes before the next
-    /// action.
+    /// Whether the turn under way acted on its own session: the result of that comes before the
+    /// next action, so the batch ends.
     pub(super) on_itself: bool,
-    /// Limits that what it asked for was refused by.
+    /// Limits by which calls were refused, as often as they were.
     pub(crate) reached: Vec<Limit>,
-    /// Of the keys and values that were written.
+    /// Bytes of the keys and values that were written, those of failed turns included.
     pub(super) put_bytes: usize,
+    /// End of what successful turns staged.
     pub(super) mark: Mark,
 }
 
-/// Up to where everything belongs to turns that succeeded.
+/// End of what successful turns staged: lengths of the arena, of the effects and of the log.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Mark {
     pub(super) bytes: usize,
     pub(super) effects: usize,
-    /// Where the bytes end that the last effect sends: the next turn may have extended it.
+    /// End of the bytes that the last effect sends. The next turn may extend that effect, so
+    /// cutting must shorten it again.
     pub(super) last_sent_end: usize,
     pub(super) log: usize,
 }
 
 impl Buffers {
-    /// Drops what no successful turn staged.
+    /// Drops what no successful turn staged. Log lines stay. Repeatable.
     pub(crate) fn cut(&mut self) {
         self.bytes.truncate(self.mark.bytes);
         self.effects.truncate(self.mark.effects);
@@ -73,6 +89,8 @@ impl Buffers {
         }
     }
 
+    /// Begins a call. The bytes of the last state and the answer stay: `has_state` says whether
+    /// there is a state.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.effects.clear();
@@ -90,58 +108,71 @@ impl Buffers {
     }
 }
 
-/// A value of a table, which is stored in some version, as its owner has it; `Ok(None)`: it is that
-/// already.
+/// Conversion of a table's stored value, by table and stored version, to the version that the
+/// callee reads; `Ok(None)`: it is that already.
 pub(crate) type Convert<'a> = dyn Fn(&str, u32, &[u8]) -> Result<Option<Vec<u8>>, String> + 'a;
 
-/// What a turn may read, and what bounds it.
+/// State of the host that a turn may read, and the limits that bound the turn.
 #[derive(Clone, Copy)]
 pub(crate) struct TurnContext<'a> {
     pub(crate) store: &'a Store,
     pub(crate) tables: &'a Tables,
+    /// Conversion of table values for the build that is called.
     pub(crate) convert: &'a Convert<'a>,
+    /// Limits of the session's service.
     pub(crate) limits: &'a Limits,
+    /// Session as the last applied batch left it.
     pub(crate) session: &'a Session,
     pub(crate) timers: &'a Timers,
     pub(crate) jobs: &'a Jobs,
     pub(crate) outbound: &'a Outbound,
-    /// The framing of the session's service.
+    /// Framing of the session's service.
     pub(crate) framing: &'a Framing,
-    /// The service of a name, if it is served.
+    /// Number of the service of a name, if a build serves it. O(services).
     pub(crate) service: &'a dyn Fn(&str) -> Option<ServiceId>,
     /// Whether a framing in use tells messages apart: then broadcasts are not merged. O(services).
     pub(crate) keeps_messages_apart: &'a dyn Fn() -> bool,
-    /// How many turns lie between each of the actions and something that came from outside; what is
-    /// missing is 0.
+    /// Turns between each action and something that came from outside. Actions without a depth
+    /// count as 0.
     pub(crate) depths: &'a [u16],
+    /// Time of the pass: CLOCK_MONOTONIC, in nanoseconds.
     pub(crate) now_ns: u64,
 }
 
-/// One batch's staging area, with what it may read.
+/// Staging area of one call, with all that its turns may read.
 pub struct Staging<'a> {
     pub(super) buffers: &'a mut Buffers,
     pub(super) context: TurnContext<'a>,
+    /// Actions of the call. No more turns than these can succeed.
     pub(super) actions: usize,
+    /// Whether the turn under way asked to close the session.
     pub(super) closing: bool,
-    /// A value that the turn wanted can't be read: it must not succeed as if there were none.
+    /// Reason why a value that the turn wanted can't be read. Such a turn fails: it took the
+    /// value for absent.
     pub(super) unreadable: Option<String>,
-    /// Why the last call was refused, for a fault that follows from it.
+    /// Limit by which a call of this turn was last refused, for a fault that follows from it.
     pub(super) refusal: Option<Limit>,
 }
 
 impl<'a> Staging<'a> {
+    /// Clears the buffers for a call with so many actions.
     pub(crate) fn new(buffers: &'a mut Buffers, context: TurnContext<'a>, actions: usize) -> Self {
         buffers.clear();
         Staging { buffers, context, actions, closing: false, unreadable: None, refusal: None }
     }
 
-    /// The turn succeeded. False: return now.
+    /// Ends a turn that succeeded: its effects count. False: the caller returns now.
+    ///
+    /// The batch ends with the last action, or earlier: the turn closes the session or acts on
+    /// it, or 64 KiB are staged. A turn that read a value which can't be converted fails
+    /// instead.
     #[inline]
     pub fn turn_ok(&mut self) -> bool {
         if self.unreadable.is_some() {
             self.fail_unreadable();
         }
         let b = &mut *self.buffers;
+        // A caller that goes on after a fault, or behind the last action, has no turn under way.
         if b.fault.is_some() || b.done == self.actions {
             return false;
         }
@@ -161,6 +192,8 @@ impl<'a> Staging<'a> {
         !b.close && !b.on_itself && b.done < self.actions && b.bytes.len() < BATCH_BYTES
     }
 
+    /// Fails the turn that took an unreadable value for absent. The handler believes in its
+    /// success, so the state that it hands over is spoilt.
     #[cold]
     fn fail_unreadable(&mut self) {
         let message = self.unreadable.take().unwrap_or_default();
@@ -168,8 +201,9 @@ impl<'a> Staging<'a> {
         self.buffers.spoilt = true;
     }
 
-    /// The turn failed: what it staged is dropped, but for what it logged. After the last turn it
-    /// says that the state can't be handed over.
+    /// Ends a turn that failed: its effects are dropped, its log lines are kept. The caller
+    /// returns now. Behind the last turn a call says that the state can't be handed over. Only
+    /// the first fault of a call counts.
     pub fn turn_failed(&mut self, mut fault: Fault) {
         let b = &mut *self.buffers;
         if b.fault.is_some() {
@@ -179,6 +213,7 @@ impl<'a> Staging<'a> {
         for line in &mut b.log[b.mark.log..] {
             line.failed = true;
         }
+        // The fault mostly follows from the refusal, so operators want to read its name.
         if let Some(limit) = self.refusal {
             let _ = write!(fault.message, " ({limit})");
         }
@@ -187,7 +222,8 @@ impl<'a> Staging<'a> {
         self.closing = false;
     }
 
-    /// The state that the successful turns left.
+    /// Takes the state that the successful turns left. The last call counts. A service's own
+    /// turns have no state, so nothing happens then.
     pub fn state(&mut self, bytes: &[u8]) {
         if self.context.session.is_service() {
             return;
@@ -198,13 +234,16 @@ impl<'a> Staging<'a> {
         b.has_state = true;
     }
 
+    /// Notes the limit by which a call is refused. The turn isn't failed here: its code may
+    /// still end it either way.
     pub(super) fn refuse(&mut self, limit: Limit) -> u32 {
         self.buffers.reached.push(limit);
         self.refusal = Some(limit);
         status::LIMIT
     }
 
-    /// Copies into the arena, if it has room.
+    /// Copies into the arena. `None`: the turn would have more than `turn_bytes_max` bytes in
+    /// it.
     pub(super) fn copy(&mut self, bytes: &[u8]) -> Option<Part> {
         let arena = &mut self.buffers.bytes;
         if bytes.len()
@@ -217,6 +256,9 @@ impl<'a> Staging<'a> {
         Some(start..arena.len())
     }
 
+    /// Stages an effect, whose bytes `make` copies into the arena. If they have no room, the
+    /// call is refused. Bytes that were copied by then stay in the arena until the next cut or
+    /// clearing.
     pub(super) fn stage(&mut self, make: impl FnOnce(&mut Self) -> Option<Effect>) -> u32 {
         match make(self) {
             Some(effect) => {
@@ -227,7 +269,8 @@ impl<'a> Staging<'a> {
         }
     }
 
-    /// Logs an event.
+    /// Logs an event, whether the turn succeeds or fails. Lines beyond `turn_bytes_max` bytes in
+    /// a turn are dropped silently.
     pub fn log(&mut self, level: u32, target: &str, message: &str) {
         let b = &mut *self.buffers;
         b.log_bytes += message.len() + target.len();
@@ -239,6 +282,7 @@ impl<'a> Staging<'a> {
 
 impl Buffers {
     /// The topics that the session will be on, in order; `None`: nothing about them was staged.
+    /// `own` are those that it is on. O(effects + topics of the session for each change).
     pub(crate) fn topics<'b>(&'b self, own: &'b [Box<str>]) -> Option<Vec<&'b str>> {
         let about = |e: &&Effect| matches!(e, Effect::Subscribe(_) | Effect::Unsubscribe(_));
         let mut staged = self.effects.iter().filter(about).peekable();

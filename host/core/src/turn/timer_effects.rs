@@ -1,4 +1,7 @@
-//! Set and cancel timers.
+//! Set and cancel timers, of the turn's own session or of its service.
+//!
+//! A name stands for one timer of its owner: setting it again replaces the deadline. Limits
+//! count timers that are not due.
 
 use super::staging::Staging;
 use crate::limits::names::Limit;
@@ -6,8 +9,9 @@ use crate::turn::effect::Effect;
 use crate::turn::staging::TurnContext;
 
 impl Staging<'_> {
-    /// Sets a timer, or sets it again: after so many nanoseconds it fires once. `service`: not this
-    /// session's, but its service's.
+    /// Sets a timer, or sets it again. The timer fires once, `after_ns` nanoseconds after the
+    /// beginning of the pass. `service`: the timer is the service's, not this session's. Refused
+    /// over the limit of names or of the owner's timers.
     pub fn set_timer(&mut self, name: &str, after_ns: u64, service: bool) -> u32 {
         let TurnContext { limits, timers, session, now_ns, .. } = self.context;
         if name.len() > limits.timer_name_bytes_max {
@@ -17,17 +21,21 @@ impl Staging<'_> {
             true => (session.service.number(), limits.timers_per_service_max, Limit::TimersPerServiceMax),
             false => (session.id, limits.timers_per_session_max, Limit::TimersPerSessionMax),
         };
+        // The first condition is cheap, and counts every effect as a new timer. Only near the
+        // limit are the effects looked at one by one.
         if timers.count(owner) + self.buffers.effects.len() >= max
             && self.timers_after(owner, service, name) > max
         {
             return self.refuse(limit);
         }
         self.acts_on(service);
+        // A deadline beyond the range of the clock never comes.
         let deadline_ns = now_ns.saturating_add(after_ns);
         self.stage(|s| Some(Effect::SetTimer { service, name: s.copy(name.as_bytes())?, deadline_ns }))
     }
 
-    /// Timers of an owner with this one and those staged so far.
+    /// Timers of an owner with this one and those staged so far. O(effects · timers among them),
+    /// as the newest effect on a name decides.
     fn timers_after(&self, owner: u64, service: bool, name: &str) -> usize {
         let timers = self.context.timers;
         let mut seen = vec![name];
@@ -46,13 +54,14 @@ impl Staging<'_> {
         count.max(0) as usize
     }
 
-    /// Takes a timer off, even one that is due; no harm if there is none.
+    /// Takes a timer off, even one that is due. If there is none, nothing happens.
     pub fn cancel_timer(&mut self, name: &str, service: bool) -> u32 {
         self.acts_on(service);
         self.stage(|s| Some(Effect::CancelTimer { service, name: s.copy(name.as_bytes())? }))
     }
 
-    /// A timer that is due may be among the actions that follow.
+    /// Ends the batch if the timer may be among the actions that follow. A due timer that is
+    /// replaced or cancelled must not have its turn.
     fn acts_on(&mut self, service: bool) {
         let own = !service || self.context.session.is_service();
         self.buffers.on_itself |= own && !self.context.depths.is_empty();

@@ -16,6 +16,8 @@ pub(super) unsafe fn slice<'a>(b: Bytes<'_>) -> &'a [u8] {
 }
 
 /// Sink for bytes that a library hands over. Valid while `into` lives and nobody else uses it.
+/// The bytes are copied, so each side frees what it allocated. A second call replaces the bytes
+/// of the first.
 pub(super) fn sink(into: &mut Vec<u8>) -> abi::Sink {
     unsafe extern "C" fn put(ctx: *mut c_void, bytes: Bytes<'_>) {
         // SAFETY: `ctx` is the buffer that the sink was made of, and only this call has it.
@@ -26,7 +28,8 @@ pub(super) fn sink(into: &mut Vec<u8>) -> abi::Sink {
     abi::Sink { ctx: (into as *mut Vec<u8>).cast(), put }
 }
 
-/// Lends bytes of the staging area, which a library may read until its next call.
+/// Lends bytes of the staging area, which a library may read until its next call. The lifetime
+/// of the result says more than that, because the ABI has no way to say less.
 pub(super) fn lend(b: &[u8]) -> Bytes<'static> {
     Bytes { ptr: b.as_ptr(), len: b.len(), life: std::marker::PhantomData }
 }

@@ -1,7 +1,15 @@
 //! Functions that a handler calls during a turn: they pass its wishes to the staging area.
 //!
-//! Arguments are believed to keep the ABI, but texts must be UTF-8 and flags known; other calls are
-//! answered with `INVALID` and change nothing.
+//! The functions decide nothing. They turn arguments of the C ABI into slices and texts.
+//! [`Staging`] takes these and knows the limits. `state-schema/src/abi.rs` says what each
+//! function means.
+//!
+//! Arguments are believed to keep the ABI, but texts must be UTF-8 and flags known. Other calls
+//! are answered with `INVALID` and change nothing. Calls without a turn are answered so, too:
+//! only `log` works outside turns. An answer that is lent is valid until the next call with
+//! this turn, because the staging area uses its memory again.
+//!
+//! Calls with a turn come on the thread that runs the turn, and none of them blocks.
 
 use crate::memory::board::Board;
 use crate::plugin::ffi::bytes::{lend, slice};
@@ -10,13 +18,18 @@ use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, Bytes, status};
 use std::sync::OnceLock;
 
-/// Turn under way, as the host's functions get it back.
+/// Turn under way, as the host's functions get it back. Lives on the stack of the call that
+/// runs the batch.
 pub(super) struct TurnUnderWay<'s, 'a> {
+    /// Staging area of the batch.
     pub(super) staging: &'s mut Staging<'a>,
+    /// Board, which notes each turn that is done.
     pub(super) board: Board,
 }
 
-/// Table of the host's functions. The log level of the first call counts.
+/// Table of the host's functions, one for the process, so its address stays valid for jobs that
+/// log. The log level of the first call counts: instances are built before turns run, and turns
+/// pass 0.
 pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
     static TABLE: OnceLock<abi::Host> = OnceLock::new();
     TABLE.get_or_init(|| abi::Host {
@@ -52,7 +65,7 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
 /// Staging area behind a turn.
 ///
 /// # Safety
-/// As for [`under_way`].
+/// The promise of [`under_way`] holds.
 unsafe fn staging<'a>(turn: *mut abi::Turn) -> Option<&'a mut Staging<'a>> {
     // SAFETY: the caller's promise.
     unsafe { under_way(turn) }.map(|r| &mut *r.staging)
@@ -70,14 +83,18 @@ unsafe fn under_way<'a>(turn: *mut abi::Turn) -> Option<&'a mut TurnUnderWay<'a,
 // Each function below gets, by the ABI, the turn of the run under way and arguments that are valid
 // for the call.
 
+/// Ends a turn that succeeded. Returns 1: go on with the next action.
 unsafe extern "C" fn turn_ok(turn: *mut abi::Turn) -> u32 {
     // SAFETY: see above.
     unsafe { under_way(turn) }.map_or(0, |r| {
+        // From here on a death is blamed on the next turn of the batch, if there is one.
         r.board.step();
         u32::from(r.staging.turn_ok())
     })
 }
 
+/// Ends a turn that failed, with its reason. Text that is not UTF-8 is replaced, so the reason
+/// is never lost.
 unsafe extern "C" fn turn_failed(turn: *mut abi::Turn, fault: *const abi::Fault<'_>) {
     // SAFETY: see above.
     let (Some(s), Some(f)) = (unsafe { staging(turn) }, unsafe { fault.as_ref() }) else { return };
@@ -86,12 +103,14 @@ unsafe extern "C" fn turn_failed(turn: *mut abi::Turn, fault: *const abi::Fault<
     s.turn_failed(Fault { kind: f.kind, message: owned(f.message), file: owned(f.file), line: f.line });
 }
 
+/// Takes the state that the successful turns left.
 unsafe extern "C" fn state(turn: *mut abi::Turn, state: Bytes<'_>) {
     // SAFETY: see above.
     let (Some(s), bytes) = (unsafe { staging(turn) }, unsafe { slice(state) }) else { return };
     s.state(bytes);
 }
 
+/// Lends the address of the peer.
 unsafe extern "C" fn peer(turn: *mut abi::Turn, text: *mut Bytes<'static>) -> u32 {
     // SAFETY: see above.
     let Some(s) = (unsafe { staging(turn) }) else { return status::INVALID };
@@ -101,6 +120,7 @@ unsafe extern "C" fn peer(turn: *mut abi::Turn, text: *mut Bytes<'static>) -> u3
     status::OK
 }
 
+/// Stages bytes for the peer, given in `count` parts, as one send.
 unsafe extern "C" fn send(turn: *mut abi::Turn, parts: *const Bytes<'_>, count: usize) -> u32 {
     // SAFETY: see above.
     let Some(s) = (unsafe { staging(turn) }) else { return status::INVALID };
@@ -114,21 +134,25 @@ unsafe extern "C" fn send(turn: *mut abi::Turn, parts: *const Bytes<'_>, count: 
     }))
 }
 
+/// Stages the end of the session.
 unsafe extern "C" fn close(turn: *mut abi::Turn) -> u32 {
     // SAFETY: see above.
     unsafe { staging(turn) }.map_or(status::INVALID, Staging::close)
 }
 
+/// Stages a subscription.
 unsafe extern "C" fn subscribe(turn: *mut abi::Turn, topic: Bytes<'_>) -> u32 {
     // SAFETY: see above.
     unsafe { with_name(turn, topic, |s, topic| s.subscribe(topic)) }
 }
 
+/// Stages the end of a subscription.
 unsafe extern "C" fn unsubscribe(turn: *mut abi::Turn, topic: Bytes<'_>) -> u32 {
     // SAFETY: see above.
     unsafe { with_name(turn, topic, |s, topic| s.unsubscribe(topic)) }
 }
 
+/// Stages bytes for all subscribers of a topic.
 unsafe extern "C" fn broadcast(turn: *mut abi::Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32 {
     if flags & !abi::BROADCAST_OTHERS != 0 {
         return status::INVALID;
@@ -139,6 +163,7 @@ unsafe extern "C" fn broadcast(turn: *mut abi::Turn, topic: Bytes<'_>, data: Byt
     unsafe { with_name(turn, topic, |s, topic| s.broadcast(topic, data, flags != 0)) }
 }
 
+/// Lends the value of an entry, with writes of this batch; `ABSENT`: there is none.
 unsafe extern "C" fn table_get(
     turn: *mut abi::Turn,
     table: Bytes<'_>,
@@ -159,6 +184,7 @@ unsafe extern "C" fn table_get(
     unsafe { with_name(turn, table, read) }
 }
 
+/// Stages an entry.
 unsafe extern "C" fn table_put(
     turn: *mut abi::Turn,
     table: Bytes<'_>,
@@ -173,6 +199,7 @@ unsafe extern "C" fn table_put(
     unsafe { with_name(turn, table, |s, table| s.table_put(table, key, value)) }
 }
 
+/// Stages the removal of an entry.
 unsafe extern "C" fn table_delete(turn: *mut abi::Turn, table: Bytes<'_>, key: Bytes<'_>) -> u32 {
     // SAFETY: see above.
     let key = unsafe { slice(key) };
@@ -180,6 +207,8 @@ unsafe extern "C" fn table_delete(turn: *mut abi::Turn, table: Bytes<'_>, key: B
     unsafe { with_name(turn, table, |s, table| s.table_delete(table, key)) }
 }
 
+/// Lends the next entry at or after `from` whose key begins with `prefix`; `ABSENT`: there is
+/// none.
 unsafe extern "C" fn table_next(
     turn: *mut abi::Turn,
     table: Bytes<'_>,
@@ -206,6 +235,8 @@ unsafe extern "C" fn table_next(
     unsafe { with_name(turn, table, read) }
 }
 
+/// Logs an event: in a turn with the batch, else at once. Outside turns any thread may call it,
+/// and the limits of a turn do not hold.
 unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::LogEvent<'_>) {
     // SAFETY: see above.
     let Some(event) = (unsafe { event.as_ref() }) else { return };
@@ -219,6 +250,7 @@ unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::LogEvent<'_>) 
     }
 }
 
+/// Number of entries of a table, with writes of this batch; 0 if the name is not UTF-8.
 unsafe extern "C" fn table_len(turn: *mut abi::Turn, table: Bytes<'_>) -> u64 {
     let mut len = 0;
     let count = |s: &mut Staging<'_>, table: &str| {
@@ -230,6 +262,7 @@ unsafe extern "C" fn table_len(turn: *mut abi::Turn, table: Bytes<'_>) -> u64 {
     len
 }
 
+/// Stages a timer of the session, or of the service.
 unsafe extern "C" fn set_timer(turn: *mut abi::Turn, name: Bytes<'_>, after_ns: u64, flags: u32) -> u32 {
     if flags & !abi::TIMER_OF_SERVICE != 0 {
         return status::INVALID;
@@ -238,6 +271,7 @@ unsafe extern "C" fn set_timer(turn: *mut abi::Turn, name: Bytes<'_>, after_ns: 
     unsafe { with_name(turn, name, |s, name| s.set_timer(name, after_ns, flags != 0)) }
 }
 
+/// Stages the end of a timer.
 unsafe extern "C" fn cancel_timer(turn: *mut abi::Turn, name: Bytes<'_>, flags: u32) -> u32 {
     if flags & !abi::TIMER_OF_SERVICE != 0 {
         return status::INVALID;
@@ -246,12 +280,14 @@ unsafe extern "C" fn cancel_timer(turn: *mut abi::Turn, name: Bytes<'_>, flags: 
     unsafe { with_name(turn, name, |s, name| s.cancel_timer(name, flags != 0)) }
 }
 
+/// Stages a note to a session, this one or another.
 unsafe extern "C" fn note(turn: *mut abi::Turn, session: u64, data: Bytes<'_>) -> u32 {
     // SAFETY: see above.
     let (Some(s), data) = (unsafe { staging(turn) }, unsafe { slice(data) }) else { return status::INVALID };
     s.note(session, data)
 }
 
+/// Stages a message for all subscribers of a topic, which run a turn over it.
 unsafe extern "C" fn publish(turn: *mut abi::Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32 {
     if flags & !abi::BROADCAST_OTHERS != 0 {
         return status::INVALID;
@@ -262,6 +298,7 @@ unsafe extern "C" fn publish(turn: *mut abi::Turn, topic: Bytes<'_>, data: Bytes
     unsafe { with_name(turn, topic, |s, topic| s.publish(topic, data, flags != 0)) }
 }
 
+/// Stages a job. Writes its number only if that is accepted.
 unsafe extern "C" fn start_job(
     turn: *mut abi::Turn,
     name: Bytes<'_>,
@@ -286,6 +323,7 @@ unsafe extern "C" fn start_job(
     unsafe { with_name(turn, name, start) }
 }
 
+/// Stages an outbound connection. Writes its number only if that is accepted.
 unsafe extern "C" fn connect(
     turn: *mut abi::Turn,
     service: Bytes<'_>,
@@ -309,25 +347,29 @@ unsafe extern "C" fn connect(
     unsafe { with_name(turn, service, connect) }
 }
 
+/// Stages that this session waits for another session's output to drain.
 unsafe extern "C" fn wait_for(turn: *mut abi::Turn, session: u64) -> u32 {
     // SAFETY: see above.
     unsafe { staging(turn) }.map_or(status::INVALID, |s| s.wait_for(session))
 }
 
+/// Stages that the session's input is held, or released.
 unsafe extern "C" fn hold(turn: *mut abi::Turn, on: u32) -> u32 {
     // SAFETY: see above.
     unsafe { staging(turn) }.map_or(status::INVALID, |s| s.hold(on != 0))
 }
 
+/// Stages the end of a job.
 unsafe extern "C" fn cancel_job(turn: *mut abi::Turn, number: u64) -> u32 {
     // SAFETY: see above.
     unsafe { staging(turn) }.map_or(status::INVALID, |s| s.cancel_job(number))
 }
 
-/// Runs `f` with the turn and a name, which must be UTF-8.
+/// Runs `f` with the staging area and a name. Returns `INVALID` without a turn, or if the name
+/// is not UTF-8.
 ///
 /// # Safety
-/// As for [`staging`] and [`slice`].
+/// The promises of [`staging`] and [`slice`] hold.
 unsafe fn with_name(
     turn: *mut abi::Turn,
     name: Bytes<'_>,

@@ -1,4 +1,13 @@
 //! Instance of a service: runs turns and jobs, and converts values.
+//!
+//! An instance is built once from its settings and never changes, so a turn cannot leave
+//! anything in it. The loop runs turns and conversions, one call at a time. Jobs run on threads
+//! of their own meanwhile, and each holds a share of the instance. So the instance ends with
+//! its last user, which may be a job of a build that was replaced.
+//!
+//! A call costs the board a few stores, and copies no part of the batch. By the ABI the library
+//! catches its own panics. A crash or an endless turn ends the worker, and the board says which
+//! turn it was.
 
 use crate::memory::board::{self, Board};
 use crate::plugin::ffi::bytes::sink;
@@ -14,6 +23,7 @@ use std::sync::atomic::AtomicU32;
 
 /// Code of one service, with the instance that was built for it.
 pub(super) struct Plugin {
+    /// Shared with the jobs that run.
     instance: Arc<Instance>,
     abi_minor: u16,
     board: Board,
@@ -21,7 +31,9 @@ pub(super) struct Plugin {
 
 /// Instance of a service. Jobs share it, and may outlive the build's turns.
 struct Instance {
+    /// Table of its functions.
     service: &'static abi::Service,
+    /// Pointer that `create` returned; never null.
     made: *mut c_void,
 }
 
@@ -33,7 +45,8 @@ unsafe impl Send for Instance {}
 unsafe impl Sync for Instance {}
 
 impl Plugin {
-    /// Builds an instance from its settings (JSON). The error is what the library says.
+    /// Builds an instance from its settings (JSON). Runs code of the author. If the library
+    /// refuses the settings, the error is its reason.
     pub(super) fn create(
         service: &'static abi::Service,
         abi_minor: u16,
@@ -47,6 +60,7 @@ impl Plugin {
         let made = unsafe { (service.create)(host_table(log_level), config.into(), sink) };
         match made.is_null() {
             false => Ok(Plugin { instance: Arc::new(Instance { service, made }), abi_minor, board }),
+            // A null instance is a refusal, with or without words.
             true if message.is_empty() => Err("it was refused without a reason".into()),
             true => Err(String::from_utf8_lossy(&message).into_owned()),
         }
@@ -85,6 +99,7 @@ impl Code for Plugin {
         }
         let Instance { service, made } = &*self.instance;
         let (state_version, state) = batch.state.unwrap_or((0, &[]));
+        // State and actions are lent, not copied: all is valid until the call returns.
         let raw = abi::Batch {
             size: size_of::<abi::Batch<'_>>() as u32,
             state_version,
@@ -103,18 +118,20 @@ impl Code for Plugin {
             turn: batch.turn,
             action: batch.actions.first().map_or(0, |a| a.kind),
         };
+        // From here to `end` a death of the process is blamed on this turn; `turn_ok` moves on
+        // to the next one.
         self.board.begin(first, batch.actions.len());
         let mut running = TurnUnderWay { staging, board: self.board };
         let turn = (&raw mut running).cast::<abi::Turn>();
-        // SAFETY: the instance is alive; the batch and the staging area are valid until the call
-        // returns, and the functions in the host's table are the only ones that use the latter
-        // meanwhile.
+        // SAFETY: the instance is alive. The batch and the staging area are valid until the call
+        // returns. Only the functions in the host's table use the staging area meanwhile.
         let flags = unsafe { (service.run)(*made, host_table(0), turn, &raw) };
         self.board.end();
         flags
     }
 
     fn knows(&self, kind: u32) -> bool {
+        // ABI 1.2 brought all kinds above CLOSED.
         self.abi_minor >= 2 || kind <= abi::action::CLOSED
     }
 

@@ -1,7 +1,18 @@
 //! A loaded library and what it offers.
 //!
-//! A library that carries the note is believed to keep the ABI, as a child process has seen it do.
-//! Sizes, counts and texts in its tables are not believed; they are checked once, here.
+//! A library is loaded from a private copy, and never unloaded. So everything in its tables
+//! lives as long as the process. A build that is replaced costs its mapping until the worker is
+//! recycled (limit `builds_max`).
+//!
+//! A library that carries the note is believed to keep the ABI, as a child process has seen it
+//! do. Its pointers are followed, and its counts of arrays are used. Names, schemas, versions,
+//! framings and the sizes of structs are not believed: each reading checks them, and an error
+//! names the service. So a wrong value refuses the candidate. A wrong pointer ends the trial's
+//! child, before the worker loads anything.
+//!
+//! Loading runs code of the author: initialisers, the entry, and `create`. So the loop leaves
+//! it to the prepare thread. Only a takeover loads on its main thread, because it serves nobody
+//! without the library.
 
 use crate::memory::board::Board;
 use crate::plugin::ffi::bytes::slice;
@@ -18,8 +29,10 @@ use std::mem::MaybeUninit;
 use std::path::Path;
 
 /// A loaded library. Never unloaded: a Rust library that has touched a thread-local can't be.
+/// Copies are the same library.
 #[derive(Clone, Copy)]
 pub struct Library {
+    /// Table that its entry returned. Size and ABI version were checked.
     table: &'static abi::Library,
 }
 
@@ -30,8 +43,9 @@ unsafe impl Send for Library {}
 pub type Offers = (String, Vec<Offer>);
 
 impl Library {
-    /// Loads a library and calls the entry that its note names. All symbols are resolved now, not
-    /// at their first call.
+    /// Loads a library and calls the entry that its note names. All symbols are resolved here,
+    /// not at their first call. So a missing one refuses the candidate, and cannot end a turn.
+    /// Fails with a sentence about the library.
     pub fn load(path: &Path, entry: &str) -> Result<Library, String> {
         // SAFETY: initialisers run here; a child process has survived them.
         let loaded = unsafe { Loader::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
@@ -40,22 +54,28 @@ impl Library {
         let found = unsafe { loader.get::<abi::Entry>(entry.as_bytes()) };
         let entry =
             *found.map_err(|_| format!("it does not export {entry}, which its note names as its entry"))?;
+        // From here on pointers into the library may be anywhere, so it must never be unloaded.
         std::mem::forget(loader);
         Library::from_entry(entry)
     }
 
     /// Reads the tables of a library whose entry is at hand: loaded, or linked into a test.
+    /// Fails if the tables are of another ABI than they say.
     pub fn from_entry(entry: abi::Entry) -> Result<Library, String> {
         // SAFETY: an entry has no preconditions.
         let table = unsafe { entry() };
         // SAFETY: it is null or points to a table that lives as long as the process.
         let table = unsafe { table.as_ref() }.ok_or("its entry returned no table")?;
+        // All services are read by this stride, so it must hold a service of 1.0, and keep them
+        // aligned.
         if (table.size as usize) < size_of::<abi::Library>()
             || (table.service_stride as usize) < abi::SERVICE_SIZE_1_0
             || !(table.service_stride as usize).is_multiple_of(align_of::<abi::Service>())
         {
             return Err("its tables are smaller than those of its ABI version".into());
         }
+        // The note said the same before. Here the table itself is asked, as its layout depends
+        // on it.
         if table.abi_major != abi::MAJOR || table.abi_minor > abi::MINOR {
             return Err(format!("its table says ABI {}.{}", table.abi_major, table.abi_minor));
         }
@@ -63,6 +83,8 @@ impl Library {
     }
 
     /// Services as this version of the ABI has them: fields that an older one lacks are empty.
+    /// A service of an older ABI is copied, and each call leaks the copy: it must live as long
+    /// as the instances.
     fn services(self) -> impl Iterator<Item = &'static abi::Service> {
         let Library { table } = self;
         (0..table.service_count as usize).map(move |i| {
@@ -71,6 +93,8 @@ impl Library {
             let item = unsafe { table.services.byte_add(i * table.service_stride as usize) };
             // SAFETY: every version's service begins with its size.
             let size = unsafe { item.cast::<u32>().read() } as usize;
+            // A service may state more than its stride. Then the stride counts: what lies
+            // behind is the next service.
             let size = size.min(table.service_stride as usize);
             if size >= size_of::<abi::Service>() {
                 // SAFETY: an item of this size begins with what this version calls a service, and
@@ -87,7 +111,8 @@ impl Library {
         })
     }
 
-    /// Name of the library and what it offers. The error names a service and what is wrong with it.
+    /// Name of the library and what it offers. Runs none of its code. The error names a service
+    /// and what is wrong with it.
     pub fn offers(self) -> Result<Offers, String> {
         let name = text(self.table.name).filter(|n| is_name(n)).ok_or("its name is unusable")?;
         let offers = self.services().map(offer).collect::<Result<Vec<_>, _>>()?;
@@ -97,7 +122,9 @@ impl Library {
         Ok((name.to_owned(), offers))
     }
 
-    /// Builds an instance of each service from its settings (JSON). Turns are noted on the board.
+    /// Builds an instance of each service from its settings (JSON; `{}` if it has none). Turns
+    /// are noted on the board. If a service refuses its settings, the error names the service,
+    /// and the instances that were built end.
     pub fn create(
         self,
         settings: &BTreeMap<String, String>,
@@ -116,7 +143,7 @@ impl Library {
     }
 }
 
-/// Words of the loader, without the path of a copy that no operator knows.
+/// Words of the loader, without the path of a private copy, which no operator knows.
 fn loader_text(e: &libloading::Error) -> String {
     let text = std::error::Error::source(e).map_or_else(|| e.to_string(), ToString::to_string);
     match text.split_once(".so: ") {
@@ -125,13 +152,14 @@ fn loader_text(e: &libloading::Error) -> String {
     }
 }
 
-/// Reads a text of a table; `None`: it is not UTF-8.
+/// Reads a text of a table; `None`: the text is not UTF-8.
 fn text(b: Bytes<'static>) -> Option<&'static str> {
     // SAFETY: a table's texts live as long as the process.
     std::str::from_utf8(unsafe { slice(b) }).ok()
 }
 
-/// Reads a service's table. The error names the service and what is wrong.
+/// Reads a service's table. The error names the service and what is wrong. Two services of one
+/// name, or two owners of a table, are left to the core's judgement.
 fn offer(service: &abi::Service) -> Result<Offer, String> {
     let name = text(service.name).filter(|n| is_name(n)).ok_or("a service's name is unusable")?.to_owned();
     let framing = framing(service).map_err(|e| format!("service {name}: {e}"))?;
@@ -161,9 +189,12 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
     Ok(Offer { name, port: service.port, dials, framing, shape, tables })
 }
 
-/// Reads a service's framing with its parameters.
+/// Reads a service's framing with its parameters. Fails if the host does not know the framing,
+/// or has another use of parameters.
 fn framing(service: &abi::Service) -> Result<Framing, String> {
     let parameters = service.framing_parameters;
+    // A length that is no parameter's is not believed: reading that much could run past the
+    // mapping.
     let max = abi::framing::PARAMETERS_BYTES_MAX;
     if parameters.len > max || (parameters.ptr.is_null() && parameters.len > 0) {
         let len = parameters.len;
@@ -174,7 +205,8 @@ fn framing(service: &abi::Service) -> Result<Framing, String> {
     Framing::offered(service.framing, service.frame_bytes_max, parameters)
 }
 
-/// Reads the table of a table that a service owns.
+/// Reads the table of a table that a service owns. A table without a schema could not be
+/// judged, so it is refused.
 fn table(table: &abi::Table) -> Result<TableShape, String> {
     let name = text(table.name).filter(|n| is_name(n)).ok_or("a table's name is unusable")?.to_owned();
     let schema = schema(table.schema).map_err(|e| format!("table {name}: its schema: {e}"))?;
@@ -199,7 +231,7 @@ fn schema(bytes: Bytes<'static>) -> Result<Option<Schema>, String> {
     }
 }
 
-/// Copies an array of numbers.
+/// Copies an array of numbers. The count is believed.
 fn numbers(first: *const u32, count: u32) -> Vec<u32> {
     match count {
         0 => Vec::new(),

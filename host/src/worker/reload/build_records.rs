@@ -15,8 +15,8 @@
 //! it. A worker that dies in between leaves the file, and its successor removes all others.
 //!
 //! A record is JSON in the store. Fields are only added, with defaults, because an older or a newer
-//! version may read it. If the store has no room, an error is logged, and a successor would go on
-//! with the previous record.
+//! version may read it. If the store has no room, an error is logged. A successor would go on with
+//! the previous record then, whose oldest copies may be gone.
 
 use crate::config::Config;
 use crate::logs;

@@ -17,8 +17,8 @@
 //! aside, and a refusal drops them. A worker that dies forgets its reloads, because the state
 //! machine is not recorded. The successor looks at the watched files again; callers get no report.
 //!
-//! The loop pays O(1) for most steps. A try pins an epoch and lists the sizes of tables; a load of
-//! content not seen before commits the pass that is under way.
+//! The loop pays O(1) for most steps. A try pins an epoch and lists the sizes of tables. A load of
+//! content that the library's record has not seen commits the pass that is under way.
 
 use crate::admin::query::Answer;
 use crate::admin::text::ledger_line;

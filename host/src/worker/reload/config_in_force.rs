@@ -2,6 +2,17 @@
 //!
 //! A configuration that replaced the first one is a record, so a successor goes on with it. The
 //! keeper numbers configurations and remembers the last one that it was told is in force.
+//!
+//! | event | in force | proposed | record |
+//! | --- | --- | --- | --- |
+//! | start of the host | the keeper's | none | none |
+//! | a change begins | as before | the new one | as before |
+//! | its commit | the new one | the new one | the new one |
+//! | its report | the new one | none | the new one |
+//! | its refusal | as before | none | as before |
+//!
+//! *Invariant*: the record is written in the same epoch as the builds with the new settings. If the
+//! worker dies before that epoch, the change has not happened. The proposal itself is not recorded.
 
 use crate::admin::query::Answer;
 use crate::config::{Config, record};
@@ -13,23 +24,24 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-/// A configuration that libraries are being reloaded for.
+/// A configuration that is being put in force: libraries are reloaded for it, if it affects any.
 pub(in crate::worker) struct ProposedConfig {
-    /// The keeper's number for it.
+    /// The keeper's number for the configuration.
     pub number: u64,
     /// The configuration.
     pub config: Arc<Config>,
     /// Requester.
     pub by: Requester,
-    /// Destination of the report.
+    /// Destination of the report; `None`: a signal asked.
     pub reply: Option<Sender<Answer>>,
-    /// The changes, in words.
+    /// Names of the values that differ, for log and ledger. If none does, names of the libraries.
     pub changes: String,
 }
 
 /// The record of the configuration in force. Fields that this version does not know are left out.
 #[derive(Serialize, Deserialize)]
 struct InForce {
+    /// The keeper's number, by which a successor reports the configuration.
     number: u64,
     #[serde(deserialize_with = "record::without_unknown")]
     config: Config,
@@ -37,7 +49,9 @@ struct InForce {
 
 /// The configuration in force, and the one being committed.
 pub(in crate::worker) struct ConfigInForce {
+    /// The configuration in force. Threads and requests hold copies of the pointer.
     config: Arc<Config>,
+    /// The configuration being committed; `None`: no change is under way.
     proposed: Option<ProposedConfig>,
 }
 
@@ -57,17 +71,17 @@ impl ConfigInForce {
         &self.config.limits
     }
 
-    /// The configuration that libraries are being reloaded for.
+    /// The configuration that is being put in force; `None`: no change is under way.
     pub(in crate::worker) fn proposed(&self) -> Option<&ProposedConfig> {
         self.proposed.as_ref()
     }
 
-    /// Returns whether libraries are being reloaded for another configuration.
+    /// Returns whether a change of configuration is under way. Other reloads wait meanwhile.
     pub(in crate::worker) fn is_changing(&self) -> bool {
         self.proposed.is_some()
     }
 
-    /// Begins a change of configuration.
+    /// Begins a change of configuration. The caller makes sure that none is under way.
     pub(in crate::worker) fn begin(&mut self, proposed: ProposedConfig) {
         self.proposed = Some(proposed);
     }
@@ -78,7 +92,8 @@ impl ConfigInForce {
     }
 
     /// Puts the proposed configuration in force and records it for a successor. The change ends
-    /// with [`ConfigInForce::take_proposed`], once the record is committed.
+    /// with [`ConfigInForce::take_proposed`], once the record is committed. If the store has no
+    /// room, an error is logged, and the configuration is in force in this process alone.
     pub(in crate::worker) fn adopt(&mut self, core: &mut Core) {
         let Some(ProposedConfig { number, config, .. }) = &self.proposed else { return };
         let record = InForce { number: *number, config: (**config).clone() };
@@ -91,8 +106,8 @@ impl ConfigInForce {
     }
 }
 
-/// The configuration that a predecessor has put in force; `None`: the one that the host was started
-/// with.
+/// The configuration that a predecessor has put in force. `None`: there is no record, or none that
+/// can be read. Then the keeper's configuration holds.
 pub(in crate::worker) fn recorded(core: &Core) -> Option<Config> {
     read(core).map(|r| r.config)
 }
@@ -102,6 +117,7 @@ pub(in crate::worker) fn recorded_number(core: &Core) -> Option<u64> {
     read(core).map(|r| r.number)
 }
 
+/// Reads the record. A record that cannot be read is logged, and counts as none.
 fn read(core: &Core) -> Option<InForce> {
     let (_, json) = core.host_records(Kind::Config).into_iter().next()?;
     serde_json::from_slice(&json)

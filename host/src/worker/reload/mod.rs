@@ -1,4 +1,4 @@
-//! Carries out a reload.
+//! Reloads, as the shell carries them out: the core decides, and these files do the work.
 //!
 //! | file | holds |
 //! |---|---|

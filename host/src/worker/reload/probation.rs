@@ -115,8 +115,10 @@ impl Probations {
     }
 
     /// Puts the previous build back in charge, in one commit. The pause is the time that clients
-    /// could notice. If the failed build no longer runs, nothing changes, and opened ports are
-    /// closed again. A second commit adds the pause, which is known only after the first.
+    /// could notice. A second commit adds it to the ledger, because it is known only then.
+    ///
+    /// If the failed build no longer runs, or the way back is gone, nothing changes, and opened
+    /// ports are closed again.
     pub(in crate::worker) fn roll_back(
         &mut self,
         shell: &mut Shell,

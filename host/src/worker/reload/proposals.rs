@@ -1,9 +1,23 @@
-//! Configurations that wait for their turn.
+//! Proposed configurations, from the queue until they are in force or refused.
 //!
 //! A configuration is put in force while sessions stay connected: all of it, or nothing. Limits,
-//! trust and the like change between two passes. If a library's settings or ports change, its
-//! running build is reloaded with the other settings, as a new generation, with all the steps of a
-//! reload. The reloads and the rest are one commit.
+//! trust and the like change between two passes. If a library's settings or ports change, its build
+//! is reloaded as a new generation, with all the steps of a reload. The reloads and the rest are
+//! one commit.
+//!
+//! | state | event | becomes |
+//! | --- | --- | --- |
+//! | waiting | No reload, change or opening of ports is under way. | begun, or at once ended |
+//! | waiting | The worker is about to end. | refused, or left to the successor |
+//! | begun | All libraries are prepared. | in force |
+//! | begun | A library is refused. | refused, and nothing has changed |
+//!
+//! *Invariant*: at most one configuration is begun. Other reloads wait for its end meanwhile, and
+//! no reload is under way when it begins. So a change is compared with the builds that run, and
+//! both cannot be outdated by each other.
+//!
+//! The queue is not recorded. If the worker dies, the keeper proposes a signal's configuration
+//! again; an operator's command fails.
 
 use crate::admin::query::{Answer, Proposal};
 use crate::config::Config;
@@ -23,19 +37,21 @@ use std::time::Instant;
 /// The driver of proposed configurations.
 #[derive(Default)]
 pub(in crate::worker) struct Proposals {
-    /// Configurations that wait for the reloads under way, and for each other.
+    /// Configurations that wait for the reloads under way, and for each other, in the order of
+    /// their arrival. With each, the channel for its reports; a signal has none.
     waiting: VecDeque<(Proposal, Option<Sender<Answer>>)>,
 }
 
 impl Proposals {
-    /// Queues a configuration. It is put in force or refused behind the pass, once no reload is
-    /// under way.
+    /// Queues a configuration, to be put in force or refused behind the pass, once no reload is
+    /// under way. Each is answered, except a signal's that is left to a successor.
     pub(in crate::worker) fn add(&mut self, proposal: Proposal, reply: Option<Sender<Answer>>) {
         self.waiting.push_back((proposal, reply));
     }
 
     /// Goes on with requests that were deferred for a configuration, then with the next
-    /// configuration, if no reload is under way.
+    /// configuration, if no reload is under way. In this order, configurations in a row do not
+    /// hold up the deferred requests.
     pub(in crate::worker) fn step(&mut self, shell: &mut Shell, reload: &mut ReloadDriver) {
         if !shell.config.is_changing() {
             reload.go_on_with_deferred(shell);
@@ -44,6 +60,7 @@ impl Proposals {
             // The keeper gets no answer for these, and gives them to the successor.
             self.waiting.retain(|(p, _)| p.by != Requester::Signal);
         }
+        // A worker that ends begins none of them: each is refused, so that no caller waits for it.
         while shell.lifecycle.is_ending()
             || !(shell.config.is_changing() || shell.core.reloads.is_busy() || shell.ports.are_opening())
         {
@@ -54,8 +71,10 @@ impl Proposals {
 }
 
 /// Begins a change of configuration, or ends it at once: refused, unchanged, or without a reload.
+/// A change without a reload is one commit, and its pause is that commit's.
 fn begin(shell: &mut Shell, reload: &mut ReloadDriver, proposal: Proposal, reply: Option<Sender<Answer>>) {
     let Proposal { number, config, by } = proposal;
+    // Compared with the configuration in force now, which may be later than the proposal.
     let (fixed, live) = shell.config.get().changes(&config);
     let affected = match may_begin(shell, &config, &fixed) {
         Ok(()) => affected_libraries(shell, &config),
@@ -64,7 +83,7 @@ fn begin(shell: &mut Shell, reload: &mut ReloadDriver, proposal: Proposal, reply
             return refuse(shell, number, by, &reply, why);
         }
     };
-    // One report for each library, and one for the whole.
+    // Reports follow for each library, and another for the whole.
     announce(&reply, affected.len() + 1);
     if live.is_empty() && affected.is_empty() {
         shell.keeper.say_not_configured(number);
@@ -77,6 +96,7 @@ fn begin(shell: &mut Shell, reload: &mut ReloadDriver, proposal: Proposal, reply
     };
     let (config, changes) = (Arc::<Config>::from(config), changes.join(", "));
     let proposed = ProposedConfig { number, config: config.clone(), by, reply: reply.clone(), changes };
+    // Before the requests: from here on those of others wait.
     shell.config.begin(proposed);
     if affected.is_empty() {
         let begun = Instant::now();
@@ -87,8 +107,11 @@ fn begin(shell: &mut Shell, reload: &mut ReloadDriver, proposal: Proposal, reply
     reload.configure(shell, affected, &config, by, reply);
 }
 
-/// Checks that a configuration may begin. An error says why it is refused before anything changes:
-/// the worker ends, a fixed setting differs, or a running service needs larger frames.
+/// Checks that a configuration may begin. An error says why it is refused before anything changes.
+///
+/// A configuration is refused if the worker ends, or if a running service needs larger frames. The
+/// same holds if `fixed` names values that differ and that only a restart of the host can change.
+/// O(services).
 fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), String> {
     if shell.lifecycle.is_ending() {
         return Err("this worker is about to end; try again".into());
@@ -99,6 +122,7 @@ fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), Str
             "{what} can't change while the host runs: start it anew for that, or leave it as it was"
         ));
     }
+    // A reload refuses such a service, but a change of limits alone reloads nothing.
     for s in shell.core.services().iter().filter(|s| s.build.is_some()) {
         let (wants, allowed) =
             (s.offer.framing.bytes_max(), config.all_limits().of(&s.offer.name).frame_bytes_max);
@@ -113,7 +137,7 @@ fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), Str
 }
 
 /// The libraries whose settings or ports differ, with the copies of the builds that they run.
-/// O(libraries x services).
+/// O(libraries x services x ports).
 fn affected_libraries(shell: &Shell, config: &Config) -> Vec<(LibraryId, PathBuf)> {
     let (was, settings) = (shell.config.get().settings(), config.settings());
     let mut affected = Vec::new();
@@ -123,9 +147,12 @@ fn affected_libraries(shell: &Shell, config: &Config) -> Vec<(LibraryId, PathBuf
         let services = services.filter(|s| s.build.as_ref().is_some_and(|b| b.library == *library));
         let held =
             |name: &str| shell.ports.of_service(name).map(|p| p.port.1.clone()).collect::<BTreeSet<_>>();
+        // Builds may run with other settings than those in force: a rollback brings its own.
         let differs = services.map(|s| &s.offer).any(|o| {
             let none = "{}".to_owned();
             let of = |all: &BTreeMap<String, String>| all.get(&o.name).unwrap_or(&none).clone();
+            // A record without settings of its own is an older host's: one configuration held for
+            // all.
             let runs_with = of(record.current.settings.as_ref().unwrap_or(&was));
             // A bad address counts as a change: the reload refuses it by name.
             let wanted = config.addresses(&o.name, o.port, o.dials);

@@ -1,7 +1,9 @@
-//! askbench: lines made from a pattern, on many connections, each answer checked; or, with --fresh,
-//! a connection for each line.
+//! askbench: lines made from a pattern, on many connections, each answer checked; or, with
+//! --fresh, a connection for each line.
 //!
-//! One thread, one epoll.
+//! A connection has up to `--pipeline` lines in flight and asks again after each answer. An
+//! answer that does not verify ends the run. With --timers, a second part waits until each
+//! timer has fired, and refuses a timer that fires twice. One thread, one epoll.
 
 use linebench::figures::{ns, print_json, times, us};
 use linebench::{Res, net, proc};
@@ -27,6 +29,7 @@ askbench [OPTIONS] HOST:PORT      lines made from a pattern, each answer checked
       --pid PID      a process of the server: also report its CPU per answer
 ";
 
+/// Options, as the help describes them.
 struct Opts {
     addr: SocketAddr,
     line: String,
@@ -43,15 +46,22 @@ struct Opts {
     pids: Vec<u32>,
 }
 
+/// Connection with its lines in flight.
 struct Conn {
     sock: TcpStream,
+    /// Lines made, sent or not.
     asked: u64,
+    /// Answers that came and were right.
     answered: u64,
     unsent: Vec<u8>,
+    /// Bytes of a line whose end has not come.
     got: Vec<u8>,
+    /// Time at which the last line was made. With several in flight, latencies count from the
+    /// latest.
     since: Instant,
 }
 
+/// Reads the options; `None`: the help was asked for.
 fn parse_args() -> Res<Option<Opts>> {
     use lexopt::prelude::*;
     let mut o = Opts {
@@ -106,13 +116,15 @@ fn main() -> Res<()> {
 }
 
 impl Opts {
+    /// Line or answer number `n` of a connection, made from a pattern.
     fn text(&self, pattern: &str, conn: usize, n: u64) -> String {
         let n = (n % self.modulo).to_string();
         pattern.replace("{c}", &conn.to_string()).replace("{n}", &n) + "\n"
     }
 
+    /// Begins to connect.
     fn connect(&self, poll: &Poll, at: usize) -> Res<Conn> {
-        // A connection of its own for each line takes many ports: from many addresses.
+        // With --fresh each line takes a port, which stays in TIME_WAIT: from many addresses.
         let from = if self.fresh { source(at) } else { at / 10_000 };
         let mut sock = net::begin_connect(self.addr, from)?;
         poll.registry().register(&mut sock, Token(at), Interest::READABLE | Interest::WRITABLE)?;
@@ -142,7 +154,7 @@ impl Opts {
         Ok(())
     }
 
-    /// Takes in what has come, line by line.
+    /// Reads all bytes that have come, and hands on each whole line with its end.
     fn lines(
         &self,
         c: &mut Conn,
@@ -166,6 +178,8 @@ impl Opts {
         Ok(())
     }
 
+    /// Runs the measurement and prints the figures. Fails if answers are missing a minute after
+    /// its end.
     fn run(&self) -> Res<()> {
         let mut poll = Poll::new()?;
         let mut events = Events::with_capacity(1024);
@@ -287,7 +301,7 @@ impl Opts {
     }
 }
 
-/// A source address for each of the next connections, in turn.
+/// Number of a source address for the next connection, in turn.
 fn source(at: usize) -> usize {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -9,6 +9,8 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+/// Runs until it is killed. Prints `here` once the crowd is in its place; the measurement
+/// begins then.
 fn main() -> Res<()> {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let [kind, count, addr] = &args[..] else { return Err("crowd readers|writers COUNT HOST:PORT".into()) };
@@ -16,6 +18,7 @@ fn main() -> Res<()> {
     let readers = kind == "readers";
     let join = |_| -> Res<TcpStream> {
         let socket = net::socket(addr, 3)?;
+        // Small buffers fill up early.
         socket.set_recv_buffer_size(4096)?;
         socket.connect(&addr.into())?;
         let mut stream: TcpStream = socket.into();
@@ -28,7 +31,7 @@ fn main() -> Res<()> {
     let say = format!("say crowd {}\n", "z".repeat(7900));
     let mut speaker = net::connect(addr, 4)?;
     if readers {
-        // Until what the kernel takes is full, and the host keeps the rest.
+        // Buffers of the kernel fill up first, and the host keeps the rest.
         for _ in 0..450 {
             speaker.write_all(say.as_bytes())?;
             std::thread::sleep(Duration::from_millis(8));
@@ -42,7 +45,7 @@ fn main() -> Res<()> {
                 speaker.write_all(say.as_bytes())?;
             }
             for at in (round * 10 % count..count).take(10) {
-                // Whoever was closed finds out when it writes.
+                // A peer that was closed finds out when it writes.
                 if all[at].write(b"\n").is_err() {
                     all[at] = join(at)?;
                 }

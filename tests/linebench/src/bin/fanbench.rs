@@ -1,7 +1,10 @@
 //! fanbench: one line to many connections.
 //!
-//! One connection says a batch of lines. Every connection must get every line, checked byte for
-//! byte, before the next batch. One thread, one epoll.
+//! A connection says a batch of lines. Every connection must get every line, checked byte for
+//! byte, before the next batch. A delivery is a line that reached a connection. One thread, one
+//! epoll.
+//!
+//! The end of a run looks once more at every connection: a line that came twice would be there.
 
 use linebench::figures::{ns, print_json, times, us};
 use linebench::{Res, net, proc};
@@ -23,6 +26,7 @@ fanbench [OPTIONS] HOST:PORT      one line to many connections
       --pid PID      a process of the server: also report its CPU per delivery
 ";
 
+/// Options, as the help describes them.
 struct Opts {
     pipeline: usize,
     size: usize,
@@ -31,6 +35,7 @@ struct Opts {
     pids: Vec<u32>,
 }
 
+/// Connection that gets every line.
 struct Conn {
     sock: TcpStream,
     /// Bytes of the batch that have come.
@@ -106,6 +111,8 @@ fn line(number: u32, size: usize) -> Vec<u8> {
 }
 
 impl Opts {
+    /// Sends batches until the time is over, then prints the figures. A batch that takes 30 s
+    /// ends the run.
     fn run(&self, poll: &mut Poll, all: &mut [Conn], say: &str) -> Res<()> {
         let mut events = Events::with_capacity(1024);
         let mut buf = vec![0u8; 256 * 1024];
@@ -123,7 +130,7 @@ impl Opts {
         let (mut request, mut expected) = (Vec::new(), Vec::new());
         let (mut latencies, mut batches) = (times(), 0u64);
         let begun = Instant::now();
-        // Since when it is measured, and the CPU used up to then.
+        // Begin of the measurement, and the CPU time used up to then.
         let mut measured: Option<(Instant, proc::Snapshot)> = None;
         loop {
             let now = Instant::now();
@@ -187,6 +194,7 @@ impl Opts {
     }
 }
 
+/// Sends as much of the request as the socket takes.
 fn flush(sock: &mut TcpStream, request: &[u8], sent: &mut usize) -> Res<()> {
     while *sent < request.len() {
         match sock.write(&request[*sent..]) {
@@ -198,7 +206,7 @@ fn flush(sock: &mut TcpStream, request: &[u8], sent: &mut usize) -> Res<()> {
     Ok(())
 }
 
-/// Reads and checks what has come; whether that completed the batch.
+/// Reads and checks bytes that have come. Returns whether they completed the batch.
 fn read(c: &mut Conn, expected: &[u8], buf: &mut [u8]) -> Res<bool> {
     let before = c.got;
     loop {

@@ -31,6 +31,7 @@ const DIAL_EVERY: Duration = Duration::from_millis(1);
 /// Length of a line with its newline, in bytes.
 const LINE_LEN: usize = 32;
 
+/// Options, as the help describes them.
 struct Opts {
     addr: SocketAddr,
     conns: usize,
@@ -86,6 +87,7 @@ struct Timeline {
 }
 
 impl Timeline {
+    /// Begins a timeline with as many buckets as cover the time.
     fn new(begin: Instant, time: Duration, bucket: Duration) -> Timeline {
         let buckets = time.as_nanos().div_ceil(bucket.as_nanos()) as usize;
         Timeline { begin, bucket, replies: vec![0; buckets], gap_us: vec![0; buckets], closed: 0, refused: 0 }
@@ -115,6 +117,7 @@ impl Timeline {
         }
     }
 
+    /// Prints the timeline as one JSON object.
     fn print(&self) {
         let list = |of: &[u64]| of.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
         println!(
@@ -128,7 +131,7 @@ impl Timeline {
     }
 }
 
-/// Failures of a client.
+/// Failure of a client.
 enum Failure {
     /// The connection failed: the client dials again.
     Connection,
@@ -171,12 +174,14 @@ impl Client {
         Ok(())
     }
 
+    /// Makes the next line, which has not been sent.
     fn next_line(&mut self) {
         self.batch.renumber();
         (self.sent, self.got) = (0, 0);
     }
 
-    /// Sends and reads as much as the socket takes and has.
+    /// Sends and reads until the socket has no room and no data. A complete reply is followed
+    /// by the next line.
     fn go_on(&mut self, buf: &mut [u8], timeline: &mut Timeline) -> Result<(), Failure> {
         loop {
             self.flush()?;
@@ -203,6 +208,7 @@ impl Client {
         }
     }
 
+    /// Sends as much of the line as the socket takes.
     fn flush(&mut self) -> Result<(), Failure> {
         let Some(sock) = &mut self.sock else { return Ok(()) };
         while self.sent < self.batch.req.len() {
@@ -221,6 +227,7 @@ fn must_wait(e: &io::Error) -> bool {
     matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected)
 }
 
+/// Runs the clients until the measurement ends. Fails if a reply does not verify.
 fn run(o: &Opts) -> Res<Timeline> {
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(1024);
@@ -262,6 +269,7 @@ fn run(o: &Opts) -> Res<Timeline> {
             }
         }
     }
+    // A client that never got its reply would otherwise have no gap at all.
     for client in &clients {
         timeline.waiting(client.last_reply.elapsed());
     }
