@@ -23,8 +23,9 @@
 use greenroom_core::core::Core;
 use greenroom_core::store::kind::Kind;
 use sha2::{Digest, Sha256};
-use std::fs::File;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -83,10 +84,14 @@ impl<W: Write> Write for Summed<W> {
 /// The data is on disk when this returns. If an error is returned, the file in place is
 /// untouched. Blocks for the disk, so a save at an interval runs on a thread.
 pub fn write(core: &Core, path: &Path, writer: &str) -> io::Result<Saved> {
+    let path = &target(path);
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
     }
-    let file = File::create(with_suffix(path, writer))?;
+    // For the host's user alone: tables hold whatever handlers keep.
+    let private = |options: &mut OpenOptions| options.mode(0o600).open(with_suffix(path, writer));
+    let file = private(OpenOptions::new().write(true).create(true).truncate(true))?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
     let mut out = Summed { out: BufWriter::new(file), sum: Sha256::new() };
     out.write_all(HEAD)?;
     let mut saved = Saved::default();
@@ -113,10 +118,16 @@ pub fn write(core: &Core, path: &Path, writer: &str) -> io::Result<Saved> {
 /// Puts a written file in the place of the previous one. Atomic: a reader sees either of them.
 /// Fails without a change if the unfinished file is gone.
 pub fn put_in_place(path: &Path, writer: &str) -> io::Result<()> {
+    let path = &target(path);
     std::fs::rename(with_suffix(path, writer), path)?;
     let dir = path.parent().filter(|d| *d != Path::new("")).unwrap_or(Path::new("."));
     // A rename is durable once the directory is synced.
     File::open(dir)?.sync_all()
+}
+
+/// The file itself, where the path is a link to it: the link stays.
+fn target(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Path with a dot and a suffix appended to the file's name.
@@ -127,36 +138,42 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Reads the file into a core that holds nothing yet. `None`: there is none.
-///
-/// An error says what is wrong with the file, and where it is kept. If checksum or format are
-/// wrong, nothing was read into the core. If the tables do not fit the store, the items before
-/// the first one without room are in the core.
-pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, String> {
+/// Reason why a file gives no tables, in words that name the file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The file is damaged, or of a later version. It is kept under another name, and nothing of it
+    /// was read.
+    Aside(String),
+    /// The file may be good: it can't be opened, or its tables don't fit the store. It stays as it
+    /// is. A host that started without it would replace it with the next save.
+    Stays(String),
+}
+
+/// Reads the file into a core that holds nothing yet. `None`: there is none. After an error the core
+/// must not be used if the file stays: a part of the tables may be in it.
+pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, Unread> {
     let mut bytes = Vec::new();
     match File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)) {
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // The file may be good, so it keeps its name. The next save replaces it.
-        Err(e) => return Err(format!("{} can't be read: {e}", path.display())),
+        Err(e) => return Err(Unread::Stays(format!("{} can't be read: {e}", path.display()))),
     }
     // The whole file is parsed before the first item reaches the core.
-    let read = items(&bytes).map_err(|why| why.to_owned()).and_then(|items| {
-        let mut saved = Saved::default();
-        for (kind, version, bytes) in items {
-            saved.count(kind);
-            core.restore_saved(kind, version, bytes)?;
-        }
-        Ok(saved)
-    });
-    read.map(Some).map_err(|why| {
+    let items = items(&bytes).map_err(|why| {
         let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let aside = with_suffix(path, &format!("damaged-{seconds}"));
         match std::fs::rename(path, &aside) {
-            Ok(()) => format!("{}: {why}; kept as {}", path.display(), aside.display()),
-            Err(e) => format!("{}: {why}; and it can't be kept aside: {e}", path.display()),
+            Ok(()) => Unread::Aside(format!("{}: {why}; kept as {}", path.display(), aside.display())),
+            Err(e) => Unread::Stays(format!("{}: {why}; and it can't be kept aside: {e}", path.display())),
         }
-    })
+    })?;
+    let mut saved = Saved::default();
+    for (kind, version, bytes) in items {
+        saved.count(kind);
+        core.restore_saved(kind, version, bytes)
+            .map_err(|why| Unread::Stays(format!("{}: {why}", path.display())))?;
+    }
+    Ok(Some(saved))
 }
 
 /// Items of a file, borrowed from its bytes: kind, version, bytes.
@@ -253,11 +270,36 @@ mod tests {
         for bytes in damaged {
             std::fs::write(&path, &bytes).unwrap();
             let mut third = core();
-            let said = read(&mut third, &path).unwrap_err();
+            let Unread::Aside(said) = read(&mut third, &path).unwrap_err() else { panic!("it stays") };
             assert!(said.contains("state/tables: it") && said.contains("kept as"), "{said}");
             assert!(!path.exists() && third.table_names().is_empty());
             let aside = said.rsplit_once("kept as ").unwrap().1;
             assert_eq!(std::fs::read(aside).unwrap(), bytes);
         }
+    }
+
+    #[test]
+    fn a_file_that_may_be_good_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tables");
+        let mut first = core();
+        let entry = [&[1, 1, 0][..], b"tk", &[7; 1_000_000]].concat();
+        first.restore_saved(Kind::Entry, 3, &entry).unwrap();
+        write(&first, &path, "new").unwrap();
+        put_in_place(&path, "new").unwrap();
+        let good = std::fs::read(&path).unwrap();
+
+        // A store that is too small. Its reserve is not for tables.
+        let mut small = Core::new(Limits { store_bytes_max: 500_000, ..Limits::default() });
+        let Unread::Stays(said) = read(&mut small, &path).unwrap_err() else { panic!("it is put aside") };
+        assert!(said.contains("store_bytes_max"), "{said}");
+        // A directory in its place can't be read, whoever asks.
+        let beside = dir.path().join("directory");
+        std::fs::create_dir(&beside).unwrap();
+        assert!(
+            matches!(read(&mut core(), &beside), Err(Unread::Stays(said)) if said.contains("can't be read"))
+        );
+
+        assert_eq!(std::fs::read(&path).unwrap(), good);
     }
 }

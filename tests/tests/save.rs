@@ -4,6 +4,7 @@ use greenroom_tests::client::Client;
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 fn serve(config: &Path) -> Host {
@@ -69,4 +70,72 @@ fn tables_outlive_the_host() {
     assert_eq!(nicks(&host), serde_json::json!({}));
     let aside = line.rsplit_once("kept as ").expect("where").1;
     assert_eq!(std::fs::read(aside).expect("the damaged file"), bytes);
+}
+
+/// Nobody may replace a good file by less: neither a start without it, nor a save that fails.
+#[test]
+fn a_good_file_is_never_replaced_by_less() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("greenroom.toml");
+    std::fs::write(&config, "[save]\nfile = \"kept/tables\"\n").expect("a configuration");
+    let file = dir.path().join("kept/tables");
+    let elsewhere = dir.path().join("elsewhere");
+    let mut host = serve(&config);
+    let _ann = person(&host, "ann");
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(0));
+    // Only the host's user may read it.
+    let mode = |path: &Path| path.symlink_metadata().expect("the file").permissions().mode() & 0o777;
+    assert_eq!(mode(&file), 0o600);
+
+    // It may be a link, and stays one.
+    std::fs::rename(&file, &elsewhere).expect("moved");
+    std::os::unix::fs::symlink(&elsewhere, &file).expect("a link");
+    let mut host = serve(&config);
+    let _bob = person(&host, "bob");
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(0));
+    assert!(file.symlink_metadata().expect("the link").is_symlink());
+    let good = std::fs::read(&elsewhere).expect("the file");
+
+    // Without room for its tables, and with a file that can't be read, no host starts.
+    let refused = |config: &Path| {
+        let mut command = std::process::Command::new(built("greenroom"));
+        command.args(["serve", "--config"]).arg(config).args(["--listen", "chat=127.0.0.1:0"]);
+        command.arg(built("libchat.so")).env("GREENROOM_RUNTIME", dir.path().join("run"));
+        let out = command.output().expect("greenroom serve");
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let unreadable = dir.path().join("unreadable.toml");
+    std::fs::write(&unreadable, "[save]\nfile = \"kept\"\n").expect("a configuration");
+    let (code, said) = refused(&unreadable);
+    assert!(code == Some(1) && said.contains("can't be read"), "{code:?}: {said}");
+    assert_eq!(std::fs::read(&elsewhere).expect("the file"), good);
+}
+
+#[test]
+fn tables_that_cannot_be_saved_are_a_failure() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("greenroom.toml");
+    std::fs::write(&config, "[save]\nfile = \"kept/tables\"\n").expect("a configuration");
+    let mut host = serve(&config);
+    let _ann = person(&host, "ann");
+    // A file where the directory should be: as good as a full disk.
+    std::fs::write(dir.path().join("kept"), "").expect("a file");
+
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(1));
+    host.wait_log("the tables cannot be saved to");
+}
+
+#[test]
+fn output_that_nobody_can_hold_is_a_failure() {
+    let host = serve(tempfile::NamedTempFile::new().expect("a configuration").path());
+    let _ann = person(&host, "ann");
+    for command in [&["state", "dump"][..], &["status"], &["sessions"], &["status", "--json"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let out = host.command(command).stdout(full).output().expect("greenroom");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(1) && said.contains("No space left"), "{command:?}: {said}");
+    }
 }

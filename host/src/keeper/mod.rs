@@ -270,6 +270,7 @@ impl Keeper {
             }
             ToKeeper::Configured(number) => self.configured(number),
             ToKeeper::NotConfigured(number) => self.not_configured(number),
+            ToKeeper::NotSaved(why) => self.stop.note_unsaved(why),
             ToKeeper::Pinned(epoch) => self.pinned(epoch),
             ToKeeper::Unpinned(held) => self.unpinned(held),
             ToKeeper::Recycle(why) if self.worker.has_process() => {

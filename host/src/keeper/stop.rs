@@ -21,6 +21,8 @@ pub(super) struct Stop {
     signal: i32,
     /// Reason of a failed end: the error of the host, unless it ends well.
     failure: Option<String>,
+    /// Reason why the last worker could not save the tables.
+    unsaved: Option<String>,
     /// The loop ends now.
     over: bool,
 }
@@ -61,9 +63,15 @@ impl Stop {
         self.over = true;
     }
 
-    /// Ends the loop well: all was flushed and saved, whatever was noted before.
+    /// Ends the loop well, whatever failure was noted before: all was flushed. Tables that could not
+    /// be saved remain a failure.
     pub(super) fn end_well(&mut self) {
-        (self.failure, self.over) = (None, true);
+        (self.failure, self.over) = (self.unsaved.take(), true);
+    }
+
+    /// Notes that the worker flushed all, and could not save the tables.
+    pub(super) fn note_unsaved(&mut self, why: String) {
+        self.unsaved = Some(why);
     }
 
     /// Ends the loop with a failure, which replaces one that was noted.

@@ -103,6 +103,9 @@ pub enum ToKeeper {
     Configured(u64),
     /// The configuration of this number was refused, or changes nothing.
     NotConfigured(u64),
+    /// The worker ends as it was told to, and could not save the tables, for this reason. Keepers
+    /// before this message log it and leave it out.
+    NotSaved(String),
     /// Answer to [`ToWorker::Pin`]: the epoch.
     Pinned(u64),
     /// Answer to [`ToWorker::Unpin`]: whether the epoch stayed pinned all the time. If it did not,

@@ -96,6 +96,11 @@ impl KeeperLink {
         }
     }
 
+    /// Tells the keeper that the tables could not be saved. The worker ends next.
+    pub(super) fn say_not_saved(&mut self, why: String) {
+        self.link.send(&ToKeeper::NotSaved(why));
+    }
+
     /// Notes a connection that the keeper is to release at the end of the pass. The number guards
     /// against a key that has another connection by then. May be repeated.
     pub(super) fn release(&mut self, key: u32, number: u64) {

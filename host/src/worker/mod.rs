@@ -112,7 +112,10 @@ impl Worker {
                 return Ok(());
             }
         }
-        self.shell.saver.save_at_the_end(&self.shell.core);
+        if let Err(why) = self.shell.saver.save_at_the_end(&self.shell.core) {
+            tracing::error!("{why}");
+            self.shell.keeper.say_not_saved(why);
+        }
         Ok(())
     }
 

@@ -21,7 +21,7 @@
 use crate::mailbox::Mailbox;
 use crate::memory::snapshot::core_at;
 use crate::saved_file;
-use crate::saved_file::Saved;
+use crate::saved_file::{Saved, Unread};
 use greenroom_core::core::Core;
 use greenroom_core::limits::host::Limits;
 use std::io;
@@ -91,9 +91,10 @@ impl Saver {
     }
 
     /// Reads the tables and the ledger of an earlier host into an empty core. A damaged file is
-    /// kept under another name, and the host starts without it. O(bytes of the file), before any
-    /// client is served.
-    pub(super) fn read(&self, core: &mut Core) {
+    /// kept under another name, and the host starts without it. Fails if the file may be good and
+    /// can't be used: a host that started without it would replace it. O(bytes of the file), before
+    /// any client is served.
+    pub(super) fn read(&self, core: &mut Core) -> Result<(), String> {
         let path = &self.path;
         match saved_file::read(core, path) {
             Ok(None) => {}
@@ -103,18 +104,27 @@ impl Saver {
                 s.lines,
                 path.display()
             ),
-            Err(why) => tracing::error!("the tables of the previous host cannot be read: {why}"),
+            Err(Unread::Aside(why)) => {
+                tracing::error!("the tables of the previous host cannot be read: {why}");
+            }
+            Err(Unread::Stays(why)) => {
+                return Err(format!("the tables of the previous host cannot be used: {why}"));
+            }
         }
+        Ok(())
     }
 
     /// Saves on the loop's own thread, for a host that ends. No session is served any more, so the
-    /// loop may block. If this fails, an error is logged, and the last save in time stays.
-    pub(super) fn save_at_the_end(&self, core: &Core) {
+    /// loop may block. If this fails, the last save in time stays; the error is a sentence.
+    pub(super) fn save_at_the_end(&self, core: &Core) -> Result<(), String> {
         let path = &self.path;
         let written = saved_file::write(core, path, AT_THE_END);
         match written.and_then(|saved| saved_file::put_in_place(path, AT_THE_END).map(|()| saved)) {
-            Ok(s) => tracing::info!("{} table entries saved to {}", s.entries, path.display()),
-            Err(e) => tracing::error!("the tables cannot be saved to {}: {e}", path.display()),
+            Ok(s) => {
+                tracing::info!("{} table entries saved to {}", s.entries, path.display());
+                Ok(())
+            }
+            Err(e) => Err(format!("the tables cannot be saved to {}: {e}", path.display())),
         }
     }
 

@@ -124,10 +124,11 @@ impl Shell {
 
     /// Reads the tables and the ledger of an earlier host. Entries replace those of the same key,
     /// and ledger lines are added behind those that are there. Only for a host without builds and
-    /// sessions.
-    pub(super) fn read_saved(&mut self) {
-        self.saver.read(&mut self.core);
+    /// sessions. An error says why the host must not start.
+    pub(super) fn read_saved(&mut self) -> Result<(), String> {
+        self.saver.read(&mut self.core)?;
         self.ledger = Ledger::of(&self.core);
+        Ok(())
     }
 
     /// Drops builds and private copies that no session, table or record needs any more. Runs

@@ -53,7 +53,7 @@ pub(crate) fn restore_saved(
     }
     if kind == Kind::Ledger {
         // Lines get new numbers without gaps, behind those that are there.
-        let next = host_records.list(store, Kind::Ledger, 0, usize::MAX).last().map_or(1, |(key, _)| key + 1);
+        let next = host_records.last_key(Kind::Ledger).map_or(1, |key| key + 1);
         let kept = host_records.put(store, kind, next, bytes);
         return kept.then_some(()).ok_or_else(|| "the store is full".into());
     }

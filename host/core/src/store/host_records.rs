@@ -50,6 +50,11 @@ impl HostRecords {
         of_kind.map(|(&(_, key), &r)| (key, store.read(r, <[u8]>::to_vec))).collect()
     }
 
+    /// Returns the highest key of a kind; `None`: there is no record of it.
+    pub(crate) fn last_key(&self, kind: Kind) -> Option<u64> {
+        self.records.range((kind as u8, 0)..=(kind as u8, u64::MAX)).next_back().map(|((_, key), _)| *key)
+    }
+
     /// Returns the highest number of a connection that was served. A connection without a
     /// session is new above it, and closed at or below it.
     pub(crate) fn connection_number(&self) -> u64 {

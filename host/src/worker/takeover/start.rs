@@ -297,9 +297,13 @@ fn begin(
     }
     crash_points::pass(Point::Recovered);
     // If sessions are left without a library record, that record is lost: they wait for a build.
-    let fresh = worker.shell.core.host_records(Kind::Library).is_empty() && survivors.is_empty();
+    // The same holds for tables and ledger: a first worker may have died after it had read them.
+    let core = &worker.shell.core;
+    let is_empty = |kind| core.host_records(kind).is_empty();
+    let fresh = is_empty(Kind::Library) && is_empty(Kind::Ledger) && survivors.is_empty();
+    let fresh = fresh && core.table_names().is_empty();
     if fresh {
-        worker.shell.read_saved();
+        worker.shell.read_saved()?;
         worker.shell.threads.prepare.send(Job::RemoveOthers(BTreeSet::new()));
         load_all(worker, &hello.found.libraries)?;
     } else {
