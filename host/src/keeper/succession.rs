@@ -5,9 +5,9 @@
 //!
 //! | end of the process | what follows |
 //! | --- | --- |
+//! | with success, after it was told to hand over | the next start, at once |
 //! | with success, after it was told to stop | the host ends well |
 //! | before any process served, with a reason | the host ends with that reason |
-//! | with success, after it was told to hand over | the next start, at once |
 //! | with a reason why it cannot serve | the next start, after a pause |
 //! | in a turn, by its own doing | a note against action and generation; the next start, at once |
 //! | in its start, or by its own doing within 200 ms of serving | the next start, after a pause |
@@ -35,6 +35,11 @@ use std::time::Instant;
 /// Pauses, the first of zero, between starts of a host that never served. The next failed start
 /// ends the host, which has no sessions to keep.
 const FIRST_STARTS_MAX: u32 = 3;
+
+/// Whether a message counts although its sender has ended.
+fn is_last_word(message: &ToKeeper) -> bool {
+    matches!(message, ToKeeper::CantStart(_) | ToKeeper::Drop(_) | ToKeeper::NotSaved(_))
+}
 
 impl Keeper {
     /// Starts the worker's next process, if it is due. Runs once in each round of the loop. If a
@@ -113,9 +118,7 @@ impl Keeper {
     fn hear_last_words(&mut self) {
         while let Some(Ok(received)) = self.worker.receive() {
             match received {
-                Received::Message(message @ (ToKeeper::CantStart(_) | ToKeeper::Drop(_)), _) => {
-                    self.heard(message, &|_| {});
-                }
+                Received::Message(message, _) if is_last_word(&message) => self.heard(message, &|_| {}),
                 Received::Message(..) | Received::Unknown(_) => {}
                 Received::Nothing | Received::Closed => return,
             }
@@ -129,14 +132,17 @@ impl Keeper {
         let Some(status) = self.worker.exit_status() else { return };
         self.hear_last_words();
         let ended = self.worker.bury(self.poll.registry(), status);
-        if self.stop.is_requested() && status.success() && self.worker.is_told_to_stop() {
+        let handed_over = ended.handed_over();
+        // A process that hands over may end before it reads that it is to stop: then nothing is
+        // flushed or saved. Its successor does that, at no cost if it was done already.
+        if self.stop.is_requested() && status.success() && self.worker.is_told_to_stop() && !handed_over {
             return self.stop.end_well();
         }
         if self.stop.has_failed() && !self.stop.is_requested() {
             // The first worker said why it cannot serve. A restart would fail the same way.
             return self.stop.end();
         }
-        if ended.handed_over() {
+        if handed_over {
             // All is committed, and a start is due at once.
             return;
         }

@@ -165,12 +165,15 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC;
+        let mut reset = false;
         let got = loop {
             match recvmsg(&self.fd, &mut [IoSliceMut::new(&mut self.buffer)], &mut control, flags) {
                 Ok(got) => break got,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
-                // The peer has ended with messages unread.
+                // The peer has ended with messages unread. The kernel says so once, before the
+                // messages that the peer sent: its last words come next.
+                Err(rustix::io::Errno::CONNRESET) if !reset => reset = true,
                 Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Closed),
                 Err(e) => return Err(e.into()),
             }
@@ -240,6 +243,20 @@ mod tests {
     use super::*;
     use crate::protocol::keeper::{ToKeeper, ToWorker};
     use std::io::Read;
+
+    /// The kernel reports a reset before the messages that the peer sent last.
+    #[test]
+    fn last_words_arrive_although_the_peer_left_messages_unread() {
+        let (a, b) = pair().unwrap();
+        let mut keeper = Link::<ToKeeper, ToWorker>::new(a);
+        let mut worker = Link::<ToWorker, ToKeeper>::new(b);
+        keeper.send(&ToWorker::Start);
+        worker.send(&ToKeeper::CantStart("no memory".into()));
+        drop(worker);
+        let last = keeper.receive().unwrap();
+        assert!(matches!(last, Received::Message(ToKeeper::CantStart(why), _) if why == "no memory"));
+        assert!(matches!(keeper.receive().unwrap(), Received::Closed));
+    }
 
     #[test]
     fn messages_and_descriptors_arrive_whole_and_in_order() {
