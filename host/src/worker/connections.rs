@@ -26,6 +26,10 @@ pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<Owned
         let lost = connections.len() - fds.len();
         tracing::warn!("{lost} connections closed: the process is at its limit of open files");
         for &(key, number) in &connections[fds.len()..] {
+            if let Some(number) = shell.keeper.take_dialed(number) {
+                let why = "the process is at its limit of open files";
+                shell.core.handle(Input::ConnectFailed { number, why });
+            }
             shell.keeper.release(key, number);
         }
     }
@@ -43,37 +47,55 @@ pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<Owned
 }
 
 /// Opens a session for a connection. False: the peer is gone, the port of its endpoint is closed,
-/// or the poll cannot watch it. The caller releases the connection then.
+/// or the poll cannot watch it. The caller releases the connection then; if a session asked for the
+/// connection, that session is told.
 ///
 /// True does not mean that a session exists: if a limit is reached, the core orders the close.
 pub(super) fn open(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointId, fd: OwnedFd) -> bool {
-    let socket = std::net::TcpStream::from(fd);
-    let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return false };
-    // An outbound connection belongs to the service that its request names, and has no endpoint.
-    let dialed = shell.keeper.take_dialed(number);
-    let name = service_of(shell.ports.held(), endpoint, local);
-    let service = name.and_then(|name| shell.core.service_named(name));
-    if dialed.is_none() && service.is_none() {
-        return false;
-    }
-    match shell.sockets.add(mio::net::TcpStream::from_std(socket), key) {
-        Ok(slot) => {
-            let (at_ms, peer) = (unix_ms(), peer.into());
-            match (dialed, service) {
-                (Some(asked), _) => {
-                    shell.core.handle(Input::Connected { number: asked, slot, id: number, peer, at_ms });
-                }
-                (None, Some(service)) => {
-                    shell.core.handle(Input::Opened { slot, id: number, service, peer, at_ms });
-                }
-                // Excluded above.
-                (None, None) => {}
+    let asked = shell.keeper.take_dialed(number);
+    match open_asked(shell, key, number, endpoint, fd, asked) {
+        Ok(()) => true,
+        Err(why) => {
+            if let Some(number) = asked {
+                shell.core.handle(Input::ConnectFailed { number, why: &why });
             }
-            true
-        }
-        Err(e) => {
-            tracing::warn!(%peer, "a connection cannot be taken in: {e}");
             false
         }
     }
+}
+
+/// Opens a session like [`open`]. `asked`: number of the request for an outbound connection. Such a
+/// connection belongs to the service that its request names, and has no endpoint.
+fn open_asked(
+    shell: &mut Shell,
+    key: u32,
+    number: u64,
+    endpoint: EndpointId,
+    fd: OwnedFd,
+    asked: Option<u64>,
+) -> Result<(), String> {
+    let socket = std::net::TcpStream::from(fd);
+    let gone = |e| format!("the peer is gone: {e}");
+    let (peer, local) = (socket.peer_addr().map_err(gone)?, socket.local_addr().map_err(gone)?);
+    let name = service_of(shell.ports.held(), endpoint, local);
+    let service = name.and_then(|name| shell.core.service_named(name));
+    if asked.is_none() && service.is_none() {
+        return Err("the port is closed".into());
+    }
+    let slot = shell.sockets.add(mio::net::TcpStream::from_std(socket), key).map_err(|e| {
+        tracing::warn!(%peer, "a connection cannot be taken in: {e}");
+        format!("the connection cannot be taken in: {e}")
+    })?;
+    let (at_ms, peer) = (unix_ms(), peer.into());
+    match (asked, service) {
+        (Some(asked), _) => {
+            shell.core.handle(Input::Connected { number: asked, slot, id: number, peer, at_ms });
+        }
+        (None, Some(service)) => {
+            shell.core.handle(Input::Opened { slot, id: number, service, peer, at_ms });
+        }
+        // Excluded above.
+        (None, None) => {}
+    }
+    Ok(())
 }

@@ -135,7 +135,7 @@ fn ports_opened(shell: &mut Shell, drivers: &mut Drivers, opened: Result<Vec<Add
         Opening::Reload(ids) => drivers.reload.ports_opened(shell, ids, prepared, opened),
         Opening::RollBack(failed) => {
             log_closed_port(opened);
-            drivers.probations.roll_back(shell, &failed, prepared);
+            drivers.probations.roll_back(shell, failed, prepared);
         }
         Opening::TakenOver => {
             log_closed_port(opened);

@@ -96,39 +96,33 @@ impl Probations {
             shell.ports.changes_for(&shell.core, &[(failed.id, offers)], config)
         });
         match changes.map(PreparedPorts::of) {
-            Err(why) => {
-                tracing::error!(
-                    "{library}: generation {} fails and stays, because no rollback is possible: {}; {why}",
-                    failed.build.generation,
-                    failed.why
-                );
-                // Else the standby build would stay loaded, and the sweep would not begin.
-                shell.core.end_probation(&library);
-                let why = format!("{}; {why}", failed.why);
-                self.keep_build(shell, failed.id, ProbationState::Failed, failed.record, why);
-            }
+            Err(why) => self.stay(shell, failed, &why),
             Ok(prepared) if prepared.need_opening() => {
                 shell.ports.open(Opening::RollBack(failed), prepared, &mut shell.keeper);
             }
-            Ok(prepared) => self.roll_back(shell, &failed, prepared),
+            Ok(prepared) => self.roll_back(shell, failed, prepared),
         }
     }
 
     /// Puts the previous build back in charge, in one commit. The pause is the time that clients
     /// could notice. A second commit adds it to the ledger, because it is known only then.
     ///
-    /// If the failed build no longer runs, or the way back is gone, nothing changes, and opened
-    /// ports are closed again.
+    /// If the failed build no longer runs, nothing changes. If the way back is gone, the build stays.
+    /// In both cases opened ports are closed again.
     pub(in crate::worker) fn roll_back(
         &mut self,
         shell: &mut Shell,
-        failed: &FailedBuild,
+        failed: FailedBuild,
         prepared: PreparedPorts,
     ) {
         let library = &failed.build.library;
         // Another build may have taken charge meanwhile, or the way back may be gone.
-        if !runs(&shell.core, failed.id, &failed.build) || shell.core.can_roll_back(library).is_err() {
+        if !runs(&shell.core, failed.id, &failed.build) {
             return discard(&prepared, &mut shell.keeper);
+        }
+        if let Err(why) = shell.core.can_roll_back(library) {
+            discard(&prepared, &mut shell.keeper);
+            return self.stay(shell, failed, &why);
         }
         // A reload under way was prepared for the build that goes: its judgement and its rehearsal
         // are about that build's data.
@@ -140,7 +134,7 @@ impl Probations {
         let Some(build) = shell.core.roll_back(library) else { return };
         let committed_at = record_roll_back(shell, failed.id, &build);
         let ports_changed = shell.ports.change(&mut shell.core, prepared);
-        let line = report_roll_back(shell, failed, committed_at);
+        let line = report_roll_back(shell, &failed, committed_at);
         crash_points::pass(Point::RolledBack);
         // Generation, converters, ports and ledger in one epoch, as in a reload's commit.
         shell.core.handle(Input::Commit);
@@ -153,6 +147,20 @@ impl Probations {
         shell.core.handle(Input::Commit);
         shell.show_services();
         self.answer_waiting(shell);
+    }
+
+    /// Lets a build that failed stay, as no rollback is possible. Ledger and log say why.
+    fn stay(&mut self, shell: &mut Shell, failed: FailedBuild, why: &str) {
+        let library = &failed.build.library;
+        tracing::error!(
+            "{library}: generation {} fails and stays, because no rollback is possible: {}; {why}",
+            failed.build.generation,
+            failed.why
+        );
+        // Else the standby build would stay loaded, and the sweep would not begin.
+        shell.core.end_probation(library);
+        let why = format!("{}; {why}", failed.why);
+        self.keep_build(shell, failed.id, ProbationState::Failed, failed.record, why);
     }
 
     /// Ends a probation whose build stays: passed, or failed without a way back. Commits record and
