@@ -53,15 +53,26 @@ pub(super) fn print_json(value: &impl serde::Serialize) {
     print_text(&(serde_json::to_string(value).unwrap_or_default() + "\n"));
 }
 
-/// Prints to standard output, and flushes. A reader that is gone (`| head`) ends the process
-/// with exit code 0; so does any other failed write.
+/// Prints to standard output, and flushes. A reader that is gone (`| head`) ends the process with
+/// exit code 0. Any other failed write, such as to a full disk, ends it with 1: what was printed is
+/// not whole.
 pub(super) fn print_text(text: &str) {
-    let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+    if let Err(e) = try_print_text(text) {
         // Ends here and not by a signal: `greenroom ... | head` is a usual way to read the
         // beginning.
-        std::process::exit(0);
+        if e.kind() == std::io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        eprintln!("greenroom: standard output can't be written: {e}");
+        std::process::exit(1);
     }
+}
+
+/// Prints to standard output, and flushes, for a process that goes on if nobody reads it.
+pub(super) fn try_print_text(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 /// Makes a table with this head and without lines between its cells.

@@ -15,7 +15,7 @@
 //! for that line. All else goes to the log on standard error.
 
 use crate::admin::server;
-use crate::cli::output::{CommandFailure, print_text};
+use crate::cli::output::{CommandFailure, try_print_text};
 use crate::config::source::{ConfigSource, parse_listen};
 use crate::keeper::events::Event;
 use crate::keeper::{Keeper, Options};
@@ -154,13 +154,12 @@ fn watch_files(
     })
 }
 
-/// Prints the addresses, once the host serves. Called once, by the keeper, for its first worker
-/// that is ready.
+/// Prints the addresses, once the host serves. The host serves although nobody reads them.
 fn ready(ports: &[(String, Address)]) {
-    for (service, addr) in ports {
-        print_text(&format!("{service} on {addr}\n"));
+    let lines: String = ports.iter().map(|(service, addr)| format!("{service} on {addr}\n")).collect();
+    if let Err(e) = try_print_text(&(lines + "ready\n")) {
+        tracing::warn!("nobody is told that the host is ready: standard output can't be written: {e}");
     }
-    print_text("ready\n");
 }
 
 /// Raises the soft limit of open files to the hard one. A session is a descriptor, and the soft
