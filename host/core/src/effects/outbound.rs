@@ -96,9 +96,9 @@ fn decode(bytes: &[u8]) -> Option<(u64, ServiceId, Address, &[u8])> {
 }
 
 impl Outbound {
-    /// Bytes of the record that [`Outbound::ask`] writes, at most.
-    pub(crate) fn record_bytes(context_len: usize) -> usize {
-        CONNECT_HEAD + ADDR_BYTES_MAX + context_len
+    /// Bytes of the record that [`Outbound::ask`] writes.
+    pub(crate) fn record_bytes(addr: &Address, context_len: usize) -> usize {
+        CONNECT_HEAD + addr.stored_text().len() + context_len
     }
 
     /// Number of the next connection. A turn that fails leaves its numbers to later ones.

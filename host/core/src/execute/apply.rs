@@ -48,7 +48,9 @@ pub(crate) fn apply(
     writer: Writer,
     running: &RunningBatch,
 ) {
-    let Some((service, id)) = host.sessions.get(slot).map(|s| (s.service, s.id)) else { return };
+    let Some((service, id)) = host.sessions.get(slot).map(|s| (s.service, s.id)) else {
+        return host.store.end_promise();
+    };
     if staged.has_state {
         write_state(host, slot, &staged.state, host.services[service].written(writer));
     }
@@ -103,6 +105,7 @@ pub(crate) fn apply(
     if topics_changed {
         write_topics(host, slot);
     }
+    host.store.end_promise();
 }
 
 /// Adds a session to a topic, on both sides. Returns whether the session's record changes.

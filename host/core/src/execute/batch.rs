@@ -176,6 +176,7 @@ fn attempt_until_usable(
         }
         // Effects and state go. The log stays, marked as that of a failed turn.
         let mut log = std::mem::take(&mut b.log);
+        host.limits.reached_all(&mut b.reached);
         b.clear();
         log.iter_mut().for_each(|l| l.failed = true);
         b.log = log;

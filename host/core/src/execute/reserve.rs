@@ -51,16 +51,24 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &Buffers) -> Opt
     }
     for effect in &staged.effects {
         records.push(record_bytes(effect, staged, topics));
-        if let Some(bytes) = shared_record_bytes(effect) {
-            records.push((bytes, 1));
-        }
-        if let Effect::Broadcast { topic, data, .. } = effect {
-            // The same bound as in `record_bytes`.
-            let subscribers = topics.count(staged.text(topic)) + 1;
-            records.extend(framed_records(&staged.bytes[data.clone()], subscribers, services));
+        match effect {
+            Effect::Broadcast { topic, data, .. } => {
+                if data.len() >= SHARED_FROM_BYTES {
+                    records.extend(shared_or_single(data.len()));
+                }
+                // The same bound as in `record_bytes`.
+                let subscribers = topics.count(staged.text(topic)) + 1;
+                records.extend(framed_records(&staged.bytes[data.clone()], subscribers, services));
+            }
+            Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => records.push((data.len(), 1)),
+            _ => {}
         }
     }
-    (!store.reserve_all(records.iter().copied())).then_some(Limit::StoreBytesMax)
+    if !store.reserve_all(records.iter().copied()) {
+        return Some(Limit::StoreBytesMax);
+    }
+    store.promise(&records);
+    None
 }
 
 /// Bytes of each record that an effect writes, and the number of such records, at most.
@@ -83,7 +91,7 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
         }
         Effect::SetTimer { name, .. } => (Timers::record_bytes(name.len()), 1),
         Effect::StartJob { name, input, .. } => (Jobs::record_bytes(name.len(), input.len()), 1),
-        Effect::Connect { context, .. } => (Outbound::record_bytes(context.len()), 1),
+        Effect::Connect { addr, context, .. } => (Outbound::record_bytes(addr, context.len()), 1),
         // Topic effects share one record, which lists all topics: `reserve` counts it once.
         Effect::Subscribe(_) | Effect::Unsubscribe(_) => (0, 0),
         // Deletions need no room. Flags of a session are in its record, for which the room was
@@ -111,19 +119,15 @@ fn framed_records(data: &[u8], subscribers: usize, services: &Services) -> Vec<(
         }
         records.push((OutputWriter::broadcast_record_bytes(encoded.len()), subscribers));
         if encoded.len() >= SHARED_FROM_BYTES {
-            records.push((OutputWriter::record_bytes(encoded.len()), 1));
+            records.extend(shared_or_single(encoded.len()));
         }
     }
     records
 }
 
-/// Bytes of the record that several sessions share; `None`: the effect shares none. A single
-/// recipient gets the data as a record of its own, so room for an output record is reserved.
-fn shared_record_bytes(effect: &Effect) -> Option<usize> {
-    match effect {
-        Effect::Publish { data, .. } | Effect::Broadcast { data, .. } => {
-            (data.len() >= SHARED_FROM_BYTES).then_some(OutputWriter::record_bytes(data.len()))
-        }
-        _ => None,
-    }
+/// Records of long broadcast data: one that several recipients share, or an output record, as a
+/// single recipient gets. The two may be of different classes, and which one is written is not
+/// known before: room for both is reserved.
+fn shared_or_single(len: usize) -> [(usize, usize); 2] {
+    [(len, 1), (OutputWriter::record_bytes(len), 1)]
 }

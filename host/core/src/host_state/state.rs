@@ -21,9 +21,10 @@ pub(crate) fn write_state(host: &mut HostState, slot: Slot, state: &[u8], writte
     host.services[s.service].count_stored(from, written.version);
 }
 
-/// Bytes of the record that [`write_topics`] writes for these topics, at most.
+/// Bytes of the record that [`write_topics`] writes for these topics.
 pub(crate) fn topics_record_bytes<'t>(topics: impl Iterator<Item = &'t str>) -> usize {
-    topics.map(|t| t.len() + 1).sum()
+    // A line feed stands between two names.
+    topics.map(|t| t.len() + 1).sum::<usize>().saturating_sub(1)
 }
 
 /// Writes the record that lists a session's topics, a line each. Room must be reserved. A
