@@ -63,6 +63,7 @@ pub(crate) fn drop_owned(host: &mut HostState, slot: Slot) {
     let Some(id) = host.sessions.get(slot).map(|s| s.id) else { return };
     host.timers.drop_all(&mut host.store, id);
     drop_jobs(host, id);
+    host.flow.forget(slot);
     let waiting = host.flow.release(slot);
     let_go_on(host, waiting);
     host.outbound.drop_all(&mut host.store, id);
