@@ -16,19 +16,31 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
 }
 
-/// File of the release build, made first if it isn't up to date. With `GREENROOM_BUILT` in the
-/// environment nothing is built: `scripts/test` has made it for all test files.
+/// Profile of the programs under test: that of the tests, with which they share their builds and
+/// assertions, or the one that `GREENROOM_PROFILE` names.
+fn profile() -> String {
+    std::env::var("GREENROOM_PROFILE").unwrap_or_else(|_| "dev".into())
+}
+
+/// Folder of the programs under test.
+pub fn build_dir() -> PathBuf {
+    let profile = profile();
+    root().join("target").join(if profile == "dev" { "debug" } else { &profile })
+}
+
+/// File of the programs under test, made first if it isn't up to date. With `GREENROOM_BUILT` in
+/// the environment nothing is built: `scripts/test` has made it for all test files.
 pub fn built(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         if std::env::var_os("GREENROOM_BUILT").is_some() {
             return;
         }
-        let cargo =
-            Command::new(env!("CARGO")).args(["build", "--release", "--quiet"]).current_dir(root()).status();
-        assert!(cargo.is_ok_and(|s| s.success()), "cargo build --release");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--profile", &profile()]).current_dir(root());
+        assert!(cargo.status().is_ok_and(|s| s.success()), "cargo build");
     });
-    root().join("target/release").join(name)
+    build_dir().join(name)
 }
 
 /// Waits until `done` returns something, at most 60 s: a failure must not be a hang. Asks every

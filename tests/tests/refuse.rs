@@ -103,7 +103,7 @@ fn files_that_are_no_library_are_refused() {
     zeroed[from..].fill(0);
     let (code, report) = live.host.reload_from("refuse-files", &file("zeroed.so", &zeroed));
     assert_eq!((code, &report["outcome"]), (Some(1), &Value::from("refused")), "{report}");
-    live.refuses(&root().join("target/release/greenroom"), "without a Greenroom note");
+    live.refuses(&built("greenroom"), "without a Greenroom note");
     live.serves_on();
 }
 
