@@ -23,6 +23,7 @@
 //! the store does.
 
 use crate::address::{PEER_BYTES_MAX, Peer};
+use std::borrow::Borrow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Size of an encoded record, in bytes. Each session of the host costs as much, beside its
@@ -51,9 +52,10 @@ pub enum Life {
     Lingering = 3,
 }
 
-/// Record of one session, decoded. A flag that a version did not have is false.
+/// Record of one session, decoded. A flag that a version did not have is false. Whoever writes one lends
+/// the peer (`P` is `&Peer`), since a commit writes a record for each session that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionRecord {
+pub struct SessionRecord<P = Peer> {
     /// Number of the session.
     pub id: u64,
     /// Index of its service in the host's list of services, which are records of their own.
@@ -94,17 +96,21 @@ pub struct SessionRecord {
     /// Bytes of the framing's stored state, which is a record of its own; 0: none.
     pub frame_bytes: u8,
     /// Other end of the connection.
-    pub peer: Peer,
+    pub peer: P,
 }
 
-impl SessionRecord {
+impl<P: Borrow<Peer>> SessionRecord<P> {
     /// Encodes the record: version 1 for a peer that is plain TCP, version 2 for any other.
+    #[inline]
     pub fn encode(&self) -> [u8; SIZE] {
         let mut b = [0; SIZE];
         b[1] = self.life as u8;
-        let flags = [self.peer_done, self.quarantined, self.opened_turn_due, self.outbound, self.held];
         // The order of the flags is part of the format: a new flag goes behind them, as bit 5.
-        b[2] = flags.iter().enumerate().map(|(i, flag)| u8::from(*flag) << i).sum();
+        b[2] = u8::from(self.peer_done)
+            | u8::from(self.quarantined) << 1
+            | u8::from(self.opened_turn_due) << 2
+            | u8::from(self.outbound) << 3
+            | u8::from(self.held) << 4;
         b[3] = self.frame_bytes;
         b[4..6].copy_from_slice(&self.service.to_le_bytes());
         for (i, n) in [
@@ -123,7 +129,7 @@ impl SessionRecord {
         }
         b[64..68].copy_from_slice(&self.state_version.to_le_bytes());
         b[68..72].copy_from_slice(&self.frame_searched.to_le_bytes());
-        let sizes_at = match &self.peer {
+        let sizes_at = match self.peer.borrow() {
             Peer::Tcp(addr) => {
                 b[0] = VERSION_TCP;
                 // Binaries that know no other peers can read this layout.
@@ -142,7 +148,43 @@ impl SessionRecord {
         b[sizes_at + 4..][..2].copy_from_slice(&self.topics.to_le_bytes());
         b
     }
+}
 
+impl SessionRecord<&Peer> {
+    /// Returns a record with a peer of its own.
+    pub fn cloned(self) -> SessionRecord {
+        let peer = self.peer.clone();
+        let SessionRecord {
+            id, service, life, peer_done, quarantined, opened_turn_due, outbound, held, ..
+        } = self;
+        let SessionRecord { opened_at_ms, turns, bytes_in, bytes_out, bytes_sent, state_version, .. } = self;
+        let SessionRecord { frame_searched, state_fingerprint, input_bytes, topics, frame_bytes, .. } = self;
+        SessionRecord {
+            id,
+            service,
+            life,
+            peer_done,
+            quarantined,
+            opened_turn_due,
+            outbound,
+            held,
+            opened_at_ms,
+            turns,
+            bytes_in,
+            bytes_out,
+            bytes_sent,
+            state_version,
+            frame_searched,
+            state_fingerprint,
+            input_bytes,
+            topics,
+            frame_bytes,
+            peer,
+        }
+    }
+}
+
+impl SessionRecord {
     /// Reads a record of any version that this build knows. `None`: the bytes are no record, or
     /// of another version.
     pub fn decode(b: &[u8]) -> Option<SessionRecord> {

@@ -346,7 +346,7 @@ fn a_configuration_is_checked_without_a_host() {
         (text("frame_bytes_max = 100", "", ANY), "limit frame_bytes_max"),
         (
             "[service.tally]\nlisten = [\"127.0.0.1:4001\"]\n".into(),
-            "both echo and tally want 127.0.0.1:4001",
+            "both echo and tally want tcp://127.0.0.1:4001",
         ),
         ("[service.tally.limits]\nidle = 3\n".into(), "line 2"),
     ] {

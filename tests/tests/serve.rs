@@ -187,7 +187,7 @@ fn serve_names_a_mistake_before_it_starts() {
     says(serve(&["--nonsense"]), 2, "--nonsense");
     says(serve(&["--listen", "echo", echo]), 2, "SERVICE=ADDRESS:PORT");
     says(serve(&["/nonexistent/libx.so"]), 1, "/nonexistent/libx.so");
-    says(serve(&["--listen", &taken, echo]), 1, "service echo can't listen on 127.0.0.1:");
+    says(serve(&["--listen", &taken, echo]), 1, "service echo can't listen on tcp://127.0.0.1:");
 
     toml("[limits]\nsesions_max = 1\n");
     says(serve(&["-c", config, echo]), 1, "line 2");

@@ -143,7 +143,7 @@ fn dumped_job(JobView { number, name, running }: JobView) -> DumpedJob {
 
 /// Describes a connection that is being made in a dump.
 fn dumped_connect(ConnectView { number, service, addr }: ConnectView) -> DumpedConnect {
-    DumpedConnect { number, service, to: addr.to_string() }
+    DumpedConnect { number, service, to: addr.stored_text() }
 }
 
 /// Describes a waiting action in a dump.

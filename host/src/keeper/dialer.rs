@@ -121,7 +121,7 @@ impl Dialer {
 }
 
 fn describe(addr: &Address, e: &io::Error) -> String {
-    format!("{addr} can't be connected to: {e}")
+    format!("{} can't be connected to: {e}", addr.stored_text())
 }
 
 /// Begins to connect, with the options that an accepted connection inherits

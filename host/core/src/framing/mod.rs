@@ -73,9 +73,9 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// Framing of a service that no library serves. Every message but an empty one is too long
-    /// for it.
-    pub(crate) const UNSERVED: Framing = Framing::Lines { bytes_max: 0 };
+    /// Framing of a service that no library serves. No message is too long for it: a session's first
+    /// one fails, and waits with the session for a build ([`crate::service::placeholder`]).
+    pub(crate) const UNSERVED: Framing = Framing::Lines { bytes_max: u32::MAX };
 
     /// Returns the framing that a library offers: its number in [`abi::framing`], and its
     /// parameters. Fails if the number is not known, or if the parameters are not those of the

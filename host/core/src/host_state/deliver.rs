@@ -46,10 +46,17 @@ pub(crate) fn deliver(host: &mut HostState, slot: Slot, action: &PendingAction<'
 pub(crate) fn connect_outcome(host: &mut HostState, owner: u64, number: u64, detail: u32, data: &[u8]) {
     let Some(slot) = host.sessions.slot_of(owner) else { return };
     // No room was reserved: the record may come from the store's reserve, so it is kept short.
-    let data = Data::Own(&data[..data.len().min(OUTCOME_BYTES_MAX)]);
+    // A character is kept whole, so that a handler can read the reason as text.
+    let end = (0..=data.len().min(OUTCOME_BYTES_MAX)).rev().find(|at| starts_character(data, *at));
+    let data = Data::Own(&data[..end.unwrap_or(0)]);
     let (kind, detail) = (action::CONNECT, detail as u16);
     let action = PendingAction { kind, detail, from: number, depth: 0, name: "", data };
     deliver(host, slot, &action, &RunningBatch::default());
+}
+
+/// Whether a character of UTF-8 may start at a place: the byte there continues none.
+fn starts_character(text: &[u8], at: usize) -> bool {
+    text.get(at).is_none_or(|b| b & 0xc0 != 0x80)
 }
 
 /// Tells the owner of a job how that ended. `detail` is one of [`job`]. If there is no room for

@@ -154,8 +154,10 @@ pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, kernel_full: 
         if paused {
             host.sessions.resume(slot);
         }
-        let waiting = host.flow.release(slot);
-        let_go_on(host, waiting);
+        if !host.flow.is_empty() {
+            let waiting = host.flow.release(slot);
+            let_go_on(host, waiting);
+        }
     }
     if flushes {
         flushed(host, slot);

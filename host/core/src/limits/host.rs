@@ -263,6 +263,14 @@ impl Limits {
             ("frame_bytes_max", self.frame_bytes_max as usize, "what a record holds", RECORD_BYTES_MAX / 2),
             ("store_bytes_max", self.store_bytes_max, "what 32-bit references reach", STORE_BYTES_LIMIT),
         ];
+        // 0 forbids connections or topics.
+        let or_none = [
+            ("connects_max", self.connects_max, 1 << 20),
+            ("topics_per_session_max", self.topics_per_session_max, usize::from(u16::MAX)),
+        ];
+        if let Some((name, n, most)) = or_none.into_iter().find(|(_, n, most)| n > most) {
+            return Err(format!("limits.{name} is {n}: it must be at most {most}"));
+        }
         for (small, s, large, l) in pairs {
             if s == 0 || s > l {
                 let large = if large.contains(' ') { large.to_owned() } else { format!("limits.{large}") };

@@ -136,7 +136,7 @@ fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionVie
     let HostState { store, shared, inbox, .. } = host;
     let copy = |r| store.read(r, <[u8]>::to_vec);
     SessionView {
-        record: s.to_record(),
+        record: s.to_record().cloned(),
         service: host.services[s.service].offer.name.clone(),
         quarantined: s.quarantine().map(|q| q.reason.clone()),
         state: s.state.filter(|_| contents).map(copy),

@@ -48,7 +48,12 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
         // More output may have come since the session was listed. Then it stays blocked, and
         // `sent` lists it again once the peer has taken enough.
         let full = is_full(pass.host, slot);
+        let now_ns = pass.host.now_ns;
         if let Some(s) = pass.host.sessions.get_mut(slot) {
+            // The host let the peer wait, so its silence begins here.
+            if !s.expects_peer() {
+                s.begin_silence(now_ns);
+            }
             s.block(Blocked::OutputFull, full);
             s.block(Blocked::ShareUsed, false);
             // Cleared before the input runs: a session that uses up its share must get on the

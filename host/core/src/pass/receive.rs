@@ -265,7 +265,8 @@ fn yield_to_others(pass: &mut Pass<'_>, slot: Slot) {
 /// now.
 fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     let host = &mut *pass.host;
-    let is_kept = keep_framing(host, slot);
+    // Most sessions store no state of a framing, and never did.
+    let is_kept = !host.sessions.stores_framing(slot) || keep_framing(host, slot);
     let Some(s) = host.sessions.get_mut(slot) else { return };
     // Turns cannot change a framing, so the one that cut this input serves still.
     s.framings = host.services[s.service].framings;

@@ -31,9 +31,7 @@ pub(super) fn on_timeout(pass: &mut Pass<'_>, slot: Slot) {
     // The host may not even read the session, so silence is not the peer's: both times begin
     // again.
     if !s.expects_peer() {
-        s.heard_ns = now_ns;
-        // 0 stays: it says that no frame has begun.
-        s.frame_ns = if s.frame_ns > 0 { now_ns } else { 0 };
+        s.begin_silence(now_ns);
     }
     match s.timeout(host.limits.of(s.service)) {
         Some((at, limit, ms)) if at <= now_ns => {

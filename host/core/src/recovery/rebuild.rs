@@ -291,7 +291,8 @@ fn recover_part(host: &mut HostState, f: &Found) {
         Kind::Quarantine => recover_quarantine(host, slot, f.at),
         _ => {
             let names = host.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
-            for name in names.lines() {
+            // Not `lines`, which would cut a CR off a name.
+            for name in names.split('\n') {
                 host.topics.add(name, slot);
                 s.subscriptions().topics.push(name.into());
             }

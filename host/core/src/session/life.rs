@@ -252,6 +252,18 @@ impl Session {
         self.bytes_out - self.bytes_sent
     }
 
+    /// Begins the peer's silence anew, as the host did not let it speak until now. A frame that has
+    /// begun gets its whole time again.
+    pub(crate) fn begin_silence(&mut self, now_ns: u64) {
+        // A nanosecond before: the send queue takes a session that was heard in this very pass first.
+        let from_ns = now_ns.saturating_sub(1);
+        self.heard_ns = from_ns;
+        // 0 stays: it says that no frame has begun.
+        if self.frame_ns > 0 {
+            self.frame_ns = from_ns;
+        }
+    }
+
     /// Returns the earliest time by which its peer must have been heard, in nanoseconds. Beside
     /// it are the limit that says so, and its milliseconds. `None`: there is no such limit.
     /// O(1).
@@ -269,7 +281,8 @@ impl Session {
     }
 
     /// Returns its record, but for the length of its input, which the store knows.
-    pub(crate) fn to_record(&self) -> SessionRecord {
+    #[inline]
+    pub(crate) fn to_record(&self) -> SessionRecord<&Peer> {
         SessionRecord {
             id: self.id,
             service: self.service.0,
@@ -290,7 +303,7 @@ impl Session {
             input_bytes: 0,
             topics: self.topics().len() as u16,
             frame_bytes: self.frame.stored().len() as u8,
-            peer: self.peer.clone(),
+            peer: &self.peer,
         }
     }
 }

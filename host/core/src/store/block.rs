@@ -15,6 +15,8 @@
 //! The checksum finds damage, not attacks. CRC-32 can be extended when bytes are appended.
 
 use crate::store::memory::Memory;
+use crc32fast::Hasher;
+use std::sync::LazyLock;
 
 /// Bytes of a header: born and dead (u64), key (u64), length, version and kind (u32), sum
 /// (u32).
@@ -89,17 +91,23 @@ impl Header {
 /// O(bytes).
 #[inline]
 pub(super) fn sum(kind: u8, version: u8, key: u64, bytes: &[u8]) -> u32 {
-    crc32fast::hash(bytes) ^ mix(kind, version, key, bytes.len() as u32)
+    let mut hasher = FRESH.clone();
+    hasher.update(bytes);
+    hasher.finalize() ^ mix(kind, version, key, bytes.len() as u32)
 }
 
 /// Computes the checksum of a block to which `more` was appended. `header` is the one before.
 /// O(bytes of `more`): the payload before is not read.
 pub(super) fn extend_sum(header: &Header, more: &[u8]) -> u32 {
     let before = header.sum ^ mix(header.kind, header.version, header.key, header.len);
-    let mut crc = crc32fast::Hasher::new_with_initial(before);
+    let mut crc = Hasher::new_with_initial(before);
     crc.update(more);
     crc.finalize() ^ mix(header.kind, header.version, header.key, header.len + more.len() as u32)
 }
+
+/// Hasher that has read nothing. A new one would ask the processor for its features each time, which
+/// costs more than the sum of a short record.
+static FRESH: LazyLock<Hasher> = LazyLock::new(Hasher::new);
 
 /// Hashes kind, version, key and length into 32 bits.
 #[inline]

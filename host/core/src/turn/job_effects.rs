@@ -9,6 +9,7 @@ use crate::limits::names::Limit;
 use crate::turn::effect::Effect;
 use crate::turn::staging::TurnContext;
 use greenroom_state::abi::status;
+use std::collections::BTreeSet;
 
 impl Staging<'_> {
     /// Lets a job run on another thread, and returns its number. Refused over the limits of
@@ -23,8 +24,13 @@ impl Staging<'_> {
         let number = jobs.next() + staged as u64;
         // Jobs that the batch started and cancelled don't count against the limits. Their
         // numbers are used up all the same.
-        let fresh = |e: &&Effect| matches!(e, Effect::CancelJob(n) if *n >= jobs.next() && *n < number);
-        let staged = staged.saturating_sub(self.buffers.effects.iter().filter(fresh).count());
+        let fresh = |e: &Effect| match e {
+            Effect::CancelJob(n) if (jobs.next()..number).contains(n) => Some(*n),
+            _ => None,
+        };
+        // A job that is cancelled twice is one.
+        let cancelled: BTreeSet<u64> = self.buffers.effects.iter().filter_map(fresh).collect();
+        let staged = staged - cancelled.len();
         if jobs.len() + staged >= limits.jobs_max {
             return Err(self.refuse(Limit::JobsMax));
         }
