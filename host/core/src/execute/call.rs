@@ -76,7 +76,7 @@ pub(crate) fn call(
         timers: &host.timers,
         jobs: &host.jobs,
         outbound: &host.outbound,
-        framing: &host.services[session.service].offer.framing,
+        encodes: Some(&host.services[session.service].offer.framing).filter(|f| f.encodes()),
         service: &|name| host.services.served(name),
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).
         keeps_messages_apart: &|| host.services.encoding_framings().next().is_some(),

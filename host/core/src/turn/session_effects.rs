@@ -5,6 +5,7 @@
 
 use super::effect::Part;
 use super::staging::{Buffers, Staging};
+use crate::framing::Framing;
 use crate::limits::names::Limit;
 use crate::turn::effect::Effect;
 use greenroom_state::abi::status;
@@ -36,8 +37,8 @@ impl Staging<'_> {
         if self.context.session.is_service() {
             return status::INVALID;
         }
-        if self.context.framing.encodes() {
-            return self.send_framed(parts);
+        if let Some(framing) = self.context.encodes {
+            return self.send_framed(framing, parts);
         }
         let start = self.buffers.bytes.len();
         // Bytes of earlier turns, up to the mark, don't count against this turn.
@@ -57,7 +58,7 @@ impl Staging<'_> {
 
     /// Sends a message in a framing that changes it. Costs two copies of its bytes: a framing
     /// encodes whole messages.
-    fn send_framed<'b>(&mut self, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
+    fn send_framed<'b>(&mut self, framing: &Framing, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
         let Buffers { bytes: arena, message, mark, .. } = &mut *self.buffers;
         let start = arena.len();
         let room = self.context.limits.turn_bytes_max.saturating_sub(start - mark.bytes);
@@ -68,7 +69,7 @@ impl Staging<'_> {
             }
             message.extend_from_slice(part);
         }
-        if self.context.framing.encode(message, arena).is_err() {
+        if framing.encode(message, arena).is_err() {
             return status::INVALID;
         }
         // The limit counts framed bytes: these are what the store and the peer get.

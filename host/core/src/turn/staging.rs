@@ -126,8 +126,8 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) timers: &'a Timers,
     pub(crate) jobs: &'a Jobs,
     pub(crate) outbound: &'a Outbound,
-    /// Framing of the session's service.
-    pub(crate) framing: &'a Framing,
+    /// Framing of the session's service, if it changes what is sent.
+    pub(crate) encodes: Option<&'a Framing>,
     /// Number of the service of a name, if a build serves it. O(services).
     pub(crate) service: &'a dyn Fn(&str) -> Option<ServiceId>,
     /// Whether a framing in use tells messages apart: then broadcasts are not merged. O(services).
