@@ -149,8 +149,8 @@ pub enum Unread {
     Stays(String),
 }
 
-/// Reads the file into a core that holds nothing yet. `None`: there is none. After an error the core
-/// must not be used if the file stays: a part of the tables may be in it.
+/// Reads the file into a core that holds nothing yet. `None`: there is none. After an error the
+/// core must not be used if the file stays: a part of the tables may be in it.
 pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, Unread> {
     let mut bytes = Vec::new();
     match File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)) {

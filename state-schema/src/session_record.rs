@@ -52,8 +52,9 @@ pub enum Life {
     Lingering = 3,
 }
 
-/// Record of one session, decoded. A flag that a version did not have is false. Whoever writes one lends
-/// the peer (`P` is `&Peer`), since a commit writes a record for each session that changed.
+/// Record of one session, decoded. A flag that a version did not have is false. Whoever writes
+/// one lends the peer (`P` is `&Peer`), since a commit writes a record for each session that
+/// changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRecord<P = Peer> {
     /// Number of the session.

@@ -246,7 +246,7 @@ fn go_on(core: &mut Core, survivors: &[Survivor]) -> Value {
     }
     let first = pass(core, &seen, NOW_NS, None);
     let begun: Value = core.take_jobs().iter().map(|j| json!([j.number, j.name, bytes(&j.input)])).collect();
-    let dials: Value = core.take_connects().iter().map(|d| json!([d.number, d.addr.to_string()])).collect();
+    let dials: Value = core.take_connects().iter().map(|d| json!([d.number, d.addr.stored_text()])).collect();
     let half = core.sessions_after(0, &Filter { contents: true, ..Filter::default() }).items;
     let half = half.iter().position(|v| v.input.starts_with(b"hhh")).expect("half a line");
     let input = Input::Received { slot: survivors[half].slot, bytes: b" and its end\n" };
@@ -303,7 +303,7 @@ fn the_shell_reads_its_records_in_an_old_store() {
     assert_eq!(config.service["room"].limits.actions_pending_max, Some(200));
     let Value::Array(ports) = host_records(&core, Kind::Ports) else { panic!("records") };
     let ports: Vec<HeldPort> = serde_json::from_value(ports[0][1].clone()).expect("ports");
-    let ports: Vec<_> = ports.iter().map(|p| (p.port.0.as_str(), p.addr.to_string())).collect();
+    let ports: Vec<_> = ports.iter().map(|p| (p.port.0.as_str(), p.addr.stored_text())).collect();
     let at = |service, addr: &str| (service, addr.to_owned());
     assert_eq!(
         ports,

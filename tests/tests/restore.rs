@@ -60,7 +60,7 @@ fn session(dump: &mut Value, id: u64) -> &mut Value {
 }
 
 fn both(more: impl FnOnce(&mut Command)) -> Host {
-    Host::serve_with(&["tally", "chat"], &[&built("libecho.so"), &built("libchat.so")], more)
+    Host::serve_with(&["echo", "tally", "chat"], &[&built("libecho.so"), &built("libchat.so")], more)
 }
 
 fn in_the_room(host: &Host, nick: &str) -> Client {

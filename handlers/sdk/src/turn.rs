@@ -8,7 +8,7 @@
 use crate::fault::Fault;
 use crate::host::Host;
 use greenroom_state::abi::{BROADCAST_OTHERS, JOB_ONCE, TIMER_OF_SERVICE, status};
-use greenroom_state::address::Address;
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -183,8 +183,8 @@ impl<S> Turn<'_, S> {
     /// the number that this method returns.
     ///
     /// Names are not resolved here: that may take long, so it is a job.
-    pub fn connect(&mut self, service: &str, addr: impl Into<Address>, context: impl AsRef<[u8]>) -> u64 {
-        let begun = self.host.connect(service, &addr.into().stored_text(), context.as_ref());
+    pub fn connect(&mut self, service: &str, addr: SocketAddr, context: impl AsRef<[u8]>) -> u64 {
+        let begun = self.host.connect(service, &addr.to_string(), context.as_ref());
         begun.unwrap_or_else(|status| {
             self.note_refusal("a connection", status);
             0

@@ -44,13 +44,12 @@ impl Trust {
         let real = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
         let dir = real.parent().unwrap_or(Path::new("/"));
         let meta = dir.metadata().map_err(|e| format!("{}: {e}", dir.display()))?;
-        // In a sticky directory other users cannot replace a file, unless the directory is
-        // theirs.
-        if meta.mode() & STICKY != 0 {
-            return Ok(());
-        }
-        self.check_mode(dir, &meta)
-            .map_err(|why| format!("{why}: whoever can, can put another library in its place"))
+        // In a sticky directory nobody but its owner can replace the files of others.
+        let checked = match meta.mode() & STICKY {
+            0 => self.check_mode(dir, &meta),
+            _ => self.check_owner(dir, &meta),
+        };
+        checked.map_err(|why| format!("{why}: whoever can, can put another file in its place"))
     }
 
     /// Checks a build's hash, in hexadecimal. Called with the hash of the bytes that were read.
@@ -61,9 +60,9 @@ impl Trust {
         Err(format!("build {hash} is not among trust.hashes of the configuration"))
     }
 
-    /// Checks owner and mode of a file or a directory. `path` is only for the error.
-    fn check_mode(&self, path: &Path, meta: &Metadata) -> Result<(), String> {
-        let (at, mode) = (path.display(), meta.mode() & 0o7777);
+    /// Checks the owner of a file or a directory. `path` is only for the error.
+    fn check_owner(&self, path: &Path, meta: &Metadata) -> Result<(), String> {
+        let at = path.display();
         let me = rustix::process::geteuid().as_raw();
         let owner = meta.uid();
         if owner != me && owner != 0 && !self.owners.contains(&owner) {
@@ -71,6 +70,13 @@ impl Trust {
                 "{at} belongs to user {owner}, not to {me} or root; name that user in trust.owners of the configuration to trust it"
             ));
         }
+        Ok(())
+    }
+
+    /// Checks owner and mode of a file or a directory. `path` is only for the error.
+    fn check_mode(&self, path: &Path, meta: &Metadata) -> Result<(), String> {
+        self.check_owner(path, meta)?;
+        let (at, mode) = (path.display(), meta.mode() & 0o7777);
         // Refused even for a trusted owner: the bytes may be anybody's.
         if mode & 0o002 != 0 {
             return Err(format!("{at} may be written by everybody (mode {mode:o}); chmod o-w it"));
@@ -105,7 +111,7 @@ mod tests {
         let said = check(&strict, 0o775, 0o755).unwrap_err();
         assert!(said.contains("lib.so may be written by its group (mode 775)"), "{said}");
         assert!(check(&strict, 0o777, 0o755).unwrap_err().contains("by everybody"));
-        assert!(check(&strict, 0o755, 0o775).unwrap_err().contains("put another library in its place"));
+        assert!(check(&strict, 0o755, 0o775).unwrap_err().contains("put another file in its place"));
         let loose = Trust { group_writable: true, ..Trust::default() };
         assert_eq!(check(&loose, 0o775, 0o775), Ok(()));
         assert!(check(&loose, 0o777, 0o755).is_err());

@@ -124,7 +124,7 @@ impl Acceptor {
                     ErrorKind::WouldBlock => return,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
                     _ => {
-                        accepted.out_of_files += 1;
+                        accepted.out_of_files += u64::from(is_out_of_files(&e));
                         return self.rest(index, &e);
                     }
                 },
@@ -246,6 +246,11 @@ impl Acceptor {
 /// Token of a listener. Indexes stay far below 2^32, so tokens do not reach [`DIALED`].
 fn listener_token(index: usize) -> Token {
     Token(LISTENERS + index)
+}
+
+/// Whether an error says that descriptors are used up, of this process or of the system.
+fn is_out_of_files(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 #[cfg(test)]

@@ -63,8 +63,8 @@ impl Stop {
         self.over = true;
     }
 
-    /// Ends the loop well, whatever failure was noted before: all was flushed. Tables that could not
-    /// be saved remain a failure.
+    /// Ends the loop well, whatever failure was noted before: all was flushed. Tables that could
+    /// not be saved remain a failure.
     pub(super) fn end_well(&mut self) {
         (self.failure, self.over) = (self.unsaved.take(), true);
     }

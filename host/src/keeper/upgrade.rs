@@ -15,6 +15,7 @@
 //! different versions ([`crate::protocol::keeper`]).
 
 use crate::admin::server::Answers;
+use crate::config::trust::Trust;
 use crate::keeper::spawn::Process;
 use crate::protocol::keeper::{ToKeeper, ToWorker};
 use crate::protocol::link::Link;
@@ -68,10 +69,10 @@ impl UpgradeUnderWay {
     }
 }
 
-/// Opens and checks a binary: a file that may be executed, that belongs to the host's user or root,
-/// and that not everybody may write. The checks are of the open file, so the file that is checked
-/// is the one that runs. If the kernel cannot run its format, the trial cannot be started.
-pub(super) fn open_binary(path: &Path) -> Result<File, String> {
+/// Opens and checks a binary: a file that may be executed, and that is trusted like a library.
+/// The checks are of the open file, so the file that is checked is the one that runs. If the
+/// kernel cannot run its format, the trial cannot be started.
+pub(super) fn open_binary(path: &Path, trust: &Trust) -> Result<File, String> {
     // Nonblocking: a FIFO would block the open.
     let file = std::fs::OpenOptions::new()
         .read(true)
@@ -85,12 +86,6 @@ pub(super) fn open_binary(path: &Path) -> Result<File, String> {
     if meta.mode() & 0o111 == 0 {
         return Err("it is not executable".into());
     }
-    let (uid, me) = (meta.uid(), rustix::process::geteuid().as_raw());
-    if uid != me && uid != 0 {
-        return Err(format!("it belongs to user {uid}, not to {me} or root"));
-    }
-    if meta.mode() & 0o002 != 0 {
-        return Err(format!("others may write it (mode {:o})", meta.mode() & 0o777));
-    }
+    trust.check_file(path, &meta)?;
     Ok(file)
 }

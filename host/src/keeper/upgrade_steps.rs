@@ -48,7 +48,7 @@ impl Keeper {
         if !self.worker.serves() {
             return refuse("no worker serves at the moment; see `greenroom status`");
         }
-        let binary = match open_binary(&path) {
+        let binary = match open_binary(&path, &self.options.config.trust) {
             Ok(binary) => binary,
             Err(why) => return refuse(&why),
         };

@@ -73,8 +73,8 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// Framing of a service that no library serves. No message is too long for it: a session's first
-    /// one fails, and waits with the session for a build ([`crate::service::placeholder`]).
+    /// Framing of a service that no library serves. No message is too long for it: a session's
+    /// first one fails, and waits with the session for a build ([`crate::service::placeholder`]).
     pub(crate) const UNSERVED: Framing = Framing::Lines { bytes_max: u32::MAX };
 
     /// Returns the framing that a library offers: its number in [`abi::framing`], and its

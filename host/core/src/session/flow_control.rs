@@ -34,9 +34,9 @@ impl FlowControl {
         self.waiting.is_empty()
     }
 
-    /// Notes that the output of a session has drained, or that it is gone. Returns the sessions that
-    /// wait for nothing more: the caller lets them go on. O(sessions that waited for it, and for
-    /// each the sessions that it waits for).
+    /// Notes that the output of a session has drained, or that it is gone. Returns the sessions
+    /// that wait for nothing more: the caller lets them go on. O(sessions that waited for it, and
+    /// for each the sessions that it waits for).
     pub(crate) fn release(&mut self, drained: Slot) -> Vec<Slot> {
         if self.waiting.is_empty() {
             return Vec::new();

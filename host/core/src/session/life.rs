@@ -255,7 +255,8 @@ impl Session {
     /// Begins the peer's silence anew, as the host did not let it speak until now. A frame that has
     /// begun gets its whole time again.
     pub(crate) fn begin_silence(&mut self, now_ns: u64) {
-        // A nanosecond before: the send queue takes a session that was heard in this very pass first.
+        // A nanosecond before: the send queue takes a session that was heard in this very pass
+        // first.
         let from_ns = now_ns.saturating_sub(1);
         self.heard_ns = from_ns;
         // 0 stays: it says that no frame has begun.

@@ -105,8 +105,8 @@ pub(super) fn extend_sum(header: &Header, more: &[u8]) -> u32 {
     crc.finalize() ^ mix(header.kind, header.version, header.key, header.len + more.len() as u32)
 }
 
-/// Hasher that has read nothing. A new one would ask the processor for its features each time, which
-/// costs more than the sum of a short record.
+/// Hasher that has read nothing. A new one would ask the processor for its features each time,
+/// which costs more than the sum of a short record.
 static FRESH: LazyLock<Hasher> = LazyLock::new(Hasher::new);
 
 /// Hashes kind, version, key and length into 32 bits.

@@ -11,6 +11,7 @@
 //! | `block` | a block's header |
 //! | `slabs` | slabs: allocated, filled, reclaimed |
 //! | [`recover`] | the scan after a crash |
+//! | `promise` | blocks that a reservation still has |
 //! | `pins`, [`snapshot`] | a committed epoch, read from outside |
 //! | [`memory`] | the bytes that a store lies in |
 //! | `shared` | records shared by several others |
@@ -22,6 +23,7 @@ pub mod kind;
 pub mod layout;
 pub mod memory;
 mod pins;
+mod promise;
 pub mod records;
 pub mod recover;
 pub(crate) mod shared;

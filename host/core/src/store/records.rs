@@ -41,6 +41,7 @@ use super::layout::{
 };
 use super::memory::{Memory, Plain};
 use super::pins::Pins;
+use super::promise::Promise;
 
 /// Blocks held for readers that a commit may free, beside two for each block that dies with it.
 /// The bound keeps a commit short after a long read; the factor of two lets the backlog shrink.
@@ -78,9 +79,8 @@ pub struct Store {
     pub(super) dying: Vec<Ref>,
     /// Readers outside, and the blocks that are held for them.
     pub(super) pins: Pins,
-    /// Blocks of each class that a reservation still has; `None`: none is being used up.
-    #[cfg(debug_assertions)]
-    promised: Option<[usize; CLASSES.len()]>,
+    /// Blocks that a reservation still has.
+    promise: Promise,
     /// Bytes of new and live blocks. A block counts with the size of its class.
     pub(super) bytes: usize,
 }
@@ -125,8 +125,7 @@ impl Store {
             fresh: Default::default(),
             dying: Vec::new(),
             pins: Pins::default(),
-            #[cfg(debug_assertions)]
-            promised: None,
+            promise: Promise::default(),
             bytes: 0,
         }
     }
@@ -227,7 +226,7 @@ impl Store {
             self.fill(r, kind, key, bytes);
             return Ok(r);
         }
-        self.use_promise(class);
+        self.promise.take(class);
         let r = self.take(class)?;
         self.bytes += CLASSES[class];
         // The birth comes first. From here on the block is invalid until the next commit, so
@@ -243,38 +242,16 @@ impl Store {
     }
 
     /// Notes that only these records, which were reserved, may be written until
-    /// [`Store::end_promise`]. A build with assertions checks it: a record of another size class would
-    /// use up the reserve of records that must not fail.
+    /// [`Store::end_promise`]. A build with assertions checks it.
     #[inline]
     pub(crate) fn promise(&mut self, records: &[(usize, usize)]) {
-        #[cfg(debug_assertions)]
-        {
-            let mut promised = [0; CLASSES.len()];
-            for (class, times) in records.iter().filter_map(|(len, times)| Some((class_for(*len)?, times))) {
-                promised[class] += times;
-            }
-            self.promised = Some(promised);
-        }
-        let _ = records;
+        self.promise.begin(records);
     }
 
     /// Ends what [`Store::promise`] began.
     #[inline]
     pub(crate) fn end_promise(&mut self) {
-        #[cfg(debug_assertions)]
-        {
-            self.promised = None;
-        }
-    }
-
-    #[inline]
-    fn use_promise(&mut self, class: usize) {
-        #[cfg(debug_assertions)]
-        if let Some(promised) = &mut self.promised {
-            assert!(promised[class] > 0, "a record of {} bytes was not reserved", CLASSES[class]);
-            promised[class] -= 1;
-        }
-        let _ = class;
+        self.promise.end();
     }
 
     /// Appends bytes to a record that was put in this pass, without a new block. O(bytes

@@ -130,5 +130,7 @@ fn is_live(header: &Header, epoch: u64) -> bool {
 fn seen<'a>(header: &Header, block: &'a [u8]) -> Option<Seen<'a>> {
     let bytes = block.get(HEADER..HEADER + header.len as usize)?;
     let Header { version, key, sum, .. } = *header;
-    Some(Seen { kind: Kind::from_number(header.kind)?, key, bytes, version, sum })
+    // A format of a later build means nothing to the reader.
+    let kind = Kind::from_number(header.kind).filter(|k| version <= k.version())?;
+    Some(Seen { kind, key, bytes, version, sum })
 }

@@ -107,8 +107,8 @@ impl Probations {
     /// Puts the previous build back in charge, in one commit. The pause is the time that clients
     /// could notice. A second commit adds it to the ledger, because it is known only then.
     ///
-    /// If the failed build no longer runs, nothing changes. If the way back is gone, the build stays.
-    /// In both cases opened ports are closed again.
+    /// If the failed build no longer runs, nothing changes. If the way back is gone, the build
+    /// stays. In both cases opened ports are closed again.
     pub(in crate::worker) fn roll_back(
         &mut self,
         shell: &mut Shell,

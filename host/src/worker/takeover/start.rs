@@ -56,7 +56,6 @@ use greenroom_core::input::Input;
 use greenroom_core::ledger::Outcome;
 use greenroom_core::recovery::rebuild::Survivor;
 use greenroom_core::reload::request::Requester;
-use greenroom_core::store::kind::Kind;
 use greenroom_core::store::layout::{Full, memory_bytes};
 use greenroom_core::store::records::Store;
 use std::collections::BTreeSet;
@@ -296,12 +295,7 @@ fn begin(
         worker.shell.core.block(blocked.clone());
     }
     crash_points::pass(Point::Recovered);
-    // If sessions are left without a library record, that record is lost: they wait for a build.
-    // The same holds for tables and ledger: a first worker may have died after it had read them.
-    let core = &worker.shell.core;
-    let is_empty = |kind| core.host_records(kind).is_empty();
-    let fresh = is_empty(Kind::Library) && is_empty(Kind::Ledger) && survivors.is_empty();
-    let fresh = fresh && core.table_names().is_empty();
+    let fresh = successor::is_fresh(&worker.shell.core, survivors);
     if fresh {
         worker.shell.read_saved()?;
         worker.shell.threads.prepare.send(Job::RemoveOthers(BTreeSet::new()));

@@ -26,12 +26,23 @@ use crate::worker::reload::config_in_force::recorded_number;
 use crate::worker::reload::ports::{FailedBuild, Opening, PreparedPorts};
 use crate::worker::reload::roll_back::{record_roll_back, report_roll_back};
 use crate::worker::shell::Shell;
+use greenroom_core::core::Core;
 use greenroom_core::ids::ServiceId;
 use greenroom_core::ledger::ProbationCounts;
+use greenroom_core::recovery::rebuild::Survivor;
 use greenroom_core::reload::request::LibraryId;
 use greenroom_core::service::offer::Build;
 use greenroom_core::service::registry::Service;
+use greenroom_core::store::kind::Kind;
 use std::path::Path;
+
+/// Whether no worker of the host has committed anything. Sessions without a library record wait for a
+/// build: that record is lost. Tables and ledger are those that a first worker had read from the
+/// saved file before it died.
+pub(super) fn is_fresh(core: &Core, survivors: &[Survivor]) -> bool {
+    let has = |kind| !core.host_records(kind).is_empty();
+    !has(Kind::Library) && !has(Kind::Ledger) && survivors.is_empty() && core.table_names().is_empty()
+}
 
 /// Goes on with the counters, builds and ports of a predecessor. An error names a build that cannot
 /// be loaded: without it, this worker cannot serve.
