@@ -1,9 +1,9 @@
 //! Promise: the blocks that a reservation still has, checked by builds with assertions.
 //!
-//! A reservation counts blocks by size class. A record of another class than the one reserved would
-//! use up the store's reserve, which is for records that must not fail. So whoever reserves lists the
-//! records, and each block taken until the end must be among them. Other builds check nothing and
-//! store nothing.
+//! A reservation counts blocks by size class. A record of another class than the one reserved
+//! would use up the store's reserve, which is for records that must not fail. So whoever reserves
+//! lists the records, and each block taken until the end must be among them. Other builds check
+//! nothing and store nothing.
 
 use super::layout::{CLASSES, class_for};
 

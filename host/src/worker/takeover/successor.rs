@@ -36,9 +36,9 @@ use greenroom_core::service::registry::Service;
 use greenroom_core::store::kind::Kind;
 use std::path::Path;
 
-/// Whether no worker of the host has committed anything. Sessions without a library record wait for a
-/// build: that record is lost. Tables and ledger are those that a first worker had read from the
-/// saved file before it died.
+/// Whether no worker of the host has committed anything. Sessions without a library record wait
+/// for a build: that record is lost. Tables and ledger are those that a first worker had read
+/// from the saved file before it died.
 pub(super) fn is_fresh(core: &Core, survivors: &[Survivor]) -> bool {
     let has = |kind| !core.host_records(kind).is_empty();
     !has(Kind::Library) && !has(Kind::Ledger) && survivors.is_empty() && core.table_names().is_empty()
