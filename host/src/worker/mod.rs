@@ -52,6 +52,7 @@ mod keeper_link;
 mod ledger;
 mod lifecycle;
 mod messages;
+mod process_log;
 mod queries;
 mod reload;
 mod restore;
