@@ -55,6 +55,7 @@ mod messages;
 mod process_log;
 mod queries;
 mod reload;
+mod repeats;
 mod restore;
 mod save;
 mod shell;

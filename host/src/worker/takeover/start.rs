@@ -89,8 +89,7 @@ struct Memory {
     board: Board,
 }
 
-/// Serves until the keeper at the other end of the socket says otherwise. Runs on the thread that
-/// becomes the loop's.
+/// Serves until the keeper at the socket's other end says otherwise. The thread becomes the loop's.
 ///
 /// `own_process`: the worker is no thread of the keeper, so it starts a log of its own. If the
 /// first message asks for a trial, the worker answers that and ends.
