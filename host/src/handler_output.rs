@@ -98,7 +98,8 @@ struct Lines {
 }
 
 impl Lines {
-    /// Takes bytes, and passes on each line that has ended or is too long. Empty lines are left out.
+    /// Takes bytes, and passes on each line that has ended or is too long. Empty lines are left
+    /// out.
     fn push(&mut self, bytes: &[u8], mut pass: impl FnMut(&str)) {
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
             self.begun.extend_from_slice(piece);

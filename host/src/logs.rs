@@ -4,7 +4,8 @@
 //! reader is slow or gone, lines are lost and counted. The log says how many, once it is taken
 //! again. Standard output stays free for data. Each process that logs calls [`start`] once.
 //!
-//! Whatever an event holds is one line: [`crate::printable`] escapes what peers and handlers put in.
+//! Whatever an event holds is one line: [`crate::printable`] escapes what peers and handlers put
+//! in.
 //!
 //! **A file that is rotated.** The log's path is found out once, by the keeper. After [`reopen`],
 //! the thread opens the path again and goes on there.
@@ -161,7 +162,7 @@ impl<'a> MakeWriter<'a> for OneLine {
     }
 }
 
-/// One event on its way to the log. Dropping it sends it.
+/// Text of an event on its way to the log. Dropping it sends it.
 struct EventText<'a> {
     to: &'a OneLine,
     text: Vec<u8>,

@@ -294,7 +294,8 @@ impl Keeper {
             ToKeeper::Recycle(why) => {
                 tracing::warn!("{why}, and --no-keeper has no other process to go on in");
             }
-            // Taken with its descriptor above. Only a trial answers the other, on a socket of its own.
+            // The first is taken with its descriptor above. Only a trial answers the other, on a
+            // socket of its own.
             ToKeeper::Output | ToKeeper::Tried(_) => {}
         }
     }

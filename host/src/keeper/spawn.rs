@@ -93,8 +93,8 @@ pub(super) fn start(binary: &File) -> io::Result<Spawned> {
         .arg0("greenroom")
         .arg("worker")
         .stdin(Stdio::from(theirs))
-        // Until the worker has a pipe for it, a print goes to the log: the reader of standard output
-        // may be gone after `ready`.
+        // Until the worker has a pipe for it, a print goes to the log: the reader of standard
+        // output may be gone after `ready`.
         .stdout(io::stderr().as_fd().try_clone_to_owned()?)
         // A group of its own: an interrupt from the terminal goes to the keeper only. What the
         // worker leaves behind is ended by its group.

@@ -1,7 +1,7 @@
 //! State that a process inherits: signals, limits, descriptors, mask of new files.
 //!
-//! A parent may ignore SIGCHLD, block signals, or leave descriptors open. A host that took this over
-//! could not wait for its worker, or not be stopped. So each process of the host begins with
+//! A parent may ignore SIGCHLD, block signals, or leave descriptors open. A host that took this
+//! over could not wait for its worker, or not be stopped. So each process of the host begins with
 //! [`settle`], which leaves nothing of it to chance.
 //!
 //! | inherited | becomes |
@@ -31,7 +31,8 @@ pub fn settle() {
         let maximum = getrlimit(Resource::Core).maximum;
         let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum });
     }
-    // SAFETY: the call changes flags of descriptors, and closes none. Kernels before 5.11 refuse it.
+    // SAFETY: the call changes flags of descriptors, and closes none. Kernels before 5.11 refuse
+    // it.
     let _ = unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
     let _ = rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
