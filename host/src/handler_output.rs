@@ -4,7 +4,7 @@
 //! log. So a handler's print never meets a reader that is gone or stopped: a failed print would be
 //! a panic in every turn, and a full pipe would stop the loop.
 //!
-//! The log is lossy, so the thread never waits. Beyond [`LINES_MAX`] lines in a second, lines are
+//! The log is lossy, so the thread never waits. Beyond 1,000 lines in a second, lines are
 //! left out and counted.
 //!
 //! The keeper has the reading end, too. What a worker printed last, perhaps why it aborts, is still
