@@ -129,8 +129,8 @@ impl Shell {
     }
 
     /// Time that the poll may sleep; `None`: without limit. The next of these ends the sleep: a
-    /// connection to read again, the core's next deadline, the end of the worker, a save, a count of
-    /// lines that the log left out. Clocks are read only for what waits.
+    /// connection to read again, the core's next deadline, the end of the worker, a save, a count
+    /// of lines that the log left out. Clocks are read only for what waits.
     pub(super) fn sleep_max(&self) -> Option<Duration> {
         if self.sockets.reads_again() {
             return Some(Duration::ZERO);
