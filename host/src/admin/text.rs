@@ -5,6 +5,7 @@
 //!
 //! Cannot fail: a field that is missing is left out. Lines of older versions have fewer fields.
 
+use crate::printable::one_line;
 use greenroom_core::ledger::{Outcome, ProbationState, Report, Restored};
 
 /// Names an operator as the ledger does. A client finds its own lines by this name, so both
@@ -13,8 +14,14 @@ pub fn operator(uid: u32, pid: i32) -> String {
     format!("uid {uid} pid {pid}")
 }
 
-/// Tells a line of the ledger in a sentence, without its number, its time and its requester.
+/// Tells a line of the ledger in a sentence, without its number, its time and its requester. A
+/// reason may hold a handler's words, so line ends and other control characters are escaped.
 pub fn ledger_line(r: &Report) -> String {
+    one_line(&sentence(r)).into_owned()
+}
+
+/// The sentence, with all that its parts hold.
+fn sentence(r: &Report) -> String {
     if let Some(restored) = &r.restored {
         return restored_line(r, restored);
     }

@@ -5,7 +5,7 @@
 //! that serves. Each library is tried in a child process, one after the other; O(libraries).
 
 use crate::cli::check::look;
-use crate::cli::output::{CommandFailure, print_text};
+use crate::cli::output::{CommandFailure, complain, print_text};
 use crate::config::Config;
 use crate::protocol::found::Found;
 use greenroom_core::reload::ports;
@@ -45,7 +45,7 @@ pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> 
     // No port is held here, so the only fault left is an address that two services want.
     ports::changes(&BTreeSet::new(), &wanted).map_err(CommandFailure::Failed)?;
     for service in config.service.keys().filter(|s| !services.contains(*s)) {
-        eprintln!("service {service} is configured, but no library offers it");
+        complain(&format!("service {service} is configured, but no library offers it"));
     }
     print_text("the configuration is good\n");
     Ok(())

@@ -19,11 +19,13 @@ mod reload;
 mod report;
 mod serve;
 mod sessions;
+mod signals;
 mod state;
 mod status;
 mod upgrade;
 mod worker;
 
+use crate::sys::process_state;
 use clap::{Parser, Subcommand};
 use output::{CommandFailure, exit_code};
 use std::path::PathBuf;
@@ -82,6 +84,11 @@ pub fn run() -> ExitCode {
     // Prints help, version and errors of usage itself, and then ends the process.
     let cli = Cli::parse();
     let dir = cli.runtime.unwrap_or_else(crate::runtime_dir::default_dir);
+    // Callers of a host keep what `nohup` and its kin gave them.
+    use Command::{Check, Serve, Symbolize, Trial, Worker};
+    if matches!(cli.command, Serve(_) | Worker | Trial | Symbolize | Check(_)) {
+        process_state::settle();
+    }
     let result = match cli.command {
         Command::Serve(serve) => serve.run(&dir),
         Command::Reload(reload) => reload.run(&dir),

@@ -10,6 +10,9 @@
 //! | 3 | no host answers |
 
 use crate::admin::client::CallError;
+use crate::printable;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -43,14 +46,29 @@ pub(super) fn exit_code(result: Result<(), CommandFailure>) -> ExitCode {
         Err(CommandFailure::NoHost(text)) => (text, 3),
     };
     if !text.is_empty() {
-        eprintln!("greenroom: {text}");
+        complain(&format!("greenroom: {text}"));
     }
     ExitCode::from(code)
 }
 
+/// Prints a line to standard error, if somebody reads it. A reader that is gone, or takes nothing
+/// for a second, is no reason to end otherwise, or not at all.
+pub(super) fn complain(text: &str) {
+    let (stderr, second) = (std::io::stderr(), Timespec { tv_sec: 1, tv_nsec: 0 });
+    if let Ok(0) = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&second)) {
+        return;
+    }
+    let _ = writeln!(std::io::stderr(), "{}", printable::lines(text));
+}
+
 /// Prints a value as JSON, on one line. Keys have the order of the type's fields.
 pub(super) fn print_json(value: &impl serde::Serialize) {
-    print_text(&(serde_json::to_string(value).unwrap_or_default() + "\n"));
+    print_json_text(&(serde_json::to_string(value).unwrap_or_default() + "\n"));
+}
+
+/// Prints JSON, or a piece of it, as [`print_text`] prints text.
+pub(super) fn print_json_text(text: &str) {
+    print_text(&printable::json(text));
 }
 
 /// Prints to standard output, and flushes. A reader that is gone (`| head`) ends the process with
@@ -63,21 +81,52 @@ pub(super) fn print_text(text: &str) {
         if e.kind() == std::io::ErrorKind::BrokenPipe {
             std::process::exit(0);
         }
-        eprintln!("greenroom: standard output can't be written: {e}");
+        complain(&format!("greenroom: standard output can't be written: {e}"));
         std::process::exit(1);
     }
 }
 
-/// Prints to standard output, and flushes, for a process that goes on if nobody reads it.
+/// Prints to standard output, and flushes, for a process that goes on if nobody reads it. Control
+/// characters but line ends are escaped: names, reasons and addresses may be a peer's words.
 pub(super) fn try_print_text(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(printable::lines(text).as_bytes())?;
     out.flush()
 }
 
+/// A table, whose cells are lines.
+pub(super) struct Table(comfy_table::Table);
+
 /// Makes a table with this head and without lines between its cells.
-pub(super) fn table(head: &[&str]) -> comfy_table::Table {
+pub(super) fn table(head: &[&str]) -> Table {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(head.to_vec());
-    table
+    Table(table)
+}
+
+impl Table {
+    /// Adds a row. Line ends and other control characters are escaped, before widths are counted.
+    pub(super) fn add_row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.0.add_row(cells.into_iter().map(|cell| printable::one_line(&cell).into_owned()));
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_one_line_whatever_it_holds() {
+        let mut table = table(&["PEER", "WHY"]);
+        table.add_row(["a\u{1b}[2J".into(), "one\r\n7  another row".into()]);
+        let text = table.to_string();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains(r"a\u{1b}[2J") && text.contains(r"one\r\n7  another row"), "{text}");
+    }
 }

@@ -14,7 +14,7 @@
 
 use crate::admin::client::{call, call_recorded};
 use crate::admin::text::ledger_line;
-use crate::cli::output::{CommandFailure, print_json, print_text};
+use crate::cli::output::{CommandFailure, complain, print_json, print_text};
 use crate::cli::report::print_rehearsal;
 use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
@@ -169,7 +169,7 @@ impl Told {
             bar.set_position(done);
         } else if self.said.elapsed() >= LINE_EVERY {
             self.said = Instant::now();
-            eprintln!("{library}: rehearsing, {done} of {total} sessions and table entries");
+            complain(&format!("{library}: rehearsing, {done} of {total} sessions and table entries"));
         }
     }
 

@@ -16,6 +16,7 @@
 
 use crate::admin::server;
 use crate::cli::output::{CommandFailure, try_print_text};
+use crate::cli::signals;
 use crate::config::source::{ConfigSource, parse_listen};
 use crate::keeper::events::Event;
 use crate::keeper::{Keeper, Options};
@@ -26,7 +27,7 @@ use crate::runtime_dir::Runtime;
 use crate::worker::takeover;
 use clap::Args;
 use greenroom_state::address::Address;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::filter::LevelFilter;
@@ -66,8 +67,10 @@ impl Serve {
     /// Runs the host until it stops. Blocks this thread, and owns the runtime directory until
     /// it returns.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
-        let source =
-            ConfigSource { path: self.config.clone(), listen: self.listen.clone(), no_watch: self.no_watch };
+        let failed = |what: &str, e: std::io::Error| CommandFailure::Failed(format!("{what}: {e}"));
+        // Before the working directory changes.
+        let path = self.config.as_deref().map(absolute).transpose()?;
+        let source = ConfigSource { path, listen: self.listen.clone(), no_watch: self.no_watch };
         let config = source.read().map_err(CommandFailure::Failed)?;
         let sources: Vec<_> = self.handlers.iter().chain(&config.handlers).cloned().collect();
         if sources.is_empty() {
@@ -79,11 +82,12 @@ impl Serve {
         if self.check_config {
             return crate::cli::check_config::run(&config, &found);
         }
-        let runtime = Runtime::take(dir, self.copies.as_deref()).map_err(CommandFailure::Failed)?;
-        let _log = logs::start(self.log);
-        raise_descriptor_limit();
+        let copies = self.copies.as_deref().map(absolute).transpose()?;
+        let runtime = Runtime::take(&absolute(dir)?, copies.as_deref()).map_err(CommandFailure::Failed)?;
+        let log_file = logs::file();
+        let _log = logs::start(self.log, false, log_file.clone()).map_err(|e| failed("the log", e))?;
+        begin_process(self.no_keeper).map_err(|e| failed("this process", e))?;
 
-        let failed = |what: &str, e: std::io::Error| CommandFailure::Failed(format!("{what}: {e}"));
         let (ours, theirs) = match self.no_keeper {
             true => crate::protocol::link::pair().map(|(a, b)| (Some(a), Some(b))),
             false => Ok((None, None)),
@@ -97,6 +101,7 @@ impl Serve {
             copies: runtime.copies().into(),
             save,
             log: self.log.to_string(),
+            log_file,
             in_process: ours,
         };
         // The keeper watches, not the worker: a process with a watch takes long to die, and what
@@ -110,11 +115,8 @@ impl Serve {
             Err(why) => tracing::warn!("{why}"),
             Ok(()) => {}
         }
-        let mailbox = keeper.mailbox();
+        hear_signals(&keeper).map_err(|e| failed("signals", e))?;
         let operators = keeper.mailbox();
-        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
-            .map_err(|e| failed("signals", e))?;
-        std::thread::spawn(move || signals.forever().all(|signal| mailbox.post(Event::Signal(signal))));
         server::listen(&runtime.socket(), move |asked| operators.post(Event::Asked(asked)))
             .map_err(|e| failed(&runtime.socket().display().to_string(), e))?;
         let ended = match theirs {
@@ -160,6 +162,31 @@ fn ready(ports: &[(String, Address)]) {
     if let Err(e) = try_print_text(&(lines + "ready\n")) {
         tracing::warn!("nobody is told that the host is ready: standard output can't be written: {e}");
     }
+}
+
+/// Makes a path absolute by the working directory of the command.
+fn absolute(path: &Path) -> Result<PathBuf, CommandFailure> {
+    std::path::absolute(path).map_err(|e| CommandFailure::Failed(format!("{}: {e}", path.display())))
+}
+
+/// Prepares the process for a long life, once all paths are absolute. A directory that is to be
+/// unmounted or removed must not be held, so the working directory becomes `/`.
+fn begin_process(no_keeper: bool) -> std::io::Result<()> {
+    raise_descriptor_limit();
+    std::env::set_current_dir("/")?;
+    // With `--no-keeper` a handler's children are this process's own, and nobody else reaps here.
+    if !no_keeper && let Err(e) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        tracing::warn!("processes that handlers leave behind are not reaped here: {e}");
+    }
+    signals::survive()
+}
+
+/// Passes the signals that have a meaning on to the keeper, from a thread of its own.
+fn hear_signals(keeper: &Keeper) -> std::io::Result<()> {
+    let mailbox = keeper.mailbox();
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD])?;
+    std::thread::spawn(move || signals.forever().all(|signal| mailbox.post(Event::Signal(signal))));
+    Ok(())
 }
 
 /// Raises the soft limit of open files to the hard one. A session is a descriptor, and the soft

@@ -12,7 +12,7 @@
 
 use crate::admin::client::{call, call_with};
 use crate::admin::text::ledger_line;
-use crate::cli::output::{CommandFailure, print_json, print_text};
+use crate::cli::output::{CommandFailure, print_json, print_json_text, print_text};
 use crate::protocol::admin::{AdminCommand, Piece, Reply};
 use clap::{Args, Subcommand};
 use greenroom_core::ledger::{Outcome, Report, Restored};
@@ -95,7 +95,7 @@ impl Dump {
         let Dump { service, session, .. } = self;
         call(dir, &AdminCommand::Dump { service, session }, |reply| {
             if let Reply::Text(text) = reply {
-                print_text(&text);
+                print_json_text(&text);
             }
         })?;
         Ok(())
@@ -232,7 +232,7 @@ impl Set {
         } else {
             print_text(&(ledger_line(&report) + "\n"));
             if report.outcome != Outcome::Refused {
-                print_text(&format!("  before: {before}\n  after:  {after}\n"));
+                print_json_text(&format!("  before: {before}\n  after:  {after}\n"));
             }
         }
         end(&report)

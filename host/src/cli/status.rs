@@ -5,6 +5,7 @@
 
 use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, print_json, print_text, table};
+use crate::printable::one_line;
 use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use std::path::Path;
@@ -28,6 +29,7 @@ impl StatusArgs {
                 return print_json(&status);
             }
             let host = &status.host;
+            let reason = host.reason.as_deref().map(one_line);
             let up = humantime::format_duration(Duration::from_secs(host.uptime_s));
             let mut table = table(&[
                 "SERVICE",
@@ -54,7 +56,7 @@ impl StatusArgs {
                 ]);
             }
             // Without a process there is a reason why the last worker ended or why none starts.
-            let worker = match (host.worker_pid, &host.reason) {
+            let worker = match (host.worker_pid, &reason) {
                 (0, Some(reason)) => format!("worker {} ({reason})", host.worker),
                 (0, None) => format!("worker {}", host.worker),
                 (pid, _) => format!("worker {pid} {}", host.worker),
@@ -70,7 +72,7 @@ impl StatusArgs {
                 print_text(&format!("limits reached so often: {}\n", reached.join(", ")));
             }
             // Shown only if the keeper knows how the last worker ended.
-            if let (n @ 1.., Some(reason)) = (host.workers_before, &host.reason) {
+            if let (n @ 1.., Some(reason)) = (host.workers_before, &reason) {
                 let workers = if n == 1 { "worker" } else { "workers" };
                 print_text(&format!("{n} {workers} before this one; the last ended: {reason}\n"));
             }

@@ -5,12 +5,11 @@
 //! keeper says so or dies. Its records stay in memory files that the keeper holds.
 
 use crate::cli::output::CommandFailure;
+use crate::cli::signals;
 use crate::worker::takeover;
 use rustix::process::{Signal, set_parent_process_death_signal};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
 /// Prepares the process, then serves. An error text goes to standard error, which is the
 /// keeper's.
@@ -18,10 +17,7 @@ pub(super) fn run() -> Result<(), CommandFailure> {
     let failed = |e: std::io::Error| CommandFailure::Failed(format!("standard input: {e}"));
     // Without its keeper the worker can neither accept nor release a connection.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    // A signal to the whole group is the keeper's to handle: it tells the worker to stop.
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, Arc::default()).map_err(failed)?;
-    }
+    signals::survive_in_worker().map_err(failed)?;
     let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     // A handler that reads standard input must not read the socket.
     let nothing = File::open("/dev/null").map_err(failed)?;

@@ -39,8 +39,8 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// Cause in words, and whether the process caused its end itself. SIGKILL and SIGTERM come from
-    /// outside, unless the board says that the watchdog sent the former.
+    /// Cause in words, and whether the process caused its end itself. A SIGKILL comes from
+    /// outside, unless the board says that the watchdog sent it.
     pub(super) fn cause(&self) -> (String, bool) {
         let (how, own) = crate::exit_status::how(self.status);
         match self.board.stalled_ms() {

@@ -19,7 +19,7 @@ use std::sync::mpsc::Receiver;
 pub enum Event {
     /// An operator's command.
     Asked(Asked),
-    /// SIGTERM, SIGINT or SIGHUP, by number.
+    /// SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGCHLD, by number.
     Signal(i32),
     /// A watched path changed.
     Changed(PathBuf),

@@ -13,6 +13,7 @@
 //! | `upgrade`, `upgrade_steps` | the trial of another binary, and the change to it |
 //! | `configure`, `propose` | configurations that the worker has not answered |
 //! | `callers` | commands that wait for a worker |
+//! | `orphans` | children that others left behind |
 //! | `stop` | the end of the host |
 //!
 //! The loop looks at every source after each poll: the events tell only which listeners and
@@ -34,6 +35,7 @@ pub mod events;
 mod hand_queue;
 mod listeners;
 mod memory_files;
+mod orphans;
 mod phase;
 mod propose;
 mod spawn;
@@ -49,6 +51,7 @@ use crate::admin::server::{Asked, refuse};
 use crate::config::Config;
 use crate::config::source::ConfigSource;
 use crate::exit_status::own_binary;
+use crate::logs;
 use crate::mailbox::Mailbox;
 use crate::protocol::found::Found;
 use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
@@ -63,7 +66,7 @@ use greenroom_core::reload::request::Requester;
 use greenroom_state::address::Address;
 use mio::{Events, Poll};
 use phase::{Phase, START_MAX};
-use signal_hook::consts::SIGHUP;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGUSR1};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -91,6 +94,8 @@ pub struct Options {
     pub save: PathBuf,
     /// The most detailed level that is logged.
     pub log: String,
+    /// Path of the log, if it is a file.
+    pub log_file: Option<PathBuf>,
     /// Socket to a worker in this very process. `None`: each worker has a process of its own.
     pub in_process: Option<OwnedFd>,
 }
@@ -115,6 +120,8 @@ pub struct Keeper {
     /// The upgrade under way: at most one.
     upgrade: Option<UpgradeUnderWay>,
     stop: Stop,
+    /// A child may have ended that nobody waits for.
+    orphans_due: bool,
     /// Times that each limit was reached here, not in a worker.
     reached: BTreeMap<Limit, u64>,
     started: Instant,
@@ -137,6 +144,7 @@ impl Keeper {
             crashes: Crashes::default(),
             upgrade: None,
             stop: Stop::default(),
+            orphans_due: false,
             reached: BTreeMap::new(),
             started: Instant::now(),
         })
@@ -180,6 +188,7 @@ impl Keeper {
             for event in self.events.take() {
                 self.handle(event);
             }
+            self.reap_orphans();
             // Last, since all of the above may have brought connections, or made room for them.
             self.accept_again();
             self.hand_connections();
@@ -207,8 +216,12 @@ impl Keeper {
             Event::Asked(Asked::OfWorker(command, by, stream)) => {
                 self.relay(WaitingCaller { command, by, stream });
             }
-            // Other signals than SIGTERM, SIGINT and SIGHUP are not registered.
             Event::Signal(SIGHUP) => self.configure(Requester::Signal, None),
+            Event::Signal(SIGUSR1) => {
+                logs::reopen();
+                self.worker.send(&ToWorker::ReopenLog);
+            }
+            Event::Signal(SIGCHLD) => self.orphans_due = true,
             Event::Signal(signal) => self.stop(signal),
             Event::Read { config, by, stream } => self.propose(*config, by, stream),
             Event::Changed(_) if !self.options.config.watch => {}
@@ -221,6 +234,7 @@ impl Keeper {
     fn hear_worker(&mut self, ready: OnReady<'_>) {
         while let Some(received) = self.worker.receive() {
             match received {
+                Ok(Received::Message(ToKeeper::Output, fds)) => self.worker.keep_output(fds),
                 Ok(Received::Message(message, _)) => self.heard(message, ready),
                 Ok(Received::Unknown(what)) => {
                     tracing::warn!("the worker is of a later version: {what}; that is left out");
@@ -280,8 +294,9 @@ impl Keeper {
             ToKeeper::Recycle(why) => {
                 tracing::warn!("{why}, and --no-keeper has no other process to go on in");
             }
-            // Only a trial answers this, on a socket of its own.
-            ToKeeper::Tried(_) => {}
+            // The first is taken with its descriptor above. Only a trial answers the other, on a
+            // socket of its own.
+            ToKeeper::Output | ToKeeper::Tried(_) => {}
         }
     }
 

@@ -5,14 +5,17 @@
 //!
 //! A trial of an upgrade is started the same way. Its first message tells it to try.
 
+use crate::handler_output;
 use crate::protocol::keeper::{ToKeeper, ToWorker};
 use crate::protocol::link::{Link, pair};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
+};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// A worker process and the keeper's end of the socket to it. Dropping it does not end the process,
 /// but closes the socket, and a worker without a keeper ends.
@@ -29,6 +32,8 @@ pub(super) struct Process {
     pub(super) child: Child,
     /// Readable once the child has ended.
     pub(super) ended: OwnedFd,
+    /// Reading end of the pipe that its handlers print to. `None`: it has sent none.
+    pub(super) output: Option<OwnedFd>,
 }
 
 impl Process {
@@ -36,7 +41,44 @@ impl Process {
     /// be about a later process with the same id.
     pub(super) fn watch(child: Child) -> io::Result<Process> {
         let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-        Ok(Process { child, ended })
+        Ok(Process { child, ended, output: None })
+    }
+
+    /// The process id.
+    pub(super) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Exit status, once the process has ended; `None`: it lives. Ends what is left of its group,
+    /// and reaps it. Repeatable.
+    ///
+    /// A program that a job has started is in the group. It would go on beside the job's second
+    /// run.
+    pub(super) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // Fails if it was reaped before: the child remembers its status.
+        match waitid(WaitId::Pid(self.pid()), options) {
+            Ok(None) => return Ok(None),
+            // Not reaped yet, so no other process can have its number, nor another group.
+            Ok(Some(_)) => _ = kill_process_group(self.pid(), Signal::KILL),
+            Err(_) => {}
+        }
+        self.child.try_wait()
+    }
+
+    /// Logs what the process printed last, once it has ended.
+    pub(super) fn log_last_output(self) {
+        self.output.into_iter().for_each(handler_output::log_rest);
+    }
+
+    /// Kills the process and its group, and waits for its end. SIGKILL makes that wait short.
+    pub(super) fn end(&mut self) {
+        // Without an effect if the process is not the leader of a group.
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            let _ = kill_process_group(self.pid(), Signal::KILL);
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
     }
 }
 
@@ -51,10 +93,11 @@ pub(super) fn start(binary: &File) -> io::Result<Spawned> {
         .arg0("greenroom")
         .arg("worker")
         .stdin(Stdio::from(theirs))
-        // A handler's prints go to the log: the reader of standard output may be gone after
-        // `ready`.
+        // Until the worker has a pipe for it, a print goes to the log: the reader of standard
+        // output may be gone after `ready`.
         .stdout(io::stderr().as_fd().try_clone_to_owned()?)
-        // A group of its own: an interrupt from the terminal goes to the keeper only.
+        // A group of its own: an interrupt from the terminal goes to the keeper only. What the
+        // worker leaves behind is ended by its group.
         .process_group(0)
         .spawn()?;
     Ok(Spawned { process: Some(Process::watch(child)?), link: ours })

@@ -94,6 +94,8 @@ impl Keeper {
             trial,
             endpoint_last: self.worker.endpoint_last(),
             hears_refusals: true,
+            hears_output: true,
+            log_file: self.options.log_file.clone(),
         }
     }
 

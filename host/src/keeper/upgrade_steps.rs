@@ -116,7 +116,7 @@ impl Keeper {
         let verdict = match verdict {
             Some(verdict) => verdict,
             // A closed socket says nothing about the cause. The end of the process does.
-            None => match process.child.try_wait() {
+            None => match process.try_wait() {
                 Ok(None) => return,
                 // The verdict may have come between the look at the socket and the end.
                 Ok(Some(status)) => match link.receive() {
@@ -151,8 +151,7 @@ impl Keeper {
         let registry = self.poll.registry();
         let _ = registry.deregister(&mut SourceFd(&process.ended.as_raw_fd()));
         let _ = registry.deregister(&mut SourceFd(&link.fd().as_raw_fd()));
-        let _ = process.child.kill();
-        let _ = process.child.wait();
+        process.end();
         Some(*epoch)
     }
 

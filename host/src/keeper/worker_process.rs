@@ -36,7 +36,7 @@ use mio::{Interest, Registry};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -220,8 +220,7 @@ impl WorkerProcess {
     pub(super) fn abandon(&mut self, registry: &Registry) {
         self.unlink(registry);
         if let Some(mut process) = self.process.take() {
-            let _ = process.child.kill();
-            let _ = process.child.wait();
+            process.end();
         }
     }
 
@@ -295,6 +294,11 @@ impl WorkerProcess {
         self.link.as_ref().and_then(|_| self.to_hand.next_batch())
     }
 
+    /// Keeps the reading end of the pipe that handlers print to, for the end of the process.
+    pub(super) fn keep_output(&mut self, mut fds: Vec<OwnedFd>) {
+        self.process.iter_mut().for_each(|p| p.output = fds.pop());
+    }
+
     /// Hands over the connections of the next `keys` keys, `dialed` of which are outbound. False:
     /// the socket has no room now, or the process is gone, and the keys stay queued. O(keys).
     ///
@@ -348,9 +352,9 @@ impl WorkerProcess {
     }
 
     /// Exit status of a process that has ended. `None`: the process lives, or there is none. Reaps
-    /// the process; repeatable until [`WorkerProcess::bury`].
+    /// the process, and ends its group; repeatable until [`WorkerProcess::bury`].
     pub(super) fn exit_status(&mut self) -> Option<ExitStatus> {
-        let status = self.process.as_mut()?.child.try_wait();
+        let status = self.process.as_mut()?.try_wait();
         status.inspect_err(|e| tracing::error!("the worker can't be waited for: {e}")).ok()?
     }
 
@@ -364,6 +368,7 @@ impl WorkerProcess {
         if let Some(process) = self.process.take() {
             pid = process.child.id();
             let _ = registry.deregister(&mut SourceFd(&process.ended.as_raw_fd()));
+            process.log_last_output();
         }
         self.unlink(registry);
         self.to_hand.nothing_is_in_flight();

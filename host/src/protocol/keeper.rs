@@ -74,6 +74,9 @@ pub enum ToWorker {
     Pin,
     /// Release the pinned epoch. Answered by [`ToKeeper::Unpinned`].
     Unpin(u64),
+    /// The file of the log was rotated: open its path again. Workers before this message log it and
+    /// leave it out.
+    ReopenLog,
 }
 
 /// Messages from a worker to the keeper.
@@ -113,6 +116,9 @@ pub enum ToKeeper {
     Unpinned(bool),
     /// The worker has loaded many builds: a fresh process should go on.
     Recycle(String),
+    /// The reading end of the pipe that handlers print to. Sent once, if the keeper
+    /// [`Hello::hears_output`].
+    Output,
     /// A trial's answer: a summary of what it could take over, or why it cannot.
     Tried(Result<String, String>),
 }
@@ -158,6 +164,12 @@ pub struct Hello {
     /// The keeper knows [`ToKeeper::NotConfigured`].
     #[serde(default)]
     pub hears_refusals: bool,
+    /// The keeper knows [`ToKeeper::Output`].
+    #[serde(default)]
+    pub hears_output: bool,
+    /// Path of the log, if it is a file.
+    #[serde(default)]
+    pub log_file: Option<PathBuf>,
 }
 
 impl Hello {

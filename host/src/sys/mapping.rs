@@ -7,6 +7,9 @@
 //! The board has a reader beside its writer, so it is mapped as words that are only accessed
 //! atomically ([`Mapping::leak_words`]).
 //!
+//! A fork does not inherit a mapping. A child that a handler forks, and that returns to the loop,
+//! would be a second writer: it ends with SIGSEGV at its first access instead.
+//!
 //! A mapping may be longer than its file. Memory that the file lacks must not be touched: the
 //! kernel would end the process with SIGBUS. Callers grow the file with fallocate first.
 
@@ -38,6 +41,9 @@ impl Mapping {
         // SAFETY: the range was mapped just now. Without this, a core dump of gigabytes would delay
         // the successor.
         let _ = unsafe { madvise(base, len, Advice::LinuxDontDump) };
+        // SAFETY: as above. A child that a handler forks does not have the range, and dies where it
+        // would write.
+        unsafe { madvise(base, len, Advice::LinuxDontFork) }?;
         Ok(Mapping { base: base.cast(), len })
     }
 

@@ -6,6 +6,8 @@
 #[allow(unsafe_code)]
 pub mod mapping;
 #[allow(unsafe_code)]
+pub mod process_state;
+#[allow(unsafe_code)]
 pub mod stack;
 #[allow(unsafe_code)]
 pub mod tcp;

@@ -11,9 +11,11 @@
 //! O(commands), with a system call for each connection that is closed, shut down or reset, and a
 //! thread for each job.
 
+use crate::clock::now_ns;
 use crate::logs::log_at;
 use crate::protocol::keeper::ToKeeper;
 use crate::worker::reload::probation::Probations;
+use crate::worker::repeats::RepeatKind;
 use crate::worker::shell::Shell;
 use greenroom_core::command::Command;
 use greenroom_core::core::Core;
@@ -50,13 +52,33 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
             // Carried out between two passes: a rollback changes what turns run.
             Command::ProbationEnd { build, record, proof } => probations.note_end(build, record, proof),
             Command::Fault { service, session, action, fault, answered_by } => {
-                log_fault(&shell.core, service, session, action_name(action), &fault, answered_by);
+                if shell.repeats.pass(RepeatKind::Fault, service, session, now_ns()) {
+                    log_fault(&shell.core, service, session, action_name(action), &fault, answered_by);
+                }
             }
             Command::Notice { level, service, session, message } => {
-                let (service, generation) = name_of(&shell.core, service);
-                log_at!(level, %service, session, generation, "{message}");
+                if shell.repeats.pass(RepeatKind::Notice, service, session, now_ns()) {
+                    let (service, generation) = name_of(&shell.core, service);
+                    log_at!(level, %service, session, generation, "{message}");
+                }
             }
         }
+    }
+    log_left_out(shell);
+}
+
+/// Names the lines that were left out, once their time is over.
+fn log_left_out(shell: &mut Shell) {
+    if shell.repeats.is_empty() {
+        return;
+    }
+    for (kind, service, lines) in shell.repeats.take_due(now_ns()) {
+        let (service, _) = name_of(&shell.core, service);
+        let what = match kind {
+            RepeatKind::Fault => "turn failed",
+            RepeatKind::Notice => "notices about sessions",
+        };
+        tracing::warn!(%service, lines, "{what}: {lines} more like this in 10 s");
     }
 }
 

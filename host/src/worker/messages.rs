@@ -14,6 +14,7 @@
 use crate::admin::answer;
 use crate::admin::query::Proposal;
 use crate::config::record::RecordedConfig;
+use crate::logs;
 use crate::plugin::prepare::Done;
 use crate::protocol::keeper::{ToKeeper, ToWorker};
 use crate::protocol::link::{Received, from_file};
@@ -98,6 +99,7 @@ pub(super) fn from_keeper(
             let held = shell.core.unpin(epoch);
             shell.keeper.send(&ToKeeper::Unpinned(held));
         }
+        ToWorker::ReopenLog => logs::reopen(),
         ToWorker::Hello | ToWorker::Start => {
             tracing::error!("the keeper repeated a message of the start")
         }

@@ -23,6 +23,7 @@ use crate::worker::lifecycle::Lifecycle;
 use crate::worker::reload::build_records::BuildRecords;
 use crate::worker::reload::config_in_force::ConfigInForce;
 use crate::worker::reload::ports::Ports;
+use crate::worker::repeats::Repeats;
 use crate::worker::save::Saver;
 use crate::worker::threads::Threads;
 use crate::worker::transfer::Sockets;
@@ -55,6 +56,8 @@ pub(super) struct Shell {
     pub threads: Threads,
     /// The worker's end.
     pub lifecycle: Lifecycle,
+    /// Lines of the log that peers can cause as often as they like.
+    pub repeats: Repeats,
 }
 
 impl Shell {
@@ -71,7 +74,21 @@ impl Shell {
     ) -> Shell {
         let ledger = Ledger::of(&core);
         let (builds, lifecycle) = (BuildRecords::default(), Lifecycle::default());
-        Shell { core, sockets, keeper, board, config, ports, builds, ledger, saver, threads, lifecycle }
+        let repeats = Repeats::default();
+        Shell {
+            core,
+            sockets,
+            keeper,
+            board,
+            config,
+            ports,
+            builds,
+            ledger,
+            saver,
+            threads,
+            lifecycle,
+            repeats,
+        }
     }
 
     /// Runs the actions that wait, and commits the pass: from here on its turns count and may be
@@ -112,14 +129,15 @@ impl Shell {
     }
 
     /// Time that the poll may sleep; `None`: without limit. The next of these ends the sleep: a
-    /// connection to read again, the core's next deadline, the end of the worker, a save. Clocks
-    /// are read only for what waits.
+    /// connection to read again, the core's next deadline, the end of the worker, a save, a count
+    /// of lines that the log left out. Clocks are read only for what waits.
     pub(super) fn sleep_max(&self) -> Option<Duration> {
         if self.sockets.reads_again() {
             return Some(Duration::ZERO);
         }
         let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
-        [wake, self.lifecycle.sleep_max(), self.saver.sleep_max()].into_iter().flatten().min()
+        let (life, save) = (self.lifecycle.sleep_max(), self.saver.sleep_max());
+        [wake, life, save, self.repeats.sleep_max(now_ns)].into_iter().flatten().min()
     }
 
     /// Reads the tables and the ledger of an earlier host. Entries replace those of the same key,

@@ -45,7 +45,8 @@ const CRATES: [(&str, Floors); 4] = [
             &["protocol"],
             &["config"],
             &["memory", "runtime_dir"],
-            &["sys", "clock", "mailbox", "exit_status", "crash_points", "logs"],
+            &["sys", "clock", "mailbox", "exit_status", "crash_points", "logs", "handler_output"],
+            &["printable"],
         ],
     ),
     (

@@ -36,6 +36,8 @@ fn hello() -> Hello {
         trial: None,
         endpoint_last: EndpointId::NONE,
         hears_refusals: true,
+        hears_output: true,
+        log_file: None,
     }
 }
 

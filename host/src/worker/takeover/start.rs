@@ -49,7 +49,7 @@ use crate::worker::takeover::successor;
 use crate::worker::takeover::trial::try_out;
 use crate::worker::threads::{PrepareThread, Threads};
 use crate::worker::transfer::Sockets;
-use crate::worker::{connections, messages};
+use crate::worker::{connections, messages, process_log};
 use crate::{logs, watchdog};
 use greenroom_core::core::{Core, Successor};
 use greenroom_core::input::Input;
@@ -65,7 +65,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
-use tracing_subscriber::filter::LevelFilter;
 
 /// The link to the keeper, before a worker owns it.
 type KeeperSocket = Link<ToWorker, ToKeeper>;
@@ -89,8 +88,7 @@ struct Memory {
     board: Board,
 }
 
-/// Serves until the keeper at the other end of the socket says otherwise. Runs on the thread that
-/// becomes the loop's.
+/// Serves until the keeper at the socket's other end says otherwise. The thread becomes the loop's.
 ///
 /// `own_process`: the worker is no thread of the keeper, so it starts a log of its own. If the
 /// first message asks for a trial, the worker answers that and ends.
@@ -100,7 +98,7 @@ struct Memory {
 pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     let mut link = KeeperSocket::new(fd);
     let (hello, unknown, files) = receive_hello(&mut link)?;
-    let _log = own_process.then(|| logs::start(hello.log.parse().unwrap_or(LevelFilter::INFO)));
+    let _log = if own_process { Some(process_log::start(&hello, &mut link)?) } else { None };
     record::warn_of(&unknown);
     if let Some(epoch) = hello.trial {
         let verdict = try_out(&hello, &files.region, epoch);
@@ -184,6 +182,7 @@ fn take_connections(link: &mut KeeperSocket, early: &mut Vec<ToWorker>) -> Resul
             }
             Some((ToWorker::Endpoints(runs), _)) => endpoints.announce(runs),
             Some((ToWorker::Start, _)) => return Ok(handed_over),
+            Some((ToWorker::ReopenLog, _)) => logs::reopen(),
             Some((
                 message @ (ToWorker::Stop(_)
                 | ToWorker::Unpin(_)

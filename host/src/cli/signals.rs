@@ -1,0 +1,34 @@
+//! Signals that must not end a process of the host.
+//!
+//! The default of most signals is the end of the process, and with it of all sessions. Each signal
+//! here gets a handler that does nothing. A handler and not "ignore": programs that a handler
+//! library starts get the defaults back.
+//!
+//! SIGKILL, SIGQUIT and the signals of faults keep their defaults.
+
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ,
+};
+use std::io;
+use std::sync::Arc;
+
+/// Signals without a meaning for the host. SIGXFSZ: a write beyond the limit of file sizes fails,
+/// and that is enough.
+const MEANINGLESS: [i32; 6] = [SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ];
+/// Signals that the keeper handles for all. A signal to the whole service reaches the worker, too:
+/// the keeper tells it what to do.
+const OF_KEEPER: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
+
+/// Has the keeper's process survive signals without a meaning.
+pub(super) fn survive() -> io::Result<()> {
+    MEANINGLESS.into_iter().try_for_each(survive_one)
+}
+
+/// Has a worker's process survive these and the signals that the keeper handles.
+pub(super) fn survive_in_worker() -> io::Result<()> {
+    OF_KEEPER.into_iter().chain(MEANINGLESS).try_for_each(survive_one)
+}
+
+fn survive_one(signal: i32) -> io::Result<()> {
+    signal_hook::flag::register(signal, Arc::default()).map(|_| ())
+}

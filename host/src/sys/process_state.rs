@@ -1,0 +1,91 @@
+//! State that a process inherits: signals, limits, descriptors, mask of new files.
+//!
+//! A parent may ignore SIGCHLD, block signals, or leave descriptors open. A host that took this
+//! over could not wait for its worker, or not be stopped. So each process of the host begins with
+//! [`settle`], which leaves nothing of it to chance.
+//!
+//! | inherited | becomes |
+//! | --- | --- |
+//! | ignored signals | their defaults; SIGPIPE and SIGTTOU are ignored |
+//! | blocked signals | none |
+//! | limit of core files | 0, unless `GREENROOM_CORE=1` |
+//! | descriptors beyond 2 | closed on exec: no worker gets them |
+//! | mask of new files | 077 |
+//!
+//! Descriptors 0 to 2 are open: Rust opens `/dev/null` for those that are not, before `main`.
+
+use rustix::fs::Mode;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
+use std::mem::zeroed;
+
+/// Puts everything that was inherited into a known state. To be called first, before there is
+/// another thread. Repeatable. Nothing here is worth ending for, so failures are left alone.
+pub fn settle() {
+    for signal in 1..=libc::SIGRTMAX() {
+        settle_signal(signal);
+    }
+    unblock_signals();
+    if std::env::var_os("GREENROOM_CORE").is_none_or(|v| v != "1") {
+        // A core of gigabytes would delay the successor, and holds what sessions said.
+        let maximum = getrlimit(Resource::Core).maximum;
+        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum });
+    }
+    // SAFETY: the call changes flags of descriptors, and closes none. Kernels before 5.11 refuse
+    // it.
+    let _ = unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
+    let _ = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Gives a signal that is ignored its default again. A handler cannot be inherited, so one that is
+/// there is this process's own. SIGPIPE is ignored: a write to a closed pipe is an error, not an
+/// end. SIGTTOU, too: a worker is no foreground process, and its log may be a terminal.
+fn settle_signal(signal: libc::c_int) {
+    // SAFETY: all zero is a valid sigaction: the default.
+    let mut action: libc::sigaction = unsafe { zeroed() };
+    if matches!(signal, libc::SIGPIPE | libc::SIGTTOU) {
+        action.sa_sigaction = libc::SIG_IGN;
+    } else {
+        // SAFETY: all zero is valid, as above.
+        let mut now: libc::sigaction = unsafe { zeroed() };
+        // SAFETY: only reads the disposition. Signals of the C library's own are refused.
+        let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) };
+        if asked != 0 || now.sa_sigaction != libc::SIG_IGN {
+            return;
+        }
+    }
+    // SAFETY: the disposition runs no code of this process.
+    let _ = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+}
+
+/// Unblocks all signals for this thread, and so for those that it starts.
+fn unblock_signals() {
+    // SAFETY: all zero is a valid set, which the next call replaces.
+    let mut none: libc::sigset_t = unsafe { zeroed() };
+    // SAFETY: the set is this function's own.
+    let _ = unsafe { libc::sigemptyset(&raw mut none) };
+    // SAFETY: no code of this process runs in a signal handler that relies on being blocked.
+    let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+}
+
+/// A child that has ended and was not waited for; any one, if there are several. Does not reap it.
+/// `None`: there is none, or no child at all.
+pub fn ended_child() -> Option<Pid> {
+    // SAFETY: all zero is a valid siginfo, and says that no child has ended.
+    let mut info: libc::siginfo_t = unsafe { zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the kernel writes one siginfo.
+    let status = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) };
+    if status != 0 {
+        return None;
+    }
+    // SAFETY: waitid filled the part about a child, or left it zero.
+    Pid::from_raw(unsafe { info.si_pid() })
+}
+
+/// Reaps a child that has ended. Its status is lost, so this is for children that nobody started
+/// here: orphans that the kernel gave to this process.
+pub fn reap(pid: Pid) -> io::Result<()> {
+    rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG)?;
+    Ok(())
+}
