@@ -494,6 +494,20 @@ impl Core {
         self.host.services[service].code.convert(which, from, to, value)
     }
 
+    /// Converts a value with the build that stands by to convert what it left
+    /// ([`Core::stand_by_to_convert`]), the newest one. `table`: `None` for a state. Fails if no
+    /// build stands by, or does not know the table.
+    pub fn convert_by_newer(
+        &self,
+        service: ServiceId,
+        table: Option<&str>,
+        from: u32,
+        to: u32,
+        value: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        self.host.services[service].by_converter(table, from, to, value)
+    }
+
     /// Keeps the last commit readable from outside, up to `pin_bytes_max`: [`Store::pin`].
     pub fn pin(&mut self) -> u64 {
         self.host.store.pin(self.host.limits.host().pin_bytes_max)

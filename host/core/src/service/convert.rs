@@ -81,6 +81,24 @@ impl Service {
         converter.ok_or_else(|| no_way(stored, wanted))?.code.convert(0, stored, wanted, state)
     }
 
+    /// Converts a value with the build that stands by to convert what it left, the newest one.
+    /// `table`: `None` for a state. Fails if no build stands by, or does not know the table.
+    pub(crate) fn by_converter(
+        &self,
+        table: Option<&str>,
+        from: u32,
+        to: u32,
+        value: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        let converter = self.converters.last().ok_or_else(|| no_way(from, to))?;
+        // A converter may count its tables otherwise, so the table is found by name.
+        let which = match table {
+            None => Some(0),
+            Some(name) => converter.offer.tables.iter().position(|t| t.name == name).map(|at| at as u32 + 1),
+        };
+        converter.code.convert(which.ok_or_else(|| no_way(from, to))?, from, to, value)
+    }
+
     /// Downgrades a state that a newer build left, in place, and returns its version then.
     /// States of older versions stay: the build that serves migrates them itself. Fails as
     /// [`Service::left_by_newer`], and the state is unchanged then.
