@@ -94,7 +94,8 @@ pub(super) fn reports(answers: Receiver<Answer>, caller: &mut Caller<'_>) -> Res
             Answer::Reloading(libraries) => to_come = Some(libraries),
             Answer::Progress(library, done, total) => caller.say(&Reply::Progress(library, done, total))?,
             Answer::Report(report) => {
-                to_come = to_come.map(|n| n - 1);
+                // More reports than were announced are passed on, too.
+                to_come = to_come.map(|n: usize| n.saturating_sub(1));
                 caller.say(&Reply::Report(report))?;
             }
             Answer::Error(text) => return Err(Failure::Said(text)),
