@@ -31,7 +31,8 @@ use crate::service::registry::{LoadedBuild, Writer};
 use crate::tables::entry::version_of;
 use crate::turn::code::Code;
 use crate::turn::effect::Effect;
-use greenroom_state::abi::Action;
+use crate::turn::staging::Buffers;
+use greenroom_state::abi::{Action, fault};
 use greenroom_state::same_value::same_value;
 use greenroom_state::schema::Schema;
 use std::cell::Cell;
@@ -65,13 +66,14 @@ impl Pair<'_> {
     }
 }
 
-/// Runs an action that failed again, with the previous build. Applies the outcome if the turn
-/// succeeds and there is room. Otherwise nothing has changed but the staging buffers.
+/// Runs an action that failed again, with the previous build. `unread`: it failed because the
+/// serving build can't read the state. Applies the outcome if the turn succeeds and there is room.
+/// Otherwise nothing has changed but the staging buffers.
 pub(super) fn run_with_previous_build(
     host: &mut HostState,
     executor: &mut Executor,
     slot: Slot,
-    action: &Action<'_>,
+    (action, unread): (&Action<'_>, bool),
     running: &mut RunningBatch,
 ) -> Fallback {
     let Some(id) = host.sessions.get(slot).map(|s| s.service) else { return Fallback::Unavailable };
@@ -81,7 +83,7 @@ pub(super) fn run_with_previous_build(
     let knows = |b: &LoadedBuild| b.offer.framing == service.offer.framing && b.code.knows(action.kind);
     let Some(standby) = service.standby.as_ref().filter(|b| knows(b)) else { return Fallback::Unavailable };
     let Some(state) = state_for_standby(host, slot) else {
-        return match is_unreadable(host, slot) {
+        return match unread && is_unreadable(host, &mut executor.buffers, slot) {
             true => Fallback::Failed,
             false => Fallback::Unavailable,
         };
@@ -143,17 +145,22 @@ fn state_for_standby(host: &HostState, slot: Slot) -> Option<Option<(u32, Vec<u8
     Some(Some((there, pair.downgrade(&as_served).ok()?)))
 }
 
-/// Whether neither build can read the state of a session that the standby build, or one before it,
-/// left. A state of a newer version is not the standby build's to read.
-fn is_unreadable(host: &HostState, slot: Slot) -> bool {
+/// Whether the standby build can't read the state of a session as it is stored, if it is of that
+/// build's version or older. A state of a newer version is not the standby build's to read. The
+/// buffers hold the outcome of the call afterwards.
+fn is_unreadable(host: &HostState, buffers: &mut Buffers, slot: Slot) -> bool {
     let Some(s) = host.sessions.get(slot) else { return false };
-    let service = &host.services[s.service];
-    let (Some(r), Some(standby)) = (s.state, service.standby.as_ref()) else { return false };
-    let (from, here, there) = (s.state_version, service.offer.shape.version, standby.offer.shape.version);
+    let (Some(r), Some(standby)) = (s.state, host.services[s.service].standby.as_ref()) else { return false };
+    if s.state_version > standby.offer.shape.version {
+        return false;
+    }
     let stored = host.store.read(r, <[u8]>::to_vec);
-    from <= here.min(there)
-        && service.code.convert(0, from, here, &stored).is_err()
-        && standby.code.convert(0, from, there, &stored).is_err()
+    let convert = |_: &str, _: u32, _: &[u8]| Ok(None);
+    let callee = Callee { code: &*standby.code, generation: standby.build.generation, convert: &convert };
+    // Without actions, and not `convert`: libraries of ABI 1.0 convert nothing.
+    let of = Call { slot, actions: &[], running: &RunningBatch::default() };
+    call(host, &callee, of, Some((s.state_version, &stored)), buffers);
+    buffers.fault.take().is_some_and(|f| f.kind == fault::STATE)
 }
 
 /// A value of a table as the standby build of a service reads it; `Ok(None)`: it is that
