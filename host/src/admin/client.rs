@@ -141,7 +141,8 @@ fn call_once(
             "the answer broke off ({e}): the worker ended meanwhile; `greenroom status` tells what runs now"
         ))
     };
-    let line = serde_json::to_string(command).map_err(|e| broke(&e))? + "\n";
+    let unsent = |e| CallError::Failed(format!("the command can't be sent: {e}"));
+    let line = serde_json::to_string(command).map_err(unsent)? + "\n";
     (&stream).write_all(line.as_bytes()).map_err(|e| broke(&e))?;
     for line in BufReader::new(&stream).lines() {
         let line = line.map_err(|e| broke(&e))?;
