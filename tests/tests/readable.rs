@@ -233,20 +233,22 @@ fn a_client_on_probation_is_answered_though_a_map_has_no_order() {
     host.wait_log("generation 1 ran it instead: panic: tripped");
 }
 
-/// A state that neither build can read holds no reload back, and is read by the build that can.
+/// A state that no build can read holds no reload back, counts against no build on probation, and
+/// is read by the build that can.
 #[test]
 fn a_state_that_nobody_can_read_does_not_hold_reloads_back() {
-    let reads = ("", "");
-    let [one, two, three] = &builds("readable-old", &[reads; 3])[..] else { unreachable!() };
-    let host = Host::serve(&["readable-old"], &[one]);
+    let fields = ["", "#[serde(default)] b: u64,", "#[serde(default)] b: u64, #[serde(default)] c: u64,"];
+    let [one, two, three] = &builds("readable-old", &fields.map(|f| (f, "")))[..] else { unreachable!() };
+    // One fault that counts would roll a build back.
+    let host = Host::serve_limited("readable-old", one, "probation_faults_max = 1\nprobation_turns = 3");
     let mut good = Client::connect(host.addr("readable-old"));
+    assert_eq!(good.ask("x"), "one 1");
     let mut bad = Client::connect(host.addr("readable-old"));
     let mark = host.dir().join("mark");
-    assert_eq!(good.ask("x"), "one 1");
     assert_eq!(bad.ask(&format!("mark {}", mark.display())), "one 1");
     std::fs::write(&mark, "").expect("a mark");
 
-    // Before anybody has noticed, and once the session is quarantined.
+    // Before anybody has noticed.
     let (code, report) = host.reload_from("readable-old", two);
     assert_eq!((code, &report["outcome"]), (Some(0), &json!("committed")), "{report}");
     let told = report["rehearsal"]["unread_before"].as_str().unwrap_or_default();
@@ -255,13 +257,25 @@ fn a_state_that_nobody_can_read_does_not_hold_reloads_back() {
     bad.send("x\n");
     let quarantined = || {
         let sessions = host.json(&["sessions", "--json"]);
-        sessions.as_array().is_some_and(|all| all.iter().any(|s| !s["quarantined"].is_null()))
+        let all = sessions.as_array().expect("sessions");
+        all.iter().any(|s| !s["quarantined"].is_null()).then_some(())
     };
-    wait_for("the quarantine", || quarantined().then_some(()));
+    wait_for("the quarantine", quarantined);
+    for count in 2..6 {
+        assert_eq!(good.ask("x"), format!("two {count}"));
+    }
+    wait_for("the end of the probation", || {
+        (host.last_ledger_line()["probation"]["state"] == "passed").then_some(())
+    });
+
+    // Once it is quarantined, and with a standby that has not written it.
     let (code, report) = host.reload_from("readable-old", three);
     assert_eq!((code, &report["outcome"]), (Some(0), &json!("committed")), "{report}");
-    assert_eq!(good.ask("x"), "three 2");
-    wait_for("the quarantine by the next build", || quarantined().then_some(()));
+    wait_for("the quarantine by the next build", || {
+        let faults = host.service("readable-old")["faults"].as_u64();
+        faults.filter(|f| *f == 2).and_then(|_| quarantined())
+    });
+    assert_eq!(good.ask("x"), "three 6");
 
     std::fs::remove_file(&mark).expect("no mark");
     assert!(host.cli(&["session", "release", "2"]).status.success());
