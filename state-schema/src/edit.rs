@@ -156,16 +156,12 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// Shows a value in a message, cut to [`SHOWN_MAX`] characters.
-fn shown(v: &Value) -> String {
-    cut(&v.to_string())
-}
-
-/// Shows a text in a message, cut to [`SHOWN_MAX`] characters.
-fn cut(text: &str) -> String {
+/// Shows a value or a path in a message, cut to [`SHOWN_MAX`] characters.
+fn shown(v: impl ToString) -> String {
+    let text = v.to_string();
     match text.char_indices().nth(SHOWN_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+        None => text,
     }
 }
 
@@ -356,16 +352,17 @@ fn out_of_range(schema: &Map<String, Value>, value: &Value) -> Option<String> {
 /// Missing fields and nulls on the way become objects, one for each part. Field names that
 /// contain a dot can't be addressed.
 ///
-/// Fails if the path has an empty part, has more parts than a value has levels, or leads into a tag, a plain value or behind a list's
-/// end. Fields on the way may have been made then, so the caller drops the value. The error is
-/// a sentence. O(bytes of the value) for each part of the path.
+/// Fails if the path has an empty part, has more parts than a value has levels, or leads into a
+/// tag, a plain value or behind a list's end. Fields on the way may have been made then, so the
+/// caller drops the value. The error is a sentence. O(bytes of the value) for each part of the
+/// path.
 pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
     let mut at = value;
     let mut so_far = String::new();
     // The field is one level below the last part. A value that is deeper could not be dropped
     // without using up the stack.
     if path.split('.').nth(DEPTH_MAX - 1).is_some() {
-        return Err(format!("field {}: {}", cut(path), too_deep()));
+        return Err(format!("field {}: {}", shown(path), too_deep()));
     }
     for part in path.split('.') {
         if part.is_empty() {
@@ -380,7 +377,7 @@ pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
             *at = Value::Object(Map::new());
         }
         // The text is made here because the match below borrows the value.
-        let found = shown(at);
+        let found = shown(&*at);
         at = match at {
             Value::Object(fields) => fields.entry(part).or_insert(Value::Null),
             Value::Array(items) => {

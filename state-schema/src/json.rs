@@ -173,8 +173,8 @@ fn float(n: f64) -> Json {
     if n.is_finite() { n.into() } else { json!({ "$f64": n.to_string() }) }
 }
 
-/// Converts a value back, tags included, to a value of at most so many levels. A path of an edit may
-/// have made the JSON, so no parser has bounded it.
+/// Converts a value back, tags included, to a value of at most so many levels. A path of an edit
+/// may have made the JSON, so no parser has bounded it.
 fn pack_of(v: &Json, levels: usize) -> Result<Pack, String> {
     let Some(below) = levels.checked_sub(1) else { return Err(too_deep()) };
     Ok(match v {

@@ -10,7 +10,7 @@
 //! | [`edit`] | operators' edits: field paths and error messages |
 //! | [`elf_note`] | the ELF note that describes a library before any of its code runs |
 //! | [`json`] | MessagePack to JSON and back, without loss |
-//! | [`nesting`] | the depth of states and of their JSON: one bound for all that reads and writes them |
+//! | [`nesting`] | the depth of states and of their JSON: one bound for all |
 //! | [`rehearsal_report`] | reports of rehearsals: changes by field, verdict, way back |
 //! | [`same_value`] | comparison of stored values, whatever the order of their maps |
 //! | [`schema`] | a state's JSON Schema and its fingerprint |

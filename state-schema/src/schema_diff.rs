@@ -16,9 +16,9 @@
 //!
 //! A reader is strict if its schema says `additionalProperties: false`.
 //!
-//! Types may contain themselves, so a pair of types that are referred to is compared once. Differences in such
-//! a type are reported at the first path that leads to it. Keywords without a rule are compared
-//! as a whole, to a depth of 5 levels; a difference below is not reported.
+//! Types may contain themselves, so a pair of types that are referred to is compared once.
+//! Differences in such a type are reported at the first path that leads to it. Keywords without a
+//! rule are compared as a whole, to a depth of 5 levels; a difference below is not reported.
 //!
 //! Callers: the judge of a reload (`compatibility.rs`) and the report of a rehearsal
 //! (`rehearsal_report.rs`). Neither is on the path of a message, so nothing here is tuned.
@@ -139,8 +139,8 @@ impl<'a> Compare<'a> {
     }
 
     /// Compares two schemas of the data at `path`. Recurses into fields, items, maps and
-    /// alternatives; a pair of types that are referred to is compared once. If the type itself differs, nothing
-    /// below it is compared.
+    /// alternatives; a pair of types that are referred to is compared once. If the type itself
+    /// differs, nothing below it is compared.
     fn node(&mut self, path: &str, old: &'a Value, new: &'a Value) {
         let referred = reference(old).is_some() || reference(new).is_some();
         let (old, new) = (resolve(self.old_root, old), resolve(self.new_root, new));

@@ -12,8 +12,9 @@
 //! | a turn failed and had touched it | as stored, or lost with the earlier turns' changes |
 //! | no action: a rehearsal | handed over |
 //!
-//! A state that could not be read again is not handed over (`encode.rs`). If the state is lost, the host runs the earlier turns again without the failed one. Copying
-//! the state before each turn would cost every turn; this costs the rare fault.
+//! A state that could not be read again is not handed over (`encode.rs`). If the state is lost, the
+//! host runs the earlier turns again without the failed one. Copying the state before each turn
+//! would cost every turn; this costs the rare fault.
 
 use crate::encode::stored;
 use crate::fault::{self, Catching, Fault};

@@ -9,6 +9,7 @@
 //! meanwhile, the plan is refused: the check no longer holds. Costs O(input) of memory.
 
 use crate::admin::ask::{Failure, get};
+use crate::admin::pieces::{Reasons, next_piece};
 use crate::admin::query::{Answer, Query, QueryMailbox, Restoring, SchemaOf, Setting};
 use crate::admin::server::Caller;
 use crate::protocol::admin::{Piece, Reply};
@@ -22,21 +23,14 @@ use greenroom_state::dump::DumpedEntry;
 use greenroom_state::edit::objection;
 use greenroom_state::elf_note::is_name;
 use greenroom_state::json;
-use greenroom_state::nesting::parse;
 use greenroom_state::schema::Schema;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead, Read};
+use std::io::BufRead;
 use std::sync::Arc;
 
-/// Longest line of input, in bytes: the longest record, as text.
-const PIECE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes from which a slice of a check is full.
 const SLICE_BYTES: usize = 64 * 1024;
-/// Most reasons that a refusal names.
-const REASONS_MAX: usize = 5;
-/// Characters of a reason. A key or a handler's words may be longer, and the ledger keeps them all.
-const REASON_MAX: usize = 500;
 
 /// Answers [`crate::protocol::admin::AdminCommand::Restore`]. A refusal is a report, not an
 /// error: the loop notes it in the ledger, unless it is a dry run.
@@ -111,7 +105,7 @@ fn rehearsed(
 struct Reading<'a> {
     mailbox: &'a QueryMailbox,
     plan: Plan,
-    reasons: Vec<String>,
+    reasons: Reasons,
     /// Sessions in the input.
     seen: BTreeSet<u64>,
     /// Items to be checked next, as they were given; also as JSON, to be compared with what the
@@ -130,7 +124,7 @@ impl<'a> Reading<'a> {
         Reading {
             mailbox,
             plan: Plan::default(),
-            reasons: Vec::new(),
+            reasons: Reasons::default(),
             seen: BTreeSet::new(),
             states: Vec::new(),
             entries: Vec::new(),
@@ -142,69 +136,30 @@ impl<'a> Reading<'a> {
 
     /// Plan, if all of the input can be stored, or why not.
     fn plan(self) -> Result<Plan, String> {
-        if self.reasons.is_empty() {
-            return Ok(self.plan);
-        }
-        let more = if self.is_refused() { "; and there may be more" } else { "" };
-        Err(self.reasons.join("; ") + more)
+        self.reasons.in_words().map_or(Ok(self.plan), Err)
     }
 
-    /// Notes why the input can't be stored. Only the first reasons are kept.
-    fn refuse(&mut self, mut why: String) {
-        if self.is_refused() {
-            return;
-        }
-        if let Some((end, _)) = why.char_indices().nth(REASON_MAX) {
-            why.truncate(end);
-            why.push('…');
-        }
-        self.reasons.push(why);
-    }
-
-    /// Whether there are as many reasons as are named, so that nothing more need be checked.
-    fn is_refused(&self) -> bool {
-        self.reasons.len() >= REASONS_MAX
-    }
-
-    /// Reads the input to its end, line by line, and checks it on the way. Fails at once if the
+    /// Reads the input to its end, piece by piece, and checks it on the way. Fails at once if the
     /// caller leaves or the host stops. Anything else that is wrong becomes a reason.
     fn read(&mut self, mut from: impl BufRead) -> Result<(), Failure> {
         let mut line = Vec::new();
         loop {
-            let unread = match read_piece(&mut from, &mut line)? {
-                true => match parse(&line) {
-                    Ok(Piece::End) if self.is_refused() => return Ok(()),
-                    Ok(Piece::End) => return self.check(),
-                    Ok(Piece::Malformed(why)) => {
-                        self.refuse(why);
-                        return Ok(());
-                    }
-                    Ok(piece) => {
-                        self.take(piece)?;
-                        continue;
-                    }
-                    Err(e) => e,
-                },
-                false => format!("a line has more than {PIECE_BYTES_MAX} bytes"),
-            };
-            self.refuse(format!("this host can't read what follows the command: {unread}"));
-        }
-    }
-
-    /// Takes a part of the input, unless it is refused anyway.
-    fn take(&mut self, piece: Piece) -> Result<(), Failure> {
-        match piece {
-            _ if self.is_refused() => Ok(()),
-            Piece::Session { id, service, state_version, mut state } => {
-                json::untag_integers(&mut state);
-                self.session(id, service, state_version, state)
+            match next_piece(&mut from, &mut line)? {
+                Ok(Piece::End) if self.reasons.are_enough() => return Ok(()),
+                Ok(Piece::End) => return self.check(),
+                Ok(Piece::Malformed(why)) => {
+                    self.reasons.add(why);
+                    return Ok(());
+                }
+                // The input is refused anyway.
+                _ if self.reasons.are_enough() => {}
+                Ok(Piece::Session { id, service, state_version, state }) => {
+                    self.session(id, service, state_version, state)?;
+                }
+                Ok(Piece::Table { name, version }) => self.table(name, version)?,
+                Ok(Piece::Entry(entry)) => self.entry(entry)?,
+                Err(why) => self.reasons.add(format!("this host can't read what follows the command: {why}")),
             }
-            Piece::Table { name, version } => self.table(name, version),
-            Piece::Entry(mut entry) => {
-                json::untag_integers(&mut entry.value);
-                self.entry(entry)
-            }
-            Piece::Malformed(_) | Piece::End => Ok(()),
         }
     }
 
@@ -212,7 +167,7 @@ impl<'a> Reading<'a> {
     fn session(&mut self, id: u64, service: String, version: u32, state: Value) -> Result<(), Failure> {
         let what = about_session(&service, id);
         if !self.seen.insert(id) {
-            self.refuse(format!("{what}: it is there twice"));
+            self.reasons.add(format!("{what}: it is there twice"));
             return Ok(());
         }
         let packed = match state.is_null() && version == 0 {
@@ -220,7 +175,7 @@ impl<'a> Reading<'a> {
             false => match json::from_json(&state) {
                 Ok(packed) => Some((version, packed)),
                 Err(why) => {
-                    self.refuse(format!("{what}: {why}"));
+                    self.reasons.add(format!("{what}: {why}"));
                     return Ok(());
                 }
             },
@@ -235,7 +190,7 @@ impl<'a> Reading<'a> {
     fn table(&mut self, name: String, version: Option<u32>) -> Result<(), Failure> {
         self.check()?;
         if !is_name(&name) {
-            self.refuse(format!("no table may be called {name:?}: letters, digits, - and _, up to 64"));
+            self.reasons.add(format!("no table may be called {name:?}: letters, digits, - and _, up to 64"));
         }
         // Asked without entries, so that an empty table has its owner, too.
         let (_, owner) = self.ask(Query::CheckEntries(name.clone(), Vec::new()))?;
@@ -251,7 +206,7 @@ impl<'a> Reading<'a> {
         match packed {
             Err(why) => {
                 let table = self.plan.tables.last().map_or("", |t| &t.name);
-                self.refuse(format!("{}: {why}", about_entry(table, &key)));
+                self.reasons.add(format!("{}: {why}", about_entry(table, &key)));
                 Ok(())
             }
             Ok((key, packed)) => {
@@ -288,7 +243,7 @@ impl<'a> Reading<'a> {
         let asked = entries.iter().map(|(given, _)| given.clone()).collect();
         let (checked, owner) = self.ask(Query::CheckEntries(table.clone(), asked))?;
         if self.plan.tables.last().is_some_and(|t| t.owner != owner) {
-            self.refuse(MEANWHILE.into());
+            self.reasons.add(MEANWHILE.into());
         }
         for ((given, json), checked) in entries.into_iter().zip(checked) {
             self.plan_entry(&table, given, &json, checked)?;
@@ -303,7 +258,7 @@ impl<'a> Reading<'a> {
         for (service, build) in builds {
             let before = self.plan.builds.insert(service.clone(), build);
             if before.is_some_and(|b| b != self.plan.builds[&service]) {
-                self.refuse(MEANWHILE.into());
+                self.reasons.add(MEANWHILE.into());
             }
         }
         Ok((checked, owner))
@@ -327,7 +282,7 @@ impl<'a> Reading<'a> {
             other => self.judge(&SchemaOf::Service(service.clone()), json, other)?,
         };
         match kept {
-            Err(why) => self.refuse(format!("{}: {why}", about_session(&service, session))),
+            Err(why) => self.reasons.add(format!("{}: {why}", about_session(&service, session))),
             Ok(kept) => {
                 let given = state.filter(|s| kept.as_ref().is_some_and(|k| k != s));
                 self.plan.states.push(PlannedState { session, kept, given });
@@ -364,7 +319,7 @@ impl<'a> Reading<'a> {
             }
             (Ok(_), _) => return Ok(()),
         };
-        self.refuse(reason);
+        self.reasons.add(reason);
         Ok(())
     }
 
@@ -401,21 +356,6 @@ impl<'a> Reading<'a> {
             self.schemas.insert(of.clone(), schema.map(|s| *s));
         }
         Ok(self.schemas.get(of).and_then(Option::as_ref))
-    }
-}
-
-/// Reads the next line of the input. False: it is longer than [`PIECE_BYTES_MAX`], and was skipped.
-/// Fails if the input ends, as it ends with a piece of its own.
-fn read_piece(from: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
-    let mut whole = true;
-    loop {
-        line.clear();
-        let len = from.take(PIECE_BYTES_MAX).read_until(b'\n', line)?;
-        match line.last() {
-            Some(b'\n') => return Ok(whole),
-            _ if (len as u64) < PIECE_BYTES_MAX => return Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => whole = false,
-        }
     }
 }
 

@@ -3,9 +3,9 @@
 //!
 //! A file that is named need not be a library, nor be there: the first reload says what is
 //! wrong with it. A file in a directory counts only if it carries the note, as other libraries
-//! may lie beside handlers. Paths are UTF-8: messages and records hold them as text, and another one
-//! would keep every worker from starting. Called once, when the host starts. Later files of a directory are
-//! found by the watcher.
+//! may lie beside handlers. Paths are UTF-8: messages and records hold them as text, and another
+//! one would keep every worker from starting. Called once, when the host starts. Later files of a
+//! directory are found by the watcher.
 
 use crate::plugin::inspect::has_note;
 use crate::protocol::found::Found;

@@ -11,9 +11,9 @@
 //! Nothing is written back: the core is a copy on the heap, and ends with the child. No turn
 //! runs, so no effect is asked for. One item that cannot be read fails the rehearsal, and all
 //! others are read nevertheless, to be counted. An item that the build that serves cannot read
-//! either is told, and fails nothing: no reload would make it worse. A crash is the trial's finding (`trial.rs`);
-//! its board names the session. O(sessions + picked entries) calls of the candidate, within the
-//! limits of the trial.
+//! either is told, and fails nothing: no reload would make it worse. A crash is the trial's finding
+//! (`trial.rs`); its board names the session. O(sessions + picked entries) calls of the candidate,
+//! within the limits of the trial.
 
 use crate::memory::snapshot::core_of;
 use crate::plugin::entries::{Entries, is_another};
@@ -142,11 +142,7 @@ impl<'a> Subject<'a> {
         // The newer of the two builds knows the way. Without one, the report says so once.
         let newer = if from > to { self.new } else { self.old };
         let goes_back = from != to && version == to && newer.converts(from, to).is_ok();
-        let convert = |value: &[u8]| match from > to {
-            true => core.convert(self.service, self.which, from, to, value),
-            false => core.convert_by_newer(self.service, self.table, from, to, value),
-        };
-        let back = after.filter(|_| goes_back).map(convert);
+        let back = after.filter(|_| goes_back).map(|a| core.convert(self.service, self.which, from, to, a));
         // If the same value comes back, as it mostly does, there is nothing to compare.
         let schema = self.old.schema.as_ref();
         let back = back.filter(|b| !b.as_deref().is_ok_and(|b| same_value(b, before, schema)));
@@ -212,9 +208,9 @@ impl<F: FnMut(u64, u64)> Progress<F> {
     }
 }
 
-/// Rehearses a candidate. `newer` is the loaded code of [`LiveState::newer`]. `live_build` is called
-/// if there is something that the candidate can't read. Calls `tell` with the progress: items done,
-/// and of how many.
+/// Rehearses a candidate. `newer` is the loaded code of [`LiveState::newer`]. `live_build` is
+/// called if there is something that the candidate can't read. Calls `tell` with the progress:
+/// items done, and of how many.
 ///
 /// Costs the time of reading each session and entry once. An error means that the rehearsal could
 /// not be made; data that the candidate can't read is in the report.

@@ -81,22 +81,20 @@ impl Service {
         converter.ok_or_else(|| no_way(stored, wanted))?.code.convert(0, stored, wanted, state)
     }
 
-    /// Converts a value with the build that stands by to convert what it left, the newest one.
-    /// `table`: `None` for a state. Fails if no build stands by, or does not know the table.
-    pub(crate) fn by_converter(
-        &self,
-        table: Option<&str>,
-        from: u32,
-        to: u32,
-        value: &[u8],
-    ) -> Result<Vec<u8>, String> {
-        let converter = self.converters.last().ok_or_else(|| no_way(from, to))?;
+    /// Converts a value with the code that serves: `Code::convert`. To a version above its own
+    /// leads the newest build that stands by to convert, if there is one.
+    pub(crate) fn convert(&self, which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
+        let table = (which as usize).checked_sub(1).and_then(|at| self.offer.tables.get(at));
+        let own = table.map_or(&self.offer.shape, |t| &t.shape).version;
+        let Some(newer) = self.converters.last().filter(|_| to > own) else {
+            return self.code.convert(which, from, to, value);
+        };
         // A converter may count its tables otherwise, so the table is found by name.
         let which = match table {
             None => Some(0),
-            Some(name) => converter.offer.tables.iter().position(|t| t.name == name).map(|at| at as u32 + 1),
+            Some(t) => newer.offer.tables.iter().position(|n| n.name == t.name).map(|at| at as u32 + 1),
         };
-        converter.code.convert(which.ok_or_else(|| no_way(from, to))?, from, to, value)
+        newer.code.convert(which.ok_or_else(|| no_way(from, to))?, from, to, value)
     }
 
     /// Downgrades a state that a newer build left, in place, and returns its version then.
