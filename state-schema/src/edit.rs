@@ -354,13 +354,11 @@ fn out_of_range(schema: &Map<String, Value>, value: &Value) -> Option<String> {
 ///
 /// Fails if the path has an empty part, has more parts than a value has levels, or leads into a
 /// tag, a plain value or behind a list's end. Fields on the way may have been made then, so the
-/// caller drops the value. The error is a sentence. O(bytes of the value) for each part of the
-/// path.
+/// caller drops the value. The error is a sentence. O(bytes of the value) for each part.
 pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
     let mut at = value;
     let mut so_far = String::new();
-    // The field is one level below the last part. A value that is deeper could not be dropped
-    // without using up the stack.
+    // Dropping a value that is deeper would use up the stack.
     if path.split('.').nth(DEPTH_MAX - 1).is_some() {
         return Err(format!("field {}: {}", shown(path), too_deep()));
     }
