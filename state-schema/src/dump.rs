@@ -11,6 +11,7 @@
 //! needs memory for all of it.
 
 use crate::address::Peer;
+use crate::nesting::parse_from;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -155,7 +156,7 @@ pub struct Dump {
 /// Reads a dump as a whole, into memory. Fails on text that is no dump, with the line and what
 /// was expected there, and on another version of the format. Unknown fields are skipped.
 pub fn read(from: impl Read) -> Result<Dump, String> {
-    let dump: Dump = serde_json::from_reader(from).map_err(|e| format!("not a dump: {e}"))?;
+    let dump: Dump = parse_from(from).map_err(|e| format!("not a dump: {e}"))?;
     if dump.format != FORMAT {
         return Err(format!(
             "format {} is not known to this version, which reads format {FORMAT}",

@@ -15,14 +15,13 @@
 //! sorts the texts of their items.
 
 use crate::json;
+use crate::nesting::{DEPTH_MAX, too_deep};
 use crate::schema::{Schema, resolve};
 use crate::schema_diff::integer_range;
 use crate::schema_text::describe;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// Depth to which a value is compared with its schema, in levels. Everything below fits.
-const DEPTH_MAX: usize = json::DEPTH_MAX;
 /// Characters of a value that a message shows. Longer values end in `…`.
 const SHOWN_MAX: usize = 60;
 
@@ -130,7 +129,7 @@ fn same(given: &Value, kept: &Value) -> bool {
 }
 
 /// Whether two lists hold the same items, in any order and as often. O(n log n) texts.
-fn same_items(a: &[Value], b: &[Value]) -> bool {
+pub(crate) fn same_items(a: &[Value], b: &[Value]) -> bool {
     let sorted = |all: &[Value]| {
         let mut texts: Vec<_> = all.iter().map(in_order).collect();
         texts.sort_unstable();
@@ -157,8 +156,8 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// Shows a value in a message, cut to [`SHOWN_MAX`] characters.
-fn shown(v: &Value) -> String {
+/// Shows a value or a path in a message, cut to [`SHOWN_MAX`] characters.
+fn shown(v: impl ToString) -> String {
     let text = v.to_string();
     match text.char_indices().nth(SHOWN_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -184,7 +183,8 @@ impl Misfit {
 }
 
 /// Finds the first place at which a value does not fit its schema; `None`: the value fits, as
-/// far as the schema can tell.
+/// far as the schema can tell. Values are compared to the depth of [`DEPTH_MAX`]; everything below
+/// fits.
 fn misfit(schema: &Schema, value: &Value) -> Option<Misfit> {
     Fitting { root: schema.root() }.node("", schema.root(), value, false, DEPTH_MAX)
 }
@@ -352,12 +352,16 @@ fn out_of_range(schema: &Map<String, Value>, value: &Value) -> Option<String> {
 /// Missing fields and nulls on the way become objects, one for each part. Field names that
 /// contain a dot can't be addressed.
 ///
-/// Fails if the path has an empty part, or leads into a tag, a plain value or behind a list's
-/// end. Fields on the way may have been made then, so the caller drops the value. The error is
-/// a sentence. O(bytes of the value) for each part of the path.
+/// Fails if the path has an empty part, has more parts than a value has levels, or leads into a
+/// tag, a plain value or behind a list's end. Fields on the way may have been made then, so the
+/// caller drops the value. The error is a sentence. O(bytes of the value) for each part.
 pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
     let mut at = value;
     let mut so_far = String::new();
+    // Dropping a value that is deeper would use up the stack.
+    if path.split('.').nth(DEPTH_MAX - 1).is_some() {
+        return Err(format!("field {}: {}", shown(path), too_deep()));
+    }
     for part in path.split('.') {
         if part.is_empty() {
             return Err(format!("{path:?} is no path to a field; write it as profile.age"));
@@ -371,7 +375,7 @@ pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
             *at = Value::Object(Map::new());
         }
         // The text is made here because the match below borrows the value.
-        let found = shown(at);
+        let found = shown(&*at);
         at = match at {
             Value::Object(fields) => fields.entry(part).or_insert(Value::Null),
             Value::Array(items) => {
@@ -524,5 +528,16 @@ mod tests {
             assert_eq!(set(&mut v, path, json!(0)).unwrap_err(), why);
         }
         assert_eq!(v, before);
+        // A path is as deep as a value, and no deeper.
+        let path = |parts: usize| vec!["a"; parts].join(".");
+        let mut deep = json!({});
+        set(&mut deep, &path(DEPTH_MAX - 1), json!(0)).unwrap();
+        assert!(json::from_json(&deep).is_ok());
+        set(&mut deep, &path(DEPTH_MAX - 1), json!([0])).unwrap();
+        assert_eq!(json::from_json(&deep).unwrap_err(), too_deep());
+        for parts in [DEPTH_MAX, 32_000] {
+            let why = set(&mut json!({}), &path(parts), json!(0)).unwrap_err();
+            assert!(why.contains("deeper than 128 levels") && why.len() < 200, "{why}");
+        }
     }
 }

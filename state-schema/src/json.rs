@@ -9,6 +9,7 @@
 //! | NaN and the infinities | `{"$f64": "NaN"}`, `"inf"`, `"-inf"` |
 //! | a map whose keys are not distinct strings, or read as a tag | `{"$map": [[key, value], …]}` |
 //! | an extension type | `{"$ext": [type, "AAE="]}` |
+//! | an integer beyond 2^53, if a dump is asked for it | `{"$int": "9007199254740993"}` |
 //!
 //! Values survive the way to JSON and back, but not every detail of their form. A float of 32
 //! bits comes back in 64, and text that is not UTF-8 comes back as bytes. The order of a map's
@@ -18,32 +19,85 @@
 //! tests of migrations. No turn comes here. Each conversion is O(bytes), and makes a tree of
 //! the value.
 
+use crate::nesting::{DEPTH_MAX, too_deep};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rmpv::Value as Pack;
 use serde_json::{Value as Json, json};
 
-/// Depth to which a MessagePack value may nest, in levels. Bounds the stack that a conversion
-/// takes.
-pub const DEPTH_MAX: usize = 128;
-
-/// JSON for one MessagePack value. Fails on bytes that are none, nest too deep, or go on behind
-/// the value.
+/// JSON for one MessagePack value. Fails on bytes that are none, nest deeper than [`DEPTH_MAX`],
+/// or go on behind the value.
 pub fn to_json(packed: &[u8]) -> Result<Json, String> {
+    Ok(json_of(&unpack(packed)?))
+}
+
+/// Reads one MessagePack value, as [`to_json`] does.
+pub(crate) fn unpack(packed: &[u8]) -> Result<Pack, String> {
     let mut rest = packed;
-    let value = rmpv::decode::read_value_with_max_depth(&mut rest, DEPTH_MAX)
+    // The decoder counts two levels for each container, and up to three for what is in it.
+    let value = rmpv::decode::read_value_with_max_depth(&mut rest, 2 * DEPTH_MAX + 1)
         .map_err(|e| format!("not MessagePack: {e}"))?;
     match rest {
-        [] => Ok(json_of(&value)),
+        [] if fits(&value, DEPTH_MAX) => Ok(value),
+        [] => Err(too_deep()),
         _ => Err(format!("{} bytes behind the value", rest.len())),
     }
 }
 
+/// Whether a value has no more levels than these.
+fn fits(v: &Pack, levels: usize) -> bool {
+    levels > 0
+        && match v {
+            Pack::Array(items) => items.iter().all(|v| fits(v, levels - 1)),
+            Pack::Map(entries) => entries.iter().all(|(k, v)| fits(k, levels - 1) && fits(v, levels - 1)),
+            _ => true,
+        }
+}
+
 /// MessagePack for one JSON value. Fails if a tag is malformed or unknown; the error names it.
+/// Fails if the value would nest deeper than [`DEPTH_MAX`].
 pub fn from_json(value: &Json) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
-    rmpv::encode::write_value(&mut out, &pack_of(value)?).map_err(|e| e.to_string())?;
+    rmpv::encode::write_value(&mut out, &pack_of(value, DEPTH_MAX)?).map_err(|e| e.to_string())?;
     Ok(out)
+}
+
+/// Largest integer up to which a float of 64 bits holds each one: 2^53.
+const EXACT_MAX: u64 = 1 << 53;
+
+/// Writes integers beyond 2^53 as `{"$int": "…"}`: programs that read all numbers as floats would
+/// change them. O(value).
+pub fn tag_large_integers(value: &mut Json) {
+    match value {
+        Json::Number(n) => {
+            let size = n.as_u64().or_else(|| n.as_i64().map(i64::unsigned_abs));
+            if size.is_some_and(|size| size > EXACT_MAX) {
+                *value = json!({ "$int": n.to_string() });
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(tag_large_integers),
+        Json::Object(map) => map.values_mut().for_each(tag_large_integers),
+        _ => {}
+    }
+}
+
+/// Reverse of [`tag_large_integers`]: the value is then as a plain dump has it, so that it can be
+/// compared. A malformed tag stays, and [`from_json`] refuses it.
+pub fn untag_integers(value: &mut Json) {
+    match value {
+        Json::Array(items) => items.iter_mut().for_each(untag_integers),
+        Json::Object(map) => match map.get("$int").filter(|_| map.len() == 1).and_then(integer) {
+            Some(n) => *value = n,
+            None => map.values_mut().for_each(untag_integers),
+        },
+        _ => {}
+    }
+}
+
+/// Integer of an `$int` tag; `None`: it is malformed, or has more than 64 bits.
+fn integer(inner: &Json) -> Option<Json> {
+    let text = inner.as_str()?;
+    text.parse::<u64>().map(Json::from).or_else(|_| text.parse::<i64>().map(Json::from)).ok()
 }
 
 /// Bytes as JSON: a string if they are UTF-8, else tagged. For keys, input and output, which
@@ -70,8 +124,7 @@ fn decode64(v: &Json) -> Result<Vec<u8>, String> {
     BASE64.decode(text).map_err(|e| format!("$b64: {e}"))
 }
 
-/// Converts a value. Recurses to [`DEPTH_MAX`] at most, as the decoder has checked. Cannot
-/// fail.
+/// Converts a value. Recurses to [`DEPTH_MAX`] at most, as [`unpack`] has checked. Cannot fail.
 fn json_of(v: &Pack) -> Json {
     match v {
         Pack::Nil => Json::Null,
@@ -120,9 +173,10 @@ fn float(n: f64) -> Json {
     if n.is_finite() { n.into() } else { json!({ "$f64": n.to_string() }) }
 }
 
-/// Converts a value back, tags included. Recurses as deep as the JSON nests; a parser bounds
-/// that to 128 levels.
-fn pack_of(v: &Json) -> Result<Pack, String> {
+/// Converts a value back, tags included, to a value of at most so many levels. A path of an edit
+/// may have made the JSON, so no parser has bounded it.
+fn pack_of(v: &Json, levels: usize) -> Result<Pack, String> {
+    let Some(below) = levels.checked_sub(1) else { return Err(too_deep()) };
     Ok(match v {
         Json::Null => Pack::Nil,
         Json::Bool(b) => Pack::Boolean(*b),
@@ -133,22 +187,23 @@ fn pack_of(v: &Json) -> Result<Pack, String> {
             _ => Pack::F64(n.as_f64().unwrap_or(f64::NAN)),
         },
         Json::String(s) => s.as_str().into(),
-        Json::Array(items) => Pack::Array(items.iter().map(pack_of).collect::<Result<_, _>>()?),
+        Json::Array(items) => Pack::Array(items.iter().map(|v| pack_of(v, below)).collect::<Result<_, _>>()?),
         Json::Object(map) => match map.iter().next() {
             // Every object of this form is a tag: an unknown one is refused, so that a typing
             // error does not become data.
-            Some((tag, inner)) if map.len() == 1 && tag.starts_with('$') => untag(tag, inner)?,
+            Some((tag, inner)) if map.len() == 1 && tag.starts_with('$') => untag(tag, inner, below)?,
             _ => Pack::Map(
                 map.iter()
-                    .map(|(k, v)| Ok((k.as_str().into(), pack_of(v)?)))
+                    .map(|(k, v)| Ok((k.as_str().into(), pack_of(v, below)?)))
                     .collect::<Result<_, String>>()?,
             ),
         },
     })
 }
 
-/// Reads a tagged value. The error names the tag and its form.
-fn untag(tag: &str, inner: &Json) -> Result<Pack, String> {
+/// Reads a tagged value, whose parts have at most so many levels. The error names the tag and its
+/// form.
+fn untag(tag: &str, inner: &Json, below: usize) -> Result<Pack, String> {
     match tag {
         "$b64" => Ok(Pack::Binary(decode64(inner)?)),
         "$f64" => inner
@@ -156,10 +211,14 @@ fn untag(tag: &str, inner: &Json) -> Result<Pack, String> {
             .and_then(|s| s.parse().ok())
             .map(Pack::F64)
             .ok_or_else(|| format!("$f64 wants \"NaN\", \"inf\" or \"-inf\", found {inner}")),
+        "$int" => match integer(inner) {
+            Some(n) => pack_of(&n, 1),
+            None => Err(format!("$int wants an integer of 64 bits as a string, found {inner}")),
+        },
         "$map" => {
             let pairs = inner.as_array().ok_or("$map wants a list of pairs")?;
             let pair = |p: &Json| match p.as_array().map(Vec::as_slice) {
-                Some([k, v]) => Ok((pack_of(k)?, pack_of(v)?)),
+                Some([k, v]) => Ok((pack_of(k, below)?, pack_of(v, below)?)),
                 _ => Err(format!("$map wants pairs, found {p}")),
             };
             Ok(Pack::Map(pairs.iter().map(pair).collect::<Result<_, _>>()?))
@@ -218,15 +277,63 @@ mod tests {
         assert_eq!(to_json(&nan).unwrap().to_string(), r#"{"$f64":"NaN"}"#);
     }
 
+    /// A value of the last level is converted both ways, through JSON text, even if each level is a
+    /// map of pairs. One more level is refused both ways.
+    #[test]
+    fn the_last_level_is_converted_and_the_next_refused() {
+        let wrap: [fn(Pack) -> Pack; 3] = [
+            |v| Pack::Array(vec![v]),
+            |v| Pack::Map(vec![("a".into(), v)]),
+            |v| Pack::Map(vec![(7.into(), v)]),
+        ];
+        for wrap in wrap {
+            for leaf in [Pack::Nil, Pack::from("text"), Pack::Array(Vec::new()), Pack::Ext(1, vec![0; 9])] {
+                let nested = |levels| (1..levels).fold(leaf.clone(), |v, _| wrap(v));
+                let packed = |v: &Pack| {
+                    let mut bytes = Vec::new();
+                    rmpv::encode::write_value(&mut bytes, v).unwrap();
+                    bytes
+                };
+                let last = packed(&nested(DEPTH_MAX));
+                let text = to_json(&last).unwrap().to_string();
+                let read: Json = crate::nesting::parse(text.as_bytes()).unwrap();
+                assert_eq!(from_json(&read).unwrap(), last);
+                let over = nested(DEPTH_MAX + 1);
+                assert!(to_json(&packed(&over)).is_err());
+                assert_eq!(from_json(&json_of(&over)).unwrap_err(), too_deep());
+            }
+        }
+    }
+
+    /// Integers that a float can't hold are strings in a tag, and come back as they were.
+    #[test]
+    fn large_integers_may_be_strings() {
+        let plain = json!({"a": [9007199254740993u64, 5, -9007199254740993i64], "b": 9007199254740992u64});
+        let mut tagged = plain.clone();
+        tag_large_integers(&mut tagged);
+        let text =
+            r#"{"a":[{"$int":"9007199254740993"},5,{"$int":"-9007199254740993"}],"b":9007199254740992}"#;
+        assert_eq!(tagged.to_string(), text);
+        assert_eq!(from_json(&tagged), from_json(&plain));
+        untag_integers(&mut tagged);
+        assert_eq!(tagged, plain);
+    }
+
     /// Bytes that are no value, and tags that are malformed or unknown, are refused.
     #[test]
     fn garbage_is_named() {
         assert!(to_json(&[0x01, 0x02]).unwrap_err().contains("behind the value"));
         assert!(to_json(&[0x91]).unwrap_err().contains("not MessagePack"));
         assert!(to_json(&[0x91; 4096]).is_err(), "depth is bounded");
-        for bad in
-            [r#"{"$b64":1}"#, r#"{"$b64":"*"}"#, r#"{"$what":1}"#, r#"{"$map":[1]}"#, r#"{"$ext":[999,""]}"#]
-        {
+        for bad in [
+            r#"{"$int":5}"#,
+            r#"{"$int":"x"}"#,
+            r#"{"$b64":1}"#,
+            r#"{"$b64":"*"}"#,
+            r#"{"$what":1}"#,
+            r#"{"$map":[1]}"#,
+            r#"{"$ext":[999,""]}"#,
+        ] {
             assert!(from_json(&serde_json::from_str(bad).unwrap()).is_err(), "{bad}");
         }
         assert_eq!(bytes_from_json(&bytes_to_json(b"\xff\n")).unwrap(), b"\xff\n");

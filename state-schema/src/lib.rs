@@ -10,7 +10,9 @@
 //! | [`edit`] | operators' edits: field paths and error messages |
 //! | [`elf_note`] | the ELF note that describes a library before any of its code runs |
 //! | [`json`] | MessagePack to JSON and back, without loss |
+//! | [`nesting`] | the depth of states and of their JSON: one bound for all |
 //! | [`rehearsal_report`] | reports of rehearsals: changes by field, verdict, way back |
+//! | [`same_value`] | comparison of stored values, whatever the order of their maps |
 //! | [`schema`] | a state's JSON Schema and its fingerprint |
 //! | [`schema_diff`] | differences between two schemas, field by field |
 //! | `schema_text` | a schema in words |
@@ -31,7 +33,9 @@ pub mod dump;
 pub mod edit;
 pub mod elf_note;
 pub mod json;
+pub mod nesting;
 pub mod rehearsal_report;
+pub mod same_value;
 pub mod schema;
 pub mod schema_diff;
 mod schema_text;

@@ -14,6 +14,8 @@
 //! judge decides, and `failed` says that data could not be read.
 
 use crate::compatibility::StateShape;
+use crate::edit::same_items;
+use crate::same_value::has_sets;
 use crate::schema_diff::{Change, Difference};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -92,7 +94,11 @@ impl fmt::Display for WayBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             WayBack::Exact => f.write_str("exact"),
-            WayBack::Loses { fields } => write!(f, "loses {}", fields.join(", ")),
+            WayBack::Loses { fields } => {
+                // An empty path is the value itself: a state may be a number.
+                let named = fields.iter().map(|f| if f.is_empty() { "all of it" } else { f });
+                write!(f, "loses {}", named.collect::<Vec<_>>().join(", "))
+            }
             WayBack::None { why } => write!(f, "none: {why}"),
         }
     }
@@ -164,6 +170,10 @@ pub struct Rehearsal {
     pub ms: u64,
     /// Changes to each service and table that was there before.
     pub shapes: Vec<ShapeReport>,
+    /// Sessions and entries that the build that serves can't read either, as a sentence with the
+    /// first ones; none: there are none. No reason to refuse a build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread_before: Option<String>,
     /// Reason of a failure; none: the rehearsal succeeded. A sentence that names the first
     /// sessions and entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,6 +204,10 @@ pub struct Observer {
     removed: BTreeMap<String, u64>,
     /// Paths at which a value differed after its way there and back, up to [`NAMED_MAX`].
     lost: BTreeSet<String>,
+    /// Reason why the first value did not come back at all; `None`: all values did.
+    stuck: Option<String>,
+    /// Whether the old schema has a set in it: lists are compared in any order then.
+    sets: bool,
 }
 
 impl Observer {
@@ -202,7 +216,8 @@ impl Observer {
         let differences = old.differences(new);
         let removed = differences.iter().filter(|d| matches!(d.change, Change::Removed(_)));
         let removed = removed.map(|d| (d.field.clone(), 0)).collect();
-        Observer { differences, removed, lost: BTreeSet::new() }
+        let sets = old.schema.as_ref().is_some_and(|s| has_sets(s.root()));
+        Observer { differences, removed, lost: BTreeSet::new(), stuck: None, sets }
     }
 
     /// Whether [`Observer::saw`] has a field to look for. If not, the caller need not convert
@@ -218,17 +233,17 @@ impl Observer {
         }
     }
 
-    /// Compares a value with what it became on the way to the new shape and back. If the value
-    /// did not come back, `after` is null, and the whole value counts as lost, under an empty
-    /// path.
-    pub fn came_back(&mut self, before: &Value, after: &Value) {
-        differing("", before, after, &mut self.lost);
+    /// Compares a value with what it became on the way to the new shape and back. A value that did
+    /// not come back is an error, with the reason: there is no way back then.
+    pub fn came_back(&mut self, before: &Value, after: Result<&Value, String>) {
+        match after {
+            Ok(after) => differing("", before, after, self.sets, &mut self.lost),
+            Err(why) => drop(self.stuck.get_or_insert(why)),
+        }
     }
 
     /// Makes the report. `versions` are the live one and the candidate's. If the data can't be
     /// converted back, `back` is the reason, in words.
-    ///
-    /// If the candidate's version is lower, its own migrations lead back, and count as exact.
     pub fn report(
         self,
         versions: (u32, u32),
@@ -258,7 +273,7 @@ impl Observer {
                 held_by: self.removed.get(&d.field).copied(),
             });
         }
-        let way_back = match back {
+        let way_back = match back.and(self.stuck.map_or(Ok(()), Err)) {
             Err(why) => WayBack::None { why },
             // Within one version no step runs, so the previous build would read the new shape as
             // its own.
@@ -267,7 +282,6 @@ impl Observer {
             {
                 WayBack::None { why: "its shape changed, and its version didn't".into() }
             }
-            Ok(()) if versions.0 > versions.1 => WayBack::Exact,
             Ok(()) if lost.is_empty() => WayBack::Exact,
             Ok(()) => WayBack::Loses { fields: lost.into_iter().collect() },
         };
@@ -304,9 +318,9 @@ fn holds(value: &Value, path: &str) -> bool {
 /// all.
 const NAMED_MAX: usize = 32;
 
-/// Adds the paths at which two values differ. A missing field counts as null. Lists are
-/// compared as a whole, in their order.
-fn differing(path: &str, a: &Value, b: &Value, found: &mut BTreeSet<String>) {
+/// Adds the paths at which two values differ. A missing field counts as null. Lists are compared as
+/// a whole, in their order, or with `sets` in any order.
+fn differing(path: &str, a: &Value, b: &Value, sets: bool, found: &mut BTreeSet<String>) {
     if a == b || found.len() >= NAMED_MAX {
         return;
     }
@@ -315,9 +329,10 @@ fn differing(path: &str, a: &Value, b: &Value, found: &mut BTreeSet<String>) {
             for name in x.keys().chain(y.keys()).collect::<BTreeSet<_>>() {
                 let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 let none = &Value::Null;
-                differing(&at, x.get(name).unwrap_or(none), y.get(name).unwrap_or(none), found);
+                differing(&at, x.get(name).unwrap_or(none), y.get(name).unwrap_or(none), sets, found);
             }
         }
+        (Value::Array(x), Value::Array(y)) if sets && same_items(x, y) => {}
         _ => {
             found.insert(path.to_owned());
         }
@@ -366,12 +381,12 @@ mod tests {
         let (old, new) =
             (shape(1, json!({"n": {"type": "integer"}})), shape(2, json!({"n": {"type": "string"}})));
         let mut o = Observer::new(&old, &new);
-        o.came_back(&json!({"n": 1}), &json!({"n": 1}));
+        o.came_back(&json!({"n": 1}), Ok(&json!({"n": 1})));
         let (verdict, fields, way_back) = o.report((1, 2), Ok(()));
         assert_eq!((verdict, way_back), (Verdict::None, WayBack::Exact));
         assert_eq!(fields[0].text, "field n: integer -> string");
         let mut o = Observer::new(&old, &new);
-        o.came_back(&json!({"n": 1, "m": {"k": 1}}), &json!({"n": 0, "m": {"k": 1, "l": 2}}));
+        o.came_back(&json!({"n": 1, "m": {"k": 1}}), Ok(&json!({"n": 0, "m": {"k": 1, "l": 2}})));
         let (_, _, way_back) = o.report((1, 2), Ok(()));
         assert_eq!(way_back.to_string(), "loses m.l, n");
         let text = json!({"type": "object", "properties": {"n": {"type": "integer"}, "m": {"type": "integer"}}, "required": ["n"]});
@@ -380,6 +395,27 @@ mod tests {
         assert_eq!(way_back.to_string(), "loses m");
         let (_, _, way_back) = Observer::new(&old, &new).report((1, 1), Ok(()));
         assert_eq!(way_back.to_string(), "none: its shape changed, and its version didn't");
+    }
+
+    /// A value that fails on its way back ends it. A build of a lower version loses what differs,
+    /// too. The order of a set is no difference.
+    #[test]
+    fn a_way_back_that_fails_is_none() {
+        let (old, new) =
+            (shape(2, json!({"n": {"type": "integer"}})), shape(1, json!({"n": {"type": "string"}})));
+        let says = |before: Value, after: Result<Value, String>, old: &StateShape| {
+            let mut o = Observer::new(old, &new);
+            o.came_back(&before, after.as_ref().map_err(Clone::clone));
+            o.report((old.version, new.version), Ok(())).2.to_string()
+        };
+        let failed = says(json!({"n": 1}), Err("migration from version 1: no".into()), &old);
+        assert_eq!(failed, "none: migration from version 1: no");
+        assert_eq!(says(json!({"n": 1}), Ok(json!({"n": 2})), &old), "loses n");
+        assert_eq!(says(json!({"n": 1}), Ok(json!({"n": 1})), &old), "exact");
+        assert_eq!(says(json!(1), Ok(json!(2)), &old), "loses all of it");
+        let set = shape(2, json!({"n": {"type": "array", "uniqueItems": true}}));
+        assert_eq!(says(json!({"n": [1, 2]}), Ok(json!({"n": [2, 1]})), &set), "exact");
+        assert_eq!(says(json!({"n": [1, 2]}), Ok(json!({"n": [2, 1]})), &old), "loses n");
     }
 
     #[test]

@@ -16,9 +16,9 @@
 //!
 //! A reader is strict if its schema says `additionalProperties: false`.
 //!
-//! Types may contain themselves, so a pair of references is compared once. Differences in such
-//! a type are reported at the first path that leads to it. Keywords without a rule are compared
-//! as a whole, to a depth of 5 levels; a difference below is not reported.
+//! Types may contain themselves, so a pair of types that are referred to is compared once.
+//! Differences in such a type are reported at the first path that leads to it. Keywords without a
+//! rule are compared as a whole, to a depth of 5 levels; a difference below is not reported.
 //!
 //! Callers: the judge of a reload (`compatibility.rs`) and the report of a rehearsal
 //! (`rehearsal_report.rs`). Neither is on the path of a message, so nothing here is tuned.
@@ -125,8 +125,9 @@ struct Compare<'a> {
     old_root: &'a Value,
     /// Whole new schema.
     new_root: &'a Value,
-    /// Pairs of `$ref` already compared, old and new.
-    seen: BTreeSet<(&'a str, &'a str)>,
+    /// Pairs of types already compared, old and new, at least one of which was referred to. The
+    /// places of types, so each walk ends: a schema has only so many.
+    seen: BTreeSet<(*const Value, *const Value)>,
     /// Differences so far, in the order of the walk.
     found: Vec<Difference>,
 }
@@ -138,15 +139,16 @@ impl<'a> Compare<'a> {
     }
 
     /// Compares two schemas of the data at `path`. Recurses into fields, items, maps and
-    /// alternatives; a pair of references is compared once. If the type itself differs, nothing
-    /// below it is compared.
+    /// alternatives; a pair of types that are referred to is compared once. If the type itself
+    /// differs, nothing below it is compared.
     fn node(&mut self, path: &str, old: &'a Value, new: &'a Value) {
-        if let (Some(a), Some(b)) = (reference(old), reference(new))
-            && !self.seen.insert((a, b))
-        {
+        let referred = reference(old).is_some() || reference(new).is_some();
+        let (old, new) = (resolve(self.old_root, old), resolve(self.new_root, new));
+        // The pair is known by the places of both types, not by the references: one side may have
+        // written the type out where the other refers to it.
+        if referred && !self.seen.insert((std::ptr::from_ref(old), std::ptr::from_ref(new))) {
             return;
         }
-        let (old, new) = (resolve(self.old_root, old), resolve(self.new_root, new));
         // A schema may also be `true` or `false`: anything, or nothing.
         let (Value::Object(o), Value::Object(n)) = (old, new) else {
             if old != new {
@@ -246,8 +248,10 @@ impl<'a> Compare<'a> {
                 (Some(o), Some(n)) => {
                     let before = self.found.len();
                     self.node(&at, o, n);
-                    // A field is noted as such only if nothing else changed at it or below it.
-                    if self.found.len() == before && required(new, name) && !required(old, name) {
+                    // If a version is needed anyway, a lost default is no news. Fields that were
+                    // added below it need none, and the data without this field can't be read.
+                    let fine = self.found[before..].iter().all(|d| d.change.is_compatible());
+                    if fine && required(new, name) && !required(old, name) {
                         let kind = describe(self.new_root, n);
                         self.push(&at, Change::DefaultLost(kind), false, true);
                     }
@@ -343,7 +347,8 @@ pub(crate) fn integer_range(format: &str) -> Option<(i128, i128)> {
         _ => return None,
     };
     // Without a number it is the machine's own.
-    let bits: u32 = if bits.is_empty() { usize::BITS } else { bits.parse().ok().filter(|b| *b <= 64)? };
+    let bits: u32 =
+        if bits.is_empty() { usize::BITS } else { bits.parse().ok().filter(|b| (1..=64).contains(b))? };
     Some(match signed {
         true => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
         false => (0, (1 << bits) - 1),
@@ -472,6 +477,48 @@ mod tests {
         check((&map("P"), ""), (&map("Q"), ""), &["field by{}.age: integer -> string"]);
         let maybe = |r: &str| format!(r##""may":{{"anyOf":[{{"$ref":"#/$defs/{r}"}},{{"type":"null"}}]}}"##);
         check((&maybe("P"), ""), (&maybe("Q"), ""), &["field may.age: integer -> string"]);
+    }
+
+    /// A type that contains itself may be written out to a depth of its own on each side.
+    #[test]
+    fn a_type_that_is_written_out_is_compared_to_an_end() {
+        let list = |root: &str, item: &str| {
+            let defs = format!(r#""$defs":{{"L":{{"type":"array","items":{item}}}}}"#);
+            Schema::parse(&format!(r#"{{"type":"object","properties":{{"l":{root}}},{defs}}}"#)).unwrap()
+        };
+        let l = r##"{"$ref":"#/$defs/L"}"##;
+        let twice = format!(r#"{{"type":"array","items":{l}}}"#);
+        let (even, odd) = (list(l, &twice), list(&twice, &twice));
+        assert!(even.differences(&odd).is_empty());
+        assert!(odd.differences(&even).is_empty());
+        assert!(even.differences(&list(l, l)).is_empty());
+        let own = Schema::parse(r##"{"type":"object","properties":{"l":{"$ref":"#"}}}"##).unwrap();
+        let out =
+            r##"{"type":"object","properties":{"l":{"type":"object","properties":{"l":{"$ref":"#"}}}}}"##;
+        assert!(own.differences(&Schema::parse(out).unwrap()).is_empty());
+    }
+
+    /// A default that is lost is told even if fields were added below, and a format without bits is
+    /// none.
+    #[test]
+    fn a_lost_default_is_not_hidden() {
+        let with =
+            |more: &str| format!(r#""p":{{"type":"object","properties":{{"a":{{"type":"null"}}{more}}}}}"#);
+        check(
+            (&with(""), ""),
+            (&with(r#","b":{"type":"integer","default":1}"#), r#""p""#),
+            &["field p.b: added, default 1", "field p: lost its default (object)"],
+        );
+        check(
+            (&with(""), ""),
+            (&with("").replace("null", "string"), r#""p""#),
+            &["field p.a: null -> string"],
+        );
+        assert_eq!(
+            (integer_range("int0"), integer_range("uint0"), integer_range("int65")),
+            (None, None, None)
+        );
+        assert_eq!(integer_range("int64"), Some((i64::MIN.into(), i64::MAX.into())));
     }
 
     #[test]

@@ -305,6 +305,33 @@ fn a_share_of_a_large_unchanged_table_is_rehearsed() {
     assert_eq!(rehearsed(&fixture.build_as("third-alike.so")), [600, 500, 100]);
 }
 
+/// Data that goes down to an older build is taken up again on the copy, to see what that loses.
+#[test]
+fn a_rollback_tells_what_the_way_up_again_loses() {
+    let second = versions_source("upagain", "v", 2, false);
+    let third = versions_source("upagain", "v", 3, false);
+    let kept = "lines: old.lines.to_string(), last: old.last";
+    assert!(third.contains(kept));
+    let forgets = third.replace(kept, "lines: old.lines.to_string(), last: String::new()");
+    let fixture = Fixture::new("upagain", &second);
+    let second = fixture.build_as("second.so");
+    fixture.write(&forgets);
+    let third = fixture.build_as("third.so");
+    let host = Host::serve_limited("upagain", &second, "probation_ms = 0");
+    let mut client = Client::connect(host.addr("upagain"));
+    assert_eq!(client.ask("a"), "v 1 a");
+    assert_eq!(host.reload_from("upagain", &third).0, Some(0));
+    assert_eq!(client.ask("b"), "v 2 b");
+
+    let report = host.json(&["rollback", "upagain", "--json"]);
+
+    let shapes = report["rehearsal"]["shapes"].as_array().expect("shapes");
+    let state = shapes.iter().find(|s| s["table"].is_null()).expect("the state's report");
+    assert_eq!((&state["from"], &state["to"]), (&json!(3), &json!(2)), "{state}");
+    assert_eq!(state["way_back"], json!({"kind": "loses", "fields": ["last"]}), "{state}");
+    assert_eq!(client.ask("c"), "v 3 c");
+}
+
 #[test]
 fn tables_are_rehearsed_entry_by_entry() {
     let sources: Vec<_> = [1, 3].iter().map(|v| versions_source("entries", "v", *v, false)).collect();

@@ -4,6 +4,7 @@
 //! one, and for sessions without traffic. A conversion sees one value and nothing else: no
 //! turn, no table. So it can be repeated, and a crash in the middle leaves the stored value.
 
+use crate::encode::stored;
 use crate::handler::Handler;
 use crate::migrate::Migrations;
 use crate::run::has_state;
@@ -27,7 +28,7 @@ pub(crate) fn convert<H: Handler>(which: u32, from: u32, to: u32, value: &[u8]) 
         // Read and written again: data that this build cannot read must be found here, not in a
         // later turn. Fields with defaults are added by the way.
         let state: H::State = rmp_serde::from_slice(&value).map_err(|e| e.to_string())?;
-        return rmp_serde::to_vec_named(&state).map_err(|e| e.to_string());
+        return stored(&state);
     }
     let tables = H::tables().owned;
     let table = tables.get(which as usize - 1).ok_or("the service owns no such table")?;
@@ -35,10 +36,13 @@ pub(crate) fn convert<H: Handler>(which: u32, from: u32, to: u32, value: &[u8]) 
     if to == table.version { (table.again)(&value) } else { Ok(value) }
 }
 
-/// Refuses steps that contradict each other, in states and tables. Runs when the library is
-/// loaded, so such a build never serves.
+/// Refuses steps that contradict each other, in states and tables, and a default state that could
+/// not be read again. Runs when the library is loaded, so such a build never serves.
 pub(crate) fn check<H: Handler>() -> Result<(), String> {
     H::migrations().check()?;
+    if has_state::<H>() {
+        stored(&H::State::default()).map_err(|e| format!("its default state can't be stored: {e}"))?;
+    }
     H::tables()
         .owned
         .iter()

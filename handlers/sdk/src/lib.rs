@@ -56,6 +56,7 @@
 //! | `table.rs` | typed tables, and who owns them |
 //! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
 //! | `convert.rs` | converts states and values when the host asks |
+//! | `encode.rs` | encodes states and values, and refuses what could not be read again |
 //! | `fault.rs` | errors and caught panics |
 //! | `log.rs` | hands `tracing` events to the host |
 //! | `host.rs`, `run.rs` | the host as a batch sees it; the run of a batch, on any host |
@@ -64,6 +65,7 @@
 #![deny(unsafe_code)]
 
 mod convert;
+mod encode;
 mod fault;
 mod handler;
 mod host;

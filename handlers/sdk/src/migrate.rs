@@ -8,6 +8,7 @@
 //! newer one. A missing step or an error leaves the data as stored. Steps run in rehearsals,
 //! too, so they must be pure functions of their argument. Costs O(steps * bytes).
 
+use crate::encode::encode;
 use rmpv::Value as Pack;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -146,7 +147,7 @@ fn typed<A: DeserializeOwned, B: Serialize>(
     Box::new(move |data| {
         let data = rmp_serde::from_slice(data).map_err(|e| format!("version {from} can't be read: {e}"))?;
         let data = step(data).map_err(|e| format!("{what} from version {from}: {e}"))?;
-        rmp_serde::to_vec_named(&data).map_err(|e| format!("version {to} can't be written: {e}"))
+        encode(&data).map_err(|e| format!("version {to} can't be written: {e}"))
     })
 }
 

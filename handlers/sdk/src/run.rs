@@ -12,9 +12,11 @@
 //! | a turn failed and had touched it | as stored, or lost with the earlier turns' changes |
 //! | no action: a rehearsal | handed over |
 //!
-//! If the state is lost, the host runs the earlier turns again without the failed one. Copying
-//! the state before each turn would cost every turn; this costs the rare fault.
+//! A state that could not be read again is not handed over (`encode.rs`). If the state is lost, the
+//! host runs the earlier turns again without the failed one. Copying the state before each turn
+//! would cost every turn; this costs the rare fault.
 
+use crate::encode::stored;
 use crate::fault::{self, Catching, Fault};
 use crate::handler::{Action, Handler};
 use crate::host::Host;
@@ -97,11 +99,11 @@ pub(crate) fn run<'a, H: Handler>(
         }
     }
     if (changed && done > 0 || rehearsed) && has_state::<H>() {
-        match catching.catch(|| Ok(rmp_serde::to_vec_named(&state)?)) {
+        match catching.catch(|| stored(&state).map_err(Fault::new)) {
             Ok(bytes) => host.state(&bytes),
             Err(why) => {
                 host.turn_failed(&Fault {
-                    message: format!("the state can't be encoded: {}", why.message),
+                    message: format!("the state can't be stored: {}", why.message),
                     ..why
                 });
                 return RUN_STATE_LOST;

@@ -8,6 +8,7 @@
 //! If the host refuses a write because of a limit, the turn fails after the callback returned.
 //! A value that can't be decoded is an error of the read.
 
+use crate::encode::stored;
 use crate::fault::Fault;
 use crate::migrate::Migrations;
 use crate::turn::Turn;
@@ -62,7 +63,7 @@ impl Tables {
         let schema = || schemars::schema_for!(V).to_value();
         let again = |bytes: &[u8]| {
             let value: V = rmp_serde::from_slice(bytes).map_err(|e| e.to_string())?;
-            rmp_serde::to_vec_named(&value).map_err(|e| e.to_string())
+            stored(&value)
         };
         self.owned.push(Owned { name: table.name, version, schema, migrations, again });
         self
@@ -95,9 +96,10 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         Ok(found.map(|value| rmp_serde::from_slice(&value)).transpose()?)
     }
 
-    /// Writes a value under a key.
+    /// Writes a value under a key. Fails if the value could not be read again.
     pub fn put<S>(&self, turn: &mut Turn<'_, S>, key: impl AsRef<[u8]>, value: &V) -> Result<(), Fault> {
-        let value = rmp_serde::to_vec_named(value)?;
+        let refused = |e| Fault::new(format!("a value of table {} can't be stored: {e}", self.name));
+        let value = stored(value).map_err(refused)?;
         let status = turn.host.table_put(self.name, key.as_ref(), &value);
         turn.note_refusal("a table write", status);
         Ok(())

@@ -481,8 +481,8 @@ impl Core {
         }
     }
 
-    /// Converts a value with the code that serves a service:
-    /// [`crate::turn::code::Code::convert`]. The service exists, else the call panics.
+    /// Converts a value with the code that serves a service, or to a newer version with a build
+    /// that stands by to convert (`service/convert.rs`). The service exists, else the call panics.
     pub fn convert(
         &self,
         service: ServiceId,
@@ -491,7 +491,7 @@ impl Core {
         to: u32,
         value: &[u8],
     ) -> Result<Vec<u8>, String> {
-        self.host.services[service].code.convert(which, from, to, value)
+        self.host.services[service].convert(which, from, to, value)
     }
 
     /// Keeps the last commit readable from outside, up to `pin_bytes_max`: [`Store::pin`].

@@ -77,7 +77,9 @@ fn run(
         }
         AdminCommand::Release(id) => done(mailbox, Query::Release(id))?,
         AdminCommand::Close(id) => done(mailbox, Query::Close(id))?,
-        AdminCommand::Dump { service, session } => dump(service, session, caller, mailbox)?,
+        AdminCommand::Dump { service, session, strings } => {
+            dump(service, session, strings, caller, mailbox)?;
+        }
         AdminCommand::Reload { service, from, together, dry_run } => {
             // Reports come as the libraries end, in any order, so each is sent when it comes.
             let request = ReloadRequest { target: service, from, together, dry_run, by };

@@ -94,7 +94,8 @@ pub(super) fn reports(answers: Receiver<Answer>, caller: &mut Caller<'_>) -> Res
             Answer::Reloading(libraries) => to_come = Some(libraries),
             Answer::Progress(library, done, total) => caller.say(&Reply::Progress(library, done, total))?,
             Answer::Report(report) => {
-                to_come = to_come.map(|n| n - 1);
+                // More reports than were announced are passed on, too.
+                to_come = to_come.map(|n: usize| n.saturating_sub(1));
                 caller.say(&Reply::Report(report))?;
             }
             Answer::Error(text) => return Err(Failure::Said(text)),
@@ -104,5 +105,34 @@ pub(super) fn reports(answers: Receiver<Answer>, caller: &mut Caller<'_>) -> Res
     match to_come {
         Some(0) => Ok(()),
         _ => Err(Failure::Said("the host stopped before the reload was done".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use greenroom_core::ledger::{Outcome, Restored};
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    /// Reports are passed on, also more of them than were announced; fewer are an error.
+    #[test]
+    fn reports_are_counted() {
+        let passed = |announced, reports| {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let (reply, answers) = channel();
+            reply.send(Answer::Reloading(announced)).unwrap();
+            for _ in 0..reports {
+                let report = Restored::default().report(Outcome::Restored, String::new(), Vec::new());
+                reply.send(Answer::Report(Box::new(report))).unwrap();
+            }
+            drop(reply);
+            let all = super::reports(answers, &mut Caller::new(&ours).unwrap()).is_ok();
+            drop(ours);
+            let mut said = String::new();
+            theirs.read_to_string(&mut said).unwrap();
+            (all, said.lines().count())
+        };
+        assert_eq!((passed(2, 2), passed(1, 3), passed(2, 1)), ((true, 2), (true, 3), (false, 1)));
     }
 }

@@ -16,6 +16,7 @@
 use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
 use crate::protocol::admin::{AdminCommand, Piece, Reply};
+use greenroom_state::nesting::parse;
 use rustix::process::{geteuid, getpid};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::net::UnixStream;
@@ -140,11 +141,12 @@ fn call_once(
             "the answer broke off ({e}): the worker ended meanwhile; `greenroom status` tells what runs now"
         ))
     };
-    let line = serde_json::to_string(command).map_err(|e| broke(&e))? + "\n";
+    let unsent = |e| CallError::Failed(format!("the command can't be sent: {e}"));
+    let line = serde_json::to_string(command).map_err(unsent)? + "\n";
     (&stream).write_all(line.as_bytes()).map_err(|e| broke(&e))?;
     for line in BufReader::new(&stream).lines() {
         let line = line.map_err(|e| broke(&e))?;
-        match serde_json::from_str(&line).map_err(|e| broke(&e))? {
+        match parse(line.as_bytes()).map_err(|e| broke(&e))? {
             // If the host takes no more data, its reply says why.
             Reply::Go => drop(send(&stream, pieces)),
             Reply::End => return Ok(()),

@@ -29,6 +29,7 @@ use std::io::{self, Write};
 use std::time::SystemTime;
 
 /// Streams a dump: of all, of one service, or of one session. Tables come with a dump of all.
+/// `strings`: integers beyond 2^53 are written as strings in a tag.
 ///
 /// Refuses an unknown service before the first byte. A session that is not found is refused at
 /// the end of the sessions, when the head of the document was written already. O(sessions +
@@ -36,6 +37,7 @@ use std::time::SystemTime;
 pub(super) fn dump(
     service: Option<String>,
     session: Option<u64>,
+    strings: bool,
     caller: &mut Caller<'_>,
     mailbox: &QueryMailbox,
 ) -> Result<(), Failure> {
@@ -47,7 +49,7 @@ pub(super) fn dump(
     let filter = Filter { service: service.clone(), session, contents: true };
     each_slice(mailbox, &filter, |slice| {
         found += slice.len();
-        Ok(slice.into_iter().try_for_each(|view| writer.session(&dumped(view)))?)
+        Ok(slice.into_iter().try_for_each(|view| writer.session(&dumped(view, strings)))?)
     })?;
     // A number that no session has is an error and not an empty dump: scripts should notice.
     if let (Some(id), 0) = (session, found) {
@@ -56,7 +58,7 @@ pub(super) fn dump(
     // Tables are shared, so they are no part of one service or session.
     if service.is_none() && session.is_none() {
         for name in get(mailbox, Query::Tables, |a| if let Answer::Tables(t) = a { Some(t) } else { None })? {
-            dump_table(&name, &mut writer, mailbox)?;
+            dump_table(&name, strings, &mut writer, mailbox)?;
         }
     }
     writer.finish()?.flush()?;
@@ -67,6 +69,7 @@ pub(super) fn dump(
 /// written only where it differs from the owner's.
 fn dump_table(
     name: &str,
+    strings: bool,
     writer: &mut dump::Writer<Pieces<'_, '_>>,
     mailbox: &QueryMailbox,
 ) -> Result<(), Failure> {
@@ -77,7 +80,7 @@ fn dump_table(
         let query = Query::Entries(name.to_owned(), key);
         let slice = get(mailbox, query, |a| if let Answer::Entries(e) = a { Some(e) } else { None })?;
         for ((key, packed), version) in slice.entries.into_iter().zip(slice.versions) {
-            let value = json_or_bytes(&packed);
+            let value = value_of(&packed, strings);
             writer.entry(&DumpedEntry { key: json::bytes_to_json(&key), value, version })?;
         }
         from = slice.next;
@@ -154,7 +157,7 @@ fn dumped_action(a: ActionView) -> DumpedAction {
 }
 
 /// Describes a session in a dump.
-fn dumped(v: SessionView) -> DumpedSession {
+fn dumped(v: SessionView, strings: bool) -> DumpedSession {
     DumpedSession {
         id: v.record.id,
         service: v.service,
@@ -163,7 +166,7 @@ fn dumped(v: SessionView) -> DumpedSession {
         outbound: v.record.outbound,
         held: v.record.held,
         state_version: v.record.state_version,
-        state: v.state.as_deref().map_or(serde_json::Value::Null, json_or_bytes),
+        state: v.state.as_deref().map_or(serde_json::Value::Null, |s| value_of(s, strings)),
         input: json::bytes_to_json(&v.input),
         output: json::bytes_to_json(&v.output),
         timers: v.timers.into_iter().map(dumped_timer).collect(),
@@ -175,9 +178,17 @@ fn dumped(v: SessionView) -> DumpedSession {
 }
 
 /// Shows MessagePack as JSON, and other bytes as they are: a table without an owner may hold
-/// any.
-fn json_or_bytes(packed: &[u8]) -> serde_json::Value {
-    json::to_json(packed).unwrap_or_else(|_| json::bytes_to_json(packed))
+/// any. `strings`: integers beyond 2^53 are tagged.
+fn value_of(packed: &[u8], strings: bool) -> serde_json::Value {
+    match json::to_json(packed) {
+        Ok(mut value) => {
+            if strings {
+                json::tag_large_integers(&mut value);
+            }
+            value
+        }
+        Err(_) => json::bytes_to_json(packed),
+    }
 }
 
 /// Writer that sends a document in pieces, so that no part of the host holds a whole dump. Each

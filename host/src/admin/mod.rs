@@ -6,6 +6,7 @@
 //! | [`answer`] | answers one command |
 //! | `ask` | asks the loop one question and waits for the answer |
 //! | `dump` | streams a state dump |
+//! | `pieces` | reads the input of a restore, and collects reasons against it |
 //! | `restore` | reads a dump and plans its restore |
 //! | [`query`] | queries from operators to the loop, and its answers |
 //! | [`client`] | sends a command to the host |
@@ -20,6 +21,7 @@ pub mod answer;
 mod ask;
 pub mod client;
 mod dump;
+mod pieces;
 pub mod query;
 mod restore;
 pub mod server;

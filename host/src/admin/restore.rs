@@ -9,6 +9,7 @@
 //! meanwhile, the plan is refused: the check no longer holds. Costs O(input) of memory.
 
 use crate::admin::ask::{Failure, get};
+use crate::admin::pieces::{Reasons, next_piece};
 use crate::admin::query::{Answer, Query, QueryMailbox, Restoring, SchemaOf, Setting};
 use crate::admin::server::Caller;
 use crate::protocol::admin::{Piece, Reply};
@@ -25,15 +26,11 @@ use greenroom_state::json;
 use greenroom_state::schema::Schema;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead, Read};
+use std::io::BufRead;
 use std::sync::Arc;
 
-/// Longest line of input, in bytes: the longest record, as text.
-const PIECE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes from which a slice of a check is full.
 const SLICE_BYTES: usize = 64 * 1024;
-/// Most reasons that a refusal names.
-const REASONS_MAX: usize = 5;
 
 /// Answers [`crate::protocol::admin::AdminCommand::Restore`]. A refusal is a report, not an
 /// error: the loop notes it in the ledger, unless it is a dry run.
@@ -108,7 +105,7 @@ fn rehearsed(
 struct Reading<'a> {
     mailbox: &'a QueryMailbox,
     plan: Plan,
-    reasons: Vec<String>,
+    reasons: Reasons,
     /// Sessions in the input.
     seen: BTreeSet<u64>,
     /// Items to be checked next, as they were given; also as JSON, to be compared with what the
@@ -127,7 +124,7 @@ impl<'a> Reading<'a> {
         Reading {
             mailbox,
             plan: Plan::default(),
-            reasons: Vec::new(),
+            reasons: Reasons::default(),
             seen: BTreeSet::new(),
             states: Vec::new(),
             entries: Vec::new(),
@@ -139,40 +136,29 @@ impl<'a> Reading<'a> {
 
     /// Plan, if all of the input can be stored, or why not.
     fn plan(self) -> Result<Plan, String> {
-        if self.reasons.is_empty() {
-            return Ok(self.plan);
-        }
-        let more = if self.reasons.len() < REASONS_MAX { "" } else { "; and there may be more" };
-        Err(self.reasons.join("; ") + more)
+        self.reasons.in_words().map_or(Ok(self.plan), Err)
     }
 
-    /// Reads the input, line by line, and checks it on the way. Fails at once if the caller
-    /// leaves, the host stops, or a line cannot be parsed. Anything else that is wrong becomes
-    /// a reason.
+    /// Reads the input to its end, piece by piece, and checks it on the way. Fails at once if the
+    /// caller leaves or the host stops. Anything else that is wrong becomes a reason.
     fn read(&mut self, mut from: impl BufRead) -> Result<(), Failure> {
         let mut line = Vec::new();
         loop {
-            line.clear();
-            let len = (&mut from).take(PIECE_BYTES_MAX).read_until(b'\n', &mut line)?;
-            if len == 0 || line.last() != Some(&b'\n') {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-            let piece = serde_json::from_slice(&line);
-            match piece
-                .map_err(|e| Failure::Said(format!("this host can't read what follows the command: {e}")))?
-            {
-                Piece::End => return self.check(),
-                Piece::Malformed(why) => {
-                    self.reasons.push(why);
+            match next_piece(&mut from, &mut line)? {
+                Ok(Piece::End) if self.reasons.are_enough() => return Ok(()),
+                Ok(Piece::End) => return self.check(),
+                Ok(Piece::Malformed(why)) => {
+                    self.reasons.add(why);
                     return Ok(());
                 }
                 // The input is refused anyway.
-                _ if self.reasons.len() >= REASONS_MAX => {}
-                Piece::Session { id, service, state_version, state } => {
+                _ if self.reasons.are_enough() => {}
+                Ok(Piece::Session { id, service, state_version, state }) => {
                     self.session(id, service, state_version, state)?;
                 }
-                Piece::Table { name, version } => self.table(name, version)?,
-                Piece::Entry(entry) => self.entry(entry)?,
+                Ok(Piece::Table { name, version }) => self.table(name, version)?,
+                Ok(Piece::Entry(entry)) => self.entry(entry)?,
+                Err(why) => self.reasons.add(format!("this host can't read what follows the command: {why}")),
             }
         }
     }
@@ -181,7 +167,7 @@ impl<'a> Reading<'a> {
     fn session(&mut self, id: u64, service: String, version: u32, state: Value) -> Result<(), Failure> {
         let what = about_session(&service, id);
         if !self.seen.insert(id) {
-            self.reasons.push(format!("{what}: it is there twice"));
+            self.reasons.add(format!("{what}: it is there twice"));
             return Ok(());
         }
         let packed = match state.is_null() && version == 0 {
@@ -189,7 +175,7 @@ impl<'a> Reading<'a> {
             false => match json::from_json(&state) {
                 Ok(packed) => Some((version, packed)),
                 Err(why) => {
-                    self.reasons.push(format!("{what}: {why}"));
+                    self.reasons.add(format!("{what}: {why}"));
                     return Ok(());
                 }
             },
@@ -204,7 +190,7 @@ impl<'a> Reading<'a> {
     fn table(&mut self, name: String, version: Option<u32>) -> Result<(), Failure> {
         self.check()?;
         if !is_name(&name) {
-            self.reasons.push(format!("no table may be called {name:?}: letters, digits, - and _, up to 64"));
+            self.reasons.add(format!("no table may be called {name:?}: letters, digits, - and _, up to 64"));
         }
         // Asked without entries, so that an empty table has its owner, too.
         let (_, owner) = self.ask(Query::CheckEntries(name.clone(), Vec::new()))?;
@@ -220,7 +206,7 @@ impl<'a> Reading<'a> {
         match packed {
             Err(why) => {
                 let table = self.plan.tables.last().map_or("", |t| &t.name);
-                self.reasons.push(format!("{}: {why}", about_entry(table, &key)));
+                self.reasons.add(format!("{}: {why}", about_entry(table, &key)));
                 Ok(())
             }
             Ok((key, packed)) => {
@@ -257,7 +243,7 @@ impl<'a> Reading<'a> {
         let asked = entries.iter().map(|(given, _)| given.clone()).collect();
         let (checked, owner) = self.ask(Query::CheckEntries(table.clone(), asked))?;
         if self.plan.tables.last().is_some_and(|t| t.owner != owner) {
-            self.reasons.push(MEANWHILE.into());
+            self.reasons.add(MEANWHILE.into());
         }
         for ((given, json), checked) in entries.into_iter().zip(checked) {
             self.plan_entry(&table, given, &json, checked)?;
@@ -272,7 +258,7 @@ impl<'a> Reading<'a> {
         for (service, build) in builds {
             let before = self.plan.builds.insert(service.clone(), build);
             if before.is_some_and(|b| b != self.plan.builds[&service]) {
-                self.reasons.push(MEANWHILE.into());
+                self.reasons.add(MEANWHILE.into());
             }
         }
         Ok((checked, owner))
@@ -296,7 +282,7 @@ impl<'a> Reading<'a> {
             other => self.judge(&SchemaOf::Service(service.clone()), json, other)?,
         };
         match kept {
-            Err(why) => self.reasons.push(format!("{}: {why}", about_session(&service, session))),
+            Err(why) => self.reasons.add(format!("{}: {why}", about_session(&service, session))),
             Ok(kept) => {
                 let given = state.filter(|s| kept.as_ref().is_some_and(|k| k != s));
                 self.plan.states.push(PlannedState { session, kept, given });
@@ -333,7 +319,7 @@ impl<'a> Reading<'a> {
             }
             (Ok(_), _) => return Ok(()),
         };
-        self.reasons.push(reason);
+        self.reasons.add(reason);
         Ok(())
     }
 

@@ -15,6 +15,7 @@
 
 use crate::protocol::admin::{AdminCommand, Reply, ServedBy};
 use greenroom_core::reload::request::Requester;
+use greenroom_state::nesting::parse;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -133,7 +134,7 @@ fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> 
     // Bytes behind the line would be lost with this reader. A caller sends none: data of a
     // restore waits for `Go`.
     BufReader::new((&stream).take(COMMAND_BYTES_MAX)).read_line(&mut line)?;
-    let command: AdminCommand = match serde_json::from_str(&line) {
+    let command: AdminCommand = match parse(line.as_bytes()) {
         Ok(command) => command,
         Err(e) => return caller.say(&Reply::Error(format!("the command is not known to this host: {e}"))),
     };

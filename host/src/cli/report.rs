@@ -15,6 +15,9 @@ pub(super) fn print_rehearsal(r: &Rehearsal) {
         let _ = write!(text, "; {} table entries, {} to be migrated", r.entries_read(), r.entries_migrated);
     }
     let _ = writeln!(text, "; {} ms", r.ms);
+    if let Some(unread) = &r.unread_before {
+        let _ = writeln!(text, "  {unread}");
+    }
     for s in &r.shapes {
         let what = match &s.table {
             None => format!("service {}: state", s.service),

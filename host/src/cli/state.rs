@@ -17,6 +17,7 @@ use crate::protocol::admin::{AdminCommand, Piece, Reply};
 use clap::{Args, Subcommand};
 use greenroom_core::ledger::{Outcome, Report, Restored};
 use greenroom_state::dump::{self, Dump as File};
+use greenroom_state::nesting::{parse, too_deep};
 use serde_json::Value;
 use std::fmt::Write;
 use std::io::BufReader;
@@ -47,6 +48,10 @@ pub(super) struct Dump {
     /// Only this session
     #[arg(long, value_name = "ID")]
     session: Option<u64>,
+    /// Write integers beyond 2^53 as strings, {"$int": "..."}, which `restore` reads back. For
+    /// programs like jq, which would change them
+    #[arg(long)]
+    strings: bool,
     /// Accepted for scripts: a dump is always JSON
     #[arg(long, hide = true)]
     json: bool,
@@ -92,8 +97,8 @@ impl Dump {
     /// Streams the dump to standard output, piece by piece, in constant memory. If the answer
     /// breaks off, the output is no JSON and the exit code is 1.
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
-        let Dump { service, session, .. } = self;
-        call(dir, &AdminCommand::Dump { service, session }, |reply| {
+        let Dump { service, session, strings, .. } = self;
+        call(dir, &AdminCommand::Dump { service, session, strings }, |reply| {
             if let Reply::Text(text) = reply {
                 print_json_text(&text);
             }
@@ -240,10 +245,16 @@ impl Set {
 }
 
 /// Parses a field's path and its value: JSON, or else a string. Only the first `=` counts, so
-/// values may contain more of them. A string that is valid JSON needs quotes: `name="5"`.
+/// values may contain more of them. A string that is valid JSON needs quotes: `name="5"`. JSON that
+/// nests too deep is refused, and not taken for a string.
 fn field(text: &str) -> Result<(String, Value), CommandFailure> {
     let Some((path, value)) = text.split_once('=') else {
         return Err(CommandFailure::Usage(format!("{text:?} is no FIELD=VALUE")));
     };
-    Ok((path.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value))))
+    let refused = |e| CommandFailure::Usage(format!("field {path}: {e}"));
+    let value = match parse::<Value>(value.as_bytes()) {
+        Err(e) if e.contains(&too_deep()) => return Err(refused(e)),
+        parsed => parsed.unwrap_or_else(|_| Value::from(value)),
+    };
+    Ok((path.to_owned(), value))
 }

@@ -31,6 +31,9 @@ pub struct LiveState {
     /// Private copy and entry of the build that serves, if the candidate is an older one. That
     /// build downgrades the data that it left.
     pub newer: Option<(PathBuf, String)>,
+    /// Private copy and entry of the build that serves, to tell old failures from the candidate's.
+    #[serde(default)]
+    pub serving: Option<(PathBuf, String)>,
     /// Number of sessions of these services.
     pub sessions: u64,
     /// Number of entries of each table that may be rehearsed, by version: tables of the

@@ -4,14 +4,16 @@
 //! Live data is every session's state, and the entries of tables that `entries.rs` picks. The
 //! child builds a core from the pinned epoch, and puts the candidate in charge of it. Each item
 //! is read as the next turn would read it. Data of another version is migrated. Each change is
-//! compared field by field. If the candidate's version is higher, the result is downgraded
-//! again, to find out whether there is a way back.
+//! compared field by field. The result is converted to the version that is live again, to find
+//! out whether there is a way back: downgraded by the candidate, or for an older candidate,
+//! migrated by the build that serves.
 //!
 //! Nothing is written back: the core is a copy on the heap, and ends with the child. No turn
 //! runs, so no effect is asked for. One item that cannot be read fails the rehearsal, and all
-//! others are read nevertheless, to be counted. A crash is the trial's finding (`trial.rs`);
-//! its board names the session. O(sessions + picked entries) calls of the candidate, within the
-//! limits of the trial.
+//! others are read nevertheless, to be counted. An item that the build that serves cannot read
+//! either is told, and fails nothing: no reload would make it worse. A crash is the trial's finding
+//! (`trial.rs`); its board names the session. O(sessions + picked entries) calls of the candidate,
+//! within the limits of the trial.
 
 use crate::memory::snapshot::core_of;
 use crate::plugin::entries::{Entries, is_another};
@@ -24,47 +26,78 @@ use greenroom_core::store::snapshot::Seen;
 use greenroom_state::compatibility::{StateShape, TableShape};
 use greenroom_state::json;
 use greenroom_state::rehearsal_report::{Observer, Rehearsal, ShapeReport};
+use greenroom_state::same_value::same_value;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// Sessions and entries that are named, of those that can't be read. The rest is counted.
 const NAMED_MAX: usize = 3;
+/// Failures whose words are kept: which of them are the candidate's own is known only later.
+const WORDS_MAX: usize = 1000;
 /// Time between two reports of progress.
 const TOLD_EVERY: Duration = Duration::from_millis(100);
 /// Entries between two looks at the clock: a look takes as long as a short entry does.
 const ENTRIES_A_LOOK: u64 = 64;
 
 /// Failures of one kind: of sessions, or of entries.
-#[derive(Default)]
-struct Failures {
-    count: u64,
-    /// Words of the first failures.
-    named: Vec<String>,
+struct Failures<T> {
+    /// Items that can't be read, each with its name and the reason, if it is among the first
+    /// [`WORDS_MAX`].
+    items: Vec<(T, String)>,
 }
 
-impl Failures {
-    /// Counts a failure, and keeps the words of the first ones. The words are made only if they
-    /// are kept.
-    fn add(&mut self, what: impl FnOnce() -> String) {
-        self.count += 1;
-        if self.named.len() < NAMED_MAX {
-            self.named.push(what());
-        }
+impl<T> Default for Failures<T> {
+    fn default() -> Failures<T> {
+        Failures { items: Vec::new() }
+    }
+}
+
+impl<T> Failures<T> {
+    /// Notes a failure. The words are made only if they are kept.
+    fn add(&mut self, item: T, what: impl FnOnce() -> String) {
+        let words = if self.items.len() < WORDS_MAX { what() } else { String::new() };
+        self.items.push((item, words));
     }
 
-    /// Describes the failures, with the first ones by name; `None`: there are none.
+    /// Takes out the failures that the build that serves has, too.
+    fn take_old(&mut self, mut is_old: impl FnMut(&T) -> bool) -> Failures<T> {
+        let (old, new) = std::mem::take(&mut self.items).into_iter().partition(|(item, _)| is_old(item));
+        self.items = new;
+        Failures { items: old }
+    }
+
+    /// Describes failures that are the candidate's own; `None`: there are none.
     fn tell(&self, of: u64, what: &str) -> Option<String> {
-        let named = self.named.join("; ");
-        (self.count > 0).then(|| format!("the rehearsal failed for {} of {of} {what}: {named}", self.count))
+        let (count, named) = self.named()?;
+        Some(format!("the rehearsal failed for {count} of {of} {what}: {named}"))
+    }
+
+    /// Describes failures that the build that serves has, too; `None`: there are none.
+    fn tell_old(&self, of: u64, what: &str) -> Option<String> {
+        let (count, named) = self.named()?;
+        Some(format!("{count} of {of} {what} can't be read by the build that serves either: {named}"))
+    }
+
+    /// Number of failures, and the first ones by name; `None`: there are none.
+    fn named(&self) -> Option<(usize, String)> {
+        let words = self.items.iter().map(|(_, words)| words.as_str()).filter(|words| !words.is_empty());
+        let named: Vec<_> = words.take(NAMED_MAX).collect();
+        (!self.items.is_empty()).then(|| (self.items.len(), named.join("; ")))
     }
 }
+
+/// Loads the build that serves, to ask it about what the candidate can't read. Its error says why
+/// it can't be asked.
+pub type LoadServing<'a> = &'a mut dyn FnMut() -> Result<Serving, String>;
 
 /// Data of one service or table that goes from one shape to another, with the findings so far.
 struct Subject<'a> {
     service: ServiceId,
     /// 0: the state; n: the n-th table of the service.
     which: u32,
+    /// Name of the table; `None`: the state.
+    table: Option<&'a str>,
     /// Shape that the build that serves has of it.
     old: &'a StateShape,
     /// Shape that the candidate has of it.
@@ -81,10 +114,16 @@ struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     /// Data of one service (`which`: 0) or table that goes from one shape to another.
-    fn new(service: ServiceId, which: u32, old: &'a StateShape, new: &'a StateShape) -> Subject<'a> {
+    fn new(
+        service: ServiceId,
+        (which, table): (u32, Option<&'a str>),
+        old: &'a StateShape,
+        new: &'a StateShape,
+    ) -> Subject<'a> {
         Subject {
             service,
             which,
+            table,
             old,
             new,
             observer: Observer::new(old, new),
@@ -99,13 +138,14 @@ impl<'a> Subject<'a> {
     fn saw(&mut self, core: &Core, version: u32, before: &[u8], after: Option<&[u8]>) {
         self.migrated += u64::from(version != self.new.version);
         // Only a value of the old build's own version can come back as it was.
-        let goes_back = self.new.version > self.old.version
-            && version == self.old.version
-            && self.new.converts(self.new.version, self.old.version).is_ok();
         let (from, to) = (self.new.version, self.old.version);
+        // The newer of the two builds knows the way. Without one, the report says so once.
+        let newer = if from > to { self.new } else { self.old };
+        let goes_back = from != to && version == to && newer.converts(from, to).is_ok();
         let back = after.filter(|_| goes_back).map(|a| core.convert(self.service, self.which, from, to, a));
-        // If the same bytes come back, as they mostly do, there is nothing to compare.
-        let back = back.filter(|back| back.as_deref() != Ok(before));
+        // If the same value comes back, as it mostly does, there is nothing to compare.
+        let schema = self.old.schema.as_ref();
+        let back = back.filter(|b| !b.as_deref().is_ok_and(|b| same_value(b, before, schema)));
         if back.is_none() && !self.observer.wants_data() {
             return;
         }
@@ -114,12 +154,12 @@ impl<'a> Subject<'a> {
         self.observer.saw(&before);
         if let Some(back) = back {
             let back = back.and_then(|bytes| json::to_json(&bytes));
-            self.observer.came_back(&before, &back.unwrap_or_default());
+            self.observer.came_back(&before, back.as_ref().map_err(Clone::clone));
         }
     }
 
     /// Makes the report on this data, with the way back by the versions that both builds know.
-    fn report(self, service: &str, table: Option<&str>) -> ShapeReport {
+    fn report(self, service: &str) -> ShapeReport {
         let (from, to) = (self.old.version, self.new.version);
         // The newer of the two knows both versions.
         let knows = if to >= from { self.new } else { self.old };
@@ -130,7 +170,7 @@ impl<'a> Subject<'a> {
         let (verdict, fields, way_back) = self.observer.report((from, to), back);
         ShapeReport {
             service: service.to_owned(),
-            table: table.map(str::to_owned),
+            table: self.table.map(str::to_owned),
             from,
             to,
             verdict,
@@ -168,8 +208,9 @@ impl<F: FnMut(u64, u64)> Progress<F> {
     }
 }
 
-/// Rehearses a candidate. `newer` is the loaded code of [`LiveState::newer`]. Calls `tell` with the
-/// progress: items done, and of how many.
+/// Rehearses a candidate. `newer` is the loaded code of [`LiveState::newer`]. `live_build` is
+/// called if there is something that the candidate can't read. Calls `tell` with the progress:
+/// items done, and of how many.
 ///
 /// Costs the time of reading each session and entry once. An error means that the rehearsal could
 /// not be made; data that the candidate can't read is in the report.
@@ -177,6 +218,7 @@ pub fn rehearse(
     library: &str,
     serving: Serving,
     newer: Option<Serving>,
+    live_build: LoadServing<'_>,
     live: &LiveState,
     records: &OwnedFd,
     tell: impl FnMut(u64, u64),
@@ -204,14 +246,48 @@ pub fn rehearse(
     let total = (slots.len() + entries.values().map(Entries::len).sum::<usize>()) as u64;
     let mut progress = Progress { done: 0, total, told: begun, tell };
     let mut r = Rehearsal::default();
-    let bad_sessions = rehearse_sessions(&mut core, slots, live, &offers, &mut progress, &mut r);
-    let bad_entries = rehearse_entries(&core, tables, &entries, live, &mut progress, &mut r);
-    let failed = [bad_sessions.tell(r.sessions, "sessions"), bad_entries.tell(r.entries, "table entries")];
-    let failed: Vec<_> = failed.into_iter().flatten().collect();
-    r.failed = (!failed.is_empty()).then(|| failed.join("; "));
+    let mut sessions = rehearse_sessions(&mut core, slots, live, &offers, &mut progress, &mut r);
+    let mut bad = rehearse_entries(&core, tables, &entries, live, &mut progress, &mut r);
+    let joined = |told: [Option<String>; 2]| {
+        let told: Vec<_> = told.into_iter().flatten().collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    };
+    // Last, because the build that serves takes the candidate's place in the copy. If it can't be
+    // loaded, all failures count as the candidate's.
+    if !(sessions.items.is_empty() && bad.items.is_empty())
+        && let Ok(serving) = live_build()
+    {
+        core.go_on_with(&build, serving);
+        let old_sessions = sessions.take_old(|slot| is_unread_session(&mut core, live, *slot));
+        let old =
+            bad.take_old(|(table, version, value)| is_unread_entry(&core, live, table, *version, value));
+        r.unread_before =
+            joined([old_sessions.tell_old(r.sessions, "sessions"), old.tell_old(r.entries, "table entries")]);
+    }
+    r.failed = joined([sessions.tell(r.sessions, "sessions"), bad.tell(r.entries, "table entries")]);
     r.ms = begun.elapsed().as_millis() as u64;
     Ok(r)
 }
+
+/// Whether the build that serves can't read the state of a session. A state of a newer version is
+/// not counted: the worker has the builds that downgrade it, and they are not here.
+fn is_unread_session(core: &mut Core, live: &LiveState, slot: Slot) -> bool {
+    let Some(s) = core.sessions().get(slot) else { return false };
+    let (service, version) = (s.service, s.state_version);
+    let name = &core.services()[usize::from(service.0)].offer.name;
+    let known = live.offers.iter().find(|o| o.name == *name).map(|o| o.shape.version);
+    known.is_some_and(|known| version <= known) && core.rehearse(slot).is_err()
+}
+
+/// Whether the build that serves owns a table and can't read this value. A value of a newer version
+/// is not counted, as above.
+fn is_unread_entry(core: &Core, live: &LiveState, table: &str, version: u32, value: &[u8]) -> bool {
+    let known = live.shape_of(table).map(|shape| shape.version);
+    known.is_some_and(|known| version <= known) && core.rehearse_entry(table, version, value).is_err()
+}
+
+/// Value that can't be read: table, version and bytes.
+type BadEntry<'a> = (&'a str, u32, &'a [u8]);
 
 /// Has the candidate read and write the state of each session of its services. Returns the
 /// failures.
@@ -222,13 +298,13 @@ fn rehearse_sessions(
     offers: &[Offer],
     progress: &mut Progress<impl FnMut(u64, u64)>,
     r: &mut Rehearsal,
-) -> Failures {
+) -> Failures<Slot> {
     let mut states = BTreeMap::new();
     for offer in offers {
         // A service that is new to the host has no sessions to read.
         let old = live.offers.iter().find(|o| o.name == offer.name);
         if let (Some(old), Some(service)) = (old, core.service_named(&offer.name)) {
-            states.insert(service, (offer, Subject::new(service, 0, &old.shape, &offer.shape)));
+            states.insert(service, (offer, Subject::new(service, (0, None), &old.shape, &offer.shape)));
         }
     }
     let mut bad = Failures::default();
@@ -244,14 +320,14 @@ fn rehearse_sessions(
                     subject.saw(core, *version, before, reread.after.as_deref());
                 }
             }
-            Err(why) => bad.add(|| format!("session {id}: {why}")),
+            Err(why) => bad.add(slot, || format!("session {id}: {why}")),
         }
     }
     for (_, (offer, subject)) in states {
         r.migrated += subject.migrated;
         // A service without state has nothing to report.
         if subject.old.schema.is_some() || subject.new.schema.is_some() {
-            r.shapes.push(subject.report(&offer.name, None));
+            r.shapes.push(subject.report(&offer.name));
         }
     }
     bad
@@ -259,21 +335,21 @@ fn rehearse_sessions(
 
 /// Has the candidate read and write the picked entries of each of its tables. Returns the
 /// failures.
-fn rehearse_entries(
+fn rehearse_entries<'e>(
     core: &Core,
-    tables: Vec<(&Offer, &TableShape)>,
-    entries: &BTreeMap<&str, Entries>,
+    tables: Vec<(&'e Offer, &'e TableShape)>,
+    entries: &'e BTreeMap<&str, Entries>,
     live: &LiveState,
     progress: &mut Progress<impl FnMut(u64, u64)>,
     r: &mut Rehearsal,
-) -> Failures {
+) -> Failures<BadEntry<'e>> {
     let mut bad = Failures::default();
     for (offer, table) in tables {
         let owner = core.owners().get(table.name.as_str()).copied();
         let Some(owner) = owner else { continue };
         // A table that nobody owned counts as of the first version, and of the same shape.
         let old = live.shape_of(&table.name).unwrap_or(&table.shape);
-        let mut subject = Subject::new(owner.service, owner.which, old, &table.shape);
+        let mut subject = Subject::new(owner.service, (owner.which, Some(&table.name)), old, &table.shape);
         let entries = &entries[table.name.as_str()];
         for (version, key, value) in entries.iter() {
             progress.step(ENTRIES_A_LOOK);
@@ -282,8 +358,8 @@ fn rehearse_entries(
                     subject.read += 1;
                     subject.saw(core, version, value, Some(&after));
                 }
-                Err(why) => bad.add(|| {
-                    format!("entry {:?} of table {}: {why}", String::from_utf8_lossy(key), table.name)
+                Err(why) => bad.add((table.name.as_str(), version, value), || {
+                    format!("entry {} of table {}: {why}", json::bytes_to_json(key), table.name)
                 }),
             }
         }
@@ -291,7 +367,7 @@ fn rehearse_entries(
         r.entries_left_out += entries.left_out;
         subject.left_out = entries.left_out;
         r.entries_migrated += subject.migrated;
-        r.shapes.push(subject.report(&offer.name, Some(&table.name)));
+        r.shapes.push(subject.report(&offer.name));
     }
     bad
 }

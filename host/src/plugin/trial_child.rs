@@ -69,7 +69,12 @@ fn tried(task: &Task, board: Board, records: Option<&OwnedFd>) -> Result<Tried, 
         // Tells the parent that the rehearsal begins, so that a crash from here on is described
         // as one in it.
         tell(0, 0);
-        rehearsal = Some(rehearse(&library, serving, newer, live, records, tell)?);
+        // Asked for only if the candidate can't read something.
+        let mut live_build = || match &live.serving {
+            Some((copy, entry)) => Library::load(copy, entry)?.create(&task.settings, level::ERROR, board),
+            None => Err("no build serves".into()),
+        };
+        rehearsal = Some(rehearse(&library, serving, newer, &mut live_build, live, records, tell)?);
     }
     let more = threads().saturating_sub(before);
     if more > 0 {

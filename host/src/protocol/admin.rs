@@ -37,6 +37,9 @@ pub enum AdminCommand {
         service: Option<String>,
         /// Only this session.
         session: Option<u64>,
+        /// Integers beyond 2^53 are written as strings in a tag.
+        #[serde(default)]
+        strings: bool,
     },
     /// A reload.
     Reload {

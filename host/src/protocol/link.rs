@@ -192,7 +192,7 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         if got.flags.contains(ReturnFlags::TRUNC) {
             return Err(io::Error::other("a message was cut off"));
         }
-        match serde_json::from_slice(&self.buffer[..got.bytes]) {
+        match parse(&self.buffer[..got.bytes]) {
             Ok(message) => Ok(Received::Message(message, fds)),
             Err(e) if is_of_later(&self.buffer[..got.bytes], &e) => Ok(Received::Unknown(e.to_string())),
             Err(e) => Err(e.into()),
@@ -224,13 +224,23 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
     }
 }
 
+/// Parses a message, however deep it nests: the admin socket has bounded what a caller sends, at
+/// more than the parser's own 128 levels. A failure would cost the link.
+fn parse<T: DeserializeOwned>(message: &[u8]) -> serde_json::Result<T> {
+    let mut json = serde_json::Deserializer::from_slice(message);
+    json.disable_recursion_limit();
+    let parsed = T::deserialize(&mut json)?;
+    json.end()?;
+    Ok(parsed)
+}
+
 /// Tells an unknown message from a known one with unknown content. Only the former may be left out:
 /// a known one that cannot be read may be one that the sender relies on.
 ///
 /// serde names the unknown variant in its error, and an inner enum may have one as well. So the
 /// variant must be the message's own tag.
 fn is_of_later(message: &[u8], why: &serde_json::Error) -> bool {
-    let tag = match serde_json::from_slice(message) {
+    let tag = match parse(message) {
         Ok(serde_json::Value::String(tag)) => Some(tag),
         Ok(serde_json::Value::Object(fields)) => fields.into_iter().next().map(|(tag, _)| tag),
         _ => None,

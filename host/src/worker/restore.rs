@@ -163,7 +163,8 @@ fn plan_fields(
     let mut json = json::to_json(&packed).map_err(about)?;
     // A session that never stored a state begins from the one that its build makes.
     let before = if read.before.is_some() { json.clone() } else { Value::Null };
-    for (path, to) in fields {
+    for (path, mut to) in fields {
+        json::untag_integers(&mut to);
         set(&mut json, &path, to).map_err(about)?;
     }
     let packed = json::from_json(&json).map_err(about)?;

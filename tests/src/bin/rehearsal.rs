@@ -136,6 +136,7 @@ fn main() {
         service_limits: BTreeMap::new(),
         offers,
         newer: None,
+        serving: None,
         sessions: u64::from(sessions),
         entries: BTreeMap::new(),
     };

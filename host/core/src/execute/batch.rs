@@ -254,7 +254,10 @@ fn attribute_fault(
     };
     host.services[service].faults += 1;
     let fallback = match host.services[service].standby.is_some() {
-        true => run_with_previous_build(host, executor, slot, failed, running),
+        true => {
+            let unread = fault.kind == fault::STATE;
+            run_with_previous_build(host, executor, slot, (failed, unread), running)
+        }
         false => Fallback::Unavailable,
     };
     let (mut consumed, mut answered_by) = (true, None);

@@ -3,8 +3,10 @@
 //! The previous build stands by with its code loaded. It gets the state, and each entry of a
 //! table that it reads, in the versions that it knows. A value that the serving build wrote is
 //! downgraded by the serving build, then read and written by the previous build. Upgraded again,
-//! it must be the same, byte for byte. If it is not, or if a conversion fails, the previous
-//! build can't be asked.
+//! it must be the same value, in whatever order its maps are written. If it is not, or if a
+//! conversion fails, the previous build can't be asked.
+//!
+//! A state that neither build can read is an old fault, as a failure with both builds is.
 //!
 //! The turn is reserved and applied like any other. Its writes are marked with the versions of
 //! the previous build, so the serving build migrates them when it reads them. A fallback costs
@@ -29,7 +31,10 @@ use crate::service::registry::{LoadedBuild, Writer};
 use crate::tables::entry::version_of;
 use crate::turn::code::Code;
 use crate::turn::effect::Effect;
-use greenroom_state::abi::Action;
+use crate::turn::staging::Buffers;
+use greenroom_state::abi::{Action, fault};
+use greenroom_state::same_value::same_value;
+use greenroom_state::schema::Schema;
 use std::cell::Cell;
 
 /// A kind of value (a state, or a table's) in two builds. Each has its code, the number of the
@@ -37,6 +42,8 @@ use std::cell::Cell;
 struct Pair<'a> {
     serving: (&'a dyn Code, u32, u32),
     standby: (&'a dyn Code, u32, u32),
+    /// Schema of the serving build, which says whether the value has sets in it.
+    schema: Option<&'a Schema>,
 }
 
 impl Pair<'_> {
@@ -51,20 +58,22 @@ impl Pair<'_> {
             false => serving.convert(which, here, there, value)?,
         };
         let down = standby.convert(which_there, there, there, &down)?;
-        match serving.convert(which, there, here, &down)? == value {
+        let back = serving.convert(which, there, here, &down)?;
+        match same_value(&back, value, self.schema) {
             true => Ok(down),
             false => Err(format!("taken down to version {there}, it would lose something")),
         }
     }
 }
 
-/// Runs an action that failed again, with the previous build. Applies the outcome if the turn
-/// succeeds and there is room. Otherwise nothing has changed but the staging buffers.
+/// Runs an action that failed again, with the previous build. `unread`: it failed because the
+/// serving build can't read the state. Applies the outcome if the turn succeeds and there is room.
+/// Otherwise nothing has changed but the staging buffers.
 pub(super) fn run_with_previous_build(
     host: &mut HostState,
     executor: &mut Executor,
     slot: Slot,
-    action: &Action<'_>,
+    (action, unread): (&Action<'_>, bool),
     running: &mut RunningBatch,
 ) -> Fallback {
     let Some(id) = host.sessions.get(slot).map(|s| s.service) else { return Fallback::Unavailable };
@@ -73,7 +82,12 @@ pub(super) fn run_with_previous_build(
     // framed otherwise than the peer expects.
     let knows = |b: &LoadedBuild| b.offer.framing == service.offer.framing && b.code.knows(action.kind);
     let Some(standby) = service.standby.as_ref().filter(|b| knows(b)) else { return Fallback::Unavailable };
-    let Some(state) = state_for_standby(host, slot) else { return Fallback::Unavailable };
+    let Some(state) = state_for_standby(host, slot) else {
+        return match unread && is_unreadable(host, &mut executor.buffers, slot) {
+            true => Fallback::Failed,
+            false => Fallback::Unavailable,
+        };
+    };
     let unreadable = Cell::new(false);
     // A turn whose read failed fails as well. The cell tells that case apart: it says nothing
     // about the action.
@@ -126,8 +140,27 @@ fn state_for_standby(host: &HostState, slot: Slot) -> Option<Option<(u32, Vec<u8
     } else {
         service.code.convert(0, s.state_version, here, &stored).ok()?
     };
-    let pair = Pair { serving: (&*service.code, 0, here), standby: (&*standby.code, 0, there) };
+    let schema = service.offer.shape.schema.as_ref();
+    let pair = Pair { serving: (&*service.code, 0, here), standby: (&*standby.code, 0, there), schema };
     Some(Some((there, pair.downgrade(&as_served).ok()?)))
+}
+
+/// Whether the standby build can't read the state of a session as it is stored, if it is of that
+/// build's version or older. A state of a newer version is not the standby build's to read. The
+/// buffers hold the outcome of the call afterwards.
+fn is_unreadable(host: &HostState, buffers: &mut Buffers, slot: Slot) -> bool {
+    let Some(s) = host.sessions.get(slot) else { return false };
+    let (Some(r), Some(standby)) = (s.state, host.services[s.service].standby.as_ref()) else { return false };
+    if s.state_version > standby.offer.shape.version {
+        return false;
+    }
+    let stored = host.store.read(r, <[u8]>::to_vec);
+    let convert = |_: &str, _: u32, _: &[u8]| Ok(None);
+    let callee = Callee { code: &*standby.code, generation: standby.build.generation, convert: &convert };
+    // Without actions, and not `convert`: libraries of ABI 1.0 convert nothing.
+    let of = Call { slot, actions: &[], running: &RunningBatch::default() };
+    call(host, &callee, of, Some((s.state_version, &stored)), buffers);
+    buffers.fault.take().is_some_and(|f| f.kind == fault::STATE)
 }
 
 /// A value of a table as the standby build of a service reads it; `Ok(None)`: it is that
@@ -164,7 +197,7 @@ fn entry_for_standby(
     }
     let as_served = value_for(&host.services, owner, table, version_of(stored), value)?;
     let serving = (&*service.code, owner.which, owner.version);
-    let pair = Pair { serving, standby: (&*standby.code, which_there, there) };
+    let pair = Pair { serving, standby: (&*standby.code, which_there, there), schema: shape.schema.as_ref() };
     pair.downgrade(&as_served).map(Some)
 }
 

@@ -81,6 +81,22 @@ impl Service {
         converter.ok_or_else(|| no_way(stored, wanted))?.code.convert(0, stored, wanted, state)
     }
 
+    /// Converts a value with the code that serves: `Code::convert`. To a version above its own
+    /// leads the newest build that stands by to convert, if there is one.
+    pub(crate) fn convert(&self, which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
+        let table = (which as usize).checked_sub(1).and_then(|at| self.offer.tables.get(at));
+        let own = table.map_or(&self.offer.shape, |t| &t.shape).version;
+        let Some(newer) = self.converters.last().filter(|_| to > own) else {
+            return self.code.convert(which, from, to, value);
+        };
+        // A converter may count its tables otherwise, so the table is found by name.
+        let which = match table {
+            None => Some(0),
+            Some(t) => newer.offer.tables.iter().position(|n| n.name == t.name).map(|at| at as u32 + 1),
+        };
+        newer.code.convert(which.ok_or_else(|| no_way(from, to))?, from, to, value)
+    }
+
     /// Downgrades a state that a newer build left, in place, and returns its version then.
     /// States of older versions stay: the build that serves migrates them itself. Fails as
     /// [`Service::left_by_newer`], and the state is unchanged then.

@@ -337,15 +337,16 @@ fn snapshot_for(shell: &mut Shell, id: LibraryId) -> Option<Snapshot> {
     let records = shell.saver.records().ok()?;
     let back = core.reloads.under_way(id).is_some_and(|r| matches!(r.want, Want::RollBack(_)));
     // A rollback rehearses the way back: the build that runs downgrades what the earlier one reads.
-    let newer = shell.builds.get(id).filter(|_| back).map(|r| &r.current);
+    let serving = shell.builds.get(id).map(|r| (r.current.copy.clone(), r.current.entry.clone()));
     let limits = config_for(shell, id).all_limits();
-    let newer = newer.map(|b| (b.copy.clone(), b.entry.clone()));
+    let newer = serving.clone().filter(|_| back);
     let live = LiveState {
         epoch: shell.core.pin(),
         limits: limits.host,
         service_limits: limits.services,
         offers,
         newer,
+        serving,
         sessions: sessions as u64,
         entries,
     };
