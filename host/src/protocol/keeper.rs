@@ -7,10 +7,10 @@
 //!
 //! | time | keeper to worker | worker to keeper |
 //! | --- | --- | --- |
-//! | start | `Hello`, `Connections` with `Endpoints` and `Dialed`, `Start` | `Ack`, `Ready` |
+//! | start | `Hello`, `Connections` with `Endpoints` and `Dialed`, `Start` | `Ack`, `Builds`, `Ready` |
 //! | new connections | the same, without `Start` | `Ack`, later `Drop` |
 //! | outbound | `Dialed` or `ConnectFailed` | `Connect` |
-//! | reload | `Opened` | `Open`, then `Ports` or `Discard` |
+//! | reload | `Opened` | `Open`, then `Ports` and `Builds`, or `Discard` |
 //! | configuration | `Configure` | `Configured` or `NotConfigured` |
 //! | upgrade | `Pin`, `Unpin`, `HandOver` | `Pinned`, `Unpinned` |
 //! | end | `Stop` or `HandOver` | `CantStart`, `Recycle` |
@@ -99,6 +99,9 @@ pub enum ToKeeper {
     /// A reload is committed: accept from these ports, and close the others, except those opened
     /// since.
     Ports(Vec<HeldPort>),
+    /// The record of the library at this watched path names exactly these private copies. The
+    /// keeper holds them, so that they can be written anew if they are deleted.
+    Builds(PathBuf, Vec<PathBuf>),
     /// The configuration of this number is in force.
     Configured(u64),
     /// The configuration of this number was refused, or changes nothing.
@@ -120,8 +123,10 @@ pub enum ToKeeper {
 /// Everything that a worker begins with.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hello {
-    /// The keeper's process id, which private copies are named by.
-    pub host_pid: u32,
+    /// The host's number, which private copies are named by. Keepers of earlier versions give their
+    /// process id.
+    #[serde(rename = "host_pid")]
+    pub host_number: u32,
     /// Number of workers before this one.
     pub incarnation: u64,
     /// The configuration. Fields that this version does not know are left out.
@@ -158,6 +163,9 @@ pub struct Hello {
     /// The keeper knows [`ToKeeper::NotConfigured`].
     #[serde(default)]
     pub hears_refusals: bool,
+    /// The keeper knows [`ToKeeper::Builds`].
+    #[serde(default)]
+    pub holds_builds: bool,
 }
 
 impl Hello {
@@ -225,5 +233,6 @@ mod tests {
         assert_eq!(unknown, ["limits.later_ms", "metrics.listen"]);
         // An earlier keeper's message lacks what was added since.
         assert_eq!((hello.crashed, hello.trial, hello.hears_refusals), (false, None, false));
+        assert_eq!((hello.host_number, hello.holds_builds), (1, false));
     }
 }

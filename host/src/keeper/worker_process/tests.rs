@@ -21,7 +21,7 @@ struct Started {
 /// A first message whose content does not matter: no child reads it.
 fn hello() -> Hello {
     Hello {
-        host_pid: 1,
+        host_number: 1,
         incarnation: 0,
         config: Config::default(),
         found: Found::default(),
@@ -36,6 +36,7 @@ fn hello() -> Hello {
         trial: None,
         endpoint_last: EndpointId::NONE,
         hears_refusals: true,
+        holds_builds: true,
     }
 }
 
