@@ -117,8 +117,8 @@ impl Keeper {
 
     /// Hears what a process said between the last look at its socket and its end.
     ///
-    /// Reasons, releases and builds in use still count. Requests are left out: a successor repeats those that its
-    /// records hold, and an answer would reach a process that did not ask. Ports and
+    /// Reasons, releases and builds in use still count. Requests are left out: a successor repeats
+    /// those that its records hold, and an answer would reach a process that did not ask. Ports and
     /// configuration are reported anew by the successor.
     fn hear_last_words(&mut self) {
         while let Some(Ok(received)) = self.worker.receive() {

@@ -7,10 +7,11 @@
 //!
 //! | time | keeper to worker | worker to keeper |
 //! | --- | --- | --- |
-//! | start | `Hello`, `Connections` with `Endpoints` and `Dialed`, `Start` | `Ack`, `Builds`, `Ready` |
+//! | start | `Hello`, `Connections` with `Endpoints` and `Dialed`, `Start` | `Ack`, `Ready` |
 //! | new connections | the same, without `Start` | `Ack`, later `Drop` |
 //! | outbound | `Dialed` or `ConnectFailed` | `Connect` |
-//! | reload | `Opened` | `Open`, then `Ports` and `Builds`, or `Discard` |
+//! | reload | `Opened` | `Open`, then `Ports` or `Discard` |
+//! | start, and behind each commit of a build | | `Builds` |
 //! | configuration | `Configure` | `Configured` or `NotConfigured` |
 //! | upgrade | `Pin`, `Unpin`, `HandOver` | `Pinned`, `Unpinned` |
 //! | end | `Stop` or `HandOver` | `CantStart`, `Recycle` |

@@ -1,8 +1,9 @@
 //! Claim of a runtime directory's place, which deleted files do not end.
 //!
-//! A lock is lost with its file: a second host would make the file anew and lock that. So a host also
-//! binds a name in the kernel's memory (an abstract Unix socket), made of the user, the parent
-//! directory's device and inode, and the directory's own name. The kernel drops it with the process.
+//! A lock is lost with its file: a second host would make the file anew and lock that. So a host
+//! also binds a name in the kernel's memory: an abstract Unix socket. The name is made of the user,
+//! the parent directory's device and inode, and the directory's own name. The kernel drops it with
+//! the process.
 //!
 //! The claim is a second guard behind the lock. Another user could bind the name first. Such a
 //! claim is passed over, and the lock alone counts then. The same holds if the parent directory

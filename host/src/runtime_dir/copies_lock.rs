@@ -4,8 +4,8 @@
 //! number, which names its copies and its lock file `host-HOST.lock`. A pid would not do: two hosts
 //! in pid namespaces of their own may have the same one.
 //!
-//! Copies are removed only if their host's lock can be taken. Hosts of earlier versions have no lock
-//! file, and their number is a pid. Their copies are removed if no process has that pid.
+//! Copies are removed only if their host's lock can be taken. Hosts of earlier versions have no
+//! lock file, and their number is a pid. Their copies are removed if no process has that pid.
 
 use crate::runtime_dir::lock_file::{LockFile, NotLocked};
 use rustix::fs::{FlockOperation, flock};
@@ -70,11 +70,11 @@ pub(crate) fn copied_by(name: &str) -> Option<u32> {
 
 /// A host, as its lock tells.
 enum Fate {
-    /// It lives, or its lock cannot be looked at.
+    /// The host lives, or its lock cannot be looked at.
     Lives,
-    /// It is dead, and left no lock file.
+    /// The host is dead, and left no lock file.
     Gone,
-    /// It is dead. The lock is held until its files are removed.
+    /// The host is dead. The lock is held until its files are removed.
     Dead {
         /// Holds the lock.
         _lock: File,

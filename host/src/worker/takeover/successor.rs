@@ -63,9 +63,9 @@ pub(super) fn go_on(shell: &mut Shell, hello: &Hello) -> Result<(), String> {
     Ok(())
 }
 
-/// Tells the keeper which configuration and builds are in force, in case the predecessor died before
-/// it could. Repeats are harmless: the keeper ignores a number that it has no open proposal for, and
-/// holds a private copy once.
+/// Tells the keeper which configuration and builds are in force, in case the predecessor died
+/// before it could. Repeats are harmless: the keeper ignores a number that it has no open proposal
+/// for, and holds a private copy once.
 pub(super) fn say_in_force(shell: &mut Shell) {
     shell.say_builds();
     if let Some(number) = recorded_number(&shell.core) {
