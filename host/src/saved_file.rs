@@ -23,9 +23,9 @@
 use greenroom_core::core::Core;
 use greenroom_core::store::kind::Kind;
 use sha2::{Digest, Sha256};
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -86,7 +86,8 @@ impl<W: Write> Write for Summed<W> {
 pub fn write(core: &Core, path: &Path, writer: &str) -> io::Result<Saved> {
     let path = &target(path);
     if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
+        // A runtime directory that was deleted must not come back open to others.
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
     // For the host's user alone: tables hold whatever handlers keep.
     let private = |options: &mut OpenOptions| options.mode(0o600).open(with_suffix(path, writer));

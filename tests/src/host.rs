@@ -104,6 +104,13 @@ impl Host {
         self.dir.path().join("run")
     }
 
+    /// Private copies of libraries, without the locks beside them. None while the directory is
+    /// missing.
+    pub fn copies(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.runtime().join("copies")).into_iter().flatten().flatten();
+        files.map(|f| f.path()).filter(|path| path.extension().is_some_and(|e| e == "so")).collect()
+    }
+
     /// Log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()

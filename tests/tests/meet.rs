@@ -150,8 +150,7 @@ fn a_file_that_changes_during_its_rehearsal_is_loaded_as_rehearsed() {
 
     install(&two, &watched);
     // Two seconds of rehearsal have begun once its private copy is there.
-    let copies = || std::fs::read_dir(host.runtime().join("copies")).map_or(0, Iterator::count);
-    wait_for("the copy", || (copies() == 2).then_some(()));
+    wait_for("the copy", || (host.copies().len() == 2).then_some(()));
     install(&three, &watched);
 
     host.wait_generation(name, 2);

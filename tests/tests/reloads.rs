@@ -49,11 +49,6 @@ fn footprint(host: &Host) -> (usize, usize) {
     (maps, kib * 1024)
 }
 
-/// Private copies of libraries.
-fn copies(host: &Host) -> usize {
-    std::fs::read_dir(host.runtime().join("copies")).expect("copies").count()
-}
-
 #[test]
 fn thousands_of_reloads_hold_no_more_than_a_few() {
     let reloads: u64 = std::env::var("GREENROOM_RELOADS").map_or(600, |n| n.parse().expect("a number"));
@@ -108,7 +103,7 @@ fn thousands_of_reloads_hold_no_more_than_a_few() {
     // The build that runs, the one that proved itself, and five that ran before (limit
     // builds_kept). Others are removed soon after a commit, or by the successor of a worker that
     // ended before it could.
-    wait_for("the removal of private copies", || (copies(&host) <= 7).then_some(()));
+    wait_for("the removal of private copies", || (host.copies().len() <= 7).then_some(()));
     assert_eq!(status["services"][0]["sessions"], clients.len());
 }
 
@@ -139,7 +134,9 @@ fn a_successor_removes_the_private_copies_of_a_worker_that_died() {
             (now["workers_before"] == died && now["worker"] == "serving").then_some(())
         });
         let kept = 1 + usize::from(host.generation("many") > 1);
-        wait_for(&format!("{kept} private copies after {point}"), || (copies(&host) == kept).then_some(()));
+        wait_for(&format!("{kept} private copies after {point}"), || {
+            (host.copies().len() == kept).then_some(())
+        });
     }
     // The copies that are left are the right ones.
     let before = client.ask("on")[..3].to_owned();

@@ -444,8 +444,7 @@ fn a_reload_that_the_hosts_stop_cuts_off_fails() {
 
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| host.cli(&["reload", "serve-stopped", "--from", hang.to_str().unwrap()]));
-        let trial = || std::fs::read_dir(host.runtime().join("copies")).unwrap().count() == 2;
-        wait_for("the trial", || trial().then_some(()));
+        wait_for("the trial", || (host.copies().len() == 2).then_some(()));
 
         host.signal(libc::SIGTERM);
 

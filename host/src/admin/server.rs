@@ -11,15 +11,20 @@
 //! further ones are told so. The user is checked by the kernel's credentials of the peer, so no
 //! password is needed.
 //!
+//! The socket's file may be deleted while the host lives. The keeper's upkeep notices, and has the
+//! host listen at the path again.
+//!
 //! If the process ends, [`finish`] gives the callers 500 ms to hear so.
 
+use crate::mailbox::Mailbox;
 use crate::protocol::admin::{AdminCommand, Reply, ServedBy};
 use greenroom_core::reload::request::Requester;
 use greenroom_state::nesting::parse;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
@@ -47,27 +52,90 @@ pub enum Asked {
 /// Sender of a keeper's answers. The answer ends when the sender is dropped.
 pub type Answers = Sender<Reply>;
 
-/// Listens, and accepts callers until the process ends. Called once, by the keeper, which holds
-/// the lock of the runtime directory.
+/// The admin socket, while this process listens on it. A thread accepts callers until the process
+/// ends. Dropping the socket removes it, and callers that are connected get their answers still.
 ///
-/// `post` gives a request to the keeper's loop; false: the loop has ended. Fails if the path
-/// exists or cannot be written.
-pub fn listen(path: &Path, post: impl Fn(Asked) -> bool + Clone + Send + 'static) -> io::Result<()> {
-    let listener = UnixListener::bind(path)?;
+/// The owner holds the lock of the runtime directory.
+pub struct AdminSocket {
+    path: PathBuf,
+    /// Gives requests to the keeper's loop.
+    post: Mailbox<Asked>,
+    /// Shared with the thread that accepts.
+    listener: Arc<UnixListener>,
+    /// Device and inode of the socket at the path. `None`: it was gone at once.
+    place: Option<(u64, u64)>,
+}
+
+impl AdminSocket {
+    /// Listens at a path. Fails if the path exists or cannot be written.
+    pub fn listen(path: PathBuf, post: Mailbox<Asked>) -> io::Result<AdminSocket> {
+        let (listener, place) = open(&path, post.clone())?;
+        Ok(AdminSocket { path, post, listener, place })
+    }
+
+    /// Path of the socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the path still names the socket. Costs one stat.
+    pub fn is_in_place(&self) -> bool {
+        self.place.is_some() && self.place == place_of(&self.path)
+    }
+
+    /// Listens again at the path, whatever is there by now. Callers that connected and were not
+    /// accepted yet are cut off. After an error the earlier socket stays, and nobody finds it.
+    pub fn listen_again(&mut self) -> io::Result<()> {
+        let _ = std::fs::remove_file(&self.path);
+        let (listener, place) = open(&self.path, self.post.clone())?;
+        // Ends the thread of the earlier socket.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        (self.listener, self.place) = (listener, place);
+        Ok(())
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        // Another socket at the path is another host's.
+        if self.is_in_place() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Device and inode of a file; `None`: it cannot be looked at.
+fn place_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|m| (m.dev(), m.ino()))
+}
+
+/// A socket that listens, and its place.
+type Listening = (Arc<UnixListener>, Option<(u64, u64)>);
+
+/// Listens at a path, and accepts callers on a thread until the socket is shut down.
+fn open(path: &Path, post: Mailbox<Asked>) -> io::Result<Listening> {
+    let listener = Arc::new(UnixListener::bind(path)?);
     // The directory's mode 0700 protects the socket until this line.
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
-    std::thread::Builder::new().name("admin".into()).spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else {
-                // No descriptors are left: the next caller may get one.
-                std::thread::sleep(Duration::from_millis(100));
-                continue;
-            };
-            let post = post.clone();
-            on_thread(stream, move |stream| take_in(stream, &post));
+    let place = place_of(path);
+    let accepting = listener.clone();
+    std::thread::Builder::new().name("admin".into()).spawn(move || accept(&accepting, &post))?;
+    Ok((listener, place))
+}
+
+/// Accepts callers until the socket is shut down.
+fn accept(listener: &UnixListener, post: &Mailbox<Asked>) {
+    for stream in listener.incoming() {
+        match stream {
+            Ok(stream) => {
+                let post = post.clone();
+                on_thread(stream, move |stream| take_in(stream, &post));
+            }
+            Err(e) if e.kind() == ErrorKind::InvalidInput => return,
+            // No descriptors are left: the next caller may get one.
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
-    })?;
-    Ok(())
+    }
 }
 
 /// Serves a caller on a thread of its own. False: there are too many, and the caller is told
@@ -120,7 +188,7 @@ pub fn refuse(stream: &UnixStream, why: &str) {
 /// Reads a caller's command in the keeper, and has it answered by keeper or worker.
 ///
 /// Fails if the caller is gone or too slow; nothing was asked then, or the answer is lost.
-fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> {
+fn take_in(stream: UnixStream, post: &Mailbox<Asked>) -> io::Result<()> {
     let mut caller = Caller::new(&stream)?;
     // The directory's mode keeps others out; this check is for a directory that was opened by
     // mistake.
@@ -141,14 +209,14 @@ fn take_in(stream: UnixStream, post: &impl Fn(Asked) -> bool) -> io::Result<()> 
     if command.served_by() != ServedBy::Keeper {
         // The socket goes to the worker whole; nothing is buffered here.
         drop(caller);
-        if !post(Asked::OfWorker(command, by, stream)) {
+        if !post.post(Asked::OfWorker(command, by, stream)) {
             tracing::debug!("admin: the host is stopping");
         }
         return Ok(());
     }
     let status = matches!(command, AdminCommand::Status);
     let (answers, answered) = channel();
-    post(Asked::OfKeeper(command, answers));
+    post.post(Asked::OfKeeper(command, answers));
     let mut last = None;
     for reply in answered {
         caller.say(&reply)?;

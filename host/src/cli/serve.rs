@@ -14,11 +14,13 @@
 //! Standard output gets the addresses and the line `ready`, once the host serves. Scripts wait
 //! for that line. All else goes to the log on standard error.
 
-use crate::admin::server;
+use crate::admin::server::{self, AdminSocket};
 use crate::cli::output::{CommandFailure, try_print_text};
 use crate::cli::signals;
 use crate::config::source::{ConfigSource, parse_listen};
+use crate::keeper::belongings::Belongings;
 use crate::keeper::events::Event;
+use crate::keeper::upkeep::Upkeep;
 use crate::keeper::{Keeper, Options};
 use crate::logs;
 use crate::plugin::discover;
@@ -97,10 +99,13 @@ impl Serve {
         }
         .map_err(|e| failed("the keeper's socket", e))?;
         let save = config.save.file.clone().unwrap_or_else(|| runtime.save());
+        let belongings = Belongings::default();
         let options = Options {
             config,
             source,
             found,
+            belongings: belongings.clone(),
+            host_number: runtime.host_number(),
             copies: runtime.copies().into(),
             save,
             log: self.log.to_string(),
@@ -119,9 +124,10 @@ impl Serve {
             Ok(()) => {}
         }
         hear_signals(&keeper).map_err(|e| failed("signals", e))?;
-        let operators = keeper.mailbox();
-        server::listen(&runtime.socket(), move |asked| operators.post(Event::Asked(asked)))
+        let socket = AdminSocket::listen(runtime.socket(), keeper.mailbox().for_kind(Event::Asked))
             .map_err(|e| failed(&runtime.socket().display().to_string(), e))?;
+        // Owns the runtime directory from here on, until this function returns.
+        let _upkeep = Upkeep::start(runtime, socket, belongings).map_err(|e| failed("the upkeep", e))?;
         let ended = match theirs {
             None => keeper.run(ready),
             Some(theirs) => {

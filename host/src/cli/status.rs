@@ -71,6 +71,13 @@ impl StatusArgs {
             if !reached.is_empty() {
                 print_text(&format!("limits reached so often: {}\n", reached.join(", ")));
             }
+            for missing in &host.missing {
+                print_text(&format!("missing: {missing}\n"));
+            }
+            let made: Vec<_> = host.made_anew.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+            if !made.is_empty() {
+                print_text(&format!("deleted by others and made anew so often: {}\n", made.join(", ")));
+            }
             // Shown only if the keeper knows how the last worker ended.
             if let (n @ 1.., Some(reason)) = (host.workers_before, &reason) {
                 let workers = if n == 1 { "worker" } else { "workers" };

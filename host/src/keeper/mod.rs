@@ -10,6 +10,7 @@
 //! | `acceptor` | listeners, connections, outbound connections under way |
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
+//! | `belongings`, `upkeep` | files of the host that others may delete |
 //! | `upgrade`, `upgrade_steps` | the trial of another binary, and the change to it |
 //! | `configure`, `propose` | configurations that the worker has not answered |
 //! | `callers` | commands that wait for a worker |
@@ -25,6 +26,7 @@
 
 mod acceptor;
 mod answer_callers;
+pub mod belongings;
 mod callers;
 mod configure;
 mod connection_steps;
@@ -45,6 +47,7 @@ mod succession;
 mod tokens;
 mod upgrade;
 mod upgrade_steps;
+pub mod upkeep;
 mod worker_process;
 
 use crate::admin::server::{Asked, refuse};
@@ -57,6 +60,7 @@ use crate::protocol::found::Found;
 use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
 use crate::protocol::link::Received;
 use acceptor::Acceptor;
+use belongings::Belongings;
 use callers::{Callers, WaitingCaller};
 use configure::ConfigProposals;
 use events::{Event, EventQueue};
@@ -88,6 +92,10 @@ pub struct Options {
     pub source: ConfigSource,
     /// Libraries and directories to serve.
     pub found: Found,
+    /// Builds in use, and files that are made anew.
+    pub belongings: Belongings,
+    /// Number of the host in the directory of private copies.
+    pub host_number: u32,
     /// Directory of private copies.
     pub copies: PathBuf,
     /// File of saved tables and ledger.
@@ -270,6 +278,7 @@ impl Keeper {
             // Room for another batch: it is handed over at the end of the round.
             ToKeeper::Ack => self.worker.acknowledged(),
             ToKeeper::Drop(connections) => self.acceptor.drop(&connections),
+            ToKeeper::Builds(library, copies) => self.options.belongings.hold(library, copies),
             ToKeeper::Open(ports) => {
                 let opened = self.acceptor.open(ports);
                 self.worker.send(&ToWorker::Opened(opened));

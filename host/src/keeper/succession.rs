@@ -38,7 +38,10 @@ const FIRST_STARTS_MAX: u32 = 3;
 
 /// Whether a message counts although its sender has ended.
 fn is_last_word(message: &ToKeeper) -> bool {
-    matches!(message, ToKeeper::CantStart(_) | ToKeeper::Drop(_) | ToKeeper::NotSaved(_))
+    matches!(
+        message,
+        ToKeeper::CantStart(_) | ToKeeper::Drop(_) | ToKeeper::NotSaved(_) | ToKeeper::Builds(..)
+    )
 }
 
 impl Keeper {
@@ -62,6 +65,7 @@ impl Keeper {
 
     /// Spawns a process and begins with it. After an error, the caller abandons the process.
     fn start_worker(&mut self) -> io::Result<()> {
+        self.options.belongings.restore_builds();
         let spawned = match (&self.binary, self.options.in_process.take()) {
             (Some(binary), _) => spawn::start(binary)?,
             (None, Some(link)) => Spawned { process: None, link },
@@ -79,7 +83,7 @@ impl Keeper {
     /// clock, as a generation is blamed for deaths within limit `crash_window_ms` alone.
     pub(super) fn hello(&self, trial: Option<u64>) -> Hello {
         Hello {
-            host_pid: std::process::id(),
+            host_number: self.options.host_number,
             incarnation: self.worker.incarnation(),
             config: self.options.config.clone(),
             found: self.options.found.clone(),
@@ -96,6 +100,7 @@ impl Keeper {
             hears_refusals: true,
             hears_output: true,
             log_file: self.options.log_file.clone(),
+            holds_builds: true,
         }
     }
 
@@ -114,8 +119,8 @@ impl Keeper {
 
     /// Hears what a process said between the last look at its socket and its end.
     ///
-    /// Reasons and releases still count. Requests are left out: a successor repeats those that its
-    /// records hold, and an answer would reach a process that did not ask. Ports and
+    /// Reasons, releases and builds in use still count. Requests are left out: a successor repeats
+    /// those that its records hold, and an answer would reach a process that did not ask. Ports and
     /// configuration are reported anew by the successor.
     fn hear_last_words(&mut self) {
         while let Some(Ok(received)) = self.worker.receive() {

@@ -12,11 +12,12 @@
 //! the prepare thread.
 
 use crate::config::trust::Trust;
-use crate::runtime_dir::copied_by;
+use crate::runtime_dir::copies_lock::copied_by;
+use crate::runtime_dir::make_anew;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -68,7 +69,7 @@ fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
         .open(path)
         .map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => format!("{at} does not exist"),
+            ErrorKind::NotFound => format!("{at} does not exist"),
             _ => format!("{at} can't be opened: {e}"),
         })?;
     let stat = |f: &File| f.metadata().map_err(|e| format!("{at}: {e}"));
@@ -107,14 +108,14 @@ fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     Ok(Some(Content { bytes, hash }))
 }
 
-/// Directory of private copies. Names are `LIBRARY-PID-N-HASH.so`, and `runtime_dir.rs` reads
-/// them.
+/// Directory of private copies. Names are `LIBRARY-HOST-N-HASH.so`, and
+/// `runtime_dir/copies_lock.rs` reads them.
 #[derive(Debug)]
 pub struct Copies {
     /// Directory, which other hosts may use too.
     dir: PathBuf,
-    /// Process id of the keeper. The keeper outlives the workers that write and load copies.
-    host_pid: u32,
+    /// Number of the host, which outlives the workers that write and load copies.
+    host: u32,
     /// Number of the next copy. The upper half is the writer's, so two workers of a host never
     /// use the same name.
     next: u64,
@@ -122,21 +123,28 @@ pub struct Copies {
 
 impl Copies {
     /// Copies of one writer. The number `writer` tells the processes of one host apart.
-    pub fn new(dir: PathBuf, host_pid: u32, writer: u64) -> Copies {
-        Copies { dir, host_pid, next: writer << 32 }
+    pub fn new(dir: PathBuf, host: u32, writer: u64) -> Copies {
+        Copies { dir, host, next: writer << 32 }
     }
 
     /// Writes a private copy, under a name that none had before. If it cannot be written,
     /// nothing is left of it. The mode lets nobody write the copy, and nobody but the owner
-    /// read it.
+    /// read it. A directory that was deleted is made anew.
     pub fn write(&mut self, content: &Content, library: &str) -> Result<PathBuf, String> {
-        let (pid, n) = (self.host_pid, self.next);
+        let (host, n) = (self.host, self.next);
         self.next += 1;
-        let path = self.dir.join(format!("{library}-{pid}-{n}-{}.so", &content.hash[..12]));
+        let path = self.dir.join(format!("{library}-{host}-{n}-{}.so", &content.hash[..12]));
         let failed = |e: std::io::Error| format!("the private copy {} can't be written: {e}", path.display());
-        let mut file =
-            // An existing file is never overwritten: a process may have it mapped.
-            OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path).map_err(failed)?;
+        // An existing file is never overwritten: a process may have it mapped.
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path);
+        let created = match create() {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                make_anew(&self.dir)?;
+                create()
+            }
+            other => other,
+        };
+        let mut file = created.map_err(failed)?;
         if let Err(e) = file.write_all(&content.bytes) {
             let _ = std::fs::remove_file(&path);
             return Err(failed(e));
@@ -150,7 +158,7 @@ impl Copies {
         let needed: BTreeSet<_> = needed.iter().filter_map(|copy| copy.file_name()).collect();
         for file in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = file.file_name();
-            let own = name.to_str().and_then(copied_by) == Some(self.host_pid);
+            let own = name.to_str().and_then(copied_by) == Some(self.host);
             if own && !needed.contains(name.as_os_str()) {
                 let _ = std::fs::remove_file(file.path());
             }
@@ -174,5 +182,17 @@ mod tests {
         std::fs::write(&foreign, "x").unwrap();
         Copies::new(dir.path().into(), 77, 2).remove_others(&BTreeSet::from([needed.clone()]));
         assert_eq!([needed, left, other, foreign].map(|p| p.exists()), [true, false, true, true]);
+    }
+
+    #[test]
+    fn a_copy_is_written_although_its_directory_was_deleted() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("run/copies");
+        let content = Content { bytes: b"x".to_vec(), hash: "0123456789abcdef".into() };
+        let copy = Copies::new(dir.clone(), 77, 1).write(&content, "a").unwrap();
+        assert_eq!(std::fs::read(copy).unwrap(), b"x");
+        for dir in [&dir, &base.path().join("run")] {
+            assert_eq!(dir.metadata().unwrap().mode() & 0o777, 0o700, "{}", dir.display());
+        }
     }
 }

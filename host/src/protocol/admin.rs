@@ -220,6 +220,13 @@ pub struct HostStatus {
     /// Times that each limit was reached since the host started.
     #[serde(default)]
     pub limits: BTreeMap<String, u64>,
+    /// Files of the host that are missing at the moment, each with the reason.
+    #[serde(default)]
+    pub missing: Vec<String>,
+    /// Times that files were gone and were made anew since the host started: `copies`, `locks`,
+    /// `socket`.
+    #[serde(default)]
+    pub made_anew: BTreeMap<String, u64>,
 }
 
 /// A service in a status.

@@ -11,6 +11,7 @@
 //! | new connections | the same, without `Start` | `Ack`, later `Drop` |
 //! | outbound | `Dialed` or `ConnectFailed` | `Connect` |
 //! | reload | `Opened` | `Open`, then `Ports` or `Discard` |
+//! | start, and behind each commit of a build | | `Builds` |
 //! | configuration | `Configure` | `Configured` or `NotConfigured` |
 //! | upgrade | `Pin`, `Unpin`, `HandOver` | `Pinned`, `Unpinned` |
 //! | end | `Stop` or `HandOver` | `CantStart`, `Recycle` |
@@ -102,6 +103,9 @@ pub enum ToKeeper {
     /// A reload is committed: accept from these ports, and close the others, except those opened
     /// since.
     Ports(Vec<HeldPort>),
+    /// The record of the library at this watched path names exactly these private copies. The
+    /// keeper holds them, so that they can be written anew if they are deleted.
+    Builds(PathBuf, Vec<PathBuf>),
     /// The configuration of this number is in force.
     Configured(u64),
     /// The configuration of this number was refused, or changes nothing.
@@ -126,8 +130,10 @@ pub enum ToKeeper {
 /// Everything that a worker begins with.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hello {
-    /// The keeper's process id, which private copies are named by.
-    pub host_pid: u32,
+    /// The host's number, which private copies are named by. Keepers of earlier versions give their
+    /// process id.
+    #[serde(rename = "host_pid")]
+    pub host_number: u32,
     /// Number of workers before this one.
     pub incarnation: u64,
     /// The configuration. Fields that this version does not know are left out.
@@ -170,6 +176,9 @@ pub struct Hello {
     /// Path of the log, if it is a file.
     #[serde(default)]
     pub log_file: Option<PathBuf>,
+    /// The keeper knows [`ToKeeper::Builds`].
+    #[serde(default)]
+    pub holds_builds: bool,
 }
 
 impl Hello {
@@ -237,5 +246,6 @@ mod tests {
         assert_eq!(unknown, ["limits.later_ms", "metrics.listen"]);
         // An earlier keeper's message lacks what was added since.
         assert_eq!((hello.crashed, hello.trial, hello.hears_refusals), (false, None, false));
+        assert_eq!((hello.host_number, hello.holds_builds), (1, false));
     }
 }

@@ -9,13 +9,14 @@
 //! releases the connections of ended sessions.
 
 use crate::net::sockets::LINK;
-use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
+use crate::protocol::keeper::{HeldPort, Hello, ToKeeper, ToWorker};
 use crate::protocol::link::{Link, Received};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
 /// Connections that one message releases at most. Each takes up to 34 bytes of JSON, and a message
 /// may have 64 KiB.
@@ -27,6 +28,8 @@ pub(super) struct KeeperLink {
     link: Link<ToWorker, ToKeeper>,
     /// The keeper understands [`ToKeeper::NotConfigured`]. An earlier one would replace the worker.
     hears_refusals: bool,
+    /// The keeper understands [`ToKeeper::Builds`].
+    holds_builds: bool,
     /// Connections that the keeper is to release: key and number.
     drops: Vec<(u32, u64)>,
     /// Outbound connections about to come: number of the request, by number of the connection. All
@@ -44,13 +47,14 @@ impl KeeperLink {
     /// poll is edge-triggered: each event is followed by sends and receives until nothing is left.
     pub(super) fn new(
         link: Link<ToWorker, ToKeeper>,
-        hears_refusals: bool,
+        hello: &Hello,
         registry: &Registry,
     ) -> io::Result<KeeperLink> {
         let fd = link.fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), LINK, Interest::READABLE | Interest::WRITABLE)?;
         let (drops, dialed) = (Vec::new(), HashMap::new());
-        Ok(KeeperLink { link, hears_refusals, drops, dialed, ready: false, recycling: false })
+        let Hello { hears_refusals, holds_builds, .. } = *hello;
+        Ok(KeeperLink { link, hears_refusals, holds_builds, drops, dialed, ready: false, recycling: false })
     }
 
     /// Sends a message, or queues it until the socket takes it. A message beyond 64 KiB is dropped,
@@ -93,6 +97,14 @@ impl KeeperLink {
     pub(super) fn say_not_configured(&mut self, number: u64) {
         if self.hears_refusals {
             self.link.send(&ToKeeper::NotConfigured(number));
+        }
+    }
+
+    /// Tells the keeper which private copies a library's committed record names. An earlier keeper
+    /// holds none, and is told nothing.
+    pub(super) fn say_builds(&mut self, library: PathBuf, copies: Vec<PathBuf>) {
+        if self.holds_builds {
+            self.link.send(&ToKeeper::Builds(library, copies));
         }
     }
 

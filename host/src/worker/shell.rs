@@ -149,10 +149,19 @@ impl Shell {
         Ok(())
     }
 
+    /// Tells the keeper which private copies to hold, of libraries whose records were written. Runs
+    /// behind their commit, and before copies are removed that the records no longer name.
+    pub(super) fn say_builds(&mut self) {
+        for (library, copies) in self.builds.take_untold() {
+            self.keeper.say_builds(library, copies);
+        }
+    }
+
     /// Drops builds and private copies that no session, table or record needs any more. Runs
     /// behind a commit: records written before it count by now. Destructors and the removal of
     /// files run on the prepare thread, because both may block.
     pub(super) fn drop_unused_builds(&mut self) {
+        self.say_builds();
         self.threads.prepare.drop_copies(self.builds.take_unused_copies());
         if let Some(retired) = self.core.take_retired() {
             self.threads.prepare.send(Job::Drop(retired, Vec::new()));

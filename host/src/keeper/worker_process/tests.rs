@@ -21,7 +21,7 @@ struct Started {
 /// A first message whose content does not matter: no child reads it.
 fn hello() -> Hello {
     Hello {
-        host_pid: 1,
+        host_number: 1,
         incarnation: 0,
         config: Config::default(),
         found: Found::default(),
@@ -38,6 +38,7 @@ fn hello() -> Hello {
         hears_refusals: true,
         hears_output: true,
         log_file: None,
+        holds_builds: true,
     }
 }
 

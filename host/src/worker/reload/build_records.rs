@@ -185,6 +185,8 @@ pub(in crate::worker) struct BuildRecords {
     loaded: u32,
     /// Private copies that no process will load again, once the latest records are committed.
     unused_copies: Vec<PathBuf>,
+    /// Libraries whose records were written since the keeper was told of their private copies.
+    untold: BTreeSet<usize>,
 }
 
 impl BuildRecords {
@@ -222,7 +224,17 @@ impl BuildRecords {
             .map(|old| old.copies().difference(&needed).map(|p| p.to_path_buf()).collect())
             .unwrap_or_default();
         self.records.insert(id.0, record);
+        self.untold.insert(id.0);
         unused
+    }
+
+    /// Takes the libraries whose records were written since the last call: the watched path and the
+    /// private copies of each. The caller has committed the records.
+    pub(in crate::worker) fn take_untold(&mut self) -> Vec<(PathBuf, Vec<PathBuf>)> {
+        let untold = std::mem::take(&mut self.untold);
+        let records = untold.iter().filter_map(|at| self.records.get(at));
+        let copies = |r: &LibraryRecord| r.copies().into_iter().map(Path::to_path_buf).collect();
+        records.map(|r| (r.path.clone(), copies(r))).collect()
     }
 
     /// Writes a library's record, and has [`BuildRecords::take_unused_copies`] return the private

@@ -83,6 +83,7 @@ impl ReloadDriver {
             shell.ports.tell(&mut shell.keeper);
         }
         let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
+        shell.say_builds();
         // Only now: the last commit names the copies no more.
         shell.threads.prepare.drop_copies(unused_copies);
         record_replaced(shell, replaced);

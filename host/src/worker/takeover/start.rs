@@ -24,8 +24,7 @@ use crate::admin::query::Answer;
 use crate::admin::server;
 use crate::clock::now_ns;
 use crate::config::record;
-use crate::crash_points;
-use crate::crash_points::Point;
+use crate::crash_points::{self, Point};
 use crate::job_threads::JobThreads;
 use crate::memory::board::Board;
 use crate::memory::input::Pool;
@@ -249,13 +248,13 @@ fn assemble(
     let sockets = Sockets::new(input).map_err(failed)?;
     let inbox = Inbox::new(sockets.registry()).map_err(failed)?;
     let config = Arc::new(hello.config.clone());
-    let copies = Copies::new(hello.copies.clone(), hello.host_pid, hello.incarnation);
+    let copies = Copies::new(hello.copies.clone(), hello.host_number, hello.incarnation);
     let done = inbox.mailbox(Message::Prepare);
     let orders = prepare::start(config.clone(), copies, logs::abi_level(), board, move |step| {
         done.post(step);
     });
     let prepare = PrepareThread::new(orders.map_err(failed)?);
-    let keeper = KeeperLink::new(link, hello.hears_refusals, sockets.registry()).map_err(failed)?;
+    let keeper = KeeperLink::new(link, hello, sockets.registry()).map_err(failed)?;
     let save_every_s = hello.config.save.every_s;
     let saver = Saver::new(hello.save.clone(), save_every_s, files.region, inbox.mailbox(Message::Save));
     let stall_limits = watchdog::start(board, files.board, &hello.config.limits, hello.copies.clone())
@@ -315,7 +314,7 @@ fn begin(
         tracing::info!(sessions = shell.core.sessions().len(), "took over in {ms:.1} ms");
     }
     // Before `Ready`: the keeper then repeats a signal's configuration that has no answer yet.
-    successor::say_configuration(shell);
+    successor::say_in_force(shell);
     shell.keeper.say_ready(shell.ports.held().to_vec(), shell.core.connection_number());
     Ok(())
 }

@@ -74,9 +74,11 @@ pub(super) fn go_on(shell: &mut Shell, hello: &Hello) -> Result<(), String> {
     Ok(())
 }
 
-/// Tells the keeper which configuration is in force, in case the predecessor died before it could.
-/// Repeats are harmless: the keeper ignores a number that it has no open proposal for.
-pub(super) fn say_configuration(shell: &mut Shell) {
+/// Tells the keeper which configuration and builds are in force, in case the predecessor died
+/// before it could. Repeats are harmless: the keeper ignores a number that it has no open proposal
+/// for, and holds a private copy once.
+pub(super) fn say_in_force(shell: &mut Shell) {
+    shell.say_builds();
     if let Some(number) = recorded_number(&shell.core) {
         shell.keeper.send(&ToKeeper::Configured(number));
     }

@@ -1,0 +1,83 @@
+//! Upkeep of the host's files, on a thread of its own.
+//!
+//! Files in the runtime directory may be deleted while the host lives. Every two seconds the thread
+//! looks whether they are in place, and makes anew what is gone. So commands get in again, and no
+//! crash finds a build missing. `status` and the log say what was gone.
+//!
+//! A look costs two stats for each lock, the admin socket, and each private copy in use. The thread
+//! may wait for a disk, and the keeper's loop never does for a look.
+
+use crate::admin::server::AdminSocket;
+use crate::keeper::belongings::Belongings;
+use crate::runtime_dir::Runtime;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The thread, which owns runtime directory and admin socket. Dropping it ends the thread, removes
+/// the socket, and gives the locks back. Waits for a look under way.
+pub struct Upkeep {
+    /// Ends the thread when it is dropped.
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// State of the thread. The socket is dropped first: it is removed under the lock.
+struct Keep {
+    socket: AdminSocket,
+    runtime: Runtime,
+    belongings: Belongings,
+    /// Private copies that the last look found missing.
+    suspects: BTreeSet<PathBuf>,
+}
+
+impl Upkeep {
+    /// Starts the thread. Fails if the system has no thread to give.
+    pub fn start(runtime: Runtime, socket: AdminSocket, belongings: Belongings) -> io::Result<Upkeep> {
+        let (end, ended) = channel();
+        let keep = Keep { socket, runtime, belongings, suspects: BTreeSet::new() };
+        let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || keep.run(&ended))?;
+        Ok(Upkeep { end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Keep {
+    fn run(mut self, ended: &Receiver<()>) {
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK_EVERY) {
+            self.look();
+        }
+    }
+
+    /// Looks at all files once. Directories and locks come first: the rest lies in them, and counts
+    /// only if the directory is this host's.
+    fn look(&mut self) {
+        let looked = self.runtime.look();
+        for path in &looked.made {
+            self.belongings.count_made("locks", path);
+        }
+        let mut missing = looked.missing;
+        if self.runtime.is_ours() && !self.socket.is_in_place() {
+            match self.socket.listen_again() {
+                Ok(()) => self.belongings.count_made("socket", self.socket.path()),
+                Err(e) => missing.push(format!("{}: {e}", self.socket.path().display())),
+            }
+        }
+        self.suspects = self.belongings.look_at_builds(&self.suspects, &mut missing);
+        self.belongings.note_missing(missing);
+    }
+}
