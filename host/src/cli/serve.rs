@@ -114,7 +114,10 @@ impl Serve {
         let operators = keeper.mailbox();
         let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
             .map_err(|e| failed("signals", e))?;
-        std::thread::spawn(move || signals.forever().all(|signal| mailbox.post(Event::Signal(signal))));
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        thread("signals")
+            .spawn(move || signals.forever().all(|signal| mailbox.post(Event::Signal(signal))))
+            .map_err(|e| failed("signals", e))?;
         server::listen(&runtime.socket(), move |asked| operators.post(Event::Asked(asked)))
             .map_err(|e| failed(&runtime.socket().display().to_string(), e))?;
         let ended = match theirs {
@@ -124,7 +127,9 @@ impl Serve {
                     "--no-keeper: all in one process; a crash of a handler ends the host and its sessions, and neither \
                      upgrades nor fresh workers are possible"
                 );
-                let keeper = std::thread::spawn(move || keeper.run(ready));
+                let keeper = thread("keeper")
+                    .spawn(move || keeper.run(ready))
+                    .map_err(|e| failed("the keeper can't be started", e))?;
                 let worker = takeover::start::serve(theirs, false);
                 let keeper = keeper.join().unwrap_or_else(|_| Err("the keeper panicked".into()));
                 keeper.and(worker)
