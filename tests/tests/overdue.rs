@@ -20,7 +20,8 @@ fn stand_still(pid: i32, meanwhile: impl FnOnce()) {
     unsafe { libc::kill(pid, libc::SIGCONT) };
 }
 
-/// The rest of a line, and a line of a peer that was idle, arrive in time. The host reads them late.
+/// The rest of a line, and a line of a peer that was idle, arrive in time. The host reads them
+/// late.
 #[test]
 fn what_arrived_while_the_host_stood_still_is_read_before_deadlines_are_judged() {
     let library = Fixture::new("late", &tally_source("late", "one")).build();
