@@ -459,12 +459,17 @@ fn an_entry_without_downgrade_fails_the_turn_that_reads_it() {
 
     let mut one = Client::connect(host.addr("unread"));
     let mut two = Client::connect(host.addr("unread"));
-    assert_eq!((one.ask("a"), two.ask("a")), ("v1 1 a".into(), "v1 1 a".into()));
+    let mut three = Client::connect(host.addr("unread"));
+    assert_eq!(
+        (one.ask("a"), two.ask("a"), three.ask("a")),
+        ("v1 1 a".into(), "v1 1 a".into(), "v1 1 a".into())
+    );
 
     let waits = reload_and_wait(&host, "unread", bad);
     host.wait_generation("unread", 2);
     assert_eq!(one.ask("b"), "v3 2 b");
-    two.send("b\nb\n");
+    two.send("b\n");
+    three.send("b\n");
 
     let report = waits.join().expect("the command").1;
     assert_eq!(report["outcome"], "rolled-back");

@@ -125,10 +125,9 @@ impl Core {
 
     /// Takes one input. Its turns, and their effects, are done when the call returns.
     pub fn handle(&mut self, input: Input<'_>) {
-        // Before any turn of the pass: a build whose probation is over runs its turns without a
-        // fallback. The sweep follows, because the end of a probation begins one.
+        // Before any turn: a build whose probation is over has no fallback. Its end begins a sweep.
         if let Input::PassBegins { now_ns } = input {
-            self.host.now_ns = now_ns;
+            self.host.begin_pass(now_ns);
             self.executor.begin_pass();
             reload_commit::end_due_probations(&mut self.host, &mut self.sweeps);
             self.sweeps.go_on(&mut self.host, &mut self.executor);
@@ -137,6 +136,7 @@ impl Core {
             Pass { host: &mut self.host, executor: &mut self.executor, scratch: &mut self.scratch };
         match input {
             Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
+            Input::InputLeft => pass.host.leaves_input = true,
             Input::Opened { slot, id, service, peer, at_ms } => {
                 let _ = open::open(&mut pass, Connection { slot, id, service, peer, at_ms, outbound: false });
             }

@@ -16,12 +16,15 @@ use greenroom_state::address::Peer;
 /// Report from the shell. Bytes and texts are borrowed: the core copies what it keeps.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A pass begins. Deadlines, due timers and sessions that resume have their turns.
+    /// A pass begins. Deadlines that had come when the previous one began, due timers and sessions that resume have their turns.
     PassBegins {
         /// Time that all turns of the pass are told: CLOCK_MONOTONIC, in nanoseconds. Never
         /// goes back.
         now_ns: u64,
     },
+    /// The pass can't read all that had arrived when it began. Deadlines are judged once a later
+    /// pass has; without this input, every pass counts as one that has.
+    InputLeft,
     /// A connection was accepted. The session opens and has its first turn. If a limit is in
     /// the way, the connection is closed instead.
     Opened {

@@ -8,7 +8,7 @@
 //!
 //! A thread for each caller keeps the loops free. A caller that sends or reads nothing blocks
 //! its own thread, for at most 30 s at a time. Each process serves at most 32 callers at once;
-//! further ones are told so. The user is checked by the kernel's credentials of the peer, so no
+//! further ones are told so, without a thread. The user is checked by the kernel's credentials of the peer, so no
 //! password is needed.
 //!
 //! The socket's file may be deleted while the host lives. The keeper's upkeep notices, and has the
@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
 /// Most callers at once, in this process. Bounds threads and the queries that the loop finds.
 const CALLERS_MAX: usize = 32;
-/// Number of callers under way, with those that are being refused.
+/// Number of callers under way. One that is refused is not among them.
 static CALLERS: AtomicUsize = AtomicUsize::new(0);
 /// Time for which a host that ends waits until callers have heard so.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
@@ -138,27 +138,33 @@ fn accept(listener: &UnixListener, post: &Mailbox<Asked>) {
     }
 }
 
-/// Serves a caller on a thread of its own. False: there are too many, and the caller is told
-/// so; or no thread can be started, and the socket is closed.
+/// Serves a caller on a thread of its own. False: there are too many, or no thread can be started,
+/// and the caller is told so. A refusal takes no thread, so a flood of callers costs none.
 pub(super) fn on_thread(
     stream: UnixStream,
     serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static,
 ) -> bool {
-    // Counted before the test, so that two callers cannot both take the last place. A refusal
-    // takes a thread too: the caller may be slow to read.
-    let busy = CALLERS.fetch_add(1, Ordering::Relaxed) >= CALLERS_MAX;
+    // Counted before the test, so that two callers cannot both take the last place.
+    if CALLERS.fetch_add(1, Ordering::Relaxed) >= CALLERS_MAX {
+        CALLERS.fetch_sub(1, Ordering::Relaxed);
+        refuse(&stream, &format!("{CALLERS_MAX} commands are under way already"));
+        return false;
+    }
+    // A thread that can't be started drops its socket with its closure.
+    let to_refuse = stream.try_clone();
     let served = std::thread::Builder::new().name("caller".into()).spawn(move || {
-        if busy {
-            refuse(&stream, &format!("{CALLERS_MAX} commands are under way already"));
-        } else if let Err(e) = serve(stream) {
+        if let Err(e) = serve(stream) {
             tracing::debug!("admin: {e}");
         }
         CALLERS.fetch_sub(1, Ordering::Relaxed);
     });
-    if served.is_err() {
+    if let Err(e) = &served {
         CALLERS.fetch_sub(1, Ordering::Relaxed);
+        if let Ok(stream) = to_refuse {
+            refuse(&stream, &format!("no thread can be started for the command: {e}"));
+        }
     }
-    !busy && served.is_ok()
+    served.is_ok()
 }
 
 /// Whether callers wait for their answers. A worker that hands over waits for them.
@@ -177,9 +183,14 @@ pub fn finish() {
     }
 }
 
-/// Tells a caller why it gets no answer. The caller may be gone: the error is only logged.
+/// Tells a caller why it gets no answer. Never blocks: the answer fits the buffer of a socket to
+/// which nothing was written, and a caller whose buffer is full gets none.
 pub fn refuse(stream: &UnixStream, why: &str) {
-    let said = Caller::new(stream).and_then(|mut caller| caller.say(&Reply::Error(why.to_owned())));
+    let said = stream.set_nonblocking(true).and_then(|()| {
+        // What the caller has sent: a socket that is closed over it would reset the answer.
+        let _ = (&mut &*stream).take(COMMAND_BYTES_MAX).read_to_end(&mut Vec::new());
+        Caller::new(stream)?.say(&Reply::Error(why.to_owned()))
+    });
     if let Err(e) = said {
         tracing::debug!("admin: {e}");
     }

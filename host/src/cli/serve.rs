@@ -135,7 +135,9 @@ impl Serve {
                     "--no-keeper: all in one process; a crash of a handler ends the host and its sessions, and neither \
                      upgrades nor fresh workers are possible"
                 );
-                let keeper = std::thread::spawn(move || keeper.run(ready));
+                let keeper = thread("keeper")
+                    .spawn(move || keeper.run(ready))
+                    .map_err(|e| failed("the keeper can't be started", e))?;
                 let worker = takeover::start::serve(theirs, false);
                 let keeper = keeper.join().unwrap_or_else(|_| Err("the keeper panicked".into()));
                 keeper.and(worker)

@@ -27,6 +27,7 @@ use greenroom_state::address::Address;
 use mio::{Registry, Token};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// Token of the first listener; those below are the keeper's own.
@@ -168,16 +169,26 @@ impl Acceptor {
     }
 
     /// Follows the ports of a worker that has become ready: accepts from these, closes all others.
-    pub(super) fn follow_all(&mut self, registry: &Registry, ports: &[HeldPort]) {
-        self.listeners.follow(registry, listener_token, ports, true);
+    /// Returns the connections of ports that have moved.
+    pub(super) fn follow_all(&mut self, registry: &Registry, ports: &[HeldPort]) -> Accepted {
+        let (_, moved) = self.listeners.follow(registry, listener_token, ports, true);
         // Connections that came while no worker served have caused their edge already.
         self.accept_again.extend(self.listeners.accepting());
+        self.take_in(moved)
     }
 
     /// Follows a commit: accepts from these ports, closes the others, keeps those opened since.
-    pub(super) fn follow(&mut self, registry: &Registry, ports: &[HeldPort]) {
-        let fresh = self.listeners.follow(registry, listener_token, ports, false);
+    /// Returns the connections of ports that have moved.
+    pub(super) fn follow(&mut self, registry: &Registry, ports: &[HeldPort]) -> Accepted {
+        let (fresh, moved) = self.listeners.follow(registry, listener_token, ports, false);
         self.accept_again.extend(fresh);
+        self.take_in(moved)
+    }
+
+    /// Takes in connections that were accepted from ports that are closed by now.
+    fn take_in(&mut self, moved: Vec<(OwnedFd, EndpointId)>) -> Accepted {
+        let keys = moved.into_iter().map(|(fd, endpoint)| self.connections.add(fd, endpoint).0).collect();
+        Accepted { keys, ..Accepted::default() }
     }
 
     /// Begins an outbound connection that may take `patience`. The error says why it cannot begin.

@@ -32,7 +32,7 @@ impl Keeper {
     }
 
     /// Queues accepted connections for the worker.
-    fn accepted(&mut self, accepted: Accepted) {
+    pub(super) fn accepted(&mut self, accepted: Accepted) {
         self.worker.queue(accepted.keys);
         self.count_reached(Limit::OpenFiles, accepted.out_of_files);
     }

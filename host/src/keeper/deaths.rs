@@ -11,7 +11,7 @@
 //! itself. More than [`TURN_DEATHS_MAX`] quick deaths in turns show that blocking does not help.
 
 use crate::keeper::phase::Phase;
-use crate::memory::board::Reading;
+use crate::memory::board::{Reading, Running};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -45,8 +45,22 @@ impl Ended {
         let (how, own) = crate::exit_status::how(self.status);
         match self.board.stalled_ms() {
             Some(ms) => (format!("stalled for {ms} ms (limit stall_kill_ms)"), true),
+            None if own && self.crashed_elsewhere() => {
+                (format!("{how}, on a thread of a job or a reload"), own)
+            }
             None => (how, own),
         }
+    }
+
+    /// Action that was running, and may be to blame. `None`: none was, or a thread crashed that runs
+    /// no turns. The watchdog's own thread ends a process for what the loop runs.
+    pub(super) fn running(&self) -> Option<Running> {
+        self.board.running().filter(|_| self.board.stalled_ms().is_some() || !self.crashed_elsewhere())
+    }
+
+    /// Whether a thread crashed that runs no turns: that of a job or of a reload.
+    pub(super) fn crashed_elsewhere(&self) -> bool {
+        self.board.crashed_elsewhere()
     }
 
     /// Whether the process was told to hand over, and did so: all of its work is committed.
@@ -131,7 +145,7 @@ impl Deaths {
             (self.quick, self.in_turns) = (0, 0);
         }
         // An action is blocked after two deaths, so a death inside a turn need not wait.
-        let in_a_turn = own && ended.board.running().is_some();
+        let in_a_turn = own && ended.running().is_some();
         self.in_turns += u32::from(in_a_turn);
         let quick = served < QUICK_DEATH && own;
         self.quick += u32::from(quick);

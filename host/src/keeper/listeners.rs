@@ -9,6 +9,11 @@
 //! connect before the commit wait in the kernel's queue. If the reload is refused, `discard` closes
 //! the port, and the queue is reset.
 //!
+//! A port may move to an address that overlaps its own, as from 127.0.0.1 to 0.0.0.0. Both listen
+//! until the commit, and then the old one is closed, behind the connections in its queue. If the
+//! reload is refused, the old one is as it was. SO_REUSEPORT is set for the time of the bind alone:
+//! no other process gets a share of the port.
+//!
 //! Requests are repeatable. Ports that a dead worker had opened are reused, or closed once its
 //! successor is ready. An address that passes from one service to another keeps its socket, so no
 //! connection is refused in between.
@@ -19,7 +24,7 @@
 //! All lists are short: each call is O(ports), or O(ports of the request x ports).
 
 use crate::protocol::keeper::{EndpointId, HeldPort};
-use greenroom_core::reload::ports::Port;
+use greenroom_core::reload::ports::{Port, overlap};
 use greenroom_state::address::Address;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -64,12 +69,30 @@ impl Listeners {
                 continue;
             }
             // An error drops `opened`, and closes what this call has opened so far.
-            let listener = open(port)?;
+            let listener = open(&port).or_else(|why| self.open_beside(&port).unwrap_or(Err(why)))?;
             addrs.push(listener.addr.clone());
             opened.push(Some(listener));
         }
         self.places.append(&mut opened);
         Ok(addrs)
+    }
+
+    /// Opens a port whose address overlaps ports that are open. `None`: there are no such ports, so
+    /// another try would fail the same way.
+    fn open_beside(&self, port: &Port) -> Option<Result<Listener, String>> {
+        let open: Vec<_> = self.places.iter().flatten().filter(|l| overlap(&l.addr, &port.1)).collect();
+        // An address that is open already is another service's, and stays so.
+        if open.is_empty() || open.iter().any(|l| l.addr == port.1) {
+            return None;
+        }
+        let share = |yes| open.iter().for_each(|l| _ = sockopt::set_socket_reuseport(&l.socket, yes));
+        share(true);
+        let listener = bind_and_listen(port, true);
+        share(false);
+        if let Ok(listener) = &listener {
+            let _ = sockopt::set_socket_reuseport(&listener.socket, false);
+        }
+        Some(listener)
     }
 
     /// Closes ports that were opened for a reload that is not committed. Ports that are accepted
@@ -84,15 +107,15 @@ impl Listeners {
 
     /// Accepts from these ports, and closes the others. `all`: also closes those that were opened
     /// for a reload that is not committed. Returns the indexes that are accepted from for the first
-    /// time.
+    /// time, and the connections of ports that have moved.
     pub(super) fn follow(
         &mut self,
         registry: &Registry,
         token: impl Fn(usize) -> Token,
         ports: &[HeldPort],
         all: bool,
-    ) -> Vec<usize> {
-        let mut fresh = Vec::new();
+    ) -> (Vec<usize>, Vec<(OwnedFd, EndpointId)>) {
+        let (mut fresh, mut moved) = (Vec::new(), Vec::new());
         for (index, place) in self.places.iter_mut().enumerate() {
             let Some(l) = place else { continue };
             let wanted = ports.iter().any(|p| p.addr == l.addr);
@@ -113,11 +136,16 @@ impl Listeners {
             } else if !wanted && (l.accepts || all) {
                 if l.accepts {
                     let _ = registry.deregister(&mut SourceFd(&fd));
+                    if let Some(to) = ports.iter().find(|p| overlap(&p.addr, &l.addr)) {
+                        // Else the close would reset connections that the new port would serve.
+                        let queue = std::iter::from_fn(|| l.accept().ok());
+                        moved.extend(queue.take(BACKLOG as usize).map(|fd| (fd, to.endpoint)));
+                    }
                 }
                 *place = None;
             }
         }
-        fresh
+        (fresh, moved)
     }
 
     /// Indexes of the ports that are accepted from.
@@ -130,15 +158,26 @@ impl Listeners {
     /// port is closed.
     pub(super) fn accept(&self, index: usize) -> Option<io::Result<(OwnedFd, EndpointId)>> {
         let l = self.places.get(index)?.as_ref()?;
+        Some(l.accept().map(|fd| (fd, l.endpoint)))
+    }
+}
+
+impl Listener {
+    /// Accepts one connection, nonblocking and closed on exec.
+    fn accept(&self) -> io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let accepted = rustix::net::accept_with(&l.socket, flags);
-        Some(accepted.map(|fd| (fd, l.endpoint)).map_err(Into::into))
+        Ok(rustix::net::accept_with(&self.socket, flags)?)
     }
 }
 
 /// Binds and listens: both together reserve a port. Connections inherit the socket's options.
-fn open(port: Port) -> Result<Listener, String> {
-    let (service, address) = &port;
+fn open(port: &Port) -> Result<Listener, String> {
+    bind_and_listen(port, false)
+}
+
+/// Binds and listens. `shares`: other sockets of this process may have the address, if they share.
+fn bind_and_listen(port: &Port, shares: bool) -> Result<Listener, String> {
+    let (service, address) = port;
     let Address::Tcp(addr) = address else {
         return Err(format!(
             "service {service} can't listen on {address}: this version listens on TCP alone"
@@ -160,6 +199,7 @@ fn open(port: Port) -> Result<Listener, String> {
         sockopt::set_socket_keepalive(&socket, true)?;
         // Urgent data (telnet's Synch) comes in order, and the kernel counts it as other bytes.
         sockopt::set_socket_oobinline(&socket, true)?;
+        sockopt::set_socket_reuseport(&socket, shares)?;
         bind(&socket, addr)?;
         listen(&socket, BACKLOG)?;
         let socket = TcpListener::from(socket);
@@ -168,7 +208,8 @@ fn open(port: Port) -> Result<Listener, String> {
     };
     let (socket, held_addr) =
         made().map_err(|e: io::Error| format!("service {service} can't listen on {address}: {e}"))?;
-    Ok(Listener { port, socket, addr: Address::Tcp(held_addr), endpoint: EndpointId::NONE, accepts: false })
+    let (port, addr) = (port.clone(), Address::Tcp(held_addr));
+    Ok(Listener { port, socket, addr, endpoint: EndpointId::NONE, accepts: false })
 }
 
 #[cfg(test)]
@@ -202,6 +243,39 @@ mod tests {
         assert_eq!(listeners.places.len(), 1);
         listeners.discard(&[addr]);
         listeners.open(vec![taken]).unwrap();
+    }
+
+    /// Connections that wait at the old address come to the new port, and nobody else may share it.
+    #[test]
+    fn a_port_moves_to_an_address_that_overlaps() {
+        let registry = mio::Poll::new().unwrap();
+        let registry = registry.registry();
+        let held = |addr: &Address, endpoint| HeldPort {
+            port: ("s".into(), addr.clone()),
+            addr: addr.clone(),
+            endpoint: EndpointId(endpoint),
+        };
+        let mut listeners = Listeners::default();
+        let any = ("s".to_owned(), Address::Tcp(([127, 0, 0, 1], 0).into()));
+        let old = listeners.open(vec![any]).unwrap().remove(0);
+        listeners.follow(registry, Token, &[held(&old, 1)], false);
+        let wide = Address::Tcp(([0, 0, 0, 0], old.socket_addr().unwrap().port()).into());
+        for moves in [false, true] {
+            assert_eq!(listeners.open(vec![("s".into(), wide.clone())]), Ok(vec![wide.clone()]));
+            let _peer = std::net::TcpStream::connect(old.socket_addr().unwrap()).unwrap();
+            if moves {
+                let (fresh, moved) = listeners.follow(registry, Token, &[held(&wide, 2)], false);
+                let endpoints: Vec<_> = moved.iter().map(|(_, endpoint)| *endpoint).collect();
+                assert_eq!((fresh.len(), endpoints), (1, vec![EndpointId(2)]));
+            } else {
+                listeners.discard(&[wide.clone()]);
+                assert_eq!(listeners.accept(0).unwrap().unwrap().1, EndpointId(1));
+            }
+        }
+        let _peer = std::net::TcpStream::connect(old.socket_addr().unwrap()).unwrap();
+        let index = listeners.accepting()[0];
+        assert_eq!(listeners.accept(index).unwrap().unwrap().1, EndpointId(2));
+        assert!(!sockopt::socket_reuseport(&listeners.places[index].as_ref().unwrap().socket).unwrap());
     }
 
     #[test]

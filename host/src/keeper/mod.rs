@@ -288,7 +288,8 @@ impl Keeper {
             ToKeeper::Ports(ports) => {
                 // Ports opened since the commit are kept: a later reload has asked for them.
                 if self.worker.uses_ports(ports) {
-                    self.acceptor.follow(self.poll.registry(), self.worker.ports());
+                    let accepted = self.acceptor.follow(self.poll.registry(), self.worker.ports());
+                    self.accepted(accepted);
                 }
             }
             ToKeeper::Configured(number) => self.configured(number),
@@ -317,7 +318,8 @@ impl Keeper {
     fn ready(&mut self, ports: Vec<HeldPort>, served: u64, ready: OnReady<'_>) {
         self.acceptor.number_above(served);
         let (first, gap) = self.worker.is_ready(ports);
-        self.acceptor.follow_all(self.poll.registry(), self.worker.ports());
+        let accepted = self.acceptor.follow_all(self.poll.registry(), self.worker.ports());
+        self.accepted(accepted);
         if first {
             let ports = self.worker.ports().iter();
             ready(&ports.map(|p| (p.port.0.clone(), p.addr.clone())).collect::<Vec<_>>());

@@ -26,12 +26,18 @@ impl Keeper {
     /// [`Event::Read`].
     pub(super) fn configure(&mut self, by: Requester, stream: Option<UnixStream>) {
         let (source, mailbox) = (self.options.source.clone(), self.mailbox());
+        // A thread that can't be started drops its socket with its closure.
+        let to_refuse = stream.as_ref().and_then(|stream| stream.try_clone().ok());
         let read = move || {
             let config = Box::new(source.read());
             mailbox.post(Event::Read { config, by, stream });
         };
         if let Err(e) = std::thread::Builder::new().name("configuration".into()).spawn(read) {
-            tracing::error!("the configuration can't be read: {e}");
+            let why = format!("the configuration can't be read, as no thread can be started: {e}");
+            tracing::error!("{why}");
+            if let Some(stream) = to_refuse {
+                refuse(&stream, &why);
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 //! | before any process served, with a reason | the host ends with that reason |
 //! | with a reason why it cannot serve | the next start, after a pause |
 //! | in a turn, by its own doing | a note against action and generation; the next start, at once |
+//! | in a turn, by a kill from outside | a note against the action; the next start, as below |
 //! | in its start, or by its own doing within 200 ms of serving | the next start, after a pause |
 //! | otherwise | the next start, at once |
 //!
@@ -174,14 +175,19 @@ impl Keeper {
         }
     }
 
-    /// Logs a death and notes its cause. Returns whether the process caused it itself. A turn is
-    /// blamed only then: a kill from outside says nothing about code.
+    /// Logs a death and notes its cause. Returns whether the process caused it itself. A generation
+    /// is blamed only then: a single kill from outside says nothing about code.
     fn note_death(&mut self, ended: &Ended) -> bool {
         let (how, own) = ended.cause();
         let pid = ended.pid;
-        match ended.board.running().filter(|_| own) {
-            Some(running) => self.note_death_in_turn(pid, how, &running),
-            None => {
+        match ended.running() {
+            Some(running) if own => self.note_death_in_turn(ended, how, &running),
+            running => {
+                // An endless turn, or one that takes all memory, is found by kills in a row.
+                match running {
+                    Some(running) => self.note_kill_in_turn(ended, &how, &running),
+                    None => self.crashes.note_other(),
+                }
                 tracing::error!(worker_pid = pid, "the worker died: {how}");
                 self.worker.deaths_mut().note(how, own);
                 // During the change of binaries, the upgrade waits for the old worker's end. If the
@@ -196,10 +202,10 @@ impl Keeper {
 
     /// Logs a death inside a turn, and counts it against the turn's action and generation. An
     /// upgrade is refused, even during the change of binaries: the new one ran the turn, too.
-    fn note_death_in_turn(&mut self, pid: u32, how: String, running: &Running) {
+    fn note_death_in_turn(&mut self, ended: &Ended, how: String, running: &Running) {
+        let pid = ended.pid;
         self.fail_upgrade("the worker died meanwhile");
-        let service = self.worker.service(running.service);
-        let (name, library) = service.map_or(("?", "?"), |s| (&s.name, &s.library));
+        let name = self.worker.service(running.service).map_or("?", |s| &s.name);
         let (generation, session, action) = (running.generation, running.session, running.action);
         tracing::error!(
             worker_pid = pid, service = %name, generation, session = public_number(session),
@@ -211,10 +217,29 @@ impl Keeper {
             public_number(session),
             action_name(action)
         );
-        let library = library.to_owned();
         self.worker.deaths_mut().note(cause, true);
-        let (at_ms, turn) = (self.now_ms(), running.turn);
-        self.crashes.note(Death { at_ms, library, generation, session, turn, action, how });
+        let death = self.death(ended, how, running);
+        self.crashes.note(death);
+    }
+
+    /// Logs a kill from outside in the middle of a turn, and counts it against the action. The
+    /// system kills so for memory, and an operator a callback that does not end.
+    fn note_kill_in_turn(&mut self, ended: &Ended, how: &str, running: &Running) {
+        let in_a_row = self.crashes.note_kill(self.death(ended, how.to_owned(), running));
+        let service = self.worker.service(running.service).map_or("?", |s| &s.name);
+        tracing::warn!(
+            worker_pid = ended.pid, %service, generation = running.generation,
+            session = public_number(running.session), action = action_name(running.action),
+            turn = running.turn + 1, in_a_row, "the worker was {how} in a turn"
+        );
+    }
+
+    /// Makes the note of a death in the middle of a turn.
+    fn death(&self, ended: &Ended, how: String, running: &Running) -> Death {
+        let Running { service, generation, session, turn, action } = *running;
+        let library = self.worker.service(service).map_or("?", |s| &s.library).to_owned();
+        let committed = ended.board.counts(usize::from(service)).map_or(0, |[_, turns, _]| turns);
+        Death { at_ms: self.now_ms(), library, generation, session, turn, committed, action, how }
     }
 
     /// Parks the worker for a while that grows with each failure, or ends the host. During an

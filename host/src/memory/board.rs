@@ -6,7 +6,8 @@
 //! | words | content |
 //! | --- | --- |
 //! | 0 to 7 | the beat: the turn that runs now |
-//! | 8 to 15 | version and length of the text |
+//! | 8 and 9 | version and length of the text |
+//! | 10 | the thread that crashed |
 //! | from 16 | three counters for each service: sessions, turns, faults |
 //! | behind those | the text: the status of each service, in JSON |
 //! | behind that | times that each limit was reached |
@@ -21,6 +22,7 @@
 //! Counters survive a worker: its successor maps the same file and counts on. What ran and the text
 //! do not survive [`Board::open`].
 
+use crate::sys::crash_thread;
 use crate::sys::mapping::Mapping;
 use greenroom_core::limits::names::Limit;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -48,6 +50,8 @@ const ACTIONS: usize = 7;
 const TEXT_VERSION: usize = 8;
 /// Length of the text in bytes; 0: none yet.
 const TEXT_BYTES: usize = 9;
+/// Thread that crashed, a constant of [`crash_thread`]; 0: none has, or nobody noted it.
+const CRASHED: usize = 10;
 /// First counter of the first service.
 const COUNTERS: usize = 16;
 /// Services with counters. Further ones are served, and not counted here.
@@ -94,10 +98,17 @@ impl Board {
         rustix::io::retry_on_intr(|| fallocate(fd, FallocateFlags::empty(), 0, BYTES as u64))?;
         let board = Board { words: Mapping::new(fd, BYTES)?.leak_words() };
         // A predecessor may have died in a turn, or in the middle of a text.
-        for word in [SEQ, STALLED_MS, TEXT_VERSION, TEXT_BYTES] {
+        for word in [SEQ, STALLED_MS, CRASHED, TEXT_VERSION, TEXT_BYTES] {
             board.words[word].store(0, Ordering::Relaxed);
         }
         Ok(board)
+    }
+
+    /// Has the thread of a crash noted here from now on. The calling thread is the loop's. Without the notes, each crash is blamed on the turn that runs.
+    pub fn note_crashes(self) {
+        if let Err(e) = crash_thread::note_in(&self.words[CRASHED]) {
+            tracing::warn!("the thread of a crash can't be noted: {e}");
+        }
     }
 
     /// Makes a board without a reader, for a process that serves nothing.
@@ -209,7 +220,7 @@ fn running(w: &[u64]) -> Option<Running> {
 /// Forgets what ran, before another worker begins. Counters and text stay. For the keeper, after
 /// the predecessor was reaped.
 pub fn forget(fd: impl AsFd) -> io::Result<()> {
-    for word in [SEQ, STALLED_MS] {
+    for word in [SEQ, STALLED_MS, CRASHED] {
         rustix::io::pwrite(&fd, &[0; 8], 8 * word as u64)?;
     }
     Ok(())
@@ -237,6 +248,11 @@ impl Reading {
     /// The action that was running. Exact if the process is dead.
     pub fn running(&self) -> Option<Running> {
         running(&self.words)
+    }
+
+    /// Whether a thread crashed that is not the loop's. What the loop ran is not to blame then.
+    pub fn crashed_elsewhere(&self) -> bool {
+        self.words[CRASHED] == crash_thread::OF_ANOTHER
     }
 
     /// Milliseconds that the action was running when the watchdog ended the process. `None`: the

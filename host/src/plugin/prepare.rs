@@ -24,6 +24,7 @@ use greenroom_core::reload::request::{Candidate, Event, LibraryId};
 use greenroom_core::service::offer::{Offer, Serving};
 use greenroom_state::elf_note::Note;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -129,13 +130,19 @@ impl Stager {
     fn run(mut self, queue: &Receiver<Job>, done: impl Fn(Done)) {
         for job in queue {
             match job {
-                Job::Stage(id, path) => done(Done::Step(Event::Staged(id, self.stage(id, &path)))),
+                Job::Stage(id, path) => {
+                    let result = answered(|| self.stage(id, &path));
+                    done(Done::Step(Event::Staged(id, result)));
+                }
                 Job::Try(id, snapshot) => {
-                    let result = self
-                        .try_out(id, snapshot.as_deref(), |now, total| done(Done::Progress(id, now, total)));
+                    let tell = |now, total| done(Done::Progress(id, now, total));
+                    let result = answered(|| self.try_out(id, snapshot.as_deref(), tell));
                     done(Done::Tried(id, snapshot.map(|s| s.live.epoch), result));
                 }
-                Job::Load(id) => done(Done::Loaded(id, self.load(id))),
+                Job::Load(id) => {
+                    let result = answered(|| self.load(id));
+                    done(Done::Loaded(id, result));
+                }
                 Job::Discard(id) => {
                     if let Some(copy) = self.staged.remove(&id).and_then(|s| s.copy) {
                         // If the copy was loaded here and refused, the mapping keeps its content.
@@ -236,4 +243,11 @@ impl Stager {
         let settings = code.iter().map(|(o, _)| (o.name.clone(), of(&o.name))).collect();
         Ok(Loaded { code, copy, entry, settings })
     }
+}
+
+/// Runs a job that must be answered. A panic refuses the reload: without an answer, this reload and
+/// all later ones would wait for ever.
+fn answered<T>(job: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(job))
+        .unwrap_or_else(|_| Err("the host panicked; the log says where".into()))
 }

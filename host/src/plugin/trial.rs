@@ -114,10 +114,13 @@ pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> 
     let board = memory_file("greenroom-board").map_err(cannot_start)?;
     let mut child = trial.start(binary, &nonce, wall, &board)?;
     let (sender, said) = channel();
-    listen(&mut child, nonce, sender);
+    let heard = listen(&mut child, nonce, sender);
     let group = Pid::from_child(&child);
     let mut answer = Answer::default();
-    let status = await_end(&mut child, &mut answer, &said, wall, &mut tell);
+    let status = match heard {
+        Ok(()) => await_end(&mut child, &mut answer, &said, wall, &mut tell),
+        Err(e) => Err(format!("the trial process can't be heard, as no thread can be started: {e}")),
+    };
     if status.is_err() {
         let _ = child.kill();
         let _ = child.wait();
@@ -180,11 +183,13 @@ fn cannot_start(e: io::Error) -> String {
 }
 
 /// Reads both outputs of a child, each on a thread of its own, which ends with the output. Both
-/// must be read all the time: a candidate that prints into a full pipe would hang.
-fn listen(child: &mut Child, nonce: String, sender: Sender<Said>) {
+/// must be read all the time: a candidate that prints into a full pipe would hang. Fails if there
+/// is no thread; the child runs on, and the caller kills it.
+fn listen(child: &mut Child, nonce: String, sender: Sender<Said>) -> io::Result<()> {
+    let thread = |name: &str| std::thread::Builder::new().name(name.into());
     if let Some(out) = child.stdout.take() {
         let sender = sender.clone();
-        std::thread::spawn(move || {
+        thread("trial output").spawn(move || {
             // A candidate may print bytes that are no text.
             let lines = BufReader::new(out.take(OUTPUT_MAX)).split(b'\n').map_while(Result::ok);
             let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
@@ -198,13 +203,14 @@ fn listen(child: &mut Child, nonce: String, sender: Sender<Said>) {
                 let _ = sender.send(said);
             }
             let _ = sender.send(Said::Ended);
-        });
+        })?;
     }
     if let Some(err) = child.stderr.take() {
-        std::thread::spawn(move || {
+        thread("trial errors").spawn(move || {
             let _ = sender.send(Said::LastWords(last_words(err)));
-        });
+        })?;
     }
+    Ok(())
 }
 
 /// Waits until the child ends, for at most `wall`. Passes on progress meanwhile. An error

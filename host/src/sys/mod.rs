@@ -4,6 +4,8 @@
 //! function: one mapping of a file, a thread that lives on. Each unsafe block has a SAFETY line.
 
 #[allow(unsafe_code)]
+pub mod crash_thread;
+#[allow(unsafe_code)]
 pub mod mapping;
 #[allow(unsafe_code)]
 pub mod process_state;

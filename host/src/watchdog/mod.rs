@@ -51,6 +51,8 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 /// there is no thread, or no signal to ask for a stack.
 pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> io::Result<StallLimits> {
     let thread = Thread::this()?;
+    // A crash of another thread says nothing about the callback that runs.
+    board.note_crashes();
     let stall_limits = StallLimits::default();
     stall_limits.set(limits);
     let mut dog = Watchdog { board, file, thread, copies, stall_limits: stall_limits.clone(), seen: None };

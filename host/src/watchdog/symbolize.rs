@@ -94,15 +94,18 @@ fn in_child(addresses: &[Address]) -> io::Result<Vec<Place>> {
         stdin.write_all(&serde_json::to_vec(addresses)?)?;
     }
     let (sender, answer) = channel();
+    // A thread reads, since a read has no time limit and a slow child must not stop the watchdog.
+    // The end of the child ends the thread. If there is no thread, the sender is gone at once.
     if let Some(mut out) = child.stdout.take() {
-        std::thread::spawn(move || {
+        let read = move || {
             let mut bytes = Vec::new();
             let _ = out.read_to_end(&mut bytes);
             let _ = sender.send(bytes);
-        });
+        };
+        if let Err(e) = std::thread::Builder::new().name("symbolizer".into()).spawn(read) {
+            tracing::debug!("the place of a callback can't be found: {e}");
+        }
     }
-    // A thread reads, since a read has no time limit and a slow child must not stop the watchdog.
-    // The end of the child ends the thread.
     let answer = answer.recv_timeout(CHILD_MAX);
     let _ = child.kill();
     child.wait()?;

@@ -80,6 +80,9 @@ use std::io::{self, ErrorKind};
 /// Events of one poll. Answers wait for the end of the pass, so a pass should be short. Events
 /// beyond it stay in the kernel, for the next pass.
 const EVENTS_PER_PASS: usize = 256;
+/// Passes in a row that may leave input behind before deadlines are judged all the same, beside
+/// one for each full poll of all sessions. A peer cannot put off the deadlines of others for ever.
+const PASSES_MAX: usize = 64;
 
 /// The loop: the shell, and the drivers that step with it. The shell and the drivers are apart, so
 /// that a driver may take the whole shell as an argument.
@@ -88,6 +91,8 @@ struct Worker {
     drivers: Drivers,
     /// Messages of other threads.
     inbox: Inbox,
+    /// Passes in a row that left input behind.
+    unfinished: usize,
     /// Scratch: events of the poll.
     events: Events,
     /// Scratch: commands of the core. Empty between two passes.
@@ -98,7 +103,7 @@ impl Worker {
     /// Makes a loop that has not served yet. The takeover runs its first pass.
     fn new(shell: Shell, drivers: Drivers, inbox: Inbox) -> Worker {
         let events = Events::with_capacity(EVENTS_PER_PASS);
-        Worker { shell, drivers, inbox, events, commands: Vec::new() }
+        Worker { shell, drivers, inbox, unfinished: 0, events, commands: Vec::new() }
     }
 
     /// Runs until the host stops or a successor goes on. A host that stops saves tables and ledger;
@@ -157,8 +162,9 @@ impl Worker {
         let (shell, drivers) = (&mut self.shell, &mut self.drivers);
         // Taken first: reads below add the connections that the next pass is to read.
         let again = shell.sockets.take_again();
-        let (mut posted, mut told) = (false, false);
+        let (mut posted, mut told, mut events) = (false, false, 0);
         for event in &self.events {
+            events += 1;
             match source(event.token()) {
                 Source::Waker => posted = true,
                 Source::Link => told = true,
@@ -176,6 +182,13 @@ impl Worker {
         for slot in again {
             // The poll has reported all that it will: read until nothing is left.
             shell.read(slot, true);
+        }
+        // What arrived in time may still be in the kernel: no deadline is judged by this pass.
+        let is_left = events == EVENTS_PER_PASS || shell.sockets.reads_again();
+        self.unfinished = if is_left { self.unfinished + 1 } else { 0 };
+        let most = PASSES_MAX + shell.core.sessions().len() / EVENTS_PER_PASS;
+        if (1..=most).contains(&self.unfinished) {
+            shell.core.handle(Input::InputLeft);
         }
         if told {
             messages::receive_keeper(shell, drivers, &self.inbox)?;

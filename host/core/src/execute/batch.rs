@@ -249,9 +249,8 @@ fn attribute_fault(
     running: &mut RunningBatch,
     close: &mut bool,
 ) -> bool {
-    let Some((service, session)) = host.sessions.get(slot).map(|s| (s.service, public_number(s.id))) else {
-        return true;
-    };
+    let Some((service, id)) = host.sessions.get(slot).map(|s| (s.service, s.id)) else { return true };
+    let session = public_number(id);
     host.services[service].faults += 1;
     let fallback = match host.services[service].standby.is_some() {
         true => {
@@ -272,17 +271,17 @@ fn attribute_fault(
         quarantine(host, slot, fault.message.clone());
         consumed = false;
     }
-    count_fault(host, service, &fallback);
+    count_fault(host, service, (id, fault.kind), &fallback);
     host.commands.push(Command::Fault { service, session, action: failed.kind, fault, answered_by });
     consumed
 }
 
 /// Counts a failed turn against the build, if that is on probation. The shell rolls the build
 /// back if the probation has failed.
-fn count_fault(host: &mut HostState, service: ServiceId, fallback: &Fallback) {
+fn count_fault(host: &mut HostState, service: ServiceId, of: (u64, u32), fallback: &Fallback) {
     let Some(library) = host.services[service].build.as_ref().map(|b| b.library.clone()) else { return };
     let faults_max = host.limits.host().probation_faults_max;
-    let ended = host.probations.count_fault(&host.services, &library, fallback, faults_max);
+    let ended = host.probations.count_fault(&host.services, &library, of, fallback, faults_max);
     if let Some((p, end)) = ended {
         host.commands.push(Command::ProbationEnd { build: p.build, record: p.record, proof: end });
     }

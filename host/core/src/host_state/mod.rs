@@ -50,6 +50,11 @@ pub(crate) struct HostState {
     /// Time of the pass: CLOCK_MONOTONIC, in nanoseconds. All turns of a pass have the same
     /// time.
     pub(crate) now_ns: u64,
+    /// Time by which deadlines are judged, in nanoseconds: all that had arrived by then was read.
+    /// The time of an earlier pass, so that a host that stood still hears its peers first.
+    pub(crate) heard_until_ns: u64,
+    /// Whether the pass leaves input behind that had arrived when it began.
+    pub(crate) leaves_input: bool,
     /// Whether the host stops: every session has had its last turn, and none opens.
     pub(crate) stopping: bool,
     /// The records. Parts get it as an argument.
@@ -97,6 +102,8 @@ impl HostState {
     pub(crate) fn new(limits: Limits, store: Store) -> HostState {
         HostState {
             now_ns: 0,
+            heard_until_ns: 0,
+            leaves_input: false,
             stopping: false,
             store,
             shared: SharedRecords::default(),
@@ -118,6 +125,15 @@ impl HostState {
             owners: TableOwners::default(),
             commands: Vec::new(),
         }
+    }
+
+    /// Begins a pass at this time. Deadlines are judged by the time of the pass before, unless
+    /// that left input behind.
+    pub(crate) fn begin_pass(&mut self, now_ns: u64) {
+        if !std::mem::take(&mut self.leaves_input) {
+            self.heard_until_ns = self.now_ns;
+        }
+        self.now_ns = now_ns;
     }
 
     /// Limits of a session's service; the host's, if there is no such session.

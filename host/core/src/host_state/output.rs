@@ -144,6 +144,7 @@ pub(crate) fn offer(host: &mut HostState, slot: Slot) {
 /// Changes count with the next commit. If the worker dies before that, recovery learns from the
 /// kernel how much was sent.
 pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, kernel_full: bool) {
+    note_progress(host, slot, bytes > 0, kernel_full);
     let Some(s) = host.sessions.get_mut(slot) else { return };
     s.kernel_full = kernel_full;
     s.book_sent(&mut host.store, &mut host.shared, bytes);
@@ -161,5 +162,17 @@ pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, kernel_full: 
     }
     if flushes {
         flushed(host, slot);
+    }
+}
+
+/// Notes whether the kernel takes a session's output, for limit `output_ms`. `took`: it has room
+/// since the last note, as the peer took some.
+pub(crate) fn note_progress(host: &mut HostState, slot: Slot, took: bool, kernel_full: bool) {
+    let since_ns = host.sessions.stuck_ns(slot).filter(|_| !took);
+    let since_ns = kernel_full.then(|| since_ns.unwrap_or(host.now_ns));
+    host.sessions.set_stuck(slot, since_ns);
+    if kernel_full {
+        let Some(service) = host.sessions.get(slot).map(|s| s.service) else { return };
+        host.sessions.arm_timeout(slot, host.limits.of(service), host.now_ns);
     }
 }

@@ -141,6 +141,10 @@ pub struct Limits {
     /// Time for a frame to be whole once it has begun, however often a byte of it comes.
     /// Afterwards its session is closed. 0: no limit.
     pub frame_ms: u64,
+    /// Time in which a peer may take none of the output that waits for it, whatever it sends.
+    /// Afterwards its session is closed. Taken is what makes room in the kernel's buffer. 0: no
+    /// limit.
+    pub output_ms: u64,
     /// Time for the output of a closed session to be flushed. Afterwards the output is dropped.
     pub drain_ms: u64,
     /// Time for a peer to close its end after ours is shut. Afterwards the connection is
@@ -201,6 +205,7 @@ impl Default for Limits {
             first_byte_ms: 0,
             idle_ms: 0,
             frame_ms: 300_000,
+            output_ms: 300_000,
             drain_ms: 10_000,
             linger_ms: 2_000,
             stop_ms: 5_000,
@@ -225,6 +230,7 @@ impl Limits {
             ("first_byte_ms", self.first_byte_ms),
             ("idle_ms", self.idle_ms),
             ("frame_ms", self.frame_ms),
+            ("output_ms", self.output_ms),
             ("drain_ms", self.drain_ms),
             ("linger_ms", self.linger_ms),
             ("stop_ms", self.stop_ms),

@@ -65,6 +65,7 @@ limits! {
     StopMs = "stop_ms",
     OpenFiles = "open_files",
     SendsAtOnceMax = "sends_at_once_max",
+    OutputMs = "output_ms",
 }
 
 impl std::fmt::Display for Limit {

@@ -42,6 +42,8 @@ pub struct ServiceLimits {
     pub idle_ms: Option<u64>,
     /// Overrides [`Limits::frame_ms`].
     pub frame_ms: Option<u64>,
+    /// Overrides [`Limits::output_ms`].
+    pub output_ms: Option<u64>,
 }
 
 impl ServiceLimits {
@@ -66,7 +68,8 @@ impl ServiceLimits {
             jobs_per_session_max,
             first_byte_ms,
             idle_ms,
-            frame_ms
+            frame_ms,
+            output_ms
         );
         l
     }

@@ -31,9 +31,11 @@ const FIRED_PER_PASS: usize = 4096;
 /// `rearm_from` is the number of the last session whose deadline followed changed limits;
 /// `None`: all have.
 pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly: &mut Vec<u8>) {
-    let now_ns = pass.host.now_ns;
+    // A pass in which a deadline comes reads first, and the next one judges: the host may have
+    // stood still while the peer spoke or took output in time.
+    let heard_until_ns = pass.host.heard_until_ns;
     // Deadlines come first: a session that is closed here runs no kept input below.
-    while let Some(slot) = pass.host.sessions.pop_due(now_ns) {
+    while let Some(slot) = pass.host.sessions.pop_due(heard_until_ns) {
         match pass.host.sessions.get(slot).map(|s| s.life) {
             Some(Life::Open) => on_timeout(pass, slot),
             Some(life) => end_in_time(pass.host, slot, life),

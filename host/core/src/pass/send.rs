@@ -28,6 +28,7 @@ pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, blocked: bool
 pub(crate) fn writable(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if std::mem::replace(&mut s.kernel_full, false) {
+        output::note_progress(host, slot, true, false);
         offer(host, slot);
     }
 }

@@ -1,9 +1,15 @@
-//! Timeout: closes sessions whose peer stays silent too long.
+//! Timeout: closes sessions whose peer stays silent too long, or takes no output.
 //!
 //! A peer may leave a session waiting for its first byte, for the rest of a frame, or for
 //! anything at all. Each has a limit in milliseconds, and 0 is none. A peer is not expected to
 //! send while a reason to wait blocks [`crate::session::blocked::Question::ExpectPeer`]. A
 //! deadline that comes then is set again, from that time on.
+//!
+//! Output that the kernel does not take has a limit of its own, whatever the peer sends. Time
+//! counts from the last byte that the kernel took, or from its last word that it has room.
+//!
+//! Deadlines are judged one pass late ([`HostState::heard_until_ns`]): what had arrived when a
+//! deadline came is read before the session is closed for it.
 //!
 //! A session has at most one deadline, in [`crate::session::table`]. Messages only note the
 //! time; the deadline is looked at when it comes, so a message costs no search.
@@ -26,17 +32,19 @@ const REARMED_PER_PASS: usize = 1024;
 /// heard meanwhile. Runs its last turn.
 pub(super) fn on_timeout(pass: &mut Pass<'_>, slot: Slot) {
     let host = &mut *pass.host;
-    let now_ns = host.now_ns;
+    let (now_ns, heard_until_ns) = (host.now_ns, host.heard_until_ns);
+    let stuck = host.sessions.stuck_ns(slot);
     let Some(s) = host.sessions.get_mut(slot) else { return };
     // The host may not even read the session, so silence is not the peer's: both times begin
     // again.
     if !s.expects_peer() {
         s.begin_silence(now_ns);
     }
-    match s.timeout(host.limits.of(s.service)) {
-        Some((at, limit, ms)) if at <= now_ns => {
+    match s.timeout(host.limits.of(s.service), stuck) {
+        Some((at, limit, ms)) if at <= heard_until_ns => {
             let what = match limit {
                 Limit::FrameMs => format!("a frame wasn't whole after {ms} ms"),
+                Limit::OutputMs => format!("its peer took no output for {ms} ms"),
                 _ => format!("nothing came for {ms} ms"),
             };
             limit_reached(host, limit, level::INFO, slot, &format!("closed: {what}"));

@@ -1,13 +1,15 @@
 //! Verdicts from the deaths of workers: an action that must not run again, a generation that
 //! has to give way.
 //!
-//! Only a death in the middle of a turn, by the turn's own doing, says anything about code.
-//! Such are a segmentation fault, an abort, an exit, and a stall that the watchdog ended. A
-//! kill from outside says nothing.
+//! A death in the middle of a turn, by the turn's own doing, says something about code. Such are
+//! a segmentation fault, an abort, an exit, and a stall that the watchdog ended. A kill from
+//! outside hits any turn. But three deaths in a row in one and the same turn are the turn's: it
+//! does not end, or it takes all memory, and each successor would run it again.
 //!
 //! | deaths | verdict |
 //! | --- | --- |
-//! | 2 of one action, at any time, in any build | the action is blocked |
+//! | 2 of one action by its own doing, at any time, in any build | the action is blocked |
+//! | 3 in a row in one action, by any cause | the action is blocked |
 //! | `crashes_max` of one generation, within `crash_window_ms` | the generation gives way |
 //! | 1 of a generation, within `crash_window_ms` | it gives way, if it is on probation |
 //!
@@ -28,6 +30,8 @@ use std::collections::VecDeque;
 const DEATHS_MAX: usize = 256;
 /// Deaths of one action from which the action is not tried again.
 const KILLS_MAX: usize = 2;
+/// Deaths in a row in one action, whoever caused them, from which it is not tried again.
+const ROW_MAX: usize = 3;
 
 /// Action that a worker died of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,51 +47,98 @@ pub struct Death {
     /// Turns that the session ran before. For a service's own turn a name in place of the
     /// count.
     pub turn: u64,
+    /// Turns that the service had committed. A row in a service's own turn ends if it moves on:
+    /// the name of such a turn is the same each time.
+    pub committed: u64,
     /// Kind of the action, a constant of [`abi::action`].
     pub action: u32,
     /// Cause of the death, in words.
     pub how: String,
 }
 
+impl Death {
+    /// Whether another death was in the same action. Session, count of turns and kind name one
+    /// action: the count moves on once its turn is committed.
+    fn is_of_action(&self, other: &Death) -> bool {
+        (self.session, self.turn, self.action) == (other.session, other.turn, other.action)
+    }
+
+    /// Whether another death was in the same action, and that action was not run in between.
+    fn is_of_turn(&self, other: &Death) -> bool {
+        let is_of_service = service_of_number(self.session).is_some();
+        self.is_of_action(other) && !(is_of_service && self.committed != other.committed)
+    }
+
+    /// Makes the block of its action. The reason says what the action did, and how often.
+    fn blocked(&self, did: &str, times: &str) -> BlockedAction {
+        let (action, how) = (action_name(self.action), &self.how);
+        let what = match service_of_number(self.session) {
+            None => format!("its turn {} (action {action})", self.turn + 1),
+            Some(_) => format!("a {action} of the service itself"),
+        };
+        let reason = format!("{what} {did} {times}: {how}");
+        BlockedAction { session: self.session, turn: self.turn, action: self.action, reason }
+    }
+}
+
 /// Deaths so far, oldest first, at most 256.
 #[derive(Debug, Default)]
 pub struct Crashes {
     deaths: VecDeque<Death>,
+    /// Last death, and the deaths in a row in its action; `None`: it was in no turn.
+    row: Option<(Death, usize)>,
+    /// Actions that a row has blocked, oldest first, at most 256.
+    blocked_by_row: VecDeque<BlockedAction>,
 }
 
 impl Crashes {
     /// Remembers a death. The caller made sure that the process caused it itself, in a turn.
     pub fn note(&mut self, death: Death) {
+        self.go_on_with_row(&death);
         if self.deaths.len() == DEATHS_MAX {
             self.deaths.pop_front();
         }
         self.deaths.push_back(death);
     }
 
-    /// Returns the actions that killed a worker twice, each once. Builds and times make no
-    /// difference: the action may kill any build.
+    /// Notes a death in a turn that came from outside. Returns the deaths in a row in that action.
+    pub fn note_kill(&mut self, death: Death) -> usize {
+        self.go_on_with_row(&death)
+    }
+
+    /// Notes a death in no turn: it ends a row.
+    pub fn note_other(&mut self) {
+        self.row = None;
+    }
+
+    /// Goes on with the row of a death's action, or begins one. A row that is long enough blocks
+    /// the action. Returns its length.
+    fn go_on_with_row(&mut self, death: &Death) -> usize {
+        let before = self.row.take().filter(|(last, _)| last.is_of_turn(death)).map_or(0, |(_, n)| n);
+        let n = before + 1;
+        self.row = Some((death.clone(), n));
+        if n == ROW_MAX {
+            if self.blocked_by_row.len() == DEATHS_MAX {
+                self.blocked_by_row.pop_front();
+            }
+            self.blocked_by_row
+                .push_back(death.blocked("was running at", &format!("{ROW_MAX} deaths in a row")));
+        }
+        n
+    }
+
+    /// Returns the actions that killed a worker twice, and those of a row, each once. Builds and
+    /// times make no difference: the action may kill any build.
     pub fn blocked(&self) -> Vec<BlockedAction> {
         let mut blocked: Vec<BlockedAction> = Vec::new();
-        for d in &self.deaths {
-            // Session, count of turns and kind name one action: the count moves on once its
-            // turn is committed.
-            let same = |o: &&Death| (o.session, o.turn, o.action) == (d.session, d.turn, d.action);
-            if self.deaths.iter().filter(same).count() >= KILLS_MAX
-                && !blocked.iter().any(|w| (w.session, w.turn, w.action) == (d.session, d.turn, d.action))
-            {
-                let (action, how) = (action_name(d.action), &d.how);
-                let reason = match service_of_number(d.session) {
-                    None => {
-                        let turn = d.turn + 1;
-                        format!(
-                            "its turn {turn} (action {action}) killed the worker {KILLS_MAX} times: {how}"
-                        )
-                    }
-                    Some(_) => {
-                        format!("a {action} of the service itself killed the worker {KILLS_MAX} times: {how}")
-                    }
-                };
-                blocked.push(BlockedAction { session: d.session, turn: d.turn, action: d.action, reason });
+        let own = self.deaths.iter().filter(|d| {
+            let kills = self.deaths.iter().filter(|o| o.is_of_action(d)).count();
+            kills >= KILLS_MAX
+        });
+        let own = own.map(|d| d.blocked("killed the worker", &format!("{KILLS_MAX} times")));
+        for b in own.chain(self.blocked_by_row.iter().cloned()) {
+            if !blocked.iter().any(|w| (w.session, w.turn, w.action) == (b.session, b.turn, b.action)) {
+                blocked.push(b);
             }
         }
         blocked
@@ -140,11 +191,13 @@ pub fn action_name(kind: u32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ServiceId;
 
     /// Death in a message of a session, in this generation of one library.
     fn death(at_ms: u64, session: u64, turn: u64, generation: u64) -> Death {
         let how = "segmentation fault (SIGSEGV)".into();
-        Death { at_ms, library: "echo".into(), generation, session, turn, action: abi::action::MESSAGE, how }
+        let (library, action) = ("echo".into(), abi::action::MESSAGE);
+        Death { at_ms, library, generation, session, turn, committed: 0, action, how }
     }
 
     /// Another turn, or another session, is another action.
@@ -160,6 +213,33 @@ mod tests {
         let blocked = crashes.blocked();
         assert_eq!((blocked.len(), blocked[0].session, blocked[0].turn), (1, 7, 3));
         assert!(blocked[0].reason.contains("turn 4 (action message) killed the worker 2 times: segm"));
+    }
+
+    /// Kills from outside count in a row alone. A service's own turn has one name each time, so the
+    /// row ends once the service has committed something.
+    #[test]
+    fn an_action_is_blocked_at_three_deaths_in_a_row() {
+        let mut crashes = Crashes::default();
+        for turn in [3, 3, 4, 3, 3] {
+            crashes.note_kill(death(0, 7, turn, 1));
+        }
+        crashes.note_other();
+        assert_eq!((crashes.note_kill(death(0, 7, 3, 1)), crashes.note_kill(death(0, 7, 3, 1))), (1, 2));
+        assert_eq!(crashes.blocked(), []);
+        crashes.note(death(0, 7, 3, 1));
+        let blocked = crashes.blocked();
+        assert_eq!((blocked.len(), blocked[0].session, blocked[0].turn), (1, 7, 3));
+        assert!(blocked[0].reason.contains("its turn 4 (action message) was running at 3 deaths in a row"));
+        assert!(crashes.killed(&Limits::default(), 0).len() == 1, "one death was its own doing");
+
+        let own = |committed| Death { committed, ..death(0, ServiceId(0).number(), 5, 1) };
+        let mut crashes = Crashes::default();
+        for n in [1, 2, 3, 4, 4] {
+            crashes.note_kill(own(n));
+        }
+        assert_eq!(crashes.blocked(), []);
+        crashes.note_kill(own(4));
+        assert!(crashes.blocked()[0].reason.contains("of the service itself was running"));
     }
 
     /// Generation 2 kills as often as 5, but not within the window. Deaths are forgotten at

@@ -63,8 +63,9 @@ pub(super) fn judge_candidate(
     for (i, other) in libraries.iter().enumerate() {
         if i != id.0 && other.current.as_ref().is_some_and(|b| b.library == *name) {
             return Err(format!(
-                "a library called {name} is loaded already, from {}; give this one another crate name",
-                other.path.display()
+                "a library called {name} is loaded already, from {}; {} is left out: give it another crate name, or move it away",
+                other.path.display(),
+                libraries[id.0].path.display()
             ));
         }
     }
@@ -81,9 +82,10 @@ pub(super) fn judge_candidate(
         };
         if theirs.name == *name || work.offers.iter().any(same) {
             return Err(format!(
-                "library {}, from {}, is being committed and offers the same",
+                "library {}, from {}, is being committed and offers the same; {} is left out",
                 theirs.name,
-                other.path.display()
+                other.path.display(),
+                libraries[id.0].path.display()
             ));
         }
     }

@@ -23,7 +23,7 @@ pub struct Changes {
 }
 
 /// Computes the changes between two sets of ports, each list in the order of the sets. Fails if
-/// two services want one address, and names them. O(ports × closed ports).
+/// two services want one address, or addresses that overlap, and names them. O(ports × ports).
 pub fn changes(held: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Result<Changes, String> {
     let mut owner = std::collections::BTreeMap::new();
     for (service, addr) in wanted {
@@ -32,6 +32,14 @@ pub fn changes(held: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Result<Changes
             && let Some(other) = owner.insert(addr, service)
         {
             return Err(format!("both {other} and {service} want {addr}; give one of them another address"));
+        }
+    }
+    for (at, (service, addr)) in wanted.iter().enumerate().filter(|(_, (_, addr))| !is_any(addr)) {
+        let earlier = wanted.iter().take(at).find(|(_, other)| other != addr && overlap(other, addr));
+        if let Some((other, with)) = earlier {
+            return Err(format!(
+                "{service} wants {addr}, which is part of {with} of {other}, or the other way round"
+            ));
         }
     }
     let mut changes = Changes {
@@ -49,6 +57,14 @@ pub fn changes(held: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Result<Changes
         None => true,
     });
     Ok(changes)
+}
+
+/// Returns whether connections to one port number may come to both addresses. The kernel listens at
+/// one of them alone, unless a port moves. IPv6 ports take IPv6 alone.
+pub fn overlap(a: &Address, b: &Address) -> bool {
+    let (Some(a), Some(b)) = (a.socket_addr(), b.socket_addr()) else { return false };
+    let meets = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && meets
 }
 
 /// Returns whether the kernel chooses the port.
@@ -75,5 +91,12 @@ mod tests {
         assert_eq!((found.open.len(), found.close.len(), found.hand_over[0].1.0.as_str()), (0, 0, "count"));
         let err = changes(&held, &set(&[("echo", 1), ("tally", 1)])).unwrap_err();
         assert!(err.contains("both echo and tally want tcp://127.0.0.1:1"), "{err}");
+        let mut wide = set(&[("echo", 1)]);
+        wide.insert(("tally".into(), Address::Tcp(([0, 0, 0, 0], 1).into())));
+        let err = changes(&held, &wide).unwrap_err();
+        assert!(
+            err.contains("tally wants tcp://0.0.0.0:1, which is part of tcp://127.0.0.1:1 of echo"),
+            "{err}"
+        );
     }
 }

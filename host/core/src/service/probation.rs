@@ -5,10 +5,14 @@
 //! cannot be asked, the failure counts as well. A turn that fails with both counts against
 //! neither: the client or an old fault has caused it.
 //!
+//! Failures decide by sessions: many of one session count as one, as a peer may send garbage on
+//! purpose. A build of which no turn at all succeeds, but for panics, needs no second session.
+//!
 //! | state | event | becomes |
 //! | --- | --- | --- |
 //! | under way | `probation_ms` or `probation_turns` are up | passed; the previous build retires |
-//! | under way | `probation_faults_max` failures counted | failed; the core orders a rollback |
+//! | under way | `probation_faults_max` sessions had failures | failed; the core orders a rollback |
+//! | under way | `probation_faults_max` turns panicked, and no turn did anything else | the same |
 //! | failed | the previous build takes charge | ended; the new build converts what it left |
 //! | failed | there is no way back | ended; the new build stays |
 //! | either | another build takes charge | ended, or begun anew for that build |
@@ -23,6 +27,8 @@
 use super::offer::Build;
 use super::registry::Services;
 use crate::ledger::ProbationCounts;
+use greenroom_state::abi;
+use std::collections::BTreeSet;
 
 /// Probation of one build.
 #[derive(Debug, Clone)]
@@ -35,6 +41,10 @@ pub struct Probation {
     pub until_ns: u64,
     /// Whether the build is to give way.
     failed: bool,
+    /// Sessions with failures that count, up to the verdict.
+    faulty: BTreeSet<u64>,
+    /// Failures that were panics.
+    panics: u32,
     /// Turns that the library's services had run when the probation began.
     turns_before: u64,
     /// Counts so far. Turns are brought up to date only when a count is asked for.
@@ -90,7 +100,8 @@ impl Probations {
         let turns_before = services.turns_of(&build.library);
         let (build, before) = (build.clone(), before.clone());
         let record = ProbationCounts::default();
-        self.all.push(Probation { build, before, until_ns, failed: false, turns_before, record });
+        let (failed, faulty, panics) = (false, BTreeSet::new(), 0);
+        self.all.push(Probation { build, before, until_ns, failed, faulty, panics, turns_before, record });
     }
 
     /// Ends the probation of a library's build, whatever its state, and returns it.
@@ -122,13 +133,16 @@ impl Probations {
         Some(self.all.remove(at))
     }
 
-    /// Counts a failed turn against the build of a library, if that is on probation. Returns
-    /// the probation if the build is to give way for it: at most once, so that one rollback is
-    /// ordered. A limit of 0 counts as 1.
+    /// Counts a failed turn of a session against the build of a library, if that is on
+    /// probation. `kind` is that of the fault. Called before the turn itself is counted.
+    ///
+    /// Returns the probation if the build is to give way for it: at most once, so that one
+    /// rollback is ordered. A limit of 0 counts as 1.
     pub(crate) fn count_fault(
         &mut self,
         services: &Services,
         library: &str,
+        (session, kind): (u64, u32),
         fallback: &Fallback,
         faults_max: u32,
     ) -> Option<(Probation, ProbationEnd)> {
@@ -141,14 +155,23 @@ impl Probations {
         p.count_turns(services);
         p.record.faults += 1;
         p.record.spared += u32::from(spared);
+        p.panics += u32::from(kind == abi::fault::PANIC);
         // Failures behind the verdict are counted for the report, and decide nothing.
-        if p.record.faults < faults_max.max(1) || p.failed {
+        if p.failed {
+            return None;
+        }
+        p.faulty.insert(session);
+        let (faults_max, faults) = (faults_max.max(1), p.record.faults);
+        // This turn is not among the turns yet.
+        let all_panic = p.panics == faults && p.record.turns < u64::from(faults);
+        if (p.faulty.len() as u64) < u64::from(faults_max) && !(all_panic && faults >= faults_max) {
             return None;
         }
         p.failed = true;
         let why = format!(
-            "{} of its turns failed that generation {} doesn't fail (limit probation_faults_max)",
-            p.record.faults, p.before.generation
+            "{faults} of its turns, in {} sessions, failed that generation {} doesn't fail (limit probation_faults_max)",
+            p.faulty.len(),
+            p.before.generation
         );
         Some((p.clone(), ProbationEnd::Failed(why)))
     }

@@ -265,10 +265,10 @@ impl Session {
         }
     }
 
-    /// Returns the earliest time by which its peer must have been heard, in nanoseconds. Beside
-    /// it are the limit that says so, and its milliseconds. `None`: there is no such limit.
-    /// O(1).
-    pub(crate) fn timeout(&self, limits: &Limits) -> Option<(u64, Limit, u64)> {
+    /// Returns the earliest time by which its peer must have been heard, or have taken output,
+    /// in nanoseconds. Beside it are the limit that says so, and its milliseconds. `None`: there
+    /// is no such limit. `stuck_ns`: the time since when the kernel takes no output. O(1).
+    pub(crate) fn timeout(&self, limits: &Limits, stuck_ns: Option<u64>) -> Option<(u64, Limit, u64)> {
         // On an outbound connection the host may be the one to speak first.
         let first = if self.bytes_in == 0 && !self.outbound { limits.first_byte_ms } else { 0 };
         let frame = if self.frame_ns > 0 { limits.frame_ms } else { 0 };
@@ -276,6 +276,7 @@ impl Session {
             (self.heard_ns, first, Limit::FirstByteMs),
             (self.heard_ns, limits.idle_ms, Limit::IdleMs),
             (self.frame_ns, frame, Limit::FrameMs),
+            (stuck_ns.unwrap_or(0), stuck_ns.map_or(0, |_| limits.output_ms), Limit::OutputMs),
         ];
         let set = all.into_iter().filter(|(_, ms, _)| *ms > 0);
         set.map(|(from, ms, name)| (from + ms * 1_000_000, name, ms)).min()

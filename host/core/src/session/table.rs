@@ -39,6 +39,9 @@ pub struct Sessions {
     /// Records of what framings store. Few sessions have one, and each idle session costs what
     /// its struct does: so they are here.
     framing_records: HashMap<Slot, Ref>,
+    /// Times since when the kernel takes no output of a session, in nanoseconds. Few sessions have
+    /// one, as above.
+    stuck: HashMap<Slot, u64>,
     /// Deadlines in order, in nanoseconds. A session has at most one.
     deadlines: BTreeSet<(u64, Slot)>,
 }
@@ -147,6 +150,7 @@ impl Sessions {
         let session = self.slots.get_mut(slot.0 as usize)?.take()?;
         self.by_id.remove(&session.id);
         self.deadlines.remove(&(session.deadline_ns, slot));
+        self.stuck.remove(&slot);
         if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound)
             && let Some(ip) = session.peer.ip()
             && let Some(n) = peers.get_mut(&ip)
@@ -257,11 +261,26 @@ impl Sessions {
     /// meanwhile gets another one then. So a message costs a note of the time and nothing else.
     pub(crate) fn arm_timeout(&mut self, slot: Slot, limits: &Limits, now_ns: u64) {
         let Some(s) = self.get(slot).filter(|s| s.life == Life::Open) else { return };
-        let Some((at, ..)) = s.timeout(limits) else { return };
+        let Some((at, ..)) = s.timeout(limits, self.stuck_ns(slot)) else { return };
         if s.deadline_ns > now_ns && s.deadline_ns <= at {
             return;
         }
         self.set_deadline(slot, at);
+    }
+
+    /// Time since when the kernel takes no output of a session; `None`: it takes output, or none is
+    /// there.
+    pub(crate) fn stuck_ns(&self, slot: Slot) -> Option<u64> {
+        if self.stuck.is_empty() { None } else { self.stuck.get(&slot).copied() }
+    }
+
+    /// Notes since when the kernel takes no output of a session; `None`: it takes some. O(1).
+    pub(crate) fn set_stuck(&mut self, slot: Slot, since_ns: Option<u64>) {
+        match since_ns {
+            Some(at) => _ = self.stuck.insert(slot, at),
+            None if self.stuck.is_empty() => {}
+            None => _ = self.stuck.remove(&slot),
+        }
     }
 
     /// Time of the next deadline, in nanoseconds.

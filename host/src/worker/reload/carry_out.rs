@@ -30,7 +30,7 @@ use crate::plugin::prepare::{Job, Loaded};
 use crate::plugin::trial::Snapshot;
 use crate::worker::ledger::requester;
 use crate::worker::reload::configure::refuse_proposed;
-use crate::worker::reload::ports::{Opening, PreparedPorts, discard};
+use crate::worker::reload::ports::{Opening, PreparedPorts};
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
 use greenroom_core::ledger::{Outcome, ProbationCounts, ProbationReport, ProbationState, Report};
@@ -222,7 +222,7 @@ impl ReloadDriver {
     /// copy. Code is dropped on the prepare thread, because a destructor of a handler may block.
     fn discard(&mut self, shell: &mut Shell, id: LibraryId) {
         if let Some(prepared) = shell.ports.take_prepared(id) {
-            discard(&prepared, &mut shell.keeper);
+            shell.ports.discard(&prepared, &mut shell.keeper);
         }
         shell.threads.prepare.send(match self.loaded.remove(&id) {
             Some(loaded) => Job::Drop(Box::new(loaded.code), vec![loaded.copy]),

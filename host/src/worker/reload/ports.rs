@@ -31,7 +31,7 @@ use greenroom_state::address::Address;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Changes of ports that a reload or a rollback makes with its commit. Dropping them leaves opened
-/// ports in the keeper: [`discard`] has it close those.
+/// ports in the keeper: [`Ports::discard`] has it close those.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct PreparedPorts {
     /// Ports to open. Empty once the keeper has opened them.
@@ -251,18 +251,32 @@ impl Ports {
         self.tell(keeper);
     }
 
+    /// Has the keeper close ports that were opened for changes which are not made.
+    ///
+    /// The keeper opens an address once, whoever asks for it. So ports that count, and ports of
+    /// other changes under way, stay open. The keeper itself cannot tell: before `Ready` it does
+    /// not know which ports count.
+    pub(in crate::worker) fn discard(&self, prepared: &PreparedPorts, keeper: &mut KeeperLink) {
+        let addrs = self.only_of(prepared);
+        if !addrs.is_empty() {
+            keeper.send(&ToKeeper::Discard(addrs));
+        }
+    }
+
+    /// Addresses that were opened for these changes and for nothing else.
+    fn only_of(&self, prepared: &PreparedPorts) -> Vec<Address> {
+        // A request that the keeper has not answered may come to be the same port.
+        let asked = self.opening.iter().flat_map(|(_, other)| &other.open);
+        let asked: Vec<_> = asked.collect();
+        let others = self.prepared.values().flat_map(|other| &other.opened);
+        let needed: Vec<_> = self.held.iter().chain(others).map(|p| &p.addr).collect();
+        let is_free = |p: &&HeldPort| !needed.contains(&&p.addr) && !asked.contains(&&p.port);
+        prepared.opened.iter().filter(is_free).map(|p| p.addr.clone()).collect()
+    }
+
     /// Tells the keeper which ports count. The caller has committed them.
     pub(in crate::worker) fn tell(&self, keeper: &mut KeeperLink) {
         keeper.send(&ToKeeper::Ports(self.held.clone()));
-    }
-}
-
-/// Has the keeper close ports that were opened for changes which are not made. Ports that it
-/// accepts from stay open, even at the same address.
-pub(in crate::worker) fn discard(prepared: &PreparedPorts, keeper: &mut KeeperLink) {
-    if !prepared.opened.is_empty() {
-        let addrs = prepared.opened.iter().map(|p| p.addr.clone()).collect();
-        keeper.send(&ToKeeper::Discard(addrs));
     }
 }
 
@@ -274,6 +288,26 @@ mod tests {
     fn held(name: &str, addr: &str) -> HeldPort {
         let addr: Address = addr.parse().unwrap();
         HeldPort { port: (name.into(), addr.clone()), addr, endpoint: EndpointId::NONE }
+    }
+
+    /// Two libraries that offer one service ask for one port: the second one is refused.
+    #[test]
+    fn a_port_that_counts_or_is_prepared_is_not_discarded() {
+        let mut ports = Ports::default();
+        let changes = |name: &str, addr: &str| PreparedPorts {
+            opened: vec![held(name, addr)],
+            ..PreparedPorts::default()
+        };
+        let twin = changes("a", "127.0.0.1:70");
+        assert_eq!(ports.only_of(&twin), [twin.opened[0].addr.clone()]);
+        ports.prepare(LibraryId(0), changes("a", "127.0.0.1:70"));
+        assert_eq!(ports.only_of(&twin), []);
+        let first = ports.take_prepared(LibraryId(0)).unwrap();
+        ports.set(&mut Core::new(Limits::default()), first.opened);
+        assert_eq!(ports.only_of(&twin), []);
+        let (what, open) = (Opening::TakenOver, vec![held("b", "127.0.0.1:71").port]);
+        ports.opening.push_back((what, PreparedPorts { open, ..PreparedPorts::default() }));
+        assert_eq!(ports.only_of(&changes("b", "127.0.0.1:71")), []);
     }
 
     #[test]

@@ -21,7 +21,7 @@
 use crate::admin::query::Answer;
 use crate::crash_points;
 use crate::crash_points::Point;
-use crate::worker::reload::ports::{FailedBuild, Opening, PreparedPorts, discard};
+use crate::worker::reload::ports::{FailedBuild, Opening, PreparedPorts};
 use crate::worker::reload::roll_back::{end_line, record_roll_back, report_roll_back};
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
@@ -118,10 +118,10 @@ impl Probations {
         let library = &failed.build.library;
         // Another build may have taken charge meanwhile, or the way back may be gone.
         if !runs(&shell.core, failed.id, &failed.build) {
-            return discard(&prepared, &mut shell.keeper);
+            return shell.ports.discard(&prepared, &mut shell.keeper);
         }
         if let Err(why) = shell.core.can_roll_back(library) {
-            discard(&prepared, &mut shell.keeper);
+            shell.ports.discard(&prepared, &mut shell.keeper);
             return self.stay(shell, failed, &why);
         }
         // A reload under way was prepared for the build that goes: its judgement and its rehearsal

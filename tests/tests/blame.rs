@@ -1,0 +1,188 @@
+//! Blame by evidence: which action, which build and which thread a death or a fault is held
+//! against.
+
+use greenroom_tests::client::Client;
+use greenroom_tests::fixture::{Fixture, tally_source};
+use greenroom_tests::host::Host;
+use greenroom_tests::wait_for;
+use serde_json::{Value, json};
+
+/// A tally whose lines may take the process with them in ways that the process can't tell.
+fn source(service: &str) -> String {
+    let deaths = r#"
+            match &*line {
+                "kill" => unsafe { kill(std::process::id() as i32, 9); },
+                "eat" => eat(),
+                "spin" => loop { std::hint::spin_loop() },
+                _ => {}
+            }
+            if let Some(path) = line.strip_prefix("bomb ") {
+                let path = path.to_owned();
+                std::thread::spawn(move || {
+                    wait(&path);
+                    unsafe { std::ptr::null_mut::<u8>().write_volatile(1) }
+                });
+            }
+            if let Some(path) = line.strip_prefix("wait ") {
+                wait(path);
+            }
+            let count"#;
+    let more = r#"
+unsafe extern "C" { fn kill(pid: i32, signal: i32) -> i32; }
+fn wait(path: &str) {
+    while !std::path::Path::new(path).exists() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+fn eat() {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    loop {
+        all.push(std::hint::black_box(vec![0; 16 << 20]));
+    }
+}
+"#;
+    let source = tally_source(service, "wild").replacen("            let count", deaths, 1);
+    source.replace("#![forbid(unsafe_code)]", "") + more
+}
+
+fn quarantined(host: &Host) -> Vec<String> {
+    let sessions = host.json(&["sessions", "--json"]);
+    let all = sessions.as_array().expect("sessions").iter();
+    all.filter_map(|s| s["quarantined"].as_str().map(str::to_owned)).collect()
+}
+
+fn workers_before(host: &Host) -> u64 {
+    host.json(&["status", "--json"])["host"]["workers_before"].as_u64().expect("a number")
+}
+
+/// Sets a limit of a process that is not ours.
+fn limit(pid: i32, resource: libc::__rlimit_resource_t, value: u64) {
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limits are read, and nothing is written.
+    let status = unsafe { libc::prlimit(pid, resource, &limit, std::ptr::null_mut()) };
+    assert_eq!(status, 0);
+}
+
+/// SIGKILL names no culprit, so it takes three in a row in one turn. Each worker after the first
+/// dies in its start, where it runs the turn again.
+#[test]
+fn a_line_whose_turn_is_killed_three_times_in_a_row_is_quarantined() {
+    let library = Fixture::new("reaped", &source("reaped")).build();
+    let host = Host::serve_limited("reaped", &library, "crashes_max = 1000");
+    let mut other = Client::connect(host.addr("reaped"));
+    assert_eq!(other.ask("on"), "wild 1 on");
+    let mut client = Client::connect(host.addr("reaped"));
+    assert_eq!(client.ask("first"), "wild 1 first");
+
+    client.send("second\nkill\nthird\n");
+
+    assert_eq!(client.line().expect("an answer"), "wild 2 second");
+    assert_eq!(other.ask("still"), "wild 2 still");
+    assert_eq!(workers_before(&host), 3);
+    let list = quarantined(&host);
+    let why = "its turn 4 (action message) was running at 3 deaths in a row: killed (SIGKILL)";
+    assert_eq!(list, [why]);
+    // It stays blocked, whatever else the worker dies of.
+    host.kill_worker();
+    assert_eq!(other.ask("again"), "wild 3 again");
+    assert_eq!(quarantined(&host).len(), 1);
+}
+
+/// A turn that never ends, and an operator who kills the worker for it.
+#[test]
+fn an_endless_turn_is_quarantined_when_its_worker_was_killed_three_times() {
+    let library = Fixture::new("endless", &source("endless")).build();
+    let host = Host::serve_limited("endless", &library, "stall_warn_ms = 50");
+    let mut other = Client::connect(host.addr("endless"));
+    assert_eq!(other.ask("on"), "wild 1 on");
+    let mut client = Client::connect(host.addr("endless"));
+    client.send("spin\n");
+
+    for deaths in 1..=3 {
+        wait_for("the turn to stall", || {
+            (host.log().matches("a callback has been running").count() >= deaths).then_some(())
+        });
+        // SAFETY: kill has no preconditions.
+        unsafe { libc::kill(host.worker_pid(), libc::SIGKILL) };
+    }
+
+    assert_eq!(other.ask("still"), "wild 2 still");
+    let list = quarantined(&host);
+    assert!(list.len() == 1 && list[0].contains("was running at 3 deaths in a row"), "{list:?}");
+    assert_eq!(workers_before(&host), 3);
+}
+
+#[test]
+fn a_line_that_takes_all_memory_is_quarantined() {
+    let library = Fixture::new("hungry", &source("hungry")).build();
+    let host = Host::serve_limited("hungry", &library, "store_bytes_max = 67108864\ncrashes_max = 1000");
+    let mut other = Client::connect(host.addr("hungry"));
+    assert_eq!(other.ask("on"), "wild 1 on");
+    // Of the keeper, from which each worker has it.
+    let of_address_space = 8 << 30;
+    limit(host.pid() as i32, libc::RLIMIT_AS, of_address_space);
+    limit(host.worker_pid(), libc::RLIMIT_AS, of_address_space);
+
+    let mut client = Client::connect(host.addr("hungry"));
+    client.send("eat\n");
+
+    wait_for("quarantine", || (quarantined(&host).len() == 1).then_some(()));
+    assert_eq!(other.ask("still"), "wild 2 still");
+}
+
+/// A turn that runs while another thread crashes is run again, and not blamed.
+#[test]
+fn a_crash_of_another_thread_is_not_held_against_the_turn_that_runs() {
+    let library = Fixture::new("beside", &source("beside")).build();
+    let host = Host::serve_limited("beside", &library, "stall_warn_ms = 50");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (bomb, gate) = (dir.path().join("bomb"), dir.path().join("gate"));
+    let mut client = Client::connect(host.addr("beside"));
+    let line = format!("bomb {}", bomb.display());
+    assert_eq!(client.ask(&line), format!("wild 1 {line}"));
+    let mut slow = Client::connect(host.addr("beside"));
+    let line = format!("wait {}", gate.display());
+    slow.send(format!("{line}\n"));
+    host.wait_log("a callback has been running");
+
+    std::fs::write(&bomb, "").expect("a file");
+    host.wait_log("the worker died: segmentation fault (SIGSEGV), on a thread of a job or a reload");
+    std::fs::write(&gate, "").expect("a file");
+
+    assert_eq!(slow.line().expect("an answer"), format!("wild 1 {line}"));
+    assert_eq!(client.ask("on"), "wild 2 on");
+    assert!(!host.log().contains("the worker died in a turn"), "{}", host.log());
+    assert!(quarantined(&host).is_empty());
+}
+
+/// One peer's garbage does not roll a build back, however much of it comes; that of several does.
+#[test]
+fn faults_on_probation_count_by_session() {
+    let fixture = Fixture::new("strict", &tally_source("strict", "one"));
+    let old = fixture.build_as("old.so");
+    let strict =
+        "turn.state.count += 1; if line.starts_with(b\"garbage\") { let _: u8 = \"garbage\".parse()?; }";
+    fixture.write(&tally_source("strict", "two").replacen("turn.state.count += 1;", strict, 1));
+    let new = fixture.build_as("new.so");
+    let host = Host::serve_limited("strict", &old, "probation_ms = 600000");
+    let mut other = Client::connect(host.addr("strict"));
+    let mut peers: Vec<_> = (0..5).map(|_| Client::connect(host.addr("strict"))).collect();
+    assert_eq!(other.ask("on"), "one 1 on");
+    assert_eq!(host.reload_from("strict", &new).0, Some(0));
+
+    for n in 1..=20 {
+        assert_eq!(peers[0].ask("garbage"), format!("one {n} garbage"));
+    }
+    assert_eq!((other.ask("on"), host.generation("strict")), ("two 2 on".into(), 2));
+
+    for peer in &mut peers[1..] {
+        assert_eq!(peer.ask("garbage"), "one 1 garbage");
+    }
+    wait_for("the previous build", || (host.generation("strict") == 1).then_some(()));
+    let line = host.last_ledger_line();
+    let why = line["reason"].as_str().expect("a reason");
+    assert!(why.contains("24 of its turns, in 5 sessions"), "{why}");
+    assert_eq!(other.ask("on"), "one 3 on");
+    let failed: Value = host.json(&["sessions", "--quarantined", "--json"]);
+    assert_eq!(failed, json!([]));
+}

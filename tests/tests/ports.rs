@@ -1,0 +1,84 @@
+//! Ports of a library that is there twice, and ports that move to an address that overlaps.
+
+use greenroom_tests::client::Client;
+use greenroom_tests::fixture::install;
+use greenroom_tests::host::Host;
+use greenroom_tests::{built, wait_for};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+/// Writes a configuration of the echo service with these addresses.
+fn write(file: &Path, listen: &str, more: &str) {
+    let text =
+        format!("{more}\n[service.echo]\nlisten = [{listen}]\n[service.tally]\nlisten = [\"127.0.0.1:0\"]\n");
+    std::fs::write(file, text).expect("a configuration");
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
+}
+
+fn serve(file: &Path, libraries: &[&Path]) -> Host {
+    Host::serve_with(&[], libraries, |c| {
+        c.arg("--config").arg(file);
+    })
+}
+
+/// A copy of a library that lies beside it is left out, by name. The port of the other one serves.
+#[test]
+fn a_copy_of_a_library_is_left_out_and_its_port_serves() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let handlers = dir.path().join("handlers");
+    std::fs::create_dir(&handlers).expect("a directory");
+    for name in ["libecho.bak.so", "libecho.so"] {
+        install(&built("libecho.so"), &handlers.join(name));
+    }
+    let (file, port) = (dir.path().join("greenroom.toml"), free_port());
+    write(&file, &format!("\"127.0.0.1:{port}\""), &format!("handlers = [{handlers:?}]"));
+
+    let host = serve(&file, &[]);
+
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(Client::connect(addr).ask("hello"), "hello");
+    let log = host.log();
+    let refused: Vec<_> = log.lines().filter(|l| l.contains("WARN") && l.contains("is left out")).collect();
+    assert_eq!(refused.len(), 1, "{log}");
+    for name in ["libecho.bak.so", "libecho.so"] {
+        assert!(refused[0].contains(&format!("{}", handlers.join(name).display())), "{}", refused[0]);
+    }
+
+    // A build of the one that serves is loaded as ever.
+    host.kill_worker();
+    assert_eq!(Client::connect(addr).ask("again"), "again");
+}
+
+#[test]
+fn a_port_moves_to_all_addresses_and_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, port) = (dir.path().join("greenroom.toml"), free_port());
+    let (narrow, wide) = (format!("\"127.0.0.1:{port}\""), format!("\"0.0.0.0:{port}\""));
+    write(&file, &narrow, "");
+    let host = serve(&file, &[&built("libecho.so")]);
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    let elsewhere = SocketAddr::from(([127, 0, 0, 2], port));
+    let mut old = Client::connect(addr);
+    assert_eq!(old.ask("hello"), "hello");
+
+    for (listen, is_wide) in [(&wide, true), (&narrow, false), (&wide, true)] {
+        write(&file, listen, "");
+        let out = host.cli(&["reload", "--config"]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(Client::connect(addr).ask("moved"), "moved");
+        wait_for("the old address", || {
+            (std::net::TcpStream::connect(elsewhere).is_ok() == is_wide).then_some(())
+        });
+        assert_eq!(old.ask("still"), "still");
+    }
+
+    // Both at once can't be, and nothing changes.
+    write(&file, &format!("{narrow}, {wide}"), "");
+    let out = host.cli(&["reload", "--config"]);
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(!out.status.success() && said.contains("which is part of"), "{said}");
+    assert_eq!(Client::connect(addr).ask("on"), "on");
+}
