@@ -135,7 +135,8 @@ impl Serve {
                     "--no-keeper: all in one process; a crash of a handler ends the host and its sessions, and neither \
                      upgrades nor fresh workers are possible"
                 );
-                let keeper = thread("keeper")
+                let thread = std::thread::Builder::new().name("keeper".into());
+                let keeper = thread
                     .spawn(move || keeper.run(ready))
                     .map_err(|e| failed("the keeper can't be started", e))?;
                 let worker = takeover::start::serve(theirs, false);
@@ -196,7 +197,8 @@ fn begin_process(no_keeper: bool) -> std::io::Result<()> {
 fn hear_signals(keeper: &Keeper) -> std::io::Result<()> {
     let mailbox = keeper.mailbox();
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD])?;
-    std::thread::spawn(move || signals.forever().all(|signal| mailbox.post(Event::Signal(signal))));
+    let thread = std::thread::Builder::new().name("signals".into());
+    thread.spawn(move || signals.forever().all(|signal| mailbox.post(Event::Signal(signal))))?;
     Ok(())
 }
 

@@ -268,7 +268,7 @@ mod tests {
                 let endpoints: Vec<_> = moved.iter().map(|(_, endpoint)| *endpoint).collect();
                 assert_eq!((fresh.len(), endpoints), (1, vec![EndpointId(2)]));
             } else {
-                listeners.discard(&[wide.clone()]);
+                listeners.discard(std::slice::from_ref(&wide));
                 assert_eq!(listeners.accept(0).unwrap().unwrap().1, EndpointId(1));
             }
         }
