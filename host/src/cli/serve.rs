@@ -84,9 +84,8 @@ impl Serve {
         if self.check_config {
             return crate::cli::check_config::run(&config, &found);
         }
-        for path in [Some(dir), self.copies.as_deref(), config.save.file.as_deref()].into_iter().flatten() {
-            discover::is_text(path).map_err(CommandFailure::Failed)?;
-        }
+        let paths = [Some(dir), self.copies.as_deref(), config.save.file.as_deref()];
+        paths.into_iter().flatten().try_for_each(discover::is_text).map_err(CommandFailure::Failed)?;
         let copies = self.copies.as_deref().map(absolute).transpose()?;
         let runtime = Runtime::take(&absolute(dir)?, copies.as_deref()).map_err(CommandFailure::Failed)?;
         let log_file = logs::file();
