@@ -25,7 +25,7 @@
 
 mod acceptor;
 mod answer_callers;
-pub mod belongings;
+mod belongings;
 mod callers;
 mod configure;
 mod connection_steps;
@@ -89,8 +89,6 @@ pub struct Options {
     pub source: ConfigSource,
     /// Libraries and directories to serve.
     pub found: Found,
-    /// Builds in use, and files that are made anew.
-    pub belongings: Belongings,
     /// Number of the host in the directory of private copies.
     pub host_number: u32,
     /// Directory of private copies.
@@ -123,6 +121,8 @@ pub struct Keeper {
     /// The upgrade under way: at most one.
     upgrade: Option<UpgradeUnderWay>,
     stop: Stop,
+    /// Builds in use, and files that are made anew.
+    belongings: Belongings,
     /// Times that each limit was reached here, not in a worker.
     reached: BTreeMap<Limit, u64>,
     started: Instant,
@@ -145,6 +145,7 @@ impl Keeper {
             crashes: Crashes::default(),
             upgrade: None,
             stop: Stop::default(),
+            belongings: Belongings::default(),
             reached: BTreeMap::new(),
             started: Instant::now(),
         })
@@ -264,7 +265,7 @@ impl Keeper {
             // Room for another batch: it is handed over at the end of the round.
             ToKeeper::Ack => self.worker.acknowledged(),
             ToKeeper::Drop(connections) => self.acceptor.drop(&connections),
-            ToKeeper::Builds(library, copies) => self.options.belongings.hold(library, copies),
+            ToKeeper::Builds(library, copies) => self.belongings.hold(library, copies),
             ToKeeper::Open(ports) => {
                 let opened = self.acceptor.open(ports);
                 self.worker.send(&ToWorker::Opened(opened));
