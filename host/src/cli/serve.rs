@@ -18,7 +18,6 @@ use crate::admin::server::{self, AdminSocket};
 use crate::cli::output::{CommandFailure, try_print_text};
 use crate::cli::signals;
 use crate::config::source::{ConfigSource, parse_listen};
-use crate::keeper::belongings::Belongings;
 use crate::keeper::events::Event;
 use crate::keeper::upkeep::Upkeep;
 use crate::keeper::{Keeper, Options};
@@ -98,12 +97,10 @@ impl Serve {
         }
         .map_err(|e| failed("the keeper's socket", e))?;
         let save = config.save.file.clone().unwrap_or_else(|| runtime.save());
-        let belongings = Belongings::default();
         let options = Options {
             config,
             source,
             found,
-            belongings: belongings.clone(),
             host_number: runtime.host_number(),
             copies: runtime.copies().into(),
             save,
@@ -126,7 +123,7 @@ impl Serve {
         let socket = AdminSocket::listen(runtime.socket(), keeper.mailbox().for_kind(Event::Asked))
             .map_err(|e| failed(&runtime.socket().display().to_string(), e))?;
         // Owns the runtime directory from here on, until this function returns.
-        let _upkeep = Upkeep::start(runtime, socket, belongings).map_err(|e| failed("the upkeep", e))?;
+        let _upkeep = Upkeep::start(runtime, socket, &keeper).map_err(|e| failed("the upkeep", e))?;
         let ended = match theirs {
             None => keeper.run(ready),
             Some(theirs) => {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Files of the host, and reports on them. Clones are the same belongings.
 #[derive(Clone, Default)]
-pub struct Belongings(Arc<Mutex<State>>);
+pub(super) struct Belongings(Arc<Mutex<State>>);
 
 /// State of the belongings.
 #[derive(Default)]

@@ -26,7 +26,7 @@
 
 mod acceptor;
 mod answer_callers;
-pub mod belongings;
+mod belongings;
 mod callers;
 mod configure;
 mod connection_steps;
@@ -92,8 +92,6 @@ pub struct Options {
     pub source: ConfigSource,
     /// Libraries and directories to serve.
     pub found: Found,
-    /// Builds in use, and files that are made anew.
-    pub belongings: Belongings,
     /// Number of the host in the directory of private copies.
     pub host_number: u32,
     /// Directory of private copies.
@@ -130,6 +128,8 @@ pub struct Keeper {
     stop: Stop,
     /// A child may have ended that nobody waits for.
     orphans_due: bool,
+    /// Builds in use, and files that are made anew.
+    belongings: Belongings,
     /// Times that each limit was reached here, not in a worker.
     reached: BTreeMap<Limit, u64>,
     started: Instant,
@@ -153,6 +153,7 @@ impl Keeper {
             upgrade: None,
             stop: Stop::default(),
             orphans_due: false,
+            belongings: Belongings::default(),
             reached: BTreeMap::new(),
             started: Instant::now(),
         })
@@ -278,7 +279,7 @@ impl Keeper {
             // Room for another batch: it is handed over at the end of the round.
             ToKeeper::Ack => self.worker.acknowledged(),
             ToKeeper::Drop(connections) => self.acceptor.drop(&connections),
-            ToKeeper::Builds(library, copies) => self.options.belongings.hold(library, copies),
+            ToKeeper::Builds(library, copies) => self.belongings.hold(library, copies),
             ToKeeper::Open(ports) => {
                 let opened = self.acceptor.open(ports);
                 self.worker.send(&ToWorker::Opened(opened));

@@ -32,8 +32,8 @@ impl Keeper {
                 reason: reason.filter(|r| !r.is_empty()).map(str::to_owned),
                 connections: self.acceptor.connections(),
                 limits,
-                missing: self.options.belongings.missing(),
-                made_anew: self.options.belongings.made_anew(),
+                missing: self.belongings.missing(),
+                made_anew: self.belongings.made_anew(),
             },
             services: self.worker.services().cloned().collect(),
         }

@@ -66,7 +66,7 @@ impl Keeper {
 
     /// Spawns a process and begins with it. After an error, the caller abandons the process.
     fn start_worker(&mut self) -> io::Result<()> {
-        self.options.belongings.restore_builds();
+        self.belongings.restore_builds();
         let spawned = match (&self.binary, self.options.in_process.take()) {
             (Some(binary), _) => spawn::start(binary)?,
             (None, Some(link)) => Spawned { process: None, link },

@@ -62,7 +62,7 @@ impl Keeper {
     /// released at once. If the trial cannot be started, the upgrade is refused.
     pub(super) fn pinned(&mut self, epoch: u64) {
         // The trial loads every build, from its private copy.
-        self.options.belongings.restore_builds();
+        self.belongings.restore_builds();
         let hello = to_file(&self.hello(Some(epoch)));
         let begun = match &mut self.upgrade {
             Some(u) if matches!(u.step, UpgradeStep::Pinning) => {

@@ -8,6 +8,7 @@
 //! may wait for a disk, and the keeper's loop never does for a look.
 
 use crate::admin::server::AdminSocket;
+use crate::keeper::Keeper;
 use crate::keeper::belongings::Belongings;
 use crate::runtime_dir::Runtime;
 use std::collections::BTreeSet;
@@ -38,9 +39,9 @@ struct Keep {
 }
 
 impl Upkeep {
-    /// Starts the thread. Fails if the system has no thread to give.
-    pub fn start(runtime: Runtime, socket: AdminSocket, belongings: Belongings) -> io::Result<Upkeep> {
-        let (end, ended) = channel();
+    /// Starts the thread, for the belongings of a keeper. Fails if the system has no thread to give.
+    pub fn start(runtime: Runtime, socket: AdminSocket, keeper: &Keeper) -> io::Result<Upkeep> {
+        let (belongings, (end, ended)) = (keeper.belongings.clone(), channel());
         let keep = Keep { socket, runtime, belongings, suspects: BTreeSet::new() };
         let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || keep.run(&ended))?;
         Ok(Upkeep { end: Some(end), thread: Some(thread) })

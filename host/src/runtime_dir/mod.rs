@@ -63,7 +63,7 @@ pub struct Runtime {
 
 /// Outcome of a look at the files of a runtime directory.
 #[derive(Debug, Default)]
-pub struct Looked {
+pub struct RuntimeLook {
     /// Files that were gone and are made anew.
     pub made: Vec<PathBuf>,
     /// Files that are gone, each with the reason why it cannot be made anew.
@@ -130,11 +130,11 @@ impl Runtime {
     ///
     /// Costs one stat for each lock file. A lock that another host has taken meanwhile, or a
     /// directory that is open to others, is reported as missing.
-    pub fn look(&mut self) -> Looked {
+    pub fn look(&mut self) -> RuntimeLook {
         if let Some(claim) = &self.claim {
             claim.dismiss_askers();
         }
-        let mut looked = Looked::default();
+        let mut looked = RuntimeLook::default();
         for (dir, lock) in [(&self.dir, &mut self.lock), (&self.copies, self.copies_lock.file_mut())] {
             if lock.is_in_place() {
                 continue;
