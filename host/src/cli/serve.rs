@@ -110,14 +110,8 @@ impl Serve {
             Err(why) => tracing::warn!("{why}"),
             Ok(()) => {}
         }
-        let mailbox = keeper.mailbox();
         let operators = keeper.mailbox();
-        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
-            .map_err(|e| failed("signals", e))?;
-        let thread = |name: &str| std::thread::Builder::new().name(name.into());
-        thread("signals")
-            .spawn(move || signals.forever().all(|signal| mailbox.post(Event::Signal(signal))))
-            .map_err(|e| failed("signals", e))?;
+        listen_to_signals(&keeper).map_err(|e| failed("signals", e))?;
         server::listen(&runtime.socket(), move |asked| operators.post(Event::Asked(asked)))
             .map_err(|e| failed(&runtime.socket().display().to_string(), e))?;
         let ended = match theirs {
@@ -127,7 +121,7 @@ impl Serve {
                     "--no-keeper: all in one process; a crash of a handler ends the host and its sessions, and neither \
                      upgrades nor fresh workers are possible"
                 );
-                let keeper = thread("keeper")
+                let keeper = std::thread::Builder::new()
                     .spawn(move || keeper.run(ready))
                     .map_err(|e| failed("the keeper can't be started", e))?;
                 let worker = takeover::start::serve(theirs, false);
@@ -138,6 +132,15 @@ impl Serve {
         server::finish();
         ended.map_err(CommandFailure::Failed)
     }
+}
+
+/// Reports signals to the keeper, from a thread of its own. Fails if the system gives none.
+fn listen_to_signals(keeper: &Keeper) -> std::io::Result<()> {
+    let mailbox = keeper.mailbox();
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let post = move || signals.forever().all(|signal| mailbox.post(Event::Signal(signal)));
+    std::thread::Builder::new().name("signals".into()).spawn(post)?;
+    Ok(())
 }
 
 /// Reports changes in the watched directories to the keeper, from a thread of its own. Returns
