@@ -155,7 +155,7 @@ fn a_crash_of_another_thread_is_not_held_against_the_turn_that_runs() {
     assert!(quarantined(&host).is_empty());
 }
 
-/// One peer's garbage does not roll a build back, however much of it comes; that of several does.
+/// Garbage of one peer does not roll a build back, however much comes; that of several does.
 #[test]
 fn faults_on_probation_count_by_session() {
     let fixture = Fixture::new("strict", &tally_source("strict", "one"));

@@ -40,6 +40,7 @@ fn a_copy_of_a_library_is_left_out_and_its_port_serves() {
 
     let addr = SocketAddr::from(([127, 0, 0, 1], port));
     assert_eq!(Client::connect(addr).ask("hello"), "hello");
+    host.wait_log("is left out");
     let log = host.log();
     let refused: Vec<_> = log.lines().filter(|l| l.contains("WARN") && l.contains("is left out")).collect();
     assert_eq!(refused.len(), 1, "{log}");

@@ -16,7 +16,8 @@ use greenroom_state::address::Peer;
 /// Report from the shell. Bytes and texts are borrowed: the core copies what it keeps.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A pass begins. Deadlines that had come when the previous one began, due timers and sessions that resume have their turns.
+    /// A pass begins. Deadlines that had come when the previous one began, due timers and
+    /// sessions that resume have their turns.
     PassBegins {
         /// Time that all turns of the pass are told: CLOCK_MONOTONIC, in nanoseconds. Never
         /// goes back.

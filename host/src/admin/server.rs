@@ -8,8 +8,8 @@
 //!
 //! A thread for each caller keeps the loops free. A caller that sends or reads nothing blocks
 //! its own thread, for at most 30 s at a time. Each process serves at most 32 callers at once;
-//! further ones are told so, without a thread. The user is checked by the kernel's credentials of the peer, so no
-//! password is needed.
+//! further ones are told so, without a thread. The user is checked by the kernel's credentials
+//! of the peer, so no password is needed.
 //!
 //! The socket's file may be deleted while the host lives. The keeper's upkeep notices, and has the
 //! host listen at the path again.

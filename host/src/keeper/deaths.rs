@@ -52,8 +52,8 @@ impl Ended {
         }
     }
 
-    /// Action that was running, and may be to blame. `None`: none was, or a thread crashed that runs
-    /// no turns. The watchdog's own thread ends a process for what the loop runs.
+    /// Action that was running, and may be to blame. `None`: none was, or a thread crashed that
+    /// runs no turns. The watchdog's own thread ends a process for what the loop runs.
     pub(super) fn running(&self) -> Option<Running> {
         self.board.running().filter(|_| self.board.stalled_ms().is_some() || !self.crashed_elsewhere())
     }

@@ -104,7 +104,8 @@ impl Board {
         Ok(board)
     }
 
-    /// Has the thread of a crash noted here from now on. The calling thread is the loop's. Without the notes, each crash is blamed on the turn that runs.
+    /// Has the thread of a crash noted here from now on. The calling thread is the loop's. Without
+    /// the notes, each crash is blamed on the turn that runs.
     pub fn note_crashes(self) {
         if let Err(e) = crash_thread::note_in(&self.words[CRASHED]) {
             tracing::warn!("the thread of a crash can't be noted: {e}");

@@ -11,7 +11,7 @@
 //! | state | event | becomes |
 //! | --- | --- | --- |
 //! | under way | `probation_ms` or `probation_turns` are up | passed; the previous build retires |
-//! | under way | `probation_faults_max` sessions had failures | failed; the core orders a rollback |
+//! | under way | `probation_faults_max` sessions had failures | failed; a rollback is ordered |
 //! | under way | `probation_faults_max` turns panicked, and no turn did anything else | the same |
 //! | failed | the previous build takes charge | ended; the new build converts what it left |
 //! | failed | there is no way back | ended; the new build stays |
