@@ -17,13 +17,16 @@
 use crate::admin::server::{self, AdminSocket};
 use crate::cli::output::{CommandFailure, try_print_text};
 use crate::cli::signals;
+use crate::config::Config;
 use crate::config::source::{ConfigSource, parse_listen};
+use crate::keeper::Keeper;
 use crate::keeper::events::Event;
+use crate::keeper::options::Options;
 use crate::keeper::upkeep::Upkeep;
-use crate::keeper::{Keeper, Options};
 use crate::logs;
 use crate::plugin::discover;
 use crate::plugin::watch;
+use crate::protocol::found::Found;
 use crate::runtime_dir::Runtime;
 use crate::worker::takeover;
 use clap::Args;
@@ -73,13 +76,7 @@ impl Serve {
         let path = self.config.as_deref().map(absolute).transpose()?;
         let source = ConfigSource { path, listen: self.listen.clone(), no_watch: self.no_watch };
         let config = source.read().map_err(CommandFailure::Failed)?;
-        let sources: Vec<_> = self.handlers.iter().chain(&config.handlers).cloned().collect();
-        if sources.is_empty() {
-            let text =
-                "nothing to serve: name a handler library or a directory of them, such as target/release";
-            return Err(CommandFailure::Usage(text.into()));
-        }
-        let found = discover::look(&sources).map_err(CommandFailure::Failed)?;
+        let found = self.found(&config)?;
         if self.check_config {
             return crate::cli::check_config::run(&config, &found);
         }
@@ -142,6 +139,17 @@ impl Serve {
         };
         server::finish();
         ended.map_err(CommandFailure::Failed)
+    }
+
+    /// Libraries and directories to serve: those of the command line and those of the configuration.
+    fn found(&self, config: &Config) -> Result<Found, CommandFailure> {
+        let sources: Vec<_> = self.handlers.iter().chain(&config.handlers).cloned().collect();
+        if sources.is_empty() {
+            let text =
+                "nothing to serve: name a handler library or a directory of them, such as target/release";
+            return Err(CommandFailure::Usage(text.into()));
+        }
+        discover::look(&sources).map_err(CommandFailure::Failed)
     }
 }
 

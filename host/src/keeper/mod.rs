@@ -37,6 +37,7 @@ pub mod events;
 mod hand_queue;
 mod listeners;
 mod memory_files;
+pub mod options;
 mod orphans;
 mod phase;
 mod propose;
@@ -51,12 +52,9 @@ pub mod upkeep;
 mod worker_process;
 
 use crate::admin::server::{Asked, refuse};
-use crate::config::Config;
-use crate::config::source::ConfigSource;
 use crate::exit_status::own_binary;
 use crate::logs;
 use crate::mailbox::Mailbox;
-use crate::protocol::found::Found;
 use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
 use crate::protocol::link::Received;
 use acceptor::Acceptor;
@@ -69,13 +67,12 @@ use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::Requester;
 use greenroom_state::address::Address;
 use mio::{Events, Poll};
+use options::Options;
 use phase::{Phase, START_MAX};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGUSR1};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use stop::Stop;
 use upgrade::UpgradeUnderWay;
@@ -83,28 +80,6 @@ use worker_process::WorkerProcess;
 
 /// Time beyond `stop_ms` that a worker may take to end: the final save of the tables is part of it.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-
-/// Everything that the keeper and its workers run with.
-pub struct Options {
-    /// The configuration in force. A proposal replaces it once the worker has committed it.
-    pub config: Config,
-    /// Sources of the configuration, to read it again.
-    pub source: ConfigSource,
-    /// Libraries and directories to serve.
-    pub found: Found,
-    /// Number of the host in the directory of private copies.
-    pub host_number: u32,
-    /// Directory of private copies.
-    pub copies: PathBuf,
-    /// File of saved tables and ledger.
-    pub save: PathBuf,
-    /// The most detailed level that is logged.
-    pub log: String,
-    /// Path of the log, if it is a file.
-    pub log_file: Option<PathBuf>,
-    /// Socket to a worker in this very process. `None`: each worker has a process of its own.
-    pub in_process: Option<OwnedFd>,
-}
 
 /// Callback that is given the ports once, when the host serves for the first time.
 type OnReady<'a> = &'a dyn Fn(&[(String, Address)]);

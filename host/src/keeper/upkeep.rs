@@ -39,7 +39,8 @@ struct Keep {
 }
 
 impl Upkeep {
-    /// Starts the thread, for the belongings of a keeper. Fails if the system has no thread to give.
+    /// Starts the thread, for the belongings of a keeper. Fails if the system has no thread to
+    /// give.
     pub fn start(runtime: Runtime, socket: AdminSocket, keeper: &Keeper) -> io::Result<Upkeep> {
         let (belongings, (end, ended)) = (keeper.belongings.clone(), channel());
         let keep = Keep { socket, runtime, belongings, suspects: BTreeSet::new() };

@@ -62,6 +62,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["migrate"],
             &["turn"],
             &["host"],
+            &["encode"],
             &["log"],
             &["fault"],
         ],
@@ -76,7 +77,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["schema_text"],
             &["schema"],
             &["json", "session_record", "elf_note", "abi", "address_text", "address_binary"],
-            &["address"],
+            &["address", "nesting"],
         ],
     ),
 ];
