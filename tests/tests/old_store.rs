@@ -255,7 +255,9 @@ fn go_on(core: &mut Core, survivors: &[Survivor]) -> Value {
     let (next, serving) = build("room", 3, 1, &seen);
     core.adopt(&next, serving);
     let adopted = [2, 3, 4].map(|n| pass(core, &seen, NOW_NS + n, None)).concat();
-    let later = pass(core, &seen, LATER_NS, None);
+    // Timers fire in the first pass of a time, and deadlines are judged in the next one.
+    let timers = pass(core, &seen, LATER_NS, None);
+    let later = [pass(core, &seen, LATER_NS + 1, None), timers].concat();
     json!({
         "first_pass": first,
         "jobs": begun,

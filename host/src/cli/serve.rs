@@ -141,7 +141,8 @@ impl Serve {
         ended.map_err(CommandFailure::Failed)
     }
 
-    /// Libraries and directories to serve: those of the command line and those of the configuration.
+    /// Libraries and directories to serve: those of the command line and those of the
+    /// configuration.
     fn found(&self, config: &Config) -> Result<Found, CommandFailure> {
         let sources: Vec<_> = self.handlers.iter().chain(&config.handlers).cloned().collect();
         if sources.is_empty() {

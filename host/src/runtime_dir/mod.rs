@@ -13,7 +13,7 @@
 //! process. The host's first process holds the [`Runtime`]; workers get paths and no lock.
 //!
 //! Files can be deleted while a host lives: by an operator, or by a service that cleans up. So
-//! the host also claims the place by a name in the kernel's memory ([`claim`]), holds the builds in
+//! the host also claims the place by a name in the kernel's memory (`claim`), holds the builds in
 //! use by descriptor ([`held_builds`]), and makes anew what is gone ([`Runtime::look`]).
 
 mod claim;

@@ -71,10 +71,11 @@ const CRATES: [(&str, Floors); 4] = [
         "state-schema/src",
         &[
             &["lib"],
-            &["edit", "rehearsal_report", "dump"],
+            &["rehearsal_report", "dump"],
+            &["edit"],
             &["compatibility"],
             &["schema_diff"],
-            &["schema_text"],
+            &["schema_text", "same_value"],
             &["schema"],
             &["json", "session_record", "elf_note", "abi", "address_text", "address_binary"],
             &["address", "nesting"],
