@@ -5,6 +5,7 @@
 //! lists the records, and each block taken until the end must be among them. Other builds check
 //! nothing and store nothing.
 
+#[cfg(debug_assertions)]
 use super::layout::{CLASSES, class_for};
 
 /// Blocks of each class that may be taken; none are counted outside a promise.
