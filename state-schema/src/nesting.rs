@@ -3,7 +3,7 @@
 //! A value of MessagePack has at most [`DEPTH_MAX`] levels. The SDK, edits and restores refuse a
 //! deeper one, so a dump shows each state that was stored, and a restore takes it back.
 //!
-//! One level of MessagePack takes up to three levels of JSON: a map whose keys are no strings is a
+//! A level of MessagePack takes up to three levels of JSON: a map whose keys are no strings is a
 //! list of pairs in a tag. The parser's own bound (128 levels) is too low for that, and without one
 //! a text could use up the stack. So the levels of a text are counted while it is read.
 

@@ -1,7 +1,7 @@
 //! Store: records that outlive the process that wrote them.
 //!
-//! The other parts of the core keep all that must survive in it, as bytes under a kind and a
-//! key. Cut off at any word, the memory holds exactly the records of the last commit.
+//! All that must survive is in it, as bytes under a kind and a key. Parts above put it there. Cut
+//! off at any word, the memory holds exactly the records of the last commit.
 //!
 //! | file | holds |
 //! | --- | --- |
