@@ -198,8 +198,8 @@ impl Core {
         self.host.outbound.take_begun()
     }
 
-    /// Lends each limit reached since the last call to `each`, as often as it was reached.
-    pub fn take_reached(&mut self, each: impl FnMut(Limit)) {
+    /// Lends each limit reached since the last call to `each`, with how often it was reached.
+    pub fn take_reached(&mut self, each: impl FnMut(Limit, u64)) {
         self.host.limits.take_reached(each);
     }
 
@@ -215,12 +215,21 @@ impl Core {
             || host.outbound.are_begun()
             || !host.commands.is_empty()
             || self.sweeps.are_due()
+            || host.send_queue.overflows()
+            || host.stopped_to.is_some()
             || self.rearm_from.is_some();
         if at_once {
             return Some(0);
         }
         let deadline = host.sessions.next_deadline_ns();
         deadline.into_iter().chain(host.probations.next_ns()).chain(host.timers.next_ns()).min()
+    }
+
+    /// Returns whether the pass has done all the work that one should, by limit `pass_us`: the shell
+    /// reads the other connections in the next one. A pass without any is as short as it can be.
+    #[inline]
+    pub fn pass_is_full(&mut self) -> bool {
+        self.host.stage_is_over()
     }
 
     /// Returns whether a session's connection should be read. When this turns true again,

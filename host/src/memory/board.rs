@@ -182,7 +182,12 @@ impl Board {
 
     /// Counts that a limit was reached, from any thread. Successors count on.
     pub fn reached(self, limit: Limit) {
-        self.words[LIMITS + limit as usize].fetch_add(1, Ordering::Relaxed);
+        self.reached_times(limit, 1);
+    }
+
+    /// Counts that a limit was reached so often, likewise.
+    pub fn reached_times(self, limit: Limit, times: u64) {
+        self.words[LIMITS + limit as usize].fetch_add(times, Ordering::Relaxed);
     }
 
     /// Writes a text about the services, in place of the previous one. A text beyond

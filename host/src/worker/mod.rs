@@ -13,8 +13,8 @@
 //! input memory, and none of its output was sent.
 //!
 //! A pass costs one poll, a system call for each connection that is read or sent to, and one store
-//! of the epoch. All clients wait for the slowest turn of a pass. The limit `turns_at_once_max`
-//! bounds the turns of one session in it.
+//! of the epoch. All clients wait for its end, so the limit `pass_us` bounds its work, beside that
+//! of a single turn. Connections that it leaves are the first of the next pass.
 //!
 //! Slow work runs on other threads, which post to the `inbox`. Descriptors come from the keeper
 //! ([`crate::protocol::keeper`]). Errors of the poll or of the keeper's socket end the worker, and
@@ -160,8 +160,17 @@ impl Worker {
     /// operator's query waits behind their reads. An error says that the keeper is gone.
     fn read(&mut self) -> io::Result<()> {
         let (shell, drivers) = (&mut self.shell, &mut self.drivers);
-        // Taken first: reads below add the connections that the next pass is to read.
-        let again = shell.sockets.take_again();
+        // Connections that earlier passes left have waited longest. Only those listed by now: reads
+        // list connections for the next pass.
+        for _ in 0..shell.sockets.again() {
+            if shell.core.pass_is_full() {
+                break;
+            }
+            // The poll has reported all that it will: read until nothing is left.
+            if let Some(slot) = shell.sockets.pop_again() {
+                shell.read(slot, true);
+            }
+        }
         let (mut posted, mut told, mut events) = (false, false, 0);
         for event in &self.events {
             events += 1;
@@ -173,15 +182,15 @@ impl Worker {
                         shell.core.handle(Input::Writable { slot });
                     }
                     if event.is_readable() || event.is_error() {
-                        // A read stops before urgent data although there is more.
-                        shell.read(slot, event.is_read_closed() || event.is_priority());
+                        match shell.core.pass_is_full() {
+                            // The poll reports it once: the next pass reads it.
+                            true => shell.sockets.read_again([slot]),
+                            // A read stops before urgent data although there is more.
+                            false => shell.read(slot, event.is_read_closed() || event.is_priority()),
+                        }
                     }
                 }
             }
-        }
-        for slot in again {
-            // The poll has reported all that it will: read until nothing is left.
-            shell.read(slot, true);
         }
         // What arrived in time may still be in the kernel: no deadline is judged by this pass.
         let is_left = events == EVENTS_PER_PASS || shell.sockets.reads_again();

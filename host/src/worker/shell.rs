@@ -108,7 +108,7 @@ impl Shell {
             self.board.count(number, [s.sessions as u64, s.turns, s.faults]);
         }
         let board = self.board;
-        self.core.take_reached(|limit| board.reached(limit));
+        self.core.take_reached(|limit, times| board.reached_times(limit, times));
     }
 
     /// Reads a connection once, by [`Sockets::read`]. If the memory for input is full, the pass is

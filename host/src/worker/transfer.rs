@@ -29,7 +29,7 @@ use greenroom_core::limits::host::PIECES_AT_ONCE;
 use mio::net::TcpStream;
 use mio::{Events, Poll, Registry};
 use rustix::net::sockopt::set_socket_linger;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
@@ -44,9 +44,11 @@ pub(super) struct Sockets {
     /// Connections that were reset before this process began. The end of their input is an error,
     /// although the kernel may report it as an orderly end.
     broken: BTreeSet<Slot>,
-    /// Connections to read in the next pass, even if the poll reports nothing. A slot may stand
-    /// here twice, or be closed by then: a read of it is harmless.
-    again: Vec<Slot>,
+    /// Connections to read in the next pass, even if the poll reports nothing, each once. A slot may
+    /// be closed by then: a read of it is harmless.
+    again: VecDeque<Slot>,
+    /// Those of `again`, to find them.
+    listed: HashSet<Slot>,
     /// Scratch of [`Sockets::send`]: empty between two calls.
     sendable: Vec<Slot>,
 }
@@ -55,7 +57,15 @@ impl Sockets {
     /// Makes a poll without connections. Reads go to `input`.
     pub(super) fn new(input: Pool) -> io::Result<Sockets> {
         let (poll, net, broken) = (Poll::new()?, Net::default(), BTreeSet::new());
-        Ok(Sockets { poll, net, input, broken, again: Vec::new(), sendable: Vec::new() })
+        Ok(Sockets {
+            poll,
+            net,
+            input,
+            broken,
+            again: VecDeque::new(),
+            listed: HashSet::new(),
+            sendable: Vec::new(),
+        })
     }
 
     /// The poll's registry, for the keeper's socket and the waker.
@@ -126,13 +136,24 @@ impl Sockets {
 
     /// Has these connections read in the next pass.
     pub(super) fn read_again(&mut self, slots: impl IntoIterator<Item = Slot>) {
-        self.again.extend(slots);
+        for slot in slots {
+            if self.listed.insert(slot) {
+                self.again.push_back(slot);
+            }
+        }
     }
 
-    /// Takes the connections to read although the poll may report nothing. Taken before the reads
+    /// Number of connections to read although the poll may report nothing. Asked before the reads
     /// of a pass, so a connection that is read again and again shares the pass with all others.
-    pub(super) fn take_again(&mut self) -> Vec<Slot> {
-        std::mem::take(&mut self.again)
+    pub(super) fn again(&self) -> usize {
+        self.again.len()
+    }
+
+    /// Takes off the connection that has waited longest for such a read.
+    pub(super) fn pop_again(&mut self) -> Option<Slot> {
+        let slot = self.again.pop_front()?;
+        self.listed.remove(&slot);
+        Some(slot)
     }
 
     /// Returns whether the next pass must not sleep, because it reads connections again.
@@ -172,7 +193,7 @@ impl Sockets {
         if !core.wants_input(slot) {
             if self.broken.contains(&slot) && core.is_resuming(slot) {
                 // Input that arrived before the reset comes first.
-                self.again.push(slot);
+                self.read_again([slot]);
             } else if self.broken.remove(&slot) {
                 // The session waits for its peer to take output, and the peer is gone.
                 core.handle(Input::Broken { slot });
@@ -190,13 +211,13 @@ impl Sockets {
             Ok(n) => {
                 crash_points::pass(Point::Read);
                 if n == READ_BYTES || to_the_end {
-                    self.again.push(slot);
+                    self.read_again([slot]);
                 }
                 core.handle(Input::Received { slot, bytes: self.input.taken(n) });
             }
             // The kernel has nothing: the poll reports the next byte.
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(e) if e.kind() == ErrorKind::Interrupted => self.again.push(slot),
+            Err(e) if e.kind() == ErrorKind::Interrupted => self.read_again([slot]),
             Err(_) => core.handle(Input::Broken { slot }),
         }
     }

@@ -62,6 +62,7 @@ impl World {
         limits.host.output_bytes_max = any(&[700, 5000, 1 << 20]).max(limits.host.output_bytes_pause);
         limits.host.turns_at_once_max = any(&[1, 5, 64]);
         limits.host.sends_at_once_max = any(&[1, 2, 32]);
+        limits.host.pass_us = any(&[1, 5, 2_000]) as u64;
         limits.host.jobs_running_max = any(&[1, 2, 3]);
         limits.host.sessions_max = any(&[5, 8, 100]);
         limits.host.sessions_per_peer_max = any(&[0, 100]);

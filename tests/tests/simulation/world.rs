@@ -120,6 +120,7 @@ fn first_limits() -> Limits {
         jobs_running_max: JOBS_RUNNING_MAX,
         connects_max: 1 << 20,
         turns_at_once_max: 5,
+        pass_us: 5,
         sends_at_once_max: 2,
         ..Limits::default()
     }
@@ -245,10 +246,10 @@ impl World {
         }
         self.start_jobs();
         self.start_connects();
-        self.host.core.take_reached(|limit| {
-            self.trace.note("limit", &[], limit.name().as_bytes());
-            self.limited.refusals_reported += u64::from(limit == Limit::SessionsMax);
-            self.limited.resets_reported += u64::from(limit == Limit::OutputBytesMax);
+        self.host.core.take_reached(|limit, times| {
+            self.trace.note("limit", &[times], limit.name().as_bytes());
+            self.limited.refusals_reported += times * u64::from(limit == Limit::SessionsMax);
+            self.limited.resets_reported += times * u64::from(limit == Limit::OutputBytesMax);
         });
     }
 

@@ -222,6 +222,11 @@ fn settle(
     // Counted first: an effect that cancels a timer or a result must not find an action of this
     // batch that had its turn.
     running.had(b.done);
+    host.budget.spend_batch(last.tried, b.effects.len(), b.bytes.len());
+    host.budget.spend(b.work_ns);
+    if b.is_overtime {
+        host.budget.exhaust();
+    }
     apply(host, slot, b, Writer::Serving, running);
     for line in b.log.drain(..).chain(last.failed_log) {
         host.commands.push(Command::Log { service, session, line });

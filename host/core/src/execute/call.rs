@@ -76,6 +76,7 @@ pub(crate) fn call(
         timers: &host.timers,
         jobs: &host.jobs,
         outbound: &host.outbound,
+        topics: &host.topics,
         encodes: Some(&host.services[session.service].offer.framing).filter(|f| f.encodes()),
         service: &|name| host.services.served(name),
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).

@@ -31,7 +31,7 @@ use smallvec::SmallVec;
 /// Reserves room for what a batch staged. `Some`: applying it would break this limit, and
 /// nothing was written. The room holds until something else is written, so the caller applies
 /// the batch next. May be repeated.
-pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &Buffers) -> Option<Limit> {
+pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) -> Option<Limit> {
     if staged.has_state && staged.state.len() > host.limits_of(slot).state_bytes_max {
         return Some(Limit::StateBytesMax);
     }
@@ -47,8 +47,9 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &Buffers) -> Opt
     // All topic effects together write one record, of the topics that the session will be on.
     let own = sessions.get(slot).map_or(&[][..], |s| s.topics());
     if let Some(on) = staged.topics(own) {
-        records.push((topics_record_bytes(on.into_iter()), 1));
+        records.push((topics_record_bytes(on.iter().map(|t| &**t)), 1));
     }
+    let staged = &*staged;
     for effect in &staged.effects {
         records.push(record_bytes(effect, staged, topics));
         match effect {

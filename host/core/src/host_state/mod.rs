@@ -11,18 +11,21 @@
 //!
 //! | file | does |
 //! | --- | --- |
+//! | [`budget`] | bounds the work of each stage of a pass |
 //! | [`deliver`] | lets an action wait for a session |
 //! | [`end`] | forgets a session, and all it owns |
 //! | [`notice`] | tells operators, and counts limits that are reached |
 //! | [`output`] | queues output, and books what the kernel took |
 //! | [`state`] | writes a session's state |
 
+pub(crate) mod budget;
 pub(crate) mod deliver;
 pub(crate) mod end;
 pub(crate) mod notice;
 pub(crate) mod output;
 pub(crate) mod state;
 
+use self::budget::Budget;
 use crate::command::Command;
 use crate::effects::inbox::Inbox;
 use crate::effects::jobs::Jobs;
@@ -32,6 +35,7 @@ use crate::effects::topics::Topics;
 use crate::ids::Slot;
 use crate::limits::host::Limits;
 use crate::limits::in_force::LimitsInForce;
+use crate::limits::names::Limit;
 use crate::service::probation::Probations;
 use crate::service::registry::Services;
 use crate::session::flow_control::FlowControl;
@@ -55,8 +59,13 @@ pub(crate) struct HostState {
     pub(crate) heard_until_ns: u64,
     /// Whether the pass leaves input behind that had arrived when it began.
     pub(crate) leaves_input: bool,
-    /// Whether the host stops: every session has had its last turn, and none opens.
+    /// Work that the stage under way may still do.
+    pub(crate) budget: Budget,
+    /// Whether the host stops: each session has its last turn, and none opens.
     pub(crate) stopping: bool,
+    /// Number of the last session that had its last turn because the host stops; `None`: all had,
+    /// or the host serves.
+    pub(crate) stopped_to: Option<u64>,
     /// The records. Parts get it as an argument.
     pub(crate) store: Store,
     /// Records that several others name.
@@ -104,7 +113,9 @@ impl HostState {
             now_ns: 0,
             heard_until_ns: 0,
             leaves_input: false,
+            budget: Budget::default(),
             stopping: false,
+            stopped_to: None,
             store,
             shared: SharedRecords::default(),
             host_records: HostRecords::default(),
@@ -134,6 +145,20 @@ impl HostState {
             self.heard_until_ns = self.now_ns;
         }
         self.now_ns = now_ns;
+    }
+
+    /// Begins a stage of a pass, with a budget of its own.
+    pub(crate) fn begin_stage(&mut self) {
+        self.budget.begin(self.limits.host().pass_us);
+    }
+
+    /// Whether the stage under way leaves the rest of its work to the next pass. The first answer
+    /// of a stage counts the limit.
+    pub(crate) fn stage_is_over(&mut self) -> bool {
+        if self.budget.is_spent_anew() {
+            self.limits.reached(Limit::PassUs);
+        }
+        self.budget.is_spent()
     }
 
     /// Limits of a session's service; the host's, if there is no such session.

@@ -118,9 +118,9 @@ pub(crate) fn pause_if_full(host: &mut HostState, slot: Slot) {
 /// Notes a session whose output has grown over its limit. The session is closed at the end of
 /// the input under way (`crate::pass::close`), not here: closing runs a turn.
 pub(crate) fn note_overflow(host: &mut HostState, slot: Slot) {
-    let Some(s) = host.sessions.get(slot) else { return };
+    let Some(s) = host.sessions.get_mut(slot) else { return };
     if s.unsent() > host.limits.of(s.service).output_bytes_max as u64 {
-        host.send_queue.overflow(slot);
+        host.send_queue.overflow(slot, s);
     }
 }
 

@@ -28,6 +28,9 @@ pub struct Limits {
     /// Messages of one session that are run before the others have their turns. The rest of its
     /// input waits for the next pass.
     pub turns_at_once_max: usize,
+    /// Work of each stage of a pass, in microseconds, as the core estimates it. The rest waits for
+    /// the next pass: messages of a session, connections not read yet, actions that wait.
+    pub pass_us: u64,
     /// Longest frame that a service may declare, in bytes. A library that declares more is
     /// refused.
     pub frame_bytes_max: u32,
@@ -50,6 +53,9 @@ pub struct Limits {
     /// it the turn fails. Log lines of a turn have as many bytes of their own; lines beyond are
     /// dropped.
     pub turn_bytes_max: usize,
+    /// Sessions that the broadcasts and published messages of one turn reach, counted for each
+    /// message anew. The turn that would reach more fails.
+    pub turn_recipients_max: usize,
     /// Notes and published messages that wait for one session's turns. An action beyond it is
     /// dropped, and operators are told; its sender goes on.
     pub actions_pending_max: usize,
@@ -163,11 +169,13 @@ impl Default for Limits {
             sessions_per_peer_max: 0,
             turns_at_once_max: 1024,
             sends_at_once_max: 32,
+            pass_us: 2_000,
             frame_bytes_max: MIB as u32,
             state_bytes_max: 64 * KIB,
             output_bytes_pause: 256 * KIB,
             output_bytes_max: MIB,
             turn_bytes_max: MIB,
+            turn_recipients_max: MIB,
             actions_pending_max: 1024,
             actions_pending_bytes_max: MIB,
             cascade_max: 16,
@@ -247,6 +255,8 @@ impl Limits {
             ("sessions_max", self.sessions_max, "what 31-bit slots count", 1 << 31),
             ("turns_at_once_max", self.turns_at_once_max, "what a pass may take", 1 << 20),
             ("sends_at_once_max", self.sends_at_once_max, "what a pass may take", 1 << 20),
+            ("pass_us", self.pass_us as usize, "a second", 1_000_000),
+            ("turn_recipients_max", self.turn_recipients_max, "what a turn may take", 1 << 30),
             ("output_bytes_pause", self.output_bytes_pause, "output_bytes_max", self.output_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "store_bytes_max", self.store_bytes_max),
             // Half leaves room for the record's head, and for a framing that makes a message

@@ -23,14 +23,14 @@ pub(crate) struct LimitsInForce {
     per_service: BTreeMap<String, ServiceLimits>,
     /// Merged limits of each service by [`ServiceId`]; `None`: the host's.
     own: Vec<Option<Box<Limits>>>,
-    /// Limits reached since the last take, in order, each as often as it was.
-    reached: Vec<Limit>,
+    /// Limits reached since the last take.
+    reached: Counts,
 }
 
 impl LimitsInForce {
     /// Returns the host's limits, for all services.
     pub(crate) fn new(host: Limits) -> LimitsInForce {
-        LimitsInForce { host, per_service: BTreeMap::new(), own: Vec::new(), reached: Vec::new() }
+        LimitsInForce { host, per_service: BTreeMap::new(), own: Vec::new(), reached: Counts::default() }
     }
 
     /// Limits of the host.
@@ -68,16 +68,45 @@ impl LimitsInForce {
 
     /// Notes a limit that was reached.
     pub(crate) fn reached(&mut self, limit: Limit) {
-        self.reached.push(limit);
+        self.reached.add(limit);
     }
 
     /// Notes the limits that a batch reached, and empties the list.
-    pub(crate) fn reached_all(&mut self, limits: &mut Vec<Limit>) {
-        self.reached.append(limits);
+    #[inline]
+    pub(crate) fn reached_all(&mut self, limits: &mut Counts) {
+        for (limit, times) in limits.0.drain(..) {
+            self.reached.add_times(limit, times);
+        }
     }
 
-    /// Lends each limit reached since the last call, as often as it was, and forgets them.
-    pub(crate) fn take_reached(&mut self, mut each: impl FnMut(Limit)) {
-        self.reached.drain(..).for_each(&mut each);
+    /// Lends each limit reached since the last call, with how often it was, and forgets them.
+    pub(crate) fn take_reached(&mut self, mut each: impl FnMut(Limit, u64)) {
+        self.reached.0.drain(..).for_each(|(limit, times)| each(limit, times));
+    }
+}
+
+/// Limits that were reached, each once, with how often. Mostly empty; never longer than there are
+/// limits, however often a turn is refused.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(Vec<(Limit, u64)>);
+
+impl Counts {
+    /// Counts a limit that was reached.
+    pub(crate) fn add(&mut self, limit: Limit) {
+        self.add_times(limit, 1);
+    }
+
+    /// Counts a limit that was reached so often.
+    fn add_times(&mut self, limit: Limit, times: u64) {
+        match self.0.iter_mut().find(|(l, _)| *l == limit) {
+            Some((_, n)) => *n += times,
+            None => self.0.push((limit, times)),
+        }
+    }
+
+    /// Forgets them.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
     }
 }

@@ -66,6 +66,8 @@ limits! {
     OpenFiles = "open_files",
     SendsAtOnceMax = "sends_at_once_max",
     OutputMs = "output_ms",
+    PassUs = "pass_us",
+    TurnRecipientsMax = "turn_recipients_max",
 }
 
 impl std::fmt::Display for Limit {

@@ -26,6 +26,8 @@ pub struct ServiceLimits {
     pub output_bytes_max: Option<usize>,
     /// Overrides [`Limits::turn_bytes_max`].
     pub turn_bytes_max: Option<usize>,
+    /// Overrides [`Limits::turn_recipients_max`].
+    pub turn_recipients_max: Option<usize>,
     /// Overrides [`Limits::actions_pending_max`].
     pub actions_pending_max: Option<usize>,
     /// Overrides [`Limits::actions_pending_bytes_max`].
@@ -61,6 +63,7 @@ impl ServiceLimits {
             output_bytes_pause,
             output_bytes_max,
             turn_bytes_max,
+            turn_recipients_max,
             actions_pending_max,
             actions_pending_bytes_max,
             timers_per_session_max,

@@ -5,14 +5,17 @@
 //! frame. A timer is one record until that turn is committed, so a crash in between fires it
 //! again.
 //!
-//! Costs: O(deadlines that have come + sessions that resume) and their turns. Timers and
-//! changed limits are taken in portions, a few thousand in each pass.
+//! Deadlines and sessions that resume have a budget each ([`crate::host_state::budget`]); the rest
+//! comes with the next pass. Timers and changed limits are taken in portions, a few thousand in
+//! each pass.
 
 use super::Pass;
+use super::close::go_on_stopping;
 use super::receive::{run_kept_input, wants_input};
 use super::timeout::{on_timeout, rearm_timeouts};
 use crate::command::Command;
 use crate::host_state::HostState;
+use crate::host_state::budget::SESSION_NS;
 use crate::host_state::end::gone;
 use crate::host_state::notice::limit_reached;
 use crate::host_state::output::is_full;
@@ -35,7 +38,11 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
     // stood still while the peer spoke or took output in time.
     let heard_until_ns = pass.host.heard_until_ns;
     // Deadlines come first: a session that is closed here runs no kept input below.
-    while let Some(slot) = pass.host.sessions.pop_due(heard_until_ns) {
+    pass.host.begin_stage();
+    while !pass.host.stage_is_over()
+        && let Some(slot) = pass.host.sessions.pop_due(heard_until_ns)
+    {
+        pass.host.budget.spend(SESSION_NS);
         match pass.host.sessions.get(slot).map(|s| s.life) {
             Some(Life::Open) => on_timeout(pass, slot),
             Some(life) => end_in_time(pass.host, slot, life),
@@ -44,9 +51,16 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
     }
     fire_timers(pass.host);
     rearm_timeouts(pass.host, rearm_from);
-    // Sessions that are listed again by these turns wait for the next pass, since the list was
-    // taken.
-    for slot in pass.host.sessions.take_resumed() {
+    go_on_stopping(pass);
+    pass.host.begin_stage();
+    // Sessions that are listed again by these turns wait for the next pass, behind those that this
+    // one leaves.
+    for _ in 0..pass.host.sessions.resumed() {
+        if pass.host.stage_is_over() {
+            break;
+        }
+        let Some(slot) = pass.host.sessions.pop_resumed() else { break };
+        pass.host.budget.spend(SESSION_NS);
         // More output may have come since the session was listed. Then it stays blocked, and
         // `sent` lists it again once the peer has taken enough.
         let full = is_full(pass.host, slot);
@@ -69,6 +83,8 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
             pass.host.commands.push(Command::Resume(slot));
         }
     }
+    // What the shell reads has a budget of its own.
+    pass.host.begin_stage();
 }
 
 /// Ends a draining or lingering session whose time is up. Output that a draining session has

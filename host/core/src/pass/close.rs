@@ -12,11 +12,14 @@
 
 use super::Pass;
 use crate::command::Command;
+use crate::effects::topics::Topics;
 use crate::execute::batch::run_batch;
+use crate::host_state::budget::SESSION_NS;
 use crate::host_state::end::{drop_owned, flushed, gone, set_deadline};
 use crate::host_state::notice::{limit_reached, notice};
 use crate::ids::Slot;
 use crate::limits::names::Limit;
+use crate::session::blocked::Blocked;
 use crate::session::life::Life;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
 
@@ -73,14 +76,26 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
 
 /// Closes the sessions whose output grew over its limit. Runs after each input. Last turns may
 /// make other sessions grow over theirs, which are then closed as well; each round removes a
-/// session, so the loop ends.
+/// session, so the loop ends. One that the stage leaves may go on if its peer takes enough by then.
 pub(crate) fn close_overflowed(pass: &mut Pass<'_>) {
-    while let Some(slot) = pass.host.send_queue.pop_overflowed() {
+    while pass.host.send_queue.overflows()
+        && !pass.host.stage_is_over()
+        && let Some(slot) = pass.host.send_queue.pop_overflowed()
+    {
         let host = &mut *pass.host;
-        // Listed once for each piece of output beyond the limit, and gone since the first time.
-        let Some(s) = host.sessions.get(slot) else { continue };
-        let open = s.life == Life::Open;
-        let what = format!("closed: {} bytes of output never taken", s.unsent());
+        // It may have ended meanwhile, and another session may have its slot.
+        let Some(s) = host.sessions.get(slot).filter(|s| s.is_blocked(Blocked::OutputOverflows)) else {
+            continue;
+        };
+        let (open, unsent) = (s.life == Life::Open, s.unsent());
+        if unsent <= host.limits.of(s.service).output_bytes_max as u64 {
+            if let Some(s) = host.sessions.get_mut(slot) {
+                s.block(Blocked::OutputOverflows, false);
+            }
+            host.sessions.resume(slot);
+            continue;
+        }
+        let what = format!("closed: {unsent} bytes of output never taken");
         limit_reached(host, Limit::OutputBytesMax, level::WARN, slot, &what);
         if let Some(s) = host.sessions.get_mut(slot) {
             s.drop_output(&mut host.store, &mut host.shared);
@@ -95,13 +110,32 @@ pub(crate) fn close_overflowed(pass: &mut Pass<'_>) {
     }
 }
 
-/// Gives every open session its last turn: the host stops. O(sessions).
+/// Gives every open session its last turn, as the host stops: some now, the others in the passes
+/// to come. Until then a session runs no other turn.
+///
+/// All sessions leave their topics first. Otherwise each last turn that says good-bye would reach
+/// all others, which are about to end as well: a cost that is quadratic. O(sessions) for that.
 pub(crate) fn stop(pass: &mut Pass<'_>) {
+    if pass.host.stopping {
+        return;
+    }
     // Set before the first turn: the time to flush is `stop_ms` then, and no connection is let
     // in.
     pass.host.stopping = true;
-    for slot in pass.host.sessions.slots().collect::<Vec<_>>() {
-        if pass.host.sessions.get(slot).is_some_and(|s| s.life == Life::Open) {
+    pass.host.topics = Topics::default();
+    pass.host.stopped_to = Some(0);
+    go_on_stopping(pass);
+}
+
+/// Gives open sessions their last turns, in the order of their numbers, until the stage is over.
+pub(super) fn go_on_stopping(pass: &mut Pass<'_>) {
+    while let Some(to) = pass.host.stopped_to
+        && !pass.host.stage_is_over()
+    {
+        let next = pass.host.sessions.after(to).next().map(|(slot, s)| (slot, s.id, s.life));
+        pass.host.stopped_to = next.map(|(_, id, _)| id);
+        pass.host.budget.spend(SESSION_NS);
+        if let Some((slot, _, Life::Open)) = next {
             finish(pass, slot, closed::STOPPING);
         }
     }

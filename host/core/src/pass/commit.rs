@@ -23,6 +23,7 @@ pub(crate) fn commit(host: &mut HostState) {
     let changed = host.sessions.take_changed();
     for &slot in &changed {
         let Some(s) = host.sessions.clean(slot) else { continue };
+        s.merge_output(&mut host.store);
         let input_bytes = s.input.map_or(0, |r| host.store.read(r, <[u8]>::len)) as u32;
         // Only the store knows the length of kept input; recovery compares it with the record
         // it finds.

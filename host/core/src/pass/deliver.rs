@@ -7,14 +7,15 @@
 //! Each action is a record until its turn is committed, and goes in that very commit. A death
 //! before it runs the action again, and nothing of the first time was seen.
 //!
-//! Costs: O(actions that run), and their turns; at most about 4,096 turns in one pass, besides
-//! those of sessions whose frames wait behind their actions.
+//! Costs: O(actions that run), and their turns; at most about 4,096 turns in one pass, and the
+//! budget of the stage.
 
 use super::close::finish;
 use super::{Pass, Scratch};
 use crate::execute::batch::run_batch;
 use crate::host_state::output::{note_overflow, pause_if_full};
 use crate::ids::Slot;
+use crate::session::life::Session;
 use greenroom_state::abi::closed;
 
 /// Turns that a pass runs of waiting actions, about; the last batch may go beyond. The rest
@@ -30,7 +31,8 @@ pub(crate) fn deliver_group(pass: &mut Pass<'_>) {
     // Each round takes one entry of the list. A session whose actions are not consumed is
     // listed again, so a limit on turns alone would not end the loop.
     let mut rounds = pass.host.inbox.ready_len() + DELIVERED_PER_PASS;
-    while left > 0 && rounds > 0 && !pass.executor.replays_exhausted() {
+    pass.host.begin_stage();
+    while left > 0 && rounds > 0 && !pass.executor.replays_exhausted() && !pass.host.stage_is_over() {
         rounds -= 1;
         // `None` inside: its actions are gone since the session was listed.
         let Some(ready) = pass.host.inbox.pop_ready() else { break };
@@ -42,13 +44,11 @@ pub(crate) fn deliver_group(pass: &mut Pass<'_>) {
     pass.executor.add_replays(replays);
 }
 
-/// Runs all actions that wait for one session, without a limit of its own. Ends early if they
-/// may not run, or if the session's output is over its limit: it is closed behind this input.
+/// Runs the actions that wait for one session. Ends early if they may not run, if the stage is
+/// over, or if the session's output is over its limit: it is closed behind this input. The rest
+/// runs in `deliver`.
 pub(super) fn run_waiting(pass: &mut Pass<'_>, slot: Slot) {
-    while pass.host.inbox.has(slot)
-        && !pass.executor.replays_exhausted()
-        && !pass.host.send_queue.has_overflowed(slot)
-    {
+    while pass.host.inbox.has(slot) && !pass.executor.replays_exhausted() && !pass.host.stage_is_over() {
         if run_some(pass, slot) == 0 {
             break;
         }
@@ -59,7 +59,9 @@ pub(super) fn run_waiting(pass: &mut Pass<'_>, slot: Slot) {
 /// Returns whether actions of a session may run: it is open, not quarantined, and had its first
 /// turn.
 fn may_run(pass: &Pass<'_>, slot: Slot) -> bool {
-    pass.host.sessions.get(slot).is_some_and(|s| s.may_run_actions())
+    // A host that stops gives sessions their last turns and no others.
+    let may_run = |s: &Session| s.may_run_actions() && (!pass.host.stopping || slot.is_service());
+    pass.host.sessions.get(slot).is_some_and(may_run)
 }
 
 /// Lists a session again whose actions may run. A session that waits says so when it goes on.

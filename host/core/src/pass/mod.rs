@@ -17,6 +17,8 @@
 //! count from its commit on, all at once; nothing of it becomes visible before.
 
 pub(crate) mod begin;
+#[cfg(test)]
+mod budget_tests;
 pub(crate) mod close;
 pub(crate) mod commit;
 mod cut;

@@ -6,7 +6,8 @@
 //! that was never committed are the shell's: its input memory gives them to the core again.
 //!
 //! Waiting actions run before frames: they are older. A session runs at most
-//! `turns_at_once_max` messages in one call, then the others have their turns. A reply of a
+//! `turns_at_once_max` messages in one call, and ends earlier if the stage is over, then the others
+//! have their turns. A reply of a
 //! framing and the state that says that the reply was given become valid with the same commit.
 //!
 //! Costs: O(bytes) for new bytes; kept input is copied and stored again with each read that
@@ -24,6 +25,7 @@ use super::timeout::frame_waits;
 use crate::execute::batch::{Ran, run_batch};
 use crate::framing::frame::FrameState;
 use crate::host_state::HostState;
+use crate::host_state::budget::READ_NS;
 use crate::host_state::end::gone;
 use crate::host_state::notice::{limit_reached, notice};
 use crate::host_state::output::{note_overflow, pause_if_full, send};
@@ -55,6 +57,7 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
     s.bytes_in += bytes.len() as u64;
     s.heard_ns = host.now_ns;
     let input = s.input;
+    host.budget.spend(READ_NS);
     // Only kept bytes or stored state can come from another framing.
     if input.is_some() || !s.frame.stored().is_empty() {
         follow_framing(host, slot);
@@ -107,6 +110,8 @@ pub(crate) fn wants_input(host: &HostState, slot: Slot) -> bool {
         Life::Open if s.is_blocked(Blocked::Quarantined) => {
             input_len(host, slot) < QUARANTINE_INPUT_BYTES_MAX
         }
+        // Its last turn is next.
+        Life::Open if host.stopping => false,
         Life::Open => s.may_be_read(),
         // To notice the peer's end.
         Life::Draining | Life::Lingering => true,
@@ -116,7 +121,7 @@ pub(crate) fn wants_input(host: &HostState, slot: Slot) -> bool {
 /// Runs the whole messages in `input`, and keeps the rest. Ends early if the session is closed,
 /// waits, or has had its share.
 fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
-    let (mut at, mut turns) = (0, 0);
+    let (mut at, mut turns, mut is_first) = (0, 0, true);
     let share = pass.host.limits_of(slot).turns_at_once_max;
     while at < input.len() {
         let Some(s) = pass.host.sessions.get(slot) else { return };
@@ -127,15 +132,18 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
             break;
         }
         // Batches that fail and are run again cost time without counting as turns, so they end
-        // the share too.
-        if pass.executor.replays_exhausted() || turns >= share {
-            yield_to_others(pass, slot);
+        // the share too. The first batch runs: its bytes were read already.
+        let is_over = !is_first && pass.host.stage_is_over();
+        if pass.executor.replays_exhausted() || turns >= share || is_over {
+            yield_to_others(pass, slot, turns >= share);
             break;
         }
+        is_first = false;
         // Actions that the last batch caused for its own session come before its next frame.
         if pass.host.inbox.has(slot) {
             run_waiting(pass, slot);
-            if pass.host.inbox.has(slot) && !pass.executor.replays_exhausted() {
+            let goes_on = !pass.executor.replays_exhausted() && !pass.host.stage_is_over();
+            if pass.host.inbox.has(slot) && goes_on {
                 // The frames come behind the actions that wait.
                 break;
             }
@@ -247,10 +255,11 @@ fn follow_framing(host: &mut HostState, slot: Slot) {
     }
 }
 
-/// Lets a session's other messages wait for the next pass: its turns fail again and again, or
-/// it has had its share. Only the second counts as a limit that was reached.
-fn yield_to_others(pass: &mut Pass<'_>, slot: Slot) {
-    if !pass.executor.replays_exhausted() {
+/// Lets a session's other messages wait for the next pass. The reason is one of three: its turns
+/// fail again and again, the stage is over, or it has had its share of turns. Only the last counts
+/// here as a limit that was reached.
+fn yield_to_others(pass: &mut Pass<'_>, slot: Slot, share_is_used: bool) {
+    if share_is_used && !pass.executor.replays_exhausted() {
         pass.host.limits.reached(Limit::TurnsAtOnceMax);
     }
     if let Some(s) = pass.host.sessions.get_mut(slot) {

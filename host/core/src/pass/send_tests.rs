@@ -8,6 +8,7 @@ use crate::ids::Slot;
 use crate::input::Input;
 use crate::limits::host::Limits;
 use crate::limits::names::Limit;
+use crate::store::kind::Kind;
 use crate::test_support::{Stub, open, serve};
 use crate::turn::staging::Staging;
 use greenroom_state::abi::{Action, action};
@@ -75,9 +76,9 @@ fn a_broadcast_takes_its_share_of_each_pass_and_answers_come_first() {
     }
     assert_eq!(core.next_wake_ns(), None);
     let mut reached = Vec::new();
-    core.take_reached(|limit| reached.push(limit));
+    core.take_reached(|limit, times| reached.push((limit, times)));
     // Reached in each pass but the last, which sends all that is left.
-    assert_eq!(reached, [Limit::SendsAtOnceMax; 5]);
+    assert_eq!(reached, [(Limit::SendsAtOnceMax, 5)]);
     for slot in 1..11 {
         // Each session hears both broadcasts, however often it was answered in between.
         let all: String = heard.iter().filter(|(s, _)| *s == slot).map(|(_, text)| &**text).collect();
@@ -91,4 +92,34 @@ fn a_broadcast_takes_its_share_of_each_pass_and_answers_come_first() {
     let limits = Limits { output_bytes_pause: 8, ..core.limits().clone() };
     core.set_limits(limits.into());
     assert_eq!(pass(&mut core, 22, &[(0, b"x\n")]).len(), 10);
+}
+
+/// A peer that takes no output gets hundreds of short pieces, a pass each. They are merged, so they
+/// take about their bytes of the store, and all bytes come in order once the peer takes them.
+#[test]
+fn short_pieces_for_a_peer_that_takes_none_are_merged() {
+    let (mut core, service) = serve(Limits::default(), Stub(room));
+    core.handle(Input::PassBegins { now_ns: 1 });
+    open(&mut core, service, 0..2);
+    core.handle(Input::Commit);
+    let before = core.store().bytes();
+    let mut now_ns = 1;
+    for _ in 0..2000 {
+        now_ns += 1;
+        core.handle(Input::PassBegins { now_ns });
+        core.handle(Input::Received { slot: Slot(0), bytes: b"x\n" });
+        core.handle(Input::Commit);
+    }
+    let bytes = 2000 * "news\n".len();
+    let took = core.store().bytes() - before;
+    assert!(took < 3 * bytes, "{took} bytes of the store for {bytes} of output");
+    assert!(core.store().count(Kind::Output) < 80, "{} pieces", core.store().count(Kind::Output));
+    let mut heard = String::new();
+    while let Some(n) = core.output(Slot(1), |pieces| {
+        pieces.iter().for_each(|p| heard += std::str::from_utf8(p).expect("text"));
+        pieces.iter().map(|p| p.len()).sum()
+    }) {
+        core.handle(Input::Sent { slot: Slot(1), bytes: n, blocked: false });
+    }
+    assert_eq!(heard, "news\n".repeat(2000));
 }

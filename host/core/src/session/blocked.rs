@@ -12,6 +12,7 @@
 //! | resumes next pass | | | blocked | | blocked |
 //! | quarantined | blocked | blocked | blocked | | blocked |
 //! | opened turn due | | blocked | | | |
+//! | output over its limit | blocked | blocked | blocked | blocked | blocked |
 //!
 //! A session that resumes may run frames that arrive before its turn comes, but its end waits for
 //! the input that it kept. A quarantined session is read on, up to a limit of kept input. The unit
@@ -35,6 +36,8 @@ pub enum Blocked {
     Quarantined = 1 << 5,
     /// The first turn was blocked, and comes before all others.
     OpenedTurnDue = 1 << 6,
+    /// The output grew over its limit: the session is about to be closed.
+    OutputOverflows = 1 << 7,
 }
 
 /// Question asked about a session that may wait.
@@ -54,7 +57,7 @@ pub enum Question {
 
 impl Blocked {
     /// All reasons, in the order in which they are reported.
-    pub const ALL: [Blocked; 7] = [
+    pub const ALL: [Blocked; 8] = [
         Blocked::OutputFull,
         Blocked::ShareUsed,
         Blocked::HeldByHandler,
@@ -62,6 +65,7 @@ impl Blocked {
         Blocked::ResumesNextPass,
         Blocked::Quarantined,
         Blocked::OpenedTurnDue,
+        Blocked::OutputOverflows,
     ];
 }
 
@@ -70,10 +74,14 @@ impl Question {
     /// same.
     const fn blockers(self) -> u8 {
         use Blocked::*;
-        let waits = OutputFull as u8 | ShareUsed as u8 | HeldByHandler as u8 | OtherSessionsOutput as u8;
+        let waits = OutputFull as u8
+            | ShareUsed as u8
+            | HeldByHandler as u8
+            | OtherSessionsOutput as u8
+            | OutputOverflows as u8;
         match self {
             Question::RunFrames => waits | Quarantined as u8,
-            Question::RunActions => Quarantined as u8 | OpenedTurnDue as u8,
+            Question::RunActions => Quarantined as u8 | OpenedTurnDue as u8 | OutputOverflows as u8,
             Question::End | Question::ExpectPeer => waits | ResumesNextPass as u8 | Quarantined as u8,
             Question::Read => waits,
         }

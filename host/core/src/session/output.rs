@@ -4,7 +4,8 @@
 //! successor finds the order and the gaps. A piece has bytes of its own ([`Kind::Output`]), or
 //! names a shared record ([`Kind::Shared`]): a long broadcast is stored once.
 //!
-//! A piece grows while the pass that made it is not committed; afterwards it never changes.
+//! A piece grows while the pass that made it is not committed; afterwards it never changes. A commit
+//! merges many short pieces into one.
 //! Pieces are deleted as a whole once they are sent, with the next commit. A death before that
 //! commit brings them back, and recovery books what the kernel counts.
 //!
@@ -27,6 +28,14 @@ const SHARED_PIECE: usize = OUTPUT_HEAD + 12;
 /// Pieces of output from which a session's input waits, as at `output_bytes_pause`: small
 /// pieces cost more than their bytes.
 const PIECES_PAUSE: usize = 1024;
+
+/// Pieces of output from which a commit merges the newest ones: small pieces take far more memory
+/// than their bytes, and a call each to send.
+const MERGED_FROM: usize = 2 * PIECES_AT_ONCE;
+/// Pieces that are merged at least, so that a byte is copied seldom.
+const MERGED_PIECES: usize = 32;
+/// Bytes of a merged piece, at most.
+const MERGED_BYTES: usize = 32 * 1024;
 
 /// Writer of output pieces. Holds the memory of a record in the making.
 #[derive(Debug, Default)]
@@ -222,6 +231,44 @@ impl Session {
         for piece in gone {
             drop_piece(store, shared, piece);
         }
+    }
+
+    /// Merges its newest pieces into one, if there are many short ones. Runs before a commit. Without
+    /// room for the record, the pieces stay as they are. O(bytes merged), at most [`MERGED_BYTES`].
+    #[inline]
+    pub(crate) fn merge_output(&mut self, store: &mut Store) {
+        if self.output.len() > MERGED_FROM {
+            self.merge_newest(store);
+        }
+    }
+
+    /// Merges as above. A piece that names a shared record ends the run, and so does the oldest
+    /// piece: it may be sent in part.
+    #[cold]
+    fn merge_newest(&mut self, store: &mut Store) {
+        let (mut from, mut bytes) = (self.output.len(), 0);
+        while from > 1 {
+            let piece = self.output[from - 1];
+            let len = piece_len(store, piece);
+            if store.kind(piece) != Some(Kind::Output) || bytes + len > MERGED_BYTES {
+                break;
+            }
+            (from, bytes) = (from - 1, bytes + len);
+        }
+        if self.output.len() - from < MERGED_PIECES || !store.reserve([OUTPUT_HEAD + bytes]) {
+            return;
+        }
+        let mut record = Vec::with_capacity(OUTPUT_HEAD + bytes);
+        // The offset of the first one is that of all.
+        record.extend_from_slice(&store.bytes_of(self.output[from])[..OUTPUT_HEAD]);
+        for &piece in &self.output[from..] {
+            record.extend_from_slice(&store.bytes_of(piece)[OUTPUT_HEAD..]);
+        }
+        let Ok(merged) = store.put(None, Kind::Output, self.id, &record) else { return };
+        for piece in self.output.drain(from..) {
+            store.delete(piece);
+        }
+        self.output.push(merged);
     }
 
     /// Drops all unsent output, which then counts as sent. O(pieces).

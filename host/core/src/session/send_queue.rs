@@ -9,6 +9,7 @@
 //!
 //! The queue is in no record: a successor lists each session with output again.
 
+use super::blocked::Blocked;
 use super::life::Session;
 use super::table::Sessions;
 use crate::ids::Slot;
@@ -24,7 +25,7 @@ pub(crate) struct SendQueue {
     others: VecDeque<Slot>,
     /// Turns run since the last sending.
     turns: usize,
-    /// Sessions whose output grew over its limit in the input under way.
+    /// Sessions whose output grew over its limit, and that are about to be closed.
     overflowed: Vec<Slot>,
 }
 
@@ -74,15 +75,17 @@ impl SendQueue {
         true
     }
 
-    /// Lists a session whose output is over its limit. Each call lists it again.
-    pub(crate) fn overflow(&mut self, slot: Slot) {
-        self.overflowed.push(slot);
+    /// Lists a session whose output is over its limit, once.
+    pub(crate) fn overflow(&mut self, slot: Slot, s: &mut Session) {
+        if !s.block(Blocked::OutputOverflows, true) {
+            self.overflowed.push(slot);
+        }
     }
 
-    /// Returns whether a session's output is over its limit. O(those listed): the list lives
-    /// for one input.
-    pub(crate) fn has_overflowed(&self, slot: Slot) -> bool {
-        self.overflowed.contains(&slot)
+    /// Returns whether a session is listed whose output is over its limit.
+    #[inline]
+    pub(crate) fn overflows(&self) -> bool {
+        !self.overflowed.is_empty()
     }
 
     /// Takes off a session whose output is over its limit; `None`: there is none left.

@@ -17,7 +17,7 @@ use crate::ids::{OWN_SLOT, ServiceId, Slot, service_of_number};
 use crate::limits::host::Limits;
 use crate::store::layout::Ref;
 use greenroom_state::address::Peer;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 /// All sessions, by slot and by number.
@@ -35,7 +35,7 @@ pub struct Sessions {
     /// Sessions that this pass changed, each once.
     dirty: Vec<Slot>,
     /// Sessions whose kept input runs with the next pass, each once.
-    resumed: Vec<Slot>,
+    resumed: VecDeque<Slot>,
     /// Records of what framings store. Few sessions have one, and each idle session costs what
     /// its struct does: so they are here.
     framing_records: HashMap<Slot, Ref>,
@@ -232,7 +232,7 @@ impl Sessions {
         if let Some(s) = self.get_mut(slot)
             && !s.block(Blocked::ResumesNextPass, true)
         {
-            self.resumed.push(slot);
+            self.resumed.push_back(slot);
         }
     }
 
@@ -241,10 +241,15 @@ impl Sessions {
         !self.resumed.is_empty()
     }
 
-    /// Takes the sessions whose kept input runs now, in the order in which they were resumed.
-    /// The caller clears their marks.
-    pub(crate) fn take_resumed(&mut self) -> Vec<Slot> {
-        std::mem::take(&mut self.resumed)
+    /// Number of sessions whose kept input waits to be run.
+    pub(crate) fn resumed(&self) -> usize {
+        self.resumed.len()
+    }
+
+    /// Takes off the session whose kept input runs next, in the order in which they were resumed.
+    /// The caller clears its mark.
+    pub(crate) fn pop_resumed(&mut self) -> Option<Slot> {
+        self.resumed.pop_front()
     }
 
     /// Sets a session's deadline, in place of the one it has. O(log sessions).

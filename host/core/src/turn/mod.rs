@@ -12,6 +12,7 @@
 //! | `effect` | every effect |
 //! | `session_effects`, `topic_effects`, `timer_effects` | sends, topics, timers |
 //! | `job_effects`, `table_effects` | jobs and connections, tables |
+//! | `staged_entries`, `staged_timers`, `staged_topics` | indexes over what a batch staged |
 //! | [`fault`] | faults and log lines |
 
 pub mod code;
@@ -19,6 +20,9 @@ pub(crate) mod effect;
 pub mod fault;
 mod job_effects;
 mod session_effects;
+mod staged_entries;
+mod staged_timers;
+mod staged_topics;
 pub mod staging;
 mod table_effects;
 mod timer_effects;

@@ -11,24 +11,34 @@
 //! one effect. So a batch of echoes costs one copy of its bytes and one effect. The memory is
 //! kept from batch to batch.
 //!
-//! A turn may stage `turn_bytes_max` bytes, and log as many. A call that would break a limit
-//! stages nothing, and says so; the turn should fail then. Calls that need what was staged
-//! search the effects of the batch: O(effects).
+//! A turn may stage `turn_bytes_max` bytes, and log as many. From some number on, the memory of
+//! effects and log lines counts beside their bytes. A call that would break a limit stages
+//! nothing, and says so; the turn should fail then. Calls that need what was staged ask indexes
+//! that follow the effects.
 
 use super::effect::{Effect, Part};
 use super::fault::{Fault, LogLine};
+use super::staged_entries::StagedEntries;
+use super::staged_timers::StagedTimers;
+use super::staged_topics::StagedTopics;
 use crate::effects::jobs::Jobs;
 use crate::effects::outbound::Outbound;
 use crate::effects::timers::Timers;
+use crate::effects::topics::Topics;
 use crate::framing::Framing;
+use crate::host_state::budget::RECIPIENT_NS;
 use crate::ids::ServiceId;
 use crate::limits::host::{BATCH_BYTES, Limits};
+use crate::limits::in_force::Counts;
 use crate::limits::names::Limit;
 use crate::session::life::Session;
 use crate::store::records::Store;
 use crate::tables::index::Tables;
-use greenroom_state::abi::{fault, status};
+use greenroom_state::abi::{fault, level, status};
 use std::fmt::Write as _;
+
+/// Effects, and log lines, of a turn whose memory does not count against `turn_bytes_max`.
+const FREE_EFFECTS: usize = 64;
 
 /// The memory of staging, kept from batch to batch, and the outcome of a call.
 #[derive(Debug, Default)]
@@ -60,8 +70,20 @@ pub(crate) struct Buffers {
     /// Whether the turn under way acted on its own session: the result of that comes before the
     /// next action, so the batch ends.
     pub(super) on_itself: bool,
+    /// Sessions that the broadcasts and messages of the turn under way reach, each time anew.
+    pub(super) recipients: usize,
+    /// Work of the batch beside its turns and effects, in nanoseconds, by estimate.
+    pub(crate) work_ns: u64,
+    /// Whether the batch ends with the turn under way: it has worked for a whole stage of a pass.
+    pub(super) is_full: bool,
+    /// Whether the time of the stage is over.
+    pub(crate) is_overtime: bool,
     /// Limits by which calls were refused, as often as they were.
-    pub(crate) reached: Vec<Limit>,
+    pub(crate) reached: Counts,
+    /// Indexes over the effects, for reads that need what was staged.
+    pub(super) entries: StagedEntries,
+    pub(super) timers: StagedTimers,
+    pub(super) topics: StagedTopics,
     /// Bytes of the keys and values that were written, those of failed turns included.
     pub(super) put_bytes: usize,
     /// End of what successful turns staged.
@@ -83,10 +105,20 @@ impl Buffers {
     /// Drops what no successful turn staged. Log lines stay. Repeatable.
     pub(crate) fn cut(&mut self) {
         self.bytes.truncate(self.mark.bytes);
-        self.effects.truncate(self.mark.effects);
+        if self.effects.len() > self.mark.effects {
+            self.effects.truncate(self.mark.effects);
+            self.clear_indexes();
+        }
         if let Some(Effect::Send(part) | Effect::Broadcast { data: part, .. }) = self.effects.last_mut() {
             part.end = self.mark.last_sent_end;
         }
+    }
+
+    /// Drops the indexes. They follow the effects again from the first one.
+    fn clear_indexes(&mut self) {
+        self.entries.clear();
+        self.timers.clear();
+        self.topics.clear();
     }
 
     /// Begins a call. The bytes of the last state and the answer stay: `has_state` says whether
@@ -94,6 +126,7 @@ impl Buffers {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.effects.clear();
+        self.clear_indexes();
         self.log.clear();
         self.log_bytes = 0;
         self.has_state = false;
@@ -102,6 +135,8 @@ impl Buffers {
         self.spoilt = false;
         self.close = false;
         self.on_itself = false;
+        (self.recipients, self.work_ns) = (0, 0);
+        (self.is_full, self.is_overtime) = (false, false);
         self.put_bytes = 0;
         self.reached.clear();
         self.mark = Mark::default();
@@ -126,6 +161,7 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) timers: &'a Timers,
     pub(crate) jobs: &'a Jobs,
     pub(crate) outbound: &'a Outbound,
+    pub(crate) topics: &'a Topics,
     /// Framing of the session's service, if it changes what is sent.
     pub(crate) encodes: Option<&'a Framing>,
     /// Number of the service of a name, if a build serves it. O(services).
@@ -164,7 +200,7 @@ impl<'a> Staging<'a> {
     /// Ends a turn that succeeded: its effects count. False: the caller returns now.
     ///
     /// The batch ends with the last action, or earlier: the turn closes the session or acts on
-    /// it, or 64 KiB are staged. A turn that read a value which can't be converted fails
+    /// it, 64 KiB are staged, or the batch is as much work as a stage of a pass may do. A turn that read a value which can't be converted fails
     /// instead.
     #[inline]
     pub fn turn_ok(&mut self) -> bool {
@@ -178,6 +214,7 @@ impl<'a> Staging<'a> {
         }
         b.done += 1;
         b.log_bytes = 0;
+        b.recipients = 0;
         self.refusal = None;
         b.close |= self.closing;
         b.mark = Mark {
@@ -189,7 +226,7 @@ impl<'a> Staging<'a> {
             },
             log: b.log.len(),
         };
-        !b.close && !b.on_itself && b.done < self.actions && b.bytes.len() < BATCH_BYTES
+        !b.close && !b.on_itself && !b.is_full && b.done < self.actions && b.bytes.len() < BATCH_BYTES
     }
 
     /// Fails the turn that took an unreadable value for absent. The handler believes in its
@@ -234,10 +271,39 @@ impl<'a> Staging<'a> {
         b.has_state = true;
     }
 
+    /// Tells the time behind a call: CLOCK_MONOTONIC, in nanoseconds. If the pass has taken longer
+    /// than `pass_us` by then, the stage is over, whatever the core has estimated. Code that may be
+    /// slow calls this now and then.
+    pub fn tell_time(&mut self, now_ns: u64) {
+        let taken_ns = now_ns.saturating_sub(self.context.now_ns);
+        self.buffers.is_overtime |= taken_ns > self.context.limits.pass_us * 1000;
+    }
+
+    /// Notes work beside turns and effects, in nanoseconds. The batch ends once it is as much as a
+    /// stage of a pass may do.
+    #[inline]
+    pub(super) fn work(&mut self, ns: u64) {
+        let b = &mut *self.buffers;
+        b.work_ns += ns;
+        b.is_full |= b.work_ns > self.context.limits.pass_us * 1000;
+    }
+
+    /// Counts the sessions that a message to a topic reaches. False: over `turn_recipients_max`.
+    pub(super) fn reach(&mut self, topic: &str) -> bool {
+        let count = self.context.topics.count(topic);
+        let all = self.buffers.recipients + count;
+        if all > self.context.limits.turn_recipients_max {
+            return false;
+        }
+        self.buffers.recipients = all;
+        self.work(count as u64 * RECIPIENT_NS);
+        true
+    }
+
     /// Notes the limit by which a call is refused. The turn isn't failed here: its code may
     /// still end it either way.
     pub(super) fn refuse(&mut self, limit: Limit) -> u32 {
-        self.buffers.reached.push(limit);
+        self.buffers.reached.add(limit);
         self.refusal = Some(limit);
         status::LIMIT
     }
@@ -260,6 +326,13 @@ impl<'a> Staging<'a> {
     /// call is refused. Bytes that were copied by then stay in the arena until the next cut or
     /// clearing.
     pub(super) fn stage(&mut self, make: impl FnOnce(&mut Self) -> Option<Effect>) -> u32 {
+        let b = &*self.buffers;
+        // An effect that carries no bytes takes memory all the same. A few are free, so that a low
+        // limit on bytes allows them.
+        let charged = (b.effects.len() - b.mark.effects).saturating_sub(FREE_EFFECTS) * size_of::<Effect>();
+        if b.bytes.len() - b.mark.bytes + charged > self.context.limits.turn_bytes_max {
+            return self.refuse(Limit::TurnBytesMax);
+        }
         match make(self) {
             Some(effect) => {
                 self.buffers.effects.push(effect);
@@ -270,34 +343,29 @@ impl<'a> Staging<'a> {
     }
 
     /// Logs an event, whether the turn succeeds or fails. Lines beyond `turn_bytes_max` bytes in
-    /// a turn are dropped silently.
+    /// a turn are dropped; one line says so.
     pub fn log(&mut self, level: u32, target: &str, message: &str) {
         let b = &mut *self.buffers;
-        b.log_bytes += message.len() + target.len();
-        if b.log_bytes <= self.context.limits.turn_bytes_max {
-            b.log.push(LogLine { level, target: target.into(), message: message.into(), failed: false });
+        let (before, most) = (b.log_bytes, self.context.limits.turn_bytes_max);
+        let own = if b.log.len() - b.mark.log < FREE_EFFECTS { 0 } else { size_of::<LogLine>() };
+        b.log_bytes = before.saturating_add(own + message.len() + target.len());
+        let line = |level, message: &str| LogLine {
+            level,
+            target: target.into(),
+            message: message.into(),
+            failed: false,
+        };
+        if b.log_bytes <= most {
+            b.log.push(line(level, message));
+        } else if before <= most {
+            b.log
+                .push(line(level::WARN, "further log lines of this turn are dropped (limit turn_bytes_max)"));
+            b.reached.add(Limit::TurnBytesMax);
         }
     }
 }
 
 impl Buffers {
-    /// The topics that the session will be on, in order; `None`: nothing about them was staged.
-    /// `own` are those that it is on. O(effects + topics of the session for each change).
-    pub(crate) fn topics<'b>(&'b self, own: &'b [Box<str>]) -> Option<Vec<&'b str>> {
-        let about = |e: &&Effect| matches!(e, Effect::Subscribe(_) | Effect::Unsubscribe(_));
-        let mut staged = self.effects.iter().filter(about).peekable();
-        staged.peek()?;
-        let mut on: Vec<_> = own.iter().map(|t| &**t).collect();
-        for effect in staged {
-            match effect {
-                Effect::Subscribe(topic) if !on.contains(&self.text(topic)) => on.push(self.text(topic)),
-                Effect::Unsubscribe(topic) => on.retain(|t| *t != self.text(topic)),
-                _ => {}
-            }
-        }
-        Some(on)
-    }
-
     /// A part that was staged as text.
     pub(crate) fn text(&self, part: &Part) -> &str {
         std::str::from_utf8(&self.bytes[part.clone()]).unwrap_or_default()

@@ -7,10 +7,11 @@
 //! Values are converted to the version that the called build reads. A value that can't be
 //! converted fails the turn.
 //!
-//! A read searches the effects of the batch from the newest on: O(effects), beside O(log
-//! entries). Limits on tables are checked by an upper bound first, and exactly only near the
-//! limit.
+//! A read searches a few effects of the batch from the newest on, or asks an index over them
+//! ([`super::staged_entries`]): O(log entries) in each case. Limits on tables are checked by an
+//! upper bound first, and exactly only near the limit.
 
+use super::staged_entries::{INDEXED_FROM, StagedEntries};
 use super::staging::Staging;
 use crate::limits::names::Limit;
 use crate::turn::effect::Effect;
@@ -19,25 +20,19 @@ use crate::turn::staging::TurnContext;
 use greenroom_state::abi::status;
 
 impl Staging<'_> {
-    /// Number of entries of a table, with this batch's writes. O(effects · writes to the table).
-    pub fn table_len(&self, table: &str) -> u64 {
-        let bytes = &self.buffers.bytes;
-        let mut len = self.context.tables.count(table) as i64;
-        let mut seen: Vec<&[u8]> = Vec::new();
-        // From the newest on: only the last effect on a key counts.
-        for effect in self.buffers.effects.iter().rev() {
-            let (t, key, now) = match effect {
-                Effect::Put { table, key, .. } => (table, key, true),
-                Effect::Delete { table, key } => (table, key, false),
-                _ => continue,
-            };
-            let key = &bytes[key.clone()];
-            if &bytes[t.clone()] == table.as_bytes() && !seen.contains(&key) {
-                seen.push(key);
-                len += i64::from(now) - i64::from(self.context.tables.has(table, key));
-            }
-        }
-        len.max(0) as u64
+    /// Index over the table effects of the batch, up to the newest.
+    fn indexed(&mut self) -> &mut StagedEntries {
+        let TurnContext { store, tables, .. } = self.context;
+        let b = &mut *self.buffers;
+        b.entries.cover(&b.bytes, &b.effects, tables, store);
+        &mut b.entries
+    }
+
+    /// Number of entries of a table, with this batch's writes.
+    pub fn table_len(&mut self, table: &str) -> u64 {
+        let stored = self.context.tables.count(table) as i64;
+        let change = self.indexed().change(table);
+        (stored + change.entries).max(0) as u64
     }
 
     /// Writes a table's entry. A table comes into being with its first entry. Refused as
@@ -54,21 +49,21 @@ impl Staging<'_> {
             return self.refuse(Limit::TableValueBytesMax);
         }
         let tables = self.context.tables;
-        // A new table is counted once for a batch.
-        if !tables.contains(table)
-            && !self.has_begun(table)
-            && self.tables_after(table) > self.context.limits.tables_max
-        {
-            return self.refuse(Limit::TablesMax);
+        let most = self.context.limits.tables_max;
+        if !tables.contains(table) {
+            let index = self.indexed();
+            // A new table is counted once for a batch.
+            if !index.change(table).is_written && tables.len() + index.begun() >= most {
+                return self.refuse(Limit::TablesMax);
+            }
         }
         let (max, more) = (self.context.limits.table_bytes_max, key.len() + value.len());
         // The bound takes all that the batch wrote as written to this table, under keys that are
-        // new. A turn that was refused once is not looked at again: each exact look costs
-        // O(effects).
-        const FULL: Limit = Limit::TableBytesMax;
-        let full = || self.refusal == Some(FULL) || self.table_bytes_after(table, key, value) > max;
-        if tables.bytes(table) + self.buffers.put_bytes + more > max && full() {
-            return self.refuse(FULL);
+        // new.
+        if tables.bytes(table) + self.buffers.put_bytes + more > max
+            && self.table_bytes_after(table, key, value) > max
+        {
+            return self.refuse(Limit::TableBytesMax);
         }
         self.buffers.put_bytes += more;
         self.stage(|s| {
@@ -77,50 +72,17 @@ impl Staging<'_> {
         })
     }
 
-    /// Whether this batch has written to a table before: then the table was counted.
-    fn has_begun(&self, table: &str) -> bool {
-        let bytes = &self.buffers.bytes;
-        let is =
-            |e: &Effect| matches!(e, Effect::Put { table: t, .. } if &bytes[t.clone()] == table.as_bytes());
-        self.buffers.effects.iter().any(is)
-    }
-
-    /// Tables with this new one and those staged so far. O(effects · new tables).
-    fn tables_after(&self, table: &str) -> usize {
-        let mut new = vec![table];
-        for effect in &self.buffers.effects {
-            if let Effect::Put { table, .. } = effect
-                && let name = self.buffers.text(table)
-                && !self.context.tables.contains(name)
-                && !new.contains(&name)
-            {
-                new.push(name);
-            }
-        }
-        self.context.tables.len() + new.len()
-    }
-
     /// Bytes that a table would have with this write and what was staged so far. Keys and values
-    /// count. O(effects).
-    fn table_bytes_after(&self, table: &str, key: &[u8], value: &[u8]) -> usize {
+    /// count.
+    fn table_bytes_after(&mut self, table: &str, key: &[u8], value: &[u8]) -> usize {
         let TurnContext { store, tables, .. } = self.context;
-        let stored = |key: &[u8]| tables.entry_bytes(store, table, key);
-        let mut bytes = (tables.bytes(table) + key.len() + value.len()) as i64 - stored(key) as i64;
-        // The new write is the newest on its key, so older effects on the key are skipped.
-        let mut seen = std::collections::HashSet::from([key]);
-        for effect in self.buffers.effects.iter().rev() {
-            let (t, key, now) = match effect {
-                Effect::Put { table, key, value } => (table, key, key.len() + value.len()),
-                Effect::Delete { table, key } => (table, key, 0),
-                _ => continue,
-            };
-            let key = &self.buffers.bytes[key.clone()];
-            if self.buffers.text(t) == table && seen.insert(key) {
-                bytes += now as i64 - stored(key) as i64;
-            }
-        }
-        // Not negative: each key takes away what is stored of it, once.
-        bytes.max(0) as usize
+        let index = self.indexed();
+        let before = match index.newest(table, key) {
+            Some(staged) => staged.map_or(0, |v| key.len() + v.len()),
+            None => tables.entry_bytes(store, table, key),
+        };
+        let bytes = tables.bytes(table) as i64 + index.change(table).bytes;
+        (bytes + (key.len() + value.len()) as i64 - before as i64).max(0) as usize
     }
 
     /// Deletes a table's entry. If there is none, nothing happens. The last entry takes the
@@ -130,8 +92,11 @@ impl Staging<'_> {
     }
 
     /// Effect of this batch on an entry: its new value, `Some(None)` for a deletion, `None` for
-    /// nothing. O(effects).
-    fn overlay(&self, table: &str, key: &[u8]) -> Option<Option<Part>> {
+    /// nothing.
+    fn overlay(&mut self, table: &str, key: &[u8]) -> Option<Option<Part>> {
+        if self.buffers.effects.len() >= INDEXED_FROM {
+            return self.indexed().newest(table, key);
+        }
         let bytes = &self.buffers.bytes;
         let same = |t: &Part, k: &Part| &bytes[t.clone()] == table.as_bytes() && &bytes[k.clone()] == key;
         self.buffers.effects.iter().rev().find_map(|e| match e {
@@ -171,33 +136,17 @@ impl Staging<'_> {
     }
 
     /// First entry at or after `from` whose key starts with `prefix`: key and value, valid until
-    /// the next call. A walk over a table takes a call for each entry. Costs O(effects) for each
-    /// of the batch's writes in that range, and for each stored entry that the batch deleted.
+    /// the next call. A walk over a table takes a call for each entry. Costs O(log entries), and as
+    /// much for each entry that the batch deleted in that range, once for several walks.
     pub fn table_next(&mut self, table: &str, prefix: &[u8], from: &[u8]) -> Option<(&[u8], &[u8])> {
         // No key before the prefix starts with it.
         let from = from.max(prefix);
-        let bytes = &self.buffers.bytes;
         let tables = self.context.tables;
-        let kept = tables
-            .keys_from(table, from)
-            .take_while(|k| k.starts_with(prefix))
-            .find(|k| self.overlay(table, k) != Some(None));
-        let staged = self.buffers.effects.iter().filter_map(|e| match e {
-            Effect::Put { table: t, key, .. } if &bytes[t.clone()] == table.as_bytes() => {
-                Some(&bytes[key.clone()])
-            }
-            _ => None,
-        });
-        let staged = staged
-            .filter(|k| *k >= from && k.starts_with(prefix))
-            .filter(|k| matches!(self.overlay(table, k), Some(Some(_))))
-            .min();
-        // A key that is stored and staged is in both, and its staged value is read.
-        let key = match (kept, staged) {
-            (Some(a), Some(b)) => a.min(b),
-            (a, b) => a.or(b)?,
-        }
-        .to_vec();
+        let index = self.indexed();
+        let key = match index.changes(table) {
+            false => tables.keys_from(table, from).next().filter(|k| k.starts_with(prefix))?.to_vec(),
+            true => index.next_key(tables, table, prefix, from)?,
+        };
         self.table_get(table, &key)?;
         let answer = &mut self.buffers.answer;
         // Both go into one answer, the value first: `table_get` put it there.

@@ -23,9 +23,7 @@ impl Staging<'_> {
         };
         // The first condition is cheap, and counts every effect as a new timer. Only near the
         // limit are the effects looked at one by one.
-        if timers.count(owner) + self.buffers.effects.len() >= max
-            && self.timers_after(owner, service, name) > max
-        {
+        if timers.count(owner) + self.buffers.effects.len() >= max && self.timers_after(service, name) > max {
             return self.refuse(limit);
         }
         self.acts_on(service);
@@ -34,24 +32,13 @@ impl Staging<'_> {
         self.stage(|s| Some(Effect::SetTimer { service, name: s.copy(name.as_bytes())?, deadline_ns }))
     }
 
-    /// Timers of an owner with this one and those staged so far. O(effects · timers among them),
-    /// as the newest effect on a name decides.
-    fn timers_after(&self, owner: u64, service: bool, name: &str) -> usize {
-        let timers = self.context.timers;
-        let mut seen = vec![name];
-        let mut count = (timers.count(owner) + usize::from(!timers.contains(owner, name))) as i64;
-        for effect in self.buffers.effects.iter().rev() {
-            let (name, now) = match effect {
-                Effect::SetTimer { service: s, name, .. } if *s == service => (self.buffers.text(name), true),
-                Effect::CancelTimer { service: s, name } if *s == service => (self.buffers.text(name), false),
-                _ => continue,
-            };
-            if !seen.contains(&name) {
-                seen.push(name);
-                count += i64::from(now) - i64::from(timers.contains(owner, name));
-            }
-        }
-        count.max(0) as usize
+    /// Timers of an owner with this one and those staged so far.
+    fn timers_after(&mut self, service: bool, name: &str) -> usize {
+        let TurnContext { timers, session, .. } = self.context;
+        let owners = [session.id, session.service.number()];
+        let b = &mut *self.buffers;
+        b.timers.cover(&b.bytes, &b.effects, timers, owners);
+        b.timers.with(service, name, timers, owners[usize::from(service)])
     }
 
     /// Takes a timer off, even one that is due. If there is none, nothing happens.

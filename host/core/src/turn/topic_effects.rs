@@ -21,8 +21,8 @@ impl Staging<'_> {
         }
         // Topics of this batch count as well: its earlier turns may have added or left some.
         let own = self.context.session.topics();
-        let on = self.buffers.topics(own).unwrap_or_else(|| own.iter().map(|t| &**t).collect());
-        if on.len() >= self.context.limits.topics_per_session_max && !on.contains(&topic) {
+        let on = self.buffers.topics(own).unwrap_or(own);
+        if on.len() >= self.context.limits.topics_per_session_max && !on.iter().any(|t| **t == *topic) {
             return self.refuse(Limit::TopicsPerSessionMax);
         }
         self.stage(|s| Some(Effect::Subscribe(s.copy(topic.as_bytes())?)))
@@ -54,6 +54,9 @@ impl Staging<'_> {
             }
             return status::OK;
         }
+        if !self.reach(topic) {
+            return self.refuse(Limit::TurnRecipientsMax);
+        }
         self.stage(|s| {
             Some(Effect::Broadcast { topic: s.copy(topic.as_bytes())?, data: s.copy(data)?, others })
         })
@@ -83,10 +86,10 @@ impl Staging<'_> {
         let own = self.context.session.topics();
         // The session itself gets a turn if it is on the topic by now: that turn comes before
         // its next message.
-        let on = match self.buffers.topics(own) {
-            Some(on) => on.contains(&topic),
-            None => own.iter().any(|t| **t == *topic),
-        };
+        let on = self.buffers.topics(own).unwrap_or(own).iter().any(|t| **t == *topic);
+        if !self.reach(topic) {
+            return self.refuse(Limit::TurnRecipientsMax);
+        }
         self.buffers.on_itself |= on && !others;
         self.stage(|s| {
             Some(Effect::Publish { topic: s.copy(topic.as_bytes())?, data: s.copy(data)?, others, depth })

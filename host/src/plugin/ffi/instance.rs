@@ -9,6 +9,7 @@
 //! catches its own panics. A crash or an endless turn ends the worker, and the board says which
 //! turn it was.
 
+use crate::clock::coarse_ns;
 use crate::memory::board::{self, Board};
 use crate::plugin::ffi::bytes::sink;
 use crate::plugin::ffi::host_calls::{TurnUnderWay, host_table};
@@ -17,6 +18,7 @@ use greenroom_core::turn::code::{Batch, Code, Work};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi;
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -27,7 +29,13 @@ pub(super) struct Plugin {
     instance: Arc<Instance>,
     abi_minor: u16,
     board: Board,
+    /// Calls so far, modulo 256.
+    calls: Cell<u8>,
 }
+
+/// Calls after which the core is told the time, and turns of one call from which it is. Turns that
+/// are slow then end a pass, and fast ones pay next to nothing for the clock.
+const TIME_EVERY: u8 = 8;
 
 /// Instance of a service. Jobs share it, and may outlive the build's turns.
 struct Instance {
@@ -59,7 +67,12 @@ impl Plugin {
         // SAFETY: the arguments are valid for the call.
         let made = unsafe { (service.create)(host_table(log_level), config.into(), sink) };
         match made.is_null() {
-            false => Ok(Plugin { instance: Arc::new(Instance { service, made }), abi_minor, board }),
+            false => Ok(Plugin {
+                instance: Arc::new(Instance { service, made }),
+                abi_minor,
+                board,
+                calls: Cell::new(0),
+            }),
             // A null instance is a refusal, with or without words.
             true if message.is_empty() => Err("it was refused without a reason".into()),
             true => Err(String::from_utf8_lossy(&message).into_owned()),
@@ -127,6 +140,11 @@ impl Code for Plugin {
         // returns. Only the functions in the host's table use the staging area meanwhile.
         let flags = unsafe { (service.run)(*made, host_table(0), turn, &raw) };
         self.board.end();
+        let calls = self.calls.get().wrapping_add(1);
+        self.calls.set(calls);
+        if calls % TIME_EVERY == 0 || batch.actions.len() >= usize::from(TIME_EVERY) {
+            running.staging.tell_time(coarse_ns());
+        }
         flags
     }
 
