@@ -7,6 +7,7 @@
 //! messages above them are dropped. Adding or dropping an action is O(1) in the actions that
 //! wait.
 
+use super::action_queue::{ActionQueue, Waiting, WaitingKind};
 use super::timers::timer_name;
 use crate::effects::action_buffer::ActionBuffer;
 use crate::effects::action_record::ACTION_HEAD;
@@ -27,33 +28,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 /// All actions that wait, by session.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    queues: HashMap<Slot, Queue>,
+    queues: HashMap<Slot, ActionQueue>,
     /// Sessions whose next action may run.
     ready: VecDeque<Slot>,
     /// Number of the newest action. Recovery sorts the actions by their numbers.
     sequence: u64,
-}
-
-/// The actions of one session, oldest first.
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<Waiting>,
-    /// Whether the session is listed as ready.
-    ready: bool,
-    /// Bytes that its actions carry, shared or not.
-    bytes: usize,
-    /// Actions dropped since one found room. The count ends with the queue.
-    dropped: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
-    record: Ref,
-    depth: u16,
-    /// Whether its record is a timer's.
-    timer: bool,
-    /// Bytes that it carries.
-    bytes: u32,
 }
 
 /// The batch under way, if its actions come from an inbox: they leave it when the batch is over.
@@ -116,7 +95,10 @@ pub struct ActionView {
 
 /// Number of the shared record that an action names; 0: none.
 fn shared_of(store: &Store, w: &Waiting) -> u64 {
-    if w.timer { 0 } else { store.read(w.record, |b| decode(b).map_or(0, |d| d.shared)) }
+    match w.kind {
+        WaitingKind::Timer => 0,
+        _ => store.read(w.record, |b| decode(b).map_or(0, |d| d.shared)),
+    }
 }
 
 /// Whether an action is never dropped. The limits of jobs and connections bound such actions.
@@ -168,16 +150,15 @@ impl Inbox {
         }
     }
 
-    fn push(&mut self, slot: Slot, waiting: Waiting) {
-        let queue = self.queues.entry(slot).or_default();
-        queue.bytes += waiting.bytes as usize;
-        queue.waiting.push_back(waiting);
+    fn push(&mut self, slot: Slot, waiting: Waiting, name: Option<&[u8]>) {
+        self.queues.entry(slot).or_default().push(waiting, name);
         self.set_ready(slot);
     }
 
     /// Adds a timer that is due, by its record.
-    pub(crate) fn put_due(&mut self, slot: Slot, record: Ref) {
-        self.push(slot, Waiting { record, depth: 0, timer: true, bytes: 0 });
+    pub(crate) fn put_due(&mut self, store: &Store, slot: Slot, record: Ref) {
+        let waiting = Waiting { record, depth: 0, kind: WaitingKind::Timer, bytes: 0 };
+        store.read(record, |b| self.push(slot, waiting, slot.is_service().then(|| timer_name(b))));
     }
 
     /// Adds an action for the open session `id` in `slot`, unless a limit is reached. Room must
@@ -195,7 +176,7 @@ impl Inbox {
         let done = running.done(slot);
         let mut put = Put::Waits;
         if let Some(queue) = self.queues.get_mut(&slot).filter(|_| !is_certain(action.kind)) {
-            let waiting = queue.waiting.len() - done;
+            let waiting = queue.len() - done;
             let limit = match () {
                 () if waiting >= limits.actions_pending_max => Some(Limit::ActionsPendingMax),
                 () if queue.bytes + bytes > limits.actions_pending_bytes_max => {
@@ -217,7 +198,8 @@ impl Inbox {
         if let Data::Shared(number) = action.data {
             shared.name(number);
         }
-        self.push(slot, Waiting { record, depth: action.depth, timer: false, bytes: bytes as u32 });
+        let kind = waiting_kind(action.kind);
+        self.push(slot, Waiting { record, depth: action.depth, kind, bytes: bytes as u32 }, None);
         put
     }
 
@@ -236,7 +218,7 @@ impl Inbox {
         // A service's turn is named by its first action: a second one would have no name.
         let most = if slot.is_service() { 1 } else { BATCH_ACTIONS_MAX };
         let mut bytes = 0;
-        for w in queue.waiting.iter().take(most) {
+        for w in queue.iter().take(most) {
             bytes += w.bytes as usize;
             let first = running.depths.is_empty();
             if !first && (bytes > BATCH_BYTES || kind(store, w) != into.kind()) {
@@ -244,7 +226,7 @@ impl Inbox {
             }
             running.depths.push(w.depth);
             store.read(w.record, |bytes| {
-                if w.timer {
+                if w.kind == WaitingKind::Timer {
                     return into.add((action::TIMER, 0), 0, timer_name(bytes), b"");
                 }
                 let Some(d) = decode(bytes) else { return into.add((0, 0), 0, b"", b"") };
@@ -269,9 +251,8 @@ impl Inbox {
     ) {
         for _ in 0..count {
             let Some(queue) = self.queues.get_mut(&slot) else { return };
-            let Some(w) = queue.waiting.pop_front() else { return };
-            queue.bytes -= w.bytes as usize;
-            if queue.waiting.is_empty() {
+            let Some(w) = queue.pop(store) else { return };
+            if queue.len() == 0 {
                 self.queues.remove(&slot);
             }
             let number = shared_of(store, &w);
@@ -282,33 +263,15 @@ impl Inbox {
 
     /// Deletes all actions of a session.
     pub(crate) fn drop_all(&mut self, store: &mut Store, shared: &mut SharedRecords, slot: Slot) {
-        let count = self.queues.get(&slot).map_or(0, |q| q.waiting.len());
+        let count = self.queues.get(&slot).map_or(0, ActionQueue::len);
         self.drop_oldest(store, shared, slot, count);
-    }
-
-    /// Takes off the first action without a turn for which `is` is true. The caller owns its
-    /// record. O(actions that wait).
-    fn take(&mut self, slot: Slot, running: &RunningBatch, is: impl Fn(&Waiting) -> bool) -> Option<Ref> {
-        let done = running.done(slot);
-        let queue = self.queues.get_mut(&slot)?;
-        let at = queue.waiting.iter().skip(done).position(is)?;
-        let taken = queue.waiting.remove(done + at)?;
-        queue.bytes -= taken.bytes as usize;
-        if queue.waiting.is_empty() {
-            self.queues.remove(&slot);
-        }
-        Some(taken.record)
     }
 
     /// Cancels a timer of this name that is due and had no turn.
     pub(crate) fn cancel_due(&mut self, store: &mut Store, slot: Slot, name: &str, running: &RunningBatch) {
-        if !self.has(slot) {
-            return;
-        }
-        let is = |w: &Waiting| w.timer && store.read(w.record, |b| timer_name(b) == name.as_bytes());
-        if let Some(record) = self.take(slot, running, is) {
-            store.delete(record);
-        }
+        let record =
+            self.queue(slot).and_then(|q| q.cancel_timer(store, name.as_bytes(), running.done(slot)));
+        self.cancelled(store, slot, record);
     }
 
     /// Cancels the result of a job that waits and had no turn.
@@ -319,22 +282,34 @@ impl Inbox {
         number: u64,
         running: &RunningBatch,
     ) {
-        let result = |bytes: &[u8]| decode(bytes).is_some_and(|d| d.kind == action::JOB && d.from == number);
-        let is = |w: &Waiting| !w.timer && store.read(w.record, result);
-        if let Some(record) = self.take(slot, running, is) {
-            store.delete(record);
+        let is = |record: Ref| store.read(record, |b| decode(b).is_some_and(|d| d.from == number));
+        let record = self.queue(slot).and_then(|q| q.cancel_result(running.done(slot), is));
+        self.cancelled(store, slot, record);
+    }
+
+    /// The queue of a session that has actions.
+    fn queue(&mut self, slot: Slot) -> Option<&mut ActionQueue> {
+        if self.queues.is_empty() { None } else { self.queues.get_mut(&slot) }
+    }
+
+    /// Deletes the record of an action that was cancelled, and the queue if that was the last one.
+    fn cancelled(&mut self, store: &mut Store, slot: Slot, record: Option<Ref>) {
+        let Some(record) = record else { return };
+        store.delete(record);
+        if self.queues.get(&slot).is_some_and(|q| q.len() == 0) {
+            self.queues.remove(&slot);
         }
     }
 
     /// Records of a session's timers that are due.
     pub(crate) fn due_timers(&self, slot: Slot) -> impl Iterator<Item = Ref> {
-        let waiting = self.queues.get(&slot).map(|q| q.waiting.iter());
-        waiting.into_iter().flatten().filter(|w| w.timer).map(|w| w.record)
+        let waiting = self.queues.get(&slot).into_iter().flat_map(ActionQueue::iter);
+        waiting.filter(|w| w.kind == WaitingKind::Timer).map(|w| w.record)
     }
 
     /// The waiting actions of a session, except timers.
     pub(crate) fn views(&self, store: &Store, shared: &SharedRecords, slot: Slot) -> Vec<ActionView> {
-        let queue = self.queues.get(&slot).into_iter().flat_map(|q| &q.waiting);
+        let queue = self.queues.get(&slot).into_iter().flat_map(ActionQueue::iter);
         let view = |w: &Waiting| {
             store.read(w.record, |bytes| {
                 let d = decode(bytes)?;
@@ -344,7 +319,7 @@ impl Inbox {
                 Some(ActionView { kind: d.kind, from: d.from, name, data })
             })
         };
-        queue.filter(|w| !w.timer).filter_map(view).collect()
+        queue.filter(|w| w.kind != WaitingKind::Timer).filter_map(view).collect()
     }
 
     /// Puts actions that recovery found back into their order; `slot_of` finds their sessions.
@@ -364,13 +339,13 @@ impl Inbox {
                 let d = decode(b)?;
                 let payload = shared.get(d.shared);
                 let bytes = payload.map_or(d.data.len(), |r| store.read(r, <[u8]>::len));
-                Some((d.sequence, d.shared, d.depth, bytes as u32))
+                Some((d.sequence, d.shared, (waiting_kind(d.kind), d.depth), bytes as u32))
             });
             match (slot_of(id), read) {
-                (Some(slot), Some((sequence, number, depth, bytes)))
+                (Some(slot), Some((sequence, number, (kind, depth), bytes)))
                     if number == 0 || shared.get(number).is_some() =>
                 {
-                    order.push((sequence, number, slot, Waiting { record, depth, timer: false, bytes }));
+                    order.push((sequence, number, slot, Waiting { record, depth, kind, bytes }));
                 }
                 (slot, _) => {
                     lacking.extend(slot.map(|_| id));
@@ -382,7 +357,7 @@ impl Inbox {
         for (sequence, number, slot, waiting) in order {
             self.sequence = sequence;
             shared.name(number);
-            self.push(slot, waiting);
+            self.push(slot, waiting, None);
         }
         lacking.into_iter().collect()
     }
@@ -390,8 +365,13 @@ impl Inbox {
 
 /// Kind of a waiting action; 0: its record can't be read.
 fn kind(store: &Store, w: &Waiting) -> u32 {
-    match w.timer {
-        true => action::TIMER,
-        false => store.read(w.record, |b| decode(b).map_or(0, |d| d.kind)),
+    match w.kind {
+        WaitingKind::Timer => action::TIMER,
+        _ => store.read(w.record, |b| decode(b).map_or(0, |d| d.kind)),
     }
+}
+
+/// Kind of an action that is no timer, as far as it can be cancelled.
+fn waiting_kind(kind: u32) -> WaitingKind {
+    if kind == action::JOB { WaitingKind::Result } else { WaitingKind::Other }
 }

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `action_record` | an action that is to wait, and its record |
 //! | `action_buffer` | actions copied for one call |
+//! | `action_queue` | the actions that wait for one session |
 //! | [`inbox`] | actions that wait for a session |
 //! | [`jobs`] | jobs: queued, running, finished, lost |
 //! | [`outbound`] | outbound connections: asked for, open, failed |
@@ -15,6 +16,7 @@
 //! | [`topics`] | topics and their subscribers |
 
 pub(crate) mod action_buffer;
+mod action_queue;
 pub(crate) mod action_record;
 pub mod inbox;
 pub mod jobs;

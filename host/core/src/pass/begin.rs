@@ -108,7 +108,7 @@ fn fire_timers(host: &mut HostState) {
         let Some((owner, record)) = host.timers.pop_due(&host.store, host.now_ns) else { return };
         match host.sessions.slot_of(owner) {
             // The timer's own record waits, so firing writes nothing and cannot fail.
-            Some(slot) => host.inbox.put_due(slot, record),
+            Some(slot) => host.inbox.put_due(&host.store, slot, record),
             None => host.store.delete(record),
         }
     }
