@@ -207,26 +207,15 @@ impl Core {
     /// 0: at once. `None`: with the next input.
     pub fn next_wake_ns(&self) -> Option<u64> {
         let host = &self.host;
-        let at_once = host.sessions.has_resumed()
-            || host.sessions.has_changed()
-            || !host.send_queue.is_empty()
-            || host.inbox.is_ready()
-            || host.jobs.are_begun()
-            || host.outbound.are_begun()
-            || !host.commands.is_empty()
-            || self.sweeps.are_due()
-            || host.send_queue.overflows()
-            || host.stopped_to.is_some()
-            || self.rearm_from.is_some();
-        if at_once {
+        if host.is_due() || self.sweeps.are_due() || self.rearm_from.is_some() {
             return Some(0);
         }
         let deadline = host.sessions.next_deadline_ns();
         deadline.into_iter().chain(host.probations.next_ns()).chain(host.timers.next_ns()).min()
     }
 
-    /// Returns whether the pass has done all the work that one should, by limit `pass_us`: the shell
-    /// reads the other connections in the next one. A pass without any is as short as it can be.
+    /// Returns whether the pass has done all the work that one should, by limit `pass_us`: the
+    /// shell reads the other connections in the next one.
     #[inline]
     pub fn pass_is_full(&mut self) -> bool {
         self.host.stage_is_over()

@@ -44,8 +44,8 @@ pub(super) struct Sockets {
     /// Connections that were reset before this process began. The end of their input is an error,
     /// although the kernel may report it as an orderly end.
     broken: BTreeSet<Slot>,
-    /// Connections to read in the next pass, even if the poll reports nothing, each once. A slot may
-    /// be closed by then: a read of it is harmless.
+    /// Connections to read in the next pass, even if the poll reports nothing, each once. A slot
+    /// may be closed by then: a read of it is harmless.
     again: VecDeque<Slot>,
     /// Those of `again`, to find them.
     listed: HashSet<Slot>,

@@ -11,21 +11,18 @@
 //!
 //! | file | does |
 //! | --- | --- |
-//! | [`budget`] | bounds the work of each stage of a pass |
 //! | [`deliver`] | lets an action wait for a session |
 //! | [`end`] | forgets a session, and all it owns |
 //! | [`notice`] | tells operators, and counts limits that are reached |
 //! | [`output`] | queues output, and books what the kernel took |
 //! | [`state`] | writes a session's state |
 
-pub(crate) mod budget;
 pub(crate) mod deliver;
 pub(crate) mod end;
 pub(crate) mod notice;
 pub(crate) mod output;
 pub(crate) mod state;
 
-use self::budget::Budget;
 use crate::command::Command;
 use crate::effects::inbox::Inbox;
 use crate::effects::jobs::Jobs;
@@ -33,6 +30,7 @@ use crate::effects::outbound::Outbound;
 use crate::effects::timers::Timers;
 use crate::effects::topics::Topics;
 use crate::ids::Slot;
+use crate::limits::budget::Budget;
 use crate::limits::host::Limits;
 use crate::limits::in_force::LimitsInForce;
 use crate::limits::names::Limit;
@@ -159,6 +157,19 @@ impl HostState {
             self.limits.reached(Limit::PassUs);
         }
         self.budget.is_spent()
+    }
+
+    /// Whether the next pass is due at once: something goes on in it.
+    pub(crate) fn is_due(&self) -> bool {
+        self.sessions.has_resumed()
+            || self.sessions.has_changed()
+            || !self.send_queue.is_empty()
+            || self.send_queue.overflows()
+            || self.inbox.is_ready()
+            || self.jobs.are_begun()
+            || self.outbound.are_begun()
+            || !self.commands.is_empty()
+            || self.stopped_to.is_some()
     }
 
     /// Limits of a session's service; the host's, if there is no such session.

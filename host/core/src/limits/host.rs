@@ -259,8 +259,7 @@ impl Limits {
             ("turn_recipients_max", self.turn_recipients_max, "what a turn may take", 1 << 30),
             ("output_bytes_pause", self.output_bytes_pause, "output_bytes_max", self.output_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "store_bytes_max", self.store_bytes_max),
-            // Half leaves room for the record's head, and for a framing that makes a message
-            // longer.
+            // Half leaves room for a head, and for a framing that makes a message longer.
             ("turn_bytes_max", self.turn_bytes_max, "what a record holds", RECORD_BYTES_MAX / 2),
             (
                 "table_key_bytes_max",

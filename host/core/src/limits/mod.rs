@@ -5,8 +5,10 @@
 //! | [`host`] | every limit: name, unit, default |
 //! | [`names`] | the names, for counting and for messages |
 //! | [`per_service`] | limits that one service overrides |
+//! | `budget` | the work of each stage of a pass, estimated and bounded |
 //! | `in_force` | the limits in force, and the count of those reached |
 
+pub(crate) mod budget;
 pub mod host;
 pub(crate) mod in_force;
 pub mod names;

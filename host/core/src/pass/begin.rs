@@ -5,7 +5,7 @@
 //! frame. A timer is one record until that turn is committed, so a crash in between fires it
 //! again.
 //!
-//! Deadlines and sessions that resume have a budget each ([`crate::host_state::budget`]); the rest
+//! Deadlines and sessions that resume have a budget each ([`crate::limits::budget`]); the rest
 //! comes with the next pass. Timers and changed limits are taken in portions, a few thousand in
 //! each pass.
 
@@ -15,11 +15,11 @@ use super::receive::{run_kept_input, wants_input};
 use super::timeout::{on_timeout, rearm_timeouts};
 use crate::command::Command;
 use crate::host_state::HostState;
-use crate::host_state::budget::SESSION_NS;
 use crate::host_state::end::gone;
 use crate::host_state::notice::limit_reached;
 use crate::host_state::output::is_full;
 use crate::ids::Slot;
+use crate::limits::budget::SESSION_NS;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;

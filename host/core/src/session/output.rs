@@ -4,10 +4,10 @@
 //! successor finds the order and the gaps. A piece has bytes of its own ([`Kind::Output`]), or
 //! names a shared record ([`Kind::Shared`]): a long broadcast is stored once.
 //!
-//! A piece grows while the pass that made it is not committed; afterwards it never changes. A commit
-//! merges many short pieces into one.
-//! Pieces are deleted as a whole once they are sent, with the next commit. A death before that
-//! commit brings them back, and recovery books what the kernel counts.
+//! A piece grows while the pass that made it is not committed; afterwards it never changes. A
+//! commit merges many short pieces into one. Pieces are deleted as a whole once they are sent,
+//! with the next commit. A death before that commit brings them back, and recovery books what the
+//! kernel counts.
 //!
 //! Writers reserve room first, so that appending cannot fail. Costs O(bytes) to append, and
 //! O(pieces that are done) to book.
@@ -233,8 +233,9 @@ impl Session {
         }
     }
 
-    /// Merges its newest pieces into one, if there are many short ones. Runs before a commit. Without
-    /// room for the record, the pieces stay as they are. O(bytes merged), at most [`MERGED_BYTES`].
+    /// Merges its newest pieces into one, if there are many short ones. Runs before a commit.
+    /// Without room for the record, the pieces stay as they are. O(bytes merged), at most
+    /// [`MERGED_BYTES`].
     #[inline]
     pub(crate) fn merge_output(&mut self, store: &mut Store) {
         if self.output.len() > MERGED_FROM {

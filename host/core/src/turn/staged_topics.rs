@@ -4,7 +4,6 @@
 //! change costs a search of the session's topics, which `topics_per_session_max` bounds.
 
 use super::effect::Effect;
-use super::staging::Buffers;
 
 /// Topics of the session behind the effects so far.
 #[derive(Debug, Default)]
@@ -47,14 +46,5 @@ impl StagedTopics {
         }
         self.covered = effects.len();
         self.on.as_deref()
-    }
-}
-
-impl Buffers {
-    /// Topics that the session will be on, in order; `None`: the batch changes none. `own` are
-    /// those that it is on.
-    pub(crate) fn topics(&mut self, own: &[Box<str>]) -> Option<&[Box<str>]> {
-        let Buffers { bytes, effects, topics, .. } = self;
-        topics.cover(bytes, effects, own)
     }
 }

@@ -26,8 +26,8 @@ use crate::effects::outbound::Outbound;
 use crate::effects::timers::Timers;
 use crate::effects::topics::Topics;
 use crate::framing::Framing;
-use crate::host_state::budget::RECIPIENT_NS;
 use crate::ids::ServiceId;
+use crate::limits::budget::RECIPIENT_NS;
 use crate::limits::host::{BATCH_BYTES, Limits};
 use crate::limits::in_force::Counts;
 use crate::limits::names::Limit;
@@ -200,8 +200,8 @@ impl<'a> Staging<'a> {
     /// Ends a turn that succeeded: its effects count. False: the caller returns now.
     ///
     /// The batch ends with the last action, or earlier: the turn closes the session or acts on
-    /// it, 64 KiB are staged, or the batch is as much work as a stage of a pass may do. A turn that read a value which can't be converted fails
-    /// instead.
+    /// it, 64 KiB are staged, or the batch is as much work as a stage of a pass may do. A turn
+    /// that read a value which can't be converted fails instead.
     #[inline]
     pub fn turn_ok(&mut self) -> bool {
         if self.unreadable.is_some() {
@@ -366,6 +366,13 @@ impl<'a> Staging<'a> {
 }
 
 impl Buffers {
+    /// Topics that the session will be on, in order; `None`: the batch changes none. `own` are
+    /// those that it is on.
+    pub(crate) fn topics(&mut self, own: &[Box<str>]) -> Option<&[Box<str>]> {
+        let Buffers { bytes, effects, topics, .. } = self;
+        topics.cover(bytes, effects, own)
+    }
+
     /// A part that was staged as text.
     pub(crate) fn text(&self, part: &Part) -> &str {
         std::str::from_utf8(&self.bytes[part.clone()]).unwrap_or_default()

@@ -13,6 +13,7 @@
 
 use super::staged_entries::{INDEXED_FROM, StagedEntries};
 use super::staging::Staging;
+use crate::limits::budget::ROW_NS;
 use crate::limits::names::Limit;
 use crate::turn::effect::Effect;
 use crate::turn::effect::Part;
@@ -139,6 +140,7 @@ impl Staging<'_> {
     /// the next call. A walk over a table takes a call for each entry. Costs O(log entries), and as
     /// much for each entry that the batch deleted in that range, once for several walks.
     pub fn table_next(&mut self, table: &str, prefix: &[u8], from: &[u8]) -> Option<(&[u8], &[u8])> {
+        self.work(ROW_NS);
         // No key before the prefix starts with it.
         let from = from.max(prefix);
         let tables = self.context.tables;

@@ -5,6 +5,7 @@
 //! another line. A gap is the time between two replies to one client. One thread, one epoll.
 
 use linebench::batch::{Batch, Proto};
+use linebench::figures::{Times, ns, times, us};
 use linebench::{Res, net};
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use std::io::{self, ErrorKind, Read, Write};
@@ -21,8 +22,8 @@ gapbench [OPTIONS] HOST:PORT      replies and gaps over time, of clients that wa
       --proto NAME   as linebench has it (echo)
 
 Prints `begun` when the measurement begins, then one JSON object: for each bucket the replies and
-the longest gap that ended in it, in microseconds; connections that the server closed; and attempts
-to dial that failed.
+the longest gap that ended in it, in microseconds; the 99th percentile of all gaps; connections that
+the server closed; and attempts to dial that failed.
 ";
 
 /// Time between two attempts to dial.
@@ -80,6 +81,8 @@ struct Timeline {
     bucket: Duration,
     replies: Vec<u64>,
     gap_us: Vec<u64>,
+    /// All gaps.
+    gaps: Times,
     /// Connections that took a line and that the server then closed, since the measurement began.
     closed: u64,
     /// Attempts to connect that failed, since the measurement began.
@@ -90,7 +93,15 @@ impl Timeline {
     /// Begins a timeline with as many buckets as cover the time.
     fn new(begin: Instant, time: Duration, bucket: Duration) -> Timeline {
         let buckets = time.as_nanos().div_ceil(bucket.as_nanos()) as usize;
-        Timeline { begin, bucket, replies: vec![0; buckets], gap_us: vec![0; buckets], closed: 0, refused: 0 }
+        Timeline {
+            begin,
+            bucket,
+            replies: vec![0; buckets],
+            gap_us: vec![0; buckets],
+            gaps: times(),
+            closed: 0,
+            refused: 0,
+        }
     }
 
     /// Counts a reply and the gap that it ended. Replies outside the measurement do not count.
@@ -100,6 +111,7 @@ impl Timeline {
         if at < self.replies.len() {
             self.replies[at] += 1;
             self.gap_us[at] = self.gap_us[at].max(gap.as_micros() as u64);
+            self.gaps.saturating_record(ns(gap));
         }
     }
 
@@ -121,8 +133,9 @@ impl Timeline {
     fn print(&self) {
         let list = |of: &[u64]| of.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
         println!(
-            "{{\"bucket_ms\":{},\"closed\":{},\"refused\":{},\"replies\":[{}],\"gap_us\":[{}]}}",
+            "{{\"bucket_ms\":{},\"p99_us\":{:.0},\"closed\":{},\"refused\":{},\"replies\":[{}],\"gap_us\":[{}]}}",
             self.bucket.as_millis(),
+            us(&self.gaps, 0.99),
             self.closed,
             self.refused,
             list(&self.replies),

@@ -25,6 +25,8 @@ pub(crate) const EFFECT_NS: u64 = 150;
 /// A session that a broadcast or a published message reaches: a piece or an action, and the
 /// session's record in the commit.
 pub(crate) const RECIPIENT_NS: u64 = 250;
+/// An entry that a walk over a table reads.
+pub(crate) const ROW_NS: u64 = 300;
 /// A session that is looked at in a list: its deadline, its resumption.
 pub(crate) const SESSION_NS: u64 = 200;
 /// Bytes that are copied in a nanosecond, about.
