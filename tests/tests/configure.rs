@@ -5,8 +5,10 @@ use greenroom_tests::fixture::Fixture;
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -354,6 +356,102 @@ fn a_configuration_is_checked_without_a_host() {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(why), "{why}: {said}");
     }
+}
+
+/// Output of a command that ends with 1 and says this.
+#[track_caller]
+fn fails(command: &mut Command, why: &str) {
+    let out = command.output().expect("greenroom");
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.code() == Some(1) && said.contains(why), "{command:?}, {why}: {said}");
+}
+
+/// A value is refused for the same reason when it is checked, at a start, and by a reload.
+#[test]
+fn what_no_start_takes_no_check_and_no_reload_takes() {
+    let live = Live::serve(&text("", "", ANY));
+    let run = live.host.dir().join("other");
+    let serve = |more: &[&str], file: &Path| {
+        let mut command = Command::new(built("greenroom"));
+        command.arg("--runtime").arg(&run).arg("serve").args(more).arg("--config").arg(file);
+        command.args([built("libecho.so"), built("libchat.so")]);
+        command
+    };
+    for (config, why) in [
+        (text("", "settings = { nick_max = inf }", ANY), "service.chat.settings.nick_max is inf"),
+        (
+            text("", "settings = { nick_max = [{ a = nan }] }", ANY),
+            "service.chat.settings.nick_max.0.a is NaN",
+        ),
+        (
+            format!("{}[service.later]\nsettings = {{ at = 1979-05-27 }}\n", text("", "", ANY)),
+            "write it in quotes",
+        ),
+        (text("rehearsal_ms = 0", "", ANY), "limits.rehearsal_ms is 0"),
+        (text("builds_max = 0", "", ANY), "limits.builds_max is 0"),
+        (format!("[save]\nfile = \"\"\n{}", text("", "", ANY)), "save.file: \"\" names no file"),
+    ] {
+        live.write(&config);
+        for more in [&["--check-config"][..], &[]] {
+            fails(&mut serve(more, &live.file), why);
+        }
+        live.refuses(&config, why);
+    }
+    // A reload can't change these.
+    live.write(&format!("[save]\nfile = \"/\"\n{}", text("", "", ANY)));
+    for more in [&["--check-config"][..], &[]] {
+        fails(&mut serve(more, &live.file), "/ can't be read: ");
+    }
+}
+
+/// Paths that no message can hold: refused where they are named, left out where they are found.
+#[test]
+fn paths_that_are_no_text_are_refused_or_left_out_by_name() {
+    let base = tempfile::tempdir().expect("a directory");
+    let bad = |name: &[u8]| base.path().join(OsStr::from_bytes(name));
+    let (file, handlers) = (bad(b"file\xff.toml"), bad(b"handlers"));
+    std::fs::write(&file, "").expect("a configuration");
+    std::fs::create_dir(&handlers).expect("a directory");
+    std::fs::copy(built("libecho.so"), handlers.join(OsStr::from_bytes(b"lib\xfe.so"))).expect("a copy");
+    std::fs::copy(built("libecho.so"), handlers.join("libecho.so")).expect("a copy");
+    let long = bad(&[b'r'; 100]);
+    for check in [&["--check-config"][..], &[]] {
+        let serve = |runtime: &Path, more: &[&OsStr]| {
+            let mut command = Command::new(built("greenroom"));
+            command
+                .arg("--runtime")
+                .arg(runtime)
+                .arg("serve")
+                .args(check)
+                .arg(built("libecho.so"))
+                .args(more);
+            command
+        };
+        let (run, why) = (base.path().join("run"), "the path is not UTF-8; rename it");
+        fails(&mut serve(&run, &["--config".as_ref(), file.as_os_str()]), why);
+        fails(&mut serve(&run, &["--copies".as_ref(), bad(b"c\xff").as_os_str()]), why);
+        fails(&mut serve(&run, &[bad(b"libx\xff.so").as_os_str()]), why);
+        fails(&mut serve(&bad(b"run\xff"), &[]), why);
+        fails(&mut serve(&long, &[]), "the path of a socket has at most 107 bytes");
+    }
+
+    let host = Host::serve(&["echo", "tally"], &[&handlers]);
+    host.wait_log("the path is not UTF-8; rename it; it is left out");
+    assert_eq!(Client::connect(host.addr("echo")).ask("served"), "served");
+    let out = host.command(&["serve", "--check-config"]).arg(&handlers).output().expect("greenroom");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && said.contains("it is left out"), "{said}");
+    for args in [&["check"][..], &["upgrade", "--binary"], &["reload", "echo", "--from"]] {
+        let out = host.command(args).arg(handlers.join(OsStr::from_bytes(b"lib\xfe.so"))).output();
+        let out = out.expect("greenroom");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && said.contains("not UTF-8; rename it"), "{args:?}: {said}");
+    }
+    // Later ones, too, and the host goes on.
+    std::fs::copy(built("libecho.so"), handlers.join(OsStr::from_bytes(b"more\xfe.so"))).expect("a copy");
+    wait_for("both in the log", || (host.log().matches("it is left out").count() >= 2).then_some(()));
+    host.kill_worker();
+    assert_eq!(Client::connect(host.addr("echo")).ask("on"), "on");
 }
 
 /// A signal that finds no worker, or one that dies before it answers, is obeyed by the next one. A

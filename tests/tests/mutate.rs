@@ -52,8 +52,9 @@ fn damaged_libraries_are_refused_or_survived() {
     let seed = std::env::var("GREENROOM_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7);
     println!("GREENROOM_SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
-    let good = std::fs::read(built("libecho.so")).expect("the library");
-    assert_eq!(inspect(&good).expect("a good one").library, "echo");
+    let library = built("libecho.so");
+    let good = std::fs::read(&library).expect("the library");
+    assert_eq!(inspect(&good, &library).expect("a good one").note.library, "echo");
     let binary = File::open(built("greenroom")).expect("the binary");
     let dir = tempfile::tempdir().expect("a directory");
     let limits = Limits { rehearsal_ms: 1000, ..Limits::default() };
@@ -67,12 +68,12 @@ fn damaged_libraries_are_refused_or_survived() {
         }
         inspected += 1;
         let _ = build_id(&bytes);
-        match inspect(&bytes) {
+        match inspect(&bytes, &library) {
             Err(why) => {
                 assert!(!why.is_empty() && why.len() < 1000, "{why}");
                 refused += 1;
             }
-            Ok(note) => passed.push((bytes, note)),
+            Ok(inspected) => passed.push((bytes, inspected.note)),
         }
     }
 

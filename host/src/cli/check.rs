@@ -9,9 +9,9 @@
 //! with its signal.
 
 use crate::cli::output::{CommandFailure, print_json, print_text, table};
-use crate::config::Config;
+use crate::config::{Config, is_text};
 use crate::exit_status::own_binary;
-use crate::plugin::inspect::{build_id, inspect};
+use crate::plugin::inspect::{Inspected, build_id, inspect};
 use crate::plugin::stage::{self, Content, Copies};
 use crate::plugin::trial::{self, Trial, Tried};
 use clap::Args;
@@ -57,7 +57,7 @@ pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
     // Read once: all steps see the same bytes, even if the file is replaced meanwhile.
     let content = stage::read(path, &config.trust).map_err(refuse)?;
     config.trust.check_hash(&content.hash).map_err(refuse)?;
-    let note = inspect(&content.bytes).map_err(refuse)?;
+    let Inspected { note, .. } = inspect(&content.bytes, path).map_err(refuse)?;
     // The bytes that were inspected are tried, in a process of their own. A directory that
     // exists is refused: somebody else may have put a file there.
     let failed = |e: std::io::Error| format!("a directory for the private copy: {e}");
@@ -84,6 +84,8 @@ impl Check {
             Some(path) => Config::read(path).map_err(CommandFailure::Failed)?,
             None => Config::default(),
         };
+        // A host could not be told of another path.
+        is_text(&self.path).map_err(CommandFailure::Failed)?;
         let Looked { content, note, tried } = look(&self.path, &config).map_err(CommandFailure::Failed)?;
         let trial::Tried { library, offers, .. } = tried;
         let build_id = build_id(&content.bytes);

@@ -10,14 +10,18 @@ use crate::config::Config;
 use crate::protocol::found::Found;
 use greenroom_core::reload::ports;
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, ErrorKind};
 
-/// Checks all that can be checked without serving: libraries, their settings, frames against
-/// limits, and addresses that two services want. Prints the address of each service.
+/// Checks all that can be checked without serving: the file of saved tables, libraries, their
+/// settings, frames against limits, and addresses that two services want. Prints the address of
+/// each service.
 ///
 /// The first fault ends the check with exit code 1. Does not check whether an address is free,
 /// and knows no live data. A configured service that no library offers is a warning, as in a
 /// host.
 pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> {
+    check_saved(config).map_err(CommandFailure::Failed)?;
     let (mut wanted, mut services) = (BTreeSet::new(), BTreeSet::new());
     for (path, _) in &found.libraries {
         let looked = look(path, config).map_err(CommandFailure::Failed)?;
@@ -49,4 +53,20 @@ pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> 
     }
     print_text("the configuration is good\n");
     Ok(())
+}
+
+/// Checks that the configured file of saved tables can be read, if there is one. Its content is
+/// left to the host. Opens nothing but a file: a FIFO would wait for its writer.
+fn check_saved(config: &Config) -> Result<(), String> {
+    let Some(path) = &config.save.file else { return Ok(()) };
+    let opened = std::fs::metadata(path).and_then(|m| match m.is_file() {
+        true => File::open(path).map(|_| ()),
+        false => Err(io::Error::other("it is not a file")),
+    });
+    match opened {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(format!("save.file: {} can't be read: {e}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }

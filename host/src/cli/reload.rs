@@ -16,7 +16,8 @@ use crate::admin::client::{call, call_recorded};
 use crate::admin::text::ledger_line;
 use crate::cli::output::{CommandFailure, complain, print_json, print_text};
 use crate::cli::report::print_rehearsal;
-use crate::protocol::admin::{AdminCommand, Reply};
+use crate::config::is_text;
+use crate::protocol::admin::{AdminCommand, FRESH_WORKER, Reply};
 use clap::Args;
 use greenroom_core::ledger::{Outcome, ProbationState, Report};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -68,13 +69,11 @@ impl Reload {
     /// With several libraries each has a report; the command fails if one of them was refused.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         // The keeper and the worker have other working directories.
-        let from = match self.from {
-            None => None,
-            Some(p) => Some(
-                std::path::absolute(&p)
-                    .map_err(|e| CommandFailure::Usage(format!("{}: {e}", p.display())))?,
-            ),
+        let absolute = |p: PathBuf| {
+            let path = std::path::absolute(&p).map_err(|e| format!("{}: {e}", p.display()))?;
+            is_text(&path).map(|()| path)
         };
+        let from = self.from.map(absolute).transpose().map_err(CommandFailure::Usage)?;
         let (service, together, dry_run) = (self.service, self.all, self.dry_run);
         let mut told = Told::new(self.json, dry_run);
         // Reports whose end another query tells. Asked for after the answer, so no other report
@@ -84,12 +83,25 @@ impl Reload {
             true => AdminCommand::Configure,
             false => AdminCommand::Reload { service, from, together, dry_run },
         };
-        call_recorded(dir, &asked, |reply| match reply {
-            Reply::Progress(library, done, total) => told.progress(&library, done, total),
-            Reply::Report(report) if is_settled_later(&report, self.wait) => settled.push(report.line),
-            Reply::Report(report) => told.report(&report),
-            _ => {}
-        })?;
+        let give_up = Instant::now() + FRESH_WORKER_MAX;
+        loop {
+            let mut again = false;
+            call_recorded(dir, &asked, |reply| match reply {
+                Reply::Progress(library, done, total) => told.progress(&library, done, total),
+                Reply::Report(report) if is_settled_later(&report, self.wait) => settled.push(report.line),
+                Reply::Report(report) if is_for_a_fresh_worker(&report) && Instant::now() < give_up => {
+                    again = true;
+                }
+                Reply::Report(report) => told.report(&report),
+                _ => {}
+            })?;
+            if !again {
+                break;
+            }
+            // The worker asks the keeper behind the pass that refused. From then on commands wait
+            // for the fresh one.
+            std::thread::sleep(ASK_AGAIN_AFTER);
+        }
         // Blocks until the probation ends. A worker that dies meanwhile changes nothing: the
         // question may be repeated, and the successor knows the line.
         for line in settled {
@@ -126,6 +138,16 @@ impl Rollback {
 /// probation, or if the probation was over before the ledger was read.
 fn is_settled_later(report: &Report, wait: bool) -> bool {
     report.probation.as_ref().is_some_and(|p| wait || p.state != ProbationState::UnderWay)
+}
+
+/// Time in which a refusal for want of room is tried again with a fresh worker.
+const FRESH_WORKER_MAX: Duration = Duration::from_secs(10);
+/// Pause before that.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// Whether a build was refused for want of room that a fresh worker has.
+fn is_for_a_fresh_worker(report: &Report) -> bool {
+    report.outcome == Outcome::Refused && report.reason.ends_with(FRESH_WORKER)
 }
 
 /// Time after which a rehearsal's progress is shown.

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | read configuration and command line, find libraries | exit code 1 or 2 |
 //! | take the runtime directory | exit code 1: another host, or an unsafe directory |
-//! | watch files | exit code 1, or a warning if `watch` is off |
+//! | start to watch files | exit code 1, or a warning if `watch` is off |
 //! | listen on the admin socket, run the keeper | exit code 1 |
 //! | worker loads libraries and opens ports | exit code 1, with the worker's reason |
 //!
@@ -15,10 +15,10 @@
 //! for that line. All else goes to the log on standard error.
 
 use crate::admin::server::{self, AdminSocket};
-use crate::cli::output::{CommandFailure, try_print_text};
+use crate::cli::output::{CommandFailure, complain, try_print_text};
 use crate::cli::signals;
-use crate::config::Config;
 use crate::config::source::{ConfigSource, parse_listen};
+use crate::config::{Config, is_text};
 use crate::keeper::Keeper;
 use crate::keeper::events::Event;
 use crate::keeper::options::Options;
@@ -27,14 +27,16 @@ use crate::logs;
 use crate::plugin::discover;
 use crate::plugin::watch;
 use crate::protocol::found::Found;
-use crate::runtime_dir::Runtime;
+use crate::runtime_dir::{Runtime, socket_path};
 use crate::worker::takeover;
 use clap::Args;
 use greenroom_state::address::Address;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::filter::LevelFilter;
+
+/// Longest path of a Unix socket, in bytes.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 // Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
@@ -76,16 +78,19 @@ impl Serve {
         let path = self.config.as_deref().map(absolute).transpose()?;
         let source = ConfigSource { path, listen: self.listen.clone(), no_watch: self.no_watch };
         let config = source.read().map_err(CommandFailure::Failed)?;
-        let found = self.found(&config)?;
+        let (found, left_out) = self.found(&config)?;
+        let dir = absolute(dir)?;
+        let copies = self.copies.as_deref().map(absolute).transpose()?;
+        check_paths(&dir, copies.as_deref(), &config).map_err(CommandFailure::Failed)?;
         if self.check_config {
+            left_out.iter().for_each(|why| complain(&format!("{why}; it is left out")));
             return crate::cli::check_config::run(&config, &found);
         }
-        let paths = [Some(dir), self.copies.as_deref(), config.save.file.as_deref()];
-        paths.into_iter().flatten().try_for_each(discover::is_text).map_err(CommandFailure::Failed)?;
-        let copies = self.copies.as_deref().map(absolute).transpose()?;
-        let runtime = Runtime::take(&absolute(dir)?, copies.as_deref()).map_err(CommandFailure::Failed)?;
-        let log_file = logs::file();
+        let runtime = Runtime::take(&dir, copies.as_deref()).map_err(CommandFailure::Failed)?;
+        // A worker could not be told of another path.
+        let log_file = logs::file().filter(|path| is_text(path).is_ok());
         let _log = logs::start(self.log, false, log_file.clone()).map_err(|e| failed("the log", e))?;
+        left_out.iter().for_each(|why| tracing::warn!("{why}; it is left out"));
         begin_process(self.no_keeper).map_err(|e| failed("this process", e))?;
 
         let (ours, theirs) = match self.no_keeper {
@@ -105,17 +110,9 @@ impl Serve {
             log_file,
             in_process: ours,
         };
-        // The keeper watches, not the worker: a process with a watch takes long to die, and what
-        // changes meanwhile would be missed.
-        let (watched, links) = (options.found.watched(), options.found.links());
-        let watches = options.config.watch;
+        let (watched, watches) = (options.found.clone(), options.config.watch);
         let keeper = Keeper::new(options).map_err(|e| failed("the keeper can't be started", e))?;
-        // Watched even if `watch` is off: the configuration may change.
-        match watch_files(&keeper, watched, links) {
-            Err(why) if watches => return Err(CommandFailure::Failed(why)),
-            Err(why) => tracing::warn!("{why}"),
-            Ok(()) => {}
-        }
+        watch_files(&keeper, &watched, watches).map_err(CommandFailure::Failed)?;
         hear_signals(&keeper).map_err(|e| failed("signals", e))?;
         let socket = AdminSocket::listen(runtime.socket(), keeper.mailbox().for_kind(Event::Asked))
             .map_err(|e| failed(&runtime.socket().display().to_string(), e))?;
@@ -142,8 +139,8 @@ impl Serve {
     }
 
     /// Libraries and directories to serve: those of the command line and those of the
-    /// configuration.
-    fn found(&self, config: &Config) -> Result<Found, CommandFailure> {
+    /// configuration. Also reasons why files of directories are left out.
+    fn found(&self, config: &Config) -> Result<(Found, Vec<String>), CommandFailure> {
         let sources: Vec<_> = self.handlers.iter().chain(&config.handlers).cloned().collect();
         if sources.is_empty() {
             let text =
@@ -154,30 +151,39 @@ impl Serve {
     }
 }
 
-/// Reports changes in the watched directories to the keeper, from a thread of its own. Returns
-/// once the directories are watched; fails if one of them cannot be.
-///
-/// `links`: libraries that are links, by their targets. Directories cannot be added later:
-/// `handlers` is a value that only a restart changes.
-fn watch_files(
-    keeper: &Keeper,
-    watched: Vec<PathBuf>,
-    links: BTreeMap<PathBuf, PathBuf>,
-) -> Result<(), String> {
-    let mailbox = keeper.mailbox();
-    watch::start(watched, move |path| {
-        // The target of a link changed: the library is known by the link.
-        let path = links.get(&path).cloned().unwrap_or(path);
-        // After the host has stopped this is refused, and nobody needs it any more.
-        mailbox.post(Event::Changed(path));
-    })
-}
-
 /// Prints the addresses, once the host serves. The host serves although nobody reads them.
 fn ready(ports: &[(String, Address)]) {
     let lines: String = ports.iter().map(|(service, addr)| format!("{service} on {addr}\n")).collect();
     if let Err(e) = try_print_text(&(lines + "ready\n")) {
         tracing::warn!("nobody is told that the host is ready: standard output can't be written: {e}");
+    }
+}
+
+/// Has the keeper hear of changed files, also while `watch` is off: the configuration may change,
+/// and `status` tells of them. A failure is logged only, if `watch` is off.
+///
+/// The keeper watches, not the worker: a process with a watch takes long to die, and what changes
+/// meanwhile would be missed.
+fn watch_files(keeper: &Keeper, found: &Found, watch: bool) -> Result<(), String> {
+    let mailbox = keeper.mailbox().for_kind(Event::Watched);
+    // After the host has stopped a post is refused, and nobody needs it any more.
+    match watch::start(found, move |news| _ = mailbox.post(news)) {
+        Err(why) if !watch => tracing::warn!("{why}"),
+        other => return other,
+    }
+    Ok(())
+}
+
+/// Refuses paths of the host that no worker could be told of, and that no socket could have.
+fn check_paths(dir: &Path, copies: Option<&Path>, config: &Config) -> Result<(), String> {
+    [Some(dir), copies, config.save.file.as_deref()].into_iter().flatten().try_for_each(is_text)?;
+    let socket = socket_path(dir);
+    match socket.as_os_str().len() {
+        n if n > SOCKET_PATH_BYTES_MAX => Err(format!(
+            "{}: the path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes, not {n}; choose a shorter --runtime",
+            socket.display()
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, print_json, print_text, table};
 use crate::printable::one_line;
-use crate::protocol::admin::{AdminCommand, Reply};
+use crate::protocol::admin::{AdminCommand, FileStatus, Reply};
 use clap::Args;
 use std::path::Path;
 use std::time::Duration;
@@ -74,6 +74,12 @@ impl StatusArgs {
             for missing in &host.missing {
                 print_text(&format!("missing: {missing}\n"));
             }
+            for file in &host.files {
+                print_text(&format!("{}\n", one_line(&file_line(file))));
+            }
+            if let Some(why) = &host.slow_look {
+                print_text(&format!("changed files are noticed late: {}\n", one_line(why)));
+            }
             let made: Vec<_> = host.made_anew.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
             if !made.is_empty() {
                 print_text(&format!("deleted by others and made anew so often: {}\n", made.join(", ")));
@@ -86,4 +92,23 @@ impl StatusArgs {
         })?;
         Ok(())
     }
+}
+
+/// Line about a library's file that is not the build that runs.
+fn file_line(file: &FileStatus) -> String {
+    let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
+    let holds = match &file.build {
+        Some(hash) => format!("build {}", short(hash)),
+        None => "no build".to_owned(),
+    };
+    let runs = match (&file.library, &file.runs) {
+        (Some(library), Some(hash)) => format!("library {library} runs build {}", short(hash)),
+        _ => "nothing of it runs".to_owned(),
+    };
+    let why = match (&file.reason, &file.build) {
+        (Some(reason), Some(_)) => format!("refused: {reason}"),
+        (Some(reason), None) => reason.clone(),
+        (None, _) => "not loaded yet; `greenroom reload` loads it".to_owned(),
+    };
+    format!("file {} holds {holds}, and {runs}; {why}", file.path.display())
 }

@@ -7,6 +7,7 @@
 
 use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, print_text};
+use crate::config::is_text;
 use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ impl Upgrade {
         let binary = binary
             .canonicalize()
             .map_err(|e| CommandFailure::Failed(format!("{}: {e}", binary.display())))?;
+        is_text(&binary).map_err(CommandFailure::Failed)?;
         call(dir, &AdminCommand::Upgrade { binary }, |reply| {
             if let Reply::Text(text) = reply {
                 print_text(&text);

@@ -30,11 +30,13 @@
 //! |---|---|
 //! | [`changes`] | differences between two configurations, by name |
 //! | [`record`] | configurations between processes, which may be of different versions |
+//! | `settings` | settings of handlers as JSON, and values that JSON lacks |
 //! | [`source`] | the configuration's sources: file and command line |
 //! | [`trust`] | file trust: owners, modes, hashes |
 
 pub mod changes;
 pub mod record;
+mod settings;
 pub mod source;
 pub mod trust;
 
@@ -108,14 +110,12 @@ impl Config {
     /// Reads a file, resolves its paths against its directory, and checks limits and intervals.
     /// Blocks for the disk. The error names the file, and the line where there is one.
     pub fn read(path: &Path) -> Result<Config, String> {
+        // Paths in the file are relative to it, and messages hold them as text.
+        is_text(path)?;
         let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let mut config: Config =
             toml::from_str(&text).map_err(|e| format!("{}: {}", path.display(), e.to_string().trim_end()))?;
-        config.all_limits().check().map_err(|e| format!("{}: {e}", path.display()))?;
-        if config.save.every_s > EVERY_S_MAX {
-            let s = config.save.every_s;
-            return Err(format!("{}: save.every_s is {s}: it must be at most {EVERY_S_MAX}", path.display()));
-        }
+        config.check().map_err(|e| format!("{}: {e}", path.display()))?;
         // A host may be started from anywhere, and the file stays with its paths.
         let base = path.parent().unwrap_or(Path::new(""));
         for handler in &mut config.handlers {
@@ -125,6 +125,23 @@ impl Config {
             *file = base.join(&*file);
         }
         Ok(config)
+    }
+
+    /// Checks each value by itself, and limits against each other. The error names the key.
+    fn check(&self) -> Result<(), String> {
+        self.all_limits().check()?;
+        self.check_settings()?;
+        if self.save.every_s > EVERY_S_MAX {
+            let s = self.save.every_s;
+            return Err(format!("save.every_s is {s}: it must be at most {EVERY_S_MAX}"));
+        }
+        let paths = self.handlers.iter().map(|path| ("handlers", path));
+        for (key, path) in paths.chain(self.save.file.iter().map(|path| ("save.file", path))) {
+            if path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().contains(&0) {
+                return Err(format!("{key}: {path:?} names no file"));
+            }
+        }
+        Ok(())
     }
 
     /// Addresses of a service: the configured ones, or its own port on loopback. A service that
@@ -169,12 +186,14 @@ impl Config {
         let services = own.map(|(name, c)| (name.clone(), c.limits.clone())).collect();
         AllLimits { host: self.limits.clone(), services }
     }
+}
 
-    /// Settings of every service, as JSON, in the form that handlers get. TOML's dates become
-    /// objects of one field.
-    pub fn settings(&self) -> BTreeMap<String, String> {
-        let json = |t: &toml::Table| serde_json::to_string(t).unwrap_or_else(|_| "{}".into());
-        self.service.iter().map(|(name, c)| (name.clone(), json(&c.settings))).collect()
+/// Refuses a path that is not UTF-8: messages and records hold paths as text, and another one would
+/// keep every worker from starting.
+pub fn is_text(path: &Path) -> Result<(), String> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(format!("{}: the path is not UTF-8; rename it", path.display())),
     }
 }
 

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | owner and mode of the open file | a user who writes into the file |
 //! | owner and mode of its directory | a user who puts another file in its place |
+//! | the same of each link's directory | a user who moves the link to another file |
 //! | hash, if hashes are configured | a build that nobody has approved |
 //!
 //! The metadata is that of the descriptor that is read. A file that is swapped after the check
@@ -42,7 +43,11 @@ impl Trust {
         self.check_mode(path, file)?;
         // The directory that holds the file itself, not a link to it.
         let real = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
-        let dir = real.parent().unwrap_or(Path::new("/"));
+        self.check_dir(real.parent().unwrap_or(Path::new("/")))
+    }
+
+    /// Checks owner and mode of a directory that holds a library, or a link that leads to one.
+    pub fn check_dir(&self, dir: &Path) -> Result<(), String> {
         let meta = dir.metadata().map_err(|e| format!("{}: {e}", dir.display()))?;
         // In a sticky directory nobody but its owner can replace the files of others.
         let checked = match meta.mode() & STICKY {

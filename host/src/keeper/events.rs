@@ -8,11 +8,11 @@ use crate::admin::server::Asked;
 use crate::config::Config;
 use crate::keeper::tokens::WAKER;
 use crate::mailbox::Mailbox;
+use crate::plugin::watch::WatchNews;
 use greenroom_core::reload::request::Requester;
 use mio::Registry;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 
 /// An event from another thread.
@@ -21,8 +21,8 @@ pub enum Event {
     Asked(Asked),
     /// SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGCHLD, by number.
     Signal(i32),
-    /// A watched path changed.
-    Changed(PathBuf),
+    /// News of the watched files.
+    Watched(WatchNews),
     /// The configuration was read again.
     Read {
         /// The configuration, or why it cannot be read.

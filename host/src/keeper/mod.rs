@@ -11,6 +11,7 @@
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
 //! | `belongings`, `upkeep` | files of the host that others may delete |
+//! | `files` | files of libraries, and the builds that run |
 //! | `upgrade`, `upgrade_steps` | the trial of another binary, and the change to it |
 //! | `configure`, `propose` | configurations that the worker has not answered |
 //! | `callers` | commands that wait for a worker |
@@ -34,6 +35,7 @@ mod connections;
 mod deaths;
 mod dialer;
 pub mod events;
+mod files;
 mod hand_queue;
 mod listeners;
 mod memory_files;
@@ -55,6 +57,7 @@ use crate::admin::server::{Asked, refuse};
 use crate::exit_status::own_binary;
 use crate::logs;
 use crate::mailbox::Mailbox;
+use crate::plugin::watch::WatchNews;
 use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
 use crate::protocol::link::Received;
 use acceptor::Acceptor;
@@ -62,6 +65,7 @@ use belongings::Belongings;
 use callers::{Callers, WaitingCaller};
 use configure::ConfigProposals;
 use events::{Event, EventQueue};
+use files::LibraryFiles;
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::Requester;
@@ -105,6 +109,8 @@ pub struct Keeper {
     orphans_due: bool,
     /// Builds in use, and files that are made anew.
     belongings: Belongings,
+    /// Files of libraries, and the builds that run.
+    files: LibraryFiles,
     /// Times that each limit was reached here, not in a worker.
     reached: BTreeMap<Limit, u64>,
     started: Instant,
@@ -129,6 +135,7 @@ impl Keeper {
             stop: Stop::default(),
             orphans_due: false,
             belongings: Belongings::default(),
+            files: LibraryFiles::default(),
             reached: BTreeMap::new(),
             started: Instant::now(),
         })
@@ -208,9 +215,14 @@ impl Keeper {
             Event::Signal(SIGCHLD) => self.orphans_due = true,
             Event::Signal(signal) => self.stop(signal),
             Event::Read { config, by, stream } => self.propose(*config, by, stream),
-            Event::Changed(_) if !self.options.config.watch => {}
-            // Without a worker the message is dropped: a successor looks at all files.
-            Event::Changed(path) => self.worker.send(&ToWorker::Changed(path)),
+            Event::Watched(WatchNews::Changed(path)) => {
+                // Without a worker the message is dropped: a successor looks at all files.
+                if self.options.config.watch {
+                    self.worker.send(&ToWorker::Changed(path));
+                }
+            }
+            Event::Watched(WatchNews::Holds(path, holds)) => self.files.holds(path, holds),
+            Event::Watched(WatchNews::Slow(why)) => self.files.look_slowly(why),
         }
     }
 
@@ -255,6 +267,8 @@ impl Keeper {
             ToKeeper::Ack => self.worker.acknowledged(),
             ToKeeper::Drop(connections) => self.acceptor.drop(&connections),
             ToKeeper::Builds(library, copies) => self.belongings.hold(library, copies),
+            ToKeeper::Runs(path, library, build) => self.files.runs(path, library, build),
+            ToKeeper::Refused(path, build, reason) => self.files.refused(path, build, reason),
             ToKeeper::Open(ports) => {
                 let opened = self.acceptor.open(ports);
                 self.worker.send(&ToWorker::Opened(opened));

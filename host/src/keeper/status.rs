@@ -34,6 +34,8 @@ impl Keeper {
                 limits,
                 missing: self.belongings.missing(),
                 made_anew: self.belongings.made_anew(),
+                files: self.files.differing(),
+                slow_look: self.files.slow_look(),
             },
             services: self.worker.services().cloned().collect(),
         }

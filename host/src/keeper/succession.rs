@@ -102,6 +102,7 @@ impl Keeper {
             hears_output: true,
             log_file: self.options.log_file.clone(),
             holds_builds: true,
+            knows_files: true,
         }
     }
 

@@ -9,20 +9,39 @@
 //! bytes are not trusted: a field that points outside the file is an error, and never read. A
 //! file that passes may still fail to load; the trial finds that out in a child process.
 
+use crate::plugin::linkage;
 use greenroom_state::abi;
 use greenroom_state::elf_note::{Note, OWNER, SECTION, TYPE};
 use object::LittleEndian;
 use object::elf;
 use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _, SectionHeader as _};
+use std::path::Path;
 
 #[cfg(target_arch = "x86_64")]
 const MACHINE: u16 = elf::EM_X86_64.0;
 #[cfg(target_arch = "aarch64")]
 const MACHINE: u16 = elf::EM_AARCH64.0;
 
-/// Reads a library's note. An error says why the library can't be loaded. The order goes from
-/// the coarse to the fine, so the first reason is the one to name.
-pub fn inspect(bytes: &[u8]) -> Result<Note, String> {
+/// Findings about a library that may be tried.
+#[derive(Debug)]
+pub struct Inspected {
+    /// Note of the library.
+    pub note: Note,
+    /// Bytes of initial-exec thread-local storage that it takes in each process.
+    pub static_tls: u64,
+}
+
+/// Reads a library's note, and checks its linkage as that of a file at `path`. An error says why
+/// the library can't be loaded. The order goes from the coarse to the fine, so the first reason is
+/// the one to name.
+pub fn inspect(bytes: &[u8], path: &Path) -> Result<Inspected, String> {
+    let note = read_note(bytes)?;
+    let static_tls = linkage::check(bytes, path)?;
+    Ok(Inspected { note, static_tls })
+}
+
+/// Reads a library's note, as far as the host can work with the library.
+fn read_note(bytes: &[u8]) -> Result<Note, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
@@ -180,13 +199,13 @@ mod tests {
             (good[..good.len() / 2].to_vec(), "truncated or damaged"),
             (good.clone(), "without a Greenroom note"),
         ] {
-            let err = inspect(&bytes).unwrap_err();
+            let err = read_note(&bytes).unwrap_err();
             assert!(err.contains(says), "{err}");
         }
         let mut other = good.clone();
         other[18..20].copy_from_slice(&elf::EM_RISCV.0.to_le_bytes());
-        assert!(inspect(&other).unwrap_err().contains("another processor: riscv"));
+        assert!(read_note(&other).unwrap_err().contains("another processor: riscv"));
         other[4] = 1;
-        assert!(inspect(&other).unwrap_err().contains("64-bit"));
+        assert!(read_note(&other).unwrap_err().contains("64-bit"));
     }
 }

@@ -4,10 +4,13 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | [`discover`] | finds handler libraries among files and directories |
-//! | [`watch`] | notices that a file changed |
+//! | [`watch`] | finds out that a file changed, from `notices` of the system and by looks |
+//! | `lookups` | entries of directories that decide which file a path names |
 //! | [`prepare`] | the thread that prepares a reload: reads, tries, loads |
 //! | [`stage`] | reads a finished file, hashes it, makes the private copy |
+//! | [`room`] | counts the space that private copies take |
 //! | [`inspect`] | judges the ELF file and its note |
+//! | `linkage` | judges what builds of a library would share in one process |
 //! | [`trial`] | tries the copy in a child process |
 //! | [`trial_child`] | the same, in the child |
 //! | [`confine`] | what the child may do |
@@ -22,9 +25,13 @@ pub mod entries;
 #[allow(unsafe_code)]
 pub mod ffi;
 pub mod inspect;
+mod linkage;
 pub mod live;
+mod lookups;
+mod notices;
 pub mod prepare;
 pub mod rehearse;
+pub mod room;
 pub mod stage;
 pub mod trial;
 pub mod trial_child;

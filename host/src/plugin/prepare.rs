@@ -17,7 +17,8 @@ use crate::config::Config;
 use crate::exit_status::own_binary;
 use crate::memory::board::Board;
 use crate::plugin::ffi::library::Library;
-use crate::plugin::inspect::{build_id, has_note, inspect};
+use crate::plugin::inspect::{Inspected, build_id, has_note, inspect};
+use crate::plugin::room::{Room, RoomLeft};
 use crate::plugin::stage::{self, Content, Copies};
 use crate::plugin::trial::{self, Snapshot, Trial, Tried};
 use greenroom_core::reload::request::{Candidate, Event, LibraryId};
@@ -59,6 +60,8 @@ pub enum Job {
 
 /// Report of the thread to the loop.
 pub enum Done {
+    /// Hash of a file that was read. The end of staging follows.
+    Read(LibraryId, String),
     /// End of staging, for the core.
     Step(Event),
     /// Progress of a rehearsal: items done, and of how many.
@@ -69,6 +72,8 @@ pub enum Done {
     Loaded(LibraryId, Result<Loaded, String>),
     /// File that carries a note and has appeared.
     Discovered(PathBuf),
+    /// Room for private copies has changed.
+    Room(RoomLeft),
 }
 
 /// Library ready to serve.
@@ -81,6 +86,8 @@ pub struct Loaded {
     pub entry: String,
     /// Settings of its services, as JSON. A rollback to this build uses them again.
     pub settings: BTreeMap<String, String>,
+    /// Bytes of initial-exec thread-local storage that it takes.
+    pub static_tls: u64,
 }
 
 /// Starts the thread. It ends when the sender is dropped. Calls `done` on the thread with each
@@ -94,7 +101,8 @@ pub fn start(
 ) -> std::io::Result<Sender<Job>> {
     let (jobs, queue) = channel();
     let (staged, proposed) = (HashMap::new(), HashMap::new());
-    let stager = Stager { config, proposed, copies, log_level, board, staged };
+    let room = Room::new(copies.dir().to_owned());
+    let stager = Stager { config, proposed, copies, room, log_level, board, staged };
     std::thread::Builder::new().name("stager".into()).spawn(move || stager.run(&queue, done))?;
     Ok(jobs)
 }
@@ -105,6 +113,8 @@ struct Stager {
     /// Configurations under which single libraries are prepared.
     proposed: HashMap<LibraryId, Arc<Config>>,
     copies: Copies,
+    /// Space that the copies take.
+    room: Room,
     log_level: u32,
     board: Board,
     /// Candidates, at most one for each library.
@@ -117,6 +127,8 @@ struct Staged {
     content: Content,
     /// Note, which names library and entry.
     note: Note,
+    /// Bytes of initial-exec thread-local storage that it takes here.
+    static_tls: u64,
     /// Build id, for the report.
     build_id: Option<String>,
     /// Private copy; `None`: not tried yet.
@@ -131,12 +143,16 @@ impl Stager {
         for job in queue {
             match job {
                 Job::Stage(id, path) => {
-                    let result = answered(|| self.stage(id, &path));
+                    let tell = |hash: &str| done(Done::Read(id, hash.to_owned()));
+                    let result = answered(|| self.stage(id, &path, tell));
                     done(Done::Step(Event::Staged(id, result)));
                 }
                 Job::Try(id, snapshot) => {
                     let tell = |now, total| done(Done::Progress(id, now, total));
                     let result = answered(|| self.try_out(id, snapshot.as_deref(), tell));
+                    if result.is_err() {
+                        done(Done::Room(self.room.left()));
+                    }
                     done(Done::Tried(id, snapshot.map(|s| s.live.epoch), result));
                 }
                 Job::Load(id) => {
@@ -146,7 +162,8 @@ impl Stager {
                 Job::Discard(id) => {
                     if let Some(copy) = self.staged.remove(&id).and_then(|s| s.copy) {
                         // If the copy was loaded here and refused, the mapping keeps its content.
-                        let _ = std::fs::remove_file(copy);
+                        self.room.remove(&copy);
+                        done(Done::Room(self.room.left()));
                     }
                 }
                 Job::Propose(id, config) => _ = self.proposed.insert(id, config),
@@ -159,8 +176,11 @@ impl Stager {
                 }
                 Job::Drop(code, copies) => {
                     drop(code);
-                    for copy in copies {
-                        let _ = std::fs::remove_file(copy);
+                    for copy in &copies {
+                        self.room.remove(copy);
+                    }
+                    if !copies.is_empty() {
+                        done(Done::Room(self.room.left()));
                     }
                 }
                 Job::RemoveOthers(needed) => self.copies.remove_others(&needed),
@@ -173,18 +193,26 @@ impl Stager {
         self.proposed.get(&id).unwrap_or(&self.config).clone()
     }
 
-    /// Reads and inspects a file, and makes it the library's candidate. Returns the hash. Waits
-    /// for a writer of the file.
-    fn stage(&mut self, id: LibraryId, path: &std::path::Path) -> Result<String, String> {
+    /// Reads and inspects a file, and makes it the library's candidate. Returns the hash, and calls
+    /// `tell` with it as soon as it is known. Waits for a writer of the file.
+    fn stage(
+        &mut self,
+        id: LibraryId,
+        path: &std::path::Path,
+        tell: impl FnOnce(&str),
+    ) -> Result<String, String> {
         let config = self.config_for(id);
         let content = stage::read(path, &config.trust)?;
+        tell(&content.hash);
         // Before anything else is made of the content: only named builds may be loaded, if the
         // configuration names some.
         config.trust.check_hash(&content.hash)?;
-        let note = inspect(&content.bytes).map_err(|e| format!("{}: {e}", path.display()))?;
+        let Inspected { note, static_tls } =
+            inspect(&content.bytes, path).map_err(|e| format!("{}: {e}", path.display()))?;
         let hash = content.hash.clone();
         let build_id = build_id(&content.bytes);
-        self.staged.insert(id, Staged { content, note, build_id, copy: None, offers: Vec::new() });
+        let (copy, offers) = (None, Vec::new());
+        self.staged.insert(id, Staged { content, note, static_tls, build_id, copy, offers });
         Ok(hash)
     }
 
@@ -198,7 +226,12 @@ impl Stager {
     ) -> Result<Candidate, String> {
         let config = self.config_for(id);
         let staged = self.staged.get_mut(&id).ok_or("nothing is staged")?;
-        let copy = self.copies.write(&staged.content, &staged.note.library)?;
+        let bytes = staged.content.bytes.len() as u64;
+        self.room.expect(bytes);
+        let copy = self
+            .copies
+            .write(&staged.content, &staged.note.library)
+            .map_err(|why| self.room.explain(why, bytes, self.copies.kept()))?;
         // From here on the copy is the build. Its bytes may be many, and need not stay until
         // the commit.
         staged.content.bytes = Vec::new();
@@ -236,12 +269,13 @@ impl Stager {
         if !code.iter().map(|(offer, _)| offer).eq(&staged.offers) {
             return Err("it offers something else here than in its trial".into());
         }
+        let static_tls = staged.static_tls;
         self.staged.remove(&id);
         // Services that the file does not name count, too: a rollback to this build gives them
         // no settings again.
         let of = |name: &String| all.get(name).cloned().unwrap_or_else(|| "{}".into());
         let settings = code.iter().map(|(o, _)| (o.name.clone(), of(&o.name))).collect();
-        Ok(Loaded { code, copy, entry, settings })
+        Ok(Loaded { code, copy, entry, settings, static_tls })
     }
 }
 

@@ -12,6 +12,7 @@
 //! the prepare thread.
 
 use crate::config::trust::Trust;
+use crate::plugin::lookups::links_on_the_way;
 use crate::runtime_dir::copies_lock::copied_by;
 use crate::runtime_dir::make_anew;
 use sha2::{Digest, Sha256};
@@ -30,6 +31,9 @@ pub const QUIET: Duration = Duration::from_millis(150);
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Size of the largest library, in bytes.
 const BYTES_MAX: u64 = 1 << 30;
+
+/// Words of a refusal, if a private copy has no room.
+pub const NOT_WRITTEN: &str = "can't be written";
 
 /// Content of a library file.
 #[derive(Debug, Clone)]
@@ -59,19 +63,47 @@ pub fn read(path: &Path, trust: &Trust) -> Result<Content, String> {
     }
 }
 
+/// Hash of what a file holds now, as [`Content::hash`]. Reads in pieces, and waits for nobody. An
+/// error says why it can't be read, without the path.
+pub fn hash_of(path: &Path) -> Result<String, String> {
+    let mut file = open(path).map_err(|e| e.to_string())?;
+    let kind = file.metadata().map_err(|e| e.to_string())?;
+    if !kind.is_file() {
+        return Err("it is not a file".into());
+    }
+    if kind.len() > BYTES_MAX {
+        return Err(format!("it has {} bytes; the largest library is {BYTES_MAX}", kind.len()));
+    }
+    let (mut hash, mut piece) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(hex(&hash.finalize())),
+            Ok(n) => hash.update(&piece[..n]),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.to_string()),
+        }
+    }
+}
+
+/// Opens a file to read it. Opening a FIFO does not block.
+fn open(path: &Path) -> std::io::Result<File> {
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    OpenOptions::new().read(true).custom_flags(nonblock).open(path)
+}
+
+/// Bytes in hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// Reads a file, if nobody is writing it. `None`: the file is younger than [`QUIET`], or
 /// changed while it was read.
 fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     let at = path.display();
-    // Opening a FIFO must not block.
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
-        .open(path)
-        .map_err(|e| match e.kind() {
-            ErrorKind::NotFound => format!("{at} does not exist"),
-            _ => format!("{at} can't be opened: {e}"),
-        })?;
+    let mut file = open(path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => format!("{at} does not exist"),
+        _ => format!("{at} can't be opened: {e}"),
+    })?;
     let stat = |f: &File| f.metadata().map_err(|e| format!("{at}: {e}"));
     let before = stat(&file)?;
     let kind = before.file_type();
@@ -87,6 +119,11 @@ fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     // Checked before the content is read: a file that others may write is none of ours,
     // whatever is in it.
     trust.check_file(path, &before)?;
+    // A link may be moved to another file.
+    links_on_the_way(path)
+        .iter()
+        .filter_map(|link| link.parent())
+        .try_for_each(|dir| trust.check_dir(dir))?;
     if before.len() > BYTES_MAX {
         return Err(format!("{at} has {} bytes; the largest library is {BYTES_MAX}", before.len()));
     }
@@ -104,7 +141,7 @@ fn read_now(path: &Path, trust: &Trust) -> Result<Option<Content>, String> {
     if mark(&before) != mark(&after) || bytes.len() as u64 != after.len() {
         return Ok(None);
     }
-    let hash = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let hash = hex(&Sha256::digest(&bytes));
     Ok(Some(Content { bytes, hash }))
 }
 
@@ -134,7 +171,7 @@ impl Copies {
         let (host, n) = (self.host, self.next);
         self.next += 1;
         let path = self.dir.join(format!("{library}-{host}-{n}-{}.so", &content.hash[..12]));
-        let failed = |e: std::io::Error| format!("the private copy {} can't be written: {e}", path.display());
+        let failed = |e: std::io::Error| format!("the private copy {} {NOT_WRITTEN}: {e}", path.display());
         // An existing file is never overwritten: a process may have it mapped.
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path);
         let created = match create() {
@@ -150,6 +187,22 @@ impl Copies {
             return Err(failed(e));
         }
         Ok(path)
+    }
+
+    /// Number and bytes of the copies of this host that are there. O(files in the directory).
+    pub fn kept(&self) -> (usize, u64) {
+        let (mut number, mut bytes) = (0, 0);
+        for file in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if file.file_name().to_str().and_then(copied_by) == Some(self.host) {
+                (number, bytes) = (number + 1, bytes + file.metadata().map_or(0, |m| m.len()));
+            }
+        }
+        (number, bytes)
+    }
+
+    /// Directory of the copies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Removes the copies of this host, except `needed`. O(files in the directory). A copy that
@@ -182,6 +235,23 @@ mod tests {
         std::fs::write(&foreign, "x").unwrap();
         Copies::new(dir.path().into(), 77, 2).remove_others(&BTreeSet::from([needed.clone()]));
         assert_eq!([needed, left, other, foreign].map(|p| p.exists()), [true, false, true, true]);
+    }
+
+    #[test]
+    fn a_link_that_others_may_move_is_refused() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let base = tempfile::tempdir().unwrap();
+        let (file, links) = (base.path().join("a.so"), base.path().join("links"));
+        std::fs::write(&file, "x").unwrap();
+        std::fs::create_dir(&links).unwrap();
+        symlink(&file, links.join("a.so")).unwrap();
+        let read = |mode| {
+            std::fs::set_permissions(&links, PermissionsExt::from_mode(mode)).unwrap();
+            read(&links.join("a.so"), &Trust::default()).map(|content| content.bytes)
+        };
+        assert_eq!(read(0o755), Ok(b"x".to_vec()));
+        let said = read(0o777).unwrap_err();
+        assert!(said.contains("links may be written by everybody"), "{said}");
     }
 
     #[test]

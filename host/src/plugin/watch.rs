@@ -1,109 +1,146 @@
-//! Watch over the directories of libraries: reports each path whose file changed.
+//! Watch over library files: reports each whose file changed, and what it holds now.
 //!
-//! Directories are watched, not files. Cargo and editors put a new file in the old one's place,
-//! so a watch on the file itself would follow the old one.
+//! A file changes in two ways: somebody writes it, or its path leads to another file. So a path is
+//! looked up anew each time, through all links. Two sources find a change:
 //!
-//! Events are only a hint that something happened to a path. A path that was quiet for
-//! [`QUIET`] is reported once; the reader of the file finds out whether its content is new. If
-//! events were lost, all files count as changed, so no change is missed for good. A directory
-//! that was removed (`cargo clean`) is watched again within 2 s of its return, and its files
-//! count as changed.
+//! | source | finds | after |
+//! | --- | --- | --- |
+//! | `notices` of the system | changes of entries that `lookups` names | at once |
+//! | a look at each file | all else: another name of the file, a network file system | 2 s |
 //!
-//! The thread runs in the keeper, and needs no worker. A path that a compiler writes on and on
-//! is reported when it pauses.
+//! Both are only hints. A path that was quiet for [`QUIET`] is reported once; the reader of the
+//! file finds out whether its content is new. If events were lost, all files count as changed, so
+//! no change is missed for good. A path that a compiler writes on and on is reported when it
+//! pauses.
+//!
+//! The thread runs in the keeper, and needs no worker. A look costs a stat for each file and a
+//! few calls for each path. A report reads the file once, for its hash.
 
-use crate::plugin::stage::QUIET;
-use notify::event::{AccessKind, AccessMode, EventKind};
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
-use std::collections::{BTreeMap, HashMap};
+use crate::config::is_text;
+use crate::plugin::lookups::deciding_entries;
+use crate::plugin::notices::Notices;
+use crate::plugin::stage::{QUIET, hash_of};
+use crate::protocol::found::Found;
+use notify::Event;
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Time between two checks that the watched directories are still the same.
-const CHECK: Duration = Duration::from_secs(1);
+/// Time between two looks at all files.
+const LOOK: Duration = Duration::from_secs(2);
+/// Time between two looks that events ask for.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Watches directories, and calls `changed`, on a thread of its own, with each path in them
-/// that changed and is quiet since. Lives as long as the process. A directory that is not there
-/// yet is no error; one that can't be watched is.
-pub fn start(dirs: Vec<PathBuf>, changed: impl Fn(PathBuf) + Send + 'static) -> Result<(), String> {
+/// News of the watched files.
+#[derive(Debug)]
+pub enum WatchNews {
+    /// This library's file changed, and is quiet since.
+    Changed(PathBuf),
+    /// The library's file has this hash, or can't be read for this reason.
+    Holds(PathBuf, Result<String, String>),
+    /// The system gives no notice of changes, for this reason; `None`: it does again.
+    Slow(Option<String>),
+}
+
+/// Watches the files of libraries, and of all libraries that appear in directories. Calls `tell`
+/// on a thread of its own, which lives as long as the process. What is not there yet is no error.
+/// Fails if the system has no thread to give.
+pub fn start(found: &Found, tell: impl Fn(WatchNews) + Send + 'static) -> Result<(), String> {
     let (sender, events) = channel();
-    let watcher = new_watcher(sender).map_err(|e| format!("files can't be watched: {e}"))?;
-    let mut watch = Watch { watcher, dirs: BTreeMap::new(), pending: HashMap::new() };
-    for dir in dirs {
-        watch.dirs.insert(dir, None);
-    }
-    for (dir, result) in watch.check() {
-        result.map_err(|e| format!("{} can't be watched: {e}", dir.display()))?;
-    }
+    let mut watch = Watch {
+        libraries: found.libraries.iter().map(|(path, _)| path.clone()).collect(),
+        directories: found.directories.clone(),
+        notices: Notices::new(sender),
+        slow: None,
+        files: BTreeMap::new(),
+        entries: HashMap::new(),
+        listed: HashMap::new(),
+        pending: HashMap::new(),
+        looked: Instant::now(),
+        due: false,
+        unnamed: BTreeSet::new(),
+    };
+    watch.look(&tell);
     // Files that are there already have not changed.
     watch.pending.clear();
     std::thread::Builder::new()
         .name("watch".into())
-        .spawn(move || watch.run(&events, changed))
+        .spawn(move || watch.run(&events, tell))
         .map(|_| ())
         .map_err(|e| format!("files can't be watched: {e}"))
 }
 
-/// Watcher that sends its events to a channel. The channel has no bound, so no event is dropped
-/// here.
-fn new_watcher(sender: Sender<notify::Result<Event>>) -> notify::Result<RecommendedWatcher> {
-    notify::recommended_watcher(move |event| {
-        let _ = sender.send(event);
-    })
-}
+/// Mark of a file, which differs once the file was written or is another one: device, inode, size,
+/// and the times of the last write and the last change, in nanoseconds. `None`: no file.
+type Mark = Option<(u64, u64, u64, i64, i64)>;
 
 /// State of the watching thread.
 struct Watch {
-    /// Watcher, which holds the sender of the events.
-    watcher: RecommendedWatcher,
-    /// Directories, with the inode that is watched; `None`: not there, or not watched.
-    dirs: BTreeMap<PathBuf, Option<u64>>,
-    /// Paths that changed and were not reported, with the time of their last event.
+    /// Libraries that were named, or found when the host started.
+    libraries: BTreeSet<PathBuf>,
+    /// Directories whose libraries count.
+    directories: Vec<PathBuf>,
+    notices: Notices,
+    /// Reason why the system gives no notice, as it was told.
+    slow: Option<String>,
+    /// Files as the last look found them.
+    files: BTreeMap<PathBuf, Mark>,
+    /// Files that each entry decides on.
+    entries: HashMap<PathBuf, BTreeSet<PathBuf>>,
+    /// Directories under the paths that events name, with the path that was given.
+    listed: HashMap<PathBuf, PathBuf>,
+    /// Files that changed and were not reported, with the time of their last change.
     pending: HashMap<PathBuf, Instant>,
+    /// Time of the last look.
+    looked: Instant,
+    /// A look is due before its time: links or directories may have changed.
+    due: bool,
+    /// Files that were left out, since no message can hold their paths.
+    unnamed: BTreeSet<PathBuf>,
 }
 
 impl Watch {
-    /// Collects events, and reports each path once it is quiet. Returns only if the events end.
-    fn run(mut self, events: &Receiver<notify::Result<Event>>, changed: impl Fn(PathBuf)) {
-        let mut checked = Instant::now();
+    /// Collects events, and reports each file once it is quiet. Returns only if the events end.
+    fn run(mut self, events: &Receiver<notify::Result<Event>>, tell: impl Fn(WatchNews)) {
+        for path in self.files.keys() {
+            tell(WatchNews::Holds(path.clone(), hash_of(path)));
+        }
         loop {
-            // While a path is pending, the wait is short: a path is reported about 50 ms after
-            // it is quiet, at the latest.
-            let wait = if self.pending.is_empty() { CHECK } else { QUIET / 3 };
+            // While a file is pending, the wait is short: a file is reported about 50 ms after it
+            // is quiet, at the latest.
+            let wait = match self.pending.is_empty() && !self.due {
+                true => LOOK.saturating_sub(self.looked.elapsed()),
+                false => LOOK_AGAIN,
+            };
             match events.recv_timeout(wait) {
                 Ok(Ok(event)) => self.heard(event),
                 Ok(Err(e)) => {
                     tracing::warn!("watching files: {e}; looking at all of them");
-                    self.look_at_all();
+                    self.take_all_as_changed();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             // Asked after each event: a steady stream of events keeps the wait from timing out.
-            if checked.elapsed() >= CHECK {
-                checked = Instant::now();
-                for (dir, result) in self.check() {
-                    match result {
-                        Ok(()) => tracing::info!("watching {} again", dir.display()),
-                        Err(e) => tracing::warn!("{} can't be watched: {e}", dir.display()),
-                    }
-                }
+            let pause = if self.due { LOOK_AGAIN } else { LOOK };
+            if self.looked.elapsed() >= pause {
+                self.look(&tell);
             }
-            let quiet: Vec<_> =
-                self.pending.iter().filter(|(_, at)| at.elapsed() >= QUIET).map(|(p, _)| p.clone()).collect();
-            for path in quiet {
-                self.pending.remove(&path);
-                changed(path);
+            for path in self.take_quiet() {
+                tell(WatchNews::Changed(path.clone()));
+                let holds = hash_of(&path);
+                tell(WatchNews::Holds(path, holds));
             }
         }
     }
 
-    /// Notes the paths of an event, and the time.
+    /// Notes the files that an event is about.
     fn heard(&mut self, event: Event) {
         if event.need_rescan() {
-            return self.look_at_all();
+            return self.take_all_as_changed();
         }
         match event.kind {
             // A read is an event too. The reader of a file would be called again by its own
@@ -112,54 +149,124 @@ impl Watch {
             EventKind::Access(_) => return,
             _ => {}
         }
+        let moved = event.kind.is_remove() || matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)));
         for path in event.paths {
-            if event.kind.is_remove()
-                && let Some(watched) = self.dirs.get_mut(&path)
+            if moved {
+                self.notices.lost(&path);
+            }
+            if let Some(files) = self.entries.get(&path) {
+                self.due = true;
+                self.pending.extend(files.iter().map(|file| (file.clone(), Instant::now())));
+            }
+            let listed = path.parent().and_then(|dir| self.listed.get(dir)).zip(path.file_name());
+            if let Some((dir, name)) = listed
+                && is_library(&path)
+                && path.to_str().is_some()
             {
-                // A new directory may get the old one's inode, and would then pass for the
-                // watched one.
-                *watched = None;
+                self.due = true;
+                self.pending.insert(dir.join(name), Instant::now());
             }
-            self.pending.insert(path, Instant::now());
         }
     }
 
-    /// Takes each file in the watched directories as changed.
-    fn look_at_all(&mut self) {
-        for dir in self.dirs.keys().cloned().collect::<Vec<_>>() {
-            self.look_at(&dir);
+    /// Takes each file as changed: events were lost.
+    fn take_all_as_changed(&mut self) {
+        self.due = true;
+        self.pending.extend(self.files.keys().map(|file| (file.clone(), Instant::now())));
+    }
+
+    /// Takes the files that are quiet. A file that is still written, as its mark tells, waits on.
+    fn take_quiet(&mut self) -> Vec<PathBuf> {
+        let (files, mut quiet) = (&mut self.files, Vec::new());
+        self.pending.retain(|path, at| {
+            let (now, before) = (mark_of(path), files.get(path).copied().flatten());
+            if now != before {
+                files.insert(path.clone(), now);
+                *at = Instant::now();
+            }
+            let stays = at.elapsed() < QUIET;
+            if !stays {
+                quiet.push(path.clone());
+            }
+            stays
+        });
+        quiet
+    }
+
+    /// Looks each path up anew, follows it with the notices, and takes a file whose mark differs as
+    /// changed. Before the marks are read, the watch stands: no change falls in between.
+    fn look(&mut self, tell: &impl Fn(WatchNews)) {
+        (self.looked, self.due) = (Instant::now(), false);
+        self.entries.clear();
+        self.listed.clear();
+        let mut paths = self.libraries.clone();
+        paths.extend(self.files.keys().cloned());
+        for dir in &self.directories {
+            for entry in deciding_entries(dir) {
+                self.entries.entry(entry).or_default();
+            }
+            // Events name the directory without its links.
+            if let Some(real) = deciding_entries(dir).pop() {
+                self.listed.insert(real, dir.clone());
+            }
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let path = entry.path();
+                match is_text(&path) {
+                    _ if !is_library(&path) => {}
+                    Ok(()) => _ = paths.insert(path),
+                    Err(why) if self.unnamed.insert(path) => tracing::warn!("{why}; it is left out"),
+                    Err(_) => {}
+                }
+            }
+        }
+        for path in &paths {
+            for entry in deciding_entries(path) {
+                self.entries.entry(entry).or_default().insert(path.clone());
+            }
+        }
+        let parents = self.entries.keys().filter_map(|entry| entry.parent()).map(Path::to_path_buf);
+        self.follow(&parents.chain(self.listed.keys().cloned()).collect(), tell);
+        for path in paths {
+            let (now, before) = (mark_of(&path), self.files.get(&path).copied().flatten());
+            if now != before {
+                self.pending.insert(path.clone(), Instant::now());
+            }
+            // A file that is gone from a directory is forgotten once that was reported.
+            match now.is_some() || before.is_some() || self.libraries.contains(&path) {
+                true => _ = self.files.insert(path, now),
+                false => _ = self.files.remove(&path),
+            }
         }
     }
 
-    /// Takes each file in a directory as changed.
-    fn look_at(&mut self, dir: &Path) {
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            self.pending.insert(entry.path(), Instant::now());
+    /// Has the notices follow these directories. A reason that is new is told and logged once.
+    fn follow(&mut self, dirs: &BTreeSet<PathBuf>, tell: &impl Fn(WatchNews)) {
+        let slow = self.notices.follow(dirs);
+        if slow == self.slow {
+            return;
         }
+        match &slow {
+            Some(why) => tracing::warn!(
+                "the system gives no notice of changed files ({why}); they are looked at every {} s",
+                LOOK.as_secs()
+            ),
+            None => tracing::info!("the system gives notice of changed files again"),
+        }
+        self.slow = slow.clone();
+        tell(WatchNews::Slow(slow));
     }
+}
 
-    /// Watches the directories that are new or were replaced, and returns the outcome for each.
-    /// Their files count as changed: what happened before the watch began is unknown.
-    fn check(&mut self) -> Vec<(PathBuf, notify::Result<()>)> {
-        let mut done = Vec::new();
-        for (dir, watched) in self.dirs.clone() {
-            let now = std::fs::metadata(&dir).ok().filter(|m| m.is_dir()).map(|m| m.ino());
-            if now == watched {
-                continue;
-            }
-            if watched.is_some() {
-                // An error means that no watch is left, which is as good.
-                let _ = self.watcher.unwatch(&dir);
-            }
-            let mut watched = now;
-            if now.is_some() {
-                let result = self.watcher.watch(&dir, RecursiveMode::NonRecursive);
-                watched = watched.filter(|_| result.is_ok());
-                done.push((dir.clone(), result));
-                self.look_at(&dir);
-            }
-            self.dirs.insert(dir, watched);
-        }
-        done
-    }
+/// Mark of the file that a path leads to now.
+fn mark_of(path: &Path) -> Mark {
+    const NANOS: i64 = 1_000_000_000;
+    let m = std::fs::metadata(path).ok()?;
+    let written = m.mtime().wrapping_mul(NANOS).wrapping_add(m.mtime_nsec());
+    let changed = m.ctime().wrapping_mul(NANOS).wrapping_add(m.ctime_nsec());
+    Some((m.dev(), m.ino(), m.len(), written, changed))
+}
+
+/// Whether a file in a directory has the name of a library.
+fn is_library(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "so")
 }

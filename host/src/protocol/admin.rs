@@ -17,6 +17,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// End of the reason of a refusal that a fresh worker may not repeat. A command asks again then.
+pub const FRESH_WORKER: &str = "a fresh worker takes over and has room: try again";
+
 /// A request of a command to the host.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -227,6 +230,28 @@ pub struct HostStatus {
     /// `socket`.
     #[serde(default)]
     pub made_anew: BTreeMap<String, u64>,
+    /// Library files that are not the build that runs.
+    #[serde(default)]
+    pub files: Vec<FileStatus>,
+    /// Reason why the system gives no notice of changed files, so that they are only looked at from
+    /// time to time; null: it does.
+    #[serde(default)]
+    pub slow_look: Option<String>,
+}
+
+/// A library's file that is not the build that runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileStatus {
+    /// Path of the file, as it is watched.
+    pub path: PathBuf,
+    /// Name of the library; null: no build of the file ran.
+    pub library: Option<String>,
+    /// SHA-256 of the file; null: it cannot be read.
+    pub build: Option<String>,
+    /// SHA-256 of the build that runs; null: none.
+    pub runs: Option<String>,
+    /// Reason why the file was refused, or cannot be read; null: it was not tried.
+    pub reason: Option<String>,
 }
 
 /// A service in a status.

@@ -11,7 +11,8 @@
 //! | new connections | the same, without `Start` | `Ack`, later `Drop` |
 //! | outbound | `Dialed` or `ConnectFailed` | `Connect` |
 //! | reload | `Opened` | `Open`, then `Ports` or `Discard` |
-//! | start, and behind each commit of a build | | `Builds` |
+//! | start, and behind each commit of a build | | `Builds`, `Runs` |
+//! | a refused file | | `Refused` |
 //! | configuration | `Configure` | `Configured` or `NotConfigured` |
 //! | upgrade | `Pin`, `Unpin`, `HandOver` | `Pinned`, `Unpinned` |
 //! | end | `Stop` or `HandOver` | `CantStart`, `Recycle` |
@@ -106,6 +107,12 @@ pub enum ToKeeper {
     /// The record of the library at this watched path names exactly these private copies. The
     /// keeper holds them, so that they can be written anew if they are deleted.
     Builds(PathBuf, Vec<PathBuf>),
+    /// The build of the library at this watched path: name of the library, and hash. Follows each
+    /// commit of a build.
+    Runs(PathBuf, String, String),
+    /// The file at this watched path was refused, with this hash, for this reason. No hash: the
+    /// file could not be read.
+    Refused(PathBuf, String, String),
     /// The configuration of this number is in force.
     Configured(u64),
     /// The configuration of this number was refused, or changes nothing.
@@ -179,6 +186,9 @@ pub struct Hello {
     /// The keeper knows [`ToKeeper::Builds`].
     #[serde(default)]
     pub holds_builds: bool,
+    /// The keeper knows [`ToKeeper::Runs`] and [`ToKeeper::Refused`].
+    #[serde(default)]
+    pub knows_files: bool,
 }
 
 impl Hello {
@@ -246,6 +256,6 @@ mod tests {
         assert_eq!(unknown, ["limits.later_ms", "metrics.listen"]);
         // An earlier keeper's message lacks what was added since.
         assert_eq!((hello.crashed, hello.trial, hello.hears_refusals), (false, None, false));
-        assert_eq!((hello.host_number, hello.holds_builds), (1, false));
+        assert_eq!((hello.host_number, hello.holds_builds, hello.knows_files), (1, false, false));
     }
 }

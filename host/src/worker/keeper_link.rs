@@ -22,6 +22,9 @@ use std::path::PathBuf;
 /// may have 64 KiB.
 const DROPS_PER_MESSAGE: usize = 1000;
 
+/// Characters of a refusal's reason in `status`.
+const REASON_CHARS_MAX: usize = 500;
+
 /// The link to the keeper. Nothing of it outlives the process.
 pub(super) struct KeeperLink {
     /// The socket, and messages that wait for room in it.
@@ -30,6 +33,8 @@ pub(super) struct KeeperLink {
     hears_refusals: bool,
     /// The keeper understands [`ToKeeper::Builds`].
     holds_builds: bool,
+    /// The keeper understands [`ToKeeper::Runs`] and [`ToKeeper::Refused`].
+    knows_files: bool,
     /// Connections that the keeper is to release: key and number.
     drops: Vec<(u32, u64)>,
     /// Outbound connections about to come: number of the request, by number of the connection. All
@@ -53,8 +58,9 @@ impl KeeperLink {
         let fd = link.fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), LINK, Interest::READABLE | Interest::WRITABLE)?;
         let (drops, dialed) = (Vec::new(), HashMap::new());
-        let Hello { hears_refusals, holds_builds, .. } = *hello;
-        Ok(KeeperLink { link, hears_refusals, holds_builds, drops, dialed, ready: false, recycling: false })
+        let Hello { hears_refusals, holds_builds, knows_files, .. } = *hello;
+        let (ready, recycling) = (false, false);
+        Ok(KeeperLink { link, hears_refusals, holds_builds, knows_files, drops, dialed, ready, recycling })
     }
 
     /// Sends a message, or queues it until the socket takes it. A message beyond 64 KiB is dropped,
@@ -105,6 +111,22 @@ impl KeeperLink {
     pub(super) fn say_builds(&mut self, library: PathBuf, copies: Vec<PathBuf>) {
         if self.holds_builds {
             self.link.send(&ToKeeper::Builds(library, copies));
+        }
+    }
+
+    /// Tells the keeper which build of a library runs, for `status`.
+    pub(super) fn say_runs(&mut self, path: PathBuf, library: String, build: String) {
+        if self.knows_files {
+            self.link.send(&ToKeeper::Runs(path, library, build));
+        }
+    }
+
+    /// Tells the keeper that a library's file was refused, for `status`. A long reason is cut off
+    /// there; log and ledger have the whole.
+    pub(super) fn say_refused(&mut self, path: PathBuf, build: String, reason: &str) {
+        if self.knows_files {
+            let short: String = reason.chars().take(REASON_CHARS_MAX).collect();
+            self.link.send(&ToKeeper::Refused(path, build, short));
         }
     }
 

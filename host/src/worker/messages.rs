@@ -111,10 +111,12 @@ pub(super) fn from_keeper(
 pub(super) fn from_thread(shell: &mut Shell, drivers: &mut Drivers, message: Message) {
     let reload = &mut drivers.reload;
     match message {
+        Message::Prepare(Done::Read(id, hash)) => reload.read(id, hash),
         Message::Prepare(Done::Step(event)) => reload.handle(shell, event),
         Message::Prepare(Done::Tried(id, epoch, result)) => reload.tried(shell, id, epoch, result),
         Message::Prepare(Done::Loaded(id, result)) => reload.loaded(shell, id, result),
         Message::Prepare(Done::Progress(id, done, total)) => reload.progress(&shell.core, id, done, total),
+        Message::Prepare(Done::Room(left)) => shell.builds.note_room(left),
         Message::Prepare(Done::Discovered(path)) => {
             reload.request_load(shell, path, Requester::Watcher, None)
         }

@@ -20,7 +20,7 @@ use crate::protocol::board_text;
 use crate::worker::keeper_link::KeeperLink;
 use crate::worker::ledger::Ledger;
 use crate::worker::lifecycle::Lifecycle;
-use crate::worker::reload::build_records::BuildRecords;
+use crate::worker::reload::build_records::{BuildRecords, RunningBuild};
 use crate::worker::reload::config_in_force::ConfigInForce;
 use crate::worker::reload::ports::Ports;
 use crate::worker::repeats::Repeats;
@@ -30,6 +30,7 @@ use crate::worker::transfer::Sockets;
 use greenroom_core::core::Core;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
+use std::path::Path;
 use std::time::Duration;
 
 /// The core and all that each step of the loop needs beside it.
@@ -149,11 +150,15 @@ impl Shell {
         Ok(())
     }
 
-    /// Tells the keeper which private copies to hold, of libraries whose records were written. Runs
-    /// behind their commit, and before copies are removed that the records no longer name.
+    /// Tells the keeper which private copies to hold, and which builds run, of libraries whose
+    /// records were written. Runs behind their commit, and before copies are removed that the
+    /// records no longer name.
     pub(super) fn say_builds(&mut self) {
-        for (library, copies) in self.builds.take_untold() {
-            self.keeper.say_builds(library, copies);
+        for record in self.builds.take_untold() {
+            let copies = record.copies().into_iter().map(Path::to_path_buf).collect();
+            self.keeper.say_builds(record.path.clone(), copies);
+            let RunningBuild { library, hash, .. } = record.current;
+            self.keeper.say_runs(record.path, library, hash);
         }
     }
 

@@ -40,7 +40,9 @@ fn main() {
                     greenroom_handler::Migrations::none().from(1, |old: Count| Ok(old)).back(2, |new: Count| Ok(new))\n    }\n    type State";
     fixture.write(&tally_source("tally", "two").replacen("    type State", migrates, 1));
     let second = fixture.build_as("second.so");
-    let note = |path: &std::path::Path| inspect(&std::fs::read(path).expect("a library")).expect("a note");
+    let note = |path: &std::path::Path| {
+        inspect(&std::fs::read(path).expect("a library"), path).expect("a note").note
+    };
 
     let limits = Limits::default();
     let records = memory_file("records").expect("memory");

@@ -137,6 +137,9 @@ pub struct Limits {
     /// Builds that one worker loads before a fresh worker goes on. A library that was loaded is
     /// never unloaded, and the C library's thread keys run out at about 1,000.
     pub builds_max: u32,
+    /// Bytes of private copies that a worker has loaded and that are deleted since. They keep their
+    /// space on disk until that worker ends. From here on a fresh worker goes on.
+    pub retired_bytes_max: usize,
     /// Dead records that readers of a snapshot may hold back, in bytes. Beyond it the readers
     /// fail, and serving goes on.
     pub pin_bytes_max: usize,
@@ -209,6 +212,7 @@ impl Default for Limits {
             rehearsal_entries_max: 100_000,
             rehearsal_bytes_max: 1024 * MIB,
             builds_max: 256,
+            retired_bytes_max: 1024 * MIB,
             pin_bytes_max: 512 * MIB,
             first_byte_ms: 0,
             idle_ms: 0,
@@ -225,29 +229,7 @@ impl Limits {
     /// Checks that no value contradicts another one or the format that holds it. The error
     /// names the first such key, its value and its bounds. O(1).
     pub fn check(&self) -> Result<(), String> {
-        // Ten years are as good as for ever, and nanoseconds of them fit 64 bits beside the
-        // clock's.
-        const LONGEST_MS: u64 = 10 * 366 * 24 * 3_600_000;
-        let times = [
-            ("connect_ms", self.connect_ms),
-            ("crash_window_ms", self.crash_window_ms),
-            ("stall_warn_ms", self.stall_warn_ms),
-            ("stall_kill_ms", self.stall_kill_ms),
-            ("probation_ms", self.probation_ms),
-            ("rehearsal_ms", self.rehearsal_ms),
-            ("first_byte_ms", self.first_byte_ms),
-            ("idle_ms", self.idle_ms),
-            ("frame_ms", self.frame_ms),
-            ("output_ms", self.output_ms),
-            ("drain_ms", self.drain_ms),
-            ("linger_ms", self.linger_ms),
-            ("stop_ms", self.stop_ms),
-        ];
-        if let Some((name, ms)) = times.into_iter().find(|(_, ms)| *ms > LONGEST_MS) {
-            return Err(format!(
-                "limits.{name} is {ms}: it must be at most {LONGEST_MS}, which is ten years"
-            ));
-        }
+        self.check_times()?;
         const NAME: &str = "what a name's 16-bit length says";
         // Each of these must be at least 1. The right side is a limit, or the width of the
         // field that holds the number.
@@ -293,6 +275,44 @@ impl Limits {
             }
         }
         Ok(())
+    }
+
+    /// Checks that no time is longer than its use allows, and that nothing is 0 that must not be.
+    fn check_times(&self) -> Result<(), String> {
+        // Ten years are as good as for ever, and nanoseconds of them fit 64 bits beside the
+        // clock's.
+        const LONGEST_MS: u64 = 10 * 366 * 24 * 3_600_000;
+        let times = [
+            ("connect_ms", self.connect_ms),
+            ("crash_window_ms", self.crash_window_ms),
+            ("stall_warn_ms", self.stall_warn_ms),
+            ("stall_kill_ms", self.stall_kill_ms),
+            ("probation_ms", self.probation_ms),
+            ("rehearsal_ms", self.rehearsal_ms),
+            ("first_byte_ms", self.first_byte_ms),
+            ("idle_ms", self.idle_ms),
+            ("frame_ms", self.frame_ms),
+            ("output_ms", self.output_ms),
+            ("drain_ms", self.drain_ms),
+            ("linger_ms", self.linger_ms),
+            ("stop_ms", self.stop_ms),
+        ];
+        if let Some((name, ms)) = times.into_iter().find(|(_, ms)| *ms > LONGEST_MS) {
+            return Err(format!(
+                "limits.{name} is {ms}: it must be at most {LONGEST_MS}, which is ten years"
+            ));
+        }
+        // With 0 no build could be tried, or each worker would give way to the next one.
+        let least = [
+            ("builds_max", self.builds_max as usize),
+            ("retired_bytes_max", self.retired_bytes_max),
+            ("rehearsal_bytes_max", self.rehearsal_bytes_max),
+            ("rehearsal_ms", self.rehearsal_ms as usize),
+        ];
+        match least.into_iter().find(|(_, n)| *n == 0) {
+            Some((name, _)) => Err(format!("limits.{name} is 0: it must be at least 1")),
+            None => Ok(()),
+        }
     }
 }
 

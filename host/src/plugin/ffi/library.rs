@@ -49,7 +49,7 @@ impl Library {
     pub fn load(path: &Path, entry: &str) -> Result<Library, String> {
         // SAFETY: initialisers run here; a child process has survived them.
         let loaded = unsafe { Loader::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
-        let loader = loaded.map_err(|e| format!("it can't be loaded: {}", loader_text(&e)))?;
+        let loader = loaded.map_err(|e| format!("it can't be loaded: {}", loader_text(&e, path)))?;
         // SAFETY: the note says that this symbol is an entry of this ABI version.
         let found = unsafe { loader.get::<abi::Entry>(entry.as_bytes()) };
         let entry =
@@ -143,11 +143,12 @@ impl Library {
     }
 }
 
-/// Words of the loader, without the path of a private copy, which no operator knows.
-fn loader_text(e: &libloading::Error) -> String {
+/// Words of the loader, without the path of the private copy, which no operator knows. The name of
+/// another library that is missing stays.
+fn loader_text(e: &libloading::Error, copy: &Path) -> String {
     let text = std::error::Error::source(e).map_or_else(|| e.to_string(), ToString::to_string);
-    match text.split_once(".so: ") {
-        Some((_, why)) => why.to_owned(),
+    match text.strip_prefix(&format!("{}: ", copy.display())) {
+        Some(why) => why.to_owned(),
         None => text,
     }
 }

@@ -22,7 +22,10 @@ use crate::config::Config;
 use crate::logs;
 use crate::memory::board::Board;
 use crate::plugin::ffi::library::Library;
+use crate::plugin::room::RoomLeft;
+use crate::plugin::stage::NOT_WRITTEN;
 use greenroom_core::core::Core;
+use greenroom_core::limits::host::Limits;
 use greenroom_core::reload::request::LibraryId;
 use greenroom_core::service::offer::{Build, Serving};
 use greenroom_core::store::kind::Kind;
@@ -33,6 +36,10 @@ use std::path::{Path, PathBuf};
 
 /// Loads that may end a worker before the watcher leaves a file alone.
 const TRIES_MAX: u32 = 2;
+
+/// Bytes of initial-exec thread-local storage that a process has for builds: what glibc keeps free
+/// (about 1,700 by default), without a rest for libraries of the system.
+const STATIC_TLS_BYTES: u64 = 1536;
 
 /// The record of a library, as JSON in the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -80,6 +87,14 @@ pub(in crate::worker) struct RunningBuild {
     /// another generation. `None`: an older host's record, with one configuration for all.
     #[serde(default)]
     pub settings: Option<BTreeMap<String, String>>,
+    /// Bytes of initial-exec thread-local storage that each process takes for it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub static_tls: u64,
+}
+
+/// Whether a number is left out of a record.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// A probation, as it is recorded.
@@ -133,6 +148,12 @@ impl LibraryRecord {
         self.trying = None;
     }
 
+    /// Bytes of initial-exec thread-local storage that a successor takes for this library.
+    pub(in crate::worker) fn static_tls(&self) -> u64 {
+        let before = self.probation.as_ref().map(|p| &p.before);
+        self.converters.iter().chain(before).chain([&self.current]).map(|b| b.static_tls).sum()
+    }
+
     /// The private copies that a process may still load: of all builds in the record, without
     /// doubles.
     pub(in crate::worker) fn copies(&self) -> BTreeSet<&Path> {
@@ -151,7 +172,8 @@ impl RunningBuild {
         settings: BTreeMap<String, String>,
     ) -> RunningBuild {
         let Build { library, generation, hash } = build.clone();
-        RunningBuild { library, generation, hash, copy, entry, settings: Some(settings) }
+        let settings = Some(settings);
+        RunningBuild { library, generation, hash, copy, entry, settings, static_tls: 0 }
     }
 
     /// The build, as the core names it: library, generation and hash.
@@ -183,9 +205,15 @@ pub(in crate::worker) struct BuildRecords {
     records: BTreeMap<usize, LibraryRecord>,
     /// Builds that this process has loaded and committed. Those that it took over do not count.
     loaded: u32,
+    /// Bytes of initial-exec thread-local storage of all builds that this process has loaded.
+    static_tls: u64,
+    /// A build found no room for its thread-local storage.
+    lacked_tls: bool,
+    /// Room for private copies.
+    room: RoomLeft,
     /// Private copies that no process will load again, once the latest records are committed.
     unused_copies: Vec<PathBuf>,
-    /// Libraries whose records were written since the keeper was told of their private copies.
+    /// Libraries whose records were written since the keeper was told of them.
     untold: BTreeSet<usize>,
 }
 
@@ -228,13 +256,10 @@ impl BuildRecords {
         unused
     }
 
-    /// Takes the libraries whose records were written since the last call: the watched path and the
-    /// private copies of each. The caller has committed the records.
-    pub(in crate::worker) fn take_untold(&mut self) -> Vec<(PathBuf, Vec<PathBuf>)> {
+    /// Takes the records that were written since the last call. The caller has committed them.
+    pub(in crate::worker) fn take_untold(&mut self) -> Vec<LibraryRecord> {
         let untold = std::mem::take(&mut self.untold);
-        let records = untold.iter().filter_map(|at| self.records.get(at));
-        let copies = |r: &LibraryRecord| r.copies().into_iter().map(Path::to_path_buf).collect();
-        records.map(|r| (r.path.clone(), copies(r))).collect()
+        untold.iter().filter_map(|at| self.records.get(at)).cloned().collect()
     }
 
     /// Writes a library's record, and has [`BuildRecords::take_unused_copies`] return the private
@@ -269,10 +294,51 @@ impl BuildRecords {
         self.loaded += 1;
     }
 
-    /// Builds that this process has loaded and committed. At limit `builds_max` a fresh process is
-    /// asked for.
-    pub(in crate::worker) fn loaded(&self) -> u32 {
-        self.loaded
+    /// Counts initial-exec thread-local storage of builds that this process has loaded, whatever
+    /// becomes of them.
+    pub(in crate::worker) fn count_static_tls(&mut self, bytes: u64) {
+        self.static_tls = self.static_tls.saturating_add(bytes);
+    }
+
+    /// The reason why a fresh process should go on; `None`: this one has room for more builds. One
+    /// comparison, and O(libraries) if builds take initial-exec thread-local storage.
+    pub(in crate::worker) fn is_full(&self, limits: &Limits) -> Option<String> {
+        if self.loaded >= limits.builds_max {
+            return Some(format!("it has loaded {} builds (limit builds_max)", self.loaded));
+        }
+        let RoomLeft { retired_bytes, is_short } = self.room;
+        if is_short || retired_bytes >= limits.retired_bytes_max as u64 {
+            return Some(format!(
+                "builds that it has left behind take {retired_bytes} bytes of disk (limit retired_bytes_max, or the space that is left)"
+            ));
+        }
+        if self.static_tls > 0 && self.frees_static_tls() {
+            let most = self.records.values().map(|r| r.current.static_tls).max().unwrap_or(0);
+            if self.lacked_tls || self.static_tls.saturating_add(most) > STATIC_TLS_BYTES {
+                return Some(format!(
+                    "its builds have taken {} bytes of initial-exec thread-local storage, and there is little more",
+                    self.static_tls
+                ));
+            }
+        }
+        None
+    }
+
+    /// Whether a fresh process would take less initial-exec thread-local storage than this one.
+    fn frees_static_tls(&self) -> bool {
+        self.static_tls > self.records.values().map(LibraryRecord::static_tls).sum()
+    }
+
+    /// Notes the room for private copies.
+    pub(in crate::worker) fn note_room(&mut self, left: RoomLeft) {
+        self.room = left;
+    }
+
+    /// Notes a refusal. True: the candidate lacked room in this process, and a fresh one has more.
+    pub(in crate::worker) fn lacked_room(&mut self, why: &str, limits: &Limits) -> bool {
+        let lacked_tls = why.contains("static TLS");
+        self.lacked_tls |= lacked_tls;
+        (lacked_tls || why.contains(NOT_WRITTEN)) && self.is_full(limits).is_some()
     }
 
     /// Returns whether a ledger line is the commit of a build that is on probation. O(libraries).
@@ -304,7 +370,8 @@ mod tests {
     fn build(generation: u64) -> RunningBuild {
         let copy = PathBuf::from(format!("{generation}.so"));
         let (hash, entry) = (String::new(), String::new());
-        RunningBuild { library: "a".into(), generation, hash, copy, entry, settings: None }
+        let library = "a".into();
+        RunningBuild { library, generation, hash, copy, entry, settings: None, static_tls: 0 }
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::crash_points::Point;
 use crate::plugin::live::LiveState;
 use crate::plugin::prepare::{Job, Loaded};
 use crate::plugin::trial::Snapshot;
+use crate::protocol::admin::FRESH_WORKER;
 use crate::worker::ledger::requester;
 use crate::worker::reload::configure::refuse_proposed;
 use crate::worker::reload::ports::{Opening, PreparedPorts};
@@ -62,6 +63,9 @@ pub(in crate::worker) struct ReloadDriver {
     pub(super) commits: Vec<Vec<(LibraryId, Build)>>,
     /// Ledger lines of commits that are not reported yet, by library. 0: none was added.
     pub(super) lines: HashMap<LibraryId, u64>,
+    /// Hashes of the files that were read for the reloads under way. A refused file is told of by
+    /// its hash.
+    pub(super) read: HashMap<LibraryId, String>,
 }
 
 /// A request that waits for the configuration under way. Its settings and ports are those in force
@@ -85,6 +89,7 @@ impl ReloadDriver {
             loaded: HashMap::new(),
             commits: Vec::new(),
             lines: HashMap::new(),
+            read: HashMap::new(),
         }
     }
 
@@ -103,6 +108,7 @@ impl ReloadDriver {
         for step in shell.core.reload(event) {
             match step {
                 Step::Stage(id, path) => {
+                    self.read.remove(&id);
                     // Settings of this very request, whatever waits behind it. Requests without
                     // settings withdraw those that an earlier proposal may have left.
                     let own = shell.core.reloads.under_way(id).and_then(|r| self.configs.get(&r.id));
@@ -124,6 +130,11 @@ impl ReloadDriver {
         }
     }
 
+    /// Notes the hash of a file that is being staged.
+    pub(in crate::worker) fn read(&mut self, id: LibraryId, hash: String) {
+        self.read.insert(id, hash);
+    }
+
     /// Handles the end of a trial, and releases the epoch that was pinned for it. If the pin was
     /// invalidated meanwhile (limit `pin_bytes_max`), the rehearsal counts as failed: it may have
     /// read blocks that were overwritten.
@@ -139,6 +150,7 @@ impl ReloadDriver {
             true => result,
             false => Err("too much changed while it was rehearsed (limit pin_bytes_max); try again".into()),
         };
+        let result = result.map_err(|why| refusal(shell, why));
         self.handle(shell, Event::Tried(id, result));
     }
 
@@ -151,7 +163,8 @@ impl ReloadDriver {
         result: Result<Loaded, String>,
     ) {
         // Before the event: the core may order the commit, or the discard, of this code at once.
-        let result = result.map(|loaded| {
+        let result = result.map_err(|why| refusal(shell, why)).map(|loaded| {
+            shell.builds.count_static_tls(loaded.static_tls);
             self.loaded.insert(id, loaded);
         });
         self.handle(shell, Event::Loaded(id, result));
@@ -266,7 +279,14 @@ impl ReloadDriver {
         }
         let line = ledger_line(&report);
         match report.outcome {
-            Outcome::Refused => tracing::warn!(%by, "{line}"),
+            Outcome::Refused => {
+                tracing::warn!(%by, "{line}");
+                if request.want == Want::Load && request.from.is_none() {
+                    let path = shell.core.reloads.libraries()[id.0].path.clone();
+                    let hash = self.read.get(&id).cloned().unwrap_or_default();
+                    shell.keeper.say_refused(path, hash, &report.reason);
+                }
+            }
             _ => tracing::info!(%by, "{line}"),
         }
         // The report itself is moved to the requester.
@@ -278,6 +298,16 @@ impl ReloadDriver {
         if let Some(why) = refused {
             refuse_proposed(shell, &why);
         }
+    }
+}
+
+/// Reason of a refusal. If this process lacks room that a fresh one has, the reason says so: the
+/// fresh one is asked for behind the pass.
+fn refusal(shell: &mut Shell, why: String) -> String {
+    let lacked = shell.builds.lacked_room(&why, shell.config.limits());
+    match lacked && (shell.keeper.may_recycle() || shell.lifecycle.is_handing_over()) {
+        true => format!("{why}; {FRESH_WORKER}"),
+        false => why,
     }
 }
 

@@ -46,16 +46,17 @@ struct Charge {
 
 impl ReloadDriver {
     /// Commits the groups of builds that are prepared, each in an epoch of its own. Asks for a
-    /// fresh process once this one has loaded too many builds (limit `builds_max`): loaded code is
-    /// never unloaded. A reload under way is finished first.
+    /// fresh process once this one holds too much of earlier builds: loaded code is never unloaded.
+    /// A reload under way is finished first.
     pub(in crate::worker) fn step(&mut self, shell: &mut Shell, probations: &mut Probations) {
         for all in std::mem::take(&mut self.commits) {
             self.commit(shell, probations, all);
         }
-        let loaded = shell.builds.loaded();
-        let many = loaded >= shell.config.limits().builds_max;
-        if many && shell.keeper.may_recycle() && !shell.core.reloads.is_busy() {
-            shell.keeper.recycle(format!("it has loaded {loaded} builds (limit builds_max)"));
+        if shell.keeper.may_recycle()
+            && !shell.core.reloads.is_busy()
+            && let Some(why) = shell.builds.is_full(shell.config.limits())
+        {
+            shell.keeper.recycle(why);
         }
     }
 
@@ -110,11 +111,11 @@ impl ReloadDriver {
         // Always there: the core orders a commit only once every library of it is loaded.
         let Some(loaded) = self.loaded.remove(&id) else { return false };
         let prepared = shell.ports.take_prepared(id).unwrap_or_default();
-        let Loaded { code, copy, entry, settings } = loaded;
+        let Loaded { code, copy, entry, settings, static_tls } = loaded;
         // The core first: line and record report what it says of the new build.
         let charge = adopt(shell, id, &build, code);
         let line = self.add_line(shell, id, charge.on_probation);
-        let current = RunningBuild::of(&build, copy, entry, settings);
+        let current = RunningBuild { static_tls, ..RunningBuild::of(&build, copy, entry, settings) };
         let record = record_of(shell, id, current, &charge, line);
         unused_copies.extend(shell.builds.write(&mut shell.core, id, record));
         shell.ports.change(&mut shell.core, prepared)

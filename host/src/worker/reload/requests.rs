@@ -223,9 +223,10 @@ impl ReloadDriver {
     }
 }
 
-/// Returns whether a path has the file name of a library. The content is not looked at.
+/// Returns whether a path has the file name of a library. The content is not looked at. A path that
+/// no record can hold is none.
 fn is_library(path: &Path) -> bool {
-    path.extension() == Some(OsStr::new("so"))
+    path.extension() == Some(OsStr::new("so")) && path.to_str().is_some()
 }
 
 /// Finds a library by the name of a service, by its own name, or by its file's. An error lists the

@@ -129,6 +129,7 @@ fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Re
         }
     }
     let on_probation = record.probation.is_some();
+    shell.builds.count_static_tls(record.static_tls());
     // The library has no other record in this process, so no copy becomes unused.
     let _ = shell.builds.write(&mut shell.core, id, record);
     match why {

@@ -1,0 +1,147 @@
+//! Files of libraries, and the builds that run: `status` names those that differ.
+//!
+//! The watching thread says what a file holds, and the worker which build of it runs and what it
+//! refused. Both are kept while no worker lives. A library whose file was never refused and whose
+//! build never ran is none of this host's: it may be any library beside handlers.
+
+use crate::protocol::admin::FileStatus;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Files of libraries, by their watched paths.
+#[derive(Default)]
+pub(super) struct LibraryFiles {
+    files: BTreeMap<PathBuf, LibraryFile>,
+    /// Reason why the system gives no notice of changes.
+    slow: Option<String>,
+}
+
+/// A library's file.
+#[derive(Default)]
+struct LibraryFile {
+    /// Hash of the content, or the reason why it cannot be read. `None`: not known yet.
+    holds: Option<Result<String, String>>,
+    /// Name of the library, and hash of its build.
+    runs: Option<(String, String)>,
+    /// Refusal of the file, the last one.
+    refused: Option<Refusal>,
+}
+
+/// Refusal of a file.
+struct Refusal {
+    /// Hash of the content; empty: it was not read.
+    build: String,
+    reason: String,
+    at: Instant,
+}
+
+/// Time after which the watch has told what a file holds. It looks every two seconds.
+const TOLD_AFTER: Duration = Duration::from_secs(3);
+
+impl LibraryFiles {
+    /// Notes what a file holds now. An earlier refusal without a hash was that of the content
+    /// before. A refusal of this moment may be that of this content: an operator asked before the
+    /// watch told.
+    pub(super) fn holds(&mut self, path: PathBuf, holds: Result<String, String>) {
+        let file = self.files.entry(path).or_default();
+        let known = file.holds.replace(holds);
+        if known.is_some() && known != file.holds {
+            file.refused.take_if(|r| r.build.is_empty() && r.at.elapsed() > TOLD_AFTER);
+        }
+    }
+
+    /// Notes the build that runs. What was refused before is in the past.
+    pub(super) fn runs(&mut self, path: PathBuf, library: String, build: String) {
+        let file = self.files.entry(path).or_default();
+        if file.runs.as_ref().is_none_or(|(_, before)| *before != build) {
+            file.refused = None;
+        }
+        file.runs = Some((library, build));
+    }
+
+    /// Notes that a file was refused.
+    pub(super) fn refused(&mut self, path: PathBuf, build: String, reason: String) {
+        let refusal = Refusal { build, reason, at: Instant::now() };
+        self.files.entry(path).or_default().refused = Some(refusal);
+    }
+
+    /// Notes whether the system gives notice of changes.
+    pub(super) fn look_slowly(&mut self, why: Option<String>) {
+        self.slow = why;
+    }
+
+    /// Reason why the system gives no notice of changes; `None`: it does.
+    pub(super) fn slow_look(&self) -> Option<String> {
+        self.slow.clone()
+    }
+
+    /// Files that are not the build that runs. O(files).
+    pub(super) fn differing(&self) -> Vec<FileStatus> {
+        self.files.iter().filter_map(|(path, file)| file.status(path.clone())).collect()
+    }
+}
+
+impl LibraryFile {
+    /// Status of the file; `None`: it is the build that runs, or nothing is known of it.
+    fn status(&self, path: PathBuf) -> Option<FileStatus> {
+        let (library, runs) = self.runs.clone().unzip();
+        let refused = self.refused.as_ref();
+        let of = |hash: &str| refused.filter(|r| r.build.is_empty() || r.build == hash);
+        let reason = |r: &Refusal| r.reason.clone();
+        let (build, reason) = match &self.holds {
+            Some(Ok(hash)) if runs.as_ref() == Some(hash) => return None,
+            Some(Ok(hash)) => (Some(hash.clone()), of(hash).map(reason)),
+            Some(Err(why)) => (None, Some(why.clone())),
+            None => (refused.map(|r| r.build.clone()).filter(|build| !build.is_empty()), refused.map(reason)),
+        };
+        // A file that is gone and ran nothing is missed by nobody.
+        let is_known = runs.is_some() || (refused.is_some() && self.holds.as_ref().is_none_or(Result::is_ok));
+        (is_known && (self.holds.is_some() || reason.is_some())).then_some(FileStatus {
+            path,
+            library,
+            build,
+            runs,
+            reason,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_differ_are_named_with_the_reason() {
+        let mut files = LibraryFiles::default();
+        let text = |s: &str| s.to_owned();
+        // Some library beside handlers.
+        files.holds("b.so".into(), Ok(text("9")));
+        files.holds("a.so".into(), Ok(text("1")));
+        files.runs("a.so".into(), text("a"), text("1"));
+        assert_eq!(files.differing(), []);
+        files.refused("a.so".into(), text(""), text("it is open to others"));
+        assert_eq!(files.differing(), []);
+        files.holds("a.so".into(), Ok(text("2")));
+        let of = |build: Option<&str>, reason: Option<&str>| FileStatus {
+            path: "a.so".into(),
+            library: Some(text("a")),
+            build: build.map(text),
+            runs: Some(text("1")),
+            reason: reason.map(text),
+        };
+        // Refused a moment ago, and not read: it may have been this content.
+        assert_eq!(files.differing(), [of(Some("2"), Some("it is open to others"))]);
+        files.refused("a.so".into(), text("2"), text("no"));
+        assert_eq!(files.differing(), [of(Some("2"), Some("no"))]);
+        files.holds("a.so".into(), Ok(text("3")));
+        assert_eq!(files.differing(), [of(Some("3"), None)]);
+        files.holds("a.so".into(), Err(text("gone")));
+        assert_eq!(files.differing(), [of(None, Some("gone"))]);
+        files.holds("a.so".into(), Ok(text("1")));
+        assert_eq!(files.differing(), []);
+        // Refused at the start: none runs.
+        files.refused("b.so".into(), text("9"), text("never"));
+        assert_eq!(files.differing()[0].reason.as_deref(), Some("never"));
+    }
+}
