@@ -40,6 +40,8 @@ pub(super) struct KeeperLink {
     /// The worker has asked for a fresh process. Asked once: without a process of its own there is
     /// no answer.
     recycling: bool,
+    /// Messages may be left that the poll does not report again: the pass before had enough to do.
+    pub(super) has_rest: bool,
 }
 
 impl KeeperLink {
@@ -54,7 +56,8 @@ impl KeeperLink {
         registry.register(&mut SourceFd(&fd), LINK, Interest::READABLE | Interest::WRITABLE)?;
         let (drops, dialed) = (Vec::new(), HashMap::new());
         let Hello { hears_refusals, holds_builds, .. } = *hello;
-        Ok(KeeperLink { link, hears_refusals, holds_builds, drops, dialed, ready: false, recycling: false })
+        let (ready, recycling, has_rest) = (false, false, false);
+        Ok(KeeperLink { link, hears_refusals, holds_builds, drops, dialed, ready, recycling, has_rest })
     }
 
     /// Sends a message, or queues it until the socket takes it. A message beyond 64 KiB is dropped,

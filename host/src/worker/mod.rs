@@ -199,7 +199,7 @@ impl Worker {
         if (1..=most).contains(&self.unfinished) {
             shell.core.handle(Input::InputLeft);
         }
-        if told {
+        if told || shell.keeper.has_rest {
             messages::receive_keeper(shell, drivers, &self.inbox)?;
         }
         if posted {

@@ -132,7 +132,7 @@ impl Shell {
     /// connection to read again, the core's next deadline, the end of the worker, a save, a count
     /// of lines that the log left out. Clocks are read only for what waits.
     pub(super) fn sleep_max(&self) -> Option<Duration> {
-        if self.sockets.reads_again() {
+        if self.sockets.reads_again() || self.keeper.has_rest {
             return Some(Duration::ZERO);
         }
         let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
