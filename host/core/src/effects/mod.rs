@@ -9,6 +9,7 @@
 //! | `action_record` | an action that is to wait, and its record |
 //! | `action_buffer` | actions copied for one call |
 //! | [`inbox`] | actions that wait for a session |
+//! | [`job_shares`] | threads that run jobs, by service |
 //! | [`jobs`] | jobs: queued, running, finished, lost |
 //! | [`outbound`] | outbound connections: asked for, open, failed |
 //! | `timers` | timers by deadline and by name |
@@ -17,6 +18,7 @@
 pub(crate) mod action_buffer;
 pub(crate) mod action_record;
 pub mod inbox;
+pub mod job_shares;
 pub mod jobs;
 pub mod outbound;
 pub(crate) mod timers;
