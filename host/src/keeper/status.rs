@@ -34,6 +34,7 @@ impl Keeper {
                 limits,
                 missing: self.belongings.missing(),
                 made_anew: self.belongings.made_anew(),
+                longest_pass_ms: board.longest_pass_ms(),
             },
             services: self.worker.services().cloned().collect(),
         }

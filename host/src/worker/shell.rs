@@ -15,7 +15,7 @@ use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::board::Board;
 use crate::plugin::prepare::Job;
-use crate::protocol::admin::ServiceStatus;
+use crate::protocol::admin::{JobsStatus, ServiceStatus};
 use crate::protocol::board_text;
 use crate::worker::keeper_link::KeeperLink;
 use crate::worker::ledger::Ledger;
@@ -184,6 +184,7 @@ impl Shell {
                 sessions: s.sessions,
                 turns: s.turns,
                 faults: s.faults,
+                jobs: JobsStatus::default(),
             })
         });
         statuses.collect()
