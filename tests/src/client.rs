@@ -23,6 +23,11 @@ impl Client {
         Client { stream, buffer: Vec::new() }
     }
 
+    /// Takes over a connection that was accepted, or made otherwise.
+    pub fn from(stream: TcpStream) -> Client {
+        Client { stream, buffer: Vec::new() }
+    }
+
     /// Sends bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -16,6 +16,7 @@ fn source(service: &str, prefix: &str, calm: bool) -> String {
                 "overflow" => println!("{}", deeper(1)),
                 "exit" => std::process::exit(3),
                 "nap" => spin(std::time::Instant::now()),
+                "doze" => std::thread::sleep(std::time::Duration::from_millis(20)),
                 "stall" => std::thread::sleep(std::time::Duration::from_secs(3600)),
                 _ => {}
             }
@@ -231,6 +232,29 @@ fn a_callback_that_stalls_is_named_with_its_line() {
     for field in ["service=naps", "session=1", "generation=1", "src/lib.rs", &format!("line={line}")] {
         assert!(warnings[0].contains(field), "{field} in {}", warnings[0]);
     }
+}
+
+/// A pass takes long although none of its callbacks does.
+#[test]
+fn a_pass_that_takes_long_is_named_with_its_stage() {
+    let library = Fixture::new("dozes", &source("dozes", "wild", false)).build();
+    let host = Host::serve_limited("dozes", &library, "stall_warn_ms = 100");
+    let mut client = Client::connect(host.addr("dozes"));
+    let said = "a pass of the loop has been running for";
+    // A callback that the machine keeps waiting may be named in the place of its pass.
+    wait_for("the pass to be named", || {
+        client.send("doze\n".repeat(20));
+        (0..20).for_each(|_| assert!(client.line().is_some_and(|l| l.ends_with(" doze"))));
+        host.log().contains(said).then_some(())
+    });
+    let log = host.log();
+    let warning = log.lines().find(|l| l.contains(said)).expect("a line");
+    for field in ["service=dozes", "session=1", "stage=\"read\"", "(limit stall_warn_ms)"] {
+        assert!(warning.contains(field), "{field} in {warning}");
+    }
+    host.wait_log("the pass ended after about");
+    let status = host.json(&["status", "--json"]);
+    assert!(status["host"]["longest_pass_ms"].as_u64() >= Some(100), "{status}");
 }
 
 #[test]

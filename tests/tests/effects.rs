@@ -4,7 +4,7 @@
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::Fixture;
 use greenroom_tests::host::Host;
-use greenroom_tests::{root, wait_for};
+use greenroom_tests::{built, root, wait_for};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -431,6 +431,54 @@ fn jobs_beyond_the_limit_wait_and_cancelled_ones_return_nothing() {
     a.send("jobs echo 5\n");
     host.wait_log("limit jobs_per_session_max");
     quiet(&mut a, id);
+}
+
+/// Jobs that block take no thread that another service's job needs. The log names them once, and
+/// `status` shows them.
+#[test]
+fn jobs_that_block_leave_other_services_their_share() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("greenroom.toml");
+    let text = "[limits]\njobs_running_max = 2\njob_warn_ms = 50\n\
+                [service.proxy.settings]\npassword = \"open\"\ntarget = \"name.invalid:1\"\n";
+    std::fs::write(&config, text).expect("a configuration");
+    let libraries = [&*builds()[0], &*built("libproxy.so")];
+    let host = Host::serve_with(&[SERVICE, "proxy"], &libraries, |c| {
+        c.arg("--config").arg(&config);
+    });
+    let gates = Gates::new();
+    let (mut a, id) = connect(&host);
+    for name in ["one", "two", "three"] {
+        assert_eq!(a.ask(&format!("job wait {}", gates.path(name))), format!("ok {id}"));
+    }
+    gates.wait_begun("one", 1);
+    gates.wait_begun("two", 1);
+
+    let mut asker = Client::connect(host.addr("proxy"));
+    asker.send("open\n");
+    let said = asker.line().expect("an outcome of its job");
+    assert!(said.starts_with("password: proxy: "), "{said}");
+
+    let named = || {
+        let log = host.log();
+        log.lines().filter(|l| l.contains("job wait has been running for 50 ms (limit job_warn_ms)")).count()
+    };
+    wait_until("both to be named", || named() == 2);
+    let jobs = host.service(SERVICE)["jobs"].take();
+    assert_eq!((&jobs["running"], &jobs["waiting"]), (&json!(2), &json!(1)), "{jobs}");
+    assert!(jobs["oldest_ms"].as_u64() >= Some(50), "{jobs}");
+    let text = String::from_utf8(host.cli(&["status"]).stdout).expect("a text");
+    assert!(text.contains("jobs of effects: 2 running, the oldest for "), "{text}");
+    let log = host.log();
+    let line = log.lines().find(|l| l.contains("(limit job_warn_ms)")).expect("a line");
+    assert!(line.contains("service=effects") && line.contains(&format!("session={id}")), "{line}");
+
+    for name in ["one", "two", "three"] {
+        gates.open(name);
+    }
+    (0..3).for_each(|_| expect(&mut a, "job wait done waited"));
+    wait_until("no job to run", || host.service(SERVICE)["jobs"]["running"] == 0);
+    assert!(named() <= 3, "once for each job: {}", host.log());
 }
 
 #[test]

@@ -284,6 +284,68 @@ fn a_telnet_stream_may_be_cut_anywhere() {
     check_stream(TELNET, stream, replies);
 }
 
+/// Input that is long enough to grow in place, by single bytes: across deaths of the core, with
+/// commands of telnet in it, and where it must wait.
+#[test]
+fn long_input_grows_in_place() {
+    let long: Vec<u8> = (0..5000u32).map(|n| b'a' + (n % 23) as u8).collect();
+    let text = String::from_utf8(long.clone()).expect("ASCII");
+    let telnet = Framing::Telnet { bytes_max: 10_000 };
+    let lines = Framing::Lines { bytes_max: 10_000 };
+    for framing in [telnet, lines] {
+        let begin = [Serve("s", framing), Open(0, "s"), In(0, long.clone())];
+        let each = |step: fn(u32, Vec<u8>) -> Vec<Step>| {
+            let more = b"on\nshort\n".iter().flat_map(|b| step(0, vec![*b]));
+            let script: Vec<_> = begin.iter().cloned().chain(more).collect();
+            check(&script, &format!("{text}onshort"));
+        };
+        each(|slot, b| vec![In(slot, b)]);
+        each(|slot, b| vec![In(slot, b), Kill]);
+        each(|slot, b| vec![InTwice(slot, b)]);
+        each(|slot, b| vec![InTwice(slot, b), Kill, Kill]);
+    }
+    // Grown in place, then held: nothing is cut until the session goes on.
+    let held = [
+        Serve("s", lines),
+        Open(0, "s"),
+        In(0, b"hold\n".to_vec()),
+        In(0, long.clone()),
+        In(0, b"on".to_vec()),
+        Kill,
+        In(0, b"\nshort\n".to_vec()),
+    ];
+    check(&held, "");
+    // A command of telnet is answered inside the line, once.
+    let asks = [
+        &[Serve("s", telnet), Open(0, "s"), In(0, long.clone())][..],
+        &[
+            In(0, b"\xff".to_vec()),
+            In(0, b"\xfd\x01".to_vec()),
+            Kill,
+            In(0, b"o".to_vec()),
+            In(0, b"n\n".to_vec()),
+        ],
+    ]
+    .concat();
+    check(&asks, &format!("\\xff\\xfc\\x01{text}on"));
+}
+
+/// A reader of a pinned epoch is not pushed out by a peer that sends byte by byte: what dies for
+/// each byte is small, however long the message is.
+#[test]
+fn a_message_that_grows_by_bytes_leaves_a_pin_in_place() {
+    let limits = Limits { pin_bytes_max: 1_000_000, ..Limits::default() };
+    let lines = Framing::Lines { bytes_max: 100_000 };
+    let mut world = run_with(limits, &[Serve("s", lines), Open(0, "s"), In(0, vec![b'x'; 60_000])]);
+    let epoch = world.core.pin();
+    for _ in 0..2000 {
+        world.step(In(0, b"+".to_vec()));
+    }
+    assert!(world.core.unpin(epoch), "what died since the pin is within its limit");
+    world.step(In(0, b"\n".to_vec()));
+    assert_eq!(world.outcome(), "x".repeat(60_000) + &"+".repeat(2000));
+}
+
 #[test]
 fn replies_stay_between_the_messages_around_them() {
     // Two options in one line, and a line behind it in the same bytes.

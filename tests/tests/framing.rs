@@ -1,9 +1,10 @@
 //! Framings of a real host: telnet and length prefix over sockets, across a swap and `kill -9` in
 //! the middle of a message.
 
+use greenroom_tests::client::Client;
 use greenroom_tests::fixture::Fixture;
 use greenroom_tests::host::Host;
-use greenroom_tests::{root, wait_for};
+use greenroom_tests::{built, root, wait_for};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -111,4 +112,44 @@ fn a_stream_that_breaks_its_framing_is_closed_by_name() {
         assert_eq!(rest, b"");
         host.wait_log(says);
     }
+}
+
+/// A line that grows by a byte in each pass, which is appended in place. No byte is lost across a
+/// reload and a kill.
+#[test]
+fn a_long_message_grows_by_single_bytes() {
+    let host = Host::serve_limited("tally", &built("libecho.so"), "");
+    let long: Vec<u8> = (0..6_000u32).map(|n| b'a' + (n % 23) as u8).collect();
+    let mut peer = Peer::connect(&host, "tally");
+    let mut total = 0;
+    peer.send(&host, &long, &mut total);
+    let mut other = Client::connect(host.addr("tally"));
+    // Each answer is of another pass than the byte before.
+    let mut grows = |bytes: &[u8]| {
+        for b in bytes {
+            peer.stream.write_all(&[*b]).expect("the host takes bytes");
+            other.ask("on");
+        }
+    };
+
+    let mut library = std::fs::read(built("libecho.so")).expect("the library");
+    library.push(0);
+    let copy = host.dir().join("libecho-2.so");
+    std::fs::write(&copy, library).expect("a copy");
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| host.reload_from("tally", &copy));
+        while !reload.is_finished() && total < 8_000 {
+            grows(b"+");
+            total += 1;
+        }
+        let (code, report) = reload.join().expect("a report");
+        assert_eq!(code, Some(0), "{report}");
+    });
+    grows(b"before");
+    host.kill_worker();
+    grows(b"after\n");
+
+    let grown = total as usize - long.len();
+    let expected = [b"1 ", &long[..], &vec![b'+'; grown], b"beforeafter\n"].concat();
+    peer.expect(&expected);
 }

@@ -6,7 +6,8 @@ use greenroom_tests::host::Host;
 use greenroom_tests::{built, root, wait_for};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -118,6 +119,65 @@ fn jobs_of_all_sessions_and_cascades_are_limited() {
     host.wait_log("limit cascade_max");
     wait_reached(&host, "cascade_max");
     assert_eq!(other.ask("hello"), other_ok);
+}
+
+/// A listener whose queue is full, so that a connection to it stays in the making. The streams fill
+/// the queue.
+fn full_listener() -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    // SAFETY: listen has no preconditions.
+    unsafe { libc::listen(listener.as_raw_fd(), 0) };
+    let addr = listener.local_addr().expect("its address");
+    let mut filling = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&addr, Duration::from_millis(200)) {
+        filling.push(stream);
+    }
+    (listener, filling)
+}
+
+/// Connections to an address that are in the making, as the kernel sees them.
+fn in_the_making(to: SocketAddr) -> usize {
+    let port = format!("0100007F:{:04X} 02 ", to.port());
+    std::fs::read_to_string("/proc/net/tcp").expect("sockets").matches(&port).count()
+}
+
+/// A connection that is being made counts against `connects_max` until its outcome is told. One
+/// whose session ends is given up, also by a worker that dies meanwhile.
+#[test]
+fn a_connection_counts_until_its_outcome_is_told() {
+    let host = serve_effects("connects_max = 4\nconnect_ms = 600000");
+    let (listener, _filling) = full_listener();
+    let to = listener.local_addr().expect("its address");
+    // The queue was filled by a connection that gave up, too.
+    wait_for("a quiet listener", || (in_the_making(to) == 0).then_some(()));
+    let dial = |n: usize| {
+        let mut client = Client::connect(host.addr(SERVICE));
+        let said = client.ask(&format!("dial {n} {to}"));
+        assert!(said.starts_with("ok "), "{said}");
+        client
+    };
+    for _ in 0..3 {
+        let asked = dial(4);
+        wait_for("four in the making", || (in_the_making(to) == 4).then_some(()));
+        drop(asked);
+        wait_for("all given up", || (in_the_making(to) == 0).then_some(()));
+    }
+    assert_eq!(reached(&host, "connects_max"), 0);
+
+    let (leaves, mut stays) = (dial(1), dial(3));
+    wait_for("four in the making", || (in_the_making(to) == 4).then_some(()));
+    drop(leaves);
+    host.kill_worker();
+    wait_for("one given up", || (in_the_making(to) == 3).then_some(()));
+    stays.send(format!("dial 2 {to}\n"));
+    wait_reached(&host, "connects_max");
+    assert!(stays.ask(&format!("dial 1 {to}")).starts_with("ok "));
+    wait_for("four in the making", || (in_the_making(to) == 4).then_some(()));
+
+    drop(stays);
+    wait_for("all given up", || (in_the_making(to) == 0).then_some(()));
+    assert_eq!(reached(&host, "connects_max"), 1);
+    drop(dial(4));
 }
 
 #[test]

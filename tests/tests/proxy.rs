@@ -172,8 +172,15 @@ fn a_relayed_session_survives_swaps_kills_and_upgrades() {
     assert!(!host.log().contains("given up"), "{}", host.log());
 }
 
-/// A side that sends faster than the other one reads is read no faster. No output grows to its
-/// limit.
+/// Bytes of the longest output that the host holds for a peer.
+fn output_held(host: &Host) -> usize {
+    let dump = host.json(&["state", "dump"]);
+    let sessions = dump["sessions"].as_array().expect("sessions").iter();
+    sessions.map(|s| s["output"].as_str().map_or(0, str::len)).max().unwrap_or(0)
+}
+
+/// A side that sends faster than the other one reads is read no faster, whatever number of workers
+/// take over meanwhile. No output grows to its limit.
 #[test]
 fn the_slower_side_sets_the_pace() {
     let (listener, addr) = server();
@@ -193,12 +200,47 @@ fn the_slower_side_sets_the_pace() {
 
     assert!(matches!(stuck.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{stuck}");
     assert_eq!(sessions(&host), 2);
+    // Above `output_bytes_pause` lies what one pass adds. Without a wait that outlives a worker,
+    // each takeover would add a read.
+    for _ in 0..8 {
+        host.kill_worker();
+    }
+    let held = output_held(&host);
+    assert!((1..600_000).contains(&held), "{held} bytes are held");
 
     far.shutdown(Shutdown::Write).expect("shut");
     let mut all = Vec::new();
     (&near).read_to_end(&mut all).expect("all of it");
     assert_eq!(all.len(), sent);
     assert!(!host.log().contains("output_bytes_max"), "{}", host.log());
+}
+
+/// A target that resets each connection at once. Every asker is told, also those that a worker's
+/// death finds waiting, and no connection stays in the making.
+#[test]
+fn every_asker_of_a_target_that_resets_is_told() {
+    const ASKERS: usize = 40;
+    let (listener, addr) = server();
+    std::thread::spawn(move || {
+        while let Ok((peer, _)) = listener.accept() {
+            Client::from(peer).reset();
+        }
+    });
+    let host = serve(&addr.to_string());
+    for kills in [false, true] {
+        let mut askers: Vec<_> = (0..ASKERS).map(|_| Client::connect(host.addr("proxy"))).collect();
+        for asker in &mut askers {
+            asker.send("open\n");
+        }
+        if kills {
+            host.kill_worker();
+        }
+        for asker in &mut askers {
+            while asker.line().is_some() {}
+        }
+        drop(askers);
+        wait_for("all to end", || (sessions(&host) == 0).then_some(()));
+    }
 }
 
 #[test]

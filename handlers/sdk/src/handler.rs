@@ -164,7 +164,7 @@ pub enum Closed {
     Handler,
     /// A limit of the host closed it.
     Limit,
-    /// The host is stopping.
+    /// The host is stopping. All sessions have left their topics, so a broadcast reaches nobody.
     Stopping,
     /// An operator closed it.
     Operator,

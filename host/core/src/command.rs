@@ -10,6 +10,7 @@
 //! Output, jobs and connections to make are no commands: the shell takes them by calls of their
 //! own.
 
+use crate::effects::job_shares::JobCounts;
 use crate::ids::{ServiceId, Slot};
 use crate::ledger::ProbationCounts;
 use crate::service::offer::Build;
@@ -70,6 +71,11 @@ pub enum Command {
     /// Tells the thread of a job that no session waits for its result. The job may run to its
     /// end.
     CancelJob(u64),
+    /// Shows operators the jobs of each service that has or had some: the counts changed.
+    ShowJobs(Vec<JobCounts>),
+    /// Gives up the connection of this number that is being made: no session waits for it. Its
+    /// outcome is reported like any other, and frees its place.
+    GiveUpConnect(u64),
     /// Logs a message of the core for operators.
     Notice {
         /// Level, one of [`greenroom_state::abi::level`].

@@ -210,8 +210,8 @@ impl Core {
         if host.is_due() || self.sweeps.are_due() || self.rearm_from.is_some() {
             return Some(0);
         }
-        let deadline = host.sessions.next_deadline_ns();
-        deadline.into_iter().chain(host.probations.next_ns()).chain(host.timers.next_ns()).min()
+        let own = host.sessions.next_deadline_ns().into_iter().chain(host.jobs.late_ns(host.limits.host()));
+        own.chain(host.probations.next_ns()).chain(host.timers.next_ns()).min()
     }
 
     /// Returns whether the pass has done all the work that one should, by limit `pass_us`: the
@@ -264,7 +264,7 @@ impl Core {
 
     /// Returns the number of jobs that run, and of those that wait for a thread.
     pub fn jobs(&self) -> (usize, usize) {
-        self.host.jobs.counts()
+        self.host.jobs.shares.counts()
     }
 
     /// Returns the probation of a library's build. O(probations).

@@ -158,8 +158,11 @@ pub struct Restored {
     pub missing: usize,
     /// Numbers of the first hundred of those.
     pub missing_ids: Vec<u64>,
-    /// Numbers of the first hundred sessions that were changed and are quarantined. They wait
-    /// to be released.
+    /// Sessions that were changed and are quarantined. They wait to be released. Shown by the
+    /// report that this is part of.
+    #[serde(skip)]
+    pub quarantined: usize,
+    /// Numbers of the first hundred of those.
     pub quarantined_ids: Vec<u64>,
     /// Results by table.
     pub tables: BTreeMap<String, RestoredTable>,
@@ -182,7 +185,7 @@ impl Restored {
         Report {
             services,
             sessions: self.changed,
-            quarantined: self.quarantined_ids.len(),
+            quarantined: self.quarantined,
             restored: Some(Box::new(self)),
             ..Report::of_host("", outcome, reason)
         }

@@ -18,6 +18,7 @@
 
 use crate::mailbox::Mailbox;
 use crate::protocol::admin::{AdminCommand, Reply, ServedBy};
+use crate::sys::peer;
 use greenroom_core::reload::request::Requester;
 use greenroom_state::nesting::parse;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
@@ -203,12 +204,15 @@ fn take_in(stream: UnixStream, post: &Mailbox<Asked>) -> io::Result<()> {
     let mut caller = Caller::new(&stream)?;
     // The directory's mode keeps others out; this check is for a directory that was opened by
     // mistake.
-    let who = rustix::net::sockopt::socket_peercred(&stream)?;
+    let who = peer::of(&stream)?;
     let me = rustix::process::geteuid();
     if who.uid != me && !who.uid.is_root() {
         return caller.say(&Reply::Error(format!("this host belongs to user {}", me.as_raw())));
     }
-    let by = Requester::Operator { uid: who.uid.as_raw(), pid: who.pid.as_raw_nonzero().get() };
+    let by = Requester::Operator {
+        uid: who.uid.as_raw(),
+        pid: who.pid.map_or(0, |pid| pid.as_raw_nonzero().get()),
+    };
     let mut line = String::new();
     // Bytes behind the line would be lost with this reader. A caller sends none: data of a
     // restore waits for `Go`.

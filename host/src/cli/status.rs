@@ -6,7 +6,7 @@
 use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, print_json, print_text, table};
 use crate::printable::one_line;
-use crate::protocol::admin::{AdminCommand, FileStatus, Reply};
+use crate::protocol::admin::{AdminCommand, FileStatus, JobsStatus, Reply, Status};
 use clap::Args;
 use std::path::Path;
 use std::time::Duration;
@@ -71,6 +71,7 @@ impl StatusArgs {
             if !reached.is_empty() {
                 print_text(&format!("limits reached so often: {}\n", reached.join(", ")));
             }
+            print_work(&status);
             for missing in &host.missing {
                 print_text(&format!("missing: {missing}\n"));
             }
@@ -111,4 +112,21 @@ fn file_line(file: &FileStatus) -> String {
         (None, _) => "not loaded yet; `greenroom reload` loads it".to_owned(),
     };
     format!("file {} holds {holds}, and {runs}; {why}", file.path.display())
+}
+
+/// Prints the jobs of each service that has any, and the longest pass of the loop.
+fn print_work(status: &Status) {
+    for s in &status.services {
+        let JobsStatus { running, waiting, oldest_ms } = s.jobs;
+        if running + waiting > 0 {
+            let oldest = humantime::format_duration(Duration::from_millis(oldest_ms.unwrap_or(0)));
+            print_text(&format!(
+                "jobs of {}: {running} running, the oldest for {oldest}; {waiting} waiting\n",
+                s.name
+            ));
+        }
+    }
+    if status.host.longest_pass_ms > 0 {
+        print_text(&format!("longest pass of the loop: about {} ms\n", status.host.longest_pass_ms));
+    }
 }

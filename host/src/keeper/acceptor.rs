@@ -214,7 +214,23 @@ impl Acceptor {
         }))
     }
 
-    /// Gives up the outbound connections that took too long. Returns their numbers. O(under way).
+    /// Gives up an outbound connection. False: it is not under way.
+    pub(super) fn give_up(&mut self, registry: &Registry, number: u64) -> bool {
+        self.dialer.give_up(registry, number)
+    }
+
+    /// Notes that a process begins, which has asked for no outbound connection yet.
+    pub(super) fn forget_who_asked(&mut self) {
+        self.dialer.forget_who_asked();
+    }
+
+    /// Gives up the outbound connections that the process did not ask for, once it is ready: it
+    /// has repeated all requests that it wants. O(under way).
+    pub(super) fn give_up_unasked(&mut self, registry: &Registry) {
+        self.dialer.give_up_unasked(registry);
+    }
+
+    /// Gives up the outbound connections that took too long. Returns their numbers.
     pub(super) fn take_late(&mut self, registry: &Registry, now: Instant) -> Vec<u64> {
         self.dialer.take_late(registry, now)
     }

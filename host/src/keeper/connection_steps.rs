@@ -57,6 +57,13 @@ impl Keeper {
         }
     }
 
+    /// Gives up an outbound connection that nobody waits for any more.
+    pub(super) fn give_up_dial(&mut self, number: u64) {
+        if self.acceptor.give_up(self.poll.registry(), number) {
+            self.worker.send(&ToWorker::ConnectFailed(number, "it was given up".into()));
+        }
+    }
+
     /// Hands the worker the connections that it does not have yet, until the socket is full or too
     /// many batches are unacknowledged. Then tells a starting worker to serve, if it has all.
     pub(super) fn hand_connections(&mut self) {

@@ -3,6 +3,7 @@
 //! | state | ends with |
 //! | --- | --- |
 //! | under way | `outcome`: open or failed; `take_late`: failed (limit `connect_ms`) |
+//! | under way | `give_up`: its owner is gone; `give_up_unasked`: a successor does not want it |
 //! | open | `forget`: the connection is over |
 //!
 //! The keeper makes these connections, so that they outlive a worker like accepted ones. The worker
@@ -11,13 +12,14 @@
 //! again. An open connection is announced to each process with its number, which answers the
 //! repeated request.
 //!
-//! The worker's limit `connects_max` bounds the requests under way.
+//! The worker's limit `connects_max` bounds the requests under way: it counts each one until its
+//! outcome is told.
 
 use greenroom_state::address::Address;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -28,6 +30,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Dialer {
     /// Connections under way, by the number of the request.
     under_way: BTreeMap<u64, Dial>,
+    /// Deadlines of those under way, each with its number.
+    deadlines: BTreeSet<(Instant, u64)>,
     /// Open ones: number of the connection, and number of its request. A successor is told these.
     open: BTreeMap<u64, u64>,
     /// Requests with an open connection: a repeated request is not dialed again.
@@ -39,6 +43,8 @@ struct Dial {
     socket: TcpStream,
     /// Time when the connection has failed.
     until: Instant,
+    /// The worker's present process has asked for it.
+    is_asked: bool,
 }
 
 impl Dialer {
@@ -52,7 +58,11 @@ impl Dialer {
         addr: Address,
         patience: Duration,
     ) -> Result<(), String> {
-        if self.under_way.contains_key(&number) || self.opened.contains(&number) {
+        if let Some(dial) = self.under_way.get_mut(&number) {
+            dial.is_asked = true;
+            return Ok(());
+        }
+        if self.opened.contains(&number) {
             return Ok(());
         }
         let Address::Tcp(to) = &addr else {
@@ -60,7 +70,9 @@ impl Dialer {
         };
         let mut socket = begin(*to).map_err(|e| describe(&addr, &e))?;
         registry.register(&mut socket, token, Interest::WRITABLE).map_err(|e| describe(&addr, &e))?;
-        self.under_way.insert(number, Dial { socket, until: Instant::now() + patience });
+        let until = Instant::now() + patience;
+        self.under_way.insert(number, Dial { socket, until, is_asked: true });
+        self.deadlines.insert((until, number));
         Ok(())
     }
 
@@ -75,26 +87,54 @@ impl Dialer {
             (Ok(None), Err(e)) if e.kind() == io::ErrorKind::NotConnected => return None,
             (Ok(None), Err(e)) => Err(e.to_string()),
         };
-        let mut dial = self.under_way.remove(&number)?;
         // The descriptor goes to the worker. The keeper must not hear of its input.
-        let _ = registry.deregister(&mut dial.socket);
-        Some(outcome.map(|()| std::net::TcpStream::from(dial.socket).into()))
+        let socket = self.remove(registry, number)?;
+        Some(outcome.map(|()| std::net::TcpStream::from(socket).into()))
     }
 
-    /// Gives up the connections that took too long. Returns their numbers. O(under way).
+    /// Takes a connection off those under way, and no longer polls it.
+    fn remove(&mut self, registry: &Registry, number: u64) -> Option<TcpStream> {
+        let Dial { mut socket, until, .. } = self.under_way.remove(&number)?;
+        self.deadlines.remove(&(until, number));
+        let _ = registry.deregister(&mut socket);
+        Some(socket)
+    }
+
+    /// Gives up a connection. False: it is not under way.
+    pub(super) fn give_up(&mut self, registry: &Registry, number: u64) -> bool {
+        self.remove(registry, number).is_some()
+    }
+
+    /// Notes that another process of the worker begins: it repeats the requests that it wants.
+    pub(super) fn forget_who_asked(&mut self) {
+        self.under_way.values_mut().for_each(|dial| dial.is_asked = false);
+    }
+
+    /// Gives up the connections that the worker's present process has not asked for: their owners
+    /// ended before the death of a predecessor. O(under way).
+    pub(super) fn give_up_unasked(&mut self, registry: &Registry) {
+        let unasked: Vec<_> = self.under_way.iter().filter(|(_, d)| !d.is_asked).map(|(n, _)| *n).collect();
+        for number in unasked {
+            self.give_up(registry, number);
+        }
+    }
+
+    /// Gives up the connections that took too long. Returns their numbers. O(log n) for each.
     pub(super) fn take_late(&mut self, registry: &Registry, now: Instant) -> Vec<u64> {
-        let late: Vec<_> = self.under_way.iter().filter(|(_, d)| d.until <= now).map(|(n, _)| *n).collect();
-        for number in &late {
-            if let Some(mut dial) = self.under_way.remove(number) {
-                let _ = registry.deregister(&mut dial.socket);
-            }
+        let mut late = Vec::new();
+        while let Some(&(until, number)) = self.deadlines.first()
+            && until <= now
+        {
+            self.deadlines.pop_first();
+            self.give_up(registry, number);
+            late.push(number);
         }
         late
     }
 
-    /// Deadline of the next connection under way. O(under way).
+    /// Deadline of the next connection under way.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.under_way.values().map(|d| d.until).min()
+        self.deadlines.first().map(|(until, _)| *until)
     }
 
     /// Notes that a request is open, as this connection.

@@ -104,6 +104,8 @@ pub struct Keeper {
     crashes: Crashes,
     /// The upgrade under way: at most one.
     upgrade: Option<UpgradeUnderWay>,
+    /// Reason why the worker asked for a fresh process during the upgrade.
+    recycle_later: Option<String>,
     stop: Stop,
     /// A child may have ended that nobody waits for.
     orphans_due: bool,
@@ -132,6 +134,7 @@ impl Keeper {
             callers: Callers::default(),
             crashes: Crashes::default(),
             upgrade: None,
+            recycle_later: None,
             stop: Stop::default(),
             orphans_due: false,
             belongings: Belongings::default(),
@@ -274,6 +277,7 @@ impl Keeper {
                 self.worker.send(&ToWorker::Opened(opened));
             }
             ToKeeper::Connect(number, addr) => self.dial(number, addr),
+            ToKeeper::GiveUp(number) => self.give_up_dial(number),
             ToKeeper::Discard(addrs) => self.acceptor.discard(&addrs),
             ToKeeper::Ports(ports) => {
                 // Ports opened since the commit are kept: a later reload has asked for them.
@@ -287,10 +291,9 @@ impl Keeper {
             ToKeeper::NotSaved(why) => self.stop.note_unsaved(why),
             ToKeeper::Pinned(epoch) => self.pinned(epoch),
             ToKeeper::Unpinned(held) => self.unpinned(held),
-            ToKeeper::Recycle(why) if self.worker.has_process() => {
-                tracing::info!("the worker is recycled: {why}");
-                self.hand_over();
-            }
+            // Its pins would end with it. The upgrade replaces it, or is refused.
+            ToKeeper::Recycle(why) if self.upgrade.is_some() => self.recycle_later = Some(why),
+            ToKeeper::Recycle(why) if self.worker.has_process() => self.recycle(&why),
             ToKeeper::Recycle(why) => {
                 tracing::warn!("{why}, and --no-keeper has no other process to go on in");
             }
@@ -307,6 +310,7 @@ impl Keeper {
     /// releases it. So new numbers begin above `served`.
     fn ready(&mut self, ports: Vec<HeldPort>, served: u64, ready: OnReady<'_>) {
         self.acceptor.number_above(served);
+        self.acceptor.give_up_unasked(self.poll.registry());
         let (first, gap) = self.worker.is_ready(ports);
         let accepted = self.acceptor.follow_all(self.poll.registry(), self.worker.ports());
         self.accepted(accepted);

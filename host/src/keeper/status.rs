@@ -36,6 +36,7 @@ impl Keeper {
                 made_anew: self.belongings.made_anew(),
                 files: self.files.differing(),
                 slow_look: self.files.slow_look(),
+                longest_pass_ms: board.longest_pass_ms(),
             },
             services: self.worker.services().cloned().collect(),
         }

@@ -76,6 +76,9 @@ impl Keeper {
                 return Ok(());
             }
         };
+        self.acceptor.forget_who_asked();
+        // The process is fresh.
+        self.recycle_later = None;
         let hello = self.hello(None);
         self.worker.begin(self.poll.registry(), spawned, &hello, self.acceptor.keys())
     }
@@ -103,12 +106,19 @@ impl Keeper {
             log_file: self.options.log_file.clone(),
             holds_builds: true,
             knows_files: true,
+            gives_up: true,
         }
     }
 
     /// Milliseconds since the keeper started: the clock of [`Death::at_ms`].
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
+    }
+
+    /// Has a fresh process take over, for a reason that the worker gave.
+    pub(super) fn recycle(&mut self, why: &str) {
+        tracing::info!("the worker is recycled: {why}");
+        self.hand_over();
     }
 
     /// Has the worker's process end in an orderly way, and another one take over. Does nothing if

@@ -228,6 +228,10 @@ impl Keeper {
             if let UpgradeStep::Swapping { before: before @ Some(_) } = u.step {
                 self.binary = before;
             }
+            // The worker before serves on, and still wants to be replaced.
+            if let Some(why) = self.recycle_later.take() {
+                self.recycle(&why);
+            }
         }
     }
 

@@ -11,9 +11,12 @@
 //! | from 16 | three counters for each service: sessions, turns, faults |
 //! | behind those | the text: the status of each service, in JSON |
 //! | behind that | times that each limit was reached |
+//! | behind those | three counts of jobs for each service: running, waiting, begin of the oldest |
+//! | behind those | the pass: its sequence number, its stage, the longest one |
 //!
 //! Every word is 8 bytes in the machine's order, and is written whole. A call of a handler costs
-//! eight stores, and one more for each turn, and no system call. A reader outside the process
+//! eight stores, and one more for each turn, and no system call. A pass costs a store for each of
+//! its stages. A reader outside the process
 //! copies the file and may see words of different moments: counters are for people.
 //!
 //! After a death the beat is exact, as a dead process's stores stand. The odd sequence number is
@@ -22,6 +25,7 @@
 //! Counters survive a worker: its successor maps the same file and counts on. What ran and the text
 //! do not survive [`Board::open`].
 
+use crate::memory::stage::Stage;
 use crate::sys::crash_thread;
 use crate::sys::mapping::Mapping;
 use greenroom_core::limits::names::Limit;
@@ -64,8 +68,16 @@ const TEXT_BYTES_MAX: usize = 512 * 1024;
 const LIMITS: usize = TEXT + TEXT_BYTES_MAX / 8;
 /// Places for limits, more than there are, so that the length stays if limits are added.
 const LIMITS_MAX: usize = 128;
-/// Length of the file, in whole pages: 540 KiB.
-const BYTES: usize = ((LIMITS + LIMITS_MAX) * 8).next_multiple_of(4096);
+/// First count of the first service's jobs.
+const JOBS: usize = LIMITS + LIMITS_MAX;
+/// Sequence number of the pass: odd while the loop is at work.
+const PASS: usize = JOBS + 3 * SERVICES_MAX;
+/// Stage of the pass, a number of [`Stage`].
+const STAGE: usize = PASS + 1;
+/// Milliseconds of the longest pass, as the watchdog saw it.
+const LONGEST_MS: usize = PASS + 2;
+/// Length of the file, in whole pages: 564 KiB.
+const BYTES: usize = ((LONGEST_MS + 1) * 8).next_multiple_of(4096);
 const _: () = assert!(Limit::ALL.len() <= LIMITS_MAX);
 
 /// The worker's side. Copies are the same board. The loop alone writes beat, counts and text; the
@@ -97,8 +109,9 @@ impl Board {
     pub fn open(fd: &OwnedFd) -> io::Result<Board> {
         rustix::io::retry_on_intr(|| fallocate(fd, FallocateFlags::empty(), 0, BYTES as u64))?;
         let board = Board { words: Mapping::new(fd, BYTES)?.leak_words() };
-        // A predecessor may have died in a turn, or in the middle of a text.
-        for word in [SEQ, STALLED_MS, CRASHED, TEXT_VERSION, TEXT_BYTES] {
+        // A predecessor may have died in a turn, or in the middle of a text. Its jobs ended with
+        // it.
+        for word in [SEQ, STALLED_MS, CRASHED, TEXT_VERSION, TEXT_BYTES, PASS].into_iter().chain(JOBS..PASS) {
             board.words[word].store(0, Ordering::Relaxed);
         }
         Ok(board)
@@ -180,6 +193,52 @@ impl Board {
         }
     }
 
+    /// Notes what the loop does from here on, until [`Board::pass_ends`]. The first note begins the
+    /// pass.
+    #[inline]
+    pub fn stage(self, stage: Stage) {
+        self.words[STAGE].store(stage as u64, Ordering::Relaxed);
+        let seq = self.words[PASS].load(Ordering::Relaxed);
+        self.words[PASS].store(seq | 1, Ordering::Release);
+    }
+
+    /// Notes that the loop is about to wait.
+    #[inline]
+    pub fn pass_ends(self) {
+        let seq = self.words[PASS].load(Ordering::Relaxed);
+        self.words[PASS].store(seq + (seq & 1), Ordering::Release);
+    }
+
+    /// The pass under way: a mark that changes with each pass, and its stage. `None`: the loop
+    /// waits.
+    pub fn pass(self) -> Option<(u64, Stage)> {
+        let mark = self.words[PASS].load(Ordering::Acquire);
+        let stage = Stage::ALL.get(self.words[STAGE].load(Ordering::Relaxed) as usize);
+        stage.filter(|_| mark & 1 != 0).map(|stage| (mark, *stage))
+    }
+
+    /// The session whose turn ran last, and the number of its service, as far as the words are
+    /// whole: a turn may begin meanwhile.
+    pub fn last_turn(self) -> (u64, u16) {
+        let w = |at: usize| self.words[at].load(Ordering::Relaxed);
+        (w(SESSION), (w(WHAT) >> 32) as u16)
+    }
+
+    /// Notes that a pass took so long. The longest one stays.
+    pub fn pass_took(self, ms: u64) {
+        self.words[LONGEST_MS].fetch_max(ms, Ordering::Relaxed);
+    }
+
+    /// Shows a service's jobs: threads taken, jobs that wait, and when the oldest began, in
+    /// nanoseconds of the monotonic clock.
+    pub fn count_jobs(self, service: usize, counts: [u64; 3]) {
+        if service < SERVICES_MAX {
+            for (i, n) in counts.into_iter().enumerate() {
+                self.words[JOBS + 3 * service + i].store(n, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Counts that a limit was reached, from any thread. Successors count on.
     pub fn reached(self, limit: Limit) {
         self.reached_times(limit, 1);
@@ -196,8 +255,7 @@ impl Board {
         if text.len() > TEXT_BYTES_MAX {
             return;
         }
-        // Odd first and even last: a reader that begins meanwhile finds an odd version. A write
-        // that begins while a reader copies goes unnoticed.
+        // Odd first and even last: a reader finds an odd version, or another one than at first.
         let version = self.words[TEXT_VERSION].load(Ordering::Relaxed);
         self.words[TEXT_VERSION].store(version | 1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -226,13 +284,13 @@ fn running(w: &[u64]) -> Option<Running> {
 /// Forgets what ran, before another worker begins. Counters and text stay. For the keeper, after
 /// the predecessor was reaped.
 pub fn forget(fd: impl AsFd) -> io::Result<()> {
-    for word in [SEQ, STALLED_MS, CRASHED] {
+    for word in [SEQ, STALLED_MS, CRASHED, PASS] {
         rustix::io::pwrite(&fd, &[0; 8], 8 * word as u64)?;
     }
     Ok(())
 }
 
-/// The keeper's side: a copy of a board, which may be a dead worker's. Costs 540 KiB.
+/// The keeper's side: a copy of a board, which may be a dead worker's. Costs 564 KiB.
 #[derive(Default)]
 pub struct Reading {
     words: Vec<u64>,
@@ -246,6 +304,14 @@ impl Reading {
         let mut at = 0;
         while let Ok(n @ 1..) = rustix::io::pread(&fd, &mut bytes[at..], at as u64) {
             at += n;
+        }
+        // A text that was written meanwhile is a mix. The version is read again behind the text.
+        let version = 8 * TEXT_VERSION..8 * TEXT_VERSION + 8;
+        let mut again = [0; 8];
+        let is_same = rustix::io::pread(&fd, &mut again, version.start as u64) == Ok(8)
+            && again[..] == bytes[version.clone()];
+        if !is_same {
+            bytes[version].copy_from_slice(&u64::MAX.to_ne_bytes());
         }
         let words = bytes.chunks_exact(8).map(|w| u64::from_ne_bytes(std::array::from_fn(|i| w[i])));
         Reading { words: words.collect() }
@@ -272,8 +338,8 @@ impl Reading {
         self.words[LIMITS + limit as usize]
     }
 
-    /// The text about the services. `None`: there is none yet, or it was being written when the
-    /// reading began. If a write begins later, the result may be a mix of both texts.
+    /// The text about the services. `None`: there is none yet, or it was written during the
+    /// reading.
     pub fn text(&self) -> Option<Vec<u8>> {
         let (version, len) = (self.words[TEXT_VERSION], self.words[TEXT_BYTES] as usize);
         if version & 1 != 0 || len == 0 || len > TEXT_BYTES_MAX {
@@ -284,8 +350,24 @@ impl Reading {
 
     /// Sessions, turns and faults of a service. `None`: the board has no place for its number.
     pub fn counts(&self, service: usize) -> Option<[u64; 3]> {
-        let counts = &self.words[COUNTERS + 3 * service..];
-        (service < SERVICES_MAX).then(|| [counts[0], counts[1], counts[2]])
+        self.three(COUNTERS, service)
+    }
+
+    /// A service's jobs, as [`Board::count_jobs`] has them.
+    pub fn jobs(&self, service: usize) -> Option<[u64; 3]> {
+        self.three(JOBS, service)
+    }
+
+    /// Three words of a service, in the list that begins at `first`.
+    fn three(&self, first: usize, service: usize) -> Option<[u64; 3]> {
+        let words = &self.words[first + 3 * service.min(SERVICES_MAX)..];
+        (service < SERVICES_MAX).then(|| [words[0], words[1], words[2]])
+    }
+
+    /// Milliseconds of the longest pass so far, of all workers. The watchdog looks every few
+    /// milliseconds, so a short pass counts as none.
+    pub fn longest_pass_ms(&self) -> u64 {
+        self.words[LONGEST_MS]
     }
 }
 

@@ -6,9 +6,10 @@
 //! | [`input`] | bytes that were read | those of the pass that was not committed |
 //! | [`board`] | counters, and the turn that runs | all |
 //!
-//! [`snapshot`] reads the records from outside.
+//! [`snapshot`] reads the records from outside. [`stage`] names the stages of a pass for the board.
 
 pub mod board;
 pub mod input;
 pub mod records;
 pub mod snapshot;
+pub mod stage;

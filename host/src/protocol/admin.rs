@@ -230,6 +230,9 @@ pub struct HostStatus {
     /// `socket`.
     #[serde(default)]
     pub made_anew: BTreeMap<String, u64>,
+    /// Milliseconds of the longest pass of the loop since the host started, as the watchdog saw it.
+    #[serde(default)]
+    pub longest_pass_ms: u64,
     /// Library files that are not the build that runs.
     #[serde(default)]
     pub files: Vec<FileStatus>,
@@ -275,6 +278,20 @@ pub struct ServiceStatus {
     pub turns: u64,
     /// Of those, turns that failed.
     pub faults: u64,
+    /// Jobs of the service.
+    #[serde(default)]
+    pub jobs: JobsStatus,
+}
+
+/// The jobs of a service in a status.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobsStatus {
+    /// Threads taken, those of jobs that nobody waits for included.
+    pub running: u64,
+    /// Jobs that wait for a thread.
+    pub waiting: u64,
+    /// Milliseconds that the oldest running job has been running; null: none runs.
+    pub oldest_ms: Option<u64>,
 }
 
 /// A line of `greenroom sessions --json`.

@@ -3,8 +3,9 @@
 //! Names, builds and addresses change with a commit of a reload, and are one text of JSON. Counts
 //! change with every pass, and are numbers of their own on the board. A reader puts both together.
 
+use crate::clock::now_ns;
 use crate::memory::board::{Board, Reading};
-use crate::protocol::admin::ServiceStatus;
+use crate::protocol::admin::{JobsStatus, ServiceStatus};
 
 /// Writes the services, by their numbers; `None`: withdrawn. A text beyond 512 KiB is left out, and
 /// the previous text stays.
@@ -19,9 +20,17 @@ pub fn read(board: &Reading) -> Option<Vec<Option<ServiceStatus>>> {
     for (number, service) in services.iter_mut().enumerate() {
         if let (Some(s), Some([sessions, turns, faults])) = (service, board.counts(number)) {
             (s.sessions, s.turns, s.faults) = (sessions as usize, turns, faults);
+            s.jobs = jobs_of(board, number, now_ns());
         }
     }
     Some(services)
+}
+
+/// The jobs of a service at this moment.
+fn jobs_of(board: &Reading, service: usize, now_ns: u64) -> JobsStatus {
+    let [running, waiting, since_ns] = board.jobs(service).unwrap_or_default();
+    let oldest_ms = (since_ns > 0).then(|| now_ns.saturating_sub(since_ns) / 1_000_000);
+    JobsStatus { running, waiting, oldest_ms }
 }
 
 #[cfg(test)]
@@ -44,11 +53,15 @@ mod tests {
             sessions: 0,
             turns: 0,
             faults: 0,
+            jobs: JobsStatus::default(),
         };
         write(board, &[None, Some(tally)]);
         board.count(1, [5, 6, 7]);
+        board.count_jobs(1, [2, 3, now_ns() - 5_000_000]);
         let services = read(&Reading::of(&fd)).unwrap();
         let tally = services[1].as_ref().unwrap();
         assert_eq!((tally.sessions, tally.turns, tally.faults, tally.name.as_str()), (5, 6, 7, "tally"));
+        assert_eq!((tally.jobs.running, tally.jobs.waiting), (2, 3));
+        assert!(tally.jobs.oldest_ms >= Some(5));
     }
 }

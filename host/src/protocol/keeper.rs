@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | start | `Hello`, `Connections` with `Endpoints` and `Dialed`, `Start` | `Ack`, `Ready` |
 //! | new connections | the same, without `Start` | `Ack`, later `Drop` |
-//! | outbound | `Dialed` or `ConnectFailed` | `Connect` |
+//! | outbound | `Dialed` or `ConnectFailed` | `Connect`, maybe `GiveUp` |
 //! | reload | `Opened` | `Open`, then `Ports` or `Discard` |
 //! | start, and behind each commit of a build | | `Builds`, `Runs` |
 //! | a refused file | | `Refused` |
@@ -96,6 +96,10 @@ pub enum ToKeeper {
     /// Make a connection: number and address. The answer repeats the number. A repeated number is
     /// dialed once.
     Connect(u64, Address),
+    /// Give up the connection of this number, if it is under way: nobody waits for it. Answered by
+    /// [`ToWorker::ConnectFailed`], unless the outcome was told before. Sent to keepers that
+    /// [`Hello::gives_up`].
+    GiveUp(u64),
     /// Bind and listen on these ports, all or none, without accepting yet. Answered by
     /// [`ToWorker::Opened`], in the order of the requests.
     Open(Vec<Port>),
@@ -189,6 +193,9 @@ pub struct Hello {
     /// The keeper knows [`ToKeeper::Runs`] and [`ToKeeper::Refused`].
     #[serde(default)]
     pub knows_files: bool,
+    /// The keeper knows [`ToKeeper::GiveUp`].
+    #[serde(default)]
+    pub gives_up: bool,
 }
 
 impl Hello {

@@ -1,8 +1,8 @@
 //! The socket between keeper and worker: packets with descriptors.
 //!
 //! A packet carries one message of at most 64 KiB of JSON, and up to [`DESCRIPTORS_MAX`]
-//! descriptors. Longer content goes through a memory file ([`to_file`]), whose descriptor the
-//! message carries.
+//! descriptors. A longer message goes through a memory file ([`to_file`]), and its packet says so:
+//! [`IN_A_FILE`]. A version that does not know that leaves the message out.
 //!
 //! Both ends are nonblocking, and only [`Link::wait`] blocks. Messages without descriptors are
 //! queued in the sender if the socket is full, in order and without limit. Messages with
@@ -24,7 +24,7 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,6 +33,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub const DESCRIPTORS_MAX: usize = 250;
 /// Largest length of a message, in bytes. A socket's buffer holds several of these.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Packet of a message that lies in the memory file whose descriptor comes with it.
+const IN_A_FILE: &[u8] = b"\"InAFile\"";
+/// Largest length of such a message, in bytes. A longer one is an error of this program.
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// Writes a value to a fresh memory file, as JSON of any length. Costs one descriptor until it is
 /// dropped.
@@ -44,17 +48,22 @@ pub fn to_file(what: &impl Serialize) -> io::Result<OwnedFd> {
 
 /// Reads a value from a memory file, from its beginning: sender and receiver share the position.
 pub fn from_file<T: DeserializeOwned>(file: OwnedFd) -> io::Result<T> {
-    use std::io::Seek;
     let mut file = std::fs::File::from(file);
     file.rewind()?;
     Ok(serde_json::from_reader(io::BufReader::new(file))?)
+}
+
+/// Message that waits for room: its bytes, or the memory file that holds them.
+enum Packet {
+    Bytes(Vec<u8>),
+    File(OwnedFd),
 }
 
 /// An end of the socket. Costs a buffer of 64 KiB.
 pub struct Link<In, Out> {
     fd: OwnedFd,
     /// Messages that wait for room in the socket, the oldest first.
-    outbox: VecDeque<Vec<u8>>,
+    outbox: VecDeque<Packet>,
     /// Scratch of [`Link::receive`], of the largest length.
     buffer: Vec<u8>,
     /// Types of the messages, in both directions. No value of them is stored.
@@ -97,15 +106,12 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         !self.outbox.is_empty()
     }
 
-    /// Sends a message, now or when the socket has room. A message beyond 64 KiB is logged and
-    /// dropped. A dead peer is no error here.
+    /// Sends a message, now or when the socket has room. A dead peer is no error here. A message
+    /// that no memory file can be made for is logged and dropped.
     pub fn send(&mut self, message: &Out) {
-        match serde_json::to_vec(message) {
-            Ok(bytes) if bytes.len() <= MESSAGE_BYTES_MAX => self.outbox.push_back(bytes),
-            Ok(bytes) => {
-                tracing::error!("a message of {} bytes is too long between keeper and worker", bytes.len())
-            }
-            Err(e) => tracing::error!("a message between keeper and worker: {e}"),
+        match packet(message) {
+            Ok(packet) => self.outbox.push_back(packet),
+            Err(e) => tracing::error!("a message between keeper and worker is dropped: {e}"),
         }
         self.flush();
     }
@@ -113,8 +119,12 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
     /// Sends waiting messages, until the socket is full. A dead peer shows where messages are
     /// received. To be called when the poll reports room.
     pub fn flush(&mut self) {
-        while let Some(bytes) = self.outbox.front() {
-            if !matches!(self.transmit(bytes, &[]), Ok(true)) {
+        while let Some(packet) = self.outbox.front() {
+            let sent = match packet {
+                Packet::Bytes(bytes) => self.transmit(bytes, &[]),
+                Packet::File(file) => self.transmit(IN_A_FILE, &[file.as_fd()]),
+            };
+            if !matches!(sent, Ok(true)) {
                 return;
             }
             self.outbox.pop_front();
@@ -192,9 +202,16 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
         if got.flags.contains(ReturnFlags::TRUNC) {
             return Err(io::Error::other("a message was cut off"));
         }
-        match parse(&self.buffer[..got.bytes]) {
+        let mut bytes = &self.buffer[..got.bytes];
+        let from_file;
+        if bytes == IN_A_FILE {
+            let file = fds.pop().ok_or_else(|| io::Error::other("no descriptor to spare"))?;
+            from_file = read_file(file)?;
+            bytes = &from_file;
+        }
+        match parse(bytes) {
             Ok(message) => Ok(Received::Message(message, fds)),
-            Err(e) if is_of_later(&self.buffer[..got.bytes], &e) => Ok(Received::Unknown(e.to_string())),
+            Err(e) if is_of_later(bytes, &e) => Ok(Received::Unknown(e.to_string())),
             Err(e) => Err(e.into()),
         }
     }
@@ -222,6 +239,26 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
             }
         }
     }
+}
+
+/// Makes the packet of a message. Fails if a long one gets no memory file.
+fn packet(message: &impl Serialize) -> io::Result<Packet> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() <= MESSAGE_BYTES_MAX {
+        return Ok(Packet::Bytes(bytes));
+    }
+    let mut file = std::fs::File::from(memory_file("greenroom-message")?);
+    file.write_all(&bytes)?;
+    Ok(Packet::File(file.into()))
+}
+
+/// Reads a message from its memory file, from the beginning.
+fn read_file(file: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut file = std::fs::File::from(file);
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Parses a message, however deep it nests: the admin socket has bounded what a caller sends, at
@@ -252,7 +289,6 @@ fn is_of_later(message: &[u8], why: &serde_json::Error) -> bool {
 mod tests {
     use super::*;
     use crate::protocol::keeper::{ToKeeper, ToWorker};
-    use std::io::Read;
 
     /// The kernel reports a reset before the messages that the peer sent last.
     #[test]
@@ -296,6 +332,12 @@ mod tests {
             let (message, _) = keeper.wait().unwrap().unwrap();
             assert!(matches!(message, ToKeeper::Drop(d) if d == [(n, 0)]));
         }
+        // A message beyond a packet's length goes through a file, in its order.
+        let long: Vec<_> = (0..20_000).map(|n| (n, u64::MAX)).collect();
+        keeper.send(&ToWorker::Connections(long.clone()));
+        keeper.send(&ToWorker::Start);
+        assert!(matches!(worker.wait().unwrap(), Some((ToWorker::Connections(c), _)) if c == long));
+        assert!(matches!(worker.wait().unwrap(), Some((ToWorker::Start, _))));
         // A later version's message is left out; a malformed message is an error.
         let (a, b) = pair().unwrap();
         let mut keeper = Link::<ToKeeper, ToWorker>::new(a);

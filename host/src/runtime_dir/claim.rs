@@ -9,8 +9,8 @@
 //! claim is passed over, and the lock alone counts then. The same holds if the parent directory
 //! was replaced, or if hosts have network namespaces of their own.
 
+use crate::sys::peer;
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, bind, connect, listen, socket_with,
 };
@@ -81,13 +81,14 @@ fn stream() -> Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-/// Pid of the process that holds a name. Fails if it is another user's.
+/// Pid of the process that holds a name; 0: it is in another pid namespace. Fails if it is another
+/// user's.
 fn holder(addr: &SocketAddrUnix) -> Result<i32, Errno> {
     let socket = stream()?;
     connect(&socket, addr)?;
-    let who = socket_peercred(&socket)?;
+    let who = peer::of(&socket).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     match who.uid == rustix::process::geteuid() {
-        true => Ok(who.pid.as_raw_nonzero().get()),
+        true => Ok(who.pid.map_or(0, |pid| pid.as_raw_nonzero().get())),
         false => Err(Errno::ACCESS),
     }
 }

@@ -8,6 +8,8 @@ pub mod crash_thread;
 #[allow(unsafe_code)]
 pub mod mapping;
 #[allow(unsafe_code)]
+pub mod peer;
+#[allow(unsafe_code)]
 pub mod process_state;
 #[allow(unsafe_code)]
 pub mod stack;

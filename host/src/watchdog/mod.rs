@@ -10,6 +10,9 @@
 //! | `stall_warn_ms` | is named in the log, once, with its place in the source |
 //! | `stall_kill_ms` | is named in the log, and the process ends with SIGKILL |
 //!
+//! A pass may take long although no callback does: many turns, or work of the host. From
+//! `stall_warn_ms` on it is named once, with its stage and the session whose turn ran last.
+//!
 //! The watchdog learns from the board what runs, so a call of a handler costs it nothing. A look is
 //! a few loads, every 5 to 500 ms. Times are exact to one look.
 //!
@@ -55,11 +58,13 @@ pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> i
     board.note_crashes();
     let stall_limits = StallLimits::default();
     stall_limits.set(limits);
-    let mut dog = Watchdog { board, file, thread, copies, stall_limits: stall_limits.clone(), seen: None };
+    let limits = stall_limits.clone();
+    let mut dog = Watchdog { board, file, thread, copies, stall_limits: limits, seen: None, pass: None };
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
         loop {
             std::thread::sleep(dog.stall_limits.tick());
             dog.look();
+            dog.look_at_the_pass();
         }
     })?;
     Ok(stall_limits)
@@ -103,6 +108,20 @@ struct Watchdog {
     stall_limits: StallLimits,
     /// The callback of the last look. `None`: none was running.
     seen: Option<Seen>,
+    /// The pass of the last look. `None`: the loop waited.
+    pass: Option<SeenPass>,
+}
+
+/// Pass that was under way at the last look.
+struct SeenPass {
+    /// The board's mark: another one means another pass.
+    mark: u64,
+    /// Time of the first look that saw the pass. Up to one look after its begin.
+    since: Instant,
+    /// The pass was named in the log.
+    warned: bool,
+    /// A callback of the pass was named in the log: that is enough.
+    is_explained: bool,
 }
 
 /// Callback that was running at the last look.
@@ -170,6 +189,38 @@ impl Watchdog {
                 "a callback has been running for {ms} ms, and everybody waits for it (limit stall_warn_ms)"
             );
         }
+    }
+
+    /// Looks at the pass under way once, behind the look at the callback. A pass that is over the
+    /// limit is named, unless a callback of it was.
+    fn look_at_the_pass(&mut self) {
+        let now = self.board.pass();
+        if self.pass.as_ref().map(|p| p.mark) != now.map(|(mark, _)| mark) {
+            if let Some(over) = self.pass.take()
+                && over.warned
+            {
+                tracing::warn!("the pass ended after about {} ms", over.since.elapsed().as_millis());
+            }
+            let (since, warned, is_explained) = (Instant::now(), false, false);
+            self.pass = now.map(|(mark, _)| SeenPass { mark, since, warned, is_explained });
+            return;
+        }
+        let (Some(pass), Some((_, stage))) = (&mut self.pass, now) else { return };
+        let ms = pass.since.elapsed().as_millis() as u64;
+        self.board.pass_took(ms);
+        pass.is_explained |= self.seen.as_ref().is_some_and(|s| s.warned);
+        let (warn, _) = self.stall_limits.get();
+        let is_late = warn > 0 && ms >= warn && !pass.is_explained;
+        if !is_late || std::mem::replace(&mut pass.warned, true) {
+            return;
+        }
+        self.board.reached(Limit::StallWarnMs);
+        let (session, service) = self.board.last_turn();
+        let (session, service, stage) = (public_number(session), self.service(service), stage.name());
+        tracing::warn!(
+            %service, session, stage,
+            "a pass of the loop has been running for {ms} ms, and everybody waits for it (limit stall_warn_ms); service and session had the last turn"
+        );
     }
 
     /// Forgets the callback that was seen, as it has returned. If it was named in the log, a line

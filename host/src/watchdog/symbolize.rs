@@ -65,16 +65,20 @@ pub(super) struct Place {
 /// mapped there. Reads `/proc/self/maps`, O(mappings) for each address.
 fn module_of(at: usize) -> Option<(PathBuf, usize)> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let mapped = maps.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let (begin, end) = words.next()?.split_once('-')?;
-        let path = words.nth(4)?;
-        Some((usize::from_str_radix(begin, 16).ok()?, usize::from_str_radix(end, 16).ok()?, path))
-    });
-    let mapped: Vec<_> = mapped.collect();
+    let mapped: Vec<_> = maps.lines().filter_map(mapping).collect();
     let (_, _, path) = mapped.iter().find(|(begin, end, _)| (*begin..*end).contains(&at))?;
     let (base, _, _) = mapped.iter().find(|(_, _, p)| p == path)?;
     Some((PathBuf::from(path), at - base))
+}
+
+/// Reads a line of `/proc/self/maps`: begin, end and path. The path is the rest of the line, behind
+/// the fifth word and spaces; it may hold spaces. `None`: nothing is mapped by a path.
+fn mapping(line: &str) -> Option<(usize, usize, &str)> {
+    let mut words = line.splitn(6, ' ');
+    let (begin, end) = words.next()?.split_once('-')?;
+    let path = words.nth(4)?.trim_start();
+    let address = |hex| usize::from_str_radix(hex, 16).ok();
+    Some((address(begin)?, address(end)?, path)).filter(|_| !path.is_empty())
 }
 
 /// Asks a child for the places of addresses. Waits for its answer for at most [`CHILD_MAX`], then
@@ -147,4 +151,17 @@ pub fn run() -> Result<(), String> {
     let json = serde_json::to_string(&places).map_err(|e| e.to_string())?;
     println!("{json}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_path_may_hold_spaces() {
+        let line = "7f00-7fff r-xp 00001000 08:01 1234                       /opt/my handlers/lib  x.so";
+        assert_eq!(mapping(line), Some((0x7f00, 0x7fff, "/opt/my handlers/lib  x.so")));
+        assert_eq!(mapping("7f00-7fff rw-p 00000000 00:00 0 "), None);
+        assert_eq!(mapping("7f00-7fff rw-p 00000000 00:00 0"), None);
+    }
 }

@@ -19,6 +19,7 @@ use crate::worker::repeats::RepeatKind;
 use crate::worker::shell::Shell;
 use greenroom_core::command::Command;
 use greenroom_core::core::Core;
+use greenroom_core::effects::job_shares::JobCounts;
 use greenroom_core::ids::ServiceId;
 use greenroom_core::recovery::crashes::action_name;
 use greenroom_core::turn::fault::{Fault, LogLine};
@@ -49,6 +50,13 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
             Command::Reset(slot) => shell.sockets.reset_at_close(slot),
             Command::Log { service, session, line } => log_line(&shell.core, service, session, &line),
             Command::CancelJob(number) => shell.threads.jobs.cancel(number),
+            Command::ShowJobs(all) => {
+                for JobCounts { service, running, waiting, oldest_ns } in all {
+                    let counts = [running as u64, waiting as u64, oldest_ns];
+                    shell.board.count_jobs(usize::from(service.0), counts);
+                }
+            }
+            Command::GiveUpConnect(number) => shell.keeper.give_up_connect(number),
             // Carried out between two passes: a rollback changes what turns run.
             Command::ProbationEnd { build, record, proof } => probations.note_end(build, record, proof),
             Command::Fault { service, session, action, fault, answered_by } => {

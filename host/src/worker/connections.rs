@@ -26,11 +26,7 @@ pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<Owned
         let lost = connections.len() - fds.len();
         tracing::warn!("{lost} connections closed: the process is at its limit of open files");
         for &(key, number) in &connections[fds.len()..] {
-            if let Some(number) = shell.keeper.take_dialed(number) {
-                let why = "the process is at its limit of open files";
-                shell.core.handle(Input::ConnectFailed { number, why });
-            }
-            shell.keeper.release(key, number);
+            refuse(shell, key, number, "the process is at its limit of open files");
         }
     }
     let endpoints = shell.ports.take_endpoints(connections.len());
@@ -39,28 +35,30 @@ pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<Owned
             // The keeper has handed the connection over twice.
             continue;
         }
-        if number <= shell.core.connection_number() || !open(shell, key, number, endpoint, fd) {
-            shell.keeper.take_dialed(number);
-            shell.keeper.release(key, number);
+        if number <= shell.core.connection_number() {
+            refuse(shell, key, number, "the connection is over");
+        } else {
+            open(shell, key, number, endpoint, fd);
         }
     }
 }
 
-/// Opens a session for a connection. False: the peer is gone, the port of its endpoint is closed,
-/// or the poll cannot watch it. The caller releases the connection then; if a session asked for the
-/// connection, that session is told.
-///
-/// True does not mean that a session exists: if a limit is reached, the core orders the close.
-pub(super) fn open(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointId, fd: OwnedFd) -> bool {
-    let asked = shell.keeper.take_dialed(number);
+/// Releases a connection that becomes no session. If a session asked for it, that session is told
+/// `why`: each outcome that is owed is told here, or by the core with the session.
+pub(super) fn refuse(shell: &mut Shell, key: u32, number: u64, why: &str) {
+    if let Some(number) = shell.keeper.take_dialed(number) {
+        shell.core.handle(Input::ConnectFailed { number, why });
+    }
+    shell.keeper.release(key, number);
+}
+
+/// Opens a session for a connection, or refuses it: the peer is gone, the port of its endpoint is
+/// closed, or the poll cannot watch it. If a limit is reached, the core orders the close.
+pub(super) fn open(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointId, fd: OwnedFd) {
+    let asked = shell.keeper.dialed(number);
     match open_asked(shell, key, number, endpoint, fd, asked) {
-        Ok(()) => true,
-        Err(why) => {
-            if let Some(number) = asked {
-                shell.core.handle(Input::ConnectFailed { number, why: &why });
-            }
-            false
-        }
+        Ok(()) => _ = shell.keeper.take_dialed(number),
+        Err(why) => refuse(shell, key, number, &why),
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct KeeperLink {
     holds_builds: bool,
     /// The keeper understands [`ToKeeper::Runs`] and [`ToKeeper::Refused`].
     knows_files: bool,
+    /// The keeper understands [`ToKeeper::GiveUp`].
+    gives_up: bool,
     /// Connections that the keeper is to release: key and number.
     drops: Vec<(u32, u64)>,
     /// Outbound connections about to come: number of the request, by number of the connection. All
@@ -45,6 +47,8 @@ pub(super) struct KeeperLink {
     /// The worker has asked for a fresh process. Asked once: without a process of its own there is
     /// no answer.
     recycling: bool,
+    /// Messages may be left that the poll does not report again: the pass before had enough to do.
+    pub(super) has_rest: bool,
 }
 
 impl KeeperLink {
@@ -58,9 +62,20 @@ impl KeeperLink {
         let fd = link.fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), LINK, Interest::READABLE | Interest::WRITABLE)?;
         let (drops, dialed) = (Vec::new(), HashMap::new());
-        let Hello { hears_refusals, holds_builds, knows_files, .. } = *hello;
-        let (ready, recycling) = (false, false);
-        Ok(KeeperLink { link, hears_refusals, holds_builds, knows_files, drops, dialed, ready, recycling })
+        let Hello { hears_refusals, holds_builds, knows_files, gives_up, .. } = *hello;
+        let (ready, recycling, has_rest) = (false, false, false);
+        Ok(KeeperLink {
+            link,
+            hears_refusals,
+            holds_builds,
+            knows_files,
+            gives_up,
+            drops,
+            dialed,
+            ready,
+            recycling,
+            has_rest,
+        })
     }
 
     /// Sends a message, or queues it until the socket takes it. A message beyond 64 KiB is dropped,
@@ -130,6 +145,14 @@ impl KeeperLink {
         }
     }
 
+    /// Tells the keeper that nobody waits for an outbound connection. It answers with the outcome.
+    /// An earlier keeper goes on until the connection is open, fails, or is late.
+    pub(super) fn give_up_connect(&mut self, number: u64) {
+        if self.gives_up {
+            self.link.send(&ToKeeper::GiveUp(number));
+        }
+    }
+
     /// Tells the keeper that the tables could not be saved. The worker ends next.
     pub(super) fn say_not_saved(&mut self, why: String) {
         self.link.send(&ToKeeper::NotSaved(why));
@@ -154,13 +177,12 @@ impl KeeperLink {
         self.dialed.extend(dialed);
     }
 
-    /// Returns whether a connection that comes next is outbound.
-    pub(super) fn is_dialed(&self, number: u64) -> bool {
-        self.dialed.contains_key(&number)
+    /// Number of the request that a connection answers; `None`: the connection is inbound.
+    pub(super) fn dialed(&self, number: u64) -> Option<u64> {
+        self.dialed.get(&number).copied()
     }
 
-    /// Takes the number of the request that a connection answers; `None`: the connection is
-    /// inbound.
+    /// Takes the number of the request that a connection answers, like [`KeeperLink::dialed`].
     pub(super) fn take_dialed(&mut self, number: u64) -> Option<u64> {
         self.dialed.remove(&number)
     }

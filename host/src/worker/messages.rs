@@ -31,17 +31,26 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Handles all messages that the keeper has sent, until its socket is empty: the poll is
-/// edge-triggered. Messages that wait for room in the socket are sent first, because the same event
-/// may report that room.
+/// Handles the messages that the keeper has sent, until its socket is empty or the pass is full: the
+/// next pass goes on then. Messages that wait for room in the socket are sent first, because the
+/// same event may report that room.
 ///
 /// An error means that the keeper is gone, or that a message cannot be read. The worker ends then:
 /// no process could give it connections or replace it.
 pub(super) fn receive_keeper(shell: &mut Shell, drivers: &mut Drivers, inbox: &Inbox) -> io::Result<()> {
     shell.keeper.flush();
+    shell.keeper.has_rest = false;
     loop {
         match shell.keeper.receive()? {
-            Received::Message(message, fds) => from_keeper(shell, drivers, inbox, message, fds),
+            Received::Message(message, fds) => {
+                let opens = matches!(message, ToWorker::Connections(_));
+                from_keeper(shell, drivers, inbox, message, fds);
+                // Thousands of connections that arrive at once are no single pass.
+                if opens && shell.core.pass_is_full() {
+                    shell.keeper.has_rest = true;
+                    return Ok(());
+                }
+            }
             Received::Unknown(what) => {
                 tracing::warn!("a message of a later keeper is ignored: {what}");
             }

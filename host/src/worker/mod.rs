@@ -67,6 +67,7 @@ use crate::admin::server;
 use crate::clock::now_ns;
 use crate::crash_points;
 use crate::crash_points::Point;
+use crate::memory::stage::Stage;
 use crate::net::sockets::{Source, source};
 use drivers::Drivers;
 use greenroom_core::command::Command;
@@ -131,14 +132,19 @@ impl Worker {
     /// The time is read once, behind the wait: all turns of a pass are told the same. Drivers step
     /// behind the send, so the pause of a commit does not delay answers that are ready.
     fn pass(&mut self) -> io::Result<()> {
+        let board = self.shell.board;
+        board.pass_ends();
         self.wait()?;
+        board.stage(Stage::Begin);
         self.shell.core.handle(Input::PassBegins { now_ns: now_ns() });
         self.read()?;
         self.commit_and_send();
         crash_points::pass(Point::Flushed);
         // The events of this pass are done with, so no event names a closed slot any more.
         self.shell.sockets.end_pass();
+        board.stage(Stage::Save);
         self.shell.saver.begin_if_due(&mut self.shell.core, self.shell.config.limits());
+        board.stage(Stage::Drivers);
         self.drivers.step(&mut self.shell);
         self.shell.drop_unused_builds();
         // Behind the commit: a successor would miss a connection that is released too early.
@@ -160,6 +166,7 @@ impl Worker {
     /// operator's query waits behind their reads. An error says that the keeper is gone.
     fn read(&mut self) -> io::Result<()> {
         let (shell, drivers) = (&mut self.shell, &mut self.drivers);
+        shell.board.stage(Stage::Read);
         // Connections that earlier passes left have waited longest. Only those listed by now: reads
         // list connections for the next pass.
         for _ in 0..shell.sockets.again() {
@@ -199,10 +206,12 @@ impl Worker {
         if (1..=most).contains(&self.unfinished) {
             shell.core.handle(Input::InputLeft);
         }
-        if told {
+        if told || shell.keeper.has_rest {
+            shell.board.stage(Stage::Keeper);
             messages::receive_keeper(shell, drivers, &self.inbox)?;
         }
         if posted {
+            shell.board.stage(Stage::Threads);
             for message in self.inbox.take() {
                 messages::from_thread(shell, drivers, message);
             }
@@ -213,8 +222,12 @@ impl Worker {
     /// Commits the pass, then makes it visible. Effects of sending wait for the next pass: sessions
     /// that are flushed by it, and sessions whose connection turns out to be broken.
     fn commit_and_send(&mut self) {
+        let board = self.shell.board;
+        board.stage(Stage::Commit);
         self.shell.commit();
+        board.stage(Stage::Commands);
         commands::carry_out(&mut self.shell, &mut self.drivers.probations, &mut self.commands);
+        board.stage(Stage::Send);
         self.shell.send();
     }
 

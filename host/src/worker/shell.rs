@@ -15,7 +15,7 @@ use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::board::Board;
 use crate::plugin::prepare::Job;
-use crate::protocol::admin::ServiceStatus;
+use crate::protocol::admin::{JobsStatus, ServiceStatus};
 use crate::protocol::board_text;
 use crate::worker::keeper_link::KeeperLink;
 use crate::worker::ledger::Ledger;
@@ -133,7 +133,7 @@ impl Shell {
     /// connection to read again, the core's next deadline, the end of the worker, a save, a count
     /// of lines that the log left out. Clocks are read only for what waits.
     pub(super) fn sleep_max(&self) -> Option<Duration> {
-        if self.sockets.reads_again() {
+        if self.sockets.reads_again() || self.keeper.has_rest {
             return Some(Duration::ZERO);
         }
         let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
@@ -189,6 +189,7 @@ impl Shell {
                 sessions: s.sessions,
                 turns: s.turns,
                 faults: s.faults,
+                jobs: JobsStatus::default(),
             })
         });
         statuses.collect()

@@ -41,8 +41,8 @@ pub(super) struct Sockets {
     /// Connections by slot, with the keeper's keys.
     net: Net,
     input: Pool,
-    /// Connections that were reset before this process began. The end of their input is an error,
-    /// although the kernel may report it as an orderly end.
+    /// Connections that are known to be reset: before this process began, or by a write that failed.
+    /// The end of their input is an error, although the kernel may report it as an orderly end.
     broken: BTreeSet<Slot>,
     /// Connections to read in the next pass, even if the poll reports nothing, each once. A slot
     /// may be closed by then: a read of it is harmless.
@@ -215,6 +215,9 @@ impl Sockets {
                 }
                 core.handle(Input::Received { slot, bytes: self.input.taken(n) });
             }
+            Err(e) if e.kind() == ErrorKind::WouldBlock && self.broken.remove(&slot) => {
+                core.handle(Input::Broken { slot });
+            }
             // The kernel has nothing: the poll reports the next byte.
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             Err(e) if e.kind() == ErrorKind::Interrupted => self.read_again([slot]),
@@ -260,9 +263,11 @@ impl Sockets {
                 }
             }
         }
-        // Committed output goes first: these sessions have last turns, which may send to others.
+        // These sessions have last turns, which may cost much: the next passes read them, each within
+        // its budget. What the peer sent before it broke the connection comes first.
         for slot in failed {
-            core.handle(Input::Broken { slot });
+            self.broken.insert(slot);
+            self.read_again([slot]);
         }
     }
 

@@ -76,6 +76,8 @@ impl Trace {
                 }
             }
             Command::CancelJob(number) => self.note("cancel job", &[*number], b""),
+            Command::ShowJobs(all) => self.note("jobs", &[all.len() as u64], b""),
+            Command::GiveUpConnect(number) => self.note("give up connect", &[*number], b""),
             Command::Notice { level, service, session, message } => {
                 self.note("notice", &[u64::from(*level), of(service), *session], b"");
                 self.add_words(message);

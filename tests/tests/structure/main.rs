@@ -105,6 +105,7 @@ fn unsafe_code_stays_in_its_files() {
             "host/src/plugin/mod.rs: pub mod ffi;",
             "host/src/sys/mod.rs: pub mod crash_thread;",
             "host/src/sys/mod.rs: pub mod mapping;",
+            "host/src/sys/mod.rs: pub mod peer;",
             "host/src/sys/mod.rs: pub mod process_state;",
             "host/src/sys/mod.rs: pub mod stack;",
             "host/src/sys/mod.rs: pub mod tcp;"

@@ -19,12 +19,17 @@
 //! A dropped job keeps its thread until its function returns. `jobs_running_max` bounds the
 //! threads; jobs wait for one. `jobs_max` and `jobs_per_session_max` bound the jobs. A turn that
 //! asks for one more is refused.
+//!
+//! Threads are shared by services: a free one goes to the service that has the fewest. A service
+//! that has none gets one beyond `jobs_running_max`, since jobs of others may block for ever.
 
+use crate::effects::job_shares::{JobShares, RunningJob};
 use crate::ids::ServiceId;
+use crate::limits::host::Limits;
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
 use crate::store::records::Store;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 
 /// Deaths at which a running job is lost. Only deaths that the worker caused count.
 const DEATHS_MAX: u8 = 2;
@@ -44,12 +49,8 @@ const STARTED: u8 = 2;
 pub(crate) struct Jobs {
     /// Jobs by number: queued or running.
     all: BTreeMap<u64, Job>,
-    /// Jobs that wait for a thread, oldest first.
-    queue: VecDeque<u64>,
-    /// Threads taken, those of dropped jobs included.
-    running: usize,
-    /// Dropped jobs whose threads have not ended.
-    abandoned: BTreeSet<u64>,
+    /// Threads taken, and jobs that wait for one, by service.
+    pub(crate) shares: JobShares,
     /// Jobs whose beginning is committed with this pass, or was and is not taken yet.
     begun: Vec<u64>,
     /// Highest number given so far.
@@ -65,8 +66,6 @@ struct Job {
     owner: u64,
     service: ServiceId,
     record: Ref,
-    /// Whether it has begun in this process.
-    running: bool,
 }
 
 /// A job that a turn asks for, borrowed from the staging area.
@@ -188,11 +187,6 @@ impl Jobs {
         self.all.len()
     }
 
-    /// Threads taken, and jobs that wait for one.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.running, self.queue.len())
-    }
-
     /// Whether the shell has jobs to begin.
     pub(crate) fn are_begun(&self) -> bool {
         !self.begun.is_empty()
@@ -213,8 +207,8 @@ impl Jobs {
         let put = store.put(None, Kind::Job, owner, &record.encode());
         let record = put.expect("room was reserved before");
         self.last = self.last.max(number);
-        self.all.insert(number, Job { owner, service, record, running: false });
-        self.queue.push_back(number);
+        self.all.insert(number, Job { owner, service, record });
+        self.shares.wait(service, number);
     }
 
     /// Whether an owner has this job, which has not ended.
@@ -227,11 +221,12 @@ impl Jobs {
     pub(crate) fn drop_one(&mut self, store: &mut Store, number: u64) -> bool {
         let Some(job) = self.all.remove(&number) else { return false };
         store.delete(job.record);
-        match job.running {
-            true => _ = self.abandoned.insert(number),
-            false => self.queue.retain(|n| *n != number),
-        }
-        job.running
+        self.shares.drop_job(job.service, number)
+    }
+
+    /// Time at which a job that runs is late and has not been named. `None`: none will be.
+    pub(crate) fn late_ns(&self, limits: &Limits) -> Option<u64> {
+        self.shares.next_late_ns(limits.job_warn_ms)
     }
 
     /// Numbers of an owner's jobs. O(jobs).
@@ -239,20 +234,18 @@ impl Jobs {
         self.all.iter().filter(|(_, j)| j.owner == owner).map(|(n, _)| *n).collect()
     }
 
-    /// Begins as many jobs as may run at once, oldest first, with the commit that follows. Jobs
-    /// wait while their service has no code (`has_code`). If the store has no room for a mark,
-    /// the rest waits, too. O(queued jobs) for each job that begins.
+    /// Begins as many jobs as may run at once, with the commit that follows. Jobs wait while their
+    /// service has no code (`has_code`). If the store has no room for a mark, the rest waits, too.
+    /// O(services with jobs), and as much again for each job that begins.
     pub(crate) fn begin(
         &mut self,
         store: &mut Store,
         running_max: usize,
+        now_ns: u64,
         has_code: impl Fn(ServiceId) -> bool,
     ) {
-        while self.running < running_max
-            && !self.held
-            && let Some(at) =
-                self.queue.iter().position(|n| self.all.get(n).is_none_or(|j| has_code(j.service)))
-            && let Some(number) = self.queue.remove(at)
+        while !self.held
+            && let Some((service, number)) = self.shares.take_next(running_max, &has_code)
         {
             // A queued number is in `all`, and its record was encoded or checked by this
             // process: neither line fails.
@@ -264,10 +257,9 @@ impl Jobs {
             // instead.
             match store.put(Some(job.record), Kind::Job, job.owner, &marked.encode()) {
                 Ok(r) => job.record = r,
-                Err(_) => return self.queue.push_front(number),
+                Err(_) => return self.shares.wait_first(service, number),
             }
-            job.running = true;
-            self.running += 1;
+            self.shares.begin(number, RunningJob::new(service, job.owner, marked.name, now_ns));
             self.begun.push(number);
         }
     }
@@ -279,9 +271,7 @@ impl Jobs {
         for number in &begun {
             // Dropped between the commit and this call: the job gets no thread, so no end will
             // be reported that frees its place.
-            if self.abandoned.remove(number) {
-                self.running -= 1;
-            }
+            self.shares.end_if_dropped(*number);
         }
         let with_input = begun.into_iter().filter_map(|number| {
             let job = self.all.get(&number)?;
@@ -300,18 +290,20 @@ impl Jobs {
     pub(crate) fn views(&self, store: &Store, owner: u64) -> Vec<JobView> {
         let name = |r| store.read(r, |b| Record::decode(b).map(|r| r.name)).unwrap_or_default();
         let own = self.all.iter().filter(|(_, j)| j.owner == owner);
-        own.map(|(number, j)| JobView { number: *number, name: name(j.record), running: j.running }).collect()
+        own.map(|(number, j)| JobView {
+            number: *number,
+            name: name(j.record),
+            running: self.shares.is_running(*number),
+        })
+        .collect()
     }
 
     /// Ends a job, deletes its record, and frees its thread. `None`: the job was dropped, so
     /// nobody waits for its result. The caller delivers the result in the same pass: one commit
     /// has both.
     pub(crate) fn end(&mut self, store: &mut Store, number: u64) -> Option<EndedJob> {
-        let removed = self.all.remove(&number);
-        if self.abandoned.remove(&number) || removed.as_ref().is_some_and(|j| j.running) {
-            self.running -= 1;
-        }
-        let job = removed?;
+        self.shares.end(number);
+        let job = self.all.remove(&number)?;
         let name = store.read(job.record, |b| Record::decode(b).map(|r| r.name)).unwrap_or_default();
         store.delete(job.record);
         Some(EndedJob { owner: job.owner, name })
@@ -334,7 +326,7 @@ impl Jobs {
         let Some(found) = read.filter(sound) else { return store.delete(record) };
         let service = ServiceId(found.service);
         self.last = self.last.max(found.number);
-        self.all.insert(found.number, Job { owner, service, record, running: false });
+        self.all.insert(found.number, Job { owner, service, record });
     }
 
     /// Numbers of a predecessor's jobs, before the first pass. New jobs get numbers behind all
@@ -370,7 +362,7 @@ impl Jobs {
         if let Ok(r) = store.put(Some(at), Kind::Job, owner, &again.encode()) {
             job.record = r;
         }
-        self.queue.push_back(number);
+        self.shares.wait(service, number);
         None
     }
 }

@@ -10,6 +10,7 @@
 //! | `action_buffer` | actions copied for one call |
 //! | `action_queue` | the actions that wait for one session |
 //! | [`inbox`] | actions that wait for a session |
+//! | [`job_shares`] | threads that run jobs, by service |
 //! | [`jobs`] | jobs: queued, running, finished, lost |
 //! | [`outbound`] | outbound connections: asked for, open, failed |
 //! | `timers` | timers by deadline and by name |
@@ -19,6 +20,7 @@ pub(crate) mod action_buffer;
 mod action_queue;
 pub(crate) mod action_record;
 pub mod inbox;
+pub mod job_shares;
 pub mod jobs;
 pub mod outbound;
 pub(crate) mod timers;

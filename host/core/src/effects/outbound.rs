@@ -5,7 +5,8 @@
 //! | asked for | the commit of the turn | being made |
 //! | being made | open | a session, and an outcome for the owner |
 //! | being made | failed, or `connect_ms` are over | an outcome for the owner |
-//! | being made | its owner ends | dropped: closed at once if it opens |
+//! | being made | its owner ends | dropped: given up, and closed at once if it opens |
+//! | dropped | its outcome is reported | forgotten |
 //! | being made | the worker died | asked for again by the successor |
 //!
 //! A connection is one record until its outcome is an action. The same commit deletes the record
@@ -13,14 +14,14 @@
 //! of a worker, the peer may see a connection twice.
 //!
 //! `connects_max` bounds the connections that are being made: a turn that asks for one more is
-//! refused.
+//! refused. A dropped one counts until its outcome is reported, as it costs the keeper a socket.
 
 use crate::ids::ServiceId;
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
 use crate::store::records::Store;
 use greenroom_state::address::Address;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bits of a number below the epoch. As long as a pass asks for fewer than 2^20 connections on
 /// average, a successor that counts on from the epoch repeats no number.
@@ -61,6 +62,8 @@ pub(crate) struct Outbound {
     all: BTreeMap<u64, Connect>,
     /// Connections asked for since [`Outbound::take_begun`].
     begun: Vec<u64>,
+    /// Dropped connections whose outcome has not been reported.
+    dropped: BTreeSet<u64>,
     /// Highest number given so far.
     last: u64,
 }
@@ -106,9 +109,9 @@ impl Outbound {
         self.last + 1
     }
 
-    /// Connections that are being made.
+    /// Connections that are being made, dropped ones included.
     pub(crate) fn len(&self) -> usize {
-        self.all.len()
+        self.all.len() + self.dropped.len()
     }
 
     /// Whether the shell has connections to make.
@@ -156,24 +159,32 @@ impl Outbound {
     /// Takes off a connection that is open or has failed, with its context. `None`: nobody wants
     /// it any more. The caller tells the owner in the same pass: one commit has both.
     pub(crate) fn take(&mut self, store: &mut Store, number: u64) -> Option<(Connect, Vec<u8>)> {
+        self.dropped.remove(&number);
         let connect = self.all.remove(&number)?;
         let context = store.read(connect.record, |b| decode(b).map(|(.., c)| c.to_vec()));
         store.delete(connect.record);
         Some((connect, context.unwrap_or_default()))
     }
 
-    /// Drops all connections of an owner that ends. O(connections). The keeper is not told: a
-    /// connection that opens later finds no record, and is closed.
-    pub(crate) fn drop_all(&mut self, store: &mut Store, owner: u64) {
+    /// Drops all connections of an owner that ends. O(connections). Returns the numbers that the
+    /// shell is to give up. One that opens all the same finds no record, and is closed.
+    pub(crate) fn drop_all(&mut self, store: &mut Store, owner: u64) -> Vec<u64> {
         if self.all.is_empty() {
-            return;
+            return Vec::new();
         }
-        let own: Vec<u64> = self.of(owner).map(|(number, _)| number).collect();
-        for number in own {
-            if let Some(c) = self.all.remove(&number) {
+        let mut own: Vec<u64> = self.of(owner).map(|(number, _)| number).collect();
+        own.retain(|number| {
+            if let Some(c) = self.all.remove(number) {
                 store.delete(c.record);
             }
-        }
+            // A connection that the shell was never told of has no outcome.
+            let is_asked = !self.begun.contains(number);
+            if is_asked {
+                self.dropped.insert(*number);
+            }
+            is_asked
+        });
+        own
     }
 
     /// Takes in a connection that recovery found, and asks for it again under its number. A

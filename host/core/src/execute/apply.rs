@@ -165,7 +165,7 @@ fn set_timer(host: &mut HostState, origin: &Origin<'_>, owner: Slot, name: &Part
 /// Queues a job. If all threads are taken, that counts as a limit reached, and the job waits.
 fn start_job(host: &mut HostState, job: &NewJob<'_>) {
     host.jobs.start(&mut host.store, job);
-    if host.jobs.counts().0 >= host.limits.host().jobs_running_max {
+    if host.jobs.shares.counts().0 >= host.limits.host().jobs_running_max {
         host.limits.reached(Limit::JobsRunningMax);
     }
 }
@@ -183,11 +183,11 @@ fn cancel_job(host: &mut HostState, origin: &Origin<'_>, number: u64) {
 /// other session is gone or its output is not full, the session goes on. The wait ends when that
 /// output drains or that session ends.
 fn wait_for(host: &mut HostState, slot: Slot, other: u64) {
-    let other = host.sessions.slot_of(other).filter(|o| *o != slot && !o.is_service());
-    let Some(other) = other.filter(|o| is_full(host, *o)) else { return };
-    if let Some(s) = host.sessions.get_mut(slot).filter(|s| s.life == Life::Open) {
+    let at = host.sessions.slot_of(other).filter(|o| *o != slot && !o.is_service());
+    let Some(at) = at.filter(|o| is_full(host, *o)) else { return };
+    if let Some(s) = host.sessions.get_mut(slot).filter(|s| s.life == Life::Open && !slot.is_service()) {
         s.block(Blocked::OtherSessionsOutput, true);
-        host.flow.wait(slot, other);
+        host.flow.wait(&mut host.store, (slot, s.id), (at, other));
     }
 }
 

@@ -21,6 +21,7 @@ use crate::host_state::state::topics_record_bytes;
 use crate::ids::Slot;
 use crate::limits::names::Limit;
 use crate::service::registry::Services;
+use crate::session::flow_control::FlowControl;
 use crate::session::output::OutputWriter;
 use crate::store::shared::SHARED_FROM_BYTES;
 use crate::tables::index::Tables;
@@ -48,6 +49,10 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
     let own = sessions.get(slot).map_or(&[][..], |s| s.topics());
     if let Some(on) = staged.topics(own) {
         records.push((topics_record_bytes(on.iter().map(|t| &**t)), 1));
+    }
+    // All waits together write one record, of one length.
+    if staged.effects.iter().any(|e| matches!(e, Effect::WaitFor(_))) {
+        records.push((FlowControl::RECORD_BYTES, 1));
     }
     let staged = &*staged;
     for effect in &staged.effects {
@@ -95,8 +100,8 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
         Effect::Connect { addr, context, .. } => (Outbound::record_bytes(addr, context.len()), 1),
         // Topic effects share one record, which lists all topics: `reserve` counts it once.
         Effect::Subscribe(_) | Effect::Unsubscribe(_) => (0, 0),
-        // Deletions need no room. Flags of a session are in its record, for which the room was
-        // reserved when it opened.
+        // Waits likewise. Deletions need no room. Flags of a session are in its record, for which
+        // the room was reserved when it opened.
         Effect::Delete { .. }
         | Effect::CancelTimer { .. }
         | Effect::CancelJob(_)

@@ -57,16 +57,19 @@ pub(crate) fn gone(host: &mut HostState, slot: Slot) {
 }
 
 /// Drops what a session that ends has started and what waits for it: actions, timers, jobs,
-/// connections, its quarantine. Sessions that wait for its output go on. Repeatable.
+/// connections, its quarantine, the tail of its input. Sessions that wait for its output go on.
+/// Repeatable.
 pub(crate) fn drop_owned(host: &mut HostState, slot: Slot) {
     host.inbox.drop_all(&mut host.store, &mut host.shared, slot);
     let Some(id) = host.sessions.get(slot).map(|s| s.id) else { return };
+    host.sessions.drop_input_tail(&mut host.store, slot);
     host.timers.drop_all(&mut host.store, id);
     drop_jobs(host, id);
-    host.flow.forget(slot);
-    let waiting = host.flow.release(slot);
+    host.flow.forget(&mut host.store, slot);
+    let waiting = host.flow.release(&mut host.store, slot);
     let_go_on(host, waiting);
-    host.outbound.drop_all(&mut host.store, id);
+    let dropped = host.outbound.drop_all(&mut host.store, id);
+    host.commands.extend(dropped.into_iter().map(Command::GiveUpConnect));
     end_quarantine(host, slot);
 }
 

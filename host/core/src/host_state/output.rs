@@ -156,7 +156,7 @@ pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, kernel_full: 
             host.sessions.resume(slot);
         }
         if !host.flow.is_empty() {
-            let waiting = host.flow.release(slot);
+            let waiting = host.flow.release(&mut host.store, slot);
             let_go_on(host, waiting);
         }
     }

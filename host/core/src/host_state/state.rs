@@ -45,8 +45,13 @@ pub(crate) fn write_topics(host: &mut HostState, slot: Slot) {
     }
 }
 
+/// Input that a session keeps, in one piece. O(1).
+pub(crate) fn kept_input(host: &HostState, slot: Slot) -> &[u8] {
+    let input = host.sessions.get(slot).and_then(|s| s.input);
+    input.map_or(&[], |r| host.store.bytes_with_tail(r, host.sessions.input_tail(slot)))
+}
+
 /// Bytes of input that a session keeps. O(1).
 pub(crate) fn input_len(host: &HostState, slot: Slot) -> usize {
-    let input = host.sessions.get(slot).and_then(|s| s.input);
-    input.map_or(0, |r| host.store.read(r, <[u8]>::len))
+    kept_input(host, slot).len()
 }

@@ -70,8 +70,11 @@ pub struct Limits {
     pub timers_per_service_max: usize,
     /// Length of a timer's name, in bytes. The turn that sets a longer one fails.
     pub timer_name_bytes_max: usize,
-    /// Jobs that run at once, a thread each. The others wait.
+    /// Jobs that run at once, a thread each. The others wait, but a service of which none runs
+    /// gets one thread more.
     pub jobs_running_max: usize,
+    /// Time of one job, from which the log names it, once. The job goes on. 0: off.
+    pub job_warn_ms: u64,
     /// Jobs of the whole host that run or wait. The turn that would start one more fails.
     pub jobs_max: usize,
     /// Jobs of one session that run or wait. The turn that would start one more fails. A
@@ -108,7 +111,8 @@ pub struct Limits {
     pub crashes_max: u32,
     /// Time in which `crashes_max` counts.
     pub crash_window_ms: u64,
-    /// Time of one callback, from which the log names it, and its function and line. 0: off.
+    /// Time of one callback, from which the log names it, and its function and line. Also the
+    /// time of one pass of the loop, from which the log names its stage. 0: off.
     pub stall_warn_ms: u64,
     /// Time of one callback, from which the worker is ended and a successor goes on. The action
     /// counts as an action that killed its worker. 0: off.
@@ -186,6 +190,7 @@ impl Default for Limits {
             timers_per_service_max: 1_000_000,
             timer_name_bytes_max: 256,
             jobs_running_max: 4,
+            job_warn_ms: 60_000,
             jobs_max: 1024,
             jobs_per_session_max: 16,
             job_name_bytes_max: 256,
@@ -283,6 +288,7 @@ impl Limits {
         // clock's.
         const LONGEST_MS: u64 = 10 * 366 * 24 * 3_600_000;
         let times = [
+            ("job_warn_ms", self.job_warn_ms),
             ("connect_ms", self.connect_ms),
             ("crash_window_ms", self.crash_window_ms),
             ("stall_warn_ms", self.stall_warn_ms),

@@ -68,6 +68,7 @@ limits! {
     OutputMs = "output_ms",
     PassUs = "pass_us",
     TurnRecipientsMax = "turn_recipients_max",
+    JobWarnMs = "job_warn_ms",
 }
 
 impl std::fmt::Display for Limit {

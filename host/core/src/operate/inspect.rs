@@ -15,6 +15,7 @@ use crate::effects::jobs::JobView;
 use crate::effects::outbound::Connect;
 use crate::effects::timers::timer_name;
 use crate::host_state::HostState;
+use crate::host_state::state::kept_input;
 use crate::ids::ServiceId;
 use crate::ids::Slot;
 use crate::session::life::Session;
@@ -140,7 +141,7 @@ fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionVie
         service: host.services[s.service].offer.name.clone(),
         quarantined: s.quarantine().map(|q| q.reason.clone()),
         state: s.state.filter(|_| contents).map(copy),
-        input: s.input.filter(|_| contents).map(copy).unwrap_or_default(),
+        input: if contents { kept_input(host, slot).to_vec() } else { Vec::new() },
         output: if contents { s.copy_output(store, shared) } else { Vec::new() },
         timers: timers_of(host, slot, s.id),
         actions: if contents { inbox.views(store, shared, slot) } else { Vec::new() },

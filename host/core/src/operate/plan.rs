@@ -122,6 +122,7 @@ impl Survey {
             unchanged: self.unchanged,
             missing: gone().count(),
             missing_ids: gone().take(NAMED_MAX).collect(),
+            quarantined: self.quarantined.len(),
             quarantined_ids: self.quarantined.iter().take(NAMED_MAX).copied().collect(),
             tables: plan.tables.iter().zip(&self.tables).map(table).collect(),
             ..Restored::default()

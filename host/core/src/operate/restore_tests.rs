@@ -163,7 +163,7 @@ fn a_quarantined_session_waits_with_what_was_put_back() {
     assert!(matches!(core.check_state(&given(1, 1, "!b"), &mut Builds::new()), Checked::Unreadable(_)));
     let planned = plan(&mut core, &[given(1, 1, "1a")]);
     let done = core.restore(&planned).unwrap();
-    assert_eq!((done.changed, done.quarantined_ids), (1, vec![1]));
+    assert_eq!((done.changed, done.quarantined, done.quarantined_ids), (1, 1, vec![1]));
     assert_eq!(core.quarantined("l"), 2);
     assert_eq!(core.release(1), Ok(()));
     core.handle(Input::Commit);

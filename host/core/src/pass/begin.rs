@@ -14,11 +14,12 @@ use super::close::go_on_stopping;
 use super::receive::{run_kept_input, wants_input};
 use super::timeout::{on_timeout, rearm_timeouts};
 use crate::command::Command;
+use crate::effects::job_shares::RunningJob;
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
 use crate::host_state::notice::limit_reached;
 use crate::host_state::output::is_full;
-use crate::ids::Slot;
+use crate::ids::{Slot, public_number};
 use crate::limits::budget::SESSION_NS;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
@@ -50,6 +51,7 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
         }
     }
     fire_timers(pass.host);
+    name_late_jobs(pass.host);
     rearm_timeouts(pass.host, rearm_from);
     go_on_stopping(pass);
     pass.host.begin_stage();
@@ -111,5 +113,18 @@ fn fire_timers(host: &mut HostState) {
             Some(slot) => host.inbox.put_due(&host.store, slot, record),
             None => host.store.delete(record),
         }
+    }
+}
+
+/// Tells operators of the jobs that have been running for `job_warn_ms`, once of each.
+fn name_late_jobs(host: &mut HostState) {
+    let ms = host.limits.host().job_warn_ms;
+    while let Some(late) = host.jobs.shares.take_late(host.now_ns, ms) {
+        host.limits.reached(Limit::JobWarnMs);
+        let RunningJob { service, owner, name, dropped, .. } = late;
+        let rest = if dropped { ", and no session waits for it" } else { "" };
+        let message = format!("job {name} has been running for {ms} ms{rest} ({})", Limit::JobWarnMs);
+        let session = public_number(owner);
+        host.commands.push(Command::Notice { level: level::WARN, service, session, message });
     }
 }

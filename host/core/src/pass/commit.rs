@@ -9,9 +9,11 @@
 //! Costs: O(sessions that changed), and O(jobs that begin). A session that only received whole
 //! messages still has a new record: its counters are what recovery compares with the kernel.
 
+use crate::command::Command;
 use crate::host_state::HostState;
 use crate::host_state::notice::notice;
 use crate::host_state::output::offer;
+use crate::host_state::state::input_len;
 use crate::store::kind::Kind;
 use crate::store::layout::Full;
 use greenroom_state::abi::level;
@@ -22,9 +24,9 @@ use greenroom_state::session_record::SessionRecord;
 pub(crate) fn commit(host: &mut HostState) {
     let changed = host.sessions.take_changed();
     for &slot in &changed {
+        let input_bytes = input_len(host, slot) as u32;
         let Some(s) = host.sessions.clean(slot) else { continue };
         s.merge_output(&mut host.store);
-        let input_bytes = s.input.map_or(0, |r| host.store.read(r, <[u8]>::len)) as u32;
         // Only the store knows the length of kept input; recovery compares it with the record
         // it finds.
         let record = SessionRecord { input_bytes, ..s.to_record() }.encode();
@@ -54,11 +56,15 @@ pub(crate) fn commit(host: &mut HostState) {
 }
 
 /// Begins jobs that wait, as many as may run at once. Jobs of a service without code wait for
-/// it. A host that stops begins none.
+/// it. A host that stops begins none. Operators are shown what changed.
 fn begin_jobs(host: &mut HostState) {
-    if host.stopping {
-        return;
+    let HostState { jobs, store, services, limits, now_ns, stopping, commands, .. } = host;
+    if !*stopping {
+        let running_max = limits.host().jobs_running_max;
+        jobs.begin(store, running_max, *now_ns, |service| services[service].build.is_some());
     }
-    let HostState { jobs, store, services, limits, .. } = host;
-    jobs.begin(store, limits.host().jobs_running_max, |service| services[service].build.is_some());
+    let changed = jobs.shares.take_changed();
+    if !changed.is_empty() {
+        commands.push(Command::ShowJobs(changed));
+    }
 }

@@ -43,6 +43,13 @@ impl CutBuffers {
         self.states.push(state.clone());
     }
 
+    /// Whether the input holds no whole message and no reply, and breaks no rule. Then the state
+    /// says how far the search got; else it is of no meaning. The last cut is gone.
+    pub(super) fn finds_none(&mut self, framing: &Framing, input: &[u8], state: &mut FrameState) -> bool {
+        self.frames.clear();
+        matches!(framing.cut(input, state, &mut self.frames), Frame::More)
+    }
+
     /// Reply of the framing, if the last cut ended in [`End::Reply`] without a message before
     /// it.
     pub(super) fn reply(&self) -> &[u8] {

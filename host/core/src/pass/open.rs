@@ -18,6 +18,7 @@ use crate::execute::batch::run_batch;
 use crate::host_state::HostState;
 use crate::host_state::notice::connection_refused;
 use crate::ids::{ServiceId, Slot};
+use crate::limits::budget::READ_NS;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::{Life, Session};
@@ -61,6 +62,7 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection) -> Result<(), &'
     host.services[service].sessions += 1;
     host.sessions.touch(slot);
     arm_timeout(host, slot);
+    host.budget.spend(READ_NS);
     run_opened(pass, slot);
     Ok(())
 }

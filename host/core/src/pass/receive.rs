@@ -10,8 +10,9 @@
 //! have their turns. A reply of a
 //! framing and the state that says that the reply was given become valid with the same commit.
 //!
-//! Costs: O(bytes) for new bytes; kept input is copied and stored again with each read that
-//! adds to it. Turns run in here, so the time is theirs.
+//! Costs: O(bytes) for new bytes. Short kept input is copied and stored again with each read that
+//! adds to it; to long input the read is appended in place, as long as no message is whole and its
+//! block has room. Turns run in here, so the time is theirs.
 //!
 //! If a frame is too long, breaks its framing, or has no room in the store, the session is
 //! closed with [`closed::LIMIT`]. Operators are told.
@@ -28,7 +29,7 @@ use crate::host_state::HostState;
 use crate::host_state::end::gone;
 use crate::host_state::notice::{limit_reached, notice};
 use crate::host_state::output::{note_overflow, pause_if_full, send};
-use crate::host_state::state::input_len;
+use crate::host_state::state::{input_len, kept_input};
 use crate::ids::Slot;
 use crate::limits::budget::READ_NS;
 use crate::limits::host::BATCH_ACTIONS_MAX;
@@ -37,11 +38,15 @@ use crate::session::blocked::Blocked;
 use crate::session::life::Life;
 use crate::session::output::OutputWriter;
 use crate::store::kind::Kind;
+use crate::store::tail::Tail;
 use greenroom_state::abi::{closed, level};
 
 /// Bytes of kept input from which a quarantined session's peer is no longer read. The last read
 /// may go beyond this number.
 const QUARANTINE_INPUT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of kept input from which a read is appended in place. Below, a copy costs less than the
+/// record of the tail.
+const APPEND_FROM_BYTES: usize = 1024;
 
 /// Takes bytes from a peer and runs the whole messages in them. `assembly` is memory for kept
 /// input and the bytes that follow it. A session that is closing, or gone, drops the bytes.
@@ -65,13 +70,50 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
     host.sessions.touch(slot);
     match input {
         None => run_frames(pass, slot, bytes),
-        Some(input) => {
+        Some(_) if append_input(pass, slot, bytes) => {}
+        Some(_) => {
             assembly.clear();
-            host.store.read(input, |b| assembly.extend_from_slice(b));
+            assembly.extend_from_slice(kept_input(pass.host, slot));
             assembly.extend_from_slice(bytes);
             run_frames(pass, slot, assembly);
         }
     }
+}
+
+/// Appends a read to long kept input in place, if that makes no message whole. O(bytes read), and
+/// as much of the input as the framing searches again. False: nothing has changed, and the caller
+/// assembles the input.
+fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
+    let Pass { host, scratch, .. } = pass;
+    let HostState { store, sessions, services, .. } = &mut **host;
+    let (tail, record) = (sessions.input_tail(slot), sessions.input_tail_record(slot));
+    let stored = sessions.framing_record(slot).is_some();
+    let Some(s) = sessions.get_mut(slot) else { return false };
+    let Some(input) = s.input.filter(|r| store.read(*r, <[u8]>::len) >= APPEND_FROM_BYTES) else {
+        return false;
+    };
+    // The framing began anew, and its record is to go.
+    if stored == s.frame.stored().is_empty() {
+        return false;
+    }
+    // Room for the tail's record first: without it the session is closed, as for any input.
+    if !store.reserve([Tail::BYTES]) {
+        return false;
+    }
+    // Behind the tail that counts, so nothing has changed as long as the record is not put.
+    let Some(tail) = store.extend_tail(input, tail, bytes) else { return false };
+    if s.may_run_frames() {
+        let before = s.frame.clone();
+        let framing = &services[s.service].offer.framing;
+        if !scratch.cut.finds_none(framing, store.bytes_with_tail(input, tail), &mut s.frame) {
+            s.frame = before;
+            return false;
+        }
+    }
+    let put = store.put(record, Kind::InputTail, s.id, &tail.encode());
+    sessions.set_input_tail(slot, tail, put.expect("room was reserved before"));
+    frame_waits(host, slot, false);
+    true
 }
 
 /// Notes that a peer has ended its side. An open session ends once its frames and waiting
@@ -283,15 +325,22 @@ fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
         s.frame_ns = 0;
         if let Some(r) = s.input.take() {
             host.store.delete(r);
+            host.sessions.drop_input_tail(&mut host.store, slot);
         }
         return;
     }
+    // Nothing was consumed, and nothing was added: the input is what was kept before.
+    if is_kept && !begins && input_len(host, slot) == rest.len() {
+        return frame_waits(host, slot, false);
+    }
+    let Some(s) = host.sessions.get_mut(slot) else { return };
     // Reserved although the old record goes: its block is free only after the commit. Without
     // the check a put would eat the reserve, which is for sessions that go on and close.
     let room = is_kept && host.store.reserve([rest.len()]);
     match room.then(|| host.store.put(s.input, Kind::Input, s.id, rest)) {
         Some(Ok(r)) => {
             s.input = Some(r);
+            host.sessions.drop_input_tail(&mut host.store, slot);
             frame_waits(host, slot, begins);
         }
         _ => {
@@ -334,13 +383,13 @@ pub(super) fn run_kept_input(pass: &mut Pass<'_>, slot: Slot, assembly: &mut Vec
     }
     run_waiting(pass, slot);
     let Some(s) = pass.host.sessions.get_mut(slot) else { return };
-    if let Some(input) = s.input {
+    if s.input.is_some() {
         // After a takeover another framing may have searched it. A second search is always
         // right.
         s.frame.searched = 0;
         follow_framing(pass.host, slot);
         assembly.clear();
-        pass.host.store.read(input, |b| assembly.extend_from_slice(b));
+        assembly.extend_from_slice(kept_input(pass.host, slot));
         pass.host.sessions.touch(slot);
         run_frames(pass, slot, assembly);
     }

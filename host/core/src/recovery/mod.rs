@@ -3,6 +3,7 @@
 //! | file | does |
 //! | --- | --- |
 //! | [`rebuild`] | rebuilds the host's state from the records |
+//! | `dependent` | records that need others: tails of input, waits for output |
 //! | `reconcile` | compares each session with the kernel's byte counts |
 //! | `saved` | the part of the state that is saved to disk |
 //! | [`crashes`] | blames a crash on an action or a generation, and blocks it |
@@ -10,6 +11,7 @@
 //! No step commits, so a successor that dies in one leaves its own successor the same records.
 
 pub mod crashes;
+mod dependent;
 pub mod rebuild;
 pub(crate) mod reconcile;
 pub(crate) mod saved;

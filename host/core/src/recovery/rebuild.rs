@@ -14,12 +14,13 @@
 //! use, and a deletion counts with the first commit. So a process that dies before that commit
 //! leaves its successor what it found itself.
 //!
-//! Deadlines, the send queue and waits for output are in no record: deadlines begin anew, and
-//! the others follow from the output. Costs O(n log n) in the records.
+//! Deadlines and the send queue are in no record: deadlines begin anew, and the queue follows from
+//! the output. Costs O(n log n) in the records.
 //!
 //! Nothing fails: a record that cannot be read costs the session, entry or line that it belongs
 //! to, and is named in `Rebuilt::lost`.
 
+use super::dependent::{recover_input_tail, recover_wait};
 use super::reconcile::give_up;
 use crate::command::Command;
 use crate::framing::frame::FrameState;
@@ -60,9 +61,10 @@ pub(crate) struct Rebuilt {
 
 /// Kinds of records without which a session is another one. Their keys are numbers of sessions,
 /// or of services for their own turns.
-const PARTS: [Kind; 11] = [
+const PARTS: [Kind; 12] = [
     Kind::State,
     Kind::Input,
+    Kind::InputTail,
     Kind::Framing,
     Kind::Output,
     Kind::Shared,
@@ -148,8 +150,9 @@ fn recover_sessions(host: &mut HostState, records: &[Found], lost: &mut Vec<Stri
 fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<String>) -> Vec<u64> {
     // By session and offset: pieces must follow each other in the stream.
     let mut output: BTreeMap<(u64, u64), Ref> = BTreeMap::new();
-    // Kept for later: a payload may lie behind the action that names it.
-    let mut actions = Vec::new();
+    // Kept for later: a payload may lie behind the action that names it, and output behind the
+    // wait for it.
+    let (mut actions, mut waits, mut tails) = (Vec::new(), Vec::new(), Vec::new());
     for f in records {
         let owner_lives = host.sessions.slot_of(f.key).is_some();
         let services = host.services.len();
@@ -165,6 +168,8 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
                 }
             }
             Kind::Action => actions.push((f.key, f.at)),
+            Kind::Waits => waits.push((f.key, f.at)),
+            Kind::InputTail => tails.push((f.key, f.at)),
             Kind::Payload => shared.recover(f.key, f.at),
             Kind::Timer => timers.recover(store, f.key, f.at, owner_lives),
             Kind::Job => jobs.recover(store, f.key, f.at, owner_lives, services),
@@ -185,6 +190,12 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
     }
     for ((id, offset), r) in output {
         recover_output(host, id, offset, r);
+    }
+    for (id, r) in tails {
+        recover_input_tail(host, id, r);
+    }
+    for (id, r) in waits {
+        recover_wait(host, id, r);
     }
     let HostState { store, shared, outbound, inbox, sessions, .. } = host;
     // The shell may remember numbers of a pass that never counted, so none of them is used
@@ -346,11 +357,12 @@ fn describe(erased: &Erased) -> String {
     let what = match Kind::from_number(kind) {
         Some(Kind::Session) => of_session("the record"),
         Some(Kind::State) => of_session("the state"),
-        Some(Kind::Input) => of_session("input"),
+        Some(Kind::Input | Kind::InputTail) => of_session("input"),
         Some(Kind::Framing) => of_session("the state of the framing"),
         Some(Kind::Output | Kind::Shared) => of_session("output"),
         Some(Kind::Topics) => of_session("the topics"),
         Some(Kind::Quarantine) => of_session("the quarantine"),
+        Some(Kind::Waits) => of_session("what it waits for"),
         Some(Kind::Action | Kind::Timer | Kind::Job | Kind::Connect) => match service_of_number(key) {
             Some(service) => {
                 format!("service {}: a timer, a job or a connection of its own", service.0)

@@ -16,6 +16,8 @@ use super::life::{Life, Session};
 use crate::ids::{OWN_SLOT, ServiceId, Slot, service_of_number};
 use crate::limits::host::Limits;
 use crate::store::layout::Ref;
+use crate::store::records::Store;
+use crate::store::tail::Tail;
 use greenroom_state::address::Peer;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +41,8 @@ pub struct Sessions {
     /// Records of what framings store. Few sessions have one, and each idle session costs what
     /// its struct does: so they are here.
     framing_records: HashMap<Slot, Ref>,
+    /// Tails of kept input, and their records. Few sessions have one, as above.
+    input_tails: HashMap<Slot, (Tail, Ref)>,
     /// Times since when the kernel takes no output of a session, in nanoseconds. Few sessions have
     /// one, as above.
     stuck: HashMap<Slot, u64>,
@@ -195,6 +199,36 @@ impl Sessions {
         match self.framing_records.is_empty() {
             true => None,
             false => self.framing_records.remove(&slot),
+        }
+    }
+
+    /// Tail of a session's kept input, which is empty for most.
+    #[inline]
+    pub(crate) fn input_tail(&self, slot: Slot) -> Tail {
+        match self.input_tails.is_empty() {
+            true => Tail::default(),
+            false => self.input_tails.get(&slot).map_or(Tail::default(), |(tail, _)| *tail),
+        }
+    }
+
+    /// Record of the tail of a session's kept input.
+    pub(crate) fn input_tail_record(&self, slot: Slot) -> Option<Ref> {
+        self.input_tails.get(&slot).map(|(_, record)| *record)
+    }
+
+    /// Notes a tail of a session's kept input, and its record.
+    pub(crate) fn set_input_tail(&mut self, slot: Slot, tail: Tail, record: Ref) {
+        self.input_tails.insert(slot, (tail, record));
+    }
+
+    /// Forgets the tail of a session's kept input, and deletes its record: the input is written
+    /// anew, or gone.
+    #[inline]
+    pub(crate) fn drop_input_tail(&mut self, store: &mut Store, slot: Slot) {
+        if !self.input_tails.is_empty()
+            && let Some((_, record)) = self.input_tails.remove(&slot)
+        {
+            store.delete(record);
         }
     }
 

@@ -105,6 +105,13 @@ pub(super) fn extend_sum(header: &Header, more: &[u8]) -> u32 {
     crc.finalize() ^ mix(header.kind, header.version, header.key, header.len + more.len() as u32)
 }
 
+/// Computes the CRC-32 of bytes that follow those of `crc`; 0: of none. O(bytes).
+pub(super) fn extend_crc(crc: u32, bytes: &[u8]) -> u32 {
+    let mut hasher = if crc == 0 { FRESH.clone() } else { Hasher::new_with_initial(crc) };
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
 /// Hasher that has read nothing. A new one would ask the processor for its features each time,
 /// which costs more than the sum of a short record.
 static FRESH: LazyLock<Hasher> = LazyLock::new(Hasher::new);

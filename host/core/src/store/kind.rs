@@ -58,6 +58,12 @@ pub enum Kind {
     Config = 19,
     /// Bytes that the framing of a session stores, as its file in `framing` says; key: session.
     Framing = 20,
+    /// Other sessions whose output a session waits for, as `session/flow_control.rs` says; key:
+    /// session.
+    Waits = 21,
+    /// Kept input that was appended behind the record of kind `Input`, as `store/tail.rs` says;
+    /// key: session.
+    InputTail = 22,
 }
 
 impl Kind {
@@ -77,9 +83,9 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 20] = [
+        const ALL: [Kind; 22] = [
             Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
-            Ledger, Action, Payload, Timer, Job, Connect, Shared, Config, Framing,
+            Ledger, Action, Payload, Timer, Job, Connect, Shared, Config, Framing, Waits, InputTail,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

@@ -11,6 +11,7 @@
 //! | `block` | a block's header |
 //! | `slabs` | slabs: allocated, filled, reclaimed |
 //! | [`recover`] | the scan after a crash |
+//! | `tail` | bytes that grow behind a record, in its block |
 //! | `promise` | blocks that a reservation still has |
 //! | `pins`, [`snapshot`] | a committed epoch, read from outside |
 //! | [`memory`] | the bytes that a store lies in |
@@ -29,5 +30,6 @@ pub mod recover;
 pub(crate) mod shared;
 mod slabs;
 pub mod snapshot;
+pub(crate) mod tail;
 #[cfg(test)]
 mod tests;

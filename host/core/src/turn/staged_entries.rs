@@ -53,13 +53,6 @@ fn entry_key(table: &str, key: &[u8]) -> Vec<u8> {
 }
 
 impl StagedEntries {
-    /// Drops the index: effects were cut off, or the next call begins.
-    pub(super) fn clear(&mut self) {
-        if self.covered > 0 {
-            *self = StagedEntries::default();
-        }
-    }
-
     /// Takes in the effects that came since the last call. `arena` holds their bytes.
     pub(super) fn cover(&mut self, arena: &[u8], effects: &[Effect], tables: &Tables, store: &Store) {
         for effect in &effects[self.covered..] {

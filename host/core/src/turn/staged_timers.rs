@@ -20,13 +20,6 @@ pub(super) struct StagedTimers {
 }
 
 impl StagedTimers {
-    /// Drops the count: effects were cut off, or the next call begins.
-    pub(super) fn clear(&mut self) {
-        if self.covered > 0 {
-            *self = StagedTimers::default();
-        }
-    }
-
     /// Takes in the effects that came since the last call. `owners`: the numbers of session and
     /// service.
     pub(super) fn cover(&mut self, arena: &[u8], effects: &[Effect], timers: &Timers, owners: [u64; 2]) {

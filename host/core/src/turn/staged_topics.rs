@@ -15,13 +15,6 @@ pub(super) struct StagedTopics {
 }
 
 impl StagedTopics {
-    /// Drops what was covered: effects were cut off, or the next call begins.
-    pub(super) fn clear(&mut self) {
-        if self.covered > 0 {
-            *self = StagedTopics::default();
-        }
-    }
-
     /// Takes in the effects that came since the last call, and returns the topics; `None`: those
     /// that the session is on, `own`, stay as they are.
     pub(super) fn cover(

@@ -80,6 +80,10 @@ pub(crate) struct Buffers {
     pub(crate) is_overtime: bool,
     /// Limits by which calls were refused, as often as they were.
     pub(crate) reached: Counts,
+    /// Whether an effect changes the session's topics.
+    pub(super) changes_topics: bool,
+    /// Whether an index below covers any effect.
+    pub(super) is_indexed: bool,
     /// Indexes over the effects, for reads that need what was staged.
     pub(super) entries: StagedEntries,
     pub(super) timers: StagedTimers,
@@ -115,10 +119,13 @@ impl Buffers {
     }
 
     /// Drops the indexes. They follow the effects again from the first one.
+    #[inline]
     fn clear_indexes(&mut self) {
-        self.entries.clear();
-        self.timers.clear();
-        self.topics.clear();
+        if std::mem::take(&mut self.is_indexed) {
+            self.entries = StagedEntries::default();
+            self.timers = StagedTimers::default();
+            self.topics = StagedTopics::default();
+        }
     }
 
     /// Begins a call. The bytes of the last state and the answer stay: `has_state` says whether
@@ -136,7 +143,7 @@ impl Buffers {
         self.close = false;
         self.on_itself = false;
         (self.recipients, self.work_ns) = (0, 0);
-        (self.is_full, self.is_overtime) = (false, false);
+        (self.is_full, self.is_overtime, self.changes_topics) = (false, false, false);
         self.put_bytes = 0;
         self.reached.clear();
         self.mark = Mark::default();
@@ -368,7 +375,12 @@ impl<'a> Staging<'a> {
 impl Buffers {
     /// Topics that the session will be on, in order; `None`: the batch changes none. `own` are
     /// those that it is on.
+    #[inline]
     pub(crate) fn topics(&mut self, own: &[Box<str>]) -> Option<&[Box<str>]> {
+        if !self.changes_topics {
+            return None;
+        }
+        self.is_indexed = true;
         let Buffers { bytes, effects, topics, .. } = self;
         topics.cover(bytes, effects, own)
     }

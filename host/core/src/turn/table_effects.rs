@@ -25,6 +25,7 @@ impl Staging<'_> {
     fn indexed(&mut self) -> &mut StagedEntries {
         let TurnContext { store, tables, .. } = self.context;
         let b = &mut *self.buffers;
+        b.is_indexed = true;
         b.entries.cover(&b.bytes, &b.effects, tables, store);
         &mut b.entries
     }

@@ -37,6 +37,7 @@ impl Staging<'_> {
         let TurnContext { timers, session, .. } = self.context;
         let owners = [session.id, session.service.number()];
         let b = &mut *self.buffers;
+        b.is_indexed = true;
         b.timers.cover(&b.bytes, &b.effects, timers, owners);
         b.timers.with(service, name, timers, owners[usize::from(service)])
     }

@@ -25,11 +25,13 @@ impl Staging<'_> {
         if on.len() >= self.context.limits.topics_per_session_max && !on.iter().any(|t| **t == *topic) {
             return self.refuse(Limit::TopicsPerSessionMax);
         }
+        self.buffers.changes_topics = true;
         self.stage(|s| Some(Effect::Subscribe(s.copy(topic.as_bytes())?)))
     }
 
     /// Takes the session off a topic. If the session is not on it, nothing happens.
     pub fn unsubscribe(&mut self, topic: &str) -> u32 {
+        self.buffers.changes_topics = true;
         self.stage(|s| Some(Effect::Unsubscribe(s.copy(topic.as_bytes())?)))
     }
 

@@ -40,6 +40,7 @@ fn hello() -> Hello {
         log_file: None,
         holds_builds: true,
         knows_files: true,
+        gives_up: true,
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Plugin {
 
 /// Calls after which the core is told the time, and turns of one call from which it is. Turns that
 /// are slow then end a pass, and fast ones pay next to nothing for the clock.
-const TIME_EVERY: u8 = 8;
+const TIME_EVERY: u8 = 16;
 
 /// Instance of a service. Jobs share it, and may outlive the build's turns.
 struct Instance {

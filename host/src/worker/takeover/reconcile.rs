@@ -50,6 +50,9 @@ pub(super) struct Backlog {
     pub broken: Vec<Slot>,
     /// Connections without a session yet, in the order of their numbers.
     pub fresh: Vec<HandedOver>,
+    /// Connections without a session that are released, key and number of each. A session that
+    /// asked for one of them is told in the first pass.
+    pub refused: Vec<(u32, u64)>,
 }
 
 /// Puts every session back on its connection, and asks the kernel how far each one got.
@@ -75,7 +78,7 @@ pub(super) fn reconcile(shell: &mut Shell, survivors: &[Survivor], handed_over: 
         let Some(slot) = slots.remove(&number) else {
             match is_fresh(shell, &connection) {
                 true => backlog.fresh.push(connection),
-                false => shell.keeper.release(key, number),
+                false => backlog.refused.push((key, number)),
             }
             continue;
         };
@@ -108,7 +111,7 @@ fn reserve_slots(shell: &mut Shell, survivors: &[Survivor]) {
 fn is_fresh(shell: &Shell, connection: &HandedOver) -> bool {
     let number = connection.number;
     // On an outbound connection the host's own SYN counts as a byte.
-    let own_syn = u64::from(shell.keeper.is_dialed(number));
+    let own_syn = u64::from(shell.keeper.dialed(number).is_some());
     let untouched =
         tcp::counts(&connection.fd).is_ok_and(|c| c.read == 0 && c.sent.is_none_or(|n| n == own_syn));
     let later = number > shell.core.connection_number();

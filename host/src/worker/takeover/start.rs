@@ -377,9 +377,10 @@ fn first_pass(worker: &mut Worker, backlog: Backlog) {
         shell.core.handle(Input::Received { slot: *slot, bytes });
     }
     for HandedOver { key, number, endpoint, fd } in backlog.fresh {
-        if !connections::open(shell, key, number, endpoint, fd) {
-            shell.keeper.release(key, number);
-        }
+        connections::open(shell, key, number, endpoint, fd);
+    }
+    for (key, number) in backlog.refused {
+        connections::refuse(shell, key, number, "the connection broke in a takeover");
     }
     // Outbound connections with a session are known by their records.
     shell.keeper.forget_dialed();

@@ -1,0 +1,46 @@
+//! Dependent records: tails of input, and waits for output. They are taken in behind the records
+//! that they need, and deleted if those are missing.
+
+use crate::host_state::HostState;
+use crate::ids::Slot;
+use crate::session::blocked::Blocked;
+use crate::session::flow_control::FlowControl;
+use crate::session::life::Life;
+use crate::store::layout::Ref;
+use crate::store::tail::Tail;
+
+/// Takes in the tail of a session's kept input. A tail that cannot be right is deleted: the input
+/// is shorter then than the session's record says, and the rebuild finds that.
+pub(super) fn recover_input_tail(host: &mut HostState, id: u64, r: Ref) {
+    let HostState { store, sessions, .. } = host;
+    let slot = sessions.slot_of(id);
+    let input = slot.and_then(|slot| sessions.get(slot)?.input);
+    let tail = store.read(r, Tail::decode);
+    match (slot, input, tail) {
+        (Some(slot), Some(input), Some(tail))
+            if sessions.input_tail_record(slot).is_none() && store.has_tail(input, tail) =>
+        {
+            sessions.set_input_tail(slot, tail, r);
+        }
+        _ => store.delete(r),
+    }
+}
+
+/// Lets a session wait again for those that still have output. Their sends let it go on, or their
+/// ends. A session behind its last turn has no input that could wait.
+pub(super) fn recover_wait(host: &mut HostState, id: u64, r: Ref) {
+    let numbers = host.store.read(r, FlowControl::decode);
+    let slot = host
+        .sessions
+        .slot_of(id)
+        .filter(|slot| host.sessions.get(*slot).is_some_and(|s| s.life == Life::Open && !slot.is_service()));
+    let Some(slot) = slot else { return host.store.delete(r) };
+    let has_output = |slot: &Slot| host.sessions.get(*slot).is_some_and(|s| s.unsent() > 0);
+    let other = |id: u64| Some((host.sessions.slot_of(id).filter(has_output)?, id));
+    let others: Vec<_> = numbers.into_iter().filter_map(other).filter(|(s, _)| *s != slot).collect();
+    if host.flow.recover(&mut host.store, slot, r, others)
+        && let Some(s) = host.sessions.get_mut(slot)
+    {
+        s.block(Blocked::OtherSessionsOutput, true);
+    }
+}
