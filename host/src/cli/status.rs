@@ -6,7 +6,7 @@
 use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, print_json, print_text, table};
 use crate::printable::one_line;
-use crate::protocol::admin::{AdminCommand, FileStatus, JobsStatus, Reply, Status};
+use crate::protocol::admin::{AdminCommand, FileStatus, HostStatus, JobsStatus, Reply, Status};
 use clap::Args;
 use std::path::Path;
 use std::time::Duration;
@@ -75,12 +75,7 @@ impl StatusArgs {
             for missing in &host.missing {
                 print_text(&format!("missing: {missing}\n"));
             }
-            for file in &host.files {
-                print_text(&format!("{}\n", one_line(&file_line(file))));
-            }
-            if let Some(why) = &host.slow_look {
-                print_text(&format!("changed files are noticed late: {}\n", one_line(why)));
-            }
+            print_files(host);
             let made: Vec<_> = host.made_anew.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
             if !made.is_empty() {
                 print_text(&format!("deleted by others and made anew so often: {}\n", made.join(", ")));
@@ -92,6 +87,16 @@ impl StatusArgs {
             }
         })?;
         Ok(())
+    }
+}
+
+/// Prints the library files that are not the builds that run, and how late changes are noticed.
+fn print_files(host: &HostStatus) {
+    for file in &host.files {
+        print_text(&format!("{}\n", one_line(&file_line(file))));
+    }
+    if let Some(why) = &host.slow_look {
+        print_text(&format!("changed files are noticed late: {}\n", one_line(why)));
     }
 }
 

@@ -4,6 +4,7 @@
 //! refused. Both are kept while no worker lives. A library whose file was never refused and whose
 //! build never ran is none of this host's: it may be any library beside handlers.
 
+use crate::plugin::watch::WatchNews;
 use crate::protocol::admin::FileStatus;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -40,10 +41,19 @@ struct Refusal {
 const TOLD_AFTER: Duration = Duration::from_secs(3);
 
 impl LibraryFiles {
+    /// Notes news of the watch, as far as `status` tells of them.
+    pub(super) fn hear(&mut self, news: WatchNews) {
+        match news {
+            WatchNews::Changed(_) => {}
+            WatchNews::Holds(path, holds) => self.holds(path, holds),
+            WatchNews::Slow(why) => self.slow = why,
+        }
+    }
+
     /// Notes what a file holds now. An earlier refusal without a hash was that of the content
     /// before. A refusal of this moment may be that of this content: an operator asked before the
     /// watch told.
-    pub(super) fn holds(&mut self, path: PathBuf, holds: Result<String, String>) {
+    fn holds(&mut self, path: PathBuf, holds: Result<String, String>) {
         let file = self.files.entry(path).or_default();
         let known = file.holds.replace(holds);
         if known.is_some() && known != file.holds {
@@ -64,11 +74,6 @@ impl LibraryFiles {
     pub(super) fn refused(&mut self, path: PathBuf, build: String, reason: String) {
         let refusal = Refusal { build, reason, at: Instant::now() };
         self.files.entry(path).or_default().refused = Some(refusal);
-    }
-
-    /// Notes whether the system gives notice of changes.
-    pub(super) fn look_slowly(&mut self, why: Option<String>) {
-        self.slow = why;
     }
 
     /// Reason why the system gives no notice of changes; `None`: it does.

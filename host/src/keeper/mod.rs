@@ -10,8 +10,7 @@
 //! | `acceptor` | listeners, connections, outbound connections under way |
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
-//! | `belongings`, `upkeep` | files of the host that others may delete |
-//! | `files` | files of libraries, and the builds that run |
+//! | `belongings`, `upkeep`, `files` | files that others may delete; files of libraries |
 //! | `upgrade`, `upgrade_steps` | the trial of another binary, and the change to it |
 //! | `configure`, `propose` | configurations that the worker has not answered |
 //! | `callers` | commands that wait for a worker |
@@ -218,14 +217,11 @@ impl Keeper {
             Event::Signal(SIGCHLD) => self.orphans_due = true,
             Event::Signal(signal) => self.stop(signal),
             Event::Read { config, by, stream } => self.propose(*config, by, stream),
-            Event::Watched(WatchNews::Changed(path)) => {
-                // Without a worker the message is dropped: a successor looks at all files.
-                if self.options.config.watch {
-                    self.worker.send(&ToWorker::Changed(path));
-                }
+            // Without a worker the message is dropped: a successor looks at all files.
+            Event::Watched(WatchNews::Changed(path)) if self.options.config.watch => {
+                self.worker.send(&ToWorker::Changed(path));
             }
-            Event::Watched(WatchNews::Holds(path, holds)) => self.files.holds(path, holds),
-            Event::Watched(WatchNews::Slow(why)) => self.files.look_slowly(why),
+            Event::Watched(news) => self.files.hear(news),
         }
     }
 
