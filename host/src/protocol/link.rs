@@ -1,8 +1,8 @@
 //! The socket between keeper and worker: packets with descriptors.
 //!
 //! A packet carries one message of at most 64 KiB of JSON, and up to [`DESCRIPTORS_MAX`]
-//! descriptors. A longer message goes through a memory file ([`to_file`]), and its packet says so:
-//! [`IN_A_FILE`]. A version that does not know that leaves the message out.
+//! descriptors. A longer message goes through a memory file, and its packet says so. A version that
+//! does not know that leaves the message out.
 //!
 //! Both ends are nonblocking, and only [`Link::wait`] blocks. Messages without descriptors are
 //! queued in the sender if the socket is full, in order and without limit. Messages with
