@@ -30,6 +30,8 @@ pub(super) struct KeeperLink {
     hears_refusals: bool,
     /// The keeper understands [`ToKeeper::Builds`].
     holds_builds: bool,
+    /// The keeper understands [`ToKeeper::Failing`] and [`ToKeeper::Saving`].
+    hears_failures: bool,
     /// Connections that the keeper is to release: key and number.
     drops: Vec<(u32, u64)>,
     /// Outbound connections about to come: number of the request, by number of the connection. All
@@ -53,8 +55,9 @@ impl KeeperLink {
         let fd = link.fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), LINK, Interest::READABLE | Interest::WRITABLE)?;
         let (drops, dialed) = (Vec::new(), HashMap::new());
-        let Hello { hears_refusals, holds_builds, .. } = *hello;
-        Ok(KeeperLink { link, hears_refusals, holds_builds, drops, dialed, ready: false, recycling: false })
+        let Hello { hears_refusals, holds_builds, hears_failures, .. } = *hello;
+        let (ready, recycling) = (false, false);
+        Ok(KeeperLink { link, hears_refusals, holds_builds, hears_failures, drops, dialed, ready, recycling })
     }
 
     /// Sends a message, or queues it until the socket takes it. A message beyond 64 KiB is dropped,
@@ -105,6 +108,21 @@ impl KeeperLink {
     pub(super) fn say_builds(&mut self, library: PathBuf, copies: Vec<PathBuf>) {
         if self.holds_builds {
             self.link.send(&ToKeeper::Builds(library, copies));
+        }
+    }
+
+    /// Tells the keeper that a part of the host fails, for this reason, or does no longer. An
+    /// earlier keeper is told nothing.
+    pub(super) fn say_failing(&mut self, what: &str, why: Option<String>) {
+        if self.hears_failures {
+            self.link.send(&ToKeeper::Failing(what.to_owned(), why));
+        }
+    }
+
+    /// Tells the keeper that the save at the end moves. An earlier keeper is told nothing.
+    pub(super) fn say_saving(&mut self) {
+        if self.hears_failures {
+            self.link.send(&ToKeeper::Saving);
         }
     }
 

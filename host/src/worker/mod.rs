@@ -119,7 +119,8 @@ impl Worker {
                 return Ok(());
             }
         }
-        if let Err(why) = self.shell.saver.save_at_the_end(&self.shell.core) {
+        let Shell { saver, core, keeper, .. } = &mut self.shell;
+        if let Err(why) = saver.save_at_the_end(core, keeper) {
             tracing::error!("{why}");
             self.shell.keeper.say_not_saved(why);
         }
@@ -131,14 +132,18 @@ impl Worker {
     /// The time is read once, behind the wait: all turns of a pass are told the same. Drivers step
     /// behind the send, so the pause of a commit does not delay answers that are ready.
     fn pass(&mut self) -> io::Result<()> {
+        self.shell.board.pass_ends();
         self.wait()?;
-        self.shell.core.handle(Input::PassBegins { now_ns: now_ns() });
+        let now_ns = now_ns();
+        self.shell.board.pass_begins(now_ns);
+        self.shell.core.handle(Input::PassBegins { now_ns });
         self.read()?;
         self.commit_and_send();
         crash_points::pass(Point::Flushed);
         // The events of this pass are done with, so no event names a closed slot any more.
         self.shell.sockets.end_pass();
-        self.shell.saver.begin_if_due(&mut self.shell.core, self.shell.config.limits());
+        let Shell { saver, core, keeper, config, .. } = &mut self.shell;
+        saver.begin_if_due(core, keeper, config.limits());
         self.drivers.step(&mut self.shell);
         self.shell.drop_unused_builds();
         // Behind the commit: a successor would miss a connection that is released too early.

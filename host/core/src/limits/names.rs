@@ -66,6 +66,7 @@ limits! {
     OpenFiles = "open_files",
     SendsAtOnceMax = "sends_at_once_max",
     OutputMs = "output_ms",
+    SaveMs = "save_ms",
 }
 
 impl std::fmt::Display for Limit {

@@ -39,6 +39,7 @@ fn hello() -> Hello {
         hears_output: true,
         log_file: None,
         holds_builds: true,
+        hears_failures: true,
     }
 }
 
