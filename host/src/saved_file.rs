@@ -97,7 +97,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Creates the file. See [`write`].
+    /// Creates the file. See [`write()`].
     fn create(path: &Path, writer: &str, moved: &'a mut dyn FnMut()) -> io::Result<Writer<'a>> {
         if let Some(dir) = path.parent() {
             // A runtime directory that was deleted must not come back open to others.
@@ -160,7 +160,7 @@ pub fn write(core: &Core, path: &Path, writer: &str, mut moved: impl FnMut()) ->
     file.end()
 }
 
-/// Writes the file as [`write`] does, from the records of a pinned epoch. Entries go from the
+/// Writes the file as [`write()`] does, from the records of a pinned epoch. Entries go from the
 /// memory file to the disk one by one; ledger lines are collected first, as their order counts.
 /// Blocks for the disk, so it runs on a thread.
 pub fn write_at(
