@@ -17,14 +17,18 @@
 //! The host starts without that data.
 //!
 //! The checksum covers the whole file and not each item: half of the tables would be a state
-//! that no host ever had. Writing streams, reading holds the whole file in memory. Both are
-//! O(bytes).
+//! that no host ever had. Writing streams, from the core or from a snapshot of its records.
+//! Reading holds the whole file in memory. Both are O(bytes).
 
+use crate::memory::snapshot::each_record;
 use greenroom_core::core::Core;
+use greenroom_core::limits::host::Limits;
 use greenroom_core::store::kind::Kind;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -78,49 +82,140 @@ impl<W: Write> Write for Summed<W> {
     }
 }
 
+/// Bytes after which a file that is being written is synced: the last sync has little to do then,
+/// and a disk that is slow shows that it moves.
+const SYNC_EVERY: usize = 16 << 20;
+
+/// A file that is being written beside its place.
+struct Writer<'a> {
+    out: Summed<BufWriter<File>>,
+    saved: Saved,
+    /// Bytes since the last sync.
+    unsynced: usize,
+    /// Called after each sync.
+    moved: &'a mut dyn FnMut(),
+}
+
+impl<'a> Writer<'a> {
+    /// Creates the file. See [`write()`].
+    fn create(path: &Path, writer: &str, moved: &'a mut dyn FnMut()) -> io::Result<Writer<'a>> {
+        if let Some(dir) = path.parent() {
+            // A runtime directory that was deleted must not come back open to others.
+            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        }
+        // For the host's user alone: tables hold whatever handlers keep.
+        let private = |options: &mut OpenOptions| options.mode(0o600).open(with_suffix(path, writer));
+        let file = private(OpenOptions::new().write(true).create(true).truncate(true))?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        let mut out = Summed { out: BufWriter::new(file), sum: Sha256::new() };
+        out.write_all(HEAD)?;
+        Ok(Writer { out, saved: Saved::default(), unsynced: 0, moved })
+    }
+
+    /// Writes one item.
+    fn item(&mut self, kind: Kind, version: u32, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(&[kind as u8])?;
+        self.out.write_all(&version.to_le_bytes())?;
+        self.out.write_all(&(bytes.len() as u32).to_le_bytes())?;
+        self.out.write_all(bytes)?;
+        self.saved.count(kind);
+        self.unsynced += bytes.len();
+        if self.unsynced >= SYNC_EVERY {
+            self.unsynced = 0;
+            self.out.flush()?;
+            self.out.out.get_ref().sync_data()?;
+            (self.moved)();
+        }
+        Ok(())
+    }
+
+    /// Writes the end and the checksum, and syncs.
+    fn end(mut self) -> io::Result<Saved> {
+        self.out.write_all(&[END])?;
+        let sum = self.out.sum.finalize();
+        let mut out = self.out.out;
+        out.write_all(&sum)?;
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        (self.moved)();
+        Ok(self.saved)
+    }
+}
+
 /// Writes the file beside its place; [`put_in_place`] makes it count. `writer` is the suffix of
-/// the unfinished file: two writers may overlap, if a host stops during a save.
+/// the unfinished file: two writers may overlap, if a host stops during a save. `moved` is called
+/// whenever a part is on disk.
 ///
 /// The data is on disk when this returns. If an error is returned, the file in place is
-/// untouched. Blocks for the disk, so a save at an interval runs on a thread.
-pub fn write(core: &Core, path: &Path, writer: &str) -> io::Result<Saved> {
-    let path = &target(path);
-    if let Some(dir) = path.parent() {
-        // A runtime directory that was deleted must not come back open to others.
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    }
-    // For the host's user alone: tables hold whatever handlers keep.
-    let private = |options: &mut OpenOptions| options.mode(0o600).open(with_suffix(path, writer));
-    let file = private(OpenOptions::new().write(true).create(true).truncate(true))?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    let mut out = Summed { out: BufWriter::new(file), sum: Sha256::new() };
-    out.write_all(HEAD)?;
-    let mut saved = Saved::default();
+/// untouched. Blocks for the disk.
+pub fn write(core: &Core, path: &Path, writer: &str, mut moved: impl FnMut()) -> io::Result<Saved> {
+    let mut file = Writer::create(&target(path), writer, &mut moved)?;
     let mut result = Ok(());
     core.each_saved(|kind, version, bytes| {
-        saved.count(kind);
-        let (version, len) = (version.to_le_bytes(), (bytes.len() as u32).to_le_bytes());
-        let item = out.write_all(&[kind as u8]).and_then(|()| out.write_all(&version));
-        let item = item.and_then(|()| out.write_all(&len));
-        result = item.and_then(|()| out.write_all(bytes));
+        result = file.item(kind, version, bytes);
         // Ends the walk at the first error: nothing after it would be of use.
         result.is_ok()
     });
     result?;
-    out.write_all(&[END])?;
-    let sum = out.sum.finalize();
-    let mut out = out.out;
-    out.write_all(&sum)?;
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    Ok(saved)
+    file.end()
 }
 
-/// Puts a written file in the place of the previous one. Atomic: a reader sees either of them.
-/// Fails without a change if the unfinished file is gone.
+/// Writes the file as [`write()`] does, from the records of a pinned epoch. Entries go from the
+/// memory file to the disk one by one; ledger lines are collected first, as their order counts.
+/// Blocks for the disk, so it runs on a thread.
+pub fn write_at(
+    region: &OwnedFd,
+    limits: &Limits,
+    epoch: u64,
+    path: &Path,
+    writer: &str,
+) -> io::Result<Saved> {
+    let mut moved = || {};
+    let mut file = Writer::create(&target(path), writer, &mut moved)?;
+    let (mut lines, mut damaged) = (BTreeMap::new(), 0);
+    let mut failed = None;
+    let walked = each_record(region, limits, epoch, |seen| {
+        if !matches!(seen.kind, Kind::Entry | Kind::Ledger | Kind::Served) {
+            return Ok(());
+        }
+        if !seen.is_whole() {
+            damaged += 1;
+            return Ok(());
+        }
+        let written = match seen.kind {
+            Kind::Ledger => {
+                lines.insert(seen.key, seen.bytes.to_vec());
+                Ok(())
+            }
+            // The key of an entry is the version of its value.
+            Kind::Entry => file.item(seen.kind, seen.key as u32, seen.bytes),
+            _ => file.item(seen.kind, 0, seen.bytes),
+        };
+        written.map_err(|e| {
+            let why = e.to_string();
+            failed = Some(e);
+            why
+        })
+    });
+    walked.map_err(|why| failed.unwrap_or_else(|| io::Error::other(why)))?;
+    lines.values().try_for_each(|line| file.item(Kind::Ledger, 0, line))?;
+    if damaged > 0 {
+        tracing::error!("{damaged} records of tables and ledger are damaged, and are not in the saved file");
+    }
+    file.end()
+}
+
+/// Puts a written file in the place of the previous one. Atomic: a reader sees either of them. The
+/// file counts once [`sync_place`] has returned, too. Fails without a change if the unfinished file
+/// is gone.
 pub fn put_in_place(path: &Path, writer: &str) -> io::Result<()> {
     let path = &target(path);
-    std::fs::rename(with_suffix(path, writer), path)?;
+    std::fs::rename(with_suffix(path, writer), path)
+}
+
+/// Makes [`put_in_place`] durable. Blocks for the disk.
+pub fn sync_place(path: &Path) -> io::Result<()> {
+    let path = &target(path);
     let dir = path.parent().filter(|d| *d != Path::new("")).unwrap_or(Path::new("."));
     // A rename is durable once the directory is synced.
     File::open(dir)?.sync_all()
@@ -216,7 +311,6 @@ fn number(bytes: &[u8]) -> Result<(u32, &[u8]), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use greenroom_core::limits::host::Limits;
 
     fn core() -> Core {
         Core::new(Limits::default())
@@ -234,7 +328,7 @@ mod tests {
         }
         first.restore_saved(Kind::Ledger, 0, b"{}").unwrap();
         first.restore_saved(Kind::Served, 0, &77u64.to_le_bytes()).unwrap();
-        let saved = write(&first, &path, "new").unwrap();
+        let saved = write(&first, &path, "new", || {}).unwrap();
         assert_eq!(saved, Saved { entries: 1000, lines: 1 });
         assert!(!path.exists(), "it doesn't count before it is put in place");
         put_in_place(&path, "new").unwrap();
@@ -286,7 +380,7 @@ mod tests {
         let mut first = core();
         let entry = [&[1, 1, 0][..], b"tk", &[7; 1_000_000]].concat();
         first.restore_saved(Kind::Entry, 3, &entry).unwrap();
-        write(&first, &path, "new").unwrap();
+        write(&first, &path, "new", || {}).unwrap();
         put_in_place(&path, "new").unwrap();
         let good = std::fs::read(&path).unwrap();
 

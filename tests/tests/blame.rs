@@ -98,18 +98,71 @@ fn an_endless_turn_is_quarantined_when_its_worker_was_killed_three_times() {
     let mut client = Client::connect(host.addr("endless"));
     client.send("spin\n");
 
+    an_operator_sees_the_stall_and_ends_it(&host, &mut client);
+    assert_eq!(other.ask("meanwhile"), "wild 2 meanwhile");
+    let mut client = Client::connect(host.addr("endless"));
+    client.send("spin\n");
+
     for deaths in 1..=3 {
         wait_for("the turn to stall", || {
-            (host.log().matches("a callback has been running").count() >= deaths).then_some(())
+            (host.log().matches("a callback has been running").count() > deaths).then_some(())
         });
         // SAFETY: kill has no preconditions.
         unsafe { libc::kill(host.worker_pid(), libc::SIGKILL) };
     }
 
-    assert_eq!(other.ask("still"), "wild 2 still");
+    assert_eq!(other.ask("still"), "wild 3 still");
     let list = quarantined(&host);
     assert!(list.len() == 1 && list[0].contains("was running at 3 deaths in a row"), "{list:?}");
-    assert_eq!(workers_before(&host), 3);
+    assert_eq!(workers_before(&host), 4);
+}
+
+/// The turn of session 2 spins. Its operator gets words in place of a hang, and closes the session.
+fn an_operator_sees_the_stall_and_ends_it(host: &Host, client: &mut Client) {
+    let stalled = || host.json(&["status", "--json"])["host"]["stalled"].take();
+    let stall = wait_for("a stall with its place", || {
+        Some(stalled()).filter(|s| s["for_ms"].as_u64() >= Some(5_500) && s["running"]["place"].is_string())
+    });
+    let running = &stall["running"];
+    assert_eq!(
+        (&running["service"], &running["session"], &running["action"], &running["turn"]),
+        (&json!("endless"), &json!(2), &json!("message"), &json!(2))
+    );
+    let place = running["place"].as_str().expect("a place");
+    assert!(place.contains("handle") && place.contains("lib.rs:"), "{place}");
+    let said = |args: &[&str]| {
+        let out = host.cli(args);
+        let said = [out.stdout, out.stderr].concat();
+        (out.status.code(), String::from_utf8(said).expect("text"))
+    };
+    let (code, text) = said(&["status"]);
+    assert!(
+        code == Some(0) && text.contains("stalled: session 2 of endless, action message, for "),
+        "{text}"
+    );
+
+    // Neither of them waits for the callback.
+    for args in [&["sessions"][..], &["reload"], &["state", "dump"], &["session", "close", "2"]] {
+        let (code, text) = said(args);
+        assert!(code == Some(1) && text.contains("session 2 of endless, action message"), "{args:?}: {text}");
+        assert!(text.contains("`greenroom session withhold 2`"), "{text}");
+    }
+    let (code, text) = said(&["session", "withhold", "1"]);
+    assert!(code == Some(1) && text.contains("the callback that runs is of 2, service endless"), "{text}");
+
+    // A worker that is stopped is told apart.
+    let worker = host.worker_pid();
+    // SAFETY: kill has no preconditions.
+    unsafe { libc::kill(worker, libc::SIGSTOP) };
+    wait_for("a stopped worker", || (stalled()["stopped"] == true).then_some(()));
+    assert_eq!(stalled()["running"]["session"], 2);
+    assert!(said(&["status"]).1.contains(&format!("the process is stopped (kill -CONT {worker} ")));
+
+    let (code, text) = said(&["session", "close", "2", "--now"]);
+    assert!(code == Some(0), "{text}");
+    assert_eq!(client.line(), None, "it is closed");
+    assert_eq!(stalled(), Value::Null);
+    host.wait_log("an operator withholds the action that runs");
 }
 
 #[test]

@@ -4,10 +4,11 @@ use greenroom_tests::client::Client;
 use greenroom_tests::fixture::Fixture;
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, root, wait_for};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -527,6 +528,79 @@ fn a_stop_waits_for_unread_output_until_its_limit() {
     assert!(begun.elapsed() >= Duration::from_millis(700), "it waited for the slow one");
     assert!(host.log().contains("(limit stop_ms)"), "{}", host.log());
     assert!(!host.log().contains("drain_ms"), "{}", host.log());
+}
+
+/// Connections never take the last descriptors: those are for operators and for a successor.
+#[test]
+fn connections_leave_descriptors_for_operators_and_successors() {
+    let host = Host::serve_with(&["tally", "echo"], &[&built("libecho.so")], |c| {
+        let limit = libc::rlimit { rlim_cur: 80, rlim_max: 80 };
+        // SAFETY: the limits are read, and nothing is written.
+        let set = move || match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        };
+        // SAFETY: between fork and exec, the closure makes one system call and allocates nothing.
+        unsafe { c.pre_exec(set) };
+    });
+    let mut good = Client::connect(host.addr("tally"));
+    assert_eq!(good.ask("one"), "1 one");
+    let mut many: Vec<_> =
+        (0..150).map(|_| TcpStream::connect(host.addr("echo")).expect("the kernel's queue")).collect();
+    host.wait_log("connections can't be accepted");
+
+    let failing = host.json(&["status", "--json"])["host"]["failing"].take();
+    assert_eq!((&failing[0]["what"], failing.as_array().map(Vec::len)), (&json!("connections"), Some(1)));
+    assert!(failing[0]["why"].as_str().expect("a reason").contains("of 80 open files"), "{failing}");
+    assert!(host.cli(&["sessions"]).status.success());
+    // The way out is free: for a successor, and for a reload with it.
+    host.kill_worker();
+    assert_eq!(good.ask("two"), "2 two");
+    let (code, report) = host.reload_from("tally", &built("libecho.so"));
+    assert_eq!((code, &report["outcome"]), (Some(0), &json!("unchanged")), "{report}");
+    assert_eq!(host.log().matches("connections can't be accepted").count(), 1);
+
+    // Those who waited come in as others go, to the last.
+    let last = many.pop().expect("a connection");
+    last.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    (&last).write_all(b"here\n").expect("sent");
+    drop(many);
+    let mut answer = [0; 5];
+    (&last).read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"here\n");
+    wait_for("the end of the lack", || {
+        (host.json(&["status", "--json"])["host"]["failing"] == json!([])).then_some(())
+    });
+    assert_eq!(good.ask("three"), "3 three");
+}
+
+/// A save reads the records one by one: its memory does not grow with the tables.
+#[test]
+fn a_save_in_time_takes_little_memory() {
+    let host = serve_effects("[save]\nevery_s = 1");
+    let mut client = Client::connect(host.addr(SERVICE));
+    let value = "x".repeat(8_000);
+    for n in 0..6_000 {
+        client.send(format!("put {n} {value}\n"));
+        assert!(client.line().expect("an answer").starts_with("ok"));
+    }
+    let file = host.runtime().join("tables.saved");
+    let saved_at = || file.metadata().ok().filter(|m| m.len() > 48_000_000).and_then(|m| m.modified().ok());
+    let first = wait_for("a save of all", saved_at);
+
+    // Of memory that was in use before, only its highest mark is forgotten.
+    let proc = format!("/proc/{}", host.worker_pid());
+    let kib = |name: &str| {
+        let status = std::fs::read_to_string(format!("{proc}/status")).expect("its memory");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("a line");
+        line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).expect("a number")
+    };
+    std::fs::write(format!("{proc}/clear_refs"), "5").expect("a mark");
+    let before = kib("VmRSS");
+    let second = wait_for("another save", || saved_at().filter(|at| *at > first));
+    wait_for("a third save", || saved_at().filter(|at| *at > second));
+    let grown = kib("VmHWM").saturating_sub(before);
+    assert!(grown < 16_000, "{grown} KiB for 48 MB of tables");
 }
 
 /// A keeper without free descriptors serves the open connections. New ones wait, and are accepted

@@ -1,6 +1,7 @@
 //! Tables on disk outlive the host: through a stop, a kill of the keeper, and a damaged file.
 
 use greenroom_tests::client::Client;
+use greenroom_tests::fixture::{compile_c, install};
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use serde_json::Value;
@@ -126,6 +127,107 @@ fn tables_that_cannot_be_saved_are_a_failure() {
     host.signal(libc::SIGTERM);
     assert_eq!(host.wait(), Some(1));
     host.wait_log("the tables cannot be saved to");
+}
+
+/// A host on a disk of `fixtures/slow_disk.c`, which takes its times from the file `disk`.
+fn serve_on_slow_disk(config: &Path, library: &Path, disk: &Path) -> Host {
+    Host::serve_with(&["chat"], &[&built("libchat.so")], |c| {
+        c.arg("--config").arg(config).env("LD_PRELOAD", library).env("SLOW_DISK", disk);
+    })
+}
+
+/// The disk is slower than all the time that a stop leaves for it. The save goes on while it moves.
+#[test]
+fn a_slow_disk_costs_no_tables_and_holds_up_nobody() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (library, disk) = (dir.path().join("slow.so"), dir.path().join("disk"));
+    compile_c("slow_disk.c", &[], &library);
+    let (config, file) = (dir.path().join("greenroom.toml"), dir.path().join("kept/tables"));
+    let write = |path: &Path, text: &str| std::fs::write(path, text).expect("a file");
+
+    write(&config, "[limits]\nstop_ms = 100\n[save]\nfile = \"kept/tables\"\nevery_s = 1\n");
+    let mut host = serve(&config);
+    let _ann = person(&host, "ann");
+    let before = nicks(&host);
+    let holds_ann = || std::fs::read(&file).is_ok_and(|all| all.windows(3).any(|three| three == b"ann"));
+    wait_for("a save", || holds_ann().then_some(()));
+    host.kill();
+
+    // Its save in time hangs at the directory, and everybody is served.
+    write(&disk, "0 3600000");
+    let saved_at = || file.metadata().and_then(|m| m.modified()).expect("the file");
+    let at = saved_at();
+    let mut host = serve_on_slow_disk(&config, &library, &disk);
+    wait_for("a save that is renamed", || (saved_at() > at).then_some(()));
+    let mut bob = person(&host, "bob");
+    assert_eq!(bob.line().expect("a greeting"), "* bob is here");
+    assert_eq!(bob.ask("hello"), "bob: hello");
+
+    write(&disk, "5500 0");
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(0), "{}", host.log());
+    host.wait_log("1 table entries saved to");
+    let good = std::fs::read(&file).expect("the file");
+
+    // A save that moves no more has a limit.
+    write(&disk, "0 0");
+    write(&config, "[limits]\nsave_ms = 300\n[save]\nfile = \"kept/tables\"\n");
+    let mut host = serve_on_slow_disk(&config, &library, &disk);
+    assert_eq!(nicks(&host), before);
+    write(&disk, "3600000 0");
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(1));
+    host.wait_log("the save has not moved for 300 ms (limit save_ms)");
+    assert_eq!(std::fs::read(&file).expect("the file"), good);
+}
+
+/// Failures are in the status until a success: of a save, of a configuration, of a library that
+/// was found.
+#[test]
+fn what_fails_is_in_the_status() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (config, kept) = (dir.path().join("greenroom.toml"), dir.path().join("kept"));
+    let libraries = dir.path().join("libraries");
+    std::fs::create_dir(&libraries).expect("a directory");
+    install(&built("libchat.so"), &libraries.join("libchat.so"));
+    let bad = libraries.join("libupper.so");
+    compile_c("upper.c", &["-DEXIT_ON_LOAD"], &bad);
+    std::fs::write(&config, "[save]\nfile = \"kept/tables\"\nevery_s = 1\n").expect("a configuration");
+    let host = Host::serve_with(&["chat"], &[&libraries], |c| {
+        c.arg("--config").arg(&config);
+    });
+    let refused = host.json(&["status", "--json"])["host"]["failing"][0].take();
+    assert_eq!(refused["what"], format!("library {}", bad.display()));
+    assert!(refused["why"].as_str().expect("a reason").contains("exit status"), "{refused}");
+    std::fs::remove_file(&bad).expect("removed");
+    wait_for("the library to be forgotten", || {
+        (host.json(&["status", "--json"])["host"]["failing"] == serde_json::json!([])).then_some(())
+    });
+    // A file where the directory should be: as good as a full disk.
+    wait_for("a save", || kept.join("tables").exists().then_some(()));
+    wait_for("its directory to go", || std::fs::remove_dir_all(&kept).ok());
+    std::fs::write(&kept, "").expect("a file");
+    let failing = || host.json(&["status", "--json"])["host"]["failing"].take();
+    let found = wait_for("a second failure", || Some(failing()).filter(|f| f[0]["times"] == 2));
+    assert_eq!(found[0]["what"], "save");
+    assert!(found[0]["why"].as_str().expect("a reason").contains("kept/tables: "), "{found}");
+    assert!(found[0]["since"].as_str().expect("a time").ends_with('Z'));
+    let text = String::from_utf8(host.cli(&["status"]).stdout).expect("text");
+    assert!(text.contains("failing: save, ") && text.contains(" times since 20"), "{text}");
+    // The row outlives the worker that reported it.
+    host.kill_worker();
+    assert_eq!(failing()[0]["since"], found[0]["since"]);
+
+    // So is a configuration that is refused.
+    std::fs::write(&config, "nonsense = 1\n").expect("a configuration");
+    assert_eq!(host.cli(&["reload", "--config"]).status.code(), Some(1));
+    assert_eq!(failing()[0]["what"], "configuration");
+    std::fs::write(&config, "[save]\nfile = \"kept/tables\"\nevery_s = 1\n").expect("a configuration");
+    assert_eq!(host.cli(&["reload", "--config"]).status.code(), Some(0));
+    assert_eq!(failing()[0]["what"], "save");
+
+    std::fs::remove_file(&kept).expect("removed");
+    wait_for("a save", || (failing() == serde_json::json!([])).then_some(()));
 }
 
 #[test]

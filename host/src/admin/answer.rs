@@ -57,7 +57,10 @@ fn run(
     mailbox: &QueryMailbox,
 ) -> Result<(), Failure> {
     match command {
-        AdminCommand::Status | AdminCommand::Upgrade { .. } | AdminCommand::Configure => {
+        AdminCommand::Status
+        | AdminCommand::Withhold(_)
+        | AdminCommand::Upgrade { .. }
+        | AdminCommand::Configure => {
             // `AdminCommand::served_by` sends these elsewhere, so a caller never gets here with
             // them.
             return Err(Failure::Said("the keeper answers this".into()));

@@ -10,14 +10,18 @@
 //! | [`call_recorded`] | changes in the ledger | looks in the ledger for what was committed |
 //! | [`call_with`] | followed by data | fails: the data was consumed |
 //!
-//! A command is one connection. Nothing here limits the time of an answer: a rehearsal takes as
-//! long as the data needs.
+//! A command is one connection. A host that is silent for 5 s is asked for its status on another
+//! one. While its worker goes on, the command waits: a rehearsal takes as long as the data needs.
+//! If the worker stalls, the error says what it does (`patience`).
 
+use crate::admin::patience::Patient;
+use crate::admin::server::READER_MAX;
 use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
 use crate::protocol::admin::{AdminCommand, Piece, Reply};
 use greenroom_state::nesting::parse;
 use rustix::process::{geteuid, getpid};
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -136,29 +140,43 @@ fn call_once(
         ))
     };
     let stream = UnixStream::connect(&path).map_err(no_host)?;
-    let broke = |e: &dyn std::fmt::Display| {
-        CallError::BrokenOff(format!(
+    let socket = Patient::new(&stream, &path, command).map_err(no_host)?;
+    // Longest time that a reply was printed for: its reader may stand still.
+    let longest = Cell::new(Duration::ZERO);
+    let broke = |e: &dyn std::fmt::Display| match socket.gave_up() {
+        Some(why) => CallError::Failed(why),
+        None if longest.get() >= READER_MAX => CallError::Failed(format!(
+            "the answer broke off: its reader took nothing for {} s, and the host waits for {} s at most; \
+             write it to a file first",
+            longest.get().as_secs(),
+            READER_MAX.as_secs()
+        )),
+        None => CallError::BrokenOff(format!(
             "the answer broke off ({e}): the worker ended meanwhile; `greenroom status` tells what runs now"
-        ))
+        )),
     };
     let unsent = |e| CallError::Failed(format!("the command can't be sent: {e}"));
     let line = serde_json::to_string(command).map_err(unsent)? + "\n";
-    (&stream).write_all(line.as_bytes()).map_err(|e| broke(&e))?;
-    for line in BufReader::new(&stream).lines() {
+    (&socket).write_all(line.as_bytes()).map_err(|e| broke(&e))?;
+    for line in BufReader::new(&socket).lines() {
         let line = line.map_err(|e| broke(&e))?;
         match parse(line.as_bytes()).map_err(|e| broke(&e))? {
             // If the host takes no more data, its reply says why.
-            Reply::Go => drop(send(&stream, pieces)),
+            Reply::Go => drop(send(&socket, pieces)),
             Reply::End => return Ok(()),
             Reply::Error(text) => return Err(CallError::Failed(text)),
-            reply => each(reply),
+            reply => {
+                let begun = Instant::now();
+                each(reply);
+                longest.set(longest.get().max(begun.elapsed()));
+            }
         }
     }
     Err(broke(&"it ended early"))
 }
 
 /// Sends pieces of data, each as a line of JSON. Blocks while the host checks what it has read.
-fn send(stream: &UnixStream, pieces: &mut dyn Iterator<Item = Piece>) -> io::Result<()> {
+fn send(stream: &Patient<'_>, pieces: &mut dyn Iterator<Item = Piece>) -> io::Result<()> {
     let mut out = BufWriter::new(stream);
     for piece in pieces {
         serde_json::to_writer(&mut out, &piece)?;

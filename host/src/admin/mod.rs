@@ -6,6 +6,7 @@
 //! | [`answer`] | answers one command |
 //! | `ask` | asks the loop one question and waits for the answer |
 //! | `dump` | streams a state dump |
+//! | `patience` | bounds the time that a client waits |
 //! | `pieces` | reads the input of a restore, and collects reasons against it |
 //! | `restore` | reads a dump and plans its restore |
 //! | [`query`] | queries from operators to the loop, and its answers |
@@ -21,6 +22,7 @@ pub mod answer;
 mod ask;
 pub mod client;
 mod dump;
+mod patience;
 mod pieces;
 pub mod query;
 mod restore;

@@ -6,10 +6,11 @@
 //! | answer `status` and `upgrade` | keeper |
 //! | answer anything else | worker, on the same socket |
 //!
-//! A thread for each caller keeps the loops free. A caller that sends or reads nothing blocks
-//! its own thread, for at most 30 s at a time. Each process serves at most 32 callers at once;
-//! further ones are told so, without a thread. The user is checked by the kernel's credentials
-//! of the peer, so no password is needed.
+//! A thread for each caller keeps the loops free. A caller that sends nothing blocks its own
+//! thread, for at most 30 s at a time. One that reads nothing, such as a pager, is waited for up
+//! to 10 minutes. Each process serves at most 32 callers at once; further ones are told so,
+//! without a thread. A caller that has read nothing for 30 s is not counted, up to as many again.
+//! The user is checked by the kernel's credentials of the peer, so no password is needed.
 //!
 //! The socket's file may be deleted while the host lives. The keeper's upkeep notices, and has the
 //! host listen at the path again.
@@ -18,6 +19,7 @@
 
 use crate::mailbox::Mailbox;
 use crate::protocol::admin::{AdminCommand, Reply, ServedBy};
+use crate::sys::descriptors::limit;
 use crate::sys::peer;
 use greenroom_core::reload::request::Requester;
 use greenroom_state::nesting::parse;
@@ -26,21 +28,28 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 /// Longest command, in bytes. A longer one is cut off there, can't be parsed, and is refused.
 /// Data of a restore follows the command and does not count.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
-/// Most callers at once, in this process. Bounds threads and the queries that the loop finds.
+/// Most callers at once, in this process, and at most one for eight open files that it may have.
+/// Bounds threads, descriptors, and the queries that the loop finds.
 const CALLERS_MAX: usize = 32;
 /// Number of callers under way. One that is refused is not among them.
 static CALLERS: AtomicUsize = AtomicUsize::new(0);
 /// Time for which a host that ends waits until callers have heard so.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
-/// Time after which a caller that sends nothing, or does not read its answer, is dropped.
+/// Time after which a caller that sends nothing is dropped, and one that does not read its answer
+/// stands still.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Number of callers under way that stand still, and give their places to others.
+static STANDING: AtomicUsize = AtomicUsize::new(0);
+/// Time after which a caller that does not read its answer is dropped.
+pub(super) const READER_MAX: Duration = Duration::from_secs(600);
 
 /// Request to the keeper.
 pub enum Asked {
@@ -146,9 +155,10 @@ pub(super) fn on_thread(
     serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static,
 ) -> bool {
     // Counted before the test, so that two callers cannot both take the last place.
-    if CALLERS.fetch_add(1, Ordering::Relaxed) >= CALLERS_MAX {
-        CALLERS.fetch_sub(1, Ordering::Relaxed);
-        refuse(&stream, &format!("{CALLERS_MAX} commands are under way already"));
+    let most = CALLERS_MAX.min(limit() / 8);
+    if CALLERS.fetch_add(1, Relaxed) >= most {
+        CALLERS.fetch_sub(1, Relaxed);
+        refuse(&stream, &format!("{most} commands are under way already"));
         return false;
     }
     // A thread that can't be started drops its socket with its closure.
@@ -157,10 +167,10 @@ pub(super) fn on_thread(
         if let Err(e) = serve(stream) {
             tracing::debug!("admin: {e}");
         }
-        CALLERS.fetch_sub(1, Ordering::Relaxed);
+        CALLERS.fetch_sub(1, Relaxed);
     });
     if let Err(e) = &served {
-        CALLERS.fetch_sub(1, Ordering::Relaxed);
+        CALLERS.fetch_sub(1, Relaxed);
         if let Ok(stream) = to_refuse {
             refuse(&stream, &format!("no thread can be started for the command: {e}"));
         }
@@ -170,7 +180,7 @@ pub(super) fn on_thread(
 
 /// Whether callers wait for their answers. A worker that hands over waits for them.
 pub fn is_busy() -> bool {
-    CALLERS.load(Ordering::Relaxed) > 0
+    CALLERS.load(Relaxed) > 0
 }
 
 /// Waits until every caller has its answer, if only that the host has stopped. At most 500 ms.
@@ -179,7 +189,7 @@ pub fn is_busy() -> bool {
 /// hear a broken connection instead of the reason.
 pub fn finish() {
     let give_up = Instant::now() + GOODBYE_MAX;
-    while CALLERS.load(Ordering::Relaxed) > 0 && Instant::now() < give_up {
+    while CALLERS.load(Relaxed) > 0 && Instant::now() < give_up {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -248,7 +258,64 @@ fn take_in(stream: UnixStream, post: &Mailbox<Asked>) -> io::Result<()> {
 
 /// Socket of a caller, as an answer is written to it.
 pub(super) struct Caller<'a> {
-    out: BufWriter<&'a UnixStream>,
+    out: BufWriter<Unhurried<'a>>,
+}
+
+/// Writer that waits for a slow reader, and counts it as one that stands still meanwhile.
+struct Unhurried<'a> {
+    stream: &'a UnixStream,
+    /// The caller has given its place to others.
+    stands: bool,
+    /// Time after which it stands still.
+    stands_after: Duration,
+    /// Time after which it is dropped.
+    ends_after: Duration,
+}
+
+impl Unhurried<'_> {
+    /// Gives the caller's place to others, if it is a counted one and few have done so.
+    fn stand(&mut self) {
+        let most = CALLERS_MAX.min(limit() / 8);
+        if !self.stands && STANDING.fetch_update(Relaxed, Relaxed, |n| (n < most).then_some(n + 1)).is_ok() {
+            CALLERS.fetch_sub(1, Relaxed);
+            self.stands = true;
+        }
+    }
+
+    /// Takes a place again. There may be more callers than places for a while.
+    fn go_on(&mut self) {
+        if std::mem::take(&mut self.stands) {
+            CALLERS.fetch_add(1, Relaxed);
+            STANDING.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Write for Unhurried<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let begun = Instant::now();
+        loop {
+            let written = (&mut &*self.stream).write(bytes);
+            match &written {
+                // A socket of a refusal does not block at all.
+                Err(e)
+                    if e.kind() == ErrorKind::WouldBlock
+                        && begun.elapsed() >= self.stands_after
+                        && begun.elapsed() < self.ends_after =>
+                {
+                    self.stand();
+                }
+                _ => {
+                    self.go_on();
+                    return written;
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl<'a> Caller<'a> {
@@ -257,12 +324,14 @@ impl<'a> Caller<'a> {
     pub(super) fn new(stream: &'a UnixStream) -> io::Result<Caller<'a>> {
         stream.set_read_timeout(Some(CALLER_TIMEOUT))?;
         stream.set_write_timeout(Some(CALLER_TIMEOUT))?;
-        Ok(Caller { out: BufWriter::new(stream) })
+        // A write that has timed out took about that long.
+        let (stands_after, ends_after) = (CALLER_TIMEOUT / 2, READER_MAX);
+        Ok(Caller { out: BufWriter::new(Unhurried { stream, stands: false, stands_after, ends_after }) })
     }
 
     /// Input of the caller, behind its command.
     pub(super) fn reader(&self) -> BufReader<&'a UnixStream> {
-        BufReader::new(self.out.get_ref())
+        BufReader::new(self.out.get_ref().stream)
     }
 
     /// Sends one reply as a line of JSON, and flushes it: a caller sees progress when it
@@ -271,5 +340,36 @@ impl<'a> Caller<'a> {
         serde_json::to_writer(&mut self.out, reply)?;
         self.out.write_all(b"\n")?;
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader that stands still gives its place to others, and gets all in the end. One that does
+    /// so for too long is dropped.
+    #[test]
+    fn a_reader_that_stands_still_is_waited_for() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_write_timeout(Some(Duration::from_millis(5))).unwrap();
+        let slow =
+            |ends_after| Unhurried { stream: &ours, stands: false, stands_after: Duration::ZERO, ends_after };
+        let standing = STANDING.load(Relaxed);
+        CALLERS.fetch_add(1, Relaxed);
+        let all = vec![7; 2_000_000];
+        std::thread::scope(|scope| {
+            let writes = scope.spawn(|| slow(Duration::from_secs(3600)).write_all(&all));
+            while STANDING.load(Relaxed) == standing {
+                std::thread::yield_now();
+            }
+            let mut read = vec![0; all.len()];
+            theirs.read_exact(&mut read).unwrap();
+            assert!(writes.join().unwrap().is_ok() && read == all);
+        });
+        assert_eq!(STANDING.load(Relaxed), standing);
+        let error = slow(Duration::from_millis(20)).write_all(&all).unwrap_err();
+        assert_eq!((error.kind(), STANDING.load(Relaxed)), (ErrorKind::WouldBlock, standing));
+        CALLERS.fetch_sub(1, Relaxed);
     }
 }

@@ -28,7 +28,18 @@ pub(super) enum Session {
     /// Release a quarantined session: it goes on with the code that serves now
     Release { id: u64 },
     /// Close a session; its handler is told, and its output is flushed
-    Close { id: u64 },
+    Close {
+        id: u64,
+        /// Also if a callback of the session doesn't return: it is withheld first
+        #[arg(long)]
+        now: bool,
+    },
+    /// End a callback that doesn't return: its worker is killed, and the next one runs that action
+    /// never again. The session goes into quarantine
+    Withhold {
+        /// Number of the session, or name of the service whose own turn it is
+        of: String,
+    },
 }
 
 impl Session {
@@ -36,7 +47,15 @@ impl Session {
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let command = match self {
             Session::Release { id } => AdminCommand::Release(id),
-            Session::Close { id } => AdminCommand::Close(id),
+            Session::Withhold { of } => AdminCommand::Withhold(of),
+            Session::Close { id, now } => {
+                if now {
+                    // Refused unless a callback of this session runs. The close says what is wrong
+                    // then, if it can't be carried out either.
+                    let _ = call(dir, &AdminCommand::Withhold(id.to_string()), |_| {});
+                }
+                AdminCommand::Close(id)
+            }
         };
         Ok(call(dir, &command, |_| {})?)
     }

@@ -6,7 +6,7 @@
 use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, print_json, print_text, table};
 use crate::printable::one_line;
-use crate::protocol::admin::{AdminCommand, FileStatus, HostStatus, JobsStatus, Reply, Status};
+use crate::protocol::admin::{AdminCommand, Failing, FileStatus, HostStatus, JobsStatus, Reply, Status};
 use clap::Args;
 use std::path::Path;
 use std::time::Duration;
@@ -65,6 +65,7 @@ impl StatusArgs {
                 "greenroom {}, pid {}, {worker}, up {up}\n{table}\n",
                 host.version, host.pid
             ));
+            print_troubles(host);
             // Limits that were never reached say nothing.
             let reached: Vec<_> =
                 host.limits.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();
@@ -133,5 +134,20 @@ fn print_work(status: &Status) {
     }
     if status.host.longest_pass_ms > 0 {
         print_text(&format!("longest pass of the loop: about {} ms\n", status.host.longest_pass_ms));
+    }
+}
+
+/// Prints what stalls and what fails, a line each.
+fn print_troubles(host: &HostStatus) {
+    if let Some(stalled) = &host.stalled {
+        print_text(&format!("stalled: {}\n", one_line(&stalled.text)));
+    }
+    for Failing { what, why, since, times } in &host.failing {
+        let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
+        let line = format!("{what}, {times} since {since}: {why}");
+        print_text(&format!("failing: {}\n", one_line(&line)));
+    }
+    if host.peers_left > 0 {
+        print_text(&format!("peers that have left meanwhile: {} of {}\n", host.peers_left, host.connections));
     }
 }

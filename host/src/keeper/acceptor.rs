@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | the caller may not accept: no worker takes connections | when it may |
 //! | [`ACCEPTS_AT_ONCE`] connections came from one port | in the next round of the loop |
-//! | accepting failed, mostly for lack of descriptors | after [`ACCEPT_REST`], for all ports |
+//! | few descriptors are left ([`FileTable`]), or accepting fails | after [`ACCEPT_REST`] |
 //!
 //! Connections that are not accepted wait in the kernel's queue, so their clients see a slow host
 //! and no error.
@@ -18,15 +18,19 @@
 //! The type joins three parts that do not know each other: [`Listeners`], [`Dialer`] and
 //! [`Connections`]. Both accepted and outbound connections get their number here.
 
+use crate::admin::time::rfc3339;
+use crate::clock::unix_ms;
 use crate::keeper::connections::{Batch, Connections};
 use crate::keeper::dialer::Dialer;
 use crate::keeper::listeners::Listeners;
+use crate::keeper::table::FileTable;
+use crate::protocol::admin::Failing;
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_core::reload::ports::Port;
 use greenroom_state::address::Address;
 use mio::{Registry, Token};
 use std::collections::{BTreeSet, VecDeque};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -37,8 +41,9 @@ const DIALED: usize = 1 << 32;
 /// Connections accepted from one port before the others have their turn, and before the worker is
 /// handed any.
 const ACCEPTS_AT_ONCE: usize = 64;
-/// Pause of accepting, on all ports, after descriptors or memory ran out.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Pause of accepting, on all ports, after descriptors or memory ran out. A connection that is over
+/// ends it before.
+const ACCEPT_REST: Duration = Duration::from_secs(1);
 
 /// Source of a poll event.
 pub(super) enum AcceptorEvent {
@@ -62,9 +67,8 @@ pub(super) fn source(token: Token) -> Option<AcceptorEvent> {
 pub(super) struct Accepted {
     /// Keys of the new connections.
     pub(super) keys: Vec<u32>,
-    /// Times that accepting failed for another reason than the connection itself. Counted as the
-    /// limit of open files, which is the usual reason.
-    pub(super) out_of_files: u64,
+    /// Accepting has stopped for lack of descriptors. Counted once until it goes on.
+    pub(super) out_of_files: bool,
 }
 
 /// Listeners, dialer, and the connections that they brought.
@@ -73,12 +77,13 @@ pub(super) struct Acceptor {
     listeners: Listeners,
     connections: Connections,
     dialer: Dialer,
+    table: FileTable,
     /// Listeners that may have more connections, by index. May hold indexes of closed ports.
     accept_again: BTreeSet<usize>,
     /// Time until which accepting rests. [`Acceptor::accept_again`] alone ends the rest.
     rests_until: Option<Instant>,
-    /// Time of the first failure in a row, so that only the first one is logged.
-    failed_at: Option<Instant>,
+    /// Time and reason of the first failure in a row, so that only the first one is logged.
+    failed: Option<(Instant, Failing)>,
 }
 
 impl Acceptor {
@@ -100,6 +105,12 @@ impl Acceptor {
             for index in std::mem::take(&mut self.accept_again) {
                 self.accept_into(index, may, &mut accepted);
             }
+            // One that leaves while others wait is no end of the lack.
+            if self.accept_again.is_empty()
+                && let Some((at, _)) = self.failed.take()
+            {
+                tracing::info!("connections are accepted again, after {:.1?}", at.elapsed());
+            }
         }
         accepted
     }
@@ -110,42 +121,49 @@ impl Acceptor {
             self.accept_again.insert(index);
             return;
         }
-        for _ in 0..ACCEPTS_AT_ONCE {
+        let room = match self.table.room(self.connections.len()) {
+            Ok(room) => room,
+            Err(why) => return self.rest(index, why, accepted),
+        };
+        for _ in 0..ACCEPTS_AT_ONCE.min(room) {
             match self.listeners.accept(index) {
                 // The port was closed after the event.
                 None => return,
                 Some(Ok((fd, endpoint))) => {
                     accepted.keys.push(self.connections.add(fd, endpoint).0);
-                    if let Some(at) = self.failed_at.take() {
-                        tracing::info!("connections are accepted again, after {:.1?}", at.elapsed());
-                    }
                 }
                 Some(Err(e)) => match e.kind() {
                     // The queue is empty: the next connection causes an edge.
                     ErrorKind::WouldBlock => return,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
-                    _ => {
-                        accepted.out_of_files += u64::from(is_out_of_files(&e));
-                        return self.rest(index, &e);
-                    }
+                    _ => return self.rest(index, e.to_string(), accepted),
                 },
             }
         }
         self.accept_again.insert(index);
     }
 
-    /// Rests after a failure. No event tells that descriptors are free again, so accepting is
-    /// repeated.
-    fn rest(&mut self, index: usize, e: &io::Error) {
-        if self.failed_at.is_none() {
+    /// Rests after a failure, or before one. Descriptors of other threads become free without an
+    /// event, so accepting is repeated.
+    fn rest(&mut self, index: usize, why: String, accepted: &mut Accepted) {
+        if self.failed.is_none() {
+            let connections = self.connections.len();
             tracing::warn!(
-                connections = self.connections.len(),
-                "connections can't be accepted ({e}); they wait, and it is tried again every {ACCEPT_REST:?}"
+                connections,
+                "connections can't be accepted ({why}); they wait until descriptors are free"
             );
+            let since = rfc3339(unix_ms());
+            let failing = Failing { what: "connections".into(), why, since, times: 1 };
+            self.failed = Some((Instant::now(), failing));
+            accepted.out_of_files = true;
         }
-        self.failed_at.get_or_insert_with(Instant::now);
         self.accept_again.insert(index);
         self.rests_until = Some(Instant::now() + ACCEPT_REST);
+    }
+
+    /// Reason why connections are not accepted. `None`: they are.
+    pub(super) fn failing(&self) -> Option<Failing> {
+        self.failed.as_ref().map(|(_, failing)| failing.clone())
     }
 
     /// Time of the next thing to do, if it `may` accept. Remembered listeners are due at once; if
@@ -200,6 +218,8 @@ impl Acceptor {
         addr: Address,
         patience: Duration,
     ) -> Result<(), String> {
+        let room = self.table.room(self.connections.len());
+        room.map_err(|why| format!("{} can't be connected to: {why}", addr.stored_text()))?;
         self.dialer.begin(registry, Token(DIALED + number as usize), number, addr, patience)
     }
 
@@ -242,6 +262,20 @@ impl Acceptor {
             self.connections.drop(key, number);
             self.dialer.forget(number);
         }
+        // A descriptor is free.
+        self.rests_until = self.rests_until.map(|_| Instant::now());
+    }
+
+    /// Drops the connections whose peers have left. Returns their number. O(connections).
+    pub(super) fn drop_left(&mut self) -> usize {
+        let left = self.connections.left();
+        self.drop(&left);
+        left.len()
+    }
+
+    /// Number of connections whose peers have left, as the kernel knows. O(connections).
+    pub(super) fn left(&self) -> usize {
+        self.connections.left().len()
     }
 
     /// Number of connections.
@@ -273,11 +307,6 @@ impl Acceptor {
 /// Token of a listener. Indexes stay far below 2^32, so tokens do not reach [`DIALED`].
 fn listener_token(index: usize) -> Token {
     Token(LISTENERS + index)
-}
-
-/// Whether an error says that descriptors are used up, of this process or of the system.
-fn is_out_of_files(e: &io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 #[cfg(test)]

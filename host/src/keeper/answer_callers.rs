@@ -18,7 +18,8 @@ impl Keeper {
     /// caller may be gone, so failed answers are ignored.
     pub(super) fn answer(&mut self, command: AdminCommand, answers: Answers) {
         match command {
-            AdminCommand::Status => _ = answers.send(Reply::Status(self.status())),
+            AdminCommand::Status => _ = answers.send(Reply::Status(Box::new(self.status()))),
+            AdminCommand::Withhold(of) => _ = answers.send(self.withhold(&of)),
             AdminCommand::Upgrade { binary } => self.begin_upgrade(binary, answers),
             other => {
                 let _ = answers.send(Reply::Error(format!("the keeper does not serve {other:?}")));
@@ -26,14 +27,20 @@ impl Keeper {
         }
     }
 
-    /// Passes a command on to the worker, or has it wait for one. `configure` goes another way: the
-    /// keeper reads the file first.
+    /// Passes a command on to the worker, or has it wait for one. A worker that stalls gets none.
+    /// `configure` goes another way: the keeper reads the file first.
     pub(super) fn relay(&mut self, caller: WaitingCaller) {
         if let AdminCommand::Configure = caller.command {
+            if let Some(why) = self.refusal().filter(|_| self.worker.serves()) {
+                return refuse(&caller.stream, &why);
+            }
             return self.configure(caller.by, Some(caller.stream));
         }
         if !self.worker.serves() {
             return self.callers.add(caller);
+        }
+        if let Some(why) = self.refusal() {
+            return refuse(&caller.stream, &why);
         }
         let WaitingCaller { command, by, stream } = caller;
         match self.worker.send_with(&ToWorker::Caller(command, by), &[stream.as_fd()]) {

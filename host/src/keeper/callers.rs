@@ -6,6 +6,7 @@
 
 use crate::admin::server::refuse;
 use crate::protocol::admin::AdminCommand;
+use crate::sys::descriptors::limit;
 use greenroom_core::reload::request::Requester;
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
@@ -13,7 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Time that a command waits for a worker.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// Commands that wait at once, each with a descriptor. A further one is refused.
+/// Commands that wait at once, each with a descriptor, and at most one for eight open files that
+/// this process may have. A further one is refused.
 const CALLERS_MAX: usize = 32;
 
 /// A command, its requester, and the socket to answer on.
@@ -37,7 +39,7 @@ pub(super) struct Callers {
 impl Callers {
     /// Has a caller wait. Beyond [`CALLERS_MAX`] it is refused.
     pub(super) fn add(&mut self, caller: WaitingCaller) {
-        if self.waiting.len() < CALLERS_MAX {
+        if self.waiting.len() < CALLERS_MAX.min(limit() / 8) {
             self.waiting.push_back((Instant::now() + WAIT_MAX, caller));
         } else {
             refuse(&caller.stream, "too many commands wait for a worker already");

@@ -34,7 +34,7 @@ impl Keeper {
     /// Queues accepted connections for the worker.
     pub(super) fn accepted(&mut self, accepted: Accepted) {
         self.worker.queue(accepted.keys);
-        self.count_reached(Limit::OpenFiles, accepted.out_of_files);
+        self.count_reached(Limit::OpenFiles, u64::from(accepted.out_of_files));
     }
 
     /// Begins an outbound connection that the worker asked for, within limit `connect_ms`.

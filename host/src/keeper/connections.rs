@@ -11,6 +11,7 @@
 //! connections so far. The traffic of a connection costs the keeper nothing.
 
 use crate::protocol::keeper::EndpointId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -74,6 +75,20 @@ impl Connections {
         }
     }
 
+    /// Connections whose peers have ended at least their own direction: key and number of each. One
+    /// system call, O(connections). None if the kernel does not say.
+    pub(super) fn left(&self) -> Vec<(u32, u64)> {
+        let held = |key: usize| Some((key, self.descriptors[key].as_ref()?));
+        let held: Vec<_> = (0..self.descriptors.len()).filter_map(held).collect();
+        let mut polled: Vec<_> = held.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::RDHUP)).collect();
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut polled, Some(&now)).is_err() {
+            return Vec::new();
+        }
+        let gone = polled.iter().zip(held).filter(|(p, _)| !p.revents().is_empty());
+        gone.map(|(_, (key, _))| (key as u32, self.numbers[key])).collect()
+    }
+
     /// Number of connections.
     pub(super) fn len(&self) -> usize {
         self.count
@@ -109,6 +124,27 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn connections_whose_peers_have_left_are_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut connections = Connections::default();
+        let mut peers: Vec<_> = (0..3)
+            .map(|_| {
+                let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                connections.add(listener.accept().unwrap().0.into(), EndpointId::NONE);
+                peer
+            })
+            .collect();
+        assert_eq!(connections.left(), []);
+        drop(peers.remove(1));
+        // The segment takes its time, also on one machine.
+        while connections.left().is_empty() {
+            std::thread::yield_now();
+        }
+        assert_eq!(connections.left(), [(1, 2)]);
+    }
 
     /// A descriptor that stands for a connection.
     fn fd() -> OwnedFd {

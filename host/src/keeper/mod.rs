@@ -14,8 +14,11 @@
 //! | `upgrade`, `upgrade_steps` | the trial of another binary, and the change to it |
 //! | `configure`, `propose` | configurations that the worker has not answered |
 //! | `callers` | commands that wait for a worker |
+//! | `table` | open files that connections must leave free |
 //! | `orphans` | children that others left behind |
-//! | `stop` | the end of the host |
+//! | `stop`, `stop_steps` | the end of the host |
+//! | `stalls` | what the worker is busy with |
+//! | `failing` | parts of the host that fail |
 //!
 //! The loop looks at every source after each poll: the events tell only which listeners and
 //! outbound connections are ready. No step waits for an answer of the worker, so `status` is
@@ -34,6 +37,7 @@ mod connections;
 mod deaths;
 mod dialer;
 pub mod events;
+mod failing;
 mod files;
 mod hand_queue;
 mod listeners;
@@ -43,9 +47,12 @@ mod orphans;
 mod phase;
 mod propose;
 mod spawn;
+mod stalls;
 mod status;
 mod stop;
+mod stop_steps;
 mod succession;
+mod table;
 mod tokens;
 mod upgrade;
 mod upgrade_steps;
@@ -59,11 +66,13 @@ use crate::mailbox::Mailbox;
 use crate::plugin::watch::WatchNews;
 use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
 use crate::protocol::link::Received;
+use crate::sys::descriptors::KeptPlaces;
 use acceptor::Acceptor;
 use belongings::Belongings;
 use callers::{Callers, WaitingCaller};
 use configure::ConfigProposals;
 use events::{Event, EventQueue};
+use failing::FailingParts;
 use files::LibraryFiles;
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
@@ -78,11 +87,9 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 use stop::Stop;
+use table::START_PLACES;
 use upgrade::UpgradeUnderWay;
 use worker_process::WorkerProcess;
-
-/// Time beyond `stop_ms` that a worker may take to end: the final save of the tables is part of it.
-const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Callback that is given the ports once, when the host serves for the first time.
 type OnReady<'a> = &'a dyn Fn(&[(String, Address)]);
@@ -106,12 +113,16 @@ pub struct Keeper {
     /// Reason why the worker asked for a fresh process during the upgrade.
     recycle_later: Option<String>,
     stop: Stop,
+    /// Places in the table of open files for the start of a process.
+    start_places: KeptPlaces,
     /// A child may have ended that nobody waits for.
     orphans_due: bool,
     /// Builds in use, and files that are made anew.
     belongings: Belongings,
     /// Files of libraries, and the builds that run.
     files: LibraryFiles,
+    /// Parts that fail.
+    failing: FailingParts,
     /// Times that each limit was reached here, not in a worker.
     reached: BTreeMap<Limit, u64>,
     started: Instant,
@@ -123,6 +134,7 @@ impl Keeper {
     pub fn new(options: Options) -> io::Result<Keeper> {
         let poll = Poll::new()?;
         Ok(Keeper {
+            start_places: KeptPlaces::new(if options.in_process.is_some() { 0 } else { START_PLACES })?,
             binary: if options.in_process.is_some() { None } else { Some(own_binary()?) },
             options,
             events: EventQueue::new(poll.registry())?,
@@ -138,6 +150,7 @@ impl Keeper {
             orphans_due: false,
             belongings: Belongings::default(),
             files: LibraryFiles::default(),
+            failing: FailingParts::default(),
             reached: BTreeMap::new(),
             started: Instant::now(),
         })
@@ -284,7 +297,9 @@ impl Keeper {
             }
             ToKeeper::Configured(number) => self.configured(number),
             ToKeeper::NotConfigured(number) => self.not_configured(number),
+            ToKeeper::Saving => self.saving(),
             ToKeeper::NotSaved(why) => self.stop.note_unsaved(why),
+            ToKeeper::Failing(what, why) => self.failing.note(what, why),
             ToKeeper::Pinned(epoch) => self.pinned(epoch),
             ToKeeper::Unpinned(held) => self.unpinned(held),
             // Its pins would end with it. The upgrade replaces it, or is refused.
@@ -364,37 +379,6 @@ impl Keeper {
             self.worker.send(&ToWorker::ConnectFailed(number, why));
         }
         self.upgrade_in_time(now);
-        if self.stop.deadline().is_some_and(|at| at <= now) {
-            tracing::error!("the worker doesn't end; it is killed");
-            if self.binary.is_none() {
-                // The worker runs on another thread of this process, which nothing else would end.
-                std::process::exit(1);
-            }
-            self.stop.fail("the worker didn't end, and nothing was saved".into());
-            self.worker.kill();
-            self.stop.extend(now + STOP_GRACE);
-        }
-    }
-
-    /// Handles a signal to stop. The worker flushes and saves, and ends. On a second signal the
-    /// worker ends at once. If no worker could be told by then, the host ends, and nothing is
-    /// saved.
-    fn stop(&mut self, signal: i32) {
-        let again = self.stop.is_requested();
-        if !again {
-            self.fail_upgrade("the host is stopping");
-        }
-        let wait = Duration::from_millis(self.options.config.limits.stop_ms) + STOP_GRACE;
-        self.stop.request(signal, Instant::now() + wait);
-        // A worker that is still to start is told once it serves. A starting one keeps the message
-        // until then.
-        let told = self.worker.tell_to_stop(signal);
-        if !told && self.worker.has_served() && !again {
-            tracing::warn!(connections = self.acceptor.connections(), "told to stop while no worker serves");
-        }
-        if again && !self.worker.is_told_to_stop() {
-            self.stop.fail("stopped while no worker served: nothing was flushed or saved".into());
-            self.worker.kill();
-        }
+        self.stop_in_time(now);
     }
 }

@@ -70,6 +70,13 @@ impl Phase {
         }
     }
 
+    /// Notes that the keeper kills the process: a worker that served takes no commands any more.
+    pub(super) fn ends(&mut self) {
+        if let Phase::Serving { .. } = self {
+            *self = Phase::HandingOver { since: Instant::now() };
+        }
+    }
+
     /// Time that a worker in this phase has served. For a handover, the time since its begin: the
     /// phase does not keep the time before.
     pub(super) fn served_for(&self) -> Duration {

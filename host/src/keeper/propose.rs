@@ -54,6 +54,7 @@ impl Keeper {
             Ok(false) => self.configure_later(by, stream),
             Err(why) => {
                 tracing::warn!("configuration refused, nothing has changed: {why}");
+                self.failing.note("configuration".into(), Some(why.clone()));
                 if let Some(stream) = stream {
                     refuse(&stream, &format!("nothing has changed: {why}"));
                 }

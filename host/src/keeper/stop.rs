@@ -7,6 +7,10 @@
 //! | failure noted | `note_failure` | goes on |
 //! | over | `end`, `end_well`, `fail` | ends before its next poll |
 //!
+//! The deadline covers flushing. Once the worker saves, each part that reaches the disk moves it,
+//! so a slow disk is no failure. The first worker that does not end by the deadline is killed, and
+//! a successor flushes and saves in its place.
+//!
 //! A request and a noted failure are independent. A noted failure is forgotten only by `end_well`:
 //! a successor may still flush and save all.
 
@@ -23,6 +27,10 @@ pub(super) struct Stop {
     failure: Option<String>,
     /// Reason why the last worker could not save the tables.
     unsaved: Option<String>,
+    /// The worker saves: the deadline is that of the save.
+    saving: bool,
+    /// A worker that did not end was killed, and a successor is to flush and save.
+    tried_again: bool,
     /// The loop ends now.
     over: bool,
 }
@@ -51,6 +59,27 @@ impl Stop {
     /// Moves the deadline of a requested stop.
     pub(super) fn extend(&mut self, by: Instant) {
         self.by = Some(by);
+    }
+
+    /// Notes that the worker saves, and has until then for the next part. The deadline only moves
+    /// back.
+    pub(super) fn saves(&mut self, by: Instant) {
+        self.saving = true;
+        self.by = self.by.max(Some(by));
+    }
+
+    /// Whether the worker saves.
+    pub(super) fn is_saving(&self) -> bool {
+        self.saving
+    }
+
+    /// Leaves flushing and saving to a successor, until then. False: that was done before.
+    pub(super) fn try_again(&mut self, by: Instant) -> bool {
+        let may = !std::mem::replace(&mut self.tried_again, true);
+        if may {
+            (self.by, self.saving) = (Some(by), false);
+        }
+        may
     }
 
     /// Whether the loop ends now.

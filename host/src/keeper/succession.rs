@@ -25,9 +25,10 @@
 use crate::keeper::Keeper;
 use crate::keeper::deaths::Ended;
 use crate::keeper::spawn::{self, Spawned};
-use crate::memory::board::Running;
-use crate::protocol::keeper::{Hello, ToKeeper};
+use crate::memory::board::{Reading, Running};
+use crate::protocol::keeper::{Hello, TOO_FEW_FILES, ToKeeper};
 use crate::protocol::link::Received;
+use crate::sys::descriptors::are_used_up;
 use greenroom_core::ids::public_number;
 use greenroom_core::recovery::crashes::{Death, action_name};
 use std::io;
@@ -58,9 +59,29 @@ impl Keeper {
         if self.stop.deadline().is_some_and(|by| !self.worker.has_served() || by <= now) {
             return self.stop.end();
         }
-        if let Err(e) = self.start_worker() {
+        self.start_places.give();
+        let started = self.start_worker();
+        if started.is_err() {
             self.worker.abandon(self.poll.registry());
+        }
+        // Too few are kept until a later start, if others have taken some meanwhile.
+        let _ = self.start_places.keep();
+        if let Err(e) = started {
+            if are_used_up(&e) {
+                self.release_left();
+            }
             self.cannot_start(format!("a worker process can't be started: {e}"));
+        }
+    }
+
+    /// Releases the connections whose peers have left, for lack of descriptors. Their sessions end
+    /// when a worker finds no connection for them. Without a lack they are the worker's to end.
+    fn release_left(&mut self) {
+        let released = self.acceptor.drop_left();
+        if released > 0 {
+            tracing::warn!(
+                "{released} connections whose peers have left are released, for lack of descriptors"
+            );
         }
     }
 
@@ -107,6 +128,7 @@ impl Keeper {
             holds_builds: true,
             knows_files: true,
             gives_up: true,
+            hears_failures: true,
         }
     }
 
@@ -166,6 +188,9 @@ impl Keeper {
             return;
         }
         if let Some(reason) = self.worker.deaths_mut().take_refusal() {
+            if reason == TOO_FEW_FILES {
+                self.release_left();
+            }
             return self.cannot_start(reason);
         }
         let own = self.note_death(&ended);
@@ -229,14 +254,14 @@ impl Keeper {
             action_name(action)
         );
         self.worker.deaths_mut().note(cause, true);
-        let death = self.death(ended, how, running);
+        let death = self.death(&ended.board, how, running);
         self.crashes.note(death);
     }
 
     /// Logs a kill from outside in the middle of a turn, and counts it against the action. The
     /// system kills so for memory, and an operator a callback that does not end.
     fn note_kill_in_turn(&mut self, ended: &Ended, how: &str, running: &Running) {
-        let in_a_row = self.crashes.note_kill(self.death(ended, how.to_owned(), running));
+        let in_a_row = self.crashes.note_kill(self.death(&ended.board, how.to_owned(), running));
         let service = self.worker.service(running.service).map_or("?", |s| &s.name);
         tracing::warn!(
             worker_pid = ended.pid, %service, generation = running.generation,
@@ -245,11 +270,11 @@ impl Keeper {
         );
     }
 
-    /// Makes the note of a death in the middle of a turn.
-    fn death(&self, ended: &Ended, how: String, running: &Running) -> Death {
+    /// Makes the note of a death in the middle of a turn. The counters are the process's last ones.
+    pub(super) fn death(&self, board: &Reading, how: String, running: &Running) -> Death {
         let Running { service, generation, session, turn, action } = *running;
         let library = self.worker.service(service).map_or("?", |s| &s.library).to_owned();
-        let committed = ended.board.counts(usize::from(service)).map_or(0, |[_, turns, _]| turns);
+        let committed = board.counts(usize::from(service)).map_or(0, |[_, turns, _]| turns);
         Death { at_ms: self.now_ms(), library, generation, session, turn, committed, action, how }
     }
 

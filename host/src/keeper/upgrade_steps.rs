@@ -34,8 +34,10 @@ use std::time::Instant;
 
 impl Keeper {
     /// Begins an upgrade to the binary of this path, or refuses it. Refused: another upgrade is
-    /// under way, no worker serves, the host is one process, or the file is not trusted.
+    /// under way, no worker serves, or it stalls, the host is one process, or the file is not
+    /// trusted.
     pub(super) fn begin_upgrade(&mut self, path: PathBuf, answers: Answers) {
+        let stalled = self.refusal();
         let refuse = |why: &str| {
             let _ = answers.send(Reply::Error(format!("{}: {why}", path.display())));
         };
@@ -47,6 +49,9 @@ impl Keeper {
         }
         if !self.worker.serves() {
             return refuse("no worker serves at the moment; see `greenroom status`");
+        }
+        if let Some(why) = stalled {
+            return refuse(&why);
         }
         let binary = match open_binary(&path, &self.options.config.trust) {
             Ok(binary) => binary,

@@ -348,6 +348,7 @@ impl WorkerProcess {
     pub(super) fn kill(&mut self) {
         if let Some(process) = &self.process {
             let _ = kill_process(Pid::from_child(&process.child), Signal::KILL);
+            self.phase.ends();
         }
     }
 

@@ -8,16 +8,19 @@
 //! | 0 to 7 | the beat: the turn that runs now |
 //! | 8 and 9 | version and length of the text |
 //! | 10 | the thread that crashed |
+//! | 11 to 13 | since when the action runs, by the watchdog; its last look |
+//! | 14 | begin of the pass |
 //! | from 16 | three counters for each service: sessions, turns, faults |
 //! | behind those | the text: the status of each service, in JSON |
 //! | behind that | times that each limit was reached |
 //! | behind those | three counts of jobs for each service: running, waiting, begin of the oldest |
 //! | behind those | the pass: its sequence number, its stage, the longest one |
+//! | behind those | the place of the action that stalls, in words |
 //!
 //! Every word is 8 bytes in the machine's order, and is written whole. A call of a handler costs
-//! eight stores, and one more for each turn, and no system call. A pass costs a store for each of
-//! its stages. A reader outside the process
-//! copies the file and may see words of different moments: counters are for people.
+//! eight stores, and one more for each turn, and no system call. A pass costs two stores, and one
+//! for each of its stages. A reader outside the process copies the file and may see words of
+//! different moments: counters are for people.
 //!
 //! After a death the beat is exact, as a dead process's stores stand. The odd sequence number is
 //! stored last at the begin of a call. If the number is odd, the other words are whole.
@@ -33,6 +36,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
 
 /// Sequence number of the beat: odd while a handler runs.
 const SEQ: usize = 0;
@@ -56,6 +60,14 @@ const TEXT_VERSION: usize = 8;
 const TEXT_BYTES: usize = 9;
 /// Thread that crashed, a constant of [`crash_thread`]; 0: none has, or nobody noted it.
 const CRASHED: usize = 10;
+/// Mark of the action that the watchdog saw running last.
+const SEEN_MARK: usize = 11;
+/// Time when the watchdog first saw that action, in nanoseconds of [`crate::clock::now_ns`].
+const SEEN_AT: usize = 12;
+/// Time of the watchdog's last look; 0: none yet.
+const LOOKED_AT: usize = 13;
+/// Time when the pass began; 0: the loop sleeps, or no pass has begun.
+const PASS_AT: usize = 14;
 /// First counter of the first service.
 const COUNTERS: usize = 16;
 /// Services with counters. Further ones are served, and not counted here.
@@ -76,8 +88,18 @@ const PASS: usize = JOBS + 3 * SERVICES_MAX;
 const STAGE: usize = PASS + 1;
 /// Milliseconds of the longest pass, as the watchdog saw it.
 const LONGEST_MS: usize = PASS + 2;
+/// Mark of the action that the place belongs to.
+const PLACE_MARK: usize = LONGEST_MS + 1;
+/// Length of the place in bytes.
+const PLACE_BYTES: usize = PLACE_MARK + 1;
+/// First word of the place.
+const PLACE: usize = PLACE_BYTES + 1;
+/// Longest place, in bytes. A longer one is cut.
+const PLACE_BYTES_MAX: usize = 512;
+/// Words about what runs, which no successor must read.
+const RUN: [usize; 8] = [SEQ, STALLED_MS, CRASHED, SEEN_MARK, LOOKED_AT, PASS_AT, PASS, PLACE_BYTES];
 /// Length of the file, in whole pages: 564 KiB.
-const BYTES: usize = ((LONGEST_MS + 1) * 8).next_multiple_of(4096);
+const BYTES: usize = ((PLACE + PLACE_BYTES_MAX / 8) * 8).next_multiple_of(4096);
 const _: () = assert!(Limit::ALL.len() <= LIMITS_MAX);
 
 /// The worker's side. Copies are the same board. The loop alone writes beat, counts and text; the
@@ -103,6 +125,17 @@ pub struct Running {
     pub action: u32,
 }
 
+/// Work of the loop that has taken long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Busy {
+    /// The action that runs. `None`: no handler runs, and the pass itself takes long.
+    pub running: Option<Running>,
+    /// Time so far. Of an action, up to one look of the watchdog less.
+    pub time: Duration,
+    /// Place of the action in the source, in words, if the watchdog knows it.
+    pub place: Option<String>,
+}
+
 impl Board {
     /// Maps the file, which is fresh or a predecessor's, for the life of the process. Fails if the
     /// kernel has no memory for it: a board that is mapped never faults.
@@ -111,7 +144,7 @@ impl Board {
         let board = Board { words: Mapping::new(fd, BYTES)?.leak_words() };
         // A predecessor may have died in a turn, or in the middle of a text. Its jobs ended with
         // it.
-        for word in [SEQ, STALLED_MS, CRASHED, TEXT_VERSION, TEXT_BYTES, PASS].into_iter().chain(JOBS..PASS) {
+        for word in RUN.into_iter().chain([TEXT_VERSION, TEXT_BYTES]).chain(JOBS..PASS) {
             board.words[word].store(0, Ordering::Relaxed);
         }
         Ok(board)
@@ -161,11 +194,39 @@ impl Board {
         self.words[SEQ].store(seq + 1, Ordering::Release);
     }
 
+    /// Notes that the watchdog looks, at this time. `seen`: mark and first look of the action that
+    /// runs; the words of an earlier one stay.
+    pub fn looked(self, now_ns: u64, seen: Option<(u64, u64)>) {
+        if let Some((mark, at_ns)) = seen {
+            self.words[SEEN_AT].store(at_ns, Ordering::Relaxed);
+            self.words[SEEN_MARK].store(mark, Ordering::Release);
+        }
+        self.words[LOOKED_AT].store(now_ns, Ordering::Relaxed);
+    }
+
+    /// Shows the place of the action with this mark. For the watchdog alone. O(bytes).
+    pub fn place(self, mark: u64, place: &str) {
+        let bytes = &place.as_bytes()[..place.floor_char_boundary(PLACE_BYTES_MAX)];
+        self.words[PLACE_BYTES].store(0, Ordering::SeqCst);
+        self.write(PLACE, bytes);
+        self.words[PLACE_MARK].store(mark, Ordering::Relaxed);
+        self.words[PLACE_BYTES].store(bytes.len() as u64, Ordering::SeqCst);
+    }
+
+    /// Writes bytes from this word on. The last word is filled up with zeros.
+    fn write(self, from: usize, bytes: &[u8]) {
+        for (i, bytes) in bytes.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            self.words[from + i].store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+    }
+
     /// The action that runs now, and a mark that changes with each action. `None`: no handler runs.
     /// For the watchdog, on its own thread: the mark may be of a later moment than the action.
     pub fn running(self) -> Option<(u64, Running)> {
         let w = |at: usize| self.words[at].load(Ordering::Acquire);
-        running(&std::array::from_fn::<_, 8, _>(w)).map(|r| (w(SEQ) << 16 ^ w(DONE), r))
+        running(&std::array::from_fn::<_, 8, _>(w)).map(|r| (mark(w(SEQ), w(DONE)), r))
     }
 
     /// Notes that the watchdog ends this process, after the action has run for `ms` milliseconds. A
@@ -193,8 +254,15 @@ impl Board {
         }
     }
 
-    /// Notes what the loop does from here on, until [`Board::pass_ends`]. The first note begins the
-    /// pass.
+    /// Notes that a pass begins, at this time.
+    #[inline]
+    pub fn pass_begins(self, now_ns: u64) {
+        self.words[PASS_AT].store(now_ns, Ordering::Relaxed);
+        self.stage(Stage::Begin);
+    }
+
+    /// Notes what the loop does from here on, until [`Board::pass_ends`]. The first note of a pass
+    /// is that of [`Board::pass_begins`].
     #[inline]
     pub fn stage(self, stage: Stage) {
         self.words[STAGE].store(stage as u64, Ordering::Relaxed);
@@ -205,6 +273,7 @@ impl Board {
     /// Notes that the loop is about to wait.
     #[inline]
     pub fn pass_ends(self) {
+        self.words[PASS_AT].store(0, Ordering::Relaxed);
         let seq = self.words[PASS].load(Ordering::Relaxed);
         self.words[PASS].store(seq + (seq & 1), Ordering::Release);
     }
@@ -260,13 +329,14 @@ impl Board {
         self.words[TEXT_VERSION].store(version | 1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         self.words[TEXT_BYTES].store(text.len() as u64, Ordering::Relaxed);
-        for (i, bytes) in text.chunks(8).enumerate() {
-            let mut word = [0; 8];
-            word[..bytes.len()].copy_from_slice(bytes);
-            self.words[TEXT + i].store(u64::from_ne_bytes(word), Ordering::Relaxed);
-        }
+        self.write(TEXT, text);
         self.words[TEXT_VERSION].store((version | 1) + 1, Ordering::SeqCst);
     }
+}
+
+/// Mark of an action, which changes with each one.
+fn mark(seq: u64, done: u64) -> u64 {
+    seq << 16 ^ done
 }
 
 /// The action that runs, by the words of the beat.
@@ -284,7 +354,7 @@ fn running(w: &[u64]) -> Option<Running> {
 /// Forgets what ran, before another worker begins. Counters and text stay. For the keeper, after
 /// the predecessor was reaped.
 pub fn forget(fd: impl AsFd) -> io::Result<()> {
-    for word in [SEQ, STALLED_MS, CRASHED, PASS] {
+    for word in RUN {
         rustix::io::pwrite(&fd, &[0; 8], 8 * word as u64)?;
     }
     Ok(())
@@ -322,6 +392,39 @@ impl Reading {
         running(&self.words)
     }
 
+    /// Work of the loop at this time. `None`: the loop sleeps, or the worker is of a version that
+    /// notes no times. Of a dead process, what ran at its end.
+    pub fn busy(&self, now_ns: u64) -> Option<Busy> {
+        let (running, w) = (self.running(), &self.words);
+        let mark = mark(w[SEQ], w[DONE]);
+        let (seen, placed) = (w[SEEN_MARK] == mark, w[PLACE_MARK] == mark);
+        let since = match running {
+            Some(_) if seen => w[SEEN_AT],
+            // Shorter than a look, or the watchdog stands still, too.
+            _ => w[PASS_AT],
+        };
+        let place = self.bytes(PLACE, PLACE_BYTES, PLACE_BYTES_MAX).filter(|_| running.is_some() && placed);
+        (since > 0).then(|| Busy {
+            running,
+            time: Duration::from_nanos(now_ns.saturating_sub(since)),
+            place: place.map(|text| String::from_utf8_lossy(&text).into_owned()),
+        })
+    }
+
+    /// Time since the watchdog's last look, which comes twice in a second unless it reports.
+    /// `None`: it has not looked yet.
+    pub fn unwatched(&self, now_ns: u64) -> Option<Duration> {
+        let at = Some(self.words[LOOKED_AT]).filter(|at| *at > 0);
+        at.map(|at| Duration::from_nanos(now_ns.saturating_sub(at)))
+    }
+
+    /// Bytes from this word on, of the length in word `len`. `None`: none, or too many.
+    fn bytes(&self, from: usize, len: usize, max: usize) -> Option<Vec<u8>> {
+        let len = self.words[len] as usize;
+        let bytes = || self.words[from..].iter().flat_map(|w| w.to_ne_bytes()).take(len).collect();
+        (1..=max).contains(&len).then(bytes)
+    }
+
     /// Whether a thread crashed that is not the loop's. What the loop ran is not to blame then.
     pub fn crashed_elsewhere(&self) -> bool {
         self.words[CRASHED] == crash_thread::OF_ANOTHER
@@ -341,11 +444,8 @@ impl Reading {
     /// The text about the services. `None`: there is none yet, or it was written during the
     /// reading.
     pub fn text(&self) -> Option<Vec<u8>> {
-        let (version, len) = (self.words[TEXT_VERSION], self.words[TEXT_BYTES] as usize);
-        if version & 1 != 0 || len == 0 || len > TEXT_BYTES_MAX {
-            return None;
-        }
-        Some(self.words[TEXT..].iter().flat_map(|w| w.to_ne_bytes()).take(len).collect())
+        let is_whole = self.words[TEXT_VERSION] & 1 == 0;
+        self.bytes(TEXT, TEXT_BYTES, TEXT_BYTES_MAX).filter(|_| is_whole)
     }
 
     /// Sessions, turns and faults of a service. `None`: the board has no place for its number.
@@ -394,6 +494,14 @@ mod tests {
         board.begin(running, 2);
         board.stalled(1200);
         assert_eq!(Reading::of(&fd).stalled_ms(), Some(1200));
+        let (mark, _) = board.running().unwrap();
+        board.pass_begins(1_000);
+        let busy = |now_ns| Reading::of(&fd).busy(now_ns).unwrap();
+        assert_eq!((busy(9_000).time, busy(9_000).place), (Duration::from_nanos(8_000), None));
+        board.looked(3_000, Some((mark, 2_000)));
+        board.place(mark, "read (src/lib.rs:3)");
+        assert_eq!((busy(9_000).time, busy(9_000).running), (Duration::from_nanos(7_000), Some(running)));
+        assert_eq!(busy(9_000).place.as_deref(), Some("read (src/lib.rs:3)"));
         board.say(b"two services");
         board.count(1, [5, 6, 7]);
         board.reached(Limit::OpenFiles);
@@ -407,5 +515,9 @@ mod tests {
         next.reached(Limit::OpenFiles);
         assert_eq!(Reading::of(&fd).reached(Limit::OpenFiles), 2);
         assert!(next.running().is_none() && Reading::of(&fd).stalled_ms().is_none());
+        assert_eq!(Reading::of(&fd).busy(9_000), None);
+        next.begin(running, 1);
+        next.pass_begins(4_000);
+        assert_eq!(busy(9_000).place, None, "that of another action");
     }
 }

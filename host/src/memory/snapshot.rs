@@ -4,15 +4,16 @@
 //! counts only if the owner's `unpin` says that the epoch stayed pinned to the end. Otherwise the
 //! snapshot may be a mix of epochs.
 //!
-//! The periodic save, the rehearsal of a reload and the trial of an upgrade use this. Costs two
-//! reads of the memory, a copy of the kept records, and the core that is built from them.
+//! The rehearsal of a reload and the trial of an upgrade use a core. It costs two reads of the
+//! memory, a copy of the kept records, and the core that is built from them. The periodic save sees
+//! each record as it is read, and costs no copy.
 
 use greenroom_core::core::Core;
 use greenroom_core::core::Successor;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::store::memory::Plain;
 use greenroom_core::store::records::Store;
-use greenroom_core::store::snapshot::{Seen, copy_at};
+use greenroom_core::store::snapshot::{Seen, copy_at, each_at};
 use std::os::fd::OwnedFd;
 
 /// Builds a core of all records, on the heap. Fails if the file cannot be read, or is of a layout
@@ -29,8 +30,30 @@ pub fn core_of(
     epoch: u64,
     keeps: impl FnMut(&Seen<'_>) -> bool,
 ) -> Result<Successor, String> {
-    let len = rustix::fs::fstat(region).map_err(|e| e.to_string())?.st_size as usize;
-    let read = |at: usize, into: &mut [u8]| {
+    let image = copy_at(len_of(region)?, epoch, limits.store_bytes_max, reader(region), keeps)?;
+    let found = Store::recover(Box::new(Plain::from(image)), limits.store_bytes_max)?;
+    // No pass runs on a snapshot, so the clock need not go on.
+    Ok(Core::recover(limits.clone(), found, 0))
+}
+
+/// Shows each record, in no order, without a copy of the store. Memory is that of two slabs.
+pub fn each_record(
+    region: &OwnedFd,
+    limits: &Limits,
+    epoch: u64,
+    each: impl FnMut(&Seen<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    each_at(len_of(region)?, epoch, limits.store_bytes_max, reader(region), each)
+}
+
+/// Length of the memory file. To be taken after the pin.
+fn len_of(region: &OwnedFd) -> Result<usize, String> {
+    Ok(rustix::fs::fstat(region).map_err(|e| e.to_string())?.st_size as usize)
+}
+
+/// Reader of the memory file, from an offset.
+fn reader(region: &OwnedFd) -> impl FnMut(usize, &mut [u8]) -> Result<(), String> {
+    move |at, into| {
         let mut filled = 0;
         while filled < into.len() {
             match rustix::io::pread(region, &mut into[filled..], (at + filled) as u64) {
@@ -41,9 +64,5 @@ pub fn core_of(
             }
         }
         Ok(())
-    };
-    let image = copy_at(len, epoch, limits.store_bytes_max, read, keeps)?;
-    let found = Store::recover(Box::new(Plain::from(image)), limits.store_bytes_max)?;
-    // No pass runs on a snapshot, so the clock need not go on.
-    Ok(Core::recover(limits.clone(), found, 0))
+    }
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// End of the reason of a refusal that a fresh worker may not repeat. A command asks again then.
 pub const FRESH_WORKER: &str = "a fresh worker takes over and has room: try again";
@@ -34,6 +35,9 @@ pub enum AdminCommand {
     Release(u64),
     /// Close a session.
     Close(u64),
+    /// End a worker whose callback does not return, and withhold its action: of a session, by its
+    /// number, or of a service itself, by its name.
+    Withhold(String),
     /// The state dump.
     Dump {
         /// Only this service.
@@ -102,7 +106,7 @@ impl AdminCommand {
     /// The process that serves this command.
     pub fn served_by(&self) -> ServedBy {
         match self {
-            Self::Status | Self::Upgrade { .. } => ServedBy::Keeper,
+            Self::Status | Self::Withhold(_) | Self::Upgrade { .. } => ServedBy::Keeper,
             Self::Configure => ServedBy::KeeperThenWorker,
             Self::Sessions
             | Self::History
@@ -124,12 +128,41 @@ impl AdminCommand {
             Self::Status | Self::Sessions | Self::History | Self::Await(_) | Self::Dump { .. } => true,
             Self::Release(_)
             | Self::Close(_)
+            | Self::Withhold(_)
             | Self::Reload { .. }
             | Self::Configure
             | Self::RollBack { .. }
             | Self::Restore { .. }
             | Self::Set { .. }
             | Self::Upgrade { .. } => false,
+        }
+    }
+}
+
+/// Longest time that a client waits for the next reply of a worker that goes on.
+const REPLY_MAX: Duration = Duration::from_secs(60);
+/// The same, for what has steps that take long: a rehearsal, a trial, a restore.
+const STEP_MAX: Duration = Duration::from_secs(600);
+
+impl AdminCommand {
+    /// Longest time that a client waits for the next reply. `None`: the answer comes with the end
+    /// of a probation, which has limits of its own.
+    pub fn reply_max(&self) -> Option<Duration> {
+        match self {
+            Self::Await(_) => None,
+            Self::Reload { .. }
+            | Self::Configure
+            | Self::RollBack { .. }
+            | Self::Restore { .. }
+            | Self::Upgrade { .. } => Some(STEP_MAX),
+            Self::Status
+            | Self::Sessions
+            | Self::History
+            | Self::Release(_)
+            | Self::Close(_)
+            | Self::Withhold(_)
+            | Self::Dump { .. }
+            | Self::Set { .. } => Some(REPLY_MAX),
         }
     }
 }
@@ -169,7 +202,7 @@ pub enum Piece {
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
     /// To [`AdminCommand::Status`].
-    Status(Status),
+    Status(Box<Status>),
     /// To [`AdminCommand::Sessions`], in slices.
     Sessions(Vec<SessionLine>),
     /// To [`AdminCommand::History`], in slices.
@@ -220,9 +253,19 @@ pub struct HostStatus {
     pub reason: Option<String>,
     /// Connections that are held.
     pub connections: usize,
+    /// Of those, connections whose peers have left while no worker serves. A worker ends them.
+    #[serde(default)]
+    pub peers_left: usize,
     /// Times that each limit was reached since the host started.
     #[serde(default)]
     pub limits: BTreeMap<String, u64>,
+    /// Work of the worker that has taken longer than a second. `null`: it goes on, or there is
+    /// none.
+    #[serde(default)]
+    pub stalled: Option<Stalled>,
+    /// Parts that fail at the moment, each until it succeeds.
+    #[serde(default)]
+    pub failing: Vec<Failing>,
     /// Files of the host that are missing at the moment, each with the reason.
     #[serde(default)]
     pub missing: Vec<String>,
@@ -255,6 +298,63 @@ pub struct FileStatus {
     pub runs: Option<String>,
     /// Reason why the file was refused, or cannot be read; null: it was not tried.
     pub reason: Option<String>,
+}
+
+/// Work of a worker that takes long, in a status.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stalled {
+    /// All of it, in words.
+    pub text: String,
+    /// Time so far, in milliseconds.
+    pub for_ms: u64,
+    /// The process is stopped by a signal, or by a debugger.
+    pub stopped: bool,
+    /// The action that runs. `null`: no handler runs.
+    pub running: Option<StalledAction>,
+}
+
+impl Stalled {
+    /// The stall in words, and what an operator can do.
+    pub fn with_way_out(&self) -> String {
+        let of = self.running.as_ref().map(|action| match action.session {
+            0 => action.service.clone(),
+            number => number.to_string(),
+        });
+        let way = of.map(|of| format!("; `greenroom session withhold {of}` ends that"));
+        format!("it is stalled: {}{}", self.text, way.unwrap_or_default())
+    }
+}
+
+/// An action that takes long.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StalledAction {
+    /// Name of the service.
+    pub service: String,
+    /// The library that serves it.
+    pub library: String,
+    /// Generation of the library.
+    pub generation: u64,
+    /// Number of the session; 0: the service itself.
+    pub session: u64,
+    /// Kind of the action.
+    pub action: String,
+    /// Number of the turn, from 1; 0: the service itself.
+    pub turn: u64,
+    /// Function, file and line, if known.
+    pub place: Option<String>,
+}
+
+/// A part of the host that fails, in a status.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failing {
+    /// Name of the part: `save`, `configuration`, `connections`, or `library PATH`.
+    pub what: String,
+    /// Reason of the last failure.
+    pub why: String,
+    /// Time of the first failure in a row, in RFC 3339.
+    pub since: String,
+    /// Failures in a row.
+    pub times: u64,
 }
 
 /// A service in a status.

@@ -14,8 +14,9 @@
 //! | start, and behind each commit of a build | | `Builds`, `Runs` |
 //! | a refused file | | `Refused` |
 //! | configuration | `Configure` | `Configured` or `NotConfigured` |
+//! | a part fails, or goes on | | `Failing` |
 //! | upgrade | `Pin`, `Unpin`, `HandOver` | `Pinned`, `Unpinned` |
-//! | end | `Stop` or `HandOver` | `CantStart`, `Recycle` |
+//! | end | `Stop` or `HandOver` | `Saving`, `CantStart`, `Recycle` |
 //!
 //! Any message may be lost with the worker. No session depends on a lost one: each process reports
 //! ports and configuration, and repeats requests that its records hold.
@@ -124,6 +125,10 @@ pub enum ToKeeper {
     /// The worker ends as it was told to, and could not save the tables, for this reason. Keepers
     /// before this message log it and leave it out.
     NotSaved(String),
+    /// The save at the end has begun, or has brought a part to the disk: the worker is waited for.
+    Saving,
+    /// A part of the host fails, for this reason, or does no longer. `status` shows it.
+    Failing(String, Option<String>),
     /// Answer to [`ToWorker::Pin`]: the epoch.
     Pinned(u64),
     /// Answer to [`ToWorker::Unpin`]: whether the epoch stayed pinned all the time. If it did not,
@@ -137,6 +142,10 @@ pub enum ToKeeper {
     /// A trial's answer: a summary of what it could take over, or why it cannot.
     Tried(Result<String, String>),
 }
+
+/// Reason of [`ToKeeper::CantStart`] for lack of descriptors.
+pub const TOO_FEW_FILES: &str =
+    "this process may not have as many descriptors as there are connections; raise the limit of open files";
 
 /// Everything that a worker begins with.
 #[derive(Debug, Serialize, Deserialize)]
@@ -196,6 +205,9 @@ pub struct Hello {
     /// The keeper knows [`ToKeeper::GiveUp`].
     #[serde(default)]
     pub gives_up: bool,
+    /// The keeper knows [`ToKeeper::Failing`] and [`ToKeeper::Saving`].
+    #[serde(default)]
+    pub hears_failures: bool,
 }
 
 impl Hello {

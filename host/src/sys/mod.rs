@@ -5,6 +5,7 @@
 
 #[allow(unsafe_code)]
 pub mod crash_thread;
+pub mod descriptors;
 #[allow(unsafe_code)]
 pub mod mapping;
 #[allow(unsafe_code)]

@@ -16,6 +16,9 @@
 //! The watchdog learns from the board what runs, so a call of a handler costs it nothing. A look is
 //! a few loads, every 5 to 500 ms. Times are exact to one look.
 //!
+//! The board gets the time since when a callback runs, and its place once that is known: the keeper
+//! shows both in `status`.
+//!
 //! *Invariant*: the watchdog never ends a callback that has returned. The mark of the board is
 //! compared again before each report and before the kill.
 //!
@@ -25,6 +28,7 @@
 
 pub mod symbolize;
 
+use crate::clock::now_ns;
 use crate::memory::board::{Board, Reading, Running};
 use crate::protocol::board_text;
 use crate::sys::stack::Thread;
@@ -45,6 +49,8 @@ use std::time::{Duration, Instant};
 const TICK_MIN: Duration = Duration::from_millis(5);
 /// Longest time between two looks, as the limits may change.
 const TICK_MAX: Duration = Duration::from_millis(500);
+/// Time after which the place of a callback is looked up for `status`, if no limit warns before.
+const PLACE_AFTER: Duration = Duration::from_secs(1);
 /// Time that the last log line takes to be written: another thread writes the log, and SIGKILL
 /// would lose what waits for it.
 const LAST_WORDS: Duration = Duration::from_millis(50);
@@ -133,18 +139,27 @@ struct Seen {
     since: Instant,
     /// The callback was named in the log.
     warned: bool,
+    /// The place was looked up.
+    placed: bool,
 }
 
 impl Watchdog {
-    /// Looks at the running callback once. If it is over a limit, reports it or ends the process.
-    /// A report takes up to 3.5 s, for the stack and the child that names the place.
+    /// Looks at the running callback once, and notes it on the board. If it is over a limit,
+    /// reports it or ends the process. A report takes up to 3.5 s, for the stack and the child
+    /// that names the place.
     fn look(&mut self) {
-        let Some((mark, what)) = self.board.running() else { return self.over() };
+        let Some((mark, what)) = self.board.running() else {
+            self.board.looked(now_ns(), None);
+            return self.over();
+        };
+        let is_new = self.seen.as_ref().is_none_or(|seen| seen.mark != mark);
+        self.board.looked(now_ns(), is_new.then(|| (mark, now_ns())));
         match &mut self.seen {
             Some(seen) if seen.mark == mark => {}
             _ => {
                 self.over();
-                self.seen = Some(Seen { mark, what, since: Instant::now(), warned: false });
+                let since = Instant::now();
+                self.seen = Some(Seen { mark, what, since, warned: false, placed: false });
                 return;
             }
         }
@@ -153,9 +168,17 @@ impl Watchdog {
         let (warn, kill) = self.stall_limits.get();
         let killed = kill > 0 && ms >= kill;
         let warned = warn > 0 && ms >= warn && !std::mem::replace(&mut seen.warned, true);
-        if !killed && !warned {
+        let placed = ms >= PLACE_AFTER.as_millis() as u64 && !seen.placed;
+        if !killed && !warned && !placed {
             return;
         }
+        seen.placed = true;
+        self.report(mark, what, ms, killed, warned);
+    }
+
+    /// Reports a callback that runs for `ms` milliseconds: its place on the board, and in the log
+    /// if it is to be `warned` of. Ends the process if it is to be `killed`.
+    fn report(&self, mark: u64, what: Running, ms: u64, killed: bool, warned: bool) {
         let frames = self.thread.frames();
         // The callback may have returned just now. The frames would be those of another one.
         if self.board.running().is_none_or(|(now, _)| now != mark) {
@@ -168,6 +191,9 @@ impl Watchdog {
         let action = action_name(action);
         let function = place.as_ref().map_or("?", |p| &p.function);
         let (file, line) = place.as_ref().map_or(("?", 0), |p| (&p.file, p.line));
+        if let Some(place) = &place {
+            self.board.place(mark, &place.to_string());
+        }
         if killed {
             tracing::error!(
                 %service, session, generation, action, %function, %file, line,
@@ -182,7 +208,7 @@ impl Watchdog {
             self.board.reached(Limit::StallKillMs);
             self.board.stalled(ms);
             let _ = kill_process(getpid(), Signal::KILL);
-        } else {
+        } else if warned {
             self.board.reached(Limit::StallWarnMs);
             tracing::warn!(
                 %service, session, generation, action, %function, %file, line,

@@ -11,6 +11,7 @@
 
 use crate::exit_status::own_binary;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,17 @@ pub(super) struct Place {
     pub(super) file: String,
     /// Line in it, from 1; 0: unknown.
     pub(super) line: u32,
+}
+
+impl fmt::Display for Place {
+    /// Writes function, file and line; what is unknown is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let function = if self.function.is_empty() { "?" } else { &self.function };
+        match self.file.as_str() {
+            "" => write!(f, "{function}"),
+            file => write!(f, "{function} ({file}:{})", self.line),
+        }
+    }
 }
 
 /// Finds the file that is mapped at an address, and the address in that file. `None`: no file is

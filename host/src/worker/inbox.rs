@@ -12,7 +12,7 @@ use crate::job_threads::JobEnd;
 use crate::mailbox::Mailbox;
 use crate::net::sockets::WAKER;
 use crate::plugin::prepare::Done;
-use crate::worker::save::SaveEnd;
+use crate::worker::save::SaveStep;
 use mio::Registry;
 use std::io;
 use std::sync::mpsc::Receiver;
@@ -21,8 +21,8 @@ use std::sync::mpsc::Receiver;
 pub(super) enum Message {
     /// A slow step of a reload is done.
     Prepare(Done),
-    /// A save is written, or has failed.
-    Save(SaveEnd),
+    /// A step of a save has ended.
+    Save(SaveStep),
     /// A job has ended.
     Job(JobEnd),
     /// An operator asks a query.

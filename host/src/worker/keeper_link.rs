@@ -37,6 +37,8 @@ pub(super) struct KeeperLink {
     knows_files: bool,
     /// The keeper understands [`ToKeeper::GiveUp`].
     gives_up: bool,
+    /// The keeper understands [`ToKeeper::Failing`] and [`ToKeeper::Saving`].
+    hears_failures: bool,
     /// Connections that the keeper is to release: key and number.
     drops: Vec<(u32, u64)>,
     /// Outbound connections about to come: number of the request, by number of the connection. All
@@ -62,7 +64,7 @@ impl KeeperLink {
         let fd = link.fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), LINK, Interest::READABLE | Interest::WRITABLE)?;
         let (drops, dialed) = (Vec::new(), HashMap::new());
-        let Hello { hears_refusals, holds_builds, knows_files, gives_up, .. } = *hello;
+        let Hello { hears_refusals, holds_builds, knows_files, gives_up, hears_failures, .. } = *hello;
         let (ready, recycling, has_rest) = (false, false, false);
         Ok(KeeperLink {
             link,
@@ -70,6 +72,7 @@ impl KeeperLink {
             holds_builds,
             knows_files,
             gives_up,
+            hears_failures,
             drops,
             dialed,
             ready,
@@ -150,6 +153,21 @@ impl KeeperLink {
     pub(super) fn give_up_connect(&mut self, number: u64) {
         if self.gives_up {
             self.link.send(&ToKeeper::GiveUp(number));
+        }
+    }
+
+    /// Tells the keeper that a part of the host fails, for this reason, or does no longer. An
+    /// earlier keeper is told nothing.
+    pub(super) fn say_failing(&mut self, what: &str, why: Option<String>) {
+        if self.hears_failures {
+            self.link.send(&ToKeeper::Failing(what.to_owned(), why));
+        }
+    }
+
+    /// Tells the keeper that the save at the end moves. An earlier keeper is told nothing.
+    pub(super) fn say_saving(&mut self) {
+        if self.hears_failures {
+            self.link.send(&ToKeeper::Saving);
         }
     }
 

@@ -129,7 +129,7 @@ pub(super) fn from_thread(shell: &mut Shell, drivers: &mut Drivers, message: Mes
         Message::Prepare(Done::Discovered(path)) => {
             reload.request_load(shell, path, Requester::Watcher, None)
         }
-        Message::Save(end) => shell.saver.finish(&mut shell.core, end),
+        Message::Save(step) => shell.saver.step(&mut shell.core, &mut shell.keeper, step),
         Message::Job(end) => {
             // The core ignores results of jobs that were cancelled.
             shell.threads.jobs.forget(end.number);

@@ -120,7 +120,8 @@ impl Worker {
                 return Ok(());
             }
         }
-        if let Err(why) = self.shell.saver.save_at_the_end(&self.shell.core) {
+        let Shell { saver, core, keeper, .. } = &mut self.shell;
+        if let Err(why) = saver.save_at_the_end(core, keeper) {
             tracing::error!("{why}");
             self.shell.keeper.say_not_saved(why);
         }
@@ -135,15 +136,17 @@ impl Worker {
         let board = self.shell.board;
         board.pass_ends();
         self.wait()?;
-        board.stage(Stage::Begin);
-        self.shell.core.handle(Input::PassBegins { now_ns: now_ns() });
+        let now_ns = now_ns();
+        board.pass_begins(now_ns);
+        self.shell.core.handle(Input::PassBegins { now_ns });
         self.read()?;
         self.commit_and_send();
         crash_points::pass(Point::Flushed);
         // The events of this pass are done with, so no event names a closed slot any more.
         self.shell.sockets.end_pass();
         board.stage(Stage::Save);
-        self.shell.saver.begin_if_due(&mut self.shell.core, self.shell.config.limits());
+        let Shell { saver, core, keeper, config, .. } = &mut self.shell;
+        saver.begin_if_due(core, keeper, config.limits());
         board.stage(Stage::Drivers);
         self.drivers.step(&mut self.shell);
         self.shell.drop_unused_builds();

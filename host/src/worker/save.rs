@@ -1,32 +1,37 @@
 //! Saves of tables and ledger, in time and at the end.
 //!
-//! A save in time costs the loop a pin and a thread: the thread reads the pinned epoch from the
-//! records' memory file. The pin is invalidated if too much changes meanwhile (limit
-//! `pin_bytes_max`); such a save is dropped, and the next one is due after the interval. A save at
-//! the end runs on the loop's thread.
+//! A save in time costs the loop a pin and a thread, and no file: the thread reads the pinned epoch
+//! from the records' memory file, record by record. The pin is invalidated if too much changes
+//! meanwhile (limit `pin_bytes_max`); such a save is dropped, and the next one is due after the
+//! interval. A save at the end runs on the loop's thread.
 //!
 //! | state | event | becomes |
 //! | --- | --- | --- |
 //! | planned | Its time has come. | under way: an epoch is pinned, and a thread writes |
-//! | under way | The thread is done, and the pin holds. | planned; the file is in its place |
-//! | under way | Writing failed, or the pin was lost. | planned; the old file stays |
+//! | under way | All is written, and the pin has held. | under way: put in its place |
+//! | under way | The file is in its place. | planned |
+//! | under way | A step failed, or the pin was lost. | planned; the old file stays |
 //! | any | The host stops. | saved at the end |
 //!
-//! *Invariant*: the file at its path is always whole. A save is written beside it and renamed, so
-//! a crash leaves the old file, and perhaps an unfinished one that the next save overwrites.
+//! *Invariant*: the file at its path is always whole, and never older than one that was there. A
+//! save is written beside it and renamed, so a crash leaves the old file, and perhaps an unfinished
+//! one that the next save overwrites. A save at the end begins with a mark, behind which a thread
+//! renames nothing.
 //!
 //! The saved file serves the next host only. A successor in the same host reads the records, which
 //! are newer.
 
 use crate::mailbox::Mailbox;
-use crate::memory::snapshot::core_at;
 use crate::saved_file;
 use crate::saved_file::{Saved, Unread};
+use crate::worker::keeper_link::KeeperLink;
 use greenroom_core::core::Core;
 use greenroom_core::limits::host::Limits;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Suffix of the unfinished file of a save at the end. Two writers may overlap, if a host stops
@@ -35,12 +40,22 @@ const AT_THE_END: &str = "new";
 /// Suffix of the unfinished file of a save in time.
 const MEANWHILE: &str = "under-way";
 
-/// A save that a thread has finished: the file is written beside its place, and not yet in it.
-pub(super) struct SaveEnd {
-    /// The epoch that was pinned for the save.
-    epoch: u64,
-    /// Counts of what was written, or the error.
-    written: io::Result<Saved>,
+/// Name of the saves, as a part of the host that may fail.
+const PART: &str = "save";
+
+/// End of a step of a save on its thread.
+pub(super) enum SaveStep {
+    /// The file is written beside its place, or writing has failed.
+    Written {
+        /// The epoch that was pinned for the save.
+        epoch: u64,
+        /// The error, if there is one.
+        written: io::Result<()>,
+        /// Tells the thread whether the pin has held: the file is put in its place, or dropped.
+        held: Sender<bool>,
+    },
+    /// The file is in its place, or has not got there.
+    Placed(io::Result<Saved>),
 }
 
 /// Saves on a schedule.
@@ -53,8 +68,10 @@ pub(super) struct Saver {
     next: Option<Instant>,
     /// The records' memory file, for readers beside the loop.
     region: OwnedFd,
-    /// Destination of every [`SaveEnd`].
-    ends: Mailbox<SaveEnd>,
+    /// Destination of every [`SaveStep`].
+    steps: Mailbox<SaveStep>,
+    /// True once a save at the end has begun. Locked during a rename.
+    is_final: Arc<Mutex<bool>>,
     /// A thread is writing. One save at a time: the next would overwrite the same unfinished file.
     under_way: bool,
 }
@@ -62,11 +79,11 @@ pub(super) struct Saver {
 impl Saver {
     /// Saves every `every_s` seconds; 0: only at the end. An existing file's age counts, so a
     /// successor goes on with its predecessor's interval, and workers that die often still save.
-    pub(super) fn new(path: PathBuf, every_s: u64, region: OwnedFd, ends: Mailbox<SaveEnd>) -> Saver {
+    pub(super) fn new(path: PathBuf, every_s: u64, region: OwnedFd, steps: Mailbox<SaveStep>) -> Saver {
         let every = interval(every_s);
         let age = path.metadata().ok().and_then(|m| m.modified().ok()).and_then(|at| at.elapsed().ok());
         let next = every.map(|every| Instant::now() + every.saturating_sub(age.unwrap_or_default()));
-        Saver { path, every, next, region, ends, under_way: false }
+        Saver { path, every, next, region, steps, is_final: Arc::default(), under_way: false }
     }
 
     /// Saves every `every_s` seconds from now on; 0: only at the end. The same interval as before
@@ -115,13 +132,24 @@ impl Saver {
     }
 
     /// Saves on the loop's own thread, for a host that ends. No session is served any more, so the
-    /// loop may block. If this fails, the last save in time stays; the error is a sentence.
-    pub(super) fn save_at_the_end(&self, core: &Core) -> Result<(), String> {
-        let path = &self.path;
-        let written = saved_file::write(core, path, AT_THE_END);
-        match written.and_then(|saved| saved_file::put_in_place(path, AT_THE_END).map(|()| saved)) {
+    /// loop may block. The keeper hears that the save moves, and waits as long as it does. If this
+    /// fails, the last save in time stays; the error is a sentence.
+    pub(super) fn save_at_the_end(&self, core: &Core, keeper: &mut KeeperLink) -> Result<(), String> {
+        let (path, begun) = (&self.path, Instant::now());
+        tracing::info!("saving the tables to {}", path.display());
+        // A rename under way is waited for.
+        *self.is_final.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        keeper.say_saving();
+        let written = saved_file::write(core, path, AT_THE_END, || keeper.say_saving());
+        let placed = written.and_then(|saved| {
+            saved_file::put_in_place(path, AT_THE_END)?;
+            keeper.say_saving();
+            saved_file::sync_place(path).map(|()| saved)
+        });
+        match placed {
             Ok(s) => {
-                tracing::info!("{} table entries saved to {}", s.entries, path.display());
+                let (entries, time) = (s.entries, begun.elapsed());
+                tracing::info!("{entries} table entries saved to {} in {time:.1?}", path.display());
                 Ok(())
             }
             Err(e) => Err(format!("the tables cannot be saved to {}: {e}", path.display())),
@@ -129,42 +157,67 @@ impl Saver {
     }
 
     /// Begins a save if one is due: a thread writes a pinned snapshot, and the loop goes on. Runs
-    /// between two passes. The thread copies all records to the heap, and posts a [`SaveEnd`].
-    pub(super) fn begin_if_due(&mut self, core: &mut Core, limits: &Limits) {
+    /// between two passes.
+    pub(super) fn begin_if_due(&mut self, core: &mut Core, keeper: &mut KeeperLink, limits: &Limits) {
         if self.due_at().is_none_or(|at| Instant::now() < at) {
             return;
         }
         let epoch = core.pin();
-        let (path, limits, ends) = (self.path.clone(), limits.clone(), self.ends.clone());
+        let (path, limits, steps) = (self.path.clone(), limits.clone(), self.steps.clone());
+        let is_final = self.is_final.clone();
         let begun = self.region.try_clone().and_then(|region| {
             std::thread::Builder::new().name("save".into()).spawn(move || {
-                let written = core_at(&region, &limits, epoch)
-                    .map_err(io::Error::other)
-                    .and_then(|found| saved_file::write(&found.core, &path, MEANWHILE));
-                ends.post(SaveEnd { epoch, written });
+                let (held, is_held) = channel();
+                let (saved, written) = match saved_file::write_at(&region, &limits, epoch, &path, MEANWHILE) {
+                    Ok(saved) => (saved, Ok(())),
+                    Err(e) => (Saved::default(), Err(e)),
+                };
+                steps.post(SaveStep::Written { epoch, written, held });
+                if let Some(placed) = place(&path, &is_held, &is_final) {
+                    steps.post(SaveStep::Placed(placed.map(|()| saved)));
+                }
             })
         });
         // If no thread could be started, the save ends like any other that failed.
         self.under_way = true;
         if let Err(e) = begun {
-            self.finish(core, SaveEnd { epoch, written: Err(e) });
+            core.unpin(epoch);
+            self.end(keeper, Err(e));
         }
     }
 
-    /// Puts a written save in place, unless the snapshot was invalidated meanwhile. The rename is
-    /// on the loop's thread, because only the loop knows whether the pin has held. Costs a rename
-    /// and a sync of the directory.
-    pub(super) fn finish(&mut self, core: &mut Core, end: SaveEnd) {
-        let whole = core.unpin(end.epoch);
+    /// Goes on with a save whose thread has ended a step. Costs no file: the thread puts a written
+    /// save in its place, unless the snapshot was invalidated meanwhile.
+    pub(super) fn step(&mut self, core: &mut Core, keeper: &mut KeeperLink, step: SaveStep) {
+        match step {
+            SaveStep::Written { epoch, written, held } => {
+                let whole = core.unpin(epoch);
+                let lost = || io::Error::other("too much changed while it was read (limit pin_bytes_max)");
+                let result = if whole { written } else { Err(lost()) };
+                let _ = held.send(result.is_ok());
+                if let Err(e) = result {
+                    self.end(keeper, Err(e));
+                }
+            }
+            SaveStep::Placed(placed) => self.end(keeper, placed),
+        }
+    }
+
+    /// Notes the end of a save, and plans the next one. `status` shows a failure.
+    fn end(&mut self, keeper: &mut KeeperLink, ended: io::Result<Saved>) {
         self.under_way = false;
         self.next = self.every.map(|every| Instant::now() + every);
-        let written = match whole {
-            true => end.written,
-            false => Err(io::Error::other("too much changed while it was read (limit pin_bytes_max)")),
-        };
-        match written.and_then(|saved| saved_file::put_in_place(&self.path, MEANWHILE).map(|()| saved)) {
-            Ok(s) => tracing::debug!("{} table entries saved to {}", s.entries, self.path.display()),
-            Err(e) => tracing::error!("the tables cannot be saved to {}: {e}", self.path.display()),
+        let path = self.path.display();
+        match ended {
+            Ok(s) => {
+                tracing::debug!("{} table entries saved to {path}", s.entries);
+                keeper.say_failing(PART, None);
+            }
+            Err(e) => {
+                let why = format!("the tables cannot be saved to {path}: {e}");
+                tracing::error!("{why}");
+                keeper.say_failing(PART, Some(why));
+            }
         }
     }
 
@@ -172,6 +225,22 @@ impl Saver {
     fn due_at(&self) -> Option<Instant> {
         self.next.filter(|_| !self.under_way)
     }
+}
+
+/// Puts a written save in its place, if its snapshot has held, and no save at the end has begun.
+/// `None`: it has not. Runs on the save's thread.
+fn place(path: &Path, is_held: &Receiver<bool>, is_final: &Mutex<bool>) -> Option<io::Result<()>> {
+    // Without a sender the loop has ended.
+    if !is_held.recv().unwrap_or(false) {
+        return None;
+    }
+    let is_final = is_final.lock().unwrap_or_else(PoisonError::into_inner);
+    if *is_final {
+        return None;
+    }
+    let renamed = saved_file::put_in_place(path, MEANWHILE);
+    drop(is_final);
+    Some(renamed.and_then(|()| saved_file::sync_place(path)))
 }
 
 /// Interval of this many seconds; `None` for 0.

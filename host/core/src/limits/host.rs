@@ -165,6 +165,9 @@ pub struct Limits {
     pub linger_ms: u64,
     /// Time for output to be flushed once the host was told to stop. Afterwards it is dropped.
     pub stop_ms: u64,
+    /// Time in which the save at the end brings nothing to the disk. Afterwards the worker is
+    /// killed, and what was saved before stays.
+    pub save_ms: u64,
 }
 
 impl Default for Limits {
@@ -226,6 +229,7 @@ impl Default for Limits {
             drain_ms: 10_000,
             linger_ms: 2_000,
             stop_ms: 5_000,
+            save_ms: 60_000,
         }
     }
 }
@@ -302,6 +306,7 @@ impl Limits {
             ("drain_ms", self.drain_ms),
             ("linger_ms", self.linger_ms),
             ("stop_ms", self.stop_ms),
+            ("save_ms", self.save_ms),
         ];
         if let Some((name, ms)) = times.into_iter().find(|(_, ms)| *ms > LONGEST_MS) {
             return Err(format!(

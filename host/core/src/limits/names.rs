@@ -69,6 +69,7 @@ limits! {
     PassUs = "pass_us",
     TurnRecipientsMax = "turn_recipients_max",
     JobWarnMs = "job_warn_ms",
+    SaveMs = "save_ms",
 }
 
 impl std::fmt::Display for Limit {

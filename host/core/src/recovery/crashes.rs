@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | 2 of one action by its own doing, at any time, in any build | the action is blocked |
 //! | 3 in a row in one action, by any cause | the action is blocked |
+//! | 1 in an action that an operator withholds | the action is blocked |
 //! | `crashes_max` of one generation, within `crash_window_ms` | the generation gives way |
 //! | 1 of a generation, within `crash_window_ms` | it gives way, if it is on probation |
 //!
@@ -87,8 +88,8 @@ pub struct Crashes {
     deaths: VecDeque<Death>,
     /// Last death, and the deaths in a row in its action; `None`: it was in no turn.
     row: Option<(Death, usize)>,
-    /// Actions that a row has blocked, oldest first, at most 256.
-    blocked_by_row: VecDeque<BlockedAction>,
+    /// Actions that a row or an operator has blocked, oldest first, at most 256.
+    blocked_otherwise: VecDeque<BlockedAction>,
 }
 
 impl Crashes {
@@ -118,17 +119,25 @@ impl Crashes {
         let n = before + 1;
         self.row = Some((death.clone(), n));
         if n == ROW_MAX {
-            if self.blocked_by_row.len() == DEATHS_MAX {
-                self.blocked_by_row.pop_front();
-            }
-            self.blocked_by_row
-                .push_back(death.blocked("was running at", &format!("{ROW_MAX} deaths in a row")));
+            self.block(death.blocked("was running at", &format!("{ROW_MAX} deaths in a row")));
         }
         n
     }
 
-    /// Returns the actions that killed a worker twice, and those of a row, each once. Builds and
-    /// times make no difference: the action may kill any build.
+    /// Blocks the action of a death to come: the process is ended for it.
+    pub fn withhold(&mut self, death: &Death) {
+        self.block(death.blocked("was", "withheld"));
+    }
+
+    fn block(&mut self, action: BlockedAction) {
+        if self.blocked_otherwise.len() == DEATHS_MAX {
+            self.blocked_otherwise.pop_front();
+        }
+        self.blocked_otherwise.push_back(action);
+    }
+
+    /// Returns the actions that killed a worker twice, those of a row, and those withheld, each
+    /// once. Builds and times make no difference: the action may kill any build.
     pub fn blocked(&self) -> Vec<BlockedAction> {
         let mut blocked: Vec<BlockedAction> = Vec::new();
         let own = self.deaths.iter().filter(|d| {
@@ -136,7 +145,7 @@ impl Crashes {
             kills >= KILLS_MAX
         });
         let own = own.map(|d| d.blocked("killed the worker", &format!("{KILLS_MAX} times")));
-        for b in own.chain(self.blocked_by_row.iter().cloned()) {
+        for b in own.chain(self.blocked_otherwise.iter().cloned()) {
             if !blocked.iter().any(|w| (w.session, w.turn, w.action) == (b.session, b.turn, b.action)) {
                 blocked.push(b);
             }
@@ -231,6 +240,9 @@ mod tests {
         assert_eq!((blocked.len(), blocked[0].session, blocked[0].turn), (1, 7, 3));
         assert!(blocked[0].reason.contains("its turn 4 (action message) was running at 3 deaths in a row"));
         assert!(crashes.killed(&Limits::default(), 0).len() == 1, "one death was its own doing");
+        crashes.withhold(&Death { how: "an operator ended it".into(), ..death(0, 7, 5, 1) });
+        let reason = &crashes.blocked()[1].reason;
+        assert_eq!(reason, "its turn 6 (action message) was withheld: an operator ended it");
 
         let own = |committed| Death { committed, ..death(0, ServiceId(0).number(), 5, 1) };
         let mut crashes = Crashes::default();

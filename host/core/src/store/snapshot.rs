@@ -8,9 +8,9 @@
 //! is read twice. A block counts if its birth was the same both times, and at or before the
 //! epoch.
 //!
-//! Readers are rehearsals, saves and the trial of an upgrade. They run in other threads or
-//! processes, stop nobody, and allocate the copy themselves. The owner answers at the unpin
-//! whether the pin was held all the time; if not, the reader discards what it has.
+//! Readers are rehearsals, the trial of an upgrade, and saves, which copy nothing. They run in
+//! other threads or processes, stop nobody, and allocate the copy themselves. The owner answers at
+//! the unpin whether the pin was held all the time; if not, the reader discards what it has.
 //!
 //! The copy is a store, which [`crate::store::records::Store::recover`] reads as any other. A
 //! format of its own would need a second decoder.
@@ -18,7 +18,8 @@
 use super::block::{self, HEADER, Header, UNBORN};
 use super::kind::Kind;
 use super::layout::{
-    CLASSES, DIRECTORY_AT, EPOCH_AT, FREE_UNIT, UNIT, header, memory_bytes, slab_blocks, slab_units, units_at,
+    CLASSES, DIRECTORY_AT, EPOCH_AT, FREE_UNIT, STORE_BYTES_LIMIT, UNIT, header, memory_bytes, slab_blocks,
+    slab_units, units_at,
 };
 
 /// Record that was live at the pinned epoch, as a filter sees it.
@@ -62,20 +63,112 @@ pub fn copy_at(
     mut read: impl FnMut(usize, &mut [u8]) -> Result<(), String>,
     mut keeps: impl FnMut(&Seen<'_>) -> bool,
 ) -> Result<Vec<u8>, String> {
+    let head = Head::read(len, bytes_max, &mut read)?;
+    let at = head.bytes.len();
     // Zeroed memory fresh from the system: pages that nothing is copied to are never made.
     let mut image = vec![0; len];
-    let head = DIRECTORY_AT.min(len);
-    read(0, &mut image[..head])?;
+    image[..at].copy_from_slice(&head.bytes);
     // The owner may have committed since. With the pinned epoch in the header, recovery undoes
     // the deaths after it.
     image[EPOCH_AT..EPOCH_AT + 8].copy_from_slice(&epoch.to_le_bytes());
-    let (bytes_max, _) = header(&image, bytes_max)?;
-    let at = units_at(bytes_max);
-    read(DIRECTORY_AT, &mut image[DIRECTORY_AT..at])?;
-    let (mut unit, units) = (0, (memory_bytes(bytes_max) - at) / UNIT);
-    let (mut slab, mut again) = (Vec::new(), Vec::new());
-    while unit < units {
-        let n = image[DIRECTORY_AT + unit];
+    let end = walk(&head, len, read, |slab| {
+        let mut kept = false;
+        for (offset, header, block) in slab.live_at(epoch) {
+            if seen(&header, block).is_none_or(|s| keeps(&s)) {
+                image[slab.begin + offset..][..block.len()].copy_from_slice(block);
+                kept = true;
+            }
+        }
+        if !kept {
+            // Recovery of the copy skips the slab. Its pages stay without memory.
+            image[DIRECTORY_AT + slab.unit..][..slab_units(slab.class)].fill(FREE_UNIT);
+        }
+        Ok(())
+    })?;
+    image[(DIRECTORY_AT + end).min(at)..at].fill(0);
+    Ok(image)
+}
+
+/// Shows each record of a store as it was at a pinned epoch, in no order. Arguments and failures
+/// are those of [`copy_at`]; an error of `each` ends the walk, too. A block that cannot be decoded
+/// is left out.
+///
+/// Reads the memory in use twice, and holds two slabs of it at a time.
+pub fn each_at(
+    len: usize,
+    epoch: u64,
+    bytes_max: usize,
+    mut read: impl FnMut(usize, &mut [u8]) -> Result<(), String>,
+    mut each: impl FnMut(&Seen<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    let head = Head::read(len, bytes_max, &mut read)?;
+    let walked = walk(&head, len, read, |slab| {
+        slab.live_at(epoch).filter_map(|(_, header, block)| seen(&header, block)).try_for_each(|s| each(&s))
+    });
+    walked.map(|_| ())
+}
+
+/// Begin of the memory: header and directory of slabs.
+struct Head {
+    bytes: Vec<u8>,
+    /// Units behind it.
+    units: usize,
+}
+
+impl Head {
+    fn read(
+        len: usize,
+        bytes_max: usize,
+        read: &mut impl FnMut(usize, &mut [u8]) -> Result<(), String>,
+    ) -> Result<Head, String> {
+        let mut bytes = vec![0; units_at(STORE_BYTES_LIMIT).min(len)];
+        read(0, &mut bytes)?;
+        let (bytes_max, _) = header(&bytes, bytes_max)?;
+        let at = units_at(bytes_max);
+        bytes.truncate(at);
+        Ok(Head { bytes, units: (memory_bytes(bytes_max) - at) / UNIT })
+    }
+}
+
+/// A slab, read twice. If it became one of another class meanwhile, no block of the epoch is in it.
+struct Slab<'a> {
+    /// First unit of the slab.
+    unit: usize,
+    class: usize,
+    /// Offset of the slab in the memory.
+    begin: usize,
+    bytes: &'a [u8],
+    again: &'a [u8],
+    /// The class is the same still.
+    stands: bool,
+}
+
+impl<'a> Slab<'a> {
+    /// Blocks that were live at an epoch: offset in the slab, header, bytes.
+    fn live_at(&self, epoch: u64) -> impl Iterator<Item = (usize, Header, &'a [u8])> {
+        let Slab { class, bytes, again, stands, .. } = *self;
+        let blocks = if stands { slab_blocks(class) } else { 0 };
+        (0..blocks).map(move |i| i * CLASSES[class]).filter_map(move |at| {
+            let header = Header::read(bytes, at);
+            // The comparison of births excludes a block that was filled between the two reads.
+            let stood = header.born == Header::read(again, at).born;
+            (stood && is_live(&header, epoch)).then(|| (at, header, &bytes[at..at + CLASSES[class]]))
+        })
+    }
+}
+
+/// Reads slab after slab. Returns the unit behind the last one.
+fn walk(
+    head: &Head,
+    len: usize,
+    mut read: impl FnMut(usize, &mut [u8]) -> Result<(), String>,
+    mut each: impl FnMut(&Slab<'_>) -> Result<(), String>,
+) -> Result<usize, String> {
+    let at = head.bytes.len();
+    let (mut bytes, mut again) = (Vec::new(), Vec::new());
+    let mut unit = 0;
+    while unit < head.units {
+        let n = head.bytes[DIRECTORY_AT + unit];
         if n == 0 {
             break;
         }
@@ -87,38 +180,20 @@ pub fn copy_at(
         let (begin, end) = (at + unit * UNIT, at + (unit + slab_units(class)) * UNIT);
         if end > len {
             // The memory has grown since `len` was taken, so nothing of the epoch is in the slab.
-            image[DIRECTORY_AT + unit..at].fill(0);
             break;
         }
-        slab.resize(end - begin, 0);
-        read(begin, &mut slab)?;
+        bytes.resize(end - begin, 0);
+        read(begin, &mut bytes)?;
         again.resize(end - begin, 0);
         read(begin, &mut again)?;
         // The directory was read once, at the beginning. If the entry differs by now, the slab
-        // was empty and became one of another class: no block of the epoch is in it.
+        // was empty and became one of another class.
         let mut class_now = [0];
         read(DIRECTORY_AT + unit, &mut class_now)?;
-        let mut kept = false;
-        if class_now[0] == n {
-            for at in (0..slab_blocks(class)).map(|i| i * CLASSES[class]) {
-                let header = Header::read(&slab, at);
-                let block = &slab[at..at + CLASSES[class]];
-                // The comparison of births excludes a block that was filled between the two
-                // reads.
-                let stood = header.born == Header::read(&again, at).born;
-                if stood && is_live(&header, epoch) && seen(&header, block).is_none_or(|s| keeps(&s)) {
-                    image[begin + at..][..block.len()].copy_from_slice(block);
-                    kept = true;
-                }
-            }
-        }
-        if !kept {
-            // Recovery of the copy skips the slab. Its pages stay without memory.
-            image[DIRECTORY_AT + unit..][..slab_units(class)].fill(FREE_UNIT);
-        }
+        each(&Slab { unit, class, begin, bytes: &bytes, again: &again, stands: class_now[0] == n })?;
         unit += slab_units(class);
     }
-    Ok(image)
+    Ok(unit)
 }
 
 /// Returns whether a block was live at an epoch. A death after it may be noted already.

@@ -41,6 +41,7 @@ fn hello() -> Hello {
         holds_builds: true,
         knows_files: true,
         gives_up: true,
+        hears_failures: true,
     }
 }
 

@@ -39,7 +39,7 @@ use greenroom_core::reload::request::{Candidate, Event, LibraryId, Request, Requ
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::service::registry::Service;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -289,6 +289,13 @@ impl ReloadDriver {
             }
             _ => tracing::info!(%by, "{line}"),
         }
+        if request.from.is_none() && matches!(request.want, Want::Load) {
+            let path = &shell.core.reloads.libraries()[id.0].path;
+            // A file that was removed fails no longer.
+            let fails = report.outcome == Outcome::Refused && path.exists();
+            let why = fails.then(|| report.reason.clone());
+            shell.keeper.say_failing(&part_of(path), why);
+        }
         // The report itself is moved to the requester.
         let refused = (request.want == Want::Configure && report.outcome == Outcome::Refused)
             .then(|| format!("{}: {}", report.library, report.reason));
@@ -309,6 +316,11 @@ fn refusal(shell: &mut Shell, why: String) -> String {
         true => format!("{why}; {FRESH_WORKER}"),
         false => why,
     }
+}
+
+/// Name of a library as a part of the host that may fail.
+pub(super) fn part_of(path: &Path) -> String {
+    format!("library {}", path.display())
 }
 
 /// Returns whether a library is being reloaded for another configuration.

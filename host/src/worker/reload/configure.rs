@@ -52,6 +52,7 @@ pub(super) fn report_in_force(shell: &mut Shell, line: u64, begun: Instant) {
     let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
     shell.ledger.amend(&mut shell.core, line, |report| report.pause_us = pause_us);
     shell.keeper.send(&ToKeeper::Configured(number));
+    shell.keeper.say_failing(NAME, None);
     tracing::info!(by = %requester(by), "configuration in force: {changes}; pause {pause_us:.1} µs");
     let report = Report { line, pause_us, ..Report::of_host(NAME, Outcome::Configured, changes) };
     tell(&reply, report);
@@ -75,6 +76,7 @@ pub(super) fn refuse(
     why: String,
 ) {
     shell.keeper.say_not_configured(number);
+    shell.keeper.say_failing(NAME, Some(why.clone()));
     let by = requester(by);
     tracing::warn!(%by, "configuration refused, and nothing has changed: {why}");
     let mut report = Report::of_host(NAME, Outcome::Refused, why);

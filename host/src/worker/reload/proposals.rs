@@ -87,6 +87,7 @@ fn begin(shell: &mut Shell, reload: &mut ReloadDriver, proposal: Proposal, reply
     announce(&reply, affected.len() + 1);
     if live.is_empty() && affected.is_empty() {
         shell.keeper.say_not_configured(number);
+        shell.keeper.say_failing(NAME, None);
         return tell(&reply, Report::of_host(NAME, Outcome::Unchanged, String::new()));
     }
     let changes: Vec<_> = match live.is_empty() {

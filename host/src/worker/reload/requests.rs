@@ -15,7 +15,7 @@
 use crate::admin::query::{Answer, ReloadRequest};
 use crate::config::Config;
 use crate::plugin::prepare::Job;
-use crate::worker::reload::carry_out::{Deferred, ReloadDriver};
+use crate::worker::reload::carry_out::{Deferred, ReloadDriver, part_of};
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
 use greenroom_core::reload::library::Library;
@@ -154,6 +154,7 @@ impl ReloadDriver {
         match known {
             // The build that runs stays if its file is removed. Another file may follow.
             true if path.exists() => self.request_load(shell, path, Requester::Watcher, None),
+            true => shell.keeper.say_failing(&part_of(&path), None),
             false
                 if is_library(&path)
                     && path.parent().is_some_and(|dir| self.discover.iter().any(|d| d == dir)) =>

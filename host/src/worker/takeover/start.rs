@@ -31,7 +31,7 @@ use crate::memory::input::Pool;
 use crate::memory::records::Region;
 use crate::plugin::prepare::{self, Job};
 use crate::plugin::stage::Copies;
-use crate::protocol::keeper::{Hello, ToKeeper, ToWorker};
+use crate::protocol::keeper::{Hello, TOO_FEW_FILES, ToKeeper, ToWorker};
 use crate::protocol::link::Link;
 use crate::worker::Worker;
 use crate::worker::drivers::Drivers;
@@ -171,8 +171,7 @@ fn take_connections(link: &mut KeeperSocket, early: &mut Vec<ToWorker>) -> Resul
             Some((ToWorker::Connections(connections), fds)) => {
                 link.send(&ToKeeper::Ack);
                 if fds.len() < connections.len() {
-                    let why = "this process may not have as many descriptors as there are connections; raise the limit of open files";
-                    return Err(why.into());
+                    return Err(TOO_FEW_FILES.into());
                 }
                 let accepted_by = endpoints.take(connections.len());
                 let all = connections.into_iter().zip(fds).zip(accepted_by);
@@ -371,8 +370,9 @@ fn look_at_files(worker: &mut Worker, hello: &Hello) {
 /// Reads nothing before this is committed: the next read would overwrite the input memory, and the
 /// input found there could not be found again.
 fn first_pass(worker: &mut Worker, backlog: Backlog) {
-    let shell = &mut worker.shell;
-    shell.core.handle(Input::PassBegins { now_ns: now_ns() });
+    let (shell, now_ns) = (&mut worker.shell, now_ns());
+    shell.board.pass_begins(now_ns);
+    shell.core.handle(Input::PassBegins { now_ns });
     for (slot, bytes) in &backlog.input {
         shell.core.handle(Input::Received { slot: *slot, bytes });
     }
