@@ -34,6 +34,7 @@ impl Keeper {
                 limits,
                 missing: self.belongings.missing(),
                 made_anew: self.belongings.made_anew(),
+                confinement: self.options.confined.clone(),
             },
             services: self.worker.services().cloned().collect(),
         }

@@ -227,6 +227,23 @@ pub struct HostStatus {
     /// `socket`.
     #[serde(default)]
     pub made_anew: BTreeMap<String, u64>,
+    /// Confinement of candidates in their trials, as it was when the host started.
+    #[serde(default)]
+    pub confinement: Confined,
+}
+
+/// Parts of the confinement of a candidate that can be put in force.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Confined {
+    /// Changes of files are refused.
+    pub landlock: bool,
+    /// System calls beyond those of a computation are refused.
+    pub seccomp: bool,
+    /// The candidate can't name other processes. Not required by any configuration.
+    pub namespaces: bool,
+    /// Parts that are missing, of landlock and seccomp, each with the reason.
+    pub missing: Vec<String>,
 }
 
 /// A service in a status.

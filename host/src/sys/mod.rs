@@ -6,6 +6,8 @@
 #[allow(unsafe_code)]
 pub mod crash_thread;
 #[allow(unsafe_code)]
+pub mod fork;
+#[allow(unsafe_code)]
 pub mod mapping;
 #[allow(unsafe_code)]
 pub mod process_state;
