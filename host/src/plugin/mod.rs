@@ -9,11 +9,11 @@
 //! | [`stage`] | reads a finished file, hashes it, makes the private copy |
 //! | [`inspect`] | judges the ELF file and its note |
 //! | [`trial`] | tries the copy in a child process |
-//! | [`trial_output`] | reads what the child answers |
+//! | `trial_output` | reads what the child answers |
 //! | [`trial_child`] | the trial, in the child |
-//! | [`apart`] | keeps the child apart from other processes, and watches it |
-//! | [`confine`] | what the child may do |
-//! | [`system_calls`] | the system calls that the child may make |
+//! | `apart` | keeps the child apart from other processes, and watches it |
+//! | `confine` | what the child may do |
+//! | `system_calls` | the system calls that the child may make |
 //! | [`rehearse`] | has the candidate read and write copies of live data |
 //! | [`live`] | input of a rehearsal: live offers, limits, counts |
 //! | [`entries`] | picks the entries of tables that a rehearsal reads |
