@@ -69,7 +69,7 @@ pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
             let (entry, limits) = (note.entry.as_str(), &config.limits);
             let trial = Trial { copy: &copy, entry, settings: &settings, snapshot: None, limits };
             let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
-            trial::run(&binary, &trial, |_, _| {})
+            trial::run_confined(&binary, &trial, config.reload.confinement, |_, _| {})
         });
     // Deleted whatever the trial said: the copy is of no use after it.
     let _ = std::fs::remove_dir_all(&dir);

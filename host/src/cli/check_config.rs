@@ -5,6 +5,7 @@
 //! that serves. Each library is tried in a child process, one after the other; O(libraries).
 
 use crate::cli::check::look;
+use crate::cli::confined::confined;
 use crate::cli::output::{CommandFailure, complain, print_text};
 use crate::config::Config;
 use crate::protocol::found::Found;
@@ -22,6 +23,7 @@ use std::io::{self, ErrorKind};
 /// host.
 pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> {
     check_saved(config).map_err(CommandFailure::Failed)?;
+    confined(config, complain)?;
     let (mut wanted, mut services) = (BTreeSet::new(), BTreeSet::new());
     for (path, _) in &found.libraries {
         let looked = look(path, config).map_err(CommandFailure::Failed)?;

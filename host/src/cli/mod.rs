@@ -13,6 +13,7 @@
 
 mod check;
 mod check_config;
+mod confined;
 mod history;
 mod output;
 mod reload;

@@ -15,6 +15,7 @@
 //! for that line. All else goes to the log on standard error.
 
 use crate::admin::server::{self, AdminSocket};
+use crate::cli::confined::confined;
 use crate::cli::output::{CommandFailure, complain, try_print_text};
 use crate::cli::signals;
 use crate::config::source::{ConfigSource, parse_listen};
@@ -98,14 +99,14 @@ impl Serve {
             false => Ok((None, None)),
         }
         .map_err(|e| failed("the keeper's socket", e))?;
-        let save = config.save.file.clone().unwrap_or_else(|| runtime.save());
         let options = Options {
+            save: config.save.file.clone().unwrap_or_else(|| runtime.save()),
+            confined: confined(&config, |what| tracing::warn!("{what}"))?,
             config,
             source,
             found,
             host_number: runtime.host_number(),
             copies: runtime.copies().into(),
-            save,
             log: self.log.to_string(),
             log_file,
             in_process: ours,

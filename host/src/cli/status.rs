@@ -81,6 +81,10 @@ impl StatusArgs {
             if !made.is_empty() {
                 print_text(&format!("deleted by others and made anew so often: {}\n", made.join(", ")));
             }
+            if !host.confinement.missing.is_empty() {
+                let missing = host.confinement.missing.join("; ");
+                print_text(&format!("builds are tried without all confinement: {missing}\n"));
+            }
             // Shown only if the keeper knows how the last worker ended.
             if let (n @ 1.., Some(reason)) = (host.workers_before, &reason) {
                 let workers = if n == 1 { "worker" } else { "workers" };

@@ -12,6 +12,9 @@
 //! file = "/var/lib/greenroom/tables"      # else in the runtime directory
 //! every_s = 60                            # else only at a stop
 //!
+//! [reload]
+//! confinement = "required"                # else candidates are tried without it, too
+//!
 //! [trust]
 //! owners = [1001]                         # users whose libraries are accepted
 //!
@@ -61,6 +64,8 @@ pub struct Config {
     pub limits: Limits,
     /// Saved tables and ledger.
     pub save: SaveConfig,
+    /// Loading of builds.
+    pub reload: ReloadConfig,
     /// Trust in library files.
     pub trust: Trust,
     /// Services, by name. A name that no library offers is allowed: its library may come later.
@@ -74,6 +79,7 @@ impl Default for Config {
             watch: true,
             limits: Limits::default(),
             save: SaveConfig::default(),
+            reload: ReloadConfig::default(),
             trust: Trust::default(),
             service: BTreeMap::new(),
         }
@@ -89,6 +95,39 @@ pub struct SaveConfig {
     pub file: Option<PathBuf>,
     /// Seconds between two saves; 0: only when the host is stopped.
     pub every_s: u64,
+}
+
+/// Loading of builds: at the start, and in a reload.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReloadConfig {
+    /// Whether a candidate may be tried without all of the confinement.
+    pub confinement: Confinement,
+}
+
+/// Confinement of candidates in their trials, where the machine may lack parts of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confinement {
+    /// Candidates are tried with what there is.
+    #[default]
+    BestEffort,
+    /// No candidate is tried or loaded without landlock and seccomp.
+    Required,
+}
+
+impl Confinement {
+    /// Whether candidates may be tried although parts of the confinement are `missing`, each with
+    /// its reason. The error is a reason to refuse.
+    pub fn allows(self, missing: &[String]) -> Result<(), String> {
+        if self == Confinement::BestEffort || missing.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "reload.confinement is \"required\", and a candidate can't be confined in its trial: {}",
+            missing.join("; ")
+        ))
+    }
 }
 
 /// Configuration of one service.

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::config::source::ConfigSource;
+use crate::protocol::admin::Confined;
 use crate::protocol::found::Found;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ pub struct Options {
     pub config: Config,
     /// Sources of the configuration, to read it again.
     pub source: ConfigSource,
+    /// Confinement of candidates on this machine.
+    pub confined: Confined,
     /// Libraries and directories to serve.
     pub found: Found,
     /// Number of the host in the directory of private copies.

@@ -49,7 +49,11 @@ impl Keeper {
         by: Requester,
         stream: Option<UnixStream>,
     ) {
-        match config.and_then(|config| self.hand_proposal(config, by, stream.as_ref())) {
+        // Asked here: a change of this value alone tries no library.
+        let allowed = config.and_then(|config| {
+            config.reload.confinement.allows(&self.options.confined.missing).map(|()| config)
+        });
+        match allowed.and_then(|config| self.hand_proposal(config, by, stream.as_ref())) {
             Ok(true) => {}
             Ok(false) => self.configure_later(by, stream),
             Err(why) => {

@@ -40,6 +40,7 @@ impl Keeper {
                 files: self.files.differing(),
                 slow_look: self.files.slow_look(),
                 longest_pass_ms: board.longest_pass_ms(),
+                confinement: self.options.confined.clone(),
             },
             services: self.worker.services().cloned().collect(),
         }

@@ -12,14 +12,18 @@
 //! | [`inspect`] | judges the ELF file and its note |
 //! | `linkage` | judges what builds of a library would share in one process |
 //! | [`trial`] | tries the copy in a child process |
-//! | [`trial_child`] | the same, in the child |
-//! | [`confine`] | what the child may do |
+//! | `trial_output` | reads what the child answers |
+//! | [`trial_child`] | the trial, in the child |
+//! | `apart` | keeps the child apart from other processes, and watches it |
+//! | `confine` | what the child may do |
+//! | `system_calls` | the system calls that the child may make |
 //! | [`rehearse`] | has the candidate read and write copies of live data |
 //! | [`live`] | input of a rehearsal: live offers, limits, counts |
 //! | [`entries`] | picks the entries of tables that a rehearsal reads |
 //! | [`ffi`] | loads a library here, and is the host's side of the C ABI |
 
-pub mod confine;
+mod apart;
+mod confine;
 pub mod discover;
 pub mod entries;
 #[allow(unsafe_code)]
@@ -33,6 +37,8 @@ pub mod prepare;
 pub mod rehearse;
 pub mod room;
 pub mod stage;
+mod system_calls;
 pub mod trial;
 pub mod trial_child;
+mod trial_output;
 pub mod watch;

@@ -242,7 +242,8 @@ impl Stager {
         // The child must be this very version of the host, even if the binary was replaced on
         // disk.
         let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
-        let Tried { library: name, offers, rehearsal } = trial::run(&binary, &trial, tell)?;
+        let Tried { library: name, offers, rehearsal } =
+            trial::run_confined(&binary, &trial, config.reload.confinement, tell)?;
         staged.offers = offers.clone();
         if let Some(r) = &rehearsal {
             tracing::info!(

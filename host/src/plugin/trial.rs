@@ -13,39 +13,38 @@
 //! The child is this binary (`greenroom trial`, in `trial_child.rs`). Its standard input is a
 //! socket. Over it come the task, a board of its own, and the memory file of the records, with
 //! the epoch that was pinned in it. It answers on standard output, with lines that begin with
-//! the task's nonce: its progress, and at last its report. Other lines are the candidate's, and
-//! are skipped. `confine.rs` bounds what the child may do. Its board says what ran when it
-//! died.
+//! the task's nonce (`trial_output.rs`). `confine.rs` bounds what the child may do. Its board says
+//! what ran when it died. A task without a candidate finds out what bounds there are ([`probe`]).
 //!
 //! A trial blocks the prepare thread and changes nothing in the worker. If the worker dies, the
 //! child dies too.
 
+use crate::config::Confinement;
 use crate::exit_status::signal_name;
 use crate::memory::board::Reading;
 use crate::memory::records::memory_file;
 use crate::plugin::live::LiveState;
+use crate::plugin::trial_output::{OUTPUT_MAX, Said, TrialAnswer, listen};
+use crate::protocol::admin::Confined;
 use crate::protocol::link::Link;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::service::offer::Offer;
 use greenroom_state::rehearsal_report::Rehearsal;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// Time that the rest of an answer may take once the child has ended or was killed.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// Most bytes of its output that are read. Beyond that its output is closed.
-const OUTPUT_MAX: u64 = 64 << 20;
-/// Most characters of its last words that a refusal repeats.
-const WORDS_MAX: usize = 200;
 /// CPU time beyond the time limit, in seconds. A candidate of one thread meets the time limit
 /// first, whose refusal names the limit.
 const CPU_MORE_S: u64 = 10;
@@ -55,6 +54,19 @@ const CPU_MORE_S: u64 = 10;
 pub(super) struct Task {
     /// Text that each line of an answer begins with.
     pub(super) nonce: String,
+    /// The candidate; `None`: only the confinement is asked for.
+    pub(super) candidate: Option<TaskOfCandidate>,
+    /// Whether a candidate is tried without all of the confinement.
+    pub(super) confinement: Confinement,
+    /// Limit of CPU time, in seconds.
+    pub(super) cpu_s: u64,
+    /// Limit of address space, in bytes.
+    pub(super) memory: u64,
+}
+
+/// The part of a task that tells of the candidate.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TaskOfCandidate {
     /// Private copy to load.
     pub(super) copy: PathBuf,
     /// Entry that its note names.
@@ -63,10 +75,6 @@ pub(super) struct Task {
     pub(super) settings: BTreeMap<String, String>,
     /// Description of live data; `None`: no rehearsal.
     pub(super) live: Option<LiveState>,
-    /// Limit of CPU time, in seconds.
-    pub(super) cpu_s: u64,
-    /// Limit of address space, in bytes.
-    pub(super) memory: u64,
 }
 
 /// Data that a candidate is rehearsed with.
@@ -103,55 +111,97 @@ pub struct Tried {
     pub rehearsal: Option<Rehearsal>,
 }
 
-/// Tries a private copy, in a process of `binary`. Calls `tell` with the progress: items done,
-/// and of how many.
+/// Tries a private copy, in a process of `binary`, whatever confines it. Calls `tell` with the
+/// progress: items done, and of how many.
 ///
 /// Blocks for at most the time that the limits give, and 2 s more. All processes of the trial's
 /// group are killed when it returns. An error says what went wrong in the child.
-pub fn run(binary: &File, trial: &Trial<'_>, mut tell: impl FnMut(u64, u64)) -> Result<Tried, String> {
-    let nonce = nonce()?;
-    let wall = trial.wall();
-    let board = memory_file("greenroom-board").map_err(cannot_start)?;
-    let mut child = trial.start(binary, &nonce, wall, &board)?;
-    let (sender, said) = channel();
-    let heard = listen(&mut child, nonce, sender);
-    let group = Pid::from_child(&child);
-    let mut answer = Answer::default();
-    let status = match heard {
-        Ok(()) => await_end(&mut child, &mut answer, &said, wall, &mut tell),
-        Err(e) => Err(format!("the trial process can't be heard, as no thread can be started: {e}")),
-    };
-    if status.is_err() {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    // Processes that the candidate left behind may still hold its output open, and would hold
-    // up the threads that read it.
-    let _ = rustix::process::kill_process_group(group, Signal::KILL);
-    answer.hear(&said, Instant::now() + ANSWER_MAX, &mut tell);
-    verdict(status, answer, &board)
+pub fn run(binary: &File, trial: &Trial<'_>, tell: impl FnMut(u64, u64)) -> Result<Tried, String> {
+    run_confined(binary, trial, Confinement::BestEffort, tell)
 }
 
-impl Trial<'_> {
-    /// Time limit of the trial: a fixed part, and a part for each session and entry that may be
-    /// read.
-    fn wall(&self) -> Duration {
-        let items = self.snapshot.map_or(0, |s| s.live.items());
-        Duration::from_millis(self.limits.rehearsal_ms)
-            + Duration::from_micros(self.limits.rehearsal_item_us.saturating_mul(items))
-    }
+/// Tries a private copy as [`run`] does, and refuses it if `confinement` asks for more than there
+/// is.
+pub fn run_confined(
+    binary: &File,
+    trial: &Trial<'_>,
+    confinement: Confinement,
+    tell: impl FnMut(u64, u64),
+) -> Result<Tried, String> {
+    let Trial { copy, entry, settings, snapshot, limits } = *trial;
+    let items = snapshot.map_or(0, |s| s.live.items());
+    let wall = Duration::from_millis(limits.rehearsal_ms)
+        + Duration::from_micros(limits.rehearsal_item_us.saturating_mul(items));
+    let copied = snapshot.and_then(|s| rustix::fs::fstat(&s.records).ok()).map_or(0, |s| s.st_size as u64);
+    let live = snapshot.map(|s| &s.live);
+    let candidate = serde_json::json!({ "copy": copy, "entry": entry, "settings": settings, "live": live });
+    // A copy of the records, and the parts of a core that are built of it.
+    let memory = limits.rehearsal_bytes_max as u64 + 3 * copied;
+    let records = snapshot.map(|s| s.records.as_fd());
+    conduct(binary, Order { candidate, confinement, memory, wall, records }, tell)
+}
 
+/// Finds out how candidates are confined on this machine: in a child that confines itself, loads
+/// nothing and ends. Fails if no such child can be started. Blocks for some milliseconds.
+pub fn probe(binary: &File) -> Result<Confined, String> {
+    let limits = Limits::default();
+    let order = Order {
+        candidate: serde_json::Value::Null,
+        confinement: Confinement::BestEffort,
+        memory: limits.rehearsal_bytes_max as u64,
+        wall: Duration::from_millis(limits.rehearsal_ms),
+        records: None,
+    };
+    conduct(binary, order, |_, _| {})
+}
+
+/// Order for a child.
+struct Order<'a> {
+    /// A [`TaskOfCandidate`], as JSON; null: none.
+    candidate: serde_json::Value,
+    confinement: Confinement,
+    /// Address space that the child may use, in bytes.
+    memory: u64,
+    /// Time limit.
+    wall: Duration,
+    /// Memory file of the records.
+    records: Option<BorrowedFd<'a>>,
+}
+
+/// Starts a child, waits for its end or its time limit, and reads its report.
+fn conduct<T: DeserializeOwned>(
+    binary: &File,
+    order: Order<'_>,
+    mut tell: impl FnMut(u64, u64),
+) -> Result<T, String> {
+    let nonce = nonce()?;
+    let wall = order.wall;
+    let board = memory_file("greenroom-board").map_err(cannot_start)?;
+    let mut child = order.start(binary, &nonce, &board)?;
+    let (sender, said) = channel();
+    let heard = listen(&mut child, nonce, sender);
+    let mut answer = TrialAnswer::default();
+    let ended = match heard {
+        Ok(()) => await_end(&child, &mut answer, &said, wall, &mut tell),
+        Err(e) => Err(format!("the trial process can't be heard, as no thread can be started: {e}")),
+    };
+    // Processes that are left may still hold its output open, and would hold up the threads that
+    // read it. The child is not reaped yet, so no other group can have its number.
+    let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    let _ = child.kill();
+    let status = child.wait().map_err(|e| format!("the trial process can't be waited for: {e}"));
+    answer.hear(&said, Instant::now() + ANSWER_MAX, &mut tell);
+    verdict(ended.and(status), answer, &board)
+}
+
+impl Order<'_> {
     /// Starts the child, with its task on the way. The child ends by itself if the task cannot
     /// be read.
-    fn start(&self, binary: &File, nonce: &str, wall: Duration, board: &OwnedFd) -> Result<Child, String> {
-        let Trial { copy, entry, settings, snapshot, limits } = *self;
-        let copied =
-            snapshot.and_then(|s| rustix::fs::fstat(&s.records).ok()).map_or(0, |s| s.st_size as u64);
+    fn start(self, binary: &File, nonce: &str, board: &OwnedFd) -> Result<Child, String> {
+        let Order { candidate, confinement, memory, wall, records } = self;
+        let cpu_s = wall.as_secs() + CPU_MORE_S;
         let task = serde_json::json!({
-            "nonce": nonce, "copy": copy, "entry": entry, "settings": settings, "live": snapshot.map(|s| &s.live),
-            "cpu_s": wall.as_secs() + CPU_MORE_S,
-            // A copy of the records, and the parts of a core that are built of it.
-            "memory": limits.rehearsal_bytes_max as u64 + 3 * copied,
+            "nonce": nonce, "candidate": candidate, "confinement": confinement, "cpu_s": cpu_s, "memory": memory,
         });
         let (ours, theirs) = crate::protocol::link::pair().map_err(cannot_start)?;
         let mut link = Link::<(), ()>::new(ours);
@@ -160,7 +210,7 @@ impl Trial<'_> {
         let file = File::from(memory_file("greenroom-task").map_err(cannot_start)?);
         serde_json::to_writer(&file, &task).map_err(|e| e.to_string())?;
         // In the order in which the child takes them.
-        let files = [Some(file.as_fd()), Some(board.as_fd()), snapshot.map(|s| s.records.as_fd())];
+        let files = [Some(file.as_fd()), Some(board.as_fd()), records];
         let files: Vec<_> = files.into_iter().flatten().collect();
         link.send_with(&(), &files).map_err(cannot_start)?;
         Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
@@ -182,51 +232,21 @@ fn cannot_start(e: io::Error) -> String {
     format!("the trial process can't be started: {e}")
 }
 
-/// Reads both outputs of a child, each on a thread of its own, which ends with the output. Both
-/// must be read all the time: a candidate that prints into a full pipe would hang. Fails if there
-/// is no thread; the child runs on, and the caller kills it.
-fn listen(child: &mut Child, nonce: String, sender: Sender<Said>) -> io::Result<()> {
-    let thread = |name: &str| std::thread::Builder::new().name(name.into());
-    if let Some(out) = child.stdout.take() {
-        let sender = sender.clone();
-        thread("trial output").spawn(move || {
-            // A candidate may print bytes that are no text.
-            let lines = BufReader::new(out.take(OUTPUT_MAX)).split(b'\n').map_while(Result::ok);
-            let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
-            for line in lines.filter_map(|line| Some(line.strip_prefix(&nonce)?.to_owned())) {
-                let said = match line.strip_prefix(':').and_then(|l| l.split_once('/')) {
-                    Some((done, total)) => {
-                        Said::Progress(done.parse().unwrap_or(0), total.parse().unwrap_or(0))
-                    }
-                    None => Said::Found(line),
-                };
-                let _ = sender.send(said);
-            }
-            let _ = sender.send(Said::Ended);
-        })?;
-    }
-    if let Some(err) = child.stderr.take() {
-        thread("trial errors").spawn(move || {
-            let _ = sender.send(Said::LastWords(last_words(err)));
-        })?;
-    }
-    Ok(())
-}
-
-/// Waits until the child ends, for at most `wall`. Passes on progress meanwhile. An error
-/// leaves the child running, and the caller kills it.
+/// Waits until the child has ended, for at most `wall`, and does not reap it. Passes on progress
+/// meanwhile. An error leaves the child running.
 fn await_end(
-    child: &mut Child,
-    answer: &mut Answer,
+    child: &Child,
+    answer: &mut TrialAnswer,
     said: &Receiver<Said>,
     wall: Duration,
     tell: &mut impl FnMut(u64, u64),
-) -> Result<ExitStatus, String> {
+) -> Result<(), String> {
     let give_up = Instant::now() + wall;
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     loop {
         answer.hear(said, Instant::now() + Duration::from_millis(2), tell);
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status),
+        match waitid(WaitId::Pid(Pid::from_child(child)), options) {
+            Ok(Some(_)) => return Ok(()),
             Ok(None) if Instant::now() < give_up => {}
             Ok(None) => {
                 let seconds = wall.as_secs();
@@ -234,13 +254,18 @@ fn await_end(
                     "it was not loaded and rehearsed after {seconds} s (limit rehearsal_ms)"
                 ));
             }
+            Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(format!("the trial process can't be waited for: {e}")),
         }
     }
 }
 
 /// Makes a result of the way in which the child ended.
-fn verdict(status: Result<ExitStatus, String>, answer: Answer, board: &OwnedFd) -> Result<Tried, String> {
+fn verdict<T: DeserializeOwned>(
+    status: Result<ExitStatus, String>,
+    answer: TrialAnswer,
+    board: &OwnedFd,
+) -> Result<T, String> {
     let when = match Reading::of(board).running() {
         Some(r) => format!("in its rehearsal, with session {}", r.session),
         None if answer.rehearsing => "in its rehearsal".to_owned(),
@@ -257,89 +282,21 @@ fn verdict(status: Result<ExitStatus, String>, answer: Answer, board: &OwnedFd) 
     if let Some(signal) = status.signal() {
         let how = match Signal::from_named_raw(signal) {
             Some(Signal::XCPU | Signal::KILL) => {
-                format!("killed (signal {signal}), perhaps for the CPU time it used")
+                format!("killed (signal {signal}), perhaps for the CPU time or the memory it used")
             }
             _ => signal_name(signal),
         };
         return Err(format!("it crashed {when}: {how}{words}"));
     }
     let Some(found) = answer.found else {
+        if answer.flooded {
+            return Err(format!("it printed more than {} MiB {when}", OUTPUT_MAX >> 20));
+        }
         return Err(format!("it ended the process {when} ({status}){words}"));
     };
-    let found: Result<Tried, String> =
+    let found: Result<T, String> =
         serde_json::from_str(&found).map_err(|e| format!("the trial's report can't be read: {e}"))?;
     found
-}
-
-/// Messages of the threads that read a child's outputs.
-enum Said {
-    /// Progress: items done, and of how many.
-    Progress(u64, u64),
-    /// Report, as JSON.
-    Found(String),
-    /// End of standard output.
-    Ended,
-    /// Last line on standard error, which has ended.
-    LastWords(String),
-}
-
-/// Answer of a child, as far as it has come.
-#[derive(Default)]
-struct Answer {
-    /// Last report, as JSON. There is one at most, unless the candidate knows the nonce.
-    found: Option<String>,
-    /// Whether the rehearsal has begun.
-    rehearsing: bool,
-    /// Last line on standard error.
-    words: String,
-    /// Outputs that have ended, of two.
-    ended: u32,
-}
-
-impl Answer {
-    /// Takes messages until both outputs have ended, or until a time. Calls `tell` for
-    /// progress.
-    fn hear(&mut self, said: &Receiver<Said>, until: Instant, tell: &mut impl FnMut(u64, u64)) {
-        while self.ended < 2 {
-            match said.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Said::Progress(done, total)) => {
-                    self.rehearsing = true;
-                    if done > 0 {
-                        tell(done, total);
-                    }
-                }
-                Ok(Said::Found(found)) => self.found = Some(found),
-                Ok(Said::Ended) => self.ended += 1,
-                Ok(Said::LastWords(words)) => {
-                    self.words = words;
-                    self.ended += 1;
-                }
-                Err(_) => return,
-            }
-        }
-        // Both outputs have ended and the process has not: a short sleep keeps the caller from
-        // spinning.
-        if self.found.is_none() {
-            std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(2)));
-        }
-    }
-}
-
-/// Returns the last line that says something, without control characters and at most
-/// [`WORDS_MAX`] long. Keeps no more than two pieces in memory, however much is printed.
-fn last_words(mut from: impl Read) -> String {
-    let (mut kept, mut piece) = (Vec::new(), [0; 4096]);
-    while let Ok(n @ 1..) = from.read(&mut piece) {
-        kept.extend_from_slice(&piece[..n]);
-        let too_many = kept.len().saturating_sub(piece.len());
-        kept.drain(..too_many);
-    }
-    let text = String::from_utf8_lossy(&kept);
-    // Lines that begin with `note: ` are hints of Rust's panic handler, such as the one on
-    // backtraces.
-    let says = |l: &&str| !l.is_empty() && !l.starts_with("note: ");
-    let line = text.lines().rev().map(str::trim).find(says).unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
 }
 
 /// Random text of 128 bits, so that output of a candidate is not taken for the child's report.

@@ -283,6 +283,9 @@ pub struct HostStatus {
     /// time to time; null: it does.
     #[serde(default)]
     pub slow_look: Option<String>,
+    /// Confinement of candidates in their trials, as it was when the host started.
+    #[serde(default)]
+    pub confinement: Confined,
 }
 
 /// A library's file that is not the build that runs.
@@ -355,6 +358,20 @@ pub struct Failing {
     pub since: String,
     /// Failures in a row.
     pub times: u64,
+}
+
+/// Parts of the confinement of a candidate that can be put in force.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Confined {
+    /// Changes of files are refused.
+    pub landlock: bool,
+    /// System calls beyond those of a computation are refused.
+    pub seccomp: bool,
+    /// The candidate can't name other processes. Not required by any configuration.
+    pub namespaces: bool,
+    /// Parts that are missing, of landlock and seccomp, each with the reason.
+    pub missing: Vec<String>,
 }
 
 /// A service in a status.

@@ -7,6 +7,8 @@
 pub mod crash_thread;
 pub mod descriptors;
 #[allow(unsafe_code)]
+pub mod fork;
+#[allow(unsafe_code)]
 pub mod mapping;
 #[allow(unsafe_code)]
 pub mod peer;

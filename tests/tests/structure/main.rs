@@ -104,6 +104,7 @@ fn unsafe_code_stays_in_its_files() {
             "handlers/sdk/src/lib.rs: pub mod export;",
             "host/src/plugin/mod.rs: pub mod ffi;",
             "host/src/sys/mod.rs: pub mod crash_thread;",
+            "host/src/sys/mod.rs: pub mod fork;",
             "host/src/sys/mod.rs: pub mod mapping;",
             "host/src/sys/mod.rs: pub mod peer;",
             "host/src/sys/mod.rs: pub mod process_state;",

@@ -103,9 +103,7 @@ fn short_pieces_for_a_peer_that_takes_none_are_merged() {
     open(&mut core, service, 0..2);
     core.handle(Input::Commit);
     let before = core.store().bytes();
-    let mut now_ns = 1;
-    for _ in 0..2000 {
-        now_ns += 1;
+    for now_ns in 2..2002 {
         core.handle(Input::PassBegins { now_ns });
         core.handle(Input::Received { slot: Slot(0), bytes: b"x\n" });
         core.handle(Input::Commit);

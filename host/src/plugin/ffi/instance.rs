@@ -142,7 +142,7 @@ impl Code for Plugin {
         self.board.end();
         let calls = self.calls.get().wrapping_add(1);
         self.calls.set(calls);
-        if calls % TIME_EVERY == 0 || batch.actions.len() >= usize::from(TIME_EVERY) {
+        if calls.is_multiple_of(TIME_EVERY) || batch.actions.len() >= usize::from(TIME_EVERY) {
             running.staging.tell_time(coarse_ns());
         }
         flags

@@ -4,40 +4,43 @@
 //! epoch while the worker serves on, so an incompatible binary costs no client anything.
 //!
 //! A trial is stricter than a takeover: if a single session or entry could not be read, the answer
-//! is no. It gets no connections, writes nothing, and runs no turn. Handler libraries are loaded,
-//! so their initializers run in this process. O(n log n) in the records, all of them copied to the
-//! heap.
+//! is no. It gets no connections, writes nothing, and runs no turn. Handler libraries are loaded
+//! by confined children, as in the trial of a reload. O(n log n) in the records, all of them copied
+//! to the heap.
 
-use crate::memory::board::Board;
+use crate::config::Config;
+use crate::exit_status::own_binary;
 use crate::memory::snapshot::core_at;
+use crate::plugin::trial::{self, Trial, Tried};
 use crate::protocol::keeper::Hello;
-use crate::worker::reload::build_records::recorded;
+use crate::worker::reload::build_records::{RunningBuild, recorded};
 use greenroom_core::core::Successor;
 use greenroom_core::store::kind::Kind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
-/// Reads everything that was committed with a pinned epoch, and loads the build that each library
-/// runs. Previous builds and converters are not loaded: a takeover goes on without them.
+/// Reads everything that was committed with a pinned epoch, and tries the build that each library
+/// runs. Previous builds and converters are not tried: a takeover goes on without them.
 ///
 /// Changes nothing. Returns a summary for the operator; an error says why this binary cannot take
 /// over. The caller keeps the epoch pinned meanwhile, and drops the answer if the pin was lost.
 pub(super) fn try_out(hello: &Hello, region: &OwnedFd, epoch: u64) -> Result<String, String> {
-    let Successor { mut core, survivors, lost } = core_at(region, &hello.config.limits, epoch)?;
+    let Successor { core, survivors, lost } = core_at(region, &hello.config.limits, epoch)?;
     if let Some(what) = lost.first() {
         return Err(format!("it would have to give up {} things, first of all {what}", lost.len()));
     }
-    // The board of the live worker must not be touched.
-    let board = Board::unread().map_err(|e| e.to_string())?;
-    let mut generations = BTreeMap::new();
+    let (mut generations, mut offered) = (BTreeMap::new(), BTreeSet::new());
     for record in recorded(&core)? {
-        let serving = record.current.load(&hello.config, board)?;
-        core.go_on_with(&record.current.build(), serving);
-        generations.insert(record.current.library, record.current.generation);
+        let build = record.current;
+        let tried = try_build(&hello.config, &build).map_err(|e| {
+            format!("{}, generation {}, from {}: {e}", build.library, build.generation, build.copy.display())
+        })?;
+        offered.extend(tried.offers.into_iter().map(|offer| offer.name));
+        generations.insert(build.library, build.generation);
     }
     // Sessions of such a service would wait for a build. The trial cannot tell whether they wait in
     // the live worker, too.
-    if let Some(s) = core.services().iter().find(|s| s.build.is_none() && s.sessions > 0) {
+    if let Some(s) = core.services().iter().find(|s| s.sessions > 0 && !offered.contains(&s.offer.name)) {
         return Err(format!("no library that it loads offers service {}", s.offer.name));
     }
     let entries: usize = core.store().count(Kind::Entry);
@@ -47,4 +50,14 @@ pub(super) fn try_out(hello: &Hello, region: &OwnedFd, epoch: u64) -> Result<Str
         survivors.len(),
         generations.join(", ")
     ))
+}
+
+/// Has a child of this binary load a build and build its services.
+fn try_build(config: &Config, build: &RunningBuild) -> Result<Tried, String> {
+    let all = config.settings();
+    let settings = build.settings.as_ref().unwrap_or(&all);
+    let trial =
+        Trial { copy: &build.copy, entry: &build.entry, settings, snapshot: None, limits: &config.limits };
+    let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
+    trial::run_confined(&binary, &trial, config.reload.confinement, |_, _| {})
 }
