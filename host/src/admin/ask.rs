@@ -11,7 +11,8 @@
 
 use crate::admin::query::{Answer, Ask, Query, QueryMailbox};
 use crate::admin::server::Caller;
-use crate::protocol::admin::{Reply, ServiceStatus};
+use crate::protocol::admin::Reply;
+use crate::protocol::status::ServiceStatus;
 use greenroom_core::operate::inspect::{Filter, SessionView};
 use std::io;
 use std::sync::mpsc::{Receiver, channel};

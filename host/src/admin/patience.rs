@@ -9,7 +9,8 @@
 //! The status is asked on a connection of its own, every 5 s. A command that fails here may be
 //! carried out later, and the error says so.
 
-use crate::protocol::admin::{AdminCommand, Reply, Status};
+use crate::protocol::admin::{AdminCommand, Reply};
+use crate::protocol::status::Status;
 use greenroom_state::nesting::parse;
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};

@@ -9,7 +9,8 @@
 //! threads, and a caller may be gone when the answer is ready. The loop then drops the answer.
 
 use crate::config::Config;
-use crate::protocol::admin::{LedgerLine, ServiceStatus};
+use crate::protocol::admin::LedgerLine;
+use crate::protocol::status::ServiceStatus;
 use greenroom_core::ledger::Report;
 use greenroom_core::operate::check::{Builds, Checked, GivenEntry, GivenState};
 use greenroom_core::operate::inspect::{Entry, Filter, OwnSlice, SessionView, Slice};

@@ -4,7 +4,7 @@ use crate::cli::output::CommandFailure;
 use crate::config::Config;
 use crate::exit_status::own_binary;
 use crate::plugin::trial;
-use crate::protocol::admin::Confined;
+use crate::protocol::status::Confined;
 
 /// Finds out how candidates are confined on this machine. Fails if the configuration requires more.
 /// `warn` is told of what is missing.

@@ -4,9 +4,10 @@
 //! a callback stalls. Exit code 3 means that no host runs.
 
 use crate::admin::client::call;
-use crate::cli::output::{CommandFailure, print_json, print_text, table};
+use crate::cli::output::{CommandFailure, Table, print_json, print_text, table};
 use crate::printable::one_line;
-use crate::protocol::admin::{AdminCommand, Failing, FileStatus, HostStatus, JobsStatus, Reply, Status};
+use crate::protocol::admin::{AdminCommand, Reply};
+use crate::protocol::status::{Failing, FileStatus, HostStatus, JobsStatus, Status};
 use clap::Args;
 use std::path::Path;
 use std::time::Duration;
@@ -31,30 +32,7 @@ impl StatusArgs {
             let host = &status.host;
             let reason = host.reason.as_deref().map(one_line);
             let up = humantime::format_duration(Duration::from_secs(host.uptime_s));
-            let mut table = table(&[
-                "SERVICE",
-                "LIBRARY",
-                "GENERATION",
-                "BUILD",
-                "STATE",
-                "LISTEN",
-                "SESSIONS",
-                "TURNS",
-                "FAULTS",
-            ]);
-            for s in &status.services {
-                table.add_row([
-                    s.name.clone(),
-                    s.library.clone(),
-                    s.generation.to_string(),
-                    s.build.get(..12).unwrap_or_default().to_owned(),
-                    format!("v{}", s.state_version),
-                    s.listen.join(" "),
-                    s.sessions.to_string(),
-                    s.turns.to_string(),
-                    s.faults.to_string(),
-                ]);
-            }
+            let table = services(&status);
             // Without a process there is a reason why the last worker ended or why none starts.
             let worker = match (host.worker_pid, &reason) {
                 (0, Some(reason)) => format!("worker {} ({reason})", host.worker),
@@ -93,6 +71,35 @@ impl StatusArgs {
         })?;
         Ok(())
     }
+}
+
+/// Table of the services that are not withdrawn.
+fn services(status: &Status) -> Table {
+    let mut table = table(&[
+        "SERVICE",
+        "LIBRARY",
+        "GENERATION",
+        "BUILD",
+        "STATE",
+        "LISTEN",
+        "SESSIONS",
+        "TURNS",
+        "FAULTS",
+    ]);
+    for s in &status.services {
+        table.add_row([
+            s.name.clone(),
+            s.library.clone(),
+            s.generation.to_string(),
+            s.build.get(..12).unwrap_or_default().to_owned(),
+            format!("v{}", s.state_version),
+            s.listen.join(" "),
+            s.sessions.to_string(),
+            s.turns.to_string(),
+            s.faults.to_string(),
+        ]);
+    }
+    table
 }
 
 /// Prints the library files that are not the builds that run, and how late changes are noticed.

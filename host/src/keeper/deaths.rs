@@ -11,7 +11,8 @@
 //! itself. More than [`TURN_DEATHS_MAX`] quick deaths in turns show that blocking does not help.
 
 use crate::keeper::phase::Phase;
-use crate::memory::board::{Reading, Running};
+use crate::memory::board_layout::Running;
+use crate::memory::reading::Reading;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 

@@ -5,7 +5,7 @@
 
 use crate::admin::time::rfc3339;
 use crate::clock::unix_ms;
-use crate::protocol::admin::Failing;
+use crate::protocol::status::Failing;
 use std::collections::BTreeMap;
 
 /// Parts that are kept at most: a directory may hold any number of files that are refused. Further

@@ -5,7 +5,7 @@
 //! build never ran is none of this host's: it may be any library beside handlers.
 
 use crate::plugin::watch::WatchNews;
-use crate::protocol::admin::FileStatus;
+use crate::protocol::status::FileStatus;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

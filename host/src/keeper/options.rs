@@ -2,8 +2,8 @@
 
 use crate::config::Config;
 use crate::config::source::ConfigSource;
-use crate::protocol::admin::Confined;
 use crate::protocol::found::Found;
+use crate::protocol::status::Confined;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 

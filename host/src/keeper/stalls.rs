@@ -11,8 +11,10 @@
 use crate::clock::now_ns;
 use crate::keeper::Keeper;
 use crate::keeper::phase::Phase;
-use crate::memory::board::{Busy, Reading, Running};
-use crate::protocol::admin::{Reply, Stalled, StalledAction};
+use crate::memory::board_layout::{Busy, Running};
+use crate::memory::reading::Reading;
+use crate::protocol::admin::Reply;
+use crate::protocol::status::{Stalled, StalledAction};
 use greenroom_core::ids::public_number;
 use greenroom_core::recovery::crashes::action_name;
 use std::time::Duration;

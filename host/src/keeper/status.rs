@@ -5,7 +5,7 @@
 
 use crate::keeper::Keeper;
 use crate::keeper::phase::Phase;
-use crate::protocol::admin::{HostStatus, Status};
+use crate::protocol::status::{HostStatus, Status};
 use greenroom_core::limits::names::Limit;
 
 impl Keeper {

@@ -25,7 +25,8 @@
 use crate::keeper::Keeper;
 use crate::keeper::deaths::Ended;
 use crate::keeper::spawn::{self, Spawned};
-use crate::memory::board::{Reading, Running};
+use crate::memory::board_layout::Running;
+use crate::memory::reading::Reading;
 use crate::protocol::keeper::{Hello, TOO_FEW_FILES, ToKeeper};
 use crate::protocol::link::Received;
 use crate::sys::descriptors::are_used_up;

@@ -26,11 +26,11 @@ use crate::keeper::memory_files::MemoryFiles;
 use crate::keeper::phase::Phase;
 use crate::keeper::spawn::{self, Process, Spawned};
 use crate::keeper::tokens::{ENDED, LINK};
-use crate::memory::board::{self, Reading};
-use crate::protocol::admin::ServiceStatus;
+use crate::memory::reading::{self, Reading};
 use crate::protocol::board_text;
 use crate::protocol::keeper::{EndpointId, HeldPort, Hello, ToKeeper, ToWorker};
 use crate::protocol::link::{Link, Received, to_file};
+use crate::protocol::status::ServiceStatus;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::process::{Pid, Signal, kill_process};
@@ -202,7 +202,7 @@ impl WorkerProcess {
         }
         // The board may still name the predecessor's turn. If this process dies before it maps the
         // board, its death must not count against that turn.
-        board::forget(self.memory.board())?;
+        reading::forget(self.memory.board())?;
         let hello = to_file(hello)?;
         let link = self.link.insert(Link::new(spawned.link));
         let both = Interest::READABLE | Interest::WRITABLE;

@@ -3,20 +3,6 @@
 //! The board serves two purposes. `status` is answered also while no worker lives or a callback
 //! stalls. And a death is attributed to the action that was running.
 //!
-//! | words | content |
-//! | --- | --- |
-//! | 0 to 7 | the beat: the turn that runs now |
-//! | 8 and 9 | version and length of the text |
-//! | 10 | the thread that crashed |
-//! | 11 to 13 | since when the action runs, by the watchdog; its last look |
-//! | 14 | begin of the pass |
-//! | from 16 | three counters for each service: sessions, turns, faults |
-//! | behind those | the text: the status of each service, in JSON |
-//! | behind that | times that each limit was reached |
-//! | behind those | three counts of jobs for each service: running, waiting, begin of the oldest |
-//! | behind those | the pass: its sequence number, its stage, the longest one |
-//! | behind those | the place of the action that stalls, in words |
-//!
 //! Every word is 8 bytes in the machine's order, and is written whole. A call of a handler costs
 //! eight stores, and one more for each turn, and no system call. A pass costs two stores, and one
 //! for each of its stages. A reader outside the process copies the file and may see words of
@@ -28,112 +14,25 @@
 //! Counters survive a worker: its successor maps the same file and counts on. What ran and the text
 //! do not survive [`Board::open`].
 
+use crate::memory::board_layout::{
+    ACTIONS, BYTES, COUNTERS, CRASHED, DONE, GENERATION, JOBS, LIMITS, LONGEST_MS, LOOKED_AT, PASS, PASS_AT,
+    PLACE, PLACE_BYTES, PLACE_BYTES_MAX, PLACE_MARK, RUN, Running, SEEN_AT, SEEN_MARK, SEQ, SERVICES_MAX,
+    SESSION, STAGE, STALLED_MS, TEXT, TEXT_BYTES, TEXT_BYTES_MAX, TEXT_VERSION, TURN, WHAT, mark, running,
+};
 use crate::memory::stage::Stage;
 use crate::sys::crash_thread;
 use crate::sys::mapping::Mapping;
 use greenroom_core::limits::names::Limit;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::time::Duration;
-
-/// Sequence number of the beat: odd while a handler runs.
-const SEQ: usize = 0;
-/// Number of the session whose turn runs.
-const SESSION: usize = 1;
-/// Turns that the session ran before the batch.
-const TURN: usize = 2;
-/// Number of the service, and kind of the action in the lower half.
-const WHAT: usize = 3;
-/// Generation of the code that runs.
-const GENERATION: usize = 4;
-/// Actions of the batch that are done.
-const DONE: usize = 5;
-/// Milliseconds that the action ran before the watchdog ended the process; 0: it did not.
-const STALLED_MS: usize = 6;
-/// Actions of the batch.
-const ACTIONS: usize = 7;
-/// Version of the text: odd while the text is written.
-const TEXT_VERSION: usize = 8;
-/// Length of the text in bytes; 0: none yet.
-const TEXT_BYTES: usize = 9;
-/// Thread that crashed, a constant of [`crash_thread`]; 0: none has, or nobody noted it.
-const CRASHED: usize = 10;
-/// Mark of the action that the watchdog saw running last.
-const SEEN_MARK: usize = 11;
-/// Time when the watchdog first saw that action, in nanoseconds of [`crate::clock::now_ns`].
-const SEEN_AT: usize = 12;
-/// Time of the watchdog's last look; 0: none yet.
-const LOOKED_AT: usize = 13;
-/// Time when the pass began; 0: the loop sleeps, or no pass has begun.
-const PASS_AT: usize = 14;
-/// First counter of the first service.
-const COUNTERS: usize = 16;
-/// Services with counters. Further ones are served, and not counted here.
-const SERVICES_MAX: usize = 1024;
-/// First word of the text.
-const TEXT: usize = COUNTERS + 3 * SERVICES_MAX;
-/// Longest text, in bytes.
-const TEXT_BYTES_MAX: usize = 512 * 1024;
-/// Counter of the first limit, in the order of [`Limit`].
-const LIMITS: usize = TEXT + TEXT_BYTES_MAX / 8;
-/// Places for limits, more than there are, so that the length stays if limits are added.
-const LIMITS_MAX: usize = 128;
-/// First count of the first service's jobs.
-const JOBS: usize = LIMITS + LIMITS_MAX;
-/// Sequence number of the pass: odd while the loop is at work.
-const PASS: usize = JOBS + 3 * SERVICES_MAX;
-/// Stage of the pass, a number of [`Stage`].
-const STAGE: usize = PASS + 1;
-/// Milliseconds of the longest pass, as the watchdog saw it.
-const LONGEST_MS: usize = PASS + 2;
-/// Mark of the action that the place belongs to.
-const PLACE_MARK: usize = LONGEST_MS + 1;
-/// Length of the place in bytes.
-const PLACE_BYTES: usize = PLACE_MARK + 1;
-/// First word of the place.
-const PLACE: usize = PLACE_BYTES + 1;
-/// Longest place, in bytes. A longer one is cut.
-const PLACE_BYTES_MAX: usize = 512;
-/// Words about what runs, which no successor must read.
-const RUN: [usize; 8] = [SEQ, STALLED_MS, CRASHED, SEEN_MARK, LOOKED_AT, PASS_AT, PASS, PLACE_BYTES];
-/// Length of the file, in whole pages: 564 KiB.
-const BYTES: usize = ((PLACE + PLACE_BYTES_MAX / 8) * 8).next_multiple_of(4096);
-const _: () = assert!(Limit::ALL.len() <= LIMITS_MAX);
 
 /// The worker's side. Copies are the same board. The loop alone writes beat, counts and text; the
 /// watchdog reads the beat and counts limits.
 #[derive(Clone, Copy)]
 pub struct Board {
     words: &'static [AtomicU64],
-}
-
-/// An action that was running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Running {
-    /// The service's number.
-    pub service: u16,
-    /// The generation of its library.
-    pub generation: u64,
-    /// The session.
-    pub session: u64,
-    /// Turns that the session ran before this one.
-    pub turn: u64,
-    /// Kind of the action, one of [`greenroom_state::abi::action`]. All actions of a batch have one
-    /// kind.
-    pub action: u32,
-}
-
-/// Work of the loop that has taken long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Busy {
-    /// The action that runs. `None`: no handler runs, and the pass itself takes long.
-    pub running: Option<Running>,
-    /// Time so far. Of an action, up to one look of the watchdog less.
-    pub time: Duration,
-    /// Place of the action in the source, in words, if the watchdog knows it.
-    pub place: Option<String>,
 }
 
 impl Board {
@@ -334,146 +233,11 @@ impl Board {
     }
 }
 
-/// Mark of an action, which changes with each one.
-fn mark(seq: u64, done: u64) -> u64 {
-    seq << 16 ^ done
-}
-
-/// The action that runs, by the words of the beat.
-fn running(w: &[u64]) -> Option<Running> {
-    (w[SEQ] & 1 != 0).then(|| Running {
-        service: (w[WHAT] >> 32) as u16,
-        generation: w[GENERATION],
-        session: w[SESSION],
-        // Behind the last one the handler is still at work, on what it left.
-        turn: w[TURN] + w[DONE].min(w[ACTIONS].saturating_sub(1)),
-        action: w[WHAT] as u32,
-    })
-}
-
-/// Forgets what ran, before another worker begins. Counters and text stay. For the keeper, after
-/// the predecessor was reaped.
-pub fn forget(fd: impl AsFd) -> io::Result<()> {
-    for word in RUN {
-        rustix::io::pwrite(&fd, &[0; 8], 8 * word as u64)?;
-    }
-    Ok(())
-}
-
-/// The keeper's side: a copy of a board, which may be a dead worker's. Costs 564 KiB.
-#[derive(Default)]
-pub struct Reading {
-    words: Vec<u64>,
-}
-
-impl Reading {
-    /// Reads the whole board. If no worker has mapped the file yet, or reading fails, what is
-    /// missing is zero. The keeper does not map the board, so a file that is too short is no fault.
-    pub fn of(fd: impl AsFd) -> Reading {
-        let mut bytes = vec![0; BYTES];
-        let mut at = 0;
-        while let Ok(n @ 1..) = rustix::io::pread(&fd, &mut bytes[at..], at as u64) {
-            at += n;
-        }
-        // A text that was written meanwhile is a mix. The version is read again behind the text.
-        let version = 8 * TEXT_VERSION..8 * TEXT_VERSION + 8;
-        let mut again = [0; 8];
-        let is_same = rustix::io::pread(&fd, &mut again, version.start as u64) == Ok(8)
-            && again[..] == bytes[version.clone()];
-        if !is_same {
-            bytes[version].copy_from_slice(&u64::MAX.to_ne_bytes());
-        }
-        let words = bytes.chunks_exact(8).map(|w| u64::from_ne_bytes(std::array::from_fn(|i| w[i])));
-        Reading { words: words.collect() }
-    }
-
-    /// The action that was running. Exact if the process is dead.
-    pub fn running(&self) -> Option<Running> {
-        running(&self.words)
-    }
-
-    /// Work of the loop at this time. `None`: the loop sleeps, or the worker is of a version that
-    /// notes no times. Of a dead process, what ran at its end.
-    pub fn busy(&self, now_ns: u64) -> Option<Busy> {
-        let (running, w) = (self.running(), &self.words);
-        let mark = mark(w[SEQ], w[DONE]);
-        let (seen, placed) = (w[SEEN_MARK] == mark, w[PLACE_MARK] == mark);
-        let since = match running {
-            Some(_) if seen => w[SEEN_AT],
-            // Shorter than a look, or the watchdog stands still, too.
-            _ => w[PASS_AT],
-        };
-        let place = self.bytes(PLACE, PLACE_BYTES, PLACE_BYTES_MAX).filter(|_| running.is_some() && placed);
-        (since > 0).then(|| Busy {
-            running,
-            time: Duration::from_nanos(now_ns.saturating_sub(since)),
-            place: place.map(|text| String::from_utf8_lossy(&text).into_owned()),
-        })
-    }
-
-    /// Time since the watchdog's last look, which comes twice in a second unless it reports.
-    /// `None`: it has not looked yet.
-    pub fn unwatched(&self, now_ns: u64) -> Option<Duration> {
-        let at = Some(self.words[LOOKED_AT]).filter(|at| *at > 0);
-        at.map(|at| Duration::from_nanos(now_ns.saturating_sub(at)))
-    }
-
-    /// Bytes from this word on, of the length in word `len`. `None`: none, or too many.
-    fn bytes(&self, from: usize, len: usize, max: usize) -> Option<Vec<u8>> {
-        let len = self.words[len] as usize;
-        let bytes = || self.words[from..].iter().flat_map(|w| w.to_ne_bytes()).take(len).collect();
-        (1..=max).contains(&len).then(bytes)
-    }
-
-    /// Whether a thread crashed that is not the loop's. What the loop ran is not to blame then.
-    pub fn crashed_elsewhere(&self) -> bool {
-        self.words[CRASHED] == crash_thread::OF_ANOTHER
-    }
-
-    /// Milliseconds that the action was running when the watchdog ended the process. `None`: the
-    /// watchdog did not end it.
-    pub fn stalled_ms(&self) -> Option<u64> {
-        Some(self.words[STALLED_MS]).filter(|ms| *ms > 0)
-    }
-
-    /// Times that a limit was reached, in all workers of the host.
-    pub fn reached(&self, limit: Limit) -> u64 {
-        self.words[LIMITS + limit as usize]
-    }
-
-    /// The text about the services. `None`: there is none yet, or it was written during the
-    /// reading.
-    pub fn text(&self) -> Option<Vec<u8>> {
-        let is_whole = self.words[TEXT_VERSION] & 1 == 0;
-        self.bytes(TEXT, TEXT_BYTES, TEXT_BYTES_MAX).filter(|_| is_whole)
-    }
-
-    /// Sessions, turns and faults of a service. `None`: the board has no place for its number.
-    pub fn counts(&self, service: usize) -> Option<[u64; 3]> {
-        self.three(COUNTERS, service)
-    }
-
-    /// A service's jobs, as [`Board::count_jobs`] has them.
-    pub fn jobs(&self, service: usize) -> Option<[u64; 3]> {
-        self.three(JOBS, service)
-    }
-
-    /// Three words of a service, in the list that begins at `first`.
-    fn three(&self, first: usize, service: usize) -> Option<[u64; 3]> {
-        let words = &self.words[first + 3 * service.min(SERVICES_MAX)..];
-        (service < SERVICES_MAX).then(|| [words[0], words[1], words[2]])
-    }
-
-    /// Milliseconds of the longest pass so far, of all workers. The watchdog looks every few
-    /// milliseconds, so a short pass counts as none.
-    pub fn longest_pass_ms(&self) -> u64 {
-        self.words[LONGEST_MS]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::reading::Reading;
+    use std::time::Duration;
 
     #[test]
     fn a_reader_sees_what_runs_and_what_is_said() {

@@ -6,10 +6,13 @@
 //! | [`input`] | bytes that were read | those of the pass that was not committed |
 //! | [`board`] | counters, and the turn that runs | all |
 //!
+//! [`board_layout`] has the words of the board, and [`reading`] reads them from outside.
 //! [`snapshot`] reads the records from outside. [`stage`] names the stages of a pass for the board.
 
 pub mod board;
+pub mod board_layout;
 pub mod input;
+pub mod reading;
 pub mod records;
 pub mod snapshot;
 pub mod stage;

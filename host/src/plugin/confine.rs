@@ -21,7 +21,7 @@
 
 use crate::plugin::apart::{Namespaces, THREADS_MAX};
 use crate::plugin::system_calls::allow_computing;
-use crate::protocol::admin::Confined;
+use crate::protocol::status::Confined;
 use crate::sys::fork::share_processors;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,

@@ -21,12 +21,12 @@
 
 use crate::config::Confinement;
 use crate::exit_status::signal_name;
-use crate::memory::board::Reading;
+use crate::memory::reading::Reading;
 use crate::memory::records::memory_file;
 use crate::plugin::live::LiveState;
 use crate::plugin::trial_output::{OUTPUT_MAX, Said, TrialAnswer, listen};
-use crate::protocol::admin::Confined;
 use crate::protocol::link::Link;
+use crate::protocol::status::Confined;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::service::offer::Offer;
 use greenroom_state::rehearsal_report::Rehearsal;

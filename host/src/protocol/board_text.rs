@@ -4,8 +4,9 @@
 //! change with every pass, and are numbers of their own on the board. A reader puts both together.
 
 use crate::clock::now_ns;
-use crate::memory::board::{Board, Reading};
-use crate::protocol::admin::{JobsStatus, ServiceStatus};
+use crate::memory::board::Board;
+use crate::memory::reading::Reading;
+use crate::protocol::status::{JobsStatus, ServiceStatus};
 
 /// Writes the services, by their numbers; `None`: withdrawn. A text beyond 512 KiB is left out, and
 /// the previous text stays.

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`admin`] | requests and replies between a command and the host |
 //! | [`keeper`] | messages between keeper and worker |
+//! | [`status`] | the answer to `greenroom status` |
 //! | [`link`] | the socket between keeper and worker: packets with descriptors |
 
 pub mod admin;
@@ -13,3 +14,4 @@ pub mod board_text;
 pub mod found;
 pub mod keeper;
 pub mod link;
+pub mod status;

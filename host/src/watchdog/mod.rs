@@ -29,7 +29,9 @@
 pub mod symbolize;
 
 use crate::clock::now_ns;
-use crate::memory::board::{Board, Reading, Running};
+use crate::memory::board::Board;
+use crate::memory::board_layout::Running;
+use crate::memory::reading::Reading;
 use crate::protocol::board_text;
 use crate::sys::stack::Thread;
 use crate::watchdog::symbolize::place_of;

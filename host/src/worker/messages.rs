@@ -31,9 +31,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Handles the messages that the keeper has sent, until its socket is empty or the pass is full: the
-/// next pass goes on then. Messages that wait for room in the socket are sent first, because the
-/// same event may report that room.
+/// Handles the messages that the keeper has sent, until its socket is empty or the pass is full:
+/// the next pass goes on then. Messages that wait for room in the socket are sent first, because
+/// the same event may report that room.
 ///
 /// An error means that the keeper is gone, or that a message cannot be read. The worker ends then:
 /// no process could give it connections or replace it.

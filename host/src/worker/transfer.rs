@@ -41,8 +41,9 @@ pub(super) struct Sockets {
     /// Connections by slot, with the keeper's keys.
     net: Net,
     input: Pool,
-    /// Connections that are known to be reset: before this process began, or by a write that failed.
-    /// The end of their input is an error, although the kernel may report it as an orderly end.
+    /// Connections that are known to be reset: before this process began, or by a write that
+    /// failed. The end of their input is an error, although the kernel may report it as an
+    /// orderly end.
     broken: BTreeSet<Slot>,
     /// Connections to read in the next pass, even if the poll reports nothing, each once. A slot
     /// may be closed by then: a read of it is harmless.
@@ -263,8 +264,8 @@ impl Sockets {
                 }
             }
         }
-        // These sessions have last turns, which may cost much: the next passes read them, each within
-        // its budget. What the peer sent before it broke the connection comes first.
+        // These sessions have last turns, which may cost much: the next passes read them, each
+        // within its budget. What the peer sent before it broke the connection comes first.
         for slot in failed {
             self.broken.insert(slot);
             self.read_again([slot]);

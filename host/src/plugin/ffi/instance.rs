@@ -10,7 +10,8 @@
 //! turn it was.
 
 use crate::clock::coarse_ns;
-use crate::memory::board::{self, Board};
+use crate::memory::board::Board;
+use crate::memory::board_layout::Running;
 use crate::plugin::ffi::bytes::sink;
 use crate::plugin::ffi::host_calls::{TurnUnderWay, host_table};
 use greenroom_core::ids::public_number;
@@ -124,7 +125,7 @@ impl Code for Plugin {
             session: public_number(batch.session),
             now_ns: batch.now_ns,
         };
-        let first = board::Running {
+        let first = Running {
             service: batch.service.0,
             generation: batch.generation,
             session: batch.session,

@@ -1,0 +1,195 @@
+//! The answer to `greenroom status`: the host, its services, and what fails or takes long.
+//!
+//! The keeper answers, also while no worker serves. Each field that came later has a default, so that
+//! commands and hosts of different versions understand each other.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// `greenroom status --json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The host.
+    pub host: HostStatus,
+    /// Services that are not withdrawn.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// The host in a status.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// The keeper's process.
+    pub pid: u32,
+    /// The worker's process; 0: none at the moment.
+    pub worker_pid: u32,
+    /// The binary's version.
+    pub version: String,
+    /// Seconds since the keeper started.
+    pub uptime_s: u64,
+    /// The worker's phase: `serving`, `starting`, `handing over`, or `parked`: none lives, and the
+    /// connections wait for the next one.
+    pub worker: String,
+    /// Workers before this one.
+    pub workers_before: u64,
+    /// Reason why the previous worker ended, or why none can start.
+    pub reason: Option<String>,
+    /// Connections that are held.
+    pub connections: usize,
+    /// Of those, connections whose peers have left while no worker serves. A worker ends them.
+    #[serde(default)]
+    pub peers_left: usize,
+    /// Times that each limit was reached since the host started.
+    #[serde(default)]
+    pub limits: BTreeMap<String, u64>,
+    /// Work of the worker that has taken longer than a second. `null`: it goes on, or there is
+    /// none.
+    #[serde(default)]
+    pub stalled: Option<Stalled>,
+    /// Parts that fail at the moment, each until it succeeds.
+    #[serde(default)]
+    pub failing: Vec<Failing>,
+    /// Files of the host that are missing at the moment, each with the reason.
+    #[serde(default)]
+    pub missing: Vec<String>,
+    /// Times that files were gone and were made anew since the host started: `copies`, `locks`,
+    /// `socket`.
+    #[serde(default)]
+    pub made_anew: BTreeMap<String, u64>,
+    /// Milliseconds of the longest pass of the loop since the host started, as the watchdog saw it.
+    #[serde(default)]
+    pub longest_pass_ms: u64,
+    /// Library files that are not the build that runs.
+    #[serde(default)]
+    pub files: Vec<FileStatus>,
+    /// Reason why the system gives no notice of changed files, so that they are only looked at from
+    /// time to time; null: it does.
+    #[serde(default)]
+    pub slow_look: Option<String>,
+    /// Confinement of candidates in their trials, as it was when the host started.
+    #[serde(default)]
+    pub confinement: Confined,
+}
+
+/// A library's file that is not the build that runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileStatus {
+    /// Path of the file, as it is watched.
+    pub path: PathBuf,
+    /// Name of the library; null: no build of the file ran.
+    pub library: Option<String>,
+    /// SHA-256 of the file; null: it cannot be read.
+    pub build: Option<String>,
+    /// SHA-256 of the build that runs; null: none.
+    pub runs: Option<String>,
+    /// Reason why the file was refused, or cannot be read; null: it was not tried.
+    pub reason: Option<String>,
+}
+
+/// Work of a worker that takes long, in a status.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stalled {
+    /// All of it, in words.
+    pub text: String,
+    /// Time so far, in milliseconds.
+    pub for_ms: u64,
+    /// The process is stopped by a signal, or by a debugger.
+    pub stopped: bool,
+    /// The action that runs. `null`: no handler runs.
+    pub running: Option<StalledAction>,
+}
+
+impl Stalled {
+    /// The stall in words, and what an operator can do.
+    pub fn with_way_out(&self) -> String {
+        let of = self.running.as_ref().map(|action| match action.session {
+            0 => action.service.clone(),
+            number => number.to_string(),
+        });
+        let way = of.map(|of| format!("; `greenroom session withhold {of}` ends that"));
+        format!("it is stalled: {}{}", self.text, way.unwrap_or_default())
+    }
+}
+
+/// An action that takes long.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StalledAction {
+    /// Name of the service.
+    pub service: String,
+    /// The library that serves it.
+    pub library: String,
+    /// Generation of the library.
+    pub generation: u64,
+    /// Number of the session; 0: the service itself.
+    pub session: u64,
+    /// Kind of the action.
+    pub action: String,
+    /// Number of the turn, from 1; 0: the service itself.
+    pub turn: u64,
+    /// Function, file and line, if known.
+    pub place: Option<String>,
+}
+
+/// A part of the host that fails, in a status.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failing {
+    /// Name of the part: `save`, `configuration`, `connections`, or `library PATH`.
+    pub what: String,
+    /// Reason of the last failure.
+    pub why: String,
+    /// Time of the first failure in a row, in RFC 3339.
+    pub since: String,
+    /// Failures in a row.
+    pub times: u64,
+}
+
+/// Parts of the confinement of a candidate that can be put in force.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Confined {
+    /// Changes of files are refused.
+    pub landlock: bool,
+    /// System calls beyond those of a computation are refused.
+    pub seccomp: bool,
+    /// The candidate can't name other processes. Not required by any configuration.
+    pub namespaces: bool,
+    /// Parts that are missing, of landlock and seccomp, each with the reason.
+    pub missing: Vec<String>,
+}
+
+/// A service in a status.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Name of the service.
+    pub name: String,
+    /// The library that serves it.
+    pub library: String,
+    /// Generation of the library.
+    pub generation: u64,
+    /// SHA-256 of the library's file.
+    pub build: String,
+    /// Version of the service's state.
+    pub state_version: u32,
+    /// Addresses that the service listens on.
+    pub listen: Vec<String>,
+    /// Sessions alive.
+    pub sessions: usize,
+    /// Turns run since the host started.
+    pub turns: u64,
+    /// Of those, turns that failed.
+    pub faults: u64,
+    /// Jobs of the service.
+    #[serde(default)]
+    pub jobs: JobsStatus,
+}
+
+/// The jobs of a service in a status.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobsStatus {
+    /// Threads taken, those of jobs that nobody waits for included.
+    pub running: u64,
+    /// Jobs that wait for a thread.
+    pub waiting: u64,
+    /// Milliseconds that the oldest running job has been running; null: none runs.
+    pub oldest_ms: Option<u64>,
+}
