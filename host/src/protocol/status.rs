@@ -1,6 +1,6 @@
 //! The answer to `greenroom status`: the host, its services, and what fails or takes long.
 //!
-//! The keeper answers, also while no worker serves. Each field that came later has a default, so that
+//! The keeper answers, also while no worker serves. Each field that came later has a default, so
 //! commands and hosts of different versions understand each other.
 
 use serde::{Deserialize, Serialize};
