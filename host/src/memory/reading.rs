@@ -113,7 +113,7 @@ impl Reading {
         self.three(COUNTERS, service)
     }
 
-    /// A service's jobs, as [`Board::count_jobs`] has them.
+    /// A service's jobs, as [`crate::memory::board::Board::count_jobs`] has them.
     pub fn jobs(&self, service: usize) -> Option<[u64; 3]> {
         self.three(JOBS, service)
     }
