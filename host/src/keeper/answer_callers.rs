@@ -43,12 +43,15 @@ impl Keeper {
             return refuse(&caller.stream, &why);
         }
         let WaitingCaller { command, by, stream } = caller;
-        match self.worker.send_with(&ToWorker::Caller(command, by), &[stream.as_fd()]) {
-            // Without a link the worker has just died. The caller's socket closes, and a command
-            // that changes nothing is sent again by its client.
-            None | Some(Ok(true)) => {}
-            Some(Ok(false) | Err(_)) => {
-                refuse(&stream, "the worker takes no commands now; see `greenroom status`");
+        let message = ToWorker::Caller(command, by);
+        match self.worker.send_with(&message, &[stream.as_fd()]) {
+            Some(Ok(true)) => {}
+            Some(Ok(false)) => refuse(&stream, "the worker takes no commands now; see `greenroom status`"),
+            // The worker has just died, and did not get the command: its successor does.
+            None | Some(Err(_)) => {
+                if let ToWorker::Caller(command, by) = message {
+                    self.callers.add(WaitingCaller { command, by, stream });
+                }
             }
         }
     }
