@@ -37,6 +37,9 @@ use crate::tables::index::Tables;
 use greenroom_state::abi::{fault, level, status};
 use std::fmt::Write as _;
 
+/// Bytes that a further effect counts against `turn_bytes_max`, beside those that it carries. Its
+/// memory is about twice as much.
+const EFFECT_BYTES: usize = 32;
 /// Effects, and log lines, of a turn whose memory does not count against `turn_bytes_max`.
 const FREE_EFFECTS: usize = 64;
 
@@ -336,7 +339,7 @@ impl<'a> Staging<'a> {
         let b = &*self.buffers;
         // An effect that carries no bytes takes memory all the same. A few are free, so that a low
         // limit on bytes allows them.
-        let charged = (b.effects.len() - b.mark.effects).saturating_sub(FREE_EFFECTS) * size_of::<Effect>();
+        let charged = (b.effects.len() - b.mark.effects).saturating_sub(FREE_EFFECTS) * EFFECT_BYTES;
         if b.bytes.len() - b.mark.bytes + charged > self.context.limits.turn_bytes_max {
             return self.refuse(Limit::TurnBytesMax);
         }
