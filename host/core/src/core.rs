@@ -10,8 +10,7 @@
 //! - **Recovery**: a successor begins with [`Core::recover`].
 //!
 //! *Invariant*: nothing is sent or closed before the commit of its pass, so no client sees a
-//! result that could still be lost. Effects of sending (a session is flushed and gone) are
-//! carried out after the next commit.
+//! result that could still be lost. Effects of sending are carried out after the next commit.
 //!
 //! All calls come from one thread, and none from a running turn. Changed records become valid
 //! with the next commit, and a death before it undoes the call.
@@ -206,19 +205,20 @@ impl Core {
     /// Returns the time by which the next pass is due, on the clock of [`Input::PassBegins`].
     /// 0: at once. `None`: with the next input.
     pub fn next_wake_ns(&self) -> Option<u64> {
-        let host = &self.host;
-        if host.is_due() || self.sweeps.are_due() || self.rearm_from.is_some() {
+        if self.host.is_due() || self.sweeps.are_due() || self.rearm_from.is_some() {
             return Some(0);
         }
-        let own = host.sessions.next_deadline_ns().into_iter().chain(host.jobs.late_ns(host.limits.host()));
-        own.chain(host.probations.next_ns()).chain(host.timers.next_ns()).min()
+        self.host.next_ns()
     }
 
-    /// Returns whether the pass has done all the work that one should, by limit `pass_us`: the
-    /// shell reads the other connections in the next one.
-    #[inline]
+    /// Returns whether the stage has used up limit `pass_us`: further reads wait for the next pass.
     pub fn pass_is_full(&mut self) -> bool {
         self.host.stage_is_over()
+    }
+
+    /// Begins another stage of reads: connections that earlier passes left have a budget apart.
+    pub fn begin_stage(&mut self) {
+        self.host.begin_stage();
     }
 
     /// Returns whether a session's connection should be read. When this turns true again,

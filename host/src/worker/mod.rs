@@ -170,17 +170,9 @@ impl Worker {
     fn read(&mut self) -> io::Result<()> {
         let (shell, drivers) = (&mut self.shell, &mut self.drivers);
         shell.board.stage(Stage::Read);
-        // Connections that earlier passes left have waited longest. Only those listed by now: reads
-        // list connections for the next pass.
-        for _ in 0..shell.sockets.again() {
-            if shell.core.pass_is_full() {
-                break;
-            }
-            // The poll has reported all that it will: read until nothing is left.
-            if let Some(slot) = shell.sockets.pop_again() {
-                shell.read(slot, true);
-            }
-        }
+        // Only those listed by now: reads list connections for the next pass.
+        let left = shell.sockets.again();
+        let mut ending = Vec::new();
         let (mut posted, mut told, mut events) = (false, false, 0);
         for event in &self.events {
             events += 1;
@@ -191,15 +183,35 @@ impl Worker {
                     if event.is_writable() {
                         shell.core.handle(Input::Writable { slot });
                     }
-                    if event.is_readable() || event.is_error() {
+                    // Last turns may cost much, and thousands may leave at once: peers that speak
+                    // come first.
+                    if event.is_read_closed() || event.is_error() {
+                        ending.push(slot);
+                    } else if event.is_readable() {
                         match shell.core.pass_is_full() {
                             // The poll reports it once: the next pass reads it.
                             true => shell.sockets.read_again([slot]),
                             // A read stops before urgent data although there is more.
-                            false => shell.read(slot, event.is_read_closed() || event.is_priority()),
+                            false => shell.read(slot, event.is_priority()),
                         }
                     }
                 }
+            }
+        }
+        shell.core.begin_stage();
+        for _ in 0..left {
+            if shell.core.pass_is_full() {
+                break;
+            }
+            // The poll has reported all that it will: read until nothing is left.
+            if let Some(slot) = shell.sockets.pop_again() {
+                shell.read(slot, true);
+            }
+        }
+        for slot in ending {
+            match shell.core.pass_is_full() {
+                true => shell.sockets.read_again([slot]),
+                false => shell.read(slot, true),
             }
         }
         // What arrived in time may still be in the kernel: no deadline is judged by this pass.

@@ -172,6 +172,13 @@ impl HostState {
             || self.stopped_to.is_some()
     }
 
+    /// Time of the next thing that is due: a deadline, a timer, the end of a probation, a job that
+    /// is late.
+    pub(crate) fn next_ns(&self) -> Option<u64> {
+        let own = self.sessions.next_deadline_ns().into_iter().chain(self.jobs.late_ns(self.limits.host()));
+        own.chain(self.probations.next_ns()).chain(self.timers.next_ns()).min()
+    }
+
     /// Limits of a session's service; the host's, if there is no such session.
     #[inline]
     pub(crate) fn limits_of(&self, slot: Slot) -> &Limits {
