@@ -67,3 +67,16 @@ pub(crate) fn open(core: &mut Core, service: ServiceId, slots: Range<u32>) {
         core.handle(Input::Opened { slot: Slot(n), id: u64::from(n) + 1, service, peer, at_ms: 0 });
     }
 }
+
+/// Sends all output, and returns its bytes. The kernel takes everything.
+pub(crate) fn send(core: &mut Core) -> usize {
+    let (mut sendable, mut sent) = (Vec::new(), 0);
+    core.take_sendable(&mut sendable);
+    for slot in sendable {
+        while let Some(bytes) = core.output(slot, |pieces| pieces.iter().map(|p| p.len()).sum::<usize>()) {
+            core.handle(Input::Sent { slot, bytes, blocked: false });
+            sent += bytes;
+        }
+    }
+    sent
+}

@@ -12,7 +12,7 @@ const LINKS_MAX: usize = 40;
 
 /// Entries that decide what an absolute path names, as paths without links: each link on the way,
 /// the last directory, and the file itself. Parts that do not exist are taken as they are named.
-/// One system call for each part.
+/// Costs a system call for each part.
 pub(super) fn deciding_entries(path: &Path) -> Vec<PathBuf> {
     let (mut entries, real) = follow(path);
     entries.extend(real.parent().filter(|dir| dir.parent().is_some()).map(Path::to_path_buf));

@@ -81,8 +81,7 @@ impl KeeperLink {
         })
     }
 
-    /// Sends a message, or queues it until the socket takes it. A message beyond 64 KiB is dropped,
-    /// with an error in the log.
+    /// Sends a message, or queues it until the socket takes it.
     pub(super) fn send(&mut self, message: &ToKeeper) {
         self.link.send(message);
     }

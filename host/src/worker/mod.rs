@@ -14,7 +14,7 @@
 //!
 //! A pass costs one poll, a system call for each connection that is read or sent to, and one store
 //! of the epoch. All clients wait for its end, so the limit `pass_us` bounds its work, beside that
-//! of a single turn. Connections that it leaves are the first of the next pass.
+//! of a single turn. Connections that it leaves have a budget of their own in the next one.
 //!
 //! Slow work runs on other threads, which post to the `inbox`. Descriptors come from the keeper
 //! ([`crate::protocol::keeper`]). Errors of the poll or of the keeper's socket end the worker, and

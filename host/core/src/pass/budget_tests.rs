@@ -7,7 +7,7 @@ use crate::ids::Slot;
 use crate::input::Input;
 use crate::limits::host::Limits;
 use crate::limits::names::Limit;
-use crate::test_support::{Stub, open, serve};
+use crate::test_support::{Stub, open, send, serve};
 use crate::turn::staging::Staging;
 use greenroom_state::abi::{Action, action, status};
 use std::sync::Arc;
@@ -27,19 +27,6 @@ fn pass(core: &mut Core, now_ns: u64) -> usize {
     core.handle(Input::Cascade);
     core.handle(Input::Commit);
     send(core)
-}
-
-/// Sends all that may be sent. The kernel takes everything.
-fn send(core: &mut Core) -> usize {
-    let (mut sendable, mut sent) = (Vec::new(), 0);
-    core.take_sendable(&mut sendable);
-    for slot in sendable {
-        while let Some(bytes) = core.output(slot, |pieces| pieces.iter().map(|p| p.len()).sum::<usize>()) {
-            core.handle(Input::Sent { slot, bytes, blocked: false });
-            sent += bytes;
-        }
-    }
-    sent
 }
 
 /// Times that a limit was reached since the last question.

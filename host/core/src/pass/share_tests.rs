@@ -2,12 +2,11 @@
 //!
 //! The tests drive the core as the shell does, with a kernel that takes all output at once.
 
-use crate::core::Core;
 use crate::ids::Slot;
 use crate::input::Input;
 use crate::limits::host::Limits;
 use crate::session::life::Life;
-use crate::test_support::{Stub, open, serve};
+use crate::test_support::{Stub, open, send, serve};
 use crate::turn::staging::Staging;
 use greenroom_state::abi::Action;
 
@@ -16,19 +15,6 @@ use greenroom_state::abi::Action;
 fn echo(_: &Action<'_>, staging: &mut Staging<'_>) -> Result<(), String> {
     staging.send(b"x\n");
     Ok(())
-}
-
-/// Sends all output, and returns its bytes. The kernel takes everything.
-fn send(core: &mut Core) -> usize {
-    let (mut sendable, mut sent) = (Vec::new(), 0);
-    core.take_sendable(&mut sendable);
-    for slot in sendable {
-        while let Some(bytes) = core.output(slot, |pieces| pieces.iter().map(|p| p.len()).sum::<usize>()) {
-            core.handle(Input::Sent { slot, bytes, blocked: false });
-            sent += bytes;
-        }
-    }
-    sent
 }
 
 /// A share in each pass, no more and no less, and every line before the peer's end. The end may
