@@ -144,8 +144,11 @@ impl Acceptor {
     }
 
     /// Rests after a failure, or before one. Descriptors of other threads become free without an
-    /// event, so accepting is repeated.
+    /// event, so accepting is repeated. If nobody waits, there is nothing to rest from.
     fn rest(&mut self, index: usize, why: String, accepted: &mut Accepted) {
+        if !self.listeners.has_waiting(index) {
+            return;
+        }
         if self.failed.is_none() {
             let connections = self.connections.len();
             tracing::warn!(

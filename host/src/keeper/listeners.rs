@@ -9,10 +9,17 @@
 //! connect before the commit wait in the kernel's queue. If the reload is refused, `discard` closes
 //! the port, and the queue is reset.
 //!
-//! A port may move to an address that overlaps its own, as from 127.0.0.1 to 0.0.0.0. Both listen
-//! until the commit, and then the old one is closed, behind the connections in its queue. If the
-//! reload is refused, the old one is as it was. SO_REUSEPORT is set for the time of the bind alone:
-//! no other process gets a share of the port.
+//! A port may move to an address that overlaps its own. Both sockets listen until the commit. If
+//! the reload is refused, the old one is as it was. SO_REUSEPORT is set for the time of the bind
+//! alone: no other process gets a share of the port.
+//!
+//! | moves | the old socket |
+//! | --- | --- |
+//! | from 127.0.0.1 to 0.0.0.0 | stays, and accepts for the new port |
+//! | from 0.0.0.0 to 127.0.0.1 | is closed, behind the connections in its queue |
+//!
+//! The first one can't be closed without a loss. The kernel prefers the more exact address, so
+//! handshakes are always under way there, and a close resets them.
 //!
 //! Requests are repeatable. Ports that a dead worker had opened are reused, or closed once its
 //! successor is ready. An address that passes from one service to another keeps its socket, so no
@@ -24,10 +31,11 @@
 //! All lists are short: each call is O(ports), or O(ports of the request x ports).
 
 use crate::protocol::keeper::{EndpointId, HeldPort};
-use greenroom_core::reload::ports::{Port, overlap};
+use greenroom_core::reload::ports::{Port, covers, overlap};
 use greenroom_state::address::Address;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use std::io;
 use std::net::TcpListener;
@@ -48,6 +56,8 @@ struct Listener {
     endpoint: EndpointId,
     /// Accepted from. False: opened for a reload that is not committed yet.
     accepts: bool,
+    /// Not a port of its own: it accepts for a port at all addresses, to which it has moved.
+    is_moved: bool,
 }
 
 /// All ports, by index. An index is never used again, so an event of a closed port names no other
@@ -64,7 +74,8 @@ impl Listeners {
     pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<Address>, String> {
         let (mut opened, mut addrs) = (Vec::new(), Vec::new());
         for port in ports {
-            if let Some(held) = self.places.iter().flatten().find(|l| l.port == port) {
+            let is_it = |l: &&Listener| l.port == port || l.is_moved && l.addr == port.1;
+            if let Some(held) = self.places.iter().flatten().find(is_it) {
                 addrs.push(held.addr.clone());
                 continue;
             }
@@ -118,13 +129,17 @@ impl Listeners {
         let (mut fresh, mut moved) = (Vec::new(), Vec::new());
         for (index, place) in self.places.iter_mut().enumerate() {
             let Some(l) = place else { continue };
-            let wanted = ports.iter().any(|p| p.addr == l.addr);
+            let own = ports.iter().find(|p| p.addr == l.addr);
+            let moved_to = || ports.iter().find(|p| l.accepts && covers(&p.addr, &l.addr));
+            let serves = own.or_else(moved_to);
             let fd = l.socket.as_raw_fd();
-            if let Some(wanted) = ports.iter().find(|p| p.addr == l.addr) {
-                l.port = wanted.port.clone();
-                l.endpoint = wanted.endpoint;
+            if let Some(port) = serves {
+                (l.port, l.endpoint, l.is_moved) = (port.port.clone(), port.endpoint, own.is_none());
+                if l.is_moved {
+                    l.port.1 = l.addr.clone();
+                }
             }
-            if wanted && !l.accepts {
+            if serves.is_some() && !l.accepts {
                 match registry.register(&mut SourceFd(&fd), token(index), Interest::READABLE) {
                     Ok(()) => {
                         l.accepts = true;
@@ -133,7 +148,7 @@ impl Listeners {
                     // The port stays opened, and the next commit tries again.
                     Err(e) => tracing::error!("{} can't be polled: {e}", l.addr),
                 }
-            } else if !wanted && (l.accepts || all) {
+            } else if serves.is_none() && (l.accepts || all) {
                 if l.accepts {
                     let _ = registry.deregister(&mut SourceFd(&fd));
                     if let Some(to) = ports.iter().find(|p| overlap(&p.addr, &l.addr)) {
@@ -159,6 +174,15 @@ impl Listeners {
     pub(super) fn accept(&self, index: usize) -> Option<io::Result<(OwnedFd, EndpointId)>> {
         let l = self.places.get(index)?.as_ref()?;
         Some(l.accept().map(|fd| (fd, l.endpoint)))
+    }
+
+    /// Whether a connection waits to be accepted. False: the next one causes an edge. Costs one
+    /// system call, and needs no descriptor.
+    pub(super) fn has_waiting(&self, index: usize) -> bool {
+        let Some(Some(l)) = self.places.get(index) else { return false };
+        let mut polled = [PollFd::new(&l.socket, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        !poll(&mut polled, Some(&now)).is_ok_and(|ready| ready == 0)
     }
 }
 
@@ -209,7 +233,7 @@ fn bind_and_listen(port: &Port, shares: bool) -> Result<Listener, String> {
     let (socket, held_addr) =
         made().map_err(|e: io::Error| format!("service {service} can't listen on {address}: {e}"))?;
     let (port, addr) = (port.clone(), Address::Tcp(held_addr));
-    Ok(Listener { port, socket, addr, endpoint: EndpointId::NONE, accepts: false })
+    Ok(Listener { port, socket, addr, endpoint: EndpointId::NONE, accepts: false, is_moved: false })
 }
 
 #[cfg(test)]
@@ -222,8 +246,11 @@ mod tests {
         let mut listeners = Listeners::default();
         let addr =
             listeners.open(vec![("s".into(), Address::Tcp(([127, 0, 0, 1], 0).into()))]).unwrap().remove(0);
+        assert!(!listeners.has_waiting(0));
         let _peer = std::net::TcpStream::connect(addr.socket_addr().unwrap()).unwrap();
+        assert!(listeners.has_waiting(0));
         let (fd, _) = listeners.accept(0).unwrap().unwrap();
+        assert!(!listeners.has_waiting(0));
         assert!(sockopt::tcp_nodelay(&fd).unwrap());
         assert!(sockopt::socket_keepalive(&fd).unwrap());
         assert!(sockopt::socket_oobinline(&fd).unwrap());
@@ -256,26 +283,43 @@ mod tests {
             endpoint: EndpointId(endpoint),
         };
         let mut listeners = Listeners::default();
+        let connect = |host: [u8; 4], like: &Address| {
+            std::net::TcpStream::connect((std::net::Ipv4Addr::from(host), like.socket_addr().unwrap().port()))
+                .unwrap()
+        };
         let any = ("s".to_owned(), Address::Tcp(([127, 0, 0, 1], 0).into()));
-        let old = listeners.open(vec![any]).unwrap().remove(0);
-        listeners.follow(registry, Token, &[held(&old, 1)], false);
-        let wide = Address::Tcp(([0, 0, 0, 0], old.socket_addr().unwrap().port()).into());
-        for moves in [false, true] {
+        let narrow = listeners.open(vec![any]).unwrap().remove(0);
+        listeners.follow(registry, Token, &[held(&narrow, 1)], false);
+        let wide = Address::Tcp(([0, 0, 0, 0], narrow.socket_addr().unwrap().port()).into());
+        let endpoint_of = |listeners: &Listeners, index| listeners.accept(index).unwrap().unwrap().1.0;
+
+        // A move that is refused, and one that is made: the old socket accepts for the new port.
+        for (moves, serves) in [(false, 1), (true, 2)] {
             assert_eq!(listeners.open(vec![("s".into(), wide.clone())]), Ok(vec![wide.clone()]));
-            let _peer = std::net::TcpStream::connect(old.socket_addr().unwrap()).unwrap();
+            let _peers = [connect([127, 0, 0, 1], &narrow), connect([127, 0, 0, 2], &narrow)];
             if moves {
                 let (fresh, moved) = listeners.follow(registry, Token, &[held(&wide, 2)], false);
-                let endpoints: Vec<_> = moved.iter().map(|(_, endpoint)| *endpoint).collect();
-                assert_eq!((fresh.len(), endpoints), (1, vec![EndpointId(2)]));
+                assert_eq!((fresh.len(), moved.len()), (1, 0));
+                assert_eq!(endpoint_of(&listeners, fresh[0]), serves);
             } else {
                 listeners.discard(std::slice::from_ref(&wide));
-                assert_eq!(listeners.accept(0).unwrap().unwrap().1, EndpointId(1));
             }
+            assert_eq!(endpoint_of(&listeners, 0), serves);
         }
-        let _peer = std::net::TcpStream::connect(old.socket_addr().unwrap()).unwrap();
-        let index = listeners.accepting()[0];
-        assert_eq!(listeners.accept(index).unwrap().unwrap().1, EndpointId(2));
-        assert!(!sockopt::socket_reuseport(&listeners.places[index].as_ref().unwrap().socket).unwrap());
+        assert_eq!(listeners.open(vec![("s".into(), wide.clone())]), Ok(vec![wide.clone()]));
+
+        // The way back, for another service: the socket is that port's own again.
+        assert_eq!(listeners.open(vec![("t".into(), narrow.clone())]), Ok(vec![narrow.clone()]));
+        let _peers = [connect([127, 0, 0, 1], &narrow), connect([127, 0, 0, 2], &narrow)];
+        let (fresh, moved) = listeners.follow(registry, Token, &[held(&narrow, 3)], false);
+        assert_eq!(
+            (fresh.len(), moved.len(), moved[0].1, listeners.accepting()),
+            (0, 1, EndpointId(3), vec![0])
+        );
+        assert_eq!(endpoint_of(&listeners, 0), 3);
+        assert!(!sockopt::socket_reuseport(&listeners.places[0].as_ref().unwrap().socket).unwrap());
+        listeners.follow(registry, Token, &[], false);
+        assert!(listeners.accepting().is_empty());
     }
 
     #[test]

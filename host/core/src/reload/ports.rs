@@ -67,6 +67,11 @@ pub fn overlap(a: &Address, b: &Address) -> bool {
     a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && meets
 }
 
+/// Returns whether all connections to the second address come to the first one, too.
+pub fn covers(wide: &Address, other: &Address) -> bool {
+    overlap(wide, other) && wide.socket_addr().is_some_and(|a| a.ip().is_unspecified())
+}
+
 /// Returns whether the kernel chooses the port.
 fn is_any(addr: &Address) -> bool {
     addr.socket_addr().is_some_and(|a| a.port() == 0)
