@@ -1,4 +1,4 @@
-/* The C ABI between Greenroom's host and a handler library, version 1.3.
+/* The C ABI between Greenroom's host and a handler library, version 1.4.
  *
  * A library exports one function, named in its ELF note, that returns a pointer to a gr_library. What each
  * field means is written where the same types stand in Rust: state-schema/src/abi.rs. The rules:
@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define GR_ABI_MAJOR 1
-#define GR_ABI_MINOR 3
+#define GR_ABI_MINOR 4
 
 enum { GR_OK = 0, GR_ABSENT = 1, GR_LIMIT = 2, GR_INVALID = 3 };                       /* what the host answers */
 enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                                 /* gr_action.kind */
@@ -123,6 +123,15 @@ typedef struct gr_table { /* a table that a service owns */
     const uint32_t *downgrades;
 } gr_table;
 
+typedef struct gr_offered_endpoint { /* an endpoint beside the service's first one */
+    uint32_t size;
+    uint32_t framing; /* its longest message is gr_service.frame_bytes_max */
+    gr_bytes framing_parameters;
+    uint16_t port; /* on loopback; 0: none, unless the operator names an address */
+    uint16_t flags;
+    uint32_t reserved;
+} gr_offered_endpoint;
+
 typedef struct gr_service {
     uint32_t size;
     uint32_t state_version;
@@ -152,6 +161,10 @@ typedef struct gr_service {
     /* Since 1.3. GR_LENGTH_PREFIX: the width (1, 2 or 4), then 0 for big or 1 for little endian. GR_DELIMITER: the
      * delimiter, 1 to 16 bytes. Others: empty. */
     gr_bytes framing_parameters;
+    /* Since 1.4. Beside port and framing, which are the first endpoint. */
+    uint32_t endpoint_count;
+    uint32_t endpoint_stride;
+    const gr_offered_endpoint *endpoints; /* endpoint_count of them, endpoint_stride bytes apart */
 } gr_service;
 
 typedef struct gr_library {

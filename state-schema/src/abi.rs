@@ -36,7 +36,7 @@ use std::sync::atomic::AtomicU32;
 pub const MAJOR: u16 = 1;
 /// Raised when something was appended. A host loads libraries of its own major version and of this
 /// minor or an older one.
-pub const MINOR: u16 = 3;
+pub const MINOR: u16 = 4;
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;
@@ -194,6 +194,30 @@ pub struct Service {
     /// Since 1.3. Parameters of [`Service::framing`], at most [`framing::PARAMETERS_BYTES_MAX`]
     /// bytes; [`framing`] says which.
     pub framing_parameters: Bytes<'static>,
+    /// Since 1.4. Number of endpoints beside [`Service::port`] and [`Service::framing`], which are
+    /// the first one.
+    pub endpoint_count: u32,
+    /// Since 1.4. Size of one.
+    pub endpoint_stride: u32,
+    /// Since 1.4. An array of `endpoint_count` items, each `endpoint_stride` bytes apart.
+    pub endpoints: *const OfferedEndpoint,
+}
+
+/// Endpoint that a service offers beside its first one. Valid until the process ends.
+#[repr(C)]
+pub struct OfferedEndpoint {
+    /// Size of this struct.
+    pub size: u32,
+    /// Number from [`framing`]. Its longest message is [`Service::frame_bytes_max`].
+    pub framing: u32,
+    /// Parameters of the framing, as [`Service::framing_parameters`].
+    pub framing_parameters: Bytes<'static>,
+    /// Default TCP port on loopback; 0: none, unless the operator names an address.
+    pub port: u16,
+    /// Must be zero.
+    pub flags: u16,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 /// Size of [`Service`] in ABI 1.0.

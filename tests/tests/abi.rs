@@ -134,8 +134,16 @@ fn a_library_has_the_same_layout_in_c_and_rust() {
             reserved2,
             convert,
             job,
-            framing_parameters
+            framing_parameters,
+            endpoint_count,
+            endpoint_stride,
+            endpoints
         }
+    );
+    compare!(
+        printer,
+        "gr_offered_endpoint" =
+            abi::OfferedEndpoint { size, framing, framing_parameters, port, flags, reserved }
     );
     compare!(
         printer,

@@ -100,6 +100,8 @@ enum Step {
     /// The same, by a build that can't read its sessions' states.
     Break(&'static str, Framing),
     Open(u32, &'static str),
+    /// The same, through an endpoint of this kind.
+    OpenAs(u32, &'static str, &'static str),
     In(u32, Vec<u8>),
     /// The same, and the core dies before the commit: a successor gets the bytes again.
     InTwice(u32, Vec<u8>),
@@ -108,7 +110,7 @@ enum Step {
     /// The peer takes all output, and says nothing.
     Take(u32),
 }
-use Step::{Break, In, InTwice, Kill, Open, Serve, Take};
+use Step::{Break, In, InTwice, Kill, Open, OpenAs, Serve, Take};
 
 struct World {
     core: Core,
@@ -188,13 +190,19 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Serve(name, framing) => self.serve(name, framing, Box::new(Talk)),
+            Serve(name, framing) => {
+                self.begin();
+                self.serve(name, framing, Box::new(Talk));
+                // A build is recorded with the framings that it brings, in one commit.
+                self.commit();
+            }
             Break(name, framing) => self.serve(name, framing, Box::new(Unable)),
-            Open(slot, name) => {
+            Open(slot, name) => self.step(OpenAs(slot, name, "")),
+            OpenAs(slot, name, kind) => {
                 let service = self.core.service_named(name).expect("it is served");
                 let (peer, id) = ("127.0.0.1:9".parse().expect("an address"), u64::from(slot) + 1);
                 self.begin();
-                self.core.handle(Input::Opened { slot: Slot(slot), id, service, peer, at_ms: 0 });
+                self.core.handle(Input::Opened { slot: Slot(slot), id, service, kind, peer, at_ms: 0 });
                 self.settle();
                 self.read.push(0);
                 self.taken.push(Vec::new());
@@ -473,25 +481,48 @@ fn a_peer_that_asks_and_does_not_read_is_paused() {
     assert!(world.core.wants_input(Slot(0)));
 }
 
-/// State that another framing left would be misread.
+/// In the middle of a message, and for those behind it. Sessions that open later have the new one.
 #[test]
-fn another_framing_begins_anew_in_the_middle_of_a_message() {
+fn a_session_keeps_the_framing_that_it_began_with() {
     let line = || In(0, b"ab\xff\xfd\x01c".to_vec());
     for kill in [vec![], vec![Kill]] {
-        let script = |framing, rest: &[u8]| {
+        let script = |framing| {
             let begin = vec![Serve("s", TELNET), Open(0, "s"), line()];
-            [begin, kill.clone(), vec![Serve("s", framing)], kill.clone(), vec![In(0, rest.to_vec())]]
+            let serve = vec![Serve("s", framing)];
+            let rest = vec![In(0, b"d\nx\xff\xff\n".to_vec()), Open(1, "s"), In(1, b"y\xff\xff\n".to_vec())];
+            [begin, kill.clone(), serve, kill.clone(), rest, kill.clone(), vec![In(1, b"z\n".to_vec())]]
                 .concat()
         };
+        let telnet = "\\xff\\xfc\\x01abcdx\\xff\\xff\n";
         // The same with a longer message is no other framing.
-        check(&script(Framing::Telnet { bytes_max: 500 }, b"d\n"), "\\xff\\xfc\\x01abcd");
-        check(&script(LINES, b"d\n"), "\\xff\\xfc\\x01ab\\xff\\xfd\\x01cd");
-        check(&script(delimiter(b"b"), b"d\n"), "\\xff\\xfc\\x01ab");
-        let mut world = run_with(Limits::default(), &script(LINES, b"d"));
-        assert_eq!(world.core.store().count(Kind::Framing), 0);
-        world.step(Serve("s", TELNET));
-        world.step(In(0, b"e\n".to_vec()));
-        assert_eq!(world.outcome(), "\\xff\\xfc\\x01\\xff\\xfc\\x01abcde");
+        check(&script(Framing::Telnet { bytes_max: 500 }), &format!("{telnet}y\\xff\\xffz"));
+        check(&script(LINES), &format!("{telnet}y\\xff\\xffz"));
+        check(&script(delimiter(b"\xff\n")), &format!("{telnet}y\\xff\\xff\\n"));
+        let world = run_with(Limits::default(), &script(LINES));
+        assert_eq!(
+            (world.core.store().count(Kind::Framing), world.core.store().count(Kind::Framings)),
+            (0, 1)
+        );
+    }
+}
+
+/// A service is had in several kinds at once. A broadcast is framed for each.
+#[test]
+fn endpoints_of_a_service_have_their_own_framings() {
+    for kill in [vec![], vec![Kill]] {
+        let begin = vec![
+            Serve("s", LINES),
+            OpenAs(0, "s", "telnet"),
+            OpenAs(1, "s", ""),
+            OpenAs(2, "s", "raw"),
+            OpenAs(3, "s", "prefix"),
+        ];
+        let say =
+            vec![In(0, b"one\xff\xff\r\n".to_vec()), In(1, b"tw\xffo\r\n".to_vec()), In(2, b"th\n".to_vec())];
+        let all = vec![In(1, b"all a\xff\n".to_vec())];
+        let script = [begin, kill.clone(), say, kill.clone(), all, kill].concat();
+        // A kind that the service has not is closed: such a port can't be configured.
+        check(&script, "one\\xff\\xffa\\xff\\xff\ntw\\xffo\nth\\na\\xff\n closed");
     }
 }
 

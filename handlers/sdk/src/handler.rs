@@ -27,6 +27,9 @@ pub trait Handler: Sized + Send + Sync + 'static {
     const DIALS: bool = false;
     /// Framing of its streams.
     const FRAMING: Framing = Framing::Lines { bytes_max: 8 * 1024 };
+    /// Endpoints beside the first one, which [`Handler::PORT`] and [`Handler::FRAMING`] are. A
+    /// session keeps the framing of its endpoint, also when a later build offers others.
+    const ENDPOINTS: &'static [Endpoint] = &[];
     /// Version of the state. Raise it when the state's shape changes in any other way than by
     /// fields added with defaults, and add a migration.
     const STATE_VERSION: u32 = 1;
@@ -210,6 +213,48 @@ pub enum Framing {
         /// Longest line, in bytes, without its ending. A longer one closes the session.
         bytes_max: u32,
     },
+}
+
+/// Endpoint: a port with a framing. At most one of each kind, as operators name endpoints by
+/// their kind. Its longest message is that of [`Handler::FRAMING`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// TCP port on loopback, unless the operator says otherwise; 0: none.
+    pub(crate) port: u16,
+    /// Framing of its streams.
+    pub(crate) framing: Framing,
+}
+
+impl Endpoint {
+    /// Endpoint with any framing, whose `bytes_max` is not used.
+    pub const fn new(port: u16, framing: Framing) -> Endpoint {
+        Endpoint { port, framing }
+    }
+
+    /// Endpoint of lines that end in LF or CRLF.
+    pub const fn lines(port: u16) -> Endpoint {
+        Endpoint::new(port, Framing::Lines { bytes_max: 0 })
+    }
+
+    /// Endpoint of bytes as they arrive.
+    pub const fn raw(port: u16) -> Endpoint {
+        Endpoint::new(port, Framing::Raw { bytes_max: 0 })
+    }
+
+    /// Endpoint of lines over telnet.
+    pub const fn telnet(port: u16) -> Endpoint {
+        Endpoint::new(port, Framing::Telnet { bytes_max: 0 })
+    }
+
+    /// Endpoint of messages behind their length: `width` is 1, 2 or 4 bytes.
+    pub const fn length_prefix(port: u16, width: u8, order: ByteOrder) -> Endpoint {
+        Endpoint::new(port, Framing::LengthPrefix { width, order, bytes_max: 0 })
+    }
+
+    /// Endpoint of messages that end in a fixed string of 1 to 16 bytes.
+    pub const fn delimiter(port: u16, delimiter: &'static [u8]) -> Endpoint {
+        Endpoint::new(port, Framing::Delimiter { delimiter, bytes_max: 0 })
+    }
 }
 
 /// Byte order of a number.

@@ -136,8 +136,9 @@ impl Core {
         match input {
             Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
             Input::InputLeft => pass.host.leaves_input = true,
-            Input::Opened { slot, id, service, peer, at_ms } => {
-                let _ = open::open(&mut pass, Connection { slot, id, service, peer, at_ms, outbound: false });
+            Input::Opened { slot, id, service, kind, peer, at_ms } => {
+                let connection = Connection { slot, id, service, kind, peer, at_ms, outbound: false };
+                let _ = open::open(&mut pass, connection);
             }
             Input::Received { slot, bytes } => receive::received(&mut pass, slot, bytes, &mut self.assembly),
             Input::PeerDone { slot } => receive::peer_done(&mut pass, slot),

@@ -35,6 +35,8 @@ pub enum Input<'a> {
         id: u64,
         /// Service whose port the connection came to.
         service: ServiceId,
+        /// Kind of the endpoint, as its framing has it; empty: the service's first.
+        kind: &'a str,
         /// Address of the peer.
         peer: Peer,
         /// Time of the opening, in milliseconds since 1970.

@@ -44,11 +44,14 @@ pub mod source;
 pub mod trust;
 
 use crate::config::trust::Trust;
+use greenroom_core::framing::Framing;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
+use greenroom_core::service::offer::Offer;
 use greenroom_state::address::Address;
+use greenroom_state::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Configuration of a host. Field names are the keys of the file.
@@ -134,8 +137,8 @@ impl Confinement {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Addresses to listen on. Empty: the service's own port on loopback.
-    pub listen: Vec<Address>,
+    /// Endpoints to listen on. Empty: those that the service offers, on loopback.
+    pub listen: Vec<Endpoint>,
     /// Settings of the handler. The host passes them on and does not interpret them.
     pub settings: toml::Table,
     /// Limits that differ from the host's.
@@ -183,26 +186,32 @@ impl Config {
         Ok(())
     }
 
-    /// Addresses of a service: the configured ones, or its own port on loopback. A service that
-    /// dials and has no port listens nowhere.
+    /// Endpoints of a service: the configured ones, or those that it offers, on loopback. A service
+    /// that dials and offers none listens nowhere.
     ///
-    /// Fails if the service has neither, or if an address is of a kind that cannot be listened
-    /// on. The error names the service.
-    pub fn addresses(&self, service: &str, port: u16, dials: bool) -> Result<Vec<Address>, String> {
-        match self.service.get(service) {
-            Some(c) if !c.listen.is_empty() => {
-                match c.listen.iter().find(|a| !matches!(a, Address::Tcp(_))) {
-                    Some(other) => Err(format!(
-                        "service {service} can't listen on {other}: this version listens on TCP alone"
-                    )),
-                    None => Ok(c.listen.clone()),
-                }
-            }
-            _ if port == 0 && dials => Ok(Vec::new()),
-            _ if port == 0 => Err(format!(
+    /// Fails if the service has neither, or if it can't be had in the kind of an endpoint, or on an
+    /// address of its kind. The error names the service.
+    pub fn endpoints(&self, offer: &Offer) -> Result<Vec<Endpoint>, String> {
+        let service = &offer.name;
+        if let Some(c) = self.service.get(service).filter(|c| !c.listen.is_empty()) {
+            return match c.listen.iter().find_map(|e| why_not(offer, e).map(|why| (e, why))) {
+                Some((endpoint, why)) => Err(format!("service {service} can't listen on {endpoint}: {why}")),
+                None => Ok(c.listen.clone()),
+            };
+        }
+        let offered = offer.endpoints.iter().enumerate().filter(|(_, e)| e.port != 0);
+        let endpoints: Vec<_> = offered
+            .map(|(at, e)| Endpoint {
+                // The first one is named as services with one endpoint always were.
+                kind: if at == 0 { "" } else { e.framing.kind() }.into(),
+                address: Address::Tcp(([127, 0, 0, 1], e.port).into()),
+            })
+            .collect();
+        match endpoints.is_empty() && !offer.dials {
+            true => Err(format!(
                 "service {service} has no port of its own; give it one with --listen {service}=127.0.0.1:PORT"
             )),
-            _ => Ok(vec![Address::Tcp(([127, 0, 0, 1], port).into())]),
+            false => Ok(endpoints),
         }
     }
 
@@ -234,6 +243,20 @@ pub fn is_text(path: &Path) -> Result<(), String> {
         Some(_) => Ok(()),
         None => Err(format!("{}: the path is not UTF-8; rename it", path.display())),
     }
+}
+
+/// Reason why a service can't listen on an endpoint. `None`: it can.
+fn why_not(offer: &Offer, endpoint: &Endpoint) -> Option<String> {
+    if !matches!(endpoint.address, Address::Tcp(_)) {
+        return Some("this version listens on TCP alone".into());
+    }
+    if offer.framing_of_kind(&endpoint.kind).is_some() {
+        return None;
+    }
+    let own = offer.endpoints.iter().map(|e| e.framing.kind());
+    let any = Framing::ANY_SERVICE.iter().map(Framing::kind);
+    let kinds: BTreeSet<_> = own.chain(any).collect();
+    Some(format!("it can be had as {}", kinds.into_iter().collect::<Vec<_>>().join(", ")))
 }
 
 #[cfg(test)]

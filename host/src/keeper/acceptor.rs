@@ -320,7 +320,12 @@ mod tests {
 
     /// A port of this service, with this endpoint.
     fn held(service: &str, addr: &Address, endpoint: u32) -> HeldPort {
-        HeldPort { port: (service.into(), addr.clone()), addr: addr.clone(), endpoint: EndpointId(endpoint) }
+        HeldPort {
+            port: (service.into(), addr.clone()),
+            addr: addr.clone(),
+            endpoint: EndpointId(endpoint),
+            kind: "".into(),
+        }
     }
 
     fn connect(addr: &Address) -> TcpStream {

@@ -281,6 +281,7 @@ mod tests {
             port: ("s".into(), addr.clone()),
             addr: addr.clone(),
             endpoint: EndpointId(endpoint),
+            kind: "".into(),
         };
         let mut listeners = Listeners::default();
         let connect = |host: [u8; 4], like: &Address| {

@@ -29,6 +29,7 @@ use greenroom_core::reload::ports::Port;
 use greenroom_core::reload::request::Requester;
 use greenroom_core::session::quarantine::BlockedAction;
 use greenroom_state::address::Address;
+use greenroom_state::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io;
@@ -231,6 +232,21 @@ pub struct HeldPort {
     /// The endpoint.
     #[serde(default, skip_serializing_if = "EndpointId::is_none")]
     pub endpoint: EndpointId,
+    /// Kind of the endpoint; empty: the service's first.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub kind: Box<str>,
+}
+
+impl HeldPort {
+    /// The endpoint that was asked for.
+    pub fn asked(&self) -> Endpoint {
+        Endpoint { kind: self.kind.clone(), address: self.port.1.clone() }
+    }
+
+    /// The endpoint, with the address that the kernel gave.
+    pub fn named(&self) -> Endpoint {
+        Endpoint { kind: self.kind.clone(), address: self.addr.clone() }
+    }
 }
 
 /// Number of an endpoint: of one listening socket.

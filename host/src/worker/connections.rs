@@ -12,7 +12,7 @@
 
 use crate::clock::unix_ms;
 use crate::protocol::keeper::EndpointId;
-use crate::worker::endpoints::service_of;
+use crate::worker::endpoints::port_of;
 use crate::worker::shell::Shell;
 use greenroom_core::input::Input;
 use std::os::fd::OwnedFd;
@@ -75,8 +75,8 @@ fn open_asked(
     let socket = std::net::TcpStream::from(fd);
     let gone = |e| format!("the peer is gone: {e}");
     let (peer, local) = (socket.peer_addr().map_err(gone)?, socket.local_addr().map_err(gone)?);
-    let name = service_of(shell.ports.held(), endpoint, local);
-    let service = name.and_then(|name| shell.core.service_named(name));
+    let port = port_of(shell.ports.held(), endpoint, local);
+    let service = port.and_then(|port| Some((shell.core.service_named(&port.port.0)?, &*port.kind)));
     if asked.is_none() && service.is_none() {
         return Err("the port is closed".into());
     }
@@ -89,8 +89,8 @@ fn open_asked(
         (Some(asked), _) => {
             shell.core.handle(Input::Connected { number: asked, slot, id: number, peer, at_ms });
         }
-        (None, Some(service)) => {
-            shell.core.handle(Input::Opened { slot, id: number, service, peer, at_ms });
+        (None, Some((service, kind))) => {
+            shell.core.handle(Input::Opened { slot, id: number, service, kind, peer, at_ms });
         }
         // Excluded above.
         (None, None) => {}

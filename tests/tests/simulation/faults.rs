@@ -227,7 +227,7 @@ impl World {
         let addr = ADDR.parse().expect("an address");
         self.host.core.handle(match peer.dialed {
             Some(number) => Input::Connected { number, slot, id, peer: addr, at_ms: 0 },
-            None => Input::Opened { slot, id, service, peer: addr, at_ms: 0 },
+            None => Input::Opened { slot, id, service, kind: "", peer: addr, at_ms: 0 },
         });
         self.check_admission(slot);
         if !read_again.is_empty() {

@@ -16,7 +16,7 @@
 use crate::convert::{check, convert, schema_text};
 use crate::export::host_calls::{HostCalls, slice};
 use crate::fault::{self, Fault};
-use crate::handler::{Action, ByteOrder, Closed, Framing, Handler, Job, JobEnd};
+use crate::handler::{Action, ByteOrder, Closed, Endpoint, Framing, Handler, Job, JobEnd};
 use crate::host::Host as _;
 use crate::log;
 use crate::run::{Session, has_state, run, run_service};
@@ -82,6 +82,7 @@ pub fn service<H: Handler>() -> abi::Service {
     let tables: Vec<_> = H::tables().owned.into_iter().map(table).collect();
     let tables = tables.leak();
     let (framing, bytes_max, parameters) = framing_offer(H::FRAMING);
+    let endpoints = H::ENDPOINTS.iter().map(endpoint).collect::<Vec<_>>().leak();
     abi::Service {
         size: size_of::<abi::Service>() as u32,
         state_version: H::STATE_VERSION,
@@ -105,6 +106,22 @@ pub fn service<H: Handler>() -> abi::Service {
         convert: Some(convert_ffi::<H>),
         job: Some(job_ffi::<H>),
         framing_parameters: parameters.into(),
+        endpoint_count: endpoints.len() as u32,
+        endpoint_stride: size_of::<abi::OfferedEndpoint>() as u32,
+        endpoints: endpoints.as_ptr(),
+    }
+}
+
+/// Table of the ABI for an endpoint beside the service's first one.
+fn endpoint(endpoint: &Endpoint) -> abi::OfferedEndpoint {
+    let (framing, _, parameters) = framing_offer(endpoint.framing);
+    abi::OfferedEndpoint {
+        size: size_of::<abi::OfferedEndpoint>() as u32,
+        framing,
+        framing_parameters: parameters.into(),
+        port: endpoint.port,
+        flags: 0,
+        reserved: 0,
     }
 }
 

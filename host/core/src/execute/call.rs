@@ -77,7 +77,7 @@ pub(crate) fn call(
         jobs: &host.jobs,
         outbound: &host.outbound,
         topics: &host.topics,
-        encodes: Some(&host.services[session.service].offer.framing).filter(|f| f.encodes()),
+        encodes: Some(host.services[session.service].framings.get(session.framing)).filter(|f| f.encodes()),
         service: &|name| host.services.served(name),
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).
         keeps_messages_apart: &|| host.services.encoding_framings().next().is_some(),

@@ -53,6 +53,11 @@ impl LengthPrefix {
             .ok_or_else(|| format!("a width of {width} is none of 1, 2 and 4"))
     }
 
+    /// Returns the parameters that [`LengthPrefix::from_parameters`] reads.
+    pub(super) fn to_parameters(self) -> Vec<u8> {
+        vec![self.width() as u8, self.little_endian.into()]
+    }
+
     /// Returns the number of bytes of the length.
     fn width(self) -> usize {
         match self.width {

@@ -77,6 +77,10 @@ impl Framing {
     /// first one fails, and waits with the session for a build ([`crate::service::placeholder`]).
     pub(crate) const UNSERVED: Framing = Framing::Lines { bytes_max: u32::MAX };
 
+    /// Framings without parameters.
+    pub const ANY_SERVICE: [Framing; 3] =
+        [Framing::Lines { bytes_max: 0 }, Framing::Raw { bytes_max: 0 }, Framing::Telnet { bytes_max: 0 }];
+
     /// Returns the framing that a library offers: its number in [`abi::framing`], and its
     /// parameters. Fails if the number is not known, or if the parameters are not those of the
     /// framing. The error names the reason, without the service. `bytes_max` is judged with the
@@ -99,6 +103,17 @@ impl Framing {
             },
             abi::framing::TELNET => none("telnet", Framing::Telnet { bytes_max }),
             other => Err(format!("framing {other} is not known")),
+        }
+    }
+
+    /// Returns the number and the parameters that [`Framing::offered`] reads back.
+    pub(crate) fn as_offered(&self) -> (u32, Vec<u8>) {
+        match self {
+            Framing::Lines { .. } => (abi::framing::LINES, Vec::new()),
+            Framing::Raw { .. } => (abi::framing::RAW, Vec::new()),
+            Framing::LengthPrefix { prefix, .. } => (abi::framing::LENGTH_PREFIX, prefix.to_parameters()),
+            Framing::Delimiter { delimiter, .. } => (abi::framing::DELIMITER, delimiter.bytes().to_vec()),
+            Framing::Telnet { .. } => (abi::framing::TELNET, Vec::new()),
         }
     }
 
@@ -162,8 +177,7 @@ impl Framing {
     }
 
     /// Returns whether another framing may go on from the state that this one left. The longest
-    /// message may differ. If not, a reload begins the framing of each session with kept input
-    /// anew.
+    /// message may differ.
     pub(crate) fn shares_state_with(&self, other: &Framing) -> bool {
         match (self, other) {
             (Framing::LengthPrefix { prefix, .. }, Framing::LengthPrefix { prefix: other, .. }) => {
@@ -193,6 +207,34 @@ impl Framing {
             Framing::Telnet { .. } => telnet::encode(message, out),
         }
         Ok(())
+    }
+
+    /// Returns the name of its kind, as configurations and `status` have it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Framing::Lines { .. } => "line",
+            Framing::Raw { .. } => "raw",
+            Framing::LengthPrefix { .. } => "prefix",
+            Framing::Delimiter { .. } => "delimiter",
+            Framing::Telnet { .. } => "telnet",
+        }
+    }
+
+    /// Returns the framing of a kind that has no parameters, so that any service can be had in it.
+    pub fn of_kind(kind: &str, bytes_max: u32) -> Option<Framing> {
+        Framing::ANY_SERVICE.into_iter().find(|f| f.kind() == kind).map(|f| f.with_bytes_max(bytes_max))
+    }
+
+    /// Returns the framing with another longest message, in bytes.
+    pub fn with_bytes_max(mut self, bytes_max: u32) -> Framing {
+        match &mut self {
+            Framing::Lines { bytes_max: b }
+            | Framing::Raw { bytes_max: b }
+            | Framing::LengthPrefix { bytes_max: b, .. }
+            | Framing::Delimiter { bytes_max: b, .. }
+            | Framing::Telnet { bytes_max: b } => *b = bytes_max,
+        }
+        self
     }
 
     /// Returns the longest message, in bytes.
@@ -253,6 +295,8 @@ mod tests {
             assert_eq!(offered, expected.map_err(str::to_owned), "{number} {parameters:?}");
             if let Ok(framing) = offered {
                 assert_eq!(framing.bytes_max(), 9);
+                assert_eq!(framing.as_offered(), (number, parameters.to_vec()));
+                assert_eq!(framing.with_bytes_max(7).bytes_max(), 7);
                 let json = serde_json::to_string(&framing).unwrap();
                 assert_eq!(serde_json::from_str::<Framing>(&json).unwrap(), framing, "{json}");
                 assert_eq!(framing.encodes(), number > 2);

@@ -57,9 +57,9 @@ pub(crate) fn broadcast(host: &mut HostState, sender: Slot, topic: &str, data: &
     send_to_all(host, to, data);
 }
 
-/// Framing of a session's service.
+/// Framing of a session.
 fn framing_of(host: &HostState, slot: Slot) -> Option<&Framing> {
-    host.sessions.get(slot).map(|s| &host.services[s.service].offer.framing)
+    host.sessions.get(slot).map(|s| host.services[s.service].framings.get(s.framing))
 }
 
 /// Tells operators which sessions get no broadcast, because their framing can't express it.

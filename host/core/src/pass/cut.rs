@@ -112,7 +112,7 @@ impl<'b> Cut<'b> {
         buffers: &'b mut CutBuffers,
     ) -> Option<()> {
         let s = host.sessions.get_mut(slot)?;
-        let framing = &host.services[s.service].offer.framing;
+        let framing = host.services[s.service].framings.get(s.framing);
         if !framing.cuts_slices() {
             self.fill_with_buffers(framing, &mut s.frame, (input, at), max, buffers);
             return Some(());

@@ -24,7 +24,6 @@ use super::deliver::{finish_if_peer_done, run_waiting};
 use super::open::run_opened_if_due;
 use super::timeout::frame_waits;
 use crate::execute::batch::{Ran, run_batch};
-use crate::framing::frame::FrameState;
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
 use crate::host_state::notice::{limit_reached, notice};
@@ -63,10 +62,6 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
     s.heard_ns = host.now_ns;
     let input = s.input;
     host.budget.spend(READ_NS);
-    // Only kept bytes or stored state can come from another framing.
-    if input.is_some() || !s.frame.stored().is_empty() {
-        follow_framing(host, slot);
-    }
     host.sessions.touch(slot);
     match input {
         None => run_frames(pass, slot, bytes),
@@ -104,7 +99,7 @@ fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
     let Some(tail) = store.extend_tail(input, tail, bytes) else { return false };
     if s.may_run_frames() {
         let before = s.frame.clone();
-        let framing = &services[s.service].offer.framing;
+        let framing = services[s.service].framings.get(s.framing);
         if !scratch.cut.finds_none(framing, store.bytes_with_tail(input, tail), &mut s.frame) {
             s.frame = before;
             return false;
@@ -281,22 +276,6 @@ fn send_reply(pass: &mut Pass<'_>, slot: Slot) -> bool {
     true
 }
 
-/// Begins a session's framing anew if its service has another framing than the one that left
-/// the state. Kept input stays: the new framing cuts it from its beginning.
-///
-/// A successor does not know which framing left the state. Stored bytes tell by their first
-/// byte which framing they are of; a framing that stores nothing left none.
-fn follow_framing(host: &mut HostState, slot: Slot) {
-    let Some(s) = host.sessions.get_mut(slot) else { return };
-    let service = &host.services[s.service];
-    // Counts changes of the framing in this process. Recovered sessions and services begin at
-    // 0.
-    let is_same = std::mem::replace(&mut s.framings, service.framings) == service.framings;
-    if !is_same || (service.offer.framing.cuts_slices() && !s.frame.stored().is_empty()) {
-        s.frame = FrameState::default();
-    }
-}
-
 /// Lets a session's other messages wait for the next pass. The reason is one of three: its turns
 /// fail again and again, the stage is over, or it has had its share of turns. Only the last counts
 /// here as a limit that was reached.
@@ -319,8 +298,6 @@ fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     // Most sessions store no state of a framing, and never did.
     let is_kept = !host.sessions.stores_framing(slot) || keep_framing(host, slot);
     let Some(s) = host.sessions.get_mut(slot) else { return };
-    // Turns cannot change a framing, so the one that cut this input serves still.
-    s.framings = host.services[s.service].framings;
     if rest.is_empty() && is_kept {
         s.frame_ns = 0;
         if let Some(r) = s.input.take() {
@@ -384,10 +361,9 @@ pub(super) fn run_kept_input(pass: &mut Pass<'_>, slot: Slot, assembly: &mut Vec
     run_waiting(pass, slot);
     let Some(s) = pass.host.sessions.get_mut(slot) else { return };
     if s.input.is_some() {
-        // After a takeover another framing may have searched it. A second search is always
-        // right.
+        // After a takeover an earlier version may have searched it by another framing. A second
+        // search is always right.
         s.frame.searched = 0;
-        follow_framing(pass.host, slot);
         assembly.clear();
         assembly.extend_from_slice(kept_input(pass.host, slot));
         pass.host.sessions.touch(slot);

@@ -120,17 +120,28 @@ fn recover_services(host: &mut HostState, records: &[Found]) {
             host.store.delete(f.at);
         }
     }
+    for f in records.iter().filter(|f| f.kind == Kind::Framings) {
+        let Some(service) = u16::try_from(f.key).ok().and_then(|n| host.services.get_mut(ServiceId(n)))
+        else {
+            continue;
+        };
+        // Sessions whose framing is lost by that are named below.
+        host.store.read(f.at, |json| service.framings.recover(json));
+    }
 }
 
 /// Takes in the records of sessions. Slots are given in the order of the numbers, from 0. A
-/// record that cannot be read, or names no service, is deleted, and the session is lost.
+/// record that cannot be read, or names no service or framing, is deleted: the session is lost.
 fn recover_sessions(host: &mut HostState, records: &[Found], lost: &mut Vec<String>) -> Vec<Survivor> {
     let mut survivors = Vec::new();
     let mut sessions: Vec<_> = records.iter().filter(|f| f.kind == Kind::Session).collect();
     sessions.sort_by_key(|f| f.key);
     for f in sessions {
         let record = host.store.read(f.at, SessionRecord::decode);
-        match record.filter(|r| r.id == f.key && usize::from(r.service) < host.services.len()) {
+        let knows = |r: &SessionRecord| {
+            host.services.all().get(usize::from(r.service)).is_some_and(|s| s.framings.has(r.framing))
+        };
+        match record.filter(|r| r.id == f.key && knows(r)) {
             Some(record) => {
                 let slot = Slot(survivors.len() as u32);
                 recover_session(host, slot, f.at, &record);
@@ -177,7 +188,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             Kind::State | Kind::Input | Kind::Framing | Kind::Topics | Kind::Quarantine => {
                 recover_part(host, f);
             }
-            Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config => {
+            Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config | Kind::Framings => {
                 host_records.recover(store, f.kind, f.key, f.at);
             }
         }
@@ -248,7 +259,9 @@ fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord)
     s.frame.searched = r.frame_searched;
     // The version counts once the state's record is found.
     s.state_version = 0;
+    s.framing = r.framing;
     host.services[service].sessions += 1;
+    host.services[service].framings.enter(r.framing);
     host.sessions.insert(slot, s);
     let (drain_ms, linger_ms) = (host.limits.host().drain_ms, host.limits.host().linger_ms);
     match r.life {
@@ -377,6 +390,7 @@ fn describe(erased: &Erased) -> String {
         Some(Kind::Ledger) => format!("line {key} of the ledger"),
         Some(Kind::Served) => "the number of the last connection".into(),
         Some(Kind::Service) => format!("the name of service {key}"),
+        Some(Kind::Framings) => format!("the framings of service {key}"),
         None => "a block".into(),
     };
     match is_later {

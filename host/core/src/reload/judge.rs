@@ -121,7 +121,7 @@ fn judge_unowned(table: &TableShape, stored: &[u32]) -> Result<(), String> {
 
 /// Judges a service that the candidate offers: its frames, its tables, its state.
 fn judge_offer(work: &ActiveReload, offer: &Offer, live: &LiveData<'_>) -> Result<(), String> {
-    let bytes_max = offer.framing.bytes_max();
+    let bytes_max = offer.framing().bytes_max();
     // A service's own limit counts before the host's.
     let own = live.limits.per_service().get(&offer.name).and_then(|l| l.frame_bytes_max);
     let allowed = own.unwrap_or(live.limits.host().frame_bytes_max);

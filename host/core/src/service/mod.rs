@@ -8,11 +8,13 @@
 //! | --- | --- |
 //! | [`offer`] | what a library offers |
 //! | [`registry`] | every service and its builds |
+//! | `framings` | the framings of a service's sessions |
 //! | [`convert`] | a stored value from one version to another |
 //! | [`probation`] | probations: what is counted, when one ends |
 //! | [`placeholder`] | code for a service without a library |
 
 pub mod convert;
+mod framings;
 pub mod offer;
 pub mod placeholder;
 pub mod probation;

@@ -17,6 +17,7 @@
 //! are not dropped here, because their destructors may take longer than a commit may. They wait
 //! in a list that the shell drops on another thread.
 
+use super::framings::Framings;
 use super::offer::{Build, Offer};
 use super::placeholder::Missing;
 use crate::framing::Framing;
@@ -60,9 +61,8 @@ pub struct Service {
     /// Builds that were rolled back, oldest first. They convert what they left to the version
     /// that is served, until a sweep has found the last of it.
     pub(crate) converters: Vec<LoadedBuild>,
-    /// Changes of the framing in this process, wrapping. A session that kept input under
-    /// another count begins its framing anew.
-    pub(crate) framings: u16,
+    /// Framings of its sessions.
+    pub(crate) framings: Framings,
     /// Sessions, closing ones included.
     pub sessions: usize,
     /// Turns run, failed ones included. A successor counts on.
@@ -80,12 +80,12 @@ impl Service {
     pub(crate) fn new(offer: Offer, build: Build, code: Box<dyn Code>) -> Service {
         Service {
             fingerprint: fingerprint(&offer),
+            framings: Framings::new(&offer.endpoints),
             offer,
             build: Some(build),
             code,
             standby: None,
             converters: Vec::new(),
-            framings: 0,
             sessions: 0,
             turns: 0,
             faults: 0,
@@ -106,11 +106,7 @@ impl Service {
     /// quarantined sessions to the new one.
     pub(crate) fn replace(&mut self, by: LoadedBuild) -> Option<LoadedBuild> {
         let LoadedBuild { offer, fingerprint, build, code } = by;
-        // Sessions of an unserved service come from a predecessor. Their framing is that of the
-        // build which it ran, and the first build to be adopted is that one.
-        let (old, new) = (&self.offer.framing, &offer.framing);
-        let goes_on = *old == Framing::UNSERVED || old.shares_state_with(new);
-        self.framings = self.framings.wrapping_add(u16::from(!goes_on));
+        self.framings.follow(&offer.endpoints);
         let offer = std::mem::replace(&mut self.offer, offer);
         let fingerprint = std::mem::replace(&mut self.fingerprint, fingerprint);
         let code = std::mem::replace(&mut self.code, code);
@@ -260,13 +256,13 @@ impl Services {
         self.all.iter().filter(move |s| s.is_of(library))
     }
 
-    /// Iterates over the framings that encode what is sent, of all services with sessions, each
-    /// once. The first one costs O(services), all of them O(services²).
+    /// Iterates over the framings that sessions have and that encode what is sent, each once. The
+    /// first one costs O(services), all of them O(services²), as long as each has few framings.
     pub(crate) fn encoding_framings(&self) -> impl Iterator<Item = Framing> {
-        let of = |s: &Service| Some(s.offer.framing).filter(|f| f.encodes() && s.sessions > 0);
-        let all = self.all.iter().enumerate();
-        all.filter_map(move |(at, s)| {
-            of(s).filter(|f| !self.all[..at].iter().any(|before| of(before).as_ref() == Some(f)))
+        self.all.iter().enumerate().flat_map(|(at, s)| {
+            let before = &self.all[..at];
+            let is_new = |f: &Framing| !before.iter().any(|s| s.framings.in_use().any(|b| b == *f));
+            s.framings.in_use().filter(move |f| f.encodes() && is_new(f))
         })
     }
 

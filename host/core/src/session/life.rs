@@ -82,9 +82,8 @@ pub struct Session {
     /// Output not sent, oldest first. In place, so that a session which has answered holds no
     /// memory for it.
     pub(crate) output: SmallVec<[Ref; 2]>,
-    /// [`crate::service::registry::Service::framings`] when its input was kept: the framing
-    /// that `frame` is the state of.
-    pub(crate) framings: u16,
+    /// Number of its framing among those of its service.
+    pub(crate) framing: u8,
     /// Bytes of the oldest piece that were sent.
     pub(crate) output_sent: u32,
     /// Boxed, as few sessions have any and each idle session costs what this struct does.
@@ -148,7 +147,7 @@ impl Session {
             state: None,
             input: None,
             output: SmallVec::new(),
-            framings: 0,
+            framing: 0,
             output_sent: 0,
             subscriptions: None,
             heard_ns: 0,
@@ -305,6 +304,7 @@ impl Session {
             input_bytes: 0,
             topics: self.topics().len() as u16,
             frame_bytes: self.frame.stored().len() as u8,
+            framing: self.framing,
             peer: &self.peer,
         }
     }

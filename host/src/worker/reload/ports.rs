@@ -28,7 +28,8 @@ use greenroom_core::reload::request::LibraryId;
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::store::kind::Kind;
 use greenroom_state::address::Address;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use greenroom_state::endpoint::Endpoint;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Changes of ports that a reload or a rollback makes with its commit. Dropping them leaves opened
 /// ports in the keeper: [`Ports::discard`] has it close those.
@@ -43,13 +44,15 @@ pub(in crate::worker) struct PreparedPorts {
     /// Listening ports that pass from one service to another: old and new port. The socket stays,
     /// so connections that wait in the kernel get the new service.
     hand_over: Vec<(Port, Port)>,
+    /// Kinds of the ports that these services will have.
+    kinds: BTreeMap<Port, Box<str>>,
 }
 
 impl PreparedPorts {
     /// Wraps the changes that the core has computed. Nothing is opened yet.
-    pub(in crate::worker) fn of(changes: ports::Changes) -> PreparedPorts {
+    fn of(changes: ports::Changes, kinds: BTreeMap<Port, Box<str>>) -> PreparedPorts {
         let ports::Changes { open, close, hand_over } = changes;
-        PreparedPorts { open, opened: Vec::new(), close, hand_over }
+        PreparedPorts { open, opened: Vec::new(), close, hand_over, kinds }
     }
 
     /// Returns whether the keeper has ports to open first. The commit waits for its answer then.
@@ -133,7 +136,7 @@ impl Ports {
         core: &Core,
         all: &[(LibraryId, Vec<Offer>)],
         config: &Config,
-    ) -> Result<ports::Changes, String> {
+    ) -> Result<PreparedPorts, String> {
         let held: BTreeSet<_> = self.held.iter().map(|p| p.port.clone()).collect();
         let libraries = core.reloads.libraries();
         let current: Vec<_> =
@@ -145,12 +148,20 @@ impl Ports {
         // Services of these libraries are computed anew, so a service that is withdrawn loses its
         // ports.
         let mut wanted: BTreeSet<_> = held.iter().filter(|(name, _)| !mine(name)).cloned().collect();
+        let mut kinds = BTreeMap::new();
         for offer in all.iter().flat_map(|(_, offers)| offers) {
-            for addr in config.addresses(&offer.name, offer.port, offer.dials)? {
-                wanted.insert((offer.name.clone(), addr));
+            for Endpoint { kind, address } in config.endpoints(offer)? {
+                let port = (offer.name.clone(), address);
+                if let Some(other) = kinds.insert(port.clone(), kind.clone()).filter(|k| *k != kind) {
+                    let (service, address) = port;
+                    return Err(format!(
+                        "service {service} wants {address} twice, as {kind:?} and {other:?}"
+                    ));
+                }
+                wanted.insert(port);
             }
         }
-        ports::changes(&held, &wanted)
+        Ok(PreparedPorts::of(ports::changes(&held, &wanted)?, kinds))
     }
 
     /// Asks the keeper to open ports. [`Ports::opened`] returns the purpose with the answer. If the
@@ -182,8 +193,9 @@ impl Ports {
         let open = std::mem::take(&mut prepared.open);
         let opened = opened.map(|addrs| {
             let ports = open.into_iter().zip(addrs);
-            prepared.opened =
-                ports.map(|(port, addr)| HeldPort { port, addr, endpoint: EndpointId::NONE }).collect();
+            prepared.opened = ports
+                .map(|(port, addr)| HeldPort { port, addr, endpoint: EndpointId::NONE, kind: "".into() })
+                .collect();
         });
         Some((what, prepared, opened))
     }
@@ -204,7 +216,12 @@ impl Ports {
     /// The caller commits, and tells the keeper only then ([`Ports::tell`]). If the worker died in
     /// between, a port that was closed too early would be missing.
     pub(in crate::worker) fn change(&mut self, core: &mut Core, prepared: PreparedPorts) -> bool {
-        if prepared.opened.is_empty() && prepared.close.is_empty() && prepared.hand_over.is_empty() {
+        let is_same = |p: &HeldPort| prepared.kinds.get(&p.port).is_none_or(|kind| *kind == p.kind);
+        if prepared.opened.is_empty()
+            && prepared.close.is_empty()
+            && prepared.hand_over.is_empty()
+            && self.held.iter().all(is_same)
+        {
             return false;
         }
         let mut ports = std::mem::take(&mut self.held);
@@ -215,6 +232,12 @@ impl Ports {
             }
         }
         ports.retain(|p| !prepared.close.contains(&p.port));
+        for port in &mut ports {
+            // A socket stays as it is: its next connections are of another kind.
+            if let Some(kind) = prepared.kinds.get(&port.port) {
+                port.kind.clone_from(kind);
+            }
+        }
         self.set(core, ports);
         true
     }
@@ -287,7 +310,7 @@ mod tests {
 
     fn held(name: &str, addr: &str) -> HeldPort {
         let addr: Address = addr.parse().unwrap();
-        HeldPort { port: (name.into(), addr.clone()), addr, endpoint: EndpointId::NONE }
+        HeldPort { port: (name.into(), addr.clone()), addr, endpoint: EndpointId::NONE, kind: "".into() }
     }
 
     /// Two libraries that offer one service ask for one port: the second one is refused.
@@ -321,14 +344,19 @@ mod tests {
         let changes = PreparedPorts {
             opened: vec![held("d", "127.0.0.1:72")],
             close: vec![a],
-            hand_over: vec![(b, c)],
+            hand_over: vec![(b, c.clone())],
             open: Vec::new(),
+            kinds: BTreeMap::from([(c, "telnet".into())]),
         };
         assert!(ports.change(&mut core, changes));
+        assert_eq!(ports.held()[0].kind, "telnet".into());
+        // The kind alone is a change, too.
+        let kinds = BTreeMap::from([(ports.held()[1].port.clone(), "raw".into())]);
+        assert!(ports.change(&mut core, PreparedPorts { kinds, ..PreparedPorts::default() }));
         assert!(!ports.change(&mut core, PreparedPorts::default()));
         let mut successor = Ports::default();
         assert!(successor.restore(&mut core));
-        let names: Vec<_> = successor.held().iter().map(|p| p.port.0.as_str()).collect();
-        assert_eq!(names, ["c", "d"]);
+        let names: Vec<_> = successor.held().iter().map(|p| (p.port.0.as_str(), &*p.kind)).collect();
+        assert_eq!(names, [("c", "telnet"), ("d", "raw")]);
     }
 }
