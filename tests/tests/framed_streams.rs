@@ -8,6 +8,7 @@ use greenroom_core::framing::length_prefix::LengthPrefix;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use greenroom_core::limits::host::Limits;
+use greenroom_core::recovery::reconcile::Counts;
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::session::life::Life;
 use greenroom_core::store::kind::Kind;
@@ -182,7 +183,10 @@ impl World {
         let missing = sessions.map(|s| {
             let at = s.slot.0 as usize;
             self.core
-                .reconcile(s.slot, self.read[at], Some(self.taken[at].len() as u64))
+                .reconcile(
+                    s.slot,
+                    Counts::Kernel { read: self.read[at], sent: Some(self.taken[at].len() as u64) },
+                )
                 .expect("it is whole")
         });
         missing.collect()

@@ -35,7 +35,8 @@ use crate::operate::restore;
 use crate::pass::open::Connection;
 use crate::pass::{Pass, Scratch, begin, close, commit, deliver, open, outcome, receive, send};
 use crate::recovery::rebuild::{Survivor, rebuild};
-use crate::recovery::{reconcile, saved};
+use crate::recovery::reconcile::{self, Counts};
+use crate::recovery::saved;
 use crate::reload::commit::{self as reload_commit, Replaced};
 use crate::reload::judge::LiveData;
 use crate::reload::reloads::Reloads;
@@ -156,6 +157,7 @@ impl Core {
                 self.sweeps.committed();
             }
             Input::Stop => close::stop(&mut pass),
+            Input::HandOver => reconcile::record_sent(pass.host),
         }
         // After each input, not each pass: one broadcast can fill a thousand outputs, and
         // further inputs would only add to them.
@@ -539,10 +541,10 @@ impl Core {
         Successor { core: Core::over(rebuilt.host), survivors: rebuilt.survivors, lost: rebuilt.lost }
     }
 
-    /// Compares a survivor with the kernel's byte counts, and returns the bytes read and not
-    /// committed. If the counts do not add up, the session is gone, and the error says why.
-    pub fn reconcile(&mut self, slot: Slot, read: u64, sent: Option<u64>) -> Result<u64, String> {
-        reconcile::reconcile(&mut self.host, slot, read, sent)
+    /// Compares a survivor with byte counts, and returns the bytes read and not committed. If the
+    /// counts do not add up, the session is gone, and the error says why.
+    pub fn reconcile(&mut self, slot: Slot, counts: Counts) -> Result<u64, String> {
+        reconcile::reconcile(&mut self.host, slot, counts)
     }
 
     /// Forgets a survivor that cannot be trusted, or is gone. Its handler is not told.

@@ -110,4 +110,7 @@ pub enum Input<'a> {
     Commit,
     /// The host is to stop: every open session has its last turn.
     Stop,
+    /// A successor is to go on. The next commit writes how much of each session's output was sent:
+    /// the kernel does not count it for every connection.
+    HandOver,
 }

@@ -44,6 +44,7 @@ pub mod source;
 pub mod trust;
 
 use crate::config::trust::Trust;
+use crate::protocol::keeper::SocketFile;
 use greenroom_core::framing::Framing;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
@@ -139,6 +140,10 @@ impl Confinement {
 pub struct ServiceConfig {
     /// Endpoints to listen on. Empty: those that the service offers, on loopback.
     pub listen: Vec<Endpoint>,
+    /// Mode of the files of its Unix sockets, in octal digits. `None`: "0600".
+    pub socket_mode: Option<String>,
+    /// Group of those files, by name or number. `None`: the host's.
+    pub socket_group: Option<String>,
     /// Settings of the handler. The host passes them on and does not interpret them.
     pub settings: toml::Table,
     /// Limits that differ from the host's.
@@ -173,6 +178,7 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         self.all_limits().check()?;
         self.check_settings()?;
+        self.service.keys().try_for_each(|service| self.socket_file(service).map(|_| ()))?;
         if self.save.every_s > EVERY_S_MAX {
             let s = self.save.every_s;
             return Err(format!("save.every_s is {s}: it must be at most {EVERY_S_MAX}"));
@@ -215,6 +221,19 @@ impl Config {
         }
     }
 
+    /// Access to the files of a service's Unix sockets. Fails on a mode that is none.
+    pub fn socket_file(&self, service: &str) -> Result<SocketFile, String> {
+        let of = self.service.get(service);
+        let mode = of.and_then(|c| c.socket_mode.as_deref()).unwrap_or("0600");
+        let octal = u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o777);
+        match octal {
+            Some(mode) => Ok(SocketFile { mode, group: of.and_then(|c| c.socket_group.clone()) }),
+            None => Err(format!(
+                "service.{service}.socket_mode is {mode:?}: a mode is octal digits up to \"0777\", as \"0660\""
+            )),
+        }
+    }
+
     /// Copy of this configuration with other settings for these services, in the form of
     /// [`Config::settings`]. A rollback uses it: a generation goes back with the settings that
     /// it had.
@@ -247,8 +266,8 @@ pub fn is_text(path: &Path) -> Result<(), String> {
 
 /// Reason why a service can't listen on an endpoint. `None`: it can.
 fn why_not(offer: &Offer, endpoint: &Endpoint) -> Option<String> {
-    if !matches!(endpoint.address, Address::Tcp(_)) {
-        return Some("this version listens on TCP alone".into());
+    if matches!(endpoint.address, Address::Udp(_)) {
+        return Some("this version does not listen on UDP".into());
     }
     if offer.framing_of_kind(&endpoint.kind).is_some() {
         return None;

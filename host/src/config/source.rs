@@ -91,7 +91,7 @@ mod tests {
         assert!(texts(&c, &offer("odd", 0, false)).unwrap_err().contains("--listen odd="));
         assert_eq!(texts(&c, &offer("far", 0, true)), Ok(String::new()));
         for (listen, says) in [
-            ("unix:/run/chat", "chat can't listen on unix:/run/chat"),
+            ("udp://127.0.0.1:1", "chat can't listen on udp://127.0.0.1:1"),
             ("gopher://127.0.0.1:1", "gopher://127.0.0.1:1: it can be had as line, raw, telnet"),
         ] {
             let c = read(&format!("[service.chat]\nlisten = [\"{listen}\"]\n")).unwrap();

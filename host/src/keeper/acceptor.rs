@@ -24,7 +24,7 @@ use crate::keeper::connections::{Batch, Connections};
 use crate::keeper::dialer::Dialer;
 use crate::keeper::listeners::Listeners;
 use crate::keeper::table::FileTable;
-use crate::protocol::keeper::{EndpointId, HeldPort};
+use crate::protocol::keeper::{EndpointId, HeldPort, SocketFile};
 use crate::protocol::status::Failing;
 use greenroom_core::reload::ports::Port;
 use greenroom_state::address::Address;
@@ -182,6 +182,11 @@ impl Acceptor {
     /// Opens ports, all or none, without accepting yet. See [`Listeners::open`].
     pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<Address>, String> {
         self.listeners.open(ports)
+    }
+
+    /// Gives files of Unix sockets their access. See [`Listeners::allow`].
+    pub(super) fn allow(&mut self, files: Vec<(Address, SocketFile)>) -> Result<(), String> {
+        self.listeners.allow(files)
     }
 
     /// Closes ports that were opened for a reload that is not committed.

@@ -30,6 +30,7 @@
 mod acceptor;
 mod answer_callers;
 mod belongings;
+mod bind;
 mod callers;
 mod configure;
 mod connection_steps;
@@ -284,6 +285,10 @@ impl Keeper {
             ToKeeper::Open(ports) => {
                 let opened = self.acceptor.open(ports);
                 self.worker.send(&ToWorker::Opened(opened));
+            }
+            ToKeeper::SocketFiles(files) => {
+                let failed = self.acceptor.allow(files).err();
+                self.failing.note("the file of a socket".into(), failed);
             }
             ToKeeper::Connect(number, addr) => self.dial(number, addr),
             ToKeeper::GiveUp(number) => self.give_up_dial(number),

@@ -105,6 +105,9 @@ pub enum ToKeeper {
     /// Bind and listen on these ports, all or none, without accepting yet. Answered by
     /// [`ToWorker::Opened`], in the order of the requests.
     Open(Vec<Port>),
+    /// Give the files of these Unix sockets their mode and group: those that are open now, and those
+    /// that a later [`ToKeeper::Open`] makes.
+    SocketFiles(Vec<(Address, SocketFile)>),
     /// Close these ports again: they were opened, and no reload uses them.
     Discard(Vec<Address>),
     /// A reload is committed: accept from these ports, and close the others, except those opened
@@ -188,6 +191,10 @@ pub struct Hello {
     /// Highest number of an endpoint so far: new ones are numbered above it.
     #[serde(default)]
     pub endpoint_last: EndpointId,
+    /// The process that served last has handed over, and none was started since: all that it read
+    /// and sent is committed. Keepers before this field know no Unix sockets.
+    #[serde(default)]
+    pub handed_over: bool,
     /// The keeper knows [`ToKeeper::NotConfigured`].
     #[serde(default)]
     pub hears_refusals: bool,
@@ -247,6 +254,15 @@ impl HeldPort {
     pub fn named(&self) -> Endpoint {
         Endpoint { kind: self.kind.clone(), address: self.addr.clone() }
     }
+}
+
+/// Access to the file of a Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketFile {
+    /// Mode of the file. Whoever may write may connect.
+    pub mode: u32,
+    /// Group of the file, by name or number; `None`: the host's.
+    pub group: Option<String>,
 }
 
 /// Number of an endpoint: of one listening socket.

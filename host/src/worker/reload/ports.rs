@@ -18,7 +18,7 @@
 //! included. Lists are short, so searches are linear.
 
 use crate::config::Config;
-use crate::protocol::keeper::{EndpointId, HeldPort, ToKeeper};
+use crate::protocol::keeper::{EndpointId, HeldPort, SocketFile, ToKeeper};
 use crate::worker::endpoints::Endpoints;
 use crate::worker::keeper_link::KeeperLink;
 use greenroom_core::core::Core;
@@ -46,13 +46,15 @@ pub(in crate::worker) struct PreparedPorts {
     hand_over: Vec<(Port, Port)>,
     /// Kinds of the ports that these services will have.
     kinds: BTreeMap<Port, Box<str>>,
+    /// Access to the files of their Unix sockets.
+    files: BTreeMap<Address, SocketFile>,
 }
 
 impl PreparedPorts {
     /// Wraps the changes that the core has computed. Nothing is opened yet.
-    fn of(changes: ports::Changes, kinds: BTreeMap<Port, Box<str>>) -> PreparedPorts {
+    fn of(changes: ports::Changes) -> PreparedPorts {
         let ports::Changes { open, close, hand_over } = changes;
-        PreparedPorts { open, opened: Vec::new(), close, hand_over, kinds }
+        PreparedPorts { open, close, hand_over, ..PreparedPorts::default() }
     }
 
     /// Returns whether the keeper has ports to open first. The commit waits for its answer then.
@@ -97,6 +99,8 @@ pub(in crate::worker) struct Ports {
     opening: VecDeque<(Opening, PreparedPorts)>,
     /// Changes whose ports listen, by the first library of the reload.
     prepared: HashMap<LibraryId, PreparedPorts>,
+    /// Access to the files of Unix sockets, as this process has told the keeper or is to tell it.
+    files: BTreeMap<Address, SocketFile>,
     /// Numbers of the ports, and the endpoints of connections about to come.
     endpoints: Endpoints,
 }
@@ -148,9 +152,12 @@ impl Ports {
         // Services of these libraries are computed anew, so a service that is withdrawn loses its
         // ports.
         let mut wanted: BTreeSet<_> = held.iter().filter(|(name, _)| !mine(name)).cloned().collect();
-        let mut kinds = BTreeMap::new();
+        let (mut kinds, mut files) = (BTreeMap::new(), BTreeMap::new());
         for offer in all.iter().flat_map(|(_, offers)| offers) {
             for Endpoint { kind, address } in config.endpoints(offer)? {
+                if matches!(address, Address::Unix(_)) {
+                    files.insert(address.clone(), config.socket_file(&offer.name)?);
+                }
                 let port = (offer.name.clone(), address);
                 if let Some(other) = kinds.insert(port.clone(), kind.clone()).filter(|k| *k != kind) {
                     let (service, address) = port;
@@ -161,7 +168,7 @@ impl Ports {
                 wanted.insert(port);
             }
         }
-        Ok(PreparedPorts::of(ports::changes(&held, &wanted)?, kinds))
+        Ok(PreparedPorts { kinds, files, ..PreparedPorts::of(ports::changes(&held, &wanted)?) })
     }
 
     /// Asks the keeper to open ports. [`Ports::opened`] returns the purpose with the answer. If the
@@ -172,6 +179,12 @@ impl Ports {
         prepared: PreparedPorts,
         keeper: &mut KeeperLink,
     ) {
+        let is_new = |(addr, _): &(&Address, &SocketFile)| prepared.open.iter().any(|p| p.1 == **addr);
+        let files = prepared.files.iter().filter(is_new);
+        let files: Vec<_> = files.map(|(addr, file)| (addr.clone(), file.clone())).collect();
+        if !files.is_empty() {
+            keeper.send(&ToKeeper::SocketFiles(files));
+        }
         keeper.send(&ToKeeper::Open(prepared.open.clone()));
         self.opening.push_back((what, prepared));
     }
@@ -211,18 +224,22 @@ impl Ports {
         self.prepared.remove(&id)
     }
 
-    /// Changes the ports that count, and records them. False: nothing was to be changed.
+    /// Changes the ports that count, and records them. False: nothing was to be told to the keeper.
     ///
     /// The caller commits, and tells the keeper only then ([`Ports::tell`]). If the worker died in
     /// between, a port that was closed too early would be missing.
     pub(in crate::worker) fn change(&mut self, core: &mut Core, prepared: PreparedPorts) -> bool {
+        let files = prepared.files.into_iter().filter(|(addr, file)| self.files.get(addr) != Some(file));
+        let files: Vec<_> = files.collect();
+        let no_file_changes = files.is_empty();
+        self.files.extend(files);
         let is_same = |p: &HeldPort| prepared.kinds.get(&p.port).is_none_or(|kind| *kind == p.kind);
         if prepared.opened.is_empty()
             && prepared.close.is_empty()
             && prepared.hand_over.is_empty()
             && self.held.iter().all(is_same)
         {
-            return false;
+            return !no_file_changes;
         }
         let mut ports = std::mem::take(&mut self.held);
         ports.extend(prepared.opened);
@@ -299,6 +316,10 @@ impl Ports {
 
     /// Tells the keeper which ports count. The caller has committed them.
     pub(in crate::worker) fn tell(&self, keeper: &mut KeeperLink) {
+        if !self.files.is_empty() {
+            let files = self.files.iter().map(|(addr, file)| (addr.clone(), file.clone()));
+            keeper.send(&ToKeeper::SocketFiles(files.collect()));
+        }
         keeper.send(&ToKeeper::Ports(self.held.clone()));
     }
 }
@@ -346,6 +367,7 @@ mod tests {
             close: vec![a],
             hand_over: vec![(b, c.clone())],
             open: Vec::new(),
+            files: BTreeMap::new(),
             kinds: BTreeMap::from([(c, "telnet".into())]),
         };
         assert!(ports.change(&mut core, changes));

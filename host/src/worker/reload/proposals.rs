@@ -157,7 +157,9 @@ fn affected_libraries(shell: &Shell, config: &Config) -> Vec<(LibraryId, PathBuf
             let runs_with = of(record.current.settings.as_ref().unwrap_or(&was));
             // A bad address counts as a change: the reload refuses it by name.
             let wanted = config.endpoints(o);
+            let file = |config: &Config| config.socket_file(&o.name);
             runs_with != of(&settings)
+                || file(config) != file(shell.config.get())
                 || wanted.map_or(true, |all| all.into_iter().collect::<BTreeSet<_>>() != held(&o.name))
         });
         if differs {
