@@ -17,7 +17,7 @@
 //! would cost every turn; this costs the rare fault.
 
 use crate::encode::stored;
-use crate::fault::{self, Catching, Fault};
+use crate::fault::{Catching, Fault};
 use crate::handler::{Action, Handler};
 use crate::host::Host;
 use crate::log;
@@ -52,17 +52,19 @@ pub(crate) fn run<'a, H: Handler>(
     actions: impl Iterator<Item = Action<'a>>,
     host: &mut dyn Host,
 ) -> u32 {
-    let (mut state, mut changed) = match fault::catch(|| load::<H>(session.state)) {
-        Ok(loaded) => loaded,
+    // Declared before the guard, so that the state is dropped behind it: a panic in its drop is not
+    // caught.
+    let (mut state, mut changed);
+    let catching = Catching::begin();
+    match catching.catch(|| load::<H>(session.state)) {
+        Ok(loaded) => (state, changed) = loaded,
         Err(fault) => {
             let why = Fault::state(format!("its state can't be read: {}", fault.message));
             hand_over_log(host);
             host.turn_failed(&why);
             return 0;
         }
-    };
-    // Not longer than the state lives: a panic in its drop is not caught.
-    let catching = Catching::begin();
+    }
     let mut done = 0;
     let mut rehearsed = true;
     for action in actions {

@@ -228,8 +228,9 @@ fn settle(
         host.budget.exhaust();
     }
     apply(host, slot, b, Writer::Serving, running);
-    for line in b.log.drain(..).chain(last.failed_log) {
-        host.commands.push(Command::Log { service, session, line });
+    if !b.log.is_empty() || !last.failed_log.is_empty() {
+        let log = b.log.drain(..).chain(last.failed_log);
+        host.commands.extend(log.map(|line| Command::Log { service, session, line }));
     }
     count_turns(host, slot, service, b.done as u64);
     if let Some(fault) = fault {

@@ -84,7 +84,7 @@ pub(crate) fn call(
         depths: call.running.depths(),
         now_ns: host.now_ns,
     };
-    let mut staging = Staging::new(buffers, context, call.actions.len());
+    let mut staging = Staging::new(buffers, &context, call.actions.len());
     let flags = callee.code.run(&batch, &mut staging);
     // A handler that returns in the middle of a turn has not ended it, so the turn does not
     // count.

@@ -23,11 +23,11 @@ use crate::limits::names::Limit;
 use crate::service::registry::Services;
 use crate::session::flow_control::FlowControl;
 use crate::session::output::OutputWriter;
+use crate::store::room::Room;
 use crate::store::shared::SHARED_FROM_BYTES;
 use crate::tables::index::Tables;
 use crate::turn::effect::Effect;
 use crate::turn::staging::Buffers;
-use smallvec::SmallVec;
 
 /// Reserves room for what a batch staged. `Some`: applying it would break this limit, and
 /// nothing was written. The room holds until something else is written, so the caller applies
@@ -40,40 +40,40 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
         return None;
     }
     let HostState { store, sessions, topics, services, .. } = host;
-    // In place for the usual few effects: a batch of echoes allocates nothing.
-    let mut records: SmallVec<[(usize, usize); 16]> = SmallVec::new();
+    let mut room = Room::default();
     if staged.has_state {
-        records.push((staged.state.len(), 1));
+        room.add(staged.state.len(), 1);
     }
     // All topic effects together write one record, of the topics that the session will be on.
     let own = sessions.get(slot).map_or(&[][..], |s| s.topics());
     if let Some(on) = staged.topics(own) {
-        records.push((topics_record_bytes(on.iter().map(|t| &**t)), 1));
+        room.add(topics_record_bytes(on.iter().map(|t| &**t)), 1);
     }
     // All waits together write one record, of one length.
     if staged.effects.iter().any(|e| matches!(e, Effect::WaitFor(_))) {
-        records.push((FlowControl::RECORD_BYTES, 1));
+        room.add(FlowControl::RECORD_BYTES, 1);
     }
     let staged = &*staged;
     for effect in &staged.effects {
-        records.push(record_bytes(effect, staged, topics));
+        let (len, times) = record_bytes(effect, staged, topics);
+        room.add(len, times);
         match effect {
             Effect::Broadcast { topic, data, .. } => {
                 if data.len() >= SHARED_FROM_BYTES {
-                    records.extend(shared_or_single(data.len()));
+                    add_shared_or_single(&mut room, data.len());
                 }
                 // The same bound as in `record_bytes`.
                 let subscribers = topics.count(staged.text(topic)) + 1;
-                records.extend(framed_records(&staged.bytes[data.clone()], subscribers, services));
+                add_framed(&mut room, &staged.bytes[data.clone()], subscribers, services);
             }
-            Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => records.push((data.len(), 1)),
+            Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => room.add(data.len(), 1),
             _ => {}
         }
     }
-    if !store.reserve_all(records.iter().copied()) {
+    if !store.reserve_room(&room) {
         return Some(Limit::StoreBytesMax);
     }
-    store.promise(&records);
+    store.promise(&room);
     None
 }
 
@@ -110,30 +110,30 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
     }
 }
 
-/// Bytes and number of the further records that a broadcast writes for subscribers whose framing
-/// encodes, at most.
+/// Adds the further records that a broadcast writes for subscribers whose framing encodes, at
+/// most.
 ///
 /// Costs one encoding for each such framing in use. A bound would not do: room is reserved in
 /// blocks of one size, and records of another size take other blocks. A framing that can't
 /// express the data writes nothing: those subscribers are left out.
-fn framed_records(data: &[u8], subscribers: usize, services: &Services) -> Vec<(usize, usize)> {
-    let (mut records, mut encoded) = (Vec::new(), Vec::new());
+fn add_framed(room: &mut Room, data: &[u8], subscribers: usize, services: &Services) {
+    let mut encoded = Vec::new();
     for framing in services.encoding_framings() {
         encoded.clear();
         if framing.encode(data, &mut encoded).is_err() {
             continue;
         }
-        records.push((OutputWriter::broadcast_record_bytes(encoded.len()), subscribers));
+        room.add(OutputWriter::broadcast_record_bytes(encoded.len()), subscribers);
         if encoded.len() >= SHARED_FROM_BYTES {
-            records.extend(shared_or_single(encoded.len()));
+            add_shared_or_single(room, encoded.len());
         }
     }
-    records
 }
 
-/// Records of long broadcast data: one that several recipients share, or an output record, as a
-/// single recipient gets. The two may be of different classes, and which one is written is not
-/// known before: room for both is reserved.
-fn shared_or_single(len: usize) -> [(usize, usize); 2] {
-    [(len, 1), (OutputWriter::record_bytes(len), 1)]
+/// Adds the records of long broadcast data: one that several recipients share, or an output
+/// record, as a single recipient gets. The two may be of different classes, and which one is
+/// written is not known before: room for both is reserved.
+fn add_shared_or_single(room: &mut Room, len: usize) {
+    room.add(len, 1);
+    room.add(OutputWriter::record_bytes(len), 1);
 }

@@ -74,8 +74,8 @@ impl LimitsInForce {
     /// Notes the limits that a batch reached, and empties the list.
     #[inline]
     pub(crate) fn reached_all(&mut self, limits: &mut Counts) {
-        for (limit, times) in limits.0.drain(..) {
-            self.reached.add_times(limit, times);
+        if !limits.0.is_empty() {
+            limits.0.drain(..).for_each(|(limit, times)| self.reached.add_times(limit, times));
         }
     }
 

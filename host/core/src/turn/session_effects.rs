@@ -33,7 +33,7 @@ impl Staging<'_> {
     /// [`status::LIMIT`] over `turn_bytes_max`. Costs one copy of the bytes, two if the framing
     /// encodes.
     #[inline]
-    pub fn send_parts<'b>(&mut self, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
+    pub fn send_parts<'b>(&mut self, mut parts: impl Iterator<Item = &'b [u8]>) -> u32 {
         if self.context.session.is_service() {
             return status::INVALID;
         }
@@ -43,14 +43,20 @@ impl Staging<'_> {
         let start = self.buffers.bytes.len();
         // Bytes of earlier turns, up to the mark, don't count against this turn.
         let most = self.context.limits.turn_bytes_max + self.buffers.mark.bytes;
+        let mut left = most.saturating_sub(start);
         let arena = &mut self.buffers.bytes;
-        for part in parts {
-            if part.len() > most.saturating_sub(arena.len()) {
-                // A message that is refused goes as a whole.
-                arena.truncate(start);
-                return self.refuse(Limit::TurnBytesMax);
+        let fits = parts.all(|part| {
+            let fits = part.len() <= left;
+            if fits {
+                left -= part.len();
+                arena.extend_from_slice(part);
             }
-            arena.extend_from_slice(part);
+            fits
+        });
+        if !fits {
+            // A message that is refused goes as a whole.
+            arena.truncate(start);
+            return self.refuse(Limit::TurnBytesMax);
         }
         let end = arena.len();
         self.stage_send(start..end)

@@ -188,7 +188,7 @@ pub(crate) struct TurnContext<'a> {
 /// Staging area of one call, with all that its turns may read.
 pub struct Staging<'a> {
     pub(super) buffers: &'a mut Buffers,
-    pub(super) context: TurnContext<'a>,
+    pub(super) context: &'a TurnContext<'a>,
     /// Actions of the call. No more turns than these can succeed.
     pub(super) actions: usize,
     /// Whether the turn under way asked to close the session.
@@ -202,7 +202,7 @@ pub struct Staging<'a> {
 
 impl<'a> Staging<'a> {
     /// Clears the buffers for a call with so many actions.
-    pub(crate) fn new(buffers: &'a mut Buffers, context: TurnContext<'a>, actions: usize) -> Self {
+    pub(crate) fn new(buffers: &'a mut Buffers, context: &'a TurnContext<'a>, actions: usize) -> Self {
         buffers.clear();
         Staging { buffers, context, actions, closing: false, unreadable: None, refusal: None }
     }
@@ -236,7 +236,8 @@ impl<'a> Staging<'a> {
             },
             log: b.log.len(),
         };
-        !b.close && !b.on_itself && !b.is_full && b.done < self.actions && b.bytes.len() < BATCH_BYTES
+        // One test of three flags: each turn asks.
+        !(b.close | b.on_itself | b.is_full) && b.done < self.actions && b.bytes.len() < BATCH_BYTES
     }
 
     /// Fails the turn that took an unreadable value for absent. The handler believes in its
