@@ -8,7 +8,7 @@ use greenroom_core::framing::length_prefix::LengthPrefix;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use greenroom_core::limits::host::Limits;
-use greenroom_core::recovery::reconcile::Counts;
+use greenroom_core::recovery::reconcile::StreamCounts;
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::session::life::Life;
 use greenroom_core::store::kind::Kind;
@@ -185,7 +185,7 @@ impl World {
             self.core
                 .reconcile(
                     s.slot,
-                    Counts::Kernel { read: self.read[at], sent: Some(self.taken[at].len() as u64) },
+                    StreamCounts::Kernel { read: self.read[at], sent: Some(self.taken[at].len() as u64) },
                 )
                 .expect("it is whole")
         });

@@ -35,8 +35,7 @@ use crate::operate::restore;
 use crate::pass::open::Connection;
 use crate::pass::{Pass, Scratch, begin, close, commit, deliver, open, outcome, receive, send};
 use crate::recovery::rebuild::{Survivor, rebuild};
-use crate::recovery::reconcile::{self, Counts};
-use crate::recovery::saved;
+use crate::recovery::{reconcile, saved};
 use crate::reload::commit::{self as reload_commit, Replaced};
 use crate::reload::judge::LiveData;
 use crate::reload::reloads::Reloads;
@@ -138,8 +137,7 @@ impl Core {
             Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
             Input::InputLeft => pass.host.leaves_input = true,
             Input::Opened { slot, id, service, kind, peer, at_ms } => {
-                let connection = Connection { slot, id, service, kind, peer, at_ms, outbound: false };
-                let _ = open::open(&mut pass, connection);
+                open::accept(&mut pass, Connection { slot, id, service, kind, peer, at_ms, outbound: false });
             }
             Input::Received { slot, bytes } => receive::received(&mut pass, slot, bytes, &mut self.assembly),
             Input::PeerDone { slot } => receive::peer_done(&mut pass, slot),
@@ -543,7 +541,7 @@ impl Core {
 
     /// Compares a survivor with byte counts, and returns the bytes read and not committed. If the
     /// counts do not add up, the session is gone, and the error says why.
-    pub fn reconcile(&mut self, slot: Slot, counts: Counts) -> Result<u64, String> {
+    pub fn reconcile(&mut self, slot: Slot, counts: reconcile::StreamCounts) -> Result<u64, String> {
         reconcile::reconcile(&mut self.host, slot, counts)
     }
 

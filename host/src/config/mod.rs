@@ -34,17 +34,19 @@
 //! | [`changes`] | differences between two configurations, by name |
 //! | [`record`] | configurations between processes, which may be of different versions |
 //! | `settings` | settings of handlers as JSON, and values that JSON lacks |
+//! | [`socket_file`] | mode and group of the files of Unix sockets |
 //! | [`source`] | the configuration's sources: file and command line |
 //! | [`trust`] | file trust: owners, modes, hashes |
 
 pub mod changes;
 pub mod record;
 mod settings;
+pub mod socket_file;
 pub mod source;
 pub mod trust;
 
+use crate::config::socket_file::SocketFile;
 use crate::config::trust::Trust;
-use crate::protocol::keeper::SocketFile;
 use greenroom_core::framing::Framing;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
@@ -224,14 +226,9 @@ impl Config {
     /// Access to the files of a service's Unix sockets. Fails on a mode that is none.
     pub fn socket_file(&self, service: &str) -> Result<SocketFile, String> {
         let of = self.service.get(service);
-        let mode = of.and_then(|c| c.socket_mode.as_deref()).unwrap_or("0600");
-        let octal = u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o777);
-        match octal {
-            Some(mode) => Ok(SocketFile { mode, group: of.and_then(|c| c.socket_group.clone()) }),
-            None => Err(format!(
-                "service.{service}.socket_mode is {mode:?}: a mode is octal digits up to \"0777\", as \"0660\""
-            )),
-        }
+        let (mode, group) =
+            (of.and_then(|c| c.socket_mode.as_deref()), of.and_then(|c| c.socket_group.as_deref()));
+        SocketFile::of(service, mode, group)
     }
 
     /// Copy of this configuration with other settings for these services, in the form of

@@ -20,11 +20,12 @@
 
 use crate::admin::time::rfc3339;
 use crate::clock::unix_ms;
+use crate::config::socket_file::SocketFile;
 use crate::keeper::connections::{Batch, Connections};
 use crate::keeper::dialer::Dialer;
 use crate::keeper::listeners::Listeners;
 use crate::keeper::table::FileTable;
-use crate::protocol::keeper::{EndpointId, HeldPort, SocketFile};
+use crate::protocol::keeper::{EndpointId, HeldPort};
 use crate::protocol::status::Failing;
 use greenroom_core::reload::ports::Port;
 use greenroom_state::address::Address;

@@ -13,7 +13,7 @@
 //! | a socket that takes connections, or is of another kind | refused |
 //! | no socket | refused |
 
-use crate::protocol::keeper::SocketFile;
+use crate::config::socket_file::SocketFile;
 use nix::unistd::{Gid, Group};
 use rustix::fs::{Mode, chmod, chown, lstat};
 use rustix::io::Errno;

@@ -27,8 +27,9 @@
 //!
 //! All lists are short: each call is O(ports), or O(ports of the request x ports).
 
+use crate::config::socket_file::SocketFile;
 use crate::keeper::bind::{BoundFile, bind_tcp, bind_unix};
-use crate::protocol::keeper::{EndpointId, HeldPort, SocketFile};
+use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_core::reload::ports::{Port, covers, overlap};
 use greenroom_state::address::Address;
 use mio::unix::SourceFd;
@@ -108,8 +109,8 @@ impl Listeners {
         Some(listener)
     }
 
-    /// Gives the files of Unix sockets their access: of those that are open, now, and of others when
-    /// they are opened. The error names the first one that fails.
+    /// Gives the files of Unix sockets their access: of those that are open, now, and of others
+    /// when they are opened. The error names the first one that fails.
     pub(super) fn allow(&mut self, files: Vec<(Address, SocketFile)>) -> Result<(), String> {
         self.files.extend(files);
         self.places.iter().flatten().try_for_each(|l| l.allow(&self.files))

@@ -21,6 +21,7 @@
 //! Any message may be lost with the worker. No session depends on a lost one: each process reports
 //! ports and configuration, and repeats requests that its records hold.
 
+use crate::config::socket_file::SocketFile;
 use crate::config::{Config, record};
 use crate::protocol::admin::AdminCommand;
 use crate::protocol::found::Found;
@@ -105,8 +106,8 @@ pub enum ToKeeper {
     /// Bind and listen on these ports, all or none, without accepting yet. Answered by
     /// [`ToWorker::Opened`], in the order of the requests.
     Open(Vec<Port>),
-    /// Give the files of these Unix sockets their mode and group: those that are open now, and those
-    /// that a later [`ToKeeper::Open`] makes.
+    /// Give the files of these Unix sockets their mode and group: those that are open now, and
+    /// those that a later [`ToKeeper::Open`] makes.
     SocketFiles(Vec<(Address, SocketFile)>),
     /// Close these ports again: they were opened, and no reload uses them.
     Discard(Vec<Address>),
@@ -254,15 +255,6 @@ impl HeldPort {
     pub fn named(&self) -> Endpoint {
         Endpoint { kind: self.kind.clone(), address: self.addr.clone() }
     }
-}
-
-/// Access to the file of a Unix socket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SocketFile {
-    /// Mode of the file. Whoever may write may connect.
-    pub mode: u32,
-    /// Group of the file, by name or number; `None`: the host's.
-    pub group: Option<String>,
 }
 
 /// Number of an endpoint: of one listening socket.

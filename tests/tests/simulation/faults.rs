@@ -10,7 +10,7 @@ use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use greenroom_core::limits::per_service::AllLimits;
 use greenroom_core::recovery::rebuild::Survivor;
-use greenroom_core::recovery::reconcile::Counts;
+use greenroom_core::recovery::reconcile::StreamCounts;
 use greenroom_core::service::offer::Build;
 use greenroom_core::store::kind::Kind;
 use greenroom_core::store::memory::Plain;
@@ -173,7 +173,7 @@ impl World {
             // The end of its stream is read again, unless that was committed.
             peer.done_read = core.sessions().get(s.slot).is_some_and(|s| s.peer_done);
             let bytes = core
-                .reconcile(s.slot, Counts::Kernel { read: peer.read, sent: Some(peer.sent) })
+                .reconcile(s.slot, StreamCounts::Kernel { read: peer.read, sent: Some(peer.sent) })
                 .expect("it adds up");
             self.trace.note("survivor", &[s.id, u64::from(s.slot.0), bytes], b"");
             missing.insert(s.id, bytes);

@@ -46,6 +46,11 @@ pub(crate) struct Connection<'a> {
     pub(crate) outbound: bool,
 }
 
+/// Turns an accepted connection into a session, like [`open`]. Nobody is told why it is refused.
+pub(crate) fn accept(pass: &mut Pass<'_>, connection: Connection<'_>) {
+    let _ = open(pass, connection);
+}
+
 /// Turns a connection into a session, and runs its first turn. Fails if the host stops or a
 /// limit is in the way: the connection is closed then, and the error names the reason.
 pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<(), &'static str> {

@@ -24,7 +24,7 @@ use greenroom_state::session_record::SessionRecord;
 
 /// Byte counts of a survivor's connection.
 #[derive(Debug, Clone, Copy)]
-pub enum Counts {
+pub enum StreamCounts {
     /// By the kernel.
     Kernel {
         /// Bytes that came from the peer in all and were read.
@@ -44,12 +44,12 @@ pub enum Counts {
 /// a session that may have to be given up.
 ///
 /// Fails if the session cannot be trusted; it is gone then, and the error names it. O(pieces).
-pub(crate) fn reconcile(host: &mut HostState, slot: Slot, counts: Counts) -> Result<u64, String> {
+pub(crate) fn reconcile(host: &mut HostState, slot: Slot, counts: StreamCounts) -> Result<u64, String> {
     let Some(s) = host.sessions.get(slot) else { return Err("there is no such session".into()) };
     let (id, first, end) = (s.id, s.bytes_sent, s.bytes_out);
     let (read, sent) = match counts {
-        Counts::Kernel { read, sent } => (read, sent),
-        Counts::Recorded => {
+        StreamCounts::Kernel { read, sent } => (read, sent),
+        StreamCounts::Recorded => {
             let record = s.record.and_then(|r| host.store.read(r, SessionRecord::decode));
             (s.bytes_in, Some(record.map_or(first, |r| r.bytes_sent)))
         }
@@ -85,7 +85,7 @@ pub(crate) fn reconcile(host: &mut HostState, slot: Slot, counts: Counts) -> Res
 }
 
 /// Has the next commit write how much of each output was sent, for
-/// [`Counts::Recorded`]. O(sessions).
+/// [`StreamCounts::Recorded`]. O(sessions).
 pub(crate) fn record_sent(host: &mut HostState) {
     let slots: Vec<_> = host.sessions.slots().collect();
     for slot in slots {

@@ -18,7 +18,8 @@
 //! included. Lists are short, so searches are linear.
 
 use crate::config::Config;
-use crate::protocol::keeper::{EndpointId, HeldPort, SocketFile, ToKeeper};
+use crate::config::socket_file::SocketFile;
+use crate::protocol::keeper::{EndpointId, HeldPort, ToKeeper};
 use crate::worker::endpoints::Endpoints;
 use crate::worker::keeper_link::KeeperLink;
 use greenroom_core::core::Core;

@@ -27,7 +27,7 @@ use crate::sys::tcp;
 use crate::worker::shell::Shell;
 use greenroom_core::ids::Slot;
 use greenroom_core::recovery::rebuild::Survivor;
-use greenroom_core::recovery::reconcile::Counts;
+use greenroom_core::recovery::reconcile::StreamCounts;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
@@ -189,9 +189,9 @@ fn compare(
     let (bytes_in, bytes_sent) = (session.bytes_in, session.bytes_sent);
     if is_unix(fd) {
         if backlog.in_order {
-            return shell.core.reconcile(slot, Counts::Recorded).map(|_| ());
+            return shell.core.reconcile(slot, StreamCounts::Recorded).map(|_| ());
         }
-        shell.core.reconcile(slot, Counts::Kernel { read: bytes_in, sent: None })?;
+        shell.core.reconcile(slot, StreamCounts::Kernel { read: bytes_in, sent: None })?;
         backlog.ended.push(slot);
         return Ok(());
     }
@@ -199,12 +199,12 @@ fn compare(
     let own_syn = u64::from(session.outbound);
     // For the chaos test: shows that a takeover without the kernel's counts loses bytes.
     if crash_points::unreconciled() {
-        let _ = shell.core.reconcile(slot, Counts::Kernel { read: bytes_in, sent: Some(bytes_sent) });
+        let _ = shell.core.reconcile(slot, StreamCounts::Kernel { read: bytes_in, sent: Some(bytes_sent) });
         return Ok(());
     }
     let counts = tcp::counts(fd).map_err(|e| format!("session {number}: {e}"))?;
     let sent = counts.sent.map(|n| n.saturating_sub(own_syn));
-    let missing = shell.core.reconcile(slot, Counts::Kernel { read: counts.read, sent })?;
+    let missing = shell.core.reconcile(slot, StreamCounts::Kernel { read: counts.read, sent })?;
     if missing > 0 {
         match shell.sockets.find_input(number, bytes_in, missing as usize, epoch) {
             Some(bytes) => backlog.input.push((slot, bytes)),
