@@ -411,8 +411,8 @@ pub struct Host {
         context: Bytes<'_>,
         number: *mut u64,
     ) -> u32,
-    /// Since 1.2. Waits, for a relay: if another session's peer leaves too much output untaken,
-    /// this session's input waits until it has taken it.
+    /// Since 1.2. Waits, for a relay: if another session's peer leaves too much output untaken, or
+    /// too many notes wait for it, this session's input waits until they are taken.
     pub wait_for: unsafe extern "C" fn(turn: *mut Turn, session: u64) -> u32,
     /// Since 1.2. Holds the session's input, unread, and its peer's end (1), or releases them (0).
     pub hold: unsafe extern "C" fn(turn: *mut Turn, on: u32) -> u32,

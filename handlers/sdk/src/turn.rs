@@ -192,8 +192,9 @@ impl<S> Turn<'_, S> {
     }
 
     /// Waits for another session's output. If that session's peer leaves too much of its output
-    /// untaken, this session's input waits until the peer has taken it. A relay calls this each
-    /// time it passes data on; otherwise the other session's output grows to its limit.
+    /// untaken, or too many notes wait for it, this session's input waits until they are taken. A
+    /// relay calls this each time behind the note that passes data on. Otherwise the other
+    /// session's output grows to its limit, or notes are dropped.
     pub fn wait_for(&mut self, session: u64) {
         let status = self.host.wait_for(session);
         self.note_refusal("to wait", status);

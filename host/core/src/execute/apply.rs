@@ -16,7 +16,7 @@ use crate::effects::jobs::NewJob;
 use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;
 use crate::host_state::end::drop_job;
-use crate::host_state::output::{broadcast, is_full, send};
+use crate::host_state::output::{broadcast, is_backed_up, send};
 use crate::host_state::state::{write_state, write_topics};
 use crate::ids::{Slot, public_number};
 use crate::limits::names::Limit;
@@ -179,12 +179,12 @@ fn cancel_job(host: &mut HostState, origin: &Origin<'_>, number: u64) {
     }
 }
 
-/// Lets a session wait while the peer of another one leaves too much output untaken. If the
-/// other session is gone or its output is not full, the session goes on. The wait ends when that
-/// output drains or that session ends.
+/// Lets a session wait while the peer of another one leaves too much output untaken, or too many
+/// actions wait for that one. A note of this very turn counts. If the other session is gone or
+/// takes more, the session goes on. The wait ends when the backlog drains or that session ends.
 fn wait_for(host: &mut HostState, slot: Slot, other: u64) {
     let at = host.sessions.slot_of(other).filter(|o| *o != slot && !o.is_service());
-    let Some(at) = at.filter(|o| is_full(host, *o)) else { return };
+    let Some(at) = at.filter(|o| is_backed_up(host, *o)) else { return };
     if let Some(s) = host.sessions.get_mut(slot).filter(|s| s.life == Life::Open && !slot.is_service()) {
         s.block(Blocked::OtherSessionsOutput, true);
         host.flow.wait(&mut host.store, (slot, s.id), (at, other));

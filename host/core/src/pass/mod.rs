@@ -26,6 +26,8 @@ pub(crate) mod deliver;
 pub(crate) mod open;
 pub(crate) mod outcome;
 pub(crate) mod receive;
+#[cfg(test)]
+mod relay_tests;
 pub(crate) mod send;
 #[cfg(test)]
 mod send_tests;

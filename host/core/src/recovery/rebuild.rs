@@ -205,9 +205,6 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
     for (id, r) in tails {
         recover_input_tail(host, id, r);
     }
-    for (id, r) in waits {
-        recover_wait(host, id, r);
-    }
     let HostState { store, shared, outbound, inbox, sessions, .. } = host;
     // The shell may remember numbers of a pass that never counted, so none of them is used
     // again.
@@ -216,6 +213,10 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
     // Named by damaged records alone, so nobody would ever free it.
     for number in shared.unused() {
         shared.release_unused(store, number);
+    }
+    // Behind the output and the actions that they are for.
+    for (id, r) in waits {
+        recover_wait(host, id, r);
     }
     lacking
 }

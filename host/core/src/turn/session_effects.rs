@@ -109,8 +109,8 @@ impl Staging<'_> {
     }
 
     /// Lets this session's input wait while another session's peer leaves too much output
-    /// untaken. If that session is gone or is not full when the turn is applied, nothing
-    /// happens.
+    /// untaken, or too many actions wait for that session. If that session is gone or takes more
+    /// when the turn is applied, nothing happens.
     pub fn wait_for(&mut self, session: u64) -> u32 {
         self.stage(|_| Some(Effect::WaitFor(session)))
     }
