@@ -36,10 +36,13 @@ use std::sync::atomic::AtomicU32;
 pub const MAJOR: u16 = 1;
 /// Raised when something was appended. A host loads libraries of its own major version and of this
 /// minor or an older one.
-pub const MINOR: u16 = 3;
+pub const MINOR: u16 = 4;
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;
+/// [`Host::broadcast`], since 1.4: the data are a line without its ending, as in
+/// [`Host::send_line`].
+pub const BROADCAST_LINE: u32 = 2;
 /// [`Service::flags`]: its sessions are connections that others ask for ([`Host::connect`]), so it
 /// needs no port.
 pub const SERVICE_DIALS: u16 = 1;
@@ -194,6 +197,11 @@ pub struct Service {
     /// Since 1.3. Parameters of [`Service::framing`], at most [`framing::PARAMETERS_BYTES_MAX`]
     /// bytes; [`framing`] says which.
     pub framing_parameters: Bytes<'static>,
+    /// Since 1.4. Runs the turn of [`action::PAGE`] for a path: it answers by [`Host::page`] if
+    /// there is such a page, and ends the turn as [`Service::run`] does. There is no state.
+    pub page: Option<
+        unsafe extern "C" fn(instance: *const c_void, host: *const Host, turn: *mut Turn, path: Bytes<'_>),
+    >,
 }
 
 /// Size of [`Service`] in ABI 1.0.
@@ -326,7 +334,8 @@ pub struct Host {
     pub subscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
     /// Takes the session off a topic. Does nothing if it isn't there.
     pub unsubscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
-    /// Sends bytes to every subscriber of a topic. `flags`: 0 or [`BROADCAST_OTHERS`].
+    /// Sends bytes to every subscriber of a topic. `flags`: 0, or [`BROADCAST_OTHERS`] and
+    /// [`BROADCAST_LINE`] or either.
     pub broadcast:
         unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32,
     /// Reads a table, this batch's own writes included. `value` is valid until the next call with
@@ -392,6 +401,20 @@ pub struct Host {
     pub wait_for: unsafe extern "C" fn(turn: *mut Turn, session: u64) -> u32,
     /// Since 1.2. Holds the session's input, unread, and its peer's end (1), or releases them (0).
     pub hold: unsafe extern "C" fn(turn: *mut Turn, on: u32) -> u32,
+    /// Since 1.4. Sends a line, given without its ending: the line and LF as one message, or one
+    /// text message over WebSocket. There, bytes that are not UTF-8 become U+FFFD.
+    pub send_line: unsafe extern "C" fn(turn: *mut Turn, line: Bytes<'_>) -> u32,
+    /// Since 1.4. Closes the session as [`Host::close`] does, and tells the peer a code and a
+    /// reason, if the framing has them. WebSocket has 1000 and 3000 to 4999, and UTF-8 of at most
+    /// 123 bytes.
+    pub close_with: unsafe extern "C" fn(turn: *mut Turn, code: u32, reason: Bytes<'_>) -> u32,
+    /// Since 1.4. Fact about the connection by its name, valid until the next call with this turn.
+    /// [`status::ABSENT`]: there is none. Over WebSocket, [`action::OPENED`] and [`action::PAGE`]
+    /// know `path`, `query`, `protocol`, `host`, `origin`, `user-agent`, `cookie` and
+    /// `x-forwarded-for`; [`action::CLOSED`] knows `close-code` and `close-reason`.
+    pub fact: unsafe extern "C" fn(turn: *mut Turn, name: Bytes<'_>, value: *mut Bytes<'static>) -> u32,
+    /// Since 1.4. Answers [`action::PAGE`], once: the value of Content-Type, and the page.
+    pub page: unsafe extern "C" fn(turn: *mut Turn, content_type: Bytes<'_>, page: Bytes<'_>) -> u32,
 }
 
 /// The one function that a library exports.

@@ -100,7 +100,11 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             cancel_job,
             connect,
             wait_for,
-            hold
+            hold,
+            send_line,
+            close_with,
+            fact,
+            page
         }
     );
 
@@ -134,7 +138,8 @@ fn a_library_has_the_same_layout_in_c_and_rust() {
             reserved2,
             convert,
             job,
-            framing_parameters
+            framing_parameters,
+            page
         }
     );
     compare!(
@@ -177,9 +182,12 @@ fn constants_have_the_same_values_in_c_and_rust() {
         ("GR_LENGTH_PREFIX", abi::framing::LENGTH_PREFIX),
         ("GR_DELIMITER", abi::framing::DELIMITER),
         ("GR_TELNET", abi::framing::TELNET),
+        ("GR_WEBSOCKET", abi::framing::WEBSOCKET),
+        ("GR_PAGE", abi::action::PAGE),
         ("GR_FAULT_STATE", abi::fault::STATE),
         ("GR_LOG_TRACE", abi::level::TRACE),
         ("GR_BROADCAST_OTHERS", abi::BROADCAST_OTHERS),
+        ("GR_BROADCAST_LINE", abi::BROADCAST_LINE),
         ("GR_RUN_STATE_LOST", abi::RUN_STATE_LOST),
     ];
     for (name, value) in numbers {

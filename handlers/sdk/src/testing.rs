@@ -11,7 +11,7 @@ use crate::handler::{Action, Closed, Handler, Job, JobEnd};
 use crate::host::Host;
 use crate::log::LogEvent;
 use crate::run::{Session, run, run_service};
-use greenroom_state::abi::{BROADCAST_OTHERS, TIMER_OF_SERVICE, status};
+use greenroom_state::abi::{BROADCAST_LINE, BROADCAST_OTHERS, TIMER_OF_SERVICE, status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -46,6 +46,8 @@ struct Shared {
     /// Actions that turns have caused, oldest first: owner, depth and action.
     caused: VecDeque<(u64, u16, Caused)>,
     jobs: u64,
+    /// Facts about the connection under way, by name.
+    facts: BTreeMap<String, String>,
     /// Connections asked for: session, service, address, context.
     connects: Vec<(u64, String, String, Vec<u8>)>,
 }
@@ -94,6 +96,14 @@ impl<H: Handler> TestHost<H> {
         self.shared.sessions.insert(self.opened, Peer::default());
         self.turn(self.opened, Action::Opened);
         self.opened
+    }
+
+    /// Opens a session of which its first turn knows these facts, and returns its number.
+    pub fn open_with(&mut self, facts: &[(&str, &str)]) -> u64 {
+        self.shared.facts = facts.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let session = self.open();
+        self.shared.facts.clear();
+        session
     }
 
     /// Runs one line, and returns the output since the last look.
@@ -279,10 +289,25 @@ impl Host for Staging {
     fn peer(&mut self) -> String {
         format!("127.0.0.1:{}", self.session)
     }
-    fn send(&mut self, first: &[u8], second: &[u8]) -> u32 {
+    fn send(&mut self, bytes: &[u8]) -> u32 {
         let Some(own) = self.own() else { return status::INVALID };
-        own.output.extend([first, second].concat());
+        own.output.extend(bytes);
         status::OK
+    }
+    fn send_line(&mut self, line: &[u8]) -> u32 {
+        let Some(own) = self.own() else { return status::INVALID };
+        own.output.extend(line);
+        own.output.push(b'\n');
+        status::OK
+    }
+    fn close_with(&mut self, _: u16, _: &str) -> u32 {
+        self.close()
+    }
+    fn fact(&mut self, name: &str) -> Option<Vec<u8>> {
+        self.shared.facts.get(name).map(|value| value.clone().into_bytes())
+    }
+    fn page(&mut self, _: &str, _: &[u8]) -> u32 {
+        status::INVALID
     }
     fn close(&mut self) -> u32 {
         let Some(own) = self.own() else { return status::INVALID };
@@ -301,8 +326,9 @@ impl Host for Staging {
     }
     fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
         for (id, peer) in &mut self.shared.sessions {
-            if peer.topics.contains(topic) && !(flags == BROADCAST_OTHERS && *id == self.session) {
+            if peer.topics.contains(topic) && !(flags & BROADCAST_OTHERS != 0 && *id == self.session) {
                 peer.output.extend(data);
+                peer.output.extend((flags & BROADCAST_LINE != 0).then_some(b'\n'));
             }
         }
         status::OK

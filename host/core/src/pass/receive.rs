@@ -18,13 +18,16 @@
 //! closed with [`closed::LIMIT`]. Operators are told.
 
 use super::Pass;
-use super::close::{finish, last_turn};
+use super::close::{finish, finish_with, last_turn};
 use super::cut::{Cut, End};
 use super::deliver::{finish_if_peer_done, run_waiting};
+use super::handshake::{Asked, answer, closed_by_peer};
 use super::open::run_opened_if_due;
 use super::timeout::frame_waits;
 use crate::execute::batch::{Ran, run_batch};
+use crate::framing::Framing;
 use crate::framing::frame::FrameState;
+use crate::framing::websocket::Farewell;
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
 use crate::host_state::notice::{limit_reached, notice};
@@ -202,12 +205,19 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
                 End::TooLong => {
                     let what = "closed: a frame was longer than its service takes";
                     limit_reached(pass.host, Limit::FrameBytesMax, level::INFO, slot, what);
-                    return finish(pass, slot, closed::LIMIT);
+                    let farewell = Farewell { code: 1009, reason: "the message is too long" };
+                    return finish_with(pass, slot, closed::LIMIT, farewell);
                 }
                 End::Invalid(why) => {
                     notice(pass.host, level::INFO, slot, format!("closed: {why}"));
-                    return finish(pass, slot, closed::LIMIT);
+                    return finish_with(pass, slot, closed::LIMIT, Farewell::invalid(why));
                 }
+                End::Closed => return closed_by_peer(pass, slot),
+                End::Request(consumed) => match answer(pass, slot, &input[at..at + consumed]) {
+                    Asked::Opened => at += consumed,
+                    Asked::Waits => break,
+                    Asked::Ended => return,
+                },
             }
             continue;
         }
@@ -270,15 +280,32 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
 fn send_reply(pass: &mut Pass<'_>, slot: Slot) -> bool {
     let (host, reply) = (&mut *pass.host, pass.scratch.cut.reply());
     if !host.store.reserve([OutputWriter::record_bytes(reply.len())]) {
-        let what = "closed: no room for a reply of its framing";
-        limit_reached(host, Limit::StoreBytesMax, level::WARN, slot, what);
-        finish(pass, slot, closed::LIMIT);
-        return false;
+        return no_room(pass, slot);
     }
     send(host, slot, reply);
     pause_if_full(host, slot);
     note_overflow(host, slot);
     true
+}
+
+/// Sends bytes of the host itself to a session's peer, like [`send_reply`].
+pub(super) fn send_framing(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
+    let host = &mut *pass.host;
+    if !host.store.reserve([OutputWriter::record_bytes(bytes.len())]) {
+        return no_room(pass, slot);
+    }
+    send(host, slot, bytes);
+    pause_if_full(host, slot);
+    note_overflow(host, slot);
+    true
+}
+
+/// Closes a session that the store has no room to answer. Returns false.
+fn no_room(pass: &mut Pass<'_>, slot: Slot) -> bool {
+    let what = "closed: no room for a reply of its framing";
+    limit_reached(pass.host, Limit::StoreBytesMax, level::WARN, slot, what);
+    finish(pass, slot, closed::LIMIT);
+    false
 }
 
 /// Begins a session's framing anew if its service has another framing than the one that left
@@ -292,8 +319,14 @@ fn follow_framing(host: &mut HostState, slot: Slot) {
     // Counts changes of the framing in this process. Recovered sessions and services begin at
     // 0.
     let is_same = std::mem::replace(&mut s.framings, service.framings) == service.framings;
-    if !is_same || (service.offer.framing.cuts_slices() && !s.frame.stored().is_empty()) {
+    // Nobody's framing keeps the state of the one that comes back with the library.
+    let framing = &service.offer.framing;
+    let is_foreign = framing.cuts_slices() && *framing != Framing::UNSERVED && !s.frame.stored().is_empty();
+    if !is_same || is_foreign {
         s.frame = FrameState::default();
+        if let Some(r) = host.sessions.take_framing_record(slot) {
+            host.store.delete(r);
+        }
     }
 }
 
@@ -316,11 +349,13 @@ fn yield_to_others(pass: &mut Pass<'_>, slot: Slot, share_is_used: bool) {
 /// now.
 fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     let host = &mut *pass.host;
-    // Most sessions store no state of a framing, and never did.
-    let is_kept = !host.sessions.stores_framing(slot) || keep_framing(host, slot);
     let Some(s) = host.sessions.get_mut(slot) else { return };
+    let service = &host.services[s.service];
     // Turns cannot change a framing, so the one that cut this input serves still.
-    s.framings = host.services[s.service].framings;
+    s.framings = service.framings;
+    // A framing that cuts slices stores nothing, and what another one left is gone.
+    let is_kept = service.offer.framing.cuts_slices() || keep_framing(host, slot);
+    let Some(s) = host.sessions.get_mut(slot) else { return };
     if rest.is_empty() && is_kept {
         s.frame_ns = 0;
         if let Some(r) = s.input.take() {
@@ -362,10 +397,15 @@ fn keep_framing(host: &mut HostState, slot: Slot) -> bool {
         }
         return true;
     }
+    // WebSocket stores the same between most reads.
+    let kept = sessions.framing_record(slot);
+    if kept.is_some_and(|r| store.read(r, |bytes| bytes == stored)) {
+        return true;
+    }
     if !store.reserve([stored.len()]) {
         return false;
     }
-    match store.put(sessions.framing_record(slot), Kind::Framing, s.id, stored) {
+    match store.put(kept, Kind::Framing, s.id, stored) {
         Ok(r) => sessions.set_framing_record(slot, r),
         Err(_) => return false,
     }

@@ -293,6 +293,8 @@ fn recover_part(host: &mut HostState, f: &Found) {
                 Some(state) => {
                     s.frame = state;
                     host.sessions.set_framing_record(slot, f.at);
+                    // A framing with pings has a deadline for them.
+                    arm_timeout(host, slot);
                 }
                 // The session's record names another one, or none. If it names one, `lacks`
                 // finds that missing.

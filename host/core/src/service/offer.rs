@@ -22,6 +22,9 @@ pub struct Offer {
     pub dials: bool,
     /// Framing that cuts the stream of a session into messages.
     pub framing: Framing,
+    /// Subprotocols of WebSocket that it speaks.
+    #[serde(default)]
+    pub protocols: Vec<String>,
     /// Version, schema and migrations of the session state.
     pub shape: StateShape,
     /// Tables that the service owns. The place of each is the number its code converts it by,
@@ -34,7 +37,15 @@ impl Offer {
     /// state, no tables.
     pub fn new(name: impl Into<String>, framing: Framing) -> Offer {
         let shape = StateShape { version: 1, ..StateShape::default() };
-        Offer { name: name.into(), port: 0, dials: false, framing, shape, tables: Vec::new() }
+        Offer {
+            name: name.into(),
+            port: 0,
+            dials: false,
+            framing,
+            protocols: Vec::new(),
+            shape,
+            tables: Vec::new(),
+        }
     }
 }
 

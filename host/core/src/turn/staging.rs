@@ -70,6 +70,13 @@ pub(crate) struct Buffers {
     pub(crate) spoilt: bool,
     /// Whether a successful turn closed the session.
     pub(crate) close: bool,
+    /// Code and reason that go with the close, if it was asked for with words.
+    pub(crate) close_words: Option<Box<(u16, String)>>,
+    /// Facts about the connection that the turns of this batch may know. Given for one batch, so a
+    /// call does not clear them.
+    pub(crate) facts: Vec<(&'static str, Vec<u8>)>,
+    /// Page that this batch is asked for: whether its head alone. Not cleared by a call either.
+    pub(crate) page: Option<bool>,
     /// Whether the turn under way acted on its own session: the result of that comes before the
     /// next action, so the batch ends.
     pub(super) on_itself: bool,
@@ -174,7 +181,8 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) topics: &'a Topics,
     /// Framing of the session's service, if it changes what is sent.
     pub(crate) encodes: Option<&'a Framing>,
-    /// Number of the service of a name, if a build serves it. O(services).
+    /// Number of the service of a name, if a build serves it and the host may connect for it.
+    /// O(services).
     pub(crate) service: &'a dyn Fn(&str) -> Option<ServiceId>,
     /// Whether a framing in use tells messages apart: then broadcasts are not merged. O(services).
     pub(crate) keeps_messages_apart: &'a dyn Fn() -> bool,
@@ -330,6 +338,12 @@ impl<'a> Staging<'a> {
         let start = arena.len();
         arena.extend_from_slice(bytes);
         Some(start..arena.len())
+    }
+
+    /// Copies data and what follows on them into the arena, as [`Staging::copy`] does.
+    pub(super) fn copy_with(&mut self, data: &[u8], ending: &[u8]) -> Option<Part> {
+        let start = self.copy(data)?.start;
+        Some(start..self.copy(ending)?.end)
     }
 
     /// Stages an effect, whose bytes `make` copies into the arena. If they have no room, the

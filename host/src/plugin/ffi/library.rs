@@ -164,6 +164,7 @@ fn text(b: Bytes<'static>) -> Option<&'static str> {
 fn offer(service: &abi::Service) -> Result<Offer, String> {
     let name = text(service.name).filter(|n| is_name(n)).ok_or("a service's name is unusable")?.to_owned();
     let framing = framing(service).map_err(|e| format!("service {name}: {e}"))?;
+    let protocols = protocols(service).map_err(|e| format!("service {name}: {e}"))?;
     let schema =
         schema(service.state_schema).map_err(|e| format!("service {name}: its state schema: {e}"))?;
     if schema.is_some() && service.state_version == 0 {
@@ -187,7 +188,7 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
     });
     let tables = tables.collect::<Result<Vec<_>, _>>()?;
     let dials = service.flags & abi::SERVICE_DIALS != 0;
-    Ok(Offer { name, port: service.port, dials, framing, shape, tables })
+    Ok(Offer { name, port: service.port, dials, framing, protocols, shape, tables })
 }
 
 /// Reads a service's framing with its parameters. Fails if the host does not know the framing,
@@ -204,6 +205,22 @@ fn framing(service: &abi::Service) -> Result<Framing, String> {
     // SAFETY: a table's bytes live as long as the process, and so few of them are believed.
     let parameters = unsafe { slice(parameters) };
     Framing::offered(service.framing, service.frame_bytes_max, parameters)
+}
+
+/// Reads the subprotocols of a WebSocket service. Its parameters are known to be usable. Fails if one
+/// of them could be no item of a header.
+fn protocols(service: &abi::Service) -> Result<Vec<String>, String> {
+    if service.framing != abi::framing::WEBSOCKET || service.framing_parameters.len == 0 {
+        return Ok(Vec::new());
+    }
+    let all = text(service.framing_parameters).unwrap_or("\0");
+    let is_token = |p: &str| {
+        !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    };
+    match all.split(',').find(|p| !is_token(p)) {
+        Some(bad) => Err(format!("framing websocket: {bad:?} is no name of a subprotocol")),
+        None => Ok(all.split(',').map(str::to_owned).collect()),
+    }
 }
 
 /// Reads the table of a table that a service owns. A table without a schema could not be
@@ -286,6 +303,7 @@ mod tests {
             convert: None,
             job: None,
             framing_parameters,
+            page: None,
         }
     }
 
@@ -300,9 +318,12 @@ mod tests {
             ),
             (abi::framing::DELIMITER, b"--", r#"{"Delimiter":{"delimiter":[45,45],"bytes_max":9}}"#),
             (abi::framing::TELNET, b"", r#"{"Telnet":{"bytes_max":9}}"#),
+            (abi::framing::WEBSOCKET, b"a.v1,b", r#"{"WebSocket":{"bytes_max":9}}"#),
         ] {
             let offer = offer(&service(number, parameters.into())).expect("an offer");
             assert_eq!(serde_json::to_string(&offer.framing).expect("JSON"), expected);
+            let protocols: &[&str] = if number == abi::framing::WEBSOCKET { &["a.v1", "b"] } else { &[] };
+            assert_eq!(offer.protocols, protocols);
         }
     }
 
@@ -325,6 +346,11 @@ mod tests {
                 abi::framing::DELIMITER,
                 Bytes::EMPTY,
                 "service s: framing delimiter: a delimiter has 1 to 16 bytes, not 0",
+            ),
+            (
+                abi::framing::WEBSOCKET,
+                Bytes::from(&b"a,b c"[..]),
+                "service s: framing websocket: \"b c\" is no name of a subprotocol",
             ),
             (
                 abi::framing::DELIMITER,
