@@ -277,36 +277,6 @@ impl<'a> Action<'a> {
     }
 }
 
-/// Fault: the reason why a turn failed.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Fault<'a> {
-    /// Size of this struct.
-    pub size: u32,
-    /// Number from [`fault`].
-    pub kind: u32,
-    /// Description, in words.
-    pub message: Bytes<'a>,
-    /// Source file, when known.
-    pub file: Bytes<'a>,
-    /// Line in it, from 1; 0: unknown.
-    pub line: u32,
-}
-
-/// Event of a handler's log.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct LogEvent<'a> {
-    /// Size of this struct.
-    pub size: u32,
-    /// Number from [`level`].
-    pub level: u32,
-    /// Module or subsystem.
-    pub target: Bytes<'a>,
-    /// The message, its fields appended as `name=value`.
-    pub message: Bytes<'a>,
-}
-
 /// Functions that a turn may call on the host. Effects are staged, and applied together when the
 /// turn succeeds.
 ///
@@ -321,7 +291,7 @@ pub struct Host {
     pub turn_ok: unsafe extern "C" fn(turn: *mut Turn) -> u32,
     /// Ends a turn that failed: its effects are dropped. `run` must return now. After the last
     /// turn, with [`RUN_STATE_LOST`]: the state can't be handed over.
-    pub turn_failed: unsafe extern "C" fn(turn: *mut Turn, fault: *const Fault<'_>),
+    pub turn_failed: unsafe extern "C" fn(turn: *mut Turn, fault: *const fault::Fault<'_>),
     /// State that the successful turns of this call left, if it changed. At most once in a `run`.
     pub state: unsafe extern "C" fn(turn: *mut Turn, state: Bytes<'_>),
     /// Address of the peer as text, valid until the next call with this turn.
@@ -363,7 +333,7 @@ pub struct Host {
         value: *mut Bytes<'static>,
     ) -> u32,
     /// Logs an event. `turn` may be null outside a turn: in `create`, and in a job, on any thread.
-    pub log: unsafe extern "C" fn(turn: *mut Turn, event: *const LogEvent<'_>),
+    pub log: unsafe extern "C" fn(turn: *mut Turn, event: *const level::LogEvent<'_>),
     /// Since 1.2. Number of entries of a table, with this batch's writes.
     pub table_len: unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>) -> u64,
     /// Since 1.2. Sets a timer of the session, or sets it again: it fires once, `after_ns`

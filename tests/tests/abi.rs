@@ -63,8 +63,8 @@ fn a_batch_has_the_same_layout_in_c_and_rust() {
     compare!(printer, "gr_batch" = abi::Batch<'static> {
         size, state_version, has_state, action_stride, actions, action_count, state, session, now_ns
     });
-    compare!(printer, "gr_fault" = abi::Fault<'static> { size, kind, message, file, line });
-    compare!(printer, "gr_log_event" = abi::LogEvent<'static> { size, level, target, message });
+    compare!(printer, "gr_fault" = abi::fault::Fault<'static> { size, kind, message, file, line });
+    compare!(printer, "gr_log_event" = abi::level::LogEvent<'static> { size, level, target, message });
 
     printer.check();
 }

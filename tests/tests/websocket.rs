@@ -234,7 +234,7 @@ fn both_sides_learn_why_a_session_ends() {
     other.closed("\\x03\\xe9");
 }
 
-/// Requests that open no session, each with its status. Pages come from the handler, as curl has it.
+/// Requests that open no session, each with its status. Pages come from the handler, through curl.
 #[test]
 fn requests_are_answered_by_their_status() {
     let host = serve(&format!("[service.{SERVICE}]\norigins = [\"https://a.example\"]\n"));

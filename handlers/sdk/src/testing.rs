@@ -2,8 +2,8 @@
 //!
 //! Turns run through the code that runs in a real host, one action in a batch. A turn works on
 //! a copy of the whole host, which replaces the original if the turn succeeds. That costs
-//! O(host) for each turn, and makes a failed turn change nothing. Framing, most limits, holds
-//! and waits are not simulated. Log events go nowhere.
+//! O(host) for each turn, and makes a failed turn change nothing. Framing, most limits, holds,
+//! waits and facts are not simulated. Log events go nowhere.
 
 use crate::convert::{check, convert};
 use crate::fault::{self, Fault};
@@ -46,8 +46,6 @@ struct Shared {
     /// Actions that turns have caused, oldest first: owner, depth and action.
     caused: VecDeque<(u64, u16, Caused)>,
     jobs: u64,
-    /// Facts about the connection under way, by name.
-    facts: BTreeMap<String, String>,
     /// Connections asked for: session, service, address, context.
     connects: Vec<(u64, String, String, Vec<u8>)>,
 }
@@ -96,14 +94,6 @@ impl<H: Handler> TestHost<H> {
         self.shared.sessions.insert(self.opened, Peer::default());
         self.turn(self.opened, Action::Opened);
         self.opened
-    }
-
-    /// Opens a session of which its first turn knows these facts, and returns its number.
-    pub fn open_with(&mut self, facts: &[(&str, &str)]) -> u64 {
-        self.shared.facts = facts.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let session = self.open();
-        self.shared.facts.clear();
-        session
     }
 
     /// Runs one line, and returns the output since the last look.
@@ -303,8 +293,8 @@ impl Host for Staging {
     fn close_with(&mut self, _: u16, _: &str) -> u32 {
         self.close()
     }
-    fn fact(&mut self, name: &str) -> Option<Vec<u8>> {
-        self.shared.facts.get(name).map(|value| value.clone().into_bytes())
+    fn fact(&mut self, _: &str) -> Option<Vec<u8>> {
+        None
     }
     fn page(&mut self, _: &str, _: &[u8]) -> u32 {
         status::INVALID

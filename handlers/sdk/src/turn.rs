@@ -84,8 +84,8 @@ impl<S> Turn<'_, S> {
         self.note_refusal("a send", status);
     }
 
-    /// Sends a line to the peer: the bytes and LF. Over WebSocket it is one message of text, without
-    /// LF; bytes that are not UTF-8 become U+FFFD.
+    /// Sends a line to the peer: the bytes and LF. Over WebSocket it is one message of text,
+    /// without LF; bytes that are not UTF-8 become U+FFFD.
     #[inline]
     pub fn send_line(&mut self, line: impl AsRef<[u8]>) {
         let status = self.host.send_line(line.as_ref());

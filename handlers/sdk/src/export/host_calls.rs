@@ -42,8 +42,8 @@ impl Host for HostCalls<'_> {
     }
 
     fn turn_failed(&mut self, fault: &Fault) {
-        let fault = abi::Fault {
-            size: size_of::<abi::Fault<'_>>() as u32,
+        let fault = abi::fault::Fault {
+            size: size_of::<abi::fault::Fault<'_>>() as u32,
             kind: fault.kind,
             message: fault.message.as_str().into(),
             file: fault.file.as_str().into(),
@@ -206,8 +206,8 @@ impl Host for HostCalls<'_> {
     }
 
     fn log(&mut self, event: &LogEvent) {
-        let event = abi::LogEvent {
-            size: size_of::<abi::LogEvent<'_>>() as u32,
+        let event = abi::level::LogEvent {
+            size: size_of::<abi::level::LogEvent<'_>>() as u32,
             level: event.level,
             target: event.target.into(),
             message: event.message.as_str().into(),

@@ -1,6 +1,6 @@
 //! Frames: results of one cut, and the state between two.
 
-use super::websocket::{Scan, Stage};
+use super::scan::Scan;
 use arrayvec::ArrayVec;
 use std::ops::Range;
 
@@ -68,11 +68,6 @@ impl FrameState {
         if let Some(stored) = &mut self.stored {
             stored.scan = scan;
         }
-    }
-
-    /// Returns whether the peer's pings are the framing's: it answers them, and so does the peer.
-    pub(crate) fn has_pings(&self) -> bool {
-        self.stored.as_ref().is_some_and(|stored| super::websocket::stage(&stored.bytes) == Stage::Open)
     }
 
     /// Returns whether the peer was pinged, and has sent nothing since. `heard_ns`: the time of its

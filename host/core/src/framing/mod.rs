@@ -12,6 +12,7 @@
 //! | [`length_prefix`] | messages behind their length |
 //! | `lines` | lines that end in LF or CRLF |
 //! | `raw` | whatever arrived |
+//! | `scan` | place of a search in a message of WebSocket |
 //! | `telnet` | lines between telnet commands |
 //! | [`websocket`] | messages of WebSocket, behind an HTTP request |
 //!
@@ -29,6 +30,7 @@ pub mod frame;
 pub mod length_prefix;
 mod lines;
 mod raw;
+mod scan;
 #[cfg(test)]
 mod script;
 mod telnet;
@@ -207,17 +209,17 @@ impl Framing {
             Framing::LengthPrefix { prefix, .. } => length_prefix::encode(*prefix, message, out)?,
             Framing::Delimiter { delimiter, .. } => delimiter::encode(delimiter, message, out)?,
             Framing::Telnet { .. } => telnet::encode(message, out),
-            Framing::WebSocket { .. } => websocket::encode(message, out),
+            Framing::WebSocket { .. } => websocket::sent::encode(message, out),
         }
         Ok(())
     }
 
-    /// Appends a line that a turn sends, as [`Framing::encode`] does. The line ends in LF. Where the
-    /// framing has text, the line is a text without the LF.
+    /// Appends a line that a turn sends, as [`Framing::encode`] does. The line ends in LF. Where
+    /// the framing has text, the line is a text without the LF.
     pub fn encode_line(&self, line: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         match self {
             Framing::WebSocket { .. } => {
-                websocket::encode_text(line.strip_suffix(b"\n").unwrap_or(line), out)
+                websocket::sent::encode_text(line.strip_suffix(b"\n").unwrap_or(line), out)
             }
             _ => self.encode(line, out)?,
         }

@@ -6,7 +6,7 @@
 
 use super::Framing;
 use super::frame::{Frame, FrameBuffers, FrameState};
-use super::websocket;
+use super::websocket::stage;
 use std::fmt::Write;
 
 /// Treatment of the state between two parts of a stream.
@@ -91,10 +91,10 @@ fn trace(framing: Framing, parts: &[&[u8]], between: Between) -> String {
                 // The host answers, and what follows are messages.
                 Frame::Request { consumed } => {
                     trace.push_str("request ");
-                    websocket::set_answered(&mut state);
+                    stage::set_answered(&mut state);
                     let again = framing.cut(&left, &mut state, &mut buffers);
                     assert_eq!(again, Frame::Request { consumed }, "until its turn has run");
-                    websocket::set_open(&mut state);
+                    stage::set_open(&mut state);
                     consumed
                 }
                 Frame::Closed(words) => {

@@ -57,10 +57,10 @@ impl CutBuffers {
         &self.frames.payloads[self.closing.clone()]
     }
 
-    /// Reply of the framing, if the last cut ended in [`End::Reply`] without a message before
-    /// it.
-    pub(super) fn reply(&self) -> &[u8] {
-        &self.frames.replies
+    /// Takes the reply of the framing, if the last cut ended in [`End::Reply`] without a message
+    /// before it.
+    pub(super) fn take_reply(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.frames.replies)
     }
 }
 

@@ -19,11 +19,12 @@
 use super::Pass;
 use super::close::{finish, finish_with};
 use super::open::run_opened;
-use super::receive::send_framing;
+use super::reply::send_framing;
 use super::timeout::arm_timeout;
 use crate::execute::batch::run_batch;
+use crate::framing::websocket::farewell::Farewell;
 use crate::framing::websocket::request::{Refusal, Request, Wants, accept, refuse};
-use crate::framing::websocket::{Farewell, Stage, set_answered, set_open, stage};
+use crate::framing::websocket::stage::{Stage, set_answered, set_open, stage};
 use crate::host_state::notice::notice;
 use crate::ids::Slot;
 use crate::session::blocked::Blocked;

@@ -18,20 +18,19 @@
 //! closed with [`closed::LIMIT`]. Operators are told.
 
 use super::Pass;
-use super::close::{finish, finish_with, last_turn};
+use super::between::{Between, between_messages};
+use super::close::{finish, last_turn};
 use super::cut::{Cut, End};
 use super::deliver::{finish_if_peer_done, run_waiting};
-use super::handshake::{Asked, answer, closed_by_peer};
 use super::open::run_opened_if_due;
 use super::timeout::frame_waits;
 use crate::execute::batch::{Ran, run_batch};
 use crate::framing::Framing;
 use crate::framing::frame::FrameState;
-use crate::framing::websocket::Farewell;
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
-use crate::host_state::notice::{limit_reached, notice};
-use crate::host_state::output::{note_overflow, pause_if_full, send};
+use crate::host_state::notice::limit_reached;
+use crate::host_state::output::pause_if_full;
 use crate::host_state::state::{input_len, kept_input};
 use crate::ids::Slot;
 use crate::limits::budget::READ_NS;
@@ -39,7 +38,6 @@ use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
-use crate::session::output::OutputWriter;
 use crate::store::kind::Kind;
 use crate::store::tail::Tail;
 use greenroom_state::abi::{closed, level};
@@ -196,28 +194,10 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
         }
         let Some(batch) = run_batch_at(pass, slot, input, at, share - turns) else { return };
         if batch.cut == 0 {
-            match batch.end {
-                End::More => break,
-                // A reply that consumes no byte has changed the framing's state, so the next
-                // round makes progress.
-                End::Reply(_) if !send_reply(pass, slot) => return,
-                End::Reply(consumed) => at += consumed,
-                End::TooLong => {
-                    let what = "closed: a frame was longer than its service takes";
-                    limit_reached(pass.host, Limit::FrameBytesMax, level::INFO, slot, what);
-                    let farewell = Farewell { code: 1009, reason: "the message is too long" };
-                    return finish_with(pass, slot, closed::LIMIT, farewell);
-                }
-                End::Invalid(why) => {
-                    notice(pass.host, level::INFO, slot, format!("closed: {why}"));
-                    return finish_with(pass, slot, closed::LIMIT, Farewell::invalid(why));
-                }
-                End::Closed => return closed_by_peer(pass, slot),
-                End::Request(consumed) => match answer(pass, slot, &input[at..at + consumed]) {
-                    Asked::Opened => at += consumed,
-                    Asked::Waits => break,
-                    Asked::Ended => return,
-                },
+            match between_messages(pass, slot, batch.end, &input[at..]) {
+                Between::Consumed(bytes) => at += bytes,
+                Between::Kept => break,
+                Between::Ended => return,
             }
             continue;
         }
@@ -272,40 +252,6 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
     }
     let at = if ran.consumed > 0 { cut.ends[ran.consumed - 1] } else { at };
     Some(BatchResult { cut: cut.actions.len(), end: cut.end, ran, at })
-}
-
-/// Sends what the session's framing answers by itself. The reply is output like any other: sent
-/// after the commit, and counted against the output limits. False: there is no room for it, and
-/// the session is closed.
-fn send_reply(pass: &mut Pass<'_>, slot: Slot) -> bool {
-    let (host, reply) = (&mut *pass.host, pass.scratch.cut.reply());
-    if !host.store.reserve([OutputWriter::record_bytes(reply.len())]) {
-        return no_room(pass, slot);
-    }
-    send(host, slot, reply);
-    pause_if_full(host, slot);
-    note_overflow(host, slot);
-    true
-}
-
-/// Sends bytes of the host itself to a session's peer, like [`send_reply`].
-pub(super) fn send_framing(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
-    let host = &mut *pass.host;
-    if !host.store.reserve([OutputWriter::record_bytes(bytes.len())]) {
-        return no_room(pass, slot);
-    }
-    send(host, slot, bytes);
-    pause_if_full(host, slot);
-    note_overflow(host, slot);
-    true
-}
-
-/// Closes a session that the store has no room to answer. Returns false.
-fn no_room(pass: &mut Pass<'_>, slot: Slot) -> bool {
-    let what = "closed: no room for a reply of its framing";
-    limit_reached(pass.host, Limit::StoreBytesMax, level::WARN, slot, what);
-    finish(pass, slot, closed::LIMIT);
-    false
 }
 
 /// Begins a session's framing anew if its service has another framing than the one that left

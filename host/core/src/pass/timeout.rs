@@ -20,7 +20,7 @@
 
 use super::Pass;
 use super::close::finish;
-use crate::framing::websocket::encode_ping;
+use crate::framing::websocket::sent::encode_ping;
 use crate::host_state::HostState;
 use crate::host_state::notice::limit_reached;
 use crate::host_state::output::{note_overflow, send};
@@ -65,8 +65,8 @@ pub(super) fn on_timeout(pass: &mut Pass<'_>, slot: Slot) {
     }
 }
 
-/// Pings a silent peer. Without room for the ping nothing is sent, and the peer has its time all the
-/// same: it is asked to say anything at all.
+/// Pings a silent peer. Without room for the ping nothing is sent, and the peer has its time all
+/// the same.
 fn ping(host: &mut HostState, slot: Slot) {
     let mut ping = Vec::new();
     encode_ping(&mut ping);

@@ -6,7 +6,8 @@
 use super::effect::Part;
 use super::staging::{Buffers, Staging};
 use crate::framing::Framing;
-use crate::framing::websocket::{REASON_BYTES_MAX, request};
+use crate::framing::websocket::farewell::REASON_BYTES_MAX;
+use crate::framing::websocket::request;
 use crate::limits::names::Limit;
 use crate::turn::effect::Effect;
 use greenroom_state::abi::status;

@@ -72,10 +72,9 @@ pub(crate) struct Buffers {
     pub(crate) close: bool,
     /// Code and reason that go with the close, if it was asked for with words.
     pub(crate) close_words: Option<Box<(u16, String)>>,
-    /// Facts about the connection that the turns of this batch may know. Given for one batch, so a
-    /// call does not clear them.
+    /// Facts that turns of this batch may know. A call does not clear them.
     pub(crate) facts: Vec<(&'static str, Vec<u8>)>,
-    /// Page that this batch is asked for: whether its head alone. Not cleared by a call either.
+    /// Page that this batch is asked for: whether its head alone. Likewise.
     pub(crate) page: Option<bool>,
     /// Whether the turn under way acted on its own session: the result of that comes before the
     /// next action, so the batch ends.
@@ -338,12 +337,6 @@ impl<'a> Staging<'a> {
         let start = arena.len();
         arena.extend_from_slice(bytes);
         Some(start..arena.len())
-    }
-
-    /// Copies data and what follows on them into the arena, as [`Staging::copy`] does.
-    pub(super) fn copy_with(&mut self, data: &[u8], ending: &[u8]) -> Option<Part> {
-        let start = self.copy(data)?.start;
-        Some(start..self.copy(ending)?.end)
     }
 
     /// Stages an effect, whose bytes `make` copies into the arena. If they have no room, the

@@ -4,6 +4,7 @@
 //! has a depth. The depth counts the turns between an action and something from outside.
 //! `cascade_max` bounds it, so that turns can't cause each other for ever.
 
+use super::effect::Part;
 use super::staging::Staging;
 use crate::limits::names::Limit;
 use crate::turn::effect::Effect;
@@ -79,6 +80,12 @@ impl Staging<'_> {
                 line: !ending.is_empty(),
             })
         })
+    }
+
+    /// Copies data and what follows on them into the arena, as [`Staging::copy`] does.
+    fn copy_with(&mut self, data: &[u8], ending: &[u8]) -> Option<Part> {
+        let start = self.copy(data)?.start;
+        Some(start..self.copy(ending)?.end)
     }
 
     /// Depth of the actions that the turn under way causes; `None`: over `cascade_max`.

@@ -11,21 +11,12 @@
 //!
 //! Calls with a turn come on the thread that runs the turn, and none of them blocks.
 
-use crate::memory::board::Board;
 use crate::plugin::ffi::bytes::{lend, slice};
+use crate::plugin::ffi::under_way::{staging, under_way, with_name};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, Bytes, status};
 use std::sync::OnceLock;
-
-/// Turn under way, as the host's functions get it back. Lives on the stack of the call that
-/// runs the batch.
-pub(super) struct TurnUnderWay<'s, 'a> {
-    /// Staging area of the batch.
-    pub(super) staging: &'s mut Staging<'a>,
-    /// Board, which notes each turn that is done.
-    pub(super) board: Board,
-}
 
 /// Table of the host's functions, one for the process, so its address stays valid for jobs that
 /// log. The log level of the first call counts: instances are built before turns run, and turns
@@ -66,24 +57,6 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
     })
 }
 
-/// Staging area behind a turn.
-///
-/// # Safety
-/// The promise of [`under_way`] holds.
-unsafe fn staging<'a>(turn: *mut abi::Turn) -> Option<&'a mut Staging<'a>> {
-    // SAFETY: the caller's promise.
-    unsafe { under_way(turn) }.map(|r| &mut *r.staging)
-}
-
-/// Turn under way behind a pointer.
-///
-/// # Safety
-/// `turn` is what an instance passed to the run under way, or null.
-unsafe fn under_way<'a>(turn: *mut abi::Turn) -> Option<&'a mut TurnUnderWay<'a, 'a>> {
-    // SAFETY: the caller's promise; one thread runs the turn, so nobody else holds a reference.
-    unsafe { turn.cast::<TurnUnderWay<'a, 'a>>().as_mut() }
-}
-
 // Each function below gets, by the ABI, the turn of the run under way and arguments that are valid
 // for the call.
 
@@ -99,7 +72,7 @@ unsafe extern "C" fn turn_ok(turn: *mut abi::Turn) -> u32 {
 
 /// Ends a turn that failed, with its reason. Text that is not UTF-8 is replaced, so the reason
 /// is never lost.
-unsafe extern "C" fn turn_failed(turn: *mut abi::Turn, fault: *const abi::Fault<'_>) {
+unsafe extern "C" fn turn_failed(turn: *mut abi::Turn, fault: *const abi::fault::Fault<'_>) {
     // SAFETY: see above.
     let (Some(s), Some(f)) = (unsafe { staging(turn) }, unsafe { fault.as_ref() }) else { return };
     // SAFETY: see above.
@@ -281,7 +254,7 @@ unsafe extern "C" fn table_next(
 
 /// Logs an event: in a turn with the batch, else at once. Outside turns any thread may call it,
 /// and the limits of a turn do not hold.
-unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::LogEvent<'_>) {
+unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::level::LogEvent<'_>) {
     // SAFETY: see above.
     let Some(event) = (unsafe { event.as_ref() }) else { return };
     // SAFETY: see above.
@@ -407,23 +380,4 @@ unsafe extern "C" fn hold(turn: *mut abi::Turn, on: u32) -> u32 {
 unsafe extern "C" fn cancel_job(turn: *mut abi::Turn, number: u64) -> u32 {
     // SAFETY: see above.
     unsafe { staging(turn) }.map_or(status::INVALID, |s| s.cancel_job(number))
-}
-
-/// Runs `f` with the staging area and a name. Returns `INVALID` without a turn, or if the name
-/// is not UTF-8.
-///
-/// # Safety
-/// The promises of [`staging`] and [`slice`] hold.
-unsafe fn with_name(
-    turn: *mut abi::Turn,
-    name: Bytes<'_>,
-    f: impl FnOnce(&mut Staging<'_>, &str) -> u32,
-) -> u32 {
-    // SAFETY: the caller's promise.
-    let Some(s) = (unsafe { staging(turn) }) else { return status::INVALID };
-    // SAFETY: the caller's promise.
-    match std::str::from_utf8(unsafe { slice(name) }) {
-        Ok(name) => f(s, name),
-        Err(_) => status::INVALID,
-    }
 }

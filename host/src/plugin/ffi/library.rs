@@ -207,8 +207,8 @@ fn framing(service: &abi::Service) -> Result<Framing, String> {
     Framing::offered(service.framing, service.frame_bytes_max, parameters)
 }
 
-/// Reads the subprotocols of a WebSocket service. Its parameters are known to be usable. Fails if one
-/// of them could be no item of a header.
+/// Reads the subprotocols of a WebSocket service. Its parameters are usable. Fails if one of them
+/// could be no item of a header.
 fn protocols(service: &abi::Service) -> Result<Vec<String>, String> {
     if service.framing != abi::framing::WEBSOCKET || service.framing_parameters.len == 0 {
         return Ok(Vec::new());

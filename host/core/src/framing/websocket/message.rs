@@ -3,17 +3,20 @@
 //! The rules of RFC 6455, sections 5 and 7, are asked in the order of the bytes. So it does not
 //! matter in which parts they came. A message is unmasked into the buffer of payloads.
 
-use super::scan::{Scan, unmask};
-use super::{
-    CONTROLS_MAX, NOT_UTF8, OVERHEAD_BYTES_MAX, TOO_MANY_CONTROLS, TOO_SMALL_FRAGMENTS, answered, frame,
-    set_answered_to, set_open,
-};
+use super::farewell::{NOT_UTF8, TOO_MANY_CONTROLS, TOO_SMALL_FRAGMENTS};
+use super::sent::frame;
+use super::stage::{answered, set_answered_to, set_open};
 use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload};
+use crate::framing::scan::{Scan, unmask};
 use std::io::Cursor;
 use std::ops::Range;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
+/// Pings and pongs inside one message, at most. Each ping there costs a copy of the kept input.
+pub(super) const CONTROLS_MAX: u16 = 255;
+/// Bytes of headers, pings and pongs that a message may have beside as many as its payload.
+pub(super) const OVERHEAD_BYTES_MAX: usize = 64 * 1024;
 /// Frame whose header is whole.
 struct Head {
     opcode: OpCode,
@@ -46,8 +49,8 @@ pub(super) fn cut<'i>(
             if scan == Scan::default() && head.is_final && end <= input.len() {
                 return whole(input, head, state, buffers);
             }
-            if let Err(why) = check_data(input, &head, &mut scan) {
-                return Frame::Invalid(why);
+            if !check_data(input, &head, &mut scan) {
+                return Frame::Invalid(NOT_UTF8);
             }
             if end > input.len() {
                 break;
@@ -78,17 +81,9 @@ pub(super) fn cut<'i>(
         if scan.controls > CONTROLS_MAX {
             return Frame::Invalid(TOO_MANY_CONTROLS);
         }
-        let begin = buffers.payloads.len();
-        buffers.payloads.extend_from_slice(&input[head.payload.clone()]);
-        unmask(&mut buffers.payloads[begin..], head.mask, 0);
-        match control {
-            Control::Close => return closed(begin, buffers),
-            Control::Ping => {
-                frame(OpCode::Control(Control::Pong), &buffers.payloads[begin..], &mut buffers.replies)
-            }
-            _ => {}
+        if let Some(end) = answer(control, &input[head.payload.clone()], head.mask, buffers) {
+            return end;
         }
-        buffers.payloads.truncate(begin);
         match (inside, control) {
             (false, _) => return Frame::Reply { consumed: end },
             // A message has begun and leaves the input as one, so the ping stays in it.
@@ -102,6 +97,27 @@ pub(super) fn cut<'i>(
     }
     keep(state, scan);
     Frame::More
+}
+
+/// Answers a control frame. Returns the end of the stream, if it is a close.
+fn answer(
+    control: Control,
+    masked: &[u8],
+    mask: [u8; 4],
+    buffers: &mut FrameBuffers,
+) -> Option<Frame<'static>> {
+    let begin = buffers.payloads.len();
+    buffers.payloads.extend_from_slice(masked);
+    unmask(&mut buffers.payloads[begin..], mask, 0);
+    match control {
+        Control::Close => return Some(closed(begin, buffers)),
+        Control::Ping => {
+            frame(OpCode::Control(Control::Pong), &buffers.payloads[begin..], &mut buffers.replies);
+        }
+        _ => {}
+    }
+    buffers.payloads.truncate(begin);
+    None
 }
 
 /// Keeps how far the search got, for the next cut.
@@ -149,14 +165,15 @@ fn head(input: &[u8], scan: &Scan, bytes_max: usize) -> Result<Option<Head>, Fra
     Ok(Some(Head { opcode: header.opcode, is_final: header.is_final, mask, payload }))
 }
 
-/// Checks what is there of a data frame's payload and was not checked. O(1) for bytes.
-fn check_data(input: &[u8], head: &Head, scan: &mut Scan) -> Result<(), &'static str> {
+/// Checks what is there of a data frame's payload and was not checked. False: it is not UTF-8. O(1)
+/// for bytes.
+fn check_data(input: &[u8], head: &Head, scan: &mut Scan) -> bool {
     let there = input.len().min(head.payload.end).max(head.payload.start);
     let checked = scan.checked as usize;
     scan.checked = (there - head.payload.start) as u32;
     match is_text(input) {
         true => scan.check(&input[head.payload.start + checked..there], head.mask, checked),
-        false => Ok(()),
+        false => true,
     }
 }
 

@@ -15,7 +15,6 @@
 //! Nothing else of HTTP is spoken: each answer but 101 ends the connection. The head of a
 //! request is searched once; it is parsed when it is whole, by `httparse`.
 
-use super::Farewell;
 use crate::framing::frame::{Frame, FrameState};
 use memchr::memmem;
 use std::fmt::Write as _;
@@ -245,8 +244,8 @@ fn phrase(status: u16) -> &'static str {
 
 /// Appends the response for the end of a session without a handshake. No response: nothing came,
 /// or nothing is wrong with what came.
-pub(super) fn refuse_end(farewell: Farewell<'_>, out: &mut Vec<u8>) {
-    match farewell.code {
+pub(super) fn refuse_end(code: u16, out: &mut Vec<u8>) {
+    match code {
         1002 => refuse(Refusal(400, "not an HTTP request"), false, out),
         1008 => refuse(Refusal(408, "the request was not whole in time"), false, out),
         1009 => refuse(Refusal(431, "the request is too long"), false, out),

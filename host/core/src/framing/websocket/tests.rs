@@ -1,10 +1,16 @@
 //! Tests of WebSocket: streams cut anywhere, requests, and what is sent.
 
+use super::farewell::{Farewell, NOT_UTF8, TOO_MANY_CONTROLS, TOO_SMALL_FRAGMENTS};
+use super::message::{CONTROLS_MAX, OVERHEAD_BYTES_MAX};
 use super::request::{Refusal, Request, Wants};
+use super::stage::set_open;
 use super::*;
 use crate::framing::Framing;
 use crate::framing::frame::Payload;
+use crate::framing::scan::unmask;
 use crate::framing::script::{check, check_encoded, trace_whole};
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const REQUEST: &[u8] =
@@ -31,7 +37,7 @@ fn client(first: u8, payload: &[u8]) -> Vec<u8> {
     out[0] = first;
     let begin = out.len();
     out.extend(payload);
-    scan::unmask(&mut out[begin..], MASK, 0);
+    unmask(&mut out[begin..], MASK, 0);
     out
 }
 

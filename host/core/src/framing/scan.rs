@@ -1,16 +1,14 @@
-//! Scan: place of a search in a message that is not whole, and its text so far.
+//! Scan: place of a search in a WebSocket message that is not whole, and its text so far.
 //!
-//! A cache beside [`super::FrameState::searched`]: no record holds it, and a search from the
+//! A cache beside `FrameState::searched`: no record holds it, and a search from the
 //! beginning gives the same. 24 bytes in the box of the stored state.
-
-use super::NOT_UTF8;
 
 /// Bytes that are unmasked at once to be checked, on the stack.
 const CHUNK: usize = 1024;
 
 /// Place in the unconsumed input, which begins with a message's first frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::framing) struct Scan {
+pub(super) struct Scan {
     /// Begin of the frame that is not whole, or not there.
     pub(super) frame: u32,
     /// Payload of the message's frames before that frame.
@@ -25,8 +23,9 @@ pub(in crate::framing) struct Scan {
 
 impl Scan {
     /// Checks the next bytes of a text, masked as they came. `at`: place of the first one in its
-    /// frame's payload. Fails at the first byte that no UTF-8 has there. O(bytes).
-    pub(super) fn check(&mut self, masked: &[u8], mask: [u8; 4], mut at: usize) -> Result<(), &'static str> {
+    /// frame's payload. False: some byte of
+    /// them is none that UTF-8 has there. O(bytes).
+    pub(super) fn check(&mut self, masked: &[u8], mask: [u8; 4], mut at: usize) -> bool {
         let mut chunk = [0; CHUNK + 3];
         for bytes in masked.chunks(CHUNK) {
             let part = usize::from(self.part.0);
@@ -37,13 +36,13 @@ impl Scan {
             at += bytes.len();
             let rest = match std::str::from_utf8(text) {
                 Ok(_) => &[][..],
-                Err(e) if e.error_len().is_some() => return Err(NOT_UTF8),
+                Err(e) if e.error_len().is_some() => return false,
                 Err(e) => &text[e.valid_up_to()..],
             };
             self.part.0 = rest.len() as u8;
             self.part.1[..rest.len()].copy_from_slice(rest);
         }
-        Ok(())
+        true
     }
 
     /// Returns whether the text so far ends with a whole character.
