@@ -23,8 +23,8 @@ use super::reply::send_framing;
 use super::timeout::arm_timeout;
 use crate::execute::batch::run_batch;
 use crate::framing::websocket::farewell::Farewell;
-use crate::framing::websocket::request::{Refusal, Request, Wants, accept, refuse};
-use crate::framing::websocket::stage::{Stage, set_answered, set_open, stage};
+use crate::framing::websocket::request::{HttpRequest, Refusal, Wants, accept, refuse};
+use crate::framing::websocket::stage::{SocketStage, set_answered, set_open, stage};
 use crate::host_state::notice::notice;
 use crate::ids::Slot;
 use crate::session::blocked::Blocked;
@@ -44,7 +44,7 @@ pub(super) enum Asked {
 
 /// Answers a whole request of a session that has had no turn.
 pub(super) fn answer(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> Asked {
-    match Request::read(bytes) {
+    match HttpRequest::read(bytes) {
         Ok(request) => match request.wants {
             Wants::Socket(key) => open(pass, slot, &request, key),
             Wants::Page { head_only } => page(pass, slot, &request, head_only),
@@ -54,10 +54,11 @@ pub(super) fn answer(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> Asked {
 }
 
 /// Opens a session: answers 101 unless that was done, and runs the first turn.
-fn open(pass: &mut Pass<'_>, slot: Slot, request: &Request<'_>, key: &[u8]) -> Asked {
+fn open(pass: &mut Pass<'_>, slot: Slot, request: &HttpRequest<'_>, key: &[u8]) -> Asked {
     let host = &mut *pass.host;
     let Some(s) = host.sessions.get(slot) else { return Asked::Ended };
-    let (was_answered, offer) = (stage(s.frame.stored()) == Stage::Answered, &host.services[s.service].offer);
+    let (was_answered, offer) =
+        (stage(s.frame.stored()) == SocketStage::Answered, &host.services[s.service].offer);
     let origins = host.limits.origins(s.service);
     if !was_answered && !request.is_from(origins) {
         return refused(pass, slot, Refusal(403, "the origin is not allowed here"));
@@ -91,7 +92,7 @@ fn open(pass: &mut Pass<'_>, slot: Slot, request: &Request<'_>, key: &[u8]) -> A
 }
 
 /// Runs the turn that answers with a page, and ends the session.
-fn page(pass: &mut Pass<'_>, slot: Slot, request: &Request<'_>, head_only: bool) -> Asked {
+fn page(pass: &mut Pass<'_>, slot: Slot, request: &HttpRequest<'_>, head_only: bool) -> Asked {
     let before = served(pass, slot);
     let asks = Action { name: request.path.into(), ..Action::new(action::PAGE, Bytes::EMPTY) };
     pass.executor.know(request.facts(None), Some(head_only));

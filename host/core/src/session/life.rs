@@ -18,7 +18,7 @@
 
 use super::blocked::{Blocked, Blocks, Question};
 use crate::framing::frame::FrameState;
-use crate::framing::websocket::stage::{Stage, stage};
+use crate::framing::websocket::stage::{SocketStage, stage};
 use crate::ids::{ServiceId, service_of_number};
 use crate::limits::host::Limits;
 use crate::limits::names::Limit;
@@ -274,7 +274,7 @@ impl Session {
         let first = if self.bytes_in == 0 && !self.outbound { limits.first_byte_ms } else { 0 };
         let frame = if self.frame_ns > 0 { limits.frame_ms } else { 0 };
         // Pinged already: the answer has as much time again.
-        let ping = if stage(self.frame.stored()) == Stage::Open { limits.ping_ms } else { 0 };
+        let ping = if stage(self.frame.stored()) == SocketStage::Open { limits.ping_ms } else { 0 };
         let ping_from =
             self.heard_ns + if self.frame.is_pinged(self.heard_ns) { ping * 1_000_000 } else { 0 };
         let all = [

@@ -70,11 +70,10 @@ pub(crate) struct Buffers {
     pub(crate) spoilt: bool,
     /// Whether a successful turn closed the session.
     pub(crate) close: bool,
-    /// Code and reason that go with the close, if it was asked for with words.
     pub(crate) close_words: Option<Box<(u16, String)>>,
     /// Facts that turns of this batch may know. A call does not clear them.
     pub(crate) facts: Vec<(&'static str, Vec<u8>)>,
-    /// Page that this batch is asked for: whether its head alone. Likewise.
+    /// Whether a page is asked for, and its head alone. Likewise.
     pub(crate) page: Option<bool>,
     /// Whether the turn under way acted on its own session: the result of that comes before the
     /// next action, so the batch ends.
@@ -180,8 +179,7 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) topics: &'a Topics,
     /// Framing of the session's service, if it changes what is sent.
     pub(crate) encodes: Option<&'a Framing>,
-    /// Number of the service of a name, if a build serves it and the host may connect for it.
-    /// O(services).
+    /// Number of a service that the host may connect for, by name. O(services).
     pub(crate) service: &'a dyn Fn(&str) -> Option<ServiceId>,
     /// Whether a framing in use tells messages apart: then broadcasts are not merged. O(services).
     pub(crate) keeps_messages_apart: &'a dyn Fn() -> bool,

@@ -2,7 +2,7 @@
 
 use super::request;
 use super::sent::frame;
-use super::stage::{Stage, stage};
+use super::stage::{SocketStage, stage};
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
 /// Bytes of a close frame's reason, at most: a control frame has 125, and the code takes two.
@@ -43,8 +43,8 @@ impl<'r> Farewell<'r> {
             return out;
         }
         match stage(stored) {
-            Stage::Request => request::refuse_end(self.code, &mut out),
-            Stage::Answered | Stage::Open => {
+            SocketStage::Request => request::refuse_end(self.code, &mut out),
+            SocketStage::Answered | SocketStage::Open => {
                 let mut payload = Vec::new();
                 if self.code != 1005 {
                     payload.extend(self.code.to_be_bytes());

@@ -30,7 +30,7 @@ pub(crate) mod request;
 pub(crate) mod sent;
 pub(crate) mod stage;
 
-use self::stage::{Stage, stage};
+use self::stage::{SocketStage, stage};
 use super::frame::{Frame, FrameBuffers, FrameState};
 
 /// Cuts the request, a message or a control frame.
@@ -41,8 +41,8 @@ pub(super) fn cut<'i>(
     buffers: &mut FrameBuffers,
 ) -> Frame<'i> {
     match stage(state.stored()) {
-        Stage::Open => message::cut(input, state, bytes_max, buffers),
-        Stage::Request | Stage::Answered => request::cut(input, state),
+        SocketStage::Open => message::cut(input, state, bytes_max, buffers),
+        SocketStage::Request | SocketStage::Answered => request::cut(input, state),
     }
 }
 

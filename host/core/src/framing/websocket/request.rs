@@ -46,7 +46,7 @@ pub(super) fn cut<'i>(input: &'i [u8], state: &mut FrameState) -> Frame<'i> {
 
 /// Request that is whole and keeps to HTTP.
 #[derive(Debug)]
-pub(crate) struct Request<'i> {
+pub(crate) struct HttpRequest<'i> {
     /// Path, as it was sent.
     pub(crate) path: &'i str,
     /// Bytes behind the first `?`.
@@ -73,9 +73,9 @@ pub(crate) enum Wants<'i> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal(pub(crate) u16, pub(crate) &'static str);
 
-impl<'i> Request<'i> {
+impl<'i> HttpRequest<'i> {
     /// Reads a whole request. Fails with the answer for the peer.
-    pub(crate) fn read(bytes: &'i [u8]) -> Result<Request<'i>, Refusal> {
+    pub(crate) fn read(bytes: &'i [u8]) -> Result<HttpRequest<'i>, Refusal> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
         match parsed.parse(bytes) {
@@ -88,7 +88,7 @@ impl<'i> Request<'i> {
         let headers = parsed.headers.iter().map(|h| (h.name, h.value)).collect();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let mut request =
-            Request { path, query, wants: Wants::Page { head_only: method == "HEAD" }, headers };
+            HttpRequest { path, query, wants: Wants::Page { head_only: method == "HEAD" }, headers };
         if !path.starts_with('/') {
             return Err(Refusal(400, "the target is no path"));
         }

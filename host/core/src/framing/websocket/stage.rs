@@ -12,7 +12,7 @@ const OPEN: u8 = 2;
 
 /// Stage of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum SocketStage {
     /// Request is awaited, and no turn has run.
     Request,
     /// Request was answered by 101. The session's first turn is to run.
@@ -22,11 +22,11 @@ pub(crate) enum Stage {
 }
 
 /// Returns the stage that a stored state says.
-pub(crate) fn stage(stored: &[u8]) -> Stage {
+pub(crate) fn stage(stored: &[u8]) -> SocketStage {
     match *stored {
-        [framing, version, ANSWERED, ..] if [framing, version] == STATE_HEAD => Stage::Answered,
-        [framing, version, OPEN, ..] if [framing, version] == STATE_HEAD => Stage::Open,
-        _ => Stage::Request,
+        [framing, version, ANSWERED, ..] if [framing, version] == STATE_HEAD => SocketStage::Answered,
+        [framing, version, OPEN, ..] if [framing, version] == STATE_HEAD => SocketStage::Open,
+        _ => SocketStage::Request,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::farewell::{Farewell, NOT_UTF8, TOO_MANY_CONTROLS, TOO_SMALL_FRAGMENTS};
 use super::message::{CONTROLS_MAX, OVERHEAD_BYTES_MAX};
-use super::request::{Refusal, Request, Wants};
+use super::request::{HttpRequest, Refusal, Wants};
 use super::stage::set_open;
 use super::*;
 use crate::framing::Framing;
@@ -190,7 +190,7 @@ fn asked(from: &str, to: &str) -> Result<String, Refusal> {
     let text = std::str::from_utf8(REQUEST).unwrap();
     assert!(text.contains(from), "{from}");
     let changed = text.replacen(from, to, 1);
-    let request = Request::read(changed.as_bytes())?;
+    let request = HttpRequest::read(changed.as_bytes())?;
     Ok(match request.wants {
         Wants::Socket(key) => format!("socket {}", key.escape_ascii()),
         Wants::Page { head_only } => format!("page {} {head_only}", request.path),
@@ -243,7 +243,7 @@ fn origins_protocols_and_facts_are_those_of_the_request() {
     };
     let is_from = |headers, allowed: &[&str]| {
         let allowed: Vec<_> = allowed.iter().map(|o| (*o).to_owned()).collect();
-        Request::read(with(headers).as_bytes()).unwrap().is_from(&allowed)
+        HttpRequest::read(with(headers).as_bytes()).unwrap().is_from(&allowed)
     };
     assert!(is_from("", &[]) && is_from("", &["https://a"]));
     assert!(is_from("Origin: http://H\r\n", &[]));
@@ -262,7 +262,7 @@ fn origins_protocols_and_facts_are_those_of_the_request() {
     let text = with(
         "Sec-WebSocket-Protocol: v3, v2\r\nSec-WebSocket-Protocol: v1\r\nCookie: a=1\r\ncookie: b=2\r\n",
     );
-    let request = Request::read(text.as_bytes()).unwrap();
+    let request = HttpRequest::read(text.as_bytes()).unwrap();
     let spoken = ["v1".to_owned(), "v2".to_owned()];
     assert_eq!((request.protocol(&spoken), request.protocol(&[])), (Some("v2"), None));
     let facts = request.facts(Some("v2")).into_iter().map(|(n, v)| format!("{n}={}", v.escape_ascii()));
