@@ -20,6 +20,7 @@
 //! `include/greenroom.h` says the same in C; a test compares the two.
 
 pub mod action;
+mod bytes;
 pub mod closed;
 pub mod connect;
 pub mod fault;
@@ -28,8 +29,9 @@ pub mod job;
 pub mod level;
 pub mod status;
 
+pub use bytes::{Bytes, Sink};
+
 use std::ffi::c_void;
-use std::marker::PhantomData;
 use std::sync::atomic::AtomicU32;
 
 /// Raised when a change breaks libraries that are already built.
@@ -40,6 +42,9 @@ pub const MINOR: u16 = 4;
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;
+/// [`Host::broadcast`], since 1.4: the data are a line without its ending, as in
+/// [`Host::send_line`].
+pub const BROADCAST_LINE: u32 = 2;
 /// [`Service::flags`]: its sessions are connections that others ask for ([`Host::connect`]), so it
 /// needs no port.
 pub const SERVICE_DIALS: u16 = 1;
@@ -51,45 +56,6 @@ pub const JOB_ONCE: u32 = 1;
 /// Returned by [`Service::run`]: the failed turn may have changed the state that the turns before
 /// it left. The host runs those again, without the failed one.
 pub const RUN_STATE_LOST: u32 = 1;
-
-/// Borrowed bytes. `ptr` may be null when `len` is 0.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Bytes<'a> {
-    /// The first byte.
-    pub ptr: *const u8,
-    /// Number of them.
-    pub len: usize,
-    /// Rust's side of the promise that they outlive the call.
-    pub life: PhantomData<&'a [u8]>,
-}
-
-impl<'a> From<&'a [u8]> for Bytes<'a> {
-    fn from(b: &'a [u8]) -> Self {
-        Bytes { ptr: b.as_ptr(), len: b.len(), life: PhantomData }
-    }
-}
-
-impl<'a> From<&'a str> for Bytes<'a> {
-    fn from(s: &'a str) -> Self {
-        s.as_bytes().into()
-    }
-}
-
-impl Bytes<'_> {
-    /// No bytes.
-    pub const EMPTY: Bytes<'static> = Bytes { ptr: std::ptr::null(), len: 0, life: PhantomData };
-}
-
-/// Sink for bytes that the caller keeps: a function calls `put(ctx, bytes)` at most once.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Sink {
-    /// The caller's, passed back as it is.
-    pub ctx: *mut c_void,
-    /// Copies the bytes before it returns.
-    pub put: unsafe extern "C" fn(ctx: *mut c_void, bytes: Bytes<'_>),
-}
 
 /// The host's record of the batch under way; a library only passes it back.
 #[repr(C)]
@@ -201,6 +167,11 @@ pub struct Service {
     pub endpoint_stride: u32,
     /// Since 1.4. An array of `endpoint_count` items, each `endpoint_stride` bytes apart.
     pub endpoints: *const OfferedEndpoint,
+    /// Since 1.4. Runs the turn of [`action::PAGE`] for a path: it answers by [`Host::page`] if
+    /// there is such a page, and ends the turn as [`Service::run`] does. There is no state.
+    pub page: Option<
+        unsafe extern "C" fn(instance: *const c_void, host: *const Host, turn: *mut Turn, path: Bytes<'_>),
+    >,
 }
 
 /// Endpoint that a service offers beside its first one. Valid until the process ends.
@@ -293,36 +264,6 @@ impl<'a> Action<'a> {
     }
 }
 
-/// Fault: the reason why a turn failed.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Fault<'a> {
-    /// Size of this struct.
-    pub size: u32,
-    /// Number from [`fault`].
-    pub kind: u32,
-    /// Description, in words.
-    pub message: Bytes<'a>,
-    /// Source file, when known.
-    pub file: Bytes<'a>,
-    /// Line in it, from 1; 0: unknown.
-    pub line: u32,
-}
-
-/// Event of a handler's log.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct LogEvent<'a> {
-    /// Size of this struct.
-    pub size: u32,
-    /// Number from [`level`].
-    pub level: u32,
-    /// Module or subsystem.
-    pub target: Bytes<'a>,
-    /// The message, its fields appended as `name=value`.
-    pub message: Bytes<'a>,
-}
-
 /// Functions that a turn may call on the host. Effects are staged, and applied together when the
 /// turn succeeds.
 ///
@@ -337,7 +278,7 @@ pub struct Host {
     pub turn_ok: unsafe extern "C" fn(turn: *mut Turn) -> u32,
     /// Ends a turn that failed: its effects are dropped. `run` must return now. After the last
     /// turn, with [`RUN_STATE_LOST`]: the state can't be handed over.
-    pub turn_failed: unsafe extern "C" fn(turn: *mut Turn, fault: *const Fault<'_>),
+    pub turn_failed: unsafe extern "C" fn(turn: *mut Turn, fault: *const fault::Fault<'_>),
     /// State that the successful turns of this call left, if it changed. At most once in a `run`.
     pub state: unsafe extern "C" fn(turn: *mut Turn, state: Bytes<'_>),
     /// Address of the peer as text, valid until the next call with this turn.
@@ -350,7 +291,8 @@ pub struct Host {
     pub subscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
     /// Takes the session off a topic. Does nothing if it isn't there.
     pub unsubscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
-    /// Sends bytes to every subscriber of a topic. `flags`: 0 or [`BROADCAST_OTHERS`].
+    /// Sends bytes to every subscriber of a topic. `flags`: 0, or [`BROADCAST_OTHERS`] and
+    /// [`BROADCAST_LINE`] or either.
     pub broadcast:
         unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32,
     /// Reads a table, this batch's own writes included. `value` is valid until the next call with
@@ -378,7 +320,7 @@ pub struct Host {
         value: *mut Bytes<'static>,
     ) -> u32,
     /// Logs an event. `turn` may be null outside a turn: in `create`, and in a job, on any thread.
-    pub log: unsafe extern "C" fn(turn: *mut Turn, event: *const LogEvent<'_>),
+    pub log: unsafe extern "C" fn(turn: *mut Turn, event: *const level::LogEvent<'_>),
     /// Since 1.2. Number of entries of a table, with this batch's writes.
     pub table_len: unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>) -> u64,
     /// Since 1.2. Sets a timer of the session, or sets it again: it fires once, `after_ns`
@@ -416,6 +358,20 @@ pub struct Host {
     pub wait_for: unsafe extern "C" fn(turn: *mut Turn, session: u64) -> u32,
     /// Since 1.2. Holds the session's input, unread, and its peer's end (1), or releases them (0).
     pub hold: unsafe extern "C" fn(turn: *mut Turn, on: u32) -> u32,
+    /// Since 1.4. Sends a line, given without its ending: the line and LF as one message, or one
+    /// text message over WebSocket. There, bytes that are not UTF-8 become U+FFFD.
+    pub send_line: unsafe extern "C" fn(turn: *mut Turn, line: Bytes<'_>) -> u32,
+    /// Since 1.4. Closes the session as [`Host::close`] does, and tells the peer a code and a
+    /// reason, if the framing has them. WebSocket has 1000 and 3000 to 4999, and UTF-8 of at most
+    /// 123 bytes.
+    pub close_with: unsafe extern "C" fn(turn: *mut Turn, code: u32, reason: Bytes<'_>) -> u32,
+    /// Since 1.4. Fact about the connection by its name, valid until the next call with this turn.
+    /// [`status::ABSENT`]: there is none. Over WebSocket, [`action::OPENED`] and [`action::PAGE`]
+    /// know `path`, `query`, `protocol`, `host`, `origin`, `user-agent`, `cookie` and
+    /// `x-forwarded-for`; [`action::CLOSED`] knows `close-code` and `close-reason`.
+    pub fact: unsafe extern "C" fn(turn: *mut Turn, name: Bytes<'_>, value: *mut Bytes<'static>) -> u32,
+    /// Since 1.4. Answers [`action::PAGE`], once: the value of Content-Type, and the page.
+    pub page: unsafe extern "C" fn(turn: *mut Turn, content_type: Bytes<'_>, page: Bytes<'_>) -> u32,
 }
 
 /// The one function that a library exports.

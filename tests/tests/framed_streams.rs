@@ -20,6 +20,7 @@ use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{Bytes, action, fault, status};
 
 const TELNET: Framing = Framing::Telnet { bytes_max: 400 };
+const SOCKET: Framing = Framing::WebSocket { bytes_max: 400 };
 const LINES: Framing = Framing::Lines { bytes_max: 400 };
 
 fn prefix(width: u8) -> Framing {
@@ -356,6 +357,74 @@ fn a_message_that_grows_by_bytes_leaves_a_pin_in_place() {
     assert!(world.core.unpin(epoch), "what died since the pin is within its limit");
     world.step(In(0, b"\n".to_vec()));
     assert_eq!(world.outcome(), "x".repeat(60_000) + &"+".repeat(2000));
+}
+
+/// Frame of a WebSocket client. The mask is zero: it changes nothing, and the bytes are readable.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0][..], payload].concat()
+}
+
+/// Request that opens a session of WebSocket.
+const OPENS: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// Answer to it.
+const OPENED: &str = "HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\\r\\n\\r\\n";
+
+#[test]
+fn a_websocket_stream_may_be_cut_anywhere() {
+    let stream = |frames: &[(u8, &[u8])]| {
+        let frames: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, payload)).collect();
+        [OPENS, &frames].concat()
+    };
+    let messages = stream(&[
+        (0x81, b"one"),
+        (0x01, b"tw\xc3"),
+        (0x89, b"p"),
+        (0x80, b"\xa9"),
+        (0x8a, b""),
+        (0x82, b"three"),
+    ]);
+    check_stream(SOCKET, &messages, &format!(r"{OPENED}\x82\x03one\x8a\x01p\x82\x04tw\xc3\xa9\x82\x05three"));
+    let closes = stream(&[(0x01, b"half"), (0x88, b"\x03\xe8bye")]);
+    check_stream(SOCKET, &closes, &format!(r"{OPENED}\x88\x02\x03\xe8 closed"));
+    check_stream(SOCKET, &stream(&[(0x81, b"close")]), &format!(r"{OPENED}\x88\x02\x03\xe8 closed"));
+    let invalid = format!(
+        "{OPENED}\\x88\\x1d\\x03\\xefa text message is not UTF-8 closed\nclosed: a text message is not UTF-8"
+    );
+    check_stream(SOCKET, &stream(&[(0x01, b"\xff")]), &invalid);
+    let foreign = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    check_stream(
+        SOCKET,
+        foreign.as_bytes(),
+        "HTTP/1.1 404 Not Found\\r\\nContent-Type: text/plain; charset=utf-8\\r\\nContent-Length: 28\\r\\n\
+         Connection: close\\r\\n\\r\\n404 Not Found: no such page\\n closed",
+    );
+}
+
+/// A long message by single bytes, which grows in place, and a request whose turn has to wait.
+#[test]
+fn a_websocket_session_waits_for_better_code() {
+    let long = vec![b'x'; 5000];
+    let socket = Framing::WebSocket { bytes_max: 10_000 };
+    let begin = [Serve("s", socket), Open(0, "s"), In(0, OPENS.to_vec())];
+    let head = [0x82, 0xfe, 0x13, 0x8a, 0, 0, 0, 0];
+    for kill in [vec![], vec![Kill]] {
+        let bytes = b"by single\n".iter().flat_map(|b| [vec![In(0, vec![*b])], kill.clone()].concat());
+        let grows = [In(0, [&head[..], &long[..4990]].concat())];
+        let rest = [In(0, b"yy".to_vec())];
+        let script: Vec<_> = begin.iter().cloned().chain(grows).chain(bytes).chain(rest).collect();
+        check(&script, &format!("{OPENED}\\x82~\\x13\\x8a{}by single\\nyy", "x".repeat(4990)));
+    }
+    let waits = [
+        Break("s", socket),
+        Open(0, "s"),
+        In(0, [OPENS, &frame(0x81, b"hi")].concat()),
+        Kill,
+        Serve("s", socket),
+        In(0, frame(0x81, b"on")),
+    ];
+    check(&waits, &format!("{OPENED}\\x82\\x02hi\\x82\\x02on\nunable"));
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn framed_sessions_survive_swaps_and_kills_in_the_middle_of_messages() {
         fixture.build_as(&format!("framed{prefix}.so"))
     };
     let (one, two) = (build("a"), build("b"));
-    let host = Host::serve_with(&["framed-telnet", "framed-prefixed"], &[&one], |_| {});
+    let host = Host::serve_with(&["framed-telnet", "framed-prefixed", "framed-socket"], &[&one], |_| {});
     let mut total = 0;
     let mut telnet = Peer::connect(&host, "framed-telnet");
     let mut prefixed = Peer::connect(&host, "framed-prefixed");
@@ -100,7 +100,11 @@ fn framed_sessions_survive_swaps_and_kills_in_the_middle_of_messages() {
 fn a_stream_that_breaks_its_framing_is_closed_by_name() {
     let source = std::fs::read_to_string(root().join("tests/fixtures/framed.rs")).expect("the fixture");
     let fixture = Fixture::new("framed2", &source.replace("SERVICE-", "framed2-").replace("PREFIX", ""));
-    let host = Host::serve_with(&["framed2-telnet", "framed2-prefixed"], &[&fixture.build()], |_| {});
+    let host = Host::serve_with(
+        &["framed2-telnet", "framed2-prefixed", "framed2-socket"],
+        &[&fixture.build()],
+        |_| {},
+    );
     for (service, bytes, says) in [
         ("framed2-telnet", [&b"\xff\xfa"[..], &[1; 2000]].concat(), "a telnet subnegotiation is too long"),
         ("framed2-prefixed", b"\x01\x00".to_vec(), "limit frame_bytes_max"),

@@ -10,6 +10,7 @@ use crate::turn::Turn;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Service: one type of connection.
@@ -59,6 +60,13 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// input, and nothing of sessions and tables.
     fn job(&self, job: &Job<'_>) -> Result<Vec<u8>, Fault> {
         Err(Fault::new(format!("the service has no job {:?}", job.name)))
+    }
+
+    /// Returns the page of a path, for a plain GET or HEAD at a service of [`Framing::WebSocket`];
+    /// `None`: there is none, and the peer gets status 404. The host speaks nothing else of HTTP.
+    fn page(&self, path: &str) -> Option<Page> {
+        let _ = path;
+        None
     }
 
     /// Migrations that take states of older versions to the next one.
@@ -125,6 +133,26 @@ pub enum Action<'a> {
         /// Result, or how it failed.
         end: JobEnd<'a>,
     },
+}
+
+/// Page that a handler serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Value of Content-Type: visible ASCII and spaces.
+    pub content_type: Cow<'static, str>,
+    /// Bytes of the page.
+    pub bytes: Cow<'static, [u8]>,
+}
+
+impl Page {
+    /// Page of HTML in UTF-8.
+    pub fn html(text: impl Into<Cow<'static, str>>) -> Page {
+        let bytes = match text.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Page { content_type: "text/html; charset=utf-8".into(), bytes }
+    }
 }
 
 /// End of a job.
@@ -213,6 +241,16 @@ pub enum Framing {
         /// Longest line, in bytes, without its ending. A longer one closes the session.
         bytes_max: u32,
     },
+    /// WebSocket: a message is text or bytes, whole. [`Turn::send_line`] sends text, and
+    /// [`Turn::send`] bytes. A session opens with its HTTP request, of which [`Turn::fact`] tells;
+    /// [`Handler::page`] answers any other GET.
+    WebSocket {
+        /// Longest message, in bytes, of all its fragments. A longer one closes the session.
+        bytes_max: u32,
+        /// Subprotocols that the service speaks, by name; 64 bytes of names and commas at most. The
+        /// peer gets the first of those that it asks for.
+        protocols: &'static [&'static str],
+    },
 }
 
 /// Endpoint: a port with a framing. At most one of each kind, as operators name endpoints by
@@ -244,6 +282,11 @@ impl Endpoint {
     /// Endpoint of lines over telnet.
     pub const fn telnet(port: u16) -> Endpoint {
         Endpoint::new(port, Framing::Telnet { bytes_max: 0 })
+    }
+
+    /// Endpoint of WebSocket messages, which speaks these subprotocols.
+    pub const fn websocket(port: u16, protocols: &'static [&'static str]) -> Endpoint {
+        Endpoint::new(port, Framing::WebSocket { protocols, bytes_max: 0 })
     }
 
     /// Endpoint of messages behind their length: `width` is 1, 2 or 4 bytes.

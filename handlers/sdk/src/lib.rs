@@ -80,7 +80,7 @@ pub mod export;
 pub mod testing;
 
 pub use fault::Fault;
-pub use handler::{Action, ByteOrder, Closed, Endpoint, Framing, Handler, Job, JobEnd, NoConfig};
+pub use handler::{Action, ByteOrder, Closed, Endpoint, Framing, Handler, Job, JobEnd, NoConfig, Page};
 pub use migrate::Migrations;
 pub use table::{Table, Tables};
 pub use turn::{State, Turn};

@@ -22,7 +22,7 @@ use crate::handler::{Action, Handler};
 use crate::host::Host;
 use crate::log;
 use crate::turn::{State, Turn};
-use greenroom_state::abi::RUN_STATE_LOST;
+use greenroom_state::abi::{RUN_STATE_LOST, status};
 use std::any::TypeId;
 
 /// Session of a batch, as the host describes it.
@@ -139,6 +139,20 @@ pub(crate) fn run_service<'a, H: Handler>(
         }
     }
     0
+}
+
+/// Runs the turn of a page: without state, and with the page as its only effect.
+pub(crate) fn run_page<H: Handler>(handler: &H, path: &str, host: &mut dyn Host) {
+    let page = Catching::begin().catch(|| Ok(handler.page(path)));
+    let answered = page.and_then(|page| match page.map(|p| host.page(&p.content_type, &p.bytes)) {
+        None | Some(status::OK) => Ok(()),
+        Some(_) => Err(Fault::new("the host refused a page")),
+    });
+    hand_over_log(host);
+    match answered {
+        Ok(()) => _ = host.turn_ok(),
+        Err(fault) => host.turn_failed(&fault),
+    }
 }
 
 /// Reads the state, and says whether it had to be migrated. A migrated state counts as changed,

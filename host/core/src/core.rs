@@ -157,8 +157,7 @@ impl Core {
             Input::Stop => close::stop(&mut pass),
             Input::HandOver => reconcile::record_sent(pass.host),
         }
-        // After each input, not each pass: one broadcast can fill a thousand outputs, and
-        // further inputs would only add to them.
+        // After each input, not each pass: one broadcast can fill a thousand outputs.
         close::close_overflowed(&mut pass);
     }
 

@@ -22,6 +22,7 @@
 //! listen = ["127.0.0.1:4000"]             # else its port
 //! settings = {nick_max = 12}              # for the handler
 //! limits = {idle_ms = 600000}             # else host's
+//! origins = ["https://example.org"]       # pages that may open WebSocket; else same host
 //! ```
 //!
 //! The keeper reads the file at its start, at SIGHUP and for `greenroom reload --config`; the
@@ -148,6 +149,9 @@ pub struct ServiceConfig {
     pub socket_group: Option<String>,
     /// Settings of the handler. The host passes them on and does not interpret them.
     pub settings: toml::Table,
+    /// Origins whose pages may open WebSocket sessions, `"*"` for any. Empty: the host that the
+    /// request names.
+    pub origins: Vec<String>,
     /// Limits that differ from the host's.
     pub limits: ServiceLimits,
 }
@@ -179,6 +183,9 @@ impl Config {
     /// Checks each value by itself, and limits against each other. The error names the key.
     fn check(&self) -> Result<(), String> {
         self.all_limits().check()?;
+        for (name, service) in &self.service {
+            check_origins(&service.origins).map_err(|e| format!("service.{name}.origins: {e}"))?;
+        }
         self.check_settings()?;
         self.service.keys().try_for_each(|service| self.socket_file(service).map(|_| ()))?;
         if self.save.every_s > EVERY_S_MAX {
@@ -248,7 +255,22 @@ impl Config {
     pub fn all_limits(&self) -> AllLimits {
         let own = self.service.iter().filter(|(_, c)| c.limits != ServiceLimits::default());
         let services = own.map(|(name, c)| (name.clone(), c.limits.clone())).collect();
-        AllLimits { host: self.limits.clone(), services }
+        let named = self.service.iter().filter(|(_, c)| !c.origins.is_empty());
+        let origins = named.map(|(name, c)| (name.clone(), c.origins.clone())).collect();
+        AllLimits { host: self.limits.clone(), services, origins }
+    }
+}
+
+/// Refuses an origin that no browser sends, which would let nobody in.
+fn check_origins(origins: &[String]) -> Result<(), String> {
+    let is_origin = |o: &str| {
+        o.split_once("://").is_some_and(|(scheme, host)| {
+            !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', ' '])
+        })
+    };
+    match origins.iter().find(|o| !(*o == "*" || *o == "null" || is_origin(o))) {
+        Some(bad) => Err(format!("{bad:?} is no origin; write it as https://example.org, or \"*\" for any")),
+        None => Ok(()),
     }
 }
 
@@ -298,6 +320,8 @@ mod tests {
         assert!(err.contains("line 2"), "{err}");
         let err = read("[service.chat.limits]\nframe_ms = 3\nsessions = 1\n").unwrap_err();
         assert!(err.contains("line 3"), "{err}");
+        let err = read("[service.chat]\norigins = [\"*\", \"example.org\"]\n").unwrap_err();
+        assert!(err.contains("service.chat.origins: \"example.org\" is no origin"), "{err}");
         let err = read("[service.chat.limits]\noutput_bytes_pause = 0\n").unwrap_err();
         assert!(err.contains("service.chat.limits.output_bytes_pause is 0"), "{err}");
         let err = read("[limits]\noutput_bytes_pause = 0\n").unwrap_err();

@@ -23,3 +23,7 @@ pub const DIALED: u32 = 8;
 /// Since 1.2. Connection [`super::Action::from`] is open or has failed; [`super::Action::detail`]
 /// is one of [`super::connect`], and `data` its session's number in decimal digits, or the reason.
 pub const CONNECT: u32 = 9;
+/// Since 1.4. A peer of a WebSocket service asks for a page by GET or HEAD. In no batch:
+/// [`super::Service::page`] runs the turn. Without an answer of the turn the peer gets status 404.
+/// There is no other turn of such a session, neither before nor after.
+pub const PAGE: u32 = 10;

@@ -8,6 +8,7 @@ use greenroom_core::core::Core;
 use greenroom_core::core::Successor;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
+use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::AllLimits;
 use greenroom_core::recovery::rebuild::Survivor;
 use greenroom_core::recovery::reconcile::StreamCounts;
@@ -126,8 +127,12 @@ impl World {
         let records = self.host.core.host_records(Kind::Config);
         assert_eq!(records.len(), usize::from(self.counts.configured > 0), "configurations in force");
         if let Some((_, record)) = records.first() {
-            let (host, services) = serde_json::from_slice(record).expect("a configuration");
-            assert_eq!(AllLimits { host, services }, self.host.limits, "the configuration in force");
+            let (host, services): (Limits, _) = serde_json::from_slice(record).expect("a configuration");
+            assert_eq!(
+                AllLimits { services, ..AllLimits::from(host) },
+                self.host.limits,
+                "the configuration in force"
+            );
         }
         self.host.core.set_limits(self.host.limits.clone());
     }

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `create`, `destroy` | any | none |
 //! | `run_ffi` | one at a time for an instance | one batch |
+//! | `page_ffi` | the same | one, of a page |
 //! | `convert_ffi` | any | none |
 //! | `job_ffi` | a job's own, while turns run | none |
 //!
@@ -19,7 +20,7 @@ use crate::fault::{self, Fault};
 use crate::handler::{Action, ByteOrder, Closed, Endpoint, Framing, Handler, Job, JobEnd};
 use crate::host::Host as _;
 use crate::log;
-use crate::run::{Session, has_state, run, run_service};
+use crate::run::{Session, has_state, run, run_page, run_service};
 use crate::table::Owned;
 use greenroom_state::abi::{self, Bytes, action, closed, connect, framing, job};
 use std::ffi::c_void;
@@ -106,6 +107,7 @@ pub fn service<H: Handler>() -> abi::Service {
         convert: Some(convert_ffi::<H>),
         job: Some(job_ffi::<H>),
         framing_parameters: parameters.into(),
+        page: Some(page_ffi::<H>),
         endpoint_count: endpoints.len() as u32,
         endpoint_stride: size_of::<abi::OfferedEndpoint>() as u32,
         endpoints: endpoints.as_ptr(),
@@ -137,6 +139,9 @@ fn framing_offer(framing: Framing) -> (u32, u32, &'static [u8]) {
         }
         Framing::Delimiter { delimiter, bytes_max } => (framing::DELIMITER, bytes_max, delimiter),
         Framing::Telnet { bytes_max } => (framing::TELNET, bytes_max, &[]),
+        Framing::WebSocket { bytes_max, protocols } => {
+            (framing::WEBSOCKET, bytes_max, protocols.join(",").into_bytes().leak())
+        }
     }
 }
 
@@ -333,6 +338,22 @@ unsafe extern "C" fn run_ffi<H: Handler>(
     }
 }
 
+/// Runs the turn of a page: [`abi::Service::page`].
+unsafe extern "C" fn page_ffi<H: Handler>(
+    instance: *const c_void,
+    host: *const abi::Host,
+    turn: *mut abi::Turn,
+    path: Bytes<'_>,
+) {
+    // SAFETY: `instance` is what `create` returned, and `destroy` was not called.
+    let handler = unsafe { &*instance.cast::<H>() };
+    // SAFETY: the host's table is valid for the whole life of the process.
+    let host = unsafe { &*host };
+    // SAFETY: the path is valid for this call.
+    let path = String::from_utf8_lossy(unsafe { slice(path) });
+    run_page(handler, &path, &mut HostCalls { host, turn });
+}
+
 /// Action that a turn has caused, or a timer. The kind gives `from` its meaning: a session, a
 /// job or a connection. Kinds beyond the known ones do not come: the host sends what this ABI
 /// version has.
@@ -369,6 +390,8 @@ mod tests {
             (Framing::LengthPrefix { width: 4, order: ByteOrder::Little, bytes_max: 9 }, (3, 9, &[4, 1])),
             (Framing::Delimiter { delimiter: b"\r\n.\r\n", bytes_max: 9 }, (4, 9, b"\r\n.\r\n")),
             (Framing::Telnet { bytes_max: 9 }, (5, 9, b"")),
+            (Framing::WebSocket { bytes_max: 9, protocols: &[] }, (6, 9, b"")),
+            (Framing::WebSocket { bytes_max: 9, protocols: &["a", "b.v1"] }, (6, 9, b"a,b.v1")),
         ] {
             assert_eq!(framing_offer(framing), expected, "{framing:?}");
         }

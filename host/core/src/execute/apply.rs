@@ -63,8 +63,9 @@ pub(crate) fn apply(
     for effect in &staged.effects {
         match effect {
             Effect::Send(part) => send(host, slot, &staged.bytes[part.clone()]),
-            Effect::Broadcast { topic, data, others } => {
-                broadcast(host, slot, staged.text(topic), &staged.bytes[data.clone()], *others);
+            Effect::Broadcast { topic, data, others, line } => {
+                let data = (&staged.bytes[data.clone()], *line);
+                broadcast(host, slot, staged.text(topic), data, *others);
             }
             Effect::Subscribe(topic) => topics_changed |= subscribe(host, slot, staged.text(topic)),
             Effect::Unsubscribe(topic) => topics_changed |= unsubscribe(host, slot, staged.text(topic)),

@@ -78,7 +78,7 @@ pub(crate) fn call(
         outbound: &host.outbound,
         topics: &host.topics,
         encodes: Some(host.services[session.service].framings.get(session.framing)).filter(|f| f.encodes()),
-        service: &|name| host.services.served(name),
+        service: &|name| host.services.dialled(name),
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).
         keeps_messages_apart: &|| host.services.encoding_framings().next().is_some(),
         depths: call.running.depths(),

@@ -17,6 +17,7 @@ use crate::effects::outbound::Outbound;
 use crate::effects::timers::Timers;
 use crate::effects::topics::Topics;
 use crate::host_state::HostState;
+use crate::host_state::output::encode_broadcast;
 use crate::host_state::state::topics_record_bytes;
 use crate::ids::Slot;
 use crate::limits::names::Limit;
@@ -58,13 +59,13 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
         let (len, times) = record_bytes(effect, staged, topics);
         room.add(len, times);
         match effect {
-            Effect::Broadcast { topic, data, .. } => {
+            Effect::Broadcast { topic, data, line, .. } => {
                 if data.len() >= SHARED_FROM_BYTES {
                     add_shared_or_single(&mut room, data.len());
                 }
                 // The same bound as in `record_bytes`.
                 let subscribers = topics.count(staged.text(topic)) + 1;
-                add_framed(&mut room, &staged.bytes[data.clone()], subscribers, services);
+                add_framed(&mut room, (&staged.bytes[data.clone()], *line), subscribers, services);
             }
             Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => room.add(data.len(), 1),
             _ => {}
@@ -116,11 +117,11 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
 /// Costs one encoding for each such framing in use. A bound would not do: room is reserved in
 /// blocks of one size, and records of another size take other blocks. A framing that can't
 /// express the data writes nothing: those subscribers are left out.
-fn add_framed(room: &mut Room, data: &[u8], subscribers: usize, services: &Services) {
+fn add_framed(room: &mut Room, data: (&[u8], bool), subscribers: usize, services: &Services) {
     let mut encoded = Vec::new();
     for framing in services.encoding_framings() {
         encoded.clear();
-        if framing.encode(data, &mut encoded).is_err() {
+        if encode_broadcast(&framing, data, &mut encoded).is_err() {
             continue;
         }
         room.add(OutputWriter::broadcast_record_bytes(encoded.len()), subscribers);

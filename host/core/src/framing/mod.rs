@@ -12,7 +12,9 @@
 //! | [`length_prefix`] | messages behind their length |
 //! | `lines` | lines that end in LF or CRLF |
 //! | `raw` | whatever arrived |
+//! | `scan` | place of a search in a message of WebSocket |
 //! | `telnet` | lines between telnet commands |
+//! | [`websocket`] | messages of WebSocket, behind an HTTP request |
 //!
 //! Costs: each byte is searched once, as long as the session keeps
 //! [`frame::FrameState::searched`]. Messages are slices of the input, but for telnet lines with
@@ -28,9 +30,11 @@ pub mod frame;
 pub mod length_prefix;
 mod lines;
 mod raw;
+mod scan;
 #[cfg(test)]
 mod script;
 mod telnet;
+pub(crate) mod websocket;
 
 use crate::framing::delimiter::Delimiter;
 use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload};
@@ -70,6 +74,11 @@ pub enum Framing {
         /// The longest message, without its line ending and with IAC as one byte.
         bytes_max: u32,
     },
+    /// Messages of WebSocket, behind an HTTP request.
+    WebSocket {
+        /// The longest message, of all its fragments together.
+        bytes_max: u32,
+    },
 }
 
 impl Framing {
@@ -78,8 +87,12 @@ impl Framing {
     pub(crate) const UNSERVED: Framing = Framing::Lines { bytes_max: u32::MAX };
 
     /// Framings without parameters.
-    pub const ANY_SERVICE: [Framing; 3] =
-        [Framing::Lines { bytes_max: 0 }, Framing::Raw { bytes_max: 0 }, Framing::Telnet { bytes_max: 0 }];
+    pub const ANY_SERVICE: [Framing; 4] = [
+        Framing::Lines { bytes_max: 0 },
+        Framing::Raw { bytes_max: 0 },
+        Framing::Telnet { bytes_max: 0 },
+        Framing::WebSocket { bytes_max: 0 },
+    ];
 
     /// Returns the framing that a library offers: its number in [`abi::framing`], and its
     /// parameters. Fails if the number is not known, or if the parameters are not those of the
@@ -102,6 +115,8 @@ impl Framing {
                 Err(e) => Err(format!("framing delimiter: {e}")),
             },
             abi::framing::TELNET => none("telnet", Framing::Telnet { bytes_max }),
+            // The parameters are subprotocols, which are the offer's.
+            abi::framing::WEBSOCKET => Ok(Framing::WebSocket { bytes_max }),
             other => Err(format!("framing {other} is not known")),
         }
     }
@@ -114,6 +129,8 @@ impl Framing {
             Framing::LengthPrefix { prefix, .. } => (abi::framing::LENGTH_PREFIX, prefix.to_parameters()),
             Framing::Delimiter { delimiter, .. } => (abi::framing::DELIMITER, delimiter.bytes().to_vec()),
             Framing::Telnet { .. } => (abi::framing::TELNET, Vec::new()),
+            // Its subprotocols are the service's, and the build's.
+            Framing::WebSocket { .. } => (abi::framing::WEBSOCKET, Vec::new()),
         }
     }
 
@@ -127,6 +144,7 @@ impl Framing {
     pub fn cut<'i>(&self, input: &'i [u8], state: &mut FrameState, buffers: &mut FrameBuffers) -> Frame<'i> {
         match self {
             Framing::Telnet { bytes_max } => telnet::cut(input, state, *bytes_max as usize, buffers),
+            Framing::WebSocket { bytes_max } => websocket::cut(input, state, *bytes_max as usize, buffers),
             _ => self.cut_slice(input, state),
         }
     }
@@ -165,7 +183,7 @@ impl Framing {
             }
             // Unreachable: callers ask `cuts_slices` first, or come from the other arms of
             // `cut`.
-            Framing::Telnet { .. } => Frame::More,
+            Framing::Telnet { .. } | Framing::WebSocket { .. } => Frame::More,
         }
     }
 
@@ -173,7 +191,13 @@ impl Framing {
     /// differs from the input, no stored bytes. Callers need no buffers for such a framing.
     #[inline]
     pub fn cuts_slices(&self) -> bool {
-        !matches!(self, Framing::Telnet { .. })
+        !matches!(self, Framing::Telnet { .. } | Framing::WebSocket { .. })
+    }
+
+    /// Returns whether a session's first turn waits for a request of its peer. Such a framing also
+    /// tells the peer why the session ends, and has text beside bytes.
+    pub(crate) fn begins_with_request(&self) -> bool {
+        matches!(self, Framing::WebSocket { .. })
     }
 
     /// Returns whether another framing may go on from the state that this one left. The longest
@@ -205,6 +229,19 @@ impl Framing {
             Framing::LengthPrefix { prefix, .. } => length_prefix::encode(*prefix, message, out)?,
             Framing::Delimiter { delimiter, .. } => delimiter::encode(delimiter, message, out)?,
             Framing::Telnet { .. } => telnet::encode(message, out),
+            Framing::WebSocket { .. } => websocket::sent::encode(message, out),
+        }
+        Ok(())
+    }
+
+    /// Appends a line that a turn sends, as [`Framing::encode`] does. The line ends in LF. Where
+    /// the framing has text, the line is a text without the LF.
+    pub fn encode_line(&self, line: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+        match self {
+            Framing::WebSocket { .. } => {
+                websocket::sent::encode_text(line.strip_suffix(b"\n").unwrap_or(line), out)
+            }
+            _ => self.encode(line, out)?,
         }
         Ok(())
     }
@@ -217,6 +254,7 @@ impl Framing {
             Framing::LengthPrefix { .. } => "prefix",
             Framing::Delimiter { .. } => "delimiter",
             Framing::Telnet { .. } => "telnet",
+            Framing::WebSocket { .. } => "ws",
         }
     }
 
@@ -232,7 +270,8 @@ impl Framing {
             | Framing::Raw { bytes_max: b }
             | Framing::LengthPrefix { bytes_max: b, .. }
             | Framing::Delimiter { bytes_max: b, .. }
-            | Framing::Telnet { bytes_max: b } => *b = bytes_max,
+            | Framing::Telnet { bytes_max: b }
+            | Framing::WebSocket { bytes_max: b } => *b = bytes_max,
         }
         self
     }
@@ -244,7 +283,8 @@ impl Framing {
             | Framing::Raw { bytes_max }
             | Framing::LengthPrefix { bytes_max, .. }
             | Framing::Delimiter { bytes_max, .. }
-            | Framing::Telnet { bytes_max } => bytes_max,
+            | Framing::Telnet { bytes_max }
+            | Framing::WebSocket { bytes_max } => bytes_max,
         }
     }
 }
@@ -284,7 +324,8 @@ mod tests {
             (4, b"\r\n", Ok(Framing::Delimiter { delimiter, bytes_max: 9 })),
             (5, b"", Ok(Framing::Telnet { bytes_max: 9 })),
             (0, b"", Err("framing 0 is not known")),
-            (6, b"", Err("framing 6 is not known")),
+            (6, b"chat.v1", Ok(Framing::WebSocket { bytes_max: 9 })),
+            (7, b"", Err("framing 7 is not known")),
             (1, b"\n", Err("framing lines has no parameters, and was given 1 bytes of them")),
             (2, b"xy", Err("framing raw has no parameters, and was given 2 bytes of them")),
             (3, &[3, 0], Err("framing length-prefix: a width of 3 is none of 1, 2 and 4")),
@@ -295,7 +336,9 @@ mod tests {
             assert_eq!(offered, expected.map_err(str::to_owned), "{number} {parameters:?}");
             if let Ok(framing) = offered {
                 assert_eq!(framing.bytes_max(), 9);
-                assert_eq!(framing.as_offered(), (number, parameters.to_vec()));
+                // Subprotocols are the service's.
+                let own = if number == abi::framing::WEBSOCKET { b"" } else { parameters };
+                assert_eq!(framing.as_offered(), (number, own.to_vec()));
                 assert_eq!(framing.with_bytes_max(7).bytes_max(), 7);
                 let json = serde_json::to_string(&framing).unwrap();
                 assert_eq!(serde_json::from_str::<Framing>(&json).unwrap(), framing, "{json}");
@@ -343,7 +386,10 @@ mod tests {
             Framing::Telnet { bytes_max: 5 },
             Framing::Telnet { bytes_max: 50 },
         ] {
-            assert_eq!(framing.cuts_slices(), !matches!(framing, Framing::Telnet { .. }));
+            assert_eq!(
+                framing.cuts_slices(),
+                !matches!(framing, Framing::Telnet { .. } | Framing::WebSocket { .. })
+            );
             for _ in 0..200 {
                 let len = random.usize(0..32);
                 let stream: Vec<u8> = (0..len).map(|_| *random.choice(&alphabet).unwrap()).collect();

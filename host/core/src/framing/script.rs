@@ -6,6 +6,7 @@
 
 use super::Framing;
 use super::frame::{Frame, FrameBuffers, FrameState};
+use super::websocket::stage;
 use std::fmt::Write;
 
 /// Treatment of the state between two parts of a stream.
@@ -23,7 +24,8 @@ const CUT_EVERYWHERE_BYTES_MAX: usize = 256;
 /// Checks that a stream gives the expected trace: as a whole, cut in two at every byte, and cut
 /// into single bytes. Each is checked with and without what the state caches.
 ///
-/// A trace is messages in quotes, replies in angle brackets, `too-long` or `invalid: REASON`.
+/// A trace is messages in quotes, replies in angle brackets, `request`, `closed: WORDS`, `too-long`
+/// or `invalid: REASON`.
 /// Behind `|` are the bytes that are left.
 #[track_caller]
 pub(super) fn check(framing: Framing, stream: &[u8], expected: &str) {
@@ -85,6 +87,19 @@ fn trace(framing: Framing, parts: &[&[u8]], between: Between) -> String {
                         write!(trace, "<{}> ", reply.escape_ascii()).unwrap();
                     }
                     consumed
+                }
+                // The host answers, and what follows are messages.
+                Frame::Request { consumed } => {
+                    trace.push_str("request ");
+                    stage::set_answered(&mut state);
+                    let again = framing.cut(&left, &mut state, &mut buffers);
+                    assert_eq!(again, Frame::Request { consumed }, "until its turn has run");
+                    stage::set_open(&mut state);
+                    consumed
+                }
+                Frame::Closed(words) => {
+                    let words = buffers.payloads[words].escape_ascii();
+                    return format!("{trace}closed: {words} | ");
                 }
                 Frame::More => {
                     // A caller stores the state only with consumed bytes, so a cut without any

@@ -38,8 +38,15 @@ pub(crate) fn send(host: &mut HostState, slot: Slot, bytes: &[u8]) {
 }
 
 /// Sends a message to every session on a topic, in the framing of each; to the sender too,
-/// unless `others`. Room must be reserved. O(subscribers · framings in use that encode).
-pub(crate) fn broadcast(host: &mut HostState, sender: Slot, topic: &str, data: &[u8], others: bool) {
+/// unless `others`. The data may be a line, which some framings send as text. Room must be
+/// reserved. O(subscribers · framings in use that encode).
+pub(crate) fn broadcast(
+    host: &mut HostState,
+    sender: Slot,
+    topic: &str,
+    (data, is_line): (&[u8], bool),
+    others: bool,
+) {
     let mut to: Vec<_> = host.topics.subscribers(topic).filter(|to| !(others && *to == sender)).collect();
     // The message is encoded once for a framing, and not once for a session.
     let framings: SmallVec<[Framing; 2]> = host.services.encoding_framings().collect();
@@ -51,13 +58,22 @@ pub(crate) fn broadcast(host: &mut HostState, sender: Slot, topic: &str, data: &
             continue;
         }
         let mut encoded = Vec::new();
-        match framing.encode(data, &mut encoded) {
+        match encode_broadcast(&framing, (data, is_line), &mut encoded) {
             Ok(()) => send_to_all(host, framed, &encoded),
             Err(why) => leave_out(host, framed, why),
         }
     }
     // The rest has framings that send a message as it is.
     send_to_all(host, to, data);
+}
+
+/// Encodes a broadcast, which may be a line. Reserving and sending must agree, so both ask here.
+pub(crate) fn encode_broadcast(
+    framing: &Framing,
+    (data, is_line): (&[u8], bool),
+    out: &mut Vec<u8>,
+) -> Result<(), &'static str> {
+    if is_line { framing.encode_line(data, out) } else { framing.encode(data, out) }
 }
 
 /// Framing of a session.

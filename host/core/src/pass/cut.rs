@@ -29,6 +29,8 @@ pub(super) struct CutBuffers {
     frames: FrameBuffers,
     /// Messages that differ from their input: place in the batch, and in the payloads.
     unescaped: Vec<(usize, Range<usize>)>,
+    /// Place of the words of the peer's close in the payloads.
+    closing: Range<usize>,
     /// State of the framing before the first message, and behind each.
     states: Vec<FrameState>,
 }
@@ -50,10 +52,15 @@ impl CutBuffers {
         matches!(framing.cut(input, state, &mut self.frames), Frame::More)
     }
 
-    /// Reply of the framing, if the last cut ended in [`End::Reply`] without a message before
-    /// it.
-    pub(super) fn reply(&self) -> &[u8] {
-        &self.frames.replies
+    /// Words of the peer's close, if the last cut ended in [`End::Closed`].
+    pub(super) fn closing(&self) -> &[u8] {
+        &self.frames.payloads[self.closing.clone()]
+    }
+
+    /// Takes the reply of the framing, if the last cut ended in [`End::Reply`] without a message
+    /// before it.
+    pub(super) fn take_reply(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.frames.replies)
     }
 }
 
@@ -79,6 +86,10 @@ pub(super) enum End {
     /// The framing answers by itself, and takes so many bytes of the input. If messages come
     /// before, the next cut finds the reply again.
     Reply(usize),
+    /// A request takes so many bytes of the input, and the host answers it.
+    Request(usize),
+    /// The peer closes by a word of the framing.
+    Closed,
     /// The next message is too long.
     TooLong,
     /// The input breaks the rules of the framing, for this reason.
@@ -153,6 +164,11 @@ impl<'b> Cut<'b> {
                 other => {
                     self.end = match other {
                         Frame::Reply { consumed } => End::Reply(consumed),
+                        Frame::Request { consumed } => End::Request(consumed),
+                        Frame::Closed(words) => {
+                            buffers.closing = words;
+                            End::Closed
+                        }
                         Frame::Invalid(why) => End::Invalid(why),
                         _ => End::TooLong,
                     };

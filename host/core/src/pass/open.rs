@@ -77,6 +77,13 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
     host.sessions.touch(slot);
     arm_timeout(host, slot);
     host.budget.spend(READ_NS);
+    if host.services[service].framings.get(framing).begins_with_request() {
+        // Its request brings the turn.
+        if let Some(s) = host.sessions.get_mut(slot) {
+            s.block(Blocked::OpenedTurnDue, true);
+        }
+        return Ok(());
+    }
     run_opened(pass, slot);
     Ok(())
 }
@@ -119,7 +126,7 @@ fn refuse(host: &mut HostState, connection: &Connection<'_>, limit: Option<Limit
 
 /// Runs a session's first turn. False: the turn was blocked, and comes later. Afterwards the
 /// session may be closing or quarantined.
-fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
+pub(super) fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
     let opened = Action::new(action::OPENED, Bytes::EMPTY);
     let ran = run_batch(pass.host, pass.executor, slot, &[opened], &mut pass.scratch.running);
     if ran.close {
@@ -141,10 +148,13 @@ fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
 pub(super) fn run_opened_if_due(pass: &mut Pass<'_>, slot: Slot) -> bool {
     let Some(s) = pass.host.sessions.get_mut(slot) else { return false };
     let due = s.is_blocked(Blocked::OpenedTurnDue);
-    if !due || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) {
+    // Input that the session kept begins with its request, which brings the turn.
+    let by_request = due && pass.host.services[s.service].framings.get(s.framing).begins_with_request();
+    if !due || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) || by_request {
         return true;
     }
     // Cleared before the turn, as a turn that is blocked again sets the mark again.
+    let Some(s) = pass.host.sessions.get_mut(slot) else { return false };
     s.block(Blocked::OpenedTurnDue, false);
     pass.host.sessions.touch(slot);
     run_opened(pass, slot)

@@ -18,6 +18,7 @@
 //! closed with [`closed::LIMIT`]. Operators are told.
 
 use super::Pass;
+use super::between::{Between, between_messages};
 use super::close::{finish, last_turn};
 use super::cut::{Cut, End};
 use super::deliver::{finish_if_peer_done, run_waiting};
@@ -26,8 +27,8 @@ use super::timeout::frame_waits;
 use crate::execute::batch::{Ran, run_batch};
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
-use crate::host_state::notice::{limit_reached, notice};
-use crate::host_state::output::{note_overflow, pause_if_full, send};
+use crate::host_state::notice::limit_reached;
+use crate::host_state::output::pause_if_full;
 use crate::host_state::state::{input_len, kept_input};
 use crate::ids::Slot;
 use crate::limits::budget::READ_NS;
@@ -35,7 +36,6 @@ use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
-use crate::session::output::OutputWriter;
 use crate::store::kind::Kind;
 use crate::store::tail::Tail;
 use greenroom_state::abi::{closed, level};
@@ -188,21 +188,10 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
         }
         let Some(batch) = run_batch_at(pass, slot, input, at, share - turns) else { return };
         if batch.cut == 0 {
-            match batch.end {
-                End::More => break,
-                // A reply that consumes no byte has changed the framing's state, so the next
-                // round makes progress.
-                End::Reply(_) if !send_reply(pass, slot) => return,
-                End::Reply(consumed) => at += consumed,
-                End::TooLong => {
-                    let what = "closed: a frame was longer than its service takes";
-                    limit_reached(pass.host, Limit::FrameBytesMax, level::INFO, slot, what);
-                    return finish(pass, slot, closed::LIMIT);
-                }
-                End::Invalid(why) => {
-                    notice(pass.host, level::INFO, slot, format!("closed: {why}"));
-                    return finish(pass, slot, closed::LIMIT);
-                }
+            match between_messages(pass, slot, batch.end, &input[at..]) {
+                Between::Consumed(bytes) => at += bytes,
+                Between::Kept => break,
+                Between::Ended => return,
             }
             continue;
         }
@@ -259,23 +248,6 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
     Some(BatchResult { cut: cut.actions.len(), end: cut.end, ran, at })
 }
 
-/// Sends what the session's framing answers by itself. The reply is output like any other: sent
-/// after the commit, and counted against the output limits. False: there is no room for it, and
-/// the session is closed.
-fn send_reply(pass: &mut Pass<'_>, slot: Slot) -> bool {
-    let (host, reply) = (&mut *pass.host, pass.scratch.cut.reply());
-    if !host.store.reserve([OutputWriter::record_bytes(reply.len())]) {
-        let what = "closed: no room for a reply of its framing";
-        limit_reached(host, Limit::StoreBytesMax, level::WARN, slot, what);
-        finish(pass, slot, closed::LIMIT);
-        return false;
-    }
-    send(host, slot, reply);
-    pause_if_full(host, slot);
-    note_overflow(host, slot);
-    true
-}
-
 /// Lets a session's other messages wait for the next pass. The reason is one of three: its turns
 /// fail again and again, the stage is over, or it has had its share of turns. Only the last counts
 /// here as a limit that was reached.
@@ -295,8 +267,10 @@ fn yield_to_others(pass: &mut Pass<'_>, slot: Slot, share_is_used: bool) {
 /// now.
 fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     let host = &mut *pass.host;
-    // Most sessions store no state of a framing, and never did.
-    let is_kept = !host.sessions.stores_framing(slot) || keep_framing(host, slot);
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    // A framing that cuts slices stores nothing.
+    let stores = !host.services[s.service].framings.get(s.framing).cuts_slices();
+    let is_kept = !stores || keep_framing(host, slot);
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if rest.is_empty() && is_kept {
         s.frame_ns = 0;
@@ -339,10 +313,15 @@ fn keep_framing(host: &mut HostState, slot: Slot) -> bool {
         }
         return true;
     }
+    // WebSocket stores the same between most reads.
+    let kept = sessions.framing_record(slot);
+    if kept.is_some_and(|r| store.read(r, |bytes| bytes == stored)) {
+        return true;
+    }
     if !store.reserve([stored.len()]) {
         return false;
     }
-    match store.put(sessions.framing_record(slot), Kind::Framing, s.id, stored) {
+    match store.put(kept, Kind::Framing, s.id, stored) {
         Ok(r) => sessions.set_framing_record(slot, r),
         Err(_) => return false,
     }

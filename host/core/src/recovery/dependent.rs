@@ -1,13 +1,22 @@
-//! Dependent records: tails of input, and waits for output. They are taken in behind the records
-//! that they need, and deleted if those are missing.
+//! Dependent records: framings of services, tails of input, and waits for output. They are taken in
+//! behind the records that they need.
 
 use crate::host_state::HostState;
-use crate::ids::Slot;
+use crate::ids::{ServiceId, Slot};
 use crate::session::blocked::Blocked;
 use crate::session::flow_control::FlowControl;
 use crate::session::life::Life;
 use crate::store::layout::Ref;
 use crate::store::tail::Tail;
+
+/// Takes in the framings of a service's sessions. If they are lost, so are the sessions that have
+/// another one than the first.
+pub(super) fn recover_framings(host: &mut HostState, service: u64, r: Ref) {
+    let number = u16::try_from(service).ok().map(ServiceId);
+    if let Some(service) = number.and_then(|number| host.services.get_mut(number)) {
+        host.store.read(r, |record| service.framings.recover(record));
+    }
+}
 
 /// Takes in the tail of a session's kept input. A tail that cannot be right is deleted: the input
 /// is shorter then than the session's record says, and the rebuild finds that.

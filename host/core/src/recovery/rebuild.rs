@@ -20,7 +20,7 @@
 //! Nothing fails: a record that cannot be read costs the session, entry or line that it belongs
 //! to, and is named in `Rebuilt::lost`.
 
-use super::dependent::{recover_input_tail, recover_wait};
+use super::dependent::{recover_framings, recover_input_tail, recover_wait};
 use super::reconcile::give_up;
 use crate::command::Command;
 use crate::framing::frame::FrameState;
@@ -121,12 +121,7 @@ fn recover_services(host: &mut HostState, records: &[Found]) {
         }
     }
     for f in records.iter().filter(|f| f.kind == Kind::Framings) {
-        let Some(service) = u16::try_from(f.key).ok().and_then(|n| host.services.get_mut(ServiceId(n)))
-        else {
-            continue;
-        };
-        // Sessions whose framing is lost by that are named below.
-        host.store.read(f.at, |json| service.framings.recover(json));
+        recover_framings(host, f.key, f.at);
     }
 }
 
@@ -307,6 +302,8 @@ fn recover_part(host: &mut HostState, f: &Found) {
                 Some(state) => {
                     s.frame = state;
                     host.sessions.set_framing_record(slot, f.at);
+                    // A framing with pings has a deadline for them.
+                    arm_timeout(host, slot);
                 }
                 // The session's record names another one, or none. If it names one, `lacks`
                 // finds that missing.

@@ -131,6 +131,12 @@ fn judge_offer(work: &ActiveReload, offer: &Offer, live: &LiveData<'_>) -> Resul
             offer.name
         ));
     }
+    if offer.dials && offer.framing().begins_with_request() {
+        return Err(format!(
+            "service {} dials and speaks WebSocket; the host accepts WebSocket and makes no such connections",
+            offer.name
+        ));
+    }
     let back = matches!(work.request.want, Want::RollBack(_));
     // A rollback is judged by the downgrades of the build that is left; any other reload by the
     // migrations of the candidate.

@@ -21,6 +21,9 @@ pub struct Offer {
     /// Endpoints, at least one, at most [`ENDPOINTS_MAX`]. The first is that of outbound
     /// connections, and of addresses without a kind.
     pub endpoints: Vec<EndpointOffer>,
+    /// Subprotocols of WebSocket that it speaks.
+    #[serde(default)]
+    pub protocols: Vec<String>,
     /// Version, schema and migrations of the session state.
     pub shape: StateShape,
     /// Tables that the service owns. The place of each is the number its code converts it by,
@@ -33,8 +36,14 @@ impl Offer {
     /// state, no tables.
     pub fn new(name: impl Into<String>, framing: Framing) -> Offer {
         let shape = StateShape { version: 1, ..StateShape::default() };
-        let endpoints = vec![EndpointOffer { framing, port: 0 }];
-        Offer { name: name.into(), dials: false, endpoints, shape, tables: Vec::new() }
+        Offer {
+            name: name.into(),
+            dials: false,
+            endpoints: vec![EndpointOffer { framing, port: 0 }],
+            protocols: Vec::new(),
+            shape,
+            tables: Vec::new(),
+        }
     }
 
     /// Framing of the first endpoint.

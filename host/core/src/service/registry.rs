@@ -246,6 +246,12 @@ impl Services {
         self.numbered().find(|(_, s)| s.offer.name == name && s.build.is_some()).map(|(id, _)| id)
     }
 
+    /// Returns the number of a service whose sessions may be connections that the host makes, if a
+    /// build serves it. O(services).
+    pub(crate) fn dialled(&self, name: &str) -> Option<ServiceId> {
+        self.served(name).filter(|id| !self[*id].offer.framing().begins_with_request())
+    }
+
     /// Returns the service of a name. O(services).
     pub(crate) fn named_mut(&mut self, name: &str) -> Option<&mut Service> {
         self.all.iter_mut().find(|s| s.offer.name == name)

@@ -55,7 +55,8 @@ impl Staging<'_> {
 
     /// Opens a connection, which becomes a session of `service`, and returns its number. The new
     /// session gets `context` in its second action. The error is a [`status`]. An unserved
-    /// service and an unreadable address are invalid; `connects_max` is a limit.
+    /// service, one of WebSocket (the host is no client of it), and an unreadable address are
+    /// invalid; `connects_max` is a limit.
     pub fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
         let TurnContext { limits, outbound, .. } = *self.context;
         let (Some(service), Ok(addr)) = ((self.context.service)(service), addr.parse()) else {

@@ -163,7 +163,7 @@ fn text(b: Bytes<'static>) -> Option<&'static str> {
 /// name, or two owners of a table, are left to the core's judgement.
 fn offer(service: &abi::Service) -> Result<Offer, String> {
     let name = text(service.name).filter(|n| is_name(n)).ok_or("a service's name is unusable")?.to_owned();
-    let endpoints = endpoints(service).map_err(|e| format!("service {name}: {e}"))?;
+    let (endpoints, protocols) = endpoints(service).map_err(|e| format!("service {name}: {e}"))?;
     let schema =
         schema(service.state_schema).map_err(|e| format!("service {name}: its state schema: {e}"))?;
     if schema.is_some() && service.state_version == 0 {
@@ -187,13 +187,13 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
     });
     let tables = tables.collect::<Result<Vec<_>, _>>()?;
     let dials = service.flags & abi::SERVICE_DIALS != 0;
-    Ok(Offer { name, dials, endpoints, shape, tables })
+    Ok(Offer { name, dials, endpoints, protocols, shape, tables })
 }
 
-/// Reads a service's endpoints. Operators name endpoints by their kind, so two of one kind are
-/// refused, and so are a flag that the host does not know and more endpoints than
-/// [`ENDPOINTS_MAX`].
-fn endpoints(service: &abi::Service) -> Result<Vec<EndpointOffer>, String> {
+/// Reads a service's endpoints, and its subprotocols of WebSocket. Operators name endpoints by
+/// their kind, so two of one kind are refused. So are a flag that the host does not know, and more
+/// endpoints than [`ENDPOINTS_MAX`].
+fn endpoints(service: &abi::Service) -> Result<(Vec<EndpointOffer>, Vec<String>), String> {
     let count = service.endpoint_count as usize;
     if count >= ENDPOINTS_MAX {
         return Err(format!("it offers {} endpoints, of at most {ENDPOINTS_MAX}", count + 1));
@@ -201,7 +201,15 @@ fn endpoints(service: &abi::Service) -> Result<Vec<EndpointOffer>, String> {
     if count > 0 && (service.endpoint_stride as usize) < size_of::<abi::OfferedEndpoint>() {
         return Err("its endpoints are smaller than those of its ABI version".into());
     }
-    let first = framing(service, service.framing, service.framing_parameters)?;
+    let mut spoken = Vec::new();
+    let mut framing = |number: u32, parameters: Bytes<'static>| {
+        let framing = framing(service, number, parameters)?;
+        if let Framing::WebSocket { .. } = framing {
+            spoken = protocols(parameters)?;
+        }
+        Ok::<_, String>(framing)
+    };
+    let first = framing(service.framing, service.framing_parameters)?;
     let mut all = vec![EndpointOffer { framing: first, port: service.port }];
     for i in 0..count {
         // SAFETY: the array has `endpoint_count` items, `endpoint_stride` bytes from each other.
@@ -209,7 +217,7 @@ fn endpoints(service: &abi::Service) -> Result<Vec<EndpointOffer>, String> {
         // SAFETY: an item begins with what this version calls an endpoint, and lives as long as the
         // process.
         let item = unsafe { &*item };
-        let framing = framing(service, item.framing, item.framing_parameters)?;
+        let framing = framing(item.framing, item.framing_parameters)?;
         let kind = framing.kind();
         if item.flags != 0 {
             return Err(format!("endpoint {kind} has flags {}, which this host does not know", item.flags));
@@ -219,7 +227,7 @@ fn endpoints(service: &abi::Service) -> Result<Vec<EndpointOffer>, String> {
         }
         all.push(EndpointOffer { framing, port: item.port });
     }
-    Ok(all)
+    Ok((all, spoken))
 }
 
 /// Reads a framing of a service with its parameters. Fails if the host does not know the framing,
@@ -235,6 +243,22 @@ fn framing(service: &abi::Service, number: u32, parameters: Bytes<'static>) -> R
     // SAFETY: a table's bytes live as long as the process, and so few of them are believed.
     let parameters = unsafe { slice(parameters) };
     Framing::offered(number, service.frame_bytes_max, parameters)
+}
+
+/// Reads the subprotocols of a WebSocket endpoint, whose parameters are usable. Fails if one of
+/// them could be no item of a header.
+fn protocols(parameters: Bytes<'static>) -> Result<Vec<String>, String> {
+    if parameters.len == 0 {
+        return Ok(Vec::new());
+    }
+    let all = text(parameters).unwrap_or("\0");
+    let is_token = |p: &str| {
+        !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    };
+    match all.split(',').find(|p| !is_token(p)) {
+        Some(bad) => Err(format!("framing websocket: {bad:?} is no name of a subprotocol")),
+        None => Ok(all.split(',').map(str::to_owned).collect()),
+    }
 }
 
 /// Reads the table of a table that a service owns. A table without a schema could not be
@@ -320,6 +344,7 @@ mod tests {
             endpoint_count: 0,
             endpoint_stride: 0,
             endpoints: std::ptr::null(),
+            page: None,
         }
     }
 
@@ -334,9 +359,12 @@ mod tests {
             ),
             (abi::framing::DELIMITER, b"--", r#"{"Delimiter":{"delimiter":[45,45],"bytes_max":9}}"#),
             (abi::framing::TELNET, b"", r#"{"Telnet":{"bytes_max":9}}"#),
+            (abi::framing::WEBSOCKET, b"a.v1,b", r#"{"WebSocket":{"bytes_max":9}}"#),
         ] {
             let offer = offer(&service(number, parameters.into())).expect("an offer");
             assert_eq!(serde_json::to_string(offer.framing()).expect("JSON"), expected);
+            let protocols: &[&str] = if number == abi::framing::WEBSOCKET { &["a.v1", "b"] } else { &[] };
+            assert_eq!(offer.protocols, protocols);
         }
     }
 
@@ -359,6 +387,11 @@ mod tests {
                 abi::framing::DELIMITER,
                 Bytes::EMPTY,
                 "service s: framing delimiter: a delimiter has 1 to 16 bytes, not 0",
+            ),
+            (
+                abi::framing::WEBSOCKET,
+                Bytes::from(&b"a,b c"[..]),
+                "service s: framing websocket: \"b c\" is no name of a subprotocol",
             ),
             (
                 abi::framing::DELIMITER,

@@ -5,9 +5,11 @@
 //! | [`library`] | a loaded library and what it offers |
 //! | `instance` | an instance of a service: runs turns and jobs, converts values |
 //! | `host_calls` | the functions that a handler calls during a turn |
+//! | `under_way` | what those functions get back of the turn |
 //! | `bytes` | bytes that cross the boundary |
 
 mod bytes;
 mod host_calls;
 mod instance;
 pub mod library;
+mod under_way;
