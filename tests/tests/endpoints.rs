@@ -1,8 +1,10 @@
-//! Endpoints: a service had in several kinds, over TCP and over Unix sockets.
+//! Endpoints: a service in several kinds, over TCP and Unix sockets, and one room over all.
 
 use greenroom_tests::client::Client;
+use greenroom_tests::fixture::install;
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -100,7 +102,7 @@ fn a_service_is_had_in_several_kinds() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("nc");
-    std::io::Write::write_all(&mut nc.stdin.take().expect("its input"), b"by nc\n").expect("sent");
+    nc.stdin.take().expect("its input").write_all(b"by nc\n").expect("sent");
     assert_eq!(nc.wait_with_output().expect("its output").stdout, b"1 by nc\n");
 
     // The telnet port closes, and its session lives on. Another mode is given without a new socket.
@@ -178,4 +180,80 @@ fn only_a_dead_socket_is_replaced() {
     served.host.signal(libc::SIGTERM);
     assert_eq!(served.host.wait(), Some(0));
     assert!(!path.exists());
+}
+
+/// People over lines, telnet, WebSocket and a Unix socket hear each other, each in their kind,
+/// across a swap, of which the room is told, and a kill.
+#[test]
+fn a_room_is_one_over_all_kinds() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (library, socket) = (dir.path().join("libchat.so"), dir.path().join("chat.sock"));
+    install(&built("libchat.so"), &library);
+    let endpoints = ["127.0.0.1:0", "telnet://127.0.0.2:0", "ws://127.0.0.3:0"];
+    let host = Host::serve_with(&[], &[&library], |c| {
+        for endpoint in endpoints {
+            c.args(["--listen", &format!("chat={endpoint}")]);
+        }
+        c.args(["--listen", &format!("chat=unix:{}", socket.display())]);
+    });
+    let listen = host.service("chat")["listen"].clone();
+    let addr =
+        |at: usize| listen[at].as_str().expect("an endpoint").split_once("://").expect("a kind").1.to_owned();
+    let mut line = Client::connect(addr(0).parse().expect("an address"));
+    let mut telnet = Client::connect(addr(1).parse().expect("an address"));
+    let mut here = unix(&socket);
+    let client = greenroom_tests::root().join("tests/clients/room.py");
+    let mut web = Command::new("python3")
+        .arg(client)
+        .arg(format!("ws://{}/", addr(2)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut to_web = web.stdin.take().expect("its input");
+    let mut of_web = BufReader::new(web.stdout.take().expect("its output")).lines();
+    let mut heard = || of_web.next().expect("a message").expect("text");
+
+    // They join one after the other, and each reads of the later ones.
+    let welcome = "Welcome to the green room. What is your nick?";
+    assert_eq!(heard(), welcome);
+    for (client, nick, end) in [(&mut line, "ann", ""), (&mut telnet, "tel", "\r"), (&mut here, "uni", "")] {
+        assert_eq!(client.line(), Some(format!("{welcome}{end}")));
+        assert_eq!(client.ask(nick), format!("* {nick} is here{end}"));
+    }
+    writeln!(to_web, "web").expect("sent");
+    assert_eq!(heard(), "* web is here");
+    for expected in ["* tel is here", "* uni is here", "* web is here"] {
+        assert_eq!(line.line().as_deref(), Some(expected));
+    }
+    for expected in ["* uni is here\r", "* web is here\r"] {
+        assert_eq!(telnet.line().as_deref(), Some(expected));
+    }
+    assert_eq!(here.line().as_deref(), Some("* web is here"));
+    let mut all = |text: &str, with_unix: bool| {
+        assert_eq!(line.line().as_deref(), Some(text));
+        assert_eq!(telnet.line(), Some(format!("{text}\r")));
+        if with_unix {
+            assert_eq!(here.line().as_deref(), Some(text));
+        }
+        assert_eq!(heard(), text);
+    };
+    writeln!(to_web, "hello <b>").expect("sent");
+    all("web: hello <b>", true);
+
+    // Another file of the same code: the room is told of it without anybody saying a word.
+    let mut bytes = std::fs::read(built("libchat.so")).expect("a library");
+    bytes.push(0);
+    let newer = dir.path().join("newer.so");
+    std::fs::write(&newer, bytes).expect("a file");
+    install(&newer, &library);
+    all("* chat is now generation 2: nobody was disconnected", true);
+
+    host.kill_worker();
+    // The crash closes the Unix socket alone, and its nick goes with it.
+    all("* uni has left", false);
+    writeln!(to_web, "on").expect("sent");
+    all("web: on", false);
+    drop(to_web);
+    assert!(web.wait().expect("it ends").success());
 }

@@ -8,6 +8,9 @@
 //! | `/quit` | closes the session |
 //! | any other | is said to the room |
 //!
+//! The room is had over lines, telnet and WebSocket, with a page for browsers at the port of the
+//! last. When other code serves, the room is told so within a second.
+//!
 //! The nick of a session is in its state, and the set of nicks is in a table. Both change in
 //! the same turn, so they agree: a turn that fails changes neither. Turns of all sessions run
 //! one after the other, so two sessions cannot take one nick between a look and a write.
@@ -17,14 +20,25 @@
 //! taken.
 #![forbid(unsafe_code)]
 
-use greenroom_handler::{Action, Fault, Handler, Table, Tables, Turn, export};
+use greenroom_handler::{Action, Endpoint, Fault, Handler, Page, Table, Tables, Turn, export};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 export!(Chat);
 
 /// Table of the nicks in use: nick to number of its session.
 const NICKS: Table<u64> = Table::new("chat-nicks");
+/// Table with one entry, [`SERVES`]: the generation that the room was told of last.
+const GENERATION: Table<u64> = Table::new("chat-generation");
+/// Key of that entry.
+const SERVES: &str = "serves";
+/// Timer of the service that looks for another generation.
+const LOOK: &str = "look";
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Page for browsers: one file, which loads nothing else.
+const PAGE: &str = include_str!("page.html");
 /// Topic of everybody who has a nick.
 const ROOM: &str = "chat-room";
 /// Most nicks that `/who` lists. Bounds the time and the output of that turn.
@@ -63,6 +77,7 @@ type ChatTurn<'a> = Turn<'a, Person>;
 impl Handler for Chat {
     const SERVICE: &'static str = "chat";
     const PORT: u16 = 4000;
+    const ENDPOINTS: &'static [Endpoint] = &[Endpoint::telnet(4023), Endpoint::websocket(4080, &[])];
     type State = Person;
     type Config = Settings;
 
@@ -76,7 +91,22 @@ impl Handler for Chat {
 
     /// The table has an owner, so reloads check its values.
     fn tables() -> Tables {
-        Tables::none().own(&NICKS)
+        Tables::none().own(&NICKS).own(&GENERATION)
+    }
+
+    fn page(&self, path: &str) -> Option<Page> {
+        (path == "/").then(|| Page::html(PAGE))
+    }
+
+    /// Tells the room of another generation, and looks again later as long as anybody is there.
+    fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
+        if let Action::Timer(LOOK) = action {
+            tell_of_another_generation(turn)?;
+            if NICKS.len(turn) > 0 {
+                turn.set_service_timer(LOOK, LOOK_EVERY);
+            }
+        }
+        Ok(())
     }
 
     /// Runs one action. A session without a nick reads nothing from the room and takes each
@@ -97,12 +127,26 @@ impl Handler for Chat {
             // are told.
             (Action::Closed(_), Some(nick)) => {
                 NICKS.delete(turn, &nick);
-                turn.broadcast_others(ROOM, format!("* {nick} has left\n"));
+                turn.broadcast_line_others(ROOM, format!("* {nick} has left"));
             }
             _ => {}
         }
         Ok(())
     }
+}
+
+/// Tells the room which generation serves, if that is not the one that it knows of.
+fn tell_of_another_generation<S>(turn: &mut Turn<'_, S>) -> Result<(), Fault> {
+    let serves = turn.fact("generation").and_then(|n| n.parse().ok()).unwrap_or(0);
+    match GENERATION.get(turn, SERVES)? {
+        Some(known) if known == serves => return Ok(()),
+        // A room that was empty heard of nothing.
+        Some(_) if NICKS.len(turn) > 1 => {
+            turn.broadcast_line(ROOM, format!("* chat is now generation {serves}: nobody was disconnected"))
+        }
+        _ => {}
+    }
+    GENERATION.put(turn, SERVES, &serves)
 }
 
 impl Chat {
@@ -113,7 +157,7 @@ impl Chat {
             // space.
             ("", _) => {}
             ("/nick", name) => self.take_nick(turn, name.trim())?,
-            ("/me", does) => turn.broadcast(ROOM, format!("* {nick} {does}\n")),
+            ("/me", does) => turn.broadcast_line(ROOM, format!("* {nick} {does}")),
             // The nick is given back in the last turn, as for any other end.
             ("/quit", _) => turn.close(),
             ("/who", _) => {
@@ -126,7 +170,7 @@ impl Chat {
                     "! {command} is not known; there are /nick NAME, /who, /me DOES and /quit"
                 ));
             }
-            _ => turn.broadcast(ROOM, format!("{nick}: {line}\n")),
+            _ => turn.broadcast_line(ROOM, format!("{nick}: {line}")),
         }
         Ok(())
     }
@@ -148,12 +192,14 @@ impl Chat {
         match turn.state.nick.replace(name.to_owned()) {
             Some(old) => {
                 NICKS.delete(turn, &old);
-                turn.broadcast(ROOM, format!("* {old} is now {name}\n"));
+                turn.broadcast_line(ROOM, format!("* {old} is now {name}"));
             }
             None => {
                 // Before the broadcast, so that the session reads of its own arrival.
                 turn.subscribe(ROOM);
-                turn.broadcast(ROOM, format!("* {name} is here\n"));
+                turn.broadcast_line(ROOM, format!("* {name} is here"));
+                tell_of_another_generation(turn)?;
+                turn.set_service_timer(LOOK, LOOK_EVERY);
                 tracing::info!(nick = name, "joined");
             }
         }

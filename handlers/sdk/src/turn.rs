@@ -71,8 +71,11 @@ impl<S> Turn<'_, S> {
     ///
     /// Over WebSocket, [`crate::Action::Opened`] knows `path`, `query`, `protocol`, `host`,
     /// `origin`, `user-agent`, `cookie` and `x-forwarded-for`. [`crate::Action::Closed`] knows
-    /// `close-code` and `close-reason` if the peer gave them. Other turns know none: keep in the
-    /// state what is needed later.
+    /// `close-code` and `close-reason` if the peer gave them. Other turns know none of these: keep
+    /// in the state what is needed later.
+    ///
+    /// Each turn knows `endpoint`, the kind by which the session came (`line`, `telnet`, `ws`), and
+    /// `generation`, the number of the build that runs.
     pub fn fact(&mut self, name: &str) -> Option<String> {
         self.host.fact(name).map(|value| String::from_utf8_lossy(&value).into_owned())
     }

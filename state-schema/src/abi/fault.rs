@@ -1,4 +1,4 @@
-//! Kinds of faults ([`super::Fault::kind`]).
+//! Kinds of faults ([`Fault::kind`]).
 
 use super::bytes::Bytes;
 

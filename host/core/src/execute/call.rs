@@ -67,6 +67,7 @@ pub(crate) fn call(
         state,
         actions: call.actions,
     };
+    let framing = host.services[session.service].framings.get(session.framing);
     let context = TurnContext {
         store: &host.store,
         tables: &host.tables,
@@ -77,8 +78,13 @@ pub(crate) fn call(
         jobs: &host.jobs,
         outbound: &host.outbound,
         topics: &host.topics,
-        encodes: Some(host.services[session.service].framings.get(session.framing)).filter(|f| f.encodes()),
+        encodes: Some(framing).filter(|f| f.encodes()),
         service: &|name| host.services.dialled(name),
+        fact: &|name| match name {
+            "endpoint" => Some(framing.kind().to_owned()),
+            "generation" => Some(callee.generation.to_string()),
+            _ => None,
+        },
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).
         keeps_messages_apart: &|| host.services.encoding_framings().next().is_some(),
         depths: call.running.depths(),

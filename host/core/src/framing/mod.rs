@@ -14,7 +14,7 @@
 //! | `raw` | whatever arrived |
 //! | `scan` | place of a search in a message of WebSocket |
 //! | `telnet` | lines between telnet commands |
-//! | [`websocket`] | messages of WebSocket, behind an HTTP request |
+//! | `websocket` | messages of WebSocket, behind an HTTP request |
 //!
 //! Costs: each byte is searched once, as long as the session keeps
 //! [`frame::FrameState::searched`]. Messages are slices of the input, but for telnet lines with

@@ -147,8 +147,12 @@ impl Staging<'_> {
         closed
     }
 
-    /// Returns a fact about the connection; `None`: there is none of the name.
-    pub fn fact(&self, name: &str) -> Option<&[u8]> {
+    /// Returns a fact about the connection or the build; `None`: there is none of the name.
+    pub fn fact(&mut self, name: &str) -> Option<&[u8]> {
+        if let Some(fact) = (self.context.fact)(name) {
+            self.buffers.answer = fact.into_bytes();
+            return Some(&self.buffers.answer);
+        }
         self.buffers.facts.iter().find(|(n, _)| *n == name).map(|(_, value)| &value[..])
     }
 

@@ -166,7 +166,6 @@ pub(crate) type Convert<'a> = dyn Fn(&str, u32, &[u8]) -> Result<Option<Vec<u8>>
 pub(crate) struct TurnContext<'a> {
     pub(crate) store: &'a Store,
     pub(crate) tables: &'a Tables,
-    /// Conversion of table values for the build that is called.
     pub(crate) convert: &'a Convert<'a>,
     /// Limits of the session's service.
     pub(crate) limits: &'a Limits,
@@ -180,10 +179,11 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) encodes: Option<&'a Framing>,
     /// Number of a service that the host may connect for, by name. O(services).
     pub(crate) service: &'a dyn Fn(&str) -> Option<ServiceId>,
+    /// Facts that any turn may ask for, by name.
+    pub(crate) fact: &'a dyn Fn(&str) -> Option<String>,
     /// Whether a framing in use tells messages apart: then broadcasts are not merged. O(services).
     pub(crate) keeps_messages_apart: &'a dyn Fn() -> bool,
-    /// Turns between each action and something that came from outside. Actions without a depth
-    /// count as 0.
+    /// Turns between each action and something that came from outside; 0 for those behind the end.
     pub(crate) depths: &'a [u16],
     /// Time of the pass: CLOCK_MONOTONIC, in nanoseconds.
     pub(crate) now_ns: u64,
