@@ -24,6 +24,7 @@ use crate::config::socket_file::SocketFile;
 use crate::keeper::connections::{Batch, Connections};
 use crate::keeper::dialer::Dialer;
 use crate::keeper::listeners::Listeners;
+use crate::keeper::peer_watch::PeerWatch;
 use crate::keeper::table::FileTable;
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use crate::protocol::status::Failing;
@@ -183,6 +184,12 @@ impl Acceptor {
     /// Opens ports, all or none, without accepting yet. See [`Listeners::open`].
     pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<Address>, String> {
         self.listeners.open(ports)
+    }
+
+    /// Sets the times after which silent peers are given up, for connections from now on.
+    pub(super) fn watch_peers(&mut self, watch: PeerWatch) {
+        self.listeners.watch_peers(watch);
+        self.dialer.watch = watch;
     }
 
     /// Gives files of Unix sockets their access. See [`Listeners::allow`].

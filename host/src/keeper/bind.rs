@@ -43,7 +43,7 @@ pub(super) fn bind_tcp(addr: SocketAddr, shares: bool) -> io::Result<(OwnedFd, S
     }
     // The output of a pass is sent at once, so there is nothing to wait for.
     sockopt::set_tcp_nodelay(&socket, true)?;
-    // Finds a peer that is gone without closing, after hours.
+    // Finds a peer that is gone without closing, after the times of `peer_watch`.
     sockopt::set_socket_keepalive(&socket, true)?;
     // Urgent data (telnet's Synch) comes in order, and the kernel counts it as other bytes.
     sockopt::set_socket_oobinline(&socket, true)?;

@@ -15,6 +15,7 @@
 //! The worker's limit `connects_max` bounds the requests under way: it counts each one until its
 //! outcome is told.
 
+use crate::keeper::peer_watch::PeerWatch;
 use greenroom_state::address::Address;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -30,6 +31,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Dialer {
     /// Connections under way, by the number of the request.
     under_way: BTreeMap<u64, Dial>,
+    /// Times after which silent peers are given up.
+    pub(super) watch: PeerWatch,
     /// Deadlines of those under way, each with its number.
     deadlines: BTreeSet<(Instant, u64)>,
     /// Open ones: number of the connection, and number of its request. A successor is told these.
@@ -68,7 +71,7 @@ impl Dialer {
         let Address::Tcp(to) = &addr else {
             return Err(format!("{addr} can't be connected to: this version connects over TCP alone"));
         };
-        let mut socket = begin(*to).map_err(|e| describe(&addr, &e))?;
+        let mut socket = begin(*to, self.watch).map_err(|e| describe(&addr, &e))?;
         registry.register(&mut socket, token, Interest::WRITABLE).map_err(|e| describe(&addr, &e))?;
         let until = Instant::now() + patience;
         self.under_way.insert(number, Dial { socket, until, is_asked: true });
@@ -166,12 +169,13 @@ fn describe(addr: &Address, e: &io::Error) -> String {
 
 /// Begins to connect, with the options that an accepted connection inherits
 /// ([`crate::keeper::listeners`]).
-fn begin(addr: SocketAddr) -> io::Result<TcpStream> {
+fn begin(addr: SocketAddr, watch: PeerWatch) -> io::Result<TcpStream> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
     sockopt::set_socket_keepalive(&socket, true)?;
+    watch.apply(&socket)?;
     sockopt::set_socket_oobinline(&socket, true)?;
     match connect(&socket, &addr) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(TcpStream::from_std(socket.into())),

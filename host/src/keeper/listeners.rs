@@ -29,6 +29,7 @@
 
 use crate::config::socket_file::SocketFile;
 use crate::keeper::bind::{BoundFile, bind_tcp, bind_unix};
+use crate::keeper::peer_watch::PeerWatch;
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_core::reload::ports::{Port, covers, overlap};
 use greenroom_state::address::Address;
@@ -65,6 +66,8 @@ struct Listener {
 #[derive(Default)]
 pub(super) struct Listeners {
     places: Vec<Option<Listener>>,
+    /// Times after which silent peers are given up.
+    watch: PeerWatch,
     /// Access to the files of Unix sockets, open ones and others.
     files: BTreeMap<Address, SocketFile>,
 }
@@ -84,6 +87,7 @@ impl Listeners {
             // An error drops `opened`, and closes what this call has opened so far.
             let listener = open(&port).or_else(|why| self.open_beside(&port).unwrap_or(Err(why)))?;
             listener.allow(&self.files)?;
+            listener.watch(self.watch);
             addrs.push(listener.addr.clone());
             opened.push(Some(listener));
         }
@@ -107,6 +111,12 @@ impl Listeners {
             let _ = sockopt::set_socket_reuseport(&listener.socket, false);
         }
         Some(listener)
+    }
+
+    /// Sets the times after which silent peers are given up, for connections from now on.
+    pub(super) fn watch_peers(&mut self, watch: PeerWatch) {
+        self.watch = watch;
+        self.places.iter().flatten().for_each(|l| l.watch(watch));
     }
 
     /// Gives the files of Unix sockets their access: of those that are open, now, and of others
@@ -197,6 +207,15 @@ impl Listeners {
 }
 
 impl Listener {
+    /// Sets the times of a TCP socket. A kernel that refuses them has its own.
+    fn watch(&self, watch: PeerWatch) {
+        if self.file.is_none()
+            && let Err(e) = watch.apply(&self.socket)
+        {
+            tracing::warn!("{}: silent peers are given up late: {e}", self.addr);
+        }
+    }
+
     /// Gives the file of a Unix socket its access. The error names service and address.
     fn allow(&self, files: &BTreeMap<Address, SocketFile>) -> Result<(), String> {
         let (Some(file), Some(wanted)) = (&self.file, files.get(&self.addr)) else { return Ok(()) };

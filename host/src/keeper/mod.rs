@@ -45,6 +45,7 @@ mod listeners;
 mod memory_files;
 pub mod options;
 mod orphans;
+mod peer_watch;
 mod phase;
 mod propose;
 mod spawn;
@@ -81,6 +82,7 @@ use greenroom_core::reload::request::Requester;
 use greenroom_state::endpoint::Endpoint;
 use mio::{Events, Poll};
 use options::Options;
+use peer_watch::PeerWatch;
 use phase::{Phase, START_MAX};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGUSR1};
 use std::collections::BTreeMap;
@@ -134,13 +136,15 @@ impl Keeper {
     /// the kernel gives no poll, no memory files, or not this binary.
     pub fn new(options: Options) -> io::Result<Keeper> {
         let poll = Poll::new()?;
+        let mut acceptor = Acceptor::default();
+        acceptor.watch_peers(PeerWatch::of(&options.config.all_limits()));
         Ok(Keeper {
             start_places: KeptPlaces::new(if options.in_process.is_some() { 0 } else { START_PLACES })?,
             binary: if options.in_process.is_some() { None } else { Some(own_binary()?) },
             options,
             events: EventQueue::new(poll.registry())?,
             poll,
-            acceptor: Acceptor::default(),
+            acceptor,
             worker: WorkerProcess::new()?,
             proposals: ConfigProposals::default(),
             callers: Callers::default(),

@@ -14,6 +14,7 @@ use crate::keeper::Keeper;
 use crate::keeper::callers::WaitingCaller;
 use crate::keeper::configure::Proposed;
 use crate::keeper::events::Event;
+use crate::keeper::peer_watch::PeerWatch;
 use crate::protocol::admin::AdminCommand;
 use crate::protocol::keeper::ToWorker;
 use crate::protocol::link::to_file;
@@ -119,6 +120,7 @@ impl Keeper {
     pub(super) fn configured(&mut self, number: u64) {
         if let Some(proposed) = self.proposals.answered(number) {
             self.options.config = proposed.config;
+            self.acceptor.watch_peers(PeerWatch::of(&self.options.config.all_limits()));
         }
     }
 

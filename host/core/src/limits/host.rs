@@ -161,6 +161,8 @@ pub struct Limits {
     /// Time in which a peer of WebSocket may send nothing before it is pinged, and again before its
     /// session is closed. 0: no pings.
     pub ping_ms: u64,
+    /// Time after which the kernel gives up a peer that does not answer. 0: the kernel's own times.
+    pub dead_peer_ms: u64,
     /// Time for the output of a closed session to be flushed. Afterwards the output is dropped.
     pub drain_ms: u64,
     /// Time for a peer to close its end after ours is shut. Afterwards the connection is
@@ -230,6 +232,7 @@ impl Default for Limits {
             frame_ms: 300_000,
             output_ms: 300_000,
             ping_ms: 30_000,
+            dead_peer_ms: 120_000,
             drain_ms: 10_000,
             linger_ms: 2_000,
             stop_ms: 5_000,
@@ -307,6 +310,8 @@ impl Limits {
             ("idle_ms", self.idle_ms),
             ("frame_ms", self.frame_ms),
             ("output_ms", self.output_ms),
+            ("ping_ms", self.ping_ms),
+            ("dead_peer_ms", self.dead_peer_ms),
             ("drain_ms", self.drain_ms),
             ("linger_ms", self.linger_ms),
             ("stop_ms", self.stop_ms),
