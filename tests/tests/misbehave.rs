@@ -109,7 +109,7 @@ const IDLE: usize = 50;
 impl Bench {
     /// Serves the good build. Rehearsals are limited to this time and to 150 MB.
     fn new(rehearsal_ms: u32) -> Bench {
-        let limits = format!("rehearsal_ms = {rehearsal_ms}\nrehearsal_bytes_max = 150000000");
+        let limits = format!("rehearsal_ms = {rehearsal_ms}\nrehearsal_bytes_max = 300000000");
         let host = Host::serve_limited(NAME, &builds().good, &limits);
         let mut idle: Vec<_> = (0..IDLE).map(|_| Client::connect(host.addr(NAME))).collect();
         for client in &mut idle {
