@@ -107,7 +107,7 @@ const BUSY: usize = 8;
 const IDLE: usize = 50;
 
 impl Bench {
-    /// Serves the good build. Rehearsals are limited to this time and to 150 MB.
+    /// Serves the good build. Rehearsals are limited to this time and to 300 MB.
     fn new(rehearsal_ms: u32) -> Bench {
         let limits = format!("rehearsal_ms = {rehearsal_ms}\nrehearsal_bytes_max = 300000000");
         let host = Host::serve_limited(NAME, &builds().good, &limits);

@@ -29,12 +29,9 @@ export!(Chat);
 
 /// Table of the nicks in use: nick to number of its session.
 const NICKS: Table<u64> = Table::new("chat-nicks");
-/// Table with one entry, [`SERVES`]: the generation that the room was told of last.
-const GENERATION: Table<u64> = Table::new("chat-generation");
-/// Key of that entry.
-const SERVES: &str = "serves";
-/// Timer of the service that looks for another generation.
-const LOOK: &str = "look";
+/// Begin of the name of a timer of the service, which looks for another generation. Behind it is
+/// the generation that the room knows of.
+const LOOK: &str = "look ";
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Page for browsers: one file, which loads nothing else.
@@ -91,7 +88,7 @@ impl Handler for Chat {
 
     /// The table has an owner, so reloads check its values.
     fn tables() -> Tables {
-        Tables::none().own(&NICKS).own(&GENERATION)
+        Tables::none().own(&NICKS)
     }
 
     fn page(&self, path: &str) -> Option<Page> {
@@ -100,10 +97,14 @@ impl Handler for Chat {
 
     /// Tells the room of another generation, and looks again later as long as anybody is there.
     fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
-        if let Action::Timer(LOOK) = action {
-            tell_of_another_generation(turn)?;
-            if NICKS.len(turn) > 0 {
-                turn.set_service_timer(LOOK, LOOK_EVERY);
+        if let Action::Timer(name) = action
+            && let Some(known) = name.strip_prefix(LOOK)
+            && NICKS.len(turn) > 0
+        {
+            let serves = look_later(turn);
+            if serves != known {
+                let told = format!("* chat is now generation {serves}: nobody was disconnected");
+                turn.broadcast_line(ROOM, told);
             }
         }
         Ok(())
@@ -135,18 +136,11 @@ impl Handler for Chat {
     }
 }
 
-/// Tells the room which generation serves, if that is not the one that it knows of.
-fn tell_of_another_generation<S>(turn: &mut Turn<'_, S>) -> Result<(), Fault> {
-    let serves = turn.fact("generation").and_then(|n| n.parse().ok()).unwrap_or(0);
-    match GENERATION.get(turn, SERVES)? {
-        Some(known) if known == serves => return Ok(()),
-        // A room that was empty heard of nothing.
-        Some(_) if NICKS.len(turn) > 1 => {
-            turn.broadcast_line(ROOM, format!("* chat is now generation {serves}: nobody was disconnected"))
-        }
-        _ => {}
-    }
-    GENERATION.put(turn, SERVES, &serves)
+/// Looks for another generation than this one, some time later.
+fn look_later<S>(turn: &mut Turn<'_, S>) -> String {
+    let serves = turn.fact("generation").unwrap_or_default();
+    turn.set_service_timer(&format!("{LOOK}{serves}"), LOOK_EVERY);
+    serves
 }
 
 impl Chat {
@@ -198,8 +192,7 @@ impl Chat {
                 // Before the broadcast, so that the session reads of its own arrival.
                 turn.subscribe(ROOM);
                 turn.broadcast_line(ROOM, format!("* {name} is here"));
-                tell_of_another_generation(turn)?;
-                turn.set_service_timer(LOOK, LOOK_EVERY);
+                look_later(turn);
                 tracing::info!(nick = name, "joined");
             }
         }

@@ -13,7 +13,6 @@
 use crate::clock::unix_ms;
 use crate::net::stream::Stream;
 use crate::protocol::keeper::EndpointId;
-use crate::worker::endpoints::port_of;
 use crate::worker::shell::Shell;
 use greenroom_core::input::Input;
 use std::os::fd::OwnedFd;
@@ -76,7 +75,7 @@ fn open_asked(
     let socket = Stream::from(fd);
     let gone = |e| format!("the peer is gone: {e}");
     let (peer, local) = (socket.peer().map_err(gone)?, socket.local().map_err(gone)?);
-    let port = port_of(shell.ports.held(), endpoint, local);
+    let port = shell.ports.of_connection(endpoint, local);
     let service = port.and_then(|port| Some((shell.core.service_named(&port.port.0)?, &*port.kind)));
     if asked.is_none() && service.is_none() {
         return Err("the port is closed".into());

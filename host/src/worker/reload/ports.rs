@@ -20,7 +20,7 @@
 use crate::config::Config;
 use crate::config::socket_file::SocketFile;
 use crate::protocol::keeper::{EndpointId, HeldPort, ToKeeper};
-use crate::worker::endpoints::Endpoints;
+use crate::worker::endpoints::{Endpoints, port_of};
 use crate::worker::keeper_link::KeeperLink;
 use greenroom_core::core::Core;
 use greenroom_core::ledger::ProbationCounts;
@@ -31,6 +31,7 @@ use greenroom_core::store::kind::Kind;
 use greenroom_state::address::Address;
 use greenroom_state::endpoint::Endpoint;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
 
 /// Changes of ports that a reload or a rollback makes with its commit. Dropping them leaves opened
 /// ports in the keeper: [`Ports::discard`] has it close those.
@@ -78,6 +79,9 @@ pub(in crate::worker) struct FailedBuild {
     pub why: String,
 }
 
+/// Moved ports that are remembered.
+const MOVED_MAX: usize = 64;
+
 /// Purpose of ports that the keeper is opening.
 #[derive(Debug)]
 pub(in crate::worker) enum Opening {
@@ -100,6 +104,9 @@ pub(in crate::worker) struct Ports {
     opening: VecDeque<(Opening, PreparedPorts)>,
     /// Changes whose ports listen, by the first library of the reload.
     prepared: HashMap<LibraryId, PreparedPorts>,
+    /// Endpoints of ports that have moved to an address that overlaps, and of those that they moved
+    /// to. The keeper may have accepted there before it heard of the commit.
+    moved: VecDeque<(EndpointId, EndpointId)>,
     /// Access to the files of Unix sockets, as this process has told the keeper or is to tell it.
     files: BTreeMap<Address, SocketFile>,
     /// Numbers of the ports, and the endpoints of connections about to come.
@@ -115,6 +122,17 @@ impl Ports {
     /// The ports that count.
     pub(in crate::worker) fn held(&self) -> &[HeldPort] {
         &self.held
+    }
+
+    /// The port that a connection came to, by its endpoint, or by its local address if it has none.
+    /// `None`: the port is closed. O(ports).
+    pub(in crate::worker) fn of_connection(
+        &self,
+        endpoint: EndpointId,
+        local: Option<SocketAddr>,
+    ) -> Option<&HeldPort> {
+        let moved = self.moved.iter().rev().find(|(from, _)| *from == endpoint);
+        port_of(&self.held, moved.map_or(endpoint, |(_, to)| *to), local)
     }
 
     /// The ports of one service.
@@ -249,7 +267,7 @@ impl Ports {
                 held.port = new;
             }
         }
-        ports.retain(|p| !prepared.close.contains(&p.port));
+        let closed: Vec<_> = ports.extract_if(.., |p| prepared.close.contains(&p.port)).collect();
         for port in &mut ports {
             // A socket stays as it is: its next connections are of another kind.
             if let Some(kind) = prepared.kinds.get(&port.port) {
@@ -257,6 +275,13 @@ impl Ports {
             }
         }
         self.set(core, ports);
+        for old in closed {
+            if let Some(new) = self.held.iter().find(|p| ports::overlap(&p.addr, &old.addr)) {
+                self.moved.push_back((old.endpoint, new.endpoint));
+            }
+        }
+        // Connections that came before a commit come soon behind it.
+        self.moved.drain(..self.moved.len().saturating_sub(MOVED_MAX));
         true
     }
 
