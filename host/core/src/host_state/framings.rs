@@ -24,9 +24,9 @@ pub(crate) fn record_framings(host: &mut HostState) {
 
 /// Records the framings of a service, if their list has changed.
 fn record_of(host: &mut HostState, service: ServiceId) {
-    if let Some(json) = host.services[service].framings.take_changed() {
+    if let Some(record) = host.services[service].framings.take_changed() {
         // The store keeps a reserve beyond its limit, for records that must not fail.
-        let put = host.host_records.put(&mut host.store, Kind::Framings, service.0.into(), &json);
+        let put = host.host_records.put(&mut host.store, Kind::Framings, service.0.into(), &record);
         debug_assert!(put, "no room for the framings of a service");
     }
 }

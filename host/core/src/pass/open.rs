@@ -64,8 +64,11 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
         return Err(refuse(host, &connection, limit));
     }
     let Some(framing) = begin_framing(host, service, connection.kind) else {
+        let why = "the service has no such kind of endpoint, or too many framings in use";
+        let message = format!("connection from {} refused ({why})", connection.peer);
         host.commands.push(Command::Close { slot, id });
-        return Err("the service has no such kind of endpoint");
+        host.commands.push(Command::Notice { level: level::WARN, service, session: id, message });
+        return Err(why);
     };
     let mut session = Session::new(id, service, connection.peer, connection.at_ms);
     session.framing = framing;
