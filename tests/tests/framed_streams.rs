@@ -594,8 +594,11 @@ fn endpoints_of_a_service_have_their_own_framings() {
             vec![In(0, b"one\xff\xff\r\n".to_vec()), In(1, b"tw\xffo\r\n".to_vec()), In(2, b"th\n".to_vec())];
         let all = vec![In(1, b"all a\xff\n".to_vec())];
         let script = [begin, kill.clone(), say, kill.clone(), all, kill].concat();
-        // A kind that the service has not is closed: such a port can't be configured.
-        check(&script, "one\\xff\\xffa\\xff\\xff\ntw\\xffo\nth\\na\\xff\n closed");
+        // A kind that the service has not is closed, and operators are told.
+        let refused = "connection from 127.0.0.1:9 refused \
+                       (the service has no such kind of endpoint, or too many framings in use)";
+        let sent = "one\\xff\\xffa\\xff\\xff\ntw\\xffo\nth\\na\\xff\n closed";
+        check(&script, &format!("{sent}\n{refused}"));
     }
 }
 
