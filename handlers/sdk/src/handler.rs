@@ -1,11 +1,13 @@
-//! Trait that a service implements, its actions and its framing.
+//! Trait that a service implements, and its actions.
 //!
-//! The types here are the SDK's promise to authors. Kinds of actions, of framings and of
-//! reasons for a close may be added, so those types are `non_exhaustive`.
+//! The types here are the SDK's promise to authors. Kinds of actions and of reasons for a close may
+//! be added, so those types are `non_exhaustive`.
 
 use crate::fault::Fault;
+use crate::framing::Framing;
 use crate::migrate::Migrations;
 use crate::table::Tables;
+use crate::telnet::Verb;
 use crate::turn::Turn;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -122,6 +124,26 @@ pub enum Action<'a> {
         /// Result, or how it failed.
         end: JobEnd<'a>,
     },
+    /// Peer of a telnet session said something about an option: the option went on or off, a
+    /// request was answered ([`Turn::telnet_do`]), or an offer was refused because no turn has
+    /// asked for it.
+    Negotiated {
+        /// Number of the option; [`crate::telnet`] has the usual ones.
+        option: u8,
+        /// Word of the peer. `Will` and `Wont` are about its own side, `Do` and `Dont` about the
+        /// host's.
+        verb: Verb,
+        /// Whether the option is on now, on that side.
+        on: bool,
+    },
+    /// Subnegotiation from the peer of a telnet session, of an option that is on. At most 1,024
+    /// bytes as they come; a longer one closes the session.
+    Subnegotiation {
+        /// Number of the option.
+        option: u8,
+        /// Bytes behind the option.
+        bytes: &'a [u8],
+    },
 }
 
 /// End of a job.
@@ -168,57 +190,6 @@ pub enum Closed {
     Stopping,
     /// An operator closed it.
     Operator,
-}
-
-/// Framing of a service's stream: how it is cut into messages, and how messages are sent.
-///
-/// One send is one message. Bad parameters refuse the library, with the reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Framing {
-    /// Lines that end in LF or CRLF. A send goes out as it is.
-    Lines {
-        /// Longest line, in bytes, without its ending. A longer one closes the session.
-        bytes_max: u32,
-    },
-    /// No framing: a message is whatever arrived, cut anywhere. A send goes out as it is.
-    Raw {
-        /// Longest message, in bytes. More becomes several.
-        bytes_max: u32,
-    },
-    /// Messages behind their length, which does not count itself. A send goes out behind its
-    /// length.
-    LengthPrefix {
-        /// Bytes of the length: 1, 2 or 4.
-        width: u8,
-        /// Byte order of the length.
-        order: ByteOrder,
-        /// Longest message, in bytes, without its length. A longer one closes the session.
-        bytes_max: u32,
-    },
-    /// Messages that end in a fixed string, which is no part of them. A send goes out with the
-    /// delimiter behind it, and fails if it contains the delimiter.
-    Delimiter {
-        /// End of each message, 1 to 16 bytes.
-        delimiter: &'static [u8],
-        /// Longest message, in bytes, without its delimiter. A longer one closes the session.
-        bytes_max: u32,
-    },
-    /// Lines over telnet: the host refuses every option of the protocol, and skips its commands. A
-    /// send goes out as text: LF becomes CR LF, and the byte 255 is doubled.
-    Telnet {
-        /// Longest line, in bytes, without its ending. A longer one closes the session.
-        bytes_max: u32,
-    },
-}
-
-/// Byte order of a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ByteOrder {
-    /// Most significant byte first, as network protocols mostly have it.
-    Big,
-    /// Least significant byte first.
-    Little,
 }
 
 /// Configuration of a service that has none: any key is refused.

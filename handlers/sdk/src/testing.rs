@@ -380,5 +380,14 @@ impl Host for Staging {
     fn hold(&mut self, _: bool) -> u32 {
         status::OK
     }
+    fn negotiate(&mut self, _: u8, _: u8) -> u32 {
+        status::OK
+    }
+    fn subnegotiate(&mut self, _: u8, _: &[u8]) -> u32 {
+        status::OK
+    }
+    fn prompt(&mut self, text: &[u8]) -> u32 {
+        self.send(text, b"")
+    }
     fn log(&mut self, _: &LogEvent) {}
 }

@@ -23,3 +23,10 @@ pub const DIALED: u32 = 8;
 /// Since 1.2. Connection [`super::Action::from`] is open or has failed; [`super::Action::detail`]
 /// is one of [`super::connect`], and `data` its session's number in decimal digits, or the reason.
 pub const CONNECT: u32 = 9;
+/// Since 1.4. The peer said something about a telnet option, [`super::Action::detail`]: an option
+/// went on or off, a request was answered, or an offer was refused. `data` are two bytes: what it
+/// said, WILL 251, WONT 252, DO 253 or DONT 254, and 1 if the option is on now, else 0.
+pub const NEGOTIATED: u32 = 11;
+/// Since 1.4. The peer sent a subnegotiation of telnet option [`super::Action::detail`], which is
+/// on; `data` are its bytes behind the option.
+pub const SUBNEGOTIATION: u32 = 12;

@@ -17,7 +17,7 @@ use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;
 use crate::host_state::end::drop_job;
 use crate::host_state::output::{broadcast, is_full, send};
-use crate::host_state::state::{write_state, write_topics};
+use crate::host_state::state::{write_framing, write_state, write_topics};
 use crate::ids::{Slot, public_number};
 use crate::limits::names::Limit;
 use crate::service::registry::Writer;
@@ -63,9 +63,7 @@ pub(crate) fn apply(
     for effect in &staged.effects {
         match effect {
             Effect::Send(part) => send(host, slot, &staged.bytes[part.clone()]),
-            Effect::Broadcast { topic, data, others } => {
-                broadcast(host, slot, staged.text(topic), &staged.bytes[data.clone()], *others);
-            }
+            Effect::Broadcast { topic, data, others } => send_to_topic(host, &origin, topic, data, *others),
             Effect::Subscribe(topic) => topics_changed |= subscribe(host, slot, staged.text(topic)),
             Effect::Unsubscribe(topic) => topics_changed |= unsubscribe(host, slot, staged.text(topic)),
             Effect::Put { table, key, value } => {
@@ -98,6 +96,8 @@ pub(crate) fn apply(
                 let context = &staged.bytes[context.clone()];
                 host.outbound.ask(&mut host.store, id, *number, (*service, addr.clone()), context);
             }
+            // Each holds the whole state, so the last one counts.
+            Effect::Framing(_) => {}
             Effect::WaitFor(other) => wait_for(host, slot, *other),
             Effect::Hold(held) => hold(host, slot, *held),
         }
@@ -105,7 +105,20 @@ pub(crate) fn apply(
     if topics_changed {
         write_topics(host, slot);
     }
+    if let Some(state) = staged.framing() {
+        write_framing(host, slot, state.clone());
+    }
     host.store.end_promise();
+}
+
+/// Sends a message to the peers of a topic. What libraries have framed of it lies in the buffers.
+fn send_to_topic(host: &mut HostState, origin: &Origin<'_>, topic: &Part, data: &Part, others: bool) {
+    let Origin { slot, staged, .. } = *origin;
+    let framed = |service| {
+        let mut all = staged.framed.iter();
+        all.find(|f| f.service == service && f.data == *data).map(|f| f.bytes.clone())
+    };
+    broadcast(host, slot, staged.text(topic), &staged.bytes[data.clone()], others, &framed);
 }
 
 /// Adds a session to a topic, on both sides. Returns whether the session's record changes.

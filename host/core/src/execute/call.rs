@@ -77,10 +77,11 @@ pub(crate) fn call(
         jobs: &host.jobs,
         outbound: &host.outbound,
         topics: &host.topics,
+        own_framing: &|message| callee.code.encode(message),
         encodes: Some(&host.services[session.service].offer.framing).filter(|f| f.encodes()),
         service: &|name| host.services.served(name),
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).
-        keeps_messages_apart: &|| host.services.encoding_framings().next().is_some(),
+        keeps_messages_apart: &|| host.services.any_encodes(),
         depths: call.running.depths(),
         now_ns: host.now_ns,
     };

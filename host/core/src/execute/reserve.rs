@@ -20,12 +20,13 @@ use crate::host_state::HostState;
 use crate::host_state::state::topics_record_bytes;
 use crate::ids::Slot;
 use crate::limits::names::Limit;
+use crate::service::encoding::Encoding;
 use crate::service::registry::Services;
 use crate::session::flow_control::FlowControl;
 use crate::session::output::OutputWriter;
 use crate::store::shared::SHARED_FROM_BYTES;
 use crate::tables::index::Tables;
-use crate::turn::effect::Effect;
+use crate::turn::effect::{Effect, Framed, Part};
 use crate::turn::staging::Buffers;
 use smallvec::SmallVec;
 
@@ -54,8 +55,10 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
     if staged.effects.iter().any(|e| matches!(e, Effect::WaitFor(_))) {
         records.push((FlowControl::RECORD_BYTES, 1));
     }
-    let staged = &*staged;
-    for effect in &staged.effects {
+    staged.framed.clear();
+    records.extend(staged.framing().map(|state| (state.stored().len(), 1)));
+    for at in 0..staged.effects.len() {
+        let effect = &staged.effects[at];
         records.push(record_bytes(effect, staged, topics));
         match effect {
             Effect::Broadcast { topic, data, .. } => {
@@ -63,8 +66,8 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
                     records.extend(shared_or_single(data.len()));
                 }
                 // The same bound as in `record_bytes`.
-                let subscribers = topics.count(staged.text(topic)) + 1;
-                records.extend(framed_records(&staged.bytes[data.clone()], subscribers, services));
+                let (subscribers, data) = (topics.count(staged.text(topic)) + 1, data.clone());
+                records.extend(framed_records(&data, subscribers, services, staged));
             }
             Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => records.push((data.len(), 1)),
             _ => {}
@@ -106,6 +109,8 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
         | Effect::CancelTimer { .. }
         | Effect::CancelJob(_)
         | Effect::WaitFor(_)
+        // One record for all of them, as well.
+        | Effect::Framing(_)
         | Effect::Hold(_) => (0, 0),
     }
 }
@@ -115,17 +120,27 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
 ///
 /// Costs one encoding for each such framing in use. A bound would not do: room is reserved in
 /// blocks of one size, and records of another size take other blocks. A framing that can't
-/// express the data writes nothing: those subscribers are left out.
-fn framed_records(data: &[u8], subscribers: usize, services: &Services) -> Vec<(usize, usize)> {
+/// express the data writes nothing: those subscribers are left out. What a library has framed is
+/// kept in `staged`.
+fn framed_records(
+    data: &Part,
+    subscribers: usize,
+    services: &Services,
+    staged: &mut Buffers,
+) -> Vec<(usize, usize)> {
     let (mut records, mut encoded) = (Vec::new(), Vec::new());
-    for framing in services.encoding_framings() {
+    for encoding in Encoding::in_use(services) {
         encoded.clear();
-        if framing.encode(data, &mut encoded).is_err() {
-            continue;
+        let framed = encoding.encode(services, &staged.bytes[data.clone()], &mut encoded);
+        if framed.is_ok() {
+            records.push((OutputWriter::broadcast_record_bytes(encoded.len()), subscribers));
+            if encoded.len() >= SHARED_FROM_BYTES {
+                records.extend(shared_or_single(encoded.len()));
+            }
         }
-        records.push((OutputWriter::broadcast_record_bytes(encoded.len()), subscribers));
-        if encoded.len() >= SHARED_FROM_BYTES {
-            records.extend(shared_or_single(encoded.len()));
+        if let Some(service) = encoding.library_of() {
+            let bytes = framed.map(|()| encoded.clone());
+            staged.framed.push(Framed { data: data.clone(), service, bytes });
         }
     }
     records

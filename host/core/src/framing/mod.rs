@@ -8,6 +8,7 @@
 //! | file | framing |
 //! | --- | --- |
 //! | [`frame`] | results of a cut, and the state between two |
+//! | [`custom`] | answers of a library's own framing |
 //! | [`delimiter`] | messages that end in a fixed string |
 //! | [`length_prefix`] | messages behind their length |
 //! | `lines` | lines that end in LF or CRLF |
@@ -23,14 +24,17 @@
 //! it changes what is sent. Each `match` in this file gets an arm, and telnet shows how to
 //! store state.
 
+pub mod custom;
 pub mod delimiter;
 pub mod frame;
 pub mod length_prefix;
 mod lines;
+#[cfg(test)]
+mod random_tests;
 mod raw;
 #[cfg(test)]
 mod script;
-mod telnet;
+pub(crate) mod telnet;
 
 use crate::framing::delimiter::Delimiter;
 use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload};
@@ -70,6 +74,14 @@ pub enum Framing {
         /// The longest message, without its line ending and with IAC as one byte.
         bytes_max: u32,
     },
+    /// Messages that functions of the service's library cut and frame. They are no pure function
+    /// of this value: `crate::turn::code` calls them, and [`custom`] judges what they answer.
+    Custom {
+        /// Version of the state that they keep. Builds of one version go on from each other's.
+        version: u8,
+        /// The longest message, without its framing.
+        bytes_max: u32,
+    },
 }
 
 impl Framing {
@@ -98,6 +110,11 @@ impl Framing {
                 Err(e) => Err(format!("framing delimiter: {e}")),
             },
             abi::framing::TELNET => none("telnet", Framing::Telnet { bytes_max }),
+            abi::framing::CUSTOM => match *parameters {
+                [] => Ok(Framing::Custom { version: 0, bytes_max }),
+                [version] => Ok(Framing::Custom { version, bytes_max }),
+                _ => Err(format!("framing custom: a version is wanted, not {} bytes", parameters.len())),
+            },
             other => Err(format!("framing {other} is not known")),
         }
     }
@@ -112,6 +129,9 @@ impl Framing {
     pub fn cut<'i>(&self, input: &'i [u8], state: &mut FrameState, buffers: &mut FrameBuffers) -> Frame<'i> {
         match self {
             Framing::Telnet { bytes_max } => telnet::cut(input, state, *bytes_max as usize, buffers),
+            Framing::LengthPrefix { prefix, bytes_max } if !prefix.cuts_slices() => {
+                length_prefix::cut_behind(*prefix, input, *bytes_max as usize, buffers)
+            }
             _ => self.cut_slice(input, state),
         }
     }
@@ -149,8 +169,8 @@ impl Framing {
                 delimiter::cut(delimiter, input, state, *bytes_max as usize)
             }
             // Unreachable: callers ask `cuts_slices` first, or come from the other arms of
-            // `cut`.
-            Framing::Telnet { .. } => Frame::More,
+            // `cut`. A framing of the library's is cut by its code.
+            Framing::Telnet { .. } | Framing::Custom { .. } => Frame::More,
         }
     }
 
@@ -158,7 +178,19 @@ impl Framing {
     /// differs from the input, no stored bytes. Callers need no buffers for such a framing.
     #[inline]
     pub fn cuts_slices(&self) -> bool {
-        !matches!(self, Framing::Telnet { .. })
+        match self {
+            Framing::LengthPrefix { prefix, .. } => prefix.cuts_slices(),
+            other => !matches!(other, Framing::Telnet { .. } | Framing::Custom { .. }),
+        }
+    }
+
+    /// Returns the state of a place in the input that was cut before turns ran. `now` is the
+    /// session's state behind those turns, which may have changed it.
+    pub(crate) fn at_place(&self, place: FrameState, now: &FrameState) -> FrameState {
+        match self {
+            Framing::Telnet { .. } => telnet::at_place(&place, now),
+            _ => place,
+        }
     }
 
     /// Returns whether another framing may go on from the state that this one left. The longest
@@ -172,6 +204,7 @@ impl Framing {
             (Framing::Delimiter { delimiter, .. }, Framing::Delimiter { delimiter: other, .. }) => {
                 delimiter == other
             }
+            (Framing::Custom { version, .. }, Framing::Custom { version: other, .. }) => version == other,
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),
         }
     }
@@ -183,14 +216,39 @@ impl Framing {
         !matches!(self, Framing::Lines { .. } | Framing::Raw { .. })
     }
 
+    /// Returns how messages to a session of this framing are written, by the state of its framing.
+    pub fn dialect(&self, state: &FrameState) -> Dialect {
+        match self {
+            Framing::Telnet { .. } if telnet::sends_binary(state) => Dialect::Binary,
+            _ => Dialect::Plain,
+        }
+    }
+
+    /// Returns all dialects that sessions of this framing may have.
+    pub fn dialects(&self) -> &'static [Dialect] {
+        match self {
+            Framing::Telnet { .. } => &[Dialect::Plain, Dialect::Binary],
+            _ => &[Dialect::Plain],
+        }
+    }
+
     /// Appends a message that a turn sends, in its framing. If the framing cannot express it,
     /// the error says why, and nothing is appended. O(bytes).
     pub fn encode(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+        self.encode_in(Dialect::Plain, message, out)
+    }
+
+    /// Appends a message as [`Framing::encode`] does, in a dialect of the framing.
+    pub fn encode_in(&self, dialect: Dialect, message: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         match self {
             Framing::Lines { .. } | Framing::Raw { .. } => out.extend_from_slice(message),
             Framing::LengthPrefix { prefix, .. } => length_prefix::encode(*prefix, message, out)?,
             Framing::Delimiter { delimiter, .. } => delimiter::encode(delimiter, message, out)?,
-            Framing::Telnet { .. } => telnet::encode(message, out),
+            Framing::Custom { .. } => return Err("the message is framed by the service's library"),
+            Framing::Telnet { .. } => match dialect {
+                Dialect::Plain => telnet::encode(message, out),
+                Dialect::Binary => telnet::encode_binary(message, out),
+            },
         }
         Ok(())
     }
@@ -202,9 +260,19 @@ impl Framing {
             | Framing::Raw { bytes_max }
             | Framing::LengthPrefix { bytes_max, .. }
             | Framing::Delimiter { bytes_max, .. }
-            | Framing::Telnet { bytes_max } => bytes_max,
+            | Framing::Telnet { bytes_max }
+            | Framing::Custom { bytes_max, .. } => bytes_max,
         }
     }
+}
+
+/// Way in which a framing writes messages, where sessions of one framing differ in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Only way of most framings; of telnet, text.
+    Plain,
+    /// Of telnet: bytes as they are, since BINARY is on.
+    Binary,
 }
 
 /// Cuts slices off the input until `take` says no, or until there is no whole message.
@@ -228,7 +296,6 @@ fn each<'i>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::framing::script::{check, trace_whole};
 
     /// Every number of a framing with good parameters, and each kind of bad ones.
     #[test]
@@ -242,10 +309,12 @@ mod tests {
             (4, b"\r\n", Ok(Framing::Delimiter { delimiter, bytes_max: 9 })),
             (5, b"", Ok(Framing::Telnet { bytes_max: 9 })),
             (0, b"", Err("framing 0 is not known")),
-            (6, b"", Err("framing 6 is not known")),
+            (7, &[3], Ok(Framing::Custom { version: 3, bytes_max: 9 })),
+            (7, &[3, 0], Err("framing custom: a version is wanted, not 2 bytes")),
+            (8, b"", Err("framing 8 is not known")),
             (1, b"\n", Err("framing lines has no parameters, and was given 1 bytes of them")),
             (2, b"xy", Err("framing raw has no parameters, and was given 2 bytes of them")),
-            (3, &[3, 0], Err("framing length-prefix: a width of 3 is none of 1, 2 and 4")),
+            (3, &[3, 0], Err("framing length-prefix: a width of 3 is none of 1, 2, 4 and 8")),
             (4, b"", Err("framing delimiter: a delimiter has 1 to 16 bytes, not 0")),
             (5, b"x", Err("framing telnet has no parameters, and was given 1 bytes of them")),
         ] {
@@ -280,31 +349,5 @@ mod tests {
         let most = [1; frame::STORED_BYTES_MAX];
         assert_eq!(FrameState::new(0, &most).unwrap().stored(), most);
         assert_eq!(FrameState::new(0, &[1; frame::STORED_BYTES_MAX + 1]), None);
-    }
-
-    /// Streams that no author thought of: cut anywhere, each gives the trace of the whole. The
-    /// alphabet favours bytes that mean something to a framing.
-    #[test]
-    fn random_streams_may_be_cut_anywhere() {
-        let mut random = fastrand::Rng::with_seed(9);
-        let alphabet = [b'a', b'b', b'\r', b'\n', 0, 1, 2, 255, 255, 251, 253, 250, 240, 246];
-        let delimiter = |bytes| Delimiter::new(bytes).unwrap();
-        let prefix = |width, little_endian| LengthPrefix::new(width, little_endian).unwrap();
-        for framing in [
-            Framing::Lines { bytes_max: 5 },
-            Framing::LengthPrefix { prefix: prefix(1, false), bytes_max: 5 },
-            Framing::LengthPrefix { prefix: prefix(2, true), bytes_max: 300 },
-            Framing::Delimiter { delimiter: delimiter(b"\r\n"), bytes_max: 5 },
-            Framing::Delimiter { delimiter: delimiter(b"aab"), bytes_max: 5 },
-            Framing::Telnet { bytes_max: 5 },
-            Framing::Telnet { bytes_max: 50 },
-        ] {
-            assert_eq!(framing.cuts_slices(), !matches!(framing, Framing::Telnet { .. }));
-            for _ in 0..200 {
-                let len = random.usize(0..32);
-                let stream: Vec<u8> = (0..len).map(|_| *random.choice(&alphabet).unwrap()).collect();
-                check(framing, &stream, &trace_whole(framing, &stream));
-            }
-        }
     }
 }

@@ -14,10 +14,12 @@
 //! buffers.
 
 use crate::framing::Framing;
-use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload};
+use crate::framing::custom;
+use crate::framing::frame::{Frame, FrameBuffers, FrameEvent, FrameState, Payload, Refusal};
 use crate::host_state::HostState;
 use crate::ids::Slot;
 use crate::limits::host::BATCH_ACTIONS_MAX;
+use crate::turn::code::CutPlace;
 use arrayvec::ArrayVec;
 use greenroom_state::abi::{Action, Bytes, action};
 use std::ops::Range;
@@ -48,6 +50,16 @@ impl CutBuffers {
     pub(super) fn finds_none(&mut self, framing: &Framing, input: &[u8], state: &mut FrameState) -> bool {
         self.frames.clear();
         matches!(framing.cut(input, state, &mut self.frames), Frame::More)
+    }
+
+    /// Reason why a library's framing refused the input, if the last cut ended so.
+    pub(super) fn take_refusal(&mut self) -> Option<Refusal> {
+        self.frames.refusal.take()
+    }
+
+    /// Event of the framing, if the last cut ended in [`End::Reply`] without a message before it.
+    pub(super) fn take_event(&mut self) -> Option<FrameEvent> {
+        self.frames.event.take()
     }
 
     /// Reply of the framing, if the last cut ended in [`End::Reply`] without a message before
@@ -114,7 +126,23 @@ impl<'b> Cut<'b> {
         let s = host.sessions.get_mut(slot)?;
         let framing = &host.services[s.service].offer.framing;
         if !framing.cuts_slices() {
-            self.fill_with_buffers(framing, &mut s.frame, (input, at), max, buffers);
+            if let Framing::Custom { version, bytes_max } = *framing {
+                let service = &host.services[s.service];
+                let (generation, form) = (service.generation(), (version, bytes_max as usize));
+                let mut place = CutPlace { session: s.id, service: s.service, generation, turn: s.turns };
+                let cut = |rest: &'b [u8], state: &mut FrameState, frames: &mut FrameBuffers| {
+                    let frame =
+                        custom::cut(form, rest, state, frames, |kept| service.code.cut(&place, rest, kept));
+                    place.turn += u64::from(matches!(frame, Frame::Message { .. }));
+                    frame
+                };
+                self.fill_with_buffers(cut, &mut s.frame, (input, at), max, buffers);
+                return Some(());
+            }
+            let cut = |rest: &'b [u8], state: &mut FrameState, frames: &mut FrameBuffers| {
+                framing.cut(rest, state, frames)
+            };
+            self.fill_with_buffers(cut, &mut s.frame, (input, at), max, buffers);
             return Some(());
         }
         // The bound keeps each push below within the capacity of the two vectors.
@@ -138,7 +166,7 @@ impl<'b> Cut<'b> {
     /// Cuts like [`Cut::fill`], for a framing that changes messages or answers by itself.
     fn fill_with_buffers(
         &mut self,
-        framing: &Framing,
+        mut cut: impl FnMut(&'b [u8], &mut FrameState, &mut FrameBuffers) -> Frame<'b>,
         state: &mut FrameState,
         (input, at): (&'b [u8], usize),
         max: usize,
@@ -147,7 +175,7 @@ impl<'b> Cut<'b> {
         let mut done = at;
         buffers.begin(state);
         while !self.actions.is_full() && self.actions.len() < max && done < input.len() {
-            let (payload, consumed) = match framing.cut(&input[done..], state, &mut buffers.frames) {
+            let (payload, consumed) = match cut(&input[done..], state, &mut buffers.frames) {
                 Frame::Message { payload, consumed } => (payload, consumed),
                 Frame::More => break,
                 other => {

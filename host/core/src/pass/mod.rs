@@ -5,6 +5,7 @@
 //! | `begin` | deadlines, due timers, sessions whose input resumes |
 //! | `open` | a connection becomes a session and runs its first turn |
 //! | `receive` | bytes become frames, frames become batches, the rest is kept |
+//! | `framing` | what a framing does beside cutting messages |
 //! | `cut` | messages at the beginning of some input |
 //! | `deliver` | waiting actions get their turns |
 //! | `close` | last turn, remaining output, end of stream |
@@ -23,6 +24,7 @@ pub(crate) mod close;
 pub(crate) mod commit;
 mod cut;
 pub(crate) mod deliver;
+mod framing;
 pub(crate) mod open;
 pub(crate) mod outcome;
 pub(crate) mod receive;

@@ -7,8 +7,7 @@
 //!
 //! Waiting actions run before frames: they are older. A session runs at most
 //! `turns_at_once_max` messages in one call, and ends earlier if the stage is over, then the others
-//! have their turns. A reply of a
-//! framing and the state that says that the reply was given become valid with the same commit.
+//! have their turns.
 //!
 //! Costs: O(bytes) for new bytes. Short kept input is copied and stored again with each read that
 //! adds to it; to long input the read is appended in place, as long as no message is whole and its
@@ -21,14 +20,15 @@ use super::Pass;
 use super::close::{finish, last_turn};
 use super::cut::{Cut, End};
 use super::deliver::{finish_if_peer_done, run_waiting};
+use super::framing::{answer, calls_code, follow_framing, keep_framing, refused};
 use super::open::run_opened_if_due;
 use super::timeout::frame_waits;
-use crate::execute::batch::{Ran, run_batch};
-use crate::framing::frame::FrameState;
+use crate::execute::batch::{Ran, may_cut, run_batch};
+use crate::framing::Framing;
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
-use crate::host_state::notice::{limit_reached, notice};
-use crate::host_state::output::{note_overflow, pause_if_full, send};
+use crate::host_state::notice::limit_reached;
+use crate::host_state::output::pause_if_full;
 use crate::host_state::state::{input_len, kept_input};
 use crate::ids::Slot;
 use crate::limits::budget::READ_NS;
@@ -36,7 +36,6 @@ use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
-use crate::session::output::OutputWriter;
 use crate::store::kind::Kind;
 use crate::store::tail::Tail;
 use greenroom_state::abi::{closed, level};
@@ -105,6 +104,9 @@ fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
     if s.may_run_frames() {
         let before = s.frame.clone();
         let framing = &services[s.service].offer.framing;
+        if matches!(framing, Framing::Custom { .. }) {
+            return false;
+        }
         if !scratch.cut.finds_none(framing, store.bytes_with_tail(input, tail), &mut s.frame) {
             s.frame = before;
             return false;
@@ -197,15 +199,17 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
                 End::More => break,
                 // A reply that consumes no byte has changed the framing's state, so the next
                 // round makes progress.
-                End::Reply(_) if !send_reply(pass, slot) => return,
-                End::Reply(consumed) => at += consumed,
+                End::Reply(consumed) => {
+                    let Some(events) = answer(pass, slot) else { return };
+                    (at, turns) = (at + consumed, turns + events);
+                }
                 End::TooLong => {
                     let what = "closed: a frame was longer than its service takes";
                     limit_reached(pass.host, Limit::FrameBytesMax, level::INFO, slot, what);
                     return finish(pass, slot, closed::LIMIT);
                 }
                 End::Invalid(why) => {
-                    notice(pass.host, level::INFO, slot, format!("closed: {why}"));
+                    refused(pass, slot, why);
                     return finish(pass, slot, closed::LIMIT);
                 }
             }
@@ -246,6 +250,15 @@ struct BatchResult {
 #[inline]
 fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: usize) -> Option<BatchResult> {
     let Pass { host, executor, scratch } = pass;
+    // While actions are blocked, the code that cuts is asked for one message at a time: a message
+    // whose cut has killed the process must be the next one when it is found.
+    let max = match host.quarantines.blocks_actions() && calls_code(host, slot) {
+        true if !may_cut(host, slot) => {
+            return Some(BatchResult { cut: 0, end: End::More, ran: Ran::default(), at });
+        }
+        true => 1,
+        false => max,
+    };
     let mut cut = Cut::new();
     cut.fill(host, slot, (input, at), max, &mut scratch.cut)?;
     if cut.actions.is_empty() {
@@ -256,45 +269,13 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
         // The stored state must be that of the input that is kept, or a successor would cut it
         // differently.
         if ran.consumed < cut.actions.len() {
-            s.frame = cut.state_behind(ran.consumed);
+            let framing = &host.services[s.service].offer.framing;
+            s.frame = framing.at_place(cut.state_behind(ran.consumed), &s.frame);
         }
         pause_if_full(host, slot);
     }
     let at = if ran.consumed > 0 { cut.ends[ran.consumed - 1] } else { at };
     Some(BatchResult { cut: cut.actions.len(), end: cut.end, ran, at })
-}
-
-/// Sends what the session's framing answers by itself. The reply is output like any other: sent
-/// after the commit, and counted against the output limits. False: there is no room for it, and
-/// the session is closed.
-fn send_reply(pass: &mut Pass<'_>, slot: Slot) -> bool {
-    let (host, reply) = (&mut *pass.host, pass.scratch.cut.reply());
-    if !host.store.reserve([OutputWriter::record_bytes(reply.len())]) {
-        let what = "closed: no room for a reply of its framing";
-        limit_reached(host, Limit::StoreBytesMax, level::WARN, slot, what);
-        finish(pass, slot, closed::LIMIT);
-        return false;
-    }
-    send(host, slot, reply);
-    pause_if_full(host, slot);
-    note_overflow(host, slot);
-    true
-}
-
-/// Begins a session's framing anew if its service has another framing than the one that left
-/// the state. Kept input stays: the new framing cuts it from its beginning.
-///
-/// A successor does not know which framing left the state. Stored bytes tell by their first
-/// byte which framing they are of; a framing that stores nothing left none.
-fn follow_framing(host: &mut HostState, slot: Slot) {
-    let Some(s) = host.sessions.get_mut(slot) else { return };
-    let service = &host.services[s.service];
-    // Counts changes of the framing in this process. Recovered sessions and services begin at
-    // 0.
-    let is_same = std::mem::replace(&mut s.framings, service.framings) == service.framings;
-    if !is_same || (service.offer.framing.cuts_slices() && !s.frame.stored().is_empty()) {
-        s.frame = FrameState::default();
-    }
 }
 
 /// Lets a session's other messages wait for the next pass. The reason is one of three: its turns
@@ -348,28 +329,6 @@ fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
             finish(pass, slot, closed::LIMIT);
         }
     }
-}
-
-/// Keeps what a session's framing stores; most store nothing. False: there is no room for it,
-/// and the old record stays.
-fn keep_framing(host: &mut HostState, slot: Slot) -> bool {
-    let HostState { sessions, store, .. } = host;
-    let Some(s) = sessions.get(slot) else { return true };
-    let stored = s.frame.stored();
-    if stored.is_empty() {
-        if let Some(r) = sessions.take_framing_record(slot) {
-            store.delete(r);
-        }
-        return true;
-    }
-    if !store.reserve([stored.len()]) {
-        return false;
-    }
-    match store.put(sessions.framing_record(slot), Kind::Framing, s.id, stored) {
-        Ok(r) => sessions.set_framing_record(slot, r),
-        Err(_) => return false,
-    }
-    true
 }
 
 /// Runs the input that a session kept, behind its first turn and the actions that wait for it.

@@ -260,14 +260,10 @@ impl Services {
         self.all.iter().filter(move |s| s.is_of(library))
     }
 
-    /// Iterates over the framings that encode what is sent, of all services with sessions, each
-    /// once. The first one costs O(services), all of them O(services²).
-    pub(crate) fn encoding_framings(&self) -> impl Iterator<Item = Framing> {
-        let of = |s: &Service| Some(s.offer.framing).filter(|f| f.encodes() && s.sessions > 0);
-        let all = self.all.iter().enumerate();
-        all.filter_map(move |(at, s)| {
-            of(s).filter(|f| !self.all[..at].iter().any(|before| of(before).as_ref() == Some(f)))
-        })
+    /// Returns whether a service with sessions has a framing that changes what is sent.
+    /// O(services).
+    pub(crate) fn any_encodes(&self) -> bool {
+        self.all.iter().any(|s| s.offer.framing.encodes() && s.sessions > 0)
     }
 
     /// Returns the turns that the services of a library have run. O(services).

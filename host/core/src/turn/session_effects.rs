@@ -59,6 +59,7 @@ impl Staging<'_> {
     /// Sends a message in a framing that changes it. Costs two copies of its bytes: a framing
     /// encodes whole messages.
     fn send_framed<'b>(&mut self, framing: &Framing, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
+        let (own_framing, dialect) = (self.context.own_framing, framing.dialect(self.framing_state()));
         let Buffers { bytes: arena, message, mark, .. } = &mut *self.buffers;
         let start = arena.len();
         let room = self.context.limits.turn_bytes_max.saturating_sub(start - mark.bytes);
@@ -69,7 +70,11 @@ impl Staging<'_> {
             }
             message.extend_from_slice(part);
         }
-        if framing.encode(message, arena).is_err() {
+        let framed = match framing {
+            Framing::Custom { .. } => own_framing(message).map(|framed| arena.extend(framed)),
+            _ => framing.encode_in(dialect, message, arena).map_err(str::to_owned),
+        };
+        if framed.is_err() {
             return status::INVALID;
         }
         // The limit counts framed bytes: these are what the store and the peer get.
@@ -84,7 +89,7 @@ impl Staging<'_> {
     /// Stages a part of the arena to be sent. A send that follows on another one, without a gap
     /// in the arena, extends that effect.
     #[inline]
-    fn stage_send(&mut self, part: Part) -> u32 {
+    pub(super) fn stage_send(&mut self, part: Part) -> u32 {
         match self.buffers.effects.last_mut() {
             Some(Effect::Send(last)) if last.end == part.start => last.end = part.end,
             _ => self.buffers.effects.push(Effect::Send(part)),

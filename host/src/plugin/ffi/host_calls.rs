@@ -11,21 +11,13 @@
 //!
 //! Calls with a turn come on the thread that runs the turn, and none of them blocks.
 
-use crate::memory::board::Board;
 use crate::plugin::ffi::bytes::{lend, slice};
+use crate::plugin::ffi::telnet_calls;
+use crate::plugin::ffi::under_way::{staging, under_way};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, Bytes, status};
 use std::sync::OnceLock;
-
-/// Turn under way, as the host's functions get it back. Lives on the stack of the call that
-/// runs the batch.
-pub(super) struct TurnUnderWay<'s, 'a> {
-    /// Staging area of the batch.
-    pub(super) staging: &'s mut Staging<'a>,
-    /// Board, which notes each turn that is done.
-    pub(super) board: Board,
-}
 
 /// Table of the host's functions, one for the process, so its address stays valid for jobs that
 /// log. The log level of the first call counts: instances are built before turns run, and turns
@@ -59,25 +51,10 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         connect,
         wait_for,
         hold,
+        negotiate: telnet_calls::negotiate,
+        subnegotiate: telnet_calls::subnegotiate,
+        prompt: telnet_calls::prompt,
     })
-}
-
-/// Staging area behind a turn.
-///
-/// # Safety
-/// The promise of [`under_way`] holds.
-unsafe fn staging<'a>(turn: *mut abi::Turn) -> Option<&'a mut Staging<'a>> {
-    // SAFETY: the caller's promise.
-    unsafe { under_way(turn) }.map(|r| &mut *r.staging)
-}
-
-/// Turn under way behind a pointer.
-///
-/// # Safety
-/// `turn` is what an instance passed to the run under way, or null.
-unsafe fn under_way<'a>(turn: *mut abi::Turn) -> Option<&'a mut TurnUnderWay<'a, 'a>> {
-    // SAFETY: the caller's promise; one thread runs the turn, so nobody else holds a reference.
-    unsafe { turn.cast::<TurnUnderWay<'a, 'a>>().as_mut() }
 }
 
 // Each function below gets, by the ABI, the turn of the run under way and arguments that are valid

@@ -5,9 +5,13 @@
 //! | [`library`] | a loaded library and what it offers |
 //! | `instance` | an instance of a service: runs turns and jobs, converts values |
 //! | `host_calls` | the functions that a handler calls during a turn |
+//! | `telnet_calls` | those for telnet sessions |
+//! | `under_way` | the turn under way, behind a pointer |
 //! | `bytes` | bytes that cross the boundary |
 
 mod bytes;
 mod host_calls;
 mod instance;
 pub mod library;
+mod telnet_calls;
+mod under_way;

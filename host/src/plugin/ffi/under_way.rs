@@ -1,0 +1,32 @@
+//! Turn under way: what the host's functions get back as a pointer.
+
+use crate::memory::board::Board;
+use greenroom_core::turn::staging::Staging;
+use greenroom_state::abi;
+
+/// Turn under way, as the host's functions get it back. Lives on the stack of the call that
+/// runs the batch.
+pub(super) struct TurnUnderWay<'s, 'a> {
+    /// Staging area of the batch.
+    pub(super) staging: &'s mut Staging<'a>,
+    /// Board, which notes each turn that is done.
+    pub(super) board: Board,
+}
+
+/// Staging area behind a turn.
+///
+/// # Safety
+/// The promise of [`under_way`] holds.
+pub(super) unsafe fn staging<'a>(turn: *mut abi::Turn) -> Option<&'a mut Staging<'a>> {
+    // SAFETY: the caller's promise.
+    unsafe { under_way(turn) }.map(|r| &mut *r.staging)
+}
+
+/// Turn under way behind a pointer.
+///
+/// # Safety
+/// `turn` is what an instance passed to the run under way, or null.
+pub(super) unsafe fn under_way<'a>(turn: *mut abi::Turn) -> Option<&'a mut TurnUnderWay<'a, 'a>> {
+    // SAFETY: the caller's promise; one thread runs the turn, so nobody else holds a reference.
+    unsafe { turn.cast::<TurnUnderWay<'a, 'a>>().as_mut() }
+}
