@@ -1,6 +1,6 @@
 //! Tables that services own ([`super::Service::tables`]).
 
-use super::Bytes;
+use super::bytes::Bytes;
 
 /// A table that a service owns: its values' schema and migrations rule it, whoever writes. Valid
 /// until the process ends.

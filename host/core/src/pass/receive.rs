@@ -216,7 +216,7 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
             continue;
         }
         // The share may have cut the batch short: then the input can hold more whole messages.
-        let share_used = turns + batch.cut >= share;
+        let share_used = turns + batch.cut >= share || batch.one_by_one;
         (at, turns) = (batch.at, turns + batch.ran.consumed);
         if pass.host.sessions.get(slot).is_none() {
             return;
@@ -237,6 +237,8 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
 struct BatchResult {
     /// Messages that were cut, at most [`BATCH_ACTIONS_MAX`].
     cut: usize,
+    /// Whether one message was to be cut, though there may be more.
+    one_by_one: bool,
     /// Reason why no more were cut.
     end: End,
     /// Outcome of the turns; fewer may have run than were cut.
@@ -252,17 +254,15 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
     let Pass { host, executor, scratch } = pass;
     // While actions are blocked, the code that cuts is asked for one message at a time: a message
     // whose cut has killed the process must be the next one when it is found.
-    let max = match host.quarantines.blocks_actions() && calls_code(host, slot) {
-        true if !may_cut(host, slot) => {
-            return Some(BatchResult { cut: 0, end: End::More, ran: Ran::default(), at });
-        }
-        true => 1,
-        false => max,
-    };
+    let one_by_one = host.quarantines.blocks_actions() && calls_code(host, slot);
+    if one_by_one && !may_cut(host, slot) {
+        return Some(BatchResult { cut: 0, one_by_one, end: End::More, ran: Ran::default(), at });
+    }
+    let max = if one_by_one { 1 } else { max };
     let mut cut = Cut::new();
     cut.fill(host, slot, (input, at), max, &mut scratch.cut)?;
     if cut.actions.is_empty() {
-        return Some(BatchResult { cut: 0, end: cut.end, ran: Ran::default(), at });
+        return Some(BatchResult { cut: 0, one_by_one, end: cut.end, ran: Ran::default(), at });
     }
     let ran = run_batch(host, executor, slot, &cut.actions, &mut scratch.running);
     if let Some(s) = host.sessions.get_mut(slot) {
@@ -275,7 +275,7 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
         pause_if_full(host, slot);
     }
     let at = if ran.consumed > 0 { cut.ends[ran.consumed - 1] } else { at };
-    Some(BatchResult { cut: cut.actions.len(), end: cut.end, ran, at })
+    Some(BatchResult { cut: cut.actions.len(), one_by_one, end: cut.end, ran, at })
 }
 
 /// Lets a session's other messages wait for the next pass. The reason is one of three: its turns
