@@ -164,6 +164,9 @@ impl Buffers {
 /// callee reads; `Ok(None)`: it is that already.
 pub(crate) type Convert<'a> = dyn Fn(&str, u32, &[u8]) -> Result<Option<Vec<u8>>, String> + 'a;
 
+/// Frames a message by the code that is called. Fails with a sentence.
+pub(crate) type OwnFraming<'a> = dyn Fn(&[u8]) -> Result<Vec<u8>, String> + 'a;
+
 /// State of the host that a turn may read, and the limits that bound the turn.
 #[derive(Clone, Copy)]
 pub(crate) struct TurnContext<'a> {
@@ -180,7 +183,7 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) outbound: &'a Outbound,
     pub(crate) topics: &'a Topics,
     /// Frames a message, if the framing is that of the code that is called.
-    pub(crate) own_framing: &'a dyn Fn(&[u8]) -> Result<Vec<u8>, String>,
+    pub(crate) own_framing: &'a OwnFraming<'a>,
     /// Framing of the session's service, if it changes what is sent.
     pub(crate) encodes: Option<&'a Framing>,
     /// Number of the service of a name, if a build serves it. O(services).
