@@ -31,6 +31,7 @@ pub mod status;
 pub mod table;
 
 pub use bytes::{Bytes, Sink};
+
 use std::ffi::c_void;
 use std::sync::atomic::AtomicU32;
 
@@ -42,6 +43,9 @@ pub const MINOR: u16 = 4;
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;
+/// [`Host::broadcast`], since 1.4: the data are a line without its ending, as in
+/// [`Host::send_line`].
+pub const BROADCAST_LINE: u32 = 2;
 /// [`Service::flags`]: its sessions are connections that others ask for ([`Host::connect`]), so it
 /// needs no port.
 pub const SERVICE_DIALS: u16 = 1;
@@ -157,6 +161,18 @@ pub struct Service {
     /// Since 1.3. Parameters of [`Service::framing`], at most [`framing::PARAMETERS_BYTES_MAX`]
     /// bytes; [`framing`] says which.
     pub framing_parameters: Bytes<'static>,
+    /// Since 1.4. Number of endpoints beside [`Service::port`] and [`Service::framing`], which are
+    /// the first one.
+    pub endpoint_count: u32,
+    /// Since 1.4. Size of one.
+    pub endpoint_stride: u32,
+    /// Since 1.4. An array of `endpoint_count` items, each `endpoint_stride` bytes apart.
+    pub endpoints: *const OfferedEndpoint,
+    /// Since 1.4. Runs the turn of [`action::PAGE`] for a path: it answers by [`Host::page`] if
+    /// there is such a page, and ends the turn as [`Service::run`] does. There is no state.
+    pub page: Option<
+        unsafe extern "C" fn(instance: *const c_void, host: *const Host, turn: *mut Turn, path: Bytes<'_>),
+    >,
     /// Since 1.4, for [`framing::CUSTOM`]. Cuts the next message off the beginning of `input`,
     /// which is not empty. Returns a number of [`framing::cut`]. A message that is no part of the
     /// input is put into `message`, a reason into `error`. Needs no instance, and depends on its
@@ -172,6 +188,23 @@ pub struct Service {
     /// Since 1.4, for [`framing::CUSTOM`]. Frames a message that is sent, likewise. Returns as
     /// [`Service::convert`] does.
     pub encode: Option<unsafe extern "C" fn(message: Bytes<'_>, result: Sink, error: Sink) -> u32>,
+}
+
+/// Endpoint that a service offers beside its first one. Valid until the process ends.
+#[repr(C)]
+pub struct OfferedEndpoint {
+    /// Size of this struct.
+    pub size: u32,
+    /// Number from [`framing`]. Its longest message is [`Service::frame_bytes_max`].
+    pub framing: u32,
+    /// Parameters of the framing, as [`Service::framing_parameters`].
+    pub framing_parameters: Bytes<'static>,
+    /// Default TCP port on loopback; 0: none, unless the operator names an address.
+    pub port: u16,
+    /// Must be zero.
+    pub flags: u16,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 /// Size of [`Service`] in ABI 1.0.
@@ -225,36 +258,6 @@ impl<'a> Action<'a> {
     }
 }
 
-/// Fault: the reason why a turn failed.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Fault<'a> {
-    /// Size of this struct.
-    pub size: u32,
-    /// Number from [`fault`].
-    pub kind: u32,
-    /// Description, in words.
-    pub message: Bytes<'a>,
-    /// Source file, when known.
-    pub file: Bytes<'a>,
-    /// Line in it, from 1; 0: unknown.
-    pub line: u32,
-}
-
-/// Event of a handler's log.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct LogEvent<'a> {
-    /// Size of this struct.
-    pub size: u32,
-    /// Number from [`level`].
-    pub level: u32,
-    /// Module or subsystem.
-    pub target: Bytes<'a>,
-    /// The message, its fields appended as `name=value`.
-    pub message: Bytes<'a>,
-}
-
 /// Functions that a turn may call on the host. Effects are staged, and applied together when the
 /// turn succeeds.
 ///
@@ -269,7 +272,7 @@ pub struct Host {
     pub turn_ok: unsafe extern "C" fn(turn: *mut Turn) -> u32,
     /// Ends a turn that failed: its effects are dropped. `run` must return now. After the last
     /// turn, with [`RUN_STATE_LOST`]: the state can't be handed over.
-    pub turn_failed: unsafe extern "C" fn(turn: *mut Turn, fault: *const Fault<'_>),
+    pub turn_failed: unsafe extern "C" fn(turn: *mut Turn, fault: *const fault::Fault<'_>),
     /// State that the successful turns of this call left, if it changed. At most once in a `run`.
     pub state: unsafe extern "C" fn(turn: *mut Turn, state: Bytes<'_>),
     /// Address of the peer as text, valid until the next call with this turn.
@@ -282,7 +285,8 @@ pub struct Host {
     pub subscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
     /// Takes the session off a topic. Does nothing if it isn't there.
     pub unsubscribe: unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>) -> u32,
-    /// Sends bytes to every subscriber of a topic. `flags`: 0 or [`BROADCAST_OTHERS`].
+    /// Sends bytes to every subscriber of a topic. `flags`: 0, or [`BROADCAST_OTHERS`] and
+    /// [`BROADCAST_LINE`] or either.
     pub broadcast:
         unsafe extern "C" fn(turn: *mut Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32,
     /// Reads a table, this batch's own writes included. `value` is valid until the next call with
@@ -310,7 +314,7 @@ pub struct Host {
         value: *mut Bytes<'static>,
     ) -> u32,
     /// Logs an event. `turn` may be null outside a turn: in `create`, and in a job, on any thread.
-    pub log: unsafe extern "C" fn(turn: *mut Turn, event: *const LogEvent<'_>),
+    pub log: unsafe extern "C" fn(turn: *mut Turn, event: *const level::LogEvent<'_>),
     /// Since 1.2. Number of entries of a table, with this batch's writes.
     pub table_len: unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>) -> u64,
     /// Since 1.2. Sets a timer of the session, or sets it again: it fires once, `after_ns`
@@ -343,11 +347,25 @@ pub struct Host {
         context: Bytes<'_>,
         number: *mut u64,
     ) -> u32,
-    /// Since 1.2. Waits, for a relay: if another session's peer leaves too much output untaken,
-    /// this session's input waits until it has taken it.
+    /// Since 1.2. Waits, for a relay: if another session's peer leaves too much output untaken, or
+    /// too many notes wait for it, this session's input waits until they are taken.
     pub wait_for: unsafe extern "C" fn(turn: *mut Turn, session: u64) -> u32,
     /// Since 1.2. Holds the session's input, unread, and its peer's end (1), or releases them (0).
     pub hold: unsafe extern "C" fn(turn: *mut Turn, on: u32) -> u32,
+    /// Since 1.4. Sends a line, given without its ending: the line and LF as one message, or one
+    /// text message over WebSocket. There, bytes that are not UTF-8 become U+FFFD.
+    pub send_line: unsafe extern "C" fn(turn: *mut Turn, line: Bytes<'_>) -> u32,
+    /// Since 1.4. Closes the session as [`Host::close`] does, and tells the peer a code and a
+    /// reason, if the framing has them. WebSocket has 1000 and 3000 to 4999, and UTF-8 of at most
+    /// 123 bytes.
+    pub close_with: unsafe extern "C" fn(turn: *mut Turn, code: u32, reason: Bytes<'_>) -> u32,
+    /// Since 1.4. Fact about the connection by its name, valid until the next call with this turn.
+    /// [`status::ABSENT`]: there is none. Over WebSocket, [`action::OPENED`] and [`action::PAGE`]
+    /// know `path`, `query`, `protocol`, `host`, `origin`, `user-agent`, `cookie` and
+    /// `x-forwarded-for`; [`action::CLOSED`] knows `close-code` and `close-reason`.
+    pub fact: unsafe extern "C" fn(turn: *mut Turn, name: Bytes<'_>, value: *mut Bytes<'static>) -> u32,
+    /// Since 1.4. Answers [`action::PAGE`], once: the value of Content-Type, and the page.
+    pub page: unsafe extern "C" fn(turn: *mut Turn, content_type: Bytes<'_>, page: Bytes<'_>) -> u32,
     /// Since 1.4. Negotiates a telnet option: `verb` is WILL 251, WONT 252, DO 253 or DONT 254.
     /// What was asked for is also agreed to whenever the peer offers it. Nothing happens on a
     /// session that does not speak telnet.

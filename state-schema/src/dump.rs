@@ -48,6 +48,9 @@ pub struct DumpedSession {
     pub id: u64,
     /// Name of its service.
     pub service: String,
+    /// Kind of the endpoint that it came by; empty: an earlier version wrote the dump.
+    #[serde(default)]
+    pub endpoint: String,
     /// Other end of the connection, as text.
     pub peer: Peer,
     /// Time it opened, RFC 3339.
@@ -252,6 +255,7 @@ mod tests {
         let session = |id| DumpedSession {
             id,
             service: "tally".into(),
+            endpoint: "line".into(),
             peer: "127.0.0.1:5".parse().unwrap(),
             opened_at: "2026-01-01T00:00:00.000Z".into(),
             outbound: true,

@@ -32,6 +32,7 @@ pub mod compatibility;
 pub mod dump;
 pub mod edit;
 pub mod elf_note;
+pub mod endpoint;
 pub mod json;
 pub mod nesting;
 pub mod rehearsal_report;

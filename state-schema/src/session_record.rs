@@ -4,7 +4,7 @@
 //! the memory. The state, kept input, unsent output and stored framing state are records of
 //! their own.
 //!
-//! | bytes | version 1: the peer is plain TCP | version 2: any peer |
+//! | bytes | version 1: the peer is plain TCP | version 2: any peer; 3: any framing, too |
 //! | --- | --- | --- |
 //! | 0..4 | version, life, flags, bytes of framing state | same |
 //! | 4..6 | service | same |
@@ -13,9 +13,10 @@
 //! | 72..96 | port, family, scope, IP address | peer, in the form of [`Peer::encode`], up to 120 |
 //! | 96..102 | bytes of input, topics | |
 //! | 120..126 | | bytes of input, topics |
+//! | 126 | | number of the framing in version 3 |
 //!
-//! [`SessionRecord::encode`] writes version 1 where that is enough, so that an older binary can
-//! read the record. [`SessionRecord::decode`] reads both. All other bytes are zero, and a
+//! [`SessionRecord::encode`] writes the lowest version that is enough, so that an older binary can
+//! read the record. [`SessionRecord::decode`] reads all. All other bytes are zero, and a
 //! reader ignores them.
 //!
 //! A commit encodes each changed session once. A takeover decodes every session before it
@@ -33,10 +34,15 @@ pub const SIZE: usize = 128;
 pub const VERSION_TCP: u8 = 1;
 /// Version of the layout for any peer.
 pub const VERSION_ANY_PEER: u8 = 2;
+/// Version of the layout for any peer and any framing. A binary that knows versions 1 and 2 alone
+/// would cut such a session's input by another framing, so it must not read the record.
+pub const VERSION_ANY_FRAMING: u8 = 3;
 
 /// Place of the peer in version 2. The longest peer must end before the sizes behind it.
 const PEER_AT: usize = 72;
 const _: () = assert!(PEER_AT + PEER_BYTES_MAX <= 120);
+/// Place of the framing's number in version 3.
+const FRAMING_AT: usize = 126;
 
 /// Life of a session, as its number in the record. The core's `session/life.rs` has the table
 /// of its transitions.
@@ -96,12 +102,15 @@ pub struct SessionRecord<P = Peer> {
     pub topics: u16,
     /// Bytes of the framing's stored state, which is a record of its own; 0: none.
     pub frame_bytes: u8,
+    /// Number of its framing among those of its service, which are a record of their own.
+    pub framing: u8,
     /// Other end of the connection.
     pub peer: P,
 }
 
 impl<P: Borrow<Peer>> SessionRecord<P> {
-    /// Encodes the record: version 1 for a peer that is plain TCP, version 2 for any other.
+    /// Encodes the record: version 1 for a peer that is plain TCP and framing 0, version 2 for any
+    /// other peer, version 3 for any other framing.
     #[inline]
     pub fn encode(&self) -> [u8; SIZE] {
         let mut b = [0; SIZE];
@@ -131,14 +140,15 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
         b[64..68].copy_from_slice(&self.state_version.to_le_bytes());
         b[68..72].copy_from_slice(&self.frame_searched.to_le_bytes());
         let sizes_at = match self.peer.borrow() {
-            Peer::Tcp(addr) => {
+            Peer::Tcp(addr) if self.framing == 0 => {
                 b[0] = VERSION_TCP;
                 // Binaries that know no other peers can read this layout.
                 encode_tcp(*addr, &mut b);
                 96
             }
             peer => {
-                b[0] = VERSION_ANY_PEER;
+                b[0] = if self.framing == 0 { VERSION_ANY_PEER } else { VERSION_ANY_FRAMING };
+                b[FRAMING_AT] = self.framing;
                 let mut bytes = Vec::with_capacity(PEER_BYTES_MAX);
                 peer.encode(&mut bytes);
                 b[PEER_AT..][..bytes.len()].copy_from_slice(&bytes);
@@ -159,7 +169,8 @@ impl SessionRecord<&Peer> {
             id, service, life, peer_done, quarantined, opened_turn_due, outbound, held, ..
         } = self;
         let SessionRecord { opened_at_ms, turns, bytes_in, bytes_out, bytes_sent, state_version, .. } = self;
-        let SessionRecord { frame_searched, state_fingerprint, input_bytes, topics, frame_bytes, .. } = self;
+        let SessionRecord { frame_searched, state_fingerprint, input_bytes, topics, .. } = self;
+        let SessionRecord { frame_bytes, framing, .. } = self;
         SessionRecord {
             id,
             service,
@@ -180,6 +191,7 @@ impl SessionRecord<&Peer> {
             input_bytes,
             topics,
             frame_bytes,
+            framing,
             peer,
         }
     }
@@ -199,10 +211,11 @@ impl SessionRecord {
             3 => Life::Lingering,
             _ => return None,
         };
-        let (peer, sizes_at) = match b[0] {
-            // Each version has its own place for the sizes behind the peer.
-            VERSION_TCP => (Peer::Tcp(decode_tcp(b)?), 96),
-            VERSION_ANY_PEER => (Peer::decode(&b[PEER_AT..120])?, 120),
+        // Each version has its own place for the sizes behind the peer.
+        let (peer, sizes_at, framing) = match b[0] {
+            VERSION_TCP => (Peer::Tcp(decode_tcp(b)?), 96, 0),
+            VERSION_ANY_PEER => (Peer::decode(&b[PEER_AT..120])?, 120, 0),
+            VERSION_ANY_FRAMING => (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT]),
             _ => return None,
         };
         Some(SessionRecord {
@@ -225,6 +238,7 @@ impl SessionRecord {
             topics: short(sizes_at + 4),
             state_version: half(64),
             frame_searched: half(68),
+            framing,
             peer,
         })
     }
@@ -289,6 +303,7 @@ mod tests {
             input_bytes: 9,
             topics: 10,
             frame_bytes: 11,
+            framing: 0,
             peer: peer.parse().unwrap(),
         }
     }
@@ -310,7 +325,10 @@ mod tests {
             let r = record(peer);
             assert_eq!(r.encode()[0], version, "{peer}");
             assert_eq!(SessionRecord::decode(&r.encode()), Some(r.clone()), "{peer}");
-            for unknown in [0, 3, 200] {
+            let framed = SessionRecord { framing: 12, ..r.clone() };
+            assert_eq!(framed.encode()[0], VERSION_ANY_FRAMING, "{peer}");
+            assert_eq!(SessionRecord::decode(&framed.encode()), Some(framed), "{peer}");
+            for unknown in [0, 4, 200] {
                 let mut other = r.encode();
                 other[0] = unknown;
                 assert_eq!(SessionRecord::decode(&other), None, "an unknown layout is no record");

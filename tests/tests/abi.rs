@@ -63,8 +63,8 @@ fn a_batch_has_the_same_layout_in_c_and_rust() {
     compare!(printer, "gr_batch" = abi::Batch<'static> {
         size, state_version, has_state, action_stride, actions, action_count, state, session, now_ns
     });
-    compare!(printer, "gr_fault" = abi::Fault<'static> { size, kind, message, file, line });
-    compare!(printer, "gr_log_event" = abi::LogEvent<'static> { size, level, target, message });
+    compare!(printer, "gr_fault" = abi::fault::Fault<'static> { size, kind, message, file, line });
+    compare!(printer, "gr_log_event" = abi::level::LogEvent<'static> { size, level, target, message });
 
     printer.check();
 }
@@ -101,6 +101,10 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             connect,
             wait_for,
             hold,
+            send_line,
+            close_with,
+            fact,
+            page,
             negotiate,
             subnegotiate,
             prompt
@@ -138,9 +142,18 @@ fn a_library_has_the_same_layout_in_c_and_rust() {
             convert,
             job,
             framing_parameters,
+            endpoint_count,
+            endpoint_stride,
+            endpoints,
+            page,
             cut,
             encode
         }
+    );
+    compare!(
+        printer,
+        "gr_offered_endpoint" =
+            abi::OfferedEndpoint { size, framing, framing_parameters, port, flags, reserved }
     );
     compare!(
         printer,
@@ -186,6 +199,8 @@ fn constants_have_the_same_values_in_c_and_rust() {
         ("GR_LENGTH_PREFIX", abi::framing::LENGTH_PREFIX),
         ("GR_DELIMITER", abi::framing::DELIMITER),
         ("GR_TELNET", abi::framing::TELNET),
+        ("GR_WEBSOCKET", abi::framing::WEBSOCKET),
+        ("GR_PAGE", abi::action::PAGE),
         ("GR_CUSTOM", abi::framing::CUSTOM),
         ("GR_CUSTOM_STATE_MAX", abi::framing::CUSTOM_STATE_BYTES_MAX as u32),
         ("GR_CUT_FAILED", abi::framing::cut::FAILED),
@@ -194,6 +209,7 @@ fn constants_have_the_same_values_in_c_and_rust() {
         ("GR_FAULT_STATE", abi::fault::STATE),
         ("GR_LOG_TRACE", abi::level::TRACE),
         ("GR_BROADCAST_OTHERS", abi::BROADCAST_OTHERS),
+        ("GR_BROADCAST_LINE", abi::BROADCAST_LINE),
         ("GR_RUN_STATE_LOST", abi::RUN_STATE_LOST),
     ];
     for (name, value) in numbers {

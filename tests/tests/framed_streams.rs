@@ -9,6 +9,7 @@ use greenroom_core::framing::length_prefix::LengthPrefix;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use greenroom_core::limits::host::Limits;
+use greenroom_core::recovery::reconcile::StreamCounts;
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::session::life::Life;
 use greenroom_core::session::quarantine::BlockedAction;
@@ -21,6 +22,7 @@ use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{Bytes, action, fault, status};
 
 const TELNET: Framing = Framing::Telnet { bytes_max: 400 };
+const SOCKET: Framing = Framing::WebSocket { bytes_max: 400 };
 const LINES: Framing = Framing::Lines { bytes_max: 400 };
 
 fn prefix(width: u8) -> Framing {
@@ -33,9 +35,9 @@ fn delimiter(bytes: &[u8]) -> Framing {
 }
 
 /// Answers each message with the message. `fail`, `close` and `hold` do so instead; `all TEXT`
-/// tells TEXT to the others, and `ALL TEXT` a long one; `twice TEXT` sends two messages, `LONG` a
-/// long one. `will N`, `wont N`, `do N` and `dont N` negotiate a telnet option, and `faildo N` asks
-/// for one and fails. `prompt` sends one.
+/// tells TEXT to the others, `ALL TEXT` a long one, and `say TEXT` a line; `twice TEXT` sends two
+/// messages, `LONG` a long one. `will N`, `wont N`, `do N` and `dont N` negotiate a telnet option,
+/// and `faildo N` asks for one and fails. `prompt` sends one.
 ///
 /// As a framing of its own it cuts netstrings, and numbers them with a byte of state.
 struct Talk {
@@ -67,6 +69,7 @@ impl Talk {
         let long = b"long ".repeat(80);
         match message.splitn(2, |b| *b == b' ').collect::<Vec<_>>()[..] {
             [b"all", text] => staging.broadcast("room", text, true),
+            [b"say", text] => staging.broadcast_line("room", text, true),
             [b"ALL", text] => staging.broadcast("room", &[&long, text].concat(), true),
             [b"twice", text] => staging.send(text) + staging.send(text),
             [b"LONG"] => staging.send(&long),
@@ -164,6 +167,8 @@ enum Step {
     /// The same, by a build that can't read its sessions' states.
     Break(&'static str, Framing),
     Open(u32, &'static str),
+    /// The same, through an endpoint of this kind.
+    OpenAs(u32, &'static str, &'static str),
     In(u32, Vec<u8>),
     /// The same, and the core dies before the commit: a successor gets the bytes again.
     InTwice(u32, Vec<u8>),
@@ -172,7 +177,7 @@ enum Step {
     /// The peer takes all output, and says nothing.
     Take(u32),
 }
-use Step::{Break, In, InTwice, Kill, Open, Serve, Take};
+use Step::{Break, In, InTwice, Kill, Open, OpenAs, Serve, Take};
 
 struct World {
     core: Core,
@@ -244,7 +249,10 @@ impl World {
         let missing = sessions.map(|s| {
             let at = s.slot.0 as usize;
             self.core
-                .reconcile(s.slot, self.read[at], Some(self.taken[at].len() as u64))
+                .reconcile(
+                    s.slot,
+                    StreamCounts::Kernel { read: self.read[at], sent: Some(self.taken[at].len() as u64) },
+                )
                 .expect("it is whole")
         });
         missing.collect()
@@ -252,13 +260,19 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Serve(name, framing) => self.serve(name, framing, Box::new(Talk::new(name))),
+            Serve(name, framing) => {
+                self.begin();
+                self.serve(name, framing, Box::new(Talk::new(name)));
+                // A build is recorded with the framings that it brings, in one commit.
+                self.commit();
+            }
             Break(name, framing) => self.serve(name, framing, Box::new(Unable)),
-            Open(slot, name) => {
+            Open(slot, name) => self.step(OpenAs(slot, name, "")),
+            OpenAs(slot, name, kind) => {
                 let service = self.core.service_named(name).expect("it is served");
                 let (peer, id) = ("127.0.0.1:9".parse().expect("an address"), u64::from(slot) + 1);
                 self.begin();
-                self.core.handle(Input::Opened { slot: Slot(slot), id, service, peer, at_ms: 0 });
+                self.core.handle(Input::Opened { slot: Slot(slot), id, service, kind, peer, at_ms: 0 });
                 self.settle();
                 self.read.push(0);
                 self.taken.push(Vec::new());
@@ -416,6 +430,75 @@ fn a_message_that_grows_by_bytes_leaves_a_pin_in_place() {
     assert_eq!(world.outcome(), "x".repeat(60_000) + &"+".repeat(2000));
 }
 
+/// Frame of a WebSocket client. The mask is zero: it changes nothing, and the bytes are readable.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0][..], payload].concat()
+}
+
+/// Request that opens a session of WebSocket.
+const OPENS: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// Answer to it.
+const OPENED: &str = "HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\\r\\n\\r\\n";
+
+#[test]
+fn a_websocket_stream_may_be_cut_anywhere() {
+    let stream = |frames: &[(u8, &[u8])]| {
+        let frames: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, payload)).collect();
+        [OPENS, &frames].concat()
+    };
+    let messages = stream(&[
+        (0x81, b"one"),
+        (0x01, b"tw\xc3"),
+        (0x89, b"p"),
+        (0x80, b"\xa9"),
+        (0x8a, b""),
+        (0x82, b"three"),
+    ]);
+    check_stream(SOCKET, &messages, &format!(r"{OPENED}\x82\x03one\x8a\x01p\x82\x04tw\xc3\xa9\x82\x05three"));
+    let closes = stream(&[(0x01, b"half"), (0x88, b"\x03\xe8bye")]);
+    check_stream(SOCKET, &closes, &format!(r"{OPENED}\x88\x02\x03\xe8 closed"));
+    check_stream(SOCKET, &stream(&[(0x81, b"prompt")]), &format!(r"{OPENED}\x81\x02> "));
+    check_stream(SOCKET, &stream(&[(0x81, b"close")]), &format!(r"{OPENED}\x88\x02\x03\xe8 closed"));
+    let invalid = format!(
+        "{OPENED}\\x88\\x1d\\x03\\xefa text message is not UTF-8 closed\nclosed: a text message is not UTF-8"
+    );
+    check_stream(SOCKET, &stream(&[(0x01, b"\xff")]), &invalid);
+    let foreign = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    check_stream(
+        SOCKET,
+        foreign.as_bytes(),
+        "HTTP/1.1 404 Not Found\\r\\nContent-Type: text/plain; charset=utf-8\\r\\nContent-Length: 28\\r\\n\
+         Connection: close\\r\\n\\r\\n404 Not Found: no such page\\n closed",
+    );
+}
+
+/// A long message by single bytes, which grows in place, and a request whose turn has to wait.
+#[test]
+fn a_websocket_session_waits_for_better_code() {
+    let long = vec![b'x'; 5000];
+    let socket = Framing::WebSocket { bytes_max: 10_000 };
+    let begin = [Serve("s", socket), Open(0, "s"), In(0, OPENS.to_vec())];
+    let head = [0x82, 0xfe, 0x13, 0x8a, 0, 0, 0, 0];
+    for kill in [vec![], vec![Kill]] {
+        let bytes = b"by single\n".iter().flat_map(|b| [vec![In(0, vec![*b])], kill.clone()].concat());
+        let grows = [In(0, [&head[..], &long[..4990]].concat())];
+        let rest = [In(0, b"yy".to_vec())];
+        let script: Vec<_> = begin.iter().cloned().chain(grows).chain(bytes).chain(rest).collect();
+        check(&script, &format!("{OPENED}\\x82~\\x13\\x8a{}by single\\nyy", "x".repeat(4990)));
+    }
+    let waits = [
+        Break("s", socket),
+        Open(0, "s"),
+        In(0, [OPENS, &frame(0x81, b"hi")].concat()),
+        Kill,
+        Serve("s", socket),
+        In(0, frame(0x81, b"on")),
+    ];
+    check(&waits, &format!("{OPENED}\\x82\\x02hi\\x82\\x02on\nunable"));
+}
+
 #[test]
 fn replies_stay_between_the_messages_around_them() {
     // Two options in one line, and a line behind it in the same bytes.
@@ -543,25 +626,70 @@ fn a_peer_that_asks_and_does_not_read_is_paused() {
     assert!(world.core.wants_input(Slot(0)));
 }
 
-/// State that another framing left would be misread.
+/// In the middle of a message, and for those behind it. Sessions that open later have the new one.
 #[test]
-fn another_framing_begins_anew_in_the_middle_of_a_message() {
+fn a_session_keeps_the_framing_that_it_began_with() {
     let line = || In(0, b"ab\xff\xfd\x01c".to_vec());
     for kill in [vec![], vec![Kill]] {
-        let script = |framing, rest: &[u8]| {
+        let script = |framing| {
             let begin = vec![Serve("s", TELNET), Open(0, "s"), line()];
-            [begin, kill.clone(), vec![Serve("s", framing)], kill.clone(), vec![In(0, rest.to_vec())]]
+            let serve = vec![Serve("s", framing)];
+            let rest = vec![In(0, b"d\nx\xff\xff\n".to_vec()), Open(1, "s"), In(1, b"y\xff\xff\n".to_vec())];
+            [begin, kill.clone(), serve, kill.clone(), rest, kill.clone(), vec![In(1, b"z\n".to_vec())]]
                 .concat()
         };
+        let telnet = "\\xff\\xfc\\x01abcdx\\xff\\xff\n";
         // The same with a longer message is no other framing.
-        check(&script(Framing::Telnet { bytes_max: 500 }, b"d\n"), "\\xff\\xfc\\x01abcd");
-        check(&script(LINES, b"d\n"), "\\xff\\xfc\\x01ab\\xff\\xfd\\x01cd");
-        check(&script(delimiter(b"b"), b"d\n"), "\\xff\\xfc\\x01ab");
-        let mut world = run_with(Limits::default(), &script(LINES, b"d"));
-        assert_eq!(world.core.store().count(Kind::Framing), 0);
-        world.step(Serve("s", TELNET));
-        world.step(In(0, b"e\n".to_vec()));
-        assert_eq!(world.outcome(), "\\xff\\xfc\\x01\\xff\\xfc\\x01abcde");
+        check(&script(Framing::Telnet { bytes_max: 500 }), &format!("{telnet}y\\xff\\xffz"));
+        check(&script(LINES), &format!("{telnet}y\\xff\\xffz"));
+        check(&script(delimiter(b"\xff\n")), &format!("{telnet}y\\xff\\xff\\n"));
+        let world = run_with(Limits::default(), &script(LINES));
+        assert_eq!(
+            (world.core.store().count(Kind::Framing), world.core.store().count(Kind::Framings)),
+            (0, 1)
+        );
+    }
+}
+
+/// A service is had in several kinds at once. A broadcast is framed for each.
+#[test]
+fn endpoints_of_a_service_have_their_own_framings() {
+    for kill in [vec![], vec![Kill]] {
+        let begin = vec![
+            Serve("s", LINES),
+            OpenAs(0, "s", "telnet"),
+            OpenAs(1, "s", ""),
+            OpenAs(2, "s", "raw"),
+            OpenAs(3, "s", "prefix"),
+        ];
+        let say =
+            vec![In(0, b"one\xff\xff\r\n".to_vec()), In(1, b"tw\xffo\r\n".to_vec()), In(2, b"th\n".to_vec())];
+        let all = vec![In(1, b"all a\xff\n".to_vec())];
+        let script = [begin, kill.clone(), say, kill.clone(), all, kill].concat();
+        // A kind that the service has not is closed: such a port can't be configured.
+        check(&script, "one\\xff\\xffa\\xff\\xff\ntw\\xffo\nth\\na\\xff\n closed");
+    }
+}
+
+/// Telnet, WebSocket and lines in one service, and a framing of the library's own in another.
+#[test]
+fn a_line_to_all_is_written_once_for_each_framing() {
+    let own = Framing::Custom { version: 1, bytes_max: 400 };
+    for kill in [vec![], vec![Kill]] {
+        let begin = vec![
+            Serve("s", TELNET),
+            Serve("own", own),
+            OpenAs(0, "s", ""),
+            OpenAs(1, "s", "ws"),
+            OpenAs(2, "s", "line"),
+            Open(3, "own"),
+            In(1, OPENS.to_vec()),
+        ];
+        let tell =
+            vec![In(0, b"say a\xff\xff\n".to_vec()), In(2, b"say b\n".to_vec()), In(2, b"all c\n".to_vec())];
+        let script = [begin, kill.clone(), tell, kill].concat();
+        let socket = format!("{OPENED}\\x81\\x04a\\xef\\xbf\\xbd\\x81\\x01b\\x82\\x01c");
+        check(&script, &format!("b\\r\\nc\n{socket}\na\\xff\\n\n3:a\\xff\\n2:b\\n1:c"));
     }
 }
 
@@ -728,6 +856,27 @@ fn a_framing_of_the_librarys_own_may_be_cut_anywhere() {
             ],
             expected,
         );
+    }
+}
+
+/// Its sessions wait while no library serves them, and end with a build that has no such framing.
+#[test]
+fn a_framing_of_the_librarys_own_comes_and_goes_with_its_code() {
+    let own = |version| Framing::Custom { version, bytes_max: 400 };
+    let waits = "\nno library offers this service, whose code cuts its messages";
+    let reason = "closed: the build that serves has no framing of its own any more";
+    for (next, expected) in [
+        (own(1), "2:a12:b22:c3".to_owned() + waits),
+        (own(2), "2:a12:b12:c2".to_owned() + waits),
+        (LINES, format!("2:a1 closed{waits}\n{reason}")),
+    ] {
+        let more = [In(0, b"1:".to_vec()), Serve("s", next), In(0, b"b1:c".to_vec())];
+        let mut world =
+            run_with(Limits::default(), &[Serve("s", own(1)), Open(0, "s"), In(0, b"1:a".to_vec())]);
+        world.served.clear();
+        world.step(Kill);
+        more.into_iter().for_each(|step| world.step(step));
+        assert_eq!(world.outcome(), expected);
     }
 }
 

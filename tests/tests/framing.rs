@@ -20,7 +20,11 @@ struct Peer {
 
 impl Peer {
     fn connect(host: &Host, service: &str) -> Peer {
-        let stream = TcpStream::connect(host.addr(service)).expect("a connection");
+        Peer::at(&host.addr(service).to_string())
+    }
+
+    fn at(addr: &str) -> Peer {
+        let stream = TcpStream::connect(addr).expect("a connection");
         // A failure is no hang.
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
@@ -57,7 +61,7 @@ impl Peer {
 }
 
 /// Services of the fixture.
-const SERVICES: [&str; 3] = ["framed-telnet", "framed-prefixed", "framed-own"];
+const SERVICES: [&str; 4] = ["framed-telnet", "framed-prefixed", "framed-own", "framed-socket"];
 
 /// Builds of the fixture, whose answers begin with `a` and with `b`. Made once for all tests.
 fn builds() -> &'static (PathBuf, PathBuf) {
@@ -77,11 +81,17 @@ fn builds() -> &'static (PathBuf, PathBuf) {
 #[test]
 fn framed_sessions_survive_swaps_and_kills_in_the_middle_of_messages() {
     let (one, two) = builds();
-    let host = Host::serve_with(&SERVICES, &[one], |_| {});
+    let host = Host::serve_with(&SERVICES, &[one], |c| {
+        c.args(["--listen", "framed-prefixed=custom://127.0.0.1:0"]);
+    });
     let mut total = 0;
     let mut own = Peer::connect(&host, "framed-own");
     let mut telnet = Peer::connect(&host, "framed-telnet");
     let mut prefixed = Peer::connect(&host, "framed-prefixed");
+    let listen = host.service("framed-prefixed")["listen"].clone();
+    let mut all = listen.as_array().expect("a list").iter().filter_map(|l| l.as_str());
+    // A framing of the library's own at a service's second endpoint.
+    let mut second = Peer::at(all.find_map(|l| l.strip_prefix("custom://")).expect("such an endpoint"));
 
     // A command within a line is answered at once, and the line waits for its end.
     telnet.send(&host, b"on\xff\xfd\x01e\xff", &mut total);
@@ -90,6 +100,7 @@ fn framed_sessions_survive_swaps_and_kills_in_the_middle_of_messages() {
     own.expect(b"10:a1 one a1\n");
     prefixed.send(&host, b"\0\x03one\0\x05tw", &mut total);
     prefixed.expect(b"\0\x07a1 one\n");
+    second.send(&host, b"3:o", &mut total);
 
     // Swapped in the middle of both.
     let (code, report) = host.reload_from("framed", two);
@@ -121,11 +132,14 @@ fn framed_sessions_survive_swaps_and_kills_in_the_middle_of_messages() {
     telnet.expect(b"b terminal VT100\r\n\xff\xfc\x05b Do 5 false\r\n[yes]\r\nb3 two\r\n");
     own.send(&host, b"ur", &mut total);
     own.expect(b"11:b3 four b3\n");
+    second.send(&host, b"ne", &mut total);
+    second.expect(b"10:b1 one b1\n");
     prefixed.send(&host, b"\x0aall i\xff\nyou", &mut total);
     prefixed.expect(b"\0\x0eb3 all i\xff\nyou\n");
     // Framed for each: the telnet session gets the same bytes otherwise.
     telnet.expect(b"i\xff\xff\r\nyou");
     own.expect(b"6:i\xff\nyou");
+    second.expect(b"6:i\xff\nyou");
 
     // A framing that panics ends its session, and counts as a turn that fails.
     own.stream.write_all(b"1:xpanic:").expect("sent");
@@ -137,6 +151,7 @@ fn framed_sessions_survive_swaps_and_kills_in_the_middle_of_messages() {
 
     telnet.ends();
     prefixed.ends();
+    second.ends();
 }
 
 #[test]

@@ -37,6 +37,7 @@ use greenroom_core::ledger::Outcome;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::operate::inspect::{Filter, OwnSlice, SessionView};
 use greenroom_core::recovery::rebuild::Survivor;
+use greenroom_core::recovery::reconcile::StreamCounts;
 use greenroom_core::service::offer::{Build, Offer, Serving};
 use greenroom_core::store::kind::Kind;
 use greenroom_core::store::memory::Plain;
@@ -242,7 +243,12 @@ fn go_on(core: &mut Core, survivors: &[Survivor]) -> Value {
     for (s, view) in survivors.iter().zip(all) {
         // The kernel took all output that has no record, and gave out no more input.
         let sent = view.record.bytes_out - view.output.len() as u64;
-        assert_eq!(core.reconcile(s.slot, view.record.bytes_in, Some(sent)), Ok(0), "session {}", s.id);
+        assert_eq!(
+            core.reconcile(s.slot, StreamCounts::Kernel { read: view.record.bytes_in, sent: Some(sent) }),
+            Ok(0),
+            "session {}",
+            s.id
+        );
     }
     let first = pass(core, &seen, NOW_NS, None);
     let begun: Value = core.take_jobs().iter().map(|j| json!([j.number, j.name, bytes(&j.input)])).collect();

@@ -202,6 +202,8 @@ fn the_slower_side_sets_the_pace() {
     assert_eq!(sessions(&host), 2);
     // A read may be under way. Without a wait that outlives a worker, each takeover adds one.
     let before = output_held(&host);
+    // The pause, a read and a message: notes on the way count from the moment they are asked for.
+    assert!(before <= 256 * 1024 + 80 * 1024, "{before} bytes are held");
     for _ in 0..8 {
         host.kill_worker();
     }

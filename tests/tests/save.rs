@@ -199,6 +199,11 @@ fn what_fails_is_in_the_status() {
     let refused = host.json(&["status", "--json"])["host"]["failing"][0].take();
     assert_eq!(refused["what"], format!("library {}", bad.display()));
     assert!(refused["why"].as_str().expect("a reason").contains("exit status"), "{refused}");
+    // Told once for people, in one line.
+    let text = String::from_utf8(host.cli(&["status"]).stdout).expect("UTF-8");
+    let lines: Vec<_> = text.lines().filter(|l| l.contains("libupper.so")).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(lines[0].starts_with("failing: library ") && lines[0].contains("; it holds build "), "{text}");
     std::fs::remove_file(&bad).expect("removed");
     wait_for("the library to be forgotten", || {
         (host.json(&["status", "--json"])["host"]["failing"] == serde_json::json!([])).then_some(())

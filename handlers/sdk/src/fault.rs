@@ -103,6 +103,7 @@ pub(crate) struct Catching {
 
 impl Catching {
     /// Begins to report panics on this thread as faults, until the guard is dropped.
+    #[inline]
     pub(crate) fn begin() -> Catching {
         Catching { outer: CATCHING.replace(true) }
     }
@@ -116,6 +117,7 @@ impl Catching {
 }
 
 impl Drop for Catching {
+    #[inline]
     fn drop(&mut self) {
         CATCHING.set(self.outer);
     }

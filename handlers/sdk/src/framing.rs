@@ -53,6 +53,16 @@ pub enum Framing {
         /// Longest line, in bytes, without its ending. A longer one closes the session.
         bytes_max: u32,
     },
+    /// WebSocket: a message is text or bytes, whole. [`crate::Turn::send_line`] sends text, and
+    /// [`crate::Turn::send`] bytes. A session opens with its HTTP request, of which
+    /// [`crate::Turn::fact`] tells; [`crate::Handler::page`] answers any other GET.
+    WebSocket {
+        /// Longest message, in bytes, of all its fragments. A longer one closes the session.
+        bytes_max: u32,
+        /// Subprotocols that the service speaks, by name; 64 bytes of names and commas at most. The
+        /// peer gets the first of those that it asks for.
+        protocols: &'static [&'static str],
+    },
     /// Framing of the author's own.
     Custom {
         /// Framing, a static.
@@ -60,6 +70,63 @@ pub enum Framing {
         /// Longest message, in bytes, without its framing. A longer one closes the session.
         bytes_max: u32,
     },
+}
+
+/// Endpoint: a port with a framing. At most one of each kind, as operators name endpoints by
+/// their kind. Its longest message is that of [`crate::Handler::FRAMING`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// TCP port on loopback, unless the operator says otherwise; 0: none.
+    pub(crate) port: u16,
+    /// Framing of its streams.
+    pub(crate) framing: Framing,
+}
+
+impl Endpoint {
+    /// Endpoint with any framing, whose `bytes_max` is not used.
+    pub const fn new(port: u16, framing: Framing) -> Endpoint {
+        Endpoint { port, framing }
+    }
+
+    /// Endpoint of lines that end in LF or CRLF.
+    pub const fn lines(port: u16) -> Endpoint {
+        Endpoint::new(port, Framing::Lines { bytes_max: 0 })
+    }
+
+    /// Endpoint of bytes as they arrive.
+    pub const fn raw(port: u16) -> Endpoint {
+        Endpoint::new(port, Framing::Raw { bytes_max: 0 })
+    }
+
+    /// Endpoint of lines over telnet.
+    pub const fn telnet(port: u16) -> Endpoint {
+        Endpoint::new(port, Framing::Telnet { bytes_max: 0 })
+    }
+
+    /// Endpoint of WebSocket messages, which speaks these subprotocols.
+    pub const fn websocket(port: u16, protocols: &'static [&'static str]) -> Endpoint {
+        Endpoint::new(port, Framing::WebSocket { protocols, bytes_max: 0 })
+    }
+
+    /// Endpoint of messages behind their length: `width` is 1, 2, 4 or 8 bytes.
+    pub const fn length_prefix(port: u16, width: u8, order: ByteOrder) -> Endpoint {
+        Endpoint::new(port, Framing::LengthPrefix { width, order, bytes_max: 0 })
+    }
+
+    /// Endpoint of messages behind a length of any form.
+    pub const fn prefixed(port: u16, prefix: Prefix) -> Endpoint {
+        Endpoint::new(port, Framing::Prefixed { prefix, bytes_max: 0 })
+    }
+
+    /// Endpoint of a framing of the author's own; a service has at most one such framing.
+    pub const fn custom(port: u16, framing: &'static dyn CustomFraming) -> Endpoint {
+        Endpoint::new(port, Framing::Custom { framing, bytes_max: 0 })
+    }
+
+    /// Endpoint of messages that end in a fixed string of 1 to 16 bytes.
+    pub const fn delimiter(port: u16, delimiter: &'static [u8]) -> Endpoint {
+        Endpoint::new(port, Framing::Delimiter { delimiter, bytes_max: 0 })
+    }
 }
 
 /// Byte order of a number.

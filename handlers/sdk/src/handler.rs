@@ -4,7 +4,7 @@
 //! be added, so those types are `non_exhaustive`.
 
 use crate::fault::Fault;
-use crate::framing::Framing;
+use crate::framing::{Endpoint, Framing};
 use crate::migrate::Migrations;
 use crate::table::Tables;
 use crate::telnet::Verb;
@@ -12,6 +12,7 @@ use crate::turn::Turn;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Service: one type of connection.
@@ -29,6 +30,9 @@ pub trait Handler: Sized + Send + Sync + 'static {
     const DIALS: bool = false;
     /// Framing of its streams.
     const FRAMING: Framing = Framing::Lines { bytes_max: 8 * 1024 };
+    /// Endpoints beside the first one, which [`Handler::PORT`] and [`Handler::FRAMING`] are. A
+    /// session keeps the framing of its endpoint, also when a later build offers others.
+    const ENDPOINTS: &'static [Endpoint] = &[];
     /// Version of the state. Raise it when the state's shape changes in any other way than by
     /// fields added with defaults, and add a migration.
     const STATE_VERSION: u32 = 1;
@@ -58,6 +62,13 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// input, and nothing of sessions and tables.
     fn job(&self, job: &Job<'_>) -> Result<Vec<u8>, Fault> {
         Err(Fault::new(format!("the service has no job {:?}", job.name)))
+    }
+
+    /// Returns the page of a path, for a plain GET or HEAD at a service of [`Framing::WebSocket`];
+    /// `None`: there is none, and the peer gets status 404. The host speaks nothing else of HTTP.
+    fn page(&self, path: &str) -> Option<Page> {
+        let _ = path;
+        None
     }
 
     /// Migrations that take states of older versions to the next one.
@@ -144,6 +155,26 @@ pub enum Action<'a> {
         /// Bytes behind the option.
         bytes: &'a [u8],
     },
+}
+
+/// Page that a handler serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Value of Content-Type: visible ASCII and spaces.
+    pub content_type: Cow<'static, str>,
+    /// Bytes of the page.
+    pub bytes: Cow<'static, [u8]>,
+}
+
+impl Page {
+    /// Page of HTML in UTF-8.
+    pub fn html(text: impl Into<Cow<'static, str>>) -> Page {
+        let bytes = match text.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Page { content_type: "text/html; charset=utf-8".into(), bytes }
+    }
 }
 
 /// End of a job.

@@ -18,15 +18,23 @@ pub(crate) trait Host {
     fn state(&mut self, bytes: &[u8]);
     /// Address of the peer, as text.
     fn peer(&mut self) -> String;
-    /// Sends two pieces as one message; the second may be empty.
-    fn send(&mut self, first: &[u8], second: &[u8]) -> u32;
+    /// Sends a message.
+    fn send(&mut self, bytes: &[u8]) -> u32;
+    /// Sends a line, given without its ending.
+    fn send_line(&mut self, line: &[u8]) -> u32;
+    /// Closes the session, and tells the peer a code and a reason.
+    fn close_with(&mut self, code: u16, reason: &str) -> u32;
+    /// Fact about the connection, if there is one of the name.
+    fn fact(&mut self, name: &str) -> Option<Vec<u8>>;
+    /// Answers a request for a page.
+    fn page(&mut self, content_type: &str, page: &[u8]) -> u32;
     /// Closes the session once its output is flushed.
     fn close(&mut self) -> u32;
     /// Adds the session to a topic.
     fn subscribe(&mut self, topic: &str) -> u32;
     /// Takes the session off a topic.
     fn unsubscribe(&mut self, topic: &str) -> u32;
-    /// Sends bytes to all sessions on a topic. `flags`: 0 or `BROADCAST_OTHERS`.
+    /// Sends bytes to all sessions on a topic. `flags`: 0, `BROADCAST_OTHERS`, `BROADCAST_LINE`.
     fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32;
     /// Reads a value, the batch's own writes included.
     fn table_get(&mut self, table: &str, key: &[u8]) -> Option<Vec<u8>>;

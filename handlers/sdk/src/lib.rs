@@ -84,8 +84,8 @@ pub mod export;
 pub mod testing;
 
 pub use fault::Fault;
-pub use framing::{ByteOrder, CustomFraming, Cut, Framing, FramingState, Prefix};
-pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig};
+pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState, Prefix};
+pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page};
 pub use migrate::Migrations;
 pub use table::{Table, Tables};
 pub use turn::{State, Turn};

@@ -17,12 +17,12 @@
 //! would cost every turn; this costs the rare fault.
 
 use crate::encode::stored;
-use crate::fault::{self, Catching, Fault};
+use crate::fault::{Catching, Fault};
 use crate::handler::{Action, Handler};
 use crate::host::Host;
 use crate::log;
 use crate::turn::{State, Turn};
-use greenroom_state::abi::RUN_STATE_LOST;
+use greenroom_state::abi::{RUN_STATE_LOST, status};
 use std::any::TypeId;
 
 /// Session of a batch, as the host describes it.
@@ -52,17 +52,19 @@ pub(crate) fn run<'a, H: Handler>(
     actions: impl Iterator<Item = Action<'a>>,
     host: &mut dyn Host,
 ) -> u32 {
-    let (mut state, mut changed) = match fault::catch(|| load::<H>(session.state)) {
-        Ok(loaded) => loaded,
+    // Declared before the guard, so that the state is dropped behind it: a panic in its drop is not
+    // caught.
+    let (mut state, mut changed);
+    let catching = Catching::begin();
+    match catching.catch(|| load::<H>(session.state)) {
+        Ok(loaded) => (state, changed) = loaded,
         Err(fault) => {
             let why = Fault::state(format!("its state can't be read: {}", fault.message));
             hand_over_log(host);
             host.turn_failed(&why);
             return 0;
         }
-    };
-    // Not longer than the state lives: a panic in its drop is not caught.
-    let catching = Catching::begin();
+    }
     let mut done = 0;
     let mut rehearsed = true;
     for action in actions {
@@ -137,6 +139,20 @@ pub(crate) fn run_service<'a, H: Handler>(
         }
     }
     0
+}
+
+/// Runs the turn of a page: without state, and with the page as its only effect.
+pub(crate) fn run_page<H: Handler>(handler: &H, path: &str, host: &mut dyn Host) {
+    let page = Catching::begin().catch(|| Ok(handler.page(path)));
+    let answered = page.and_then(|page| match page.map(|p| host.page(&p.content_type, &p.bytes)) {
+        None | Some(status::OK) => Ok(()),
+        Some(_) => Err(Fault::new("the host refused a page")),
+    });
+    hand_over_log(host);
+    match answered {
+        Ok(()) => _ = host.turn_ok(),
+        Err(fault) => host.turn_failed(&fault),
+    }
 }
 
 /// Reads the state, and says whether it had to be migrated. A migrated state counts as changed,

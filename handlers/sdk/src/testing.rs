@@ -2,8 +2,8 @@
 //!
 //! Turns run through the code that runs in a real host, one action in a batch. A turn works on
 //! a copy of the whole host, which replaces the original if the turn succeeds. That costs
-//! O(host) for each turn, and makes a failed turn change nothing. Framing, most limits, holds
-//! and waits are not simulated. Log events go nowhere.
+//! O(host) for each turn, and makes a failed turn change nothing. Framing, most limits, holds,
+//! waits and facts are not simulated. Log events go nowhere.
 
 use crate::convert::{check, convert};
 use crate::fault::{self, Fault};
@@ -11,7 +11,7 @@ use crate::handler::{Action, Closed, Handler, Job, JobEnd};
 use crate::host::Host;
 use crate::log::LogEvent;
 use crate::run::{Session, run, run_service};
-use greenroom_state::abi::{BROADCAST_OTHERS, TIMER_OF_SERVICE, status};
+use greenroom_state::abi::{BROADCAST_LINE, BROADCAST_OTHERS, TIMER_OF_SERVICE, status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -249,12 +249,13 @@ struct Staging {
 }
 
 impl Staging {
-    /// Peer of the session; refused in a turn of the service itself.
-    fn own(&mut self) -> Option<&mut Peer> {
-        match self.session {
-            SERVICE => None,
-            session => Some(self.shared.sessions.entry(session).or_default()),
+    /// Changes the peer of the session; refused in a turn of the service itself.
+    fn change(&mut self, change: impl FnOnce(&mut Peer)) -> u32 {
+        if self.session == SERVICE {
+            return status::INVALID;
         }
+        change(self.shared.sessions.entry(self.session).or_default());
+        status::OK
     }
 
     /// Owner of a timer: the session, or the service itself.
@@ -272,37 +273,40 @@ impl Host for Staging {
         self.fault = Some(fault.message.clone());
     }
     fn state(&mut self, bytes: &[u8]) {
-        if let Some(own) = self.own() {
-            own.state = Some(bytes.to_vec());
-        }
+        self.change(|own| own.state = Some(bytes.to_vec()));
     }
     fn peer(&mut self) -> String {
         format!("127.0.0.1:{}", self.session)
     }
-    fn send(&mut self, first: &[u8], second: &[u8]) -> u32 {
-        let Some(own) = self.own() else { return status::INVALID };
-        own.output.extend([first, second].concat());
-        status::OK
+    fn send(&mut self, bytes: &[u8]) -> u32 {
+        self.change(|own| own.output.extend(bytes))
+    }
+    fn send_line(&mut self, line: &[u8]) -> u32 {
+        self.send(&[line, b"\n"].concat())
+    }
+    fn close_with(&mut self, _: u16, _: &str) -> u32 {
+        self.close()
+    }
+    fn fact(&mut self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+    fn page(&mut self, _: &str, _: &[u8]) -> u32 {
+        status::INVALID
     }
     fn close(&mut self) -> u32 {
-        let Some(own) = self.own() else { return status::INVALID };
-        own.closed = true;
-        status::OK
+        self.change(|own| own.closed = true)
     }
     fn subscribe(&mut self, topic: &str) -> u32 {
-        let Some(own) = self.own() else { return status::INVALID };
-        own.topics.insert(topic.to_owned());
-        status::OK
+        self.change(|own| own.topics.extend([topic.to_owned()]))
     }
     fn unsubscribe(&mut self, topic: &str) -> u32 {
-        let Some(own) = self.own() else { return status::INVALID };
-        own.topics.remove(topic);
-        status::OK
+        self.change(|own| own.topics.retain(|t| t != topic))
     }
     fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
         for (id, peer) in &mut self.shared.sessions {
-            if peer.topics.contains(topic) && !(flags == BROADCAST_OTHERS && *id == self.session) {
+            if peer.topics.contains(topic) && !(flags & BROADCAST_OTHERS != 0 && *id == self.session) {
                 peer.output.extend(data);
+                peer.output.extend((flags & BROADCAST_LINE != 0).then_some(b'\n'));
             }
         }
         status::OK
@@ -387,7 +391,7 @@ impl Host for Staging {
         status::OK
     }
     fn prompt(&mut self, text: &[u8]) -> u32 {
-        self.send(text, b"")
+        self.send(text)
     }
     fn log(&mut self, _: &LogEvent) {}
 }

@@ -8,7 +8,7 @@
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::telnet::{self, Verb};
-use greenroom_state::abi::{BROADCAST_OTHERS, JOB_ONCE, TIMER_OF_SERVICE, status};
+use greenroom_state::abi::{BROADCAST_LINE, BROADCAST_OTHERS, JOB_ONCE, TIMER_OF_SERVICE, status};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -67,23 +67,35 @@ impl<S> Turn<'_, S> {
         self.host.peer()
     }
 
+    /// Returns a fact about the connection; `None`: there is none of the name. Bytes that are not
+    /// UTF-8 become U+FFFD.
+    ///
+    /// Over WebSocket, [`crate::Action::Opened`] knows `path`, `query`, `protocol`, `host`,
+    /// `origin`, `user-agent`, `cookie` and `x-forwarded-for`. [`crate::Action::Closed`] knows
+    /// `close-code` and `close-reason` if the peer gave them. Other turns know none: keep in the
+    /// state what is needed later.
+    pub fn fact(&mut self, name: &str) -> Option<String> {
+        self.host.fact(name).map(|value| String::from_utf8_lossy(&value).into_owned())
+    }
+
     /// Sends bytes to the peer.
     #[inline]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let status = self.host.send(bytes.as_ref(), b"");
+        let status = self.host.send(bytes.as_ref());
         self.note_refusal("a send", status);
     }
 
-    /// Sends a line to the peer: the bytes and LF.
+    /// Sends a line to the peer: the bytes and LF. Over WebSocket it is one message of text,
+    /// without LF; bytes that are not UTF-8 become U+FFFD.
     #[inline]
     pub fn send_line(&mut self, line: impl AsRef<[u8]>) {
-        let status = self.host.send(line.as_ref(), b"\n");
+        let status = self.host.send_line(line.as_ref());
         self.note_refusal("a send", status);
     }
 
     /// Sends a text behind which the peer is to answer. On a telnet session EOR stands behind it
-    /// where that was negotiated, else GA unless the peer wants none; elsewhere it is sent as
-    /// [`Turn::send`] does.
+    /// where that was negotiated, else GA unless the peer wants none. Over WebSocket it is a text;
+    /// elsewhere it is sent as [`Turn::send`] does.
     pub fn prompt(&mut self, text: impl AsRef<[u8]>) {
         let status = self.host.prompt(text.as_ref());
         self.note_refusal("a prompt", status);
@@ -141,6 +153,13 @@ impl<S> Turn<'_, S> {
     /// follows.
     pub fn close(&mut self) {
         let status = self.host.close();
+        self.note_refusal("a close", status);
+    }
+
+    /// Closes the session as [`Turn::close`] does, and tells the peer a code and a reason, if its
+    /// framing has them. WebSocket has 1000 and 3000 to 4999, and a reason of 123 bytes at most.
+    pub fn close_with(&mut self, code: u16, reason: &str) {
+        let status = self.host.close_with(code, reason);
         self.note_refusal("a close", status);
     }
 
@@ -249,8 +268,9 @@ impl<S> Turn<'_, S> {
     }
 
     /// Waits for another session's output. If that session's peer leaves too much of its output
-    /// untaken, this session's input waits until the peer has taken it. A relay calls this each
-    /// time it passes data on; otherwise the other session's output grows to its limit.
+    /// untaken, or too many notes wait for it, this session's input waits until they are taken. A
+    /// relay calls this each time behind the note that passes data on. Otherwise the other
+    /// session's output grows to its limit, or notes are dropped.
     pub fn wait_for(&mut self, session: u64) {
         let status = self.host.wait_for(session);
         self.note_refusal("to wait", status);
@@ -267,6 +287,18 @@ impl<S> Turn<'_, S> {
     pub fn go_on(&mut self) {
         let status = self.host.hold(false);
         self.note_refusal("to go on", status);
+    }
+
+    /// Sends a line to every session on a topic, as [`Turn::send_line`] does to one.
+    pub fn broadcast_line(&mut self, topic: &str, line: impl AsRef<[u8]>) {
+        let status = self.host.broadcast(topic, line.as_ref(), BROADCAST_LINE);
+        self.note_refusal("a broadcast", status);
+    }
+
+    /// Sends a line to every session on a topic but this one.
+    pub fn broadcast_line_others(&mut self, topic: &str, line: impl AsRef<[u8]>) {
+        let status = self.host.broadcast(topic, line.as_ref(), BROADCAST_LINE | BROADCAST_OTHERS);
+        self.note_refusal("a broadcast", status);
     }
 
     /// Sends bytes to every session on a topic.

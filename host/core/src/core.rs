@@ -136,8 +136,8 @@ impl Core {
         match input {
             Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
             Input::InputLeft => pass.host.leaves_input = true,
-            Input::Opened { slot, id, service, peer, at_ms } => {
-                let _ = open::open(&mut pass, Connection { slot, id, service, peer, at_ms, outbound: false });
+            Input::Opened { slot, id, service, kind, peer, at_ms } => {
+                open::accept(&mut pass, Connection { slot, id, service, kind, peer, at_ms, outbound: false });
             }
             Input::Received { slot, bytes } => receive::received(&mut pass, slot, bytes, &mut self.assembly),
             Input::PeerDone { slot } => receive::peer_done(&mut pass, slot),
@@ -155,9 +155,9 @@ impl Core {
                 self.sweeps.committed();
             }
             Input::Stop => close::stop(&mut pass),
+            Input::HandOver => reconcile::record_sent(pass.host),
         }
-        // After each input, not each pass: one broadcast can fill a thousand outputs, and
-        // further inputs would only add to them.
+        // After each input, not each pass: one broadcast can fill a thousand outputs.
         close::close_overflowed(&mut pass);
     }
 
@@ -538,10 +538,10 @@ impl Core {
         Successor { core: Core::over(rebuilt.host), survivors: rebuilt.survivors, lost: rebuilt.lost }
     }
 
-    /// Compares a survivor with the kernel's byte counts, and returns the bytes read and not
-    /// committed. If the counts do not add up, the session is gone, and the error says why.
-    pub fn reconcile(&mut self, slot: Slot, read: u64, sent: Option<u64>) -> Result<u64, String> {
-        reconcile::reconcile(&mut self.host, slot, read, sent)
+    /// Compares a survivor with byte counts, and returns the bytes read and not committed. If the
+    /// counts do not add up, the session is gone, and the error says why.
+    pub fn reconcile(&mut self, slot: Slot, counts: reconcile::StreamCounts) -> Result<u64, String> {
+        reconcile::reconcile(&mut self.host, slot, counts)
     }
 
     /// Forgets a survivor that cannot be trusted, or is gone. Its handler is not told.

@@ -35,6 +35,8 @@ pub enum Input<'a> {
         id: u64,
         /// Service whose port the connection came to.
         service: ServiceId,
+        /// Kind of the endpoint, as its framing has it; empty: the service's first.
+        kind: &'a str,
         /// Address of the peer.
         peer: Peer,
         /// Time of the opening, in milliseconds since 1970.
@@ -108,4 +110,7 @@ pub enum Input<'a> {
     Commit,
     /// The host is to stop: every open session has its last turn.
     Stop,
+    /// A successor is to go on. The next commit writes how much of each session's output was sent:
+    /// the kernel does not count it for every connection.
+    HandOver,
 }

@@ -15,6 +15,7 @@ use crate::plugin::inspect::{Inspected, build_id, inspect};
 use crate::plugin::stage::{self, Content, Copies};
 use crate::plugin::trial::{self, Trial, Tried};
 use clap::Args;
+use greenroom_core::service::offer::{EndpointOffer, Offer};
 use greenroom_state::elf_note::Note;
 use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
@@ -92,12 +93,16 @@ impl Check {
         let abi = format!("{}.{}", note.abi.0, note.abi.1);
         if self.json {
             // Programs depend on the names of these fields.
+            let endpoints = |o: &Offer| {
+                let one = |e: &EndpointOffer| json!({"kind": e.framing.kind(), "port": e.port});
+                o.endpoints.iter().map(one).collect::<Vec<_>>()
+            };
             let services: Vec<_> = offers
                 .iter()
                 .map(|o| {
-                    let bytes_max = o.framing.bytes_max();
+                    let bytes_max = o.framing().bytes_max();
                     json!({
-                        "name": o.name, "port": o.port, "frame_bytes_max": bytes_max, "state_version": o.shape.version,
+                        "name": o.name, "port": o.endpoints[0].port, "endpoints": endpoints(o), "frame_bytes_max": bytes_max, "state_version": o.shape.version,
                         "state_schema": o.shape.schema, "migrations_from": o.shape.migrations,
                         "downgrades_from": o.shape.downgrades, "tables": o.tables,
                     })
@@ -108,10 +113,14 @@ impl Check {
             }));
             return Ok(());
         }
+        let ports = |o: &Offer| {
+            let one = |e: &EndpointOffer| format!("{}:{}", e.framing.kind(), e.port);
+            o.endpoints.iter().map(one).collect::<Vec<_>>().join(" ")
+        };
         let versions = |all: &[u32]| all.iter().map(|v| format!("v{v}")).collect::<Vec<_>>().join(" ");
         let mut table = table(&[
             "SERVICE",
-            "PORT",
+            "PORTS",
             "FRAMES UP TO",
             "STATE",
             "MIGRATES FROM",
@@ -119,12 +128,12 @@ impl Check {
             "TABLES",
         ]);
         for o in &offers {
-            let bytes_max = o.framing.bytes_max();
+            let bytes_max = o.framing().bytes_max();
             let tables: Vec<_> =
                 o.tables.iter().map(|t| format!("{} v{}", t.name, t.shape.version)).collect();
             table.add_row([
                 o.name.clone(),
-                o.port.to_string(),
+                ports(o),
                 bytes_max.to_string(),
                 if o.shape.schema.is_some() { format!("v{}", o.shape.version) } else { "-".into() },
                 versions(&o.shape.migrations),

@@ -31,17 +31,16 @@ pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> 
             let refuse = |why: String| CommandFailure::Failed(format!("{}: {why}", path.display()));
             // A host refuses such an offer too, by the same limit.
             let (frames, allowed) =
-                (offer.framing.bytes_max(), config.all_limits().of(&offer.name).frame_bytes_max);
+                (offer.framing().bytes_max(), config.all_limits().of(&offer.name).frame_bytes_max);
             if frames == 0 || frames > allowed {
                 return Err(refuse(format!(
                     "service {} wants frames of up to {frames} bytes; from 1 to {allowed} are allowed (limit frame_bytes_max)",
                     offer.name
                 )));
             }
-            let addresses = config.addresses(&offer.name, offer.port, offer.dials).map_err(refuse)?;
-            for addr in &addresses {
-                wanted.insert((offer.name.clone(), addr.clone()));
-                print_text(&format!("{} on {addr}\n", offer.name));
+            for endpoint in config.endpoints(&offer).map_err(refuse)? {
+                print_text(&format!("{} on {endpoint}\n", offer.name));
+                wanted.insert((offer.name.clone(), endpoint.address));
             }
             if !services.insert(offer.name.clone()) {
                 return Err(refuse(format!("service {} is another library's, too", offer.name)));

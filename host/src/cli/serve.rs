@@ -31,7 +31,7 @@ use crate::protocol::found::Found;
 use crate::runtime_dir::{Runtime, socket_path};
 use crate::worker::takeover;
 use clap::Args;
-use greenroom_state::address::Address;
+use greenroom_state::endpoint::Endpoint;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::path::{Path, PathBuf};
 use tracing_subscriber::filter::LevelFilter;
@@ -50,7 +50,7 @@ pub(super) struct Serve {
     config: Option<PathBuf>,
     /// Address of a service, instead of its own port; may be repeated
     #[arg(long, value_name = "SERVICE=ADDR", value_parser = parse_listen)]
-    listen: Vec<(String, Address)>,
+    listen: Vec<(String, Endpoint)>,
     /// Directory of private copies of libraries; not on a noexec mount [default: copies in the
     /// runtime directory]
     #[arg(long, value_name = "DIR")]
@@ -153,7 +153,7 @@ impl Serve {
 }
 
 /// Prints the addresses, once the host serves. The host serves although nobody reads them.
-fn ready(ports: &[(String, Address)]) {
+fn ready(ports: &[(String, Endpoint)]) {
     let lines: String = ports.iter().map(|(service, addr)| format!("{service} on {addr}\n")).collect();
     if let Err(e) = try_print_text(&(lines + "ready\n")) {
         tracing::warn!("nobody is told that the host is ready: standard output can't be written: {e}");

@@ -76,11 +76,12 @@ impl Sessions {
             return Ok(());
         }
         let mut table =
-            table(&["ID", "SERVICE", "PEER", "OPENED", "STATE", "TURNS", "IN", "OUT", "QUARANTINED"]);
+            table(&["ID", "SERVICE", "BY", "PEER", "OPENED", "STATE", "TURNS", "IN", "OUT", "QUARANTINED"]);
         for s in &sessions {
             table.add_row([
                 s.id.to_string(),
                 s.service.clone(),
+                s.endpoint.clone(),
                 s.peer.clone(),
                 s.opened_at.clone(),
                 if s.state_version == 0 { "-".into() } else { format!("v{}", s.state_version) },

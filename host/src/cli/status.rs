@@ -102,9 +102,16 @@ fn services(status: &Status) -> Table {
     table
 }
 
+/// Whether a part that fails is this file, which was refused.
+fn is_of(part: &Failing, file: &FileStatus) -> bool {
+    part.what.strip_prefix("library ").is_some_and(|path| Path::new(path) == file.path)
+}
+
 /// Prints the library files that are not the builds that run, and how late changes are noticed.
+/// Files that were refused are among what fails, and are told there.
 fn print_files(host: &HostStatus) {
-    for file in &host.files {
+    let told = |file: &&FileStatus| host.failing.iter().any(|part| is_of(part, file));
+    for file in host.files.iter().filter(|file| !told(file)) {
         print_text(&format!("{}\n", one_line(&file_line(file))));
     }
     if let Some(why) = &host.slow_look {
@@ -114,6 +121,16 @@ fn print_files(host: &HostStatus) {
 
 /// Line about a library's file that is not the build that runs.
 fn file_line(file: &FileStatus) -> String {
+    let why = match (&file.reason, &file.build) {
+        (Some(reason), Some(_)) => format!("refused: {reason}"),
+        (Some(reason), None) => reason.clone(),
+        (None, _) => "not loaded yet; `greenroom reload` loads it".to_owned(),
+    };
+    format!("file {} {}; {why}", file.path.display(), holds_and_runs(file))
+}
+
+/// Build that a file holds, and the one that runs.
+fn holds_and_runs(file: &FileStatus) -> String {
     let short = |hash: &str| hash.get(..12).unwrap_or(hash).to_owned();
     let holds = match &file.build {
         Some(hash) => format!("build {}", short(hash)),
@@ -123,12 +140,7 @@ fn file_line(file: &FileStatus) -> String {
         (Some(library), Some(hash)) => format!("library {library} runs build {}", short(hash)),
         _ => "nothing of it runs".to_owned(),
     };
-    let why = match (&file.reason, &file.build) {
-        (Some(reason), Some(_)) => format!("refused: {reason}"),
-        (Some(reason), None) => reason.clone(),
-        (None, _) => "not loaded yet; `greenroom reload` loads it".to_owned(),
-    };
-    format!("file {} holds {holds}, and {runs}; {why}", file.path.display())
+    format!("holds {holds}, and {runs}")
 }
 
 /// Prints the jobs of each service that has any, and the longest pass of the loop.
@@ -153,9 +165,12 @@ fn print_troubles(host: &HostStatus) {
     if let Some(stalled) = &host.stalled {
         print_text(&format!("stalled: {}\n", one_line(&stalled.text)));
     }
-    for Failing { what, why, since, times } in &host.failing {
+    for part in &host.failing {
+        let Failing { what, why, since, times } = part;
         let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
-        let line = format!("{what}, {times} since {since}: {why}");
+        let file = host.files.iter().find(|file| is_of(part, file)).map(holds_and_runs);
+        let file = file.map(|text| format!("; it {text}")).unwrap_or_default();
+        let line = format!("{what}, {times} since {since}: {why}{file}");
         print_text(&format!("failing: {}\n", one_line(&line)));
     }
     if host.peers_left > 0 {

@@ -22,6 +22,7 @@
 //! listen = ["127.0.0.1:4000"]             # else its port
 //! settings = {nick_max = 12}              # for the handler
 //! limits = {idle_ms = 600000}             # else host's
+//! origins = ["https://example.org"]       # pages that may open WebSocket; else same host
 //! ```
 //!
 //! The keeper reads the file at its start, at SIGHUP and for `greenroom reload --config`; the
@@ -34,21 +35,27 @@
 //! | [`changes`] | differences between two configurations, by name |
 //! | [`record`] | configurations between processes, which may be of different versions |
 //! | `settings` | settings of handlers as JSON, and values that JSON lacks |
+//! | [`socket_file`] | mode and group of the files of Unix sockets |
 //! | [`source`] | the configuration's sources: file and command line |
 //! | [`trust`] | file trust: owners, modes, hashes |
 
 pub mod changes;
 pub mod record;
 mod settings;
+pub mod socket_file;
 pub mod source;
 pub mod trust;
 
+use crate::config::socket_file::SocketFile;
 use crate::config::trust::Trust;
+use greenroom_core::framing::Framing;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
+use greenroom_core::service::offer::Offer;
 use greenroom_state::address::Address;
+use greenroom_state::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Configuration of a host. Field names are the keys of the file.
@@ -134,10 +141,17 @@ impl Confinement {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Addresses to listen on. Empty: the service's own port on loopback.
-    pub listen: Vec<Address>,
+    /// Endpoints to listen on. Empty: those that the service offers, on loopback.
+    pub listen: Vec<Endpoint>,
+    /// Mode of the files of its Unix sockets, in octal digits. `None`: "0600".
+    pub socket_mode: Option<String>,
+    /// Group of those files, by name or number. `None`: the host's.
+    pub socket_group: Option<String>,
     /// Settings of the handler. The host passes them on and does not interpret them.
     pub settings: toml::Table,
+    /// Origins whose pages may open WebSocket sessions, `"*"` for any. Empty: the host that the
+    /// request names.
+    pub origins: Vec<String>,
     /// Limits that differ from the host's.
     pub limits: ServiceLimits,
 }
@@ -169,7 +183,11 @@ impl Config {
     /// Checks each value by itself, and limits against each other. The error names the key.
     fn check(&self) -> Result<(), String> {
         self.all_limits().check()?;
+        for (name, service) in &self.service {
+            check_origins(&service.origins).map_err(|e| format!("service.{name}.origins: {e}"))?;
+        }
         self.check_settings()?;
+        self.service.keys().try_for_each(|service| self.socket_file(service).map(|_| ()))?;
         if self.save.every_s > EVERY_S_MAX {
             let s = self.save.every_s;
             return Err(format!("save.every_s is {s}: it must be at most {EVERY_S_MAX}"));
@@ -183,27 +201,41 @@ impl Config {
         Ok(())
     }
 
-    /// Addresses of a service: the configured ones, or its own port on loopback. A service that
-    /// dials and has no port listens nowhere.
+    /// Endpoints of a service: the configured ones, or those that it offers, on loopback. A service
+    /// that dials and offers none listens nowhere.
     ///
-    /// Fails if the service has neither, or if an address is of a kind that cannot be listened
-    /// on. The error names the service.
-    pub fn addresses(&self, service: &str, port: u16, dials: bool) -> Result<Vec<Address>, String> {
-        match self.service.get(service) {
-            Some(c) if !c.listen.is_empty() => {
-                match c.listen.iter().find(|a| !matches!(a, Address::Tcp(_))) {
-                    Some(other) => Err(format!(
-                        "service {service} can't listen on {other}: this version listens on TCP alone"
-                    )),
-                    None => Ok(c.listen.clone()),
-                }
-            }
-            _ if port == 0 && dials => Ok(Vec::new()),
-            _ if port == 0 => Err(format!(
+    /// Fails if the service has neither, or if it can't be had in the kind of an endpoint, or on an
+    /// address of its kind. The error names the service.
+    pub fn endpoints(&self, offer: &Offer) -> Result<Vec<Endpoint>, String> {
+        let service = &offer.name;
+        if let Some(c) = self.service.get(service).filter(|c| !c.listen.is_empty()) {
+            return match c.listen.iter().find_map(|e| why_not(offer, e).map(|why| (e, why))) {
+                Some((endpoint, why)) => Err(format!("service {service} can't listen on {endpoint}: {why}")),
+                None => Ok(c.listen.clone()),
+            };
+        }
+        let offered = offer.endpoints.iter().enumerate().filter(|(_, e)| e.port != 0);
+        let endpoints: Vec<_> = offered
+            .map(|(at, e)| Endpoint {
+                // The first one is named as services with one endpoint always were.
+                kind: if at == 0 { "" } else { e.framing.kind() }.into(),
+                address: Address::Tcp(([127, 0, 0, 1], e.port).into()),
+            })
+            .collect();
+        match endpoints.is_empty() && !offer.dials {
+            true => Err(format!(
                 "service {service} has no port of its own; give it one with --listen {service}=127.0.0.1:PORT"
             )),
-            _ => Ok(vec![Address::Tcp(([127, 0, 0, 1], port).into())]),
+            false => Ok(endpoints),
         }
+    }
+
+    /// Access to the files of a service's Unix sockets. Fails on a mode that is none.
+    pub fn socket_file(&self, service: &str) -> Result<SocketFile, String> {
+        let of = self.service.get(service);
+        let (mode, group) =
+            (of.and_then(|c| c.socket_mode.as_deref()), of.and_then(|c| c.socket_group.as_deref()));
+        SocketFile::of(service, mode, group)
     }
 
     /// Copy of this configuration with other settings for these services, in the form of
@@ -223,7 +255,22 @@ impl Config {
     pub fn all_limits(&self) -> AllLimits {
         let own = self.service.iter().filter(|(_, c)| c.limits != ServiceLimits::default());
         let services = own.map(|(name, c)| (name.clone(), c.limits.clone())).collect();
-        AllLimits { host: self.limits.clone(), services }
+        let named = self.service.iter().filter(|(_, c)| !c.origins.is_empty());
+        let origins = named.map(|(name, c)| (name.clone(), c.origins.clone())).collect();
+        AllLimits { host: self.limits.clone(), services, origins }
+    }
+}
+
+/// Refuses an origin that no browser sends, which would let nobody in.
+fn check_origins(origins: &[String]) -> Result<(), String> {
+    let is_origin = |o: &str| {
+        o.split_once("://").is_some_and(|(scheme, host)| {
+            !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', ' '])
+        })
+    };
+    match origins.iter().find(|o| !(*o == "*" || *o == "null" || is_origin(o))) {
+        Some(bad) => Err(format!("{bad:?} is no origin; write it as https://example.org, or \"*\" for any")),
+        None => Ok(()),
     }
 }
 
@@ -234,6 +281,20 @@ pub fn is_text(path: &Path) -> Result<(), String> {
         Some(_) => Ok(()),
         None => Err(format!("{}: the path is not UTF-8; rename it", path.display())),
     }
+}
+
+/// Reason why a service can't listen on an endpoint. `None`: it can.
+fn why_not(offer: &Offer, endpoint: &Endpoint) -> Option<String> {
+    if matches!(endpoint.address, Address::Udp(_)) {
+        return Some("this version does not listen on UDP".into());
+    }
+    if offer.framing_of_kind(&endpoint.kind).is_some() {
+        return None;
+    }
+    let own = offer.endpoints.iter().map(|e| e.framing.kind());
+    let any = Framing::ANY_SERVICE.iter().map(Framing::kind);
+    let kinds: BTreeSet<_> = own.chain(any).collect();
+    Some(format!("it can be had as {}", kinds.into_iter().collect::<Vec<_>>().join(", ")))
 }
 
 #[cfg(test)]
@@ -259,6 +320,8 @@ mod tests {
         assert!(err.contains("line 2"), "{err}");
         let err = read("[service.chat.limits]\nframe_ms = 3\nsessions = 1\n").unwrap_err();
         assert!(err.contains("line 3"), "{err}");
+        let err = read("[service.chat]\norigins = [\"*\", \"example.org\"]\n").unwrap_err();
+        assert!(err.contains("service.chat.origins: \"example.org\" is no origin"), "{err}");
         let err = read("[service.chat.limits]\noutput_bytes_pause = 0\n").unwrap_err();
         assert!(err.contains("service.chat.limits.output_bytes_pause is 0"), "{err}");
         let err = read("[limits]\noutput_bytes_pause = 0\n").unwrap_err();

@@ -5,7 +5,7 @@
 //! changes nothing.
 
 use crate::config::Config;
-use greenroom_state::address::Address;
+use greenroom_state::endpoint::Endpoint;
 use std::path::PathBuf;
 
 /// Sources of a host's configuration. The keeper holds them for its whole life; a change of the
@@ -15,7 +15,7 @@ pub struct ConfigSource {
     /// Path of the file; `None`: all values have their defaults.
     pub path: Option<PathBuf>,
     /// Addresses from the command line, which replace the file's.
-    pub listen: Vec<(String, Address)>,
+    pub listen: Vec<(String, Endpoint)>,
     /// `--no-watch` on the command line, which overrides `watch`.
     pub no_watch: bool,
 }
@@ -37,18 +37,20 @@ impl ConfigSource {
 
 /// Parses the argument of `--listen`. A name that no service has is found out later, by a
 /// warning.
-pub fn parse_listen(text: &str) -> Result<(String, Address), String> {
+pub fn parse_listen(text: &str) -> Result<(String, Endpoint), String> {
     let (service, addr) = text.split_once('=').ok_or("it is written SERVICE=ADDRESS:PORT")?;
-    let addr = addr
-        .parse()
-        .map_err(|e| format!("{e}; an address is written 127.0.0.1:4000 or tcp://127.0.0.1:4000"))?;
+    let addr = addr.parse().map_err(|e| {
+        format!(
+            "{e}; an endpoint is written 127.0.0.1:4000, telnet://127.0.0.1:4023 or line+unix:/run/chat.sock"
+        )
+    })?;
     Ok((service.to_owned(), addr))
 }
 
 impl Config {
     /// Replaces the addresses of each service that `--listen SERVICE=ADDR` names. Several
     /// addresses of one service add up.
-    pub fn override_listen(&mut self, listen: &[(String, Address)]) {
+    pub fn override_listen(&mut self, listen: &[(String, Endpoint)]) {
         // All lists are emptied first: the second address of a service must not delete the
         // first.
         for (service, _) in listen {
@@ -64,23 +66,38 @@ impl Config {
 mod tests {
     use super::*;
     use crate::config::tests::read;
+    use greenroom_core::framing::Framing;
+    use greenroom_core::service::offer::{EndpointOffer, Offer};
 
     #[test]
     fn the_command_line_comes_before_the_file_and_the_file_before_the_service() {
         let mut c =
             read("[service.chat]\nlisten = [\"127.0.0.1:1\", \"tcp://[::1]:1\"]\nsettings = {a = 1}\n")
                 .unwrap();
-        let addr = |s: &str| s.parse::<Address>().unwrap();
-        assert_eq!(c.addresses("chat", 4000, false).unwrap(), [addr("127.0.0.1:1"), addr("[::1]:1")]);
-        assert_eq!(c.addresses("echo", 4001, false).unwrap(), [addr("127.0.0.1:4001")]);
-        c.override_listen(&[parse_listen("chat=127.0.0.1:2").unwrap()]);
-        assert_eq!(c.addresses("chat", 4000, false).unwrap(), [addr("127.0.0.1:2")]);
-        assert_eq!(c.settings()["chat"], r#"{"a":1}"#);
-        assert!(c.addresses("odd", 0, false).unwrap_err().contains("--listen odd="));
-        assert_eq!(c.addresses("far", 0, true), Ok(Vec::new()));
-        let unix = read("[service.chat]\nlisten = [\"unix:/run/chat\"]\n").unwrap();
-        let said = unix.addresses("chat", 4000, false).unwrap_err();
-        assert!(said.contains("chat can't listen on unix:/run/chat"), "{said}");
+        let offer = |name: &str, port: u16, dials: bool| {
+            let mut offer = Offer { dials, ..Offer::new(name, Framing::Raw { bytes_max: 9 }) };
+            offer.endpoints[0].port = port;
+            offer
+        };
+        let texts = |c: &Config, offer: &Offer| {
+            c.endpoints(offer).map(|all| all.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(" "))
+        };
+        let (chat, mut echo) = (offer("chat", 4000, false), offer("echo", 4001, false));
+        echo.endpoints.push(EndpointOffer { framing: Framing::Telnet { bytes_max: 9 }, port: 4023 });
+        assert_eq!(texts(&c, &chat).unwrap(), "tcp://127.0.0.1:1 tcp://[::1]:1");
+        assert_eq!(texts(&c, &echo).unwrap(), "tcp://127.0.0.1:4001 telnet://127.0.0.1:4023");
+        c.override_listen(&[parse_listen("chat=line://127.0.0.1:2").unwrap()]);
+        assert_eq!(texts(&c, &chat).unwrap(), "line://127.0.0.1:2");
+        assert!(texts(&c, &offer("odd", 0, false)).unwrap_err().contains("--listen odd="));
+        assert_eq!(texts(&c, &offer("far", 0, true)), Ok(String::new()));
+        for (listen, says) in [
+            ("udp://127.0.0.1:1", "chat can't listen on udp://127.0.0.1:1"),
+            ("gopher://127.0.0.1:1", "gopher://127.0.0.1:1: it can be had as line, raw, telnet"),
+        ] {
+            let c = read(&format!("[service.chat]\nlisten = [\"{listen}\"]\n")).unwrap();
+            let said = texts(&c, &chat).unwrap_err();
+            assert!(said.contains(says), "{said}");
+        }
         assert!(parse_listen("chat").is_err() && parse_listen("chat=x").is_err());
     }
 }

@@ -20,6 +20,7 @@
 
 use crate::admin::time::rfc3339;
 use crate::clock::unix_ms;
+use crate::config::socket_file::SocketFile;
 use crate::keeper::connections::{Batch, Connections};
 use crate::keeper::dialer::Dialer;
 use crate::keeper::listeners::Listeners;
@@ -184,6 +185,11 @@ impl Acceptor {
         self.listeners.open(ports)
     }
 
+    /// Gives files of Unix sockets their access. See [`Listeners::allow`].
+    pub(super) fn allow(&mut self, files: Vec<(Address, SocketFile)>) -> Result<(), String> {
+        self.listeners.allow(files)
+    }
+
     /// Closes ports that were opened for a reload that is not committed.
     pub(super) fn discard(&mut self, addrs: &[Address]) {
         self.listeners.discard(addrs);
@@ -320,7 +326,12 @@ mod tests {
 
     /// A port of this service, with this endpoint.
     fn held(service: &str, addr: &Address, endpoint: u32) -> HeldPort {
-        HeldPort { port: (service.into(), addr.clone()), addr: addr.clone(), endpoint: EndpointId(endpoint) }
+        HeldPort {
+            port: (service.into(), addr.clone()),
+            addr: addr.clone(),
+            endpoint: EndpointId(endpoint),
+            kind: "".into(),
+        }
     }
 
     fn connect(addr: &Address) -> TcpStream {

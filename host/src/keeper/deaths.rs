@@ -85,6 +85,8 @@ pub(super) struct Deaths {
     last: Option<String>,
     /// Some process caused its own death since a process served last.
     crashed: bool,
+    /// The process before the next one has handed over.
+    handed_over: bool,
     /// Time of the first end of a process since one served: from then on no worker serves.
     gap_since: Option<Instant>,
 }
@@ -104,6 +106,16 @@ impl Deaths {
     /// jobs that were under way with care then.
     pub(super) fn has_crashed(&self) -> bool {
         self.crashed
+    }
+
+    /// Whether the process that ended last has handed over.
+    pub(super) fn has_handed_over(&self) -> bool {
+        self.handed_over
+    }
+
+    /// Notes whether a process that has ended has handed over.
+    pub(super) fn note_end(&mut self, ended: &Ended) {
+        self.handed_over = ended.handed_over();
     }
 
     /// Begins the time without a worker, unless it has begun.

@@ -25,31 +25,31 @@
 //! successor is ready. An address that passes from one service to another keeps its socket, so no
 //! connection is refused in between.
 //!
-//! *Invariant*: every connection has its socket options from the first byte on, as it inherits them
-//! from the listener. The kernel's byte counts rely on that ([`crate::sys::tcp`]).
-//!
 //! All lists are short: each call is O(ports), or O(ports of the request x ports).
 
+use crate::config::socket_file::SocketFile;
+use crate::keeper::bind::{BoundFile, bind_tcp, bind_unix};
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_core::reload::ports::{Port, covers, overlap};
 use greenroom_state::address::Address;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use rustix::net::{SocketFlags, sockopt};
+use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Connections that the kernel queues for one port, at most: `net.core.somaxconn` lowers it. The
-/// queue must hold all clients that arrive while no worker serves.
-const BACKLOG: i32 = 4096;
+/// Connections that are taken over from a port that moves, at most.
+const MOVED_MAX: usize = 4096;
 
 /// A port that listens.
 struct Listener {
     /// The service, and the address that was asked for.
     port: Port,
-    socket: TcpListener,
+    socket: OwnedFd,
+    /// File of a Unix socket.
+    file: Option<BoundFile>,
     /// The address that the kernel gave: another one than asked for, if port 0 was.
     addr: Address,
     /// The number that the worker gave it, once it is accepted from.
@@ -65,6 +65,8 @@ struct Listener {
 #[derive(Default)]
 pub(super) struct Listeners {
     places: Vec<Option<Listener>>,
+    /// Access to the files of Unix sockets, open ones and others.
+    files: BTreeMap<Address, SocketFile>,
 }
 
 impl Listeners {
@@ -81,6 +83,7 @@ impl Listeners {
             }
             // An error drops `opened`, and closes what this call has opened so far.
             let listener = open(&port).or_else(|why| self.open_beside(&port).unwrap_or(Err(why)))?;
+            listener.allow(&self.files)?;
             addrs.push(listener.addr.clone());
             opened.push(Some(listener));
         }
@@ -104,6 +107,13 @@ impl Listeners {
             let _ = sockopt::set_socket_reuseport(&listener.socket, false);
         }
         Some(listener)
+    }
+
+    /// Gives the files of Unix sockets their access: of those that are open, now, and of others
+    /// when they are opened. The error names the first one that fails.
+    pub(super) fn allow(&mut self, files: Vec<(Address, SocketFile)>) -> Result<(), String> {
+        self.files.extend(files);
+        self.places.iter().flatten().try_for_each(|l| l.allow(&self.files))
     }
 
     /// Closes ports that were opened for a reload that is not committed. Ports that are accepted
@@ -154,7 +164,7 @@ impl Listeners {
                     if let Some(to) = ports.iter().find(|p| overlap(&p.addr, &l.addr)) {
                         // Else the close would reset connections that the new port would serve.
                         let queue = std::iter::from_fn(|| l.accept().ok());
-                        moved.extend(queue.take(BACKLOG as usize).map(|fd| (fd, to.endpoint)));
+                        moved.extend(queue.take(MOVED_MAX).map(|fd| (fd, to.endpoint)));
                     }
                 }
                 *place = None;
@@ -187,6 +197,13 @@ impl Listeners {
 }
 
 impl Listener {
+    /// Gives the file of a Unix socket its access. The error names service and address.
+    fn allow(&self, files: &BTreeMap<Address, SocketFile>) -> Result<(), String> {
+        let (Some(file), Some(wanted)) = (&self.file, files.get(&self.addr)) else { return Ok(()) };
+        file.allow(wanted)
+            .map_err(|why| format!("service {} can't listen on {}: {why}", self.port.0, self.addr))
+    }
+
     /// Accepts one connection, nonblocking and closed on exec.
     fn accept(&self) -> io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -194,7 +211,7 @@ impl Listener {
     }
 }
 
-/// Binds and listens: both together reserve a port. Connections inherit the socket's options.
+/// Binds and listens: both together reserve a port.
 fn open(port: &Port) -> Result<Listener, String> {
     bind_and_listen(port, false)
 }
@@ -202,58 +219,33 @@ fn open(port: &Port) -> Result<Listener, String> {
 /// Binds and listens. `shares`: other sockets of this process may have the address, if they share.
 fn bind_and_listen(port: &Port, shares: bool) -> Result<Listener, String> {
     let (service, address) = port;
-    let Address::Tcp(addr) = address else {
-        return Err(format!(
-            "service {service} can't listen on {address}: this version listens on TCP alone"
-        ));
-    };
-    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let made = || {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-        // Connections of an earlier host may still be in TIME_WAIT.
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        if addr.is_ipv6() {
-            // A service may listen on 0.0.0.0 and on [::] with one port number.
-            sockopt::set_ipv6_v6only(&socket, true)?;
+    let bound = match address {
+        Address::Tcp(addr) => {
+            bind_tcp(*addr, shares).map(|(socket, addr)| (socket, Address::Tcp(addr), None))
         }
-        // The output of a pass is sent at once, so there is nothing to wait for.
-        sockopt::set_tcp_nodelay(&socket, true)?;
-        // Finds a peer that is gone without closing, after hours.
-        sockopt::set_socket_keepalive(&socket, true)?;
-        // Urgent data (telnet's Synch) comes in order, and the kernel counts it as other bytes.
-        sockopt::set_socket_oobinline(&socket, true)?;
-        sockopt::set_socket_reuseport(&socket, shares)?;
-        bind(&socket, addr)?;
-        listen(&socket, BACKLOG)?;
-        let socket = TcpListener::from(socket);
-        let addr = socket.local_addr()?;
-        Ok((socket, addr))
+        Address::Unix(path) => bind_unix(path).map(|(socket, file)| (socket, address.clone(), Some(file))),
+        Address::Udp(_) => Err(io::Error::other("this version does not listen on UDP")),
     };
-    let (socket, held_addr) =
-        made().map_err(|e: io::Error| format!("service {service} can't listen on {address}: {e}"))?;
-    let (port, addr) = (port.clone(), Address::Tcp(held_addr));
-    Ok(Listener { port, socket, addr, endpoint: EndpointId::NONE, accepts: false, is_moved: false })
+    let (socket, addr, file) =
+        bound.map_err(|e| format!("service {service} can't listen on {address}: {e}"))?;
+    let (port, endpoint) = (port.clone(), EndpointId::NONE);
+    Ok(Listener { port, socket, addr, endpoint, file, accepts: false, is_moved: false })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The loop and the kernel's byte counts rely on these options from the first byte.
     #[test]
-    fn connections_inherit_their_options() {
+    fn a_connection_that_waits_is_seen() {
         let mut listeners = Listeners::default();
         let addr =
             listeners.open(vec![("s".into(), Address::Tcp(([127, 0, 0, 1], 0).into()))]).unwrap().remove(0);
         assert!(!listeners.has_waiting(0));
         let _peer = std::net::TcpStream::connect(addr.socket_addr().unwrap()).unwrap();
         assert!(listeners.has_waiting(0));
-        let (fd, _) = listeners.accept(0).unwrap().unwrap();
+        listeners.accept(0).unwrap().unwrap();
         assert!(!listeners.has_waiting(0));
-        assert!(sockopt::tcp_nodelay(&fd).unwrap());
-        assert!(sockopt::socket_keepalive(&fd).unwrap());
-        assert!(sockopt::socket_oobinline(&fd).unwrap());
     }
 
     #[test]
@@ -281,6 +273,7 @@ mod tests {
             port: ("s".into(), addr.clone()),
             addr: addr.clone(),
             endpoint: EndpointId(endpoint),
+            kind: "".into(),
         };
         let mut listeners = Listeners::default();
         let connect = |host: [u8; 4], like: &Address| {
@@ -324,8 +317,8 @@ mod tests {
 
     #[test]
     fn a_transport_that_is_not_served_is_refused_by_name() {
-        let port = ("s".to_owned(), "unix:/run/s.sock".parse().unwrap());
+        let port = ("s".to_owned(), "udp://127.0.0.1:9".parse().unwrap());
         let said = Listeners::default().open(vec![port]).unwrap_err();
-        assert_eq!(said, "service s can't listen on unix:/run/s.sock: this version listens on TCP alone");
+        assert_eq!(said, "service s can't listen on udp://127.0.0.1:9: this version does not listen on UDP");
     }
 }

@@ -30,6 +30,7 @@
 mod acceptor;
 mod answer_callers;
 mod belongings;
+mod bind;
 mod callers;
 mod configure;
 mod connection_steps;
@@ -77,7 +78,7 @@ use files::LibraryFiles;
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::Requester;
-use greenroom_state::address::Address;
+use greenroom_state::endpoint::Endpoint;
 use mio::{Events, Poll};
 use options::Options;
 use phase::{Phase, START_MAX};
@@ -92,7 +93,7 @@ use upgrade::UpgradeUnderWay;
 use worker_process::WorkerProcess;
 
 /// Callback that is given the ports once, when the host serves for the first time.
-type OnReady<'a> = &'a dyn Fn(&[(String, Address)]);
+type OnReady<'a> = &'a dyn Fn(&[(String, Endpoint)]);
 
 /// The keeper: its parts, by owner.
 pub struct Keeper {
@@ -166,7 +167,7 @@ impl Keeper {
     ///
     /// A worker with a process of its own dies with the thread that started it. So this must run on
     /// the keeper's first thread then.
-    pub fn run(mut self, ready: impl Fn(&[(String, Address)])) -> Result<(), String> {
+    pub fn run(mut self, ready: impl Fn(&[(String, Endpoint)])) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
         loop {
             // A start may fail for good and end the host, so the end is checked behind it.
@@ -285,6 +286,10 @@ impl Keeper {
                 let opened = self.acceptor.open(ports);
                 self.worker.send(&ToWorker::Opened(opened));
             }
+            ToKeeper::SocketFiles(files) => {
+                let failed = self.acceptor.allow(files).err();
+                self.failing.note("the file of a socket".into(), failed);
+            }
             ToKeeper::Connect(number, addr) => self.dial(number, addr),
             ToKeeper::GiveUp(number) => self.give_up_dial(number),
             ToKeeper::Discard(addrs) => self.acceptor.discard(&addrs),
@@ -327,7 +332,7 @@ impl Keeper {
         self.accepted(accepted);
         if first {
             let ports = self.worker.ports().iter();
-            ready(&ports.map(|p| (p.port.0.clone(), p.addr.clone())).collect::<Vec<_>>());
+            ready(&ports.map(|p| (p.port.0.clone(), p.named())).collect::<Vec<_>>());
         }
         // From the first end of a process to the service of this one, failed starts included.
         if let Some(gap) = gap {

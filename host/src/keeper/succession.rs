@@ -123,6 +123,7 @@ impl Keeper {
             ports: self.worker.ports().to_vec(),
             trial,
             endpoint_last: self.worker.endpoint_last(),
+            handed_over: self.worker.deaths().has_handed_over(),
             hears_refusals: true,
             hears_output: true,
             log_file: self.options.log_file.clone(),
@@ -175,6 +176,7 @@ impl Keeper {
         self.hear_last_words();
         let ended = self.worker.bury(self.poll.registry(), status);
         let handed_over = ended.handed_over();
+        self.worker.deaths_mut().note_end(&ended);
         // A process that hands over may end before it reads that it is to stop: then nothing is
         // flushed or saved. Its successor does that, at no cost if it was done already.
         if self.stop.is_requested() && status.success() && self.worker.is_told_to_stop() && !handed_over {

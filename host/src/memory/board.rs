@@ -32,7 +32,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 /// watchdog reads the beat and counts limits.
 #[derive(Clone, Copy)]
 pub struct Board {
-    words: &'static [AtomicU64],
+    /// All words of the file. An array, so that a word of a fixed place costs no check.
+    words: &'static [AtomicU64; BYTES / 8],
 }
 
 impl Board {
@@ -40,7 +41,8 @@ impl Board {
     /// kernel has no memory for it: a board that is mapped never faults.
     pub fn open(fd: &OwnedFd) -> io::Result<Board> {
         rustix::io::retry_on_intr(|| fallocate(fd, FallocateFlags::empty(), 0, BYTES as u64))?;
-        let board = Board { words: Mapping::new(fd, BYTES)?.leak_words() };
+        let words = Mapping::new(fd, BYTES)?.leak_words().as_array();
+        let board = Board { words: words.expect("the mapping has this length") };
         // A predecessor may have died in a turn, or in the middle of a text. Its jobs ended with
         // it.
         for word in RUN.into_iter().chain([TEXT_VERSION, TEXT_BYTES]).chain(JOBS..PASS) {

@@ -15,7 +15,7 @@
 
 use crate::crash_points::Point;
 use crate::sys::mapping::Mapping;
-use greenroom_core::store::memory::Memory;
+use greenroom_core::store::memory::{HEAD_BYTES, Memory};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, fstat, memfd_create};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -49,6 +49,13 @@ impl Region {
         let max = max.max(len).next_multiple_of(STEP);
         Ok(Region { mapping: Mapping::new(&fd, max)?, fd, max, len })
     }
+
+    /// A part, to be written. Panics if memory does not back it.
+    #[inline]
+    fn bytes_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
+        assert!(at <= self.len && len <= self.len - at, "a write beyond the region");
+        self.mapping.bytes_mut(at, len)
+    }
 }
 
 impl Memory for Region {
@@ -59,8 +66,20 @@ impl Memory for Region {
 
     #[inline]
     fn write(&mut self, at: usize, bytes: &[u8]) {
-        assert!(at <= self.len && bytes.len() <= self.len - at, "a write beyond the region");
-        self.mapping.bytes_mut(at, bytes.len()).copy_from_slice(bytes);
+        self.bytes_mut(at, bytes.len()).copy_from_slice(bytes);
+    }
+
+    #[inline]
+    fn write_word(&mut self, at: usize, word: u64) {
+        self.bytes_mut(at, 8).copy_from_slice(&word.to_le_bytes());
+    }
+
+    #[inline]
+    fn write_two(&mut self, at: usize, head: &[u8; HEAD_BYTES], bytes: &[u8]) {
+        let to = self.bytes_mut(at, HEAD_BYTES + bytes.len());
+        let (to_head, to_bytes) = to.split_at_mut(HEAD_BYTES);
+        to_head.copy_from_slice(head);
+        to_bytes.copy_from_slice(bytes);
     }
 
     #[inline]

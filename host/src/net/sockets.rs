@@ -1,4 +1,4 @@
-//! TCP connections of a worker, by token.
+//! Connections of a worker, by token.
 //!
 //! A connection's token is its slot, so an event leads to its session without a search. A slot that
 //! becomes free is used again only after the pass, because the events of one poll may still name
@@ -14,8 +14,8 @@
 //! All calls are O(1) but for `reserve` and `end_pass`. A connection costs a descriptor here and
 //! another in the keeper. Only the loop's thread uses this.
 
+use super::stream::Stream;
 use greenroom_core::ids::Slot;
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::io;
 
@@ -48,7 +48,7 @@ pub fn source(token: Token) -> Source {
 /// A connection and the keeper's key for it.
 #[derive(Debug)]
 struct Connection {
-    socket: TcpStream,
+    socket: Stream,
     /// Key by which the keeper releases its descriptor.
     key: u32,
 }
@@ -67,7 +67,7 @@ pub struct Net {
 impl Net {
     /// Takes a connection in, at any slot that is free. If the poll refuses the connection, it is
     /// closed here, and nothing has changed.
-    pub fn add(&mut self, registry: &Registry, socket: TcpStream, key: u32) -> io::Result<Slot> {
+    pub fn add(&mut self, registry: &Registry, socket: Stream, key: u32) -> io::Result<Slot> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             Slot(self.connections.len() as u32 - 1)
@@ -87,13 +87,7 @@ impl Net {
 
     /// Takes a connection in at this slot, which is reserved: a survivor keeps its slot. Fails if
     /// the poll refuses the connection.
-    pub fn put(
-        &mut self,
-        registry: &Registry,
-        slot: Slot,
-        mut socket: TcpStream,
-        key: u32,
-    ) -> io::Result<()> {
+    pub fn put(&mut self, registry: &Registry, slot: Slot, mut socket: Stream, key: u32) -> io::Result<()> {
         // All interests at once: the poll is edge-triggered, so writability costs no event until a
         // write was cut short. Urgent data needs its own interest, as a read stops before it.
         let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
@@ -109,7 +103,7 @@ impl Net {
 
     /// A connection's socket. `None`: the slot has none, as it was closed in this pass.
     #[inline]
-    pub fn get(&mut self, slot: Slot) -> Option<&mut TcpStream> {
+    pub fn get(&mut self, slot: Slot) -> Option<&mut Stream> {
         Some(&mut self.connections.get_mut(slot.0 as usize)?.as_mut()?.socket)
     }
 

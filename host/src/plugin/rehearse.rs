@@ -232,7 +232,10 @@ pub fn rehearse(
         tables.iter().map(|(_, t)| (t.name.as_str(), live.entries_of(&t.name, &t.shape))).collect();
     let others = |seen: &Seen<'_>| is_another(seen, &mut entries);
     let mut core = core_of(records, &live.limits, live.epoch, others)?.core;
-    core.set_limits(AllLimits { host: live.limits.clone(), services: live.service_limits.clone() });
+    core.set_limits(AllLimits {
+        services: live.service_limits.clone(),
+        ..AllLimits::from(live.limits.clone())
+    });
     let build = Build { library: library.to_owned(), generation: 0, hash: String::new() };
     // The candidate takes charge as in a takeover: quarantined sessions stay so, and no data is
     // converted.

@@ -231,6 +231,9 @@ pub struct SessionLine {
     pub id: u64,
     /// Service of the session.
     pub service: String,
+    /// Kind of the endpoint that it came by.
+    #[serde(default)]
+    pub endpoint: String,
     /// The peer's address.
     pub peer: String,
     /// RFC 3339.

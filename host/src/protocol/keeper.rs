@@ -21,6 +21,7 @@
 //! Any message may be lost with the worker. No session depends on a lost one: each process reports
 //! ports and configuration, and repeats requests that its records hold.
 
+use crate::config::socket_file::SocketFile;
 use crate::config::{Config, record};
 use crate::protocol::admin::AdminCommand;
 use crate::protocol::found::Found;
@@ -29,6 +30,7 @@ use greenroom_core::reload::ports::Port;
 use greenroom_core::reload::request::Requester;
 use greenroom_core::session::quarantine::BlockedAction;
 use greenroom_state::address::Address;
+use greenroom_state::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io;
@@ -104,6 +106,9 @@ pub enum ToKeeper {
     /// Bind and listen on these ports, all or none, without accepting yet. Answered by
     /// [`ToWorker::Opened`], in the order of the requests.
     Open(Vec<Port>),
+    /// Give the files of these Unix sockets their mode and group: those that are open now, and
+    /// those that a later [`ToKeeper::Open`] makes.
+    SocketFiles(Vec<(Address, SocketFile)>),
     /// Close these ports again: they were opened, and no reload uses them.
     Discard(Vec<Address>),
     /// A reload is committed: accept from these ports, and close the others, except those opened
@@ -187,6 +192,10 @@ pub struct Hello {
     /// Highest number of an endpoint so far: new ones are numbered above it.
     #[serde(default)]
     pub endpoint_last: EndpointId,
+    /// The process that served last has handed over, and none was started since: all that it read
+    /// and sent is committed. Keepers before this field know no Unix sockets.
+    #[serde(default)]
+    pub handed_over: bool,
     /// The keeper knows [`ToKeeper::NotConfigured`].
     #[serde(default)]
     pub hears_refusals: bool,
@@ -231,6 +240,21 @@ pub struct HeldPort {
     /// The endpoint.
     #[serde(default, skip_serializing_if = "EndpointId::is_none")]
     pub endpoint: EndpointId,
+    /// Kind of the endpoint; empty: the service's first.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub kind: Box<str>,
+}
+
+impl HeldPort {
+    /// The endpoint that was asked for.
+    pub fn asked(&self) -> Endpoint {
+        Endpoint { kind: self.kind.clone(), address: self.port.1.clone() }
+    }
+
+    /// The endpoint, with the address that the kernel gave.
+    pub fn named(&self) -> Endpoint {
+        Endpoint { kind: self.kind.clone(), address: self.addr.clone() }
+    }
 }
 
 /// Number of an endpoint: of one listening socket.

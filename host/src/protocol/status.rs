@@ -59,7 +59,8 @@ pub struct HostStatus {
     /// Milliseconds of the longest pass of the loop since the host started, as the watchdog saw it.
     #[serde(default)]
     pub longest_pass_ms: u64,
-    /// Library files that are not the build that runs.
+    /// Library files that are not the build that runs. One that was refused stands in `failing`,
+    /// too, as `library PATH`.
     #[serde(default)]
     pub files: Vec<FileStatus>,
     /// Reason why the system gives no notice of changed files, so that they are only looked at from

@@ -11,8 +11,9 @@
 //! Taking in is part of the pass: the session's first turn runs at once, and is committed with it.
 
 use crate::clock::unix_ms;
+use crate::net::stream::Stream;
 use crate::protocol::keeper::EndpointId;
-use crate::worker::endpoints::service_of;
+use crate::worker::endpoints::port_of;
 use crate::worker::shell::Shell;
 use greenroom_core::input::Input;
 use std::os::fd::OwnedFd;
@@ -72,25 +73,25 @@ fn open_asked(
     fd: OwnedFd,
     asked: Option<u64>,
 ) -> Result<(), String> {
-    let socket = std::net::TcpStream::from(fd);
+    let socket = Stream::from(fd);
     let gone = |e| format!("the peer is gone: {e}");
-    let (peer, local) = (socket.peer_addr().map_err(gone)?, socket.local_addr().map_err(gone)?);
-    let name = service_of(shell.ports.held(), endpoint, local);
-    let service = name.and_then(|name| shell.core.service_named(name));
+    let (peer, local) = (socket.peer().map_err(gone)?, socket.local().map_err(gone)?);
+    let port = port_of(shell.ports.held(), endpoint, local);
+    let service = port.and_then(|port| Some((shell.core.service_named(&port.port.0)?, &*port.kind)));
     if asked.is_none() && service.is_none() {
         return Err("the port is closed".into());
     }
-    let slot = shell.sockets.add(mio::net::TcpStream::from_std(socket), key).map_err(|e| {
+    let slot = shell.sockets.add(socket, key).map_err(|e| {
         tracing::warn!(%peer, "a connection cannot be taken in: {e}");
         format!("the connection cannot be taken in: {e}")
     })?;
-    let (at_ms, peer) = (unix_ms(), peer.into());
+    let at_ms = unix_ms();
     match (asked, service) {
         (Some(asked), _) => {
             shell.core.handle(Input::Connected { number: asked, slot, id: number, peer, at_ms });
         }
-        (None, Some(service)) => {
-            shell.core.handle(Input::Opened { slot, id: number, service, peer, at_ms });
+        (None, Some((service, kind))) => {
+            shell.core.handle(Input::Opened { slot, id: number, service, kind, peer, at_ms });
         }
         // Excluded above.
         (None, None) => {}

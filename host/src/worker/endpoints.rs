@@ -57,15 +57,18 @@ impl Endpoints {
     }
 }
 
-/// Name of the service that serves a connection of this endpoint. `None`: its port is closed.
+/// Port whose service serves a connection of this endpoint. `None`: its port is closed.
 ///
-/// `local` is the connection's local address. It counts in two cases:
+/// `local` is the connection's local address, if it has one. It counts in two cases:
 /// - The endpoint is gone: the keeper accepted before it heard of a commit. If the port has moved
 ///   to an address that overlaps, the connection is the new port's.
 /// - There is none: the keeper, or the worker that it accepted for, is of an earlier version.
-pub(super) fn service_of(ports: &[HeldPort], endpoint: EndpointId, local: SocketAddr) -> Option<&str> {
-    let port = ports.iter().find(|p| p.endpoint == endpoint).or_else(|| at(ports, local));
-    port.map(|p| p.port.0.as_str())
+pub(super) fn port_of(
+    ports: &[HeldPort],
+    endpoint: EndpointId,
+    local: Option<SocketAddr>,
+) -> Option<&HeldPort> {
+    ports.iter().find(|p| p.endpoint == endpoint).or_else(|| at(ports, local?))
 }
 
 /// The port at an address, or else the one at all addresses of the same family. `None`: no port of
@@ -84,7 +87,12 @@ mod tests {
 
     fn port(service: &str, addr: &str, endpoint: u32) -> HeldPort {
         let addr: Address = addr.parse().unwrap();
-        HeldPort { port: (service.into(), addr.clone()), addr, endpoint: EndpointId(endpoint) }
+        HeldPort {
+            port: (service.into(), addr.clone()),
+            addr,
+            endpoint: EndpointId(endpoint),
+            kind: "".into(),
+        }
     }
 
     #[test]
@@ -123,7 +131,9 @@ mod tests {
     fn the_endpoint_decides_and_the_address_only_without_one_that_listens() {
         let ports = [port("a", "127.0.0.1:7", 1), port("b", "127.0.0.2:7", 2), port("c", "0.0.0.0:8", 3)];
         let addr = |text: &str| text.parse().unwrap();
-        let found = |endpoint, local| service_of(&ports, EndpointId(endpoint), addr(local));
+        let found = |endpoint, local| {
+            port_of(&ports, EndpointId(endpoint), Some(addr(local))).map(|p| p.port.0.as_str())
+        };
         assert_eq!(found(2, "127.0.0.1:7"), Some("b"));
         assert_eq!(found(9, "127.0.0.1:9"), None, "its port is closed");
         assert_eq!((found(9, "127.0.0.1:7"), found(9, "127.0.0.1:8")), (Some("a"), Some("c")), "it moved");

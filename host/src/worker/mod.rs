@@ -117,6 +117,9 @@ impl Worker {
                 break;
             }
             if self.has_handed_over() {
+                // The kernel does not count for a Unix socket what was sent, so a record does.
+                self.shell.core.handle(Input::HandOver);
+                self.shell.core.handle(Input::Commit);
                 return Ok(());
             }
         }

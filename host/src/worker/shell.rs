@@ -185,7 +185,7 @@ impl Shell {
                 generation: build.generation,
                 build: build.hash.clone(),
                 state_version: s.offer.shape.version,
-                listen: self.ports.of_service(name).map(|p| p.addr.to_string()).collect(),
+                listen: self.ports.of_service(name).map(|p| p.named().to_string()).collect(),
                 sessions: s.sessions,
                 turns: s.turns,
                 faults: s.faults,

@@ -21,17 +21,16 @@ use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::input::{Pool, READ_BYTES};
 use crate::net::sockets::Net;
+use crate::net::stream::Stream;
 use arrayvec::ArrayVec;
 use greenroom_core::core::Core;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use greenroom_core::limits::host::PIECES_AT_ONCE;
-use mio::net::TcpStream;
 use mio::{Events, Poll, Registry};
 use rustix::net::sockopt::set_socket_linger;
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::Shutdown;
+use std::io::{self, ErrorKind, IoSlice};
 use std::time::Duration;
 
 /// The connections of this process, the poll that watches them, and the memory that reads go to.
@@ -82,13 +81,13 @@ impl Sockets {
 
     /// Takes a connection in at any free slot. `key` is the keeper's. Fails if the poll cannot
     /// watch one more; the connection is closed here then, and the caller releases it.
-    pub(super) fn add(&mut self, socket: TcpStream, key: u32) -> io::Result<Slot> {
+    pub(super) fn add(&mut self, socket: Stream, key: u32) -> io::Result<Slot> {
         self.net.add(self.poll.registry(), socket, key)
     }
 
     /// Takes a predecessor's connection in at a reserved slot. Fails as [`Sockets::add`] does; the
     /// slot stays reserved.
-    pub(super) fn put(&mut self, slot: Slot, socket: TcpStream, key: u32) -> io::Result<()> {
+    pub(super) fn put(&mut self, slot: Slot, socket: Stream, key: u32) -> io::Result<()> {
         self.net.put(self.poll.registry(), slot, socket, key)
     }
 
@@ -115,7 +114,7 @@ impl Sockets {
     /// next read finds that out.
     pub(super) fn shut_down(&mut self, slot: Slot) {
         if let Some(socket) = self.net.get(slot) {
-            let _ = socket.shutdown(Shutdown::Write);
+            let _ = socket.shut_down();
         }
     }
 
@@ -281,7 +280,7 @@ impl Sockets {
 /// Writes pieces with one system call, as far as the kernel takes them. At most [`PIECES_AT_ONCE`]
 /// pieces, which is what the core lends at once.
 #[inline]
-fn write_all_of(mut socket: &TcpStream, pieces: &[&[u8]]) -> io::Result<usize> {
+fn write_all_of(socket: &Stream, pieces: &[&[u8]]) -> io::Result<usize> {
     match pieces {
         [one] => socket.write(one),
         many => {

@@ -23,6 +23,10 @@ pub const DIALED: u32 = 8;
 /// Since 1.2. Connection [`super::Action::from`] is open or has failed; [`super::Action::detail`]
 /// is one of [`super::connect`], and `data` its session's number in decimal digits, or the reason.
 pub const CONNECT: u32 = 9;
+/// Since 1.4. A peer of a WebSocket service asks for a page by GET or HEAD. In no batch:
+/// [`super::Service::page`] runs the turn. Without an answer of the turn the peer gets status 404.
+/// There is no other turn of such a session, neither before nor after.
+pub const PAGE: u32 = 10;
 /// Since 1.4. The peer said something about a telnet option, [`super::Action::detail`]: an option
 /// went on or off, a request was answered, or an offer was refused. `data` are two bytes: what it
 /// said, WILL 251, WONT 252, DO 253 or DONT 254, and 1 if the option is on now, else 0.

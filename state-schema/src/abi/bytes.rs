@@ -1,4 +1,4 @@
-//! Bytes that cross the boundary, and sinks for those that stay.
+//! Bytes that one side lends the other for a call.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;

@@ -57,5 +57,10 @@ pub mod cut {
     pub const FAILED: u32 = 4;
 }
 
+/// Since 1.4. WebSocket behind its HTTP request: a message is text or bytes, whole. The parameters
+/// are the subprotocols that the service speaks, as UTF-8 with commas between; none: it names none.
+/// Sessions open with their request, and [`super::action::PAGE`] answers any other GET.
+pub const WEBSOCKET: u32 = 6;
+
 /// Most bytes of [`super::Service::framing_parameters`].
 pub const PARAMETERS_BYTES_MAX: usize = 64;

@@ -80,6 +80,7 @@ fn main() {
             slot: Slot(slot),
             id: u64::from(slot) + 1,
             service,
+            kind: "",
             peer: peer.clone(),
             at_ms: 0,
         });

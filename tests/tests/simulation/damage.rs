@@ -9,6 +9,7 @@ use greenroom_core::core::Successor;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use greenroom_core::recovery::rebuild::Survivor;
+use greenroom_core::recovery::reconcile::StreamCounts;
 use greenroom_core::service::offer::Build;
 use greenroom_core::store::memory::Plain;
 use greenroom_core::store::records::Store;
@@ -93,7 +94,7 @@ fn reconcile(core: &mut Core, survivors: &[Survivor], world: &World) -> Vec<Slot
     for s in survivors {
         let peer = world.network.peers.iter().find(|p| p.id == s.id);
         let (read, sent) = peer.map_or((0, 0), |p| (p.read, p.sent));
-        match core.reconcile(s.slot, read, Some(sent)) {
+        match core.reconcile(s.slot, StreamCounts::Kernel { read, sent: Some(sent) }) {
             Ok(_) => kept.push(s.slot),
             Err(why) => assert!(why.starts_with("session "), "{why}"),
         }

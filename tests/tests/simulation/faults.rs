@@ -8,8 +8,10 @@ use greenroom_core::core::Core;
 use greenroom_core::core::Successor;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
+use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::AllLimits;
 use greenroom_core::recovery::rebuild::Survivor;
+use greenroom_core::recovery::reconcile::StreamCounts;
 use greenroom_core::service::offer::Build;
 use greenroom_core::store::kind::Kind;
 use greenroom_core::store::memory::Plain;
@@ -125,8 +127,12 @@ impl World {
         let records = self.host.core.host_records(Kind::Config);
         assert_eq!(records.len(), usize::from(self.counts.configured > 0), "configurations in force");
         if let Some((_, record)) = records.first() {
-            let (host, services) = serde_json::from_slice(record).expect("a configuration");
-            assert_eq!(AllLimits { host, services }, self.host.limits, "the configuration in force");
+            let (host, services): (Limits, _) = serde_json::from_slice(record).expect("a configuration");
+            assert_eq!(
+                AllLimits { services, ..AllLimits::from(host) },
+                self.host.limits,
+                "the configuration in force"
+            );
         }
         self.host.core.set_limits(self.host.limits.clone());
     }
@@ -171,7 +177,9 @@ impl World {
             let Some(peer) = self.network.peers.iter_mut().find(|p| p.id == s.id) else { continue };
             // The end of its stream is read again, unless that was committed.
             peer.done_read = core.sessions().get(s.slot).is_some_and(|s| s.peer_done);
-            let bytes = core.reconcile(s.slot, peer.read, Some(peer.sent)).expect("it adds up");
+            let bytes = core
+                .reconcile(s.slot, StreamCounts::Kernel { read: peer.read, sent: Some(peer.sent) })
+                .expect("it adds up");
             self.trace.note("survivor", &[s.id, u64::from(s.slot.0), bytes], b"");
             missing.insert(s.id, bytes);
         }
@@ -227,7 +235,7 @@ impl World {
         let addr = ADDR.parse().expect("an address");
         self.host.core.handle(match peer.dialed {
             Some(number) => Input::Connected { number, slot, id, peer: addr, at_ms: 0 },
-            None => Input::Opened { slot, id, service, peer: addr, at_ms: 0 },
+            None => Input::Opened { slot, id, service, kind: "", peer: addr, at_ms: 0 },
         });
         self.check_admission(slot);
         if !read_again.is_empty() {

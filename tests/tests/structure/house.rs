@@ -77,7 +77,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["schema_diff"],
             &["schema_text", "same_value"],
             &["schema"],
-            &["json", "session_record", "elf_note", "abi", "address_text", "address_binary"],
+            &["json", "session_record", "elf_note", "abi", "address_text", "address_binary", "endpoint"],
             &["address", "nesting"],
         ],
     ),

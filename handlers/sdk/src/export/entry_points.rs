@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `create`, `destroy` | any | none |
 //! | `run_ffi` | one at a time for an instance | one batch |
+//! | `page_ffi` | the same | one, of a page |
 //! | `convert_ffi` | any | none |
 //! | `job_ffi` | a job's own, while turns run | none |
 //!
@@ -14,14 +15,14 @@
 //! error texts or faults, because nothing may unwind into the host.
 
 use crate::convert::{check, convert, schema_text};
-use crate::export::framing::{cut_ffi, encode_ffi, framing_offer};
+use crate::export::framing::{cut_ffi, encode_ffi, framing_offer, own_framing};
 use crate::export::host_calls::{HostCalls, hand_over, slice};
 use crate::fault::{self, Fault};
-use crate::framing::Framing;
+use crate::framing::Endpoint;
 use crate::handler::{Action, Closed, Handler, Job, JobEnd};
 use crate::host::Host as _;
 use crate::log;
-use crate::run::{Session, has_state, run, run_service};
+use crate::run::{Session, has_state, run, run_page, run_service};
 use crate::table::Owned;
 use crate::telnet::Verb;
 use greenroom_state::abi::{self, Bytes, action, closed, connect, job};
@@ -85,7 +86,8 @@ pub fn service<H: Handler>() -> abi::Service {
     let tables: Vec<_> = H::tables().owned.into_iter().map(table).collect();
     let tables = tables.leak();
     let (framing, bytes_max, parameters) = framing_offer(H::FRAMING);
-    let own = matches!(H::FRAMING, Framing::Custom { .. });
+    let endpoints = H::ENDPOINTS.iter().map(endpoint).collect::<Vec<_>>().leak();
+    let own = own_framing::<H>().is_some();
     abi::Service {
         size: size_of::<abi::Service>() as u32,
         state_version: H::STATE_VERSION,
@@ -109,8 +111,25 @@ pub fn service<H: Handler>() -> abi::Service {
         convert: Some(convert_ffi::<H>),
         job: Some(job_ffi::<H>),
         framing_parameters: parameters.into(),
+        endpoint_count: endpoints.len() as u32,
+        endpoint_stride: size_of::<abi::OfferedEndpoint>() as u32,
+        endpoints: endpoints.as_ptr(),
+        page: Some(page_ffi::<H>),
         cut: own.then_some(cut_ffi::<H>),
         encode: own.then_some(encode_ffi::<H>),
+    }
+}
+
+/// Table of the ABI for an endpoint beside the service's first one.
+fn endpoint(endpoint: &Endpoint) -> abi::OfferedEndpoint {
+    let (framing, _, parameters) = framing_offer(endpoint.framing);
+    abi::OfferedEndpoint {
+        size: size_of::<abi::OfferedEndpoint>() as u32,
+        framing,
+        framing_parameters: parameters.into(),
+        port: endpoint.port,
+        flags: 0,
+        reserved: 0,
     }
 }
 
@@ -286,6 +305,22 @@ unsafe extern "C" fn run_ffi<H: Handler>(
         0 => run_service(handler, batch.now_ns, actions, &mut calls),
         _ => run(handler, session, actions, &mut calls),
     }
+}
+
+/// Runs the turn of a page: [`abi::Service::page`].
+unsafe extern "C" fn page_ffi<H: Handler>(
+    instance: *const c_void,
+    host: *const abi::Host,
+    turn: *mut abi::Turn,
+    path: Bytes<'_>,
+) {
+    // SAFETY: `instance` is what `create` returned, and `destroy` was not called.
+    let handler = unsafe { &*instance.cast::<H>() };
+    // SAFETY: the host's table is valid for the whole life of the process.
+    let host = unsafe { &*host };
+    // SAFETY: the path is valid for this call.
+    let path = String::from_utf8_lossy(unsafe { slice(path) });
+    run_page(handler, &path, &mut HostCalls { host, turn });
 }
 
 /// Action that a turn has caused, or a timer. The kind gives `from` its meaning: a session, a

@@ -5,7 +5,7 @@
 
 use crate::export::host_calls::{hand_over, slice};
 use crate::fault::{self, Fault};
-use crate::framing::{ByteOrder, Cut, Framing, FramingState};
+use crate::framing::{ByteOrder, CustomFraming, Cut, Framing, FramingState};
 use crate::handler::Handler;
 use greenroom_state::abi::{self, Bytes, framing};
 use std::borrow::Cow;
@@ -27,10 +27,24 @@ pub(super) fn framing_offer(framing: Framing) -> (u32, u32, &'static [u8]) {
             (framing::LENGTH_PREFIX, bytes_max, prefix.parameters[..used].to_vec().leak())
         }
         Framing::Telnet { bytes_max } => (framing::TELNET, bytes_max, &[]),
+        Framing::WebSocket { bytes_max, protocols } => {
+            (framing::WEBSOCKET, bytes_max, protocols.join(",").into_bytes().leak())
+        }
         Framing::Custom { framing: own, bytes_max } => {
             (framing::CUSTOM, bytes_max, vec![own.version()].leak())
         }
     }
+}
+
+/// Framing of the author's own that one of a handler's endpoints has. There is at most one, as
+/// the host refuses two endpoints of a kind.
+pub(super) fn own_framing<H: Handler>() -> Option<&'static dyn CustomFraming> {
+    let all = std::iter::once(H::FRAMING).chain(H::ENDPOINTS.iter().map(|e| e.framing));
+    let mut own = all.filter_map(|f| match f {
+        Framing::Custom { framing, .. } => Some(framing),
+        _ => None,
+    });
+    own.next()
 }
 
 /// Cuts a message by the author's framing: [`abi::Service::cut`].
@@ -40,7 +54,7 @@ pub(super) unsafe extern "C" fn cut_ffi<H: Handler>(
     message: abi::Sink,
     error: abi::Sink,
 ) -> u32 {
-    let Framing::Custom { framing: own, .. } = H::FRAMING else { return framing::cut::FAILED };
+    let Some(own) = own_framing::<H>() else { return framing::cut::FAILED };
     // SAFETY: the input is valid for this call.
     let input = unsafe { slice(input) };
     // SAFETY: the frame is valid for this call, and nobody else uses it meanwhile.
@@ -95,9 +109,7 @@ pub(super) unsafe extern "C" fn encode_ffi<H: Handler>(
     // SAFETY: the message is valid for this call.
     let message = unsafe { slice(message) };
     let framed = fault::catch(|| {
-        let Framing::Custom { framing: own, .. } = H::FRAMING else {
-            return Err(Fault::new("the service has no framing of its own"));
-        };
+        let own = own_framing::<H>().ok_or_else(|| Fault::new("the service has no framing of its own"))?;
         let mut framed = Vec::new();
         own.encode(message, &mut framed).map_err(Fault::new)?;
         Ok(framed)
@@ -120,6 +132,8 @@ mod tests {
             (Framing::LengthPrefix { width: 4, order: ByteOrder::Little, bytes_max: 9 }, (3, 9, &[4, 1])),
             (Framing::Delimiter { delimiter: b"\r\n.\r\n", bytes_max: 9 }, (4, 9, b"\r\n.\r\n")),
             (Framing::Telnet { bytes_max: 9 }, (5, 9, b"")),
+            (Framing::WebSocket { bytes_max: 9, protocols: &[] }, (6, 9, b"")),
+            (Framing::WebSocket { bytes_max: 9, protocols: &["a", "b.v1"] }, (6, 9, b"a,b.v1")),
             (Framing::Prefixed { prefix: Prefix::fixed(8, ByteOrder::Big), bytes_max: 9 }, (3, 9, &[8, 0])),
             (
                 Framing::Prefixed { prefix: Prefix::base_128(4).behind(1), bytes_max: 9 },

@@ -61,8 +61,8 @@ impl Host for HostCalls<'_> {
     }
 
     fn turn_failed(&mut self, fault: &Fault) {
-        let fault = abi::Fault {
-            size: size_of::<abi::Fault<'_>>() as u32,
+        let fault = abi::fault::Fault {
+            size: size_of::<abi::fault::Fault<'_>>() as u32,
             kind: fault.kind,
             message: fault.message.as_str().into(),
             file: fault.file.as_str().into(),
@@ -86,10 +86,34 @@ impl Host for HostCalls<'_> {
     }
 
     #[inline]
-    fn send(&mut self, first: &[u8], second: &[u8]) -> u32 {
-        let parts = [Bytes::from(first), Bytes::from(second)];
+    fn send(&mut self, bytes: &[u8]) -> u32 {
+        let part = Bytes::from(bytes);
         // SAFETY: as above the impl.
-        unsafe { (self.host.send)(self.turn, parts.as_ptr(), if second.is_empty() { 1 } else { 2 }) }
+        unsafe { (self.host.send)(self.turn, &part, 1) }
+    }
+
+    #[inline]
+    fn send_line(&mut self, line: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.send_line)(self.turn, line.into()) }
+    }
+
+    fn close_with(&mut self, code: u16, reason: &str) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.close_with)(self.turn, code.into(), reason.into()) }
+    }
+
+    fn fact(&mut self, name: &str) -> Option<Vec<u8>> {
+        let mut value = Bytes::EMPTY;
+        // SAFETY: as above the impl.
+        let status = unsafe { (self.host.fact)(self.turn, name.into(), &mut value) };
+        // SAFETY: as above the impl.
+        (status == status::OK).then(|| unsafe { slice(value) }.to_vec())
+    }
+
+    fn page(&mut self, content_type: &str, page: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.page)(self.turn, content_type.into(), page.into()) }
     }
 
     fn close(&mut self) -> u32 {
@@ -216,8 +240,8 @@ impl Host for HostCalls<'_> {
     }
 
     fn log(&mut self, event: &LogEvent) {
-        let event = abi::LogEvent {
-            size: size_of::<abi::LogEvent<'_>>() as u32,
+        let event = abi::level::LogEvent {
+            size: size_of::<abi::level::LogEvent<'_>>() as u32,
             level: event.level,
             target: event.target.into(),
             message: event.message.as_str().into(),

@@ -62,6 +62,13 @@ impl ActionQueue {
         self.waiting.len() - self.gaps
     }
 
+    /// Number and bytes of the actions that nothing cancels: each of them has its turn, or goes
+    /// with the session. The bytes may count those of results, too.
+    pub(super) fn certain(&self) -> (usize, usize) {
+        let count = self.kinds[WaitingKind::Other as usize];
+        (count, if count == 0 { 0 } else { self.bytes })
+    }
+
     /// The actions, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Waiting> {
         self.waiting.iter().flatten()

@@ -125,6 +125,12 @@ impl Inbox {
         !self.queues.is_empty() && self.queues.contains_key(&slot)
     }
 
+    /// Number and bytes of a session's waiting actions that nothing cancels: notes and messages,
+    /// for the most part. Their turns may add to its output.
+    pub(crate) fn backlog(&self, slot: Slot) -> (usize, usize) {
+        self.queues.get(&slot).map_or((0, 0), ActionQueue::certain)
+    }
+
     /// Whether a pass is due for waiting actions.
     pub(crate) fn is_ready(&self) -> bool {
         !self.ready.is_empty()

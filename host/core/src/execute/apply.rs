@@ -16,7 +16,7 @@ use crate::effects::jobs::NewJob;
 use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;
 use crate::host_state::end::drop_job;
-use crate::host_state::output::{broadcast, is_full, send};
+use crate::host_state::output::{broadcast, is_backed_up, send};
 use crate::host_state::state::{write_framing, write_state, write_topics};
 use crate::ids::{Slot, public_number};
 use crate::limits::names::Limit;
@@ -63,7 +63,9 @@ pub(crate) fn apply(
     for effect in &staged.effects {
         match effect {
             Effect::Send(part) => send(host, slot, &staged.bytes[part.clone()]),
-            Effect::Broadcast { topic, data, others } => send_to_topic(host, &origin, topic, data, *others),
+            Effect::Broadcast { topic, data, others, line } => {
+                send_to_topic(host, &origin, topic, (data, *line), *others);
+            }
             Effect::Subscribe(topic) => topics_changed |= subscribe(host, slot, staged.text(topic)),
             Effect::Unsubscribe(topic) => topics_changed |= unsubscribe(host, slot, staged.text(topic)),
             Effect::Put { table, key, value } => {
@@ -84,9 +86,7 @@ pub(crate) fn apply(
             Effect::SetTimer { service, name, deadline_ns } => {
                 set_timer(host, &origin, owner(*service), name, Some(*deadline_ns));
             }
-            Effect::CancelTimer { service, name } => {
-                set_timer(host, &origin, owner(*service), name, None);
-            }
+            Effect::CancelTimer { service, name } => set_timer(host, &origin, owner(*service), name, None),
             Effect::StartJob { number, name, input, once } => {
                 let (name, input) = (staged.text(name), &staged.bytes[input.clone()]);
                 start_job(host, &NewJob { owner: id, service, number: *number, name, input, once: *once });
@@ -112,13 +112,20 @@ pub(crate) fn apply(
 }
 
 /// Sends a message to the peers of a topic. What libraries have framed of it lies in the buffers.
-fn send_to_topic(host: &mut HostState, origin: &Origin<'_>, topic: &Part, data: &Part, others: bool) {
+fn send_to_topic(
+    host: &mut HostState,
+    origin: &Origin<'_>,
+    topic: &Part,
+    (data, is_line): (&Part, bool),
+    others: bool,
+) {
     let Origin { slot, staged, .. } = *origin;
     let framed = |service| {
         let mut all = staged.framed.iter();
         all.find(|f| f.service == service && f.data == *data).map(|f| f.bytes.clone())
     };
-    broadcast(host, slot, staged.text(topic), &staged.bytes[data.clone()], others, &framed);
+    let data = (&staged.bytes[data.clone()], is_line);
+    broadcast(host, slot, staged.text(topic), data, others, &framed);
 }
 
 /// Adds a session to a topic, on both sides. Returns whether the session's record changes.
@@ -192,12 +199,12 @@ fn cancel_job(host: &mut HostState, origin: &Origin<'_>, number: u64) {
     }
 }
 
-/// Lets a session wait while the peer of another one leaves too much output untaken. If the
-/// other session is gone or its output is not full, the session goes on. The wait ends when that
-/// output drains or that session ends.
+/// Lets a session wait while the peer of another one leaves too much output untaken, or too many
+/// actions wait for that one. A note of this very turn counts. If the other session is gone or
+/// takes more, the session goes on. The wait ends when the backlog drains or that session ends.
 fn wait_for(host: &mut HostState, slot: Slot, other: u64) {
     let at = host.sessions.slot_of(other).filter(|o| *o != slot && !o.is_service());
-    let Some(at) = at.filter(|o| is_full(host, *o)) else { return };
+    let Some(at) = at.filter(|o| is_backed_up(host, *o)) else { return };
     if let Some(s) = host.sessions.get_mut(slot).filter(|s| s.life == Life::Open && !slot.is_service()) {
         s.block(Blocked::OtherSessionsOutput, true);
         host.flow.wait(&mut host.store, (slot, s.id), (at, other));

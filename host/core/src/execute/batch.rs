@@ -131,12 +131,19 @@ pub(crate) fn may_cut(host: &mut HostState, slot: Slot) -> bool {
     }
 }
 
+/// Quarantines a session that no build serves, and whose next message needs the code of one.
+pub(crate) fn wait_for_code(host: &mut HostState, slot: Slot) {
+    let message = "no library offers this service, whose code cuts its messages";
+    quarantine(host, slot, message.into());
+    cut_failed(host, slot, fault::STATE, message.into());
+}
+
 /// Counts a fault of the code that cuts a session's messages, like that of a turn. No other build
 /// is asked: it did not frame what the peer sent.
-pub(crate) fn cut_failed(host: &mut HostState, slot: Slot, message: String) {
+pub(crate) fn cut_failed(host: &mut HostState, slot: Slot, kind: u32, message: String) {
     let Some((service, id)) = host.sessions.get(slot).map(|s| (s.service, s.id)) else { return };
     host.services[service].faults += 1;
-    let fault = Fault { kind: fault::ERROR, message, file: String::new(), line: 0 };
+    let fault = Fault { kind, message, file: String::new(), line: 0 };
     count_fault(host, service, (id, fault.kind), &Fallback::Unavailable);
     let (session, action) = (public_number(id), action::MESSAGE);
     host.commands.push(Command::Fault { service, session, action, fault, answered_by: None });
@@ -252,8 +259,9 @@ fn settle(
         host.budget.exhaust();
     }
     apply(host, slot, b, Writer::Serving, running);
-    for line in b.log.drain(..).chain(last.failed_log) {
-        host.commands.push(Command::Log { service, session, line });
+    if !b.log.is_empty() || !last.failed_log.is_empty() {
+        let log = b.log.drain(..).chain(last.failed_log);
+        host.commands.extend(log.map(|line| Command::Log { service, session, line }));
     }
     count_turns(host, slot, service, b.done as u64);
     if let Some(fault) = fault {

@@ -78,14 +78,14 @@ pub(crate) fn call(
         outbound: &host.outbound,
         topics: &host.topics,
         own_framing: &|message| callee.code.encode(message),
-        encodes: Some(&host.services[session.service].offer.framing).filter(|f| f.encodes()),
-        service: &|name| host.services.served(name),
+        encodes: Some(host.services[session.service].framings.get(session.framing)).filter(|f| f.encodes()),
+        service: &|name| host.services.dialled(name),
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).
         keeps_messages_apart: &|| host.services.any_encodes(),
         depths: call.running.depths(),
         now_ns: host.now_ns,
     };
-    let mut staging = Staging::new(buffers, context, call.actions.len());
+    let mut staging = Staging::new(buffers, &context, call.actions.len());
     let flags = callee.code.run(&batch, &mut staging);
     // A handler that returns in the middle of a turn has not ended it, so the turn does not
     // count.

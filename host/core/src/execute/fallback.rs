@@ -26,6 +26,7 @@ use crate::effects::inbox::RunningBatch;
 use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};
 use crate::service::convert::{convert_value, value_for};
+use crate::service::offer::Offer;
 use crate::service::probation::Fallback;
 use crate::service::registry::{LoadedBuild, Writer};
 use crate::tables::entry::version_of;
@@ -76,11 +77,15 @@ pub(super) fn run_with_previous_build(
     (action, unread): (&Action<'_>, bool),
     running: &mut RunningBatch,
 ) -> Fallback {
-    let Some(id) = host.sessions.get(slot).map(|s| s.service) else { return Fallback::Unavailable };
+    let Some((id, framing)) = host.sessions.get(slot).map(|s| (s.service, s.framing)) else {
+        return Fallback::Unavailable;
+    };
     let service = &host.services[id];
     // Under another framing the action would be another message, and what is sent would be
     // framed otherwise than the peer expects.
-    let knows = |b: &LoadedBuild| b.offer.framing == service.offer.framing && b.code.knows(action.kind);
+    let framing = service.framings.get(framing);
+    let offers = |o: &Offer| o.endpoints.iter().any(|e| e.framing == *framing);
+    let knows = |b: &LoadedBuild| offers(&b.offer) == offers(&service.offer) && b.code.knows(action.kind);
     let Some(standby) = service.standby.as_ref().filter(|b| knows(b)) else { return Fallback::Unavailable };
     let Some(state) = state_for_standby(host, slot) else {
         return match unread && is_unreadable(host, &mut executor.buffers, slot) {

@@ -40,6 +40,17 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
+    /// Lets the turns of the next batch know facts about the connection, and asks for a page if
+    /// that is given: whether its head alone. The caller takes both back behind the batch.
+    pub(crate) fn know(&mut self, facts: Vec<(&'static str, Vec<u8>)>, page: Option<bool>) {
+        (self.buffers.facts, self.buffers.page) = (facts, page);
+    }
+
+    /// Returns the words of the last turn that closed its session with words.
+    pub(crate) fn close_words(&self) -> Option<(u16, &str)> {
+        self.buffers.close_words.as_ref().map(|words| (words.0, &*words.1))
+    }
+
     /// Begins a pass: the count of repeated calls starts anew.
     pub(crate) fn begin_pass(&mut self) {
         self.replays = 0;

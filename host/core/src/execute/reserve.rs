@@ -24,11 +24,11 @@ use crate::service::encoding::Encoding;
 use crate::service::registry::Services;
 use crate::session::flow_control::FlowControl;
 use crate::session::output::OutputWriter;
+use crate::store::room::Room;
 use crate::store::shared::SHARED_FROM_BYTES;
 use crate::tables::index::Tables;
 use crate::turn::effect::{Effect, Framed, Part};
 use crate::turn::staging::Buffers;
-use smallvec::SmallVec;
 
 /// Reserves room for what a batch staged. `Some`: applying it would break this limit, and
 /// nothing was written. The room holds until something else is written, so the caller applies
@@ -41,42 +41,45 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
         return None;
     }
     let HostState { store, sessions, topics, services, .. } = host;
-    // In place for the usual few effects: a batch of echoes allocates nothing.
-    let mut records: SmallVec<[(usize, usize); 16]> = SmallVec::new();
+    let mut room = Room::default();
     if staged.has_state {
-        records.push((staged.state.len(), 1));
+        room.add(staged.state.len(), 1);
     }
     // All topic effects together write one record, of the topics that the session will be on.
     let own = sessions.get(slot).map_or(&[][..], |s| s.topics());
     if let Some(on) = staged.topics(own) {
-        records.push((topics_record_bytes(on.iter().map(|t| &**t)), 1));
+        room.add(topics_record_bytes(on.iter().map(|t| &**t)), 1);
     }
     // All waits together write one record, of one length.
     if staged.effects.iter().any(|e| matches!(e, Effect::WaitFor(_))) {
-        records.push((FlowControl::RECORD_BYTES, 1));
+        room.add(FlowControl::RECORD_BYTES, 1);
     }
     staged.framed.clear();
-    records.extend(staged.framing().map(|state| (state.stored().len(), 1)));
+    if let Some(state) = staged.framing() {
+        room.add(state.stored().len(), 1);
+    }
     for at in 0..staged.effects.len() {
         let effect = &staged.effects[at];
-        records.push(record_bytes(effect, staged, topics));
+        let (len, times) = record_bytes(effect, staged, topics);
+        room.add(len, times);
         match effect {
-            Effect::Broadcast { topic, data, .. } => {
+            Effect::Broadcast { topic, data, line, .. } => {
                 if data.len() >= SHARED_FROM_BYTES {
-                    records.extend(shared_or_single(data.len()));
+                    add_shared_or_single(&mut room, data.len());
                 }
                 // The same bound as in `record_bytes`.
-                let (subscribers, data) = (topics.count(staged.text(topic)) + 1, data.clone());
-                records.extend(framed_records(&data, subscribers, services, staged));
+                let subscribers = topics.count(staged.text(topic)) + 1;
+                let data = (data.clone(), *line);
+                add_framed(&mut room, data, subscribers, services, staged);
             }
-            Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => records.push((data.len(), 1)),
+            Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => room.add(data.len(), 1),
             _ => {}
         }
     }
-    if !store.reserve_all(records.iter().copied()) {
+    if !store.reserve_room(&room) {
         return Some(Limit::StoreBytesMax);
     }
-    store.promise(&records);
+    store.promise(&room);
     None
 }
 
@@ -115,27 +118,28 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
     }
 }
 
-/// Bytes and number of the further records that a broadcast writes for subscribers whose framing
-/// encodes, at most.
+/// Adds the further records that a broadcast writes for subscribers whose framing encodes, at
+/// most.
 ///
 /// Costs one encoding for each such framing in use. A bound would not do: room is reserved in
 /// blocks of one size, and records of another size take other blocks. A framing that can't
 /// express the data writes nothing: those subscribers are left out. What a library has framed is
 /// kept in `staged`.
-fn framed_records(
-    data: &Part,
+fn add_framed(
+    room: &mut Room,
+    (data, is_line): (Part, bool),
     subscribers: usize,
     services: &Services,
     staged: &mut Buffers,
-) -> Vec<(usize, usize)> {
-    let (mut records, mut encoded) = (Vec::new(), Vec::new());
+) {
+    let mut encoded = Vec::new();
     for encoding in Encoding::in_use(services) {
         encoded.clear();
-        let framed = encoding.encode(services, &staged.bytes[data.clone()], &mut encoded);
+        let framed = encoding.encode(services, (&staged.bytes[data.clone()], is_line), &mut encoded);
         if framed.is_ok() {
-            records.push((OutputWriter::broadcast_record_bytes(encoded.len()), subscribers));
+            room.add(OutputWriter::broadcast_record_bytes(encoded.len()), subscribers);
             if encoded.len() >= SHARED_FROM_BYTES {
-                records.extend(shared_or_single(encoded.len()));
+                add_shared_or_single(room, encoded.len());
             }
         }
         if let Some(service) = encoding.library_of() {
@@ -143,12 +147,12 @@ fn framed_records(
             staged.framed.push(Framed { data: data.clone(), service, bytes });
         }
     }
-    records
 }
 
-/// Records of long broadcast data: one that several recipients share, or an output record, as a
-/// single recipient gets. The two may be of different classes, and which one is written is not
-/// known before: room for both is reserved.
-fn shared_or_single(len: usize) -> [(usize, usize); 2] {
-    [(len, 1), (OutputWriter::record_bytes(len), 1)]
+/// Adds the records of long broadcast data: one that several recipients share, or an output
+/// record, as a single recipient gets. The two may be of different classes, and which one is
+/// written is not known before: room for both is reserved.
+fn add_shared_or_single(room: &mut Room, len: usize) {
+    room.add(len, 1);
+    room.add(OutputWriter::record_bytes(len), 1);
 }

@@ -1,5 +1,6 @@
 //! Frames: results of one cut, and the state between two.
 
+use super::scan::Scan;
 use arrayvec::ArrayVec;
 use std::ops::Range;
 
@@ -16,7 +17,17 @@ pub struct FrameState {
     /// time, which costs a second search and changes no result.
     pub searched: u32,
     /// Bytes without which the next cut would give another result. Empty: no allocation.
-    stored: Option<Box<ArrayVec<u8, STORED_BYTES_MAX>>>,
+    stored: Option<Box<Stored>>,
+}
+
+/// Bytes to store, and what goes with them in memory alone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Stored {
+    bytes: ArrayVec<u8, STORED_BYTES_MAX>,
+    /// Cache beside [`FrameState::searched`], of WebSocket.
+    scan: Scan,
+    /// Time of the peer's last byte when it was pinged, in nanoseconds, and 1; 0: it never was.
+    pinged_ns: u64,
 }
 
 impl FrameState {
@@ -33,7 +44,7 @@ impl FrameState {
     /// Changed by [`Frame::Message`] and [`Frame::Reply`] alone. They go with the unconsumed input:
     /// a caller that consumes fewer messages than it cut goes back to the state it had there.
     pub fn stored(&self) -> &[u8] {
-        self.stored.as_ref().map_or(&[], |bytes| bytes.as_slice())
+        self.stored.as_ref().map_or(&[], |stored| stored.bytes.as_slice())
     }
 
     /// Replaces the bytes to store. They begin with the framing's number, so that another framing
@@ -41,8 +52,35 @@ impl FrameState {
     /// dropped.
     pub(super) fn store(&mut self, bytes: &[u8]) {
         debug_assert!(bytes.len() <= STORED_BYTES_MAX, "{} bytes of state", bytes.len());
-        self.stored =
-            (!bytes.is_empty()).then(|| Box::new(bytes.iter().copied().take(STORED_BYTES_MAX).collect()));
+        self.stored = (!bytes.is_empty()).then(|| {
+            let bytes = bytes.iter().copied().take(STORED_BYTES_MAX).collect();
+            Box::new(Stored { bytes, ..Stored::default() })
+        });
+    }
+
+    /// Returns the cache beside `searched`. The default is of no search.
+    pub(super) fn scan(&self) -> Scan {
+        self.stored.as_ref().map_or(Scan::default(), |stored| stored.scan)
+    }
+
+    /// Keeps the cache beside `searched`. Needs stored bytes, or it is forgotten.
+    pub(super) fn set_scan(&mut self, scan: Scan) {
+        if let Some(stored) = &mut self.stored {
+            stored.scan = scan;
+        }
+    }
+
+    /// Returns whether the peer was pinged, and has sent nothing since. `heard_ns`: the time of its
+    /// last byte. Memory alone knows: a successor pings again.
+    pub(crate) fn is_pinged(&self, heard_ns: u64) -> bool {
+        self.stored.as_ref().is_some_and(|stored| stored.pinged_ns == heard_ns + 1)
+    }
+
+    /// Notes that the peer is pinged.
+    pub(crate) fn set_pinged(&mut self, heard_ns: u64) {
+        if let Some(stored) = &mut self.stored {
+            stored.pinged_ns = heard_ns + 1;
+        }
     }
 }
 
@@ -66,6 +104,15 @@ pub enum Frame<'i> {
         /// Bytes of the input that they took.
         consumed: usize,
     },
+    /// HTTP request that is whole, and that the host answers: it knows origins and pages. The state
+    /// is as before, and the host changes it.
+    Request {
+        /// Bytes of the input that it takes.
+        consumed: usize,
+    },
+    /// The peer closes by the framing's own words. They are this range of
+    /// [`FrameBuffers::payloads`]; input behind is of no meaning.
+    Closed(Range<usize>),
     /// Not a whole message yet. Stored bytes and buffers are as before.
     More,
     /// Message longer than the limit. The stream can't be cut any further.

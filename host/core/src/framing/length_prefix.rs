@@ -135,6 +135,19 @@ impl LengthPrefix {
             .ok_or_else(|| format!("at most {BEFORE_BYTES_MAX} bytes stand before the length, not {before}"))
     }
 
+    /// Returns the parameters that [`LengthPrefix::from_parameters`] reads: two, unless the form
+    /// needs four.
+    pub(super) fn to_parameters(self) -> Vec<u8> {
+        let (width, order) = match self.width {
+            Width::Base128(bytes_max) => (bytes_max, ORDER_BASE_128),
+            _ => (self.fixed_width().unwrap_or_default() as u8, self.little_endian.into()),
+        };
+        match (self.counts_itself, self.before) {
+            (false, 0) => vec![width, order],
+            (itself, before) => vec![width, order, itself.into(), before],
+        }
+    }
+
     /// Returns whether messages are slices of the input.
     pub(super) fn cuts_slices(self) -> bool {
         self.before == 0

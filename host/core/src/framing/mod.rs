@@ -13,7 +13,9 @@
 //! | [`length_prefix`] | messages behind their length |
 //! | `lines` | lines that end in LF or CRLF |
 //! | `raw` | whatever arrived |
+//! | `scan` | place of a search in a message of WebSocket |
 //! | `telnet` | lines between telnet commands |
+//! | [`websocket`] | messages of WebSocket, behind an HTTP request |
 //!
 //! Costs: each byte is searched once, as long as the session keeps
 //! [`frame::FrameState::searched`]. Messages are slices of the input, but for telnet lines with
@@ -32,9 +34,11 @@ mod lines;
 #[cfg(test)]
 mod random_tests;
 mod raw;
+mod scan;
 #[cfg(test)]
 mod script;
 pub(crate) mod telnet;
+pub(crate) mod websocket;
 
 use crate::framing::delimiter::Delimiter;
 use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload};
@@ -74,6 +78,11 @@ pub enum Framing {
         /// The longest message, without its line ending and with IAC as one byte.
         bytes_max: u32,
     },
+    /// Messages of WebSocket, behind an HTTP request.
+    WebSocket {
+        /// The longest message, of all its fragments together.
+        bytes_max: u32,
+    },
     /// Messages that functions of the service's library cut and frame. They are no pure function
     /// of this value: `crate::turn::code` calls them, and [`custom`] judges what they answer.
     Custom {
@@ -88,6 +97,14 @@ impl Framing {
     /// Framing of a service that no library serves. No message is too long for it: a session's
     /// first one fails, and waits with the session for a build ([`crate::service::placeholder`]).
     pub(crate) const UNSERVED: Framing = Framing::Lines { bytes_max: u32::MAX };
+
+    /// Framings without parameters.
+    pub const ANY_SERVICE: [Framing; 4] = [
+        Framing::Lines { bytes_max: 0 },
+        Framing::Raw { bytes_max: 0 },
+        Framing::Telnet { bytes_max: 0 },
+        Framing::WebSocket { bytes_max: 0 },
+    ];
 
     /// Returns the framing that a library offers: its number in [`abi::framing`], and its
     /// parameters. Fails if the number is not known, or if the parameters are not those of the
@@ -110,12 +127,28 @@ impl Framing {
                 Err(e) => Err(format!("framing delimiter: {e}")),
             },
             abi::framing::TELNET => none("telnet", Framing::Telnet { bytes_max }),
+            // The parameters are subprotocols, which are the offer's.
+            abi::framing::WEBSOCKET => Ok(Framing::WebSocket { bytes_max }),
             abi::framing::CUSTOM => match *parameters {
                 [] => Ok(Framing::Custom { version: 0, bytes_max }),
                 [version] => Ok(Framing::Custom { version, bytes_max }),
                 _ => Err(format!("framing custom: a version is wanted, not {} bytes", parameters.len())),
             },
             other => Err(format!("framing {other} is not known")),
+        }
+    }
+
+    /// Returns the number and the parameters that [`Framing::offered`] reads back.
+    pub(crate) fn as_offered(&self) -> (u32, Vec<u8>) {
+        match self {
+            Framing::Lines { .. } => (abi::framing::LINES, Vec::new()),
+            Framing::Raw { .. } => (abi::framing::RAW, Vec::new()),
+            Framing::LengthPrefix { prefix, .. } => (abi::framing::LENGTH_PREFIX, prefix.to_parameters()),
+            Framing::Delimiter { delimiter, .. } => (abi::framing::DELIMITER, delimiter.bytes().to_vec()),
+            Framing::Telnet { .. } => (abi::framing::TELNET, Vec::new()),
+            // Its subprotocols are the service's, and the build's.
+            Framing::WebSocket { .. } => (abi::framing::WEBSOCKET, Vec::new()),
+            Framing::Custom { version, .. } => (abi::framing::CUSTOM, vec![*version]),
         }
     }
 
@@ -132,6 +165,7 @@ impl Framing {
             Framing::LengthPrefix { prefix, bytes_max } if !prefix.cuts_slices() => {
                 length_prefix::cut_behind(*prefix, input, *bytes_max as usize, buffers)
             }
+            Framing::WebSocket { bytes_max } => websocket::cut(input, state, *bytes_max as usize, buffers),
             _ => self.cut_slice(input, state),
         }
     }
@@ -170,7 +204,7 @@ impl Framing {
             }
             // Unreachable: callers ask `cuts_slices` first, or come from the other arms of
             // `cut`. A framing of the library's is cut by its code.
-            Framing::Telnet { .. } | Framing::Custom { .. } => Frame::More,
+            Framing::Telnet { .. } | Framing::WebSocket { .. } | Framing::Custom { .. } => Frame::More,
         }
     }
 
@@ -180,8 +214,15 @@ impl Framing {
     pub fn cuts_slices(&self) -> bool {
         match self {
             Framing::LengthPrefix { prefix, .. } => prefix.cuts_slices(),
-            other => !matches!(other, Framing::Telnet { .. } | Framing::Custom { .. }),
+            Framing::Telnet { .. } | Framing::WebSocket { .. } | Framing::Custom { .. } => false,
+            _ => true,
         }
+    }
+
+    /// Returns whether the code of the service that serves cuts and frames the messages.
+    #[inline]
+    pub fn calls_code(&self) -> bool {
+        matches!(self, Framing::Custom { .. })
     }
 
     /// Returns the state of a place in the input that was cut before turns ran. `now` is the
@@ -193,9 +234,15 @@ impl Framing {
         }
     }
 
+    /// Returns whether a session's first turn waits for a request of its peer. Such a framing also
+    /// tells the peer why the session ends, and has text beside bytes.
+    pub(crate) fn begins_with_request(&self) -> bool {
+        matches!(self, Framing::WebSocket { .. })
+    }
+
     /// Returns whether another framing may go on from the state that this one left. The longest
-    /// message may differ. If not, a reload begins the framing of each session with kept input
-    /// anew.
+    /// message may differ. A library's own framing is swapped with its code, and [`custom`] drops a
+    /// state of another version.
     pub(crate) fn shares_state_with(&self, other: &Framing) -> bool {
         match (self, other) {
             (Framing::LengthPrefix { prefix, .. }, Framing::LengthPrefix { prefix: other, .. }) => {
@@ -204,7 +251,6 @@ impl Framing {
             (Framing::Delimiter { delimiter, .. }, Framing::Delimiter { delimiter: other, .. }) => {
                 delimiter == other
             }
-            (Framing::Custom { version, .. }, Framing::Custom { version: other, .. }) => version == other,
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),
         }
     }
@@ -244,6 +290,7 @@ impl Framing {
             Framing::Lines { .. } | Framing::Raw { .. } => out.extend_from_slice(message),
             Framing::LengthPrefix { prefix, .. } => length_prefix::encode(*prefix, message, out)?,
             Framing::Delimiter { delimiter, .. } => delimiter::encode(delimiter, message, out)?,
+            Framing::WebSocket { .. } => websocket::sent::encode(message, out),
             Framing::Custom { .. } => return Err("the message is framed by the service's library"),
             Framing::Telnet { .. } => match dialect {
                 Dialect::Plain => telnet::encode(message, out),
@@ -251,6 +298,50 @@ impl Framing {
             },
         }
         Ok(())
+    }
+
+    /// Appends a line that a turn sends, as [`Framing::encode_in`] does. The line ends in LF. Where
+    /// the framing has text, the line is a text without the LF.
+    pub fn encode_line(&self, dialect: Dialect, line: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+        match self {
+            Framing::WebSocket { .. } => {
+                websocket::sent::encode_text(line.strip_suffix(b"\n").unwrap_or(line), out)
+            }
+            _ => self.encode_in(dialect, line, out)?,
+        }
+        Ok(())
+    }
+
+    /// Returns the name of its kind, as configurations and `status` have it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Framing::Lines { .. } => "line",
+            Framing::Raw { .. } => "raw",
+            Framing::LengthPrefix { .. } => "prefix",
+            Framing::Delimiter { .. } => "delimiter",
+            Framing::Telnet { .. } => "telnet",
+            Framing::WebSocket { .. } => "ws",
+            Framing::Custom { .. } => "custom",
+        }
+    }
+
+    /// Returns the framing of a kind that has no parameters, so that any service can be had in it.
+    pub fn of_kind(kind: &str, bytes_max: u32) -> Option<Framing> {
+        Framing::ANY_SERVICE.into_iter().find(|f| f.kind() == kind).map(|f| f.with_bytes_max(bytes_max))
+    }
+
+    /// Returns the framing with another longest message, in bytes.
+    pub fn with_bytes_max(mut self, bytes_max: u32) -> Framing {
+        match &mut self {
+            Framing::Lines { bytes_max: b }
+            | Framing::Raw { bytes_max: b }
+            | Framing::LengthPrefix { bytes_max: b, .. }
+            | Framing::Delimiter { bytes_max: b, .. }
+            | Framing::Telnet { bytes_max: b }
+            | Framing::WebSocket { bytes_max: b }
+            | Framing::Custom { bytes_max: b, .. } => *b = bytes_max,
+        }
+        self
     }
 
     /// Returns the longest message, in bytes.
@@ -261,6 +352,7 @@ impl Framing {
             | Framing::LengthPrefix { bytes_max, .. }
             | Framing::Delimiter { bytes_max, .. }
             | Framing::Telnet { bytes_max }
+            | Framing::WebSocket { bytes_max }
             | Framing::Custom { bytes_max, .. } => bytes_max,
         }
     }
@@ -302,13 +394,20 @@ mod tests {
     fn offers_are_read_or_refused_by_name() {
         let prefix = LengthPrefix::new(2, true).unwrap();
         let delimiter = Delimiter::new(b"\r\n").unwrap();
+        let prefixed =
+            |prefix: Option<LengthPrefix>| Framing::LengthPrefix { prefix: prefix.unwrap(), bytes_max: 9 };
         for (number, parameters, expected) in [
             (1, &b""[..], Ok(Framing::Lines { bytes_max: 9 })),
             (2, b"", Ok(Framing::Raw { bytes_max: 9 })),
             (3, &[2, 1], Ok(Framing::LengthPrefix { prefix, bytes_max: 9 })),
+            (3, &[8, 0], Ok(prefixed(LengthPrefix::new(8, false)))),
+            (3, &[10, 2], Ok(prefixed(LengthPrefix::base_128(10)))),
+            (3, &[4, 2, 0, 1], Ok(prefixed(LengthPrefix::base_128(4).and_then(|p| p.behind(1))))),
+            (3, &[2, 1, 1, 0], Ok(prefixed(LengthPrefix::new(2, true).map(LengthPrefix::counting_itself)))),
             (4, b"\r\n", Ok(Framing::Delimiter { delimiter, bytes_max: 9 })),
             (5, b"", Ok(Framing::Telnet { bytes_max: 9 })),
             (0, b"", Err("framing 0 is not known")),
+            (6, b"chat.v1", Ok(Framing::WebSocket { bytes_max: 9 })),
             (7, &[3], Ok(Framing::Custom { version: 3, bytes_max: 9 })),
             (7, &[3, 0], Err("framing custom: a version is wanted, not 2 bytes")),
             (8, b"", Err("framing 8 is not known")),
@@ -322,6 +421,10 @@ mod tests {
             assert_eq!(offered, expected.map_err(str::to_owned), "{number} {parameters:?}");
             if let Ok(framing) = offered {
                 assert_eq!(framing.bytes_max(), 9);
+                // Subprotocols are the service's.
+                let own = if number == abi::framing::WEBSOCKET { b"" } else { parameters };
+                assert_eq!(framing.as_offered(), (number, own.to_vec()));
+                assert_eq!(framing.with_bytes_max(7).bytes_max(), 7);
                 let json = serde_json::to_string(&framing).unwrap();
                 assert_eq!(serde_json::from_str::<Framing>(&json).unwrap(), framing, "{json}");
                 assert_eq!(framing.encodes(), number > 2);

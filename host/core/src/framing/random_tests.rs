@@ -135,6 +135,7 @@ fn feed(framing: Framing, stream: &[u8], random: &mut Rng) {
                     break;
                 }
                 Frame::TooLong | Frame::Invalid(_) => return,
+                other => panic!("{other:?}: WebSocket has random tests of its own"),
             };
             left.drain(..consumed);
             // A state goes through its record now and then.

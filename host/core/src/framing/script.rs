@@ -6,6 +6,7 @@
 
 use super::Framing;
 use super::frame::{Frame, FrameBuffers, FrameEvent, FrameState};
+use super::websocket::stage;
 use std::fmt::Write;
 
 /// Treatment of the state between two parts of a stream.
@@ -24,7 +25,7 @@ const CUT_EVERYWHERE_BYTES_MAX: usize = 256;
 /// into single bytes. Each is checked with and without what the state caches.
 ///
 /// A trace is messages in quotes, replies in angle brackets, events in square brackets (kind,
-/// detail, data), `too-long` or `invalid: REASON`.
+/// detail, data), `request`, `closed: WORDS`, `too-long` or `invalid: REASON`.
 /// Behind `|` are the bytes that are left.
 #[track_caller]
 pub(super) fn check(framing: Framing, stream: &[u8], expected: &str) {
@@ -109,6 +110,19 @@ fn trace_from(framing: Framing, mut state: FrameState, parts: &[&[u8]], between:
                         write!(trace, "[{kind} {detail} {}] ", data.escape_ascii()).unwrap();
                     }
                     consumed
+                }
+                // The host answers, and what follows are messages.
+                Frame::Request { consumed } => {
+                    trace.push_str("request ");
+                    stage::set_answered(&mut state);
+                    let again = framing.cut(&left, &mut state, &mut buffers);
+                    assert_eq!(again, Frame::Request { consumed }, "until its turn has run");
+                    stage::set_open(&mut state);
+                    consumed
+                }
+                Frame::Closed(words) => {
+                    let words = buffers.payloads[words].escape_ascii();
+                    return format!("{trace}closed: {words} | ");
                 }
                 Frame::More => {
                     // A caller stores the state only with consumed bytes, so a cut without any

@@ -51,6 +51,7 @@ pub(crate) fn gone(host: &mut HostState, slot: Slot) {
     }
     let service = &mut host.services[s.service];
     service.sessions -= 1;
+    service.framings.leave(s.framing);
     // Builds that convert are kept for versions that some session holds.
     service.count_stored(s.state_version, 0);
     host.commands.push(Command::Close { slot, id: s.id });

@@ -13,12 +13,14 @@
 //! | --- | --- |
 //! | [`deliver`] | lets an action wait for a session |
 //! | [`end`] | forgets a session, and all it owns |
+//! | [`framings`] | gives a session its framing, and records those of its service |
 //! | [`notice`] | tells operators, and counts limits that are reached |
 //! | [`output`] | queues output, and books what the kernel took |
 //! | [`state`] | writes a session's state |
 
 pub(crate) mod deliver;
 pub(crate) mod end;
+pub(crate) mod framings;
 pub(crate) mod notice;
 pub(crate) mod output;
 pub(crate) mod state;

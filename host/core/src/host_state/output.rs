@@ -11,6 +11,9 @@
 //!
 //! Many small pieces count like many bytes. The gap between the first two lines keeps a session
 //! from changing with every send.
+//!
+//! A relay passes data on as notes, and these become output in turns that come later. So the
+//! sessions that wait for another one count the actions that wait for it like its output.
 
 use super::HostState;
 use super::end::{flushed, let_go_on};
@@ -34,13 +37,14 @@ pub(crate) fn send(host: &mut HostState, slot: Slot, bytes: &[u8]) {
 }
 
 /// Sends a message to every session on a topic, in the framing of each; to the sender too,
-/// unless `others`. Room must be reserved, and `framed` has what libraries have framed for that.
+/// unless `others`. The data may be a line, which some framings send as text. Room must be
+/// reserved, and `framed` has what libraries have framed for that.
 /// O(subscribers · framings in use that encode).
 pub(crate) fn broadcast(
     host: &mut HostState,
     sender: Slot,
     topic: &str,
-    data: &[u8],
+    (data, is_line): (&[u8], bool),
     others: bool,
     framed: &dyn Fn(ServiceId) -> Option<Result<Vec<u8>, String>>,
 ) {
@@ -58,7 +62,7 @@ pub(crate) fn broadcast(
             Some(service) => framed(service).unwrap_or_else(|| Err("it was not framed before".into())),
             None => {
                 let mut encoded = Vec::new();
-                encoding.encode(&host.services, data, &mut encoded).map(|()| encoded)
+                encoding.encode(&host.services, (data, is_line), &mut encoded).map(|()| encoded)
             }
         };
         match encoded {
@@ -110,6 +114,41 @@ pub(crate) fn is_full(host: &HostState, slot: Slot) -> bool {
     host.sessions.get(slot).is_some_and(|s| s.output_is_full(host.limits.of(s.service)))
 }
 
+/// Whether others that pass data to a session should wait: its peer leaves too much output untaken,
+/// or too many actions wait for its turns. These are notes on the way to become output, and notes
+/// over the limit would be dropped. A session that is gone takes everything.
+pub(crate) fn is_backed_up(host: &HostState, slot: Slot) -> bool {
+    backlog_is_over(host, slot, 1)
+}
+
+/// Whether a session's output and waiting actions are over a part of their limits: 1 for the
+/// whole, 2 for half of it.
+fn backlog_is_over(host: &HostState, slot: Slot, part: usize) -> bool {
+    let Some(s) = host.sessions.get(slot) else { return false };
+    let limits = host.limits.of(s.service);
+    let (count, bytes) = host.inbox.backlog(slot);
+    let output_is_over = match part {
+        1 => s.output_is_full(limits),
+        _ => !s.output_has_drained(limits),
+    };
+    // Half of what may wait is left for batches under way, which may be those of several senders.
+    output_is_over
+        || s.unsent() + bytes as u64 > (limits.output_bytes_pause / part) as u64
+        || bytes > limits.actions_pending_bytes_max / 2 / part
+        || count > limits.actions_pending_max / 2 / part
+}
+
+/// Lets sessions go on that wait for another one, if that has taken enough. Called when the peer
+/// took output, and when actions had their turns.
+#[inline]
+pub(crate) fn release_waiting(host: &mut HostState, slot: Slot) {
+    if host.flow.is_empty() || backlog_is_over(host, slot, 2) {
+        return;
+    }
+    let waiting = host.flow.release(&mut host.store, slot);
+    let_go_on(host, waiting);
+}
+
 /// Lets a session's input wait if its peer leaves too much output untaken. [`sent`] lets it go
 /// on. The limit counts once for each time that the input begins to wait.
 pub(crate) fn pause_if_full(host: &mut HostState, slot: Slot) {
@@ -159,15 +198,10 @@ pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, kernel_full: 
     let drained = s.output_has_drained(host.limits.of(s.service));
     let flushes = s.life == Life::Draining && s.unsent() == 0;
     let paused = s.is_blocked(Blocked::OutputFull) || s.is_blocked(Blocked::ShareUsed);
-    if drained {
-        if paused {
-            host.sessions.resume(slot);
-        }
-        if !host.flow.is_empty() {
-            let waiting = host.flow.release(&mut host.store, slot);
-            let_go_on(host, waiting);
-        }
+    if drained && paused {
+        host.sessions.resume(slot);
     }
+    release_waiting(host, slot);
     if flushes {
         flushed(host, slot);
     }

@@ -48,11 +48,9 @@ pub(crate) fn write_topics(host: &mut HostState, slot: Slot) {
 
 /// Gives a session's framing another state, and writes its record. Room must be reserved.
 pub(crate) fn write_framing(host: &mut HostState, slot: Slot, state: FrameState) {
-    let HostState { sessions, store, services, .. } = host;
+    let HostState { sessions, store, .. } = host;
     let record = sessions.take_framing_record(slot);
     let Some(s) = sessions.get_mut(slot) else { return };
-    // The state is of the framing that serves, though no input came since that began.
-    s.framings = services[s.service].framings;
     s.frame = state;
     let id = s.id;
     match s.frame.stored() {
@@ -72,6 +70,11 @@ pub(crate) fn kept_input(host: &HostState, slot: Slot) -> &[u8] {
 }
 
 /// Bytes of input that a session keeps. O(1).
+#[inline]
 pub(crate) fn input_len(host: &HostState, slot: Slot) -> usize {
-    kept_input(host, slot).len()
+    // Most sessions keep none, and a commit asks for each that changed.
+    match host.sessions.get(slot).and_then(|s| s.input) {
+        None => 0,
+        Some(_) => kept_input(host, slot).len(),
+    }
 }

@@ -158,6 +158,9 @@ pub struct Limits {
     /// Afterwards its session is closed. Taken is what makes room in the kernel's buffer. 0: no
     /// limit.
     pub output_ms: u64,
+    /// Time in which a peer of WebSocket may send nothing before it is pinged, and again before its
+    /// session is closed. 0: no pings.
+    pub ping_ms: u64,
     /// Time for the output of a closed session to be flushed. Afterwards the output is dropped.
     pub drain_ms: u64,
     /// Time for a peer to close its end after ours is shut. Afterwards the connection is
@@ -226,6 +229,7 @@ impl Default for Limits {
             idle_ms: 0,
             frame_ms: 300_000,
             output_ms: 300_000,
+            ping_ms: 30_000,
             drain_ms: 10_000,
             linger_ms: 2_000,
             stop_ms: 5_000,
@@ -350,7 +354,8 @@ mod tests {
     #[test]
     fn a_service_has_its_own_limits_under_the_hosts() {
         let own = ServiceLimits { idle_ms: Some(7), output_bytes_max: Some(5), ..ServiceLimits::default() };
-        let all = AllLimits { host: Limits::default(), services: BTreeMap::from([("s".into(), own)]) };
+        let all =
+            AllLimits { services: BTreeMap::from([("s".into(), own)]), ..AllLimits::from(Limits::default()) };
         assert_eq!((all.of("s").idle_ms, all.of("s").frame_ms, all.of("t")), (7, 300_000, Limits::default()));
         let err = all.check().unwrap_err();
         assert!(err.contains("service.s.limits.output_bytes_pause is 262144"), "{err}");

@@ -21,6 +21,10 @@ pub(crate) struct LimitsInForce {
     host: Limits,
     /// Limits of single services by name, also of services that may come.
     per_service: BTreeMap<String, ServiceLimits>,
+    /// Origins of single services by name, likewise.
+    origins_by_name: BTreeMap<String, Vec<String>>,
+    /// Origins of each service by [`ServiceId`].
+    origins: Vec<Vec<String>>,
     /// Merged limits of each service by [`ServiceId`]; `None`: the host's.
     own: Vec<Option<Box<Limits>>>,
     /// Limits reached since the last take.
@@ -30,7 +34,14 @@ pub(crate) struct LimitsInForce {
 impl LimitsInForce {
     /// Returns the host's limits, for all services.
     pub(crate) fn new(host: Limits) -> LimitsInForce {
-        LimitsInForce { host, per_service: BTreeMap::new(), own: Vec::new(), reached: Counts::default() }
+        LimitsInForce {
+            host,
+            per_service: BTreeMap::new(),
+            origins_by_name: BTreeMap::new(),
+            origins: Vec::new(),
+            own: Vec::new(),
+            reached: Counts::default(),
+        }
     }
 
     /// Limits of the host.
@@ -49,16 +60,24 @@ impl LimitsInForce {
         self.own.get(usize::from(service.0)).and_then(Option::as_deref).unwrap_or(&self.host)
     }
 
+    /// Origins whose pages may open sessions of a service. None: the host of the request.
+    pub(crate) fn origins(&self, service: ServiceId) -> &[String] {
+        self.origins.get(usize::from(service.0)).map_or(&[], Vec::as_slice)
+    }
+
     /// Replaces all limits. `names` are the services by [`ServiceId`]. The caller has checked
     /// the values. O(services).
     pub(crate) fn set<'n>(&mut self, limits: AllLimits, names: impl Iterator<Item = &'n str>) {
         (self.host, self.per_service) = (limits.host, limits.services);
-        self.own = names.map(|name| self.merged(name)).collect();
+        self.origins_by_name = limits.origins;
+        (self.own, self.origins) = (Vec::new(), Vec::new());
+        names.for_each(|name| self.add_service(name));
     }
 
     /// Gives the next service its limits. Called in the order of [`ServiceId`].
     pub(crate) fn add_service(&mut self, name: &str) {
         self.own.push(self.merged(name));
+        self.origins.push(self.origins_by_name.get(name).cloned().unwrap_or_default());
     }
 
     /// Returns the limits of a service over the host's; `None`: it overrides none.
@@ -74,8 +93,8 @@ impl LimitsInForce {
     /// Notes the limits that a batch reached, and empties the list.
     #[inline]
     pub(crate) fn reached_all(&mut self, limits: &mut Counts) {
-        for (limit, times) in limits.0.drain(..) {
-            self.reached.add_times(limit, times);
+        if !limits.0.is_empty() {
+            limits.0.drain(..).for_each(|(limit, times)| self.reached.add_times(limit, times));
         }
     }
 

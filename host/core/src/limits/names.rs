@@ -70,6 +70,7 @@ limits! {
     TurnRecipientsMax = "turn_recipients_max",
     JobWarnMs = "job_warn_ms",
     SaveMs = "save_ms",
+    PingMs = "ping_ms",
 }
 
 impl std::fmt::Display for Limit {

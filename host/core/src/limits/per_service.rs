@@ -46,6 +46,8 @@ pub struct ServiceLimits {
     pub frame_ms: Option<u64>,
     /// Overrides [`Limits::output_ms`].
     pub output_ms: Option<u64>,
+    /// Overrides [`Limits::ping_ms`].
+    pub ping_ms: Option<u64>,
 }
 
 impl ServiceLimits {
@@ -72,7 +74,8 @@ impl ServiceLimits {
             first_byte_ms,
             idle_ms,
             frame_ms,
-            output_ms
+            output_ms,
+            ping_ms
         );
         l
     }
@@ -85,11 +88,13 @@ pub struct AllLimits {
     pub host: Limits,
     /// Overrides by service, also of services that no library offers yet.
     pub services: BTreeMap<String, ServiceLimits>,
+    /// Origins whose pages may open WebSocket sessions, by service. None: the host of the request.
+    pub origins: BTreeMap<String, Vec<String>>,
 }
 
 impl From<Limits> for AllLimits {
     fn from(host: Limits) -> AllLimits {
-        AllLimits { host, services: BTreeMap::new() }
+        AllLimits { host, services: BTreeMap::new(), origins: BTreeMap::new() }
     }
 }
 

@@ -40,6 +40,8 @@ pub struct SessionView {
     pub record: SessionRecord,
     /// Name of its service.
     pub service: String,
+    /// Kind of the endpoint that it came by: the name of its framing.
+    pub kind: &'static str,
     /// Reason of its quarantine; `None`: the session is not quarantined.
     pub quarantined: Option<String>,
     /// State as stored, of the version that the record names; `None`: none, or not asked for.
@@ -139,6 +141,7 @@ fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionVie
     SessionView {
         record: s.to_record().cloned(),
         service: host.services[s.service].offer.name.clone(),
+        kind: host.services[s.service].framings.get(s.framing).kind(),
         quarantined: s.quarantine().map(|q| q.reason.clone()),
         state: s.state.filter(|_| contents).map(copy),
         input: if contents { kept_input(host, slot).to_vec() } else { Vec::new() },

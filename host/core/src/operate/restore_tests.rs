@@ -289,7 +289,7 @@ fn limits_hold_for_all_of_it() {
     // A service's own limit holds for its states.
     let own = ServiceLimits { state_bytes_max: Some(3), ..ServiceLimits::default() };
     let host = core.limits().clone();
-    core.set_limits(AllLimits { host, services: BTreeMap::from([("s".to_owned(), own)]) });
+    core.set_limits(AllLimits { services: BTreeMap::from([("s".to_owned(), own)]), ..AllLimits::from(host) });
     let mut check = |state: &str| core.check_state(&given(1, 1, state), &mut Builds::new());
     assert!(matches!(check("1ab"), Checked::Fits { .. }));
     assert_eq!(check("1abc"), Checked::Refused("it would have 4 bytes (limit state_bytes_max: 3)".into()));

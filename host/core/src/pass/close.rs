@@ -14,20 +14,41 @@ use super::Pass;
 use crate::command::Command;
 use crate::effects::topics::Topics;
 use crate::execute::batch::run_batch;
+use crate::framing::websocket::farewell::Farewell;
 use crate::host_state::end::{drop_owned, flushed, gone, set_deadline};
 use crate::host_state::notice::{limit_reached, notice};
+use crate::host_state::output::send;
 use crate::ids::Slot;
 use crate::limits::budget::SESSION_NS;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
+use crate::session::output::OutputWriter;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
 
 /// Closes an open session: its last turn, then its output, then our end of the stream. `reason`
 /// is one of [`closed`]. The caller has made sure that the session is open.
 pub(crate) fn finish(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
+    let code = match reason {
+        closed::HANDLER => 1000,
+        closed::STOPPING | closed::OPERATOR => 1001,
+        closed::LIMIT => 1008,
+        // The peer has ended its side without a word.
+        _ => 0,
+    };
+    finish_with(pass, slot, reason, Farewell { code, reason: "" });
+}
+
+/// Closes an open session like [`finish`], and tells its peer why, if its framing has words for
+/// that. What the last turn sends comes before.
+pub(super) fn finish_with(pass: &mut Pass<'_>, slot: Slot, reason: u32, farewell: Farewell<'_>) {
+    let told = farewell_bytes(pass, slot, reason, farewell);
     last_turn(pass, slot, reason);
     let host = &mut *pass.host;
+    // Without room the peer sees the end alone.
+    if !told.is_empty() && host.store.reserve([OutputWriter::record_bytes(told.len())]) {
+        send(host, slot, &told);
+    }
     let Some(s) = host.sessions.get(slot) else { return };
     // Asked behind the last turn, which may have sent something.
     if s.unsent() == 0 {
@@ -36,6 +57,19 @@ pub(crate) fn finish(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
         let limits = host.limits.host();
         let wait_ms = if host.stopping { limits.stop_ms } else { limits.drain_ms };
         set_deadline(host, slot, wait_ms);
+    }
+}
+
+/// Returns what a peer is told of the end. Asked before the last turn, behind which the state of
+/// the framing is gone. Empty for most framings, which costs nothing.
+fn farewell_bytes(pass: &mut Pass<'_>, slot: Slot, reason: u32, farewell: Farewell<'_>) -> Vec<u8> {
+    let Some(s) = pass.host.sessions.get(slot).filter(|s| s.life == Life::Open) else { return Vec::new() };
+    if !pass.host.services[s.service].framings.get(s.framing).begins_with_request() {
+        return Vec::new();
+    }
+    match pass.executor.close_words().filter(|_| reason == closed::HANDLER) {
+        Some((code, reason)) => Farewell { code, reason }.bytes(s.frame.stored()),
+        None => farewell.bytes(s.frame.stored()),
     }
 }
 
@@ -52,11 +86,15 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     // Set before the turn runs: an action that the turn causes for its own session is not
     // delivered.
     s.life = Life::Draining;
+    let (service, framing, never_opened) = (s.service, s.framing, s.is_blocked(Blocked::OpenedTurnDue));
     host.sessions.touch(slot);
-    let last = Action { detail: reason, ..Action::new(action::CLOSED, Bytes::EMPTY) };
-    // The outcome does not matter: a last turn that fails or is blocked does not keep the
-    // session.
-    run_batch(host, pass.executor, slot, &[last], &mut pass.scratch.running);
+    // A session whose request never came, or was for a page, has no turn of its own.
+    if !(never_opened && host.services[service].framings.get(framing).begins_with_request()) {
+        let last = Action { detail: reason, ..Action::new(action::CLOSED, Bytes::EMPTY) };
+        // The outcome does not matter: a last turn that fails or is blocked does not keep the
+        // session.
+        run_batch(host, pass.executor, slot, &[last], &mut pass.scratch.running);
+    }
     let Some(s) = host.sessions.get_mut(slot) else { return };
     // Topics are left behind the turn, so a broadcast of the last turn still reaches its own
     // session.

@@ -13,6 +13,7 @@
 //! Costs: O(bytes searched), and one state of 16 bytes for each message of a framing with
 //! buffers.
 
+use crate::execute::batch::wait_for_code;
 use crate::framing::Framing;
 use crate::framing::custom;
 use crate::framing::frame::{Frame, FrameBuffers, FrameEvent, FrameState, Payload, Refusal};
@@ -31,6 +32,8 @@ pub(super) struct CutBuffers {
     frames: FrameBuffers,
     /// Messages that differ from their input: place in the batch, and in the payloads.
     unescaped: Vec<(usize, Range<usize>)>,
+    /// Place of the words of the peer's close in the payloads.
+    closing: Range<usize>,
     /// State of the framing before the first message, and behind each.
     states: Vec<FrameState>,
 }
@@ -62,10 +65,15 @@ impl CutBuffers {
         self.frames.event.take()
     }
 
-    /// Reply of the framing, if the last cut ended in [`End::Reply`] without a message before
-    /// it.
-    pub(super) fn reply(&self) -> &[u8] {
-        &self.frames.replies
+    /// Words of the peer's close, if the last cut ended in [`End::Closed`].
+    pub(super) fn closing(&self) -> &[u8] {
+        &self.frames.payloads[self.closing.clone()]
+    }
+
+    /// Takes the reply of the framing, if the last cut ended in [`End::Reply`] without a message
+    /// before it.
+    pub(super) fn take_reply(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.frames.replies)
     }
 }
 
@@ -91,6 +99,10 @@ pub(super) enum End {
     /// The framing answers by itself, and takes so many bytes of the input. If messages come
     /// before, the next cut finds the reply again.
     Reply(usize),
+    /// A request takes so many bytes of the input, and the host answers it.
+    Request(usize),
+    /// The peer closes by a word of the framing.
+    Closed,
     /// The next message is too long.
     TooLong,
     /// The input breaks the rules of the framing, for this reason.
@@ -124,20 +136,11 @@ impl<'b> Cut<'b> {
         buffers: &'b mut CutBuffers,
     ) -> Option<()> {
         let s = host.sessions.get_mut(slot)?;
-        let framing = &host.services[s.service].offer.framing;
+        let framing = host.services[s.service].framings.get(s.framing);
         if !framing.cuts_slices() {
             if let Framing::Custom { version, bytes_max } = *framing {
-                let service = &host.services[s.service];
-                let (generation, form) = (service.generation(), (version, bytes_max as usize));
-                let mut place = CutPlace { session: s.id, service: s.service, generation, turn: s.turns };
-                let cut = |rest: &'b [u8], state: &mut FrameState, frames: &mut FrameBuffers| {
-                    let frame =
-                        custom::cut(form, rest, state, frames, |kept| service.code.cut(&place, rest, kept));
-                    place.turn += u64::from(matches!(frame, Frame::Message { .. }));
-                    frame
-                };
-                self.fill_with_buffers(cut, &mut s.frame, (input, at), max, buffers);
-                return Some(());
+                let form = (version, bytes_max as usize);
+                return self.fill_by_code(host, slot, form, (input, at), max, buffers);
             }
             let cut = |rest: &'b [u8], state: &mut FrameState, frames: &mut FrameBuffers| {
                 framing.cut(rest, state, frames)
@@ -163,6 +166,39 @@ impl<'b> Cut<'b> {
         Some(())
     }
 
+    /// Cuts like [`Cut::fill`], by the code of the build that serves. `form`: version and longest
+    /// message of its framing. Without a build the session waits for one.
+    fn fill_by_code(
+        &mut self,
+        host: &mut HostState,
+        slot: Slot,
+        form: (u8, usize),
+        input: (&'b [u8], usize),
+        max: usize,
+        buffers: &'b mut CutBuffers,
+    ) -> Option<()> {
+        let s = host.sessions.get_mut(slot)?;
+        let service = &host.services[s.service];
+        if service.build.is_none() {
+            wait_for_code(host, slot);
+            return Some(());
+        }
+        if !service.framings.is_offered(s.framing) {
+            buffers.frames.refusal = None;
+            self.end = End::Invalid("the build that serves has no framing of its own any more");
+            return Some(());
+        }
+        let generation = service.generation();
+        let mut place = CutPlace { session: s.id, service: s.service, generation, turn: s.turns };
+        let cut = |rest: &'b [u8], state: &mut FrameState, frames: &mut FrameBuffers| {
+            let frame = custom::cut(form, rest, state, frames, |kept| service.code.cut(&place, rest, kept));
+            place.turn += u64::from(matches!(frame, Frame::Message { .. }));
+            frame
+        };
+        self.fill_with_buffers(cut, &mut s.frame, input, max, buffers);
+        Some(())
+    }
+
     /// Cuts like [`Cut::fill`], for a framing that changes messages or answers by itself.
     fn fill_with_buffers(
         &mut self,
@@ -181,6 +217,11 @@ impl<'b> Cut<'b> {
                 other => {
                     self.end = match other {
                         Frame::Reply { consumed } => End::Reply(consumed),
+                        Frame::Request { consumed } => End::Request(consumed),
+                        Frame::Closed(words) => {
+                            buffers.closing = words;
+                            End::Closed
+                        }
                         Frame::Invalid(why) => End::Invalid(why),
                         _ => End::TooLong,
                     };

@@ -13,7 +13,7 @@
 use super::close::finish;
 use super::{Pass, Scratch};
 use crate::execute::batch::run_batch;
-use crate::host_state::output::{note_overflow, pause_if_full};
+use crate::host_state::output::{note_overflow, pause_if_full, release_waiting};
 use crate::ids::Slot;
 use crate::session::life::Session;
 use greenroom_state::abi::closed;
@@ -93,6 +93,8 @@ fn run_some(pass: &mut Pass<'_>, slot: Slot) -> usize {
     // Deleted in the commit that holds the effects of their turns: each action counts once.
     host.inbox.drop_oldest(&mut host.store, &mut host.shared, slot, ran.consumed);
     pause_if_full(host, slot);
+    // These actions may be all that others waited for: perhaps no output follows from them.
+    release_waiting(host, slot);
     // Others cause these turns, so a pause of the session's own input does not bound their
     // output.
     note_overflow(host, slot);

@@ -5,8 +5,11 @@
 //! | `begin` | deadlines, due timers, sessions whose input resumes |
 //! | `open` | a connection becomes a session and runs its first turn |
 //! | `receive` | bytes become frames, frames become batches, the rest is kept |
-//! | `framing` | what a framing does beside cutting messages |
+//! | `handshake` | the request that begins a session, or asks for a page |
+//! | `framing` | what a framing keeps and tells beside messages |
 //! | `cut` | messages at the beginning of some input |
+//! | `between` | replies, requests, closes and broken rules between messages |
+//! | `reply` | bytes that the host itself sends for a framing |
 //! | `deliver` | waiting actions get their turns |
 //! | `close` | last turn, remaining output, end of stream |
 //! | `timeout` | closes sessions whose peer stays silent too long |
@@ -18,6 +21,7 @@
 //! count from its commit on, all at once; nothing of it becomes visible before.
 
 pub(crate) mod begin;
+mod between;
 #[cfg(test)]
 mod budget_tests;
 pub(crate) mod close;
@@ -25,9 +29,13 @@ pub(crate) mod commit;
 mod cut;
 pub(crate) mod deliver;
 mod framing;
+mod handshake;
 pub(crate) mod open;
 pub(crate) mod outcome;
 pub(crate) mod receive;
+#[cfg(test)]
+mod relay_tests;
+mod reply;
 pub(crate) mod send;
 #[cfg(test)]
 mod send_tests;

@@ -16,6 +16,7 @@ use super::timeout::arm_timeout;
 use crate::command::Command;
 use crate::execute::batch::run_batch;
 use crate::host_state::HostState;
+use crate::host_state::framings::begin_framing;
 use crate::host_state::notice::connection_refused;
 use crate::ids::{ServiceId, Slot};
 use crate::limits::budget::READ_NS;
@@ -28,13 +29,15 @@ use greenroom_state::session_record;
 
 /// Connection that is to become a session.
 #[derive(Debug, Clone)]
-pub(crate) struct Connection {
+pub(crate) struct Connection<'a> {
     /// Place in which the shell keeps the connection.
     pub(crate) slot: Slot,
     /// Number, above all before it.
     pub(crate) id: u64,
     /// Service that accepts it, or for which it was made.
     pub(crate) service: ServiceId,
+    /// Kind of the endpoint that accepted it; empty: the service's first.
+    pub(crate) kind: &'a str,
     /// Address of the other end.
     pub(crate) peer: Peer,
     /// Time of the opening, in milliseconds since 1970.
@@ -43,9 +46,14 @@ pub(crate) struct Connection {
     pub(crate) outbound: bool,
 }
 
+/// Turns an accepted connection into a session, like [`open`]. Nobody is told why it is refused.
+pub(crate) fn accept(pass: &mut Pass<'_>, connection: Connection<'_>) {
+    let _ = open(pass, connection);
+}
+
 /// Turns a connection into a session, and runs its first turn. Fails if the host stops or a
 /// limit is in the way: the connection is closed then, and the error names the reason.
-pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection) -> Result<(), &'static str> {
+pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<(), &'static str> {
     let Connection { slot, id, service, .. } = connection;
     let host = &mut *pass.host;
     // Counted even if it is refused: a successor must not open a connection that was closed
@@ -55,21 +63,34 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection) -> Result<(), &'
     if host.stopping || limit.is_some() {
         return Err(refuse(host, &connection, limit));
     }
+    let Some(framing) = begin_framing(host, service, connection.kind) else {
+        host.commands.push(Command::Close { slot, id });
+        return Err("the service has no such kind of endpoint");
+    };
     let mut session = Session::new(id, service, connection.peer, connection.at_ms);
+    session.framing = framing;
     (session.outbound, session.heard_ns) = (connection.outbound, host.now_ns);
     // Inserted before its first turn, which may subscribe it, send to it and set timers for it.
     host.sessions.insert(slot, session);
     host.services[service].sessions += 1;
+    host.services[service].framings.enter(framing);
     host.sessions.touch(slot);
     arm_timeout(host, slot);
     host.budget.spend(READ_NS);
+    if host.services[service].framings.get(framing).begins_with_request() {
+        // Its request brings the turn.
+        if let Some(s) = host.sessions.get_mut(slot) {
+            s.block(Blocked::OpenedTurnDue, true);
+        }
+        return Ok(());
+    }
     run_opened(pass, slot);
     Ok(())
 }
 
 /// Returns the limit that a new session would break. If there is none, the store has room for
 /// its record. An update needs a second block, as the old one is free only after the commit.
-fn limit_in_the_way(host: &mut HostState, connection: &Connection) -> Option<Limit> {
+fn limit_in_the_way(host: &mut HostState, connection: &Connection<'_>) -> Option<Limit> {
     let Connection { service, ref peer, outbound, .. } = *connection;
     let limits = host.limits.host();
     // The handler chose the peer of an outbound connection, so the peer cannot flood the host
@@ -89,7 +110,7 @@ fn limit_in_the_way(host: &mut HostState, connection: &Connection) -> Option<Lim
 
 /// Closes a connection that becomes no session, and tells operators. Returns the reason. A host
 /// that stops counts no limit.
-fn refuse(host: &mut HostState, connection: &Connection, limit: Option<Limit>) -> &'static str {
+fn refuse(host: &mut HostState, connection: &Connection<'_>, limit: Option<Limit>) -> &'static str {
     let Connection { slot, id, service, ref peer, outbound, .. } = *connection;
     let way = if outbound { "to" } else { "from" };
     let what = format!("connection {way} {peer} refused");
@@ -105,7 +126,7 @@ fn refuse(host: &mut HostState, connection: &Connection, limit: Option<Limit>) -
 
 /// Runs a session's first turn. False: the turn was blocked, and comes later. Afterwards the
 /// session may be closing or quarantined.
-fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
+pub(super) fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
     let opened = Action::new(action::OPENED, Bytes::EMPTY);
     let ran = run_batch(pass.host, pass.executor, slot, &[opened], &mut pass.scratch.running);
     if ran.close {
@@ -127,10 +148,13 @@ fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
 pub(super) fn run_opened_if_due(pass: &mut Pass<'_>, slot: Slot) -> bool {
     let Some(s) = pass.host.sessions.get_mut(slot) else { return false };
     let due = s.is_blocked(Blocked::OpenedTurnDue);
-    if !due || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) {
+    // Input that the session kept begins with its request, which brings the turn.
+    let by_request = due && pass.host.services[s.service].framings.get(s.framing).begins_with_request();
+    if !due || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) || by_request {
         return true;
     }
     // Cleared before the turn, as a turn that is blocked again sets the mark again.
+    let Some(s) = pass.host.sessions.get_mut(slot) else { return false };
     s.block(Blocked::OpenedTurnDue, false);
     pass.host.sessions.touch(slot);
     run_opened(pass, slot)

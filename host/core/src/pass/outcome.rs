@@ -32,7 +32,7 @@ pub(crate) fn connected(pass: &mut Pass<'_>, number: u64, (slot, id): (Slot, u64
         host.commands.push(Command::Close { slot, id });
         return;
     };
-    let connection = Connection { slot, id, service: asked.service, peer, at_ms, outbound: true };
+    let connection = Connection { slot, id, service: asked.service, kind: "", peer, at_ms, outbound: true };
     if let Err(why) = open(pass, connection) {
         return connect_outcome(pass.host, asked.owner, number, connect::FAILED, why.as_bytes());
     }

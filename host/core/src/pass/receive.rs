@@ -17,14 +17,14 @@
 //! closed with [`closed::LIMIT`]. Operators are told.
 
 use super::Pass;
+use super::between::{Between, between_messages};
 use super::close::{finish, last_turn};
 use super::cut::{Cut, End};
 use super::deliver::{finish_if_peer_done, run_waiting};
-use super::framing::{answer, calls_code, follow_framing, keep_framing, refused};
+use super::framing::{calls_code, keep_framing};
 use super::open::run_opened_if_due;
 use super::timeout::frame_waits;
 use crate::execute::batch::{Ran, may_cut, run_batch};
-use crate::framing::Framing;
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
 use crate::host_state::notice::limit_reached;
@@ -62,10 +62,6 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
     s.heard_ns = host.now_ns;
     let input = s.input;
     host.budget.spend(READ_NS);
-    // Only kept bytes or stored state can come from another framing.
-    if input.is_some() || !s.frame.stored().is_empty() {
-        follow_framing(host, slot);
-    }
     host.sessions.touch(slot);
     match input {
         None => run_frames(pass, slot, bytes),
@@ -103,8 +99,8 @@ fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
     let Some(tail) = store.extend_tail(input, tail, bytes) else { return false };
     if s.may_run_frames() {
         let before = s.frame.clone();
-        let framing = &services[s.service].offer.framing;
-        if matches!(framing, Framing::Custom { .. }) {
+        let framing = services[s.service].framings.get(s.framing);
+        if framing.calls_code() {
             return false;
         }
         if !scratch.cut.finds_none(framing, store.bytes_with_tail(input, tail), &mut s.frame) {
@@ -195,23 +191,10 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
         }
         let Some(batch) = run_batch_at(pass, slot, input, at, share - turns) else { return };
         if batch.cut == 0 {
-            match batch.end {
-                End::More => break,
-                // A reply that consumes no byte has changed the framing's state, so the next
-                // round makes progress.
-                End::Reply(consumed) => {
-                    let Some(events) = answer(pass, slot) else { return };
-                    (at, turns) = (at + consumed, turns + events);
-                }
-                End::TooLong => {
-                    let what = "closed: a frame was longer than its service takes";
-                    limit_reached(pass.host, Limit::FrameBytesMax, level::INFO, slot, what);
-                    return finish(pass, slot, closed::LIMIT);
-                }
-                End::Invalid(why) => {
-                    refused(pass, slot, why);
-                    return finish(pass, slot, closed::LIMIT);
-                }
+            match between_messages(pass, slot, batch.end, &input[at..]) {
+                Between::Consumed(bytes, events) => (at, turns) = (at + bytes, turns + events),
+                Between::Kept => break,
+                Between::Ended => return,
             }
             continue;
         }
@@ -269,7 +252,7 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
         // The stored state must be that of the input that is kept, or a successor would cut it
         // differently.
         if ran.consumed < cut.actions.len() {
-            let framing = &host.services[s.service].offer.framing;
+            let framing = host.services[s.service].framings.get(s.framing);
             s.frame = framing.at_place(cut.state_behind(ran.consumed), &s.frame);
         }
         pause_if_full(host, slot);
@@ -297,11 +280,11 @@ fn yield_to_others(pass: &mut Pass<'_>, slot: Slot, share_is_used: bool) {
 /// now.
 fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     let host = &mut *pass.host;
-    // Most sessions store no state of a framing, and never did.
-    let is_kept = !host.sessions.stores_framing(slot) || keep_framing(host, slot);
     let Some(s) = host.sessions.get_mut(slot) else { return };
-    // Turns cannot change a framing, so the one that cut this input serves still.
-    s.framings = host.services[s.service].framings;
+    // A framing that cuts slices stores nothing.
+    let stores = !host.services[s.service].framings.get(s.framing).cuts_slices();
+    let is_kept = !stores || keep_framing(host, slot);
+    let Some(s) = host.sessions.get_mut(slot) else { return };
     if rest.is_empty() && is_kept {
         s.frame_ns = 0;
         if let Some(r) = s.input.take() {
@@ -343,10 +326,9 @@ pub(super) fn run_kept_input(pass: &mut Pass<'_>, slot: Slot, assembly: &mut Vec
     run_waiting(pass, slot);
     let Some(s) = pass.host.sessions.get_mut(slot) else { return };
     if s.input.is_some() {
-        // After a takeover another framing may have searched it. A second search is always
-        // right.
+        // After a takeover an earlier version may have searched it by another framing. A second
+        // search is always right.
         s.frame.searched = 0;
-        follow_framing(pass.host, slot);
         assembly.clear();
         assembly.extend_from_slice(kept_input(pass.host, slot));
         pass.host.sessions.touch(slot);

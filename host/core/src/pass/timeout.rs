@@ -8,6 +8,8 @@
 //! Output that the kernel does not take has a limit of its own, whatever the peer sends. Time
 //! counts from the last byte that the kernel took, or from its last word that it has room.
 //!
+//! A peer of WebSocket that stays silent is pinged, and closed if it stays silent as long again.
+//!
 //! Deadlines are judged one pass late ([`HostState::heard_until_ns`]): what had arrived when a
 //! deadline came is read before the session is closed for it.
 //!
@@ -18,10 +20,13 @@
 
 use super::Pass;
 use super::close::finish;
+use crate::framing::websocket::sent::encode_ping;
 use crate::host_state::HostState;
 use crate::host_state::notice::limit_reached;
+use crate::host_state::output::{note_overflow, send};
 use crate::ids::Slot;
 use crate::limits::names::Limit;
+use crate::session::output::OutputWriter;
 use greenroom_state::abi::{closed, level};
 
 /// Sessions whose deadlines follow changed limits in one pass. A change reaches all of a
@@ -41,16 +46,33 @@ pub(super) fn on_timeout(pass: &mut Pass<'_>, slot: Slot) {
         s.begin_silence(now_ns);
     }
     match s.timeout(host.limits.of(s.service), stuck) {
+        Some((at, Limit::PingMs, _)) if at <= heard_until_ns && !s.frame.is_pinged(s.heard_ns) => {
+            s.frame.set_pinged(s.heard_ns);
+            ping(host, slot);
+            arm_timeout(host, slot);
+        }
         Some((at, limit, ms)) if at <= heard_until_ns => {
             let what = match limit {
                 Limit::FrameMs => format!("a frame wasn't whole after {ms} ms"),
                 Limit::OutputMs => format!("its peer took no output for {ms} ms"),
+                Limit::PingMs => format!("its peer did not answer a ping for {ms} ms"),
                 _ => format!("nothing came for {ms} ms"),
             };
             limit_reached(host, limit, level::INFO, slot, &format!("closed: {what}"));
             finish(pass, slot, closed::LIMIT);
         }
         _ => arm_timeout(host, slot),
+    }
+}
+
+/// Pings a silent peer. Without room for the ping nothing is sent, and the peer has its time all
+/// the same.
+fn ping(host: &mut HostState, slot: Slot) {
+    let mut ping = Vec::new();
+    encode_ping(&mut ping);
+    if host.store.reserve([OutputWriter::record_bytes(ping.len())]) {
+        send(host, slot, &ping);
+        note_overflow(host, slot);
     }
 }
 

@@ -189,6 +189,7 @@ pub fn action_name(kind: u32) -> &'static str {
         abi::action::CLOSED => "closed",
         abi::action::TIMER => "timer",
         abi::action::NOTE => "note",
+        abi::action::PAGE => "page",
         abi::action::PUBLISHED => "published",
         abi::action::JOB => "job",
         abi::action::DIALED => "dialed",

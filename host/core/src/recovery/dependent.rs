@@ -1,13 +1,22 @@
-//! Dependent records: tails of input, and waits for output. They are taken in behind the records
-//! that they need, and deleted if those are missing.
+//! Dependent records: framings of services, tails of input, and waits for output. They are taken in
+//! behind the records that they need.
 
 use crate::host_state::HostState;
-use crate::ids::Slot;
+use crate::ids::{ServiceId, Slot};
 use crate::session::blocked::Blocked;
 use crate::session::flow_control::FlowControl;
 use crate::session::life::Life;
 use crate::store::layout::Ref;
 use crate::store::tail::Tail;
+
+/// Takes in the framings of a service's sessions. If they are lost, so are the sessions that have
+/// another one than the first.
+pub(super) fn recover_framings(host: &mut HostState, service: u64, r: Ref) {
+    let number = u16::try_from(service).ok().map(ServiceId);
+    if let Some(service) = number.and_then(|number| host.services.get_mut(number)) {
+        host.store.read(r, |record| service.framings.recover(record));
+    }
+}
 
 /// Takes in the tail of a session's kept input. A tail that cannot be right is deleted: the input
 /// is shorter then than the session's record says, and the rebuild finds that.
@@ -26,8 +35,9 @@ pub(super) fn recover_input_tail(host: &mut HostState, id: u64, r: Ref) {
     }
 }
 
-/// Lets a session wait again for those that still have output. Their sends let it go on, or their
-/// ends. A session behind its last turn has no input that could wait.
+/// Lets a session wait again for those that still have output, or actions that wait. Their sends
+/// or turns let it go on, or their ends. A session behind its last turn has no input that could
+/// wait.
 pub(super) fn recover_wait(host: &mut HostState, id: u64, r: Ref) {
     let numbers = host.store.read(r, FlowControl::decode);
     let slot = host
@@ -35,8 +45,11 @@ pub(super) fn recover_wait(host: &mut HostState, id: u64, r: Ref) {
         .slot_of(id)
         .filter(|slot| host.sessions.get(*slot).is_some_and(|s| s.life == Life::Open && !slot.is_service()));
     let Some(slot) = slot else { return host.store.delete(r) };
-    let has_output = |slot: &Slot| host.sessions.get(*slot).is_some_and(|s| s.unsent() > 0);
-    let other = |id: u64| Some((host.sessions.slot_of(id).filter(has_output)?, id));
+    let has_backlog = |slot: &Slot| {
+        let unsent = host.sessions.get(*slot).map_or(0, |s| s.unsent());
+        unsent > 0 || host.inbox.backlog(*slot).0 > 0
+    };
+    let other = |id: u64| Some((host.sessions.slot_of(id).filter(has_backlog)?, id));
     let others: Vec<_> = numbers.into_iter().filter_map(other).filter(|(s, _)| *s != slot).collect();
     if host.flow.recover(&mut host.store, slot, r, others)
         && let Some(s) = host.sessions.get_mut(slot)

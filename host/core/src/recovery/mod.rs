@@ -13,5 +13,5 @@
 pub mod crashes;
 mod dependent;
 pub mod rebuild;
-pub(crate) mod reconcile;
+pub mod reconcile;
 pub(crate) mod saved;

@@ -20,7 +20,7 @@
 //! Nothing fails: a record that cannot be read costs the session, entry or line that it belongs
 //! to, and is named in `Rebuilt::lost`.
 
-use super::dependent::{recover_input_tail, recover_wait};
+use super::dependent::{recover_framings, recover_input_tail, recover_wait};
 use super::reconcile::give_up;
 use crate::command::Command;
 use crate::framing::frame::FrameState;
@@ -120,17 +120,23 @@ fn recover_services(host: &mut HostState, records: &[Found]) {
             host.store.delete(f.at);
         }
     }
+    for f in records.iter().filter(|f| f.kind == Kind::Framings) {
+        recover_framings(host, f.key, f.at);
+    }
 }
 
 /// Takes in the records of sessions. Slots are given in the order of the numbers, from 0. A
-/// record that cannot be read, or names no service, is deleted, and the session is lost.
+/// record that cannot be read, or names no service or framing, is deleted: the session is lost.
 fn recover_sessions(host: &mut HostState, records: &[Found], lost: &mut Vec<String>) -> Vec<Survivor> {
     let mut survivors = Vec::new();
     let mut sessions: Vec<_> = records.iter().filter(|f| f.kind == Kind::Session).collect();
     sessions.sort_by_key(|f| f.key);
     for f in sessions {
         let record = host.store.read(f.at, SessionRecord::decode);
-        match record.filter(|r| r.id == f.key && usize::from(r.service) < host.services.len()) {
+        let knows = |r: &SessionRecord| {
+            host.services.all().get(usize::from(r.service)).is_some_and(|s| s.framings.has(r.framing))
+        };
+        match record.filter(|r| r.id == f.key && knows(r)) {
             Some(record) => {
                 let slot = Slot(survivors.len() as u32);
                 recover_session(host, slot, f.at, &record);
@@ -177,7 +183,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             Kind::State | Kind::Input | Kind::Framing | Kind::Topics | Kind::Quarantine => {
                 recover_part(host, f);
             }
-            Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config => {
+            Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config | Kind::Framings => {
                 host_records.recover(store, f.kind, f.key, f.at);
             }
         }
@@ -194,9 +200,6 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
     for (id, r) in tails {
         recover_input_tail(host, id, r);
     }
-    for (id, r) in waits {
-        recover_wait(host, id, r);
-    }
     let HostState { store, shared, outbound, inbox, sessions, .. } = host;
     // The shell may remember numbers of a pass that never counted, so none of them is used
     // again.
@@ -205,6 +208,10 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
     // Named by damaged records alone, so nobody would ever free it.
     for number in shared.unused() {
         shared.release_unused(store, number);
+    }
+    // Behind the output and the actions that they are for.
+    for (id, r) in waits {
+        recover_wait(host, id, r);
     }
     lacking
 }
@@ -248,7 +255,9 @@ fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord)
     s.frame.searched = r.frame_searched;
     // The version counts once the state's record is found.
     s.state_version = 0;
+    s.framing = r.framing;
     host.services[service].sessions += 1;
+    host.services[service].framings.enter(r.framing);
     host.sessions.insert(slot, s);
     let (drain_ms, linger_ms) = (host.limits.host().drain_ms, host.limits.host().linger_ms);
     match r.life {
@@ -293,6 +302,8 @@ fn recover_part(host: &mut HostState, f: &Found) {
                 Some(state) => {
                     s.frame = state;
                     host.sessions.set_framing_record(slot, f.at);
+                    // A framing with pings has a deadline for them.
+                    arm_timeout(host, slot);
                 }
                 // The session's record names another one, or none. If it names one, `lacks`
                 // finds that missing.
@@ -377,6 +388,7 @@ fn describe(erased: &Erased) -> String {
         Some(Kind::Ledger) => format!("line {key} of the ledger"),
         Some(Kind::Served) => "the number of the last connection".into(),
         Some(Kind::Service) => format!("the name of service {key}"),
+        Some(Kind::Framings) => format!("the framings of service {key}"),
         None => "a block".into(),
     };
     match is_later {

@@ -20,26 +20,40 @@ use crate::host_state::output::{offer, sent as book_sent};
 use crate::ids::Slot;
 use crate::session::life::Life;
 use crate::session::output::piece_len;
+use greenroom_state::session_record::SessionRecord;
 
-/// Compares a survivor with the kernel. `read` bytes came from its peer in all and were read;
-/// `sent` bytes were sent in all. Returns the bytes that were read and not committed: the
-/// caller gives them to the core again.
-///
-/// `sent` is `None` for a connection that is broken: its output does not matter any more, and
-/// [`crate::input::Input::Broken`] is to follow.
+/// Byte counts of a survivor's connection.
+#[derive(Debug, Clone, Copy)]
+pub enum StreamCounts {
+    /// By the kernel.
+    Kernel {
+        /// Bytes that came from the peer in all and were read.
+        read: u64,
+        /// Bytes that were sent in all. `None`: the connection is broken, so its output does not
+        /// matter any more, and [`crate::input::Input::Broken`] is to follow.
+        sent: Option<u64>,
+    },
+    /// By the session's record: the kernel does not count, and the predecessor has handed over.
+    Recorded,
+}
+
+/// Compares a survivor with the counts of its connection. Returns the bytes that were read and not
+/// committed: the caller gives them to the core again.
 ///
 /// To be done for every survivor before the first pass. A turn that ran earlier would build on
 /// a session that may have to be given up.
 ///
 /// Fails if the session cannot be trusted; it is gone then, and the error names it. O(pieces).
-pub(crate) fn reconcile(
-    host: &mut HostState,
-    slot: Slot,
-    read: u64,
-    sent: Option<u64>,
-) -> Result<u64, String> {
+pub(crate) fn reconcile(host: &mut HostState, slot: Slot, counts: StreamCounts) -> Result<u64, String> {
     let Some(s) = host.sessions.get(slot) else { return Err("there is no such session".into()) };
     let (id, first, end) = (s.id, s.bytes_sent, s.bytes_out);
+    let (read, sent) = match counts {
+        StreamCounts::Kernel { read, sent } => (read, sent),
+        StreamCounts::Recorded => {
+            let record = s.record.and_then(|r| host.store.read(r, SessionRecord::decode));
+            (s.bytes_in, Some(record.map_or(first, |r| r.bytes_sent)))
+        }
+    };
     let Some(sent) = sent else {
         let missing = read.saturating_sub(s.bytes_in);
         // Trying to send it finds out that it cannot be sent.
@@ -68,6 +82,17 @@ pub(crate) fn reconcile(
     book_sent(host, slot, (sent - first) as usize, false);
     offer(host, slot);
     Ok(missing)
+}
+
+/// Has the next commit write how much of each output was sent, for
+/// [`StreamCounts::Recorded`]. O(sessions).
+pub(crate) fn record_sent(host: &mut HostState) {
+    let slots: Vec<_> = host.sessions.slots().collect();
+    for slot in slots {
+        if host.sessions.get(slot).is_some_and(|s| !s.output.is_empty()) {
+            host.sessions.touch(slot);
+        }
+    }
 }
 
 /// Forgets a survivor that cannot be trusted, or whose connection is gone. Its handler is not

@@ -21,6 +21,7 @@ use super::sweep::Sweeps;
 use crate::command::Command;
 use crate::host_state::HostState;
 use crate::host_state::end::end_quarantine;
+use crate::host_state::framings::record_framings;
 use crate::ids::{ServiceId, Slot};
 use crate::service::offer::{Build, Serving};
 use crate::service::placeholder::Withdrawn;
@@ -140,6 +141,7 @@ pub(crate) fn take_charge(host: &mut HostState, build: &Build, offers: Serving, 
         }
     }
     host.services.retire(retired);
+    record_framings(host);
     // Without a probation no turn is run by the previous build, and no rollback needs it.
     if !matches!(replaced, Replaced::StandsBy(_)) {
         host.services.retire_standbys(&build.library);

@@ -121,13 +121,19 @@ fn judge_unowned(table: &TableShape, stored: &[u32]) -> Result<(), String> {
 
 /// Judges a service that the candidate offers: its frames, its tables, its state.
 fn judge_offer(work: &ActiveReload, offer: &Offer, live: &LiveData<'_>) -> Result<(), String> {
-    let bytes_max = offer.framing.bytes_max();
+    let bytes_max = offer.framing().bytes_max();
     // A service's own limit counts before the host's.
     let own = live.limits.per_service().get(&offer.name).and_then(|l| l.frame_bytes_max);
     let allowed = own.unwrap_or(live.limits.host().frame_bytes_max);
     if bytes_max == 0 || bytes_max > allowed {
         return Err(format!(
             "service {} wants frames of up to {bytes_max} bytes; the host allows from 1 to {allowed} (limit frame_bytes_max)",
+            offer.name
+        ));
+    }
+    if offer.dials && offer.framing().begins_with_request() {
+        return Err(format!(
+            "service {} dials and speaks WebSocket; the host accepts WebSocket and makes no such connections",
             offer.name
         ));
     }

@@ -12,6 +12,7 @@
 use super::commit::{own_tables, resume_quarantined};
 use super::sweep::Sweeps;
 use crate::host_state::HostState;
+use crate::host_state::framings::record_framings;
 use crate::service::offer::{Build, Offer, Serving};
 use crate::service::placeholder::{Missing, Withdrawn};
 use crate::service::registry::LoadedBuild;
@@ -69,6 +70,7 @@ pub(crate) fn roll_back(host: &mut HostState, sweeps: &mut Sweeps, library: &str
             service.converters.extend(newer.filter(|_| sessions));
         }
     }
+    record_framings(host);
     own_tables(host, library);
     resume_quarantined(host, library);
     sweeps.begin(host, library);

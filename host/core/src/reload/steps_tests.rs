@@ -164,7 +164,7 @@ fn services_have_one_library_and_libraries_one_path() {
     b.request(other, 4, OP);
     b.on(Event::Staged(other, Ok("h2".into())));
     let mut greedy = offer("t", 1, "integer");
-    greedy.framing = Framing::Lines { bytes_max: u32::MAX };
+    greedy.endpoints[0].framing = Framing::Lines { bytes_max: u32::MAX };
     let said = b.on(Event::Tried(other, candidate("b", vec![greedy])));
     assert!(said.contains("limit frame_bytes_max"), "{said}");
 }
@@ -181,7 +181,7 @@ fn a_service_with_sessions_is_not_withdrawn_even_at_the_last_moment() {
     let t = b.0.service_named("t").unwrap();
     let peer = "127.0.0.1:9".parse().unwrap();
     let slot = crate::ids::Slot(0);
-    b.0.handle(crate::input::Input::Opened { slot, id: 1, service: t, peer, at_ms: 0 });
+    b.0.handle(crate::input::Input::Opened { slot, id: 1, service: t, kind: "", peer, at_ms: 0 });
     let said = b.on(Event::Loaded(l, Ok(())));
     assert!(said.contains("no longer offers service t, which has 1 sessions"), "{said}");
     b.0.handle(crate::input::Input::Broken { slot });

@@ -26,19 +26,21 @@ impl Encoding {
 
     /// Encoding of the messages to a session.
     pub(crate) fn of(services: &Services, s: &Session) -> Encoding {
-        let framing = services[s.service].offer.framing;
+        let framing = *services[s.service].framings.get(s.framing);
         Encoding::new(framing, framing.dialect(&s.frame), s.service)
     }
 
-    /// Encodings in use that change what is sent, each once. Costs O(services²).
+    /// Encodings in use that change what is sent, each once. Costs O(services²), as long as each
+    /// has few framings.
     pub(crate) fn in_use(services: &Services) -> Vec<Encoding> {
         let mut all = Vec::new();
-        let encoding = services.numbered().filter(|(_, s)| s.offer.framing.encodes() && s.sessions > 0);
-        for (id, s) in encoding {
-            for dialect in s.offer.framing.dialects() {
-                let one = Encoding::new(s.offer.framing, *dialect, id);
-                if !all.contains(&one) {
-                    all.push(one);
+        for (id, s) in services.numbered() {
+            for framing in s.framings.in_use().filter(Framing::encodes) {
+                for dialect in framing.dialects() {
+                    let one = Encoding::new(framing, *dialect, id);
+                    if !all.contains(&one) {
+                        all.push(one);
+                    }
                 }
             }
         }
@@ -51,16 +53,21 @@ impl Encoding {
         self.service
     }
 
-    /// Appends a message. Fails with a sentence, and appends nothing then.
+    /// Appends a message, which may be a line. Reserving and sending must agree, so both ask here.
+    /// Fails with a sentence, and appends nothing then.
     pub(crate) fn encode(
         &self,
         services: &Services,
-        message: &[u8],
+        (message, is_line): (&[u8], bool),
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
-        match self.service {
-            Some(service) => services[service].code.encode(message).map(|framed| out.extend(framed)),
-            None => self.framing.encode_in(self.dialect, message, out).map_err(str::to_owned),
-        }
+        let encoded = match self.service {
+            Some(service) => {
+                return services[service].code.encode(message).map(|framed| out.extend(framed));
+            }
+            None if is_line => self.framing.encode_line(self.dialect, message, out),
+            None => self.framing.encode_in(self.dialect, message, out),
+        };
+        encoded.map_err(str::to_owned)
     }
 }

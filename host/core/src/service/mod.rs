@@ -9,12 +9,14 @@
 //! | [`offer`] | what a library offers |
 //! | `encoding` | how messages to a session are written |
 //! | [`registry`] | every service and its builds |
+//! | `framings` | the framings of a service's sessions |
 //! | [`convert`] | a stored value from one version to another |
 //! | [`probation`] | probations: what is counted, when one ends |
 //! | [`placeholder`] | code for a service without a library |
 
 pub mod convert;
 pub(crate) mod encoding;
+mod framings;
 pub mod offer;
 pub mod placeholder;
 pub mod probation;

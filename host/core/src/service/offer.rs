@@ -1,4 +1,4 @@
-//! Offer of a library: name, port, framing, schema, tables.
+//! Offer of a library: name, endpoints, schema, tables.
 //!
 //! The shell reads an offer from a loaded library, and the trial from its copy. The core judges
 //! it (`crate::reload::judge`) before the build serves, and keeps it beside the code as long as
@@ -15,13 +15,15 @@ use serde::{Deserialize, Serialize};
 pub struct Offer {
     /// Name of the service, by which a later build of the library continues with its sessions.
     pub name: String,
-    /// Default TCP port on loopback; 0: none. The configuration may name other ports.
-    pub port: u16,
     /// Whether sessions are connections that turns ask for, so that the service needs no port.
     #[serde(default)]
     pub dials: bool,
-    /// Framing that cuts the stream of a session into messages.
-    pub framing: Framing,
+    /// Endpoints, at least one, at most [`ENDPOINTS_MAX`]. The first is that of outbound
+    /// connections, and of addresses without a kind.
+    pub endpoints: Vec<EndpointOffer>,
+    /// Subprotocols of WebSocket that it speaks.
+    #[serde(default)]
+    pub protocols: Vec<String>,
     /// Version, schema and migrations of the session state.
     pub shape: StateShape,
     /// Tables that the service owns. The place of each is the number its code converts it by,
@@ -34,8 +36,40 @@ impl Offer {
     /// state, no tables.
     pub fn new(name: impl Into<String>, framing: Framing) -> Offer {
         let shape = StateShape { version: 1, ..StateShape::default() };
-        Offer { name: name.into(), port: 0, dials: false, framing, shape, tables: Vec::new() }
+        Offer {
+            name: name.into(),
+            dials: false,
+            endpoints: vec![EndpointOffer { framing, port: 0 }],
+            protocols: Vec::new(),
+            shape,
+            tables: Vec::new(),
+        }
     }
+
+    /// Framing of the first endpoint.
+    pub fn framing(&self) -> &Framing {
+        &self.endpoints[0].framing
+    }
+
+    /// Framing of the endpoints of a kind; the first endpoint's if `kind` is empty. A kind without
+    /// parameters may be had of any service. `None`: there is no such kind.
+    pub fn framing_of_kind(&self, kind: &str) -> Option<Framing> {
+        let offered = self.endpoints.iter().find(|e| kind.is_empty() || e.framing.kind() == kind);
+        let any = || Framing::of_kind(kind, self.framing().bytes_max());
+        offered.map(|e| e.framing).or_else(any)
+    }
+}
+
+/// Most endpoints that a service offers.
+pub const ENDPOINTS_MAX: usize = 16;
+
+/// Endpoint that a service offers, unless the configuration names others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointOffer {
+    /// Framing that cuts the stream of a session into messages.
+    pub framing: Framing,
+    /// TCP port on loopback; 0: none.
+    pub port: u16,
 }
 
 /// Offers of a library, with the code of each service.

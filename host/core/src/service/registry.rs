@@ -17,6 +17,7 @@
 //! are not dropped here, because their destructors may take longer than a commit may. They wait
 //! in a list that the shell drops on another thread.
 
+use super::framings::Framings;
 use super::offer::{Build, Offer};
 use super::placeholder::Missing;
 use crate::framing::Framing;
@@ -60,9 +61,8 @@ pub struct Service {
     /// Builds that were rolled back, oldest first. They convert what they left to the version
     /// that is served, until a sweep has found the last of it.
     pub(crate) converters: Vec<LoadedBuild>,
-    /// Changes of the framing in this process, wrapping. A session that kept input under
-    /// another count begins its framing anew.
-    pub(crate) framings: u16,
+    /// Framings of its sessions.
+    pub(crate) framings: Framings,
     /// Sessions, closing ones included.
     pub sessions: usize,
     /// Turns run, failed ones included. A successor counts on.
@@ -80,12 +80,12 @@ impl Service {
     pub(crate) fn new(offer: Offer, build: Build, code: Box<dyn Code>) -> Service {
         Service {
             fingerprint: fingerprint(&offer),
+            framings: Framings::new(&offer.endpoints),
             offer,
             build: Some(build),
             code,
             standby: None,
             converters: Vec::new(),
-            framings: 0,
             sessions: 0,
             turns: 0,
             faults: 0,
@@ -106,11 +106,7 @@ impl Service {
     /// quarantined sessions to the new one.
     pub(crate) fn replace(&mut self, by: LoadedBuild) -> Option<LoadedBuild> {
         let LoadedBuild { offer, fingerprint, build, code } = by;
-        // Sessions of an unserved service come from a predecessor. Their framing is that of the
-        // build which it ran, and the first build to be adopted is that one.
-        let (old, new) = (&self.offer.framing, &offer.framing);
-        let goes_on = *old == Framing::UNSERVED || old.shares_state_with(new);
-        self.framings = self.framings.wrapping_add(u16::from(!goes_on));
+        self.framings.follow(&offer.endpoints);
         let offer = std::mem::replace(&mut self.offer, offer);
         let fingerprint = std::mem::replace(&mut self.fingerprint, fingerprint);
         let code = std::mem::replace(&mut self.code, code);
@@ -250,6 +246,12 @@ impl Services {
         self.numbered().find(|(_, s)| s.offer.name == name && s.build.is_some()).map(|(id, _)| id)
     }
 
+    /// Returns the number of a service whose sessions may be connections that the host makes, if a
+    /// build serves it. O(services).
+    pub(crate) fn dialled(&self, name: &str) -> Option<ServiceId> {
+        self.served(name).filter(|id| !self[*id].offer.framing().begins_with_request())
+    }
+
     /// Returns the service of a name. O(services).
     pub(crate) fn named_mut(&mut self, name: &str) -> Option<&mut Service> {
         self.all.iter_mut().find(|s| s.offer.name == name)
@@ -260,10 +262,10 @@ impl Services {
         self.all.iter().filter(move |s| s.is_of(library))
     }
 
-    /// Returns whether a service with sessions has a framing that changes what is sent.
-    /// O(services).
+    /// Returns whether a session has a framing that changes what is sent. O(services), as long as
+    /// each has few framings.
     pub(crate) fn any_encodes(&self) -> bool {
-        self.all.iter().any(|s| s.offer.framing.encodes() && s.sessions > 0)
+        self.all.iter().any(|s| s.framings.in_use().any(|f| f.encodes()))
     }
 
     /// Returns the turns that the services of a library have run. O(services).

@@ -18,6 +18,7 @@
 
 use super::blocked::{Blocked, Blocks, Question};
 use crate::framing::frame::FrameState;
+use crate::framing::websocket::stage::{SocketStage, stage};
 use crate::ids::{ServiceId, service_of_number};
 use crate::limits::host::Limits;
 use crate::limits::names::Limit;
@@ -82,9 +83,8 @@ pub struct Session {
     /// Output not sent, oldest first. In place, so that a session which has answered holds no
     /// memory for it.
     pub(crate) output: SmallVec<[Ref; 2]>,
-    /// [`crate::service::registry::Service::framings`] when its input was kept: the framing
-    /// that `frame` is the state of.
-    pub(crate) framings: u16,
+    /// Number of its framing among those of its service.
+    pub(crate) framing: u8,
     /// Bytes of the oldest piece that were sent.
     pub(crate) output_sent: u32,
     /// Boxed, as few sessions have any and each idle session costs what this struct does.
@@ -148,7 +148,7 @@ impl Session {
             state: None,
             input: None,
             output: SmallVec::new(),
-            framings: 0,
+            framing: 0,
             output_sent: 0,
             subscriptions: None,
             heard_ns: 0,
@@ -272,11 +272,16 @@ impl Session {
         // On an outbound connection the host may be the one to speak first.
         let first = if self.bytes_in == 0 && !self.outbound { limits.first_byte_ms } else { 0 };
         let frame = if self.frame_ns > 0 { limits.frame_ms } else { 0 };
+        // Pinged already: the answer has as much time again.
+        let ping = if stage(self.frame.stored()) == SocketStage::Open { limits.ping_ms } else { 0 };
+        let ping_from =
+            self.heard_ns + if self.frame.is_pinged(self.heard_ns) { ping * 1_000_000 } else { 0 };
         let all = [
             (self.heard_ns, first, Limit::FirstByteMs),
             (self.heard_ns, limits.idle_ms, Limit::IdleMs),
             (self.frame_ns, frame, Limit::FrameMs),
             (stuck_ns.unwrap_or(0), stuck_ns.map_or(0, |_| limits.output_ms), Limit::OutputMs),
+            (ping_from, ping, Limit::PingMs),
         ];
         let set = all.into_iter().filter(|(_, ms, _)| *ms > 0);
         set.map(|(from, ms, name)| (from + ms * 1_000_000, name, ms)).min()
@@ -305,6 +310,7 @@ impl Session {
             input_bytes: 0,
             topics: self.topics().len() as u16,
             frame_bytes: self.frame.stored().len() as u8,
+            framing: self.framing,
             peer: &self.peer,
         }
     }

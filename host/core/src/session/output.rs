@@ -122,10 +122,11 @@ pub(crate) fn piece_offset(record: &[u8]) -> u64 {
 /// Lends the bytes of a piece; none if the shared record that it names is missing.
 #[inline]
 pub(crate) fn piece_bytes<'s>(store: &'s Store, shared: &SharedRecords, piece: Ref) -> &'s [u8] {
-    if store.kind(piece) == Some(Kind::Output) {
-        return &store.bytes_of(piece)[OUTPUT_HEAD..];
+    let (kind, record) = store.kind_and_bytes(piece);
+    if kind == Some(Kind::Output) {
+        return &record[OUTPUT_HEAD..];
     }
-    let record = store.read(piece, named).and_then(|(number, _)| shared.get(number));
+    let record = named(record).and_then(|(number, _)| shared.get(number));
     record.map_or(&[], |r| store.bytes_of(r))
 }
 
@@ -212,9 +213,11 @@ impl Session {
         // The common case: no length is read.
         if self.unsent() == 0 {
             self.output_sent = 0;
-            for piece in std::mem::take(&mut self.output) {
+            for &piece in &self.output {
                 drop_piece(store, shared, piece);
             }
+            // An empty one: pieces beyond the first two leave no memory behind.
+            self.output = SmallVec::new();
             return;
         }
         let (mut whole, mut left) = (0, self.output_sent as usize);

@@ -187,12 +187,6 @@ impl Sessions {
         self.framing_records.insert(slot, record);
     }
 
-    /// Whether a session's framing stores something, or any session's did. O(1).
-    #[inline]
-    pub(crate) fn stores_framing(&self, slot: Slot) -> bool {
-        !self.framing_records.is_empty() || self.get(slot).is_some_and(|s| !s.frame.stored().is_empty())
-    }
-
     /// Takes off the record of what a session's framing stores; the caller deletes it.
     #[inline]
     pub(crate) fn take_framing_record(&mut self, slot: Slot) -> Option<Ref> {

@@ -14,13 +14,15 @@
 //!
 //! The checksum finds damage, not attacks. CRC-32 can be extended when bytes are appended.
 
-use crate::store::memory::Memory;
+use crate::store::memory::HEAD_BYTES;
 use crc32fast::Hasher;
 use std::sync::LazyLock;
 
 /// Bytes of a header: born and dead (u64), key (u64), length, version and kind (u32), sum
 /// (u32).
 pub(super) const HEADER: usize = 32;
+/// Place of all but `born` in a header.
+pub(super) const REST_AT: usize = HEADER - HEAD_BYTES;
 /// `born` of a block that holds nothing. Fresh memory is zero, and epochs count from 1.
 pub(super) const UNBORN: u64 = 0;
 /// `dead` of a block that no caller has deleted. No epoch reaches it.
@@ -73,17 +75,17 @@ impl Header {
         }
     }
 
-    /// Writes all but `born`. The caller has written a birth after the last commit, which keeps
-    /// the block invalid meanwhile.
+    /// Encodes all but `born`, to be written at [`REST_AT`] of a block. The caller has written a
+    /// birth after the last commit, which keeps the block invalid meanwhile.
     #[inline]
-    pub(super) fn write_rest(&self, memory: &mut dyn Memory, at: usize) {
-        let mut b = [0; HEADER - 8];
+    pub(super) fn rest(&self) -> [u8; HEAD_BYTES] {
+        let mut b = [0; HEAD_BYTES];
         b[..8].copy_from_slice(&self.dead.to_le_bytes());
         b[8..16].copy_from_slice(&self.key.to_le_bytes());
         let version_and_kind = u32::from(self.version) | u32::from(self.kind) << VERSION_BITS;
         b[16..20].copy_from_slice(&(self.len | version_and_kind << LEN_BITS).to_le_bytes());
         b[20..].copy_from_slice(&self.sum.to_le_bytes());
-        memory.write(at + 8, &b);
+        b
     }
 }
 

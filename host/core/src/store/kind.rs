@@ -64,6 +64,8 @@ pub enum Kind {
     /// Kept input that was appended behind the record of kind `Input`, as `store/tail.rs` says;
     /// key: session.
     InputTail = 22,
+    /// Framings of a service's sessions, as `service/framings.rs` says; key: the service's number.
+    Framings = 23,
 }
 
 impl Kind {
@@ -83,9 +85,10 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 22] = [
+        const ALL: [Kind; 23] = [
             Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
             Ledger, Action, Payload, Timer, Job, Connect, Shared, Config, Framing, Waits, InputTail,
+            Framings,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

@@ -8,6 +8,9 @@
 //! For it, [`Memory::mark`] may be a compiler fence. Nothing protects against a loss of power:
 //! the memory is not on a disk.
 
+/// Bytes of a head that is written together with what follows it.
+pub const HEAD_BYTES: usize = 24;
+
 /// Bytes that grow, are zero where they are fresh, and may outlive their writer.
 ///
 /// A writer may die at any instruction. Then all bytes written before the last [`Memory::mark`]
@@ -18,6 +21,17 @@ pub trait Memory: Send {
     /// Writes bytes, in no order that a successor may rely on. The caller has made the memory
     /// grow so far; a write beyond it panics.
     fn write(&mut self, at: usize, bytes: &[u8]);
+    /// Writes a word, little-endian, as [`Memory::write`] writes bytes.
+    #[inline]
+    fn write_word(&mut self, at: usize, word: u64) {
+        self.write(at, &word.to_le_bytes());
+    }
+    /// Writes a head and the bytes behind it, as [`Memory::write`] writes bytes.
+    #[inline]
+    fn write_two(&mut self, at: usize, head: &[u8; HEAD_BYTES], bytes: &[u8]) {
+        self.write(at, head);
+        self.write(at + HEAD_BYTES, bytes);
+    }
     /// Puts all writes before it in front of all writes after it.
     fn mark(&mut self);
     /// Writes one aligned word at once, after everything before and before everything after it.

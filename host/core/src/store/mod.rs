@@ -13,6 +13,7 @@
 //! | [`recover`] | the scan after a crash |
 //! | `tail` | bytes that grow behind a record, in its block |
 //! | `promise` | blocks that a reservation still has |
+//! | `room` | room for records that are about to be written |
 //! | `pins`, [`snapshot`] | a committed epoch, read from outside |
 //! | [`memory`] | the bytes that a store lies in |
 //! | `shared` | records shared by several others |
@@ -27,6 +28,7 @@ mod pins;
 mod promise;
 pub mod records;
 pub mod recover;
+pub(crate) mod room;
 pub(crate) mod shared;
 mod slabs;
 pub mod snapshot;

@@ -6,7 +6,8 @@
 //! nothing and store nothing.
 
 #[cfg(debug_assertions)]
-use super::layout::{CLASSES, class_for};
+use super::layout::CLASSES;
+use super::room::Room;
 
 /// Blocks of each class that may be taken; none are counted outside a promise.
 #[derive(Debug, Default)]
@@ -16,18 +17,14 @@ pub(super) struct Promise {
 }
 
 impl Promise {
-    /// Begins with so many records of each length.
+    /// Begins with the blocks of this room.
     #[inline]
-    pub(super) fn begin(&mut self, records: &[(usize, usize)]) {
+    pub(super) fn begin(&mut self, room: &Room) {
         #[cfg(debug_assertions)]
         {
-            let mut blocks = [0; CLASSES.len()];
-            for (class, times) in records.iter().filter_map(|(len, times)| Some((class_for(*len)?, times))) {
-                blocks[class] += times;
-            }
-            self.blocks = Some(blocks);
+            self.blocks = Some(room.blocks);
         }
-        let _ = records;
+        let _ = room;
     }
 
     /// Ends what [`Promise::begin`] began.

@@ -33,7 +33,7 @@
 //! The owner of a record keeps a [`Ref`] to it; an update gives a new one. The store keeps no
 //! index by key: each part has its own, and a `Ref` needs 4 bytes.
 
-use super::block::{self, HEADER, Header, UNBORN, UNTIL_DELETED};
+use super::block::{self, HEADER, Header, REST_AT, UNBORN, UNTIL_DELETED};
 use super::kind::Kind;
 use super::layout::{
     BYTES_MAX_AT, CLASSES, EPOCH_AT, FREE_UNIT, Full, LAYOUT, LAYOUT_AT, MAGIC, MAGIC_AT, Ref, UNIT,
@@ -42,6 +42,7 @@ use super::layout::{
 use super::memory::{Memory, Plain};
 use super::pins::Pins;
 use super::promise::Promise;
+use super::room::Room;
 
 /// Blocks held for readers that a commit may free, beside two for each block that dies with it.
 /// The bound keeps a commit short after a long read; the factor of two lets the backlog shrink.
@@ -172,41 +173,9 @@ impl Store {
     /// False: they do not fit, and no record has changed. Pins may have been given up, and
     /// slabs added, in either case. O(records), and O(blocks) at the limit.
     pub fn reserve(&mut self, lens: impl IntoIterator<Item = usize>) -> bool {
-        self.reserve_all(lens.into_iter().map(|len| (len, 1)))
-    }
-
-    /// Reserves room like [`Store::reserve`], for so many records of each length.
-    pub(crate) fn reserve_all(&mut self, records: impl IntoIterator<Item = (usize, usize)>) -> bool {
-        let mut wanted = [0usize; CLASSES.len()];
-        let mut classes = 0u32;
-        for (len, times) in records {
-            if times == 0 {
-                continue;
-            }
-            let Some(class) = class_for(len) else { return false };
-            wanted[class] += times;
-            classes |= 1 << class;
-        }
-        // A turn needs one or two of the eighteen classes, so a mask visits those alone.
-        let mut grew = false;
-        while classes != 0 {
-            let class = classes.trailing_zeros() as usize;
-            classes &= classes - 1;
-            let mut has = self.free[class].len() + self.fresh_blocks(class);
-            while has < wanted[class] {
-                let before = has;
-                if !self.add_slab(class, self.bytes_max) {
-                    return false;
-                }
-                has = self.free[class].len() + self.fresh_blocks(class);
-                assert!(has > before, "a slab that was added has room");
-                grew = true;
-            }
-        }
-        // Close to the limit, a slab of one class may have been made from an empty slab of
-        // another class that was counted before.
-        let has = |class: usize| self.free[class].len() + self.fresh_blocks(class) >= wanted[class];
-        !grew || (0..CLASSES.len()).all(has)
+        let mut room = Room::default();
+        lens.into_iter().for_each(|len| room.add(len, 1));
+        self.reserve_room(&room)
     }
 
     /// Writes a record in place of `old`, and returns the reference to keep. The record becomes
@@ -218,8 +187,8 @@ impl Store {
     /// fail.
     pub fn put(&mut self, old: Option<Ref>, kind: Kind, key: u64, bytes: &[u8]) -> Result<Ref, Full> {
         let class = class_for(bytes.len()).ok_or(Full)?;
-        if let Some(r) = old
-            && self.is_new(r)
+        let old = old.map(|r| (r, self.is_new(r)));
+        if let Some((r, true)) = old
             && self.class_of(r) == class
         {
             // The block was born in this pass, so no committed epoch depends on its bytes.
@@ -235,17 +204,17 @@ impl Store {
         self.memory.mark();
         self.fill(r, kind, key, bytes);
         // The old record goes last: a refused put must leave it.
-        if let Some(old) = old {
-            self.delete(old);
+        if let Some((old, is_new)) = old {
+            self.end(old, is_new);
         }
         Ok(r)
     }
 
-    /// Notes that only these records, which were reserved, may be written until
+    /// Notes that only the records of this room, which were reserved, may be written until
     /// [`Store::end_promise`]. A build with assertions checks it.
     #[inline]
-    pub(crate) fn promise(&mut self, records: &[(usize, usize)]) {
-        self.promise.begin(records);
+    pub(crate) fn promise(&mut self, room: &Room) {
+        self.promise.begin(room);
     }
 
     /// Ends what [`Store::promise`] began.
@@ -266,7 +235,8 @@ impl Store {
         }
         self.memory.write(at + HEADER + header.len as usize, bytes);
         let sum = block::extend_sum(&header, bytes);
-        Header { len: len as u32, sum, ..header }.write_rest(&mut *self.memory, at);
+        let rest = Header { len: len as u32, sum, ..header }.rest();
+        self.memory.write(at + REST_AT, &rest);
         true
     }
 
@@ -274,12 +244,16 @@ impl Store {
     /// reference: the block may be used again at once if it was born in this pass, else after
     /// the commit.
     pub fn delete(&mut self, r: Ref) {
+        self.end(r, self.is_new(r));
+    }
+
+    /// Deletes a record as above. `is_new`: its block was born in this pass.
+    fn end(&mut self, r: Ref, is_new: bool) {
         let class = self.class_of(r);
         self.bytes -= CLASSES[class];
         debug_assert_eq!(Header::read(self.memory.bytes(), offset(r)).dead, UNTIL_DELETED, "deleted twice");
-        let new = self.is_new(r);
         self.write_word(offset(r) + 8, self.epoch + 1);
-        match new {
+        match is_new {
             // The block was never valid; with dead = born no epoch makes it so.
             true => self.give_back(r),
             false => self.dying.push(r),
@@ -296,10 +270,16 @@ impl Store {
     /// this pass are seen. The caller has not deleted the record.
     #[inline]
     pub(crate) fn bytes_of(&self, r: Ref) -> &[u8] {
-        let at = offset(r);
-        let header = Header::read(self.memory.bytes(), at);
+        self.kind_and_bytes(r).1
+    }
+
+    /// Returns the kind of a record, and its bytes as [`Store::bytes_of`] does.
+    #[inline]
+    pub(crate) fn kind_and_bytes(&self, r: Ref) -> (Option<Kind>, &[u8]) {
+        let (at, all) = (offset(r), self.memory.bytes());
+        let header = Header::read(all, at);
         debug_assert_eq!(header.dead, UNTIL_DELETED, "read after it was deleted");
-        &self.memory.bytes()[at + HEADER..at + HEADER + header.len as usize]
+        (Kind::from_number(header.kind), &all[at + HEADER..at + HEADER + header.len as usize])
     }
 
     /// Returns the kind of a record.
@@ -370,7 +350,7 @@ impl Store {
 
     /// Writes a word that needs no order of its own.
     pub(super) fn write_word(&mut self, at: usize, word: u64) {
-        self.memory.write(at, &word.to_le_bytes());
+        self.memory.write_word(at, word);
     }
 
     /// Writes header and payload of a block whose birth is written. A death in between leaves a
@@ -387,7 +367,6 @@ impl Store {
             len: bytes.len() as u32,
             sum,
         };
-        header.write_rest(&mut *self.memory, at);
-        self.memory.write(at + HEADER, bytes);
+        self.memory.write_two(at + REST_AT, &header.rest(), bytes);
     }
 }

@@ -24,8 +24,40 @@ use super::layout::{
     slab_blocks, slab_units,
 };
 use super::records::Store;
+use super::room::Room;
 
 impl Store {
+    /// Reserves room like [`Store::reserve`].
+    pub(crate) fn reserve_room(&mut self, room: &Room) -> bool {
+        if room.is_too_long {
+            return false;
+        }
+        // A turn needs one or two of the eighteen classes, so a mask visits those alone.
+        let (mut classes, mut grew) = (room.classes, false);
+        while classes != 0 {
+            let class = classes.trailing_zeros() as usize;
+            classes &= classes - 1;
+            let mut has = self.room_of(class);
+            while has < room.blocks[class] {
+                let before = has;
+                if !self.add_slab(class, self.bytes_max) {
+                    return false;
+                }
+                has = self.room_of(class);
+                assert!(has > before, "a slab that was added has room");
+                grew = true;
+            }
+        }
+        // Close to the limit, a slab of one class may have been made from an empty slab of
+        // another class that was counted before.
+        !grew || (0..CLASSES.len()).all(|class| self.room_of(class) >= room.blocks[class])
+    }
+
+    /// Blocks of a class that a put can take without a new slab.
+    fn room_of(&self, class: usize) -> usize {
+        self.free[class].len() + self.fresh_blocks(class)
+    }
+
     /// Counts the blocks of a class that were never used. Blocks in `free` are not among them.
     pub(super) fn fresh_blocks(&self, class: usize) -> usize {
         let (next, end) = self.fresh[class];

@@ -4,7 +4,7 @@
 //! Every pass changes the store and the map alike. The map is then compared with the records
 //! that recovery finds in a copy of the memory.
 
-use super::block::{self, HEADER, Header};
+use super::block::{self, HEADER, Header, REST_AT};
 use super::kind::Kind;
 use super::layout::*;
 use super::memory::{Memory, Plain};
@@ -397,7 +397,7 @@ fn records_of_later_versions_and_kinds_are_named_and_the_rest_is_read() {
             header.sum = block::sum(header.kind, header.version, key, b"three o'clock");
         }
         let mut memory = Plain::from(std::mem::take(&mut image));
-        header.write_rest(&mut memory, at);
+        memory.write(at + REST_AT, &header.rest());
         image = memory.bytes().to_vec();
     };
     rewrite(1, &|h| h.version = Kind::Timer.version() + 1, true);

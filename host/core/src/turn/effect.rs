@@ -30,7 +30,7 @@ pub(crate) enum Effect {
     Send(Part),
     /// Data for the peers of all sessions on a topic, not framed yet. `others`: except the
     /// sender.
-    Broadcast { topic: Part, data: Part, others: bool },
+    Broadcast { topic: Part, data: Part, others: bool, line: bool },
     /// Topic that the session joins.
     Subscribe(Part),
     /// Topic that the session leaves.

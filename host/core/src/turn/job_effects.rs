@@ -16,7 +16,7 @@ impl Staging<'_> {
     /// names and of jobs, with a [`status`] as the error. O(effects + jobs). `once`: at most
     /// once, rather than at least once.
     pub fn start_job(&mut self, name: &str, input: &[u8], once: bool) -> Result<u64, u32> {
-        let TurnContext { limits, jobs, session, .. } = self.context;
+        let TurnContext { limits, jobs, session, .. } = *self.context;
         if name.len() > limits.job_name_bytes_max {
             return Err(self.refuse(Limit::JobNameBytesMax));
         }
@@ -55,9 +55,10 @@ impl Staging<'_> {
 
     /// Opens a connection, which becomes a session of `service`, and returns its number. The new
     /// session gets `context` in its second action. The error is a [`status`]. An unserved
-    /// service and an unreadable address are invalid; `connects_max` is a limit.
+    /// service, one of WebSocket (the host is no client of it), and an unreadable address are
+    /// invalid; `connects_max` is a limit.
     pub fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
-        let TurnContext { limits, outbound, .. } = self.context;
+        let TurnContext { limits, outbound, .. } = *self.context;
         let (Some(service), Ok(addr)) = ((self.context.service)(service), addr.parse()) else {
             return Err(status::INVALID);
         };

@@ -5,7 +5,9 @@
 
 use super::effect::Part;
 use super::staging::{Buffers, Staging};
-use crate::framing::Framing;
+use crate::framing::websocket::farewell::REASON_BYTES_MAX;
+use crate::framing::websocket::request;
+use crate::framing::{Dialect, Framing};
 use crate::limits::names::Limit;
 use crate::turn::effect::Effect;
 use greenroom_state::abi::status;
@@ -26,6 +28,16 @@ impl Staging<'_> {
         self.send_parts(std::iter::once(bytes))
     }
 
+    /// Sends a line to the session's peer, given without its ending: as a message with LF, or as
+    /// text where the framing has that.
+    #[inline]
+    pub fn send_line(&mut self, line: &[u8]) -> u32 {
+        if self.context.encodes.is_some_and(Framing::begins_with_request) {
+            return self.send_text(line);
+        }
+        self.send_parts([line, b"\n"].into_iter())
+    }
+
     /// Sends a message to the session's peer, in the framing of its service. The parts are one
     /// message, one behind the other. Nothing is sent before the commit.
     ///
@@ -33,33 +45,55 @@ impl Staging<'_> {
     /// [`status::LIMIT`] over `turn_bytes_max`. Costs one copy of the bytes, two if the framing
     /// encodes.
     #[inline]
-    pub fn send_parts<'b>(&mut self, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
+    pub fn send_parts<'b>(&mut self, mut parts: impl Iterator<Item = &'b [u8]>) -> u32 {
         if self.context.session.is_service() {
             return status::INVALID;
         }
         if let Some(framing) = self.context.encodes {
-            return self.send_framed(framing, parts);
+            return self.send_encoded(framing, parts);
         }
         let start = self.buffers.bytes.len();
         // Bytes of earlier turns, up to the mark, don't count against this turn.
         let most = self.context.limits.turn_bytes_max + self.buffers.mark.bytes;
+        let mut left = most.saturating_sub(start);
         let arena = &mut self.buffers.bytes;
-        for part in parts {
-            if part.len() > most.saturating_sub(arena.len()) {
-                // A message that is refused goes as a whole.
-                arena.truncate(start);
-                return self.refuse(Limit::TurnBytesMax);
+        let fits = parts.all(|part| {
+            let fits = part.len() <= left;
+            if fits {
+                left -= part.len();
+                arena.extend_from_slice(part);
             }
-            arena.extend_from_slice(part);
+            fits
+        });
+        if !fits {
+            // A message that is refused goes as a whole.
+            arena.truncate(start);
+            return self.refuse(Limit::TurnBytesMax);
         }
         let end = arena.len();
         self.stage_send(start..end)
     }
 
-    /// Sends a message in a framing that changes it. Costs two copies of its bytes: a framing
-    /// encodes whole messages.
-    fn send_framed<'b>(&mut self, framing: &Framing, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
-        let (own_framing, dialect) = (self.context.own_framing, framing.dialect(self.framing_state()));
+    /// Sends a message in a framing that changes it, or by the code of the library that it is of.
+    fn send_encoded<'b>(&mut self, framing: &Framing, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
+        if framing.calls_code() {
+            let own_framing = self.context.own_framing;
+            return self
+                .send_framed(parts, |message, out| own_framing(message).map(|framed| out.extend(framed)));
+        }
+        let dialect = framing.dialect(self.framing_state());
+        self.send_framed(parts, |message, out| {
+            framing.encode_in(dialect, message, out).map_err(str::to_owned)
+        })
+    }
+
+    /// Sends a message as `encode` frames it. Costs two copies of its bytes: a framing encodes
+    /// whole messages.
+    fn send_framed<'b>(
+        &mut self,
+        parts: impl Iterator<Item = &'b [u8]>,
+        encode: impl Fn(&[u8], &mut Vec<u8>) -> Result<(), String>,
+    ) -> u32 {
         let Buffers { bytes: arena, message, mark, .. } = &mut *self.buffers;
         let start = arena.len();
         let room = self.context.limits.turn_bytes_max.saturating_sub(start - mark.bytes);
@@ -70,11 +104,7 @@ impl Staging<'_> {
             }
             message.extend_from_slice(part);
         }
-        let framed = match framing {
-            Framing::Custom { .. } => own_framing(message).map(|framed| arena.extend(framed)),
-            _ => framing.encode_in(dialect, message, arena).map_err(str::to_owned),
-        };
-        if framed.is_err() {
+        if encode(message, arena).is_err() {
             return status::INVALID;
         }
         // The limit counts framed bytes: these are what the store and the peer get.
@@ -84,6 +114,16 @@ impl Staging<'_> {
         }
         let end = arena.len();
         self.stage_send(start..end)
+    }
+
+    /// Sends a line as text. A service's own turns have no peer.
+    pub(super) fn send_text(&mut self, line: &[u8]) -> u32 {
+        let Some(framing) = self.context.encodes.filter(|_| !self.context.session.is_service()) else {
+            return status::INVALID;
+        };
+        self.send_framed([line, b"\n"].into_iter(), |message, out| {
+            framing.encode_line(Dialect::Plain, message, out).map_err(str::to_owned)
+        })
     }
 
     /// Stages a part of the arena to be sent. A send that follows on another one, without a gap
@@ -104,12 +144,51 @@ impl Staging<'_> {
             return status::INVALID;
         }
         self.closing = true;
+        // Words of a turn that failed, perhaps of another session.
+        self.buffers.close_words = None;
         status::OK
     }
 
+    /// Closes the session like [`Staging::close`], and tells the peer a code and a reason, if its
+    /// framing has words. Invalid: a code that a handler can't send, or a reason that has no room.
+    pub fn close_with(&mut self, code: u32, reason: &str) -> u32 {
+        if !(code == 1000 || (3000..5000).contains(&code)) || reason.len() > REASON_BYTES_MAX {
+            return status::INVALID;
+        }
+        let closed = self.close();
+        if closed == status::OK {
+            self.buffers.close_words = Some(Box::new((code as u16, reason.to_owned())));
+        }
+        closed
+    }
+
+    /// Returns a fact about the connection; `None`: there is none of the name.
+    pub fn fact(&self, name: &str) -> Option<&[u8]> {
+        self.buffers.facts.iter().find(|(n, _)| *n == name).map(|(_, value)| &value[..])
+    }
+
+    /// Answers the request for a page, once. Invalid: none is asked for, it is answered, or the
+    /// type is no header's value.
+    pub fn page(&mut self, content_type: &[u8], page: &[u8]) -> u32 {
+        let is_value = !content_type.is_empty() && content_type.iter().all(|b| (b' '..=b'~').contains(b));
+        let Some(head_only) = self.buffers.page.filter(|_| is_value) else { return status::INVALID };
+        if !self.buffers.effects.is_empty() {
+            return status::INVALID;
+        }
+        let Buffers { bytes: arena, mark, .. } = &mut *self.buffers;
+        let start = arena.len();
+        let room = self.context.limits.turn_bytes_max.saturating_sub(start - mark.bytes);
+        if content_type.len() + page.len() > room {
+            return self.refuse(Limit::TurnBytesMax);
+        }
+        request::page(content_type, page, head_only, arena);
+        let end = arena.len();
+        self.stage_send(start..end)
+    }
+
     /// Lets this session's input wait while another session's peer leaves too much output
-    /// untaken. If that session is gone or is not full when the turn is applied, nothing
-    /// happens.
+    /// untaken, or too many actions wait for that session. If that session is gone or takes more
+    /// when the turn is applied, nothing happens.
     pub fn wait_for(&mut self, session: u64) -> u32 {
         self.stage(|_| Some(Effect::WaitFor(session)))
     }

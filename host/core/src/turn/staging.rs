@@ -13,8 +13,7 @@
 //!
 //! A turn may stage `turn_bytes_max` bytes, and log as many. From some number on, the memory of
 //! effects and log lines counts beside their bytes. A call that would break a limit stages
-//! nothing, and says so; the turn should fail then. Calls that need what was staged ask indexes
-//! that follow the effects.
+//! nothing, and says so; the turn should fail then. Indexes tell calls what was staged.
 
 use super::effect::{Effect, Framed, Part};
 use super::fault::{Fault, LogLine};
@@ -70,6 +69,11 @@ pub(crate) struct Buffers {
     pub(crate) spoilt: bool,
     /// Whether a successful turn closed the session.
     pub(crate) close: bool,
+    pub(crate) close_words: Option<Box<(u16, String)>>,
+    /// Facts that turns of this batch may know. A call does not clear them.
+    pub(crate) facts: Vec<(&'static str, Vec<u8>)>,
+    /// Whether a page is asked for, and its head alone. Likewise.
+    pub(crate) page: Option<bool>,
     /// Whether the turn under way acted on its own session: the result of that comes before the
     /// next action, so the batch ends.
     pub(super) on_itself: bool,
@@ -186,7 +190,7 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) own_framing: &'a OwnFraming<'a>,
     /// Framing of the session's service, if it changes what is sent.
     pub(crate) encodes: Option<&'a Framing>,
-    /// Number of the service of a name, if a build serves it. O(services).
+    /// Number of a service that the host may connect for, by name. O(services).
     pub(crate) service: &'a dyn Fn(&str) -> Option<ServiceId>,
     /// Whether a framing in use tells messages apart: then broadcasts are not merged. O(services).
     pub(crate) keeps_messages_apart: &'a dyn Fn() -> bool,
@@ -200,7 +204,7 @@ pub(crate) struct TurnContext<'a> {
 /// Staging area of one call, with all that its turns may read.
 pub struct Staging<'a> {
     pub(super) buffers: &'a mut Buffers,
-    pub(super) context: TurnContext<'a>,
+    pub(super) context: &'a TurnContext<'a>,
     /// Actions of the call. No more turns than these can succeed.
     pub(super) actions: usize,
     /// Whether the turn under way asked to close the session.
@@ -214,7 +218,7 @@ pub struct Staging<'a> {
 
 impl<'a> Staging<'a> {
     /// Clears the buffers for a call with so many actions.
-    pub(crate) fn new(buffers: &'a mut Buffers, context: TurnContext<'a>, actions: usize) -> Self {
+    pub(crate) fn new(buffers: &'a mut Buffers, context: &'a TurnContext<'a>, actions: usize) -> Self {
         buffers.clear();
         Staging { buffers, context, actions, closing: false, unreadable: None, refusal: None }
     }
@@ -248,7 +252,8 @@ impl<'a> Staging<'a> {
             },
             log: b.log.len(),
         };
-        !b.close && !b.on_itself && !b.is_full && b.done < self.actions && b.bytes.len() < BATCH_BYTES
+        // One test of three flags: each turn asks.
+        !(b.close | b.on_itself | b.is_full) && b.done < self.actions && b.bytes.len() < BATCH_BYTES
     }
 
     /// Fails the turn that took an unreadable value for absent. The handler believes in its

@@ -23,7 +23,7 @@ use greenroom_state::abi::status;
 impl Staging<'_> {
     /// Index over the table effects of the batch, up to the newest.
     fn indexed(&mut self) -> &mut StagedEntries {
-        let TurnContext { store, tables, .. } = self.context;
+        let TurnContext { store, tables, .. } = *self.context;
         let b = &mut *self.buffers;
         b.is_indexed = true;
         b.entries.cover(&b.bytes, &b.effects, tables, store);
@@ -77,7 +77,7 @@ impl Staging<'_> {
     /// Bytes that a table would have with this write and what was staged so far. Keys and values
     /// count.
     fn table_bytes_after(&mut self, table: &str, key: &[u8], value: &[u8]) -> usize {
-        let TurnContext { store, tables, .. } = self.context;
+        let TurnContext { store, tables, .. } = *self.context;
         let index = self.indexed();
         let before = match index.newest(table, key) {
             Some(staged) => staged.map_or(0, |v| key.len() + v.len()),
@@ -119,7 +119,7 @@ impl Staging<'_> {
             Some(Some(part)) => answer.extend_from_slice(&self.buffers.bytes[part]),
             Some(None) => return None,
             None => {
-                let TurnContext { store, tables, convert, .. } = self.context;
+                let TurnContext { store, tables, convert, .. } = *self.context;
                 // Only stored values may be of another version than the called build reads.
                 let stored = tables.get(store, table, key, answer)?;
                 match convert(table, stored, answer) {

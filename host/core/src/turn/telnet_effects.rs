@@ -69,8 +69,12 @@ impl Staging<'_> {
     }
 
     /// Sends a text behind which the peer is to answer. On telnet EOR or GA stands behind it, as
-    /// that was negotiated; elsewhere it is sent like any message.
+    /// that was negotiated; elsewhere it is sent like any message, as text where the framing has
+    /// that.
     pub fn prompt(&mut self, text: &[u8]) -> u32 {
+        if self.context.encodes.is_some_and(Framing::begins_with_request) {
+            return self.send_text(text);
+        }
         let sent = self.send(text);
         if sent != status::OK || !self.is_telnet() {
             return sent;

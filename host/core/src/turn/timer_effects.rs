@@ -13,7 +13,7 @@ impl Staging<'_> {
     /// beginning of the pass. `service`: the timer is the service's, not this session's. Refused
     /// over the limit of names or of the owner's timers.
     pub fn set_timer(&mut self, name: &str, after_ns: u64, service: bool) -> u32 {
-        let TurnContext { limits, timers, session, now_ns, .. } = self.context;
+        let TurnContext { limits, timers, session, now_ns, .. } = *self.context;
         if name.len() > limits.timer_name_bytes_max {
             return self.refuse(Limit::TimerNameBytesMax);
         }
@@ -34,7 +34,7 @@ impl Staging<'_> {
 
     /// Timers of an owner with this one and those staged so far.
     fn timers_after(&mut self, service: bool, name: &str) -> usize {
-        let TurnContext { timers, session, .. } = self.context;
+        let TurnContext { timers, session, .. } = *self.context;
         let owners = [session.id, session.service.number()];
         let b = &mut *self.buffers;
         b.is_indexed = true;

@@ -4,6 +4,7 @@
 //! has a depth. The depth counts the turns between an action and something from outside.
 //! `cascade_max` bounds it, so that turns can't cause each other for ever.
 
+use super::effect::Part;
 use super::staging::Staging;
 use crate::limits::names::Limit;
 use crate::turn::effect::Effect;
@@ -42,15 +43,26 @@ impl Staging<'_> {
     /// framing in use tells messages apart. A merged one costs no effect and no record of its
     /// own.
     pub fn broadcast(&mut self, topic: &str, data: &[u8], others: bool) -> u32 {
+        self.broadcast_with(topic, (data, b""), others)
+    }
+
+    /// Sends a line to every session on a topic, given without its ending: as a message with LF, or
+    /// as text where a framing has that. `others`: except to this one.
+    pub fn broadcast_line(&mut self, topic: &str, line: &[u8], others: bool) -> u32 {
+        self.broadcast_with(topic, (line, b"\n"), others)
+    }
+
+    /// Sends data to every session on a topic. With an ending they are a line.
+    fn broadcast_with(&mut self, topic: &str, (data, ending): (&[u8], &[u8]), others: bool) -> u32 {
         // The data must end the arena, so that more data extend it. The services are looked at
         // last, as that costs O(services).
-        if let Some(Effect::Broadcast { topic: t, data: d, others: o }) = self.buffers.effects.last()
+        if let Some(Effect::Broadcast { topic: t, data: d, others: o, .. }) = self.buffers.effects.last()
             && *o == others
             && d.end == self.buffers.bytes.len()
             && self.buffers.text(t) == topic
             && !(self.context.keeps_messages_apart)()
         {
-            let Some(more) = self.copy(data) else { return self.refuse(Limit::TurnBytesMax) };
+            let Some(more) = self.copy_with(data, ending) else { return self.refuse(Limit::TurnBytesMax) };
             if let Some(Effect::Broadcast { data, .. }) = self.buffers.effects.last_mut() {
                 data.end = more.end;
             }
@@ -60,8 +72,20 @@ impl Staging<'_> {
             return self.refuse(Limit::TurnRecipientsMax);
         }
         self.stage(|s| {
-            Some(Effect::Broadcast { topic: s.copy(topic.as_bytes())?, data: s.copy(data)?, others })
+            let topic = s.copy(topic.as_bytes())?;
+            Some(Effect::Broadcast {
+                topic,
+                data: s.copy_with(data, ending)?,
+                others,
+                line: !ending.is_empty(),
+            })
         })
+    }
+
+    /// Copies data and what follows on them into the arena, as [`Staging::copy`] does.
+    fn copy_with(&mut self, data: &[u8], ending: &[u8]) -> Option<Part> {
+        let start = self.copy(data)?.start;
+        Some(start..self.copy(ending)?.end)
     }
 
     /// Depth of the actions that the turn under way causes; `None`: over `cascade_max`.

@@ -32,6 +32,7 @@ fn hello() -> Hello {
         give_way: Vec::new(),
         killed: Vec::new(),
         crashed: false,
+        handed_over: false,
         ports: Vec::new(),
         trial: None,
         endpoint_last: EndpointId::NONE,

@@ -13,7 +13,7 @@
 
 use crate::plugin::ffi::bytes::{lend, slice};
 use crate::plugin::ffi::telnet_calls;
-use crate::plugin::ffi::under_way::{staging, under_way};
+use crate::plugin::ffi::under_way::{staging, under_way, with_name};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, Bytes, status};
@@ -51,6 +51,10 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         connect,
         wait_for,
         hold,
+        send_line,
+        close_with,
+        fact,
+        page,
         negotiate: telnet_calls::negotiate,
         subnegotiate: telnet_calls::subnegotiate,
         prompt: telnet_calls::prompt,
@@ -72,7 +76,7 @@ unsafe extern "C" fn turn_ok(turn: *mut abi::Turn) -> u32 {
 
 /// Ends a turn that failed, with its reason. Text that is not UTF-8 is replaced, so the reason
 /// is never lost.
-unsafe extern "C" fn turn_failed(turn: *mut abi::Turn, fault: *const abi::Fault<'_>) {
+unsafe extern "C" fn turn_failed(turn: *mut abi::Turn, fault: *const abi::fault::Fault<'_>) {
     // SAFETY: see above.
     let (Some(s), Some(f)) = (unsafe { staging(turn) }, unsafe { fault.as_ref() }) else { return };
     // SAFETY: see above.
@@ -111,6 +115,41 @@ unsafe extern "C" fn send(turn: *mut abi::Turn, parts: *const Bytes<'_>, count: 
     }))
 }
 
+/// Stages a line for the peer, given without its ending.
+unsafe extern "C" fn send_line(turn: *mut abi::Turn, line: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    let (Some(s), line) = (unsafe { staging(turn) }, unsafe { slice(line) }) else { return status::INVALID };
+    s.send_line(line)
+}
+
+/// Stages the end of the session, with a code and a reason for the peer.
+unsafe extern "C" fn close_with(turn: *mut abi::Turn, code: u32, reason: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    unsafe { with_name(turn, reason, |s, reason| s.close_with(code, reason)) }
+}
+
+/// Lends a fact about the connection; `ABSENT`: there is none of the name.
+unsafe extern "C" fn fact(turn: *mut abi::Turn, name: Bytes<'_>, value: *mut Bytes<'static>) -> u32 {
+    let find = |s: &mut Staging<'_>, name: &str| match s.fact(name) {
+        Some(found) => {
+            // SAFETY: see above.
+            unsafe { value.write(lend(found)) };
+            status::OK
+        }
+        None => status::ABSENT,
+    };
+    // SAFETY: see above.
+    unsafe { with_name(turn, name, find) }
+}
+
+/// Stages the answer to a request for a page.
+unsafe extern "C" fn page(turn: *mut abi::Turn, content_type: Bytes<'_>, page: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    let (content_type, page) = (unsafe { slice(content_type) }, unsafe { slice(page) });
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.page(content_type, page))
+}
+
 /// Stages the end of the session.
 unsafe extern "C" fn close(turn: *mut abi::Turn) -> u32 {
     // SAFETY: see above.
@@ -131,13 +170,18 @@ unsafe extern "C" fn unsubscribe(turn: *mut abi::Turn, topic: Bytes<'_>) -> u32 
 
 /// Stages bytes for all subscribers of a topic.
 unsafe extern "C" fn broadcast(turn: *mut abi::Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32 {
-    if flags & !abi::BROADCAST_OTHERS != 0 {
+    if flags & !(abi::BROADCAST_OTHERS | abi::BROADCAST_LINE) != 0 {
         return status::INVALID;
     }
+    let others = flags & abi::BROADCAST_OTHERS != 0;
     // SAFETY: see above.
     let data = unsafe { slice(data) };
+    let broadcast = |s: &mut Staging<'_>, topic: &str| match flags & abi::BROADCAST_LINE {
+        0 => s.broadcast(topic, data, others),
+        _ => s.broadcast_line(topic, data, others),
+    };
     // SAFETY: see above.
-    unsafe { with_name(turn, topic, |s, topic| s.broadcast(topic, data, flags != 0)) }
+    unsafe { with_name(turn, topic, broadcast) }
 }
 
 /// Lends the value of an entry, with writes of this batch; `ABSENT`: there is none.
@@ -214,7 +258,7 @@ unsafe extern "C" fn table_next(
 
 /// Logs an event: in a turn with the batch, else at once. Outside turns any thread may call it,
 /// and the limits of a turn do not hold.
-unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::LogEvent<'_>) {
+unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::level::LogEvent<'_>) {
     // SAFETY: see above.
     let Some(event) = (unsafe { event.as_ref() }) else { return };
     // SAFETY: see above.
@@ -340,23 +384,4 @@ unsafe extern "C" fn hold(turn: *mut abi::Turn, on: u32) -> u32 {
 unsafe extern "C" fn cancel_job(turn: *mut abi::Turn, number: u64) -> u32 {
     // SAFETY: see above.
     unsafe { staging(turn) }.map_or(status::INVALID, |s| s.cancel_job(number))
-}
-
-/// Runs `f` with the staging area and a name. Returns `INVALID` without a turn, or if the name
-/// is not UTF-8.
-///
-/// # Safety
-/// The promises of [`staging`] and [`slice`] hold.
-unsafe fn with_name(
-    turn: *mut abi::Turn,
-    name: Bytes<'_>,
-    f: impl FnOnce(&mut Staging<'_>, &str) -> u32,
-) -> u32 {
-    // SAFETY: the caller's promise.
-    let Some(s) = (unsafe { staging(turn) }) else { return status::INVALID };
-    // SAFETY: the caller's promise.
-    match std::str::from_utf8(unsafe { slice(name) }) {
-        Ok(name) => f(s, name),
-        Err(_) => status::INVALID,
-    }
 }

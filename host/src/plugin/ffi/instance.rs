@@ -83,6 +83,63 @@ impl Plugin {
     }
 }
 
+impl Plugin {
+    /// Runs a batch whose first action is of a later kind than the ABI began with, if it is not
+    /// run like all others: the build does not know the kind, or it is a request for a page.
+    #[cold]
+    fn run_other(
+        &self,
+        batch: &Batch<'_>,
+        first: &abi::Action<'_>,
+        staging: &mut Staging<'_>,
+    ) -> Option<u32> {
+        if !self.knows(first.kind) {
+            // Its framing's events are for newer builds: one that came back passes them by.
+            if [abi::action::NEGOTIATED, abi::action::SUBNEGOTIATION].contains(&first.kind) {
+                while staging.turn_ok() {}
+                return Some(0);
+            }
+            // An older build would take the action for another kind.
+            let message = match self.abi_minor {
+                0 | 1 => {
+                    "it was built for ABI 1.1, and knows no timers, notes, published messages or jobs".into()
+                }
+                minor => format!("it was built for ABI 1.{minor}, and serves no pages"),
+            };
+            staging.turn_failed(Fault { kind: abi::fault::ERROR, message, file: String::new(), line: 0 });
+            return Some(0);
+        }
+        if first.kind != abi::action::PAGE {
+            return None;
+        }
+        let Instance { service, made } = &*self.instance;
+        let Some(page) = service.page else {
+            // Without an answer the peer learns that there is no such page.
+            staging.turn_ok();
+            return Some(0);
+        };
+        self.board.begin(first_turn(batch), 1);
+        let mut running = TurnUnderWay { staging, board: self.board };
+        let turn = (&raw mut running).cast::<abi::Turn>();
+        // SAFETY: the instance is alive. The path and the staging area are valid until the call
+        // returns. Only the functions in the host's table use the staging area meanwhile.
+        unsafe { page(*made, host_table(0), turn, first.name) };
+        self.board.end();
+        Some(0)
+    }
+}
+
+/// First turn of a batch, as the board notes it.
+fn first_turn(batch: &Batch<'_>) -> Running {
+    Running {
+        service: batch.service.0,
+        generation: batch.generation,
+        session: batch.session,
+        turn: batch.turn,
+        action: batch.actions.first().map_or(0, |a| a.kind),
+    }
+}
+
 impl Drop for Instance {
     fn drop(&mut self) {
         // SAFETY: `create` made it, and it is not used after this.
@@ -106,17 +163,13 @@ impl Work for Instance {
 impl Code for Plugin {
     #[inline]
     fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
-        if batch.actions.first().is_some_and(|a| !self.knows(a.kind)) {
-            // Its framing's events are for newer builds: one that came back passes them by.
-            if self.abi_minor >= 2 {
-                while staging.turn_ok() {}
-                return 0;
-            }
-            // An older build would take the action for another kind.
-            let message =
-                "it was built for ABI 1.1, and knows no timers, notes, published messages or jobs".into();
-            staging.turn_failed(Fault { kind: abi::fault::ERROR, message, file: String::new(), line: 0 });
-            return 0;
+        if let Some(a) = batch
+            .actions
+            .first()
+            .filter(|a| a.kind > abi::action::CLOSED && (a.kind == abi::action::PAGE || !self.knows(a.kind)))
+            && let Some(flags) = self.run_other(batch, a, staging)
+        {
+            return flags;
         }
         let Instance { service, made } = &*self.instance;
         let (state_version, state) = batch.state.unwrap_or((0, &[]));
@@ -132,16 +185,9 @@ impl Code for Plugin {
             session: public_number(batch.session),
             now_ns: batch.now_ns,
         };
-        let first = Running {
-            service: batch.service.0,
-            generation: batch.generation,
-            session: batch.session,
-            turn: batch.turn,
-            action: batch.actions.first().map_or(0, |a| a.kind),
-        };
         // From here to `end` a death of the process is blamed on this turn; `turn_ok` moves on
         // to the next one.
-        self.board.begin(first, batch.actions.len());
+        self.board.begin(first_turn(batch), batch.actions.len());
         let mut running = TurnUnderWay { staging, board: self.board };
         let turn = (&raw mut running).cast::<abi::Turn>();
         // SAFETY: the instance is alive. The batch and the staging area are valid until the call
@@ -157,13 +203,11 @@ impl Code for Plugin {
     }
 
     fn knows(&self, kind: u32) -> bool {
-        // ABI 1.2 brought the kinds above CLOSED, and 1.4 those above CONNECT.
-        let newest = match self.abi_minor {
-            0..=1 => abi::action::CLOSED,
-            2..=3 => abi::action::CONNECT,
-            _ => return true,
-        };
-        kind <= newest
+        match kind {
+            ..=abi::action::CLOSED => true,
+            abi::action::PAGE.. => self.abi_minor >= 4,
+            _ => self.abi_minor >= 2,
+        }
     }
 
     fn cut(&self, place: &CutPlace, input: &[u8], state: &mut Vec<u8>) -> Result<CustomCut, String> {

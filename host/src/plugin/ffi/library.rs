@@ -18,7 +18,7 @@ use crate::memory::board::Board;
 use crate::plugin::ffi::bytes::slice;
 use crate::plugin::ffi::instance::Plugin;
 use greenroom_core::framing::Framing;
-use greenroom_core::service::offer::{Offer, Serving};
+use greenroom_core::service::offer::{ENDPOINTS_MAX, EndpointOffer, Offer, Serving};
 use greenroom_state::abi::{self, Bytes};
 use greenroom_state::compatibility::{StateShape, TableShape};
 use greenroom_state::elf_note::is_name;
@@ -163,7 +163,7 @@ fn text(b: Bytes<'static>) -> Option<&'static str> {
 /// name, or two owners of a table, are left to the core's judgement.
 fn offer(service: &abi::Service) -> Result<Offer, String> {
     let name = text(service.name).filter(|n| is_name(n)).ok_or("a service's name is unusable")?.to_owned();
-    let framing = framing(service).map_err(|e| format!("service {name}: {e}"))?;
+    let (endpoints, protocols) = endpoints(service).map_err(|e| format!("service {name}: {e}"))?;
     let schema =
         schema(service.state_schema).map_err(|e| format!("service {name}: its state schema: {e}"))?;
     if schema.is_some() && service.state_version == 0 {
@@ -187,13 +187,52 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
     });
     let tables = tables.collect::<Result<Vec<_>, _>>()?;
     let dials = service.flags & abi::SERVICE_DIALS != 0;
-    Ok(Offer { name, port: service.port, dials, framing, shape, tables })
+    Ok(Offer { name, dials, endpoints, protocols, shape, tables })
 }
 
-/// Reads a service's framing with its parameters. Fails if the host does not know the framing,
+/// Reads a service's endpoints, and its subprotocols of WebSocket. Operators name endpoints by
+/// their kind, so two of one kind are refused. So are a flag that the host does not know, and more
+/// endpoints than [`ENDPOINTS_MAX`].
+fn endpoints(service: &abi::Service) -> Result<(Vec<EndpointOffer>, Vec<String>), String> {
+    let count = service.endpoint_count as usize;
+    if count >= ENDPOINTS_MAX {
+        return Err(format!("it offers {} endpoints, of at most {ENDPOINTS_MAX}", count + 1));
+    }
+    if count > 0 && (service.endpoint_stride as usize) < size_of::<abi::OfferedEndpoint>() {
+        return Err("its endpoints are smaller than those of its ABI version".into());
+    }
+    let mut spoken = Vec::new();
+    let mut framing = |number: u32, parameters: Bytes<'static>| {
+        let framing = framing(service, number, parameters)?;
+        if let Framing::WebSocket { .. } = framing {
+            spoken = protocols(parameters)?;
+        }
+        Ok::<_, String>(framing)
+    };
+    let first = framing(service.framing, service.framing_parameters)?;
+    let mut all = vec![EndpointOffer { framing: first, port: service.port }];
+    for i in 0..count {
+        // SAFETY: the array has `endpoint_count` items, `endpoint_stride` bytes from each other.
+        let item = unsafe { service.endpoints.byte_add(i * service.endpoint_stride as usize) };
+        // SAFETY: an item begins with what this version calls an endpoint, and lives as long as the
+        // process.
+        let item = unsafe { &*item };
+        let framing = framing(item.framing, item.framing_parameters)?;
+        let kind = framing.kind();
+        if item.flags != 0 {
+            return Err(format!("endpoint {kind} has flags {}, which this host does not know", item.flags));
+        }
+        if all.iter().any(|e| e.framing.kind() == kind) {
+            return Err(format!("it offers two endpoints of kind {kind}; one of each can be named"));
+        }
+        all.push(EndpointOffer { framing, port: item.port });
+    }
+    Ok((all, spoken))
+}
+
+/// Reads a framing of a service with its parameters. Fails if the host does not know the framing,
 /// or has another use of parameters.
-fn framing(service: &abi::Service) -> Result<Framing, String> {
-    let parameters = service.framing_parameters;
+fn framing(service: &abi::Service, number: u32, parameters: Bytes<'static>) -> Result<Framing, String> {
     // A length that is no parameter's is not believed: reading that much could run past the
     // mapping.
     let max = abi::framing::PARAMETERS_BYTES_MAX;
@@ -201,12 +240,28 @@ fn framing(service: &abi::Service) -> Result<Framing, String> {
         let len = parameters.len;
         return Err(format!("its framing's parameters are unusable: {len} bytes, of at most {max}"));
     }
-    if service.framing == abi::framing::CUSTOM && (service.cut.is_none() || service.encode.is_none()) {
+    if number == abi::framing::CUSTOM && (service.cut.is_none() || service.encode.is_none()) {
         return Err("framing custom needs the functions cut and encode".into());
     }
     // SAFETY: a table's bytes live as long as the process, and so few of them are believed.
     let parameters = unsafe { slice(parameters) };
-    Framing::offered(service.framing, service.frame_bytes_max, parameters)
+    Framing::offered(number, service.frame_bytes_max, parameters)
+}
+
+/// Reads the subprotocols of a WebSocket endpoint, whose parameters are usable. Fails if one of
+/// them could be no item of a header.
+fn protocols(parameters: Bytes<'static>) -> Result<Vec<String>, String> {
+    if parameters.len == 0 {
+        return Ok(Vec::new());
+    }
+    let all = text(parameters).unwrap_or("\0");
+    let is_token = |p: &str| {
+        !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    };
+    match all.split(',').find(|p| !is_token(p)) {
+        Some(bad) => Err(format!("framing websocket: {bad:?} is no name of a subprotocol")),
+        None => Ok(all.split(',').map(str::to_owned).collect()),
+    }
 }
 
 /// Reads the table of a table that a service owns. A table without a schema could not be
@@ -289,6 +344,10 @@ mod tests {
             convert: None,
             job: None,
             framing_parameters,
+            endpoint_count: 0,
+            endpoint_stride: 0,
+            endpoints: std::ptr::null(),
+            page: None,
             cut: None,
             encode: None,
         }
@@ -310,9 +369,12 @@ mod tests {
                 r#"{"LengthPrefix":{"prefix":{"width":{"Base128":4},"little_endian":true,"before":1},"bytes_max":9}}"#,
             ),
             (abi::framing::TELNET, b"", r#"{"Telnet":{"bytes_max":9}}"#),
+            (abi::framing::WEBSOCKET, b"a.v1,b", r#"{"WebSocket":{"bytes_max":9}}"#),
         ] {
             let offer = offer(&service(number, parameters.into())).expect("an offer");
-            assert_eq!(serde_json::to_string(&offer.framing).expect("JSON"), expected);
+            assert_eq!(serde_json::to_string(offer.framing()).expect("JSON"), expected);
+            let protocols: &[&str] = if number == abi::framing::WEBSOCKET { &["a.v1", "b"] } else { &[] };
+            assert_eq!(offer.protocols, protocols);
         }
     }
 
@@ -340,6 +402,11 @@ mod tests {
                 abi::framing::DELIMITER,
                 Bytes::EMPTY,
                 "service s: framing delimiter: a delimiter has 1 to 16 bytes, not 0",
+            ),
+            (
+                abi::framing::WEBSOCKET,
+                Bytes::from(&b"a,b c"[..]),
+                "service s: framing websocket: \"b c\" is no name of a subprotocol",
             ),
             (
                 abi::framing::DELIMITER,
@@ -374,6 +441,6 @@ mod tests {
             service_stride: size as u32,
         }));
         let (_, offers) = Library { table }.offers().expect("offers");
-        assert_eq!(offers[0].framing, Framing::Raw { bytes_max: 9 });
+        assert_eq!(*offers[0].framing(), Framing::Raw { bytes_max: 9 });
     }
 }

@@ -6,7 +6,7 @@
 //! | `instance` | an instance of a service: runs turns and jobs, converts values |
 //! | `host_calls` | the functions that a handler calls during a turn |
 //! | `telnet_calls` | those for telnet sessions |
-//! | `under_way` | the turn under way, behind a pointer |
+//! | `under_way` | what those functions get back of the turn |
 //! | `bytes` | bytes that cross the boundary |
 
 mod bytes;

@@ -203,7 +203,7 @@ impl ReloadDriver {
         }
         // Libraries of one commit are all part of a proposed configuration, or none is.
         let config = all.first().map_or_else(|| shell.config.get().clone(), |(id, _)| config_for(shell, *id));
-        match shell.ports.changes_for(&shell.core, all, &config).map(PreparedPorts::of) {
+        match shell.ports.changes_for(&shell.core, all, &config) {
             Ok(prepared) if prepared.need_opening() => {
                 shell.ports.open(Opening::Reload(ids), prepared, &mut shell.keeper);
             }

@@ -18,6 +18,7 @@
 //! included. Lists are short, so searches are linear.
 
 use crate::config::Config;
+use crate::config::socket_file::SocketFile;
 use crate::protocol::keeper::{EndpointId, HeldPort, ToKeeper};
 use crate::worker::endpoints::Endpoints;
 use crate::worker::keeper_link::KeeperLink;
@@ -28,7 +29,8 @@ use greenroom_core::reload::request::LibraryId;
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::store::kind::Kind;
 use greenroom_state::address::Address;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use greenroom_state::endpoint::Endpoint;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Changes of ports that a reload or a rollback makes with its commit. Dropping them leaves opened
 /// ports in the keeper: [`Ports::discard`] has it close those.
@@ -43,13 +45,17 @@ pub(in crate::worker) struct PreparedPorts {
     /// Listening ports that pass from one service to another: old and new port. The socket stays,
     /// so connections that wait in the kernel get the new service.
     hand_over: Vec<(Port, Port)>,
+    /// Kinds of the ports that these services will have.
+    kinds: BTreeMap<Port, Box<str>>,
+    /// Access to the files of their Unix sockets.
+    files: BTreeMap<Address, SocketFile>,
 }
 
 impl PreparedPorts {
     /// Wraps the changes that the core has computed. Nothing is opened yet.
-    pub(in crate::worker) fn of(changes: ports::Changes) -> PreparedPorts {
+    fn of(changes: ports::Changes) -> PreparedPorts {
         let ports::Changes { open, close, hand_over } = changes;
-        PreparedPorts { open, opened: Vec::new(), close, hand_over }
+        PreparedPorts { open, close, hand_over, ..PreparedPorts::default() }
     }
 
     /// Returns whether the keeper has ports to open first. The commit waits for its answer then.
@@ -94,6 +100,8 @@ pub(in crate::worker) struct Ports {
     opening: VecDeque<(Opening, PreparedPorts)>,
     /// Changes whose ports listen, by the first library of the reload.
     prepared: HashMap<LibraryId, PreparedPorts>,
+    /// Access to the files of Unix sockets, as this process has told the keeper or is to tell it.
+    files: BTreeMap<Address, SocketFile>,
     /// Numbers of the ports, and the endpoints of connections about to come.
     endpoints: Endpoints,
 }
@@ -133,7 +141,7 @@ impl Ports {
         core: &Core,
         all: &[(LibraryId, Vec<Offer>)],
         config: &Config,
-    ) -> Result<ports::Changes, String> {
+    ) -> Result<PreparedPorts, String> {
         let held: BTreeSet<_> = self.held.iter().map(|p| p.port.clone()).collect();
         let libraries = core.reloads.libraries();
         let current: Vec<_> =
@@ -145,12 +153,23 @@ impl Ports {
         // Services of these libraries are computed anew, so a service that is withdrawn loses its
         // ports.
         let mut wanted: BTreeSet<_> = held.iter().filter(|(name, _)| !mine(name)).cloned().collect();
+        let (mut kinds, mut files) = (BTreeMap::new(), BTreeMap::new());
         for offer in all.iter().flat_map(|(_, offers)| offers) {
-            for addr in config.addresses(&offer.name, offer.port, offer.dials)? {
-                wanted.insert((offer.name.clone(), addr));
+            for Endpoint { kind, address } in config.endpoints(offer)? {
+                if matches!(address, Address::Unix(_)) {
+                    files.insert(address.clone(), config.socket_file(&offer.name)?);
+                }
+                let port = (offer.name.clone(), address);
+                if let Some(other) = kinds.insert(port.clone(), kind.clone()).filter(|k| *k != kind) {
+                    let (service, address) = port;
+                    return Err(format!(
+                        "service {service} wants {address} twice, as {kind:?} and {other:?}"
+                    ));
+                }
+                wanted.insert(port);
             }
         }
-        ports::changes(&held, &wanted)
+        Ok(PreparedPorts { kinds, files, ..PreparedPorts::of(ports::changes(&held, &wanted)?) })
     }
 
     /// Asks the keeper to open ports. [`Ports::opened`] returns the purpose with the answer. If the
@@ -161,6 +180,12 @@ impl Ports {
         prepared: PreparedPorts,
         keeper: &mut KeeperLink,
     ) {
+        let is_new = |(addr, _): &(&Address, &SocketFile)| prepared.open.iter().any(|p| p.1 == **addr);
+        let files = prepared.files.iter().filter(is_new);
+        let files: Vec<_> = files.map(|(addr, file)| (addr.clone(), file.clone())).collect();
+        if !files.is_empty() {
+            keeper.send(&ToKeeper::SocketFiles(files));
+        }
         keeper.send(&ToKeeper::Open(prepared.open.clone()));
         self.opening.push_back((what, prepared));
     }
@@ -182,8 +207,9 @@ impl Ports {
         let open = std::mem::take(&mut prepared.open);
         let opened = opened.map(|addrs| {
             let ports = open.into_iter().zip(addrs);
-            prepared.opened =
-                ports.map(|(port, addr)| HeldPort { port, addr, endpoint: EndpointId::NONE }).collect();
+            prepared.opened = ports
+                .map(|(port, addr)| HeldPort { port, addr, endpoint: EndpointId::NONE, kind: "".into() })
+                .collect();
         });
         Some((what, prepared, opened))
     }
@@ -199,13 +225,22 @@ impl Ports {
         self.prepared.remove(&id)
     }
 
-    /// Changes the ports that count, and records them. False: nothing was to be changed.
+    /// Changes the ports that count, and records them. False: nothing was to be told to the keeper.
     ///
     /// The caller commits, and tells the keeper only then ([`Ports::tell`]). If the worker died in
     /// between, a port that was closed too early would be missing.
     pub(in crate::worker) fn change(&mut self, core: &mut Core, prepared: PreparedPorts) -> bool {
-        if prepared.opened.is_empty() && prepared.close.is_empty() && prepared.hand_over.is_empty() {
-            return false;
+        let files = prepared.files.into_iter().filter(|(addr, file)| self.files.get(addr) != Some(file));
+        let files: Vec<_> = files.collect();
+        let no_file_changes = files.is_empty();
+        self.files.extend(files);
+        let is_same = |p: &HeldPort| prepared.kinds.get(&p.port).is_none_or(|kind| *kind == p.kind);
+        if prepared.opened.is_empty()
+            && prepared.close.is_empty()
+            && prepared.hand_over.is_empty()
+            && self.held.iter().all(is_same)
+        {
+            return !no_file_changes;
         }
         let mut ports = std::mem::take(&mut self.held);
         ports.extend(prepared.opened);
@@ -215,6 +250,12 @@ impl Ports {
             }
         }
         ports.retain(|p| !prepared.close.contains(&p.port));
+        for port in &mut ports {
+            // A socket stays as it is: its next connections are of another kind.
+            if let Some(kind) = prepared.kinds.get(&port.port) {
+                port.kind.clone_from(kind);
+            }
+        }
         self.set(core, ports);
         true
     }
@@ -276,6 +317,10 @@ impl Ports {
 
     /// Tells the keeper which ports count. The caller has committed them.
     pub(in crate::worker) fn tell(&self, keeper: &mut KeeperLink) {
+        if !self.files.is_empty() {
+            let files = self.files.iter().map(|(addr, file)| (addr.clone(), file.clone()));
+            keeper.send(&ToKeeper::SocketFiles(files.collect()));
+        }
         keeper.send(&ToKeeper::Ports(self.held.clone()));
     }
 }
@@ -287,7 +332,7 @@ mod tests {
 
     fn held(name: &str, addr: &str) -> HeldPort {
         let addr: Address = addr.parse().unwrap();
-        HeldPort { port: (name.into(), addr.clone()), addr, endpoint: EndpointId::NONE }
+        HeldPort { port: (name.into(), addr.clone()), addr, endpoint: EndpointId::NONE, kind: "".into() }
     }
 
     /// Two libraries that offer one service ask for one port: the second one is refused.
@@ -321,14 +366,20 @@ mod tests {
         let changes = PreparedPorts {
             opened: vec![held("d", "127.0.0.1:72")],
             close: vec![a],
-            hand_over: vec![(b, c)],
+            hand_over: vec![(b, c.clone())],
             open: Vec::new(),
+            files: BTreeMap::new(),
+            kinds: BTreeMap::from([(c, "telnet".into())]),
         };
         assert!(ports.change(&mut core, changes));
+        assert_eq!(ports.held()[0].kind, "telnet".into());
+        // The kind alone is a change, too.
+        let kinds = BTreeMap::from([(ports.held()[1].port.clone(), "raw".into())]);
+        assert!(ports.change(&mut core, PreparedPorts { kinds, ..PreparedPorts::default() }));
         assert!(!ports.change(&mut core, PreparedPorts::default()));
         let mut successor = Ports::default();
         assert!(successor.restore(&mut core));
-        let names: Vec<_> = successor.held().iter().map(|p| p.port.0.as_str()).collect();
-        assert_eq!(names, ["c", "d"]);
+        let names: Vec<_> = successor.held().iter().map(|p| (p.port.0.as_str(), &*p.kind)).collect();
+        assert_eq!(names, [("c", "telnet"), ("d", "raw")]);
     }
 }

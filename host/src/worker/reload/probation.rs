@@ -95,7 +95,7 @@ impl Probations {
             let config = shell.config.get();
             shell.ports.changes_for(&shell.core, &[(failed.id, offers)], config)
         });
-        match changes.map(PreparedPorts::of) {
+        match changes {
             Err(why) => self.stay(shell, failed, &why),
             Ok(prepared) if prepared.need_opening() => {
                 shell.ports.open(Opening::RollBack(failed), prepared, &mut shell.keeper);

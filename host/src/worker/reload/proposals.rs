@@ -21,6 +21,7 @@
 
 use crate::admin::query::{Answer, Proposal};
 use crate::config::Config;
+use crate::protocol::keeper::HeldPort;
 use crate::worker::reload::carry_out::ReloadDriver;
 use crate::worker::reload::config_in_force::ProposedConfig;
 use crate::worker::reload::configure::{NAME, announce, put_in_force, refuse, report_in_force, tell};
@@ -126,7 +127,7 @@ fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), Str
     // A reload refuses such a service, but a change of limits alone reloads nothing.
     for s in shell.core.services().iter().filter(|s| s.build.is_some()) {
         let (wants, allowed) =
-            (s.offer.framing.bytes_max(), config.all_limits().of(&s.offer.name).frame_bytes_max);
+            (s.offer.framing().bytes_max(), config.all_limits().of(&s.offer.name).frame_bytes_max);
         if wants > allowed {
             return Err(format!(
                 "service {} takes frames of up to {wants} bytes, and limit frame_bytes_max would be {allowed}",
@@ -146,8 +147,7 @@ fn affected_libraries(shell: &Shell, config: &Config) -> Vec<(LibraryId, PathBuf
         let library = &record.current.library;
         let services = shell.core.services().iter();
         let services = services.filter(|s| s.build.as_ref().is_some_and(|b| b.library == *library));
-        let held =
-            |name: &str| shell.ports.of_service(name).map(|p| p.port.1.clone()).collect::<BTreeSet<_>>();
+        let held = |name: &str| shell.ports.of_service(name).map(HeldPort::asked).collect::<BTreeSet<_>>();
         // Builds may run with other settings than those in force: a rollback brings its own.
         let differs = services.map(|s| &s.offer).any(|o| {
             let none = "{}".to_owned();
@@ -156,8 +156,10 @@ fn affected_libraries(shell: &Shell, config: &Config) -> Vec<(LibraryId, PathBuf
             // all.
             let runs_with = of(record.current.settings.as_ref().unwrap_or(&was));
             // A bad address counts as a change: the reload refuses it by name.
-            let wanted = config.addresses(&o.name, o.port, o.dials);
+            let wanted = config.endpoints(o);
+            let file = |config: &Config| config.socket_file(&o.name);
             runs_with != of(&settings)
+                || file(config) != file(shell.config.get())
                 || wanted.map_or(true, |all| all.into_iter().collect::<BTreeSet<_>>() != held(&o.name))
         });
         if differs {

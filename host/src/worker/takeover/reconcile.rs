@@ -9,6 +9,7 @@
 //! | there | counts fit | The session goes on. |
 //! | there | counts do not fit | The session is given up, and the connection released. |
 //! | gone | there | The session is given up. |
+//! | a Unix socket, behind a crash | there | The session is told that the connection broke. |
 //! | there, untouched, with a later number | none | A new session opens in the first pass. |
 //! | there, any other | none | The connection is released. |
 //!
@@ -20,11 +21,13 @@
 //! system calls for each connection.
 
 use crate::crash_points;
+use crate::net::stream::is_unix;
 use crate::protocol::keeper::EndpointId;
 use crate::sys::tcp;
 use crate::worker::shell::Shell;
 use greenroom_core::ids::Slot;
 use greenroom_core::recovery::rebuild::Survivor;
+use greenroom_core::recovery::reconcile::StreamCounts;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
@@ -43,8 +46,13 @@ pub(super) struct HandedOver {
 /// Work of the first pass. Lost input is no part of it: its sessions are given up.
 #[derive(Default)]
 pub(super) struct Backlog {
+    /// Whether the predecessor has handed over.
+    in_order: bool,
     /// Input that the predecessor had read and not committed, whole for each session.
     pub input: Vec<(Slot, Vec<u8>)>,
+    /// Connections whose streams end here: a crash leaves a Unix socket without byte counts. Their
+    /// sessions are told that the connection broke.
+    pub ended: Vec<Slot>,
     /// Connections that were reset meanwhile, and to which nothing can be sent any more. Their
     /// input is read to its end, although the poll may report nothing.
     pub broken: Vec<Slot>,
@@ -61,8 +69,15 @@ pub(super) struct Backlog {
 /// the log. A connection without a session is released, or is fresh. The caller has told which
 /// connections are outbound. If there are sessions, nothing is committed since the records were
 /// read.
-pub(super) fn reconcile(shell: &mut Shell, survivors: &[Survivor], handed_over: Vec<HandedOver>) -> Backlog {
-    let mut backlog = Backlog::default();
+///
+/// `in_order`: the predecessor has handed over, so its records count what it read and sent.
+pub(super) fn reconcile(
+    shell: &mut Shell,
+    survivors: &[Survivor],
+    handed_over: Vec<HandedOver>,
+    in_order: bool,
+) -> Backlog {
+    let mut backlog = Backlog { in_order, ..Backlog::default() };
     // The predecessor noted its reads under the epoch that it was about to commit.
     let epoch = shell.core.store().epoch() + 1;
     reserve_slots(shell, survivors);
@@ -76,7 +91,7 @@ pub(super) fn reconcile(shell: &mut Shell, survivors: &[Survivor], handed_over: 
         }
         // Sessions that are left over at the end have no connection.
         let Some(slot) = slots.remove(&number) else {
-            match is_fresh(shell, &connection) {
+            match is_fresh(shell, &connection, in_order) {
                 true => backlog.fresh.push(connection),
                 false => backlog.refused.push((key, number)),
             }
@@ -108,8 +123,14 @@ fn reserve_slots(shell: &mut Shell, survivors: &[Survivor]) {
 /// Returns whether a connection without a session is a new one: later than all that were served,
 /// and without any byte read or sent. A session for any other one was closed already, or was given
 /// up. A connection whose counts cannot be read is not fresh.
-fn is_fresh(shell: &Shell, connection: &HandedOver) -> bool {
+///
+/// The kernel counts nothing for a Unix socket. It is fresh if the predecessor has handed over: a
+/// crash leaves open what was read.
+fn is_fresh(shell: &Shell, connection: &HandedOver, in_order: bool) -> bool {
     let number = connection.number;
+    if is_unix(&connection.fd) {
+        return in_order && number > shell.core.connection_number();
+    }
     // On an outbound connection the host's own SYN counts as a byte.
     let own_syn = u64::from(shell.keeper.dialed(number).is_some());
     let untouched =
@@ -135,8 +156,7 @@ fn put_back(
         tracing::error!("given up, because it cannot be trusted: {why}");
         return false;
     }
-    let socket = mio::net::TcpStream::from_std(std::net::TcpStream::from(fd));
-    if let Err(e) = shell.sockets.put(slot, socket, key) {
+    if let Err(e) = shell.sockets.put(slot, fd.into(), key) {
         tracing::error!(session = number, "session given up: the connection cannot be taken in: {e}");
         return false;
     }
@@ -167,16 +187,24 @@ fn compare(
 ) -> Result<(), String> {
     let Some(session) = shell.core.sessions().get(slot) else { return Err("it is gone".into()) };
     let (bytes_in, bytes_sent) = (session.bytes_in, session.bytes_sent);
+    if is_unix(fd) {
+        if backlog.in_order {
+            return shell.core.reconcile(slot, StreamCounts::Recorded).map(|_| ());
+        }
+        shell.core.reconcile(slot, StreamCounts::Kernel { read: bytes_in, sent: None })?;
+        backlog.ended.push(slot);
+        return Ok(());
+    }
     // On an outbound connection the host's own SYN counts as a byte.
     let own_syn = u64::from(session.outbound);
     // For the chaos test: shows that a takeover without the kernel's counts loses bytes.
     if crash_points::unreconciled() {
-        let _ = shell.core.reconcile(slot, bytes_in, Some(bytes_sent));
+        let _ = shell.core.reconcile(slot, StreamCounts::Kernel { read: bytes_in, sent: Some(bytes_sent) });
         return Ok(());
     }
     let counts = tcp::counts(fd).map_err(|e| format!("session {number}: {e}"))?;
     let sent = counts.sent.map(|n| n.saturating_sub(own_syn));
-    let missing = shell.core.reconcile(slot, counts.read, sent)?;
+    let missing = shell.core.reconcile(slot, StreamCounts::Kernel { read: counts.read, sent })?;
     if missing > 0 {
         match shell.sockets.find_input(number, bytes_in, missing as usize, epoch) {
             Some(bytes) => backlog.input.push((slot, bytes)),

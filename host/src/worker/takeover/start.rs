@@ -303,7 +303,7 @@ fn begin(
     }
     worker.shell.core.restart_jobs(hello.crashed);
     // Before the first turn: a turn would build on a session that may have to be given up.
-    let backlog = reconcile(&mut worker.shell, survivors, handed_over);
+    let backlog = reconcile(&mut worker.shell, survivors, handed_over, hello.handed_over);
     crash_points::pass(Point::Reconciled);
     first_pass(worker, backlog);
     let shell = &mut worker.shell;
@@ -375,6 +375,9 @@ fn first_pass(worker: &mut Worker, backlog: Backlog) {
     shell.core.handle(Input::PassBegins { now_ns });
     for (slot, bytes) in &backlog.input {
         shell.core.handle(Input::Received { slot: *slot, bytes });
+    }
+    for slot in backlog.ended {
+        shell.core.handle(Input::Broken { slot });
     }
     for HandedOver { key, number, endpoint, fd } in backlog.fresh {
         connections::open(shell, key, number, endpoint, fd);

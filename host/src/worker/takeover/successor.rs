@@ -23,7 +23,7 @@ use crate::plugin::prepare::Job;
 use crate::protocol::keeper::{Hello, ToKeeper};
 use crate::worker::reload::build_records::{LibraryRecord, OnProbation, recorded};
 use crate::worker::reload::config_in_force::recorded_number;
-use crate::worker::reload::ports::{FailedBuild, Opening, PreparedPorts};
+use crate::worker::reload::ports::{FailedBuild, Opening};
 use crate::worker::reload::roll_back::{record_roll_back, report_roll_back};
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
@@ -173,7 +173,7 @@ fn change_ports_of(shell: &mut Shell, library: &str) {
     let mine = |s: &&Service| s.build.as_ref().is_some_and(|b| b.library == library);
     let offers = shell.core.services().iter().filter(mine).map(|s| s.offer.clone()).collect();
     let changes = shell.ports.changes_for(&shell.core, &[(id, offers)], shell.config.get());
-    match changes.map(PreparedPorts::of) {
+    match changes {
         Ok(prepared) if prepared.need_opening() => {
             shell.ports.open(Opening::TakenOver, prepared, &mut shell.keeper);
         }

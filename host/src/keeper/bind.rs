@@ -1,0 +1,179 @@
+//! Binding of listening sockets: TCP ports, and files of Unix sockets.
+//!
+//! *Invariant*: every connection has its socket options from the first byte on, as it inherits them
+//! from the listener. The kernel's byte counts rely on that ([`crate::sys::tcp`]).
+//!
+//! A Unix socket is a file. A file that a dead host has left is replaced, and one that somebody
+//! listens at is not. The file of a socket is deleted with it, unless another one is there by then.
+//!
+//! | file at the path | bind |
+//! | --- | --- |
+//! | none | makes it, for its owner alone, then with the wanted mode and group |
+//! | a socket that refuses connections | replaces it |
+//! | a socket that takes connections, or is of another kind | refused |
+//! | no socket | refused |
+
+use crate::config::socket_file::SocketFile;
+use nix::unistd::{Gid, Group};
+use rustix::fs::{Mode, chmod, chown, lstat};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt,
+};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+/// Connections that the kernel queues for one port, at most: `net.core.somaxconn` lowers it. The
+/// queue must hold all clients that arrive while no worker serves.
+const BACKLOG: i32 = 4096;
+/// Flags of all sockets.
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
+/// Binds a TCP port and listens. `shares`: other sockets of this process may have the address, if
+/// they share. Returns the address that the kernel gave, too.
+pub(super) fn bind_tcp(addr: SocketAddr, shares: bool) -> io::Result<(OwnedFd, SocketAddr)> {
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, FLAGS, None)?;
+    // Connections of an earlier host may still be in TIME_WAIT.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if addr.is_ipv6() {
+        // A service may listen on 0.0.0.0 and on [::] with one port number.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    // The output of a pass is sent at once, so there is nothing to wait for.
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    // Finds a peer that is gone without closing, after hours.
+    sockopt::set_socket_keepalive(&socket, true)?;
+    // Urgent data (telnet's Synch) comes in order, and the kernel counts it as other bytes.
+    sockopt::set_socket_oobinline(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, shares)?;
+    bind(&socket, &addr)?;
+    listen(&socket, BACKLOG)?;
+    let addr = rustix::net::getsockname(&socket)?.try_into()?;
+    Ok((socket, addr))
+}
+
+/// File of a Unix socket that listens. Deletes the file with its own end, if the file is still the
+/// one that it made.
+#[derive(Debug)]
+pub(super) struct BoundFile {
+    path: Box<str>,
+    /// Device and inode.
+    made: (u64, u64),
+}
+
+impl BoundFile {
+    /// Gives the file a mode and a group. The error says what cannot be given.
+    pub(super) fn allow(&self, file: &SocketFile) -> Result<(), String> {
+        if let Some(name) = &file.group {
+            let gid = gid(name)?;
+            let gid = rustix::fs::Gid::from_raw(gid.as_raw());
+            chown(&*self.path, None, Some(gid)).map_err(|e| format!("its group {name}: {e}"))?;
+        }
+        let mode = Mode::from_raw_mode(file.mode);
+        chmod(&*self.path, mode).map_err(|e| format!("its mode {:04o}: {e}", file.mode))
+    }
+}
+
+impl Drop for BoundFile {
+    fn drop(&mut self) {
+        if inode(&self.path).is_ok_and(|there| there == self.made) {
+            let _ = std::fs::remove_file(&*self.path);
+        }
+    }
+}
+
+/// Binds a Unix socket at an absolute path, and listens. A file that a dead host has left is
+/// replaced.
+pub(super) fn bind_unix(path: &str) -> io::Result<(OwnedFd, BoundFile)> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
+    let address = SocketAddrUnix::new(path)?;
+    match bind(&socket, &address) {
+        Err(Errno::ADDRINUSE) => {
+            remove_if_dead(path, &address)?;
+            bind(&socket, &address)?;
+        }
+        bound => bound?,
+    }
+    let file = BoundFile { path: path.into(), made: inode(path)? };
+    // Nobody gets in before the mode is the wanted one: connects need the right to write.
+    chmod(path, Mode::RUSR | Mode::WUSR)?;
+    listen(&socket, BACKLOG)?;
+    Ok((socket, file))
+}
+
+/// Removes the socket file that a dead process has left. Fails if somebody listens there, and if
+/// the file is no socket.
+fn remove_if_dead(path: &str, address: &SocketAddrUnix) -> io::Result<()> {
+    let is_socket = rustix::fs::FileType::from_raw_mode(lstat(path)?.st_mode).is_socket();
+    if !is_socket {
+        return Err(io::Error::other("a file that is no socket is there; remove it or take another path"));
+    }
+    let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
+    match connect(&probe, address) {
+        Err(Errno::CONNREFUSED) => Ok(std::fs::remove_file(path)?),
+        // A full queue, or a socket of another type: it lives.
+        _ => Err(io::Error::other("another process listens there")),
+    }
+}
+
+/// Device and inode of a file, without following a link.
+fn inode(path: &str) -> io::Result<(u64, u64)> {
+    let stat = lstat(path)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// Number of a group that is given by name or number.
+fn gid(name: &str) -> Result<Gid, String> {
+    if let Ok(number) = name.parse() {
+        return Ok(Gid::from_raw(number));
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid),
+        Ok(None) => Err(format!("there is no group {name}")),
+        Err(e) => Err(format!("group {name}: {e}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    /// The loop and the kernel's byte counts rely on these options from the first byte.
+    #[test]
+    fn connections_inherit_their_options() {
+        let (socket, addr) = bind_tcp(([127, 0, 0, 1], 0).into(), false).unwrap();
+        let _peer = std::net::TcpStream::connect(addr).unwrap();
+        let fd = rustix::net::accept(&socket).unwrap();
+        assert!(sockopt::tcp_nodelay(&fd).unwrap());
+        assert!(sockopt::socket_keepalive(&fd).unwrap());
+        assert!(sockopt::socket_oobinline(&fd).unwrap());
+    }
+
+    #[test]
+    fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock").to_str().unwrap().to_owned();
+        drop(UnixListener::bind(&path).unwrap());
+        let (_socket, file) = bind_unix(&path).unwrap();
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        file.allow(&SocketFile { mode: 0o660, group: None }).unwrap();
+        assert_eq!(mode(), 0o660);
+        let said = file.allow(&SocketFile { mode: 0o660, group: Some("no-such-group".into()) }).unwrap_err();
+        assert_eq!(said, "there is no group no-such-group");
+        UnixStream::connect(&path).unwrap();
+        assert_eq!(bind_unix(&path).unwrap_err().to_string(), "another process listens there");
+        // Somebody else's file stays.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "").unwrap();
+        drop(file);
+        assert!(bind_unix(&path).unwrap_err().to_string().contains("no socket is there"));
+        std::fs::remove_file(&path).unwrap();
+        drop(bind_unix(&path).unwrap());
+        assert!(!std::fs::exists(&path).unwrap());
+    }
+}
