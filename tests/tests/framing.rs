@@ -82,7 +82,7 @@ fn builds() -> &'static (PathBuf, PathBuf) {
 fn framed_sessions_survive_swaps_and_kills_in_the_middle_of_messages() {
     let (one, two) = builds();
     let host = Host::serve_with(&SERVICES, &[one], |c| {
-        c.args(["--listen", "framed-prefixed=custom://127.0.0.1:0"]);
+        c.args(["--listen", "framed-prefixed=custom://127.0.0.2:0"]);
     });
     let mut total = 0;
     let mut own = Peer::connect(&host, "framed-own");
