@@ -859,7 +859,8 @@ fn a_framing_of_the_librarys_own_may_be_cut_anywhere() {
     }
 }
 
-/// Its sessions wait while no library serves them, and end with a build that has no such framing.
+/// Sessions wait while no library serves them, and end with a build that has no such framing. The
+/// list of framings is recorded, as it is not that of the first build alone.
 #[test]
 fn a_framing_of_the_librarys_own_comes_and_goes_with_its_code() {
     let own = |version| Framing::Custom { version, bytes_max: 400 };
@@ -871,8 +872,8 @@ fn a_framing_of_the_librarys_own_comes_and_goes_with_its_code() {
         (LINES, format!("2:a1 closed{waits}\n{reason}")),
     ] {
         let more = [In(0, b"1:".to_vec()), Serve("s", next), In(0, b"b1:c".to_vec())];
-        let mut world =
-            run_with(Limits::default(), &[Serve("s", own(1)), Open(0, "s"), In(0, b"1:a".to_vec())]);
+        let begin = [Serve("s", LINES), Serve("s", own(1)), Open(0, "s"), In(0, b"1:a".to_vec())];
+        let mut world = run_with(Limits::default(), &begin);
         world.served.clear();
         world.step(Kill);
         more.into_iter().for_each(|step| world.step(step));

@@ -11,7 +11,7 @@
 //! Costs: one call for each message, and one for each read that adds to a message. The library sees
 //! the whole message again with each read.
 
-use super::frame::{Frame, FrameBuffers, FrameState, Payload, Refusal, STORED_BYTES_MAX};
+use super::frame::{CutRefusal, Frame, FrameBuffers, FrameState, Payload, STORED_BYTES_MAX};
 use greenroom_state::abi;
 use std::ops::Range;
 
@@ -96,7 +96,7 @@ pub(crate) fn cut<'i>(
 
 /// Ends the stream for a reason that the buffers hold.
 fn refuse<'i>(buffers: &mut FrameBuffers, reason: String, is_fault: bool) -> Frame<'i> {
-    buffers.refusal = Some(Refusal { reason, is_fault });
+    buffers.refusal = Some(CutRefusal { reason, is_fault });
     Frame::Invalid("its framing refuses the input")
 }
 
@@ -139,7 +139,7 @@ mod tests {
             cut
         });
         let said = match (frame, buffers.refusal.take()) {
-            (Frame::Invalid(_), Some(Refusal { reason, is_fault })) => format!("{is_fault} {reason}"),
+            (Frame::Invalid(_), Some(CutRefusal { reason, is_fault })) => format!("{is_fault} {reason}"),
             (Frame::Message { payload, consumed }, _) => {
                 format!("{} {consumed}", payload.bytes(&buffers).escape_ascii())
             }

@@ -150,14 +150,14 @@ pub struct FrameBuffers {
     /// Answers of the framing itself, in order.
     pub replies: Vec<u8>,
     /// Reason of the last [`Frame::Invalid`], if a library's framing gave it.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<CutRefusal>,
     /// Event of the last [`Frame::Reply`], if there is one.
     pub event: Option<FrameEvent>,
 }
 
 /// Reason why a library's framing ends a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct CutRefusal {
     /// Reason in words.
     pub reason: String,
     /// Whether the library is at fault, and not the peer.

@@ -16,7 +16,7 @@
 use crate::execute::batch::wait_for_code;
 use crate::framing::Framing;
 use crate::framing::custom;
-use crate::framing::frame::{Frame, FrameBuffers, FrameEvent, FrameState, Payload, Refusal};
+use crate::framing::frame::{CutRefusal, Frame, FrameBuffers, FrameEvent, FrameState, Payload};
 use crate::host_state::HostState;
 use crate::ids::Slot;
 use crate::limits::host::BATCH_ACTIONS_MAX;
@@ -56,7 +56,7 @@ impl CutBuffers {
     }
 
     /// Reason why a library's framing refused the input, if the last cut ended so.
-    pub(super) fn take_refusal(&mut self) -> Option<Refusal> {
+    pub(super) fn take_refusal(&mut self) -> Option<CutRefusal> {
         self.frames.refusal.take()
     }
 

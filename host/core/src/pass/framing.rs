@@ -13,7 +13,7 @@ use crate::effects::action_record::{Data, PendingAction};
 use crate::effects::inbox::{Inbox, RunningBatch};
 use crate::execute::batch::cut_failed;
 use crate::framing::Framing;
-use crate::framing::frame::{FrameEvent, Refusal};
+use crate::framing::frame::{CutRefusal, FrameEvent};
 use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;
 use crate::host_state::notice::{limit_reached, notice};
@@ -63,10 +63,10 @@ pub(super) fn refused(pass: &mut Pass<'_>, slot: Slot, why: &str) {
     let refusal = calls_code(host, slot).then(|| pass.scratch.cut.take_refusal());
     match refusal.flatten() {
         None => notice(host, level::INFO, slot, format!("closed: {why}")),
-        Some(Refusal { reason, is_fault: false }) => {
+        Some(CutRefusal { reason, is_fault: false }) => {
             notice(host, level::INFO, slot, format!("closed: its framing refuses the input: {reason}"));
         }
-        Some(Refusal { reason, is_fault: true }) => {
+        Some(CutRefusal { reason, is_fault: true }) => {
             notice(host, level::ERROR, slot, format!("closed: its framing failed: {reason}"));
             cut_failed(host, slot, fault::ERROR, format!("its framing failed: {reason}"));
         }
