@@ -20,13 +20,16 @@
 enum { GR_OK = 0, GR_ABSENT = 1, GR_LIMIT = 2, GR_INVALID = 3 };                       /* what the host answers */
 enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                                 /* gr_action.kind */
 enum { GR_TIMER = 4, GR_NOTE = 5, GR_PUBLISHED = 6, GR_JOB = 7, GR_DIALED = 8, GR_CONNECT = 9 }; /* the same, since 1.2 */
-enum { GR_PAGE = 10 };                                                                 /* the same, since 1.4 */
+enum { GR_PAGE = 10, GR_NEGOTIATED = 11, GR_SUBNEGOTIATION = 12 };                     /* the same, since 1.4 */
 enum { GR_CONNECT_OPEN = 0, GR_CONNECT_FAILED = 1 };                                   /* how GR_CONNECT ended */
 enum { GR_JOB_DONE = 0, GR_JOB_FAILED = 1, GR_JOB_LOST = 2 };                          /* how GR_JOB ended */
 enum { GR_BY_PEER = 1, GR_BROKEN = 2, GR_BY_HANDLER = 3, GR_BY_LIMIT = 4, GR_STOPPING = 5, GR_BY_OPERATOR = 6 }; /* why GR_CLOSED */
 enum { GR_LINES = 1, GR_RAW = 2 };                                                     /* gr_service.framing */
 enum { GR_LENGTH_PREFIX = 3, GR_DELIMITER = 4, GR_TELNET = 5 };                        /* the same, since 1.3 */
-enum { GR_WEBSOCKET = 6 };                                                             /* the same, since 1.4 */
+enum { GR_WEBSOCKET = 6, GR_CUSTOM = 7 };                                              /* the same, since 1.4 */
+enum { GR_CUSTOM_STATE_MAX = 32 };                                                     /* bytes of gr_frame_cut.state */
+enum { GR_CUT_MORE = 0, GR_CUT_MESSAGE = 1, GR_CUT_SKIPPED = 2, GR_CUT_INVALID = 3, GR_CUT_FAILED = 4 }; /* returned by cut */
+enum { GR_WILL = 251, GR_WONT = 252, GR_DO = 253, GR_DONT = 254 };                     /* verbs of negotiate */
 enum { GR_FAULT_ERROR = 1, GR_FAULT_PANIC = 2, GR_FAULT_STATE = 3 };                   /* gr_fault.kind */
 enum { GR_LOG_ERROR = 1, GR_LOG_WARN = 2, GR_LOG_INFO = 3, GR_LOG_DEBUG = 4, GR_LOG_TRACE = 5 };
 enum { GR_BROADCAST_OTHERS = 1 };                                                      /* flag of broadcast */
@@ -118,6 +121,9 @@ typedef struct gr_host {
     uint32_t (*close_with)(gr_turn *turn, uint32_t code, gr_bytes reason);
     uint32_t (*fact)(gr_turn *turn, gr_bytes name, gr_bytes *value);
     uint32_t (*page)(gr_turn *turn, gr_bytes content_type, gr_bytes page);
+    uint32_t (*negotiate)(gr_turn *turn, uint32_t verb, uint32_t option);
+    uint32_t (*subnegotiate)(gr_turn *turn, uint32_t option, gr_bytes data);
+    uint32_t (*prompt)(gr_turn *turn, gr_bytes text);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */
@@ -139,6 +145,15 @@ typedef struct gr_offered_endpoint { /* an endpoint beside the service's first o
     uint16_t flags;
     uint32_t reserved;
 } gr_offered_endpoint;
+
+typedef struct gr_frame_cut { /* what cut cuts */
+    uint32_t size;
+    uint32_t state_len;
+    uint8_t state[GR_CUSTOM_STATE_MAX]; /* read, and changed in place */
+    size_t consumed;
+    size_t message_at;
+    size_t message_len;
+} gr_frame_cut;
 
 typedef struct gr_service {
     uint32_t size;
@@ -166,8 +181,10 @@ typedef struct gr_service {
     /* Since 1.2. On any thread. 0: the result is in `result`; 1: it failed, the reason is in `error`. */
     uint32_t (*job)(const void *instance, gr_bytes name, gr_bytes input, const uint32_t *cancelled, gr_sink result,
                     gr_sink error);
-    /* Since 1.3. GR_LENGTH_PREFIX: the width (1, 2 or 4), then 0 for big or 1 for little endian. GR_DELIMITER: the
-     * delimiter, 1 to 16 bytes. Since 1.4, GR_WEBSOCKET: its subprotocols, with commas between. Others: empty. */
+    /* Since 1.3. GR_LENGTH_PREFIX: the width (1, 2 or 4), then 0 for big or 1 for little endian; since 1.4 also a width
+     * of 8, or 2 for base-128 of at most so many bytes; then, if there are four, 1 if it counts itself, and the bytes
+     * before it. GR_DELIMITER: the delimiter, 1 to 16 bytes. Since 1.4, GR_WEBSOCKET: its subprotocols, with commas
+     * between. GR_CUSTOM: the version of its state. Others: empty. */
     gr_bytes framing_parameters;
     /* Since 1.4. Beside port and framing, which are the first endpoint. */
     uint32_t endpoint_count;
@@ -175,6 +192,10 @@ typedef struct gr_service {
     const gr_offered_endpoint *endpoints; /* endpoint_count of them, endpoint_stride bytes apart */
     /* Since 1.4. A turn of GR_PAGE, which is in no batch; it ends by turn_ok or turn_failed. NULL: no pages. */
     void (*page)(const void *instance, const gr_host *host, gr_turn *turn, gr_bytes path);
+    /* Since 1.4, for GR_CUSTOM. Pure functions, on any thread. cut returns a GR_CUT_...: a message is a part of the input,
+     * or is put into `message`. encode: 0: the frame is in `result`; 1: it can't be framed, the reason is in `error`. */
+    uint32_t (*cut)(gr_bytes input, gr_frame_cut *frame, gr_sink message, gr_sink error);
+    uint32_t (*encode)(gr_bytes message, gr_sink result, gr_sink error);
 } gr_service;
 
 typedef struct gr_library {

@@ -20,7 +20,7 @@
 //! `include/greenroom.h` says the same in C; a test compares the two.
 
 pub mod action;
-mod bytes;
+pub mod bytes;
 pub mod closed;
 pub mod connect;
 pub mod fault;
@@ -28,6 +28,7 @@ pub mod framing;
 pub mod job;
 pub mod level;
 pub mod status;
+pub mod table;
 
 pub use bytes::{Bytes, Sink};
 
@@ -125,7 +126,7 @@ pub struct Service {
     /// Since 1.1. The state versions from which this library can make the one before.
     pub downgrades: *const u32,
     /// Since 1.1. An array of `table_count` items, each `table_stride` bytes apart.
-    pub tables: *const Table,
+    pub tables: *const table::Table,
     /// Since 1.1. Size of one.
     pub table_stride: u32,
     /// Must be zero.
@@ -172,6 +173,21 @@ pub struct Service {
     pub page: Option<
         unsafe extern "C" fn(instance: *const c_void, host: *const Host, turn: *mut Turn, path: Bytes<'_>),
     >,
+    /// Since 1.4, for [`framing::CUSTOM`]. Cuts the next message off the beginning of `input`,
+    /// which is not empty. Returns a number of [`framing::cut`]. A message that is no part of the
+    /// input is put into `message`, a reason into `error`. Needs no instance, and depends on its
+    /// arguments alone. Any thread may call.
+    pub cut: Option<
+        unsafe extern "C" fn(
+            input: Bytes<'_>,
+            frame: *mut framing::FrameCut,
+            message: Sink,
+            error: Sink,
+        ) -> u32,
+    >,
+    /// Since 1.4, for [`framing::CUSTOM`]. Frames a message that is sent, likewise. Returns as
+    /// [`Service::convert`] does.
+    pub encode: Option<unsafe extern "C" fn(message: Bytes<'_>, result: Sink, error: Sink) -> u32>,
 }
 
 /// Endpoint that a service offers beside its first one. Valid until the process ends.
@@ -193,28 +209,6 @@ pub struct OfferedEndpoint {
 
 /// Size of [`Service`] in ABI 1.0.
 pub const SERVICE_SIZE_1_0: usize = std::mem::offset_of!(Service, downgrade_count);
-
-/// A table that a service owns: its values' schema and migrations rule it, whoever writes. Valid
-/// until the process ends.
-#[repr(C)]
-pub struct Table {
-    /// Size of this struct.
-    pub size: u32,
-    /// Version of its values, from 1.
-    pub version: u32,
-    /// The table's name.
-    pub name: Bytes<'static>,
-    /// JSON Schema of its values.
-    pub schema: Bytes<'static>,
-    /// Number of versions in [`Table::migrations`].
-    pub migration_count: u32,
-    /// Number of versions in [`Table::downgrades`].
-    pub downgrade_count: u32,
-    /// The versions from which this library can make the next one.
-    pub migrations: *const u32,
-    /// The versions from which this library can make the one before.
-    pub downgrades: *const u32,
-}
 
 /// Actions of one session, oldest first.
 #[repr(C)]
@@ -372,6 +366,14 @@ pub struct Host {
     pub fact: unsafe extern "C" fn(turn: *mut Turn, name: Bytes<'_>, value: *mut Bytes<'static>) -> u32,
     /// Since 1.4. Answers [`action::PAGE`], once: the value of Content-Type, and the page.
     pub page: unsafe extern "C" fn(turn: *mut Turn, content_type: Bytes<'_>, page: Bytes<'_>) -> u32,
+    /// Since 1.4. Negotiates a telnet option: `verb` is WILL 251, WONT 252, DO 253 or DONT 254.
+    /// What was asked for is also agreed to whenever the peer offers it. Nothing happens on a
+    /// session that does not speak telnet.
+    pub negotiate: unsafe extern "C" fn(turn: *mut Turn, verb: u32, option: u32) -> u32,
+    /// Since 1.4. Sends a subnegotiation of a telnet option; elsewhere nothing happens.
+    pub subnegotiate: unsafe extern "C" fn(turn: *mut Turn, option: u32, data: Bytes<'_>) -> u32,
+    /// Since 1.4. Sends a prompt: on telnet EOR or GA stands behind it, as was negotiated.
+    pub prompt: unsafe extern "C" fn(turn: *mut Turn, text: Bytes<'_>) -> u32,
 }
 
 /// The one function that a library exports.

@@ -104,7 +104,10 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             send_line,
             close_with,
             fact,
-            page
+            page,
+            negotiate,
+            subnegotiate,
+            prompt
         }
     );
 
@@ -142,7 +145,9 @@ fn a_library_has_the_same_layout_in_c_and_rust() {
             endpoint_count,
             endpoint_stride,
             endpoints,
-            page
+            page,
+            cut,
+            encode
         }
     );
     compare!(
@@ -152,7 +157,11 @@ fn a_library_has_the_same_layout_in_c_and_rust() {
     );
     compare!(
         printer,
-        "gr_table" = abi::Table {
+        "gr_frame_cut" = abi::framing::FrameCut { size, state_len, state, consumed, message_at, message_len }
+    );
+    compare!(
+        printer,
+        "gr_table" = abi::table::Table {
             size,
             version,
             name,
@@ -192,6 +201,11 @@ fn constants_have_the_same_values_in_c_and_rust() {
         ("GR_TELNET", abi::framing::TELNET),
         ("GR_WEBSOCKET", abi::framing::WEBSOCKET),
         ("GR_PAGE", abi::action::PAGE),
+        ("GR_CUSTOM", abi::framing::CUSTOM),
+        ("GR_CUSTOM_STATE_MAX", abi::framing::CUSTOM_STATE_BYTES_MAX as u32),
+        ("GR_CUT_FAILED", abi::framing::cut::FAILED),
+        ("GR_NEGOTIATED", abi::action::NEGOTIATED),
+        ("GR_SUBNEGOTIATION", abi::action::SUBNEGOTIATION),
         ("GR_FAULT_STATE", abi::fault::STATE),
         ("GR_LOG_TRACE", abi::level::TRACE),
         ("GR_BROADCAST_OTHERS", abi::BROADCAST_OTHERS),
@@ -239,4 +253,27 @@ fn a_handler_in_c_is_served() {
         "{report}"
     );
     assert_eq!(peer.ask("five"), "5 FIVE");
+}
+
+/// A framing in C, whose state is kept across a swap. What breaks its rules is closed.
+#[test]
+fn a_handler_in_c_has_a_framing_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|end| {
+        let library = dir.path().join(format!("{end}.so"));
+        let end = format!("-DEND=\" {end}\"");
+        compile_c("upper.c", &["-DOWN_FRAMING", &end], &library);
+        library
+    });
+    let host = Host::serve(&["upper"], &[&one]);
+    let mut peer = Client::connect(host.addr("upper"));
+
+    peer.send("0hello;1wor");
+    assert_eq!(peer.line().unwrap(), "1 HELLO one");
+    let (code, report) = host.reload_from("upper", &two);
+    assert_eq!(code, Some(0), "{report}");
+    peer.send("ld;3no;");
+    assert_eq!(peer.line().unwrap(), ";2 WORLD two");
+    assert_eq!(peer.line(), None);
+    host.wait_log("closed: its framing refuses the input: a number is missing");
 }

@@ -3,6 +3,7 @@
 use greenroom_core::command::Command;
 use greenroom_core::core::Core;
 use greenroom_core::framing::Framing;
+use greenroom_core::framing::custom::{CustomCut, CustomMessage};
 use greenroom_core::framing::delimiter::Delimiter;
 use greenroom_core::framing::length_prefix::LengthPrefix;
 use greenroom_core::ids::Slot;
@@ -11,10 +12,11 @@ use greenroom_core::limits::host::Limits;
 use greenroom_core::recovery::reconcile::StreamCounts;
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::session::life::Life;
+use greenroom_core::session::quarantine::BlockedAction;
 use greenroom_core::store::kind::Kind;
 use greenroom_core::store::memory::Plain;
 use greenroom_core::store::records::Store;
-use greenroom_core::turn::code::{Batch, Code};
+use greenroom_core::turn::code::{Batch, Code, CutPlace};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{Bytes, action, fault, status};
@@ -33,9 +35,15 @@ fn delimiter(bytes: &[u8]) -> Framing {
 }
 
 /// Answers each message with the message. `fail`, `close` and `hold` do so instead; `all TEXT`
-/// tells TEXT to the others, and `ALL TEXT` a long one; `twice TEXT` sends two messages, `LONG` a
-/// long one.
-struct Talk;
+/// tells TEXT to the others, `ALL TEXT` a long one, and `say TEXT` a line; `twice TEXT` sends two
+/// messages, `LONG` a long one. `will N`, `wont N`, `do N` and `dont N` negotiate a telnet option,
+/// and `faildo N` asks for one and fails. `prompt` sends one.
+///
+/// As a framing of its own it cuts netstrings, and numbers them with a byte of state.
+struct Talk {
+    /// Whether it says what its framing tells beside messages.
+    tells: bool,
+}
 
 /// Reads no state, so each session waits for another build.
 struct Unable;
@@ -49,14 +57,30 @@ impl Code for Unable {
 }
 
 impl Talk {
+    fn new(service: &str) -> Talk {
+        Talk { tells: service.starts_with("tells") }
+    }
+
+    fn negotiate(staging: &mut Staging<'_>, verb: u32, option: &[u8]) -> u32 {
+        staging.negotiate(verb, std::str::from_utf8(option).expect("a number").parse().expect("a number"))
+    }
+
     fn answer(staging: &mut Staging<'_>, message: &[u8]) -> u32 {
         let long = b"long ".repeat(80);
         match message.splitn(2, |b| *b == b' ').collect::<Vec<_>>()[..] {
             [b"all", text] => staging.broadcast("room", text, true),
+            [b"say", text] => staging.broadcast_line("room", text, true),
             [b"ALL", text] => staging.broadcast("room", &[&long, text].concat(), true),
             [b"twice", text] => staging.send(text) + staging.send(text),
             [b"LONG"] => staging.send(&long),
             [b"close"] => staging.close(),
+            [b"will", option] => Talk::negotiate(staging, 251, option),
+            [b"wont", option] => Talk::negotiate(staging, 252, option),
+            [b"do", option] => Talk::negotiate(staging, 253, option),
+            [b"dont", option] => Talk::negotiate(staging, 254, option),
+            [b"faildo", option] => Talk::negotiate(staging, 253, option) + status::LIMIT,
+            [b"sub", text] => staging.subnegotiate(201, text),
+            [b"prompt"] => staging.prompt(b"> "),
             [b"hold"] => staging.hold(true),
             _ => staging.send(message),
         }
@@ -69,6 +93,9 @@ impl Code for Talk {
             let message = bytes(a.data);
             let done = match a.kind {
                 action::OPENED => staging.subscribe("room"),
+                action::NEGOTIATED | action::SUBNEGOTIATION if self.tells => {
+                    staging.send(&[format!("[{} ", a.detail).as_bytes(), message, b"]"].concat())
+                }
                 action::MESSAGE if message == b"fail" => status::LIMIT,
                 action::MESSAGE => Talk::answer(staging, message),
                 _ => status::OK,
@@ -83,6 +110,44 @@ impl Code for Talk {
             }
         }
         0
+    }
+
+    fn knows(&self, kind: u32) -> bool {
+        self.tells || kind <= action::CONNECT
+    }
+
+    fn cut(&self, _: &CutPlace, input: &[u8], state: &mut Vec<u8>) -> Result<CustomCut, String> {
+        let Some(colon) = input.iter().position(|b| *b == b':') else { return Ok(CustomCut::More) };
+        let len = match std::str::from_utf8(&input[..colon]).map(str::parse::<usize>) {
+            Ok(Ok(len)) => len,
+            _ if input[0] == b'P' => return Err("it panicked".into()),
+            _ => return Ok(CustomCut::Invalid("no length".into())),
+        };
+        // Says what is not so: none of it may be believed.
+        if len == 66 {
+            return Ok(CustomCut::Skipped { consumed: 99 });
+        }
+        let Some(message) = input[colon + 1..].get(..len) else { return Ok(CustomCut::More) };
+        let count = state.first().map_or(1, |n| n + 1);
+        *state = vec![count];
+        let consumed = colon + 1 + len;
+        match message {
+            b"skip" => Ok(CustomCut::Skipped { consumed }),
+            b"plain" | b"fail" => {
+                Ok(CustomCut::Message { message: CustomMessage::Input(colon + 1..consumed), consumed })
+            }
+            _ => {
+                let message = [message, count.to_string().as_bytes()].concat();
+                Ok(CustomCut::Message { message: CustomMessage::Own(message), consumed })
+            }
+        }
+    }
+
+    fn encode(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        match message {
+            [b'!', ..] => Err("it begins with !".into()),
+            _ => Ok([format!("{}:", message.len()).as_bytes(), message].concat()),
+        }
     }
 }
 
@@ -178,7 +243,7 @@ impl World {
         assert_eq!(successor.lost, Vec::<String>::new());
         self.core = successor.core;
         for (name, framing) in self.served.clone() {
-            self.serve(name, framing, Box::new(Talk));
+            self.serve(name, framing, Box::new(Talk::new(name)));
         }
         let sessions = successor.survivors.into_iter();
         let missing = sessions.map(|s| {
@@ -197,7 +262,7 @@ impl World {
         match step {
             Serve(name, framing) => {
                 self.begin();
-                self.serve(name, framing, Box::new(Talk));
+                self.serve(name, framing, Box::new(Talk::new(name)));
                 // A build is recorded with the framings that it brings, in one commit.
                 self.commit();
             }
@@ -277,7 +342,13 @@ fn check(script: &[Step], expected: &str) {
 /// into single bytes; the core is killed at each cut, before or after the commit.
 #[track_caller]
 fn check_stream(framing: Framing, stream: &[u8], expected: &str) {
-    let begin = [Serve("s", framing), Open(0, "s")];
+    check_stream_of("s", framing, stream, expected);
+}
+
+/// The same, with a service of another name.
+#[track_caller]
+fn check_stream_of(name: &'static str, framing: Framing, stream: &[u8], expected: &str) {
+    let begin = [Serve(name, framing), Open(0, name)];
     let with = |more: Vec<Step>| check(&[&begin[..], &more].concat(), expected);
     for at in 0..=stream.len() {
         let (a, b) = (stream[..at].to_vec(), stream[at..].to_vec());
@@ -388,6 +459,7 @@ fn a_websocket_stream_may_be_cut_anywhere() {
     check_stream(SOCKET, &messages, &format!(r"{OPENED}\x82\x03one\x8a\x01p\x82\x04tw\xc3\xa9\x82\x05three"));
     let closes = stream(&[(0x01, b"half"), (0x88, b"\x03\xe8bye")]);
     check_stream(SOCKET, &closes, &format!(r"{OPENED}\x88\x02\x03\xe8 closed"));
+    check_stream(SOCKET, &stream(&[(0x81, b"prompt")]), &format!(r"{OPENED}\x81\x02> "));
     check_stream(SOCKET, &stream(&[(0x81, b"close")]), &format!(r"{OPENED}\x88\x02\x03\xe8 closed"));
     let invalid = format!(
         "{OPENED}\\x88\\x1d\\x03\\xefa text message is not UTF-8 closed\nclosed: a text message is not UTF-8"
@@ -602,6 +674,28 @@ fn endpoints_of_a_service_have_their_own_framings() {
     }
 }
 
+/// Telnet, WebSocket and lines in one service, and a framing of the library's own in another.
+#[test]
+fn a_line_to_all_is_written_once_for_each_framing() {
+    let own = Framing::Custom { version: 1, bytes_max: 400 };
+    for kill in [vec![], vec![Kill]] {
+        let begin = vec![
+            Serve("s", TELNET),
+            Serve("own", own),
+            OpenAs(0, "s", ""),
+            OpenAs(1, "s", "ws"),
+            OpenAs(2, "s", "line"),
+            Open(3, "own"),
+            In(1, OPENS.to_vec()),
+        ];
+        let tell =
+            vec![In(0, b"say a\xff\xff\n".to_vec()), In(2, b"say b\n".to_vec()), In(2, b"all c\n".to_vec())];
+        let script = [begin, kill.clone(), tell, kill].concat();
+        let socket = format!("{OPENED}\\x81\\x04a\\xef\\xbf\\xbd\\x81\\x01b\\x82\\x01c");
+        check(&script, &format!("b\\r\\nc\n{socket}\na\\xff\\n\n3:a\\xff\\n2:b\\n1:c"));
+    }
+}
+
 #[test]
 fn a_lost_framing_state_is_noticed() {
     let script = [Serve("s", TELNET), Open(0, "s"), In(0, b"ab\xff\xfd\x01c".to_vec())];
@@ -623,4 +717,190 @@ fn a_lost_framing_state_is_noticed() {
         image[at + 1] = 5;
     }
     panic!("the stored bytes are nowhere");
+}
+
+/// Requests of a turn, answers of the peer within a line, and a subnegotiation.
+#[test]
+fn a_negotiation_may_be_cut_anywhere() {
+    check_stream_of(
+        "tells",
+        TELNET,
+        b"do 31\nx\xff\xfb\x1fy\n\xff\xfa\x1f\0P\0\x18\xff\xf0dont 31\na\xff\xfc\x1fb\n",
+        "\\xff\\xfd\\x1f[31 \\xfb\\x01]xy[31 \\x00P\\x00\\x18]\\xff\\xfe\\x1f[31 \\xfc\\x00]ab",
+    );
+    // A handler may ask for what was refused.
+    check_stream_of(
+        "tells",
+        TELNET,
+        b"\xff\xfb\x18do 24\n\xff\xfb\x18sub \xff\xff\n",
+        "\\xff\\xfe\\x18[24 \\xfb\\x00]\\xff\\xfd\\x18[24 \\xfb\\x01]\\xff\\xfa\\xc9\\xff\\xff\\xff\\xf0",
+    );
+    // Prompts follow what is agreed, also within one batch.
+    check_stream(
+        TELNET,
+        b"prompt\nwill 3\nprompt\n\xff\xfd\x03prompt\nwill 25\n\xff\xfd\x19prompt\nwont 25\nprompt\n",
+        "> \\xff\\xf9\\xff\\xfb\\x03> \\xff\\xf9> \\xff\\xfb\\x19> \\xff\\xef\\xff\\xfc\\x19> ",
+    );
+}
+
+/// A turn that fails has asked for nothing. Later messages of its batch find what the earlier ones
+/// asked for, and commands within their lines are dealt with once.
+#[test]
+fn a_turn_that_fails_negotiates_nothing() {
+    check_stream_of(
+        "tells",
+        TELNET,
+        b"a\ndo 31\nfaildo 24\nb\xff\xfb\x18\xff\xfb\x1fc\n",
+        "a\\xff\\xfd\\x1f\\xff\\xfe\\x18[24 \\xfb\\x00][31 \\xfb\\x01]bc\nstatus 2",
+    );
+    check_stream_of(
+        "tells",
+        TELNET,
+        b"will 1\nx\nfail\n\xff\xfd\x01hold\nb\n",
+        "\\xff\\xfb\\x01x[1 \\xfd\\x01]\nstatus 2",
+    );
+    // More options than a session holds.
+    let most: String = (100..130).map(|n| format!("do {n}\n")).collect();
+    let world = run_with(Limits::default(), &[Serve("s", TELNET), Open(0, "s"), In(0, most.into_bytes())]);
+    assert_eq!(world.told, ["status 3"]);
+}
+
+/// Bytes to a peer that takes them as they are; a broadcast reaches each session in its way.
+#[test]
+fn binary_and_text_sessions_share_a_topic() {
+    let agree = |slot| In(slot, b"will 0\n\xff\xfd\0".to_vec());
+    let begin = vec![
+        Serve("lines", LINES),
+        Serve("telnet", TELNET),
+        Open(0, "lines"),
+        Open(1, "telnet"),
+        Open(2, "telnet"),
+        Open(3, "telnet"),
+        agree(2),
+        agree(3),
+    ];
+    for kill in [vec![], vec![Kill]] {
+        let long =
+            vec![In(0, b"all a\rb\n".to_vec()), In(2, b"wont 0\n".to_vec()), In(0, b"all c\rd\n".to_vec())];
+        let said = "\\xff\\xfb\\x00";
+        check(
+            &[begin.clone(), kill, long].concat(),
+            &format!("\na\\r\\x00bc\\r\\x00d\n{said}a\\rb\\xff\\xfc\\x00c\\r\\x00d\n{said}a\\rbc\\rd"),
+        );
+    }
+}
+
+/// A build that knows no such action has no turn for it, and its peer is refused all the same.
+#[test]
+fn an_older_build_gets_no_events() {
+    for (name, turns) in [("s", 2), ("tells", 3)] {
+        let offer = In(0, b"a\xff\xfb\x18b\n".to_vec());
+        let world = run_with(Limits::default(), &[Serve(name, TELNET), Open(0, name), offer]);
+        assert!(world.outcome().starts_with("\\xff\\xfe\\x18"), "{}", world.outcome());
+        assert_eq!(world.core.sessions().get(Slot(0)).map(|s| s.turns), Some(turns));
+    }
+}
+
+/// Options and half a message go on with the next build, in another process.
+#[test]
+fn what_was_negotiated_outlives_its_build() {
+    let ask = In(0, b"do 31\n\xff\xfb\x1fhalf".to_vec());
+    for kill in [vec![], vec![Kill]] {
+        let begin = vec![Serve("tells", TELNET), Open(0, "tells"), ask.clone()];
+        let swap = vec![Serve("tells", Framing::Telnet { bytes_max: 300 })];
+        let end = vec![In(0, b"\xff\xfb\x1f\n\xff\xfa\x1f1234\xff\xf0".to_vec())];
+        let script = [begin, kill.clone(), swap, kill, end].concat();
+        check(&script, "\\xff\\xfd\\x1f[31 \\xfb\\x01]half[31 1234]");
+    }
+}
+
+/// A framing of the library's own, with a byte of state that counts.
+#[test]
+fn a_framing_of_the_librarys_own_may_be_cut_anywhere() {
+    let own = Framing::Custom { version: 1, bytes_max: 400 };
+    check_stream(own, b"3:one4:skip5:plain0:9:twice 2x!12:twi", "4:one15:plain1:44:2x!54:2x!5");
+    check_stream(own, b"1:a4:fail1:b", "2:a12:b3\nstatus 2");
+    check_stream(own, b"1:!1:ax:", "2:a2 closed\nstatus 3\nclosed: its framing refuses the input: no length");
+    for (input, why) in [(&b"1:aP:"[..], "it panicked"), (b"1:a66:", "it consumes 99 bytes, and there are 3")]
+    {
+        check_stream(
+            own,
+            input,
+            &format!("2:a1 closed\nclosed: its framing failed: {why}\nits framing failed: {why}"),
+        );
+    }
+    // A broadcast is framed by the library once, and left out where that fails.
+    let all = |text: &[u8]| {
+        vec![
+            Serve("lines", LINES),
+            Serve("own", own),
+            Serve("other", own),
+            Open(0, "lines"),
+            Open(1, "own"),
+            Open(2, "own"),
+            Open(3, "other"),
+            In(0, text.to_vec()),
+            Kill,
+        ]
+    };
+    check(&all(b"all a\nall bc\n"), "\n1:a2:bc\n1:a2:bc\n1:a2:bc");
+    let left_out = "a broadcast to it is left out: it begins with !";
+    check(&all(b"all !\n"), &format!("\n\n\n\n{left_out}\n{left_out}\n{left_out}"));
+    // A build with another version begins anew, in the middle of a message.
+    for (version, expected) in [(1, "2:a12:b2"), (2, "2:a12:b1")] {
+        let next = Framing::Custom { version, bytes_max: 400 };
+        check(
+            &[
+                Serve("s", own),
+                Open(0, "s"),
+                In(0, b"1:a1:".to_vec()),
+                Serve("s", next),
+                In(0, b"b".to_vec()),
+            ],
+            expected,
+        );
+    }
+}
+
+/// Sessions wait while no library serves them, and end with a build that has no such framing. The
+/// list of framings is recorded, as it is not that of the first build alone.
+#[test]
+fn a_framing_of_the_librarys_own_comes_and_goes_with_its_code() {
+    let own = |version| Framing::Custom { version, bytes_max: 400 };
+    let waits = "\nno library offers this service, whose code cuts its messages";
+    let reason = "closed: the build that serves has no framing of its own any more";
+    for (next, expected) in [
+        (own(1), "2:a12:b22:c3".to_owned() + waits),
+        (own(2), "2:a12:b12:c2".to_owned() + waits),
+        (LINES, format!("2:a1 closed{waits}\n{reason}")),
+    ] {
+        let more = [In(0, b"1:".to_vec()), Serve("s", next), In(0, b"b1:c".to_vec())];
+        let begin = [Serve("s", LINES), Serve("s", own(1)), Open(0, "s"), In(0, b"1:a".to_vec())];
+        let mut world = run_with(Limits::default(), &begin);
+        world.served.clear();
+        world.step(Kill);
+        more.into_iter().for_each(|step| world.step(step));
+        assert_eq!(world.outcome(), expected);
+    }
+}
+
+/// A message whose cut has killed the process is not cut again: its session waits, behind the
+/// messages before it.
+#[test]
+fn a_cut_that_kills_quarantines_its_session() {
+    let own = Framing::Custom { version: 1, bytes_max: 400 };
+    let mut world = run_with(Limits::default(), &[Serve("s", own), Open(0, "s")]);
+    let reason = "it kills".to_owned();
+    world.core.block(BlockedAction { session: 1, turn: 2, action: action::MESSAGE, reason });
+    world.step(In(0, b"1:a1:b1:c".to_vec()));
+    assert_eq!(world.outcome(), "2:a1\nquarantined: it kills");
+}
+
+/// Messages of a packet protocol, whose type stands before their length.
+#[test]
+fn a_stream_of_packets_may_be_cut_anywhere() {
+    let mqtt = LengthPrefix::base_128(4).and_then(|prefix| prefix.behind(1)).expect("a prefix");
+    let mqtt = Framing::LengthPrefix { prefix: mqtt, bytes_max: 400 };
+    check_stream(mqtt, b"\xc0\0\x30\x03one\x30\x0212\x31", r"\xc0\x000\x03one0\x0212");
+    check_stream(mqtt, b"f\x03ailc\x04lose0\0", " closed\nstatus 2");
 }

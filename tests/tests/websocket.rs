@@ -34,7 +34,8 @@ fn serve(config: &str) -> Host {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("greenroom.toml");
     std::fs::write(&file, config).expect("a configuration");
-    Host::serve_with(&[SERVICE, "socketed-telnet", "socketed-prefixed"], &[&builds()[0]], |host| {
+    let services = [SERVICE, "socketed-telnet", "socketed-prefixed", "socketed-own"];
+    Host::serve_with(&services, &[&builds()[0]], |host| {
         host.arg("-c").arg(&file);
     })
 }

@@ -1,11 +1,13 @@
-//! Trait that a service implements, its actions and its framing.
+//! Trait that a service implements, and its actions.
 //!
-//! The types here are the SDK's promise to authors. Kinds of actions, of framings and of
-//! reasons for a close may be added, so those types are `non_exhaustive`.
+//! The types here are the SDK's promise to authors. Kinds of actions and of reasons for a close may
+//! be added, so those types are `non_exhaustive`.
 
 use crate::fault::Fault;
+use crate::framing::{Endpoint, Framing};
 use crate::migrate::Migrations;
 use crate::table::Tables;
+use crate::telnet::Verb;
 use crate::turn::Turn;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -133,6 +135,26 @@ pub enum Action<'a> {
         /// Result, or how it failed.
         end: JobEnd<'a>,
     },
+    /// Peer of a telnet session said something about an option: the option went on or off, a
+    /// request was answered ([`Turn::telnet_do`]), or an offer was refused because no turn has
+    /// asked for it.
+    Negotiated {
+        /// Number of the option; [`crate::telnet`] has the usual ones.
+        option: u8,
+        /// Word of the peer. `Will` and `Wont` are about its own side, `Do` and `Dont` about the
+        /// host's.
+        verb: Verb,
+        /// Whether the option is on now, on that side.
+        on: bool,
+    },
+    /// Subnegotiation from the peer of a telnet session, of an option that is on. At most 1,024
+    /// bytes as they come; a longer one closes the session.
+    Subnegotiation {
+        /// Number of the option.
+        option: u8,
+        /// Bytes behind the option.
+        bytes: &'a [u8],
+    },
 }
 
 /// Page that a handler serves.
@@ -199,114 +221,6 @@ pub enum Closed {
     Stopping,
     /// An operator closed it.
     Operator,
-}
-
-/// Framing of a service's stream: how it is cut into messages, and how messages are sent.
-///
-/// One send is one message. Bad parameters refuse the library, with the reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Framing {
-    /// Lines that end in LF or CRLF. A send goes out as it is.
-    Lines {
-        /// Longest line, in bytes, without its ending. A longer one closes the session.
-        bytes_max: u32,
-    },
-    /// No framing: a message is whatever arrived, cut anywhere. A send goes out as it is.
-    Raw {
-        /// Longest message, in bytes. More becomes several.
-        bytes_max: u32,
-    },
-    /// Messages behind their length, which does not count itself. A send goes out behind its
-    /// length.
-    LengthPrefix {
-        /// Bytes of the length: 1, 2 or 4.
-        width: u8,
-        /// Byte order of the length.
-        order: ByteOrder,
-        /// Longest message, in bytes, without its length. A longer one closes the session.
-        bytes_max: u32,
-    },
-    /// Messages that end in a fixed string, which is no part of them. A send goes out with the
-    /// delimiter behind it, and fails if it contains the delimiter.
-    Delimiter {
-        /// End of each message, 1 to 16 bytes.
-        delimiter: &'static [u8],
-        /// Longest message, in bytes, without its delimiter. A longer one closes the session.
-        bytes_max: u32,
-    },
-    /// Lines over telnet: the host refuses every option of the protocol, and skips its commands. A
-    /// send goes out as text: LF becomes CR LF, and the byte 255 is doubled.
-    Telnet {
-        /// Longest line, in bytes, without its ending. A longer one closes the session.
-        bytes_max: u32,
-    },
-    /// WebSocket: a message is text or bytes, whole. [`Turn::send_line`] sends text, and
-    /// [`Turn::send`] bytes. A session opens with its HTTP request, of which [`Turn::fact`] tells;
-    /// [`Handler::page`] answers any other GET.
-    WebSocket {
-        /// Longest message, in bytes, of all its fragments. A longer one closes the session.
-        bytes_max: u32,
-        /// Subprotocols that the service speaks, by name; 64 bytes of names and commas at most. The
-        /// peer gets the first of those that it asks for.
-        protocols: &'static [&'static str],
-    },
-}
-
-/// Endpoint: a port with a framing. At most one of each kind, as operators name endpoints by
-/// their kind. Its longest message is that of [`Handler::FRAMING`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Endpoint {
-    /// TCP port on loopback, unless the operator says otherwise; 0: none.
-    pub(crate) port: u16,
-    /// Framing of its streams.
-    pub(crate) framing: Framing,
-}
-
-impl Endpoint {
-    /// Endpoint with any framing, whose `bytes_max` is not used.
-    pub const fn new(port: u16, framing: Framing) -> Endpoint {
-        Endpoint { port, framing }
-    }
-
-    /// Endpoint of lines that end in LF or CRLF.
-    pub const fn lines(port: u16) -> Endpoint {
-        Endpoint::new(port, Framing::Lines { bytes_max: 0 })
-    }
-
-    /// Endpoint of bytes as they arrive.
-    pub const fn raw(port: u16) -> Endpoint {
-        Endpoint::new(port, Framing::Raw { bytes_max: 0 })
-    }
-
-    /// Endpoint of lines over telnet.
-    pub const fn telnet(port: u16) -> Endpoint {
-        Endpoint::new(port, Framing::Telnet { bytes_max: 0 })
-    }
-
-    /// Endpoint of WebSocket messages, which speaks these subprotocols.
-    pub const fn websocket(port: u16, protocols: &'static [&'static str]) -> Endpoint {
-        Endpoint::new(port, Framing::WebSocket { protocols, bytes_max: 0 })
-    }
-
-    /// Endpoint of messages behind their length: `width` is 1, 2 or 4 bytes.
-    pub const fn length_prefix(port: u16, width: u8, order: ByteOrder) -> Endpoint {
-        Endpoint::new(port, Framing::LengthPrefix { width, order, bytes_max: 0 })
-    }
-
-    /// Endpoint of messages that end in a fixed string of 1 to 16 bytes.
-    pub const fn delimiter(port: u16, delimiter: &'static [u8]) -> Endpoint {
-        Endpoint::new(port, Framing::Delimiter { delimiter, bytes_max: 0 })
-    }
-}
-
-/// Byte order of a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ByteOrder {
-    /// Most significant byte first, as network protocols mostly have it.
-    Big,
-    /// Least significant byte first.
-    Little,
 }
 
 /// Configuration of a service that has none: any key is refused.

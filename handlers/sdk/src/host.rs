@@ -65,6 +65,12 @@ pub(crate) trait Host {
     fn wait_for(&mut self, session: u64) -> u32;
     /// Holds this session's input, or releases it.
     fn hold(&mut self, on: bool) -> u32;
+    /// Says a verb about a telnet option.
+    fn negotiate(&mut self, verb: u8, option: u8) -> u32;
+    /// Sends a subnegotiation of a telnet option.
+    fn subnegotiate(&mut self, option: u8, bytes: &[u8]) -> u32;
+    /// Sends a text behind which the peer is to answer.
+    fn prompt(&mut self, text: &[u8]) -> u32;
     /// Logs an event, at any time.
     fn log(&mut self, event: &LogEvent);
 }

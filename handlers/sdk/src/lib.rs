@@ -51,7 +51,9 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `handler.rs` | the trait, actions, framing |
+//! | `handler.rs` | the trait, and actions |
+//! | `framing.rs` | framings, also those of an author's own |
+//! | [`telnet`] | telnet's options and subnegotiations |
 //! | `turn.rs` | the effects of a turn |
 //! | `table.rs` | typed tables, and who owns them |
 //! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
@@ -67,12 +69,14 @@
 mod convert;
 mod encode;
 mod fault;
+mod framing;
 mod handler;
 mod host;
 mod log;
 mod migrate;
 mod run;
 mod table;
+pub mod telnet;
 mod turn;
 
 #[allow(unsafe_code)]
@@ -80,7 +84,8 @@ pub mod export;
 pub mod testing;
 
 pub use fault::Fault;
-pub use handler::{Action, ByteOrder, Closed, Endpoint, Framing, Handler, Job, JobEnd, NoConfig, Page};
+pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState, Prefix};
+pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page};
 pub use migrate::Migrations;
 pub use table::{Table, Tables};
 pub use turn::{State, Turn};

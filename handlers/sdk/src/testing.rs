@@ -249,12 +249,13 @@ struct Staging {
 }
 
 impl Staging {
-    /// Peer of the session; refused in a turn of the service itself.
-    fn own(&mut self) -> Option<&mut Peer> {
-        match self.session {
-            SERVICE => None,
-            session => Some(self.shared.sessions.entry(session).or_default()),
+    /// Changes the peer of the session; refused in a turn of the service itself.
+    fn change(&mut self, change: impl FnOnce(&mut Peer)) -> u32 {
+        if self.session == SERVICE {
+            return status::INVALID;
         }
+        change(self.shared.sessions.entry(self.session).or_default());
+        status::OK
     }
 
     /// Owner of a timer: the session, or the service itself.
@@ -272,23 +273,16 @@ impl Host for Staging {
         self.fault = Some(fault.message.clone());
     }
     fn state(&mut self, bytes: &[u8]) {
-        if let Some(own) = self.own() {
-            own.state = Some(bytes.to_vec());
-        }
+        self.change(|own| own.state = Some(bytes.to_vec()));
     }
     fn peer(&mut self) -> String {
         format!("127.0.0.1:{}", self.session)
     }
     fn send(&mut self, bytes: &[u8]) -> u32 {
-        let Some(own) = self.own() else { return status::INVALID };
-        own.output.extend(bytes);
-        status::OK
+        self.change(|own| own.output.extend(bytes))
     }
     fn send_line(&mut self, line: &[u8]) -> u32 {
-        let Some(own) = self.own() else { return status::INVALID };
-        own.output.extend(line);
-        own.output.push(b'\n');
-        status::OK
+        self.send(&[line, b"\n"].concat())
     }
     fn close_with(&mut self, _: u16, _: &str) -> u32 {
         self.close()
@@ -300,19 +294,13 @@ impl Host for Staging {
         status::INVALID
     }
     fn close(&mut self) -> u32 {
-        let Some(own) = self.own() else { return status::INVALID };
-        own.closed = true;
-        status::OK
+        self.change(|own| own.closed = true)
     }
     fn subscribe(&mut self, topic: &str) -> u32 {
-        let Some(own) = self.own() else { return status::INVALID };
-        own.topics.insert(topic.to_owned());
-        status::OK
+        self.change(|own| own.topics.extend([topic.to_owned()]))
     }
     fn unsubscribe(&mut self, topic: &str) -> u32 {
-        let Some(own) = self.own() else { return status::INVALID };
-        own.topics.remove(topic);
-        status::OK
+        self.change(|own| own.topics.retain(|t| t != topic))
     }
     fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
         for (id, peer) in &mut self.shared.sessions {
@@ -395,6 +383,15 @@ impl Host for Staging {
     }
     fn hold(&mut self, _: bool) -> u32 {
         status::OK
+    }
+    fn negotiate(&mut self, _: u8, _: u8) -> u32 {
+        status::OK
+    }
+    fn subnegotiate(&mut self, _: u8, _: &[u8]) -> u32 {
+        status::OK
+    }
+    fn prompt(&mut self, text: &[u8]) -> u32 {
+        self.send(text)
     }
     fn log(&mut self, _: &LogEvent) {}
 }

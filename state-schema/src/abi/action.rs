@@ -27,3 +27,10 @@ pub const CONNECT: u32 = 9;
 /// [`super::Service::page`] runs the turn. Without an answer of the turn the peer gets status 404.
 /// There is no other turn of such a session, neither before nor after.
 pub const PAGE: u32 = 10;
+/// Since 1.4. The peer said something about a telnet option, [`super::Action::detail`]: an option
+/// went on or off, a request was answered, or an offer was refused. `data` are two bytes: what it
+/// said, WILL 251, WONT 252, DO 253 or DONT 254, and 1 if the option is on now, else 0.
+pub const NEGOTIATED: u32 = 11;
+/// Since 1.4. The peer sent a subnegotiation of telnet option [`super::Action::detail`], which is
+/// on; `data` are its bytes behind the option.
+pub const SUBNEGOTIATION: u32 = 12;

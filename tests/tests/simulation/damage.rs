@@ -70,7 +70,10 @@ fn serve_from(image: &[u8], world: &World) -> Option<(usize, usize)> {
     let Successor { mut core, survivors, lost } = Core::recover(limits, found, world.host.now_ns);
     let serving = world.builds.serving;
     let build = Build { library: LIBRARY.into(), generation: serving.generation, hash: String::new() };
-    core.adopt(&build, vec![(offer(world.subject, serving.version), world.code(&build, None))]);
+    core.adopt(
+        &build,
+        vec![(offer(world.subject, serving.framing, serving.version), world.code(&build, None))],
+    );
     let kept = reconcile(&mut core, &survivors, world);
 
     core.handle(Input::PassBegins { now_ns: world.host.now_ns });

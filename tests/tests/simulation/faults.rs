@@ -148,7 +148,7 @@ impl World {
         core.reloads.goes_on_with(self.host.library, build.clone(), None, self.builds.highest);
         // The reload under way belonged to the dead process.
         self.builds.candidate = None;
-        core.go_on_with(&build, vec![(offer(self.subject, serving.version), code)]);
+        core.go_on_with(&build, vec![(offer(self.subject, serving.framing, serving.version), code)]);
         if !dead.converts {
             self.builds.converters.clear();
         }

@@ -22,6 +22,7 @@
 //! | `reloads.rs` | reloads, probations and rollbacks |
 //! | `operator.rs` | configurations, states taken away and put back |
 //! | `faults.rs` | a peer's reset, a kill and its takeover |
+//! | `framings.rs` | framings of the scripted service, and what peers make of them |
 //! | `script.rs`, `verbs.rs` | the scripted service, and what each verb of a line does |
 //! | `model.rs` | what a session must be, computed apart from the host |
 //! | `invariants.rs` | laws of the host, one function each |
@@ -33,6 +34,7 @@
 mod counts;
 mod damage;
 mod faults;
+mod framings;
 mod invariants;
 mod model;
 mod operator;

@@ -1,5 +1,6 @@
 //! Peers and their connections: both directions, as the kernel would keep them.
 
+use crate::framings;
 use crate::model::Subject;
 use crate::verbs;
 use crate::world::World;
@@ -31,7 +32,9 @@ pub(crate) struct Peer {
     pub(crate) blocked: bool,
     /// The host ended its side of the stream.
     pub(crate) shut: bool,
-    /// Bytes read, without the lines that were checked.
+    /// Bytes read that are no whole message yet.
+    pub(crate) raw: Vec<u8>,
+    /// Text of the messages that it read, without the lines that were checked.
     pub(crate) received: Vec<u8>,
     /// Replies that were checked.
     pub(crate) replies: usize,
@@ -64,6 +67,7 @@ impl Peer {
             room,
             blocked: false,
             shut: false,
+            raw: Vec::new(),
             received: Vec::new(),
             replies: 0,
             last_generation: 0,
@@ -165,9 +169,9 @@ impl World {
         let others: Vec<u64> = self.network.peers.iter().map(|p| p.id).filter(|other| *other != id).collect();
         for _ in 0..self.rng.usize(1..40) {
             let line = self.random_line(&others);
-            let end = if self.rng.bool() { "\n" } else { "\r\n" };
+            let bytes = framings::written(self.builds.serving.framing, &line, &mut self.rng);
             let peer = &mut self.network.peers[at];
-            peer.to_host.extend(line.bytes().chain(end.bytes()));
+            peer.to_host.extend(bytes);
             peer.lines.push(line);
         }
     }
@@ -196,7 +200,8 @@ impl World {
     pub(crate) fn read(&mut self, at: usize, all: bool) {
         let peer = &mut self.network.peers[at];
         let n = if all { peer.from_host.len() } else { self.rng.usize(0..=peer.from_host.len()) };
-        peer.received.extend(peer.from_host.drain(..n));
+        peer.raw.extend(peer.from_host.drain(..n));
+        framings::read(self.builds.serving.framing, &mut peer.raw, &mut peer.received);
         self.check_received(at);
     }
 

@@ -40,9 +40,9 @@ pub(crate) struct Builds {
 }
 
 impl Builds {
-    pub(crate) fn new() -> Builds {
+    pub(crate) fn new(framing: Framing) -> Builds {
         Builds {
-            serving: Serving { generation: 0, version: 1, unreadable: None },
+            serving: Serving { generation: 0, version: 1, unreadable: None, framing },
             flawed: false,
             highest: 0,
             previous: None,
@@ -62,6 +62,8 @@ pub(crate) struct Serving {
     pub(crate) version: u32,
     /// Counts with this remainder by seven are unreadable.
     pub(crate) unreadable: Option<u64>,
+    /// Framing, the same in all builds of a seed.
+    pub(crate) framing: Framing,
 }
 
 /// A build of the scripted service that is kept beside the serving one.
@@ -73,10 +75,10 @@ pub(crate) struct Known {
 impl Known {
     /// Services of the build, as the core adopts them.
     pub(crate) fn services(&self, flawed: bool) -> Vec<(Offer, Box<dyn Code>)> {
-        let Serving { version, unreadable, .. } = self.facts;
+        let Serving { version, unreadable, framing, .. } = self.facts;
         let generation = self.build.generation;
         let code = Script { generation, version, unreadable, flawed, damaged: false };
-        vec![(offer(Subject::Script, version), Box::new(code))]
+        vec![(offer(Subject::Script, framing, version), Box::new(code))]
     }
 }
 
@@ -126,11 +128,11 @@ impl Fate {
 }
 
 /// Offer of a build with state version `version` and migrations from all versions before.
-pub(crate) fn offer(subject: Subject, version: u32) -> Offer {
-    offer_with_count(subject, version, "integer")
+pub(crate) fn offer(subject: Subject, framing: Framing, version: u32) -> Offer {
+    offer_with_count(subject, framing, version, "integer")
 }
 
-fn offer_with_count(subject: Subject, version: u32, count_type: &str) -> Offer {
+fn offer_with_count(subject: Subject, framing: Framing, version: u32, count_type: &str) -> Offer {
     let schema = format!(
         r#"{{"type":"object","properties":{{"count":{{"type":"{count_type}"}}}},"required":["count"]}}"#
     );
@@ -140,7 +142,7 @@ fn offer_with_count(subject: Subject, version: u32, count_type: &str) -> Offer {
         migrations: (1..version).collect(),
         downgrades: (2..=version).collect(),
     };
-    Offer { shape, ..Offer::new(subject.name(), Framing::Lines { bytes_max: 8192 }) }
+    Offer { shape, ..Offer::new(subject.name(), framing) }
 }
 
 /// Entry point of the shipped library, linked into this test.
@@ -186,7 +188,7 @@ impl World {
         let raises_version = self.subject == Subject::Script && fate.commits() && self.rng.u8(..) < 80;
         let version = self.builds.serving.version + u32::from(raises_version);
         let count_type = if fate == Fate::LosesState { "string" } else { "integer" };
-        let offer = offer_with_count(self.subject, version, count_type);
+        let offer = offer_with_count(self.subject, self.builds.serving.framing, version, count_type);
         self.builds.requests += 1;
         let (id, by) = (self.builds.requests, Requester::Operator { uid: 0, pid: 1 });
         let limits = (self.rng.u8(..) < 60).then(|| self.other_limits());
@@ -274,6 +276,7 @@ impl World {
             generation: build.generation,
             version: offer.shape.version,
             unreadable: candidate.unreadable,
+            framing: self.builds.serving.framing,
         };
         let was = self.known();
         // A build that cannot read every state is no help to the next one.

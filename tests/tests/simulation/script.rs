@@ -3,8 +3,10 @@
 //! Turns count what they ask for and what comes of it in the table [`COUNTS`], so that the
 //! invariants can compare both.
 
+use crate::framings;
 use crate::verbs::{POISON, published_len};
-use greenroom_core::turn::code::{Batch, Code};
+use greenroom_core::framing::custom::CustomCut;
+use greenroom_core::turn::code::{Batch, Code, CutPlace};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, action, fault};
@@ -37,6 +39,14 @@ impl Code for Script {
             "what is converted is of the version that it is said to be"
         );
         Ok([&[to as u8], &value[1..]].concat())
+    }
+
+    fn cut(&self, _: &CutPlace, input: &[u8], state: &mut Vec<u8>) -> Result<CustomCut, String> {
+        Ok(framings::cut(input, state))
+    }
+
+    fn encode(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        Ok(framings::encoded(message))
     }
 
     fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
@@ -111,6 +121,10 @@ impl<'t, 's> Turn<'t, 's> {
 
     /// Runs the turn of one action.
     fn run(&mut self, a: &abi::Action<'_>) -> Result<(), Failure> {
+        if a.kind == action::NEGOTIATED {
+            self.negotiate(a.detail, bytes(a.data));
+            return Ok(());
+        }
         let data = text(a.data);
         match a.kind {
             action::MESSAGE => return self.message(&data),
@@ -119,6 +133,7 @@ impl<'t, 's> Turn<'t, 's> {
             action::NOTE => self.note(a.from),
             action::TIMER => self.timer_fired(&text(a.name)),
             action::PUBLISHED => self.published(&text(a.name), &data),
+            action::SUBNEGOTIATION => _ = self.add_own("acts"),
             action::JOB => self.job_ended(a.detail == abi::job::DONE, &data),
             _ => {}
         }
@@ -175,6 +190,15 @@ impl<'t, 's> Turn<'t, 's> {
         self.add_own("told");
         let told = self.add("once", &format!("connect {connect}"), 1);
         assert!(told == 1 || self.script.damaged, "an outcome is told once");
+    }
+
+    /// Word of a telnet peer about an option: a handler that wants it for a while, and then no
+    /// more.
+    fn negotiate(&mut self, option: u32, said: &[u8]) {
+        let [_, on @ 0..=1] = *said else { panic!("{said:?}") };
+        self.add_own("acts");
+        let wants = if on == 0 { 253 } else { 254 };
+        assert_eq!(self.staging.negotiate(wants, option), abi::status::OK);
     }
 
     /// Note of this session or of another one. Its own one changes the count and is answered.
@@ -263,10 +287,13 @@ fn as_asked(kind: u32) -> Fault {
 
 /// Text of an action. Panics if it is not UTF-8, which the peers write.
 fn text(b: abi::Bytes<'_>) -> String {
+    String::from_utf8(bytes(b).to_vec()).expect("the peers write UTF-8")
+}
+
+fn bytes(b: abi::Bytes<'_>) -> &[u8] {
     if b.len == 0 {
-        return String::new();
+        return b"";
     }
     // SAFETY: the core passes bytes that live as long as the batch.
-    let bytes = unsafe { std::slice::from_raw_parts(b.ptr, b.len) };
-    String::from_utf8(bytes.to_vec()).expect("the peers write UTF-8")
+    unsafe { std::slice::from_raw_parts(b.ptr, b.len) }
 }

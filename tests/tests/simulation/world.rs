@@ -2,6 +2,7 @@
 
 use crate::counts::Counts;
 use crate::faults::KillPoint;
+use crate::framings;
 use crate::model::Subject;
 use crate::peers::Network;
 use crate::reloads::Builds;
@@ -129,12 +130,14 @@ fn first_limits() -> Limits {
 impl World {
     /// Begins a world whose first build serves.
     pub(crate) fn new(seed: u64, subject: Subject) -> World {
+        // The shipped service has lines.
+        let framing_seed = if subject == Subject::Script { seed } else { 0 };
         let mut world = World {
             rng: fastrand::Rng::with_seed(seed),
             subject,
             host: Host::new(first_limits()),
             network: Network::default(),
-            builds: Builds::new(),
+            builds: Builds::new(framings::of_seed(framing_seed)),
             jobs: Jobs::default(),
             limited: Limited::default(),
             counts: Counts::default(),

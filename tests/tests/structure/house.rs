@@ -64,7 +64,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["host"],
             &["encode"],
             &["log"],
-            &["fault"],
+            &["fault", "framing", "telnet"],
         ],
     ),
     (

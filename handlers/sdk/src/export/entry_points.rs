@@ -15,14 +15,17 @@
 //! error texts or faults, because nothing may unwind into the host.
 
 use crate::convert::{check, convert, schema_text};
-use crate::export::host_calls::{HostCalls, slice};
+use crate::export::framing::{cut_ffi, encode_ffi, framing_offer, own_framing};
+use crate::export::host_calls::{HostCalls, hand_over, slice};
 use crate::fault::{self, Fault};
-use crate::handler::{Action, ByteOrder, Closed, Endpoint, Framing, Handler, Job, JobEnd};
+use crate::framing::Endpoint;
+use crate::handler::{Action, Closed, Handler, Job, JobEnd};
 use crate::host::Host as _;
 use crate::log;
 use crate::run::{Session, has_state, run, run_page, run_service};
 use crate::table::Owned;
-use greenroom_state::abi::{self, Bytes, action, closed, connect, framing, job};
+use crate::telnet::Verb;
+use greenroom_state::abi::{self, Bytes, action, closed, connect, job};
 use std::ffi::c_void;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
@@ -84,6 +87,7 @@ pub fn service<H: Handler>() -> abi::Service {
     let tables = tables.leak();
     let (framing, bytes_max, parameters) = framing_offer(H::FRAMING);
     let endpoints = H::ENDPOINTS.iter().map(endpoint).collect::<Vec<_>>().leak();
+    let own = own_framing::<H>().is_some();
     abi::Service {
         size: size_of::<abi::Service>() as u32,
         state_version: H::STATE_VERSION,
@@ -102,15 +106,17 @@ pub fn service<H: Handler>() -> abi::Service {
         table_count: tables.len() as u32,
         downgrades: downgrades.as_ptr(),
         tables: tables.as_ptr(),
-        table_stride: size_of::<abi::Table>() as u32,
+        table_stride: size_of::<abi::table::Table>() as u32,
         reserved2: 0,
         convert: Some(convert_ffi::<H>),
         job: Some(job_ffi::<H>),
         framing_parameters: parameters.into(),
-        page: Some(page_ffi::<H>),
         endpoint_count: endpoints.len() as u32,
         endpoint_stride: size_of::<abi::OfferedEndpoint>() as u32,
         endpoints: endpoints.as_ptr(),
+        page: Some(page_ffi::<H>),
+        cut: own.then_some(cut_ffi::<H>),
+        encode: own.then_some(encode_ffi::<H>),
     }
 }
 
@@ -127,30 +133,12 @@ fn endpoint(endpoint: &Endpoint) -> abi::OfferedEndpoint {
     }
 }
 
-/// Number, longest message and parameters of a framing, as the ABI has them. Bad values pass:
-/// the host checks them, and its words reach the operator.
-fn framing_offer(framing: Framing) -> (u32, u32, &'static [u8]) {
-    match framing {
-        Framing::Lines { bytes_max } => (framing::LINES, bytes_max, &[]),
-        Framing::Raw { bytes_max } => (framing::RAW, bytes_max, &[]),
-        Framing::LengthPrefix { width, order, bytes_max } => {
-            let parameters = vec![width, u8::from(order == ByteOrder::Little)];
-            (framing::LENGTH_PREFIX, bytes_max, parameters.leak())
-        }
-        Framing::Delimiter { delimiter, bytes_max } => (framing::DELIMITER, bytes_max, delimiter),
-        Framing::Telnet { bytes_max } => (framing::TELNET, bytes_max, &[]),
-        Framing::WebSocket { bytes_max, protocols } => {
-            (framing::WEBSOCKET, bytes_max, protocols.join(",").into_bytes().leak())
-        }
-    }
-}
-
 /// Table of the ABI for a table that the service owns.
-fn table(t: Owned) -> abi::Table {
+fn table(t: Owned) -> abi::table::Table {
     let (migrations, downgrades) = (t.migrations.versions().leak(), t.migrations.downgrades().leak());
     let schema: &'static str = schema_text((t.schema)(), &t.migrations).leak();
-    abi::Table {
-        size: size_of::<abi::Table>() as u32,
+    abi::table::Table {
+        size: size_of::<abi::table::Table>() as u32,
         version: t.version,
         name: t.name.into(),
         schema: schema.into(),
@@ -207,25 +195,6 @@ unsafe extern "C" fn job_ffi<H: Handler>(
     }
     // SAFETY: the sinks are valid for this call.
     unsafe { hand_over(done, result, error) }
-}
-
-/// Puts a result into its sink, or the reason why there is none into the other. Returns 0 or 1,
-/// as the ABI has it.
-///
-/// # Safety The sinks are valid.
-unsafe fn hand_over(outcome: Result<Vec<u8>, Fault>, result: abi::Sink, error: abi::Sink) -> u32 {
-    match outcome {
-        Ok(bytes) => {
-            // SAFETY: the caller's promise; it copies the bytes.
-            unsafe { (result.put)(result.ctx, bytes.as_slice().into()) };
-            0
-        }
-        Err(fault) => {
-            // SAFETY: the caller's promise; it copies the text.
-            unsafe { (error.put)(error.ctx, fault.in_words().as_str().into()) };
-            1
-        }
-    }
 }
 
 /// Host's table, through which jobs log. Set by the first `create`; all hosts of a process are
@@ -371,29 +340,13 @@ fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8])
             Action::Connect { number: from, result }
         }
         (action::CONNECT, _) => Action::Connect { number: from, result: Err(text(data)) },
+        (action::NEGOTIATED, option) => {
+            let (verb, on) = (data.first().copied().unwrap_or_default(), data.get(1) == Some(&1));
+            Action::Negotiated { option: option as u8, verb: Verb::from_byte(verb), on }
+        }
+        (action::SUBNEGOTIATION, option) => Action::Subnegotiation { option: option as u8, bytes: data },
         (_, job::DONE) => Action::Job { number: from, name: text(name), end: JobEnd::Done(data) },
         (_, job::LOST) => Action::Job { number: from, name: text(name), end: JobEnd::Lost(text(data)) },
         _ => Action::Job { number: from, name: text(name), end: JobEnd::Failed(text(data)) },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn framings_have_their_numbers_and_parameters() {
-        for (framing, expected) in [
-            (Framing::Lines { bytes_max: 9 }, (1, 9, &b""[..])),
-            (Framing::Raw { bytes_max: 9 }, (2, 9, b"")),
-            (Framing::LengthPrefix { width: 2, order: ByteOrder::Big, bytes_max: 9 }, (3, 9, &[2, 0])),
-            (Framing::LengthPrefix { width: 4, order: ByteOrder::Little, bytes_max: 9 }, (3, 9, &[4, 1])),
-            (Framing::Delimiter { delimiter: b"\r\n.\r\n", bytes_max: 9 }, (4, 9, b"\r\n.\r\n")),
-            (Framing::Telnet { bytes_max: 9 }, (5, 9, b"")),
-            (Framing::WebSocket { bytes_max: 9, protocols: &[] }, (6, 9, b"")),
-            (Framing::WebSocket { bytes_max: 9, protocols: &["a", "b.v1"] }, (6, 9, b"a,b.v1")),
-        ] {
-            assert_eq!(framing_offer(framing), expected, "{framing:?}");
-        }
     }
 }

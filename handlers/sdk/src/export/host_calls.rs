@@ -24,6 +24,25 @@ pub(super) unsafe fn slice<'a>(b: Bytes<'_>) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(b.ptr, b.len) }
 }
 
+/// Puts a result into its sink, or the reason why there is none into the other. Returns 0 or 1,
+/// as the ABI has it.
+///
+/// # Safety The sinks are valid.
+pub(super) unsafe fn hand_over(outcome: Result<Vec<u8>, Fault>, result: abi::Sink, error: abi::Sink) -> u32 {
+    match outcome {
+        Ok(bytes) => {
+            // SAFETY: the caller's promise; it copies the bytes.
+            unsafe { (result.put)(result.ctx, bytes.as_slice().into()) };
+            0
+        }
+        Err(fault) => {
+            // SAFETY: the caller's promise; it copies the text.
+            unsafe { (error.put)(error.ctx, fault.in_words().as_str().into()) };
+            1
+        }
+    }
+}
+
 /// Host's table in safe words. Lives as long as one call of an entry point.
 pub(super) struct HostCalls<'a> {
     /// Table of the host's functions.
@@ -198,6 +217,21 @@ impl Host for HostCalls<'_> {
     fn hold(&mut self, on: bool) -> u32 {
         // SAFETY: as above the impl.
         unsafe { (self.host.hold)(self.turn, u32::from(on)) }
+    }
+
+    fn negotiate(&mut self, verb: u8, option: u8) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.negotiate)(self.turn, verb.into(), option.into()) }
+    }
+
+    fn subnegotiate(&mut self, option: u8, bytes: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.subnegotiate)(self.turn, option.into(), bytes.into()) }
+    }
+
+    fn prompt(&mut self, text: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.prompt)(self.turn, text.into()) }
     }
 
     fn cancel_job(&mut self, number: u64) -> u32 {

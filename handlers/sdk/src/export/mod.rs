@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`note`] | the ELF note, built at compile time |
 //! | [`entry_points`] | the functions that the host calls |
+//! | `framing` | the framing of a service, also one of the author's |
 //! | `host_calls` | the functions that a turn calls on the host |
 //!
 //! Every function that the host calls catches panics, and believes what the ABI promises of its
@@ -12,6 +13,7 @@
 
 #[doc(hidden)]
 pub mod entry_points;
+mod framing;
 mod host_calls;
 #[doc(hidden)]
 pub mod note;

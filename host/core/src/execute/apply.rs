@@ -17,7 +17,7 @@ use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;
 use crate::host_state::end::drop_job;
 use crate::host_state::output::{broadcast, is_backed_up, send};
-use crate::host_state::state::{write_state, write_topics};
+use crate::host_state::state::{write_framing, write_state, write_topics};
 use crate::ids::{Slot, public_number};
 use crate::limits::names::Limit;
 use crate::service::registry::Writer;
@@ -64,8 +64,7 @@ pub(crate) fn apply(
         match effect {
             Effect::Send(part) => send(host, slot, &staged.bytes[part.clone()]),
             Effect::Broadcast { topic, data, others, line } => {
-                let data = (&staged.bytes[data.clone()], *line);
-                broadcast(host, slot, staged.text(topic), data, *others);
+                send_to_topic(host, &origin, topic, (data, *line), *others);
             }
             Effect::Subscribe(topic) => topics_changed |= subscribe(host, slot, staged.text(topic)),
             Effect::Unsubscribe(topic) => topics_changed |= unsubscribe(host, slot, staged.text(topic)),
@@ -87,9 +86,7 @@ pub(crate) fn apply(
             Effect::SetTimer { service, name, deadline_ns } => {
                 set_timer(host, &origin, owner(*service), name, Some(*deadline_ns));
             }
-            Effect::CancelTimer { service, name } => {
-                set_timer(host, &origin, owner(*service), name, None);
-            }
+            Effect::CancelTimer { service, name } => set_timer(host, &origin, owner(*service), name, None),
             Effect::StartJob { number, name, input, once } => {
                 let (name, input) = (staged.text(name), &staged.bytes[input.clone()]);
                 start_job(host, &NewJob { owner: id, service, number: *number, name, input, once: *once });
@@ -99,6 +96,8 @@ pub(crate) fn apply(
                 let context = &staged.bytes[context.clone()];
                 host.outbound.ask(&mut host.store, id, *number, (*service, addr.clone()), context);
             }
+            // Each holds the whole state, so the last one counts.
+            Effect::Framing(_) => {}
             Effect::WaitFor(other) => wait_for(host, slot, *other),
             Effect::Hold(held) => hold(host, slot, *held),
         }
@@ -106,7 +105,27 @@ pub(crate) fn apply(
     if topics_changed {
         write_topics(host, slot);
     }
+    if let Some(state) = staged.framing() {
+        write_framing(host, slot, state.clone());
+    }
     host.store.end_promise();
+}
+
+/// Sends a message to the peers of a topic. What libraries have framed of it lies in the buffers.
+fn send_to_topic(
+    host: &mut HostState,
+    origin: &Origin<'_>,
+    topic: &Part,
+    (data, is_line): (&Part, bool),
+    others: bool,
+) {
+    let Origin { slot, staged, .. } = *origin;
+    let framed = |service| {
+        let mut all = staged.framed.iter();
+        all.find(|f| f.service == service && f.data == *data).map(|f| f.bytes.clone())
+    };
+    let data = (&staged.bytes[data.clone()], is_line);
+    broadcast(host, slot, staged.text(topic), data, others, &framed);
 }
 
 /// Adds a session to a topic, on both sides. Returns whether the session's record changes.

@@ -118,6 +118,37 @@ fn quarantine_for_good(host: &mut HostState, slot: Slot, blocked: BlockedAction)
     notice(host, level::ERROR, slot, format!("quarantined: {}", blocked.reason));
 }
 
+/// Returns whether the code of a session's service may cut its next message. If that message has
+/// killed the process, the session is quarantined instead.
+pub(crate) fn may_cut(host: &mut HostState, slot: Slot) -> bool {
+    let Some(s) = host.sessions.get(slot) else { return false };
+    match host.quarantines.runnable(s.id, s.turns, action::MESSAGE, false) {
+        Runnable::None(blocked) => {
+            quarantine_for_good(host, slot, blocked);
+            false
+        }
+        Runnable::All | Runnable::First => true,
+    }
+}
+
+/// Quarantines a session that no build serves, and whose next message needs the code of one.
+pub(crate) fn wait_for_code(host: &mut HostState, slot: Slot) {
+    let message = "no library offers this service, whose code cuts its messages";
+    quarantine(host, slot, message.into());
+    cut_failed(host, slot, fault::STATE, message.into());
+}
+
+/// Counts a fault of the code that cuts a session's messages, like that of a turn. No other build
+/// is asked: it did not frame what the peer sent.
+pub(crate) fn cut_failed(host: &mut HostState, slot: Slot, kind: u32, message: String) {
+    let Some((service, id)) = host.sessions.get(slot).map(|s| (s.service, s.id)) else { return };
+    host.services[service].faults += 1;
+    let fault = Fault { kind, message, file: String::new(), line: 0 };
+    count_fault(host, service, (id, fault.kind), &Fallback::Unavailable);
+    let (session, action) = (public_number(id), action::MESSAGE);
+    host.commands.push(Command::Fault { service, session, action, fault, answered_by: None });
+}
+
 /// Quarantines a session until the code that serves next looks at it. No record is written: a
 /// successor tries the action again, and quarantines the session again if that fails.
 pub(crate) fn quarantine(host: &mut HostState, slot: Slot, reason: String) {

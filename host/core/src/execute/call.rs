@@ -78,6 +78,7 @@ pub(crate) fn call(
         jobs: &host.jobs,
         outbound: &host.outbound,
         topics: &host.topics,
+        own_framing: &|message| callee.code.encode(message),
         encodes: Some(framing).filter(|f| f.encodes()),
         service: &|name| host.services.dialled(name),
         fact: &|name| match name {
@@ -86,7 +87,7 @@ pub(crate) fn call(
             _ => None,
         },
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).
-        keeps_messages_apart: &|| host.services.encoding_framings().next().is_some(),
+        keeps_messages_apart: &|| host.services.any_encodes(),
         depths: call.running.depths(),
         now_ns: host.now_ns,
     };

@@ -17,17 +17,17 @@ use crate::effects::outbound::Outbound;
 use crate::effects::timers::Timers;
 use crate::effects::topics::Topics;
 use crate::host_state::HostState;
-use crate::host_state::output::encode_broadcast;
 use crate::host_state::state::topics_record_bytes;
 use crate::ids::Slot;
 use crate::limits::names::Limit;
+use crate::service::encoding::Encoding;
 use crate::service::registry::Services;
 use crate::session::flow_control::FlowControl;
 use crate::session::output::OutputWriter;
 use crate::store::room::Room;
 use crate::store::shared::SHARED_FROM_BYTES;
 use crate::tables::index::Tables;
-use crate::turn::effect::Effect;
+use crate::turn::effect::{Effect, Framed, Part};
 use crate::turn::staging::Buffers;
 
 /// Reserves room for what a batch staged. `Some`: applying it would break this limit, and
@@ -54,8 +54,12 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
     if staged.effects.iter().any(|e| matches!(e, Effect::WaitFor(_))) {
         room.add(FlowControl::RECORD_BYTES, 1);
     }
-    let staged = &*staged;
-    for effect in &staged.effects {
+    staged.framed.clear();
+    if let Some(state) = staged.framing() {
+        room.add(state.stored().len(), 1);
+    }
+    for at in 0..staged.effects.len() {
+        let effect = &staged.effects[at];
         let (len, times) = record_bytes(effect, staged, topics);
         room.add(len, times);
         match effect {
@@ -65,7 +69,8 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
                 }
                 // The same bound as in `record_bytes`.
                 let subscribers = topics.count(staged.text(topic)) + 1;
-                add_framed(&mut room, (&staged.bytes[data.clone()], *line), subscribers, services);
+                let data = (data.clone(), *line);
+                add_framed(&mut room, data, subscribers, services, staged);
             }
             Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => room.add(data.len(), 1),
             _ => {}
@@ -107,6 +112,8 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
         | Effect::CancelTimer { .. }
         | Effect::CancelJob(_)
         | Effect::WaitFor(_)
+        // One record for all of them, as well.
+        | Effect::Framing(_)
         | Effect::Hold(_) => (0, 0),
     }
 }
@@ -116,17 +123,28 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
 ///
 /// Costs one encoding for each such framing in use. A bound would not do: room is reserved in
 /// blocks of one size, and records of another size take other blocks. A framing that can't
-/// express the data writes nothing: those subscribers are left out.
-fn add_framed(room: &mut Room, data: (&[u8], bool), subscribers: usize, services: &Services) {
+/// express the data writes nothing: those subscribers are left out. What a library has framed is
+/// kept in `staged`.
+fn add_framed(
+    room: &mut Room,
+    (data, is_line): (Part, bool),
+    subscribers: usize,
+    services: &Services,
+    staged: &mut Buffers,
+) {
     let mut encoded = Vec::new();
-    for framing in services.encoding_framings() {
+    for encoding in Encoding::in_use(services) {
         encoded.clear();
-        if encode_broadcast(&framing, data, &mut encoded).is_err() {
-            continue;
+        let framed = encoding.encode(services, (&staged.bytes[data.clone()], is_line), &mut encoded);
+        if framed.is_ok() {
+            room.add(OutputWriter::broadcast_record_bytes(encoded.len()), subscribers);
+            if encoded.len() >= SHARED_FROM_BYTES {
+                add_shared_or_single(room, encoded.len());
+            }
         }
-        room.add(OutputWriter::broadcast_record_bytes(encoded.len()), subscribers);
-        if encoded.len() >= SHARED_FROM_BYTES {
-            add_shared_or_single(room, encoded.len());
+        if let Some(service) = encoding.library_of() {
+            let bytes = framed.map(|()| encoded.clone());
+            staged.framed.push(Framed { data: data.clone(), service, bytes });
         }
     }
 }

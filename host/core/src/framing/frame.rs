@@ -97,8 +97,9 @@ pub enum Frame<'i> {
     /// Bytes that are the framing's own business and no message.
     ///
     /// The framing may have appended an answer to [`FrameBuffers::replies`], which must be sent
-    /// before the output of any later message. With `consumed: 0` the state tells the next cut that
-    /// the answer was given, so the next cut makes progress.
+    /// before the output of any later message. It may have set [`FrameBuffers::event`], an action
+    /// that comes before the next message. With `consumed: 0` the state tells the next cut that
+    /// this was dealt with, so the next cut makes progress.
     Reply {
         /// Bytes of the input that they took.
         consumed: usize,
@@ -148,6 +149,30 @@ pub struct FrameBuffers {
     pub payloads: Vec<u8>,
     /// Answers of the framing itself, in order.
     pub replies: Vec<u8>,
+    /// Reason of the last [`Frame::Invalid`], if a library's framing gave it.
+    pub refusal: Option<CutRefusal>,
+    /// Event of the last [`Frame::Reply`], if there is one.
+    pub event: Option<FrameEvent>,
+}
+
+/// Reason why a library's framing ends a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutRefusal {
+    /// Reason in words.
+    pub reason: String,
+    /// Whether the library is at fault, and not the peer.
+    pub is_fault: bool,
+}
+
+/// Event of a framing that is no message: the session's handler gets it as an action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameEvent {
+    /// Kind of the action, one of [`greenroom_state::abi::action`].
+    pub kind: u32,
+    /// Detail, as the kind says.
+    pub detail: u16,
+    /// Bytes, as the kind says.
+    pub data: Vec<u8>,
 }
 
 impl FrameBuffers {
@@ -155,5 +180,6 @@ impl FrameBuffers {
     pub fn clear(&mut self) {
         self.payloads.clear();
         self.replies.clear();
+        (self.refusal, self.event) = (None, None);
     }
 }

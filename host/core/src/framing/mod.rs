@@ -8,6 +8,7 @@
 //! | file | framing |
 //! | --- | --- |
 //! | [`frame`] | results of a cut, and the state between two |
+//! | [`custom`] | answers of a library's own framing |
 //! | [`delimiter`] | messages that end in a fixed string |
 //! | [`length_prefix`] | messages behind their length |
 //! | `lines` | lines that end in LF or CRLF |
@@ -25,15 +26,18 @@
 //! it changes what is sent. Each `match` in this file gets an arm, and telnet shows how to
 //! store state.
 
+pub mod custom;
 pub mod delimiter;
 pub mod frame;
 pub mod length_prefix;
 mod lines;
+#[cfg(test)]
+mod random_tests;
 mod raw;
 mod scan;
 #[cfg(test)]
 mod script;
-mod telnet;
+pub(crate) mod telnet;
 pub(crate) mod websocket;
 
 use crate::framing::delimiter::Delimiter;
@@ -79,6 +83,14 @@ pub enum Framing {
         /// The longest message, of all its fragments together.
         bytes_max: u32,
     },
+    /// Messages that functions of the service's library cut and frame. They are no pure function
+    /// of this value: `crate::turn::code` calls them, and [`custom`] judges what they answer.
+    Custom {
+        /// Version of the state that they keep. Builds of one version go on from each other's.
+        version: u8,
+        /// The longest message, without its framing.
+        bytes_max: u32,
+    },
 }
 
 impl Framing {
@@ -117,6 +129,11 @@ impl Framing {
             abi::framing::TELNET => none("telnet", Framing::Telnet { bytes_max }),
             // The parameters are subprotocols, which are the offer's.
             abi::framing::WEBSOCKET => Ok(Framing::WebSocket { bytes_max }),
+            abi::framing::CUSTOM => match *parameters {
+                [] => Ok(Framing::Custom { version: 0, bytes_max }),
+                [version] => Ok(Framing::Custom { version, bytes_max }),
+                _ => Err(format!("framing custom: a version is wanted, not {} bytes", parameters.len())),
+            },
             other => Err(format!("framing {other} is not known")),
         }
     }
@@ -131,6 +148,7 @@ impl Framing {
             Framing::Telnet { .. } => (abi::framing::TELNET, Vec::new()),
             // Its subprotocols are the service's, and the build's.
             Framing::WebSocket { .. } => (abi::framing::WEBSOCKET, Vec::new()),
+            Framing::Custom { version, .. } => (abi::framing::CUSTOM, vec![*version]),
         }
     }
 
@@ -144,6 +162,9 @@ impl Framing {
     pub fn cut<'i>(&self, input: &'i [u8], state: &mut FrameState, buffers: &mut FrameBuffers) -> Frame<'i> {
         match self {
             Framing::Telnet { bytes_max } => telnet::cut(input, state, *bytes_max as usize, buffers),
+            Framing::LengthPrefix { prefix, bytes_max } if !prefix.cuts_slices() => {
+                length_prefix::cut_behind(*prefix, input, *bytes_max as usize, buffers)
+            }
             Framing::WebSocket { bytes_max } => websocket::cut(input, state, *bytes_max as usize, buffers),
             _ => self.cut_slice(input, state),
         }
@@ -182,8 +203,8 @@ impl Framing {
                 delimiter::cut(delimiter, input, state, *bytes_max as usize)
             }
             // Unreachable: callers ask `cuts_slices` first, or come from the other arms of
-            // `cut`.
-            Framing::Telnet { .. } | Framing::WebSocket { .. } => Frame::More,
+            // `cut`. A framing of the library's is cut by its code.
+            Framing::Telnet { .. } | Framing::WebSocket { .. } | Framing::Custom { .. } => Frame::More,
         }
     }
 
@@ -191,7 +212,26 @@ impl Framing {
     /// differs from the input, no stored bytes. Callers need no buffers for such a framing.
     #[inline]
     pub fn cuts_slices(&self) -> bool {
-        !matches!(self, Framing::Telnet { .. } | Framing::WebSocket { .. })
+        match self {
+            Framing::LengthPrefix { prefix, .. } => prefix.cuts_slices(),
+            Framing::Telnet { .. } | Framing::WebSocket { .. } | Framing::Custom { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Returns whether the code of the service that serves cuts and frames the messages.
+    #[inline]
+    pub fn calls_code(&self) -> bool {
+        matches!(self, Framing::Custom { .. })
+    }
+
+    /// Returns the state of a place in the input that was cut before turns ran. `now` is the
+    /// session's state behind those turns, which may have changed it.
+    pub(crate) fn at_place(&self, place: FrameState, now: &FrameState) -> FrameState {
+        match self {
+            Framing::Telnet { .. } => telnet::at_place(&place, now),
+            _ => place,
+        }
     }
 
     /// Returns whether a session's first turn waits for a request of its peer. Such a framing also
@@ -201,7 +241,8 @@ impl Framing {
     }
 
     /// Returns whether another framing may go on from the state that this one left. The longest
-    /// message may differ.
+    /// message may differ. A library's own framing is swapped with its code, and [`custom`] drops a
+    /// state of another version.
     pub(crate) fn shares_state_with(&self, other: &Framing) -> bool {
         match (self, other) {
             (Framing::LengthPrefix { prefix, .. }, Framing::LengthPrefix { prefix: other, .. }) => {
@@ -221,27 +262,52 @@ impl Framing {
         !matches!(self, Framing::Lines { .. } | Framing::Raw { .. })
     }
 
+    /// Returns how messages to a session of this framing are written, by the state of its framing.
+    pub fn dialect(&self, state: &FrameState) -> Dialect {
+        match self {
+            Framing::Telnet { .. } if telnet::sends_binary(state) => Dialect::Binary,
+            _ => Dialect::Plain,
+        }
+    }
+
+    /// Returns all dialects that sessions of this framing may have.
+    pub fn dialects(&self) -> &'static [Dialect] {
+        match self {
+            Framing::Telnet { .. } => &[Dialect::Plain, Dialect::Binary],
+            _ => &[Dialect::Plain],
+        }
+    }
+
     /// Appends a message that a turn sends, in its framing. If the framing cannot express it,
     /// the error says why, and nothing is appended. O(bytes).
     pub fn encode(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+        self.encode_in(Dialect::Plain, message, out)
+    }
+
+    /// Appends a message as [`Framing::encode`] does, in a dialect of the framing.
+    pub fn encode_in(&self, dialect: Dialect, message: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         match self {
             Framing::Lines { .. } | Framing::Raw { .. } => out.extend_from_slice(message),
             Framing::LengthPrefix { prefix, .. } => length_prefix::encode(*prefix, message, out)?,
             Framing::Delimiter { delimiter, .. } => delimiter::encode(delimiter, message, out)?,
-            Framing::Telnet { .. } => telnet::encode(message, out),
             Framing::WebSocket { .. } => websocket::sent::encode(message, out),
+            Framing::Custom { .. } => return Err("the message is framed by the service's library"),
+            Framing::Telnet { .. } => match dialect {
+                Dialect::Plain => telnet::encode(message, out),
+                Dialect::Binary => telnet::encode_binary(message, out),
+            },
         }
         Ok(())
     }
 
-    /// Appends a line that a turn sends, as [`Framing::encode`] does. The line ends in LF. Where
+    /// Appends a line that a turn sends, as [`Framing::encode_in`] does. The line ends in LF. Where
     /// the framing has text, the line is a text without the LF.
-    pub fn encode_line(&self, line: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+    pub fn encode_line(&self, dialect: Dialect, line: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         match self {
             Framing::WebSocket { .. } => {
                 websocket::sent::encode_text(line.strip_suffix(b"\n").unwrap_or(line), out)
             }
-            _ => self.encode(line, out)?,
+            _ => self.encode_in(dialect, line, out)?,
         }
         Ok(())
     }
@@ -255,6 +321,7 @@ impl Framing {
             Framing::Delimiter { .. } => "delimiter",
             Framing::Telnet { .. } => "telnet",
             Framing::WebSocket { .. } => "ws",
+            Framing::Custom { .. } => "custom",
         }
     }
 
@@ -271,7 +338,8 @@ impl Framing {
             | Framing::LengthPrefix { bytes_max: b, .. }
             | Framing::Delimiter { bytes_max: b, .. }
             | Framing::Telnet { bytes_max: b }
-            | Framing::WebSocket { bytes_max: b } => *b = bytes_max,
+            | Framing::WebSocket { bytes_max: b }
+            | Framing::Custom { bytes_max: b, .. } => *b = bytes_max,
         }
         self
     }
@@ -284,9 +352,19 @@ impl Framing {
             | Framing::LengthPrefix { bytes_max, .. }
             | Framing::Delimiter { bytes_max, .. }
             | Framing::Telnet { bytes_max }
-            | Framing::WebSocket { bytes_max } => bytes_max,
+            | Framing::WebSocket { bytes_max }
+            | Framing::Custom { bytes_max, .. } => bytes_max,
         }
     }
+}
+
+/// Way in which a framing writes messages, where sessions of one framing differ in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Only way of most framings; of telnet, text.
+    Plain,
+    /// Of telnet: bytes as they are, since BINARY is on.
+    Binary,
 }
 
 /// Cuts slices off the input until `take` says no, or until there is no whole message.
@@ -310,25 +388,32 @@ fn each<'i>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::framing::script::{check, trace_whole};
 
     /// Every number of a framing with good parameters, and each kind of bad ones.
     #[test]
     fn offers_are_read_or_refused_by_name() {
         let prefix = LengthPrefix::new(2, true).unwrap();
         let delimiter = Delimiter::new(b"\r\n").unwrap();
+        let prefixed =
+            |prefix: Option<LengthPrefix>| Framing::LengthPrefix { prefix: prefix.unwrap(), bytes_max: 9 };
         for (number, parameters, expected) in [
             (1, &b""[..], Ok(Framing::Lines { bytes_max: 9 })),
             (2, b"", Ok(Framing::Raw { bytes_max: 9 })),
             (3, &[2, 1], Ok(Framing::LengthPrefix { prefix, bytes_max: 9 })),
+            (3, &[8, 0], Ok(prefixed(LengthPrefix::new(8, false)))),
+            (3, &[10, 2], Ok(prefixed(LengthPrefix::base_128(10)))),
+            (3, &[4, 2, 0, 1], Ok(prefixed(LengthPrefix::base_128(4).and_then(|p| p.behind(1))))),
+            (3, &[2, 1, 1, 0], Ok(prefixed(LengthPrefix::new(2, true).map(LengthPrefix::counting_itself)))),
             (4, b"\r\n", Ok(Framing::Delimiter { delimiter, bytes_max: 9 })),
             (5, b"", Ok(Framing::Telnet { bytes_max: 9 })),
             (0, b"", Err("framing 0 is not known")),
             (6, b"chat.v1", Ok(Framing::WebSocket { bytes_max: 9 })),
-            (7, b"", Err("framing 7 is not known")),
+            (7, &[3], Ok(Framing::Custom { version: 3, bytes_max: 9 })),
+            (7, &[3, 0], Err("framing custom: a version is wanted, not 2 bytes")),
+            (8, b"", Err("framing 8 is not known")),
             (1, b"\n", Err("framing lines has no parameters, and was given 1 bytes of them")),
             (2, b"xy", Err("framing raw has no parameters, and was given 2 bytes of them")),
-            (3, &[3, 0], Err("framing length-prefix: a width of 3 is none of 1, 2 and 4")),
+            (3, &[3, 0], Err("framing length-prefix: a width of 3 is none of 1, 2, 4 and 8")),
             (4, b"", Err("framing delimiter: a delimiter has 1 to 16 bytes, not 0")),
             (5, b"x", Err("framing telnet has no parameters, and was given 1 bytes of them")),
         ] {
@@ -367,34 +452,5 @@ mod tests {
         let most = [1; frame::STORED_BYTES_MAX];
         assert_eq!(FrameState::new(0, &most).unwrap().stored(), most);
         assert_eq!(FrameState::new(0, &[1; frame::STORED_BYTES_MAX + 1]), None);
-    }
-
-    /// Streams that no author thought of: cut anywhere, each gives the trace of the whole. The
-    /// alphabet favours bytes that mean something to a framing.
-    #[test]
-    fn random_streams_may_be_cut_anywhere() {
-        let mut random = fastrand::Rng::with_seed(9);
-        let alphabet = [b'a', b'b', b'\r', b'\n', 0, 1, 2, 255, 255, 251, 253, 250, 240, 246];
-        let delimiter = |bytes| Delimiter::new(bytes).unwrap();
-        let prefix = |width, little_endian| LengthPrefix::new(width, little_endian).unwrap();
-        for framing in [
-            Framing::Lines { bytes_max: 5 },
-            Framing::LengthPrefix { prefix: prefix(1, false), bytes_max: 5 },
-            Framing::LengthPrefix { prefix: prefix(2, true), bytes_max: 300 },
-            Framing::Delimiter { delimiter: delimiter(b"\r\n"), bytes_max: 5 },
-            Framing::Delimiter { delimiter: delimiter(b"aab"), bytes_max: 5 },
-            Framing::Telnet { bytes_max: 5 },
-            Framing::Telnet { bytes_max: 50 },
-        ] {
-            assert_eq!(
-                framing.cuts_slices(),
-                !matches!(framing, Framing::Telnet { .. } | Framing::WebSocket { .. })
-            );
-            for _ in 0..200 {
-                let len = random.usize(0..32);
-                let stream: Vec<u8> = (0..len).map(|_| *random.choice(&alphabet).unwrap()).collect();
-                check(framing, &stream, &trace_whole(framing, &stream));
-            }
-        }
     }
 }

@@ -5,7 +5,7 @@
 //! record has, so a framing that keeps something elsewhere fails.
 
 use super::Framing;
-use super::frame::{Frame, FrameBuffers, FrameState};
+use super::frame::{Frame, FrameBuffers, FrameEvent, FrameState};
 use super::websocket::stage;
 use std::fmt::Write;
 
@@ -24,8 +24,8 @@ const CUT_EVERYWHERE_BYTES_MAX: usize = 256;
 /// Checks that a stream gives the expected trace: as a whole, cut in two at every byte, and cut
 /// into single bytes. Each is checked with and without what the state caches.
 ///
-/// A trace is messages in quotes, replies in angle brackets, `request`, `closed: WORDS`, `too-long`
-/// or `invalid: REASON`.
+/// A trace is messages in quotes, replies in angle brackets, events in square brackets (kind,
+/// detail, data), `request`, `closed: WORDS`, `too-long` or `invalid: REASON`.
 /// Behind `|` are the bytes that are left.
 #[track_caller]
 pub(super) fn check(framing: Framing, stream: &[u8], expected: &str) {
@@ -41,6 +41,21 @@ pub(super) fn check(framing: Framing, stream: &[u8], expected: &str) {
             let bytes: Vec<_> = stream.chunks(1).collect();
             assert_eq!(trace(framing, &bytes, between), expected, "cut at every byte, {between:?}");
         }
+    }
+}
+
+/// Checks a stream like [`check`], of a session whose framing has a state already.
+#[track_caller]
+pub(super) fn check_from(framing: Framing, state: &FrameState, stream: &[u8], expected: &str) {
+    for between in [Between::Stored, Between::Uncached] {
+        for at in 0..=stream.len() {
+            let (a, b) = stream.split_at(at);
+            let traced = trace_from(framing, state.clone(), &[a, b], between);
+            assert_eq!(traced, expected, "cut at {at}, {between:?}");
+        }
+        let bytes: Vec<_> = stream.chunks(1).collect();
+        let traced = trace_from(framing, state.clone(), &bytes, between);
+        assert_eq!(traced, expected, "cut at every byte, {between:?}");
     }
 }
 
@@ -61,9 +76,14 @@ pub(super) fn check_encoded(framing: Framing, message: &[u8], expected: &[u8]) {
     assert!(framing.encodes());
 }
 
-/// Feeds the parts one after the other, and writes down what comes out.
+/// Feeds the parts of a new session one after the other, and writes down what comes out.
 fn trace(framing: Framing, parts: &[&[u8]], between: Between) -> String {
-    let (mut left, mut state, mut trace) = (Vec::new(), FrameState::default(), String::new());
+    trace_from(framing, FrameState::default(), parts, between)
+}
+
+/// Feeds the parts of a session whose framing has a state already.
+fn trace_from(framing: Framing, mut state: FrameState, parts: &[&[u8]], between: Between) -> String {
+    let (mut left, mut trace) = (Vec::new(), String::new());
     for part in parts {
         left.extend_from_slice(part);
         let mut buffers = FrameBuffers::default();
@@ -78,13 +98,16 @@ fn trace(framing: Framing, parts: &[&[u8]], between: Between) -> String {
                     write!(trace, "\"{}\" ", payload.bytes(&buffers).escape_ascii()).unwrap();
                     consumed
                 }
-                // A reply may take no bytes, or say nothing, but never both: the loop would not
-                // end.
+                // A reply may take no bytes, or leave the state as it was, but never both: the
+                // loop would not end.
                 Frame::Reply { consumed } => {
                     let reply = &buffers.replies[replied..];
-                    assert!(consumed > 0 || !reply.is_empty(), "progress");
+                    assert!(consumed > 0 || state.stored() != stored, "progress");
                     if !reply.is_empty() {
                         write!(trace, "<{}> ", reply.escape_ascii()).unwrap();
+                    }
+                    if let Some(FrameEvent { kind, detail, data }) = buffers.event.take() {
+                        write!(trace, "[{kind} {detail} {}] ", data.escape_ascii()).unwrap();
                     }
                     consumed
                 }

@@ -18,15 +18,14 @@
 use super::HostState;
 use super::end::{flushed, let_go_on};
 use super::notice::notice;
-use crate::framing::Framing;
-use crate::ids::Slot;
+use crate::ids::{ServiceId, Slot};
 use crate::limits::names::Limit;
+use crate::service::encoding::Encoding;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
 use crate::session::output::push_shared;
 use crate::store::shared::SHARED_FROM_BYTES;
 use greenroom_state::abi::level;
-use smallvec::SmallVec;
 
 /// Appends bytes to a session's output. Room must be reserved. A session that lingers or is gone
 /// takes none.
@@ -39,46 +38,40 @@ pub(crate) fn send(host: &mut HostState, slot: Slot, bytes: &[u8]) {
 
 /// Sends a message to every session on a topic, in the framing of each; to the sender too,
 /// unless `others`. The data may be a line, which some framings send as text. Room must be
-/// reserved. O(subscribers · framings in use that encode).
+/// reserved, and `framed` has what libraries have framed for that.
+/// O(subscribers · framings in use that encode).
 pub(crate) fn broadcast(
     host: &mut HostState,
     sender: Slot,
     topic: &str,
     (data, is_line): (&[u8], bool),
     others: bool,
+    framed: &dyn Fn(ServiceId) -> Option<Result<Vec<u8>, String>>,
 ) {
     let mut to: Vec<_> = host.topics.subscribers(topic).filter(|to| !(others && *to == sender)).collect();
     // The message is encoded once for a framing, and not once for a session.
-    let framings: SmallVec<[Framing; 2]> = host.services.encoding_framings().collect();
-    for framing in framings {
-        let is_of = |slot: &Slot| framing_of(host, *slot) == Some(&framing);
-        let (framed, rest): (Vec<_>, _) = to.into_iter().partition(is_of);
+    for encoding in Encoding::in_use(&host.services) {
+        let is_of =
+            |slot: &Slot| host.sessions.get(*slot).map(|s| Encoding::of(&host.services, s)) == Some(encoding);
+        let (of_it, rest): (Vec<_>, _) = to.into_iter().partition(is_of);
         to = rest;
-        if framed.is_empty() {
+        if of_it.is_empty() {
             continue;
         }
-        let mut encoded = Vec::new();
-        match encode_broadcast(&framing, (data, is_line), &mut encoded) {
-            Ok(()) => send_to_all(host, framed, &encoded),
-            Err(why) => leave_out(host, framed, why),
+        let encoded = match encoding.library_of() {
+            Some(service) => framed(service).unwrap_or_else(|| Err("it was not framed before".into())),
+            None => {
+                let mut encoded = Vec::new();
+                encoding.encode(&host.services, (data, is_line), &mut encoded).map(|()| encoded)
+            }
+        };
+        match encoded {
+            Ok(encoded) => send_to_all(host, of_it, &encoded),
+            Err(why) => leave_out(host, of_it, &why),
         }
     }
     // The rest has framings that send a message as it is.
     send_to_all(host, to, data);
-}
-
-/// Encodes a broadcast, which may be a line. Reserving and sending must agree, so both ask here.
-pub(crate) fn encode_broadcast(
-    framing: &Framing,
-    (data, is_line): (&[u8], bool),
-    out: &mut Vec<u8>,
-) -> Result<(), &'static str> {
-    if is_line { framing.encode_line(data, out) } else { framing.encode(data, out) }
-}
-
-/// Framing of a session.
-fn framing_of(host: &HostState, slot: Slot) -> Option<&Framing> {
-    host.sessions.get(slot).map(|s| host.services[s.service].framings.get(s.framing))
 }
 
 /// Tells operators which sessions get no broadcast, because their framing can't express it.

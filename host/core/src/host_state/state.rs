@@ -1,4 +1,4 @@
-//! Writes of a session's state and topics, and the length of the input that it keeps.
+//! Writes of a session's state, topics and framing, and the length of the input that it keeps.
 //!
 //! A new record takes the place of the previous one with the next commit; until then both take
 //! room. The version of the state is in the session's own record, which the commit writes for
@@ -6,6 +6,7 @@
 //! so.
 
 use super::HostState;
+use crate::framing::frame::FrameState;
 use crate::ids::Slot;
 use crate::service::registry::Written;
 use crate::store::kind::Kind;
@@ -43,6 +44,23 @@ pub(crate) fn write_topics(host: &mut HostState, slot: Slot) {
         let put = host.store.put(on.record, Kind::Topics, id, names.as_bytes());
         on.record = Some(put.expect("room was reserved before"));
     }
+}
+
+/// Gives a session's framing another state, and writes its record. Room must be reserved.
+pub(crate) fn write_framing(host: &mut HostState, slot: Slot, state: FrameState) {
+    let HostState { sessions, store, .. } = host;
+    let record = sessions.take_framing_record(slot);
+    let Some(s) = sessions.get_mut(slot) else { return };
+    s.frame = state;
+    let id = s.id;
+    match s.frame.stored() {
+        [] => record.into_iter().for_each(|r| store.delete(r)),
+        stored => {
+            let put = store.put(record, Kind::Framing, id, stored);
+            sessions.set_framing_record(slot, put.expect("room was reserved before"));
+        }
+    }
+    sessions.touch(slot);
 }
 
 /// Input that a session keeps, in one piece. O(1).

@@ -3,18 +3,19 @@
 use super::Pass;
 use super::close::finish_with;
 use super::cut::End;
+use super::framing::{refused, reply_and_tell};
 use super::handshake::{Asked, answer, closed_by_peer};
-use super::reply::send_framing;
 use crate::framing::websocket::farewell::Farewell;
-use crate::host_state::notice::{limit_reached, notice};
+use crate::host_state::notice::limit_reached;
 use crate::ids::Slot;
 use crate::limits::names::Limit;
 use greenroom_state::abi::{closed, level};
 
 /// Outcome of what stands between messages.
 pub(super) enum Between {
-    /// So many bytes of it are consumed; 0: the framing's state has changed.
-    Consumed(usize),
+    /// So many bytes of it are consumed; 0: the framing's state has changed. The second number
+    /// counts the turns that wait for it.
+    Consumed(usize, usize),
     /// Kept for later.
     Kept,
     /// Session closed or gone.
@@ -28,11 +29,11 @@ pub(super) fn between_messages(pass: &mut Pass<'_>, slot: Slot, end: End, rest: 
         // A reply that consumes no byte has changed the framing's state, so the next round makes
         // progress.
         End::Reply(consumed) => {
-            let reply = pass.scratch.cut.take_reply();
-            if send_framing(pass, slot, &reply) { Between::Consumed(consumed) } else { Between::Ended }
+            let events = reply_and_tell(pass, slot);
+            events.map_or(Between::Ended, |events| Between::Consumed(consumed, events))
         }
         End::Request(consumed) => match answer(pass, slot, &rest[..consumed]) {
-            Asked::Opened => Between::Consumed(consumed),
+            Asked::Opened => Between::Consumed(consumed, 0),
             Asked::Waits => Between::Kept,
             Asked::Ended => Between::Ended,
         },
@@ -48,7 +49,7 @@ pub(super) fn between_messages(pass: &mut Pass<'_>, slot: Slot, end: End, rest: 
             Between::Ended
         }
         End::Invalid(why) => {
-            notice(pass.host, level::INFO, slot, format!("closed: {why}"));
+            refused(pass, slot, why);
             finish_with(pass, slot, closed::LIMIT, Farewell::invalid(why));
             Between::Ended
         }

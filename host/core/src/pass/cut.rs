@@ -13,11 +13,14 @@
 //! Costs: O(bytes searched), and one state of 16 bytes for each message of a framing with
 //! buffers.
 
+use crate::execute::batch::wait_for_code;
 use crate::framing::Framing;
-use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload};
+use crate::framing::custom;
+use crate::framing::frame::{CutRefusal, Frame, FrameBuffers, FrameEvent, FrameState, Payload};
 use crate::host_state::HostState;
 use crate::ids::Slot;
 use crate::limits::host::BATCH_ACTIONS_MAX;
+use crate::turn::code::CutPlace;
 use arrayvec::ArrayVec;
 use greenroom_state::abi::{Action, Bytes, action};
 use std::ops::Range;
@@ -50,6 +53,16 @@ impl CutBuffers {
     pub(super) fn finds_none(&mut self, framing: &Framing, input: &[u8], state: &mut FrameState) -> bool {
         self.frames.clear();
         matches!(framing.cut(input, state, &mut self.frames), Frame::More)
+    }
+
+    /// Reason why a library's framing refused the input, if the last cut ended so.
+    pub(super) fn take_refusal(&mut self) -> Option<CutRefusal> {
+        self.frames.refusal.take()
+    }
+
+    /// Event of the framing, if the last cut ended in [`End::Reply`] without a message before it.
+    pub(super) fn take_event(&mut self) -> Option<FrameEvent> {
+        self.frames.event.take()
     }
 
     /// Words of the peer's close, if the last cut ended in [`End::Closed`].
@@ -125,7 +138,14 @@ impl<'b> Cut<'b> {
         let s = host.sessions.get_mut(slot)?;
         let framing = host.services[s.service].framings.get(s.framing);
         if !framing.cuts_slices() {
-            self.fill_with_buffers(framing, &mut s.frame, (input, at), max, buffers);
+            if let Framing::Custom { version, bytes_max } = *framing {
+                let form = (version, bytes_max as usize);
+                return self.fill_by_code(host, slot, form, (input, at), max, buffers);
+            }
+            let cut = |rest: &'b [u8], state: &mut FrameState, frames: &mut FrameBuffers| {
+                framing.cut(rest, state, frames)
+            };
+            self.fill_with_buffers(cut, &mut s.frame, (input, at), max, buffers);
             return Some(());
         }
         // The bound keeps each push below within the capacity of the two vectors.
@@ -146,10 +166,43 @@ impl<'b> Cut<'b> {
         Some(())
     }
 
+    /// Cuts like [`Cut::fill`], by the code of the build that serves. `form`: version and longest
+    /// message of its framing. Without a build the session waits for one.
+    fn fill_by_code(
+        &mut self,
+        host: &mut HostState,
+        slot: Slot,
+        form: (u8, usize),
+        input: (&'b [u8], usize),
+        max: usize,
+        buffers: &'b mut CutBuffers,
+    ) -> Option<()> {
+        let s = host.sessions.get_mut(slot)?;
+        let service = &host.services[s.service];
+        if service.build.is_none() {
+            wait_for_code(host, slot);
+            return Some(());
+        }
+        if !service.framings.is_offered(s.framing) {
+            buffers.frames.refusal = None;
+            self.end = End::Invalid("the build that serves has no framing of its own any more");
+            return Some(());
+        }
+        let generation = service.generation();
+        let mut place = CutPlace { session: s.id, service: s.service, generation, turn: s.turns };
+        let cut = |rest: &'b [u8], state: &mut FrameState, frames: &mut FrameBuffers| {
+            let frame = custom::cut(form, rest, state, frames, |kept| service.code.cut(&place, rest, kept));
+            place.turn += u64::from(matches!(frame, Frame::Message { .. }));
+            frame
+        };
+        self.fill_with_buffers(cut, &mut s.frame, input, max, buffers);
+        Some(())
+    }
+
     /// Cuts like [`Cut::fill`], for a framing that changes messages or answers by itself.
     fn fill_with_buffers(
         &mut self,
-        framing: &Framing,
+        mut cut: impl FnMut(&'b [u8], &mut FrameState, &mut FrameBuffers) -> Frame<'b>,
         state: &mut FrameState,
         (input, at): (&'b [u8], usize),
         max: usize,
@@ -158,7 +211,7 @@ impl<'b> Cut<'b> {
         let mut done = at;
         buffers.begin(state);
         while !self.actions.is_full() && self.actions.len() < max && done < input.len() {
-            let (payload, consumed) = match framing.cut(&input[done..], state, &mut buffers.frames) {
+            let (payload, consumed) = match cut(&input[done..], state, &mut buffers.frames) {
                 Frame::Message { payload, consumed } => (payload, consumed),
                 Frame::More => break,
                 other => {

@@ -6,6 +6,7 @@
 //! | `open` | a connection becomes a session and runs its first turn |
 //! | `receive` | bytes become frames, frames become batches, the rest is kept |
 //! | `handshake` | the request that begins a session, or asks for a page |
+//! | `framing` | what a framing keeps and tells beside messages |
 //! | `cut` | messages at the beginning of some input |
 //! | `between` | replies, requests, closes and broken rules between messages |
 //! | `reply` | bytes that the host itself sends for a framing |
@@ -27,6 +28,7 @@ pub(crate) mod close;
 pub(crate) mod commit;
 mod cut;
 pub(crate) mod deliver;
+mod framing;
 mod handshake;
 pub(crate) mod open;
 pub(crate) mod outcome;

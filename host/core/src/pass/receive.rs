@@ -7,8 +7,7 @@
 //!
 //! Waiting actions run before frames: they are older. A session runs at most
 //! `turns_at_once_max` messages in one call, and ends earlier if the stage is over, then the others
-//! have their turns. A reply of a
-//! framing and the state that says that the reply was given become valid with the same commit.
+//! have their turns.
 //!
 //! Costs: O(bytes) for new bytes. Short kept input is copied and stored again with each read that
 //! adds to it; to long input the read is appended in place, as long as no message is whole and its
@@ -22,9 +21,10 @@ use super::between::{Between, between_messages};
 use super::close::{finish, last_turn};
 use super::cut::{Cut, End};
 use super::deliver::{finish_if_peer_done, run_waiting};
+use super::framing::{calls_code, keep_framing};
 use super::open::run_opened_if_due;
 use super::timeout::frame_waits;
-use crate::execute::batch::{Ran, run_batch};
+use crate::execute::batch::{Ran, may_cut, run_batch};
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
 use crate::host_state::notice::limit_reached;
@@ -100,6 +100,9 @@ fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
     if s.may_run_frames() {
         let before = s.frame.clone();
         let framing = services[s.service].framings.get(s.framing);
+        if framing.calls_code() {
+            return false;
+        }
         if !scratch.cut.finds_none(framing, store.bytes_with_tail(input, tail), &mut s.frame) {
             s.frame = before;
             return false;
@@ -189,14 +192,14 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
         let Some(batch) = run_batch_at(pass, slot, input, at, share - turns) else { return };
         if batch.cut == 0 {
             match between_messages(pass, slot, batch.end, &input[at..]) {
-                Between::Consumed(bytes) => at += bytes,
+                Between::Consumed(bytes, events) => (at, turns) = (at + bytes, turns + events),
                 Between::Kept => break,
                 Between::Ended => return,
             }
             continue;
         }
         // The share may have cut the batch short: then the input can hold more whole messages.
-        let share_used = turns + batch.cut >= share;
+        let share_used = turns + batch.cut >= share || batch.one_by_one;
         (at, turns) = (batch.at, turns + batch.ran.consumed);
         if pass.host.sessions.get(slot).is_none() {
             return;
@@ -217,6 +220,8 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
 struct BatchResult {
     /// Messages that were cut, at most [`BATCH_ACTIONS_MAX`].
     cut: usize,
+    /// Whether one message was to be cut, though there may be more.
+    one_by_one: bool,
     /// Reason why no more were cut.
     end: End,
     /// Outcome of the turns; fewer may have run than were cut.
@@ -230,22 +235,30 @@ struct BatchResult {
 #[inline]
 fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: usize) -> Option<BatchResult> {
     let Pass { host, executor, scratch } = pass;
+    // While actions are blocked, the code that cuts is asked for one message at a time: a message
+    // whose cut has killed the process must be the next one when it is found.
+    let one_by_one = host.quarantines.blocks_actions() && calls_code(host, slot);
+    if one_by_one && !may_cut(host, slot) {
+        return Some(BatchResult { cut: 0, one_by_one, end: End::More, ran: Ran::default(), at });
+    }
+    let max = if one_by_one { 1 } else { max };
     let mut cut = Cut::new();
     cut.fill(host, slot, (input, at), max, &mut scratch.cut)?;
     if cut.actions.is_empty() {
-        return Some(BatchResult { cut: 0, end: cut.end, ran: Ran::default(), at });
+        return Some(BatchResult { cut: 0, one_by_one, end: cut.end, ran: Ran::default(), at });
     }
     let ran = run_batch(host, executor, slot, &cut.actions, &mut scratch.running);
     if let Some(s) = host.sessions.get_mut(slot) {
         // The stored state must be that of the input that is kept, or a successor would cut it
         // differently.
         if ran.consumed < cut.actions.len() {
-            s.frame = cut.state_behind(ran.consumed);
+            let framing = host.services[s.service].framings.get(s.framing);
+            s.frame = framing.at_place(cut.state_behind(ran.consumed), &s.frame);
         }
         pause_if_full(host, slot);
     }
     let at = if ran.consumed > 0 { cut.ends[ran.consumed - 1] } else { at };
-    Some(BatchResult { cut: cut.actions.len(), end: cut.end, ran, at })
+    Some(BatchResult { cut: cut.actions.len(), one_by_one, end: cut.end, ran, at })
 }
 
 /// Lets a session's other messages wait for the next pass. The reason is one of three: its turns
@@ -299,33 +312,6 @@ fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
             finish(pass, slot, closed::LIMIT);
         }
     }
-}
-
-/// Keeps what a session's framing stores; most store nothing. False: there is no room for it,
-/// and the old record stays.
-fn keep_framing(host: &mut HostState, slot: Slot) -> bool {
-    let HostState { sessions, store, .. } = host;
-    let Some(s) = sessions.get(slot) else { return true };
-    let stored = s.frame.stored();
-    if stored.is_empty() {
-        if let Some(r) = sessions.take_framing_record(slot) {
-            store.delete(r);
-        }
-        return true;
-    }
-    // WebSocket stores the same between most reads.
-    let kept = sessions.framing_record(slot);
-    if kept.is_some_and(|r| store.read(r, |bytes| bytes == stored)) {
-        return true;
-    }
-    if !store.reserve([stored.len()]) {
-        return false;
-    }
-    match store.put(kept, Kind::Framing, s.id, stored) {
-        Ok(r) => sessions.set_framing_record(slot, r),
-        Err(_) => return false,
-    }
-    true
 }
 
 /// Runs the input that a session kept, behind its first turn and the actions that wait for it.

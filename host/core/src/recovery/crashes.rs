@@ -194,6 +194,8 @@ pub fn action_name(kind: u32) -> &'static str {
         abi::action::JOB => "job",
         abi::action::DIALED => "dialed",
         abi::action::CONNECT => "connect",
+        abi::action::NEGOTIATED => "negotiated",
+        abi::action::SUBNEGOTIATION => "subnegotiation",
         _ => "?",
     }
 }

@@ -9,7 +9,8 @@
 //! sessions have number 0.
 //!
 //! *Invariant*: a number that a session has names the framing that cut its input, as long as the
-//! session lives. Only the longest message follows the build that serves.
+//! session lives. Only the longest message follows the build that serves. A library's own framing
+//! is its code, so it is swapped with that: all versions of it have one number.
 
 use super::offer::EndpointOffer;
 use crate::framing::Framing;
@@ -50,6 +51,11 @@ impl Framings {
     #[inline]
     pub(crate) fn get(&self, number: u8) -> &Framing {
         &self.all.get(usize::from(number)).unwrap_or(&self.all[0]).framing
+    }
+
+    /// Whether an endpoint of the serving build has the framing of a number. O(1).
+    pub(crate) fn is_offered(&self, number: u8) -> bool {
+        self.all.get(usize::from(number)).is_some_and(|f| f.offered)
     }
 
     /// Whether there is a framing of this number.
@@ -165,6 +171,7 @@ fn decode(mut record: &[u8]) -> Option<Vec<Framing>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framing::length_prefix::LengthPrefix;
 
     fn endpoint(framing: Framing) -> EndpointOffer {
         EndpointOffer { framing, port: 0 }
@@ -187,7 +194,7 @@ mod tests {
         assert_eq!(f.number(&telnet), Some(2), "a session has 0, and 1 is offered");
         f.leave(0);
         assert_eq!((f.number(&telnet), f.number(&lines(5))), (Some(2), Some(0)));
-        let prefix = crate::framing::length_prefix::LengthPrefix::new(2, false).unwrap();
+        let prefix = LengthPrefix::new(2, false).unwrap();
         assert_eq!(f.number(&Framing::LengthPrefix { prefix, bytes_max: 5 }), Some(0), "nobody has 0");
         assert_eq!(f.in_use().collect::<Vec<_>>(), [Framing::Raw { bytes_max: 5 }]);
     }
@@ -209,6 +216,34 @@ mod tests {
         assert_eq!((old.get(0), old.in_use().count()), (&lines(9), 1));
         assert_eq!(old.take_changed(), None);
         assert!(!old.recover(b"") && !old.recover(b"[]") && !old.recover(&record[1..]));
+    }
+
+    /// Framings of one number but with other parameters are others; a library's own is one.
+    #[test]
+    fn every_form_is_recorded_and_read_back() {
+        let prefix = |width| LengthPrefix::new(width, true).unwrap();
+        let base_128 = LengthPrefix::base_128(4).unwrap();
+        let forms =
+            [prefix(2), prefix(8), prefix(2).counting_itself(), base_128, base_128.behind(1).unwrap()];
+        let mut all: Vec<_> =
+            forms.into_iter().map(|prefix| Framing::LengthPrefix { prefix, bytes_max: 9 }).collect();
+        all.extend([Framing::Telnet { bytes_max: 9 }, Framing::WebSocket { bytes_max: 9 }]);
+        all.push(Framing::Custom { version: 3, bytes_max: 9 });
+        let mut f = Framings::new(&all.iter().copied().map(endpoint).collect::<Vec<_>>());
+        let mut successor = Framings::new(&[endpoint(Framing::UNSERVED)]);
+        assert!(successor.recover(&f.take_changed().unwrap()));
+        for (at, framing) in all.iter().enumerate() {
+            assert_eq!((successor.get(at as u8), f.number(framing)), (framing, Some(at as u8)));
+        }
+
+        // The library's own is swapped with its code, and counts as offered by such a build alone.
+        let (own, next) = (all.len() as u8 - 1, Framing::Custom { version: 4, bytes_max: 9 });
+        f.enter(own);
+        assert_eq!((f.number(&next), f.is_offered(own)), (Some(own), true));
+        f.follow(&[endpoint(next)]);
+        assert_eq!((f.get(own), f.is_offered(own), f.is_offered(0)), (&next, true, false));
+        f.follow(&[endpoint(lines(9))]);
+        assert_eq!((f.get(own), f.is_offered(own)), (&next, false));
     }
 
     #[test]

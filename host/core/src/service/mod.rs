@@ -7,6 +7,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | [`offer`] | what a library offers |
+//! | `encoding` | how messages to a session are written |
 //! | [`registry`] | every service and its builds |
 //! | `framings` | the framings of a service's sessions |
 //! | [`convert`] | a stored value from one version to another |
@@ -14,6 +15,7 @@
 //! | [`placeholder`] | code for a service without a library |
 
 pub mod convert;
+pub(crate) mod encoding;
 mod framings;
 pub mod offer;
 pub mod placeholder;

@@ -262,14 +262,10 @@ impl Services {
         self.all.iter().filter(move |s| s.is_of(library))
     }
 
-    /// Iterates over the framings that sessions have and that encode what is sent, each once. The
-    /// first one costs O(services), all of them O(services²), as long as each has few framings.
-    pub(crate) fn encoding_framings(&self) -> impl Iterator<Item = Framing> {
-        self.all.iter().enumerate().flat_map(|(at, s)| {
-            let before = &self.all[..at];
-            let is_new = |f: &Framing| !before.iter().any(|s| s.framings.in_use().any(|b| b == *f));
-            s.framings.in_use().filter(move |f| f.encodes() && is_new(f))
-        })
+    /// Returns whether a session has a framing that changes what is sent. O(services), as long as
+    /// each has few framings.
+    pub(crate) fn any_encodes(&self) -> bool {
+        self.all.iter().any(|s| s.framings.in_use().any(|f| f.encodes()))
     }
 
     /// Returns the turns that the services of a library have run. O(services).

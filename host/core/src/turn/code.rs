@@ -5,6 +5,7 @@
 //! delays every session; [`Work`] runs on threads of its own.
 
 use super::staging::Staging;
+use crate::framing::custom::CustomCut;
 use crate::ids::ServiceId;
 use greenroom_state::abi::{self};
 use std::sync::Arc;
@@ -30,6 +31,19 @@ pub struct Batch<'a> {
     pub actions: &'a [abi::Action<'a>],
 }
 
+/// Place of a cut, by which a death in it is blamed.
+#[derive(Debug, Clone, Copy)]
+pub struct CutPlace {
+    /// Number of the session.
+    pub session: u64,
+    /// Service of the session.
+    pub service: ServiceId,
+    /// Generation of the code that is called.
+    pub generation: u64,
+    /// Turn that the message would have.
+    pub turn: u64,
+}
+
 /// A service's callback: loaded code in a host, a plain struct in a test.
 ///
 /// [`Code::run`] runs the actions in order, a turn each:
@@ -52,6 +66,20 @@ pub trait Code: Send {
     fn knows(&self, kind: u32) -> bool {
         let _ = kind;
         true
+    }
+
+    /// Cuts the next message off the beginning of a session's input, for a service whose framing is
+    /// its library's own. `state` is what the library keeps for the session, and is changed in
+    /// place. The answer is not judged yet. Fails with a sentence: the library is at fault.
+    fn cut(&self, place: &CutPlace, input: &[u8], state: &mut Vec<u8>) -> Result<CustomCut, String> {
+        let _ = (place, input, state);
+        Err("this build has no framing of its own".into())
+    }
+
+    /// Frames a message that is sent to a session of such a service. Fails with a sentence.
+    fn encode(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        let _ = message;
+        Err("this build has no framing of its own".into())
     }
 
     /// The service's jobs; `None`: there are none.

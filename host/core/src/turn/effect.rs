@@ -4,12 +4,24 @@
 //! Two places match every variant, so that a new one can't be forgotten:
 //! `crate::execute::reserve` and `crate::execute::apply`.
 
+use crate::framing::frame::FrameState;
 use crate::ids::ServiceId;
 use greenroom_state::address::Address;
 use std::ops::Range;
 
 /// Part of the arena. Texts in it are UTF-8.
 pub(crate) type Part = Range<usize>;
+
+/// Broadcast as a library has framed it.
+#[derive(Debug)]
+pub(crate) struct Framed {
+    /// Part of the arena that it is made of.
+    pub(crate) data: Part,
+    /// Service whose library was asked.
+    pub(crate) service: ServiceId,
+    /// Bytes to send, or the reason why there are none.
+    pub(crate) bytes: Result<Vec<u8>, String>,
+}
 
 /// Effect that a turn asks for. Effects are applied in the order in which they are staged.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +56,8 @@ pub(crate) enum Effect {
     Connect { number: u64, service: ServiceId, addr: Address, context: Part },
     /// Number of the session whose output must drain before this session's input goes on.
     WaitFor(u64),
+    /// State that the session's framing has from here on. Boxed, as few turns change it.
+    Framing(Box<FrameState>),
     /// Whether the session's input waits, unread, until the handler says otherwise.
     Hold(bool),
 }

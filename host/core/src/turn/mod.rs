@@ -11,7 +11,9 @@
 //! | [`staging`] | the staging area of a batch |
 //! | `effect` | every effect |
 //! | `session_effects`, `topic_effects`, `timer_effects` | sends, topics, timers |
+//! | `telnet_effects` | options of telnet, prompts |
 //! | `job_effects`, `table_effects` | jobs and connections, tables |
+//! | `staged` | what was staged, to be applied |
 //! | `staged_entries`, `staged_timers`, `staged_topics` | indexes over what a batch staged |
 //! | [`fault`] | faults and log lines |
 
@@ -20,10 +22,12 @@ pub(crate) mod effect;
 pub mod fault;
 mod job_effects;
 mod session_effects;
+mod staged;
 mod staged_entries;
 mod staged_timers;
 mod staged_topics;
 pub mod staging;
 mod table_effects;
+mod telnet_effects;
 mod timer_effects;
 mod topic_effects;

@@ -5,9 +5,9 @@
 
 use super::effect::Part;
 use super::staging::{Buffers, Staging};
-use crate::framing::Framing;
 use crate::framing::websocket::farewell::REASON_BYTES_MAX;
 use crate::framing::websocket::request;
+use crate::framing::{Dialect, Framing};
 use crate::limits::names::Limit;
 use crate::turn::effect::Effect;
 use greenroom_state::abi::status;
@@ -50,7 +50,7 @@ impl Staging<'_> {
             return status::INVALID;
         }
         if let Some(framing) = self.context.encodes {
-            return self.send_framed(parts, |message, out| framing.encode(message, out));
+            return self.send_encoded(framing, parts);
         }
         let start = self.buffers.bytes.len();
         // Bytes of earlier turns, up to the mark, don't count against this turn.
@@ -74,12 +74,25 @@ impl Staging<'_> {
         self.stage_send(start..end)
     }
 
-    /// Sends a message in a framing that changes it. Costs two copies of its bytes: a framing
-    /// encodes whole messages.
+    /// Sends a message in a framing that changes it, or by the code of the library that it is of.
+    fn send_encoded<'b>(&mut self, framing: &Framing, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
+        if framing.calls_code() {
+            let own_framing = self.context.own_framing;
+            return self
+                .send_framed(parts, |message, out| own_framing(message).map(|framed| out.extend(framed)));
+        }
+        let dialect = framing.dialect(self.framing_state());
+        self.send_framed(parts, |message, out| {
+            framing.encode_in(dialect, message, out).map_err(str::to_owned)
+        })
+    }
+
+    /// Sends a message as `encode` frames it. Costs two copies of its bytes: a framing encodes
+    /// whole messages.
     fn send_framed<'b>(
         &mut self,
         parts: impl Iterator<Item = &'b [u8]>,
-        encode: impl Fn(&[u8], &mut Vec<u8>) -> Result<(), &'static str>,
+        encode: impl Fn(&[u8], &mut Vec<u8>) -> Result<(), String>,
     ) -> u32 {
         let Buffers { bytes: arena, message, mark, .. } = &mut *self.buffers;
         let start = arena.len();
@@ -104,17 +117,19 @@ impl Staging<'_> {
     }
 
     /// Sends a line as text. A service's own turns have no peer.
-    fn send_text(&mut self, line: &[u8]) -> u32 {
+    pub(super) fn send_text(&mut self, line: &[u8]) -> u32 {
         let Some(framing) = self.context.encodes.filter(|_| !self.context.session.is_service()) else {
             return status::INVALID;
         };
-        self.send_framed([line, b"\n"].into_iter(), |message, out| framing.encode_line(message, out))
+        self.send_framed([line, b"\n"].into_iter(), |message, out| {
+            framing.encode_line(Dialect::Plain, message, out).map_err(str::to_owned)
+        })
     }
 
     /// Stages a part of the arena to be sent. A send that follows on another one, without a gap
     /// in the arena, extends that effect.
     #[inline]
-    fn stage_send(&mut self, part: Part) -> u32 {
+    pub(super) fn stage_send(&mut self, part: Part) -> u32 {
         match self.buffers.effects.last_mut() {
             Some(Effect::Send(last)) if last.end == part.start => last.end = part.end,
             _ => self.buffers.effects.push(Effect::Send(part)),

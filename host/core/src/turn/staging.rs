@@ -15,7 +15,7 @@
 //! effects and log lines counts beside their bytes. A call that would break a limit stages
 //! nothing, and says so; the turn should fail then. Indexes tell calls what was staged.
 
-use super::effect::{Effect, Part};
+use super::effect::{Effect, Framed, Part};
 use super::fault::{Fault, LogLine};
 use super::staged_entries::StagedEntries;
 use super::staged_timers::StagedTimers;
@@ -85,10 +85,15 @@ pub(crate) struct Buffers {
     pub(super) is_full: bool,
     /// Whether the time of the stage is over.
     pub(crate) is_overtime: bool,
+    /// Broadcasts that libraries have framed, for their effects to be applied. Each is asked once:
+    /// room is reserved for what it has answered.
+    pub(crate) framed: Vec<Framed>,
     /// Limits by which calls were refused, as often as they were.
     pub(crate) reached: Counts,
     /// Whether an effect changes the session's topics.
     pub(super) changes_topics: bool,
+    /// Whether an effect changes the state of the session's framing.
+    pub(super) changes_framing: bool,
     /// Whether an index below covers any effect.
     pub(super) is_indexed: bool,
     /// Indexes over the effects, for reads that need what was staged.
@@ -150,8 +155,10 @@ impl Buffers {
         self.close = false;
         self.on_itself = false;
         (self.recipients, self.work_ns) = (0, 0);
-        (self.is_full, self.is_overtime, self.changes_topics) = (false, false, false);
+        (self.is_full, self.is_overtime) = (false, false);
+        (self.changes_topics, self.changes_framing) = (false, false);
         self.put_bytes = 0;
+        self.framed.clear();
         self.reached.clear();
         self.mark = Mark::default();
     }
@@ -160,6 +167,9 @@ impl Buffers {
 /// Conversion of a table's stored value, by table and stored version, to the version that the
 /// callee reads; `Ok(None)`: it is that already.
 pub(crate) type Convert<'a> = dyn Fn(&str, u32, &[u8]) -> Result<Option<Vec<u8>>, String> + 'a;
+
+/// Frames a message by the code that is called. Fails with a sentence.
+pub(crate) type OwnFraming<'a> = dyn Fn(&[u8]) -> Result<Vec<u8>, String> + 'a;
 
 /// State of the host that a turn may read, and the limits that bound the turn.
 #[derive(Clone, Copy)]
@@ -175,6 +185,8 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) jobs: &'a Jobs,
     pub(crate) outbound: &'a Outbound,
     pub(crate) topics: &'a Topics,
+    /// Frames a message, if the framing is that of the code that is called.
+    pub(crate) own_framing: &'a OwnFraming<'a>,
     /// Framing of the session's service, if it changes what is sent.
     pub(crate) encodes: Option<&'a Framing>,
     /// Number of a service that the host may connect for, by name. O(services).
@@ -377,24 +389,5 @@ impl<'a> Staging<'a> {
                 .push(line(level::WARN, "further log lines of this turn are dropped (limit turn_bytes_max)"));
             b.reached.add(Limit::TurnBytesMax);
         }
-    }
-}
-
-impl Buffers {
-    /// Topics that the session will be on, in order; `None`: the batch changes none. `own` are
-    /// those that it is on.
-    #[inline]
-    pub(crate) fn topics(&mut self, own: &[Box<str>]) -> Option<&[Box<str>]> {
-        if !self.changes_topics {
-            return None;
-        }
-        self.is_indexed = true;
-        let Buffers { bytes, effects, topics, .. } = self;
-        topics.cover(bytes, effects, own)
-    }
-
-    /// A part that was staged as text.
-    pub(crate) fn text(&self, part: &Part) -> &str {
-        std::str::from_utf8(&self.bytes[part.clone()]).unwrap_or_default()
     }
 }

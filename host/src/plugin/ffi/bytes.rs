@@ -28,6 +28,17 @@ pub(super) fn sink(into: &mut Vec<u8>) -> abi::Sink {
     abi::Sink { ctx: (into as *mut Vec<u8>).cast(), put }
 }
 
+/// Sink like [`sink`], whose caller learns whether anything was handed over.
+pub(super) fn some_sink(into: &mut Option<Vec<u8>>) -> abi::Sink {
+    unsafe extern "C" fn put(ctx: *mut c_void, bytes: Bytes<'_>) {
+        // SAFETY: `ctx` is the place that the sink was made of, and only this call has it.
+        let into = unsafe { &mut *ctx.cast::<Option<Vec<u8>>>() };
+        // SAFETY: the bytes are valid for this call.
+        *into = Some(unsafe { slice(bytes) }.to_vec());
+    }
+    abi::Sink { ctx: (into as *mut Option<Vec<u8>>).cast(), put }
+}
+
 /// Lends bytes of the staging area, which a library may read until its next call. The lifetime
 /// of the result says more than that, because the ABI has no way to say less.
 pub(super) fn lend(b: &[u8]) -> Bytes<'static> {

@@ -12,6 +12,7 @@
 //! Calls with a turn come on the thread that runs the turn, and none of them blocks.
 
 use crate::plugin::ffi::bytes::{lend, slice};
+use crate::plugin::ffi::telnet_calls;
 use crate::plugin::ffi::under_way::{staging, under_way, with_name};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
@@ -54,6 +55,9 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         close_with,
         fact,
         page,
+        negotiate: telnet_calls::negotiate,
+        subnegotiate: telnet_calls::subnegotiate,
+        prompt: telnet_calls::prompt,
     })
 }
 

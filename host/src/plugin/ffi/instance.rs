@@ -12,11 +12,12 @@
 use crate::clock::coarse_ns;
 use crate::memory::board::Board;
 use crate::memory::board_layout::Running;
-use crate::plugin::ffi::bytes::sink;
+use crate::plugin::ffi::bytes::{sink, some_sink};
 use crate::plugin::ffi::host_calls::host_table;
 use crate::plugin::ffi::under_way::TurnUnderWay;
+use greenroom_core::framing::custom::{CustomCut, CustomMessage};
 use greenroom_core::ids::public_number;
-use greenroom_core::turn::code::{Batch, Code, Work};
+use greenroom_core::turn::code::{Batch, Code, CutPlace, Work};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi;
@@ -93,6 +94,11 @@ impl Plugin {
         staging: &mut Staging<'_>,
     ) -> Option<u32> {
         if !self.knows(first.kind) {
+            // Its framing's events are for newer builds: one that came back passes them by.
+            if [abi::action::NEGOTIATED, abi::action::SUBNEGOTIATION].contains(&first.kind) {
+                while staging.turn_ok() {}
+                return Some(0);
+            }
             // An older build would take the action for another kind.
             let message = match self.abi_minor {
                 0 | 1 => {
@@ -201,6 +207,55 @@ impl Code for Plugin {
             ..=abi::action::CLOSED => true,
             abi::action::PAGE.. => self.abi_minor >= 4,
             _ => self.abi_minor >= 2,
+        }
+    }
+
+    fn cut(&self, place: &CutPlace, input: &[u8], state: &mut Vec<u8>) -> Result<CustomCut, String> {
+        let cut = self.instance.service.cut.ok_or("this build has no framing of its own")?;
+        let mut frame = abi::framing::FrameCut {
+            size: size_of::<abi::framing::FrameCut>() as u32,
+            state_len: state.len() as u32,
+            state: [0; abi::framing::CUSTOM_STATE_BYTES_MAX],
+            consumed: 0,
+            message_at: 0,
+            message_len: 0,
+        };
+        frame.state.iter_mut().zip(&*state).for_each(|(to, from)| *to = *from);
+        let CutPlace { session, service, generation, turn } = *place;
+        // A death is blamed on the message that is being cut.
+        let action = abi::action::MESSAGE;
+        self.board.begin(Running { service: service.0, generation, session, turn, action }, 1);
+        let (mut own, mut error) = (None, Vec::new());
+        // SAFETY: the arguments are valid for the call.
+        let answer = unsafe { cut(input.into(), &raw mut frame, some_sink(&mut own), sink(&mut error)) };
+        self.board.end();
+        let kept = frame.state.get(..frame.state_len as usize);
+        let kept = kept.ok_or_else(|| format!("it says that it keeps {} bytes of state", frame.state_len))?;
+        *state = kept.to_vec();
+        let consumed = frame.consumed;
+        let error = || String::from_utf8_lossy(&error).into_owned();
+        match answer {
+            abi::framing::cut::MORE => Ok(CustomCut::More),
+            abi::framing::cut::SKIPPED => Ok(CustomCut::Skipped { consumed }),
+            abi::framing::cut::INVALID => Ok(CustomCut::Invalid(error())),
+            abi::framing::cut::MESSAGE => {
+                let end = frame.message_at.saturating_add(frame.message_len);
+                let message = own.map_or(CustomMessage::Input(frame.message_at..end), CustomMessage::Own);
+                Ok(CustomCut::Message { message, consumed })
+            }
+            abi::framing::cut::FAILED => Err(error()),
+            other => Err(format!("its answer {other} is not known")),
+        }
+    }
+
+    fn encode(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        let encode = self.instance.service.encode.ok_or("this build has no framing of its own")?;
+        let (mut result, mut error) = (Vec::new(), Vec::new());
+        let (to_result, to_error) = (sink(&mut result), sink(&mut error));
+        // SAFETY: the arguments are valid for the call.
+        match unsafe { encode(message.into(), to_result, to_error) } {
+            0 => Ok(result),
+            _ => Err(String::from_utf8_lossy(&error).into_owned()),
         }
     }
 

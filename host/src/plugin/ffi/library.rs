@@ -176,7 +176,7 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
         downgrades: numbers(service.downgrades, service.downgrade_count),
     };
     let tables = (0..service.table_count as usize).map(|i| {
-        if (service.table_stride as usize) < size_of::<abi::Table>() {
+        if (service.table_stride as usize) < size_of::<abi::table::Table>() {
             return Err(format!("service {name}: its tables are smaller than those of its ABI version"));
         }
         // SAFETY: the array has `table_count` items, each `table_stride` bytes from the one before.
@@ -240,6 +240,9 @@ fn framing(service: &abi::Service, number: u32, parameters: Bytes<'static>) -> R
         let len = parameters.len;
         return Err(format!("its framing's parameters are unusable: {len} bytes, of at most {max}"));
     }
+    if number == abi::framing::CUSTOM && (service.cut.is_none() || service.encode.is_none()) {
+        return Err("framing custom needs the functions cut and encode".into());
+    }
     // SAFETY: a table's bytes live as long as the process, and so few of them are believed.
     let parameters = unsafe { slice(parameters) };
     Framing::offered(number, service.frame_bytes_max, parameters)
@@ -263,7 +266,7 @@ fn protocols(parameters: Bytes<'static>) -> Result<Vec<String>, String> {
 
 /// Reads the table of a table that a service owns. A table without a schema could not be
 /// judged, so it is refused.
-fn table(table: &abi::Table) -> Result<TableShape, String> {
+fn table(table: &abi::table::Table) -> Result<TableShape, String> {
     let name = text(table.name).filter(|n| is_name(n)).ok_or("a table's name is unusable")?.to_owned();
     let schema = schema(table.schema).map_err(|e| format!("table {name}: its schema: {e}"))?;
     if schema.is_none() || table.version == 0 {
@@ -345,6 +348,8 @@ mod tests {
             endpoint_stride: 0,
             endpoints: std::ptr::null(),
             page: None,
+            cut: None,
+            encode: None,
         }
     }
 
@@ -358,6 +363,11 @@ mod tests {
                 r#"{"LengthPrefix":{"prefix":{"width":"Four","little_endian":true},"bytes_max":9}}"#,
             ),
             (abi::framing::DELIMITER, b"--", r#"{"Delimiter":{"delimiter":[45,45],"bytes_max":9}}"#),
+            (
+                abi::framing::LENGTH_PREFIX,
+                &[4, 2, 0, 1],
+                r#"{"LengthPrefix":{"prefix":{"width":{"Base128":4},"little_endian":true,"before":1},"bytes_max":9}}"#,
+            ),
             (abi::framing::TELNET, b"", r#"{"Telnet":{"bytes_max":9}}"#),
             (abi::framing::WEBSOCKET, b"a.v1,b", r#"{"WebSocket":{"bytes_max":9}}"#),
         ] {
@@ -374,6 +384,11 @@ mod tests {
         for (number, parameters, expected) in [
             (9, Bytes::EMPTY, "service s: framing 9 is not known"),
             (
+                abi::framing::CUSTOM,
+                Bytes::EMPTY,
+                "service s: framing custom needs the functions cut and encode",
+            ),
+            (
                 abi::framing::LINES,
                 Bytes::from(&b"x"[..]),
                 "service s: framing lines has no parameters, and was given 1 bytes of them",
@@ -381,7 +396,7 @@ mod tests {
             (
                 abi::framing::LENGTH_PREFIX,
                 Bytes::from(&[3, 0][..]),
-                "service s: framing length-prefix: a width of 3 is none of 1, 2 and 4",
+                "service s: framing length-prefix: a width of 3 is none of 1, 2, 4 and 8",
             ),
             (
                 abi::framing::DELIMITER,

@@ -5,10 +5,10 @@ use super::message::{CONTROLS_MAX, OVERHEAD_BYTES_MAX};
 use super::request::{HttpRequest, Refusal, Wants};
 use super::stage::set_open;
 use super::*;
-use crate::framing::Framing;
 use crate::framing::frame::Payload;
 use crate::framing::scan::unmask;
 use crate::framing::script::{check, check_encoded, trace_whole};
+use crate::framing::{Dialect, Framing};
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
@@ -143,7 +143,7 @@ fn messages_are_sent_unmasked_and_whole() {
     check_encoded(framing(), b"", b"\x82\x00");
     let text = |line: &[u8]| {
         let mut out = Vec::new();
-        framing().encode_line(line, &mut out).unwrap();
+        framing().encode_line(Dialect::Plain, line, &mut out).unwrap();
         out
     };
     assert_eq!(text(b"hi\n"), b"\x81\x02hi");

@@ -1,0 +1,275 @@
+//! Framing of a service's streams: those that the host knows, and those that an author writes.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Framing of a service's stream: how it is cut into messages, and how messages are sent.
+///
+/// One send is one message. Bad parameters refuse the library, with the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Framing {
+    /// Lines that end in LF or CRLF. A send goes out as it is.
+    Lines {
+        /// Longest line, in bytes, without its ending. A longer one closes the session.
+        bytes_max: u32,
+    },
+    /// No framing: a message is whatever arrived, cut anywhere. A send goes out as it is.
+    Raw {
+        /// Longest message, in bytes. More becomes several.
+        bytes_max: u32,
+    },
+    /// Messages behind their length, which does not count itself. A send goes out behind its
+    /// length. Other forms of a length: [`Framing::Prefixed`].
+    LengthPrefix {
+        /// Bytes of the length: 1, 2, 4 or 8.
+        width: u8,
+        /// Byte order of the length.
+        order: ByteOrder,
+        /// Longest message, in bytes, without its length. A longer one closes the session.
+        bytes_max: u32,
+    },
+    /// Messages behind a length of any form. A send goes out in the same form.
+    Prefixed {
+        /// Form of the length.
+        prefix: Prefix,
+        /// Longest message, in bytes, without its length. A longer one closes the session.
+        bytes_max: u32,
+    },
+    /// Messages that end in a fixed string, which is no part of them. A send goes out with the
+    /// delimiter behind it, and fails if it contains the delimiter.
+    Delimiter {
+        /// End of each message, 1 to 16 bytes.
+        delimiter: &'static [u8],
+        /// Longest message, in bytes, without its delimiter. A longer one closes the session.
+        bytes_max: u32,
+    },
+    /// Lines over telnet. A line ends in CR LF, CR NUL or LF. A send goes out as text: LF becomes
+    /// CR LF, and the byte 255 is doubled. Once BINARY is on for us, only the latter.
+    ///
+    /// Options that no turn has asked for are refused: [`crate::Turn::telnet_do`]. What the peer
+    /// says of them comes as [`crate::Action::Negotiated`].
+    Telnet {
+        /// Longest line, in bytes, without its ending. A longer one closes the session.
+        bytes_max: u32,
+    },
+    /// WebSocket: a message is text or bytes, whole. [`crate::Turn::send_line`] sends text, and
+    /// [`crate::Turn::send`] bytes. A session opens with its HTTP request, of which
+    /// [`crate::Turn::fact`] tells; [`crate::Handler::page`] answers any other GET.
+    WebSocket {
+        /// Longest message, in bytes, of all its fragments. A longer one closes the session.
+        bytes_max: u32,
+        /// Subprotocols that the service speaks, by name; 64 bytes of names and commas at most. The
+        /// peer gets the first of those that it asks for.
+        protocols: &'static [&'static str],
+    },
+    /// Framing of the author's own.
+    Custom {
+        /// Framing, a static.
+        framing: &'static dyn CustomFraming,
+        /// Longest message, in bytes, without its framing. A longer one closes the session.
+        bytes_max: u32,
+    },
+}
+
+/// Endpoint: a port with a framing. At most one of each kind, as operators name endpoints by
+/// their kind. Its longest message is that of [`crate::Handler::FRAMING`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// TCP port on loopback, unless the operator says otherwise; 0: none.
+    pub(crate) port: u16,
+    /// Framing of its streams.
+    pub(crate) framing: Framing,
+}
+
+impl Endpoint {
+    /// Endpoint with any framing, whose `bytes_max` is not used.
+    pub const fn new(port: u16, framing: Framing) -> Endpoint {
+        Endpoint { port, framing }
+    }
+
+    /// Endpoint of lines that end in LF or CRLF.
+    pub const fn lines(port: u16) -> Endpoint {
+        Endpoint::new(port, Framing::Lines { bytes_max: 0 })
+    }
+
+    /// Endpoint of bytes as they arrive.
+    pub const fn raw(port: u16) -> Endpoint {
+        Endpoint::new(port, Framing::Raw { bytes_max: 0 })
+    }
+
+    /// Endpoint of lines over telnet.
+    pub const fn telnet(port: u16) -> Endpoint {
+        Endpoint::new(port, Framing::Telnet { bytes_max: 0 })
+    }
+
+    /// Endpoint of WebSocket messages, which speaks these subprotocols.
+    pub const fn websocket(port: u16, protocols: &'static [&'static str]) -> Endpoint {
+        Endpoint::new(port, Framing::WebSocket { protocols, bytes_max: 0 })
+    }
+
+    /// Endpoint of messages behind their length: `width` is 1, 2, 4 or 8 bytes.
+    pub const fn length_prefix(port: u16, width: u8, order: ByteOrder) -> Endpoint {
+        Endpoint::new(port, Framing::LengthPrefix { width, order, bytes_max: 0 })
+    }
+
+    /// Endpoint of messages behind a length of any form.
+    pub const fn prefixed(port: u16, prefix: Prefix) -> Endpoint {
+        Endpoint::new(port, Framing::Prefixed { prefix, bytes_max: 0 })
+    }
+
+    /// Endpoint of a framing of the author's own; a service has at most one such framing.
+    pub const fn custom(port: u16, framing: &'static dyn CustomFraming) -> Endpoint {
+        Endpoint::new(port, Framing::Custom { framing, bytes_max: 0 })
+    }
+
+    /// Endpoint of messages that end in a fixed string of 1 to 16 bytes.
+    pub const fn delimiter(port: u16, delimiter: &'static [u8]) -> Endpoint {
+        Endpoint::new(port, Framing::Delimiter { delimiter, bytes_max: 0 })
+    }
+}
+
+/// Byte order of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// Most significant byte first, as network protocols mostly have it.
+    Big,
+    /// Least significant byte first.
+    Little,
+}
+
+/// Form of a length before each message, for [`Framing::Prefixed`].
+///
+/// ```
+/// use greenroom_handler::{ByteOrder, Framing, Prefix};
+///
+/// // MQTT: a byte that is the message's first, then the length of the rest in base-128.
+/// const PACKET: Prefix = Prefix::base_128(4).behind(1);
+/// const MQTT: Framing = Framing::Prefixed { prefix: PACKET, bytes_max: 65_536 };
+/// // PostgreSQL: a byte, then a length that counts its own four bytes.
+/// const TYPED: Prefix = Prefix::fixed(4, ByteOrder::Big).counting_itself().behind(1);
+/// const POSTGRES: Framing = Framing::Prefixed { prefix: TYPED, bytes_max: 65_536 };
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    /// Parameters of the ABI.
+    pub(crate) parameters: [u8; 4],
+}
+
+impl Prefix {
+    /// Length in 1, 2, 4 or 8 bytes.
+    pub const fn fixed(width: u8, order: ByteOrder) -> Prefix {
+        Prefix { parameters: [width, matches!(order, ByteOrder::Little) as u8, 0, 0] }
+    }
+
+    /// Length in base-128, as LEB128 and MQTT have it: seven bits in each byte, the low ones first.
+    /// `bytes_max`: the most bytes of a length, 1 to 10.
+    pub const fn base_128(bytes_max: u8) -> Prefix {
+        Prefix { parameters: [bytes_max, 2, 0, 0] }
+    }
+
+    /// Has the length count its own bytes.
+    pub const fn counting_itself(self) -> Prefix {
+        let [width, order, _, before] = self.parameters;
+        Prefix { parameters: [width, order, 1, before] }
+    }
+
+    /// Has so many bytes stand before the length, at most 16. They are the message's first bytes,
+    /// and the length does not count them.
+    pub const fn behind(self, bytes: u8) -> Prefix {
+        let [width, order, itself, _] = self.parameters;
+        Prefix { parameters: [width, order, itself, bytes] }
+    }
+}
+
+/// Framing of an author's own: pure functions of the bytes and of a little state.
+///
+/// The host keeps the unconsumed input and the state, across swaps and deaths of its process. So
+/// the functions must depend on their arguments alone, and cutting the stream in other places must
+/// change no message. A build that is swapped in cuts from the next message on, also of a session
+/// that is in the middle of one.
+///
+/// A panic, or an answer that makes no sense, closes the session and counts as a failed turn.
+pub trait CustomFraming: Sync {
+    /// Version of the state. A build with another version begins with an empty state in each
+    /// session.
+    fn version(&self) -> u8 {
+        0
+    }
+
+    /// Cuts the next message off the beginning of `input`, which has at least one byte.
+    ///
+    /// The input is all that the peer has sent and no message has taken. If the message is not
+    /// whole, the function is called again with more. A change of the state counts if bytes are
+    /// consumed.
+    fn cut<'i>(&self, input: &'i [u8], state: &mut FramingState) -> Cut<'i>;
+
+    /// Appends a message to `out`, as the peer expects it. An error fails the turn that sends it,
+    /// or leaves the session out of a broadcast.
+    fn encode(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), String>;
+}
+
+impl fmt::Debug for dyn CustomFraming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a framing of version {}", self.version())
+    }
+}
+
+impl PartialEq for dyn CustomFraming {
+    /// Two framings are equal if they are the same static.
+    fn eq(&self, other: &dyn CustomFraming) -> bool {
+        std::ptr::addr_eq(self, other)
+    }
+}
+
+impl Eq for dyn CustomFraming {}
+
+/// Answer of [`CustomFraming::cut`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cut<'i> {
+    /// No message is whole.
+    More,
+    /// Message.
+    Message {
+        /// Message without its framing. A part of the input costs no copy.
+        message: Cow<'i, [u8]>,
+        /// Bytes of the input that it took with its framing, at least 1.
+        consumed: usize,
+    },
+    /// Bytes that are no message, such as an empty line between two.
+    Skip {
+        /// Number of bytes, at least 1.
+        consumed: usize,
+    },
+    /// Input that breaks the rules, with the reason: the session is closed.
+    Invalid(String),
+}
+
+impl<'i> Cut<'i> {
+    /// Message that is a part of the input.
+    pub fn message(message: &'i [u8], consumed: usize) -> Cut<'i> {
+        Cut::Message { message: Cow::Borrowed(message), consumed }
+    }
+}
+
+/// State that a framing of an author's own keeps for a session, empty at first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FramingState {
+    bytes: Vec<u8>,
+}
+
+impl FramingState {
+    /// Most bytes of the state.
+    pub const BYTES_MAX: usize = greenroom_state::abi::framing::CUSTOM_STATE_BYTES_MAX;
+
+    /// Returns the bytes.
+    pub fn get(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Replaces the bytes. More than [`FramingState::BYTES_MAX`] close the session, as an answer
+    /// that makes no sense does.
+    pub fn set(&mut self, bytes: &[u8]) {
+        self.bytes = bytes.to_vec();
+    }
+}
