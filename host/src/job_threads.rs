@@ -7,7 +7,7 @@
 //! there.
 
 use crate::mailbox::Mailbox;
-use greenroom_core::core::Begun;
+use greenroom_core::command::Begun;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -20,13 +20,13 @@
 enum { GR_OK = 0, GR_ABSENT = 1, GR_LIMIT = 2, GR_INVALID = 3 };                       /* what the host answers */
 enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                                 /* gr_action.kind */
 enum { GR_TIMER = 4, GR_NOTE = 5, GR_PUBLISHED = 6, GR_JOB = 7, GR_DIALED = 8, GR_CONNECT = 9 }; /* the same, since 1.2 */
-enum { GR_PAGE = 10, GR_NEGOTIATED = 11, GR_SUBNEGOTIATION = 12 };                     /* the same, since 1.4 */
+enum { GR_PAGE = 10, GR_NEGOTIATED = 11, GR_SUBNEGOTIATION = 12, GR_DATAGRAM = 13 };   /* the same, since 1.4 */
 enum { GR_CONNECT_OPEN = 0, GR_CONNECT_FAILED = 1 };                                   /* how GR_CONNECT ended */
 enum { GR_JOB_DONE = 0, GR_JOB_FAILED = 1, GR_JOB_LOST = 2 };                          /* how GR_JOB ended */
 enum { GR_BY_PEER = 1, GR_BROKEN = 2, GR_BY_HANDLER = 3, GR_BY_LIMIT = 4, GR_STOPPING = 5, GR_BY_OPERATOR = 6 }; /* why GR_CLOSED */
 enum { GR_LINES = 1, GR_RAW = 2 };                                                     /* gr_service.framing */
 enum { GR_LENGTH_PREFIX = 3, GR_DELIMITER = 4, GR_TELNET = 5 };                        /* the same, since 1.3 */
-enum { GR_WEBSOCKET = 6, GR_CUSTOM = 7 };                                              /* the same, since 1.4 */
+enum { GR_WEBSOCKET = 6, GR_CUSTOM = 7, GR_DATAGRAMS = 8, GR_PEER = 9 };               /* the same, since 1.4 */
 enum { GR_CUSTOM_STATE_MAX = 32 };                                                     /* bytes of gr_frame_cut.state */
 enum { GR_CUT_MORE = 0, GR_CUT_MESSAGE = 1, GR_CUT_SKIPPED = 2, GR_CUT_INVALID = 3, GR_CUT_FAILED = 4 }; /* returned by cut */
 enum { GR_WILL = 251, GR_WONT = 252, GR_DO = 253, GR_DONT = 254 };                     /* verbs of negotiate */
@@ -124,6 +124,7 @@ typedef struct gr_host {
     uint32_t (*negotiate)(gr_turn *turn, uint32_t verb, uint32_t option);
     uint32_t (*subnegotiate)(gr_turn *turn, uint32_t option, gr_bytes data);
     uint32_t (*prompt)(gr_turn *turn, gr_bytes text);
+    uint32_t (*send_datagram)(gr_turn *turn, gr_bytes to, gr_bytes data);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */

@@ -374,6 +374,10 @@ pub struct Host {
     pub subnegotiate: unsafe extern "C" fn(turn: *mut Turn, option: u32, data: Bytes<'_>) -> u32,
     /// Since 1.4. Sends a prompt: on telnet EOR or GA stands behind it, as was negotiated.
     pub prompt: unsafe extern "C" fn(turn: *mut Turn, text: Bytes<'_>) -> u32,
+    /// Since 1.4. Sends a datagram to an address (IP and port, as text), from the UDP port that the
+    /// turn's own datagram came to, else from the first one of the service; at most once. The
+    /// host's limit allows other addresses than that of the turn's own datagram, or none.
+    pub send_datagram: unsafe extern "C" fn(turn: *mut Turn, to: Bytes<'_>, data: Bytes<'_>) -> u32,
 }
 
 /// The one function that a library exports.

@@ -6,6 +6,8 @@
 //! | `unix:/run/chat.sock` | the service's first | Unix |
 //! | `telnet://[::1]:4023` | telnet | TCP |
 //! | `line+unix:/run/chat.sock` | line | Unix |
+//! | `udp://127.0.0.1:53` | the service's first over UDP | UDP |
+//! | `peer+udp://127.0.0.1:53` | peer | UDP |
 //!
 //! A kind is the name of a framing. This file checks its form alone: which kinds there are is the
 //! host's to know, and the service's.
@@ -56,9 +58,13 @@ impl FromStr for Endpoint {
             false => Err(BadAddress(format!("{kind:?} in {text:?} is no name of a kind of endpoint"))),
         };
         let plain = ["tcp://", "udp://", "unix:"].iter().any(|scheme| text.starts_with(scheme));
-        match text.split_once("+unix:") {
+        let transport = ["unix:", "udp://"].iter().find_map(|scheme| {
+            let (kind, rest) = text.split_once(&format!("+{scheme}"))?;
+            Some((kind, format!("{scheme}{rest}")))
+        });
+        match transport {
             _ if plain => Ok(Endpoint::from(text.parse::<Address>()?)),
-            Some((kind, path)) => with(kind, &format!("unix:{path}")),
+            Some((kind, address)) => with(kind, &address),
             None => match text.split_once("://") {
                 Some((kind, addr)) => with(kind, addr),
                 None => Ok(Endpoint::from(text.parse::<Address>()?)),
@@ -101,6 +107,7 @@ mod tests {
             ("udp://[::1]:53", "", "udp://[::1]:53"),
             ("telnet://[::1]:4023", "telnet", "[::1]:4023"),
             ("line+unix:/run/a+unix:b", "line", "unix:/run/a+unix:b"),
+            ("peer+udp://[::1]:53", "peer", "udp://[::1]:53"),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!((&*endpoint.kind, &endpoint.address), (kind, &address.parse().unwrap()), "{text}");
@@ -122,6 +129,7 @@ mod tests {
             ("://127.0.0.1:1", "no name of a kind"),
             ("telnet://nowhere", "no IP address with a port"),
             ("line+unix:relative", "not absolute"),
+            ("peer+udp://nowhere", "no IP address with a port"),
         ] {
             let said = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(said.contains(says), "{text}: {said}");

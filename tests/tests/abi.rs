@@ -107,7 +107,8 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             page,
             negotiate,
             subnegotiate,
-            prompt
+            prompt,
+            send_datagram
         }
     );
 
@@ -201,6 +202,9 @@ fn constants_have_the_same_values_in_c_and_rust() {
         ("GR_TELNET", abi::framing::TELNET),
         ("GR_WEBSOCKET", abi::framing::WEBSOCKET),
         ("GR_PAGE", abi::action::PAGE),
+        ("GR_DATAGRAM", abi::action::DATAGRAM),
+        ("GR_DATAGRAMS", abi::framing::DATAGRAMS),
+        ("GR_PEER", abi::framing::PEER),
         ("GR_CUSTOM", abi::framing::CUSTOM),
         ("GR_CUSTOM_STATE_MAX", abi::framing::CUSTOM_STATE_BYTES_MAX as u32),
         ("GR_CUT_FAILED", abi::framing::cut::FAILED),

@@ -6,8 +6,10 @@ use greenroom_tests::fixture::Fixture;
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, root, wait_for};
 use serde_json::{Value, json};
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// The service of every test here.
 const SERVICE: &str = "effects";
@@ -584,4 +586,37 @@ fn a_timer_of_a_session_that_kills_is_blocked() {
     assert_eq!(listed[0]["id"], json!(a_id));
     let why: &Value = &listed[0]["quarantined"];
     assert!(why.as_str().is_some_and(|w| w.contains("action timer")), "{listed}");
+}
+
+/// A datagram whose turn kills the worker is dropped once it has killed three. Others are served.
+#[test]
+fn a_datagram_that_kills_is_dropped_at_last() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("greenroom.toml");
+    let listen = format!("[service.{SERVICE}]\nlisten = [\"udp://127.0.0.1:0\", \"127.0.0.1:0\"]\n");
+    std::fs::write(&config, listen).expect("a configuration");
+    let host = Host::serve_with(&[], &[&builds()[0]], |c| {
+        c.arg("--config").arg(&config);
+    });
+    let listen = host.service(SERVICE)["listen"].clone();
+    let all = listen.as_array().expect("a list").iter().filter_map(|l| l.as_str());
+    let port = all.filter_map(|l| l.strip_prefix("datagram+udp://")).next().expect("a port");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect(port).expect("an address");
+    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a time");
+    // Sent again and again, as a datagram may be lost with the worker that died of another.
+    let answer = |text: &str| {
+        let mut bytes = [0; 100];
+        wait_for("an answer", || {
+            socket.send(text.as_bytes()).expect("sent");
+            socket.recv(&mut bytes).ok().map(|n| String::from_utf8_lossy(&bytes[..n]).into_owned())
+        })
+    };
+    assert_eq!(answer("one"), "one");
+    wait_for("the datagram to be dropped", || {
+        socket.send(b"dies").expect("sent");
+        assert!(socket.recv(&mut [0; 9]).is_err(), "an answer");
+        host.log().contains("a datagram was dropped: its turn has killed the process").then_some(())
+    });
+    assert_eq!(answer("two"), "two");
 }

@@ -1,8 +1,8 @@
 //! Services `echo` and `tally`: the smallest handlers, and a pair for tests of the host.
 //!
-//! `echo` sends each line back and keeps no state. `tally` numbers the lines of a session. A
-//! lost turn is a gap in the numbers that a peer reads, a doubled turn a repetition. No reload
-//! and no takeover may cause either.
+//! `echo` sends each line and each datagram back, and keeps no state. `tally` numbers the lines
+//! of a session. A lost turn is a gap in the numbers that a peer reads, a doubled turn a
+//! repetition. No reload and no takeover may cause either.
 //!
 //! Both take lines of up to 8 KiB, the SDK's default framing.
 #![forbid(unsafe_code)]
@@ -31,6 +31,13 @@ impl Handler for Echo {
         // Nothing is done at an open or a close: the session holds nothing.
         if let Action::Message(line) = action {
             turn.send_line(line);
+        }
+        Ok(())
+    }
+
+    fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
+        if let Action::Datagram { bytes, .. } = action {
+            turn.send(bytes);
         }
         Ok(())
     }

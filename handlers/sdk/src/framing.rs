@@ -63,6 +63,19 @@ pub enum Framing {
         /// peer gets the first of those that it asks for.
         protocols: &'static [&'static str],
     },
+    /// Datagrams over UDP, without sessions: each is an [`crate::Action::Datagram`] of the service
+    /// itself ([`crate::Handler::handle_service`]), and nothing is kept of it.
+    Datagrams {
+        /// Longest datagram, in bytes. A longer one is dropped.
+        bytes_max: u32,
+    },
+    /// Datagrams over UDP, with a session for each address that they come from. A datagram is a
+    /// message, and each send is one; each at most once. A session ends after `idle_ms` without a
+    /// datagram, or after a minute if that is off.
+    Peer {
+        /// Longest datagram, in bytes. A longer one is dropped.
+        bytes_max: u32,
+    },
     /// Framing of the author's own.
     Custom {
         /// Framing, a static.
@@ -76,7 +89,7 @@ pub enum Framing {
 /// their kind. Its longest message is that of [`crate::Handler::FRAMING`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
-    /// TCP port on loopback, unless the operator says otherwise; 0: none.
+    /// Port on loopback, unless the operator says otherwise; 0: none.
     pub(crate) port: u16,
     /// Framing of its streams.
     pub(crate) framing: Framing,
@@ -91,6 +104,16 @@ impl Endpoint {
     /// Endpoint of lines that end in LF or CRLF.
     pub const fn lines(port: u16) -> Endpoint {
         Endpoint::new(port, Framing::Lines { bytes_max: 0 })
+    }
+
+    /// Endpoint of datagrams over UDP, without sessions ([`Framing::Datagrams`]).
+    pub const fn udp(port: u16) -> Endpoint {
+        Endpoint::new(port, Framing::Datagrams { bytes_max: 0 })
+    }
+
+    /// Endpoint of datagrams over UDP, with a session for each peer ([`Framing::Peer`]).
+    pub const fn udp_sessions(port: u16) -> Endpoint {
+        Endpoint::new(port, Framing::Peer { bytes_max: 0 })
     }
 
     /// Endpoint of bytes as they arrive.

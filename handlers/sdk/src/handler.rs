@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Service: one type of connection.
@@ -49,9 +50,9 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// Callback: runs one action, in one turn.
     fn handle(&self, turn: &mut Turn<'_, Self::State>, action: Action<'_>) -> Result<(), Fault>;
 
-    /// Runs an action of the service itself, which has neither state nor peer: one of its timers,
-    /// or a job that such a turn started. Effects that need a session (a send, a subscription) are
-    /// refused.
+    /// Runs an action of the service itself, which has no state: a datagram
+    /// ([`Framing::Datagrams`]), one of its timers, or a job that such a turn started. Effects that
+    /// need a session (a subscription, a send but for an answer to a datagram) are refused.
     fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
         let _ = turn;
         Err(Fault::new(format!("the service has no handle_service for {action:?}")))
@@ -153,6 +154,14 @@ pub enum Action<'a> {
         /// Number of the option.
         option: u8,
         /// Bytes behind the option.
+        bytes: &'a [u8],
+    },
+    /// Datagram came to the service itself ([`Handler::handle_service`]). What the turn sends goes
+    /// back to where it came from, a datagram for each send, at most once.
+    Datagram {
+        /// Address that it came from. Nothing proves that its sender has that address.
+        from: SocketAddr,
+        /// Bytes of the datagram.
         bytes: &'a [u8],
     },
 }

@@ -69,6 +69,8 @@ pub(crate) trait Host {
     fn negotiate(&mut self, verb: u8, option: u8) -> u32;
     /// Sends a subnegotiation of a telnet option.
     fn subnegotiate(&mut self, option: u8, bytes: &[u8]) -> u32;
+    /// Sends a datagram to an address.
+    fn send_datagram(&mut self, to: &str, bytes: &[u8]) -> u32;
     /// Sends a text behind which the peer is to answer.
     fn prompt(&mut self, text: &[u8]) -> u32;
     /// Logs an event, at any time.

@@ -5,21 +5,16 @@
 //! O(host) for each turn, and makes a failed turn change nothing. Framing, most limits, holds,
 //! waits and facts are not simulated. Log events go nowhere.
 
+mod turn;
+
 use crate::convert::{check, convert};
-use crate::fault::{self, Fault};
+use crate::fault;
 use crate::handler::{Action, Closed, Handler, Job, JobEnd};
-use crate::host::Host;
-use crate::log::LogEvent;
 use crate::run::{Session, run, run_service};
-use greenroom_state::abi::{BROADCAST_LINE, BROADCAST_OTHERS, TIMER_OF_SERVICE, status};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
-
-/// Number of the service itself, in place of a session's.
-const SERVICE: u64 = 0;
-/// Turns that may follow one from another, as in a host of default limits.
-const CASCADE_MAX: u16 = 16;
+use turn::{Caused, Peer, SERVICE, Shared, Staging};
 
 /// Host in memory, with sessions of one service.
 ///
@@ -32,44 +27,6 @@ pub struct TestHost<H: Handler> {
     shared: Shared,
     /// Number of the last session.
     opened: u64,
-}
-
-/// State of the host that turns share.
-#[derive(Default, Clone)]
-struct Shared {
-    sessions: BTreeMap<u64, Peer>,
-    tables: BTreeMap<(String, Vec<u8>), Vec<u8>>,
-    /// Time since the host began.
-    now: Duration,
-    /// Timers by owner and name.
-    timers: BTreeMap<(u64, String), Duration>,
-    /// Actions that turns have caused, oldest first: owner, depth and action.
-    caused: VecDeque<(u64, u16, Caused)>,
-    jobs: u64,
-    /// Connections asked for: session, service, address, context.
-    connects: Vec<(u64, String, String, Vec<u8>)>,
-}
-
-/// Session, as the host sees it.
-#[derive(Default, Clone)]
-struct Peer {
-    /// State as MessagePack; `None`: none stored yet.
-    state: Option<Vec<u8>>,
-    /// Output that the test has not looked at.
-    output: Vec<u8>,
-    topics: BTreeSet<String>,
-    /// Whether the session is closed, or closing.
-    closed: bool,
-}
-
-/// Action that waits for its turn.
-#[derive(Clone)]
-enum Caused {
-    Note(u64, Vec<u8>),
-    Published(String, u64, Vec<u8>),
-    /// Number, name and input.
-    Job(u64, String, Vec<u8>),
-    Closed(Closed),
 }
 
 impl<H: Handler> TestHost<H> {
@@ -100,6 +57,14 @@ impl<H: Handler> TestHost<H> {
     pub fn line(&mut self, session: u64, line: impl AsRef<[u8]>) -> String {
         self.turn(session, Action::Message(line.as_ref()));
         self.output(session)
+    }
+
+    /// Runs one datagram of the service itself, and returns the datagrams sent since the last look,
+    /// with their addresses. Panics if the turn fails.
+    #[track_caller]
+    pub fn datagram(&mut self, from: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.turn(SERVICE, Action::Datagram { from, bytes: bytes.as_ref() });
+        std::mem::take(&mut self.shared.datagrams)
     }
 
     /// Ends a session as its peer would, unless it is closed already.
@@ -206,7 +171,11 @@ impl<H: Handler> TestHost<H> {
     fn one_turn(&mut self, session: u64, action: Action<'_>, depth: u16) -> Result<(), String> {
         let last = matches!(action, Action::Closed(_));
         let was_closed = self.is_closed(session);
-        let mut staging = Staging { session, depth, shared: self.shared.clone(), fault: None };
+        let from = match action {
+            Action::Datagram { from, .. } => Some(from),
+            _ => None,
+        };
+        let mut staging = Staging { session, from, depth, shared: self.shared.clone(), fault: None };
         let now_ns = self.shared.now.as_nanos() as u64;
         if session == SERVICE {
             run_service(&self.handler, now_ns, std::iter::once(action), &mut staging);
@@ -236,162 +205,4 @@ impl<H: Handler> TestHost<H> {
         }
         result
     }
-}
-
-/// Host of one turn.
-struct Staging {
-    session: u64,
-    /// Number of turns between this one and an action from outside.
-    depth: u16,
-    shared: Shared,
-    /// Reason why the turn failed.
-    fault: Option<String>,
-}
-
-impl Staging {
-    /// Changes the peer of the session; refused in a turn of the service itself.
-    fn change(&mut self, change: impl FnOnce(&mut Peer)) -> u32 {
-        if self.session == SERVICE {
-            return status::INVALID;
-        }
-        change(self.shared.sessions.entry(self.session).or_default());
-        status::OK
-    }
-
-    /// Owner of a timer: the session, or the service itself.
-    fn owner(&self, flags: u32) -> u64 {
-        if flags == TIMER_OF_SERVICE { SERVICE } else { self.session }
-    }
-}
-
-impl Host for Staging {
-    /// Ends the batch: each turn of a test is a batch of its own.
-    fn turn_ok(&mut self) -> bool {
-        false
-    }
-    fn turn_failed(&mut self, fault: &Fault) {
-        self.fault = Some(fault.message.clone());
-    }
-    fn state(&mut self, bytes: &[u8]) {
-        self.change(|own| own.state = Some(bytes.to_vec()));
-    }
-    fn peer(&mut self) -> String {
-        format!("127.0.0.1:{}", self.session)
-    }
-    fn send(&mut self, bytes: &[u8]) -> u32 {
-        self.change(|own| own.output.extend(bytes))
-    }
-    fn send_line(&mut self, line: &[u8]) -> u32 {
-        self.send(&[line, b"\n"].concat())
-    }
-    fn close_with(&mut self, _: u16, _: &str) -> u32 {
-        self.close()
-    }
-    fn fact(&mut self, name: &str) -> Option<Vec<u8>> {
-        (name == "generation").then(|| b"1".to_vec())
-    }
-    fn page(&mut self, _: &str, _: &[u8]) -> u32 {
-        status::INVALID
-    }
-    fn close(&mut self) -> u32 {
-        self.change(|own| own.closed = true)
-    }
-    fn subscribe(&mut self, topic: &str) -> u32 {
-        self.change(|own| own.topics.extend([topic.to_owned()]))
-    }
-    fn unsubscribe(&mut self, topic: &str) -> u32 {
-        self.change(|own| own.topics.retain(|t| t != topic))
-    }
-    fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
-        for (id, peer) in &mut self.shared.sessions {
-            if peer.topics.contains(topic) && !(flags & BROADCAST_OTHERS != 0 && *id == self.session) {
-                peer.output.extend(data);
-                peer.output.extend((flags & BROADCAST_LINE != 0).then_some(b'\n'));
-            }
-        }
-        status::OK
-    }
-    fn table_get(&mut self, table: &str, key: &[u8]) -> Option<Vec<u8>> {
-        self.shared.tables.get(&(table.to_owned(), key.to_vec())).cloned()
-    }
-    fn table_put(&mut self, table: &str, key: &[u8], value: &[u8]) -> u32 {
-        self.shared.tables.insert((table.to_owned(), key.to_vec()), value.to_vec());
-        status::OK
-    }
-    fn table_delete(&mut self, table: &str, key: &[u8]) -> u32 {
-        self.shared.tables.remove(&(table.to_owned(), key.to_vec()));
-        status::OK
-    }
-    fn table_next(&mut self, table: &str, prefix: &[u8], from: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-        let start = (table.to_owned(), from.max(prefix).to_vec());
-        let ((t, key), value) = self.shared.tables.range(start..).next()?;
-        (t == table && key.starts_with(prefix)).then(|| (key.clone(), value.clone()))
-    }
-    fn table_len(&mut self, table: &str) -> u64 {
-        self.shared.tables.keys().filter(|(t, _)| t == table).count() as u64
-    }
-    fn set_timer(&mut self, name: &str, after_ns: u64, flags: u32) -> u32 {
-        let at = self.shared.now + Duration::from_nanos(after_ns);
-        self.shared.timers.insert((self.owner(flags), name.to_owned()), at);
-        status::OK
-    }
-    fn cancel_timer(&mut self, name: &str, flags: u32) -> u32 {
-        self.shared.timers.remove(&(self.owner(flags), name.to_owned()));
-        status::OK
-    }
-    fn note(&mut self, session: u64, data: &[u8]) -> u32 {
-        if self.depth >= CASCADE_MAX {
-            return status::LIMIT;
-        }
-        if session != SERVICE {
-            let note = Caused::Note(self.session, data.to_vec());
-            self.shared.caused.push_back((session, self.depth + 1, note));
-        }
-        status::OK
-    }
-    fn publish(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
-        if self.depth >= CASCADE_MAX {
-            return status::LIMIT;
-        }
-        for (id, peer) in &self.shared.sessions {
-            if peer.topics.contains(topic) && !(flags == BROADCAST_OTHERS && *id == self.session) {
-                let caused = Caused::Published(topic.to_owned(), self.session, data.to_vec());
-                self.shared.caused.push_back((*id, self.depth + 1, caused));
-            }
-        }
-        status::OK
-    }
-    fn start_job(&mut self, name: &str, input: &[u8], _: u32) -> Result<u64, u32> {
-        self.shared.jobs += 1;
-        let number = self.shared.jobs;
-        let job = Caused::Job(number, name.to_owned(), input.to_vec());
-        self.shared.caused.push_back((self.session, 0, job));
-        Ok(number)
-    }
-    fn cancel_job(&mut self, number: u64) -> u32 {
-        let session = self.session;
-        let it = |to: u64, c: &Caused| to == session && matches!(c, Caused::Job(n, ..) if *n == number);
-        self.shared.caused.retain(|(to, _, c)| !it(*to, c));
-        status::OK
-    }
-    fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
-        self.shared.connects.push((self.session, service.to_owned(), addr.to_owned(), context.to_vec()));
-        Ok(self.shared.connects.len() as u64)
-    }
-    fn wait_for(&mut self, _: u64) -> u32 {
-        status::OK
-    }
-    fn hold(&mut self, _: bool) -> u32 {
-        status::OK
-    }
-    fn negotiate(&mut self, _: u8, _: u8) -> u32 {
-        status::OK
-    }
-    fn subnegotiate(&mut self, _: u8, _: &[u8]) -> u32 {
-        status::OK
-    }
-    fn prompt(&mut self, text: &[u8]) -> u32 {
-        self.send(text)
-    }
-    fn log(&mut self, _: &LogEvent) {}
 }

@@ -62,7 +62,7 @@ impl<S> Turn<'_, S> {
         Duration::from_nanos(self.now_ns)
     }
 
-    /// Address of the peer, as text: `127.0.0.1:54321` for TCP.
+    /// Address of the peer, as text: `127.0.0.1:54321` for TCP, `udp://127.0.0.1:54321` for UDP.
     pub fn peer(&mut self) -> String {
         self.host.peer()
     }
@@ -75,13 +75,13 @@ impl<S> Turn<'_, S> {
     /// `close-code` and `close-reason` if the peer gave them. Other turns know none of these: keep
     /// in the state what is needed later.
     ///
-    /// Each turn knows `endpoint`, the kind by which the session came (`line`, `telnet`, `ws`), and
-    /// `generation`, the number of the build that runs.
+    /// Each turn knows `endpoint`, the kind by which the session came (`line`, `ws`, `datagram`),
+    /// and `generation`, the number of the build that runs.
     pub fn fact(&mut self, name: &str) -> Option<String> {
         self.host.fact(name).map(|value| String::from_utf8_lossy(&value).into_owned())
     }
 
-    /// Sends bytes to the peer.
+    /// Sends bytes to the peer. In the turn of a datagram: a datagram to where that came from.
     #[inline]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let status = self.host.send(bytes.as_ref());
@@ -150,6 +150,17 @@ impl<S> Turn<'_, S> {
     pub fn subnegotiate(&mut self, option: u8, bytes: impl AsRef<[u8]>) {
         let status = self.host.subnegotiate(option, bytes.as_ref());
         self.note_refusal("a subnegotiation", status);
+    }
+
+    /// Sends a datagram to any address, from the UDP port that the turn's own datagram came to,
+    /// else from the service's first one. At most once, and silently lost if the service has
+    /// none.
+    ///
+    /// Limit `datagram_amplification_max` refuses addresses other than that of the turn's own
+    /// datagram, unless the operator lifts it: the host must not be an amplifier.
+    pub fn send_datagram(&mut self, to: SocketAddr, bytes: impl AsRef<[u8]>) {
+        let status = self.host.send_datagram(&to.to_string(), bytes.as_ref());
+        self.note_refusal("a datagram", status);
     }
 
     /// Closes the session once its output is flushed. Its last turn, [`crate::Action::Closed`],

@@ -15,7 +15,9 @@ use crate::ids::{ServiceId, Slot};
 use crate::ledger::ProbationCounts;
 use crate::service::offer::Build;
 use crate::service::probation::ProbationEnd;
+use crate::turn::code::Work;
 use crate::turn::fault::{Fault, LogLine};
+use std::sync::Arc;
 
 /// Command that the shell carries out after the commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,4 +89,18 @@ pub enum Command {
         /// Text, in words for the operator.
         message: String,
     },
+}
+
+/// Job that begins with a commit.
+pub struct Begun {
+    /// Number of the job, by which [`crate::input::Input::JobDone`] reports its end.
+    pub number: u64,
+    /// Service that asked for the job.
+    pub service: ServiceId,
+    /// Name of its function.
+    pub name: String,
+    /// Input of its function.
+    pub input: Vec<u8>,
+    /// Code that runs the job, kept alive by it; `None`: the service has no jobs.
+    pub work: Option<Arc<dyn Work>>,
 }

@@ -15,7 +15,8 @@
 //! All calls come from one thread, and none from a running turn. Changed records become valid
 //! with the next commit, and a death before it undoes the call.
 
-use crate::command::Command;
+use crate::command::{Begun, Command};
+use crate::effects::datagrams::DatagramsToSend;
 use crate::effects::jobs::BegunJob;
 use crate::effects::outbound::Dial;
 use crate::execute::Executor;
@@ -33,7 +34,7 @@ use crate::operate::inspect::{self, Entry, Filter, OwnSlice, SessionView, Slice}
 use crate::operate::plan::{Plan, Survey};
 use crate::operate::restore;
 use crate::pass::open::Connection;
-use crate::pass::{Pass, Scratch, begin, close, commit, deliver, open, outcome, receive, send};
+use crate::pass::{Pass, Scratch, begin, close, commit, datagram, deliver, open, outcome, receive, send};
 use crate::recovery::rebuild::{Survivor, rebuild};
 use crate::recovery::{reconcile, saved};
 use crate::reload::commit::{self as reload_commit, Replaced};
@@ -54,10 +55,8 @@ use crate::store::records::Store;
 use crate::store::recover::Recovered;
 use crate::tables::entry::version_of;
 use crate::tables::owner::Owners;
-use crate::turn::code::Work;
 use greenroom_state::schema::Schema;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// State of a host, but for sockets, files, threads and loaded code.
 pub struct Core {
@@ -72,20 +71,6 @@ pub struct Core {
     sweeps: Sweeps,
     /// Number of the last session whose deadline followed changed limits; `None`: all have.
     rearm_from: Option<u64>,
-}
-
-/// Job that begins with a commit.
-pub struct Begun {
-    /// Number of the job, by which [`Input::JobDone`] reports its end.
-    pub number: u64,
-    /// Service that asked for the job.
-    pub service: ServiceId,
-    /// Name of its function.
-    pub name: String,
-    /// Input of its function.
-    pub input: Vec<u8>,
-    /// Code that runs the job, kept alive by it; `None`: the service has no jobs.
-    pub work: Option<Arc<dyn Work>>,
 }
 
 /// Start of a successor: the state of a process that died.
@@ -137,7 +122,13 @@ impl Core {
             Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
             Input::InputLeft => pass.host.leaves_input = true,
             Input::Opened { slot, id, service, kind, peer, at_ms } => {
-                open::accept(&mut pass, Connection { slot, id, service, kind, peer, at_ms, outbound: false });
+                open::accept(&mut pass, Connection::accepted((slot, id), (service, kind), peer, at_ms));
+            }
+            Input::PeerHeard { slot, id, service, port, peer, at_ms } => {
+                open::accept(&mut pass, Connection::heard((slot, id), (service, port), peer, at_ms));
+            }
+            Input::Datagrams { service, port, datagrams } => {
+                datagram::received(&mut pass, service, port, datagrams);
             }
             Input::Received { slot, bytes } => receive::received(&mut pass, slot, bytes, &mut self.assembly),
             Input::PeerDone { slot } => receive::peer_done(&mut pass, slot),
@@ -176,6 +167,12 @@ impl Core {
     /// are none. Called after a commit. No copy.
     pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
         self.host.sessions.get(slot)?.lend_output(&self.host.store, &self.host.shared, f)
+    }
+
+    /// Swaps the datagrams to send with an empty list. Called after a commit.
+    pub fn take_datagrams(&mut self, into: &mut DatagramsToSend) {
+        into.clear();
+        std::mem::swap(&mut self.host.datagrams, into);
     }
 
     /// Takes the jobs that begin. Called after a commit, which has marked them as begun.

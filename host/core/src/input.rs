@@ -12,6 +12,7 @@
 
 use crate::ids::{ServiceId, Slot};
 use greenroom_state::address::Peer;
+use std::net::SocketAddr;
 
 /// Report from the shell. Bytes and texts are borrowed: the core copies what it keeps.
 #[derive(Debug)]
@@ -42,7 +43,33 @@ pub enum Input<'a> {
         /// Time of the opening, in milliseconds since 1970.
         at_ms: u64,
     },
-    /// Bytes were read. Whole messages have their turns, the rest is kept.
+    /// The first datagram of a peer came to a port whose peers have sessions. The session opens, as
+    /// one of a connection does, and the datagram is to follow as [`Input::Received`].
+    PeerHeard {
+        /// Slot that the shell keeps for the session.
+        slot: Slot,
+        /// Number of the session, used for no other one.
+        id: u64,
+        /// Service that has the port.
+        service: ServiceId,
+        /// Number of the UDP port, as the shell has it. It stays with the session.
+        port: u32,
+        /// Address of the peer.
+        peer: Peer,
+        /// Time of the opening, in milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// Datagrams came to a port of the service itself. Each has a turn now, or is dropped.
+    Datagrams {
+        /// Service that has the port.
+        service: ServiceId,
+        /// Number of the UDP port, as the shell has it.
+        port: u32,
+        /// Address that each came from, and its bytes.
+        datagrams: &'a [(SocketAddr, &'a [u8])],
+    },
+    /// Bytes were read. Whole messages have their turns, the rest is kept. Of a session over UDP,
+    /// these are whole datagrams, each behind its length ([`crate::framing::peer`]).
     Received {
         /// Slot of the connection.
         slot: Slot,

@@ -211,15 +211,21 @@ impl Config {
         if let Some(c) = self.service.get(service).filter(|c| !c.listen.is_empty()) {
             return match c.listen.iter().find_map(|e| why_not(offer, e).map(|why| (e, why))) {
                 Some((endpoint, why)) => Err(format!("service {service} can't listen on {endpoint}: {why}")),
-                None => Ok(c.listen.clone()),
+                None => Ok(c.listen.iter().map(|e| named(offer, e)).collect()),
             };
         }
         let offered = offer.endpoints.iter().enumerate().filter(|(_, e)| e.port != 0);
         let endpoints: Vec<_> = offered
-            .map(|(at, e)| Endpoint {
-                // The first one is named as services with one endpoint always were.
-                kind: if at == 0 { "" } else { e.framing.kind() }.into(),
-                address: Address::Tcp(([127, 0, 0, 1], e.port).into()),
+            .map(|(at, e)| {
+                let address = ([127, 0, 0, 1], e.port).into();
+                match e.framing.is_of_datagrams() {
+                    true => Endpoint { kind: e.framing.kind().into(), address: Address::Udp(address) },
+                    // The first one is named as services with one endpoint always were.
+                    false => Endpoint {
+                        kind: if at == 0 { "" } else { e.framing.kind() }.into(),
+                        address: Address::Tcp(address),
+                    },
+                }
             })
             .collect();
         match endpoints.is_empty() && !offer.dials {
@@ -283,18 +289,28 @@ pub fn is_text(path: &Path) -> Result<(), String> {
     }
 }
 
+/// Endpoint with its kind. An address of UDP without one is of the first kind over UDP that the
+/// service offers, or of the service itself: it has no sessions unless its handler asks for them.
+fn named(offer: &Offer, endpoint: &Endpoint) -> Endpoint {
+    let mut endpoint = endpoint.clone();
+    if endpoint.kind.is_empty() && matches!(endpoint.address, Address::Udp(_)) {
+        let offered = offer.endpoints.iter().map(|e| e.framing).find(Framing::is_of_datagrams);
+        endpoint.kind = offered.unwrap_or(Framing::Datagrams { bytes_max: 0 }).kind().into();
+    }
+    endpoint
+}
+
 /// Reason why a service can't listen on an endpoint. `None`: it can.
 fn why_not(offer: &Offer, endpoint: &Endpoint) -> Option<String> {
-    if matches!(endpoint.address, Address::Udp(_)) {
-        return Some("this version does not listen on UDP".into());
-    }
-    if offer.framing_of_kind(&endpoint.kind).is_some() {
+    let is_udp = matches!(endpoint.address, Address::Udp(_));
+    let fits = |f: &Framing| f.is_of_datagrams() == is_udp;
+    if offer.framing_of_kind(&named(offer, endpoint).kind).is_some_and(|f| fits(&f)) {
         return None;
     }
-    let own = offer.endpoints.iter().map(|e| e.framing.kind());
-    let any = Framing::ANY_SERVICE.iter().map(Framing::kind);
-    let kinds: BTreeSet<_> = own.chain(any).collect();
-    Some(format!("it can be had as {}", kinds.into_iter().collect::<Vec<_>>().join(", ")))
+    let own = offer.endpoints.iter().map(|e| e.framing);
+    let kinds: BTreeSet<_> = own.chain(Framing::ANY_SERVICE).filter(fits).map(|f| f.kind()).collect();
+    let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+    Some(format!("over {} it can be had as {kinds}", if is_udp { "UDP" } else { "a stream" }))
 }
 
 #[cfg(test)]

@@ -88,11 +88,24 @@ mod tests {
         assert_eq!(texts(&c, &echo).unwrap(), "tcp://127.0.0.1:4001 telnet://127.0.0.1:4023");
         c.override_listen(&[parse_listen("chat=line://127.0.0.1:2").unwrap()]);
         assert_eq!(texts(&c, &chat).unwrap(), "line://127.0.0.1:2");
+        // Over UDP a service has no sessions, unless its handler asks for them.
+        let c =
+            read("[service.chat]\nlisten = [\"udp://127.0.0.1:1\", \"peer+udp://127.0.0.1:2\"]\n").unwrap();
+        assert_eq!(texts(&c, &chat).unwrap(), "datagram+udp://127.0.0.1:1 peer+udp://127.0.0.1:2");
+        echo.endpoints.push(EndpointOffer { framing: Framing::Peer { bytes_max: 9 }, port: 4001 });
+        let own = texts(&Config::default(), &echo).unwrap();
+        assert_eq!(own, "tcp://127.0.0.1:4001 telnet://127.0.0.1:4023 peer+udp://127.0.0.1:4001");
+        let c = read("[service.echo]\nlisten = [\"udp://127.0.0.1:1\"]\n").unwrap();
+        assert_eq!(texts(&c, &echo).unwrap(), "peer+udp://127.0.0.1:1");
         assert!(texts(&c, &offer("odd", 0, false)).unwrap_err().contains("--listen odd="));
         assert_eq!(texts(&c, &offer("far", 0, true)), Ok(String::new()));
         for (listen, says) in [
-            ("udp://127.0.0.1:1", "chat can't listen on udp://127.0.0.1:1"),
-            ("gopher://127.0.0.1:1", "gopher://127.0.0.1:1: it can be had as line, raw, telnet"),
+            (
+                "gopher://127.0.0.1:1",
+                "gopher://127.0.0.1:1: over a stream it can be had as line, raw, telnet",
+            ),
+            ("peer://127.0.0.1:1", "over a stream it can be had as line, raw, telnet"),
+            ("line+udp://127.0.0.1:1", "over UDP it can be had as datagram, peer"),
         ] {
             let c = read(&format!("[service.chat]\nlisten = [\"{listen}\"]\n")).unwrap();
             let said = texts(&c, &chat).unwrap_err();

@@ -127,6 +127,12 @@ impl Acceptor {
             Ok(room) => room,
             Err(why) => return self.rest(index, why, accepted),
         };
+        match self.listeners.udp_port(index) {
+            None => {}
+            // The port itself is handed to the worker as a connection is, once for its life.
+            Some(Ok((fd, endpoint))) => return accepted.keys.push(self.connections.add_port(fd, endpoint)),
+            Some(Err(e)) => return self.rest(index, e.to_string(), accepted),
+        }
         for _ in 0..ACCEPTS_AT_ONCE.min(room) {
             match self.listeners.accept(index) {
                 // The port was closed after the event.
@@ -205,7 +211,8 @@ impl Acceptor {
     /// Follows the ports of a worker that has become ready: accepts from these, closes all others.
     /// Returns the connections of ports that have moved.
     pub(super) fn follow_all(&mut self, registry: &Registry, ports: &[HeldPort]) -> Accepted {
-        let (_, moved) = self.listeners.follow(registry, listener_token, ports, true);
+        let (fresh, moved) = self.listeners.follow(registry, listener_token, ports, true);
+        self.accept_again.extend(fresh);
         // Connections that came while no worker served have caused their edge already.
         self.accept_again.extend(self.listeners.accepting());
         self.take_in(moved)
@@ -296,12 +303,17 @@ impl Acceptor {
 
     /// Number of connections.
     pub(super) fn connections(&self) -> usize {
-        self.connections.len()
+        self.connections.without_ports()
     }
 
     /// Continues the numbers of connections above this one.
     pub(super) fn number_above(&mut self, number: u64) {
         self.connections.number_above(number);
+    }
+
+    /// Skips so many numbers of connections, and returns the first of them.
+    pub(super) fn number_block(&mut self, count: u32) -> u64 {
+        self.connections.number_block(count)
     }
 
     /// Keys of all connections, in the order of their numbers.

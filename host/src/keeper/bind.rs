@@ -1,4 +1,4 @@
-//! Binding of listening sockets: TCP ports, and files of Unix sockets.
+//! Binding of sockets: TCP ports, UDP ports, and files of Unix sockets.
 //!
 //! *Invariant*: every connection has its socket options from the first byte on, as it inherits them
 //! from the listener. The kernel's byte counts rely on that ([`crate::sys::tcp`]).
@@ -27,6 +27,8 @@ use std::os::fd::OwnedFd;
 /// Connections that the kernel queues for one port, at most: `net.core.somaxconn` lowers it. The
 /// queue must hold all clients that arrive while no worker serves.
 const BACKLOG: i32 = 4096;
+/// Bytes of datagrams that the kernel queues for one port.
+const UDP_BUFFER_BYTES: usize = 4 << 20;
 /// Flags of all sockets.
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
@@ -50,6 +52,21 @@ pub(super) fn bind_tcp(addr: SocketAddr, shares: bool) -> io::Result<(OwnedFd, S
     sockopt::set_socket_reuseport(&socket, shares)?;
     bind(&socket, &addr)?;
     listen(&socket, BACKLOG)?;
+    let addr = rustix::net::getsockname(&socket)?.try_into()?;
+    Ok((socket, addr))
+}
+
+/// Binds a UDP port. `shares`: as for [`bind_tcp`]. Returns the address that the kernel gave, too.
+pub(super) fn bind_udp(addr: SocketAddr, shares: bool) -> io::Result<(OwnedFd, SocketAddr)> {
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::DGRAM, FLAGS, None)?;
+    if addr.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    // Datagrams that come while no worker serves wait here. `net.core.rmem_max` lowers it.
+    sockopt::set_socket_recv_buffer_size(&socket, UDP_BUFFER_BYTES)?;
+    sockopt::set_socket_reuseport(&socket, shares)?;
+    bind(&socket, &addr)?;
     let addr = rustix::net::getsockname(&socket)?.try_into()?;
     Ok((socket, addr))
 }

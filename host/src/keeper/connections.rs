@@ -12,7 +12,7 @@
 
 use crate::protocol::keeper::EndpointId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Connections that the keeper holds. A key is used again once its connection is over; a number
@@ -29,6 +29,8 @@ pub(super) struct Connections {
     free: Vec<u32>,
     /// Keys that are not free.
     count: usize,
+    /// Keys of UDP ports, which are handed over like connections.
+    ports: BTreeSet<u32>,
     /// The highest number so far.
     last: u64,
 }
@@ -61,9 +63,24 @@ impl Connections {
         (key, self.last)
     }
 
+    /// Adds a UDP port like a connection, to be handed to each worker. Returns its key.
+    pub(super) fn add_port(&mut self, fd: OwnedFd, endpoint: EndpointId) -> u32 {
+        let (key, _) = self.add(fd, endpoint);
+        self.ports.insert(key);
+        key
+    }
+
     /// Continues the numbers above this one. Numbers never go down.
     pub(super) fn number_above(&mut self, number: u64) {
         self.last = self.last.max(number);
+    }
+
+    /// Skips so many numbers, and returns the first of them: they are for sessions without a
+    /// connection.
+    pub(super) fn number_block(&mut self, count: u32) -> u64 {
+        let first = self.last + 1;
+        self.last += u64::from(count);
+        first
     }
 
     /// Drops a connection. A key that holds another number, or none, is left alone.
@@ -71,6 +88,7 @@ impl Connections {
         let Some(fd) = self.descriptors.get_mut(key as usize) else { return };
         if self.numbers[key as usize] == number && fd.take().is_some() {
             self.count -= 1;
+            self.ports.remove(&key);
             self.free.push(key);
         }
     }
@@ -89,9 +107,14 @@ impl Connections {
         gone.map(|(_, (key, _))| (key as u32, self.numbers[key])).collect()
     }
 
-    /// Number of connections.
+    /// Number of connections and UDP ports: descriptors.
     pub(super) fn len(&self) -> usize {
         self.count
+    }
+
+    /// Number of connections.
+    pub(super) fn without_ports(&self) -> usize {
+        self.count - self.ports.len()
     }
 
     /// Keys of all connections, in the order of their numbers. O(n log n), once for each start of a

@@ -28,7 +28,7 @@
 //! All lists are short: each call is O(ports), or O(ports of the request x ports).
 
 use crate::config::socket_file::SocketFile;
-use crate::keeper::bind::{BoundFile, bind_tcp, bind_unix};
+use crate::keeper::bind::{BoundFile, bind_tcp, bind_udp, bind_unix};
 use crate::keeper::peer_watch::PeerWatch;
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_core::reload::ports::{Port, covers, overlap};
@@ -150,7 +150,9 @@ impl Listeners {
         for (index, place) in self.places.iter_mut().enumerate() {
             let Some(l) = place else { continue };
             let own = ports.iter().find(|p| p.addr == l.addr);
-            let moved_to = || ports.iter().find(|p| l.accepts && covers(&p.addr, &l.addr));
+            // Datagrams may be lost, so a UDP port that moves is closed.
+            let may_stay = l.accepts && !l.is_udp();
+            let moved_to = || ports.iter().find(|p| may_stay && covers(&p.addr, &l.addr));
             let serves = own.or_else(moved_to);
             let fd = l.socket.as_raw_fd();
             if let Some(port) = serves {
@@ -159,7 +161,10 @@ impl Listeners {
                     l.port.1 = l.addr.clone();
                 }
             }
-            if serves.is_some() && !l.accepts {
+            if serves.is_some() && !l.accepts && l.is_udp() {
+                l.accepts = true;
+                fresh.push(index);
+            } else if serves.is_some() && !l.accepts {
                 match registry.register(&mut SourceFd(&fd), token(index), Interest::READABLE) {
                     Ok(()) => {
                         l.accepts = true;
@@ -169,7 +174,7 @@ impl Listeners {
                     Err(e) => tracing::error!("{} can't be polled: {e}", l.addr),
                 }
             } else if serves.is_none() && (l.accepts || all) {
-                if l.accepts {
+                if l.accepts && !l.is_udp() {
                     let _ = registry.deregister(&mut SourceFd(&fd));
                     if let Some(to) = ports.iter().find(|p| overlap(&p.addr, &l.addr)) {
                         // Else the close would reset connections that the new port would serve.
@@ -185,8 +190,15 @@ impl Listeners {
 
     /// Indexes of the ports that are accepted from.
     pub(super) fn accepting(&self) -> Vec<usize> {
-        let accepts = |l: &Option<Listener>| l.as_ref().is_some_and(|l| l.accepts);
+        let accepts = |l: &Option<Listener>| l.as_ref().is_some_and(|l| l.accepts && !l.is_udp());
         (0..self.places.len()).filter(|i| accepts(&self.places[*i])).collect()
+    }
+
+    /// Another descriptor of a UDP port, with its endpoint: the worker reads it. `None`: the index
+    /// is of no UDP port.
+    pub(super) fn udp_port(&self, index: usize) -> Option<io::Result<(OwnedFd, EndpointId)>> {
+        let l = self.places.get(index)?.as_ref().filter(|l| l.is_udp())?;
+        Some(l.socket.try_clone().map(|fd| (fd, l.endpoint)))
     }
 
     /// Accepts one connection, nonblocking and closed on exec, and tells its endpoint. `None`: the
@@ -207,9 +219,15 @@ impl Listeners {
 }
 
 impl Listener {
+    /// Whether the socket is one of UDP, which accepts nothing.
+    fn is_udp(&self) -> bool {
+        matches!(self.addr, Address::Udp(_))
+    }
+
     /// Sets the times of a TCP socket. A kernel that refuses them has its own.
     fn watch(&self, watch: PeerWatch) {
         if self.file.is_none()
+            && !self.is_udp()
             && let Err(e) = watch.apply(&self.socket)
         {
             tracing::warn!("{}: silent peers are given up late: {e}", self.addr);
@@ -243,7 +261,9 @@ fn bind_and_listen(port: &Port, shares: bool) -> Result<Listener, String> {
             bind_tcp(*addr, shares).map(|(socket, addr)| (socket, Address::Tcp(addr), None))
         }
         Address::Unix(path) => bind_unix(path).map(|(socket, file)| (socket, address.clone(), Some(file))),
-        Address::Udp(_) => Err(io::Error::other("this version does not listen on UDP")),
+        Address::Udp(addr) => {
+            bind_udp(*addr, shares).map(|(socket, addr)| (socket, Address::Udp(addr), None))
+        }
     };
     let (socket, addr, file) =
         bound.map_err(|e| format!("service {service} can't listen on {address}: {e}"))?;
@@ -334,10 +354,23 @@ mod tests {
         assert!(listeners.accepting().is_empty());
     }
 
+    /// The worker reads a UDP port, so the keeper neither polls nor accepts from it.
     #[test]
-    fn a_transport_that_is_not_served_is_refused_by_name() {
-        let port = ("s".to_owned(), "udp://127.0.0.1:9".parse().unwrap());
-        let said = Listeners::default().open(vec![port]).unwrap_err();
-        assert_eq!(said, "service s can't listen on udp://127.0.0.1:9: this version does not listen on UDP");
+    fn a_udp_port_is_handed_out_once_it_counts() {
+        let registry = mio::Poll::new().unwrap();
+        let mut listeners = Listeners::default();
+        let any = ("s".to_owned(), "udp://127.0.0.1:0".parse().unwrap());
+        let addr = listeners.open(vec![any.clone()]).unwrap().remove(0);
+        let ports =
+            [HeldPort { port: any, addr: addr.clone(), endpoint: EndpointId(4), kind: "peer".into() }];
+        let (fresh, _) = listeners.follow(registry.registry(), Token, &ports, false);
+        assert_eq!((fresh.len(), listeners.accepting().len()), (1, 0));
+        let (fd, endpoint) = listeners.udp_port(fresh[0]).unwrap().unwrap();
+        let local: std::net::SocketAddr = rustix::net::getsockname(&fd).unwrap().try_into().unwrap();
+        assert_eq!((endpoint, Some(local)), (EndpointId(4), addr.socket_addr()));
+        // Told once: the connection that stands for it is handed to each worker.
+        assert!(listeners.follow(registry.registry(), Token, &ports, true).0.is_empty());
+        listeners.follow(registry.registry(), Token, &[], false);
+        assert!(listeners.udp_port(0).is_none());
     }
 }

@@ -296,6 +296,10 @@ impl Keeper {
             }
             ToKeeper::Connect(number, addr) => self.dial(number, addr),
             ToKeeper::GiveUp(number) => self.give_up_dial(number),
+            ToKeeper::Number(count) => {
+                let first = self.acceptor.number_block(count);
+                self.worker.send(&ToWorker::Numbers(first, count));
+            }
             ToKeeper::Discard(addrs) => self.acceptor.discard(&addrs),
             ToKeeper::Ports(ports) => {
                 // Ports opened since the commit are kept: a later reload has asked for them.

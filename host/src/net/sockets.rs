@@ -31,8 +31,18 @@ pub enum Source {
     Waker,
     /// The socket to the keeper.
     Link,
+    /// A UDP port, by its place.
+    Datagrams(usize),
     /// The connection of a slot, which may have been closed in this pass.
     Connection(Slot),
+}
+
+/// Tokens above this one are the waker's, the link's, and those of UDP ports.
+const CONNECTIONS_MAX: usize = u32::MAX as usize;
+
+/// The token of the UDP port at a place.
+pub fn datagrams_token(place: usize) -> Token {
+    Token(LINK.0 - 1 - place)
 }
 
 /// The source that a token names.
@@ -41,6 +51,7 @@ pub fn source(token: Token) -> Source {
     match token {
         WAKER => Source::Waker,
         LINK => Source::Link,
+        Token(n) if n > CONNECTIONS_MAX => Source::Datagrams(LINK.0 - 1 - n),
         Token(n) => Source::Connection(Slot(n as u32)),
     }
 }
@@ -68,15 +79,25 @@ impl Net {
     /// Takes a connection in, at any slot that is free. If the poll refuses the connection, it is
     /// closed here, and nothing has changed.
     pub fn add(&mut self, registry: &Registry, socket: Stream, key: u32) -> io::Result<Slot> {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(None);
-            Slot(self.connections.len() as u32 - 1)
-        });
+        let slot = self.take_slot();
         let put = self.put(registry, slot, socket, key);
         if put.is_err() {
             self.free.push(slot);
         }
         put.map(|()| slot)
+    }
+
+    /// Takes a free slot for a session without a connection. [`Net::give_back_later`] frees it.
+    pub fn take_slot(&mut self) -> Slot {
+        self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            Slot(self.connections.len() as u32 - 1)
+        })
+    }
+
+    /// Frees the slot of a session without a connection, from the next pass on.
+    pub fn give_back_later(&mut self, slot: Slot) {
+        self.freed.push(slot);
     }
 
     /// Makes this many slots, each to be filled by [`Net::put`] or freed by [`Net::give_back`]. For

@@ -9,6 +9,7 @@
 //! | --- | --- | --- |
 //! | start | `Hello`, `Connections` with `Endpoints` and `Dialed`, `Start` | `Ack`, `Ready` |
 //! | new connections | the same, without `Start` | `Ack`, later `Drop` |
+//! | peers over UDP | `Numbers` | `Number` |
 //! | outbound | `Dialed` or `ConnectFailed` | `Connect`, maybe `GiveUp` |
 //! | reload | `Opened` | `Open`, then `Ports` or `Discard` |
 //! | start, and behind each commit of a build | | `Builds`, `Runs` |
@@ -44,7 +45,7 @@ pub enum ToWorker {
     /// holds a [`Hello`], in this order.
     Hello,
     /// Connections: key and number of each, with as many descriptors. Answered by
-    /// [`ToKeeper::Ack`].
+    /// [`ToKeeper::Ack`]. A UDP port counts as one connection, which lasts as long as the port.
     Connections(Vec<(u32, u64)>),
     /// Endpoints of the next [`ToWorker::Connections`], in the order of its connections, in runs:
     /// the endpoint, and the number of connections in a row. Replaces the runs before. Without it,
@@ -79,6 +80,8 @@ pub enum ToWorker {
     Pin,
     /// Release the pinned epoch. Answered by [`ToKeeper::Unpinned`].
     Unpin(u64),
+    /// Answer to [`ToKeeper::Number`]: the first of so many numbers, which no connection has.
+    Numbers(u64, u32),
     /// The file of the log was rotated: open its path again. Workers before this message log it and
     /// leave it out.
     ReopenLog,
@@ -103,6 +106,9 @@ pub enum ToKeeper {
     /// [`ToWorker::ConnectFailed`], unless the outcome was told before. Sent to keepers that
     /// [`Hello::gives_up`].
     GiveUp(u64),
+    /// Give the worker so many numbers for sessions without a connection: peers over UDP. Answered
+    /// by [`ToWorker::Numbers`]. Keepers before this message open no UDP ports.
+    Number(u32),
     /// Bind and listen on these ports, all or none, without accepting yet. Answered by
     /// [`ToWorker::Opened`], in the order of the requests.
     Open(Vec<Port>),
@@ -263,7 +269,7 @@ impl HeldPort {
 /// it. The number stays when the port goes over to another service. A number is never used again
 /// while the host lives. So a connection of a closed endpoint cannot be taken for one of a later
 /// endpoint with the same address.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EndpointId(pub u32);
 

@@ -41,8 +41,10 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
             Command::Shutdown(slot) => shell.sockets.shut_down(slot),
             Command::Close { slot, id } => {
                 // The keeper closes its descriptor behind the pass; only then the peer notices.
-                if let Some(key) = shell.sockets.close(slot) {
-                    shell.keeper.release(key, id);
+                match shell.sockets.close(slot) {
+                    Some(key) => shell.keeper.release(key, id),
+                    None if shell.datagrams.forget(slot) => shell.sockets.give_back_later(slot),
+                    None => {}
                 }
             }
             // The poll is edge-triggered: it may have reported this input while nothing was read.

@@ -13,7 +13,9 @@
 use crate::clock::unix_ms;
 use crate::net::stream::Stream;
 use crate::protocol::keeper::EndpointId;
+use crate::worker::datagrams::is_udp;
 use crate::worker::shell::Shell;
+use crate::worker::udp_ports;
 use greenroom_core::input::Input;
 use std::os::fd::OwnedFd;
 
@@ -38,7 +40,7 @@ pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<Owned
         if number <= shell.core.connection_number() {
             refuse(shell, key, number, "the connection is over");
         } else {
-            open(shell, key, number, endpoint, fd);
+            take_in(shell, key, number, endpoint, fd);
         }
     }
 }
@@ -52,9 +54,17 @@ pub(super) fn refuse(shell: &mut Shell, key: u32, number: u64, why: &str) {
     shell.keeper.release(key, number);
 }
 
+/// Takes in a UDP port, or opens a session for a connection.
+pub(super) fn take_in(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointId, fd: OwnedFd) {
+    match is_udp(&fd) {
+        true => udp_ports::take(shell, key, number, endpoint, fd),
+        false => open(shell, key, number, endpoint, fd),
+    }
+}
+
 /// Opens a session for a connection, or refuses it: the peer is gone, the port of its endpoint is
 /// closed, or the poll cannot watch it. If a limit is reached, the core orders the close.
-pub(super) fn open(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointId, fd: OwnedFd) {
+fn open(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointId, fd: OwnedFd) {
     let asked = shell.keeper.dialed(number);
     match open_asked(shell, key, number, endpoint, fd, asked) {
         Ok(()) => _ = shell.keeper.take_dialed(number),

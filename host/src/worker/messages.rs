@@ -80,6 +80,7 @@ pub(super) fn from_keeper(
         ToWorker::Endpoints(runs) => shell.ports.announce(runs),
         ToWorker::Opened(opened) => ports_opened(shell, drivers, opened),
         ToWorker::Dialed(dialed) => shell.keeper.expect_dialed(dialed),
+        ToWorker::Numbers(first, count) => shell.datagrams.add_numbers(first, count),
         ToWorker::ConnectFailed(number, why) => {
             shell.core.handle(Input::ConnectFailed { number, why: &why });
         }

@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `commands` | Carries out the core's commands. |
 //! | `connections` | Takes connections in. |
+//! | `datagrams` | Datagrams, and the peers that have sessions. |
 //! | `drivers` | Drivers of work that takes several passes. |
 //! | `endpoints` | Numbers of ports, and endpoints of connections about to come. |
 //! | `inbox` | Messages for the loop from other threads. |
@@ -41,10 +42,12 @@
 //! | `shell` | State of the loop beside the core. |
 //! | `takeover/` | Starts a worker: fresh, or as a successor. |
 //! | `threads` | The threads beside the loop. |
+//! | `udp_ports` | Takes UDP ports in, and reads them into the core. |
 //! | `transfer` | Reads sockets into the core, and writes its output. |
 
 mod commands;
 mod connections;
+mod datagrams;
 mod drivers;
 mod endpoints;
 mod inbox;
@@ -62,6 +65,7 @@ mod shell;
 pub mod takeover;
 mod threads;
 mod transfer;
+mod udp_ports;
 
 use crate::admin::server;
 use crate::clock::now_ns;
@@ -153,6 +157,7 @@ impl Worker {
         board.stage(Stage::Drivers);
         self.drivers.step(&mut self.shell);
         self.shell.drop_unused_builds();
+        self.shell.follow_udp_ports();
         // Behind the commit: a successor would miss a connection that is released too early.
         self.shell.keeper.send_releases();
         Ok(())
@@ -182,6 +187,7 @@ impl Worker {
             match source(event.token()) {
                 Source::Waker => posted = true,
                 Source::Link => told = true,
+                Source::Datagrams(place) => shell.datagrams.is_ready(place),
                 Source::Connection(slot) => {
                     if event.is_writable() {
                         shell.core.handle(Input::Writable { slot });
@@ -201,6 +207,7 @@ impl Worker {
                 }
             }
         }
+        udp_ports::read(shell);
         shell.core.begin_stage();
         for _ in 0..left {
             if shell.core.pass_is_full() {
@@ -218,7 +225,8 @@ impl Worker {
             }
         }
         // What arrived in time may still be in the kernel: no deadline is judged by this pass.
-        let is_left = events == EVENTS_PER_PASS || shell.sockets.reads_again();
+        let is_left =
+            events == EVENTS_PER_PASS || shell.sockets.reads_again() || shell.datagrams.read_again();
         self.unfinished = if is_left { self.unfinished + 1 } else { 0 };
         let most = PASSES_MAX + shell.core.sessions().len() / EVENTS_PER_PASS;
         if (1..=most).contains(&self.unfinished) {

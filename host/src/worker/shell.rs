@@ -17,6 +17,7 @@ use crate::memory::board::Board;
 use crate::plugin::prepare::Job;
 use crate::protocol::board_text;
 use crate::protocol::status::{JobsStatus, ServiceStatus};
+use crate::worker::datagrams::Datagrams;
 use crate::worker::keeper_link::KeeperLink;
 use crate::worker::ledger::Ledger;
 use crate::worker::lifecycle::Lifecycle;
@@ -39,6 +40,8 @@ pub(super) struct Shell {
     pub core: Core,
     /// Connections, the poll, and the memory for input.
     pub sockets: Sockets,
+    /// UDP ports, and the peers that have sessions.
+    pub datagrams: Datagrams,
     /// The socket to the keeper.
     pub keeper: KeeperLink,
     /// Counters that outlive this process. The keeper reads them at any time.
@@ -79,6 +82,7 @@ impl Shell {
         Shell {
             core,
             sockets,
+            datagrams: Datagrams::default(),
             keeper,
             board,
             config,
@@ -123,17 +127,18 @@ impl Shell {
         self.sockets.read(&mut self.core, slot, to_the_end);
     }
 
-    /// Writes committed output, by [`Sockets::send`]. Runs behind a commit, with no turn in
-    /// between.
+    /// Writes committed output, by [`Sockets::send`] and [`Datagrams::send`]. Runs behind a commit,
+    /// with no turn in between.
     pub(super) fn send(&mut self) {
         self.sockets.send(&mut self.core);
+        self.datagrams.send(&mut self.core, &mut self.sockets, &self.ports);
     }
 
     /// Time that the poll may sleep; `None`: without limit. The next of these ends the sleep: a
     /// connection to read again, the core's next deadline, the end of the worker, a save, a count
     /// of lines that the log left out. Clocks are read only for what waits.
     pub(super) fn sleep_max(&self) -> Option<Duration> {
-        if self.sockets.reads_again() || self.keeper.has_rest {
+        if self.sockets.reads_again() || self.datagrams.read_again() || self.keeper.has_rest {
             return Some(Duration::ZERO);
         }
         let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
@@ -172,6 +177,11 @@ impl Shell {
             self.threads.prepare.send(Job::Drop(retired, Vec::new()));
             self.builds.forget_converters(&mut self.core);
         }
+    }
+
+    /// Releases UDP ports that do not count any more, and asks for the numbers that peers need.
+    pub(super) fn follow_udp_ports(&mut self) {
+        self.datagrams.follow(&self.ports, &mut self.keeper, self.sockets.registry());
     }
 
     /// The status of each service, by the service's number; `None`: withdrawn. O(services x ports).

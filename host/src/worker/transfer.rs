@@ -51,6 +51,8 @@ pub(super) struct Sockets {
     listed: HashSet<Slot>,
     /// Scratch of [`Sockets::send`]: empty between two calls.
     sendable: Vec<Slot>,
+    /// Sessions without a connection that have output: peers over UDP.
+    without: Vec<Slot>,
 }
 
 impl Sockets {
@@ -65,6 +67,7 @@ impl Sockets {
             again: VecDeque::new(),
             listed: HashSet::new(),
             sendable: Vec::new(),
+            without: Vec::new(),
         })
     }
 
@@ -237,7 +240,10 @@ impl Sockets {
         core.take_sendable(&mut self.sendable);
         let mut failed = Vec::new();
         for slot in self.sendable.drain(..) {
-            let Some(socket) = self.net.get(slot) else { continue };
+            let Some(socket) = self.net.get(slot) else {
+                self.without.push(slot);
+                continue;
+            };
             loop {
                 // Lent from the store, without a copy.
                 let written = core.output(slot, |pieces| match write_all_of(socket, pieces) {
@@ -269,6 +275,21 @@ impl Sockets {
             self.broken.insert(slot);
             self.read_again([slot]);
         }
+    }
+
+    /// Takes the sessions without a connection that the last [`Sockets::send`] has met.
+    pub(super) fn take_without(&mut self, into: &mut Vec<Slot>) {
+        into.append(&mut self.without);
+    }
+
+    /// Takes a free slot for a session without a connection.
+    pub(super) fn take_slot(&mut self) -> Slot {
+        self.net.take_slot()
+    }
+
+    /// Frees the slot of a session without a connection, from the next pass on.
+    pub(super) fn give_back_later(&mut self, slot: Slot) {
+        self.net.give_back_later(slot);
     }
 
     /// Ends a pass: slots of closed connections may be used again.

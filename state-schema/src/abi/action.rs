@@ -34,3 +34,7 @@ pub const NEGOTIATED: u32 = 11;
 /// Since 1.4. The peer sent a subnegotiation of telnet option [`super::Action::detail`], which is
 /// on; `data` are its bytes behind the option.
 pub const SUBNEGOTIATION: u32 = 12;
+/// Since 1.4. A datagram came to the service itself: `data` are its bytes, [`super::Action::name`]
+/// is the address that it came from, as IP and port. What the turn sends goes back there, a
+/// datagram for each send. [`super::Action::detail`] and [`super::Action::from`] are the host's.
+pub const DATAGRAM: u32 = 13;

@@ -62,5 +62,12 @@ pub mod cut {
 /// Sessions open with their request, and [`super::action::PAGE`] answers any other GET.
 pub const WEBSOCKET: u32 = 6;
 
+/// Since 1.4. Datagrams over UDP, without sessions: each is an [`super::action::DATAGRAM`] of the
+/// service itself.
+pub const DATAGRAMS: u32 = 8;
+/// Since 1.4. Datagrams over UDP, with a session for each address that they come from. A datagram
+/// is a message, and so is what a send makes.
+pub const PEER: u32 = 9;
+
 /// Most bytes of [`super::Service::framing_parameters`].
 pub const PARAMETERS_BYTES_MAX: usize = 64;

@@ -27,6 +27,7 @@ use crate::table::Owned;
 use crate::telnet::Verb;
 use greenroom_state::abi::{self, Bytes, action, closed, connect, job};
 use std::ffi::c_void;
+use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 
@@ -345,6 +346,11 @@ fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8])
             Action::Negotiated { option: option as u8, verb: Verb::from_byte(verb), on }
         }
         (action::SUBNEGOTIATION, option) => Action::Subnegotiation { option: option as u8, bytes: data },
+        (action::DATAGRAM, _) => {
+            // The host writes an address.
+            let from = text(name).parse().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
+            Action::Datagram { from, bytes: data }
+        }
         (_, job::DONE) => Action::Job { number: from, name: text(name), end: JobEnd::Done(data) },
         (_, job::LOST) => Action::Job { number: from, name: text(name), end: JobEnd::Lost(text(data)) },
         _ => Action::Job { number: from, name: text(name), end: JobEnd::Failed(text(data)) },

@@ -27,6 +27,8 @@ pub(super) fn framing_offer(framing: Framing) -> (u32, u32, &'static [u8]) {
             (framing::LENGTH_PREFIX, bytes_max, prefix.parameters[..used].to_vec().leak())
         }
         Framing::Telnet { bytes_max } => (framing::TELNET, bytes_max, &[]),
+        Framing::Datagrams { bytes_max } => (framing::DATAGRAMS, bytes_max, &[]),
+        Framing::Peer { bytes_max } => (framing::PEER, bytes_max, &[]),
         Framing::WebSocket { bytes_max, protocols } => {
             (framing::WEBSOCKET, bytes_max, protocols.join(",").into_bytes().leak())
         }

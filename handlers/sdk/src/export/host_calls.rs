@@ -229,6 +229,11 @@ impl Host for HostCalls<'_> {
         unsafe { (self.host.subnegotiate)(self.turn, option.into(), bytes.into()) }
     }
 
+    fn send_datagram(&mut self, to: &str, bytes: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.send_datagram)(self.turn, to.into(), bytes.into()) }
+    }
+
     fn prompt(&mut self, text: &[u8]) -> u32 {
         // SAFETY: as above the impl.
         unsafe { (self.host.prompt)(self.turn, text.into()) }

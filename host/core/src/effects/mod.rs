@@ -9,6 +9,7 @@
 //! | `action_record` | an action that is to wait, and its record |
 //! | `action_buffer` | actions copied for one call |
 //! | `action_queue` | the actions that wait for one session |
+//! | [`datagrams`] | datagrams to send behind the commit |
 //! | [`inbox`] | actions that wait for a session |
 //! | [`job_shares`] | threads that run jobs, by service |
 //! | [`jobs`] | jobs: queued, running, finished, lost |
@@ -19,6 +20,7 @@
 pub(crate) mod action_buffer;
 mod action_queue;
 pub(crate) mod action_record;
+pub mod datagrams;
 pub mod inbox;
 pub mod job_shares;
 pub mod jobs;

@@ -48,9 +48,8 @@ pub(crate) fn apply(
     writer: Writer,
     running: &RunningBatch,
 ) {
-    let Some((service, id)) = host.sessions.get(slot).map(|s| (s.service, s.id)) else {
-        return host.store.end_promise();
-    };
+    let Some(s) = host.sessions.get(slot) else { return host.store.end_promise() };
+    let (service, id) = (s.service, s.id);
     if staged.has_state {
         write_state(host, slot, &staged.state, host.services[service].written(writer));
     }
@@ -69,12 +68,11 @@ pub(crate) fn apply(
             Effect::Subscribe(topic) => topics_changed |= subscribe(host, slot, staged.text(topic)),
             Effect::Unsubscribe(topic) => topics_changed |= unsubscribe(host, slot, staged.text(topic)),
             Effect::Put { table, key, value } => {
-                let (table, key) = (staged.text(table), &staged.bytes[key.clone()]);
                 // The table may be another service's, so the version is its owner's, not this
                 // service's.
-                let version = host.services.version_written(&host.owners, writer, service, table);
-                let put = host.tables.put(&mut host.store, table, key, version, &staged.bytes[value.clone()]);
-                put.expect("room was reserved before");
+                let version =
+                    host.services.version_written(&host.owners, writer, service, staged.text(table));
+                put(host, staged, (table, key), version, value);
             }
             Effect::Delete { table, key } => {
                 host.tables.delete(&mut host.store, staged.text(table), &staged.bytes[key.clone()]);
@@ -83,8 +81,8 @@ pub(crate) fn apply(
             Effect::Publish { topic, data, others, depth } => {
                 publish(host, &origin, topic, data, *others, *depth);
             }
-            Effect::SetTimer { service, name, deadline_ns } => {
-                set_timer(host, &origin, owner(*service), name, Some(*deadline_ns));
+            Effect::SetTimer { service, name, deadline_ns: at } => {
+                set_timer(host, &origin, owner(*service), name, Some(*at));
             }
             Effect::CancelTimer { service, name } => set_timer(host, &origin, owner(*service), name, None),
             Effect::StartJob { number, name, input, once } => {
@@ -95,6 +93,9 @@ pub(crate) fn apply(
             Effect::Connect { number, service, addr, context } => {
                 let context = &staged.bytes[context.clone()];
                 host.outbound.ask(&mut host.store, id, *number, (*service, addr.clone()), context);
+            }
+            Effect::Datagram { port, to, data } => {
+                host.datagrams.push(service, *port, *to, &staged.bytes[data.clone()]);
             }
             // Each holds the whole state, so the last one counts.
             Effect::Framing(_) => {}
@@ -109,6 +110,13 @@ pub(crate) fn apply(
         write_framing(host, slot, state.clone());
     }
     host.store.end_promise();
+}
+
+/// Writes an entry of a table, marked with this version.
+fn put(host: &mut HostState, staged: &Buffers, (table, key): (&Part, &Part), version: u32, value: &Part) {
+    let (table, key) = (staged.text(table), &staged.bytes[key.clone()]);
+    let put = host.tables.put(&mut host.store, table, key, version, &staged.bytes[value.clone()]);
+    put.expect("room was reserved before");
 }
 
 /// Sends a message to the peers of a topic. What libraries have framed of it lies in the buffers.

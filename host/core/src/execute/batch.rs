@@ -268,6 +268,8 @@ fn settle(
         // In range: a fault behind the last action makes an outcome unusable, and an earlier
         // fault left its action out.
         let failed = actions[b.done];
+        // The previous build may run the failed action alone: its datagram is the first then.
+        b.datagrams.all.drain(..b.done.min(b.datagrams.all.len()));
         let consumed = attribute_fault(host, executor, slot, (&failed, fault), running, &mut ran.close);
         ran.consumed += usize::from(consumed);
         count_turns(host, slot, service, u64::from(consumed));

@@ -16,13 +16,14 @@
 
 use super::Executor;
 use crate::effects::inbox::RunningBatch;
+use crate::framing::Framing;
 use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};
 use crate::service::convert::{Reread, convert_value};
 use crate::turn::code::{Batch, Code};
 use crate::turn::fault::Fault;
 use crate::turn::staging::{Buffers, Convert, Staging, TurnContext};
-use greenroom_state::abi::{Action, fault};
+use greenroom_state::abi::{Action, action, fault};
 
 /// The code that is called, and how it sees the entries of tables.
 pub(crate) struct Callee<'a> {
@@ -68,6 +69,9 @@ pub(crate) fn call(
         actions: call.actions,
     };
     let framing = host.services[session.service].framings.get(session.framing);
+    // A datagram of the service itself came by no session's framing.
+    let is_datagram = call.actions.first().is_some_and(|a| a.kind == action::DATAGRAM);
+    let kind = if is_datagram { Framing::Datagrams { bytes_max: 0 }.kind() } else { framing.kind() };
     let context = TurnContext {
         store: &host.store,
         tables: &host.tables,
@@ -82,7 +86,7 @@ pub(crate) fn call(
         encodes: Some(framing).filter(|f| f.encodes()),
         service: &|name| host.services.dialled(name),
         fact: &|name| match name {
-            "endpoint" => Some(framing.kind().to_owned()),
+            "endpoint" => Some(kind.to_owned()),
             "generation" => Some(callee.generation.to_string()),
             _ => None,
         },

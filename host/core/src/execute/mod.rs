@@ -22,6 +22,7 @@ pub(crate) mod fallback;
 pub(crate) mod reserve;
 
 use crate::turn::staging::Buffers;
+use std::net::SocketAddr;
 
 /// Calls of all sessions that may be repeated in one pass. With more, the sessions whose turns
 /// fail wait for the next pass, so that failing input costs other sessions little.
@@ -44,6 +45,15 @@ impl Executor {
     /// that is given: whether its head alone. The caller takes both back behind the batch.
     pub(crate) fn know(&mut self, facts: Vec<(&'static str, Vec<u8>)>, page: Option<bool>) {
         (self.buffers.facts, self.buffers.page) = (facts, page);
+    }
+
+    /// Lets the turns of the next batch answer datagrams, one for each action, that came to a port
+    /// of the shell's. The caller takes them back behind the batch.
+    pub(crate) fn hear(&mut self, port: u32, datagrams: impl Iterator<Item = (SocketAddr, usize)>) {
+        let heard = &mut self.buffers.datagrams;
+        heard.port = port;
+        heard.all.clear();
+        heard.all.extend(datagrams);
     }
 
     /// Returns the words of the last turn that closed its session with words.

@@ -114,6 +114,8 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
         | Effect::WaitFor(_)
         // One record for all of them, as well.
         | Effect::Framing(_)
+        // Sent at most once, so no record holds it.
+        | Effect::Datagram { .. }
         | Effect::Hold(_) => (0, 0),
     }
 }

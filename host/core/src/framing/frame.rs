@@ -183,3 +183,30 @@ impl FrameBuffers {
         (self.refusal, self.event) = (None, None);
     }
 }
+
+/// Way in which a framing writes messages, where sessions of one framing differ in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Only way of most framings; of telnet, text.
+    Plain,
+    /// Of telnet: bytes as they are, since BINARY is on.
+    Binary,
+}
+
+/// Cuts slices off the input until `take` says no, or until there is no whole message.
+#[inline(always)]
+pub(super) fn each<'i>(
+    mut input: &'i [u8],
+    mut take: impl FnMut(&'i [u8], usize) -> bool,
+    mut cut: impl FnMut(&'i [u8]) -> Frame<'i>,
+) -> Frame<'i> {
+    loop {
+        let frame = cut(input);
+        // Framings that cut slices give no other payload, so every other frame is the end.
+        let Frame::Message { payload: Payload::Input(message), consumed } = frame else { return frame };
+        input = &input[consumed..];
+        if !take(message, consumed) {
+            return Frame::More;
+        }
+    }
+}

@@ -11,6 +11,7 @@
 //! | [`custom`] | answers of a library's own framing |
 //! | [`delimiter`] | messages that end in a fixed string |
 //! | [`length_prefix`] | messages behind their length |
+//! | [`peer`] | datagrams of one peer |
 //! | `lines` | lines that end in LF or CRLF |
 //! | `raw` | whatever arrived |
 //! | `scan` | place of a search in a message of WebSocket |
@@ -31,6 +32,7 @@ pub mod delimiter;
 pub mod frame;
 pub mod length_prefix;
 mod lines;
+pub mod peer;
 #[cfg(test)]
 mod random_tests;
 mod raw;
@@ -41,7 +43,7 @@ pub(crate) mod telnet;
 pub(crate) mod websocket;
 
 use crate::framing::delimiter::Delimiter;
-use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload};
+use crate::framing::frame::{Dialect, Frame, FrameBuffers, FrameState, each};
 use crate::framing::length_prefix::LengthPrefix;
 use greenroom_state::abi;
 use serde::{Deserialize, Serialize};
@@ -91,6 +93,16 @@ pub enum Framing {
         /// The longest message, without its framing.
         bytes_max: u32,
     },
+    /// Datagrams of the service itself: no session has this framing.
+    Datagrams {
+        /// The longest datagram.
+        bytes_max: u32,
+    },
+    /// Datagrams of one peer, as messages of its session ([`peer`]).
+    Peer {
+        /// The longest datagram.
+        bytes_max: u32,
+    },
 }
 
 impl Framing {
@@ -99,11 +111,13 @@ impl Framing {
     pub(crate) const UNSERVED: Framing = Framing::Lines { bytes_max: u32::MAX };
 
     /// Framings without parameters.
-    pub const ANY_SERVICE: [Framing; 4] = [
+    pub const ANY_SERVICE: [Framing; 6] = [
         Framing::Lines { bytes_max: 0 },
         Framing::Raw { bytes_max: 0 },
         Framing::Telnet { bytes_max: 0 },
         Framing::WebSocket { bytes_max: 0 },
+        Framing::Datagrams { bytes_max: 0 },
+        Framing::Peer { bytes_max: 0 },
     ];
 
     /// Returns the framing that a library offers: its number in [`abi::framing`], and its
@@ -127,6 +141,8 @@ impl Framing {
                 Err(e) => Err(format!("framing delimiter: {e}")),
             },
             abi::framing::TELNET => none("telnet", Framing::Telnet { bytes_max }),
+            abi::framing::DATAGRAMS => none("datagram", Framing::Datagrams { bytes_max }),
+            abi::framing::PEER => none("peer", Framing::Peer { bytes_max }),
             // The parameters are subprotocols, which are the offer's.
             abi::framing::WEBSOCKET => Ok(Framing::WebSocket { bytes_max }),
             abi::framing::CUSTOM => match *parameters {
@@ -146,6 +162,8 @@ impl Framing {
             Framing::LengthPrefix { prefix, .. } => (abi::framing::LENGTH_PREFIX, prefix.to_parameters()),
             Framing::Delimiter { delimiter, .. } => (abi::framing::DELIMITER, delimiter.bytes().to_vec()),
             Framing::Telnet { .. } => (abi::framing::TELNET, Vec::new()),
+            Framing::Datagrams { .. } => (abi::framing::DATAGRAMS, Vec::new()),
+            Framing::Peer { .. } => (abi::framing::PEER, Vec::new()),
             // Its subprotocols are the service's, and the build's.
             Framing::WebSocket { .. } => (abi::framing::WEBSOCKET, Vec::new()),
             Framing::Custom { version, .. } => (abi::framing::CUSTOM, vec![*version]),
@@ -202,9 +220,13 @@ impl Framing {
             Framing::Delimiter { delimiter, bytes_max } => {
                 delimiter::cut(delimiter, input, state, *bytes_max as usize)
             }
+            Framing::Peer { bytes_max } => peer::cut(input, *bytes_max as usize),
             // Unreachable: callers ask `cuts_slices` first, or come from the other arms of
-            // `cut`. A framing of the library's is cut by its code.
-            Framing::Telnet { .. } | Framing::WebSocket { .. } | Framing::Custom { .. } => Frame::More,
+            // `cut`. A framing of the library's is cut by its code, and no session has datagrams.
+            Framing::Telnet { .. }
+            | Framing::WebSocket { .. }
+            | Framing::Custom { .. }
+            | Framing::Datagrams { .. } => Frame::More,
         }
     }
 
@@ -238,6 +260,11 @@ impl Framing {
     /// tells the peer why the session ends, and has text beside bytes.
     pub(crate) fn begins_with_request(&self) -> bool {
         matches!(self, Framing::WebSocket { .. })
+    }
+
+    /// Returns whether its messages are datagrams, which come over UDP and nothing else does.
+    pub fn is_of_datagrams(&self) -> bool {
+        matches!(self, Framing::Datagrams { .. } | Framing::Peer { .. })
     }
 
     /// Returns whether another framing may go on from the state that this one left. The longest
@@ -292,6 +319,8 @@ impl Framing {
             Framing::Delimiter { delimiter, .. } => delimiter::encode(delimiter, message, out)?,
             Framing::WebSocket { .. } => websocket::sent::encode(message, out),
             Framing::Custom { .. } => return Err("the message is framed by the service's library"),
+            Framing::Datagrams { .. } => return Err("datagrams are no stream"),
+            Framing::Peer { .. } => peer::encode(message, out)?,
             Framing::Telnet { .. } => match dialect {
                 Dialect::Plain => telnet::encode(message, out),
                 Dialect::Binary => telnet::encode_binary(message, out),
@@ -322,6 +351,8 @@ impl Framing {
             Framing::Telnet { .. } => "telnet",
             Framing::WebSocket { .. } => "ws",
             Framing::Custom { .. } => "custom",
+            Framing::Datagrams { .. } => "datagram",
+            Framing::Peer { .. } => "peer",
         }
     }
 
@@ -339,7 +370,9 @@ impl Framing {
             | Framing::Delimiter { bytes_max: b, .. }
             | Framing::Telnet { bytes_max: b }
             | Framing::WebSocket { bytes_max: b }
-            | Framing::Custom { bytes_max: b, .. } => *b = bytes_max,
+            | Framing::Custom { bytes_max: b, .. }
+            | Framing::Datagrams { bytes_max: b }
+            | Framing::Peer { bytes_max: b } => *b = bytes_max,
         }
         self
     }
@@ -353,34 +386,9 @@ impl Framing {
             | Framing::Delimiter { bytes_max, .. }
             | Framing::Telnet { bytes_max }
             | Framing::WebSocket { bytes_max }
-            | Framing::Custom { bytes_max, .. } => bytes_max,
-        }
-    }
-}
-
-/// Way in which a framing writes messages, where sessions of one framing differ in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// Only way of most framings; of telnet, text.
-    Plain,
-    /// Of telnet: bytes as they are, since BINARY is on.
-    Binary,
-}
-
-/// Cuts slices off the input until `take` says no, or until there is no whole message.
-#[inline(always)]
-fn each<'i>(
-    mut input: &'i [u8],
-    mut take: impl FnMut(&'i [u8], usize) -> bool,
-    mut cut: impl FnMut(&'i [u8]) -> Frame<'i>,
-) -> Frame<'i> {
-    loop {
-        let frame = cut(input);
-        // Framings that cut slices give no other payload, so every other frame is the end.
-        let Frame::Message { payload: Payload::Input(message), consumed } = frame else { return frame };
-        input = &input[consumed..];
-        if !take(message, consumed) {
-            return Frame::More;
+            | Framing::Custom { bytes_max, .. }
+            | Framing::Datagrams { bytes_max }
+            | Framing::Peer { bytes_max } => bytes_max,
         }
     }
 }
@@ -410,7 +418,9 @@ mod tests {
             (6, b"chat.v1", Ok(Framing::WebSocket { bytes_max: 9 })),
             (7, &[3], Ok(Framing::Custom { version: 3, bytes_max: 9 })),
             (7, &[3, 0], Err("framing custom: a version is wanted, not 2 bytes")),
-            (8, b"", Err("framing 8 is not known")),
+            (8, b"", Ok(Framing::Datagrams { bytes_max: 9 })),
+            (9, b"", Ok(Framing::Peer { bytes_max: 9 })),
+            (10, b"", Err("framing 10 is not known")),
             (1, b"\n", Err("framing lines has no parameters, and was given 1 bytes of them")),
             (2, b"xy", Err("framing raw has no parameters, and was given 2 bytes of them")),
             (3, &[3, 0], Err("framing length-prefix: a width of 3 is none of 1, 2, 4 and 8")),

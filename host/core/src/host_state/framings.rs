@@ -1,6 +1,7 @@
 //! Framings of new sessions, and the records of those that services have.
 
 use super::HostState;
+use crate::framing::Framing;
 use crate::ids::ServiceId;
 use crate::store::kind::Kind;
 
@@ -9,7 +10,9 @@ use crate::store::kind::Kind;
 /// with this pass. `None`: the service has no such kind, or too many framings. O(framings).
 pub(crate) fn begin_framing(host: &mut HostState, service: ServiceId, kind: &str) -> Option<u8> {
     let of = &mut host.services[service];
-    let framing = of.offer.framing_of_kind(kind)?;
+    // Datagrams of the service itself are no session's.
+    let has_sessions = |f: &Framing| !matches!(f, Framing::Datagrams { .. });
+    let framing = of.offer.framing_of_kind(kind).filter(has_sessions)?;
     let number = of.framings.number(&framing)?;
     record_of(host, service);
     Some(number)

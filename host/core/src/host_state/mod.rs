@@ -26,6 +26,7 @@ pub(crate) mod output;
 pub(crate) mod state;
 
 use crate::command::Command;
+use crate::effects::datagrams::DatagramsToSend;
 use crate::effects::inbox::Inbox;
 use crate::effects::jobs::Jobs;
 use crate::effects::outbound::Outbound;
@@ -102,6 +103,8 @@ pub(crate) struct HostState {
     pub(crate) tables: Tables,
     /// Owners of the tables, as the serving builds declare them.
     pub(crate) owners: TableOwners,
+    /// Datagrams to send behind the commit.
+    pub(crate) datagrams: DatagramsToSend,
     /// Commands for the shell, in order. The shell takes them after the commit.
     pub(crate) commands: Vec<Command>,
 }
@@ -134,6 +137,7 @@ impl HostState {
             topics: Topics::default(),
             tables: Tables::default(),
             owners: TableOwners::default(),
+            datagrams: DatagramsToSend::default(),
             commands: Vec::new(),
         }
     }

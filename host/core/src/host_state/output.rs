@@ -22,9 +22,10 @@ use crate::ids::{ServiceId, Slot};
 use crate::limits::names::Limit;
 use crate::service::encoding::Encoding;
 use crate::session::blocked::Blocked;
-use crate::session::life::Life;
+use crate::session::life::{Life, Session};
 use crate::session::output::push_shared;
 use crate::store::shared::SHARED_FROM_BYTES;
+use crate::turn::datagram_effects::is_within;
 use greenroom_state::abi::level;
 
 /// Appends bytes to a session's output. Room must be reserved. A session that lingers or is gone
@@ -66,12 +67,27 @@ pub(crate) fn broadcast(
             }
         };
         match encoded {
-            Ok(encoded) => send_to_all(host, of_it, &encoded),
+            Ok(encoded) => {
+                let of_it = within_amplification(host, of_it, encoded.len());
+                send_to_all(host, of_it, &encoded);
+            }
             Err(why) => leave_out(host, of_it, &why),
         }
     }
     // The rest has framings that send a message as it is.
     send_to_all(host, to, data);
+}
+
+/// Leaves sessions over UDP out of a broadcast whose peers may not be sent so much yet.
+fn within_amplification(host: &mut HostState, mut slots: Vec<Slot>, len: usize) -> Vec<Slot> {
+    let HostState { sessions, limits, .. } = host;
+    let before = slots.len();
+    let may = |s: &Session| is_within(s, limits.of(s.service), len as u64);
+    slots.retain(|slot| sessions.get(*slot).is_none_or(may));
+    for _ in slots.len()..before {
+        limits.reached(Limit::DatagramAmplificationMax);
+    }
+    slots
 }
 
 /// Tells operators which sessions get no broadcast, because their framing can't express it.

@@ -161,6 +161,9 @@ pub struct Limits {
     /// Time in which a peer of WebSocket may send nothing before it is pinged, and again before its
     /// session is closed. 0: no pings.
     pub ping_ms: u64,
+    /// Bytes that an address may be sent for each byte of the datagrams that came from it, as their
+    /// sender may be another one. 0: no limit.
+    pub datagram_amplification_max: u64,
     /// Time after which the kernel gives up a peer that does not answer. 0: the kernel's own times.
     pub dead_peer_ms: u64,
     /// Time for the output of a closed session to be flushed. Afterwards the output is dropped.
@@ -232,6 +235,7 @@ impl Default for Limits {
             frame_ms: 300_000,
             output_ms: 300_000,
             ping_ms: 30_000,
+            datagram_amplification_max: 3,
             dead_peer_ms: 120_000,
             drain_ms: 10_000,
             linger_ms: 2_000,

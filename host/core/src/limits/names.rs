@@ -71,6 +71,7 @@ limits! {
     JobWarnMs = "job_warn_ms",
     SaveMs = "save_ms",
     PingMs = "ping_ms",
+    DatagramAmplificationMax = "datagram_amplification_max",
 }
 
 impl std::fmt::Display for Limit {

@@ -48,6 +48,8 @@ pub struct ServiceLimits {
     pub output_ms: Option<u64>,
     /// Overrides [`Limits::ping_ms`].
     pub ping_ms: Option<u64>,
+    /// Overrides [`Limits::datagram_amplification_max`].
+    pub datagram_amplification_max: Option<u64>,
 }
 
 impl ServiceLimits {
@@ -75,7 +77,8 @@ impl ServiceLimits {
             idle_ms,
             frame_ms,
             output_ms,
-            ping_ms
+            ping_ms,
+            datagram_amplification_max
         );
         l
     }

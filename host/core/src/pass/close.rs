@@ -25,6 +25,7 @@ use crate::session::blocked::Blocked;
 use crate::session::life::Life;
 use crate::session::output::OutputWriter;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
+use greenroom_state::address::Peer;
 
 /// Closes an open session: its last turn, then its output, then our end of the stream. `reason`
 /// is one of [`closed`]. The caller has made sure that the session is open.
@@ -105,6 +106,8 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     if let Some(r) = on.record {
         host.store.delete(r);
     }
+    // Nobody can end a direction of UDP, so there is no end to wait for.
+    s.peer_done |= matches!(s.peer, Peer::Udp(_));
     s.drop_input(&mut host.store);
     if let Some(r) = host.sessions.take_framing_record(slot) {
         host.store.delete(r);

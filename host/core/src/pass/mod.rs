@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `begin` | deadlines, due timers, sessions whose input resumes |
 //! | `open` | a connection becomes a session and runs its first turn |
+//! | `datagram` | datagrams of a service itself |
 //! | `receive` | bytes become frames, frames become batches, the rest is kept |
 //! | `handshake` | the request that begins a session, or asks for a page |
 //! | `framing` | what a framing keeps and tells beside messages |
@@ -27,6 +28,7 @@ mod budget_tests;
 pub(crate) mod close;
 pub(crate) mod commit;
 mod cut;
+pub(crate) mod datagram;
 pub(crate) mod deliver;
 mod framing;
 mod handshake;

@@ -1,7 +1,8 @@
 //! Open: a connection becomes a session and runs its first turn.
 //!
-//! Callers are [`crate::input::Input::Opened`] for accepted connections, and
-//! `outcome::connected` for outbound ones. A connection becomes a session, or a
+//! Callers are [`crate::input::Input::Opened`] for accepted connections,
+//! [`crate::input::Input::PeerHeard`] for peers over UDP, and `outcome::connected` for outbound
+//! connections. A connection becomes a session, or a
 //! [`Command::Close`] is queued for it; never both. Its number is stored with the commit in
 //! either case, so no successor takes it as new.
 //!
@@ -12,10 +13,13 @@
 
 use super::Pass;
 use super::close::finish;
+use super::framing::keep_framing;
 use super::timeout::arm_timeout;
 use crate::command::Command;
 use crate::execute::batch::run_batch;
+use crate::framing::{Framing, peer};
 use crate::host_state::HostState;
+use crate::host_state::end::gone;
 use crate::host_state::framings::begin_framing;
 use crate::host_state::notice::connection_refused;
 use crate::ids::{ServiceId, Slot};
@@ -42,8 +46,33 @@ pub(crate) struct Connection<'a> {
     pub(crate) peer: Peer,
     /// Time of the opening, in milliseconds since 1970.
     pub(crate) at_ms: u64,
+    /// Number of the UDP port that its first datagram came to; `None`: it is a stream.
+    pub(crate) port: Option<u32>,
     /// Whether the host connected to the peer. Then no limit counts it by its peer's address.
     pub(crate) outbound: bool,
+}
+
+impl<'a> Connection<'a> {
+    /// Connection that came to an endpoint of a service, of this kind.
+    pub(crate) fn accepted(
+        (slot, id): (Slot, u64),
+        (service, kind): (ServiceId, &'a str),
+        peer: Peer,
+        at_ms: u64,
+    ) -> Connection<'a> {
+        Connection { slot, id, service, kind, peer, at_ms, port: None, outbound: false }
+    }
+
+    /// Peer whose first datagram came to a UDP port of a service.
+    pub(crate) fn heard(
+        at: (Slot, u64),
+        (service, port): (ServiceId, u32),
+        peer: Peer,
+        at_ms: u64,
+    ) -> Connection<'a> {
+        let kind = Framing::Peer { bytes_max: 0 }.kind();
+        Connection { port: Some(port), ..Connection::accepted(at, (service, kind), peer, at_ms) }
+    }
 }
 
 /// Turns an accepted connection into a session, like [`open`]. Nobody is told why it is refused.
@@ -58,7 +87,9 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
     let host = &mut *pass.host;
     // Counted even if it is refused: a successor must not open a connection that was closed
     // here.
-    host.host_records.record_connection_number(id);
+    if connection.port.is_none() {
+        host.host_records.record_connection_number(id);
+    }
     let limit = limit_in_the_way(host, &connection);
     if host.stopping || limit.is_some() {
         return Err(refuse(host, &connection, limit));
@@ -72,12 +103,19 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
     };
     let mut session = Session::new(id, service, connection.peer, connection.at_ms);
     session.framing = framing;
+    if let Some(port) = connection.port {
+        session.frame = peer::state_of(port);
+    }
     (session.outbound, session.heard_ns) = (connection.outbound, host.now_ns);
     // Inserted before its first turn, which may subscribe it, send to it and set timers for it.
     host.sessions.insert(slot, session);
     host.services[service].sessions += 1;
     host.services[service].framings.enter(framing);
     host.sessions.touch(slot);
+    if connection.port.is_some() && !keep_framing(host, slot) {
+        gone(host, slot);
+        return Err(Limit::StoreBytesMax.name());
+    }
     arm_timeout(host, slot);
     host.budget.spend(READ_NS);
     if host.services[service].framings.get(framing).begins_with_request() {

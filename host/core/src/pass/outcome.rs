@@ -32,7 +32,8 @@ pub(crate) fn connected(pass: &mut Pass<'_>, number: u64, (slot, id): (Slot, u64
         host.commands.push(Command::Close { slot, id });
         return;
     };
-    let connection = Connection { slot, id, service: asked.service, kind: "", peer, at_ms, outbound: true };
+    let service = asked.service;
+    let connection = Connection { slot, id, service, kind: "", peer, at_ms, port: None, outbound: true };
     if let Err(why) = open(pass, connection) {
         return connect_outcome(pass.host, asked.owner, number, connect::FAILED, why.as_bytes());
     }

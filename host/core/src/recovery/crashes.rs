@@ -196,6 +196,7 @@ pub fn action_name(kind: u32) -> &'static str {
         abi::action::CONNECT => "connect",
         abi::action::NEGOTIATED => "negotiated",
         abi::action::SUBNEGOTIATION => "subnegotiation",
+        abi::action::DATAGRAM => "datagram",
         _ => "?",
     }
 }

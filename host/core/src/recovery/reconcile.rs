@@ -51,7 +51,8 @@ pub(crate) fn reconcile(host: &mut HostState, slot: Slot, counts: StreamCounts) 
         StreamCounts::Kernel { read, sent } => (read, sent),
         StreamCounts::Recorded => {
             let record = s.record.and_then(|r| host.store.read(r, SessionRecord::decode));
-            (s.bytes_in, Some(record.map_or(first, |r| r.bytes_sent)))
+            // Output that was sent as a whole is gone, and its session's record may be older.
+            (s.bytes_in, Some(record.map_or(first, |r| r.bytes_sent.max(first))))
         }
     };
     let Some(sent) = sent else {

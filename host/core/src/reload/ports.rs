@@ -62,6 +62,9 @@ pub fn changes(held: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Result<Changes
 /// Returns whether connections to one port number may come to both addresses. The kernel listens at
 /// one of them alone, unless a port moves. IPv6 ports take IPv6 alone.
 pub fn overlap(a: &Address, b: &Address) -> bool {
+    if std::mem::discriminant(a) != std::mem::discriminant(b) {
+        return false;
+    }
     let (Some(a), Some(b)) = (a.socket_addr(), b.socket_addr()) else { return false };
     let meets = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && meets

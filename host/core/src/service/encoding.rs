@@ -4,7 +4,8 @@
 //! write alike for all services. A framing of a library's own is that of its service alone.
 
 use super::registry::Services;
-use crate::framing::{Dialect, Framing};
+use crate::framing::Framing;
+use crate::framing::frame::Dialect;
 use crate::ids::ServiceId;
 use crate::session::life::Session;
 

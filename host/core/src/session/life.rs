@@ -18,6 +18,7 @@
 
 use super::blocked::{Blocked, Blocks, Question};
 use crate::framing::frame::FrameState;
+use crate::framing::peer;
 use crate::framing::websocket::stage::{SocketStage, stage};
 use crate::ids::{ServiceId, service_of_number};
 use crate::limits::host::Limits;
@@ -28,6 +29,9 @@ use greenroom_state::address::Peer;
 pub use greenroom_state::session_record::Life;
 use greenroom_state::session_record::SessionRecord;
 use smallvec::SmallVec;
+
+/// Milliseconds after which a silent peer over UDP is gone, unless `idle_ms` says otherwise.
+const UDP_IDLE_MS: u64 = 60_000;
 
 /// Session: a connection of a service, and what the host holds of it.
 #[derive(Debug)]
@@ -242,6 +246,11 @@ impl Session {
         }
     }
 
+    /// Returns the number of the UDP port that it came to; `None`: it is a stream.
+    pub fn udp_port(&self) -> Option<u32> {
+        peer::port_of(&self.frame)
+    }
+
     /// Returns whether it stands for a service's own turns.
     pub(crate) fn is_service(&self) -> bool {
         service_of_number(self.id).is_some()
@@ -278,13 +287,22 @@ impl Session {
             self.heard_ns + if self.frame.is_pinged(self.heard_ns) { ping * 1_000_000 } else { 0 };
         let all = [
             (self.heard_ns, first, Limit::FirstByteMs),
-            (self.heard_ns, limits.idle_ms, Limit::IdleMs),
+            (self.heard_ns, self.idle_ms(limits), Limit::IdleMs),
             (self.frame_ns, frame, Limit::FrameMs),
             (stuck_ns.unwrap_or(0), stuck_ns.map_or(0, |_| limits.output_ms), Limit::OutputMs),
             (ping_from, ping, Limit::PingMs),
         ];
         let set = all.into_iter().filter(|(_, ms, _)| *ms > 0);
         set.map(|(from, ms, name)| (from + ms * 1_000_000, name, ms)).min()
+    }
+
+    /// Returns the time in which its peer may send nothing, in milliseconds; 0: no limit. A peer
+    /// over UDP never says that it leaves, so it always has one.
+    fn idle_ms(&self, limits: &Limits) -> u64 {
+        match (&self.peer, limits.idle_ms) {
+            (Peer::Udp(_), 0) => UDP_IDLE_MS,
+            (_, ms) => ms,
+        }
     }
 
     /// Returns its record, but for the length of its input, which the store knows.

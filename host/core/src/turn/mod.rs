@@ -11,15 +11,18 @@
 //! | [`staging`] | the staging area of a batch |
 //! | `effect` | every effect |
 //! | `session_effects`, `topic_effects`, `timer_effects` | sends, topics, timers |
-//! | `telnet_effects` | options of telnet, prompts |
+//! | `telnet_effects`, `datagram_effects` | options of telnet, prompts; datagrams |
+//! | `heard_datagrams` | datagrams that are the actions of a batch |
 //! | `job_effects`, `table_effects` | jobs and connections, tables |
 //! | `staged` | what was staged, to be applied |
 //! | `staged_entries`, `staged_timers`, `staged_topics` | indexes over what a batch staged |
 //! | [`fault`] | faults and log lines |
 
 pub mod code;
+pub(crate) mod datagram_effects;
 pub(crate) mod effect;
 pub mod fault;
+pub(crate) mod heard_datagrams;
 mod job_effects;
 mod session_effects;
 mod staged;

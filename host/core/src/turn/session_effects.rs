@@ -1,16 +1,19 @@
 //! Send, close, hold, wait: effects on the turn's own session.
 //!
 //! Calls answer with a [`status`]. A call that is refused stages nothing. A service's own turns
-//! have no peer and no input: their sends, closes and holds are invalid.
+//! have no session: their sends, closes and holds are invalid. But the turn of a datagram has a
+//! peer.
 
 use super::effect::Part;
 use super::staging::{Buffers, Staging};
+use crate::framing::Framing;
+use crate::framing::frame::Dialect;
 use crate::framing::websocket::farewell::REASON_BYTES_MAX;
 use crate::framing::websocket::request;
-use crate::framing::{Dialect, Framing};
 use crate::limits::names::Limit;
 use crate::turn::effect::Effect;
 use greenroom_state::abi::status;
+use greenroom_state::address::Peer;
 
 impl Staging<'_> {
     /// Address of the peer as text, valid until the next call. Of no meaning for a service's own
@@ -19,7 +22,10 @@ impl Staging<'_> {
         let answer = &mut self.buffers.answer;
         answer.clear();
         use std::io::Write;
-        let _ = write!(answer, "{}", self.context.session.peer);
+        let _ = match self.buffers.datagrams.all.get(self.buffers.done) {
+            Some((from, _)) => write!(answer, "{}", Peer::udp(*from)),
+            None => write!(answer, "{}", self.context.session.peer),
+        };
         answer
     }
 
@@ -47,7 +53,9 @@ impl Staging<'_> {
     #[inline]
     pub fn send_parts<'b>(&mut self, mut parts: impl Iterator<Item = &'b [u8]>) -> u32 {
         if self.context.session.is_service() {
-            return status::INVALID;
+            // A datagram is answered where it came from.
+            let to = self.datagram().map(|(from, _)| from);
+            return to.map_or(status::INVALID, |to| self.stage_datagram(to, parts));
         }
         if let Some(framing) = self.context.encodes {
             return self.send_encoded(framing, parts);
@@ -113,6 +121,10 @@ impl Staging<'_> {
             return self.refuse(Limit::TurnBytesMax);
         }
         let end = arena.len();
+        if matches!(self.context.encodes, Some(Framing::Peer { .. })) && !self.may_send_to_peer(end - start) {
+            self.buffers.bytes.truncate(start);
+            return self.refuse(Limit::DatagramAmplificationMax);
+        }
         self.stage_send(start..end)
     }
 

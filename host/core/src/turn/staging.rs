@@ -17,6 +17,7 @@
 
 use super::effect::{Effect, Framed, Part};
 use super::fault::{Fault, LogLine};
+use super::heard_datagrams::HeardDatagrams;
 use super::staged_entries::StagedEntries;
 use super::staged_timers::StagedTimers;
 use super::staged_topics::StagedTopics;
@@ -74,6 +75,10 @@ pub(crate) struct Buffers {
     pub(crate) facts: Vec<(&'static str, Vec<u8>)>,
     /// Whether a page is asked for, and its head alone. Likewise.
     pub(crate) page: Option<bool>,
+    /// Bytes that the batch sends to the session's own peer, if that is bounded.
+    pub(super) peer_bytes: u64,
+    /// Datagrams that are the actions of this batch. Likewise.
+    pub(crate) datagrams: HeardDatagrams,
     /// Whether the turn under way acted on its own session: the result of that comes before the
     /// next action, so the batch ends.
     pub(super) on_itself: bool,
@@ -160,6 +165,8 @@ impl Buffers {
         self.put_bytes = 0;
         self.framed.clear();
         self.reached.clear();
+        self.datagrams.answered = (0, 0);
+        self.peer_bytes = 0;
         self.mark = Mark::default();
     }
 }

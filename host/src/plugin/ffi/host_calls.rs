@@ -58,11 +58,20 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         negotiate: telnet_calls::negotiate,
         subnegotiate: telnet_calls::subnegotiate,
         prompt: telnet_calls::prompt,
+        send_datagram,
     })
 }
 
 // Each function below gets, by the ABI, the turn of the run under way and arguments that are valid
 // for the call.
+
+/// Stages a datagram to an address.
+unsafe extern "C" fn send_datagram(turn: *mut abi::Turn, to: Bytes<'_>, data: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    let data = unsafe { slice(data) };
+    // SAFETY: see above.
+    unsafe { with_name(turn, to, |s, to| s.send_datagram(to, data)) }
+}
 
 /// Ends a turn that succeeded. Returns 1: go on with the next action.
 unsafe extern "C" fn turn_ok(turn: *mut abi::Turn) -> u32 {

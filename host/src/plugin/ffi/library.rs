@@ -382,7 +382,7 @@ mod tests {
     fn bad_framings_are_refused_by_name() {
         let null = |len| Bytes { ptr: std::ptr::null(), len, life: std::marker::PhantomData };
         for (number, parameters, expected) in [
-            (9, Bytes::EMPTY, "service s: framing 9 is not known"),
+            (99, Bytes::EMPTY, "service s: framing 99 is not known"),
             (
                 abi::framing::CUSTOM,
                 Bytes::EMPTY,

@@ -10,6 +10,7 @@
 //! | there | counts do not fit | The session is given up, and the connection released. |
 //! | gone | there | The session is given up. |
 //! | a Unix socket, behind a crash | there | The session is told that the connection broke. |
+//! | none: over UDP | there | The session goes on; behind a crash, its unsent output is dropped. |
 //! | there, untouched, with a later number | none | A new session opens in the first pass. |
 //! | there, any other | none | The connection is released. |
 //!
@@ -24,6 +25,7 @@ use crate::crash_points;
 use crate::net::stream::is_unix;
 use crate::protocol::keeper::EndpointId;
 use crate::sys::tcp;
+use crate::worker::datagrams::is_udp;
 use crate::worker::shell::Shell;
 use greenroom_core::ids::Slot;
 use greenroom_core::recovery::rebuild::Survivor;
@@ -56,7 +58,7 @@ pub(super) struct Backlog {
     /// Connections that were reset meanwhile, and to which nothing can be sent any more. Their
     /// input is read to its end, although the poll may report nothing.
     pub broken: Vec<Slot>,
-    /// Connections without a session yet, in the order of their numbers.
+    /// Connections without a session yet, and UDP ports, in the order of their numbers.
     pub fresh: Vec<HandedOver>,
     /// Connections without a session that are released, key and number of each. A session that
     /// asked for one of them is told in the first pass.
@@ -89,6 +91,10 @@ pub(super) fn reconcile(
             // The keeper has handed the connection over twice.
             continue;
         }
+        if is_udp(&connection.fd) {
+            backlog.fresh.push(connection);
+            continue;
+        }
         // Sessions that are left over at the end have no connection.
         let Some(slot) = slots.remove(&number) else {
             match is_fresh(shell, &connection, in_order) {
@@ -103,10 +109,32 @@ pub(super) fn reconcile(
         }
     }
     for (session, slot) in slots {
+        if shell.core.sessions().get(slot).is_some_and(|s| s.udp_port().is_some()) {
+            match go_on_over_udp(shell, slot, in_order) {
+                Ok(()) => continue,
+                Err(why) => tracing::error!("given up, because it cannot be trusted: {why}"),
+            }
+            shell.sockets.give_back(slot);
+            continue;
+        }
         tracing::error!(session, "session given up: the connection is gone");
         give_up(shell, slot);
     }
     backlog
+}
+
+/// Lets a session over UDP go on, which has no connection. What a predecessor that died has not
+/// sent may have been sent, so it is dropped: datagrams go out at most once. The error says why the
+/// session is gone.
+fn go_on_over_udp(shell: &mut Shell, slot: Slot, in_order: bool) -> Result<(), String> {
+    let Some(s) = shell.core.sessions().get(slot) else { return Err("it is gone".into()) };
+    let counts = match in_order {
+        true => StreamCounts::Recorded,
+        false => StreamCounts::Kernel { read: s.bytes_in, sent: Some(s.bytes_out) },
+    };
+    shell.core.reconcile(slot, counts)?;
+    shell.datagrams.take_over(&shell.core, slot);
+    Ok(())
 }
 
 /// Reserves the slots of all sessions. Slots between them are free. Must come before any connection

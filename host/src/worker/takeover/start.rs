@@ -303,6 +303,7 @@ fn begin(
     }
     worker.shell.core.restart_jobs(hello.crashed);
     // Before the first turn: a turn would build on a session that may have to be given up.
+    worker.shell.datagrams.one_by_one = hello.crashed;
     let backlog = reconcile(&mut worker.shell, survivors, handed_over, hello.handed_over);
     crash_points::pass(Point::Reconciled);
     first_pass(worker, backlog);
@@ -380,7 +381,7 @@ fn first_pass(worker: &mut Worker, backlog: Backlog) {
         shell.core.handle(Input::Broken { slot });
     }
     for HandedOver { key, number, endpoint, fd } in backlog.fresh {
-        connections::open(shell, key, number, endpoint, fd);
+        connections::take_in(shell, key, number, endpoint, fd);
     }
     for (key, number) in backlog.refused {
         connections::refuse(shell, key, number, "the connection broke in a takeover");

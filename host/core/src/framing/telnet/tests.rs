@@ -4,8 +4,9 @@
 //! random streams with a second machine, which reads single bytes and knows no limit.
 
 use super::*;
+use crate::framing::Framing;
+use crate::framing::frame::Dialect;
 use crate::framing::script::{check, check_encoded, check_from, trace_whole};
-use crate::framing::{Dialect, Framing};
 use std::fmt::Write;
 
 /// Checks a stream with messages up to 8 bytes.

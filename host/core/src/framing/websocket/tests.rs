@@ -5,10 +5,11 @@ use super::message::{CONTROLS_MAX, OVERHEAD_BYTES_MAX};
 use super::request::{HttpRequest, Refusal, Wants};
 use super::stage::set_open;
 use super::*;
+use crate::framing::Framing;
+use crate::framing::frame::Dialect;
 use crate::framing::frame::Payload;
 use crate::framing::scan::unmask;
 use crate::framing::script::{check, check_encoded, trace_whole};
-use crate::framing::{Dialect, Framing};
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 

@@ -1,0 +1,58 @@
+//! Datagrams to send: the shell sends them behind the commit, at most once.
+//!
+//! They are no records. A worker that dies before it has sent them loses them, as the network loses
+//! others. Costs one copy of the bytes.
+
+use crate::ids::ServiceId;
+use std::net::SocketAddr;
+
+/// Datagram to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// Service whose turn sends it.
+    pub service: ServiceId,
+    /// Number of the UDP port to send it from, as the shell has it; 0: the service's first one.
+    pub port: u32,
+    /// Address to send it to.
+    pub to: SocketAddr,
+    /// Bytes of the datagram.
+    pub bytes: &'a [u8],
+}
+
+/// Datagrams of a pass, oldest first.
+#[derive(Debug, Default)]
+pub struct DatagramsToSend {
+    bytes: Vec<u8>,
+    /// Service, port, address, and end of the bytes.
+    all: Vec<(ServiceId, u32, SocketAddr, usize)>,
+}
+
+impl DatagramsToSend {
+    /// Adds a datagram.
+    pub(crate) fn push(&mut self, service: ServiceId, port: u32, to: SocketAddr, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.all.push((service, port, to, self.bytes.len()));
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Datagrams in the order in which turns sent them.
+    pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
+        let begins = std::iter::once(0).chain(self.all.iter().map(|(.., end)| *end));
+        self.all.iter().zip(begins).map(|(&(service, port, to, end), begin)| Datagram {
+            service,
+            port,
+            to,
+            bytes: &self.bytes[begin..end],
+        })
+    }
+
+    /// Drops all, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.all.clear();
+    }
+}

@@ -1,0 +1,97 @@
+//! Datagrams of a service itself: each is an action, and no session has it.
+//!
+//! A datagram has its turn at once, or is dropped: nothing of it is kept. What its turn asks for is
+//! as durable as what any turn asks for. But the datagram itself, and its answers, are carried out
+//! at most once. A worker that dies before the commit loses both.
+//!
+//! A datagram whose turn killed the process has the hash of its bytes as its number. So the same
+//! bytes from any address are dropped once they are blocked, and not run a third time.
+//!
+//! Costs: a turn for each datagram, and a call of the library for up to `BATCH_ACTIONS_MAX`.
+
+use super::Pass;
+use crate::effects::inbox::RunningBatch;
+use crate::execute::batch::run_batch;
+use crate::host_state::HostState;
+use crate::host_state::notice::notice;
+use crate::ids::{ServiceId, Slot};
+use crate::limits::budget::READ_NS;
+use crate::limits::host::BATCH_ACTIONS_MAX;
+use crate::limits::names::Limit;
+use greenroom_state::abi::{Action, Bytes, action, level};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+/// Runs the turns of datagrams that came to a port of a service. Datagrams are dropped while the
+/// host stops, if no build serves, if they are too long, and if they are blocked.
+pub(crate) fn received(
+    pass: &mut Pass<'_>,
+    service: ServiceId,
+    port: u32,
+    datagrams: &[(SocketAddr, &[u8])],
+) {
+    pass.host.budget.spend(READ_NS);
+    let slot = Slot::of_service(service);
+    if pass.host.stopping || pass.host.services[service].build.is_none() {
+        return;
+    }
+    let bytes_max = pass.host.services[service].offer.framing().bytes_max() as usize;
+    let takes = |(_, bytes): &&(SocketAddr, &[u8])| bytes.len() <= bytes_max;
+    let taken: Vec<_> = datagrams.iter().filter(takes).copied().collect();
+    for _ in taken.len()..datagrams.len() {
+        pass.host.limits.reached(Limit::FrameBytesMax);
+    }
+    let mut rest = &taken[..];
+    while !rest.is_empty() {
+        // Bytes that are blocked are looked for one by one.
+        let most = if pass.host.quarantines.blocks_actions() { 1 } else { BATCH_ACTIONS_MAX };
+        let (batch, _) = rest.split_at(rest.len().min(most));
+        rest = &rest[run(pass, slot, port, batch).clamp(1, batch.len())..];
+    }
+}
+
+/// Runs a batch. Returns how many datagrams have had their turns, or are dropped; at least 1.
+fn run(pass: &mut Pass<'_>, slot: Slot, port: u32, batch: &[(SocketAddr, &[u8])]) -> usize {
+    let Pass { host, executor, .. } = pass;
+    if !name_turn(host, slot, batch[0].1) {
+        return 1;
+    }
+    let mut names = String::new();
+    let ends: Vec<_> = batch
+        .iter()
+        .map(|(from, _)| {
+            let _ = write!(names, "{from}");
+            names.len()
+        })
+        .collect();
+    let begins = std::iter::once(0).chain(ends.iter().copied());
+    let actions: Vec<_> = (batch.iter().zip(begins).zip(&ends))
+        .map(|(((_, bytes), begin), end)| Action {
+            detail: port,
+            name: Bytes::from(&names[begin..*end]),
+            ..Action::new(action::DATAGRAM, Bytes::from(*bytes))
+        })
+        .collect();
+    executor.hear(port, batch.iter().map(|(from, bytes)| (*from, bytes.len())));
+    let ran = run_batch(host, executor, slot, &actions, &mut RunningBatch::default());
+    executor.hear(0, std::iter::empty());
+    // The state of a service's own turns is none, so nothing may wait: a datagram that no build
+    // can run is dropped.
+    ran.consumed.max(1)
+}
+
+/// Gives a datagram's turn its number. False: these bytes are blocked, and operators are told.
+fn name_turn(host: &mut HostState, slot: Slot, bytes: &[u8]) -> bool {
+    let Some(s) = host.sessions.get_mut(slot) else { return false };
+    // FNV-1a. The shift leaves the upper bit free, so that counting turns on can't overflow.
+    let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+    // A prefix tells datagrams apart well enough, and costs the same for long ones.
+    let head = &bytes[..bytes.len().min(64)];
+    s.turns = head.iter().fold(0xcbf2_9ce4_8422_2325 ^ bytes.len() as u64, step) >> 1;
+    let (id, turn) = (s.id, s.turns);
+    if host.quarantines.blocks_actions() && host.quarantines.is_blocked(id, turn, action::DATAGRAM) {
+        notice(host, level::WARN, slot, "a datagram was dropped: its turn has killed the process".into());
+        return false;
+    }
+    true
+}

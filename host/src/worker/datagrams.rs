@@ -1,0 +1,375 @@
+//! Datagrams of a worker: those that were read, those to send, and the peers that have sessions.
+//!
+//! The keeper holds each port, and hands it to a worker like a connection that lasts as long as the
+//! port. A worker that dies leaves what the kernel has queued to its successor.
+//!
+//! | kind of the port | a datagram | its answers |
+//! | --- | --- | --- |
+//! | `datagram` | an action of the service itself | datagrams of the turn |
+//! | `peer` | a message of its peer's session, which opens with the first one | output of the
+//! session |
+//!
+//! *Invariant*: datagrams go each way at most once. What was read and not committed is lost with a
+//! worker, and so is what was committed and not sent. What the kernel does not take at once is
+//! dropped: nobody waits for room that a network does not promise.
+//!
+//! Up to [`AT_ONCE`] datagrams are one system call, each way. Datagrams that a pass has no time for
+//! stay in the buffer for the next one. The buffer is made with the first port: 4 MiB of addresses,
+//! of which datagrams touch what they need.
+
+use crate::net::sockets::datagrams_token;
+use crate::protocol::keeper::{EndpointId, HeldPort, ToKeeper};
+use crate::worker::keeper_link::KeeperLink;
+use crate::worker::reload::ports::Ports;
+use crate::worker::transfer::Sockets;
+use greenroom_core::core::Core;
+use greenroom_core::effects::datagrams::DatagramsToSend;
+use greenroom_core::framing::Framing;
+use greenroom_core::framing::peer::{self, DATAGRAM_BYTES_MAX, LENGTH_BYTES};
+use greenroom_core::ids::Slot;
+use greenroom_core::input::Input;
+use greenroom_state::address::Peer;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
+use rustix::net::{SocketType, sockopt};
+use std::collections::{BTreeSet, HashMap};
+use std::io::{IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// Datagrams of one system call.
+const AT_ONCE: usize = 64;
+/// Bytes of a place in the buffer: the longest datagram behind its length.
+const PLACE_BYTES: usize = LENGTH_BYTES + (1 << 16);
+/// Numbers that are asked for at a time, for sessions of peers.
+const NUMBERS: u32 = 1024;
+
+/// UDP port, as the keeper has handed it over.
+struct UdpPort {
+    endpoint: EndpointId,
+    /// Key and number by which the keeper releases it.
+    held: (u32, u64),
+    socket: OwnedFd,
+    /// Whether its addresses are of IPv4.
+    is_v4: bool,
+    /// Headers of receives. They are no port's else, as the kernel writes the length of addresses
+    /// into them; and of no sends, which let them point at other addresses.
+    receives: MultiHeaders<SockaddrStorage>,
+    /// Headers of sends.
+    sends: MultiHeaders<SockaddrStorage>,
+}
+
+/// Peer that has a session.
+struct KnownPeer {
+    endpoint: EndpointId,
+    addr: SocketAddr,
+}
+
+/// Numbers for sessions, as the keeper gave them.
+#[derive(Default)]
+struct Numbers {
+    next: u64,
+    left: u32,
+    /// Asked for, and not answered.
+    asked: bool,
+}
+
+/// UDP ports, peers with sessions, and the memory of reads and sends.
+#[derive(Default)]
+pub(super) struct Datagrams {
+    /// Ports by place. An index is never used again, so an event names no later port.
+    ports: Vec<Option<UdpPort>>,
+    /// Sessions by port and address.
+    sessions: HashMap<(EndpointId, SocketAddr), Slot>,
+    /// Peers by slot: the other direction.
+    peers: HashMap<Slot, KnownPeer>,
+    numbers: Numbers,
+    /// Ports that may have datagrams, by place.
+    ready: BTreeSet<usize>,
+    /// Those that wait for numbers. The kernel keeps their datagrams meanwhile.
+    waiting: BTreeSet<usize>,
+    /// Datagrams that were read: the address and length of each. Those before `run` are done with.
+    heard: Vec<(SocketAddr, usize)>,
+    run: usize,
+    /// Endpoint that they came to.
+    heard_by: EndpointId,
+    /// Places of the datagrams. Empty until there is a port.
+    buffer: Vec<u8>,
+    /// Datagrams run one at a time, as a predecessor was killed by its own work.
+    pub(super) one_by_one: bool,
+    /// Scratch of sends.
+    to_send: DatagramsToSend,
+    without: Vec<Slot>,
+    output: Vec<u8>,
+}
+
+/// Whether a descriptor is a UDP port.
+pub(super) fn is_udp(fd: &OwnedFd) -> bool {
+    sockopt::socket_type(fd).is_ok_and(|t| t == SocketType::DGRAM)
+}
+
+/// Whether the peers of a port have sessions.
+pub(super) fn is_of_peers(port: &HeldPort) -> bool {
+    &*port.kind == Framing::Peer { bytes_max: 0 }.kind()
+}
+
+impl Numbers {
+    /// Takes the next number. `None`: the keeper has not given any yet.
+    fn take(&mut self) -> Option<u64> {
+        self.left = self.left.checked_sub(1)?;
+        self.next += 1;
+        Some(self.next - 1)
+    }
+}
+
+impl Datagrams {
+    /// Takes numbers for sessions. Those of an earlier block that are left are not used.
+    pub(super) fn add_numbers(&mut self, first: u64, count: u32) {
+        self.numbers = Numbers { next: first, left: count, asked: false };
+        self.ready.append(&mut self.waiting);
+    }
+
+    /// Notes that a port has datagrams.
+    pub(super) fn is_ready(&mut self, place: usize) {
+        self.ready.insert(place);
+    }
+
+    /// Whether the next pass must not sleep.
+    pub(super) fn read_again(&self) -> bool {
+        self.is_left() || !self.ready.is_empty()
+    }
+
+    /// Forgets the peer of a session that has ended. False: the slot is of no such session.
+    pub(super) fn forget(&mut self, slot: Slot) -> bool {
+        let Some(KnownPeer { endpoint, addr }) = self.peers.remove(&slot) else { return false };
+        self.sessions.remove(&(endpoint, addr));
+        true
+    }
+
+    /// Knows the peer of a session that a predecessor has left.
+    pub(super) fn take_over(&mut self, core: &Core, slot: Slot) {
+        let Some(session) = core.sessions().get(slot) else { return };
+        if let (Peer::Udp(addr), Some(port)) = (&session.peer, session.udp_port()) {
+            self.know(slot, EndpointId(port), **addr);
+        }
+    }
+
+    /// Knows a peer.
+    pub(super) fn know(&mut self, slot: Slot, endpoint: EndpointId, addr: SocketAddr) {
+        self.sessions.insert((endpoint, addr), slot);
+        self.peers.insert(slot, KnownPeer { endpoint, addr });
+    }
+
+    /// Adds a port, and has the poll watch it.
+    pub(super) fn add(
+        &mut self,
+        registry: &Registry,
+        held: (u32, u64),
+        endpoint: EndpointId,
+        socket: OwnedFd,
+    ) -> std::io::Result<()> {
+        let local: SocketAddr = rustix::net::getsockname(&socket)?.try_into()?;
+        let place = self.ports.len();
+        registry.register(&mut SourceFd(&socket.as_raw_fd()), datagrams_token(place), Interest::READABLE)?;
+        let headers = || MultiHeaders::preallocate(AT_ONCE, None);
+        let (is_v4, receives, sends) = (local.is_ipv4(), headers(), headers());
+        self.ports.push(Some(UdpPort { endpoint, held, socket, is_v4, receives, sends }));
+        // What came before is no edge for this poll.
+        self.ready.insert(place);
+        self.buffer.resize(AT_ONCE * PLACE_BYTES, 0);
+        Ok(())
+    }
+
+    /// Place of an endpoint's port.
+    pub(super) fn place_of(&self, endpoint: EndpointId) -> Option<usize> {
+        self.ports.iter().position(|p| p.as_ref().is_some_and(|p| p.endpoint == endpoint))
+    }
+
+    /// Has the keeper release ports that do not count any more, and asks it for numbers if a port
+    /// needs them. O(ports).
+    pub(super) fn follow(&mut self, ports: &Ports, keeper: &mut KeeperLink, registry: &Registry) {
+        if self.ports.is_empty() {
+            return;
+        }
+        for place in &mut self.ports {
+            let Some(port) = place else { continue };
+            if ports.held().iter().any(|p| p.endpoint == port.endpoint) {
+                continue;
+            }
+            let _ = registry.deregister(&mut SourceFd(&port.socket.as_raw_fd()));
+            keeper.release(port.held.0, port.held.1);
+            *place = None;
+        }
+        if self.numbers.left < NUMBERS / 4 && !self.numbers.asked && ports.held().iter().any(is_of_peers) {
+            self.numbers.asked = true;
+            keeper.send(&ToKeeper::Number(NUMBERS));
+        }
+    }
+
+    /// Takes the next datagrams that were read, at most `most`: the endpoint that they came to, and
+    /// their places. A predecessor may have been killed by one: then they come one at a time, and
+    /// the next death names its datagram. `None`: all have been taken.
+    pub(super) fn take_heard(&mut self, most: usize) -> Option<(EndpointId, Range<usize>)> {
+        let (from, most) = (self.run, if self.one_by_one { 1 } else { most });
+        self.run = self.heard.len().min(from + most);
+        (from < self.run).then_some((self.heard_by, from..self.run))
+    }
+
+    /// Session of the peer that a datagram came from.
+    pub(super) fn session(&self, at: usize) -> Option<Slot> {
+        self.sessions.get(&(self.heard_by, self.heard[at].0)).copied()
+    }
+
+    /// Takes a number for the session of a new peer. `None`: the keeper has not given any.
+    pub(super) fn take_number(&mut self) -> Option<u64> {
+        self.numbers.take()
+    }
+
+    /// Whether datagrams that were read wait for their turns.
+    pub(super) fn is_left(&self) -> bool {
+        self.run < self.heard.len()
+    }
+
+    /// Receives datagrams of one port. False: no port has any.
+    pub(super) fn receive(&mut self, ports: &Ports) -> bool {
+        while let Some(place) = self.ready.pop_first() {
+            let Some(Some(port)) = self.ports.get_mut(place) else { continue };
+            let held = ports.held().iter().find(|p| p.endpoint == port.endpoint);
+            if held.is_some_and(is_of_peers) && (self.numbers.left as usize) < AT_ONCE {
+                self.waiting.insert(place);
+                continue;
+            }
+            (self.heard_by, self.run) = (port.endpoint, 0);
+            self.heard.clear();
+            let places = self.buffer.chunks_exact_mut(PLACE_BYTES);
+            let mut slices: Vec<_> = places.map(|p| [IoSliceMut::new(&mut p[LENGTH_BYTES..])]).collect();
+            let fd = port.socket.as_raw_fd();
+            match recvmmsg(fd, &mut port.receives, &mut slices, MsgFlags::MSG_DONTWAIT, None) {
+                Ok(all) => self.heard.extend(all.filter_map(|m| Some((address(m.address?)?, m.bytes)))),
+                Err(nix::Error::EINTR) => _ = self.ready.insert(place),
+                // Empty, or an error of an earlier send: the next datagram is reported.
+                Err(_) => continue,
+            }
+            // Fewer than asked for: the port is empty, and the poll reports the next one.
+            if self.heard.len() == AT_ONCE {
+                self.ready.insert(place);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Datagram that was read, with its address.
+    pub(super) fn datagram(&self, at: usize) -> (SocketAddr, &[u8]) {
+        let (from, len) = self.heard[at];
+        let begin = at * PLACE_BYTES + LENGTH_BYTES;
+        (from, &self.buffer[begin..begin + len])
+    }
+
+    /// Datagram that was read, behind its length.
+    pub(super) fn framed(&mut self, at: usize) -> &[u8] {
+        let len = self.heard[at].1;
+        let place = &mut self.buffer[at * PLACE_BYTES..][..LENGTH_BYTES + len];
+        // At most the longest datagram, so it fits.
+        place[..LENGTH_BYTES].copy_from_slice(&(len as u16).to_be_bytes());
+        place
+    }
+
+    /// Sends the datagrams of the pass, and the output of peers' sessions. All that is sent or
+    /// dropped is booked in the core. The caller has committed.
+    pub(super) fn send(&mut self, core: &mut Core, sockets: &mut Sockets, ports: &Ports) {
+        if self.ports.is_empty() {
+            return;
+        }
+        sockets.take_without(&mut self.without);
+        for slot in std::mem::take(&mut self.without) {
+            self.send_output(core, slot);
+        }
+        let mut to_send = std::mem::take(&mut self.to_send);
+        core.take_datagrams(&mut to_send);
+        if !to_send.is_empty() {
+            let mut of_port: HashMap<usize, Vec<(SocketAddr, &[u8])>> = HashMap::new();
+            for d in to_send.iter() {
+                let name = &core.services()[usize::from(d.service.0)].offer.name;
+                if let Some(place) = self.port_for(ports, name, EndpointId(d.port), d.to) {
+                    of_port.entry(place).or_default().push((d.to, d.bytes));
+                }
+            }
+            for (place, datagrams) in of_port {
+                self.transmit(place, &datagrams);
+            }
+        }
+        to_send.clear();
+        self.to_send = to_send;
+    }
+
+    /// Port to send from: the named one, or the service's first one of the address's family.
+    fn port_for(&self, ports: &Ports, service: &str, named: EndpointId, to: SocketAddr) -> Option<usize> {
+        if !named.is_none() {
+            return self.place_of(named);
+        }
+        let mut own = ports.of_service(service).filter_map(|p| self.place_of(p.endpoint));
+        own.find(|place| self.ports[*place].as_ref().is_some_and(|p| p.is_v4 == to.is_ipv4()))
+    }
+
+    /// Sends the output of a peer's session, a datagram for each message. Output of a port that is
+    /// closed is dropped.
+    fn send_output(&mut self, core: &mut Core, slot: Slot) {
+        let Some(KnownPeer { endpoint, addr }) = self.peers.get(&slot) else { return };
+        let (place, addr) = (self.place_of(*endpoint), *addr);
+        let mut output = std::mem::take(&mut self.output);
+        output.clear();
+        // Pieces hold whole datagrams, but one may be in two of them.
+        while core.output(slot, |pieces| pieces.iter().for_each(|p| output.extend_from_slice(p))).is_some() {
+            let mut datagrams = Vec::new();
+            let mut rest = &output[..];
+            while let Some((datagram, behind)) = peer::take(rest) {
+                datagrams.push((addr, datagram));
+                rest = behind;
+            }
+            // Output that is no datagrams is damage, and goes nowhere.
+            let bytes = if datagrams.is_empty() { output.len() } else { output.len() - rest.len() };
+            if let Some(place) = place {
+                self.transmit(place, &datagrams);
+            }
+            core.handle(Input::Sent { slot, bytes, blocked: false });
+            output.clear();
+        }
+        self.output = output;
+    }
+
+    /// Sends datagrams from a port, as far as the kernel takes them at once. One that it refuses
+    /// costs no other.
+    fn transmit(&mut self, place: usize, datagrams: &[(SocketAddr, &[u8])]) {
+        let Some(Some(port)) = self.ports.get_mut(place) else { return };
+        for batch in datagrams.chunks(AT_ONCE) {
+            let mut rest = batch;
+            while !rest.is_empty() {
+                let slices: Vec<_> = rest.iter().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
+                let to: Vec<_> = rest.iter().map(|(to, _)| Some(SockaddrStorage::from(*to))).collect();
+                let fd = port.socket.as_raw_fd();
+                let sent = sendmmsg(fd, &mut port.sends, &slices, &to, [], MsgFlags::MSG_DONTWAIT);
+                match sent.map(Iterator::count) {
+                    Ok(n) => rest = &rest[n.clamp(1, rest.len())..],
+                    Err(nix::Error::EINTR) => {}
+                    // No room: datagrams that come later have none either.
+                    Err(nix::Error::EAGAIN | nix::Error::ENOBUFS) => return,
+                    Err(e) => {
+                        tracing::debug!(to = %rest[0].0, "a datagram cannot be sent: {e}");
+                        rest = &rest[1..];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Address of a sender; `None`: of no known family.
+fn address(from: SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = from.as_sockaddr_in().map(|a| SocketAddr::from((a.ip(), a.port())));
+    v4.or_else(|| from.as_sockaddr_in6().map(|a| std::net::SocketAddrV6::from(*a).into()))
+}
+
+const _: () = assert!(DATAGRAM_BYTES_MAX < 1 << 16);
