@@ -153,8 +153,8 @@ impl Serve {
 }
 
 /// Prints the addresses, once the host serves. The host serves although nobody reads them.
-fn ready(ports: &[(String, Endpoint)]) {
-    let lines: String = ports.iter().map(|(service, addr)| format!("{service} on {addr}\n")).collect();
+fn ready(ports: &[(String, String)]) {
+    let lines: String = ports.iter().map(|(service, at)| format!("{service} on {at}\n")).collect();
     if let Err(e) = try_print_text(&(lines + "ready\n")) {
         tracing::warn!("nobody is told that the host is ready: standard output can't be written: {e}");
     }

@@ -20,6 +20,7 @@
 //!
 //! [service.chat]
 //! listen = ["127.0.0.1:4000"]             # else its port
+//! dual_stack = true                       # endpoints at [::] take IPv4, too; else IPv6 alone
 //! settings = {nick_max = 12}              # for the handler
 //! limits = {idle_ms = 600000}             # else host's
 //! origins = ["https://example.org"]       # pages that may open WebSocket; else same host
@@ -56,6 +57,7 @@ use greenroom_state::address::Address;
 use greenroom_state::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 /// Configuration of a host. Field names are the keys of the file.
@@ -143,6 +145,10 @@ impl Confinement {
 pub struct ServiceConfig {
     /// Endpoints to listen on. Empty: those that the service offers, on loopback.
     pub listen: Vec<Endpoint>,
+    /// Endpoints at `[::]` take IPv4, too: each listens at 0.0.0.0 with the same port as well.
+    /// Without it they take IPv6 alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dual_stack: bool,
     /// Mode of the files of its Unix sockets, in octal digits. `None`: "0600".
     pub socket_mode: Option<String>,
     /// Group of those files, by name or number. `None`: the host's.
@@ -211,8 +217,12 @@ impl Config {
         if let Some(c) = self.service.get(service).filter(|c| !c.listen.is_empty()) {
             return match c.listen.iter().find_map(|e| why_not(offer, e).map(|why| (e, why))) {
                 Some((endpoint, why)) => Err(format!("service {service} can't listen on {endpoint}: {why}")),
+                None if c.dual_stack => with_ipv4(&c.listen).map_err(|e| format!("service.{service}.{e}")),
                 None => Ok(c.listen.clone()),
             };
+        }
+        if self.service.get(service).is_some_and(|c| c.dual_stack) {
+            return with_ipv4(&[]).map_err(|e| format!("service.{service}.{e}"));
         }
         let offered = offer.endpoints.iter().enumerate().filter(|(_, e)| e.port != 0);
         let endpoints: Vec<_> = offered
@@ -280,6 +290,32 @@ pub fn is_text(path: &Path) -> Result<(), String> {
     match path.to_str() {
         Some(_) => Ok(()),
         None => Err(format!("{}: the path is not UTF-8; rename it", path.display())),
+    }
+}
+
+/// Endpoints of a service in both stacks: behind each one at `[::]` comes its twin at 0.0.0.0,
+/// unless the list has it. Two sockets, because the kernel can't change what one takes. Fails if
+/// nothing is at `[::]`, and for port 0, which would be two ports.
+fn with_ipv4(listen: &[Endpoint]) -> Result<Vec<Endpoint>, String> {
+    let mut all = Vec::new();
+    for endpoint in listen {
+        all.push(endpoint.clone());
+        let Address::Tcp(addr) = endpoint.address else { continue };
+        if addr.ip() != Ipv6Addr::UNSPECIFIED {
+            continue;
+        }
+        if addr.port() == 0 {
+            return Err(format!("dual_stack: {endpoint} needs a port, as port 0 would be two ports"));
+        }
+        let address = Address::Tcp((Ipv4Addr::UNSPECIFIED, addr.port()).into());
+        let twin = Endpoint { kind: endpoint.kind.clone(), address };
+        if !listen.contains(&twin) {
+            all.push(twin);
+        }
+    }
+    match listen.iter().any(|e| e.address.socket_addr().is_some_and(|a| a.ip() == Ipv6Addr::UNSPECIFIED)) {
+        true => Ok(all),
+        false => Err("dual_stack is for endpoints at [::], and `listen` has none".into()),
     }
 }
 

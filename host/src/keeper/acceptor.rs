@@ -186,10 +186,20 @@ impl Acceptor {
         self.listeners.open(ports)
     }
 
+    /// Notes the kinds of the ports that are opened next. See [`Listeners::open`].
+    pub(super) fn kinds_of_next(&mut self, kinds: Vec<Box<str>>) {
+        self.listeners.kinds_of_next(kinds);
+    }
+
     /// Sets the times after which silent peers are given up, for connections from now on.
     pub(super) fn watch_peers(&mut self, watch: PeerWatch) {
         self.listeners.watch_peers(watch);
         self.dialer.watch = watch;
+    }
+
+    /// Whether the socket at an IPv6 address takes IPv4, too.
+    pub(super) fn takes_ipv4(&self, addr: &Address) -> bool {
+        self.listeners.takes_ipv4(addr)
     }
 
     /// Gives files of Unix sockets their access. See [`Listeners::allow`].

@@ -31,7 +31,7 @@ use crate::config::socket_file::SocketFile;
 use crate::keeper::bind::{BoundFile, bind_tcp, bind_unix};
 use crate::keeper::peer_watch::PeerWatch;
 use crate::protocol::keeper::{EndpointId, HeldPort};
-use greenroom_core::reload::ports::{Port, covers, overlap};
+use greenroom_core::reload::ports::{Port, covers, is_any, overlap};
 use greenroom_state::address::Address;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -53,6 +53,8 @@ struct Listener {
     file: Option<BoundFile>,
     /// The address that the kernel gave: another one than asked for, if port 0 was.
     addr: Address,
+    /// Kind of its endpoint; empty: the service's first, or not told.
+    kind: Box<str>,
     /// The number that the worker gave it, once it is accepted from.
     endpoint: EndpointId,
     /// Accepted from. False: opened for a reload that is not committed yet.
@@ -68,6 +70,8 @@ pub(super) struct Listeners {
     places: Vec<Option<Listener>>,
     /// Times after which silent peers are given up.
     watch: PeerWatch,
+    /// Kinds of the ports that are opened next.
+    kinds: Vec<Box<str>>,
     /// Access to the files of Unix sockets, open ones and others.
     files: BTreeMap<Address, SocketFile>,
 }
@@ -76,16 +80,25 @@ impl Listeners {
     /// Opens ports: all of them, or none. A port that is open already is reused: a worker that died
     /// may have asked for it. Returns the addresses in the order of the request. The error names
     /// the port that cannot be opened.
+    ///
+    /// Where the kernel chooses the port, the service and the address do not name one: its kind
+    /// does, and each port of a request gets one of its own.
     pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<Address>, String> {
         let (mut opened, mut addrs) = (Vec::new(), Vec::new());
+        let mut kinds = std::mem::take(&mut self.kinds).into_iter();
         for port in ports {
-            let is_it = |l: &&Listener| l.port == port || l.is_moved && l.addr == port.1;
+            let kind = kinds.next();
+            let may_be = |l: &Listener| {
+                !is_any(&port.1) || kind.as_ref().is_none_or(|k| *k == l.kind) && !addrs.contains(&l.addr)
+            };
+            let is_it = |l: &&Listener| l.port == port && may_be(l) || l.is_moved && l.addr == port.1;
             if let Some(held) = self.places.iter().flatten().find(is_it) {
                 addrs.push(held.addr.clone());
                 continue;
             }
             // An error drops `opened`, and closes what this call has opened so far.
-            let listener = open(&port).or_else(|why| self.open_beside(&port).unwrap_or(Err(why)))?;
+            let mut listener = open(&port).or_else(|why| self.open_beside(&port).unwrap_or(Err(why)))?;
+            listener.kind = kind.unwrap_or_default();
             listener.allow(&self.files)?;
             listener.watch(self.watch);
             addrs.push(listener.addr.clone());
@@ -111,6 +124,17 @@ impl Listeners {
             let _ = sockopt::set_socket_reuseport(&listener.socket, false);
         }
         Some(listener)
+    }
+
+    /// Notes the kinds of the ports that are opened next, in their order.
+    pub(super) fn kinds_of_next(&mut self, kinds: Vec<Box<str>>) {
+        self.kinds = kinds;
+    }
+
+    /// Whether the socket at an IPv6 address takes IPv4, too.
+    pub(super) fn takes_ipv4(&self, addr: &Address) -> bool {
+        let at = self.places.iter().flatten().find(|l| l.addr == *addr);
+        at.is_some_and(|l| sockopt::ipv6_v6only(&l.socket).is_ok_and(|only| !only))
     }
 
     /// Sets the times after which silent peers are given up, for connections from now on.
@@ -155,6 +179,7 @@ impl Listeners {
             let fd = l.socket.as_raw_fd();
             if let Some(port) = serves {
                 (l.port, l.endpoint, l.is_moved) = (port.port.clone(), port.endpoint, own.is_none());
+                l.kind.clone_from(&port.kind);
                 if l.is_moved {
                     l.port.1 = l.addr.clone();
                 }
@@ -247,8 +272,8 @@ fn bind_and_listen(port: &Port, shares: bool) -> Result<Listener, String> {
     };
     let (socket, addr, file) =
         bound.map_err(|e| format!("service {service} can't listen on {address}: {e}"))?;
-    let (port, endpoint) = (port.clone(), EndpointId::NONE);
-    Ok(Listener { port, socket, addr, endpoint, file, accepts: false, is_moved: false })
+    let (port, kind, endpoint) = (port.clone(), "".into(), EndpointId::NONE);
+    Ok(Listener { port, socket, addr, kind, endpoint, file, accepts: false, is_moved: false })
 }
 
 #[cfg(test)]

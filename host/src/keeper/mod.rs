@@ -79,7 +79,6 @@ use files::LibraryFiles;
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::Requester;
-use greenroom_state::endpoint::Endpoint;
 use mio::{Events, Poll};
 use options::Options;
 use peer_watch::PeerWatch;
@@ -94,8 +93,8 @@ use table::START_PLACES;
 use upgrade::UpgradeUnderWay;
 use worker_process::WorkerProcess;
 
-/// Callback that is given the ports once, when the host serves for the first time.
-type OnReady<'a> = &'a dyn Fn(&[(String, Endpoint)]);
+/// Callback that is given services and endpoints once, when the host serves for the first time.
+type OnReady<'a> = &'a dyn Fn(&[(String, String)]);
 
 /// The keeper: its parts, by owner.
 pub struct Keeper {
@@ -171,7 +170,7 @@ impl Keeper {
     ///
     /// A worker with a process of its own dies with the thread that started it. So this must run on
     /// the keeper's first thread then.
-    pub fn run(mut self, ready: impl Fn(&[(String, Endpoint)])) -> Result<(), String> {
+    pub fn run(mut self, ready: impl Fn(&[(String, String)])) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
         loop {
             // A start may fail for good and end the host, so the end is checked behind it.
@@ -290,6 +289,7 @@ impl Keeper {
                 let opened = self.acceptor.open(ports);
                 self.worker.send(&ToWorker::Opened(opened));
             }
+            ToKeeper::Kinds(kinds) => self.acceptor.kinds_of_next(kinds),
             ToKeeper::SocketFiles(files) => {
                 let failed = self.acceptor.allow(files).err();
                 self.failing.note("the file of a socket".into(), failed);
@@ -336,7 +336,7 @@ impl Keeper {
         self.accepted(accepted);
         if first {
             let ports = self.worker.ports().iter();
-            ready(&ports.map(|p| (p.port.0.clone(), p.named())).collect::<Vec<_>>());
+            ready(&ports.map(|p| (p.port.0.clone(), self.with_stack(p))).collect::<Vec<_>>());
         }
         // From the first end of a process to the service of this one, failed starts included.
         if let Some(gap) = gap {
