@@ -28,6 +28,7 @@ use crate::keeper::peer_watch::PeerWatch;
 use crate::keeper::table::FileTable;
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use crate::protocol::status::Failing;
+use crate::sys::activation::GivenDescriptor;
 use greenroom_core::reload::ports::Port;
 use greenroom_state::address::Address;
 use mio::{Registry, Token};
@@ -184,6 +185,16 @@ impl Acceptor {
     /// Opens ports, all or none, without accepting yet. See [`Listeners::open`].
     pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<Address>, String> {
         self.listeners.open(ports)
+    }
+
+    /// Takes the descriptors that systemd gave, for the ports that are opened.
+    pub(super) fn take_given(&mut self, given: Vec<GivenDescriptor>) {
+        self.listeners.take_given(given);
+    }
+
+    /// Names the descriptors of systemd that no port has.
+    pub(super) fn name_unused(&self) {
+        self.listeners.name_unused();
     }
 
     /// Notes the kinds of the ports that are opened next. See [`Listeners::open`].

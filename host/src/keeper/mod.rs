@@ -8,6 +8,8 @@
 //! | part | owns |
 //! | --- | --- |
 //! | `acceptor` | listeners, connections, outbound connections under way |
+//! | `bind`, `given` | sockets that the host binds, and those that systemd gave |
+//! | `peer_watch` | times after which silent peers are given up |
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
 //! | `belongings`, `upkeep`, `files` | files that others may delete; files of libraries |
@@ -40,6 +42,7 @@ mod dialer;
 pub mod events;
 mod failing;
 mod files;
+mod given;
 mod hand_queue;
 mod listeners;
 mod memory_files;
@@ -133,9 +136,10 @@ pub struct Keeper {
 impl Keeper {
     /// Makes a keeper without a worker's process. [`Keeper::run`] starts the first one. Fails if
     /// the kernel gives no poll, no memory files, or not this binary.
-    pub fn new(options: Options) -> io::Result<Keeper> {
+    pub fn new(mut options: Options) -> io::Result<Keeper> {
         let poll = Poll::new()?;
         let mut acceptor = Acceptor::default();
+        acceptor.take_given(std::mem::take(&mut options.given));
         acceptor.watch_peers(PeerWatch::of(&options.config.all_limits()));
         Ok(Keeper {
             start_places: KeptPlaces::new(if options.in_process.is_some() { 0 } else { START_PLACES })?,
@@ -337,6 +341,7 @@ impl Keeper {
         if first {
             let ports = self.worker.ports().iter();
             ready(&ports.map(|p| (p.port.0.clone(), self.with_stack(p))).collect::<Vec<_>>());
+            self.acceptor.name_unused();
         }
         // From the first end of a process to the service of this one, failed starts included.
         if let Some(gap) = gap {
