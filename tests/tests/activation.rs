@@ -122,7 +122,7 @@ fn given(dir: &Path, makes: &str, environment: &str) -> Output {
         .expect("python3")
 }
 
-/// What can't serve is refused, with the reason, the place and the way out.
+/// Descriptors that can't serve are refused, with the reason, the place and the way out.
 #[test]
 fn a_descriptor_that_does_not_fit_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");

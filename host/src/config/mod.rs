@@ -23,6 +23,7 @@
 //! dual_stack = true                       # endpoints at [::] take IPv4, too; else IPv6 alone
 //! settings = {nick_max = 12}              # for the handler
 //! limits = {idle_ms = 600000}             # else host's
+//! proxy_from = ["10.0.0.0/8"]             # proxies that endpoints of kind `proxy+` believe
 //! origins = ["https://example.org"]       # pages that may open WebSocket; else same host
 //! ```
 //!
@@ -52,9 +53,10 @@ use crate::config::trust::Trust;
 use greenroom_core::framing::Framing;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
+use greenroom_core::limits::trusted::TrustedProxies;
 use greenroom_core::service::offer::Offer;
 use greenroom_state::address::Address;
-use greenroom_state::endpoint::Endpoint;
+use greenroom_state::endpoint::{Endpoint, split_kind};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -158,6 +160,9 @@ pub struct ServiceConfig {
     /// Origins whose pages may open WebSocket sessions, `"*"` for any. Empty: the host that the
     /// request names.
     pub origins: Vec<String>,
+    /// Proxies whose PROXY headers are believed at endpoints that begin with `proxy+`: networks and
+    /// addresses. Others are closed.
+    pub proxy_from: Vec<String>,
     /// Limits that differ from the host's.
     pub limits: ServiceLimits,
 }
@@ -191,6 +196,8 @@ impl Config {
         self.all_limits().check()?;
         for (name, service) in &self.service {
             check_origins(&service.origins).map_err(|e| format!("service.{name}.origins: {e}"))?;
+            TrustedProxies::read(&service.proxy_from)
+                .map_err(|e| format!("service.{name}.proxy_from: {e}"))?;
         }
         self.check_settings()?;
         self.service.keys().try_for_each(|service| self.socket_file(service).map(|_| ()))?;
@@ -215,7 +222,8 @@ impl Config {
     pub fn endpoints(&self, offer: &Offer) -> Result<Vec<Endpoint>, String> {
         let service = &offer.name;
         if let Some(c) = self.service.get(service).filter(|c| !c.listen.is_empty()) {
-            return match c.listen.iter().find_map(|e| why_not(offer, e).map(|why| (e, why))) {
+            let why_not = |e| why_not(offer, e).or_else(|| c.why_no_proxy(e));
+            return match c.listen.iter().find_map(|e| why_not(e).map(|why| (e, why))) {
                 Some((endpoint, why)) => Err(format!("service {service} can't listen on {endpoint}: {why}")),
                 None if c.dual_stack => with_ipv4(&c.listen).map_err(|e| format!("service.{service}.{e}")),
                 None => Ok(c.listen.clone()),
@@ -267,7 +275,28 @@ impl Config {
         let services = own.map(|(name, c)| (name.clone(), c.limits.clone())).collect();
         let named = self.service.iter().filter(|(_, c)| !c.origins.is_empty());
         let origins = named.map(|(name, c)| (name.clone(), c.origins.clone())).collect();
-        AllLimits { host: self.limits.clone(), services, origins }
+        // Checked before: a text that is no network trusts nobody.
+        let proxies = self
+            .service
+            .iter()
+            .map(|(name, c)| (name.clone(), TrustedProxies::read(&c.proxy_from).unwrap_or_default()));
+        AllLimits { host: self.limits.clone(), services, origins, proxies: proxies.collect() }
+    }
+}
+
+impl ServiceConfig {
+    /// Reason why an endpoint and the trusted proxies do not fit. `None`: they do.
+    fn why_no_proxy(&self, endpoint: &Endpoint) -> Option<String> {
+        let (is_proxied, is_tcp) =
+            (split_kind(&endpoint.kind).0, matches!(endpoint.address, Address::Tcp(_)));
+        if is_proxied && is_tcp && self.proxy_from.is_empty() {
+            return Some("it needs `proxy_from`, the addresses of the proxies that are trusted".into());
+        }
+        let takes_headers = self.listen.iter().any(|e| split_kind(&e.kind).0);
+        (!self.proxy_from.is_empty() && !takes_headers).then(|| {
+            "its service has `proxy_from`, and no endpoint takes PROXY headers; write one as proxy+tcp://"
+                .into()
+        })
     }
 }
 
@@ -368,7 +397,9 @@ mod tests {
     #[test]
     fn what_is_counted_is_a_limit() {
         let known = serde_json::to_value(Limits::default()).unwrap();
-        for limit in greenroom_core::limits::names::Limit::ALL.iter().filter(|l| l.name() != "open_files") {
+        let others = ["open_files", "proxy_header", "proxy_from"];
+        for limit in greenroom_core::limits::names::Limit::ALL.iter().filter(|l| !others.contains(&l.name()))
+        {
             assert!(known.get(limit.name()).is_some(), "{limit:?}");
         }
     }

@@ -61,8 +61,8 @@ fn dependencies_run_one_way() {
 fn the_core_knows_no_socket_clock_thread_or_file() {
     let packages = packages();
     let (_, needs) = packages.iter().find(|(name, _)| name == "greenroom-core").expect("the core");
-    // httparse, proxy-header and tungstenite parse bytes that they are given; no stream of theirs is
-    // used.
+    // httparse, proxy-header and tungstenite parse bytes that they are given; no stream of theirs
+    // is used.
     let allowed = [
         "arrayvec",
         "crc32fast",

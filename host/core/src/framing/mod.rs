@@ -12,6 +12,7 @@
 //! | [`delimiter`] | messages that end in a fixed string |
 //! | [`length_prefix`] | messages behind their length |
 //! | `lines` | lines that end in LF or CRLF |
+//! | [`proxy_header`] | no framing: the header before the stream, which names the client |
 //! | `raw` | whatever arrived |
 //! | `scan` | place of a search in a message of WebSocket |
 //! | `telnet` | lines between telnet commands |
@@ -31,6 +32,7 @@ pub mod delimiter;
 pub mod frame;
 pub mod length_prefix;
 mod lines;
+pub mod proxy_header;
 #[cfg(test)]
 mod random_tests;
 mod raw;

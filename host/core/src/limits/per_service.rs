@@ -5,6 +5,7 @@
 //! host's alone.
 
 use super::host::Limits;
+use super::trusted::TrustedProxies;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -48,6 +49,8 @@ pub struct ServiceLimits {
     pub output_ms: Option<u64>,
     /// Overrides [`Limits::ping_ms`].
     pub ping_ms: Option<u64>,
+    /// Overrides [`Limits::proxy_header_ms`].
+    pub proxy_header_ms: Option<u64>,
 }
 
 impl ServiceLimits {
@@ -75,7 +78,8 @@ impl ServiceLimits {
             idle_ms,
             frame_ms,
             output_ms,
-            ping_ms
+            ping_ms,
+            proxy_header_ms
         );
         l
     }
@@ -90,11 +94,13 @@ pub struct AllLimits {
     pub services: BTreeMap<String, ServiceLimits>,
     /// Origins whose pages may open WebSocket sessions, by service. None: the host of the request.
     pub origins: BTreeMap<String, Vec<String>>,
+    /// Proxies whose headers are believed, by service.
+    pub proxies: BTreeMap<String, TrustedProxies>,
 }
 
 impl From<Limits> for AllLimits {
     fn from(host: Limits) -> AllLimits {
-        AllLimits { host, services: BTreeMap::new(), origins: BTreeMap::new() }
+        AllLimits { host, ..AllLimits::default() }
     }
 }
 
