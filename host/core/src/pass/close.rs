@@ -86,11 +86,11 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     // Set before the turn runs: an action that the turn causes for its own session is not
     // delivered.
     s.life = Life::Draining;
-    let (service, framing, never_opened) = (s.service, s.framing, s.is_blocked(Blocked::OpenedTurnDue));
-    let by_header = s.awaits_header();
+    let (by_header, never_opened) = (s.awaits_header(), s.is_blocked(Blocked::OpenedTurnDue));
+    let by_request = host.services[s.service].framings.get(s.framing).begins_with_request();
     host.sessions.touch(slot);
     // A session whose header or request never came, or was for a page, has no turn of its own.
-    if !by_header && !(never_opened && host.services[service].framings.get(framing).begins_with_request()) {
+    if !by_header && (!never_opened || !by_request) {
         let last = Action { detail: reason, ..Action::new(action::CLOSED, Bytes::EMPTY) };
         // The outcome does not matter: a last turn that fails or is blocked does not keep the
         // session.
