@@ -8,15 +8,20 @@
 //! | `line+unix:/run/chat.sock` | line | Unix |
 //! | `udp://127.0.0.1:53` | the service's first over UDP | UDP |
 //! | `peer+udp://127.0.0.1:53` | peer | UDP |
+//! | `proxy+tcp://127.0.0.1:4000` | the service's first, behind a PROXY header | TCP |
+//! | `proxy+telnet://[::1]:4023` | telnet, behind a PROXY header | TCP |
 //!
-//! A kind is the name of a framing. This file checks its form alone: which kinds there are is the
-//! host's to know, and the service's.
+//! A kind is the name of a framing, or `proxy`, or both with a plus. This file checks its form
+//! alone: which framings there are is the host's to know, and the service's.
 
 use crate::address::{Address, BadAddress};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
+
+/// Kind of an endpoint whose connections begin with a PROXY header.
+const PROXY: &str = "proxy";
 
 /// Most bytes of a kind's name.
 const KIND_BYTES_MAX: usize = 32;
@@ -30,6 +35,16 @@ pub struct Endpoint {
     pub address: Address,
 }
 
+/// Splits a kind: whether a PROXY header comes first, and the name of the framing; empty: the
+/// service's first.
+pub fn split_kind(kind: &str) -> (bool, &str) {
+    match kind.strip_prefix(PROXY) {
+        Some("") => (true, ""),
+        Some(rest) => rest.strip_prefix('+').map_or((false, kind), |framing| (true, framing)),
+        None => (false, kind),
+    }
+}
+
 impl From<Address> for Endpoint {
     /// Endpoint of the service's first kind.
     fn from(address: Address) -> Endpoint {
@@ -41,6 +56,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&*self.kind, &self.address) {
             ("", address) => write!(f, "{address}"),
+            (PROXY, Address::Tcp(addr)) => write!(f, "{PROXY}+tcp://{addr}"),
             (kind, Address::Tcp(addr)) => write!(f, "{kind}://{addr}"),
             (kind, other) => write!(f, "{kind}+{other}"),
         }
@@ -53,7 +69,7 @@ impl FromStr for Endpoint {
     /// Reads the forms in the head of this file. Fails on text that is no address, and on a kind
     /// whose name is not of small letters, digits and `-`.
     fn from_str(text: &str) -> Result<Endpoint, BadAddress> {
-        let with = |kind: &str, address: &str| match is_kind(kind) {
+        let with = |kind: &str, address: &str| match is_kind(split_kind(kind).1) || kind == PROXY {
             true => Ok(Endpoint { kind: kind.into(), address: address.parse()? }),
             false => Err(BadAddress(format!("{kind:?} in {text:?} is no name of a kind of endpoint"))),
         };
@@ -66,6 +82,7 @@ impl FromStr for Endpoint {
             _ if plain => Ok(Endpoint::from(text.parse::<Address>()?)),
             Some((kind, address)) => with(kind, &address),
             None => match text.split_once("://") {
+                Some(("proxy+tcp", addr)) => with(PROXY, addr),
                 Some((kind, addr)) => with(kind, addr),
                 None => Ok(Endpoint::from(text.parse::<Address>()?)),
             },
@@ -108,6 +125,10 @@ mod tests {
             ("telnet://[::1]:4023", "telnet", "[::1]:4023"),
             ("line+unix:/run/a+unix:b", "line", "unix:/run/a+unix:b"),
             ("peer+udp://[::1]:53", "peer", "udp://[::1]:53"),
+            ("proxy+tcp://127.0.0.1:4000", "proxy", "127.0.0.1:4000"),
+            ("proxy+telnet://[::1]:4023", "proxy+telnet", "[::1]:4023"),
+            ("proxy+unix:/run/x", "proxy", "unix:/run/x"),
+            ("proxy+line+unix:/run/x", "proxy+line", "unix:/run/x"),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!((&*endpoint.kind, &endpoint.address), (kind, &address.parse().unwrap()), "{text}");
@@ -115,6 +136,9 @@ mod tests {
             let json = serde_json::to_string(&endpoint).unwrap();
             assert_eq!(serde_json::from_str::<Endpoint>(&json).unwrap(), endpoint);
         }
+        assert_eq!("proxy://[::1]:1".parse::<Endpoint>().unwrap().to_string(), "proxy+tcp://[::1]:1");
+        let split = ["proxy", "proxy+ws", "", "telnet", "proxylike"].map(split_kind);
+        assert_eq!(split, [(true, ""), (true, "ws"), (false, ""), (false, "telnet"), (false, "proxylike")]);
         assert_eq!("127.0.0.1:1".parse::<Endpoint>().unwrap().to_string(), "tcp://127.0.0.1:1");
         // Earlier versions read the list of a configuration, if it has no kinds.
         let bare = Endpoint::from("127.0.0.1:1".parse::<Address>().unwrap());
@@ -128,6 +152,9 @@ mod tests {
             ("Telnet://127.0.0.1:1", "no name of a kind"),
             ("://127.0.0.1:1", "no name of a kind"),
             ("telnet://nowhere", "no IP address with a port"),
+            ("line+proxy://127.0.0.1:1", "no name of a kind"),
+            ("proxy+://127.0.0.1:1", "no name of a kind"),
+            ("proxy+proxy+line://127.0.0.1:1", "no name of a kind"),
             ("line+unix:relative", "not absolute"),
             ("peer+udp://nowhere", "no IP address with a port"),
         ] {

@@ -13,7 +13,9 @@
 //! | 72..96 | port, family, scope, IP address | peer, in the form of [`Peer::encode`], up to 120 |
 //! | 96..102 | bytes of input, topics | |
 //! | 120..126 | | bytes of input, topics |
-//! | 126 | | number of the framing in version 3 |
+//! | 126 | | number of the framing in versions 3 and 4 |
+//!
+//! Version 4 is 3 for a session whose PROXY header is not whole.
 //!
 //! [`SessionRecord::encode`] writes the lowest version that is enough, so that an older binary can
 //! read the record. [`SessionRecord::decode`] reads all. All other bytes are zero, and a
@@ -37,6 +39,9 @@ pub const VERSION_ANY_PEER: u8 = 2;
 /// Version of the layout for any peer and any framing. A binary that knows versions 1 and 2 alone
 /// would cut such a session's input by another framing, so it must not read the record.
 pub const VERSION_ANY_FRAMING: u8 = 3;
+/// Version of the layout of 3 for a session whose PROXY header is not whole. A binary that knows
+/// none would take the header for the session's input, so it must not read the record.
+pub const VERSION_HEADER_DUE: u8 = 4;
 
 /// Place of the peer in version 2. The longest peer must end before the sizes behind it.
 const PEER_AT: usize = 72;
@@ -79,6 +84,10 @@ pub struct SessionRecord<P = Peer> {
     pub outbound: bool,
     /// Handler holds its input.
     pub held: bool,
+    /// PROXY header is not whole yet.
+    pub header_due: bool,
+    /// No byte behind the PROXY header has come yet.
+    pub first_byte_due: bool,
     /// Time it opened, in milliseconds since 1970.
     pub opened_at_ms: u64,
     /// Turns run since the session opened, failed ones included.
@@ -109,18 +118,19 @@ pub struct SessionRecord<P = Peer> {
 }
 
 impl<P: Borrow<Peer>> SessionRecord<P> {
-    /// Encodes the record: version 1 for a peer that is plain TCP and framing 0, version 2 for any
-    /// other peer, version 3 for any other framing.
+    /// Encodes the record: version 4 if its header is due; else version 1 for a peer that is plain
+    /// TCP and framing 0, version 2 for any other peer, version 3 for any other framing.
     #[inline]
     pub fn encode(&self) -> [u8; SIZE] {
         let mut b = [0; SIZE];
         b[1] = self.life as u8;
-        // The order of the flags is part of the format: a new flag goes behind them, as bit 5.
+        // The order of the flags is part of the format: a new flag goes behind them, as bit 6.
         b[2] = u8::from(self.peer_done)
             | u8::from(self.quarantined) << 1
             | u8::from(self.opened_turn_due) << 2
             | u8::from(self.outbound) << 3
-            | u8::from(self.held) << 4;
+            | u8::from(self.held) << 4
+            | u8::from(self.first_byte_due) << 5;
         b[3] = self.frame_bytes;
         b[4..6].copy_from_slice(&self.service.to_le_bytes());
         for (i, n) in [
@@ -140,14 +150,18 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
         b[64..68].copy_from_slice(&self.state_version.to_le_bytes());
         b[68..72].copy_from_slice(&self.frame_searched.to_le_bytes());
         let sizes_at = match self.peer.borrow() {
-            Peer::Tcp(addr) if self.framing == 0 => {
+            Peer::Tcp(addr) if self.framing == 0 && !self.header_due => {
                 b[0] = VERSION_TCP;
                 // Binaries that know no other peers can read this layout.
                 encode_tcp(*addr, &mut b);
                 96
             }
             peer => {
-                b[0] = if self.framing == 0 { VERSION_ANY_PEER } else { VERSION_ANY_FRAMING };
+                b[0] = match self.framing {
+                    _ if self.header_due => VERSION_HEADER_DUE,
+                    0 => VERSION_ANY_PEER,
+                    _ => VERSION_ANY_FRAMING,
+                };
                 b[FRAMING_AT] = self.framing;
                 let mut bytes = Vec::with_capacity(PEER_BYTES_MAX);
                 peer.encode(&mut bytes);
@@ -170,7 +184,7 @@ impl SessionRecord<&Peer> {
         } = self;
         let SessionRecord { opened_at_ms, turns, bytes_in, bytes_out, bytes_sent, state_version, .. } = self;
         let SessionRecord { frame_searched, state_fingerprint, input_bytes, topics, .. } = self;
-        let SessionRecord { frame_bytes, framing, .. } = self;
+        let SessionRecord { frame_bytes, framing, header_due, first_byte_due, .. } = self;
         SessionRecord {
             id,
             service,
@@ -180,6 +194,8 @@ impl SessionRecord<&Peer> {
             opened_turn_due,
             outbound,
             held,
+            header_due,
+            first_byte_due,
             opened_at_ms,
             turns,
             bytes_in,
@@ -215,7 +231,7 @@ impl SessionRecord {
         let (peer, sizes_at, framing) = match b[0] {
             VERSION_TCP => (Peer::Tcp(decode_tcp(b)?), 96, 0),
             VERSION_ANY_PEER => (Peer::decode(&b[PEER_AT..120])?, 120, 0),
-            VERSION_ANY_FRAMING => (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT]),
+            VERSION_ANY_FRAMING | VERSION_HEADER_DUE => (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT]),
             _ => return None,
         };
         Some(SessionRecord {
@@ -225,6 +241,8 @@ impl SessionRecord {
             opened_turn_due: b[2] & 4 != 0,
             outbound: b[2] & 8 != 0,
             held: b[2] & 16 != 0,
+            first_byte_due: b[2] & 32 != 0,
+            header_due: b[0] == VERSION_HEADER_DUE,
             frame_bytes: b[3],
             service: short(4),
             id: word(0),
@@ -292,6 +310,8 @@ mod tests {
             opened_turn_due: true,
             outbound: true,
             held: true,
+            header_due: false,
+            first_byte_due: false,
             opened_at_ms: 1,
             turns: 2,
             bytes_in: 3,
@@ -328,7 +348,13 @@ mod tests {
             let framed = SessionRecord { framing: 12, ..r.clone() };
             assert_eq!(framed.encode()[0], VERSION_ANY_FRAMING, "{peer}");
             assert_eq!(SessionRecord::decode(&framed.encode()), Some(framed), "{peer}");
-            for unknown in [0, 4, 200] {
+            let due = SessionRecord { header_due: true, framing: 0, ..r.clone() };
+            assert_eq!(due.encode()[0], VERSION_HEADER_DUE, "{peer}");
+            assert_eq!(SessionRecord::decode(&due.encode()), Some(due), "{peer}");
+            let behind = SessionRecord { first_byte_due: true, ..r.clone() };
+            assert_eq!(behind.encode()[0], version, "{peer}");
+            assert_eq!(SessionRecord::decode(&behind.encode()), Some(behind), "{peer}");
+            for unknown in [0, 5, 200] {
                 let mut other = r.encode();
                 other[0] = unknown;
                 assert_eq!(SessionRecord::decode(&other), None, "an unknown layout is no record");

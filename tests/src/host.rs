@@ -20,6 +20,8 @@ pub struct Host {
     dir: tempfile::TempDir,
     /// Addresses by services, as the host printed them.
     ports: BTreeMap<String, SocketAddr>,
+    /// Lines that it printed before it was ready.
+    said: Vec<String>,
 }
 
 impl Host {
@@ -63,22 +65,32 @@ impl Host {
             command.args(["--listen", &format!("{service}=127.0.0.1:0")]);
         }
         command.env("GREENROOM_RUNTIME", dir.path().join("run"));
-        command.stdout(Stdio::piped()).stderr(File::create(dir.path().join("log")).expect("a log"));
         more(&mut command);
+        Host::start(dir, command)
+    }
+
+    /// Starts a host in a directory by a whole command, which becomes `greenroom serve` with the
+    /// directory's `run` as its runtime directory.
+    #[track_caller]
+    pub fn start(dir: tempfile::TempDir, mut command: Command) -> Host {
+        command.stdout(Stdio::piped()).stderr(File::create(dir.path().join("log")).expect("a log"));
         let mut child = command.spawn().expect("greenroom serve");
         let mut ports = BTreeMap::new();
         let stdout = child.stdout.take().expect("its output");
-        let mut ready = false;
+        let (mut ready, mut said) = (false, Vec::new());
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             if line == "ready" {
                 ready = true;
                 break;
             }
             if let Some((service, addr)) = line.split_once(" on tcp://") {
+                // An endpoint at `[::]` tells which stacks it takes behind the address.
+                let addr = addr.split(' ').next().unwrap_or_default();
                 ports.insert(service.to_owned(), addr.parse().expect("an address"));
             }
+            said.push(line);
         }
-        let host = Host { child, dir, ports };
+        let host = Host { child, dir, ports, said };
         assert!(ready, "the host did not get ready:\n{}", host.log());
         host
     }
@@ -87,6 +99,11 @@ impl Host {
     #[track_caller]
     pub fn addr(&self, service: &str) -> SocketAddr {
         *self.ports.get(service).unwrap_or_else(|| panic!("no port of {service}"))
+    }
+
+    /// Lines that the host printed before it was ready.
+    pub fn said(&self) -> &[String] {
+        &self.said
     }
 
     /// Process of the host: the keeper.

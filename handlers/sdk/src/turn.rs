@@ -62,7 +62,9 @@ impl<S> Turn<'_, S> {
         Duration::from_nanos(self.now_ns)
     }
 
-    /// Address of the peer, as text: `127.0.0.1:54321` for TCP, `udp://127.0.0.1:54321` for UDP.
+    /// Address of the peer, as text: `127.0.0.1:54321` for TCP, `udp://127.0.0.1:54321` for UDP,
+    /// `unix:pid=7,uid=8,gid=9` for a Unix socket. A client behind a PROXY header comes before its
+    /// proxy: `203.0.113.7:4000 via 10.0.0.1:5000`.
     pub fn peer(&mut self) -> String {
         self.host.peer()
     }

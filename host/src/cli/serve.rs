@@ -29,6 +29,7 @@ use crate::plugin::discover;
 use crate::plugin::watch;
 use crate::protocol::found::Found;
 use crate::runtime_dir::{Runtime, socket_path};
+use crate::sys::activation;
 use crate::worker::takeover;
 use clap::Args;
 use greenroom_state::endpoint::Endpoint;
@@ -74,6 +75,8 @@ impl Serve {
     /// Runs the host until it stops. Blocks this thread, and owns the runtime directory until
     /// it returns.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
+        // First: nothing else may have opened a file or started a thread.
+        let given = activation::take().map_err(CommandFailure::Failed)?;
         let failed = |what: &str, e: std::io::Error| CommandFailure::Failed(format!("{what}: {e}"));
         // Before the working directory changes.
         let path = self.config.as_deref().map(absolute).transpose()?;
@@ -105,6 +108,7 @@ impl Serve {
             config,
             source,
             found,
+            given,
             host_number: runtime.host_number(),
             copies: runtime.copies().into(),
             log: self.log.to_string(),
@@ -153,8 +157,8 @@ impl Serve {
 }
 
 /// Prints the addresses, once the host serves. The host serves although nobody reads them.
-fn ready(ports: &[(String, Endpoint)]) {
-    let lines: String = ports.iter().map(|(service, addr)| format!("{service} on {addr}\n")).collect();
+fn ready(ports: &[(String, String)]) {
+    let lines: String = ports.iter().map(|(service, at)| format!("{service} on {at}\n")).collect();
     if let Err(e) = try_print_text(&(lines + "ready\n")) {
         tracing::warn!("nobody is told that the host is ready: standard output can't be written: {e}");
     }

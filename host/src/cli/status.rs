@@ -7,7 +7,7 @@ use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, Table, print_json, print_text, table};
 use crate::printable::one_line;
 use crate::protocol::admin::{AdminCommand, Reply};
-use crate::protocol::status::{Failing, FileStatus, HostStatus, JobsStatus, Status};
+use crate::protocol::status::{Failing, FileStatus, HostStatus, JobsStatus, ServiceStatus, Status, stacks};
 use clap::Args;
 use std::path::Path;
 use std::time::Duration;
@@ -93,13 +93,20 @@ fn services(status: &Status) -> Table {
             s.generation.to_string(),
             s.build.get(..12).unwrap_or_default().to_owned(),
             format!("v{}", s.state_version),
-            s.listen.join(" "),
+            listens(s),
             s.sessions.to_string(),
             s.turns.to_string(),
             s.faults.to_string(),
         ]);
     }
     table
+}
+
+/// Endpoints of a service, and which stacks those at `[::]` take.
+fn listens(service: &ServiceStatus) -> String {
+    let all = service.listen.iter();
+    let all = all.map(|e| format!("{e}{}", stacks(e, service.dual_stack.contains(e))));
+    all.collect::<Vec<_>>().join(" ")
 }
 
 /// Whether a part that fails is this file, which was refused.

@@ -20,8 +20,10 @@
 //!
 //! [service.chat]
 //! listen = ["127.0.0.1:4000"]             # else its port
+//! dual_stack = true                       # endpoints at [::] take IPv4, too; else IPv6 alone
 //! settings = {nick_max = 12}              # for the handler
 //! limits = {idle_ms = 600000}             # else host's
+//! proxy_from = ["10.0.0.0/8"]             # proxies that endpoints of kind `proxy+` believe
 //! origins = ["https://example.org"]       # pages that may open WebSocket; else same host
 //! ```
 //!
@@ -51,11 +53,13 @@ use crate::config::trust::Trust;
 use greenroom_core::framing::Framing;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
+use greenroom_core::limits::trusted::TrustedProxies;
 use greenroom_core::service::offer::Offer;
 use greenroom_state::address::Address;
-use greenroom_state::endpoint::Endpoint;
+use greenroom_state::endpoint::{Endpoint, split_kind};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 /// Configuration of a host. Field names are the keys of the file.
@@ -143,6 +147,10 @@ impl Confinement {
 pub struct ServiceConfig {
     /// Endpoints to listen on. Empty: those that the service offers, on loopback.
     pub listen: Vec<Endpoint>,
+    /// Endpoints at `[::]` take IPv4, too: each listens at 0.0.0.0 with the same port as well.
+    /// Without it they take IPv6 alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dual_stack: bool,
     /// Mode of the files of its Unix sockets, in octal digits. `None`: "0600".
     pub socket_mode: Option<String>,
     /// Group of those files, by name or number. `None`: the host's.
@@ -152,6 +160,9 @@ pub struct ServiceConfig {
     /// Origins whose pages may open WebSocket sessions, `"*"` for any. Empty: the host that the
     /// request names.
     pub origins: Vec<String>,
+    /// Proxies whose PROXY headers are believed at endpoints that begin with `proxy+`: networks and
+    /// addresses. Others are closed.
+    pub proxy_from: Vec<String>,
     /// Limits that differ from the host's.
     pub limits: ServiceLimits,
 }
@@ -185,6 +196,8 @@ impl Config {
         self.all_limits().check()?;
         for (name, service) in &self.service {
             check_origins(&service.origins).map_err(|e| format!("service.{name}.origins: {e}"))?;
+            TrustedProxies::read(&service.proxy_from)
+                .map_err(|e| format!("service.{name}.proxy_from: {e}"))?;
         }
         self.check_settings()?;
         self.service.keys().try_for_each(|service| self.socket_file(service).map(|_| ()))?;
@@ -209,10 +222,20 @@ impl Config {
     pub fn endpoints(&self, offer: &Offer) -> Result<Vec<Endpoint>, String> {
         let service = &offer.name;
         if let Some(c) = self.service.get(service).filter(|c| !c.listen.is_empty()) {
-            return match c.listen.iter().find_map(|e| why_not(offer, e).map(|why| (e, why))) {
+            let why_not = |e| why_not(offer, e).or_else(|| c.why_no_proxy(e));
+            return match c.listen.iter().find_map(|e| why_not(e).map(|why| (e, why))) {
                 Some((endpoint, why)) => Err(format!("service {service} can't listen on {endpoint}: {why}")),
-                None => Ok(c.listen.iter().map(|e| named(offer, e)).collect()),
+                None => {
+                    let all: Vec<_> = c.listen.iter().map(|e| named(offer, e)).collect();
+                    match c.dual_stack {
+                        true => with_ipv4(&all).map_err(|e| format!("service.{service}.{e}")),
+                        false => Ok(all),
+                    }
+                }
             };
+        }
+        if self.service.get(service).is_some_and(|c| c.dual_stack) {
+            return with_ipv4(&[]).map_err(|e| format!("service.{service}.{e}"));
         }
         let offered = offer.endpoints.iter().enumerate().filter(|(_, e)| e.port != 0);
         let endpoints: Vec<_> = offered
@@ -263,7 +286,31 @@ impl Config {
         let services = own.map(|(name, c)| (name.clone(), c.limits.clone())).collect();
         let named = self.service.iter().filter(|(_, c)| !c.origins.is_empty());
         let origins = named.map(|(name, c)| (name.clone(), c.origins.clone())).collect();
-        AllLimits { host: self.limits.clone(), services, origins }
+        // Checked before: a text that is no network trusts nobody.
+        let proxies = self
+            .service
+            .iter()
+            .map(|(name, c)| (name.clone(), TrustedProxies::read(&c.proxy_from).unwrap_or_default()));
+        AllLimits { host: self.limits.clone(), services, origins, proxies: proxies.collect() }
+    }
+}
+
+impl ServiceConfig {
+    /// Reason why an endpoint and the trusted proxies do not fit. `None`: they do.
+    fn why_no_proxy(&self, endpoint: &Endpoint) -> Option<String> {
+        let (is_proxied, is_tcp) =
+            (split_kind(&endpoint.kind).0, matches!(endpoint.address, Address::Tcp(_)));
+        if is_proxied && matches!(endpoint.address, Address::Udp(_)) {
+            return Some("a PROXY header stands before a stream, and UDP has none".into());
+        }
+        if is_proxied && is_tcp && self.proxy_from.is_empty() {
+            return Some("it needs `proxy_from`, the addresses of the proxies that are trusted".into());
+        }
+        let takes_headers = self.listen.iter().any(|e| split_kind(&e.kind).0);
+        (!self.proxy_from.is_empty() && !takes_headers).then(|| {
+            "its service has `proxy_from`, and no endpoint takes PROXY headers; write one as proxy+tcp://"
+                .into()
+        })
     }
 }
 
@@ -298,6 +345,33 @@ fn named(offer: &Offer, endpoint: &Endpoint) -> Endpoint {
         endpoint.kind = offered.unwrap_or(Framing::Datagrams { bytes_max: 0 }).kind().into();
     }
     endpoint
+}
+
+/// Endpoints of a service in both stacks: behind each one at `[::]` comes its twin at 0.0.0.0,
+/// unless the list has it. Two sockets, because the kernel can't change what one takes. Fails if
+/// nothing is at `[::]`, and for port 0, which would be two ports.
+fn with_ipv4(listen: &[Endpoint]) -> Result<Vec<Endpoint>, String> {
+    let mut all = Vec::new();
+    for endpoint in listen {
+        all.push(endpoint.clone());
+        let Some(addr) = endpoint.address.socket_addr().filter(|a| a.ip() == Ipv6Addr::UNSPECIFIED) else {
+            continue;
+        };
+        if addr.port() == 0 {
+            return Err(format!("dual_stack: {endpoint} needs a port, as port 0 would be two ports"));
+        }
+        let v4 = (Ipv4Addr::UNSPECIFIED, addr.port()).into();
+        let is_udp = matches!(endpoint.address, Address::Udp(_));
+        let address = if is_udp { Address::Udp(v4) } else { Address::Tcp(v4) };
+        let twin = Endpoint { kind: endpoint.kind.clone(), address };
+        if !listen.contains(&twin) {
+            all.push(twin);
+        }
+    }
+    match listen.iter().any(|e| e.address.socket_addr().is_some_and(|a| a.ip() == Ipv6Addr::UNSPECIFIED)) {
+        true => Ok(all),
+        false => Err("dual_stack is for endpoints at [::], and `listen` has none".into()),
+    }
 }
 
 /// Reason why a service can't listen on an endpoint. `None`: it can.
@@ -348,7 +422,9 @@ mod tests {
     #[test]
     fn what_is_counted_is_a_limit() {
         let known = serde_json::to_value(Limits::default()).unwrap();
-        for limit in greenroom_core::limits::names::Limit::ALL.iter().filter(|l| l.name() != "open_files") {
+        let others = ["open_files", "proxy_header", "proxy_from"];
+        for limit in greenroom_core::limits::names::Limit::ALL.iter().filter(|l| !others.contains(&l.name()))
+        {
             assert!(known.get(limit.name()).is_some(), "{limit:?}");
         }
     }

@@ -28,6 +28,7 @@ use crate::keeper::peer_watch::PeerWatch;
 use crate::keeper::table::FileTable;
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use crate::protocol::status::Failing;
+use crate::sys::activation::GivenDescriptor;
 use greenroom_core::reload::ports::Port;
 use greenroom_state::address::Address;
 use mio::{Registry, Token};
@@ -192,10 +193,30 @@ impl Acceptor {
         self.listeners.open(ports)
     }
 
+    /// Takes the descriptors that systemd gave, for the ports that are opened.
+    pub(super) fn take_given(&mut self, given: Vec<GivenDescriptor>) {
+        self.listeners.take_given(given);
+    }
+
+    /// Names the descriptors of systemd that no port has.
+    pub(super) fn name_unused(&self) {
+        self.listeners.name_unused();
+    }
+
+    /// Notes the kinds of the ports that are opened next. See [`Listeners::open`].
+    pub(super) fn kinds_of_next(&mut self, kinds: Vec<Box<str>>) {
+        self.listeners.kinds_of_next(kinds);
+    }
+
     /// Sets the times after which silent peers are given up, for connections from now on.
     pub(super) fn watch_peers(&mut self, watch: PeerWatch) {
         self.listeners.watch_peers(watch);
         self.dialer.watch = watch;
+    }
+
+    /// Whether the socket at an IPv6 address takes IPv4, too.
+    pub(super) fn takes_ipv4(&self, addr: &Address) -> bool {
+        self.listeners.takes_ipv4(addr)
     }
 
     /// Gives files of Unix sockets their access. See [`Listeners::allow`].

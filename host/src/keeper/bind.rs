@@ -22,7 +22,7 @@ use rustix::net::{
 };
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Connections that the kernel queues for one port, at most: `net.core.somaxconn` lowers it. The
 /// queue must hold all clients that arrive while no worker serves.
@@ -43,12 +43,7 @@ pub(super) fn bind_tcp(addr: SocketAddr, shares: bool) -> io::Result<(OwnedFd, S
         // A service may listen on 0.0.0.0 and on [::] with one port number.
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
-    // The output of a pass is sent at once, so there is nothing to wait for.
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    // Finds a peer that is gone without closing, after the times of `peer_watch`.
-    sockopt::set_socket_keepalive(&socket, true)?;
-    // Urgent data (telnet's Synch) comes in order, and the kernel counts it as other bytes.
-    sockopt::set_socket_oobinline(&socket, true)?;
+    set_tcp_options(&socket)?;
     sockopt::set_socket_reuseport(&socket, shares)?;
     bind(&socket, &addr)?;
     listen(&socket, BACKLOG)?;
@@ -69,6 +64,18 @@ pub(super) fn bind_udp(addr: SocketAddr, shares: bool) -> io::Result<(OwnedFd, S
     bind(&socket, &addr)?;
     let addr = rustix::net::getsockname(&socket)?.try_into()?;
     Ok((socket, addr))
+}
+
+/// Sets the options that connections inherit from their listener.
+pub(super) fn set_tcp_options(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
+    // The output of a pass is sent at once, so there is nothing to wait for.
+    sockopt::set_tcp_nodelay(socket, true)?;
+    // Finds a peer that is gone without closing, after the times of `peer_watch`.
+    sockopt::set_socket_keepalive(socket, true)?;
+    // Urgent data (telnet's Synch) comes in order, and the kernel counts it as other bytes.
+    sockopt::set_socket_oobinline(socket, true)?;
+    Ok(())
 }
 
 /// File of a Unix socket that listens. Deletes the file with its own end, if the file is still the

@@ -45,6 +45,12 @@ impl Keeper {
         }
     }
 
+    /// Gives the worker numbers for sessions without a connection.
+    pub(super) fn give_numbers(&mut self, count: u32) {
+        let first = self.acceptor.number_block(count);
+        self.worker.send(&ToWorker::Numbers(first, count));
+    }
+
     /// Looks at an outbound connection that the poll reported. An open one goes to the worker like
     /// an accepted one.
     pub(super) fn look_at_dialed(&mut self, number: u64) {

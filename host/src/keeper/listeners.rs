@@ -28,10 +28,12 @@
 //! All lists are short: each call is O(ports), or O(ports of the request x ports).
 
 use crate::config::socket_file::SocketFile;
-use crate::keeper::bind::{BoundFile, bind_tcp, bind_udp, bind_unix};
+use crate::keeper::bind::{BoundFile, bind_tcp, bind_udp, bind_unix, set_tcp_options};
+use crate::keeper::given::{GivenSocket, GivenSockets};
 use crate::keeper::peer_watch::PeerWatch;
 use crate::protocol::keeper::{EndpointId, HeldPort};
-use greenroom_core::reload::ports::{Port, covers, overlap};
+use crate::sys::activation::GivenDescriptor;
+use greenroom_core::reload::ports::{Port, covers, is_any, overlap};
 use greenroom_state::address::Address;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -39,6 +41,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, sockopt};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Connections that are taken over from a port that moves, at most.
@@ -49,10 +52,14 @@ struct Listener {
     /// The service, and the address that was asked for.
     port: Port,
     socket: OwnedFd,
-    /// File of a Unix socket.
+    /// File of a Unix socket that was bound here.
     file: Option<BoundFile>,
+    /// The same socket, as systemd gave it.
+    given: Option<GivenSocket>,
     /// The address that the kernel gave: another one than asked for, if port 0 was.
     addr: Address,
+    /// Kind of its endpoint; empty: the service's first, or not told.
+    kind: Box<str>,
     /// The number that the worker gave it, once it is accepted from.
     endpoint: EndpointId,
     /// Accepted from. False: opened for a reload that is not committed yet.
@@ -68,6 +75,10 @@ pub(super) struct Listeners {
     places: Vec<Option<Listener>>,
     /// Times after which silent peers are given up.
     watch: PeerWatch,
+    /// Kinds of the ports that are opened next.
+    kinds: Vec<Box<str>>,
+    /// Sockets of systemd that no port has.
+    given: GivenSockets,
     /// Access to the files of Unix sockets, open ones and others.
     files: BTreeMap<Address, SocketFile>,
 }
@@ -76,23 +87,67 @@ impl Listeners {
     /// Opens ports: all of them, or none. A port that is open already is reused: a worker that died
     /// may have asked for it. Returns the addresses in the order of the request. The error names
     /// the port that cannot be opened.
+    ///
+    /// Where the kernel chooses the port, the service and the address do not name one: its kind
+    /// does, and each port of a request gets one of its own.
     pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<Address>, String> {
-        let (mut opened, mut addrs) = (Vec::new(), Vec::new());
+        let mut opened = Vec::new();
+        let addrs = self.open_into(&ports, &mut opened);
+        match addrs.is_ok() {
+            true => self.places.extend(opened.into_iter().map(Some)),
+            // Closes what this call has opened so far.
+            false => opened.into_iter().for_each(|l| self.close(l)),
+        }
+        addrs
+    }
+
+    /// Opens ports like [`Listeners::open`]. New ones are in `opened`, also after a failure.
+    fn open_into(&mut self, ports: &[Port], opened: &mut Vec<Listener>) -> Result<Vec<Address>, String> {
+        let mut addrs = Vec::new();
+        let mut kinds = std::mem::take(&mut self.kinds).into_iter();
         for port in ports {
-            let is_it = |l: &&Listener| l.port == port || l.is_moved && l.addr == port.1;
+            let kind = kinds.next();
+            let may_be = |l: &Listener| {
+                !is_any(&port.1) || kind.as_ref().is_none_or(|k| *k == l.kind) && !addrs.contains(&l.addr)
+            };
+            let is_it = |l: &&Listener| l.port == *port && may_be(l) || l.is_moved && l.addr == port.1;
             if let Some(held) = self.places.iter().flatten().find(is_it) {
                 addrs.push(held.addr.clone());
                 continue;
             }
-            // An error drops `opened`, and closes what this call has opened so far.
-            let listener = open(&port).or_else(|why| self.open_beside(&port).unwrap_or(Err(why)))?;
-            listener.allow(&self.files)?;
+            let mut listener = match self.given.take(port, ports) {
+                Some(given) => Listener::of_given(port, given?)?,
+                None => open(port)
+                    .or_else(|why| self.open_beside(port).unwrap_or(Err(why)))
+                    .map_err(|why| self.with_dual(port, opened, why))?,
+            };
+            listener.kind = kind.unwrap_or_default();
+            let allowed = listener.allow(&self.files);
             listener.watch(self.watch);
             addrs.push(listener.addr.clone());
-            opened.push(Some(listener));
+            opened.push(listener);
+            allowed?;
         }
-        self.places.append(&mut opened);
         Ok(addrs)
+    }
+
+    /// Reason why a port can't be opened, with the socket of systemd that has its IPv4 part, if one
+    /// has.
+    fn with_dual(&self, port: &Port, opened: &[Listener], why: String) -> String {
+        let Some(at) = port.1.socket_addr().filter(SocketAddr::is_ipv4) else { return why };
+        let takes_it = |l: &&Listener| {
+            let is_there = l.addr.socket_addr().is_some_and(|a| a.is_ipv6() && a.port() == at.port());
+            is_there && sockopt::ipv6_v6only(&l.socket).is_ok_and(|only| !only)
+        };
+        match self.places.iter().flatten().chain(opened).find(takes_it) {
+            Some(l) => format!("{why}; systemd's socket at {} takes IPv4, too (BindIPv6Only=)", l.addr),
+            None => why,
+        }
+    }
+
+    /// Closes a port. A socket of systemd stays open, for a later port.
+    fn close(&mut self, listener: Listener) {
+        listener.given.into_iter().for_each(|given| self.given.put_back(given));
     }
 
     /// Opens a port whose address overlaps ports that are open. `None`: there are no such ports, so
@@ -113,6 +168,29 @@ impl Listeners {
         Some(listener)
     }
 
+    /// Takes the descriptors that systemd gave.
+    pub(super) fn take_given(&mut self, given: Vec<GivenDescriptor>) {
+        self.given = given.into();
+    }
+
+    /// Names the descriptors of systemd that no port has.
+    pub(super) fn name_unused(&self) {
+        for label in self.given.labels() {
+            tracing::warn!("{label} serves no endpoint; it stays open for one that comes later");
+        }
+    }
+
+    /// Notes the kinds of the ports that are opened next, in their order.
+    pub(super) fn kinds_of_next(&mut self, kinds: Vec<Box<str>>) {
+        self.kinds = kinds;
+    }
+
+    /// Whether the socket at an IPv6 address takes IPv4, too.
+    pub(super) fn takes_ipv4(&self, addr: &Address) -> bool {
+        let at = self.places.iter().flatten().find(|l| l.addr == *addr);
+        at.is_some_and(|l| sockopt::ipv6_v6only(&l.socket).is_ok_and(|only| !only))
+    }
+
     /// Sets the times after which silent peers are given up, for connections from now on.
     pub(super) fn watch_peers(&mut self, watch: PeerWatch) {
         self.watch = watch;
@@ -129,11 +207,9 @@ impl Listeners {
     /// Closes ports that were opened for a reload that is not committed. Ports that are accepted
     /// from stay, whatever is asked.
     pub(super) fn discard(&mut self, addrs: &[Address]) {
-        for place in &mut self.places {
-            if place.as_ref().is_some_and(|l| !l.accepts && addrs.contains(&l.addr)) {
-                *place = None;
-            }
-        }
+        let is_it = |place: &mut Option<Listener>| place.take_if(|l| !l.accepts && addrs.contains(&l.addr));
+        let closed: Vec<_> = self.places.iter_mut().filter_map(is_it).collect();
+        closed.into_iter().for_each(|l| self.close(l));
     }
 
     /// Accepts from these ports, and closes the others. `all`: also closes those that were opened
@@ -146,7 +222,7 @@ impl Listeners {
         ports: &[HeldPort],
         all: bool,
     ) -> (Vec<usize>, Vec<(OwnedFd, EndpointId)>) {
-        let (mut fresh, mut moved) = (Vec::new(), Vec::new());
+        let (mut fresh, mut moved, mut closed) = (Vec::new(), Vec::new(), Vec::new());
         for (index, place) in self.places.iter_mut().enumerate() {
             let Some(l) = place else { continue };
             let own = ports.iter().find(|p| p.addr == l.addr);
@@ -157,6 +233,7 @@ impl Listeners {
             let fd = l.socket.as_raw_fd();
             if let Some(port) = serves {
                 (l.port, l.endpoint, l.is_moved) = (port.port.clone(), port.endpoint, own.is_none());
+                l.kind.clone_from(&port.kind);
                 if l.is_moved {
                     l.port.1 = l.addr.clone();
                 }
@@ -182,9 +259,10 @@ impl Listeners {
                         moved.extend(queue.take(MOVED_MAX).map(|fd| (fd, to.endpoint)));
                     }
                 }
-                *place = None;
+                closed.extend(place.take());
             }
         }
+        closed.into_iter().for_each(|l| self.close(l));
         (fresh, moved)
     }
 
@@ -224,10 +302,29 @@ impl Listener {
         matches!(self.addr, Address::Udp(_))
     }
 
+    /// Listener at a socket that systemd gave. Costs a second descriptor.
+    fn of_given(port: &Port, given: GivenSocket) -> Result<Listener, String> {
+        let socket = given.socket.try_clone();
+        let socket = socket.map_err(|e| format!("service {} can't listen on {}: {e}", port.0, port.1))?;
+        let addr = given.addr.clone().unwrap_or_else(|| port.1.clone());
+        let (kind, endpoint) = ("".into(), EndpointId::NONE);
+        let (port, given) = (port.clone(), Some(given));
+        Ok(Listener {
+            port,
+            socket,
+            given,
+            addr,
+            kind,
+            endpoint,
+            file: None,
+            accepts: false,
+            is_moved: false,
+        })
+    }
+
     /// Sets the times of a TCP socket. A kernel that refuses them has its own.
     fn watch(&self, watch: PeerWatch) {
-        if self.file.is_none()
-            && !self.is_udp()
+        if matches!(self.addr, Address::Tcp(_))
             && let Err(e) = watch.apply(&self.socket)
         {
             tracing::warn!("{}: silent peers are given up late: {e}", self.addr);
@@ -244,7 +341,12 @@ impl Listener {
     /// Accepts one connection, nonblocking and closed on exec.
     fn accept(&self) -> io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        Ok(rustix::net::accept_with(&self.socket, flags)?)
+        let connection = rustix::net::accept_with(&self.socket, flags)?;
+        if self.given.is_some() && matches!(self.addr, Address::Tcp(_)) {
+            // It may be older than the options of the listener.
+            set_tcp_options(&connection)?;
+        }
+        Ok(connection)
     }
 }
 
@@ -267,8 +369,8 @@ fn bind_and_listen(port: &Port, shares: bool) -> Result<Listener, String> {
     };
     let (socket, addr, file) =
         bound.map_err(|e| format!("service {service} can't listen on {address}: {e}"))?;
-    let (port, endpoint) = (port.clone(), EndpointId::NONE);
-    Ok(Listener { port, socket, addr, endpoint, file, accepts: false, is_moved: false })
+    let (port, kind, endpoint) = (port.clone(), "".into(), EndpointId::NONE);
+    Ok(Listener { port, socket, given: None, addr, kind, endpoint, file, accepts: false, is_moved: false })
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //! | part | owns |
 //! | --- | --- |
 //! | `acceptor` | listeners, connections, outbound connections under way |
+//! | `bind`, `given` | sockets that the host binds, and those that systemd gave |
+//! | `peer_watch` | times after which silent peers are given up |
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
 //! | `belongings`, `upkeep`, `files` | files that others may delete; files of libraries |
@@ -40,6 +42,7 @@ mod dialer;
 pub mod events;
 mod failing;
 mod files;
+mod given;
 mod hand_queue;
 mod listeners;
 mod memory_files;
@@ -79,7 +82,6 @@ use files::LibraryFiles;
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::Requester;
-use greenroom_state::endpoint::Endpoint;
 use mio::{Events, Poll};
 use options::Options;
 use peer_watch::PeerWatch;
@@ -94,8 +96,8 @@ use table::START_PLACES;
 use upgrade::UpgradeUnderWay;
 use worker_process::WorkerProcess;
 
-/// Callback that is given the ports once, when the host serves for the first time.
-type OnReady<'a> = &'a dyn Fn(&[(String, Endpoint)]);
+/// Callback that is given services and endpoints once, when the host serves for the first time.
+type OnReady<'a> = &'a dyn Fn(&[(String, String)]);
 
 /// The keeper: its parts, by owner.
 pub struct Keeper {
@@ -134,9 +136,10 @@ pub struct Keeper {
 impl Keeper {
     /// Makes a keeper without a worker's process. [`Keeper::run`] starts the first one. Fails if
     /// the kernel gives no poll, no memory files, or not this binary.
-    pub fn new(options: Options) -> io::Result<Keeper> {
+    pub fn new(mut options: Options) -> io::Result<Keeper> {
         let poll = Poll::new()?;
         let mut acceptor = Acceptor::default();
+        acceptor.take_given(std::mem::take(&mut options.given));
         acceptor.watch_peers(PeerWatch::of(&options.config.all_limits()));
         Ok(Keeper {
             start_places: KeptPlaces::new(if options.in_process.is_some() { 0 } else { START_PLACES })?,
@@ -171,7 +174,7 @@ impl Keeper {
     ///
     /// A worker with a process of its own dies with the thread that started it. So this must run on
     /// the keeper's first thread then.
-    pub fn run(mut self, ready: impl Fn(&[(String, Endpoint)])) -> Result<(), String> {
+    pub fn run(mut self, ready: impl Fn(&[(String, String)])) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
         loop {
             // A start may fail for good and end the host, so the end is checked behind it.
@@ -290,16 +293,14 @@ impl Keeper {
                 let opened = self.acceptor.open(ports);
                 self.worker.send(&ToWorker::Opened(opened));
             }
+            ToKeeper::Kinds(kinds) => self.acceptor.kinds_of_next(kinds),
             ToKeeper::SocketFiles(files) => {
                 let failed = self.acceptor.allow(files).err();
                 self.failing.note("the file of a socket".into(), failed);
             }
             ToKeeper::Connect(number, addr) => self.dial(number, addr),
             ToKeeper::GiveUp(number) => self.give_up_dial(number),
-            ToKeeper::Number(count) => {
-                let first = self.acceptor.number_block(count);
-                self.worker.send(&ToWorker::Numbers(first, count));
-            }
+            ToKeeper::Number(count) => self.give_numbers(count),
             ToKeeper::Discard(addrs) => self.acceptor.discard(&addrs),
             ToKeeper::Ports(ports) => {
                 // Ports opened since the commit are kept: a later reload has asked for them.
@@ -340,7 +341,8 @@ impl Keeper {
         self.accepted(accepted);
         if first {
             let ports = self.worker.ports().iter();
-            ready(&ports.map(|p| (p.port.0.clone(), p.named())).collect::<Vec<_>>());
+            ready(&ports.map(|p| (p.port.0.clone(), self.with_stack(p))).collect::<Vec<_>>());
+            self.acceptor.name_unused();
         }
         // From the first end of a process to the service of this one, failed starts included.
         if let Some(gap) = gap {

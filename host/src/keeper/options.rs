@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::config::source::ConfigSource;
 use crate::protocol::found::Found;
 use crate::protocol::status::Confined;
+use crate::sys::activation::GivenDescriptor;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -19,6 +20,8 @@ pub struct Options {
     pub found: Found,
     /// Number of the host in the directory of private copies.
     pub host_number: u32,
+    /// Descriptors that systemd gave. The keeper takes them.
+    pub given: Vec<GivenDescriptor>,
     /// Directory of private copies.
     pub copies: PathBuf,
     /// File of saved tables and ledger.

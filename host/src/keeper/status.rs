@@ -5,8 +5,11 @@
 
 use crate::keeper::Keeper;
 use crate::keeper::phase::Phase;
-use crate::protocol::status::{HostStatus, Status};
+use crate::protocol::keeper::HeldPort;
+use crate::protocol::status::{HostStatus, ServiceStatus, Status, stacks};
 use greenroom_core::limits::names::Limit;
+use greenroom_state::address::Address;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 impl Keeper {
     /// Puts the status together from the keeper's state and the worker's counters. Costs one copy
@@ -42,8 +45,33 @@ impl Keeper {
                 longest_pass_ms: board.longest_pass_ms(),
                 confinement: self.options.confined.clone(),
             },
-            services: self.worker.services().cloned().collect(),
+            services: self.worker.services().map(|s| self.with_stacks(s.clone())).collect(),
         }
+    }
+
+    /// Status of a service, with the endpoints that take IPv6 and IPv4.
+    fn with_stacks(&self, mut service: ServiceStatus) -> ServiceStatus {
+        let own = self.worker.ports().iter().filter(|p| p.port.0 == service.name);
+        service.dual_stack =
+            own.filter(|p| self.takes_ipv4(p)).map(|port| port.named().to_string()).collect();
+        service
+    }
+
+    /// An endpoint in words, with the stacks that it takes.
+    pub(super) fn with_stack(&self, port: &HeldPort) -> String {
+        let endpoint = port.named().to_string();
+        format!("{endpoint}{}", stacks(&endpoint, self.takes_ipv4(port)))
+    }
+
+    /// Whether an endpoint at `[::]` takes IPv4, too: its socket does, or its service has the twin
+    /// at 0.0.0.0 in the same kind.
+    fn takes_ipv4(&self, port: &HeldPort) -> bool {
+        let Some(at) = port.addr.socket_addr().filter(|at| at.ip() == Ipv6Addr::UNSPECIFIED) else {
+            return false;
+        };
+        let twin = Address::Tcp((Ipv4Addr::UNSPECIFIED, at.port()).into());
+        let is_twin = |p: &HeldPort| p.addr == twin && p.port.0 == port.port.0 && p.kind == port.kind;
+        self.worker.ports().iter().any(is_twin) || self.acceptor.takes_ipv4(&port.addr)
     }
 
     /// Process id of the worker; 0: none lives. With `--no-keeper`, the id of this process.

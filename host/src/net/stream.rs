@@ -13,7 +13,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, sockopt,
 };
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Connected stream socket.
@@ -74,9 +74,14 @@ pub fn is_unix(socket: impl AsFd) -> bool {
     sockopt::socket_domain(socket).is_ok_and(|domain| domain == AddressFamily::UNIX)
 }
 
-/// Address of an IP socket.
+/// Address of an IP socket. A peer that came by IPv4 has its IPv4 address also on a socket of both
+/// stacks.
 fn socket_addr(any: SocketAddrAny) -> io::Result<SocketAddr> {
-    Ok(SocketAddr::try_from(any)?)
+    let addr = SocketAddr::try_from(any)?;
+    Ok(match addr.ip() {
+        IpAddr::V6(ip) if let Some(v4) = ip.to_ipv4_mapped() => (v4, addr.port()).into(),
+        _ => addr,
+    })
 }
 
 impl From<OwnedFd> for Stream {

@@ -51,6 +51,7 @@ mod tests {
             build: "00".into(),
             state_version: 1,
             listen: vec!["tcp://127.0.0.1:4002".into()],
+            dual_stack: Vec::new(),
             sessions: 0,
             turns: 0,
             faults: 0,

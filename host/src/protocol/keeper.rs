@@ -112,6 +112,10 @@ pub enum ToKeeper {
     /// Bind and listen on these ports, all or none, without accepting yet. Answered by
     /// [`ToWorker::Opened`], in the order of the requests.
     Open(Vec<Port>),
+    /// Kinds of the endpoints of the next [`ToKeeper::Open`], in its order. Tells several ports of
+    /// one service that the kernel chooses from each other. Keepers before this message leave it
+    /// out, and give such endpoints one port.
+    Kinds(Vec<Box<str>>),
     /// Give the files of these Unix sockets their mode and group: those that are open now, and
     /// those that a later [`ToKeeper::Open`] makes.
     SocketFiles(Vec<(Address, SocketFile)>),

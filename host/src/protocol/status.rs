@@ -173,6 +173,9 @@ pub struct ServiceStatus {
     pub state_version: u32,
     /// Addresses that the service listens on.
     pub listen: Vec<String>,
+    /// Those of them at `[::]` that take IPv4, too: by their socket, or by a twin at 0.0.0.0.
+    #[serde(default)]
+    pub dual_stack: Vec<String>,
     /// Sessions alive.
     pub sessions: usize,
     /// Turns run since the host started.
@@ -182,6 +185,16 @@ pub struct ServiceStatus {
     /// Jobs of the service.
     #[serde(default)]
     pub jobs: JobsStatus,
+}
+
+/// Words behind an endpoint in text for people: the stacks that one at `[::]` takes. Empty for all
+/// others.
+pub fn stacks(endpoint: &str, is_dual: bool) -> &'static str {
+    match (endpoint.contains("//[::]:"), is_dual) {
+        (false, _) => "",
+        (true, true) => " (IPv6 and IPv4)",
+        (true, false) => " (IPv6 only)",
+    }
 }
 
 /// The jobs of a service in a status.

@@ -4,6 +4,8 @@
 //! function: one mapping of a file, a thread that lives on. Each unsafe block has a SAFETY line.
 
 #[allow(unsafe_code)]
+pub mod activation;
+#[allow(unsafe_code)]
 pub mod crash_thread;
 pub mod descriptors;
 #[allow(unsafe_code)]

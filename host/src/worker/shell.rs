@@ -196,6 +196,8 @@ impl Shell {
                 build: build.hash.clone(),
                 state_version: s.offer.shape.version,
                 listen: self.ports.of_service(name).map(|p| p.named().to_string()).collect(),
+                // The keeper knows, which has the sockets.
+                dual_stack: Vec::new(),
                 sessions: s.sessions,
                 turns: s.turns,
                 faults: s.faults,

@@ -13,6 +13,7 @@
 //! | [`length_prefix`] | messages behind their length |
 //! | [`peer`] | datagrams of one peer |
 //! | `lines` | lines that end in LF or CRLF |
+//! | [`proxy_header`] | no framing: the header before the stream, which names the client |
 //! | `raw` | whatever arrived |
 //! | `scan` | place of a search in a message of WebSocket |
 //! | `telnet` | lines between telnet commands |
@@ -33,6 +34,7 @@ pub mod frame;
 pub mod length_prefix;
 mod lines;
 pub mod peer;
+pub mod proxy_header;
 #[cfg(test)]
 mod random_tests;
 mod raw;

@@ -164,6 +164,9 @@ pub struct Limits {
     /// Bytes that an address may be sent for each byte of the datagrams that came from it, as their
     /// sender may be another one. 0: no limit.
     pub datagram_amplification_max: u64,
+    /// Time for a PROXY header to be whole, from the opening. Afterwards its session is closed. 0:
+    /// no limit.
+    pub proxy_header_ms: u64,
     /// Time after which the kernel gives up a peer that does not answer. 0: the kernel's own times.
     pub dead_peer_ms: u64,
     /// Time for the output of a closed session to be flushed. Afterwards the output is dropped.
@@ -236,6 +239,7 @@ impl Default for Limits {
             output_ms: 300_000,
             ping_ms: 30_000,
             datagram_amplification_max: 3,
+            proxy_header_ms: 5_000,
             dead_peer_ms: 120_000,
             drain_ms: 10_000,
             linger_ms: 2_000,
@@ -315,6 +319,7 @@ impl Limits {
             ("frame_ms", self.frame_ms),
             ("output_ms", self.output_ms),
             ("ping_ms", self.ping_ms),
+            ("proxy_header_ms", self.proxy_header_ms),
             ("dead_peer_ms", self.dead_peer_ms),
             ("drain_ms", self.drain_ms),
             ("linger_ms", self.linger_ms),

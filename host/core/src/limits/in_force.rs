@@ -10,7 +10,9 @@
 use super::host::Limits;
 use super::names::Limit;
 use super::per_service::{AllLimits, ServiceLimits};
+use super::trusted::TrustedProxies;
 use crate::ids::ServiceId;
+use greenroom_state::address::Peer;
 use std::collections::BTreeMap;
 
 /// The host's limits, those of single services, and the limits reached since they were last
@@ -25,6 +27,10 @@ pub(crate) struct LimitsInForce {
     origins_by_name: BTreeMap<String, Vec<String>>,
     /// Origins of each service by [`ServiceId`].
     origins: Vec<Vec<String>>,
+    /// Trusted proxies of single services by name, likewise.
+    proxies_by_name: BTreeMap<String, TrustedProxies>,
+    /// Trusted proxies of each service by [`ServiceId`].
+    proxies: Vec<TrustedProxies>,
     /// Merged limits of each service by [`ServiceId`]; `None`: the host's.
     own: Vec<Option<Box<Limits>>>,
     /// Limits reached since the last take.
@@ -39,6 +45,8 @@ impl LimitsInForce {
             per_service: BTreeMap::new(),
             origins_by_name: BTreeMap::new(),
             origins: Vec::new(),
+            proxies_by_name: BTreeMap::new(),
+            proxies: Vec::new(),
             own: Vec::new(),
             reached: Counts::default(),
         }
@@ -65,12 +73,17 @@ impl LimitsInForce {
         self.origins.get(usize::from(service.0)).map_or(&[], Vec::as_slice)
     }
 
+    /// Returns whether the PROXY header of a peer is believed.
+    pub(crate) fn trusts_proxy(&self, service: ServiceId, peer: &Peer) -> bool {
+        self.proxies.get(usize::from(service.0)).is_some_and(|proxies| proxies.trust(peer))
+    }
+
     /// Replaces all limits. `names` are the services by [`ServiceId`]. The caller has checked
     /// the values. O(services).
     pub(crate) fn set<'n>(&mut self, limits: AllLimits, names: impl Iterator<Item = &'n str>) {
         (self.host, self.per_service) = (limits.host, limits.services);
-        self.origins_by_name = limits.origins;
-        (self.own, self.origins) = (Vec::new(), Vec::new());
+        (self.origins_by_name, self.proxies_by_name) = (limits.origins, limits.proxies);
+        (self.own, self.origins, self.proxies) = (Vec::new(), Vec::new(), Vec::new());
         names.for_each(|name| self.add_service(name));
     }
 
@@ -78,6 +91,7 @@ impl LimitsInForce {
     pub(crate) fn add_service(&mut self, name: &str) {
         self.own.push(self.merged(name));
         self.origins.push(self.origins_by_name.get(name).cloned().unwrap_or_default());
+        self.proxies.push(self.proxies_by_name.get(name).cloned().unwrap_or_default());
     }
 
     /// Returns the limits of a service over the host's; `None`: it overrides none.

@@ -5,6 +5,7 @@
 //! | [`host`] | every limit: name, unit, default |
 //! | [`names`] | the names, for counting and for messages |
 //! | [`per_service`] | limits that one service overrides |
+//! | [`trusted`] | proxies whose headers are believed |
 //! | `budget` | the work of each stage of a pass, estimated and bounded |
 //! | `in_force` | the limits in force, and the count of those reached |
 
@@ -13,3 +14,4 @@ pub mod host;
 pub(crate) mod in_force;
 pub mod names;
 pub mod per_service;
+pub mod trusted;

@@ -7,8 +7,9 @@ macro_rules! limits {
     // The list is written once: variants, order and names cannot differ.
     ($($variant:ident = $name:literal,)*) => {
         /// Limit that is counted when it is reached: `status` shows how often. Each name is
-        /// that of the field of [`super::host::Limits`], but for [`Limit::OpenFiles`], which
-        /// the process is given. A keeper and a worker of other versions may count for each
+        /// that of the field of [`super::host::Limits`], but for three: the process is given
+        /// [`Limit::OpenFiles`], [`Limit::ProxyHeader`] is fixed, and [`Limit::ProxyFrom`] is
+        /// a list of the service. A keeper and a worker of other versions may count for each
         /// other, so new ones come last.
         #[allow(missing_docs)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +73,9 @@ limits! {
     SaveMs = "save_ms",
     PingMs = "ping_ms",
     DatagramAmplificationMax = "datagram_amplification_max",
+    ProxyHeaderMs = "proxy_header_ms",
+    ProxyHeader = "proxy_header",
+    ProxyFrom = "proxy_from",
 }
 
 impl std::fmt::Display for Limit {

@@ -5,6 +5,7 @@
 //! host's alone.
 
 use super::host::Limits;
+use super::trusted::TrustedProxies;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -50,6 +51,8 @@ pub struct ServiceLimits {
     pub ping_ms: Option<u64>,
     /// Overrides [`Limits::datagram_amplification_max`].
     pub datagram_amplification_max: Option<u64>,
+    /// Overrides [`Limits::proxy_header_ms`].
+    pub proxy_header_ms: Option<u64>,
 }
 
 impl ServiceLimits {
@@ -78,7 +81,8 @@ impl ServiceLimits {
             frame_ms,
             output_ms,
             ping_ms,
-            datagram_amplification_max
+            datagram_amplification_max,
+            proxy_header_ms
         );
         l
     }
@@ -93,11 +97,13 @@ pub struct AllLimits {
     pub services: BTreeMap<String, ServiceLimits>,
     /// Origins whose pages may open WebSocket sessions, by service. None: the host of the request.
     pub origins: BTreeMap<String, Vec<String>>,
+    /// Proxies whose headers are believed, by service.
+    pub proxies: BTreeMap<String, TrustedProxies>,
 }
 
 impl From<Limits> for AllLimits {
     fn from(host: Limits) -> AllLimits {
-        AllLimits { host, services: BTreeMap::new(), origins: BTreeMap::new() }
+        AllLimits { host, ..AllLimits::default() }
     }
 }
 

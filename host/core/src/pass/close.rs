@@ -65,7 +65,7 @@ pub(super) fn finish_with(pass: &mut Pass<'_>, slot: Slot, reason: u32, farewell
 /// the framing is gone. Empty for most framings, which costs nothing.
 fn farewell_bytes(pass: &mut Pass<'_>, slot: Slot, reason: u32, farewell: Farewell<'_>) -> Vec<u8> {
     let Some(s) = pass.host.sessions.get(slot).filter(|s| s.life == Life::Open) else { return Vec::new() };
-    if !pass.host.services[s.service].framings.get(s.framing).begins_with_request() {
+    if s.awaits_header() || !pass.host.services[s.service].framings.get(s.framing).begins_with_request() {
         return Vec::new();
     }
     match pass.executor.close_words().filter(|_| reason == closed::HANDLER) {
@@ -87,10 +87,11 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     // Set before the turn runs: an action that the turn causes for its own session is not
     // delivered.
     s.life = Life::Draining;
-    let (service, framing, never_opened) = (s.service, s.framing, s.is_blocked(Blocked::OpenedTurnDue));
+    let (by_header, never_opened) = (s.awaits_header(), s.is_blocked(Blocked::OpenedTurnDue));
+    let by_request = host.services[s.service].framings.get(s.framing).begins_with_request();
     host.sessions.touch(slot);
-    // A session whose request never came, or was for a page, has no turn of its own.
-    if !(never_opened && host.services[service].framings.get(framing).begins_with_request()) {
+    // A session whose header or request never came, or was for a page, has no turn of its own.
+    if !by_header && (!never_opened || !by_request) {
         let last = Action { detail: reason, ..Action::new(action::CLOSED, Bytes::EMPTY) };
         // The outcome does not matter: a last turn that fails or is blocked does not keep the
         // session.

@@ -6,6 +6,7 @@
 //! | `open` | a connection becomes a session and runs its first turn |
 //! | `datagram` | datagrams of a service itself |
 //! | `receive` | bytes become frames, frames become batches, the rest is kept |
+//! | `proxied` | the PROXY header that begins a session |
 //! | `handshake` | the request that begins a session, or asks for a page |
 //! | `framing` | what a framing keeps and tells beside messages |
 //! | `cut` | messages at the beginning of some input |
@@ -34,6 +35,7 @@ mod framing;
 mod handshake;
 pub(crate) mod open;
 pub(crate) mod outcome;
+mod proxied;
 pub(crate) mod receive;
 #[cfg(test)]
 mod relay_tests;

@@ -27,8 +27,10 @@ use crate::limits::budget::READ_NS;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::{Life, Session};
+use crate::session::proxied::Proxied;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
 use greenroom_state::address::Peer;
+use greenroom_state::endpoint::split_kind;
 use greenroom_state::session_record;
 
 /// Connection that is to become a session.
@@ -40,7 +42,8 @@ pub(crate) struct Connection<'a> {
     pub(crate) id: u64,
     /// Service that accepts it, or for which it was made.
     pub(crate) service: ServiceId,
-    /// Kind of the endpoint that accepted it; empty: the service's first.
+    /// Kind of the endpoint that accepted it, as [`split_kind`] reads it; empty: the service's
+    /// first.
     pub(crate) kind: &'a str,
     /// Address of the other end.
     pub(crate) peer: Peer,
@@ -90,7 +93,11 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
     if connection.port.is_none() {
         host.host_records.record_connection_number(id);
     }
-    let limit = limit_in_the_way(host, &connection);
+    let (is_proxied, _) = split_kind(connection.kind);
+    let limit = match is_proxied && !host.limits.trusts_proxy(service, &connection.peer) {
+        true => Some(Limit::ProxyFrom),
+        false => limit_in_the_way(host, &connection, is_proxied),
+    };
     if host.stopping || limit.is_some() {
         return Err(refuse(host, &connection, limit));
     }
@@ -107,6 +114,10 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
         session.frame = peer::state_of(port);
     }
     (session.outbound, session.heard_ns) = (connection.outbound, host.now_ns);
+    if is_proxied {
+        // The time of the header counts from here.
+        (session.proxied, session.frame_ns) = (Proxied::HeaderDue, host.now_ns.max(1));
+    }
     // Inserted before its first turn, which may subscribe it, send to it and set timers for it.
     host.sessions.insert(slot, session);
     host.services[service].sessions += 1;
@@ -118,8 +129,8 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
     }
     arm_timeout(host, slot);
     host.budget.spend(READ_NS);
-    if host.services[service].framings.get(framing).begins_with_request() {
-        // Its request brings the turn.
+    if is_proxied || host.services[service].framings.get(framing).begins_with_request() {
+        // Its header or its request brings the turn.
         if let Some(s) = host.sessions.get_mut(slot) {
             s.block(Blocked::OpenedTurnDue, true);
         }
@@ -131,12 +142,12 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
 
 /// Returns the limit that a new session would break. If there is none, the store has room for
 /// its record. An update needs a second block, as the old one is free only after the commit.
-fn limit_in_the_way(host: &mut HostState, connection: &Connection<'_>) -> Option<Limit> {
+fn limit_in_the_way(host: &mut HostState, connection: &Connection<'_>, is_proxied: bool) -> Option<Limit> {
     let Connection { service, ref peer, outbound, .. } = *connection;
     let limits = host.limits.host();
     // The handler chose the peer of an outbound connection, so the peer cannot flood the host
-    // that way.
-    let per_peer = if outbound { 0 } else { limits.sessions_per_peer_max };
+    // that way. A client behind a proxy is known with the header.
+    let per_peer = if outbound || is_proxied { 0 } else { limits.sessions_per_peer_max };
     let (all, own) = (host.sessions.len(), host.services[service].sessions);
     if all >= limits.sessions_max || own >= host.limits.of(service).sessions_max {
         Some(Limit::SessionsMax)
@@ -189,8 +200,9 @@ pub(super) fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
 pub(super) fn run_opened_if_due(pass: &mut Pass<'_>, slot: Slot) -> bool {
     let Some(s) = pass.host.sessions.get_mut(slot) else { return false };
     let due = s.is_blocked(Blocked::OpenedTurnDue);
-    // Input that the session kept begins with its request, which brings the turn.
-    let by_request = due && pass.host.services[s.service].framings.get(s.framing).begins_with_request();
+    // Input that the session kept begins with its header or its request, which brings the turn.
+    let framing = pass.host.services[s.service].framings.get(s.framing);
+    let by_request = due && (s.awaits_header() || framing.begins_with_request());
     if !due || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) || by_request {
         return true;
     }

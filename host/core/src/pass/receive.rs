@@ -23,6 +23,7 @@ use super::cut::{Cut, End};
 use super::deliver::{finish_if_peer_done, run_waiting};
 use super::framing::{calls_code, keep_framing};
 use super::open::run_opened_if_due;
+use super::proxied::{Start, begin};
 use super::timeout::frame_waits;
 use crate::execute::batch::{Ran, may_cut, run_batch};
 use crate::host_state::HostState;
@@ -36,6 +37,7 @@ use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
+use crate::session::proxied::Proxied;
 use crate::store::kind::Kind;
 use crate::store::tail::Tail;
 use greenroom_state::abi::{closed, level};
@@ -60,6 +62,9 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
     // compares this number with the kernel's.
     s.bytes_in += bytes.len() as u64;
     s.heard_ns = host.now_ns;
+    if s.proxied == Proxied::FirstByteDue {
+        s.proxied = Proxied::No;
+    }
     let input = s.input;
     host.budget.spend(READ_NS);
     host.sessions.touch(slot);
@@ -87,8 +92,8 @@ fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
     let Some(input) = s.input.filter(|r| store.read(*r, <[u8]>::len) >= APPEND_FROM_BYTES) else {
         return false;
     };
-    // The framing began anew, and its record is to go.
-    if stored == s.frame.stored().is_empty() {
+    // The framing began anew, and its record is to go; or it is not asked yet.
+    if s.awaits_header() || stored == s.frame.stored().is_empty() {
         return false;
     }
     // Room for the tail's record first: without it the session is closed, as for any input.
@@ -161,7 +166,11 @@ pub(crate) fn wants_input(host: &HostState, slot: Slot) -> bool {
 /// Runs the whole messages in `input`, and keeps the rest. Ends early if the session is closed,
 /// waits, or has had its share.
 fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
-    let (mut at, mut turns, mut is_first) = (0, 0, true);
+    let (mut at, mut turns, mut is_first) = match begin(pass, slot, input) {
+        Start::At(at) => (at, 0, true),
+        Start::Waits => return keep_input(pass, slot, input, false),
+        Start::Ended => return,
+    };
     let share = pass.host.limits_of(slot).turns_at_once_max;
     while at < input.len() {
         let Some(s) = pass.host.sessions.get(slot) else { return };

@@ -54,6 +54,7 @@ pub(super) fn on_timeout(pass: &mut Pass<'_>, slot: Slot) {
         Some((at, limit, ms)) if at <= heard_until_ns => {
             let what = match limit {
                 Limit::FrameMs => format!("a frame wasn't whole after {ms} ms"),
+                Limit::ProxyHeaderMs => format!("its PROXY header wasn't whole after {ms} ms"),
                 Limit::OutputMs => format!("its peer took no output for {ms} ms"),
                 Limit::PingMs => format!("its peer did not answer a ping for {ms} ms"),
                 _ => format!("nothing came for {ms} ms"),

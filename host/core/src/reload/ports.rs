@@ -76,7 +76,7 @@ pub fn covers(wide: &Address, other: &Address) -> bool {
 }
 
 /// Returns whether the kernel chooses the port.
-fn is_any(addr: &Address) -> bool {
+pub fn is_any(addr: &Address) -> bool {
     addr.socket_addr().is_some_and(|a| a.port() == 0)
 }
 

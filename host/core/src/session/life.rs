@@ -17,6 +17,7 @@
 //! session costs at most 200 bytes here, beside its records and its places in [`super::table`].
 
 use super::blocked::{Blocked, Blocks, Question};
+use super::proxied::Proxied;
 use crate::framing::frame::FrameState;
 use crate::framing::peer;
 use crate::framing::websocket::stage::{SocketStage, stage};
@@ -46,6 +47,8 @@ pub struct Session {
     pub peer_done: bool,
     /// Whether the host connected to its peer.
     pub outbound: bool,
+    /// Place before or behind its PROXY header.
+    pub(crate) proxied: Proxied,
     /// Reasons why it waits. Only two of them are in its record: held, and opened turn due. The
     /// quarantine is a record of its own.
     blocks: Blocks,
@@ -133,6 +136,7 @@ impl Session {
             life: Life::Open,
             peer_done: false,
             outbound: false,
+            proxied: Proxied::No,
             blocks: Blocks::default(),
             output_fresh: false,
             dirty: false,
@@ -251,6 +255,29 @@ impl Session {
         peer::port_of(&self.frame)
     }
 
+    /// Takes its place before or behind its header from its record. A header that is due gets the
+    /// whole time again, also without a byte of it.
+    pub(crate) fn recover_proxied(&mut self, header_due: bool, first_byte_due: bool, now_ns: u64) {
+        self.proxied = match (header_due, first_byte_due) {
+            (true, _) => Proxied::HeaderDue,
+            (false, true) => Proxied::FirstByteDue,
+            (false, false) => Proxied::No,
+        };
+        if header_due {
+            self.frame_ns = now_ns.max(1);
+        }
+    }
+
+    /// Returns whether its peer's address counts it: the peer came by itself, and is known.
+    pub(super) fn counts_for_peer(&self) -> bool {
+        !self.outbound && self.proxied != Proxied::HeaderDue
+    }
+
+    /// Returns whether its header is not whole. It has no turn before, and no last one.
+    pub(crate) fn awaits_header(&self) -> bool {
+        self.proxied == Proxied::HeaderDue
+    }
+
     /// Returns whether it stands for a service's own turns.
     pub(crate) fn is_service(&self) -> bool {
         service_of_number(self.id).is_some()
@@ -279,7 +306,13 @@ impl Session {
     /// is no such limit. `stuck_ns`: the time since when the kernel takes no output. O(1).
     pub(crate) fn timeout(&self, limits: &Limits, stuck_ns: Option<u64>) -> Option<(u64, Limit, u64)> {
         // On an outbound connection the host may be the one to speak first.
-        let first = if self.bytes_in == 0 && !self.outbound { limits.first_byte_ms } else { 0 };
+        let silent = match self.proxied {
+            Proxied::No => self.bytes_in == 0 && !self.outbound,
+            Proxied::HeaderDue => false,
+            Proxied::FirstByteDue => true,
+        };
+        let first = if silent { limits.first_byte_ms } else { 0 };
+        let header = if self.proxied == Proxied::HeaderDue { limits.proxy_header_ms } else { 0 };
         let frame = if self.frame_ns > 0 { limits.frame_ms } else { 0 };
         // Pinged already: the answer has as much time again.
         let ping = if stage(self.frame.stored()) == SocketStage::Open { limits.ping_ms } else { 0 };
@@ -288,6 +321,7 @@ impl Session {
         let all = [
             (self.heard_ns, first, Limit::FirstByteMs),
             (self.heard_ns, self.idle_ms(limits), Limit::IdleMs),
+            (self.frame_ns, header, Limit::ProxyHeaderMs),
             (self.frame_ns, frame, Limit::FrameMs),
             (stuck_ns.unwrap_or(0), stuck_ns.map_or(0, |_| limits.output_ms), Limit::OutputMs),
             (ping_from, ping, Limit::PingMs),
@@ -317,6 +351,8 @@ impl Session {
             opened_turn_due: self.blocks.has(Blocked::OpenedTurnDue),
             outbound: self.outbound,
             held: self.blocks.has(Blocked::HeldByHandler),
+            header_due: self.proxied == Proxied::HeaderDue,
+            first_byte_due: self.proxied == Proxied::FirstByteDue,
             opened_at_ms: self.opened_at_ms,
             turns: self.turns,
             bytes_in: self.bytes_in,

@@ -13,6 +13,7 @@
 
 use super::blocked::Blocked;
 use super::life::{Life, Session};
+use super::proxied::Proxied;
 use crate::ids::{OWN_SLOT, ServiceId, Slot, service_of_number};
 use crate::limits::host::Limits;
 use crate::store::layout::Ref;
@@ -122,7 +123,7 @@ impl Sessions {
         }
         self.peers = count.then(HashMap::new);
         let Some(peers) = &mut self.peers else { return };
-        let came = self.slots.iter().flatten().filter(|s| !s.outbound);
+        let came = self.slots.iter().flatten().filter(|s| s.counts_for_peer());
         for ip in came.filter_map(|s| s.peer.ip()) {
             *peers.entry(ip).or_default() += 1;
         }
@@ -135,7 +136,7 @@ impl Sessions {
 
     /// Adds a session at a free slot. Its number must be new.
     pub(crate) fn insert(&mut self, slot: Slot, session: Session) {
-        if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound)
+        if let Some(peers) = self.peers.as_mut().filter(|_| session.counts_for_peer())
             && let Some(ip) = session.peer.ip()
         {
             *peers.entry(ip).or_default() += 1;
@@ -148,6 +149,19 @@ impl Sessions {
         self.slots[at] = Some(Box::new(session));
     }
 
+    /// Notes that a session's PROXY header is read, and counts it by its peer from here on. `peer`:
+    /// its client. `None`: the peer is the one that connected.
+    pub(crate) fn came_by(&mut self, slot: Slot, peer: Option<Peer>) {
+        let Some(s) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_deref_mut) else { return };
+        s.proxied = Proxied::FirstByteDue;
+        if let Some(peer) = peer {
+            s.peer = peer;
+        }
+        if let (Some(peers), Some(ip)) = (&mut self.peers, s.peer.ip()) {
+            *peers.entry(ip).or_default() += 1;
+        }
+    }
+
     /// Removes a session, with its deadline. Its records are the caller's to delete. Lists of
     /// this pass may still name its slot. O(log sessions).
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<Session>> {
@@ -155,7 +169,7 @@ impl Sessions {
         self.by_id.remove(&session.id);
         self.deadlines.remove(&(session.deadline_ns, slot));
         self.stuck.remove(&slot);
-        if let Some(peers) = self.peers.as_mut().filter(|_| !session.outbound)
+        if let Some(peers) = self.peers.as_mut().filter(|_| session.counts_for_peer())
             && let Some(ip) = session.peer.ip()
             && let Some(n) = peers.get_mut(&ip)
         {

@@ -12,6 +12,7 @@
 //! | `proposals` | Configurations that wait for their turn. |
 //! | `requests` | Turns a wish for a reload into requests. |
 //! | `roll_back` | Records and reports that the previous build is back in charge. |
+//! | `wanted_ports` | Endpoints of a configuration, and the held ports that are theirs. |
 
 pub(super) mod build_records;
 pub(super) mod carry_out;
@@ -23,3 +24,4 @@ pub(super) mod probation;
 pub(super) mod proposals;
 mod requests;
 pub(super) mod roll_back;
+mod wanted_ports;

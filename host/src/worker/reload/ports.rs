@@ -22,6 +22,7 @@ use crate::config::socket_file::SocketFile;
 use crate::protocol::keeper::{EndpointId, HeldPort, ToKeeper};
 use crate::worker::endpoints::{Endpoints, port_of};
 use crate::worker::keeper_link::KeeperLink;
+use crate::worker::reload::wanted_ports::{Wanted, identity};
 use greenroom_core::core::Core;
 use greenroom_core::ledger::ProbationCounts;
 use greenroom_core::reload::ports::{self, Port};
@@ -37,8 +38,9 @@ use std::net::SocketAddr;
 /// ports in the keeper: [`Ports::discard`] has it close those.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct PreparedPorts {
-    /// Ports to open. Empty once the keeper has opened them.
-    open: Vec<Port>,
+    /// Ports to open, each with the kind of its endpoint, in the order of the configuration. Empty
+    /// once the keeper has opened them.
+    open: Vec<(Port, Box<str>)>,
     /// Ports that listen already. The keeper accepts from them after the commit.
     opened: Vec<HeldPort>,
     /// Ports that the keeper closes after the commit.
@@ -46,19 +48,13 @@ pub(in crate::worker) struct PreparedPorts {
     /// Listening ports that pass from one service to another: old and new port. The socket stays,
     /// so connections that wait in the kernel get the new service.
     hand_over: Vec<(Port, Port)>,
-    /// Kinds of the ports that these services will have.
-    kinds: BTreeMap<Port, Box<str>>,
+    /// Endpoints that these services will have, by [`identity`](super::wanted_ports::identity).
+    endpoints: BTreeMap<Port, Endpoint>,
     /// Access to the files of their Unix sockets.
     files: BTreeMap<Address, SocketFile>,
 }
 
 impl PreparedPorts {
-    /// Wraps the changes that the core has computed. Nothing is opened yet.
-    fn of(changes: ports::Changes) -> PreparedPorts {
-        let ports::Changes { open, close, hand_over } = changes;
-        PreparedPorts { open, close, hand_over, ..PreparedPorts::default() }
-    }
-
     /// Returns whether the keeper has ports to open first. The commit waits for its answer then.
     pub(in crate::worker) fn need_opening(&self) -> bool {
         !self.open.is_empty()
@@ -160,7 +156,7 @@ impl Ports {
         all: &[(LibraryId, Vec<Offer>)],
         config: &Config,
     ) -> Result<PreparedPorts, String> {
-        let held: BTreeSet<_> = self.held.iter().map(|p| p.port.clone()).collect();
+        let held: BTreeSet<_> = self.held.iter().map(identity).collect();
         let libraries = core.reloads.libraries();
         let current: Vec<_> =
             all.iter().filter_map(|(id, _)| Some(&libraries[id.0].current.as_ref()?.library)).collect();
@@ -171,23 +167,27 @@ impl Ports {
         // Services of these libraries are computed anew, so a service that is withdrawn loses its
         // ports.
         let mut wanted: BTreeSet<_> = held.iter().filter(|(name, _)| !mine(name)).cloned().collect();
-        let (mut kinds, mut files) = (BTreeMap::new(), BTreeMap::new());
+        let mut files = BTreeMap::new();
+        let mut all_wanted = Vec::new();
         for offer in all.iter().flat_map(|(_, offers)| offers) {
-            for Endpoint { kind, address } in config.endpoints(offer)? {
-                if matches!(address, Address::Unix(_)) {
-                    files.insert(address.clone(), config.socket_file(&offer.name)?);
+            for endpoint in config.endpoints(offer)? {
+                if matches!(endpoint.address, Address::Unix(_)) {
+                    files.insert(endpoint.address.clone(), config.socket_file(&offer.name)?);
                 }
-                let port = (offer.name.clone(), address);
-                if let Some(other) = kinds.insert(port.clone(), kind.clone()).filter(|k| *k != kind) {
-                    let (service, address) = port;
-                    return Err(format!(
-                        "service {service} wants {address} twice, as {kind:?} and {other:?}"
-                    ));
-                }
-                wanted.insert(port);
+                all_wanted.push((offer.name.clone(), endpoint));
             }
         }
-        Ok(PreparedPorts { kinds, files, ..PreparedPorts::of(ports::changes(&held, &wanted)?) })
+        let Wanted { endpoints, any } = Wanted::of(&self.held, &all_wanted)?;
+        wanted.extend(endpoints.keys().cloned());
+        let ports::Changes { open, close, hand_over } = ports::changes(&held, &wanted)?;
+        let kind = |port: &Port| endpoints.get(port).map(|e| e.kind.clone()).unwrap_or_default();
+        let fixed = open.into_iter().map(|port| (kind(&port), port));
+        let mut open: Vec<_> = fixed.map(|(kind, port)| (port, kind)).chain(any).collect();
+        let is_it = |(port, kind): &(Port, Box<str>), (service, e): &(String, Endpoint)| {
+            port.0 == *service && port.1 == e.address && *kind == e.kind
+        };
+        open.sort_by_key(|opened| all_wanted.iter().position(|wanted| is_it(opened, wanted)));
+        Ok(PreparedPorts { open, close, hand_over, endpoints, files, opened: Vec::new() })
     }
 
     /// Asks the keeper to open ports. [`Ports::opened`] returns the purpose with the answer. If the
@@ -198,13 +198,17 @@ impl Ports {
         prepared: PreparedPorts,
         keeper: &mut KeeperLink,
     ) {
-        let is_new = |(addr, _): &(&Address, &SocketFile)| prepared.open.iter().any(|p| p.1 == **addr);
+        let is_new = |(addr, _): &(&Address, &SocketFile)| prepared.open.iter().any(|(p, _)| p.1 == **addr);
         let files = prepared.files.iter().filter(is_new);
         let files: Vec<_> = files.map(|(addr, file)| (addr.clone(), file.clone())).collect();
         if !files.is_empty() {
             keeper.send(&ToKeeper::SocketFiles(files));
         }
-        keeper.send(&ToKeeper::Open(prepared.open.clone()));
+        let (open, kinds): (Vec<_>, Vec<_>) = prepared.open.iter().cloned().unzip();
+        if open.iter().zip(&kinds).any(|(port, kind)| ports::is_any(&port.1) && !kind.is_empty()) {
+            keeper.send(&ToKeeper::Kinds(kinds));
+        }
+        keeper.send(&ToKeeper::Open(open));
         self.opening.push_back((what, prepared));
     }
 
@@ -223,11 +227,18 @@ impl Ports {
         let (what, mut prepared) = self.opening.pop_front()?;
         // Endpoints get their numbers with the commit, so a refused reload uses none up.
         let open = std::mem::take(&mut prepared.open);
-        let opened = opened.map(|addrs| {
+        let opened = opened.and_then(|addrs| {
+            let twice = addrs.iter().enumerate().find(|(at, addr)| addrs[..*at].contains(addr));
+            let twice = twice.map(|(_, addr)| addr.clone());
             let ports = open.into_iter().zip(addrs);
             prepared.opened = ports
-                .map(|(port, addr)| HeldPort { port, addr, endpoint: EndpointId::NONE, kind: "".into() })
+                .map(|((port, kind), addr)| HeldPort { port, addr, endpoint: EndpointId::NONE, kind })
                 .collect();
+            twice.map_or(Ok(()), |addr| {
+                Err(format!(
+                    "the keeper is of an earlier version, and gives {addr} to two endpoints; restart the host"
+                ))
+            })
         });
         Some((what, prepared, opened))
     }
@@ -252,7 +263,7 @@ impl Ports {
         let files: Vec<_> = files.collect();
         let no_file_changes = files.is_empty();
         self.files.extend(files);
-        let is_same = |p: &HeldPort| prepared.kinds.get(&p.port).is_none_or(|kind| *kind == p.kind);
+        let is_same = |p: &HeldPort| prepared.endpoints.get(&identity(p)).is_none_or(|e| *e == p.asked());
         if prepared.opened.is_empty()
             && prepared.close.is_empty()
             && prepared.hand_over.is_empty()
@@ -263,15 +274,16 @@ impl Ports {
         let mut ports = std::mem::take(&mut self.held);
         ports.extend(prepared.opened);
         for (old, new) in prepared.hand_over {
-            if let Some(held) = ports.iter_mut().find(|p| p.port == old) {
+            if let Some(held) = ports.iter_mut().find(|p| identity(p) == old) {
                 held.port = new;
             }
         }
-        let closed: Vec<_> = ports.extract_if(.., |p| prepared.close.contains(&p.port)).collect();
+        let closed: Vec<_> = ports.extract_if(.., |p| prepared.close.contains(&identity(p))).collect();
         for port in &mut ports {
             // A socket stays as it is: its next connections are of another kind.
-            if let Some(kind) = prepared.kinds.get(&port.port) {
+            if let Some(Endpoint { kind, address }) = prepared.endpoints.get(&identity(port)) {
                 port.kind.clone_from(kind);
+                port.port.1.clone_from(address);
             }
         }
         self.set(core, ports);
@@ -336,7 +348,8 @@ impl Ports {
         let asked: Vec<_> = asked.collect();
         let others = self.prepared.values().flat_map(|other| &other.opened);
         let needed: Vec<_> = self.held.iter().chain(others).map(|p| &p.addr).collect();
-        let is_free = |p: &&HeldPort| !needed.contains(&&p.addr) && !asked.contains(&&p.port);
+        let is_free =
+            |p: &&HeldPort| !needed.contains(&&p.addr) && !asked.iter().any(|(port, _)| *port == p.port);
         prepared.opened.iter().filter(is_free).map(|p| p.addr.clone()).collect()
     }
 
@@ -375,7 +388,7 @@ mod tests {
         let first = ports.take_prepared(LibraryId(0)).unwrap();
         ports.set(&mut Core::new(Limits::default()), first.opened);
         assert_eq!(ports.only_of(&twin), []);
-        let (what, open) = (Opening::TakenOver, vec![held("b", "127.0.0.1:71").port]);
+        let (what, open) = (Opening::TakenOver, vec![(held("b", "127.0.0.1:71").port, "".into())]);
         ports.opening.push_back((what, PreparedPorts { open, ..PreparedPorts::default() }));
         assert_eq!(ports.only_of(&changes("b", "127.0.0.1:71")), []);
     }
@@ -388,19 +401,21 @@ mod tests {
         ports.set(&mut core, vec![held("a", "127.0.0.1:70"), held("b", "127.0.0.1:71")]);
         let (a, b) = (ports.held()[0].port.clone(), ports.held()[1].port.clone());
         let c = ("c".to_owned(), b.1.clone());
+        let of_kind = |address, kind: &str| Endpoint { kind: kind.into(), address };
         let changes = PreparedPorts {
             opened: vec![held("d", "127.0.0.1:72")],
             close: vec![a],
             hand_over: vec![(b, c.clone())],
             open: Vec::new(),
             files: BTreeMap::new(),
-            kinds: BTreeMap::from([(c, "telnet".into())]),
+            endpoints: BTreeMap::from([(c.clone(), of_kind(c.1, "telnet"))]),
         };
         assert!(ports.change(&mut core, changes));
         assert_eq!(ports.held()[0].kind, "telnet".into());
         // The kind alone is a change, too.
-        let kinds = BTreeMap::from([(ports.held()[1].port.clone(), "raw".into())]);
-        assert!(ports.change(&mut core, PreparedPorts { kinds, ..PreparedPorts::default() }));
+        let d = ports.held()[1].port.clone();
+        let endpoints = BTreeMap::from([(d.clone(), of_kind(d.1, "raw"))]);
+        assert!(ports.change(&mut core, PreparedPorts { endpoints, ..PreparedPorts::default() }));
         assert!(!ports.change(&mut core, PreparedPorts::default()));
         let mut successor = Ports::default();
         assert!(successor.restore(&mut core));
