@@ -55,7 +55,12 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// need a session (a subscription, a send but for an answer to a datagram) are refused.
     fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
         let _ = turn;
-        Err(Fault::new(format!("the service has no handle_service for {action:?}")))
+        let what = match action {
+            // Its bytes are a stranger's, and may be many.
+            Action::Datagram { .. } => "a datagram".to_owned(),
+            other => format!("{other:?}"),
+        };
+        Err(Fault::new(format!("the service has no handle_service for {what}")))
     }
 
     /// Runs a job that a turn started, by its name. It has a thread of its own and may block, to

@@ -22,12 +22,13 @@ use super::Pass;
 use super::close::finish;
 use crate::framing::websocket::sent::encode_ping;
 use crate::host_state::HostState;
-use crate::host_state::notice::limit_reached;
+use crate::host_state::notice::{limit_reached, notice};
 use crate::host_state::output::{note_overflow, send};
 use crate::ids::Slot;
 use crate::limits::names::Limit;
 use crate::session::output::OutputWriter;
 use greenroom_state::abi::{closed, level};
+use greenroom_state::address::Peer;
 
 /// Sessions whose deadlines follow changed limits in one pass. A change reaches all of a
 /// hundred thousand sessions within a hundred passes, which follow each other at once.
@@ -50,6 +51,11 @@ pub(super) fn on_timeout(pass: &mut Pass<'_>, slot: Slot) {
             s.frame.set_pinged(s.heard_ns);
             ping(host, slot);
             arm_timeout(host, slot);
+        }
+        // A peer over UDP has no other way to leave, so nothing was reached.
+        Some((at, Limit::IdleMs, _)) if at <= heard_until_ns && matches!(s.peer, Peer::Udp(_)) => {
+            notice(host, level::DEBUG, slot, "closed: its peer over UDP is silent".into());
+            finish(pass, slot, closed::LIMIT);
         }
         Some((at, limit, ms)) if at <= heard_until_ns => {
             let what = match limit {
