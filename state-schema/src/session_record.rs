@@ -4,7 +4,7 @@
 //! the memory. The state, kept input, unsent output and stored framing state are records of
 //! their own.
 //!
-//! | bytes | version 1: the peer is plain TCP | version 2: any peer; 3: any framing, too |
+//! | bytes | version 1: the peer is plain TCP | 2: any peer; 3: any framing, too; 4: over TLS |
 //! | --- | --- | --- |
 //! | 0..4 | version, life, flags, bytes of framing state | same |
 //! | 4..6 | service | same |
@@ -13,7 +13,7 @@
 //! | 72..96 | port, family, scope, IP address | peer, in the form of [`Peer::encode`], up to 120 |
 //! | 96..102 | bytes of input, topics | |
 //! | 120..126 | | bytes of input, topics |
-//! | 126 | | number of the framing in version 3 |
+//! | 126 | | number of the framing in versions 3 and 4 |
 //!
 //! [`SessionRecord::encode`] writes the lowest version that is enough, so that an older binary can
 //! read the record. [`SessionRecord::decode`] reads all. All other bytes are zero, and a
@@ -37,6 +37,10 @@ pub const VERSION_ANY_PEER: u8 = 2;
 /// Version of the layout for any peer and any framing. A binary that knows versions 1 and 2 alone
 /// would cut such a session's input by another framing, so it must not read the record.
 pub const VERSION_ANY_FRAMING: u8 = 3;
+
+/// Version of the layout for a stream of TLS. A binary that knows no TLS would run the records as
+/// messages, so it must not read the record.
+pub const VERSION_TLS: u8 = 4;
 
 /// Place of the peer in version 2. The longest peer must end before the sizes behind it.
 const PEER_AT: usize = 72;
@@ -77,6 +81,8 @@ pub struct SessionRecord<P = Peer> {
     pub opened_turn_due: bool,
     /// Host connected to the peer, not the peer to the host.
     pub outbound: bool,
+    /// Stream is one of TLS, whose state is a record of its own.
+    pub over_tls: bool,
     /// Handler holds its input.
     pub held: bool,
     /// Time it opened, in milliseconds since 1970.
@@ -140,14 +146,18 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
         b[64..68].copy_from_slice(&self.state_version.to_le_bytes());
         b[68..72].copy_from_slice(&self.frame_searched.to_le_bytes());
         let sizes_at = match self.peer.borrow() {
-            Peer::Tcp(addr) if self.framing == 0 => {
+            Peer::Tcp(addr) if self.framing == 0 && !self.over_tls => {
                 b[0] = VERSION_TCP;
                 // Binaries that know no other peers can read this layout.
                 encode_tcp(*addr, &mut b);
                 96
             }
             peer => {
-                b[0] = if self.framing == 0 { VERSION_ANY_PEER } else { VERSION_ANY_FRAMING };
+                b[0] = match (self.over_tls, self.framing) {
+                    (true, _) => VERSION_TLS,
+                    (false, 0) => VERSION_ANY_PEER,
+                    (false, _) => VERSION_ANY_FRAMING,
+                };
                 b[FRAMING_AT] = self.framing;
                 let mut bytes = Vec::with_capacity(PEER_BYTES_MAX);
                 peer.encode(&mut bytes);
@@ -166,7 +176,16 @@ impl SessionRecord<&Peer> {
     pub fn cloned(self) -> SessionRecord {
         let peer = self.peer.clone();
         let SessionRecord {
-            id, service, life, peer_done, quarantined, opened_turn_due, outbound, held, ..
+            id,
+            service,
+            life,
+            peer_done,
+            quarantined,
+            opened_turn_due,
+            outbound,
+            over_tls,
+            held,
+            ..
         } = self;
         let SessionRecord { opened_at_ms, turns, bytes_in, bytes_out, bytes_sent, state_version, .. } = self;
         let SessionRecord { frame_searched, state_fingerprint, input_bytes, topics, .. } = self;
@@ -179,6 +198,7 @@ impl SessionRecord<&Peer> {
             quarantined,
             opened_turn_due,
             outbound,
+            over_tls,
             held,
             opened_at_ms,
             turns,
@@ -215,7 +235,7 @@ impl SessionRecord {
         let (peer, sizes_at, framing) = match b[0] {
             VERSION_TCP => (Peer::Tcp(decode_tcp(b)?), 96, 0),
             VERSION_ANY_PEER => (Peer::decode(&b[PEER_AT..120])?, 120, 0),
-            VERSION_ANY_FRAMING => (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT]),
+            VERSION_ANY_FRAMING | VERSION_TLS => (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT]),
             _ => return None,
         };
         Some(SessionRecord {
@@ -224,6 +244,7 @@ impl SessionRecord {
             quarantined: b[2] & 2 != 0,
             opened_turn_due: b[2] & 4 != 0,
             outbound: b[2] & 8 != 0,
+            over_tls: b[0] == VERSION_TLS,
             held: b[2] & 16 != 0,
             frame_bytes: b[3],
             service: short(4),
@@ -291,6 +312,7 @@ mod tests {
             quarantined: false,
             opened_turn_due: true,
             outbound: true,
+            over_tls: false,
             held: true,
             opened_at_ms: 1,
             turns: 2,
@@ -326,6 +348,9 @@ mod tests {
             assert_eq!(r.encode()[0], version, "{peer}");
             assert_eq!(SessionRecord::decode(&r.encode()), Some(r.clone()), "{peer}");
             let framed = SessionRecord { framing: 12, ..r.clone() };
+            let over_tls = SessionRecord { over_tls: true, ..framed.clone() };
+            assert_eq!(over_tls.encode()[0], VERSION_TLS);
+            assert_eq!(SessionRecord::decode(&over_tls.encode()), Some(over_tls));
             assert_eq!(framed.encode()[0], VERSION_ANY_FRAMING, "{peer}");
             assert_eq!(SessionRecord::decode(&framed.encode()), Some(framed), "{peer}");
             for unknown in [0, 4, 200] {

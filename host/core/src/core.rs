@@ -136,9 +136,11 @@ impl Core {
         match input {
             Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
             Input::InputLeft => pass.host.leaves_input = true,
-            Input::Opened { slot, id, service, kind, peer, at_ms } => {
-                open::accept(&mut pass, Connection { slot, id, service, kind, peer, at_ms, outbound: false });
+            Input::Opened { slot, id, service, kind, peer, at_ms, tls } => {
+                let connection = Connection { slot, id, service, kind, peer, at_ms, outbound: false };
+                open::accept(&mut pass, connection, tls);
             }
+            Input::Ciphers(ciphers) => pass.host.tls.ciphers = Some(ciphers.0),
             Input::Received { slot, bytes } => receive::received(&mut pass, slot, bytes, &mut self.assembly),
             Input::PeerDone { slot } => receive::peer_done(&mut pass, slot),
             Input::Broken { slot } => receive::broken(&mut pass, slot),
@@ -172,8 +174,7 @@ impl Core {
         send::take_sendable(&mut self.host, into);
     }
 
-    /// Lends the first pieces of a session's unsent output, for one system call; `None`: there
-    /// are none. Called after a commit. No copy.
+    /// Lends the first pieces of unsent output, if any, for a system call. Called after a commit.
     pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
         self.host.sessions.get(slot)?.lend_output(&self.host.store, &self.host.shared, f)
     }
@@ -221,8 +222,7 @@ impl Core {
         self.host.begin_stage();
     }
 
-    /// Returns whether a session's connection should be read. When this turns true again,
-    /// [`Command::Resume`] says so.
+    /// Returns whether a connection should be read; [`Command::Resume`] says when it is again.
     pub fn wants_input(&self, slot: Slot) -> bool {
         receive::wants_input(&self.host, slot)
     }

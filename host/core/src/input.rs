@@ -11,7 +11,33 @@
 //! returns an error.
 
 use crate::ids::{ServiceId, Slot};
+use crate::tls::protection::Protection;
+use crate::tls::state::TlsState;
 use greenroom_state::address::Peer;
+
+/// Outcome of a handshake of TLS.
+pub struct TlsBegin {
+    /// Secrets, and the bytes that the handshake took.
+    pub state: TlsState,
+    /// Facts, as [`crate::tls::facts`] encodes them.
+    pub facts: Vec<u8>,
+}
+
+/// Ciphers, made by the shell.
+pub struct Ciphers(pub Box<dyn Protection>);
+
+impl std::fmt::Debug for Ciphers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ciphers")
+    }
+}
+
+impl std::fmt::Debug for TlsBegin {
+    /// Prints no secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsBegin")
+    }
+}
 
 /// Report from the shell. Bytes and texts are borrowed: the core copies what it keeps.
 #[derive(Debug)]
@@ -41,6 +67,8 @@ pub enum Input<'a> {
         peer: Peer,
         /// Time of the opening, in milliseconds since 1970.
         at_ms: u64,
+        /// Outcome of its handshake of TLS; `None`: it has none.
+        tls: Option<&'a TlsBegin>,
     },
     /// Bytes were read. Whole messages have their turns, the rest is kept.
     Received {
@@ -108,6 +136,8 @@ pub enum Input<'a> {
     Cascade,
     /// The pass ends: all of it counts from here on. Commands and output may be taken now.
     Commit,
+    /// Ciphers for sessions over TLS, which do not go on without. Comes once, before any pass.
+    Ciphers(Ciphers),
     /// The host is to stop: every open session has its last turn.
     Stop,
     /// A successor is to go on. The next commit writes how much of each session's output was sent:

@@ -33,6 +33,7 @@ use crate::keeper::peer_watch::PeerWatch;
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use greenroom_core::reload::ports::{Port, covers, overlap};
 use greenroom_state::address::Address;
+use greenroom_state::endpoint::over_tls;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -57,6 +58,8 @@ struct Listener {
     endpoint: EndpointId,
     /// Accepted from. False: opened for a reload that is not committed yet.
     accepts: bool,
+    /// Whether connections begin with a handshake of TLS.
+    over_tls: bool,
     /// Not a port of its own: it accepts for a port at all addresses, to which it has moved.
     is_moved: bool,
 }
@@ -155,6 +158,7 @@ impl Listeners {
             let fd = l.socket.as_raw_fd();
             if let Some(port) = serves {
                 (l.port, l.endpoint, l.is_moved) = (port.port.clone(), port.endpoint, own.is_none());
+                l.over_tls = over_tls(&port.kind).is_some();
                 if l.is_moved {
                     l.port.1 = l.addr.clone();
                 }
@@ -194,6 +198,12 @@ impl Listeners {
     pub(super) fn accept(&self, index: usize) -> Option<io::Result<(OwnedFd, EndpointId)>> {
         let l = self.places.get(index)?.as_ref()?;
         Some(l.accept().map(|fd| (fd, l.endpoint)))
+    }
+
+    /// Service of a port over TLS; `None`: the port is another one, or closed.
+    pub(super) fn tls_service(&self, index: usize) -> Option<String> {
+        let l = self.places.get(index)?.as_ref()?;
+        l.over_tls.then(|| l.port.0.clone())
     }
 
     /// Whether a connection waits to be accepted. False: the next one causes an edge. Costs one
@@ -248,7 +258,7 @@ fn bind_and_listen(port: &Port, shares: bool) -> Result<Listener, String> {
     let (socket, addr, file) =
         bound.map_err(|e| format!("service {service} can't listen on {address}: {e}"))?;
     let (port, endpoint) = (port.clone(), EndpointId::NONE);
-    Ok(Listener { port, socket, addr, endpoint, file, accepts: false, is_moved: false })
+    Ok(Listener { port, socket, addr, endpoint, file, accepts: false, over_tls: false, is_moved: false })
 }
 
 #[cfg(test)]

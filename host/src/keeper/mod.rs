@@ -8,6 +8,7 @@
 //! | part | owns |
 //! | --- | --- |
 //! | `acceptor` | listeners, connections, outbound connections under way |
+//! | `handshakes` | the process that does handshakes of TLS, and connections that wait for it |
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
 //! | `belongings`, `upkeep`, `files` | files that others may delete; files of libraries |
@@ -41,6 +42,7 @@ pub mod events;
 mod failing;
 mod files;
 mod hand_queue;
+mod handshakes;
 mod listeners;
 mod memory_files;
 pub mod options;
@@ -138,6 +140,8 @@ impl Keeper {
         let poll = Poll::new()?;
         let mut acceptor = Acceptor::default();
         acceptor.watch_peers(PeerWatch::of(&options.config.all_limits()));
+        acceptor.handshakes.configure(options.config.tls_settings());
+        acceptor.handshakes.start_at_first(poll.registry()).map_err(io::Error::other)?;
         Ok(Keeper {
             start_places: KeptPlaces::new(if options.in_process.is_some() { 0 } else { START_PLACES })?,
             binary: if options.in_process.is_some() { None } else { Some(own_binary()?) },
@@ -200,6 +204,7 @@ impl Keeper {
                 self.handle(event);
             }
             self.reap_orphans();
+            self.shake_hands();
             // Last, since all of the above may have brought connections, or made room for them.
             self.accept_again();
             self.hand_connections();

@@ -24,6 +24,9 @@ pub const WAKER: Token = Token(usize::MAX);
 /// The token of the socket to the keeper.
 pub const LINK: Token = Token(usize::MAX - 1);
 
+/// The token of the socket to the handshaker.
+pub const HANDSHAKER: Token = Token(usize::MAX - 2);
+
 /// Source of a poll event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -31,6 +34,8 @@ pub enum Source {
     Waker,
     /// The socket to the keeper.
     Link,
+    /// The socket to the handshaker.
+    Handshaker,
     /// The connection of a slot, which may have been closed in this pass.
     Connection(Slot),
 }
@@ -41,6 +46,7 @@ pub fn source(token: Token) -> Source {
     match token {
         WAKER => Source::Waker,
         LINK => Source::Link,
+        HANDSHAKER => Source::Handshaker,
         Token(n) => Source::Connection(Slot(n as u32)),
     }
 }

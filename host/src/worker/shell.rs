@@ -17,6 +17,7 @@ use crate::memory::board::Board;
 use crate::plugin::prepare::Job;
 use crate::protocol::board_text;
 use crate::protocol::status::{JobsStatus, ServiceStatus};
+use crate::worker::handshakes::HandshakesDone;
 use crate::worker::keeper_link::KeeperLink;
 use crate::worker::ledger::Ledger;
 use crate::worker::lifecycle::Lifecycle;
@@ -41,6 +42,8 @@ pub(super) struct Shell {
     pub sockets: Sockets,
     /// The socket to the keeper.
     pub keeper: KeeperLink,
+    /// Secrets of handshakes of TLS, and connections that wait for theirs.
+    pub handshakes: HandshakesDone,
     /// Counters that outlive this process. The keeper reads them at any time.
     pub board: Board,
     /// The configuration in force.
@@ -80,6 +83,7 @@ impl Shell {
             core,
             sockets,
             keeper,
+            handshakes: HandshakesDone::default(),
             board,
             config,
             ports,

@@ -71,6 +71,9 @@ limits! {
     JobWarnMs = "job_warn_ms",
     SaveMs = "save_ms",
     PingMs = "ping_ms",
+    TlsRecordsMax = "tls_records_max",
+    HandshakeMs = "handshake_ms",
+    HandshakesMax = "handshakes_max",
 }
 
 impl std::fmt::Display for Limit {

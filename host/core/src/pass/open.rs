@@ -19,10 +19,12 @@ use crate::host_state::HostState;
 use crate::host_state::framings::begin_framing;
 use crate::host_state::notice::connection_refused;
 use crate::ids::{ServiceId, Slot};
+use crate::input::TlsBegin;
 use crate::limits::budget::READ_NS;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::{Life, Session};
+use crate::tls::state::STATE_BYTES;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
 use greenroom_state::address::Peer;
 use greenroom_state::session_record;
@@ -47,19 +49,26 @@ pub(crate) struct Connection<'a> {
 }
 
 /// Turns an accepted connection into a session, like [`open`]. Nobody is told why it is refused.
-pub(crate) fn accept(pass: &mut Pass<'_>, connection: Connection<'_>) {
-    let _ = open(pass, connection);
+pub(crate) fn accept(pass: &mut Pass<'_>, connection: Connection<'_>, tls: Option<&TlsBegin>) {
+    let _ = open(pass, connection, tls);
 }
 
 /// Turns a connection into a session, and runs its first turn. Fails if the host stops or a
-/// limit is in the way: the connection is closed then, and the error names the reason.
-pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<(), &'static str> {
+/// limit is in the way: the connection is closed then, and the error names the reason. `tls`: the
+/// outcome of its handshake.
+pub(crate) fn open(
+    pass: &mut Pass<'_>,
+    connection: Connection<'_>,
+    tls: Option<&TlsBegin>,
+) -> Result<(), &'static str> {
     let Connection { slot, id, service, .. } = connection;
     let host = &mut *pass.host;
     // Counted even if it is refused: a successor must not open a connection that was closed
     // here.
     host.host_records.record_connection_number(id);
-    let limit = limit_in_the_way(host, &connection);
+    // The state of TLS takes a second block for an update, like the session's record.
+    let has_room = tls.is_none_or(|tls| host.store.reserve([STATE_BYTES, STATE_BYTES, tls.facts.len()]));
+    let limit = limit_in_the_way(host, &connection).or((!has_room).then_some(Limit::StoreBytesMax));
     if host.stopping || limit.is_some() {
         return Err(refuse(host, &connection, limit));
     }
@@ -70,9 +79,19 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
         host.commands.push(Command::Notice { level: level::WARN, service, session: id, message });
         return Err(why);
     };
-    let mut session = Session::new(id, service, connection.peer, connection.at_ms);
+    let mut session = Session::new(id, service, connection.peer.clone(), connection.at_ms);
     session.framing = framing;
     (session.outbound, session.heard_ns) = (connection.outbound, host.now_ns);
+    if let Some(TlsBegin { state, facts }) = tls {
+        if host.tls.begin(&mut host.store, slot, id, state, facts).is_err() {
+            host.tls.forget(&mut host.store, slot);
+            return Err(refuse(host, &connection, Some(Limit::StoreBytesMax)));
+        }
+        session.over_tls = true;
+        // The kernel counts the bytes of the handshake, too.
+        (session.bytes_in, session.bytes_out, session.bytes_sent) =
+            (state.read, state.written, state.written);
+    }
     // Inserted before its first turn, which may subscribe it, send to it and set timers for it.
     host.sessions.insert(slot, session);
     host.services[service].sessions += 1;

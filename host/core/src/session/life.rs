@@ -42,6 +42,8 @@ pub struct Session {
     pub peer_done: bool,
     /// Whether the host connected to its peer.
     pub outbound: bool,
+    /// Whether its stream is one of TLS: its counts are those of the records.
+    pub over_tls: bool,
     /// Reasons why it waits. Only two of them are in its record: held, and opened turn due. The
     /// quarantine is a record of its own.
     blocks: Blocks,
@@ -129,6 +131,7 @@ impl Session {
             life: Life::Open,
             peer_done: false,
             outbound: false,
+            over_tls: false,
             blocks: Blocks::default(),
             output_fresh: false,
             dirty: false,
@@ -270,7 +273,12 @@ impl Session {
     /// is no such limit. `stuck_ns`: the time since when the kernel takes no output. O(1).
     pub(crate) fn timeout(&self, limits: &Limits, stuck_ns: Option<u64>) -> Option<(u64, Limit, u64)> {
         // On an outbound connection the host may be the one to speak first.
-        let first = if self.bytes_in == 0 && !self.outbound { limits.first_byte_ms } else { 0 };
+        // A handshake is no word of its own.
+        let is_silent = match self.over_tls {
+            false => self.bytes_in == 0,
+            true => self.turns <= 1 && self.input.is_none(),
+        };
+        let first = if is_silent && !self.outbound { limits.first_byte_ms } else { 0 };
         let frame = if self.frame_ns > 0 { limits.frame_ms } else { 0 };
         // Pinged already: the answer has as much time again.
         let ping = if stage(self.frame.stored()) == SocketStage::Open { limits.ping_ms } else { 0 };
@@ -298,6 +306,7 @@ impl Session {
             quarantined: self.quarantine.is_some(),
             opened_turn_due: self.blocks.has(Blocked::OpenedTurnDue),
             outbound: self.outbound,
+            over_tls: self.over_tls,
             held: self.blocks.has(Blocked::HeldByHandler),
             opened_at_ms: self.opened_at_ms,
             turns: self.turns,
