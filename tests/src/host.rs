@@ -18,7 +18,8 @@ use std::process::{Child, Command, Output, Stdio};
 pub struct Host {
     child: Child,
     dir: tempfile::TempDir,
-    /// Addresses by services, as the host printed them.
+    /// Addresses by services, as the host printed them. The name of a kind follows that of the
+    /// service, but for the first kind.
     ports: BTreeMap<String, SocketAddr>,
 }
 
@@ -74,8 +75,14 @@ impl Host {
                 ready = true;
                 break;
             }
-            if let Some((service, addr)) = line.split_once(" on tcp://") {
-                ports.insert(service.to_owned(), addr.parse().expect("an address"));
+            let Some((service, (kind, addr))) =
+                line.split_once(" on ").and_then(|(s, e)| Some((s, e.split_once("://")?)))
+            else {
+                continue;
+            };
+            if let Ok(addr) = addr.parse() {
+                let name = if kind == "tcp" { service.to_owned() } else { format!("{service} {kind}") };
+                ports.insert(name, addr);
             }
         }
         let host = Host { child, dir, ports };
@@ -83,7 +90,8 @@ impl Host {
         host
     }
 
-    /// Address that a service listens at. Panics if it was not among the services asked for.
+    /// Address that a service listens at: `chat`, or `chat telnet` for an endpoint of a kind.
+    /// Panics if it was not among the services asked for.
     #[track_caller]
     pub fn addr(&self, service: &str) -> SocketAddr {
         *self.ports.get(service).unwrap_or_else(|| panic!("no port of {service}"))
