@@ -2,11 +2,13 @@
 //!
 //! The client is rustls's. Certificates are made by `openssl`.
 
-use rustls::client::WebPkiServerVerifier;
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, KeyLog, RootCertStore, SupportedProtocolVersion};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{
+    ClientConfig, ClientConnection, ConfigBuilder, KeyLog, RootCertStore, SupportedProtocolVersion,
+};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -65,6 +67,24 @@ impl KeyLog for Secrets {
 
 /// Configuration of a client that trusts this certificate.
 pub fn config(trusted: &Certificate, version: &'static SupportedProtocolVersion) -> ClientConfig {
+    builder(trusted, version).with_no_client_auth()
+}
+
+/// Configuration as above, of a client with a certificate of its own.
+pub fn config_of(
+    trusted: &Certificate,
+    version: &'static SupportedProtocolVersion,
+    own: &Certificate,
+) -> ClientConfig {
+    let chain = vec![CertificateDer::from_pem_file(&own.certificate).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(&own.key).expect("a key");
+    builder(trusted, version).with_client_auth_cert(chain, key).expect("a pair")
+}
+
+fn builder(
+    trusted: &Certificate,
+    version: &'static SupportedProtocolVersion,
+) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     let certificate = CertificateDer::from_pem_file(&trusted.certificate).expect("a certificate");
     roots.add(certificate).expect("a root");
@@ -74,7 +94,6 @@ pub fn config(trusted: &Certificate, version: &'static SupportedProtocolVersion)
         .with_protocol_versions(&[version])
         .expect("a version")
         .with_webpki_verifier(verifier.build().expect("a verifier"))
-        .with_no_client_auth()
 }
 
 /// Connection over TLS, read line by line.

@@ -3,7 +3,7 @@
 
 use greenroom_tests::client::Client;
 use greenroom_tests::host::Host;
-use greenroom_tests::tls::{Certificate, Secrets, TlsClient, config};
+use greenroom_tests::tls::{Certificate, Secrets, TlsClient, config, config_of};
 use greenroom_tests::{built, wait_for};
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
@@ -398,6 +398,56 @@ fn certificates_are_read_anew_and_bad_ones_are_refused() {
     let out = command.env("GREENROOM_RUNTIME", dir.join("run")).output().expect("greenroom");
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(!out.status.success() && said.contains("second.example.pem"), "{said}");
+}
+
+/// Names, protocols and clients' certificates are agreed on, and `sessions` shows them. A browser
+/// gets WebSocket.
+#[test]
+fn what_is_agreed_on_is_shown_and_websocket_runs_over_tls() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [own, client, stranger] =
+        ["localhost", "client", "stranger"].map(|n| Certificate::make(dir.path(), n));
+    let text = format!(
+        "[service.tally]\nlisten = [\"tls+line://127.0.0.1:0\", \"wss://127.0.0.2:0\"]\n[service.tally.tls]\n\
+         certificate = {:?}\nkey = {:?}\nalpn = [\"tally/1\"]\nclient_ca = {:?}\nclient_optional = true\n",
+        own.certificate, own.key, client.certificate
+    );
+    std::fs::write(dir.path().join("greenroom.toml"), text).expect("a configuration");
+    let host = Host::serve_with(&["echo"], &[&built("libecho.so")], |host| {
+        host.arg("-c").arg(dir.path().join("greenroom.toml"));
+    });
+    let addr = host.addr("tally tls+line");
+    let connect = |alpn: &str, from: Option<&Certificate>| {
+        let mut config = match from {
+            None => config(&own, &TLS13),
+            Some(from) => config_of(&own, &TLS13, from),
+        };
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        let mut client = TlsClient::connect(addr, config, "localhost")?;
+        // A refused certificate is told behind the handshake.
+        client.send(b"hello\n")?;
+        client.line().map(|line| (client, line))
+    };
+    let (_known, line) = connect("tally/1", Some(&client)).expect("a session");
+    assert_eq!(line.as_deref(), Some("1 hello"));
+    let sessions = host.json(&["sessions", "--json"]);
+    let facts = &sessions[0]["tls"];
+    assert_eq!(
+        ["tls-version", "tls-suite", "tls-server-name", "tls-alpn"].map(|name| facts[name].as_str()),
+        [Some("1.3"), Some("TLS13_AES_256_GCM_SHA384"), Some("localhost"), Some("tally/1")],
+        "{facts}"
+    );
+    assert_eq!(facts["tls-client"].as_str().map(str::len), Some(64), "{facts}");
+    let (_unknown, line) = connect("tally/1", None).expect("a session without a certificate");
+    assert_eq!(line.as_deref(), Some("1 hello"));
+    assert!(connect("other/1", None).is_err());
+    assert!(connect("tally/1", Some(&stranger)).is_err());
+
+    let mut browser =
+        TlsClient::connect(host.addr("tally wss"), config(&own, &TLS13), "localhost").expect("a handshake");
+    let request = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    assert!(browser.ask(request.trim_end_matches('\n')).starts_with("HTTP/1.1 101 "));
 }
 
 /// No secret of a session is in a dump, a log, a saved file, a trial or in the keeper's memory.

@@ -129,11 +129,11 @@ impl TlsSessions {
                 store.delete(kept);
                 records.input = None;
             }
-            (rest, kept) if !store.reserve([rest.len()]) => {
-                let _ = kept;
-                return Err(Full);
-            }
-            (rest, kept) => records.input = Some(store.put(kept, Kind::TlsInput, id, rest)?),
+            // The old block is free only after the commit, so the new one needs room of its own.
+            (rest, kept) => match store.reserve([rest.len()]) {
+                true => records.input = Some(store.put(kept, Kind::TlsInput, id, rest)?),
+                false => return Err(Full),
+            },
         }
         Ok(())
     }
