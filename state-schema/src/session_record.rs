@@ -353,7 +353,7 @@ mod tests {
             assert_eq!(SessionRecord::decode(&over_tls.encode()), Some(over_tls));
             assert_eq!(framed.encode()[0], VERSION_ANY_FRAMING, "{peer}");
             assert_eq!(SessionRecord::decode(&framed.encode()), Some(framed), "{peer}");
-            for unknown in [0, 4, 200] {
+            for unknown in [0, 5, 200] {
                 let mut other = r.encode();
                 other[0] = unknown;
                 assert_eq!(SessionRecord::decode(&other), None, "an unknown layout is no record");
