@@ -11,8 +11,12 @@
 //! | `proxy+tcp://127.0.0.1:4000` | the service's first, behind a PROXY header | TCP |
 //! | `proxy+telnet://[::1]:4023` | telnet, behind a PROXY header | TCP |
 //!
-//! A kind is the name of a framing, or `proxy`, or both with a plus. This file checks its form
-//! alone: which framings there are is the host's to know, and the service's.
+//! | `tls+telnet://[::]:4992` | telnet, over TLS | TCP |
+//! | `tls://127.0.0.1:4443` | the service's first, over TLS | TCP |
+//! | `wss://0.0.0.0:8443` | ws, over TLS | TCP |
+//!
+//! A kind is the name of a framing, maybe over TLS, or `proxy`, or both with a plus. This file checks
+//! its form alone: which framings there are is the host's to know, and the service's.
 
 use crate::address::{Address, BadAddress};
 use serde::de::Error as _;
@@ -90,8 +94,19 @@ impl FromStr for Endpoint {
     }
 }
 
+/// Returns the framing's kind of a kind over TLS; empty: the service's first. `None`: the kind is
+/// not over TLS.
+pub fn over_tls(kind: &str) -> Option<&str> {
+    match kind {
+        "tls" => Some(""),
+        "wss" => Some("ws"),
+        _ => kind.strip_prefix("tls+"),
+    }
+}
+
 /// Returns whether a text may name a kind.
 fn is_kind(text: &str) -> bool {
+    let text = text.strip_prefix("tls+").unwrap_or(text);
     let letters = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     !text.is_empty() && text.len() <= KIND_BYTES_MAX && text.bytes().all(letters)
 }
@@ -123,6 +138,10 @@ mod tests {
             ("unix:/run/chat.sock", "", "unix:/run/chat.sock"),
             ("udp://[::1]:53", "", "udp://[::1]:53"),
             ("telnet://[::1]:4023", "telnet", "[::1]:4023"),
+            ("tls://127.0.0.1:1", "tls", "127.0.0.1:1"),
+            ("tls+line://127.0.0.1:1", "tls+line", "127.0.0.1:1"),
+            ("wss://127.0.0.1:1", "wss", "127.0.0.1:1"),
+            ("tls+ws://127.0.0.1:1", "tls+ws", "127.0.0.1:1"),
             ("line+unix:/run/a+unix:b", "line", "unix:/run/a+unix:b"),
             ("peer+udp://[::1]:53", "peer", "udp://[::1]:53"),
             ("proxy+tcp://127.0.0.1:4000", "proxy", "127.0.0.1:4000"),
@@ -146,6 +165,12 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_over_tls_has_a_framings_kind() {
+        let all = ["tls", "wss", "tls+telnet", "line", ""].map(over_tls);
+        assert_eq!(all, [Some(""), Some("ws"), Some("telnet"), None, None]);
+    }
+
+    #[test]
     fn bad_text_is_refused_with_its_reason() {
         for (text, says) in [
             ("nowhere", "no IP address with a port"),
@@ -157,6 +182,9 @@ mod tests {
             ("proxy+proxy+line://127.0.0.1:1", "no name of a kind"),
             ("line+unix:relative", "not absolute"),
             ("peer+udp://nowhere", "no IP address with a port"),
+            ("tls+://127.0.0.1:1", "no name of a kind"),
+            ("tls+tls+line://127.0.0.1:1", "no name of a kind"),
+            ("line+tls://127.0.0.1:1", "no name of a kind"),
         ] {
             let said = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(said.contains(says), "{text}: {said}");

@@ -4,7 +4,7 @@
 //! the memory. The state, kept input, unsent output and stored framing state are records of
 //! their own.
 //!
-//! | bytes | version 1: the peer is plain TCP | version 2: any peer; 3: any framing, too |
+//! | bytes | version 1: the peer is plain TCP | 2: any peer; 3 to 5: any framing, too |
 //! | --- | --- | --- |
 //! | 0..4 | version, life, flags, bytes of framing state | same |
 //! | 4..6 | service | same |
@@ -13,9 +13,9 @@
 //! | 72..96 | port, family, scope, IP address | peer, in the form of [`Peer::encode`], up to 120 |
 //! | 96..102 | bytes of input, topics | |
 //! | 120..126 | | bytes of input, topics |
-//! | 126 | | number of the framing in versions 3 and 4 |
+//! | 126 | | number of the framing in versions 3 to 5 |
 //!
-//! Version 4 is 3 for a session whose PROXY header is not whole.
+//! Version 4 is 3 for a session whose PROXY header is not whole, and version 5 is 3 for one over TLS.
 //!
 //! [`SessionRecord::encode`] writes the lowest version that is enough, so that an older binary can
 //! read the record. [`SessionRecord::decode`] reads all. All other bytes are zero, and a
@@ -42,6 +42,10 @@ pub const VERSION_ANY_FRAMING: u8 = 3;
 /// Version of the layout of 3 for a session whose PROXY header is not whole. A binary that knows
 /// none would take the header for the session's input, so it must not read the record.
 pub const VERSION_HEADER_DUE: u8 = 4;
+
+/// Version of the layout for a stream of TLS. A binary that knows no TLS would run the records as
+/// messages, so it must not read the record.
+pub const VERSION_TLS: u8 = 5;
 
 /// Place of the peer in version 2. The longest peer must end before the sizes behind it.
 const PEER_AT: usize = 72;
@@ -82,6 +86,8 @@ pub struct SessionRecord<P = Peer> {
     pub opened_turn_due: bool,
     /// Host connected to the peer, not the peer to the host.
     pub outbound: bool,
+    /// Stream is one of TLS, whose state is a record of its own.
+    pub over_tls: bool,
     /// Handler holds its input.
     pub held: bool,
     /// PROXY header is not whole yet.
@@ -150,7 +156,7 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
         b[64..68].copy_from_slice(&self.state_version.to_le_bytes());
         b[68..72].copy_from_slice(&self.frame_searched.to_le_bytes());
         let sizes_at = match self.peer.borrow() {
-            Peer::Tcp(addr) if self.framing == 0 && !self.header_due => {
+            Peer::Tcp(addr) if self.framing == 0 && !self.header_due && !self.over_tls => {
                 b[0] = VERSION_TCP;
                 // Binaries that know no other peers can read this layout.
                 encode_tcp(*addr, &mut b);
@@ -159,6 +165,7 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
             peer => {
                 b[0] = match self.framing {
                     _ if self.header_due => VERSION_HEADER_DUE,
+                    _ if self.over_tls => VERSION_TLS,
                     0 => VERSION_ANY_PEER,
                     _ => VERSION_ANY_FRAMING,
                 };
@@ -180,7 +187,16 @@ impl SessionRecord<&Peer> {
     pub fn cloned(self) -> SessionRecord {
         let peer = self.peer.clone();
         let SessionRecord {
-            id, service, life, peer_done, quarantined, opened_turn_due, outbound, held, ..
+            id,
+            service,
+            life,
+            peer_done,
+            quarantined,
+            opened_turn_due,
+            outbound,
+            over_tls,
+            held,
+            ..
         } = self;
         let SessionRecord { opened_at_ms, turns, bytes_in, bytes_out, bytes_sent, state_version, .. } = self;
         let SessionRecord { frame_searched, state_fingerprint, input_bytes, topics, .. } = self;
@@ -193,6 +209,7 @@ impl SessionRecord<&Peer> {
             quarantined,
             opened_turn_due,
             outbound,
+            over_tls,
             held,
             header_due,
             first_byte_due,
@@ -231,7 +248,9 @@ impl SessionRecord {
         let (peer, sizes_at, framing) = match b[0] {
             VERSION_TCP => (Peer::Tcp(decode_tcp(b)?), 96, 0),
             VERSION_ANY_PEER => (Peer::decode(&b[PEER_AT..120])?, 120, 0),
-            VERSION_ANY_FRAMING | VERSION_HEADER_DUE => (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT]),
+            VERSION_ANY_FRAMING | VERSION_HEADER_DUE | VERSION_TLS => {
+                (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT])
+            }
             _ => return None,
         };
         Some(SessionRecord {
@@ -240,6 +259,7 @@ impl SessionRecord {
             quarantined: b[2] & 2 != 0,
             opened_turn_due: b[2] & 4 != 0,
             outbound: b[2] & 8 != 0,
+            over_tls: b[0] == VERSION_TLS,
             held: b[2] & 16 != 0,
             first_byte_due: b[2] & 32 != 0,
             header_due: b[0] == VERSION_HEADER_DUE,
@@ -309,6 +329,7 @@ mod tests {
             quarantined: false,
             opened_turn_due: true,
             outbound: true,
+            over_tls: false,
             held: true,
             header_due: false,
             first_byte_due: false,
@@ -346,6 +367,9 @@ mod tests {
             assert_eq!(r.encode()[0], version, "{peer}");
             assert_eq!(SessionRecord::decode(&r.encode()), Some(r.clone()), "{peer}");
             let framed = SessionRecord { framing: 12, ..r.clone() };
+            let over_tls = SessionRecord { over_tls: true, ..framed.clone() };
+            assert_eq!(over_tls.encode()[0], VERSION_TLS);
+            assert_eq!(SessionRecord::decode(&over_tls.encode()), Some(over_tls));
             assert_eq!(framed.encode()[0], VERSION_ANY_FRAMING, "{peer}");
             assert_eq!(SessionRecord::decode(&framed.encode()), Some(framed), "{peer}");
             let due = SessionRecord { header_due: true, framing: 0, ..r.clone() };
@@ -354,7 +378,7 @@ mod tests {
             let behind = SessionRecord { first_byte_due: true, ..r.clone() };
             assert_eq!(behind.encode()[0], version, "{peer}");
             assert_eq!(SessionRecord::decode(&behind.encode()), Some(behind), "{peer}");
-            for unknown in [0, 5, 200] {
+            for unknown in [0, 6, 200] {
                 let mut other = r.encode();
                 other[0] = unknown;
                 assert_eq!(SessionRecord::decode(&other), None, "an unknown layout is no record");

@@ -18,7 +18,8 @@ use std::process::{Child, Command, Output, Stdio};
 pub struct Host {
     child: Child,
     dir: tempfile::TempDir,
-    /// Addresses by services, as the host printed them.
+    /// Addresses by services, as the host printed them. The name of a kind follows that of the
+    /// service, but for the first kind.
     ports: BTreeMap<String, SocketAddr>,
     /// Lines that it printed before it was ready.
     said: Vec<String>,
@@ -83,10 +84,16 @@ impl Host {
                 ready = true;
                 break;
             }
-            if let Some((service, addr)) = line.split_once(" on tcp://") {
-                // An endpoint at `[::]` tells which stacks it takes behind the address.
-                let addr = addr.split(' ').next().unwrap_or_default();
-                ports.insert(service.to_owned(), addr.parse().expect("an address"));
+            let Some((service, (kind, addr))) =
+                line.split_once(" on ").and_then(|(s, e)| Some((s, e.split_once("://")?)))
+            else {
+                said.push(line);
+                continue;
+            };
+            // An endpoint at `[::]` tells which stacks it takes behind the address.
+            if let Ok(addr) = addr.split(' ').next().unwrap_or_default().parse() {
+                let name = if kind == "tcp" { service.to_owned() } else { format!("{service} {kind}") };
+                ports.insert(name, addr);
             }
             said.push(line);
         }
@@ -95,7 +102,8 @@ impl Host {
         host
     }
 
-    /// Address that a service listens at. Panics if it was not among the services asked for.
+    /// Address that a service listens at: `chat`, or `chat telnet` for an endpoint of a kind.
+    /// Panics if it was not among the services asked for.
     #[track_caller]
     pub fn addr(&self, service: &str) -> SocketAddr {
         *self.ports.get(service).unwrap_or_else(|| panic!("no port of {service}"))

@@ -5,6 +5,7 @@ pub mod chain;
 pub mod client;
 pub mod fixture;
 pub mod host;
+pub mod tls;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

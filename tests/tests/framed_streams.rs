@@ -272,7 +272,15 @@ impl World {
                 let service = self.core.service_named(name).expect("it is served");
                 let (peer, id) = ("127.0.0.1:9".parse().expect("an address"), u64::from(slot) + 1);
                 self.begin();
-                self.core.handle(Input::Opened { slot: Slot(slot), id, service, kind, peer, at_ms: 0 });
+                self.core.handle(Input::Opened {
+                    slot: Slot(slot),
+                    id,
+                    service,
+                    kind,
+                    peer,
+                    at_ms: 0,
+                    tls: None,
+                });
                 self.settle();
                 self.read.push(0);
                 self.taken.push(Vec::new());

@@ -77,6 +77,9 @@ impl<S> Turn<'_, S> {
     /// `close-code` and `close-reason` if the peer gave them. Other turns know none of these: keep
     /// in the state what is needed later.
     ///
+    /// Over TLS, each turn knows `tls-version` and `tls-suite`; `tls-server-name`, `tls-alpn` and
+    /// `tls-client` (SHA-256 of the client's certificate), if there are any.
+    ///
     /// Each turn knows `endpoint`, the kind by which the session came (`line`, `ws`, `datagram`),
     /// and `generation`, the number of the build that runs.
     pub fn fact(&mut self, name: &str) -> Option<String> {

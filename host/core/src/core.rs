@@ -121,15 +121,16 @@ impl Core {
         match input {
             Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
             Input::InputLeft => pass.host.leaves_input = true,
-            Input::Opened { slot, id, service, kind, peer, at_ms } => {
-                open::accept(&mut pass, Connection::accepted((slot, id), (service, kind), peer, at_ms));
+            Input::Opened { slot, id, service, kind, peer, at_ms, tls } => {
+                open::accept(&mut pass, Connection::accepted((slot, id), (service, kind), peer, at_ms), tls);
             }
             Input::PeerHeard { slot, id, service, port, peer, at_ms } => {
-                open::accept(&mut pass, Connection::heard((slot, id), (service, port), peer, at_ms));
+                open::accept(&mut pass, Connection::heard((slot, id), (service, port), peer, at_ms), None);
             }
             Input::Datagrams { service, port, datagrams } => {
                 datagram::received(&mut pass, service, port, datagrams);
             }
+            Input::Ciphers(ciphers) => pass.host.tls.ciphers = Some(ciphers.0),
             Input::Received { slot, bytes } => receive::received(&mut pass, slot, bytes, &mut self.assembly),
             Input::PeerDone { slot } => receive::peer_done(&mut pass, slot),
             Input::Broken { slot } => receive::broken(&mut pass, slot),
@@ -163,8 +164,7 @@ impl Core {
         send::take_sendable(&mut self.host, into);
     }
 
-    /// Lends the first pieces of a session's unsent output, for one system call; `None`: there
-    /// are none. Called after a commit. No copy.
+    /// Lends the first pieces of unsent output, if any, for a system call. Called after a commit.
     pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
         self.host.sessions.get(slot)?.lend_output(&self.host.store, &self.host.shared, f)
     }
@@ -218,8 +218,7 @@ impl Core {
         self.host.begin_stage();
     }
 
-    /// Returns whether a session's connection should be read. When this turns true again,
-    /// [`Command::Resume`] says so.
+    /// Returns whether a connection should be read; [`Command::Resume`] says when it is again.
     pub fn wants_input(&self, slot: Slot) -> bool {
         receive::wants_input(&self.host, slot)
     }

@@ -11,8 +11,34 @@
 //! returns an error.
 
 use crate::ids::{ServiceId, Slot};
+use crate::tls::protection::Protection;
+use crate::tls::state::TlsState;
 use greenroom_state::address::Peer;
 use std::net::SocketAddr;
+
+/// Outcome of a handshake of TLS.
+pub struct TlsBegin {
+    /// Secrets, and the bytes that the handshake took.
+    pub state: TlsState,
+    /// Facts, as [`crate::tls::facts`] encodes them.
+    pub facts: Vec<u8>,
+}
+
+/// Ciphers, made by the shell.
+pub struct Ciphers(pub Box<dyn Protection>);
+
+impl std::fmt::Debug for Ciphers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ciphers")
+    }
+}
+
+impl std::fmt::Debug for TlsBegin {
+    /// Prints no secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsBegin")
+    }
+}
 
 /// Report from the shell. Bytes and texts are borrowed: the core copies what it keeps.
 #[derive(Debug)]
@@ -42,6 +68,8 @@ pub enum Input<'a> {
         peer: Peer,
         /// Time of the opening, in milliseconds since 1970.
         at_ms: u64,
+        /// Outcome of its handshake of TLS; `None`: it has none.
+        tls: Option<&'a TlsBegin>,
     },
     /// The first datagram of a peer came to a port whose peers have sessions. The session opens, as
     /// one of a connection does, and the datagram is to follow as [`Input::Received`].
@@ -135,6 +163,8 @@ pub enum Input<'a> {
     Cascade,
     /// The pass ends: all of it counts from here on. Commands and output may be taken now.
     Commit,
+    /// Ciphers for sessions over TLS, which do not go on without. Comes once, before any pass.
+    Ciphers(Ciphers),
     /// The host is to stop: every open session has its last turn.
     Stop,
     /// A successor is to go on. The next commit writes how much of each session's output was sent:

@@ -24,6 +24,7 @@
 //! | [`session`] | one connection and what it owes its peer |
 //! | [`tables`] | data that sessions share |
 //! | [`framing`] | bytes to messages |
+//! | [`tls`] | records to bytes, and back |
 //! | [`limits`] | every limit |
 //! | [`store`] | records that outlive the process |
 #![forbid(unsafe_code)]
@@ -48,4 +49,5 @@ pub mod store;
 pub mod tables;
 #[cfg(test)]
 pub(crate) mod test_support;
+pub mod tls;
 pub mod turn;

@@ -64,7 +64,15 @@ pub(crate) fn serve(limits: Limits, code: impl Code + 'static) -> (Core, Service
 pub(crate) fn open(core: &mut Core, service: ServiceId, slots: Range<u32>) {
     for n in slots {
         let peer = "127.0.0.1:9".parse().expect("an address");
-        core.handle(Input::Opened { slot: Slot(n), id: u64::from(n) + 1, service, kind: "", peer, at_ms: 0 });
+        core.handle(Input::Opened {
+            slot: Slot(n),
+            id: u64::from(n) + 1,
+            service,
+            kind: "",
+            peer,
+            at_ms: 0,
+            tls: None,
+        });
     }
 }
 

@@ -111,6 +111,7 @@ fn session_line(v: SessionView) -> SessionLine {
         id: v.record.id,
         service: v.service,
         endpoint: v.kind.into(),
+        tls: v.tls.into_iter().collect(),
         peer: v.record.peer.to_string(),
         opened_at: rfc3339(v.record.opened_at_ms),
         state_version: v.record.state_version,

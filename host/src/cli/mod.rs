@@ -3,7 +3,7 @@
 //! | command | runs in |
 //! | --- | --- |
 //! | `serve` | the keeper, or the whole host with `--no-keeper` |
-//! | `worker`, `trial`, `symbolize` | processes that the host starts; hidden from operators |
+//! | `worker`, `handshaker`, `trial`, `symbolize` | processes of the host; hidden from operators |
 //! | `check` | this process and a child; needs no host |
 //! | all others | this process, as a caller of the admin socket |
 //!
@@ -14,6 +14,7 @@
 mod check;
 mod check_config;
 mod confined;
+mod handshaker;
 mod history;
 mod output;
 mod reload;
@@ -71,6 +72,9 @@ enum Command {
     /// Serve, under a keeper (the host calls this)
     #[command(hide = true)]
     Worker,
+    /// Do handshakes of TLS, under a keeper (the host calls this)
+    #[command(hide = true)]
+    Handshaker,
     /// Say which source lines addresses are (the host calls this)
     #[command(hide = true)]
     Symbolize,
@@ -86,8 +90,8 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let dir = cli.runtime.unwrap_or_else(crate::runtime_dir::default_dir);
     // Callers of a host keep what `nohup` and its kin gave them.
-    use Command::{Check, Serve, Symbolize, Trial, Worker};
-    if matches!(cli.command, Serve(_) | Worker | Trial | Symbolize | Check(_)) {
+    use Command::{Check, Handshaker, Serve, Symbolize, Trial, Worker};
+    if matches!(cli.command, Serve(_) | Worker | Handshaker | Trial | Symbolize | Check(_)) {
         process_state::settle();
     }
     let result = match cli.command {
@@ -103,6 +107,7 @@ pub fn run() -> ExitCode {
         Command::Upgrade(upgrade) => upgrade.run(&dir),
         Command::Symbolize => crate::watchdog::symbolize::run().map_err(CommandFailure::Failed),
         Command::Worker => worker::run(),
+        Command::Handshaker => handshaker::run(),
         Command::Trial => crate::plugin::trial_child::run().map_err(CommandFailure::Failed),
     };
     exit_code(result)

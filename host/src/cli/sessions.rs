@@ -81,7 +81,7 @@ impl Sessions {
             table.add_row([
                 s.id.to_string(),
                 s.service.clone(),
-                s.endpoint.clone(),
+                if s.tls.is_empty() { s.endpoint.clone() } else { format!("tls+{}", s.endpoint) },
                 s.peer.clone(),
                 s.opened_at.clone(),
                 if s.state_version == 0 { "-".into() } else { format!("v{}", s.state_version) },

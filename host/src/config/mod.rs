@@ -25,6 +25,7 @@
 //! limits = {idle_ms = 600000}             # else host's
 //! proxy_from = ["10.0.0.0/8"]             # proxies that endpoints of kind `proxy+` believe
 //! origins = ["https://example.org"]       # pages that may open WebSocket; else same host
+//! tls = {certificate = "chain.pem", key = "key.pem"}  # for endpoints like tls://127.0.0.1:4443
 //! ```
 //!
 //! The keeper reads the file at its start, at SIGHUP and for `greenroom reload --config`; the
@@ -39,6 +40,7 @@
 //! | `settings` | settings of handlers as JSON, and values that JSON lacks |
 //! | [`socket_file`] | mode and group of the files of Unix sockets |
 //! | [`source`] | the configuration's sources: file and command line |
+//! | [`tls`] | certificates of services |
 //! | [`trust`] | file trust: owners, modes, hashes |
 
 pub mod changes;
@@ -46,9 +48,11 @@ pub mod record;
 mod settings;
 pub mod socket_file;
 pub mod source;
+pub mod tls;
 pub mod trust;
 
 use crate::config::socket_file::SocketFile;
+use crate::config::tls::{TlsConfig, TlsSettings};
 use crate::config::trust::Trust;
 use greenroom_core::framing::Framing;
 use greenroom_core::limits::host::Limits;
@@ -56,7 +60,7 @@ use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
 use greenroom_core::limits::trusted::TrustedProxies;
 use greenroom_core::service::offer::Offer;
 use greenroom_state::address::Address;
-use greenroom_state::endpoint::{Endpoint, split_kind};
+use greenroom_state::endpoint::{Endpoint, over_tls, split_kind};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -163,6 +167,8 @@ pub struct ServiceConfig {
     /// Proxies whose PROXY headers are believed at endpoints that begin with `proxy+`: networks and
     /// addresses. Others are closed.
     pub proxy_from: Vec<String>,
+    /// Certificate and key of its endpoints over TLS. `None`: it has no such endpoints.
+    pub tls: Option<TlsConfig>,
     /// Limits that differ from the host's.
     pub limits: ServiceLimits,
 }
@@ -188,6 +194,7 @@ impl Config {
         if let Some(file) = &mut config.save.file {
             *file = base.join(&*file);
         }
+        config.service.values_mut().filter_map(|s| s.tls.as_mut()).for_each(|tls| tls.resolve(base));
         Ok(config)
     }
 
@@ -198,6 +205,8 @@ impl Config {
             check_origins(&service.origins).map_err(|e| format!("service.{name}.origins: {e}"))?;
             TrustedProxies::read(&service.proxy_from)
                 .map_err(|e| format!("service.{name}.proxy_from: {e}"))?;
+            let tls = service.tls.as_ref().map_or(Ok(()), TlsConfig::check);
+            tls.map_err(|e| format!("service.{name}.tls.{e}"))?;
         }
         self.check_settings()?;
         self.service.keys().try_for_each(|service| self.socket_file(service).map(|_| ()))?;
@@ -222,7 +231,7 @@ impl Config {
     pub fn endpoints(&self, offer: &Offer) -> Result<Vec<Endpoint>, String> {
         let service = &offer.name;
         if let Some(c) = self.service.get(service).filter(|c| !c.listen.is_empty()) {
-            let why_not = |e| why_not(offer, e).or_else(|| c.why_no_proxy(e));
+            let why_not = |e| why_not(offer, e, c.tls.is_some()).or_else(|| c.why_no_proxy(e));
             return match c.listen.iter().find_map(|e| why_not(e).map(|why| (e, why))) {
                 Some((endpoint, why)) => Err(format!("service {service} can't listen on {endpoint}: {why}")),
                 None => {
@@ -265,6 +274,23 @@ impl Config {
         let (mode, group) =
             (of.and_then(|c| c.socket_mode.as_deref()), of.and_then(|c| c.socket_group.as_deref()));
         SocketFile::of(service, mode, group)
+    }
+
+    /// Checks that each service with an endpoint over TLS has a certificate. The error names both.
+    fn check_tls(&self) -> Result<(), String> {
+        for (name, service) in self.service.iter().filter(|(_, s)| s.tls.is_none()) {
+            if let Some(endpoint) = service.listen.iter().find(|e| over_tls(&e.kind).is_some()) {
+                return Err(format!("service {name} can't listen on {endpoint}: {}", needs_tls(name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// TLS of all services, and its limits.
+    pub fn tls_settings(&self) -> TlsSettings {
+        let with_tls = self.service.iter().filter_map(|(name, c)| Some((name.clone(), c.tls.clone()?)));
+        let Limits { handshake_ms, handshakes_max, .. } = self.limits;
+        TlsSettings { services: with_tls.collect(), handshake_ms, handshakes_max }
     }
 
     /// Copy of this configuration with other settings for these services, in the form of
@@ -374,11 +400,28 @@ fn with_ipv4(listen: &[Endpoint]) -> Result<Vec<Endpoint>, String> {
     }
 }
 
+/// Names the keys that an endpoint over TLS needs.
+fn needs_tls(service: &str) -> String {
+    format!("TLS needs service.{service}.tls.certificate and service.{service}.tls.key")
+}
+
 /// Reason why a service can't listen on an endpoint. `None`: it can.
-fn why_not(offer: &Offer, endpoint: &Endpoint) -> Option<String> {
+fn why_not(offer: &Offer, endpoint: &Endpoint, has_tls: bool) -> Option<String> {
+    let named = named(offer, endpoint);
+    let (is_proxied, kind) = split_kind(&named.kind);
+    let wants_tls = over_tls(kind);
+    if wants_tls.is_some() && is_proxied {
+        return Some("this version takes no PROXY header before TLS".into());
+    }
+    if wants_tls.is_some() && !matches!(endpoint.address, Address::Tcp(_)) {
+        return Some("TLS is for TCP alone".into());
+    }
+    if wants_tls.is_some() && !has_tls {
+        return Some(needs_tls(&offer.name));
+    }
     let is_udp = matches!(endpoint.address, Address::Udp(_));
     let fits = |f: &Framing| f.is_of_datagrams() == is_udp;
-    if offer.framing_of_kind(&named(offer, endpoint).kind).is_some_and(|f| fits(&f)) {
+    if offer.framing_of_kind(wants_tls.unwrap_or(kind)).is_some_and(|f| fits(&f)) {
         return None;
     }
     let own = offer.endpoints.iter().map(|e| e.framing);

@@ -31,6 +31,7 @@ impl ConfigSource {
         config.override_listen(&self.listen);
         // The command line can only switch the watch off.
         config.watch &= !self.no_watch;
+        config.check_tls()?;
         Ok(config)
     }
 }

@@ -23,6 +23,8 @@ use crate::clock::unix_ms;
 use crate::config::socket_file::SocketFile;
 use crate::keeper::connections::{Batch, Connections};
 use crate::keeper::dialer::Dialer;
+use crate::keeper::hand_queue::Announced;
+use crate::keeper::handshakes::HandshakesUnderWay;
 use crate::keeper::listeners::Listeners;
 use crate::keeper::peer_watch::PeerWatch;
 use crate::keeper::table::FileTable;
@@ -31,6 +33,7 @@ use crate::protocol::status::Failing;
 use crate::sys::activation::GivenDescriptor;
 use greenroom_core::reload::ports::Port;
 use greenroom_state::address::Address;
+use greenroom_state::endpoint::over_tls;
 use mio::{Registry, Token};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::ErrorKind;
@@ -80,6 +83,8 @@ pub(super) struct Acceptor {
     listeners: Listeners,
     connections: Connections,
     dialer: Dialer,
+    /// Handshakes of TLS, and connections that wait for theirs.
+    pub(super) handshakes: HandshakesUnderWay,
     table: FileTable,
     /// Listeners that may have more connections, by index. May hold indexes of closed ports.
     accept_again: BTreeSet<usize>,
@@ -124,7 +129,12 @@ impl Acceptor {
             self.accept_again.insert(index);
             return;
         }
-        let room = match self.table.room(self.connections.len()) {
+        let tls = self.listeners.tls_service(index);
+        if tls.is_some() && !self.handshakes.takes_more() {
+            self.accept_again.insert(index);
+            return;
+        }
+        let room = match self.table.room(self.connections.len() + self.handshakes.len()) {
             Ok(room) => room,
             Err(why) => return self.rest(index, why, accepted),
         };
@@ -138,9 +148,10 @@ impl Acceptor {
             match self.listeners.accept(index) {
                 // The port was closed after the event.
                 None => return,
-                Some(Ok((fd, endpoint))) => {
-                    accepted.keys.push(self.connections.add(fd, endpoint).0);
-                }
+                Some(Ok((fd, endpoint))) => match &tls {
+                    Some(service) => self.handshakes.begin(fd, endpoint, service.clone()),
+                    None => accepted.keys.push(self.connections.add(fd, endpoint).0),
+                },
                 Some(Err(e)) => match e.kind() {
                     // The queue is empty: the next connection causes an edge.
                     ErrorKind::WouldBlock => return,
@@ -185,7 +196,8 @@ impl Acceptor {
             Some(until) => Some(until),
             None => (!self.accept_again.is_empty()).then_some(now),
         };
-        accepts.filter(|_| may).into_iter().chain(self.dialer.deadline()).min()
+        let others = self.dialer.deadline().into_iter().chain(self.handshakes.deadline());
+        accepts.filter(|_| may).into_iter().chain(others).min()
     }
 
     /// Opens ports, all or none, without accepting yet. See [`Listeners::open`].
@@ -236,7 +248,7 @@ impl Acceptor {
         self.accept_again.extend(fresh);
         // Connections that came while no worker served have caused their edge already.
         self.accept_again.extend(self.listeners.accepting());
-        self.take_in(moved)
+        self.take_in(moved, ports)
     }
 
     /// Follows a commit: accepts from these ports, closes the others, keeps those opened since.
@@ -244,13 +256,27 @@ impl Acceptor {
     pub(super) fn follow(&mut self, registry: &Registry, ports: &[HeldPort]) -> Accepted {
         let (fresh, moved) = self.listeners.follow(registry, listener_token, ports, false);
         self.accept_again.extend(fresh);
-        self.take_in(moved)
+        self.take_in(moved, ports)
     }
 
     /// Takes in connections that were accepted from ports that are closed by now.
-    fn take_in(&mut self, moved: Vec<(OwnedFd, EndpointId)>) -> Accepted {
-        let keys = moved.into_iter().map(|(fd, endpoint)| self.connections.add(fd, endpoint).0).collect();
-        Accepted { keys, ..Accepted::default() }
+    fn take_in(&mut self, moved: Vec<(OwnedFd, EndpointId)>, ports: &[HeldPort]) -> Accepted {
+        let mut accepted = Accepted::default();
+        for (fd, endpoint) in moved {
+            let port = ports.iter().find(|p| p.endpoint == endpoint);
+            match port.filter(|p| over_tls(&p.kind).is_some()) {
+                Some(port) => self.handshakes.begin(fd, endpoint, port.port.0.clone()),
+                None => accepted.keys.push(self.connections.add(fd, endpoint).0),
+            }
+        }
+        accepted
+    }
+
+    /// Takes in a connection whose handshake is done. Returns its key.
+    pub(super) fn shaken(&mut self, handshake: u64, fd: OwnedFd, endpoint: EndpointId) -> u32 {
+        let (key, connection) = self.connections.add(fd, endpoint);
+        self.handshakes.is_connection(connection, handshake);
+        key
     }
 
     /// Begins an outbound connection that may take `patience`. The error says why it cannot begin.
@@ -305,6 +331,7 @@ impl Acceptor {
         for &(key, number) in connections {
             self.connections.drop(key, number);
             self.dialer.forget(number);
+            self.handshakes.forget(number);
         }
         // A descriptor is free.
         self.rests_until = self.rests_until.map(|_| Instant::now());
@@ -347,9 +374,11 @@ impl Acceptor {
         self.connections.batch(keys)
     }
 
-    /// The outbound ones of these connections: number of the connection, and number of its request.
-    pub(super) fn dialed_among(&self, connections: &[(u32, u64)]) -> Vec<(u64, u64)> {
-        self.dialer.among(connections)
+    /// The outbound ones of these connections, each with the number of its request, and those over
+    /// TLS, each with the number of its handshake.
+    pub(super) fn announced_among(&self, connections: &[(u32, u64)]) -> Announced {
+        let (dialed, shaken) = (self.dialer.among(connections), self.handshakes.among(connections));
+        Announced { dialed, shaken }
     }
 }
 

@@ -6,9 +6,11 @@
 
 use crate::keeper::Keeper;
 use crate::keeper::acceptor::Accepted;
+use crate::keeper::handshakes::Shaken;
 use crate::protocol::keeper::ToWorker;
 use greenroom_core::limits::names::Limit;
 use greenroom_state::address::Address;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 impl Keeper {
@@ -63,6 +65,30 @@ impl Keeper {
         }
     }
 
+    /// Hears the handshaker, gives it connections, and joins it with the worker that serves.
+    pub(super) fn shake_hands(&mut self) {
+        for news in self.acceptor.handshakes.hear(self.poll.registry()) {
+            match news {
+                Shaken::Done(handshake, fd, endpoint) => {
+                    let key = self.acceptor.shaken(handshake, fd, endpoint);
+                    self.worker.queue([key]);
+                }
+                Shaken::Late => self.count_reached(Limit::HandshakeMs, 1),
+                Shaken::GivenUp => self.count_reached(Limit::HandshakesMax, 1),
+                Shaken::Failing(what, why) => self.failing.note(what, why),
+            }
+        }
+        self.acceptor.handshakes.go_on(self.poll.registry());
+        if !self.worker.serves() {
+            return;
+        }
+        let Some((socket, first)) = self.acceptor.handshakes.join(self.worker.incarnation()) else { return };
+        if !matches!(self.worker.send_with(&ToWorker::Handshaker(first), &[socket.as_fd()]), Some(Ok(true))) {
+            // The next round makes another pair.
+            self.acceptor.handshakes.part();
+        }
+    }
+
     /// Gives up an outbound connection that nobody waits for any more.
     pub(super) fn give_up_dial(&mut self, number: u64) {
         if self.acceptor.give_up(self.poll.registry(), number) {
@@ -77,8 +103,8 @@ impl Keeper {
             let Some(keys) = self.worker.next_batch() else { break };
             let n = keys.len();
             let batch = self.acceptor.batch(keys);
-            let dialed = self.acceptor.dialed_among(&batch.connections);
-            if !self.worker.hand(n, batch, dialed) {
+            let announced = self.acceptor.announced_among(&batch.connections);
+            if !self.worker.hand(n, batch, announced) {
                 break;
             }
         }

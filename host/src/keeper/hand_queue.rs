@@ -13,6 +13,15 @@ use std::collections::VecDeque;
 /// At [`DESCRIPTORS_MAX`] descriptors each, 1,000 are in flight at most.
 const BATCHES_MAX: usize = 4;
 
+/// Connections of a batch that are more than accepted: number of each, and another one.
+#[derive(Debug, Default)]
+pub(super) struct Announced {
+    /// Outbound ones, with the numbers of their requests.
+    pub(super) dialed: Vec<(u64, u64)>,
+    /// Those over TLS, with the numbers of their handshakes.
+    pub(super) shaken: Vec<(u64, u64)>,
+}
+
 /// Keys of the connections that a process does not have yet, in order.
 #[derive(Debug, Default)]
 pub(super) struct HandQueue {
@@ -48,14 +57,14 @@ impl HandQueue {
         may.then(|| self.keys.iter().copied().take(DESCRIPTORS_MAX))
     }
 
-    /// Sends the batch of the next `keys` keys, `dialed` of which are outbound. False: the socket
+    /// Sends the batch of the next `keys` keys, behind what is announced of them. False: the socket
     /// has no room now, or the process is gone, and the keys stay queued. O(keys).
     pub(super) fn hand(
         &mut self,
         link: &mut Link<ToKeeper, ToWorker>,
         keys: usize,
         batch: Batch<'_>,
-        dialed: Vec<(u64, u64)>,
+        Announced { dialed, shaken }: Announced,
     ) -> bool {
         if !batch.connections.is_empty() {
             // Both announcements go first: the worker must know endpoint and request of a
@@ -66,6 +75,9 @@ impl HandQueue {
             }
             if !dialed.is_empty() {
                 link.send(&ToWorker::Dialed(dialed));
+            }
+            if !shaken.is_empty() {
+                link.send(&ToWorker::Shaken(shaken));
             }
             // A worker that numbers no endpoints is of an earlier version, which does not know
             // the message.

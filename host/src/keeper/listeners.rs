@@ -35,6 +35,7 @@ use crate::protocol::keeper::{EndpointId, HeldPort};
 use crate::sys::activation::GivenDescriptor;
 use greenroom_core::reload::ports::{Port, covers, is_any, overlap};
 use greenroom_state::address::Address;
+use greenroom_state::endpoint::over_tls;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -64,6 +65,8 @@ struct Listener {
     endpoint: EndpointId,
     /// Accepted from. False: opened for a reload that is not committed yet.
     accepts: bool,
+    /// Whether connections begin with a handshake of TLS.
+    over_tls: bool,
     /// Not a port of its own: it accepts for a port at all addresses, to which it has moved.
     is_moved: bool,
 }
@@ -234,6 +237,7 @@ impl Listeners {
             if let Some(port) = serves {
                 (l.port, l.endpoint, l.is_moved) = (port.port.clone(), port.endpoint, own.is_none());
                 l.kind.clone_from(&port.kind);
+                l.over_tls = over_tls(&port.kind).is_some();
                 if l.is_moved {
                     l.port.1 = l.addr.clone();
                 }
@@ -286,6 +290,12 @@ impl Listeners {
         Some(l.accept().map(|fd| (fd, l.endpoint)))
     }
 
+    /// Service of a port over TLS; `None`: the port is another one, or closed.
+    pub(super) fn tls_service(&self, index: usize) -> Option<String> {
+        let l = self.places.get(index)?.as_ref()?;
+        l.over_tls.then(|| l.port.0.clone())
+    }
+
     /// Whether a connection waits to be accepted. False: the next one causes an edge. Costs one
     /// system call, and needs no descriptor.
     pub(super) fn has_waiting(&self, index: usize) -> bool {
@@ -318,6 +328,7 @@ impl Listener {
             endpoint,
             file: None,
             accepts: false,
+            over_tls: false,
             is_moved: false,
         })
     }
@@ -370,7 +381,8 @@ fn bind_and_listen(port: &Port, shares: bool) -> Result<Listener, String> {
     let (socket, addr, file) =
         bound.map_err(|e| format!("service {service} can't listen on {address}: {e}"))?;
     let (port, kind, endpoint) = (port.clone(), "".into(), EndpointId::NONE);
-    Ok(Listener { port, socket, given: None, addr, kind, endpoint, file, accepts: false, is_moved: false })
+    let (accepts, over_tls, is_moved) = (false, false, false);
+    Ok(Listener { port, socket, given: None, addr, kind, endpoint, file, accepts, over_tls, is_moved })
 }
 
 #[cfg(test)]

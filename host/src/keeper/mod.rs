@@ -10,6 +10,7 @@
 //! | `acceptor` | listeners, connections, outbound connections under way |
 //! | `bind`, `given` | sockets that the host binds, and those that systemd gave |
 //! | `peer_watch` | times after which silent peers are given up |
+//! | `handshakes` | the process that does handshakes of TLS, and connections that wait for it |
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
 //! | `belongings`, `upkeep`, `files` | files that others may delete; files of libraries |
@@ -44,6 +45,7 @@ mod failing;
 mod files;
 mod given;
 mod hand_queue;
+mod handshakes;
 mod listeners;
 mod memory_files;
 pub mod options;
@@ -141,6 +143,8 @@ impl Keeper {
         let mut acceptor = Acceptor::default();
         acceptor.take_given(std::mem::take(&mut options.given));
         acceptor.watch_peers(PeerWatch::of(&options.config.all_limits()));
+        acceptor.handshakes.configure(options.config.tls_settings());
+        acceptor.handshakes.start_at_first(poll.registry()).map_err(io::Error::other)?;
         Ok(Keeper {
             start_places: KeptPlaces::new(if options.in_process.is_some() { 0 } else { START_PLACES })?,
             binary: if options.in_process.is_some() { None } else { Some(own_binary()?) },
@@ -203,6 +207,7 @@ impl Keeper {
                 self.handle(event);
             }
             self.reap_orphans();
+            self.shake_hands();
             // Last, since all of the above may have brought connections, or made room for them.
             self.accept_again();
             self.hand_connections();

@@ -35,6 +35,7 @@ impl Keeper {
             _ => None,
         };
         let number = pid.as_raw_nonzero().get().unsigned_abs();
-        self.worker.pid() == Some(number) || trial == Some(pid)
+        let handshaker = self.acceptor.handshakes.pid();
+        self.worker.pid() == Some(number) || trial == Some(pid) || handshaker == Some(pid)
     }
 }

@@ -121,6 +121,7 @@ impl Keeper {
         if let Some(proposed) = self.proposals.answered(number) {
             self.options.config = proposed.config;
             self.acceptor.watch_peers(PeerWatch::of(&self.options.config.all_limits()));
+            self.acceptor.handshakes.configure(self.options.config.tls_settings());
         }
     }
 

@@ -12,3 +12,5 @@ pub(super) const LINK: Token = Token(1);
 pub(super) const ENDED: Token = Token(2);
 /// Socket to a worker on trial.
 pub(super) const TRIAL: Token = Token(3);
+/// Socket to the handshaker.
+pub(super) const HANDSHAKER: Token = Token(4);

@@ -21,7 +21,7 @@
 
 use crate::keeper::connections::Batch;
 use crate::keeper::deaths::{Deaths, Ended};
-use crate::keeper::hand_queue::HandQueue;
+use crate::keeper::hand_queue::{Announced, HandQueue};
 use crate::keeper::memory_files::MemoryFiles;
 use crate::keeper::phase::Phase;
 use crate::keeper::spawn::{self, Process, Spawned};
@@ -299,12 +299,12 @@ impl WorkerProcess {
         self.process.iter_mut().for_each(|p| p.output = fds.pop());
     }
 
-    /// Hands over the connections of the next `keys` keys, `dialed` of which are outbound. False:
-    /// the socket has no room now, or the process is gone, and the keys stay queued. O(keys).
+    /// Hands over the connections of the next `keys` keys, some of which are announced. False: the
+    /// socket has no room now, or the process is gone, and the keys stay queued. O(keys).
     ///
     /// Keys whose connections are over are dropped with the batch, without a message.
-    pub(super) fn hand(&mut self, keys: usize, batch: Batch<'_>, dialed: Vec<(u64, u64)>) -> bool {
-        self.link.as_mut().is_some_and(|link| self.to_hand.hand(link, keys, batch, dialed))
+    pub(super) fn hand(&mut self, keys: usize, batch: Batch<'_>, announced: Announced) -> bool {
+        self.link.as_mut().is_some_and(|link| self.to_hand.hand(link, keys, batch, announced))
     }
 
     /// Notes that the process has received a batch. A surplus acknowledgement is ignored.

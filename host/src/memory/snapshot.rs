@@ -4,6 +4,8 @@
 //! counts only if the owner's `unpin` says that the epoch stayed pinned to the end. Otherwise the
 //! snapshot may be a mix of epochs.
 //!
+//! A snapshot holds no secret of a session over TLS: no copy could go on with the session.
+//!
 //! The rehearsal of a reload and the trial of an upgrade use a core. It costs two reads of the
 //! memory, a copy of the kept records, and the core that is built from them. The periodic save sees
 //! each record as it is read, and costs no copy.
@@ -11,6 +13,7 @@
 use greenroom_core::core::Core;
 use greenroom_core::core::Successor;
 use greenroom_core::limits::host::Limits;
+use greenroom_core::store::kind::Kind;
 use greenroom_core::store::memory::Plain;
 use greenroom_core::store::records::Store;
 use greenroom_core::store::snapshot::{Seen, copy_at, each_at};
@@ -28,10 +31,12 @@ pub fn core_of(
     region: &OwnedFd,
     limits: &Limits,
     epoch: u64,
-    keeps: impl FnMut(&Seen<'_>) -> bool,
+    mut keeps: impl FnMut(&Seen<'_>) -> bool,
 ) -> Result<Successor, String> {
+    let keeps = |seen: &Seen<'_>| seen.kind != Kind::Tls && keeps(seen);
     let image = copy_at(len_of(region)?, epoch, limits.store_bytes_max, reader(region), keeps)?;
-    let found = Store::recover(Box::new(Plain::from(image)), limits.store_bytes_max)?;
+    let mut found = Store::recover(Box::new(Plain::from(image)), limits.store_bytes_max)?;
+    found.without_secrets = true;
     // No pass runs on a snapshot, so the clock need not go on.
     Ok(Core::recover(limits.clone(), found, 0))
 }

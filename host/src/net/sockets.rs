@@ -24,6 +24,9 @@ pub const WAKER: Token = Token(usize::MAX);
 /// The token of the socket to the keeper.
 pub const LINK: Token = Token(usize::MAX - 1);
 
+/// The token of the socket to the handshaker.
+pub const HANDSHAKER: Token = Token(usize::MAX - 2);
+
 /// Source of a poll event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -33,6 +36,8 @@ pub enum Source {
     Link,
     /// A UDP port, by its place.
     Datagrams(usize),
+    /// The socket to the handshaker.
+    Handshaker,
     /// The connection of a slot, which may have been closed in this pass.
     Connection(Slot),
 }
@@ -42,7 +47,7 @@ const CONNECTIONS_MAX: usize = u32::MAX as usize;
 
 /// The token of the UDP port at a place.
 pub fn datagrams_token(place: usize) -> Token {
-    Token(LINK.0 - 1 - place)
+    Token(HANDSHAKER.0 - 1 - place)
 }
 
 /// The source that a token names.
@@ -51,7 +56,8 @@ pub fn source(token: Token) -> Source {
     match token {
         WAKER => Source::Waker,
         LINK => Source::Link,
-        Token(n) if n > CONNECTIONS_MAX => Source::Datagrams(LINK.0 - 1 - n),
+        HANDSHAKER => Source::Handshaker,
+        Token(n) if n > CONNECTIONS_MAX => Source::Datagrams(HANDSHAKER.0 - 1 - n),
         Token(n) => Source::Connection(Slot(n as u32)),
     }
 }

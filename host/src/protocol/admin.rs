@@ -15,6 +15,7 @@ use greenroom_core::ledger::Report;
 use greenroom_state::dump::DumpedEntry;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -234,6 +235,9 @@ pub struct SessionLine {
     /// Kind of the endpoint that it came by.
     #[serde(default)]
     pub endpoint: String,
+    /// Facts of its handshake of TLS, as turns know them; empty: it has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tls: BTreeMap<String, String>,
     /// The peer's address.
     pub peer: String,
     /// RFC 3339.

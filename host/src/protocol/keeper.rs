@@ -10,6 +10,7 @@
 //! | start | `Hello`, `Connections` with `Endpoints` and `Dialed`, `Start` | `Ack`, `Ready` |
 //! | new connections | the same, without `Start` | `Ack`, later `Drop` |
 //! | peers over UDP | `Numbers` | `Number` |
+//! | TLS | `Shaken`, `Handshaker` | |
 //! | outbound | `Dialed` or `ConnectFailed` | `Connect`, maybe `GiveUp` |
 //! | reload | `Opened` | `Open`, then `Ports` or `Discard` |
 //! | start, and behind each commit of a build | | `Builds`, `Runs` |
@@ -54,6 +55,12 @@ pub enum ToWorker {
     /// Outbound connections among those that come next: number of the connection, and number of its
     /// [`ToKeeper::Connect`].
     Dialed(Vec<(u64, u64)>),
+    /// Connections over TLS among those that come next: number of the connection, and number of its
+    /// handshake. A worker before this message knows no such endpoint.
+    Shaken(Vec<(u64, u64)>),
+    /// A handshaker runs. With a socket to it, on which secrets come. Handshakes below this number
+    /// were those of others, whose secrets are lost unless they have come.
+    Handshaker(u64),
     /// Answer to [`ToKeeper::Connect`]: the connection of this number failed, for this reason.
     ConnectFailed(u64, String),
     /// All connections were handed over: serve. Sent once, and answered by [`ToKeeper::Ready`] or

@@ -5,6 +5,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`admin`] | requests and replies between a command and the host |
+//! | [`handshaker`] | messages of the process that does handshakes of TLS |
 //! | [`keeper`] | messages between keeper and worker |
 //! | [`status`] | the answer to `greenroom status` |
 //! | [`link`] | the socket between keeper and worker: packets with descriptors |
@@ -12,6 +13,7 @@
 pub mod admin;
 pub mod board_text;
 pub mod found;
+pub mod handshaker;
 pub mod keeper;
 pub mod link;
 pub mod status;

@@ -13,10 +13,13 @@
 use crate::clock::unix_ms;
 use crate::net::stream::Stream;
 use crate::protocol::keeper::EndpointId;
+use crate::sys::tcp;
 use crate::worker::datagrams::is_udp;
+use crate::worker::handshakes::Waiting;
 use crate::worker::shell::Shell;
 use crate::worker::udp_ports;
-use greenroom_core::input::Input;
+use greenroom_core::input::{Input, TlsBegin};
+use greenroom_state::endpoint::over_tls;
 use std::os::fd::OwnedFd;
 
 /// Takes connections in: the keeper's key and the number of each, with its descriptor. The keeper
@@ -37,6 +40,9 @@ pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<Owned
             // The keeper has handed the connection over twice.
             continue;
         }
+        if shell.handshakes.of(number).is_some_and(|handshake| shell.handshakes.waits(handshake)) {
+            continue;
+        }
         if number <= shell.core.connection_number() {
             refuse(shell, key, number, "the connection is over");
         } else {
@@ -51,6 +57,9 @@ pub(super) fn refuse(shell: &mut Shell, key: u32, number: u64, why: &str) {
     if let Some(number) = shell.keeper.take_dialed(number) {
         shell.core.handle(Input::ConnectFailed { number, why });
     }
+    if let Some(handshake) = shell.handshakes.of(number) {
+        shell.handshakes.is_over(number, handshake);
+    }
     shell.keeper.release(key, number);
 }
 
@@ -62,10 +71,50 @@ pub(super) fn take_in(shell: &mut Shell, key: u32, number: u64, endpoint: Endpoi
     }
 }
 
+/// Takes the socket to another handshaker. Connections whose secrets were with the one before are
+/// released.
+pub(super) fn join_handshaker(shell: &mut Shell, fds: Vec<OwnedFd>, first: u64) {
+    // What the one before has sent is still in its socket.
+    receive_secrets(shell);
+    // Without a descriptor to spare, connections wait for the next one.
+    let Some(socket) = fds.into_iter().next() else { return };
+    if let Err(e) = shell.handshakes.join(shell.sockets.registry(), socket, first) {
+        return tracing::error!("the handshaker's socket can't be polled: {e}");
+    }
+    for (_, waiting) in shell.handshakes.take_lost() {
+        refuse(shell, waiting.key, waiting.number, "the handshaker has ended");
+    }
+    receive_secrets(shell);
+}
+
+/// Receives secrets, and opens sessions for the connections that waited for them.
+pub(super) fn receive_secrets(shell: &mut Shell) {
+    for (_, Waiting { key, number, endpoint, fd }) in shell.handshakes.receive(shell.sockets.registry()) {
+        open(shell, key, number, endpoint, fd);
+    }
+    // A predecessor had committed these, and died before it said so.
+    let Shell { core, handshakes, .. } = shell;
+    for (connection, handshake) in handshakes.take_known(|n| core.sessions().slot_of(n).is_some()) {
+        handshakes.is_over(connection, handshake);
+    }
+}
+
 /// Opens a session for a connection, or refuses it: the peer is gone, the port of its endpoint is
 /// closed, or the poll cannot watch it. If a limit is reached, the core orders the close.
 fn open(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointId, fd: OwnedFd) {
     let asked = shell.keeper.dialed(number);
+    if let Some(handshake) = shell.handshakes.of(number) {
+        return match shell.handshakes.take(handshake) {
+            None => shell.handshakes.wait(handshake, Waiting { key, number, endpoint, fd }),
+            Some(begin) => {
+                if let Err(why) = open_over_tls(shell, (key, number), endpoint, fd, &begin) {
+                    tracing::debug!("a connection over TLS is released: {why}");
+                    return refuse(shell, key, number, &why);
+                }
+                shell.handshakes.is_over(number, handshake);
+            }
+        };
+    }
     match open_asked(shell, key, number, endpoint, fd, asked) {
         Ok(()) => _ = shell.keeper.take_dialed(number),
         Err(why) => refuse(shell, key, number, &why),
@@ -86,6 +135,8 @@ fn open_asked(
     let gone = |e| format!("the peer is gone: {e}");
     let (peer, local) = (socket.peer().map_err(gone)?, socket.local().map_err(gone)?);
     let port = shell.ports.of_connection(endpoint, local);
+    // An endpoint over TLS takes no connection without a handshake.
+    let port = port.filter(|port| over_tls(&port.kind).is_none());
     let service = port.and_then(|port| Some((shell.core.service_named(&port.port.0)?, &*port.kind)));
     if asked.is_none() && service.is_none() {
         return Err("the port is closed".into());
@@ -100,10 +151,44 @@ fn open_asked(
             shell.core.handle(Input::Connected { number: asked, slot, id: number, peer, at_ms });
         }
         (None, Some((service, kind))) => {
-            shell.core.handle(Input::Opened { slot, id: number, service, kind, peer, at_ms });
+            shell.core.handle(Input::Opened { slot, id: number, service, kind, peer, at_ms, tls: None });
         }
         // Excluded above.
         (None, None) => {}
     }
+    Ok(())
+}
+
+/// Opens a session for a connection whose handshake is done. Fails if more of the stream was used:
+/// then a session had it before, and its keys must not be used again.
+fn open_over_tls(
+    shell: &mut Shell,
+    (key, number): (u32, u64),
+    endpoint: EndpointId,
+    fd: OwnedFd,
+    begin: &TlsBegin,
+) -> Result<(), String> {
+    let counts = tcp::counts(&fd).map_err(|e| format!("the peer is gone: {e}"))?;
+    if counts.read != begin.state.read || counts.sent.is_some_and(|sent| sent != begin.state.written) {
+        return Err("its stream is not where its handshake left it".into());
+    }
+    let socket = Stream::from(fd);
+    let gone = |e| format!("the peer is gone: {e}");
+    let (peer, local) = (socket.peer().map_err(gone)?, socket.local().map_err(gone)?);
+    let port = shell.ports.of_connection(endpoint, local).ok_or("the port is closed")?;
+    let kind = over_tls(&port.kind).unwrap_or(&port.kind).to_owned();
+    let service = shell.core.service_named(&port.port.0).ok_or("the port is closed")?;
+    let slot =
+        shell.sockets.add(socket, key).map_err(|e| format!("the connection cannot be taken in: {e}"))?;
+    let at_ms = unix_ms();
+    shell.core.handle(Input::Opened {
+        slot,
+        id: number,
+        service,
+        kind: &kind,
+        peer,
+        at_ms,
+        tls: Some(begin),
+    });
     Ok(())
 }

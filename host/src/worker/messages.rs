@@ -78,6 +78,8 @@ pub(super) fn from_keeper(
             connections::take(shell, &all, fds);
         }
         ToWorker::Endpoints(runs) => shell.ports.announce(runs),
+        ToWorker::Shaken(shaken) => shell.handshakes.expect(shaken),
+        ToWorker::Handshaker(first) => connections::join_handshaker(shell, fds, first),
         ToWorker::Opened(opened) => ports_opened(shell, drivers, opened),
         ToWorker::Dialed(dialed) => shell.keeper.expect_dialed(dialed),
         ToWorker::Numbers(first, count) => shell.datagrams.add_numbers(first, count),

@@ -30,6 +30,7 @@
 //! | `datagrams` | Datagrams, and the peers that have sessions. |
 //! | `drivers` | Drivers of work that takes several passes. |
 //! | `endpoints` | Numbers of ports, and endpoints of connections about to come. |
+//! | `handshakes` | Secrets of TLS, and connections that wait for theirs. |
 //! | `inbox` | Messages for the loop from other threads. |
 //! | `keeper_link` | The worker's end of the socket to the keeper. |
 //! | `ledger` | Adds and amends ledger lines. |
@@ -50,6 +51,7 @@ mod connections;
 mod datagrams;
 mod drivers;
 mod endpoints;
+mod handshakes;
 mod inbox;
 mod keeper_link;
 mod ledger;
@@ -160,6 +162,7 @@ impl Worker {
         self.shell.follow_udp_ports();
         // Behind the commit: a successor would miss a connection that is released too early.
         self.shell.keeper.send_releases();
+        self.shell.handshakes.acknowledge();
         Ok(())
     }
 
@@ -181,13 +184,14 @@ impl Worker {
         // Only those listed by now: reads list connections for the next pass.
         let left = shell.sockets.again();
         let mut ending = Vec::new();
-        let (mut posted, mut told, mut events) = (false, false, 0);
+        let (mut posted, mut told, mut shaken, mut events) = (false, false, false, 0);
         for event in &self.events {
             events += 1;
             match source(event.token()) {
                 Source::Waker => posted = true,
                 Source::Link => told = true,
                 Source::Datagrams(place) => shell.datagrams.is_ready(place),
+                Source::Handshaker => shaken = true,
                 Source::Connection(slot) => {
                     if event.is_writable() {
                         shell.core.handle(Input::Writable { slot });
@@ -235,6 +239,9 @@ impl Worker {
         if told || shell.keeper.has_rest {
             shell.board.stage(Stage::Keeper);
             messages::receive_keeper(shell, drivers, &self.inbox)?;
+        }
+        if shaken {
+            connections::receive_secrets(shell);
         }
         if posted {
             shell.board.stage(Stage::Threads);

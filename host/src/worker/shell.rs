@@ -18,6 +18,7 @@ use crate::plugin::prepare::Job;
 use crate::protocol::board_text;
 use crate::protocol::status::{JobsStatus, ServiceStatus};
 use crate::worker::datagrams::Datagrams;
+use crate::worker::handshakes::HandshakesDone;
 use crate::worker::keeper_link::KeeperLink;
 use crate::worker::ledger::Ledger;
 use crate::worker::lifecycle::Lifecycle;
@@ -44,6 +45,8 @@ pub(super) struct Shell {
     pub datagrams: Datagrams,
     /// The socket to the keeper.
     pub keeper: KeeperLink,
+    /// Secrets of handshakes of TLS, and connections that wait for theirs.
+    pub handshakes: HandshakesDone,
     /// Counters that outlive this process. The keeper reads them at any time.
     pub board: Board,
     /// The configuration in force.
@@ -84,6 +87,7 @@ impl Shell {
             sockets,
             datagrams: Datagrams::default(),
             keeper,
+            handshakes: HandshakesDone::default(),
             board,
             config,
             ports,

@@ -83,6 +83,7 @@ fn main() {
             kind: "",
             peer: peer.clone(),
             at_ms: 0,
+            tls: None,
         });
         line(&mut core, slot);
         if slot % 1000 == 999 {

@@ -235,7 +235,7 @@ impl World {
         let addr = ADDR.parse().expect("an address");
         self.host.core.handle(match peer.dialed {
             Some(number) => Input::Connected { number, slot, id, peer: addr, at_ms: 0 },
-            None => Input::Opened { slot, id, service, kind: "", peer: addr, at_ms: 0 },
+            None => Input::Opened { slot, id, service, kind: "", peer: addr, at_ms: 0, tls: None },
         });
         self.check_admission(slot);
         if !read_again.is_empty() {

@@ -72,7 +72,7 @@ impl World {
         }
         let (id, slot) = self.arrive(None);
         let (service, peer) = (self.host.service, ADDR.parse().expect("an address"));
-        self.host.core.handle(Input::Opened { slot, id, service, kind: "", peer, at_ms: 0 });
+        self.host.core.handle(Input::Opened { slot, id, service, kind: "", peer, at_ms: 0, tls: None });
         self.check_admission(slot);
     }
 

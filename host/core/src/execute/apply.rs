@@ -18,6 +18,7 @@ use crate::host_state::deliver::deliver;
 use crate::host_state::end::drop_job;
 use crate::host_state::output::{broadcast, is_backed_up, send};
 use crate::host_state::state::{write_framing, write_state, write_topics};
+use crate::host_state::tls::seal_all;
 use crate::ids::{Slot, public_number};
 use crate::limits::names::Limit;
 use crate::service::registry::Writer;
@@ -39,7 +40,8 @@ struct Origin<'a> {
     running: &'a RunningBatch,
 }
 
-/// Applies what a batch of a session staged, in order. State and entries are marked with the
+/// Applies what a batch of a session staged, in order. Data for TLS are sealed at once: the records
+/// take the room that was reserved for the data. State and entries are marked with the
 /// versions that the writer has of them. If the session is gone, nothing is applied.
 pub(crate) fn apply(
     host: &mut HostState,
@@ -110,6 +112,7 @@ pub(crate) fn apply(
         write_framing(host, slot, state.clone());
     }
     host.store.end_promise();
+    seal_all(host);
 }
 
 /// Writes an entry of a table, marked with this version.

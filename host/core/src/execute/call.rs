@@ -20,6 +20,7 @@ use crate::framing::Framing;
 use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};
 use crate::service::convert::{Reread, convert_value};
+use crate::tls::facts;
 use crate::turn::code::{Batch, Code};
 use crate::turn::fault::Fault;
 use crate::turn::staging::{Buffers, Convert, Staging, TurnContext};
@@ -88,6 +89,10 @@ pub(crate) fn call(
         fact: &|name| match name {
             "endpoint" => Some(kind.to_owned()),
             "generation" => Some(callee.generation.to_string()),
+            _ if session.over_tls() => {
+                let facts = host.tls.facts(&host.store, call.slot);
+                facts::find(facts, name).map(|value| String::from_utf8_lossy(value).into_owned())
+            }
             _ => None,
         },
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).

@@ -40,7 +40,7 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
     if staged.effects.is_empty() && !staged.has_state {
         return None;
     }
-    let HostState { store, sessions, topics, services, .. } = host;
+    let HostState { store, sessions, topics, services, tls, .. } = host;
     let mut room = Room::default();
     if staged.has_state {
         room.add(staged.state.len(), 1);
@@ -70,6 +70,11 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
                 // The same bound as in `record_bytes`.
                 let subscribers = topics.count(staged.text(topic)) + 1;
                 let data = (data.clone(), *line);
+                if !tls.is_empty() {
+                    let on = topics.subscribers(staged.text(topic)).chain([slot]);
+                    let over_tls = on.filter(|s| sessions.get(*s).is_some_and(|s| s.over_tls())).count();
+                    add_copies(&mut room, &data, over_tls, services, staged);
+                }
                 add_framed(&mut room, data, subscribers, services, staged);
             }
             Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => room.add(data.len(), 1),
@@ -149,6 +154,24 @@ fn add_framed(
             staged.framed.push(Framed { data: data.clone(), service, bytes });
         }
     }
+}
+
+/// Adds what a broadcast writes for subscribers over TLS: a copy for each, in whatever framing.
+fn add_copies(
+    room: &mut Room,
+    (data, is_line): &(Part, bool),
+    subscribers: usize,
+    services: &Services,
+    staged: &Buffers,
+) {
+    let mut longest = data.len();
+    let mut encoded = Vec::new();
+    for encoding in Encoding::in_use(services).into_iter().filter(|e| e.library_of().is_none()) {
+        encoded.clear();
+        let _ = encoding.encode(services, (&staged.bytes[data.clone()], *is_line), &mut encoded);
+        longest = longest.max(encoded.len());
+    }
+    room.add(OutputWriter::record_bytes(longest), subscribers);
 }
 
 /// Adds the records of long broadcast data: one that several recipients share, or an output

@@ -46,6 +46,9 @@ pub(crate) fn gone(host: &mut HostState, slot: Slot) {
     host.quarantines.forget(s.id);
     let topics = s.subscriptions.as_ref().and_then(|on| on.record);
     let framing = host.sessions.take_framing_record(slot);
+    if s.over_tls() {
+        host.tls.forget(&mut host.store, slot);
+    }
     for r in [s.record, s.state, s.input, framing, topics].into_iter().flatten() {
         host.store.delete(r);
     }

@@ -17,6 +17,7 @@
 //! | [`notice`] | tells operators, and counts limits that are reached |
 //! | [`output`] | queues output, and books what the kernel took |
 //! | [`state`] | writes a session's state |
+//! | [`tls`] | seals data into the output, and writes states of TLS |
 
 pub(crate) mod deliver;
 pub(crate) mod end;
@@ -24,6 +25,7 @@ pub(crate) mod framings;
 pub(crate) mod notice;
 pub(crate) mod output;
 pub(crate) mod state;
+pub(crate) mod tls;
 
 use crate::command::Command;
 use crate::effects::datagrams::DatagramsToSend;
@@ -49,6 +51,7 @@ use crate::store::records::Store;
 use crate::store::shared::SharedRecords;
 use crate::tables::index::Tables;
 use crate::tables::owner::TableOwners;
+use crate::tls::table::TlsSessions;
 
 /// The state of a host, without sockets, files, threads and loaded code.
 pub(crate) struct HostState {
@@ -97,6 +100,8 @@ pub(crate) struct HostState {
     pub(crate) jobs: Jobs,
     /// Connections that are being made.
     pub(crate) outbound: Outbound,
+    /// Records and stages of the sessions over TLS.
+    pub(crate) tls: TlsSessions,
     /// Subscribers of each topic.
     pub(crate) topics: Topics,
     /// Entries of the tables.
@@ -134,6 +139,7 @@ impl HostState {
             timers: Timers::default(),
             jobs: Jobs::default(),
             outbound: Outbound::default(),
+            tls: TlsSessions::default(),
             topics: Topics::default(),
             tables: Tables::default(),
             owners: TableOwners::default(),

@@ -32,6 +32,10 @@ use greenroom_state::abi::level;
 /// takes none.
 pub(crate) fn send(host: &mut HostState, slot: Slot, bytes: &[u8]) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
+    if s.over_tls() {
+        // Sealed when the turn's effects are applied, or the input is done.
+        return host.tls.push(&host.store, slot, bytes);
+    }
     if host.output.push(&mut host.store, s, bytes) {
         host.sessions.touch(slot);
     }
@@ -104,7 +108,9 @@ fn send_to_all(host: &mut HostState, to: Vec<Slot>, data: &[u8]) {
     let is_shared = to.len() > 1 && data.len() >= SHARED_FROM_BYTES;
     let shared = is_shared.then(|| host.shared.put(&mut host.store, data));
     for to in to {
-        match shared {
+        // Each stream seals a copy of its own.
+        let over_tls = host.sessions.get(to).is_some_and(|s| s.over_tls());
+        match shared.filter(|_| !over_tls) {
             Some(number) => send_shared(host, to, number, data.len()),
             None => send(host, to, data),
         }

@@ -169,6 +169,13 @@ pub struct Limits {
     pub proxy_header_ms: u64,
     /// Time after which the kernel gives up a peer that does not answer. 0: the kernel's own times.
     pub dead_peer_ms: u64,
+    /// Records that one key of TLS seals before another follows. In TLS 1.2 the session is closed
+    /// then. A cipher may allow fewer.
+    pub tls_records_max: u64,
+    /// Handshakes of TLS under way. The oldest one is given up for one more.
+    pub handshakes_max: usize,
+    /// Time for a handshake of TLS. Afterwards its connection is closed.
+    pub handshake_ms: u64,
     /// Time for the output of a closed session to be flushed. Afterwards the output is dropped.
     pub drain_ms: u64,
     /// Time for a peer to close its end after ours is shut. Afterwards the connection is
@@ -241,6 +248,9 @@ impl Default for Limits {
             datagram_amplification_max: 3,
             proxy_header_ms: 5_000,
             dead_peer_ms: 120_000,
+            tls_records_max: 1 << 23,
+            handshakes_max: 1024,
+            handshake_ms: 10_000,
             drain_ms: 10_000,
             linger_ms: 2_000,
             stop_ms: 5_000,
@@ -321,6 +331,7 @@ impl Limits {
             ("ping_ms", self.ping_ms),
             ("proxy_header_ms", self.proxy_header_ms),
             ("dead_peer_ms", self.dead_peer_ms),
+            ("handshake_ms", self.handshake_ms),
             ("drain_ms", self.drain_ms),
             ("linger_ms", self.linger_ms),
             ("stop_ms", self.stop_ms),
@@ -337,6 +348,9 @@ impl Limits {
             ("retired_bytes_max", self.retired_bytes_max),
             ("rehearsal_bytes_max", self.rehearsal_bytes_max),
             ("rehearsal_ms", self.rehearsal_ms as usize),
+            ("tls_records_max", self.tls_records_max as usize),
+            ("handshakes_max", self.handshakes_max),
+            ("handshake_ms", self.handshake_ms as usize),
         ];
         match least.into_iter().find(|(_, n)| *n == 0) {
             Some((name, _)) => Err(format!("limits.{name} is 0: it must be at least 1")),

@@ -76,6 +76,9 @@ limits! {
     ProxyHeaderMs = "proxy_header_ms",
     ProxyHeader = "proxy_header",
     ProxyFrom = "proxy_from",
+    TlsRecordsMax = "tls_records_max",
+    HandshakeMs = "handshake_ms",
+    HandshakesMax = "handshakes_max",
 }
 
 impl std::fmt::Display for Limit {

@@ -19,6 +19,7 @@ use crate::host_state::state::kept_input;
 use crate::ids::ServiceId;
 use crate::ids::Slot;
 use crate::session::life::Session;
+use crate::tls::facts;
 use greenroom_state::address::Address;
 use greenroom_state::session_record::SessionRecord;
 
@@ -42,6 +43,8 @@ pub struct SessionView {
     pub service: String,
     /// Kind of the endpoint that it came by: the name of its framing.
     pub kind: &'static str,
+    /// Facts of its handshake of TLS, name and value of each; empty: it has none.
+    pub tls: Vec<(String, String)>,
     /// Reason of its quarantine; `None`: the session is not quarantined.
     pub quarantined: Option<String>,
     /// State as stored, of the version that the record names; `None`: none, or not asked for.
@@ -142,6 +145,9 @@ fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionVie
         record: s.to_record().cloned(),
         service: host.services[s.service].offer.name.clone(),
         kind: host.services[s.service].framings.get(s.framing).kind(),
+        tls: facts::all(host.tls.facts(&host.store, slot))
+            .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()))
+            .collect(),
         quarantined: s.quarantine().map(|q| q.reason.clone()),
         state: s.state.filter(|_| contents).map(copy),
         input: if contents { kept_input(host, slot).to_vec() } else { Vec::new() },

@@ -18,6 +18,7 @@ use crate::framing::websocket::farewell::Farewell;
 use crate::host_state::end::{drop_owned, flushed, gone, set_deadline};
 use crate::host_state::notice::{limit_reached, notice};
 use crate::host_state::output::send;
+use crate::host_state::tls;
 use crate::ids::Slot;
 use crate::limits::budget::SESSION_NS;
 use crate::limits::names::Limit;
@@ -49,6 +50,9 @@ pub(super) fn finish_with(pass: &mut Pass<'_>, slot: Slot, reason: u32, farewell
     // Without room the peer sees the end alone.
     if !told.is_empty() && host.store.reserve([OutputWriter::record_bytes(told.len())]) {
         send(host, slot, &told);
+    }
+    if host.sessions.get(slot).is_some_and(|s| s.over_tls()) {
+        tls::close(host, slot);
     }
     let Some(s) = host.sessions.get(slot) else { return };
     // Asked behind the last turn, which may have sent something.
@@ -120,6 +124,7 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
 /// make other sessions grow over theirs, which are then closed as well; each round removes a
 /// session, so the loop ends. One that the stage leaves may go on if its peer takes enough by then.
 pub(crate) fn close_overflowed(pass: &mut Pass<'_>) {
+    close_spent(pass);
     while pass.host.send_queue.overflows()
         && !pass.host.stage_is_over()
         && let Some(slot) = pass.host.send_queue.pop_overflowed()
@@ -149,6 +154,29 @@ pub(crate) fn close_overflowed(pass: &mut Pass<'_>) {
         // limit.
         pass.host.commands.push(Command::Reset(slot));
         gone(pass.host, slot);
+        close_spent(pass);
+    }
+}
+
+/// Seals what the input has left to seal, and closes the sessions over TLS that can send nothing
+/// more. Each round removes one.
+fn close_spent(pass: &mut Pass<'_>) {
+    if pass.host.tls.is_empty() {
+        return;
+    }
+    tls::seal_all(pass.host);
+    while let Some((slot, may_send)) = pass.host.tls.pop_failed() {
+        let open = pass.host.sessions.get(slot).is_some_and(|s| s.life == Life::Open);
+        if open && may_send {
+            finish(pass, slot, closed::LIMIT);
+        } else if !may_send {
+            if open {
+                last_turn(pass, slot, closed::LIMIT);
+            }
+            pass.host.commands.push(Command::Reset(slot));
+            gone(pass.host, slot);
+        }
+        tls::seal_all(pass.host);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::host_state::HostState;
 use crate::host_state::notice::notice;
 use crate::host_state::output::offer;
 use crate::host_state::state::input_len;
+use crate::host_state::tls;
 use crate::store::kind::Kind;
 use crate::store::layout::Full;
 use greenroom_state::abi::level;
@@ -22,6 +23,7 @@ use greenroom_state::session_record::SessionRecord;
 /// Ends a pass: all that it changed counts from here on. O(sessions that changed). Must not be
 /// called from a running turn.
 pub(crate) fn commit(host: &mut HostState) {
+    tls::end_pass(host);
     let changed = host.sessions.take_changed();
     for &slot in &changed {
         let input_bytes = input_len(host, slot) as u32;

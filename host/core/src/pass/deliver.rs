@@ -13,10 +13,12 @@
 use super::close::finish;
 use super::{Pass, Scratch};
 use crate::execute::batch::run_batch;
+use crate::host_state::notice::notice;
 use crate::host_state::output::{note_overflow, pause_if_full, release_waiting};
+use crate::host_state::tls::is_cut;
 use crate::ids::Slot;
 use crate::session::life::Session;
-use greenroom_state::abi::closed;
+use greenroom_state::abi::{closed, level};
 
 /// Turns that a pass runs of waiting actions, about; the last batch may go beyond. The rest
 /// waits for the next pass, behind the input that arrives by then.
@@ -113,6 +115,13 @@ pub(super) fn finish_if_peer_done(pass: &mut Pass<'_>, slot: Slot) {
     }
     // Asked again: the actions may have closed the session, or blocked it.
     if may_end(pass) && !pass.host.inbox.has(slot) {
+        let over_tls = pass.host.sessions.get(slot).is_some_and(|s| s.over_tls());
+        if over_tls && is_cut(pass.host, slot) {
+            // Without the peer's last alert nobody knows whether this is all that it sent.
+            let message = "its peer has cut the stream: no alert of TLS told the end".into();
+            notice(pass.host, level::DEBUG, slot, message);
+            return finish(pass, slot, closed::BROKEN);
+        }
         finish(pass, slot, closed::PEER);
     }
 }

@@ -14,6 +14,7 @@
 //! | `reply` | bytes that the host itself sends for a framing |
 //! | `deliver` | waiting actions get their turns |
 //! | `close` | last turn, remaining output, end of stream |
+//! | `tls` | records of TLS become bytes |
 //! | `timeout` | closes sessions whose peer stays silent too long |
 //! | `commit` | changed sessions are written, and one epoch makes all of it valid |
 //! | `send` | picks the sessions to send to, and books what the kernel took |
@@ -46,8 +47,12 @@ mod send_tests;
 #[cfg(test)]
 mod share_tests;
 pub(crate) mod timeout;
+mod tls;
+#[cfg(test)]
+mod tls_tests;
 
 use self::cut::CutBuffers;
+use self::tls::TlsBuffers;
 use crate::effects::action_buffer::ActionBuffer;
 use crate::effects::inbox::RunningBatch;
 use crate::execute::Executor;
@@ -62,6 +67,8 @@ pub(crate) struct Scratch {
     running: RunningBatch,
     /// Messages under way that differ from their input, and states of framings.
     cut: CutBuffers,
+    /// Records of TLS under way.
+    tls: TlsBuffers,
 }
 
 /// View of the host for the stages of a pass, made for one input.

@@ -23,11 +23,13 @@ use crate::host_state::end::gone;
 use crate::host_state::framings::begin_framing;
 use crate::host_state::notice::connection_refused;
 use crate::ids::{ServiceId, Slot};
+use crate::input::TlsBegin;
 use crate::limits::budget::READ_NS;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
+use crate::session::carrier::Carrier;
 use crate::session::life::{Life, Session};
-use crate::session::proxied::Proxied;
+use crate::tls::state::STATE_BYTES;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
 use greenroom_state::address::Peer;
 use greenroom_state::endpoint::split_kind;
@@ -79,13 +81,18 @@ impl<'a> Connection<'a> {
 }
 
 /// Turns an accepted connection into a session, like [`open`]. Nobody is told why it is refused.
-pub(crate) fn accept(pass: &mut Pass<'_>, connection: Connection<'_>) {
-    let _ = open(pass, connection);
+pub(crate) fn accept(pass: &mut Pass<'_>, connection: Connection<'_>, tls: Option<&TlsBegin>) {
+    let _ = open(pass, connection, tls);
 }
 
 /// Turns a connection into a session, and runs its first turn. Fails if the host stops or a
-/// limit is in the way: the connection is closed then, and the error names the reason.
-pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<(), &'static str> {
+/// limit is in the way: the connection is closed then, and the error names the reason. `tls`: the
+/// outcome of its handshake.
+pub(crate) fn open(
+    pass: &mut Pass<'_>,
+    connection: Connection<'_>,
+    tls: Option<&TlsBegin>,
+) -> Result<(), &'static str> {
     let Connection { slot, id, service, .. } = connection;
     let host = &mut *pass.host;
     // Counted even if it is refused: a successor must not open a connection that was closed
@@ -94,10 +101,13 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
         host.host_records.record_connection_number(id);
     }
     let (is_proxied, _) = split_kind(connection.kind);
+    // The state of TLS takes a second block for an update, like the session's record.
+    let has_room = tls.is_none_or(|tls| host.store.reserve([STATE_BYTES, STATE_BYTES, tls.facts.len()]));
     let limit = match is_proxied && !host.limits.trusts_proxy(service, &connection.peer) {
         true => Some(Limit::ProxyFrom),
         false => limit_in_the_way(host, &connection, is_proxied),
     };
+    let limit = limit.or((!has_room).then_some(Limit::StoreBytesMax));
     if host.stopping || limit.is_some() {
         return Err(refuse(host, &connection, limit));
     }
@@ -108,7 +118,7 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
         host.commands.push(Command::Notice { level: level::WARN, service, session: id, message });
         return Err(why);
     };
-    let mut session = Session::new(id, service, connection.peer, connection.at_ms);
+    let mut session = Session::new(id, service, connection.peer.clone(), connection.at_ms);
     session.framing = framing;
     if let Some(port) = connection.port {
         session.frame = peer::state_of(port);
@@ -116,7 +126,17 @@ pub(crate) fn open(pass: &mut Pass<'_>, connection: Connection<'_>) -> Result<()
     (session.outbound, session.heard_ns) = (connection.outbound, host.now_ns);
     if is_proxied {
         // The time of the header counts from here.
-        (session.proxied, session.frame_ns) = (Proxied::HeaderDue, host.now_ns.max(1));
+        (session.carrier, session.frame_ns) = (Carrier::HeaderDue, host.now_ns.max(1));
+    }
+    if let Some(TlsBegin { state, facts }) = tls {
+        if host.tls.begin(&mut host.store, slot, id, state, facts).is_err() {
+            host.tls.forget(&mut host.store, slot);
+            return Err(refuse(host, &connection, Some(Limit::StoreBytesMax)));
+        }
+        session.carrier = Carrier::Tls;
+        // The kernel counts the bytes of the handshake, too.
+        (session.bytes_in, session.bytes_out, session.bytes_sent) =
+            (state.read, state.written, state.written);
     }
     // Inserted before its first turn, which may subscribe it, send to it and set timers for it.
     host.sessions.insert(slot, session);

@@ -21,8 +21,8 @@ use crate::host_state::notice::limit_reached;
 use crate::ids::Slot;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
+use crate::session::carrier::Carrier;
 use crate::session::life::Life;
-use crate::session::proxied::Proxied;
 use greenroom_state::abi::{closed, level};
 use greenroom_state::address::{Peer, Relay};
 use std::net::SocketAddr;
@@ -40,8 +40,8 @@ pub(super) enum Start {
 /// Reads the header that a session's input begins with, if it is due. O(1) for other sessions.
 #[inline]
 pub(super) fn begin(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) -> Start {
-    match pass.host.sessions.get(slot).map(|s| s.proxied) {
-        Some(Proxied::HeaderDue) => read_header(pass, slot, input),
+    match pass.host.sessions.get(slot).map(|s| s.carrier) {
+        Some(Carrier::HeaderDue) => read_header(pass, slot, input),
         _ => Start::At(0),
     }
 }
@@ -69,7 +69,7 @@ fn read_header(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) -> Start {
     host.sessions.touch(slot);
     let Some(s) = host.sessions.get_mut(slot) else { return Start::Ended };
     if input.len() > len {
-        s.proxied = Proxied::No;
+        s.carrier = Carrier::Plain;
     }
     if !host.services[s.service].framings.get(s.framing).begins_with_request() {
         s.block(Blocked::OpenedTurnDue, false);

@@ -25,10 +25,11 @@ use super::framing::{calls_code, keep_framing};
 use super::open::run_opened_if_due;
 use super::proxied::{Start, begin};
 use super::timeout::frame_waits;
+use super::tls::{self, TlsInput};
 use crate::execute::batch::{Ran, may_cut, run_batch};
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
-use crate::host_state::notice::limit_reached;
+use crate::host_state::notice::{limit_reached, notice};
 use crate::host_state::output::pause_if_full;
 use crate::host_state::state::{input_len, kept_input};
 use crate::ids::Slot;
@@ -36,10 +37,11 @@ use crate::limits::budget::READ_NS;
 use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
+use crate::session::carrier::Carrier;
 use crate::session::life::Life;
-use crate::session::proxied::Proxied;
 use crate::store::kind::Kind;
 use crate::store::tail::Tail;
+use crate::tls::stage::TlsEnd;
 use greenroom_state::abi::{closed, level};
 
 /// Bytes of kept input from which a quarantined session's peer is no longer read. The last read
@@ -62,12 +64,70 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
     // compares this number with the kernel's.
     s.bytes_in += bytes.len() as u64;
     s.heard_ns = host.now_ns;
-    if s.proxied == Proxied::FirstByteDue {
-        s.proxied = Proxied::No;
+    if s.carrier == Carrier::FirstByteDue {
+        s.carrier = Carrier::Plain;
     }
-    let input = s.input;
+    let over_tls = s.over_tls();
     host.budget.spend(READ_NS);
     host.sessions.touch(slot);
+    match over_tls {
+        false => take_bytes(pass, slot, bytes, assembly),
+        true => received_over_tls(pass, slot, bytes, assembly),
+    }
+}
+
+/// Opens bytes from the peer of an open session over TLS, and takes the data. If the peer ends its
+/// side by an alert, that is the end of its input. Bytes that are no records of the stream end the
+/// session, behind an alert.
+fn received_over_tls(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<u8>) {
+    let mut buffers = std::mem::take(&mut pass.scratch.tls);
+    let opened = tls::open(pass.host, slot, bytes, &mut buffers);
+    if !buffers.content.is_empty() {
+        take_bytes(pass, slot, &buffers.content, assembly);
+    }
+    pass.scratch.tls = buffers;
+    // The turns of its data may have closed the session.
+    if pass.host.sessions.get(slot).is_none_or(|s| s.life != Life::Open) {
+        return;
+    }
+    match opened {
+        TlsInput::Opened(None) => {}
+        TlsInput::Opened(Some(TlsEnd::Closed)) => peer_done(pass, slot),
+        TlsInput::Opened(Some(TlsEnd::Failed(alert))) => {
+            notice(pass.host, level::INFO, slot, format!("closed: its peer has sent alert {alert} of TLS"));
+            broken(pass, slot);
+        }
+        TlsInput::Opened(Some(TlsEnd::Refused(alert))) => {
+            let why = tls::describe(alert);
+            notice(
+                pass.host,
+                level::INFO,
+                slot,
+                format!("closed: its peer breaks TLS: {why} (alert {alert})"),
+            );
+            finish(pass, slot, closed::BROKEN);
+        }
+        TlsInput::NoRoom => {
+            limit_reached(
+                pass.host,
+                Limit::StoreBytesMax,
+                level::WARN,
+                slot,
+                "closed: no room for its input",
+            );
+            finish(pass, slot, closed::LIMIT);
+        }
+        TlsInput::NoCiphers => {
+            notice(pass.host, level::ERROR, slot, "closed: this process has no ciphers for it".into());
+            broken(pass, slot);
+        }
+    }
+}
+
+/// Takes data of an open session, and runs the whole messages in them.
+#[inline]
+fn take_bytes(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<u8>) {
+    let Some(input) = pass.host.sessions.get(slot).map(|s| s.input) else { return };
     match input {
         None => run_frames(pass, slot, bytes),
         Some(_) if append_input(pass, slot, bytes) => {}

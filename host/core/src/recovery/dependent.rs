@@ -1,12 +1,14 @@
-//! Dependent records: framings of services, tails of input, and waits for output. They are taken in
-//! behind the records that they need.
+//! Dependent records: framings of services, tails of input, records of TLS, and waits for output.
+//! They are taken in behind the records that they need.
 
 use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};
 use crate::session::blocked::Blocked;
 use crate::session::flow_control::FlowControl;
 use crate::session::life::Life;
+use crate::store::kind::Kind;
 use crate::store::layout::Ref;
+use crate::store::recover::Found;
 use crate::store::tail::Tail;
 
 /// Takes in the framings of a service's sessions. If they are lost, so are the sessions that have
@@ -55,5 +57,18 @@ pub(super) fn recover_wait(host: &mut HostState, id: u64, r: Ref) {
         && let Some(s) = host.sessions.get_mut(slot)
     {
         s.block(Blocked::OtherSessionsOutput, true);
+    }
+}
+
+/// Takes in records of TLS: states first, on which the others depend.
+pub(super) fn recover_tls(host: &mut HostState, records: &[Found]) {
+    let states = records.iter().filter(|f| f.kind == Kind::Tls);
+    let others = records.iter().filter(|f| matches!(f.kind, Kind::TlsInput | Kind::TlsFacts));
+    let HostState { store, sessions, tls, .. } = host;
+    for f in states.chain(others) {
+        let slot = sessions.slot_of(f.key).filter(|s| sessions.get(*s).is_some_and(|s| s.over_tls()));
+        if !slot.is_some_and(|slot| tls.recover(store, slot, f.kind, f.at)) {
+            store.delete(f.at);
+        }
     }
 }

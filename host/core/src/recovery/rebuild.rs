@@ -20,7 +20,7 @@
 //! Nothing fails: a record that cannot be read costs the session, entry or line that it belongs
 //! to, and is named in `Rebuilt::lost`.
 
-use super::dependent::{recover_framings, recover_input_tail, recover_wait};
+use super::dependent::{recover_framings, recover_input_tail, recover_tls, recover_wait};
 use super::reconcile::give_up;
 use crate::command::Command;
 use crate::framing::frame::FrameState;
@@ -59,39 +59,23 @@ pub(crate) struct Rebuilt {
     pub(crate) lost: Vec<String>,
 }
 
-/// Kinds of records without which a session is another one. Their keys are numbers of sessions,
-/// or of services for their own turns.
-const PARTS: [Kind; 12] = [
-    Kind::State,
-    Kind::Input,
-    Kind::InputTail,
-    Kind::Framing,
-    Kind::Output,
-    Kind::Shared,
-    Kind::Topics,
-    Kind::Quarantine,
-    Kind::Action,
-    Kind::Timer,
-    Kind::Job,
-    Kind::Connect,
-];
-
 /// Rebuilds the state from the records that were found. `now_ns` is the clock of
 /// [`crate::input::Input::PassBegins`], which goes on across processes. O(n log n) in the
 /// records.
 pub(crate) fn rebuild(limits: Limits, found: Recovered, now_ns: u64) -> Rebuilt {
-    let Recovered { store, records, erased } = found;
+    let Recovered { store, records, erased, without_secrets } = found;
     let mut lost: Vec<_> = erased.iter().map(describe).collect();
     let mut host = HostState::new(limits, store);
     // Before the sessions, whose deadlines count from here.
     host.now_ns = now_ns;
     recover_services(&mut host, &records);
     let mut survivors = recover_sessions(&mut host, &records, &mut lost);
+    recover_tls(&mut host, &records);
     let lacking = recover_records(&mut host, &records, &mut lost);
-    let parts = erased.iter().filter(|e| Kind::from_number(e.kind).is_some_and(|k| PARTS.contains(&k)));
+    let parts = erased.iter().filter(|e| Kind::from_number(e.kind).is_some_and(Kind::is_part_of_session));
     let damaged: BTreeSet<u64> = parts.map(|e| e.key).chain(lacking).collect();
     // Last, since only now all parts of a session have been seen.
-    survivors.retain(|s| match lacks(&host, s.slot, damaged.contains(&s.id)) {
+    survivors.retain(|s| match lacks(&host, s.slot, damaged.contains(&s.id), without_secrets) {
         Some(part) => {
             lost.push(format!("session {}: {part}", s.id));
             give_up(&mut host, s.slot);
@@ -164,7 +148,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
         let services = host.services.len();
         let HostState { store, shared, timers, jobs, outbound, host_records, .. } = host;
         match f.kind {
-            Kind::Session | Kind::Service | Kind::Entry => {}
+            Kind::Session | Kind::Service | Kind::Entry | Kind::Tls | Kind::TlsInput | Kind::TlsFacts => {}
             Kind::Output | Kind::Shared => {
                 let offset = store.read(f.at, piece_offset);
                 // No session writes two pieces at one offset: without this the stream would
@@ -216,8 +200,9 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
     lacking
 }
 
-/// Returns the part that a session lacks of what its record says, in words.
-fn lacks(host: &HostState, slot: Slot, damaged: bool) -> Option<&'static str> {
+/// Returns the part that a session lacks of what its record says, in words. `without_secrets`: no
+/// copy has those.
+fn lacks(host: &HostState, slot: Slot, damaged: bool, without_secrets: bool) -> Option<&'static str> {
     let s = host.sessions.get(slot)?;
     let record = host.store.read(s.record?, SessionRecord::decode)?;
     let lost_state = record.state_version != 0 && s.state.is_none();
@@ -230,6 +215,7 @@ fn lacks(host: &HostState, slot: Slot, damaged: bool) -> Option<&'static str> {
         (lost_input, "its input is lost"),
         (lost_framing, "its framing state is lost"),
         (lost_topics, "its topics are lost"),
+        (s.over_tls() && !without_secrets && !host.tls.has(slot), "its keys are lost"),
         (damaged, "a part of it is damaged"),
     ]
     .into_iter()
@@ -252,7 +238,7 @@ fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord)
     s.block(Blocked::OpenedTurnDue, r.opened_turn_due);
     s.block(Blocked::HeldByHandler, r.held);
     s.outbound = r.outbound;
-    s.recover_proxied(r.header_due, r.first_byte_due, host.now_ns);
+    s.recover_carrier(&r, host.now_ns);
     s.frame.searched = r.frame_searched;
     // The version counts once the state's record is found.
     s.state_version = 0;
@@ -372,6 +358,7 @@ fn describe(erased: &Erased) -> String {
         Some(Kind::Input | Kind::InputTail) => of_session("input"),
         Some(Kind::Framing) => of_session("the state of the framing"),
         Some(Kind::Output | Kind::Shared) => of_session("output"),
+        Some(Kind::Tls | Kind::TlsInput | Kind::TlsFacts) => of_session("its part of TLS"),
         Some(Kind::Topics) => of_session("the topics"),
         Some(Kind::Quarantine) => of_session("the quarantine"),
         Some(Kind::Waits) => of_session("what it waits for"),

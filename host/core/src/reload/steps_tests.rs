@@ -181,7 +181,7 @@ fn a_service_with_sessions_is_not_withdrawn_even_at_the_last_moment() {
     let t = b.0.service_named("t").unwrap();
     let peer = "127.0.0.1:9".parse().unwrap();
     let slot = crate::ids::Slot(0);
-    b.0.handle(crate::input::Input::Opened { slot, id: 1, service: t, kind: "", peer, at_ms: 0 });
+    b.0.handle(crate::input::Input::Opened { slot, id: 1, service: t, kind: "", peer, at_ms: 0, tls: None });
     let said = b.on(Event::Loaded(l, Ok(())));
     assert!(said.contains("no longer offers service t, which has 1 sessions"), "{said}");
     b.0.handle(crate::input::Input::Broken { slot });

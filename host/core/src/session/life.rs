@@ -17,7 +17,7 @@
 //! session costs at most 200 bytes here, beside its records and its places in [`super::table`].
 
 use super::blocked::{Blocked, Blocks, Question};
-use super::proxied::Proxied;
+use super::carrier::Carrier;
 use crate::framing::frame::FrameState;
 use crate::framing::peer;
 use crate::framing::websocket::stage::{SocketStage, stage};
@@ -47,8 +47,8 @@ pub struct Session {
     pub peer_done: bool,
     /// Whether the host connected to its peer.
     pub outbound: bool,
-    /// Place before or behind its PROXY header.
-    pub(crate) proxied: Proxied,
+    /// What its stream stands behind, or in.
+    pub(crate) carrier: Carrier,
     /// Reasons why it waits. Only two of them are in its record: held, and opened turn due. The
     /// quarantine is a record of its own.
     blocks: Blocks,
@@ -136,7 +136,7 @@ impl Session {
             life: Life::Open,
             peer_done: false,
             outbound: false,
-            proxied: Proxied::No,
+            carrier: Carrier::Plain,
             blocks: Blocks::default(),
             output_fresh: false,
             dirty: false,
@@ -255,27 +255,33 @@ impl Session {
         peer::port_of(&self.frame)
     }
 
-    /// Takes its place before or behind its header from its record. A header that is due gets the
+    /// Takes what its stream stands behind, or in, from its record. A header that is due gets the
     /// whole time again, also without a byte of it.
-    pub(crate) fn recover_proxied(&mut self, header_due: bool, first_byte_due: bool, now_ns: u64) {
-        self.proxied = match (header_due, first_byte_due) {
-            (true, _) => Proxied::HeaderDue,
-            (false, true) => Proxied::FirstByteDue,
-            (false, false) => Proxied::No,
+    pub(crate) fn recover_carrier(&mut self, record: &SessionRecord, now_ns: u64) {
+        self.carrier = match record {
+            SessionRecord { header_due: true, .. } => Carrier::HeaderDue,
+            SessionRecord { over_tls: true, .. } => Carrier::Tls,
+            SessionRecord { first_byte_due: true, .. } => Carrier::FirstByteDue,
+            _ => Carrier::Plain,
         };
-        if header_due {
+        if record.header_due {
             self.frame_ns = now_ns.max(1);
         }
     }
 
     /// Returns whether its peer's address counts it: the peer came by itself, and is known.
     pub(super) fn counts_for_peer(&self) -> bool {
-        !self.outbound && self.proxied != Proxied::HeaderDue
+        !self.outbound && self.carrier != Carrier::HeaderDue
+    }
+
+    /// Returns whether its stream is one of TLS: its counts are those of the records.
+    pub fn over_tls(&self) -> bool {
+        self.carrier == Carrier::Tls
     }
 
     /// Returns whether its header is not whole. It has no turn before, and no last one.
     pub(crate) fn awaits_header(&self) -> bool {
-        self.proxied == Proxied::HeaderDue
+        self.carrier == Carrier::HeaderDue
     }
 
     /// Returns whether it stands for a service's own turns.
@@ -306,13 +312,15 @@ impl Session {
     /// is no such limit. `stuck_ns`: the time since when the kernel takes no output. O(1).
     pub(crate) fn timeout(&self, limits: &Limits, stuck_ns: Option<u64>) -> Option<(u64, Limit, u64)> {
         // On an outbound connection the host may be the one to speak first.
-        let silent = match self.proxied {
-            Proxied::No => self.bytes_in == 0 && !self.outbound,
-            Proxied::HeaderDue => false,
-            Proxied::FirstByteDue => true,
+        let silent = match self.carrier {
+            Carrier::HeaderDue => false,
+            Carrier::FirstByteDue => true,
+            // A handshake is no word of its own.
+            Carrier::Tls => self.turns <= 1 && self.input.is_none(),
+            Carrier::Plain => self.bytes_in == 0,
         };
-        let first = if silent { limits.first_byte_ms } else { 0 };
-        let header = if self.proxied == Proxied::HeaderDue { limits.proxy_header_ms } else { 0 };
+        let first = if silent && !self.outbound { limits.first_byte_ms } else { 0 };
+        let header = if self.carrier == Carrier::HeaderDue { limits.proxy_header_ms } else { 0 };
         let frame = if self.frame_ns > 0 { limits.frame_ms } else { 0 };
         // Pinged already: the answer has as much time again.
         let ping = if stage(self.frame.stored()) == SocketStage::Open { limits.ping_ms } else { 0 };
@@ -350,9 +358,10 @@ impl Session {
             quarantined: self.quarantine.is_some(),
             opened_turn_due: self.blocks.has(Blocked::OpenedTurnDue),
             outbound: self.outbound,
+            over_tls: self.over_tls(),
             held: self.blocks.has(Blocked::HeldByHandler),
-            header_due: self.proxied == Proxied::HeaderDue,
-            first_byte_due: self.proxied == Proxied::FirstByteDue,
+            header_due: self.carrier == Carrier::HeaderDue,
+            first_byte_due: self.carrier == Carrier::FirstByteDue,
             opened_at_ms: self.opened_at_ms,
             turns: self.turns,
             bytes_in: self.bytes_in,

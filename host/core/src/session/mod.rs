@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`life`] | one session: its life as a table |
 //! | [`blocked`] | reasons why a session waits, and what each blocks |
-//! | `proxied` | place before or behind a PROXY header |
+//! | `carrier` | what a session's stream stands behind, or in |
 //! | [`table`] | all sessions |
 //! | `output` | output a peer has not taken |
 //! | `send_queue` | sessions with output to send |
@@ -12,10 +12,11 @@
 //! | [`quarantine`] | sessions whose input is kept and not run |
 
 pub mod blocked;
+pub(crate) mod carrier;
 pub(crate) mod flow_control;
 pub mod life;
 pub(crate) mod output;
-pub(crate) mod proxied;
+
 pub mod quarantine;
 pub(crate) mod send_queue;
 pub mod table;

@@ -15,7 +15,7 @@
 use super::life::{Life, Session};
 use crate::limits::host::{Limits, PIECES_AT_ONCE};
 use crate::store::kind::Kind;
-use crate::store::layout::Ref;
+use crate::store::layout::{Full, Ref};
 use crate::store::records::Store;
 use crate::store::shared::{SHARED_FROM_BYTES, SharedRecords};
 use arrayvec::ArrayVec;
@@ -34,6 +34,8 @@ const PIECES_PAUSE: usize = 1024;
 const MERGED_FROM: usize = 2 * PIECES_AT_ONCE;
 /// Pieces that are merged at least, so that a byte is copied seldom.
 const MERGED_PIECES: usize = 32;
+/// Bytes of a piece of records of TLS, at most.
+const SEALED_PIECE: usize = 64 * 1024;
 /// Bytes of a merged piece, at most.
 const MERGED_BYTES: usize = 32 * 1024;
 
@@ -63,6 +65,31 @@ impl OutputWriter {
         if bytes.is_empty() || s.life == Life::Lingering {
             return false;
         }
+        self.append(store, s, bytes).expect("room was reserved before");
+        true
+    }
+}
+
+impl OutputWriter {
+    /// Appends records of TLS to a session's output, many of them as several pieces. Fails if the
+    /// store has no room, also in its reserve; a part of them may be there then.
+    pub(crate) fn push_sealed(
+        &mut self,
+        store: &mut Store,
+        s: &mut Session,
+        sealed: &[u8],
+    ) -> Result<(), Full> {
+        if s.life == Life::Lingering {
+            return Ok(());
+        }
+        for piece in sealed.chunks(SEALED_PIECE) {
+            self.append(store, s, piece)?;
+        }
+        Ok(())
+    }
+
+    /// Appends bytes to the newest piece, if that may still grow, or as another piece.
+    fn append(&mut self, store: &mut Store, s: &mut Session, bytes: &[u8]) -> Result<(), Full> {
         // The answers of one pass are mostly one record. A record that is committed must not
         // change.
         let appended = s.output_fresh && s.output.last().is_some_and(|&last| store.append(last, bytes));
@@ -70,12 +97,11 @@ impl OutputWriter {
             self.record.clear();
             self.record.extend_from_slice(&s.bytes_out.to_le_bytes());
             self.record.extend_from_slice(bytes);
-            let put = store.put(None, Kind::Output, s.id, &self.record);
-            s.output.push(put.expect("room was reserved before"));
+            s.output.push(store.put(None, Kind::Output, s.id, &self.record)?);
             s.output_fresh = true;
         }
         s.bytes_out += bytes.len() as u64;
-        true
+        Ok(())
     }
 }
 

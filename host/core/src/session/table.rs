@@ -12,8 +12,8 @@
 //! Costs: O(1) by slot, O(log sessions) by number and for each deadline that is set.
 
 use super::blocked::Blocked;
+use super::carrier::Carrier;
 use super::life::{Life, Session};
-use super::proxied::Proxied;
 use crate::ids::{OWN_SLOT, ServiceId, Slot, service_of_number};
 use crate::limits::host::Limits;
 use crate::store::layout::Ref;
@@ -153,7 +153,7 @@ impl Sessions {
     /// its client. `None`: the peer is the one that connected.
     pub(crate) fn came_by(&mut self, slot: Slot, peer: Option<Peer>) {
         let Some(s) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_deref_mut) else { return };
-        s.proxied = Proxied::FirstByteDue;
+        s.carrier = Carrier::FirstByteDue;
         if let Some(peer) = peer {
             s.peer = peer;
         }

@@ -66,6 +66,13 @@ pub enum Kind {
     InputTail = 22,
     /// Framings of a service's sessions, as `service/framings.rs` says; key: the service's number.
     Framings = 23,
+    /// Secrets and numbers of a session over TLS, as `tls/state.rs` says; key: session. The store
+    /// wipes such a record when it is gone.
+    Tls = 24,
+    /// Part of a record of TLS that came in; key: session.
+    TlsInput = 25,
+    /// Facts of a session's handshake, as `tls/facts.rs` says; key: session.
+    TlsFacts = 26,
 }
 
 impl Kind {
@@ -82,13 +89,21 @@ impl Kind {
         0
     }
 
+    /// Returns whether a session without the record is another one. The keys of such records are
+    /// numbers of sessions, or of services for their own turns.
+    pub(crate) fn is_part_of_session(self) -> bool {
+        use Kind::*;
+        let of_stream = matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput);
+        of_stream || matches!(self, State | Topics | Quarantine | Action | Timer | Job | Connect)
+    }
+
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 23] = [
+        const ALL: [Kind; 26] = [
             Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
             Ledger, Action, Payload, Timer, Job, Connect, Shared, Config, Framing, Waits, InputTail,
-            Framings,
+            Framings, Tls, TlsInput, TlsFacts,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

@@ -82,6 +82,8 @@ pub struct Store {
     pub(super) pins: Pins,
     /// Blocks that a reservation still has.
     promise: Promise,
+    /// Whether a block may hold secrets, so that blocks are looked at when they are freed.
+    pub(super) has_secrets: bool,
     /// Bytes of new and live blocks. A block counts with the size of its class.
     pub(super) bytes: usize,
 }
@@ -127,6 +129,7 @@ impl Store {
             dying: Vec::new(),
             pins: Pins::default(),
             promise: Promise::default(),
+            has_secrets: false,
             bytes: 0,
         }
     }
@@ -188,6 +191,7 @@ impl Store {
     pub fn put(&mut self, old: Option<Ref>, kind: Kind, key: u64, bytes: &[u8]) -> Result<Ref, Full> {
         let class = class_for(bytes.len()).ok_or(Full)?;
         let old = old.map(|r| (r, self.is_new(r)));
+        self.has_secrets |= kind == Kind::Tls;
         if let Some((r, true)) = old
             && self.class_of(r) == class
         {

@@ -52,6 +52,8 @@ pub struct Recovered {
     pub records: Vec<Found>,
     /// Blocks that were live and cannot be read: the store no longer has them.
     pub erased: Vec<Erased>,
+    /// Records are those of a copy, which was made without secrets of sessions.
+    pub without_secrets: bool,
 }
 
 /// Live block that recovery erased.
@@ -143,7 +145,7 @@ impl Store {
             store.free[class][free..].reverse();
             store.empty_slabs += usize::from(store.used[first] == 0);
         }
-        Ok(Recovered { store, records, erased })
+        Ok(Recovered { store, records, erased, without_secrets: false })
     }
 
     /// Decides about one block: free, erased or live. Repairs birth and death where a pass was
@@ -158,7 +160,13 @@ impl Store {
             header.dead = UNTIL_DELETED;
             self.write_word(at + 8, UNTIL_DELETED);
         }
+        let may_hold_secrets = header.kind == Kind::Tls as u8;
+        self.has_secrets |= may_hold_secrets;
         if header.born == UNBORN || header.dead <= self.epoch {
+            // The pass that was cut off may have written them.
+            if may_hold_secrets {
+                self.wipe(r);
+            }
             self.free[class].push(r);
             return;
         }

@@ -19,12 +19,17 @@
 //! Memory never shrinks. The units of a store with a lower use than before wait for the next
 //! slab.
 
+use super::block::{HEADER, Header};
+use super::kind::Kind;
 use super::layout::{
     CLASSES, DIRECTORY_AT, FREE_UNIT, Full, RESERVE_BYTES, Ref, UNIT, memory_bytes, offset, reference,
     slab_blocks, slab_units,
 };
 use super::records::Store;
 use super::room::Room;
+
+/// Bytes of a record with secrets, at most.
+const SECRET_BYTES_MAX: usize = 256;
 
 impl Store {
     /// Reserves room like [`Store::reserve`].
@@ -102,11 +107,24 @@ impl Store {
     /// Frees a block. The caller makes sure that no committed epoch, and no pin, needs its
     /// bytes: the next put may overwrite them.
     pub(super) fn give_back(&mut self, r: Ref) {
+        if self.has_secrets {
+            self.wipe(r);
+        }
         let unit = self.unit_of(r);
         self.used[unit] -= 1;
         self.empty_slabs += usize::from(self.used[unit] == 0);
         let class = self.class_of(r);
         self.free[class].push(r);
+    }
+
+    /// Wipes a block that nobody needs any more, if it holds secrets.
+    pub(super) fn wipe(&mut self, r: Ref) {
+        let at = offset(r);
+        let header = Header::read(self.memory.bytes(), at);
+        if header.kind == Kind::Tls as u8 {
+            let len = (header.len as usize).min(CLASSES[self.class_of(r)] - HEADER);
+            self.memory.write(at + HEADER, &[0; SECRET_BYTES_MAX][..len.min(SECRET_BYTES_MAX)]);
+        }
     }
 
     /// Returns the first unit of the slab of a block.

@@ -64,7 +64,7 @@ fn hand_next(worker: &mut WorkerProcess, connections: &Connections) -> bool {
     let Some(keys) = worker.next_batch() else { return false };
     let n = keys.len();
     let batch = connections.batch(keys);
-    worker.hand(n, batch, Vec::new())
+    worker.hand(n, batch, Default::default())
 }
 
 /// Waits for the end of a process.

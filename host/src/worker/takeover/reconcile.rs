@@ -159,6 +159,11 @@ fn is_fresh(shell: &Shell, connection: &HandedOver, in_order: bool) -> bool {
     if is_unix(&connection.fd) {
         return in_order && number > shell.core.connection_number();
     }
+    // Its secrets say whether a session had it before. They may come late, so its number tells
+    // nothing.
+    if shell.handshakes.of(number).is_some() {
+        return true;
+    }
     // On an outbound connection the host's own SYN counts as a byte.
     let own_syn = u64::from(shell.keeper.dialed(number).is_some());
     let untouched =

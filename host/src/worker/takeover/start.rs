@@ -33,6 +33,7 @@ use crate::plugin::prepare::{self, Job};
 use crate::plugin::stage::Copies;
 use crate::protocol::keeper::{Hello, TOO_FEW_FILES, ToKeeper, ToWorker};
 use crate::protocol::link::Link;
+use crate::tls::ciphers::RustlsCiphers;
 use crate::worker::Worker;
 use crate::worker::drivers::Drivers;
 use crate::worker::endpoints::Endpoints;
@@ -51,7 +52,7 @@ use crate::worker::transfer::Sockets;
 use crate::worker::{connections, messages, process_log};
 use crate::{logs, watchdog};
 use greenroom_core::core::{Core, Successor};
-use greenroom_core::input::Input;
+use greenroom_core::input::{Ciphers, Input};
 use greenroom_core::ledger::Outcome;
 use greenroom_core::recovery::rebuild::Survivor;
 use greenroom_core::reload::request::Requester;
@@ -120,14 +121,15 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     // keeper. The record is the truth then.
     let hello = Hello { config: recorded(&core).unwrap_or(hello.config), ..hello };
     core.set_limits(hello.config.all_limits());
+    core.handle(Input::Ciphers(Ciphers(Box::new(RustlsCiphers))));
     for what in &lost {
         tracing::error!("given up, because it cannot be trusted: {what}");
     }
     let mut worker = assemble(&hello, link, core, input, board, files)?;
-    // The first pass must know which connections are outbound. All other messages wait until the
-    // builds are loaded, because they act on builds and sessions.
-    let (dialed, early): (Vec<_>, Vec<_>) = early.into_iter().partition(|m| matches!(m, ToWorker::Dialed(_)));
-    hear(&mut worker, dialed);
+    // The first pass must know these. All others act on builds, and wait for them.
+    let announces = |m: &ToWorker| matches!(m, ToWorker::Dialed(_) | ToWorker::Shaken(_));
+    let (announced, early): (Vec<_>, Vec<_>) = early.into_iter().partition(announces);
+    hear(&mut worker, announced);
     if let Err(why) = begin(&mut worker, &hello, &survivors, handed_over) {
         worker.shell.keeper.send(&ToKeeper::CantStart(why.clone()));
         return Err(why);
@@ -186,7 +188,8 @@ fn take_connections(link: &mut KeeperSocket, early: &mut Vec<ToWorker>) -> Resul
                 | ToWorker::Unpin(_)
                 | ToWorker::Changed(_)
                 | ToWorker::ConnectFailed(..)
-                | ToWorker::Dialed(_)),
+                | ToWorker::Dialed(_)
+                | ToWorker::Shaken(_)),
                 _,
             )) => early.push(message),
             Some((other, _)) => return Err(format!("the keeper said {other:?} too early")),

@@ -1,0 +1,79 @@
+//! TLS of a service: certificates, and what is agreed on in handshakes.
+//!
+//! The handshaker reads the files. No other process of the host sees a key.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// TLS of one service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Certificates in PEM: the service's own, then those above it. Relative to the configuration.
+    pub certificate: PathBuf,
+    /// Key of the first certificate, in PEM.
+    pub key: PathBuf,
+    /// Other pairs, for clients that ask for a name which these certificates have.
+    pub others: Vec<KeyPair>,
+    /// Protocols that are offered inside TLS, the preferred one first. A client that offers others
+    /// alone is refused. Empty: none is agreed on.
+    pub alpn: Vec<String>,
+    /// Certificates in PEM of those who sign clients' certificates. `None`: no client is asked.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients without a certificate are let in, if they are asked for one.
+    pub client_optional: bool,
+}
+
+/// Certificate and key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyPair {
+    /// Certificates in PEM, as [`TlsConfig::certificate`].
+    pub certificate: PathBuf,
+    /// Key, as [`TlsConfig::key`].
+    pub key: PathBuf,
+}
+
+/// TLS of all services, with limits: all that the handshaker is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TlsSettings {
+    /// Services with TLS, by name.
+    pub services: BTreeMap<String, TlsConfig>,
+    /// Limit of the same name.
+    pub handshake_ms: u64,
+    /// Limit of the same name.
+    pub handshakes_max: usize,
+}
+
+impl TlsConfig {
+    /// All pairs, the service's own first.
+    pub fn pairs(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        let others = self.others.iter().map(|p| (&*p.certificate, &*p.key));
+        std::iter::once((&*self.certificate, &*self.key)).chain(others)
+    }
+
+    /// Checks each value by itself. The error names the key.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let named = self.pairs().flat_map(|(certificate, key)| [("certificate", certificate), ("key", key)]);
+        for (name, path) in named.chain(self.client_ca.as_deref().map(|path| ("client_ca", path))) {
+            if path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().contains(&0) {
+                return Err(format!("{name}: {path:?} names no file"));
+            }
+        }
+        match self.alpn.iter().find(|name| !(1..=255).contains(&name.len())) {
+            Some(bad) => Err(format!("alpn: {bad:?} is no name of a protocol: it has 1 to 255 bytes")),
+            None => Ok(()),
+        }
+    }
+
+    /// Resolves relative paths against a directory.
+    pub(super) fn resolve(&mut self, base: &Path) {
+        let others = self.others.iter_mut().flat_map(|p| [&mut p.certificate, &mut p.key]);
+        let own = [&mut self.certificate, &mut self.key];
+        for path in own.into_iter().chain(others).chain(&mut self.client_ca) {
+            *path = base.join(&*path);
+        }
+    }
+}

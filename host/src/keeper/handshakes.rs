@@ -1,0 +1,303 @@
+//! Handshakes of TLS: the process that does them, and connections that wait for it.
+//!
+//! | a connection | event | becomes |
+//! | --- | --- | --- |
+//! | accepted at an endpoint over TLS | | waits: it has a number of its own |
+//! | waits | the handshaker takes its descriptor | under way |
+//! | under way | done | a connection like any other, with the number of its handshake |
+//! | under way | failed, too late, or the handshaker has ended | closed |
+//!
+//! The keeper never sees a secret: those go from the handshaker to the worker by a socket pair.
+//! The keeper makes one for each pair of the two processes. It hands a connection over with
+//! the number of its handshake, by which the worker finds the secrets.
+//!
+//! Without an endpoint over TLS there is no handshaker. One that has ended is started again, after
+//! [`RESTART`]. Connections wait meanwhile.
+
+use crate::config::tls::TlsSettings;
+use crate::exit_status::own_binary;
+use crate::keeper::spawn::Process;
+use crate::keeper::tokens::HANDSHAKER;
+use crate::protocol::handshaker::{FromHandshaker, ToHandshaker};
+use crate::protocol::keeper::EndpointId;
+use crate::protocol::link::{Link, Received, pair};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use rustix::process::Pid;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Time between the end of a handshaker and the next start.
+const RESTART: Duration = Duration::from_millis(200);
+/// Connections that wait for the handshaker's socket to take them. With more, accepting waits.
+const WAITING_MAX: usize = 256;
+
+/// A connection whose handshake is not done.
+struct Shaking {
+    fd: OwnedFd,
+    endpoint: EndpointId,
+    service: String,
+}
+
+/// A handshaker that runs.
+struct Running {
+    process: Process,
+    link: Link<FromHandshaker, ToHandshaker>,
+    /// Lowest number of a handshake that may be its own.
+    first: u64,
+}
+
+/// Outcome that the keeper acts on.
+pub(super) enum Shaken {
+    /// The handshake of this number is done: its connection, and the endpoint that accepted it.
+    Done(u64, OwnedFd, EndpointId),
+    /// A handshake took too long.
+    Late,
+    /// A handshake was given up for another one.
+    GivenUp,
+    /// Files of a service cannot be used, for this reason, or can.
+    Failing(String, Option<String>),
+}
+
+/// Handshakes, and their process.
+#[derive(Default)]
+pub(super) struct HandshakesUnderWay {
+    settings: TlsSettings,
+    running: Option<Running>,
+    /// Time of the next start; `None`: none is due.
+    start_at: Option<Instant>,
+    /// Connections by number of their handshake.
+    shaking: BTreeMap<u64, Shaking>,
+    /// Numbers of those that the process was not given yet.
+    waiting: VecDeque<u64>,
+    /// Highest number so far.
+    last: u64,
+    /// Handshakes by number of the connection, as long as the connection lives.
+    done: BTreeMap<u64, u64>,
+    /// Worker that has a socket to the present process, by its incarnation.
+    joined: Option<u64>,
+}
+
+impl HandshakesUnderWay {
+    /// Follows another configuration.
+    pub(super) fn configure(&mut self, settings: TlsSettings) {
+        if self.settings == settings {
+            return;
+        }
+        self.settings = settings;
+        match &mut self.running {
+            Some(running) => running.link.send(&ToHandshaker::Configure(self.settings.clone())),
+            None => self.start_at = (!self.settings.services.is_empty()).then(Instant::now),
+        }
+    }
+
+    /// Starts the process for the first time, and waits until it has read the files. Fails with the
+    /// reasons of all services whose files cannot be used.
+    pub(super) fn start_at_first(&mut self, registry: &Registry) -> Result<(), String> {
+        if self.settings.services.is_empty() {
+            return Ok(());
+        }
+        let failed = |e: io::Error| format!("the handshaker can't be started: {e}");
+        self.start(registry).map_err(failed)?;
+        let Some(running) = &mut self.running else { return Ok(()) };
+        loop {
+            match running.link.wait().map_err(failed)? {
+                Some((FromHandshaker::Configured(failing), _)) if failing.is_empty() => return Ok(()),
+                Some((FromHandshaker::Configured(failing), _)) => return Err(failing.join("; ")),
+                Some(_) => {}
+                None => return Err("the handshaker has ended at its start".into()),
+            }
+        }
+    }
+
+    /// Starts the process, and tells it its settings.
+    fn start(&mut self, registry: &Registry) -> io::Result<()> {
+        self.start_at = None;
+        // This binary, although the worker may have another one since: fields are only added.
+        let binary = own_binary()?;
+        let (ours, theirs) = pair()?;
+        let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
+            .arg0("greenroom")
+            .arg("handshaker")
+            .stdin(Stdio::from(theirs))
+            .stdout(io::stderr().as_fd().try_clone_to_owned()?)
+            // An interrupt from the terminal goes to the keeper alone.
+            .process_group(0)
+            .spawn()?;
+        let process = Process::watch(child)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut SourceFd(&ours.as_raw_fd()), HANDSHAKER, both)?;
+        let mut link = Link::new(ours);
+        link.send(&ToHandshaker::Configure(self.settings.clone()));
+        self.running = Some(Running { process, link, first: self.last + 1 });
+        self.joined = None;
+        // Those that wait are the new process's own.
+        if let Some(first) = self.waiting.front() {
+            self.running.as_mut().expect("it was just started").first = *first;
+        }
+        Ok(())
+    }
+
+    /// Takes a connection that was accepted at an endpoint over TLS.
+    pub(super) fn begin(&mut self, fd: OwnedFd, endpoint: EndpointId, service: String) {
+        self.last += 1;
+        self.shaking.insert(self.last, Shaking { fd, endpoint, service });
+        self.waiting.push_back(self.last);
+    }
+
+    /// Whether more connections over TLS may be accepted now.
+    pub(super) fn takes_more(&self) -> bool {
+        self.waiting.len() < WAITING_MAX
+    }
+
+    /// Connections whose handshake is not done.
+    pub(super) fn len(&self) -> usize {
+        self.shaking.len()
+    }
+
+    /// Process id of the handshaker.
+    pub(super) fn pid(&self) -> Option<Pid> {
+        self.running.as_ref().map(|r| r.process.pid())
+    }
+
+    /// Time of the next start.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.start_at
+    }
+
+    /// Does what is due: starts the process, and gives it connections. Runs in each round of the
+    /// keeper's loop.
+    pub(super) fn go_on(&mut self, registry: &Registry) {
+        if self.start_at.is_some_and(|at| at <= Instant::now())
+            && let Err(e) = self.start(registry)
+        {
+            tracing::error!("the handshaker can't be started: {e}");
+            self.start_at = Some(Instant::now() + RESTART);
+        }
+        let Some(Running { link, .. }) = &mut self.running else { return };
+        while let Some(number) = self.waiting.front() {
+            let Some(Shaking { fd, service, .. }) = self.shaking.get(number) else {
+                self.waiting.pop_front();
+                continue;
+            };
+            if link.has_unsent() {
+                return;
+            }
+            // What cannot be sent shows where the process is heard.
+            match link.send_with(&ToHandshaker::Begin(*number, service.clone()), &[fd.as_fd()]) {
+                Ok(true) => _ = self.waiting.pop_front(),
+                Ok(false) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Hears all that the process says. If it has ended, handshakes under way are lost.
+    pub(super) fn hear(&mut self, registry: &Registry) -> Vec<Shaken> {
+        let mut news = Vec::new();
+        while let Some(running) = &mut self.running {
+            match running.link.receive() {
+                Ok(Received::Message(message, _)) => self.heard(message, &mut news),
+                Ok(Received::Unknown(_)) => {}
+                Ok(Received::Nothing) => break,
+                Ok(Received::Closed) | Err(_) => self.ended(registry),
+            }
+        }
+        news
+    }
+
+    fn heard(&mut self, message: FromHandshaker, news: &mut Vec<Shaken>) {
+        match message {
+            FromHandshaker::Done(number) => {
+                let done = self.shaking.remove(&number);
+                news.extend(done.map(|Shaking { fd, endpoint, .. }| Shaken::Done(number, fd, endpoint)));
+            }
+            FromHandshaker::Failed(number, why, is_late) => {
+                if let Some(Shaking { service, .. }) = self.shaking.remove(&number) {
+                    tracing::debug!(%service, "a handshake of TLS has failed: {why}");
+                    news.extend(is_late.then_some(Shaken::Late));
+                }
+            }
+            FromHandshaker::GivenUp(number) => {
+                if self.shaking.remove(&number).is_some() {
+                    news.push(Shaken::GivenUp);
+                }
+            }
+            FromHandshaker::Configured(failing) => {
+                failing.iter().for_each(|why| tracing::error!("certificates can't be used: {why}"));
+            }
+            FromHandshaker::Failing(what, why) => {
+                match &why {
+                    Some(why) => tracing::error!("{what} can't be used, and the one before serves on: {why}"),
+                    None => tracing::info!("{what} was read anew"),
+                }
+                news.push(Shaken::Failing(what, why));
+            }
+        }
+    }
+
+    /// Buries a process that has ended. Connections that it had are closed.
+    fn ended(&mut self, registry: &Registry) {
+        let Some(mut running) = self.running.take() else { return };
+        let _ = registry.deregister(&mut SourceFd(&running.link.fd().as_raw_fd()));
+        running.process.end();
+        let before = self.shaking.len();
+        let waiting = &self.waiting;
+        self.shaking.retain(|number, _| waiting.contains(number));
+        let lost = before - self.shaking.len();
+        tracing::error!(handshakes = lost, "the handshaker has ended; another one is started");
+        self.start_at = Some(Instant::now() + RESTART);
+    }
+
+    /// Notes that a handshake is this connection from here on.
+    pub(super) fn is_connection(&mut self, connection: u64, handshake: u64) {
+        self.done.insert(connection, handshake);
+    }
+
+    /// Forgets connections that are over, of whatever kind.
+    pub(super) fn forget(&mut self, connection: u64) {
+        if let Some(handshake) = self.done.remove(&connection)
+            && let Some(Running { link, .. }) = &mut self.running
+        {
+            link.send(&ToHandshaker::Forget(vec![handshake]));
+        }
+    }
+
+    /// Those of these connections whose handshake was done here: number of the connection, and
+    /// number of the handshake.
+    pub(super) fn among(&self, connections: &[(u32, u64)]) -> Vec<(u64, u64)> {
+        if self.done.is_empty() {
+            return Vec::new();
+        }
+        connections.iter().filter_map(|(_, c)| Some((*c, *self.done.get(c)?))).collect()
+    }
+
+    /// Makes a socket pair between the process and this worker, unless they have one. Returns the
+    /// worker's end, and the lowest number of a handshake that the process may have done: secrets
+    /// of lower ones are lost, unless the worker has them.
+    pub(super) fn join(&mut self, worker: u64) -> Option<(OwnedFd, u64)> {
+        if self.joined == Some(worker) {
+            return None;
+        }
+        let running = self.running.as_mut()?;
+        if running.link.has_unsent() {
+            return None;
+        }
+        let (theirs, workers) = pair().ok()?;
+        match running.link.send_with(&ToHandshaker::Worker, &[theirs.as_fd()]) {
+            Ok(true) => {
+                self.joined = Some(worker);
+                Some((workers, running.first))
+            }
+            Ok(false) | Err(_) => None,
+        }
+    }
+
+    /// Notes that the worker has not got its end of a socket pair.
+    pub(super) fn part(&mut self) {
+        self.joined = None;
+    }
+}
