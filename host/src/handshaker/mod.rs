@@ -7,9 +7,9 @@
 //!
 //! | part | owns |
 //! | --- | --- |
-//! | [`certificates`] | certificates and keys of services |
-//! | [`handshake`] | one handshake |
-//! | [`handed`] | secrets that no worker has committed yet |
+//! | `certificates` | certificates and keys of services |
+//! | `handshake` | one handshake |
+//! | `handed` | secrets that no worker has committed yet |
 //!
 //! If this process ends, handshakes under way are lost, and connections whose secrets no worker
 //! has. Sessions go on. The keeper starts another one.

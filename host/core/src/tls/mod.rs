@@ -18,7 +18,7 @@
 //! | [`record`] | header of a record, kinds of content, alerts |
 //! | [`stage`] | one session's stage: opens input, seals output |
 //! | [`state`] | the stored state |
-//! | [`table`] | all sessions over TLS: their records, and stages in use |
+//! | `table` | all sessions over TLS: their records, and stages in use |
 
 pub mod facts;
 pub mod protection;
