@@ -15,8 +15,8 @@
 //! | `tls://127.0.0.1:4443` | the service's first, over TLS | TCP |
 //! | `wss://0.0.0.0:8443` | ws, over TLS | TCP |
 //!
-//! A kind is the name of a framing, maybe over TLS, or `proxy`, or both with a plus. This file checks
-//! its form alone: which framings there are is the host's to know, and the service's.
+//! A kind is the name of a framing, maybe over TLS, or `proxy`, or both with a plus. This file
+//! checks its form alone: which framings there are is the host's to know, and the service's.
 
 use crate::address::{Address, BadAddress};
 use serde::de::Error as _;

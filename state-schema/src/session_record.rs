@@ -15,7 +15,7 @@
 //! | 120..126 | | bytes of input, topics |
 //! | 126 | | number of the framing in versions 3 to 5 |
 //!
-//! Version 4 is 3 for a session whose PROXY header is not whole, and version 5 is 3 for one over TLS.
+//! Version 4 is 3 for a session whose PROXY header is not whole. Version 5 is 3 for one over TLS.
 //!
 //! [`SessionRecord::encode`] writes the lowest version that is enough, so that an older binary can
 //! read the record. [`SessionRecord::decode`] reads all. All other bytes are zero, and a

@@ -44,6 +44,7 @@
 //! | [`trust`] | file trust: owners, modes, hashes |
 
 pub mod changes;
+mod listen;
 pub mod record;
 mod settings;
 pub mod socket_file;
@@ -51,10 +52,10 @@ pub mod source;
 pub mod tls;
 pub mod trust;
 
+use crate::config::listen::{named, needs_tls, why_not, with_ipv4};
 use crate::config::socket_file::SocketFile;
 use crate::config::tls::{TlsConfig, TlsSettings};
 use crate::config::trust::Trust;
-use greenroom_core::framing::Framing;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
 use greenroom_core::limits::trusted::TrustedProxies;
@@ -62,8 +63,7 @@ use greenroom_core::service::offer::Offer;
 use greenroom_state::address::Address;
 use greenroom_state::endpoint::{Endpoint, over_tls, split_kind};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Configuration of a host. Field names are the keys of the file.
@@ -360,74 +360,6 @@ pub fn is_text(path: &Path) -> Result<(), String> {
         Some(_) => Ok(()),
         None => Err(format!("{}: the path is not UTF-8; rename it", path.display())),
     }
-}
-
-/// Endpoint with its kind. An address of UDP without one is of the first kind over UDP that the
-/// service offers, or of the service itself: it has no sessions unless its handler asks for them.
-fn named(offer: &Offer, endpoint: &Endpoint) -> Endpoint {
-    let mut endpoint = endpoint.clone();
-    if endpoint.kind.is_empty() && matches!(endpoint.address, Address::Udp(_)) {
-        let offered = offer.endpoints.iter().map(|e| e.framing).find(Framing::is_of_datagrams);
-        endpoint.kind = offered.unwrap_or(Framing::Datagrams { bytes_max: 0 }).kind().into();
-    }
-    endpoint
-}
-
-/// Endpoints of a service in both stacks: behind each one at `[::]` comes its twin at 0.0.0.0,
-/// unless the list has it. Two sockets, because the kernel can't change what one takes. Fails if
-/// nothing is at `[::]`, and for port 0, which would be two ports.
-fn with_ipv4(listen: &[Endpoint]) -> Result<Vec<Endpoint>, String> {
-    let mut all = Vec::new();
-    for endpoint in listen {
-        all.push(endpoint.clone());
-        let Some(addr) = endpoint.address.socket_addr().filter(|a| a.ip() == Ipv6Addr::UNSPECIFIED) else {
-            continue;
-        };
-        if addr.port() == 0 {
-            return Err(format!("dual_stack: {endpoint} needs a port, as port 0 would be two ports"));
-        }
-        let v4 = (Ipv4Addr::UNSPECIFIED, addr.port()).into();
-        let is_udp = matches!(endpoint.address, Address::Udp(_));
-        let address = if is_udp { Address::Udp(v4) } else { Address::Tcp(v4) };
-        let twin = Endpoint { kind: endpoint.kind.clone(), address };
-        if !listen.contains(&twin) {
-            all.push(twin);
-        }
-    }
-    match listen.iter().any(|e| e.address.socket_addr().is_some_and(|a| a.ip() == Ipv6Addr::UNSPECIFIED)) {
-        true => Ok(all),
-        false => Err("dual_stack is for endpoints at [::], and `listen` has none".into()),
-    }
-}
-
-/// Names the keys that an endpoint over TLS needs.
-fn needs_tls(service: &str) -> String {
-    format!("TLS needs service.{service}.tls.certificate and service.{service}.tls.key")
-}
-
-/// Reason why a service can't listen on an endpoint. `None`: it can.
-fn why_not(offer: &Offer, endpoint: &Endpoint, has_tls: bool) -> Option<String> {
-    let named = named(offer, endpoint);
-    let (is_proxied, kind) = split_kind(&named.kind);
-    let wants_tls = over_tls(kind);
-    if wants_tls.is_some() && is_proxied {
-        return Some("this version takes no PROXY header before TLS".into());
-    }
-    if wants_tls.is_some() && !matches!(endpoint.address, Address::Tcp(_)) {
-        return Some("TLS is for TCP alone".into());
-    }
-    if wants_tls.is_some() && !has_tls {
-        return Some(needs_tls(&offer.name));
-    }
-    let is_udp = matches!(endpoint.address, Address::Udp(_));
-    let fits = |f: &Framing| f.is_of_datagrams() == is_udp;
-    if offer.framing_of_kind(wants_tls.unwrap_or(kind)).is_some_and(|f| fits(&f)) {
-        return None;
-    }
-    let own = offer.endpoints.iter().map(|e| e.framing);
-    let kinds: BTreeSet<_> = own.chain(Framing::ANY_SERVICE).filter(fits).map(|f| f.kind()).collect();
-    let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
-    Some(format!("over {} it can be had as {kinds}", if is_udp { "UDP" } else { "a stream" }))
 }
 
 #[cfg(test)]

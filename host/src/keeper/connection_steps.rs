@@ -4,11 +4,13 @@
 //! step is repeated by the keeper's loop, so none of them waits: a full socket or a busy worker
 //! leaves the connections where they are, in a queue or in the kernel.
 
+use crate::config::socket_file::SocketFile;
 use crate::keeper::Keeper;
 use crate::keeper::acceptor::Accepted;
 use crate::keeper::handshakes::Shaken;
 use crate::protocol::keeper::ToWorker;
 use greenroom_core::limits::names::Limit;
+use greenroom_core::reload::ports::Port;
 use greenroom_state::address::Address;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -45,6 +47,18 @@ impl Keeper {
         if let Err(why) = self.acceptor.dial(self.poll.registry(), number, addr, patience) {
             self.worker.send(&ToWorker::ConnectFailed(number, why));
         }
+    }
+
+    /// Opens ports for the worker, all or none.
+    pub(super) fn open_ports(&mut self, ports: Vec<Port>) {
+        let opened = self.acceptor.open(ports);
+        self.worker.send(&ToWorker::Opened(opened));
+    }
+
+    /// Gives files of Unix sockets their access. `status` shows a failure.
+    pub(super) fn allow_socket_files(&mut self, files: Vec<(Address, SocketFile)>) {
+        let failed = self.acceptor.allow(files).err();
+        self.failing.note("the file of a socket".into(), failed);
     }
 
     /// Gives the worker numbers for sessions without a connection.

@@ -294,15 +294,9 @@ impl Keeper {
             ToKeeper::Builds(library, copies) => self.belongings.hold(library, copies),
             ToKeeper::Runs(path, library, build) => self.files.runs(path, library, build),
             ToKeeper::Refused(path, build, reason) => self.files.refused(path, build, reason),
-            ToKeeper::Open(ports) => {
-                let opened = self.acceptor.open(ports);
-                self.worker.send(&ToWorker::Opened(opened));
-            }
+            ToKeeper::Open(ports) => self.open_ports(ports),
             ToKeeper::Kinds(kinds) => self.acceptor.kinds_of_next(kinds),
-            ToKeeper::SocketFiles(files) => {
-                let failed = self.acceptor.allow(files).err();
-                self.failing.note("the file of a socket".into(), failed);
-            }
+            ToKeeper::SocketFiles(files) => self.allow_socket_files(files),
             ToKeeper::Connect(number, addr) => self.dial(number, addr),
             ToKeeper::GiveUp(number) => self.give_up_dial(number),
             ToKeeper::Number(count) => self.give_numbers(count),

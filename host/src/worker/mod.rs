@@ -201,12 +201,8 @@ impl Worker {
                     if event.is_read_closed() || event.is_error() {
                         ending.push(slot);
                     } else if event.is_readable() {
-                        match shell.core.pass_is_full() {
-                            // The poll reports it once: the next pass reads it.
-                            true => shell.sockets.read_again([slot]),
-                            // A read stops before urgent data although there is more.
-                            false => shell.read(slot, event.is_priority()),
-                        }
+                        // A read stops before urgent data although there is more.
+                        shell.read_or_list(slot, event.is_priority());
                     }
                 }
             }
@@ -222,12 +218,7 @@ impl Worker {
                 shell.read(slot, true);
             }
         }
-        for slot in ending {
-            match shell.core.pass_is_full() {
-                true => shell.sockets.read_again([slot]),
-                false => shell.read(slot, true),
-            }
-        }
+        ending.into_iter().for_each(|slot| shell.read_or_list(slot, true));
         // What arrived in time may still be in the kernel: no deadline is judged by this pass.
         let is_left =
             events == EVENTS_PER_PASS || shell.sockets.reads_again() || shell.datagrams.read_again();

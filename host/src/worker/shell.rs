@@ -131,6 +131,16 @@ impl Shell {
         self.sockets.read(&mut self.core, slot, to_the_end);
     }
 
+    /// Reads a connection, or lists it for the next pass if this one is full: the poll reports it
+    /// once.
+    #[inline]
+    pub(super) fn read_or_list(&mut self, slot: Slot, to_the_end: bool) {
+        match self.core.pass_is_full() {
+            true => self.sockets.read_again([slot]),
+            false => self.read(slot, to_the_end),
+        }
+    }
+
     /// Writes committed output, by [`Sockets::send`] and [`Datagrams::send`]. Runs behind a commit,
     /// with no turn in between.
     pub(super) fn send(&mut self) {

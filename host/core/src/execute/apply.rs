@@ -58,8 +58,7 @@ pub(crate) fn apply(
     let origin = Origin { slot, id, staged, running };
     // A timer of a service belongs to the session that stands for the service's own turns.
     let owner = |of_service: bool| if of_service { Slot::of_service(service) } else { slot };
-    // Topic effects share one record, which lists all topics of the session. It is written once,
-    // behind the last change: `reserve` counts it once.
+    // Topic effects share one record, which `reserve` counts once: written behind the last change.
     let mut topics_changed = false;
     for effect in &staged.effects {
         match effect {

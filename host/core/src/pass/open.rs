@@ -113,9 +113,7 @@ pub(crate) fn open(
     }
     let Some(framing) = begin_framing(host, service, connection.kind) else {
         let why = "the service has no such kind of endpoint, or too many framings in use";
-        let message = format!("connection from {} refused ({why})", connection.peer);
-        host.commands.push(Command::Close { slot, id });
-        host.commands.push(Command::Notice { level: level::WARN, service, session: id, message });
+        refuse_for(host, &connection, why);
         return Err(why);
     };
     let mut session = Session::new(id, service, connection.peer.clone(), connection.at_ms);
@@ -178,6 +176,15 @@ fn limit_in_the_way(host: &mut HostState, connection: &Connection<'_>, is_proxie
     } else {
         None
     }
+}
+
+/// Closes a connection that becomes no session, and tells operators why.
+fn refuse_for(host: &mut HostState, connection: &Connection<'_>, why: &str) {
+    let Connection { slot, id, service, ref peer, outbound, .. } = *connection;
+    let way = if outbound { "to" } else { "from" };
+    let message = format!("connection {way} {peer} refused ({why})");
+    host.commands.push(Command::Close { slot, id });
+    host.commands.push(Command::Notice { level: level::WARN, service, session: id, message });
 }
 
 /// Closes a connection that becomes no session, and tells operators. Returns the reason. A host

@@ -98,23 +98,13 @@ fn received_over_tls(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &m
             broken(pass, slot);
         }
         TlsInput::Opened(Some(TlsEnd::Refused(alert))) => {
-            let why = tls::describe(alert);
-            notice(
-                pass.host,
-                level::INFO,
-                slot,
-                format!("closed: its peer breaks TLS: {why} (alert {alert})"),
-            );
+            let what = format!("closed: its peer breaks TLS: {} (alert {alert})", tls::describe(alert));
+            notice(pass.host, level::INFO, slot, what);
             finish(pass, slot, closed::BROKEN);
         }
         TlsInput::NoRoom => {
-            limit_reached(
-                pass.host,
-                Limit::StoreBytesMax,
-                level::WARN,
-                slot,
-                "closed: no room for its input",
-            );
+            let what = "closed: no room for its input";
+            limit_reached(pass.host, Limit::StoreBytesMax, level::WARN, slot, what);
             finish(pass, slot, closed::LIMIT);
         }
         TlsInput::NoCiphers => {

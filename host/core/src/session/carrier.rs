@@ -1,6 +1,6 @@
 //! Carrier: what a session's stream stands behind, or in.
 
-/// What stands before the bytes of a session's stream, or around them.
+/// Bytes that stand before those of a session's stream, or around them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Carrier {
     /// The stream alone: no header is due, and the peer has sent a byte behind one that was.

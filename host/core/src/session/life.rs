@@ -47,7 +47,7 @@ pub struct Session {
     pub peer_done: bool,
     /// Whether the host connected to its peer.
     pub outbound: bool,
-    /// What its stream stands behind, or in.
+    /// Bytes that its stream stands behind, or in.
     pub(crate) carrier: Carrier,
     /// Reasons why it waits. Only two of them are in its record: held, and opened turn due. The
     /// quarantine is a record of its own.

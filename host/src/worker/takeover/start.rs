@@ -122,9 +122,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     let hello = Hello { config: recorded(&core).unwrap_or(hello.config), ..hello };
     core.set_limits(hello.config.all_limits());
     core.handle(Input::Ciphers(Ciphers(Box::new(RustlsCiphers))));
-    for what in &lost {
-        tracing::error!("given up, because it cannot be trusted: {what}");
-    }
+    lost.iter().for_each(|what| tracing::error!("given up, because it cannot be trusted: {what}"));
     let mut worker = assemble(&hello, link, core, input, board, files)?;
     // The first pass must know these. All others act on builds, and wait for them.
     let announces = |m: &ToWorker| matches!(m, ToWorker::Dialed(_) | ToWorker::Shaken(_));
