@@ -88,6 +88,8 @@ pub(super) struct Acceptor {
     table: FileTable,
     /// Listeners that may have more connections, by index. May hold indexes of closed ports.
     accept_again: BTreeSet<usize>,
+    /// Those of TLS that go on once the handshaker takes more.
+    after_handshakes: BTreeSet<usize>,
     /// Time until which accepting rests. [`Acceptor::accept_again`] alone ends the rest.
     rests_until: Option<Instant>,
     /// Time and reason of the first failure in a row, so that only the first one is logged.
@@ -107,6 +109,9 @@ impl Acceptor {
     /// listeners), at most [`ACCEPTS_AT_ONCE`] connections of each.
     pub(super) fn accept_again(&mut self, may: bool, now: Instant) -> Accepted {
         let mut accepted = Accepted::default();
+        if self.handshakes.takes_more() {
+            self.accept_again.append(&mut self.after_handshakes);
+        }
         let rests = self.rests_until.is_some_and(|at| now < at);
         if may && !rests && !self.accept_again.is_empty() {
             self.rests_until = None;
@@ -131,7 +136,8 @@ impl Acceptor {
         }
         let tls = self.listeners.tls_service(index);
         if tls.is_some() && !self.handshakes.takes_more() {
-            self.accept_again.insert(index);
+            // Not due by itself: the handshaker's socket, or its next start, says when it goes on.
+            self.after_handshakes.insert(index);
             return;
         }
         let room = match self.table.room(self.connections.len() + self.handshakes.len()) {
@@ -192,9 +198,10 @@ impl Acceptor {
     /// Time of the next thing to do, if it `may` accept. Remembered listeners are due at once; if
     /// it may not, only outbound connections have a deadline.
     pub(super) fn deadline(&self, may: bool, now: Instant) -> Option<Instant> {
+        let goes_on = !self.after_handshakes.is_empty() && self.handshakes.takes_more();
         let accepts = match self.rests_until {
             Some(until) => Some(until),
-            None => (!self.accept_again.is_empty()).then_some(now),
+            None => (goes_on || !self.accept_again.is_empty()).then_some(now),
         };
         let others = self.dialer.deadline().into_iter().chain(self.handshakes.deadline());
         accepts.filter(|_| may).into_iter().chain(others).min()
