@@ -66,15 +66,24 @@ impl Host {
             command.args(["--listen", &format!("{service}=127.0.0.1:0")]);
         }
         command.env("GREENROOM_RUNTIME", dir.path().join("run"));
+        let log = File::create(dir.path().join("log")).expect("a log");
+        command.stdout(Stdio::piped()).stderr(log);
         more(&mut command);
-        Host::start(dir, command)
+        Host::wait_ready(dir, command)
     }
 
     /// Starts a host in a directory by a whole command, which becomes `greenroom serve` with the
     /// directory's `run` as its runtime directory.
     #[track_caller]
     pub fn start(dir: tempfile::TempDir, mut command: Command) -> Host {
-        command.stdout(Stdio::piped()).stderr(File::create(dir.path().join("log")).expect("a log"));
+        let log = File::create(dir.path().join("log")).expect("a log");
+        command.stdout(Stdio::piped()).stderr(log);
+        Host::wait_ready(dir, command)
+    }
+
+    /// Starts a host, and waits until it is ready. Its output is a pipe.
+    #[track_caller]
+    fn wait_ready(dir: tempfile::TempDir, mut command: Command) -> Host {
         let mut child = command.spawn().expect("greenroom serve");
         let mut ports = BTreeMap::new();
         let stdout = child.stdout.take().expect("its output");

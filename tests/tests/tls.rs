@@ -12,6 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Host with the services of `libecho.so` and `libchat.so` over TLS, and plain.
 struct Served {
@@ -177,6 +178,8 @@ fn a_client_over_tls_notices_kills_without_the_kernels_counts() {
     let mut rng = fastrand::Rng::with_seed(7);
     let mut client = Counting { client: served.connect(), asked: 0 };
     client.ask(5, &mut rng).expect("answers");
+    // A byte that is lost may leave both sides waiting, which is a notice, too.
+    client.client.stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time");
     let noticed = (0..500).find_map(|round| {
         if round % 10 == 0 {
             served.host.kill_worker();
