@@ -47,6 +47,8 @@ pub(super) struct HandshakesDone {
     waiting: HashMap<u64, Waiting>,
     /// Handshakes by number of the connection, for connections about to come, or that wait.
     of_connections: HashMap<u64, u64>,
+    /// Connections by number of the handshake: the other direction.
+    connections: HashMap<u64, u64>,
     /// Handshakes to acknowledge behind the next commit.
     committed: Vec<u64>,
 }
@@ -54,6 +56,7 @@ pub(super) struct HandshakesDone {
 impl HandshakesDone {
     /// Notes connections over TLS that come next: numbers of connection and handshake.
     pub(super) fn expect(&mut self, shaken: Vec<(u64, u64)>) {
+        self.connections.extend(shaken.iter().map(|(connection, handshake)| (*handshake, *connection)));
         self.of_connections.extend(shaken);
     }
 
@@ -84,6 +87,7 @@ impl HandshakesDone {
     /// more, once that is committed.
     pub(super) fn is_over(&mut self, connection: u64, handshake: u64) {
         self.of_connections.remove(&connection);
+        self.connections.remove(&handshake);
         self.secrets.remove(&handshake);
         self.committed.push(handshake);
     }
@@ -140,10 +144,9 @@ impl HandshakesDone {
     }
 
     /// Handshakes whose secrets are here, although their connections have a session, as `has` says.
+    /// O(secrets that are here): a successor knows the handshakes of all its sessions.
     pub(super) fn take_known(&mut self, has: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
-        let known = |(connection, handshake): (&u64, &u64)| {
-            (self.secrets.contains_key(handshake) && has(*connection)).then_some((*connection, *handshake))
-        };
-        self.of_connections.iter().filter_map(known).collect()
+        let here = self.secrets.keys().filter_map(|n| Some((*self.connections.get(n)?, *n)));
+        here.filter(|(connection, _)| has(*connection)).collect()
     }
 }
