@@ -367,8 +367,8 @@ pub struct Host {
     /// Since 1.4. Answers [`action::PAGE`], once: the value of Content-Type, and the page.
     pub page: unsafe extern "C" fn(turn: *mut Turn, content_type: Bytes<'_>, page: Bytes<'_>) -> u32,
     /// Since 1.4. Negotiates a telnet option: `verb` is WILL 251, WONT 252, DO 253 or DONT 254.
-    /// What was asked for is also agreed to whenever the peer offers it. Nothing happens on a
-    /// session that does not speak telnet.
+    /// An option that was asked for is also agreed to whenever the peer offers it. Nothing happens
+    /// on a session that does not speak telnet.
     pub negotiate: unsafe extern "C" fn(turn: *mut Turn, verb: u32, option: u32) -> u32,
     /// Since 1.4. Sends a subnegotiation of a telnet option; elsewhere nothing happens.
     pub subnegotiate: unsafe extern "C" fn(turn: *mut Turn, option: u32, data: Bytes<'_>) -> u32,

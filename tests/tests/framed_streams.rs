@@ -39,7 +39,7 @@ fn delimiter(bytes: &[u8]) -> Framing {
 /// messages, `LONG` a long one. `will N`, `wont N`, `do N` and `dont N` negotiate a telnet option,
 /// and `faildo N` asks for one and fails. `prompt` sends one.
 ///
-/// As a framing of its own it cuts netstrings, and numbers them with a byte of state.
+/// A service with a framing of its own cuts netstrings, and numbers them with a byte of state.
 struct Talk {
     /// Whether it says what its framing tells beside messages.
     tells: bool,

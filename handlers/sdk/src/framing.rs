@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Framing of a service's stream: how it is cut into messages, and how messages are sent.
 ///
-/// One send is one message. Bad parameters refuse the library, with the reason.
+/// Each send is one message. Bad parameters refuse the library, with the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Framing {

@@ -1,6 +1,6 @@
 //! Handshake of one connection: reads exactly the records that it needs, and nothing behind them.
 //!
-//! What follows the client's last record stays in the kernel, for the worker. So no byte is handed
+//! Bytes behind the client's last record stay in the kernel, for the worker. So no byte is handed
 //! over, and the kernel's counts are those of the handshake.
 
 use crate::tls::secrets::{Logged, extract};

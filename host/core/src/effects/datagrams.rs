@@ -1,7 +1,7 @@
 //! Datagrams to send: the shell sends them behind the commit, at most once.
 //!
-//! They are no records. A worker that dies before it has sent them loses them, as the network loses
-//! others. Costs one copy of the bytes.
+//! Datagrams are no records. A worker that dies before it has sent them loses them, as the
+//! network loses others. Costs one copy of the bytes.
 
 use crate::ids::ServiceId;
 use std::net::SocketAddr;

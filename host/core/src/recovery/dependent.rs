@@ -1,5 +1,5 @@
 //! Dependent records: framings of services, tails of input, records of TLS, and waits for output.
-//! They are taken in behind the records that they need.
+//! Such records are taken in behind the records that they need.
 
 use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};

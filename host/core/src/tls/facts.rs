@@ -1,7 +1,7 @@
 //! Facts of a handshake, by name: what handlers and operators may know of it.
 //!
-//! One behind the other: the length of the name (u8), the name, the length of the value (u16,
-//! little-endian), the value.
+//! Facts stand one behind the other: the length of the name (u8), the name, the length of the
+//! value (u16, little-endian), the value.
 
 /// Most bytes of a value: longer ones are cut off.
 const VALUE_BYTES_MAX: usize = 1024;
