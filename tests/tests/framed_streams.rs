@@ -36,7 +36,7 @@ fn delimiter(bytes: &[u8]) -> Framing {
 
 /// Answers each message with the message. `fail`, `close` and `hold` do so instead; `all TEXT`
 /// tells TEXT to the others, `ALL TEXT` a long one, and `say TEXT` a line; `twice TEXT` sends two
-/// messages, `LONG` a long one. `will N`, `wont N`, `do N` and `dont N` negotiate a telnet option,
+/// messages, `LONG` a long one; `note N` lets session N say that it was told. `will N`, `wont N`, `do N` and `dont N` negotiate a telnet option,
 /// and `faildo N` asks for one and fails. `prompt` sends one.
 ///
 /// A service with a framing of its own cuts netstrings, and numbers them with a byte of state.
@@ -73,6 +73,7 @@ impl Talk {
             [b"ALL", text] => staging.broadcast("room", &[&long, text].concat(), true),
             [b"twice", text] => staging.send(text) + staging.send(text),
             [b"LONG"] => staging.send(&long),
+            [b"note", to] => staging.note(u64::from(to[0] - b'0'), b""),
             [b"close"] => staging.close(),
             [b"will", option] => Talk::negotiate(staging, 251, option),
             [b"wont", option] => Talk::negotiate(staging, 252, option),
@@ -93,6 +94,7 @@ impl Code for Talk {
             let message = bytes(a.data);
             let done = match a.kind {
                 action::OPENED => staging.subscribe("room"),
+                action::NOTE => staging.send(b"told\n"),
                 action::NEGOTIATED | action::SUBNEGOTIATION if self.tells => {
                     staging.send(&[format!("[{} ", a.detail).as_bytes(), message, b"]"].concat())
                 }
@@ -505,6 +507,31 @@ fn a_websocket_session_waits_for_better_code() {
         In(0, frame(0x81, b"on")),
     ];
     check(&waits, &format!("{OPENED}\\x82\\x02hi\\x82\\x02on\nunable"));
+}
+
+/// A session that is told something before its request has its first turn all the same, and then
+/// the turn of that.
+#[test]
+fn what_others_tell_waits_for_the_request() {
+    let lines = Framing::Lines { bytes_max: 400 };
+    let begin = [Serve("s", lines), Open(0, "s"), OpenAs(1, "s", "ws")];
+    let tell = [In(0, b"note 2\n".to_vec()), Kill];
+    let stream = [OPENS, &frame(0x81, b"hello")].concat();
+    for at in [0, 9, OPENS.len(), stream.len()] {
+        let (a, b) = stream.split_at(at);
+        for before in [0, at] {
+            let (early, late) = a.split_at(before);
+            let part = |part: &[u8]| (!part.is_empty()).then(|| In(1, part.to_vec()));
+            let script = begin.iter().cloned().chain(part(early)).chain(tell.clone());
+            let script: Vec<_> = script.chain(part(late)).chain(part(b)).collect();
+            let outcome = run_with(Limits::default(), &script).outcome();
+            let (_, answer) = outcome.split_once('\n').expect("two sessions");
+            let (_, frames) = answer.split_once("\\r\\n\\r\\n").expect("an answer");
+            let (told, hello) = (r"\x82\x05told\n", r"\x82\x05hello");
+            let expected = if before == stream.len() { [hello, told] } else { [told, hello] };
+            assert_eq!(frames, expected.concat(), "told behind {before} of {at} bytes");
+        }
+    }
 }
 
 #[test]

@@ -47,6 +47,16 @@ counts! {
     configured,
     /// Sessions that the host reset because their peers read too slowly.
     resets,
+    /// Processes that handed over to another one.
+    upgrades,
+    /// Sessions over Unix sockets that ended with their process.
+    unix_ended,
+    /// Datagrams that were lost, in either direction.
+    datagrams_lost,
+    /// Datagrams to the service itself that were answered.
+    datagrams_answered,
+    /// Records of TLS that the host sealed.
+    sealed,
 }
 
 impl Counts {
@@ -54,12 +64,14 @@ impl Counts {
     pub(crate) fn assert_enough(&self, subject: Subject) {
         assert!(self.turns > 50_000 && self.commits > 500 && self.refusals > 500 && self.kills > 500);
         assert!(self.states_put_back > 5000 && self.configured > 1000);
+        assert!(self.upgrades > 300 && self.unix_ended > 100 && self.sealed > 10_000);
         // The shipped tally does not fail, and has no effects but output.
         if subject == Subject::Script {
             assert!(self.faults > 5000 && self.quarantined > 100);
             assert!(self.rollbacks > 100 && self.probations_passed > 30 && self.turns_spared > 300);
             assert!(self.actions > 10_000 && self.jobs_once > 500 && self.jobs_lost > 50);
             assert!(self.shouts_heard > 5_000 && self.connected > 500 && self.resets > 100);
+            assert!(self.datagrams_lost > 500 && self.datagrams_answered > 2_000);
         }
     }
 }
@@ -75,6 +87,9 @@ impl fmt::Display for Counts {
         write!(f, "{} jobs to run once, {} jobs lost, ", self.jobs_once, self.jobs_lost)?;
         write!(f, "{} shouts heard; {} connections made; ", self.shouts_heard, self.connected)?;
         write!(f, "{} states put back, ", self.states_put_back)?;
-        write!(f, "{} configurations in force; {} slow readers reset", self.configured, self.resets)
+        write!(f, "{} configurations in force; {} slow readers reset; ", self.configured, self.resets)?;
+        write!(f, "{} upgrades, {} Unix sockets ended, ", self.upgrades, self.unix_ended)?;
+        write!(f, "{} datagrams lost, {} answered, ", self.datagrams_lost, self.datagrams_answered)?;
+        write!(f, "{} records sealed", self.sealed)
     }
 }

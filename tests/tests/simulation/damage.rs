@@ -3,6 +3,7 @@
 use crate::model::Subject;
 use crate::peers::PEERS_MAX;
 use crate::reloads::{LIBRARY, offer};
+use crate::roads::{SealedRecords, ciphers};
 use crate::world::World;
 use greenroom_core::core::Core;
 use greenroom_core::core::Successor;
@@ -68,12 +69,10 @@ fn serve_from(image: &[u8], world: &World) -> Option<(usize, usize)> {
     let memory = Box::new(Plain::cut_after(image, None));
     let found = Store::recover(memory, limits.store_bytes_max).ok()?;
     let Successor { mut core, survivors, lost } = Core::recover(limits, found, world.host.now_ns);
+    core.handle(Input::Ciphers(ciphers(&SealedRecords::default())));
     let serving = world.builds.serving;
     let build = Build { library: LIBRARY.into(), generation: serving.generation, hash: String::new() };
-    core.adopt(
-        &build,
-        vec![(offer(world.subject, serving.framing, serving.version), world.code(&build, None))],
-    );
+    core.adopt(&build, vec![(offer(world.subject, &serving), world.code(&build, None))]);
     let kept = reconcile(&mut core, &survivors, world);
 
     core.handle(Input::PassBegins { now_ns: world.host.now_ns });
@@ -93,7 +92,11 @@ fn reconcile(core: &mut Core, survivors: &[Survivor], world: &World) -> Vec<Slot
     let mut kept = Vec::new();
     for s in survivors {
         let peer = world.network.peers.iter().find(|p| p.id == s.id);
-        let (read, sent) = peer.map_or((0, 0), |p| (p.read, p.sent));
+        let (read, sent) = match core.sessions().get(s.slot) {
+            // Nobody counts datagrams.
+            Some(s) if s.udp_port().is_some() => (s.bytes_in, s.bytes_out),
+            _ => peer.map_or((0, 0), |p| (p.read, p.sent)),
+        };
         match core.reconcile(s.slot, StreamCounts::Kernel { read, sent: Some(sent) }) {
             Ok(_) => kept.push(s.slot),
             Err(why) => assert!(why.starts_with("session "), "{why}"),

@@ -1,8 +1,9 @@
 //! Faults: a peer's reset, and the death of the host's process with its takeover.
 
-use crate::peers::Slots;
+use crate::peers::{Peer, Slots};
 use crate::reloads::{LIBRARY, offer};
-use crate::world::{ADDR, World};
+use crate::roads::{Road, ciphers};
+use crate::world::{World, proxies};
 use greenroom_core::command::Command;
 use greenroom_core::core::Core;
 use greenroom_core::core::Successor;
@@ -66,28 +67,47 @@ impl World {
         self.carry_out(commands);
     }
 
+    /// Lets the process hand over to another one, as an upgrade does. All is committed.
+    pub(crate) fn upgrade(&mut self) {
+        // Each costs as much as a kill, and forgets the reload under way.
+        if self.rng.bool() {
+            return self.time_passes();
+        }
+        self.host.core.handle(Input::HandOver);
+        self.host.core.handle(Input::Commit);
+        self.committed();
+        self.counts.upgrades += 1;
+        self.kill(true);
+    }
+
     /// Kills the process here. Another one takes over with what the store, the kernel and its
-    /// keeper know.
-    pub(crate) fn kill(&mut self) {
+    /// keeper know. `in_order`: the process has handed over before.
+    pub(crate) fn kill(&mut self, in_order: bool) {
+        self.sealed.lock().expect("one thread").died();
         let (dead, survivors) = self.replace_core();
         self.put_configuration_in_force();
         self.restore_builds(&dead);
 
         self.jobs.running.clear();
-        let crashed = self.rng.bool();
+        let crashed = !in_order && self.rng.bool();
         self.host.core.restart_jobs(crashed);
-        let missing = self.reconcile(&survivors);
+        let missing = self.reconcile(&survivors, in_order);
         self.host.begin_pass();
 
         self.network.slots = Slots::in_use(survivors.len() as u32);
         self.network.ghosts.clear();
         let mut left: BTreeMap<u64, Slot> = survivors.iter().map(|s| (s.id, s.slot)).collect();
         for at in (0..self.network.peers.len()).rev() {
-            let id = self.network.peers[at].id;
+            let Peer { id, road, .. } = self.network.peers[at];
+            if road == Road::Unix && !in_order {
+                self.end_with_process(at);
+                continue;
+            }
             let session = left.remove(&id).map(|slot| (slot, missing[&id]));
             self.hand_over(at, session, &dead);
         }
-        // A connection that broke just before comes back, and is found broken again.
+        // A connection that broke just before comes back, and is found broken again. The session
+        // of a Unix socket that nobody counted is told the same.
         for slot in left.into_values() {
             self.network.ghosts.push(slot);
             self.host.core.handle(Input::Broken { slot });
@@ -119,6 +139,7 @@ impl World {
         let commands = host.take_commands();
         commands.iter().for_each(|c| self.trace.command(c));
         host.core = core;
+        host.core.handle(Input::Ciphers(ciphers(&self.sealed)));
         (Dead { commands, hash, converts, probation_until_ns }, survivors)
     }
 
@@ -129,7 +150,7 @@ impl World {
         if let Some((_, record)) = records.first() {
             let (host, services): (Limits, _) = serde_json::from_slice(record).expect("a configuration");
             assert_eq!(
-                AllLimits { services, ..AllLimits::from(host) },
+                AllLimits { services, proxies: proxies(self.subject), ..AllLimits::from(host) },
                 self.host.limits,
                 "the configuration in force"
             );
@@ -148,7 +169,7 @@ impl World {
         core.reloads.goes_on_with(self.host.library, build.clone(), None, self.builds.highest);
         // The reload under way belonged to the dead process.
         self.builds.candidate = None;
-        core.go_on_with(&build, vec![(offer(self.subject, serving.framing, serving.version), code)]);
+        core.go_on_with(&build, vec![(offer(self.subject, &serving), code)]);
         if !dead.converts {
             self.builds.converters.clear();
         }
@@ -169,17 +190,28 @@ impl World {
 
     /// Compares each session with what the kernel counted: the bytes that it must read again, by
     /// session.
-    fn reconcile(&mut self, survivors: &[Survivor]) -> BTreeMap<u64, u64> {
+    fn reconcile(&mut self, survivors: &[Survivor], in_order: bool) -> BTreeMap<u64, u64> {
         let mut missing = BTreeMap::new();
         let core = &mut self.host.core;
         for s in survivors {
             // A session without a peer broke just before, and is found broken again.
             let Some(peer) = self.network.peers.iter_mut().find(|p| p.id == s.id) else { continue };
             // The end of its stream is read again, unless that was committed.
-            peer.done_read = core.sessions().get(s.slot).is_some_and(|s| s.peer_done);
-            let bytes = core
-                .reconcile(s.slot, StreamCounts::Kernel { read: peer.read, sent: Some(peer.sent) })
-                .expect("it adds up");
+            let session = core.sessions().get(s.slot).expect("a survivor");
+            peer.done_read = session.peer_done;
+            let (read, sent) = (session.bytes_in, session.bytes_out);
+            let counts = match (peer.road, in_order) {
+                (Road::Unix | Road::Udp, true) => StreamCounts::Recorded,
+                (Road::Unix, false) => StreamCounts::Kernel { read, sent: None },
+                // What was not sent may have been: it is dropped.
+                (Road::Udp, false) => StreamCounts::Kernel { read, sent: Some(sent) },
+                _ => StreamCounts::Kernel { read: peer.read, sent: Some(peer.sent) },
+            };
+            let bytes = core.reconcile(s.slot, counts).expect("it adds up");
+            if peer.road == Road::Udp && !in_order {
+                peer.lossy = true;
+                self.counts.datagrams_lost += peer.fresh.drain(..).len() as u64;
+            }
             self.trace.note("survivor", &[s.id, u64::from(s.slot.0), bytes], b"");
             missing.insert(s.id, bytes);
         }
@@ -195,6 +227,9 @@ impl World {
         let was_reset = |c: &Command| matches!(c, Command::Reset(slot) if *slot == peer.slot);
         if let Some((slot, missing)) = session {
             self.continue_session(at, slot, missing as usize, &read_again);
+        } else if peer.unborn && peer.road == Road::Udp {
+            // Its next datagram opens another session.
+            self.network.peers.swap_remove(at);
         } else if peer.unborn {
             self.open_again(at, &read_again);
         } else if dead.commands.iter().any(was_reset) {
@@ -205,6 +240,13 @@ impl World {
             peer.done_read |= peer.done && peer.to_host.is_empty();
             self.closed(at);
         }
+    }
+
+    /// Ends the connection of a Unix socket: what it read of the dead process was to be sent.
+    fn end_with_process(&mut self, at: usize) {
+        self.read(at, true);
+        self.network.peers.swap_remove(at);
+        self.counts.unix_ended += 1;
     }
 
     /// Goes on with a session that was recovered: bytes that no commit covered are read again.
@@ -231,12 +273,7 @@ impl World {
         peer.slot = slot;
         peer.done_read = false;
         peer.uncommitted = read_again.to_vec();
-        let (id, service) = (peer.id, self.host.service);
-        let addr = ADDR.parse().expect("an address");
-        self.host.core.handle(match peer.dialed {
-            Some(number) => Input::Connected { number, slot, id, peer: addr, at_ms: 0 },
-            None => Input::Opened { slot, id, service, kind: "", peer: addr, at_ms: 0, tls: None },
-        });
+        self.open(at);
         self.check_admission(slot);
         if !read_again.is_empty() {
             self.host.core.handle(Input::Received { slot, bytes: read_again });
@@ -251,6 +288,7 @@ impl World {
         for slot in self.host.take_sendable() {
             self.send(slot);
         }
+        self.send_datagrams();
         self.follow_up();
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::model::{Expected, Subject};
 use crate::peers::Peer;
+use crate::roads::{ADDR, Road, proxied_client};
 use crate::script::{COUNTS, TABLE};
 use crate::world::World;
 use greenroom_core::effects::inbox::ActionView;
@@ -13,7 +14,7 @@ use greenroom_state::abi::action;
 use std::collections::BTreeMap;
 
 /// Kinds of records of which none is left when every session is closed.
-const KINDS_OF_SESSIONS: [Kind; 11] = [
+const KINDS_OF_SESSIONS: [Kind; 16] = [
     Kind::Session,
     Kind::State,
     Kind::Input,
@@ -25,6 +26,11 @@ const KINDS_OF_SESSIONS: [Kind; 11] = [
     Kind::Timer,
     Kind::Job,
     Kind::Connect,
+    Kind::Framing,
+    Kind::InputTail,
+    Kind::Tls,
+    Kind::TlsInput,
+    Kind::TlsFacts,
 ];
 
 /// A session as the host shows it, beside what its peer's lines say that it must be.
@@ -76,6 +82,8 @@ impl World {
             state_is_what_the_lines_make_it(o);
             entries_are_what_the_lines_make_them(o);
             output_is_sent_or_waits(o);
+            a_header_names_the_peer(o);
+            sessions_over_udp_know_their_port(o);
             topics_are_what_the_lines_make_them(o);
             messages_on_a_topic_have_no_gap(o);
             if o.open {
@@ -106,11 +114,12 @@ impl World {
         the_services_own_turns_come_once(self);
         limits_are_reported_as_often_as_they_are_reached(self);
         no_record_of_a_session_is_left(self);
+        self.check_datagrams();
         failed_turns_leave_nothing(self);
     }
 
     /// A counter in the table of counters.
-    fn counter(&self, key: &str) -> u64 {
+    pub(crate) fn counter(&self, key: &str) -> u64 {
         self.host.core.entry(COUNTS, key.as_bytes()).map_or(0, |v| number(&v))
     }
 
@@ -175,8 +184,10 @@ fn state_is_what_the_lines_make_it(o: &Observed<'_>) {
             assert_eq!(
                 (bytes.len(), stored),
                 (9, count - o.own_notes_waiting()),
-                "session {} after {} lines",
+                "session {} ({:?}, {}) after {} lines",
                 o.peer.id,
+                o.peer.road,
+                o.peer.framing.kind(),
                 o.lines_run
             );
         }
@@ -204,6 +215,22 @@ fn entries_are_what_the_lines_make_them(o: &Observed<'_>) {
 fn output_is_sent_or_waits(o: &Observed<'_>) {
     let record = &o.view.record;
     assert_eq!(record.bytes_out, record.bytes_sent + o.view.output.len() as u64);
+}
+
+/// From its first turn on, a session behind a proxy has the peer that the header names.
+fn a_header_names_the_peer(o: &Observed<'_>) {
+    let Some(session) = o.world.host.core.sessions().get(o.peer.slot) else { return };
+    if o.peer.road == Road::Proxied && session.turns > 0 {
+        let named = format!("{} via {ADDR}", proxied_client(o.peer.id));
+        assert_eq!(session.peer.to_string(), named, "session {}", o.peer.id);
+    }
+}
+
+/// Without its port a session over UDP could answer nothing.
+fn sessions_over_udp_know_their_port(o: &Observed<'_>) {
+    let session = o.world.host.core.sessions().get(o.peer.slot);
+    let port = session.and_then(|s| s.udp_port());
+    assert_eq!(port.is_some(), o.peer.road == Road::Udp, "session {}", o.peer.id);
 }
 
 /// Subscriptions are those of the lines that ran; a session that is closing has none.

@@ -22,7 +22,9 @@
 //! | `reloads.rs` | reloads, probations and rollbacks |
 //! | `operator.rs` | configurations, states taken away and put back |
 //! | `faults.rs` | a peer's reset, a kill and its takeover |
-//! | `framings.rs` | framings of the scripted service, and what peers make of them |
+//! | `framings.rs` | framings of the services, and what peers make of them |
+//! | `roads.rs` | roads that sessions come by: TCP, Unix, UDP, PROXY headers, TLS |
+//! | `datagrams.rs` | datagrams of peers, and of the service itself |
 //! | `script.rs`, `verbs.rs` | the scripted service, and what each verb of a line does |
 //! | `model.rs` | what a session must be, computed apart from the host |
 //! | `invariants.rs` | laws of the host, one function each |
@@ -33,6 +35,7 @@
 
 mod counts;
 mod damage;
+mod datagrams;
 mod faults;
 mod framings;
 mod invariants;
@@ -41,6 +44,7 @@ mod operator;
 mod peers;
 mod received;
 mod reloads;
+mod roads;
 mod script;
 mod steps;
 mod trace;

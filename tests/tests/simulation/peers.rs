@@ -2,22 +2,48 @@
 
 use crate::framings;
 use crate::model::Subject;
+use crate::roads::{Road, TlsClient, proxy_header};
 use crate::verbs;
 use crate::world::World;
+use greenroom_core::framing::Framing;
 use greenroom_core::ids::Slot;
+use greenroom_core::input::Input;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Peers at once.
 pub(crate) const PEERS_MAX: usize = 12;
 
+/// Port that peers over UDP send to.
+const PORT: u32 = 5;
+
 /// A peer, and both directions of its connection.
 pub(crate) struct Peer {
     /// Number of its session.
     pub(crate) id: u64,
+    /// What carries its bytes.
+    pub(crate) road: Road,
+    /// Framing of its messages, in both directions.
+    pub(crate) framing: Framing,
+    /// Its end of TLS.
+    pub(crate) tls: Option<Box<TlsClient>>,
     /// Slot of its session.
     pub(crate) slot: Slot,
-    /// Lines that it wrote.
+    /// Lines that it wrote. Over UDP: those that reached the host, by the last commit.
     pub(crate) lines: Vec<String>,
+    /// Lines under way in datagrams.
+    pub(crate) datagrams: VecDeque<String>,
+    /// Lines whose datagrams the host read since the last commit.
+    pub(crate) fresh: Vec<String>,
+    /// Answers may be lost: it is a peer over UDP, and the process died or its room was full.
+    pub(crate) lossy: bool,
+    /// Bytes that it wrote and is to read again: its stream is raw.
+    pub(crate) wrote: Vec<u8>,
+    /// Bytes of those that came back.
+    pub(crate) echoed: usize,
+    /// It told the host of its end, by its framing or by TLS.
+    pub(crate) goodbye: bool,
+    /// It read the last word of the host's framing.
+    pub(crate) told: bool,
     /// Bytes that it wrote and the host did not read yet.
     pub(crate) to_host: VecDeque<u8>,
     /// The last line is written.
@@ -55,11 +81,21 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn new(id: u64, slot: Slot, room: usize, dialed: Option<u64>) -> Peer {
+    fn new(id: u64, slot: Slot, room: usize, (road, framing): (Road, Framing)) -> Peer {
         Peer {
             id,
             slot,
+            road,
+            framing,
+            tls: None,
             lines: Vec::new(),
+            datagrams: VecDeque::new(),
+            fresh: Vec::new(),
+            lossy: false,
+            wrote: Vec::new(),
+            echoed: 0,
+            goodbye: false,
+            told: false,
             to_host: VecDeque::new(),
             done: false,
             done_read: false,
@@ -76,8 +112,58 @@ impl Peer {
             sent: 0,
             uncommitted: Vec::new(),
             unborn: true,
-            dialed,
+            dialed: None,
         }
+    }
+
+    /// Kind of the endpoint that it came to.
+    fn kind(&self) -> String {
+        match self.road {
+            Road::Proxied => format!("proxy+{}", self.framing.kind()),
+            _ => self.framing.kind().to_owned(),
+        }
+    }
+
+    /// Writes bytes of its stream.
+    fn write(&mut self, bytes: &[u8]) {
+        match &mut self.tls {
+            Some(tls) => self.to_host.extend(tls.seal(bytes)),
+            None => self.to_host.extend(bytes),
+        }
+    }
+
+    /// Writes no more. `tells`: the host is told before the stream ends, if there are words for it.
+    /// A peer over UDP has no end, and asks the handler for one.
+    pub(crate) fn end(&mut self, tells: bool, rng: &mut fastrand::Rng) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        match self.framing {
+            Framing::WebSocket { .. } if tells => {
+                let close = framings::client_frame(0x88, b"\x03\xe8bye", rng);
+                self.write(&close);
+                self.goodbye = true;
+            }
+            Framing::Peer { .. } => self.datagrams.push_back("bye 0".into()),
+            _ => {}
+        }
+        if let Some(tls) = self.tls.as_mut().filter(|_| tells) {
+            self.to_host.extend(tls.close());
+            self.goodbye = true;
+        }
+    }
+
+    /// Reads bytes that the kernel took.
+    fn take(&mut self, bytes: &[u8]) {
+        match &mut self.tls {
+            Some(tls) => {
+                let answer = tls.open(bytes, &mut self.raw);
+                assert!(answer.is_empty(), "the host asks for no other keys");
+            }
+            None => self.raw.extend(bytes),
+        }
+        assert!(!self.told || self.raw.is_empty(), "nothing follows on the host's last word");
+        self.told |= framings::read(self.framing, &mut self.raw, &mut self.received);
     }
 }
 
@@ -151,13 +237,69 @@ impl Slots {
 }
 
 impl World {
-    /// Adds a peer, and returns its session's number and slot.
-    pub(crate) fn arrive(&mut self, dialed: Option<u64>) -> (u64, Slot) {
+    /// Adds a peer on any road and in any framing that serves.
+    pub(crate) fn arrive(&mut self) -> usize {
+        let road = match self.rng.u8(0..6) {
+            // The shipped service closes no session, and such a peer can't.
+            0 if self.subject == Subject::Script => Road::Udp,
+            _ => Road::draw(&mut self.rng),
+        };
+        let framing = match road {
+            Road::Udp => self.builds.over_udp(),
+            _ => {
+                let framings = self.builds.of_streams(self.subject);
+                framings[self.rng.usize(0..framings.len())]
+            }
+        };
+        let at = self.add_peer((road, framing));
+        let peer = &mut self.network.peers[at];
+        if road == Road::Proxied {
+            peer.to_host.extend(proxy_header(peer.id));
+        }
+        if road == Road::Tls {
+            let tls = TlsClient::new(&mut self.rng);
+            (peer.read, peer.sent) = tls.handshake_bytes();
+            peer.tls = Some(Box::new(tls));
+        }
+        peer.write(framings::greeting(framing));
+        if self.rng.u8(..) < 12 && !peer.to_host.is_empty() {
+            // It gives up in the middle of its header, or of its request.
+            let most = self.rng.usize(0..peer.to_host.len());
+            peer.to_host.truncate(most);
+            peer.end(false, &mut self.rng);
+        }
+        at
+    }
+
+    /// Adds a peer that the host connects to.
+    pub(crate) fn arrive_dialed(&mut self, number: u64) -> usize {
+        let at = self.add_peer((Road::Tcp, self.builds.first_framing()));
+        self.network.peers[at].dialed = Some(number);
+        at
+    }
+
+    fn add_peer(&mut self, form: (Road, Framing)) -> usize {
         let slot = self.network.slots.take();
         self.network.opened += 1;
         let (id, room) = (self.network.opened, self.rng.usize(50..2000));
-        self.network.peers.push(Peer::new(id, slot, room, dialed));
-        (id, slot)
+        self.network.peers.push(Peer::new(id, slot, room, form));
+        self.network.peers.len() - 1
+    }
+
+    /// Tells the host of a peer's connection, which becomes a session if no limit is in the way.
+    pub(crate) fn open(&mut self, at: usize) {
+        let peer = &self.network.peers[at];
+        let (slot, id, service) = (peer.slot, peer.id, self.host.service);
+        let (kind, address) = (peer.kind(), peer.road.address());
+        let tls = peer.tls.as_ref().map(|tls| tls.begin());
+        self.host.core.handle(match (peer.dialed, peer.road) {
+            (Some(number), _) => Input::Connected { number, slot, id, peer: address, at_ms: 0 },
+            (None, Road::Udp) => Input::PeerHeard { slot, id, service, port: PORT, peer: address, at_ms: 0 },
+            (None, _) => {
+                let (kind, tls) = (&*kind, tls.as_ref());
+                Input::Opened { slot, id, service, kind, peer: address, at_ms: 0, tls }
+            }
+        });
     }
 
     /// Has a peer write up to 39 lines.
@@ -167,13 +309,24 @@ impl World {
         }
         let id = self.network.peers[at].id;
         let others: Vec<u64> = self.network.peers.iter().map(|p| p.id).filter(|other| *other != id).collect();
+        let mut bytes = Vec::new();
         for _ in 0..self.rng.usize(1..40) {
             let line = self.random_line(&others);
-            let bytes = framings::written(self.builds.serving.framing, &line, &mut self.rng);
             let peer = &mut self.network.peers[at];
-            peer.to_host.extend(bytes);
-            peer.lines.push(line);
+            match peer.framing {
+                Framing::Peer { .. } => peer.datagrams.push_back(line),
+                Framing::Raw { .. } => {
+                    let begin = bytes.len();
+                    bytes.resize_with(begin + line.len(), || self.rng.u8(1..framings::RAW_BELOW));
+                    peer.wrote.extend(&bytes[begin..]);
+                }
+                framing => {
+                    bytes.extend(framings::written(framing, &line, &mut self.rng));
+                    peer.lines.push(line);
+                }
+            }
         }
+        self.network.peers[at].write(&bytes);
     }
 
     /// Draws a line. Verbs that need another session name one of `others`.
@@ -200,8 +353,8 @@ impl World {
     pub(crate) fn read(&mut self, at: usize, all: bool) {
         let peer = &mut self.network.peers[at];
         let n = if all { peer.from_host.len() } else { self.rng.usize(0..=peer.from_host.len()) };
-        peer.raw.extend(peer.from_host.drain(..n));
-        framings::read(self.builds.serving.framing, &mut peer.raw, &mut peer.received);
+        let bytes: Vec<u8> = peer.from_host.drain(..n).collect();
+        peer.take(&bytes);
         self.check_received(at);
     }
 

@@ -1,5 +1,6 @@
 //! Reloads, probations and rollbacks, step by step, with a fate drawn for each.
 
+use crate::framings;
 use crate::model::Subject;
 use crate::script::Script;
 use crate::world::World;
@@ -9,7 +10,7 @@ use greenroom_core::ledger::{Outcome, ProbationCounts};
 use greenroom_core::limits::per_service::AllLimits;
 use greenroom_core::operate::inspect::{Filter, SessionView};
 use greenroom_core::reload::request::{self, Event, Request, Requester, Step, Want};
-use greenroom_core::service::offer::{Build, Offer};
+use greenroom_core::service::offer::{Build, EndpointOffer, Offer};
 use greenroom_core::service::probation::ProbationEnd;
 use greenroom_core::turn::code::Code;
 use greenroom_state::abi;
@@ -40,9 +41,9 @@ pub(crate) struct Builds {
 }
 
 impl Builds {
-    pub(crate) fn new(framing: Framing) -> Builds {
+    pub(crate) fn new(seed: u64) -> Builds {
         Builds {
-            serving: Serving { generation: 0, version: 1, unreadable: None, framing },
+            serving: Serving { generation: 0, version: 1, unreadable: None, seed, kinds: u16::MAX },
             flawed: false,
             highest: 0,
             previous: None,
@@ -51,6 +52,25 @@ impl Builds {
             candidate: None,
             requests: 0,
         }
+    }
+
+    /// Framing of outbound sessions.
+    pub(crate) fn first_framing(&self) -> Framing {
+        framings::of_seed(self.serving.seed, Subject::Script)[0]
+    }
+
+    /// Framing of peers over UDP, which any service has.
+    pub(crate) fn over_udp(&self) -> Framing {
+        Framing::Peer { bytes_max: self.first_framing().bytes_max() }
+    }
+
+    /// Framings in which the service is had over streams now.
+    pub(crate) fn of_streams(&self, subject: Subject) -> Vec<Framing> {
+        if subject == Subject::Tally {
+            return framings::of_any_service().to_vec();
+        }
+        let offered = self.serving.offered(subject).into_iter();
+        offered.filter(|f| !f.is_of_datagrams()).collect()
     }
 }
 
@@ -62,8 +82,20 @@ pub(crate) struct Serving {
     pub(crate) version: u32,
     /// Counts with this remainder by seven are unreadable.
     pub(crate) unreadable: Option<u64>,
-    /// Framing, the same in all builds of a seed.
-    pub(crate) framing: Framing,
+    /// Seed, which decides what the framings are.
+    pub(crate) seed: u64,
+    /// Framings of the seed that the build offers, a bit for each.
+    pub(crate) kinds: u16,
+}
+
+impl Serving {
+    /// Framings that the build offers. The first is offered by all builds, as outbound sessions
+    /// have it; and so is the library's own, which goes with its code.
+    pub(crate) fn offered(&self, subject: Subject) -> Vec<Framing> {
+        let all = framings::of_seed(self.seed, subject).into_iter().enumerate();
+        let is_offered = |(at, f): &(usize, Framing)| *at == 0 || f.calls_code() || self.kinds >> at & 1 == 1;
+        all.filter(is_offered).map(|(_, framing)| framing).collect()
+    }
 }
 
 /// A build of the scripted service that is kept beside the serving one.
@@ -75,10 +107,10 @@ pub(crate) struct Known {
 impl Known {
     /// Services of the build, as the core adopts them.
     pub(crate) fn services(&self, flawed: bool) -> Vec<(Offer, Box<dyn Code>)> {
-        let Serving { version, unreadable, framing, .. } = self.facts;
+        let Serving { version, unreadable, .. } = self.facts;
         let generation = self.build.generation;
         let code = Script { generation, version, unreadable, flawed, damaged: false };
-        vec![(offer(Subject::Script, framing, version), Box::new(code))]
+        vec![(offer(Subject::Script, &self.facts), Box::new(code))]
     }
 }
 
@@ -90,6 +122,8 @@ pub(crate) struct Candidate {
     /// Configuration that is put in force with it.
     limits: Option<AllLimits>,
     unreadable: Option<u64>,
+    /// Framings that it offers.
+    kinds: u16,
     fate: Fate,
 }
 
@@ -111,13 +145,14 @@ pub(crate) enum Fate {
 
 impl Fate {
     /// Fates to draw from.
-    const ALL: [Fate; 7] = [
+    const ALL: [Fate; 8] = [
         Fate::Good,
         Fate::Good,
         Fate::StageFails,
         Fate::TrialFails,
         Fate::LoadFails,
         Fate::LosesState,
+        Fate::Flawed,
         Fate::Flawed,
     ];
 
@@ -127,12 +162,12 @@ impl Fate {
     }
 }
 
-/// Offer of a build with state version `version` and migrations from all versions before.
-pub(crate) fn offer(subject: Subject, framing: Framing, version: u32) -> Offer {
-    offer_with_count(subject, framing, version, "integer")
+/// Offer of a build, with migrations from all versions before.
+pub(crate) fn offer(subject: Subject, facts: &Serving) -> Offer {
+    offer_with_count(subject, facts.offered(subject), facts.version, "integer")
 }
 
-fn offer_with_count(subject: Subject, framing: Framing, version: u32, count_type: &str) -> Offer {
+fn offer_with_count(subject: Subject, framings: Vec<Framing>, version: u32, count_type: &str) -> Offer {
     let schema = format!(
         r#"{{"type":"object","properties":{{"count":{{"type":"{count_type}"}}}},"required":["count"]}}"#
     );
@@ -142,7 +177,8 @@ fn offer_with_count(subject: Subject, framing: Framing, version: u32, count_type
         migrations: (1..version).collect(),
         downgrades: (2..=version).collect(),
     };
-    Offer { shape, ..Offer::new(subject.name(), framing) }
+    let endpoints = framings.iter().map(|f| EndpointOffer { framing: *f, port: 0 }).collect();
+    Offer { shape, endpoints, ..Offer::new(subject.name(), framings[0]) }
 }
 
 /// Entry point of the shipped library, linked into this test.
@@ -161,7 +197,10 @@ impl World {
         let mut fate = Fate::ALL[self.rng.usize(0..Fate::ALL.len())];
         // The previous build of a flawed one must read every state.
         let reads_all = self.subject == Subject::Script && self.builds.serving.unreadable.is_none();
-        if fate == Fate::Flawed && !reads_all {
+        // It also must have the framings of the flawed one.
+        let serving = self.builds.serving.kinds;
+        let is_alike = self.builds.previous.as_ref().is_none_or(|p| p.facts.kinds == serving);
+        if fate == Fate::Flawed && !(reads_all && is_alike) {
             fate = Fate::Good;
         }
         let unreadable = self.subject == Subject::Script && fate != Fate::Flawed && self.rng.u8(..) < 60;
@@ -188,13 +227,19 @@ impl World {
         let raises_version = self.subject == Subject::Script && fate.commits() && self.rng.u8(..) < 80;
         let version = self.builds.serving.version + u32::from(raises_version);
         let count_type = if fate == Fate::LosesState { "string" } else { "integer" };
-        let offer = offer_with_count(self.subject, self.builds.serving.framing, version, count_type);
+        let kinds = match self.rng.u8(0..20) {
+            0 if fate != Fate::Flawed => u16::MAX,
+            1 if fate != Fate::Flawed => self.rng.u16(..),
+            _ => self.builds.serving.kinds,
+        };
+        let facts = Serving { kinds, ..self.builds.serving };
+        let offer = offer_with_count(self.subject, facts.offered(self.subject), version, count_type);
         self.builds.requests += 1;
         let (id, by) = (self.builds.requests, Requester::Operator { uid: 0, pid: 1 });
         let limits = (self.rng.u8(..) < 60).then(|| self.other_limits());
         let want = if limits.is_some() { Want::Configure } else { Want::Load };
         let request = Request { id, by, from: None, want, group: id };
-        self.builds.candidate = Some(Candidate { step: None, offer, limits, unreadable, fate });
+        self.builds.candidate = Some(Candidate { step: None, offer, limits, unreadable, kinds, fate });
         self.reload_event(Event::Requested(vec![(self.host.library, request)]));
     }
 
@@ -276,12 +321,16 @@ impl World {
             generation: build.generation,
             version: offer.shape.version,
             unreadable: candidate.unreadable,
-            framing: self.builds.serving.framing,
+            seed: self.builds.serving.seed,
+            kinds: candidate.kinds,
         };
         let was = self.known();
         // A build that cannot read every state is no help to the next one.
         let helps = self.subject == Subject::Script && was.facts.unreadable.is_none();
-        let on_probation = flawed || (helps && self.rng.bool());
+        // A turn of a framing that one of both lacks is no evidence against the other.
+        let before = self.builds.previous.as_ref().map_or(was.facts.kinds, |p| p.facts.kinds);
+        let is_alike = [was.facts.kinds, before] == [next.kinds; 2];
+        let on_probation = flawed || (helps && is_alike && self.rng.bool());
         self.builds.serving = next;
         (self.builds.flawed, self.builds.highest) = (flawed, build.generation);
         let services = vec![(offer, self.code(build, next.unreadable))];

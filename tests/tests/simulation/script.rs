@@ -3,7 +3,7 @@
 //! Turns count what they ask for and what comes of it in the table [`COUNTS`], so that the
 //! invariants can compare both.
 
-use crate::framings;
+use crate::framings::{self, RAW_BELOW};
 use crate::verbs::{POISON, published_len};
 use greenroom_core::framing::custom::CustomCut;
 use greenroom_core::turn::code::{Batch, Code, CutPlace};
@@ -125,19 +125,33 @@ impl<'t, 's> Turn<'t, 's> {
             self.negotiate(a.detail, bytes(a.data));
             return Ok(());
         }
-        let data = text(a.data);
+        if a.kind == action::MESSAGE && bytes(a.data).first().is_some_and(|b| *b < RAW_BELOW) {
+            // A stretch of a raw stream, which is no line of the model.
+            self.add_own("acts");
+            self.staging.send(bytes(a.data));
+            return Ok(());
+        }
+        let data = self.text(a.data);
         match a.kind {
             action::MESSAGE => return self.message(&data),
+            action::DATAGRAM => return self.datagram(&data),
             action::DIALED => self.opened_outbound(a.from, &data),
             action::CONNECT => self.connect_ended(a.from, a.detail == abi::connect::OPEN, &data),
             action::NOTE => self.note(a.from),
-            action::TIMER => self.timer_fired(&text(a.name)),
-            action::PUBLISHED => self.published(&text(a.name), &data),
+            action::TIMER => self.timer_fired(&self.text(a.name)),
+            action::PUBLISHED => self.published(&self.text(a.name), &data),
             action::SUBNEGOTIATION => _ = self.add_own("acts"),
             action::JOB => self.job_ended(a.detail == abi::job::DONE, &data),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Text of an action. Panics if it is not UTF-8, which the peers write.
+    fn text(&self, b: abi::Bytes<'_>) -> String {
+        let text = String::from_utf8_lossy(bytes(b)).into_owned();
+        assert!(self.script.damaged || text.as_bytes() == bytes(b), "the peers write UTF-8");
+        text
     }
 
     /// Ends the turn with a failure. `Some` is the answer of the whole batch at once.
@@ -161,10 +175,13 @@ impl<'t, 's> Turn<'t, 's> {
         self.changes_state.then_some(lost)
     }
 
-    /// Sends the count, the generation and a text.
+    /// Sends the count, the generation and a text: as a line, or as the bytes of one.
     pub(crate) fn reply(&mut self, line: &str) {
-        let reply = format!("{} {:04} {line}\n", self.count, self.script.generation);
-        self.staging.send(reply.as_bytes());
+        let reply = format!("{} {:04} {line}", self.count, self.script.generation);
+        match self.count.is_multiple_of(2) {
+            true => self.staging.send_line(reply.as_bytes()),
+            false => self.staging.send(format!("{reply}\n").as_bytes()),
+        };
     }
 
     /// Changes the state.
@@ -174,6 +191,16 @@ impl<'t, 's> Turn<'t, 's> {
     }
 
     // --- actions of other kinds -----------------------------------------------------------------
+
+    /// Datagram to the service itself. One that fails has answered before.
+    fn datagram(&mut self, data: &str) -> Result<(), Failure> {
+        let (number, verb) = data.split_once(' ').expect("a number and a verb");
+        self.add_own("acts");
+        let ran = self.add("once", &format!("datagram {number}"), 1);
+        assert!(ran == 1 || self.script.damaged, "a datagram runs once");
+        self.staging.send(number.as_bytes());
+        if verb == "fail" { Err(Failure::Panic) } else { Ok(()) }
+    }
 
     /// First action of an outbound session.
     fn opened_outbound(&mut self, from: u64, context: &str) {
@@ -283,11 +310,6 @@ fn count_in(version: u32, bytes: &[u8]) -> u64 {
 /// Fault of a turn that was asked to fail.
 fn as_asked(kind: u32) -> Fault {
     Fault { kind, message: "as asked".into(), file: "sim".into(), line: 1 }
-}
-
-/// Text of an action. Panics if it is not UTF-8, which the peers write.
-fn text(b: abi::Bytes<'_>) -> String {
-    String::from_utf8(bytes(b).to_vec()).expect("the peers write UTF-8")
 }
 
 fn bytes(b: abi::Bytes<'_>) -> &[u8] {

@@ -1,7 +1,8 @@
 //! Random steps, one function each, and the end of a run.
 
 use crate::peers::PEERS_MAX;
-use crate::world::{ADDR, World};
+use crate::roads::Road;
+use crate::world::World;
 use greenroom_core::input::Input;
 use greenroom_core::operate::inspect::Filter;
 
@@ -18,7 +19,7 @@ const DRAIN_ROUNDS: usize = 10_000;
 type Step = fn(&mut World);
 
 /// Steps with their weights. A step that has nothing to do takes another one's place.
-const STEPS: [(u8, Step); 12] = [
+const STEPS: [(u8, Step); 14] = [
     (8, World::peer_connects),
     (22, World::peer_writes),
     (30, World::host_runs_a_pass),
@@ -31,6 +32,8 @@ const STEPS: [(u8, Step); 12] = [
     (6, World::connect_ends),
     (2, World::operator_configures),
     (2, World::time_passes),
+    (3, World::somebody_sends_datagrams),
+    (1, World::upgrade),
 ];
 
 /// Sum of the weights.
@@ -70,9 +73,9 @@ impl World {
         if self.network.peers.len() >= PEERS_MAX {
             return self.time_passes();
         }
-        let (id, slot) = self.arrive(None);
-        let (service, peer) = (self.host.service, ADDR.parse().expect("an address"));
-        self.host.core.handle(Input::Opened { slot, id, service, kind: "", peer, at_ms: 0, tls: None });
+        let at = self.arrive();
+        let slot = self.network.peers[at].slot;
+        self.open(at);
         self.check_admission(slot);
     }
 
@@ -93,13 +96,14 @@ impl World {
     /// Ends a stream: the peer writes no more, and the host finds out once it read everything.
     fn peer_ends_its_stream(&mut self) {
         if let Some(at) = self.any_peer() {
-            self.network.peers[at].done = true;
+            let tells = self.rng.bool();
+            self.network.peers[at].end(tells, &mut self.rng);
         }
     }
 
-    /// Resets a connection.
+    /// Resets a connection. There is none over UDP.
     fn peer_resets(&mut self) {
-        if let Some(at) = self.any_peer() {
+        if let Some(at) = self.any_peer().filter(|at| self.network.peers[*at].road != Road::Udp) {
             self.break_connection(at);
         }
     }
@@ -112,7 +116,7 @@ impl World {
     }
 
     /// Lets time pass between two passes.
-    fn time_passes(&mut self) {
+    pub(crate) fn time_passes(&mut self) {
         self.host.now_ns += QUIET_NS;
     }
 
@@ -153,9 +157,9 @@ impl World {
         let own = self.host.core.of_service(self.host.service, None).connects;
         let sessions = self.host.core.sessions_after(0, &Filter::default()).items;
         let wanted = sessions.iter().flat_map(|s| &s.connects).chain(&own).any(|c| c.number == number);
-        let (id, slot) = self.arrive(Some(number));
-        let peer = ADDR.parse().expect("an address");
-        self.host.core.handle(Input::Connected { number, slot, id, peer, at_ms: 0 });
+        let at = self.arrive_dialed(number);
+        let slot = self.network.peers[at].slot;
+        self.open(at);
         if wanted {
             self.counts.connected += 1;
             self.check_admission(slot);
@@ -195,7 +199,8 @@ impl World {
             }
             self.drain_round();
         }
-        assert_eq!(self.network.peers.len(), 0, "every session came to its end");
+        let left: Vec<_> = self.network.peers.iter().map(|p| (p.id, p.road, p.framing.kind())).collect();
+        assert_eq!(left, [], "every session came to its end");
         self.drain_service_turns();
         self.check_end();
         self.count_up();
@@ -207,7 +212,13 @@ impl World {
         while !self.network.dialing.is_empty() {
             self.end_connect(0);
         }
-        self.network.peers.iter_mut().for_each(|p| p.done = true);
+        for peer in &mut self.network.peers {
+            peer.end(self.rng.bool(), &mut self.rng);
+            // What was lost is said again.
+            if peer.road == Road::Udp {
+                peer.datagrams.push_back("bye 0".into());
+            }
+        }
         while !self.jobs.running.is_empty() {
             self.end_job(0);
         }
@@ -236,6 +247,7 @@ impl World {
         self.counts.faults += service.faults;
         self.counts.resets += self.limited.reset;
         self.counts.jobs_once += self.jobs.once.len() as u64;
+        self.counts.sealed += self.sealed.lock().expect("one thread").len() as u64;
         self.counts.actions += self.counters_of("acts:").iter().map(|(_, n)| n).sum::<u64>();
     }
 }

@@ -1,7 +1,7 @@
 //! Verbs of the scripted service, one function each.
 
+use crate::roads::ADDR;
 use crate::script::{Failure, TABLE, Turn};
-use crate::world::ADDR;
 use greenroom_state::abi;
 
 /// Verbs that peers of this service draw from. A verb that stands twice comes twice as often.
@@ -155,10 +155,16 @@ impl Turn<'_, '_> {
         self.staging.publish(topic, format!("{n} {}", "x".repeat(published_len(n))).as_bytes(), true);
     }
 
-    /// Broadcasts in two pieces, after the reply: a turn that fails may continue a broadcast.
+    /// Broadcasts after the reply: a line, or two pieces, as a turn that fails may continue a
+    /// broadcast.
     fn shout(&mut self, topic: &str, line: &str) {
         let n = self.add("shouted", topic, 1);
         self.reply(line);
+        if n.is_multiple_of(3) {
+            let shout = format!("~{topic} {n} {}", "x".repeat(shout_len(n)));
+            self.staging.broadcast_line(topic, shout.as_bytes(), false);
+            return;
+        }
         self.staging.broadcast(topic, format!("~{topic} {n} ").as_bytes(), false);
         self.staging.broadcast(topic, format!("{}\n", "x".repeat(shout_len(n))).as_bytes(), false);
     }

@@ -1,11 +1,12 @@
 //! World of a seed: the host and its peers in virtual time, and the passes of the host's loop.
 
 use crate::counts::Counts;
+use crate::datagrams::Datagrams;
 use crate::faults::KillPoint;
-use crate::framings;
 use crate::model::Subject;
 use crate::peers::Network;
 use crate::reloads::Builds;
+use crate::roads::{ADDR, Road, SealedRecords, ciphers};
 use crate::trace::Trace;
 use greenroom::memory::board::Board;
 use greenroom_core::command::Command;
@@ -15,12 +16,10 @@ use greenroom_core::input::Input;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::names::Limit;
 use greenroom_core::limits::per_service::AllLimits;
+use greenroom_core::limits::trusted::TrustedProxies;
 use greenroom_core::reload::request::LibraryId;
 use greenroom_state::abi::{self, fault};
 use std::collections::BTreeMap;
-
-/// Address of every peer.
-pub(crate) const ADDR: &str = "127.0.0.1:9";
 
 /// Jobs that run at once, under every configuration of a run.
 const JOBS_RUNNING_MAX: usize = 3;
@@ -31,6 +30,9 @@ pub(crate) struct World {
     pub(crate) subject: Subject,
     pub(crate) host: Host,
     pub(crate) network: Network,
+    pub(crate) datagrams: Datagrams,
+    /// Records of TLS that the host sealed.
+    pub(crate) sealed: SealedRecords,
     pub(crate) builds: Builds,
     pub(crate) jobs: Jobs,
     pub(crate) limited: Limited,
@@ -52,11 +54,13 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    fn new(limits: Limits) -> Host {
-        let mut core = Core::new(limits.clone());
+    fn new(limits: AllLimits, sealed: &SealedRecords) -> Host {
+        let mut core = Core::new(limits.host.clone());
+        core.set_limits(limits.clone());
+        core.handle(Input::Ciphers(ciphers(sealed)));
         let library = core.reloads.library("libsim.so".into());
         let board = Board::unread().expect("memory");
-        Host { core, board, library, service: ServiceId(0), limits: limits.into(), now_ns: 1 }
+        Host { core, board, library, service: ServiceId(0), limits, now_ns: 1 }
     }
 
     /// Begins a pass, a nanosecond after the last one.
@@ -104,10 +108,16 @@ pub(crate) struct Limited {
     pub(crate) resets_noticed: u64,
 }
 
+/// Proxies whose headers are believed: all peers.
+pub(crate) fn proxies(subject: Subject) -> BTreeMap<String, TrustedProxies> {
+    let peers = TrustedProxies::read(&["127.0.0.0/8".to_owned()]).expect("a network");
+    BTreeMap::from([(subject.name().to_owned(), peers)])
+}
+
 /// Limits in force at the start of a seed: small ones for what a session may hold up, large ones
 /// for what the model does not know.
-fn first_limits() -> Limits {
-    Limits {
+fn first_limits(subject: Subject) -> AllLimits {
+    let host = Limits {
         output_bytes_pause: 600,
         output_bytes_max: 1 << 20,
         store_bytes_max: 16 << 20,
@@ -123,21 +133,26 @@ fn first_limits() -> Limits {
         turns_at_once_max: 5,
         pass_us: 5,
         sends_at_once_max: 2,
+        tls_records_max: 30,
+        // Peers over UDP are sent whatever their lines ask for.
+        datagram_amplification_max: 0,
         ..Limits::default()
-    }
+    };
+    AllLimits { proxies: proxies(subject), ..AllLimits::from(host) }
 }
 
 impl World {
     /// Begins a world whose first build serves.
     pub(crate) fn new(seed: u64, subject: Subject) -> World {
-        // The shipped service has lines.
-        let framing_seed = if subject == Subject::Script { seed } else { 0 };
+        let sealed = SealedRecords::default();
         let mut world = World {
             rng: fastrand::Rng::with_seed(seed),
             subject,
-            host: Host::new(first_limits()),
+            host: Host::new(first_limits(subject), &sealed),
             network: Network::default(),
-            builds: Builds::new(framings::of_seed(framing_seed)),
+            datagrams: Datagrams::default(),
+            sealed,
+            builds: Builds::new(seed),
             jobs: Jobs::default(),
             limited: Limited::default(),
             counts: Counts::default(),
@@ -162,6 +177,7 @@ impl World {
             for slot in self.host.take_sendable() {
                 self.send(slot);
             }
+            self.send_datagrams();
             self.read_peers(whole);
         }
         self.end_pass(whole);
@@ -174,12 +190,16 @@ impl World {
                 self.read_peer(at, whole);
             }
         }
+        self.read_datagrams(whole);
     }
 
     /// Reads a peer's bytes, or the end of its stream, if the core wants input.
     fn read_peer(&mut self, at: usize, whole: bool) {
         let peer = &mut self.network.peers[at];
         let slot = peer.slot;
+        if peer.road == Road::Udp {
+            return self.read_datagrams_of(at, whole);
+        }
         if peer.blocked && peer.from_host.len() < peer.room {
             peer.blocked = false;
             self.host.core.handle(Input::Writable { slot });
@@ -204,23 +224,24 @@ impl World {
     fn end_pass(&mut self, whole: bool) {
         let killed = if whole { None } else { KillPoint::draw(&mut self.rng) };
         if killed == Some(KillPoint::Commit) {
-            return self.kill();
+            return self.kill(false);
         }
         self.commit();
         if killed == Some(KillPoint::Commands) {
-            return self.kill();
+            return self.kill(false);
         }
         let commands = self.host.take_commands();
         self.carry_out(commands);
         for (i, slot) in self.host.take_sendable().into_iter().enumerate() {
             if killed == Some(KillPoint::Send(i)) {
-                return self.kill();
+                return self.kill(false);
             }
             self.send(slot);
         }
         if killed.is_some() {
-            return self.kill();
+            return self.kill(false);
         }
+        self.send_datagrams();
         self.follow_up();
     }
 
@@ -243,10 +264,7 @@ impl World {
     pub(crate) fn commit(&mut self) {
         self.host.core.handle(Input::Cascade);
         self.host.core.handle(Input::Commit);
-        for peer in &mut self.network.peers {
-            peer.uncommitted.clear();
-            peer.unborn = false;
-        }
+        self.committed();
         self.start_jobs();
         self.start_connects();
         self.host.core.take_reached(|limit, times| {
@@ -254,6 +272,16 @@ impl World {
             self.limited.refusals_reported += times * u64::from(limit == Limit::SessionsMax);
             self.limited.resets_reported += times * u64::from(limit == Limit::OutputBytesMax);
         });
+    }
+
+    /// Notes that all that was read counts from here on.
+    pub(crate) fn committed(&mut self) {
+        self.sealed.lock().expect("one thread").commit();
+        for peer in &mut self.network.peers {
+            peer.uncommitted.clear();
+            peer.unborn = false;
+            peer.lines.append(&mut peer.fresh);
+        }
     }
 
     /// Starts the jobs that the commit released.
@@ -338,6 +366,9 @@ impl World {
     /// Sends a session's output, until there is none or the kernel takes less than it is offered.
     pub(crate) fn send(&mut self, slot: Slot) {
         let Some(at) = self.network.peer_in(slot) else { return };
+        if self.network.peers[at].road == Road::Udp {
+            return self.send_datagrams_to(at);
+        }
         let peer = &mut self.network.peers[at];
         loop {
             assert!(!peer.shut, "nothing is sent behind our end");

@@ -254,6 +254,8 @@ impl Framing {
     pub(crate) fn at_place(&self, place: FrameState, now: &FrameState) -> FrameState {
         match self {
             Framing::Telnet { .. } => telnet::at_place(&place, now),
+            // The port, which is the same at all places.
+            Framing::Peer { .. } => now.clone(),
             _ => place,
         }
     }

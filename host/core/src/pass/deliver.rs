@@ -11,6 +11,7 @@
 //! budget of the stage.
 
 use super::close::finish;
+use super::open::awaits_peer;
 use super::{Pass, Scratch};
 use crate::execute::batch::run_batch;
 use crate::host_state::notice::notice;
@@ -113,8 +114,9 @@ pub(super) fn finish_if_peer_done(pass: &mut Pass<'_>, slot: Slot) {
     if may_end(pass) && pass.host.inbox.has(slot) {
         run_waiting(pass, slot);
     }
-    // Asked again: the actions may have closed the session, or blocked it.
-    if may_end(pass) && !pass.host.inbox.has(slot) {
+    // Asked again: the actions may have closed the session, or blocked it. A peer that has ended
+    // without its request brings no first turn any more, so actions wait in vain.
+    if may_end(pass) && (!pass.host.inbox.has(slot) || awaits_peer(pass.host, slot)) {
         let over_tls = pass.host.sessions.get(slot).is_some_and(|s| s.over_tls());
         if over_tls && is_cut(pass.host, slot) {
             // Without the peer's last alert nobody knows whether this is all that it sent.

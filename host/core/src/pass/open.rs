@@ -222,15 +222,23 @@ pub(super) fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
     ran.consumed > 0
 }
 
+/// Returns whether a session's first turn waits for its peer's header or request, which brings it.
+/// Actions that others have caused wait as long.
+pub(super) fn awaits_peer(host: &HostState, slot: Slot) -> bool {
+    host.sessions.get(slot).is_some_and(|s| {
+        let by_request = || host.services[s.service].framings.get(s.framing).begins_with_request();
+        s.is_blocked(Blocked::OpenedTurnDue) && (s.awaits_header() || by_request())
+    })
+}
+
 /// Runs a session's first turn if that is due. False: it is still blocked. A quarantined
 /// session keeps it due.
 pub(super) fn run_opened_if_due(pass: &mut Pass<'_>, slot: Slot) -> bool {
-    let Some(s) = pass.host.sessions.get_mut(slot) else { return false };
+    let Some(s) = pass.host.sessions.get(slot) else { return false };
     let due = s.is_blocked(Blocked::OpenedTurnDue);
-    // Input that the session kept begins with its header or its request, which brings the turn.
-    let framing = pass.host.services[s.service].framings.get(s.framing);
-    let by_request = due && (s.awaits_header() || framing.begins_with_request());
-    if !due || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) || by_request {
+    let may_not = s.life != Life::Open || s.is_blocked(Blocked::Quarantined);
+    // Input that the session kept begins with its header or its request.
+    if !due || may_not || awaits_peer(pass.host, slot) {
         return true;
     }
     // Cleared before the turn, as a turn that is blocked again sets the mark again.

@@ -22,7 +22,7 @@ use super::close::{finish, last_turn};
 use super::cut::{Cut, End};
 use super::deliver::{finish_if_peer_done, run_waiting};
 use super::framing::{calls_code, keep_framing};
-use super::open::run_opened_if_due;
+use super::open::{awaits_peer, run_opened_if_due};
 use super::proxied::{Start, begin};
 use super::timeout::frame_waits;
 use super::tls::{self, TlsInput};
@@ -238,8 +238,9 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
             break;
         }
         is_first = false;
-        // Actions that the last batch caused for its own session come before its next frame.
-        if pass.host.inbox.has(slot) {
+        // Actions that the last batch caused for its own session come before its next frame. Those
+        // that others caused before its first turn wait for that, which the next frame brings.
+        if pass.host.inbox.has(slot) && !awaits_peer(pass.host, slot) {
             run_waiting(pass, slot);
             let goes_on = !pass.executor.replays_exhausted() && !pass.host.stage_is_over();
             if pass.host.inbox.has(slot) && goes_on {
