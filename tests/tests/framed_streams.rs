@@ -9,6 +9,8 @@ use greenroom_core::framing::length_prefix::LengthPrefix;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use greenroom_core::limits::host::Limits;
+use greenroom_core::limits::per_service::AllLimits;
+use greenroom_core::limits::trusted::TrustedProxies;
 use greenroom_core::recovery::reconcile::StreamCounts;
 use greenroom_core::service::offer::{Build, Offer};
 use greenroom_core::session::life::Life;
@@ -244,6 +246,7 @@ impl World {
         let successor = Core::recover(self.limits.clone(), found, self.now_ns);
         assert_eq!(successor.lost, Vec::<String>::new());
         self.core = successor.core;
+        self.core.set_limits(trusting(self.limits.clone()));
         for (name, framing) in self.served.clone() {
             self.serve(name, framing, Box::new(Talk::new(name)));
         }
@@ -335,8 +338,15 @@ impl World {
     }
 }
 
+/// Limits under which every peer may be a proxy.
+fn trusting(limits: Limits) -> AllLimits {
+    let peers = TrustedProxies::read(&["127.0.0.0/8".into()]).expect("a network");
+    AllLimits { proxies: [("s".into(), peers)].into(), ..AllLimits::from(limits) }
+}
+
 fn run_with(limits: Limits, script: &[Step]) -> World {
-    let core = Core::new(limits.clone());
+    let mut core = Core::new(limits.clone());
+    core.set_limits(trusting(limits.clone()));
     let (read, taken) = (Vec::new(), Vec::new());
     let mut world = World { core, limits, now_ns: 0, served: Vec::new(), read, taken, told: Vec::new() };
     script.iter().for_each(|step| world.step(step.clone()));
@@ -358,7 +368,12 @@ fn check_stream(framing: Framing, stream: &[u8], expected: &str) {
 /// The same, with a service of another name.
 #[track_caller]
 fn check_stream_of(name: &'static str, framing: Framing, stream: &[u8], expected: &str) {
-    let begin = [Serve(name, framing), Open(0, name)];
+    check_stream_behind([Serve(name, framing), Open(0, name)], stream, expected);
+}
+
+/// The same, behind these steps.
+#[track_caller]
+fn check_stream_behind(begin: [Step; 2], stream: &[u8], expected: &str) {
     let with = |more: Vec<Step>| check(&[&begin[..], &more].concat(), expected);
     for at in 0..=stream.len() {
         let (a, b) = (stream[..at].to_vec(), stream[at..].to_vec());
@@ -452,6 +467,26 @@ const OPENS: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnec
 const OPENED: &str = "HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\\r\\n\\r\\n";
 
+/// A header of either version, and what stands behind it in the framing of the session.
+#[test]
+fn a_stream_behind_a_proxy_header_may_be_cut_anywhere() {
+    let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\x0a\0\0\x01\x0f\xa0\0\x50";
+    let hello = [OPENS, &frame(0x81, b"hi")].concat();
+    for header in [&b"PROXY TCP4 203.0.113.7 10.0.0.1 4000 80\r\n"[..], &binary[..]] {
+        for (kind, stream, answers) in [
+            ("proxy", &b"one\n"[..], "one".to_owned()),
+            ("proxy+telnet", b"tw\xff\xfd\x01o\r\n", r"\xff\xfc\x01two".to_owned()),
+            ("proxy+ws", &hello, format!(r"{OPENED}\x82\x02hi")),
+        ] {
+            let begin = [Serve("s", LINES), OpenAs(0, "s", kind)];
+            check_stream_behind(begin, &[header, stream].concat(), &answers);
+        }
+    }
+    let begin = [Serve("s", LINES), OpenAs(0, "s", "proxy")];
+    let refused = " closed\nclosed: it begins with no PROXY header (limit proxy_header)";
+    check_stream_behind(begin, b"PROXIES", refused);
+}
+
 #[test]
 fn a_websocket_stream_may_be_cut_anywhere() {
     let stream = |frames: &[(u8, &[u8])]| {
@@ -513,8 +548,7 @@ fn a_websocket_session_waits_for_better_code() {
 /// the turn of that.
 #[test]
 fn what_others_tell_waits_for_the_request() {
-    let lines = Framing::Lines { bytes_max: 400 };
-    let begin = [Serve("s", lines), Open(0, "s"), OpenAs(1, "s", "ws")];
+    let begin = [Serve("s", LINES), Open(0, "s"), OpenAs(1, "s", "ws")];
     let tell = [In(0, b"note 2\n".to_vec()), Kill];
     let stream = [OPENS, &frame(0x81, b"hello")].concat();
     for at in [0, 9, OPENS.len(), stream.len()] {

@@ -128,6 +128,7 @@ fn judge(answer: &CustomCut, input_len: usize, state_len: usize) -> Result<(), S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framing::frame::STORED_BYTES_MAX;
 
     /// Cuts with one answer, of a session that keeps the state `old`, and keeps `new` afterwards.
     fn answer(cut: Result<CustomCut, String>, new: &[u8]) -> (String, FrameState) {
@@ -193,6 +194,54 @@ mod tests {
     }
 
     /// State of another version is not shown to the library.
+    /// Answers that are drawn, from good ones to nonsense: none panics, and none makes the host
+    /// believe in bytes that are not there, or keep more than it may.
+    #[test]
+    fn drawn_answers_stay_within_bounds() {
+        let mut random = fastrand::Rng::with_seed(15);
+        let (mut state, mut frames) = (FrameState::default(), [0; 4]);
+        for _ in 0..20_000 {
+            let input = vec![7; random.usize(..200)];
+            let mut near = || match random.u8(0..8) {
+                0 => random.usize(..),
+                _ => random.usize(..=input.len() + 1),
+            };
+            let (consumed, start, end) = (near(), near(), near());
+            let own = vec![8; random.usize(..20)];
+            let answer = match random.u8(0..5) {
+                0 => CustomCut::More,
+                1 => CustomCut::Skipped { consumed },
+                2 => CustomCut::Message { message: CustomMessage::Own(own), consumed },
+                _ => CustomCut::Message { message: CustomMessage::Input(start..end), consumed },
+            };
+            let kept = random.usize(..STATE_BYTES_MAX + 2);
+            let (before, mut buffers) = (state.stored().to_vec(), FrameBuffers::default());
+            let frame = cut((3, 10), &input, &mut state, &mut buffers, |state| {
+                state.resize(kept, 1);
+                Ok(answer)
+            });
+            let which = match frame {
+                Frame::Message { payload, consumed } => {
+                    assert!(payload.bytes(&buffers).len() <= 10);
+                    assert!((1..=input.len()).contains(&consumed));
+                    0
+                }
+                Frame::Reply { consumed } => {
+                    assert!((1..=input.len()).contains(&consumed));
+                    1
+                }
+                Frame::More | Frame::TooLong | Frame::Invalid(_) => {
+                    assert_eq!(state.stored(), before, "a cut of nothing keeps nothing");
+                    2 + usize::from(buffers.refusal.is_some())
+                }
+                other => panic!("{other:?}"),
+            };
+            assert!(state.stored().len() <= STORED_BYTES_MAX);
+            frames[which] += 1;
+        }
+        assert!(frames.iter().all(|n| *n > 1000), "each kind of outcome: {frames:?}");
+    }
+
     #[test]
     fn a_state_of_another_version_counts_as_none() {
         let mut state = FrameState::new(0, b"\x07\x02old").unwrap();

@@ -27,7 +27,12 @@ fn framings() -> Vec<Framing> {
         (base_128(4).behind(1).unwrap(), 40),
         (base_128(10).counting_itself().behind(16).unwrap(), 300),
     ];
-    let prefixes = prefixes.map(|(prefix, bytes_max)| Framing::LengthPrefix { prefix, bytes_max });
+    // Every width in either order, with and without itself.
+    let each = [1, 2, 4, 8].into_iter().flat_map(|width| [(width, false), (width, true)]);
+    let each = each.map(|(width, little)| fixed(width, little));
+    let each = each.flat_map(|prefix| [(prefix, 20), (prefix.counting_itself(), 20)]);
+    let prefixes =
+        each.chain(prefixes).map(|(prefix, bytes_max)| Framing::LengthPrefix { prefix, bytes_max });
     let mut all = vec![
         Framing::Lines { bytes_max: 5 },
         Framing::Telnet { bytes_max: 5 },
@@ -44,7 +49,7 @@ fn framings() -> Vec<Framing> {
 fn random_streams_may_be_cut_anywhere() {
     let mut random = Rng::with_seed(9);
     for framing in framings() {
-        for _ in 0..150 {
+        for _ in 0..100 {
             let len = random.usize(0..32);
             let stream: Vec<u8> = (0..len).map(|_| *random.choice(&ALPHABET).unwrap()).collect();
             check(framing, &stream, &trace_whole(framing, &stream));
