@@ -312,21 +312,29 @@ fn a_peer_that_does_not_answer_a_ping_is_closed() {
     lively.expect("89 ");
 }
 
-/// A client that others wrote, in Python: subprotocol, fragments, pings, a long message and the
-/// close, before and behind a swap and a kill.
+/// Clients that others wrote, in Python and in JavaScript: subprotocol, fragments, pings, a long
+/// message and the close, before and behind a swap and a kill.
 #[test]
-fn a_client_in_python_is_served() {
+fn clients_that_others_wrote_are_served() {
     let host = serve("");
-    let script = root().join("tests/clients/websocket.py");
-    let mut client = Command::new("python3");
-    client.arg(script).arg(format!("ws://{}/facts", host.addr(SERVICE)));
-    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+    let mut node = Command::new("node");
+    // The package `ws`, as `scripts/test` installs it.
+    node.env("NODE_PATH", root().join("target/npm/node_modules"));
+    client_is_served(&host, Command::new("python3"), "websocket.py", "Python/", 1);
+    client_is_served(&host, node, "websocket.js", "node-ws", 0);
+}
+
+/// Serves one client. The build `to` takes over meanwhile.
+fn client_is_served(host: &Host, mut client: Command, script: &str, agent: &str, to: usize) {
+    let (before, behind, next) = (["b", "a"][to], ["a", "b"][to], to);
+    client.arg(root().join("tests/clients").join(script)).arg(format!("ws://{}/facts", host.addr(SERVICE)));
+    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect(script);
     let mut to = client.stdin.take().expect("its input");
     let mut lines = BufReader::new(client.stdout.take().expect("its output")).lines();
     let mut line = || lines.next().expect("a line").expect("a line");
     assert_eq!(line(), "chat.v1");
     let facts = line();
-    assert!(facts.starts_with("/facts  chat.v1 127.0.0.1:") && facts.contains("Python/"), "{facts}");
+    assert!(facts.starts_with("/facts  chat.v1 127.0.0.1:") && facts.contains(agent), "{facts}");
     let mut round = |prefix: &str, count: u32| {
         writeln!(to, "round").expect("it reads");
         assert_eq!(line(), format!("{prefix}{count} h\u{e9}llo"));
@@ -334,11 +342,11 @@ fn a_client_in_python_is_served() {
         assert_eq!(line(), format!("{} bytes", 90_000 - "bytes ".len()));
         assert_eq!(line(), format!("{prefix}{} fragments", count + 2));
     };
-    round("a", 1);
-    swap(&host, 1);
-    round("b", 4);
+    round(before, 1);
+    swap(host, next);
+    round(behind, 4);
     host.kill_worker();
-    round("b", 7);
+    round(behind, 7);
     writeln!(to, "close").expect("it reads");
     assert_eq!(line(), "4002 enough");
     assert!(client.wait().expect("it ends").success());
