@@ -1,6 +1,6 @@
-//! Browser on the page of the chat: Chromium, by keyboard alone. People on the page and one with `nc`
-//! hear each other; swaps and a killed worker disconnect nobody; behind an end of the host the page
-//! connects again.
+//! Browser on the page of the chat: Chromium, by keyboard alone. People on the page and one with
+//! `nc` hear each other; swaps and a killed worker disconnect nobody; behind an end of the host the
+//! page connects again.
 
 use greenroom_tests::fixture::install;
 use greenroom_tests::host::Host;
@@ -81,7 +81,7 @@ impl Drop for Browser {
     }
 }
 
-/// Name and role of what has the focus, and contrasts of the page's texts, by the colors that count.
+/// Script that finds the lowest contrast of the page's texts with what is behind them.
 const CONTRASTS: &str = "(() => { \
     const c = document.createElement('canvas').getContext('2d', { willReadFrequently: true }); \
     const light = text => { c.fillStyle = text; c.fillRect(0, 0, 1, 1); \

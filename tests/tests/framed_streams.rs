@@ -38,8 +38,9 @@ fn delimiter(bytes: &[u8]) -> Framing {
 
 /// Answers each message with the message. `fail`, `close` and `hold` do so instead; `all TEXT`
 /// tells TEXT to the others, `ALL TEXT` a long one, and `say TEXT` a line; `twice TEXT` sends two
-/// messages, `LONG` a long one; `note N` lets session N say that it was told. `will N`, `wont N`, `do N` and `dont N` negotiate a telnet option,
-/// and `faildo N` asks for one and fails. `prompt` sends one.
+/// messages, `LONG` a long one; `note N` lets session N say that it was told. `will N`, `wont N`,
+/// `do N` and `dont N` negotiate a telnet option, and `faildo N` asks for one and fails. `prompt`
+/// sends one.
 ///
 /// A service with a framing of its own cuts netstrings, and numbers them with a byte of state.
 struct Talk {

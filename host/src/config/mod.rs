@@ -305,6 +305,11 @@ impl Config {
         config
     }
 
+    /// Limit `output_ms` of a service.
+    pub fn output_ms(&self, service: &str) -> u64 {
+        self.service.get(service).and_then(|s| s.limits.output_ms).unwrap_or(self.limits.output_ms)
+    }
+
     /// Limits of the host and of its services. Services without limits of their own are left
     /// out.
     pub fn all_limits(&self) -> AllLimits {

@@ -142,7 +142,7 @@ impl Keeper {
         let poll = Poll::new()?;
         let mut acceptor = Acceptor::default();
         acceptor.take_given(std::mem::take(&mut options.given));
-        acceptor.watch_peers(PeerWatch::of(&options.config.all_limits()));
+        acceptor.watch_peers(PeerWatch::of(&options.config.limits));
         acceptor.handshakes.configure(options.config.tls_settings());
         acceptor.handshakes.start_at_first(poll.registry()).map_err(io::Error::other)?;
         Ok(Keeper {

@@ -120,7 +120,7 @@ impl Keeper {
     pub(super) fn configured(&mut self, number: u64) {
         if let Some(proposed) = self.proposals.answered(number) {
             self.options.config = proposed.config;
-            self.acceptor.watch_peers(PeerWatch::of(&self.options.config.all_limits()));
+            self.acceptor.watch_peers(PeerWatch::of(&self.options.config.limits));
             self.acceptor.handshakes.configure(self.options.config.tls_settings());
         }
     }

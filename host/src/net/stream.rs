@@ -63,6 +63,12 @@ impl Stream {
         Ok(rustix::net::sendmsg(&self.0, pieces, &mut nothing, SendFlags::NOSIGNAL)?)
     }
 
+    /// Sets the time in which the peer must acknowledge what was sent, in milliseconds; 0: the
+    /// kernel's. A Unix socket has none, as its peer can't be gone.
+    pub fn acknowledge_within(&self, ms: u64) {
+        let _ = sockopt::set_tcp_user_timeout(&self.0, u32::try_from(ms).unwrap_or(u32::MAX));
+    }
+
     /// Ends the outgoing direction.
     pub fn shut_down(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(&self.0, Shutdown::Write)?)

@@ -144,7 +144,7 @@ impl Shell {
     /// Writes committed output, by [`Sockets::send`] and [`Datagrams::send`]. Runs behind a commit,
     /// with no turn in between.
     pub(super) fn send(&mut self) {
-        self.sockets.send(&mut self.core);
+        self.sockets.send(&mut self.core, self.config.get());
         self.datagrams.send(&mut self.core, &mut self.sockets, &self.ports);
     }
 

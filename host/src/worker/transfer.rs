@@ -17,6 +17,7 @@
 //!
 //! Errors of a connection end its session and nothing else. The poll's own errors end the worker.
 
+use crate::config::Config;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::input::{Pool, READ_BYTES};
@@ -53,6 +54,9 @@ pub(super) struct Sockets {
     sendable: Vec<Slot>,
     /// Sessions without a connection that have output: peers over UDP.
     without: Vec<Slot>,
+    /// Connections that took no more, and have not taken all since. Their peers have the time of
+    /// limit `output_ms`: they may be slow, and need not be gone.
+    slow: HashSet<Slot>,
 }
 
 impl Sockets {
@@ -68,6 +72,7 @@ impl Sockets {
             listed: HashSet::new(),
             sendable: Vec::new(),
             without: Vec::new(),
+            slow: HashSet::new(),
         })
     }
 
@@ -110,6 +115,7 @@ impl Sockets {
     /// The slot is free from the next pass on, because events of this one may still name it.
     pub(super) fn close(&mut self, slot: Slot) -> Option<u32> {
         self.broken.remove(&slot);
+        self.slow.remove(&slot);
         self.net.close(self.poll.registry(), slot)
     }
 
@@ -236,7 +242,7 @@ impl Sockets {
     ///
     /// The caller has committed all output that the core offers. Sent bytes are booked in the core
     /// and become part of the next commit; until then the kernel's count is the truth.
-    pub(super) fn send(&mut self, core: &mut Core) {
+    pub(super) fn send(&mut self, core: &mut Core, config: &Config) {
         core.take_sendable(&mut self.sendable);
         let mut failed = Vec::new();
         for slot in self.sendable.drain(..) {
@@ -257,6 +263,9 @@ impl Sockets {
                         crash_points::pass(Point::Sent);
                         core.handle(Input::Sent { slot, bytes, blocked });
                         if blocked {
+                            if self.slow.insert(slot) {
+                                socket.acknowledge_within(time_of_slow(core, config, slot));
+                            }
                             break;
                         }
                     }
@@ -265,7 +274,12 @@ impl Sockets {
                         break;
                     }
                     // All is sent, or the session has ended.
-                    None => break,
+                    None => {
+                        if !self.slow.is_empty() && self.slow.remove(&slot) {
+                            socket.acknowledge_within(config.limits.dead_peer_ms);
+                        }
+                        break;
+                    }
                 }
             }
         }
@@ -295,6 +309,17 @@ impl Sockets {
     /// Ends a pass: slots of closed connections may be used again.
     pub(super) fn end_pass(&mut self) {
         self.net.end_pass();
+    }
+}
+
+/// Time in which a peer that takes no more must acknowledge something, in milliseconds; 0: the
+/// kernel's. The longer one of two limits, either of which may be off.
+fn time_of_slow(core: &Core, config: &Config, slot: Slot) -> u64 {
+    let service = core.sessions().get(slot).map(|s| &core.services()[usize::from(s.service.0)]);
+    let output_ms = service.map_or(config.limits.output_ms, |s| config.output_ms(&s.offer.name));
+    match (config.limits.dead_peer_ms, output_ms) {
+        (0, _) | (_, 0) => 0,
+        (dead, slow) => dead.max(slow),
     }
 }
 

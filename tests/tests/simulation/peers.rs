@@ -20,11 +20,11 @@ const PORT: u32 = 5;
 pub(crate) struct Peer {
     /// Number of its session.
     pub(crate) id: u64,
-    /// What carries its bytes.
+    /// Road of its bytes.
     pub(crate) road: Road,
     /// Framing of its messages, in both directions.
     pub(crate) framing: Framing,
-    /// Its end of TLS.
+    /// End of TLS that it has.
     pub(crate) tls: Option<Box<TlsClient>>,
     /// Slot of its session.
     pub(crate) slot: Slot,
@@ -40,9 +40,9 @@ pub(crate) struct Peer {
     pub(crate) wrote: Vec<u8>,
     /// Bytes of those that came back.
     pub(crate) echoed: usize,
-    /// It told the host of its end, by its framing or by TLS.
+    /// Whether it told the host of its end, by its framing or by TLS.
     pub(crate) goodbye: bool,
-    /// It read the last word of the host's framing.
+    /// Whether it read the last word of the host's framing.
     pub(crate) told: bool,
     /// Bytes that it wrote and the host did not read yet.
     pub(crate) to_host: VecDeque<u8>,

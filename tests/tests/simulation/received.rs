@@ -69,7 +69,7 @@ fn generations_go_back_by_a_rollback_alone(peer: &Peer, generation: u64, rolled_
     assert!((forward || rolled_back) && generation <= highest, "code went back");
 }
 
-/// What a raw stream wrote is echoed, byte for byte.
+/// Bytes of a raw stream are echoed, each once.
 fn raw_bytes_come_back_once_and_in_order(peer: &mut Peer) {
     let rest = &peer.wrote[peer.echoed..];
     assert!(rest.starts_with(&peer.received), "session {} at byte {}", peer.id, peer.echoed);

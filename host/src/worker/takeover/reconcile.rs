@@ -22,7 +22,7 @@
 //! system calls for each connection.
 
 use crate::crash_points;
-use crate::net::stream::is_unix;
+use crate::net::stream::{Stream, is_unix};
 use crate::protocol::keeper::EndpointId;
 use crate::sys::tcp;
 use crate::worker::datagrams::is_udp;
@@ -189,7 +189,10 @@ fn put_back(
         tracing::error!("given up, because it cannot be trusted: {why}");
         return false;
     }
-    if let Err(e) = shell.sockets.put(slot, fd.into(), key) {
+    let socket = Stream::from(fd);
+    // The predecessor may have found its peer slow.
+    socket.acknowledge_within(shell.core.limits().dead_peer_ms);
+    if let Err(e) = shell.sockets.put(slot, socket, key) {
         tracing::error!(session = number, "session given up: the connection cannot be taken in: {e}");
         return false;
     }
