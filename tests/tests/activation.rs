@@ -28,6 +28,17 @@ fn unix(path: &Path) -> Client {
     Client::from(TcpStream::from(OwnedFd::from(UnixStream::connect(path).expect("a connection"))))
 }
 
+/// Time until the kernel asks whether the peer of a connection to a port lives, in hundredths of a
+/// second. `None`: it is never asked.
+fn asked_in(port: u16) -> Option<u32> {
+    let sockets = std::fs::read_to_string("/proc/self/net/tcp").expect("the sockets");
+    let local = format!("0100007F:{port:04X}");
+    let of_it = |l: &&str| l.split_whitespace().nth(1) == Some(&local) && l.contains(" 01 ");
+    let timer = sockets.lines().find(of_it).expect("a connection").split_whitespace().nth(5);
+    // Timer 2 is that of questions to silent peers.
+    u32::from_str_radix(timer.expect("a timer").strip_prefix("02:")?, 16).ok()
+}
+
 /// Endpoints have the sockets of systemd, by address and by name, over everything that a host goes
 /// through, and an orderly stop leaves the file of a socket to systemd.
 #[test]
@@ -67,6 +78,9 @@ fn endpoints_have_the_sockets_that_systemd_holds() {
         (first.ask("one"), echo.ask("here"), unix(&socket).ask("u")),
         ("1 one".into(), "here".into(), "1 u".into())
     );
+    // They find a peer that is gone as sockets of our own do: half of `dead_peer_ms` is a minute.
+    let asked = wait_for("a silent peer", || asked_in(own));
+    assert!(asked <= 6000, "the kernel asks after {asked} hundredths of a second");
     let peer = host.json(&["sessions", "--json"])[1]["peer"].clone();
     assert!(peer.as_str().expect("a peer").starts_with("127.0.0.1:"), "{peer}");
     let mut third = Client::connect(by_v4(named));

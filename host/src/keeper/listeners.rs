@@ -43,7 +43,7 @@ use rustix::net::{SocketFlags, sockopt};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Connections that are taken over from a port that moves, at most.
 const MOVED_MAX: usize = 4096;
@@ -259,7 +259,7 @@ impl Listeners {
                     let _ = registry.deregister(&mut SourceFd(&fd));
                     if let Some(to) = ports.iter().find(|p| overlap(&p.addr, &l.addr)) {
                         // Else the close would reset connections that the new port would serve.
-                        let queue = std::iter::from_fn(|| l.accept().ok());
+                        let queue = std::iter::from_fn(|| l.accept(self.watch).ok());
                         moved.extend(queue.take(MOVED_MAX).map(|fd| (fd, to.endpoint)));
                     }
                 }
@@ -287,7 +287,7 @@ impl Listeners {
     /// port is closed.
     pub(super) fn accept(&self, index: usize) -> Option<io::Result<(OwnedFd, EndpointId)>> {
         let l = self.places.get(index)?.as_ref()?;
-        Some(l.accept().map(|fd| (fd, l.endpoint)))
+        Some(l.accept(self.watch).map(|fd| (fd, l.endpoint)))
     }
 
     /// Service of a port over TLS; `None`: the port is another one, or closed.
@@ -335,8 +335,13 @@ impl Listener {
 
     /// Sets the times of a TCP socket. A kernel that refuses them has its own.
     fn watch(&self, watch: PeerWatch) {
+        self.watch_on(&self.socket, watch);
+    }
+
+    /// Sets the times of the port's socket, or of a connection to it.
+    fn watch_on(&self, socket: impl AsFd, watch: PeerWatch) {
         if matches!(self.addr, Address::Tcp(_))
-            && let Err(e) = watch.apply(&self.socket)
+            && let Err(e) = watch.apply(socket)
         {
             tracing::warn!("{}: silent peers are given up late: {e}", self.addr);
         }
@@ -350,12 +355,13 @@ impl Listener {
     }
 
     /// Accepts one connection, nonblocking and closed on exec.
-    fn accept(&self) -> io::Result<OwnedFd> {
+    fn accept(&self, watch: PeerWatch) -> io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let connection = rustix::net::accept_with(&self.socket, flags)?;
         if self.given.is_some() && matches!(self.addr, Address::Tcp(_)) {
             // It may be older than the options of the listener.
             set_tcp_options(&connection)?;
+            self.watch_on(&connection, watch);
         }
         Ok(connection)
     }
