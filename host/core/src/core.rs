@@ -23,6 +23,7 @@ use crate::execute::Executor;
 use crate::execute::call::rehearse;
 use crate::host_state::HostState;
 use crate::host_state::deliver::lose_job;
+use crate::host_state::tls_due;
 use crate::ids::{ServiceId, Slot};
 use crate::input::Input;
 use crate::ledger::Restored;
@@ -34,7 +35,9 @@ use crate::operate::inspect::{self, Entry, Filter, OwnSlice, SessionView, Slice}
 use crate::operate::plan::{Plan, Survey};
 use crate::operate::restore;
 use crate::pass::open::Connection;
-use crate::pass::{Pass, Scratch, begin, close, commit, datagram, deliver, open, outcome, receive, send};
+use crate::pass::{
+    Pass, Scratch, begin, close, commit, datagram, deliver, open, outcome, receive, send, start_tls,
+};
 use crate::recovery::rebuild::{Survivor, rebuild};
 use crate::recovery::{reconcile, saved};
 use crate::reload::commit::{self as reload_commit, Replaced};
@@ -48,6 +51,7 @@ use crate::service::offer::{Build, Offer, Serving};
 use crate::service::probation::Probation;
 use crate::service::registry::Service;
 use crate::session::blocked::Blocked;
+use crate::session::carrier::Carrier;
 use crate::session::quarantine::BlockedAction;
 use crate::session::table::Sessions;
 use crate::store::kind::Kind;
@@ -55,6 +59,7 @@ use crate::store::records::Store;
 use crate::store::recover::Recovered;
 use crate::tables::entry::version_of;
 use crate::tables::owner::Owners;
+use crate::tls::due::HandshakeDue;
 use greenroom_state::schema::Schema;
 use std::collections::BTreeMap;
 
@@ -134,10 +139,12 @@ impl Core {
             Input::Received { slot, bytes } => receive::received(&mut pass, slot, bytes, &mut self.assembly),
             Input::PeerDone { slot } => receive::peer_done(&mut pass, slot),
             Input::Broken { slot } => receive::broken(&mut pass, slot),
+            Input::TlsStarted { slot, begin } => start_tls::started(&mut pass, slot, begin),
+            Input::TlsFailed { slot, why } => start_tls::failed(&mut pass, slot, why),
             Input::Sent { slot, bytes, blocked } => send::sent(pass.host, slot, bytes, blocked),
             Input::Writable { slot } => send::writable(pass.host, slot),
-            Input::Connected { number, slot, id, peer, at_ms } => {
-                outcome::connected(&mut pass, number, (slot, id), peer, at_ms);
+            Input::Connected { number, slot, id, peer, at_ms, tls } => {
+                outcome::connected(&mut pass, number, (slot, id), (peer, at_ms), tls);
             }
             Input::ConnectFailed { number, why } => outcome::connect_failed(pass.host, number, why),
             Input::JobDone { number, result } => outcome::job_done(pass.host, number, result),
@@ -166,7 +173,16 @@ impl Core {
 
     /// Lends the first pieces of unsent output, if any, for a system call. Called after a commit.
     pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
-        self.host.sessions.get(slot)?.lend_output(&self.host.store, &self.host.shared, f)
+        let s = self.host.sessions.get(slot)?;
+        match s.carrier {
+            Carrier::TlsDue => tls_due::lend(&self.host, slot, f),
+            _ => s.lend_output(&self.host.store, &self.host.shared, f),
+        }
+    }
+
+    /// Returns what the handshake of a session needs, for [`Command::StartTls`].
+    pub fn handshake_of(&self, slot: Slot) -> Option<HandshakeDue<'_>> {
+        tls_due::handshake_of(&self.host, slot)
     }
 
     /// Swaps the datagrams to send with an empty list. Called after a commit.

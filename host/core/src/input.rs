@@ -116,6 +116,21 @@ pub enum Input<'a> {
         /// Slot of the connection.
         slot: Slot,
     },
+    /// A handshake that [`crate::command::Command::StartTls`] asked for is done: the session goes
+    /// on over TLS.
+    TlsStarted {
+        /// Slot of the connection.
+        slot: Slot,
+        /// Outcome of the handshake. Its counts begin with the handshake.
+        begin: &'a TlsBegin,
+    },
+    /// Such a handshake has failed. The session ends, as one whose connection broke.
+    TlsFailed {
+        /// Slot of the connection.
+        slot: Slot,
+        /// Reason, in words.
+        why: &'a str,
+    },
     /// The kernel took output, after a commit.
     Sent {
         /// Slot of the connection.
@@ -143,6 +158,8 @@ pub enum Input<'a> {
         peer: Peer,
         /// Time of the opening, in milliseconds since 1970.
         at_ms: u64,
+        /// Outcome of its handshake of TLS; `None`: it has none.
+        tls: Option<&'a TlsBegin>,
     },
     /// A connection that a turn asked for cannot be made. The session that asked is told.
     ConnectFailed {

@@ -24,11 +24,11 @@ use crate::config::socket_file::SocketFile;
 use crate::keeper::connections::{Batch, Connections};
 use crate::keeper::dialer::Dialer;
 use crate::keeper::hand_queue::Announced;
-use crate::keeper::handshakes::HandshakesUnderWay;
+use crate::keeper::handshakes::{HandshakesUnderWay, Purpose};
 use crate::keeper::listeners::Listeners;
 use crate::keeper::peer_watch::PeerWatch;
 use crate::keeper::table::FileTable;
-use crate::protocol::keeper::{EndpointId, HeldPort};
+use crate::protocol::keeper::{ClientTls, EndpointId, HandshakeWanted, HeldPort};
 use crate::protocol::status::Failing;
 use crate::sys::activation::GivenDescriptor;
 use greenroom_core::reload::ports::Port;
@@ -279,11 +279,35 @@ impl Acceptor {
         accepted
     }
 
-    /// Takes in a connection whose handshake is done. Returns its key.
-    pub(super) fn shaken(&mut self, handshake: u64, fd: OwnedFd, endpoint: EndpointId) -> u32 {
+    /// Takes in a connection whose handshake is done: its key, to be handed to the worker. A session
+    /// has its connection already: the error is that one's number.
+    pub(super) fn shaken(&mut self, handshake: u64, fd: OwnedFd, purpose: Purpose) -> Result<u32, u64> {
+        let endpoint = match purpose {
+            Purpose::Accepted(endpoint) => endpoint,
+            Purpose::Dialed(_) => EndpointId::NONE,
+            Purpose::Session(connection) => {
+                self.handshakes.is_connection(connection, handshake);
+                return Err(connection);
+            }
+        };
         let (key, connection) = self.connections.add(fd, endpoint);
         self.handshakes.is_connection(connection, handshake);
-        key
+        if let Purpose::Dialed(number) = purpose {
+            self.dialer.is_open(connection, number);
+        }
+        Ok(key)
+    }
+
+    /// Begins the handshake of a connection that has a session, unless it is under way or done.
+    /// Fails without a descriptor to spare, or if the connection is over.
+    pub(super) fn start_tls(&mut self, (key, number): (u32, u64), wanted: HandshakeWanted) -> Result<(), String> {
+        if self.handshakes.is_done(number) {
+            return Ok(());
+        }
+        self.table.room(self.connections.len() + self.handshakes.len())?;
+        let fd = self.connections.duplicate(key, number).ok_or("the connection is over")?;
+        self.handshakes.begin_for(Purpose::Session(number), fd.map_err(|e| e.to_string())?, wanted);
+        Ok(())
     }
 
     /// Begins an outbound connection that may take `patience`. The error says why it cannot begin.
@@ -292,28 +316,45 @@ impl Acceptor {
         &mut self,
         registry: &Registry,
         number: u64,
-        addr: Address,
+        (addr, over_tls): (Address, Option<ClientTls>),
         patience: Duration,
     ) -> Result<(), String> {
-        let room = self.table.room(self.connections.len());
+        let room = self.table.room(self.connections.len() + self.handshakes.len());
         room.map_err(|why| format!("{} can't be connected to: {why}", addr.stored_text()))?;
-        self.dialer.begin(registry, Token(DIALED + number as usize), number, addr, patience)
+        let token = Token(DIALED + number as usize);
+        self.dialer.begin(registry, token, number, (addr, over_tls), patience)
     }
 
     /// Outcome of an outbound connection that the poll reported: its key once it is open, or why it
-    /// failed. `None`: still under way.
+    /// failed. `None`: still under way, or its handshake is.
     pub(super) fn dialed(&mut self, registry: &Registry, number: u64) -> Option<Result<u32, String>> {
-        let outcome = self.dialer.outcome(registry, number)?;
-        Some(outcome.map(|fd| {
-            let (key, connection) = self.connections.add(fd, EndpointId::NONE);
-            self.dialer.is_open(connection, number);
-            key
-        }))
+        let (fd, over_tls) = match self.dialer.outcome(registry, number)? {
+            Ok(connected) => connected,
+            Err(why) => return Some(Err(why)),
+        };
+        if let Some(ClientTls { service, server_name }) = over_tls {
+            let server_name = Some(server_name);
+            let wanted = HandshakeWanted { service, server_name, input: Vec::new() };
+            self.handshakes.begin_for(Purpose::Dialed(number), fd, wanted);
+            return None;
+        }
+        let (key, connection) = self.connections.add(fd, EndpointId::NONE);
+        self.dialer.is_open(connection, number);
+        Some(Ok(key))
+    }
+
+    /// Notes that the handshake of an outbound connection has failed.
+    pub(super) fn handshake_failed(&mut self, number: u64) {
+        self.dialer.handshake_failed(number);
     }
 
     /// Gives up an outbound connection. False: it is not under way.
     pub(super) fn give_up(&mut self, registry: &Registry, number: u64) -> bool {
-        self.dialer.give_up(registry, number)
+        let in_handshake = self.dialer.handshake_failed(number);
+        if in_handshake {
+            self.handshakes.give_up(Purpose::Dialed(number));
+        }
+        in_handshake || self.dialer.give_up(registry, number)
     }
 
     /// Notes that a process begins, which has asked for no outbound connection yet.
@@ -324,7 +365,9 @@ impl Acceptor {
     /// Gives up the outbound connections that the process did not ask for, once it is ready: it
     /// has repeated all requests that it wants. O(under way).
     pub(super) fn give_up_unasked(&mut self, registry: &Registry) {
-        self.dialer.give_up_unasked(registry);
+        for number in self.dialer.give_up_unasked(registry) {
+            self.handshakes.give_up(Purpose::Dialed(number));
+        }
     }
 
     /// Gives up the outbound connections that took too long. Returns their numbers.

@@ -5,7 +5,8 @@
 //! | there | there | a session, in the pass that brought the second of the two |
 //! | not there yet | there | waits: this process is a successor, and gets all secrets anew |
 //! | lost with their handshaker | there | the connection is released |
-//! | there | has a session already | acknowledged, and wiped |
+//! | there | has a session that waits for TLS | puts TLS around its stream |
+//! | there | has a session over TLS already | acknowledged, and wiped |
 //!
 //! *Invariant*: secrets are acknowledged behind the commit of their session. So they are in the
 //! records, or with the handshaker, or the connection is closed. No secrets begin two sessions: a
@@ -143,7 +144,17 @@ impl HandshakesDone {
         lost.into_iter().filter_map(|n| Some((n, self.waiting.remove(&n)?))).collect()
     }
 
-    /// Handshakes whose secrets are here, although their connections have a session, as `has` says.
+    /// Connections that have a session, as `has` says, and whose handshake is among the lost ones.
+    /// O(connections that are expected or wait).
+    pub(super) fn lost_of(&self, has: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
+        let is_lost = |(_, handshake): &(u64, u64)| {
+            *handshake < self.first && !self.secrets.contains_key(handshake)
+        };
+        let all = self.of_connections.iter().map(|(connection, handshake)| (*connection, *handshake));
+        all.filter(is_lost).filter(|(connection, _)| has(*connection)).collect()
+    }
+
+    /// Handshakes whose secrets are here, and whose connections have a session, as `has` says.
     /// O(secrets that are here): a successor knows the handshakes of all its sessions.
     pub(super) fn take_known(&mut self, has: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
         let here = self.secrets.keys().filter_map(|n| Some((*self.connections.get(n)?, *n)));

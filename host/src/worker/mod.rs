@@ -41,6 +41,7 @@
 //! | `restore` | Restores between two passes. |
 //! | `save` | Saves tables and ledger in time and at the end. |
 //! | `shell` | State of the loop beside the core. |
+//! | `start_tls` | Puts TLS around streams in use. |
 //! | `takeover/` | Starts a worker: fresh, or as a successor. |
 //! | `threads` | The threads beside the loop. |
 //! | `udp_ports` | Takes UDP ports in, and reads them into the core. |
@@ -64,6 +65,7 @@ mod repeats;
 mod restore;
 mod save;
 mod shell;
+mod start_tls;
 pub mod takeover;
 mod threads;
 mod transfer;

@@ -209,6 +209,19 @@ impl Host for HostCalls<'_> {
         if status == status::OK { Ok(number) } else { Err(status) }
     }
 
+    fn connect_tls(&mut self, service: &str, addr: &str, name: &str, context: &[u8]) -> Result<u64, u32> {
+        let mut number = 0;
+        let (s, a, n, c) = (service.into(), addr.into(), name.into(), context.into());
+        // SAFETY: as above the impl.
+        let status = unsafe { (self.host.connect_tls)(self.turn, s, a, n, c, &mut number) };
+        if status == status::OK { Ok(number) } else { Err(status) }
+    }
+
+    fn start_tls(&mut self, name: &str) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.start_tls)(self.turn, name.into()) }
+    }
+
     fn wait_for(&mut self, session: u64) -> u32 {
         // SAFETY: as above the impl.
         unsafe { (self.host.wait_for)(self.turn, session) }

@@ -47,6 +47,7 @@ pub(super) struct Peer {
 /// Action that waits for its turn.
 #[derive(Clone)]
 pub(super) enum Caused {
+    TlsStarted,
     Note(u64, Vec<u8>),
     Published(String, u64, Vec<u8>),
     /// Number, name and input.
@@ -203,6 +204,13 @@ impl Host for Staging {
     fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
         self.shared.connects.push((self.session, service.to_owned(), addr.to_owned(), context.to_vec()));
         Ok(self.shared.connects.len() as u64)
+    }
+    fn connect_tls(&mut self, service: &str, addr: &str, name: &str, context: &[u8]) -> Result<u64, u32> {
+        self.connect(service, &format!("{addr} as {name}"), context)
+    }
+    fn start_tls(&mut self, _: &str) -> u32 {
+        self.shared.caused.push_back((self.session, 0, Caused::TlsStarted));
+        status::OK
     }
     fn wait_for(&mut self, _: u64) -> u32 {
         status::OK

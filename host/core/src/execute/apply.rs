@@ -13,12 +13,14 @@
 use crate::effects::action_record::{Data, PendingAction};
 use crate::effects::inbox::RunningBatch;
 use crate::effects::jobs::NewJob;
+use crate::effects::outbound::Target;
 use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;
 use crate::host_state::end::drop_job;
 use crate::host_state::output::{broadcast, is_backed_up, send};
 use crate::host_state::state::{write_framing, write_state, write_topics};
 use crate::host_state::tls::seal_all;
+use crate::host_state::tls_due;
 use crate::ids::{Slot, public_number};
 use crate::limits::names::Limit;
 use crate::service::registry::Writer;
@@ -91,10 +93,14 @@ pub(crate) fn apply(
                 start_job(host, &NewJob { owner: id, service, number: *number, name, input, once: *once });
             }
             Effect::CancelJob(number) => cancel_job(host, &origin, *number),
-            Effect::Connect { number, service, addr, context } => {
+            Effect::Connect { number, service, addr, over_tls, context } => {
+                let target = Target { addr: addr.clone(), over_tls: over_tls.as_ref().map(|n| staged.text(n).into()) };
                 let context = &staged.bytes[context.clone()];
-                host.outbound.ask(&mut host.store, id, *number, (*service, addr.clone()), context);
+                host.outbound.ask(&mut host.store, id, *number, (*service, target), context);
             }
+            // A session that is closed in the same batch says its last words as it is.
+            Effect::StartTls(_) if staged.close => {}
+            Effect::StartTls(name) => tls_due::start(host, slot, staged.text(name)),
             Effect::Datagram { port, to, data } => {
                 host.datagrams.push(service, *port, *to, &staged.bytes[data.clone()]);
             }

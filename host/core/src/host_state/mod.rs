@@ -26,6 +26,7 @@ pub(crate) mod notice;
 pub(crate) mod output;
 pub(crate) mod state;
 pub(crate) mod tls;
+pub(crate) mod tls_due;
 
 use crate::command::Command;
 use crate::effects::datagrams::DatagramsToSend;
@@ -51,6 +52,7 @@ use crate::store::records::Store;
 use crate::store::shared::SharedRecords;
 use crate::tables::index::Tables;
 use crate::tables::owner::TableOwners;
+use crate::tls::due::TlsDue;
 use crate::tls::table::TlsSessions;
 
 /// The state of a host, without sockets, files, threads and loaded code.
@@ -102,6 +104,8 @@ pub(crate) struct HostState {
     pub(crate) outbound: Outbound,
     /// Records and stages of the sessions over TLS.
     pub(crate) tls: TlsSessions,
+    /// Sessions whose stream is to become one of TLS.
+    pub(crate) tls_due: TlsDue,
     /// Subscribers of each topic.
     pub(crate) topics: Topics,
     /// Entries of the tables.
@@ -140,6 +144,7 @@ impl HostState {
             jobs: Jobs::default(),
             outbound: Outbound::default(),
             tls: TlsSessions::default(),
+            tls_due: TlsDue::default(),
             topics: Topics::default(),
             tables: Tables::default(),
             owners: TableOwners::default(),

@@ -47,6 +47,9 @@ mod send_tests;
 #[cfg(test)]
 mod share_tests;
 pub(crate) mod timeout;
+pub(crate) mod start_tls;
+#[cfg(test)]
+mod start_tls_tests;
 mod tls;
 #[cfg(test)]
 mod tls_tests;

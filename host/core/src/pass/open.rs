@@ -32,7 +32,7 @@ use crate::session::life::{Life, Session};
 use crate::tls::state::STATE_BYTES;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
 use greenroom_state::address::Peer;
-use greenroom_state::endpoint::split_kind;
+use greenroom_state::endpoint::{over_tls, split_kind};
 use greenroom_state::session_record;
 
 /// Connection that is to become a session.
@@ -100,7 +100,8 @@ pub(crate) fn open(
     if connection.port.is_none() {
         host.host_records.record_connection_number(id);
     }
-    let (is_proxied, _) = split_kind(connection.kind);
+    let (is_proxied, behind) = split_kind(connection.kind);
+    let tls_behind = is_proxied && over_tls(behind).is_some();
     // The state of TLS takes a second block for an update, like the session's record.
     let has_room = tls.is_none_or(|tls| host.store.reserve([STATE_BYTES, STATE_BYTES, tls.facts.len()]));
     let limit = match is_proxied && !host.limits.trusts_proxy(service, &connection.peer) {
@@ -111,7 +112,8 @@ pub(crate) fn open(
     if host.stopping || limit.is_some() {
         return Err(refuse(host, &connection, limit));
     }
-    let Some(framing) = begin_framing(host, service, connection.kind) else {
+    let kind = if tls_behind { over_tls(behind).unwrap_or_default() } else { connection.kind };
+    let Some(framing) = begin_framing(host, service, kind) else {
         let why = "the service has no such kind of endpoint, or too many framings in use";
         refuse_for(host, &connection, why);
         return Err(why);
@@ -124,7 +126,10 @@ pub(crate) fn open(
     (session.outbound, session.heard_ns) = (connection.outbound, host.now_ns);
     if is_proxied {
         // The time of the header counts from here.
-        (session.carrier, session.frame_ns) = (Carrier::HeaderDue, host.now_ns.max(1));
+        (session.carrier, session.frame_ns) = (Carrier::HeaderDue { tls: tls_behind }, host.now_ns.max(1));
+    }
+    if tls_behind && host.tls_due.begin(&mut host.store, (slot, id), 0, "").is_err() {
+        return Err(refuse(host, &connection, Some(Limit::StoreBytesMax)));
     }
     if let Some(TlsBegin { state, facts }) = tls {
         if host.tls.begin(&mut host.store, slot, id, state, facts).is_err() {
@@ -229,7 +234,7 @@ pub(super) fn run_opened_if_due(pass: &mut Pass<'_>, slot: Slot) -> bool {
     let due = s.is_blocked(Blocked::OpenedTurnDue);
     // Input that the session kept begins with its header or its request, which brings the turn.
     let framing = pass.host.services[s.service].framings.get(s.framing);
-    let by_request = due && (s.awaits_header() || framing.begins_with_request());
+    let by_request = due && (s.awaits_carrier() || framing.begins_with_request());
     if !due || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) || by_request {
         return true;
     }

@@ -143,7 +143,7 @@ fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
         return false;
     };
     // The framing began anew, and its record is to go; or it is not asked yet.
-    if s.awaits_header() || stored == s.frame.stored().is_empty() {
+    if s.awaits_carrier() || stored == s.frame.stored().is_empty() {
         return false;
     }
     // Room for the tail's record first: without it the session is closed, as for any input.
@@ -202,6 +202,8 @@ pub(crate) fn broken(pass: &mut Pass<'_>, slot: Slot) {
 /// read.
 pub(crate) fn wants_input(host: &HostState, slot: Slot) -> bool {
     host.sessions.get(slot).is_some_and(|s| match s.life {
+        // The handshake is read by another process.
+        Life::Open if s.tls_due() => false,
         Life::Open if s.is_blocked(Blocked::Quarantined) => {
             input_len(host, slot) < QUARANTINE_INPUT_BYTES_MAX
         }

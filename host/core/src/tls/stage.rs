@@ -9,6 +9,7 @@
 //! | data | bytes for the framing |
 //! | change of keys (TLS 1.3) | other keys of the peer; if it is asked for, the host's follow |
 //! | another handshake (TLS 1.2) | a refusal; the session goes on |
+//! | tickets of a server (TLS 1.3) | nothing: each connection has a whole handshake |
 //! | orderly end | the end of the peer's side |
 //! | any other alert | the end of the session |
 //! | all else | an alert, and the end of the session |
@@ -21,8 +22,14 @@ use super::state::TlsState;
 
 /// Message of a handshake that changes keys.
 const KEY_UPDATE: u8 = 24;
-/// Message of a handshake that begins another one.
+/// Message of a handshake by which a client begins another one.
 const CLIENT_HELLO: u8 = 1;
+/// Message by which a server asks for another handshake.
+const HELLO_REQUEST: u8 = 0;
+/// Message that gives a client a ticket.
+const TICKET: u8 = 4;
+/// Bytes before the body of a message of a handshake: its kind and its length.
+const MESSAGE_HEAD: usize = 4;
 
 /// End of a peer's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +63,17 @@ pub struct TlsStage {
     sealer: Option<Box<dyn Seal>>,
     /// The peer has asked for other keys of the host, and was not answered.
     owes_update: bool,
+}
+
+/// Returns what stands behind the tickets at the beginning of a record. A record may hold several
+/// messages, and whole ones: a server that splits a ticket is refused.
+fn behind_tickets(mut messages: &[u8]) -> &[u8] {
+    while let [TICKET, high, middle, low, ..] = *messages {
+        let len = u32::from_be_bytes([0, high, middle, low]) as usize;
+        let Some(rest) = messages.get(MESSAGE_HEAD + len..) else { break };
+        messages = rest;
+    }
+    messages
 }
 
 impl TlsStage {
@@ -123,6 +141,16 @@ impl TlsStage {
             return Some(TlsEnd::Refused(alert::BAD_RECORD_MAC));
         };
         self.state.peer.number += 1;
+        let bytes = match inner {
+            kind::HANDSHAKE if self.state.is_client && self.state.version == TLS_1_3 => {
+                match behind_tickets(bytes) {
+                    [] => return None,
+                    rest => rest,
+                }
+            }
+            _ => bytes,
+        };
+        let renegotiates = if self.state.is_client { HELLO_REQUEST } else { CLIENT_HELLO };
         match (inner, bytes) {
             (kind::DATA, _) => {
                 content.extend_from_slice(bytes);
@@ -136,7 +164,7 @@ impl TlsStage {
                 let updated = ciphers.update(self.state.suite, &mut self.state.peer);
                 (!updated).then_some(TlsEnd::Refused(alert::INTERNAL_ERROR))
             }
-            (kind::HANDSHAKE, &[CLIENT_HELLO, ..]) if self.state.version != TLS_1_3 => {
+            (kind::HANDSHAKE, [first, ..]) if self.state.version != TLS_1_3 && *first == renegotiates => {
                 let refusal = [WARNING, alert::NO_RENEGOTIATION];
                 let sealed = self.seal_one(ciphers, kind::ALERT, &refusal, out);
                 sealed.err().map(|Exhausted| TlsEnd::Refused(alert::INTERNAL_ERROR))

@@ -35,6 +35,8 @@ const COUNTS_AT: usize = HOST_AT + DIRECTION_BYTES;
 const PEER_CLOSED: u8 = 1;
 /// Flag: the host has sent its last alert.
 const HOST_CLOSED: u8 = 1 << 1;
+/// Flag: the host is the client.
+const IS_CLIENT: u8 = 1 << 2;
 
 /// Secret, key and number of one direction.
 #[derive(Clone, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub struct TlsState {
     pub peer_closed: bool,
     /// The host has sent its last alert: nothing may follow.
     pub host_closed: bool,
+    /// The host is the client of the connection, and its peer the server.
+    pub is_client: bool,
 }
 
 impl TlsState {
@@ -97,6 +101,7 @@ impl TlsState {
         b[0] = FORMAT;
         b[1] = if self.peer_closed { PEER_CLOSED } else { 0 };
         b[1] |= if self.host_closed { HOST_CLOSED } else { 0 };
+        b[1] |= if self.is_client { IS_CLIENT } else { 0 };
         b[2..4].copy_from_slice(&self.version.to_be_bytes());
         b[4..6].copy_from_slice(&self.suite.to_be_bytes());
         b[6] = self.host.secret_len;
@@ -140,6 +145,7 @@ impl TlsState {
             host_updates: short(COUNTS_AT + 20),
             peer_closed: b[1] & PEER_CLOSED != 0,
             host_closed: b[1] & HOST_CLOSED != 0,
+            is_client: b[1] & IS_CLIENT != 0,
         })
     }
 }

@@ -59,6 +59,8 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         subnegotiate: telnet_calls::subnegotiate,
         prompt: telnet_calls::prompt,
         send_datagram,
+        start_tls,
+        connect_tls,
     })
 }
 
@@ -362,10 +364,41 @@ unsafe extern "C" fn connect(
     number: *mut u64,
 ) -> u32 {
     // SAFETY: see above.
+    unsafe { connect_to(turn, service, (addr, None), context, number) }
+}
+
+/// Stages an outbound connection over TLS, like [`connect`].
+unsafe extern "C" fn connect_tls(
+    turn: *mut abi::Turn,
+    service: Bytes<'_>,
+    addr: Bytes<'_>,
+    server_name: Bytes<'_>,
+    context: Bytes<'_>,
+    number: *mut u64,
+) -> u32 {
+    // SAFETY: see above.
+    let Ok(name) = std::str::from_utf8(unsafe { slice(server_name) }) else { return status::INVALID };
+    // SAFETY: see above.
+    unsafe { connect_to(turn, service, (addr, Some(name)), context, number) }
+}
+
+/// Stages an outbound connection: address, and the server's name over TLS.
+///
+/// # Safety
+///
+/// As for [`connect`].
+unsafe fn connect_to(
+    turn: *mut abi::Turn,
+    service: Bytes<'_>,
+    (addr, over_tls): (Bytes<'_>, Option<&str>),
+    context: Bytes<'_>,
+    number: *mut u64,
+) -> u32 {
+    // SAFETY: see above.
     let context = unsafe { slice(context) };
     // SAFETY: see above.
     let Ok(addr) = std::str::from_utf8(unsafe { slice(addr) }) else { return status::INVALID };
-    let connect = |s: &mut Staging<'_>, service: &str| match s.connect(service, addr, context) {
+    let connect = |s: &mut Staging<'_>, service: &str| match s.connect(service, addr, over_tls, context) {
         Ok(staged) => {
             // SAFETY: see above.
             unsafe { number.write(staged) };
@@ -375,6 +408,12 @@ unsafe extern "C" fn connect(
     };
     // SAFETY: see above.
     unsafe { with_name(turn, service, connect) }
+}
+
+/// Stages that the session's stream becomes one of TLS.
+unsafe extern "C" fn start_tls(turn: *mut abi::Turn, server_name: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    unsafe { with_name(turn, server_name, |s, name| s.start_tls(name)) }
 }
 
 /// Stages that this session waits for another session's output to drain.

@@ -186,6 +186,7 @@ fn take_connections(link: &mut KeeperSocket, early: &mut Vec<ToWorker>) -> Resul
                 | ToWorker::Unpin(_)
                 | ToWorker::Changed(_)
                 | ToWorker::ConnectFailed(..)
+                | ToWorker::TlsFailed(..)
                 | ToWorker::Dialed(_)
                 | ToWorker::Shaken(_)),
                 _,
