@@ -4,7 +4,7 @@
 use greenroom_tests::client::Client;
 use greenroom_tests::host::Host;
 use greenroom_tests::tls::{Certificate, Secrets, TlsClient, config, config_of};
-use greenroom_tests::{built, wait_for};
+use greenroom_tests::{built, child, wait_for};
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -328,15 +328,6 @@ fn bad_peers_and_a_dead_handshaker_end_no_session() {
     assert_eq!(other.ask("behind"), "3 behind");
     assert_eq!(served.connect().ask("anew"), "1 anew");
     assert_ne!(child(served.host.pid(), "greenroom-tls"), Some(handshaker));
-}
-
-/// Child of a process by the name of its thread.
-fn child(of: u32, name: &str) -> Option<i32> {
-    let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
-    let is_it = |pid: &&str| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
-    };
-    children.split_whitespace().find(is_it)?.parse().ok()
 }
 
 /// Certificates change under sessions; bad ones are refused with their reason.

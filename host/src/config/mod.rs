@@ -279,7 +279,8 @@ impl Config {
     /// Checks that each service with an endpoint over TLS has a certificate. The error names both.
     fn check_tls(&self) -> Result<(), String> {
         for (name, service) in self.service.iter().filter(|(_, s)| !s.has_certificate()) {
-            if let Some(endpoint) = service.listen.iter().find(|e| over_tls(split_kind(&e.kind).1).is_some()) {
+            if let Some(endpoint) = service.listen.iter().find(|e| over_tls(split_kind(&e.kind).1).is_some())
+            {
                 return Err(format!("service {name} can't listen on {endpoint}: {}", needs_tls(name)));
             }
         }

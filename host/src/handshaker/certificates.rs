@@ -125,7 +125,11 @@ impl Certificates {
 
 /// Files of a service.
 fn files(config: &TlsConfig) -> impl Iterator<Item = &Path> {
-    config.pairs().flat_map(|(certificate, key)| [certificate, key]).chain(config.client_ca.as_deref()).chain(config.roots.as_deref())
+    config
+        .pairs()
+        .flat_map(|(certificate, key)| [certificate, key])
+        .chain(config.client_ca.as_deref())
+        .chain(config.roots.as_deref())
 }
 
 /// Stamp of a file; `None`: it is not there.
@@ -161,7 +165,10 @@ fn read_roots(path: &Path) -> Result<RootCertStore, String> {
 }
 
 /// Reads what a handshake with a client uses.
-fn read_server(config: &TlsConfig, tickets: Option<Arc<dyn ProducesTickets>>) -> Result<ServerConfig, String> {
+fn read_server(
+    config: &TlsConfig,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+) -> Result<ServerConfig, String> {
     let pairs = config.pairs().map(|(certificate, key)| read_pair(certificate, key));
     let resolver = ByName { pairs: pairs.collect::<Result<_, _>>()? };
     let builder = ServerConfig::builder_with_provider(provider())

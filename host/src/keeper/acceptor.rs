@@ -300,7 +300,11 @@ impl Acceptor {
 
     /// Begins the handshake of a connection that has a session, unless it is under way or done.
     /// Fails without a descriptor to spare, or if the connection is over.
-    pub(super) fn start_tls(&mut self, (key, number): (u32, u64), wanted: HandshakeWanted) -> Result<(), String> {
+    pub(super) fn start_tls(
+        &mut self,
+        (key, number): (u32, u64),
+        wanted: HandshakeWanted,
+    ) -> Result<(), String> {
         if self.handshakes.is_done(number) {
             return Ok(());
         }

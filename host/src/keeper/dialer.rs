@@ -146,7 +146,8 @@ impl Dialer {
         for number in unasked {
             self.give_up(registry, number);
         }
-        let shaking: Vec<_> = self.shaking.iter().filter(|(_, is_asked)| !**is_asked).map(|(n, _)| *n).collect();
+        let shaking: Vec<_> =
+            self.shaking.iter().filter(|(_, is_asked)| !**is_asked).map(|(n, _)| *n).collect();
         shaking.iter().for_each(|number| _ = self.shaking.remove(number));
         shaking
     }

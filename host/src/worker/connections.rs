@@ -174,7 +174,8 @@ fn open_over_tls(
     let gone = |e| format!("the peer is gone: {e}");
     let (peer, local) = (socket.peer().map_err(gone)?, socket.local().map_err(gone)?);
     let port = shell.ports.of_connection(endpoint, local);
-    let served = port.and_then(|p| Some((shell.core.service_named(&p.port.0)?, over_tls(&p.kind)?.to_owned())));
+    let served =
+        port.and_then(|p| Some((shell.core.service_named(&p.port.0)?, over_tls(&p.kind)?.to_owned())));
     if asked.is_none() && served.is_none() {
         return Err("the port is closed".into());
     }

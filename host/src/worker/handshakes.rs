@@ -147,9 +147,8 @@ impl HandshakesDone {
     /// Connections that have a session, as `has` says, and whose handshake is among the lost ones.
     /// O(connections that are expected or wait).
     pub(super) fn lost_of(&self, has: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
-        let is_lost = |(_, handshake): &(u64, u64)| {
-            *handshake < self.first && !self.secrets.contains_key(handshake)
-        };
+        let is_lost =
+            |(_, handshake): &(u64, u64)| *handshake < self.first && !self.secrets.contains_key(handshake);
         let all = self.of_connections.iter().map(|(connection, handshake)| (*connection, *handshake));
         all.filter(is_lost).filter(|(connection, _)| has(*connection)).collect()
     }

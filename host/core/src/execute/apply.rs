@@ -94,7 +94,8 @@ pub(crate) fn apply(
             }
             Effect::CancelJob(number) => cancel_job(host, &origin, *number),
             Effect::Connect { number, service, addr, over_tls, context } => {
-                let target = Target { addr: addr.clone(), over_tls: over_tls.as_ref().map(|n| staged.text(n).into()) };
+                let target =
+                    Target { addr: addr.clone(), over_tls: over_tls.as_ref().map(|n| staged.text(n).into()) };
                 let context = &staged.bytes[context.clone()];
                 host.outbound.ask(&mut host.store, id, *number, (*service, target), context);
             }

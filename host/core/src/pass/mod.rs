@@ -46,10 +46,10 @@ pub(crate) mod send;
 mod send_tests;
 #[cfg(test)]
 mod share_tests;
-pub(crate) mod timeout;
 pub(crate) mod start_tls;
 #[cfg(test)]
 mod start_tls_tests;
+pub(crate) mod timeout;
 mod tls;
 #[cfg(test)]
 mod tls_tests;

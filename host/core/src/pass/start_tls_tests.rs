@@ -178,7 +178,11 @@ fn nothing_behind_the_mark_goes_out_as_it_is_and_nothing_is_lost() {
         let heard = String::from_utf8(heard).unwrap();
         let (first, rest) = heard.split_once('\n').unwrap();
         let lines: Vec<_> = rest.lines().filter(|line| *line != "secured").collect();
-        assert_eq!((first, lines), ("behind", world.said.iter().map(String::as_str).collect()), "seed {seed}");
+        assert_eq!(
+            (first, lines),
+            ("behind", world.said.iter().map(String::as_str).collect()),
+            "seed {seed}"
+        );
         let s = world.core.sessions().get(ONE).unwrap();
         assert_eq!((s.bytes_in, s.over_tls()), (6 + HANDSHAKE.0, true));
     }

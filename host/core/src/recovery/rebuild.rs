@@ -148,7 +148,13 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
         let services = host.services.len();
         let HostState { store, shared, timers, jobs, outbound, host_records, .. } = host;
         match f.kind {
-            Kind::Session | Kind::Service | Kind::Entry | Kind::Tls | Kind::TlsInput | Kind::TlsFacts | Kind::TlsDue => {}
+            Kind::Session
+            | Kind::Service
+            | Kind::Entry
+            | Kind::Tls
+            | Kind::TlsInput
+            | Kind::TlsFacts
+            | Kind::TlsDue => {}
             Kind::Output | Kind::Shared => {
                 let offset = store.read(f.at, piece_offset);
                 // No session writes two pieces at one offset: without this the stream would

@@ -55,8 +55,8 @@ pub(crate) fn reconcile(host: &mut HostState, slot: Slot, counts: StreamCounts) 
         record.map_or(first, |r| r.bytes_sent.max(first))
     };
     // A handshake may be under way, whose bytes are none of the session's.
-    let in_handshake = s.carrier == Carrier::TlsDue
-        && host.tls_due.of(slot).is_some_and(|due| due.mark == recorded());
+    let in_handshake =
+        s.carrier == Carrier::TlsDue && host.tls_due.of(slot).is_some_and(|due| due.mark == recorded());
     let (read, sent) = match counts {
         StreamCounts::Kernel { read, sent } if !in_handshake => (read, sent),
         _ => (s.bytes_in, Some(recorded())),

@@ -95,7 +95,8 @@ impl Kind {
     /// numbers of sessions, or of services for their own turns.
     pub(crate) fn is_part_of_session(self) -> bool {
         use Kind::*;
-        let of_stream = matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput | TlsDue);
+        let of_stream =
+            matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput | TlsDue);
         of_stream || matches!(self, State | Topics | Quarantine | Action | Timer | Job | Connect)
     }
 
