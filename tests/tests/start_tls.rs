@@ -175,8 +175,11 @@ fn kills_and_swaps_in_a_handshake_lose_nothing_and_tell_nothing() {
     assert_eq!(client.ask("count"), "6");
 
     // The death of the handshaker costs the handshake, and the session says nothing more.
-    let mut stream = begin(&served);
     let handshaker = child(served.host.pid(), "greenroom-tls").expect("a handshaker");
+    let descriptors = || std::fs::read_dir(format!("/proc/{handshaker}/fd")).map_or(0, Iterator::count);
+    let before = descriptors();
+    let mut stream = begin(&served);
+    wait_for("the handshaker to have it", || (descriptors() > before).then_some(()));
     assert!(Command::new("kill").args(["-9", &handshaker.to_string()]).status().expect("kill").success());
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);

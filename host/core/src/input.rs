@@ -116,20 +116,13 @@ pub enum Input<'a> {
         /// Slot of the connection.
         slot: Slot,
     },
-    /// A handshake that [`crate::command::Command::StartTls`] asked for is done: the session goes
-    /// on over TLS.
-    TlsStarted {
+    /// A handshake that [`crate::command::Command::StartTls`] asked for has ended. The session goes
+    /// on over TLS, or ends as one whose connection broke.
+    HandshakeEnded {
         /// Slot of the connection.
         slot: Slot,
-        /// Outcome of the handshake. Its counts begin with the handshake.
-        begin: &'a TlsBegin,
-    },
-    /// Such a handshake has failed. The session ends, as one whose connection broke.
-    TlsFailed {
-        /// Slot of the connection.
-        slot: Slot,
-        /// Reason, in words.
-        why: &'a str,
+        /// Outcome of the handshake, whose counts begin with it; or the reason of its failure.
+        outcome: Result<&'a TlsBegin, &'a str>,
     },
     /// The kernel took output, after a commit.
     Sent {

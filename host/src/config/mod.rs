@@ -290,8 +290,8 @@ impl Config {
     /// TLS of all services, and its limits.
     pub fn tls_settings(&self) -> TlsSettings {
         let with_tls = self.service.iter().filter_map(|(name, c)| Some((name.clone(), c.tls.clone()?)));
-        let Limits { handshake_ms, handshakes_max, .. } = self.limits;
-        TlsSettings { services: with_tls.collect(), handshake_ms, handshakes_max }
+        let Limits { handshake_ms, handshakes_max, handshakes_per_s, .. } = self.limits;
+        TlsSettings { services: with_tls.collect(), handshake_ms, handshakes_max, handshakes_per_s }
     }
 
     /// Copy of this configuration with other settings for these services, in the form of

@@ -48,6 +48,8 @@ pub struct TlsSettings {
     pub handshake_ms: u64,
     /// Limit of the same name.
     pub handshakes_max: usize,
+    /// Limit of the same name.
+    pub handshakes_per_s: u64,
 }
 
 impl TlsConfig {

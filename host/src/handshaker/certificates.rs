@@ -196,9 +196,19 @@ fn read_server(
     Ok(server)
 }
 
+/// Fails on what is no file: a pipe would be waited for without end.
+fn check_is_file(path: &Path) -> Result<(), String> {
+    match std::fs::metadata(path) {
+        Ok(m) if m.is_file() => Ok(()),
+        Ok(_) => Err(format!("{}: it is no file", path.display())),
+        Err(e) => Err(format!("{}: {e}", path.display())),
+    }
+}
+
 /// Reads the certificates of a file; at least one.
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let describe = |e: String| format!("{}: {e}", path.display());
+    check_is_file(path)?;
     let all = CertificateDer::pem_file_iter(path).map_err(|e| describe(e.to_string()))?;
     let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|e| describe(e.to_string()))?;
     match all.is_empty() {
@@ -211,6 +221,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String
 fn read_pair(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, String> {
     let chain = read_certificates(certificate)?;
     let describe = |e: String| format!("{}: {e}", key.display());
+    check_is_file(key)?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| match e {
         Error::NoItemsFound => describe("there is no private key in it".into()),
         e => describe(e.to_string()),

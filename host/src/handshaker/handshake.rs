@@ -18,6 +18,7 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
+use x509_cert::der::Decode;
 
 /// Bytes of a record's header.
 const HEADER: usize = 5;
@@ -203,9 +204,16 @@ impl Handshake {
         let own = connection.peer_certificates().filter(|_| matches!(connection, Connection::Server(_)));
         if let Some(certificate) = own.and_then(|all| all.first()) {
             all.push(("tls-client", fingerprint(certificate).into_bytes()));
+            all.extend(subject(certificate).map(|name| ("tls-client-subject", name.into_bytes())));
         }
         facts::encode(all.iter().map(|(name, value)| (*name, &value[..])))
     }
+}
+
+/// Subject of a certificate, in the form of RFC 4514. `None`: it has none that can be read.
+fn subject(certificate: &[u8]) -> Option<String> {
+    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
+    Some(certificate.tbs_certificate.subject.to_string()).filter(|name| !name.is_empty())
 }
 
 /// SHA-256 of a certificate, in hexadecimal.

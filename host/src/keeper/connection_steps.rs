@@ -96,6 +96,9 @@ impl Keeper {
             }
         }
         self.acceptor.handshakes.go_on(self.poll.registry());
+        if self.acceptor.handshakes.take_paced() {
+            self.count_reached(Limit::HandshakesPerS, 1);
+        }
         if !self.worker.serves() {
             return;
         }

@@ -13,24 +13,23 @@
 //! The keeper makes one for each pair of the two processes. It hands a connection over with
 //! the number of its handshake, by which the worker finds the secrets.
 //!
-//! Without certificates or a wish for TLS there is no handshaker. One that has ended is started again, after
-//! [`RESTART`]. Connections wait meanwhile.
+//! Without certificates or a wish for TLS there is no handshaker. One that has ended is started
+//! again, after [`RESTART`]. Connections wait meanwhile.
 
 use crate::config::tls::TlsSettings;
-use crate::exit_status::own_binary;
+use crate::keeper::handshake_pace::Pace;
+use crate::keeper::handshaker_process::{self, HandshakerLink};
 use crate::keeper::spawn::Process;
 use crate::keeper::tokens::HANDSHAKER;
 use crate::protocol::handshaker::{FromHandshaker, ToHandshaker};
 use crate::protocol::keeper::{EndpointId, HandshakeWanted};
-use crate::protocol::link::{Link, Received, pair};
+use crate::protocol::link::{Received, pair};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Time between the end of a handshaker and the next start.
@@ -41,11 +40,11 @@ const WAITING_MAX: usize = 256;
 /// Connection that a handshake is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
-    /// One that this endpoint accepted, and that has no number yet.
+    /// Connection that this endpoint accepted, and that has no number yet.
     Accepted(EndpointId),
-    /// One that a worker asked for by this number.
+    /// Connection that a worker asked for by this number.
     Dialed(u64),
-    /// One of this number, which has a session.
+    /// Connection of this number, which has a session.
     Session(u64),
 }
 
@@ -59,7 +58,7 @@ struct Shaking {
 /// A handshaker that runs.
 struct Running {
     process: Process,
-    link: Link<FromHandshaker, ToHandshaker>,
+    link: HandshakerLink,
     /// Lowest number of a handshake that may be its own.
     first: u64,
 }
@@ -82,9 +81,12 @@ pub(super) enum Shaken {
 #[derive(Default)]
 pub(super) struct HandshakesUnderWay {
     settings: TlsSettings,
+    pace: Pace,
     running: Option<Running>,
     /// Time of the next start; `None`: none is due.
     start_at: Option<Instant>,
+    /// Time when the process should have told an outcome.
+    stuck_at: Option<Instant>,
     /// Connections by number of their handshake.
     shaking: BTreeMap<u64, Shaking>,
     /// Handshakes by what they are for, but for accepted connections.
@@ -106,6 +108,7 @@ impl HandshakesUnderWay {
             return;
         }
         self.settings = settings;
+        self.pace.follow(self.settings.handshakes_per_s);
         match &mut self.running {
             Some(running) => running.link.send(&ToHandshaker::Configure(self.settings.clone())),
             None => self.start_at = (!self.settings.services.is_empty()).then(Instant::now),
@@ -134,22 +137,9 @@ impl HandshakesUnderWay {
     /// Starts the process, and tells it its settings.
     fn start(&mut self, registry: &Registry) -> io::Result<()> {
         self.start_at = None;
-        // This binary, although the worker may have another one since: fields are only added.
-        let binary = own_binary()?;
-        let (ours, theirs) = pair()?;
-        let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
-            .arg0("greenroom")
-            .arg("handshaker")
-            .stdin(Stdio::from(theirs))
-            .stdout(io::stderr().as_fd().try_clone_to_owned()?)
-            // An interrupt from the terminal goes to the keeper alone.
-            .process_group(0)
-            .spawn()?;
-        let process = Process::watch(child)?;
+        let (process, link) = handshaker_process::start(&self.settings)?;
         let both = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut SourceFd(&ours.as_raw_fd()), HANDSHAKER, both)?;
-        let mut link = Link::new(ours);
-        link.send(&ToHandshaker::Configure(self.settings.clone()));
+        registry.register(&mut SourceFd(&link.fd().as_raw_fd()), HANDSHAKER, both)?;
         self.running = Some(Running { process, link, first: self.last + 1 });
         self.joined = None;
         // Those that wait are the new process's own.
@@ -220,9 +210,30 @@ impl HandshakesUnderWay {
         self.running.as_ref().map(|r| r.process.pid())
     }
 
-    /// Time of the next start.
+    /// Time of the next start, of the next handshake that waits for its time, or of a look at a
+    /// process that answers nothing.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.start_at
+        let paced = (!self.waiting.is_empty()).then(|| self.pace.waits_until(Instant::now())).flatten();
+        self.start_at.into_iter().chain(paced).chain(self.stuck_at).min()
+    }
+
+    /// Takes the note that handshakes had to wait for limit `handshakes_per_s`.
+    pub(super) fn take_paced(&mut self) -> bool {
+        self.pace.take_reached()
+    }
+
+    /// Ends a process that tells no outcome in its time: it is stopped, or waits for a file.
+    fn end_if_stuck(&mut self, now: Instant) {
+        self.stuck_at = self.pace.stuck_at(self.settings.handshake_ms, |n| self.shaking.contains_key(&n));
+        if self.stuck_at.is_some_and(|at| at <= now)
+            && let Some(running) = &mut self.running
+        {
+            tracing::error!("the handshaker answers nothing; it is killed");
+            // Its socket closes, and the next look buries it.
+            running.process.end();
+            self.stuck_at = None;
+            self.pace.forget();
+        }
     }
 
     /// Does what is due: starts the process, and gives it connections. Runs in each round of the
@@ -234,18 +245,26 @@ impl HandshakesUnderWay {
             tracing::error!("the handshaker can't be started: {e}");
             self.start_at = Some(Instant::now() + RESTART);
         }
+        self.end_if_stuck(Instant::now());
         let Some(Running { link, .. }) = &mut self.running else { return };
         while let Some(number) = self.waiting.front() {
             let Some(Shaking { fd, wanted, .. }) = self.shaking.get(number) else {
                 self.waiting.pop_front();
                 continue;
             };
+            let now = Instant::now();
             if link.has_unsent() {
                 return;
             }
+            if self.pace.waits_until(now).is_some() {
+                return self.pace.hold_back();
+            }
             // What cannot be sent shows where the process is heard.
             match link.send_with(&ToHandshaker::Begin(*number, wanted.clone()), &[fd.as_fd()]) {
-                Ok(true) => _ = self.waiting.pop_front(),
+                Ok(true) => {
+                    self.pace.gave(*number, now);
+                    self.waiting.pop_front();
+                }
                 Ok(false) | Err(_) => return,
             }
         }
@@ -302,6 +321,7 @@ impl HandshakesUnderWay {
         let Some(mut running) = self.running.take() else { return };
         let _ = registry.deregister(&mut SourceFd(&running.link.fd().as_raw_fd()));
         running.process.end();
+        self.pace.forget();
         // The process was given those below the first that waits.
         let first = self.waiting.front().copied().unwrap_or(u64::MAX);
         let lost: Vec<_> = self.shaking.range(..first).map(|(number, _)| *number).collect();

@@ -13,15 +13,14 @@
 use crate::clock::unix_ms;
 use crate::net::stream::Stream;
 use crate::protocol::keeper::EndpointId;
-use crate::sys::tcp;
 use crate::worker::datagrams::is_udp;
-use crate::worker::handshakes::Waiting;
+use crate::worker::handshakes::{Waiting, check_counts};
 use crate::worker::shell::Shell;
 use crate::worker::start_tls;
 use crate::worker::udp_ports;
 use greenroom_core::input::{Input, TlsBegin};
 use greenroom_state::endpoint::over_tls;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// Takes connections in: the keeper's key and the number of each, with its descriptor. The keeper
 /// is to release those that a predecessor served and closed. O(connections), with a few system
@@ -158,8 +157,8 @@ fn open_asked(
     Ok(())
 }
 
-/// Opens a session for a connection whose handshake is done, like [`open_asked`]. Fails if more of the stream was used:
-/// then a session had it before, and its keys must not be used again.
+/// Opens a session for a connection whose handshake is done, like [`open_asked`]. Fails if more
+/// of the stream was used: then a session had it before, and its keys must not be used again.
 fn open_over_tls(
     shell: &mut Shell,
     (key, number): (u32, u64),
@@ -193,14 +192,4 @@ fn open_over_tls(
         (None, None) => {}
     }
     Ok(())
-}
-
-/// Checks that a stream is where its handshake left it, by the kernel's counts. Else a session may
-/// have had it before, and its keys must not be used again.
-pub(super) fn check_counts(fd: impl AsFd, read: u64, written: u64) -> Result<(), String> {
-    let counts = tcp::counts(&fd).map_err(|e| format!("the peer is gone: {e}"))?;
-    match counts.read == read && counts.sent.is_none_or(|sent| sent == written) {
-        true => Ok(()),
-        false => Err("its stream is not where its handshake left it".into()),
-    }
 }

@@ -15,11 +15,12 @@
 use crate::net::sockets::HANDSHAKER;
 use crate::protocol::handshaker::{Heard, encode_numbers, receive_secrets, send_bytes};
 use crate::protocol::keeper::EndpointId;
+use crate::sys::tcp;
 use greenroom_core::input::TlsBegin;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Numbers in one acknowledgement, at most.
 const NUMBERS_MAX: usize = 4096;
@@ -158,5 +159,15 @@ impl HandshakesDone {
     pub(super) fn take_known(&mut self, has: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
         let here = self.secrets.keys().filter_map(|n| Some((*self.connections.get(n)?, *n)));
         here.filter(|(connection, _)| has(*connection)).collect()
+    }
+}
+
+/// Checks that a stream is where its handshake left it, by the kernel's counts. Else a session may
+/// have had it before, and its keys must not be used again.
+pub(super) fn check_counts(fd: impl AsFd, read: u64, written: u64) -> Result<(), String> {
+    let counts = tcp::counts(&fd).map_err(|e| format!("the peer is gone: {e}"))?;
+    match counts.read == read && counts.sent.is_none_or(|sent| sent == written) {
+        true => Ok(()),
+        false => Err("its stream is not where its handshake left it".into()),
     }
 }

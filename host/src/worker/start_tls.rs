@@ -10,7 +10,7 @@
 //! keeper begins a handshake once, and names it to each worker.
 
 use crate::protocol::keeper::{BEGINNING_BYTES_MAX, HandshakeWanted};
-use crate::worker::connections::check_counts;
+use crate::worker::handshakes::check_counts;
 use crate::worker::shell::Shell;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::{Input, TlsBegin};
@@ -29,7 +29,7 @@ pub(super) fn ask(shell: &mut Shell, slot: Slot, id: u64) {
         Some(key) if shell.keeper.start_tls((key, id), wanted) => return,
         Some(_) => "this host's keeper is of an earlier version, which has no handshake for it",
     };
-    shell.core.handle(Input::TlsFailed { slot, why });
+    shell.core.handle(Input::HandshakeEnded { slot, outcome: Err(why) });
 }
 
 /// Deals with the handshakes whose secrets are here, and whose connections have a session: those
@@ -57,15 +57,15 @@ fn go_on(shell: &mut Shell, slot: Slot, begin: &TlsBegin) {
     let read = s.bytes_in + begin.state.read;
     let Some(socket) = shell.sockets.socket(slot) else { return };
     match check_counts(socket, read, written) {
-        Ok(()) => shell.core.handle(Input::TlsStarted { slot, begin }),
-        Err(why) => shell.core.handle(Input::TlsFailed { slot, why: &why }),
+        Ok(()) => shell.core.handle(Input::HandshakeEnded { slot, outcome: Ok(begin) }),
+        Err(why) => shell.core.handle(Input::HandshakeEnded { slot, outcome: Err(&why) }),
     }
 }
 
 /// Ends the session of a connection whose handshake has failed.
 pub(super) fn failed(shell: &mut Shell, connection: u64, why: &str) {
     if let Some(slot) = shell.core.sessions().slot_of(connection) {
-        shell.core.handle(Input::TlsFailed { slot, why });
+        shell.core.handle(Input::HandshakeEnded { slot, outcome: Err(why) });
     }
 }
 

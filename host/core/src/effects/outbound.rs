@@ -36,7 +36,7 @@ const ADDR_BYTES_MAX: usize = 128;
 /// longer ones are cut.
 pub(crate) const OUTCOME_BYTES_MAX: usize = 2 * ADDR_BYTES_MAX;
 
-/// What to connect to.
+/// Target of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Address.
@@ -52,7 +52,7 @@ pub struct Dial {
     pub number: u64,
     /// Service that it will be a session of.
     pub service: ServiceId,
-    /// What to connect to.
+    /// Target to connect to.
     pub target: Target,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Connect {
     pub(crate) owner: u64,
     /// Service that it will be a session of.
     pub(crate) service: ServiceId,
-    /// What to connect to, kept for operators and for [`Outbound::take_begun`].
+    /// Target to connect to, kept for operators and for [`Outbound::take_begun`].
     pub(crate) target: Target,
     record: Ref,
 }

@@ -162,6 +162,12 @@ impl HostState {
         self.now_ns = now_ns;
     }
 
+    /// Counts the quarantined sessions of a library's services. O(quarantined sessions).
+    pub(crate) fn quarantined(&self, library: &str) -> usize {
+        let sessions = self.quarantines.slots().filter_map(|slot| self.sessions.get(slot));
+        sessions.filter(|s| self.services[s.service].is_of(library)).count()
+    }
+
     /// Begins a stage of a pass, with a budget of its own.
     pub(crate) fn begin_stage(&mut self) {
         self.budget.begin(self.limits.host().pass_us);

@@ -18,7 +18,7 @@
 use super::HostState;
 use super::end::{flushed, let_go_on};
 use super::notice::notice;
-use super::tls_due::{ask_if_drained, sendable};
+use super::tls_due::{ask_if_drained, lend_before_mark, sendable};
 use crate::ids::{ServiceId, Slot};
 use crate::limits::names::Limit;
 use crate::service::encoding::Encoding;
@@ -129,6 +129,15 @@ fn send_shared(host: &mut HostState, slot: Slot, number: u64, len: usize) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if push_shared(&mut host.store, &mut host.shared, s, number, len) {
         host.sessions.touch(slot);
+    }
+}
+
+/// Lends the first pieces of a session's output that may go out, if any.
+pub(crate) fn lend<T>(host: &HostState, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
+    let s = host.sessions.get(slot)?;
+    match s.carrier {
+        Carrier::TlsDue => lend_before_mark(host, slot, f),
+        _ => s.lend_output(&host.store, &host.shared, f),
     }
 }
 

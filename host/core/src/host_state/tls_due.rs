@@ -1,7 +1,7 @@
 //! Start of TLS on a stream that is in use: output before it goes out, output behind it is kept.
 //!
 //! [`crate::tls::due`] has the table. *Invariant*: no byte behind the mark goes out as it is. So
-//! [`lend`] ends there, and whoever closes the session drops the rest.
+//! [`lend_before_mark`] ends there, and whoever closes the session drops the rest.
 
 use super::HostState;
 use super::state::kept_input;
@@ -61,7 +61,7 @@ pub(crate) fn sendable(host: &HostState, slot: Slot) -> u64 {
 }
 
 /// Lends a copy of the output before a session's mark. `None`: all of it is out. O(bytes).
-pub(crate) fn lend<T>(host: &HostState, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
+pub(crate) fn lend_before_mark<T>(host: &HostState, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
     let s = host.sessions.get(slot)?;
     let mut bytes = s.copy_output(&host.store, &host.shared);
     bytes.truncate(sendable(host, slot) as usize);

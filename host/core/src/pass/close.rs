@@ -99,8 +99,8 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     let (by_carrier, never_opened) = (s.awaits_carrier(), s.is_blocked(Blocked::OpenedTurnDue));
     let by_request = host.services[s.service].framings.get(s.framing).begins_with_request();
     host.sessions.touch(slot);
-    // A session whose header, handshake or request never came, or was for a page, has no turn of its
-    // own.
+    // A session whose header, handshake or request never came, or was for a page, has no turn of
+    // its own.
     if !never_opened || !by_carrier && !by_request {
         let last = Action { detail: reason, ..Action::new(action::CLOSED, Bytes::EMPTY) };
         // The outcome does not matter: a last turn that fails or is blocked does not keep the

@@ -32,6 +32,7 @@ pub(crate) mod commit;
 mod cut;
 pub(crate) mod datagram;
 pub(crate) mod deliver;
+pub(crate) mod ends;
 mod framing;
 mod handshake;
 pub(crate) mod open;

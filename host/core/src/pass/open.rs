@@ -29,6 +29,7 @@ use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::carrier::Carrier;
 use crate::session::life::{Life, Session};
+use crate::store::layout::Full;
 use crate::tls::state::STATE_BYTES;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
 use greenroom_state::address::Peer;
@@ -128,18 +129,8 @@ pub(crate) fn open(
         // The time of the header counts from here.
         (session.carrier, session.frame_ns) = (Carrier::HeaderDue { tls: tls_behind }, host.now_ns.max(1));
     }
-    if tls_behind && host.tls_due.begin(&mut host.store, (slot, id), 0, "").is_err() {
+    if begin_tls(host, slot, &mut session, tls_behind, tls).is_err() {
         return Err(refuse(host, &connection, Some(Limit::StoreBytesMax)));
-    }
-    if let Some(TlsBegin { state, facts }) = tls {
-        if host.tls.begin(&mut host.store, slot, id, state, facts).is_err() {
-            host.tls.forget(&mut host.store, slot);
-            return Err(refuse(host, &connection, Some(Limit::StoreBytesMax)));
-        }
-        session.carrier = Carrier::Tls;
-        // The kernel counts the bytes of the handshake, too.
-        (session.bytes_in, session.bytes_out, session.bytes_sent) =
-            (state.read, state.written, state.written);
     }
     // Inserted before its first turn, which may subscribe it, send to it and set timers for it.
     host.sessions.insert(slot, session);
@@ -160,6 +151,29 @@ pub(crate) fn open(
         return Ok(());
     }
     run_opened(pass, slot);
+    Ok(())
+}
+
+/// Begins the TLS of a new session: that of a handshake that is done, or one that is `due` behind
+/// a header. Fails without room.
+fn begin_tls(
+    host: &mut HostState,
+    slot: Slot,
+    session: &mut Session,
+    due: bool,
+    done: Option<&TlsBegin>,
+) -> Result<(), Full> {
+    if due {
+        host.tls_due.begin(&mut host.store, (slot, session.id), 0, "")?;
+    }
+    let Some(TlsBegin { state, facts }) = done else { return Ok(()) };
+    if let Err(full) = host.tls.begin(&mut host.store, slot, session.id, state, facts) {
+        host.tls.forget(&mut host.store, slot);
+        return Err(full);
+    }
+    session.carrier = Carrier::Tls;
+    // The kernel counts the bytes of the handshake, too.
+    (session.bytes_in, session.bytes_out, session.bytes_sent) = (state.read, state.written, state.written);
     Ok(())
 }
 

@@ -6,8 +6,9 @@
 
 use super::Pass;
 use super::close::finish;
+use super::ends::broken;
 use super::open::run_opened;
-use super::receive::broken;
+use crate::command::Command;
 use crate::effects::action_record::{Data, PendingAction};
 use crate::effects::inbox::{Inbox, RunningBatch};
 use crate::host_state::HostState;
@@ -23,20 +24,31 @@ use crate::session::output::OutputWriter;
 use crate::tls::state::{STATE_BYTES, TlsState};
 use greenroom_state::abi::{action, closed, level};
 
-/// Makes a session in its handshake one over TLS. `begin`: outcome of the handshake, whose counts
-/// begin with the handshake. A session that has ended meanwhile stays so.
-pub(crate) fn started(pass: &mut Pass<'_>, slot: Slot, begin: &TlsBegin) {
-    let host = &mut *pass.host;
-    if !is_in_handshake(host, slot) {
+/// Makes a session in its handshake one over TLS, or ends it for the reason that the handshake has
+/// failed for. A session that has ended meanwhile stays so.
+pub(crate) fn ended(pass: &mut Pass<'_>, slot: Slot, outcome: Result<&TlsBegin, &str>) {
+    if !is_in_handshake(pass.host, slot) {
         return;
     }
+    match outcome {
+        Ok(begin) => started(pass, slot, begin),
+        Err(why) => {
+            notice(pass.host, level::INFO, slot, format!("closed: its handshake of TLS has failed: {why}"));
+            broken(pass, slot);
+        }
+    }
+}
+
+/// Makes a session in its handshake one over TLS.
+fn started(pass: &mut Pass<'_>, slot: Slot, begin: &TlsBegin) {
+    let host = &mut *pass.host;
     if !begin_tls(host, slot, begin) {
         limit_reached(host, Limit::StoreBytesMax, level::WARN, slot, "closed: no room for TLS");
         return finish(pass, slot, closed::LIMIT);
     }
     // The peer may have sent records already.
     host.sessions.resume(slot);
-    host.commands.push(crate::command::Command::Resume(slot));
+    host.commands.push(Command::Resume(slot));
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if !s.is_blocked(Blocked::OpenedTurnDue) {
         let data = Data::Own(&[]);
@@ -45,14 +57,6 @@ pub(crate) fn started(pass: &mut Pass<'_>, slot: Slot, begin: &TlsBegin) {
     } else if !host.services[s.service].framings.get(s.framing).begins_with_request() {
         s.block(Blocked::OpenedTurnDue, false);
         run_opened(pass, slot);
-    }
-}
-
-/// Ends a session whose handshake has failed, for this reason.
-pub(crate) fn failed(pass: &mut Pass<'_>, slot: Slot, why: &str) {
-    if is_in_handshake(pass.host, slot) {
-        notice(pass.host, level::INFO, slot, format!("closed: its handshake of TLS has failed: {why}"));
-        broken(pass, slot);
     }
 }
 

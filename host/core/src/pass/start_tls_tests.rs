@@ -68,8 +68,8 @@ impl World {
         World { core, read, sent, out, asked: false, said, shaken: false }
     }
 
-    /// Runs a pass with what a session says. A pass that dies loses it: the kernel's count says that
-    /// it was not read.
+    /// Runs a pass with what a session says. A pass that dies loses it: the kernel's count says
+    /// that it was not read.
     fn pass(&mut self, said: Option<(Slot, &[u8])>, dies: bool) {
         self.core.handle(Input::PassBegins { now_ns: 2 });
         let mut read = self.read;
@@ -78,7 +78,7 @@ impl World {
             read[slot.0 as usize] += bytes.len() as u64;
         }
         if self.asked && self.shaken && self.core.handshake_of(ONE).is_some() {
-            self.core.handle(Input::TlsStarted { slot: ONE, begin: &begin() });
+            self.core.handle(Input::HandshakeEnded { slot: ONE, outcome: Ok(&begin()) });
         }
         self.core.handle(Input::Cascade);
         if dies {
@@ -199,14 +199,14 @@ fn a_session_that_ends_before_its_handshake_is_done_says_nothing() {
         world.pass(None, false);
         assert!(world.asked);
         match end {
-            0 => world.core.handle(Input::TlsFailed { slot: ONE, why: "as asked" }),
+            0 => world.core.handle(Input::HandshakeEnded { slot: ONE, outcome: Err("as asked") }),
             1 => world.core.close(1).unwrap(),
             _ => world.core.handle(Input::Stop),
         }
         world.pass(None, false);
         assert!(world.core.sessions().get(ONE).is_none());
         assert_eq!(world.core.output(ONE, |pieces| pieces.concat()), None);
-        world.core.handle(Input::TlsStarted { slot: ONE, begin: &begin() });
+        world.core.handle(Input::HandshakeEnded { slot: ONE, outcome: Ok(&begin()) });
     }
 }
 

@@ -14,8 +14,8 @@
 //! | opened turn due | | blocked | | | |
 //! | output over its limit | blocked | blocked | blocked | blocked | blocked |
 //!
-//! A session whose handshake of TLS is still to come waits with everything. Its carrier says so, and
-//! no bit here: whatever the session did would go out beside the handshake.
+//! A session whose handshake of TLS is still to come waits with everything. Its carrier says so,
+//! and no bit here: whatever the session did would go out beside the handshake.
 //!
 //! A session that resumes may run frames that arrive before its turn comes, but its end waits for
 //! the input that it kept. A quarantined session is read on, up to a limit of kept input. The unit

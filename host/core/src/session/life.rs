@@ -288,9 +288,9 @@ impl Session {
         matches!(self.carrier, Carrier::HeaderDue { .. })
     }
 
-    /// Returns whether its header or its handshake is still to come. Its framing has seen nothing.
+    /// Returns whether its header or its handshake is still to come.
     pub(crate) fn awaits_carrier(&self) -> bool {
-        self.awaits_header() || self.carrier == Carrier::TlsDue
+        self.awaits_header() || self.tls_due()
     }
 
     /// Returns whether its stream is to become one of TLS, or its handshake is under way.
@@ -300,8 +300,7 @@ impl Session {
 
     /// Returns whether its stream may become one of TLS: it is TCP, and nothing is around it.
     pub(crate) fn may_start_tls(&self) -> bool {
-        let is_plain = matches!(self.carrier, Carrier::Plain | Carrier::FirstByteDue);
-        is_plain && matches!(self.peer, Peer::Tcp(_) | Peer::Relayed(_)) && !self.is_service()
+        matches!(self.carrier, Carrier::Plain | Carrier::FirstByteDue) && self.peer.is_over_tcp()
     }
 
     /// Returns whether it stands for a service's own turns.

@@ -1,4 +1,5 @@
-//! Sessions whose stream is to become one of TLS: what is known of each until its handshake is done.
+//! Sessions whose stream is to become one of TLS: what is known of each until its handshake is
+//! done.
 //!
 //! | a session | event | becomes |
 //! | --- | --- | --- |

@@ -222,7 +222,7 @@ impl Staging<'_> {
             true => is_server_name(server_name),
             false => server_name.is_empty(),
         };
-        if !s.may_start_tls() || is_socket || !is_named {
+        if s.is_service() || !s.may_start_tls() || is_socket || !is_named {
             return status::INVALID;
         }
         self.buffers.on_itself = true;

@@ -12,8 +12,8 @@
 //! Calls with a turn come on the thread that runs the turn, and none of them blocks.
 
 use crate::plugin::ffi::bytes::{lend, slice};
-use crate::plugin::ffi::telnet_calls;
 use crate::plugin::ffi::under_way::{staging, under_way, with_name};
+use crate::plugin::ffi::{stream_calls, telnet_calls};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, Bytes, status};
@@ -48,7 +48,7 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         publish,
         start_job,
         cancel_job,
-        connect,
+        connect: stream_calls::connect,
         wait_for,
         hold,
         send_line,
@@ -59,8 +59,8 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         subnegotiate: telnet_calls::subnegotiate,
         prompt: telnet_calls::prompt,
         send_datagram,
-        start_tls,
-        connect_tls,
+        start_tls: stream_calls::start_tls,
+        connect_tls: stream_calls::connect_tls,
     })
 }
 
@@ -353,67 +353,6 @@ unsafe extern "C" fn start_job(
     };
     // SAFETY: see above.
     unsafe { with_name(turn, name, start) }
-}
-
-/// Stages an outbound connection. Writes its number only if that is accepted.
-unsafe extern "C" fn connect(
-    turn: *mut abi::Turn,
-    service: Bytes<'_>,
-    addr: Bytes<'_>,
-    context: Bytes<'_>,
-    number: *mut u64,
-) -> u32 {
-    // SAFETY: see above.
-    unsafe { connect_to(turn, service, (addr, None), context, number) }
-}
-
-/// Stages an outbound connection over TLS, like [`connect`].
-unsafe extern "C" fn connect_tls(
-    turn: *mut abi::Turn,
-    service: Bytes<'_>,
-    addr: Bytes<'_>,
-    server_name: Bytes<'_>,
-    context: Bytes<'_>,
-    number: *mut u64,
-) -> u32 {
-    // SAFETY: see above.
-    let Ok(name) = std::str::from_utf8(unsafe { slice(server_name) }) else { return status::INVALID };
-    // SAFETY: see above.
-    unsafe { connect_to(turn, service, (addr, Some(name)), context, number) }
-}
-
-/// Stages an outbound connection: address, and the server's name over TLS.
-///
-/// # Safety
-///
-/// As for [`connect`].
-unsafe fn connect_to(
-    turn: *mut abi::Turn,
-    service: Bytes<'_>,
-    (addr, over_tls): (Bytes<'_>, Option<&str>),
-    context: Bytes<'_>,
-    number: *mut u64,
-) -> u32 {
-    // SAFETY: see above.
-    let context = unsafe { slice(context) };
-    // SAFETY: see above.
-    let Ok(addr) = std::str::from_utf8(unsafe { slice(addr) }) else { return status::INVALID };
-    let connect = |s: &mut Staging<'_>, service: &str| match s.connect(service, addr, over_tls, context) {
-        Ok(staged) => {
-            // SAFETY: see above.
-            unsafe { number.write(staged) };
-            status::OK
-        }
-        Err(status) => status,
-    };
-    // SAFETY: see above.
-    unsafe { with_name(turn, service, connect) }
-}
-
-/// Stages that the session's stream becomes one of TLS.
-unsafe extern "C" fn start_tls(turn: *mut abi::Turn, server_name: Bytes<'_>) -> u32 {
-    // SAFETY: see above.
-    unsafe { with_name(turn, server_name, |s, name| s.start_tls(name)) }
 }
 
 /// Stages that this session waits for another session's output to drain.
