@@ -97,7 +97,6 @@ pub(crate) fn apply(
             Effect::Connect { number, service, addr, over_tls, context } => {
                 connect(host, &origin, (*number, *service), (addr, over_tls.as_ref()), context);
             }
-            // A session that is closed in the same batch says its last words as it is.
             Effect::StartTls(name) if !staged.close => tls_due::start(host, slot, staged.text(name)),
             Effect::Datagram { port, to, data } => {
                 host.datagrams.push(service, *port, *to, &staged.bytes[data.clone()]);

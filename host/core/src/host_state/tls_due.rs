@@ -12,7 +12,8 @@ use crate::session::life::Life;
 use crate::tls::due::HandshakeDue;
 
 /// Lets TLS be due for a session, behind all that its output has. Room must be reserved. If the
-/// session is not one of a plain stream any more, nothing happens.
+/// session is not one of a plain stream any more, nothing happens. Not called for a session that
+/// the same batch closes: its last words go out as they are.
 pub(crate) fn start(host: &mut HostState, slot: Slot, server_name: &str) {
     let Some(s) = host.sessions.get_mut(slot).filter(|s| s.life == Life::Open && s.may_start_tls()) else {
         return;
