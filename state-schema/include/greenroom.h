@@ -130,6 +130,7 @@ typedef struct gr_host {
     uint32_t (*start_tls)(gr_turn *turn, gr_bytes server_name);
     uint32_t (*connect_tls)(gr_turn *turn, gr_bytes service, gr_bytes addr, gr_bytes server_name, gr_bytes context,
                             uint64_t *number);
+    uint64_t (*wall)(gr_turn *turn);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */

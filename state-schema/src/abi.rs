@@ -394,6 +394,11 @@ pub struct Host {
         context: Bytes<'_>,
         number: *mut u64,
     ) -> u32,
+    /// Since 1.5. Nanoseconds since 1970, UTC, by the machine's calendar clock: read once for a
+    /// pass, so a turn that runs again in it is told the same. It may go back; 0: it is set to an
+    /// earlier time. Deadlines that are stored in tables are of this clock: no other one outlives
+    /// the machine.
+    pub wall: unsafe extern "C" fn(turn: *mut Turn) -> u64,
 }
 
 /// The one function that a library exports.

@@ -110,7 +110,8 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             prompt,
             send_datagram,
             start_tls,
-            connect_tls
+            connect_tls,
+            wall
         }
     );
 

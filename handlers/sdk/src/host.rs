@@ -18,6 +18,7 @@ pub(crate) trait Host {
     fn state(&mut self, bytes: &[u8]);
     /// Address of the peer, as text.
     fn peer(&mut self) -> String;
+    fn wall(&mut self) -> u64;
     /// Sends a message.
     fn send(&mut self, bytes: &[u8]) -> u32;
     /// Sends a line, given without its ending.

@@ -74,8 +74,8 @@ impl<H: Handler> TestHost<H> {
         }
     }
 
-    /// Lets time go by, and fires the timers that are due meanwhile, in their order. Panics if such
-    /// a turn fails.
+    /// Lets time go by on both clocks, and fires the timers that are due meanwhile, in their order.
+    /// Panics if such a turn fails.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         let until = self.shared.now + by;

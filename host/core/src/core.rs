@@ -122,6 +122,7 @@ impl Core {
         match input {
             Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
             Input::InputLeft => pass.host.leaves_input = true,
+            Input::WallClock { unix_ns } => pass.host.wall_ns = unix_ns,
             Input::Opened { slot, id, service, kind, peer, at_ms, tls } => {
                 open::accept(&mut pass, Connection::accepted((slot, id), (service, kind), peer, at_ms), tls);
             }
@@ -331,8 +332,7 @@ impl Core {
     }
 
     /// Puts a build in charge of its services, without a probation: the commit of a reload.
-    /// Called between two passes. The time does not depend on sessions: their states are
-    /// converted as they are read.
+    /// Called between two passes. O(1) in sessions: their states are converted as they are read.
     pub fn adopt(&mut self, build: &Build, offers: Serving) {
         reload_commit::adopt(&mut self.host, &mut self.sweeps, build, offers, Replaced::Retires);
     }

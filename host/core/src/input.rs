@@ -50,6 +50,12 @@ pub enum Input<'a> {
         /// goes back.
         now_ns: u64,
     },
+    /// The time of the calendar, for the pass that begins next: nanoseconds since 1970, UTC; 0: the
+    /// clock is set to an earlier time. Without it, turns are told what they were told before.
+    WallClock {
+        /// Nanoseconds.
+        unix_ns: u64,
+    },
     /// The pass can't read all that had arrived when it began. Deadlines are judged once a later
     /// pass has; without this input, every pass counts as one that has.
     InputLeft,

@@ -72,7 +72,6 @@ mod transfer;
 mod udp_ports;
 
 use crate::admin::server;
-use crate::clock::now_ns;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::stage::Stage;
@@ -147,9 +146,7 @@ impl Worker {
         let board = self.shell.board;
         board.pass_ends();
         self.wait()?;
-        let now_ns = now_ns();
-        board.pass_begins(now_ns);
-        self.shell.core.handle(Input::PassBegins { now_ns });
+        self.shell.begin_pass();
         self.read()?;
         self.commit_and_send();
         crash_points::pass(Point::Flushed);

@@ -77,6 +77,11 @@ impl Host for HostCalls<'_> {
         unsafe { (self.host.state)(self.turn, bytes.into()) }
     }
 
+    fn wall(&mut self) -> u64 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.wall)(self.turn) }
+    }
+
     fn peer(&mut self) -> String {
         let mut text = Bytes::EMPTY;
         // SAFETY: as above the impl.

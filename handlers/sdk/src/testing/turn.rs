@@ -44,6 +44,9 @@ pub(super) struct Peer {
     pub(super) closed: bool,
 }
 
+/// Time of the calendar at which a test begins: 2020-01-01, since 1970.
+const EPOCH: Duration = Duration::from_secs(1_577_836_800);
+
 /// Action that waits for its turn.
 #[derive(Clone)]
 pub(super) enum Caused {
@@ -93,6 +96,9 @@ impl Host for Staging {
     }
     fn state(&mut self, bytes: &[u8]) {
         self.change(|own| own.state = Some(bytes.to_vec()));
+    }
+    fn wall(&mut self) -> u64 {
+        (EPOCH + self.shared.now).as_nanos() as u64
     }
     fn peer(&mut self) -> String {
         self.from.map_or_else(|| format!("127.0.0.1:{}", self.session), |from| format!("udp://{from}"))

@@ -60,6 +60,9 @@ pub(crate) struct HostState {
     /// Time of the pass: CLOCK_MONOTONIC, in nanoseconds. All turns of a pass have the same
     /// time.
     pub(crate) now_ns: u64,
+    /// Time of the calendar in this pass: nanoseconds since 1970, UTC. For turns alone: it may go
+    /// back.
+    pub(crate) wall_ns: u64,
     /// Time by which deadlines are judged, in nanoseconds: all that had arrived by then was read.
     /// The time of an earlier pass, so that a host that stood still hears its peers first.
     pub(crate) heard_until_ns: u64,
@@ -123,6 +126,7 @@ impl HostState {
     pub(crate) fn new(limits: Limits, store: Store) -> HostState {
         HostState {
             now_ns: 0,
+            wall_ns: 0,
             heard_until_ns: 0,
             leaves_input: false,
             budget: Budget::default(),

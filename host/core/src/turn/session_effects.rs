@@ -175,6 +175,11 @@ impl Staging<'_> {
         closed
     }
 
+    /// Returns the time of the calendar in this pass: nanoseconds since 1970, UTC.
+    pub fn wall(&self) -> u64 {
+        self.context.wall_ns
+    }
+
     /// Returns a fact about the connection or the build; `None`: there is none of the name.
     pub fn fact(&mut self, name: &str) -> Option<&[u8]> {
         if let Some(fact) = (self.context.fact)(name) {

@@ -61,6 +61,7 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         send_datagram,
         start_tls: stream_calls::start_tls,
         connect_tls: stream_calls::connect_tls,
+        wall,
     })
 }
 
@@ -73,6 +74,12 @@ unsafe extern "C" fn send_datagram(turn: *mut abi::Turn, to: Bytes<'_>, data: By
     let data = unsafe { slice(data) };
     // SAFETY: see above.
     unsafe { with_name(turn, to, |s, to| s.send_datagram(to, data)) }
+}
+
+/// Returns the time of the calendar; 0 outside a turn.
+unsafe extern "C" fn wall(turn: *mut abi::Turn) -> u64 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(0, |s| s.wall())
 }
 
 /// Ends a turn that succeeded. Returns 1: go on with the next action.
