@@ -293,7 +293,7 @@ impl World {
         let (kind, address) = (peer.kind(), peer.road.address());
         let tls = peer.tls.as_ref().map(|tls| tls.begin());
         self.host.core.handle(match (peer.dialed, peer.road) {
-            (Some(number), _) => Input::Connected { number, slot, id, peer: address, at_ms: 0 },
+            (Some(number), _) => Input::Connected { number, slot, id, peer: address, at_ms: 0, tls: None },
             (None, Road::Udp) => Input::PeerHeard { slot, id, service, port: PORT, peer: address, at_ms: 0 },
             (None, _) => {
                 let (kind, tls) = (&*kind, tls.as_ref());

@@ -6,6 +6,7 @@
 //! | 1 | flags |
 //! | 2..6 | version of TLS, cipher suite (u16 each, big-endian, as TLS has them) |
 //! | 6 | bytes of a secret; 0 in TLS 1.2 |
+//! | 7 | changes of the peer's keys since its last data |
 //! | 8..108 | what the peer seals: secret (48), key (32), IV (12), number (u64) |
 //! | 108..208 | what the host seals, likewise |
 //! | 208..224 | bytes of the stream that the handshake has read, and written (u64 each) |
@@ -35,6 +36,8 @@ const COUNTS_AT: usize = HOST_AT + DIRECTION_BYTES;
 const PEER_CLOSED: u8 = 1;
 /// Flag: the host has sent its last alert.
 const HOST_CLOSED: u8 = 1 << 1;
+/// Flag: the host is the client.
+const IS_CLIENT: u8 = 1 << 2;
 
 /// Secret, key and number of one direction.
 #[derive(Clone, PartialEq, Eq)]
@@ -84,10 +87,14 @@ pub struct TlsState {
     pub peer_updates: u32,
     /// Changes of the host's keys so far.
     pub host_updates: u32,
+    /// Changes of the peer's keys since its last data.
+    pub updates_in_a_row: u8,
     /// The peer has ended its side by an alert, so an end of the stream is no cut.
     pub peer_closed: bool,
     /// The host has sent its last alert: nothing may follow.
     pub host_closed: bool,
+    /// The host is the client of the connection, and its peer the server.
+    pub is_client: bool,
 }
 
 impl TlsState {
@@ -97,9 +104,11 @@ impl TlsState {
         b[0] = FORMAT;
         b[1] = if self.peer_closed { PEER_CLOSED } else { 0 };
         b[1] |= if self.host_closed { HOST_CLOSED } else { 0 };
+        b[1] |= if self.is_client { IS_CLIENT } else { 0 };
         b[2..4].copy_from_slice(&self.version.to_be_bytes());
         b[4..6].copy_from_slice(&self.suite.to_be_bytes());
         b[6] = self.host.secret_len;
+        b[7] = self.updates_in_a_row;
         for (at, d) in [(PEER_AT, &self.peer), (HOST_AT, &self.host)] {
             b[at..at + 48].copy_from_slice(&d.secret);
             b[at + 48..at + 80].copy_from_slice(&d.key);
@@ -138,8 +147,10 @@ impl TlsState {
             written: long(COUNTS_AT + 8),
             peer_updates: short(COUNTS_AT + 16),
             host_updates: short(COUNTS_AT + 20),
+            updates_in_a_row: b[7],
             peer_closed: b[1] & PEER_CLOSED != 0,
             host_closed: b[1] & HOST_CLOSED != 0,
+            is_client: b[1] & IS_CLIENT != 0,
         })
     }
 }
