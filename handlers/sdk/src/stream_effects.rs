@@ -40,6 +40,10 @@ impl<S> Turn<'_, S> {
     /// handshake, so no command can be slipped in. Nothing runs for the session until
     /// [`crate::Action::TlsStarted`] comes. If the handshake fails, the session is closed.
     ///
+    /// The framing begins anew with TLS: options of telnet are those of a fresh session. A session
+    /// that ends before drops what its peer has not taken. Notes and timers of the meantime have
+    /// their turns before [`crate::Action::TlsStarted`].
+    ///
     /// The service needs a certificate (`tls` in its configuration). The turn fails on a session
     /// over UDP, a Unix socket, WebSocket or TLS, and on one that the host has connected.
     pub fn start_tls(&mut self) {

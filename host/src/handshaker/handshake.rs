@@ -22,6 +22,8 @@ use x509_cert::der::Decode;
 
 /// Bytes of a record's header.
 const HEADER: usize = 5;
+/// Most bytes of a subject.
+const SUBJECT_BYTES_MAX: usize = 1024;
 /// Longest body of a record: an encrypted one of TLS 1.2.
 const BODY_MAX: usize = (1 << 14) + 2048;
 
@@ -40,6 +42,8 @@ pub(super) struct Handshake {
     failed: Option<String>,
     /// Time when it has failed.
     pub(super) until: Instant,
+    /// Somebody waits for it, besides its peer.
+    pub(super) is_awaited: bool,
 }
 
 /// Side that the host has in a handshake.
@@ -67,7 +71,7 @@ impl Handshake {
         (registry, token): (&Registry, Token),
         socket: OwnedFd,
         side: Side,
-        beginning: Vec<u8>,
+        (beginning, is_awaited): (Vec<u8>, bool),
         until: Instant,
     ) -> Result<Handshake, String> {
         let connection = match side {
@@ -82,7 +86,8 @@ impl Handshake {
         registry.register(&mut SourceFd(&socket.as_raw_fd()), token, both).map_err(|e| e.to_string())?;
         let (record, logged) = (Vec::new(), Logged::default());
         let (beginning, counts) = (beginning.into(), (0, 0));
-        Ok(Handshake { socket, connection, beginning, record, logged, counts, failed: None, until })
+        let failed = None;
+        Ok(Handshake { socket, connection, beginning, record, logged, counts, failed, until, is_awaited })
     }
 
     /// Goes on as far as the socket lets it.
@@ -210,10 +215,12 @@ impl Handshake {
     }
 }
 
-/// Subject of a certificate, in the form of RFC 4514. `None`: it has none that can be read.
+/// Subject of a certificate, in the form of RFC 4514. `None`: it has none that can be read, or a
+/// longer one than a fact may be: handlers let clients in by it, and a cut one may be another's.
 fn subject(certificate: &[u8]) -> Option<String> {
     let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
-    Some(certificate.tbs_certificate.subject.to_string()).filter(|name| !name.is_empty())
+    Some(certificate.tbs_certificate.subject.to_string())
+        .filter(|name| (1..=SUBJECT_BYTES_MAX).contains(&name.len()))
 }
 
 /// SHA-256 of a certificate, in hexadecimal.

@@ -148,9 +148,9 @@ impl Handshaker {
     }
 
     /// Begins a handshake. If there are too many, the oldest one is given up: its peer had the
-    /// longest time.
+    /// longest time. Those that somebody waits for come last.
     fn begin(&mut self, number: u64, wanted: HandshakeWanted, socket: OwnedFd) {
-        let HandshakeWanted { service, server_name, input } = wanted;
+        let HandshakeWanted { service, server_name, input, is_awaited } = wanted;
         let side = match server_name {
             None => self.certificates.of(&service).map(Side::Server),
             Some(name) => self.certificates.client_of(&service).map(|config| Side::Client(config, name)),
@@ -159,14 +159,17 @@ impl Handshaker {
             Ok(side) => side,
             Err(why) => return self.fail(number, &why, false),
         };
+        let unawaited = || self.under_way.iter().find(|(_, h)| !h.is_awaited);
+        let oldest = || unawaited().or(self.under_way.first_key_value()).map(|(number, _)| *number);
         if self.under_way.len() >= self.most
-            && let Some((oldest, handshake)) = self.under_way.pop_first()
+            && let Some(oldest) = oldest()
+            && let Some(handshake) = self.under_way.remove(&oldest)
         {
             handshake.leave(self.poll.registry());
             self.keeper.send(&FromHandshaker::GivenUp(oldest));
         }
         let (token, until) = (Token(HANDSHAKES + number as usize), Instant::now() + self.patience);
-        match Handshake::begin((self.poll.registry(), token), socket, side, input, until) {
+        match Handshake::begin((self.poll.registry(), token), socket, side, (input, is_awaited), until) {
             Ok(handshake) => {
                 self.under_way.insert(number, handshake);
                 self.step(number);

@@ -12,6 +12,8 @@ use rustls::version::{TLS12, TLS13};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Time for which a failure counts.
+const FAILED: Duration = Duration::from_secs(10);
 /// Age from which the system's roots are read again.
 const OLD: Duration = Duration::from_secs(3600);
 
@@ -19,6 +21,8 @@ const OLD: Duration = Duration::from_secs(3600);
 #[derive(Default)]
 pub(super) struct SystemRoots {
     read: Option<(Instant, Arc<ClientConfig>)>,
+    /// Reason why the last reading has failed, and its time.
+    failed: Option<(Instant, String)>,
 }
 
 impl SystemRoots {
@@ -28,6 +32,10 @@ impl SystemRoots {
         let fresh = self.read.as_ref().filter(|(at, _)| at.elapsed() < OLD);
         if let Some((_, client)) = fresh {
             return Ok(client.clone());
+        }
+        // Each turn that connects would have all of them read again.
+        if let Some((_, why)) = self.failed.as_ref().filter(|(at, _)| at.elapsed() < FAILED) {
+            return Err(why.clone());
         }
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
@@ -50,7 +58,10 @@ impl SystemRoots {
                 *at = Instant::now();
                 Ok(before.clone())
             }
-            (Err(why), None) => Err(why),
+            (Err(why), None) => {
+                self.failed = Some((Instant::now(), why.clone()));
+                Err(why)
+            }
         }
     }
 }

@@ -17,15 +17,17 @@ pub(super) struct Pace {
     per_s: u64,
     /// Time that the next handshake is due at, if they come one by one.
     next: Instant,
-    /// Handshakes wait for their time, and that was not told yet.
+    /// Handshakes wait for their time.
+    holds_back: bool,
+    /// They have begun to wait, and that was not told yet.
     is_reached: bool,
-    /// Handshakes that were given, with the time. Some have ended.
+    /// Handshakes that were given, with the time by which each has an outcome. Some have ended.
     given: VecDeque<(Instant, u64)>,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { per_s: 0, next: Instant::now(), is_reached: false, given: VecDeque::new() }
+        Pace { per_s: 0, next: Instant::now(), holds_back: false, is_reached: false, given: VecDeque::new() }
     }
 }
 
@@ -48,9 +50,9 @@ impl Pace {
         (from >= now).then_some(from)
     }
 
-    /// Notes that handshakes wait for their time.
+    /// Notes that handshakes wait for their time. Counts once until one may begin at once.
     pub(super) fn hold_back(&mut self) {
-        self.is_reached = true;
+        self.is_reached |= !std::mem::replace(&mut self.holds_back, true);
     }
 
     /// Takes the note that handshakes had to wait.
@@ -58,10 +60,11 @@ impl Pace {
         std::mem::take(&mut self.is_reached)
     }
 
-    /// Notes that a handshake was given.
-    pub(super) fn gave(&mut self, number: u64, now: Instant) {
-        self.given.push_back((now, number));
+    /// Notes that a handshake was given, under this limit `handshake_ms`.
+    pub(super) fn gave(&mut self, number: u64, handshake_ms: u64, now: Instant) {
+        self.given.push_back((now + Duration::from_millis(handshake_ms) + GRACE, number));
         if let Some(interval) = self.interval() {
+            self.holds_back &= self.next > now;
             self.next = self.next.max(now) + interval;
         }
     }
@@ -73,11 +76,11 @@ impl Pace {
 
     /// Time when the oldest handshake has no outcome although it had its time, of those that are
     /// `under_way`. O(1) amortized.
-    pub(super) fn stuck_at(&mut self, handshake_ms: u64, under_way: impl Fn(u64) -> bool) -> Option<Instant> {
+    pub(super) fn stuck_at(&mut self, under_way: impl Fn(u64) -> bool) -> Option<Instant> {
         while self.given.front().is_some_and(|(_, number)| !under_way(*number)) {
             self.given.pop_front();
         }
-        self.given.front().map(|(at, _)| *at + Duration::from_millis(handshake_ms) + GRACE)
+        self.given.front().map(|(at, _)| *at)
     }
 }
 
@@ -96,7 +99,7 @@ mod tests {
             for tick in 0..20_000 {
                 let now = start + Duration::from_micros(tick * 100);
                 if pace.waits_until(now).is_none() {
-                    pace.gave(begun, now);
+                    pace.gave(begun, 1000, now);
                     begun += 1;
                 }
             }
@@ -107,9 +110,9 @@ mod tests {
     #[test]
     fn a_process_that_answers_nothing_is_found() {
         let (now, mut pace) = (Instant::now(), Pace::default());
-        (1..4).for_each(|n| pace.gave(n, now + Duration::from_secs(n)));
-        let stuck = pace.stuck_at(1000, |n| n > 1);
+        (1..4).for_each(|n| pace.gave(n, 1000, now + Duration::from_secs(n)));
+        let stuck = pace.stuck_at(|n| n > 1);
         assert_eq!(stuck, Some(now + Duration::from_secs(2) + Duration::from_secs(1) + GRACE));
-        assert_eq!(pace.stuck_at(1000, |_| false), None);
+        assert_eq!(pace.stuck_at(|_| false), None);
     }
 }

@@ -111,7 +111,9 @@ impl HandshakesUnderWay {
         self.pace.follow(self.settings.handshakes_per_s);
         match &mut self.running {
             Some(running) => running.link.send(&ToHandshaker::Configure(self.settings.clone())),
-            None => self.start_at = (!self.settings.services.is_empty()).then(Instant::now),
+            // Handshakes of clients may wait for the process, too.
+            None if self.settings.services.is_empty() && self.waiting.is_empty() => self.start_at = None,
+            None => self.start_at = Some(Instant::now()),
         }
     }
 
@@ -151,7 +153,7 @@ impl HandshakesUnderWay {
 
     /// Takes a connection that was accepted at an endpoint over TLS.
     pub(super) fn begin(&mut self, fd: OwnedFd, endpoint: EndpointId, service: String) {
-        let wanted = HandshakeWanted { service, server_name: None, input: Vec::new() };
+        let wanted = HandshakeWanted { service, server_name: None, input: Vec::new(), is_awaited: false };
         self.begin_for(Purpose::Accepted(endpoint), fd, wanted);
     }
 
@@ -224,13 +226,14 @@ impl HandshakesUnderWay {
 
     /// Ends a process that tells no outcome in its time: it is stopped, or waits for a file.
     fn end_if_stuck(&mut self, now: Instant) {
-        self.stuck_at = self.pace.stuck_at(self.settings.handshake_ms, |n| self.shaking.contains_key(&n));
+        self.stuck_at = self.pace.stuck_at(|n| self.shaking.contains_key(&n));
         if self.stuck_at.is_some_and(|at| at <= now)
             && let Some(running) = &mut self.running
         {
             tracing::error!("the handshaker answers nothing; it is killed");
-            // Its socket closes, and the next look buries it.
-            running.process.end();
+            // Its socket closes then, and the next look buries it. Not waited for here: it may wait for
+            // a disk.
+            running.process.kill();
             self.stuck_at = None;
             self.pace.forget();
         }
@@ -262,7 +265,7 @@ impl HandshakesUnderWay {
             // What cannot be sent shows where the process is heard.
             match link.send_with(&ToHandshaker::Begin(*number, wanted.clone()), &[fd.as_fd()]) {
                 Ok(true) => {
-                    self.pace.gave(*number, now);
+                    self.pace.gave(*number, self.settings.handshake_ms, now);
                     self.waiting.pop_front();
                 }
                 Ok(false) | Err(_) => return,

@@ -70,7 +70,7 @@ impl Acceptor {
         };
         if let Some(ClientTls { service, server_name }) = over_tls {
             let server_name = Some(server_name);
-            let wanted = HandshakeWanted { service, server_name, input: Vec::new() };
+            let wanted = HandshakeWanted { service, server_name, input: Vec::new(), is_awaited: true };
             self.handshakes.begin_for(Purpose::Dialed(number), fd, wanted);
             return None;
         }

@@ -23,6 +23,10 @@ use crate::protocol::link::to_file;
 use greenroom_core::reload::request::Requester;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+
+/// Lock of the thread that reads a configuration.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Returns a configuration whose certificates and keys can be used. Those in force are looked at by
 /// the handshaker itself.
@@ -43,6 +47,8 @@ impl Keeper {
         // A thread that can't be started drops its socket with its closure.
         let to_refuse = stream.as_ref().and_then(|stream| stream.try_clone().ok());
         let read = move || {
+            // Held until the result is posted: the file that was read last is proposed last.
+            let _turn = ONE_AT_A_TIME.lock();
             let config = Box::new(source.read().and_then(|config| with_certificates(config, &in_force)));
             mailbox.post(Event::Read { config, by, stream });
         };

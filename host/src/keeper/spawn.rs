@@ -73,12 +73,17 @@ impl Process {
 
     /// Kills the process and its group, and waits for its end. SIGKILL makes that wait short.
     pub(super) fn end(&mut self) {
+        self.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Kills the process and its group, unless it has ended. Does not wait.
+    pub(super) fn kill(&mut self) {
         // Without an effect if the process is not the leader of a group.
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
             let _ = kill_process_group(self.pid(), Signal::KILL);
             let _ = self.child.kill();
         }
-        let _ = self.child.wait();
     }
 }
 

@@ -194,6 +194,9 @@ pub struct HandshakeWanted {
     pub server_name: Option<String>,
     /// Beginning of what the peer says, which was read already; at most [`BEGINNING_BYTES_MAX`].
     pub input: Vec<u8>,
+    /// Somebody waits for it: a session, or a turn that has asked for the connection. Others make
+    /// room first.
+    pub is_awaited: bool,
 }
 
 /// Most bytes of a handshake that may have been read before it begins. A number takes up to four

@@ -230,9 +230,9 @@ impl KeeperLink {
         self.dialed.remove(&number)
     }
 
-    /// Forgets the outbound connections that were expected. Ends a takeover: those that have a
-    /// session are never opened again.
-    pub(super) fn forget_dialed(&mut self) {
-        self.dialed.clear();
+    /// Forgets the outbound connections that were expected, but for those that still wait for their
+    /// secrets. Ends a takeover: those that have a session are never opened again.
+    pub(super) fn forget_dialed(&mut self, waits: impl Fn(u64) -> bool) {
+        self.dialed.retain(|connection, _| waits(*connection));
     }
 }

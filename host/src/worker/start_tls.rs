@@ -19,7 +19,12 @@ use greenroom_core::input::{Input, TlsBegin};
 pub(super) fn ask(shell: &mut Shell, slot: Slot, id: u64) {
     let Some(due) = shell.core.handshake_of(slot) else { return };
     let server_name = Some(due.server_name.to_owned()).filter(|name| !name.is_empty());
-    let wanted = HandshakeWanted { service: due.service.to_owned(), server_name, input: due.input.to_vec() };
+    let wanted = HandshakeWanted {
+        service: due.service.to_owned(),
+        server_name,
+        input: due.input.to_vec(),
+        is_awaited: true,
+    };
     let why = match shell.sockets.key(slot) {
         // Its end is on the way.
         None => return,
@@ -55,8 +60,8 @@ fn go_on(shell: &mut Shell, slot: Slot, begin: &TlsBegin) {
     // On an outbound connection the host's own SYN counts as a byte.
     let written = s.bytes_sent + begin.state.written + u64::from(s.outbound);
     let read = s.bytes_in + begin.state.read;
-    let Some(socket) = shell.sockets.socket(slot) else { return };
-    match check_counts(socket, read, written) {
+    let socket = shell.sockets.socket(slot).ok_or_else(|| "its connection is gone".to_owned());
+    match socket.and_then(|socket| check_counts(socket, read, written)) {
         Ok(()) => shell.core.handle(Input::HandshakeEnded { slot, outcome: Ok(begin) }),
         Err(why) => shell.core.handle(Input::HandshakeEnded { slot, outcome: Err(&why) }),
     }

@@ -102,10 +102,11 @@ fn shared_of(store: &Store, w: &Waiting) -> u64 {
 }
 
 /// Whether an action is never dropped. The limits of jobs and connections bound such actions. A
-/// framing's events come one by one, as the next input waits for the turn of each.
+/// framing's events come one by one, as the next input waits for the turn of each. TLS starts once.
 fn is_certain(kind: u32) -> bool {
     let of_framing = [action::NEGOTIATED, action::SUBNEGOTIATION];
-    [action::JOB, action::DIALED, action::CONNECT].contains(&kind) || of_framing.contains(&kind)
+    let outcomes = [action::JOB, action::DIALED, action::CONNECT, action::TLS_STARTED];
+    outcomes.contains(&kind) || of_framing.contains(&kind)
 }
 
 impl Inbox {

@@ -29,7 +29,6 @@ pub(crate) fn start(host: &mut HostState, slot: Slot, server_name: &str) {
 pub(crate) fn wait(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     s.carrier = Carrier::TlsDue;
-    // The time of a handshake is the handshaker's to judge.
     s.frame_ns = 0;
     host.sessions.touch(slot);
     ask_if_drained(host, slot);
@@ -38,10 +37,14 @@ pub(crate) fn wait(host: &mut HostState, slot: Slot) {
 /// Has the shell begin the handshake of a session, if all output before its mark is out. The shell
 /// does so behind the commit that holds this.
 pub(crate) fn ask_if_drained(host: &mut HostState, slot: Slot) {
-    let Some(s) = host.sessions.get(slot) else { return };
+    let Some(s) = host.sessions.get_mut(slot) else { return };
     if s.carrier == Carrier::TlsDue && host.tls_due.of(slot).is_some_and(|due| due.mark == s.bytes_sent) {
-        host.commands.push(Command::StartTls { slot, id: s.id });
+        // The time of the handshake counts from here.
+        s.frame_ns = host.now_ns.max(1);
+        let (id, service) = (s.id, s.service);
+        host.commands.push(Command::StartTls { slot, id });
         host.sessions.touch(slot);
+        host.sessions.arm_timeout(slot, host.limits.of(service), host.now_ns);
     }
 }
 

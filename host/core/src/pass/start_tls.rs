@@ -8,6 +8,7 @@ use super::Pass;
 use super::close::finish;
 use super::ends::broken;
 use super::open::run_opened;
+use super::timeout::arm_timeout;
 use crate::command::Command;
 use crate::effects::action_record::{Data, PendingAction};
 use crate::effects::inbox::{Inbox, RunningBatch};
@@ -46,6 +47,7 @@ fn started(pass: &mut Pass<'_>, slot: Slot, begin: &TlsBegin) {
         limit_reached(host, Limit::StoreBytesMax, level::WARN, slot, "closed: no room for TLS");
         return finish(pass, slot, closed::LIMIT);
     }
+    arm_timeout(host, slot);
     // The peer may have sent records already.
     host.sessions.resume(slot);
     host.commands.push(Command::Resume(slot));
@@ -87,7 +89,7 @@ fn begin_tls(host: &mut HostState, slot: Slot, TlsBegin { state, facts }: &TlsBe
     // The kernel counts the bytes of the handshake, too.
     (s.bytes_in, s.bytes_out, s.bytes_sent) = (read, written, written);
     s.carrier = Carrier::Tls;
-    s.heard_ns = *now_ns;
+    (s.heard_ns, s.frame_ns) = (*now_ns, 0);
     s.drop_input(store);
     sessions.drop_input_tail(store, slot);
     if let Some(framing) = sessions.take_framing_record(slot) {

@@ -60,6 +60,7 @@ pub(super) fn on_timeout(pass: &mut Pass<'_>, slot: Slot) {
         Some((at, limit, ms)) if at <= heard_until_ns => {
             let what = match limit {
                 Limit::FrameMs => format!("a frame wasn't whole after {ms} ms"),
+                Limit::HandshakeMs => format!("nothing came of its handshake for {ms} ms"),
                 Limit::ProxyHeaderMs => format!("its PROXY header wasn't whole after {ms} ms"),
                 Limit::OutputMs => format!("its peer took no output for {ms} ms"),
                 Limit::PingMs => format!("its peer did not answer a ping for {ms} ms"),
@@ -108,7 +109,8 @@ pub(super) fn rearm_timeouts(host: &mut HostState, from: &mut Option<u64>) {
 /// others.
 pub(crate) fn frame_waits(host: &mut HostState, slot: Slot, begins: bool) {
     let now_ns = host.now_ns;
-    let Some(s) = host.sessions.get_mut(slot) else { return };
+    // What a session in its handshake keeps is no frame.
+    let Some(s) = host.sessions.get_mut(slot).filter(|s| !s.tls_due()) else { return };
     if begins || s.frame_ns == 0 {
         s.frame_ns = now_ns;
         arm_timeout(host, slot);

@@ -3,6 +3,7 @@
 
 use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};
+use crate::pass::timeout::frame_waits;
 use crate::session::blocked::Blocked;
 use crate::session::flow_control::FlowControl;
 use crate::session::life::Life;
@@ -64,7 +65,8 @@ pub(super) fn recover_wait(host: &mut HostState, id: u64, r: Ref) {
 pub(super) fn recover_tls(host: &mut HostState, records: &[Found]) {
     let states = records.iter().filter(|f| f.kind == Kind::Tls);
     let others = records.iter().filter(|f| matches!(f.kind, Kind::TlsInput | Kind::TlsFacts));
-    let HostState { store, sessions, tls, tls_due, .. } = host;
+    let mut cut = Vec::new();
+    let HostState { store, sessions, tls, tls_due, .. } = &mut *host;
     for f in records.iter().filter(|f| f.kind == Kind::TlsDue) {
         let slot = sessions.slot_of(f.key).filter(|s| sessions.get(*s).is_some_and(|s| s.awaits_carrier()));
         if !slot.is_some_and(|slot| tls_due.recover(store, slot, f.at)) {
@@ -73,8 +75,12 @@ pub(super) fn recover_tls(host: &mut HostState, records: &[Found]) {
     }
     for f in states.chain(others) {
         let slot = sessions.slot_of(f.key).filter(|s| sessions.get(*s).is_some_and(|s| s.over_tls()));
-        if !slot.is_some_and(|slot| tls.recover(store, slot, f.kind, f.at)) {
-            store.delete(f.at);
+        match slot.filter(|slot| tls.recover(store, *slot, f.kind, f.at)) {
+            None => store.delete(f.at),
+            Some(slot) if f.kind == Kind::TlsInput => cut.push(slot),
+            Some(_) => {}
         }
     }
+    // Each peer gets the whole time for the rest of its record again.
+    cut.into_iter().for_each(|slot| frame_waits(host, slot, true));
 }

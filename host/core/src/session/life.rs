@@ -214,6 +214,7 @@ impl Session {
     #[inline]
     pub(crate) fn block(&mut self, reason: Blocked, holds: bool) -> bool {
         debug_assert_ne!(reason, Blocked::Quarantined, "a quarantine has a reason of its own");
+        debug_assert_ne!(reason, Blocked::TlsDue, "the carrier says so");
         self.blocks.set(reason, holds)
     }
 
@@ -323,7 +324,7 @@ impl Session {
         let from_ns = now_ns.saturating_sub(1);
         self.heard_ns = from_ns;
         // 0 stays: it says that no frame has begun.
-        if self.frame_ns > 0 {
+        if self.frame_ns > 0 && !self.tls_due() {
             self.frame_ns = from_ns;
         }
     }
@@ -342,7 +343,12 @@ impl Session {
         };
         let first = if silent && !self.outbound { limits.first_byte_ms } else { 0 };
         let header = if self.awaits_header() { limits.proxy_header_ms } else { 0 };
-        let frame = if self.frame_ns > 0 { limits.frame_ms } else { 0 };
+        let (frame, frame_limit) = match self.tls_due() {
+            // The handshaker judges the time. This is for an outcome that got lost.
+            true => (3 * limits.handshake_ms + 10_000, Limit::HandshakeMs),
+            false => (limits.frame_ms, Limit::FrameMs),
+        };
+        let frame = if self.frame_ns > 0 { frame } else { 0 };
         // Pinged already: the answer has as much time again.
         let ping = if stage(self.frame.stored()) == SocketStage::Open { limits.ping_ms } else { 0 };
         let ping_from =
@@ -351,7 +357,7 @@ impl Session {
             (self.heard_ns, first, Limit::FirstByteMs),
             (self.heard_ns, self.idle_ms(limits), Limit::IdleMs),
             (self.frame_ns, header, Limit::ProxyHeaderMs),
-            (self.frame_ns, frame, Limit::FrameMs),
+            (self.frame_ns, frame, frame_limit),
             (stuck_ns.unwrap_or(0), stuck_ns.map_or(0, |_| limits.output_ms), Limit::OutputMs),
             (ping_from, ping, Limit::PingMs),
         ];

@@ -388,7 +388,8 @@ fn first_pass(worker: &mut Worker, backlog: Backlog) {
         connections::refuse(shell, key, number, "the connection broke in a takeover");
     }
     // Outbound connections with a session are known by their records.
-    shell.keeper.forget_dialed();
+    let Shell { keeper, handshakes, .. } = &mut *shell;
+    keeper.forget_dialed(|n| handshakes.of(n).is_some_and(|handshake| handshakes.waits(handshake)));
     crash_points::pass(Point::CaughtUp);
     worker.commit_and_send();
     let shell = &mut worker.shell;
