@@ -301,6 +301,7 @@ impl Session {
         // first.
         let from_ns = now_ns.saturating_sub(1);
         self.heard_ns = from_ns;
+        self.frame.set_pinged(false);
         // 0 stays: it says that no frame has begun.
         if self.frame_ns > 0 {
             self.frame_ns = from_ns;
@@ -324,8 +325,7 @@ impl Session {
         let frame = if self.frame_ns > 0 { limits.frame_ms } else { 0 };
         // Pinged already: the answer has as much time again.
         let ping = if stage(self.frame.stored()) == SocketStage::Open { limits.ping_ms } else { 0 };
-        let ping_from =
-            self.heard_ns + if self.frame.is_pinged(self.heard_ns) { ping * 1_000_000 } else { 0 };
+        let ping_from = self.heard_ns + if self.frame.is_pinged() { ping * 1_000_000 } else { 0 };
         let all = [
             (self.heard_ns, first, Limit::FirstByteMs),
             (self.heard_ns, self.idle_ms(limits), Limit::IdleMs),
@@ -368,7 +368,7 @@ impl Session {
             bytes_out: self.bytes_out,
             bytes_sent: self.bytes_sent,
             state_version: self.state_version,
-            frame_searched: self.frame.searched,
+            frame_searched: self.frame.searched(),
             state_fingerprint: self.state_fingerprint,
             input_bytes: 0,
             topics: self.topics().len() as u16,
