@@ -38,15 +38,18 @@ fn update(peer: &mut TlsStage) {
 #[test]
 fn a_state_is_read_as_it_was_written() {
     let (mut state, _) = pair();
-    (state.peer.number, state.host.number, state.read, state.written) = (7, u64::MAX - 1, 300, 1 << 40);
+    (state.peer.number, state.host.number, state.read, state.written) = (7, u64::MAX - 1, 300, 1 << 31);
     (state.peer_closed, state.host_closed, state.peer_updates, state.host_updates) = (true, false, 3, 4);
     (state.peer.secret, state.host.iv) = ([9; 48], [8; 12]);
     let bytes = state.encode();
     assert!(TlsState::decode(&bytes).unwrap() == state);
     assert!(TlsState::decode(&bytes[1..]).is_none());
-    let mut later = bytes;
-    later[0] += 1;
-    assert!(TlsState::decode(&later).is_none());
+    let message = state.encode_message();
+    assert!(TlsState::decode(&message).unwrap() == state);
+    for mut later in [bytes.to_vec(), message.to_vec()] {
+        later[0] = 3;
+        assert!(TlsState::decode(&later).is_none());
+    }
 }
 
 /// Streams with changes of keys, cut at every byte: content, answers and state are those of the
