@@ -95,8 +95,8 @@ pub(crate) fn apply(
                 let context = &staged.bytes[context.clone()];
                 host.outbound.ask(&mut host.store, id, *number, (*service, addr.clone()), context);
             }
-            Effect::Datagram { port, to, data } => {
-                host.datagrams.push(service, *port, *to, &staged.bytes[data.clone()]);
+            Effect::Datagram { from, to, data } => {
+                host.datagrams.push(service, *from, *to, &staged.bytes[data.clone()]);
             }
             // Each holds the whole state, so the last one counts.
             Effect::Framing(_) => {}

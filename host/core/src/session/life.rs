@@ -19,7 +19,7 @@
 use super::blocked::{Blocked, Blocks, Question};
 use super::carrier::Carrier;
 use crate::framing::frame::FrameState;
-use crate::framing::peer;
+use crate::framing::peer::{self, LocalEnd};
 use crate::framing::websocket::stage::{SocketStage, stage};
 use crate::ids::{ServiceId, service_of_number};
 use crate::limits::host::Limits;
@@ -250,9 +250,9 @@ impl Session {
         }
     }
 
-    /// Returns the number of the UDP port that it came to; `None`: it is a stream.
-    pub fn udp_port(&self) -> Option<u32> {
-        peer::port_of(&self.frame)
+    /// Returns its end at the host, if it is over UDP; `None`: it is a stream.
+    pub fn udp_end(&self) -> Option<LocalEnd> {
+        peer::end_of(&self.frame)
     }
 
     /// Takes what its stream stands behind, or in, from its record. A header that is due gets the
