@@ -21,7 +21,8 @@ pub enum Proto {
     /// A text frame of WebSocket for each line, without its newline, masked. The reply is the same
     /// text, not masked.
     WebSocket,
-    /// The same, answered by two frames: the line's number on its connection (binary), and the text.
+    /// The same, answered by two frames: the line's number on its connection (binary), and the
+    /// text.
     WebSocketTally,
 }
 
@@ -103,8 +104,8 @@ impl Batch {
     /// Makes a batch of `lines` lines of `size` bytes each, newline included, for connection
     /// `conn`.
     ///
-    /// # Panics If a line of `size` bytes has no room for its numbers (17 bytes), or is too long for
-    /// a frame.
+    /// # Panics If a line of `size` bytes has no room for its numbers (17 bytes), or is too long
+    /// for a frame.
     pub fn new(conn: usize, lines: usize, size: usize, proto: Proto) -> Batch {
         let mut line = format!("{conn:06x}:{:08x}:", 0).into_bytes();
         line.extend((line.len()..size - 1).map(|i| b'a' + (i % 26) as u8));
