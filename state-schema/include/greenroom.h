@@ -1,4 +1,4 @@
-/* The C ABI between Greenroom's host and a handler library, version 1.4.
+/* The C ABI between Greenroom's host and a handler library, version 1.5.
  *
  * A library exports one function, named in its ELF note, that returns a pointer to a gr_library. What each
  * field means is written where the same types stand in Rust: state-schema/src/abi.rs. The rules:
@@ -15,12 +15,13 @@
 #include <stdint.h>
 
 #define GR_ABI_MAJOR 1
-#define GR_ABI_MINOR 4
+#define GR_ABI_MINOR 5
 
 enum { GR_OK = 0, GR_ABSENT = 1, GR_LIMIT = 2, GR_INVALID = 3 };                       /* what the host answers */
 enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                                 /* gr_action.kind */
 enum { GR_TIMER = 4, GR_NOTE = 5, GR_PUBLISHED = 6, GR_JOB = 7, GR_DIALED = 8, GR_CONNECT = 9 }; /* the same, since 1.2 */
 enum { GR_PAGE = 10, GR_NEGOTIATED = 11, GR_SUBNEGOTIATION = 12, GR_DATAGRAM = 13 };   /* the same, since 1.4 */
+enum { GR_TLS_STARTED = 14 };                                                          /* the same, since 1.5 */
 enum { GR_CONNECT_OPEN = 0, GR_CONNECT_FAILED = 1 };                                   /* how GR_CONNECT ended */
 enum { GR_JOB_DONE = 0, GR_JOB_FAILED = 1, GR_JOB_LOST = 2 };                          /* how GR_JOB ended */
 enum { GR_BY_PEER = 1, GR_BROKEN = 2, GR_BY_HANDLER = 3, GR_BY_LIMIT = 4, GR_STOPPING = 5, GR_BY_OPERATOR = 6 }; /* why GR_CLOSED */
@@ -125,6 +126,11 @@ typedef struct gr_host {
     uint32_t (*subnegotiate)(gr_turn *turn, uint32_t option, gr_bytes data);
     uint32_t (*prompt)(gr_turn *turn, gr_bytes text);
     uint32_t (*send_datagram)(gr_turn *turn, gr_bytes to, gr_bytes data);
+    /* Since 1.5. */
+    uint32_t (*start_tls)(gr_turn *turn, gr_bytes server_name);
+    uint32_t (*connect_tls)(gr_turn *turn, gr_bytes service, gr_bytes addr, gr_bytes server_name, gr_bytes context,
+                            uint64_t *number);
+    uint64_t (*wall)(gr_turn *turn);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */

@@ -39,7 +39,7 @@ use std::sync::atomic::AtomicU32;
 pub const MAJOR: u16 = 1;
 /// Raised when something was appended. A host loads libraries of its own major version and of this
 /// minor or an older one.
-pub const MINOR: u16 = 4;
+pub const MINOR: u16 = 5;
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;
@@ -378,6 +378,27 @@ pub struct Host {
     /// turn's own datagram came to, else from the first one of the service; at most once. The
     /// host's limit allows other addresses than that of the turn's own datagram, or none.
     pub send_datagram: unsafe extern "C" fn(turn: *mut Turn, to: Bytes<'_>, data: Bytes<'_>) -> u32,
+    /// Since 1.5. Makes the session's stream one of TLS, behind all that was sent to the peer so
+    /// far. The peer's bytes behind this message are its handshake. Nothing runs for the session
+    /// until [`action::TLS_STARTED`] comes, or the handshake fails and the session is closed.
+    /// `server_name`: the name that a server's certificate must have, if the host is the client of
+    /// the connection; else empty. Invalid over UDP, Unix sockets, WebSocket, and over TLS.
+    pub start_tls: unsafe extern "C" fn(turn: *mut Turn, server_name: Bytes<'_>) -> u32,
+    /// Since 1.5. Opens a connection over TLS, like [`Host::connect`]. `server_name`: the name that
+    /// the server's certificate must have. A handshake that fails is a connection that failed.
+    pub connect_tls: unsafe extern "C" fn(
+        turn: *mut Turn,
+        service: Bytes<'_>,
+        addr: Bytes<'_>,
+        server_name: Bytes<'_>,
+        context: Bytes<'_>,
+        number: *mut u64,
+    ) -> u32,
+    /// Since 1.5. Nanoseconds since 1970, UTC, by the machine's calendar clock: read once for a
+    /// pass, so a turn that runs again in it is told the same. It may go back; 0: it is set to an
+    /// earlier time. Deadlines that are stored in tables are of this clock: no other one outlives
+    /// the machine.
+    pub wall: unsafe extern "C" fn(turn: *mut Turn) -> u64,
 }
 
 /// The one function that a library exports.

@@ -141,6 +141,15 @@ impl Peer {
         Peer::Relayed(Box::new(Relayed { client, relay }))
     }
 
+    /// Whether its connection is one of TCP, that of its relay if it has one.
+    pub fn is_over_tcp(&self) -> bool {
+        match self {
+            Peer::Tcp(_) => true,
+            Peer::Unix(_) | Peer::Udp(_) => false,
+            Peer::Relayed(r) => matches!(r.relay, Relay::Tcp(_)),
+        }
+    }
+
     /// IP address that limits for each peer count by: the client's, if it is relayed. `None` for a
     /// Unix socket.
     pub fn ip(&self) -> Option<IpAddr> {

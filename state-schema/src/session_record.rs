@@ -4,7 +4,7 @@
 //! the memory. The state, kept input, unsent output and stored framing state are records of
 //! their own.
 //!
-//! | bytes | version 1: the peer is plain TCP | 2: any peer; 3 to 5: any framing, too |
+//! | bytes | version 1: the peer is plain TCP | 2: any peer; 3 to 6: any framing, too |
 //! | --- | --- | --- |
 //! | 0..4 | version, life, flags, bytes of framing state | same |
 //! | 4..6 | service | same |
@@ -13,9 +13,10 @@
 //! | 72..96 | port, family, scope, IP address | peer, in the form of [`Peer::encode`], up to 120 |
 //! | 96..102 | bytes of input, topics | |
 //! | 120..126 | | bytes of input, topics |
-//! | 126 | | number of the framing in versions 3 to 5 |
+//! | 126 | | number of the framing in versions 3 to 6 |
 //!
 //! Version 4 is 3 for a session whose PROXY header is not whole. Version 5 is 3 for one over TLS.
+//! Version 6 is 3 for one whose stream is to become one of TLS.
 //!
 //! [`SessionRecord::encode`] writes the lowest version that is enough, so that an older binary can
 //! read the record. [`SessionRecord::decode`] reads all. All other bytes are zero, and a
@@ -46,6 +47,9 @@ pub const VERSION_HEADER_DUE: u8 = 4;
 /// Version of the layout for a stream of TLS. A binary that knows no TLS would run the records as
 /// messages, so it must not read the record.
 pub const VERSION_TLS: u8 = 5;
+/// Version of the layout for a stream that is to become one of TLS. A binary that does not know
+/// this would take a handshake for input, so it must not read the record.
+pub const VERSION_TLS_DUE: u8 = 6;
 
 /// Place of the peer in version 2. The longest peer must end before the sizes behind it.
 const PEER_AT: usize = 72;
@@ -88,6 +92,8 @@ pub struct SessionRecord<P = Peer> {
     pub outbound: bool,
     /// Stream is one of TLS, whose state is a record of its own.
     pub over_tls: bool,
+    /// Stream is to become one of TLS. How far it has come is a record of its own.
+    pub tls_due: bool,
     /// Handler holds its input.
     pub held: bool,
     /// PROXY header is not whole yet.
@@ -124,19 +130,27 @@ pub struct SessionRecord<P = Peer> {
 }
 
 impl<P: Borrow<Peer>> SessionRecord<P> {
-    /// Encodes the record: version 4 if its header is due; else version 1 for a peer that is plain
-    /// TCP and framing 0, version 2 for any other peer, version 3 for any other framing.
+    /// Whether nothing stands before its stream, or around it.
+    fn is_plain(&self) -> bool {
+        !self.header_due && !self.over_tls && !self.tls_due
+    }
+
+    /// Encodes the record: version 6 if TLS is due, 5 over TLS, 4 if its header is due; else
+    /// version 1 for a peer that is plain TCP and framing 0, version 2 for any other peer, version
+    /// 3 for any other framing.
     #[inline]
     pub fn encode(&self) -> [u8; SIZE] {
         let mut b = [0; SIZE];
         b[1] = self.life as u8;
-        // The order of the flags is part of the format: a new flag goes behind them, as bit 6.
+        // The order of the flags is part of the format: a new flag goes behind them, as bit 7.
+        // Bit 6 is the header's in version 6 alone: older binaries read version 4.
         b[2] = u8::from(self.peer_done)
             | u8::from(self.quarantined) << 1
             | u8::from(self.opened_turn_due) << 2
             | u8::from(self.outbound) << 3
             | u8::from(self.held) << 4
-            | u8::from(self.first_byte_due) << 5;
+            | u8::from(self.first_byte_due) << 5
+            | u8::from(self.header_due && self.tls_due) << 6;
         b[3] = self.frame_bytes;
         b[4..6].copy_from_slice(&self.service.to_le_bytes());
         for (i, n) in [
@@ -156,7 +170,7 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
         b[64..68].copy_from_slice(&self.state_version.to_le_bytes());
         b[68..72].copy_from_slice(&self.frame_searched.to_le_bytes());
         let sizes_at = match self.peer.borrow() {
-            Peer::Tcp(addr) if self.framing == 0 && !self.header_due && !self.over_tls => {
+            Peer::Tcp(addr) if self.framing == 0 && self.is_plain() => {
                 b[0] = VERSION_TCP;
                 // Binaries that know no other peers can read this layout.
                 encode_tcp(*addr, &mut b);
@@ -164,6 +178,7 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
             }
             peer => {
                 b[0] = match self.framing {
+                    _ if self.tls_due => VERSION_TLS_DUE,
                     _ if self.header_due => VERSION_HEADER_DUE,
                     _ if self.over_tls => VERSION_TLS,
                     0 => VERSION_ANY_PEER,
@@ -193,6 +208,7 @@ impl SessionRecord<&Peer> {
             opened_turn_due,
             outbound,
             over_tls,
+            tls_due,
             held,
             ..
         } = self;
@@ -208,6 +224,7 @@ impl SessionRecord<&Peer> {
             opened_turn_due,
             outbound,
             over_tls,
+            tls_due,
             held,
             header_due,
             first_byte_due,
@@ -246,7 +263,7 @@ impl SessionRecord {
         let (peer, sizes_at, framing) = match b[0] {
             VERSION_TCP => (Peer::Tcp(decode_tcp(b)?), 96, 0),
             VERSION_ANY_PEER => (Peer::decode(&b[PEER_AT..120])?, 120, 0),
-            VERSION_ANY_FRAMING | VERSION_HEADER_DUE | VERSION_TLS => {
+            VERSION_ANY_FRAMING | VERSION_HEADER_DUE | VERSION_TLS | VERSION_TLS_DUE => {
                 (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT])
             }
             _ => return None,
@@ -258,9 +275,10 @@ impl SessionRecord {
             opened_turn_due: b[2] & 4 != 0,
             outbound: b[2] & 8 != 0,
             over_tls: b[0] == VERSION_TLS,
+            tls_due: b[0] == VERSION_TLS_DUE,
             held: b[2] & 16 != 0,
             first_byte_due: b[2] & 32 != 0,
-            header_due: b[0] == VERSION_HEADER_DUE,
+            header_due: b[0] == VERSION_HEADER_DUE || b[0] == VERSION_TLS_DUE && b[2] & 64 != 0,
             frame_bytes: b[3],
             service: short(4),
             id: word(0),
@@ -339,6 +357,7 @@ mod tests {
             opened_turn_due: true,
             outbound: true,
             over_tls: false,
+            tls_due: false,
             held: true,
             header_due: false,
             first_byte_due: false,
@@ -384,10 +403,15 @@ mod tests {
             let due = SessionRecord { header_due: true, framing: 0, ..r.clone() };
             assert_eq!(due.encode()[0], VERSION_HEADER_DUE, "{peer}");
             assert_eq!(SessionRecord::decode(&due.encode()), Some(due), "{peer}");
+            for header_due in [true, false] {
+                let due = SessionRecord { header_due, tls_due: true, ..r.clone() };
+                assert_eq!(due.encode()[0], VERSION_TLS_DUE, "{peer}");
+                assert_eq!(SessionRecord::decode(&due.encode()), Some(due), "{peer}");
+            }
             let behind = SessionRecord { first_byte_due: true, ..r.clone() };
             assert_eq!(behind.encode()[0], version, "{peer}");
             assert_eq!(SessionRecord::decode(&behind.encode()), Some(behind), "{peer}");
-            for unknown in [0, 6, 200] {
+            for unknown in [0, 7, 200] {
                 let mut other = r.encode();
                 other[0] = unknown;
                 assert_eq!(SessionRecord::decode(&other), None, "an unknown layout is no record");

@@ -109,7 +109,11 @@ pub struct TlsClient {
 impl TlsClient {
     /// Connects to an address, asks for a name, and does the handshake.
     pub fn connect(addr: SocketAddr, config: ClientConfig, name: &str) -> io::Result<TlsClient> {
-        let mut stream = TcpStream::connect(addr)?;
+        TlsClient::over(TcpStream::connect(addr)?, config, name)
+    }
+
+    /// Does the handshake on a connection that is there.
+    pub fn over(mut stream: TcpStream, config: ClientConfig, name: &str) -> io::Result<TlsClient> {
         // A failure must not be a hang.
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         stream.set_nodelay(true)?;
@@ -119,6 +123,11 @@ impl TlsClient {
             tls.complete_io(&mut stream)?;
         }
         Ok(TlsClient { tls, stream, buffer: Vec::new() })
+    }
+
+    /// Client whose handshake is done.
+    pub fn from(tls: ClientConnection, stream: TcpStream) -> TlsClient {
+        TlsClient { tls, stream, buffer: Vec::new() }
     }
 
     /// Seals bytes, and returns the records without sending them.

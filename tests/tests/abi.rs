@@ -108,7 +108,10 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             negotiate,
             subnegotiate,
             prompt,
-            send_datagram
+            send_datagram,
+            start_tls,
+            connect_tls,
+            wall
         }
     );
 

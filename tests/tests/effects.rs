@@ -65,6 +65,18 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
     wait_for(what, || done().then_some(()));
 }
 
+/// Time of the calendar: that of the machine, and the same for all turns of a batch.
+#[test]
+fn turns_know_the_calendar() {
+    let host = serve("");
+    let (mut client, _) = connect(&host);
+    client.send("wall\nwall\n");
+    let told: Vec<u64> = (0..2).map(|_| client.line().expect("a line").parse().expect("a time")).collect();
+    assert_eq!(told[0], told[1]);
+    let own = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a later time");
+    assert!((own.as_millis() as u64).abs_diff(told[0]) < 60_000, "{told:?}");
+}
+
 #[test]
 fn a_timer_fires_once_and_a_cancelled_one_never() {
     let host = serve("");

@@ -252,7 +252,8 @@ fn go_on(core: &mut Core, survivors: &[Survivor]) -> Value {
     }
     let first = pass(core, &seen, NOW_NS, None);
     let begun: Value = core.take_jobs().iter().map(|j| json!([j.number, j.name, bytes(&j.input)])).collect();
-    let dials: Value = core.take_connects().iter().map(|d| json!([d.number, d.addr.stored_text()])).collect();
+    let dials: Value =
+        core.take_connects().iter().map(|d| json!([d.number, d.target.addr.stored_text()])).collect();
     let half = core.sessions_after(0, &Filter { contents: true, ..Filter::default() }).items;
     let half = half.iter().position(|v| v.input.starts_with(b"hhh")).expect("half a line");
     let input = Input::Received { slot: survivors[half].slot, bytes: b" and its end\n" };

@@ -4,7 +4,7 @@
 use greenroom_tests::client::Client;
 use greenroom_tests::host::Host;
 use greenroom_tests::tls::{Certificate, Secrets, TlsClient, config, config_of};
-use greenroom_tests::{built, wait_for};
+use greenroom_tests::{built, child, wait_for};
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -328,15 +328,35 @@ fn bad_peers_and_a_dead_handshaker_end_no_session() {
     assert_eq!(other.ask("behind"), "3 behind");
     assert_eq!(served.connect().ask("anew"), "1 anew");
     assert_ne!(child(served.host.pid(), "greenroom-tls"), Some(handshaker));
+
+    // One that is stopped tells nothing: it is killed, and another one goes on.
+    let stopped = wait_for("the handshaker", || child(served.host.pid(), "greenroom-tls"));
+    // SAFETY: as above.
+    unsafe { libc::kill(stopped, libc::SIGSTOP) };
+    let mut in_vain = TcpStream::connect(served.tally()).expect("a connection");
+    let _ = in_vain.read_to_end(&mut Vec::new());
+    served.host.wait_log("the handshaker answers nothing; it is killed");
+    assert_eq!(other.ask("still"), "4 still");
+    assert_eq!(served.connect().ask("anew"), "1 anew");
 }
 
-/// Child of a process by the name of its thread.
-fn child(of: u32, name: &str) -> Option<i32> {
-    let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
-    let is_it = |pid: &&str| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
-    };
-    children.split_whitespace().find(is_it)?.parse().ok()
+/// More handshakes than the limit lets begin: they wait, and all come to their end. A record in
+/// part has the time of a frame.
+#[test]
+fn handshakes_wait_for_their_time_and_records_have_one() {
+    let served = serve("handshakes_per_s = 6\nframe_ms = 400", None);
+    let mut clients: Vec<_> = (0..5).map(|_| served.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask("here"), "1 here");
+    }
+    let limits = served.status()["host"]["limits"].clone();
+    assert!(limits["handshakes_per_s"].as_u64() >= Some(1), "{limits}");
+    let wire = clients[0].seal(b"half of this\n");
+    clients[0].stream.write_all(&wire[..wire.len() / 2]).expect("sent");
+    assert!(clients[0].line().is_ok_and(|line| line.is_none()), "the session is closed");
+    let limits = served.status()["host"]["limits"].clone();
+    assert_eq!(limits["frame_ms"].as_u64(), Some(1), "{limits}");
+    assert_eq!(clients[1].ask("there"), "2 there");
 }
 
 /// Certificates change under sessions; bad ones are refused with their reason.
@@ -389,7 +409,19 @@ fn certificates_are_read_anew_and_bad_ones_are_refused() {
     wait_for("the second certificate", || connect(&second, "second.example").ok());
     assert!(connect(&other, "other.example").is_ok());
 
-    // A host does not start with a pair that is none.
+    // A configuration with a pair that is none is refused, and so is a host.
+    let pipe = dir.join("pipe.pem");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    for file in [&second.certificate, &pipe] {
+        let tls = format!("{{certificate = {:?}, key = {:?}}}", other.certificate, file);
+        let all = ["tally", "echo", "chat"].map(|s| format!("[service.{s}]\ntls = {tls}\n")).concat();
+        std::fs::write(dir.join("greenroom.toml"), all).expect("a configuration");
+        let out = served.host.cli(&["reload", "--config"]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        let name = file.file_name().expect("a name").to_str().expect("UTF-8");
+        assert!(!out.status.success() && said.contains(name), "{said}");
+        assert!(connect(&second, "second.example").is_ok());
+    }
     let bad = format!(
         "[service.echo]\ntls = {{certificate = {:?}, key = {:?}}}\n",
         other.certificate, second.certificate
@@ -441,6 +473,7 @@ fn what_is_agreed_on_is_shown_and_websocket_runs_over_tls() {
         "{facts}"
     );
     assert_eq!(facts["tls-client"].as_str().map(str::len), Some(64), "{facts}");
+    assert_eq!(facts["tls-client-subject"], "CN=test", "{facts}");
     let (_unknown, line) = connect("tally/1", None).expect("a session without a certificate");
     assert_eq!(line.as_deref(), Some("1 hello"));
     assert!(connect("other/1", None).is_err());

@@ -169,6 +169,8 @@ pub enum Action<'a> {
         /// Bytes of the datagram.
         bytes: &'a [u8],
     },
+    /// Stream of this session is one of TLS from here on ([`Turn::start_tls`]).
+    TlsStarted,
 }
 
 /// Page that a handler serves.

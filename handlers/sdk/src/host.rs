@@ -18,6 +18,7 @@ pub(crate) trait Host {
     fn state(&mut self, bytes: &[u8]);
     /// Address of the peer, as text.
     fn peer(&mut self) -> String;
+    fn wall(&mut self) -> u64;
     /// Sends a message.
     fn send(&mut self, bytes: &[u8]) -> u32;
     /// Sends a line, given without its ending.
@@ -61,6 +62,8 @@ pub(crate) trait Host {
     fn cancel_job(&mut self, number: u64) -> u32;
     /// Asks for a connection and returns its number. The error is a status of the ABI.
     fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32>;
+    fn connect_tls(&mut self, service: &str, addr: &str, name: &str, context: &[u8]) -> Result<u64, u32>;
+    fn start_tls(&mut self, name: &str) -> u32;
     /// Has this session's input wait for another session's output.
     fn wait_for(&mut self, session: u64) -> u32;
     /// Holds this session's input, or releases it.

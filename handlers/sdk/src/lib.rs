@@ -75,6 +75,7 @@ mod host;
 mod log;
 mod migrate;
 mod run;
+mod stream_effects;
 mod table;
 pub mod telnet;
 mod turn;

@@ -74,8 +74,8 @@ impl<H: Handler> TestHost<H> {
         }
     }
 
-    /// Lets time go by, and fires the timers that are due meanwhile, in their order. Panics if such
-    /// a turn fails.
+    /// Lets time go by on both clocks, and fires the timers that are due meanwhile, in their order.
+    /// Panics if such a turn fails.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         let until = self.shared.now + by;
@@ -94,7 +94,8 @@ impl<H: Handler> TestHost<H> {
     }
 
     /// Connections that turns asked for so far: session, service, address and context. The number
-    /// of each is its place, from 1; report its outcome with [`TestHost::turn`].
+    /// of each is its place, from 1; report its outcome with [`TestHost::turn`]. Over TLS, the
+    /// server's name stands behind the address: `127.0.0.1:1 as example.org`.
     pub fn connects(&self) -> &[(u64, String, String, Vec<u8>)] {
         &self.shared.connects
     }
@@ -163,6 +164,7 @@ impl<H: Handler> TestHost<H> {
                 };
                 self.one_turn(to, Action::Job { number, name: &name, end }, depth)
             }
+            Caused::TlsStarted => self.one_turn(to, Action::TlsStarted, depth),
             Caused::Closed(why) => self.one_turn(to, Action::Closed(why), depth),
         }
     }

@@ -57,9 +57,29 @@ impl<S> Turn<'_, S> {
     }
 
     /// Time on a clock that never goes back and that survives reloads; it has no relation to the
-    /// calendar.
+    /// calendar, and begins anew with the machine. [`Turn::wall`] is for what is stored.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.now_ns)
+    }
+
+    /// Time of the calendar, since 1970, UTC. It is read once for a pass of the host, so a turn
+    /// that runs again is told the same. Operators and time services set this clock: it may go
+    /// back.
+    ///
+    /// ```
+    /// use greenroom_handler::{Fault, Table, Turn};
+    /// use std::time::Duration;
+    ///
+    /// /// Ends of bans, in seconds since 1970: saved tables outlive the machine.
+    /// const BANS: Table<u64> = Table::new("bans");
+    ///
+    /// fn ban(turn: &mut Turn<'_, ()>, who: &str) -> Result<(), Fault> {
+    ///     let until = turn.wall() + Duration::from_secs(3600);
+    ///     BANS.put(turn, who, &until.as_secs())
+    /// }
+    /// ```
+    pub fn wall(&mut self) -> Duration {
+        Duration::from_nanos(self.host.wall())
     }
 
     /// Address of the peer, as text: `127.0.0.1:54321` for TCP, `udp://127.0.0.1:54321` for UDP,
@@ -270,20 +290,6 @@ impl<S> Turn<'_, S> {
     pub fn cancel_job(&mut self, number: u64) {
         let status = self.host.cancel_job(number);
         self.note_refusal("to cancel a job", status);
-    }
-
-    /// Connects to an address; the connection becomes a session of `service`, of this library or
-    /// another one. That session gets [`crate::Action::Dialed`] with `context` and the number of
-    /// this session. This session gets [`crate::Action::Connect`] with the outcome, once, and with
-    /// the number that this method returns.
-    ///
-    /// Names are not resolved here: that may take long, so it is a job.
-    pub fn connect(&mut self, service: &str, addr: SocketAddr, context: impl AsRef<[u8]>) -> u64 {
-        let begun = self.host.connect(service, &addr.to_string(), context.as_ref());
-        begun.unwrap_or_else(|status| {
-            self.note_refusal("a connection", status);
-            0
-        })
     }
 
     /// Waits for another session's output. If that session's peer leaves too much of its output

@@ -31,6 +31,14 @@ pub enum Command {
         /// Number of the session that ended.
         id: u64,
     },
+    /// Begins the handshake that makes the connection one of TLS, unless it is under way: a
+    /// predecessor may have begun it. [`crate::core::Core::handshake_of`] has what it needs.
+    StartTls {
+        /// Slot of the connection.
+        slot: Slot,
+        /// Number of the session.
+        id: u64,
+    },
     /// Lets the kernel drop the output that it still holds for the connection. A close follows.
     /// The peer takes no output, and the kernel would keep it outside every limit.
     Reset(Slot),

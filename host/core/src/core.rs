@@ -21,8 +21,8 @@ use crate::effects::jobs::BegunJob;
 use crate::effects::outbound::Dial;
 use crate::execute::Executor;
 use crate::execute::call::rehearse;
-use crate::host_state::HostState;
 use crate::host_state::deliver::lose_job;
+use crate::host_state::{HostState, output, tls_due};
 use crate::ids::{ServiceId, Slot};
 use crate::input::Input;
 use crate::ledger::Restored;
@@ -35,6 +35,7 @@ use crate::operate::plan::{Plan, Survey};
 use crate::operate::restore;
 use crate::pass::open::Connection;
 use crate::pass::{Pass, Scratch, begin, close, commit, datagram, deliver, open, outcome, receive, send};
+use crate::pass::{ends, start_tls};
 use crate::recovery::rebuild::{Survivor, rebuild};
 use crate::recovery::{reconcile, saved};
 use crate::reload::commit::{self as reload_commit, Replaced};
@@ -55,6 +56,7 @@ use crate::store::records::Store;
 use crate::store::recover::Recovered;
 use crate::tables::entry::version_of;
 use crate::tables::owner::Owners;
+use crate::tls::due::HandshakeDue;
 use greenroom_state::schema::Schema;
 use std::collections::BTreeMap;
 
@@ -86,8 +88,7 @@ pub struct Successor {
 impl Core {
     /// Makes a host without services, whose records lie on the heap.
     pub fn new(limits: Limits) -> Core {
-        let store = Store::new(limits.store_bytes_max);
-        Core::with_store(limits, store)
+        Core::with_store(limits.clone(), Store::new(limits.store_bytes_max))
     }
 
     /// Makes a host without services over an empty store.
@@ -121,6 +122,7 @@ impl Core {
         match input {
             Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
             Input::InputLeft => pass.host.leaves_input = true,
+            Input::WallClock { unix_ns } => pass.host.wall_ns = unix_ns,
             Input::Opened { slot, id, service, kind, peer, at_ms, tls } => {
                 open::accept(&mut pass, Connection::accepted((slot, id), (service, kind), peer, at_ms), tls);
             }
@@ -132,12 +134,13 @@ impl Core {
             }
             Input::Ciphers(ciphers) => pass.host.tls.ciphers = Some(ciphers.0),
             Input::Received { slot, bytes } => receive::received(&mut pass, slot, bytes, &mut self.assembly),
-            Input::PeerDone { slot } => receive::peer_done(&mut pass, slot),
-            Input::Broken { slot } => receive::broken(&mut pass, slot),
+            Input::PeerDone { slot } => ends::peer_done(&mut pass, slot),
+            Input::Broken { slot } => ends::broken(&mut pass, slot),
+            Input::HandshakeEnded { slot, outcome } => start_tls::ended(&mut pass, slot, outcome),
             Input::Sent { slot, bytes, blocked } => send::sent(pass.host, slot, bytes, blocked),
             Input::Writable { slot } => send::writable(pass.host, slot),
-            Input::Connected { number, slot, id, peer, at_ms } => {
-                outcome::connected(&mut pass, number, (slot, id), peer, at_ms);
+            Input::Connected { number, slot, id, peer, at_ms, tls } => {
+                outcome::connected(&mut pass, number, (slot, id), (peer, at_ms), tls);
             }
             Input::ConnectFailed { number, why } => outcome::connect_failed(pass.host, number, why),
             Input::JobDone { number, result } => outcome::job_done(pass.host, number, result),
@@ -166,13 +169,17 @@ impl Core {
 
     /// Lends the first pieces of unsent output, if any, for a system call. Called after a commit.
     pub fn output<T>(&self, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
-        self.host.sessions.get(slot)?.lend_output(&self.host.store, &self.host.shared, f)
+        output::lend(&self.host, slot, f)
+    }
+
+    /// Returns what the handshake of a session needs, for [`Command::StartTls`].
+    pub fn handshake_of(&self, slot: Slot) -> Option<HandshakeDue<'_>> {
+        tls_due::handshake_of(&self.host, slot)
     }
 
     /// Swaps the datagrams to send with an empty list. Called after a commit.
     pub fn take_datagrams(&mut self, into: &mut DatagramsToSend) {
-        into.clear();
-        std::mem::swap(&mut self.host.datagrams, into);
+        self.host.datagrams.move_to(into);
     }
 
     /// Takes the jobs that begin. Called after a commit, which has marked them as begun.
@@ -270,8 +277,7 @@ impl Core {
 
     /// Counts the quarantined sessions of a library's services. O(quarantined sessions).
     pub fn quarantined(&self, library: &str) -> usize {
-        let sessions = self.host.quarantines.slots().filter_map(|slot| self.host.sessions.get(slot));
-        sessions.filter(|s| self.host.services[s.service].is_of(library)).count()
+        self.host.quarantined(library)
     }
 
     /// Copies a slice of the sessions whose numbers are above `after`.
@@ -322,13 +328,11 @@ impl Core {
     /// Takes one event of a reload, and returns the steps that the shell is to carry out. Calls
     /// no handler and changes no live data: the commit does, by [`Core::adopt`] and its like.
     pub fn reload(&mut self, event: Event) -> Vec<Step> {
-        let HostState { services, tables, owners, limits, .. } = &self.host;
-        self.reloads.handle(event, &LiveData { services, tables, owners, limits })
+        self.reloads.handle(event, &LiveData::of(&self.host))
     }
 
     /// Puts a build in charge of its services, without a probation: the commit of a reload.
-    /// Called between two passes. The time does not depend on sessions: their states are
-    /// converted as they are read.
+    /// Called between two passes. O(1) in sessions: their states are converted as they are read.
     pub fn adopt(&mut self, build: &Build, offers: Serving) {
         reload_commit::adopt(&mut self.host, &mut self.sweeps, build, offers, Replaced::Retires);
     }
@@ -348,9 +352,7 @@ impl Core {
     /// Puts the build in charge that a predecessor ran. Called before the first pass. Nothing
     /// changes for a session, so quarantined ones stay so; a new build would release them.
     pub fn go_on_with(&mut self, build: &Build, offers: Serving) {
-        let quarantined = self.host.quarantines.set_aside();
-        self.adopt(build, offers);
-        self.host.quarantines.put_back(quarantined);
+        reload_commit::go_on_with(&mut self.host, &mut self.sweeps, build, offers);
     }
 
     /// Puts a library's build on probation again, as a predecessor had. `before` stands by
@@ -388,14 +390,12 @@ impl Core {
 
     /// Lets a build convert what it left, in the passes to come, as it did in a predecessor.
     pub fn go_on_converting(&mut self, build: &Build, offers: Serving) {
-        rollback::stand_by_to_convert(&mut self.host, build, offers);
-        self.sweeps.begin(&mut self.host, &build.library);
+        rollback::go_on_converting(&mut self.host, &mut self.sweeps, build, offers);
     }
 
     /// Returns whether rolled-back builds of a library are kept to convert. O(services).
     pub fn converts(&self, library: &str) -> bool {
-        let services = self.host.services.all();
-        services.iter().any(|s| s.converters.iter().any(|c| c.build.library == library))
+        self.host.services.convert_for(library)
     }
 
     /// Takes the builds that are needed no more, to be dropped on another thread; `None`: there

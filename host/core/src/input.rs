@@ -51,6 +51,12 @@ pub enum Input<'a> {
         /// goes back.
         now_ns: u64,
     },
+    /// The time of the calendar, for the pass that begins next: nanoseconds since 1970, UTC; 0: the
+    /// clock is set to an earlier time. Without it, turns are told what they were told before.
+    WallClock {
+        /// Nanoseconds.
+        unix_ns: u64,
+    },
     /// The pass can't read all that had arrived when it began. Deadlines are judged once a later
     /// pass has; without this input, every pass counts as one that has.
     InputLeft,
@@ -117,6 +123,14 @@ pub enum Input<'a> {
         /// Slot of the connection.
         slot: Slot,
     },
+    /// A handshake that [`crate::command::Command::StartTls`] asked for has ended. The session goes
+    /// on over TLS, or ends as one whose connection broke.
+    HandshakeEnded {
+        /// Slot of the connection.
+        slot: Slot,
+        /// Outcome of the handshake, whose counts begin with it; or the reason of its failure.
+        outcome: Result<&'a TlsBegin, &'a str>,
+    },
     /// The kernel took output, after a commit.
     Sent {
         /// Slot of the connection.
@@ -144,6 +158,8 @@ pub enum Input<'a> {
         peer: Peer,
         /// Time of the opening, in milliseconds since 1970.
         at_ms: u64,
+        /// Outcome of its handshake of TLS; `None`: it has none.
+        tls: Option<&'a TlsBegin>,
     },
     /// A connection that a turn asked for cannot be made. The session that asked is told.
     ConnectFailed {

@@ -8,15 +8,16 @@ use crate::cli::check::look;
 use crate::cli::confined::confined;
 use crate::cli::output::{CommandFailure, complain, print_text};
 use crate::config::Config;
+use crate::keeper::handshaker_process;
 use crate::protocol::found::Found;
 use greenroom_core::reload::ports;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 
-/// Checks all that can be checked without serving: the file of saved tables, libraries, their
-/// settings, frames against limits, and addresses that two services want. Prints the address of
-/// each service.
+/// Checks all that can be checked without serving: the file of saved tables, certificates and
+/// keys, libraries, their settings, frames against limits, and addresses that two services want.
+/// Prints the address of each service.
 ///
 /// The first fault ends the check with exit code 1. Does not check whether an address is free,
 /// and knows no live data. A configured service that no library offers is a warning, as in a
@@ -24,6 +25,7 @@ use std::io::{self, ErrorKind};
 pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> {
     check_saved(config).map_err(CommandFailure::Failed)?;
     confined(config, complain)?;
+    handshaker_process::check(&config.tls_settings()).map_err(CommandFailure::Failed)?;
     let (mut wanted, mut services) = (BTreeSet::new(), BTreeSet::new());
     for (path, _) in &found.libraries {
         let looked = look(path, config).map_err(CommandFailure::Failed)?;

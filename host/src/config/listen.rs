@@ -53,11 +53,8 @@ pub(super) fn needs_tls(service: &str) -> String {
 /// Reason why a service can't listen on an endpoint. `None`: it can.
 pub(super) fn why_not(offer: &Offer, endpoint: &Endpoint, has_tls: bool) -> Option<String> {
     let named = named(offer, endpoint);
-    let (is_proxied, kind) = split_kind(&named.kind);
+    let (_, kind) = split_kind(&named.kind);
     let wants_tls = over_tls(kind);
-    if wants_tls.is_some() && is_proxied {
-        return Some("this version takes no PROXY header before TLS".into());
-    }
     if wants_tls.is_some() && !matches!(endpoint.address, Address::Tcp(_)) {
         return Some("TLS is for TCP alone".into());
     }

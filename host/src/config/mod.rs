@@ -231,7 +231,7 @@ impl Config {
     pub fn endpoints(&self, offer: &Offer) -> Result<Vec<Endpoint>, String> {
         let service = &offer.name;
         if let Some(c) = self.service.get(service).filter(|c| !c.listen.is_empty()) {
-            let why_not = |e| why_not(offer, e, c.tls.is_some()).or_else(|| c.why_no_proxy(e));
+            let why_not = |e| why_not(offer, e, c.has_certificate()).or_else(|| c.why_no_proxy(e));
             return match c.listen.iter().find_map(|e| why_not(e).map(|why| (e, why))) {
                 Some((endpoint, why)) => Err(format!("service {service} can't listen on {endpoint}: {why}")),
                 None => {
@@ -278,8 +278,9 @@ impl Config {
 
     /// Checks that each service with an endpoint over TLS has a certificate. The error names both.
     fn check_tls(&self) -> Result<(), String> {
-        for (name, service) in self.service.iter().filter(|(_, s)| s.tls.is_none()) {
-            if let Some(endpoint) = service.listen.iter().find(|e| over_tls(&e.kind).is_some()) {
+        for (name, service) in self.service.iter().filter(|(_, s)| !s.has_certificate()) {
+            if let Some(endpoint) = service.listen.iter().find(|e| over_tls(split_kind(&e.kind).1).is_some())
+            {
                 return Err(format!("service {name} can't listen on {endpoint}: {}", needs_tls(name)));
             }
         }
@@ -289,8 +290,8 @@ impl Config {
     /// TLS of all services, and its limits.
     pub fn tls_settings(&self) -> TlsSettings {
         let with_tls = self.service.iter().filter_map(|(name, c)| Some((name.clone(), c.tls.clone()?)));
-        let Limits { handshake_ms, handshakes_max, .. } = self.limits;
-        TlsSettings { services: with_tls.collect(), handshake_ms, handshakes_max }
+        let Limits { handshake_ms, handshakes_max, handshakes_per_s, .. } = self.limits;
+        TlsSettings { services: with_tls.collect(), handshake_ms, handshakes_max, handshakes_per_s }
     }
 
     /// Copy of this configuration with other settings for these services, in the form of
@@ -322,6 +323,11 @@ impl Config {
 }
 
 impl ServiceConfig {
+    /// Whether the service has a certificate, for endpoints over TLS.
+    fn has_certificate(&self) -> bool {
+        self.tls.as_ref().is_some_and(TlsConfig::has_certificate)
+    }
+
     /// Reason why an endpoint and the trusted proxies do not fit. `None`: they do.
     fn why_no_proxy(&self, endpoint: &Endpoint) -> Option<String> {
         let (is_proxied, is_tcp) =

@@ -21,6 +21,9 @@ pub struct TlsConfig {
     pub alpn: Vec<String>,
     /// Certificates in PEM of those who sign clients' certificates. `None`: no client is asked.
     pub client_ca: Option<PathBuf>,
+    /// Certificates in PEM of those who sign the certificates of servers that this service connects
+    /// to. `None`: the system's.
+    pub roots: Option<PathBuf>,
     /// Whether clients without a certificate are let in, if they are asked for one.
     pub client_optional: bool,
 }
@@ -45,19 +48,30 @@ pub struct TlsSettings {
     pub handshake_ms: u64,
     /// Limit of the same name.
     pub handshakes_max: usize,
+    /// Limit of the same name.
+    pub handshakes_per_s: u64,
 }
 
 impl TlsConfig {
+    /// Whether the service has a certificate. One that only connects to servers may have none.
+    pub fn has_certificate(&self) -> bool {
+        let of_client = self.roots.is_some() && self.others.is_empty();
+        !of_client || !self.certificate.as_os_str().is_empty() || !self.key.as_os_str().is_empty()
+    }
+
     /// All pairs, the service's own first.
     pub fn pairs(&self) -> impl Iterator<Item = (&Path, &Path)> {
         let others = self.others.iter().map(|p| (&*p.certificate, &*p.key));
-        std::iter::once((&*self.certificate, &*self.key)).chain(others)
+        let own = self.has_certificate().then_some((&*self.certificate, &*self.key));
+        own.into_iter().chain(others)
     }
 
     /// Checks each value by itself. The error names the key.
     pub(super) fn check(&self) -> Result<(), String> {
         let named = self.pairs().flat_map(|(certificate, key)| [("certificate", certificate), ("key", key)]);
-        for (name, path) in named.chain(self.client_ca.as_deref().map(|path| ("client_ca", path))) {
+        let client_ca = self.client_ca.as_deref().map(|path| ("client_ca", path));
+        let roots = self.roots.as_deref().map(|path| ("roots", path));
+        for (name, path) in named.chain(client_ca).chain(roots) {
             if path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().contains(&0) {
                 return Err(format!("{name}: {path:?} names no file"));
             }
@@ -72,7 +86,8 @@ impl TlsConfig {
     pub(super) fn resolve(&mut self, base: &Path) {
         let others = self.others.iter_mut().flat_map(|p| [&mut p.certificate, &mut p.key]);
         let own = [&mut self.certificate, &mut self.key];
-        for path in own.into_iter().chain(others).chain(&mut self.client_ca) {
+        let others = others.chain(&mut self.client_ca).chain(&mut self.roots);
+        for path in own.into_iter().chain(others).filter(|path| !path.as_os_str().is_empty()) {
             *path = base.join(&*path);
         }
     }

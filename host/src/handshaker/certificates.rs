@@ -6,11 +6,12 @@
 //!
 //! A look costs a `stat` for each file. Connections whose handshake is over keep no certificate.
 
+use super::roots::{SystemRoots, client};
 use crate::config::tls::{TlsConfig, TlsSettings};
 use crate::tls::provider::provider;
 use crate::tls::secrets::SecretsLog;
 use rustls::RootCertStore;
-use rustls::client::verify_server_name;
+use rustls::client::{ClientConfig, verify_server_name};
 use rustls::crypto::ring::{Ticketer, sign};
 use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -33,6 +34,8 @@ struct ServiceTls {
     stamps: Vec<Option<Stamp>>,
     /// Configuration of handshakes; `None`: no pair was taken yet.
     server: Option<Arc<ServerConfig>>,
+    /// Configuration of handshakes with servers; `None`: the service names no roots.
+    client: Option<Arc<ClientConfig>>,
     /// Maker of tickets, which outlives a change of the files.
     tickets: Option<Arc<dyn ProducesTickets>>,
     /// Reason why the files cannot be used as they are.
@@ -43,6 +46,7 @@ struct ServiceTls {
 #[derive(Default)]
 pub(super) struct Certificates {
     services: BTreeMap<String, ServiceTls>,
+    system: SystemRoots,
 }
 
 /// News of a service: why its files cannot be used, or that they can.
@@ -58,6 +62,7 @@ impl Certificates {
                 config: TlsConfig::default(),
                 stamps: Vec::new(),
                 server: None,
+                client: None,
                 tickets: Ticketer::new().ok(),
                 failing: None,
             });
@@ -83,7 +88,10 @@ impl Certificates {
             service.stamps = stamps;
             let before = service.failing.take();
             match read(&service.config, service.tickets.clone()) {
-                Ok(server) => service.server = Some(Arc::new(server)),
+                Ok((server, client)) => {
+                    service.server = server.map(Arc::new);
+                    service.client = client.map(Arc::new);
+                }
                 Err(why) => service.failing = Some(why),
             }
             if service.failing.is_none() || service.failing != before {
@@ -93,15 +101,35 @@ impl Certificates {
         news
     }
 
-    /// Returns what a handshake for a service uses. `None`: the service has no certificate.
-    pub(super) fn of(&self, service: &str) -> Option<Arc<ServerConfig>> {
-        self.services.get(service)?.server.clone()
+    /// Returns what a handshake with a client of a service uses. Fails if the service has no
+    /// certificate.
+    pub(super) fn of(&self, service: &str) -> Result<Arc<ServerConfig>, String> {
+        let server = self.services.get(service).and_then(|s| s.server.clone());
+        server.ok_or_else(|| format!("service {service} has no certificate that can be used"))
+    }
+
+    /// Returns what a handshake of a service with a server uses: the service's own roots, or the
+    /// system's. Fails if these can't be read.
+    pub(super) fn client_of(&mut self, service: &str) -> Result<Arc<ClientConfig>, String> {
+        let of = self.services.get(service);
+        match of.and_then(|s| s.client.clone()) {
+            Some(client) => Ok(client),
+            // The system's would let in whom the operator keeps out.
+            None if of.is_some_and(|s| s.config.roots.is_some()) => {
+                Err(format!("the roots of service {service} can't be read"))
+            }
+            None => self.system.client(),
+        }
     }
 }
 
 /// Files of a service.
 fn files(config: &TlsConfig) -> impl Iterator<Item = &Path> {
-    config.pairs().flat_map(|(certificate, key)| [certificate, key]).chain(config.client_ca.as_deref())
+    config
+        .pairs()
+        .flat_map(|(certificate, key)| [certificate, key])
+        .chain(config.client_ca.as_deref())
+        .chain(config.roots.as_deref())
 }
 
 /// Stamp of a file; `None`: it is not there.
@@ -111,8 +139,36 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((m.dev(), m.ino(), m.size() as i64, m.mtime(), m.mtime_nsec()))
 }
 
-/// Reads all files of a service. The error names the file.
-fn read(config: &TlsConfig, tickets: Option<Arc<dyn ProducesTickets>>) -> Result<ServerConfig, String> {
+/// Reads all files of a service: for handshakes with clients, and with servers. The error names the
+/// file.
+fn read(
+    config: &TlsConfig,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+) -> Result<(Option<ServerConfig>, Option<ClientConfig>), String> {
+    let client = match &config.roots {
+        Some(path) => Some(client(read_roots(path)?)?),
+        None => None,
+    };
+    match config.has_certificate() {
+        true => Ok((Some(read_server(config, tickets)?), client)),
+        false => Ok((None, client)),
+    }
+}
+
+/// Reads the roots of a file; at least one.
+fn read_roots(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(path)? {
+        roots.add(certificate).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(roots)
+}
+
+/// Reads what a handshake with a client uses.
+fn read_server(
+    config: &TlsConfig,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+) -> Result<ServerConfig, String> {
     let pairs = config.pairs().map(|(certificate, key)| read_pair(certificate, key));
     let resolver = ByName { pairs: pairs.collect::<Result<_, _>>()? };
     let builder = ServerConfig::builder_with_provider(provider())
@@ -121,10 +177,7 @@ fn read(config: &TlsConfig, tickets: Option<Arc<dyn ProducesTickets>>) -> Result
     let builder = match &config.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in read_certificates(path)? {
-                roots.add(certificate).map_err(|e| format!("{}: {e}", path.display()))?;
-            }
+            let roots = read_roots(path)?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
             let verifier = if config.client_optional { verifier.allow_unauthenticated() } else { verifier };
             builder
@@ -143,9 +196,19 @@ fn read(config: &TlsConfig, tickets: Option<Arc<dyn ProducesTickets>>) -> Result
     Ok(server)
 }
 
+/// Fails on what is no file: a pipe would be waited for without end.
+fn check_is_file(path: &Path) -> Result<(), String> {
+    match std::fs::metadata(path) {
+        Ok(m) if m.is_file() => Ok(()),
+        Ok(_) => Err(format!("{}: it is no file", path.display())),
+        Err(e) => Err(format!("{}: {e}", path.display())),
+    }
+}
+
 /// Reads the certificates of a file; at least one.
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let describe = |e: String| format!("{}: {e}", path.display());
+    check_is_file(path)?;
     let all = CertificateDer::pem_file_iter(path).map_err(|e| describe(e.to_string()))?;
     let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|e| describe(e.to_string()))?;
     match all.is_empty() {
@@ -158,6 +221,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String
 fn read_pair(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, String> {
     let chain = read_certificates(certificate)?;
     let describe = |e: String| format!("{}: {e}", key.display());
+    check_is_file(key)?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| match e {
         Error::NoItemsFound => describe("there is no private key in it".into()),
         e => describe(e.to_string()),

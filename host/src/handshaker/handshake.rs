@@ -9,11 +9,16 @@ use greenroom_core::tls::facts;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustls::Connection;
+use rustls::client::{ClientConfig, ClientConnection};
+use rustls::pki_types::ServerName;
 use rustls::server::{ServerConfig, ServerConnection};
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
+use x509_cert::der::Decode;
 
 /// Bytes of a record's header.
 const HEADER: usize = 5;
@@ -23,7 +28,9 @@ const BODY_MAX: usize = (1 << 14) + 2048;
 /// Handshake under way.
 pub(super) struct Handshake {
     socket: OwnedFd,
-    connection: ServerConnection,
+    connection: Connection,
+    /// Beginning of what the peer says, which the worker has read.
+    beginning: VecDeque<u8>,
     /// Record that is being read.
     record: Vec<u8>,
     logged: Logged,
@@ -33,6 +40,14 @@ pub(super) struct Handshake {
     failed: Option<String>,
     /// Time when it has failed.
     pub(super) until: Instant,
+}
+
+/// Side that the host has in a handshake.
+pub(super) enum Side {
+    /// Server, with its certificates.
+    Server(Arc<ServerConfig>),
+    /// Client of the server of this name.
+    Client(Arc<ClientConfig>, String),
 }
 
 /// State of a handshake behind a step.
@@ -46,19 +61,28 @@ pub(super) enum Step {
 }
 
 impl Handshake {
-    /// Begins a handshake. Fails if the poll cannot watch the socket.
+    /// Begins a handshake. `beginning`: what the worker has read of it. Fails if the poll cannot
+    /// watch the socket, and for a name that no server has.
     pub(super) fn begin(
-        registry: &Registry,
-        token: Token,
+        (registry, token): (&Registry, Token),
         socket: OwnedFd,
-        config: Arc<ServerConfig>,
+        side: Side,
+        beginning: Vec<u8>,
         until: Instant,
     ) -> Result<Handshake, String> {
-        let connection = ServerConnection::new(config).map_err(|e| e.to_string())?;
+        let connection = match side {
+            Side::Server(config) => ServerConnection::new(config).map(Connection::from),
+            Side::Client(config, name) => {
+                let name = ServerName::try_from(name).map_err(|e| e.to_string())?;
+                ClientConnection::new(config, name).map(Connection::from)
+            }
+        };
+        let connection = connection.map_err(|e| e.to_string())?;
         let both = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut SourceFd(&socket.as_raw_fd()), token, both).map_err(|e| e.to_string())?;
         let (record, logged) = (Vec::new(), Logged::default());
-        Ok(Handshake { socket, connection, record, logged, counts: (0, 0), failed: None, until })
+        let (beginning, counts) = (beginning.into(), (0, 0));
+        Ok(Handshake { socket, connection, beginning, record, logged, counts, failed: None, until })
     }
 
     /// Goes on as far as the socket lets it.
@@ -76,7 +100,10 @@ impl Handshake {
                 return Step::Failed(why);
             }
             if !self.connection.is_handshaking() {
-                return Step::Done;
+                return match self.beginning.is_empty() {
+                    true => Step::Done,
+                    false => Step::Failed("the peer has sent more before it was to".into()),
+                };
             }
             match self.read() {
                 Ok(true) => {}
@@ -94,15 +121,13 @@ impl Handshake {
         };
         let from = self.record.len();
         self.record.resize(whole, 0);
-        let read = recv(&self.socket, &mut self.record[from..], RecvFlags::empty());
-        let n = read.map_or(0, |(n, _)| n);
-        self.record.truncate(from + n);
-        self.counts.0 += n as u64;
+        let read = self.read_some(from);
+        self.record.truncate(from + read.as_ref().map_or(0, |n| *n));
         match read {
-            Ok((0, _)) => return Err(io::Error::other("the peer has left")),
-            Err(rustix::io::Errno::AGAIN) => return Ok(false),
-            Err(rustix::io::Errno::INTR) => return Ok(true),
-            Err(e) => return Err(e.into()),
+            Ok(0) => return Err(io::Error::other("the peer has left")),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(e) => return Err(e),
             Ok(_) => {}
         }
         let is_whole = match self.record.first_chunk::<HEADER>() {
@@ -113,6 +138,17 @@ impl Handshake {
             self.give();
         }
         Ok(true)
+    }
+
+    /// Reads into the record from a place on: the worker's part first, then the socket. Counts what
+    /// the socket has given.
+    fn read_some(&mut self, from: usize) -> io::Result<usize> {
+        if !self.beginning.is_empty() {
+            return self.beginning.read(&mut self.record[from..]);
+        }
+        let (n, _) = recv(&self.socket, &mut self.record[from..], RecvFlags::empty())?;
+        self.counts.0 += n as u64;
+        Ok(n)
     }
 
     /// Gives rustls a record. A failure is told to the peer first.
@@ -155,17 +191,29 @@ impl Handshake {
         if let Some(suite) = connection.negotiated_cipher_suite() {
             all.push(("tls-suite", suite.suite().as_str().unwrap_or_default().into()));
         }
-        if let Some(name) = connection.server_name() {
+        let asked = match connection {
+            Connection::Server(connection) => connection.server_name(),
+            Connection::Client(_) => None,
+        };
+        if let Some(name) = asked {
             all.push(("tls-server-name", name.into()));
         }
         if let Some(name) = connection.alpn_protocol() {
             all.push(("tls-alpn", name.to_vec()));
         }
-        if let Some(certificate) = connection.peer_certificates().and_then(|all| all.first()) {
+        let own = connection.peer_certificates().filter(|_| matches!(connection, Connection::Server(_)));
+        if let Some(certificate) = own.and_then(|all| all.first()) {
             all.push(("tls-client", fingerprint(certificate).into_bytes()));
+            all.extend(subject(certificate).map(|name| ("tls-client-subject", name.into_bytes())));
         }
         facts::encode(all.iter().map(|(name, value)| (*name, &value[..])))
     }
+}
+
+/// Subject of a certificate, in the form of RFC 4514. `None`: it has none that can be read.
+fn subject(certificate: &[u8]) -> Option<String> {
+    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
+    Some(certificate.tbs_certificate.subject.to_string()).filter(|name| !name.is_empty())
 }
 
 /// SHA-256 of a certificate, in hexadecimal.

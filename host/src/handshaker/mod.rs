@@ -8,6 +8,7 @@
 //! | part | owns |
 //! | --- | --- |
 //! | `certificates` | certificates and keys of services |
+//! | `roots` | roots, for connections to servers |
 //! | `handshake` | one handshake |
 //! | `handed` | secrets that no worker has committed yet |
 //!
@@ -20,12 +21,14 @@
 mod certificates;
 mod handed;
 mod handshake;
+mod roots;
 
 use crate::protocol::handshaker::{FromHandshaker, ToHandshaker};
+use crate::protocol::keeper::HandshakeWanted;
 use crate::protocol::link::{Link, Received};
 use certificates::Certificates;
 use handed::Handed;
-use handshake::{Handshake, Step};
+use handshake::{Handshake, Side, Step};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::BTreeMap;
@@ -130,21 +133,31 @@ impl Handshaker {
                     .map(|(name, why)| format!("service {name}: {}", why.unwrap_or_default()));
                 self.keeper.send(&FromHandshaker::Configured(all.collect()));
             }
-            (ToHandshaker::Begin(number, service), Some(socket)) => self.begin(number, &service, socket),
+            (ToHandshaker::Begin(number, wanted), Some(socket)) => self.begin(number, wanted, socket),
             (ToHandshaker::Begin(number, _), None) => self.fail(number, "no descriptor to spare", false),
             (ToHandshaker::Worker, Some(socket)) => self.handed.give_to(self.poll.registry(), socket, WORKER),
             // Without a descriptor to spare. The worker sees the end of its socket, and asks for no
             // more; another one is given to the next worker.
             (ToHandshaker::Worker, None) => {}
-            (ToHandshaker::Forget(numbers), _) => self.handed.forget(&numbers),
+            (ToHandshaker::Forget(numbers), _) => {
+                let left = numbers.iter().filter_map(|number| self.under_way.remove(number));
+                left.for_each(|handshake| handshake.leave(self.poll.registry()));
+                self.handed.forget(&numbers);
+            }
         }
     }
 
     /// Begins a handshake. If there are too many, the oldest one is given up: its peer had the
     /// longest time.
-    fn begin(&mut self, number: u64, service: &str, socket: OwnedFd) {
-        let Some(config) = self.certificates.of(service) else {
-            return self.fail(number, "the service has no certificate that can be used", false);
+    fn begin(&mut self, number: u64, wanted: HandshakeWanted, socket: OwnedFd) {
+        let HandshakeWanted { service, server_name, input } = wanted;
+        let side = match server_name {
+            None => self.certificates.of(&service).map(Side::Server),
+            Some(name) => self.certificates.client_of(&service).map(|config| Side::Client(config, name)),
+        };
+        let side = match side {
+            Ok(side) => side,
+            Err(why) => return self.fail(number, &why, false),
         };
         if self.under_way.len() >= self.most
             && let Some((oldest, handshake)) = self.under_way.pop_first()
@@ -153,7 +166,7 @@ impl Handshaker {
             self.keeper.send(&FromHandshaker::GivenUp(oldest));
         }
         let (token, until) = (Token(HANDSHAKES + number as usize), Instant::now() + self.patience);
-        match Handshake::begin(self.poll.registry(), token, socket, config, until) {
+        match Handshake::begin((self.poll.registry(), token), socket, side, input, until) {
             Ok(handshake) => {
                 self.under_way.insert(number, handshake);
                 self.step(number);

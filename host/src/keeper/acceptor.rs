@@ -23,7 +23,6 @@ use crate::clock::unix_ms;
 use crate::config::socket_file::SocketFile;
 use crate::keeper::connections::{Batch, Connections};
 use crate::keeper::dialer::Dialer;
-use crate::keeper::hand_queue::Announced;
 use crate::keeper::handshakes::HandshakesUnderWay;
 use crate::keeper::listeners::Listeners;
 use crate::keeper::peer_watch::PeerWatch;
@@ -43,7 +42,7 @@ use std::time::{Duration, Instant};
 /// Token of the first listener; those below are the keeper's own.
 const LISTENERS: usize = 16;
 /// Token of the outbound connection 0.
-const DIALED: usize = 1 << 32;
+pub(super) const DIALED: usize = 1 << 32;
 /// Connections accepted from one port before the others have their turn, and before the worker is
 /// handed any.
 const ACCEPTS_AT_ONCE: usize = 64;
@@ -81,11 +80,11 @@ pub(super) struct Accepted {
 #[derive(Default)]
 pub(super) struct Acceptor {
     listeners: Listeners,
-    connections: Connections,
-    dialer: Dialer,
+    pub(super) connections: Connections,
+    pub(super) dialer: Dialer,
     /// Handshakes of TLS, and connections that wait for theirs.
     pub(super) handshakes: HandshakesUnderWay,
-    table: FileTable,
+    pub(super) table: FileTable,
     /// Listeners that may have more connections, by index. May hold indexes of closed ports.
     accept_again: BTreeSet<usize>,
     /// Those of TLS that go on once the handshaker takes more.
@@ -279,59 +278,6 @@ impl Acceptor {
         accepted
     }
 
-    /// Takes in a connection whose handshake is done. Returns its key.
-    pub(super) fn shaken(&mut self, handshake: u64, fd: OwnedFd, endpoint: EndpointId) -> u32 {
-        let (key, connection) = self.connections.add(fd, endpoint);
-        self.handshakes.is_connection(connection, handshake);
-        key
-    }
-
-    /// Begins an outbound connection that may take `patience`. The error says why it cannot begin.
-    /// A number that was dialed before and is open or under way is left alone.
-    pub(super) fn dial(
-        &mut self,
-        registry: &Registry,
-        number: u64,
-        addr: Address,
-        patience: Duration,
-    ) -> Result<(), String> {
-        let room = self.table.room(self.connections.len());
-        room.map_err(|why| format!("{} can't be connected to: {why}", addr.stored_text()))?;
-        self.dialer.begin(registry, Token(DIALED + number as usize), number, addr, patience)
-    }
-
-    /// Outcome of an outbound connection that the poll reported: its key once it is open, or why it
-    /// failed. `None`: still under way.
-    pub(super) fn dialed(&mut self, registry: &Registry, number: u64) -> Option<Result<u32, String>> {
-        let outcome = self.dialer.outcome(registry, number)?;
-        Some(outcome.map(|fd| {
-            let (key, connection) = self.connections.add(fd, EndpointId::NONE);
-            self.dialer.is_open(connection, number);
-            key
-        }))
-    }
-
-    /// Gives up an outbound connection. False: it is not under way.
-    pub(super) fn give_up(&mut self, registry: &Registry, number: u64) -> bool {
-        self.dialer.give_up(registry, number)
-    }
-
-    /// Notes that a process begins, which has asked for no outbound connection yet.
-    pub(super) fn forget_who_asked(&mut self) {
-        self.dialer.forget_who_asked();
-    }
-
-    /// Gives up the outbound connections that the process did not ask for, once it is ready: it
-    /// has repeated all requests that it wants. O(under way).
-    pub(super) fn give_up_unasked(&mut self, registry: &Registry) {
-        self.dialer.give_up_unasked(registry);
-    }
-
-    /// Gives up the outbound connections that took too long. Returns their numbers.
-    pub(super) fn take_late(&mut self, registry: &Registry, now: Instant) -> Vec<u64> {
-        self.dialer.take_late(registry, now)
-    }
-
     /// Drops connections that are over: key and number of each. The last descriptor goes with them,
     /// so the kernel closes the connection. Repeatable: a key that holds another number stays.
     pub(super) fn drop(&mut self, connections: &[(u32, u64)]) {
@@ -379,13 +325,6 @@ impl Acceptor {
     /// The connections of these keys.
     pub(super) fn batch(&self, keys: impl Iterator<Item = u32>) -> Batch<'_> {
         self.connections.batch(keys)
-    }
-
-    /// The outbound ones of these connections, each with the number of its request, and those over
-    /// TLS, each with the number of its handshake.
-    pub(super) fn announced_among(&self, connections: &[(u32, u64)]) -> Announced {
-        let (dialed, shaken) = (self.dialer.among(connections), self.handshakes.among(connections));
-        Announced { dialed, shaken }
     }
 }
 

@@ -7,8 +7,8 @@
 use crate::config::socket_file::SocketFile;
 use crate::keeper::Keeper;
 use crate::keeper::acceptor::Accepted;
-use crate::keeper::handshakes::Shaken;
-use crate::protocol::keeper::ToWorker;
+use crate::keeper::handshakes::{Purpose, Shaken};
+use crate::protocol::keeper::{ClientTls, HandshakeWanted, ToWorker};
 use greenroom_core::limits::names::Limit;
 use greenroom_core::reload::ports::Port;
 use greenroom_state::address::Address;
@@ -42,9 +42,9 @@ impl Keeper {
     }
 
     /// Begins an outbound connection that the worker asked for, within limit `connect_ms`.
-    pub(super) fn dial(&mut self, number: u64, addr: Address) {
+    pub(super) fn dial(&mut self, number: u64, addr: Address, over_tls: Option<ClientTls>) {
         let patience = Duration::from_millis(self.options.config.limits.connect_ms);
-        if let Err(why) = self.acceptor.dial(self.poll.registry(), number, addr, patience) {
+        if let Err(why) = self.acceptor.dial(self.poll.registry(), number, (addr, over_tls), patience) {
             self.worker.send(&ToWorker::ConnectFailed(number, why));
         }
     }
@@ -83,16 +83,22 @@ impl Keeper {
     pub(super) fn shake_hands(&mut self) {
         for news in self.acceptor.handshakes.hear(self.poll.registry()) {
             match news {
-                Shaken::Done(handshake, fd, endpoint) => {
-                    let key = self.acceptor.shaken(handshake, fd, endpoint);
-                    self.worker.queue([key]);
-                }
+                Shaken::Done(handshake, fd, purpose) => match self.acceptor.shaken(handshake, fd, purpose) {
+                    Ok(key) => self.worker.queue([key]),
+                    // Without a worker the message is dropped: a successor is told with the
+                    // connection.
+                    Err(connection) => self.worker.send(&ToWorker::Shaken(vec![(connection, handshake)])),
+                },
+                Shaken::Failed(purpose, why) => self.handshake_failed(purpose, why),
                 Shaken::Late => self.count_reached(Limit::HandshakeMs, 1),
                 Shaken::GivenUp => self.count_reached(Limit::HandshakesMax, 1),
                 Shaken::Failing(what, why) => self.failing.note(what, why),
             }
         }
         self.acceptor.handshakes.go_on(self.poll.registry());
+        if self.acceptor.handshakes.take_paced() {
+            self.count_reached(Limit::HandshakesPerS, 1);
+        }
         if !self.worker.serves() {
             return;
         }
@@ -100,6 +106,26 @@ impl Keeper {
         if !matches!(self.worker.send_with(&ToWorker::Handshaker(first), &[socket.as_fd()]), Some(Ok(true))) {
             // The next round makes another pair.
             self.acceptor.handshakes.part();
+        }
+    }
+
+    /// Tells whoever waits for a handshake that it has failed. Without a worker the message is
+    /// dropped: a successor asks again.
+    fn handshake_failed(&mut self, purpose: Purpose, why: String) {
+        match purpose {
+            Purpose::Accepted(_) => {}
+            Purpose::Dialed(number) => {
+                self.acceptor.handshake_failed(number);
+                self.worker.send(&ToWorker::ConnectFailed(number, format!("TLS: {why}")));
+            }
+            Purpose::Session(connection) => self.worker.send(&ToWorker::TlsFailed(connection, why)),
+        }
+    }
+
+    /// Begins the handshake of a connection that has a session.
+    pub(super) fn start_tls(&mut self, connection: (u32, u64), wanted: HandshakeWanted) {
+        if let Err(why) = self.acceptor.start_tls(connection, wanted) {
+            self.worker.send(&ToWorker::TlsFailed(connection.1, why));
         }
     }
 

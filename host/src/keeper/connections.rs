@@ -83,6 +83,12 @@ impl Connections {
         first
     }
 
+    /// Returns another descriptor of a connection. `None`: the key holds another number, or none.
+    pub(super) fn duplicate(&self, key: u32, number: u64) -> Option<std::io::Result<OwnedFd>> {
+        let fd = self.descriptors.get(key as usize)?.as_ref()?;
+        (self.numbers[key as usize] == number).then(|| fd.try_clone())
+    }
+
     /// Drops a connection. A key that holds another number, or none, is left alone.
     pub(super) fn drop(&mut self, key: u32, number: u64) {
         let Some(fd) = self.descriptors.get_mut(key as usize) else { return };

@@ -2,7 +2,8 @@
 //!
 //! | state | ends with |
 //! | --- | --- |
-//! | under way | `outcome`: open or failed; `take_late`: failed (limit `connect_ms`) |
+//! | under way | `outcome`: connected or failed; `take_late`: failed (limit `connect_ms`) |
+//! | connected, to be over TLS | `is_open`, or `handshake_failed` |
 //! | under way | `give_up`: its owner is gone; `give_up_unasked`: a successor does not want it |
 //! | open | `forget`: the connection is over |
 //!
@@ -16,6 +17,7 @@
 //! outcome is told.
 
 use crate::keeper::peer_watch::PeerWatch;
+use crate::protocol::keeper::ClientTls;
 use greenroom_state::address::Address;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -35,11 +37,16 @@ pub(super) struct Dialer {
     pub(super) watch: PeerWatch,
     /// Deadlines of those under way, each with its number.
     deadlines: BTreeSet<(Instant, u64)>,
+    /// Those in their handshake of TLS: whether the worker's present process has asked for it.
+    shaking: BTreeMap<u64, bool>,
     /// Open ones: number of the connection, and number of its request. A successor is told these.
     open: BTreeMap<u64, u64>,
     /// Requests with an open connection: a repeated request is not dialed again.
     opened: HashSet<u64>,
 }
+
+/// Outcome of connecting: the descriptor, and the handshake that follows; or why it failed.
+pub(super) type Connected = Result<(OwnedFd, Option<ClientTls>), String>;
 
 /// A connection under way. Dropping it gives it up.
 struct Dial {
@@ -48,6 +55,8 @@ struct Dial {
     until: Instant,
     /// The worker's present process has asked for it.
     is_asked: bool,
+    /// Handshake that follows; `None`: it is not over TLS.
+    over_tls: Option<ClientTls>,
 }
 
 impl Dialer {
@@ -58,9 +67,13 @@ impl Dialer {
         registry: &Registry,
         token: Token,
         number: u64,
-        addr: Address,
+        (addr, over_tls): (Address, Option<ClientTls>),
         patience: Duration,
     ) -> Result<(), String> {
+        if let Some(is_asked) = self.shaking.get_mut(&number) {
+            *is_asked = true;
+            return Ok(());
+        }
         if let Some(dial) = self.under_way.get_mut(&number) {
             dial.is_asked = true;
             return Ok(());
@@ -74,14 +87,15 @@ impl Dialer {
         let mut socket = begin(*to, self.watch).map_err(|e| describe(&addr, &e))?;
         registry.register(&mut socket, token, Interest::WRITABLE).map_err(|e| describe(&addr, &e))?;
         let until = Instant::now() + patience;
-        self.under_way.insert(number, Dial { socket, until, is_asked: true });
+        self.under_way.insert(number, Dial { socket, until, is_asked: true, over_tls });
         self.deadlines.insert((until, number));
         Ok(())
     }
 
     /// Outcome of a connection that the poll reported. `None`: still under way, or not known any
-    /// more. An outcome is told once, and the number may be dialed again.
-    pub(super) fn outcome(&mut self, registry: &Registry, number: u64) -> Option<Result<OwnedFd, String>> {
+    /// more. An outcome is told once, and the number may be dialed again. One that is to be over
+    /// TLS is in its handshake from here on.
+    pub(super) fn outcome(&mut self, registry: &Registry, number: u64) -> Option<Connected> {
         let dial = self.under_way.get(&number)?;
         let outcome = match (dial.socket.take_error(), dial.socket.peer_addr()) {
             (Ok(Some(e)) | Err(e), _) => Err(e.to_string()),
@@ -91,16 +105,26 @@ impl Dialer {
             (Ok(None), Err(e)) => Err(e.to_string()),
         };
         // The descriptor goes to the worker. The keeper must not hear of its input.
-        let socket = self.remove(registry, number)?;
-        Some(outcome.map(|()| std::net::TcpStream::from(socket).into()))
+        let Dial { socket, is_asked, over_tls, .. } = self.remove(registry, number)?;
+        Some(outcome.map(|()| {
+            if over_tls.is_some() {
+                self.shaking.insert(number, is_asked);
+            }
+            (std::net::TcpStream::from(socket).into(), over_tls)
+        }))
+    }
+
+    /// Notes that the handshake of a connection has failed, or is given up. False: there is none.
+    pub(super) fn handshake_failed(&mut self, number: u64) -> bool {
+        self.shaking.remove(&number).is_some()
     }
 
     /// Takes a connection off those under way, and no longer polls it.
-    fn remove(&mut self, registry: &Registry, number: u64) -> Option<TcpStream> {
-        let Dial { mut socket, until, .. } = self.under_way.remove(&number)?;
-        self.deadlines.remove(&(until, number));
-        let _ = registry.deregister(&mut socket);
-        Some(socket)
+    fn remove(&mut self, registry: &Registry, number: u64) -> Option<Dial> {
+        let mut dial = self.under_way.remove(&number)?;
+        self.deadlines.remove(&(dial.until, number));
+        let _ = registry.deregister(&mut dial.socket);
+        Some(dial)
     }
 
     /// Gives up a connection. False: it is not under way.
@@ -111,15 +135,21 @@ impl Dialer {
     /// Notes that another process of the worker begins: it repeats the requests that it wants.
     pub(super) fn forget_who_asked(&mut self) {
         self.under_way.values_mut().for_each(|dial| dial.is_asked = false);
+        self.shaking.values_mut().for_each(|is_asked| *is_asked = false);
     }
 
     /// Gives up the connections that the worker's present process has not asked for: their owners
-    /// ended before the death of a predecessor. O(under way).
-    pub(super) fn give_up_unasked(&mut self, registry: &Registry) {
+    /// ended before the death of a predecessor. Returns those whose handshake is to be given up.
+    /// O(under way).
+    pub(super) fn give_up_unasked(&mut self, registry: &Registry) -> Vec<u64> {
         let unasked: Vec<_> = self.under_way.iter().filter(|(_, d)| !d.is_asked).map(|(n, _)| *n).collect();
         for number in unasked {
             self.give_up(registry, number);
         }
+        let shaking: Vec<_> =
+            self.shaking.iter().filter(|(_, is_asked)| !**is_asked).map(|(n, _)| *n).collect();
+        shaking.iter().for_each(|number| _ = self.shaking.remove(number));
+        shaking
     }
 
     /// Gives up the connections that took too long. Returns their numbers. O(log n) for each.
@@ -142,6 +172,7 @@ impl Dialer {
 
     /// Notes that a request is open, as this connection.
     pub(super) fn is_open(&mut self, connection: u64, number: u64) {
+        self.shaking.remove(&number);
         self.open.insert(connection, number);
         self.opened.insert(number);
     }

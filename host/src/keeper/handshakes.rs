@@ -3,32 +3,33 @@
 //! | a connection | event | becomes |
 //! | --- | --- | --- |
 //! | accepted at an endpoint over TLS | | waits: it has a number of its own |
+//! | connected for a worker that wants TLS | | waits |
+//! | of a session that starts TLS | the worker asks | waits |
 //! | waits | the handshaker takes its descriptor | under way |
 //! | under way | done | a connection like any other, with the number of its handshake |
-//! | under way | failed, too late, or the handshaker has ended | closed |
+//! | under way | failed, too late, or the handshaker has ended | closed; whoever asked is told |
 //!
 //! The keeper never sees a secret: those go from the handshaker to the worker by a socket pair.
 //! The keeper makes one for each pair of the two processes. It hands a connection over with
 //! the number of its handshake, by which the worker finds the secrets.
 //!
-//! Without an endpoint over TLS there is no handshaker. One that has ended is started again, after
-//! [`RESTART`]. Connections wait meanwhile.
+//! Without certificates or a wish for TLS there is no handshaker. One that has ended is started
+//! again, after [`RESTART`]. Connections wait meanwhile.
 
 use crate::config::tls::TlsSettings;
-use crate::exit_status::own_binary;
+use crate::keeper::handshake_pace::Pace;
+use crate::keeper::handshaker_process::{self, HandshakerLink};
 use crate::keeper::spawn::Process;
 use crate::keeper::tokens::HANDSHAKER;
 use crate::protocol::handshaker::{FromHandshaker, ToHandshaker};
-use crate::protocol::keeper::EndpointId;
-use crate::protocol::link::{Link, Received, pair};
+use crate::protocol::keeper::{EndpointId, HandshakeWanted};
+use crate::protocol::link::{Received, pair};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::process::Pid;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Time between the end of a handshaker and the next start.
@@ -36,25 +37,38 @@ const RESTART: Duration = Duration::from_millis(200);
 /// Connections that wait for the handshaker's socket to take them. With more, accepting waits.
 const WAITING_MAX: usize = 256;
 
+/// Connection that a handshake is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    /// Connection that this endpoint accepted, and that has no number yet.
+    Accepted(EndpointId),
+    /// Connection that a worker asked for by this number.
+    Dialed(u64),
+    /// Connection of this number, which has a session.
+    Session(u64),
+}
+
 /// A connection whose handshake is not done.
 struct Shaking {
     fd: OwnedFd,
-    endpoint: EndpointId,
-    service: String,
+    purpose: Purpose,
+    wanted: HandshakeWanted,
 }
 
 /// A handshaker that runs.
 struct Running {
     process: Process,
-    link: Link<FromHandshaker, ToHandshaker>,
+    link: HandshakerLink,
     /// Lowest number of a handshake that may be its own.
     first: u64,
 }
 
 /// Outcome that the keeper acts on.
 pub(super) enum Shaken {
-    /// The handshake of this number is done: its connection, and the endpoint that accepted it.
-    Done(u64, OwnedFd, EndpointId),
+    /// The handshake of this number is done: its connection, and what it is for.
+    Done(u64, OwnedFd, Purpose),
+    /// A handshake has failed that somebody waits for, for this reason.
+    Failed(Purpose, String),
     /// A handshake took too long.
     Late,
     /// A handshake was given up for another one.
@@ -67,11 +81,16 @@ pub(super) enum Shaken {
 #[derive(Default)]
 pub(super) struct HandshakesUnderWay {
     settings: TlsSettings,
+    pace: Pace,
     running: Option<Running>,
     /// Time of the next start; `None`: none is due.
     start_at: Option<Instant>,
+    /// Time when the process should have told an outcome.
+    stuck_at: Option<Instant>,
     /// Connections by number of their handshake.
     shaking: BTreeMap<u64, Shaking>,
+    /// Handshakes by what they are for, but for accepted connections.
+    asked: BTreeMap<Purpose, u64>,
     /// Numbers of those that the process was not given yet.
     waiting: VecDeque<u64>,
     /// Highest number so far.
@@ -89,6 +108,7 @@ impl HandshakesUnderWay {
             return;
         }
         self.settings = settings;
+        self.pace.follow(self.settings.handshakes_per_s);
         match &mut self.running {
             Some(running) => running.link.send(&ToHandshaker::Configure(self.settings.clone())),
             None => self.start_at = (!self.settings.services.is_empty()).then(Instant::now),
@@ -117,22 +137,9 @@ impl HandshakesUnderWay {
     /// Starts the process, and tells it its settings.
     fn start(&mut self, registry: &Registry) -> io::Result<()> {
         self.start_at = None;
-        // This binary, although the worker may have another one since: fields are only added.
-        let binary = own_binary()?;
-        let (ours, theirs) = pair()?;
-        let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
-            .arg0("greenroom")
-            .arg("handshaker")
-            .stdin(Stdio::from(theirs))
-            .stdout(io::stderr().as_fd().try_clone_to_owned()?)
-            // An interrupt from the terminal goes to the keeper alone.
-            .process_group(0)
-            .spawn()?;
-        let process = Process::watch(child)?;
+        let (process, link) = handshaker_process::start(&self.settings)?;
         let both = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut SourceFd(&ours.as_raw_fd()), HANDSHAKER, both)?;
-        let mut link = Link::new(ours);
-        link.send(&ToHandshaker::Configure(self.settings.clone()));
+        registry.register(&mut SourceFd(&link.fd().as_raw_fd()), HANDSHAKER, both)?;
         self.running = Some(Running { process, link, first: self.last + 1 });
         self.joined = None;
         // Those that wait are the new process's own.
@@ -144,9 +151,48 @@ impl HandshakesUnderWay {
 
     /// Takes a connection that was accepted at an endpoint over TLS.
     pub(super) fn begin(&mut self, fd: OwnedFd, endpoint: EndpointId, service: String) {
+        let wanted = HandshakeWanted { service, server_name: None, input: Vec::new() };
+        self.begin_for(Purpose::Accepted(endpoint), fd, wanted);
+    }
+
+    /// Takes a connection that somebody waits for, unless its handshake is under way.
+    pub(super) fn begin_for(&mut self, purpose: Purpose, fd: OwnedFd, wanted: HandshakeWanted) {
+        if self.asked.contains_key(&purpose) {
+            return;
+        }
         self.last += 1;
-        self.shaking.insert(self.last, Shaking { fd, endpoint, service });
+        if !matches!(purpose, Purpose::Accepted(_)) {
+            self.asked.insert(purpose, self.last);
+        }
+        self.shaking.insert(self.last, Shaking { fd, purpose, wanted });
         self.waiting.push_back(self.last);
+        // The first one may be a client's, on a host without certificates.
+        if self.running.is_none() && self.start_at.is_none() {
+            self.start_at = Some(Instant::now());
+        }
+    }
+
+    /// Gives up the handshake of a connection that nobody waits for any more. False: none is under
+    /// way.
+    pub(super) fn give_up(&mut self, purpose: Purpose) -> bool {
+        let Some(handshake) = self.asked.remove(&purpose) else { return false };
+        self.shaking.remove(&handshake);
+        if let Some(Running { link, .. }) = &mut self.running {
+            link.send(&ToHandshaker::Forget(vec![handshake]));
+        }
+        true
+    }
+
+    /// Whether the handshake of a connection is done.
+    pub(super) fn is_done(&self, connection: u64) -> bool {
+        self.done.contains_key(&connection)
+    }
+
+    /// Takes off a handshake that has ended.
+    fn take(&mut self, number: u64) -> Option<Shaking> {
+        let shaking = self.shaking.remove(&number)?;
+        self.asked.remove(&shaking.purpose);
+        Some(shaking)
     }
 
     /// Whether more connections over TLS may be accepted now.
@@ -164,9 +210,30 @@ impl HandshakesUnderWay {
         self.running.as_ref().map(|r| r.process.pid())
     }
 
-    /// Time of the next start.
+    /// Time of the next start, of the next handshake that waits for its time, or of a look at a
+    /// process that answers nothing.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.start_at
+        let paced = (!self.waiting.is_empty()).then(|| self.pace.waits_until(Instant::now())).flatten();
+        self.start_at.into_iter().chain(paced).chain(self.stuck_at).min()
+    }
+
+    /// Takes the note that handshakes had to wait for limit `handshakes_per_s`.
+    pub(super) fn take_paced(&mut self) -> bool {
+        self.pace.take_reached()
+    }
+
+    /// Ends a process that tells no outcome in its time: it is stopped, or waits for a file.
+    fn end_if_stuck(&mut self, now: Instant) {
+        self.stuck_at = self.pace.stuck_at(self.settings.handshake_ms, |n| self.shaking.contains_key(&n));
+        if self.stuck_at.is_some_and(|at| at <= now)
+            && let Some(running) = &mut self.running
+        {
+            tracing::error!("the handshaker answers nothing; it is killed");
+            // Its socket closes, and the next look buries it.
+            running.process.end();
+            self.stuck_at = None;
+            self.pace.forget();
+        }
     }
 
     /// Does what is due: starts the process, and gives it connections. Runs in each round of the
@@ -178,18 +245,26 @@ impl HandshakesUnderWay {
             tracing::error!("the handshaker can't be started: {e}");
             self.start_at = Some(Instant::now() + RESTART);
         }
+        self.end_if_stuck(Instant::now());
         let Some(Running { link, .. }) = &mut self.running else { return };
         while let Some(number) = self.waiting.front() {
-            let Some(Shaking { fd, service, .. }) = self.shaking.get(number) else {
+            let Some(Shaking { fd, wanted, .. }) = self.shaking.get(number) else {
                 self.waiting.pop_front();
                 continue;
             };
+            let now = Instant::now();
             if link.has_unsent() {
                 return;
             }
+            if self.pace.waits_until(now).is_some() {
+                return self.pace.hold_back();
+            }
             // What cannot be sent shows where the process is heard.
-            match link.send_with(&ToHandshaker::Begin(*number, service.clone()), &[fd.as_fd()]) {
-                Ok(true) => _ = self.waiting.pop_front(),
+            match link.send_with(&ToHandshaker::Begin(*number, wanted.clone()), &[fd.as_fd()]) {
+                Ok(true) => {
+                    self.pace.gave(*number, now);
+                    self.waiting.pop_front();
+                }
                 Ok(false) | Err(_) => return,
             }
         }
@@ -203,7 +278,7 @@ impl HandshakesUnderWay {
                 Ok(Received::Message(message, _)) => self.heard(message, &mut news),
                 Ok(Received::Unknown(_)) => {}
                 Ok(Received::Nothing) => break,
-                Ok(Received::Closed) | Err(_) => self.ended(registry),
+                Ok(Received::Closed) | Err(_) => self.ended(registry, &mut news),
             }
         }
         news
@@ -212,18 +287,20 @@ impl HandshakesUnderWay {
     fn heard(&mut self, message: FromHandshaker, news: &mut Vec<Shaken>) {
         match message {
             FromHandshaker::Done(number) => {
-                let done = self.shaking.remove(&number);
-                news.extend(done.map(|Shaking { fd, endpoint, .. }| Shaken::Done(number, fd, endpoint)));
+                let done = self.take(number);
+                news.extend(done.map(|Shaking { fd, purpose, .. }| Shaken::Done(number, fd, purpose)));
             }
             FromHandshaker::Failed(number, why, is_late) => {
-                if let Some(Shaking { service, .. }) = self.shaking.remove(&number) {
-                    tracing::debug!(%service, "a handshake of TLS has failed: {why}");
+                if let Some(Shaking { purpose, wanted, .. }) = self.take(number) {
+                    tracing::debug!(service = %wanted.service, "a handshake of TLS has failed: {why}");
                     news.extend(is_late.then_some(Shaken::Late));
+                    news.push(Shaken::Failed(purpose, why));
                 }
             }
             FromHandshaker::GivenUp(number) => {
-                if self.shaking.remove(&number).is_some() {
+                if let Some(Shaking { purpose, .. }) = self.take(number) {
                     news.push(Shaken::GivenUp);
+                    news.push(Shaken::Failed(purpose, "too many others are under way".into()));
                 }
             }
             FromHandshaker::Configured(failing) => {
@@ -239,16 +316,20 @@ impl HandshakesUnderWay {
         }
     }
 
-    /// Buries a process that has ended. Connections that it had are closed.
-    fn ended(&mut self, registry: &Registry) {
+    /// Buries a process that has ended. Handshakes that it had have failed.
+    fn ended(&mut self, registry: &Registry, news: &mut Vec<Shaken>) {
         let Some(mut running) = self.running.take() else { return };
         let _ = registry.deregister(&mut SourceFd(&running.link.fd().as_raw_fd()));
         running.process.end();
-        let before = self.shaking.len();
-        let waiting = &self.waiting;
-        self.shaking.retain(|number, _| waiting.contains(number));
-        let lost = before - self.shaking.len();
-        tracing::error!(handshakes = lost, "the handshaker has ended; another one is started");
+        self.pace.forget();
+        // The process was given those below the first that waits.
+        let first = self.waiting.front().copied().unwrap_or(u64::MAX);
+        let lost: Vec<_> = self.shaking.range(..first).map(|(number, _)| *number).collect();
+        tracing::error!(handshakes = lost.len(), "the handshaker has ended; another one is started");
+        for number in lost {
+            let purpose = self.take(number).map(|s| s.purpose);
+            news.extend(purpose.map(|p| Shaken::Failed(p, "the handshaker has ended".into())));
+        }
         self.start_at = Some(Instant::now() + RESTART);
     }
 
@@ -259,6 +340,7 @@ impl HandshakesUnderWay {
 
     /// Forgets connections that are over, of whatever kind.
     pub(super) fn forget(&mut self, connection: u64) {
+        self.give_up(Purpose::Session(connection));
         if let Some(handshake) = self.done.remove(&connection)
             && let Some(Running { link, .. }) = &mut self.running
         {

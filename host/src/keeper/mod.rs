@@ -7,10 +7,11 @@
 //!
 //! | part | owns |
 //! | --- | --- |
-//! | `acceptor` | listeners, connections, outbound connections under way |
+//! | `acceptor`, `made_connections` | listeners, connections, those under way |
 //! | `bind`, `given` | sockets that the host binds, and those that systemd gave |
 //! | `peer_watch` | times after which silent peers are given up |
-//! | `handshakes` | the process that does handshakes of TLS, and connections that wait for it |
+//! | `handshakes`, `handshake_pace` | connections that wait for their handshake, and its pace |
+//! | [`handshaker_process`] | start of the handshaker, and check of certificates |
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
 //! | `belongings`, `upkeep`, `files` | files that others may delete; files of libraries |
@@ -45,8 +46,11 @@ mod failing;
 mod files;
 mod given;
 mod hand_queue;
+mod handshake_pace;
+pub mod handshaker_process;
 mod handshakes;
 mod listeners;
+mod made_connections;
 mod memory_files;
 pub mod options;
 mod orphans;
@@ -297,7 +301,9 @@ impl Keeper {
             ToKeeper::Open(ports) => self.open_ports(ports),
             ToKeeper::Kinds(kinds) => self.acceptor.kinds_of_next(kinds),
             ToKeeper::SocketFiles(files) => self.allow_socket_files(files),
-            ToKeeper::Connect(number, addr) => self.dial(number, addr),
+            ToKeeper::Connect(number, addr) => self.dial(number, addr, None),
+            ToKeeper::ConnectTls(number, addr, tls) => self.dial(number, addr, Some(tls)),
+            ToKeeper::StartTls(connection, wanted) => self.start_tls(connection, wanted),
             ToKeeper::GiveUp(number) => self.give_up_dial(number),
             ToKeeper::Number(count) => self.give_numbers(count),
             ToKeeper::Discard(addrs) => self.acceptor.discard(&addrs),
@@ -318,11 +324,8 @@ impl Keeper {
             // Its pins would end with it. The upgrade replaces it, or is refused.
             ToKeeper::Recycle(why) if self.upgrade.is_some() => self.recycle_later = Some(why),
             ToKeeper::Recycle(why) if self.worker.has_process() => self.recycle(&why),
-            ToKeeper::Recycle(why) => {
-                tracing::warn!("{why}, and --no-keeper has no other process to go on in");
-            }
-            // The first is taken with its descriptor above. Only a trial answers the other, on a
-            // socket of its own.
+            ToKeeper::Recycle(why) => tracing::warn!("{why}, and --no-keeper has no other process for it"),
+            // The first is taken with its descriptor above. A trial has a socket of its own.
             ToKeeper::Output | ToKeeper::Tried(_) => {}
         }
     }
@@ -389,8 +392,7 @@ impl Keeper {
         }
         for number in self.acceptor.take_late(self.poll.registry(), now) {
             self.count_reached(Limit::ConnectMs, 1);
-            let why = "it took too long (limit connect_ms)".into();
-            self.worker.send(&ToWorker::ConnectFailed(number, why));
+            self.worker.send(&ToWorker::ConnectFailed(number, "it took too long (limit connect_ms)".into()));
         }
         self.upgrade_in_time(now);
         self.stop_in_time(now);

@@ -10,10 +10,12 @@
 
 use crate::admin::server::refuse;
 use crate::config::Config;
+use crate::config::tls::TlsSettings;
 use crate::keeper::Keeper;
 use crate::keeper::callers::WaitingCaller;
 use crate::keeper::configure::Proposed;
 use crate::keeper::events::Event;
+use crate::keeper::handshaker_process;
 use crate::keeper::peer_watch::PeerWatch;
 use crate::protocol::admin::AdminCommand;
 use crate::protocol::keeper::ToWorker;
@@ -22,15 +24,26 @@ use greenroom_core::reload::request::Requester;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+/// Returns a configuration whose certificates and keys can be used. Those in force are looked at by
+/// the handshaker itself.
+fn with_certificates(config: Config, in_force: &TlsSettings) -> Result<Config, String> {
+    let settings = config.tls_settings();
+    if settings.services != in_force.services {
+        handshaker_process::check(&settings)?;
+    }
+    Ok(config)
+}
+
 impl Keeper {
     /// Begins to read the configuration, on a thread of its own. The result comes as
     /// [`Event::Read`].
     pub(super) fn configure(&mut self, by: Requester, stream: Option<UnixStream>) {
         let (source, mailbox) = (self.options.source.clone(), self.mailbox());
+        let in_force = self.options.config.tls_settings();
         // A thread that can't be started drops its socket with its closure.
         let to_refuse = stream.as_ref().and_then(|stream| stream.try_clone().ok());
         let read = move || {
-            let config = Box::new(source.read());
+            let config = Box::new(source.read().and_then(|config| with_certificates(config, &in_force)));
             mailbox.post(Event::Read { config, by, stream });
         };
         if let Err(e) = std::thread::Builder::new().name("configuration".into()).spawn(read) {

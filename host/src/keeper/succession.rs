@@ -131,6 +131,7 @@ impl Keeper {
             knows_files: true,
             gives_up: true,
             hears_failures: true,
+            starts_tls: true,
         }
     }
 

@@ -134,6 +134,11 @@ impl Net {
         Some(&mut self.connections.get_mut(slot.0 as usize)?.as_mut()?.socket)
     }
 
+    /// Key by which the keeper knows a connection. `None`: the slot has none.
+    pub fn key(&self, slot: Slot) -> Option<u32> {
+        Some(self.connections.get(slot.0 as usize)?.as_ref()?.key)
+    }
+
     /// Closes this process's descriptor of a connection. Returns the key by which the caller has
     /// the keeper close its own: only then does the peer see the end. `None`: closed before.
     pub fn close(&mut self, registry: &Registry, slot: Slot) -> Option<u32> {

@@ -13,6 +13,7 @@
 //! the numbers that it has committed. Until then the secrets are repeated to each worker.
 
 use crate::config::tls::TlsSettings;
+use crate::protocol::keeper::HandshakeWanted;
 use greenroom_core::input::TlsBegin;
 use greenroom_core::tls::state::{MESSAGE_BYTES, TlsState};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -26,12 +27,12 @@ use zeroize::{Zeroize, Zeroizing};
 pub enum ToHandshaker {
     /// Certificates and limits. Answered by [`FromHandshaker::Configured`].
     Configure(TlsSettings),
-    /// Do the handshake of a connection: its number, and the service that it came to. With the
-    /// descriptor. Answered by [`FromHandshaker::Done`] or [`FromHandshaker::Failed`].
-    Begin(u64, String),
+    /// Do a handshake of this number. With the descriptor. Answered by [`FromHandshaker::Done`] or
+    /// [`FromHandshaker::Failed`].
+    Begin(u64, HandshakeWanted),
     /// A worker serves. With a socket to it, for secrets.
     Worker,
-    /// The connections of these handshakes are over.
+    /// The connections of these handshakes are over: those under way are given up.
     Forget(Vec<u64>),
 }
 

@@ -11,7 +11,8 @@
 //! | new connections | the same, without `Start` | `Ack`, later `Drop` |
 //! | peers over UDP | `Numbers` | `Number` |
 //! | TLS | `Shaken`, `Handshaker` | |
-//! | outbound | `Dialed` or `ConnectFailed` | `Connect`, maybe `GiveUp` |
+//! | TLS on a stream in use | `Shaken` or `TlsFailed` | `StartTls` |
+//! | outbound | `Dialed` or `ConnectFailed` | `Connect` or `ConnectTls`, maybe `GiveUp` |
 //! | reload | `Opened` | `Open`, then `Ports` or `Discard` |
 //! | start, and behind each commit of a build | | `Builds`, `Runs` |
 //! | a refused file | | `Refused` |
@@ -55,9 +56,12 @@ pub enum ToWorker {
     /// Outbound connections among those that come next: number of the connection, and number of its
     /// [`ToKeeper::Connect`].
     Dialed(Vec<(u64, u64)>),
-    /// Connections over TLS among those that come next: number of the connection, and number of its
-    /// handshake. A worker before this message knows no such endpoint.
+    /// Connections over TLS among those that come next, or whose [`ToKeeper::StartTls`] has brought
+    /// a handshake: number of the connection, and number of its handshake. A worker before this
+    /// message knows no such endpoint.
     Shaken(Vec<(u64, u64)>),
+    /// Answer to [`ToKeeper::StartTls`]: the handshake of this connection failed, for this reason.
+    TlsFailed(u64, String),
     /// A handshaker runs. With a socket to it, on which secrets come. Handshakes below this number
     /// were those of others, whose secrets are lost unless they have come.
     Handshaker(u64),
@@ -109,6 +113,13 @@ pub enum ToKeeper {
     /// Make a connection: number and address. The answer repeats the number. A repeated number is
     /// dialed once.
     Connect(u64, Address),
+    /// Make a connection over TLS, like [`ToKeeper::Connect`]. Sent to keepers that
+    /// [`Hello::starts_tls`].
+    ConnectTls(u64, Address, ClientTls),
+    /// Have the handshaker do the handshake of this connection, which has a session: its key and
+    /// number. Answered by [`ToWorker::Shaken`] or [`ToWorker::TlsFailed`]. A handshake that is
+    /// under way or done is not begun again. Sent to keepers that [`Hello::starts_tls`].
+    StartTls((u32, u64), HandshakeWanted),
     /// Give up the connection of this number, if it is under way: nobody waits for it. Answered by
     /// [`ToWorker::ConnectFailed`], unless the outcome was told before. Sent to keepers that
     /// [`Hello::gives_up`].
@@ -164,6 +175,30 @@ pub enum ToKeeper {
     /// A trial's answer: a summary of what it could take over, or why it cannot.
     Tried(Result<String, String>),
 }
+
+/// Side of a client in TLS.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClientTls {
+    /// Service that the connection is for: its configuration may name roots.
+    pub service: String,
+    /// Name that the server's certificate must have.
+    pub server_name: String,
+}
+
+/// Handshake that a connection is to have.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HandshakeWanted {
+    /// Name of the session's service.
+    pub service: String,
+    /// Name that the server's certificate must have; `None`: the host is the server.
+    pub server_name: Option<String>,
+    /// Beginning of what the peer says, which was read already; at most [`BEGINNING_BYTES_MAX`].
+    pub input: Vec<u8>,
+}
+
+/// Most bytes of a handshake that may have been read before it begins. A number takes up to four
+/// bytes of JSON, and a message may have 64 KiB.
+pub const BEGINNING_BYTES_MAX: usize = 12 * 1024;
 
 /// Reason of [`ToKeeper::CantStart`] for lack of descriptors.
 pub const TOO_FEW_FILES: &str =
@@ -234,6 +269,9 @@ pub struct Hello {
     /// The keeper knows [`ToKeeper::Failing`] and [`ToKeeper::Saving`].
     #[serde(default)]
     pub hears_failures: bool,
+    /// The keeper knows [`ToKeeper::ConnectTls`] and [`ToKeeper::StartTls`].
+    #[serde(default)]
+    pub starts_tls: bool,
 }
 
 impl Hello {

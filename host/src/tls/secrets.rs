@@ -6,8 +6,7 @@
 
 use super::ciphers::derive;
 use greenroom_core::tls::state::{Direction, TlsState};
-use rustls::server::ServerConnection;
-use rustls::{ConnectionTrafficSecrets, KeyLog, ProtocolVersion, SupportedCipherSuite};
+use rustls::{Connection, ConnectionTrafficSecrets, KeyLog, ProtocolVersion, SupportedCipherSuite};
 use std::cell::RefCell;
 use zeroize::Zeroizing;
 
@@ -58,7 +57,7 @@ impl KeyLog for SecretsLog {
 /// `read` and `written` count the bytes of its stream so far. Fails with a sentence if rustls gives
 /// none, or others than it has logged.
 pub fn extract(
-    connection: ServerConnection,
+    connection: Connection,
     logged: &Logged,
     (read, written): (u64, u64),
 ) -> Result<TlsState, String> {
@@ -68,14 +67,20 @@ pub fn extract(
         Some(ProtocolVersion::TLSv1_2) => 0x0303,
         other => return Err(format!("version {other:?} was agreed on")),
     };
+    let is_client = matches!(connection, Connection::Client(_));
+    let (theirs, ours) = match is_client {
+        true => (&logged.server, &logged.client),
+        false => (&logged.client, &logged.server),
+    };
     let secrets = connection.dangerous_extract_secrets().map_err(|e| e.to_string())?;
     Ok(TlsState {
         version,
         suite: u16::from(suite.suite()),
-        peer: direction(suite, secrets.rx, &logged.client)?,
-        host: direction(suite, secrets.tx, &logged.server)?,
+        peer: direction(suite, secrets.rx, theirs)?,
+        host: direction(suite, secrets.tx, ours)?,
         read,
         written,
+        is_client,
         ..TlsState::default()
     })
 }

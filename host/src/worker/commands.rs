@@ -13,14 +13,17 @@
 
 use crate::clock::now_ns;
 use crate::logs::log_at;
-use crate::protocol::keeper::ToKeeper;
+use crate::protocol::keeper::ClientTls;
 use crate::worker::reload::probation::Probations;
 use crate::worker::repeats::RepeatKind;
 use crate::worker::shell::Shell;
+use crate::worker::start_tls;
 use greenroom_core::command::Command;
 use greenroom_core::core::Core;
 use greenroom_core::effects::job_shares::JobCounts;
+use greenroom_core::effects::outbound::Dial;
 use greenroom_core::ids::ServiceId;
+use greenroom_core::input::Input;
 use greenroom_core::recovery::crashes::action_name;
 use greenroom_core::turn::fault::{Fault, LogLine};
 use greenroom_state::abi::fault::PANIC;
@@ -33,7 +36,7 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
         shell.threads.jobs.begin(job);
     }
     for dial in shell.core.take_connects() {
-        shell.keeper.send(&ToKeeper::Connect(dial.number, dial.addr));
+        connect(shell, dial);
     }
     shell.core.take_commands(commands);
     for command in commands.drain(..) {
@@ -49,6 +52,7 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
             }
             // The poll is edge-triggered: it may have reported this input while nothing was read.
             Command::Resume(slot) => shell.sockets.read_again([slot]),
+            Command::StartTls { slot, id } => start_tls::ask(shell, slot, id),
             Command::Reset(slot) => shell.sockets.reset_at_close(slot),
             Command::Log { service, session, line } => log_line(&shell.core, service, session, &line),
             Command::CancelJob(number) => shell.threads.jobs.cancel(number),
@@ -75,6 +79,16 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
         }
     }
     log_left_out(shell);
+}
+
+/// Asks the keeper for an outbound connection.
+fn connect(shell: &mut Shell, Dial { number, service, target }: Dial) {
+    let service = name_of(&shell.core, service).0.to_owned();
+    let over_tls = target.over_tls.map(|name| ClientTls { service, server_name: name.into() });
+    if !shell.keeper.connect(number, target.addr, over_tls) {
+        let why = "this host's keeper is of an earlier version, which connects without TLS alone";
+        shell.core.handle(Input::ConnectFailed { number, why });
+    }
 }
 
 /// Names the lines that were left out, once their time is over.

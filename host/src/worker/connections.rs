@@ -13,10 +13,10 @@
 use crate::clock::unix_ms;
 use crate::net::stream::Stream;
 use crate::protocol::keeper::EndpointId;
-use crate::sys::tcp;
 use crate::worker::datagrams::is_udp;
-use crate::worker::handshakes::Waiting;
+use crate::worker::handshakes::{Waiting, check_counts};
 use crate::worker::shell::Shell;
+use crate::worker::start_tls;
 use crate::worker::udp_ports;
 use greenroom_core::input::{Input, TlsBegin};
 use greenroom_state::endpoint::over_tls;
@@ -84,6 +84,7 @@ pub(super) fn join_handshaker(shell: &mut Shell, fds: Vec<OwnedFd>, first: u64) 
     for (_, waiting) in shell.handshakes.take_lost() {
         refuse(shell, waiting.key, waiting.number, "the handshaker has ended");
     }
+    start_tls::give_up_lost(shell);
     receive_secrets(shell);
 }
 
@@ -92,11 +93,7 @@ pub(super) fn receive_secrets(shell: &mut Shell) {
     for (_, Waiting { key, number, endpoint, fd }) in shell.handshakes.receive(shell.sockets.registry()) {
         open(shell, key, number, endpoint, fd);
     }
-    // A predecessor had committed these, and died before it said so.
-    let Shell { core, handshakes, .. } = shell;
-    for (connection, handshake) in handshakes.take_known(|n| core.sessions().slot_of(n).is_some()) {
-        handshakes.is_over(connection, handshake);
-    }
+    start_tls::settle(shell);
 }
 
 /// Opens a session for a connection, or refuses it: the peer is gone, the port of its endpoint is
@@ -107,11 +104,12 @@ fn open(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointId, fd: Owne
         return match shell.handshakes.take(handshake) {
             None => shell.handshakes.wait(handshake, Waiting { key, number, endpoint, fd }),
             Some(begin) => {
-                if let Err(why) = open_over_tls(shell, (key, number), endpoint, fd, &begin) {
+                if let Err(why) = open_over_tls(shell, (key, number), (endpoint, asked), fd, &begin) {
                     tracing::debug!("a connection over TLS is released: {why}");
                     return refuse(shell, key, number, &why);
                 }
                 shell.handshakes.is_over(number, handshake);
+                shell.keeper.take_dialed(number);
             }
         };
     }
@@ -148,7 +146,7 @@ fn open_asked(
     let at_ms = unix_ms();
     match (asked, service) {
         (Some(asked), _) => {
-            shell.core.handle(Input::Connected { number: asked, slot, id: number, peer, at_ms });
+            shell.core.handle(Input::Connected { number: asked, slot, id: number, peer, at_ms, tls: None });
         }
         (None, Some((service, kind))) => {
             shell.core.handle(Input::Opened { slot, id: number, service, kind, peer, at_ms, tls: None });
@@ -159,36 +157,39 @@ fn open_asked(
     Ok(())
 }
 
-/// Opens a session for a connection whose handshake is done. Fails if more of the stream was used:
-/// then a session had it before, and its keys must not be used again.
+/// Opens a session for a connection whose handshake is done, like [`open_asked`]. Fails if more
+/// of the stream was used: then a session had it before, and its keys must not be used again.
 fn open_over_tls(
     shell: &mut Shell,
     (key, number): (u32, u64),
-    endpoint: EndpointId,
+    (endpoint, asked): (EndpointId, Option<u64>),
     fd: OwnedFd,
     begin: &TlsBegin,
 ) -> Result<(), String> {
-    let counts = tcp::counts(&fd).map_err(|e| format!("the peer is gone: {e}"))?;
-    if counts.read != begin.state.read || counts.sent.is_some_and(|sent| sent != begin.state.written) {
-        return Err("its stream is not where its handshake left it".into());
-    }
+    // On an outbound connection the host's own SYN counts as a byte.
+    let written = begin.state.written + u64::from(asked.is_some());
+    check_counts(&fd, begin.state.read, written)?;
     let socket = Stream::from(fd);
     let gone = |e| format!("the peer is gone: {e}");
     let (peer, local) = (socket.peer().map_err(gone)?, socket.local().map_err(gone)?);
-    let port = shell.ports.of_connection(endpoint, local).ok_or("the port is closed")?;
-    let kind = over_tls(&port.kind).unwrap_or(&port.kind).to_owned();
-    let service = shell.core.service_named(&port.port.0).ok_or("the port is closed")?;
-    let slot =
-        shell.sockets.add(socket, key).map_err(|e| format!("the connection cannot be taken in: {e}"))?;
-    let at_ms = unix_ms();
-    shell.core.handle(Input::Opened {
-        slot,
-        id: number,
-        service,
-        kind: &kind,
-        peer,
-        at_ms,
-        tls: Some(begin),
-    });
+    let port = shell.ports.of_connection(endpoint, local);
+    let served =
+        port.and_then(|p| Some((shell.core.service_named(&p.port.0)?, over_tls(&p.kind)?.to_owned())));
+    if asked.is_none() && served.is_none() {
+        return Err("the port is closed".into());
+    }
+    let taken_in = shell.sockets.add(socket, key);
+    let slot = taken_in.map_err(|e| format!("the connection cannot be taken in: {e}"))?;
+    let (id, at_ms, tls) = (number, unix_ms(), Some(begin));
+    match (asked, served) {
+        (Some(number), _) => {
+            shell.core.handle(Input::Connected { number, slot, id, peer, at_ms, tls });
+        }
+        (None, Some((service, kind))) => {
+            shell.core.handle(Input::Opened { slot, id, service, kind: &kind, peer, at_ms, tls });
+        }
+        // Excluded above.
+        (None, None) => {}
+    }
     Ok(())
 }

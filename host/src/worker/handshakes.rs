@@ -5,7 +5,8 @@
 //! | there | there | a session, in the pass that brought the second of the two |
 //! | not there yet | there | waits: this process is a successor, and gets all secrets anew |
 //! | lost with their handshaker | there | the connection is released |
-//! | there | has a session already | acknowledged, and wiped |
+//! | there | has a session that waits for TLS | puts TLS around its stream |
+//! | there | has a session over TLS already | acknowledged, and wiped |
 //!
 //! *Invariant*: secrets are acknowledged behind the commit of their session. So they are in the
 //! records, or with the handshaker, or the connection is closed. No secrets begin two sessions: a
@@ -14,11 +15,12 @@
 use crate::net::sockets::HANDSHAKER;
 use crate::protocol::handshaker::{Heard, encode_numbers, receive_secrets, send_bytes};
 use crate::protocol::keeper::EndpointId;
+use crate::sys::tcp;
 use greenroom_core::input::TlsBegin;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Numbers in one acknowledgement, at most.
 const NUMBERS_MAX: usize = 4096;
@@ -143,10 +145,29 @@ impl HandshakesDone {
         lost.into_iter().filter_map(|n| Some((n, self.waiting.remove(&n)?))).collect()
     }
 
-    /// Handshakes whose secrets are here, although their connections have a session, as `has` says.
+    /// Connections that have a session, as `has` says, and whose handshake is among the lost ones.
+    /// O(connections that are expected or wait).
+    pub(super) fn lost_of(&self, has: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
+        let is_lost =
+            |(_, handshake): &(u64, u64)| *handshake < self.first && !self.secrets.contains_key(handshake);
+        let all = self.of_connections.iter().map(|(connection, handshake)| (*connection, *handshake));
+        all.filter(is_lost).filter(|(connection, _)| has(*connection)).collect()
+    }
+
+    /// Handshakes whose secrets are here, and whose connections have a session, as `has` says.
     /// O(secrets that are here): a successor knows the handshakes of all its sessions.
     pub(super) fn take_known(&mut self, has: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
         let here = self.secrets.keys().filter_map(|n| Some((*self.connections.get(n)?, *n)));
         here.filter(|(connection, _)| has(*connection)).collect()
+    }
+}
+
+/// Checks that a stream is where its handshake left it, by the kernel's counts. Else a session may
+/// have had it before, and its keys must not be used again.
+pub(super) fn check_counts(fd: impl AsFd, read: u64, written: u64) -> Result<(), String> {
+    let counts = tcp::counts(&fd).map_err(|e| format!("the peer is gone: {e}"))?;
+    match counts.read == read && counts.sent.is_none_or(|sent| sent == written) {
+        true => Ok(()),
+        false => Err("its stream is not where its handshake left it".into()),
     }
 }

@@ -9,8 +9,9 @@
 //! releases the connections of ended sessions.
 
 use crate::net::sockets::LINK;
-use crate::protocol::keeper::{HeldPort, Hello, ToKeeper, ToWorker};
+use crate::protocol::keeper::{ClientTls, HandshakeWanted, HeldPort, Hello, ToKeeper, ToWorker};
 use crate::protocol::link::{Link, Received};
+use greenroom_state::address::Address;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use std::collections::HashMap;
@@ -39,6 +40,8 @@ pub(super) struct KeeperLink {
     gives_up: bool,
     /// The keeper understands [`ToKeeper::Failing`] and [`ToKeeper::Saving`].
     hears_failures: bool,
+    /// The keeper understands [`ToKeeper::ConnectTls`] and [`ToKeeper::StartTls`].
+    starts_tls: bool,
     /// Connections that the keeper is to release: key and number.
     drops: Vec<(u32, u64)>,
     /// Outbound connections about to come: number of the request, by number of the connection. All
@@ -64,7 +67,8 @@ impl KeeperLink {
         let fd = link.fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), LINK, Interest::READABLE | Interest::WRITABLE)?;
         let (drops, dialed) = (Vec::new(), HashMap::new());
-        let Hello { hears_refusals, holds_builds, knows_files, gives_up, hears_failures, .. } = *hello;
+        let Hello { hears_refusals, holds_builds, knows_files, gives_up, hears_failures, starts_tls, .. } =
+            *hello;
         let (ready, recycling, has_rest) = (false, false, false);
         Ok(KeeperLink {
             link,
@@ -73,6 +77,7 @@ impl KeeperLink {
             knows_files,
             gives_up,
             hears_failures,
+            starts_tls,
             drops,
             dialed,
             ready,
@@ -145,6 +150,27 @@ impl KeeperLink {
             let short: String = reason.chars().take(REASON_CHARS_MAX).collect();
             self.link.send(&ToKeeper::Refused(path, build, short));
         }
+    }
+
+    /// Asks for an outbound connection of this number. False: it is one over TLS, and an earlier
+    /// keeper makes none.
+    #[must_use]
+    pub(super) fn connect(&mut self, number: u64, addr: Address, over_tls: Option<ClientTls>) -> bool {
+        match over_tls {
+            None => self.link.send(&ToKeeper::Connect(number, addr)),
+            Some(tls) if self.starts_tls => self.link.send(&ToKeeper::ConnectTls(number, addr, tls)),
+            Some(_) => return false,
+        }
+        true
+    }
+
+    /// Asks for the handshake of a session's connection. False: an earlier keeper knows none.
+    #[must_use]
+    pub(super) fn start_tls(&mut self, connection: (u32, u64), wanted: HandshakeWanted) -> bool {
+        if self.starts_tls {
+            self.link.send(&ToKeeper::StartTls(connection, wanted));
+        }
+        self.starts_tls
     }
 
     /// Tells the keeper that nobody waits for an outbound connection. It answers with the outcome.

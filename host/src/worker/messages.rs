@@ -22,7 +22,7 @@ use crate::worker::drivers::Drivers;
 use crate::worker::inbox::{Inbox, Message};
 use crate::worker::reload::ports::{Opening, PreparedPorts};
 use crate::worker::shell::Shell;
-use crate::worker::{connections, queries};
+use crate::worker::{connections, queries, start_tls};
 use greenroom_core::input::Input;
 use greenroom_core::reload::request::Requester;
 use greenroom_state::address::Address;
@@ -78,7 +78,11 @@ pub(super) fn from_keeper(
             connections::take(shell, &all, fds);
         }
         ToWorker::Endpoints(runs) => shell.ports.announce(runs),
-        ToWorker::Shaken(shaken) => shell.handshakes.expect(shaken),
+        ToWorker::Shaken(shaken) => {
+            shell.handshakes.expect(shaken);
+            start_tls::settle(shell);
+        }
+        ToWorker::TlsFailed(number, why) => start_tls::failed(shell, number, &why),
         ToWorker::Handshaker(first) => connections::join_handshaker(shell, fds, first),
         ToWorker::Opened(opened) => ports_opened(shell, drivers, opened),
         ToWorker::Dialed(dialed) => shell.keeper.expect_dialed(dialed),

@@ -41,6 +41,7 @@
 //! | `restore` | Restores between two passes. |
 //! | `save` | Saves tables and ledger in time and at the end. |
 //! | `shell` | State of the loop beside the core. |
+//! | `start_tls` | Puts TLS around streams in use. |
 //! | `takeover/` | Starts a worker: fresh, or as a successor. |
 //! | `threads` | The threads beside the loop. |
 //! | `udp_ports` | Takes UDP ports in, and reads them into the core. |
@@ -65,6 +66,7 @@ mod repeats;
 mod restore;
 mod save;
 mod shell;
+mod start_tls;
 pub mod takeover;
 mod threads;
 mod transfer;
@@ -72,7 +74,6 @@ mod udp_ports;
 mod udp_socket;
 
 use crate::admin::server;
-use crate::clock::now_ns;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::stage::Stage;
@@ -147,9 +148,7 @@ impl Worker {
         let board = self.shell.board;
         board.pass_ends();
         self.wait()?;
-        let now_ns = now_ns();
-        board.pass_begins(now_ns);
-        self.shell.core.handle(Input::PassBegins { now_ns });
+        self.shell.begin_pass();
         self.read()?;
         self.commit_and_send();
         crash_points::pass(Point::Flushed);

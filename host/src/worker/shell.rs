@@ -10,7 +10,7 @@
 //! [`Shell::commit`] is the commit of a pass. Drivers hand the core `Input::Commit` alone: actions
 //! that wait then get their turns in the next pass.
 
-use crate::clock::now_ns;
+use crate::clock::{now_ns, unix_ns};
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::board::Board;
@@ -68,6 +68,14 @@ pub(super) struct Shell {
 }
 
 impl Shell {
+    /// Begins a pass: reads both clocks, once for all of its turns.
+    pub(super) fn begin_pass(&mut self) {
+        let now_ns = now_ns();
+        self.board.pass_begins(now_ns);
+        self.core.handle(Input::WallClock { unix_ns: unix_ns() });
+        self.core.handle(Input::PassBegins { now_ns });
+    }
+
     /// Assembles finished parts. Ports and builds are empty until they are loaded or taken over.
     /// The ledger goes on with the lines in the core's records.
     pub(super) fn assemble(

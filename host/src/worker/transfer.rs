@@ -113,6 +113,16 @@ impl Sockets {
         self.net.close(self.poll.registry(), slot)
     }
 
+    /// Key by which the keeper knows a connection. `None`: no connection has this slot.
+    pub(super) fn key(&self, slot: Slot) -> Option<u32> {
+        self.net.key(slot)
+    }
+
+    /// Socket of a connection. `None`: no connection has this slot.
+    pub(super) fn socket(&mut self, slot: Slot) -> Option<&Stream> {
+        self.net.get(slot).map(|socket| &*socket)
+    }
+
     /// Ends the outgoing direction of a connection. An error means that the connection is gone; the
     /// next read finds that out.
     pub(super) fn shut_down(&mut self, slot: Slot) {

@@ -38,3 +38,6 @@ pub const SUBNEGOTIATION: u32 = 12;
 /// is the address that it came from, as IP and port. What the turn sends goes back there, a
 /// datagram for each send. [`super::Action::detail`] and [`super::Action::from`] are the host's.
 pub const DATAGRAM: u32 = 13;
+/// Since 1.5. The session's stream is one of TLS from here on, as [`super::Host::start_tls`] asked;
+/// `data` is empty. [`super::Host::fact`] knows what was agreed on.
+pub const TLS_STARTED: u32 = 14;

@@ -234,7 +234,7 @@ impl World {
         let (id, service) = (peer.id, self.host.service);
         let addr = ADDR.parse().expect("an address");
         self.host.core.handle(match peer.dialed {
-            Some(number) => Input::Connected { number, slot, id, peer: addr, at_ms: 0 },
+            Some(number) => Input::Connected { number, slot, id, peer: addr, at_ms: 0, tls: None },
             None => Input::Opened { slot, id, service, kind: "", peer: addr, at_ms: 0, tls: None },
         });
         self.check_admission(slot);

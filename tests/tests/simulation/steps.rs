@@ -155,7 +155,7 @@ impl World {
         let wanted = sessions.iter().flat_map(|s| &s.connects).chain(&own).any(|c| c.number == number);
         let (id, slot) = self.arrive(Some(number));
         let peer = ADDR.parse().expect("an address");
-        self.host.core.handle(Input::Connected { number, slot, id, peer, at_ms: 0 });
+        self.host.core.handle(Input::Connected { number, slot, id, peer, at_ms: 0, tls: None });
         if wanted {
             self.counts.connected += 1;
             self.check_admission(slot);

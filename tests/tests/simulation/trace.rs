@@ -52,6 +52,7 @@ impl Trace {
         match command {
             Command::Shutdown(slot) => self.note("shutdown", &[in_slot(slot)], b""),
             Command::Close { slot, id } => self.note("close", &[in_slot(slot), *id], b""),
+            Command::StartTls { slot, id } => self.note("start tls", &[in_slot(slot), *id], b""),
             Command::Reset(slot) => self.note("reset", &[in_slot(slot)], b""),
             Command::Resume(slot) => self.note("resume", &[in_slot(slot)], b""),
             Command::Log { service, session, line } => {

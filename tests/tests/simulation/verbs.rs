@@ -80,7 +80,7 @@ impl Turn<'_, '_> {
         self.staging.set_timer("never", 0, false);
         self.staging.note(self.session, b"never");
         let _ = self.staging.start_job("never", b"", false);
-        let _ = self.staging.connect("script", ADDR, b"never");
+        let _ = self.staging.connect("script", ADDR, None, b"never");
         self.staging.wait_for(1);
         self.staging.hold(true);
         self.staging.close();
@@ -167,7 +167,7 @@ impl Turn<'_, '_> {
     pub(crate) fn connect(&mut self) {
         self.add_own("dials");
         let context = self.owner.clone();
-        self.staging.connect("script", ADDR, context.as_bytes()).expect("a number");
+        self.staging.connect("script", ADDR, None, context.as_bytes()).expect("a number");
     }
 
     /// Holds the session's input until its timer `go` fires.

@@ -273,11 +273,11 @@ impl World {
     /// Begins the connections that the commit released.
     fn start_connects(&mut self) {
         for dial in self.host.core.take_connects() {
-            self.trace.note("connect", &[dial.number], dial.addr.stored_text().as_bytes());
+            self.trace.note("connect", &[dial.number], dial.target.addr.stored_text().as_bytes());
             // A successor asks again for connections that are open or being made.
             let open = self.network.peers.iter().any(|p| p.dialed == Some(dial.number));
             if !open && !self.network.dialing.contains(&dial.number) {
-                assert_eq!(dial.addr.stored_text(), ADDR);
+                assert_eq!(dial.target.addr.stored_text(), ADDR);
                 self.network.dialing.push(dial.number);
             }
         }

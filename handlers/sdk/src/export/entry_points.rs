@@ -346,6 +346,7 @@ fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8])
             Action::Negotiated { option: option as u8, verb: Verb::from_byte(verb), on }
         }
         (action::SUBNEGOTIATION, option) => Action::Subnegotiation { option: option as u8, bytes: data },
+        (action::TLS_STARTED, _) => Action::TlsStarted,
         (action::DATAGRAM, _) => {
             // The host writes an address.
             let from = text(name).parse().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());

@@ -77,6 +77,11 @@ impl Host for HostCalls<'_> {
         unsafe { (self.host.state)(self.turn, bytes.into()) }
     }
 
+    fn wall(&mut self) -> u64 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.wall)(self.turn) }
+    }
+
     fn peer(&mut self) -> String {
         let mut text = Bytes::EMPTY;
         // SAFETY: as above the impl.
@@ -207,6 +212,19 @@ impl Host for HostCalls<'_> {
         // SAFETY: as above the impl.
         let status = unsafe { (self.host.connect)(self.turn, s, a, c, &mut number) };
         if status == status::OK { Ok(number) } else { Err(status) }
+    }
+
+    fn connect_tls(&mut self, service: &str, addr: &str, name: &str, context: &[u8]) -> Result<u64, u32> {
+        let mut number = 0;
+        let (s, a, n, c) = (service.into(), addr.into(), name.into(), context.into());
+        // SAFETY: as above the impl.
+        let status = unsafe { (self.host.connect_tls)(self.turn, s, a, n, c, &mut number) };
+        if status == status::OK { Ok(number) } else { Err(status) }
+    }
+
+    fn start_tls(&mut self, name: &str) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.start_tls)(self.turn, name.into()) }
     }
 
     fn wait_for(&mut self, session: u64) -> u32 {

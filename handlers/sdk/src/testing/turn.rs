@@ -44,9 +44,13 @@ pub(super) struct Peer {
     pub(super) closed: bool,
 }
 
+/// Time of the calendar at which a test begins: 2020-01-01, since 1970.
+const EPOCH: Duration = Duration::from_secs(1_577_836_800);
+
 /// Action that waits for its turn.
 #[derive(Clone)]
 pub(super) enum Caused {
+    TlsStarted,
     Note(u64, Vec<u8>),
     Published(String, u64, Vec<u8>),
     /// Number, name and input.
@@ -92,6 +96,9 @@ impl Host for Staging {
     }
     fn state(&mut self, bytes: &[u8]) {
         self.change(|own| own.state = Some(bytes.to_vec()));
+    }
+    fn wall(&mut self) -> u64 {
+        (EPOCH + self.shared.now).as_nanos() as u64
     }
     fn peer(&mut self) -> String {
         self.from.map_or_else(|| format!("127.0.0.1:{}", self.session), |from| format!("udp://{from}"))
@@ -203,6 +210,13 @@ impl Host for Staging {
     fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
         self.shared.connects.push((self.session, service.to_owned(), addr.to_owned(), context.to_vec()));
         Ok(self.shared.connects.len() as u64)
+    }
+    fn connect_tls(&mut self, service: &str, addr: &str, name: &str, context: &[u8]) -> Result<u64, u32> {
+        self.connect(service, &format!("{addr} as {name}"), context)
+    }
+    fn start_tls(&mut self, _: &str) -> u32 {
+        self.shared.caused.push_back((self.session, 0, Caused::TlsStarted));
+        status::OK
     }
     fn wait_for(&mut self, _: u64) -> u32 {
         status::OK

@@ -29,6 +29,12 @@ pub struct DatagramsToSend {
 }
 
 impl DatagramsToSend {
+    /// Moves all datagrams into another list, whose own are dropped. Its memory is used again.
+    pub(crate) fn move_to(&mut self, into: &mut DatagramsToSend) {
+        into.clear();
+        std::mem::swap(self, into);
+    }
+
     /// Adds a datagram.
     pub(crate) fn push(&mut self, service: ServiceId, from: LocalEnd, to: SocketAddr, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);

@@ -28,19 +28,32 @@ use std::collections::{BTreeMap, BTreeSet};
 const CONNECTS_PER_PASS_BITS: u32 = 20;
 /// Bytes of a connection's record beside its address and context.
 const CONNECT_HEAD: usize = 16;
+/// Text before the address of a connection over TLS.
+const OVER_TLS: &str = "tls+";
 /// Bytes of an address as text, at most. Room for a record is reserved for this length.
 const ADDR_BYTES_MAX: usize = 128;
 /// Bytes of the outcome that a session is told, at most. An outcome uses the store's reserve, so
 /// longer ones are cut.
 pub(crate) const OUTCOME_BYTES_MAX: usize = 2 * ADDR_BYTES_MAX;
 
+/// Target of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Address.
+    pub addr: Address,
+    /// Name that the server's certificate must have; `None`: the connection is not over TLS.
+    pub over_tls: Option<Box<str>>,
+}
+
 /// A connection for the shell to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dial {
     /// Number by which its outcome is reported.
     pub number: u64,
-    /// Address to connect to.
-    pub addr: Address,
+    /// Service that it will be a session of.
+    pub service: ServiceId,
+    /// Target to connect to.
+    pub target: Target,
 }
 
 /// A connection that is being made. Its context is in its record alone.
@@ -50,8 +63,8 @@ pub(crate) struct Connect {
     pub(crate) owner: u64,
     /// Service that it will be a session of.
     pub(crate) service: ServiceId,
-    /// Address to connect to, kept for operators and for [`Outbound::take_begun`].
-    pub(crate) addr: Address,
+    /// Target to connect to, kept for operators and for [`Outbound::take_begun`].
+    pub(crate) target: Target,
     record: Ref,
 }
 
@@ -74,34 +87,49 @@ pub(crate) struct Outbound {
 /// | --- | --- |
 /// | 0 to 7 | number |
 /// | 8 to 11 | service, length of the address (2 bytes each) |
-/// | 12 to 15 | zero |
-/// | 16 on | the address, the context |
-fn encode(number: u64, service: ServiceId, addr: &Address, context: &[u8]) -> Vec<u8> {
-    let addr = addr.stored_text();
-    let mut bytes = Vec::with_capacity(CONNECT_HEAD + addr.len() + context.len());
+/// | 12 to 13 | length of the server's name, over TLS |
+/// | 14 to 15 | zero |
+/// | 16 on | the address, behind `tls+` over TLS; the server's name; the context |
+///
+/// An older binary finds no address in a record over TLS. So it drops the record, and does not
+/// connect without TLS.
+fn encode(number: u64, service: ServiceId, target: &Target, context: &[u8]) -> Vec<u8> {
+    let over_tls = if target.over_tls.is_some() { OVER_TLS } else { "" };
+    let addr = format!("{over_tls}{}", target.addr.stored_text());
+    let name = target.over_tls.as_deref().unwrap_or_default();
+    let mut bytes = Vec::with_capacity(CONNECT_HEAD + addr.len() + name.len() + context.len());
     bytes.extend_from_slice(&number.to_le_bytes());
     bytes.extend_from_slice(&service.0.to_le_bytes());
     bytes.extend_from_slice(&(addr.len() as u16).to_le_bytes());
-    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(&[0; 2]);
     bytes.extend_from_slice(addr.as_bytes());
+    bytes.extend_from_slice(name.as_bytes());
     bytes.extend_from_slice(context);
     bytes
 }
 
-/// Decodes a record: number, service, address, context. `None`: it is too short, or its address
+/// Decodes a record: number, service, target, context. `None`: it is too short, or its address
 /// is none.
-fn decode(bytes: &[u8]) -> Option<(u64, ServiceId, Address, &[u8])> {
+fn decode(bytes: &[u8]) -> Option<(u64, ServiceId, Target, &[u8])> {
     let (head, rest) = bytes.split_at_checked(CONNECT_HEAD)?;
     let short = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
-    let (addr, context) = rest.split_at_checked(usize::from(short(10)))?;
-    let addr = std::str::from_utf8(addr).ok()?.parse().ok()?;
-    Some((u64::from_le_bytes(head[..8].try_into().ok()?), ServiceId(short(8)), addr, context))
+    let (addr, rest) = rest.split_at_checked(usize::from(short(10)))?;
+    let (name, context) = rest.split_at_checked(usize::from(short(12)))?;
+    let addr = std::str::from_utf8(addr).ok()?;
+    let (addr, over_tls) = match addr.strip_prefix(OVER_TLS) {
+        Some(addr) => (addr, Some(std::str::from_utf8(name).ok()?.into())),
+        None => (addr, None),
+    };
+    let target = Target { addr: addr.parse().ok()?, over_tls };
+    Some((u64::from_le_bytes(head[..8].try_into().ok()?), ServiceId(short(8)), target, context))
 }
 
 impl Outbound {
     /// Bytes of the record that [`Outbound::ask`] writes.
-    pub(crate) fn record_bytes(addr: &Address, context_len: usize) -> usize {
-        CONNECT_HEAD + addr.stored_text().len() + context_len
+    pub(crate) fn record_bytes(addr: &Address, name_len: Option<usize>, context_len: usize) -> usize {
+        let over_tls = name_len.map_or(0, |len| OVER_TLS.len() + len);
+        CONNECT_HEAD + addr.stored_text().len() + over_tls + context_len
     }
 
     /// Number of the next connection. A turn that fails leaves its numbers to later ones.
@@ -126,12 +154,12 @@ impl Outbound {
         store: &mut Store,
         owner: u64,
         number: u64,
-        (service, addr): (ServiceId, Address),
+        (service, target): (ServiceId, Target),
         context: &[u8],
     ) {
-        let put = store.put(None, Kind::Connect, owner, &encode(number, service, &addr, context));
+        let put = store.put(None, Kind::Connect, owner, &encode(number, service, &target, context));
         let record = put.expect("room was reserved before");
-        self.insert(number, Connect { owner, service, addr, record });
+        self.insert(number, Connect { owner, service, target, record });
     }
 
     /// Enters a connection, to be made after the next commit.
@@ -144,11 +172,11 @@ impl Outbound {
     /// The connections to make, after a commit. Those that were dropped since are left out.
     pub(crate) fn take_begun(&mut self) -> Vec<Dial> {
         let begun = std::mem::take(&mut self.begun);
-        let all = &self.all;
-        begun
-            .into_iter()
-            .filter_map(|number| Some(Dial { number, addr: all.get(&number)?.addr.clone() }))
-            .collect()
+        let dial = |number| {
+            let Connect { service, target, .. } = self.all.get(&number)?;
+            Some(Dial { number, service: *service, target: target.clone() })
+        };
+        begun.into_iter().filter_map(dial).collect()
     }
 
     /// The connections of an owner, by number. O(connections).
@@ -199,12 +227,12 @@ impl Outbound {
         services: usize,
     ) {
         let read = store.read(record, |b| decode(b).map(|(n, s, a, _)| (n, s, a)));
-        let sound = |(n, s, _): &(u64, ServiceId, Address)| {
+        let sound = |(n, s, _): &(u64, ServiceId, Target)| {
             owner_lives && usize::from(s.0) < services && !self.all.contains_key(n)
         };
         match read.filter(sound) {
-            Some((number, service, addr)) => {
-                self.insert(number, Connect { owner, service, addr, record });
+            Some((number, service, target)) => {
+                self.insert(number, Connect { owner, service, target, record });
             }
             None => store.delete(record),
         }

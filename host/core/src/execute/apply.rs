@@ -13,13 +13,15 @@
 use crate::effects::action_record::{Data, PendingAction};
 use crate::effects::inbox::RunningBatch;
 use crate::effects::jobs::NewJob;
+use crate::effects::outbound::Target;
 use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;
 use crate::host_state::end::drop_job;
 use crate::host_state::output::{broadcast, is_backed_up, send};
 use crate::host_state::state::{write_framing, write_state, write_topics};
 use crate::host_state::tls::seal_all;
-use crate::ids::{Slot, public_number};
+use crate::host_state::tls_due;
+use crate::ids::{ServiceId, Slot, public_number};
 use crate::limits::names::Limit;
 use crate::service::registry::Writer;
 use crate::session::blocked::Blocked;
@@ -28,6 +30,7 @@ use crate::store::shared::SHARED_FROM_BYTES;
 use crate::turn::effect::{Effect, Part};
 use crate::turn::staging::Buffers;
 use greenroom_state::abi::action;
+use greenroom_state::address::Address;
 
 /// A session whose batch is applied, with all that effects read of the batch.
 #[derive(Clone, Copy)]
@@ -91,15 +94,15 @@ pub(crate) fn apply(
                 start_job(host, &NewJob { owner: id, service, number: *number, name, input, once: *once });
             }
             Effect::CancelJob(number) => cancel_job(host, &origin, *number),
-            Effect::Connect { number, service, addr, context } => {
-                let context = &staged.bytes[context.clone()];
-                host.outbound.ask(&mut host.store, id, *number, (*service, addr.clone()), context);
+            Effect::Connect { number, service, addr, over_tls, context } => {
+                connect(host, &origin, (*number, *service), (addr, over_tls.as_ref()), context);
             }
+            Effect::StartTls(name) if !staged.close => tls_due::start(host, slot, staged.text(name)),
             Effect::Datagram { from, to, data } => {
                 host.datagrams.push(service, *from, *to, &staged.bytes[data.clone()]);
             }
-            // Each holds the whole state, so the last one counts.
-            Effect::Framing(_) => {}
+            // Each framing holds the whole state, so the last one counts.
+            Effect::StartTls(_) | Effect::Framing(_) => {}
             Effect::WaitFor(other) => wait_for(host, slot, *other),
             Effect::Hold(held) => hold(host, slot, *held),
         }
@@ -112,6 +115,19 @@ pub(crate) fn apply(
     }
     host.store.end_promise();
     seal_all(host);
+}
+
+/// Asks for a connection: to an address, and over TLS if a server's name is given.
+fn connect(
+    host: &mut HostState,
+    origin: &Origin<'_>,
+    (number, service): (u64, ServiceId),
+    (addr, over_tls): (&Address, Option<&Part>),
+    context: &Part,
+) {
+    let Origin { id, staged, .. } = *origin;
+    let target = Target { addr: addr.clone(), over_tls: over_tls.map(|name| staged.text(name).into()) };
+    host.outbound.ask(&mut host.store, id, number, (service, target), &staged.bytes[context.clone()]);
 }
 
 /// Writes an entry of a table, marked with this version.

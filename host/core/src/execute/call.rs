@@ -99,6 +99,7 @@ pub(crate) fn call(
         keeps_messages_apart: &|| host.services.any_encodes(),
         depths: call.running.depths(),
         now_ns: host.now_ns,
+        wall_ns: host.wall_ns,
     };
     let mut staging = Staging::new(buffers, &context, call.actions.len());
     let flags = callee.code.run(&batch, &mut staging);

@@ -27,6 +27,7 @@ use crate::session::output::OutputWriter;
 use crate::store::room::Room;
 use crate::store::shared::SHARED_FROM_BYTES;
 use crate::tables::index::Tables;
+use crate::tls::due::TlsDue;
 use crate::turn::effect::{Effect, Framed, Part};
 use crate::turn::staging::Buffers;
 
@@ -108,7 +109,11 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
         }
         Effect::SetTimer { name, .. } => (Timers::record_bytes(name.len()), 1),
         Effect::StartJob { name, input, .. } => (Jobs::record_bytes(name.len(), input.len()), 1),
-        Effect::Connect { addr, context, .. } => (Outbound::record_bytes(addr, context.len()), 1),
+        Effect::Connect { addr, over_tls, context, .. } => {
+            let name = over_tls.as_ref().map(|name| name.len());
+            (Outbound::record_bytes(addr, name, context.len()), 1)
+        }
+        Effect::StartTls(name) => (TlsDue::record_bytes(name.len()), 1),
         // Topic effects share one record, which lists all topics: `reserve` counts it once.
         Effect::Subscribe(_) | Effect::Unsubscribe(_) => (0, 0),
         // Waits likewise. Deletions need no room. Flags of a session are in its record, for which

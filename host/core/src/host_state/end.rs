@@ -49,6 +49,7 @@ pub(crate) fn gone(host: &mut HostState, slot: Slot) {
     if s.over_tls() {
         host.tls.forget(&mut host.store, slot);
     }
+    host.tls_due.forget(&mut host.store, slot);
     for r in [s.record, s.state, s.input, framing, topics].into_iter().flatten() {
         host.store.delete(r);
     }

@@ -26,6 +26,7 @@ pub(crate) mod notice;
 pub(crate) mod output;
 pub(crate) mod state;
 pub(crate) mod tls;
+pub(crate) mod tls_due;
 
 use crate::command::Command;
 use crate::effects::datagrams::DatagramsToSend;
@@ -51,6 +52,7 @@ use crate::store::records::Store;
 use crate::store::shared::SharedRecords;
 use crate::tables::index::Tables;
 use crate::tables::owner::TableOwners;
+use crate::tls::due::TlsDue;
 use crate::tls::table::TlsSessions;
 
 /// The state of a host, without sockets, files, threads and loaded code.
@@ -58,6 +60,9 @@ pub(crate) struct HostState {
     /// Time of the pass: CLOCK_MONOTONIC, in nanoseconds. All turns of a pass have the same
     /// time.
     pub(crate) now_ns: u64,
+    /// Time of the calendar in this pass: nanoseconds since 1970, UTC. For turns alone: it may go
+    /// back.
+    pub(crate) wall_ns: u64,
     /// Time by which deadlines are judged, in nanoseconds: all that had arrived by then was read.
     /// The time of an earlier pass, so that a host that stood still hears its peers first.
     pub(crate) heard_until_ns: u64,
@@ -102,6 +107,8 @@ pub(crate) struct HostState {
     pub(crate) outbound: Outbound,
     /// Records and stages of the sessions over TLS.
     pub(crate) tls: TlsSessions,
+    /// Sessions whose stream is to become one of TLS.
+    pub(crate) tls_due: TlsDue,
     /// Subscribers of each topic.
     pub(crate) topics: Topics,
     /// Entries of the tables.
@@ -119,6 +126,7 @@ impl HostState {
     pub(crate) fn new(limits: Limits, store: Store) -> HostState {
         HostState {
             now_ns: 0,
+            wall_ns: 0,
             heard_until_ns: 0,
             leaves_input: false,
             budget: Budget::default(),
@@ -140,6 +148,7 @@ impl HostState {
             jobs: Jobs::default(),
             outbound: Outbound::default(),
             tls: TlsSessions::default(),
+            tls_due: TlsDue::default(),
             topics: Topics::default(),
             tables: Tables::default(),
             owners: TableOwners::default(),
@@ -155,6 +164,12 @@ impl HostState {
             self.heard_until_ns = self.now_ns;
         }
         self.now_ns = now_ns;
+    }
+
+    /// Counts the quarantined sessions of a library's services. O(quarantined sessions).
+    pub(crate) fn quarantined(&self, library: &str) -> usize {
+        let sessions = self.quarantines.slots().filter_map(|slot| self.sessions.get(slot));
+        sessions.filter(|s| self.services[s.service].is_of(library)).count()
     }
 
     /// Begins a stage of a pass, with a budget of its own.

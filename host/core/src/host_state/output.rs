@@ -18,10 +18,12 @@
 use super::HostState;
 use super::end::{flushed, let_go_on};
 use super::notice::notice;
+use super::tls_due::{ask_if_drained, lend_before_mark, sendable};
 use crate::ids::{ServiceId, Slot};
 use crate::limits::names::Limit;
 use crate::service::encoding::Encoding;
 use crate::session::blocked::Blocked;
+use crate::session::carrier::Carrier;
 use crate::session::life::{Life, Session};
 use crate::session::output::push_shared;
 use crate::store::shared::SHARED_FROM_BYTES;
@@ -130,6 +132,15 @@ fn send_shared(host: &mut HostState, slot: Slot, number: u64, len: usize) {
     }
 }
 
+/// Lends the first pieces of a session's output that may go out, if any.
+pub(crate) fn lend<T>(host: &HostState, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
+    let s = host.sessions.get(slot)?;
+    match s.carrier {
+        Carrier::TlsDue => lend_before_mark(host, slot, f),
+        _ => s.lend_output(&host.store, &host.shared, f),
+    }
+}
+
 /// Whether a session's peer leaves so much output untaken that its input waits. A session that
 /// is gone is not full.
 pub(crate) fn is_full(host: &HostState, slot: Slot) -> bool {
@@ -197,9 +208,13 @@ pub(crate) fn note_overflow(host: &mut HostState, slot: Slot) {
 /// changed session, and when the kernel takes output again. The list is taken after a commit.
 #[inline]
 pub(crate) fn offer(host: &mut HostState, slot: Slot) {
-    let Some(s) = host.sessions.get_mut(slot).filter(|s| !s.kernel_full && !s.output.is_empty()) else {
+    let Some(s) = host.sessions.get(slot).filter(|s| !s.kernel_full && !s.output.is_empty()) else {
         return;
     };
+    if s.carrier == Carrier::TlsDue && sendable(host, slot) == 0 {
+        return;
+    }
+    let Some(s) = host.sessions.get_mut(slot) else { return };
     // A session with this much to send does not wait for others, so that it stays away from its
     // limit.
     let at_once_bytes = host.limits.of(s.service).output_bytes_pause as u64 / 2;
@@ -220,8 +235,12 @@ pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, kernel_full: 
     let drained = s.output_has_drained(host.limits.of(s.service));
     let flushes = s.life == Life::Draining && s.unsent() == 0;
     let paused = s.is_blocked(Blocked::OutputFull) || s.is_blocked(Blocked::ShareUsed);
+    let tls_due = s.carrier == Carrier::TlsDue;
     if drained && paused {
         host.sessions.resume(slot);
+    }
+    if tls_due && bytes > 0 {
+        ask_if_drained(host, slot);
     }
     release_waiting(host, slot);
     if flushes {

@@ -174,6 +174,8 @@ pub struct Limits {
     pub tls_records_max: u64,
     /// Handshakes of TLS under way. The oldest one is given up for one more.
     pub handshakes_max: usize,
+    /// Handshakes of TLS that begin in a second. More wait. 0: no limit.
+    pub handshakes_per_s: u64,
     /// Time for a handshake of TLS. Afterwards its connection is closed.
     pub handshake_ms: u64,
     /// Time for the output of a closed session to be flushed. Afterwards the output is dropped.
@@ -250,6 +252,7 @@ impl Default for Limits {
             dead_peer_ms: 120_000,
             tls_records_max: 1 << 23,
             handshakes_max: 1024,
+            handshakes_per_s: 1000,
             handshake_ms: 10_000,
             drain_ms: 10_000,
             linger_ms: 2_000,

@@ -79,6 +79,7 @@ limits! {
     TlsRecordsMax = "tls_records_max",
     HandshakeMs = "handshake_ms",
     HandshakesMax = "handshakes_max",
+    HandshakesPerS = "handshakes_per_s",
 }
 
 impl std::fmt::Display for Limit {

@@ -175,7 +175,7 @@ fn timers_of(host: &HostState, slot: Slot, id: u64) -> Vec<(String, u64)> {
 fn connects_of(host: &HostState, owner: u64) -> Vec<ConnectView> {
     let service = |c: &Connect| host.services[c.service].offer.name.clone();
     let own = host.outbound.of(owner);
-    own.map(|(number, c)| ConnectView { number, service: service(c), addr: c.addr.clone() }).collect()
+    own.map(|(number, c)| ConnectView { number, service: service(c), addr: c.target.addr.clone() }).collect()
 }
 
 /// A service's own timers whose names sort after `after`: a slice; and all of its own jobs and

@@ -23,6 +23,7 @@ use crate::ids::Slot;
 use crate::limits::budget::SESSION_NS;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
+use crate::session::carrier::Carrier;
 use crate::session::life::Life;
 use crate::session::output::OutputWriter;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
@@ -55,6 +56,10 @@ pub(super) fn finish_with(pass: &mut Pass<'_>, slot: Slot, reason: u32, farewell
         tls::close(host, slot);
     }
     let Some(s) = host.sessions.get(slot) else { return };
+    if s.carrier == Carrier::TlsDue {
+        // Nothing can be told in the middle of a handshake.
+        return gone(host, slot);
+    }
     // Asked behind the last turn, which may have sent something.
     if s.unsent() == 0 {
         flushed(host, slot);
@@ -69,7 +74,7 @@ pub(super) fn finish_with(pass: &mut Pass<'_>, slot: Slot, reason: u32, farewell
 /// the framing is gone. Empty for most framings, which costs nothing.
 fn farewell_bytes(pass: &mut Pass<'_>, slot: Slot, reason: u32, farewell: Farewell<'_>) -> Vec<u8> {
     let Some(s) = pass.host.sessions.get(slot).filter(|s| s.life == Life::Open) else { return Vec::new() };
-    if s.awaits_header() || !pass.host.services[s.service].framings.get(s.framing).begins_with_request() {
+    if s.awaits_carrier() || !pass.host.services[s.service].framings.get(s.framing).begins_with_request() {
         return Vec::new();
     }
     match pass.executor.close_words().filter(|_| reason == closed::HANDLER) {
@@ -91,11 +96,12 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     // Set before the turn runs: an action that the turn causes for its own session is not
     // delivered.
     s.life = Life::Draining;
-    let (by_header, never_opened) = (s.awaits_header(), s.is_blocked(Blocked::OpenedTurnDue));
+    let (by_carrier, never_opened) = (s.awaits_carrier(), s.is_blocked(Blocked::OpenedTurnDue));
     let by_request = host.services[s.service].framings.get(s.framing).begins_with_request();
     host.sessions.touch(slot);
-    // A session whose header or request never came, or was for a page, has no turn of its own.
-    if !by_header && (!never_opened || !by_request) {
+    // A session whose header, handshake or request never came, or was for a page, has no turn of
+    // its own.
+    if !never_opened || !by_carrier && !by_request {
         let last = Action { detail: reason, ..Action::new(action::CLOSED, Bytes::EMPTY) };
         // The outcome does not matter: a last turn that fails or is blocked does not keep the
         // session.

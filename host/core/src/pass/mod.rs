@@ -32,6 +32,7 @@ pub(crate) mod commit;
 mod cut;
 pub(crate) mod datagram;
 pub(crate) mod deliver;
+pub(crate) mod ends;
 mod framing;
 mod handshake;
 pub(crate) mod open;
@@ -46,6 +47,9 @@ pub(crate) mod send;
 mod send_tests;
 #[cfg(test)]
 mod share_tests;
+pub(crate) mod start_tls;
+#[cfg(test)]
+mod start_tls_tests;
 pub(crate) mod timeout;
 mod tls;
 #[cfg(test)]

@@ -30,10 +30,11 @@ use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::carrier::Carrier;
 use crate::session::life::{Life, Session};
+use crate::store::layout::Full;
 use crate::tls::state::STATE_BYTES;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
 use greenroom_state::address::Peer;
-use greenroom_state::endpoint::split_kind;
+use greenroom_state::endpoint::{over_tls, split_kind};
 use greenroom_state::session_record;
 
 /// Connection that is to become a session.
@@ -101,7 +102,8 @@ pub(crate) fn open(
     if connection.udp.is_none() {
         host.host_records.record_connection_number(id);
     }
-    let (is_proxied, _) = split_kind(connection.kind);
+    let (is_proxied, behind) = split_kind(connection.kind);
+    let tls_behind = is_proxied && over_tls(behind).is_some();
     // The state of TLS takes a second block for an update, like the session's record.
     let has_room = tls.is_none_or(|tls| host.store.reserve([STATE_BYTES, STATE_BYTES, tls.facts.len()]));
     let limit = match is_proxied && !host.limits.trusts_proxy(service, &connection.peer) {
@@ -112,7 +114,8 @@ pub(crate) fn open(
     if host.stopping || limit.is_some() {
         return Err(refuse(host, &connection, limit));
     }
-    let Some(framing) = begin_framing(host, service, connection.kind) else {
+    let kind = if tls_behind { over_tls(behind).unwrap_or_default() } else { connection.kind };
+    let Some(framing) = begin_framing(host, service, kind) else {
         let why = "the service has no such kind of endpoint, or too many framings in use";
         refuse_for(host, &connection, why);
         return Err(why);
@@ -125,17 +128,10 @@ pub(crate) fn open(
     (session.outbound, session.heard_ns) = (connection.outbound, host.now_ns);
     if is_proxied {
         // The time of the header counts from here.
-        (session.carrier, session.frame_ns) = (Carrier::HeaderDue, host.now_ns.max(1));
+        (session.carrier, session.frame_ns) = (Carrier::HeaderDue { tls: tls_behind }, host.now_ns.max(1));
     }
-    if let Some(TlsBegin { state, facts }) = tls {
-        if host.tls.begin(&mut host.store, slot, id, state, facts).is_err() {
-            host.tls.forget(&mut host.store, slot);
-            return Err(refuse(host, &connection, Some(Limit::StoreBytesMax)));
-        }
-        session.carrier = Carrier::Tls;
-        // The kernel counts the bytes of the handshake, too.
-        (session.bytes_in, session.bytes_out, session.bytes_sent) =
-            (state.read, state.written, state.written);
+    if begin_tls(host, slot, &mut session, tls_behind, tls).is_err() {
+        return Err(refuse(host, &connection, Some(Limit::StoreBytesMax)));
     }
     // Inserted before its first turn, which may subscribe it, send to it and set timers for it.
     host.sessions.insert(slot, session);
@@ -156,6 +152,29 @@ pub(crate) fn open(
         return Ok(());
     }
     run_opened(pass, slot);
+    Ok(())
+}
+
+/// Begins the TLS of a new session: that of a handshake that is done, or one that is `due` behind
+/// a header. Fails without room.
+fn begin_tls(
+    host: &mut HostState,
+    slot: Slot,
+    session: &mut Session,
+    due: bool,
+    done: Option<&TlsBegin>,
+) -> Result<(), Full> {
+    if due {
+        host.tls_due.begin(&mut host.store, (slot, session.id), 0, "")?;
+    }
+    let Some(TlsBegin { state, facts }) = done else { return Ok(()) };
+    if let Err(full) = host.tls.begin(&mut host.store, slot, session.id, state, facts) {
+        host.tls.forget(&mut host.store, slot);
+        return Err(full);
+    }
+    session.carrier = Carrier::Tls;
+    // The kernel counts the bytes of the handshake, too.
+    (session.bytes_in, session.bytes_out, session.bytes_sent) = (state.read, state.written, state.written);
     Ok(())
 }
 
@@ -230,7 +249,7 @@ pub(super) fn run_opened_if_due(pass: &mut Pass<'_>, slot: Slot) -> bool {
     let due = s.is_blocked(Blocked::OpenedTurnDue);
     // Input that the session kept begins with its header or its request, which brings the turn.
     let framing = pass.host.services[s.service].framings.get(s.framing);
-    let by_request = due && (s.awaits_header() || framing.begins_with_request());
+    let by_request = due && (s.awaits_carrier() || framing.begins_with_request());
     if !due || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) || by_request {
         return true;
     }

@@ -17,6 +17,7 @@ use crate::host_state::HostState;
 use crate::host_state::deliver::{connect_outcome, deliver, job_outcome};
 use crate::host_state::notice::limit_reached;
 use crate::ids::{Slot, public_number};
+use crate::input::TlsBegin;
 use crate::limits::names::Limit;
 use greenroom_state::abi::{action, connect, job, level};
 use greenroom_state::address::Peer;
@@ -24,7 +25,13 @@ use greenroom_state::address::Peer;
 /// Turns an outbound connection that is open into a session, unless nobody wants it any more,
 /// and tells the session that asked. The new session gets its opened turn first, then the
 /// context that it was dialed with. `at_ms` is in milliseconds since 1970.
-pub(crate) fn connected(pass: &mut Pass<'_>, number: u64, (slot, id): (Slot, u64), peer: Peer, at_ms: u64) {
+pub(crate) fn connected(
+    pass: &mut Pass<'_>,
+    number: u64,
+    (slot, id): (Slot, u64),
+    (peer, at_ms): (Peer, u64),
+    tls: Option<&TlsBegin>,
+) {
     let host = &mut *pass.host;
     let Some((asked, context)) = host.outbound.take(&mut host.store, number) else {
         // Counted as served: a successor must not take the closed connection as new.
@@ -34,7 +41,7 @@ pub(crate) fn connected(pass: &mut Pass<'_>, number: u64, (slot, id): (Slot, u64
     };
     let service = asked.service;
     let connection = Connection { slot, id, service, kind: "", peer, at_ms, udp: None, outbound: true };
-    if let Err(why) = open(pass, connection, None) {
+    if let Err(why) = open(pass, connection, tls) {
         return connect_outcome(pass.host, asked.owner, number, connect::FAILED, why.as_bytes());
     }
     let host = &mut *pass.host;

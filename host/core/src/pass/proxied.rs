@@ -6,7 +6,7 @@
 //!
 //! | header | session |
 //! | --- | --- |
-//! | whole | has the header's peer; its limits are asked; then its first turn, or its request |
+//! | whole | has the header's peer; its limits are asked; then its handshake, turn or request |
 //! | half | waits, for at most `proxy_header_ms` from its opening |
 //! | none, too long, or broken | is closed without a turn, and counted |
 //!
@@ -18,6 +18,7 @@ use super::open::run_opened;
 use crate::framing::proxy_header::{Beginning, read};
 use crate::host_state::HostState;
 use crate::host_state::notice::limit_reached;
+use crate::host_state::tls_due;
 use crate::ids::Slot;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
@@ -41,7 +42,7 @@ pub(super) enum Start {
 #[inline]
 pub(super) fn begin(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) -> Start {
     match pass.host.sessions.get(slot).map(|s| s.carrier) {
-        Some(Carrier::HeaderDue) => read_header(pass, slot, input),
+        Some(Carrier::HeaderDue { .. }) => read_header(pass, slot, input),
         _ => Start::At(0),
     }
 }
@@ -67,6 +68,11 @@ fn read_header(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) -> Start {
     }
     host.sessions.came_by(slot, client.and_then(|client| behind(host, slot, client)));
     host.sessions.touch(slot);
+    if host.tls_due.of(slot).is_some() {
+        // The rest of the input is kept: the handshake begins with it.
+        tls_due::wait(host, slot);
+        return Start::At(len);
+    }
     let Some(s) = host.sessions.get_mut(slot) else { return Start::Ended };
     if input.len() > len {
         s.carrier = Carrier::Plain;

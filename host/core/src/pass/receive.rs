@@ -18,9 +18,10 @@
 
 use super::Pass;
 use super::between::{Between, between_messages};
-use super::close::{finish, last_turn};
+use super::close::finish;
 use super::cut::{Cut, End};
 use super::deliver::{finish_if_peer_done, run_waiting};
+use super::ends::{broken, peer_done};
 use super::framing::{calls_code, keep_framing};
 use super::open::run_opened_if_due;
 use super::proxied::{Start, begin};
@@ -28,7 +29,6 @@ use super::timeout::frame_waits;
 use super::tls::{self, TlsInput};
 use crate::execute::batch::{Ran, may_cut, run_batch};
 use crate::host_state::HostState;
-use crate::host_state::end::gone;
 use crate::host_state::notice::{limit_reached, notice};
 use crate::host_state::output::pause_if_full;
 use crate::host_state::state::{input_len, kept_input};
@@ -86,7 +86,9 @@ fn received_over_tls(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &m
     if !buffers.content.is_empty() {
         take_bytes(pass, slot, &buffers.content, assembly);
     }
+    let spoke = !buffers.content.is_empty();
     pass.scratch.tls = buffers;
+    record_waits(pass.host, slot, spoke);
     // The turns of its data may have closed the session.
     if pass.host.sessions.get(slot).is_none_or(|s| s.life != Life::Open) {
         return;
@@ -112,6 +114,19 @@ fn received_over_tls(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &m
             notice(pass.host, level::ERROR, slot, "closed: this process has no ciphers for it".into());
             broken(pass, slot);
         }
+    }
+}
+
+/// Counts the time of a record that came in part, as that of a frame: a peer that drips has no more
+/// time than others. `spoke`: a whole record came before it.
+fn record_waits(host: &mut HostState, slot: Slot, spoke: bool) {
+    let is_cut = !host.tls.kept(&host.store, slot).is_empty();
+    let Some(s) = host.sessions.get_mut(slot) else { return };
+    match (is_cut, s.input) {
+        // The frame is the older one.
+        (_, Some(_)) => {}
+        (true, None) => frame_waits(host, slot, spoke),
+        (false, None) => s.frame_ns = 0,
     }
 }
 
@@ -144,7 +159,7 @@ fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
         return false;
     };
     // The framing began anew, and its record is to go; or it is not asked yet.
-    if s.awaits_header() || stored == s.frame.stored().is_empty() {
+    if s.awaits_carrier() || stored == s.frame.stored().is_empty() {
         return false;
     }
     // Room for the tail's record first: without it the session is closed, as for any input.
@@ -170,39 +185,12 @@ fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
     true
 }
 
-/// Notes that a peer has ended its side. An open session ends once its frames and waiting
-/// actions have run; a draining one ends with its output; a lingering one ends now.
-pub(crate) fn peer_done(pass: &mut Pass<'_>, slot: Slot) {
-    let Some(s) = pass.host.sessions.get_mut(slot) else { return };
-    s.peer_done = true;
-    match s.life {
-        Life::Open => {
-            pass.host.sessions.touch(slot);
-            finish_if_peer_done(pass, slot);
-        }
-        // Stored, so that a successor closes the session as soon as its output is flushed.
-        Life::Draining => pass.host.sessions.touch(slot),
-        Life::Lingering => gone(pass.host, slot),
-    }
-}
-
-/// Ends a session whose connection broke, after its last turn. Unsent output is dropped: nobody
-/// can take it.
-pub(crate) fn broken(pass: &mut Pass<'_>, slot: Slot) {
-    let host = &mut *pass.host;
-    let Some(s) = host.sessions.get_mut(slot) else { return };
-    let open = s.life == Life::Open;
-    s.drop_output(&mut host.store, &mut host.shared);
-    if open {
-        last_turn(pass, slot, closed::BROKEN);
-    }
-    gone(pass.host, slot);
-}
-
 /// Returns whether the shell should read a session's connection. The shell asks before each
 /// read.
 pub(crate) fn wants_input(host: &HostState, slot: Slot) -> bool {
     host.sessions.get(slot).is_some_and(|s| match s.life {
+        // The handshake is read by another process.
+        Life::Open if s.tls_due() => false,
         Life::Open if s.is_blocked(Blocked::Quarantined) => {
             input_len(host, slot) < QUARANTINE_INPUT_BYTES_MAX
         }

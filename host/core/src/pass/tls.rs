@@ -42,6 +42,7 @@ pub(super) fn open(host: &mut HostState, slot: Slot, bytes: &[u8], buffers: &mut
     let mut out = Vec::new();
     let Some((stage, ciphers)) = host.tls.stage(&host.store, slot) else { return TlsInput::NoCiphers };
     let opened = stage.open(ciphers, input, records_max, (content, &mut out), record);
+    host.budget.spend(opened.work_ns);
     host.tls.change(slot, &out);
     let rest = if opened.end.is_some() { &[] } else { &input[opened.consumed..] };
     let id = host.sessions.get(slot).map_or(0, |s| s.id);

@@ -64,7 +64,13 @@ pub(super) fn recover_wait(host: &mut HostState, id: u64, r: Ref) {
 pub(super) fn recover_tls(host: &mut HostState, records: &[Found]) {
     let states = records.iter().filter(|f| f.kind == Kind::Tls);
     let others = records.iter().filter(|f| matches!(f.kind, Kind::TlsInput | Kind::TlsFacts));
-    let HostState { store, sessions, tls, .. } = host;
+    let HostState { store, sessions, tls, tls_due, .. } = host;
+    for f in records.iter().filter(|f| f.kind == Kind::TlsDue) {
+        let slot = sessions.slot_of(f.key).filter(|s| sessions.get(*s).is_some_and(|s| s.awaits_carrier()));
+        if !slot.is_some_and(|slot| tls_due.recover(store, slot, f.at)) {
+            store.delete(f.at);
+        }
+    }
     for f in states.chain(others) {
         let slot = sessions.slot_of(f.key).filter(|s| sessions.get(*s).is_some_and(|s| s.over_tls()));
         if !slot.is_some_and(|slot| tls.recover(store, slot, f.kind, f.at)) {

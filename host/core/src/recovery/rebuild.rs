@@ -148,7 +148,13 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
         let services = host.services.len();
         let HostState { store, shared, timers, jobs, outbound, host_records, .. } = host;
         match f.kind {
-            Kind::Session | Kind::Service | Kind::Entry | Kind::Tls | Kind::TlsInput | Kind::TlsFacts => {}
+            Kind::Session
+            | Kind::Service
+            | Kind::Entry
+            | Kind::Tls
+            | Kind::TlsInput
+            | Kind::TlsFacts
+            | Kind::TlsDue => {}
             Kind::Output | Kind::Shared => {
                 let offset = store.read(f.at, piece_offset);
                 // No session writes two pieces at one offset: without this the stream would
@@ -215,6 +221,7 @@ fn lacks(host: &HostState, slot: Slot, damaged: bool, without_secrets: bool) -> 
         (lost_input, "its input is lost"),
         (lost_framing, "its framing state is lost"),
         (lost_topics, "its topics are lost"),
+        (record.tls_due && host.tls_due.of(slot).is_none(), "its handshake is lost"),
         (s.over_tls() && !without_secrets && !host.tls.has(slot), "its keys are lost"),
         (damaged, "a part of it is damaged"),
     ]
@@ -358,7 +365,7 @@ fn describe(erased: &Erased) -> String {
         Some(Kind::Input | Kind::InputTail) => of_session("input"),
         Some(Kind::Framing) => of_session("the state of the framing"),
         Some(Kind::Output | Kind::Shared) => of_session("output"),
-        Some(Kind::Tls | Kind::TlsInput | Kind::TlsFacts) => of_session("its part of TLS"),
+        Some(Kind::Tls | Kind::TlsInput | Kind::TlsFacts | Kind::TlsDue) => of_session("its part of TLS"),
         Some(Kind::Topics) => of_session("the topics"),
         Some(Kind::Quarantine) => of_session("the quarantine"),
         Some(Kind::Waits) => of_session("what it waits for"),

@@ -17,7 +17,9 @@ use crate::command::Command;
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
 use crate::host_state::output::{offer, sent as book_sent};
+use crate::host_state::tls_due::ask_if_drained;
 use crate::ids::Slot;
+use crate::session::carrier::Carrier;
 use crate::session::life::Life;
 use crate::session::output::piece_len;
 use greenroom_state::session_record::SessionRecord;
@@ -47,13 +49,17 @@ pub enum StreamCounts {
 pub(crate) fn reconcile(host: &mut HostState, slot: Slot, counts: StreamCounts) -> Result<u64, String> {
     let Some(s) = host.sessions.get(slot) else { return Err("there is no such session".into()) };
     let (id, first, end) = (s.id, s.bytes_sent, s.bytes_out);
+    // Output that was sent as a whole is gone, and its session's record may be older.
+    let recorded = || {
+        let record = s.record.and_then(|r| host.store.read(r, SessionRecord::decode));
+        record.map_or(first, |r| r.bytes_sent.max(first))
+    };
+    // A handshake may be under way, whose bytes are none of the session's.
+    let in_handshake =
+        s.carrier == Carrier::TlsDue && host.tls_due.of(slot).is_some_and(|due| due.mark == recorded());
     let (read, sent) = match counts {
-        StreamCounts::Kernel { read, sent } => (read, sent),
-        StreamCounts::Recorded => {
-            let record = s.record.and_then(|r| host.store.read(r, SessionRecord::decode));
-            // Output that was sent as a whole is gone, and its session's record may be older.
-            (s.bytes_in, Some(record.map_or(first, |r| r.bytes_sent.max(first))))
-        }
+        StreamCounts::Kernel { read, sent } if !in_handshake => (read, sent),
+        _ => (s.bytes_in, Some(recorded())),
     };
     let Some(sent) = sent else {
         let missing = read.saturating_sub(s.bytes_in);
@@ -81,6 +87,9 @@ pub(crate) fn reconcile(host: &mut HostState, slot: Slot, counts: StreamCounts) 
     let missing = if s.life == Life::Open { read - s.bytes_in } else { 0 };
     // A draining session whose output is out shuts its end here, as after a send.
     book_sent(host, slot, (sent - first) as usize, false);
+    if sent == first {
+        ask_if_drained(host, slot);
+    }
     offer(host, slot);
     Ok(missing)
 }
@@ -108,7 +117,9 @@ pub(crate) fn give_up(host: &mut HostState, slot: Slot) {
     gone(host, slot);
     // The shell has no connection in this slot yet, and frees the slot itself.
     let is_of = |c: &Command| match c {
-        Command::Close { slot: s, .. } | Command::Shutdown(s) => *s == slot,
+        Command::Close { slot: s, .. } | Command::StartTls { slot: s, .. } | Command::Shutdown(s) => {
+            *s == slot
+        }
         _ => false,
     };
     host.commands.retain(|c| !is_of(c));

@@ -42,6 +42,14 @@ pub(crate) enum Replaced<'a> {
     StandsBy(&'a Build),
 }
 
+/// Puts the build in charge that a predecessor ran. Quarantined sessions stay so, as nothing
+/// changes for them.
+pub(crate) fn go_on_with(host: &mut HostState, sweeps: &mut Sweeps, build: &Build, offers: Serving) {
+    let quarantined = host.quarantines.set_aside();
+    adopt(host, sweeps, build, offers, Replaced::Retires);
+    host.quarantines.put_back(quarantined);
+}
+
 /// Puts a build in charge without a probation. A probation under way ends without a verdict.
 pub(crate) fn adopt(
     host: &mut HostState,

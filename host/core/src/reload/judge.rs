@@ -16,6 +16,7 @@
 //! rehearsal. Nothing changes here. O(libraries × offers × tables). An error is a sentence
 //! about the candidate, for the operator.
 
+use crate::host_state::HostState;
 use crate::limits::in_force::LimitsInForce;
 use crate::reload::library::ActiveReload;
 use crate::reload::library::Library;
@@ -38,6 +39,14 @@ pub(crate) struct LiveData<'a> {
     pub(crate) owners: &'a TableOwners,
     /// Limits of the host, and those that services override.
     pub(crate) limits: &'a LimitsInForce,
+}
+
+impl LiveData<'_> {
+    /// Borrows the live data of a host.
+    pub(crate) fn of(host: &HostState) -> LiveData<'_> {
+        let HostState { services, tables, owners, limits, .. } = host;
+        LiveData { services, tables, owners, limits }
+    }
 }
 
 /// Judges the candidate of a library whose trial has ended. Fails with the first reason that is

@@ -77,6 +77,12 @@ pub(crate) fn roll_back(host: &mut HostState, sweeps: &mut Sweeps, library: &str
     Some(before)
 }
 
+/// Adds a build as a converter, and begins the sweep that it is for, as a predecessor had.
+pub(crate) fn go_on_converting(host: &mut HostState, sweeps: &mut Sweeps, build: &Build, offers: Serving) {
+    stand_by_to_convert(host, build, offers);
+    sweeps.begin(host, &build.library);
+}
+
 /// Adds a build as a converter of the data that it left. For a takeover, and for a rehearsal of
 /// an older candidate. Services that the host does not know are skipped.
 pub(crate) fn stand_by_to_convert(host: &mut HostState, build: &Build, offers: Serving) {

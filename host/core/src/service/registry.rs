@@ -211,6 +211,11 @@ pub(crate) struct Services {
 }
 
 impl Services {
+    /// Returns whether rolled-back builds of a library are kept to convert. O(services).
+    pub(crate) fn convert_for(&self, library: &str) -> bool {
+        self.all().iter().any(|s| s.converters.iter().any(|c| c.build.library == library))
+    }
+
     /// Returns the services by [`ServiceId`].
     pub(crate) fn all(&self) -> &[Service] {
         &self.all

@@ -14,11 +14,15 @@
 //! | opened turn due | | blocked | | | |
 //! | output over its limit | blocked | blocked | blocked | blocked | blocked |
 //!
+//! A session whose handshake of TLS is still to come waits with everything. Its carrier says so,
+//! and no bit here: whatever the session did would go out beside the handshake.
+//!
 //! A session that resumes may run frames that arrive before its turn comes, but its end waits for
 //! the input that it kept. A quarantined session is read on, up to a limit of kept input. The unit
 //! test holds this table and the code together.
 
-/// Reason why a session waits. Each is a bit of one byte, so no two share a number.
+/// Reason why a session waits. Each is a bit of one byte, so no two share a number; the last one is
+/// none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Blocked {
@@ -38,6 +42,8 @@ pub enum Blocked {
     OpenedTurnDue = 1 << 6,
     /// The output grew over its limit: the session is about to be closed.
     OutputOverflows = 1 << 7,
+    /// The handshake of TLS is still to come.
+    TlsDue = 0,
 }
 
 /// Question asked about a session that may wait.
@@ -56,7 +62,7 @@ pub enum Question {
 }
 
 impl Blocked {
-    /// All reasons, in the order in which they are reported.
+    /// All reasons with a bit, in the order in which they are reported.
     pub const ALL: [Blocked; 8] = [
         Blocked::OutputFull,
         Blocked::ShareUsed,

@@ -169,6 +169,9 @@ impl Session {
     /// in [`super::blocked`].
     #[inline]
     pub fn blocked_by(&self, question: Question) -> Option<Blocked> {
+        if self.tls_due() {
+            return Some(Blocked::TlsDue);
+        }
         self.blocks.by(question)
     }
 
@@ -259,7 +262,8 @@ impl Session {
     /// whole time again, also without a byte of it.
     pub(crate) fn recover_carrier(&mut self, record: &SessionRecord, now_ns: u64) {
         self.carrier = match record {
-            SessionRecord { header_due: true, .. } => Carrier::HeaderDue,
+            SessionRecord { header_due: true, tls_due, .. } => Carrier::HeaderDue { tls: *tls_due },
+            SessionRecord { tls_due: true, .. } => Carrier::TlsDue,
             SessionRecord { over_tls: true, .. } => Carrier::Tls,
             SessionRecord { first_byte_due: true, .. } => Carrier::FirstByteDue,
             _ => Carrier::Plain,
@@ -271,7 +275,7 @@ impl Session {
 
     /// Returns whether its peer's address counts it: the peer came by itself, and is known.
     pub(super) fn counts_for_peer(&self) -> bool {
-        !self.outbound && self.carrier != Carrier::HeaderDue
+        !self.outbound && !self.awaits_header()
     }
 
     /// Returns whether its stream is one of TLS: its counts are those of the records.
@@ -281,7 +285,22 @@ impl Session {
 
     /// Returns whether its header is not whole. It has no turn before, and no last one.
     pub(crate) fn awaits_header(&self) -> bool {
-        self.carrier == Carrier::HeaderDue
+        matches!(self.carrier, Carrier::HeaderDue { .. })
+    }
+
+    /// Returns whether its header or its handshake is still to come.
+    pub(crate) fn awaits_carrier(&self) -> bool {
+        self.awaits_header() || self.tls_due()
+    }
+
+    /// Returns whether its stream is to become one of TLS, or its handshake is under way.
+    pub fn tls_due(&self) -> bool {
+        self.carrier == Carrier::TlsDue
+    }
+
+    /// Returns whether its stream may become one of TLS: it is TCP, and nothing is around it.
+    pub(crate) fn may_start_tls(&self) -> bool {
+        matches!(self.carrier, Carrier::Plain | Carrier::FirstByteDue) && self.peer.is_over_tcp()
     }
 
     /// Returns whether it stands for a service's own turns.
@@ -314,14 +333,14 @@ impl Session {
     pub(crate) fn timeout(&self, limits: &Limits, stuck_ns: Option<u64>) -> Option<(u64, Limit, u64)> {
         // On an outbound connection the host may be the one to speak first.
         let silent = match self.carrier {
-            Carrier::HeaderDue => false,
+            Carrier::HeaderDue { .. } | Carrier::TlsDue => false,
             Carrier::FirstByteDue => true,
             // A handshake is no word of its own.
             Carrier::Tls => self.turns <= 1 && self.input.is_none(),
             Carrier::Plain => self.bytes_in == 0,
         };
         let first = if silent && !self.outbound { limits.first_byte_ms } else { 0 };
-        let header = if self.carrier == Carrier::HeaderDue { limits.proxy_header_ms } else { 0 };
+        let header = if self.awaits_header() { limits.proxy_header_ms } else { 0 };
         let frame = if self.frame_ns > 0 { limits.frame_ms } else { 0 };
         // Pinged already: the answer has as much time again.
         let ping = if stage(self.frame.stored()) == SocketStage::Open { limits.ping_ms } else { 0 };
@@ -360,7 +379,8 @@ impl Session {
             outbound: self.outbound,
             over_tls: self.over_tls(),
             held: self.blocks.has(Blocked::HeldByHandler),
-            header_due: self.carrier == Carrier::HeaderDue,
+            tls_due: matches!(self.carrier, Carrier::TlsDue | Carrier::HeaderDue { tls: true }),
+            header_due: self.awaits_header(),
             first_byte_due: self.carrier == Carrier::FirstByteDue,
             opened_at_ms: self.opened_at_ms,
             turns: self.turns,

@@ -70,6 +70,13 @@ impl OutputWriter {
     }
 }
 
+impl Session {
+    /// Ends the newest piece of output: what is appended next begins another one.
+    pub(crate) fn end_piece(&mut self) {
+        self.output_fresh = false;
+    }
+}
+
 impl OutputWriter {
     /// Appends records of TLS to a session's output, many of them as several pieces. Fails if the
     /// store has no room, also in its reserve; a part of them may be there then.

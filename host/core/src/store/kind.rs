@@ -73,6 +73,8 @@ pub enum Kind {
     TlsInput = 25,
     /// Facts of a session's handshake, as `tls/facts.rs` says; key: session.
     TlsFacts = 26,
+    /// Handshake that a session is to have, as `tls/due.rs` says; key: session.
+    TlsDue = 27,
 }
 
 impl Kind {
@@ -93,17 +95,18 @@ impl Kind {
     /// numbers of sessions, or of services for their own turns.
     pub(crate) fn is_part_of_session(self) -> bool {
         use Kind::*;
-        let of_stream = matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput);
+        let of_stream =
+            matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput | TlsDue);
         of_stream || matches!(self, State | Topics | Quarantine | Action | Timer | Job | Connect)
     }
 
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 26] = [
+        const ALL: [Kind; 27] = [
             Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
             Ledger, Action, Payload, Timer, Job, Connect, Shared, Config, Framing, Waits, InputTail,
-            Framings, Tls, TlsInput, TlsFacts,
+            Framings, Tls, TlsInput, TlsFacts, TlsDue,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

@@ -13,6 +13,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | [`due`] | sessions whose handshake is still to come |
 //! | [`facts`] | facts of a handshake, by name |
 //! | [`protection`] | ciphers, as the shell implements them |
 //! | [`record`] | header of a record, kinds of content, alerts |
@@ -20,6 +21,7 @@
 //! | [`state`] | the stored state |
 //! | `table` | all sessions over TLS: their records, and stages in use |
 
+pub mod due;
 pub mod facts;
 pub mod protection;
 pub mod record;

@@ -8,7 +8,9 @@
 //! | --- | --- |
 //! | data | bytes for the framing |
 //! | change of keys (TLS 1.3) | other keys of the peer; if it is asked for, the host's follow |
+//! | more than 32 of these without data | an alert, and the end of the session |
 //! | another handshake (TLS 1.2) | a refusal; the session goes on |
+//! | tickets of a server (TLS 1.3) | nothing: each connection has a whole handshake |
 //! | orderly end | the end of the peer's side |
 //! | any other alert | the end of the session |
 //! | all else | an alert, and the end of the session |
@@ -21,8 +23,14 @@ use super::state::TlsState;
 
 /// Message of a handshake that changes keys.
 const KEY_UPDATE: u8 = 24;
-/// Message of a handshake that begins another one.
+/// Message of a handshake by which a client begins another one.
 const CLIENT_HELLO: u8 = 1;
+/// Message by which a server asks for another handshake.
+const HELLO_REQUEST: u8 = 0;
+/// Message that gives a client a ticket.
+const TICKET: u8 = 4;
+/// Bytes before the body of a message of a handshake: its kind and its length.
+const MESSAGE_HEAD: usize = 4;
 
 /// End of a peer's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +48,18 @@ pub enum TlsEnd {
 pub struct Opened {
     /// Bytes of the input that whole records took.
     pub consumed: usize,
+    /// Work of it, in nanoseconds, by estimate.
+    pub work_ns: u64,
     /// End of the stream. Bytes behind it mean nothing.
     pub end: Option<TlsEnd>,
 }
+
+/// Record that is opened or sealed, beside its bytes, in nanoseconds.
+const RECORD_NS: u64 = 300;
+/// Change of keys, in nanoseconds.
+const UPDATE_NS: u64 = 5_000;
+/// Changes of keys that a peer may make without sending data between them.
+const UPDATES_IN_A_ROW_MAX: u8 = 32;
 
 /// Failure to seal: no key may seal any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +73,17 @@ pub struct TlsStage {
     sealer: Option<Box<dyn Seal>>,
     /// The peer has asked for other keys of the host, and was not answered.
     owes_update: bool,
+}
+
+/// Returns what stands behind the tickets at the beginning of a record. A record may hold several
+/// messages, and whole ones: a server that splits a ticket is refused.
+fn behind_tickets(mut messages: &[u8]) -> &[u8] {
+    while let [TICKET, high, middle, low, ..] = *messages {
+        let len = u32::from_be_bytes([0, high, middle, low]) as usize;
+        let Some(rest) = messages.get(MESSAGE_HEAD + len..) else { break };
+        messages = rest;
+    }
+    messages
 }
 
 impl TlsStage {
@@ -75,8 +103,8 @@ impl TlsStage {
         (content, out): (&mut Vec<u8>, &mut Vec<u8>),
         scratch: &mut Vec<u8>,
     ) -> Opened {
-        let mut consumed = 0;
-        let mut end = None;
+        let (mut consumed, mut records, mut end) = (0, 0, None);
+        let updates_before = self.state.peer_updates;
         while end.is_none() {
             let rest = &input[consumed..];
             let head = match Head::read(self.state.version, rest) {
@@ -92,6 +120,7 @@ impl TlsStage {
             scratch.extend_from_slice(body);
             end = self.open_record(ciphers, head.kind, scratch, content, out);
             consumed += HEADER_BYTES + head.len;
+            records += 1;
         }
         // One answer for all that asked meanwhile, and before any data of the host.
         let goes_on = matches!(end, None | Some(TlsEnd::Closed));
@@ -103,7 +132,9 @@ impl TlsStage {
             Some(TlsEnd::Closed) => self.state.peer_closed = true,
             _ => {}
         }
-        Opened { consumed, end }
+        let updates = u64::from(self.state.peer_updates.wrapping_sub(updates_before));
+        let work_ns = records * RECORD_NS + updates * UPDATE_NS + consumed as u64;
+        Opened { consumed, work_ns, end }
     }
 
     /// Opens one record, and does what it says.
@@ -123,20 +154,36 @@ impl TlsStage {
             return Some(TlsEnd::Refused(alert::BAD_RECORD_MAC));
         };
         self.state.peer.number += 1;
+        let bytes = match inner {
+            kind::HANDSHAKE if self.state.is_client && self.state.version == TLS_1_3 => {
+                match behind_tickets(bytes) {
+                    [] => return None,
+                    rest => rest,
+                }
+            }
+            _ => bytes,
+        };
+        let renegotiates = if self.state.is_client { HELLO_REQUEST } else { CLIENT_HELLO };
         match (inner, bytes) {
             (kind::DATA, _) => {
                 content.extend_from_slice(bytes);
+                // An empty record says nothing.
+                self.state.updates_in_a_row *= u8::from(bytes.is_empty());
                 None
             }
             (kind::ALERT, &[level, description]) => self.take_alert(level, description),
             (kind::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, asks @ (0 | 1)]) if self.state.version == TLS_1_3 => {
                 self.opener = None;
-                self.state.peer_updates += 1;
+                self.state.updates_in_a_row += 1;
+                if self.state.updates_in_a_row > UPDATES_IN_A_ROW_MAX {
+                    return Some(TlsEnd::Refused(alert::UNEXPECTED_MESSAGE));
+                }
+                self.state.peer_updates = self.state.peer_updates.wrapping_add(1);
                 self.owes_update |= asks == 1;
                 let updated = ciphers.update(self.state.suite, &mut self.state.peer);
                 (!updated).then_some(TlsEnd::Refused(alert::INTERNAL_ERROR))
             }
-            (kind::HANDSHAKE, &[CLIENT_HELLO, ..]) if self.state.version != TLS_1_3 => {
+            (kind::HANDSHAKE, [first, ..]) if self.state.version != TLS_1_3 && *first == renegotiates => {
                 let refusal = [WARNING, alert::NO_RENEGOTIATION];
                 let sealed = self.seal_one(ciphers, kind::ALERT, &refusal, out);
                 sealed.err().map(|Exhausted| TlsEnd::Refused(alert::INTERNAL_ERROR))

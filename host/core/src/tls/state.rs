@@ -6,13 +6,15 @@
 //! | 1 | same | flags |
 //! | 2..6 | same | version of TLS, cipher suite (u16 each, big-endian, as TLS has them) |
 //! | 6 | same | bytes of a secret; 0 in TLS 1.2 |
+//! | 7 | same | changes of the peer's keys since its last data |
 //! | 8..108 | same | what the peer seals: secret (48), key (32), IV (12), number (u64) |
 //! | 108..208 | same | what the host seals, likewise |
-//! | 208..224 | 208..216 | bytes of the stream that the handshake has read, and written |
-//! | 224..232 | 216..224 | changes of the peer's keys, and of the host's (u32 each) |
+//! | 208..224 | 208..220 | bytes of the stream that the handshake has read, and written |
+//! | 224..232 | 220..224 | changes of the peer's keys, and of the host's |
 //! | 232..248 | | zero |
 //!
-//! Format 2 is that of records: a record in it has half the block that one in format 1 needs.
+//! Format 2 is that of records: a record in it has half the block that one in format 1 needs. Its
+//! counts have six bytes, and changes two: what is beyond is left out, as people alone read them.
 //! Format 1 is that of messages between processes, and of records of older binaries.
 //!
 //! Numbers are little-endian. Nothing here depends on a library: these are the values of the RFCs,
@@ -43,6 +45,8 @@ const COUNTS_AT: usize = HOST_AT + DIRECTION_BYTES;
 const PEER_CLOSED: u8 = 1;
 /// Flag: the host has sent its last alert.
 const HOST_CLOSED: u8 = 1 << 1;
+/// Flag: the host is the client.
+const IS_CLIENT: u8 = 1 << 2;
 
 /// Secret, key and number of one direction.
 #[derive(Clone, PartialEq, Eq)]
@@ -92,10 +96,14 @@ pub struct TlsState {
     pub peer_updates: u32,
     /// Changes of the host's keys so far.
     pub host_updates: u32,
+    /// Changes of the peer's keys since its last data.
+    pub updates_in_a_row: u8,
     /// The peer has ended its side by an alert, so an end of the stream is no cut.
     pub peer_closed: bool,
     /// The host has sent its last alert: nothing may follow.
     pub host_closed: bool,
+    /// The host is the client of the connection, and its peer the server.
+    pub is_client: bool,
 }
 
 impl TlsState {
@@ -103,11 +111,10 @@ impl TlsState {
     pub fn encode(&self) -> [u8; STATE_BYTES] {
         let mut b = [0; STATE_BYTES];
         self.encode_head(FORMAT_RECORD, &mut b);
-        // A handshake of more bytes is refused long before.
-        let [read, written] = [self.read, self.written].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        for (at, n) in (COUNTS_AT..).step_by(4).zip([read, written, self.peer_updates, self.host_updates]) {
-            b[at..at + 4].copy_from_slice(&n.to_le_bytes());
-        }
+        b[COUNTS_AT..COUNTS_AT + 6].copy_from_slice(&self.read.to_le_bytes()[..6]);
+        b[COUNTS_AT + 6..COUNTS_AT + 12].copy_from_slice(&self.written.to_le_bytes()[..6]);
+        b[COUNTS_AT + 12..COUNTS_AT + 14].copy_from_slice(&self.peer_updates.to_le_bytes()[..2]);
+        b[COUNTS_AT + 14..COUNTS_AT + 16].copy_from_slice(&self.host_updates.to_le_bytes()[..2]);
         b
     }
 
@@ -127,9 +134,11 @@ impl TlsState {
         b[0] = format;
         b[1] = if self.peer_closed { PEER_CLOSED } else { 0 };
         b[1] |= if self.host_closed { HOST_CLOSED } else { 0 };
+        b[1] |= if self.is_client { IS_CLIENT } else { 0 };
         b[2..4].copy_from_slice(&self.version.to_be_bytes());
         b[4..6].copy_from_slice(&self.suite.to_be_bytes());
         b[6] = self.host.secret_len;
+        b[7] = self.updates_in_a_row;
         for (at, d) in [(PEER_AT, &self.peer), (HOST_AT, &self.host)] {
             b[at..at + 48].copy_from_slice(&d.secret);
             b[at + 48..at + 80].copy_from_slice(&d.key);
@@ -160,8 +169,9 @@ impl TlsState {
         };
         let (read, written, peer_updates, host_updates) = match is_record {
             true => {
-                let [read, written, peer, host] = [0, 4, 8, 12].map(|at| short(COUNTS_AT + at));
-                (read.into(), written.into(), peer, host)
+                let six = |at: usize| long(at) & ((1 << 48) - 1);
+                let two = |at: usize| u32::from(u16::from_le_bytes([b[at], b[at + 1]]));
+                (six(COUNTS_AT), six(COUNTS_AT + 6), two(COUNTS_AT + 12), two(COUNTS_AT + 14))
             }
             false => {
                 let [peer, host] = [16, 20].map(|at| short(COUNTS_AT + at));
@@ -177,8 +187,10 @@ impl TlsState {
             written,
             peer_updates,
             host_updates,
+            updates_in_a_row: b[7],
             peer_closed: b[1] & PEER_CLOSED != 0,
             host_closed: b[1] & HOST_CLOSED != 0,
+            is_client: b[1] & IS_CLIENT != 0,
         })
     }
 }

@@ -38,8 +38,9 @@ fn update(peer: &mut TlsStage) {
 #[test]
 fn a_state_is_read_as_it_was_written() {
     let (mut state, _) = pair();
-    (state.peer.number, state.host.number, state.read, state.written) = (7, u64::MAX - 1, 300, 1 << 31);
+    (state.peer.number, state.host.number, state.read, state.written) = (7, u64::MAX - 1, 300, 1 << 40);
     (state.peer_closed, state.host_closed, state.peer_updates, state.host_updates) = (true, false, 3, 4);
+    (state.updates_in_a_row, state.is_client) = (9, true);
     (state.peer.secret, state.host.iv) = ([9; 48], [8; 12]);
     let bytes = state.encode();
     assert!(TlsState::decode(&bytes).unwrap() == state);
@@ -144,7 +145,7 @@ fn what_does_not_belong_is_refused_at_its_header() {
         let (mut host, mut peer) = ends();
         let (mut content, mut out) = (Vec::new(), Vec::new());
         let opened = open(&mut host, bytes, &mut content, &mut out);
-        assert_eq!(opened, Opened { consumed: 0, end: Some(TlsEnd::Refused(says)) }, "{bytes:?}");
+        assert_eq!((opened.consumed, opened.end), (0, Some(TlsEnd::Refused(says))), "{bytes:?}");
         // The peer reads why, and nothing follows.
         let told = open(&mut peer, &out, &mut content, &mut Vec::new());
         assert_eq!(told.end, Some(TlsEnd::Failed(says)));
@@ -155,7 +156,7 @@ fn what_does_not_belong_is_refused_at_its_header() {
     }
     let (mut host, _) = ends();
     let waits = open(&mut host, &[23, 3, 3, 0], &mut Vec::new(), &mut Vec::new());
-    assert_eq!(waits, Opened { consumed: 0, end: None });
+    assert_eq!((waits.consumed, waits.end), (0, None));
 }
 
 #[test]
@@ -191,7 +192,7 @@ fn a_key_seals_so_many_records_and_the_next_follows() {
     }
     let (mut content, mut out) = (Vec::new(), Vec::new());
     let opened = open(&mut peer, &stream, &mut content, &mut out);
-    assert_eq!(opened, Opened { consumed: stream.len(), end: None });
+    assert_eq!((opened.consumed, opened.end), (stream.len(), None));
     assert!((0..20).all(|n| content[n * 40_000..][..40_000] == [n as u8; 40_000]));
     assert!(peer.state.peer_updates > 10 && host.state.host_updates == peer.state.peer_updates);
     // In TLS 1.2 there is no next key, but the end can still be told.
@@ -207,14 +208,29 @@ fn a_key_seals_so_many_records_and_the_next_follows() {
 fn a_peer_cannot_demand_more_than_one_answer_at_once() {
     let (mut host, mut peer) = ends();
     let mut stream = Vec::new();
-    for _ in 0..100 {
-        stream.extend(record(&mut peer, kind::HANDSHAKE, &[24, 0, 0, 1, 1]));
-        update(&mut peer);
+    let demand = |peer: &mut TlsStage, stream: &mut Vec<u8>, times: usize| {
+        for _ in 0..times {
+            stream.extend(record(peer, kind::HANDSHAKE, &[24, 0, 0, 1, 1]));
+            update(peer);
+        }
+    };
+    for _ in 0..3 {
+        demand(&mut peer, &mut stream, 32);
+        peer.seal(&Toy, b"x", MANY, &mut stream).unwrap();
     }
     let mut out = Vec::new();
     assert_eq!(open(&mut host, &stream, &mut Vec::new(), &mut out).end, None);
-    assert_eq!((host.state.peer_updates, host.state.host_updates), (100, 1));
+    assert_eq!((host.state.peer_updates, host.state.host_updates), (96, 1));
     assert_eq!(out.len(), HEADER_BYTES + 5 + 1 + 16);
+    // Without data between them there is an end, wherever the stream is cut.
+    for _ in 0..33 {
+        let mut stream = Vec::new();
+        demand(&mut peer, &mut stream, 1);
+        let end = open(&mut host, &stream, &mut Vec::new(), &mut Vec::new()).end;
+        let is_last = host.state.updates_in_a_row > 32;
+        assert_eq!(end, is_last.then_some(TlsEnd::Refused(alert::UNEXPECTED_MESSAGE)));
+    }
+    assert_eq!(host.state.updates_in_a_row, 33);
 }
 
 #[test]

@@ -55,13 +55,17 @@ pub(crate) enum Effect {
     CancelJob(u64),
     /// Connection to make, under the number that the turn was told. It becomes a session of
     /// `service`.
-    Connect { number: u64, service: ServiceId, addr: Address, context: Part },
+    /// `over_tls`: the name that the server's certificate must have, if it is one over TLS.
+    Connect { number: u64, service: ServiceId, addr: Address, over_tls: Option<Part>, context: Part },
     /// Number of the session whose output must drain before this session's input goes on.
     WaitFor(u64),
     /// State that the session's framing has from here on. Boxed, as few turns change it.
     Framing(Box<FrameState>),
     /// Datagram to an address, from an end at the host.
     Datagram { from: LocalEnd, to: SocketAddr, data: Part },
+    /// TLS around the session's stream from here on: the name that the server's certificate must
+    /// have, or none.
+    StartTls(Part),
     /// Whether the session's input waits, unread, until the handler says otherwise.
     Hold(bool),
 }

@@ -6,6 +6,7 @@
 
 use super::staging::Staging;
 use crate::limits::names::Limit;
+use crate::tls::due::is_server_name;
 use crate::turn::effect::Effect;
 use crate::turn::staging::TurnContext;
 use greenroom_state::abi::status;
@@ -57,7 +58,19 @@ impl Staging<'_> {
     /// session gets `context` in its second action. The error is a [`status`]. An unserved
     /// service, one of WebSocket (the host is no client of it), and an unreadable address are
     /// invalid; `connects_max` is a limit.
-    pub fn connect(&mut self, service: &str, addr: &str, context: &[u8]) -> Result<u64, u32> {
+    ///
+    /// `over_tls`: the connection is one over TLS, and the server's certificate must have this
+    /// name. A name that is none is invalid.
+    pub fn connect(
+        &mut self,
+        service: &str,
+        addr: &str,
+        over_tls: Option<&str>,
+        context: &[u8],
+    ) -> Result<u64, u32> {
+        if over_tls.is_some_and(|name| !is_server_name(name)) {
+            return Err(status::INVALID);
+        }
         let TurnContext { limits, outbound, .. } = *self.context;
         let (Some(service), Ok(addr)) = ((self.context.service)(service), addr.parse()) else {
             return Err(status::INVALID);
@@ -67,8 +80,13 @@ impl Staging<'_> {
             return Err(self.refuse(Limit::ConnectsMax));
         }
         let number = outbound.next() + staged as u64;
-        let staged =
-            self.stage(|s| Some(Effect::Connect { number, service, addr, context: s.copy(context)? }));
+        let staged = self.stage(|s| {
+            let over_tls = match over_tls {
+                Some(name) => Some(s.copy(name.as_bytes())?),
+                None => None,
+            };
+            Some(Effect::Connect { number, service, addr, over_tls, context: s.copy(context)? })
+        });
         if staged == status::OK { Ok(number) } else { Err(staged) }
     }
 }

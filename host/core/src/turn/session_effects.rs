@@ -11,6 +11,7 @@ use crate::framing::frame::Dialect;
 use crate::framing::websocket::farewell::REASON_BYTES_MAX;
 use crate::framing::websocket::request;
 use crate::limits::names::Limit;
+use crate::tls::due::is_server_name;
 use crate::turn::effect::Effect;
 use greenroom_state::abi::status;
 use greenroom_state::address::Peer;
@@ -174,6 +175,11 @@ impl Staging<'_> {
         closed
     }
 
+    /// Returns the time of the calendar in this pass: nanoseconds since 1970, UTC.
+    pub fn wall(&self) -> u64 {
+        self.context.wall_ns
+    }
+
     /// Returns a fact about the connection or the build; `None`: there is none of the name.
     pub fn fact(&mut self, name: &str) -> Option<&[u8]> {
         if let Some(fact) = (self.context.fact)(name) {
@@ -207,6 +213,25 @@ impl Staging<'_> {
     /// when the turn is applied, nothing happens.
     pub fn wait_for(&mut self, session: u64) -> u32 {
         self.stage(|_| Some(Effect::WaitFor(session)))
+    }
+
+    /// Makes the session's stream one of TLS, behind what was sent so far. The batch ends with this
+    /// turn: the peer's bytes behind it are its handshake. `server_name`: the name that the
+    /// server's certificate must have, if the host has connected; else empty.
+    ///
+    /// Invalid if the stream is not plain TCP, or speaks WebSocket, or for a name that is none.
+    pub fn start_tls(&mut self, server_name: &str) -> u32 {
+        let s = self.context.session;
+        let is_socket = self.context.encodes.is_some_and(|framing| framing.begins_with_request());
+        let is_named = match s.outbound {
+            true => is_server_name(server_name),
+            false => server_name.is_empty(),
+        };
+        if s.is_service() || !s.may_start_tls() || is_socket || !is_named {
+            return status::INVALID;
+        }
+        self.buffers.on_itself = true;
+        self.stage(|s| Some(Effect::StartTls(s.copy(server_name.as_bytes())?)))
     }
 
     /// Lets the session's input wait, unread, or go on. The batch ends with this turn, as the

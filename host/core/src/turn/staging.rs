@@ -202,10 +202,11 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) fact: &'a dyn Fn(&str) -> Option<String>,
     /// Whether a framing in use tells messages apart: then broadcasts are not merged. O(services).
     pub(crate) keeps_messages_apart: &'a dyn Fn() -> bool,
-    /// Turns between each action and something that came from outside; 0 for those behind the end.
+    /// Turns between each action and something from outside; 0 for those behind the end.
     pub(crate) depths: &'a [u16],
-    /// Time of the pass: CLOCK_MONOTONIC, in nanoseconds.
+    /// Times of the pass in nanoseconds: CLOCK_MONOTONIC, and the calendar's since 1970, UTC.
     pub(crate) now_ns: u64,
+    pub(crate) wall_ns: u64,
 }
 
 /// Staging area of one call, with all that its turns may read.
@@ -361,8 +362,7 @@ impl<'a> Staging<'a> {
     /// clearing.
     pub(super) fn stage(&mut self, make: impl FnOnce(&mut Self) -> Option<Effect>) -> u32 {
         let b = &*self.buffers;
-        // An effect that carries no bytes takes memory all the same. A few are free, so that a low
-        // limit on bytes allows them.
+        // An effect without bytes takes memory, too. A few are free, for a low limit on bytes.
         let charged = (b.effects.len() - b.mark.effects).saturating_sub(FREE_EFFECTS) * EFFECT_BYTES;
         if b.bytes.len() - b.mark.bytes + charged > self.context.limits.turn_bytes_max {
             return self.refuse(Limit::TurnBytesMax);

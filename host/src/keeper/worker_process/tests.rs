@@ -43,6 +43,7 @@ fn hello() -> Hello {
         knows_files: true,
         gives_up: true,
         hears_failures: true,
+        starts_tls: true,
     }
 }
 

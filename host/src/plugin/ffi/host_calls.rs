@@ -12,8 +12,8 @@
 //! Calls with a turn come on the thread that runs the turn, and none of them blocks.
 
 use crate::plugin::ffi::bytes::{lend, slice};
-use crate::plugin::ffi::telnet_calls;
 use crate::plugin::ffi::under_way::{staging, under_way, with_name};
+use crate::plugin::ffi::{stream_calls, telnet_calls};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, Bytes, status};
@@ -48,7 +48,7 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         publish,
         start_job,
         cancel_job,
-        connect,
+        connect: stream_calls::connect,
         wait_for,
         hold,
         send_line,
@@ -59,6 +59,9 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         subnegotiate: telnet_calls::subnegotiate,
         prompt: telnet_calls::prompt,
         send_datagram,
+        start_tls: stream_calls::start_tls,
+        connect_tls: stream_calls::connect_tls,
+        wall,
     })
 }
 
@@ -71,6 +74,12 @@ unsafe extern "C" fn send_datagram(turn: *mut abi::Turn, to: Bytes<'_>, data: By
     let data = unsafe { slice(data) };
     // SAFETY: see above.
     unsafe { with_name(turn, to, |s, to| s.send_datagram(to, data)) }
+}
+
+/// Returns the time of the calendar; 0 outside a turn.
+unsafe extern "C" fn wall(turn: *mut abi::Turn) -> u64 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(0, |s| s.wall())
 }
 
 /// Ends a turn that succeeded. Returns 1: go on with the next action.
@@ -351,30 +360,6 @@ unsafe extern "C" fn start_job(
     };
     // SAFETY: see above.
     unsafe { with_name(turn, name, start) }
-}
-
-/// Stages an outbound connection. Writes its number only if that is accepted.
-unsafe extern "C" fn connect(
-    turn: *mut abi::Turn,
-    service: Bytes<'_>,
-    addr: Bytes<'_>,
-    context: Bytes<'_>,
-    number: *mut u64,
-) -> u32 {
-    // SAFETY: see above.
-    let context = unsafe { slice(context) };
-    // SAFETY: see above.
-    let Ok(addr) = std::str::from_utf8(unsafe { slice(addr) }) else { return status::INVALID };
-    let connect = |s: &mut Staging<'_>, service: &str| match s.connect(service, addr, context) {
-        Ok(staged) => {
-            // SAFETY: see above.
-            unsafe { number.write(staged) };
-            status::OK
-        }
-        Err(status) => status,
-    };
-    // SAFETY: see above.
-    unsafe { with_name(turn, service, connect) }
 }
 
 /// Stages that this session waits for another session's output to drain.

@@ -186,6 +186,7 @@ fn take_connections(link: &mut KeeperSocket, early: &mut Vec<ToWorker>) -> Resul
                 | ToWorker::Unpin(_)
                 | ToWorker::Changed(_)
                 | ToWorker::ConnectFailed(..)
+                | ToWorker::TlsFailed(..)
                 | ToWorker::Dialed(_)
                 | ToWorker::Shaken(_)),
                 _,
@@ -372,9 +373,8 @@ fn look_at_files(worker: &mut Worker, hello: &Hello) {
 /// Reads nothing before this is committed: the next read would overwrite the input memory, and the
 /// input found there could not be found again.
 fn first_pass(worker: &mut Worker, backlog: Backlog) {
-    let (shell, now_ns) = (&mut worker.shell, now_ns());
-    shell.board.pass_begins(now_ns);
-    shell.core.handle(Input::PassBegins { now_ns });
+    let shell = &mut worker.shell;
+    shell.begin_pass();
     for (slot, bytes) in &backlog.input {
         shell.core.handle(Input::Received { slot: *slot, bytes });
     }

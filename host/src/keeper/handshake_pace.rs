@@ -1,0 +1,115 @@
+//! Pace of handshakes: how many begin in a second, and whether the handshaker answers at all.
+//!
+//! Handshakes take 0.3 to 0.5 ms of a processor each, so whoever connects again and again takes one
+//! away from the host. Beyond limit `handshakes_per_s`, connections wait; then the kernel's queue
+//! does.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Time beyond limit `handshake_ms` in which the handshaker must have told an outcome.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Pace of the handshakes that the handshaker is given.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Limit `handshakes_per_s`; 0: none.
+    per_s: u64,
+    /// Time that the next handshake is due at, if they come one by one.
+    next: Instant,
+    /// Handshakes wait for their time, and that was not told yet.
+    is_reached: bool,
+    /// Handshakes that were given, with the time. Some have ended.
+    given: VecDeque<(Instant, u64)>,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { per_s: 0, next: Instant::now(), is_reached: false, given: VecDeque::new() }
+    }
+}
+
+impl Pace {
+    /// Follows another limit.
+    pub(super) fn follow(&mut self, per_s: u64) {
+        self.per_s = per_s;
+    }
+
+    /// Time of one handshake. `None`: no limit.
+    fn interval(&self) -> Option<Duration> {
+        (self.per_s > 0).then(|| Duration::from_secs(1) / u32::try_from(self.per_s).unwrap_or(u32::MAX))
+    }
+
+    /// Time from which another handshake may begin. As many as a tenth of a second has may begin at
+    /// once. `None`: now.
+    pub(super) fn waits_until(&self, now: Instant) -> Option<Instant> {
+        let ahead = Duration::from_millis(100).max(self.interval()?);
+        let from = self.next.checked_sub(ahead)?;
+        (from >= now).then_some(from)
+    }
+
+    /// Notes that handshakes wait for their time.
+    pub(super) fn hold_back(&mut self) {
+        self.is_reached = true;
+    }
+
+    /// Takes the note that handshakes had to wait.
+    pub(super) fn take_reached(&mut self) -> bool {
+        std::mem::take(&mut self.is_reached)
+    }
+
+    /// Notes that a handshake was given.
+    pub(super) fn gave(&mut self, number: u64, now: Instant) {
+        self.given.push_back((now, number));
+        if let Some(interval) = self.interval() {
+            self.next = self.next.max(now) + interval;
+        }
+    }
+
+    /// Forgets all that was given: the process has ended.
+    pub(super) fn forget(&mut self) {
+        self.given.clear();
+    }
+
+    /// Time when the oldest handshake has no outcome although it had its time, of those that are
+    /// `under_way`. O(1) amortized.
+    pub(super) fn stuck_at(&mut self, handshake_ms: u64, under_way: impl Fn(u64) -> bool) -> Option<Instant> {
+        while self.given.front().is_some_and(|(_, number)| !under_way(*number)) {
+            self.given.pop_front();
+        }
+        self.given.front().map(|(at, _)| *at + Duration::from_millis(handshake_ms) + GRACE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_begin_as_the_limit_says() {
+        let start = Instant::now();
+        let mut pace = Pace { next: start, ..Pace::default() };
+        for (per_s, in_two_seconds) in [(0, 20_000), (1, 3), (50, 106), (1000, 2101)] {
+            pace.follow(per_s);
+            pace.next = start;
+            let mut begun = 0;
+            for tick in 0..20_000 {
+                let now = start + Duration::from_micros(tick * 100);
+                if pace.waits_until(now).is_none() {
+                    pace.gave(begun, now);
+                    begun += 1;
+                }
+            }
+            assert!(begun.abs_diff(in_two_seconds) <= 2, "{per_s}: {begun}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_answers_nothing_is_found() {
+        let (now, mut pace) = (Instant::now(), Pace::default());
+        (1..4).for_each(|n| pace.gave(n, now + Duration::from_secs(n)));
+        let stuck = pace.stuck_at(1000, |n| n > 1);
+        assert_eq!(stuck, Some(now + Duration::from_secs(2) + Duration::from_secs(1) + GRACE));
+        assert_eq!(pace.stuck_at(1000, |_| false), None);
+    }
+}
