@@ -66,7 +66,7 @@ impl Address {
 
 impl Peer {
     /// Appends the binary form, at most [`crate::address::PEER_BYTES_MAX`] bytes.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut impl Extend<u8>) {
         match self {
             Peer::Tcp(addr) => {
                 out.extend([VERSION, KIND_TCP]);
@@ -121,8 +121,8 @@ impl Peer {
 }
 
 /// Appends family, port, address; the scope behind an IPv6 address. 7 or 23 bytes.
-fn put_socket_addr(addr: SocketAddr, out: &mut Vec<u8>) {
-    out.push(if addr.is_ipv4() { 4 } else { 6 });
+fn put_socket_addr(addr: SocketAddr, out: &mut impl Extend<u8>) {
+    out.extend([if addr.is_ipv4() { 4 } else { 6 }]);
     out.extend(addr.port().to_le_bytes());
     match addr {
         SocketAddr::V4(v4) => out.extend(v4.ip().octets()),
@@ -149,7 +149,7 @@ fn take_socket_addr(bytes: &mut &[u8]) -> Option<SocketAddr> {
 }
 
 /// Appends process, user, group; four bytes each.
-fn put_credentials(c: Credentials, out: &mut Vec<u8>) {
+fn put_credentials(c: Credentials, out: &mut impl Extend<u8>) {
     for n in [c.pid, c.uid, c.gid] {
         out.extend(n.to_le_bytes());
     }

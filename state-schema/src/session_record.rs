@@ -185,9 +185,7 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
                     _ => VERSION_ANY_FRAMING,
                 };
                 b[FRAMING_AT] = self.framing;
-                let mut bytes = Vec::with_capacity(PEER_BYTES_MAX);
-                peer.encode(&mut bytes);
-                b[PEER_AT..][..bytes.len()].copy_from_slice(&bytes);
+                peer.encode(&mut Room(b[PEER_AT..120].iter_mut()));
                 120
             }
         };
@@ -297,6 +295,17 @@ impl SessionRecord {
             framing,
             peer,
         })
+    }
+}
+
+/// Room for bytes in a record, which a commit fills without an allocation. Bytes beyond it are
+/// dropped; the longest peer fits.
+struct Room<'a>(std::slice::IterMut<'a, u8>);
+
+impl Extend<u8> for Room<'_> {
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, bytes: T) {
+        // The bytes come first in `zip`: a place that is taken off without a byte would be lost.
+        bytes.into_iter().zip(&mut self.0).for_each(|(byte, place)| *place = byte);
     }
 }
 

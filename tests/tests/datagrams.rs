@@ -3,7 +3,8 @@
 
 use greenroom_core::core::Core;
 use greenroom_core::effects::datagrams::DatagramsToSend;
-use greenroom_core::framing::{Framing, peer};
+use greenroom_core::framing::Framing;
+use greenroom_core::framing::peer::{self, LocalEnd};
 use greenroom_core::ids::{ServiceId, Slot};
 use greenroom_core::input::Input;
 use greenroom_core::limits::host::Limits;
@@ -23,7 +24,7 @@ use greenroom_state::address::Peer;
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use std::io::Write;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -76,6 +77,11 @@ impl Code for Twice {
 const OWN: u32 = 3;
 const PEERS: u32 = 4;
 
+/// End of a port at one address.
+fn end(port: u32) -> LocalEnd {
+    LocalEnd { port, ip: None }
+}
+
 fn serve(limits: Limits) -> (Core, ServiceId) {
     let mut offer = Offer::new("s", Framing::Datagrams { bytes_max: 100 });
     offer.endpoints.push(EndpointOffer { framing: Framing::Peer { bytes_max: 100 }, port: 0 });
@@ -93,11 +99,11 @@ fn from(port: u16) -> SocketAddr {
 
 /// Gives datagrams to the service itself, commits, and returns what is sent, with the ports.
 fn hear(core: &mut Core, service: ServiceId, datagrams: &[(SocketAddr, &[u8])]) -> Vec<(u16, String)> {
-    core.handle(Input::Datagrams { service, port: OWN, datagrams });
+    core.handle(Input::Datagrams { service, end: end(OWN), datagrams });
     core.handle(Input::Commit);
     let mut sent = DatagramsToSend::default();
     core.take_datagrams(&mut sent);
-    assert!(sent.iter().all(|d| (d.service, d.port) == (service, OWN)));
+    assert!(sent.iter().all(|d| (d.service, d.from) == (service, end(OWN))));
     sent.iter().map(|d| (d.to.port(), String::from_utf8_lossy(d.bytes).into_owned())).collect()
 }
 
@@ -105,7 +111,7 @@ fn hear(core: &mut Core, service: ServiceId, datagrams: &[(SocketAddr, &[u8])]) 
 fn open(core: &mut Core, service: ServiceId, slot: u32) {
     let peer = Peer::udp(from(50 + slot as u16));
     let id = u64::from(slot) + 1;
-    core.handle(Input::PeerHeard { slot: Slot(slot), id, service, port: PEERS, peer, at_ms: 0 });
+    core.handle(Input::PeerHeard { slot: Slot(slot), id, service, end: end(PEERS), peer, at_ms: 0 });
 }
 
 /// Gives a datagram to a session.
@@ -158,7 +164,7 @@ fn each_datagram_is_a_turn_and_is_answered_where_it_came_from() {
 #[test]
 fn a_datagram_that_killed_is_dropped_and_others_are_not() {
     let (mut core, service) = serve(Limits::default());
-    core.handle(Input::Datagrams { service, port: OWN, datagrams: &[(from(1), b"bad")] });
+    core.handle(Input::Datagrams { service, end: end(OWN), datagrams: &[(from(1), b"bad")] });
     let number = 1 << 63 | u64::from(service.0);
     let own = core.sessions().slot_of(number).and_then(|slot| core.sessions().get(slot)).expect("its own");
     // The turn was counted on.
@@ -183,8 +189,8 @@ fn a_peer_has_a_session_whose_messages_are_datagrams() {
     core.handle(Input::Commit);
     assert_eq!(output(&core, 0), ["one", "one", "", ""]);
     assert_eq!(output(&core, 1), ["two", "two"]);
-    let port = core.sessions().get(Slot(0)).and_then(|s| s.udp_port());
-    assert_eq!((port, core.connection_number()), (Some(PEERS), 0));
+    let port = core.sessions().get(Slot(0)).and_then(|s| s.udp_end());
+    assert_eq!((port, core.connection_number()), (Some(end(PEERS)), 0));
 
     // The first peer may have 39 bytes and has had 14; the second may have 15 and has had 10.
     hear(&mut core, service, &[(from(9), b"all")]);
@@ -217,7 +223,7 @@ fn a_successor_goes_on_with_the_sessions_of_peers() {
     let mut next = Core::recover(Limits::default(), found, 2);
     assert_eq!(next.core.connection_number(), 0);
     let s = next.core.sessions().get(Slot(0)).expect("it survives");
-    assert_eq!((next.lost.len(), s.udp_port()), (0, Some(PEERS)));
+    assert_eq!((next.lost.len(), s.udp_end()), (0, Some(end(PEERS))));
     let counts = StreamCounts::Kernel { read: s.bytes_in, sent: Some(s.bytes_out) };
     assert_eq!(next.core.reconcile(Slot(0), counts), Ok(0));
     assert!(output(&next.core, 0).is_empty(), "datagrams go out at most once");
@@ -338,6 +344,71 @@ fn datagrams_are_served_through_swaps_kills_and_upgrades() {
         }
     }
     assert!(last > expected + 1);
+}
+
+/// A peer drops what comes from another address than the one that it has sent to.
+#[test]
+fn a_port_at_all_addresses_answers_from_the_one_it_was_sent_to() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("greenroom.toml");
+    let [echo, tally] = ["datagram+udp://0.0.0.0:0", "peer+udp://0.0.0.0:0"];
+    let text = format!(
+        "[service.echo]\nlisten = [\"127.0.0.1:0\", \"{echo}\", \"datagram+udp://[::]:0\"]\n\
+         [service.tally]\nlisten = [\"{tally}\"]\n"
+    );
+    std::fs::write(&file, text).expect("a file");
+    let host = Host::serve_with(&[], &[&built("libecho.so")], |c| {
+        c.arg("--config").arg(&file);
+    });
+    let port = |service: &str, address: &str| -> u16 {
+        let listen = host.service(service)["listen"].clone();
+        let all = listen.as_array().expect("a list").iter().filter_map(|l| l.as_str());
+        all.filter_map(|l| l.strip_prefix(address)).next().expect("a port").parse().expect("a number")
+    };
+    let [echo, tally] = [("echo", echo), ("tally", tally)].map(|(s, a)| port(s, &a[..a.len() - 1]));
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port("echo", "datagram+udp://[::]:")));
+    let at = |last: u8, port: u16| SocketAddr::from(([127, 0, 0, last], port));
+
+    // One socket that takes datagrams from anywhere, so a wrong address shows.
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+    let heard = || {
+        let mut bytes = [0; 100];
+        let (n, from) = socket.recv_from(&mut bytes).expect("an answer");
+        (from, String::from_utf8_lossy(&bytes[..n]).into_owned())
+    };
+    let mut counts = 0;
+    let mut check = || {
+        counts += 1;
+        // Many at once, from one address to several: a read has datagrams to all of them.
+        for n in 0..60 {
+            let to = at(2 + n % 3, echo);
+            socket.send_to(format!("{n} to {to}").as_bytes(), to).expect("sent");
+        }
+        let mut answers: Vec<_> = (0..60).map(|_| heard()).collect();
+        answers.sort_by_key(|(_, text)| text.split(' ').next().and_then(|n| n.parse::<u8>().ok()));
+        for (n, (from, text)) in (0..).zip(answers) {
+            assert_eq!(text, format!("{n} to {from}"));
+            assert_eq!(from, at(2 + n % 3, echo));
+        }
+        // A peer has a session with each address that it sends to.
+        for last in [2, 3] {
+            socket.send_to(b"line", at(last, tally)).expect("sent");
+            assert_eq!(heard(), (at(last, tally), format!("{counts} ")));
+            assert_eq!(heard(), (at(last, tally), "line\n".into()));
+        }
+        // A machine has one loopback address of IPv6, so this shows that nothing is lost.
+        let six = UdpSocket::bind("[::]:0").expect("a socket of IPv6");
+        six.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+        six.send_to(b"six", v6).expect("sent");
+        let mut bytes = [0; 9];
+        assert_eq!(six.recv_from(&mut bytes).expect("an answer"), (3, v6));
+    };
+    check();
+    host.kill_worker();
+    check();
+    check();
+    assert_eq!(host.json(&["sessions", "--json"]).as_array().map(Vec::len), Some(2));
 }
 
 /// An operator changes a port's kind, and closes it.

@@ -632,3 +632,28 @@ fn a_datagram_that_kills_is_dropped_at_last() {
     });
     assert_eq!(answer("two"), "two");
 }
+
+/// An answer that another turn sends leaves from the address that its receiver has sent to.
+#[test]
+fn a_later_datagram_comes_from_where_its_receiver_has_sent() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("greenroom.toml");
+    let listen = format!("[service.{SERVICE}]\nlisten = [\"udp://0.0.0.0:0\", \"127.0.0.1:0\"]\n");
+    let limits = format!("[service.{SERVICE}.limits]\ndatagram_amplification_max = 0\n");
+    std::fs::write(&config, listen + &limits).expect("a configuration");
+    let host = Host::serve_with(&[], &[&builds()[0]], |c| {
+        c.arg("--config").arg(&config);
+    });
+    let listen = host.service(SERVICE)["listen"].clone();
+    let all = listen.as_array().expect("a list").iter().filter_map(|l| l.as_str());
+    let port = all.filter_map(|l| l.strip_prefix("datagram+udp://0.0.0.0:")).next().expect("a port");
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+    for ip in ["127.0.0.2", "127.0.0.3"] {
+        let to = format!("{ip}:{port}").parse().expect("an address");
+        socket.send_to(b"later", to).expect("sent");
+        let mut bytes = [0; 9];
+        let (n, from) = socket.recv_from(&mut bytes).expect("an answer");
+        assert_eq!((&bytes[..n], from), (&b"later"[..], to));
+    }
+}

@@ -126,11 +126,11 @@ impl Core {
             Input::Opened { slot, id, service, kind, peer, at_ms, tls } => {
                 open::accept(&mut pass, Connection::accepted((slot, id), (service, kind), peer, at_ms), tls);
             }
-            Input::PeerHeard { slot, id, service, port, peer, at_ms } => {
-                open::accept(&mut pass, Connection::heard((slot, id), (service, port), peer, at_ms), None);
+            Input::PeerHeard { slot, id, service, end, peer, at_ms } => {
+                open::accept(&mut pass, Connection::heard((slot, id), (service, end), peer, at_ms), None);
             }
-            Input::Datagrams { service, port, datagrams } => {
-                datagram::received(&mut pass, service, port, datagrams);
+            Input::Datagrams { service, end, datagrams } => {
+                datagram::received(&mut pass, service, end, datagrams);
             }
             Input::Ciphers(ciphers) => pass.host.tls.ciphers = Some(ciphers.0),
             Input::Received { slot, bytes } => receive::received(&mut pass, slot, bytes, &mut self.assembly),

@@ -10,6 +10,7 @@
 //! may have ended meanwhile. A connection that no session wants any more is closed. No input
 //! returns an error.
 
+use crate::framing::peer::LocalEnd;
 use crate::ids::{ServiceId, Slot};
 use crate::tls::protection::Protection;
 use crate::tls::state::TlsState;
@@ -86,8 +87,8 @@ pub enum Input<'a> {
         id: u64,
         /// Service that has the port.
         service: ServiceId,
-        /// Number of the UDP port, as the shell has it. It stays with the session.
-        port: u32,
+        /// End that it came to. It stays with the session.
+        end: LocalEnd,
         /// Address of the peer.
         peer: Peer,
         /// Time of the opening, in milliseconds since 1970.
@@ -97,8 +98,8 @@ pub enum Input<'a> {
     Datagrams {
         /// Service that has the port.
         service: ServiceId,
-        /// Number of the UDP port, as the shell has it.
-        port: u32,
+        /// End that they came to.
+        end: LocalEnd,
         /// Address that each came from, and its bytes.
         datagrams: &'a [(SocketAddr, &'a [u8])],
     },

@@ -15,7 +15,7 @@
 use crate::config::tls::TlsSettings;
 use crate::protocol::keeper::HandshakeWanted;
 use greenroom_core::input::TlsBegin;
-use greenroom_core::tls::state::{STATE_BYTES, TlsState};
+use greenroom_core::tls::state::{MESSAGE_BYTES, TlsState};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -58,8 +58,8 @@ const SECRETS_BYTES_MAX: usize = 64 * 1024;
 
 /// Encodes the outcome of a handshake for the worker.
 pub fn encode(number: u64, begin: &TlsBegin) -> Zeroizing<Vec<u8>> {
-    let mut state = begin.state.encode();
-    let mut bytes = Zeroizing::new(Vec::with_capacity(8 + STATE_BYTES + begin.facts.len()));
+    let mut state = begin.state.encode_message();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(8 + MESSAGE_BYTES + begin.facts.len()));
     bytes.extend_from_slice(&number.to_le_bytes());
     bytes.extend_from_slice(&state);
     bytes.extend_from_slice(&begin.facts);
@@ -70,7 +70,7 @@ pub fn encode(number: u64, begin: &TlsBegin) -> Zeroizing<Vec<u8>> {
 /// Decodes what [`encode`] made.
 fn decode(bytes: &[u8]) -> Option<(u64, TlsBegin)> {
     let (number, rest) = bytes.split_first_chunk()?;
-    let (state, facts) = rest.split_at_checked(STATE_BYTES)?;
+    let (state, facts) = rest.split_at_checked(MESSAGE_BYTES)?;
     let state = TlsState::decode(state)?;
     Some((u64::from_le_bytes(*number), TlsBegin { state, facts: facts.to_vec() }))
 }

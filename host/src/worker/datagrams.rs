@@ -22,25 +22,22 @@ use crate::protocol::keeper::{EndpointId, HeldPort, ToKeeper};
 use crate::worker::keeper_link::KeeperLink;
 use crate::worker::reload::ports::Ports;
 use crate::worker::transfer::Sockets;
+use crate::worker::udp_socket::{AT_ONCE, HeardDatagram, Outgoing, UdpSocket};
 use greenroom_core::core::Core;
 use greenroom_core::effects::datagrams::DatagramsToSend;
 use greenroom_core::framing::Framing;
-use greenroom_core::framing::peer::{self, DATAGRAM_BYTES_MAX, LENGTH_BYTES};
+use greenroom_core::framing::peer::{self, DATAGRAM_BYTES_MAX, LENGTH_BYTES, LocalEnd};
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use greenroom_state::address::Peer;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
 use rustix::net::{SocketType, sockopt};
 use std::collections::{BTreeSet, HashMap};
-use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Datagrams of one system call.
-const AT_ONCE: usize = 64;
 /// Bytes of a place in the buffer: the longest datagram behind its length.
 const PLACE_BYTES: usize = LENGTH_BYTES + (1 << 16);
 /// Numbers that are asked for at a time, for sessions of peers.
@@ -51,19 +48,12 @@ struct UdpPort {
     endpoint: EndpointId,
     /// Key and number by which the keeper releases it.
     held: (u32, u64),
-    socket: OwnedFd,
-    /// Whether its addresses are of IPv4.
-    is_v4: bool,
-    /// Headers of receives. They are no port's else, as the kernel writes the length of addresses
-    /// into them; and of no sends, which let them point at other addresses.
-    receives: MultiHeaders<SockaddrStorage>,
-    /// Headers of sends.
-    sends: MultiHeaders<SockaddrStorage>,
+    socket: UdpSocket,
 }
 
 /// Peer that has a session.
 struct KnownPeer {
-    endpoint: EndpointId,
+    end: LocalEnd,
     addr: SocketAddr,
 }
 
@@ -81,8 +71,9 @@ struct Numbers {
 pub(super) struct Datagrams {
     /// Ports by place. An index is never used again, so an event names no later port.
     ports: Vec<Option<UdpPort>>,
-    /// Sessions by port and address.
-    sessions: HashMap<(EndpointId, SocketAddr), Slot>,
+    /// Sessions by the two ends of their datagrams. A peer that sends to two addresses of a port
+    /// has two: each answers from its own.
+    sessions: HashMap<(LocalEnd, SocketAddr), Slot>,
     /// Peers by slot: the other direction.
     peers: HashMap<Slot, KnownPeer>,
     numbers: Numbers,
@@ -90,8 +81,8 @@ pub(super) struct Datagrams {
     ready: BTreeSet<usize>,
     /// Those that wait for numbers. The kernel keeps their datagrams meanwhile.
     waiting: BTreeSet<usize>,
-    /// Datagrams that were read: the address and length of each. Those before `run` are done with.
-    heard: Vec<(SocketAddr, usize)>,
+    /// Datagrams that were read. Those before `run` are done with.
+    heard: Vec<HeardDatagram>,
     run: usize,
     /// Endpoint that they came to.
     heard_by: EndpointId,
@@ -143,23 +134,23 @@ impl Datagrams {
 
     /// Forgets the peer of a session that has ended. False: the slot is of no such session.
     pub(super) fn forget(&mut self, slot: Slot) -> bool {
-        let Some(KnownPeer { endpoint, addr }) = self.peers.remove(&slot) else { return false };
-        self.sessions.remove(&(endpoint, addr));
+        let Some(KnownPeer { end, addr }) = self.peers.remove(&slot) else { return false };
+        self.sessions.remove(&(end, addr));
         true
     }
 
     /// Knows the peer of a session that a predecessor has left.
     pub(super) fn take_over(&mut self, core: &Core, slot: Slot) {
         let Some(session) = core.sessions().get(slot) else { return };
-        if let (Peer::Udp(addr), Some(port)) = (&session.peer, session.udp_port()) {
-            self.know(slot, EndpointId(port), **addr);
+        if let (Peer::Udp(addr), Some(end)) = (&session.peer, session.udp_end()) {
+            self.know(slot, end, **addr);
         }
     }
 
     /// Knows a peer.
-    pub(super) fn know(&mut self, slot: Slot, endpoint: EndpointId, addr: SocketAddr) {
-        self.sessions.insert((endpoint, addr), slot);
-        self.peers.insert(slot, KnownPeer { endpoint, addr });
+    pub(super) fn know(&mut self, slot: Slot, end: LocalEnd, addr: SocketAddr) {
+        self.sessions.insert((end, addr), slot);
+        self.peers.insert(slot, KnownPeer { end, addr });
     }
 
     /// Adds a port, and has the poll watch it.
@@ -170,12 +161,9 @@ impl Datagrams {
         endpoint: EndpointId,
         socket: OwnedFd,
     ) -> std::io::Result<()> {
-        let local: SocketAddr = rustix::net::getsockname(&socket)?.try_into()?;
-        let place = self.ports.len();
+        let (socket, place) = (UdpSocket::new(socket)?, self.ports.len());
         registry.register(&mut SourceFd(&socket.as_raw_fd()), datagrams_token(place), Interest::READABLE)?;
-        let headers = || MultiHeaders::preallocate(AT_ONCE, None);
-        let (is_v4, receives, sends) = (local.is_ipv4(), headers(), headers());
-        self.ports.push(Some(UdpPort { endpoint, held, socket, is_v4, receives, sends }));
+        self.ports.push(Some(UdpPort { endpoint, held, socket }));
         // What came before is no edge for this poll.
         self.ready.insert(place);
         self.buffer.resize(AT_ONCE * PLACE_BYTES, 0);
@@ -217,9 +205,22 @@ impl Datagrams {
         (from < self.run).then_some((self.heard_by, from..self.run))
     }
 
-    /// Session of the peer that a datagram came from.
-    pub(super) fn session(&self, at: usize) -> Option<Slot> {
-        self.sessions.get(&(self.heard_by, self.heard[at].0)).copied()
+    /// End at the host that a datagram came to.
+    pub(super) fn end(&self, at: usize) -> LocalEnd {
+        LocalEnd { port: self.heard_by.0, ip: self.heard[at].to }
+    }
+
+    /// Session of the peer that a datagram came from. A session that an older binary has left knows
+    /// no address of the host, and takes this one.
+    pub(super) fn session(&mut self, at: usize, from: SocketAddr) -> Option<Slot> {
+        let end = self.end(at);
+        let known = self.sessions.get(&(end, from)).copied();
+        if known.is_some() || end.ip.is_none() {
+            return known;
+        }
+        let slot = self.sessions.remove(&(LocalEnd { ip: None, ..end }, from))?;
+        self.know(slot, end, from);
+        Some(slot)
     }
 
     /// Takes a number for the session of a new peer. `None`: the keeper has not given any.
@@ -243,11 +244,9 @@ impl Datagrams {
             }
             (self.heard_by, self.run) = (port.endpoint, 0);
             self.heard.clear();
-            let places = self.buffer.chunks_exact_mut(PLACE_BYTES);
-            let mut slices: Vec<_> = places.map(|p| [IoSliceMut::new(&mut p[LENGTH_BYTES..])]).collect();
-            let fd = port.socket.as_raw_fd();
-            match recvmmsg(fd, &mut port.receives, &mut slices, MsgFlags::MSG_DONTWAIT, None) {
-                Ok(all) => self.heard.extend(all.filter_map(|m| Some((address(m.address?)?, m.bytes)))),
+            let places = self.buffer.chunks_exact_mut(PLACE_BYTES).map(|p| &mut p[LENGTH_BYTES..]);
+            match port.socket.receive(places, &mut self.heard) {
+                Ok(()) => {}
                 Err(nix::Error::EINTR) => _ = self.ready.insert(place),
                 // Empty, or an error of an earlier send: the next datagram is reported.
                 Err(_) => continue,
@@ -261,16 +260,15 @@ impl Datagrams {
         false
     }
 
-    /// Datagram that was read, with its address.
-    pub(super) fn datagram(&self, at: usize) -> (SocketAddr, &[u8]) {
-        let (from, len) = self.heard[at];
+    /// Datagram that was read, with its address. `None`: that is of no known family.
+    pub(super) fn datagram(&self, at: usize) -> Option<(SocketAddr, &[u8])> {
         let begin = at * PLACE_BYTES + LENGTH_BYTES;
-        (from, &self.buffer[begin..begin + len])
+        Some((self.heard[at].from?, &self.buffer[begin..begin + self.heard[at].len]))
     }
 
     /// Datagram that was read, behind its length.
     pub(super) fn framed(&mut self, at: usize) -> &[u8] {
-        let len = self.heard[at].1;
+        let len = self.heard[at].len;
         let place = &mut self.buffer[at * PLACE_BYTES..][..LENGTH_BYTES + len];
         // At most the longest datagram, so it fits.
         place[..LENGTH_BYTES].copy_from_slice(&(len as u16).to_be_bytes());
@@ -290,15 +288,18 @@ impl Datagrams {
         let mut to_send = std::mem::take(&mut self.to_send);
         core.take_datagrams(&mut to_send);
         if !to_send.is_empty() {
-            let mut of_port: HashMap<usize, Vec<(SocketAddr, &[u8])>> = HashMap::new();
-            for d in to_send.iter() {
-                let name = &core.services()[usize::from(d.service.0)].offer.name;
-                if let Some(place) = self.port_for(ports, name, EndpointId(d.port), d.to) {
-                    of_port.entry(place).or_default().push((d.to, d.bytes));
-                }
-            }
-            for (place, datagrams) in of_port {
-                self.transmit(place, &datagrams);
+            let mut all: Vec<_> = (to_send.iter())
+                .filter_map(|d| {
+                    let name = &core.services()[usize::from(d.service.0)].offer.name;
+                    let place = self.port_for(ports, name, EndpointId(d.from.port), d.to)?;
+                    Some((place, Outgoing { from: d.from.ip, to: d.to, bytes: d.bytes }))
+                })
+                .collect();
+            // Stable: datagrams of a port stay in their order. Mostly all are of one.
+            all.sort_by_key(|(place, _)| *place);
+            for of_port in all.chunk_by(|(a, _), (b, _)| a == b) {
+                let datagrams: Vec<_> = of_port.iter().map(|(_, d)| *d).collect();
+                self.transmit(of_port[0].0, &datagrams);
             }
         }
         to_send.clear();
@@ -311,22 +312,22 @@ impl Datagrams {
             return self.place_of(named);
         }
         let mut own = ports.of_service(service).filter_map(|p| self.place_of(p.endpoint));
-        own.find(|place| self.ports[*place].as_ref().is_some_and(|p| p.is_v4 == to.is_ipv4()))
+        own.find(|place| self.ports[*place].as_ref().is_some_and(|p| p.socket.is_v4() == to.is_ipv4()))
     }
 
     /// Sends the output of a peer's session, a datagram for each message. Output of a port that is
     /// closed is dropped.
     fn send_output(&mut self, core: &mut Core, slot: Slot) {
-        let Some(KnownPeer { endpoint, addr }) = self.peers.get(&slot) else { return };
-        let (place, addr) = (self.place_of(*endpoint), *addr);
+        let Some(KnownPeer { end, addr: to }) = self.peers.get(&slot) else { return };
+        let (place, from, to) = (self.place_of(EndpointId(end.port)), end.ip, *to);
         let mut output = std::mem::take(&mut self.output);
         output.clear();
         // Pieces hold whole datagrams, but one may be in two of them.
         while core.output(slot, |pieces| pieces.iter().for_each(|p| output.extend_from_slice(p))).is_some() {
             let mut datagrams = Vec::new();
             let mut rest = &output[..];
-            while let Some((datagram, behind)) = peer::take(rest) {
-                datagrams.push((addr, datagram));
+            while let Some((bytes, behind)) = peer::take(rest) {
+                datagrams.push(Outgoing { from, to, bytes });
                 rest = behind;
             }
             // Output that is no datagrams is damage, and goes nowhere.
@@ -340,36 +341,12 @@ impl Datagrams {
         self.output = output;
     }
 
-    /// Sends datagrams from a port, as far as the kernel takes them at once. One that it refuses
-    /// costs no other.
-    fn transmit(&mut self, place: usize, datagrams: &[(SocketAddr, &[u8])]) {
-        let Some(Some(port)) = self.ports.get_mut(place) else { return };
-        for batch in datagrams.chunks(AT_ONCE) {
-            let mut rest = batch;
-            while !rest.is_empty() {
-                let slices: Vec<_> = rest.iter().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
-                let to: Vec<_> = rest.iter().map(|(to, _)| Some(SockaddrStorage::from(*to))).collect();
-                let fd = port.socket.as_raw_fd();
-                let sent = sendmmsg(fd, &mut port.sends, &slices, &to, [], MsgFlags::MSG_DONTWAIT);
-                match sent.map(Iterator::count) {
-                    Ok(n) => rest = &rest[n.clamp(1, rest.len())..],
-                    Err(nix::Error::EINTR) => {}
-                    // No room: datagrams that come later have none either.
-                    Err(nix::Error::EAGAIN | nix::Error::ENOBUFS) => return,
-                    Err(e) => {
-                        tracing::debug!(to = %rest[0].0, "a datagram cannot be sent: {e}");
-                        rest = &rest[1..];
-                    }
-                }
-            }
+    /// Sends datagrams from a port.
+    fn transmit(&mut self, place: usize, datagrams: &[Outgoing<'_>]) {
+        if let Some(Some(port)) = self.ports.get_mut(place) {
+            port.socket.send(datagrams);
         }
     }
-}
-
-/// Address of a sender; `None`: of no known family.
-fn address(from: SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = from.as_sockaddr_in().map(|a| SocketAddr::from((a.ip(), a.port())));
-    v4.or_else(|| from.as_sockaddr_in6().map(|a| std::net::SocketAddrV6::from(*a).into()))
 }
 
 const _: () = assert!(DATAGRAM_BYTES_MAX < 1 << 16);

@@ -45,6 +45,7 @@
 //! | `takeover/` | Starts a worker: fresh, or as a successor. |
 //! | `threads` | The threads beside the loop. |
 //! | `udp_ports` | Takes UDP ports in, and reads them into the core. |
+//! | `udp_socket` | Datagrams in and out of one socket, with the host's addresses. |
 //! | `transfer` | Reads sockets into the core, and writes its output. |
 
 mod commands;
@@ -70,6 +71,7 @@ pub mod takeover;
 mod threads;
 mod transfer;
 mod udp_ports;
+mod udp_socket;
 
 use crate::admin::server;
 use crate::crash_points;

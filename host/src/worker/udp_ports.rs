@@ -10,6 +10,7 @@ use crate::worker::shell::Shell;
 use greenroom_core::ids::ServiceId;
 use greenroom_core::input::Input;
 use greenroom_state::address::Peer;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 /// Datagrams between two looks at the time of the pass.
@@ -55,31 +56,42 @@ fn run(shell: &mut Shell) {
         let Some(port) = shell.ports.of_connection(endpoint, None) else { continue };
         let Some(service) = shell.core.service_named(&port.port.0) else { continue };
         match is_of_peers(port) {
-            true => places.for_each(|at| hear_peer(shell, service, endpoint, at)),
-            false => {
-                let datagrams: Vec<_> = places.map(|at| shell.datagrams.datagram(at)).collect();
-                shell.core.handle(Input::Datagrams { service, port: endpoint.0, datagrams: &datagrams });
-            }
+            true => places.for_each(|at| hear_peer(shell, service, at)),
+            false => hear_all(shell, service, places),
         }
+    }
+}
+
+/// Runs datagrams as actions of the service itself. Those that came to one end are one batch, which
+/// is all of them at a port of one address.
+fn hear_all(shell: &mut Shell, service: ServiceId, places: Range<usize>) {
+    let mut at = places.start;
+    while at < places.end {
+        let end = shell.datagrams.end(at);
+        let same = (at..places.end).take_while(|at| shell.datagrams.end(*at) == end).count();
+        let datagrams: Vec<_> = (at..at + same).filter_map(|at| shell.datagrams.datagram(at)).collect();
+        shell.core.handle(Input::Datagrams { service, end, datagrams: &datagrams });
+        at += same;
     }
 }
 
 /// Runs a datagram as a message of its peer's session, which opens if there is none. It is dropped
 /// if it is too long, or if the session takes no input now.
-fn hear_peer(shell: &mut Shell, service: ServiceId, endpoint: EndpointId, at: usize) {
-    let (from, bytes) = shell.datagrams.datagram(at);
+fn hear_peer(shell: &mut Shell, service: ServiceId, at: usize) {
+    let Some((from, bytes)) = shell.datagrams.datagram(at) else { return };
     if bytes.len() > shell.core.services()[usize::from(service.0)].offer.framing().bytes_max() as usize {
         return;
     }
-    let slot = match shell.datagrams.session(at) {
+    let slot = match shell.datagrams.session(at, from) {
         Some(slot) => slot,
         None => {
             let Some(id) = shell.datagrams.take_number() else { return };
             let slot = shell.sockets.take_slot();
             // Known whether it opens or not: the core orders a close if it does not.
-            shell.datagrams.know(slot, endpoint, from);
-            let (port, peer, at_ms) = (endpoint.0, Peer::udp(from), unix_ms());
-            shell.core.handle(Input::PeerHeard { slot, id, service, port, peer, at_ms });
+            let end = shell.datagrams.end(at);
+            shell.datagrams.know(slot, end, from);
+            let (peer, at_ms) = (Peer::udp(from), unix_ms());
+            shell.core.handle(Input::PeerHeard { slot, id, service, end, peer, at_ms });
             slot
         }
     };

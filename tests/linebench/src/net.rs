@@ -22,8 +22,8 @@ fn late_port(s: &Socket) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes a socket that will come from source address 127.0.0.(2 + n) on loopback; n is below
-/// 250.
+/// Makes a socket of TCP that will come from source address 127.0.0.(2 + n) on loopback; n is
+/// below 250.
 pub fn socket(addr: SocketAddr, n: usize) -> io::Result<Socket> {
     let s = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv4() && addr.ip().is_loopback() {

@@ -3,6 +3,7 @@
 //! Datagrams are no records. A worker that dies before it has sent them loses them, as the
 //! network loses others. Costs one copy of the bytes.
 
+use crate::framing::peer::LocalEnd;
 use crate::ids::ServiceId;
 use std::net::SocketAddr;
 
@@ -11,8 +12,8 @@ use std::net::SocketAddr;
 pub struct Datagram<'a> {
     /// Service whose turn sends it.
     pub service: ServiceId,
-    /// Number of the UDP port to send it from, as the shell has it; 0: the service's first one.
-    pub port: u32,
+    /// End to send it from.
+    pub from: LocalEnd,
     /// Address to send it to.
     pub to: SocketAddr,
     /// Bytes of the datagram.
@@ -23,8 +24,8 @@ pub struct Datagram<'a> {
 #[derive(Debug, Default)]
 pub struct DatagramsToSend {
     bytes: Vec<u8>,
-    /// Service, port, address, and end of the bytes.
-    all: Vec<(ServiceId, u32, SocketAddr, usize)>,
+    /// Service, end at the host, address, and end of the bytes.
+    all: Vec<(ServiceId, LocalEnd, SocketAddr, usize)>,
 }
 
 impl DatagramsToSend {
@@ -35,9 +36,9 @@ impl DatagramsToSend {
     }
 
     /// Adds a datagram.
-    pub(crate) fn push(&mut self, service: ServiceId, port: u32, to: SocketAddr, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, service: ServiceId, from: LocalEnd, to: SocketAddr, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-        self.all.push((service, port, to, self.bytes.len()));
+        self.all.push((service, from, to, self.bytes.len()));
     }
 
     /// Whether there is none.
@@ -48,9 +49,9 @@ impl DatagramsToSend {
     /// Datagrams in the order in which turns sent them.
     pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
         let begins = std::iter::once(0).chain(self.all.iter().map(|(.., end)| *end));
-        self.all.iter().zip(begins).map(|(&(service, port, to, end), begin)| Datagram {
+        self.all.iter().zip(begins).map(|(&(service, from, to, end), begin)| Datagram {
             service,
-            port,
+            from,
             to,
             bytes: &self.bytes[begin..end],
         })

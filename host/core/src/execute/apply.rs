@@ -98,8 +98,8 @@ pub(crate) fn apply(
                 connect(host, &origin, (*number, *service), (addr, over_tls.as_ref()), context);
             }
             Effect::StartTls(name) if !staged.close => tls_due::start(host, slot, staged.text(name)),
-            Effect::Datagram { port, to, data } => {
-                host.datagrams.push(service, *port, *to, &staged.bytes[data.clone()]);
+            Effect::Datagram { from, to, data } => {
+                host.datagrams.push(service, *from, *to, &staged.bytes[data.clone()]);
             }
             // Each framing holds the whole state, so the last one counts.
             Effect::StartTls(_) | Effect::Framing(_) => {}

@@ -21,6 +21,7 @@ pub(crate) mod call;
 pub(crate) mod fallback;
 pub(crate) mod reserve;
 
+use crate::framing::peer::LocalEnd;
 use crate::turn::staging::Buffers;
 use std::net::SocketAddr;
 
@@ -47,11 +48,11 @@ impl Executor {
         (self.buffers.facts, self.buffers.page) = (facts, page);
     }
 
-    /// Lets the turns of the next batch answer datagrams, one for each action, that came to a port
-    /// of the shell's. The caller takes them back behind the batch.
-    pub(crate) fn hear(&mut self, port: u32, datagrams: impl Iterator<Item = (SocketAddr, usize)>) {
+    /// Lets the turns of the next batch answer datagrams, one for each action, that came to one
+    /// end. The caller takes them back behind the batch.
+    pub(crate) fn hear(&mut self, end: LocalEnd, datagrams: impl Iterator<Item = (SocketAddr, usize)>) {
         let heard = &mut self.buffers.datagrams;
-        heard.port = port;
+        heard.end = end;
         heard.all.clear();
         heard.all.extend(datagrams);
     }

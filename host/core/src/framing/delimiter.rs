@@ -79,14 +79,14 @@ pub(super) fn cut<'i>(
     bytes_max: usize,
 ) -> Frame<'i> {
     // A cache that is wrong for this input must not make the slice panic.
-    let from = (state.searched as usize).min(input.len());
+    let from = (state.searched() as usize).min(input.len());
     // Bytes at the end that may be the beginning of a delimiter.
     let unsure = delimiter.bytes().len() - 1;
     match delimiter.find(&input[from..]) {
         // The search begins at `from`, the message at 0.
         Some(at) if from + at > bytes_max => Frame::TooLong,
         Some(at) => {
-            state.searched = 0;
+            state.set_searched(0);
             let end = from + at;
             Frame::Message { payload: Payload::Input(&input[..end]), consumed: end + 1 + unsure }
         }
@@ -94,7 +94,7 @@ pub(super) fn cut<'i>(
         None if input.len() > bytes_max + unsure => Frame::TooLong,
         None => {
             // A delimiter may begin in the last bytes and end in the next read.
-            state.searched = input.len().saturating_sub(unsure) as u32;
+            state.set_searched(input.len().saturating_sub(unsure) as u32);
             Frame::More
         }
     }

@@ -7,44 +7,99 @@ use std::ops::Range;
 /// Most bytes of state that a framing stores with a session.
 pub const STORED_BYTES_MAX: usize = 64;
 
-/// State of a framing between two cuts.
+/// Most stored bytes that need no allocation: as many as an open WebSocket has between messages.
+const FEW_BYTES: usize = 8;
+
+/// State of a framing between two cuts: bytes to store, and what was searched.
 ///
-/// Takes 16 bytes in a session. Framings that store nothing (lines, raw, length prefix, delimiter)
-/// never allocate for it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Takes 16 bytes in a session. Few stored bytes lie in it: sessions are many, and each message of
+/// a cut has a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameState {
-    /// Bytes of the unconsumed input that were searched already. A cache: it may be set to 0 at any
-    /// time, which costs a second search and changes no result.
-    pub searched: u32,
-    /// Bytes without which the next cut would give another result. Empty: no allocation.
-    stored: Option<Box<Stored>>,
+    kept: Kept,
+}
+
+/// Memory of a state. `pinged` and `searched` are at one place in both forms, so that lines do not
+/// ask which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(u8)]
+enum Kept {
+    /// Few bytes, and no scan. Bytes behind the length are zero.
+    Few { pinged: bool, len: u8, searched: u32, bytes: [u8; FEW_BYTES] },
+    /// Any other state.
+    Many { pinged: bool, searched: u32, more: Box<More> },
 }
 
 /// Bytes to store, and what goes with them in memory alone.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Stored {
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct More {
     bytes: ArrayVec<u8, STORED_BYTES_MAX>,
     /// Cache beside [`FrameState::searched`], of WebSocket.
     scan: Scan,
-    /// Time of the peer's last byte when it was pinged, in nanoseconds, and 1; 0: it never was.
-    pinged_ns: u64,
+}
+
+impl Default for FrameState {
+    /// Returns the state of no input: nothing is stored.
+    #[inline]
+    fn default() -> FrameState {
+        FrameState { kept: Kept::Few { pinged: false, len: 0, searched: 0, bytes: [0; FEW_BYTES] } }
+    }
 }
 
 impl FrameState {
     /// Returns the state that a record holds. `None`: more stored bytes than
     /// [`STORED_BYTES_MAX`].
     pub fn new(searched: u32, stored: &[u8]) -> Option<FrameState> {
-        let mut state = FrameState { searched, stored: None };
+        let mut state = FrameState::default();
+        state.set_searched(searched);
         (stored.len() <= STORED_BYTES_MAX).then(|| state.store(stored))?;
         Some(state)
+    }
+
+    /// Bytes of the unconsumed input that were searched already. A cache: it may be set to 0 at any
+    /// time, which costs a second search and changes no result.
+    #[inline]
+    pub fn searched(&self) -> u32 {
+        match self.kept {
+            Kept::Few { searched, .. } | Kept::Many { searched, .. } => searched,
+        }
+    }
+
+    /// Notes how many bytes of the unconsumed input were searched.
+    #[inline]
+    pub(crate) fn set_searched(&mut self, to: u32) {
+        match &mut self.kept {
+            Kept::Few { searched, .. } | Kept::Many { searched, .. } => *searched = to,
+        }
+    }
+
+    /// Returns whether the peer was pinged, and has sent nothing since. Memory alone knows: a
+    /// successor pings again.
+    #[inline]
+    pub(crate) fn is_pinged(&self) -> bool {
+        match self.kept {
+            Kept::Few { pinged, .. } | Kept::Many { pinged, .. } => pinged,
+        }
+    }
+
+    /// Notes that the peer is pinged, or that it has sent something.
+    #[inline]
+    pub(crate) fn set_pinged(&mut self, to: bool) {
+        match &mut self.kept {
+            Kept::Few { pinged, .. } | Kept::Many { pinged, .. } => *pinged = to,
+        }
     }
 
     /// Bytes to store with the session; empty for a framing that stores nothing.
     ///
     /// Changed by [`Frame::Message`] and [`Frame::Reply`] alone. They go with the unconsumed input:
     /// a caller that consumes fewer messages than it cut goes back to the state it had there.
+    #[inline]
     pub fn stored(&self) -> &[u8] {
-        self.stored.as_ref().map_or(&[], |stored| stored.bytes.as_slice())
+        match &self.kept {
+            Kept::Few { len, bytes, .. } => &bytes[..usize::from(*len)],
+            Kept::Many { more, .. } => &more.bytes,
+        }
     }
 
     /// Replaces the bytes to store. They begin with the framing's number, so that another framing
@@ -52,34 +107,38 @@ impl FrameState {
     /// dropped.
     pub(super) fn store(&mut self, bytes: &[u8]) {
         debug_assert!(bytes.len() <= STORED_BYTES_MAX, "{} bytes of state", bytes.len());
-        self.stored = (!bytes.is_empty()).then(|| {
-            let bytes = bytes.iter().copied().take(STORED_BYTES_MAX).collect();
-            Box::new(Stored { bytes, ..Stored::default() })
-        });
+        self.keep(bytes.iter().copied().take(STORED_BYTES_MAX).collect(), Scan::default());
     }
 
     /// Returns the cache beside `searched`. The default is of no search.
     pub(super) fn scan(&self) -> Scan {
-        self.stored.as_ref().map_or(Scan::default(), |stored| stored.scan)
-    }
-
-    /// Keeps the cache beside `searched`. Needs stored bytes, or it is forgotten.
-    pub(super) fn set_scan(&mut self, scan: Scan) {
-        if let Some(stored) = &mut self.stored {
-            stored.scan = scan;
+        match &self.kept {
+            Kept::Few { .. } => Scan::default(),
+            Kept::Many { more, .. } => more.scan,
         }
     }
 
-    /// Returns whether the peer was pinged, and has sent nothing since. `heard_ns`: the time of its
-    /// last byte. Memory alone knows: a successor pings again.
-    pub(crate) fn is_pinged(&self, heard_ns: u64) -> bool {
-        self.stored.as_ref().is_some_and(|stored| stored.pinged_ns == heard_ns + 1)
+    /// Keeps the cache beside `searched`. Costs an allocation, until the bytes are stored anew or
+    /// the cache is the default one.
+    pub(super) fn set_scan(&mut self, scan: Scan) {
+        match &mut self.kept {
+            Kept::Few { .. } if scan == Scan::default() => {}
+            _ => self.keep(self.stored().iter().copied().collect(), scan),
+        }
     }
 
-    /// Notes that the peer is pinged.
-    pub(crate) fn set_pinged(&mut self, heard_ns: u64) {
-        if let Some(stored) = &mut self.stored {
-            stored.pinged_ns = heard_ns + 1;
+    /// Keeps bytes and scan in the smaller form that holds them. An allocation is used again.
+    fn keep(&mut self, stored: ArrayVec<u8, STORED_BYTES_MAX>, scan: Scan) {
+        let (pinged, searched, more) = (self.is_pinged(), self.searched(), More { bytes: stored, scan });
+        let stored = &more.bytes;
+        if stored.len() <= FEW_BYTES && scan == Scan::default() {
+            let mut bytes = [0; FEW_BYTES];
+            bytes[..stored.len()].copy_from_slice(stored);
+            self.kept = Kept::Few { pinged, len: stored.len() as u8, searched, bytes };
+        } else if let Kept::Many { more: before, .. } = &mut self.kept {
+            **before = more;
+        } else {
+            self.kept = Kept::Many { pinged, searched, more: Box::new(more) };
         }
     }
 }

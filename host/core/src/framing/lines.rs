@@ -11,10 +11,10 @@ use super::frame::{Frame, FrameState, Payload};
 #[inline]
 pub(super) fn cut<'i>(input: &'i [u8], state: &mut FrameState, bytes_max: usize) -> Frame<'i> {
     // A cache that is wrong for this input must not make the slice panic.
-    let from = (state.searched as usize).min(input.len());
+    let from = (state.searched() as usize).min(input.len());
     match memchr::memchr(b'\n', &input[from..]) {
         Some(at) => {
-            state.searched = 0;
+            state.set_searched(0);
             let end = from + at;
             let line = &input[..end];
             let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -26,7 +26,7 @@ pub(super) fn cut<'i>(input: &'i [u8], state: &mut FrameState, bytes_max: usize)
         // A CR at the limit may be half of the ending, so one byte more is waited for.
         None if input.len() > bytes_max + usize::from(input.last() == Some(&b'\r')) => Frame::TooLong,
         None => {
-            state.searched = input.len() as u32;
+            state.set_searched(input.len() as u32);
             Frame::More
         }
     }

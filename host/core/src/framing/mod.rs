@@ -460,7 +460,7 @@ mod tests {
     #[test]
     fn state_is_bounded_and_empty_state_allocates_nothing() {
         let mut searched = FrameState::default();
-        searched.searched = 7;
+        searched.set_searched(7);
         assert_eq!(FrameState::new(7, &[]), Some(searched));
         assert!(size_of::<FrameState>() <= 16);
         let most = [1; frame::STORED_BYTES_MAX];

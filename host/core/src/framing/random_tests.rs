@@ -145,7 +145,7 @@ fn feed(framing: Framing, stream: &[u8], random: &mut Rng) {
             left.drain(..consumed);
             // A state goes through its record now and then.
             if random.bool() {
-                state = FrameState::new(state.searched, state.stored()).expect("a state that fits");
+                state = FrameState::new(state.searched(), state.stored()).expect("a state that fits");
             }
         }
     }

@@ -51,6 +51,11 @@ impl Scan {
     }
 }
 
+/// Returns whether bytes are UTF-8. Most text is ASCII, and asking that first is faster.
+pub(super) fn is_utf8(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
+}
+
 /// Unmasks bytes in place. `at`: place of the first one in its frame's payload. O(bytes).
 pub(super) fn unmask(bytes: &mut [u8], mut mask: [u8; 4], at: usize) {
     mask.rotate_left(at % 4);
@@ -60,5 +65,5 @@ pub(super) fn unmask(bytes: &mut [u8], mut mask: [u8; 4], at: usize) {
     for word in words {
         *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }
-    rest.iter_mut().zip(mask.into_iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    rest.iter_mut().enumerate().for_each(|(at, byte)| *byte ^= mask[at % 4]);
 }

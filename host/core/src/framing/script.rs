@@ -136,7 +136,7 @@ fn trace_from(framing: Framing, mut state: FrameState, parts: &[&[u8]], between:
             left.drain(..consumed);
         }
         let searched = match between {
-            Between::Stored => state.searched,
+            Between::Stored => state.searched(),
             Between::Uncached => 0,
         };
         state = FrameState::new(searched, state.stored()).expect("a state that fits");

@@ -62,7 +62,7 @@ pub(super) fn cut<'i>(
     let before = TelnetState::read(state.stored());
     let answered = before.answered as usize;
     let is_binary = before.is_on(BINARY, Side::Peer);
-    let mut at = (state.searched as usize).min(input.len());
+    let mut at = (state.searched() as usize).min(input.len());
     let mut after_cr = false;
     // A later search may begin at `safe`: no command is under way, and the byte before is no CR.
     let mut safe = at;
@@ -101,7 +101,7 @@ pub(super) fn cut<'i>(
                     if is_too_long(&input[..begin], bytes_max) {
                         return Frame::TooLong;
                     }
-                    state.searched = safe as u32;
+                    state.set_searched(safe as u32);
                     deal_with(command, state, at, buffers);
                     return Frame::Reply { consumed: 0 };
                 }
@@ -132,7 +132,7 @@ fn wait_for_more<'i>(
     if is_too_long(&input[..at], bytes_max) {
         return Frame::TooLong;
     }
-    state.searched = safe as u32;
+    state.set_searched(safe as u32);
     Frame::More
 }
 
@@ -268,7 +268,7 @@ fn line<'i>(
         if escaped { Payload::Unescaped(begin..begin + len) } else { Payload::Input(&whole[..len]) };
     // The ending was copied with the line and is no part of the message.
     buffers.payloads.truncate(if escaped { begin + len } else { begin });
-    state.searched = 0;
+    state.set_searched(0);
     let mut telnet = TelnetState::read(state.stored());
     telnet.answered = 0;
     telnet.write(state);
@@ -316,7 +316,7 @@ pub(super) fn at_place(place: &FrameState, now: &FrameState) -> FrameState {
     let (place_state, mut telnet) = (TelnetState::read(place.stored()), TelnetState::read(now.stored()));
     telnet.answered = place_state.answered;
     let mut state = FrameState::default();
-    state.searched = place.searched;
+    state.set_searched(place.searched());
     telnet.write(&mut state);
     state
 }

@@ -26,7 +26,8 @@ fn seal(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     let id = s.id;
     let (sealed, is_spent) = host.tls.seal(slot, host.limits.host().tls_records_max);
-    let put = host.output.push_sealed(&mut host.store, s, &sealed);
+    let put = host.output.push_sealed(&mut host.store, s, sealed);
+    host.tls.sent(slot);
     // In this order: a state that counts further than the output does no harm.
     let written = host.tls.write(&mut host.store, slot, id);
     host.sessions.touch(slot);

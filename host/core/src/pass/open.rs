@@ -17,7 +17,8 @@ use super::framing::keep_framing;
 use super::timeout::arm_timeout;
 use crate::command::Command;
 use crate::execute::batch::run_batch;
-use crate::framing::{Framing, peer};
+use crate::framing::Framing;
+use crate::framing::peer::{self, LocalEnd};
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
 use crate::host_state::framings::begin_framing;
@@ -52,8 +53,8 @@ pub(crate) struct Connection<'a> {
     pub(crate) peer: Peer,
     /// Time of the opening, in milliseconds since 1970.
     pub(crate) at_ms: u64,
-    /// Number of the UDP port that its first datagram came to; `None`: it is a stream.
-    pub(crate) port: Option<u32>,
+    /// End at the host that its first datagram came to; `None`: it is a stream.
+    pub(crate) udp: Option<LocalEnd>,
     /// Whether the host connected to the peer. Then no limit counts it by its peer's address.
     pub(crate) outbound: bool,
 }
@@ -66,18 +67,18 @@ impl<'a> Connection<'a> {
         peer: Peer,
         at_ms: u64,
     ) -> Connection<'a> {
-        Connection { slot, id, service, kind, peer, at_ms, port: None, outbound: false }
+        Connection { slot, id, service, kind, peer, at_ms, udp: None, outbound: false }
     }
 
     /// Peer whose first datagram came to a UDP port of a service.
     pub(crate) fn heard(
         at: (Slot, u64),
-        (service, port): (ServiceId, u32),
+        (service, end): (ServiceId, LocalEnd),
         peer: Peer,
         at_ms: u64,
     ) -> Connection<'a> {
         let kind = Framing::Peer { bytes_max: 0 }.kind();
-        Connection { port: Some(port), ..Connection::accepted(at, (service, kind), peer, at_ms) }
+        Connection { udp: Some(end), ..Connection::accepted(at, (service, kind), peer, at_ms) }
     }
 }
 
@@ -98,7 +99,7 @@ pub(crate) fn open(
     let host = &mut *pass.host;
     // Counted even if it is refused: a successor must not open a connection that was closed
     // here.
-    if connection.port.is_none() {
+    if connection.udp.is_none() {
         host.host_records.record_connection_number(id);
     }
     let (is_proxied, behind) = split_kind(connection.kind);
@@ -121,8 +122,8 @@ pub(crate) fn open(
     };
     let mut session = Session::new(id, service, connection.peer.clone(), connection.at_ms);
     session.framing = framing;
-    if let Some(port) = connection.port {
-        session.frame = peer::state_of(port);
+    if let Some(end) = connection.udp {
+        session.frame = peer::state_of(end);
     }
     (session.outbound, session.heard_ns) = (connection.outbound, host.now_ns);
     if is_proxied {
@@ -137,7 +138,7 @@ pub(crate) fn open(
     host.services[service].sessions += 1;
     host.services[service].framings.enter(framing);
     host.sessions.touch(slot);
-    if connection.port.is_some() && !keep_framing(host, slot) {
+    if connection.udp.is_some() && !keep_framing(host, slot) {
         gone(host, slot);
         return Err(Limit::StoreBytesMax.name());
     }

@@ -40,7 +40,7 @@ pub(crate) fn connected(
         return;
     };
     let service = asked.service;
-    let connection = Connection { slot, id, service, kind: "", peer, at_ms, port: None, outbound: true };
+    let connection = Connection { slot, id, service, kind: "", peer, at_ms, udp: None, outbound: true };
     if let Err(why) = open(pass, connection, tls) {
         return connect_outcome(pass.host, asked.owner, number, connect::FAILED, why.as_bytes());
     }

@@ -64,6 +64,7 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
     // compares this number with the kernel's.
     s.bytes_in += bytes.len() as u64;
     s.heard_ns = host.now_ns;
+    s.frame.set_pinged(false);
     if s.carrier == Carrier::FirstByteDue {
         s.carrier = Carrier::Plain;
     }
@@ -376,7 +377,7 @@ pub(super) fn run_kept_input(pass: &mut Pass<'_>, slot: Slot, assembly: &mut Vec
     if s.input.is_some() {
         // After a takeover an earlier version may have searched it by another framing. A second
         // search is always right.
-        s.frame.searched = 0;
+        s.frame.set_searched(0);
         assembly.clear();
         assembly.extend_from_slice(kept_input(pass.host, slot));
         pass.host.sessions.touch(slot);

@@ -47,8 +47,8 @@ pub(super) fn on_timeout(pass: &mut Pass<'_>, slot: Slot) {
         s.begin_silence(now_ns);
     }
     match s.timeout(host.limits.of(s.service), stuck) {
-        Some((at, Limit::PingMs, _)) if at <= heard_until_ns && !s.frame.is_pinged(s.heard_ns) => {
-            s.frame.set_pinged(s.heard_ns);
+        Some((at, Limit::PingMs, _)) if at <= heard_until_ns && !s.frame.is_pinged() => {
+            s.frame.set_pinged(true);
             ping(host, slot);
             arm_timeout(host, slot);
         }

@@ -246,7 +246,7 @@ fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord)
     s.block(Blocked::HeldByHandler, r.held);
     s.outbound = r.outbound;
     s.recover_carrier(r, host.now_ns);
-    s.frame.searched = r.frame_searched;
+    s.frame.set_searched(r.frame_searched);
     // The version counts once the state's record is found.
     s.state_version = 0;
     s.framing = r.framing;

@@ -19,7 +19,7 @@
 use super::blocked::{Blocked, Blocks, Question};
 use super::carrier::Carrier;
 use crate::framing::frame::FrameState;
-use crate::framing::peer;
+use crate::framing::peer::{self, LocalEnd};
 use crate::framing::websocket::stage::{SocketStage, stage};
 use crate::ids::{ServiceId, service_of_number};
 use crate::limits::host::Limits;
@@ -256,9 +256,9 @@ impl Session {
         }
     }
 
-    /// Returns the number of the UDP port that it came to; `None`: it is a stream.
-    pub fn udp_port(&self) -> Option<u32> {
-        peer::port_of(&self.frame)
+    /// Returns its end at the host, if it is over UDP; `None`: it is a stream.
+    pub fn udp_end(&self) -> Option<LocalEnd> {
+        peer::end_of(&self.frame)
     }
 
     /// Takes what its stream stands behind, or in, from its record. A header that is due gets the
@@ -323,6 +323,7 @@ impl Session {
         // first.
         let from_ns = now_ns.saturating_sub(1);
         self.heard_ns = from_ns;
+        self.frame.set_pinged(false);
         // 0 stays: it says that no frame has begun.
         if self.frame_ns > 0 && !self.tls_due() {
             self.frame_ns = from_ns;
@@ -351,8 +352,7 @@ impl Session {
         let frame = if self.frame_ns > 0 { frame } else { 0 };
         // Pinged already: the answer has as much time again.
         let ping = if stage(self.frame.stored()) == SocketStage::Open { limits.ping_ms } else { 0 };
-        let ping_from =
-            self.heard_ns + if self.frame.is_pinged(self.heard_ns) { ping * 1_000_000 } else { 0 };
+        let ping_from = self.heard_ns + if self.frame.is_pinged() { ping * 1_000_000 } else { 0 };
         let all = [
             (self.heard_ns, first, Limit::FirstByteMs),
             (self.heard_ns, self.idle_ms(limits), Limit::IdleMs),
@@ -396,7 +396,7 @@ impl Session {
             bytes_out: self.bytes_out,
             bytes_sent: self.bytes_sent,
             state_version: self.state_version,
-            frame_searched: self.frame.searched,
+            frame_searched: self.frame.searched(),
             state_fingerprint: self.state_fingerprint,
             input_bytes: 0,
             topics: self.topics().len() as u16,

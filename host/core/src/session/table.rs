@@ -39,9 +39,9 @@ pub struct Sessions {
     dirty: Vec<Slot>,
     /// Sessions whose kept input runs with the next pass, each once.
     resumed: VecDeque<Slot>,
-    /// Records of what framings store. Few sessions have one, and each idle session costs what
-    /// its struct does: so they are here.
-    framing_records: HashMap<Slot, Ref>,
+    /// Records of what framings store, by slot, up to the last one that had any: 4 bytes each. Few
+    /// sessions have one, and each idle session costs what its struct does: so they are here.
+    framing_records: Vec<Option<Ref>>,
     /// Tails of kept input, and their records. Few sessions have one, as above.
     input_tails: HashMap<Slot, (Tail, Ref)>,
     /// Times since when the kernel takes no output of a session, in nanoseconds. Few sessions have
@@ -193,21 +193,22 @@ impl Sessions {
 
     /// Record of what a session's framing stores.
     pub(crate) fn framing_record(&self, slot: Slot) -> Option<Ref> {
-        self.framing_records.get(&slot).copied()
+        self.framing_records.get(slot.0 as usize).copied().flatten()
     }
 
     /// Notes the record of what a session's framing stores.
     pub(crate) fn set_framing_record(&mut self, slot: Slot, record: Ref) {
-        self.framing_records.insert(slot, record);
+        let at = slot.0 as usize;
+        if self.framing_records.len() <= at {
+            self.framing_records.resize(at + 1, None);
+        }
+        self.framing_records[at] = Some(record);
     }
 
     /// Takes off the record of what a session's framing stores; the caller deletes it.
     #[inline]
     pub(crate) fn take_framing_record(&mut self, slot: Slot) -> Option<Ref> {
-        match self.framing_records.is_empty() {
-            true => None,
-            false => self.framing_records.remove(&slot),
-        }
+        self.framing_records.get_mut(slot.0 as usize)?.take()
     }
 
     /// Tail of a session's kept input, which is empty for most.

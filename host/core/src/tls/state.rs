@@ -1,28 +1,37 @@
 //! State of a session over TLS, as it is stored: secrets, keys and numbers of both directions.
 //!
-//! | bytes | content |
-//! | --- | --- |
-//! | 0 | version of this format |
-//! | 1 | flags |
-//! | 2..6 | version of TLS, cipher suite (u16 each, big-endian, as TLS has them) |
-//! | 6 | bytes of a secret; 0 in TLS 1.2 |
-//! | 7 | changes of the peer's keys since its last data |
-//! | 8..108 | what the peer seals: secret (48), key (32), IV (12), number (u64) |
-//! | 108..208 | what the host seals, likewise |
-//! | 208..224 | bytes of the stream that the handshake has read, and written (u64 each) |
-//! | 224..232 | changes of the peer's keys, and of the host's (u32 each) |
+//! | bytes of format 1 | 2 | content |
+//! | --- | --- | --- |
+//! | 0 | same | number of the format |
+//! | 1 | same | flags |
+//! | 2..6 | same | version of TLS, cipher suite (u16 each, big-endian, as TLS has them) |
+//! | 6 | same | bytes of a secret; 0 in TLS 1.2 |
+//! | 7 | same | changes of the peer's keys since its last data |
+//! | 8..108 | same | what the peer seals: secret (48), key (32), IV (12), number (u64) |
+//! | 108..208 | same | what the host seals, likewise |
+//! | 208..224 | 208..220 | bytes of the stream that the handshake has read, and written |
+//! | 224..232 | 220..224 | changes of the peer's keys, and of the host's |
+//! | 232..248 | | zero |
 //!
-//! Numbers are little-endian. The rest is zero. Nothing here depends on a library: these are the
-//! values of the RFCs, so a successor with another one goes on.
+//! Format 2 is that of records: a record in it has half the block that one in format 1 needs. Its
+//! counts have six bytes, and changes two: what is beyond is left out, as people alone read them.
+//! Format 1 is that of messages between processes, and of records of older binaries.
+//!
+//! Numbers are little-endian. Nothing here depends on a library: these are the values of the RFCs,
+//! so a successor with another one goes on.
 //!
 //! The types can't be printed or serialized, and wipe themselves: they hold what opens a stream.
 
 use zeroize::Zeroize;
 
-/// Bytes of a stored state.
-pub const STATE_BYTES: usize = 248;
-/// Version of the format.
-const FORMAT: u8 = 1;
+/// Bytes of a state in a record.
+pub const STATE_BYTES: usize = 224;
+/// Bytes of a state in a message.
+pub const MESSAGE_BYTES: usize = 248;
+/// Format of messages.
+const FORMAT_MESSAGE: u8 = 1;
+/// Format of records.
+const FORMAT_RECORD: u8 = 2;
 /// Bytes of a stored direction.
 const DIRECTION_BYTES: usize = 100;
 /// Place of the direction that the peer seals.
@@ -98,10 +107,31 @@ pub struct TlsState {
 }
 
 impl TlsState {
-    /// Encodes the state. The caller wipes the bytes.
+    /// Encodes the state for a record. The caller wipes the bytes.
     pub fn encode(&self) -> [u8; STATE_BYTES] {
         let mut b = [0; STATE_BYTES];
-        b[0] = FORMAT;
+        self.encode_head(FORMAT_RECORD, &mut b);
+        b[COUNTS_AT..COUNTS_AT + 6].copy_from_slice(&self.read.to_le_bytes()[..6]);
+        b[COUNTS_AT + 6..COUNTS_AT + 12].copy_from_slice(&self.written.to_le_bytes()[..6]);
+        b[COUNTS_AT + 12..COUNTS_AT + 14].copy_from_slice(&self.peer_updates.to_le_bytes()[..2]);
+        b[COUNTS_AT + 14..COUNTS_AT + 16].copy_from_slice(&self.host_updates.to_le_bytes()[..2]);
+        b
+    }
+
+    /// Encodes the state for a message. The caller wipes the bytes.
+    pub fn encode_message(&self) -> [u8; MESSAGE_BYTES] {
+        let mut b = [0; MESSAGE_BYTES];
+        self.encode_head(FORMAT_MESSAGE, &mut b);
+        b[COUNTS_AT..COUNTS_AT + 8].copy_from_slice(&self.read.to_le_bytes());
+        b[COUNTS_AT + 8..COUNTS_AT + 16].copy_from_slice(&self.written.to_le_bytes());
+        b[COUNTS_AT + 16..COUNTS_AT + 20].copy_from_slice(&self.peer_updates.to_le_bytes());
+        b[COUNTS_AT + 20..COUNTS_AT + 24].copy_from_slice(&self.host_updates.to_le_bytes());
+        b
+    }
+
+    /// Encodes what both formats have at the same places.
+    fn encode_head(&self, format: u8, b: &mut [u8]) {
+        b[0] = format;
         b[1] = if self.peer_closed { PEER_CLOSED } else { 0 };
         b[1] |= if self.host_closed { HOST_CLOSED } else { 0 };
         b[1] |= if self.is_client { IS_CLIENT } else { 0 };
@@ -115,18 +145,17 @@ impl TlsState {
             b[at + 80..at + 92].copy_from_slice(&d.iv);
             b[at + 92..at + 100].copy_from_slice(&d.number.to_le_bytes());
         }
-        b[COUNTS_AT..COUNTS_AT + 8].copy_from_slice(&self.read.to_le_bytes());
-        b[COUNTS_AT + 8..COUNTS_AT + 16].copy_from_slice(&self.written.to_le_bytes());
-        b[COUNTS_AT + 16..COUNTS_AT + 20].copy_from_slice(&self.peer_updates.to_le_bytes());
-        b[COUNTS_AT + 20..COUNTS_AT + 24].copy_from_slice(&self.host_updates.to_le_bytes());
-        b
     }
 
-    /// Decodes a state; `None`: the bytes are none, or of a later format.
+    /// Decodes a state of either format; `None`: the bytes are none, or of a later format.
     pub fn decode(b: &[u8]) -> Option<TlsState> {
-        let b: &[u8; STATE_BYTES] = b.try_into().ok()?;
+        let is_record = match (b.first()?, b.len()) {
+            (&FORMAT_RECORD, STATE_BYTES) => true,
+            (&FORMAT_MESSAGE, MESSAGE_BYTES) => false,
+            _ => return None,
+        };
         let secret_len = b[6];
-        if b[0] != FORMAT || secret_len > 48 {
+        if secret_len > 48 {
             return None;
         }
         let long = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| b[at + i]));
@@ -138,15 +167,26 @@ impl TlsState {
             iv: std::array::from_fn(|i| b[at + 80 + i]),
             number: long(at + 92),
         };
+        let (read, written, peer_updates, host_updates) = match is_record {
+            true => {
+                let six = |at: usize| long(at) & ((1 << 48) - 1);
+                let two = |at: usize| u32::from(u16::from_le_bytes([b[at], b[at + 1]]));
+                (six(COUNTS_AT), six(COUNTS_AT + 6), two(COUNTS_AT + 12), two(COUNTS_AT + 14))
+            }
+            false => {
+                let [peer, host] = [16, 20].map(|at| short(COUNTS_AT + at));
+                (long(COUNTS_AT), long(COUNTS_AT + 8), peer, host)
+            }
+        };
         Some(TlsState {
             version: u16::from_be_bytes([b[2], b[3]]),
             suite: u16::from_be_bytes([b[4], b[5]]),
             peer: direction(PEER_AT),
             host: direction(HOST_AT),
-            read: long(COUNTS_AT),
-            written: long(COUNTS_AT + 8),
-            peer_updates: short(COUNTS_AT + 16),
-            host_updates: short(COUNTS_AT + 20),
+            read,
+            written,
+            peer_updates,
+            host_updates,
             updates_in_a_row: b[7],
             peer_closed: b[1] & PEER_CLOSED != 0,
             host_closed: b[1] & HOST_CLOSED != 0,

@@ -7,9 +7,9 @@
 //! | `TlsFacts` | facts of the handshake for handlers and operators, written once |
 //!
 //! A stage is made when a pass first needs it, and dropped with the commit: its keys are wiped, and
-//! an idle session has none. The state is written whenever it has changed, before anything that
-//! it sealed can be sent. Data to send wait in the stage until the input under way is done, so that
-//! many short ones become one record.
+//! an idle session has none. The buffers of a few stages are used again. The state is written
+//! whenever it has changed, before anything that it sealed can be sent. Data to send wait in the
+//! stage until the input under way is done, so that many short ones become one record.
 
 use super::protection::Protection;
 use super::stage::TlsStage;
@@ -18,12 +18,18 @@ use crate::ids::Slot;
 use crate::store::kind::Kind;
 use crate::store::layout::{Full, Ref};
 use crate::store::records::Store;
-use std::collections::HashMap;
 use zeroize::Zeroize;
+
+/// Bytes of buffers that a place in [`TlsSessions::spare`] keeps, at most.
+const SPARE_BYTES: usize = 16 * 1024;
+/// Places that are kept for the next pass, at most.
+const SPARE_MAX: usize = 64;
 
 /// Records of one session.
 #[derive(Debug, Clone, Copy)]
 struct Records {
+    /// Place of its stage among those in use, plus 1; 0: it has none.
+    in_use: u32,
     /// State.
     state: Ref,
     /// Part of a record that came in.
@@ -32,9 +38,12 @@ struct Records {
     facts: Option<Ref>,
 }
 
-/// Stage of one session in this pass, and data that it is to seal.
+/// Stage of one session in this pass, and data that it is to seal. Boxed: keys are not copied to
+/// other places.
 struct InUse {
-    stage: TlsStage,
+    slot: Slot,
+    /// Stage; `None`: it is wiped.
+    stage: Option<TlsStage>,
     /// Data to seal, in the order in which they were sent.
     pending: Vec<u8>,
     /// Records sealed and not put into the output.
@@ -47,11 +56,25 @@ struct InUse {
     failed: bool,
 }
 
+// Boxes: a vector that grows would leave keys behind.
+#[expect(clippy::vec_box)]
+/// Records and stages of all sessions, by slot: one message asks for them a dozen times.
+#[derive(Default)]
+struct Table {
+    /// Records by slot, up to the last one that had any: 16 bytes each.
+    records: Vec<Option<Records>>,
+    /// Number of sessions that have records.
+    len: usize,
+    /// Stages of this pass. Those of sessions that are gone stay until its end.
+    in_use: Vec<Box<InUse>>,
+    /// Wiped places for stages of later passes, with the memory of their buffers.
+    spare: Vec<Box<InUse>>,
+}
+
 /// All sessions over TLS.
 #[derive(Default)]
 pub(crate) struct TlsSessions {
-    records: HashMap<Slot, Records>,
-    in_use: HashMap<Slot, InUse>,
+    table: Table,
     /// Sessions with data to seal, or with a state to write. Some may be gone.
     changed: Vec<Slot>,
     /// Sessions that can send nothing more, and that are to be closed. True: what they have sealed
@@ -65,7 +88,7 @@ impl TlsSessions {
     /// Returns whether there is no session over TLS.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.table.len == 0
     }
 
     /// Begins a session: writes its state and its facts. Fails without room.
@@ -80,11 +103,9 @@ impl TlsSessions {
         let mut bytes = state.encode();
         let put = store.put(None, Kind::Tls, id, &bytes);
         bytes.zeroize();
-        let records = Records { state: put?, input: None, facts: None };
-        self.records.insert(slot, records);
+        let records = self.table.insert(slot, put?);
         if !facts.is_empty() {
-            let facts = store.put(None, Kind::TlsFacts, id, facts)?;
-            self.records.insert(slot, Records { facts: Some(facts), ..records });
+            records.facts = Some(store.put(None, Kind::TlsFacts, id, facts)?);
         }
         Ok(())
     }
@@ -92,10 +113,11 @@ impl TlsSessions {
     /// Takes in a record that recovery found. Records of a session may come in any order. False: it
     /// is of no use, and the caller deletes it.
     pub(crate) fn recover(&mut self, store: &Store, slot: Slot, kind: Kind, at: Ref) -> bool {
-        match (kind, self.records.get_mut(&slot)) {
-            (Kind::Tls, _) if store.read(at, TlsState::decode).is_some() => {
-                let before = self.records.insert(slot, Records { state: at, input: None, facts: None });
-                before.is_none()
+        match (kind, self.table.records_mut(slot)) {
+            (Kind::Tls, before) if store.read(at, TlsState::decode).is_some() => {
+                let is_first = before.is_none();
+                self.table.insert(slot, at);
+                is_first
             }
             (Kind::TlsInput, Some(records)) => {
                 records.input = Some(at);
@@ -111,18 +133,18 @@ impl TlsSessions {
 
     /// Returns whether the records have the state of a session.
     pub(crate) fn has(&self, slot: Slot) -> bool {
-        self.records.contains_key(&slot)
+        self.table.records(slot).is_some()
     }
 
     /// Bytes of a record that came in part.
     pub(crate) fn kept<'s>(&self, store: &'s Store, slot: Slot) -> &'s [u8] {
-        let input = self.records.get(&slot).and_then(|r| r.input);
+        let input = self.table.records(slot).and_then(|r| r.input);
         input.map_or(&[], |r| store.bytes_of(r))
     }
 
     /// Keeps a part of a record. Fails without room; what was kept before stays then.
     pub(crate) fn keep(&mut self, store: &mut Store, slot: Slot, id: u64, rest: &[u8]) -> Result<(), Full> {
-        let Some(records) = self.records.get_mut(&slot) else { return Ok(()) };
+        let Some(records) = self.table.records_mut(slot) else { return Ok(()) };
         match (rest, records.input) {
             ([], None) => {}
             ([], Some(kept)) => {
@@ -140,7 +162,7 @@ impl TlsSessions {
 
     /// Facts of the handshake, as [`TlsSessions::begin`] was given them.
     pub(crate) fn facts<'s>(&self, store: &'s Store, slot: Slot) -> &'s [u8] {
-        let facts = self.records.get(&slot).and_then(|r| r.facts);
+        let facts = self.table.records(slot).and_then(|r| r.facts);
         facts.map_or(&[], |r| store.bytes_of(r))
     }
 
@@ -149,42 +171,34 @@ impl TlsSessions {
     /// [`TlsSessions::change`].
     pub(crate) fn stage(&mut self, store: &Store, slot: Slot) -> Option<(&mut TlsStage, &dyn Protection)> {
         let ciphers = self.ciphers.as_deref()?;
-        let in_use = in_use(&mut self.in_use, &self.records, store, slot)?;
-        Some((&mut in_use.stage, ciphers))
+        Some((self.table.use_stage(store, slot)?.stage.as_mut()?, ciphers))
     }
 
     /// Reads one thing of a session's state, as this pass has left it.
     pub(crate) fn read<T>(&self, store: &Store, slot: Slot, f: impl FnOnce(&TlsState) -> T) -> Option<T> {
-        match self.in_use.get(&slot) {
-            Some(in_use) => Some(f(&in_use.stage.state)),
-            None => store.read(self.records.get(&slot)?.state, TlsState::decode).map(|state| f(&state)),
+        let records = self.table.records(slot)?;
+        let in_use = self.table.in_use.get((records.in_use as usize).wrapping_sub(1));
+        match in_use.and_then(|in_use| in_use.stage.as_ref()) {
+            Some(stage) => Some(f(&stage.state)),
+            None => store.read(records.state, TlsState::decode).map(|state| f(&state)),
         }
     }
 
     /// Adds data that are to be sealed when the input under way is done.
     pub(crate) fn push(&mut self, store: &Store, slot: Slot, data: &[u8]) {
-        if let Some(in_use) = in_use(&mut self.in_use, &self.records, store, slot) {
+        if let Some(in_use) = self.table.use_stage(store, slot) {
             in_use.pending.extend_from_slice(data);
+            list(in_use, &mut self.changed);
         }
-        self.list(slot);
     }
 
     /// Adds records that a stage has sealed by itself, and notes that its state has changed. The
     /// data that wait were sent later, or before: the caller seals them first then.
     pub(crate) fn change(&mut self, slot: Slot, sealed: &[u8]) {
-        if let Some(in_use) = self.in_use.get_mut(&slot) {
+        if let Some(in_use) = self.table.in_use(slot) {
             in_use.sealed.extend_from_slice(sealed);
             in_use.changed = true;
-        }
-        self.list(slot);
-    }
-
-    /// Lists a session for [`TlsSessions::take_changed`], once.
-    fn list(&mut self, slot: Slot) {
-        if let Some(in_use) = self.in_use.get_mut(&slot)
-            && !std::mem::replace(&mut in_use.listed, true)
-        {
-            self.changed.push(slot);
+            list(in_use, &mut self.changed);
         }
     }
 
@@ -192,38 +206,47 @@ impl TlsSessions {
     #[inline]
     pub(crate) fn pop_changed(&mut self) -> Option<Slot> {
         let slot = self.changed.pop()?;
-        if let Some(in_use) = self.in_use.get_mut(&slot) {
+        if let Some(in_use) = self.table.in_use(slot) {
             in_use.listed = false;
         }
         Some(slot)
     }
 
-    /// Seals the data that wait, and returns all records that are to be sent. True: no key seals
-    /// more. The peer is told of the end then, and the session sends nothing more.
-    pub(crate) fn seal(&mut self, slot: Slot, records_max: u64) -> (Vec<u8>, bool) {
-        let (Some(in_use), Some(ciphers)) = (self.in_use.get_mut(&slot), self.ciphers.as_deref()) else {
-            return (Vec::new(), false);
+    /// Seals the data that wait, and returns all records that are to be sent; the caller takes them
+    /// off by [`TlsSessions::sent`]. True: no key seals more. The peer is told of the end then, and
+    /// the session sends nothing more.
+    pub(crate) fn seal(&mut self, slot: Slot, records_max: u64) -> (&[u8], bool) {
+        let (Some(in_use), Some(ciphers)) = (self.table.in_use(slot), self.ciphers.as_deref()) else {
+            return (&[], false);
         };
-        let mut sealed = std::mem::take(&mut in_use.sealed);
-        let pending = std::mem::take(&mut in_use.pending);
-        if in_use.failed {
-            return (Vec::new(), false);
-        }
+        let InUse { stage: Some(stage), pending, sealed, failed: false, .. } = in_use else {
+            in_use.pending.clear();
+            in_use.sealed.clear();
+            return (&[], false);
+        };
         if !pending.is_empty() {
             in_use.changed = true;
-            if in_use.stage.seal(ciphers, &pending, records_max, &mut sealed).is_err() {
+            if stage.seal(ciphers, pending, records_max, sealed).is_err() {
                 // The records so far are whole, so the peer can read them and the end.
-                let _ = in_use.stage.close(ciphers, records_max, &mut sealed);
+                let _ = stage.close(ciphers, records_max, sealed);
                 in_use.failed = true;
                 self.failed.push((slot, true));
             }
+            pending.clear();
         }
         (sealed, in_use.failed)
     }
 
+    /// Takes off the records that [`TlsSessions::seal`] has returned: they are in the output.
+    pub(crate) fn sent(&mut self, slot: Slot) {
+        if let Some(in_use) = self.table.in_use(slot) {
+            in_use.sealed.clear();
+        }
+    }
+
     /// Notes a session that sends nothing more.
     pub(crate) fn fail(&mut self, slot: Slot) {
-        if let Some(in_use) = self.in_use.get_mut(&slot) {
+        if let Some(in_use) = self.table.in_use(slot) {
             in_use.failed = true;
             self.failed.push((slot, false));
         }
@@ -239,11 +262,13 @@ impl TlsSessions {
     /// Writes the state of a session, if it has changed. Fails without room, even in the store's
     /// reserve: the session must not send then.
     pub(crate) fn write(&mut self, store: &mut Store, slot: Slot, id: u64) -> Result<(), Full> {
-        let (Some(in_use), Some(records)) = (self.in_use.get_mut(&slot), self.records.get_mut(&slot)) else {
-            return Ok(());
-        };
-        if std::mem::take(&mut in_use.changed) {
-            let mut bytes = in_use.stage.state.encode();
+        let Table { records, in_use, .. } = &mut self.table;
+        let Some(Some(records)) = records.get_mut(slot.0 as usize) else { return Ok(()) };
+        let Some(in_use) = in_use.get_mut((records.in_use as usize).wrapping_sub(1)) else { return Ok(()) };
+        if std::mem::take(&mut in_use.changed)
+            && let Some(stage) = &in_use.stage
+        {
+            let mut bytes = stage.state.encode();
             let put = store.put(Some(records.state), Kind::Tls, id, &bytes);
             bytes.zeroize();
             records.state = put?;
@@ -254,42 +279,109 @@ impl TlsSessions {
     /// Drops all stages: the pass is committed. O(stages).
     #[inline]
     pub(crate) fn end_pass(&mut self) {
-        if !self.in_use.is_empty() {
+        if !self.table.in_use.is_empty() {
             debug_assert!(self.changed.is_empty(), "a state that is not written");
-            self.in_use.clear();
+            self.table.drop_stages();
         }
     }
 
     /// Forgets a session and deletes its records, which the store wipes.
     pub(crate) fn forget(&mut self, store: &mut Store, slot: Slot) {
-        self.in_use.remove(&slot);
-        let Some(Records { state, input, facts }) = self.records.remove(&slot) else { return };
+        let Some(Records { state, input, facts, .. }) = self.table.remove(slot) else { return };
         for r in [Some(state), input, facts].into_iter().flatten() {
             store.delete(r);
         }
     }
 }
 
-/// Returns what a session has in use, made of its record.
-fn in_use<'a>(
-    all: &'a mut HashMap<Slot, InUse>,
-    records: &HashMap<Slot, Records>,
-    store: &Store,
-    slot: Slot,
-) -> Option<&'a mut InUse> {
-    match all.entry(slot) {
-        std::collections::hash_map::Entry::Occupied(there) => Some(there.into_mut()),
-        std::collections::hash_map::Entry::Vacant(place) => {
-            let state = store.read(records.get(&slot)?.state, TlsState::decode)?;
-            let stage = TlsStage::new(state);
-            Some(place.insert(InUse {
-                stage,
-                pending: Vec::new(),
-                sealed: Vec::new(),
-                changed: false,
-                listed: false,
-                failed: false,
-            }))
+/// Lists a session for [`TlsSessions::pop_changed`], once.
+fn list(in_use: &mut InUse, changed: &mut Vec<Slot>) {
+    if !std::mem::replace(&mut in_use.listed, true) {
+        changed.push(in_use.slot);
+    }
+}
+
+impl Table {
+    #[inline]
+    fn records(&self, slot: Slot) -> Option<&Records> {
+        self.records.get(slot.0 as usize)?.as_ref()
+    }
+
+    #[inline]
+    fn records_mut(&mut self, slot: Slot) -> Option<&mut Records> {
+        self.records.get_mut(slot.0 as usize)?.as_mut()
+    }
+
+    /// Adds the state of a session. The other records of an earlier one are forgotten.
+    fn insert(&mut self, slot: Slot, state: Ref) -> &mut Records {
+        let at = slot.0 as usize;
+        if self.records.len() <= at {
+            self.records.resize(at + 1, None);
         }
+        self.len += usize::from(self.records[at].is_none());
+        self.records[at].insert(Records { in_use: 0, state, input: None, facts: None })
+    }
+
+    /// Removes a session. Its stage is wiped at once, and its place is free behind the pass.
+    fn remove(&mut self, slot: Slot) -> Option<Records> {
+        let records = self.records.get_mut(slot.0 as usize)?.take()?;
+        self.len -= 1;
+        if let Some(in_use) = self.in_use.get_mut((records.in_use as usize).wrapping_sub(1)) {
+            in_use.empty();
+        }
+        Some(records)
+    }
+
+    /// Returns what a session has in use.
+    #[inline]
+    fn in_use(&mut self, slot: Slot) -> Option<&mut InUse> {
+        let at = self.records(slot)?.in_use as usize;
+        self.in_use.get_mut(at.wrapping_sub(1)).map(|in_use| &mut **in_use)
+    }
+
+    /// Returns what a session has in use, made of its record.
+    fn use_stage(&mut self, store: &Store, slot: Slot) -> Option<&mut InUse> {
+        let Table { records, in_use, spare, .. } = self;
+        let records = records.get_mut(slot.0 as usize)?.as_mut()?;
+        if records.in_use == 0 {
+            let state = store.read(records.state, TlsState::decode)?;
+            let mut place = spare.pop().unwrap_or_else(|| Box::new(InUse::new()));
+            (place.slot, place.stage) = (slot, Some(TlsStage::new(state)));
+            in_use.push(place);
+            records.in_use = in_use.len() as u32;
+        }
+        in_use.get_mut(records.in_use as usize - 1).map(|in_use| &mut **in_use)
+    }
+
+    /// Wipes all stages, and keeps the memory of a few.
+    fn drop_stages(&mut self) {
+        for mut place in self.in_use.drain(..) {
+            if let Some(Some(records)) = self.records.get_mut(place.slot.0 as usize) {
+                records.in_use = 0;
+            }
+            if self.spare.len() < SPARE_MAX
+                && place.pending.capacity() + place.sealed.capacity() <= SPARE_BYTES
+            {
+                place.empty();
+                self.spare.push(place);
+            }
+        }
+    }
+}
+
+impl InUse {
+    /// Place without a stage.
+    fn new() -> InUse {
+        let (pending, sealed) = (Vec::new(), Vec::new());
+        InUse { slot: Slot(0), stage: None, pending, sealed, changed: false, listed: false, failed: false }
+    }
+
+    /// Wipes the stage and forgets all else, but for the memory of the buffers.
+    fn empty(&mut self) {
+        // The stage wipes its keys where they are.
+        self.stage = None;
+        self.pending.clear();
+        self.sealed.clear();
+        (self.changed, self.listed, self.failed) = (false, false, false);
     }
 }

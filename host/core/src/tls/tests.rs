@@ -45,9 +45,12 @@ fn a_state_is_read_as_it_was_written() {
     let bytes = state.encode();
     assert!(TlsState::decode(&bytes).unwrap() == state);
     assert!(TlsState::decode(&bytes[1..]).is_none());
-    let mut later = bytes;
-    later[0] += 1;
-    assert!(TlsState::decode(&later).is_none());
+    let message = state.encode_message();
+    assert!(TlsState::decode(&message).unwrap() == state);
+    for mut later in [bytes.to_vec(), message.to_vec()] {
+        later[0] = 3;
+        assert!(TlsState::decode(&later).is_none());
+    }
 }
 
 /// Streams with changes of keys, cut at every byte: content, answers and state are those of the

@@ -68,8 +68,12 @@ impl Staging<'_> {
             self.buffers.bytes.truncate(start);
             return self.refuse(Limit::DatagramAmplificationMax);
         }
-        let port = self.buffers.datagrams.port;
-        self.stage(|_| Some(Effect::Datagram { port, to, data }))
+        let mut from = self.buffers.datagrams.end;
+        // Another address may have heard of another end, or of none.
+        if self.datagram().is_none_or(|(heard, _)| heard != to) {
+            from.ip = None;
+        }
+        self.stage(|_| Some(Effect::Datagram { from, to, data }))
     }
 
     /// Whether a session over UDP may be sent so many bytes more, by what its peer has sent. Bytes

@@ -5,6 +5,7 @@
 //! `crate::execute::reserve` and `crate::execute::apply`.
 
 use crate::framing::frame::FrameState;
+use crate::framing::peer::LocalEnd;
 use crate::ids::ServiceId;
 use greenroom_state::address::Address;
 use std::net::SocketAddr;
@@ -60,8 +61,8 @@ pub(crate) enum Effect {
     WaitFor(u64),
     /// State that the session's framing has from here on. Boxed, as few turns change it.
     Framing(Box<FrameState>),
-    /// Datagram to an address, from a UDP port of the shell's; 0: from the service's first one.
-    Datagram { port: u32, to: SocketAddr, data: Part },
+    /// Datagram to an address, from an end at the host.
+    Datagram { from: LocalEnd, to: SocketAddr, data: Part },
     /// TLS around the session's stream from here on: the name that the server's certificate must
     /// have, or none.
     StartTls(Part),

@@ -109,7 +109,7 @@ pub(super) fn reconcile(
         }
     }
     for (session, slot) in slots {
-        if shell.core.sessions().get(slot).is_some_and(|s| s.udp_port().is_some()) {
+        if shell.core.sessions().get(slot).is_some_and(|s| s.udp_end().is_some()) {
             match go_on_over_udp(shell, slot, in_order) {
                 Ok(()) => continue,
                 Err(why) => tracing::error!("given up, because it cannot be trusted: {why}"),

@@ -142,7 +142,7 @@ fn a_place_in_the_input_has_the_newest_options() {
     let back = at_place(&place, &now);
     let mut expected = TelnetState::read(now.stored());
     expected.answered = 9;
-    assert_eq!((back.searched, TelnetState::read(back.stored())), (7, expected));
+    assert_eq!((back.searched(), TelnetState::read(back.stored())), (7, expected));
 }
 
 /// Text, bytes as they are, subnegotiations, and what stands behind prompts.
@@ -239,7 +239,7 @@ fn a_search_goes_on_where_it_stopped() {
         (b"abc\rd\xff\xf1\xff\xff", 9),
     ] {
         assert_eq!(framing.cut(input, &mut state, &mut buffers), Frame::More);
-        assert_eq!(state.searched, searched, "{}", input.escape_ascii());
+        assert_eq!(state.searched(), searched, "{}", input.escape_ascii());
     }
     assert!(state.stored().is_empty());
 }

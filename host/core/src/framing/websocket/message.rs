@@ -7,7 +7,7 @@ use super::farewell::{NOT_UTF8, TOO_MANY_CONTROLS, TOO_SMALL_FRAGMENTS};
 use super::sent::frame;
 use super::stage::{answered, set_answered_to, set_open};
 use crate::framing::frame::{Frame, FrameBuffers, FrameState, Payload};
-use crate::framing::scan::{Scan, unmask};
+use crate::framing::scan::{Scan, is_utf8, unmask};
 use std::io::Cursor;
 use std::ops::Range;
 use tungstenite::protocol::frame::FrameHeader;
@@ -36,7 +36,7 @@ pub(super) fn cut<'i>(
     bytes_max: usize,
     buffers: &mut FrameBuffers,
 ) -> Frame<'i> {
-    let mut scan = if state.searched == 0 { Scan::default() } else { state.scan() };
+    let mut scan = if state.searched() == 0 { Scan::default() } else { state.scan() };
     loop {
         let head = match head(input, &scan, bytes_max) {
             Ok(Some(head)) => head,
@@ -122,7 +122,7 @@ fn answer(
 
 /// Keeps how far the search got, for the next cut.
 fn keep(state: &mut FrameState, scan: Scan) {
-    state.searched = (scan.frame + scan.checked).max(1);
+    state.set_searched((scan.frame + scan.checked).max(1));
     state.set_scan(scan);
 }
 
@@ -189,11 +189,11 @@ fn whole<'i>(input: &'i [u8], head: Head, state: &mut FrameState, buffers: &mut 
     buffers.payloads.extend_from_slice(&input[head.payload]);
     let payload = &mut buffers.payloads[begin..];
     unmask(payload, head.mask, 0);
-    if is_text(input) && std::str::from_utf8(payload).is_err() {
+    if is_text(input) && !is_utf8(payload) {
         buffers.payloads.truncate(begin);
         return Frame::Invalid(NOT_UTF8);
     }
-    state.searched = 0;
+    state.set_searched(0);
     Frame::Message { payload: Payload::Unescaped(begin..buffers.payloads.len()), consumed }
 }
 

@@ -33,11 +33,11 @@ pub(super) fn cut<'i>(input: &'i [u8], state: &mut FrameState) -> Frame<'i> {
     if input.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) {
         return Frame::Invalid("the first bytes are no HTTP request");
     }
-    let from = (state.searched as usize).min(input.len()).saturating_sub(3);
+    let from = (state.searched() as usize).min(input.len()).saturating_sub(3);
     match memmem::find(&input[from..], b"\r\n\r\n").map(|at| from + at + 4) {
         Some(end) if end <= REQUEST_BYTES_MAX => Frame::Request { consumed: end },
         None if input.len() < REQUEST_BYTES_MAX => {
-            state.searched = input.len() as u32;
+            state.set_searched(input.len() as u32);
             Frame::More
         }
         _ => Frame::TooLong,

@@ -1,5 +1,6 @@
 //! Frames that are sent: messages, pings and closes of the host, unmasked and whole.
 
+use crate::framing::scan::is_utf8;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -10,8 +11,11 @@ pub(in crate::framing) fn encode(message: &[u8], out: &mut Vec<u8>) {
 
 /// Appends a message of text. Bytes that are not UTF-8 become U+FFFD. Cannot fail.
 pub(in crate::framing) fn encode_text(text: &[u8], out: &mut Vec<u8>) {
-    let text = String::from_utf8_lossy(text);
-    frame(OpCode::Data(Data::Text), text.as_bytes(), out);
+    let opcode = OpCode::Data(Data::Text);
+    match is_utf8(text) {
+        true => frame(opcode, text, out),
+        false => frame(opcode, String::from_utf8_lossy(text).as_bytes(), out),
+    }
 }
 
 /// Appends a ping without a payload.

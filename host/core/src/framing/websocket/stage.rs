@@ -37,7 +37,7 @@ pub(crate) fn set_answered(state: &mut FrameState) {
 
 /// Notes that the session's first turn has run, and that the request is consumed.
 pub(crate) fn set_open(state: &mut FrameState) {
-    state.searched = 0;
+    state.set_searched(0);
     state.store(&[STATE_HEAD[0], STATE_HEAD[1], OPEN]);
 }
 
