@@ -366,9 +366,8 @@ pub struct Host {
     pub fact: unsafe extern "C" fn(turn: *mut Turn, name: Bytes<'_>, value: *mut Bytes<'static>) -> u32,
     /// Since 1.4. Answers [`action::PAGE`], once: the value of Content-Type, and the page.
     pub page: unsafe extern "C" fn(turn: *mut Turn, content_type: Bytes<'_>, page: Bytes<'_>) -> u32,
-    /// Since 1.4. Negotiates a telnet option: `verb` is WILL 251, WONT 252, DO 253 or DONT 254.
-    /// An option that was asked for is also agreed to whenever the peer offers it. Nothing happens
-    /// on a session that does not speak telnet.
+    /// Since 1.4. Negotiates a telnet option: `verb` is WILL 251, WONT 252, DO 253 or DONT 254. An
+    /// option that was asked for is agreed to whenever the peer offers it. Only telnet has any.
     pub negotiate: unsafe extern "C" fn(turn: *mut Turn, verb: u32, option: u32) -> u32,
     /// Since 1.4. Sends a subnegotiation of a telnet option; elsewhere nothing happens.
     pub subnegotiate: unsafe extern "C" fn(turn: *mut Turn, option: u32, data: Bytes<'_>) -> u32,
@@ -378,14 +377,12 @@ pub struct Host {
     /// turn's own datagram came to, else from the first one of the service; at most once. The
     /// host's limit allows other addresses than that of the turn's own datagram, or none.
     pub send_datagram: unsafe extern "C" fn(turn: *mut Turn, to: Bytes<'_>, data: Bytes<'_>) -> u32,
-    /// Since 1.5. Makes the session's stream one of TLS, behind all that was sent to the peer so
-    /// far. The peer's bytes behind this message are its handshake. Nothing runs for the session
-    /// until [`action::TLS_STARTED`] comes, or the handshake fails and the session is closed.
-    /// `server_name`: the name that a server's certificate must have, if the host is the client of
-    /// the connection; else empty. Invalid over UDP, Unix sockets, WebSocket, and over TLS.
+    /// Since 1.5. Makes the session's stream one of TLS, behind what was sent so far. The peer's
+    /// bytes behind this message are its handshake. [`action::TLS_STARTED`] comes next, or the end.
+    /// `server_name`: the name that a server's certificate must have; empty, unless the host has
+    /// connected. Invalid over UDP, Unix sockets, WebSocket and TLS.
     pub start_tls: unsafe extern "C" fn(turn: *mut Turn, server_name: Bytes<'_>) -> u32,
-    /// Since 1.5. Opens a connection over TLS, like [`Host::connect`]. `server_name`: the name that
-    /// the server's certificate must have. A handshake that fails is a connection that failed.
+    /// Since 1.5. Opens a connection over TLS, like [`Host::connect`], to a server of this name.
     pub connect_tls: unsafe extern "C" fn(
         turn: *mut Turn,
         service: Bytes<'_>,
@@ -394,10 +391,8 @@ pub struct Host {
         context: Bytes<'_>,
         number: *mut u64,
     ) -> u32,
-    /// Since 1.5. Nanoseconds since 1970, UTC, by the machine's calendar clock: read once for a
-    /// pass, so a turn that runs again in it is told the same. It may go back; 0: it is set to an
-    /// earlier time. Deadlines that are stored in tables are of this clock: no other one outlives
-    /// the machine.
+    /// Since 1.5. Nanoseconds since 1970, UTC, by the machine's clock; 0: earlier. Read once
+    /// for a pass: a turn that runs again in it is told the same. It may go back.
     pub wall: unsafe extern "C" fn(turn: *mut Turn) -> u64,
 }
 

@@ -311,6 +311,33 @@ fn the_host_starts_tls_as_a_client() {
     assert_eq!(line, "tls 1.3\n");
 }
 
+/// A handshake that ends while the worker stands still, and then dies: the connection is a session
+/// of its successor, and whoever asked for it is told.
+#[test]
+fn an_outbound_handshake_that_meets_a_takeover_is_a_session() {
+    let served = serve("", &[]);
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut client = served.connect();
+    let asked = client.ask(&format!("secure {} localhost", port.local_addr().expect("an address")));
+    assert!(asked.starts_with("ok "), "{asked}");
+    let (mut stream, _) = port.accept().expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
+    let worker = served.host.worker_pid().to_string();
+    assert!(Command::new("kill").args(["-STOP", &worker]).status().expect("kill").success());
+    let mut tls = rustls::ServerConnection::new(rustls_server(&served.certificate)).expect("a server");
+    while tls.is_handshaking() || tls.wants_write() {
+        tls.complete_io(&mut stream).expect("a handshake");
+    }
+    served.host.kill_worker();
+    let mut stream = rustls::Stream::new(&mut tls, &mut stream);
+    stream.write_all(b"count\n").expect("sent");
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).expect("a line");
+    // The opening, what it was connected for, and this.
+    assert_eq!(line, "3\n");
+    assert_eq!(served.host.json(&["state", "dump"])["sessions"][0]["connects"], serde_json::json!([]));
+}
+
 fn rustls_server(certificate: &Certificate) -> Arc<rustls::ServerConfig> {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};

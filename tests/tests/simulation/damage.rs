@@ -94,7 +94,7 @@ fn reconcile(core: &mut Core, survivors: &[Survivor], world: &World) -> Vec<Slot
         let peer = world.network.peers.iter().find(|p| p.id == s.id);
         let (read, sent) = match core.sessions().get(s.slot) {
             // Nobody counts datagrams.
-            Some(s) if s.udp_port().is_some() => (s.bytes_in, s.bytes_out),
+            Some(s) if s.udp_end().is_some() => (s.bytes_in, s.bytes_out),
             _ => peer.map_or((0, 0), |p| (p.read, p.sent)),
         };
         match core.reconcile(s.slot, StreamCounts::Kernel { read, sent: Some(sent) }) {

@@ -7,12 +7,12 @@ use crate::model::Subject;
 use crate::roads::ADDR;
 use crate::world::World;
 use greenroom_core::effects::datagrams::DatagramsToSend;
-use greenroom_core::framing::peer;
+use greenroom_core::framing::peer::{self, LocalEnd};
 use greenroom_core::input::Input;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Port of the service itself.
-const PORT: u32 = 6;
+const END: LocalEnd = LocalEnd { port: 6, ip: None };
 
 /// Datagrams of the service itself: the first word of each is its number.
 #[derive(Default)]
@@ -58,7 +58,7 @@ impl World {
         let from = ADDR.parse().expect("an address");
         let datagrams: Vec<_> = read.iter().map(|d| (from, d.as_bytes())).collect();
         let service = self.host.service;
-        self.host.core.handle(Input::Datagrams { service, port: PORT, datagrams: &datagrams });
+        self.host.core.handle(Input::Datagrams { service, end: END, datagrams: &datagrams });
     }
 
     /// Sends the answers to datagrams, and checks that their turns were committed once.
@@ -66,8 +66,8 @@ impl World {
         let mut to_send = DatagramsToSend::default();
         self.host.core.take_datagrams(&mut to_send);
         for d in to_send.iter() {
-            self.trace.note("datagram", &[u64::from(d.port)], d.bytes);
-            assert_eq!((d.port, &*d.to.to_string()), (PORT, ADDR), "answers go where it came from");
+            self.trace.note("datagram", &[u64::from(d.from.port)], d.bytes);
+            assert_eq!((d.from, &*d.to.to_string()), (END, ADDR), "answers go where it came from");
             let number = String::from_utf8_lossy(d.bytes).parse().expect("a number");
             assert_eq!(self.counter(&format!("once:datagram {number}")), 1, "datagram {number} ran once");
             assert!(self.datagrams.answered.insert(number), "datagram {number} is answered twice");

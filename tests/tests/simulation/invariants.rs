@@ -229,7 +229,7 @@ fn a_header_names_the_peer(o: &Observed<'_>) {
 /// Without its port a session over UDP could answer nothing.
 fn sessions_over_udp_know_their_port(o: &Observed<'_>) {
     let session = o.world.host.core.sessions().get(o.peer.slot);
-    let port = session.and_then(|s| s.udp_port());
+    let port = session.and_then(|s| s.udp_end());
     assert_eq!(port.is_some(), o.peer.road == Road::Udp, "session {}", o.peer.id);
 }
 

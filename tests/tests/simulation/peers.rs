@@ -6,6 +6,7 @@ use crate::roads::{Road, TlsClient, proxy_header};
 use crate::verbs;
 use crate::world::World;
 use greenroom_core::framing::Framing;
+use greenroom_core::framing::peer::LocalEnd;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use std::collections::{BTreeMap, VecDeque};
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub(crate) const PEERS_MAX: usize = 12;
 
 /// Port that peers over UDP send to.
-const PORT: u32 = 5;
+const END: LocalEnd = LocalEnd { port: 5, ip: None };
 
 /// A peer, and both directions of its connection.
 pub(crate) struct Peer {
@@ -294,7 +295,7 @@ impl World {
         let tls = peer.tls.as_ref().map(|tls| tls.begin());
         self.host.core.handle(match (peer.dialed, peer.road) {
             (Some(number), _) => Input::Connected { number, slot, id, peer: address, at_ms: 0, tls: None },
-            (None, Road::Udp) => Input::PeerHeard { slot, id, service, port: PORT, peer: address, at_ms: 0 },
+            (None, Road::Udp) => Input::PeerHeard { slot, id, service, end: END, peer: address, at_ms: 0 },
             (None, _) => {
                 let (kind, tls) = (&*kind, tls.as_ref());
                 Input::Opened { slot, id, service, kind, peer: address, at_ms: 0, tls }

@@ -60,6 +60,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["handler"],
             &["table"],
             &["migrate"],
+            &["stream_effects"],
             &["turn"],
             &["host"],
             &["encode"],

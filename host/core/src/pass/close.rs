@@ -120,7 +120,7 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     // Nobody can end a direction of UDP, so there is no end to wait for.
     s.peer_done |= matches!(s.peer, Peer::Udp(_));
     s.drop_input(&mut host.store);
-    let keeps_port = s.udp_port().is_some();
+    let keeps_port = s.udp_end().is_some();
     if !keeps_port && let Some(r) = host.sessions.take_framing_record(slot) {
         host.store.delete(r);
     }

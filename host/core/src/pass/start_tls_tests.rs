@@ -34,6 +34,7 @@ fn code() -> impl Code {
                 assert_eq!(staging.start_tls(""), status::OK);
                 staging.send(b"behind\n");
             }
+            (action::MESSAGE, 8) => (0..9).for_each(|_| _ = staging.note(1, b"")),
             (action::MESSAGE, len) => _ = staging.broadcast_line("all", len.to_string().as_bytes(), false),
             _ => {}
         }
@@ -58,8 +59,8 @@ struct World {
 }
 
 impl World {
-    fn new() -> World {
-        let (mut core, service) = serve(Limits::default(), code());
+    fn new(limits: Limits) -> World {
+        let (mut core, service) = serve(limits, code());
         core.handle(Input::Ciphers(Ciphers(Box::new(Toy))));
         core.handle(Input::PassBegins { now_ns: 1 });
         open(&mut core, service, 0..2);
@@ -139,7 +140,7 @@ fn nothing_behind_the_mark_goes_out_as_it_is_and_nothing_is_lost() {
     let mut kept = 0;
     for seed in 0..60 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut world = World::new();
+        let mut world = World::new(Limits::default());
         world.pass(Some((ONE, b"tls\n\x16\x03")), false);
         for _ in 0..40 {
             let len = [1, 2, 4, 5, 6, 7][rng.usize(..6)];
@@ -184,7 +185,8 @@ fn nothing_behind_the_mark_goes_out_as_it_is_and_nothing_is_lost() {
             "seed {seed}"
         );
         let s = world.core.sessions().get(ONE).unwrap();
-        assert_eq!((s.bytes_in, s.over_tls()), (6 + HANDSHAKE.0, true));
+        // What was kept before is no frame of the stream.
+        assert_eq!((s.bytes_in, s.over_tls(), s.frame_ns), (6 + HANDSHAKE.0, true, 0));
     }
     assert!(kept > 100, "output was kept behind marks");
 }
@@ -193,7 +195,7 @@ fn nothing_behind_the_mark_goes_out_as_it_is_and_nothing_is_lost() {
 #[test]
 fn a_session_that_ends_before_its_handshake_is_done_says_nothing() {
     for end in 0..3 {
-        let mut world = World::new();
+        let mut world = World::new(Limits::default());
         world.pass(Some((ONE, b"tls\n")), false);
         world.send(ONE, 99);
         world.pass(None, false);
@@ -207,6 +209,41 @@ fn a_session_that_ends_before_its_handshake_is_done_says_nothing() {
         assert!(world.core.sessions().get(ONE).is_none());
         assert_eq!(world.core.output(ONE, |pieces| pieces.concat()), None);
         world.core.handle(Input::HandshakeEnded { slot: ONE, outcome: Ok(&begin()) });
+    }
+}
+
+/// Notes to a session in its handshake go over its limit, and its word of TLS comes all the same.
+#[test]
+fn the_start_of_tls_is_told_beside_too_many_notes() {
+    let mut world = World::new(Limits { actions_pending_max: 4, ..Limits::default() });
+    world.pass(Some((ONE, b"tls\n")), false);
+    world.send(ONE, 99);
+    world.pass(Some((OTHER, b"12345678\n")), false);
+    world.shake_hands();
+    world.pass(None, false);
+    world.pass(None, false);
+    world.send(ONE, usize::MAX);
+    let (_, peer) = pair();
+    let (mut heard, sealed) = (Vec::new(), &world.out[b"go on\n".len()..]);
+    TlsStage::new(peer).open(&Toy, sealed, 99, (&mut heard, &mut Vec::new()), &mut Vec::new());
+    assert_eq!(heard, b"behind\nsecured\n");
+}
+
+/// An outcome that never comes: the session has an end all the same, and none before its time.
+#[test]
+fn a_handshake_without_an_outcome_has_an_end() {
+    let limits = Limits { handshake_ms: 100, ..Limits::default() };
+    let mut world = World::new(limits);
+    world.pass(Some((ONE, b"tls\n")), false);
+    world.send(ONE, 99);
+    world.pass(None, false);
+    for (ms, lives) in [(9_000, true), (10_200, true), (10_400, false)] {
+        // A deadline is judged by the time of the pass before.
+        for _ in 0..2 {
+            world.core.handle(Input::PassBegins { now_ns: ms * 1_000_000 });
+            world.core.handle(Input::Commit);
+        }
+        assert_eq!(world.core.sessions().get(ONE).is_some(), lives, "after {ms} ms");
     }
 }
 

@@ -248,7 +248,7 @@ impl Session {
     /// Deletes the input that it keeps, and forgets the state of its framing. The record of
     /// that state is the table's. Over UDP the state is the port, which its output leaves from.
     pub(crate) fn drop_input(&mut self, store: &mut Store) {
-        if self.udp_port().is_none() {
+        if self.udp_end().is_none() {
             self.frame = FrameState::default();
         }
         if let Some(r) = self.input.take() {
