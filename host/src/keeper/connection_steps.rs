@@ -7,7 +7,7 @@
 use crate::config::socket_file::SocketFile;
 use crate::keeper::Keeper;
 use crate::keeper::acceptor::Accepted;
-use crate::keeper::handshakes::{Purpose, Shaken};
+use crate::keeper::handshake_news::{Purpose, Shaken};
 use crate::protocol::keeper::{ClientTls, HandshakeWanted, ToWorker};
 use greenroom_core::limits::names::Limit;
 use greenroom_core::reload::ports::Port;
@@ -81,7 +81,8 @@ impl Keeper {
 
     /// Hears the handshaker, gives it connections, and joins it with the worker that serves.
     pub(super) fn shake_hands(&mut self) {
-        for news in self.acceptor.handshakes.hear(self.poll.registry()) {
+        let heard = self.acceptor.handshakes.hear(self.poll.registry());
+        for news in heard.into_iter().chain(self.acceptor.handshakes.give_up_late()) {
             match news {
                 Shaken::Done(handshake, fd, purpose) => match self.acceptor.shaken(handshake, fd, purpose) {
                     Ok(key) => self.worker.queue([key]),

@@ -19,7 +19,7 @@ pub(super) struct Pace {
     next: Instant,
     /// Handshakes wait for their time.
     holds_back: bool,
-    /// They have begun to wait, and that was not told yet.
+    /// Beginning of such a wait, if it was not told yet.
     is_reached: bool,
     /// Handshakes that were given, with the time by which each has an outcome. Some have ended.
     given: VecDeque<(Instant, u64)>,

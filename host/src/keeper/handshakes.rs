@@ -17,6 +17,7 @@
 //! again, after [`RESTART`]. Connections wait meanwhile.
 
 use crate::config::tls::TlsSettings;
+use crate::keeper::handshake_news::{Purpose, Shaken};
 use crate::keeper::handshake_pace::Pace;
 use crate::keeper::handshaker_process::{self, HandshakerLink};
 use crate::keeper::spawn::Process;
@@ -37,22 +38,13 @@ const RESTART: Duration = Duration::from_millis(200);
 /// Connections that wait for the handshaker's socket to take them. With more, accepting waits.
 const WAITING_MAX: usize = 256;
 
-/// Connection that a handshake is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Purpose {
-    /// Connection that this endpoint accepted, and that has no number yet.
-    Accepted(EndpointId),
-    /// Connection that a worker asked for by this number.
-    Dialed(u64),
-    /// Connection of this number, which has a session.
-    Session(u64),
-}
-
 /// A connection whose handshake is not done.
 struct Shaking {
     fd: OwnedFd,
     purpose: Purpose,
     wanted: HandshakeWanted,
+    /// Time by which the process must have been given it.
+    until: Instant,
 }
 
 /// A handshaker that runs.
@@ -61,20 +53,6 @@ struct Running {
     link: HandshakerLink,
     /// Lowest number of a handshake that may be its own.
     first: u64,
-}
-
-/// Outcome that the keeper acts on.
-pub(super) enum Shaken {
-    /// The handshake of this number is done: its connection, and what it is for.
-    Done(u64, OwnedFd, Purpose),
-    /// A handshake has failed that somebody waits for, for this reason.
-    Failed(Purpose, String),
-    /// A handshake took too long.
-    Late,
-    /// A handshake was given up for another one.
-    GivenUp,
-    /// Files of a service cannot be used, for this reason, or can.
-    Failing(String, Option<String>),
 }
 
 /// Handshakes, and their process.
@@ -166,7 +144,8 @@ impl HandshakesUnderWay {
         if !matches!(purpose, Purpose::Accepted(_)) {
             self.asked.insert(purpose, self.last);
         }
-        self.shaking.insert(self.last, Shaking { fd, purpose, wanted });
+        let until = Instant::now() + Duration::from_millis(self.settings.handshake_ms);
+        self.shaking.insert(self.last, Shaking { fd, purpose, wanted, until });
         self.waiting.push_back(self.last);
         // The first one may be a client's, on a host without certificates.
         if self.running.is_none() && self.start_at.is_none() {
@@ -216,12 +195,30 @@ impl HandshakesUnderWay {
     /// process that answers nothing.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let paced = (!self.waiting.is_empty()).then(|| self.pace.waits_until(Instant::now())).flatten();
-        self.start_at.into_iter().chain(paced).chain(self.stuck_at).min()
+        let late = self.waiting.front().and_then(|number| self.shaking.get(number)).map(|s| s.until);
+        self.start_at.into_iter().chain(paced).chain(self.stuck_at).chain(late).min()
     }
 
     /// Takes the note that handshakes had to wait for limit `handshakes_per_s`.
     pub(super) fn take_paced(&mut self) -> bool {
         self.pace.take_reached()
+    }
+
+    /// Gives up the handshakes that wait too long for a process, or for their time.
+    pub(super) fn give_up_late(&mut self) -> Vec<Shaken> {
+        let (now, mut late) = (Instant::now(), Vec::new());
+        while let Some(number) = self.waiting.front().copied() {
+            let until = self.shaking.get(&number).map(|s| s.until);
+            if until.is_some_and(|until| until > now) {
+                break;
+            }
+            self.waiting.pop_front();
+            if let Some(Shaking { purpose, .. }) = self.take(number) {
+                late.push(Shaken::Late);
+                late.push(Shaken::Failed(purpose, "it could not begin in time (limit handshake_ms)".into()));
+            }
+        }
+        late
     }
 
     /// Ends a process that tells no outcome in its time: it is stopped, or waits for a file.
@@ -231,8 +228,8 @@ impl HandshakesUnderWay {
             && let Some(running) = &mut self.running
         {
             tracing::error!("the handshaker answers nothing; it is killed");
-            // Its socket closes then, and the next look buries it. Not waited for here: it may wait for
-            // a disk.
+            // Its socket closes then, and the next look buries it. It may wait for a disk, so it is
+            // not waited for here.
             running.process.kill();
             self.stuck_at = None;
             self.pace.forget();

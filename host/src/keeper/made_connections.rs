@@ -3,7 +3,7 @@
 
 use crate::keeper::acceptor::{Acceptor, DIALED};
 use crate::keeper::hand_queue::Announced;
-use crate::keeper::handshakes::Purpose;
+use crate::keeper::handshake_news::Purpose;
 use crate::protocol::keeper::{ClientTls, EndpointId, HandshakeWanted};
 use greenroom_state::address::Address;
 use mio::{Registry, Token};

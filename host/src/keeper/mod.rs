@@ -10,14 +10,13 @@
 //! | `acceptor`, `made_connections` | listeners, connections, those under way |
 //! | `bind`, `given` | sockets that the host binds, and those that systemd gave |
 //! | `peer_watch` | times after which silent peers are given up |
-//! | `handshakes`, `handshake_pace` | connections that wait for their handshake, and its pace |
+//! | `handshakes`, `handshake_pace`, `handshake_news` | connections that wait for their handshake, and its pace |
 //! | [`handshaker_process`] | start of the handshaker, and check of certificates |
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
 //! | `belongings`, `upkeep`, `files` | files that others may delete; files of libraries |
 //! | `upgrade`, `upgrade_steps` | the trial of another binary, and the change to it |
-//! | `configure`, `propose` | configurations that the worker has not answered |
-//! | `callers` | commands that wait for a worker |
+//! | `configure`, `propose`, `callers` | configurations and commands that wait for a worker |
 //! | `table` | open files that connections must leave free |
 //! | `orphans` | children that others left behind |
 //! | `stop`, `stop_steps` | the end of the host |
@@ -46,6 +45,7 @@ mod failing;
 mod files;
 mod given;
 mod hand_queue;
+mod handshake_news;
 mod handshake_pace;
 pub mod handshaker_process;
 mod handshakes;

@@ -5,6 +5,7 @@
 //! | [`life`] | one session: its life as a table |
 //! | [`blocked`] | reasons why a session waits, and what each blocks |
 //! | `carrier` | what a session's stream stands behind, or in |
+//! | `deadline` | when a session's peer is late |
 //! | [`table`] | all sessions |
 //! | `output` | output a peer has not taken |
 //! | `send_queue` | sessions with output to send |
@@ -13,6 +14,7 @@
 
 pub mod blocked;
 pub(crate) mod carrier;
+mod deadline;
 pub(crate) mod flow_control;
 pub mod life;
 pub(crate) mod output;
