@@ -10,7 +10,7 @@
 //! | `acceptor`, `made_connections` | listeners, connections, those under way |
 //! | `bind`, `given` | sockets that the host binds, and those that systemd gave |
 //! | `peer_watch` | times after which silent peers are given up |
-//! | `handshakes`, `handshake_pace`, `handshake_news` | connections that wait for their handshake, and its pace |
+//! | `handshakes`, `handshake_pace`, `handshake_news` | connections that wait for a handshake |
 //! | [`handshaker_process`] | start of the handshaker, and check of certificates |
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
