@@ -27,6 +27,7 @@ pub mod fault;
 pub mod framing;
 pub mod job;
 pub mod level;
+pub mod started;
 pub mod status;
 pub mod table;
 
@@ -43,8 +44,7 @@ pub const MINOR: u16 = 5;
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;
-/// [`Host::broadcast`], since 1.4: the data are a line without its ending, as in
-/// [`Host::send_line`].
+/// [`Host::broadcast`], since 1.4: the data are a line, as [`Host::send_line`] takes it.
 pub const BROADCAST_LINE: u32 = 2;
 /// [`Service::flags`]: its sessions are connections that others ask for ([`Host::connect`]), so it
 /// needs no port.
@@ -382,7 +382,7 @@ pub struct Host {
     /// `server_name`: the name that a server's certificate must have; empty, unless the host has
     /// connected. Invalid over UDP, Unix sockets, WebSocket and TLS.
     pub start_tls: unsafe extern "C" fn(turn: *mut Turn, server_name: Bytes<'_>) -> u32,
-    /// Since 1.5. Opens a connection over TLS, like [`Host::connect`], to a server of this name.
+    /// Since 1.5. Connects over TLS, like [`Host::connect`], to a server of this name.
     pub connect_tls: unsafe extern "C" fn(
         turn: *mut Turn,
         service: Bytes<'_>,

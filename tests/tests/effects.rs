@@ -65,6 +65,31 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
     wait_for(what, || done().then_some(()));
 }
 
+/// First turns of the service under each build: once for a commit, and never for a takeover.
+#[test]
+fn a_service_has_a_first_turn_under_each_build() {
+    let host = serve("");
+    let told = || {
+        let entries = host.json(&["state", "dump"])["tables"]["effects-ticks"].clone();
+        let of = |key: &str| {
+            let entry = entries.as_array()?.iter().find(|e| e["key"] == key)?;
+            entry["value"].as_u64()
+        };
+        (of("Host").unwrap_or(0), of("Generation").unwrap_or(0))
+    };
+    wait_for("the first turn", || (told() == (1, 0)).then_some(()));
+    host.kill_worker();
+    reload(&host);
+    wait_for("the turn of the second build", || (told() == (1, 1)).then_some(()));
+    host.kill_worker();
+    let (mut client, _) = connect(&host);
+    // Another service's turn, behind which a turn of the takeover would have come.
+    assert!(client.ask("hello").starts_with("new "));
+    assert_eq!(told(), (1, 1));
+    assert!(host.cli(&["rollback", SERVICE]).status.success());
+    wait_for("the turn of the first build", || (told() == (1, 2)).then_some(()));
+}
+
 /// Time of the calendar: that of the machine, and the same for all turns of a batch.
 #[test]
 fn turns_know_the_calendar() {

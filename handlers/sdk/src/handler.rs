@@ -50,12 +50,15 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// Callback: runs one action, in one turn.
     fn handle(&self, turn: &mut Turn<'_, Self::State>, action: Action<'_>) -> Result<(), Fault>;
 
-    /// Runs an action of the service itself, which has no state: a datagram
-    /// ([`Framing::Datagrams`]), one of its timers, or a job that such a turn started. Effects that
+    /// Runs an action of the service itself, which has no state: its start
+    /// ([`Action::Started`]), a datagram ([`Framing::Datagrams`]), one of its timers, or a job that
+    /// such a turn started. Effects that
     /// need a session (a subscription, a send but for an answer to a datagram) are refused.
     fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
         let _ = turn;
         let what = match action {
+            // Most services have nothing to do then.
+            Action::Started(_) => return Ok(()),
             // Its bytes are a stranger's, and may be many.
             Action::Datagram { .. } => "a datagram".to_owned(),
             other => format!("{other:?}"),
@@ -171,6 +174,20 @@ pub enum Action<'a> {
     },
     /// Stream of this session is one of TLS from here on ([`Turn::start_tls`]).
     TlsStarted,
+    /// First turn of the service itself under this build ([`Handler::handle_service`]): the place
+    /// to set the first timer of a service, and to tidy its tables. It runs once, behind the commit
+    /// of the build; not when a process takes over.
+    Started(Started),
+}
+
+/// Reason of [`Action::Started`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// The host has started, and saved tables are read. No build of the service served in it
+    /// before.
+    Host,
+    /// Another build has come into service, by a reload or a rollback.
+    Generation,
 }
 
 /// Page that a handler serves.

@@ -86,7 +86,7 @@ pub mod testing;
 
 pub use fault::Fault;
 pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState, Prefix};
-pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page};
+pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page, Started};
 pub use migrate::Migrations;
 pub use table::{Table, Tables};
 pub use turn::{State, Turn};

@@ -41,3 +41,6 @@ pub const DATAGRAM: u32 = 13;
 /// Since 1.5. The session's stream is one of TLS from here on, as [`super::Host::start_tls`] asked;
 /// `data` is empty. [`super::Host::fact`] knows what was agreed on.
 pub const TLS_STARTED: u32 = 14;
+/// Since 1.5. First turn of the service itself under the build that serves from here on;
+/// [`super::Action::detail`] is one of [`super::started`]. Not sent when a process takes over.
+pub const STARTED: u32 = 15;

@@ -19,13 +19,13 @@ use crate::export::framing::{cut_ffi, encode_ffi, framing_offer, own_framing};
 use crate::export::host_calls::{HostCalls, hand_over, slice};
 use crate::fault::{self, Fault};
 use crate::framing::Endpoint;
-use crate::handler::{Action, Closed, Handler, Job, JobEnd};
+use crate::handler::{Action, Closed, Handler, Job, JobEnd, Started};
 use crate::host::Host as _;
 use crate::log;
 use crate::run::{Session, has_state, run, run_page, run_service};
 use crate::table::Owned;
 use crate::telnet::Verb;
-use greenroom_state::abi::{self, Bytes, action, closed, connect, job};
+use greenroom_state::abi::{self, Bytes, action, closed, connect, job, started};
 use std::ffi::c_void;
 use std::net::Ipv4Addr;
 use std::sync::OnceLock;
@@ -347,6 +347,8 @@ fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8])
         }
         (action::SUBNEGOTIATION, option) => Action::Subnegotiation { option: option as u8, bytes: data },
         (action::TLS_STARTED, _) => Action::TlsStarted,
+        (action::STARTED, started::HOST) => Action::Started(Started::Host),
+        (action::STARTED, _) => Action::Started(Started::Generation),
         (action::DATAGRAM, _) => {
             // The host writes an address.
             let from = text(name).parse().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());

@@ -263,7 +263,7 @@ fn settle(
         let log = b.log.drain(..).chain(last.failed_log);
         host.commands.extend(log.map(|line| Command::Log { service, session, line }));
     }
-    count_turns(host, slot, service, b.done as u64);
+    count_turns(host, slot, service, evidence(slot, &actions[..b.done]));
     if let Some(fault) = fault {
         // In range: a fault behind the last action makes an outcome unusable, and an earlier
         // fault left its action out.
@@ -275,6 +275,14 @@ fn settle(
         count_turns(host, slot, service, u64::from(consumed));
     }
     ran
+}
+
+/// Counts the turns that tell something of a build: not its first one, which the host causes. O(1)
+/// for a session.
+fn evidence(slot: Slot, done: &[Action<'_>]) -> u64 {
+    let of_host = |a: &&Action<'_>| a.kind == action::STARTED;
+    let first = if slot.is_service() { done.iter().filter(of_host).count() } else { 0 };
+    (done.len() - first) as u64
 }
 
 /// Asks the previous build about a failed turn, or quarantines the session, and counts the

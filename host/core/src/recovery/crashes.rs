@@ -195,6 +195,8 @@ pub fn action_name(kind: u32) -> &'static str {
         abi::action::DIALED => "dialed",
         abi::action::CONNECT => "connect",
         abi::action::NEGOTIATED => "negotiated",
+        abi::action::TLS_STARTED => "tls started",
+        abi::action::STARTED => "started",
         abi::action::SUBNEGOTIATION => "subnegotiation",
         abi::action::DATAGRAM => "datagram",
         _ => "?",

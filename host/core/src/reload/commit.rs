@@ -17,6 +17,7 @@
 //! Retired builds are kept for [`crate::core::Core::take_retired`], because a destructor takes
 //! longer than a commit may.
 
+use super::first_turns::{starts_of, tell_started};
 use super::sweep::Sweeps;
 use crate::command::Command;
 use crate::host_state::HostState;
@@ -46,12 +47,25 @@ pub(crate) enum Replaced<'a> {
 /// changes for them.
 pub(crate) fn go_on_with(host: &mut HostState, sweeps: &mut Sweeps, build: &Build, offers: Serving) {
     let quarantined = host.quarantines.set_aside();
-    adopt(host, sweeps, build, offers, Replaced::Retires);
+    put_in_charge(host, sweeps, build, offers, Replaced::Retires);
     host.quarantines.put_back(quarantined);
 }
 
 /// Puts a build in charge without a probation. A probation under way ends without a verdict.
 pub(crate) fn adopt(
+    host: &mut HostState,
+    sweeps: &mut Sweeps,
+    build: &Build,
+    offers: Serving,
+    replaced: Replaced<'_>,
+) {
+    let starts = starts_of(host, offers.iter().map(|(offer, _)| &*offer.name));
+    put_in_charge(host, sweeps, build, offers, replaced);
+    tell_started(host, starts);
+}
+
+/// Puts a build in charge like [`adopt`], without telling its services.
+fn put_in_charge(
     host: &mut HostState,
     sweeps: &mut Sweeps,
     build: &Build,
@@ -81,7 +95,9 @@ pub(crate) fn adopt_on_probation(
         adopt(host, sweeps, build, offers, Replaced::Retires);
         return false;
     };
+    let starts = starts_of(host, offers.iter().map(|(offer, _)| &*offer.name));
     take_charge(host, build, offers, Replaced::StandsBy(&proved));
+    tell_started(host, starts);
     begin_probation(host, sweeps, build, &proved, until_ns);
     true
 }

@@ -9,10 +9,12 @@
 //! | `judge` | every reason to refuse a candidate that passed its trial |
 //! | [`ports`] | ports held and ports wanted |
 //! | `commit` | puts a build in charge |
+//! | `first_turns` | tells services of the build that serves |
 //! | `rollback` | puts the previous build back in charge |
 //! | `sweep` | converts stored data that nobody reads |
 
 pub(crate) mod commit;
+mod first_turns;
 pub(crate) mod judge;
 pub mod library;
 pub mod ports;

@@ -10,12 +10,14 @@
 //! `commit.rs`.
 
 use super::commit::{own_tables, resume_quarantined};
+use super::first_turns::tell_started;
 use super::sweep::Sweeps;
 use crate::host_state::HostState;
 use crate::host_state::framings::record_framings;
 use crate::service::offer::{Build, Offer, Serving};
 use crate::service::placeholder::{Missing, Withdrawn};
 use crate::service::registry::LoadedBuild;
+use greenroom_state::abi::started;
 use greenroom_state::compatibility::judge_back;
 
 /// Whether the previous build can take over from the one on probation. Returns its offers,
@@ -55,10 +57,12 @@ pub(crate) fn can_roll_back(host: &HostState, library: &str) -> Result<Vec<Offer
 /// [`can_roll_back`] agrees.
 pub(crate) fn roll_back(host: &mut HostState, sweeps: &mut Sweeps, library: &str) -> Option<Build> {
     let before = host.probations.remove(library)?.before;
+    let mut goes_on = Vec::new();
     for service in host.services.iter_mut() {
         // A service that another library has taken meanwhile stays with that library.
         let mine = service.build.is_none() || service.is_of(library);
         if let Some(standby) = service.standby.take_if(|b| mine && b.build.library == library) {
+            goes_on.push((service.offer.name.clone(), started::GENERATION));
             if let Some(newer) = service.replace(standby) {
                 service.converters.push(newer);
             }
@@ -74,6 +78,7 @@ pub(crate) fn roll_back(host: &mut HostState, sweeps: &mut Sweeps, library: &str
     own_tables(host, library);
     resume_quarantined(host, library);
     sweeps.begin(host, library);
+    tell_started(host, goes_on);
     Some(before)
 }
 
