@@ -140,6 +140,38 @@ fn a_service_is_had_in_several_kinds() {
     assert!(sockets.iter().all(|s| s.exists()), "a host that is killed leaves its sockets");
 }
 
+/// `socat` over a Unix socket: one connection across a swap and an upgrade, and its end by a crash.
+#[test]
+fn socat_is_served_over_a_unix_socket_until_a_crash() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("s.sock");
+    let host = serve(dir.path(), &[format!("unix:{}", path.display())], "").host;
+    let mut socat = Command::new("socat")
+        .args(["-", &format!("UNIX-CONNECT:{}", path.display())])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("socat");
+    let mut says = socat.stdin.take().expect("a pipe");
+    let mut hears = BufReader::new(socat.stdout.take().expect("a pipe")).lines();
+    let mut ask = |line: &str| {
+        writeln!(says, "{line}").expect("sent");
+        hears.next().map(|answer| answer.expect("text"))
+    };
+    assert_eq!(ask("one").as_deref(), Some("1 one"));
+    let library = built("libecho.so");
+    host.cli(&["reload", "echo", "--from", library.to_str().expect("UTF-8")]);
+    assert_eq!(ask("two").as_deref(), Some("2 two"));
+    let binary = built("greenroom");
+    let out = host.cli(&["upgrade", "--binary", binary.to_str().expect("UTF-8")]);
+    assert!(out.status.success(), "{out:?}");
+    assert_eq!(ask("three").as_deref(), Some("3 three"));
+    host.kill_worker();
+    drop(says);
+    assert!(hears.next().is_none(), "the kernel counts no bytes of a Unix socket");
+    assert!(socat.wait().is_ok_and(|status| status.success()));
+}
+
 /// A dead socket is replaced, and anything else at its path is left alone.
 #[test]
 fn only_a_dead_socket_is_replaced() {

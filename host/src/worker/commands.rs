@@ -43,6 +43,7 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
         match command {
             Command::Shutdown(slot) => shell.sockets.shut_down(slot),
             Command::Close { slot, id } => {
+                shell.handshakes.closed(id);
                 // The keeper closes its descriptor behind the pass; only then the peer notices.
                 match shell.sockets.close(slot) {
                     Some(key) => shell.keeper.release(key, id),

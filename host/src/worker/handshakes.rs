@@ -94,6 +94,13 @@ impl HandshakesDone {
         self.committed.push(handshake);
     }
 
+    /// Forgets a connection that is closed: nobody wants the secrets of its handshake.
+    pub(super) fn closed(&mut self, connection: u64) {
+        if let Some(handshake) = self.of(connection) {
+            self.is_over(connection, handshake);
+        }
+    }
+
     /// Acknowledges the handshakes whose connections are dealt with. The caller has committed.
     pub(super) fn acknowledge(&mut self) {
         let Some(socket) = &self.socket else { return };
