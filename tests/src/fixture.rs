@@ -289,3 +289,17 @@ impl Handler for Versions {
     .replace("PREFIX", prefix)
     .replace("TRIPS", if trips { "true" } else { "false" })
 }
+
+/// Builds of `fixtures/effects.rs` under a service's name: the first one, and one whose answers
+/// begin with `new`. With the fixture, whose folder they lie in.
+pub fn effects_builds(service: &str) -> (Fixture, [PathBuf; 2]) {
+    let source = std::fs::read_to_string(root().join("tests/fixtures/effects.rs")).expect("the fixture");
+    let fixture = Fixture::new(service, "");
+    let build = |prefix: &str| {
+        let source = source.replace("SERVICE\"", &format!("{service}\""));
+        fixture.write(&source.replace("SERVICE-", &format!("{service}-")).replace("PREFIX", prefix));
+        fixture.build_as(&format!("{service}{}.so", prefix.trim()))
+    };
+    let builds = [build(""), build("new ")];
+    (fixture, builds)
+}

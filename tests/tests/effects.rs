@@ -2,9 +2,9 @@
 //! a swap, a rollback and `kill -9`; and at the limits.
 
 use greenroom_tests::client::Client;
-use greenroom_tests::fixture::Fixture;
+use greenroom_tests::fixture::{Fixture, effects_builds};
 use greenroom_tests::host::Host;
-use greenroom_tests::{built, root, wait_for};
+use greenroom_tests::{built, wait_for};
 use serde_json::{Value, json};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -17,17 +17,7 @@ const SERVICE: &str = "effects";
 /// Builds of `fixtures/effects.rs`: the first one, and one whose answers begin with `new`.
 fn builds() -> &'static [PathBuf; 2] {
     static BUILDS: OnceLock<(Fixture, [PathBuf; 2])> = OnceLock::new();
-    let (_, builds) = BUILDS.get_or_init(|| {
-        let source = std::fs::read_to_string(root().join("tests/fixtures/effects.rs")).expect("the fixture");
-        let fixture = Fixture::new(SERVICE, "");
-        let build = |prefix: &str| {
-            let source = source.replace("SERVICE\"", &format!("{SERVICE}\""));
-            fixture.write(&source.replace("SERVICE-", &format!("{SERVICE}-")).replace("PREFIX", prefix));
-            fixture.build_as(&format!("effects{}.so", prefix.trim()))
-        };
-        let builds = [build(""), build("new ")];
-        (fixture, builds)
-    });
+    let (_, builds) = BUILDS.get_or_init(|| effects_builds(SERVICE));
     builds
 }
 

@@ -2,10 +2,10 @@
 //! across swaps and `kill -9` in the middle of a handshake.
 
 use greenroom_tests::client::Client;
-use greenroom_tests::fixture::Fixture;
+use greenroom_tests::fixture::{Fixture, effects_builds};
 use greenroom_tests::host::Host;
 use greenroom_tests::tls::{Certificate, TlsClient};
-use greenroom_tests::{built, child, root, wait_for};
+use greenroom_tests::{built, child, wait_for};
 use rustls::ClientConnection;
 use rustls::version::TLS13;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,17 +21,7 @@ const SERVICE: &str = "secured";
 /// Builds of `fixtures/effects.rs`: the first one, and one whose answers begin with `new`.
 fn builds() -> &'static [PathBuf; 2] {
     static BUILDS: OnceLock<(Fixture, [PathBuf; 2])> = OnceLock::new();
-    let (_, builds) = BUILDS.get_or_init(|| {
-        let source = std::fs::read_to_string(root().join("tests/fixtures/effects.rs")).expect("the fixture");
-        let fixture = Fixture::new(SERVICE, "");
-        let build = |prefix: &str| {
-            let source = source.replace("SERVICE\"", &format!("{SERVICE}\""));
-            fixture.write(&source.replace("SERVICE-", &format!("{SERVICE}-")).replace("PREFIX", prefix));
-            fixture.build_as(&format!("secured{}.so", prefix.trim()))
-        };
-        let builds = [build(""), build("new ")];
-        (fixture, builds)
-    });
+    let (_, builds) = BUILDS.get_or_init(|| effects_builds(SERVICE));
     builds
 }
 

@@ -1,8 +1,8 @@
 //! Roots by which the certificates of servers are judged: the system's, or those of a file.
 //!
 //! The system's are found as OpenSSL finds them; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
-//! They are read for the first connection, and again once they are an hour old, as packages change
-//! them. A file of a service is read with its certificates.
+//! The first connection has them read, and so does one an hour later, as packages change them. A
+//! file of a service is read with its certificates.
 
 use crate::tls::provider::provider;
 use crate::tls::secrets::SecretsLog;

@@ -9,9 +9,9 @@
 //! | at one address | made once | made once |
 //! | at all addresses | made for each call: the kernel shortens their room | made once |
 //!
-//! What a turn sends later, or another turn, has no datagram that it answers. It leaves from the
-//! address that its receiver last sent to, among the last [`RECENT_MAX`] senders. A successor of
-//! the worker knows none of them. Sessions have their address in a record.
+//! Datagrams of a later turn, or of another one, answer none. Each leaves from the address that
+//! its receiver last sent to, among the last [`RECENT_MAX`] senders. A successor of the worker
+//! knows none of them. Sessions have their address in a record.
 //!
 //! The kernel gives the address of a broadcast's interface, which can answer. A multicast of IPv6
 //! has none: the kernel chooses the address of its answers.

@@ -18,7 +18,7 @@
 use super::HostState;
 use super::end::{flushed, let_go_on};
 use super::notice::notice;
-use super::tls_due::{ask_if_drained, lend_before_mark, sendable};
+use super::tls_due::{ask_if_drained, lend_before_mark};
 use crate::ids::{ServiceId, Slot};
 use crate::limits::names::Limit;
 use crate::service::encoding::Encoding;
@@ -208,13 +208,12 @@ pub(crate) fn note_overflow(host: &mut HostState, slot: Slot) {
 /// changed session, and when the kernel takes output again. The list is taken after a commit.
 #[inline]
 pub(crate) fn offer(host: &mut HostState, slot: Slot) {
-    let Some(s) = host.sessions.get(slot).filter(|s| !s.kernel_full && !s.output.is_empty()) else {
+    let Some(s) = host.sessions.get_mut(slot).filter(|s| !s.kernel_full && !s.output.is_empty()) else {
         return;
     };
-    if s.carrier == Carrier::TlsDue && sendable(host, slot) == 0 {
+    if s.tls_due() && host.tls_due.is_drained(slot, s.bytes_sent) {
         return;
     }
-    let Some(s) = host.sessions.get_mut(slot) else { return };
     // A session with this much to send does not wait for others, so that it stays away from its
     // limit.
     let at_once_bytes = host.limits.of(s.service).output_bytes_pause as u64 / 2;

@@ -38,7 +38,7 @@ pub(crate) fn wait(host: &mut HostState, slot: Slot) {
 /// does so behind the commit that holds this.
 pub(crate) fn ask_if_drained(host: &mut HostState, slot: Slot) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
-    if s.carrier == Carrier::TlsDue && host.tls_due.of(slot).is_some_and(|due| due.mark == s.bytes_sent) {
+    if s.tls_due() && host.tls_due.is_drained(slot, s.bytes_sent) {
         // The time of the handshake counts from here.
         s.frame_ns = host.now_ns.max(1);
         let (id, service) = (s.id, s.service);
@@ -55,19 +55,10 @@ pub(crate) fn handshake_of(host: &HostState, slot: Slot) -> Option<HandshakeDue<
     Some(HandshakeDue { service, server_name: &due.server_name, input: kept_input(host, slot) })
 }
 
-/// Bytes of a session's output that may go out now.
-pub(crate) fn sendable(host: &HostState, slot: Slot) -> u64 {
-    let Some(s) = host.sessions.get(slot) else { return 0 };
-    match s.carrier {
-        Carrier::TlsDue => host.tls_due.of(slot).map_or(0, |due| due.mark.saturating_sub(s.bytes_sent)),
-        _ => s.unsent(),
-    }
-}
-
 /// Lends a copy of the output before a session's mark. `None`: all of it is out. O(bytes).
 pub(crate) fn lend_before_mark<T>(host: &HostState, slot: Slot, f: impl FnOnce(&[&[u8]]) -> T) -> Option<T> {
-    let s = host.sessions.get(slot)?;
+    let (s, due) = (host.sessions.get(slot)?, host.tls_due.of(slot)?);
     let mut bytes = s.copy_output(&host.store, &host.shared);
-    bytes.truncate(sendable(host, slot) as usize);
+    bytes.truncate(due.mark.saturating_sub(s.bytes_sent) as usize);
     (!bytes.is_empty()).then(|| f(&[&bytes]))
 }

@@ -65,7 +65,7 @@ fn started(pass: &mut Pass<'_>, slot: Slot, begin: &TlsBegin) {
 /// Whether a session is open, and its handshake has begun or may begin.
 fn is_in_handshake(host: &HostState, slot: Slot) -> bool {
     let s = host.sessions.get(slot).filter(|s| s.carrier == Carrier::TlsDue && s.life == Life::Open);
-    s.is_some_and(|s| host.tls_due.of(slot).is_some_and(|due| due.mark == s.bytes_sent))
+    s.is_some_and(|s| host.tls_due.is_drained(slot, s.bytes_sent))
 }
 
 /// Puts TLS around the session's stream. What was kept behind its mark is sealed with this input.

@@ -19,7 +19,6 @@ use crate::host_state::end::gone;
 use crate::host_state::output::{offer, sent as book_sent};
 use crate::host_state::tls_due::ask_if_drained;
 use crate::ids::Slot;
-use crate::session::carrier::Carrier;
 use crate::session::life::Life;
 use crate::session::output::piece_len;
 use greenroom_state::session_record::SessionRecord;
@@ -55,8 +54,7 @@ pub(crate) fn reconcile(host: &mut HostState, slot: Slot, counts: StreamCounts) 
         record.map_or(first, |r| r.bytes_sent.max(first))
     };
     // A handshake may be under way, whose bytes are none of the session's.
-    let in_handshake =
-        s.carrier == Carrier::TlsDue && host.tls_due.of(slot).is_some_and(|due| due.mark == recorded());
+    let in_handshake = s.tls_due() && host.tls_due.is_drained(slot, recorded());
     let (read, sent) = match counts {
         StreamCounts::Kernel { read, sent } if !in_handshake => (read, sent),
         _ => (s.bytes_in, Some(recorded())),

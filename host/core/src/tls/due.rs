@@ -108,6 +108,11 @@ impl TlsDue {
         self.all.get(&slot)
     }
 
+    /// Whether all output of a session before its mark was sent: its handshake may begin.
+    pub(crate) fn is_drained(&self, slot: Slot, bytes_sent: u64) -> bool {
+        self.all.get(&slot).is_some_and(|due| due.mark == bytes_sent)
+    }
+
     /// Forgets a session, and deletes its record.
     #[inline]
     pub(crate) fn forget(&mut self, store: &mut Store, slot: Slot) {

@@ -38,7 +38,7 @@ pub(super) unsafe extern "C" fn connect_tls(
 ///
 /// # Safety
 ///
-/// As for [`connect`].
+/// The caller keeps to the conditions of [`connect`].
 unsafe fn connect_to(
     turn: *mut abi::Turn,
     service: Bytes<'_>,
