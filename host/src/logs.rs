@@ -17,7 +17,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -30,6 +30,10 @@ const WAITING_MAX: usize = 16 * 1024;
 
 /// Set: the writing thread opens the file again before it writes the next line.
 static REOPEN: AtomicBool = AtomicBool::new(false);
+/// Lines that were offered to the writing thread.
+static OFFERED: AtomicU64 = AtomicU64::new(0);
+/// Offered lines that were written, or lost.
+static DONE: AtomicU64 = AtomicU64::new(0);
 
 /// Starts logging to what standard error is now. If `apart`, standard error becomes something else
 /// later, and is left alone. The caller keeps the guard until the process ends. Dropping the guard
@@ -41,7 +45,7 @@ pub fn start(level: LevelFilter, apart: bool, file: Option<PathBuf>) -> io::Resu
     let colours = io::stderr().is_terminal();
     let to = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let counter = Arc::new(OnceLock::new());
-    let sink = Sink { to, apart, file, counter: counter.clone(), failed: 0, named: 0 };
+    let sink = Sink { to, apart, file, counter: counter.clone(), came: 0, failed: 0, named: 0 };
     // Lossy: a terminal that doesn't take the log must not stop the loop.
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_MAX);
     let (writer, guard) = builder.thread_name("log").finish(sink);
@@ -75,6 +79,19 @@ pub fn reopen() {
     tracing::info!("the log begins here after a signal to open its file again");
 }
 
+/// Lines that were offered to the log. The lines of the calling thread are among them.
+pub fn lines_offered() -> u64 {
+    OFFERED.load(Ordering::Acquire)
+}
+
+/// Offered lines that the log is done with: it has written them, or they are lost.
+///
+/// Lines are counted before they queue, and come out in their order. So once this reaches what
+/// [`lines_offered`] was after a line, that line is done with.
+pub fn lines_done() -> u64 {
+    DONE.load(Ordering::Acquire)
+}
+
 /// End of the log, used by its thread alone.
 struct Sink {
     /// Descriptor of the log's own: a write that waits must not hold the lock of standard error.
@@ -85,6 +102,8 @@ struct Sink {
     file: Option<PathBuf>,
     /// Count of the lines that found no room. Set before the first line.
     counter: Arc<OnceLock<ErrorCounter>>,
+    /// Lines that came here.
+    came: u64,
     /// Lines that could not be written.
     failed: usize,
     /// Lost lines that the log has named.
@@ -105,10 +124,14 @@ impl Sink {
         }
     }
 
+    /// Lines that found no room.
+    fn dropped(&self) -> usize {
+        self.counter.get().map_or(0, ErrorCounter::dropped_lines)
+    }
+
     /// Names the lines that were lost since the last time. Runs when a line was taken.
     fn name_lost(&mut self) {
-        let dropped = self.counter.get().map_or(0, ErrorCounter::dropped_lines);
-        let lost = (self.failed + dropped).saturating_sub(self.named);
+        let lost = (self.failed + self.dropped()).saturating_sub(self.named);
         if lost > 0 {
             self.named += lost;
             tracing::warn!(lines = lost, "lines of the log were lost: nobody took them in time");
@@ -126,6 +149,8 @@ impl Write for Sink {
             Ok(()) => self.name_lost(),
             Err(_) => self.failed += 1,
         }
+        self.came += 1;
+        DONE.store(self.came + self.dropped() as u64, Ordering::Release);
         Ok(line.len())
     }
 
@@ -183,6 +208,7 @@ impl Drop for EventText<'_> {
     fn drop(&mut self) {
         if !self.text.is_empty() {
             let line = printable::event(&String::from_utf8_lossy(&self.text), self.to.colours);
+            OFFERED.fetch_add(1, Ordering::AcqRel);
             let _ = self.to.writer.clone().write(line.as_bytes());
         }
     }

@@ -15,7 +15,9 @@ fn printer(service: &str, prefix: &str) -> String {
             match &*line {
                 "much" => (0..1000).for_each(|n| println!("{n} {}", "x".repeat(1000))),
                 "end" => {
-                    eprintln!("last words of the turn");
+                    eprint!("last ");
+                    eprintln!("words of the turn");
+                    eprint!("and a line without an end");
                     std::process::abort();
                 }
                 "forge" => return Err(Fault::new("forged\n2026 ERROR \u{1b}[2Jno such thing")),
@@ -86,7 +88,9 @@ fn what_handlers_print_is_in_the_log_line_by_line_also_the_last_words() {
         host.wait_log(&format!("handler output: {stream}: hello "));
     }
     client.send("end\n");
-    host.wait_log("last words of the turn");
+    for words in ["last words of the turn", "and a line without an end"] {
+        host.wait_log(words);
+    }
     wait_for("nothing raw", || {
         let controls = host.log().chars().filter(|c| c.is_control() && *c != '\n').count();
         (controls == 0).then_some(())

@@ -32,8 +32,8 @@ pub(super) struct Process {
     pub(super) child: Child,
     /// Readable once the child has ended.
     pub(super) ended: OwnedFd,
-    /// Reading end of the pipe that its handlers print to. `None`: it has sent none.
-    pub(super) output: Option<OwnedFd>,
+    /// Reading ends of the pipes that its handlers' output is in. Empty: it has sent none.
+    pub(super) output: Vec<OwnedFd>,
 }
 
 impl Process {
@@ -41,7 +41,7 @@ impl Process {
     /// be about a later process with the same id.
     pub(super) fn watch(child: Child) -> io::Result<Process> {
         let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-        Ok(Process { child, ended, output: None })
+        Ok(Process { child, ended, output: Vec::new() })
     }
 
     /// The process id.
@@ -68,7 +68,7 @@ impl Process {
 
     /// Logs what the process printed last, once it has ended.
     pub(super) fn log_last_output(self) {
-        self.output.into_iter().for_each(handler_output::log_rest);
+        handler_output::log_rest(self.output);
     }
 
     /// Kills the process and its group, and waits for its end. SIGKILL makes that wait short.

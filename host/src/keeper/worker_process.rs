@@ -294,9 +294,11 @@ impl WorkerProcess {
         self.link.as_ref().and_then(|_| self.to_hand.next_batch())
     }
 
-    /// Keeps the reading end of the pipe that handlers print to, for the end of the process.
-    pub(super) fn keep_output(&mut self, mut fds: Vec<OwnedFd>) {
-        self.process.iter_mut().for_each(|p| p.output = fds.pop());
+    /// Keeps the reading ends of the pipes that handlers' output is in, for the end of the process.
+    pub(super) fn keep_output(&mut self, fds: Vec<OwnedFd>) {
+        if let Some(process) = &mut self.process {
+            process.output = fds;
+        }
     }
 
     /// Hands over the connections of the next `keys` keys, some of which are announced. False: the

@@ -169,8 +169,8 @@ pub enum ToKeeper {
     Unpinned(bool),
     /// The worker has loaded many builds: a fresh process should go on.
     Recycle(String),
-    /// The reading end of the pipe that handlers print to. Sent once, if the keeper
-    /// [`Hello::hears_output`].
+    /// The reading ends of the pipes that handlers' output is in, the oldest output first. Older
+    /// workers send one. Sent once, if the keeper [`Hello::hears_output`].
     Output,
     /// A trial's answer: a summary of what it could take over, or why it cannot.
     Tried(Result<String, String>),

@@ -15,9 +15,9 @@ pub(super) fn start(hello: &Hello, link: &mut Link<ToWorker, ToKeeper>) -> Resul
     let level = hello.log.parse().unwrap_or(LevelFilter::INFO);
     let guard = logs::start(level, true, hello.log_file.clone()).map_err(|e| format!("the log: {e}"))?;
     match handler_output::redirect() {
-        Ok(read) if hello.hears_output && hello.trial.is_none() => {
+        Ok(pipes) if hello.hears_output && hello.trial.is_none() => {
             // If the keeper has no room for it now, only a death's last line is missing.
-            let _ = link.send_with(&ToKeeper::Output, &[read.as_fd()]);
+            let _ = link.send_with(&ToKeeper::Output, &pipes.each_ref().map(AsFd::as_fd));
         }
         Ok(_) => {}
         Err(e) => tracing::warn!("what handlers print is not passed to the log: {e}"),
