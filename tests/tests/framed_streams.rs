@@ -19,6 +19,7 @@ use greenroom_core::store::kind::Kind;
 use greenroom_core::store::memory::Plain;
 use greenroom_core::store::records::Store;
 use greenroom_core::turn::code::{Batch, Code, CutPlace};
+use greenroom_core::turn::effect::Broadcast;
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{Bytes, action, fault, status};
@@ -76,9 +77,9 @@ impl Talk {
     fn answer(staging: &mut Staging<'_>, message: &[u8]) -> u32 {
         let long = b"long ".repeat(80);
         match message.splitn(2, |b| *b == b' ').collect::<Vec<_>>()[..] {
-            [b"all", text] => staging.broadcast("room", text, true),
-            [b"say", text] => staging.broadcast_line("room", text, true),
-            [b"ALL", text] => staging.broadcast("room", &[&long, text].concat(), true),
+            [b"all", text] => staging.broadcast(b"room", text, Broadcast::OTHERS),
+            [b"say", text] => staging.broadcast(b"room", text, Broadcast { line: true, ..Broadcast::OTHERS }),
+            [b"ALL", text] => staging.broadcast(b"room", &[&long, text].concat(), Broadcast::OTHERS),
             [b"twice", text] => staging.send(text) + staging.send(text),
             [b"LONG"] => staging.send(&long),
             [b"note", to] => staging.note(u64::from(to[0] - b'0'), b""),
@@ -101,7 +102,7 @@ impl Code for Talk {
         for a in batch.actions {
             let message = bytes(a.data);
             let done = match a.kind {
-                action::OPENED => staging.subscribe("room"),
+                action::OPENED => staging.subscribe(b"room"),
                 action::NOTE => staging.send(b"told\n"),
                 action::NEGOTIATED | action::SUBNEGOTIATION if self.tells => {
                     staging.send(&[format!("[{} ", a.detail).as_bytes(), message, b"]"].concat())
