@@ -205,9 +205,19 @@ impl World {
     fn serve(&mut self, name: &'static str, framing: Framing, code: Box<dyn Code>) {
         self.served.retain(|(served, _)| *served != name);
         self.served.push((name, framing));
-        let offer = Offer::new(name, framing);
-        let build = Build { library: name.into(), generation: 1, hash: String::new() };
-        self.core.adopt(&build, vec![(offer, code)]);
+        self.adopt(name, code);
+    }
+
+    /// Adopts a build of one library with all services, whose sessions share their topics. One of
+    /// them has code of its own.
+    fn adopt(&mut self, name: &str, code: Box<dyn Code>) {
+        let mut code = Some(code);
+        let offers = self.served.iter().map(|(served, framing)| {
+            let own = if *served == name { code.take() } else { None };
+            (Offer::new(*served, *framing), own.unwrap_or_else(|| Box::new(Talk::new(served))))
+        });
+        let build = Build { library: "l".into(), generation: 1, hash: String::new() };
+        self.core.adopt(&build, offers.collect());
     }
 
     fn begin(&mut self) {
@@ -254,9 +264,7 @@ impl World {
         assert_eq!(successor.lost, Vec::<String>::new());
         self.core = successor.core;
         self.core.set_limits(trusting(self.limits.clone()));
-        for (name, framing) in self.served.clone() {
-            self.serve(name, framing, Box::new(Talk::new(name)));
-        }
+        self.adopt("", Box::new(Unable));
         let sessions = successor.survivors.into_iter();
         let missing = sessions.map(|s| {
             let at = s.slot.0 as usize;

@@ -42,7 +42,7 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
         return None;
     }
     let HostState { store, sessions, topics, services, tls, .. } = host;
-    let Some(service) = sessions.get(slot).map(|s| s.service) else { return None };
+    let service = sessions.get(slot).map(|s| s.service)?;
     let of_library = || services.of_same_library(service);
     let mut room = Room::default();
     if staged.has_state {

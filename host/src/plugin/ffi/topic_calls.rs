@@ -43,7 +43,9 @@ pub(super) unsafe extern "C" fn broadcast(
     // SAFETY: see above.
     let (Some(s), Some(how)) = (unsafe { staging(turn) }, ways(flags)) else { return status::INVALID };
     // SAFETY: see above.
-    let (topic, data) = unsafe { (slice(topic), slice(data)) };
+    let topic = unsafe { slice(topic) };
+    // SAFETY: see above.
+    let data = unsafe { slice(data) };
     s.broadcast(topic, data, how)
 }
 
@@ -61,7 +63,9 @@ pub(super) unsafe extern "C" fn broadcast_any(
     let data = unsafe { slice(data) };
     let topics = (0..count).map(|i| {
         // SAFETY: the array has `count` items.
-        let topic = unsafe { *topics.add(i) };
+        let topic = unsafe { topics.add(i) };
+        // SAFETY: see above.
+        let topic = unsafe { *topic };
         // SAFETY: see above.
         unsafe { slice(topic) }
     });
@@ -79,7 +83,9 @@ pub(super) unsafe extern "C" fn publish(
         return status::INVALID;
     }
     // SAFETY: see above.
-    let (topic, data) = unsafe { (slice(topic), slice(data)) };
+    let topic = unsafe { slice(topic) };
+    // SAFETY: see above.
+    let data = unsafe { slice(data) };
     // SAFETY: see above.
     unsafe { staging(turn) }.map_or(status::INVALID, |s| s.publish(topic, data, flags != 0))
 }
