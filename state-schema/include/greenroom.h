@@ -145,6 +145,9 @@ typedef struct gr_host {
     uint32_t (*close_session)(gr_turn *turn, uint64_t session);
     uint64_t (*topic_len)(gr_turn *turn, gr_bytes topic);
     uint32_t (*topic_next)(gr_turn *turn, gr_bytes from, gr_bytes *name);
+    uint32_t (*wake_when_drained)(gr_turn *turn);
+    uint64_t (*unsent)(gr_turn *turn);
+    uint64_t (*session_next)(gr_turn *turn, uint64_t after);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */

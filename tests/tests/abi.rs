@@ -121,7 +121,10 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             send_to,
             close_session,
             topic_len,
-            topic_next
+            topic_next,
+            wake_when_drained,
+            unsent,
+            session_next
         }
     );
 

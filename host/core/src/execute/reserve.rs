@@ -110,7 +110,7 @@ fn record_bytes(effect: &Effect, staged: &Buffers, subscribers: &dyn Fn(&Part) -
             let key = &staged.bytes[key.clone()];
             (Tables::record_bytes(staged.text(table), key, value.len()), 1)
         }
-        Effect::Wake { .. } => (Inbox::record_bytes(0, 0), 1),
+        Effect::Wake { .. } | Effect::WakeWhenDrained => (Inbox::record_bytes(0, 0), 1),
         Effect::Note { data, .. } => (Inbox::record_bytes(0, data.len()), 1),
         Effect::Publish { topic, data, .. } => {
             (Inbox::publish_record_bytes(topic.len(), data.len()), subscribers(topic))

@@ -72,6 +72,9 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         close_session: session_calls::close_session,
         topic_len: topic_calls::topic_len,
         topic_next: topic_calls::topic_next,
+        wake_when_drained: session_calls::wake_when_drained,
+        unsent: session_calls::unsent,
+        session_next: session_calls::session_next,
     })
 }
 
