@@ -58,6 +58,11 @@ impl Served {
         assert_eq!(code, Some(0), "{report}");
     }
 
+    /// The first session of the list; null: there is none.
+    fn first_session(&self) -> serde_json::Value {
+        self.host.json(&["sessions", "--json"])[0].clone()
+    }
+
     /// Number of sessions.
     fn sessions(&self) -> usize {
         self.host.json(&["sessions", "--json"]).as_array().expect("sessions").len()
@@ -272,6 +277,9 @@ fn servers_are_connected_to_over_tls_and_judged_by_their_certificates() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     client.send(format!("secure {} localhost\n", silent.local_addr().expect("an address")));
     let (stream, _) = silent.accept().expect("a connection");
+    let dump = served.host.json(&["state", "dump"]);
+    let mut connects = dump["sessions"].as_array().into_iter().flatten().map(|s| &s["connects"]);
+    assert!(connects.any(|c| c[0]["over_tls"] == "localhost"), "{dump}");
     served.host.kill_worker();
     assert!(client.ask("count").starts_with("ok "), "the answer to the request");
     drop(stream);
@@ -352,7 +360,11 @@ fn a_proxy_header_stands_before_tls() {
         let mut stream = TcpStream::connect(served.host.addr("secured proxy+tls")).expect("a connection");
         stream.write_all(&all[..cut]).expect("sent");
         if cut > 0 {
-            wait_for("the session", || (served.sessions() == 1).then_some(()));
+            let due = if cut == header.len() { "handshake" } else { "header" };
+            wait_for("the session", || (served.first_session()["waits_for"] == due).then_some(()));
+            let listed = served.host.cli(&["sessions"]);
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            assert!(listed.contains("tls+line") && listed.contains(due), "{listed}");
             served.host.kill_worker();
         }
         stream.write_all(&all[cut..]).expect("sent");
@@ -363,8 +375,8 @@ fn a_proxy_header_stands_before_tls() {
         assert_eq!(client.ask("count"), "2", "cut at {cut}");
         served.host.kill_worker();
         assert_eq!(client.ask("count"), "3", "cut at {cut}");
-        let sessions = served.host.json(&["sessions", "--json"]);
-        let session = &sessions[0];
+        let session = &served.first_session();
+        assert_eq!((&session["over_tls"], &session["waits_for"]), (&true.into(), &serde_json::Value::Null));
         assert_eq!(session["peer"], "192.0.2.7:55555 via 127.0.0.1:PORT".replace("PORT", &port_of(session)));
         assert_eq!(session["tls"]["tls-version"], "1.3");
         drop(client);
