@@ -185,6 +185,57 @@ fn kills_and_swaps_in_a_handshake_lose_nothing_and_tell_nothing() {
     assert_eq!(again.line().expect("a record").as_deref(), Some("tls 1.3"));
 }
 
+/// Sets how many files a worker may have open, and returns the limit before.
+fn limit_files(worker: i32, most: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limits are written, and nothing is read.
+    let read = unsafe { libc::prlimit(worker, libc::RLIMIT_NOFILE, std::ptr::null(), &mut limit) };
+    let before = std::mem::replace(&mut limit.rlim_cur, most);
+    // SAFETY: the limits are read, and nothing is written.
+    let set = unsafe { libc::prlimit(worker, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    assert_eq!((read, set), (0, 0));
+    before
+}
+
+/// Another handshaker comes while the worker has no descriptor to spare for its socket.
+#[test]
+fn a_worker_without_descriptors_gets_the_handshakers_socket_later() {
+    let served = serve("", &[]);
+    let mut other = served.connect();
+    assert_eq!(other.ask("count"), "2");
+    let mut stream = TcpStream::connect(served.host.addr(SERVICE)).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
+    stream
+        .write_all(
+            b"count
+",
+        )
+        .expect("sent");
+    assert_eq!(plain_line(&mut stream), "2");
+    let handshaker = || child(served.host.pid(), "greenroom-tls");
+    let (first, worker) = (handshaker().expect("a handshaker"), served.host.worker_pid());
+    let before = limit_files(worker, 0);
+    assert!(Command::new("kill").args(["-9", &first.to_string()]).status().expect("kill").success());
+    wait_for("another handshaker", || handshaker().filter(|pid| *pid != first));
+    stream
+        .write_all(
+            b"STARTTLS
+",
+        )
+        .expect("sent");
+    assert_eq!(plain_line(&mut stream), ":host 670 * :go on");
+    let mut tls = client_of(&served);
+    while tls.is_handshaking() || tls.wants_write() {
+        tls.complete_io(&mut stream).expect("a handshake");
+    }
+    // The socket was given before the handshake began. A pass behind it has met the limit.
+    assert_eq!(other.ask("count"), "3");
+    assert_eq!(limit_files(worker, before), 0);
+    let mut client = TlsClient::from(tls, stream);
+    assert_eq!(client.line().expect("a record").as_deref(), Some("tls 1.3"));
+    assert_eq!(client.ask("count"), "5");
+}
+
 /// Server of another program: `openssl s_server`, which says what is written to it.
 struct Server {
     process: Child,
