@@ -110,17 +110,18 @@ impl Core {
 
     /// Takes one input. Its turns, and their effects, are done when the call returns.
     pub fn handle(&mut self, input: Input<'_>) {
-        // Before any turn: a build whose probation is over has no fallback. Its end begins a sweep.
-        if let Input::PassBegins { now_ns } = input {
-            self.host.begin_pass(now_ns);
-            self.executor.begin_pass();
-            reload_commit::end_due_probations(&mut self.host, &mut self.sweeps);
-            self.sweeps.go_on(&mut self.host, &mut self.executor);
-        }
         let mut pass =
             Pass { host: &mut self.host, executor: &mut self.executor, scratch: &mut self.scratch };
         match input {
-            Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
+            Input::PassBegins { now_ns } => {
+                // Before any turn: a build whose probation is over has no fallback. Its end begins a
+                // sweep.
+                pass.host.begin_pass(now_ns);
+                pass.executor.begin_pass();
+                reload_commit::end_due_probations(pass.host, &mut self.sweeps);
+                self.sweeps.go_on(pass.host, pass.executor);
+                begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly);
+            }
             Input::InputLeft => pass.host.leaves_input = true,
             Input::WallClock { unix_ns } => pass.host.wall_ns = unix_ns,
             Input::Opened { slot, id, service, kind, peer, at_ms, tls } => {
@@ -228,6 +229,12 @@ impl Core {
     /// Returns whether a connection should be read; [`Command::Resume`] says when it is again.
     pub fn wants_input(&self, slot: Slot) -> bool {
         receive::wants_input(&self.host, slot)
+    }
+
+    /// Returns whether the kernel took no more of a session's output: [`Input::Writable`] is of
+    /// use then.
+    pub fn wants_room(&self, slot: Slot) -> bool {
+        self.host.sessions.get(slot).is_some_and(|s| s.kernel_full)
     }
 
     /// Returns whether a session's kept input runs with the next pass.

@@ -9,6 +9,8 @@
 //! `turns_at_once_max` messages in one call, and ends earlier if the stage is over, then the others
 //! have their turns.
 //!
+//! What few messages need is never inlined: it would take registers that all others then save.
+//!
 //! Costs: O(bytes) for new bytes. Short kept input is copied and stored again with each read that
 //! adds to it; to long input the read is appended in place, as long as no message is whole and its
 //! block has room. Turns run in here, so the time is theirs.
@@ -80,6 +82,7 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
 /// Opens bytes from the peer of an open session over TLS, and takes the data. If the peer ends its
 /// side by an alert, that is the end of its input. Bytes that are no records of the stream end the
 /// session, behind an alert.
+#[inline(never)]
 fn received_over_tls(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<u8>) {
     let mut buffers = std::mem::take(&mut pass.scratch.tls);
     let opened = tls::open(pass.host, slot, bytes, &mut buffers);
@@ -131,7 +134,7 @@ fn record_waits(host: &mut HostState, slot: Slot, spoke: bool) {
 }
 
 /// Takes data of an open session, and runs the whole messages in them.
-#[inline]
+#[inline(always)]
 fn take_bytes(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<u8>) {
     let Some(input) = pass.host.sessions.get(slot).map(|s| s.input) else { return };
     match input {
@@ -313,6 +316,7 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
 /// Lets a session's other messages wait for the next pass. The reason is one of three: its turns
 /// fail again and again, the stage is over, or it has had its share of turns. Only the last counts
 /// here as a limit that was reached.
+#[inline(never)]
 fn yield_to_others(pass: &mut Pass<'_>, slot: Slot, share_is_used: bool) {
     if share_is_used && !pass.executor.replays_exhausted() {
         pass.host.limits.reached(Limit::TurnsAtOnceMax);
@@ -327,11 +331,23 @@ fn yield_to_others(pass: &mut Pass<'_>, slot: Slot, share_is_used: bool) {
 /// Keeps the rest of a session's input, and the state of its framing. If the store has no room,
 /// the session is closed. `begins`: the rest is not what was kept before, so its frame begins
 /// now.
+#[inline]
 fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     let host = &mut *pass.host;
     let Some(s) = host.sessions.get_mut(slot) else { return };
     // A framing that cuts slices stores nothing.
     let stores = !host.services[s.service].framings.get(s.framing).cuts_slices();
+    if rest.is_empty() && s.input.is_none() && !stores {
+        s.frame_ns = 0;
+        return;
+    }
+    keep_rest(pass, slot, (rest, begins), stores);
+}
+
+/// Keeps the rest as above. `stores`: the framing may store something.
+#[inline(never)]
+fn keep_rest(pass: &mut Pass<'_>, slot: Slot, (rest, begins): (&[u8], bool), stores: bool) {
+    let host = &mut *pass.host;
     let is_kept = !stores || keep_framing(host, slot);
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if rest.is_empty() && is_kept {

@@ -316,6 +316,12 @@ impl Sessions {
         self.set_deadline(slot, at);
     }
 
+    /// Returns whether the kernel takes no output of some session.
+    #[inline]
+    pub(crate) fn has_stuck(&self) -> bool {
+        !self.stuck.is_empty()
+    }
+
     /// Time since when the kernel takes no output of a session; `None`: it takes output, or none is
     /// there.
     pub(crate) fn stuck_ns(&self, slot: Slot) -> Option<u64> {
