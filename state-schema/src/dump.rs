@@ -81,7 +81,10 @@ pub struct DumpedSession {
     #[serde(default)]
     pub connects: Vec<DumpedConnect>,
     /// Topics that the session subscribes to.
-    pub topics: Vec<String>,
+    pub topics: Vec<Value>,
+    /// Names that the session holds in its service.
+    #[serde(default)]
+    pub names: Vec<Value>,
 }
 
 /// Timer in a dump.
@@ -277,6 +280,7 @@ mod tests {
                 over_tls: None,
             }],
             topics: vec!["room".into()],
+            names: vec!["ann".into()],
         };
         let entry = |k: &str| DumpedEntry { key: json!(k), value: json!([1, null]), version: None };
         for (sessions, tables) in [(0, 0), (1, 1), (3, 2)] {

@@ -111,7 +111,17 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             send_datagram,
             start_tls,
             connect_tls,
-            wall
+            wall,
+            register_name,
+            unregister_name,
+            whereis,
+            name_next,
+            wake,
+            broadcast_any,
+            send_to,
+            close_session,
+            topic_len,
+            topic_next
         }
     );
 

@@ -55,6 +55,8 @@
 //! | `framing.rs` | framings, also those of an author's own |
 //! | [`telnet`] | telnet's options and subnegotiations |
 //! | `turn.rs` | the effects of a turn |
+//! | `topic_effects.rs`, `session_effects.rs` | those on topics, and on other sessions |
+//! | `stream_effects.rs` | those on streams: connections, TLS |
 //! | `table.rs` | typed tables, and who owns them |
 //! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
 //! | `convert.rs` | converts states and values when the host asks |
@@ -75,9 +77,11 @@ mod host;
 mod log;
 mod migrate;
 mod run;
+mod session_effects;
 mod stream_effects;
 mod table;
 pub mod telnet;
+mod topic_effects;
 mod turn;
 
 #[allow(unsafe_code)]
@@ -89,4 +93,5 @@ pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState
 pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page, Started};
 pub use migrate::Migrations;
 pub use table::{Table, Tables};
+pub use topic_effects::Broadcast;
 pub use turn::{State, Turn};

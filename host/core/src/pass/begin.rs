@@ -54,6 +54,10 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
     name_late_jobs(pass.host);
     rearm_timeouts(pass.host, rearm_from);
     go_on_stopping(pass);
+    // A session that woke itself has that turn before its next message.
+    for slot in pass.host.inbox.begin_pass() {
+        pass.host.sessions.resume(slot);
+    }
     pass.host.begin_stage();
     // Sessions that are listed again by these turns wait for the next pass, behind those that this
     // one leaves.

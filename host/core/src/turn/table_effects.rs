@@ -15,9 +15,9 @@ use super::staged_entries::{INDEXED_FROM, StagedEntries};
 use super::staging::Staging;
 use crate::limits::budget::ROW_NS;
 use crate::limits::names::Limit;
+use crate::turn::context::TurnContext;
 use crate::turn::effect::Effect;
 use crate::turn::effect::Part;
-use crate::turn::staging::TurnContext;
 use greenroom_state::abi::status;
 
 impl Staging<'_> {
