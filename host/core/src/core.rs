@@ -114,8 +114,7 @@ impl Core {
             Pass { host: &mut self.host, executor: &mut self.executor, scratch: &mut self.scratch };
         match input {
             Input::PassBegins { now_ns } => {
-                // Before any turn: a build whose probation is over has no fallback. Its end begins a
-                // sweep.
+                // Before any turn: a build whose probation is over has no fallback.
                 pass.host.begin_pass(now_ns);
                 pass.executor.begin_pass();
                 reload_commit::end_due_probations(pass.host, &mut self.sweeps);
@@ -229,12 +228,6 @@ impl Core {
     /// Returns whether a connection should be read; [`Command::Resume`] says when it is again.
     pub fn wants_input(&self, slot: Slot) -> bool {
         receive::wants_input(&self.host, slot)
-    }
-
-    /// Returns whether the kernel took no more of a session's output: [`Input::Writable`] is of
-    /// use then.
-    pub fn wants_room(&self, slot: Slot) -> bool {
-        self.host.sessions.get(slot).is_some_and(|s| s.kernel_full)
     }
 
     /// Returns whether a session's kept input runs with the next pass.

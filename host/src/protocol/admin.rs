@@ -241,8 +241,7 @@ pub struct SessionLine {
     /// Whether its stream is one of TLS, or becomes one.
     #[serde(default)]
     pub over_tls: bool,
-    /// What its input waits for before any other: `header` of PROXY, `handshake` of TLS; null:
-    /// neither.
+    /// Beginning that its input waits for: `header` of PROXY, or `handshake` of TLS; null: neither.
     #[serde(default)]
     pub waits_for: Option<String>,
     /// The peer's address.

@@ -195,7 +195,7 @@ impl Worker {
                 Source::Handshaker => shaken = true,
                 Source::Connection(slot) => {
                     // The poll reports with each input that the kernel takes output.
-                    if event.is_writable() && shell.core.wants_room(slot) {
+                    if event.is_writable() && shell.core.sessions().wants_room(slot) {
                         shell.core.handle(Input::Writable { slot });
                     }
                     // Last turns may cost much, and thousands may leave at once: peers that speak

@@ -9,8 +9,6 @@
 //! `turns_at_once_max` messages in one call, and ends earlier if the stage is over, then the others
 //! have their turns.
 //!
-//! What few messages need is never inlined: it would take registers that all others then save.
-//!
 //! Costs: O(bytes) for new bytes. Short kept input is copied and stored again with each read that
 //! adds to it; to long input the read is appended in place, as long as no message is whole and its
 //! block has room. Turns run in here, so the time is theirs.
@@ -331,17 +329,15 @@ fn yield_to_others(pass: &mut Pass<'_>, slot: Slot, share_is_used: bool) {
 /// Keeps the rest of a session's input, and the state of its framing. If the store has no room,
 /// the session is closed. `begins`: the rest is not what was kept before, so its frame begins
 /// now.
-#[inline]
 fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     let host = &mut *pass.host;
     let Some(s) = host.sessions.get_mut(slot) else { return };
     // A framing that cuts slices stores nothing.
     let stores = !host.services[s.service].framings.get(s.framing).cuts_slices();
-    if rest.is_empty() && s.input.is_none() && !stores {
-        s.frame_ns = 0;
-        return;
+    match rest.is_empty() && s.input.is_none() && !stores {
+        true => s.frame_ns = 0,
+        false => keep_rest(pass, slot, (rest, begins), stores),
     }
-    keep_rest(pass, slot, (rest, begins), stores);
 }
 
 /// Keeps the rest as above. `stores`: the framing may store something.
