@@ -130,6 +130,9 @@ pub struct DumpedConnect {
     pub service: String,
     /// Address that it goes to.
     pub to: String,
+    /// Name of the server, if it is over TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_tls: Option<String>,
 }
 
 /// Entry of a table.
@@ -270,7 +273,12 @@ mod tests {
             timers: vec![DumpedTimer { name: "bed".into(), in_ms: 5 }],
             actions: Vec::new(),
             jobs: Vec::new(),
-            connects: vec![DumpedConnect { number: 7, service: "tally".into(), to: "[::1]:6".into() }],
+            connects: vec![DumpedConnect {
+                number: 7,
+                service: "tally".into(),
+                to: "[::1]:6".into(),
+                over_tls: None,
+            }],
             topics: vec!["room".into()],
             names: vec!["ann".into()],
         };

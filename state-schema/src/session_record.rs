@@ -138,9 +138,16 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
     /// Encodes the record: version 6 if TLS is due, 5 over TLS, 4 if its header is due; else
     /// version 1 for a peer that is plain TCP and framing 0, version 2 for any other peer, version
     /// 3 for any other framing.
-    #[inline]
     pub fn encode(&self) -> [u8; SIZE] {
         let mut b = [0; SIZE];
+        self.encode_in(&mut b);
+        b
+    }
+
+    /// Encodes the record like [`SessionRecord::encode`] into bytes that are all 0, which saves a
+    /// copy.
+    #[inline]
+    pub fn encode_in(&self, b: &mut [u8; SIZE]) {
         b[1] = self.life as u8;
         // The order of the flags is part of the format: a new flag goes behind them, as bit 7.
         // Bit 6 is the header's in version 6 alone: older binaries read version 4.
@@ -173,7 +180,7 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
             Peer::Tcp(addr) if self.framing == 0 && self.is_plain() => {
                 b[0] = VERSION_TCP;
                 // Binaries that know no other peers can read this layout.
-                encode_tcp(*addr, &mut b);
+                encode_tcp(*addr, b);
                 96
             }
             peer => {
@@ -191,7 +198,6 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
         };
         b[sizes_at..][..4].copy_from_slice(&self.input_bytes.to_le_bytes());
         b[sizes_at + 4..][..2].copy_from_slice(&self.topics.to_le_bytes());
-        b
     }
 }
 

@@ -58,6 +58,11 @@ impl Served {
         assert_eq!(code, Some(0), "{report}");
     }
 
+    /// The first session of the list; null: there is none.
+    fn first_session(&self) -> serde_json::Value {
+        self.host.json(&["sessions", "--json"])[0].clone()
+    }
+
     /// Number of sessions.
     fn sessions(&self) -> usize {
         self.host.json(&["sessions", "--json"]).as_array().expect("sessions").len()
@@ -180,6 +185,57 @@ fn kills_and_swaps_in_a_handshake_lose_nothing_and_tell_nothing() {
     assert_eq!(again.line().expect("a record").as_deref(), Some("tls 1.3"));
 }
 
+/// Sets how many files a worker may have open, and returns the limit before.
+fn limit_files(worker: i32, most: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limits are written, and nothing is read.
+    let read = unsafe { libc::prlimit(worker, libc::RLIMIT_NOFILE, std::ptr::null(), &mut limit) };
+    let before = std::mem::replace(&mut limit.rlim_cur, most);
+    // SAFETY: the limits are read, and nothing is written.
+    let set = unsafe { libc::prlimit(worker, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    assert_eq!((read, set), (0, 0));
+    before
+}
+
+/// Another handshaker comes while the worker has no descriptor to spare for its socket.
+#[test]
+fn a_worker_without_descriptors_gets_the_handshakers_socket_later() {
+    let served = serve("", &[]);
+    let mut other = served.connect();
+    assert_eq!(other.ask("count"), "2");
+    let mut stream = TcpStream::connect(served.host.addr(SERVICE)).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
+    stream
+        .write_all(
+            b"count
+",
+        )
+        .expect("sent");
+    assert_eq!(plain_line(&mut stream), "2");
+    let handshaker = || child(served.host.pid(), "greenroom-tls");
+    let (first, worker) = (handshaker().expect("a handshaker"), served.host.worker_pid());
+    let before = limit_files(worker, 0);
+    assert!(Command::new("kill").args(["-9", &first.to_string()]).status().expect("kill").success());
+    wait_for("another handshaker", || handshaker().filter(|pid| *pid != first));
+    stream
+        .write_all(
+            b"STARTTLS
+",
+        )
+        .expect("sent");
+    assert_eq!(plain_line(&mut stream), ":host 670 * :go on");
+    let mut tls = client_of(&served);
+    while tls.is_handshaking() || tls.wants_write() {
+        tls.complete_io(&mut stream).expect("a handshake");
+    }
+    // The socket was given before the handshake began. A pass behind it has met the limit.
+    assert_eq!(other.ask("count"), "3");
+    assert_eq!(limit_files(worker, before), 0);
+    let mut client = TlsClient::from(tls, stream);
+    assert_eq!(client.line().expect("a record").as_deref(), Some("tls 1.3"));
+    assert_eq!(client.ask("count"), "5");
+}
+
 /// Server of another program: `openssl s_server`, which says what is written to it.
 struct Server {
     process: Child,
@@ -272,6 +328,9 @@ fn servers_are_connected_to_over_tls_and_judged_by_their_certificates() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     client.send(format!("secure {} localhost\n", silent.local_addr().expect("an address")));
     let (stream, _) = silent.accept().expect("a connection");
+    let dump = served.host.json(&["state", "dump"]);
+    let mut connects = dump["sessions"].as_array().into_iter().flatten().map(|s| &s["connects"]);
+    assert!(connects.any(|c| c[0]["over_tls"] == "localhost"), "{dump}");
     served.host.kill_worker();
     assert!(client.ask("count").starts_with("ok "), "the answer to the request");
     drop(stream);
@@ -352,7 +411,11 @@ fn a_proxy_header_stands_before_tls() {
         let mut stream = TcpStream::connect(served.host.addr("secured proxy+tls")).expect("a connection");
         stream.write_all(&all[..cut]).expect("sent");
         if cut > 0 {
-            wait_for("the session", || (served.sessions() == 1).then_some(()));
+            let due = if cut == header.len() { "handshake" } else { "header" };
+            wait_for("the session", || (served.first_session()["waits_for"] == due).then_some(()));
+            let listed = served.host.cli(&["sessions"]);
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            assert!(listed.contains("tls+line") && listed.contains(due), "{listed}");
             served.host.kill_worker();
         }
         stream.write_all(&all[cut..]).expect("sent");
@@ -363,8 +426,8 @@ fn a_proxy_header_stands_before_tls() {
         assert_eq!(client.ask("count"), "2", "cut at {cut}");
         served.host.kill_worker();
         assert_eq!(client.ask("count"), "3", "cut at {cut}");
-        let sessions = served.host.json(&["sessions", "--json"]);
-        let session = &sessions[0];
+        let session = &served.first_session();
+        assert_eq!((&session["over_tls"], &session["waits_for"]), (&true.into(), &serde_json::Value::Null));
         assert_eq!(session["peer"], "192.0.2.7:55555 via 127.0.0.1:PORT".replace("PORT", &port_of(session)));
         assert_eq!(session["tls"]["tls-version"], "1.3");
         drop(client);

@@ -110,17 +110,17 @@ impl Core {
 
     /// Takes one input. Its turns, and their effects, are done when the call returns.
     pub fn handle(&mut self, input: Input<'_>) {
-        // Before any turn: a build whose probation is over has no fallback. Its end begins a sweep.
-        if let Input::PassBegins { now_ns } = input {
-            self.host.begin_pass(now_ns);
-            self.executor.begin_pass();
-            reload_commit::end_due_probations(&mut self.host, &mut self.sweeps);
-            self.sweeps.go_on(&mut self.host, &mut self.executor);
-        }
         let mut pass =
             Pass { host: &mut self.host, executor: &mut self.executor, scratch: &mut self.scratch };
         match input {
-            Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
+            Input::PassBegins { now_ns } => {
+                // Before any turn: a build whose probation is over has no fallback.
+                pass.host.begin_pass(now_ns);
+                pass.executor.begin_pass();
+                reload_commit::end_due_probations(pass.host, &mut self.sweeps);
+                self.sweeps.go_on(pass.host, pass.executor);
+                begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly);
+            }
             Input::InputLeft => pass.host.leaves_input = true,
             Input::WallClock { unix_ns } => pass.host.wall_ns = unix_ns,
             Input::Opened { slot, id, service, kind, peer, at_ms, tls } => {

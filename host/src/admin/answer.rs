@@ -107,11 +107,19 @@ fn run(
 
 /// Describes a session in `sessions`. Contents are left out: `state dump` has them.
 fn session_line(v: SessionView) -> SessionLine {
+    let waits_for = match (v.record.header_due, v.record.tls_due) {
+        // The handshake comes behind the header.
+        (true, _) => Some("header"),
+        (false, true) => Some("handshake"),
+        (false, false) => None,
+    };
     SessionLine {
         id: v.record.id,
         service: v.service,
         endpoint: v.kind.into(),
         tls: v.tls.into_iter().collect(),
+        over_tls: v.record.over_tls || v.record.tls_due,
+        waits_for: waits_for.map(str::to_owned),
         peer: v.record.peer.to_string(),
         opened_at: rfc3339(v.record.opened_at_ms),
         state_version: v.record.state_version,

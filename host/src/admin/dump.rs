@@ -146,8 +146,8 @@ fn dumped_job(JobView { number, name, running }: JobView) -> DumpedJob {
 }
 
 /// Describes a connection that is being made in a dump.
-fn dumped_connect(ConnectView { number, service, addr }: ConnectView) -> DumpedConnect {
-    DumpedConnect { number, service, to: addr.stored_text() }
+fn dumped_connect(ConnectView { number, service, addr, over_tls }: ConnectView) -> DumpedConnect {
+    DumpedConnect { number, service, to: addr.stored_text(), over_tls }
 }
 
 /// Describes a waiting action in a dump.

@@ -75,19 +75,31 @@ impl Sessions {
             print_json(&sessions);
             return Ok(());
         }
-        let mut table =
-            table(&["ID", "SERVICE", "BY", "PEER", "OPENED", "STATE", "TURNS", "IN", "OUT", "QUARANTINED"]);
+        let mut table = table(&[
+            "ID",
+            "SERVICE",
+            "BY",
+            "PEER",
+            "OPENED",
+            "STATE",
+            "TURNS",
+            "IN",
+            "OUT",
+            "WAITS FOR",
+            "QUARANTINED",
+        ]);
         for s in &sessions {
             table.add_row([
                 s.id.to_string(),
                 s.service.clone(),
-                if s.tls.is_empty() { s.endpoint.clone() } else { format!("tls+{}", s.endpoint) },
+                if s.over_tls { format!("tls+{}", s.endpoint) } else { s.endpoint.clone() },
                 s.peer.clone(),
                 s.opened_at.clone(),
                 if s.state_version == 0 { "-".into() } else { format!("v{}", s.state_version) },
                 s.turns.to_string(),
                 s.bytes_in.to_string(),
                 s.bytes_out.to_string(),
+                s.waits_for.clone().unwrap_or_default(),
                 s.quarantined.clone().unwrap_or_default(),
             ]);
         }

@@ -8,7 +8,7 @@ use crate::config::socket_file::SocketFile;
 use crate::keeper::Keeper;
 use crate::keeper::acceptor::Accepted;
 use crate::keeper::handshake_news::{Purpose, Shaken};
-use crate::protocol::keeper::{ClientTls, HandshakeWanted, ToWorker};
+use crate::protocol::keeper::{ClientTls, HandshakeWanted, HeldPort, ToWorker};
 use greenroom_core::limits::names::Limit;
 use greenroom_core::reload::ports::Port;
 use greenroom_state::address::Address;
@@ -59,6 +59,15 @@ impl Keeper {
     pub(super) fn allow_socket_files(&mut self, files: Vec<(Address, SocketFile)>) {
         let failed = self.acceptor.allow(files).err();
         self.failing.note("the file of a socket".into(), failed);
+    }
+
+    /// Follows the ports of a reload that the worker has committed. Ports opened since are kept: a
+    /// later reload has asked for them.
+    pub(super) fn follow_ports(&mut self, ports: Vec<HeldPort>) {
+        if self.worker.uses_ports(ports) {
+            let accepted = self.acceptor.follow(self.poll.registry(), self.worker.ports());
+            self.accepted(accepted);
+        }
     }
 
     /// Gives the worker numbers for sessions without a connection.

@@ -33,7 +33,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Time between the end of a handshaker and the next start.
+/// Time between the end of a handshaker and the next start; and between two socket pairs, while the
+/// worker has no descriptor to spare for its end.
 const RESTART: Duration = Duration::from_millis(200);
 /// Connections that wait for the handshaker's socket to take them. With more, accepting waits.
 const WAITING_MAX: usize = 256;
@@ -77,6 +78,8 @@ pub(super) struct HandshakesUnderWay {
     done: BTreeMap<u64, u64>,
     /// Worker that has a socket to the present process, by its incarnation.
     joined: Option<u64>,
+    /// Time before which there is no other socket pair; `None`: at once.
+    join_at: Option<Instant>,
 }
 
 impl HandshakesUnderWay {
@@ -196,7 +199,7 @@ impl HandshakesUnderWay {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let paced = (!self.waiting.is_empty()).then(|| self.pace.waits_until(Instant::now())).flatten();
         let late = self.waiting.front().and_then(|number| self.shaking.get(number)).map(|s| s.until);
-        self.start_at.into_iter().chain(paced).chain(self.stuck_at).chain(late).min()
+        self.start_at.into_iter().chain(paced).chain(self.stuck_at).chain(late).chain(self.join_at).min()
     }
 
     /// Takes the note that handshakes had to wait for limit `handshakes_per_s`.
@@ -361,9 +364,10 @@ impl HandshakesUnderWay {
     /// worker's end, and the lowest number of a handshake that the process may have done: secrets
     /// of lower ones are lost, unless the worker has them.
     pub(super) fn join(&mut self, worker: u64) -> Option<(OwnedFd, u64)> {
-        if self.joined == Some(worker) {
+        if self.joined == Some(worker) || self.join_at.is_some_and(|at| at > Instant::now()) {
             return None;
         }
+        self.join_at = None;
         let running = self.running.as_mut()?;
         if running.link.has_unsent() {
             return None;
@@ -381,5 +385,11 @@ impl HandshakesUnderWay {
     /// Notes that the worker has not got its end of a socket pair.
     pub(super) fn part(&mut self) {
         self.joined = None;
+    }
+
+    /// Notes the same of a worker that has no descriptor to spare: the next pair comes in a while.
+    pub(super) fn part_for_a_while(&mut self) {
+        self.part();
+        self.join_at = Some(Instant::now() + RESTART);
     }
 }

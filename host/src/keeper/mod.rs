@@ -307,13 +307,8 @@ impl Keeper {
             ToKeeper::GiveUp(number) => self.give_up_dial(number),
             ToKeeper::Number(count) => self.give_numbers(count),
             ToKeeper::Discard(addrs) => self.acceptor.discard(&addrs),
-            ToKeeper::Ports(ports) => {
-                // Ports opened since the commit are kept: a later reload has asked for them.
-                if self.worker.uses_ports(ports) {
-                    let accepted = self.acceptor.follow(self.poll.registry(), self.worker.ports());
-                    self.accepted(accepted);
-                }
-            }
+            ToKeeper::Ports(ports) => self.follow_ports(ports),
+            ToKeeper::LacksHandshaker => self.acceptor.handshakes.part_for_a_while(),
             ToKeeper::Configured(number) => self.configured(number),
             ToKeeper::NotConfigured(number) => self.not_configured(number),
             ToKeeper::Saving => self.saving(),

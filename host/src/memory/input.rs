@@ -51,7 +51,9 @@ impl Pool {
     /// [`Pool::find`], until [`Pool::place`] writes over them. Fails if the kernel has no memory.
     pub fn open(fd: &OwnedFd) -> io::Result<Pool> {
         rustix::io::retry_on_intr(|| fallocate(fd, FallocateFlags::empty(), 0, BYTES as u64))?;
-        Ok(Pool { mapping: Mapping::new(fd, BYTES)?, notes: 0, next: PLACES_AT })
+        let mut mapping = Mapping::new(fd, BYTES)?;
+        mapping.is_backed_to(BYTES);
+        Ok(Pool { mapping, notes: 0, next: PLACES_AT })
     }
 
     /// Whether another read has a place before the next commit. If not, the caller commits first.
@@ -91,7 +93,7 @@ impl Pool {
         let at = self.next;
         self.notes += 1;
         self.next += bytes.next_multiple_of(8);
-        &self.mapping.bytes(at + bytes)[at..]
+        &self.mapping.bytes()[at..at + bytes]
     }
 
     /// Frees all places: the pass is committed, and input that did not run is in the records. Notes
@@ -108,7 +110,7 @@ impl Pool {
     /// The epoch is the last committed one plus one. O(notes) for each connection with such bytes.
     /// Changes nothing, so a successor that dies leaves all to the next one.
     pub fn find(&self, owner: u64, offset: u64, len: usize, epoch: u64) -> Option<Vec<u8>> {
-        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| self.mapping.bytes(BYTES)[at + i]));
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| self.mapping.bytes()[at + i]));
         let mut pieces = Vec::new();
         for note in (0..NOTES_MAX).map(|n| n * NOTE_BYTES) {
             if word(note) == owner && word(note + 24) == epoch {
@@ -129,7 +131,7 @@ impl Pool {
             if n > READ_BYTES || at < PLACES_AT || at > BYTES - n {
                 return None;
             }
-            found.extend_from_slice(&self.mapping.bytes(BYTES)[at..at + n]);
+            found.extend_from_slice(&self.mapping.bytes()[at..at + n]);
         }
         (found.len() == len).then_some(found)
     }

@@ -36,8 +36,6 @@ pub struct Region {
     mapping: Mapping,
     /// Bytes that are mapped.
     max: usize,
-    /// Bytes that are backed by memory. Only these may be touched.
-    len: usize,
 }
 
 impl Region {
@@ -47,36 +45,31 @@ impl Region {
         let len = fstat(&fd)?.st_size as usize / STEP * STEP;
         // Another limit may have been in force when the file was made: all of it stays mapped.
         let max = max.max(len).next_multiple_of(STEP);
-        Ok(Region { mapping: Mapping::new(&fd, max)?, fd, max, len })
-    }
-
-    /// A part, to be written. Panics if memory does not back it.
-    #[inline]
-    fn bytes_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
-        assert!(at <= self.len && len <= self.len - at, "a write beyond the region");
-        self.mapping.bytes_mut(at, len)
+        let mut mapping = Mapping::new(&fd, max)?;
+        mapping.is_backed_to(len);
+        Ok(Region { mapping, fd, max })
     }
 }
 
 impl Memory for Region {
     #[inline]
     fn bytes(&self) -> &[u8] {
-        self.mapping.bytes(self.len)
+        self.mapping.bytes()
     }
 
     #[inline]
     fn write(&mut self, at: usize, bytes: &[u8]) {
-        self.bytes_mut(at, bytes.len()).copy_from_slice(bytes);
+        self.mapping.bytes_mut(at, bytes.len()).copy_from_slice(bytes);
     }
 
     #[inline]
     fn write_word(&mut self, at: usize, word: u64) {
-        self.bytes_mut(at, 8).copy_from_slice(&word.to_le_bytes());
+        self.mapping.bytes_mut(at, 8).copy_from_slice(&word.to_le_bytes());
     }
 
     #[inline]
     fn write_two(&mut self, at: usize, head: &[u8; HEAD_BYTES], bytes: &[u8]) {
-        let to = self.bytes_mut(at, HEAD_BYTES + bytes.len());
+        let to = self.mapping.bytes_mut(at, HEAD_BYTES + bytes.len());
         let (to_head, to_bytes) = to.split_at_mut(HEAD_BYTES);
         to_head.copy_from_slice(head);
         to_bytes.copy_from_slice(bytes);
@@ -91,13 +84,13 @@ impl Memory for Region {
 
     #[inline]
     fn commit(&mut self, at: usize, word: u64) {
-        assert!(at + 8 <= self.len, "the epoch lies in the region");
         crate::crash_points::pass(Point::Commit);
         self.mapping.store_word(at, word);
     }
 
     fn grow(&mut self, len: usize) -> bool {
-        if len <= self.len {
+        let backed = self.mapping.bytes().len();
+        if len <= backed {
             return true;
         }
         let to = len.next_multiple_of(STEP);
@@ -105,12 +98,12 @@ impl Memory for Region {
         if to > self.max {
             return false;
         }
-        let more = || fallocate(&self.fd, FallocateFlags::empty(), self.len as u64, (to - self.len) as u64);
+        let more = || fallocate(&self.fd, FallocateFlags::empty(), backed as u64, (to - backed) as u64);
         // A signal may interrupt the call, which grows nothing then.
         if rustix::io::retry_on_intr(more).is_err() {
             return false;
         }
-        self.len = to;
+        self.mapping.is_backed_to(to);
         true
     }
 }

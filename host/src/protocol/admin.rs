@@ -238,6 +238,12 @@ pub struct SessionLine {
     /// Facts of its handshake of TLS, as turns know them; empty: it has none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tls: BTreeMap<String, String>,
+    /// Whether its stream is one of TLS, or becomes one.
+    #[serde(default)]
+    pub over_tls: bool,
+    /// Beginning that its input waits for: `header` of PROXY, or `handshake` of TLS; null: neither.
+    #[serde(default)]
+    pub waits_for: Option<String>,
     /// The peer's address.
     pub peer: String,
     /// RFC 3339.

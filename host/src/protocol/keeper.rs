@@ -120,6 +120,9 @@ pub enum ToKeeper {
     /// number. Answered by [`ToWorker::Shaken`] or [`ToWorker::TlsFailed`]. A handshake that is
     /// under way or done is not begun again. Sent to keepers that [`Hello::starts_tls`].
     StartTls((u32, u64), HandshakeWanted),
+    /// Answer to [`ToWorker::Handshaker`] without a descriptor to spare: give another one in a
+    /// while. Keepers before this message leave it out.
+    LacksHandshaker,
     /// Give up the connection of this number, if it is under way: nobody waits for it. Answered by
     /// [`ToWorker::ConnectFailed`], unless the outcome was told before. Sent to keepers that
     /// [`Hello::gives_up`].

@@ -11,7 +11,8 @@
 //! would be a second writer: it ends with SIGSEGV at its first access instead.
 //!
 //! A mapping may be longer than its file. Memory that the file lacks must not be touched: the
-//! kernel would end the process with SIGBUS. Callers grow the file with fallocate first.
+//! kernel would end the process with SIGBUS. Callers grow the file with fallocate first, and say
+//! how far ([`Mapping::is_backed_to`]). Nothing beyond is lent.
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::ffi::c_void;
@@ -25,6 +26,8 @@ pub struct Mapping {
     base: *mut u8,
     /// Bytes that are mapped, whether the file has them or not.
     len: usize,
+    /// Bytes that the file has, as callers said: at most `len`.
+    backed: usize,
 }
 
 // SAFETY: the mapping belongs to this value alone, whichever thread has it.
@@ -32,7 +35,8 @@ unsafe impl Send for Mapping {}
 
 impl Mapping {
     /// Maps the first `len` bytes of a memory file, which may be shorter. The mapping keeps the
-    /// memory alive, so the descriptor may be closed. Fails if there are not so many addresses.
+    /// memory alive, so the descriptor may be closed. Nothing is lent before
+    /// [`Mapping::is_backed_to`]. Fails if there are not so many addresses.
     pub fn new(fd: impl AsFd, len: usize) -> io::Result<Mapping> {
         // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing.
         let base = unsafe {
@@ -44,21 +48,28 @@ impl Mapping {
         // SAFETY: as above. A child that a handler forks does not have the range, and dies where it
         // would write.
         unsafe { madvise(base, len, Advice::LinuxDontFork) }?;
-        Ok(Mapping { base: base.cast(), len })
+        Ok(Mapping { base: base.cast(), len, backed: 0 })
     }
 
-    /// The first `len` bytes, which the file must have. Panics if `len` is beyond the mapping.
+    /// Says that the file has its first `bytes` bytes, so they may be touched. Panics beyond the
+    /// mapping.
+    pub fn is_backed_to(&mut self, bytes: usize) {
+        assert!(bytes <= self.len, "no more than was mapped");
+        self.backed = bytes;
+    }
+
+    /// All bytes that the file has.
     #[inline]
-    pub fn bytes(&self, len: usize) -> &[u8] {
-        assert!(len <= self.len);
+    pub fn bytes(&self) -> &[u8] {
         // SAFETY: mapped; written only through `&mut self`, by this process alone.
-        unsafe { std::slice::from_raw_parts(self.base, len) }
+        unsafe { std::slice::from_raw_parts(self.base, self.backed) }
     }
 
-    /// A part, to be written. The file must have it. Panics if the part is beyond the mapping.
+    /// A part, to be written. Panics if the file lacks it.
     #[inline]
     pub fn bytes_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
-        assert!(at <= self.len && len <= self.len - at, "a write beyond the mapping");
+        // One comparison: each record is written by several calls.
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.backed), "a write beyond the memory");
         // SAFETY: the range lies in the mapping, as was checked.
         let to = unsafe { self.base.add(at) };
         // SAFETY: mapped; `&mut self` says that there is no other reference into it.
@@ -66,10 +77,10 @@ impl Mapping {
     }
 
     /// Writes one aligned word at once, little-endian, after everything before and before
-    /// everything after it. Panics if the word is unaligned or beyond the mapping.
+    /// everything after it. Panics if the word is unaligned, or if the file lacks it.
     #[inline]
     pub fn store_word(&mut self, at: usize, word: u64) {
-        assert!(at.is_multiple_of(8) && at + 8 <= self.len, "an aligned word of the mapping");
+        assert!(at.is_multiple_of(8) && at + 8 <= self.backed, "an aligned word of the mapping");
         fence(Ordering::Release);
         // SAFETY: the word lies in the mapping, as was checked.
         let word_at = unsafe { self.base.add(at) };

@@ -12,7 +12,7 @@
 
 use crate::clock::unix_ms;
 use crate::net::stream::Stream;
-use crate::protocol::keeper::EndpointId;
+use crate::protocol::keeper::{EndpointId, ToKeeper};
 use crate::worker::datagrams::is_udp;
 use crate::worker::handshakes::{Waiting, check_counts};
 use crate::worker::shell::Shell;
@@ -77,9 +77,12 @@ pub(super) fn join_handshaker(shell: &mut Shell, fds: Vec<OwnedFd>, first: u64) 
     // What the one before has sent is still in its socket.
     receive_secrets(shell);
     // Without a descriptor to spare, connections wait for the next one.
-    let Some(socket) = fds.into_iter().next() else { return };
+    let Some(socket) = fds.into_iter().next() else {
+        return shell.keeper.send(&ToKeeper::LacksHandshaker);
+    };
     if let Err(e) = shell.handshakes.join(shell.sockets.registry(), socket, first) {
-        return tracing::error!("the handshaker's socket can't be polled: {e}");
+        tracing::error!("the handshaker's socket can't be polled: {e}");
+        return shell.keeper.send(&ToKeeper::LacksHandshaker);
     }
     for (_, waiting) in shell.handshakes.take_lost() {
         refuse(shell, waiting.key, waiting.number, "the handshaker has ended");

@@ -33,13 +33,15 @@ use greenroom_state::address::Peer;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::net::{SocketType, sockopt};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Bytes of a place in the buffer: the longest datagram behind its length.
 const PLACE_BYTES: usize = LENGTH_BYTES + (1 << 16);
+/// Datagrams that one call asks for, at least. Each costs a header, whether it comes or not.
+const ASKED_MIN: usize = 8;
 /// Numbers that are asked for at a time, for sessions of peers.
 const NUMBERS: u32 = 1024;
 
@@ -77,8 +79,8 @@ pub(super) struct Datagrams {
     /// Peers by slot: the other direction.
     peers: HashMap<Slot, KnownPeer>,
     numbers: Numbers,
-    /// Ports that may have datagrams, by place.
-    ready: BTreeSet<usize>,
+    /// Ports that may have datagrams, by place, each once. The first one was read the longest ago.
+    ready: VecDeque<usize>,
     /// Those that wait for numbers. The kernel keeps their datagrams meanwhile.
     waiting: BTreeSet<usize>,
     /// Datagrams that were read. Those before `run` are done with.
@@ -86,6 +88,8 @@ pub(super) struct Datagrams {
     run: usize,
     /// Endpoint that they came to.
     heard_by: EndpointId,
+    /// Datagrams of the last call: the next one asks for twice as many.
+    came: usize,
     /// Places of the datagrams. Empty until there is a port.
     buffer: Vec<u8>,
     /// Datagrams run one at a time, as a predecessor was killed by its own work.
@@ -119,12 +123,19 @@ impl Datagrams {
     /// Takes numbers for sessions. Those of an earlier block that are left are not used.
     pub(super) fn add_numbers(&mut self, first: u64, count: u32) {
         self.numbers = Numbers { next: first, left: count, asked: false };
-        self.ready.append(&mut self.waiting);
+        std::mem::take(&mut self.waiting).into_iter().for_each(|place| self.is_ready(place));
     }
 
-    /// Notes that a port has datagrams.
+    /// Notes that a port has datagrams. O(ports).
     pub(super) fn is_ready(&mut self, place: usize) {
-        self.ready.insert(place);
+        if !self.ready.contains(&place) {
+            self.ready.push_back(place);
+        }
+    }
+
+    /// Number of ports that may have datagrams.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
     }
 
     /// Whether the next pass must not sleep.
@@ -165,8 +176,11 @@ impl Datagrams {
         registry.register(&mut SourceFd(&socket.as_raw_fd()), datagrams_token(place), Interest::READABLE)?;
         self.ports.push(Some(UdpPort { endpoint, held, socket }));
         // What came before is no edge for this poll.
-        self.ready.insert(place);
-        self.buffer.resize(AT_ONCE * PLACE_BYTES, 0);
+        self.is_ready(place);
+        if self.buffer.is_empty() {
+            // Zeros of the kernel: nothing is touched before a datagram is.
+            self.buffer = vec![0; AT_ONCE * PLACE_BYTES];
+        }
         Ok(())
     }
 
@@ -235,7 +249,7 @@ impl Datagrams {
 
     /// Receives datagrams of one port. False: no port has any.
     pub(super) fn receive(&mut self, ports: &Ports) -> bool {
-        while let Some(place) = self.ready.pop_first() {
+        while let Some(place) = self.ready.pop_front() {
             let Some(Some(port)) = self.ports.get_mut(place) else { continue };
             let held = ports.held().iter().find(|p| p.endpoint == port.endpoint);
             if held.is_some_and(is_of_peers) && (self.numbers.left as usize) < AT_ONCE {
@@ -244,16 +258,18 @@ impl Datagrams {
             }
             (self.heard_by, self.run) = (port.endpoint, 0);
             self.heard.clear();
+            let most = (2 * self.came).clamp(ASKED_MIN, AT_ONCE);
             let places = self.buffer.chunks_exact_mut(PLACE_BYTES).map(|p| &mut p[LENGTH_BYTES..]);
-            match port.socket.receive(places, &mut self.heard) {
+            match port.socket.receive(places.take(most), &mut self.heard) {
                 Ok(()) => {}
-                Err(nix::Error::EINTR) => _ = self.ready.insert(place),
+                Err(nix::Error::EINTR) => self.is_ready(place),
                 // Empty, or an error of an earlier send: the next datagram is reported.
                 Err(_) => continue,
             }
+            self.came = self.heard.len();
             // Fewer than asked for: the port is empty, and the poll reports the next one.
-            if self.heard.len() == AT_ONCE {
-                self.ready.insert(place);
+            if self.came == most {
+                self.is_ready(place);
             }
             return true;
         }
@@ -288,13 +304,12 @@ impl Datagrams {
         let mut to_send = std::mem::take(&mut self.to_send);
         core.take_datagrams(&mut to_send);
         if !to_send.is_empty() {
-            let mut all: Vec<_> = (to_send.iter())
-                .filter_map(|d| {
-                    let name = &core.services()[usize::from(d.service.0)].offer.name;
-                    let place = self.port_for(ports, name, EndpointId(d.from.port), d.to)?;
-                    Some((place, Outgoing { from: d.from.ip, to: d.to, bytes: d.bytes }))
-                })
-                .collect();
+            let mut all = Vec::with_capacity(to_send.len());
+            all.extend(to_send.iter().filter_map(|d| {
+                let name = &core.services()[usize::from(d.service.0)].offer.name;
+                let place = self.port_for(ports, name, EndpointId(d.from.port), d.to)?;
+                Some((place, Outgoing { from: d.from.ip, to: d.to, bytes: d.bytes }))
+            }));
             // Stable: datagrams of a port stay in their order. Mostly all are of one.
             all.sort_by_key(|(place, _)| *place);
             for of_port in all.chunk_by(|(a, _), (b, _)| a == b) {

@@ -194,7 +194,8 @@ impl Worker {
                 Source::Datagrams(place) => shell.datagrams.is_ready(place),
                 Source::Handshaker => shaken = true,
                 Source::Connection(slot) => {
-                    if event.is_writable() {
+                    // The poll reports with each input that the kernel takes output.
+                    if event.is_writable() && shell.core.sessions().wants_room(slot) {
                         shell.core.handle(Input::Writable { slot });
                     }
                     // Last turns may cost much, and thousands may leave at once: peers that speak

@@ -34,16 +34,20 @@ pub(super) fn take(shell: &mut Shell, key: u32, number: u64, endpoint: EndpointI
 
 /// Reads the ports that have datagrams, as far as the pass has time: they have a budget apart, so
 /// that streams do not keep them waiting.
+///
+/// Each port is read once: its answers leave before more is read. So peers work on them meanwhile,
+/// and their next datagrams find room.
 pub(super) fn read(shell: &mut Shell) {
     if !shell.datagrams.read_again() {
         return;
     }
     shell.core.begin_stage();
-    loop {
-        run(shell);
+    run(shell);
+    for _ in 0..shell.datagrams.ready() {
         if shell.datagrams.is_left() || shell.core.pass_is_full() || !shell.datagrams.receive(&shell.ports) {
             return;
         }
+        run(shell);
     }
 }
 
@@ -69,7 +73,8 @@ fn hear_all(shell: &mut Shell, service: ServiceId, places: Range<usize>) {
     while at < places.end {
         let end = shell.datagrams.end(at);
         let same = (at..places.end).take_while(|at| shell.datagrams.end(*at) == end).count();
-        let datagrams: Vec<_> = (at..at + same).filter_map(|at| shell.datagrams.datagram(at)).collect();
+        let mut datagrams = Vec::with_capacity(same);
+        datagrams.extend((at..at + same).filter_map(|at| shell.datagrams.datagram(at)));
         shell.core.handle(Input::Datagrams { service, end, datagrams: &datagrams });
         at += same;
     }

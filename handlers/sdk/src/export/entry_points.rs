@@ -27,7 +27,7 @@ use crate::table::Owned;
 use crate::telnet::Verb;
 use greenroom_state::abi::{self, Bytes, action, closed, connect, job, started};
 use std::ffi::c_void;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 
@@ -352,11 +352,56 @@ fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8])
         (action::STARTED, _) => Action::Started(Started::Generation),
         (action::DATAGRAM, _) => {
             // The host writes an address.
-            let from = text(name).parse().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
-            Action::Datagram { from, bytes: data }
+            let parsed = || text(name).parse().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
+            Action::Datagram { from: v4_address(name).unwrap_or_else(parsed), bytes: data }
         }
         (_, job::DONE) => Action::Job { number: from, name: text(name), end: JobEnd::Done(data) },
         (_, job::LOST) => Action::Job { number: from, name: text(name), end: JobEnd::Lost(text(data)) },
         _ => Action::Job { number: from, name: text(name), end: JobEnd::Failed(text(data)) },
+    }
+}
+
+/// Reads an address of IPv4 with its port, as the host writes it; `None`: it is another one. The
+/// parser of all addresses would be a quarter of what a datagram costs.
+fn v4_address(text: &[u8]) -> Option<SocketAddr> {
+    let (mut ip, mut number, mut ends) = (0, 0_u64, 0);
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 {
+            // Wraps in no text that has all its ends, unless it is longer than any address.
+            number = number.wrapping_mul(10).wrapping_add(digit.into());
+            continue;
+        }
+        if b"...:".get(ends) != Some(byte) || number > 255 {
+            return None;
+        }
+        (ip, number, ends) = (ip << 8 | number as u32, 0, ends + 1);
+    }
+    let is_whole = ends == 4 && text.len() <= "255.255.255.255:65535".len();
+    let port = u16::try_from(number).ok().filter(|_| is_whole)?;
+    Some(SocketAddr::from((Ipv4Addr::from(ip), port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_ipv4_are_read_as_by_the_parser_of_all() {
+        for text in ["0.0.0.0:0", "127.0.0.1:9", "255.255.255.255:65535", "10.20.30.4:100"] {
+            assert_eq!(v4_address(text.as_bytes()), text.parse().ok(), "{text}");
+        }
+        for other in [
+            "[fe80::1]:53",
+            "1.2.3.4",
+            "1.2.3:4",
+            "1.2.3.256:4",
+            "1.2.3.4:65536",
+            "1.2.3.4:5:6",
+            "1.2.3.4:18446744073709551617",
+            "",
+        ] {
+            assert_eq!(v4_address(other.as_bytes()), None, "{other}");
+        }
     }
 }

@@ -41,6 +41,11 @@ impl DatagramsToSend {
         self.all.push((service, from, to, self.bytes.len()));
     }
 
+    /// Number of them.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()

@@ -59,53 +59,11 @@ pub(crate) fn apply(
         write_state(host, slot, &staged.state, host.services[service].written(writer));
     }
     let origin = Origin { slot, id, staged, running };
-    // A timer of a service belongs to the session that stands for the service's own turns.
-    let owner = |of_service: bool| if of_service { Slot::of_service(service) } else { slot };
     for effect in &staged.effects {
         match effect {
+            // Most batches have no other.
             Effect::Send(part) => send(host, slot, &staged.bytes[part.clone()]),
-            Effect::Broadcast { to, data, how } => send_to_others(host, &origin, to, data, *how),
-            Effect::CloseSession(id) => close_session(host, &origin, *id),
-            Effect::Subscribe(topic) => change_topics(host, slot, staged.part(topic), true),
-            Effect::Unsubscribe(topic) => change_topics(host, slot, staged.part(topic), false),
-            Effect::Register(name) => change_names(host, slot, staged.part(name), true),
-            Effect::Unregister(name) => change_names(host, slot, staged.part(name), false),
-            Effect::Put { table, key, value } => {
-                // The table may be another service's, so the version is its owner's, not this
-                // service's.
-                let version =
-                    host.services.version_written(&host.owners, writer, service, staged.text(table));
-                put(host, staged, (table, key), version, value);
-            }
-            Effect::Delete { table, key } => {
-                host.tables.delete(&mut host.store, staged.text(table), &staged.bytes[key.clone()]);
-            }
-            Effect::Note { to, data, depth } => note(host, &origin, *to, data, *depth),
-            Effect::Wake { to, depth } => wake(host, &origin, *to, *depth),
-            Effect::WakeWhenDrained => wake_when_drained(host, &origin),
-            Effect::Publish { topic, data, others, depth } => {
-                publish(host, &origin, topic, data, *others, *depth);
-            }
-            Effect::SetTimer { service, name, deadline_ns: at } => {
-                set_timer(host, &origin, owner(*service), name, Some(*at));
-            }
-            Effect::CancelTimer { service, name } => set_timer(host, &origin, owner(*service), name, None),
-            Effect::StartJob { number, name, input, once } => {
-                let (name, input) = (staged.text(name), &staged.bytes[input.clone()]);
-                start_job(host, &NewJob { owner: id, service, number: *number, name, input, once: *once });
-            }
-            Effect::CancelJob(number) => cancel_job(host, &origin, *number),
-            Effect::Connect { number, service, addr, over_tls, context } => {
-                connect(host, &origin, (*number, *service), (addr, over_tls.as_ref()), context);
-            }
-            Effect::StartTls(name) if !staged.close => tls_due::start(host, slot, staged.text(name)),
-            Effect::Datagram { from, to, data } => {
-                host.datagrams.push(service, *from, *to, &staged.bytes[data.clone()]);
-            }
-            // Each framing holds the whole state, so the last one counts.
-            Effect::StartTls(_) | Effect::Framing(_) => {}
-            Effect::WaitFor(other) => wait_for(host, slot, *other),
-            Effect::Hold(held) => hold(host, slot, *held),
+            other => apply_one(host, &origin, (service, writer), other),
         }
     }
     if let Some(state) = staged.framing() {
@@ -113,6 +71,63 @@ pub(crate) fn apply(
     }
     host.store.end_promise();
     seal_all(host);
+}
+
+/// Applies one effect.
+#[inline(never)]
+fn apply_one(
+    host: &mut HostState,
+    origin: &Origin<'_>,
+    (service, writer): (ServiceId, Writer),
+    effect: &Effect,
+) {
+    let Origin { slot, id, staged, .. } = *origin;
+    // A timer of a service belongs to the session that stands for the service's own turns.
+    let owner = |of_service: bool| if of_service { Slot::of_service(service) } else { slot };
+    match effect {
+        Effect::Send(part) => send(host, slot, &staged.bytes[part.clone()]),
+        Effect::Broadcast { to, data, how } => send_to_others(host, origin, to, data, *how),
+        Effect::CloseSession(id) => close_session(host, origin, *id),
+        Effect::Subscribe(topic) => change_topics(host, slot, staged.part(topic), true),
+        Effect::Unsubscribe(topic) => change_topics(host, slot, staged.part(topic), false),
+        Effect::Register(name) => change_names(host, slot, staged.part(name), true),
+        Effect::Unregister(name) => change_names(host, slot, staged.part(name), false),
+        Effect::Put { table, key, value } => {
+            // The table may be another service's, so the version is its owner's, not this
+            // service's.
+            let version = host.services.version_written(&host.owners, writer, service, staged.text(table));
+            put(host, staged, (table, key), version, value);
+        }
+        Effect::Delete { table, key } => {
+            host.tables.delete(&mut host.store, staged.text(table), &staged.bytes[key.clone()]);
+        }
+        Effect::Note { to, data, depth } => note(host, origin, *to, data, *depth),
+        Effect::Wake { to, depth } => wake(host, origin, *to, *depth),
+        Effect::WakeWhenDrained => wake_when_drained(host, origin),
+        Effect::Publish { topic, data, others, depth } => {
+            publish(host, origin, topic, data, *others, *depth);
+        }
+        Effect::SetTimer { service, name, deadline_ns: at } => {
+            set_timer(host, origin, owner(*service), name, Some(*at));
+        }
+        Effect::CancelTimer { service, name } => set_timer(host, origin, owner(*service), name, None),
+        Effect::StartJob { number, name, input, once } => {
+            let (name, input) = (staged.text(name), &staged.bytes[input.clone()]);
+            start_job(host, &NewJob { owner: id, service, number: *number, name, input, once: *once });
+        }
+        Effect::CancelJob(number) => cancel_job(host, origin, *number),
+        Effect::Connect { number, service, addr, over_tls, context } => {
+            connect(host, origin, (*number, *service), (addr, over_tls.as_ref()), context);
+        }
+        Effect::StartTls(name) if !staged.close => tls_due::start(host, slot, staged.text(name)),
+        Effect::Datagram { from, to, data } => {
+            host.datagrams.push(service, *from, *to, &staged.bytes[data.clone()]);
+        }
+        // Each framing holds the whole state, so the last one counts.
+        Effect::StartTls(_) | Effect::Framing(_) => {}
+        Effect::WaitFor(other) => wait_for(host, slot, *other),
+        Effect::Hold(held) => hold(host, slot, *held),
+    }
 }
 
 /// Asks for a connection: to an address, and over TLS if a server's name is given.

@@ -86,6 +86,7 @@ pub(crate) fn run_batch(
 
 /// Counts the actions that may run. 0: the session was quarantined, or its last turn is left
 /// out. O(blocked actions of the session).
+#[inline(never)]
 fn runnable(host: &mut HostState, slot: Slot, actions: &[Action<'_>]) -> usize {
     let Some(s) = host.sessions.get(slot) else { return 0 };
     match host.quarantines.runnable(s.id, s.turns, actions[0].kind, slot.is_service()) {
@@ -288,6 +289,7 @@ fn evidence(slot: Slot, done: &[Action<'_>]) -> u64 {
 /// Asks the previous build about a failed turn, or quarantines the session, and counts the
 /// fault. Returns whether the action is consumed. If that build was asked, the buffers hold its
 /// outcome afterwards.
+#[inline(never)]
 fn attribute_fault(
     host: &mut HostState,
     executor: &mut Executor,

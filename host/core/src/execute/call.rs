@@ -74,8 +74,10 @@ pub(crate) fn call(
     };
     let framing = host.services[session.service].framings.get(session.framing);
     // A datagram of the service itself came by no session's framing.
-    let is_datagram = call.actions.first().is_some_and(|a| a.kind == action::DATAGRAM);
-    let kind = if is_datagram { Framing::Datagrams { bytes_max: 0 }.kind() } else { framing.kind() };
+    let kind = || match call.actions.first() {
+        Some(a) if a.kind == action::DATAGRAM => Framing::Datagrams { bytes_max: 0 }.kind(),
+        _ => framing.kind(),
+    };
     let context = TurnContext {
         store: &host.store,
         tables: &host.tables,
@@ -101,7 +103,7 @@ pub(crate) fn call(
         encodes: Some(framing).filter(|f| f.encodes()),
         service: &|name| host.services.dialled(name),
         fact: &|name| match name {
-            "endpoint" => Some(kind.to_owned()),
+            "endpoint" => Some(kind().to_owned()),
             "generation" => Some(callee.generation.to_string()),
             _ if session.over_tls() => {
                 let facts = host.tls.facts(&host.store, call.slot);

@@ -52,14 +52,11 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
     if staged.changes_topics {
         topics.list_lens(slot).for_each(|len| room.add(len, 1));
     }
-    // All waits together write one record, of one length.
-    if staged.effects.iter().any(|e| matches!(e, Effect::WaitFor(_))) {
-        room.add(FlowControl::RECORD_BYTES, 1);
-    }
     staged.framed.clear();
     if let Some(state) = staged.framing() {
         room.add(state.stored().len(), 1);
     }
+    let mut waits = false;
     for at in 0..staged.effects.len() {
         let effect = &staged.effects[at];
         // A topic may have one subscriber more than now: this very batch may subscribe the session
@@ -88,8 +85,13 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
                 add_framed(&mut room, data, count, services, staged);
             }
             Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => room.add(data.len(), 1),
+            Effect::WaitFor(_) => waits = true,
             _ => {}
         }
+    }
+    // All waits together write one record, of one length.
+    if waits {
+        room.add(FlowControl::RECORD_BYTES, 1);
     }
     if !store.reserve_room(&room) {
         return Some(Limit::StoreBytesMax);

@@ -223,7 +223,9 @@ pub(crate) fn offer(host: &mut HostState, slot: Slot) {
 /// Changes count with the next commit. If the worker dies before that, recovery learns from the
 /// kernel how much was sent.
 pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, kernel_full: bool) {
-    note_progress(host, slot, bytes > 0, kernel_full);
+    if kernel_full || host.sessions.has_stuck() {
+        note_progress(host, slot, bytes > 0, kernel_full);
+    }
     let Some(s) = host.sessions.get_mut(slot) else { return };
     s.kernel_full = kernel_full;
     s.book_sent(&mut host.store, &mut host.shared, bytes);

@@ -77,6 +77,8 @@ pub struct ConnectView {
     pub service: String,
     /// Address of the peer.
     pub addr: Address,
+    /// Name of the server, if the connection is over TLS.
+    pub over_tls: Option<String>,
 }
 
 /// Slice of what a service owns itself, beside its sessions. Only timers are cut into slices;
@@ -185,7 +187,12 @@ fn timers_of(host: &HostState, slot: Slot, id: u64) -> Vec<(String, u64)> {
 fn connects_of(host: &HostState, owner: u64) -> Vec<ConnectView> {
     let service = |c: &Connect| host.services[c.service].offer.name.clone();
     let own = host.outbound.of(owner);
-    own.map(|(number, c)| ConnectView { number, service: service(c), addr: c.target.addr.clone() }).collect()
+    own.map(|(number, c)| {
+        let (addr, over_tls) =
+            (c.target.addr.clone(), c.target.over_tls.as_ref().map(|name| (**name).into()));
+        ConnectView { number, service: service(c), addr, over_tls }
+    })
+    .collect()
 }
 
 /// A service's own timers whose names sort after `after`: a slice; and all of its own jobs and

@@ -23,6 +23,7 @@ pub(super) enum Between {
 }
 
 /// Deals with what ends a cut without messages, at the beginning of `rest`.
+#[inline(never)]
 pub(super) fn between_messages(pass: &mut Pass<'_>, slot: Slot, end: End, rest: &[u8]) -> Between {
     match end {
         End::More => Between::Kept,

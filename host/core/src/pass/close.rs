@@ -124,7 +124,16 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
 /// Closes the sessions whose output grew over its limit. Runs after each input. Last turns may
 /// make other sessions grow over theirs, which are then closed as well; each round removes a
 /// session, so the loop ends. One that the stage leaves may go on if its peer takes enough by then.
+#[inline]
 pub(crate) fn close_overflowed(pass: &mut Pass<'_>) {
+    if !pass.host.tls.is_empty() || pass.host.send_queue.overflows() {
+        close_listed(pass);
+    }
+}
+
+/// Closes as above. Few inputs need it, and its code would burden the others.
+#[inline(never)]
+fn close_listed(pass: &mut Pass<'_>) {
     close_spent(pass);
     while pass.host.send_queue.overflows()
         && !pass.host.stage_is_over()

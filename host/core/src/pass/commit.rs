@@ -18,7 +18,7 @@ use crate::host_state::tls;
 use crate::store::kind::Kind;
 use crate::store::layout::Full;
 use greenroom_state::abi::level;
-use greenroom_state::session_record::SessionRecord;
+use greenroom_state::session_record::{SIZE, SessionRecord};
 
 /// Ends a pass: all that it changed counts from here on. O(sessions that changed). Must not be
 /// called from a running turn.
@@ -31,7 +31,8 @@ pub(crate) fn commit(host: &mut HostState) {
         s.merge_output(&mut host.store);
         // Only the store knows the length of kept input; recovery compares it with the record
         // it finds.
-        let record = SessionRecord { input_bytes, ..s.to_record() }.encode();
+        let mut record = [0; SIZE];
+        SessionRecord { input_bytes, ..s.to_record() }.encode_in(&mut record);
         match host.store.put(s.record, Kind::Session, s.id, &record) {
             Ok(r) => s.record = Some(r),
             // Room for it was reserved when the session opened, and records don't grow.

@@ -168,6 +168,7 @@ impl<'b> Cut<'b> {
 
     /// Cuts like [`Cut::fill`], by the code of the build that serves. `form`: version and longest
     /// message of its framing. Without a build the session waits for one.
+    #[inline(never)]
     fn fill_by_code(
         &mut self,
         host: &mut HostState,
@@ -200,6 +201,7 @@ impl<'b> Cut<'b> {
     }
 
     /// Cuts like [`Cut::fill`], for a framing that changes messages or answers by itself.
+    #[inline(never)]
     fn fill_with_buffers(
         &mut self,
         mut cut: impl FnMut(&'b [u8], &mut FrameState, &mut FrameBuffers) -> Frame<'b>,

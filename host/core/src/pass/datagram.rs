@@ -38,11 +38,14 @@ pub(crate) fn received(
     }
     let bytes_max = pass.host.services[service].offer.framing().bytes_max() as usize;
     let takes = |(_, bytes): &&(SocketAddr, &[u8])| bytes.len() <= bytes_max;
-    let taken: Vec<_> = datagrams.iter().filter(takes).copied().collect();
-    for _ in taken.len()..datagrams.len() {
-        pass.host.limits.reached(Limit::FrameBytesMax);
+    let mut taken = Vec::new();
+    let mut rest = datagrams;
+    let too_long = datagrams.len() - datagrams.iter().filter(takes).count();
+    if too_long > 0 {
+        (0..too_long).for_each(|_| pass.host.limits.reached(Limit::FrameBytesMax));
+        taken.extend(datagrams.iter().filter(takes).copied());
+        rest = &taken;
     }
-    let mut rest = &taken[..];
     while !rest.is_empty() {
         // Bytes that are blocked are looked for one by one.
         let most = if pass.host.quarantines.blocks_actions() { 1 } else { BATCH_ACTIONS_MAX };
@@ -91,19 +94,30 @@ fn write_address(addr: SocketAddr, out: &mut Vec<u8>) {
         let _ = write!(out, "{addr}");
         return;
     };
-    let (ip, port) = (v4.ip().octets(), v4.port());
-    for (n, end) in ip.into_iter().map(u16::from).chain([port]).zip(*b"...:\0") {
-        let (mut digits, mut at, mut rest) = ([0; 5], 5, n);
-        while at == 5 || rest > 0 {
-            at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
+    let mut text = [0; V4_TEXT_BYTES_MAX];
+    let mut len = 0;
+    let mut put = |byte: u8| {
+        text[len] = byte;
+        len += 1;
+    };
+    for (n, octet) in v4.ip().octets().into_iter().enumerate() {
+        if octet >= 100 {
+            put(b'0' + octet / 100);
         }
-        out.extend_from_slice(&digits[at..]);
-        if end != 0 {
-            out.push(end);
+        if octet >= 10 {
+            put(b'0' + octet / 10 % 10);
+        }
+        put(b'0' + octet % 10);
+        put(if n < 3 { b'.' } else { b':' });
+    }
+    let port = v4.port();
+    for power in [10_000, 1000, 100, 10] {
+        if port >= power {
+            put(b'0' + (port / power % 10) as u8);
         }
     }
+    put(b'0' + (port % 10) as u8);
+    out.extend_from_slice(&text[..len]);
 }
 
 /// Gives a datagram's turn its number. False: these bytes are blocked, and operators are told.

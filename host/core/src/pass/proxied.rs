@@ -48,6 +48,7 @@ pub(super) fn begin(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) -> Start {
 }
 
 /// Reads the header, names the peer, and runs the first turn.
+#[inline(never)]
 fn read_header(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) -> Start {
     let (len, client) = match read(input) {
         Beginning::More => return Start::Waits,

@@ -80,6 +80,7 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
 /// Opens bytes from the peer of an open session over TLS, and takes the data. If the peer ends its
 /// side by an alert, that is the end of its input. Bytes that are no records of the stream end the
 /// session, behind an alert.
+#[inline(never)]
 fn received_over_tls(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<u8>) {
     let mut buffers = std::mem::take(&mut pass.scratch.tls);
     let opened = tls::open(pass.host, slot, bytes, &mut buffers);
@@ -131,7 +132,7 @@ fn record_waits(host: &mut HostState, slot: Slot, spoke: bool) {
 }
 
 /// Takes data of an open session, and runs the whole messages in them.
-#[inline]
+#[inline(always)]
 fn take_bytes(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<u8>) {
     let Some(input) = pass.host.sessions.get(slot).map(|s| s.input) else { return };
     match input {
@@ -313,6 +314,7 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
 /// Lets a session's other messages wait for the next pass. The reason is one of three: its turns
 /// fail again and again, the stage is over, or it has had its share of turns. Only the last counts
 /// here as a limit that was reached.
+#[inline(never)]
 fn yield_to_others(pass: &mut Pass<'_>, slot: Slot, share_is_used: bool) {
     if share_is_used && !pass.executor.replays_exhausted() {
         pass.host.limits.reached(Limit::TurnsAtOnceMax);
@@ -332,6 +334,16 @@ fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     // A framing that cuts slices stores nothing.
     let stores = !host.services[s.service].framings.get(s.framing).cuts_slices();
+    match rest.is_empty() && s.input.is_none() && !stores {
+        true => s.frame_ns = 0,
+        false => keep_rest(pass, slot, (rest, begins), stores),
+    }
+}
+
+/// Keeps the rest as above. `stores`: the framing may store something.
+#[inline(never)]
+fn keep_rest(pass: &mut Pass<'_>, slot: Slot, (rest, begins): (&[u8], bool), stores: bool) {
+    let host = &mut *pass.host;
     let is_kept = !stores || keep_framing(host, slot);
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if rest.is_empty() && is_kept {

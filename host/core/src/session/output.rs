@@ -60,6 +60,7 @@ impl OutputWriter {
 
     /// Appends bytes to a session's output. Room must be reserved. False: the session takes
     /// none.
+    #[inline]
     pub(crate) fn push(&mut self, store: &mut Store, s: &mut Session, bytes: &[u8]) -> bool {
         // Our end of the stream is shut, so nothing could be sent any more.
         if bytes.is_empty() || s.life == Life::Lingering {
@@ -96,6 +97,7 @@ impl OutputWriter {
     }
 
     /// Appends bytes to the newest piece, if that may still grow, or as another piece.
+    #[inline(always)]
     fn append(&mut self, store: &mut Store, s: &mut Session, bytes: &[u8]) -> Result<(), Full> {
         // The answers of one pass are mostly one record. A record that is committed must not
         // change.
@@ -153,7 +155,7 @@ pub(crate) fn piece_offset(record: &[u8]) -> u64 {
 }
 
 /// Lends the bytes of a piece; none if the shared record that it names is missing.
-#[inline]
+#[inline(always)]
 pub(crate) fn piece_bytes<'s>(store: &'s Store, shared: &SharedRecords, piece: Ref) -> &'s [u8] {
     let (kind, record) = store.kind_and_bytes(piece);
     if kind == Some(Kind::Output) {
@@ -217,12 +219,14 @@ impl Session {
         shared: &SharedRecords,
         f: impl FnOnce(&[&[u8]]) -> T,
     ) -> Option<T> {
-        let mut pieces = self.output.iter().take(PIECES_AT_ONCE).map(|p| piece_bytes(store, shared, *p));
-        let first = &pieces.next()?[self.output_sent as usize..];
-        if self.output.len() == 1 {
+        let (&first, others) = self.output.split_first()?;
+        let first = &piece_bytes(store, shared, first)[self.output_sent as usize..];
+        if others.is_empty() {
             return Some(f(&[first]));
         }
-        let all: ArrayVec<&[u8], PIECES_AT_ONCE> = std::iter::once(first).chain(pieces).collect();
+        let others = others.iter().map(|p| piece_bytes(store, shared, *p));
+        let all: ArrayVec<&[u8], PIECES_AT_ONCE> =
+            std::iter::once(first).chain(others).take(PIECES_AT_ONCE).collect();
         Some(f(&all))
     }
 

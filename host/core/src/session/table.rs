@@ -73,6 +73,12 @@ impl Sessions {
         }
     }
 
+    /// Returns whether the kernel took no more of a session's output, so that room for it is news.
+    #[inline]
+    pub fn wants_room(&self, slot: Slot) -> bool {
+        self.get(slot).is_some_and(|s| s.kernel_full)
+    }
+
     /// Returns the session in a slot, to change it. The caller touches it if its record
     /// changes.
     #[inline]
@@ -314,6 +320,12 @@ impl Sessions {
             return;
         }
         self.set_deadline(slot, at);
+    }
+
+    /// Returns whether the kernel takes no output of some session.
+    #[inline]
+    pub(crate) fn has_stuck(&self) -> bool {
+        !self.stuck.is_empty()
     }
 
     /// Time since when the kernel takes no output of a session; `None`: it takes output, or none is

@@ -359,6 +359,7 @@ impl Store {
 
     /// Writes header and payload of a block whose birth is written. A death in between leaves a
     /// birth after the last commit, which recovery erases.
+    #[inline]
     pub(super) fn fill(&mut self, r: Ref, kind: Kind, key: u64, bytes: &[u8]) {
         let at = offset(r);
         let sum = block::sum(kind as u8, kind.version(), key, bytes);

@@ -106,6 +106,7 @@ impl Store {
 
     /// Frees a block. The caller makes sure that no committed epoch, and no pin, needs its
     /// bytes: the next put may overwrite them.
+    #[inline]
     pub(super) fn give_back(&mut self, r: Ref) {
         if self.has_secrets {
             self.wipe(r);

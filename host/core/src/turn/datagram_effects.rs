@@ -64,13 +64,14 @@ impl Staging<'_> {
             return status::INVALID;
         }
         let factor = self.context.limits.datagram_amplification_max;
-        if factor > 0 && !self.may_answer(to, data.len(), factor) {
+        let heard = self.datagram().filter(|(from, _)| *from == to).map(|(_, len)| len);
+        if factor > 0 && !self.may_answer(heard, data.len(), factor) {
             self.buffers.bytes.truncate(start);
             return self.refuse(Limit::DatagramAmplificationMax);
         }
         let mut from = self.buffers.datagrams.end;
         // Another address may have heard of another end, or of none.
-        if self.datagram().is_none_or(|(heard, _)| heard != to) {
+        if heard.is_none() {
             from.ip = None;
         }
         self.stage(|_| Some(Effect::Datagram { from, to, data }))
@@ -88,9 +89,9 @@ impl Staging<'_> {
     }
 
     /// Whether the turn under way may send so many bytes more to an address that has proved
-    /// nothing. Counts them if so.
-    fn may_answer(&mut self, to: SocketAddr, more: usize, factor: u64) -> bool {
-        let Some((_, heard)) = self.datagram().filter(|(from, _)| *from == to) else { return false };
+    /// nothing. Counts them if so. `heard`: length of the datagram that came from there.
+    fn may_answer(&mut self, heard: Option<usize>, more: usize, factor: u64) -> bool {
+        let Some(heard) = heard else { return false };
         let (turn, answered) = (self.buffers.done, &mut self.buffers.datagrams.answered);
         if answered.0 != turn {
             *answered = (turn, 0);

@@ -120,7 +120,17 @@ pub(super) struct Mark {
 
 impl Buffers {
     /// Drops what no successful turn staged. Log lines stay. Repeatable.
+    #[inline]
     pub(crate) fn cut(&mut self) {
+        // Without bytes behind the mark, no part has grown.
+        if self.bytes.len() == self.mark.bytes && self.effects.len() == self.mark.effects {
+            return;
+        }
+        self.cut_off();
+    }
+
+    /// Drops as above.
+    fn cut_off(&mut self) {
         self.bytes.truncate(self.mark.bytes);
         if self.effects.len() > self.mark.effects {
             self.effects.truncate(self.mark.effects);
@@ -134,16 +144,24 @@ impl Buffers {
     /// Drops the indexes. They follow the effects again from the first one.
     #[inline]
     fn clear_indexes(&mut self) {
-        if std::mem::take(&mut self.is_indexed) {
-            self.entries = StagedEntries::default();
-            self.timers = StagedTimers::default();
-            self.topics = StagedTopics::default();
-            self.names = StagedNames::default();
+        if self.is_indexed {
+            self.drop_indexes();
         }
+    }
+
+    /// Drops the indexes, whether they cover anything or not.
+    #[inline(never)]
+    fn drop_indexes(&mut self) {
+        self.is_indexed = false;
+        self.entries = StagedEntries::default();
+        self.timers = StagedTimers::default();
+        self.topics = StagedTopics::default();
+        self.names = StagedNames::default();
     }
 
     /// Begins a call. The bytes of the last state and the answer stay: `has_state` says whether
     /// there is a state.
+    #[inline]
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.effects.clear();

@@ -258,6 +258,9 @@ impl BuildRecords {
 
     /// Takes the records that were written since the last call. The caller has committed them.
     pub(in crate::worker) fn take_untold(&mut self) -> Vec<LibraryRecord> {
+        if self.untold.is_empty() {
+            return Vec::new();
+        }
         let untold = std::mem::take(&mut self.untold);
         untold.iter().filter_map(|at| self.records.get(at)).cloned().collect()
     }

@@ -57,6 +57,9 @@ impl Proposals {
         if !shell.config.is_changing() {
             reload.go_on_with_deferred(shell);
         }
+        if self.waiting.is_empty() {
+            return;
+        }
         if shell.lifecycle.is_handing_over() {
             // The keeper gets no answer for these, and gives them to the successor.
             self.waiting.retain(|(p, _)| p.by != Requester::Signal);
