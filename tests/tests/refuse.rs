@@ -1,5 +1,6 @@
 //! Builds that must not run: each is refused with its true reason, and nothing changes.
 
+use greenroom_state::abi;
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, compile_c, install, tally_source};
 use greenroom_tests::host::Host;
@@ -92,8 +93,9 @@ fn files_that_are_no_library_are_refused() {
     let mut other = good.clone();
     other[18..20].copy_from_slice(&243u16.to_le_bytes());
     live.refuses(&file("riscv.so", &other), "another processor: riscv");
-    live.refuses(&patched("abi.so", b"abi=1.5", b"abi=2.0"), "ABI 2.0");
-    live.refuses(&patched("minor.so", b"abi=1.5", b"abi=1.9"), "ABI 1.9");
+    let abi = format!("abi={}.{}", abi::MAJOR, abi::MINOR);
+    live.refuses(&patched("abi.so", abi.as_bytes(), b"abi=2.0"), "ABI 2.0");
+    live.refuses(&patched("minor.so", abi.as_bytes(), b"abi=1.9"), "ABI 1.9");
     live.refuses(&patched("entry.so", b"entry=greenroom", b"entry=greenhouse"), "does not export");
     live.refuses(&patched("note.so", b"MNRGGreenroom", b"MNRGGreenrook"), "without a Greenroom note");
     // A copy that broke off, padded to its length by the file system: structurally whole.

@@ -311,11 +311,10 @@ fn jobs_end_once_or_wait(o: &Observed<'_>) {
 
 /// The last session that took a name holds it, unless it is gone or has given it up.
 fn names_have_one_holder_and_never_a_dead_one(world: &World, observed: &[Observed<'_>]) {
-    let taken = world.counters_of("holder:");
+    let holder = |name: &Vec<u8>| world.counter(&format!("holder:{}", String::from_utf8_lossy(name)));
     for o in observed {
-        let is_own = |(_, holder): &&(Vec<u8>, u64)| o.open && *holder == o.peer.id;
-        let own: Vec<_> = taken.iter().filter(is_own).map(|(key, _)| &key["holder:".len()..]).collect();
-        assert_eq!(o.view.names, own, "names of {}", o.peer.id);
+        let taken = o.expected.named.iter().filter(|name| o.open && holder(name) == o.peer.id);
+        assert!(o.view.names.iter().eq(taken), "names of {}: {:?}", o.peer.id, o.view.names);
     }
     let held: usize = observed.iter().map(|o| o.view.names.len()).sum();
     assert_eq!(world.host.core.store().count(Kind::Name), held);

@@ -1,6 +1,6 @@
 //! Model of a session: what its lines make of it, computed apart from the host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The service under test.
 #[derive(Clone, Copy, PartialEq)]
@@ -29,6 +29,8 @@ pub(crate) struct Expected {
     pub(crate) table: BTreeMap<String, String>,
     /// Topics that it is subscribed to, in order.
     pub(crate) topics: Vec<String>,
+    /// Names that it has taken at some time.
+    pub(crate) named: BTreeSet<Vec<u8>>,
     /// Replies so far, without the generation, which the peer checks apart.
     pub(crate) replies: Vec<String>,
     /// The handler closes it.
@@ -69,6 +71,7 @@ impl Expected {
                 self.topics.sort_unstable();
             }
             "part" => self.topics.retain(|t| t != rest),
+            "name" => _ = self.named.insert(rest.as_bytes().to_vec()),
             "bye" => self.closed = true,
             _ => {}
         }
