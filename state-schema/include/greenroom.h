@@ -38,6 +38,7 @@ enum { GR_LOG_ERROR = 1, GR_LOG_WARN = 2, GR_LOG_INFO = 3, GR_LOG_DEBUG = 4, GR_
 enum { GR_BROADCAST_OTHERS = 1 };                                                      /* flag of broadcast */
 enum { GR_BROADCAST_LINE = 2 };                                                        /* the same, since 1.4 */
 enum { GR_BROADCAST_DROP_IF_SLOW = 4 };                                                /* the same, since 1.6 */
+enum { GR_TABLE_BACKWARDS = 1, GR_TABLE_KEY_ALONE = 2 };                               /* flags of table_seek */
 enum { GR_SERVICE_DIALS = 1 };                                                         /* gr_service.flags */
 enum { GR_TIMER_OF_SERVICE = 1 };                                                      /* flag of set_timer, cancel_timer */
 enum { GR_JOB_ONCE = 1 };                                                              /* flag of start_job */
@@ -148,6 +149,8 @@ typedef struct gr_host {
     uint32_t (*wake_when_drained)(gr_turn *turn);
     uint64_t (*unsent)(gr_turn *turn);
     uint64_t (*session_next)(gr_turn *turn, uint64_t after);
+    uint32_t (*table_seek)(gr_turn *turn, gr_bytes table, gr_bytes prefix, gr_bytes from, uint32_t flags, gr_bytes *key,
+                           gr_bytes *value);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */

@@ -124,7 +124,8 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             topic_next,
             wake_when_drained,
             unsent,
-            session_next
+            session_next,
+            table_seek
         }
     );
 

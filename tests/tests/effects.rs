@@ -585,6 +585,26 @@ fn tables_are_read_by_range_and_counted() {
         expect(&mut a, line);
     }
 
+    // The same backwards, and keys alone: three from a bound on, and the last one of all.
+    for (line, found) in [
+        ("back b", "b4=x,b3=x,b1=x"),
+        ("back b b3", "b1=x"),
+        ("back b b1", ""),
+        ("back a z", "a=x"),
+        ("keys b", "b1,b3,b4,b4"),
+        ("keys b b2", "b3,b4,b4"),
+        ("keys z", ""),
+    ] {
+        assert_eq!(a.ask(line), found, "{line}");
+    }
+
+    // Bytes are stored as they are: a dump shows them so.
+    assert_eq!(a.ask("blob b \u{e9}"), ok);
+    assert_eq!(a.ask("blobbed b"), "Some(\"\u{e9}\u{e9}\") true");
+    assert_eq!(a.ask("blobbed c"), "None false");
+    let dump = host.json(&["state", "dump"]);
+    assert_eq!(dump["tables"]["effects-blobs"][0]["value"], json!({ "$b64": "w6nDqQ==" }));
+
     assert_eq!(a.ask("fill 1000 k"), ok);
     assert_eq!(a.ask("len"), "1005");
     assert_eq!(a.ask("range k k0000998"), "k0000998,k0000999");

@@ -58,6 +58,7 @@
 //! | `topic_effects.rs`, `session_effects.rs` | those on topics, and on other sessions |
 //! | `stream_effects.rs` | those on streams: connections, TLS |
 //! | `table.rs` | typed tables, and who owns them |
+//! | `bytes.rs` | bytes as a value |
 //! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
 //! | `convert.rs` | converts states and values when the host asks |
 //! | `encode.rs` | encodes states and values, and refuses what could not be read again |
@@ -68,6 +69,7 @@
 //! | `export/` | the C ABI; the only unsafe code |
 #![deny(unsafe_code)]
 
+mod bytes;
 mod convert;
 mod encode;
 mod fault;
@@ -88,6 +90,7 @@ mod turn;
 pub mod export;
 pub mod testing;
 
+pub use bytes::Bytes;
 pub use fault::Fault;
 pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState, Prefix};
 pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page, Started};

@@ -2,6 +2,12 @@
 
 use super::bytes::Bytes;
 
+/// [`super::Host::table_seek`]: the greatest key below a bound, rather than the least from it on.
+pub const BACKWARDS: u32 = 1;
+/// [`super::Host::table_seek`]: the key alone. The value is empty then, and is neither read nor
+/// converted.
+pub const KEY_ALONE: u32 = 2;
+
 /// A table that a service owns: its values' schema and migrations rule it, whoever writes. Valid
 /// until the process ends.
 #[repr(C)]

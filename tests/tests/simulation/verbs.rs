@@ -3,6 +3,7 @@
 use crate::roads::ADDR;
 use crate::script::{Failure, TABLE, Turn};
 use greenroom_core::turn::effect::Broadcast;
+use greenroom_core::turn::table_reads::Seek;
 use greenroom_state::abi;
 
 /// Verbs that peers of this service draw from. A verb that stands twice comes twice as often.
@@ -125,6 +126,25 @@ impl Turn<'_, '_> {
         let key = format!("{}:{key}", self.session);
         self.staging.table_delete(TABLE, key.as_bytes());
         assert_eq!(self.staging.table_get(TABLE, key.as_bytes()), None, "own deletions are seen");
+        self.scan_own(key.as_bytes());
+    }
+
+    /// Scans the session's own entries in both directions. One of them is gone.
+    fn scan_own(&mut self, gone: &[u8]) {
+        let prefix = format!("{}:", self.session);
+        let mut scan = |backwards: bool| {
+            let (mut keys, mut from) = (Vec::new(), Vec::new());
+            let seek = Seek { backwards, key_alone: backwards };
+            while let Some((key, _)) = self.staging.table_seek(TABLE, prefix.as_bytes(), &from, seek) {
+                keys.push(key.to_vec());
+                from = [key, if backwards { &[] } else { &[0][..] }].concat();
+            }
+            keys
+        };
+        let (keys, mut back) = (scan(false), scan(true));
+        back.reverse();
+        assert!(keys == back && keys.is_sorted(), "a scan is the same in both directions");
+        assert!(keys.iter().all(|k| k != gone), "own deletions are not scanned");
     }
 
     /// Subscribes to a topic, after a name that no topic may have.

@@ -75,15 +75,17 @@ impl Tables {
         Some(store.key(r) as u32)
     }
 
-    /// Returns whether a table has a key.
-    pub(crate) fn has(&self, table: &str, key: &[u8]) -> bool {
-        self.tables.get(table).is_some_and(|t| t.entries.contains_key(key))
+    /// Lends a stored value, with its version. The caller converts it if its version is not the
+    /// owner's.
+    pub(crate) fn value<'s>(&self, store: &'s Store, table: &str, key: &[u8]) -> Option<(u32, &'s [u8])> {
+        let &r = self.tables.get(table)?.entries.get(key)?;
+        Some((store.key(r) as u32, value_of(store.bytes_of(r))))
     }
 
-    /// Returns the bytes of an entry's key and value; 0: there is no such key.
-    pub(crate) fn entry_bytes(&self, store: &Store, table: &str, key: &[u8]) -> usize {
-        let found = self.tables.get(table).and_then(|t| t.entries.get(key));
-        found.map_or(0, |r| key.len() + store.read(*r, |e| value_of(e).len()))
+    /// Returns the bytes of an entry's key and value; `None`: there is no such key.
+    pub(crate) fn entry_bytes(&self, store: &Store, table: &str, key: &[u8]) -> Option<usize> {
+        let &r = self.tables.get(table)?.entries.get(key)?;
+        Some(key.len() + store.read(r, |e| value_of(e).len()))
     }
 
     /// Returns the bytes of a table's keys and values. O(log tables).
@@ -117,6 +119,22 @@ impl Tables {
         let range = (Bound::Included(from), Bound::Unbounded);
         let entries = self.tables.get(table).into_iter();
         entries.flat_map(move |t| t.entries.range::<[u8], _>(range)).map(|(k, _)| &**k)
+    }
+
+    /// Returns the first key at or after `from` that starts with `prefix`. `from` is not before the
+    /// prefix. O(log entries).
+    pub(crate) fn next_key(&self, table: &str, prefix: &[u8], from: &[u8]) -> Option<&[u8]> {
+        self.keys_from(table, from).next().filter(|key| key.starts_with(prefix))
+    }
+
+    /// Returns the last key before `below`, or of all for `None`, that starts with `prefix`.
+    /// O(log entries).
+    pub(crate) fn previous_key(&self, table: &str, prefix: &[u8], below: Option<&[u8]>) -> Option<&[u8]> {
+        let end = prefix_end(prefix);
+        let end = [below, end.as_deref()].into_iter().flatten().min();
+        let range = (Bound::Unbounded, end.map_or(Bound::Unbounded, Bound::Excluded));
+        let before = self.tables.get(table)?.entries.range::<[u8], _>(range).next_back();
+        before.map(|(key, _)| &**key).filter(|key| key.starts_with(prefix))
     }
 
     /// Returns the bytes of the record that [`Tables::put`] writes, for the reservation before
@@ -183,6 +201,12 @@ impl Tables {
             self.tables.remove(table);
         }
     }
+}
+
+/// Returns the least text of bytes above all that start with `prefix`; `None`: there is none.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let at = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    Some([&prefix[..at], &[prefix[at] + 1]].concat())
 }
 
 impl Table {

@@ -15,7 +15,8 @@
 //! | `name_effects` | names of sessions |
 //! | `telnet_effects`, `datagram_effects` | options of telnet, prompts; datagrams |
 //! | `heard_datagrams` | datagrams that are the actions of a batch |
-//! | `job_effects`, `table_effects` | jobs and connections, tables |
+//! | `job_effects`, `table_effects` | jobs and connections, writes to tables |
+//! | [`table_reads`] | reads of tables |
 //! | `staged` | what was staged, to be applied |
 //! | `staged_entries`, `staged_timers` | indexes over entries and timers that a batch staged |
 //! | `staged_topics`, `staged_names` | the same for topics and names |
@@ -37,6 +38,7 @@ mod staged_timers;
 mod staged_topics;
 pub mod staging;
 mod table_effects;
+pub mod table_reads;
 mod telnet_effects;
 mod timer_effects;
 mod topic_effects;

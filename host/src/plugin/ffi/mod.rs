@@ -7,6 +7,7 @@
 //! | `host_calls` | the functions that a handler calls during a turn |
 //! | `topic_calls`, `session_calls` | those for topics, and for other sessions |
 //! | `stream_calls` | those for connections that the host makes, and for TLS |
+//! | `table_calls` | those for tables |
 //! | `telnet_calls` | those for telnet sessions |
 //! | `under_way` | what those functions get back of the turn |
 //! | `bytes` | bytes that cross the boundary |
@@ -17,6 +18,7 @@ mod instance;
 pub mod library;
 mod session_calls;
 mod stream_calls;
+mod table_calls;
 mod telnet_calls;
 mod topic_calls;
 mod under_way;
