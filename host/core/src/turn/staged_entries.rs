@@ -376,7 +376,9 @@ mod tests {
                 let (stored, change) = (tables.count(table) as i64, index.change(table));
                 assert_eq!(stored + change.entries, count, "seed {seed}");
                 assert_eq!(tables.bytes(table) as i64 + change.bytes, bytes as i64, "seed {seed}");
-                let newest = index.newest(table, &from).map_or(tables.entry_bytes(&store, table, &from).is_some(), |v| v.is_some());
+                let newest = index
+                    .newest(table, &from)
+                    .map_or(tables.entry_bytes(&store, table, &from).is_some(), |v| v.is_some());
                 assert_eq!(newest, model.contains_key(&(table, from)), "seed {seed}");
             }
         }
