@@ -20,7 +20,7 @@
 //! | `send` | picks the sessions to send to, and books what the kernel took |
 //! | `outcome` | connections that were made and jobs that are over |
 //!
-//! What few messages need is never inlined: it would take registers that all others then save.
+//! Code that few messages need is never inlined: it would take registers that all others then save.
 //!
 //! [`crate::core::Core::handle`] calls one stage for each input. Records that a pass writes
 //! count from its commit on, all at once; nothing of it becomes visible before.

@@ -96,6 +96,15 @@ impl Sessions {
         range.filter_map(|(_, &slot)| Some((slot, self.get(slot)?)))
     }
 
+    /// Returns the first open session of a service whose number is above `after`, and how many
+    /// sessions were looked at.
+    pub(crate) fn next_open(&self, service: ServiceId, after: u64) -> (Option<u64>, u64) {
+        let mut looked_at = 0;
+        let mut next = self.after(after).inspect(|_| looked_at += 1);
+        let found = next.find(|(_, s)| s.service == service && s.life == Life::Open);
+        (found.map(|(_, s)| s.id), looked_at)
+    }
+
     /// Returns the slot of a number, of a session or of a service's own turns.
     pub fn slot_of(&self, id: u64) -> Option<Slot> {
         match service_of_number(id) {

@@ -6,13 +6,14 @@ use super::context::TurnContext;
 use super::effect::Effect;
 use super::staged_names::StagedNames;
 use super::staging::{Buffers, Staging};
+use crate::limits::budget::ROW_NS;
 use crate::limits::names::Limit;
 use greenroom_state::abi::status;
 
 impl Staging<'_> {
     /// Gives a name of the service to the session, and returns the session that held it before.
-    /// That one loses it. Invalid for an empty name and for a service's own turns. The error is a
-    /// status of the ABI.
+    /// The name is taken from that session. Invalid for an empty name and for a service's own
+    /// turns. The error is a status of the ABI.
     pub fn register(&mut self, name: &[u8]) -> Result<Option<u64>, u32> {
         if name.is_empty() || self.context.session.is_service() {
             return Err(status::INVALID);
@@ -50,6 +51,7 @@ impl Staging<'_> {
     /// First name of the service that is not before `from`, and its holder. The name is lent until
     /// the next call. O(log names), and O(names that this batch changed there).
     pub fn name_next(&mut self, from: &[u8]) -> Option<(&[u8], u64)> {
+        self.work(ROW_NS);
         let TurnContext { names, session, .. } = *self.context;
         let staged = self.staged_names();
         let held = names.from(session.service, from).find(|(name, _)| staged.holder(name).is_none());

@@ -7,6 +7,7 @@
 use super::context::TurnContext;
 use super::effect::Part;
 use super::staging::{Buffers, Staging};
+use crate::limits::budget::{ROW_NS, SESSION_NS};
 use crate::limits::names::Limit;
 use crate::turn::effect::{Broadcast, Effect, Recipients};
 use greenroom_state::abi::status;
@@ -127,6 +128,7 @@ impl Staging<'_> {
     /// First topic of the library that is not before `from`, as this batch found them. The name is
     /// lent until the next call. O(services + log topics).
     pub fn topic_next(&mut self, from: &[u8]) -> Option<&[u8]> {
+        self.work(ROW_NS);
         let name = (self.context.topic_next)(from)?;
         self.buffers.answer.clear();
         self.buffers.answer.extend_from_slice(name);
@@ -184,7 +186,9 @@ impl Staging<'_> {
     /// First open session of the service whose number is above `after`. O(log sessions), and O(1)
     /// for each session of another service between.
     pub fn session_next(&mut self, after: u64) -> Option<u64> {
-        (self.context.session_next)(after)
+        let (found, looked_at) = (self.context.session_next)(after);
+        self.work(looked_at * SESSION_NS);
+        found
     }
 
     /// Lets every session on a topic run a turn over these bytes. `others`: but not this one.
