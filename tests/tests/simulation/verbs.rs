@@ -270,6 +270,10 @@ impl Turn<'_, '_> {
 
     /// Takes a name, whoever holds it. The table says who that was, unless it is gone.
     fn take_name(&mut self, name: &str) {
+        assert_eq!(self.staging.register(b""), Err(abi::status::INVALID));
+        if name.is_empty() && self.script.damaged {
+            return;
+        }
         let noted = self.add("holder", name, 0);
         let holder = self.staging.whereis(name.as_bytes());
         assert!(holder.is_none_or(|id| id == noted) || self.script.damaged, "{name}: {holder:?}, {noted}");
