@@ -24,6 +24,7 @@ use crate::memory::snapshot::each_record;
 use greenroom_core::core::Core;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::store::kind::Kind;
+use greenroom_core::tables::drops::{DroppedPrefix, is_dropped};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -162,11 +163,11 @@ pub fn write(core: &Core, path: &Path, writer: &str, mut moved: impl FnMut()) ->
 
 /// Writes the file as [`write()`] does, from the records of a pinned epoch. Entries go from the
 /// memory file to the disk one by one; ledger lines are collected first, as their order counts.
-/// Blocks for the disk, so it runs on a thread.
+/// Entries that were `dropped` by then are left out. Blocks for the disk, so it runs on a thread.
 pub fn write_at(
     region: &OwnedFd,
     limits: &Limits,
-    epoch: u64,
+    (epoch, dropped): (u64, &[DroppedPrefix]),
     path: &Path,
     writer: &str,
 ) -> io::Result<Saved> {
@@ -176,6 +177,9 @@ pub fn write_at(
     let mut failed = None;
     let walked = each_record(region, limits, epoch, |seen| {
         if !matches!(seen.kind, Kind::Entry | Kind::Ledger | Kind::Served) {
+            return Ok(());
+        }
+        if is_dropped(seen, dropped) {
             return Ok(());
         }
         if !seen.is_whole() {

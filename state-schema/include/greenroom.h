@@ -1,4 +1,4 @@
-/* The C ABI between Greenroom's host and a handler library, version 1.5.
+/* The C ABI between Greenroom's host and a handler library, version 1.6.
  *
  * A library exports one function, named in its ELF note, that returns a pointer to a gr_library. What each
  * field means is written where the same types stand in Rust: state-schema/src/abi.rs. The rules:
@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define GR_ABI_MAJOR 1
-#define GR_ABI_MINOR 5
+#define GR_ABI_MINOR 6
 
 enum { GR_OK = 0, GR_ABSENT = 1, GR_LIMIT = 2, GR_INVALID = 3 };                       /* what the host answers */
 enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                                 /* gr_action.kind */
@@ -36,6 +36,7 @@ enum { GR_FAULT_ERROR = 1, GR_FAULT_PANIC = 2, GR_FAULT_STATE = 3 };            
 enum { GR_LOG_ERROR = 1, GR_LOG_WARN = 2, GR_LOG_INFO = 3, GR_LOG_DEBUG = 4, GR_LOG_TRACE = 5 };
 enum { GR_BROADCAST_OTHERS = 1 };                                                      /* flag of broadcast */
 enum { GR_BROADCAST_LINE = 2 };                                                        /* the same, since 1.4 */
+enum { GR_TABLE_BACKWARDS = 1, GR_TABLE_KEY_ALONE = 2 };                               /* flags of table_seek */
 enum { GR_SERVICE_DIALS = 1 };                                                         /* gr_service.flags */
 enum { GR_TIMER_OF_SERVICE = 1 };                                                      /* flag of set_timer, cancel_timer */
 enum { GR_JOB_ONCE = 1 };                                                              /* flag of start_job */
@@ -132,6 +133,10 @@ typedef struct gr_host {
     uint32_t (*connect_tls)(gr_turn *turn, gr_bytes service, gr_bytes addr, gr_bytes server_name, gr_bytes context,
                             uint64_t *number);
     uint64_t (*wall)(gr_turn *turn);
+    /* Since 1.6. */
+    uint32_t (*table_seek)(gr_turn *turn, gr_bytes table, gr_bytes prefix, gr_bytes from, uint32_t flags, gr_bytes *key,
+                           gr_bytes *value);
+    uint32_t (*table_drop_prefix)(gr_turn *turn, gr_bytes table, gr_bytes prefix);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */

@@ -23,6 +23,7 @@ pub mod action;
 pub mod bytes;
 pub mod closed;
 pub mod connect;
+pub mod endpoint;
 pub mod fault;
 pub mod framing;
 pub mod job;
@@ -30,8 +31,11 @@ pub mod level;
 pub mod started;
 pub mod status;
 pub mod table;
+pub mod turn;
 
 pub use bytes::{Bytes, Sink};
+pub use endpoint::OfferedEndpoint;
+pub use turn::Turn;
 
 use std::ffi::c_void;
 use std::sync::atomic::AtomicU32;
@@ -40,7 +44,7 @@ use std::sync::atomic::AtomicU32;
 pub const MAJOR: u16 = 1;
 /// Raised when something was appended. A host loads libraries of its own major version and of this
 /// minor or an older one.
-pub const MINOR: u16 = 5;
+pub const MINOR: u16 = 6;
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;
@@ -57,12 +61,6 @@ pub const JOB_ONCE: u32 = 1;
 /// Returned by [`Service::run`]: the failed turn may have changed the state that the turns before
 /// it left. The host runs those again, without the failed one.
 pub const RUN_STATE_LOST: u32 = 1;
-
-/// The host's record of the batch under way; a library only passes it back.
-#[repr(C)]
-pub struct Turn {
-    _opaque: [u8; 0],
-}
 
 /// Library, as its entry returns it. Valid until the process ends.
 #[repr(C)]
@@ -188,23 +186,6 @@ pub struct Service {
     /// Since 1.4, for [`framing::CUSTOM`]. Frames a message that is sent, likewise. Returns as
     /// [`Service::convert`] does.
     pub encode: Option<unsafe extern "C" fn(message: Bytes<'_>, result: Sink, error: Sink) -> u32>,
-}
-
-/// Endpoint that a service offers beside its first one. Valid until the process ends.
-#[repr(C)]
-pub struct OfferedEndpoint {
-    /// Size of this struct.
-    pub size: u32,
-    /// Number from [`framing`]. Its longest message is [`Service::frame_bytes_max`].
-    pub framing: u32,
-    /// Parameters of the framing, as [`Service::framing_parameters`].
-    pub framing_parameters: Bytes<'static>,
-    /// Default TCP port on loopback; 0: none, unless the operator names an address.
-    pub port: u16,
-    /// Must be zero.
-    pub flags: u16,
-    /// Must be zero.
-    pub reserved: u32,
 }
 
 /// Size of [`Service`] in ABI 1.0.
@@ -394,6 +375,10 @@ pub struct Host {
     /// Since 1.5. Nanoseconds since 1970, UTC, by the machine's clock; 0: earlier. Read once
     /// for a pass: a turn that runs again in it is told the same. It may go back.
     pub wall: unsafe extern "C" fn(turn: *mut Turn) -> u64,
+    /// Since 1.6. Finds an entry of a table in either direction.
+    pub table_seek: table::Seek,
+    /// Since 1.6. Drops all entries of a table whose keys start with a prefix.
+    pub table_drop_prefix: table::DropPrefix,
 }
 
 /// The one function that a library exports.

@@ -111,7 +111,9 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             send_datagram,
             start_tls,
             connect_tls,
-            wall
+            wall,
+            table_seek,
+            table_drop_prefix
         }
     );
 
@@ -217,6 +219,8 @@ fn constants_have_the_same_values_in_c_and_rust() {
         ("GR_LOG_TRACE", abi::level::TRACE),
         ("GR_BROADCAST_OTHERS", abi::BROADCAST_OTHERS),
         ("GR_BROADCAST_LINE", abi::BROADCAST_LINE),
+        ("GR_TABLE_BACKWARDS", abi::table::BACKWARDS),
+        ("GR_TABLE_KEY_ALONE", abi::table::KEY_ALONE),
         ("GR_RUN_STATE_LOST", abi::RUN_STATE_LOST),
     ];
     for (name, value) in numbers {

@@ -585,6 +585,26 @@ fn tables_are_read_by_range_and_counted() {
         expect(&mut a, line);
     }
 
+    // The same backwards, and keys alone: three from a bound on, and the last one of all.
+    for (line, found) in [
+        ("back b", "b4=x,b3=x,b1=x"),
+        ("back b b3", "b1=x"),
+        ("back b b1", ""),
+        ("back a z", "a=x"),
+        ("keys b", "b1,b3,b4,b4"),
+        ("keys b b2", "b3,b4,b4"),
+        ("keys z", ""),
+    ] {
+        assert_eq!(a.ask(line), found, "{line}");
+    }
+
+    // Bytes are stored as they are: a dump shows them so.
+    assert_eq!(a.ask("blob b \u{e9}"), ok);
+    assert_eq!(a.ask("blobbed b"), "Some(\"\u{e9}\u{e9}\") true");
+    assert_eq!(a.ask("blobbed c"), "None false");
+    let dump = host.json(&["state", "dump"]);
+    assert_eq!(dump["tables"]["effects-blobs"][0]["value"], json!({ "$b64": "w6nDqQ==" }));
+
     assert_eq!(a.ask("fill 1000 k"), ok);
     assert_eq!(a.ask("len"), "1005");
     assert_eq!(a.ask("range k k0000998"), "k0000998,k0000999");
@@ -594,6 +614,37 @@ fn tables_are_read_by_range_and_counted() {
     host.wait_log("limit table_bytes_max");
     assert_eq!(a.ask("len"), "1005");
     assert_eq!(a.ask("put b1 y"), ok);
+}
+
+/// Entries that are dropped while each pass deletes one of them: through a kill of the worker in
+/// the middle, a swap, and a saved file.
+#[test]
+fn what_was_dropped_never_comes_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("tables");
+    let limits = format!("pass_us = 1\nprobation_ms = 0\n[save]\nfile = {file:?}\nevery_s = 1");
+    let mut host = serve(&limits);
+    let (mut a, id) = connect(&host);
+    for fill in ["fill 2000 k", "fill 2000 j"] {
+        assert_eq!(a.ask(fill), format!("ok {id}"));
+    }
+
+    // What the same turn writes behind the drop stays.
+    assert_eq!(a.ask("sweep k k1 k2"), "k1,k2");
+    host.kill_worker();
+    assert_eq!((a.ask("range k").as_str(), a.ask("len").as_str()), ("k1,k2", "2002"));
+    assert_eq!(a.ask("sweep j"), "");
+    reload(&host);
+    assert_eq!((a.ask("back j").as_str(), a.ask("len").as_str()), ("", "2"));
+    // A turn that fails drops nothing.
+    a.send("fail\n");
+    assert_eq!(a.ask("len"), "2");
+
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(0));
+    let host = serve(&limits);
+    let (mut a, _) = connect(&host);
+    assert_eq!((a.ask("range k").as_str(), a.ask("len").as_str()), ("k1,k2", "2"));
 }
 
 /// A session whose timer killed the worker twice waits for the next build, and no other session

@@ -92,8 +92,8 @@ fn files_that_are_no_library_are_refused() {
     let mut other = good.clone();
     other[18..20].copy_from_slice(&243u16.to_le_bytes());
     live.refuses(&file("riscv.so", &other), "another processor: riscv");
-    live.refuses(&patched("abi.so", b"abi=1.5", b"abi=2.0"), "ABI 2.0");
-    live.refuses(&patched("minor.so", b"abi=1.5", b"abi=1.9"), "ABI 1.9");
+    live.refuses(&patched("abi.so", b"abi=1.6", b"abi=2.0"), "ABI 2.0");
+    live.refuses(&patched("minor.so", b"abi=1.6", b"abi=1.9"), "ABI 1.9");
     live.refuses(&patched("entry.so", b"entry=greenroom", b"entry=greenhouse"), "does not export");
     live.refuses(&patched("note.so", b"MNRGGreenroom", b"MNRGGreenrook"), "without a Greenroom note");
     // A copy that broke off, padded to its length by the file system: structurally whole.

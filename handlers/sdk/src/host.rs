@@ -37,14 +37,23 @@ pub(crate) trait Host {
     fn unsubscribe(&mut self, topic: &str) -> u32;
     /// Sends bytes to all sessions on a topic. `flags`: 0, `BROADCAST_OTHERS`, `BROADCAST_LINE`.
     fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32;
-    /// Reads a value, the batch's own writes included.
-    fn table_get(&mut self, table: &str, key: &[u8]) -> Option<Vec<u8>>;
+    /// Lends a value to `read`, the batch's own writes included. False: there is none.
+    fn table_get(&mut self, table: &str, key: &[u8], read: &mut dyn FnMut(&[u8])) -> bool;
     /// Writes a value.
     fn table_put(&mut self, table: &str, key: &[u8], value: &[u8]) -> u32;
     /// Deletes a key, if it is there.
     fn table_delete(&mut self, table: &str, key: &[u8]) -> u32;
-    /// Finds the first key from `from` on that starts with `prefix`, with its value.
-    fn table_next(&mut self, table: &str, prefix: &[u8], from: &[u8]) -> Option<(Vec<u8>, Vec<u8>)>;
+    /// Drops all entries whose keys start with `prefix`.
+    fn table_drop_prefix(&mut self, table: &str, prefix: &[u8]) -> u32;
+    /// Finds the next entry whose key starts with `prefix`, and lends its value to `read`. Returns
+    /// the key. `flags`: 0, `BACKWARDS`, `KEY_ALONE`.
+    fn table_seek(
+        &mut self,
+        table: &str,
+        range: (&[u8], &[u8]),
+        flags: u32,
+        read: &mut dyn FnMut(&[u8]),
+    ) -> Option<Vec<u8>>;
     /// Number of entries of a table.
     fn table_len(&mut self, table: &str) -> u64;
     /// Sets a timer. `flags`: 0 or `TIMER_OF_SERVICE`.

@@ -56,6 +56,7 @@
 //! | [`telnet`] | telnet's options and subnegotiations |
 //! | `turn.rs` | the effects of a turn |
 //! | `table.rs` | typed tables, and who owns them |
+//! | `bytes.rs` | bytes as a value |
 //! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
 //! | `convert.rs` | converts states and values when the host asks |
 //! | `encode.rs` | encodes states and values, and refuses what could not be read again |
@@ -66,6 +67,7 @@
 //! | `export/` | the C ABI; the only unsafe code |
 #![deny(unsafe_code)]
 
+mod bytes;
 mod convert;
 mod encode;
 mod fault;
@@ -84,6 +86,7 @@ mod turn;
 pub mod export;
 pub mod testing;
 
+pub use bytes::Bytes;
 pub use fault::Fault;
 pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState, Prefix};
 pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page, Started};

@@ -5,13 +5,18 @@
 //! read by serde. Writes are effects: they count when the turn succeeds, and the turn itself
 //! sees them at once. Each call crosses the ABI and decodes or encodes one value.
 //!
+//! Scans go in either direction, and may read keys alone. A [`Table`] of [`Bytes`] lends its values
+//! where they lie.
+//!
 //! If the host refuses a write because of a limit, the turn fails after the callback returned.
 //! A value that can't be decoded is an error of the read.
 
+use crate::bytes::{Bytes, encode, lent};
 use crate::encode::stored;
 use crate::fault::Fault;
 use crate::migrate::Migrations;
 use crate::turn::Turn;
+use greenroom_state::abi::table::{BACKWARDS, KEY_ALONE};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -92,22 +97,35 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
 
     /// Reads the value under a key. The turn's own writes are seen.
     pub fn get<S>(&self, turn: &mut Turn<'_, S>, key: impl AsRef<[u8]>) -> Result<Option<V>, Fault> {
-        let found = turn.host.table_get(self.name, key.as_ref());
-        Ok(found.map(|value| rmp_serde::from_slice(&value)).transpose()?)
+        let mut value = None;
+        turn.host.table_get(self.name, key.as_ref(), &mut |bytes| value = Some(rmp_serde::from_slice(bytes)));
+        Ok(value.transpose()?)
     }
 
     /// Writes a value under a key. Fails if the value could not be read again.
     pub fn put<S>(&self, turn: &mut Turn<'_, S>, key: impl AsRef<[u8]>, value: &V) -> Result<(), Fault> {
-        let refused = |e| Fault::new(format!("a value of table {} can't be stored: {e}", self.name));
-        let value = stored(value).map_err(refused)?;
+        let value = stored(value).map_err(|e| self.refused(e))?;
         let status = turn.host.table_put(self.name, key.as_ref(), &value);
         turn.note_refusal("a table write", status);
         Ok(())
     }
 
+    /// Fault of a value that can't be stored.
+    fn refused(&self, e: String) -> Fault {
+        Fault::new(format!("a value of table {} can't be stored: {e}", self.name))
+    }
+
     /// Deletes a key; nothing happens if it isn't there.
     pub fn delete<S>(&self, turn: &mut Turn<'_, S>, key: impl AsRef<[u8]>) {
         let status = turn.host.table_delete(self.name, key.as_ref());
+        turn.note_refusal("a table write", status);
+    }
+
+    /// Drops all entries whose keys start with `prefix`, however many those are; empty: all. They
+    /// are gone at once, for this turn, too. Their memory is free a little later: the host deletes
+    /// them a share at a time. What is written under the prefix afterwards stays.
+    pub fn drop_prefix<S>(&self, turn: &mut Turn<'_, S>, prefix: impl AsRef<[u8]>) {
+        let status = turn.host.table_drop_prefix(self.name, prefix.as_ref());
         turn.note_refusal("a table write", status);
     }
 
@@ -131,14 +149,130 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         from: impl AsRef<[u8]>,
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, V)>, Fault> {
-        let (mut found, mut from) = (Vec::new(), from.as_ref().to_vec());
-        while found.len() < limit {
-            let Some((key, value)) = turn.host.table_next(self.name, prefix.as_ref(), &from) else { break };
-            // The next possible key in the order of bytes.
-            from = [&key[..], &[0]].concat();
-            found.push((key, rmp_serde::from_slice(&value)?));
+        self.entries(turn, (prefix.as_ref(), from.as_ref()), 0, limit)
+    }
+
+    /// Reads as [`Table::scan`] does, from the last key to the first.
+    pub fn scan_back<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        prefix: impl AsRef<[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, V)>, Fault> {
+        self.scan_back_from(turn, prefix, b"", limit)
+    }
+
+    /// Reads as [`Table::scan_back`] does, only keys before `before`; empty: all. To go on, pass
+    /// the last key that was read.
+    pub fn scan_back_from<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        prefix: impl AsRef<[u8]>,
+        before: impl AsRef<[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, V)>, Fault> {
+        self.entries(turn, (prefix.as_ref(), before.as_ref()), BACKWARDS, limit)
+    }
+
+    /// Keys that start with `prefix`, in order, at most `limit` of them. Values are not read.
+    pub fn keys<S>(&self, turn: &mut Turn<'_, S>, prefix: impl AsRef<[u8]>, limit: usize) -> Vec<Vec<u8>> {
+        self.keys_from(turn, prefix, b"", limit)
+    }
+
+    /// Keys as those of [`Table::keys`], from one on, as in [`Table::scan_from`].
+    pub fn keys_from<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        prefix: impl AsRef<[u8]>,
+        from: impl AsRef<[u8]>,
+        limit: usize,
+    ) -> Vec<Vec<u8>> {
+        self.found_keys(turn, (prefix.as_ref(), from.as_ref()), 0, limit)
+    }
+
+    /// Keys that start with `prefix`, from the last to the first, at most `limit` of them.
+    pub fn keys_back<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        prefix: impl AsRef<[u8]>,
+        limit: usize,
+    ) -> Vec<Vec<u8>> {
+        self.keys_back_from(turn, prefix, b"", limit)
+    }
+
+    /// Keys as those of [`Table::keys_back`], only before `before`, as in
+    /// [`Table::scan_back_from`].
+    pub fn keys_back_from<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        prefix: impl AsRef<[u8]>,
+        before: impl AsRef<[u8]>,
+        limit: usize,
+    ) -> Vec<Vec<u8>> {
+        self.found_keys(turn, (prefix.as_ref(), before.as_ref()), BACKWARDS, limit)
+    }
+
+    /// Entries of a range (prefix and bound) in the direction that `flags` say.
+    fn entries<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        range: (&[u8], &[u8]),
+        flags: u32,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, V)>, Fault> {
+        let mut values = Vec::new();
+        let mut read = |value: &[u8]| match rmp_serde::from_slice(value) {
+            Ok(value) => {
+                values.push(value);
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        };
+        let keys = self.each(turn, range, flags, limit, &mut read)?;
+        Ok(keys.into_iter().zip(values).collect())
+    }
+
+    /// Keys of a range, likewise.
+    fn found_keys<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        range: (&[u8], &[u8]),
+        flags: u32,
+        limit: usize,
+    ) -> Vec<Vec<u8>> {
+        let keys = self.each(turn, range, flags | KEY_ALONE, limit, &mut |_| Ok(()));
+        keys.unwrap_or_default()
+    }
+
+    /// Keys of a range, and each value for `read`, whose error ends the scan.
+    fn each<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        (prefix, from): (&[u8], &[u8]),
+        flags: u32,
+        limit: usize,
+        read: &mut dyn FnMut(&[u8]) -> Result<(), Fault>,
+    ) -> Result<Vec<Vec<u8>>, Fault> {
+        let (mut keys, mut from) = (Vec::new(), from.to_vec());
+        while keys.len() < limit {
+            let mut outcome = Ok(());
+            let next = turn.host.table_seek(self.name, (prefix, &from), flags, &mut |value| {
+                outcome = read(value);
+            });
+            let Some(key) = next else { break };
+            outcome?;
+            from.clone_from(&key);
+            if flags & BACKWARDS == 0 {
+                // The next possible key in the order of bytes.
+                from.push(0);
+            } else if key.is_empty() {
+                // No key is before the empty one, and an empty bound would be none.
+                keys.push(key);
+                break;
+            }
+            keys.push(key);
         }
-        Ok(found)
+        Ok(keys)
     }
 
     /// Number of entries, the turn's own writes included. Does not read the values.
@@ -149,5 +283,50 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
     /// Whether it has no entries.
     pub fn is_empty<S>(&self, turn: &mut Turn<'_, S>) -> bool {
         self.len(turn) == 0
+    }
+}
+
+impl Table<Bytes> {
+    /// Lends the bytes under a key to `read`, and returns what it makes of them. Stored bytes are
+    /// not copied.
+    ///
+    /// ```
+    /// use greenroom_handler::{Bytes, Fault, Table, Turn};
+    ///
+    /// const PAGES: Table<Bytes> = Table::new("pages");
+    ///
+    /// fn begins_with(turn: &mut Turn<'_, ()>, page: &str, text: &[u8]) -> Result<bool, Fault> {
+    ///     Ok(PAGES.get_with(turn, page, |bytes| bytes.starts_with(text))?.unwrap_or(false))
+    /// }
+    /// ```
+    pub fn get_with<S, R>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        key: impl AsRef<[u8]>,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, Fault> {
+        let (mut read, mut result) = (Some(read), None);
+        turn.host.table_get(self.name, key.as_ref(), &mut |value| {
+            let Some(read) = read.take() else { return };
+            result = Some(match lent(value) {
+                Some(bytes) => Ok(read(bytes)),
+                // A list of numbers, which the table had before.
+                None => rmp_serde::from_slice(value).map(|Bytes(bytes)| read(&bytes)),
+            });
+        });
+        Ok(result.transpose()?)
+    }
+
+    /// Writes bytes under a key, as [`Table::put`] does with [`Bytes`], without a copy before.
+    pub fn put_bytes<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        key: impl AsRef<[u8]>,
+        bytes: impl AsRef<[u8]>,
+    ) -> Result<(), Fault> {
+        let value = encode(bytes.as_ref()).map_err(|e| self.refused(e))?;
+        let status = turn.host.table_put(self.name, key.as_ref(), &value);
+        turn.note_refusal("a table write", status);
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@
 
 use greenroom_core::store::kind::Kind;
 use greenroom_core::store::snapshot::Seen;
+use greenroom_core::tables::drops::{DroppedPrefix, is_dropped};
 use greenroom_core::tables::entry::SeenEntry;
 use std::collections::BTreeMap;
 
@@ -89,13 +90,18 @@ impl Share {
 }
 
 /// Whether a record is no entry of a table, so that the copy of the store keeps it. An entry is
-/// taken for its table instead, if that is one of `tables`.
-pub(super) fn is_another(seen: &Seen<'_>, tables: &mut BTreeMap<&str, Entries>) -> bool {
+/// taken for its table instead, if that is one of `tables` and it was not `dropped`.
+pub(super) fn is_another(
+    seen: &Seen<'_>,
+    tables: &mut BTreeMap<&str, Entries>,
+    dropped: &[DroppedPrefix],
+) -> bool {
     if seen.kind != Kind::Entry {
         return true;
     }
     if let Some(entry) = SeenEntry::of(seen)
         && let Some(entries) = tables.get_mut(entry.table)
+        && !is_dropped(seen, dropped)
     {
         entries.take(&entry, seen);
     }

@@ -1,6 +1,31 @@
 //! Tables that services own ([`super::Service::tables`]).
 
 use super::bytes::Bytes;
+use super::turn::Turn;
+
+/// [`Seek`]: the greatest key below a bound, rather than the least from it on.
+pub const BACKWARDS: u32 = 1;
+/// [`Seek`]: the key alone. The value is empty then, and is neither read nor converted.
+pub const KEY_ALONE: u32 = 2;
+
+/// [`super::Host::table_seek`]: finds the next entry whose key starts with `prefix`. Forwards it is
+/// the one with the least key at or behind `from`; a scan goes on from that key with a zero byte
+/// appended. With [`BACKWARDS`] it is the one with the greatest key below `from`, or of all if
+/// `from` is empty; a scan goes on from that key. Both are valid until the next call with this
+/// turn. `flags`: 0, or [`BACKWARDS`] and [`KEY_ALONE`] or either.
+pub type Seek = unsafe extern "C" fn(
+    turn: *mut Turn,
+    table: Bytes<'_>,
+    prefix: Bytes<'_>,
+    from: Bytes<'_>,
+    flags: u32,
+    key: *mut Bytes<'static>,
+    value: *mut Bytes<'static>,
+) -> u32;
+
+/// [`super::Host::table_drop_prefix`]: drops all entries whose keys start with `prefix`, however
+/// many those are; empty: all. Their memory is free a little later.
+pub type DropPrefix = unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>, prefix: Bytes<'_>) -> u32;
 
 /// A table that a service owns: its values' schema and migrations rule it, whoever writes. Valid
 /// until the process ends.

@@ -143,6 +143,7 @@ fn main() {
         serving: None,
         sessions: u64::from(sessions),
         entries: BTreeMap::new(),
+        dropped: Vec::new(),
     };
     let snapshot = Snapshot { records, live };
     let entry = note(&second).entry;

@@ -114,6 +114,7 @@ impl World {
         the_services_own_turns_come_once(self);
         limits_are_reported_as_often_as_they_are_reached(self);
         no_record_of_a_session_is_left(self);
+        nothing_that_was_dropped_is_left(self);
         self.check_datagrams();
         failed_turns_leave_nothing(self);
     }
@@ -340,6 +341,14 @@ fn no_record_of_a_session_is_left(world: &World) {
     for kind in KINDS_OF_SESSIONS {
         assert_eq!(world.host.core.store().count(kind), 0, "{kind:?} records are left");
     }
+}
+
+/// Each record of an entry is that of an entry which can be read, and no drop is under way.
+fn nothing_that_was_dropped_is_left(world: &World) {
+    let core = &world.host.core;
+    let readable: usize = core.tables().names().map(|table| core.tables().count(table)).sum();
+    assert_eq!(core.store().count(Kind::Entry), readable, "records of entries");
+    assert_eq!(core.store().count(Kind::Drop), 0, "drops under way");
 }
 
 /// No table and no entry of a turn that failed exists.

@@ -66,7 +66,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["host"],
             &["encode"],
             &["log"],
-            &["fault", "framing", "telnet"],
+            &["bytes", "fault", "framing", "telnet"],
         ],
     ),
     (

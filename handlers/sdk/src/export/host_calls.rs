@@ -141,12 +141,15 @@ impl Host for HostCalls<'_> {
         unsafe { (self.host.broadcast)(self.turn, topic.into(), data.into(), flags) }
     }
 
-    fn table_get(&mut self, table: &str, key: &[u8]) -> Option<Vec<u8>> {
+    fn table_get(&mut self, table: &str, key: &[u8], read: &mut dyn FnMut(&[u8])) -> bool {
         let mut value = Bytes::EMPTY;
         // SAFETY: as above the impl.
         let status = unsafe { (self.host.table_get)(self.turn, table.into(), key.into(), &mut value) };
-        // SAFETY: as above the impl.
-        (status == status::OK).then(|| unsafe { slice(value) }.to_vec())
+        if status == status::OK {
+            // SAFETY: as above the impl; `read` makes no call, as this one has the host.
+            read(unsafe { slice(value) });
+        }
+        status == status::OK
     }
 
     fn table_put(&mut self, table: &str, key: &[u8], value: &[u8]) -> u32 {
@@ -159,18 +162,30 @@ impl Host for HostCalls<'_> {
         unsafe { (self.host.table_delete)(self.turn, table.into(), key.into()) }
     }
 
-    fn table_next(&mut self, table: &str, prefix: &[u8], from: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    fn table_drop_prefix(&mut self, table: &str, prefix: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.table_drop_prefix)(self.turn, table.into(), prefix.into()) }
+    }
+
+    fn table_seek(
+        &mut self,
+        table: &str,
+        (prefix, from): (&[u8], &[u8]),
+        flags: u32,
+        read: &mut dyn FnMut(&[u8]),
+    ) -> Option<Vec<u8>> {
         let (mut key, mut value) = (Bytes::EMPTY, Bytes::EMPTY);
         let (t, p, f) = (table.into(), prefix.into(), from.into());
         // SAFETY: as above the impl.
-        let status = unsafe { (self.host.table_next)(self.turn, t, p, f, &mut key, &mut value) };
+        let status = unsafe { (self.host.table_seek)(self.turn, t, p, f, flags, &mut key, &mut value) };
         if status != status::OK {
             return None;
         }
         // SAFETY: as above the impl.
         let key = unsafe { slice(key) }.to_vec();
-        // SAFETY: as above the impl.
-        Some((key, unsafe { slice(value) }.to_vec()))
+        // SAFETY: as above the impl; `read` makes no call, as this one has the host.
+        read(unsafe { slice(value) });
+        Some(key)
     }
 
     fn table_len(&mut self, table: &str) -> u64 {

@@ -4,6 +4,7 @@ use crate::fault::Fault;
 use crate::handler::Closed;
 use crate::host::Host;
 use crate::log::LogEvent;
+use greenroom_state::abi::table::{BACKWARDS, KEY_ALONE};
 use greenroom_state::abi::{BROADCAST_LINE, BROADCAST_OTHERS, TIMER_OF_SERVICE, status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -144,8 +145,9 @@ impl Host for Staging {
         }
         status::OK
     }
-    fn table_get(&mut self, table: &str, key: &[u8]) -> Option<Vec<u8>> {
-        self.shared.tables.get(&(table.to_owned(), key.to_vec())).cloned()
+    fn table_get(&mut self, table: &str, key: &[u8], read: &mut dyn FnMut(&[u8])) -> bool {
+        let found = self.shared.tables.get(&(table.to_owned(), key.to_vec()));
+        found.map(|value| read(value)).is_some()
     }
     fn table_put(&mut self, table: &str, key: &[u8], value: &[u8]) -> u32 {
         self.shared.tables.insert((table.to_owned(), key.to_vec()), value.to_vec());
@@ -155,10 +157,27 @@ impl Host for Staging {
         self.shared.tables.remove(&(table.to_owned(), key.to_vec()));
         status::OK
     }
-    fn table_next(&mut self, table: &str, prefix: &[u8], from: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-        let start = (table.to_owned(), from.max(prefix).to_vec());
-        let ((t, key), value) = self.shared.tables.range(start..).next()?;
-        (t == table && key.starts_with(prefix)).then(|| (key.clone(), value.clone()))
+    fn table_drop_prefix(&mut self, table: &str, prefix: &[u8]) -> u32 {
+        self.shared.tables.retain(|(t, key), _| t != table || !key.starts_with(prefix));
+        status::OK
+    }
+    fn table_seek(
+        &mut self,
+        table: &str,
+        (prefix, from): (&[u8], &[u8]),
+        flags: u32,
+        read: &mut dyn FnMut(&[u8]),
+    ) -> Option<Vec<u8>> {
+        let backwards = flags & BACKWARDS != 0;
+        let is_wanted = |key: &[u8]| match backwards {
+            true => from.is_empty() || key < from,
+            false => key >= from,
+        };
+        let has = |(t, key): &&(String, Vec<u8>)| t == table && key.starts_with(prefix) && is_wanted(key);
+        let mut keys = self.shared.tables.keys();
+        let key = if backwards { keys.rfind(has) } else { keys.find(has) }?;
+        read(if flags & KEY_ALONE != 0 { &[] } else { &self.shared.tables[key] });
+        Some(key.1.clone())
     }
     fn table_len(&mut self, table: &str) -> u64 {
         self.shared.tables.keys().filter(|(t, _)| t == table).count() as u64

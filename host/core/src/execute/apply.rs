@@ -72,14 +72,14 @@ pub(crate) fn apply(
             Effect::Subscribe(topic) => topics_changed |= subscribe(host, slot, staged.text(topic)),
             Effect::Unsubscribe(topic) => topics_changed |= unsubscribe(host, slot, staged.text(topic)),
             Effect::Put { table, key, value } => {
-                // The table may be another service's, so the version is its owner's, not this
-                // service's.
-                let version =
-                    host.services.version_written(&host.owners, writer, service, staged.text(table));
-                put(host, staged, (table, key), version, value);
+                put(host, staged, (table, key), (writer, service), value);
             }
             Effect::Delete { table, key } => {
                 host.tables.delete(&mut host.store, staged.text(table), &staged.bytes[key.clone()]);
+            }
+            Effect::DropPrefix { table, prefix } => {
+                let prefix = &staged.bytes[prefix.clone()];
+                host.tables.drop_prefix(&mut host.store, staged.text(table), prefix);
             }
             Effect::Note { to, data, depth } => note(host, &origin, *to, data, *depth),
             Effect::Publish { topic, data, others, depth } => {
@@ -130,9 +130,17 @@ fn connect(
     host.outbound.ask(&mut host.store, id, number, (service, target), &staged.bytes[context.clone()]);
 }
 
-/// Writes an entry of a table, marked with this version.
-fn put(host: &mut HostState, staged: &Buffers, (table, key): (&Part, &Part), version: u32, value: &Part) {
+/// Writes an entry of a table. The table may be another service's, so the version of the value is
+/// its owner's, not the writer's.
+fn put(
+    host: &mut HostState,
+    staged: &Buffers,
+    (table, key): (&Part, &Part),
+    (writer, service): (Writer, ServiceId),
+    value: &Part,
+) {
     let (table, key) = (staged.text(table), &staged.bytes[key.clone()]);
+    let version = host.services.version_written(&host.owners, writer, service, table);
     let put = host.tables.put(&mut host.store, table, key, version, &staged.bytes[value.clone()]);
     put.expect("room was reserved before");
 }

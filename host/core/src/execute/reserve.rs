@@ -103,6 +103,9 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
             let key = &staged.bytes[key.clone()];
             (Tables::record_bytes(staged.text(table), key, value.len()), 1)
         }
+        Effect::DropPrefix { table, prefix } => {
+            (Tables::drop_record_bytes(staged.text(table), &staged.bytes[prefix.clone()]), 1)
+        }
         Effect::Note { data, .. } => (Inbox::record_bytes(0, data.len()), 1),
         Effect::Publish { topic, data, .. } => {
             (Inbox::publish_record_bytes(topic.len(), data.len()), subscribers(topic))

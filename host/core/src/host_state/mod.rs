@@ -197,6 +197,7 @@ impl HostState {
             || self.outbound.are_begun()
             || !self.commands.is_empty()
             || self.stopped_to.is_some()
+            || self.tables.has_dropped()
     }
 
     /// Time of the next thing that is due: a deadline, a timer, the end of a probation, a job that

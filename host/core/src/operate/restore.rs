@@ -101,7 +101,7 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
                 true => {
                     found.unchanged += 1;
                     // The stored form counts: the given one may be longer or shorter.
-                    found.bytes += host.tables.entry_bytes(&host.store, &planned.name, key);
+                    found.bytes += host.tables.entry_bytes(&planned.name, key).unwrap_or(0);
                 }
                 false => {
                     found.bytes += key.len() + entry.kept.1.len();

@@ -245,7 +245,10 @@ fn a_survey_in_slices_finds_the_same() {
         // Plan and table share the multiples of 6 below 60, which are 10 of 30 keys.
         assert_eq!(done.tables["free"], RestoredTable { put: 20, deleted: 20, unchanged: 10 });
         assert_eq!((done.changed, done.missing, &done.missing_ids[..]), (20, 1, &[99][..]));
-        assert_eq!((core.entries("free"), core.entries("owned"), core.table_names().len()), (30, 5, 2));
+        assert_eq!(
+            (core.tables().count("free"), core.tables().count("owned"), core.tables().len()),
+            (30, 5, 2)
+        );
         let again = core.restore(&plan).unwrap();
         assert_eq!((again.changed, again.unchanged, again.tables["free"].unchanged), (0, 20, 30));
     }

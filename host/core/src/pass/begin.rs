@@ -20,7 +20,7 @@ use crate::host_state::end::gone;
 use crate::host_state::notice::limit_reached;
 use crate::host_state::output::is_full;
 use crate::ids::{Slot, public_number};
-use crate::limits::budget::SESSION_NS;
+use crate::limits::budget::{RECLAIM_NS, SESSION_NS};
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
@@ -54,6 +54,7 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
     name_late_jobs(pass.host);
     rearm_timeouts(pass.host, rearm_from);
     go_on_stopping(pass);
+    reclaim(pass.host);
     pass.host.begin_stage();
     // Sessions that are listed again by these turns wait for the next pass, behind those that this
     // one leaves.
@@ -112,6 +113,17 @@ fn fire_timers(host: &mut HostState) {
             // The timer's own record waits, so firing writes nothing and cannot fail.
             Some(slot) => host.inbox.put_due(&host.store, slot, record),
             None => host.store.delete(record),
+        }
+    }
+}
+
+/// Deletes records of entries that were dropped, for half of a stage. Nothing waits for it.
+fn reclaim(host: &mut HostState) {
+    host.budget.begin(host.limits.host().pass_us / 2);
+    while host.tables.reclaim(&mut host.store) {
+        host.budget.spend(RECLAIM_NS);
+        if host.budget.is_spent() {
+            break;
         }
     }
 }

@@ -151,6 +151,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             Kind::Session
             | Kind::Service
             | Kind::Entry
+            | Kind::Drop
             | Kind::Tls
             | Kind::TlsInput
             | Kind::TlsFacts
@@ -179,8 +180,8 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
         }
     }
     // The tables take all entries in one call, in which they find doubles.
-    let entries = records.iter().filter(|f| f.kind == Kind::Entry);
-    for r in host.tables.recover(&host.store, entries) {
+    let of_kind = |kind| records.iter().filter(move |f| f.kind == kind);
+    for r in host.tables.recover(&host.store, of_kind(Kind::Drop), of_kind(Kind::Entry)) {
         lost.push("an entry of a table: it can't be read".into());
         host.store.delete(r);
     }
@@ -376,6 +377,7 @@ fn describe(erased: &Erased) -> String {
             None => of_session("an action, a timer, a job or a connection"),
         },
         Some(Kind::Entry) => "an entry of a table".into(),
+        Some(Kind::Drop) => "the drop of a table's prefix".into(),
         Some(Kind::Library) => format!("the builds of library {key}"),
         Some(Kind::Payload) => "a message for several sessions".into(),
         Some(Kind::Config) => "the configuration in force".into(),

@@ -24,7 +24,8 @@ pub enum Kind {
     Output = 4,
     /// The names of the topics that a session is on, a line each; key: session.
     Topics = 5,
-    /// An entry of a table; key: 0, the entry names its table.
+    /// An entry of a table, which names it; key: the version of its value, and in the upper half
+    /// the era of its write, as `tables/drops.rs` says.
     Entry = 6,
     /// A service's name; key: its number, which the sessions' records hold.
     Service = 7,
@@ -75,6 +76,9 @@ pub enum Kind {
     TlsFacts = 26,
     /// Handshake that a session is to have, as `tls/due.rs` says; key: session.
     TlsDue = 27,
+    /// Drop of a prefix of a table whose entries are not all deleted, as `tables/drops.rs` says;
+    /// key: its era.
+    Drop = 28,
 }
 
 impl Kind {
@@ -103,10 +107,10 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 27] = [
+        const ALL: [Kind; 28] = [
             Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
             Ledger, Action, Payload, Timer, Job, Connect, Shared, Config, Framing, Waits, InputTail,
-            Framings, Tls, TlsInput, TlsFacts, TlsDue,
+            Framings, Tls, TlsInput, TlsFacts, TlsDue, Drop,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

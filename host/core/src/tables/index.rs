@@ -1,43 +1,36 @@
 //! Tables: ordered maps that sessions share, indexed on the heap, stored as records.
 //!
 //! Keys are bytes, values MessagePack. Each entry is one record of [`Kind::Entry`], which names
-//! its table and key, so recovery builds the index again from the entries alone. The key of
-//! that record is the version of the value, as the table's owner counts. Version 0: the table
-//! had no owner.
+//! its table and key, so recovery builds the index again from the entries alone. The lower half
+//! of that record's key is the version of the value, as the table's owner counts. Version 0: the
+//! table had no owner. The upper half is the era of the write ([`super::drops`]).
 //!
 //! *Invariants*: every reference in the index is a live record, and every entry is in the
-//! index. A table exists while it has an entry. Counts and bytes of a table are those of its
-//! entries.
+//! index, unless it was dropped. A table exists while it has an entry. Counts and bytes of a
+//! table are those of its entries.
 //!
-//! The index costs a copy of the key and 20 bytes for each entry, beside the nodes of the map.
+//! The index costs a copy of the key and 24 bytes for each entry, beside the rest of its chunk.
 //! Values lie in the store alone. A lookup is O(log tables + log entries).
 //!
 //! Turns do not write here: their writes are staged (`crate::turn::table_effects`), checked
 //! against the limits of tables, and applied if the turn succeeds.
 
+use super::chunks::{Chunks, Item};
+use super::drops::{DroppedPrefix, Drops};
+use super::entry::{entry, overhead, value_of, version_of};
+use super::indexed::{Indexed, stored_version};
 use crate::store::kind::Kind;
 use crate::store::layout::{Full, Ref};
 use crate::store::records::Store;
-use crate::tables::entry::{entry, overhead, value_of, version_of};
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 /// Tables by name. A table exists while it has an entry.
 #[derive(Debug, Default)]
 pub struct Tables {
-    /// Tables by name, in the order that operators see.
-    pub(super) tables: BTreeMap<Box<str>, Table>,
-}
-
-/// Index of one table.
-#[derive(Debug, Default)]
-pub(super) struct Table {
-    /// Record of each entry, by key.
-    pub(super) entries: BTreeMap<Box<[u8]>, Ref>,
-    /// Entries of each version, as stored. Versions without an entry are not in the map.
-    pub(super) versions: BTreeMap<u32, usize>,
-    /// Bytes of all keys and values.
-    pub(super) bytes: usize,
+    /// Entries of each table, by name, in the order that operators see.
+    pub(super) tables: BTreeMap<Box<str>, Chunks<Indexed>>,
+    /// Entries that were dropped and that the store still holds.
+    pub(super) drops: Drops,
 }
 
 impl Tables {
@@ -53,7 +46,7 @@ impl Tables {
 
     /// Iterates over the references to all entries, in the order of tables and keys.
     pub(crate) fn refs(&self) -> impl Iterator<Item = Ref> {
-        self.tables.values().flat_map(|t| t.entries.values().copied())
+        self.tables.values().flat_map(|t| t.iter().map(|e| e.at))
     }
 
     /// Iterates over the names of the tables, in order.
@@ -70,25 +63,26 @@ impl Tables {
     /// key, and `out` is unchanged. The caller converts the value if its version is not the
     /// owner's.
     pub fn get(&self, store: &Store, table: &str, key: &[u8], out: &mut Vec<u8>) -> Option<u32> {
-        let &r = self.tables.get(table)?.entries.get(key)?;
-        store.read(r, |e| out.extend_from_slice(value_of(e)));
-        Some(store.key(r) as u32)
+        let (version, value) = self.value(store, table, key)?;
+        out.extend_from_slice(value);
+        Some(version)
     }
 
-    /// Returns whether a table has a key.
-    pub(crate) fn has(&self, table: &str, key: &[u8]) -> bool {
-        self.tables.get(table).is_some_and(|t| t.entries.contains_key(key))
+    /// Returns the version of a value as stored, and the value where it lies; `None`: there is no
+    /// such key.
+    pub(crate) fn value<'s>(&self, store: &'s Store, table: &str, key: &[u8]) -> Option<(u32, &'s [u8])> {
+        let at = self.tables.get(table)?.get(key)?.at;
+        Some((store.key(at) as u32, value_of(store.bytes_of(at))))
     }
 
-    /// Returns the bytes of an entry's key and value; 0: there is no such key.
-    pub(crate) fn entry_bytes(&self, store: &Store, table: &str, key: &[u8]) -> usize {
-        let found = self.tables.get(table).and_then(|t| t.entries.get(key));
-        found.map_or(0, |r| key.len() + store.read(*r, |e| value_of(e).len()))
+    /// Returns the bytes of an entry's key and value; `None`: there is no such key.
+    pub(crate) fn entry_bytes(&self, table: &str, key: &[u8]) -> Option<usize> {
+        self.tables.get(table)?.get(key).map(Item::bytes)
     }
 
     /// Returns the bytes of a table's keys and values. O(log tables).
     pub fn bytes(&self, table: &str) -> usize {
-        self.tables.get(table).map_or(0, |t| t.bytes)
+        self.tables.get(table).map_or(0, |t| t.totals().bytes)
     }
 
     /// Returns the versions that a table's values count as, in order, each once.
@@ -100,7 +94,7 @@ impl Tables {
     /// Versions 0 and 1 are one: see `version_of`.
     pub fn counts(&self, table: &str) -> BTreeMap<u32, u64> {
         let mut counts = BTreeMap::new();
-        for (version, n) in self.tables.get(table).iter().flat_map(|t| &t.versions) {
+        for (version, n) in self.tables.get(table).iter().flat_map(|t| &t.totals().versions) {
             *counts.entry(version_of(*version)).or_default() += *n as u64;
         }
         counts
@@ -108,15 +102,39 @@ impl Tables {
 
     /// Returns the number of a table's entries.
     pub fn count(&self, table: &str) -> usize {
-        self.tables.get(table).map_or(0, |t| t.entries.len())
+        self.tables.get(table).map_or(0, |t| t.totals().count)
     }
 
     /// Iterates over the keys at or after `from`, in order. The caller continues a slice with
     /// the last key and a zero byte behind it.
-    pub fn keys_from<'a>(&'a self, table: &str, from: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-        let range = (Bound::Included(from), Bound::Unbounded);
-        let entries = self.tables.get(table).into_iter();
-        entries.flat_map(move |t| t.entries.range::<[u8], _>(range)).map(|(k, _)| &**k)
+    pub fn keys_from<'a>(&'a self, table: &str, from: &[u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.tables.get(table).map(|t| t.from(from)).into_iter().flatten().map(|e| &*e.key)
+    }
+
+    /// Returns the first key at or behind `from` that starts with `prefix`. O(log entries).
+    pub(crate) fn next_key<'a>(&'a self, table: &str, prefix: &[u8], from: &[u8]) -> Option<&'a [u8]> {
+        self.keys_from(table, from).next().filter(|key| key.starts_with(prefix))
+    }
+
+    /// Returns the last key before `below` that starts with `prefix`; `None`: of all that do.
+    /// O(log entries).
+    pub(crate) fn previous_key<'a>(
+        &'a self,
+        table: &str,
+        prefix: &[u8],
+        below: Option<&[u8]>,
+    ) -> Option<&'a [u8]> {
+        let end = prefix_end(prefix);
+        let end = [below, end.as_deref()].into_iter().flatten().min();
+        let last = self.tables.get(table)?.before(end).map(|e| &*e.key);
+        last.filter(|key| key.starts_with(prefix))
+    }
+
+    /// Returns number and bytes of the entries whose keys start with `prefix`. O(entries / 128).
+    pub(crate) fn count_prefix(&self, store: &Store, table: &str, prefix: &[u8]) -> (usize, usize) {
+        let Some(t) = self.tables.get(table) else { return (0, 0) };
+        let totals = t.count((prefix, prefix_end(prefix).as_deref()), &stored_version(store));
+        (totals.count, totals.bytes)
     }
 
     /// Returns the bytes of the record that [`Tables::put`] writes, for the reservation before
@@ -138,35 +156,32 @@ impl Tables {
         version: u32,
         value: &[u8],
     ) -> Result<(), Full> {
-        let entry = entry(table, key, value);
-        let mark = u64::from(version);
+        let record = entry(table, key, value);
+        let mark = self.drops.mark(version);
         // A lookup comes first: `entry` would copy the name for each write.
         let t = match self.tables.get_mut(table) {
             Some(t) => t,
             None => self.tables.entry(table.into()).or_default(),
         };
-        match t.entries.get_mut(key) {
-            Some(r) => {
-                let old = store.key(*r) as u32;
-                let old_len = store.read(*r, |e| value_of(e).len());
-                // The store refuses before anything is counted.
-                *r = store.put(Some(*r), Kind::Entry, mark, &entry)?;
-                t.uncount(old);
-                t.bytes = t.bytes + value.len() - old_len;
-            }
-            None => {
-                let Ok(r) = store.put(None, Kind::Entry, mark, &entry) else {
-                    // A refused first entry must not leave a table without entries.
-                    if t.entries.is_empty() {
-                        self.tables.remove(table);
-                    }
-                    return Err(Full);
-                };
-                t.entries.insert(key.into(), r);
-                t.bytes += key.len() + value.len();
-            }
+        let value_len = value.len() as u32;
+        let changed = t.change(key, |e| {
+            let before = store.key(e.at) as u32;
+            // The store refuses before anything is counted.
+            e.at = store.put(Some(e.at), Kind::Entry, mark, &record)?;
+            e.value_len = value_len;
+            Ok((before, version))
+        });
+        if let Some(changed) = changed {
+            return changed;
         }
-        *t.versions.entry(version).or_default() += 1;
+        let Ok(at) = store.put(None, Kind::Entry, mark, &record) else {
+            // A refused first entry must not leave a table without entries.
+            if t.totals().count == 0 {
+                self.tables.remove(table);
+            }
+            return Err(Full);
+        };
+        t.insert(Indexed { key: key.into(), at, value_len }, version, &stored_version(store));
         Ok(())
     }
 
@@ -174,27 +189,59 @@ impl Tables {
     /// takes its table along.
     pub(crate) fn delete(&mut self, store: &mut Store, table: &str, key: &[u8]) {
         let Some(t) = self.tables.get_mut(table) else { return };
-        if let Some(r) = t.entries.remove(key) {
-            t.uncount(store.key(r) as u32);
-            t.bytes -= key.len() + store.read(r, |e| value_of(e).len());
-            store.delete(r);
+        let gone = t.remove(key, &stored_version(store));
+        if let Some(gone) = gone {
+            store.delete(gone.at);
         }
-        if t.entries.is_empty() {
+        if t.totals().count == 0 {
             self.tables.remove(table);
         }
     }
+
+    /// Drops all entries whose keys start with `prefix`: they are gone from here on. Their records
+    /// are deleted a share at a time ([`Tables::reclaim`]), a few of them at once.
+    ///
+    /// Cannot fail after a reservation of [`Tables::drop_record_bytes`]. O(entries / 128).
+    pub(crate) fn drop_prefix(&mut self, store: &mut Store, table: &str, prefix: &[u8]) {
+        let Some(t) = self.tables.get_mut(table) else { return };
+        let gone = t.take((prefix, prefix_end(prefix).as_deref()), &stored_version(store));
+        if t.totals().count == 0 {
+            self.tables.remove(table);
+        }
+        self.drops.begin(store, table, prefix, gone);
+    }
+
+    /// Returns the bytes of the record that [`Tables::drop_prefix`] may write.
+    pub(crate) fn drop_record_bytes(table: &str, prefix: &[u8]) -> usize {
+        overhead(table, prefix)
+    }
+
+    /// Deletes one record of an entry that was dropped. False: there is none.
+    pub(crate) fn reclaim(&mut self, store: &mut Store) -> bool {
+        self.drops.reclaim(store)
+    }
+
+    /// Returns whether the store holds entries that were dropped.
+    pub(crate) fn has_dropped(&self) -> bool {
+        !self.drops.is_empty()
+    }
+
+    /// Notes that all changes so far are committed. O(1), unless drops have begun or ended.
+    pub(crate) fn commit(&mut self) {
+        self.drops.commit();
+    }
+
+    /// Returns the drops whose entries the store still held at the last commit, for readers of a
+    /// snapshot ([`super::drops::is_dropped`]).
+    pub fn dropped(&self) -> &[DroppedPrefix] {
+        self.drops.committed()
+    }
 }
 
-impl Table {
-    /// Counts one entry less of a version.
-    fn uncount(&mut self, version: u32) {
-        if let Some(n) = self.versions.get_mut(&version) {
-            *n -= 1;
-            if *n == 0 {
-                self.versions.remove(&version);
-            }
-        }
-    }
+/// Returns the least text of bytes above all that start with `prefix`; `None`: there is none.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let at = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    Some([&prefix[..at], &[prefix[at] + 1]].concat())
 }
 
 #[cfg(test)]

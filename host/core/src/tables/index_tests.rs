@@ -1,6 +1,8 @@
 //! Tests of tables against a plain map, and of the index built again after a crash.
 
 use super::*;
+use crate::store::snapshot::{Seen, each_at};
+use crate::tables::drops::is_dropped;
 
 /// Puts, replaces and deletes entries. The last deletion leaves neither table nor record.
 #[test]
@@ -22,6 +24,16 @@ fn entries_come_and_go() {
     assert!(t.is_empty() && s.bytes() == 0);
 }
 
+/// Index built again from the memory of a store, as a successor does, with the store.
+fn recovered(s: &Store) -> (Tables, Store) {
+    let image = crate::store::memory::Plain::from(s.image().to_vec());
+    let found = Store::recover(Box::new(image), 1 << 24).unwrap();
+    let mut again = Tables::default();
+    let of_kind = |kind| found.records.iter().filter(move |f| f.kind == kind);
+    assert_eq!(again.recover(&found.store, of_kind(Kind::Drop), of_kind(Kind::Entry)), []);
+    (again, found.store)
+}
+
 /// Keys begin alike, are the beginning of others, or differ far behind. Recovery puts them in
 /// the order that they had, with the same counts and values.
 #[test]
@@ -35,15 +47,13 @@ fn the_index_is_what_it_was_when_it_is_built_again() {
             let rest = (0..rng.usize(0..40)).map(|_| *rng.choice(b"\0\0\0a\xff").expect("one"));
             let key: Vec<_> = prefix.iter().copied().chain(rest).collect();
             match rng.u8(0..5) {
+                0 if rng.u8(0..8) == 0 => t.drop_prefix(&mut s, table, &key[..key.len() / 2]),
                 0 => t.delete(&mut s, table, &key),
                 _ => t.put(&mut s, table, &key, rng.u32(0..3), &vec![1; rng.usize(0..90)]).unwrap(),
             }
         }
         s.commit();
-        let image = crate::store::memory::Plain::from(s.image().to_vec());
-        let found = Store::recover(Box::new(image), 1 << 24).unwrap();
-        let mut again = Tables::default();
-        assert_eq!(again.recover(&found.store, found.records.iter()), []);
+        let (again, store) = recovered(&s);
         assert_eq!(again.names().collect::<Vec<_>>(), t.names().collect::<Vec<_>>());
         for name in t.names() {
             let keys: Vec<_> = t.keys_from(name, b"").collect();
@@ -51,9 +61,83 @@ fn the_index_is_what_it_was_when_it_is_built_again() {
             assert_eq!((again.bytes(name), again.versions(name)), (t.bytes(name), t.versions(name)));
             for key in keys {
                 let (mut was, mut is) = (Vec::new(), Vec::new());
-                let versions = (t.get(&s, name, key, &mut was), again.get(&found.store, name, key, &mut is));
+                let versions = (t.get(&s, name, key, &mut was), again.get(&store, name, key, &mut is));
                 assert!(versions.0 == versions.1 && was == is, "seed {seed}");
             }
         }
+    }
+}
+
+/// Entries that a snapshot shows, but for those that were dropped.
+fn shown(s: &Store, epoch: u64, dropped: &[DroppedPrefix]) -> usize {
+    let (image, mut count) = (s.image(), 0);
+    let read = |at: usize, into: &mut [u8]| {
+        into.copy_from_slice(&image[at..at + into.len()]);
+        Ok(())
+    };
+    let each = |seen: &Seen<'_>| {
+        count += usize::from(seen.kind == Kind::Entry && !is_dropped(seen, dropped));
+        Ok(())
+    };
+    each_at(image.len(), epoch, 1 << 24, read, each).expect("a store");
+    count
+}
+
+/// Drops, writes, shares of deletion and deaths in any order. What was dropped never comes back,
+/// and what was written since stays. In the end no record of it is left.
+#[test]
+fn dropped_entries_never_come_back() {
+    for seed in 0..60 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut t, mut s) = (Tables::default(), Store::new(1 << 24));
+        let mut model = BTreeMap::<(&str, Vec<u8>), u8>::new();
+        for n in 0..rng.usize(0..600) {
+            let table = ["one", "two"][rng.usize(0..2)];
+            let key: Vec<u8> = (0..rng.usize(0..4)).map(|_| b"\0ab\xff"[rng.usize(0..4)]).collect();
+            match rng.u8(0..40) {
+                0..3 => {
+                    let prefix = &key[..key.len().min(rng.usize(0..3))];
+                    t.drop_prefix(&mut s, table, prefix);
+                    model.retain(|(t, k), _| !(*t == table && k.starts_with(prefix)));
+                }
+                3..5 => {
+                    // Passes that never counted are gone.
+                    s.commit();
+                    (t, s) = recovered(&s);
+                }
+                39 => {
+                    // A reader of the last commit passes over what was dropped before it.
+                    s.commit();
+                    t.commit();
+                    let epoch = s.pin(1 << 24);
+                    for _ in 0..rng.usize(0..20) {
+                        t.reclaim(&mut s);
+                    }
+                    assert_eq!(shown(&s, epoch, t.dropped()), model.len(), "seed {seed}");
+                    s.unpin(epoch);
+                }
+                5..20 => _ = (0..rng.usize(0..9)).take_while(|_| t.reclaim(&mut s)).count(),
+                20..23 => {
+                    t.delete(&mut s, table, &key);
+                    model.remove(&(table, key));
+                }
+                _ => {
+                    t.put(&mut s, table, &key, n as u32 % 3, &[n as u8]).unwrap();
+                    model.insert((table, key), n as u8);
+                }
+            }
+            let stored = t.names().flat_map(|name| t.keys_from(name, b"").map(move |key| (name, key)));
+            let all: Vec<_> =
+                stored.map(|(name, key)| (name, key, t.value(&s, name, key).unwrap().1)).collect();
+            let expected = model.iter().map(|((name, key), v)| (*name, &**key, std::slice::from_ref(v)));
+            assert!(all.into_iter().eq(expected), "seed {seed}");
+            for name in ["one", "two"] {
+                let of_table = model.iter().filter(|((t, _), _)| *t == name);
+                let bytes = of_table.map(|((_, key), _)| key.len() + 1).sum::<usize>();
+                assert_eq!(t.bytes(name), bytes, "seed {seed}");
+            }
+        }
+        while t.reclaim(&mut s) {}
+        assert_eq!((s.count(Kind::Entry), s.count(Kind::Drop)), (model.len(), 0), "seed {seed}");
     }
 }

@@ -6,12 +6,18 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `chunks` | ordered set in chunks, of which a range is taken out at once |
+//! | [`drops`] | entries that were dropped, until their records are deleted |
 //! | [`entry`] | encoding of one entry |
 //! | [`index`] | the ordered maps |
+//! | `indexed` | an entry in them |
 //! | [`owner`] | ownership: service and version |
 //! | `rebuild` | the index after a crash |
 
+mod chunks;
+pub mod drops;
 pub mod entry;
 pub mod index;
+mod indexed;
 pub mod owner;
 mod rebuild;

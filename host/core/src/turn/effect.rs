@@ -41,6 +41,8 @@ pub(crate) enum Effect {
     Put { table: Part, key: Part, value: Part },
     /// Entry of a table that goes, if it is there.
     Delete { table: Part, key: Part },
+    /// Entries that go: all of a table whose keys start with the prefix.
+    DropPrefix { table: Part, prefix: Part },
     /// Action for the session of a number. `depth`: turns between it and something from outside.
     Note { to: u64, data: Part, depth: u16 },
     /// Action for all sessions on a topic. `others`: except the sender.

@@ -13,7 +13,8 @@
 //! | `session_effects`, `topic_effects`, `timer_effects` | sends, topics, timers |
 //! | `telnet_effects`, `datagram_effects` | options of telnet, prompts; datagrams |
 //! | `heard_datagrams` | datagrams that are the actions of a batch |
-//! | `job_effects`, `table_effects` | jobs and connections, tables |
+//! | `job_effects`, `table_effects` | jobs and connections, writes to tables |
+//! | [`table_reads`] | reads of tables |
 //! | `staged` | what was staged, to be applied |
 //! | `staged_entries`, `staged_timers`, `staged_topics` | indexes over what a batch staged |
 //! | [`fault`] | faults and log lines |
@@ -31,6 +32,7 @@ mod staged_timers;
 mod staged_topics;
 pub mod staging;
 mod table_effects;
+pub mod table_reads;
 mod telnet_effects;
 mod timer_effects;
 mod topic_effects;

@@ -13,7 +13,7 @@
 
 use crate::plugin::ffi::bytes::{lend, slice};
 use crate::plugin::ffi::under_way::{staging, under_way, with_name};
-use crate::plugin::ffi::{stream_calls, telnet_calls};
+use crate::plugin::ffi::{stream_calls, table_calls, telnet_calls};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, Bytes, status};
@@ -36,12 +36,12 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         subscribe,
         unsubscribe,
         broadcast,
-        table_get,
-        table_put,
-        table_delete,
-        table_next,
+        table_get: table_calls::table_get,
+        table_put: table_calls::table_put,
+        table_delete: table_calls::table_delete,
+        table_next: table_calls::table_next,
         log,
-        table_len,
+        table_len: table_calls::table_len,
         set_timer,
         cancel_timer,
         note,
@@ -62,6 +62,8 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         start_tls: stream_calls::start_tls,
         connect_tls: stream_calls::connect_tls,
         wall,
+        table_seek: table_calls::table_seek,
+        table_drop_prefix: table_calls::table_drop_prefix,
     })
 }
 
@@ -202,78 +204,6 @@ unsafe extern "C" fn broadcast(turn: *mut abi::Turn, topic: Bytes<'_>, data: Byt
     unsafe { with_name(turn, topic, broadcast) }
 }
 
-/// Lends the value of an entry, with writes of this batch; `ABSENT`: there is none.
-unsafe extern "C" fn table_get(
-    turn: *mut abi::Turn,
-    table: Bytes<'_>,
-    key: Bytes<'_>,
-    value: *mut Bytes<'static>,
-) -> u32 {
-    // SAFETY: see above.
-    let key = unsafe { slice(key) };
-    let read = |s: &mut Staging<'_>, table: &str| match s.table_get(table, key) {
-        Some(found) => {
-            // SAFETY: see above.
-            unsafe { value.write(lend(found)) };
-            status::OK
-        }
-        None => status::ABSENT,
-    };
-    // SAFETY: see above.
-    unsafe { with_name(turn, table, read) }
-}
-
-/// Stages an entry.
-unsafe extern "C" fn table_put(
-    turn: *mut abi::Turn,
-    table: Bytes<'_>,
-    key: Bytes<'_>,
-    value: Bytes<'_>,
-) -> u32 {
-    // SAFETY: see above.
-    let key = unsafe { slice(key) };
-    // SAFETY: see above.
-    let value = unsafe { slice(value) };
-    // SAFETY: see above.
-    unsafe { with_name(turn, table, |s, table| s.table_put(table, key, value)) }
-}
-
-/// Stages the removal of an entry.
-unsafe extern "C" fn table_delete(turn: *mut abi::Turn, table: Bytes<'_>, key: Bytes<'_>) -> u32 {
-    // SAFETY: see above.
-    let key = unsafe { slice(key) };
-    // SAFETY: see above.
-    unsafe { with_name(turn, table, |s, table| s.table_delete(table, key)) }
-}
-
-/// Lends the next entry at or after `from` whose key begins with `prefix`; `ABSENT`: there is
-/// none.
-unsafe extern "C" fn table_next(
-    turn: *mut abi::Turn,
-    table: Bytes<'_>,
-    prefix: Bytes<'_>,
-    from: Bytes<'_>,
-    key: *mut Bytes<'static>,
-    value: *mut Bytes<'static>,
-) -> u32 {
-    // SAFETY: see above.
-    let prefix = unsafe { slice(prefix) };
-    // SAFETY: see above.
-    let from = unsafe { slice(from) };
-    let read = |s: &mut Staging<'_>, table: &str| match s.table_next(table, prefix, from) {
-        Some((k, v)) => {
-            // SAFETY: see above.
-            unsafe { key.write(lend(k)) };
-            // SAFETY: see above.
-            unsafe { value.write(lend(v)) };
-            status::OK
-        }
-        None => status::ABSENT,
-    };
-    // SAFETY: see above.
-    unsafe { with_name(turn, table, read) }
-}
-
 /// Logs an event: in a turn with the batch, else at once. Outside turns any thread may call it,
 /// and the limits of a turn do not hold.
 unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::level::LogEvent<'_>) {
@@ -287,18 +217,6 @@ unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::level::LogEven
         Some(s) => s.log(event.level, &target, &message),
         None => crate::logs::log_at!(event.level, handler = %target, "{message}"),
     }
-}
-
-/// Number of entries of a table, with writes of this batch; 0 if the name is not UTF-8.
-unsafe extern "C" fn table_len(turn: *mut abi::Turn, table: Bytes<'_>) -> u64 {
-    let mut len = 0;
-    let count = |s: &mut Staging<'_>, table: &str| {
-        len = s.table_len(table);
-        status::OK
-    };
-    // SAFETY: see above.
-    unsafe { with_name(turn, table, count) };
-    len
 }
 
 /// Stages a timer of the session, or of the service.

@@ -6,6 +6,7 @@
 //! | `instance` | an instance of a service: runs turns and jobs, converts values |
 //! | `host_calls` | the functions that a handler calls during a turn |
 //! | `stream_calls` | those for connections that the host makes, and for TLS |
+//! | `table_calls` | those for tables |
 //! | `telnet_calls` | those for telnet sessions |
 //! | `under_way` | what those functions get back of the turn |
 //! | `bytes` | bytes that cross the boundary |
@@ -15,5 +16,6 @@ mod host_calls;
 mod instance;
 pub mod library;
 mod stream_calls;
+mod table_calls;
 mod telnet_calls;
 mod under_way;
