@@ -57,7 +57,7 @@ impl Saved {
     /// Counts an item. The connection number is neither, so it is not counted.
     fn count(&mut self, kind: Kind) {
         match kind {
-            Kind::Entry => self.entries += 1,
+            Kind::Entry | Kind::Expiring => self.entries += 1,
             Kind::Ledger => self.lines += 1,
             _ => {}
         }
@@ -176,7 +176,7 @@ pub fn write_at(
     let (mut lines, mut damaged) = (BTreeMap::new(), 0);
     let mut failed = None;
     let walked = each_record(region, limits, epoch, |seen| {
-        if !matches!(seen.kind, Kind::Entry | Kind::Ledger | Kind::Served) {
+        if !matches!(seen.kind, Kind::Entry | Kind::Expiring | Kind::Ledger | Kind::Served) {
             return Ok(());
         }
         if is_dropped(seen, dropped) {
@@ -192,7 +192,7 @@ pub fn write_at(
                 Ok(())
             }
             // The key of an entry is the version of its value.
-            Kind::Entry => file.item(seen.kind, seen.key as u32, seen.bytes),
+            Kind::Entry | Kind::Expiring => file.item(seen.kind, seen.key as u32, seen.bytes),
             _ => file.item(seen.kind, 0, seen.bytes),
         };
         written.map_err(|e| {
@@ -296,7 +296,8 @@ fn items(bytes: &[u8]) -> Result<Items<'_>, &'static str> {
             return Ok(items);
         }
         // Exactly the kinds that `Core::each_saved` lends.
-        let kind = [Kind::Entry, Kind::Ledger, Kind::Served].into_iter().find(|k| *k as u8 == kind);
+        let kinds = [Kind::Entry, Kind::Expiring, Kind::Ledger, Kind::Served];
+        let kind = kinds.into_iter().find(|k| *k as u8 == kind);
         let kind = kind.ok_or("it holds an item of an unknown kind")?;
         let (version, after) = if versions { number(after)? } else { (0, after) };
         let (len, after) = number(after)?;

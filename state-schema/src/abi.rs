@@ -379,6 +379,8 @@ pub struct Host {
     pub table_seek: table::Seek,
     /// Since 1.6. Drops all entries of a table whose keys start with a prefix.
     pub table_drop_prefix: table::DropPrefix,
+    /// Since 1.6. Writes an entry with a deadline.
+    pub table_put_until: table::PutUntil,
 }
 
 /// The one function that a library exports.

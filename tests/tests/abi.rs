@@ -113,7 +113,8 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             connect_tls,
             wall,
             table_seek,
-            table_drop_prefix
+            table_drop_prefix,
+            table_put_until
         }
     );
 
@@ -175,7 +176,9 @@ fn a_library_has_the_same_layout_in_c_and_rust() {
             migration_count,
             downgrade_count,
             migrations,
-            downgrades
+            downgrades,
+            flags,
+            reserved
         }
     );
     compare!(
@@ -219,6 +222,8 @@ fn constants_have_the_same_values_in_c_and_rust() {
         ("GR_LOG_TRACE", abi::level::TRACE),
         ("GR_BROADCAST_OTHERS", abi::BROADCAST_OTHERS),
         ("GR_BROADCAST_LINE", abi::BROADCAST_LINE),
+        ("GR_EXPIRED", abi::action::EXPIRED),
+        ("GR_TABLE_HEARS_OF_EXPIRY", abi::table::HEARS_OF_EXPIRY),
         ("GR_TABLE_BACKWARDS", abi::table::BACKWARDS),
         ("GR_TABLE_KEY_ALONE", abi::table::KEY_ALONE),
         ("GR_RUN_STATE_LOST", abi::RUN_STATE_LOST),

@@ -122,7 +122,7 @@ impl Core {
         match input {
             Input::PassBegins { .. } => begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly),
             Input::InputLeft => pass.host.leaves_input = true,
-            Input::WallClock { unix_ns } => pass.host.wall_ns = unix_ns,
+            Input::WallClock { unix_ns } => pass.host.take_wall_clock(unix_ns),
             Input::Opened { slot, id, service, kind, peer, at_ms, tls } => {
                 open::accept(&mut pass, Connection::accepted((slot, id), (service, kind), peer, at_ms), tls);
             }

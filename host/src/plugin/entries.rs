@@ -96,7 +96,7 @@ pub(super) fn is_another(
     tables: &mut BTreeMap<&str, Entries>,
     dropped: &[DroppedPrefix],
 ) -> bool {
-    if seen.kind != Kind::Entry {
+    if !matches!(seen.kind, Kind::Entry | Kind::Expiring) {
         return true;
     }
     if let Some(entry) = SeenEntry::of(seen)

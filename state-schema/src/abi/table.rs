@@ -23,6 +23,21 @@ pub type Seek = unsafe extern "C" fn(
     value: *mut Bytes<'static>,
 ) -> u32;
 
+/// [`Table::flags`]: its service gets [`super::action::EXPIRED`] for each entry that is over.
+pub const HEARS_OF_EXPIRY: u32 = 1;
+
+/// [`super::Host::table_put_until`]: writes a value (MessagePack) under a key until a time, in
+/// nanoseconds since 1970, UTC. From then on, by the clock that [`super::Host::wall`] tells, the
+/// entry is gone for all who read; the host counts in whole milliseconds, and is never early. A
+/// time that is over deletes the entry. A put without a time takes the time away.
+pub type PutUntil = unsafe extern "C" fn(
+    turn: *mut Turn,
+    table: Bytes<'_>,
+    key: Bytes<'_>,
+    value: Bytes<'_>,
+    until_ns: u64,
+) -> u32;
+
 /// [`super::Host::table_drop_prefix`]: drops all entries whose keys start with `prefix`, however
 /// many those are; empty: all. Their memory is free a little later.
 pub type DropPrefix = unsafe extern "C" fn(turn: *mut Turn, table: Bytes<'_>, prefix: Bytes<'_>) -> u32;
@@ -47,4 +62,11 @@ pub struct Table {
     pub migrations: *const u32,
     /// The versions from which this library can make the one before.
     pub downgrades: *const u32,
+    /// Since 1.6 (0 before): 0 or [`HEARS_OF_EXPIRY`].
+    pub flags: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
+
+/// Size of [`Table`] up to ABI 1.5.
+pub const SIZE_1_5: usize = std::mem::offset_of!(Table, flags);

@@ -131,7 +131,8 @@ impl World {
         let image = Plain::cut_after(host.core.store().image(), None);
         let limits = host.limits.host.clone();
         let found = Store::recover(Box::new(image), limits.store_bytes_max).expect("a store");
-        let Successor { core, survivors, lost } = Core::recover(limits, found, host.now_ns);
+        let Successor { mut core, survivors, lost } = Core::recover(limits, found, host.now_ns);
+        core.handle(Input::WallClock { unix_ns: host.wall_ns });
         assert_eq!(lost, Vec::<String>::new());
 
         // The dead core's reports of limits are lost, and so are the commands of its last pass.

@@ -3,7 +3,7 @@
 use crate::model::{Expected, Subject};
 use crate::peers::Peer;
 use crate::roads::{ADDR, Road, proxied_client};
-use crate::script::{COUNTS, TABLE};
+use crate::script::{COUNTS, MORTAL, TABLE};
 use crate::world::World;
 use greenroom_core::effects::inbox::ActionView;
 use greenroom_core::ids::Slot;
@@ -98,6 +98,7 @@ impl World {
         }
         records_and_sessions_agree(self, &observed);
         limits_change_with_a_commit_alone(self);
+        nobody_reads_what_is_over(self);
     }
 
     /// Checks that a connection is a session, unless there are too many.
@@ -115,6 +116,7 @@ impl World {
         limits_are_reported_as_often_as_they_are_reached(self);
         no_record_of_a_session_is_left(self);
         nothing_that_was_dropped_is_left(self);
+        entries_that_are_over_are_told_once(self);
         self.check_datagrams();
         failed_turns_leave_nothing(self);
     }
@@ -343,11 +345,26 @@ fn no_record_of_a_session_is_left(world: &World) {
     }
 }
 
+/// Entries with a deadline that can be read have it ahead of them.
+fn nobody_reads_what_is_over(world: &World) {
+    let (entries, _) = world.host.core.entries_from(MORTAL, b"");
+    let is_ahead = |(_, value): &(Vec<u8>, Vec<u8>)| number(value) > world.host.wall_ns;
+    assert!(entries.iter().all(is_ahead), "{entries:?} at {}", world.host.wall_ns);
+}
+
+/// Each entry with a deadline is over once, and the service was told.
+fn entries_that_are_over_are_told_once(world: &World) {
+    let sum = |what| world.counters_of(what).iter().map(|(_, n)| n).sum::<u64>();
+    assert_eq!(sum("mortal:"), sum("died:"), "entries that are over");
+    assert_eq!(world.host.core.store().count(Kind::Expiring), 0, "records of entries that are over");
+}
+
 /// Each record of an entry is that of an entry which can be read, and no drop is under way.
 fn nothing_that_was_dropped_is_left(world: &World) {
     let core = &world.host.core;
     let readable: usize = core.tables().names().map(|table| core.tables().count(table)).sum();
-    assert_eq!(core.store().count(Kind::Entry), readable, "records of entries");
+    let records = core.store().count(Kind::Entry) + core.store().count(Kind::Expiring);
+    assert_eq!(records, readable, "records of entries");
     assert_eq!(core.store().count(Kind::Drop), 0, "drops under way");
 }
 

@@ -14,6 +14,9 @@ use greenroom_state::abi::{self, action, fault};
 /// Table of the peers' own entries.
 pub(crate) const TABLE: &str = "sim";
 
+/// Table of entries that are over soon, of which the service is told.
+pub(crate) const MORTAL: &str = "mortal";
+
 /// Table of the turns' counters.
 pub(crate) const COUNTS: &str = "counts";
 
@@ -138,6 +141,7 @@ impl<'t, 's> Turn<'t, 's> {
             action::DIALED => self.opened_outbound(a.from, &data),
             action::CONNECT => self.connect_ended(a.from, a.detail == abi::connect::OPEN, &data),
             action::NOTE => self.note(a.from),
+            action::EXPIRED => self.entry_is_over(&self.text(a.name), &data),
             action::TIMER => self.timer_fired(&self.text(a.name)),
             action::PUBLISHED => self.published(&self.text(a.name), &data),
             action::SUBNEGOTIATION => _ = self.add_own("acts"),
@@ -254,6 +258,16 @@ impl<'t, 's> Turn<'t, 's> {
         if self.owner == "service" && name.ends_with('3') {
             self.connect();
         }
+    }
+
+    /// An entry is over: it is gone, and told of once.
+    fn entry_is_over(&mut self, table: &str, key: &str) {
+        assert_eq!((table, self.owner.as_str()), (MORTAL, "service"), "the owner is told");
+        assert_eq!(self.staging.table_get(MORTAL, key.as_bytes()), None, "what is over is gone");
+        self.add_own("acts");
+        self.add("died", key.split(':').next().unwrap_or_default(), 1);
+        let told = self.add("once", &format!("over {key}"), 1);
+        assert!(told == 1 || self.script.damaged, "an entry is over once");
     }
 
     /// Message on a topic: the next number, or the first one since the session joined.

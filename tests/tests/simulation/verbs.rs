@@ -1,7 +1,7 @@
 //! Verbs of the scripted service, one function each.
 
 use crate::roads::ADDR;
-use crate::script::{Failure, TABLE, Turn};
+use crate::script::{Failure, MORTAL, TABLE, Turn};
 use greenroom_core::turn::table_reads::Seek;
 use greenroom_state::abi;
 
@@ -9,7 +9,7 @@ use greenroom_state::abi;
 pub(crate) const VERBS: &[&str] = &[
     "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye", "self",
     "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "shout", "dial", "hold",
-    "wait", "drop", "many",
+    "wait", "drop", "many", "until",
 ];
 
 /// Added to the count by a turn that fails: a state that keeps it is wrong.
@@ -43,6 +43,7 @@ impl Turn<'_, '_> {
             "put" => self.put(rest, line),
             "cut" => self.cut(rest),
             "drop" => self.drop_own(rest, line),
+            "until" => self.put_until(rest),
             "many" => self.put_many(line),
             "join" => self.join(rest),
             "part" => _ = self.staging.unsubscribe(rest),
@@ -84,6 +85,7 @@ impl Turn<'_, '_> {
         self.staging.send(b"never to be seen\n");
         self.staging.table_put(TABLE, b"never", b"to be seen");
         self.staging.table_drop_prefix(TABLE, b"");
+        self.staging.table_put_until(MORTAL, b"never", b"0", u64::MAX);
         self.staging.subscribe("never");
         self.staging.set_timer("never", 0, false);
         self.staging.note(self.session, b"never");
@@ -151,6 +153,25 @@ impl Turn<'_, '_> {
         let first = self.staging.table_seek(TABLE, prefix.as_bytes(), b"", Seek::default());
         assert_eq!(first, None, "what was dropped is gone");
         self.put(key, line);
+    }
+
+    /// Writes an entry that is over soon, and reads all that are not.
+    fn put_until(&mut self, delay: &str) {
+        let n = self.add_own("mortal");
+        let wall_ns = self.staging.wall();
+        let until_ns = wall_ns + (1 + number(delay) % 8) * 100_000_000;
+        let (key, value) = (format!("{}:{n}", self.session), until_ns.to_string());
+        self.staging.table_put_until(MORTAL, key.as_bytes(), value.as_bytes(), until_ns);
+        let (mut from, mut seen) = (Vec::new(), false);
+        while let Some((found, value)) = self.staging.table_seek(MORTAL, b"", &from, Seek::default()) {
+            assert!(number(&String::from_utf8_lossy(value)) > wall_ns, "nobody reads what is over");
+            seen |= found == key.as_bytes();
+            from = [found, &[0]].concat();
+        }
+        assert!(seen, "own writes are scanned");
+        // Over already: the entry does not come to be.
+        self.staging.table_put_until(MORTAL, b"dead", b"0", wall_ns - 1_000_000);
+        assert_eq!(self.staging.table_get(MORTAL, b"dead"), None);
     }
 
     /// Subscribes to a topic, after a name that no topic may have.

@@ -71,8 +71,8 @@ pub(crate) fn apply(
             }
             Effect::Subscribe(topic) => topics_changed |= subscribe(host, slot, staged.text(topic)),
             Effect::Unsubscribe(topic) => topics_changed |= unsubscribe(host, slot, staged.text(topic)),
-            Effect::Put { table, key, value } => {
-                put(host, staged, (table, key), (writer, service), value);
+            Effect::Put { table, key, value, until } => {
+                put(host, staged, (table, key), (writer, service), (value, *until));
             }
             Effect::Delete { table, key } => {
                 host.tables.delete(&mut host.store, staged.text(table), &staged.bytes[key.clone()]);
@@ -137,11 +137,12 @@ fn put(
     staged: &Buffers,
     (table, key): (&Part, &Part),
     (writer, service): (Writer, ServiceId),
-    value: &Part,
+    (value, until): (&Part, Option<u64>),
 ) {
     let (table, key) = (staged.text(table), &staged.bytes[key.clone()]);
     let version = host.services.version_written(&host.owners, writer, service, table);
-    let put = host.tables.put(&mut host.store, table, key, version, &staged.bytes[value.clone()]);
+    let value = &staged.bytes[value.clone()];
+    let put = host.tables.put_until(&mut host.store, (table, key), version, value, until);
     put.expect("room was reserved before");
 }
 

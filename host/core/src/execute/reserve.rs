@@ -99,9 +99,9 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
         Effect::Broadcast { topic, data, .. } => {
             (OutputWriter::broadcast_record_bytes(data.len()), subscribers(topic))
         }
-        Effect::Put { table, key, value } => {
+        Effect::Put { table, key, value, until } => {
             let key = &staged.bytes[key.clone()];
-            (Tables::record_bytes(staged.text(table), key, value.len()), 1)
+            (Tables::record_bytes(*until, staged.text(table), key, value.len()), 1)
         }
         Effect::DropPrefix { table, prefix } => {
             (Tables::drop_record_bytes(staged.text(table), &staged.bytes[prefix.clone()]), 1)

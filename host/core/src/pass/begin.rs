@@ -14,21 +14,26 @@ use super::close::go_on_stopping;
 use super::receive::{run_kept_input, wants_input};
 use super::timeout::{on_timeout, rearm_timeouts};
 use crate::command::Command;
+use crate::effects::action_record::{Data, PendingAction};
+use crate::effects::inbox::{Inbox, RunningBatch};
 use crate::effects::job_shares::RunningJob;
 use crate::host_state::HostState;
+use crate::host_state::deliver::deliver;
 use crate::host_state::end::gone;
 use crate::host_state::notice::limit_reached;
 use crate::host_state::output::is_full;
 use crate::ids::{Slot, public_number};
-use crate::limits::budget::{RECLAIM_NS, SESSION_NS};
+use crate::limits::budget::{EFFECT_NS, RECLAIM_NS, SESSION_NS};
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
-use greenroom_state::abi::level;
+use greenroom_state::abi::{action, level};
 
 /// Timers that one pass turns into actions, at most. The others stay due, so the next pass
 /// comes at once.
 const FIRED_PER_PASS: usize = 4096;
+/// Actions that may wait for a service when it is told of another entry that is over.
+const EXPIRED_WAITING_MAX: usize = 1024;
 
 /// Runs what is due at the beginning of a pass. `assembly` is memory for kept input.
 ///
@@ -55,6 +60,7 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
     rearm_timeouts(pass.host, rearm_from);
     go_on_stopping(pass);
     reclaim(pass.host);
+    expire(pass.host);
     pass.host.begin_stage();
     // Sessions that are listed again by these turns wait for the next pass, behind those that this
     // one leaves.
@@ -117,9 +123,45 @@ fn fire_timers(host: &mut HostState) {
     }
 }
 
-/// Deletes records of entries that were dropped, for half of a stage. Nothing waits for it.
+/// Deletes entries that are over, for a quarter of a stage, and tells the owners of their tables, if
+/// those want to know. Of a table whose owner has many to hear of, the rest waits: nobody reads it.
+fn expire(host: &mut HostState) {
+    host.budget.begin(host.limits.host().pass_us / 4);
+    for table in host.tables.tables_over() {
+        let owner = host.owners.get(&table).filter(|owner| owner.hears_of_expiry);
+        let owner = owner.map(|owner| Slot::of_service(owner.service));
+        while let Some(key) = host.tables.next_over(&host.store, &table) {
+            if host.budget.is_spent() {
+                return host.tables.leave_rest();
+            }
+            if let Some(slot) = owner
+                && !tell_expired(host, slot, &table, &key)
+            {
+                break;
+            }
+            host.tables.delete(&mut host.store, &table, &key);
+            host.budget.spend(RECLAIM_NS);
+        }
+    }
+}
+
+/// Tells a service that an entry of its table is over. False: too much waits for it, or the store has
+/// no room; nothing has changed then.
+fn tell_expired(host: &mut HostState, slot: Slot, table: &str, key: &[u8]) -> bool {
+    let (waiting, _) = host.inbox.backlog(slot);
+    if waiting >= EXPIRED_WAITING_MAX || !host.store.reserve([Inbox::record_bytes(table.len(), key.len())]) {
+        return false;
+    }
+    let (kind, data) = (action::EXPIRED, Data::Own(key));
+    let told = PendingAction { kind, detail: 0, from: 0, depth: 0, name: table, data };
+    deliver(host, slot, &told, &RunningBatch::default());
+    host.budget.spend(EFFECT_NS);
+    true
+}
+
+/// Deletes records of entries that were dropped, for a quarter of a stage. Nothing waits for it.
 fn reclaim(host: &mut HostState) {
-    host.budget.begin(host.limits.host().pass_us / 2);
+    host.budget.begin(host.limits.host().pass_us / 4);
     while host.tables.reclaim(&mut host.store) {
         host.budget.spend(RECLAIM_NS);
         if host.budget.is_spent() {

@@ -197,6 +197,7 @@ pub fn action_name(kind: u32) -> &'static str {
         abi::action::NEGOTIATED => "negotiated",
         abi::action::TLS_STARTED => "tls started",
         abi::action::STARTED => "started",
+        abi::action::EXPIRED => "expired",
         abi::action::SUBNEGOTIATION => "subnegotiation",
         abi::action::DATAGRAM => "datagram",
         _ => "?",

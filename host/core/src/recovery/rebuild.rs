@@ -152,6 +152,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             | Kind::Service
             | Kind::Entry
             | Kind::Drop
+            | Kind::Expiring
             | Kind::Tls
             | Kind::TlsInput
             | Kind::TlsFacts
@@ -180,8 +181,9 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
         }
     }
     // The tables take all entries in one call, in which they find doubles.
-    let of_kind = |kind| records.iter().filter(move |f| f.kind == kind);
-    for r in host.tables.recover(&host.store, of_kind(Kind::Drop), of_kind(Kind::Entry)) {
+    let drops = records.iter().filter(|f| f.kind == Kind::Drop);
+    let entries = records.iter().filter(|f| matches!(f.kind, Kind::Entry | Kind::Expiring));
+    for r in host.tables.recover(&host.store, drops, entries) {
         lost.push("an entry of a table: it can't be read".into());
         host.store.delete(r);
     }
@@ -376,7 +378,7 @@ fn describe(erased: &Erased) -> String {
             }
             None => of_session("an action, a timer, a job or a connection"),
         },
-        Some(Kind::Entry) => "an entry of a table".into(),
+        Some(Kind::Entry | Kind::Expiring) => "an entry of a table".into(),
         Some(Kind::Drop) => "the drop of a table's prefix".into(),
         Some(Kind::Library) => format!("the builds of library {key}"),
         Some(Kind::Payload) => "a message for several sessions".into(),

@@ -79,6 +79,9 @@ pub enum Kind {
     /// Drop of a prefix of a table whose entries are not all deleted, as `tables/drops.rs` says;
     /// key: its era.
     Drop = 28,
+    /// An entry of a table that has a deadline: milliseconds since 1970 (u64, little-endian), then
+    /// what a record of kind `Entry` has; key: as there.
+    Expiring = 29,
 }
 
 impl Kind {
@@ -107,10 +110,10 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 28] = [
+        const ALL: [Kind; 29] = [
             Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
             Ledger, Action, Payload, Timer, Job, Connect, Shared, Config, Framing, Waits, InputTail,
-            Framings, Tls, TlsInput, TlsFacts, TlsDue, Drop,
+            Framings, Tls, TlsInput, TlsFacts, TlsDue, Drop, Expiring,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

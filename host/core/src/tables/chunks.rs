@@ -57,7 +57,17 @@ impl Totals {
     }
 
     fn subtract(&mut self, bytes: usize, version: u32) {
-        self.subtract_all(&Totals { count: 1, bytes, versions: vec![(version, 1)] });
+        self.count -= 1;
+        self.bytes -= bytes;
+        self.subtract_version(version, 1);
+    }
+
+    fn subtract_version(&mut self, version: u32, n: usize) {
+        let Some(at) = self.versions.iter().position(|(v, _)| *v == version) else { return };
+        self.versions[at].1 -= n;
+        if self.versions[at].1 == 0 {
+            self.versions.swap_remove(at);
+        }
     }
 
     pub(super) fn add_all(&mut self, other: &Totals) {
@@ -72,11 +82,8 @@ impl Totals {
         self.count -= other.count;
         self.bytes -= other.bytes;
         for (version, n) in &other.versions {
-            if let Some((_, count)) = self.versions.iter_mut().find(|(v, _)| v == version) {
-                *count -= n;
-            }
+            self.subtract_version(*version, *n);
         }
-        self.versions.retain(|(_, count)| *count > 0);
     }
 }
 

@@ -13,7 +13,8 @@
 //! take over while a drop is under way, as it does for any record that it does not know.
 
 use super::chunks::Chunk;
-use super::entry::{entry, name_of};
+use super::deadlines::Deadlines;
+use super::entry::{entry, name_of, split_deadline};
 use super::indexed::Indexed;
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
@@ -44,8 +45,9 @@ impl DroppedPrefix {
 /// Returns whether an entry that a snapshot shows was dropped before.
 pub fn is_dropped(seen: &Seen<'_>, dropped: &[DroppedPrefix]) -> bool {
     !dropped.is_empty()
-        && seen.kind == Kind::Entry
-        && name_of(seen.bytes).is_some_and(|(table, key)| dropped.iter().any(|d| d.has(table, key, seen.key)))
+        && split_deadline(seen.kind, seen.bytes)
+            .and_then(|(_, entry)| name_of(entry))
+            .is_some_and(|(table, key)| dropped.iter().any(|d| d.has(table, key, seen.key)))
 }
 
 /// Drop under way.
@@ -95,16 +97,22 @@ impl Drops {
     }
 
     /// Begins to delete entries that the index has given up. The caller has reserved room for the
-    /// record.
-    pub(super) fn begin(&mut self, store: &mut Store, table: &str, prefix: &[u8], gone: Vec<Chunk<Indexed>>) {
+    /// record. A few are deleted at once.
+    pub(super) fn begin(
+        &mut self,
+        store: &mut Store,
+        deadlines: &mut Deadlines,
+        (table, prefix): (&str, &[u8]),
+        gone: Vec<Chunk<Indexed>>,
+    ) {
         let count: usize = gone.iter().map(|chunk| chunk.items.len()).sum();
         // Behind the last era there is no other: entries are deleted at once then.
         if count <= AT_ONCE_MAX || self.era == u32::MAX {
-            gone.iter().flat_map(|chunk| &chunk.items).for_each(|e| store.delete(e.at));
-            return;
+            let all = gone.iter().flat_map(|chunk| &chunk.items);
+            return all.for_each(|e| deadlines.delete_record(store, table, e.at));
         }
         self.era += 1;
-        let record = store.put(None, Kind::Drop, self.era.into(), &entry(table, prefix, b""));
+        let record = store.put(None, Kind::Drop, self.era.into(), &entry(None, table, prefix, b""));
         let record = record.expect("room was reserved before");
         let what = DroppedPrefix { table: table.into(), prefix: prefix.into(), era: self.era };
         self.all.push(UnderWay { what, record, chunks: gone, found: Vec::new() });
@@ -113,7 +121,7 @@ impl Drops {
 
     /// Deletes one record of a dropped entry, and the drop's own with the last one. False: there is
     /// none.
-    pub(super) fn reclaim(&mut self, store: &mut Store) -> bool {
+    pub(super) fn reclaim(&mut self, store: &mut Store, deadlines: &mut Deadlines) -> bool {
         let Some(drop) = self.all.last_mut() else { return false };
         let next = drop.found.pop().or_else(|| {
             let chunk = drop.chunks.last_mut()?;
@@ -124,7 +132,7 @@ impl Drops {
             entry.map(|e| e.at)
         });
         if let Some(at) = next {
-            store.delete(at);
+            deadlines.delete_record(store, &drop.what.table, at);
         }
         if drop.found.is_empty() && drop.chunks.is_empty() {
             store.delete(drop.record);

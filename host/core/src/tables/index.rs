@@ -16,10 +16,10 @@
 //! against the limits of tables, and applied if the turn succeeds.
 
 use super::chunks::{Chunks, Item};
+use super::deadlines::{Deadlines, Due};
 use super::drops::{DroppedPrefix, Drops};
-use super::entry::{entry, overhead, value_of, version_of};
-use super::indexed::{Indexed, stored_version};
-use crate::store::kind::Kind;
+use super::entry::{entry, kind_of, name_of, overhead, value_of, version_of};
+use super::indexed::{Indexed, entry_at, stored_version, until_of};
 use crate::store::layout::{Full, Ref};
 use crate::store::records::Store;
 use std::collections::BTreeMap;
@@ -31,6 +31,8 @@ pub struct Tables {
     pub(super) tables: BTreeMap<Box<str>, Chunks<Indexed>>,
     /// Entries that were dropped and that the store still holds.
     pub(super) drops: Drops,
+    /// Deadlines of the entries that have one.
+    pub(super) deadlines: Deadlines,
 }
 
 impl Tables {
@@ -72,7 +74,14 @@ impl Tables {
     /// such key.
     pub(crate) fn value<'s>(&self, store: &'s Store, table: &str, key: &[u8]) -> Option<(u32, &'s [u8])> {
         let at = self.tables.get(table)?.get(key)?.at;
-        Some((store.key(at) as u32, value_of(store.bytes_of(at))))
+        let (until, entry) = entry_at(store, at);
+        (!self.deadlines.is_over(until)).then(|| (store.key(at) as u32, value_of(entry)))
+    }
+
+    /// Returns the deadline of an entry, in milliseconds since 1970; `None`: there is no such entry,
+    /// or it has none.
+    pub fn until(&self, store: &Store, table: &str, key: &[u8]) -> Option<u64> {
+        until_of(store, self.tables.get(table)?.get(key)?.at)
     }
 
     /// Returns the bytes of an entry's key and value; `None`: there is no such key.
@@ -107,27 +116,44 @@ impl Tables {
 
     /// Iterates over the keys at or after `from`, in order. The caller continues a slice with
     /// the last key and a zero byte behind it.
-    pub fn keys_from<'a>(&'a self, table: &str, from: &[u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.tables.get(table).map(|t| t.from(from)).into_iter().flatten().map(|e| &*e.key)
+    pub fn keys_from<'a>(
+        &'a self,
+        store: &'a Store,
+        table: &str,
+        from: &[u8],
+    ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let entries = self.tables.get(table).map(|t| t.from(from)).into_iter().flatten();
+        entries.filter(move |e| !self.deadlines.is_record_over(store, e.at)).map(|e| &*e.key)
     }
 
     /// Returns the first key at or behind `from` that starts with `prefix`. O(log entries).
-    pub(crate) fn next_key<'a>(&'a self, table: &str, prefix: &[u8], from: &[u8]) -> Option<&'a [u8]> {
-        self.keys_from(table, from).next().filter(|key| key.starts_with(prefix))
+    pub(crate) fn next_key<'a>(
+        &'a self,
+        store: &'a Store,
+        table: &str,
+        prefix: &[u8],
+        from: &[u8],
+    ) -> Option<&'a [u8]> {
+        self.keys_from(store, table, from).next().filter(|key| key.starts_with(prefix))
     }
 
     /// Returns the last key before `below` that starts with `prefix`; `None`: of all that do.
     /// O(log entries).
     pub(crate) fn previous_key<'a>(
         &'a self,
+        store: &Store,
         table: &str,
         prefix: &[u8],
         below: Option<&[u8]>,
     ) -> Option<&'a [u8]> {
         let end = prefix_end(prefix);
         let end = [below, end.as_deref()].into_iter().flatten().min();
-        let last = self.tables.get(table)?.before(end).map(|e| &*e.key);
-        last.filter(|key| key.starts_with(prefix))
+        let t = self.tables.get(table)?;
+        let mut last = t.before(end)?;
+        while self.deadlines.is_record_over(store, last.at) {
+            last = t.before(Some(&last.key))?;
+        }
+        Some(&*last.key).filter(|key| key.starts_with(prefix))
     }
 
     /// Returns number and bytes of the entries whose keys start with `prefix`. O(entries / 128).
@@ -137,17 +163,14 @@ impl Tables {
         (totals.count, totals.bytes)
     }
 
-    /// Returns the bytes of the record that [`Tables::put`] writes, for the reservation before
+    /// Returns the bytes of the record that [`Tables::put_until`] writes, for the reservation before
     /// it.
-    pub(crate) fn record_bytes(table: &str, key: &[u8], value_len: usize) -> usize {
-        overhead(table, key) + value_len
+    pub(crate) fn record_bytes(until: Option<u64>, table: &str, key: &[u8], value_len: usize) -> usize {
+        overhead(until, table, key) + value_len
     }
 
-    /// Writes an entry, in place of the one under this key. The value has the given version; 0:
-    /// the table has no owner.
-    ///
-    /// Fails if the store has no room, and nothing has changed then. Cannot fail after a
-    /// reservation of [`Tables::record_bytes`]. The caller has checked name and key.
+    /// Writes an entry without a deadline: see [`Tables::put_until`].
+    #[cfg(test)]
     pub(crate) fn put(
         &mut self,
         store: &mut Store,
@@ -156,7 +179,23 @@ impl Tables {
         version: u32,
         value: &[u8],
     ) -> Result<(), Full> {
-        let record = entry(table, key, value);
+        self.put_until(store, (table, key), version, value, None)
+    }
+
+    /// Writes an entry, in place of the one under this key. The value has the given version; 0:
+    /// the table has no owner. `until`: its deadline, in milliseconds since 1970.
+    ///
+    /// Fails if the store has no room, and nothing has changed then. Cannot fail after a
+    /// reservation of [`Tables::record_bytes`]. The caller has checked name and key.
+    pub(crate) fn put_until(
+        &mut self,
+        store: &mut Store,
+        (table, key): (&str, &[u8]),
+        version: u32,
+        value: &[u8],
+        until: Option<u64>,
+    ) -> Result<(), Full> {
+        let (kind, record) = (kind_of(until), entry(until, table, key, value));
         let mark = self.drops.mark(version);
         // A lookup comes first: `entry` would copy the name for each write.
         let t = match self.tables.get_mut(table) {
@@ -164,17 +203,27 @@ impl Tables {
             None => self.tables.entry(table.into()).or_default(),
         };
         let value_len = value.len() as u32;
+        let (mut gone, mut now_at) = (None, None);
         let changed = t.change(key, |e| {
-            let before = store.key(e.at) as u32;
+            let (before, until) = (store.key(e.at) as u32, until_of(store, e.at));
+            let was = e.at;
             // The store refuses before anything is counted.
-            e.at = store.put(Some(e.at), Kind::Entry, mark, &record)?;
+            e.at = store.put(Some(was), kind, mark, &record)?;
             e.value_len = value_len;
+            gone = until.map(|ms| Due::new(ms, was));
+            now_at = Some(e.at);
             Ok((before, version))
         });
         if let Some(changed) = changed {
+            if let Some(gone) = gone {
+                self.deadlines.remove(table, gone);
+            }
+            if let (Some(ms), Some(at)) = (until, now_at) {
+                self.deadlines.add(table, Due::new(ms, at));
+            }
             return changed;
         }
-        let Ok(at) = store.put(None, Kind::Entry, mark, &record) else {
+        let Ok(at) = store.put(None, kind, mark, &record) else {
             // A refused first entry must not leave a table without entries.
             if t.totals().count == 0 {
                 self.tables.remove(table);
@@ -182,6 +231,9 @@ impl Tables {
             return Err(Full);
         };
         t.insert(Indexed { key: key.into(), at, value_len }, version, &stored_version(store));
+        if let Some(ms) = until {
+            self.deadlines.add(table, Due::new(ms, at));
+        }
         Ok(())
     }
 
@@ -191,7 +243,7 @@ impl Tables {
         let Some(t) = self.tables.get_mut(table) else { return };
         let gone = t.remove(key, &stored_version(store));
         if let Some(gone) = gone {
-            store.delete(gone.at);
+            self.deadlines.delete_record(store, table, gone.at);
         }
         if t.totals().count == 0 {
             self.tables.remove(table);
@@ -208,17 +260,61 @@ impl Tables {
         if t.totals().count == 0 {
             self.tables.remove(table);
         }
-        self.drops.begin(store, table, prefix, gone);
+        self.drops.begin(store, &mut self.deadlines, (table, prefix), gone);
     }
 
     /// Returns the bytes of the record that [`Tables::drop_prefix`] may write.
     pub(crate) fn drop_record_bytes(table: &str, prefix: &[u8]) -> usize {
-        overhead(table, prefix)
+        overhead(None, table, prefix)
     }
 
     /// Deletes one record of an entry that was dropped. False: there is none.
     pub(crate) fn reclaim(&mut self, store: &mut Store) -> bool {
-        self.drops.reclaim(store)
+        self.drops.reclaim(store, &mut self.deadlines)
+    }
+
+    /// Takes the clock of a pass, in milliseconds since 1970. O(1), unless a deadline has come.
+    pub(crate) fn tick(&mut self, wall_ms: u64) {
+        self.deadlines.tick(wall_ms);
+    }
+
+    /// Returns whether a deadline is over by the clock of the pass.
+    pub(crate) fn is_over(&self, until: u64) -> bool {
+        self.deadlines.is_over(Some(until))
+    }
+
+    /// Returns the tables of which entries are over.
+    pub(crate) fn tables_over(&self) -> Vec<Box<str>> {
+        self.deadlines.tables_over()
+    }
+
+    /// Returns the key of the first entry of a table that is over, for the caller to delete.
+    pub(crate) fn next_over(&mut self, store: &Store, table: &str) -> Option<Vec<u8>> {
+        while let Some((ms, at)) = self.deadlines.first_over(table) {
+            let key = name_of(entry_at(store, at).1).map(|(_, key)| key);
+            let indexed = key.and_then(|key| self.tables.get(table)?.get(key));
+            match key.filter(|_| indexed.is_some_and(|e| e.at == at)) {
+                Some(key) => return Some(key.to_vec()),
+                // It was dropped before: nobody is told.
+                None => self.deadlines.remove(table, Due::new(ms, at)),
+            }
+        }
+        None
+    }
+
+    /// Notes that the pass leaves entries that are over and could be deleted.
+    pub(crate) fn leave_rest(&mut self) {
+        self.deadlines.leave_rest();
+    }
+
+    /// Returns whether the next pass is due at once for entries that are over.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.deadlines.has_rest()
+    }
+
+    /// Returns the milliseconds until the first deadline, at least; `None`: none is ahead.
+    pub(crate) fn next_in_ms(&self) -> Option<u64> {
+        self.deadlines.next_in_ms()
     }
 
     /// Returns whether the store holds entries that were dropped.

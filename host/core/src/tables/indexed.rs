@@ -1,6 +1,7 @@
 //! Entry in the index of a table: 24 bytes and the key.
 
 use super::chunks::Item;
+use super::entry::split_deadline;
 use crate::store::layout::Ref;
 use crate::store::records::Store;
 
@@ -29,6 +30,18 @@ impl Item for Indexed {
     fn bytes(&self) -> usize {
         self.key.len() + self.value_len as usize
     }
+}
+
+/// Returns the deadline of an entry in milliseconds since 1970, if it has one, and the encoded
+/// entry, by its record.
+pub(super) fn entry_at(store: &Store, at: Ref) -> (Option<u64>, &[u8]) {
+    let (kind, bytes) = store.kind_and_bytes(at);
+    kind.and_then(|kind| split_deadline(kind, bytes)).unwrap_or((None, bytes))
+}
+
+/// Returns the deadline of an entry, by its record; `None`: it has none.
+pub(super) fn until_of(store: &Store, at: Ref) -> Option<u64> {
+    entry_at(store, at).0
 }
 
 /// Returns the version of an entry's value as stored.

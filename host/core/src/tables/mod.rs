@@ -7,6 +7,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `chunks` | ordered set in chunks, of which a range is taken out at once |
+//! | `deadlines` | deadlines of entries, and the clock that they are judged by |
 //! | [`drops`] | entries that were dropped, until their records are deleted |
 //! | [`entry`] | encoding of one entry |
 //! | [`index`] | the ordered maps |
@@ -15,6 +16,7 @@
 //! | `rebuild` | the index after a crash |
 
 mod chunks;
+mod deadlines;
 pub mod drops;
 pub mod entry;
 pub mod index;

@@ -6,9 +6,10 @@
 //! through memory in order.
 
 use super::chunks::Chunks;
-use super::entry::{name_of, value_of};
+use super::deadlines::Due;
+use super::entry::{name_of, split_deadline, value_of};
 use super::index::Tables;
-use super::indexed::Indexed;
+use super::indexed::{Indexed, entry_at};
 use crate::store::layout::Ref;
 use crate::store::records::Store;
 use crate::store::recover::Found;
@@ -26,8 +27,9 @@ impl Tables {
         let mut found: BTreeMap<Box<str>, FoundTable<'_>> = BTreeMap::new();
         let mut unreadable = self.drops.recover(store, drops);
         for f in records {
-            let bytes = store.bytes_of(f.at);
-            let Some((name, key)) = name_of(bytes) else {
+            let split = split_deadline(f.kind, store.bytes_of(f.at));
+            let named = split.and_then(|(until, bytes)| Some((until, bytes, name_of(bytes)?)));
+            let Some((until, bytes, (name, key))) = named else {
                 unreadable.push(f.at);
                 continue;
             };
@@ -44,9 +46,15 @@ impl Tables {
             // head tell more of them apart.
             let common = table.prefix.iter().zip(key).take_while(|(a, b)| a == b).count();
             table.prefix = &table.prefix[..common];
+            table.deadlines.extend(until.map(|ms| Due::new(ms, f.at)));
             table.entries.push((f.at, f.key as u32, value_of(bytes).len() as u32));
         }
-        self.tables.extend(found.into_iter().map(|(name, table)| (name, table.in_order(store))));
+        for (name, mut table) in found {
+            let mut deadlines = std::mem::take(&mut table.deadlines);
+            deadlines.sort_unstable();
+            self.deadlines.add_sorted(&name, deadlines);
+            self.tables.insert(name, table.in_order(store));
+        }
         unreadable
     }
 }
@@ -59,6 +67,8 @@ struct FoundTable<'a> {
     /// Records of the entries, in the order of their places in the store, with the version and the
     /// length of each value.
     entries: Vec<(Ref, u32, u32)>,
+    /// Deadlines of those that have one.
+    deadlines: Vec<Due>,
 }
 
 /// Entry on its way into the index: 32 bytes, so that a sort moves little.
@@ -98,8 +108,8 @@ impl FoundTable<'_> {
     /// Sorts the entries and builds the map. One allocation for each key; a key that `head` has
     /// all of is not read again.
     fn in_order(self, store: &Store) -> Chunks<Indexed> {
-        let FoundTable { prefix, entries } = self;
-        let key_of = |r: Ref| name_of(store.bytes_of(r)).map_or(&[][..], |(_, key)| key);
+        let FoundTable { prefix, entries, .. } = self;
+        let key_of = |r: Ref| name_of(entry_at(store, r).1).map_or(&[][..], |(_, key)| key);
         let mut entries: Vec<_> =
             entries.into_iter().map(|e| FoundEntry::new(e, &key_of(e.0)[prefix.len()..])).collect();
         // Heads are equal if keys agree in sixteen bytes, or differ only in zeros at the end.

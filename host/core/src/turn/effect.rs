@@ -37,8 +37,9 @@ pub(crate) enum Effect {
     Subscribe(Part),
     /// Topic that the session leaves.
     Unsubscribe(Part),
-    /// Entry of a table, written in place of the one under its key.
-    Put { table: Part, key: Part, value: Part },
+    /// Entry of a table, written in place of the one under its key. `until`: its deadline, in
+    /// milliseconds since 1970.
+    Put { table: Part, key: Part, value: Part, until: Option<u64> },
     /// Entry of a table that goes, if it is there.
     Delete { table: Part, key: Part },
     /// Entries that go: all of a table whose keys start with the prefix.

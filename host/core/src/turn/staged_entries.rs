@@ -75,7 +75,7 @@ impl StagedEntries {
     pub(super) fn cover(&mut self, arena: &[u8], effects: &[Effect], tables: &Tables, store: &Store) {
         for effect in &effects[self.covered..] {
             match effect {
-                Effect::Put { table, key, value } => {
+                Effect::Put { table, key, value, .. } => {
                     self.take_in(arena, (table, key), Some(value), tables);
                 }
                 Effect::Delete { table, key } => self.take_in(arena, (table, key), None, tables),
@@ -230,7 +230,7 @@ impl StagedEntries {
     /// Key of the first entry at or after `from` that starts with `prefix`, stored or staged.
     pub(super) fn next_key(
         &mut self,
-        tables: &Tables,
+        (tables, store): (&Tables, &Store),
         table: &str,
         prefix: &[u8],
         from: &[u8],
@@ -245,7 +245,7 @@ impl StagedEntries {
             }
             // A dead range may go on in the next table.
             let Some(from) = place.strip_prefix(&*head) else { break None };
-            let stored = tables.next_key(table, prefix, from);
+            let stored = tables.next_key(store, table, prefix, from);
             let range = (Bound::Included(&*place), Bound::Unbounded);
             let staged = self.newest.range::<[u8], _>(range).next().filter(|(k, _)| k.starts_with(&whole));
             let staged = staged.map(|(k, value)| (&k[head.len()..], value.is_some()));
@@ -275,7 +275,7 @@ impl StagedEntries {
     /// stored or staged.
     pub(super) fn previous_key(
         &mut self,
-        tables: &Tables,
+        (tables, store): (&Tables, &Store),
         table: &str,
         prefix: &[u8],
         below: Option<&[u8]>,
@@ -294,7 +294,7 @@ impl StagedEntries {
             if end <= whole {
                 break None;
             }
-            let stored = tables.previous_key(table, prefix, end.strip_prefix(&*head));
+            let stored = tables.previous_key(store, table, prefix, end.strip_prefix(&*head));
             let range = (Bound::Unbounded, Bound::Excluded(&*end));
             let staged = self.newest.range::<[u8], _>(range).next_back();
             let staged = staged.filter(|(k, _)| k.starts_with(&whole));
@@ -344,7 +344,7 @@ mod tests {
             start..arena.len()
         };
         let effect = |&(key, value): &(&str, Option<&str>)| match value {
-            Some(value) => Effect::Put { table: add("t"), key: add(key), value: add(value) },
+            Some(value) => Effect::Put { table: add("t"), key: add(key), value: add(value), until: None },
             None => Effect::Delete { table: add("t"), key: add(key) },
         };
         of.iter().map(effect).collect()
@@ -365,7 +365,7 @@ mod tests {
         index.cover(&arena, &effects, &tables, &store);
         let walk = |index: &mut StagedEntries| {
             let (mut from, mut keys) = (Vec::new(), String::new());
-            while let Some(key) = index.next_key(&tables, "t", b"", &from) {
+            while let Some(key) = index.next_key((&tables, &store), "t", b"", &from) {
                 keys += std::str::from_utf8(&key).expect("text");
                 from = [&key[..], &[0]].concat();
             }
@@ -411,7 +411,7 @@ mod tests {
                 let (at, place) = (add(table.as_bytes()), add(&key));
                 match rng.u8(0..3) {
                     0 => {
-                        effects.push(Effect::Put { table: at, key: place, value: add(b"23") });
+                        effects.push(Effect::Put { table: at, key: place, value: add(b"23"), until: None });
                         model.insert((table, key.clone()), 2);
                     }
                     1 if rng.u8(0..4) == 0 => {
@@ -427,12 +427,16 @@ mod tests {
                 let ((table, prefix), (_, from)) = (any(&mut rng), any(&mut rng));
                 let has = |(t, key): &&(&str, Vec<u8>)| *t == table && key.starts_with(&prefix);
                 let next = model.keys().find(|k| has(k) && k.1 >= from).map(|k| k.1.clone());
-                let found = index.next_key(&tables, table, &prefix, (&*from).max(&*prefix));
+                let found = index.next_key((&tables, &store), table, &prefix, (&*from).max(&*prefix));
                 assert_eq!(found, next, "seed {seed}");
                 let below = rng.bool().then_some(&*from);
                 let before = |k: &&(&str, Vec<u8>)| below.is_none_or(|below| &*k.1 < below);
                 let previous = model.keys().rev().find(|k| has(k) && before(k)).map(|k| k.1.clone());
-                assert_eq!(index.previous_key(&tables, table, &prefix, below), previous, "seed {seed}");
+                assert_eq!(
+                    index.previous_key((&tables, &store), table, &prefix, below),
+                    previous,
+                    "seed {seed}"
+                );
                 let count = model.keys().filter(|(t, _)| *t == table).count() as i64;
                 let bytes: usize = model
                     .iter()

@@ -15,6 +15,22 @@ impl Staging<'_> {
     /// [`status::INVALID`] if the table's name is none, and as [`status::LIMIT`] over the limits
     /// of keys, values, tables and the table's bytes.
     pub fn table_put(&mut self, table: &str, key: &[u8], value: &[u8]) -> u32 {
+        self.put(table, key, value, None)
+    }
+
+    /// Writes a table's entry as [`Staging::table_put`] does, until a time of the calendar in
+    /// nanoseconds since 1970: from then on it is gone. A time that is over deletes the entry.
+    pub fn table_put_until(&mut self, table: &str, key: &[u8], value: &[u8], until_ns: u64) -> u32 {
+        // Never early: what is left of a millisecond counts as a whole one.
+        let until = until_ns.div_ceil(1_000_000);
+        match self.context.tables.is_over(until) {
+            true => self.table_delete(table, key),
+            false => self.put(table, key, value, Some(until)),
+        }
+    }
+
+    /// Writes a table's entry.
+    fn put(&mut self, table: &str, key: &[u8], value: &[u8], until: Option<u64>) -> u32 {
         if !greenroom_state::elf_note::is_name(table) {
             return status::INVALID;
         }
@@ -44,7 +60,7 @@ impl Staging<'_> {
         self.buffers.put_bytes += more;
         self.stage(|s| {
             let (table, key) = (s.copy(table.as_bytes())?, s.copy(key)?);
-            Some(Effect::Put { table, key, value: s.copy(value)? })
+            Some(Effect::Put { table, key, value: s.copy(value)?, until })
         })
     }
 

@@ -64,6 +64,7 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         wall,
         table_seek: table_calls::table_seek,
         table_drop_prefix: table_calls::table_drop_prefix,
+        table_put_until: table_calls::table_put_until,
     })
 }
 
