@@ -22,6 +22,7 @@ enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                          
 enum { GR_TIMER = 4, GR_NOTE = 5, GR_PUBLISHED = 6, GR_JOB = 7, GR_DIALED = 8, GR_CONNECT = 9 }; /* the same, since 1.2 */
 enum { GR_PAGE = 10, GR_NEGOTIATED = 11, GR_SUBNEGOTIATION = 12, GR_DATAGRAM = 13 };   /* the same, since 1.4 */
 enum { GR_TLS_STARTED = 14, GR_STARTED = 15 };                                         /* the same, since 1.5 */
+enum { GR_WOKEN = 16 };                                                                /* the same, since 1.6 */
 enum { GR_STARTED_HOST = 0, GR_STARTED_GENERATION = 1 };                               /* why GR_STARTED */
 enum { GR_CONNECT_OPEN = 0, GR_CONNECT_FAILED = 1 };                                   /* how GR_CONNECT ended */
 enum { GR_JOB_DONE = 0, GR_JOB_FAILED = 1, GR_JOB_LOST = 2 };                          /* how GR_JOB ended */
@@ -36,6 +37,7 @@ enum { GR_FAULT_ERROR = 1, GR_FAULT_PANIC = 2, GR_FAULT_STATE = 3 };            
 enum { GR_LOG_ERROR = 1, GR_LOG_WARN = 2, GR_LOG_INFO = 3, GR_LOG_DEBUG = 4, GR_LOG_TRACE = 5 };
 enum { GR_BROADCAST_OTHERS = 1 };                                                      /* flag of broadcast */
 enum { GR_BROADCAST_LINE = 2 };                                                        /* the same, since 1.4 */
+enum { GR_BROADCAST_DROP_IF_SLOW = 4 };                                                /* the same, since 1.6 */
 enum { GR_EXPIRED = 24 };                                                              /* gr_action.kind, since 1.6 */
 enum { GR_TABLE_HEARS_OF_EXPIRY = 1 };                                                 /* gr_table.flags */
 enum { GR_TABLE_BACKWARDS = 1, GR_TABLE_KEY_ALONE = 2 };                               /* flags of table_seek */
@@ -136,6 +138,16 @@ typedef struct gr_host {
                             uint64_t *number);
     uint64_t (*wall)(gr_turn *turn);
     /* Since 1.6. */
+    uint32_t (*register_name)(gr_turn *turn, gr_bytes name, uint64_t *before);
+    uint32_t (*unregister_name)(gr_turn *turn, gr_bytes name);
+    uint64_t (*whereis)(gr_turn *turn, gr_bytes name);
+    uint64_t (*name_next)(gr_turn *turn, gr_bytes from, gr_bytes *name);
+    uint32_t (*wake)(gr_turn *turn, uint64_t session);
+    uint32_t (*broadcast_any)(gr_turn *turn, const gr_bytes *topics, size_t count, gr_bytes data, uint32_t flags);
+    uint32_t (*send_to)(gr_turn *turn, uint64_t session, gr_bytes data, uint32_t flags);
+    uint32_t (*close_session)(gr_turn *turn, uint64_t session);
+    uint64_t (*topic_len)(gr_turn *turn, gr_bytes topic);
+    uint32_t (*topic_next)(gr_turn *turn, gr_bytes from, gr_bytes *name);
     uint32_t (*table_seek)(gr_turn *turn, gr_bytes table, gr_bytes prefix, gr_bytes from, uint32_t flags, gr_bytes *key,
                            gr_bytes *value);
     uint32_t (*table_drop_prefix)(gr_turn *turn, gr_bytes table, gr_bytes prefix);

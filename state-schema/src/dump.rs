@@ -81,7 +81,10 @@ pub struct DumpedSession {
     #[serde(default)]
     pub connects: Vec<DumpedConnect>,
     /// Topics that the session subscribes to.
-    pub topics: Vec<String>,
+    pub topics: Vec<Value>,
+    /// Names that the session holds in its service.
+    #[serde(default)]
+    pub names: Vec<Value>,
 }
 
 /// Timer in a dump.
@@ -272,6 +275,7 @@ mod tests {
             jobs: Vec::new(),
             connects: vec![DumpedConnect { number: 7, service: "tally".into(), to: "[::1]:6".into() }],
             topics: vec!["room".into()],
+            names: vec!["ann".into()],
         };
         let entry =
             |k: &str| DumpedEntry { key: json!(k), value: json!([1, null]), version: None, until_ms: None };

@@ -6,6 +6,7 @@
 use crate::root;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Crate with one library, in `target/fixtures/crates`. Its name must be the test's own, among
 /// all test files: crates of one name would overwrite each other's library.
@@ -302,4 +303,12 @@ pub fn effects_builds(service: &str) -> (Fixture, [PathBuf; 2]) {
     };
     let builds = [build(""), build("new ")];
     (fixture, builds)
+}
+
+/// Build of `fixtures/nicks.rs`: service `chat`, whose table `chat-nicks` holds the nicks in use.
+/// `name` is that of the crate. Built once by each process.
+pub fn nicks_build(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let source = || std::fs::read_to_string(root().join("tests/fixtures/nicks.rs")).expect("the fixture");
+    BUILT.get_or_init(|| Fixture::new(name, &source()).build()).clone()
 }

@@ -17,6 +17,7 @@ use greenroom_core::store::kind::Kind;
 use greenroom_core::store::memory::Plain;
 use greenroom_core::store::records::Store;
 use greenroom_core::turn::code::{Batch, Code};
+use greenroom_core::turn::effect::Broadcast;
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{action, status};
@@ -37,11 +38,11 @@ struct Twice;
 impl Twice {
     fn turn(kind: u32, bytes: &[u8], s: &mut Staging<'_>) -> u32 {
         match (kind, bytes) {
-            (action::OPENED, _) => s.subscribe("room"),
+            (action::OPENED, _) => s.subscribe(b"room"),
             (action::CLOSED, _) => status::OK,
             (_, b"fail") => status::INVALID,
             (_, b"far") => s.send_datagram("127.0.0.1:99", b"x"),
-            (_, b"all") => s.broadcast("room", b"to all of you", false),
+            (_, b"all") => s.broadcast(b"room", b"to all of you", Broadcast::ALL),
             (_, b"close") => s.close(),
             (_, bytes) => match s.send(bytes) {
                 status::OK => s.send(bytes),

@@ -762,3 +762,91 @@ fn a_later_datagram_comes_from_where_its_receiver_has_sent() {
         assert_eq!((&bytes[..n], from), (&b"later"[..], to));
     }
 }
+
+/// Names of sessions: one holder each, across a swap and a kill, and none when the holder is gone.
+#[test]
+fn a_name_has_one_holder_and_goes_with_its_session() {
+    let host = serve("names_per_session_max = 2");
+    let ((mut a, a_id), (mut b, b_id)) = (connect(&host), connect(&host));
+    assert_eq!(a.ask("name ann"), "name ann of None");
+    assert_eq!(b.ask("name ann"), format!("name ann of Some({a_id})"));
+    assert_eq!(b.ask("name eve"), "name eve of None");
+    b.send("name max\n");
+    host.wait_log("limit names_per_session_max");
+    // The one that lost the name can't give it up.
+    assert_eq!(a.ask("unname ann"), format!("ok {a_id}"));
+    assert_eq!(a.ask("where ann"), format!("Some({b_id}) of ann,eve"));
+    let names = host.json(&["state", "dump"])["sessions"][1]["names"].clone();
+    assert_eq!(names, json!(["ann", "eve"]));
+
+    reload(&host);
+    host.kill_worker();
+    assert_eq!(a.ask("where ann"), format!("new Some({b_id}) of ann,eve"));
+    drop(b);
+    wait_until("the names to be free", || {
+        let (mut c, _) = connect(&host);
+        c.ask("where ann") == "new None of "
+    });
+}
+
+/// Topics with names that are no text, several at once, and sends to one session. No topic reaches
+/// another library.
+#[test]
+fn topics_stay_in_their_library_and_sessions_are_sent_to_by_number() {
+    let chat = built("libchat.so");
+    let host = Host::serve(&[SERVICE, "chat"], &[&builds()[0], &chat]);
+    let ((mut a, a_id), (mut b, b_id)) = (connect(&host), connect(&host));
+    let mut ann = Client::connect(host.addr("chat"));
+    ann.line().expect("a welcome");
+    assert_eq!(ann.ask("ann"), "* ann is here");
+
+    let ok = format!("ok {a_id}");
+    for line in
+        ["bytes", "join news", "shout chat-room hacked", "any chat-room hacked", "pass 3 hacked", "end 3"]
+    {
+        assert_eq!(a.ask(line), ok);
+    }
+    assert_eq!(ann.ask("hello"), "ann: hello");
+    assert_eq!(b.ask("join news"), format!("ok {b_id}"));
+    host.kill_worker();
+    assert_eq!(a.ask("rooms"), "[110, 101, 119, 115] 2 [255, 10, 0] 1");
+
+    // Behind the answers: the others of a topic hear it once, and one session by its number.
+    a.send(format!("any news all\npass {b_id} one\nend {b_id}\n"));
+    for line in [&ok, &ok, &ok] {
+        expect(&mut a, line);
+    }
+    expect(&mut b, "all");
+    expect(&mut b, "one");
+    assert_eq!(b.line(), None);
+    assert_eq!(a.ask("rooms"), "[110, 101, 119, 115] 1 [255, 10, 0] 1");
+}
+
+/// Work in slices: each turn wakes its session, and its next message comes behind all of them.
+/// Deaths repeat no slice and leave none out.
+#[test]
+fn a_session_that_wakes_itself_loses_no_slice_to_swaps_and_kills() {
+    let host = serve("probation_ms = 0");
+    let ((mut a, a_id), (mut b, b_id)) = (connect(&host), connect(&host));
+    // Enough that the kill and the swap come in the midst of them.
+    a.send("slices 50000\nhello\n");
+    expect(&mut a, &format!("ok {a_id}"));
+    let mut of_new = 0;
+    for n in (0..=50_000).rev() {
+        match n {
+            49_900 => host.kill_worker(),
+            49_800 => reload(&host),
+            // Others have their turns between two slices.
+            49_700 => assert!(b.ask("hello").ends_with(&format!("ok {b_id}"))),
+            _ => {}
+        }
+        let line = a.line().expect("a slice");
+        of_new += usize::from(line.starts_with("new "));
+        assert_eq!(line.trim_start_matches("new "), format!("woken {n}"));
+    }
+    assert!((1..50_000).contains(&of_new), "{of_new} of the new build");
+    expect(&mut a, &format!("new ok {a_id}"));
+
+    assert_eq!(a.ask(&format!("wake {b_id}")), format!("new ok {a_id}"));
+    expect(&mut b, "new woken 0");
+}

@@ -19,6 +19,7 @@ use greenroom_core::store::kind::Kind;
 use greenroom_core::store::memory::Plain;
 use greenroom_core::store::records::Store;
 use greenroom_core::turn::code::{Batch, Code, CutPlace};
+use greenroom_core::turn::effect::Broadcast;
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{Bytes, action, fault, status};
@@ -76,9 +77,9 @@ impl Talk {
     fn answer(staging: &mut Staging<'_>, message: &[u8]) -> u32 {
         let long = b"long ".repeat(80);
         match message.splitn(2, |b| *b == b' ').collect::<Vec<_>>()[..] {
-            [b"all", text] => staging.broadcast("room", text, true),
-            [b"say", text] => staging.broadcast_line("room", text, true),
-            [b"ALL", text] => staging.broadcast("room", &[&long, text].concat(), true),
+            [b"all", text] => staging.broadcast(b"room", text, Broadcast::OTHERS),
+            [b"say", text] => staging.broadcast(b"room", text, Broadcast { line: true, ..Broadcast::OTHERS }),
+            [b"ALL", text] => staging.broadcast(b"room", &[&long, text].concat(), Broadcast::OTHERS),
             [b"twice", text] => staging.send(text) + staging.send(text),
             [b"LONG"] => staging.send(&long),
             [b"note", to] => staging.note(u64::from(to[0] - b'0'), b""),
@@ -101,7 +102,7 @@ impl Code for Talk {
         for a in batch.actions {
             let message = bytes(a.data);
             let done = match a.kind {
-                action::OPENED => staging.subscribe("room"),
+                action::OPENED => staging.subscribe(b"room"),
                 action::NOTE => staging.send(b"told\n"),
                 action::NEGOTIATED | action::SUBNEGOTIATION if self.tells => {
                     staging.send(&[format!("[{} ", a.detail).as_bytes(), message, b"]"].concat())
@@ -204,9 +205,19 @@ impl World {
     fn serve(&mut self, name: &'static str, framing: Framing, code: Box<dyn Code>) {
         self.served.retain(|(served, _)| *served != name);
         self.served.push((name, framing));
-        let offer = Offer::new(name, framing);
-        let build = Build { library: name.into(), generation: 1, hash: String::new() };
-        self.core.adopt(&build, vec![(offer, code)]);
+        self.adopt(name, code);
+    }
+
+    /// Adopts a build of one library with all services, whose sessions share their topics. One of
+    /// them has code of its own.
+    fn adopt(&mut self, name: &str, code: Box<dyn Code>) {
+        let mut code = Some(code);
+        let offers = self.served.iter().map(|(served, framing)| {
+            let own = if *served == name { code.take() } else { None };
+            (Offer::new(*served, *framing), own.unwrap_or_else(|| Box::new(Talk::new(served))))
+        });
+        let build = Build { library: "l".into(), generation: 1, hash: String::new() };
+        self.core.adopt(&build, offers.collect());
     }
 
     fn begin(&mut self) {
@@ -253,9 +264,7 @@ impl World {
         assert_eq!(successor.lost, Vec::<String>::new());
         self.core = successor.core;
         self.core.set_limits(trusting(self.limits.clone()));
-        for (name, framing) in self.served.clone() {
-            self.serve(name, framing, Box::new(Talk::new(name)));
-        }
+        self.adopt("", Box::new(Unable));
         let sessions = successor.survivors.into_iter();
         let missing = sessions.map(|s| {
             let at = s.slot.0 as usize;

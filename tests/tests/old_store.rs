@@ -125,7 +125,7 @@ fn session(view: SessionView) -> Value {
         "state": view.state.map(|s| to_json(&s).expect("MessagePack")),
         "input": bytes(&view.input),
         "output": bytes(&view.output),
-        "topics": view.topics,
+        "topics": view.topics.iter().map(|t| String::from_utf8_lossy(t)).collect::<Value>(),
         "timers": timers(&view.timers),
         "actions": view.actions.iter().map(|a| json!([a.kind, a.from, a.name, bytes(&a.data)])).collect::<Value>(),
         "jobs": jobs(&view.jobs),

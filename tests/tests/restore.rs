@@ -2,7 +2,7 @@
 //! tables go on with all of it, or with nothing of it.
 
 use greenroom_tests::client::Client;
-use greenroom_tests::fixture::{Fixture, compile_c, versions_source};
+use greenroom_tests::fixture::{Fixture, compile_c, nicks_build, versions_source};
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ fn session(dump: &mut Value, id: u64) -> &mut Value {
 }
 
 fn both(more: impl FnOnce(&mut Command)) -> Host {
-    Host::serve_with(&["echo", "tally", "chat"], &[&built("libecho.so"), &built("libchat.so")], more)
+    Host::serve_with(&["echo", "tally", "chat"], &[&built("libecho.so"), &nicks_build("restore_nicks")], more)
 }
 
 fn in_the_room(host: &Host, nick: &str) -> Client {

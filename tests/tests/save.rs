@@ -1,7 +1,7 @@
 //! Tables on disk outlive the host: through a stop, a kill of the keeper, and a damaged file.
 
 use greenroom_tests::client::Client;
-use greenroom_tests::fixture::{compile_c, install};
+use greenroom_tests::fixture::{compile_c, install, nicks_build};
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 fn serve(config: &Path) -> Host {
-    Host::serve_with(&["chat"], &[&built("libchat.so")], |c| {
+    Host::serve_with(&["chat"], &[&nicks_build("save_nicks")], |c| {
         c.arg("--config").arg(config);
     })
 }
@@ -103,7 +103,7 @@ fn a_good_file_is_never_replaced_by_less() {
     let refused = |config: &Path| {
         let mut command = std::process::Command::new(built("greenroom"));
         command.args(["serve", "--config"]).arg(config).args(["--listen", "chat=127.0.0.1:0"]);
-        command.arg(built("libchat.so")).env("GREENROOM_RUNTIME", dir.path().join("run"));
+        command.arg(nicks_build("save_nicks")).env("GREENROOM_RUNTIME", dir.path().join("run"));
         let out = command.output().expect("greenroom serve");
         (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
     };
@@ -131,7 +131,7 @@ fn tables_that_cannot_be_saved_are_a_failure() {
 
 /// A host on a disk of `fixtures/slow_disk.c`, which takes its times from the file `disk`.
 fn serve_on_slow_disk(config: &Path, library: &Path, disk: &Path) -> Host {
-    Host::serve_with(&["chat"], &[&built("libchat.so")], |c| {
+    Host::serve_with(&["chat"], &[&nicks_build("save_nicks")], |c| {
         c.arg("--config").arg(config).env("LD_PRELOAD", library).env("SLOW_DISK", disk);
     })
 }
@@ -189,7 +189,7 @@ fn what_fails_is_in_the_status() {
     let (config, kept) = (dir.path().join("greenroom.toml"), dir.path().join("kept"));
     let libraries = dir.path().join("libraries");
     std::fs::create_dir(&libraries).expect("a directory");
-    install(&built("libchat.so"), &libraries.join("libchat.so"));
+    install(&nicks_build("save_nicks"), &libraries.join("libchat.so"));
     let bad = libraries.join("libupper.so");
     compile_c("upper.c", &["-DEXIT_ON_LOAD"], &bad);
     std::fs::write(&config, "[save]\nfile = \"kept/tables\"\nevery_s = 1\n").expect("a configuration");

@@ -11,24 +11,19 @@
 //! The room is had over lines, telnet and WebSocket, with a page for browsers at the port of the
 //! last. When other code serves, the room is told so within a second.
 //!
-//! The nick of a session is in its state, and the set of nicks is in a table. Both change in
+//! The nick of a session is in its state, and is a name that the session holds. Both change in
 //! the same turn, so they agree: a turn that fails changes neither. Turns of all sessions run
-//! one after the other, so two sessions cannot take one nick between a look and a write.
-//!
-//! A nick is free again when its session ends: the last turn of the session deletes the entry.
-//! There is no sweep. Entries in the saved file of a host that was killed keep their nicks
-//! taken.
+//! one after the other, so two sessions cannot take one nick between a look and a write. The host
+//! frees a name when its session ends, however that ends.
 #![forbid(unsafe_code)]
 
-use greenroom_handler::{Action, Endpoint, Fault, Handler, Page, Table, Tables, Turn, export};
+use greenroom_handler::{Action, Endpoint, Fault, Handler, Page, Turn, export};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 export!(Chat);
 
-/// Table of the nicks in use: nick to number of its session.
-const NICKS: Table<u64> = Table::new("chat-nicks");
 /// Begin of the name of a timer of the service, which looks for another generation. Behind it is
 /// the generation that the room knows of.
 const LOOK: &str = "look ";
@@ -86,11 +81,6 @@ impl Handler for Chat {
         }
     }
 
-    /// The table has an owner, so reloads check its values.
-    fn tables() -> Tables {
-        Tables::none().own(&NICKS)
-    }
-
     fn page(&self, path: &str) -> Option<Page> {
         (path == "/").then(|| Page::html(PAGE))
     }
@@ -99,7 +89,7 @@ impl Handler for Chat {
     fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
         if let Action::Timer(name) = action
             && let Some(known) = name.strip_prefix(LOOK)
-            && NICKS.len(turn) > 0
+            && turn.topic_len(ROOM) > 0
         {
             let serves = look_later(turn);
             if serves != known {
@@ -120,14 +110,12 @@ impl Handler for Chat {
                 // line.
                 let line = String::from_utf8_lossy(line);
                 match nick {
-                    None => self.take_nick(turn, line.trim())?,
-                    Some(nick) => self.said(turn, &nick, line.trim())?,
+                    None => self.take_nick(turn, line.trim()),
+                    Some(nick) => self.said(turn, &nick, line.trim()),
                 }
             }
-            // The nick is free from here on. The session itself has left, so only the others
-            // are told.
+            // The session itself has left, so only the others are told.
             (Action::Closed(_), Some(nick)) => {
-                NICKS.delete(turn, &nick);
                 turn.broadcast_line_others(ROOM, format!("* {nick} has left"));
             }
             _ => {}
@@ -144,18 +132,17 @@ fn look_later<S>(turn: &mut Turn<'_, S>) -> String {
 }
 
 impl Chat {
-    /// Runs one line of a session that has a nick. A fault drops all of it.
-    fn said(&self, turn: &mut ChatTurn<'_>, nick: &str, line: &str) -> Result<(), Fault> {
+    /// Runs one line of a session that has a nick.
+    fn said(&self, turn: &mut ChatTurn<'_>, nick: &str, line: &str) {
         match line.split_once(' ').unwrap_or((line, "")) {
             // Empty lines only: the caller has trimmed the line, so no line begins with a
             // space.
             ("", _) => {}
-            ("/nick", name) => self.take_nick(turn, name.trim())?,
+            ("/nick", name) => self.take_nick(turn, name.trim()),
             ("/me", does) => turn.broadcast_line(ROOM, format!("* {nick} {does}")),
-            // The nick is given back in the last turn, as for any other end.
             ("/quit", _) => turn.close(),
             ("/who", _) => {
-                for (name, _) in NICKS.scan(turn, "", WHO_MAX)? {
+                for (name, _) in turn.names_from("", WHO_MAX) {
                     turn.send_line([b"  ", &name[..]].concat());
                 }
             }
@@ -166,26 +153,21 @@ impl Chat {
             }
             _ => turn.broadcast_line(ROOM, format!("{nick}: {line}")),
         }
-        Ok(())
     }
 
-    /// Gives a session its first or another nick, or tells the peer why not. Fails only if the
-    /// table cannot be read or written.
-    fn take_nick(&self, turn: &mut ChatTurn<'_>, name: &str) -> Result<(), Fault> {
+    /// Gives a session its first or another nick, or tells the peer why not.
+    fn take_nick(&self, turn: &mut ChatTurn<'_>, name: &str) {
         if name.is_empty() || name.chars().count() > self.0.nick_max || name.contains(char::is_whitespace) {
-            turn.send_line(format!("! A nick is one word of up to {} characters. Yours?", self.0.nick_max));
-            return Ok(());
+            return turn
+                .send_line(format!("! A nick is one word of up to {} characters. Yours?", self.0.nick_max));
         }
-        if NICKS.get(turn, name)?.is_some() {
-            turn.send_line(format!("! {name} is taken. Another one?"));
-            return Ok(());
+        if turn.whereis(name).is_some() {
+            return turn.send_line(format!("! {name} is taken. Another one?"));
         }
-        // Written before the old nick is deleted; both count together, so no order shows
-        // outside.
-        NICKS.put(turn, name, &turn.session())?;
+        turn.register(name);
         match turn.state.nick.replace(name.to_owned()) {
             Some(old) => {
-                NICKS.delete(turn, &old);
+                turn.unregister(&old);
                 turn.broadcast_line(ROOM, format!("* {old} is now {name}"));
             }
             None => {
@@ -196,7 +178,6 @@ impl Chat {
                 tracing::info!(nick = name, "joined");
             }
         }
-        Ok(())
     }
 }
 

@@ -114,8 +114,8 @@ pub enum Action<'a> {
     },
     /// Message on a topic that this session is on: [`Turn::publish`].
     Published {
-        /// Topic.
-        topic: &'a str,
+        /// Name of the topic.
+        topic: &'a [u8],
         /// Session that published it; `None`: the service itself.
         from: Option<u64>,
         /// Bytes of the message.
@@ -174,6 +174,8 @@ pub enum Action<'a> {
     },
     /// Stream of this session is one of TLS from here on ([`Turn::start_tls`]).
     TlsStarted,
+    /// Session was woken by a turn of this one or another session ([`Turn::wake`]).
+    Woken,
     /// First turn of the service itself under this build ([`Handler::handle_service`]): the place
     /// to set the first timer of a service, and to tidy its tables. It runs once, behind the commit
     /// of the build; not when a process takes over.

@@ -32,11 +32,11 @@ pub(crate) trait Host {
     /// Closes the session once its output is flushed.
     fn close(&mut self) -> u32;
     /// Adds the session to a topic.
-    fn subscribe(&mut self, topic: &str) -> u32;
+    fn subscribe(&mut self, topic: &[u8]) -> u32;
     /// Takes the session off a topic.
-    fn unsubscribe(&mut self, topic: &str) -> u32;
+    fn unsubscribe(&mut self, topic: &[u8]) -> u32;
     /// Sends bytes to all sessions on a topic. `flags`: 0, `BROADCAST_OTHERS`, `BROADCAST_LINE`.
-    fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32;
+    fn broadcast(&mut self, topic: &[u8], data: &[u8], flags: u32) -> u32;
     /// Lends a value to `read`, the batch's own writes included. False: there is none.
     fn table_get(&mut self, table: &str, key: &[u8], read: &mut dyn FnMut(&[u8])) -> bool;
     /// Writes a value.
@@ -64,8 +64,28 @@ pub(crate) trait Host {
     fn cancel_timer(&mut self, name: &str, flags: u32) -> u32;
     /// Sends a note to a session.
     fn note(&mut self, session: u64, data: &[u8]) -> u32;
+    /// Wakes a session.
+    fn wake(&mut self, session: u64) -> u32;
+    /// Sends bytes to the peer of a session. `flags`: those of a broadcast.
+    fn send_to(&mut self, session: u64, data: &[u8], flags: u32) -> u32;
+    /// Closes a session.
+    fn close_session(&mut self, session: u64) -> u32;
+    /// Takes a name, and returns who held it. The error is a status of the ABI.
+    fn register(&mut self, name: &[u8]) -> Result<Option<u64>, u32>;
+    /// Gives up a name.
+    fn unregister(&mut self, name: &[u8]) -> u32;
+    /// Holder of a name.
+    fn whereis(&mut self, name: &[u8]) -> Option<u64>;
+    /// First name that is not before `from`, and its holder.
+    fn name_next(&mut self, from: &[u8]) -> Option<(Vec<u8>, u64)>;
+    /// Sends bytes to all sessions on any of several topics. `flags`: those of a broadcast.
+    fn broadcast_any(&mut self, topics: &[&[u8]], data: &[u8], flags: u32) -> u32;
+    /// Number of sessions on a topic.
+    fn topic_len(&mut self, topic: &[u8]) -> u64;
+    /// First topic that is not before `from`.
+    fn topic_next(&mut self, from: &[u8]) -> Option<Vec<u8>>;
     /// Publishes bytes on a topic. `flags`: 0 or `BROADCAST_OTHERS`.
-    fn publish(&mut self, topic: &str, data: &[u8], flags: u32) -> u32;
+    fn publish(&mut self, topic: &[u8], data: &[u8], flags: u32) -> u32;
     /// Starts a job and returns its number. `flags`: 0 or `JOB_ONCE`. The error is a status of the
     /// ABI.
     fn start_job(&mut self, name: &str, input: &[u8], flags: u32) -> Result<u64, u32>;

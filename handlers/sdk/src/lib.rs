@@ -55,6 +55,8 @@
 //! | `framing.rs` | framings, also those of an author's own |
 //! | [`telnet`] | telnet's options and subnegotiations |
 //! | `turn.rs` | the effects of a turn |
+//! | `topic_effects.rs`, `session_effects.rs` | those on topics, and on other sessions |
+//! | `stream_effects.rs` | those on streams: connections, TLS |
 //! | `table.rs` | typed tables, and who owns them |
 //! | `bytes.rs` | bytes as a value |
 //! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
@@ -77,9 +79,11 @@ mod host;
 mod log;
 mod migrate;
 mod run;
+mod session_effects;
 mod stream_effects;
 mod table;
 pub mod telnet;
+mod topic_effects;
 mod turn;
 
 #[allow(unsafe_code)]
@@ -92,4 +96,5 @@ pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState
 pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page, Started};
 pub use migrate::Migrations;
 pub use table::{Table, Tables};
+pub use topic_effects::Broadcast;
 pub use turn::{State, Turn};

@@ -192,6 +192,11 @@ impl<H: Handler> TestHost<H> {
                 };
                 self.one_turn(to, Action::Job { number, name: &name, end }, depth)
             }
+            Caused::Woken => self.one_turn(to, Action::Woken, depth),
+            Caused::CloseAsked => match self.is_closed(to) {
+                true => Ok(()),
+                false => self.one_turn(to, Action::Closed(Closed::Handler), depth),
+            },
             Caused::TlsStarted => self.one_turn(to, Action::TlsStarted, depth),
             Caused::Closed(why) => self.one_turn(to, Action::Closed(why), depth),
         }
@@ -229,6 +234,7 @@ impl<H: Handler> TestHost<H> {
                 peer.closed = true;
                 peer.topics.clear();
             }
+            self.shared.names.retain(|_, holder| *holder != session);
         } else if session != SERVICE && !was_closed && self.is_closed(session) {
             // In front: the last turn comes before the turns that this one has caused.
             self.shared.caused.push_front((session, 0, Caused::Closed(Closed::Handler)));

@@ -8,7 +8,7 @@
 use crate::fault::Fault;
 use crate::host::Host;
 use crate::telnet::{self, Verb};
-use greenroom_state::abi::{BROADCAST_LINE, BROADCAST_OTHERS, JOB_ONCE, TIMER_OF_SERVICE, status};
+use greenroom_state::abi::{JOB_ONCE, TIMER_OF_SERVICE, status};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -202,39 +202,6 @@ impl<S> Turn<'_, S> {
         self.note_refusal("a close", status);
     }
 
-    /// Adds the session to a topic, whose name is one line.
-    pub fn subscribe(&mut self, topic: &str) {
-        let status = self.host.subscribe(topic);
-        self.note_refusal("a subscription", status);
-    }
-
-    /// Takes the session off a topic. A closed session is off all of them.
-    pub fn unsubscribe(&mut self, topic: &str) {
-        let status = self.host.unsubscribe(topic);
-        self.note_refusal("a subscription", status);
-    }
-
-    /// Sends a note to another session, which runs a turn over these bytes,
-    /// [`crate::Action::Note`]. A note to this session itself comes before its next message.
-    /// Nothing happens if the session is gone. A session learns its number from [`Turn::session`].
-    pub fn note(&mut self, session: u64, bytes: impl AsRef<[u8]>) {
-        let status = self.host.note(session, bytes.as_ref());
-        self.note_refusal("a note", status);
-    }
-
-    /// Publishes bytes on a topic: each of its sessions runs a turn over them,
-    /// [`crate::Action::Published`].
-    pub fn publish(&mut self, topic: &str, bytes: impl AsRef<[u8]>) {
-        let status = self.host.publish(topic, bytes.as_ref(), 0);
-        self.note_refusal("a message", status);
-    }
-
-    /// Publishes as [`Turn::publish`] does, but not to this session.
-    pub fn publish_others(&mut self, topic: &str, bytes: impl AsRef<[u8]>) {
-        let status = self.host.publish(topic, bytes.as_ref(), BROADCAST_OTHERS);
-        self.note_refusal("a message", status);
-    }
-
     /// Sets a timer of this session: after that time it fires once, [`crate::Action::Timer`]. A
     /// timer of the same name is set again. A session's timers end with it.
     pub fn set_timer(&mut self, name: &str, after: Duration) {
@@ -312,30 +279,6 @@ impl<S> Turn<'_, S> {
     pub fn go_on(&mut self) {
         let status = self.host.hold(false);
         self.note_refusal("to go on", status);
-    }
-
-    /// Sends a line to every session on a topic, as [`Turn::send_line`] does to one.
-    pub fn broadcast_line(&mut self, topic: &str, line: impl AsRef<[u8]>) {
-        let status = self.host.broadcast(topic, line.as_ref(), BROADCAST_LINE);
-        self.note_refusal("a broadcast", status);
-    }
-
-    /// Sends a line to every session on a topic but this one.
-    pub fn broadcast_line_others(&mut self, topic: &str, line: impl AsRef<[u8]>) {
-        let status = self.host.broadcast(topic, line.as_ref(), BROADCAST_LINE | BROADCAST_OTHERS);
-        self.note_refusal("a broadcast", status);
-    }
-
-    /// Sends bytes to every session on a topic.
-    pub fn broadcast(&mut self, topic: &str, bytes: impl AsRef<[u8]>) {
-        let status = self.host.broadcast(topic, bytes.as_ref(), 0);
-        self.note_refusal("a broadcast", status);
-    }
-
-    /// Sends bytes to every session on a topic but this one.
-    pub fn broadcast_others(&mut self, topic: &str, bytes: impl AsRef<[u8]>) {
-        let status = self.host.broadcast(topic, bytes.as_ref(), BROADCAST_OTHERS);
-        self.note_refusal("a broadcast", status);
     }
 
     /// Notes a refusal of the host. The first one counts.

@@ -17,10 +17,10 @@ use crate::admin::server::Caller;
 use crate::admin::time::rfc3339;
 use crate::protocol::admin::Reply;
 use crate::protocol::status::ServiceStatus;
+use greenroom_core::effects::action_name::action_name;
 use greenroom_core::effects::inbox::ActionView;
 use greenroom_core::effects::jobs::JobView;
 use greenroom_core::operate::inspect::{ConnectView, Filter, OwnSlice, SessionView};
-use greenroom_core::recovery::crashes::action_name;
 use greenroom_state::dump::{
     self, DumpedAction, DumpedConnect, DumpedEntry, DumpedJob, DumpedService, DumpedSession, DumpedTimer,
 };
@@ -176,7 +176,8 @@ fn dumped(v: SessionView, strings: bool) -> DumpedSession {
         actions: v.actions.into_iter().map(dumped_action).collect(),
         jobs: v.jobs.into_iter().map(dumped_job).collect(),
         connects: v.connects.into_iter().map(dumped_connect).collect(),
-        topics: v.topics,
+        topics: v.topics.iter().map(|name| json::bytes_to_json(name)).collect(),
+        names: v.names.iter().map(|name| json::bytes_to_json(name)).collect(),
     }
 }
 

@@ -15,8 +15,8 @@ use crate::memory::board_layout::{Busy, Running};
 use crate::memory::reading::Reading;
 use crate::protocol::admin::Reply;
 use crate::protocol::status::{Stalled, StalledAction};
+use greenroom_core::effects::action_name::action_name;
 use greenroom_core::ids::public_number;
-use greenroom_core::recovery::crashes::action_name;
 use std::time::Duration;
 
 /// Time from which work is shown as a stall.

@@ -30,8 +30,9 @@ use crate::memory::reading::Reading;
 use crate::protocol::keeper::{Hello, TOO_FEW_FILES, ToKeeper};
 use crate::protocol::link::Received;
 use crate::sys::descriptors::are_used_up;
+use greenroom_core::effects::action_name::action_name;
 use greenroom_core::ids::public_number;
-use greenroom_core::recovery::crashes::{Death, action_name};
+use greenroom_core::recovery::crashes::Death;
 use std::io;
 use std::time::Instant;
 

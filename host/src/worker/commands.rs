@@ -20,11 +20,11 @@ use crate::worker::shell::Shell;
 use crate::worker::start_tls;
 use greenroom_core::command::Command;
 use greenroom_core::core::Core;
+use greenroom_core::effects::action_name::action_name;
 use greenroom_core::effects::job_shares::JobCounts;
 use greenroom_core::effects::outbound::Dial;
 use greenroom_core::ids::ServiceId;
 use greenroom_core::input::Input;
-use greenroom_core::recovery::crashes::action_name;
 use greenroom_core::turn::fault::{Fault, LogLine};
 use greenroom_state::abi::fault::PANIC;
 

@@ -44,6 +44,9 @@ pub const TLS_STARTED: u32 = 14;
 /// Since 1.5. First turn of the service itself under the build that serves from here on;
 /// [`super::Action::detail`] is one of [`super::started`]. Not sent when a process takes over.
 pub const STARTED: u32 = 15;
+/// Since 1.6. Session was woken, by [`super::Host::wake`] of itself or another one; `data` is
+/// empty.
+pub const WOKEN: u32 = 16;
 /// Since 1.6. An entry of table [`super::Action::name`] is over, and gone; `data` is its key. It comes
 /// to the service itself that owns the table, if the table has
 /// [`super::table::HEARS_OF_EXPIRY`]. Not for an entry that a turn wrote again, deleted or dropped

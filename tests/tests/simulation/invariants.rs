@@ -14,13 +14,14 @@ use greenroom_state::abi::action;
 use std::collections::BTreeMap;
 
 /// Kinds of records of which none is left when every session is closed.
-const KINDS_OF_SESSIONS: [Kind; 16] = [
+const KINDS_OF_SESSIONS: [Kind; 17] = [
     Kind::Session,
     Kind::State,
     Kind::Input,
     Kind::Output,
     Kind::Shared,
-    Kind::Topics,
+    Kind::Subscription,
+    Kind::Name,
     Kind::Action,
     Kind::Payload,
     Kind::Timer,
@@ -60,11 +61,11 @@ impl Observed<'_> {
         self.view.timers.iter().any(|(n, _)| n == name)
     }
 
-    /// Counts the session's notes to itself that wait for their turns. A session that is closing
-    /// has none.
+    /// Counts the session's notes to itself, and its wakes, that wait for their turns. A session
+    /// that is closing has none.
     fn own_notes_waiting(&self) -> u64 {
         let own = |a: &ActionView| a.kind == action::NOTE && a.from == self.peer.id;
-        if self.open { self.waiting(own) } else { 0 }
+        if self.open { self.waiting(own) + self.counter("naps") } else { 0 }
     }
 }
 
@@ -89,6 +90,7 @@ impl World {
             if o.open {
                 input_is_held_until_the_timer_fires(o);
                 notes_arrive_once_or_wait(o);
+                whoever_is_woken_has_a_turn(o);
                 own_notes_come_before_the_next_line(o);
                 timers_fire_once_or_wait(o);
                 connects_end_once_or_are_being_made(o);
@@ -96,6 +98,7 @@ impl World {
                 jobs_end_once_or_wait(o);
             }
         }
+        names_have_one_holder_and_never_a_dead_one(self, &observed);
         records_and_sessions_agree(self, &observed);
         limits_change_with_a_commit_alone(self);
         nobody_reads_what_is_over(self);
@@ -239,13 +242,14 @@ fn sessions_over_udp_know_their_port(o: &Observed<'_>) {
 /// Subscriptions are those of the lines that ran; a session that is closing has none.
 fn topics_are_what_the_lines_make_them(o: &Observed<'_>) {
     let topics = if o.open { &o.expected.topics[..] } else { &[] };
-    assert_eq!(o.view.topics, topics, "session {}'s topics", o.peer.id);
+    let on: Vec<_> = o.view.topics.iter().map(|t| String::from_utf8_lossy(t)).collect();
+    assert_eq!(on, topics, "session {}'s topics", o.peer.id);
 }
 
 /// The last message that ran and those that wait are all that were published since.
 fn messages_on_a_topic_have_no_gap(o: &Observed<'_>) {
-    for topic in &o.view.topics {
-        let waiting = o.waiting(|a| a.kind == action::PUBLISHED && a.name == *topic);
+    for topic in o.view.topics.iter().map(|t| String::from_utf8_lossy(t)) {
+        let waiting = o.waiting(|a| a.kind == action::PUBLISHED && a.name == topic);
         let last = o.world.counter(&format!("last:{}:{topic}", o.peer.id));
         let published = o.world.counter(&format!("casts:{topic}"));
         assert!(last == 0 || last + waiting == published, "messages on {topic} to {}", o.peer.id);
@@ -263,6 +267,13 @@ fn input_is_held_until_the_timer_fires(o: &Observed<'_>) {
 fn notes_arrive_once_or_wait(o: &Observed<'_>) {
     let waiting = o.waiting(|a| a.kind == action::NOTE && a.from != o.peer.id);
     assert_eq!(o.counter("sent"), o.counter("got") + waiting, "notes to {}", o.peer.id);
+}
+
+/// The last wake has had its turn, or one waits for it.
+fn whoever_is_woken_has_a_turn(o: &Observed<'_>) {
+    let waiting = o.waiting(|a| a.kind == action::WOKEN);
+    let all_seen = o.counter("wakes") == o.counter("woken");
+    assert!(waiting <= 1 && (all_seen || waiting == 1), "wakes of {}: {waiting} wait", o.peer.id);
 }
 
 /// At most the note of the last line waits.
@@ -301,14 +312,26 @@ fn jobs_end_once_or_wait(o: &Observed<'_>) {
 
 // --- the host -----------------------------------------------------------------------------------
 
-/// The store holds one record for each state and each set of topics, and the counts of states by
+/// The last session that took a name holds it, unless it is gone or has given it up.
+fn names_have_one_holder_and_never_a_dead_one(world: &World, observed: &[Observed<'_>]) {
+    let taken = world.counters_of("holder:");
+    for o in observed {
+        let is_own = |(_, holder): &&(Vec<u8>, u64)| o.open && *holder == o.peer.id;
+        let own: Vec<_> = taken.iter().filter(is_own).map(|(key, _)| &key["holder:".len()..]).collect();
+        assert_eq!(o.view.names, own, "names of {}", o.peer.id);
+    }
+    let held: usize = observed.iter().map(|o| o.view.names.len()).sum();
+    assert_eq!(world.host.core.store().count(Kind::Name), held);
+}
+
+/// The store holds one record for each state and each subscription, and the counts of states by
 /// version and of sessions by service add up.
 fn records_and_sessions_agree(world: &World, observed: &[Observed<'_>]) {
     let states = observed.iter().filter(|o| o.view.state.is_some()).count();
-    let subscribed = observed.iter().filter(|o| !o.view.topics.is_empty()).count();
+    let subscribed: usize = observed.iter().map(|o| o.view.topics.len()).sum();
     let core = &world.host.core;
     assert_eq!(core.store().count(Kind::State), states);
-    assert_eq!(core.store().count(Kind::Topics), subscribed);
+    assert_eq!(core.store().count(Kind::Subscription), subscribed);
     let stored: usize = core.services().iter().flat_map(|s| s.stored.values()).sum();
     assert_eq!(stored, states, "versions are counted");
     assert_eq!(core.services()[0].sessions, core.sessions().len());

@@ -28,7 +28,7 @@ pub(crate) struct Expected {
     pub(crate) count: u64,
     /// Entries in the table of the peers.
     pub(crate) table: BTreeMap<String, String>,
-    /// Topics that it is subscribed to, in order of subscription.
+    /// Topics that it is subscribed to, in order.
     pub(crate) topics: Vec<String>,
     /// Replies so far, without the generation, which the peer checks apart.
     pub(crate) replies: Vec<String>,
@@ -67,16 +67,19 @@ impl Expected {
             "many" => self.table.extend((0..MANY).map(|n| (format!("{session}:m{n}"), line.to_owned()))),
             // A turn that fails has no effect and no reply.
             "fail" | "peek" | "huge" | "mute" => return,
-            "join" if !self.topics.iter().any(|t| t == rest) => self.topics.push(rest.to_owned()),
+            "join" if !self.topics.iter().any(|t| t == rest) => {
+                self.topics.push(rest.to_owned());
+                self.topics.sort_unstable();
+            }
             "part" => self.topics.retain(|t| t != rest),
             "bye" => self.closed = true,
             _ => {}
         }
         self.reply(line);
-        if verb == "self" {
-            // The session's own note comes before its next line.
+        if verb == "self" || verb == "nap" {
+            // The session's own note or wake comes before its next line.
             self.count += 1;
-            self.reply("noted");
+            self.reply(if verb == "self" { "noted" } else { "awake" });
         }
     }
 

@@ -342,7 +342,12 @@ impl World {
             Some(&verb) => verb,
             None => "add",
         };
-        let to_another = verb == "tell" || verb == "wait";
+        let to_another = ["tell", "wait", "wake", "pass"].contains(&verb);
+        // A raw stream holds no line, so its peer could not tell a passed one.
+        let is_raw = |id: u64| {
+            self.network.peers.iter().any(|p| p.id == id && matches!(p.framing, Framing::Raw { .. }))
+        };
+        let others: Vec<_> = others.iter().filter(|id| verb != "pass" || !is_raw(**id)).collect();
         match self.rng.choice(others).filter(|_| to_another) {
             Some(other) => format!("{verb} {other}"),
             None if to_another => "add 1".into(),

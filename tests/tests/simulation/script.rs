@@ -144,6 +144,7 @@ impl<'t, 's> Turn<'t, 's> {
             action::EXPIRED => self.entry_is_over(&self.text(a.name), &data),
             action::TIMER => self.timer_fired(&self.text(a.name)),
             action::PUBLISHED => self.published(&self.text(a.name), &data),
+            action::WOKEN => self.woken(),
             action::SUBNEGOTIATION => _ = self.add_own("acts"),
             action::JOB => self.job_ended(a.detail == abi::job::DONE, &data),
             _ => {}
@@ -300,6 +301,11 @@ impl<'t, 's> Turn<'t, 's> {
         let sum = read.map_or(0, |v| String::from_utf8(v).expect("digits").parse().expect("a number")) + n;
         self.staging.table_put(COUNTS, key.as_bytes(), sum.to_string().as_bytes());
         sum
+    }
+
+    /// Sets a counter.
+    pub(crate) fn set(&mut self, what: &str, whose: &str, n: u64) {
+        self.staging.table_put(COUNTS, format!("{what}:{whose}").as_bytes(), n.to_string().as_bytes());
     }
 
     /// Adds one to a counter of this owner, and returns the sum.

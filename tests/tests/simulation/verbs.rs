@@ -2,6 +2,7 @@
 
 use crate::roads::ADDR;
 use crate::script::{Failure, MORTAL, TABLE, Turn};
+use greenroom_core::turn::effect::Broadcast;
 use greenroom_core::turn::table_reads::Seek;
 use greenroom_state::abi;
 
@@ -9,7 +10,7 @@ use greenroom_state::abi;
 pub(crate) const VERBS: &[&str] = &[
     "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye", "self",
     "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "shout", "dial", "hold",
-    "wait", "drop", "many", "until",
+    "wait", "wake", "nap", "pass", "name", "name", "unname", "any", "drop", "many", "until",
 ];
 
 /// Added to the count by a turn that fails: a state that keeps it is wrong.
@@ -46,7 +47,7 @@ impl Turn<'_, '_> {
             "until" => self.put_until(rest),
             "many" => self.put_many(line),
             "join" => self.join(rest),
-            "part" => _ = self.staging.unsubscribe(rest),
+            "part" => _ = self.staging.unsubscribe(rest.as_bytes()),
             "fail" | "peek" | "huge" | "mute" => return Err(self.misbehave(verb, rest)),
             "self" => _ = self.staging.note(self.session, b"to itself"),
             "tell" => self.tell(rest),
@@ -54,9 +55,21 @@ impl Turn<'_, '_> {
             "tick" => self.set_service_timer(rest),
             "again" => self.set_one_timer_and_cancel_another(rest),
             "work" | "once" => self.start_job(verb, rest),
+            "wake" => self.wake(number(rest)),
+            "nap" => self.nap(),
+            "name" => self.take_name(rest),
+            "unname" => self.give_up_name(rest),
             "cast" => self.publish(rest),
             "shout" => {
                 self.shout(rest, line);
+                return Ok(());
+            }
+            "pass" => {
+                self.pass(rest, line);
+                return Ok(());
+            }
+            "any" => {
+                self.shout_to_any(rest, line);
                 return Ok(());
             }
             "dial" => self.connect(),
@@ -81,12 +94,15 @@ impl Turn<'_, '_> {
 
     /// Asks for every kind of effect, and fails: none of them may be seen.
     fn misbehave(&mut self, verb: &str, topic: &str) -> Failure {
-        self.staging.broadcast(topic, b"never to be heard\n", false);
+        self.staging.broadcast(topic.as_bytes(), b"never to be heard\n", Broadcast::ALL);
         self.staging.send(b"never to be seen\n");
         self.staging.table_put(TABLE, b"never", b"to be seen");
         self.staging.table_drop_prefix(TABLE, b"");
         self.staging.table_put_until(MORTAL, b"never", b"0", u64::MAX);
-        self.staging.subscribe("never");
+        self.staging.subscribe(b"never");
+        let _ = self.staging.register(topic.as_bytes());
+        self.staging.wake(self.session);
+        self.staging.send_to(self.session, b"never", Broadcast::ALL);
         self.staging.set_timer("never", 0, false);
         self.staging.note(self.session, b"never");
         let _ = self.staging.start_job("never", b"", false);
@@ -176,8 +192,8 @@ impl Turn<'_, '_> {
 
     /// Subscribes to a topic, after a name that no topic may have.
     fn join(&mut self, topic: &str) {
-        assert_eq!(self.staging.subscribe("two\nlines"), abi::status::INVALID);
-        self.staging.subscribe(topic);
+        assert_eq!(self.staging.subscribe(b""), abi::status::INVALID);
+        self.staging.subscribe(topic.as_bytes());
         self.forget_last(topic);
     }
 
@@ -217,7 +233,11 @@ impl Turn<'_, '_> {
     fn publish(&mut self, topic: &str) {
         let n = self.add("casts", topic, 1);
         self.forget_last(topic);
-        self.staging.publish(topic, format!("{n} {}", "x".repeat(published_len(n))).as_bytes(), true);
+        self.staging.publish(
+            topic.as_bytes(),
+            format!("{n} {}", "x".repeat(published_len(n))).as_bytes(),
+            true,
+        );
     }
 
     /// Broadcasts after the reply: a line, or two pieces, as a turn that fails may continue a
@@ -227,11 +247,83 @@ impl Turn<'_, '_> {
         self.reply(line);
         if n.is_multiple_of(3) {
             let shout = format!("~{topic} {n} {}", "x".repeat(shout_len(n)));
-            self.staging.broadcast_line(topic, shout.as_bytes(), false);
+            let how = Broadcast::LINE;
+            self.staging.broadcast(topic.as_bytes(), shout.as_bytes(), how);
             return;
         }
-        self.staging.broadcast(topic, format!("~{topic} {n} ").as_bytes(), false);
-        self.staging.broadcast(topic, format!("{}\n", "x".repeat(shout_len(n))).as_bytes(), false);
+        for part in [format!("~{topic} {n} "), format!("{}\n", "x".repeat(shout_len(n)))] {
+            self.staging.broadcast(topic.as_bytes(), part.as_bytes(), Broadcast::ALL);
+        }
+    }
+
+    /// Sends a line to another session, behind the reply.
+    fn pass(&mut self, other: &str, line: &str) {
+        let n = self.add("shouted", &format!("@{other}"), 1);
+        self.reply(line);
+        let how = Broadcast::LINE;
+        let text = format!("~@{other} {n} {}", "x".repeat(shout_len(n)));
+        self.staging.send_to(number(other), text.as_bytes(), how);
+    }
+
+    /// Sends a line to all on the topic or on another one, behind the reply. A session on both
+    /// hears it once, as no session joins `none`.
+    fn shout_to_any(&mut self, topic: &str, line: &str) {
+        let n = self.add("shouted", topic, 1);
+        self.reply(line);
+        let how = Broadcast::LINE;
+        let text = format!("~{topic} {n} {}", "x".repeat(shout_len(n)));
+        let topics = [topic, "none", topic].map(str::as_bytes);
+        self.staging.broadcast_any(topics.into_iter(), text.as_bytes(), how);
+    }
+
+    /// Wakes a session. Each wake has a number, and the woken turn notes the last one.
+    fn wake(&mut self, other: u64) {
+        self.add("wakes", &other.to_string(), 1);
+        self.staging.wake(other);
+    }
+
+    /// Wakes the session itself: the woken turn comes before its next line, and is answered.
+    fn nap(&mut self) {
+        self.add_own("naps");
+        self.wake(self.session);
+    }
+
+    /// Woken, perhaps by several sessions at once. Every fifth wake causes one more, in a slice of
+    /// its own.
+    pub(crate) fn woken(&mut self) {
+        self.add_own("acts");
+        let owner = self.owner.clone();
+        let wakes = self.add("wakes", &owner, 0);
+        self.set("woken", &owner, wakes);
+        if self.add("naps", &owner, 0) > 0 {
+            self.set("naps", &owner, 0);
+            self.set_count(self.count + 1);
+            self.reply("awake");
+        }
+        if wakes % 5 == 4 {
+            self.wake(self.session);
+        }
+    }
+
+    /// Takes a name, whoever holds it. The table says who that was, unless it is gone.
+    fn take_name(&mut self, name: &str) {
+        let noted = self.add("holder", name, 0);
+        let holder = self.staging.whereis(name.as_bytes());
+        assert!(holder.is_none_or(|id| id == noted) || self.script.damaged, "{name}: {holder:?}, {noted}");
+        assert_eq!(self.staging.register(name.as_bytes()), Ok(holder));
+        assert_eq!(self.staging.whereis(name.as_bytes()), Some(self.session), "own names are seen");
+        let next = self.staging.name_next(name.as_bytes()).map(|(name, id)| (name.to_vec(), id));
+        assert_eq!(next, Some((name.as_bytes().to_vec(), self.session)));
+        self.set("holder", name, self.session);
+    }
+
+    /// Gives up a name, if the session holds it.
+    fn give_up_name(&mut self, name: &str) {
+        self.staging.unregister(name.as_bytes());
+        if self.add("holder", name, 0) == self.session {
+            self.set("holder", name, 0);
+        }
+        assert_ne!(self.staging.whereis(name.as_bytes()), Some(self.session));
     }
 
     /// Asks for a connection. The owner's name is the context that its session is told.

@@ -336,7 +336,7 @@ fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8])
     match (kind, detail) {
         (action::TIMER, _) => Action::Timer(text(name)),
         (action::NOTE, _) => Action::Note { from: sender, bytes: data },
-        (action::PUBLISHED, _) => Action::Published { topic: text(name), from: sender, bytes: data },
+        (action::PUBLISHED, _) => Action::Published { topic: name, from: sender, bytes: data },
         (action::DIALED, _) => Action::Dialed { by: sender, context: data },
         (action::CONNECT, connect::OPEN) => {
             let result = text(data).parse().map_err(|_| "its session has no number");
@@ -349,6 +349,7 @@ fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8])
         }
         (action::SUBNEGOTIATION, option) => Action::Subnegotiation { option: option as u8, bytes: data },
         (action::TLS_STARTED, _) => Action::TlsStarted,
+        (action::WOKEN, _) => Action::Woken,
         (action::STARTED, started::HOST) => Action::Started(Started::Host),
         (action::STARTED, _) => Action::Started(Started::Generation),
         (action::EXPIRED, _) => Action::Expired { table: text(name), key: data },

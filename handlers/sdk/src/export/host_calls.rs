@@ -126,17 +126,17 @@ impl Host for HostCalls<'_> {
         unsafe { (self.host.close)(self.turn) }
     }
 
-    fn subscribe(&mut self, topic: &str) -> u32 {
+    fn subscribe(&mut self, topic: &[u8]) -> u32 {
         // SAFETY: as above the impl.
         unsafe { (self.host.subscribe)(self.turn, topic.into()) }
     }
 
-    fn unsubscribe(&mut self, topic: &str) -> u32 {
+    fn unsubscribe(&mut self, topic: &[u8]) -> u32 {
         // SAFETY: as above the impl.
         unsafe { (self.host.unsubscribe)(self.turn, topic.into()) }
     }
 
-    fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
+    fn broadcast(&mut self, topic: &[u8], data: &[u8], flags: u32) -> u32 {
         // SAFETY: as above the impl.
         unsafe { (self.host.broadcast)(self.turn, topic.into(), data.into(), flags) }
     }
@@ -214,7 +214,67 @@ impl Host for HostCalls<'_> {
         unsafe { (self.host.note)(self.turn, session, data.into()) }
     }
 
-    fn publish(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
+    fn wake(&mut self, session: u64) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.wake)(self.turn, session) }
+    }
+
+    fn send_to(&mut self, session: u64, data: &[u8], flags: u32) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.send_to)(self.turn, session, data.into(), flags) }
+    }
+
+    fn close_session(&mut self, session: u64) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.close_session)(self.turn, session) }
+    }
+
+    fn register(&mut self, name: &[u8]) -> Result<Option<u64>, u32> {
+        let mut before = 0;
+        // SAFETY: as above the impl.
+        let status = unsafe { (self.host.register_name)(self.turn, name.into(), &mut before) };
+        if status == status::OK { Ok((before != 0).then_some(before)) } else { Err(status) }
+    }
+
+    fn unregister(&mut self, name: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.unregister_name)(self.turn, name.into()) }
+    }
+
+    fn whereis(&mut self, name: &[u8]) -> Option<u64> {
+        // SAFETY: as above the impl.
+        let holder = unsafe { (self.host.whereis)(self.turn, name.into()) };
+        (holder != 0).then_some(holder)
+    }
+
+    fn name_next(&mut self, from: &[u8]) -> Option<(Vec<u8>, u64)> {
+        let mut name = Bytes::EMPTY;
+        // SAFETY: as above the impl.
+        let holder = unsafe { (self.host.name_next)(self.turn, from.into(), &mut name) };
+        // SAFETY: as above the impl.
+        (holder != 0).then(|| (unsafe { slice(name) }.to_vec(), holder))
+    }
+
+    fn broadcast_any(&mut self, topics: &[&[u8]], data: &[u8], flags: u32) -> u32 {
+        let topics: Vec<Bytes<'_>> = topics.iter().map(|topic| (*topic).into()).collect();
+        // SAFETY: as above the impl.
+        unsafe { (self.host.broadcast_any)(self.turn, topics.as_ptr(), topics.len(), data.into(), flags) }
+    }
+
+    fn topic_len(&mut self, topic: &[u8]) -> u64 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.topic_len)(self.turn, topic.into()) }
+    }
+
+    fn topic_next(&mut self, from: &[u8]) -> Option<Vec<u8>> {
+        let mut name = Bytes::EMPTY;
+        // SAFETY: as above the impl.
+        let status = unsafe { (self.host.topic_next)(self.turn, from.into(), &mut name) };
+        // SAFETY: as above the impl.
+        (status == status::OK).then(|| unsafe { slice(name) }.to_vec())
+    }
+
+    fn publish(&mut self, topic: &[u8], data: &[u8], flags: u32) -> u32 {
         // SAFETY: as above the impl.
         unsafe { (self.host.publish)(self.turn, topic.into(), data.into(), flags) }
     }

@@ -24,6 +24,8 @@ pub(super) struct Shared {
     /// Deadlines of entries, since 1970. Each is ahead: [`super::TestHost::advance`] deletes what is
     /// over.
     pub(super) deadlines: BTreeMap<(String, Vec<u8>), Duration>,
+    /// Holders of names.
+    pub(super) names: BTreeMap<Vec<u8>, u64>,
     /// Time since the host began.
     pub(super) now: Duration,
     /// Timers by owner and name.
@@ -44,9 +46,17 @@ pub(super) struct Peer {
     pub(super) state: Option<Vec<u8>>,
     /// Output that the test has not looked at.
     pub(super) output: Vec<u8>,
-    pub(super) topics: BTreeSet<String>,
+    pub(super) topics: BTreeSet<Vec<u8>>,
     /// Whether the session is closed, or closing.
     pub(super) closed: bool,
+}
+
+impl Peer {
+    /// Takes a broadcast into its output.
+    fn take(&mut self, data: &[u8], flags: u32) {
+        self.output.extend(data);
+        self.output.extend((flags & BROADCAST_LINE != 0).then_some(b'\n'));
+    }
 }
 
 /// Time of the calendar at which a test begins: 2020-01-01, since 1970.
@@ -57,7 +67,9 @@ pub(super) const EPOCH: Duration = Duration::from_secs(1_577_836_800);
 pub(super) enum Caused {
     TlsStarted,
     Note(u64, Vec<u8>),
-    Published(String, u64, Vec<u8>),
+    Published(Vec<u8>, u64, Vec<u8>),
+    Woken,
+    CloseAsked,
     /// Number, name and input.
     Job(u64, String, Vec<u8>),
     Closed(Closed),
@@ -134,20 +146,77 @@ impl Host for Staging {
     fn close(&mut self) -> u32 {
         self.change(|own| own.closed = true)
     }
-    fn subscribe(&mut self, topic: &str) -> u32 {
-        self.change(|own| own.topics.extend([topic.to_owned()]))
+    fn subscribe(&mut self, topic: &[u8]) -> u32 {
+        match topic.is_empty() {
+            true => status::INVALID,
+            false => self.change(|own| own.topics.extend([topic.to_owned()])),
+        }
     }
-    fn unsubscribe(&mut self, topic: &str) -> u32 {
+    fn unsubscribe(&mut self, topic: &[u8]) -> u32 {
         self.change(|own| own.topics.retain(|t| t != topic))
     }
-    fn broadcast(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
+    fn broadcast(&mut self, topic: &[u8], data: &[u8], flags: u32) -> u32 {
+        self.broadcast_any(&[topic], data, flags)
+    }
+    fn broadcast_any(&mut self, topics: &[&[u8]], data: &[u8], flags: u32) -> u32 {
         for (id, peer) in &mut self.shared.sessions {
-            if peer.topics.contains(topic) && !(flags & BROADCAST_OTHERS != 0 && *id == self.session) {
-                peer.output.extend(data);
-                peer.output.extend((flags & BROADCAST_LINE != 0).then_some(b'\n'));
+            let is_on = topics.iter().any(|topic| peer.topics.contains(*topic));
+            if is_on && !(flags & BROADCAST_OTHERS != 0 && *id == self.session) {
+                peer.take(data, flags);
             }
         }
         status::OK
+    }
+    fn send_to(&mut self, session: u64, data: &[u8], flags: u32) -> u32 {
+        let is_left_out = flags & BROADCAST_OTHERS != 0 && session == self.session;
+        if let Some(peer) = self.shared.sessions.get_mut(&session).filter(|_| !is_left_out) {
+            peer.take(data, flags);
+        }
+        status::OK
+    }
+    fn close_session(&mut self, session: u64) -> u32 {
+        if session == self.session {
+            return self.close();
+        }
+        self.shared.caused.push_back((session, 0, Caused::CloseAsked));
+        status::OK
+    }
+    fn wake(&mut self, session: u64) -> u32 {
+        let own = session == self.session;
+        if !own && self.depth >= CASCADE_MAX {
+            return status::LIMIT;
+        }
+        let is_same = |(to, _, c): &(u64, u16, Caused)| *to == session && matches!(c, Caused::Woken);
+        if !self.shared.caused.iter().any(is_same) {
+            let depth = if own { 0 } else { self.depth + 1 };
+            self.shared.caused.push_back((session, depth, Caused::Woken));
+        }
+        status::OK
+    }
+    fn register(&mut self, name: &[u8]) -> Result<Option<u64>, u32> {
+        match name.is_empty() || self.session == SERVICE {
+            true => Err(status::INVALID),
+            false => Ok(self.shared.names.insert(name.to_owned(), self.session)),
+        }
+    }
+    fn unregister(&mut self, name: &[u8]) -> u32 {
+        if self.whereis(name) == Some(self.session) {
+            self.shared.names.remove(name);
+        }
+        status::OK
+    }
+    fn whereis(&mut self, name: &[u8]) -> Option<u64> {
+        self.shared.names.get(name).copied()
+    }
+    fn name_next(&mut self, from: &[u8]) -> Option<(Vec<u8>, u64)> {
+        self.shared.names.range(from.to_vec()..).next().map(|(name, holder)| (name.clone(), *holder))
+    }
+    fn topic_len(&mut self, topic: &[u8]) -> u64 {
+        self.shared.sessions.values().filter(|peer| peer.topics.contains(topic)).count() as u64
+    }
+    fn topic_next(&mut self, from: &[u8]) -> Option<Vec<u8>> {
+        let all = self.shared.sessions.values().flat_map(|peer| peer.topics.range(from.to_vec()..));
+        all.min().cloned()
     }
     fn table_get(&mut self, table: &str, key: &[u8], read: &mut dyn FnMut(&[u8])) -> bool {
         let found = self.shared.tables.get(&(table.to_owned(), key.to_vec()));
@@ -218,7 +287,7 @@ impl Host for Staging {
         }
         status::OK
     }
-    fn publish(&mut self, topic: &str, data: &[u8], flags: u32) -> u32 {
+    fn publish(&mut self, topic: &[u8], data: &[u8], flags: u32) -> u32 {
         if self.depth >= CASCADE_MAX {
             return status::LIMIT;
         }

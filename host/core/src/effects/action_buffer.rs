@@ -34,8 +34,13 @@ impl ActionBuffer {
     }
 
     /// Kind of the first action; 0: there is none.
-    pub(super) fn kind(&self) -> u32 {
+    pub(crate) fn kind(&self) -> u32 {
         self.actions.first().map_or(0, |a| a.kind)
+    }
+
+    /// Number of actions.
+    pub(crate) fn len(&self) -> usize {
+        self.actions.len()
     }
 
     /// Appends an action. O(bytes of name and data).

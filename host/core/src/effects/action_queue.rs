@@ -30,6 +30,10 @@ pub(super) enum WaitingKind {
     Timer,
     /// Result of a job.
     Result,
+    /// Wake. At most one waits that had no turn.
+    Wake,
+    /// End of the session. At most one waits.
+    Close,
     /// Any other action.
     Other,
 }
@@ -45,9 +49,13 @@ pub(super) struct ActionQueue {
     /// Gaps in `waiting`.
     gaps: usize,
     /// Actions of each kind, by [`WaitingKind`].
-    kinds: [usize; 3],
+    kinds: [usize; 5],
     /// Places of a service's due timers by name.
     due: HashMap<Box<[u8]>, u64>,
+    /// Place of the newest wake.
+    wake: Option<u64>,
+    /// Whether wakes wait for the next pass.
+    pub(super) wakes_later: bool,
     /// Whether the session is listed as ready.
     pub(super) ready: bool,
     /// Bytes that its actions carry, shared or not.
@@ -79,9 +87,27 @@ impl ActionQueue {
         if let Some(name) = name {
             self.due.insert(name.into(), self.first + self.waiting.len() as u64);
         }
+        if waiting.kind == WaitingKind::Wake {
+            self.wake = Some(self.first + self.waiting.len() as u64);
+        }
         self.bytes += waiting.bytes as usize;
         self.kinds[waiting.kind as usize] += 1;
         self.waiting.push_back(Some(waiting));
+    }
+
+    /// Whether a wake or an end waits that had no turn, and so another one says nothing more. The
+    /// first `done` actions had theirs.
+    pub(super) fn has_same(&self, kind: WaitingKind, done: usize) -> bool {
+        match kind {
+            WaitingKind::Wake => self.wake.is_some_and(|place| place >= self.first + done as u64),
+            WaitingKind::Close => self.kinds[WaitingKind::Close as usize] > 0,
+            _ => false,
+        }
+    }
+
+    /// Actions that may run in this pass, oldest first.
+    pub(super) fn due(&self) -> impl Iterator<Item = &Waiting> {
+        self.iter().take_while(|w| !(self.wakes_later && w.kind == WaitingKind::Wake))
     }
 
     /// Takes off the oldest action. The caller owns its record. `name`: of a service's due timer.

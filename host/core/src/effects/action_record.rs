@@ -10,6 +10,8 @@
 use crate::store::records::Store;
 use crate::store::shared::SharedRecords;
 
+/// Kind of an action that ends its session in place of a turn. No library is told of it.
+pub(crate) const CLOSE_ASKED: u32 = 0xffff;
 /// Bytes of an action's record beside its name and data.
 pub(super) const ACTION_HEAD: usize = 32;
 
@@ -25,7 +27,7 @@ pub(crate) struct PendingAction<'a> {
     /// Turns between the action and something that came from outside. `cascade_max` bounds it.
     pub(crate) depth: u16,
     /// Topic or job; empty for other kinds.
-    pub(crate) name: &'a str,
+    pub(crate) name: &'a [u8],
     /// Bytes that the turn gets with the action.
     pub(crate) data: Data<'a>,
 }
@@ -70,7 +72,7 @@ pub(super) fn encode(sequence: u64, a: &PendingAction<'_>) -> Vec<u8> {
     for n in [a.kind as u16, a.depth, a.name.len() as u16, a.detail] {
         bytes.extend_from_slice(&n.to_le_bytes());
     }
-    bytes.extend_from_slice(a.name.as_bytes());
+    bytes.extend_from_slice(a.name);
     bytes.extend_from_slice(own);
     bytes
 }
@@ -87,14 +89,12 @@ pub(super) struct Decoded<'a> {
     pub(super) data: &'a [u8],
 }
 
-/// Decodes an action's record. `None`: it is too short for its head or its name, or the name is
-/// not UTF-8.
+/// Decodes an action's record. `None`: it is too short for its head or its name.
 pub(super) fn decode(bytes: &[u8]) -> Option<Decoded<'_>> {
     let (head, rest) = bytes.split_at_checked(ACTION_HEAD)?;
     let long = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?));
     let short = |at: usize| Some(u16::from_le_bytes(head.get(at..at + 2)?.try_into().ok()?));
     let (name, data) = rest.split_at_checked(usize::from(short(28)?))?;
-    std::str::from_utf8(name).ok()?;
     Some(Decoded {
         sequence: long(0)?,
         from: long(8)?,

@@ -10,11 +10,12 @@
 use super::action_queue::{ActionQueue, Waiting, WaitingKind};
 use super::timers::timer_name;
 use crate::effects::action_buffer::ActionBuffer;
-use crate::effects::action_record::ACTION_HEAD;
 use crate::effects::action_record::Data;
 use crate::effects::action_record::PendingAction;
 use crate::effects::action_record::decode;
 use crate::effects::action_record::encode;
+use crate::effects::action_record::{ACTION_HEAD, CLOSE_ASKED};
+use crate::effects::running_batch::RunningBatch;
 use crate::ids::Slot;
 use crate::limits::host::{BATCH_ACTIONS_MAX, BATCH_BYTES, Limits};
 use crate::limits::names::Limit;
@@ -31,42 +32,10 @@ pub(crate) struct Inbox {
     queues: HashMap<Slot, ActionQueue>,
     /// Sessions whose next action may run.
     ready: VecDeque<Slot>,
+    /// Sessions whose wakes wait for the next pass.
+    later: Vec<Slot>,
     /// Number of the newest action. Recovery sorts the actions by their numbers.
     sequence: u64,
-}
-
-/// The batch under way, if its actions come from an inbox: they leave it when the batch is over.
-#[derive(Debug, Default)]
-pub(crate) struct RunningBatch {
-    slot: Option<Slot>,
-    /// Actions whose turns succeeded. They stay in their queue until the batch is over.
-    done: usize,
-    depths: Vec<u16>,
-}
-
-impl RunningBatch {
-    /// Counts turns that succeeded. Called before their effects are applied.
-    pub(crate) fn had(&mut self, turns: usize) {
-        if self.slot.is_some() {
-            self.done += turns;
-        }
-    }
-
-    /// Depths of the actions that had no turn yet; empty if the actions come from outside.
-    pub(crate) fn depths(&self) -> &[u16] {
-        self.depths.get(self.done..).unwrap_or_default()
-    }
-
-    /// Waiting actions of a session that have had their turns by now.
-    fn done(&self, slot: Slot) -> usize {
-        if self.slot == Some(slot) { self.done } else { 0 }
-    }
-
-    /// Ends the batch. The memory is kept for the next one.
-    pub(crate) fn end(&mut self) {
-        (self.slot, self.done) = (None, 0);
-        self.depths.clear();
-    }
 }
 
 /// The answer of [`Inbox::put`].
@@ -102,12 +71,14 @@ fn shared_of(store: &Store, w: &Waiting) -> u64 {
 }
 
 /// Whether an action is never dropped. The limits of jobs and connections bound such actions. A
-/// framing's events come one by one, as the next input waits for the turn of each. TLS starts once.
-/// Entries that are over wait while much waits for their service.
+/// framing's events come one by one, as the next input waits for the turn of each. TLS starts once,
+/// and of wakes and ends one waits at a time. Entries that are over wait while much waits for their
+/// service.
 fn is_certain(kind: u32) -> bool {
     let of_framing = [action::NEGOTIATED, action::SUBNEGOTIATION];
     let outcomes = [action::JOB, action::DIALED, action::CONNECT, action::TLS_STARTED, action::EXPIRED];
-    outcomes.contains(&kind) || of_framing.contains(&kind)
+    let single = [action::WOKEN, CLOSE_ASKED];
+    outcomes.contains(&kind) || of_framing.contains(&kind) || single.contains(&kind)
 }
 
 impl Inbox {
@@ -127,6 +98,11 @@ impl Inbox {
         !self.queues.is_empty() && self.queues.contains_key(&slot)
     }
 
+    /// Whether actions of a session wait that may run in this pass.
+    pub(crate) fn has_due(&self, slot: Slot) -> bool {
+        self.queues.get(&slot).is_some_and(|q| q.due().next().is_some())
+    }
+
     /// Number and bytes of a session's waiting actions that nothing cancels: notes and messages,
     /// for the most part. Their turns may add to its output.
     pub(crate) fn backlog(&self, slot: Slot) -> (usize, usize) {
@@ -135,7 +111,28 @@ impl Inbox {
 
     /// Whether a pass is due for waiting actions.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || !self.later.is_empty()
+    }
+
+    /// Has a session's wakes wait for the next pass.
+    pub(crate) fn wake_later(&mut self, slot: Slot) {
+        if let Some(queue) = self.queues.get_mut(&slot)
+            && !std::mem::replace(&mut queue.wakes_later, true)
+        {
+            self.later.push(slot);
+        }
+    }
+
+    /// Begins a pass: wakes that waited for it may run. Returns their sessions.
+    pub(crate) fn begin_pass(&mut self) -> Vec<Slot> {
+        let woken = std::mem::take(&mut self.later);
+        for slot in &woken {
+            if let Some(queue) = self.queues.get_mut(slot) {
+                queue.wakes_later = false;
+                self.set_ready(*slot);
+            }
+        }
+        woken
     }
 
     /// Sessions listed as ready.
@@ -152,9 +149,9 @@ impl Inbox {
         Some(Some(slot))
     }
 
-    /// Lists a session as ready, if it has actions.
+    /// Lists a session as ready, if it has actions that may run in this pass.
     pub(crate) fn set_ready(&mut self, slot: Slot) {
-        let Some(queue) = self.queues.get_mut(&slot) else { return };
+        let Some(queue) = self.queues.get_mut(&slot).filter(|q| q.due().next().is_some()) else { return };
         if !std::mem::replace(&mut queue.ready, true) {
             self.ready.push_back(slot);
         }
@@ -185,6 +182,10 @@ impl Inbox {
         let bytes = action.data.len(store, shared);
         let done = running.done(slot);
         let mut put = Put::Waits;
+        let kind = waiting_kind(action.kind);
+        if self.queue(slot).is_some_and(|q| q.has_same(kind, done)) {
+            return put;
+        }
         if let Some(queue) = self.queues.get_mut(&slot).filter(|_| !is_certain(action.kind)) {
             let waiting = queue.len() - done;
             let limit = match () {
@@ -208,7 +209,6 @@ impl Inbox {
         if let Data::Shared(number) = action.data {
             shared.name(number);
         }
-        let kind = waiting_kind(action.kind);
         self.push(slot, Waiting { record, depth: action.depth, kind, bytes: bytes as u32 }, None);
         put
     }
@@ -228,13 +228,13 @@ impl Inbox {
         // A service's turn is named by its first action: a second one would have no name.
         let most = if slot.is_service() { 1 } else { BATCH_ACTIONS_MAX };
         let mut bytes = 0;
-        for w in queue.iter().take(most) {
+        for w in queue.due().take(most) {
             bytes += w.bytes as usize;
-            let first = running.depths.is_empty();
+            let first = running.depths().is_empty();
             if !first && (bytes > BATCH_BYTES || kind(store, w) != into.kind()) {
                 break;
             }
-            running.depths.push(w.depth);
+            running.add(w.depth);
             store.read(w.record, |bytes| {
                 if w.kind == WaitingKind::Timer {
                     return into.add((action::TIMER, 0), 0, timer_name(bytes), b"");
@@ -247,7 +247,7 @@ impl Inbox {
                 }
             });
         }
-        running.slot = Some(slot);
+        running.begin(slot);
     }
 
     /// Deletes the oldest `count` actions of a session: they have had their turns, or shall have
@@ -383,5 +383,10 @@ fn kind(store: &Store, w: &Waiting) -> u32 {
 
 /// Kind of an action that is no timer, as far as it can be cancelled.
 fn waiting_kind(kind: u32) -> WaitingKind {
-    if kind == action::JOB { WaitingKind::Result } else { WaitingKind::Other }
+    match kind {
+        action::JOB => WaitingKind::Result,
+        action::WOKEN => WaitingKind::Wake,
+        CLOSE_ASKED => WaitingKind::Close,
+        _ => WaitingKind::Other,
+    }
 }

@@ -10,24 +10,24 @@
 //! dies earlier leaves no trace of the batch. Costs O(effects), and O(subscribers) for each
 //! broadcast or published message.
 
-use crate::effects::action_record::{Data, PendingAction};
-use crate::effects::inbox::RunningBatch;
+use crate::effects::action_record::{CLOSE_ASKED, Data, PendingAction};
 use crate::effects::jobs::NewJob;
 use crate::effects::outbound::Target;
+use crate::effects::running_batch::RunningBatch;
 use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;
 use crate::host_state::end::drop_job;
-use crate::host_state::output::{broadcast, is_backed_up, send};
-use crate::host_state::state::{write_framing, write_state, write_topics};
+use crate::host_state::output::{broadcast, is_backed_up, is_full, send};
+use crate::host_state::state::{change_names, change_topics, subscribers, write_framing, write_state};
 use crate::host_state::tls::seal_all;
 use crate::host_state::tls_due;
 use crate::ids::{ServiceId, Slot, public_number};
 use crate::limits::names::Limit;
 use crate::service::registry::Writer;
 use crate::session::blocked::Blocked;
-use crate::session::life::Life;
+use crate::session::life::{Life, Session};
 use crate::store::shared::SHARED_FROM_BYTES;
-use crate::turn::effect::{Effect, Part};
+use crate::turn::effect::{Broadcast, Effect, Part, Recipients};
 use crate::turn::staging::Buffers;
 use greenroom_state::abi::action;
 use greenroom_state::address::Address;
@@ -61,16 +61,15 @@ pub(crate) fn apply(
     let origin = Origin { slot, id, staged, running };
     // A timer of a service belongs to the session that stands for the service's own turns.
     let owner = |of_service: bool| if of_service { Slot::of_service(service) } else { slot };
-    // Topic effects share one record, which `reserve` counts once: written behind the last change.
-    let mut topics_changed = false;
     for effect in &staged.effects {
         match effect {
             Effect::Send(part) => send(host, slot, &staged.bytes[part.clone()]),
-            Effect::Broadcast { topic, data, others, line } => {
-                send_to_topic(host, &origin, topic, (data, *line), *others);
-            }
-            Effect::Subscribe(topic) => topics_changed |= subscribe(host, slot, staged.text(topic)),
-            Effect::Unsubscribe(topic) => topics_changed |= unsubscribe(host, slot, staged.text(topic)),
+            Effect::Broadcast { to, data, how } => send_to_others(host, &origin, to, data, *how),
+            Effect::CloseSession(id) => close_session(host, &origin, *id),
+            Effect::Subscribe(topic) => change_topics(host, slot, staged.part(topic), true),
+            Effect::Unsubscribe(topic) => change_topics(host, slot, staged.part(topic), false),
+            Effect::Register(name) => change_names(host, slot, staged.part(name), true),
+            Effect::Unregister(name) => change_names(host, slot, staged.part(name), false),
             Effect::Put { table, key, value, until } => {
                 put(host, staged, (table, key), (writer, service), (value, *until));
             }
@@ -82,6 +81,7 @@ pub(crate) fn apply(
                 host.tables.drop_prefix(&mut host.store, staged.text(table), prefix);
             }
             Effect::Note { to, data, depth } => note(host, &origin, *to, data, *depth),
+            Effect::Wake { to, depth } => wake(host, &origin, *to, *depth),
             Effect::Publish { topic, data, others, depth } => {
                 publish(host, &origin, topic, data, *others, *depth);
             }
@@ -106,9 +106,6 @@ pub(crate) fn apply(
             Effect::WaitFor(other) => wait_for(host, slot, *other),
             Effect::Hold(held) => hold(host, slot, *held),
         }
-    }
-    if topics_changed {
-        write_topics(host, slot);
     }
     if let Some(state) = staged.framing() {
         write_framing(host, slot, state.clone());
@@ -146,35 +143,48 @@ fn put(
     put.expect("room was reserved before");
 }
 
-/// Sends a message to the peers of a topic. What libraries have framed of it lies in the buffers.
-fn send_to_topic(
-    host: &mut HostState,
-    origin: &Origin<'_>,
-    topic: &Part,
-    (data, is_line): (&Part, bool),
-    others: bool,
-) {
+/// Sends a message to the peers of other sessions. What libraries have framed of it lies in the
+/// buffers.
+fn send_to_others(host: &mut HostState, origin: &Origin<'_>, to: &Recipients, data: &Part, how: Broadcast) {
     let Origin { slot, staged, .. } = *origin;
     let framed = |service| {
         let mut all = staged.framed.iter();
         all.find(|f| f.service == service && f.data == *data).map(|f| f.bytes.clone())
     };
-    let data = (&staged.bytes[data.clone()], is_line);
-    broadcast(host, slot, staged.text(topic), data, others, &framed);
+    let mut to = recipients(host, slot, staged, to);
+    to.retain(|to| !(how.others && *to == slot || how.drop_if_slow && is_full(host, *to)));
+    broadcast(host, to, (staged.part(data), how.line), &framed);
 }
 
-/// Adds a session to a topic, on both sides. Returns whether the session's record changes.
-fn subscribe(host: &mut HostState, slot: Slot, topic: &str) -> bool {
-    let added = host.topics.add(topic, slot);
-    let session = host.sessions.get_mut(slot).filter(|_| added);
-    session.map(|s| s.subscriptions().topics.push(topic.into())).is_some()
+/// Sessions that a broadcast of a session is for, each once. O(services + sessions · log).
+pub(super) fn recipients(host: &HostState, of: Slot, staged: &Buffers, to: &Recipients) -> Vec<Slot> {
+    match to {
+        Recipients::Topic(topic) => subscribers(host, of, staged.part(topic)),
+        Recipients::Topics(topics) => {
+            let on = topics.iter().flat_map(|topic| subscribers(host, of, staged.part(topic)));
+            let mut on: Vec<_> = on.collect();
+            on.sort_unstable();
+            on.dedup();
+            on
+        }
+        // Another session takes output between its first turn and its last one: its peer may be in
+        // the middle of a header before, and has had the last word of its framing behind.
+        Recipients::Session(id) => {
+            let is_open = |s: &Session| {
+                s.life == Life::Open && !s.is_blocked(Blocked::OpenedTurnDue) && !s.awaits_header()
+            };
+            let takes = |slot: &Slot| *slot == of || host.sessions.get(*slot).is_some_and(is_open);
+            in_library(host, of, *id).into_iter().filter(takes).collect()
+        }
+    }
 }
 
-/// Takes a session off a topic, on both sides. Returns whether the session's record changes.
-fn unsubscribe(host: &mut HostState, slot: Slot, topic: &str) -> bool {
-    let removed = host.topics.remove(topic, slot);
-    let session = host.sessions.get_mut(slot).filter(|_| removed);
-    session.map(|s| s.subscriptions().topics.retain(|t| **t != *topic)).is_some()
+/// Lets a session of the same library be closed behind the actions that wait for it.
+fn close_session(host: &mut HostState, origin: &Origin<'_>, id: u64) {
+    let Some(to) = in_library(host, origin.slot, id) else { return };
+    let data = Data::Own(&[]);
+    let end = PendingAction { kind: CLOSE_ASKED, detail: 0, from: 0, depth: 0, name: b"", data };
+    deliver(host, to, &end, origin.running);
 }
 
 /// Lets a note wait for a session, which may be the sender. If no session has the number, the
@@ -183,15 +193,34 @@ fn note(host: &mut HostState, origin: &Origin<'_>, to: u64, data: &Part, depth: 
     let Some(to) = host.sessions.slot_of(to).filter(|to| !to.is_service()) else { return };
     // Handlers know the number of a service's own turns as 0.
     let (from, data) = (public_number(origin.id), Data::Own(&origin.staged.bytes[data.clone()]));
-    let action = PendingAction { kind: action::NOTE, detail: 0, from, depth, name: "", data };
+    let action = PendingAction { kind: action::NOTE, detail: 0, from, depth, name: b"", data };
     deliver(host, to, &action, origin.running);
+}
+
+/// Lets a session of the same library run a turn, which may be the sender.
+fn wake(host: &mut HostState, origin: &Origin<'_>, to: u64, depth: u16) {
+    let Some(to) = in_library(host, origin.slot, to) else { return };
+    let (kind, data) = (action::WOKEN, Data::Own(&[]));
+    let wake = PendingAction { kind, detail: 0, from: 0, depth, name: b"", data };
+    deliver(host, to, &wake, origin.running);
+    if to == origin.slot {
+        host.inbox.wake_later(to);
+    }
+}
+
+/// Session of a number, if it belongs to the library of another one.
+fn in_library(host: &HostState, of: Slot, id: u64) -> Option<Slot> {
+    let slot = host.sessions.slot_of(id).filter(|slot| !slot.is_service())?;
+    let (own, other) = (host.sessions.get(of)?.service, host.sessions.get(slot)?.service);
+    host.services.of_same_library(own).any(|s| s == other).then_some(slot)
 }
 
 /// Lets a message wait for each subscriber of a topic. From [`SHARED_FROM_BYTES`] bytes on, the
 /// data are stored once, and the actions name them. O(subscribers).
 fn publish(host: &mut HostState, origin: &Origin<'_>, topic: &Part, data: &Part, others: bool, depth: u16) {
-    let (name, bytes) = (origin.staged.text(topic), &origin.staged.bytes[data.clone()]);
-    let to: Vec<_> = host.topics.subscribers(name).filter(|to| !(others && *to == origin.slot)).collect();
+    let (name, bytes) = (origin.staged.part(topic), origin.staged.part(data));
+    let mut to = subscribers(host, origin.slot, name);
+    to.retain(|to| !(others && *to == origin.slot));
     let shared = (bytes.len() >= SHARED_FROM_BYTES).then(|| host.shared.put(&mut host.store, bytes));
     let data = shared.map_or(Data::Own(bytes), Data::Shared);
     let (kind, from) = (action::PUBLISHED, public_number(origin.id));

@@ -25,7 +25,7 @@ use super::call::{Call, attempt};
 use super::fallback::run_with_previous_build;
 use super::reserve::reserve;
 use crate::command::Command;
-use crate::effects::inbox::RunningBatch;
+use crate::effects::running_batch::RunningBatch;
 use crate::host_state::HostState;
 use crate::host_state::notice::notice;
 use crate::ids::{ServiceId, Slot, public_number};

@@ -8,6 +8,7 @@ use crate::input::Input;
 use crate::limits::host::Limits;
 use crate::test_support::{Stub, open, serve};
 use crate::turn::code::Code;
+use crate::turn::effect::Broadcast;
 use crate::turn::staging::Staging;
 use greenroom_state::abi::{Action, action};
 use std::sync::Mutex;
@@ -25,7 +26,7 @@ fn room(script: &[&'static str]) -> impl Code + use<> {
     Stub(move |a: &Action<'_>, staging: &mut Staging<'_>| {
         let mut words = "";
         match a.kind {
-            action::OPENED => _ = ["a", "b"].map(|topic| staging.subscribe(topic)),
+            action::OPENED => _ = [b"a", b"b"].map(|topic| staging.subscribe(topic)),
             action::MESSAGE => words = script.lock().unwrap().remove(0),
             _ => {}
         }
@@ -34,8 +35,11 @@ fn room(script: &[&'static str]) -> impl Code + use<> {
             let (call, data) = rest.split_at(1);
             match (first, call) {
                 ("=", _) => _ = staging.send(rest.as_bytes()),
-                (topic, "+" | "-") => _ = staging.broadcast(topic, data.as_bytes(), call == "-"),
-                (topic, "!") => _ = staging.unsubscribe(topic),
+                (topic, "+" | "-") => {
+                    let how = Broadcast { others: call == "-", ..Broadcast::ALL };
+                    staging.broadcast(topic.as_bytes(), data.as_bytes(), how);
+                }
+                (topic, "!") => _ = staging.unsubscribe(topic.as_bytes()),
                 _ => return Err("as asked".into()),
             }
         }

@@ -15,15 +15,17 @@
 //! buffers afterwards.
 
 use super::Executor;
-use crate::effects::inbox::RunningBatch;
+use crate::effects::running_batch::RunningBatch;
 use crate::framing::Framing;
 use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};
 use crate::service::convert::{Reread, convert_value};
 use crate::tls::facts;
 use crate::turn::code::{Batch, Code};
+use crate::turn::context::Convert;
+use crate::turn::context::TurnContext;
 use crate::turn::fault::Fault;
-use crate::turn::staging::{Buffers, Convert, Staging, TurnContext};
+use crate::turn::staging::{Buffers, Staging};
 use greenroom_state::abi::{Action, action, fault};
 
 /// The code that is called, and how it sees the entries of tables.
@@ -82,7 +84,14 @@ pub(crate) fn call(
         timers: &host.timers,
         jobs: &host.jobs,
         outbound: &host.outbound,
+        slot: call.slot,
         topics: &host.topics,
+        topic_next: &|from| {
+            let own = host.services.of_same_library(session.service);
+            own.filter_map(|service| host.topics.next(service, from)).min()
+        },
+        names: &host.names,
+        subscribers: &|topic| host.topics.count_in(host.services.of_same_library(session.service), topic),
         own_framing: &|message| callee.code.encode(message),
         encodes: Some(framing).filter(|f| f.encodes()),
         service: &|name| host.services.dialled(name),

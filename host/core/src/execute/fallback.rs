@@ -22,7 +22,7 @@ use super::Executor;
 use super::apply::apply;
 use super::call::{Call, Callee, call};
 use super::reserve::reserve;
-use crate::effects::inbox::RunningBatch;
+use crate::effects::running_batch::RunningBatch;
 use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};
 use crate::service::convert::{convert_value, value_for};

@@ -19,6 +19,8 @@ pub(crate) mod batch;
 mod broadcast_tests;
 pub(crate) mod call;
 pub(crate) mod fallback;
+#[cfg(test)]
+mod other_sessions_tests;
 pub(crate) mod reserve;
 
 use crate::framing::peer::LocalEnd;

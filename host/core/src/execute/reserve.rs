@@ -13,11 +13,11 @@
 
 use crate::effects::inbox::Inbox;
 use crate::effects::jobs::Jobs;
+use crate::effects::names::Names;
 use crate::effects::outbound::Outbound;
 use crate::effects::timers::Timers;
 use crate::effects::topics::Topics;
 use crate::host_state::HostState;
-use crate::host_state::state::topics_record_bytes;
 use crate::ids::Slot;
 use crate::limits::names::Limit;
 use crate::service::encoding::Encoding;
@@ -28,7 +28,7 @@ use crate::store::room::Room;
 use crate::store::shared::SHARED_FROM_BYTES;
 use crate::tables::index::Tables;
 use crate::tls::due::TlsDue;
-use crate::turn::effect::{Effect, Framed, Part};
+use crate::turn::effect::{Effect, Framed, Part, Recipients};
 use crate::turn::staging::Buffers;
 
 /// Reserves room for what a batch staged. `Some`: applying it would break this limit, and
@@ -42,14 +42,15 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
         return None;
     }
     let HostState { store, sessions, topics, services, tls, .. } = host;
+    let service = sessions.get(slot).map(|s| s.service)?;
+    let of_library = || services.of_same_library(service);
     let mut room = Room::default();
     if staged.has_state {
         room.add(staged.state.len(), 1);
     }
-    // All topic effects together write one record, of the topics that the session will be on.
-    let own = sessions.get(slot).map_or(&[][..], |s| s.topics());
-    if let Some(on) = staged.topics(own) {
-        room.add(topics_record_bytes(on.iter().map(|t| &**t)), 1);
+    // The first change of topics rewrites a list that an older build left.
+    if staged.changes_topics {
+        topics.list_lens(slot).for_each(|len| room.add(len, 1));
     }
     // All waits together write one record, of one length.
     if staged.effects.iter().any(|e| matches!(e, Effect::WaitFor(_))) {
@@ -61,22 +62,30 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
     }
     for at in 0..staged.effects.len() {
         let effect = &staged.effects[at];
-        let (len, times) = record_bytes(effect, staged, topics);
+        // A topic may have one subscriber more than now: this very batch may subscribe the session
+        // first.
+        let subscribers = |topic: &Part| topics.count_in(of_library(), staged.part(topic)) + 1;
+        let (len, times) = record_bytes(effect, staged, &subscribers);
         room.add(len, times);
         match effect {
-            Effect::Broadcast { topic, data, line, .. } => {
+            Effect::Broadcast { to, data, how } => {
                 if data.len() >= SHARED_FROM_BYTES {
                     add_shared_or_single(&mut room, data.len());
                 }
-                // The same bound as in `record_bytes`.
-                let subscribers = topics.count(staged.text(topic)) + 1;
-                let data = (data.clone(), *line);
+                let count = to.count(&subscribers);
+                let data = (data.clone(), how.line);
                 if !tls.is_empty() {
-                    let on = topics.subscribers(staged.text(topic)).chain([slot]);
-                    let over_tls = on.filter(|s| sessions.get(*s).is_some_and(|s| s.over_tls())).count();
+                    let on = |topic: &Part| topics.subscribers_in(of_library(), staged.part(topic));
+                    let to: Vec<_> = match to {
+                        Recipients::Topic(topic) => on(topic),
+                        Recipients::Topics(topics) => topics.iter().flat_map(on).collect(),
+                        Recipients::Session(id) => sessions.slot_of(*id).into_iter().collect(),
+                    };
+                    let is_over_tls = |s: &Slot| sessions.get(*s).is_some_and(|s| s.over_tls());
+                    let over_tls = to.into_iter().chain([slot]).filter(is_over_tls).count();
                     add_copies(&mut room, &data, over_tls, services, staged);
                 }
-                add_framed(&mut room, data, subscribers, services, staged);
+                add_framed(&mut room, data, count, services, staged);
             }
             Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => room.add(data.len(), 1),
             _ => {}
@@ -90,15 +99,13 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
 }
 
 /// Bytes of each record that an effect writes, and the number of such records, at most.
-fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, usize) {
-    // The topic may have one subscriber more than now: this very batch may subscribe the session
-    // first.
-    let subscribers = |topic| topics.count(staged.text(topic)) + 1;
+fn record_bytes(effect: &Effect, staged: &Buffers, subscribers: &dyn Fn(&Part) -> usize) -> (usize, usize) {
     match effect {
         Effect::Send(part) => (OutputWriter::record_bytes(part.len()), 1),
-        Effect::Broadcast { topic, data, .. } => {
-            (OutputWriter::broadcast_record_bytes(data.len()), subscribers(topic))
+        Effect::Broadcast { to, data, .. } => {
+            (OutputWriter::broadcast_record_bytes(data.len()), to.count(subscribers))
         }
+        Effect::CloseSession(_) => (Inbox::record_bytes(0, 0), 1),
         Effect::Put { table, key, value, until } => {
             let key = &staged.bytes[key.clone()];
             (Tables::record_bytes(*until, staged.text(table), key, value.len()), 1)
@@ -106,6 +113,7 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
         Effect::DropPrefix { table, prefix } => {
             (Tables::drop_record_bytes(staged.text(table), &staged.bytes[prefix.clone()]), 1)
         }
+        Effect::Wake { .. } => (Inbox::record_bytes(0, 0), 1),
         Effect::Note { data, .. } => (Inbox::record_bytes(0, data.len()), 1),
         Effect::Publish { topic, data, .. } => {
             (Inbox::publish_record_bytes(topic.len(), data.len()), subscribers(topic))
@@ -117,11 +125,13 @@ fn record_bytes(effect: &Effect, staged: &Buffers, topics: &Topics) -> (usize, u
             (Outbound::record_bytes(addr, name, context.len()), 1)
         }
         Effect::StartTls(name) => (TlsDue::record_bytes(name.len()), 1),
-        // Topic effects share one record, which lists all topics: `reserve` counts it once.
-        Effect::Subscribe(_) | Effect::Unsubscribe(_) => (0, 0),
-        // Waits likewise. Deletions need no room. Flags of a session are in its record, for which
-        // the room was reserved when it opened.
-        Effect::Delete { .. }
+        Effect::Register(name) => (Names::record_bytes(name.len()), 1),
+        Effect::Subscribe(topic) => (Topics::record_bytes(topic.len()), 1),
+        // All waits share one record, and `reserve` counts it once. Deletions need no room. Flags
+        // of a session are in its record, for which the room was reserved when it opened.
+        Effect::Unsubscribe(_)
+        | Effect::Unregister(_)
+        | Effect::Delete { .. }
         | Effect::CancelTimer { .. }
         | Effect::CancelJob(_)
         | Effect::WaitFor(_)

@@ -9,10 +9,11 @@ use super::notice::{limit_reached, notice};
 use crate::command::Command;
 use crate::effects::action_record::{Data, PendingAction};
 use crate::effects::inbox::Inbox;
-use crate::effects::inbox::{Put, RunningBatch};
+use crate::effects::inbox::Put;
 use crate::effects::jobs::EndedJob;
 use crate::effects::jobs::LostJob;
 use crate::effects::outbound::OUTCOME_BYTES_MAX;
+use crate::effects::running_batch::RunningBatch;
 use crate::ids::Slot;
 use crate::ids::public_number;
 use crate::limits::names::Limit;
@@ -50,7 +51,7 @@ pub(crate) fn connect_outcome(host: &mut HostState, owner: u64, number: u64, det
     let end = (0..=data.len().min(OUTCOME_BYTES_MAX)).rev().find(|at| starts_character(data, *at));
     let data = Data::Own(&data[..end.unwrap_or(0)]);
     let (kind, detail) = (action::CONNECT, detail as u16);
-    let action = PendingAction { kind, detail, from: number, depth: 0, name: "", data };
+    let action = PendingAction { kind, detail, from: number, depth: 0, name: b"", data };
     deliver(host, slot, &action, &RunningBatch::default());
 }
 
@@ -73,7 +74,7 @@ pub(crate) fn job_outcome(host: &mut HostState, number: u64, ended: &EndedJob, d
         }
     };
     let (kind, detail, data) = (action::JOB, detail as u16, Data::Own(data));
-    let action = PendingAction { kind, detail, from: number, depth: 0, name: &ended.name, data };
+    let action = PendingAction { kind, detail, from: number, depth: 0, name: ended.name.as_bytes(), data };
     deliver(host, slot, &action, &RunningBatch::default());
 }
 

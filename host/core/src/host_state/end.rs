@@ -5,6 +5,7 @@
 //! or nothing of it. The shell closes the connection after that commit.
 
 use super::HostState;
+use super::state::leave_topics;
 use crate::command::Command;
 use crate::ids::Slot;
 use crate::session::blocked::Blocked;
@@ -42,15 +43,15 @@ pub(crate) fn gone(host: &mut HostState, slot: Slot) {
     }
     // Before the session is removed: its number leads to what it owns.
     drop_owned(host, slot);
+    leave_topics(host, slot);
     let Some(s) = host.sessions.remove(slot) else { return };
     host.quarantines.forget(s.id);
-    let topics = s.subscriptions.as_ref().and_then(|on| on.record);
     let framing = host.sessions.take_framing_record(slot);
     if s.over_tls() {
         host.tls.forget(&mut host.store, slot);
     }
     host.tls_due.forget(&mut host.store, slot);
-    for r in [s.record, s.state, s.input, framing, topics].into_iter().flatten() {
+    for r in [s.record, s.state, s.input, framing].into_iter().flatten() {
         host.store.delete(r);
     }
     let service = &mut host.services[s.service];
@@ -61,12 +62,13 @@ pub(crate) fn gone(host: &mut HostState, slot: Slot) {
     host.commands.push(Command::Close { slot, id: s.id });
 }
 
-/// Drops what a session that ends has started and what waits for it: actions, timers, jobs,
-/// connections, its quarantine, the tail of its input. Sessions that wait for its output go on.
-/// Repeatable.
+/// Drops what a session that ends holds, has started, and what waits for it: names, actions,
+/// timers, jobs, connections, its quarantine, the tail of its input. Sessions that wait for its
+/// output go on. Repeatable.
 pub(crate) fn drop_owned(host: &mut HostState, slot: Slot) {
     host.inbox.drop_all(&mut host.store, &mut host.shared, slot);
-    let Some(id) = host.sessions.get(slot).map(|s| s.id) else { return };
+    let Some((id, service)) = host.sessions.get(slot).map(|s| (s.id, s.service)) else { return };
+    host.names.drop_all(&mut host.store, service, slot);
     host.sessions.drop_input_tail(&mut host.store, slot);
     host.timers.drop_all(&mut host.store, id);
     drop_jobs(host, id);

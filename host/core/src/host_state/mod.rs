@@ -32,6 +32,7 @@ use crate::command::Command;
 use crate::effects::datagrams::DatagramsToSend;
 use crate::effects::inbox::Inbox;
 use crate::effects::jobs::Jobs;
+use crate::effects::names::Names;
 use crate::effects::outbound::Outbound;
 use crate::effects::timers::Timers;
 use crate::effects::topics::Topics;
@@ -109,6 +110,8 @@ pub(crate) struct HostState {
     pub(crate) tls: TlsSessions,
     /// Sessions whose stream is to become one of TLS.
     pub(crate) tls_due: TlsDue,
+    /// Names that sessions hold.
+    pub(crate) names: Names,
     /// Subscribers of each topic.
     pub(crate) topics: Topics,
     /// Entries of the tables.
@@ -152,6 +155,7 @@ impl HostState {
             outbound: Outbound::default(),
             tls: TlsSessions::default(),
             tls_due: TlsDue::default(),
+            names: Names::default(),
             topics: Topics::default(),
             tables: Tables::default(),
             owners: TableOwners::default(),

@@ -43,19 +43,15 @@ pub(crate) fn send(host: &mut HostState, slot: Slot, bytes: &[u8]) {
     }
 }
 
-/// Sends a message to every session on a topic, in the framing of each; to the sender too,
-/// unless `others`. The data may be a line, which some framings send as text. Room must be
-/// reserved, and `framed` has what libraries have framed for that.
-/// O(subscribers · framings in use that encode).
+/// Sends a message to sessions, in the framing of each. The data may be a line, which some framings
+/// send as text. Room must be reserved, and `framed` has what libraries have framed for that.
+/// O(sessions · framings in use that encode).
 pub(crate) fn broadcast(
     host: &mut HostState,
-    sender: Slot,
-    topic: &str,
+    mut to: Vec<Slot>,
     (data, is_line): (&[u8], bool),
-    others: bool,
     framed: &dyn Fn(ServiceId) -> Option<Result<Vec<u8>, String>>,
 ) {
-    let mut to: Vec<_> = host.topics.subscribers(topic).filter(|to| !(others && *to == sender)).collect();
     // The message is encoded once for a framing, and not once for a session.
     for encoding in Encoding::in_use(&host.services) {
         let is_of =

@@ -6,6 +6,7 @@
 //! so.
 
 use super::HostState;
+use crate::effects::holder::Holder;
 use crate::framing::frame::FrameState;
 use crate::ids::Slot;
 use crate::service::registry::Written;
@@ -22,28 +23,42 @@ pub(crate) fn write_state(host: &mut HostState, slot: Slot, state: &[u8], writte
     host.services[s.service].count_stored(from, written.version);
 }
 
-/// Bytes of the record that [`write_topics`] writes for these topics.
-pub(crate) fn topics_record_bytes<'t>(topics: impl Iterator<Item = &'t str>) -> usize {
-    // A line feed stands between two names.
-    topics.map(|t| t.len() + 1).sum::<usize>().saturating_sub(1)
+/// Takes a session on a topic, or off it. Room must be reserved. The number of its topics is in
+/// the session's record, which the caller's batch touches.
+pub(crate) fn change_topics(host: &mut HostState, slot: Slot, topic: &[u8], joins: bool) {
+    let HostState { sessions, topics, store, .. } = host;
+    let Some(s) = sessions.get_mut(slot) else { return };
+    let who = Holder { slot, id: s.id, service: s.service };
+    let _ = match joins {
+        true => topics.join(store, who, topic),
+        false => topics.leave(store, who, topic),
+    };
+    s.topics = topics.count_of(slot) as u32;
 }
 
-/// Writes the record that lists a session's topics, a line each. Room must be reserved. A
-/// session without topics has no record, and no memory for any.
-pub(crate) fn write_topics(host: &mut HostState, slot: Slot) {
-    let Some(s) = host.sessions.get_mut(slot) else { return };
-    let id = s.id;
-    let Some(on) = &mut s.subscriptions else { return };
-    if on.topics.is_empty() {
-        if let Some(r) = on.record {
-            host.store.delete(r);
-        }
-        s.subscriptions = None;
-    } else {
-        let names = on.topics.join("\n");
-        let put = host.store.put(on.record, Kind::Topics, id, names.as_bytes());
-        on.record = Some(put.expect("room was reserved before"));
+/// Takes a session off all its topics. O(its topics).
+pub(crate) fn leave_topics(host: &mut HostState, slot: Slot) {
+    host.topics.leave_all(&mut host.store, slot);
+    if let Some(s) = host.sessions.get_mut(slot) {
+        s.topics = 0;
     }
+}
+
+/// Gives a name to a session, or takes it away. Room must be reserved.
+pub(crate) fn change_names(host: &mut HostState, slot: Slot, name: &[u8], takes: bool) {
+    let HostState { sessions, names, store, .. } = host;
+    let Some(who) = sessions.get(slot).map(|s| Holder { slot, id: s.id, service: s.service }) else { return };
+    match takes {
+        true => names.register(store, who, name),
+        false => names.unregister(store, who, name),
+    }
+}
+
+/// Sessions on a topic of a session's library, in the order of the services and their slots.
+/// O(services + subscribers).
+pub(crate) fn subscribers(host: &HostState, of: Slot, topic: &[u8]) -> Vec<Slot> {
+    let Some(s) = host.sessions.get(of) else { return Vec::new() };
+    host.topics.subscribers_in(host.services.of_same_library(s.service), topic)
 }
 
 /// Gives a session's framing another state, and writes its record. Room must be reserved.

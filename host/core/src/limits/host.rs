@@ -92,6 +92,8 @@ pub struct Limits {
     pub connect_ms: u64,
     /// Length of a topic's name, in bytes. The turn that uses a longer one fails.
     pub topic_name_bytes_max: usize,
+    /// Names that one session may hold. The turn that would register one more fails.
+    pub names_per_session_max: usize,
     /// Topics that one session may be on. The turn that would subscribe it to one more fails.
     pub topics_per_session_max: usize,
     /// Length of a table entry's key, in bytes. The turn that writes a longer one fails.
@@ -221,6 +223,7 @@ impl Default for Limits {
             connects_max: 256,
             connect_ms: 10_000,
             topic_name_bytes_max: 256,
+            names_per_session_max: 16,
             topics_per_session_max: 64,
             table_key_bytes_max: KIB,
             table_value_bytes_max: 64 * KIB,
@@ -297,10 +300,11 @@ impl Limits {
             ("frame_bytes_max", self.frame_bytes_max as usize, "what a record holds", RECORD_BYTES_MAX / 2),
             ("store_bytes_max", self.store_bytes_max, "what 32-bit references reach", STORE_BYTES_LIMIT),
         ];
-        // 0 forbids connections or topics.
+        // 0 forbids connections, names or topics.
         let or_none = [
             ("connects_max", self.connects_max, 1 << 20),
-            ("topics_per_session_max", self.topics_per_session_max, usize::from(u16::MAX)),
+            ("names_per_session_max", self.names_per_session_max, 1024),
+            ("topics_per_session_max", self.topics_per_session_max, 1 << 20),
         ];
         if let Some((name, n, most)) = or_none.into_iter().find(|(_, n, most)| n > most) {
             return Err(format!("limits.{name} is {n}: it must be at most {most}"));

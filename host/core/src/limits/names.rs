@@ -50,6 +50,7 @@ limits! {
     ConnectsMax = "connects_max",
     ConnectMs = "connect_ms",
     TopicNameBytesMax = "topic_name_bytes_max",
+    NamesPerSessionMax = "names_per_session_max",
     TopicsPerSessionMax = "topics_per_session_max",
     TableKeyBytesMax = "table_key_bytes_max",
     TableValueBytesMax = "table_value_bytes_max",

@@ -37,6 +37,12 @@ pub struct ServiceLimits {
     pub timers_per_session_max: Option<usize>,
     /// Overrides [`Limits::timers_per_service_max`].
     pub timers_per_service_max: Option<usize>,
+    /// Overrides [`Limits::names_per_session_max`].
+    pub names_per_session_max: Option<usize>,
+    /// Overrides [`Limits::topics_per_session_max`].
+    pub topics_per_session_max: Option<usize>,
+    /// Overrides [`Limits::table_bytes_max`].
+    pub table_bytes_max: Option<usize>,
     /// Overrides [`Limits::jobs_per_session_max`].
     pub jobs_per_session_max: Option<usize>,
     /// Overrides [`Limits::first_byte_ms`].
@@ -75,6 +81,9 @@ impl ServiceLimits {
             actions_pending_bytes_max,
             timers_per_session_max,
             timers_per_service_max,
+            names_per_session_max,
+            topics_per_session_max,
+            table_bytes_max,
             jobs_per_session_max,
             first_byte_ms,
             idle_ms,

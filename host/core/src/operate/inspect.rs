@@ -62,8 +62,10 @@ pub struct SessionView {
     pub jobs: Vec<JobView>,
     /// Outbound connections that are being made for it.
     pub connects: Vec<ConnectView>,
-    /// Topics that the session is subscribed to.
-    pub topics: Vec<String>,
+    /// Topics that the session is subscribed to, in order.
+    pub topics: Vec<Vec<u8>>,
+    /// Names that the session holds in its service, in order.
+    pub names: Vec<Vec<u8>>,
 }
 
 /// Outbound connection that is being made.
@@ -156,8 +158,16 @@ fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionVie
         actions: if contents { inbox.views(store, shared, slot) } else { Vec::new() },
         jobs: host.jobs.views(store, s.id),
         connects: connects_of(host, s.id),
-        topics: s.topics().iter().map(|t| t.to_string()).collect(),
+        topics: sorted(host.topics.of(slot)),
+        names: sorted(host.names.of(slot).iter().map(|name| &**name)),
     }
+}
+
+/// Copies texts in their order.
+fn sorted<'n>(names: impl Iterator<Item = &'n [u8]>) -> Vec<Vec<u8>> {
+    let mut names: Vec<_> = names.map(<[u8]>::to_vec).collect();
+    names.sort_unstable();
+    names
 }
 
 /// Timers of a session with the nanoseconds until they fire. A timer that is due has become an

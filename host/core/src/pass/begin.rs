@@ -15,8 +15,9 @@ use super::receive::{run_kept_input, wants_input};
 use super::timeout::{on_timeout, rearm_timeouts};
 use crate::command::Command;
 use crate::effects::action_record::{Data, PendingAction};
-use crate::effects::inbox::{Inbox, RunningBatch};
+use crate::effects::inbox::Inbox;
 use crate::effects::job_shares::RunningJob;
+use crate::effects::running_batch::RunningBatch;
 use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;
 use crate::host_state::end::gone;
@@ -59,6 +60,10 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
     name_late_jobs(pass.host);
     rearm_timeouts(pass.host, rearm_from);
     go_on_stopping(pass);
+    // A session that woke itself has that turn before its next message.
+    for slot in pass.host.inbox.begin_pass() {
+        pass.host.sessions.resume(slot);
+    }
     reclaim(pass.host);
     expire(pass.host);
     pass.host.begin_stage();
@@ -153,7 +158,7 @@ fn tell_expired(host: &mut HostState, slot: Slot, table: &str, key: &[u8]) -> bo
         return false;
     }
     let (kind, data) = (action::EXPIRED, Data::Own(key));
-    let told = PendingAction { kind, detail: 0, from: 0, depth: 0, name: table, data };
+    let told = PendingAction { kind, detail: 0, from: 0, depth: 0, name: table.as_bytes(), data };
     deliver(host, slot, &told, &RunningBatch::default());
     host.budget.spend(EFFECT_NS);
     true

@@ -8,6 +8,7 @@ use crate::input::Input;
 use crate::limits::host::Limits;
 use crate::limits::names::Limit;
 use crate::test_support::{Stub, open, send, serve};
+use crate::turn::effect::Broadcast;
 use crate::turn::staging::Staging;
 use greenroom_state::abi::{Action, action, status};
 use std::sync::Arc;
@@ -42,11 +43,11 @@ fn reached(core: &mut Core, limit: Limit) -> u64 {
 fn a_flood_of_broadcasts_takes_its_share_of_each_pass() {
     let room = |a: &Action<'_>, staging: &mut Staging<'_>| {
         match (a.kind, a.data.len) {
-            (action::OPENED, _) => _ = staging.subscribe("room"),
+            (action::OPENED, _) => _ = staging.subscribe(b"room"),
             (action::MESSAGE, 0) => _ = staging.send(b"!\n"),
             // A table write in between keeps broadcasts from being merged.
             (action::MESSAGE, _) => {
-                staging.broadcast("room", b"x\n", true);
+                staging.broadcast(b"room", b"x\n", Broadcast::OTHERS);
                 staging.table_put("t", b"k", b"v");
             }
             _ => {}
@@ -93,10 +94,10 @@ fn a_stop_goes_on_in_the_next_passes_and_costs_each_session_one_turn() {
     let count = last.clone();
     let room = move |a: &Action<'_>, staging: &mut Staging<'_>| {
         match a.kind {
-            action::OPENED => _ = staging.subscribe("room"),
+            action::OPENED => _ = staging.subscribe(b"room"),
             action::CLOSED => {
                 count.fetch_add(1, Ordering::Relaxed);
-                staging.broadcast("room", b"bye\n", true);
+                staging.broadcast(b"room", b"bye\n", Broadcast::OTHERS);
                 staging.send(b"end\n");
             }
             _ => _ = staging.send(b"!\n"),
@@ -133,9 +134,9 @@ fn a_stop_goes_on_in_the_next_passes_and_costs_each_session_one_turn() {
 fn sessions_over_their_output_limit_are_closed_some_in_each_pass() {
     let room = |a: &Action<'_>, staging: &mut Staging<'_>| {
         match a.kind {
-            action::OPENED => _ = staging.subscribe("room"),
-            action::CLOSED => _ = staging.broadcast("gone", b"bye\n", true),
-            _ => _ = staging.broadcast("room", &[b'x'; 600], true),
+            action::OPENED => _ = staging.subscribe(b"room"),
+            action::CLOSED => _ = staging.broadcast(b"gone", b"bye\n", Broadcast::OTHERS),
+            _ => _ = staging.broadcast(b"room", &[b'x'; 600], Broadcast::OTHERS),
         }
         Ok(())
     };
@@ -172,13 +173,15 @@ fn effects_without_bytes_and_recipients_have_limits() {
     let count = refused.clone();
     let code = move |a: &Action<'_>, staging: &mut Staging<'_>| {
         match (a.kind, a.data.len) {
-            (action::OPENED, _) => _ = staging.subscribe("room"),
+            (action::OPENED, _) => _ = staging.subscribe(b"room"),
             (action::MESSAGE, 0) => {
                 let asked = (0..1_000_000).take_while(|_| staging.wait_for(7) == status::OK).count();
                 count.store(asked, Ordering::Relaxed);
             }
             (action::MESSAGE, _) => {
-                let room = |staging: &mut Staging<'_>| staging.broadcast("room", b"x\n", true) == status::OK;
+                let room = |staging: &mut Staging<'_>| {
+                    staging.broadcast(b"room", b"x\n", Broadcast::OTHERS) == status::OK
+                };
                 let asked =
                     (0..100).take_while(|_| room(staging) && staging.wait_for(7) == status::OK).count();
                 count.store(asked, Ordering::Relaxed);

@@ -12,12 +12,12 @@
 
 use super::Pass;
 use crate::command::Command;
-use crate::effects::topics::Topics;
 use crate::execute::batch::run_batch;
 use crate::framing::websocket::farewell::Farewell;
 use crate::host_state::end::{drop_owned, flushed, gone, set_deadline};
 use crate::host_state::notice::{limit_reached, notice};
 use crate::host_state::output::send;
+use crate::host_state::state::leave_topics;
 use crate::host_state::tls;
 use crate::ids::Slot;
 use crate::limits::budget::SESSION_NS;
@@ -107,16 +107,10 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
         // session.
         run_batch(host, pass.executor, slot, &[last], &mut pass.scratch.running);
     }
-    let Some(s) = host.sessions.get_mut(slot) else { return };
     // Topics are left behind the turn, so a broadcast of the last turn still reaches its own
     // session.
-    let on = s.subscriptions.take().unwrap_or_default();
-    for topic in &on.topics {
-        host.topics.remove(topic, slot);
-    }
-    if let Some(r) = on.record {
-        host.store.delete(r);
-    }
+    leave_topics(host, slot);
+    let Some(s) = host.sessions.get_mut(slot) else { return };
     // Nobody can end a direction of UDP, so there is no end to wait for.
     s.peer_done |= matches!(s.peer, Peer::Udp(_));
     s.drop_input(&mut host.store);
@@ -190,7 +184,7 @@ fn close_spent(pass: &mut Pass<'_>) {
 /// Gives every open session its last turn, as the host stops: some now, the others in the passes
 /// to come. Until then a session runs no other turn.
 ///
-/// All sessions leave their topics first. Otherwise each last turn that says good-bye would reach
+/// From here on topics reach nobody. Otherwise each last turn that says good-bye would reach
 /// all others, which are about to end as well: a cost that is quadratic. O(sessions) for that.
 pub(crate) fn stop(pass: &mut Pass<'_>) {
     if pass.host.stopping {
@@ -199,7 +193,7 @@ pub(crate) fn stop(pass: &mut Pass<'_>) {
     // Set before the first turn: the time to flush is `stop_ms` then, and no connection is let
     // in.
     pass.host.stopping = true;
-    pass.host.topics = Topics::default();
+    pass.host.topics.silence();
     pass.host.stopped_to = Some(0);
     go_on_stopping(pass);
 }

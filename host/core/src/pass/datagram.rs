@@ -10,7 +10,7 @@
 //! Costs: a turn for each datagram, and a call of the library for up to `BATCH_ACTIONS_MAX`.
 
 use super::Pass;
-use crate::effects::inbox::RunningBatch;
+use crate::effects::running_batch::RunningBatch;
 use crate::execute::batch::run_batch;
 use crate::framing::peer::LocalEnd;
 use crate::host_state::HostState;

@@ -13,7 +13,11 @@
 use super::close::finish;
 use super::open::awaits_peer;
 use super::{Pass, Scratch};
+use crate::effects::action_buffer::ActionBuffer;
+use crate::effects::action_name::action_name;
+use crate::effects::action_record::CLOSE_ASKED;
 use crate::execute::batch::run_batch;
+use crate::host_state::HostState;
 use crate::host_state::notice::notice;
 use crate::host_state::output::{note_overflow, pause_if_full, release_waiting};
 use crate::host_state::tls::is_cut;
@@ -76,12 +80,20 @@ fn ready_again(pass: &mut Pass<'_>, slot: Slot) {
 
 /// Runs one batch of a session's actions. Returns how many it has consumed; 0 if none may run.
 fn run_some(pass: &mut Pass<'_>, slot: Slot) -> usize {
-    if !may_run(pass, slot) || !pass.host.inbox.has(slot) {
+    if !may_run(pass, slot) || !pass.host.inbox.has_due(slot) {
         return 0;
     }
     let host = &mut *pass.host;
     let Scratch { copied, running, .. } = &mut *pass.scratch;
     host.inbox.copy_batch(&host.store, &host.shared, slot, copied, running);
+    if let Some(dropped) = without_turn(host, slot, copied) {
+        running.end();
+        host.inbox.drop_oldest(&mut host.store, &mut host.shared, slot, dropped);
+        if copied.kind() == CLOSE_ASKED {
+            finish(pass, slot, closed::HANDLER);
+        }
+        return dropped;
+    }
     // The record counts the session's turns: that count names the next action after a death.
     host.sessions.touch(slot);
     // A service's own turns have names in place of a count, since no record keeps their count.
@@ -105,6 +117,22 @@ fn run_some(pass: &mut Pass<'_>, slot: Slot) -> usize {
         finish(pass, slot, closed::HANDLER);
     }
     ran.consumed
+}
+
+/// Returns the number of actions that have no turn: the end of the session, or what the build that
+/// serves is too old for. `None`: they have.
+fn without_turn(host: &mut HostState, slot: Slot, copied: &ActionBuffer) -> Option<usize> {
+    if copied.kind() == CLOSE_ASKED {
+        return Some(copied.len());
+    }
+    let service = host.sessions.get(slot)?.service;
+    if host.services[service].code.knows(copied.kind()) {
+        return None;
+    }
+    let what = action_name(copied.kind());
+    let message = format!("{} {what} actions are dropped: its build is too old for them", copied.len());
+    notice(host, level::WARN, slot, message);
+    Some(copied.len())
 }
 
 /// Closes a session whose peer has ended its side. The peer's last frames, and the actions that

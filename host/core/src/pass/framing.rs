@@ -10,7 +10,8 @@ use super::Pass;
 use super::close::finish;
 use super::reply::send_framing;
 use crate::effects::action_record::{Data, PendingAction};
-use crate::effects::inbox::{Inbox, RunningBatch};
+use crate::effects::inbox::Inbox;
+use crate::effects::running_batch::RunningBatch;
 use crate::execute::batch::cut_failed;
 use crate::framing::Framing;
 use crate::framing::frame::{CutRefusal, FrameEvent};
@@ -49,7 +50,7 @@ pub(super) fn reply_and_tell(pass: &mut Pass<'_>, slot: Slot) -> Option<usize> {
         finish(pass, slot, closed::LIMIT);
         return None;
     }
-    let (data, name) = (Data::Own(&data), "");
+    let (data, name) = (Data::Own(&data), b"");
     let action = PendingAction { kind, detail, from: 0, depth: 0, name, data };
     deliver(host, slot, &action, &RunningBatch::default());
     Some(1)

@@ -58,7 +58,7 @@ mod tls_tests;
 use self::cut::CutBuffers;
 use self::tls::TlsBuffers;
 use crate::effects::action_buffer::ActionBuffer;
-use crate::effects::inbox::RunningBatch;
+use crate::effects::running_batch::RunningBatch;
 use crate::execute::Executor;
 use crate::host_state::HostState;
 

@@ -12,7 +12,8 @@ use super::Pass;
 use super::open::{Connection, open};
 use crate::command::Command;
 use crate::effects::action_record::{Data, PendingAction};
-use crate::effects::inbox::{Inbox, RunningBatch};
+use crate::effects::inbox::Inbox;
+use crate::effects::running_batch::RunningBatch;
 use crate::host_state::HostState;
 use crate::host_state::deliver::{connect_outcome, deliver, job_outcome};
 use crate::host_state::notice::limit_reached;
@@ -49,7 +50,7 @@ pub(crate) fn connected(
     // own.
     if host.store.reserve([Inbox::record_bytes(0, context.len())]) {
         let (kind, from, data) = (action::DIALED, public_number(asked.owner), Data::Own(&context));
-        let dialed = PendingAction { kind, detail: 0, from, depth: 0, name: "", data };
+        let dialed = PendingAction { kind, detail: 0, from, depth: 0, name: b"", data };
         deliver(host, slot, &dialed, &RunningBatch::default());
     } else {
         let what = "what it was opened for is lost";

@@ -10,6 +10,7 @@ use crate::limits::host::Limits;
 use crate::limits::names::Limit;
 use crate::store::kind::Kind;
 use crate::test_support::{Stub, open, serve};
+use crate::turn::effect::Broadcast;
 use crate::turn::staging::Staging;
 use greenroom_state::abi::{Action, action};
 
@@ -17,9 +18,9 @@ use greenroom_state::abi::{Action, action};
 /// answered to its sender alone.
 fn room(a: &Action<'_>, staging: &mut Staging<'_>) -> Result<(), String> {
     match (a.kind, a.data.len) {
-        (action::OPENED, _) => _ = staging.subscribe("room"),
+        (action::OPENED, _) => _ = staging.subscribe(b"room"),
         (action::MESSAGE, 0) => _ = staging.send(b"answer\n"),
-        (action::MESSAGE, _) => _ = staging.broadcast("room", b"news\n", true),
+        (action::MESSAGE, _) => _ = staging.broadcast(b"room", b"news\n", Broadcast::OTHERS),
         _ => {}
     }
     Ok(())

@@ -11,7 +11,8 @@ use super::open::run_opened;
 use super::timeout::arm_timeout;
 use crate::command::Command;
 use crate::effects::action_record::{Data, PendingAction};
-use crate::effects::inbox::{Inbox, RunningBatch};
+use crate::effects::inbox::Inbox;
+use crate::effects::running_batch::RunningBatch;
 use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;
 use crate::host_state::notice::{limit_reached, notice};
@@ -54,7 +55,7 @@ fn started(pass: &mut Pass<'_>, slot: Slot, begin: &TlsBegin) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if !s.is_blocked(Blocked::OpenedTurnDue) {
         let data = Data::Own(&[]);
-        let told = PendingAction { kind: action::TLS_STARTED, detail: 0, from: 0, depth: 0, name: "", data };
+        let told = PendingAction { kind: action::TLS_STARTED, detail: 0, from: 0, depth: 0, name: b"", data };
         deliver(host, slot, &told, &RunningBatch::default());
     } else if !host.services[s.service].framings.get(s.framing).begins_with_request() {
         s.block(Blocked::OpenedTurnDue, false);

@@ -13,6 +13,7 @@ use crate::test_support::{Stub, build, offer, open, serve};
 use crate::tls::stage::TlsStage;
 use crate::tls::toy::{Toy, pair};
 use crate::turn::code::Code;
+use crate::turn::effect::Broadcast;
 use crate::turn::staging::Staging;
 use greenroom_state::abi::{Action, action, status};
 
@@ -27,7 +28,7 @@ const HANDSHAKE: (u64, u64) = (300, 900);
 fn code() -> impl Code {
     Stub(|a: &Action<'_>, staging: &mut Staging<'_>| {
         match (a.kind, a.data.len) {
-            (action::OPENED, _) => _ = staging.subscribe("all"),
+            (action::OPENED, _) => _ = staging.subscribe(b"all"),
             (action::TLS_STARTED, _) => _ = staging.send(b"secured\n"),
             (action::MESSAGE, 3) => {
                 staging.send(b"go on\n");
@@ -35,7 +36,9 @@ fn code() -> impl Code {
                 staging.send(b"behind\n");
             }
             (action::MESSAGE, 8) => (0..9).for_each(|_| _ = staging.note(1, b"")),
-            (action::MESSAGE, len) => _ = staging.broadcast_line("all", len.to_string().as_bytes(), false),
+            (action::MESSAGE, len) => {
+                _ = staging.broadcast(b"all", len.to_string().as_bytes(), Broadcast::LINE)
+            }
             _ => {}
         }
         Ok(())

@@ -21,10 +21,10 @@
 //!
 //! Costs: O(deaths squared) for a verdict, with at most 256 deaths; asked once for each start.
 
+use crate::effects::action_name::action_name;
 use crate::ids::service_of_number;
 use crate::limits::host::Limits;
 use crate::session::quarantine::BlockedAction;
-use greenroom_state::abi;
 use std::collections::VecDeque;
 
 /// Deaths that are remembered, at most. The oldest is forgotten, with its share in a verdict.
@@ -181,33 +181,11 @@ impl Crashes {
     }
 }
 
-/// Returns the name of a kind of action, for operators; `?` for an unknown one.
-pub fn action_name(kind: u32) -> &'static str {
-    match kind {
-        abi::action::OPENED => "opened",
-        abi::action::MESSAGE => "message",
-        abi::action::CLOSED => "closed",
-        abi::action::TIMER => "timer",
-        abi::action::NOTE => "note",
-        abi::action::PAGE => "page",
-        abi::action::PUBLISHED => "published",
-        abi::action::JOB => "job",
-        abi::action::DIALED => "dialed",
-        abi::action::CONNECT => "connect",
-        abi::action::NEGOTIATED => "negotiated",
-        abi::action::TLS_STARTED => "tls started",
-        abi::action::STARTED => "started",
-        abi::action::EXPIRED => "expired",
-        abi::action::SUBNEGOTIATION => "subnegotiation",
-        abi::action::DATAGRAM => "datagram",
-        _ => "?",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::ServiceId;
+    use greenroom_state::abi;
 
     /// Death in a message of a session, in this generation of one library.
     fn death(at_ms: u64, session: u64, turn: u64, generation: u64) -> Death {

@@ -21,13 +21,15 @@
 //! to, and is named in `Rebuilt::lost`.
 
 use super::dependent::{recover_framings, recover_input_tail, recover_tls, recover_wait};
+use super::lost::describe;
 use super::reconcile::give_up;
 use crate::command::Command;
+use crate::effects::holder::Holder;
 use crate::framing::frame::FrameState;
 use crate::host_state::HostState;
 use crate::host_state::end::set_deadline;
 use crate::host_state::state::input_len;
-use crate::ids::{ServiceId, Slot, service_of_number};
+use crate::ids::{ServiceId, Slot};
 use crate::limits::host::Limits;
 use crate::pass::timeout::{arm_timeout, frame_waits};
 use crate::service::registry::Service;
@@ -36,7 +38,7 @@ use crate::session::life::{Life, Quarantine, Session};
 use crate::session::output::{piece_len, piece_offset, recover_piece};
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
-use crate::store::recover::{Erased, Found, Recovered};
+use crate::store::recover::{Found, Recovered};
 use greenroom_state::session_record::SessionRecord;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -172,9 +174,13 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             Kind::Timer => timers.recover(store, f.key, f.at, owner_lives),
             Kind::Job => jobs.recover(store, f.key, f.at, owner_lives, services),
             Kind::Connect => outbound.recover(store, f.key, f.at, owner_lives, services),
-            Kind::State | Kind::Input | Kind::Framing | Kind::Topics | Kind::Quarantine => {
-                recover_part(host, f);
-            }
+            Kind::State
+            | Kind::Input
+            | Kind::Framing
+            | Kind::Topics
+            | Kind::Subscription
+            | Kind::Name
+            | Kind::Quarantine => recover_part(host, f),
             Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config | Kind::Framings => {
                 host_records.recover(store, f.kind, f.key, f.at);
             }
@@ -193,11 +199,17 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
     for (id, r) in tails {
         recover_input_tail(host, id, r);
     }
+    recover_actions(host, &actions, waits)
+}
+
+/// Takes in waiting actions and waits, behind all that they name. Returns the sessions that lack a
+/// part of an action.
+fn recover_actions(host: &mut HostState, actions: &[(u64, Ref)], waits: Vec<(u64, Ref)>) -> Vec<u64> {
     let HostState { store, shared, outbound, inbox, sessions, .. } = host;
     // The shell may remember numbers of a pass that never counted, so none of them is used
     // again.
     outbound.skip_numbers(store);
-    let lacking = inbox.recover(store, shared, &actions, |id| sessions.slot_of(id));
+    let lacking = inbox.recover(store, shared, actions, |id| sessions.slot_of(id));
     // Named by damaged records alone, so nobody would ever free it.
     for number in shared.unused() {
         shared.release_unused(store, number);
@@ -218,7 +230,7 @@ fn lacks(host: &HostState, slot: Slot, damaged: bool, without_secrets: bool) -> 
     // 0 in the record asks for nothing; any other number must be met exactly.
     let lost_input = record.input_bytes as usize != input_len(host, slot) && record.input_bytes != 0;
     let lost_framing = usize::from(record.frame_bytes) != s.frame.stored().len();
-    let lost_topics = usize::from(record.topics) != s.topics().len() && record.topics != 0;
+    let lost_topics = record.topics != s.to_record().topics && record.topics != 0;
     [
         (lost_state, "its state is lost"),
         (lost_input, "its input is lost"),
@@ -308,14 +320,17 @@ fn recover_part(host: &mut HostState, f: &Found) {
             }
         }
         Kind::Quarantine => recover_quarantine(host, slot, f.at),
+        Kind::Name => {
+            let who = Holder { slot, id: s.id, service: s.service };
+            host.names.recover(&mut host.store, who, f.at);
+        }
         _ => {
-            let names = host.store.read(f.at, |b| String::from_utf8_lossy(b).into_owned());
-            // Not `lines`, which would cut a CR off a name.
-            for name in names.split('\n') {
-                host.topics.add(name, slot);
-                s.subscriptions().topics.push(name.into());
+            let service = s.service;
+            match f.kind {
+                Kind::Topics => host.topics.recover_list(&host.store, slot, service, f.at),
+                _ => host.topics.recover(&mut host.store, slot, service, f.at),
             }
-            s.subscriptions().record = Some(f.at);
+            s.topics = host.topics.count_of(slot) as u32;
         }
     }
 }
@@ -355,43 +370,4 @@ fn recover_output(host: &mut HostState, id: u64, offset: u64, r: Ref) {
     }
     s.output.push(r);
     s.bytes_out = s.bytes_out.max(offset + len);
-}
-
-/// Returns what an erased record held, and why it was erased, in words. The key is as it was
-/// read, and may be damaged itself.
-fn describe(erased: &Erased) -> String {
-    let Erased { kind, key, is_later } = *erased;
-    let of_session = |part: &str| format!("session {key}: {part}");
-    let what = match Kind::from_number(kind) {
-        Some(Kind::Session) => of_session("the record"),
-        Some(Kind::State) => of_session("the state"),
-        Some(Kind::Input | Kind::InputTail) => of_session("input"),
-        Some(Kind::Framing) => of_session("the state of the framing"),
-        Some(Kind::Output | Kind::Shared) => of_session("output"),
-        Some(Kind::Tls | Kind::TlsInput | Kind::TlsFacts | Kind::TlsDue) => of_session("its part of TLS"),
-        Some(Kind::Topics) => of_session("the topics"),
-        Some(Kind::Quarantine) => of_session("the quarantine"),
-        Some(Kind::Waits) => of_session("what it waits for"),
-        Some(Kind::Action | Kind::Timer | Kind::Job | Kind::Connect) => match service_of_number(key) {
-            Some(service) => {
-                format!("service {}: a timer, a job or a connection of its own", service.0)
-            }
-            None => of_session("an action, a timer, a job or a connection"),
-        },
-        Some(Kind::Entry | Kind::Expiring) => "an entry of a table".into(),
-        Some(Kind::Drop) => "the drop of a table's prefix".into(),
-        Some(Kind::Library) => format!("the builds of library {key}"),
-        Some(Kind::Payload) => "a message for several sessions".into(),
-        Some(Kind::Config) => "the configuration in force".into(),
-        Some(Kind::Ports) => "the list of ports".into(),
-        Some(Kind::Ledger) => format!("line {key} of the ledger"),
-        Some(Kind::Served) => "the number of the last connection".into(),
-        Some(Kind::Service) => format!("the name of service {key}"),
-        Some(Kind::Framings) => format!("the framings of service {key}"),
-        None => "a block".into(),
-    };
-    match is_later {
-        true => format!("{what} is of a later version than this build reads"),
-        false => format!("{what} is damaged"),
-    }
 }

@@ -106,12 +106,6 @@ pub(crate) fn record_sent(host: &mut HostState) {
 /// Forgets a survivor that cannot be trusted, or whose connection is gone. Its handler is not
 /// told. O(what it owns).
 pub(crate) fn give_up(host: &mut HostState, slot: Slot) {
-    if let Some(s) = host.sessions.get(slot) {
-        for topic in s.topics() {
-            host.topics.remove(topic, slot);
-        }
-    }
-    // `gone` leaves no topics, as a last turn does, so they were left above.
     gone(host, slot);
     // The shell has no connection in this slot yet, and frees the slot itself.
     let is_of = |c: &Command| match c {

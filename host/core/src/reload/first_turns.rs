@@ -1,7 +1,7 @@
 //! First turns of services under the build that serves from here on.
 
 use crate::effects::action_record::{Data, PendingAction};
-use crate::effects::inbox::RunningBatch;
+use crate::effects::running_batch::RunningBatch;
 use crate::host_state::HostState;
 use crate::host_state::deliver::deliver;
 use crate::ids::Slot;
@@ -21,7 +21,11 @@ pub(super) fn tell_started(host: &mut HostState, starts: Vec<(String, u32)>) {
     for (name, why) in starts {
         let Some(service) = host.services.number(&name) else { continue };
         let (kind, detail, data) = (action::STARTED, why as u16, Data::Own(&[]));
-        let told = PendingAction { kind, detail, from: 0, depth: 0, name: "", data };
+        // A library may be too old for it.
+        if !host.services[service].code.knows(kind) {
+            continue;
+        }
+        let told = PendingAction { kind, detail, from: 0, depth: 0, name: b"", data };
         deliver(host, Slot::of_service(service), &told, &RunningBatch::default());
     }
 }

@@ -61,6 +61,8 @@ pub struct Service {
     /// Builds that were rolled back, oldest first. They convert what they left to the version
     /// that is served, until a sweep has found the last of it.
     pub(crate) converters: Vec<LoadedBuild>,
+    /// Library that serves it, or was the last one to; empty: none has, in this process.
+    library: String,
     /// Framings of its sessions.
     pub(crate) framings: Framings,
     /// Sessions, closing ones included.
@@ -82,6 +84,7 @@ impl Service {
             fingerprint: fingerprint(&offer),
             framings: Framings::new(&offer.endpoints),
             offer,
+            library: build.library.clone(),
             build: Some(build),
             code,
             standby: None,
@@ -107,6 +110,7 @@ impl Service {
     pub(crate) fn replace(&mut self, by: LoadedBuild) -> Option<LoadedBuild> {
         let LoadedBuild { offer, fingerprint, build, code } = by;
         self.framings.follow(&offer.endpoints);
+        self.library.clone_from(&build.library);
         let offer = std::mem::replace(&mut self.offer, offer);
         let fingerprint = std::mem::replace(&mut self.fingerprint, fingerprint);
         let code = std::mem::replace(&mut self.code, code);
@@ -265,6 +269,16 @@ impl Services {
     /// Iterates over the services that a library serves now. O(services).
     pub(crate) fn of<'s>(&'s self, library: &'s str) -> impl Iterator<Item = &'s Service> {
         self.all.iter().filter(move |s| s.is_of(library))
+    }
+
+    /// Iterates over the services of a service's library, itself included. A service that no build
+    /// serves stays with its last library. O(services).
+    pub(crate) fn of_same_library(&self, service: ServiceId) -> impl Iterator<Item = ServiceId> {
+        let library = &self[service].library;
+        let is_same = move |(id, s): &(ServiceId, &Service)| {
+            *id == service || !library.is_empty() && s.library == *library
+        };
+        self.numbered().filter(is_same).map(|(id, _)| id)
     }
 
     /// Returns whether a session has a framing that changes what is sent. O(services), as long as

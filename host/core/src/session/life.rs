@@ -88,8 +88,8 @@ pub struct Session {
     pub(crate) framing: u8,
     /// Bytes of the oldest piece that were sent.
     pub(crate) output_sent: u32,
-    /// Boxed, as few sessions have any and each idle session costs what this struct does.
-    pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    /// Number of topics that it is on, which lie in their own part.
+    pub(crate) topics: u32,
     /// Time when bytes last came from the peer, or of its opening, in nanoseconds.
     pub(crate) heard_ns: u64,
     /// Time when the incomplete frame began, in nanoseconds; 0: there is none.
@@ -101,15 +101,6 @@ pub struct Session {
 
 // An idle session costs this and its records: growing it is a decision.
 const _: () = assert!(size_of::<Session>() <= 200);
-
-/// Topics of a session, and the record that lists them.
-#[derive(Debug, Default)]
-pub(crate) struct Subscriptions {
-    /// Names in the order of subscription, each once.
-    pub(crate) topics: Vec<Box<str>>,
-    /// Record of kind `Topics`; `None` until the batch that subscribes is applied.
-    pub(crate) record: Option<Ref>,
-}
 
 /// Reason of a quarantine.
 #[derive(Debug, Default)]
@@ -152,7 +143,7 @@ impl Session {
             output: SmallVec::new(),
             framing: 0,
             output_sent: 0,
-            subscriptions: None,
+            topics: 0,
             heard_ns: 0,
             frame_ns: 0,
             deadline_ns: 0,
@@ -227,16 +218,6 @@ impl Session {
     pub(crate) fn take_quarantine(&mut self) -> Option<Box<Quarantine>> {
         self.blocks.set(Blocked::Quarantined, false);
         self.quarantine.take()
-    }
-
-    /// Topics that it is on, in the order of subscription.
-    pub(crate) fn topics(&self) -> &[Box<str>] {
-        self.subscriptions.as_ref().map_or(&[], |s| &s.topics)
-    }
-
-    /// Returns the subscriptions, made if there are none.
-    pub(crate) fn subscriptions(&mut self) -> &mut Subscriptions {
-        self.subscriptions.get_or_insert_default()
     }
 
     /// Deletes the input that it keeps, and forgets the state of its framing. The record of
@@ -335,7 +316,7 @@ impl Session {
             frame_searched: self.frame.searched(),
             state_fingerprint: self.state_fingerprint,
             input_bytes: 0,
-            topics: self.topics().len() as u16,
+            topics: self.topics.min(u32::from(u16::MAX)) as u16,
             frame_bytes: self.frame.stored().len() as u8,
             framing: self.framing,
             peer: &self.peer,

@@ -22,7 +22,8 @@ pub enum Kind {
     Input = 3,
     /// Output not sent yet, behind its offset in the stream (u64, little-endian); key: session.
     Output = 4,
-    /// The names of the topics that a session is on, a line each; key: session.
+    /// The names of the topics that a session is on, a line each, as builds before
+    /// [`Kind::Subscription`] wrote them; key: session.
     Topics = 5,
     /// An entry of a table, which names it; key: the version of its value, and in the upper half
     /// the era of its write, as `tables/drops.rs` says.
@@ -76,12 +77,16 @@ pub enum Kind {
     TlsFacts = 26,
     /// Handshake that a session is to have, as `tls/due.rs` says; key: session.
     TlsDue = 27,
+    /// Topic that a session is on: its name; key: session.
+    Subscription = 28,
+    /// Name that a session holds in its service; key: session.
+    Name = 29,
     /// Drop of a prefix of a table whose entries are not all deleted, as `tables/drops.rs` says;
     /// key: its era.
-    Drop = 28,
+    Drop = 30,
     /// An entry of a table that has a deadline: milliseconds since 1970 (u64, little-endian), then
     /// what a record of kind `Entry` has; key: as there.
-    Expiring = 29,
+    Expiring = 31,
 }
 
 impl Kind {
@@ -104,16 +109,48 @@ impl Kind {
         use Kind::*;
         let of_stream =
             matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput | TlsDue);
-        of_stream || matches!(self, State | Topics | Quarantine | Action | Timer | Job | Connect)
+        of_stream
+            || matches!(
+                self,
+                State | Topics | Subscription | Name | Quarantine | Action | Timer | Job | Connect
+            )
     }
 
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 29] = [
-            Session, State, Input, Output, Topics, Entry, Service, Library, Ports, Served, Quarantine,
-            Ledger, Action, Payload, Timer, Job, Connect, Shared, Config, Framing, Waits, InputTail,
-            Framings, Tls, TlsInput, TlsFacts, TlsDue, Drop, Expiring,
+        const ALL: [Kind; 31] = [
+            Session,
+            State,
+            Input,
+            Output,
+            Topics,
+            Entry,
+            Service,
+            Library,
+            Ports,
+            Served,
+            Quarantine,
+            Ledger,
+            Action,
+            Payload,
+            Timer,
+            Job,
+            Connect,
+            Shared,
+            Config,
+            Framing,
+            Waits,
+            InputTail,
+            Framings,
+            Tls,
+            TlsInput,
+            TlsFacts,
+            TlsDue,
+            Subscription,
+            Name,
+            Drop,
+            Expiring,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

@@ -25,18 +25,65 @@ pub(crate) struct Framed {
     pub(crate) bytes: Result<Vec<u8>, String>,
 }
 
+/// Sessions that a broadcast is for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Recipients {
+    /// All on a topic.
+    Topic(Part),
+    /// All on any of several topics, each once.
+    Topics(Box<[Part]>),
+    /// Session of a number, if it belongs to the same library.
+    Session(u64),
+}
+
+impl Recipients {
+    /// Number of sessions, at most. `subscribers` counts those on a topic.
+    pub(crate) fn count(&self, subscribers: &dyn Fn(&Part) -> usize) -> usize {
+        match self {
+            Recipients::Topic(topic) => subscribers(topic),
+            Recipients::Topics(topics) => topics.iter().map(subscribers).sum(),
+            Recipients::Session(_) => 1,
+        }
+    }
+}
+
+/// Ways to broadcast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broadcast {
+    /// Leaves out the session whose turn it is.
+    pub others: bool,
+    /// The data are a line, given without its ending.
+    pub line: bool,
+    /// Leaves out sessions whose unsent output is over `output_bytes_pause`.
+    pub drop_if_slow: bool,
+}
+
+impl Broadcast {
+    /// To all, as it is.
+    pub const ALL: Broadcast = Broadcast { others: false, line: false, drop_if_slow: false };
+    /// To all but the session whose turn it is.
+    pub const OTHERS: Broadcast = Broadcast { others: true, ..Broadcast::ALL };
+    /// A line, to all.
+    pub const LINE: Broadcast = Broadcast { line: true, ..Broadcast::ALL };
+}
+
 /// Effect that a turn asks for. Effects are applied in the order in which they are staged.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
     /// Bytes for the session's peer, framed already.
     Send(Part),
-    /// Data for the peers of all sessions on a topic, not framed yet. `others`: except the
-    /// sender.
-    Broadcast { topic: Part, data: Part, others: bool, line: bool },
+    /// Data for the peers of other sessions, not framed yet.
+    Broadcast { to: Recipients, data: Part, how: Broadcast },
+    /// End of a session of the same library, by its number, behind the actions that wait for it.
+    CloseSession(u64),
     /// Topic that the session joins.
     Subscribe(Part),
     /// Topic that the session leaves.
     Unsubscribe(Part),
+    /// Name of the service that the session takes.
+    Register(Part),
+    /// Name that the session gives up.
+    Unregister(Part),
     /// Entry of a table, written in place of the one under its key. `until`: its deadline, in
     /// milliseconds since 1970.
     Put { table: Part, key: Part, value: Part, until: Option<u64> },
@@ -46,6 +93,8 @@ pub(crate) enum Effect {
     DropPrefix { table: Part, prefix: Part },
     /// Action for the session of a number. `depth`: turns between it and something from outside.
     Note { to: u64, data: Part, depth: u16 },
+    /// Turn for the session of a number, without bytes.
+    Wake { to: u64, depth: u16 },
     /// Action for all sessions on a topic. `others`: except the sender.
     Publish { topic: Part, data: Part, others: bool, depth: u16 },
     /// Timer of the session, or of its service (`service`). CLOCK_MONOTONIC, in nanoseconds.

@@ -7,8 +7,8 @@
 use super::staging::Staging;
 use crate::limits::names::Limit;
 use crate::tls::due::is_server_name;
+use crate::turn::context::TurnContext;
 use crate::turn::effect::Effect;
-use crate::turn::staging::TurnContext;
 use greenroom_state::abi::status;
 use std::collections::BTreeSet;
 

@@ -9,25 +9,31 @@
 //! | --- | --- |
 //! | [`code`] | the contract with a service's code |
 //! | [`staging`] | the staging area of a batch |
+//! | `context` | what turns may read of the host |
 //! | `effect` | every effect |
 //! | `session_effects`, `topic_effects`, `timer_effects` | sends, topics, timers |
+//! | `name_effects` | names of sessions |
 //! | `telnet_effects`, `datagram_effects` | options of telnet, prompts; datagrams |
 //! | `heard_datagrams` | datagrams that are the actions of a batch |
 //! | `job_effects`, `table_effects` | jobs and connections, writes to tables |
 //! | [`table_reads`] | reads of tables |
 //! | `staged` | what was staged, to be applied |
-//! | `staged_entries`, `staged_timers`, `staged_topics` | indexes over what a batch staged |
+//! | `staged_entries`, `staged_timers` | indexes over entries and timers that a batch staged |
+//! | `staged_topics`, `staged_names` | the same for topics and names |
 //! | [`fault`] | faults and log lines |
 
 pub mod code;
+pub(crate) mod context;
 pub(crate) mod datagram_effects;
-pub(crate) mod effect;
+pub mod effect;
 pub mod fault;
 pub(crate) mod heard_datagrams;
 mod job_effects;
+mod name_effects;
 mod session_effects;
 mod staged;
 mod staged_entries;
+mod staged_names;
 mod staged_timers;
 mod staged_topics;
 pub mod staging;

@@ -5,18 +5,6 @@ use super::staging::Buffers;
 use crate::framing::frame::FrameState;
 
 impl Buffers {
-    /// Topics that the session will be on, in order; `None`: the batch changes none. `own` are
-    /// those that it is on.
-    #[inline]
-    pub(crate) fn topics(&mut self, own: &[Box<str>]) -> Option<&[Box<str>]> {
-        if !self.changes_topics {
-            return None;
-        }
-        self.is_indexed = true;
-        let Buffers { bytes, effects, topics, .. } = self;
-        topics.cover(bytes, effects, own)
-    }
-
     /// State that the session's framing will have; `None`: the batch does not change it.
     #[inline]
     pub(crate) fn framing(&self) -> Option<&FrameState> {
@@ -26,6 +14,11 @@ impl Buffers {
             Effect::Framing(state) => Some(&**state),
             _ => None,
         })
+    }
+
+    /// A part that was staged as bytes.
+    pub(crate) fn part(&self, part: &Part) -> &[u8] {
+        &self.bytes[part.clone()]
     }
 
     /// A part that was staged as text.

@@ -15,25 +15,18 @@
 //! effects and log lines counts beside their bytes. A call that would break a limit stages
 //! nothing, and says so; the turn should fail then. Indexes tell calls what was staged.
 
+use super::context::TurnContext;
 use super::effect::{Effect, Framed, Part};
 use super::fault::{Fault, LogLine};
 use super::heard_datagrams::HeardDatagrams;
 use super::staged_entries::StagedEntries;
+use super::staged_names::StagedNames;
 use super::staged_timers::StagedTimers;
 use super::staged_topics::StagedTopics;
-use crate::effects::jobs::Jobs;
-use crate::effects::outbound::Outbound;
-use crate::effects::timers::Timers;
-use crate::effects::topics::Topics;
-use crate::framing::Framing;
-use crate::ids::ServiceId;
 use crate::limits::budget::RECIPIENT_NS;
-use crate::limits::host::{BATCH_BYTES, Limits};
+use crate::limits::host::BATCH_BYTES;
 use crate::limits::in_force::Counts;
 use crate::limits::names::Limit;
-use crate::session::life::Session;
-use crate::store::records::Store;
-use crate::tables::index::Tables;
 use greenroom_state::abi::{fault, level, status};
 use std::fmt::Write as _;
 
@@ -96,7 +89,9 @@ pub(crate) struct Buffers {
     /// Limits by which calls were refused, as often as they were.
     pub(crate) reached: Counts,
     /// Whether an effect changes the session's topics.
-    pub(super) changes_topics: bool,
+    pub(crate) changes_topics: bool,
+    /// Whether an effect changes names.
+    pub(super) changes_names: bool,
     /// Whether an effect changes the state of the session's framing.
     pub(super) changes_framing: bool,
     /// Whether an index below covers any effect.
@@ -105,6 +100,7 @@ pub(crate) struct Buffers {
     pub(super) entries: StagedEntries,
     pub(super) timers: StagedTimers,
     pub(super) topics: StagedTopics,
+    pub(super) names: StagedNames,
     /// Bytes of the keys and values that were written, those of failed turns included.
     pub(super) put_bytes: usize,
     /// End of what successful turns staged.
@@ -142,6 +138,7 @@ impl Buffers {
             self.entries = StagedEntries::default();
             self.timers = StagedTimers::default();
             self.topics = StagedTopics::default();
+            self.names = StagedNames::default();
         }
     }
 
@@ -161,7 +158,7 @@ impl Buffers {
         self.on_itself = false;
         (self.recipients, self.work_ns) = (0, 0);
         (self.is_full, self.is_overtime) = (false, false);
-        (self.changes_topics, self.changes_framing) = (false, false);
+        (self.changes_topics, self.changes_names, self.changes_framing) = (false, false, false);
         self.put_bytes = 0;
         self.framed.clear();
         self.reached.clear();
@@ -169,44 +166,6 @@ impl Buffers {
         self.peer_bytes = 0;
         self.mark = Mark::default();
     }
-}
-
-/// Conversion of a table's stored value, by table and stored version, to the version that the
-/// callee reads; `Ok(None)`: it is that already.
-pub(crate) type Convert<'a> = dyn Fn(&str, u32, &[u8]) -> Result<Option<Vec<u8>>, String> + 'a;
-
-/// Frames a message by the code that is called. Fails with a sentence.
-pub(crate) type OwnFraming<'a> = dyn Fn(&[u8]) -> Result<Vec<u8>, String> + 'a;
-
-/// State of the host that a turn may read, and the limits that bound the turn.
-#[derive(Clone, Copy)]
-pub(crate) struct TurnContext<'a> {
-    pub(crate) store: &'a Store,
-    pub(crate) tables: &'a Tables,
-    pub(crate) convert: &'a Convert<'a>,
-    /// Limits of the session's service.
-    pub(crate) limits: &'a Limits,
-    /// Session as the last applied batch left it.
-    pub(crate) session: &'a Session,
-    pub(crate) timers: &'a Timers,
-    pub(crate) jobs: &'a Jobs,
-    pub(crate) outbound: &'a Outbound,
-    pub(crate) topics: &'a Topics,
-    /// Frames a message, if the framing is that of the code that is called.
-    pub(crate) own_framing: &'a OwnFraming<'a>,
-    /// Framing of the session's service, if it changes what is sent.
-    pub(crate) encodes: Option<&'a Framing>,
-    /// Number of a service that the host may connect for, by name. O(services).
-    pub(crate) service: &'a dyn Fn(&str) -> Option<ServiceId>,
-    /// Facts that any turn may ask for, by name.
-    pub(crate) fact: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether a framing in use tells messages apart: then broadcasts are not merged. O(services).
-    pub(crate) keeps_messages_apart: &'a dyn Fn() -> bool,
-    /// Turns between each action and something from outside; 0 for those behind the end.
-    pub(crate) depths: &'a [u16],
-    /// Times of the pass in nanoseconds: CLOCK_MONOTONIC, and the calendar's since 1970, UTC.
-    pub(crate) now_ns: u64,
-    pub(crate) wall_ns: u64,
 }
 
 /// Staging area of one call, with all that its turns may read.
@@ -323,9 +282,8 @@ impl<'a> Staging<'a> {
         b.is_full |= b.work_ns > self.context.limits.pass_us * 1000;
     }
 
-    /// Counts the sessions that a message to a topic reaches. False: over `turn_recipients_max`.
-    pub(super) fn reach(&mut self, topic: &str) -> bool {
-        let count = self.context.topics.count(topic);
+    /// Counts the sessions that a message reaches. False: over `turn_recipients_max`.
+    pub(super) fn reach(&mut self, count: usize) -> bool {
         let all = self.buffers.recipients + count;
         if all > self.context.limits.turn_recipients_max {
             return false;

@@ -4,7 +4,8 @@
 //! its own batch does ([`super::table_reads`]). Limits on tables are checked by an upper bound
 //! first, and exactly only near the limit.
 
-use super::staging::{Staging, TurnContext};
+use super::context::TurnContext;
+use super::staging::Staging;
 use crate::limits::budget::DROPPED_ROW_NS;
 use crate::limits::names::Limit;
 use crate::turn::effect::Effect;

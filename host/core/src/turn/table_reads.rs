@@ -11,9 +11,10 @@
 //! A read searches a few effects of the batch from the newest on, or asks an index over them
 //! ([`super::staged_entries`]): O(log entries) in each case.
 
+use super::context::TurnContext;
 use super::effect::{Effect, Part};
 use super::staged_entries::{INDEXED_FROM, StagedEntries};
-use super::staging::{Staging, TurnContext};
+use super::staging::Staging;
 use crate::limits::budget::ROW_NS;
 
 /// Direction of a scan, and whether it reads values.

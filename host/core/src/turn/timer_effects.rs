@@ -5,8 +5,8 @@
 
 use super::staging::Staging;
 use crate::limits::names::Limit;
+use crate::turn::context::TurnContext;
 use crate::turn::effect::Effect;
-use crate::turn::staging::TurnContext;
 
 impl Staging<'_> {
     /// Sets a timer, or sets it again. The timer fires once, `after_ns` nanoseconds after the

@@ -4,62 +4,71 @@
 //! has a depth. The depth counts the turns between an action and something from outside.
 //! `cascade_max` bounds it, so that turns can't cause each other for ever.
 
+use super::context::TurnContext;
 use super::effect::Part;
-use super::staging::Staging;
+use super::staging::{Buffers, Staging};
 use crate::limits::names::Limit;
-use crate::turn::effect::Effect;
+use crate::turn::effect::{Broadcast, Effect, Recipients};
 use greenroom_state::abi::status;
 
 impl Staging<'_> {
-    /// Adds the session to a topic. A name is one line, as a record lists names line by line.
-    /// Invalid for an empty name and for a service's own turns.
-    pub fn subscribe(&mut self, topic: &str) -> u32 {
-        if topic.is_empty() || topic.contains('\n') || self.context.session.is_service() {
+    /// Adds the session to a topic of its library. Invalid for an empty name and for a service's
+    /// own turns.
+    pub fn subscribe(&mut self, topic: &[u8]) -> u32 {
+        if topic.is_empty() || self.context.session.is_service() {
             return status::INVALID;
         }
         if topic.len() > self.context.limits.topic_name_bytes_max {
             return self.refuse(Limit::TopicNameBytesMax);
         }
-        // Topics of this batch count as well: its earlier turns may have added or left some.
-        let own = self.context.session.topics();
-        let on = self.buffers.topics(own).unwrap_or(own);
-        if on.len() >= self.context.limits.topics_per_session_max && !on.iter().any(|t| **t == *topic) {
+        let (is_on, count) = self.own_topics(topic);
+        if count >= self.context.limits.topics_per_session_max && !is_on {
             return self.refuse(Limit::TopicsPerSessionMax);
         }
         self.buffers.changes_topics = true;
-        self.stage(|s| Some(Effect::Subscribe(s.copy(topic.as_bytes())?)))
+        self.stage(|s| Some(Effect::Subscribe(s.copy(topic)?)))
     }
 
     /// Takes the session off a topic. If the session is not on it, nothing happens.
-    pub fn unsubscribe(&mut self, topic: &str) -> u32 {
+    pub fn unsubscribe(&mut self, topic: &[u8]) -> u32 {
         self.buffers.changes_topics = true;
-        self.stage(|s| Some(Effect::Unsubscribe(s.copy(topic.as_bytes())?)))
+        self.stage(|s| Some(Effect::Unsubscribe(s.copy(topic)?)))
     }
 
-    /// Sends a message to every session on a topic, in the framing of each. `others`: except to
-    /// this one.
+    /// Whether the session is on a topic, and the number of its topics. Turns of this batch count:
+    /// they may have added or left some.
+    fn own_topics(&mut self, topic: &[u8]) -> (bool, usize) {
+        let TurnContext { topics, session, slot, .. } = *self.context;
+        let was_on = |topic: &[u8]| topics.is_on(session.service, topic, slot);
+        let own = topics.count_of(slot);
+        if !self.buffers.changes_topics {
+            return (was_on(topic), own);
+        }
+        let Buffers { bytes, effects, topics: staged, is_indexed, .. } = &mut *self.buffers;
+        *is_indexed = true;
+        staged.cover(bytes, effects, was_on);
+        (staged.is_on(topic).unwrap_or_else(|| was_on(topic)), staged.count(own))
+    }
+
+    /// Number of sessions on a topic, as this batch found them. O(services).
+    pub fn topic_len(&self, topic: &[u8]) -> usize {
+        (self.context.subscribers)(topic)
+    }
+
+    /// Sends a message to every session on a topic, in the framing of each.
     ///
     /// A broadcast that follows on another one to the same sessions is merged with it, unless a
     /// framing in use tells messages apart. A merged one costs no effect and no record of its
     /// own.
-    pub fn broadcast(&mut self, topic: &str, data: &[u8], others: bool) -> u32 {
-        self.broadcast_with(topic, (data, b""), others)
-    }
-
-    /// Sends a line to every session on a topic, given without its ending: as a message with LF, or
-    /// as text where a framing has that. `others`: except to this one.
-    pub fn broadcast_line(&mut self, topic: &str, line: &[u8], others: bool) -> u32 {
-        self.broadcast_with(topic, (line, b"\n"), others)
-    }
-
-    /// Sends data to every session on a topic. With an ending they are a line.
-    fn broadcast_with(&mut self, topic: &str, (data, ending): (&[u8], &[u8]), others: bool) -> u32 {
+    pub fn broadcast(&mut self, topic: &[u8], data: &[u8], how: Broadcast) -> u32 {
+        let ending = ending(how);
         // The data must end the arena, so that more data extend it. The services are looked at
         // last, as that costs O(services).
-        if let Some(Effect::Broadcast { topic: t, data: d, others: o, .. }) = self.buffers.effects.last()
-            && *o == others
+        if let Some(Effect::Broadcast { to: Recipients::Topic(t), data: d, how: h }) =
+            self.buffers.effects.last()
+            && (h.others, h.drop_if_slow) == (how.others, how.drop_if_slow)
             && d.end == self.buffers.bytes.len()
-            && self.buffers.text(t) == topic
+            && self.buffers.part(t) == topic
             && !(self.context.keeps_messages_apart)()
         {
             let Some(more) = self.copy_with(data, ending) else { return self.refuse(Limit::TurnBytesMax) };
@@ -68,18 +77,60 @@ impl Staging<'_> {
             }
             return status::OK;
         }
-        if !self.reach(topic) {
+        if !self.reach((self.context.subscribers)(topic)) {
             return self.refuse(Limit::TurnRecipientsMax);
         }
         self.stage(|s| {
-            let topic = s.copy(topic.as_bytes())?;
-            Some(Effect::Broadcast {
-                topic,
-                data: s.copy_with(data, ending)?,
-                others,
-                line: !ending.is_empty(),
-            })
+            let to = Recipients::Topic(s.copy(topic)?);
+            Some(Effect::Broadcast { to, data: s.copy_with(data, ending)?, how })
         })
+    }
+
+    /// Sends a message once to every session on any of several topics. For the limits of the turn,
+    /// a session counts for each of the topics.
+    pub fn broadcast_any<'t>(
+        &mut self,
+        topics: impl Iterator<Item = &'t [u8]> + Clone,
+        data: &[u8],
+        how: Broadcast,
+    ) -> u32 {
+        if !self.reach(topics.clone().map(|topic| (self.context.subscribers)(topic)).sum()) {
+            return self.refuse(Limit::TurnRecipientsMax);
+        }
+        self.stage(|s| {
+            let to = topics.map(|topic| s.copy(topic)).collect::<Option<_>>().map(Recipients::Topics)?;
+            Some(Effect::Broadcast { to, data: s.copy_with(data, ending(how))?, how })
+        })
+    }
+
+    /// Sends a message to another session of the library, or to this one, in its framing. If the
+    /// session is gone, nothing happens.
+    pub fn send_to(&mut self, session: u64, data: &[u8], how: Broadcast) -> u32 {
+        if !self.reach(1) {
+            return self.refuse(Limit::TurnRecipientsMax);
+        }
+        self.stage(|s| {
+            let data = s.copy_with(data, ending(how))?;
+            Some(Effect::Broadcast { to: Recipients::Session(session), data, how })
+        })
+    }
+
+    /// Closes another session of the library, behind the actions that wait for it; or this one. If
+    /// the session is gone, nothing happens.
+    pub fn close_session(&mut self, session: u64) -> u32 {
+        match session == self.context.session.id {
+            true => self.close(),
+            false => self.stage(|_| Some(Effect::CloseSession(session))),
+        }
+    }
+
+    /// First topic of the library that is not before `from`, as this batch found them. The name is
+    /// lent until the next call. O(services + log topics).
+    pub fn topic_next(&mut self, from: &[u8]) -> Option<&[u8]> {
+        let name = (self.context.topic_next)(from)?;
+        self.buffers.answer.clear();
+        self.buffers.answer.extend_from_slice(name);
+        Some(&self.buffers.answer)
     }
 
     /// Copies data and what follows on them into the arena, as [`Staging::copy`] does.
@@ -103,22 +154,37 @@ impl Staging<'_> {
         self.stage(|s| Some(Effect::Note { to, data: s.copy(data)?, depth }))
     }
 
+    /// Lets another session of the library, or this one, run a turn. Wakes that wait for one turn
+    /// are one. A session that wakes itself has that turn in the next pass, before its next
+    /// message, and however often: work in slices is no cascade. If the session is gone by then,
+    /// nothing happens.
+    pub fn wake(&mut self, to: u64) -> u32 {
+        let own = to == self.context.session.id;
+        let Some(depth) = (if own { Some(0) } else { self.deeper() }) else {
+            return self.refuse(Limit::CascadeMax);
+        };
+        self.buffers.on_itself |= own;
+        self.stage(|_| Some(Effect::Wake { to, depth }))
+    }
+
     /// Lets every session on a topic run a turn over these bytes. `others`: but not this one.
-    pub fn publish(&mut self, topic: &str, data: &[u8], others: bool) -> u32 {
+    pub fn publish(&mut self, topic: &[u8], data: &[u8], others: bool) -> u32 {
         let Some(depth) = self.deeper() else { return self.refuse(Limit::CascadeMax) };
         if topic.len() > self.context.limits.topic_name_bytes_max {
             return self.refuse(Limit::TopicNameBytesMax);
         }
-        let own = self.context.session.topics();
         // The session itself gets a turn if it is on the topic by now: that turn comes before
         // its next message.
-        let on = self.buffers.topics(own).unwrap_or(own).iter().any(|t| **t == *topic);
-        if !self.reach(topic) {
+        let (on, _) = self.own_topics(topic);
+        if !self.reach((self.context.subscribers)(topic)) {
             return self.refuse(Limit::TurnRecipientsMax);
         }
         self.buffers.on_itself |= on && !others;
-        self.stage(|s| {
-            Some(Effect::Publish { topic: s.copy(topic.as_bytes())?, data: s.copy(data)?, others, depth })
-        })
+        self.stage(|s| Some(Effect::Publish { topic: s.copy(topic)?, data: s.copy(data)?, others, depth }))
     }
+}
+
+/// Ending of a broadcast's data.
+fn ending(how: Broadcast) -> &'static [u8] {
+    if how.line { b"\n" } else { b"" }
 }

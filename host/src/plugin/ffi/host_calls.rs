@@ -13,7 +13,7 @@
 
 use crate::plugin::ffi::bytes::{lend, slice};
 use crate::plugin::ffi::under_way::{staging, under_way, with_name};
-use crate::plugin::ffi::{stream_calls, table_calls, telnet_calls};
+use crate::plugin::ffi::{session_calls, stream_calls, table_calls, telnet_calls, topic_calls};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, Bytes, status};
@@ -33,9 +33,9 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         peer,
         send,
         close,
-        subscribe,
-        unsubscribe,
-        broadcast,
+        subscribe: topic_calls::subscribe,
+        unsubscribe: topic_calls::unsubscribe,
+        broadcast: topic_calls::broadcast,
         table_get: table_calls::table_get,
         table_put: table_calls::table_put,
         table_delete: table_calls::table_delete,
@@ -44,8 +44,8 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         table_len: table_calls::table_len,
         set_timer,
         cancel_timer,
-        note,
-        publish,
+        note: session_calls::note,
+        publish: topic_calls::publish,
         start_job,
         cancel_job,
         connect: stream_calls::connect,
@@ -62,6 +62,16 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         start_tls: stream_calls::start_tls,
         connect_tls: stream_calls::connect_tls,
         wall,
+        register_name: session_calls::register_name,
+        unregister_name: session_calls::unregister_name,
+        whereis: session_calls::whereis,
+        name_next: session_calls::name_next,
+        wake: session_calls::wake,
+        broadcast_any: topic_calls::broadcast_any,
+        send_to: session_calls::send_to,
+        close_session: session_calls::close_session,
+        topic_len: topic_calls::topic_len,
+        topic_next: topic_calls::topic_next,
         table_seek: table_calls::table_seek,
         table_drop_prefix: table_calls::table_drop_prefix,
         table_put_until: table_calls::table_put_until,
@@ -177,34 +187,6 @@ unsafe extern "C" fn close(turn: *mut abi::Turn) -> u32 {
     unsafe { staging(turn) }.map_or(status::INVALID, Staging::close)
 }
 
-/// Stages a subscription.
-unsafe extern "C" fn subscribe(turn: *mut abi::Turn, topic: Bytes<'_>) -> u32 {
-    // SAFETY: see above.
-    unsafe { with_name(turn, topic, |s, topic| s.subscribe(topic)) }
-}
-
-/// Stages the end of a subscription.
-unsafe extern "C" fn unsubscribe(turn: *mut abi::Turn, topic: Bytes<'_>) -> u32 {
-    // SAFETY: see above.
-    unsafe { with_name(turn, topic, |s, topic| s.unsubscribe(topic)) }
-}
-
-/// Stages bytes for all subscribers of a topic.
-unsafe extern "C" fn broadcast(turn: *mut abi::Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32 {
-    if flags & !(abi::BROADCAST_OTHERS | abi::BROADCAST_LINE) != 0 {
-        return status::INVALID;
-    }
-    let others = flags & abi::BROADCAST_OTHERS != 0;
-    // SAFETY: see above.
-    let data = unsafe { slice(data) };
-    let broadcast = |s: &mut Staging<'_>, topic: &str| match flags & abi::BROADCAST_LINE {
-        0 => s.broadcast(topic, data, others),
-        _ => s.broadcast_line(topic, data, others),
-    };
-    // SAFETY: see above.
-    unsafe { with_name(turn, topic, broadcast) }
-}
-
 /// Logs an event: in a turn with the batch, else at once. Outside turns any thread may call it,
 /// and the limits of a turn do not hold.
 unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::level::LogEvent<'_>) {
@@ -236,24 +218,6 @@ unsafe extern "C" fn cancel_timer(turn: *mut abi::Turn, name: Bytes<'_>, flags: 
     }
     // SAFETY: see above.
     unsafe { with_name(turn, name, |s, name| s.cancel_timer(name, flags != 0)) }
-}
-
-/// Stages a note to a session, this one or another.
-unsafe extern "C" fn note(turn: *mut abi::Turn, session: u64, data: Bytes<'_>) -> u32 {
-    // SAFETY: see above.
-    let (Some(s), data) = (unsafe { staging(turn) }, unsafe { slice(data) }) else { return status::INVALID };
-    s.note(session, data)
-}
-
-/// Stages a message for all subscribers of a topic, which run a turn over it.
-unsafe extern "C" fn publish(turn: *mut abi::Turn, topic: Bytes<'_>, data: Bytes<'_>, flags: u32) -> u32 {
-    if flags & !abi::BROADCAST_OTHERS != 0 {
-        return status::INVALID;
-    }
-    // SAFETY: see above.
-    let data = unsafe { slice(data) };
-    // SAFETY: see above.
-    unsafe { with_name(turn, topic, |s, topic| s.publish(topic, data, flags != 0)) }
 }
 
 /// Stages a job. Writes its number only if that is accepted.

@@ -5,6 +5,7 @@
 //! | [`library`] | a loaded library and what it offers |
 //! | `instance` | an instance of a service: runs turns and jobs, converts values |
 //! | `host_calls` | the functions that a handler calls during a turn |
+//! | `topic_calls`, `session_calls` | those for topics, and for other sessions |
 //! | `stream_calls` | those for connections that the host makes, and for TLS |
 //! | `table_calls` | those for tables |
 //! | `telnet_calls` | those for telnet sessions |
@@ -15,7 +16,9 @@ mod bytes;
 mod host_calls;
 mod instance;
 pub mod library;
+mod session_calls;
 mod stream_calls;
 mod table_calls;
 mod telnet_calls;
+mod topic_calls;
 mod under_way;

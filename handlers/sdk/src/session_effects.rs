@@ -1,0 +1,96 @@
+//! Effects on other sessions, and the names that sessions hold.
+
+use crate::topic_effects::Broadcast;
+use crate::turn::Turn;
+
+impl<S> Turn<'_, S> {
+    /// Sends a note to another session, which runs a turn over these bytes,
+    /// [`crate::Action::Note`]. A note to this session itself comes before its next message.
+    /// Nothing happens if the session is gone. A session learns its number from [`Turn::session`].
+    pub fn note(&mut self, session: u64, bytes: impl AsRef<[u8]>) {
+        let status = self.host.note(session, bytes.as_ref());
+        self.note_refusal("a note", status);
+    }
+
+    /// Wakes a session of this library: it runs a turn of [`crate::Action::Woken`]. A wake is
+    /// never dropped, as notes may be, and wakes that wait for one turn are one. So a queue in a
+    /// table and a wake behind each entry lose nothing.
+    ///
+    /// A session that wakes itself has that turn in the next pass of the host, before its next
+    /// message. So long work goes on in slices, and other sessions have their turns between them.
+    pub fn wake(&mut self, session: u64) {
+        let status = self.host.wake(session);
+        self.note_refusal("a wake", status);
+    }
+
+    /// Sends bytes to the peer of a session of this library. Nothing happens if the session is
+    /// gone.
+    pub fn send_to(&mut self, session: u64, bytes: impl AsRef<[u8]>) {
+        self.send_to_with(session, bytes, Broadcast::ALL);
+    }
+
+    /// Sends a line to the peer of a session, as [`Turn::send_line`] does.
+    pub fn send_line_to(&mut self, session: u64, line: impl AsRef<[u8]>) {
+        self.send_to_with(session, line, Broadcast::LINE);
+    }
+
+    /// Sends bytes to the peer of a session, in the ways that `how` names.
+    pub fn send_to_with(&mut self, session: u64, bytes: impl AsRef<[u8]>, how: Broadcast) {
+        let status = self.host.send_to(session, bytes.as_ref(), how.0);
+        self.note_refusal("a send", status);
+    }
+
+    /// Closes a session of this library, once the actions that wait for it have had their turns.
+    /// Nothing happens if the session is gone.
+    pub fn close_session(&mut self, session: u64) {
+        let status = self.host.close_session(session);
+        self.note_refusal("a close", status);
+    }
+
+    /// Gives a name to this session, and returns the session that held it before, if any. That one
+    /// loses it. Each name has one holder in the service, and goes with its session, however that
+    /// ends. Saved files hold no names. A session has at most `names_per_session_max` names.
+    ///
+    /// ```
+    /// use greenroom_handler::Turn;
+    ///
+    /// /// Lets a client in by its name. A connection that it left behind is closed.
+    /// fn enter(turn: &mut Turn<'_, ()>, client: &str) {
+    ///     if let Some(before) = turn.register(client).filter(|s| *s != turn.session()) {
+    ///         turn.close_session(before);
+    ///     }
+    /// }
+    /// ```
+    pub fn register(&mut self, name: impl AsRef<[u8]>) -> Option<u64> {
+        self.host.register(name.as_ref()).unwrap_or_else(|status| {
+            self.note_refusal("a name", status);
+            None
+        })
+    }
+
+    /// Gives up a name. Nothing happens if this session does not hold it.
+    pub fn unregister(&mut self, name: impl AsRef<[u8]>) {
+        let status = self.host.unregister(name.as_ref());
+        self.note_refusal("a name", status);
+    }
+
+    /// Session that holds a name of the service.
+    pub fn whereis(&mut self, name: impl AsRef<[u8]>) -> Option<u64> {
+        self.host.whereis(name.as_ref())
+    }
+
+    /// First `max` names of the service that are not before `from`, in order, with the sessions
+    /// that hold them. The next part begins behind the last one with a zero byte appended.
+    pub fn names_from(&mut self, from: impl AsRef<[u8]>, max: usize) -> Vec<(Vec<u8>, u64)> {
+        let mut next = from.as_ref().to_vec();
+        let mut found = Vec::new();
+        while found.len() < max
+            && let Some((name, holder)) = self.host.name_next(&next)
+        {
+            next.clone_from(&name);
+            next.push(0);
+            found.push((name, holder));
+        }
+        found
+    }
+}

@@ -1,0 +1,88 @@
+//! Functions of a turn for other sessions: notes, wakes, sends, ends, and the names that they hold.
+//!
+//! Each gets, by the ABI, the turn of the run under way and arguments that are valid for the call.
+
+use crate::plugin::ffi::bytes::{lend, slice};
+use crate::plugin::ffi::topic_calls::ways;
+use crate::plugin::ffi::under_way::staging;
+use greenroom_state::abi::{self, Bytes, status};
+
+/// Stages a note to a session, this one or another.
+pub(super) unsafe extern "C" fn note(turn: *mut abi::Turn, session: u64, data: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    let (Some(s), data) = (unsafe { staging(turn) }, unsafe { slice(data) }) else { return status::INVALID };
+    s.note(session, data)
+}
+
+/// Stages a wake of a session, this one or another.
+pub(super) unsafe extern "C" fn wake(turn: *mut abi::Turn, session: u64) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.wake(session))
+}
+
+/// Stages bytes for the peer of a session, this one or another.
+pub(super) unsafe extern "C" fn send_to(
+    turn: *mut abi::Turn,
+    session: u64,
+    data: Bytes<'_>,
+    flags: u32,
+) -> u32 {
+    // SAFETY: see above.
+    let (Some(s), Some(how)) = (unsafe { staging(turn) }, ways(flags)) else { return status::INVALID };
+    // SAFETY: see above.
+    s.send_to(session, unsafe { slice(data) }, how)
+}
+
+/// Stages the end of a session, this one or another.
+pub(super) unsafe extern "C" fn close_session(turn: *mut abi::Turn, session: u64) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.close_session(session))
+}
+
+/// Stages that the session takes a name. Writes who held it only if that is accepted.
+pub(super) unsafe extern "C" fn register_name(
+    turn: *mut abi::Turn,
+    name: Bytes<'_>,
+    before: *mut u64,
+) -> u32 {
+    // SAFETY: see above.
+    let (Some(s), name) = (unsafe { staging(turn) }, unsafe { slice(name) }) else { return status::INVALID };
+    match s.register(name) {
+        Ok(holder) => {
+            // SAFETY: see above.
+            unsafe { before.write(holder.unwrap_or(0)) };
+            status::OK
+        }
+        Err(status) => status,
+    }
+}
+
+/// Stages that the session gives up a name.
+pub(super) unsafe extern "C" fn unregister_name(turn: *mut abi::Turn, name: Bytes<'_>) -> u32 {
+    // SAFETY: see above.
+    let name = unsafe { slice(name) };
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.unregister(name))
+}
+
+/// Session that holds a name; 0: nobody does.
+pub(super) unsafe extern "C" fn whereis(turn: *mut abi::Turn, name: Bytes<'_>) -> u64 {
+    // SAFETY: see above.
+    let name = unsafe { slice(name) };
+    // SAFETY: see above.
+    unsafe { staging(turn) }.and_then(|s| s.whereis(name)).unwrap_or(0)
+}
+
+/// Lends the next name at or after `from`, and returns its holder; 0: there is none.
+pub(super) unsafe extern "C" fn name_next(
+    turn: *mut abi::Turn,
+    from: Bytes<'_>,
+    name: *mut Bytes<'static>,
+) -> u64 {
+    // SAFETY: see above.
+    let (Some(s), from) = (unsafe { staging(turn) }, unsafe { slice(from) }) else { return 0 };
+    let Some((found, holder)) = s.name_next(from) else { return 0 };
+    // SAFETY: see above.
+    unsafe { name.write(lend(found)) };
+    holder
+}
