@@ -647,8 +647,8 @@ fn what_was_dropped_never_comes_back() {
     assert_eq!((a.ask("range k").as_str(), a.ask("len").as_str()), ("k1,k2", "2"));
 }
 
-/// Entries that are over are gone and told once: across a kill and a swap. Others keep their deadline
-/// in a dump and in a saved file.
+/// Entries that are over are gone and told once: across a kill and a swap. Others keep their
+/// deadline in a dump and in a saved file.
 #[test]
 fn entries_that_are_over_are_gone_and_told_once() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -50,9 +50,9 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// Callback: runs one action, in one turn.
     fn handle(&self, turn: &mut Turn<'_, Self::State>, action: Action<'_>) -> Result<(), Fault>;
 
-    /// Runs an action of the service itself, which has no state: its start
-    /// ([`Action::Started`]), a datagram ([`Framing::Datagrams`]), one of its timers, an entry that is
-    /// over ([`Action::Expired`]), or a job that such a turn started. Effects that need a session (a
+    /// Runs an action of the service itself, which has no state: its start ([`Action::Started`]), a
+    /// datagram ([`Framing::Datagrams`]), one of its timers, an entry that is over
+    /// ([`Action::Expired`]), or a job that such a turn started. Effects that need a session (a
     /// subscription, a send but for an answer to a datagram) are refused.
     fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
         let _ = turn;
@@ -180,8 +180,8 @@ pub enum Action<'a> {
     /// to set the first timer of a service, and to tidy its tables. It runs once, behind the commit
     /// of the build; not when a process takes over.
     Started(Started),
-    /// Entry of a table of this service is over, and gone ([`crate::Table::put_until`]). Comes to the
-    /// service itself ([`Handler::handle_service`]), for tables that ask for it
+    /// Entry of a table of this service is over, and gone ([`crate::Table::put_until`]). Comes to
+    /// the service itself ([`Handler::handle_service`]), for tables that ask for it
     /// ([`crate::Table::hears_of_expiry`]), once; not if a turn wrote the entry again, or deleted
     /// it, before.
     Expired {

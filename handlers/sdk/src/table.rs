@@ -123,9 +123,10 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         Ok(())
     }
 
-    /// Writes a value under a key until a time of the calendar, as [`Turn::wall`] tells it: from then on
-    /// the entry is gone for all who read. [`Table::len`] counts it until the host has deleted it, a
-    /// little later. A time that is over deletes the entry; [`Table::put`] takes the time away.
+    /// Writes a value under a key until a time of the calendar, as [`Turn::wall`] tells it: from
+    /// then on the entry is gone for all who read. [`Table::len`] counts it until the host has
+    /// deleted it, a little later. A time that is over deletes the entry; [`Table::put`] takes the
+    /// time away.
     ///
     /// A deadline costs 20 bytes, without a timer and a turn of its own. If the clock is set back,
     /// what was over stays so.

@@ -21,8 +21,8 @@ pub(super) struct Shared {
     pub(super) sessions: BTreeMap<u64, Peer>,
     /// Values by table and key.
     pub(super) tables: BTreeMap<(String, Vec<u8>), Vec<u8>>,
-    /// Deadlines of entries, since 1970. Each is ahead: [`super::TestHost::advance`] deletes what is
-    /// over.
+    /// Deadlines of entries, since 1970. Each is ahead: [`super::TestHost::advance`] deletes what
+    /// is over.
     pub(super) deadlines: BTreeMap<(String, Vec<u8>), Duration>,
     /// Holders of names.
     pub(super) names: BTreeMap<Vec<u8>, u64>,

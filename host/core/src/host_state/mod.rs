@@ -61,8 +61,8 @@ pub(crate) struct HostState {
     /// Time of the pass: CLOCK_MONOTONIC, in nanoseconds. All turns of a pass have the same
     /// time.
     pub(crate) now_ns: u64,
-    /// Time of the calendar in this pass: nanoseconds since 1970, UTC. For turns and for deadlines of
-    /// entries: it may go back.
+    /// Time of the calendar in this pass: nanoseconds since 1970, UTC. For turns and for deadlines
+    /// of entries: it may go back.
     pub(crate) wall_ns: u64,
     /// Time by which deadlines are judged, in nanoseconds: all that had arrived by then was read.
     /// The time of an earlier pass, so that a host that stood still hears its peers first.

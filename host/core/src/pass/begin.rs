@@ -128,8 +128,9 @@ fn fire_timers(host: &mut HostState) {
     }
 }
 
-/// Deletes entries that are over, for a quarter of a stage, and tells the owners of their tables, if
-/// those want to know. Of a table whose owner has many to hear of, the rest waits: nobody reads it.
+/// Deletes entries that are over, for a quarter of a stage, and tells the owners of their tables,
+/// if those want to know. Of a table whose owner has many to hear of, the rest waits: nobody reads
+/// it.
 fn expire(host: &mut HostState) {
     host.budget.begin(host.limits.host().pass_us / 4);
     for table in host.tables.tables_over() {
@@ -150,8 +151,8 @@ fn expire(host: &mut HostState) {
     }
 }
 
-/// Tells a service that an entry of its table is over. False: too much waits for it, or the store has
-/// no room; nothing has changed then.
+/// Tells a service that an entry of its table is over. False: too much waits for it, or the store
+/// has no room; nothing has changed then.
 fn tell_expired(host: &mut HostState, slot: Slot, table: &str, key: &[u8]) -> bool {
     let (waiting, _) = host.inbox.backlog(slot);
     if waiting >= EXPIRED_WAITING_MAX || !host.store.reserve([Inbox::record_bytes(table.len(), key.len())]) {

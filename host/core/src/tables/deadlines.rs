@@ -19,16 +19,16 @@ use std::collections::BTreeMap;
 
 /// Deadline of one entry: 12 bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Due {
+pub(super) struct DueEntry {
     /// Upper and lower half of the milliseconds since 1970.
     ms: [u32; 2],
     /// Record of the entry.
     at: Option<Ref>,
 }
 
-impl Due {
-    pub(super) fn new(ms: u64, at: Ref) -> Due {
-        Due { ms: [(ms >> 32) as u32, ms as u32], at: Some(at) }
+impl DueEntry {
+    pub(super) fn new(ms: u64, at: Ref) -> DueEntry {
+        DueEntry { ms: [(ms >> 32) as u32, ms as u32], at: Some(at) }
     }
 
     fn ms(&self) -> u64 {
@@ -36,15 +36,15 @@ impl Due {
     }
 }
 
-impl Item for Due {
-    type Key = Due;
-    type Owned = Due;
+impl Item for DueEntry {
+    type Key = DueEntry;
+    type Owned = DueEntry;
 
-    fn key(&self) -> &Due {
+    fn key(&self) -> &DueEntry {
         self
     }
 
-    fn owned(key: &Due) -> Due {
+    fn owned(key: &DueEntry) -> DueEntry {
         *key
     }
 
@@ -57,7 +57,7 @@ impl Item for Due {
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     /// Deadlines of each table that has any.
-    all: BTreeMap<Box<str>, Chunks<Due>>,
+    all: BTreeMap<Box<str>, Chunks<DueEntry>>,
     /// At most the first deadline of all.
     next_ms: u64,
     /// Clock that deadlines are judged by, in milliseconds since 1970.
@@ -80,7 +80,7 @@ impl Deadlines {
     /// Finds the first deadline of all.
     fn look_for_next(&mut self) -> u64 {
         let firsts = self.all.values().filter_map(|t| t.iter().next());
-        self.next_ms = firsts.map(Due::ms).min().unwrap_or(u64::MAX);
+        self.next_ms = firsts.map(DueEntry::ms).min().unwrap_or(u64::MAX);
         self.next_ms
     }
 
@@ -102,7 +102,7 @@ impl Deadlines {
         is_ahead.then(|| self.next_ms - self.clock_ms)
     }
 
-    pub(super) fn add(&mut self, table: &str, due: Due) {
+    pub(super) fn add(&mut self, table: &str, due: DueEntry) {
         self.next_ms = self.next_ms.min(due.ms());
         if !self.all.contains_key(table) {
             self.all.insert(table.into(), Chunks::default());
@@ -113,7 +113,7 @@ impl Deadlines {
     }
 
     /// Adds the deadlines that recovery found, in order.
-    pub(super) fn add_sorted(&mut self, table: &str, due: Vec<Due>) {
+    pub(super) fn add_sorted(&mut self, table: &str, due: Vec<DueEntry>) {
         if !due.is_empty() {
             self.all.insert(table.into(), Chunks::of_sorted(due.into_iter().map(|d| (d, 0))));
             self.next_ms = 0;
@@ -121,7 +121,7 @@ impl Deadlines {
     }
 
     /// Removes a deadline, if it is there.
-    pub(super) fn remove(&mut self, table: &str, due: Due) {
+    pub(super) fn remove(&mut self, table: &str, due: DueEntry) {
         let Some(deadlines) = self.all.get_mut(table) else { return };
         deadlines.remove(&due, &|_| 0);
         if deadlines.totals().count == 0 {
@@ -132,7 +132,7 @@ impl Deadlines {
     /// Deletes the record of an entry, with its deadline.
     pub(super) fn delete_record(&mut self, store: &mut Store, table: &str, at: Ref) {
         if let Some(ms) = until_of(store, at) {
-            self.remove(table, Due::new(ms, at));
+            self.remove(table, DueEntry::new(ms, at));
         }
         store.delete(at);
     }

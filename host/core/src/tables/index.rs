@@ -16,7 +16,7 @@
 //! against the limits of tables, and applied if the turn succeeds.
 
 use super::chunks::{Chunks, Item};
-use super::deadlines::{Deadlines, Due};
+use super::deadlines::{Deadlines, DueEntry};
 use super::drops::{DroppedPrefix, Drops};
 use super::entry::{entry, kind_of, name_of, overhead, value_of, version_of};
 use super::indexed::{Indexed, entry_at, stored_version, until_of};
@@ -78,8 +78,8 @@ impl Tables {
         (!self.deadlines.is_over(until)).then(|| (store.key(at) as u32, value_of(entry)))
     }
 
-    /// Returns the deadline of an entry, in milliseconds since 1970; `None`: there is no such entry,
-    /// or it has none.
+    /// Returns the deadline of an entry, in milliseconds since 1970; `None`: there is no such
+    /// entry, or it has none.
     pub fn until(&self, store: &Store, table: &str, key: &[u8]) -> Option<u64> {
         until_of(store, self.tables.get(table)?.get(key)?.at)
     }
@@ -163,8 +163,8 @@ impl Tables {
         (totals.count, totals.bytes)
     }
 
-    /// Returns the bytes of the record that [`Tables::put_until`] writes, for the reservation before
-    /// it.
+    /// Returns the bytes of the record that [`Tables::put_until`] writes, for the reservation
+    /// before it.
     pub(crate) fn record_bytes(until: Option<u64>, table: &str, key: &[u8], value_len: usize) -> usize {
         overhead(until, table, key) + value_len
     }
@@ -210,7 +210,7 @@ impl Tables {
             // The store refuses before anything is counted.
             e.at = store.put(Some(was), kind, mark, &record)?;
             e.value_len = value_len;
-            gone = until.map(|ms| Due::new(ms, was));
+            gone = until.map(|ms| DueEntry::new(ms, was));
             now_at = Some(e.at);
             Ok((before, version))
         });
@@ -219,7 +219,7 @@ impl Tables {
                 self.deadlines.remove(table, gone);
             }
             if let (Some(ms), Some(at)) = (until, now_at) {
-                self.deadlines.add(table, Due::new(ms, at));
+                self.deadlines.add(table, DueEntry::new(ms, at));
             }
             return changed;
         }
@@ -232,7 +232,7 @@ impl Tables {
         };
         t.insert(Indexed { key: key.into(), at, value_len }, version, &stored_version(store));
         if let Some(ms) = until {
-            self.deadlines.add(table, Due::new(ms, at));
+            self.deadlines.add(table, DueEntry::new(ms, at));
         }
         Ok(())
     }
@@ -296,7 +296,7 @@ impl Tables {
             match key.filter(|_| indexed.is_some_and(|e| e.at == at)) {
                 Some(key) => return Some(key.to_vec()),
                 // It was dropped before: nobody is told.
-                None => self.deadlines.remove(table, Due::new(ms, at)),
+                None => self.deadlines.remove(table, DueEntry::new(ms, at)),
             }
         }
         None

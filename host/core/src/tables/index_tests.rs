@@ -104,8 +104,8 @@ fn expire(t: &mut Tables, s: &mut Store, most: usize) -> usize {
     most - left
 }
 
-/// Drops, writes, deadlines, shares of deletion and deaths in any order. What was dropped or is over
-/// never comes back, and what was written since stays. In the end no record of it is left.
+/// Drops, writes, deadlines, shares of deletion and deaths in any order. What was dropped or is
+/// over never comes back, and what was written since stays. In the end no record of it is left.
 #[test]
 fn dropped_entries_never_come_back() {
     for seed in 0..60 {

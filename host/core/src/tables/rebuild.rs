@@ -6,7 +6,7 @@
 //! through memory in order.
 
 use super::chunks::Chunks;
-use super::deadlines::Due;
+use super::deadlines::DueEntry;
 use super::entry::{name_of, split_deadline, value_of};
 use super::index::Tables;
 use super::indexed::{Indexed, entry_at};
@@ -46,7 +46,7 @@ impl Tables {
             // head tell more of them apart.
             let common = table.prefix.iter().zip(key).take_while(|(a, b)| a == b).count();
             table.prefix = &table.prefix[..common];
-            table.deadlines.extend(until.map(|ms| Due::new(ms, f.at)));
+            table.deadlines.extend(until.map(|ms| DueEntry::new(ms, f.at)));
             table.entries.push((f.at, f.key as u32, value_of(bytes).len() as u32));
         }
         for (name, mut table) in found {
@@ -68,7 +68,7 @@ struct FoundTable<'a> {
     /// length of each value.
     entries: Vec<(Ref, u32, u32)>,
     /// Deadlines of those that have one.
-    deadlines: Vec<Due>,
+    deadlines: Vec<DueEntry>,
 }
 
 /// Entry on its way into the index: 32 bytes, so that a sort moves little.

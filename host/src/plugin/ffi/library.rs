@@ -183,7 +183,8 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
         let item = unsafe { service.tables.byte_add(i * service.table_stride as usize) };
         let mut copy = NO_TABLE;
         let known = (service.table_stride as usize).min(size_of::<abi::table::Table>());
-        // SAFETY: an item begins with what this version, or an older one, calls a table; plain data.
+        // SAFETY: an item begins with what this version, or an older one, calls a table; plain
+        // data.
         unsafe { std::ptr::copy_nonoverlapping(item.cast::<u8>(), (&raw mut copy).cast(), known) };
         table(&copy).map_err(|e| format!("service {name}: {e}"))
     });
