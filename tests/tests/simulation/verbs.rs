@@ -171,7 +171,7 @@ impl Turn<'_, '_> {
         self.put(key, line);
     }
 
-    /// Writes an entry that is over soon, and reads all that are not.
+    /// Writes an entry that is over soon, and reads the session's own that are not.
     fn put_until(&mut self, delay: &str) {
         let n = self.add_own("mortal");
         let wall_ns = self.staging.wall();
@@ -179,7 +179,10 @@ impl Turn<'_, '_> {
         let (key, value) = (format!("{}:{n}", self.session), until_ns.to_string());
         self.staging.table_put_until(MORTAL, key.as_bytes(), value.as_bytes(), until_ns);
         let (mut from, mut seen) = (Vec::new(), false);
-        while let Some((found, value)) = self.staging.table_seek(MORTAL, b"", &from, Seek::default()) {
+        let own = format!("{}:", self.session);
+        while let Some((found, value)) =
+            self.staging.table_seek(MORTAL, own.as_bytes(), &from, Seek::default())
+        {
             assert!(number(&String::from_utf8_lossy(value)) > wall_ns, "nobody reads what is over");
             seen |= found == key.as_bytes();
             from = [found, &[0]].concat();
