@@ -148,6 +148,9 @@ typedef struct gr_host {
     uint32_t (*close_session)(gr_turn *turn, uint64_t session);
     uint64_t (*topic_len)(gr_turn *turn, gr_bytes topic);
     uint32_t (*topic_next)(gr_turn *turn, gr_bytes from, gr_bytes *name);
+    uint32_t (*wake_when_drained)(gr_turn *turn);
+    uint64_t (*unsent)(gr_turn *turn);
+    uint64_t (*session_next)(gr_turn *turn, uint64_t after);
     uint32_t (*table_seek)(gr_turn *turn, gr_bytes table, gr_bytes prefix, gr_bytes from, uint32_t flags, gr_bytes *key,
                            gr_bytes *value);
     uint32_t (*table_drop_prefix)(gr_turn *turn, gr_bytes table, gr_bytes prefix);

@@ -122,6 +122,9 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             close_session,
             topic_len,
             topic_next,
+            wake_when_drained,
+            unsent,
+            session_next,
             table_seek,
             table_drop_prefix,
             table_put_until

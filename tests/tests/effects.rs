@@ -850,3 +850,34 @@ fn a_session_that_wakes_itself_loses_no_slice_to_swaps_and_kills() {
     assert_eq!(a.ask(&format!("wake {b_id}")), format!("new ok {a_id}"));
     expect(&mut b, "new woken 0");
 }
+
+/// Output in slices, far beyond what may be left untaken. The peer has ended its side, reads late,
+/// and gets all of it, across a kill and a swap; a session that waits for its peer is still told.
+#[test]
+fn a_session_goes_on_when_its_output_is_taken() {
+    let host = serve("output_bytes_max = 200000\noutput_bytes_pause = 50000\nprobation_ms = 0");
+    let ((mut a, a_id), (mut b, b_id)) = (connect(&host), connect(&host));
+    assert_eq!(b.ask("others"), format!("[{a_id}, {b_id}]"));
+    a.send("stream 500\n");
+    expect(&mut a, &format!("ok {a_id}"));
+    a.shutdown();
+    wait_until("the peer's buffers to be full", || {
+        let dump = host.json(&["state", "dump"]);
+        dump["sessions"][0]["output"].as_str().is_some_and(|unsent| !unsent.is_empty())
+    });
+    assert_eq!(b.ask(&format!("note {a_id} meanwhile")), format!("ok {b_id}"));
+    for n in (0..500).rev() {
+        match n {
+            450 => host.kill_worker(),
+            400 => reload(&host),
+            _ => {}
+        }
+        let mut line = a.line().expect("a page");
+        if line.ends_with("meanwhile") {
+            line = a.line().expect("a page");
+        }
+        assert!(line.starts_with(&format!("page {n} p")) && line.len() > 60_000, "{n}: {line:.20}");
+    }
+    expect(&mut a, "new woken 0");
+    assert_eq!(a.line(), None);
+}

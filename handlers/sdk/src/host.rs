@@ -66,6 +66,12 @@ pub(crate) trait Host {
     fn note(&mut self, session: u64, data: &[u8]) -> u32;
     /// Wakes a session.
     fn wake(&mut self, session: u64) -> u32;
+    /// Wakes this session once its output is sent.
+    fn wake_when_drained(&mut self) -> u32;
+    /// Bytes of output that were not sent when the batch began.
+    fn unsent(&mut self) -> u64;
+    /// Next open session of the service; 0: there is none.
+    fn session_next(&mut self, after: u64) -> u64;
     /// Sends bytes to the peer of a session. `flags`: those of a broadcast.
     fn send_to(&mut self, session: u64, data: &[u8], flags: u32) -> u32;
     /// Closes a session.

@@ -23,6 +23,33 @@ impl<S> Turn<'_, S> {
         self.note_refusal("a wake", status);
     }
 
+    /// Wakes this session once its output is sent: the place to go on with output that is too much
+    /// at once. A wake that waits already is that turn, and a takeover brings it earlier; so ask
+    /// [`Turn::unsent`]. The session's messages come meanwhile.
+    pub fn wake_when_drained(&mut self) {
+        let status = self.host.wake_when_drained();
+        self.note_refusal("a wake", status);
+    }
+
+    /// Bytes of this session's output that the kernel had not taken when the batch began.
+    pub fn unsent(&mut self) -> u64 {
+        self.host.unsent()
+    }
+
+    /// First `max` open sessions of the service whose numbers are above `after`, in order.
+    pub fn sessions_from(&mut self, after: u64, max: usize) -> Vec<u64> {
+        let mut found = Vec::new();
+        let mut last = after;
+        while found.len() < max {
+            last = self.host.session_next(last);
+            match last {
+                0 => break,
+                id => found.push(id),
+            }
+        }
+        found
+    }
+
     /// Sends bytes to the peer of a session of this library. Nothing happens if the session is
     /// gone.
     pub fn send_to(&mut self, session: u64, bytes: impl AsRef<[u8]>) {

@@ -175,6 +175,14 @@ pub struct Host {
     /// found them. `name` is valid until the next call with this turn. [`super::status::ABSENT`]:
     /// there is none.
     pub topic_next: unsafe extern "C" fn(turn: *mut Turn, from: Bytes<'_>, name: *mut Bytes<'static>) -> u32,
+    /// Since 1.6. Wakes this session once its output is sent. A wake that waits already is that
+    /// turn, and a takeover brings it earlier: [`Host::unsent`] tells.
+    pub wake_when_drained: unsafe extern "C" fn(turn: *mut Turn) -> u32,
+    /// Since 1.6. Returns the bytes of output that the kernel had not taken when the batch began.
+    pub unsent: unsafe extern "C" fn(turn: *mut Turn) -> u64,
+    /// Since 1.6. Returns the first open session of the service whose number is above `after`; 0:
+    /// there is none.
+    pub session_next: unsafe extern "C" fn(turn: *mut Turn, after: u64) -> u64,
     /// Since 1.6. Finds an entry of a table in either direction.
     pub table_seek: table::Seek,
     /// Since 1.6. Drops all entries of a table whose keys start with a prefix.

@@ -10,7 +10,7 @@ use greenroom_state::abi;
 pub(crate) const VERBS: &[&str] = &[
     "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye", "self",
     "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "shout", "dial", "hold",
-    "wait", "wake", "nap", "pass", "name", "name", "unname", "any", "drop", "many", "until",
+    "wait", "wake", "nap", "drain", "pass", "name", "name", "unname", "any", "drop", "many", "until",
 ];
 
 /// Added to the count by a turn that fails: a state that keeps it is wrong.
@@ -57,6 +57,7 @@ impl Turn<'_, '_> {
             "work" | "once" => self.start_job(verb, rest),
             "wake" => self.wake(number(rest)),
             "nap" => self.nap(),
+            "drain" => self.drain(),
             "name" => self.take_name(rest),
             "unname" => self.give_up_name(rest),
             "cast" => self.publish(rest),
@@ -289,6 +290,12 @@ impl Turn<'_, '_> {
     fn nap(&mut self) {
         self.add_own("naps");
         self.wake(self.session);
+    }
+
+    /// Has the session woken once its output is sent. Its next line does not wait for that.
+    fn drain(&mut self) {
+        self.add_own("wakes");
+        self.staging.wake_when_drained();
     }
 
     /// Woken, perhaps by several sessions at once. Every fifth wake causes one more, in a slice of

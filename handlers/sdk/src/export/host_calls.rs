@@ -219,6 +219,21 @@ impl Host for HostCalls<'_> {
         unsafe { (self.host.wake)(self.turn, session) }
     }
 
+    fn wake_when_drained(&mut self) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.wake_when_drained)(self.turn) }
+    }
+
+    fn unsent(&mut self) -> u64 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.unsent)(self.turn) }
+    }
+
+    fn session_next(&mut self, after: u64) -> u64 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.session_next)(self.turn, after) }
+    }
+
     fn send_to(&mut self, session: u64, data: &[u8], flags: u32) -> u32 {
         // SAFETY: as above the impl.
         unsafe { (self.host.send_to)(self.turn, session, data.into(), flags) }

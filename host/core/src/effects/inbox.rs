@@ -16,6 +16,7 @@ use crate::effects::action_record::decode;
 use crate::effects::action_record::encode;
 use crate::effects::action_record::{ACTION_HEAD, CLOSE_ASKED};
 use crate::effects::running_batch::RunningBatch;
+use crate::effects::wakes::Wakes;
 use crate::ids::Slot;
 use crate::limits::host::{BATCH_ACTIONS_MAX, BATCH_BYTES, Limits};
 use crate::limits::names::Limit;
@@ -29,13 +30,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 /// All actions that wait, by session.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    queues: HashMap<Slot, ActionQueue>,
+    pub(super) queues: HashMap<Slot, ActionQueue>,
     /// Sessions whose next action may run.
     ready: VecDeque<Slot>,
-    /// Sessions whose wakes wait for the next pass.
-    later: Vec<Slot>,
+    /// Wakes that wait for an event.
+    pub(super) wakes: Wakes,
     /// Number of the newest action. Recovery sorts the actions by their numbers.
-    sequence: u64,
+    pub(super) sequence: u64,
 }
 
 /// The answer of [`Inbox::put`].
@@ -95,6 +96,13 @@ impl Inbox {
     /// Whether actions of a session wait.
     #[inline]
     pub(crate) fn has(&self, slot: Slot) -> bool {
+        self.has_queued(slot) || self.wakes.waits_for_output(slot)
+    }
+
+    /// Whether actions of a session wait that come before its next message. A wake for drained
+    /// output does not: the peer may read only while it is read.
+    #[inline]
+    pub(crate) fn has_queued(&self, slot: Slot) -> bool {
         !self.queues.is_empty() && self.queues.contains_key(&slot)
     }
 
@@ -111,28 +119,7 @@ impl Inbox {
 
     /// Whether a pass is due for waiting actions.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.later.is_empty()
-    }
-
-    /// Has a session's wakes wait for the next pass.
-    pub(crate) fn wake_later(&mut self, slot: Slot) {
-        if let Some(queue) = self.queues.get_mut(&slot)
-            && !std::mem::replace(&mut queue.wakes_later, true)
-        {
-            self.later.push(slot);
-        }
-    }
-
-    /// Begins a pass: wakes that waited for it may run. Returns their sessions.
-    pub(crate) fn begin_pass(&mut self) -> Vec<Slot> {
-        let woken = std::mem::take(&mut self.later);
-        for slot in &woken {
-            if let Some(queue) = self.queues.get_mut(slot) {
-                queue.wakes_later = false;
-                self.set_ready(*slot);
-            }
-        }
-        woken
+        !self.ready.is_empty() || self.wakes.are_due()
     }
 
     /// Sessions listed as ready.
@@ -157,7 +144,7 @@ impl Inbox {
         }
     }
 
-    fn push(&mut self, slot: Slot, waiting: Waiting, name: Option<&[u8]>) {
+    pub(super) fn push(&mut self, slot: Slot, waiting: Waiting, name: Option<&[u8]>) {
         self.queues.entry(slot).or_default().push(waiting, name);
         self.set_ready(slot);
     }
@@ -183,6 +170,9 @@ impl Inbox {
         let done = running.done(slot);
         let mut put = Put::Waits;
         let kind = waiting_kind(action.kind);
+        if kind == WaitingKind::Wake && self.drained(slot) {
+            return put;
+        }
         if self.queue(slot).is_some_and(|q| q.has_same(kind, done)) {
             return put;
         }
@@ -273,6 +263,9 @@ impl Inbox {
 
     /// Deletes all actions of a session.
     pub(crate) fn drop_all(&mut self, store: &mut Store, shared: &mut SharedRecords, slot: Slot) {
+        if let Some(wake) = self.wakes.draining.remove(&slot) {
+            store.delete(wake.record);
+        }
         let count = self.queues.get(&slot).map_or(0, ActionQueue::len);
         self.drop_oldest(store, shared, slot, count);
     }
@@ -320,6 +313,7 @@ impl Inbox {
     /// The waiting actions of a session, except timers.
     pub(crate) fn views(&self, store: &Store, shared: &SharedRecords, slot: Slot) -> Vec<ActionView> {
         let queue = self.queues.get(&slot).into_iter().flat_map(ActionQueue::iter);
+        let queue = queue.chain(self.wakes.draining.get(&slot));
         let view = |w: &Waiting| {
             store.read(w.record, |bytes| {
                 let d = decode(bytes)?;

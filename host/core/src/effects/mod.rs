@@ -19,6 +19,7 @@
 //! | [`outbound`] | outbound connections: asked for, open, failed |
 //! | `running_batch` | the batch under way |
 //! | `timers` | timers by deadline and by name |
+//! | `wakes`, `waking` | wakes that wait for an event; their way to a turn |
 //! | [`topics`] | topics and their subscribers |
 
 pub(crate) mod action_buffer;
@@ -35,3 +36,5 @@ pub mod outbound;
 pub(crate) mod running_batch;
 pub(crate) mod timers;
 pub mod topics;
+mod wakes;
+mod waking;

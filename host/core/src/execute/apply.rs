@@ -82,6 +82,7 @@ pub(crate) fn apply(
             }
             Effect::Note { to, data, depth } => note(host, &origin, *to, data, *depth),
             Effect::Wake { to, depth } => wake(host, &origin, *to, *depth),
+            Effect::WakeWhenDrained => wake_when_drained(host, &origin),
             Effect::Publish { topic, data, others, depth } => {
                 publish(host, &origin, topic, data, *others, *depth);
             }
@@ -206,6 +207,20 @@ fn wake(host: &mut HostState, origin: &Origin<'_>, to: u64, depth: u16) {
     if to == origin.slot {
         host.inbox.wake_later(to);
     }
+}
+
+/// Lets a session run a turn once its output is sent, unless it is woken before.
+fn wake_when_drained(host: &mut HostState, origin: &Origin<'_>) {
+    if host.inbox.has_wake(origin.slot, origin.running) {
+        return;
+    }
+    // A session that is closing has no turn any more.
+    if host.sessions.get(origin.slot).is_none_or(|s| s.life != Life::Open) {
+        return;
+    }
+    let (kind, data) = (action::WOKEN, Data::Own(&[]));
+    let wake = PendingAction { kind, detail: 0, from: 0, depth: 0, name: b"", data };
+    host.inbox.wake_when_drained(&mut host.store, origin.slot, origin.id, &wake);
 }
 
 /// Session of a number, if it belongs to the library of another one.

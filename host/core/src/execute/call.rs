@@ -20,6 +20,7 @@ use crate::framing::Framing;
 use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};
 use crate::service::convert::{Reread, convert_value};
+use crate::session::life::Life;
 use crate::tls::facts;
 use crate::turn::code::{Batch, Code};
 use crate::turn::context::Convert;
@@ -86,6 +87,10 @@ pub(crate) fn call(
         outbound: &host.outbound,
         slot: call.slot,
         topics: &host.topics,
+        session_next: &|after| {
+            let mut next = host.sessions.after(after).map(|(_, s)| s);
+            next.find(|s| s.service == session.service && s.life == Life::Open).map(|s| s.id)
+        },
         topic_next: &|from| {
             let own = host.services.of_same_library(session.service);
             own.filter_map(|service| host.topics.next(service, from)).min()

@@ -113,7 +113,7 @@ fn record_bytes(effect: &Effect, staged: &Buffers, subscribers: &dyn Fn(&Part) -
         Effect::DropPrefix { table, prefix } => {
             (Tables::drop_record_bytes(staged.text(table), &staged.bytes[prefix.clone()]), 1)
         }
-        Effect::Wake { .. } => (Inbox::record_bytes(0, 0), 1),
+        Effect::Wake { .. } | Effect::WakeWhenDrained => (Inbox::record_bytes(0, 0), 1),
         Effect::Note { data, .. } => (Inbox::record_bytes(0, data.len()), 1),
         Effect::Publish { topic, data, .. } => {
             (Inbox::publish_record_bytes(topic.len(), data.len()), subscribers(topic))

@@ -237,6 +237,9 @@ pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, kernel_full: 
     if tls_due && bytes > 0 {
         ask_if_drained(host, slot);
     }
+    if host.sessions.get(slot).is_some_and(|s| s.unsent() == 0) && host.inbox.drained(slot) {
+        host.sessions.resume(slot);
+    }
     release_waiting(host, slot);
     if flushes {
         flushed(host, slot);

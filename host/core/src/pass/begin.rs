@@ -61,8 +61,10 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
     rearm_timeouts(pass.host, rearm_from);
     go_on_stopping(pass);
     // A session that woke itself has that turn before its next message.
-    for slot in pass.host.inbox.begin_pass() {
-        pass.host.sessions.resume(slot);
+    let HostState { inbox, sessions, .. } = &mut *pass.host;
+    let woken = inbox.begin_pass(|slot| sessions.get(slot).is_some_and(|s| s.unsent() == 0));
+    for slot in woken {
+        sessions.resume(slot);
     }
     reclaim(pass.host);
     expire(pass.host);

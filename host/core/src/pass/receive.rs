@@ -229,10 +229,10 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
         is_first = false;
         // Actions that the last batch caused for its own session come before its next frame. Those
         // that others caused before its first turn wait for that, which the next frame brings.
-        if pass.host.inbox.has(slot) && !awaits_peer(pass.host, slot) {
+        if pass.host.inbox.has_queued(slot) && !awaits_peer(pass.host, slot) {
             run_waiting(pass, slot);
             let goes_on = !pass.executor.replays_exhausted() && !pass.host.stage_is_over();
-            if pass.host.inbox.has(slot) && goes_on {
+            if pass.host.inbox.has_queued(slot) && goes_on {
                 // The frames come behind the actions that wait.
                 break;
             }

@@ -51,7 +51,7 @@ pub struct Death {
     /// Turns that the service had committed. A row in a service's own turn ends if it moves on:
     /// the name of such a turn is the same each time.
     pub committed: u64,
-    /// Kind of the action, a constant of [`abi::action`].
+    /// Kind of the action, a constant of [`greenroom_state::abi::action`].
     pub action: u32,
     /// Cause of the death, in words.
     pub how: String,

@@ -37,6 +37,8 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) names: &'a Names,
     /// Number of sessions on a topic, in all services of the library. O(services).
     pub(crate) subscribers: &'a dyn Fn(&[u8]) -> usize,
+    /// First open session of the service above a number. O(sessions of others between).
+    pub(crate) session_next: &'a dyn Fn(u64) -> Option<u64>,
     /// First topic of the library from a name on. O(services).
     pub(crate) topic_next: &'a dyn Fn(&[u8]) -> Option<&'a [u8]>,
     /// Frames a message, if the framing is that of the code that is called.

@@ -95,6 +95,8 @@ pub(crate) enum Effect {
     Note { to: u64, data: Part, depth: u16 },
     /// Turn for the session of a number, without bytes.
     Wake { to: u64, depth: u16 },
+    /// Turn for the session itself, once its output is sent.
+    WakeWhenDrained,
     /// Action for all sessions on a topic. `others`: except the sender.
     Publish { topic: Part, data: Part, others: bool, depth: u16 },
     /// Timer of the session, or of its service (`service`). CLOCK_MONOTONIC, in nanoseconds.

@@ -167,6 +167,26 @@ impl Staging<'_> {
         self.stage(|_| Some(Effect::Wake { to, depth }))
     }
 
+    /// Lets the session run a turn once the kernel has taken its output. A wake that waits already
+    /// comes first, and is that turn; so does a takeover. Invalid for a service's own turns.
+    pub fn wake_when_drained(&mut self) -> u32 {
+        match self.context.session.is_service() {
+            true => status::INVALID,
+            false => self.stage(|_| Some(Effect::WakeWhenDrained)),
+        }
+    }
+
+    /// Bytes of output that the kernel had not taken when the batch began.
+    pub fn unsent(&self) -> u64 {
+        self.context.session.unsent()
+    }
+
+    /// First open session of the service whose number is above `after`. O(log sessions), and O(1)
+    /// for each session of another service between.
+    pub fn session_next(&mut self, after: u64) -> Option<u64> {
+        (self.context.session_next)(after)
+    }
+
     /// Lets every session on a topic run a turn over these bytes. `others`: but not this one.
     pub fn publish(&mut self, topic: &[u8], data: &[u8], others: bool) -> u32 {
         let Some(depth) = self.deeper() else { return self.refuse(Limit::CascadeMax) };

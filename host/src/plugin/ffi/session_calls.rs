@@ -86,3 +86,21 @@ pub(super) unsafe extern "C" fn name_next(
     unsafe { name.write(lend(found)) };
     holder
 }
+
+/// Stages a wake of the session once its output is sent.
+pub(super) unsafe extern "C" fn wake_when_drained(turn: *mut abi::Turn) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.wake_when_drained())
+}
+
+/// Bytes of output that were not sent when the batch began.
+pub(super) unsafe extern "C" fn unsent(turn: *mut abi::Turn) -> u64 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(0, |s| s.unsent())
+}
+
+/// Next open session of the service; 0: there is none.
+pub(super) unsafe extern "C" fn session_next(turn: *mut abi::Turn, after: u64) -> u64 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.and_then(|s| s.session_next(after)).unwrap_or(0)
+}
