@@ -1,6 +1,6 @@
 //! Tables: ordered maps that sessions share, indexed on the heap, stored as records.
 //!
-//! Keys are bytes, values MessagePack. Each entry is one record of [`Kind::Entry`], which names
+//! Keys are bytes, values MessagePack. Each entry is one record of its own, which names
 //! its table and key, so recovery builds the index again from the entries alone. The lower half
 //! of that record's key is the version of the value, as the table's owner counts. Version 0: the
 //! table had no owner. The upper half is the era of the write ([`super::drops`]).

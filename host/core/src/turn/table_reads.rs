@@ -9,7 +9,7 @@
 //! what it was lent to the next call.
 //!
 //! A read searches a few effects of the batch from the newest on, or asks an index over them
-//! ([`super::staged_entries`]): O(log entries) in each case.
+//! (`staged_entries`): O(log entries) in each case.
 
 use super::context::TurnContext;
 use super::effect::{Effect, Part};
