@@ -139,9 +139,6 @@ fn expire(host: &mut HostState) {
         let owner = host.owners.get(&table).filter(|owner| owner.hears_of_expiry);
         let owner = owner.map(|owner| Slot::of_service(owner.service));
         while let Some(key) = host.tables.next_over(&host.store, &table) {
-            if host.budget.is_spent() {
-                return host.tables.leave_rest();
-            }
             if let Some(slot) = owner
                 && !tell_expired(host, slot, &table, &key)
             {
@@ -149,6 +146,10 @@ fn expire(host: &mut HostState) {
             }
             host.tables.delete(&mut host.store, &table, &key);
             host.budget.spend(RECLAIM_NS);
+            // At least one entry in each pass, however short that is.
+            if host.budget.is_spent() {
+                return host.tables.leave_rest();
+            }
         }
     }
 }
