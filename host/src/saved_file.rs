@@ -24,6 +24,7 @@ use crate::memory::snapshot::each_record;
 use greenroom_core::core::Core;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::store::kind::Kind;
+use greenroom_core::tables::prefixes::DroppedPrefixes;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -56,7 +57,7 @@ impl Saved {
     /// Counts an item. The connection number is neither, so it is not counted.
     fn count(&mut self, kind: Kind) {
         match kind {
-            Kind::Entry => self.entries += 1,
+            Kind::Entry | Kind::Expiring => self.entries += 1,
             Kind::Ledger => self.lines += 1,
             _ => {}
         }
@@ -162,11 +163,11 @@ pub fn write(core: &Core, path: &Path, writer: &str, mut moved: impl FnMut()) ->
 
 /// Writes the file as [`write()`] does, from the records of a pinned epoch. Entries go from the
 /// memory file to the disk one by one; ledger lines are collected first, as their order counts.
-/// Blocks for the disk, so it runs on a thread.
+/// Entries that were `dropped` by then are left out. Blocks for the disk, so it runs on a thread.
 pub fn write_at(
     region: &OwnedFd,
     limits: &Limits,
-    epoch: u64,
+    (epoch, dropped): (u64, &DroppedPrefixes),
     path: &Path,
     writer: &str,
 ) -> io::Result<Saved> {
@@ -175,7 +176,10 @@ pub fn write_at(
     let (mut lines, mut damaged) = (BTreeMap::new(), 0);
     let mut failed = None;
     let walked = each_record(region, limits, epoch, |seen| {
-        if !matches!(seen.kind, Kind::Entry | Kind::Ledger | Kind::Served) {
+        if !matches!(seen.kind, Kind::Entry | Kind::Expiring | Kind::Ledger | Kind::Served) {
+            return Ok(());
+        }
+        if dropped.has(seen) {
             return Ok(());
         }
         if !seen.is_whole() {
@@ -188,7 +192,7 @@ pub fn write_at(
                 Ok(())
             }
             // The key of an entry is the version of its value.
-            Kind::Entry => file.item(seen.kind, seen.key as u32, seen.bytes),
+            Kind::Entry | Kind::Expiring => file.item(seen.kind, seen.key as u32, seen.bytes),
             _ => file.item(seen.kind, 0, seen.bytes),
         };
         written.map_err(|e| {
@@ -292,7 +296,8 @@ fn items(bytes: &[u8]) -> Result<Items<'_>, &'static str> {
             return Ok(items);
         }
         // Exactly the kinds that `Core::each_saved` lends.
-        let kind = [Kind::Entry, Kind::Ledger, Kind::Served].into_iter().find(|k| *k as u8 == kind);
+        let kinds = [Kind::Entry, Kind::Expiring, Kind::Ledger, Kind::Served];
+        let kind = kinds.into_iter().find(|k| *k as u8 == kind);
         let kind = kind.ok_or("it holds an item of an unknown kind")?;
         let (version, after) = if versions { number(after)? } else { (0, after) };
         let (len, after) = number(after)?;

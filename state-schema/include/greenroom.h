@@ -1,4 +1,4 @@
-/* The C ABI between Greenroom's host and a handler library, version 1.5.
+/* The C ABI between Greenroom's host and a handler library, version 1.6.
  *
  * A library exports one function, named in its ELF note, that returns a pointer to a gr_library. What each
  * field means is written where the same types stand in Rust: state-schema/src/abi.rs. The rules:
@@ -38,6 +38,8 @@ enum { GR_LOG_ERROR = 1, GR_LOG_WARN = 2, GR_LOG_INFO = 3, GR_LOG_DEBUG = 4, GR_
 enum { GR_BROADCAST_OTHERS = 1 };                                                      /* flag of broadcast */
 enum { GR_BROADCAST_LINE = 2 };                                                        /* the same, since 1.4 */
 enum { GR_BROADCAST_DROP_IF_SLOW = 4 };                                                /* the same, since 1.6 */
+enum { GR_EXPIRED = 24 };                                                              /* gr_action.kind, since 1.6 */
+enum { GR_TABLE_HEARS_OF_EXPIRY = 1 };                                                 /* gr_table.flags */
 enum { GR_TABLE_BACKWARDS = 1, GR_TABLE_KEY_ALONE = 2 };                               /* flags of table_seek */
 enum { GR_SERVICE_DIALS = 1 };                                                         /* gr_service.flags */
 enum { GR_TIMER_OF_SERVICE = 1 };                                                      /* flag of set_timer, cancel_timer */
@@ -151,6 +153,8 @@ typedef struct gr_host {
     uint64_t (*session_next)(gr_turn *turn, uint64_t after);
     uint32_t (*table_seek)(gr_turn *turn, gr_bytes table, gr_bytes prefix, gr_bytes from, uint32_t flags, gr_bytes *key,
                            gr_bytes *value);
+    uint32_t (*table_drop_prefix)(gr_turn *turn, gr_bytes table, gr_bytes prefix);
+    uint32_t (*table_put_until)(gr_turn *turn, gr_bytes table, gr_bytes key, gr_bytes value, uint64_t until_ns);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */
@@ -162,6 +166,9 @@ typedef struct gr_table { /* a table that a service owns */
     uint32_t downgrade_count;
     const uint32_t *migrations;
     const uint32_t *downgrades;
+    /* Since 1.6; a table of an older library states a smaller size. */
+    uint32_t flags;
+    uint32_t reserved;
 } gr_table;
 
 typedef struct gr_offered_endpoint { /* an endpoint beside the service's first one */

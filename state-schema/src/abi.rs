@@ -33,11 +33,13 @@ pub mod library;
 pub mod started;
 pub mod status;
 pub mod table;
+pub mod turn;
 
 pub use batch::{Action, Batch};
 pub use bytes::{Bytes, Sink};
-pub use host::{Host, Turn};
+pub use host::Host;
 pub use library::{Library, OfferedEndpoint, SERVICE_SIZE_1_0, Service};
+pub use turn::Turn;
 
 /// Raised when a change breaks libraries that are already built.
 pub const MAJOR: u16 = 1;

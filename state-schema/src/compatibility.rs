@@ -42,6 +42,9 @@ pub struct TableShape {
     pub name: String,
     /// Shape of its values.
     pub shape: StateShape,
+    /// Whether the service is told of entries whose deadline is over.
+    #[serde(default)]
+    pub hears_of_expiry: bool,
 }
 
 impl StateShape {

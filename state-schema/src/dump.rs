@@ -145,6 +145,9 @@ pub struct DumpedEntry {
     /// Version of the value, where it differs from the one that the table's owner writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
+    /// Deadline of the entry, if it has one: milliseconds since 1970, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
 }
 
 /// Dump, read as a whole.
@@ -282,7 +285,8 @@ mod tests {
             topics: vec!["room".into()],
             names: vec!["ann".into()],
         };
-        let entry = |k: &str| DumpedEntry { key: json!(k), value: json!([1, null]), version: None };
+        let entry =
+            |k: &str| DumpedEntry { key: json!(k), value: json!([1, null]), version: None, until_ms: None };
         for (sessions, tables) in [(0, 0), (1, 1), (3, 2)] {
             let mut w = Writer::new(Vec::new(), "2026-01-01T00:00:01.000Z", &services).unwrap();
             for id in 0..sessions {

@@ -125,7 +125,9 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             wake_when_drained,
             unsent,
             session_next,
-            table_seek
+            table_seek,
+            table_drop_prefix,
+            table_put_until
         }
     );
 
@@ -187,7 +189,9 @@ fn a_library_has_the_same_layout_in_c_and_rust() {
             migration_count,
             downgrade_count,
             migrations,
-            downgrades
+            downgrades,
+            flags,
+            reserved
         }
     );
     compare!(
@@ -231,6 +235,10 @@ fn constants_have_the_same_values_in_c_and_rust() {
         ("GR_LOG_TRACE", abi::level::TRACE),
         ("GR_BROADCAST_OTHERS", abi::BROADCAST_OTHERS),
         ("GR_BROADCAST_LINE", abi::BROADCAST_LINE),
+        ("GR_EXPIRED", abi::action::EXPIRED),
+        ("GR_TABLE_HEARS_OF_EXPIRY", abi::table::HEARS_OF_EXPIRY),
+        ("GR_TABLE_BACKWARDS", abi::table::BACKWARDS),
+        ("GR_TABLE_KEY_ALONE", abi::table::KEY_ALONE),
         ("GR_RUN_STATE_LOST", abi::RUN_STATE_LOST),
     ];
     for (name, value) in numbers {

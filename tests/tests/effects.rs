@@ -616,6 +616,76 @@ fn tables_are_read_by_range_and_counted() {
     assert_eq!(a.ask("put b1 y"), ok);
 }
 
+/// Entries that are dropped while each pass deletes one of them: through a kill of the worker in
+/// the middle, a swap, and a saved file.
+#[test]
+fn what_was_dropped_never_comes_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("tables");
+    let limits = format!("pass_us = 1\nprobation_ms = 0\n[save]\nfile = {file:?}\nevery_s = 1");
+    let mut host = serve(&limits);
+    let (mut a, id) = connect(&host);
+    for fill in ["fill 2000 k", "fill 2000 j"] {
+        assert_eq!(a.ask(fill), format!("ok {id}"));
+    }
+
+    // What the same turn writes behind the drop stays.
+    assert_eq!(a.ask("sweep k k1 k2"), "k1,k2");
+    host.kill_worker();
+    assert_eq!((a.ask("range k").as_str(), a.ask("len").as_str()), ("k1,k2", "2002"));
+    assert_eq!(a.ask("sweep j"), "");
+    reload(&host);
+    assert_eq!((a.ask("back j").as_str(), a.ask("len").as_str()), ("", "2"));
+    // A turn that fails drops nothing.
+    a.send("fail\n");
+    assert_eq!(a.ask("len"), "2");
+
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(0));
+    let host = serve(&limits);
+    let (mut a, _) = connect(&host);
+    assert_eq!((a.ask("range k").as_str(), a.ask("len").as_str()), ("k1,k2", "2"));
+}
+
+/// Entries that are over are gone and told once: across a kill and a swap. Others keep their
+/// deadline in a dump and in a saved file.
+#[test]
+fn entries_that_are_over_are_gone_and_told_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("tables");
+    let limits = format!("probation_ms = 0\n[save]\nfile = {file:?}");
+    let mut host = serve(&limits);
+    let (mut a, id) = connect(&host);
+    let ok = format!("ok {id}");
+    assert_eq!(a.ask("join ticks"), ok);
+
+    assert_eq!(a.ask("until k1 100"), ok);
+    expect(&mut a, "published ticks 0 effects-guests k1");
+    assert_eq!(a.ask("guest k1"), "None");
+    assert_eq!((a.ask("until k2 1500"), a.ask("until late 3600000")), (ok.clone(), ok));
+    host.kill_worker();
+    reload(&host);
+    expect(&mut a, "new published ticks 0 effects-guests k2");
+    assert_eq!((a.ask("guest k2").as_str(), a.ask("guest late").as_str()), ("None", "Some(\"late\")"));
+    quiet(&mut a, id);
+
+    // An operator may change a deadline, as any part of a dump.
+    let guests = |host: &Host| host.json(&["state", "dump"])["tables"]["effects-guests"].clone();
+    let until = guests(&host)[0]["until_ms"].as_u64().expect("a deadline");
+    let mut dump = host.json(&["state", "dump"]);
+    dump["tables"]["effects-guests"][0]["until_ms"] = json!(until + 1000);
+    let edited = dir.path().join("dump.json");
+    std::fs::write(&edited, dump.to_string()).expect("a file");
+    let edited = edited.to_str().expect("a path");
+    let report = host.json(&["state", "restore", "--json", edited]);
+    assert_eq!(report["restored"]["tables"]["effects-guests"]["put"], 1, "{report}");
+
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(0));
+    let host = serve(&limits);
+    assert_eq!(guests(&host), json!([{ "key": "late", "value": "late", "until_ms": until + 1000 }]));
+}
+
 /// A session whose timer killed the worker twice waits for the next build, and no other session
 /// does.
 #[test]

@@ -150,7 +150,7 @@ fn table(core: &Core, name: &str) -> Value {
         short => short,
     };
     json!({
-        "versions": core.entries_by_version(name).iter().map(|(v, n)| (v.to_string(), json!(n))).collect::<Map<_, _>>(),
+        "versions": core.tables().counts(name).iter().map(|(v, n)| (v.to_string(), json!(n))).collect::<Map<_, _>>(),
         "entries": entries.iter().map(|(key, packed)| (text(key), value(packed))).collect::<Map<_, _>>(),
     })
 }

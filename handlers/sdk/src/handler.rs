@@ -50,10 +50,10 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// Callback: runs one action, in one turn.
     fn handle(&self, turn: &mut Turn<'_, Self::State>, action: Action<'_>) -> Result<(), Fault>;
 
-    /// Runs an action of the service itself, which has no state: its start
-    /// ([`Action::Started`]), a datagram ([`Framing::Datagrams`]), one of its timers, or a job that
-    /// such a turn started. Effects that
-    /// need a session (a subscription, a send but for an answer to a datagram) are refused.
+    /// Runs an action of the service itself, which has no state: its start ([`Action::Started`]), a
+    /// datagram ([`Framing::Datagrams`]), one of its timers, an entry that is over
+    /// ([`Action::Expired`]), or a job that such a turn started. Effects that need a session (a
+    /// subscription, a send but for an answer to a datagram) are refused.
     fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
         let _ = turn;
         let what = match action {
@@ -180,6 +180,16 @@ pub enum Action<'a> {
     /// to set the first timer of a service, and to tidy its tables. It runs once, behind the commit
     /// of the build; not when a process takes over.
     Started(Started),
+    /// Entry of a table of this service is over, and gone ([`crate::Table::put_until`]). Comes to
+    /// the service itself ([`Handler::handle_service`]), for tables that ask for it
+    /// ([`crate::Table::hears_of_expiry`]), once; not if a turn wrote the entry again, or deleted
+    /// it, before.
+    Expired {
+        /// Name of the table.
+        table: &'a str,
+        /// Key of the entry.
+        key: &'a [u8],
+    },
 }
 
 /// Reason of [`Action::Started`].

@@ -41,8 +41,12 @@ pub(crate) trait Host {
     fn table_get(&mut self, table: &str, key: &[u8], read: &mut dyn FnMut(&[u8])) -> bool;
     /// Writes a value.
     fn table_put(&mut self, table: &str, key: &[u8], value: &[u8]) -> u32;
+    /// Writes a value until a time of the calendar, in nanoseconds since 1970.
+    fn table_put_until(&mut self, table: &str, key: &[u8], value: &[u8], until_ns: u64) -> u32;
     /// Deletes a key, if it is there.
     fn table_delete(&mut self, table: &str, key: &[u8]) -> u32;
+    /// Drops all entries whose keys start with `prefix`.
+    fn table_drop_prefix(&mut self, table: &str, prefix: &[u8]) -> u32;
     /// Finds the next entry whose key starts with `prefix`, and lends its value to `read`. Returns
     /// the key. `flags`: 0, `BACKWARDS`, `KEY_ALONE`.
     fn table_seek(

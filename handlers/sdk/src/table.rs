@@ -15,12 +15,13 @@ use crate::bytes::{Bytes, encode, lent};
 use crate::encode::stored;
 use crate::fault::Fault;
 use crate::migrate::Migrations;
-use crate::turn::Turn;
+use crate::turn::{Turn, nanoseconds};
 use greenroom_state::abi::table::{BACKWARDS, KEY_ALONE};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 /// Tables that a service owns: the shape of their values, and how values of older versions become
 /// today's. The host checks both in every rehearsal, and converts values when an older or newer
@@ -40,6 +41,8 @@ pub(crate) struct Owned {
     pub(crate) schema: fn() -> serde_json::Value,
     /// Steps that lead to this version, and back.
     pub(crate) migrations: Migrations,
+    /// Whether the service is told of entries that are over.
+    pub(crate) hears_of_expiry: bool,
     /// Reads a value and writes it again.
     pub(crate) again: fn(&[u8]) -> Result<Vec<u8>, String>,
 }
@@ -70,7 +73,8 @@ impl Tables {
             let value: V = rmp_serde::from_slice(bytes).map_err(|e| e.to_string())?;
             stored(&value)
         };
-        self.owned.push(Owned { name: table.name, version, schema, migrations, again });
+        let (name, hears_of_expiry) = (table.name, table.hears_of_expiry);
+        self.owned.push(Owned { name, version, schema, migrations, hears_of_expiry, again });
         self
     }
 }
@@ -84,6 +88,8 @@ impl Tables {
 pub struct Table<V> {
     /// Name of the table in the host, shared by all services.
     name: &'static str,
+    /// Whether its owner is told of entries that are over.
+    hears_of_expiry: bool,
     /// Type of the values. A function pointer: a table holds no value, so it is `Send` and
     /// `Sync` anyway.
     values: PhantomData<fn() -> V>,
@@ -92,7 +98,14 @@ pub struct Table<V> {
 impl<V: Serialize + DeserializeOwned> Table<V> {
     /// Names a table: letters, digits, `-` and `_`.
     pub const fn new(name: &'static str) -> Table<V> {
-        Table { name, values: PhantomData }
+        Table { name, hears_of_expiry: false, values: PhantomData }
+    }
+
+    /// Has the service that owns the table ([`Tables::own`]) told of each entry that is over:
+    /// [`crate::Action::Expired`].
+    #[must_use]
+    pub const fn hears_of_expiry(self) -> Table<V> {
+        Table { name: self.name, hears_of_expiry: true, values: PhantomData }
     }
 
     /// Reads the value under a key. The turn's own writes are seen.
@@ -110,6 +123,39 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         Ok(())
     }
 
+    /// Writes a value under a key until a time of the calendar, as [`Turn::wall`] tells it: from
+    /// then on the entry is gone for all who read. [`Table::len`] counts it until the host has
+    /// deleted it, a little later. A time that is over deletes the entry; [`Table::put`] takes the
+    /// time away.
+    ///
+    /// A deadline costs 20 bytes, without a timer and a turn of its own. If the clock is set back,
+    /// what was over stays so.
+    ///
+    /// ```
+    /// use greenroom_handler::{Fault, Table, Turn};
+    /// use std::time::Duration;
+    ///
+    /// /// Each entry that is over is told to the service, as `Action::Expired`.
+    /// const GUESTS: Table<String> = Table::new("guests").hears_of_expiry();
+    ///
+    /// fn let_in(turn: &mut Turn<'_, ()>, who: &str) -> Result<(), Fault> {
+    ///     let until = turn.wall() + Duration::from_secs(3600);
+    ///     GUESTS.put_until(turn, who, &"guest".to_owned(), until)
+    /// }
+    /// ```
+    pub fn put_until<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        key: impl AsRef<[u8]>,
+        value: &V,
+        until: Duration,
+    ) -> Result<(), Fault> {
+        let value = stored(value).map_err(|e| self.refused(e))?;
+        let status = turn.host.table_put_until(self.name, key.as_ref(), &value, nanoseconds(until));
+        turn.note_refusal("a table write", status);
+        Ok(())
+    }
+
     /// Fault of a value that can't be stored.
     fn refused(&self, e: String) -> Fault {
         Fault::new(format!("a value of table {} can't be stored: {e}", self.name))
@@ -118,6 +164,14 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
     /// Deletes a key; nothing happens if it isn't there.
     pub fn delete<S>(&self, turn: &mut Turn<'_, S>, key: impl AsRef<[u8]>) {
         let status = turn.host.table_delete(self.name, key.as_ref());
+        turn.note_refusal("a table write", status);
+    }
+
+    /// Drops all entries whose keys start with `prefix`, however many those are; empty: all. They
+    /// are gone at once, for this turn, too. Their memory is free a little later: the host deletes
+    /// them a share at a time. What is written under the prefix afterwards stays.
+    pub fn drop_prefix<S>(&self, turn: &mut Turn<'_, S>, prefix: impl AsRef<[u8]>) {
+        let status = turn.host.table_drop_prefix(self.name, prefix.as_ref());
         turn.note_refusal("a table write", status);
     }
 
@@ -307,6 +361,20 @@ impl Table<Bytes> {
             });
         });
         Ok(result.transpose()?)
+    }
+
+    /// Writes bytes as [`Table::put_bytes`] does, with a deadline as in [`Table::put_until`].
+    pub fn put_bytes_until<S>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        key: impl AsRef<[u8]>,
+        bytes: impl AsRef<[u8]>,
+        until: Duration,
+    ) -> Result<(), Fault> {
+        let value = encode(bytes.as_ref()).map_err(|e| self.refused(e))?;
+        let status = turn.host.table_put_until(self.name, key.as_ref(), &value, nanoseconds(until));
+        turn.note_refusal("a table write", status);
+        Ok(())
     }
 
     /// Writes bytes under a key, as [`Table::put`] does with [`Bytes`], without a copy before.

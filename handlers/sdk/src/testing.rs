@@ -14,7 +14,7 @@ use crate::run::{Session, run, run_service};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
-use turn::{Caused, Peer, SERVICE, Shared, Staging};
+use turn::{Caused, EPOCH, Peer, SERVICE, Shared, Staging};
 
 /// Host in memory, with sessions of one service.
 ///
@@ -74,17 +74,45 @@ impl<H: Handler> TestHost<H> {
         }
     }
 
-    /// Lets time go by on both clocks, and fires the timers that are due meanwhile, in their order.
-    /// Panics if such a turn fails.
+    /// Lets time go by on both clocks. Fires the timers that are due meanwhile, and deletes the
+    /// entries that are over, in their order. Panics if such a turn fails.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         let until = self.shared.now + by;
-        while let Some(((owner, name), at)) = self.next_timer().filter(|(_, at)| *at <= until) {
-            self.shared.now = self.shared.now.max(at);
-            self.shared.timers.remove(&(owner, name.clone()));
-            self.turn(owner, Action::Timer(&name));
+        loop {
+            let timer = self.next_timer().filter(|(_, at)| *at <= until);
+            let over = self.next_deadline().filter(|(_, at)| *at <= until);
+            match (timer, over) {
+                (timer, Some((entry, at))) if timer.as_ref().is_none_or(|(_, timer)| at <= *timer) => {
+                    self.shared.now = self.shared.now.max(at);
+                    self.expire(&entry);
+                }
+                (Some(((owner, name), at)), _) => {
+                    self.shared.now = self.shared.now.max(at);
+                    self.shared.timers.remove(&(owner, name.clone()));
+                    self.turn(owner, Action::Timer(&name));
+                }
+                (None, _) => break,
+            }
         }
         self.shared.now = until;
+    }
+
+    /// Deletes an entry that is over, and tells the service if it wants to know.
+    #[track_caller]
+    fn expire(&mut self, entry: &(String, Vec<u8>)) {
+        self.shared.deadlines.remove(entry);
+        self.shared.tables.remove(entry);
+        let (table, key) = entry;
+        if H::tables().owned.iter().any(|owned| owned.name == table && owned.hears_of_expiry) {
+            self.turn(SERVICE, Action::Expired { table, key });
+        }
+    }
+
+    /// Next entry that is over, with its time on the clock of timers.
+    fn next_deadline(&self) -> Option<((String, Vec<u8>), Duration)> {
+        let first = self.shared.deadlines.iter().min_by_key(|(_, at)| **at);
+        first.map(|(entry, at)| (entry.clone(), at.saturating_sub(EPOCH)))
     }
 
     /// Next timer, with its time.
@@ -212,5 +240,77 @@ impl<H: Handler> TestHost<H> {
             self.shared.caused.push_front((session, 0, Caused::Closed(Closed::Handler)));
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bytes, Fault, NoConfig, Table, Tables, Turn};
+
+    /// Guests by name, and how many have gone.
+    const GUESTS: Table<Bytes> = Table::new("guests").hears_of_expiry();
+    const GONE: Table<u64> = Table::new("gone");
+
+    struct Door;
+
+    impl Handler for Door {
+        const SERVICE: &'static str = "door";
+        const PORT: u16 = 0;
+        type State = ();
+        type Config = NoConfig;
+
+        fn new(_: NoConfig) -> Result<Self, String> {
+            Ok(Door)
+        }
+
+        fn tables() -> Tables {
+            Tables::none().own(&GUESTS)
+        }
+
+        fn handle(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
+            let Action::Message(line) = action else { return Ok(()) };
+            match line.split_at(1) {
+                (b"+", name) => {
+                    let until = turn.wall() + Duration::from_secs(10);
+                    GUESTS.put_bytes_until(turn, name, name, until)?;
+                }
+                (b"=", name) => GUESTS.put_bytes(turn, name, name)?,
+                (_, prefix) => GUESTS.drop_prefix(turn, prefix),
+            }
+            let mut here = GUESTS.keys(turn, b"", usize::MAX);
+            let back: Vec<_> = GUESTS.scan_back(turn, b"", 9)?.into_iter().map(|(key, _)| key).collect();
+            here.reverse();
+            assert_eq!(here, back, "the same in both directions");
+            for key in &here {
+                let same = GUESTS.get_with(turn, key, |bytes| bytes == key)?;
+                assert_eq!(same, Some(true), "the bytes that were put");
+            }
+            turn.send_line(here.join(&b' '));
+            Ok(())
+        }
+
+        fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
+            if let Action::Expired { table: "guests", key } = action {
+                let n = GONE.get(turn, key)?.unwrap_or(0);
+                GONE.put(turn, key, &(n + 1))?;
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn entries_are_over_in_time_and_dropped_by_prefix() {
+        let mut host = TestHost::<Door>::new("{}").expect("a service");
+        let peer = host.open();
+        for (line, here) in
+            [("+ann", "ann\n"), ("+ada", "ann ada\n"), ("+bob", "bob ann ada\n"), ("=ada", "bob ann ada\n")]
+        {
+            assert_eq!(host.line(peer, line), here);
+        }
+        host.advance(Duration::from_secs(11));
+        assert_eq!(host.line(peer, "=eve"), "eve ada\n");
+        assert_eq!(host.shared.tables.keys().filter(|(table, _)| table == "gone").count(), 2, "ann and bob");
+        assert_eq!(host.line(peer, "-a"), "eve\n");
     }
 }

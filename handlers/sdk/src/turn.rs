@@ -305,6 +305,6 @@ impl<S> Turn<'_, S> {
 }
 
 /// Nanoseconds of a duration, at most `u64::MAX` of them.
-fn nanoseconds(d: Duration) -> u64 {
+pub(crate) fn nanoseconds(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -55,10 +55,10 @@ use crate::store::kind::Kind;
 use crate::store::records::Store;
 use crate::store::recover::Recovered;
 use crate::tables::entry::version_of;
+use crate::tables::index::Tables;
 use crate::tables::owner::Owners;
 use crate::tls::due::HandshakeDue;
 use greenroom_state::schema::Schema;
-use std::collections::BTreeMap;
 
 /// State of a host, but for sockets, files, threads and loaded code.
 pub struct Core {
@@ -122,7 +122,7 @@ impl Core {
                 begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly);
             }
             Input::InputLeft => pass.host.leaves_input = true,
-            Input::WallClock { unix_ns } => pass.host.wall_ns = unix_ns,
+            Input::WallClock { unix_ns } => pass.host.take_wall_clock(unix_ns),
             Input::Opened { slot, id, service, kind, peer, at_ms, tls } => {
                 open::accept(&mut pass, Connection::accepted((slot, id), (service, kind), peer, at_ms), tls);
             }
@@ -295,14 +295,9 @@ impl Core {
         self.host.tables.names().map(str::to_owned).collect()
     }
 
-    /// Returns the number of a table's entries.
-    pub fn entries(&self, table: &str) -> usize {
-        self.host.tables.count(table)
-    }
-
-    /// Counts the entries of a table by the version that their values count as. O(versions).
-    pub fn entries_by_version(&self, table: &str) -> BTreeMap<u32, u64> {
-        self.host.tables.counts(table)
+    /// Returns the tables: their entries, versions and drops.
+    pub fn tables(&self) -> &Tables {
+        &self.host.tables
     }
 
     /// Copies the value of one entry, as stored; `None`: there is no such key.

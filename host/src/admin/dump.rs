@@ -80,9 +80,10 @@ fn dump_table(
     while let Some(key) = from {
         let query = Query::Entries(name.to_owned(), key);
         let slice = get(mailbox, query, |a| if let Answer::Entries(e) = a { Some(e) } else { None })?;
-        for ((key, packed), version) in slice.entries.into_iter().zip(slice.versions) {
+        let of_entry = slice.versions.into_iter().zip(slice.until);
+        for ((key, packed), (version, until_ms)) in slice.entries.into_iter().zip(of_entry) {
             let value = value_of(&packed, strings);
-            writer.entry(&DumpedEntry { key: json::bytes_to_json(&key), value, version })?;
+            writer.entry(&DumpedEntry { key: json::bytes_to_json(&key), value, version, until_ms })?;
         }
         from = slice.next;
     }

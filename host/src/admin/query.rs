@@ -175,6 +175,8 @@ pub struct TableEntries {
     pub entries: Vec<Entry>,
     /// Versions of their values, where they differ from the one that the table's owner writes.
     pub versions: Vec<Option<u32>>,
+    /// Deadlines of the entries that have one, in milliseconds since 1970.
+    pub until: Vec<Option<u64>>,
     /// Key to go on from; none: the table has ended.
     pub next: Option<Vec<u8>>,
 }

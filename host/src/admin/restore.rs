@@ -201,7 +201,7 @@ impl<'a> Reading<'a> {
 
     /// Takes an entry of the table under way.
     fn entry(&mut self, entry: DumpedEntry) -> Result<(), Failure> {
-        let DumpedEntry { key, value, version } = entry;
+        let DumpedEntry { key, value, version, until_ms: until } = entry;
         let packed = json::bytes_from_json(&key).and_then(|k| json::from_json(&value).map(|v| (k, v)));
         match packed {
             Err(why) => {
@@ -212,7 +212,7 @@ impl<'a> Reading<'a> {
             Ok((key, packed)) => {
                 self.bytes += key.len() + packed.len();
                 let version = version.or(self.version);
-                self.entries.push((GivenEntry { key, value: packed, version }, value));
+                self.entries.push((GivenEntry { key, value: packed, version, until }, value));
                 self.check_if_many(self.entries.len())
             }
         }
@@ -300,7 +300,7 @@ impl<'a> Reading<'a> {
         json: &Value,
         checked: Checked,
     ) -> Result<(), Failure> {
-        let GivenEntry { key, value, version } = given;
+        let GivenEntry { key, value, version, until } = given;
         let what = about_entry(table, &json::bytes_to_json(&key));
         let of_owner = self.plan.tables.last().and_then(|t| t.owner).map_or(0, |o| o.version);
         let given = (version.unwrap_or(of_owner), value);
@@ -312,7 +312,7 @@ impl<'a> Reading<'a> {
             (Err(why), _) => format!("{what}: {why}"),
             (Ok(Some(kept)), Some(table)) => {
                 let given = Some(given).filter(|g| *g != kept);
-                match table.entries.insert(key, PlannedEntry { kept, given }) {
+                match table.entries.insert(key, PlannedEntry { kept, given, until }) {
                     None => return Ok(()),
                     Some(_) => format!("{what}: it is there twice"),
                 }

@@ -13,6 +13,7 @@
 use greenroom_core::store::kind::Kind;
 use greenroom_core::store::snapshot::Seen;
 use greenroom_core::tables::entry::SeenEntry;
+use greenroom_core::tables::prefixes::DroppedPrefixes;
 use std::collections::BTreeMap;
 
 /// Entries of one table.
@@ -89,13 +90,18 @@ impl Share {
 }
 
 /// Whether a record is no entry of a table, so that the copy of the store keeps it. An entry is
-/// taken for its table instead, if that is one of `tables`.
-pub(super) fn is_another(seen: &Seen<'_>, tables: &mut BTreeMap<&str, Entries>) -> bool {
-    if seen.kind != Kind::Entry {
+/// taken for its table instead, if that is one of `tables` and it was not `dropped`.
+pub(super) fn is_another(
+    seen: &Seen<'_>,
+    tables: &mut BTreeMap<&str, Entries>,
+    dropped: &DroppedPrefixes,
+) -> bool {
+    if !matches!(seen.kind, Kind::Entry | Kind::Expiring) {
         return true;
     }
     if let Some(entry) = SeenEntry::of(seen)
         && let Some(entries) = tables.get_mut(entry.table)
+        && !dropped.has(seen)
     {
         entries.take(&entry, seen);
     }

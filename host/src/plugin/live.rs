@@ -9,6 +9,7 @@ use crate::plugin::entries::Entries;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::limits::per_service::ServiceLimits;
 use greenroom_core::service::offer::Offer;
+use greenroom_core::tables::prefixes::DroppedPrefixes;
 use greenroom_state::compatibility::StateShape;
 use greenroom_state::schema::Schema;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,9 @@ pub struct LiveState {
     /// Number of entries of each table that may be rehearsed, by version: tables of the
     /// library, and those without an owner.
     pub entries: BTreeMap<String, BTreeMap<u32, u64>>,
+    /// Prefixes whose dropped entries the snapshot still shows.
+    #[serde(default)]
+    pub dropped: DroppedPrefixes,
 }
 
 impl LiveState {

@@ -230,7 +230,7 @@ pub fn rehearse(
     // saves their index.
     let mut entries: BTreeMap<_, _> =
         tables.iter().map(|(_, t)| (t.name.as_str(), live.entries_of(&t.name, &t.shape))).collect();
-    let others = |seen: &Seen<'_>| is_another(seen, &mut entries);
+    let others = |seen: &Seen<'_>| is_another(seen, &mut entries, &live.dropped);
     let mut core = core_of(records, &live.limits, live.epoch, others)?.core;
     core.set_limits(AllLimits {
         services: live.service_limits.clone(),

@@ -40,7 +40,9 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
             let (entries, next) = core.entries_from(&table, &from);
             // Versions that differ from the owner's: such values are not migrated yet.
             let versions = entries.iter().map(|(key, _)| core.other_version(&table, key)).collect();
-            Answer::Entries(TableEntries { entries, versions, next })
+            let until =
+                entries.iter().map(|(key, _)| core.tables().until(core.store(), &table, key)).collect();
+            Answer::Entries(TableEntries { entries, versions, until, next })
         }
         Query::Ledger(line) => Answer::Ledger(shell.ledger.lines_from(core, line)),
         Query::Release(id) => core.release(id).map_or_else(Answer::Error, |()| Answer::Done),

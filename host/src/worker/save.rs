@@ -163,12 +163,14 @@ impl Saver {
             return;
         }
         let epoch = core.pin();
+        let dropped = core.tables().dropped();
         let (path, limits, steps) = (self.path.clone(), limits.clone(), self.steps.clone());
         let is_final = self.is_final.clone();
         let begun = self.region.try_clone().and_then(|region| {
             std::thread::Builder::new().name("save".into()).spawn(move || {
                 let (held, is_held) = channel();
-                let (saved, written) = match saved_file::write_at(&region, &limits, epoch, &path, MEANWHILE) {
+                let at = (epoch, &dropped);
+                let (saved, written) = match saved_file::write_at(&region, &limits, at, &path, MEANWHILE) {
                     Ok(saved) => (saved, Ok(())),
                     Err(e) => (Saved::default(), Err(e)),
                 };

@@ -47,3 +47,8 @@ pub const STARTED: u32 = 15;
 /// Since 1.6. Session was woken, by [`super::Host::wake`] of itself or another one; `data` is
 /// empty.
 pub const WOKEN: u32 = 16;
+/// Since 1.6. An entry of table [`super::Action::name`] is over, and gone; `data` is its key. It
+/// comes to the service itself that owns the table, if the table has
+/// [`super::table::HEARS_OF_EXPIRY`]. Not for an entry that a turn wrote again, deleted or dropped
+/// before.
+pub const EXPIRED: u32 = 24;

@@ -1,13 +1,8 @@
 //! Functions of the host, which a library calls during a turn.
 
 use super::bytes::Bytes;
-use super::{fault, level};
-
-/// The host's record of the batch under way; a library only passes it back.
-#[repr(C)]
-pub struct Turn {
-    _opaque: [u8; 0],
-}
+use super::turn::Turn;
+use super::{fault, level, table};
 
 /// Functions that a turn may call on the host. Effects are staged, and applied together when the
 /// turn succeeds.
@@ -188,18 +183,10 @@ pub struct Host {
     /// Since 1.6. Returns the first open session of the service whose number is above `after`; 0:
     /// there is none.
     pub session_next: unsafe extern "C" fn(turn: *mut Turn, after: u64) -> u64,
-    /// Since 1.6. Finds the next entry whose key starts with `prefix`. Forwards it is the one with
-    /// the least key at or behind `from`; a scan goes on from that key with a zero byte appended.
-    /// With [`super::table::BACKWARDS`] it is the one with the greatest key below `from`, or of all
-    /// if `from` is empty; a scan goes on from that key. Both are valid until the next call with
-    /// this turn. `flags`: 0, or that and [`super::table::KEY_ALONE`] or either.
-    pub table_seek: unsafe extern "C" fn(
-        turn: *mut Turn,
-        table: Bytes<'_>,
-        prefix: Bytes<'_>,
-        from: Bytes<'_>,
-        flags: u32,
-        key: *mut Bytes<'static>,
-        value: *mut Bytes<'static>,
-    ) -> u32,
+    /// Since 1.6. Finds an entry of a table in either direction.
+    pub table_seek: table::Seek,
+    /// Since 1.6. Drops all entries of a table whose keys start with a prefix.
+    pub table_drop_prefix: table::DropPrefix,
+    /// Since 1.6. Writes an entry with a deadline.
+    pub table_put_until: table::PutUntil,
 }

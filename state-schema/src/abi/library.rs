@@ -2,7 +2,8 @@
 
 use super::batch::Batch;
 use super::bytes::{Bytes, Sink};
-use super::host::{Host, Turn};
+use super::host::Host;
+use super::turn::Turn;
 use super::{framing, table};
 use std::ffi::c_void;
 use std::sync::atomic::AtomicU32;

@@ -20,6 +20,7 @@ use greenroom_core::limits::host::Limits;
 use greenroom_core::service::offer::Build;
 use greenroom_core::store::layout::memory_bytes;
 use greenroom_core::store::records::Store;
+use greenroom_core::tables::prefixes::DroppedPrefixes;
 use greenroom_tests::built;
 use greenroom_tests::fixture::{Fixture, Optimize, tally_source};
 use std::collections::BTreeMap;
@@ -143,6 +144,7 @@ fn main() {
         serving: None,
         sessions: u64::from(sessions),
         entries: BTreeMap::new(),
+        dropped: DroppedPrefixes::default(),
     };
     let snapshot = Snapshot { records, live };
     let entry = note(&second).entry;

@@ -30,6 +30,10 @@ counts! {
     /// States that the serving build could not read.
     quarantined,
     kills,
+    /// Kills while records of dropped entries are deleted.
+    kills_in_sweep,
+    /// Entries with a deadline that were over, and not deleted, when the clock was set back.
+    kept_over,
     rollbacks,
     probations_passed,
     /// Turns of a build on probation that the previous build answered.
@@ -71,6 +75,7 @@ impl Counts {
             assert!(self.rollbacks > 100 && self.probations_passed > 30 && self.turns_spared > 300);
             assert!(self.actions > 10_000 && self.jobs_once > 500 && self.jobs_lost > 50);
             assert!(self.shouts_heard > 5_000 && self.connected > 500 && self.resets > 100);
+            assert!(self.kills_in_sweep > 50 && self.kept_over > 20);
             assert!(self.datagrams_lost > 500 && self.datagrams_answered > 2_000);
         }
     }
@@ -80,7 +85,8 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} turns, {} failed; ", self.turns, self.faults)?;
         write!(f, "{} reloads committed, {} refused; ", self.commits, self.refusals)?;
-        write!(f, "{} quarantined, {} kills; ", self.quarantined, self.kills)?;
+        write!(f, "{} quarantined, {} kills, ", self.quarantined, self.kills)?;
+        write!(f, "{} in a sweep, {} entries over before their time; ", self.kills_in_sweep, self.kept_over)?;
         write!(f, "{} builds rolled back, {} passed, ", self.rollbacks, self.probations_passed)?;
         write!(f, "{} turns spared; ", self.turns_spared)?;
         write!(f, "{} notes, messages, timers and results, ", self.actions)?;

@@ -75,6 +75,7 @@ fn serve_from(image: &[u8], world: &World) -> Option<(usize, usize)> {
     core.adopt(&build, vec![(offer(world.subject, &serving), world.code(&build, None))]);
     let kept = reconcile(&mut core, &survivors, world);
 
+    core.handle(Input::WallClock { unix_ns: world.host.wall_ns });
     core.handle(Input::PassBegins { now_ns: world.host.now_ns });
     for &slot in &kept {
         core.handle(Input::Received { slot, bytes: b"\nadd 1\n" });

@@ -1,5 +1,6 @@
 //! Faults: a peer's reset, and the death of the host's process with its takeover.
 
+use crate::mortals::Mortals;
 use crate::peers::{Peer, Slots};
 use crate::reloads::{LIBRARY, offer};
 use crate::roads::{Road, ciphers};
@@ -121,6 +122,8 @@ impl World {
     fn replace_core(&mut self) -> (Dead, Vec<Survivor>) {
         let service = &self.host.core.services()[0];
         self.counts.kills += 1;
+        self.mortals = Mortals::default();
+        self.counts.kills_in_sweep += u64::from(self.host.core.store().count(Kind::Drop) > 0);
         self.counts.turns += service.turns;
         self.counts.faults += service.faults;
         let converts = self.host.core.converts(LIBRARY);
@@ -131,7 +134,8 @@ impl World {
         let image = Plain::cut_after(host.core.store().image(), None);
         let limits = host.limits.host.clone();
         let found = Store::recover(Box::new(image), limits.store_bytes_max).expect("a store");
-        let Successor { core, survivors, lost } = Core::recover(limits, found, host.now_ns);
+        let Successor { mut core, survivors, lost } = Core::recover(limits, found, host.now_ns);
+        core.handle(Input::WallClock { unix_ns: host.wall_ns });
         assert_eq!(lost, Vec::<String>::new());
 
         // The dead core's reports of limits are lost, and so are the commands of its last pass.

@@ -1,6 +1,7 @@
 //! Invariants: what must be so after every step and at the end, one function for each law.
 
 use crate::model::{Expected, Subject};
+use crate::mortals::entries_that_are_over_are_told_once;
 use crate::peers::Peer;
 use crate::roads::{ADDR, Road, proxied_client};
 use crate::script::{COUNTS, TABLE};
@@ -101,6 +102,7 @@ impl World {
         names_have_one_holder_and_never_a_dead_one(self, &observed);
         records_and_sessions_agree(self, &observed);
         limits_change_with_a_commit_alone(self);
+        self.nobody_reads_what_is_over();
     }
 
     /// Checks that a connection is a session, unless there are too many.
@@ -117,6 +119,8 @@ impl World {
         the_services_own_turns_come_once(self);
         limits_are_reported_as_often_as_they_are_reached(self);
         no_record_of_a_session_is_left(self);
+        nothing_that_was_dropped_is_left(self);
+        entries_that_are_over_are_told_once(self);
         self.check_datagrams();
         failed_turns_leave_nothing(self);
     }
@@ -362,6 +366,15 @@ fn no_record_of_a_session_is_left(world: &World) {
     for kind in KINDS_OF_SESSIONS {
         assert_eq!(world.host.core.store().count(kind), 0, "{kind:?} records are left");
     }
+}
+
+/// Each record of an entry is that of an entry which can be read, and no drop is under way.
+fn nothing_that_was_dropped_is_left(world: &World) {
+    let core = &world.host.core;
+    let readable: usize = core.tables().names().map(|table| core.tables().count(table)).sum();
+    let records = core.store().count(Kind::Entry) + core.store().count(Kind::Expiring);
+    assert_eq!(records, readable, "records of entries");
+    assert_eq!(core.store().count(Kind::Drop), 0, "drops under way");
 }
 
 /// No table and no entry of a turn that failed exists.

@@ -28,6 +28,7 @@
 //! | `script.rs`, `verbs.rs` | the scripted service, and what each verb of a line does |
 //! | `model.rs` | what a session must be, computed apart from the host |
 //! | `invariants.rs` | laws of the host, one function each |
+//! | `mortals.rs` | entries with a deadline, and their laws |
 //! | `received.rs` | laws of what a peer receives, one function each |
 //! | `damage.rs` | stores that a wild write hit |
 //! | `counts.rs` | what a run must at least bring about |
@@ -40,6 +41,7 @@ mod faults;
 mod framings;
 mod invariants;
 mod model;
+mod mortals;
 mod operator;
 mod peers;
 mod received;

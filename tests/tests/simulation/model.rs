@@ -1,5 +1,6 @@
 //! Model of a session: what its lines make of it, computed apart from the host.
 
+use crate::verbs::MANY;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The service under test.
@@ -64,6 +65,8 @@ impl Expected {
             "add" | "trip" => self.count += 1,
             "put" => _ = self.table.insert(key, line.to_owned()),
             "cut" => _ = self.table.remove(&key),
+            "drop" => self.table = BTreeMap::from([(key, line.to_owned())]),
+            "many" => self.table.extend((0..MANY).map(|n| (format!("{session}:m{n}"), line.to_owned()))),
             // A turn that fails has no effect and no reply.
             "fail" | "peek" | "huge" | "mute" => return,
             "join" if !self.topics.iter().any(|t| t == rest) => {

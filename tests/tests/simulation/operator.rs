@@ -48,7 +48,7 @@ impl World {
             return;
         }
         let table = PlannedTable { name: TABLE.to_owned(), ..PlannedTable::default() };
-        let planned = |value| PlannedEntry { kept: (0, value), given: None };
+        let planned = |value| PlannedEntry { kept: (0, value), given: None, until: None };
         let entries = entries.into_iter().map(|(key, value)| (key, planned(value))).collect();
         away.tables.push(table.clone());
         back.tables.push(PlannedTable { entries, ..table });

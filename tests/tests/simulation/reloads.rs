@@ -2,6 +2,7 @@
 
 use crate::framings;
 use crate::model::Subject;
+use crate::mortals::MORTAL;
 use crate::script::Script;
 use crate::world::World;
 use greenroom::plugin::ffi::library::Library;
@@ -14,7 +15,7 @@ use greenroom_core::service::offer::{Build, EndpointOffer, Offer};
 use greenroom_core::service::probation::ProbationEnd;
 use greenroom_core::turn::code::Code;
 use greenroom_state::abi;
-use greenroom_state::compatibility::StateShape;
+use greenroom_state::compatibility::{StateShape, TableShape};
 use greenroom_state::schema::Schema;
 use std::collections::BTreeMap;
 
@@ -178,7 +179,12 @@ fn offer_with_count(subject: Subject, framings: Vec<Framing>, version: u32, coun
         downgrades: (2..=version).collect(),
     };
     let endpoints = framings.iter().map(|f| EndpointOffer { framing: *f, port: 0 }).collect();
-    Offer { shape, endpoints, ..Offer::new(subject.name(), framings[0]) }
+    let mortal = StateShape { version: 1, migrations: Vec::new(), downgrades: Vec::new(), ..shape.clone() };
+    let tables = match subject {
+        Subject::Script => vec![TableShape { name: MORTAL.into(), shape: mortal, hears_of_expiry: true }],
+        Subject::Tally => Vec::new(),
+    };
+    Offer { shape, endpoints, tables, ..Offer::new(subject.name(), framings[0]) }
 }
 
 /// Entry point of the shipped library, linked into this test.

@@ -138,6 +138,7 @@ impl<'t, 's> Turn<'t, 's> {
             action::DIALED => self.opened_outbound(a.from, &data),
             action::CONNECT => self.connect_ended(a.from, a.detail == abi::connect::OPEN, &data),
             action::NOTE => self.note(a.from),
+            action::EXPIRED => self.entry_is_over(&self.text(a.name), &data),
             action::TIMER => self.timer_fired(&self.text(a.name)),
             action::PUBLISHED => self.published(&self.text(a.name), &data),
             action::WOKEN => self.woken(),

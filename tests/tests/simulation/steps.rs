@@ -238,6 +238,9 @@ impl World {
             self.host.core.handle(Input::ConnectFailed { number, why: "as asked" });
         }
         self.pass(true);
+        while self.host.core.next_wake_ns() == Some(0) {
+            self.pass(true);
+        }
     }
 
     /// Adds what only the end of a run can tell to the counts.

@@ -1,5 +1,6 @@
 //! Verbs of the scripted service, one function each.
 
+use crate::mortals::MORTAL;
 use crate::roads::ADDR;
 use crate::script::{Failure, TABLE, Turn};
 use greenroom_core::turn::effect::Broadcast;
@@ -9,12 +10,15 @@ use greenroom_state::abi;
 /// Verbs that peers of this service draw from. A verb that stands twice comes twice as often.
 pub(crate) const VERBS: &[&str] = &[
     "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye", "self",
-    "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "dial", "hold", "wait",
-    "wake", "nap", "drain", "pass", "name", "name", "unname", "any",
+    "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "shout", "dial", "hold",
+    "wait", "wake", "nap", "drain", "pass", "name", "name", "unname", "any", "drop", "many", "until",
 ];
 
 /// Added to the count by a turn that fails: a state that keeps it is wrong.
 pub(crate) const POISON: u64 = 1000;
+
+/// Entries that a turn writes at once.
+pub(crate) const MANY: usize = 4;
 
 /// Bytes of the text of a shout. Short ones are copied, long ones are stored once; some are longer
 /// than a peer that does not read may leave untaken.
@@ -40,6 +44,9 @@ impl Turn<'_, '_> {
             "add" | "trip" => self.set_count(self.count + 1),
             "put" => self.put(rest, line),
             "cut" => self.cut(rest),
+            "drop" => self.drop_own(rest, line),
+            "until" => self.put_until(rest),
+            "many" => self.put_many(line),
             "join" => self.join(rest),
             "part" => _ = self.staging.unsubscribe(rest.as_bytes()),
             "fail" | "peek" | "huge" | "mute" => return Err(self.misbehave(verb, rest)),
@@ -92,6 +99,8 @@ impl Turn<'_, '_> {
         self.staging.broadcast(topic.as_bytes(), b"never to be heard\n", Broadcast::ALL);
         self.staging.send(b"never to be seen\n");
         self.staging.table_put(TABLE, b"never", b"to be seen");
+        self.staging.table_drop_prefix(TABLE, b"");
+        self.staging.table_put_until(MORTAL, b"never", b"0", u64::MAX);
         self.staging.subscribe(b"never");
         let _ = self.staging.register(topic.as_bytes());
         self.staging.wake(self.session);
@@ -126,11 +135,11 @@ impl Turn<'_, '_> {
         let key = format!("{}:{key}", self.session);
         self.staging.table_delete(TABLE, key.as_bytes());
         assert_eq!(self.staging.table_get(TABLE, key.as_bytes()), None, "own deletions are seen");
-        self.scan_own(key.as_bytes());
+        self.scan_own(key.as_bytes(), false);
     }
 
-    /// Scans the session's own entries in both directions. One of them is gone.
-    fn scan_own(&mut self, gone: &[u8]) {
+    /// Scans the session's own entries in both directions.
+    fn scan_own(&mut self, key: &[u8], is_there: bool) {
         let prefix = format!("{}:", self.session);
         let mut scan = |backwards: bool| {
             let (mut keys, mut from) = (Vec::new(), Vec::new());
@@ -144,7 +153,24 @@ impl Turn<'_, '_> {
         let (keys, mut back) = (scan(false), scan(true));
         back.reverse();
         assert!(keys == back && keys.is_sorted(), "a scan is the same in both directions");
-        assert!(keys.iter().all(|k| k != gone), "own deletions are not scanned");
+        assert_eq!(keys.iter().any(|k| k == key), is_there, "own writes are scanned");
+    }
+
+    /// Writes so many entries that their drop is not done at once.
+    fn put_many(&mut self, line: &str) {
+        for n in 0..MANY {
+            self.staging.table_put(TABLE, format!("{}:m{n}", self.session).as_bytes(), line.as_bytes());
+        }
+        self.scan_own(format!("{}:m0", self.session).as_bytes(), true);
+    }
+
+    /// Drops all entries of the session's own, and writes one.
+    fn drop_own(&mut self, key: &str, line: &str) {
+        let prefix = format!("{}:", self.session);
+        self.staging.table_drop_prefix(TABLE, prefix.as_bytes());
+        let first = self.staging.table_seek(TABLE, prefix.as_bytes(), b"", Seek::default());
+        assert_eq!(first, None, "what was dropped is gone");
+        self.put(key, line);
     }
 
     /// Subscribes to a topic, after a name that no topic may have.
@@ -308,6 +334,6 @@ impl Turn<'_, '_> {
 }
 
 /// Number in a text; 0 if there is none.
-fn number(text: &str) -> u64 {
+pub(crate) fn number(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }

@@ -4,6 +4,7 @@ use crate::counts::Counts;
 use crate::datagrams::Datagrams;
 use crate::faults::KillPoint;
 use crate::model::Subject;
+use crate::mortals::Mortals;
 use crate::peers::Network;
 use crate::reloads::Builds;
 use crate::roads::{ADDR, Road, SealedRecords, ciphers};
@@ -36,6 +37,7 @@ pub(crate) struct World {
     pub(crate) builds: Builds,
     pub(crate) jobs: Jobs,
     pub(crate) limited: Limited,
+    pub(crate) mortals: Mortals,
     pub(crate) counts: Counts,
     pub(crate) trace: Trace,
     /// The store is about to be overwritten, so that turns do not check their counters.
@@ -51,6 +53,9 @@ pub(crate) struct Host {
     /// Configuration in force.
     pub(crate) limits: AllLimits,
     pub(crate) now_ns: u64,
+    /// Time of the calendar: a millisecond goes by for each nanosecond above, and now and then the
+    /// clock is set back.
+    pub(crate) wall_ns: u64,
 }
 
 impl Host {
@@ -60,12 +65,15 @@ impl Host {
         core.handle(Input::Ciphers(ciphers(sealed)));
         let library = core.reloads.library("libsim.so".into());
         let board = Board::unread().expect("memory");
-        Host { core, board, library, service: ServiceId(0), limits, now_ns: 1 }
+        Host { core, board, library, service: ServiceId(0), limits, now_ns: 1, wall_ns: 0 }
     }
 
     /// Begins a pass, a nanosecond after the last one.
     pub(crate) fn begin_pass(&mut self) {
         self.now_ns += 1;
+        let set_back_ms = if self.now_ns.is_multiple_of(5) { 300 } else { 0 };
+        self.wall_ns = (1_000_000 + self.now_ns - set_back_ms) * 1_000_000;
+        self.core.handle(Input::WallClock { unix_ns: self.wall_ns });
         self.core.handle(Input::PassBegins { now_ns: self.now_ns });
     }
 
@@ -155,6 +163,7 @@ impl World {
             builds: Builds::new(seed),
             jobs: Jobs::default(),
             limited: Limited::default(),
+            mortals: Mortals::default(),
             counts: Counts::default(),
             trace: Trace::new(),
             damaged: false,

@@ -147,6 +147,8 @@ fn table(t: Owned) -> abi::table::Table {
         downgrade_count: downgrades.len() as u32,
         migrations: migrations.as_ptr(),
         downgrades: downgrades.as_ptr(),
+        flags: if t.hears_of_expiry { abi::table::HEARS_OF_EXPIRY } else { 0 },
+        reserved: 0,
     }
 }
 
@@ -350,6 +352,7 @@ fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8])
         (action::WOKEN, _) => Action::Woken,
         (action::STARTED, started::HOST) => Action::Started(Started::Host),
         (action::STARTED, _) => Action::Started(Started::Generation),
+        (action::EXPIRED, _) => Action::Expired { table: text(name), key: data },
         (action::DATAGRAM, _) => {
             // The host writes an address.
             let parsed = || text(name).parse().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());

@@ -157,9 +157,20 @@ impl Host for HostCalls<'_> {
         unsafe { (self.host.table_put)(self.turn, table.into(), key.into(), value.into()) }
     }
 
+    fn table_put_until(&mut self, table: &str, key: &[u8], value: &[u8], until_ns: u64) -> u32 {
+        let (t, k, v) = (table.into(), key.into(), value.into());
+        // SAFETY: as above the impl.
+        unsafe { (self.host.table_put_until)(self.turn, t, k, v, until_ns) }
+    }
+
     fn table_delete(&mut self, table: &str, key: &[u8]) -> u32 {
         // SAFETY: as above the impl.
         unsafe { (self.host.table_delete)(self.turn, table.into(), key.into()) }
+    }
+
+    fn table_drop_prefix(&mut self, table: &str, prefix: &[u8]) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.table_drop_prefix)(self.turn, table.into(), prefix.into()) }
     }
 
     fn table_seek(

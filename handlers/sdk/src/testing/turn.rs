@@ -19,7 +19,11 @@ const CASCADE_MAX: u16 = 16;
 #[derive(Default, Clone)]
 pub(super) struct Shared {
     pub(super) sessions: BTreeMap<u64, Peer>,
+    /// Values by table and key.
     pub(super) tables: BTreeMap<(String, Vec<u8>), Vec<u8>>,
+    /// Deadlines of entries, since 1970. Each is ahead: [`super::TestHost::advance`] deletes what
+    /// is over.
+    pub(super) deadlines: BTreeMap<(String, Vec<u8>), Duration>,
     /// Holders of names.
     pub(super) names: BTreeMap<Vec<u8>, u64>,
     /// Time since the host began.
@@ -56,7 +60,7 @@ impl Peer {
 }
 
 /// Time of the calendar at which a test begins: 2020-01-01, since 1970.
-const EPOCH: Duration = Duration::from_secs(1_577_836_800);
+pub(super) const EPOCH: Duration = Duration::from_secs(1_577_836_800);
 
 /// Action that waits for its turn.
 #[derive(Clone)]
@@ -230,11 +234,28 @@ impl Host for Staging {
         found.map(|value| read(value)).is_some()
     }
     fn table_put(&mut self, table: &str, key: &[u8], value: &[u8]) -> u32 {
+        self.shared.deadlines.remove(&(table.to_owned(), key.to_vec()));
         self.shared.tables.insert((table.to_owned(), key.to_vec()), value.to_vec());
         status::OK
     }
+    fn table_put_until(&mut self, table: &str, key: &[u8], value: &[u8], until_ns: u64) -> u32 {
+        if until_ns <= self.wall() {
+            return self.table_delete(table, key);
+        }
+        self.table_put(table, key, value);
+        let until = Duration::from_nanos(until_ns);
+        self.shared.deadlines.insert((table.to_owned(), key.to_vec()), until);
+        status::OK
+    }
     fn table_delete(&mut self, table: &str, key: &[u8]) -> u32 {
+        self.shared.deadlines.remove(&(table.to_owned(), key.to_vec()));
         self.shared.tables.remove(&(table.to_owned(), key.to_vec()));
+        status::OK
+    }
+    fn table_drop_prefix(&mut self, table: &str, prefix: &[u8]) -> u32 {
+        let stays = |(t, key): &(String, Vec<u8>)| t != table || !key.starts_with(prefix);
+        self.shared.tables.retain(|at, _| stays(at));
+        self.shared.deadlines.retain(|at, _| stays(at));
         status::OK
     }
     fn table_seek(

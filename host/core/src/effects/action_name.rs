@@ -23,6 +23,7 @@ pub fn action_name(kind: u32) -> &'static str {
         CLOSE_ASKED => "close",
         abi::action::SUBNEGOTIATION => "subnegotiation",
         abi::action::DATAGRAM => "datagram",
+        abi::action::EXPIRED => "expired",
         _ => "?",
     }
 }

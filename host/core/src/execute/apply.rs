@@ -92,14 +92,15 @@ fn apply_one(
         Effect::Unsubscribe(topic) => change_topics(host, slot, staged.part(topic), false),
         Effect::Register(name) => change_names(host, slot, staged.part(name), true),
         Effect::Unregister(name) => change_names(host, slot, staged.part(name), false),
-        Effect::Put { table, key, value } => {
-            // The table may be another service's, so the version is its owner's, not this
-            // service's.
-            let version = host.services.version_written(&host.owners, writer, service, staged.text(table));
-            put(host, staged, (table, key), version, value);
+        Effect::Put { table, key, value, until } => {
+            put(host, staged, (table, key), (writer, service), (value, *until));
         }
         Effect::Delete { table, key } => {
             host.tables.delete(&mut host.store, staged.text(table), &staged.bytes[key.clone()]);
+        }
+        Effect::DropPrefix { table, prefix } => {
+            let prefix = &staged.bytes[prefix.clone()];
+            host.tables.drop_prefix(&mut host.store, staged.text(table), prefix);
         }
         Effect::Note { to, data, depth } => note(host, origin, *to, data, *depth),
         Effect::Wake { to, depth } => wake(host, origin, *to, *depth),
@@ -143,10 +144,19 @@ fn connect(
     host.outbound.ask(&mut host.store, id, number, (service, target), &staged.bytes[context.clone()]);
 }
 
-/// Writes an entry of a table, marked with this version.
-fn put(host: &mut HostState, staged: &Buffers, (table, key): (&Part, &Part), version: u32, value: &Part) {
+/// Writes an entry of a table. The table may be another service's, so the version of the value is
+/// its owner's, not the writer's.
+fn put(
+    host: &mut HostState,
+    staged: &Buffers,
+    (table, key): (&Part, &Part),
+    (writer, service): (Writer, ServiceId),
+    (value, until): (&Part, Option<u64>),
+) {
     let (table, key) = (staged.text(table), &staged.bytes[key.clone()]);
-    let put = host.tables.put(&mut host.store, table, key, version, &staged.bytes[value.clone()]);
+    let version = host.services.version_written(&host.owners, writer, service, table);
+    let value = &staged.bytes[value.clone()];
+    let put = host.tables.put_until(&mut host.store, (table, key), version, value, until);
     put.expect("room was reserved before");
 }
 

@@ -108,9 +108,12 @@ fn record_bytes(effect: &Effect, staged: &Buffers, subscribers: &dyn Fn(&Part) -
             (OutputWriter::broadcast_record_bytes(data.len()), to.count(subscribers))
         }
         Effect::CloseSession(_) => (Inbox::record_bytes(0, 0), 1),
-        Effect::Put { table, key, value } => {
+        Effect::Put { table, key, value, until } => {
             let key = &staged.bytes[key.clone()];
-            (Tables::record_bytes(staged.text(table), key, value.len()), 1)
+            (Tables::record_bytes(*until, staged.text(table), key, value.len()), 1)
+        }
+        Effect::DropPrefix { table, prefix } => {
+            (Tables::drop_record_bytes(staged.text(table), &staged.bytes[prefix.clone()]), 1)
         }
         Effect::Wake { .. } | Effect::WakeWhenDrained => (Inbox::record_bytes(0, 0), 1),
         Effect::Note { data, .. } => (Inbox::record_bytes(0, data.len()), 1),

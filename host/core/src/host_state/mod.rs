@@ -61,8 +61,8 @@ pub(crate) struct HostState {
     /// Time of the pass: CLOCK_MONOTONIC, in nanoseconds. All turns of a pass have the same
     /// time.
     pub(crate) now_ns: u64,
-    /// Time of the calendar in this pass: nanoseconds since 1970, UTC. For turns alone: it may go
-    /// back.
+    /// Time of the calendar in this pass: nanoseconds since 1970, UTC. For turns and for deadlines
+    /// of entries: it may go back.
     pub(crate) wall_ns: u64,
     /// Time by which deadlines are judged, in nanoseconds: all that had arrived by then was read.
     /// The time of an earlier pass, so that a host that stood still hears its peers first.
@@ -124,6 +124,9 @@ pub(crate) struct HostState {
     pub(crate) commands: Vec<Command>,
 }
 
+/// Milliseconds after which a host with entries that expire looks at the calendar, at the latest.
+const EXPIRY_LOOK_MS: u64 = 10_000;
+
 impl HostState {
     /// State of a host without services over a store.
     pub(crate) fn new(limits: Limits, store: Store) -> HostState {
@@ -170,6 +173,12 @@ impl HostState {
         self.now_ns = now_ns;
     }
 
+    /// Takes the time of the calendar for the pass that begins next, or is under way.
+    pub(crate) fn take_wall_clock(&mut self, unix_ns: u64) {
+        self.wall_ns = unix_ns;
+        self.tables.tick(unix_ns / 1_000_000);
+    }
+
     /// Counts the quarantined sessions of a library's services. O(quarantined sessions).
     pub(crate) fn quarantined(&self, library: &str) -> usize {
         let sessions = self.quarantines.slots().filter_map(|slot| self.sessions.get(slot));
@@ -201,13 +210,18 @@ impl HostState {
             || self.outbound.are_begun()
             || !self.commands.is_empty()
             || self.stopped_to.is_some()
+            || self.tables.dropped_left() > 0
+            || self.tables.has_rest()
     }
 
     /// Time of the next thing that is due: a deadline, a timer, the end of a probation, a job that
     /// is late.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         let own = self.sessions.next_deadline_ns().into_iter().chain(self.jobs.late_ns(self.limits.host()));
-        own.chain(self.probations.next_ns()).chain(self.timers.next_ns()).min()
+        // Operators may set the clock of the calendar while the host sleeps, and the store may
+        // have room again.
+        let expiry = self.tables.next_in_ms().map(|ms| self.now_ns + ms.min(EXPIRY_LOOK_MS) * 1_000_000);
+        own.chain(self.probations.next_ns()).chain(self.timers.next_ns()).chain(expiry).min()
     }
 
     /// Limits of a session's service; the host's, if there is no such session.

@@ -8,6 +8,8 @@
 //! | stage | goes on in the next pass with |
 //! | --- | --- |
 //! | begin | deadlines that have come, sessions that resume |
+//! | reclaim | records of entries that were dropped |
+//! | expire | entries that are over |
 //! | read | messages of a session's input, connections that the shell has not read yet |
 //! | deliver | actions that wait |
 //! | stop | sessions that had no last turn yet |
@@ -27,6 +29,10 @@ pub(crate) const EFFECT_NS: u64 = 150;
 pub(crate) const RECIPIENT_NS: u64 = 250;
 /// An entry that a walk over a table reads.
 pub(crate) const ROW_NS: u64 = 300;
+/// An entry that is dropped with its prefix: its share of the chunk that it is in.
+pub(crate) const DROPPED_ROW_NS: u64 = 3;
+/// A record of a dropped entry that is deleted, and its block in the commit.
+pub(crate) const RECLAIM_NS: u64 = 400;
 /// A session that is looked at in a list: its deadline, its resumption.
 pub(crate) const SESSION_NS: u64 = 200;
 /// Bytes that are copied in a nanosecond, about.

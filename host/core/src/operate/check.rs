@@ -45,6 +45,8 @@ pub struct GivenEntry {
     pub value: Vec<u8>,
     /// Version of the value; `None`: the version that the table's owner writes.
     pub version: Option<u32>,
+    /// Deadline of the entry, in milliseconds since 1970.
+    pub until: Option<u64>,
 }
 
 /// Outcome of a check.

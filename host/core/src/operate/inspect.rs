@@ -218,7 +218,7 @@ pub(crate) fn entry(host: &HostState, table: &str, key: &[u8]) -> Option<Vec<u8>
 /// table that does not exist has no entries.
 pub(crate) fn entries_from(host: &HostState, table: &str, from: &[u8]) -> (Vec<Entry>, Option<Vec<u8>>) {
     let (mut items, mut bytes) = (Vec::new(), 0);
-    for key in host.tables.keys_from(table, from) {
+    for key in host.tables.keys_from(&host.store, table, from) {
         // Checked before the entry is taken: `key` is the first one of the next slice.
         if items.len() == ENTRIES_PER_SLICE || bytes >= SLICE_BYTES {
             return (items, Some(key.to_vec()));

@@ -35,6 +35,8 @@ pub struct PlannedEntry {
     /// Version and value as they were given, if they differ from `kept`. An entry that has them
     /// is left as it is.
     pub given: Option<(u32, Vec<u8>)>,
+    /// Deadline of the entry, in milliseconds since 1970.
+    pub until: Option<u64>,
 }
 
 /// Table with all of its entries. Stored entries that are not among them are deleted.

@@ -25,10 +25,12 @@ use crate::operate::check::has_state;
 use crate::operate::check::restorable;
 use crate::operate::plan::At;
 use crate::operate::plan::Plan;
+use crate::operate::plan::PlannedEntry;
 use crate::operate::plan::PlannedTable;
 use crate::operate::plan::Survey;
 use crate::operate::plan::TableSurvey;
 use crate::service::registry::Writer;
+use crate::tables::entry::deadline_bytes;
 use crate::tables::entry::overhead;
 use greenroom_state::session_record;
 
@@ -97,14 +99,15 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
             left -= 1;
             let has =
                 |(version, bytes): &(u32, Vec<u8>)| has_entry(host, &planned.name, key, (*version, bytes));
-            match has(&entry.kept) || entry.given.as_ref().is_some_and(has) {
+            let is_until = host.tables.until(&host.store, &planned.name, key) == entry.until;
+            match is_until && (has(&entry.kept) || entry.given.as_ref().is_some_and(has)) {
                 true => {
                     found.unchanged += 1;
                     // The stored form counts: the given one may be longer or shorter.
-                    found.bytes += host.tables.entry_bytes(&host.store, &planned.name, key).unwrap_or(0);
+                    found.bytes += host.tables.entry_bytes(&planned.name, key).unwrap_or(0);
                 }
                 false => {
-                    found.bytes += key.len() + entry.kept.1.len();
+                    found.bytes += key.len() + entry.kept.1.len() + deadline_bytes(entry.until);
                     found.puts.push(key.clone());
                 }
             }
@@ -113,7 +116,7 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
         (at.stored, at.key) = (true, Vec::new());
     }
     // Stored keys count as items even if they are planned, because looking at them takes time.
-    for key in host.tables.keys_from(&planned.name, &at.key.clone()) {
+    for key in host.tables.keys_from(&host.store, &planned.name, &at.key.clone()) {
         if left == 0 {
             at.key = key.to_vec();
             return 0;
@@ -173,7 +176,10 @@ pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Re
     // Room is needed for each entry that is written, also in place of an old one: that is free
     // only after the commit.
     let entries = plan.tables.iter().zip(&survey.tables).flat_map(|(planned, found)| {
-        let len = |key: &Vec<u8>| overhead(&planned.name, key) + planned.entries[key].kept.1.len();
+        let len = |key: &Vec<u8>| {
+            let entry = &planned.entries[key];
+            overhead(entry.until, &planned.name, key) + entry.kept.1.len()
+        };
         found.puts.iter().map(len)
     });
     match host.store.reserve(states.chain(entries)) {
@@ -201,8 +207,8 @@ pub(crate) fn restore(host: &mut HostState, plan: &Plan) -> Result<Restored, Str
     for (planned, found) in plan.tables.iter().zip(&survey.tables) {
         let HostState { tables, store, .. } = &mut *host;
         for key in &found.puts {
-            let (version, bytes) = &planned.entries[key].kept;
-            tables.put(store, &planned.name, key, *version, bytes).expect(room);
+            let PlannedEntry { kept: (version, bytes), until, .. } = &planned.entries[key];
+            tables.put_until(store, (&planned.name, key), *version, bytes, *until).expect(room);
         }
         for key in &found.deletes {
             tables.delete(store, &planned.name, key);

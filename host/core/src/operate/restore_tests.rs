@@ -56,7 +56,7 @@ fn serving(version: u32) -> Serving {
         migrations: (1..version).collect(),
         downgrades: (2..=version).collect(),
     };
-    let tables = vec![TableShape { name: "owned".into(), shape: shape.clone() }];
+    let tables = vec![TableShape { name: "owned".into(), shape: shape.clone(), hears_of_expiry: false }];
     let offer = Offer { shape, tables, ..offer() };
     vec![(offer, Box::new(Keeps(version)))]
 }
@@ -94,7 +94,7 @@ fn plan(core: &mut Core, all: &[GivenState]) -> Plan {
 /// Plan of a table, whose entries are of its owner's version.
 fn table(core: &Core, name: &str, entries: &[(&str, &str)]) -> PlannedTable {
     let version = core.owners().get(name).map_or(0, |o| o.version);
-    let planned = |v: &str| PlannedEntry { kept: (version, v.into()), given: None };
+    let planned = |v: &str| PlannedEntry { kept: (version, v.into()), given: None, until: None };
     let entries = entries.iter().map(|(k, v)| (k.as_bytes().to_vec(), planned(v))).collect();
     PlannedTable { name: name.into(), owner: core.owners().get(name).copied(), entries }
 }
@@ -126,7 +126,8 @@ fn what_is_stored_is_what_the_code_writes() {
 
     // No owner and no MessagePack: nothing can replace such a value.
     core.host.tables.put(&mut core.host.store, "raw", b"k", 0, b"text").unwrap();
-    let entry = |key: &str| GivenEntry { key: key.into(), value: b"\xa1x".into(), version: None };
+    let entry =
+        |key: &str| GivenEntry { key: key.into(), value: b"\xa1x".into(), version: None, until: None };
     let raw = core.check_entry("raw", &entry("k"), &mut Builds::new());
     assert!(matches!(raw, Checked::Refused(why) if why.contains("no MessagePack")));
     assert!(matches!(core.check_entry("raw", &entry("l"), &mut Builds::new()), Checked::Fits { .. }));
@@ -186,7 +187,8 @@ fn versions_follow_the_build_that_serves() {
     let done = core.restore(&again).unwrap();
     assert_eq!((done.changed, done.unchanged), (1, 1));
     assert_eq!((stored(&core, 1), stored(&core, 2)), (Some((1, "1a".into())), Some((2, "2b".into()))));
-    let entry = |version, value: &str| GivenEntry { key: b"k".into(), value: value.into(), version };
+    let entry =
+        |version, value: &str| GivenEntry { key: b"k".into(), value: value.into(), version, until: None };
     let mut builds = Builds::new();
     let fits = |kept: &str, served| Checked::Fits { kept: Some((2, kept.into())), served };
     assert_eq!(core.check_entry("owned", &entry(Some(1), "1v"), &mut builds), fits("2v", false));
@@ -245,7 +247,10 @@ fn a_survey_in_slices_finds_the_same() {
         // Plan and table share the multiples of 6 below 60, which are 10 of 30 keys.
         assert_eq!(done.tables["free"], RestoredTable { put: 20, deleted: 20, unchanged: 10 });
         assert_eq!((done.changed, done.missing, &done.missing_ids[..]), (20, 1, &[99][..]));
-        assert_eq!((core.entries("free"), core.entries("owned"), core.table_names().len()), (30, 5, 2));
+        assert_eq!(
+            (core.tables().count("free"), core.tables().count("owned"), core.tables().len()),
+            (30, 5, 2)
+        );
         let again = core.restore(&plan).unwrap();
         assert_eq!((again.changed, again.unchanged, again.tables["free"].unchanged), (0, 20, 30));
     }
@@ -267,7 +272,7 @@ fn limits_hold_for_all_of_it() {
         tables: all
             .iter()
             .map(|(name, entries)| {
-                let planned = |v: &str| PlannedEntry { kept: (0, v.into()), given: None };
+                let planned = |v: &str| PlannedEntry { kept: (0, v.into()), given: None, until: None };
                 let entries = entries.iter().map(|(k, v)| (k.as_bytes().to_vec(), planned(v))).collect();
                 PlannedTable { name: (*name).into(), owner: None, entries }
             })

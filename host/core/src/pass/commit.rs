@@ -56,6 +56,7 @@ pub(crate) fn commit(host: &mut HostState) {
     // sessions.
     host.host_records.write_connection_number(&mut host.store);
     host.store.commit();
+    host.tables.commit();
 }
 
 /// Begins jobs that wait, as many as may run at once. Jobs of a service without code wait for

@@ -34,6 +34,8 @@ pub(super) fn describe(erased: &Erased) -> String {
         Some(Kind::Ledger) => format!("line {key} of the ledger"),
         Some(Kind::Served) => "the number of the last connection".into(),
         Some(Kind::Service) => format!("the name of service {key}"),
+        Some(Kind::Expiring) => "an entry of a table".into(),
+        Some(Kind::Drop) => "the drop of a table's prefix".into(),
         Some(Kind::Framings) => format!("the framings of service {key}"),
         None => "a block".into(),
     };

@@ -153,6 +153,8 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             Kind::Session
             | Kind::Service
             | Kind::Entry
+            | Kind::Drop
+            | Kind::Expiring
             | Kind::Tls
             | Kind::TlsInput
             | Kind::TlsFacts
@@ -185,8 +187,9 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
         }
     }
     // The tables take all entries in one call, in which they find doubles.
-    let entries = records.iter().filter(|f| f.kind == Kind::Entry);
-    for r in host.tables.recover(&host.store, entries) {
+    let drops = records.iter().filter(|f| f.kind == Kind::Drop);
+    let entries = records.iter().filter(|f| matches!(f.kind, Kind::Entry | Kind::Expiring));
+    for r in host.tables.recover(&host.store, drops, entries) {
         lost.push("an entry of a table: it can't be read".into());
         host.store.delete(r);
     }

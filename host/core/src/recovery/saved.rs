@@ -9,7 +9,7 @@
 
 use crate::host_state::HostState;
 use crate::store::kind::Kind;
-use crate::tables::entry::{name_of, value_of};
+use crate::tables::entry::{name_of, split_deadline, value_of};
 
 /// Lends what outlives the host itself to `each`: table entries and ledger lines, as they are
 /// stored. An entry comes with its version, anything else with 0. The first item is the number
@@ -24,7 +24,8 @@ pub(crate) fn each_saved(host: &HostState, mut each: impl FnMut(Kind, u32, &[u8]
     for r in host.tables.refs() {
         // An entry's key is the version of its value.
         let version = host.store.key(r) as u32;
-        if !host.store.read(r, |bytes| each(Kind::Entry, version, bytes)) {
+        let (Some(kind), bytes) = host.store.kind_and_bytes(r) else { continue };
+        if !each(kind, version, bytes) {
             return;
         }
     }
@@ -57,11 +58,12 @@ pub(crate) fn restore_saved(
         let kept = host_records.put(store, kind, next, bytes);
         return kept.then_some(()).ok_or_else(|| "the store is full".into());
     }
-    let (table, key) = name_of(bytes).ok_or("it holds an entry that can't be read")?;
+    let split = split_deadline(kind, bytes).and_then(|(until, entry)| Some((until, entry, name_of(entry)?)));
+    let (until, entry, (table, key)) = split.ok_or("it holds an entry that can't be read")?;
     // A put alone would use the store's reserve, which is for sessions that go on and close.
     if !store.reserve([bytes.len()]) {
         return Err("the tables don't fit (limit store_bytes_max)".into());
     }
-    let put = tables.put(store, table, key, version, value_of(bytes));
+    let put = tables.put_until(store, (table, key), version, value_of(entry), until);
     put.map_err(|_| "the tables don't fit (limit store_bytes_max)".into())
 }

@@ -219,7 +219,7 @@ pub(super) fn own_tables(host: &mut HostState, library: &str) {
         host.owners.clear(id);
         if service.build.is_some() {
             let tables = service.offer.tables.iter();
-            host.owners.give(id, tables.map(|t| (t.name.as_str(), t.shape.version)));
+            host.owners.give(id, tables);
         }
     }
 }

@@ -119,8 +119,12 @@ impl Sweep {
         while all && left > 0 {
             let service = &host.services[self.service];
             let Some(table) = service.offer.tables.get(self.tables).map(|t| t.name.clone()) else { break };
-            let keys: Vec<_> =
-                host.tables.keys_from(&table, &self.from).take(left).map(<[u8]>::to_vec).collect();
+            let keys: Vec<_> = host
+                .tables
+                .keys_from(&host.store, &table, &self.from)
+                .take(left)
+                .map(<[u8]>::to_vec)
+                .collect();
             if keys.len() < left {
                 self.tables += 1;
                 self.from.clear();
@@ -179,11 +183,11 @@ fn sweep_entry(host: &mut HostState, table: &str, key: &[u8]) {
     let Some(stored) = host.tables.get(&host.store, table, key, &mut value) else { return };
     let converted = convert_value(&host.services, &host.owners, table, stored, &value);
     let (Ok(Some(value)), Some(owner)) = (converted, host.owners.get(table)) else { return };
-    let version = owner.version;
+    let (version, until) = (owner.version, host.tables.until(&host.store, table, key));
     if value.len() <= host.limits.host().table_value_bytes_max
-        && host.store.reserve([Tables::record_bytes(table, key, value.len())])
+        && host.store.reserve([Tables::record_bytes(until, table, key, value.len())])
     {
-        let put = host.tables.put(&mut host.store, table, key, version, &value);
+        let put = host.tables.put_until(&mut host.store, (table, key), version, &value, until);
         debug_assert!(put.is_ok(), "room was reserved before");
     }
 }

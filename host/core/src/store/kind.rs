@@ -25,7 +25,8 @@ pub enum Kind {
     /// The names of the topics that a session is on, a line each, as builds before
     /// [`Kind::Subscription`] wrote them; key: session.
     Topics = 5,
-    /// An entry of a table; key: 0, the entry names its table.
+    /// An entry of a table, which names it; key: the version of its value, and in the upper half
+    /// the era of its write, as `tables/drops.rs` says.
     Entry = 6,
     /// A service's name; key: its number, which the sessions' records hold.
     Service = 7,
@@ -80,6 +81,12 @@ pub enum Kind {
     Subscription = 28,
     /// Name that a session holds in its service; key: session.
     Name = 29,
+    /// Drop of a prefix of a table whose entries are not all deleted, as `tables/drops.rs` says;
+    /// key: its era.
+    Drop = 30,
+    /// An entry of a table that has a deadline: milliseconds since 1970 (u64, little-endian), then
+    /// what a record of kind `Entry` has; key: as there.
+    Expiring = 31,
 }
 
 impl Kind {
@@ -112,7 +119,7 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 29] = [
+        const ALL: [Kind; 31] = [
             Session,
             State,
             Input,
@@ -142,6 +149,8 @@ impl Kind {
             TlsDue,
             Subscription,
             Name,
+            Drop,
+            Expiring,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

@@ -6,12 +6,24 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `chunks` | ordered set in chunks, of which a range is taken out at once |
+//! | `deadlines` | deadlines of entries, and the clock that they are judged by |
+//! | `drops` | entries that were dropped, until their records are deleted |
 //! | [`entry`] | encoding of one entry |
 //! | [`index`] | the ordered maps |
+//! | `indexed` | an entry in them |
 //! | [`owner`] | ownership: service and version |
+//! | [`prefixes`] | prefixes that were dropped, and the entries under them |
 //! | `rebuild` | the index after a crash |
+//! | `totals` | counts of entries, bytes and versions |
 
+mod chunks;
+mod deadlines;
+mod drops;
 pub mod entry;
 pub mod index;
+mod indexed;
 pub mod owner;
+pub mod prefixes;
 mod rebuild;
+mod totals;

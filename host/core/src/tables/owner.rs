@@ -8,6 +8,7 @@
 //! successor sets it again as it adopts the builds of its predecessor.
 
 use crate::ids::ServiceId;
+use greenroom_state::compatibility::TableShape;
 use std::collections::BTreeMap;
 
 /// Owner of a table.
@@ -20,6 +21,8 @@ pub struct Owner {
     pub which: u32,
     /// Version of the table's values that the build in charge writes.
     pub version: u32,
+    /// Whether the service is told of entries whose deadline is over.
+    pub hears_of_expiry: bool,
 }
 
 /// Owners by table.
@@ -47,11 +50,13 @@ impl TableOwners {
         self.all.retain(|_, o| o.service != service);
     }
 
-    /// Gives a service the tables that it declares, in order, each with its version. The caller
+    /// Gives a service the tables that it declares, in order. The caller
     /// has made sure that no other service owns one of them.
-    pub(crate) fn give<'t>(&mut self, service: ServiceId, tables: impl Iterator<Item = (&'t str, u32)>) {
-        for (at, (name, version)) in tables.enumerate() {
-            self.all.insert(name.into(), Owner { service, which: at as u32 + 1, version });
+    pub(crate) fn give<'t>(&mut self, service: ServiceId, tables: impl Iterator<Item = &'t TableShape>) {
+        for (at, table) in tables.enumerate() {
+            let (version, hears_of_expiry) = (table.shape.version, table.hears_of_expiry);
+            let owner = Owner { service, which: at as u32 + 1, version, hears_of_expiry };
+            self.all.insert(table.name.as_str().into(), owner);
         }
     }
 }

@@ -5,8 +5,11 @@
 //! insertion into a large map waits for memory at every level; a sort of compact keys runs
 //! through memory in order.
 
-use super::entry::{name_of, value_of};
-use super::index::{Table, Tables};
+use super::chunks::Chunks;
+use super::deadlines::DueEntry;
+use super::entry::{deadline_bytes, name_of, split_deadline, value_of};
+use super::index::Tables;
+use super::indexed::{Indexed, entry_at};
 use crate::store::layout::Ref;
 use crate::store::records::Store;
 use crate::store::recover::Found;
@@ -18,31 +21,41 @@ impl Tables {
     pub(crate) fn recover<'f>(
         &mut self,
         store: &Store,
+        drops: impl Iterator<Item = &'f Found>,
         records: impl Iterator<Item = &'f Found>,
     ) -> Vec<Ref> {
         let mut found: BTreeMap<Box<str>, FoundTable<'_>> = BTreeMap::new();
-        let mut unreadable = Vec::new();
+        let (dropped, mut unreadable) = self.drops.recover(store, drops);
         for f in records {
-            let bytes = store.bytes_of(f.at);
-            let Some((name, key)) = name_of(bytes) else {
+            let split = split_deadline(f.kind, store.bytes_of(f.at));
+            let named = split.and_then(|(until, bytes)| Some((until, bytes, name_of(bytes)?)));
+            let Some((until, bytes, (name, key))) = named else {
                 unreadable.push(f.at);
                 continue;
             };
+            if self.drops.recover_entry(&dropped, (name, key), f) {
+                continue;
+            }
             let table = match found.get_mut(name) {
                 Some(known) => known,
                 None => {
                     found.entry(name.into()).or_insert(FoundTable { prefix: key, ..FoundTable::default() })
                 }
             };
-            table.table.bytes += key.len() + value_of(bytes).len();
-            *table.table.versions.entry(f.key as u32).or_default() += 1;
             // A table's keys often begin alike. Without the common part, the sixteen bytes of a
             // head tell more of them apart.
             let common = table.prefix.iter().zip(key).take_while(|(a, b)| a == b).count();
             table.prefix = &table.prefix[..common];
-            table.entries.push(f.at);
+            table.deadlines.extend(until.map(|ms| DueEntry::new(ms, f.at)));
+            let more_bytes = value_of(bytes).len() + deadline_bytes(until);
+            table.entries.push((f.at, f.key as u32, more_bytes as u32));
         }
-        self.tables.extend(found.into_iter().map(|(name, table)| (name, table.in_order(store))));
+        for (name, mut table) in found {
+            let mut deadlines = std::mem::take(&mut table.deadlines);
+            deadlines.sort_unstable();
+            self.deadlines.add_sorted(&name, deadlines);
+            self.tables.insert(name, table.in_order(store));
+        }
         unreadable
     }
 }
@@ -50,12 +63,13 @@ impl Tables {
 /// Table on its way into the index.
 #[derive(Default)]
 struct FoundTable<'a> {
-    /// Index with counts, still without entries.
-    table: Table,
     /// Common beginning of all keys found so far.
     prefix: &'a [u8],
-    /// Records of the entries, in the order of their places in the store.
-    entries: Vec<Ref>,
+    /// Records of the entries, in the order of their places in the store, with the version of
+    /// each value and its bytes, deadline included.
+    entries: Vec<(Ref, u32, u32)>,
+    /// Deadlines of those that have one.
+    deadlines: Vec<DueEntry>,
 }
 
 /// Entry on its way into the index: 32 bytes, so that a sort moves little.
@@ -66,6 +80,10 @@ struct FoundEntry {
     head: u128,
     /// Record of the entry.
     at: Ref,
+    /// Version of the value, as stored.
+    version: u32,
+    /// Bytes of the value and of the deadline, if there is one.
+    more_bytes: u32,
     /// Bytes of the key behind the prefix. Keys have at most 65,535 bytes.
     len: u16,
 }
@@ -73,11 +91,12 @@ struct FoundEntry {
 impl FoundEntry {
     /// Makes an entry of the part of its key behind the prefix. A short one is filled up with
     /// zeros.
-    fn new(at: Ref, rest: &[u8]) -> FoundEntry {
+    fn new((at, version, more_bytes): (Ref, u32, u32), rest: &[u8]) -> FoundEntry {
         let mut head = [0; size_of::<u128>()];
         let len = rest.len().min(head.len());
         head[..len].copy_from_slice(&rest[..len]);
-        FoundEntry { head: u128::from_be_bytes(head), at, len: rest.len() as u16 }
+        let len = rest.len() as u16;
+        FoundEntry { head: u128::from_be_bytes(head), at, version, more_bytes, len }
     }
 
     /// Returns the part of the key behind the prefix, if `head` has all of it.
@@ -89,11 +108,11 @@ impl FoundEntry {
 impl FoundTable<'_> {
     /// Sorts the entries and builds the map. One allocation for each key; a key that `head` has
     /// all of is not read again.
-    fn in_order(self, store: &Store) -> Table {
-        let FoundTable { table, prefix, entries } = self;
-        let key_of = |r: Ref| name_of(store.bytes_of(r)).map_or(&[][..], |(_, key)| key);
+    fn in_order(self, store: &Store) -> Chunks<Indexed> {
+        let FoundTable { prefix, entries, .. } = self;
+        let key_of = |r: Ref| name_of(entry_at(store, r).1).map_or(&[][..], |(_, key)| key);
         let mut entries: Vec<_> =
-            entries.into_iter().map(|r| FoundEntry::new(r, &key_of(r)[prefix.len()..])).collect();
+            entries.into_iter().map(|e| FoundEntry::new(e, &key_of(e.0)[prefix.len()..])).collect();
         // Heads are equal if keys agree in sixteen bytes, or differ only in zeros at the end.
         // Then the keys themselves decide.
         entries.sort_by(|a, b| a.head.cmp(&b.head).then_with(|| key_of(a.at).cmp(key_of(b.at))));
@@ -101,7 +120,10 @@ impl FoundTable<'_> {
             Some(rest) => [prefix, &rest[..usize::from(e.len)]].concat().into(),
             None => key_of(e.at).into(),
         };
-        // The map is built from entries in order, so it is filled from left to right.
-        Table { entries: entries.into_iter().map(|e| (key(&e), e.at)).collect(), ..table }
+        Chunks::of_sorted(
+            entries
+                .into_iter()
+                .map(|e| (Indexed { key: key(&e), at: e.at, more_bytes: e.more_bytes }, e.version)),
+        )
     }
 }

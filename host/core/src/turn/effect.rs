@@ -84,10 +84,13 @@ pub(crate) enum Effect {
     Register(Part),
     /// Name that the session gives up.
     Unregister(Part),
-    /// Entry of a table, written in place of the one under its key.
-    Put { table: Part, key: Part, value: Part },
+    /// Entry of a table, written in place of the one under its key. `until`: its deadline, in
+    /// milliseconds since 1970.
+    Put { table: Part, key: Part, value: Part, until: Option<u64> },
     /// Entry of a table that goes, if it is there.
     Delete { table: Part, key: Part },
+    /// Entries that go: all of a table whose keys start with the prefix.
+    DropPrefix { table: Part, prefix: Part },
     /// Action for the session of a number. `depth`: turns between it and something from outside.
     Note { to: u64, data: Part, depth: u16 },
     /// Turn for the session of a number, without bytes.

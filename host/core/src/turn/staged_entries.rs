@@ -14,6 +14,7 @@
 
 use super::effect::{Effect, Part};
 use crate::store::records::Store;
+use crate::tables::entry::deadline_bytes;
 use crate::tables::index::{Tables, prefix_end};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -27,14 +28,31 @@ pub(super) struct StagedEntries {
     /// Effects that the index covers, counted from the first one.
     covered: usize,
     /// Value that the batch leaves in an entry, by [`entry_key`]; `None`: the entry goes.
-    newest: BTreeMap<Vec<u8>, Option<Part>>,
+    newest: BTreeMap<Vec<u8>, Option<StagedValue>>,
     /// Change of each table that the batch writes to or deletes from.
     changes: HashMap<Box<str>, Change>,
     /// Tables that the batch writes to and that do not exist yet.
     begun: usize,
+    /// Ranges whose stored entries the batch drops: end by first place. They do not overlap.
+    dropped: BTreeMap<Vec<u8>, DroppedRange>,
     /// Ranges in which no entry is alive, stored or staged: end by first place, which belongs to
     /// the range, as the end does not. They do not overlap.
     dead: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Value that a batch writes.
+#[derive(Debug, Clone)]
+pub(super) struct StagedValue {
+    pub(super) value: Part,
+    /// Deadline of the entry, in milliseconds since 1970.
+    pub(super) until_ms: Option<u64>,
+}
+
+impl StagedValue {
+    /// Bytes of the entry: key, value and deadline.
+    pub(super) fn entry_bytes(&self, key: &[u8]) -> usize {
+        key.len() + self.value.len() + deadline_bytes(self.until_ms)
+    }
 }
 
 /// Change of one table by a batch.
@@ -42,10 +60,21 @@ pub(super) struct StagedEntries {
 pub(super) struct Change {
     /// Entries more or fewer.
     pub(super) entries: i64,
-    /// Bytes of keys and values, more or fewer.
+    /// Bytes of keys, values and deadlines, more or fewer.
     pub(super) bytes: i64,
     /// Whether the batch writes to the table.
     pub(super) is_written: bool,
+}
+
+/// Range whose stored entries a batch drops.
+#[derive(Debug)]
+struct DroppedRange {
+    /// Place behind the range.
+    end: Vec<u8>,
+    /// Stored entries in it.
+    entries: usize,
+    /// Bytes of their keys, values and deadlines.
+    bytes: usize,
 }
 
 /// Key of an entry in the index. Entries of one table are neighbours, in the order of their keys.
@@ -62,10 +91,14 @@ impl StagedEntries {
     pub(super) fn cover(&mut self, arena: &[u8], effects: &[Effect], tables: &Tables, store: &Store) {
         for effect in &effects[self.covered..] {
             match effect {
-                Effect::Put { table, key, value } => {
-                    self.take_in(arena, (table, key), Some(value), tables, store);
+                Effect::Put { table, key, value, until } => {
+                    let value = StagedValue { value: value.clone(), until_ms: *until };
+                    self.take_in(arena, (table, key), Some(value), tables);
                 }
-                Effect::Delete { table, key } => self.take_in(arena, (table, key), None, tables, store),
+                Effect::Delete { table, key } => self.take_in(arena, (table, key), None, tables),
+                Effect::DropPrefix { table, prefix } => {
+                    self.drop_prefix(text(arena, table), &arena[prefix.clone()], tables, store);
+                }
                 _ => {}
             }
         }
@@ -77,27 +110,69 @@ impl StagedEntries {
         &mut self,
         arena: &[u8],
         (table, key): (&Part, &Part),
-        value: Option<&Part>,
+        value: Option<StagedValue>,
         tables: &Tables,
-        store: &Store,
     ) {
         let (table, key) = (text(arena, table), &arena[key.clone()]);
         let place = entry_key(table, key);
-        let stored = tables.entry_bytes(store, table, key);
+        let stored = self.stored(tables, table, key, &place);
         if value.is_some() {
             self.revive(&place);
         }
-        let before = match self.newest.insert(place, value.cloned()) {
-            Some(staged) => staged.map(|v| key.len() + v.len()),
+        let after = value.as_ref().map(|v| v.entry_bytes(key));
+        let before = match self.newest.insert(place, value) {
+            Some(staged) => staged.map(|v| v.entry_bytes(key)),
             None => stored,
         };
-        let after = value.map(|v| key.len() + v.len());
         let change = self.change_of(table);
         change.entries += i64::from(after.is_some()) - i64::from(before.is_some());
         change.bytes += after.unwrap_or(0) as i64 - before.unwrap_or(0) as i64;
-        if value.is_some() && !std::mem::replace(&mut change.is_written, true) && !tables.contains(table) {
+        if after.is_some() && !std::mem::replace(&mut change.is_written, true) && !tables.contains(table) {
             self.begun += 1;
         }
+    }
+
+    /// Takes in a drop: staged writes under the prefix go, and stored entries are hidden. O(staged
+    /// writes under it), each once.
+    fn drop_prefix(&mut self, table: &str, prefix: &[u8], tables: &Tables, store: &Store) {
+        let head = entry_key(table, b"").len();
+        let first = entry_key(table, prefix);
+        // The length of the name comes first, so some place is behind all keys of the table.
+        let end = prefix_end(&first).unwrap_or_default();
+        let (mut entries, mut bytes) = (0, 0);
+        let staged: Vec<_> = self.newest.extract_if(first.clone()..end.clone(), |_, _| true).collect();
+        for (place, value) in staged {
+            let key = &place[head..];
+            let (before, after) =
+                (self.stored(tables, table, key, &place), value.map(|v| v.entry_bytes(key)));
+            entries += i64::from(before.is_some()) - i64::from(after.is_some());
+            bytes += before.unwrap_or(0) as i64 - after.unwrap_or(0) as i64;
+        }
+        if !self.is_dropped(&first) {
+            let (stored, stored_bytes) = tables.count_prefix(store, table, prefix);
+            (entries, bytes) = (entries - stored as i64, bytes - stored_bytes as i64);
+            for (_, inner) in self.dropped.extract_if(first.clone()..end.clone(), |_, _| true) {
+                (entries, bytes) = (entries + inner.entries as i64, bytes + inner.bytes as i64);
+            }
+            let range = DroppedRange { end: end.clone(), entries: stored, bytes: stored_bytes };
+            self.dropped.insert(first.clone(), range);
+        }
+        let change = self.change_of(table);
+        change.entries += entries;
+        change.bytes += bytes;
+        self.note_dead(first, end);
+    }
+
+    /// Bytes of a stored entry; `None`: there is none, or the batch drops it.
+    fn stored(&self, tables: &Tables, table: &str, key: &[u8], place: &[u8]) -> Option<usize> {
+        tables.entry_bytes(table, key).filter(|_| !self.is_dropped(place))
+    }
+
+    /// Whether the batch drops what is stored at a place.
+    fn is_dropped(&self, place: &[u8]) -> bool {
+        let range = (Bound::Unbounded, Bound::Included(place));
+        let before = self.dropped.range::<[u8], _>(range).next_back();
+        before.is_some_and(|(_, dropped)| *place < *dropped.end)
     }
 
     /// Change of a table, to be changed.
@@ -109,8 +184,10 @@ impl StagedEntries {
     }
 
     /// Newest effect on an entry: its value, `Some(None)` for a deletion, `None` for nothing.
-    pub(super) fn newest(&self, table: &str, key: &[u8]) -> Option<Option<Part>> {
-        self.newest.get(&entry_key(table, key)).cloned()
+    pub(super) fn newest(&self, table: &str, key: &[u8]) -> Option<Option<StagedValue>> {
+        let place = entry_key(table, key);
+        let staged = self.newest.get(&place).cloned();
+        staged.or_else(|| self.is_dropped(&place).then_some(None))
     }
 
     /// Whether the batch writes to a table or deletes from it.
@@ -176,7 +253,7 @@ impl StagedEntries {
     /// Key of the first entry at or after `from` that starts with `prefix`, stored or staged.
     pub(super) fn next_key(
         &mut self,
-        tables: &Tables,
+        (tables, store): (&Tables, &Store),
         table: &str,
         prefix: &[u8],
         from: &[u8],
@@ -191,7 +268,7 @@ impl StagedEntries {
             }
             // A dead range may go on in the next table.
             let Some(from) = place.strip_prefix(&*head) else { break None };
-            let stored = tables.next_key(table, prefix, from);
+            let stored = tables.next_key(store, table, prefix, from);
             let range = (Bound::Included(&*place), Bound::Unbounded);
             let staged = self.newest.range::<[u8], _>(range).next().filter(|(k, _)| k.starts_with(&whole));
             let staged = staged.map(|(k, value)| (&k[head.len()..], value.is_some()));
@@ -203,7 +280,11 @@ impl StagedEntries {
                     place = successor(&entry_key(table, key));
                 }
                 (None, _) => break None,
-                (Some(stored), _) => break Some(stored.to_vec()),
+                (Some(stored), _) => match self.dead_at(&entry_key(table, stored)) {
+                    // The batch drops it, so no effect names its key.
+                    Some((_, end)) => place = end.to_vec(),
+                    None => break Some(stored.to_vec()),
+                },
             }
             has_passed = true;
         };
@@ -217,7 +298,7 @@ impl StagedEntries {
     /// stored or staged.
     pub(super) fn previous_key(
         &mut self,
-        tables: &Tables,
+        (tables, store): (&Tables, &Store),
         table: &str,
         prefix: &[u8],
         below: Option<&[u8]>,
@@ -236,7 +317,7 @@ impl StagedEntries {
             if end <= whole {
                 break None;
             }
-            let stored = tables.previous_key(table, prefix, end.strip_prefix(&*head));
+            let stored = tables.previous_key(store, table, prefix, end.strip_prefix(&*head));
             let range = (Bound::Unbounded, Bound::Excluded(&*end));
             let staged = self.newest.range::<[u8], _>(range).next_back();
             let staged = staged.filter(|(k, _)| k.starts_with(&whole));
@@ -249,7 +330,11 @@ impl StagedEntries {
                     end = entry_key(table, key);
                 }
                 (None, _) => break None,
-                (Some(stored), _) => break Some(stored.to_vec()),
+                (Some(stored), _) => match self.dead_at(&entry_key(table, stored)) {
+                    // As above.
+                    Some((first, _)) => end = first.to_vec(),
+                    None => break Some(stored.to_vec()),
+                },
             }
             has_passed = true;
         };
@@ -282,7 +367,7 @@ mod tests {
             start..arena.len()
         };
         let effect = |&(key, value): &(&str, Option<&str>)| match value {
-            Some(value) => Effect::Put { table: add("t"), key: add(key), value: add(value) },
+            Some(value) => Effect::Put { table: add("t"), key: add(key), value: add(value), until: None },
             None => Effect::Delete { table: add("t"), key: add(key) },
         };
         of.iter().map(effect).collect()
@@ -303,7 +388,7 @@ mod tests {
         index.cover(&arena, &effects, &tables, &store);
         let walk = |index: &mut StagedEntries| {
             let (mut from, mut keys) = (Vec::new(), String::new());
-            while let Some(key) = index.next_key(&tables, "t", b"", &from) {
+            while let Some(key) = index.next_key((&tables, &store), "t", b"", &from) {
                 keys += std::str::from_utf8(&key).expect("text");
                 from = [&key[..], &[0]].concat();
             }
@@ -319,8 +404,8 @@ mod tests {
         effects.extend(staged(&mut arena, &[("b", Some("")), ("c", None)]));
         index.cover(&arena, &effects, &tables, &store);
         assert_eq!(walk(&mut index), "bde");
-        assert_eq!(index.newest("t", b"c"), Some(None));
-        assert_eq!(index.newest("u", b"a"), None);
+        assert!(index.newest("t", b"c").is_some_and(|staged| staged.is_none()));
+        assert!(index.newest("u", b"a").is_none());
     }
 
     /// Tables beside each other, keys that begin alike, bytes at both ends of their range.
@@ -349,8 +434,13 @@ mod tests {
                 let (at, place) = (add(table.as_bytes()), add(&key));
                 match rng.u8(0..3) {
                     0 => {
-                        effects.push(Effect::Put { table: at, key: place, value: add(b"23") });
-                        model.insert((table, key.clone()), 2);
+                        let until = rng.bool().then_some(9);
+                        effects.push(Effect::Put { table: at, key: place, value: add(b"23"), until });
+                        model.insert((table, key.clone()), if until.is_some() { 10 } else { 2 });
+                    }
+                    1 if rng.u8(0..4) == 0 => {
+                        effects.push(Effect::DropPrefix { table: at, prefix: place });
+                        model.retain(|(t, k), _| !(*t == table && k.starts_with(&key)));
                     }
                     _ => {
                         effects.push(Effect::Delete { table: at, key: place });
@@ -361,12 +451,16 @@ mod tests {
                 let ((table, prefix), (_, from)) = (any(&mut rng), any(&mut rng));
                 let has = |(t, key): &&(&str, Vec<u8>)| *t == table && key.starts_with(&prefix);
                 let next = model.keys().find(|k| has(k) && k.1 >= from).map(|k| k.1.clone());
-                let found = index.next_key(&tables, table, &prefix, (&*from).max(&*prefix));
+                let found = index.next_key((&tables, &store), table, &prefix, (&*from).max(&*prefix));
                 assert_eq!(found, next, "seed {seed}");
                 let below = rng.bool().then_some(&*from);
                 let before = |k: &&(&str, Vec<u8>)| below.is_none_or(|below| &*k.1 < below);
                 let previous = model.keys().rev().find(|k| has(k) && before(k)).map(|k| k.1.clone());
-                assert_eq!(index.previous_key(&tables, table, &prefix, below), previous, "seed {seed}");
+                assert_eq!(
+                    index.previous_key((&tables, &store), table, &prefix, below),
+                    previous,
+                    "seed {seed}"
+                );
                 let count = model.keys().filter(|(t, _)| *t == table).count() as i64;
                 let bytes: usize = model
                     .iter()
@@ -378,7 +472,7 @@ mod tests {
                 assert_eq!(tables.bytes(table) as i64 + change.bytes, bytes as i64, "seed {seed}");
                 let newest = index
                     .newest(table, &from)
-                    .map_or(tables.entry_bytes(&store, table, &from).is_some(), |v| v.is_some());
+                    .map_or(tables.entry_bytes(table, &from).is_some(), |v| v.is_some());
                 assert_eq!(newest, model.contains_key(&(table, from)), "seed {seed}");
             }
         }

@@ -55,13 +55,18 @@ impl<'a> Staging<'a> {
     /// nothing.
     fn overlay(&mut self, table: &str, key: &[u8]) -> Option<Option<Part>> {
         if self.buffers.effects.len() >= INDEXED_FROM {
-            return self.indexed().newest(table, key);
+            return self.indexed().newest(table, key).map(|staged| staged.map(|v| v.value));
         }
         let bytes = &self.buffers.bytes;
         let same = |t: &Part, k: &Part| &bytes[t.clone()] == table.as_bytes() && &bytes[k.clone()] == key;
         self.buffers.effects.iter().rev().find_map(|e| match e {
-            Effect::Put { table: t, key: k, value } if same(t, k) => Some(Some(value.clone())),
+            Effect::Put { table: t, key: k, value, .. } if same(t, k) => Some(Some(value.clone())),
             Effect::Delete { table: t, key: k } if same(t, k) => Some(None),
+            Effect::DropPrefix { table: t, prefix }
+                if &bytes[t.clone()] == table.as_bytes() && key.starts_with(&bytes[prefix.clone()]) =>
+            {
+                Some(None)
+            }
             _ => None,
         })
     }
@@ -145,16 +150,16 @@ impl<'a> Staging<'a> {
 
     /// Key of the next entry of a scan.
     fn next_key(&mut self, table: &str, prefix: &[u8], from: &[u8], backwards: bool) -> Option<Vec<u8>> {
-        let tables = self.context.tables;
+        let TurnContext { store, tables, .. } = *self.context;
         let index = self.indexed();
         let below = Some(from).filter(|from| !from.is_empty());
         // No key before the prefix starts with it.
         let from = from.max(prefix);
         match (index.changes(table), backwards) {
-            (true, false) => index.next_key(tables, table, prefix, from),
-            (true, true) => index.previous_key(tables, table, prefix, below),
-            (false, false) => tables.next_key(table, prefix, from).map(<[u8]>::to_vec),
-            (false, true) => tables.previous_key(table, prefix, below).map(<[u8]>::to_vec),
+            (true, false) => index.next_key((tables, store), table, prefix, from),
+            (true, true) => index.previous_key((tables, store), table, prefix, below),
+            (false, false) => tables.next_key(store, table, prefix, from).map(<[u8]>::to_vec),
+            (false, true) => tables.previous_key(store, table, prefix, below).map(<[u8]>::to_vec),
         }
     }
 }

@@ -76,6 +76,8 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         unsent: session_calls::unsent,
         session_next: session_calls::session_next,
         table_seek: table_calls::table_seek,
+        table_drop_prefix: table_calls::table_drop_prefix,
+        table_put_until: table_calls::table_put_until,
     })
 }
 

@@ -176,14 +176,17 @@ fn offer(service: &abi::Service) -> Result<Offer, String> {
         downgrades: numbers(service.downgrades, service.downgrade_count),
     };
     let tables = (0..service.table_count as usize).map(|i| {
-        if (service.table_stride as usize) < size_of::<abi::table::Table>() {
+        if (service.table_stride as usize) < abi::table::SIZE_1_5 {
             return Err(format!("service {name}: its tables are smaller than those of its ABI version"));
         }
         // SAFETY: the array has `table_count` items, each `table_stride` bytes from the one before.
         let item = unsafe { service.tables.byte_add(i * service.table_stride as usize) };
-        // SAFETY: an item begins with what this version calls a table, and lives as long as the
-        // process.
-        table(unsafe { &*item }).map_err(|e| format!("service {name}: {e}"))
+        let mut copy = NO_TABLE;
+        let known = (service.table_stride as usize).min(size_of::<abi::table::Table>());
+        // SAFETY: an item begins with what this version, or an older one, calls a table; plain
+        // data.
+        unsafe { std::ptr::copy_nonoverlapping(item.cast::<u8>(), (&raw mut copy).cast(), known) };
+        table(&copy).map_err(|e| format!("service {name}: {e}"))
     });
     let tables = tables.collect::<Result<Vec<_>, _>>()?;
     let dials = service.flags & abi::SERVICE_DIALS != 0;
@@ -278,8 +281,22 @@ fn table(table: &abi::table::Table) -> Result<TableShape, String> {
         migrations: numbers(table.migrations, table.migration_count),
         downgrades: numbers(table.downgrades, table.downgrade_count),
     };
-    Ok(TableShape { name, shape })
+    Ok(TableShape { name, shape, hears_of_expiry: table.flags & abi::table::HEARS_OF_EXPIRY != 0 })
 }
+
+/// Table of which nothing is known.
+const NO_TABLE: abi::table::Table = abi::table::Table {
+    size: 0,
+    version: 0,
+    name: abi::Bytes::EMPTY,
+    schema: abi::Bytes::EMPTY,
+    migration_count: 0,
+    downgrade_count: 0,
+    migrations: std::ptr::null(),
+    downgrades: std::ptr::null(),
+    flags: 0,
+    reserved: 0,
+};
 
 /// Parses a schema; empty: there is none.
 fn schema(bytes: Bytes<'static>) -> Result<Option<Schema>, String> {

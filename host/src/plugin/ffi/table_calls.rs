@@ -45,12 +45,40 @@ pub(super) unsafe extern "C" fn table_put(
     unsafe { with_name(turn, table, |s, table| s.table_put(table, key, value)) }
 }
 
+/// Stages an entry with a deadline.
+pub(super) unsafe extern "C" fn table_put_until(
+    turn: *mut abi::Turn,
+    table: Bytes<'_>,
+    key: Bytes<'_>,
+    value: Bytes<'_>,
+    until_ns: u64,
+) -> u32 {
+    // SAFETY: see above.
+    let key = unsafe { slice(key) };
+    // SAFETY: see above.
+    let value = unsafe { slice(value) };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, |s, table| s.table_put_until(table, key, value, until_ns)) }
+}
+
 /// Stages the removal of an entry.
 pub(super) unsafe extern "C" fn table_delete(turn: *mut abi::Turn, table: Bytes<'_>, key: Bytes<'_>) -> u32 {
     // SAFETY: see above.
     let key = unsafe { slice(key) };
     // SAFETY: see above.
     unsafe { with_name(turn, table, |s, table| s.table_delete(table, key)) }
+}
+
+/// Stages the removal of all entries whose keys start with a prefix.
+pub(super) unsafe extern "C" fn table_drop_prefix(
+    turn: *mut abi::Turn,
+    table: Bytes<'_>,
+    prefix: Bytes<'_>,
+) -> u32 {
+    // SAFETY: see above.
+    let prefix = unsafe { slice(prefix) };
+    // SAFETY: see above.
+    unsafe { with_name(turn, table, |s, table| s.table_drop_prefix(table, prefix)) }
 }
 
 /// Lends the next entry at or after `from` whose key begins with `prefix`; `ABSENT`: there is

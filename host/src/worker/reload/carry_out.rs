@@ -373,7 +373,7 @@ fn snapshot_for(shell: &mut Shell, id: LibraryId) -> Option<Snapshot> {
     let owners = core.owners();
     let owned_by = |t: &str| owners.get(t).map(|o| &core.services()[usize::from(o.service.0)]);
     let tables = core.table_names().into_iter().filter(|t| owned_by(t).as_ref().is_none_or(mine));
-    let entries = tables.map(|t| (t.clone(), core.entries_by_version(&t))).collect();
+    let entries = tables.map(|t| (t.clone(), core.tables().counts(&t))).collect();
     let offers = services.iter().map(|s| s.offer.clone()).collect();
     // Before the pin: a failure behind it would leave the epoch pinned.
     let records = shell.saver.records().ok()?;
@@ -391,6 +391,7 @@ fn snapshot_for(shell: &mut Shell, id: LibraryId) -> Option<Snapshot> {
         serving,
         sessions: sessions as u64,
         entries,
+        dropped: shell.core.tables().dropped(),
     };
     Some(Snapshot { records, live })
 }

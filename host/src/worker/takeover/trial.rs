@@ -15,7 +15,6 @@ use crate::plugin::trial::{self, Trial, Tried};
 use crate::protocol::keeper::Hello;
 use crate::worker::reload::build_records::{RunningBuild, recorded};
 use greenroom_core::core::Successor;
-use greenroom_core::store::kind::Kind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
@@ -43,7 +42,7 @@ pub(super) fn try_out(hello: &Hello, region: &OwnedFd, epoch: u64) -> Result<Str
     if let Some(s) = core.services().iter().find(|s| s.sessions > 0 && !offered.contains(&s.offer.name)) {
         return Err(format!("no library that it loads offers service {}", s.offer.name));
     }
-    let entries: usize = core.store().count(Kind::Entry);
+    let entries: usize = core.tables().names().map(|table| core.tables().count(table)).sum();
     let generations: Vec<_> = generations.iter().map(|(l, g)| format!("{l} {g}")).collect();
     Ok(format!(
         "{} sessions, {entries} table entries, generations {}",
