@@ -13,8 +13,8 @@ pub(crate) const MORTAL: &str = "mortal";
 /// Entries that a turn writes: more than a pass deletes.
 const MORTALS: u64 = 4;
 
-/// Entries as the living core has shown them: deadline in nanoseconds since 1970, by key. Each key is
-/// written once.
+/// Entries as the living core has shown them: deadline in nanoseconds since 1970, by key. Each key
+/// is written once.
 #[derive(Default)]
 pub(crate) struct Mortals {
     /// Entries that could be read after the last step.

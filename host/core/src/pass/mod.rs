@@ -3,6 +3,7 @@
 //! | stage | does |
 //! | --- | --- |
 //! | `begin` | deadlines, due timers, sessions whose input resumes |
+//! | `reclaim` | entries that are over or were dropped are deleted |
 //! | `open` | a connection becomes a session and runs its first turn |
 //! | `datagram` | datagrams of a service itself |
 //! | `receive` | bytes become frames, frames become batches, the rest is kept |
@@ -41,6 +42,9 @@ pub(crate) mod open;
 pub(crate) mod outcome;
 mod proxied;
 pub(crate) mod receive;
+mod reclaim;
+#[cfg(test)]
+mod reclaim_tests;
 #[cfg(test)]
 mod relay_tests;
 mod reply;

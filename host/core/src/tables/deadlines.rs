@@ -11,7 +11,8 @@
 //! A deadline costs 8 bytes in the record and 12 here. A timer of its own would cost a record and
 //! a call.
 
-use super::chunks::{Chunks, Item, Marks};
+use super::chunk::{Item, Marks};
+use super::chunks::Chunks;
 use super::indexed::until_of;
 use crate::store::layout::Ref;
 use crate::store::records::Store;

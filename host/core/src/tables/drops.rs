@@ -15,7 +15,7 @@
 //! A build that does not know the record would bring the entries back. Such a build refuses to
 //! take over while a drop is under way, as it does for any record that it does not know.
 
-use super::chunks::Chunk;
+use super::chunk::Chunk;
 use super::deadlines::Deadlines;
 use super::entry::{entry, name_of};
 use super::indexed::Indexed;

@@ -15,7 +15,8 @@
 //! Turns do not write here: their writes are staged (`crate::turn::table_effects`), checked
 //! against the limits of tables, and applied if the turn succeeds.
 
-use super::chunks::{Chunks, Item, Marks, Walk};
+use super::chunk::{Item, Marks, Walk};
+use super::chunks::Chunks;
 use super::deadlines::{Deadlines, DueEntry};
 use super::drops::Drops;
 use super::entry::{deadline_bytes, entry, kind_of, name_of, overhead, value_of, version_of};

@@ -1,6 +1,6 @@
 //! Entry in the index of a table: 24 bytes and the key.
 
-use super::chunks::Item;
+use super::chunk::Item;
 use super::entry::split_deadline;
 use crate::store::layout::Ref;
 use crate::store::records::Store;

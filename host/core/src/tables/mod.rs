@@ -6,6 +6,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `chunk` | part of an ordered set: up to 128 entries |
 //! | `chunks` | ordered set in chunks, of which a range is taken out at once |
 //! | `deadlines` | deadlines of entries, and the clock that they are judged by |
 //! | `drops` | entries that were dropped, until their records are deleted |
@@ -17,6 +18,7 @@
 //! | `rebuild` | the index after a crash |
 //! | `totals` | counts of entries, bytes and versions |
 
+mod chunk;
 mod chunks;
 mod deadlines;
 mod drops;
