@@ -80,6 +80,9 @@ pub enum Kind {
     Subscription = 28,
     /// Name that a session holds in its service; key: session.
     Name = 29,
+    /// Stream of WebSocket that carries a session, as `session/socket_streams.rs` says; key:
+    /// session.
+    Socket = 30,
 }
 
 impl Kind {
@@ -101,7 +104,7 @@ impl Kind {
     pub(crate) fn is_part_of_session(self) -> bool {
         use Kind::*;
         let of_stream =
-            matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput | TlsDue);
+            matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput | TlsDue | Socket);
         of_stream
             || matches!(
                 self,
@@ -112,7 +115,7 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 29] = [
+        const ALL: [Kind; 30] = [
             Session,
             State,
             Input,
@@ -142,6 +145,7 @@ impl Kind {
             TlsDue,
             Subscription,
             Name,
+            Socket,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()
