@@ -16,7 +16,8 @@
 //! | 126 | | number of the framing in versions 3 to 6 |
 //!
 //! Version 4 is 3 for a session whose PROXY header is not whole. Version 5 is 3 for one over TLS.
-//! Version 6 is 3 for one whose stream is to become one of TLS.
+//! Version 6 is 3 for one whose stream is to become one of TLS. Version 7 is 3 for one in a
+//! stream of WebSocket: byte 127 says what else is around it.
 //!
 //! [`SessionRecord::encode`] writes the lowest version that is enough, so that an older binary can
 //! read the record. [`SessionRecord::decode`] reads all. All other bytes are zero, and a
@@ -51,11 +52,17 @@ pub const VERSION_TLS: u8 = 5;
 /// this would take a handshake for input, so it must not read the record.
 pub const VERSION_TLS_DUE: u8 = 6;
 
+/// Version of the layout for a session in a stream of WebSocket. A binary that does not know this
+/// would run frames as messages, so it must not read the record.
+pub const VERSION_IN_SOCKET: u8 = 7;
+
 /// Place of the peer in version 2. The longest peer must end before the sizes behind it.
 const PEER_AT: usize = 72;
 const _: () = assert!(PEER_AT + PEER_BYTES_MAX <= 120);
 /// Place of the framing's number in version 3.
 const FRAMING_AT: usize = 126;
+/// Place of the flags in version 7: over TLS, TLS due, header due.
+const CARRIER_AT: usize = 127;
 
 /// Life of a session, as its number in the record. The core's `session/life.rs` has the table
 /// of its transitions.
@@ -94,6 +101,8 @@ pub struct SessionRecord<P = Peer> {
     pub over_tls: bool,
     /// Stream is to become one of TLS. How far it has come is a record of its own.
     pub tls_due: bool,
+    /// Session is in a stream of WebSocket, whose place is a record of its own.
+    pub in_socket: bool,
     /// Handler holds its input.
     pub held: bool,
     /// PROXY header is not whole yet.
@@ -132,12 +141,12 @@ pub struct SessionRecord<P = Peer> {
 impl<P: Borrow<Peer>> SessionRecord<P> {
     /// Whether nothing stands before its stream, or around it.
     fn is_plain(&self) -> bool {
-        !self.header_due && !self.over_tls && !self.tls_due
+        !self.header_due && !self.over_tls && !self.tls_due && !self.in_socket
     }
 
-    /// Encodes the record: version 6 if TLS is due, 5 over TLS, 4 if its header is due; else
-    /// version 1 for a peer that is plain TCP and framing 0, version 2 for any other peer, version
-    /// 3 for any other framing.
+    /// Encodes the record: version 7 in a stream of WebSocket; else 6 if TLS is due, 5 over TLS,
+    /// 4 if its header is due; else version 1 for a peer that is plain TCP and framing 0, version
+    /// 2 for any other peer, version 3 for any other framing.
     pub fn encode(&self) -> [u8; SIZE] {
         let mut b = [0; SIZE];
         self.encode_in(&mut b);
@@ -184,7 +193,13 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
                 96
             }
             peer => {
+                if self.in_socket {
+                    b[CARRIER_AT] = u8::from(self.over_tls)
+                        | u8::from(self.tls_due) << 1
+                        | u8::from(self.header_due) << 2;
+                }
                 b[0] = match self.framing {
+                    _ if self.in_socket => VERSION_IN_SOCKET,
                     _ if self.tls_due => VERSION_TLS_DUE,
                     _ if self.header_due => VERSION_HEADER_DUE,
                     _ if self.over_tls => VERSION_TLS,
@@ -215,6 +230,7 @@ impl SessionRecord<&Peer> {
             outbound,
             over_tls,
             tls_due,
+            in_socket,
             held,
             ..
         } = self;
@@ -231,6 +247,7 @@ impl SessionRecord<&Peer> {
             outbound,
             over_tls,
             tls_due,
+            in_socket,
             held,
             header_due,
             first_byte_due,
@@ -269,22 +286,23 @@ impl SessionRecord {
         let (peer, sizes_at, framing) = match b[0] {
             VERSION_TCP => (Peer::Tcp(decode_tcp(b)?), 96, 0),
             VERSION_ANY_PEER => (Peer::decode(&b[PEER_AT..120])?, 120, 0),
-            VERSION_ANY_FRAMING | VERSION_HEADER_DUE | VERSION_TLS | VERSION_TLS_DUE => {
-                (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT])
-            }
+            VERSION_ANY_FRAMING..=VERSION_IN_SOCKET => (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT]),
             _ => return None,
         };
+        let in_socket = b[0] == VERSION_IN_SOCKET;
+        let has = |flag: u8| in_socket && b[CARRIER_AT] & flag != 0;
         Some(SessionRecord {
             life,
             peer_done: b[2] & 1 != 0,
             quarantined: b[2] & 2 != 0,
             opened_turn_due: b[2] & 4 != 0,
             outbound: b[2] & 8 != 0,
-            over_tls: b[0] == VERSION_TLS,
-            tls_due: b[0] == VERSION_TLS_DUE,
+            over_tls: b[0] == VERSION_TLS || has(1),
+            tls_due: b[0] == VERSION_TLS_DUE || has(2),
+            in_socket,
             held: b[2] & 16 != 0,
             first_byte_due: b[2] & 32 != 0,
-            header_due: b[0] == VERSION_HEADER_DUE || b[0] == VERSION_TLS_DUE && b[2] & 64 != 0,
+            header_due: b[0] == VERSION_HEADER_DUE || b[0] == VERSION_TLS_DUE && b[2] & 64 != 0 || has(4),
             frame_bytes: b[3],
             service: short(4),
             id: word(0),
@@ -364,6 +382,7 @@ mod tests {
             outbound: true,
             over_tls: false,
             tls_due: false,
+            in_socket: false,
             held: true,
             header_due: false,
             first_byte_due: false,
@@ -413,6 +432,13 @@ mod tests {
                 let due = SessionRecord { header_due, tls_due: true, ..r.clone() };
                 assert_eq!(due.encode()[0], VERSION_TLS_DUE, "{peer}");
                 assert_eq!(SessionRecord::decode(&due.encode()), Some(due), "{peer}");
+            }
+            for (over_tls, tls_due, header_due) in
+                [(false, false, false), (true, false, false), (false, true, true), (false, true, false)]
+            {
+                let inside = SessionRecord { in_socket: true, over_tls, tls_due, header_due, ..r.clone() };
+                assert_eq!(inside.encode()[0], VERSION_IN_SOCKET, "{peer}");
+                assert_eq!(SessionRecord::decode(&inside.encode()), Some(inside), "{peer}");
             }
             let behind = SessionRecord { first_byte_due: true, ..r.clone() };
             assert_eq!(behind.encode()[0], version, "{peer}");

@@ -18,6 +18,7 @@ use super::Executor;
 use crate::effects::running_batch::RunningBatch;
 use crate::framing::Framing;
 use crate::host_state::HostState;
+use crate::host_state::framings::kind_of;
 use crate::ids::{ServiceId, Slot};
 use crate::service::convert::{Reread, convert_value};
 use crate::tls::facts;
@@ -71,11 +72,11 @@ pub(crate) fn call(
         state,
         actions: call.actions,
     };
-    let framing = host.services[session.service].framings.get(session.framing);
+    let framing = host.services[session.service].framings.get(session.framing_sent());
     // A datagram of the service itself came by no session's framing.
     let kind = || match call.actions.first() {
-        Some(a) if a.kind == action::DATAGRAM => Framing::Datagrams { bytes_max: 0 }.kind(),
-        _ => framing.kind(),
+        Some(a) if a.kind == action::DATAGRAM => Framing::Datagrams { bytes_max: 0 }.kind().to_owned(),
+        _ => kind_of(host, session),
     };
     let context = TurnContext {
         store: &host.store,
@@ -96,10 +97,10 @@ pub(crate) fn call(
         names: &host.names,
         subscribers: &|topic| host.topics.count_in(host.services.of_same_library(session.service), topic),
         own_framing: &|message| callee.code.encode(message),
-        encodes: Some(framing).filter(|f| f.encodes()),
+        encodes: Some(framing).filter(|f| f.encodes() || session.in_socket()),
         service: &|name| host.services.dialled(name),
         fact: &|name| match name {
-            "endpoint" => Some(kind().to_owned()),
+            "endpoint" => Some(kind()),
             "generation" => Some(callee.generation.to_string()),
             _ if session.over_tls() => {
                 let facts = host.tls.facts(&host.store, call.slot);
@@ -108,7 +109,7 @@ pub(crate) fn call(
             _ => None,
         },
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).
-        keeps_messages_apart: &|| host.services.any_encodes(),
+        keeps_messages_apart: &|| host.services.any_encodes() || !host.sockets.is_empty(),
         depths: call.running.depths(),
         now_ns: host.now_ns,
         wall_ns: host.wall_ns,

@@ -8,6 +8,7 @@
 //! | `deadline` | when a session's peer is late |
 //! | [`table`] | all sessions |
 //! | `output` | output a peer has not taken |
+//! | `socket_streams` | streams of WebSocket that carry sessions |
 //! | `send_queue` | sessions with output to send |
 //! | `flow_control` | sessions that wait for another one's output |
 //! | [`quarantine`] | sessions whose input is kept and not run |
@@ -21,4 +22,5 @@ pub(crate) mod output;
 
 pub mod quarantine;
 pub(crate) mod send_queue;
+pub(crate) mod socket_streams;
 pub mod table;

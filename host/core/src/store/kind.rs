@@ -81,12 +81,15 @@ pub enum Kind {
     Subscription = 28,
     /// Name that a session holds in its service; key: session.
     Name = 29,
+    /// Stream of WebSocket that carries a session, as `session/socket_streams.rs` says; key:
+    /// session.
+    Socket = 30,
     /// Drop of a prefix of a table whose entries are not all deleted, as `tables/drops.rs` says;
     /// key: its era.
-    Drop = 30,
+    Drop = 31,
     /// An entry of a table that has a deadline: milliseconds since 1970 (u64, little-endian), then
     /// what a record of kind `Entry` has; key: as there.
-    Expiring = 31,
+    Expiring = 32,
 }
 
 impl Kind {
@@ -108,7 +111,7 @@ impl Kind {
     pub(crate) fn is_part_of_session(self) -> bool {
         use Kind::*;
         let of_stream =
-            matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput | TlsDue);
+            matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput | TlsDue | Socket);
         of_stream
             || matches!(
                 self,
@@ -119,7 +122,7 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 31] = [
+        const ALL: [Kind; 32] = [
             Session,
             State,
             Input,
@@ -149,6 +152,7 @@ impl Kind {
             TlsDue,
             Subscription,
             Name,
+            Socket,
             Drop,
             Expiring,
         ];
