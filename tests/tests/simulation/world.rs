@@ -138,6 +138,7 @@ fn first_limits(subject: Subject) -> AllLimits {
         jobs_max: 1 << 20,
         jobs_running_max: JOBS_RUNNING_MAX,
         connects_max: 1 << 20,
+        names_per_session_max: 1024,
         turns_at_once_max: 5,
         pass_us: 5,
         sends_at_once_max: 2,

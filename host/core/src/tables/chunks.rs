@@ -78,6 +78,15 @@ impl<T: Item> Chunks<T> {
         chunk.find(key).map(|at| &chunk.items[at])
     }
 
+    /// First item from a key on: one search, but for a chunk that ends before the key.
+    pub(super) fn first_from(&self, key: &T::Key) -> Option<&T> {
+        let chunk = self.chunk(key)?;
+        chunk.items.get(chunk.place(key)).or_else(|| {
+            let mut behind = self.chunks.range::<T::Key, _>((Bound::Excluded(key), Bound::Unbounded));
+            behind.find_map(|(_, chunk)| chunk.items.first())
+        })
+    }
+
     /// Items from a key on, in order.
     pub(super) fn from<'s>(&'s self, key: &T::Key) -> impl Iterator<Item = &'s T> + use<'s, T> {
         let first = self.chunk(key);

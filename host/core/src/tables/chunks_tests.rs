@@ -83,8 +83,9 @@ fn chunks_hold_what_a_plain_map_holds() {
             assert_eq!(chunks.get(&two), model.get(&two), "seed {seed}");
             let before = model.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(&*two))).next_back();
             assert_eq!(chunks.before(Some(&two)), before.map(|(_, w)| w), "seed {seed}");
+            assert_eq!(chunks.from(&two).next(), chunks.first_from(&two), "seed {seed}");
             assert_eq!(
-                chunks.from(&two).next(),
+                chunks.first_from(&two),
                 model.range(two.clone()..).next().map(|(_, w)| w),
                 "seed {seed}"
             );

@@ -163,7 +163,12 @@ impl Tables {
         prefix: &[u8],
         from: &[u8],
     ) -> Option<&'a [u8]> {
-        self.keys_from(store, table, from).next().filter(|key| key.starts_with(prefix))
+        let (name, t) = self.tables.get_key_value(table)?;
+        let first = match self.deadlines.is_any_over() {
+            true => t.alive_from(from, self.walk(store, name)).next()?,
+            false => t.first_from(from)?,
+        };
+        Some(&*first.key).filter(|key| key.starts_with(prefix))
     }
 
     /// Returns the last key before `below` that starts with `prefix`; `None`: of all that do.

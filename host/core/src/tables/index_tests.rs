@@ -106,8 +106,11 @@ fn expire(t: &mut Tables, s: &mut Store, most: usize) -> usize {
     most - left
 }
 
+/// Entries by table and key: value and deadline.
+type Model = BTreeMap<(&'static str, Vec<u8>), (u8, Option<u64>)>;
+
 /// Bytes that the deadlines of a table's entries count.
-fn of_table_deadlines(model: &BTreeMap<(&str, Vec<u8>), (u8, Option<u64>)>, table: &str) -> usize {
+fn of_table_deadlines(model: &Model, table: &str) -> usize {
     model.iter().filter(|((t, _), (_, until))| *t == table && until.is_some()).count() * 8
 }
 
@@ -118,7 +121,7 @@ fn dropped_entries_never_come_back() {
     for seed in 0..60 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (mut t, mut s) = (Tables::default(), Store::new(1 << 24));
-        let mut model = BTreeMap::<(&str, Vec<u8>), (u8, Option<u64>)>::new();
+        let mut model = Model::new();
         let mut wall = 1;
         for n in 0..rng.usize(0..600) {
             let table = ["one", "two"][rng.usize(0..2)];

@@ -67,8 +67,8 @@ impl Staging<'_> {
         })
     }
 
-    /// Bytes that a table would have with what was staged so far and an entry of `more` bytes: keys,
-    /// values and deadlines.
+    /// Bytes that a table would have with what was staged so far and an entry of `more` bytes:
+    /// keys, values and deadlines count.
     fn table_bytes_after(&mut self, table: &str, key: &[u8], more: usize) -> usize {
         let tables = self.context.tables;
         let index = self.indexed();
