@@ -83,6 +83,8 @@ pub enum Kind {
     /// Stream of WebSocket that carries a session, as `session/socket_streams.rs` says; key:
     /// session.
     Socket = 30,
+    /// Content of a file in settings; key: the first 64 bits of its SHA-256.
+    HeldFile = 31,
 }
 
 impl Kind {
@@ -115,7 +117,7 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 30] = [
+        const ALL: [Kind; 31] = [
             Session,
             State,
             Input,
@@ -146,6 +148,7 @@ impl Kind {
             Subscription,
             Name,
             Socket,
+            HeldFile,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()
