@@ -17,6 +17,7 @@
 //! | [`schema_diff`] | differences between two schemas, field by field |
 //! | `schema_text` | a schema in words |
 //! | [`session_record`] | a session's 128-byte record: all of a connection that outlives code |
+//! | [`settings_file`] | files in settings, with and without their content |
 //!
 //! No I/O, no clock, no thread, no unsafe code. The SDK's `export/` uses the ABI on the handler's
 //! side, and `plugin/ffi/` on the host's.
@@ -41,3 +42,4 @@ pub mod schema;
 pub mod schema_diff;
 mod schema_text;
 pub mod session_record;
+pub mod settings_file;

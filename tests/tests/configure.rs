@@ -525,6 +525,97 @@ fn a_configuration_that_kills_three_workers_is_dropped() {
     assert_eq!(tally.ask("c"), "3 c");
 }
 
+/// Service that answers with the words of a file in its settings, and takes no line of two words.
+const HELD: &str = r#"
+#![forbid(unsafe_code)]
+use greenroom_handler::{Action, Fault, File, Handler, Turn, export};
+
+export!(Held);
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    words: File,
+}
+
+pub struct Held(String);
+
+impl Handler for Held {
+    const SERVICE: &'static str = "held";
+    const PORT: u16 = 0;
+    type State = u64;
+    type Config = Settings;
+
+    fn new(settings: Settings) -> Result<Self, String> {
+        let words = settings.words.text()?;
+        match words.lines().position(|line| line.contains(' ')) {
+            Some(at) => Err(format!("{}:{}: two words", settings.words.path(), at + 1)),
+            None => Ok(Held(words.lines().collect::<Vec<_>>().join(","))),
+        }
+    }
+
+    fn handle(&self, turn: &mut Turn<'_, u64>, action: Action<'_>) -> Result<(), Fault> {
+        if let Action::Message(_) = action {
+            *turn.state += 1;
+            let count = *turn.state;
+            turn.send_line(format!("{count} {}", self.0));
+        }
+        Ok(())
+    }
+}
+"#;
+
+/// A file in settings: its change is a reload, which the handler may refuse by its line. What a
+/// build was built with is held with it, through a rollback, a death and an upgrade.
+#[test]
+fn files_of_settings_are_held_with_the_build() {
+    let library = Fixture::new("held", HELD).build();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, words) = (dir.path().join("greenroom.toml"), dir.path().join("words"));
+    // The path is relative to the configuration's file.
+    let config =
+        "[service.held]\nlisten = [\"127.0.0.1:0\"]\nsettings = { words = { read_file = \"words\" } }\n";
+    std::fs::write(&file, config).expect("a file");
+    std::fs::write(&words, "one\ntwo\n").expect("a file");
+    let host = Host::serve_with(&[], &[&library], |c| {
+        c.arg("--config").arg(&file);
+    });
+    let mut client = Client::connect(host.addr("held"));
+    assert_eq!(client.ask("?"), "1 one,two");
+    std::fs::write(&words, "three\n").expect("a file");
+    host.wait_generation("held", 2);
+    assert_eq!(client.ask("?"), "2 three");
+    let line = host.last_ledger_line();
+    assert_eq!((&line["outcome"], &line["by"]), (&json!("committed"), &json!("watcher")), "{line}");
+
+    // A line that the handler refuses changes nothing, and says which.
+    std::fs::write(&words, "four\nfour five\n").expect("a file");
+    host.wait_log(&format!("{}:2: two words", words.display()));
+    assert_eq!((client.ask("?"), host.generation("held")), ("3 three".to_owned(), 2));
+    let check = host.command(&["serve", "--check-config", "-c"]).arg(&file).arg(&library).output();
+    let check = check.expect("greenroom");
+    assert!(!check.status.success() && String::from_utf8_lossy(&check.stderr).contains(":2: two words"));
+
+    // The path is never read again for what is in force.
+    std::fs::remove_file(&words).expect("it is there");
+    host.wait_log("configuration refused, nothing has changed: service.held.settings.words: ");
+    host.kill_worker();
+    assert_eq!(client.ask("?"), "4 three");
+    assert!(host.cli(&["rollback", "held"]).status.success());
+    assert_eq!(client.ask("?"), "5 one,two");
+    let upgrade = host.cli(&["upgrade"]);
+    assert!(upgrade.status.success(), "{upgrade:?}");
+    assert_eq!(client.ask("?"), "6 one,two");
+    host.kill_worker();
+    assert_eq!((client.ask("?"), host.generation("held")), ("7 one,two".to_owned(), 1));
+
+    // A death in the middle loses no change, and only what is needed is held.
+    std::fs::write(&words, "six\n").expect("a file");
+    host.kill_worker();
+    host.wait_generation("held", 3);
+    assert_eq!(client.ask("?"), "8 six");
+}
+
 const SLOW: &str = r#"
 #![forbid(unsafe_code)]
 use greenroom_handler::{Action, Fault, Handler, Turn, export};

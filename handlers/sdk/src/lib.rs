@@ -62,6 +62,7 @@
 //! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
 //! | `convert.rs` | converts states and values when the host asks |
 //! | `encode.rs` | encodes states and values, and refuses what could not be read again |
+//! | `file.rs` | files in settings |
 //! | `fault.rs` | errors and caught panics |
 //! | `log.rs` | hands `tracing` events to the host |
 //! | `host.rs`, `run.rs` | the host as a batch sees it; the run of a batch, on any host |
@@ -73,6 +74,7 @@ mod bytes;
 mod convert;
 mod encode;
 mod fault;
+mod file;
 mod framing;
 mod handler;
 mod host;
@@ -92,6 +94,7 @@ pub mod testing;
 
 pub use bytes::Bytes;
 pub use fault::Fault;
+pub use file::File;
 pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState, Prefix};
 pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page, Started};
 pub use migrate::Migrations;

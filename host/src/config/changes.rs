@@ -6,6 +6,7 @@
 //! needed for it.
 
 use crate::config::Config;
+use greenroom_state::settings_file::{BASE64_CONTENT, READ_FILE, SHA256};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Config {
@@ -43,7 +44,9 @@ impl Config {
 pub(super) fn flatten(at: &str, value: &serde_json::Value, names: &mut BTreeMap<String, serde_json::Value>) {
     match value {
         serde_json::Value::Object(map) => {
-            for (key, value) in map {
+            // The hash of a file says enough.
+            let is_file = map.contains_key(READ_FILE) && map.contains_key(SHA256);
+            for (key, value) in map.iter().filter(|(key, _)| !is_file || *key != BASE64_CONTENT) {
                 flatten(&if at.is_empty() { key.clone() } else { format!("{at}.{key}") }, value, names);
             }
         }

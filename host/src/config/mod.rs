@@ -44,6 +44,7 @@
 //! | [`trust`] | file trust: owners, modes, hashes |
 
 pub mod changes;
+mod files;
 mod listen;
 pub mod record;
 mod settings;
@@ -195,6 +196,7 @@ impl Config {
             *file = base.join(&*file);
         }
         config.service.values_mut().filter_map(|s| s.tls.as_mut()).for_each(|tls| tls.resolve(base));
+        config.read_files(base).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(config)
     }
 

@@ -29,7 +29,9 @@ pub(super) struct ConfigProposals {
     pub(super) last: u64,
     /// A SIGHUP waits for a worker.
     pub(super) sighup_pending: bool,
-    /// Workers in a row that died before they answered a signal's proposal.
+    /// Changed files of settings wait for a worker.
+    pub(super) files_pending: bool,
+    /// Workers in a row that died before they answered a proposal that no operator waits for.
     pub(super) signals_lost: u32,
 }
 
@@ -50,10 +52,13 @@ impl ConfigProposals {
         Some(proposed)
     }
 
-    /// Forgets the proposals of a worker that has ended. True: a signal's is due again, or a SIGHUP
-    /// came while no worker served.
-    pub(super) fn take_due_again(&mut self) -> bool {
-        let mut lost = std::mem::take(&mut self.open).into_values().any(|p| p.by == Requester::Signal);
+    /// Forgets the proposals of a worker that has ended. Returns who proposes again: those whose
+    /// proposal is lost or came while no worker served, and who have no caller. A signal reads
+    /// what a changed file is about, too.
+    pub(super) fn take_due_again(&mut self) -> Option<Requester> {
+        let lost_ones: Vec<_> = std::mem::take(&mut self.open).into_values().map(|p| p.by).collect();
+        let was_lost = |by: Requester| lost_ones.contains(&by);
+        let mut lost = was_lost(Requester::Signal) || was_lost(Requester::Watcher);
         self.signals_lost += u32::from(lost);
         if self.signals_lost > SIGNALS_LOST_MAX {
             tracing::error!(
@@ -62,7 +67,9 @@ impl ConfigProposals {
             );
             (lost, self.signals_lost) = (false, 0);
         }
-        std::mem::take(&mut self.sighup_pending) || lost
+        let signal = std::mem::take(&mut self.sighup_pending) || lost && was_lost(Requester::Signal);
+        let files = std::mem::take(&mut self.files_pending) || lost;
+        signal.then_some(Requester::Signal).or_else(|| files.then_some(Requester::Watcher))
     }
 }
 
@@ -71,19 +78,22 @@ mod tests {
     use super::*;
 
     #[test]
-    pub(super) fn a_signals_proposal_is_repeated_until_too_many_workers_died_with_it() {
+    pub(super) fn a_proposal_without_a_caller_is_repeated_until_too_many_workers_died_with_it() {
         let mut proposals = ConfigProposals::default();
         let mut lose = |by| {
             let number = proposals.next_number();
             proposals.open.insert(number, Proposed { config: Config::default(), by });
             proposals.take_due_again()
         };
-        assert!(!lose(Requester::Operator { uid: 1, pid: 2 }));
-        assert!(lose(Requester::Signal) && lose(Requester::Signal));
-        assert!(!lose(Requester::Signal), "the third worker in a row");
-        assert!(lose(Requester::Signal));
-        assert!(proposals.answered(1).is_none() && !proposals.take_due_again());
-        proposals.sighup_pending = true;
-        assert!(proposals.take_due_again() && !proposals.take_due_again());
+        let (signal, watcher) = (Some(Requester::Signal), Some(Requester::Watcher));
+        assert_eq!(lose(Requester::Operator { uid: 1, pid: 2 }), None);
+        assert_eq!((lose(Requester::Signal), lose(Requester::Watcher)), (signal, watcher));
+        assert_eq!(lose(Requester::Signal), None, "the third worker in a row");
+        assert_eq!(lose(Requester::Signal), signal);
+        assert!(proposals.answered(1).is_none() && proposals.take_due_again().is_none());
+        (proposals.sighup_pending, proposals.files_pending) = (true, true);
+        assert_eq!((proposals.take_due_again(), proposals.take_due_again()), (signal, None));
+        proposals.files_pending = true;
+        assert_eq!((proposals.take_due_again(), proposals.take_due_again()), (watcher, None));
     }
 }

@@ -4,10 +4,11 @@
 //! refused. Both are kept while no worker lives. A library whose file was never refused and whose
 //! build never ran is none of this host's: it may be any library beside handlers.
 
-use crate::plugin::watch::WatchNews;
+use crate::plugin::watch::{SettingsFiles, WatchNews};
 use crate::protocol::status::FileStatus;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// Files of libraries, by their watched paths.
@@ -16,6 +17,8 @@ pub(super) struct LibraryFiles {
     files: BTreeMap<PathBuf, LibraryFile>,
     /// Reason why the system gives no notice of changes.
     slow: Option<String>,
+    /// Files that settings name, shared with the thread that watches.
+    settings: SettingsFiles,
 }
 
 /// A library's file.
@@ -44,7 +47,7 @@ impl LibraryFiles {
     /// Notes news of the watch, as far as `status` tells of them.
     pub(super) fn hear(&mut self, news: WatchNews) {
         match news {
-            WatchNews::Changed(_) => {}
+            WatchNews::Changed(_) | WatchNews::Settings => {}
             WatchNews::Holds(path, holds) => self.holds(path, holds),
             WatchNews::Slow(why) => self.slow = why,
         }
@@ -74,6 +77,16 @@ impl LibraryFiles {
     pub(super) fn refused(&mut self, path: PathBuf, build: String, reason: String) {
         let refusal = Refusal { build, reason, at: Instant::now() };
         self.files.entry(path).or_default().refused = Some(refusal);
+    }
+
+    /// Files that settings name, for the thread that watches.
+    pub(super) fn settings(&self) -> SettingsFiles {
+        self.settings.clone()
+    }
+
+    /// Has these files watched for changes of settings, and no others.
+    pub(super) fn watch_settings(&self, files: BTreeSet<PathBuf>) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 
     /// Reason why the system gives no notice of changes; `None`: it does.

@@ -251,6 +251,9 @@ impl Keeper {
             Event::Watched(WatchNews::Changed(path)) if self.options.config.watch => {
                 self.worker.send(&ToWorker::Changed(path));
             }
+            Event::Watched(WatchNews::Settings) if self.options.config.watch => {
+                self.configure(Requester::Watcher, None);
+            }
             Event::Watched(news) => self.files.hear(news),
         }
     }

@@ -4,9 +4,10 @@
 //! `NotConfigured`. The worker decides: a refused configuration changes nothing. Only one that is
 //! in force becomes the keeper's own, for later first messages.
 //!
-//! A proposal of an operator goes with the caller's socket, and its reports go there. If the worker
-//! dies first, the operator's call fails. A proposal of a signal has no caller, so the keeper
-//! repeats it: on SIGHUP the file shall be in force in the end.
+//! A proposal of an operator goes with the caller's socket, and its reports go there. If the
+//! worker dies first, the operator's call fails. A proposal of a signal, or of the watcher for
+//! changed files of settings, has no caller. So the keeper repeats it: the files shall be in
+//! force in the end.
 
 use crate::admin::server::refuse;
 use crate::config::Config;
@@ -17,6 +18,7 @@ use crate::keeper::configure::Proposed;
 use crate::keeper::events::Event;
 use crate::keeper::handshaker_process;
 use crate::keeper::peer_watch::PeerWatch;
+use crate::plugin::watch::SettingsFiles;
 use crate::protocol::admin::AdminCommand;
 use crate::protocol::keeper::ToWorker;
 use crate::protocol::link::to_file;
@@ -39,17 +41,29 @@ fn with_certificates(config: Config, in_force: &TlsSettings) -> Result<Config, S
 }
 
 impl Keeper {
+    /// Files that settings name, as the thread that watches is to know them.
+    pub fn settings_files(&self) -> SettingsFiles {
+        self.files.watch_settings(self.options.config.files());
+        self.files.settings()
+    }
+
     /// Begins to read the configuration, on a thread of its own. The result comes as
-    /// [`Event::Read`].
+    /// [`Event::Read`]. The watcher has the files of the settings in force read again, and nothing
+    /// else: a configuration file under way is none of its business.
     pub(super) fn configure(&mut self, by: Requester, stream: Option<UnixStream>) {
         let (source, mailbox) = (self.options.source.clone(), self.mailbox());
+        let of_files = (by == Requester::Watcher).then(|| self.options.config.clone());
         let in_force = self.options.config.tls_settings();
         // A thread that can't be started drops its socket with its closure.
         let to_refuse = stream.as_ref().and_then(|stream| stream.try_clone().ok());
         let read = move || {
             // Held until the result is posted: the file that was read last is proposed last.
             let _turn = ONE_AT_A_TIME.lock();
-            let config = Box::new(source.read().and_then(|config| with_certificates(config, &in_force)));
+            let config = match of_files {
+                Some(config) => config.with_files_read_again(),
+                None => source.read(),
+            };
+            let config = Box::new(config.and_then(|config| with_certificates(config, &in_force)));
             mailbox.post(Event::Read { config, by, stream });
         };
         if let Err(e) = std::thread::Builder::new().name("configuration".into()).spawn(read) {
@@ -121,16 +135,17 @@ impl Keeper {
     fn configure_later(&mut self, by: Requester, stream: Option<UnixStream>) {
         match stream {
             Some(stream) => self.callers.add(WaitingCaller { command: AdminCommand::Configure, by, stream }),
+            None if by == Requester::Watcher => self.proposals.files_pending = true,
             None => self.proposals.sighup_pending = true,
         }
     }
 
-    /// Repeats a signal's proposal that the previous worker did not answer. Runs once a worker
-    /// serves and has reported the configuration in force: a proposal that was committed before the
-    /// death counts as answered. Operators know that theirs failed.
+    /// Repeats a proposal without a caller that the previous worker did not answer. Runs once a
+    /// worker serves and has reported the configuration in force: a proposal that was committed
+    /// before the death counts as answered. Operators know that theirs failed.
     pub(super) fn propose_again(&mut self) {
-        if self.proposals.take_due_again() {
-            self.configure(Requester::Signal, None);
+        if let Some(by) = self.proposals.take_due_again() {
+            self.configure(by, None);
         }
     }
 
@@ -139,6 +154,7 @@ impl Keeper {
     pub(super) fn configured(&mut self, number: u64) {
         if let Some(proposed) = self.proposals.answered(number) {
             self.options.config = proposed.config;
+            self.files.watch_settings(self.options.config.files());
             self.acceptor.watch_peers(PeerWatch::of(&self.options.config.limits));
             self.acceptor.handshakes.configure(self.options.config.tls_settings());
         }

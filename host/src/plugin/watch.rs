@@ -1,4 +1,4 @@
-//! Watch over library files: reports each whose file changed, and what it holds now.
+//! Watch over files of libraries and settings: reports each that changed, and what a library holds.
 //!
 //! A file changes in two ways: somebody writes it, or its path leads to another file. So a path is
 //! looked up anew each time, through all links. Two sources find a change:
@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time between two looks at all files.
@@ -34,11 +35,16 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Time between two looks that events ask for.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// Files that settings name. The keeper changes them with the configuration in force.
+pub type SettingsFiles = Arc<Mutex<BTreeSet<PathBuf>>>;
+
 /// News of the watched files.
 #[derive(Debug)]
 pub enum WatchNews {
     /// This library's file changed, and is quiet since.
     Changed(PathBuf),
+    /// A file that settings name changed, and is quiet since.
+    Settings,
     /// The library's file has this hash, or can't be read for this reason.
     Holds(PathBuf, Result<String, String>),
     /// The system gives no notice of changes, for this reason; `None`: it does again.
@@ -48,11 +54,16 @@ pub enum WatchNews {
 /// Watches the files of libraries, and of all libraries that appear in directories. Calls `tell`
 /// on a thread of its own, which lives as long as the process. What is not there yet is no error.
 /// Fails if the system has no thread to give.
-pub fn start(found: &Found, tell: impl Fn(WatchNews) + Send + 'static) -> Result<(), String> {
+pub fn start(
+    found: &Found,
+    settings: SettingsFiles,
+    tell: impl Fn(WatchNews) + Send + 'static,
+) -> Result<(), String> {
     let (sender, events) = channel();
     let mut watch = Watch {
         libraries: found.libraries.iter().map(|(path, _)| path.clone()).collect(),
         directories: found.directories.clone(),
+        settings,
         notices: Notices::new(sender),
         slow: None,
         files: BTreeMap::new(),
@@ -83,6 +94,8 @@ struct Watch {
     libraries: BTreeSet<PathBuf>,
     /// Directories whose libraries count.
     directories: Vec<PathBuf>,
+    /// Files that settings name.
+    settings: SettingsFiles,
     notices: Notices,
     /// Reason why the system gives no notice, as it was told.
     slow: Option<String>,
@@ -105,7 +118,7 @@ struct Watch {
 impl Watch {
     /// Collects events, and reports each file once it is quiet. Returns only if the events end.
     fn run(mut self, events: &Receiver<notify::Result<Event>>, tell: impl Fn(WatchNews)) {
-        for path in self.files.keys() {
+        for path in self.files.keys().filter(|path| !self.is_of_settings(path)) {
             tell(WatchNews::Holds(path.clone(), hash_of(path)));
         }
         loop {
@@ -130,6 +143,10 @@ impl Watch {
                 self.look(&tell);
             }
             for path in self.take_quiet() {
+                if self.is_of_settings(&path) {
+                    tell(WatchNews::Settings);
+                    continue;
+                }
                 tell(WatchNews::Changed(path.clone()));
                 let holds = hash_of(&path);
                 tell(WatchNews::Holds(path, holds));
@@ -200,6 +217,8 @@ impl Watch {
         self.entries.clear();
         self.listed.clear();
         let mut paths = self.libraries.clone();
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        paths.extend(settings.iter().cloned());
         paths.extend(self.files.keys().cloned());
         for dir in &self.directories {
             for entry in deciding_entries(dir) {
@@ -232,11 +251,17 @@ impl Watch {
                 self.pending.insert(path.clone(), Instant::now());
             }
             // A file that is gone from a directory is forgotten once that was reported.
-            match now.is_some() || before.is_some() || self.libraries.contains(&path) {
+            let stays = self.libraries.contains(&path) || settings.contains(&path);
+            match now.is_some() || before.is_some() || stays {
                 true => _ = self.files.insert(path, now),
                 false => _ = self.files.remove(&path),
             }
         }
+    }
+
+    /// Whether a file is one that settings name.
+    fn is_of_settings(&self, path: &Path) -> bool {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
     }
 
     /// Has the notices follow these directories. A reason that is new is told and logged once.

@@ -195,6 +195,7 @@ impl Shell {
     pub(super) fn drop_unused_builds(&mut self) {
         self.say_builds();
         self.threads.prepare.drop_copies(self.builds.take_unused_copies());
+        self.builds.forget_files(&mut self.core, self.config.get());
         if let Some(retired) = self.core.take_retired() {
             self.threads.prepare.send(Job::Drop(retired, Vec::new()));
             self.builds.forget_converters(&mut self.core);

@@ -67,7 +67,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["host"],
             &["encode"],
             &["log"],
-            &["bytes", "fault", "framing", "telnet"],
+            &["bytes", "fault", "file", "framing", "telnet"],
         ],
     ),
     (
@@ -81,7 +81,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["schema_text", "same_value"],
             &["schema"],
             &["json", "session_record", "elf_note", "abi", "address_text", "address_binary", "endpoint"],
-            &["address", "nesting"],
+            &["address", "nesting", "settings_file"],
         ],
     ),
 ];

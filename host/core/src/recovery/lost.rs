@@ -31,6 +31,7 @@ pub(super) fn describe(erased: &Erased) -> String {
         Some(Kind::Library) => format!("the builds of library {key}"),
         Some(Kind::Payload) => "a message for several sessions".into(),
         Some(Kind::Config) => "the configuration in force".into(),
+        Some(Kind::HeldFile) => "the content of a file in settings".into(),
         Some(Kind::Ports) => "the list of ports".into(),
         Some(Kind::Ledger) => format!("line {key} of the ledger"),
         Some(Kind::Served) => "the number of the last connection".into(),

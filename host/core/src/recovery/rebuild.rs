@@ -184,7 +184,13 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             | Kind::Subscription
             | Kind::Name
             | Kind::Quarantine => recover_part(host, f),
-            Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config | Kind::Framings => {
+            Kind::Library
+            | Kind::Ports
+            | Kind::Served
+            | Kind::Ledger
+            | Kind::Config
+            | Kind::HeldFile
+            | Kind::Framings => {
                 host_records.recover(store, f.kind, f.key, f.at);
             }
         }

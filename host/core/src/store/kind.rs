@@ -84,12 +84,14 @@ pub enum Kind {
     /// Stream of WebSocket that carries a session, as `session/socket_streams.rs` says; key:
     /// session.
     Socket = 30,
+    /// Content of a file in settings; key: the first 64 bits of its SHA-256.
+    HeldFile = 31,
     /// Drop of a prefix of a table whose entries are not all deleted, as `tables/drops.rs` says;
     /// key: its era.
-    Drop = 31,
+    Drop = 32,
     /// An entry of a table that has a deadline: milliseconds since 1970 (u64, little-endian), then
     /// what a record of kind `Entry` has; key: as there.
-    Expiring = 32,
+    Expiring = 33,
 }
 
 impl Kind {
@@ -122,7 +124,7 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 32] = [
+        const ALL: [Kind; 33] = [
             Session,
             State,
             Input,
@@ -153,6 +155,7 @@ impl Kind {
             Subscription,
             Name,
             Socket,
+            HeldFile,
             Drop,
             Expiring,
         ];

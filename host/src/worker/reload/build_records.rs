@@ -24,6 +24,7 @@ use crate::memory::board::Board;
 use crate::plugin::ffi::library::Library;
 use crate::plugin::room::RoomLeft;
 use crate::plugin::stage::NOT_WRITTEN;
+use crate::worker::reload::held_files;
 use greenroom_core::core::Core;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::reload::request::LibraryId;
@@ -163,6 +164,16 @@ impl LibraryRecord {
     }
 }
 
+impl LibraryRecord {
+    /// Settings of all builds of the record.
+    fn settings_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let before = self.probation.as_mut().map(|p| &mut p.before);
+        let all =
+            self.earlier.iter_mut().chain(&mut self.converters).chain(before).chain([&mut self.current]);
+        all.filter_map(|b| b.settings.as_mut()).flat_map(BTreeMap::values_mut)
+    }
+}
+
 impl RunningBuild {
     /// Records a build of the core with the file and settings that it was loaded from.
     pub(in crate::worker) fn of(
@@ -215,6 +226,8 @@ pub(in crate::worker) struct BuildRecords {
     unused_copies: Vec<PathBuf>,
     /// Libraries whose records were written since the keeper was told of them.
     untold: BTreeSet<usize>,
+    /// Files of settings may be held that no record needs any more.
+    pub(super) files_due: bool,
 }
 
 impl BuildRecords {
@@ -238,7 +251,10 @@ impl BuildRecords {
         id: LibraryId,
         record: LibraryRecord,
     ) -> Vec<PathBuf> {
-        let json = serde_json::to_vec(&record).unwrap_or_default();
+        let mut stored = record.clone();
+        stored.settings_mut().for_each(|json| held_files::hold_in(core, json));
+        self.files_due = true;
+        let json = serde_json::to_vec(&stored).unwrap_or_default();
         if !core.put_host_record(Kind::Library, key_of(&record.path), &json) {
             tracing::error!(
                 "no room to record generation {} of {}",
@@ -290,6 +306,18 @@ impl BuildRecords {
             record.converters.clear();
             self.update(core, LibraryId(at), record);
         }
+    }
+
+    /// Deletes the content of files that neither builds nor the configuration in force need. The
+    /// deletion counts with the next commit. O(settings), and only if records have changed.
+    pub(in crate::worker) fn forget_files(&mut self, core: &mut Core, config: &Config) {
+        if !std::mem::take(&mut self.files_due) || !held_files::any(core) {
+            return;
+        }
+        let config = config.settings();
+        let builds = self.records.values_mut().flat_map(LibraryRecord::settings_mut);
+        let all = builds.map(|json| &*json).chain(config.values());
+        held_files::forget_others(core, &all.flat_map(|json| held_files::needed(json)).collect());
     }
 
     /// Counts a build that this process has loaded and is about to commit.
@@ -354,7 +382,11 @@ impl BuildRecords {
 /// a record cannot be read: without its build no worker can serve.
 pub(in crate::worker) fn recorded(core: &Core) -> Result<Vec<LibraryRecord>, String> {
     let read = |(_, json): (u64, Vec<u8>)| {
-        serde_json::from_slice(&json).map_err(|e| format!("the record of a library cannot be read: {e}"))
+        let read = serde_json::from_slice(&json);
+        let mut record: LibraryRecord =
+            read.map_err(|e| format!("the record of a library cannot be read: {e}"))?;
+        record.settings_mut().for_each(|json| held_files::put_back_in(core, json));
+        Ok(record)
     };
     core.host_records(Kind::Library).into_iter().map(read).collect()
 }

@@ -16,6 +16,7 @@
 
 use crate::admin::query::Answer;
 use crate::config::{Config, record};
+use crate::worker::reload::held_files::{hold, put_back};
 use greenroom_core::core::Core;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::reload::request::Requester;
@@ -97,6 +98,8 @@ impl ConfigInForce {
     pub(in crate::worker) fn adopt(&mut self, core: &mut Core) {
         let Some(ProposedConfig { number, config, .. }) = &self.proposed else { return };
         let record = InForce { number: *number, config: (**config).clone() };
+        let mut record = serde_json::to_value(&record).unwrap_or_default();
+        hold(core, &mut record);
         if !core.put_host_record(Kind::Config, 0, &serde_json::to_vec(&record).unwrap_or_default()) {
             tracing::error!(
                 "no room to record the configuration: a successor would go on with the previous one"
@@ -120,7 +123,12 @@ pub(in crate::worker) fn recorded_number(core: &Core) -> Option<u64> {
 /// Reads the record. A record that cannot be read is logged, and counts as none.
 fn read(core: &Core) -> Option<InForce> {
     let (_, json) = core.host_records(Kind::Config).into_iter().next()?;
+    let whole = |mut record| {
+        put_back(core, &mut record);
+        serde_json::from_value(record)
+    };
     serde_json::from_slice(&json)
+        .and_then(whole)
         .inspect_err(|e| {
             tracing::error!(
                 "the record of the configuration cannot be read, so the initial configuration holds: {e}"

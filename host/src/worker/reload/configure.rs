@@ -39,6 +39,7 @@ pub(super) fn put_in_force(shell: &mut Shell) -> u64 {
     // Orders are served in turn: files staged from here on are checked against the new trust.
     shell.threads.prepare.send(Job::Configure(config));
     shell.config.adopt(&mut shell.core);
+    shell.builds.files_due = true;
     let report = Report::of_host(NAME, Outcome::Configured, changes);
     shell.ledger.add(&mut shell.core, &requester(by), report)
 }

@@ -7,6 +7,7 @@
 //! | `commit` | Commits prepared builds between two passes. |
 //! | `config_in_force` | The configuration in force, and the one being committed. |
 //! | `configure` | Puts a proposed configuration in force, or refuses it. |
+//! | `held_files` | The content of files in settings, as the store has it. |
 //! | `ports` | Ports that listen, and ports being opened for a reload. |
 //! | `probation` | Ends probations and rolls back. |
 //! | `proposals` | Configurations that wait for their turn. |
@@ -19,6 +20,7 @@ pub(super) mod carry_out;
 mod commit;
 pub(super) mod config_in_force;
 mod configure;
+mod held_files;
 pub(super) mod ports;
 pub(super) mod probation;
 pub(super) mod proposals;

@@ -39,7 +39,7 @@ use std::time::Instant;
 #[derive(Default)]
 pub(in crate::worker) struct Proposals {
     /// Configurations that wait for the reloads under way, and for each other, in the order of
-    /// their arrival. With each, the channel for its reports; a signal has none.
+    /// their arrival. With each, the channel for its reports; signal and watcher have none.
     waiting: VecDeque<(Proposal, Option<Sender<Answer>>)>,
 }
 
@@ -62,7 +62,7 @@ impl Proposals {
         }
         if shell.lifecycle.is_handing_over() {
             // The keeper gets no answer for these, and gives them to the successor.
-            self.waiting.retain(|(p, _)| p.by != Requester::Signal);
+            self.waiting.retain(|(p, _)| !matches!(p.by, Requester::Signal | Requester::Watcher));
         }
         // A worker that ends begins none of them: each is refused, so that no caller waits for it.
         while shell.lifecycle.is_ending()
@@ -81,7 +81,7 @@ fn begin(shell: &mut Shell, reload: &mut ReloadDriver, proposal: Proposal, reply
     // Compared with the configuration in force now, which may be later than the proposal.
     let (fixed, live) = shell.config.get().changes(&config);
     let affected = match may_begin(shell, &config, &fixed) {
-        Ok(()) => affected_libraries(shell, &config),
+        Ok(()) => affected_libraries(shell, &config, by),
         Err(why) => {
             announce(&reply, 1);
             return refuse(shell, number, by, &reply, why);
@@ -143,7 +143,10 @@ fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), Str
 
 /// The libraries whose settings or ports differ, with the copies of the builds that they run.
 /// O(libraries x services x ports).
-fn affected_libraries(shell: &Shell, config: &Config) -> Vec<(LibraryId, PathBuf)> {
+///
+/// The watcher has read files again. A build that was rolled back to runs without what they had,
+/// and stays so until its own file changes, or somebody asks for the configuration.
+fn affected_libraries(shell: &Shell, config: &Config, by: Requester) -> Vec<(LibraryId, PathBuf)> {
     let (was, settings) = (shell.config.get().settings(), config.settings());
     let mut affected = Vec::new();
     for (id, record) in shell.builds.all() {
@@ -157,7 +160,8 @@ fn affected_libraries(shell: &Shell, config: &Config) -> Vec<(LibraryId, PathBuf
             let of = |all: &BTreeMap<String, String>| all.get(&o.name).unwrap_or(&none).clone();
             // A record without settings of its own is an older host's: one configuration held for
             // all.
-            let runs_with = of(record.current.settings.as_ref().unwrap_or(&was));
+            let own = record.current.settings.as_ref().filter(|_| by != Requester::Watcher);
+            let runs_with = of(own.unwrap_or(&was));
             // A bad address counts as a change: the reload refuses it by name.
             let wanted = config.endpoints(o);
             let file = |config: &Config| config.socket_file(&o.name);

@@ -1,0 +1,150 @@
+//! Files in settings: a table `{ read_file = "PATH" }` gets the content of the file.
+//!
+//! Files are read with the configuration, by whoever reads that, and cross with it to workers and
+//! builds. So each generation has the content that it was built with. A record holds each content
+//! once: see `worker/reload/held_files.rs`.
+
+use crate::config::{Config, is_text};
+use greenroom_state::settings_file::{FILE_BYTES_MAX, READ_FILE, SHA256, SettingsFile};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+impl Config {
+    /// Reads the files that settings name, relative to `base`. Blocks for the disk. The error names
+    /// key and file.
+    pub(super) fn read_files(&mut self, base: &Path) -> Result<(), String> {
+        let read = |path: &str| read(&base.join(path));
+        self.service.iter_mut().try_for_each(|(name, service)| {
+            each_file(&format!("service.{name}.settings"), &mut service.settings, &read)
+        })
+    }
+
+    /// Copy of this configuration with the files of its settings read again. Blocks for the disk.
+    pub fn with_files_read_again(&self) -> Result<Config, String> {
+        let mut config = self.clone();
+        config.read_files(Path::new(""))?;
+        Ok(config)
+    }
+
+    /// Paths of the files that settings name.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        let mut all = BTreeSet::new();
+        self.service.values().for_each(|service| collect(&service.settings, &mut all));
+        all
+    }
+}
+
+/// Path of a table that stands for a file. A table that was read before has its hash, too.
+fn path_of(table: &Table) -> Option<&str> {
+    let is_file = table.len() == 1 || table.len() == 3 && table.contains_key(SHA256);
+    table.get(READ_FILE).filter(|_| is_file)?.as_str()
+}
+
+/// Reads each file of a table whose name is `at`, at any depth.
+fn each_file(
+    at: &str,
+    table: &mut Table,
+    read: &dyn Fn(&str) -> Result<SettingsFile, String>,
+) -> Result<(), String> {
+    if let Some(path) = path_of(table) {
+        let file = read(path).map_err(|why| format!("{at}: {why}"))?;
+        *table = file.entries().into_iter().map(|(key, text)| (key.to_owned(), text.into())).collect();
+        return Ok(());
+    }
+    table.iter_mut().try_for_each(|(key, value)| in_value(&format!("{at}.{key}"), value, read))
+}
+
+/// Reads each file of a value whose name is `at`.
+fn in_value(
+    at: &str,
+    value: &mut Value,
+    read: &dyn Fn(&str) -> Result<SettingsFile, String>,
+) -> Result<(), String> {
+    match value {
+        Value::Table(table) => each_file(at, table, read),
+        Value::Array(items) => {
+            items.iter_mut().enumerate().try_for_each(|(i, item)| in_value(&format!("{at}.{i}"), item, read))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Collects the paths of a table's files.
+fn collect(table: &Table, all: &mut BTreeSet<PathBuf>) {
+    if let Some(path) = path_of(table) {
+        all.insert(path.into());
+        return;
+    }
+    let mut values: Vec<_> = table.values().collect();
+    while let Some(value) = values.pop() {
+        match value {
+            Value::Table(table) => collect(table, all),
+            Value::Array(items) => values.extend(items),
+            _ => {}
+        }
+    }
+}
+
+/// Reads a file. A FIFO or a device would block, or never end.
+fn read(path: &Path) -> Result<SettingsFile, String> {
+    let at = path.display();
+    is_text(path)?;
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let open = OpenOptions::new().read(true).custom_flags(nonblock).open(path);
+    let file = open.map_err(|e| format!("{at} can't be opened: {e}"))?;
+    if !file.metadata().is_ok_and(|m| m.is_file()) {
+        return Err(format!("{at} is not a file"));
+    }
+    let mut bytes = Vec::new();
+    // One byte more shows that the file is longer.
+    let read = file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|e| format!("{at} can't be read: {e}"))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(format!("{at} has more than {FILE_BYTES_MAX} bytes, the most that settings take"));
+    }
+    let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    Ok(SettingsFile { path: at.to_string(), sha256, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_at_any_depth_and_refused_by_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
+        write("a", b"one");
+        let file = dir.path().join("greenroom.toml");
+        let config = |settings: &str| {
+            std::fs::write(&file, format!("[service.s]\nsettings = {settings}\n")).unwrap();
+            Config::read(&file)
+        };
+        let read =
+            config("{ x = { read_file = \"a\" }, l = [{ read_file = \"a\" }], read_file = \"b\" }").unwrap();
+        let json: serde_json::Value = serde_json::from_str(&read.settings()["s"]).unwrap();
+        let path = dir.path().join("a");
+        assert_eq!(json["x"][READ_FILE], path.to_str().unwrap());
+        assert_eq!(json["x"]["base64"], "b25l");
+        assert_eq!((&json["l"][0], &json[READ_FILE]), (&json["x"], &"b".into()));
+        assert_eq!(read.files(), BTreeSet::from([path]));
+        write("a", b"two");
+        let again = read.with_files_read_again().unwrap();
+        assert_eq!(read.changes(&again).1, ["service.s.settings.l", "service.s.settings.x.sha256"]);
+        write("long", &vec![0; FILE_BYTES_MAX + 1]);
+        for (settings, says) in [
+            ("{ x = [{ y = { read_file = \"none\" } }] }", "service.s.settings.x.0.y: "),
+            ("{ x = { read_file = \".\" } }", "is not a file"),
+            ("{ x = { read_file = \"/dev/null\" } }", "/dev/null is not a file"),
+            ("{ x = { read_file = \"long\" } }", "long has more than 2097152 bytes"),
+        ] {
+            let said = config(settings).unwrap_err();
+            assert!(said.contains(says) && said.contains("greenroom.toml: "), "{said}");
+        }
+    }
+}
