@@ -3,7 +3,7 @@
 //! Keys are bytes, values MessagePack. Each entry is one record of its own, which names
 //! its table and key, so recovery builds the index again from the entries alone. The lower half
 //! of that record's key is the version of the value, as the table's owner counts. Version 0: the
-//! table had no owner. The upper half is the era of the write ([`super::drops`]).
+//! table had no owner. The upper half is the era of the write (`super::drops`).
 //!
 //! *Invariants*: every reference in the index is a live record, and every entry is in the
 //! index, unless it was dropped. A table exists while it has an entry. Counts and bytes of a
@@ -374,7 +374,7 @@ impl Tables {
     }
 
     /// Returns the drops whose entries the store still held at the last commit, for readers of a
-    /// snapshot ([`super::drops::is_dropped`]).
+    /// snapshot ([`DroppedPrefixes::has`]).
     pub fn dropped(&self) -> DroppedPrefixes {
         self.drops.committed()
     }
