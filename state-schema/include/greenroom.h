@@ -22,7 +22,7 @@ enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                          
 enum { GR_TIMER = 4, GR_NOTE = 5, GR_PUBLISHED = 6, GR_JOB = 7, GR_DIALED = 8, GR_CONNECT = 9 }; /* the same, since 1.2 */
 enum { GR_PAGE = 10, GR_NEGOTIATED = 11, GR_SUBNEGOTIATION = 12, GR_DATAGRAM = 13 };   /* the same, since 1.4 */
 enum { GR_TLS_STARTED = 14, GR_STARTED = 15 };                                         /* the same, since 1.5 */
-enum { GR_WOKEN = 16 };                                                                /* the same, since 1.6 */
+enum { GR_WOKEN = 16, GR_IDLE = 17 };                                                  /* the same, since 1.6 */
 enum { GR_STARTED_HOST = 0, GR_STARTED_GENERATION = 1 };                               /* why GR_STARTED */
 enum { GR_CONNECT_OPEN = 0, GR_CONNECT_FAILED = 1 };                                   /* how GR_CONNECT ended */
 enum { GR_JOB_DONE = 0, GR_JOB_FAILED = 1, GR_JOB_LOST = 2 };                          /* how GR_JOB ended */
@@ -151,6 +151,8 @@ typedef struct gr_host {
     uint64_t (*session_next)(gr_turn *turn, uint64_t after);
     uint32_t (*table_seek)(gr_turn *turn, gr_bytes table, gr_bytes prefix, gr_bytes from, uint32_t flags, gr_bytes *key,
                            gr_bytes *value);
+    uint32_t (*frame_max)(gr_turn *turn, uint32_t bytes);
+    uint32_t (*idle_after)(gr_turn *turn, uint64_t after_ns);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */

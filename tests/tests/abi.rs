@@ -125,7 +125,9 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             wake_when_drained,
             unsent,
             session_next,
-            table_seek
+            table_seek,
+            frame_max,
+            idle_after
         }
     );
 

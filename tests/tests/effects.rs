@@ -811,3 +811,52 @@ fn a_session_goes_on_when_its_output_is_taken() {
     expect(&mut a, "new woken 0");
     assert_eq!(a.line(), None);
 }
+
+/// A bound of messages holds from the next one on, over a kill and a swap, until another one. A
+/// longer message ends its session like one over the service's own bound.
+#[test]
+fn a_bound_of_messages_holds_over_swaps_and_kills() {
+    let host = serve("probation_ms = 0");
+    let ((mut a, a_id), (mut b, b_id)) = (connect(&host), connect(&host));
+    let (ok, long) = (format!("ok {a_id}"), "x".repeat(20));
+    assert_eq!(a.ask("bound 20"), ok);
+    host.kill_worker();
+    assert_eq!(a.ask(&long), ok);
+    assert_eq!(host.json(&["state", "dump"])["sessions"][0]["frame_max"], 20);
+    reload(&host);
+    let ok = format!("new {ok}");
+    a.send(format!("fail\nbound 30\n{long}{long}\n"));
+    expect(&mut a, &ok);
+    assert_eq!(a.line(), None);
+    host.wait_log("closed: a frame was longer than its service takes (limit frame_bytes_max)");
+
+    let ok = format!("new ok {b_id}");
+    b.send(format!("bound 20\nbound 0\n{long}{long}\nbound 1000000\n"));
+    (0..4).for_each(|_| expect(&mut b, &ok));
+    b.send("x".repeat(20_000));
+    assert_eq!(b.line(), None);
+}
+
+/// A silence is told once, and is not forgotten by a kill or a swap. It closes nothing.
+#[test]
+fn a_silence_is_told_once_over_swaps_and_kills() {
+    let host = serve("probation_ms = 0");
+    let (mut a, id) = connect(&host);
+    a.send("fail\n");
+    assert_eq!(a.ask("hush 300"), format!("ok {id}"));
+    assert_eq!(host.json(&["state", "dump"])["sessions"][0]["idle_after_ms"], 300);
+    host.kill_worker();
+    expect(&mut a, "idle");
+    host.kill_worker();
+    // A word without an end breaks the silence, and the next one begins.
+    a.send("hel");
+    expect(&mut a, "idle");
+    reload(&host);
+    let ok = format!("new ok {id}");
+    assert_eq!(a.ask("lo"), ok);
+    expect(&mut a, "new idle");
+    assert_eq!(a.ask("chatter"), ok);
+    assert_eq!(a.ask("timer later 500"), ok);
+    expect(&mut a, "new timer later");
+    quiet(&mut a, id);
+}

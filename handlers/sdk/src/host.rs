@@ -68,6 +68,10 @@ pub(crate) trait Host {
     fn unsent(&mut self) -> u64;
     /// Next open session of the service; 0: there is none.
     fn session_next(&mut self, after: u64) -> u64;
+    /// Bounds the messages of the session's peer; 0: not beyond the service's bound.
+    fn frame_max(&mut self, bytes: u32) -> u32;
+    /// Has the session told of its peer's silence; 0: not any more.
+    fn idle_after(&mut self, after_ns: u64) -> u32;
     /// Sends bytes to the peer of a session. `flags`: those of a broadcast.
     fn send_to(&mut self, session: u64, data: &[u8], flags: u32) -> u32;
     /// Closes a session.

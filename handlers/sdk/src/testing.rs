@@ -14,7 +14,7 @@ use crate::run::{Session, run, run_service};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
-use turn::{Caused, Peer, SERVICE, Shared, Staging};
+use turn::{Caused, Peer, SERVICE, Shared, Silence, Staging};
 
 /// Host in memory, with sessions of one service.
 ///
@@ -53,9 +53,19 @@ impl<H: Handler> TestHost<H> {
         self.opened
     }
 
-    /// Runs one line, and returns the output since the last look.
+    /// Runs one line, and returns the output since the last look. A line that is longer than
+    /// [`Turn::frame_max`](crate::Turn::frame_max) says ends its session.
     pub fn line(&mut self, session: u64, line: impl AsRef<[u8]>) -> String {
-        self.turn(session, Action::Message(line.as_ref()));
+        let now = self.shared.now;
+        let mut fits = true;
+        if let Some(peer) = self.shared.sessions.get_mut(&session) {
+            fits = peer.frame_max == 0 || line.as_ref().len() <= peer.frame_max;
+            peer.silence = peer.silence.map(|s| Silence { at: Some(now + s.after), ..s });
+        }
+        match fits {
+            true => self.turn(session, Action::Message(line.as_ref())),
+            false => self.turn(session, Action::Closed(Closed::Limit)),
+        }
         self.output(session)
     }
 
@@ -75,16 +85,38 @@ impl<H: Handler> TestHost<H> {
     }
 
     /// Lets time go by on both clocks, and fires the timers that are due meanwhile, in their order.
-    /// Panics if such a turn fails.
+    /// Sessions are told of the silence of their peers. Panics if such a turn fails.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         let until = self.shared.now + by;
-        while let Some(((owner, name), at)) = self.next_timer().filter(|(_, at)| *at <= until) {
-            self.shared.now = self.shared.now.max(at);
-            self.shared.timers.remove(&(owner, name.clone()));
-            self.turn(owner, Action::Timer(&name));
+        loop {
+            let timer = self.next_timer().filter(|(_, at)| *at <= until);
+            let silent = self.next_silent().filter(|(_, at)| *at <= until);
+            match (timer, silent) {
+                (Some(((owner, name), at)), silent) if silent.is_none_or(|(_, s)| at <= s) => {
+                    self.shared.now = self.shared.now.max(at);
+                    self.shared.timers.remove(&(owner, name.clone()));
+                    self.turn(owner, Action::Timer(&name));
+                }
+                (_, Some((session, at))) => {
+                    self.shared.now = self.shared.now.max(at);
+                    let peer = self.shared.sessions.get_mut(&session);
+                    if let Some(silence) = peer.and_then(|p| p.silence.as_mut()) {
+                        silence.at = None;
+                    }
+                    self.turn(session, Action::Idle);
+                }
+                _ => break,
+            }
         }
         self.shared.now = until;
+    }
+
+    /// Next session to be told of its peer's silence, with the time.
+    fn next_silent(&self) -> Option<(u64, Duration)> {
+        let open = self.shared.sessions.iter().filter(|(_, peer)| !peer.closed);
+        let asked = open.filter_map(|(id, peer)| Some((*id, peer.silence?.at?)));
+        asked.min_by_key(|(_, at)| *at)
     }
 
     /// Next timer, with its time.

@@ -47,3 +47,6 @@ pub const STARTED: u32 = 15;
 /// Since 1.6. Session was woken, by [`super::Host::wake`] of itself or another one; `data` is
 /// empty.
 pub const WOKEN: u32 = 16;
+/// Since 1.6. Peer of the session was silent as long as [`super::Host::idle_after`] says; `data` is
+/// empty.
+pub const IDLE: u32 = 17;

@@ -202,4 +202,12 @@ pub struct Host {
         key: *mut Bytes<'static>,
         value: *mut Bytes<'static>,
     ) -> u32,
+    /// Since 1.6. Bounds the messages that the session's peer may send, from the next one on. A
+    /// longer one ends the session, as one beyond the service's bound does, which holds as well.
+    /// 0: that bound alone.
+    pub frame_max: unsafe extern "C" fn(turn: *mut Turn, bytes: u32) -> u32,
+    /// Since 1.6. Has the session told by [`super::action::IDLE`] once nothing came from its peer
+    /// for `after_ns` nanoseconds, which count from this pass at the earliest. Each silence is
+    /// told once; another call begins another one. 0: none is told.
+    pub idle_after: unsafe extern "C" fn(turn: *mut Turn, after_ns: u64) -> u32,
 }

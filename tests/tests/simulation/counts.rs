@@ -55,6 +55,8 @@ counts! {
     datagrams_lost,
     /// Datagrams to the service itself that were answered.
     datagrams_answered,
+    /// Silences of peers that their sessions were told of.
+    silences,
     /// Records of TLS that the host sealed.
     sealed,
 }
@@ -69,6 +71,7 @@ impl Counts {
         if subject == Subject::Script {
             assert!(self.faults > 5000 && self.quarantined > 100);
             assert!(self.rollbacks > 100 && self.probations_passed > 30 && self.turns_spared > 300);
+            assert!(self.silences > 50);
             assert!(self.actions > 10_000 && self.jobs_once > 500 && self.jobs_lost > 50);
             assert!(self.shouts_heard > 5_000 && self.connected > 500 && self.resets > 100);
             assert!(self.datagrams_lost > 500 && self.datagrams_answered > 2_000);
@@ -90,6 +93,6 @@ impl fmt::Display for Counts {
         write!(f, "{} configurations in force; {} slow readers reset; ", self.configured, self.resets)?;
         write!(f, "{} upgrades, {} Unix sockets ended, ", self.upgrades, self.unix_ended)?;
         write!(f, "{} datagrams lost, {} answered, ", self.datagrams_lost, self.datagrams_answered)?;
-        write!(f, "{} records sealed", self.sealed)
+        write!(f, "{} silences told, {} records sealed", self.silences, self.sealed)
     }
 }

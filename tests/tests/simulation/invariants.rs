@@ -8,13 +8,15 @@ use crate::world::World;
 use greenroom_core::effects::inbox::ActionView;
 use greenroom_core::ids::Slot;
 use greenroom_core::operate::inspect::{Filter, SessionView};
+use greenroom_core::session::blocked::Question;
 use greenroom_core::session::life::Life;
+use greenroom_core::session::terms::Terms;
 use greenroom_core::store::kind::Kind;
 use greenroom_state::abi::action;
 use std::collections::BTreeMap;
 
 /// Kinds of records of which none is left when every session is closed.
-const KINDS_OF_SESSIONS: [Kind; 17] = [
+const KINDS_OF_SESSIONS: [Kind; 18] = [
     Kind::Session,
     Kind::State,
     Kind::Input,
@@ -22,6 +24,7 @@ const KINDS_OF_SESSIONS: [Kind; 17] = [
     Kind::Shared,
     Kind::Subscription,
     Kind::Name,
+    Kind::Terms,
     Kind::Action,
     Kind::Payload,
     Kind::Timer,
@@ -86,6 +89,7 @@ impl World {
             a_header_names_the_peer(o);
             sessions_over_udp_know_their_port(o);
             topics_are_what_the_lines_make_them(o);
+            terms_are_what_the_lines_make_them(o);
             messages_on_a_topic_have_no_gap(o);
             if o.open {
                 input_is_held_until_the_timer_fires(o);
@@ -110,6 +114,30 @@ impl World {
             self.limited.refused += 1;
             self.network.turn_away(slot);
         }
+    }
+
+    /// Silences of peers that sessions were told of, and those that they have yet to be told of, by
+    /// session. Sessions that wait, or have lines to run, are left out.
+    pub(crate) fn silences(&self) -> BTreeMap<u64, (u64, u64)> {
+        let is_silent = |peer: &&Peer| {
+            let session = self.host.core.sessions().get(peer.slot).expect("no session is lost");
+            let waits = session.life != Life::Open || session.blocked_by(Question::ExpectPeer).is_some();
+            let filter = Filter { session: Some(peer.id), contents: true, ..Filter::default() };
+            !waits && self.host.core.sessions_after(0, &filter).items[0].input.is_empty()
+        };
+        let silent = self.network.peers.iter().filter(is_silent);
+        let of = |what: &str, id: u64| self.counter(&format!("{what}:{id}"));
+        silent.map(|p| (p.id, (of("silences", p.id), of("hush", p.id)))).collect()
+    }
+
+    /// Checks, behind a silence of all peers, that each session which asked was told of it, and
+    /// once: `before` are the silences a while ago. Returns how many were told.
+    pub(crate) fn check_silence(&self, before: &BTreeMap<u64, (u64, u64)>) -> u64 {
+        let after = self.silences();
+        for (id, (told, asked)) in before.iter().filter(|(id, _)| after.contains_key(*id)) {
+            assert_eq!(after[id], (told + asked, 0), "{id} is told of a silence, and once");
+        }
+        after.values().map(|(told, _)| told).sum()
     }
 
     /// Checks the end of a run: nothing is left, and what was counted twice is equal.
@@ -243,6 +271,13 @@ fn topics_are_what_the_lines_make_them(o: &Observed<'_>) {
     assert_eq!(on, topics, "session {}'s topics", o.peer.id);
 }
 
+/// Terms of the peer are those of the lines that ran; a session that is closing has none.
+fn terms_are_what_the_lines_make_them(o: &Observed<'_>) {
+    let expected = if o.open { (o.expected.frame_max, o.expected.idle_after_ns) } else { (0, 0) };
+    let terms = (o.view.terms.frame_max(), o.view.terms.idle_after_ns());
+    assert_eq!(terms, expected, "terms of {}", o.peer.id);
+}
+
 /// The last message that ran and those that wait are all that were published since.
 fn messages_on_a_topic_have_no_gap(o: &Observed<'_>) {
     for topic in o.view.topics.iter().map(|t| String::from_utf8_lossy(t)) {
@@ -328,6 +363,8 @@ fn records_and_sessions_agree(world: &World, observed: &[Observed<'_>]) {
     let core = &world.host.core;
     assert_eq!(core.store().count(Kind::State), states);
     assert_eq!(core.store().count(Kind::Subscription), subscribed);
+    let with_terms = observed.iter().filter(|o| o.view.terms != Terms::default()).count();
+    assert_eq!(core.store().count(Kind::Terms), with_terms);
     let stored: usize = core.services().iter().flat_map(|s| s.stored.values()).sum();
     assert_eq!(stored, states, "versions are counted");
     assert_eq!(core.services()[0].sessions, core.sessions().len());

@@ -338,7 +338,7 @@ impl World {
         };
         let verb = match self.rng.choice(verbs) {
             // Rarely: it ends the conversation.
-            Some(&"bye") if self.rng.u8(..) > 10 => "add",
+            Some(&("bye" | "limit")) if self.rng.u8(..) > 10 => "add",
             Some(&verb) => verb,
             None => "add",
         };
@@ -351,6 +351,7 @@ impl World {
         match self.rng.choice(others).filter(|_| to_another) {
             Some(other) => format!("{verb} {other}"),
             None if to_another => "add 1".into(),
+            None if verb == "long" => verbs::long_line(),
             None => format!("{verb} {}", self.rng.u8(..20)),
         }
     }

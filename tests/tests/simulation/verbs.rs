@@ -10,7 +10,7 @@ use greenroom_state::abi;
 pub(crate) const VERBS: &[&str] = &[
     "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye", "self",
     "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "dial", "hold", "wait",
-    "wake", "nap", "drain", "pass", "name", "name", "unname", "any",
+    "wake", "nap", "drain", "pass", "name", "name", "unname", "any", "limit", "long", "hush",
 ];
 
 /// Added to the count by a turn that fails: a state that keeps it is wrong.
@@ -29,6 +29,22 @@ pub(crate) fn shout_len(n: u64) -> usize {
 /// Bytes of the text of a published message. Short ones are copied, long ones are stored once.
 pub(crate) fn published_len(n: u64) -> usize {
     if n.is_multiple_of(2) { 10 } else { 300 }
+}
+
+/// Longest message of a peer, by the number in its line; 0: no bound. Every line but `long` is
+/// shorter.
+pub(crate) fn frame_max(n: u64) -> u32 {
+    if n.is_multiple_of(3) { 0 } else { 20 + n as u32 }
+}
+
+/// Line of the verb `long`.
+pub(crate) fn long_line() -> String {
+    format!("long {}", "x".repeat(60))
+}
+
+/// Silence to be told, by the number in a line.
+pub(crate) fn silence_ns(n: u64) -> u64 {
+    n * 500
 }
 
 impl Turn<'_, '_> {
@@ -52,6 +68,8 @@ impl Turn<'_, '_> {
             "wake" => self.wake(number(rest)),
             "nap" => self.nap(),
             "drain" => self.drain(),
+            "limit" => _ = self.staging.frame_max(frame_max(number(rest))),
+            "hush" => self.hush(number(rest)),
             "name" => self.take_name(rest),
             "unname" => self.give_up_name(rest),
             "cast" => self.publish(rest),
@@ -97,6 +115,8 @@ impl Turn<'_, '_> {
         self.staging.wake(self.session);
         self.staging.send_to(self.session, b"never", Broadcast::ALL);
         self.staging.set_timer("never", 0, false);
+        self.staging.frame_max(1);
+        self.staging.idle_after(1);
         self.staging.note(self.session, b"never");
         let _ = self.staging.start_job("never", b"", false);
         let _ = self.staging.connect("script", ADDR, None, b"never");
@@ -251,6 +271,24 @@ impl Turn<'_, '_> {
         self.staging.wake_when_drained();
     }
 
+    /// Has the session told of its peer's silence, or not any more.
+    fn hush(&mut self, n: u64) {
+        let (owner, now_ns) = (self.owner.clone(), self.now_ns);
+        self.staging.idle_after(silence_ns(n));
+        self.set("hush", &owner, u64::from(n > 0));
+        self.set("hush_until", &owner, now_ns + silence_ns(n));
+    }
+
+    /// Told of its peer's silence: once, and not too early.
+    pub(crate) fn silent(&mut self) {
+        let owner = self.owner.clone();
+        self.add_own("acts");
+        self.add_own("silences");
+        let early = self.add("hush_until", &owner, 0).saturating_sub(self.now_ns);
+        assert!(early == 0 || self.script.damaged, "{owner} is told {early} ns too early");
+        self.set("hush", &owner, 0);
+    }
+
     /// Woken, perhaps by several sessions at once. Every fifth wake causes one more, in a slice of
     /// its own.
     pub(crate) fn woken(&mut self) {
@@ -308,6 +346,6 @@ impl Turn<'_, '_> {
 }
 
 /// Number in a text; 0 if there is none.
-fn number(text: &str) -> u64 {
+pub(crate) fn number(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }

@@ -223,6 +223,16 @@ impl Host for HostCalls<'_> {
         unsafe { (self.host.session_next)(self.turn, after) }
     }
 
+    fn frame_max(&mut self, bytes: u32) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.frame_max)(self.turn, bytes) }
+    }
+
+    fn idle_after(&mut self, after_ns: u64) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.idle_after)(self.turn, after_ns) }
+    }
+
     fn send_to(&mut self, session: u64, data: &[u8], flags: u32) -> u32 {
         // SAFETY: as above the impl.
         unsafe { (self.host.send_to)(self.turn, session, data.into(), flags) }

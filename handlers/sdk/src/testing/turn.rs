@@ -45,6 +45,18 @@ pub(super) struct Peer {
     pub(super) topics: BTreeSet<Vec<u8>>,
     /// Whether the session is closed, or closing.
     pub(super) closed: bool,
+    /// Longest message that it takes; 0: any.
+    pub(super) frame_max: usize,
+    /// Silence of its peer that it is told of.
+    pub(super) silence: Option<Silence>,
+}
+
+/// Silence of a peer that a session is told of.
+#[derive(Clone, Copy)]
+pub(super) struct Silence {
+    pub(super) after: Duration,
+    /// Time to tell it; `None`: it is told.
+    pub(super) at: Option<Duration>,
 }
 
 impl Peer {
@@ -199,6 +211,14 @@ impl Host for Staging {
     fn session_next(&mut self, after: u64) -> u64 {
         let mut next = self.shared.sessions.range(after + 1..).filter(|(_, peer)| !peer.closed);
         next.next().map_or(0, |(id, _)| *id)
+    }
+    fn frame_max(&mut self, bytes: u32) -> u32 {
+        self.change(|own| own.frame_max = bytes as usize)
+    }
+    fn idle_after(&mut self, after_ns: u64) -> u32 {
+        let (now, after) = (self.shared.now, Duration::from_nanos(after_ns));
+        let silence = (after_ns > 0).then(|| Silence { after, at: Some(now + after) });
+        self.change(|own| own.silence = silence)
     }
     fn register(&mut self, name: &[u8]) -> Result<Option<u64>, u32> {
         match name.is_empty() || self.session == SERVICE {

@@ -73,11 +73,11 @@ fn shared_of(store: &Store, w: &Waiting) -> u64 {
 
 /// Whether an action is never dropped. The limits of jobs and connections bound such actions. A
 /// framing's events come one by one, as the next input waits for the turn of each. TLS starts once,
-/// and of wakes and ends one waits at a time.
+/// and of wakes and ends one waits at a time. A silence ends before the next one.
 fn is_certain(kind: u32) -> bool {
     let of_framing = [action::NEGOTIATED, action::SUBNEGOTIATION];
     let outcomes = [action::JOB, action::DIALED, action::CONNECT, action::TLS_STARTED];
-    let single = [action::WOKEN, CLOSE_ASKED];
+    let single = [action::WOKEN, action::IDLE, CLOSE_ASKED];
     outcomes.contains(&kind) || of_framing.contains(&kind) || single.contains(&kind)
 }
 

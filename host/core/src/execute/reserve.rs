@@ -24,6 +24,7 @@ use crate::service::encoding::Encoding;
 use crate::service::registry::Services;
 use crate::session::flow_control::FlowControl;
 use crate::session::output::OutputWriter;
+use crate::session::terms::Terms;
 use crate::store::room::Room;
 use crate::store::shared::SHARED_FROM_BYTES;
 use crate::tables::index::Tables;
@@ -124,6 +125,7 @@ fn record_bytes(effect: &Effect, staged: &Buffers, subscribers: &dyn Fn(&Part) -
             (Outbound::record_bytes(addr, name, context.len()), 1)
         }
         Effect::StartTls(name) => (TlsDue::record_bytes(name.len()), 1),
+        Effect::FrameMax(_) | Effect::IdleAfter(_) => (Terms::RECORD_BYTES, 1),
         Effect::Register(name) => (Names::record_bytes(name.len()), 1),
         Effect::Subscribe(topic) => (Topics::record_bytes(topic.len()), 1),
         // All waits share one record, and `reserve` counts it once. Deletions need no room. Flags

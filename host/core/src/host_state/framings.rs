@@ -2,7 +2,7 @@
 
 use super::HostState;
 use crate::framing::Framing;
-use crate::ids::ServiceId;
+use crate::ids::{ServiceId, Slot};
 use crate::store::kind::Kind;
 
 /// Returns the number of the framing that a new session of a service begins with: that of the
@@ -16,6 +16,16 @@ pub(crate) fn begin_framing(host: &mut HostState, service: ServiceId, kind: &str
     let number = of.framings.number(&framing)?;
     record_of(host, service);
     Some(number)
+}
+
+/// Returns the framing of a session whose handler has bounded its messages; `None`: the session has
+/// its service's.
+#[inline]
+pub(crate) fn limited_framing(host: &HostState, slot: Slot) -> Option<Framing> {
+    let s = host.sessions.get(slot).filter(|s| s.has_terms)?;
+    let framing = host.services[s.service].framings.get(s.framing);
+    let own = host.sessions.terms(slot).frame_max();
+    (own > 0 && own < framing.bytes_max()).then(|| framing.with_bytes_max(own))
 }
 
 /// Records the framings of all services whose list has changed. O(services).

@@ -52,6 +52,8 @@ mod share_tests;
 pub(crate) mod start_tls;
 #[cfg(test)]
 mod start_tls_tests;
+#[cfg(test)]
+mod terms_tests;
 pub(crate) mod timeout;
 mod tls;
 #[cfg(test)]

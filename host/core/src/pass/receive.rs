@@ -25,10 +25,11 @@ use super::ends::{broken, peer_done};
 use super::framing::{calls_code, keep_framing};
 use super::open::{awaits_peer, run_opened_if_due};
 use super::proxied::{Start, begin};
-use super::timeout::frame_waits;
+use super::timeout::{frame_waits, speaks_again};
 use super::tls::{self, TlsInput};
 use crate::execute::batch::{Ran, may_cut, run_batch};
 use crate::host_state::HostState;
+use crate::host_state::framings::limited_framing;
 use crate::host_state::notice::{limit_reached, notice};
 use crate::host_state::output::pause_if_full;
 use crate::host_state::state::{input_len, kept_input};
@@ -37,7 +38,6 @@ use crate::limits::budget::READ_NS;
 use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
-use crate::session::carrier::Carrier;
 use crate::session::life::Life;
 use crate::store::kind::Kind;
 use crate::store::tail::Tail;
@@ -63,14 +63,12 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
     // Counted before the bytes run: the commit holds them as effects or as kept input. Recovery
     // compares this number with the kernel's.
     s.bytes_in += bytes.len() as u64;
-    s.heard_ns = host.now_ns;
-    s.frame.set_pinged(false);
-    if s.carrier == Carrier::FirstByteDue {
-        s.carrier = Carrier::Plain;
-    }
-    let over_tls = s.over_tls();
+    let (was_told, over_tls) = (s.hears(host.now_ns), s.over_tls());
     host.budget.spend(READ_NS);
     host.sessions.touch(slot);
+    if was_told {
+        speaks_again(host, slot);
+    }
     match over_tls {
         false => take_bytes(pass, slot, bytes, assembly),
         true => received_over_tls(pass, slot, bytes, assembly),
@@ -152,6 +150,7 @@ fn take_bytes(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<
 /// assembles the input.
 fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
     let Pass { host, scratch, .. } = pass;
+    let limited = limited_framing(host, slot);
     let HostState { store, sessions, services, .. } = &mut **host;
     let (tail, record) = (sessions.input_tail(slot), sessions.input_tail_record(slot));
     let stored = sessions.framing_record(slot).is_some();
@@ -171,7 +170,7 @@ fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
     let Some(tail) = store.extend_tail(input, tail, bytes) else { return false };
     if s.may_run_frames() {
         let before = s.frame.clone();
-        let framing = services[s.service].framings.get(s.framing);
+        let framing = limited.as_ref().unwrap_or(services[s.service].framings.get(s.framing));
         if framing.calls_code() {
             return false;
         }

@@ -36,6 +36,7 @@ use crate::service::registry::Service;
 use crate::session::blocked::Blocked;
 use crate::session::life::{Life, Quarantine, Session};
 use crate::session::output::{piece_len, piece_offset, recover_piece};
+use crate::session::terms::Terms;
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
 use crate::store::recover::{Found, Recovered};
@@ -178,6 +179,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             | Kind::Topics
             | Kind::Subscription
             | Kind::Name
+            | Kind::Terms
             | Kind::Quarantine => recover_part(host, f),
             Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config | Kind::Framings => {
                 host_records.recover(store, f.kind, f.key, f.at);
@@ -317,6 +319,13 @@ fn recover_part(host: &mut HostState, f: &Found) {
             }
         }
         Kind::Quarantine => recover_quarantine(host, slot, f.at),
+        Kind::Terms => match host.store.read(f.at, Terms::decode) {
+            Some(terms) => {
+                host.sessions.recover_terms(slot, terms, f.at, record.heard, host.now_ns);
+                arm_timeout(host, slot);
+            }
+            None => host.store.delete(f.at),
+        },
         Kind::Name => {
             let who = Holder { slot, id: s.id, service: s.service };
             host.names.recover(&mut host.store, who, f.at);

@@ -7,6 +7,8 @@
 //! | `carrier` | what a session's stream stands behind, or in |
 //! | `deadline` | when a session's peer is late |
 //! | [`table`] | all sessions |
+//! | [`terms`] | what a handler has set for its peer |
+//! | `terms_of` | the terms of all sessions |
 //! | `output` | output a peer has not taken |
 //! | `send_queue` | sessions with output to send |
 //! | `flow_control` | sessions that wait for another one's output |
@@ -22,3 +24,5 @@ pub(crate) mod output;
 pub mod quarantine;
 pub(crate) mod send_queue;
 pub mod table;
+pub mod terms;
+mod terms_of;

@@ -80,6 +80,9 @@ pub enum Kind {
     Subscription = 28,
     /// Name that a session holds in its service; key: session.
     Name = 29,
+    /// Terms that a session's handler has set for its peer, as `session/terms.rs` says; key:
+    /// session.
+    Terms = 32,
 }
 
 impl Kind {
@@ -105,7 +108,7 @@ impl Kind {
         of_stream
             || matches!(
                 self,
-                State | Topics | Subscription | Name | Quarantine | Action | Timer | Job | Connect
+                State | Topics | Subscription | Name | Terms | Quarantine | Action | Timer | Job | Connect
             )
     }
 
@@ -143,7 +146,10 @@ impl Kind {
             Subscription,
             Name,
         ];
-        // The numbers count from 1, in the order of the list.
-        ALL.get(usize::from(n).wrapping_sub(1)).copied()
+        // The numbers count from 1, in the order of the list. Those behind it have gaps.
+        match n {
+            32 => Some(Terms),
+            _ => ALL.get(usize::from(n).wrapping_sub(1)).copied(),
+        }
     }
 }

@@ -75,6 +75,8 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         wake_when_drained: session_calls::wake_when_drained,
         unsent: session_calls::unsent,
         session_next: session_calls::session_next,
+        frame_max: session_calls::frame_max,
+        idle_after: session_calls::idle_after,
         table_seek: table_calls::table_seek,
     })
 }

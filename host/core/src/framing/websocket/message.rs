@@ -152,7 +152,10 @@ fn head(input: &[u8], scan: &Scan, bytes_max: usize) -> Result<Option<Head>, Fra
         OpCode::Data(Data::Text | Data::Binary) if inside => {
             return Err(Frame::Invalid("a message begins inside another one"));
         }
-        OpCode::Data(_) if len > bytes_max as u64 - u64::from(scan.payload) => return Err(Frame::TooLong),
+        // The limit may be lower than it was for the frames before.
+        OpCode::Data(_) if len.saturating_add(scan.payload.into()) > bytes_max as u64 => {
+            return Err(Frame::TooLong);
+        }
         OpCode::Data(_) => {}
     }
     let begin = at + cursor.position() as usize;
