@@ -36,7 +36,7 @@ pub mod table;
 
 pub use batch::{Action, Batch};
 pub use bytes::{Bytes, Sink};
-pub use host::{Host, Turn};
+pub use host::{Host, Stats, Turn};
 pub use library::{Library, OfferedEndpoint, SERVICE_SIZE_1_0, Service};
 
 /// Raised when a change breaks libraries that are already built.

@@ -50,3 +50,6 @@ pub const WOKEN: u32 = 16;
 /// Since 1.6. Peer of the session was silent as long as [`super::Host::idle_after`] says; `data` is
 /// empty.
 pub const IDLE: u32 = 17;
+/// Since 1.6. Notes and messages to the session were dropped behind the actions before this one, as
+/// too many waited; [`super::Action::from`] is their number, and `data` is empty.
+pub const MISSED: u32 = 18;

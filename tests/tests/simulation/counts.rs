@@ -57,6 +57,8 @@ counts! {
     datagrams_answered,
     /// Silences of peers that their sessions were told of.
     silences,
+    /// Notes and messages that were dropped, and told.
+    missed,
     /// Records of TLS that the host sealed.
     sealed,
 }
@@ -71,7 +73,7 @@ impl Counts {
         if subject == Subject::Script {
             assert!(self.faults > 5000 && self.quarantined > 100);
             assert!(self.rollbacks > 100 && self.probations_passed > 30 && self.turns_spared > 300);
-            assert!(self.silences > 50);
+            assert!(self.silences > 50 && self.missed > 200);
             assert!(self.actions > 10_000 && self.jobs_once > 500 && self.jobs_lost > 50);
             assert!(self.shouts_heard > 5_000 && self.connected > 500 && self.resets > 100);
             assert!(self.datagrams_lost > 500 && self.datagrams_answered > 2_000);
@@ -93,6 +95,7 @@ impl fmt::Display for Counts {
         write!(f, "{} configurations in force; {} slow readers reset; ", self.configured, self.resets)?;
         write!(f, "{} upgrades, {} Unix sockets ended, ", self.upgrades, self.unix_ended)?;
         write!(f, "{} datagrams lost, {} answered, ", self.datagrams_lost, self.datagrams_answered)?;
-        write!(f, "{} silences told, {} records sealed", self.silences, self.sealed)
+        write!(f, "{} silences told, {} actions missed, ", self.silences, self.missed)?;
+        write!(f, "{} records sealed", self.sealed)
     }
 }

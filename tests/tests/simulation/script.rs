@@ -144,6 +144,7 @@ impl<'t, 's> Turn<'t, 's> {
             action::PUBLISHED => self.published(&self.text(a.name), &data),
             action::WOKEN => self.woken(),
             action::IDLE => self.silent(),
+            action::MISSED => self.missed(a.from),
             action::SUBNEGOTIATION => _ = self.add_own("acts"),
             action::JOB => self.job_ended(a.detail == abi::job::DONE, &data),
             _ => {}
@@ -257,6 +258,17 @@ impl<'t, 's> Turn<'t, 's> {
         }
         if self.owner == "service" && name.ends_with('3') {
             self.connect();
+        }
+    }
+
+    /// Told how many notes and messages were dropped. Behind them, topics go on with any number.
+    fn missed(&mut self, count: u64) {
+        assert!(count > 0);
+        self.add_own("acts");
+        let owner = self.owner.clone();
+        self.add("missed", &owner, count);
+        for topic in 0..20 {
+            self.forget_last(&topic.to_string());
         }
     }
 

@@ -270,6 +270,7 @@ impl World {
         self.counts.resets += self.limited.reset;
         self.counts.jobs_once += self.jobs.once.len() as u64;
         self.counts.sealed += self.sealed.lock().expect("one thread").len() as u64;
+        self.counts.missed += self.counters_of("missed:").iter().map(|(_, n)| n).sum::<u64>();
         self.counts.actions += self.counters_of("acts:").iter().map(|(_, n)| n).sum::<u64>();
     }
 }

@@ -10,7 +10,8 @@ use greenroom_state::abi;
 pub(crate) const VERBS: &[&str] = &[
     "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye", "self",
     "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "dial", "hold", "wait",
-    "wake", "nap", "drain", "pass", "name", "name", "unname", "any", "limit", "long", "hush",
+    "wake", "nap", "drain", "pass", "name", "name", "unname", "any", "limit", "long", "hush", "token",
+    "chance",
 ];
 
 /// Added to the count by a turn that fails: a state that keeps it is wrong.
@@ -30,6 +31,10 @@ pub(crate) fn shout_len(n: u64) -> usize {
 pub(crate) fn published_len(n: u64) -> usize {
     if n.is_multiple_of(2) { 10 } else { 300 }
 }
+
+/// Tokens of each bucket, and the time in which one comes back: longer than a run.
+pub(crate) const TOKENS: u32 = 3;
+const TOKEN_NS: u64 = 1 << 40;
 
 /// Longest message of a peer, by the number in its line; 0: no bound. Every line but `long` is
 /// shorter.
@@ -70,6 +75,8 @@ impl Turn<'_, '_> {
             "drain" => self.drain(),
             "limit" => _ = self.staging.frame_max(frame_max(number(rest))),
             "hush" => self.hush(number(rest)),
+            "token" => self.take_token(rest),
+            "chance" => self.draw(),
             "name" => self.take_name(rest),
             "unname" => self.give_up_name(rest),
             "cast" => self.publish(rest),
@@ -116,6 +123,7 @@ impl Turn<'_, '_> {
         self.staging.send_to(self.session, b"never", Broadcast::ALL);
         self.staging.set_timer("never", 0, false);
         self.staging.frame_max(1);
+        self.staging.allow(topic.as_bytes(), TOKEN_NS, TOKENS);
         self.staging.idle_after(1);
         self.staging.note(self.session, b"never");
         let _ = self.staging.start_job("never", b"", false);
@@ -269,6 +277,22 @@ impl Turn<'_, '_> {
     fn drain(&mut self) {
         self.add_own("wakes");
         self.staging.wake_when_drained();
+    }
+
+    /// Takes a token, of which few come back in a whole run. Nobody else has taken one that is left.
+    fn take_token(&mut self, key: &str) {
+        let allowed = self.staging.allow(key.as_bytes(), TOKEN_NS, TOKENS) == abi::status::OK;
+        let taken = self.add("tokens", key, u64::from(allowed));
+        assert!(allowed || taken >= TOKENS.into() || self.script.damaged, "{taken} of {key} are taken");
+    }
+
+    /// Draws random numbers, each of them once.
+    fn draw(&mut self) {
+        for _ in 0..2 {
+            let n = self.staging.random();
+            let drawn = self.add("once", &format!("number {n}"), 1);
+            assert!(drawn == 1 || self.script.damaged, "{n} comes again");
+        }
     }
 
     /// Has the session told of its peer's silence, or not any more.

@@ -176,7 +176,7 @@ impl Inbox {
             return put;
         }
         if let Some(queue) = self.queues.get_mut(&slot).filter(|_| !is_certain(action.kind)) {
-            let waiting = queue.len() - done;
+            let waiting = queue.counted().saturating_sub(done);
             let limit = match () {
                 () if waiting >= limits.actions_pending_max => Some(Limit::ActionsPendingMax),
                 () if queue.bytes + bytes > limits.actions_pending_bytes_max => {
@@ -186,7 +186,9 @@ impl Inbox {
             };
             if let Some(limit) = limit {
                 queue.dropped += 1;
-                return Put::Dropped(limit, (queue.dropped == 1).then_some(waiting));
+                let first = queue.dropped == 1;
+                self.miss(store, (slot, id), done);
+                return Put::Dropped(limit, first.then_some(waiting));
             }
             if queue.dropped > 0 {
                 put = Put::WaitsAfterDrops(std::mem::take(&mut queue.dropped));
@@ -379,6 +381,7 @@ fn waiting_kind(kind: u32) -> WaitingKind {
     match kind {
         action::JOB => WaitingKind::Result,
         action::WOKEN => WaitingKind::Wake,
+        action::MISSED => WaitingKind::Missed,
         CLOSE_ASKED => WaitingKind::Close,
         _ => WaitingKind::Other,
     }

@@ -126,6 +126,7 @@ fn apply_one(
         // Each framing holds the whole state, so the last one counts.
         Effect::StartTls(_) | Effect::Framing(_) => {}
         Effect::WaitFor(other) => wait_for(host, slot, *other),
+        Effect::Take { bucket, full_at_ns } => take_token(host, *bucket, *full_at_ns),
         Effect::FrameMax(bytes) => limit_frames(host, slot, *bytes),
         Effect::IdleAfter(ns) => tell_of_silence(host, slot, *ns),
         Effect::Hold(held) => hold(host, slot, *held),
@@ -304,6 +305,14 @@ fn hold(host: &mut HostState, slot: Slot, held: bool) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     if s.block(Blocked::HeldByHandler, held) && !held {
         host.sessions.resume(slot);
+    }
+}
+
+/// Takes a token of a bucket. A bucket that had to make place for it reaches a limit.
+fn take_token(host: &mut HostState, bucket: u64, full_at_ns: u64) {
+    let max = host.limits.host().token_buckets_max;
+    if host.buckets.set(max, bucket, full_at_ns, host.now_ns) {
+        host.limits.reached(Limit::TokenBucketsMax);
     }
 }
 

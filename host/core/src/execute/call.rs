@@ -21,12 +21,14 @@ use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};
 use crate::service::convert::{Reread, convert_value};
 use crate::tls::facts;
+use crate::turn::chance::HostNumbers;
 use crate::turn::code::{Batch, Code};
 use crate::turn::context::Convert;
 use crate::turn::context::TurnContext;
 use crate::turn::fault::Fault;
 use crate::turn::staging::{Buffers, Staging};
 use greenroom_state::abi::{Action, action, fault};
+use greenroom_state::address::Peer;
 
 /// The code that is called, and how it sees the entries of tables.
 pub(crate) struct Callee<'a> {
@@ -94,6 +96,10 @@ pub(crate) fn call(
             own.filter_map(|service| host.topics.next(service, from)).min()
         },
         names: &host.names,
+        birth: &host.birth,
+        buckets: &host.buckets,
+        pass_number: [host.store.epoch(), host.services[session.service].turns],
+        host_numbers: &|| numbers(host, session.service, callee.generation),
         subscribers: &|topic| host.topics.count_in(host.services.of_same_library(session.service), topic),
         own_framing: &|message| callee.code.encode(message),
         encodes: Some(framing).filter(|f| f.encodes()),
@@ -101,6 +107,9 @@ pub(crate) fn call(
         fact: &|name| match name {
             "endpoint" => Some(kind().to_owned()),
             "generation" => Some(callee.generation.to_string()),
+            "transport" => Some(transport(&session.peer).to_owned()),
+            "tls" => Some(if session.over_tls() { "yes" } else { "no" }.to_owned()),
+            "outbound" => Some(if session.outbound { "yes" } else { "no" }.to_owned()),
             _ if session.over_tls() => {
                 let facts = host.tls.facts(&host.store, call.slot);
                 facts::find(facts, name).map(|value| String::from_utf8_lossy(value).into_owned())
@@ -119,6 +128,30 @@ pub(crate) fn call(
     // count.
     buffers.cut();
     flags
+}
+
+/// Name of what carries a session's bytes to its peer, or to the peer's proxy.
+fn transport(peer: &Peer) -> &'static str {
+    match peer {
+        Peer::Udp(_) => "udp",
+        other if other.is_over_tcp() => "tcp",
+        _ => "unix",
+    }
+}
+
+/// Numbers of the host, for a turn of a service.
+fn numbers(host: &HostState, service: ServiceId, generation: u64) -> HostNumbers {
+    let of = &host.services[service];
+    HostNumbers {
+        sessions: host.sessions.len() as u64,
+        service_sessions: of.sessions as u64,
+        turns: of.turns,
+        faults: of.faults,
+        generation,
+        uptime_ns: host.birth.age_ns(host.now_ns),
+        store_bytes: host.store.bytes() as u64,
+        store_bytes_max: host.limits.host().store_bytes_max as u64,
+    }
 }
 
 /// Calls the build that serves a session with a state and its version. Entries of tables are

@@ -85,7 +85,14 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
                 }
                 add_framed(&mut room, data, count, services, staged);
             }
-            Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => room.add(data.len(), 1),
+            // If an action is dropped, the count of those is written in its place.
+            Effect::Note { .. } => room.add(Inbox::MISSED_BYTES, 1),
+            Effect::Publish { topic, data, .. } => {
+                room.add(Inbox::MISSED_BYTES, subscribers(topic));
+                if data.len() >= SHARED_FROM_BYTES {
+                    room.add(data.len(), 1);
+                }
+            }
             Effect::WaitFor(_) => waits = true,
             _ => {}
         }
@@ -135,6 +142,7 @@ fn record_bytes(effect: &Effect, staged: &Buffers, subscribers: &dyn Fn(&Part) -
         | Effect::Delete { .. }
         | Effect::CancelTimer { .. }
         | Effect::CancelJob(_)
+        | Effect::Take { .. }
         | Effect::WaitFor(_)
         // One record for all of them, as well.
         | Effect::Framing(_)

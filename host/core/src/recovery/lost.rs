@@ -18,6 +18,7 @@ pub(super) fn describe(erased: &Erased) -> String {
         Some(Kind::Tls | Kind::TlsInput | Kind::TlsFacts | Kind::TlsDue) => of_session("its part of TLS"),
         Some(Kind::Topics | Kind::Subscription) => of_session("the topics"),
         Some(Kind::Name) => of_session("a name that it holds"),
+        Some(Kind::Birth) => "the secret of the host".into(),
         Some(Kind::Terms) => format!("terms of session {key}"),
         Some(Kind::Quarantine) => of_session("the quarantine"),
         Some(Kind::Waits) => of_session("what it waits for"),

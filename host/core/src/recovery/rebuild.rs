@@ -24,6 +24,7 @@ use super::dependent::{recover_framings, recover_input_tail, recover_tls, recove
 use super::lost::describe;
 use super::reconcile::give_up;
 use crate::command::Command;
+use crate::effects::birth::Birth;
 use crate::effects::holder::Holder;
 use crate::framing::frame::FrameState;
 use crate::host_state::HostState;
@@ -149,7 +150,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
     for f in records {
         let owner_lives = host.sessions.slot_of(f.key).is_some();
         let services = host.services.len();
-        let HostState { store, shared, timers, jobs, outbound, host_records, .. } = host;
+        let HostState { store, shared, timers, jobs, outbound, host_records, birth, .. } = host;
         match f.kind {
             Kind::Session
             | Kind::Service
@@ -184,6 +185,13 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             Kind::Library | Kind::Ports | Kind::Served | Kind::Ledger | Kind::Config | Kind::Framings => {
                 host_records.recover(store, f.kind, f.key, f.at);
             }
+            Kind::Birth => match store.read(f.at, Birth::decode) {
+                Some(found) => {
+                    *birth = found;
+                    host_records.recover(store, f.kind, f.key, f.at);
+                }
+                None => store.delete(f.at),
+            },
         }
     }
     // The tables take all entries in one call, in which they find doubles.

@@ -83,6 +83,8 @@ pub enum Kind {
     /// Terms that a session's handler has set for its peer, as `session/terms.rs` says; key:
     /// session.
     Terms = 32,
+    /// Secret of the host, and the time when it began, as `effects/birth.rs` says; key: 0.
+    Birth = 33,
 }
 
 impl Kind {
@@ -149,6 +151,7 @@ impl Kind {
         // The numbers count from 1, in the order of the list. Those behind it have gaps.
         match n {
             32 => Some(Terms),
+            33 => Some(Birth),
             _ => ALL.get(usize::from(n).wrapping_sub(1)).copied(),
         }
     }

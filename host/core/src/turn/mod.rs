@@ -13,15 +13,17 @@
 //! | `effect` | every effect |
 //! | `session_effects`, `topic_effects`, `timer_effects` | sends, topics, timers |
 //! | `name_effects` | names of sessions |
+//! | [`chance`] | token buckets, random numbers, numbers of the host |
 //! | `telnet_effects`, `datagram_effects` | options of telnet, prompts; datagrams |
 //! | `heard_datagrams` | datagrams that are the actions of a batch |
 //! | `job_effects`, `table_effects` | jobs and connections, writes to tables |
 //! | [`table_reads`] | reads of tables |
 //! | `staged` | what was staged, to be applied |
 //! | `staged_entries`, `staged_timers` | indexes over entries and timers that a batch staged |
-//! | `staged_topics`, `staged_names` | the same for topics and names |
+//! | `staged_topics`, `staged_names`, `staged_buckets` | the same for topics, names, buckets |
 //! | [`fault`] | faults and log lines |
 
+pub mod chance;
 pub mod code;
 pub(crate) mod context;
 pub(crate) mod datagram_effects;
@@ -32,6 +34,7 @@ mod job_effects;
 mod name_effects;
 mod session_effects;
 mod staged;
+mod staged_buckets;
 mod staged_entries;
 mod staged_names;
 mod staged_timers;

@@ -52,6 +52,7 @@ use crate::worker::transfer::Sockets;
 use crate::worker::{connections, messages, process_log};
 use crate::{logs, watchdog};
 use greenroom_core::core::{Core, Successor};
+use greenroom_core::effects::birth::SECRET_BYTES;
 use greenroom_core::input::{Ciphers, Input};
 use greenroom_core::ledger::Outcome;
 use greenroom_core::recovery::rebuild::Survivor;
@@ -59,6 +60,7 @@ use greenroom_core::reload::request::Requester;
 use greenroom_core::store::layout::{Full, memory_bytes};
 use greenroom_core::store::records::Store;
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -86,6 +88,15 @@ struct Memory {
     successor: Successor,
     input: Pool,
     board: Board,
+}
+
+/// Bytes that nobody can tell, from the random keys that each thread has for its hash maps.
+fn secret() -> [u8; SECRET_BYTES] {
+    let mut secret = [0; SECRET_BYTES];
+    for part in secret.chunks_exact_mut(size_of::<u64>()) {
+        part.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
+    }
+    secret
 }
 
 /// Serves until the keeper at the socket's other end says otherwise. The thread becomes the loop's.
@@ -122,6 +133,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     let hello = Hello { config: recorded(&core).unwrap_or(hello.config), ..hello };
     core.set_limits(hello.config.all_limits());
     core.handle(Input::Ciphers(Ciphers(Box::new(RustlsCiphers))));
+    core.handle(Input::HostBegins { secret: secret(), now_ns: now_ns() });
     lost.iter().for_each(|what| tracing::error!("given up, because it cannot be trusted: {what}"));
     let mut worker = assemble(&hello, link, core, input, board, files)?;
     // The first pass must know these. All others act on builds, and wait for them.
