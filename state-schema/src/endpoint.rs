@@ -14,9 +14,12 @@
 //! | `tls+telnet://[::]:4992` | telnet, over TLS | TCP |
 //! | `tls://127.0.0.1:4443` | the service's first, over TLS | TCP |
 //! | `wss://0.0.0.0:8443` | ws, over TLS | TCP |
+//! | `ws+prefix://127.0.0.1:9001` | prefix, in a stream of WebSocket | TCP |
+//! | `wss+prefix://127.0.0.1:9443` | the same, over TLS | TCP |
 //!
-//! A kind is the name of a framing, maybe over TLS, or `proxy`, or both with a plus. This file
-//! checks its form alone: which framings there are is the host's to know, and the service's.
+//! A kind is the name of a framing. What is around its stream stands before it, each with a plus:
+//! `proxy`, `tls`, `ws`, in this order. This file checks the form alone: which framings there are
+//! is the host's to know, and the service's.
 
 use crate::address::{Address, BadAddress};
 use serde::de::Error as _;
@@ -74,7 +77,7 @@ impl FromStr for Endpoint {
     /// whose name is not of small letters, digits and `-`.
     fn from_str(text: &str) -> Result<Endpoint, BadAddress> {
         let with = |kind: &str, address: &str| match is_kind(split_kind(kind).1) || kind == PROXY {
-            true => Ok(Endpoint { kind: kind.into(), address: address.parse()? }),
+            true => Ok(Endpoint { kind: long_form(kind), address: address.parse()? }),
             false => Err(BadAddress(format!("{kind:?} in {text:?} is no name of a kind of endpoint"))),
         };
         let plain = ["tcp://", "udp://", "unix:"].iter().any(|scheme| text.starts_with(scheme));
@@ -104,9 +107,26 @@ pub fn over_tls(kind: &str) -> Option<&str> {
     }
 }
 
+/// Returns the framing's kind of a kind in a stream of WebSocket, which carries the bytes of that
+/// framing. `None`: the kind is not in one. Neither `proxy` nor TLS may stand before it.
+pub fn in_websocket(kind: &str) -> Option<&str> {
+    kind.strip_prefix("ws+")
+}
+
+/// Kind with `tls+ws+` in place of `wss+`, so that each kind has one name.
+fn long_form(kind: &str) -> Box<str> {
+    let (is_proxied, rest) = split_kind(kind);
+    match (is_proxied, rest.strip_prefix("wss+")) {
+        (_, None) => kind.into(),
+        (false, Some(inner)) => format!("tls+ws+{inner}").into(),
+        (true, Some(inner)) => format!("{PROXY}+tls+ws+{inner}").into(),
+    }
+}
+
 /// Returns whether a text may name a kind.
 fn is_kind(text: &str) -> bool {
     let text = text.strip_prefix("tls+").unwrap_or(text);
+    let text = text.strip_prefix("ws+").or_else(|| text.strip_prefix("wss+")).unwrap_or(text);
     let letters = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     !text.is_empty() && text.len() <= KIND_BYTES_MAX && text.bytes().all(letters)
 }
@@ -142,6 +162,9 @@ mod tests {
             ("tls+line://127.0.0.1:1", "tls+line", "127.0.0.1:1"),
             ("wss://127.0.0.1:1", "wss", "127.0.0.1:1"),
             ("tls+ws://127.0.0.1:1", "tls+ws", "127.0.0.1:1"),
+            ("ws+prefix://127.0.0.1:1", "ws+prefix", "127.0.0.1:1"),
+            ("ws+line+unix:/run/x", "ws+line", "unix:/run/x"),
+            ("proxy+tls+ws+prefix://127.0.0.1:1", "proxy+tls+ws+prefix", "127.0.0.1:1"),
             ("line+unix:/run/a+unix:b", "line", "unix:/run/a+unix:b"),
             ("peer+udp://[::1]:53", "peer", "udp://[::1]:53"),
             ("proxy+tcp://127.0.0.1:4000", "proxy", "127.0.0.1:4000"),

@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | 0..4 | version, life, flags, bytes of framing state | same |
 //! | 4..6 | service | same |
-//! | 6, 7, 127 | time when the peer was last heard, of a session with terms | same |
+//! | 6, 7, bits 3 to 7 of 127 | time when the peer was last heard, of a session with terms | same |
 //! | 8..64 | number, time, turns, counters, fingerprint | same |
 //! | 64..72 | state version, bytes searched | same |
 //! | 72..96 | port, family, scope, IP address | peer, in the form of [`Peer::encode`], up to 120 |
@@ -17,7 +17,8 @@
 //! | 126 | | number of the framing in versions 3 to 6 |
 //!
 //! Version 4 is 3 for a session whose PROXY header is not whole. Version 5 is 3 for one over TLS.
-//! Version 6 is 3 for one whose stream is to become one of TLS.
+//! Version 6 is 3 for one whose stream is to become one of TLS. Version 7 is 3 for one in a
+//! stream of WebSocket: byte 127 says what else is around it.
 //!
 //! [`SessionRecord::encode`] writes the lowest version that is enough, so that an older binary can
 //! read the record. [`SessionRecord::decode`] reads all. All other bytes are zero, and a
@@ -52,16 +53,24 @@ pub const VERSION_TLS: u8 = 5;
 /// this would take a handshake for input, so it must not read the record.
 pub const VERSION_TLS_DUE: u8 = 6;
 
+/// Version of the layout for a session in a stream of WebSocket. A binary that does not know this
+/// would run frames as messages, so it must not read the record.
+pub const VERSION_IN_SOCKET: u8 = 7;
+
 /// Place of the peer in version 2. The longest peer must end before the sizes behind it.
 const PEER_AT: usize = 72;
 const _: () = assert!(PEER_AT + PEER_BYTES_MAX <= 120);
 /// Place of the framing's number in version 3.
 const FRAMING_AT: usize = 126;
+/// Place of the flags in version 7: over TLS, TLS due, header due.
+const CARRIER_AT: usize = 127;
+/// First bit there of the time when the peer was heard, in all versions.
+const HEARD_AT: u32 = 3;
 
 /// Nanoseconds of a unit in which a record holds when the peer was heard, as a power of 2: 8 ms.
 const HEARD_SHIFT: u32 = 23;
-/// Units that a record tells apart: those of 39 hours.
-const HEARD_UNITS: u64 = 1 << 24;
+/// Units that a record tells apart: those of 4.8 hours.
+const HEARD_UNITS: u64 = 1 << 21;
 
 /// Returns a time as a record holds it: in whole units, without those of earlier rounds.
 #[inline]
@@ -70,7 +79,7 @@ pub fn heard_units(ns: u64) -> u32 {
 }
 
 /// Returns the time that a record holds, at most a unit late, in nanoseconds. `from_ns` is a time
-/// that lies before it, by less than 39 hours.
+/// that lies before it, by less than 4.8 hours.
 pub fn heard_ns(units: u32, from_ns: u64) -> u64 {
     let behind = u64::from(units.wrapping_sub(heard_units(from_ns))) % HEARD_UNITS;
     (((from_ns >> HEARD_SHIFT) + behind + 1) << HEARD_SHIFT) - 1
@@ -113,6 +122,8 @@ pub struct SessionRecord<P = Peer> {
     pub over_tls: bool,
     /// Stream is to become one of TLS. How far it has come is a record of its own.
     pub tls_due: bool,
+    /// Session is in a stream of WebSocket, whose place is a record of its own.
+    pub in_socket: bool,
     /// Handler holds its input.
     pub held: bool,
     /// PROXY header is not whole yet.
@@ -154,12 +165,12 @@ pub struct SessionRecord<P = Peer> {
 impl<P: Borrow<Peer>> SessionRecord<P> {
     /// Whether nothing stands before its stream, or around it.
     fn is_plain(&self) -> bool {
-        !self.header_due && !self.over_tls && !self.tls_due
+        !self.header_due && !self.over_tls && !self.tls_due && !self.in_socket
     }
 
-    /// Encodes the record: version 6 if TLS is due, 5 over TLS, 4 if its header is due; else
-    /// version 1 for a peer that is plain TCP and framing 0, version 2 for any other peer, version
-    /// 3 for any other framing.
+    /// Encodes the record: version 7 in a stream of WebSocket; else 6 if TLS is due, 5 over TLS,
+    /// 4 if its header is due; else version 1 for a peer that is plain TCP and framing 0, version
+    /// 2 for any other peer, version 3 for any other framing.
     pub fn encode(&self) -> [u8; SIZE] {
         let mut b = [0; SIZE];
         self.encode_in(&mut b);
@@ -183,7 +194,7 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
         b[3] = self.frame_bytes;
         b[4..6].copy_from_slice(&self.service.to_le_bytes());
         let heard = self.heard.to_le_bytes();
-        (b[6], b[7], b[127]) = (heard[0], heard[1], heard[2]);
+        (b[6], b[7], b[CARRIER_AT]) = (heard[0], heard[1], heard[2] << HEARD_AT);
         for (i, n) in [
             self.id,
             self.opened_at_ms,
@@ -208,7 +219,13 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
                 96
             }
             peer => {
+                if self.in_socket {
+                    b[CARRIER_AT] |= u8::from(self.over_tls)
+                        | u8::from(self.tls_due) << 1
+                        | u8::from(self.header_due) << 2;
+                }
                 b[0] = match self.framing {
+                    _ if self.in_socket => VERSION_IN_SOCKET,
                     _ if self.tls_due => VERSION_TLS_DUE,
                     _ if self.header_due => VERSION_HEADER_DUE,
                     _ if self.over_tls => VERSION_TLS,
@@ -239,6 +256,7 @@ impl SessionRecord<&Peer> {
             outbound,
             over_tls,
             tls_due,
+            in_socket,
             held,
             ..
         } = self;
@@ -255,6 +273,7 @@ impl SessionRecord<&Peer> {
             outbound,
             over_tls,
             tls_due,
+            in_socket,
             held,
             header_due,
             first_byte_due,
@@ -294,22 +313,23 @@ impl SessionRecord {
         let (peer, sizes_at, framing) = match b[0] {
             VERSION_TCP => (Peer::Tcp(decode_tcp(b)?), 96, 0),
             VERSION_ANY_PEER => (Peer::decode(&b[PEER_AT..120])?, 120, 0),
-            VERSION_ANY_FRAMING | VERSION_HEADER_DUE | VERSION_TLS | VERSION_TLS_DUE => {
-                (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT])
-            }
+            VERSION_ANY_FRAMING..=VERSION_IN_SOCKET => (Peer::decode(&b[PEER_AT..120])?, 120, b[FRAMING_AT]),
             _ => return None,
         };
+        let in_socket = b[0] == VERSION_IN_SOCKET;
+        let has = |flag: u8| in_socket && b[CARRIER_AT] & flag != 0;
         Some(SessionRecord {
             life,
             peer_done: b[2] & 1 != 0,
             quarantined: b[2] & 2 != 0,
             opened_turn_due: b[2] & 4 != 0,
             outbound: b[2] & 8 != 0,
-            over_tls: b[0] == VERSION_TLS,
-            tls_due: b[0] == VERSION_TLS_DUE,
+            over_tls: b[0] == VERSION_TLS || has(1),
+            tls_due: b[0] == VERSION_TLS_DUE || has(2),
+            in_socket,
             held: b[2] & 16 != 0,
             first_byte_due: b[2] & 32 != 0,
-            header_due: b[0] == VERSION_HEADER_DUE || b[0] == VERSION_TLS_DUE && b[2] & 64 != 0,
+            header_due: b[0] == VERSION_HEADER_DUE || b[0] == VERSION_TLS_DUE && b[2] & 64 != 0 || has(4),
             frame_bytes: b[3],
             service: short(4),
             id: word(0),
@@ -321,7 +341,7 @@ impl SessionRecord {
             state_fingerprint: word(6),
             input_bytes: half(sizes_at),
             topics: short(sizes_at + 4),
-            heard: u32::from_le_bytes([b[6], b[7], b[127], 0]),
+            heard: u32::from_le_bytes([b[6], b[7], b[CARRIER_AT] >> HEARD_AT, 0]),
             state_version: half(64),
             frame_searched: half(68),
             framing,
@@ -390,6 +410,7 @@ mod tests {
             outbound: true,
             over_tls: false,
             tls_due: false,
+            in_socket: false,
             held: true,
             header_due: false,
             first_byte_due: false,
@@ -427,7 +448,7 @@ mod tests {
             let r = record(peer);
             assert_eq!(r.encode()[0], version, "{peer}");
             assert_eq!(SessionRecord::decode(&r.encode()), Some(r.clone()), "{peer}");
-            let framed = SessionRecord { framing: 12, heard: 0xfe_dcba, ..r.clone() };
+            let framed = SessionRecord { framing: 12, heard: 0x1e_dcba, ..r.clone() };
             let over_tls = SessionRecord { over_tls: true, ..framed.clone() };
             assert_eq!(over_tls.encode()[0], VERSION_TLS);
             assert_eq!(SessionRecord::decode(&over_tls.encode()), Some(over_tls));
@@ -441,10 +462,24 @@ mod tests {
                 assert_eq!(due.encode()[0], VERSION_TLS_DUE, "{peer}");
                 assert_eq!(SessionRecord::decode(&due.encode()), Some(due), "{peer}");
             }
-            let behind = SessionRecord { first_byte_due: true, heard: 1 << 23, ..r.clone() };
+            for (over_tls, tls_due, header_due) in
+                [(false, false, false), (true, false, false), (false, true, true), (false, true, false)]
+            {
+                let inside = SessionRecord {
+                    in_socket: true,
+                    heard: 0x1f_edcb,
+                    over_tls,
+                    tls_due,
+                    header_due,
+                    ..r.clone()
+                };
+                assert_eq!(inside.encode()[0], VERSION_IN_SOCKET, "{peer}");
+                assert_eq!(SessionRecord::decode(&inside.encode()), Some(inside), "{peer}");
+            }
+            let behind = SessionRecord { first_byte_due: true, heard: 1 << 20, ..r.clone() };
             assert_eq!(behind.encode()[0], version, "{peer}");
             assert_eq!(SessionRecord::decode(&behind.encode()), Some(behind), "{peer}");
-            for unknown in [0, 7, 200] {
+            for unknown in [0, 8, 200] {
                 let mut other = r.encode();
                 other[0] = unknown;
                 assert_eq!(SessionRecord::decode(&other), None, "an unknown layout is no record");

@@ -534,6 +534,95 @@ fn a_websocket_stream_may_be_cut_anywhere() {
     );
 }
 
+/// Bytes of a stream in frames of a client: each part in one of its own.
+fn carried(parts: &[&[u8]]) -> Vec<u8> {
+    parts.iter().flat_map(|part| frame(0x82, part)).collect()
+}
+
+/// Messages whose parts stand in frames of WebSocket, however the two are cut: the service's
+/// framing cuts the stream, and each message to the peer is a frame.
+#[test]
+fn a_stream_in_websocket_may_be_cut_anywhere() {
+    let check_in = |kind: &'static str, framing: Framing, frames: &[u8], answers: &str| {
+        let begin = [Serve("s", framing), OpenAs(0, "s", kind)];
+        check_stream_behind(begin, &[OPENS, frames].concat(), &format!("{OPENED}{answers}"));
+    };
+    let lines = carried(&[b"o", b"ne\ntw", b"", b"o\nthr"]);
+    let lines = [lines, frame(0x89, b"p"), frame(0x01, b"e"), frame(0x80, b"e\n")].concat();
+    check_in("ws+line", LINES, &lines, r"\x82\x03one\x82\x03two\x8a\x01p\x82\x05three");
+    // No pong may come before the answers to what stands before the ping in the same bytes.
+    let packets = carried(&[b"\0\x03on", b"e\0\0\0", b"\x03two\0"]);
+    check_in("ws+prefix", prefix(2), &packets, r"\x82\x05\x00\x03one\x82\x02\x00\x00\x82\x05\x00\x03two");
+    let own = Framing::Custom { version: 1, bytes_max: 400 };
+    check_in("ws+custom", own, &carried(&[b"3:o", b"ne4:sk", b"ip1:a"]), r"\x82\x064:one1\x82\x042:a3");
+    // Input waits for the session's turn, and a close behind it waits for the input.
+    let closes = [carried(&[b"one\ntw"]), frame(0x88, b"\x03\xe8bye")].concat();
+    check_in("ws+line", LINES, &closes, r"\x82\x03one\x88\x02\x03\xe8 closed");
+    check_in("ws+line", LINES, &carried(&[b"close\nx"]), r"\x88\x02\x03\xe8 closed");
+    let broken = r"\x82\x03one\x88\x17\x03\xeaa frame is not masked closed";
+    let broken = format!("{broken}\nclosed: a frame is not masked");
+    check_in("ws+line", LINES, &[&carried(&[b"one\n"])[..], b"\x82\x01x"].concat(), &broken);
+    let long = carried(&[&[b'x'; 90][..]; 2]);
+    let told = r"\x88\x19\x03\xf1the message is too long closed";
+    let told = format!("{told}\nclosed: a frame was longer than its service takes (limit frame_bytes_max)");
+    check_in("ws+line", Framing::Lines { bytes_max: 100 }, &long, &told);
+}
+
+/// A broadcast reaches sessions on a stream and in streams of WebSocket, each in its own form, as
+/// does what a session is told before its request.
+#[test]
+fn streams_in_websocket_hear_what_others_send() {
+    let own = Framing::Custom { version: 1, bytes_max: 400 };
+    let script = [
+        Serve("lines", LINES),
+        Serve("own", own),
+        Open(0, "lines"),
+        OpenAs(1, "lines", "ws+line"),
+        Open(2, "own"),
+        OpenAs(3, "own", "ws+custom"),
+        OpenAs(4, "lines", "ws"),
+        In(1, OPENS.to_vec()),
+        In(3, OPENS.to_vec()),
+        In(4, OPENS.to_vec()),
+        Kill,
+        In(0, b"all bc\n".to_vec()),
+        Kill,
+        In(1, carried(&[b"all d\n"])),
+    ];
+    let heard = |framed: [&str; 2]| framed.concat();
+    let expected = [
+        "d".to_owned(),
+        OPENED.to_owned() + r"\x82\x02bc",
+        heard(["2:bc", "1:d"]),
+        OPENED.to_owned() + &heard([r"\x82\x042:bc", r"\x82\x031:d"]),
+        OPENED.to_owned() + &heard([r"\x82\x02bc", r"\x82\x01d"]),
+    ];
+    check(&script, &expected.join("\n"));
+    for kind in ["ws", "ws+line"] {
+        let note = In(0, b"note 2\n".to_vec());
+        let early =
+            [Serve("s", LINES), Open(0, "s"), OpenAs(1, "s", kind), note, Kill, In(1, OPENS.to_vec())];
+        check(&early, &format!("\n{OPENED}\\x82\\x05told\\n"));
+    }
+}
+
+/// A session in a stream of WebSocket keeps the framings that it needs: one for its request, one
+/// inside.
+#[test]
+fn a_stream_in_websocket_outlives_its_endpoint() {
+    let begin = [Serve("s", prefix(2)), OpenAs(0, "s", "ws+prefix")];
+    let packet = carried(&[b"\0\x01a"]);
+    let next = [Serve("s", LINES), Kill, Open(1, "s"), In(1, b"one\n".to_vec())];
+    for at in [0, 20, OPENS.len(), OPENS.len() + 3] {
+        let stream = [OPENS, &packet].concat();
+        let (a, b) = stream.split_at(at);
+        let parts = [In(0, a.to_vec()), In(0, b.to_vec())];
+        let [first, second] = parts;
+        let script = [&begin[..], &[first], &next, &[second]].concat();
+        check(&script, &format!("{OPENED}\\x82\\x03\\x00\\x01a\none"));
+    }
+}
+
 /// A long message by single bytes, which grows in place, and a request whose turn has to wait.
 #[test]
 fn a_websocket_session_waits_for_better_code() {

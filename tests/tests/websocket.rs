@@ -3,6 +3,7 @@
 
 use greenroom_tests::fixture::Fixture;
 use greenroom_tests::host::Host;
+use greenroom_tests::tls::Certificate;
 use greenroom_tests::{root, wait_for};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -26,17 +27,25 @@ fn builds() -> &'static [PathBuf; 2] {
     })
 }
 
+/// Service of packets in it.
+const PACKETS: &str = "socketed-prefixed";
 /// Service of WebSocket in it.
 const SERVICE: &str = "socketed-socket";
 
 /// Serves the first build under this configuration.
 fn serve(config: &str) -> Host {
+    serve_on(config, &["127.0.0.1:0".into()])
+}
+
+/// The same, with packets on these endpoints.
+fn serve_on(config: &str, packets: &[String]) -> Host {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("greenroom.toml");
     std::fs::write(&file, config).expect("a configuration");
-    let services = [SERVICE, "socketed-telnet", "socketed-prefixed", "socketed-own"];
+    let services = [SERVICE, "socketed-telnet", "socketed-own"];
     Host::serve_with(&services, &[&builds()[0]], |host| {
         host.arg("-c").arg(&file);
+        packets.iter().for_each(|endpoint| _ = host.args(["--listen", &format!("{PACKETS}={endpoint}")]));
     })
 }
 
@@ -322,6 +331,49 @@ fn clients_that_others_wrote_are_served() {
     node.env("NODE_PATH", root().join("target/npm/node_modules"));
     client_is_served(&host, Command::new("python3"), "websocket.py", "Python/", 1);
     client_is_served(&host, node, "websocket.js", "node-ws", 0);
+}
+
+/// Packets to a service on TCP, over TLS, and on both in streams of WebSocket, by clients in
+/// Python. Each begins in one frame and ends in the next. All sessions share a room, before and
+/// behind a swap, a kill and an upgrade.
+#[test]
+fn one_service_speaks_to_streams_with_and_without_websocket() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let certificate = Certificate::make(dir.path(), "localhost");
+    let kinds = ["prefix", "tls+prefix", "ws+prefix", "wss+prefix"];
+    let listen: Vec<_> = kinds.iter().map(|kind| format!("{kind}://127.0.0.1:0")).collect();
+    let config = format!("[service.{PACKETS}]\ntls = {}\n", certificate.toml());
+    let host = serve_on(&config, &listen);
+    let addr = |kind: &str| host.addr(&format!("{PACKETS} {kind}")).port().to_string();
+    let mut client = Command::new("python3");
+    client.arg(root().join("tests/clients/carried.py")).arg(&certificate.certificate);
+    client.args(["prefix", "tls+prefix", "ws+prefix", "tls+ws+prefix"].map(addr));
+    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+    let mut to = client.stdin.take().expect("its input");
+    let mut lines = BufReader::new(client.stdout.take().expect("its output")).lines();
+    let mut line = || lines.next().expect("a line").expect("a line");
+    assert_eq!(line(), "packets packets");
+    let mut round = |prefix: &str, n: u32| {
+        writeln!(to, "{n}").expect("it reads");
+        assert_eq!(line(), format!("{prefix}{n} {prefix}{n} {prefix}{n} {prefix}{n}"));
+    };
+    round("a", 2);
+    swap(&host, 1);
+    round("b", 3);
+    host.kill_worker();
+    round("b", 4);
+    let sessions = host.json(&["sessions", "--json"]);
+    let shown = sessions.as_array().expect("sessions").iter().map(|s| s["endpoint"].as_str());
+    let mut shown: Vec<_> = shown.map(|kind| kind.expect("a kind").to_owned()).collect();
+    shown.sort();
+    assert_eq!(shown, ["prefix", "prefix", "ws+prefix", "ws+prefix"]);
+    let out = host.cli(&["upgrade"]);
+    assert!(out.status.success(), "{out:?}");
+    round("b", 5);
+    // The client closes by the words of each road, and waits for the host's.
+    drop(to);
+    assert_eq!(line(), "1000 1000");
+    assert!(client.wait().expect("it ends").success());
 }
 
 /// Serves one client. The build `to` takes over meanwhile.

@@ -58,7 +58,7 @@ pub enum Input<'a> {
         /// Nanoseconds.
         unix_ns: u64,
     },
-    /// The host begins, or goes on in this process: one that has begun keeps its secret and its age.
+    /// The host begins, or goes on in this process: one that has begun keeps its secret and age.
     HostBegins {
         /// Bytes that nobody can tell.
         secret: [u8; SECRET_BYTES],

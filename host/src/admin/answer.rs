@@ -116,7 +116,7 @@ fn session_line(v: SessionView) -> SessionLine {
     SessionLine {
         id: v.record.id,
         service: v.service,
-        endpoint: v.kind.into(),
+        endpoint: v.kind,
         tls: v.tls.into_iter().collect(),
         over_tls: v.record.over_tls || v.record.tls_due,
         waits_for: waits_for.map(str::to_owned),

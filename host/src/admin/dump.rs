@@ -162,7 +162,7 @@ fn dumped(v: SessionView, strings: bool) -> DumpedSession {
     DumpedSession {
         id: v.record.id,
         service: v.service,
-        endpoint: v.kind.into(),
+        endpoint: v.kind,
         peer: v.record.peer,
         opened_at: rfc3339(v.record.opened_at_ms),
         outbound: v.record.outbound,

@@ -3,7 +3,7 @@
 use greenroom_core::framing::Framing;
 use greenroom_core::service::offer::Offer;
 use greenroom_state::address::Address;
-use greenroom_state::endpoint::{Endpoint, over_tls, split_kind};
+use greenroom_state::endpoint::{Endpoint, in_websocket, over_tls, split_kind};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -63,11 +63,19 @@ pub(super) fn why_not(offer: &Offer, endpoint: &Endpoint, has_tls: bool) -> Opti
     }
     let is_udp = matches!(endpoint.address, Address::Udp(_));
     let fits = |f: &Framing| f.is_of_datagrams() == is_udp;
-    if offer.framing_of_kind(wants_tls.unwrap_or(kind)).is_some_and(|f| fits(&f)) {
+    let kind = wants_tls.unwrap_or(kind);
+    if offer.framing_of_kind(kind).is_some_and(|f| fits(&f)) {
         return None;
     }
+    let in_socket = !is_udp && in_websocket(kind).is_some();
     let own = offer.endpoints.iter().map(|e| e.framing);
-    let kinds: BTreeSet<_> = own.chain(Framing::ANY_SERVICE).filter(fits).map(|f| f.kind()).collect();
+    let all = own.chain(Framing::ANY_SERVICE).filter(fits).filter(|f| !in_socket || f.may_be_inside());
+    let kinds: BTreeSet<_> = all.map(|f| f.kind()).collect();
     let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
-    Some(format!("over {} it can be had as {kinds}", if is_udp { "UDP" } else { "a stream" }))
+    let road = match (is_udp, in_socket) {
+        (true, _) => "over UDP",
+        (false, true) => "in a stream of WebSocket",
+        (false, false) => "over a stream",
+    };
+    Some(format!("{road} it can be had as {kinds}"))
 }

@@ -210,9 +210,9 @@ pub struct Host {
     /// for `after_ns` nanoseconds, which count from this pass at the earliest. Each silence is
     /// told once; another call begins another one. 0: none is told.
     pub idle_after: unsafe extern "C" fn(turn: *mut Turn, after_ns: u64) -> u32,
-    /// Since 1.6. Takes a token of a key's bucket in the service. The bucket holds `burst` tokens, and
-    /// gets one back each `interval_ns`. [`super::status::ABSENT`]: none is left. Buckets begin anew
-    /// with each process of the host.
+    /// Since 1.6. Takes a token of a key's bucket in the service. The bucket holds `burst` tokens,
+    /// and gets one back each `interval_ns`. [`super::status::ABSENT`]: none is left. Buckets begin
+    /// anew with each process of the host.
     pub allow: unsafe extern "C" fn(turn: *mut Turn, key: Bytes<'_>, interval_ns: u64, burst: u32) -> u32,
     /// Since 1.6. Returns the next random number of this turn. A turn that runs again gets the same
     /// ones; no peer can tell them before.

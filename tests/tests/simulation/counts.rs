@@ -59,6 +59,8 @@ counts! {
     silences,
     /// Notes and messages that were dropped, and told.
     missed,
+    /// Streams that WebSocket carried.
+    carried,
     /// Records of TLS that the host sealed.
     sealed,
 }
@@ -69,6 +71,7 @@ impl Counts {
         assert!(self.turns > 50_000 && self.commits > 500 && self.refusals > 500 && self.kills > 500);
         assert!(self.states_put_back > 5000 && self.configured > 1000);
         assert!(self.upgrades > 300 && self.unix_ended > 100 && self.sealed > 10_000);
+        assert!(self.carried > 800);
         // The shipped tally does not fail, and has no effects but output.
         if subject == Subject::Script {
             assert!(self.faults > 5000 && self.quarantined > 100);
@@ -96,6 +99,6 @@ impl fmt::Display for Counts {
         write!(f, "{} upgrades, {} Unix sockets ended, ", self.upgrades, self.unix_ended)?;
         write!(f, "{} datagrams lost, {} answered, ", self.datagrams_lost, self.datagrams_answered)?;
         write!(f, "{} silences told, {} actions missed, ", self.silences, self.missed)?;
-        write!(f, "{} records sealed", self.sealed)
+        write!(f, "{} streams carried, {} records sealed", self.carried, self.sealed)
     }
 }

@@ -77,10 +77,10 @@ pub(crate) fn client_frame(first: u8, payload: &[u8], rng: &mut fastrand::Rng) -
     frame
 }
 
-/// A line as one message of WebSocket: text or bytes, in one to many fragments, with pings between
+/// Bytes as one message of WebSocket: text or bytes, in one to many fragments, with pings between
 /// them.
-fn written_in_fragments(line: &str, rng: &mut fastrand::Rng) -> Vec<u8> {
-    let (mut frames, mut rest, mut opcode) = (Vec::new(), line.as_bytes(), rng.u8(1..=2));
+pub(crate) fn in_fragments(bytes: &[u8], rng: &mut fastrand::Rng) -> Vec<u8> {
+    let (mut frames, mut rest, mut opcode) = (Vec::new(), bytes, rng.u8(1..=2));
     loop {
         let most = if rng.bool() { rest.len() } else { rng.usize(0..=rest.len()) };
         let (part, behind) = rest.split_at(most);
@@ -115,7 +115,7 @@ pub(crate) fn written(framing: Framing, line: &str, rng: &mut fastrand::Rng) -> 
             bytes.extend(["\n", "\r\n", "\r\0"][rng.usize(0..3)].bytes());
         }
         Framing::Custom { .. } => bytes = encoded(line.as_bytes()),
-        Framing::WebSocket { .. } => bytes = written_in_fragments(line, rng),
+        Framing::WebSocket { .. } => bytes = in_fragments(line.as_bytes(), rng),
         other => other.encode(line.as_bytes(), &mut bytes).expect("a line can be expressed"),
     }
     bytes
@@ -156,7 +156,7 @@ pub(crate) fn read(framing: Framing, raw: &mut Vec<u8>, text: &mut Vec<u8>) -> b
 
 /// Reads messages of WebSocket, behind the answer to the request. A text is a line without its end.
 /// True: a close frame came, and nothing behind it.
-fn read_websocket(raw: &mut Vec<u8>, text: &mut Vec<u8>) -> bool {
+pub(crate) fn read_websocket(raw: &mut Vec<u8>, text: &mut Vec<u8>) -> bool {
     if raw.starts_with(b"H") {
         let Some(end) = raw.windows(4).position(|w| w == b"\r\n\r\n") else { return false };
         assert!(raw.starts_with(b"HTTP/1.1 101 "), "{}", raw.escape_ascii());

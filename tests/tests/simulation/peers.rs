@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     pub(crate) framing: Framing,
     /// End of TLS that it has.
     pub(crate) tls: Option<Box<TlsClient>>,
+    /// Bytes of frames that it read in part, if WebSocket carries its stream.
+    pub(crate) carried: Option<Vec<u8>>,
     /// Slot of its session.
     pub(crate) slot: Slot,
     /// Lines that it wrote. Over UDP: those that reached the host, by the last commit.
@@ -89,6 +91,7 @@ impl Peer {
             road,
             framing,
             tls: None,
+            carried: None,
             lines: Vec::new(),
             datagrams: VecDeque::new(),
             fresh: Vec::new(),
@@ -119,14 +122,21 @@ impl Peer {
 
     /// Kind of the endpoint that it came to.
     fn kind(&self) -> String {
-        match self.road {
-            Road::Proxied => format!("proxy+{}", self.framing.kind()),
-            _ => self.framing.kind().to_owned(),
+        let proxy = if self.road == Road::Proxied { "proxy+" } else { "" };
+        let carrier = if self.carried.is_some() { "ws+" } else { "" };
+        format!("{proxy}{carrier}{}", self.framing.kind())
+    }
+
+    /// Writes bytes of its stream, which WebSocket may carry.
+    fn write(&mut self, bytes: &[u8], rng: &mut fastrand::Rng) {
+        match self.carried {
+            Some(_) if !bytes.is_empty() => self.write_as_they_are(&framings::in_fragments(bytes, rng)),
+            _ => self.write_as_they_are(bytes),
         }
     }
 
-    /// Writes bytes of its stream.
-    fn write(&mut self, bytes: &[u8]) {
+    /// Writes bytes that no frame is around.
+    fn write_as_they_are(&mut self, bytes: &[u8]) {
         match &mut self.tls {
             Some(tls) => self.to_host.extend(tls.seal(bytes)),
             None => self.to_host.extend(bytes),
@@ -139,14 +149,12 @@ impl Peer {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
-        match self.framing {
-            Framing::WebSocket { .. } if tells => {
-                let close = framings::client_frame(0x88, b"\x03\xe8bye", rng);
-                self.write(&close);
-                self.goodbye = true;
-            }
-            Framing::Peer { .. } => self.datagrams.push_back("bye 0".into()),
-            _ => {}
+        if tells && self.speaks_websocket() {
+            self.write_as_they_are(&framings::client_frame(0x88, b"\x03\xe8bye", rng));
+            self.goodbye = true;
+        }
+        if let Framing::Peer { .. } = self.framing {
+            self.datagrams.push_back("bye 0".into());
         }
         if let Some(tls) = self.tls.as_mut().filter(|_| tells) {
             self.to_host.extend(tls.close());
@@ -154,16 +162,25 @@ impl Peer {
         }
     }
 
+    /// Whether WebSocket is its framing, or around that.
+    pub(crate) fn speaks_websocket(&self) -> bool {
+        self.carried.is_some() || matches!(self.framing, Framing::WebSocket { .. })
+    }
+
     /// Reads bytes that the kernel took.
     fn take(&mut self, bytes: &[u8]) {
+        let raw = self.carried.as_mut().unwrap_or(&mut self.raw);
         match &mut self.tls {
             Some(tls) => {
-                let answer = tls.open(bytes, &mut self.raw);
+                let answer = tls.open(bytes, raw);
                 assert!(answer.is_empty(), "the host asks for no other keys");
             }
-            None => self.raw.extend(bytes),
+            None => raw.extend(bytes),
         }
-        assert!(!self.told || self.raw.is_empty(), "nothing follows on the host's last word");
+        assert!(!self.told || raw.is_empty(), "nothing follows on the host's last word");
+        if let Some(frames) = &mut self.carried {
+            self.told |= framings::read_websocket(frames, &mut self.raw);
+        }
         self.told |= framings::read(self.framing, &mut self.raw, &mut self.received);
     }
 }
@@ -262,7 +279,12 @@ impl World {
             (peer.read, peer.sent) = tls.handshake_bytes();
             peer.tls = Some(Box::new(tls));
         }
-        peer.write(framings::greeting(framing));
+        if self.rng.u8(0..4) == 0 && framing.may_be_inside() && road != Road::Udp {
+            peer.carried = Some(Vec::new());
+            self.counts.carried += 1;
+        }
+        let request = Framing::WebSocket { bytes_max: 0 };
+        peer.write_as_they_are(framings::greeting(if peer.carried.is_some() { request } else { framing }));
         if self.rng.u8(..) < 12 && !peer.to_host.is_empty() {
             // It gives up in the middle of its header, or of its request.
             let most = self.rng.usize(0..peer.to_host.len());
@@ -327,7 +349,7 @@ impl World {
                 }
             }
         }
-        self.network.peers[at].write(&bytes);
+        self.network.peers[at].write(&bytes, &mut self.rng);
     }
 
     /// Draws a line. Verbs that need another session name one of `others`.
@@ -342,7 +364,7 @@ impl World {
             Some(&verb) => verb,
             None => "add",
         };
-        let to_another = ["tell", "wait", "wake", "pass"].contains(&verb);
+        let to_another = ["tell", "wait", "wake", "pass", "flood"].contains(&verb);
         // A raw stream holds no line, so its peer could not tell a passed one.
         let is_raw = |id: u64| {
             self.network.peers.iter().any(|p| p.id == id && matches!(p.framing, Framing::Raw { .. }))

@@ -109,6 +109,5 @@ fn sessions_answer_everything_before_they_close(peer: &Peer, expected: &Expected
 /// TLS tells each end that is none of the network's. So does WebSocket, if the handler closes.
 fn peers_are_told_of_an_orderly_end(peer: &Peer, expected: &Expected) {
     assert!(peer.tls.as_ref().is_none_or(|tls| tls.told), "session {} was cut off", peer.id);
-    let has_words = matches!(peer.framing, Framing::WebSocket { .. });
-    assert!(!has_words || !expected.closed || peer.told, "session {} was not told", peer.id);
+    assert!(!peer.speaks_websocket() || !expected.closed || peer.told, "session {} was not told", peer.id);
 }

@@ -8,10 +8,10 @@ use greenroom_state::abi;
 
 /// Verbs that peers of this service draw from. A verb that stands twice comes twice as often.
 pub(crate) const VERBS: &[&str] = &[
-    "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye", "self",
+    "add", "trip", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye", "self",
     "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "dial", "hold", "wait",
     "wake", "nap", "drain", "pass", "name", "name", "unname", "any", "limit", "long", "hush", "token",
-    "chance",
+    "chance", "flood",
 ];
 
 /// Added to the count by a turn that fails: a state that keeps it is wrong.
@@ -65,7 +65,8 @@ impl Turn<'_, '_> {
             "part" => _ = self.staging.unsubscribe(rest.as_bytes()),
             "fail" | "peek" | "huge" | "mute" => return Err(self.misbehave(verb, rest)),
             "self" => _ = self.staging.note(self.session, b"to itself"),
-            "tell" => self.tell(rest),
+            "tell" => self.tell(rest, 1),
+            "flood" => self.tell(rest, 6),
             "timer" => self.set_own_timer(rest),
             "tick" => self.set_service_timer(rest),
             "again" => self.set_one_timer_and_cancel_another(rest),
@@ -182,10 +183,12 @@ impl Turn<'_, '_> {
         self.forget_last(topic);
     }
 
-    /// Sends a note to another session.
-    fn tell(&mut self, other: &str) {
-        self.staging.note(number(other), b"told");
-        self.add("sent", other, 1);
+    /// Sends notes to another session. Those that find too many waiting are dropped.
+    fn tell(&mut self, other: &str, notes: u64) {
+        for _ in 0..notes {
+            self.staging.note(number(other), b"told");
+        }
+        self.add("sent", other, notes);
     }
 
     /// Sets a timer of the session under a new name.
@@ -279,7 +282,7 @@ impl Turn<'_, '_> {
         self.staging.wake_when_drained();
     }
 
-    /// Takes a token, of which few come back in a whole run. Nobody else has taken one that is left.
+    /// Takes a token, of which none comes back in a whole run. If none is left, all were taken.
     fn take_token(&mut self, key: &str) {
         let allowed = self.staging.allow(key.as_bytes(), TOKEN_NS, TOKENS) == abi::status::OK;
         let taken = self.add("tokens", key, u64::from(allowed));

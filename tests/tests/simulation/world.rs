@@ -126,8 +126,8 @@ fn first_limits(subject: Subject) -> AllLimits {
         // Probations end by time alone.
         probation_turns: 0,
         probation_faults_max: 3,
-        // Only sessions that wait for better code let so many notes wait.
-        actions_pending_max: 12,
+        // Fewer than a flood has; no session has as many that it caused itself.
+        actions_pending_max: 4,
         timers_per_session_max: 1 << 20,
         jobs_per_session_max: 1 << 20,
         jobs_max: 1 << 20,

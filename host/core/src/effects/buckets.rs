@@ -25,8 +25,8 @@ impl Buckets {
         set.copied().find(|(b, _)| *b == bucket).map_or(0, |(_, at)| at)
     }
 
-    /// Sets the time when a bucket is full. `max`: buckets that there may be, in whole sets. Returns
-    /// whether another bucket was forgotten before it was full.
+    /// Sets the time when a bucket is full. `max`: buckets that there may be, in whole sets.
+    /// Returns whether another bucket was forgotten before it was full.
     pub(crate) fn set(&mut self, max: usize, bucket: u64, full_at_ns: u64, now_ns: u64) -> bool {
         let sets = max.div_ceil(WAYS).max(1);
         if self.sets.len() != sets {

@@ -18,14 +18,15 @@ use super::Executor;
 use crate::effects::running_batch::RunningBatch;
 use crate::framing::Framing;
 use crate::host_state::HostState;
+use crate::host_state::framings::kind_of;
 use crate::ids::{ServiceId, Slot};
 use crate::service::convert::{Reread, convert_value};
 use crate::tls::facts;
-use crate::turn::chance::HostNumbers;
 use crate::turn::code::{Batch, Code};
 use crate::turn::context::Convert;
 use crate::turn::context::TurnContext;
 use crate::turn::fault::Fault;
+use crate::turn::host_numbers::HostNumbers;
 use crate::turn::staging::{Buffers, Staging};
 use greenroom_state::abi::{Action, action, fault};
 use greenroom_state::address::Peer;
@@ -73,12 +74,7 @@ pub(crate) fn call(
         state,
         actions: call.actions,
     };
-    let framing = host.services[session.service].framings.get(session.framing);
-    // A datagram of the service itself came by no session's framing.
-    let kind = || match call.actions.first() {
-        Some(a) if a.kind == action::DATAGRAM => Framing::Datagrams { bytes_max: 0 }.kind(),
-        _ => framing.kind(),
-    };
+    let framing = host.services[session.service].framings.get(session.framing_sent());
     let context = TurnContext {
         store: &host.store,
         tables: &host.tables,
@@ -102,22 +98,11 @@ pub(crate) fn call(
         host_numbers: &|| numbers(host, session.service, callee.generation),
         subscribers: &|topic| host.topics.count_in(host.services.of_same_library(session.service), topic),
         own_framing: &|message| callee.code.encode(message),
-        encodes: Some(framing).filter(|f| f.encodes()),
+        encodes: Some(framing).filter(|f| f.encodes() || session.in_socket()),
         service: &|name| host.services.dialled(name),
-        fact: &|name| match name {
-            "endpoint" => Some(kind().to_owned()),
-            "generation" => Some(callee.generation.to_string()),
-            "transport" => Some(transport(&session.peer).to_owned()),
-            "tls" => Some(if session.over_tls() { "yes" } else { "no" }.to_owned()),
-            "outbound" => Some(if session.outbound { "yes" } else { "no" }.to_owned()),
-            _ if session.over_tls() => {
-                let facts = host.tls.facts(&host.store, call.slot);
-                facts::find(facts, name).map(|value| String::from_utf8_lossy(value).into_owned())
-            }
-            _ => None,
-        },
+        fact: &|name| fact(host, callee.generation, &call, name),
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).
-        keeps_messages_apart: &|| host.services.any_encodes(),
+        keeps_messages_apart: &|| host.services.any_encodes() || !host.sockets.is_empty(),
         depths: call.running.depths(),
         now_ns: host.now_ns,
         wall_ns: host.wall_ns,
@@ -128,6 +113,28 @@ pub(crate) fn call(
     // count.
     buffers.cut();
     flags
+}
+
+/// Fact that any turn of a call may ask for.
+fn fact(host: &HostState, generation: u64, call: &Call<'_>, name: &str) -> Option<String> {
+    let session = host.sessions.get(call.slot)?;
+    let is = |yes: bool| Some(if yes { "yes" } else { "no" }.to_owned());
+    match name {
+        "endpoint" => Some(match call.actions.first() {
+            // A datagram of the service itself came by no session's framing.
+            Some(a) if a.kind == action::DATAGRAM => Framing::Datagrams { bytes_max: 0 }.kind().to_owned(),
+            _ => kind_of(host, session),
+        }),
+        "generation" => Some(generation.to_string()),
+        "transport" => Some(transport(&session.peer).to_owned()),
+        "tls" => is(session.over_tls()),
+        "outbound" => is(session.outbound),
+        _ if session.over_tls() => {
+            let facts = host.tls.facts(&host.store, call.slot);
+            facts::find(facts, name).map(|value| String::from_utf8_lossy(value).into_owned())
+        }
+        _ => None,
+    }
 }
 
 /// Name of what carries a session's bytes to its peer, or to the peer's proxy.

@@ -77,7 +77,7 @@ pub(super) fn run_with_previous_build(
     (action, unread): (&Action<'_>, bool),
     running: &mut RunningBatch,
 ) -> Fallback {
-    let Some((id, framing)) = host.sessions.get(slot).map(|s| (s.service, s.framing)) else {
+    let Some((id, framing)) = host.sessions.get(slot).map(|s| (s.service, s.framing_sent())) else {
         return Fallback::Unavailable;
     };
     let service = &host.services[id];

@@ -42,7 +42,7 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
     if staged.effects.is_empty() && !staged.has_state {
         return None;
     }
-    let HostState { store, sessions, topics, services, tls, .. } = host;
+    let HostState { store, sessions, topics, services, tls, sockets, .. } = host;
     let service = sessions.get(slot).map(|s| s.service)?;
     let of_library = || services.of_same_library(service);
     let mut room = Room::default();
@@ -54,6 +54,7 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
         topics.list_lens(slot).for_each(|len| room.add(len, 1));
     }
     staged.framed.clear();
+    let sockets = !sockets.is_empty();
     if let Some(state) = staged.framing() {
         room.add(state.stored().len(), 1);
     }
@@ -81,18 +82,12 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
                     };
                     let is_over_tls = |s: &Slot| sessions.get(*s).is_some_and(|s| s.over_tls());
                     let over_tls = to.into_iter().chain([slot]).filter(is_over_tls).count();
-                    add_copies(&mut room, &data, over_tls, services, staged);
+                    add_copies(&mut room, &data, over_tls, &Encoding::in_use(services, sockets), staged);
                 }
-                add_framed(&mut room, data, count, services, staged);
+                add_framed(&mut room, data, count, (services, sockets), staged);
             }
-            // If an action is dropped, the count of those is written in its place.
             Effect::Note { .. } => room.add(Inbox::MISSED_BYTES, 1),
-            Effect::Publish { topic, data, .. } => {
-                room.add(Inbox::MISSED_BYTES, subscribers(topic));
-                if data.len() >= SHARED_FROM_BYTES {
-                    room.add(data.len(), 1);
-                }
-            }
+            Effect::Publish { topic, data, .. } => add_message(&mut room, data.len(), subscribers(topic)),
             Effect::WaitFor(_) => waits = true,
             _ => {}
         }
@@ -106,6 +101,15 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
     }
     store.promise(&room);
     None
+}
+
+/// Adds the further records of a published message: long data, and counts of dropped actions. A
+/// count is written in place of an action that is dropped, but its record may be of another class.
+fn add_message(room: &mut Room, len: usize, subscribers: usize) {
+    room.add(Inbox::MISSED_BYTES, subscribers);
+    if len >= SHARED_FROM_BYTES {
+        room.add(len, 1);
+    }
 }
 
 /// Bytes of each record that an effect writes, and the number of such records, at most.
@@ -163,22 +167,28 @@ fn add_framed(
     room: &mut Room,
     (data, is_line): (Part, bool),
     subscribers: usize,
-    services: &Services,
+    (services, sockets): (&Services, bool),
     staged: &mut Buffers,
 ) {
     let mut encoded = Vec::new();
-    for encoding in Encoding::in_use(services) {
+    for encoding in Encoding::in_use(services, sockets) {
         encoded.clear();
-        let framed = encoding.encode(services, (&staged.bytes[data.clone()], is_line), &mut encoded);
-        if framed.is_ok() {
+        let Buffers { bytes, framed: asked, .. } = &mut *staged;
+        let message = &bytes[data.clone()];
+        // Once for each service: the answer is the same in a stream of WebSocket and outside.
+        let ask = |service| {
+            if let Some(known) = asked.iter().find(|f| f.service == service && f.data == data) {
+                return known.bytes.clone();
+            }
+            let bytes = services[service].code.encode(message);
+            asked.push(Framed { data: data.clone(), service, bytes: bytes.clone() });
+            bytes
+        };
+        if encoding.encode((message, is_line), &mut encoded, ask).is_ok() {
             room.add(OutputWriter::broadcast_record_bytes(encoded.len()), subscribers);
             if encoded.len() >= SHARED_FROM_BYTES {
                 add_shared_or_single(room, encoded.len());
             }
-        }
-        if let Some(service) = encoding.library_of() {
-            let bytes = framed.map(|()| encoded.clone());
-            staged.framed.push(Framed { data: data.clone(), service, bytes });
         }
     }
 }
@@ -188,14 +198,16 @@ fn add_copies(
     room: &mut Room,
     (data, is_line): &(Part, bool),
     subscribers: usize,
-    services: &Services,
+    encodings: &[Encoding],
     staged: &Buffers,
 ) {
     let mut longest = data.len();
     let mut encoded = Vec::new();
-    for encoding in Encoding::in_use(services).into_iter().filter(|e| e.library_of().is_none()) {
+    for encoding in encodings {
         encoded.clear();
-        let _ = encoding.encode(services, (&staged.bytes[data.clone()], *is_line), &mut encoded);
+        let message = &staged.bytes[data.clone()];
+        // What a library makes of it is added with its framing.
+        let _ = encoding.encode((message, *is_line), &mut encoded, |_| Err(String::new()));
         longest = longest.max(encoded.len());
     }
     room.add(OutputWriter::record_bytes(longest), subscribers);

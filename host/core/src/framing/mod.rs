@@ -266,6 +266,11 @@ impl Framing {
         matches!(self, Framing::WebSocket { .. })
     }
 
+    /// Returns whether a stream of WebSocket may carry it. Telnet's negotiations are for terminals.
+    pub fn may_be_inside(&self) -> bool {
+        !matches!(self, Framing::Telnet { .. } | Framing::WebSocket { .. }) && !self.is_of_datagrams()
+    }
+
     /// Returns whether its messages are datagrams, which come over UDP and nothing else does.
     pub fn is_of_datagrams(&self) -> bool {
         matches!(self, Framing::Datagrams { .. } | Framing::Peer { .. })

@@ -5,6 +5,7 @@
 //! or nothing of it. The shell closes the connection after that commit.
 
 use super::HostState;
+use super::framings::leave_framings;
 use super::state::leave_topics;
 use crate::command::Command;
 use crate::ids::Slot;
@@ -51,12 +52,13 @@ pub(crate) fn gone(host: &mut HostState, slot: Slot) {
         host.tls.forget(&mut host.store, slot);
     }
     host.tls_due.forget(&mut host.store, slot);
+    host.sockets.forget(&mut host.store, slot);
+    leave_framings(host, &s);
     for r in [s.record, s.state, s.input, framing].into_iter().flatten() {
         host.store.delete(r);
     }
     let service = &mut host.services[s.service];
     service.sessions -= 1;
-    service.framings.leave(s.framing);
     // Builds that convert are kept for versions that some session holds.
     service.count_stored(s.state_version, 0);
     host.commands.push(Command::Close { slot, id: s.id });

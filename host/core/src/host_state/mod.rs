@@ -49,6 +49,7 @@ use crate::session::flow_control::FlowControl;
 use crate::session::output::OutputWriter;
 use crate::session::quarantine::Quarantines;
 use crate::session::send_queue::SendQueue;
+use crate::session::socket_streams::SocketStreams;
 use crate::session::table::Sessions;
 use crate::store::host_records::HostRecords;
 use crate::store::kind::Kind;
@@ -99,6 +100,8 @@ pub(crate) struct HostState {
     pub(crate) send_queue: SendQueue,
     /// Sessions that wait until another session's output drains.
     pub(crate) flow: FlowControl,
+    /// Sessions in a stream of WebSocket.
+    pub(crate) sockets: SocketStreams,
     /// Quarantined sessions, and actions that must not run.
     pub(crate) quarantines: Quarantines,
     /// Actions that wait for a session.
@@ -152,6 +155,7 @@ impl HostState {
             output: OutputWriter::default(),
             send_queue: SendQueue::default(),
             flow: FlowControl::default(),
+            sockets: SocketStreams::default(),
             quarantines: Quarantines::default(),
             inbox: Inbox::default(),
             timers: Timers::default(),

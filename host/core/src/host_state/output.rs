@@ -53,7 +53,7 @@ pub(crate) fn broadcast(
     framed: &dyn Fn(ServiceId) -> Option<Result<Vec<u8>, String>>,
 ) {
     // The message is encoded once for a framing, and not once for a session.
-    for encoding in Encoding::in_use(&host.services) {
+    for encoding in Encoding::in_use(&host.services, !host.sockets.is_empty()) {
         let is_of =
             |slot: &Slot| host.sessions.get(*slot).map(|s| Encoding::of(&host.services, s)) == Some(encoding);
         let (of_it, rest): (Vec<_>, _) = to.into_iter().partition(is_of);
@@ -61,15 +61,10 @@ pub(crate) fn broadcast(
         if of_it.is_empty() {
             continue;
         }
-        let encoded = match encoding.library_of() {
-            Some(service) => framed(service).unwrap_or_else(|| Err("it was not framed before".into())),
-            None => {
-                let mut encoded = Vec::new();
-                encoding.encode(&host.services, (data, is_line), &mut encoded).map(|()| encoded)
-            }
-        };
-        match encoded {
-            Ok(encoded) => {
+        let mut encoded = Vec::new();
+        let framed = |service| framed(service).unwrap_or_else(|| Err("it was not framed before".into()));
+        match encoding.encode((data, is_line), &mut encoded, framed) {
+            Ok(()) => {
                 let of_it = within_amplification(host, of_it, encoded.len());
                 send_to_all(host, of_it, &encoded);
             }

@@ -195,10 +195,11 @@ pub struct Limits {
     pub save_ms: u64,
 }
 
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
 impl Default for Limits {
     fn default() -> Self {
-        const KIB: usize = 1024;
-        const MIB: usize = 1024 * KIB;
         Limits {
             sessions_max: 100_000,
             sessions_per_peer_max: 0,

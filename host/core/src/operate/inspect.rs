@@ -15,6 +15,7 @@ use crate::effects::jobs::JobView;
 use crate::effects::outbound::Connect;
 use crate::effects::timers::timer_name;
 use crate::host_state::HostState;
+use crate::host_state::framings::kind_of;
 use crate::host_state::state::kept_input;
 use crate::ids::ServiceId;
 use crate::ids::Slot;
@@ -43,7 +44,7 @@ pub struct SessionView {
     /// Name of its service.
     pub service: String,
     /// Kind of the endpoint that it came by: the name of its framing.
-    pub kind: &'static str,
+    pub kind: String,
     /// Facts of its handshake of TLS, name and value of each; empty: it has none.
     pub tls: Vec<(String, String)>,
     /// Reason of its quarantine; `None`: the session is not quarantined.
@@ -151,7 +152,7 @@ fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionVie
     SessionView {
         record: s.to_record().cloned(),
         service: host.services[s.service].offer.name.clone(),
-        kind: host.services[s.service].framings.get(s.framing).kind(),
+        kind: kind_of(host, s),
         tls: facts::all(host.tls.facts(&host.store, slot))
             .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()))
             .collect(),

@@ -16,6 +16,9 @@ pub(super) enum Between {
     /// So many bytes of it are consumed; 0: the framing's state has changed. The second number
     /// counts the turns that wait for it.
     Consumed(usize, usize),
+    /// So many bytes of it are consumed, and the input with them. Those behind are frames that
+    /// carry the session's stream.
+    Carried(usize),
     /// Kept for later.
     Kept,
     /// Session closed or gone.
@@ -35,11 +38,13 @@ pub(super) fn between_messages(pass: &mut Pass<'_>, slot: Slot, end: End, rest: 
         }
         End::Request(consumed) => match answer(pass, slot, &rest[..consumed]) {
             Asked::Opened => Between::Consumed(consumed, 0),
+            Asked::Carried => Between::Carried(consumed),
             Asked::Waits => Between::Kept,
             Asked::Ended => Between::Ended,
         },
         End::Closed => {
-            closed_by_peer(pass, slot);
+            let words = pass.scratch.cut.closing().to_vec();
+            closed_by_peer(pass, slot, &words);
             Between::Ended
         }
         End::TooLong => {

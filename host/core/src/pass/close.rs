@@ -74,12 +74,13 @@ pub(super) fn finish_with(pass: &mut Pass<'_>, slot: Slot, reason: u32, farewell
 /// the framing is gone. Empty for most framings, which costs nothing.
 fn farewell_bytes(pass: &mut Pass<'_>, slot: Slot, reason: u32, farewell: Farewell<'_>) -> Vec<u8> {
     let Some(s) = pass.host.sessions.get(slot).filter(|s| s.life == Life::Open) else { return Vec::new() };
-    if s.awaits_carrier() || !pass.host.services[s.service].framings.get(s.framing).begins_with_request() {
+    let by_framing = || pass.host.services[s.service].framings.get(s.framing).begins_with_request();
+    if s.awaits_carrier() || !s.in_socket() && !by_framing() {
         return Vec::new();
     }
     match pass.executor.close_words().filter(|_| reason == closed::HANDLER) {
-        Some((code, reason)) => Farewell { code, reason }.bytes(s.frame.stored()),
-        None => farewell.bytes(s.frame.stored()),
+        Some((code, reason)) => Farewell { code, reason }.bytes(s.socket_stage()),
+        None => farewell.bytes(s.socket_stage()),
     }
 }
 

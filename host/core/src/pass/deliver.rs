@@ -11,6 +11,7 @@
 //! budget of the stage.
 
 use super::close::finish;
+use super::handshake::closed_by_peer;
 use super::open::awaits_peer;
 use super::{Pass, Scratch};
 use crate::effects::action_buffer::ActionBuffer;
@@ -145,6 +146,9 @@ pub(super) fn finish_if_peer_done(pass: &mut Pass<'_>, slot: Slot) {
     // Asked again: the actions may have closed the session, or blocked it. A peer that has ended
     // without its request brings no first turn any more, so actions wait in vain.
     if may_end(pass) && (!pass.host.inbox.has(slot) || awaits_peer(pass.host, slot)) {
+        if let Some(words) = pass.host.sockets.closing(slot).map(<[u8]>::to_vec) {
+            return closed_by_peer(pass, slot, &words);
+        }
         let over_tls = pass.host.sessions.get(slot).is_some_and(|s| s.over_tls());
         if over_tls && is_cut(pass.host, slot) {
             // Without the peer's last alert nobody knows whether this is all that it sent.

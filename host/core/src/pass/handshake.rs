@@ -20,13 +20,15 @@ use super::Pass;
 use super::close::{finish, finish_with};
 use super::open::run_opened;
 use super::reply::send_framing;
+use super::socket;
 use super::timeout::arm_timeout;
 use crate::execute::batch::run_batch;
 use crate::framing::websocket::farewell::Farewell;
 use crate::framing::websocket::request::{HttpRequest, Refusal, Wants, accept, refuse};
 use crate::framing::websocket::stage::{SocketStage, set_answered, set_open, stage};
-use crate::host_state::notice::notice;
+use crate::host_state::notice::{limit_reached, notice};
 use crate::ids::Slot;
+use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
@@ -36,6 +38,8 @@ use greenroom_state::abi::{Action, Bytes, action, closed, level};
 pub(super) enum Asked {
     /// Consumed: what follows are frames.
     Opened,
+    /// Consumed: what follows are frames that carry the session's stream.
+    Carried,
     /// Kept: its turn can't run now.
     Waits,
     /// Session closed or gone.
@@ -86,9 +90,15 @@ fn open(pass: &mut Pass<'_>, slot: Slot, request: &HttpRequest<'_>, key: &[u8]) 
         return Asked::Waits;
     }
     set_open(&mut s.frame);
+    let Ok(is_carried) = socket::open(pass.host, slot) else {
+        let what = "closed: no room for its stream of WebSocket";
+        limit_reached(pass.host, Limit::StoreBytesMax, level::WARN, slot, what);
+        finish(pass, slot, closed::LIMIT);
+        return Asked::Ended;
+    };
     // The peer is pinged from here on.
     arm_timeout(pass.host, slot);
-    Asked::Opened
+    if is_carried { Asked::Carried } else { Asked::Opened }
 }
 
 /// Runs the turn that answers with a page, and ends the session.
@@ -136,9 +146,8 @@ fn refused(pass: &mut Pass<'_>, slot: Slot, refusal: Refusal) -> Asked {
 }
 
 /// Ends a session whose peer has closed it by a close frame, which is answered by the same code.
-/// The last turn may know code and reason.
-pub(super) fn closed_by_peer(pass: &mut Pass<'_>, slot: Slot) {
-    let words = pass.scratch.cut.closing().to_vec();
+/// `words`: payload of that frame. The last turn may know code and reason.
+pub(super) fn closed_by_peer(pass: &mut Pass<'_>, slot: Slot, words: &[u8]) {
     let (code, reason) = match words.split_at_checked(2) {
         Some((code, reason)) => (u16::from_be_bytes([code[0], code[1]]), reason),
         None => (1005, &[][..]),

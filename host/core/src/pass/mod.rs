@@ -5,7 +5,8 @@
 //! | `begin` | deadlines, due timers, sessions whose input resumes |
 //! | `open` | a connection becomes a session and runs its first turn |
 //! | `datagram` | datagrams of a service itself |
-//! | `receive` | bytes become frames, frames become batches, the rest is kept |
+//! | `receive` | bytes become frames, frames become batches |
+//! | `keep` | input that can't run yet is stored |
 //! | `proxied` | the PROXY header that begins a session |
 //! | `handshake` | the request that begins a session, or asks for a page |
 //! | `framing` | what a framing keeps and tells beside messages |
@@ -15,6 +16,7 @@
 //! | `deliver` | waiting actions get their turns |
 //! | `close` | last turn, remaining output, end of stream |
 //! | `tls` | records of TLS become bytes |
+//! | `socket` | frames of WebSocket that carry a stream become bytes |
 //! | `timeout` | closes sessions whose peer stays silent too long |
 //! | `commit` | changed sessions are written, and one epoch makes all of it valid |
 //! | `send` | picks the sessions to send to, and books what the kernel took |
@@ -37,6 +39,7 @@ pub(crate) mod deliver;
 pub(crate) mod ends;
 mod framing;
 mod handshake;
+mod keep;
 pub(crate) mod open;
 pub(crate) mod outcome;
 mod proxied;
@@ -49,6 +52,7 @@ pub(crate) mod send;
 mod send_tests;
 #[cfg(test)]
 mod share_tests;
+mod socket;
 pub(crate) mod start_tls;
 #[cfg(test)]
 mod start_tls_tests;

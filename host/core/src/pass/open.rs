@@ -21,7 +21,7 @@ use crate::framing::Framing;
 use crate::framing::peer::{self, LocalEnd};
 use crate::host_state::HostState;
 use crate::host_state::end::gone;
-use crate::host_state::framings::begin_framing;
+use crate::host_state::framings::{begin_framing, enter_framings};
 use crate::host_state::notice::connection_refused;
 use crate::ids::{ServiceId, Slot};
 use crate::input::TlsBegin;
@@ -30,6 +30,7 @@ use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::carrier::Carrier;
 use crate::session::life::{Life, Session};
+use crate::session::socket_streams::Socket;
 use crate::store::layout::Full;
 use crate::tls::state::STATE_BYTES;
 use greenroom_state::abi::{Action, Bytes, action, closed, level};
@@ -115,7 +116,7 @@ pub(crate) fn open(
         return Err(refuse(host, &connection, limit));
     }
     let kind = if tls_behind { over_tls(behind).unwrap_or_default() } else { connection.kind };
-    let Some(framing) = begin_framing(host, service, kind) else {
+    let Some((framing, inside)) = begin_framing(host, service, kind) else {
         let why = "the service has no such kind of endpoint, or too many framings in use";
         refuse_for(host, &connection, why);
         return Err(why);
@@ -133,10 +134,13 @@ pub(crate) fn open(
     if begin_tls(host, slot, &mut session, tls_behind, tls).is_err() {
         return Err(refuse(host, &connection, Some(Limit::StoreBytesMax)));
     }
+    if begin_socket(host, slot, &mut session, inside).is_err() {
+        return Err(refuse(host, &connection, Some(Limit::StoreBytesMax)));
+    }
+    host.services[service].sessions += 1;
+    enter_framings(host, &session);
     // Inserted before its first turn, which may subscribe it, send to it and set timers for it.
     host.sessions.insert(slot, session);
-    host.services[service].sessions += 1;
-    host.services[service].framings.enter(framing);
     host.sessions.touch(slot);
     if connection.udp.is_some() && !keep_framing(host, slot) {
         gone(host, slot);
@@ -176,6 +180,24 @@ fn begin_tls(
     // The kernel counts the bytes of the handshake, too.
     (session.bytes_in, session.bytes_out, session.bytes_sent) = (state.read, state.written, state.written);
     Ok(())
+}
+
+/// Begins the stream of WebSocket that carries a new session in the framing `inside`. Fails without
+/// room: what its TLS has begun is gone then.
+fn begin_socket(
+    host: &mut HostState,
+    slot: Slot,
+    session: &mut Session,
+    inside: Option<u8>,
+) -> Result<(), Full> {
+    let Some(inside) = inside else { return Ok(()) };
+    session.socket = Socket::Asked { inside };
+    let begun = host.sockets.begin(&mut host.store, (slot, session.id), inside);
+    if begun.is_err() {
+        host.tls.forget(&mut host.store, slot);
+        host.tls_due.forget(&mut host.store, slot);
+    }
+    begun
 }
 
 /// Returns the limit that a new session would break. If there is none, the store has room for
@@ -238,6 +260,10 @@ pub(super) fn run_opened(pass: &mut Pass<'_>, slot: Slot) -> bool {
         // would be that of a message.
         s.block(Blocked::OpenedTurnDue, true);
         pass.host.sessions.touch(slot);
+    }
+    // Actions that others caused before this turn have waited for it.
+    if ran.consumed > 0 && pass.host.inbox.has(slot) {
+        pass.host.sessions.resume(slot);
     }
     ran.consumed > 0
 }

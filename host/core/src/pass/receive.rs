@@ -1,35 +1,39 @@
 //! Receive: bytes become frames, frames become batches, the rest is kept.
 //!
 //! After each call the bytes were consumed by turns or by the framing, dropped with the
-//! session, or kept in one record of kind [`Kind::Input`]. Memory alone holds none. So a
-//! successor finds the rest of a message, and an idle session has no buffer. Bytes of a pass
-//! that was never committed are the shell's: its input memory gives them to the core again.
+//! session, or kept in its record of input. So a successor finds the rest of a message, and an
+//! idle session has no buffer. Bytes of a pass that was never committed are the shell's: its input
+//! memory gives them to the core again.
 //!
 //! Waiting actions run before frames: they are older. A session runs at most
 //! `turns_at_once_max` messages in one call, and ends earlier if the stage is over, then the others
 //! have their turns.
 //!
-//! Costs: O(bytes) for new bytes. Short kept input is copied and stored again with each read that
-//! adds to it; to long input the read is appended in place, as long as no message is whole and its
-//! block has room. Turns run in here, so the time is theirs.
+//! TLS and a stream of WebSocket stand before the framing, and give it their data as they come.
+//!
+//! Costs: O(bytes) for new bytes. Turns run in here, so the time is theirs.
 //!
 //! If a frame is too long, breaks its framing, or has no room in the store, the session is
 //! closed with [`closed::LIMIT`]. Operators are told.
 
 use super::Pass;
 use super::between::{Between, between_messages};
-use super::close::finish;
+use super::close::{finish, finish_with};
 use super::cut::{Cut, End};
 use super::deliver::{finish_if_peer_done, run_waiting};
 use super::ends::{broken, peer_done};
-use super::framing::{calls_code, keep_framing};
+use super::framing::{calls_code, refused};
+use super::keep::{append_input, keep_input};
 use super::open::{awaits_peer, run_opened_if_due};
 use super::proxied::{Start, begin};
+use super::reply::send_framing;
+use super::socket;
 use super::timeout::{frame_waits, speaks_again};
 use super::tls::{self, TlsInput};
 use crate::execute::batch::{Ran, may_cut, run_batch};
+use crate::framing::websocket::farewell::Farewell;
+use crate::framing::websocket::stream::StreamEvent;
 use crate::host_state::HostState;
-use crate::host_state::framings::limited_framing;
 use crate::host_state::notice::{limit_reached, notice};
 use crate::host_state::output::pause_if_full;
 use crate::host_state::state::{input_len, kept_input};
@@ -39,30 +43,30 @@ use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
 use crate::session::life::Life;
-use crate::store::kind::Kind;
-use crate::store::tail::Tail;
+use crate::session::socket_streams::Socket;
+use crate::store::layout::Full;
 use crate::tls::stage::TlsEnd;
 use greenroom_state::abi::{closed, level};
 
 /// Bytes of kept input from which a quarantined session's peer is no longer read. The last read
 /// may go beyond this number.
 const QUARANTINE_INPUT_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of kept input from which a read is appended in place. Below, a copy costs less than the
-/// record of the tail.
-const APPEND_FROM_BYTES: usize = 1024;
-
 /// Takes bytes from a peer and runs the whole messages in them. `assembly` is memory for kept
 /// input and the bytes that follow it. A session that is closing, or gone, drops the bytes.
 pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<u8>) {
     let host = &mut *pass.host;
     let Some(s) = host.sessions.get_mut(slot) else { return };
     // Behind its last turn a session is read only to notice the peer's end.
-    if s.life != Life::Open || s.peer_done {
+    if s.life != Life::Open {
         return;
     }
     // Counted before the bytes run: the commit holds them as effects or as kept input. Recovery
     // compares this number with the kernel's.
     s.bytes_in += bytes.len() as u64;
+    if s.has_heard_all() {
+        // Behind the end that an alert or a close frame told, bytes are of no meaning.
+        return host.sessions.touch(slot);
+    }
     let (was_told, over_tls) = (s.hears(host.now_ns), s.over_tls());
     host.budget.spend(READ_NS);
     host.sessions.touch(slot);
@@ -70,7 +74,7 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
         speaks_again(host, slot);
     }
     match over_tls {
-        false => take_bytes(pass, slot, bytes, assembly),
+        false => take_data(pass, slot, bytes, assembly),
         true => received_over_tls(pass, slot, bytes, assembly),
     }
 }
@@ -83,11 +87,12 @@ fn received_over_tls(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &m
     let mut buffers = std::mem::take(&mut pass.scratch.tls);
     let opened = tls::open(pass.host, slot, bytes, &mut buffers);
     if !buffers.content.is_empty() {
-        take_bytes(pass, slot, &buffers.content, assembly);
+        take_data(pass, slot, &buffers.content, assembly);
     }
     let spoke = !buffers.content.is_empty();
     pass.scratch.tls = buffers;
-    record_waits(pass.host, slot, spoke);
+    let is_cut = !pass.host.tls.kept(&pass.host.store, slot).is_empty();
+    part_waits(pass.host, slot, is_cut, spoke);
     // The turns of its data may have closed the session.
     if pass.host.sessions.get(slot).is_none_or(|s| s.life != Life::Open) {
         return;
@@ -116,10 +121,9 @@ fn received_over_tls(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &m
     }
 }
 
-/// Counts the time of a record that came in part, as that of a frame: a peer that drips has no more
-/// time than others. `spoke`: a whole record came before it.
-fn record_waits(host: &mut HostState, slot: Slot, spoke: bool) {
-    let is_cut = !host.tls.kept(&host.store, slot).is_empty();
+/// Counts the time of what came in part around the framing, as that of a frame: a peer that drips
+/// has no more time than others. `spoke`: something whole came before it.
+fn part_waits(host: &mut HostState, slot: Slot, is_cut: bool, spoke: bool) {
     let Some(s) = host.sessions.get_mut(slot) else { return };
     match (is_cut, s.input) {
         // The frame is the older one.
@@ -129,7 +133,60 @@ fn record_waits(host: &mut HostState, slot: Slot, spoke: bool) {
     }
 }
 
-/// Takes data of an open session, and runs the whole messages in them.
+/// Takes data of an open session, which may be frames that carry its stream.
+#[inline(always)]
+fn take_data(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<u8>) {
+    match pass.host.sessions.get(slot).map(|s| s.socket) {
+        Some(Socket::Open) => take_frames(pass, slot, bytes, assembly),
+        _ => take_bytes(pass, slot, bytes, assembly),
+    }
+}
+
+/// Takes frames of WebSocket that carry the stream of an open session. The data before a ping run
+/// before it is answered. The peer's close is the end of its input; frames that break the rules end
+/// the session.
+#[inline(never)]
+fn take_frames(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<u8>) {
+    let (mut at, mut content, mut spoke) = (0, Vec::new(), false);
+    while at < bytes.len() {
+        content.clear();
+        let taken = socket::take(pass.host, slot, &bytes[at..], &mut content);
+        if !content.is_empty() {
+            spoke = true;
+            take_bytes(pass, slot, &content, assembly);
+        }
+        // The turns of its data may have closed the session.
+        if pass.host.sessions.get(slot).is_none_or(|s| s.life != Life::Open) {
+            return;
+        }
+        match taken {
+            Ok((_, None)) => break,
+            Ok((bytes, Some(StreamEvent::Pinged(pong)))) => {
+                at += bytes;
+                if !send_framing(pass, slot, &pong) {
+                    return;
+                }
+            }
+            Ok((_, Some(StreamEvent::Closed))) => {
+                socket::close(pass.host, slot);
+                return finish_if_peer_done(pass, slot);
+            }
+            Ok((_, Some(StreamEvent::Invalid(why)))) => {
+                refused(pass, slot, why);
+                return finish_with(pass, slot, closed::LIMIT, Farewell::invalid(why));
+            }
+            Err(Full) => {
+                let what = "closed: no room for its input";
+                limit_reached(pass.host, Limit::StoreBytesMax, level::WARN, slot, what);
+                return finish(pass, slot, closed::LIMIT);
+            }
+        }
+    }
+    let is_cut = pass.host.sockets.is_cut(slot);
+    part_waits(pass.host, slot, is_cut, spoke);
+}
+
+/// Takes data that the framing cuts, and runs the whole messages in them.
 #[inline(always)]
 fn take_bytes(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<u8>) {
     let Some(input) = pass.host.sessions.get(slot).map(|s| s.input) else { return };
@@ -143,46 +200,6 @@ fn take_bytes(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: &mut Vec<
             run_frames(pass, slot, assembly);
         }
     }
-}
-
-/// Appends a read to long kept input in place, if that makes no message whole. O(bytes read), and
-/// as much of the input as the framing searches again. False: nothing has changed, and the caller
-/// assembles the input.
-fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
-    let Pass { host, scratch, .. } = pass;
-    let limited = limited_framing(host, slot);
-    let HostState { store, sessions, services, .. } = &mut **host;
-    let (tail, record) = (sessions.input_tail(slot), sessions.input_tail_record(slot));
-    let stored = sessions.framing_record(slot).is_some();
-    let Some(s) = sessions.get_mut(slot) else { return false };
-    let Some(input) = s.input.filter(|r| store.read(*r, <[u8]>::len) >= APPEND_FROM_BYTES) else {
-        return false;
-    };
-    // The framing began anew, and its record is to go; or it is not asked yet.
-    if s.awaits_carrier() || stored == s.frame.stored().is_empty() {
-        return false;
-    }
-    // Room for the tail's record first: without it the session is closed, as for any input.
-    if !store.reserve([Tail::BYTES]) {
-        return false;
-    }
-    // Behind the tail that counts, so nothing has changed as long as the record is not put.
-    let Some(tail) = store.extend_tail(input, tail, bytes) else { return false };
-    if s.may_run_frames() {
-        let before = s.frame.clone();
-        let framing = limited.as_ref().unwrap_or(services[s.service].framings.get(s.framing));
-        if framing.calls_code() {
-            return false;
-        }
-        if !scratch.cut.finds_none(framing, store.bytes_with_tail(input, tail), &mut s.frame) {
-            s.frame = before;
-            return false;
-        }
-    }
-    let put = store.put(record, Kind::InputTail, s.id, &tail.encode());
-    sessions.set_input_tail(slot, tail, put.expect("room was reserved before"));
-    frame_waits(host, slot, false);
-    true
 }
 
 /// Returns whether the shell should read a session's connection. The shell asks before each
@@ -244,6 +261,11 @@ fn run_frames(pass: &mut Pass<'_>, slot: Slot, input: &[u8]) {
                 Between::Consumed(bytes, events) => (at, turns) = (at + bytes, turns + events),
                 Between::Kept => break,
                 Between::Ended => return,
+                Between::Carried(bytes) => {
+                    // What is behind the request are frames. The input that held it is gone.
+                    let frames = input[at + bytes..].to_vec();
+                    return take_data(pass, slot, &frames, &mut Vec::new());
+                }
             }
             continue;
         }
@@ -323,55 +345,6 @@ fn yield_to_others(pass: &mut Pass<'_>, slot: Slot, share_is_used: bool) {
         s.block(Blocked::ShareUsed, true);
     }
     pass.host.sessions.resume(slot);
-}
-
-/// Keeps the rest of a session's input, and the state of its framing. If the store has no room,
-/// the session is closed. `begins`: the rest is not what was kept before, so its frame begins
-/// now.
-fn keep_input(pass: &mut Pass<'_>, slot: Slot, rest: &[u8], begins: bool) {
-    let host = &mut *pass.host;
-    let Some(s) = host.sessions.get_mut(slot) else { return };
-    // A framing that cuts slices stores nothing.
-    let stores = !host.services[s.service].framings.get(s.framing).cuts_slices();
-    match rest.is_empty() && s.input.is_none() && !stores {
-        true => s.frame_ns = 0,
-        false => keep_rest(pass, slot, (rest, begins), stores),
-    }
-}
-
-/// Keeps the rest as above. `stores`: the framing may store something.
-#[inline(never)]
-fn keep_rest(pass: &mut Pass<'_>, slot: Slot, (rest, begins): (&[u8], bool), stores: bool) {
-    let host = &mut *pass.host;
-    let is_kept = !stores || keep_framing(host, slot);
-    let Some(s) = host.sessions.get_mut(slot) else { return };
-    if rest.is_empty() && is_kept {
-        s.frame_ns = 0;
-        if let Some(r) = s.input.take() {
-            host.store.delete(r);
-            host.sessions.drop_input_tail(&mut host.store, slot);
-        }
-        return;
-    }
-    // Nothing was consumed, and nothing was added: the input is what was kept before.
-    if is_kept && !begins && input_len(host, slot) == rest.len() {
-        return frame_waits(host, slot, false);
-    }
-    let Some(s) = host.sessions.get_mut(slot) else { return };
-    // Reserved although the old record goes: its block is free only after the commit. Without
-    // the check a put would eat the reserve, which is for sessions that go on and close.
-    let room = is_kept && host.store.reserve([rest.len()]);
-    match room.then(|| host.store.put(s.input, Kind::Input, s.id, rest)) {
-        Some(Ok(r)) => {
-            s.input = Some(r);
-            host.sessions.drop_input_tail(&mut host.store, slot);
-            frame_waits(host, slot, begins);
-        }
-        _ => {
-            limit_reached(host, Limit::StoreBytesMax, level::WARN, slot, "closed: no room for its input");
-            finish(pass, slot, closed::LIMIT);
-        }
-    }
 }
 
 /// Runs the input that a session kept, behind its first turn and the actions that wait for it.

@@ -1,5 +1,5 @@
-//! Dependent records: framings of services, tails of input, records of TLS, and waits for output.
-//! Such records are taken in behind the records that they need.
+//! Dependent records: framings of services, tails of input, records of TLS, streams of WebSocket,
+//! and waits for output. Such records are taken in behind the records that they need.
 
 use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};
@@ -7,10 +7,12 @@ use crate::pass::timeout::frame_waits;
 use crate::session::blocked::Blocked;
 use crate::session::flow_control::FlowControl;
 use crate::session::life::Life;
+use crate::session::socket_streams::Socket;
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
 use crate::store::recover::Found;
 use crate::store::tail::Tail;
+use greenroom_state::session_record::SessionRecord;
 
 /// Takes in the framings of a service's sessions. If they are lost, so are the sessions that have
 /// another one than the first.
@@ -58,6 +60,31 @@ pub(super) fn recover_wait(host: &mut HostState, id: u64, r: Ref) {
         && let Some(s) = host.sessions.get_mut(slot)
     {
         s.block(Blocked::OtherSessionsOutput, true);
+    }
+}
+
+/// Takes in streams of WebSocket. Each peer gets the whole time for the rest of its frame again.
+pub(super) fn recover_sockets(host: &mut HostState, records: &[Found]) {
+    for f in records.iter().filter(|f| f.kind == Kind::Socket) {
+        let HostState { store, sessions, services, sockets, .. } = &mut *host;
+        let slot = sessions.slot_of(f.key).filter(|slot| {
+            let record = sessions.get(*slot).and_then(|s| s.record);
+            let record = record.and_then(|r| store.read(r, SessionRecord::decode));
+            record.is_some_and(|record| record.in_socket)
+        });
+        let socket = slot.and_then(|slot| Some((slot, sockets.recover(store, slot, f.at)?)));
+        let Some((slot, socket)) = socket else {
+            store.delete(f.at);
+            continue;
+        };
+        let Some(s) = sessions.get_mut(slot) else { continue };
+        s.socket = socket;
+        if let Socket::Asked { inside } = socket {
+            services[s.service].framings.enter(inside);
+        }
+        if sockets.is_cut(slot) {
+            frame_waits(host, slot, true);
+        }
     }
 }
 

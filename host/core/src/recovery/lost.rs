@@ -16,6 +16,7 @@ pub(super) fn describe(erased: &Erased) -> String {
         Some(Kind::Framing) => of_session("the state of the framing"),
         Some(Kind::Output | Kind::Shared) => of_session("output"),
         Some(Kind::Tls | Kind::TlsInput | Kind::TlsFacts | Kind::TlsDue) => of_session("its part of TLS"),
+        Some(Kind::Socket) => of_session("its stream of WebSocket"),
         Some(Kind::Topics | Kind::Subscription) => of_session("the topics"),
         Some(Kind::Name) => of_session("a name that it holds"),
         Some(Kind::Birth) => "the secret of the host".into(),

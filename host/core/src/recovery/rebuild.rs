@@ -20,7 +20,7 @@
 //! Nothing fails: a record that cannot be read costs the session, entry or line that it belongs
 //! to, and is named in `Rebuilt::lost`.
 
-use super::dependent::{recover_framings, recover_input_tail, recover_tls, recover_wait};
+use super::dependent::{recover_framings, recover_input_tail, recover_sockets, recover_tls, recover_wait};
 use super::lost::describe;
 use super::reconcile::give_up;
 use crate::command::Command;
@@ -29,6 +29,7 @@ use crate::effects::holder::Holder;
 use crate::framing::frame::FrameState;
 use crate::host_state::HostState;
 use crate::host_state::end::set_deadline;
+use crate::host_state::framings::enter_framings;
 use crate::host_state::state::input_len;
 use crate::ids::{ServiceId, Slot};
 use crate::limits::host::Limits;
@@ -75,6 +76,7 @@ pub(crate) fn rebuild(limits: Limits, found: Recovered, now_ns: u64) -> Rebuilt 
     recover_services(&mut host, &records);
     let mut survivors = recover_sessions(&mut host, &records, &mut lost);
     recover_tls(&mut host, &records);
+    recover_sockets(&mut host, &records);
     let lacking = recover_records(&mut host, &records, &mut lost);
     let parts = erased.iter().filter(|e| Kind::from_number(e.kind).is_some_and(Kind::is_part_of_session));
     let damaged: BTreeSet<u64> = parts.map(|e| e.key).chain(lacking).collect();
@@ -158,7 +160,8 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             | Kind::Tls
             | Kind::TlsInput
             | Kind::TlsFacts
-            | Kind::TlsDue => {}
+            | Kind::TlsDue
+            | Kind::Socket => {}
             Kind::Output | Kind::Shared => {
                 let offset = store.read(f.at, piece_offset);
                 // No session writes two pieces at one offset: without this the stream would
@@ -244,6 +247,7 @@ fn lacks(host: &HostState, slot: Slot, damaged: bool, without_secrets: bool) -> 
         (lost_framing, "its framing state is lost"),
         (lost_topics, "its topics are lost"),
         (record.tls_due && host.tls_due.of(slot).is_none(), "its handshake is lost"),
+        (record.in_socket && !host.sockets.has(slot), "its stream of WebSocket is lost"),
         (s.over_tls() && !without_secrets && !host.tls.has(slot), "its keys are lost"),
         (damaged, "a part of it is damaged"),
     ]
@@ -273,7 +277,7 @@ fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord)
     s.state_version = 0;
     s.framing = r.framing;
     host.services[service].sessions += 1;
-    host.services[service].framings.enter(r.framing);
+    enter_framings(host, &s);
     host.sessions.insert(slot, s);
     let (drain_ms, linger_ms) = (host.limits.host().drain_ms, host.limits.host().linger_ms);
     match r.life {

@@ -8,7 +8,7 @@
 use crate::framing::Framing;
 use crate::turn::code::Code;
 use greenroom_state::compatibility::{StateShape, TableShape};
-use greenroom_state::endpoint::split_kind;
+use greenroom_state::endpoint::{in_websocket, split_kind};
 use serde::{Deserialize, Serialize};
 
 /// Offer of one service: all that the core knows of it beside its code.
@@ -53,9 +53,13 @@ impl Offer {
     }
 
     /// Framing of the endpoints of a kind; the first endpoint's if `kind` is empty. A kind without
-    /// parameters may be had of any service. `None`: there is no such kind.
+    /// parameters may be had of any service. In a stream of WebSocket it is the framing inside.
+    /// `None`: there is no such kind.
     pub fn framing_of_kind(&self, kind: &str) -> Option<Framing> {
         let (_, kind) = split_kind(kind);
+        if let Some(inside) = in_websocket(kind) {
+            return self.framing_of_kind(inside).filter(Framing::may_be_inside);
+        }
         let offered = self.endpoints.iter().find(|e| kind.is_empty() || e.framing.kind() == kind);
         let any = || Framing::of_kind(kind, self.framing().bytes_max());
         offered.map(|e| e.framing).or_else(any)

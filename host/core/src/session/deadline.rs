@@ -2,7 +2,7 @@
 
 use super::carrier::Carrier;
 use super::life::Session;
-use crate::framing::websocket::stage::{SocketStage, stage};
+use crate::framing::websocket::stage::SocketStage;
 use crate::limits::host::Limits;
 use crate::limits::names::Limit;
 use greenroom_state::address::Peer;
@@ -57,7 +57,7 @@ impl Session {
         };
         let frame = if self.frame_ns > 0 { frame } else { 0 };
         // Pinged already: the answer has as much time again.
-        let ping = if stage(self.frame.stored()) == SocketStage::Open { limits.ping_ms } else { 0 };
+        let ping = if self.socket_stage() == SocketStage::Open { limits.ping_ms } else { 0 };
         let ping_from = self.heard_ns + if self.frame.is_pinged() { ping * 1_000_000 } else { 0 };
         let all = [
             (self.heard_ns, first, Limit::FirstByteMs),

@@ -18,8 +18,10 @@
 
 use super::blocked::{Blocked, Blocks, Question};
 use super::carrier::Carrier;
+use super::socket_streams::Socket;
 use crate::framing::frame::FrameState;
 use crate::framing::peer::{self, LocalEnd};
+use crate::framing::websocket::stage::{SocketStage, stage};
 use crate::ids::{ServiceId, service_of_number};
 use crate::store::layout::Ref;
 use crate::store::records::Store;
@@ -43,6 +45,8 @@ pub struct Session {
     pub outbound: bool,
     /// Bytes that its stream stands behind, or in.
     pub(crate) carrier: Carrier,
+    /// Part that WebSocket has in it, beside the framing of its messages.
+    pub(crate) socket: Socket,
     /// Reasons why it waits. Only two of them are in its record: held, and opened turn due. The
     /// quarantine is a record of its own.
     blocks: Blocks,
@@ -126,6 +130,7 @@ impl Session {
             peer_done: false,
             outbound: false,
             carrier: Carrier::Plain,
+            socket: Socket::None,
             blocks: Blocks::default(),
             output_fresh: false,
             dirty: false,
@@ -177,9 +182,15 @@ impl Session {
         self.life == Life::Open && self.blocked_by(Question::RunActions).is_none()
     }
 
+    /// Returns whether its peer has said all: it has ended its side, or closed the stream by a
+    /// frame.
+    pub(crate) fn has_heard_all(&self) -> bool {
+        self.peer_done || self.socket == Socket::Closed
+    }
+
     /// Returns whether it may end, now that its peer has.
     pub(crate) fn may_end(&self) -> bool {
-        self.peer_done && self.life == Life::Open && self.blocked_by(Question::End).is_none()
+        self.has_heard_all() && self.life == Life::Open && self.blocked_by(Question::End).is_none()
     }
 
     /// Returns whether its connection may be read, as far as an open session that is not
@@ -267,6 +278,27 @@ impl Session {
         self.carrier == Carrier::Tls
     }
 
+    /// Returns whether it is in a stream of WebSocket: what is sent stands in frames.
+    pub(crate) fn in_socket(&self) -> bool {
+        self.socket != Socket::None
+    }
+
+    /// Returns the number of the framing of what is sent.
+    pub(crate) fn framing_sent(&self) -> u8 {
+        match self.socket {
+            Socket::Asked { inside } => inside,
+            Socket::None | Socket::Open | Socket::Closed => self.framing,
+        }
+    }
+
+    /// Returns how far WebSocket has come, be it its framing or around that.
+    pub(crate) fn socket_stage(&self) -> SocketStage {
+        match self.socket {
+            Socket::Open | Socket::Closed => SocketStage::Open,
+            Socket::None | Socket::Asked { .. } => stage(self.frame.stored()),
+        }
+    }
+
     /// Returns whether its header is not whole. It has no turn before, and no last one.
     pub(crate) fn awaits_header(&self) -> bool {
         matches!(self.carrier, Carrier::HeaderDue { .. })
@@ -309,6 +341,7 @@ impl Session {
             opened_turn_due: self.blocks.has(Blocked::OpenedTurnDue),
             outbound: self.outbound,
             over_tls: self.over_tls(),
+            in_socket: self.in_socket(),
             held: self.blocks.has(Blocked::HeldByHandler),
             tls_due: matches!(self.carrier, Carrier::TlsDue | Carrier::HeaderDue { tls: true }),
             header_due: self.awaits_header(),

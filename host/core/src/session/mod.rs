@@ -10,6 +10,7 @@
 //! | [`terms`] | what a handler has set for its peer |
 //! | `terms_of` | the terms of all sessions |
 //! | `output` | output a peer has not taken |
+//! | `socket_streams` | streams of WebSocket that carry sessions |
 //! | `send_queue` | sessions with output to send |
 //! | `flow_control` | sessions that wait for another one's output |
 //! | [`quarantine`] | sessions whose input is kept and not run |
@@ -23,6 +24,7 @@ pub(crate) mod output;
 
 pub mod quarantine;
 pub(crate) mod send_queue;
+pub(crate) mod socket_streams;
 pub mod table;
 pub mod terms;
 mod terms_of;

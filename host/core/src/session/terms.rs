@@ -6,14 +6,15 @@
 //!
 //! A silence is told once. The terms then hold how many bytes had come by then, so a successor
 //! knows whether that silence goes on. The record of the session says when its peer was last heard,
-//! in a few bits. They count from a time that the terms hold, which is written anew once a day.
+//! in a few bits. They count from a time that the terms hold, which is written anew every two
+//! hours.
 
 use super::life::Session;
 use crate::store::layout::Ref;
 use greenroom_state::session_record::heard_ns;
 
 /// Nanoseconds after which the terms hold another time to count from.
-const ROUND_NS: u64 = 24 * 3_600_000_000_000;
+const ROUND_NS: u64 = 2 * 3_600_000_000_000;
 
 /// Terms of one session.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

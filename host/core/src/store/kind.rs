@@ -80,6 +80,9 @@ pub enum Kind {
     Subscription = 28,
     /// Name that a session holds in its service; key: session.
     Name = 29,
+    /// Stream of WebSocket that carries a session, as `session/socket_streams.rs` says; key:
+    /// session.
+    Socket = 30,
     /// Terms that a session's handler has set for its peer, as `session/terms.rs` says; key:
     /// session.
     Terms = 32,
@@ -106,7 +109,7 @@ impl Kind {
     pub(crate) fn is_part_of_session(self) -> bool {
         use Kind::*;
         let of_stream =
-            matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput | TlsDue);
+            matches!(self, Input | InputTail | Framing | Output | Shared | Tls | TlsInput | TlsDue | Socket);
         of_stream
             || matches!(
                 self,
@@ -117,7 +120,7 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 29] = [
+        const ALL: [Kind; 30] = [
             Session,
             State,
             Input,
@@ -147,6 +150,7 @@ impl Kind {
             TlsDue,
             Subscription,
             Name,
+            Socket,
         ];
         // The numbers count from 1, in the order of the list. Those behind it have gaps.
         match n {

@@ -5,30 +5,10 @@
 
 use super::context::TurnContext;
 use super::effect::Effect;
+use super::host_numbers::HostNumbers;
 use super::staging::{Buffers, Staging};
 use crate::limits::budget::ROW_NS;
 use greenroom_state::abi::status;
-
-/// Numbers of the host, for handlers that show them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HostNumbers {
-    /// Sessions of the host, closing ones included.
-    pub sessions: u64,
-    /// Sessions of the service, closing ones included.
-    pub service_sessions: u64,
-    /// Turns that the service has run, failed ones included.
-    pub turns: u64,
-    /// Turns of the service that failed.
-    pub faults: u64,
-    /// Generation of the build that runs.
-    pub generation: u64,
-    /// Nanoseconds since the host began.
-    pub uptime_ns: u64,
-    /// Bytes of the store, and its limit.
-    pub store_bytes: u64,
-    /// Limit `store_bytes_max`.
-    pub store_bytes_max: u64,
-}
 
 impl Staging<'_> {
     /// Takes a token of a key's bucket in the service. A bucket holds `burst` tokens, and gets one

@@ -1,6 +1,6 @@
 //! Context of a call: what its turns may read of the host, and the limits that bound them.
 
-use super::chance::HostNumbers;
+use super::host_numbers::HostNumbers;
 use crate::effects::birth::Birth;
 use crate::effects::buckets::Buckets;
 use crate::effects::jobs::Jobs;

@@ -13,7 +13,8 @@
 //! | `effect` | every effect |
 //! | `session_effects`, `topic_effects`, `timer_effects` | sends, topics, timers |
 //! | `name_effects` | names of sessions |
-//! | [`chance`] | token buckets, random numbers, numbers of the host |
+//! | `chance` | token buckets, random numbers, numbers of the host |
+//! | [`host_numbers`] | those numbers |
 //! | `telnet_effects`, `datagram_effects` | options of telnet, prompts; datagrams |
 //! | `heard_datagrams` | datagrams that are the actions of a batch |
 //! | `job_effects`, `table_effects` | jobs and connections, writes to tables |
@@ -23,13 +24,14 @@
 //! | `staged_topics`, `staged_names`, `staged_buckets` | the same for topics, names, buckets |
 //! | [`fault`] | faults and log lines |
 
-pub mod chance;
+mod chance;
 pub mod code;
 pub(crate) mod context;
 pub(crate) mod datagram_effects;
 pub mod effect;
 pub mod fault;
 pub(crate) mod heard_datagrams;
+pub mod host_numbers;
 mod job_effects;
 mod name_effects;
 mod session_effects;

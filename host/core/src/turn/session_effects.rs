@@ -10,6 +10,7 @@ use crate::framing::Framing;
 use crate::framing::frame::Dialect;
 use crate::framing::websocket::farewell::REASON_BYTES_MAX;
 use crate::framing::websocket::request;
+use crate::framing::websocket::sent::wrap;
 use crate::limits::names::Limit;
 use crate::tls::due::is_server_name;
 use crate::turn::effect::Effect;
@@ -85,14 +86,18 @@ impl Staging<'_> {
 
     /// Sends a message in a framing that changes it, or by the code of the library that it is of.
     fn send_encoded<'b>(&mut self, framing: &Framing, parts: impl Iterator<Item = &'b [u8]>) -> u32 {
-        if framing.calls_code() {
-            let own_framing = self.context.own_framing;
-            return self
-                .send_framed(parts, |message, out| own_framing(message).map(|framed| out.extend(framed)));
-        }
+        let (own_framing, in_socket) = (self.context.own_framing, self.context.session.in_socket());
         let dialect = framing.dialect(self.framing_state());
         self.send_framed(parts, |message, out| {
-            framing.encode_in(dialect, message, out).map_err(str::to_owned)
+            let begin = out.len();
+            match framing.calls_code() {
+                true => out.extend(own_framing(message)?),
+                false => framing.encode_in(dialect, message, out)?,
+            }
+            if in_socket {
+                wrap(out, begin);
+            }
+            Ok(())
         })
     }
 
@@ -222,7 +227,7 @@ impl Staging<'_> {
     /// Invalid if the stream is not plain TCP, or speaks WebSocket, or for a name that is none.
     pub fn start_tls(&mut self, server_name: &str) -> u32 {
         let s = self.context.session;
-        let is_socket = self.context.encodes.is_some_and(|framing| framing.begins_with_request());
+        let is_socket = s.in_socket() || self.context.encodes.is_some_and(Framing::begins_with_request);
         let is_named = match s.outbound {
             true => is_server_name(server_name),
             false => server_name.is_empty(),

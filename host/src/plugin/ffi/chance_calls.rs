@@ -4,7 +4,7 @@
 
 use crate::plugin::ffi::bytes::slice;
 use crate::plugin::ffi::under_way::staging;
-use greenroom_core::turn::chance::HostNumbers;
+use greenroom_core::turn::host_numbers::HostNumbers;
 use greenroom_state::abi::{self, Bytes, status};
 
 /// Stages a token of a key's bucket.

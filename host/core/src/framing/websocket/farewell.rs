@@ -2,7 +2,7 @@
 
 use super::request;
 use super::sent::frame;
-use super::stage::{SocketStage, stage};
+use super::stage::SocketStage;
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
 /// Bytes of a close frame's reason, at most: a control frame has 125, and the code takes two.
@@ -37,12 +37,12 @@ impl<'r> Farewell<'r> {
 
     /// Returns the bytes that tell it: a close frame, or an HTTP response if there was no
     /// handshake. Empty: nothing is told.
-    pub(crate) fn bytes(self, stored: &[u8]) -> Vec<u8> {
+    pub(crate) fn bytes(self, stage: SocketStage) -> Vec<u8> {
         let mut out = Vec::new();
         if self.code == 0 {
             return out;
         }
-        match stage(stored) {
+        match stage {
             SocketStage::Request => request::refuse_end(self.code, &mut out),
             SocketStage::Answered | SocketStage::Open => {
                 let mut payload = Vec::new();

@@ -136,27 +136,11 @@ fn head(input: &[u8], scan: &Scan, bytes_max: usize) -> Result<Option<Head>, Fra
         Ok(Some(whole)) => whole,
         Err(_) => return Err(Frame::Invalid("a frame has an unknown opcode")),
     };
-    if header.rsv1 || header.rsv2 || header.rsv3 {
-        return Err(Frame::Invalid("a frame has reserved bits set"));
-    }
-    let Some(mask) = header.mask else { return Err(Frame::Invalid("a frame is not masked")) };
-    let inside = scan.frame > 0;
-    match header.opcode {
-        OpCode::Control(_) if !header.is_final || len > 125 => {
-            return Err(Frame::Invalid("a control frame is fragmented or too long"));
-        }
-        OpCode::Control(_) => {}
-        OpCode::Data(Data::Continue) if !inside => {
-            return Err(Frame::Invalid("a fragment continues no message"));
-        }
-        OpCode::Data(Data::Text | Data::Binary) if inside => {
-            return Err(Frame::Invalid("a message begins inside another one"));
-        }
-        // The limit may be lower than it was for the frames before.
-        OpCode::Data(_) if len.saturating_add(scan.payload.into()) > bytes_max as u64 => {
-            return Err(Frame::TooLong);
-        }
-        OpCode::Data(_) => {}
+    let mask = judge_header(&header, len, scan.frame > 0).map_err(Frame::Invalid)?;
+    // The limit may be lower than it was for the frames before.
+    let all = len.saturating_add(scan.payload.into());
+    if matches!(header.opcode, OpCode::Data(_)) && all > bytes_max as u64 {
+        return Err(Frame::TooLong);
     }
     let begin = at + cursor.position() as usize;
     // The limits above bound the length, so the sum fits.
@@ -166,6 +150,23 @@ fn head(input: &[u8], scan: &Scan, bytes_max: usize) -> Result<Option<Head>, Fra
         return Err(Frame::Invalid(TOO_SMALL_FRAGMENTS));
     }
     Ok(Some(Head { opcode: header.opcode, is_final: header.is_final, mask, payload }))
+}
+
+/// Judges a header by the rules that hold for each frame. `inside`: a message has begun. Returns
+/// the mask, or the reason of the refusal.
+pub(super) fn judge_header(header: &FrameHeader, len: u64, inside: bool) -> Result<[u8; 4], &'static str> {
+    if header.rsv1 || header.rsv2 || header.rsv3 {
+        return Err("a frame has reserved bits set");
+    }
+    let mask = header.mask.ok_or("a frame is not masked")?;
+    match header.opcode {
+        OpCode::Control(_) if !header.is_final || len > 125 => {
+            Err("a control frame is fragmented or too long")
+        }
+        OpCode::Data(Data::Continue) if !inside => Err("a fragment continues no message"),
+        OpCode::Data(Data::Text | Data::Binary) if inside => Err("a message begins inside another one"),
+        _ => Ok(mask),
+    }
 }
 
 /// Checks what is there of a data frame's payload and was not checked. False: it is not UTF-8. O(1)
@@ -225,17 +226,20 @@ fn assemble<'i>(whole: &'i [u8], state: &mut FrameState, buffers: &mut FrameBuff
 /// Reads the peer's close, whose payload is at the end of the buffer from `begin` on. It stays
 /// there.
 fn closed(begin: usize, buffers: &FrameBuffers) -> Frame<'static> {
-    match buffers.payloads[begin..] {
-        [] => {}
-        [_] => return Frame::Invalid("a close frame has half a code"),
-        [a, b, ref reason @ ..] => {
-            if !CloseCode::from(u16::from_be_bytes([a, b])).is_allowed() {
-                return Frame::Invalid("a close frame has a code that must not be sent");
-            }
-            if std::str::from_utf8(reason).is_err() {
-                return Frame::Invalid(NOT_UTF8);
-            }
-        }
+    match closing(&buffers.payloads[begin..]) {
+        Ok(()) => Frame::Closed(begin..buffers.payloads.len()),
+        Err(why) => Frame::Invalid(why),
     }
-    Frame::Closed(begin..buffers.payloads.len())
+}
+
+/// Judges the payload of a peer's close. Fails with the reason of the refusal.
+pub(super) fn closing(payload: &[u8]) -> Result<(), &'static str> {
+    match *payload {
+        [] => Ok(()),
+        [_] => Err("a close frame has half a code"),
+        [a, b, ..] if !CloseCode::from(u16::from_be_bytes([a, b])).is_allowed() => {
+            Err("a close frame has a code that must not be sent")
+        }
+        [_, _, ref reason @ ..] => std::str::from_utf8(reason).map(|_| ()).map_err(|_| NOT_UTF8),
+    }
 }

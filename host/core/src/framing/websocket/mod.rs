@@ -6,6 +6,7 @@
 //! | `message` | frames: messages, pings, the peer's close |
 //! | [`stage`] | what is stored |
 //! | [`sent`] | frames that are sent |
+//! | [`stream`] | data frames as one stream, which another framing cuts |
 //! | [`farewell`] | words for the peer at a session's end |
 //!
 //! | stage | stored | input |
@@ -29,6 +30,7 @@ mod message;
 pub(crate) mod request;
 pub(crate) mod sent;
 pub(crate) mod stage;
+pub(crate) mod stream;
 
 use self::stage::{SocketStage, stage};
 use super::frame::{Frame, FrameBuffers, FrameState};

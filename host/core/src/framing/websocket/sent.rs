@@ -23,10 +23,22 @@ pub(crate) fn encode_ping(out: &mut Vec<u8>) {
     frame(OpCode::Control(Control::Ping), b"", out);
 }
 
+/// Makes a frame of bytes of the bytes behind `at`, in place. O(bytes).
+pub(crate) fn wrap(out: &mut Vec<u8>, at: usize) {
+    let mut header = Vec::new();
+    head(OpCode::Data(Data::Binary), out.len() - at, &mut header);
+    out.splice(at..at, header);
+}
+
 /// Appends a frame that is whole. A server masks nothing.
 pub(super) fn frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
+    head(opcode, payload.len(), out);
+    out.extend_from_slice(payload);
+}
+
+/// Appends the header of such a frame.
+fn head(opcode: OpCode, len: usize, out: &mut Vec<u8>) {
     let header = FrameHeader { is_final: true, rsv1: false, rsv2: false, rsv3: false, opcode, mask: None };
     // Writing to memory cannot fail.
-    let _ = header.format(payload.len() as u64, out);
-    out.extend_from_slice(payload);
+    let _ = header.format(len as u64, out);
 }

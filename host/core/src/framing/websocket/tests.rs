@@ -158,7 +158,7 @@ fn messages_are_sent_unmasked_and_whole() {
 #[test]
 fn a_farewell_has_code_and_reason() {
     let mut state = FrameState::default();
-    let told = |state: &FrameState, code, reason| Farewell { code, reason }.bytes(state.stored());
+    let told = |state: &FrameState, code, reason| Farewell { code, reason }.bytes(stage(state.stored()));
     assert_eq!(told(&state, 1000, ""), b"");
     assert!(told(&state, 1009, "").starts_with(b"HTTP/1.1 431 "));
     assert!(told(&state, 1002, "").starts_with(b"HTTP/1.1 400 "));
