@@ -8,10 +8,10 @@ use greenroom_state::abi;
 
 /// Verbs that peers of this service draw from. A verb that stands twice comes twice as often.
 pub(crate) const VERBS: &[&str] = &[
-    "add", "trip", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye", "self",
-    "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "dial", "hold", "wait",
-    "wake", "nap", "drain", "pass", "name", "name", "unname", "any", "limit", "long", "hush", "token",
-    "chance", "flood",
+    "add", "trip", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye",
+    "self", "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "dial", "hold",
+    "wait", "wake", "nap", "drain", "pass", "name", "name", "unname", "any", "limit", "long", "hush",
+    "token", "chance", "flood",
 ];
 
 /// Added to the count by a turn that fails: a state that keeps it is wrong.

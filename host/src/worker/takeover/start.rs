@@ -33,7 +33,6 @@ use crate::plugin::prepare::{self, Job};
 use crate::plugin::stage::Copies;
 use crate::protocol::keeper::{Hello, TOO_FEW_FILES, ToKeeper, ToWorker};
 use crate::protocol::link::Link;
-use crate::tls::ciphers::RustlsCiphers;
 use crate::worker::Worker;
 use crate::worker::drivers::Drivers;
 use crate::worker::endpoints::Endpoints;
@@ -44,6 +43,7 @@ use crate::worker::reload::config_in_force::{ConfigInForce, recorded};
 use crate::worker::reload::ports::Ports;
 use crate::worker::save::Saver;
 use crate::worker::shell::Shell;
+use crate::worker::takeover::equip::equip;
 use crate::worker::takeover::reconcile::{Backlog, HandedOver, reconcile};
 use crate::worker::takeover::successor;
 use crate::worker::takeover::trial::try_out;
@@ -52,15 +52,13 @@ use crate::worker::transfer::Sockets;
 use crate::worker::{connections, messages, process_log};
 use crate::{logs, watchdog};
 use greenroom_core::core::{Core, Successor};
-use greenroom_core::effects::birth::SECRET_BYTES;
-use greenroom_core::input::{Ciphers, Input};
+use greenroom_core::input::Input;
 use greenroom_core::ledger::Outcome;
 use greenroom_core::recovery::rebuild::Survivor;
 use greenroom_core::reload::request::Requester;
 use greenroom_core::store::layout::{Full, memory_bytes};
 use greenroom_core::store::records::Store;
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -88,15 +86,6 @@ struct Memory {
     successor: Successor,
     input: Pool,
     board: Board,
-}
-
-/// Bytes that nobody can tell, from the random keys that each thread has for its hash maps.
-fn secret() -> [u8; SECRET_BYTES] {
-    let mut secret = [0; SECRET_BYTES];
-    for part in secret.chunks_exact_mut(size_of::<u64>()) {
-        part.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
-    }
-    secret
 }
 
 /// Serves until the keeper at the socket's other end says otherwise. The thread becomes the loop's.
@@ -132,8 +121,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     // keeper. The record is the truth then.
     let hello = Hello { config: recorded(&core).unwrap_or(hello.config), ..hello };
     core.set_limits(hello.config.all_limits());
-    core.handle(Input::Ciphers(Ciphers(Box::new(RustlsCiphers))));
-    core.handle(Input::HostBegins { secret: secret(), now_ns: now_ns() });
+    equip(&mut core);
     lost.iter().for_each(|what| tracing::error!("given up, because it cannot be trusted: {what}"));
     let mut worker = assemble(&hello, link, core, input, board, files)?;
     // The first pass must know these. All others act on builds, and wait for them.
