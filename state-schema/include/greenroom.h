@@ -22,7 +22,7 @@ enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                          
 enum { GR_TIMER = 4, GR_NOTE = 5, GR_PUBLISHED = 6, GR_JOB = 7, GR_DIALED = 8, GR_CONNECT = 9 }; /* the same, since 1.2 */
 enum { GR_PAGE = 10, GR_NEGOTIATED = 11, GR_SUBNEGOTIATION = 12, GR_DATAGRAM = 13 };   /* the same, since 1.4 */
 enum { GR_TLS_STARTED = 14, GR_STARTED = 15 };                                         /* the same, since 1.5 */
-enum { GR_WOKEN = 16 };                                                                /* the same, since 1.6 */
+enum { GR_WOKEN = 16, GR_IDLE = 17, GR_MISSED = 18 };                                  /* the same, since 1.6 */
 enum { GR_STARTED_HOST = 0, GR_STARTED_GENERATION = 1 };                               /* why GR_STARTED */
 enum { GR_CONNECT_OPEN = 0, GR_CONNECT_FAILED = 1 };                                   /* how GR_CONNECT ended */
 enum { GR_JOB_DONE = 0, GR_JOB_FAILED = 1, GR_JOB_LOST = 2 };                          /* how GR_JOB ended */
@@ -94,6 +94,12 @@ typedef struct gr_log_event {
     gr_bytes message;
 } gr_log_event;
 
+typedef struct gr_stats { /* numbers of the host; since 1.6 */
+    uint32_t size; /* set by the library */
+    uint32_t reserved;
+    uint64_t sessions, service_sessions, turns, faults, generation, uptime_ns, store_bytes, store_bytes_max;
+} gr_stats;
+
 typedef struct gr_host {
     uint32_t size;
     uint32_t log_level;
@@ -155,6 +161,11 @@ typedef struct gr_host {
                            gr_bytes *value);
     uint32_t (*table_drop_prefix)(gr_turn *turn, gr_bytes table, gr_bytes prefix);
     uint32_t (*table_put_until)(gr_turn *turn, gr_bytes table, gr_bytes key, gr_bytes value, uint64_t until_ns);
+    uint32_t (*frame_max)(gr_turn *turn, uint32_t bytes);
+    uint32_t (*idle_after)(gr_turn *turn, uint64_t after_ns);
+    uint32_t (*allow)(gr_turn *turn, gr_bytes key, uint64_t interval_ns, uint32_t burst);
+    uint64_t (*random)(gr_turn *turn);
+    uint32_t (*stats)(gr_turn *turn, gr_stats *stats);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */

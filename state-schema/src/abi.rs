@@ -37,7 +37,7 @@ pub mod turn;
 
 pub use batch::{Action, Batch};
 pub use bytes::{Bytes, Sink};
-pub use host::Host;
+pub use host::{Host, Stats};
 pub use library::{Library, OfferedEndpoint, SERVICE_SIZE_1_0, Service};
 pub use turn::Turn;
 

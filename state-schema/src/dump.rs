@@ -85,6 +85,17 @@ pub struct DumpedSession {
     /// Names that the session holds in its service.
     #[serde(default)]
     pub names: Vec<Value>,
+    /// Longest message that its handler lets the peer send, in bytes; 0: no bound of its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub frame_max: u64,
+    /// Silence of the peer that the session is told of, in milliseconds; 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub idle_after_ms: u64,
+}
+
+/// Whether a number says that nothing is set.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Timer in a dump.
@@ -284,6 +295,8 @@ mod tests {
             }],
             topics: vec!["room".into()],
             names: vec!["ann".into()],
+            frame_max: id,
+            idle_after_ms: 2 * id,
         };
         let entry =
             |k: &str| DumpedEntry { key: json!(k), value: json!([1, null]), version: None, until_ms: None };

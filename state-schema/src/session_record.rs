@@ -8,6 +8,7 @@
 //! | --- | --- | --- |
 //! | 0..4 | version, life, flags, bytes of framing state | same |
 //! | 4..6 | service | same |
+//! | 6, 7, bits 3 to 7 of 127 | time when the peer was last heard, of a session with terms | same |
 //! | 8..64 | number, time, turns, counters, fingerprint | same |
 //! | 64..72 | state version, bytes searched | same |
 //! | 72..96 | port, family, scope, IP address | peer, in the form of [`Peer::encode`], up to 120 |
@@ -63,6 +64,26 @@ const _: () = assert!(PEER_AT + PEER_BYTES_MAX <= 120);
 const FRAMING_AT: usize = 126;
 /// Place of the flags in version 7: over TLS, TLS due, header due.
 const CARRIER_AT: usize = 127;
+/// First bit there of the time when the peer was heard, in all versions.
+const HEARD_AT: u32 = 3;
+
+/// Nanoseconds of a unit in which a record holds when the peer was heard, as a power of 2: 8 ms.
+const HEARD_SHIFT: u32 = 23;
+/// Units that a record tells apart: those of 4.8 hours.
+const HEARD_UNITS: u64 = 1 << 21;
+
+/// Returns a time as a record holds it: in whole units, without those of earlier rounds.
+#[inline]
+pub fn heard_units(ns: u64) -> u32 {
+    ((ns >> HEARD_SHIFT) % HEARD_UNITS) as u32
+}
+
+/// Returns the time that a record holds, at most a unit late, in nanoseconds. `from_ns` is a time
+/// that lies before it, by less than 4.8 hours.
+pub fn heard_ns(units: u32, from_ns: u64) -> u64 {
+    let behind = u64::from(units.wrapping_sub(heard_units(from_ns))) % HEARD_UNITS;
+    (((from_ns >> HEARD_SHIFT) + behind + 1) << HEARD_SHIFT) - 1
+}
 
 /// Life of a session, as its number in the record. The core's `session/life.rs` has the table
 /// of its transitions.
@@ -130,6 +151,9 @@ pub struct SessionRecord<P = Peer> {
     pub input_bytes: u32,
     /// Topics that it subscribes to, which are a record of their own.
     pub topics: u16,
+    /// Time when the peer was last heard, as [`heard_units`] has it, of a session whose handler has
+    /// set terms for it; else 0.
+    pub heard: u32,
     /// Bytes of the framing's stored state, which is a record of its own; 0: none.
     pub frame_bytes: u8,
     /// Number of its framing among those of its service, which are a record of their own.
@@ -169,6 +193,8 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
             | u8::from(self.header_due && self.tls_due) << 6;
         b[3] = self.frame_bytes;
         b[4..6].copy_from_slice(&self.service.to_le_bytes());
+        let heard = self.heard.to_le_bytes();
+        (b[6], b[7], b[CARRIER_AT]) = (heard[0], heard[1], heard[2] << HEARD_AT);
         for (i, n) in [
             self.id,
             self.opened_at_ms,
@@ -194,7 +220,7 @@ impl<P: Borrow<Peer>> SessionRecord<P> {
             }
             peer => {
                 if self.in_socket {
-                    b[CARRIER_AT] = u8::from(self.over_tls)
+                    b[CARRIER_AT] |= u8::from(self.over_tls)
                         | u8::from(self.tls_due) << 1
                         | u8::from(self.header_due) << 2;
                 }
@@ -236,7 +262,7 @@ impl SessionRecord<&Peer> {
         } = self;
         let SessionRecord { opened_at_ms, turns, bytes_in, bytes_out, bytes_sent, state_version, .. } = self;
         let SessionRecord { frame_searched, state_fingerprint, input_bytes, topics, .. } = self;
-        let SessionRecord { frame_bytes, framing, header_due, first_byte_due, .. } = self;
+        let SessionRecord { frame_bytes, framing, header_due, first_byte_due, heard, .. } = self;
         SessionRecord {
             id,
             service,
@@ -261,6 +287,7 @@ impl SessionRecord<&Peer> {
             state_fingerprint,
             input_bytes,
             topics,
+            heard,
             frame_bytes,
             framing,
             peer,
@@ -314,6 +341,7 @@ impl SessionRecord {
             state_fingerprint: word(6),
             input_bytes: half(sizes_at),
             topics: short(sizes_at + 4),
+            heard: u32::from_le_bytes([b[6], b[7], b[CARRIER_AT] >> HEARD_AT, 0]),
             state_version: half(64),
             frame_searched: half(68),
             framing,
@@ -396,6 +424,7 @@ mod tests {
             state_fingerprint: 8,
             input_bytes: 9,
             topics: 10,
+            heard: 0,
             frame_bytes: 11,
             framing: 0,
             peer: peer.parse().unwrap(),
@@ -419,7 +448,7 @@ mod tests {
             let r = record(peer);
             assert_eq!(r.encode()[0], version, "{peer}");
             assert_eq!(SessionRecord::decode(&r.encode()), Some(r.clone()), "{peer}");
-            let framed = SessionRecord { framing: 12, ..r.clone() };
+            let framed = SessionRecord { framing: 12, heard: 0x1e_dcba, ..r.clone() };
             let over_tls = SessionRecord { over_tls: true, ..framed.clone() };
             assert_eq!(over_tls.encode()[0], VERSION_TLS);
             assert_eq!(SessionRecord::decode(&over_tls.encode()), Some(over_tls));
@@ -436,19 +465,39 @@ mod tests {
             for (over_tls, tls_due, header_due) in
                 [(false, false, false), (true, false, false), (false, true, true), (false, true, false)]
             {
-                let inside = SessionRecord { in_socket: true, over_tls, tls_due, header_due, ..r.clone() };
+                let inside = SessionRecord {
+                    in_socket: true,
+                    heard: 0x1f_edcb,
+                    over_tls,
+                    tls_due,
+                    header_due,
+                    ..r.clone()
+                };
                 assert_eq!(inside.encode()[0], VERSION_IN_SOCKET, "{peer}");
                 assert_eq!(SessionRecord::decode(&inside.encode()), Some(inside), "{peer}");
             }
-            let behind = SessionRecord { first_byte_due: true, ..r.clone() };
+            let behind = SessionRecord { first_byte_due: true, heard: 1 << 20, ..r.clone() };
             assert_eq!(behind.encode()[0], version, "{peer}");
             assert_eq!(SessionRecord::decode(&behind.encode()), Some(behind), "{peer}");
-            for unknown in [0, 7, 200] {
+            for unknown in [0, 8, 200] {
                 let mut other = r.encode();
                 other[0] = unknown;
                 assert_eq!(SessionRecord::decode(&other), None, "an unknown layout is no record");
             }
             assert_eq!(SessionRecord::decode(&r.encode()[1..]), None);
+        }
+    }
+
+    /// A time comes back at most a unit late, and never early, also over the end of a round.
+    #[test]
+    fn times_come_back_behind_an_earlier_one() {
+        const UNIT: u64 = 1 << HEARD_SHIFT;
+        for from in [0, 1, UNIT - 1, 5 * UNIT + 3, HEARD_UNITS * UNIT - 1, 7 * HEARD_UNITS * UNIT + 9] {
+            for later in [0, 1, UNIT, 3 * UNIT + 7, (HEARD_UNITS - 1) * UNIT - UNIT] {
+                let at = from + later;
+                let back = heard_ns(heard_units(at), from);
+                assert!((at..at + UNIT).contains(&back), "{from} {later}");
+            }
         }
     }
 

@@ -63,6 +63,21 @@ fn a_batch_has_the_same_layout_in_c_and_rust() {
     compare!(printer, "gr_batch" = abi::Batch<'static> {
         size, state_version, has_state, action_stride, actions, action_count, state, session, now_ns
     });
+    compare!(
+        printer,
+        "gr_stats" = abi::Stats {
+            size,
+            reserved,
+            sessions,
+            service_sessions,
+            turns,
+            faults,
+            generation,
+            uptime_ns,
+            store_bytes,
+            store_bytes_max
+        }
+    );
     compare!(printer, "gr_fault" = abi::fault::Fault<'static> { size, kind, message, file, line });
     compare!(printer, "gr_log_event" = abi::level::LogEvent<'static> { size, level, target, message });
 
@@ -127,7 +142,12 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             session_next,
             table_seek,
             table_drop_prefix,
-            table_put_until
+            table_put_until,
+            frame_max,
+            idle_after,
+            allow,
+            random,
+            stats
         }
     );
 

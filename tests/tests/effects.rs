@@ -329,6 +329,8 @@ fn notes_beyond_the_limit_are_dropped_and_the_others_cross_a_swap_and_a_kill() {
     host.wait_log("limit actions_pending_max");
     let heard: Vec<_> = (0..50).map(|_| b.line().expect("a note")).collect();
     assert_eq!(heard.last(), Some(&format!("note {a_id} 49")));
+    // In their place, the session is told how many.
+    expect(&mut b, "missed 10");
     quiet(&mut b, b_id);
 
     assert_eq!(a.ask(&format!("notes {b_id} 40")), ok);
@@ -880,4 +882,106 @@ fn a_session_goes_on_when_its_output_is_taken() {
     }
     expect(&mut a, "new woken 0");
     assert_eq!(a.line(), None);
+}
+
+/// A bound of messages holds from the next one on, over a kill and a swap, until another one. A
+/// longer message ends its session like one over the service's own bound.
+#[test]
+fn a_bound_of_messages_holds_over_swaps_and_kills() {
+    let host = serve("probation_ms = 0");
+    let ((mut a, a_id), (mut b, b_id)) = (connect(&host), connect(&host));
+    let (ok, long) = (format!("ok {a_id}"), "x".repeat(20));
+    assert_eq!(a.ask("bound 20"), ok);
+    host.kill_worker();
+    assert_eq!(a.ask(&long), ok);
+    assert_eq!(host.json(&["state", "dump"])["sessions"][0]["frame_max"], 20);
+    reload(&host);
+    let ok = format!("new {ok}");
+    a.send(format!("fail\nbound 30\n{long}{long}\n"));
+    expect(&mut a, &ok);
+    assert_eq!(a.line(), None);
+    host.wait_log("closed: a frame was longer than its service takes (limit frame_bytes_max)");
+
+    let ok = format!("new ok {b_id}");
+    b.send(format!("bound 20\nbound 0\n{long}{long}\nbound 1000000\n"));
+    (0..4).for_each(|_| expect(&mut b, &ok));
+    b.send("x".repeat(20_000));
+    assert_eq!(b.line(), None);
+}
+
+/// A silence is told once, and is not forgotten by a kill or a swap. It closes nothing.
+#[test]
+fn a_silence_is_told_once_over_swaps_and_kills() {
+    let host = serve("probation_ms = 0");
+    let (mut a, id) = connect(&host);
+    a.send("fail\n");
+    assert_eq!(a.ask("hush 300"), format!("ok {id}"));
+    assert_eq!(host.json(&["state", "dump"])["sessions"][0]["idle_after_ms"], 300);
+    host.kill_worker();
+    expect(&mut a, "idle");
+    host.kill_worker();
+    // A word without an end breaks the silence, and the next one begins.
+    a.send("hel");
+    expect(&mut a, "idle");
+    reload(&host);
+    let ok = format!("new ok {id}");
+    assert_eq!(a.ask("lo"), ok);
+    expect(&mut a, "new idle");
+    assert_eq!(a.ask("chatter"), ok);
+    assert_eq!(a.ask("timer later 500"), ok);
+    expect(&mut a, "new timer later");
+    quiet(&mut a, id);
+}
+
+/// Tokens are one service's, and a failed turn takes none. A takeover fills all buckets.
+#[test]
+fn tokens_are_taken_by_turns_that_succeed() {
+    let host = serve("probation_ms = 0");
+    let ((mut a, _), (mut b, _)) = (connect(&host), connect(&host));
+    a.send("fail\nfail\ntoken here there\n");
+    expect(&mut a, "[true, true]");
+    b.send("token here b\ntoken here c\ntoken other c\n");
+    expect(&mut b, "[true, true]");
+    // A batch has one time: the second token of `c` comes a millisecond later.
+    for _ in 0..2 {
+        let told = b.line().expect("an answer");
+        assert!(["[false, true]", "[true, false]", "[true, true]"].contains(&&*told), "{told}");
+    }
+    reload(&host);
+    assert!(a.ask("token here x").starts_with("new [false, "));
+    host.kill_worker();
+    assert!(a.ask("token here y").starts_with("new [true, "));
+}
+
+/// Random numbers are others in each turn and each session, and the same if a turn runs again: the
+/// log has that of the build that failed, and the peer that of the previous one.
+#[test]
+fn random_numbers_are_those_of_the_turn() {
+    let host = serve("");
+    let ((mut a, _), (mut b, _)) = (connect(&host), connect(&host));
+    let mut all: Vec<String> = Vec::new();
+    for _ in 0..3 {
+        let told = [a.ask("random"), b.ask("random")];
+        all.extend(told.iter().flat_map(|t| t.split(' ')).map(str::to_owned));
+    }
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 12, "{all:?}");
+    reload(&host);
+    let told = a.ask("chance");
+    assert!(told.starts_with("number "), "{told}");
+    host.wait_log(&told);
+}
+
+/// Numbers of the host, and facts of an endpoint.
+#[test]
+fn turns_know_numbers_of_the_host_and_their_endpoint() {
+    let host = serve("");
+    let ((mut a, _), _b) = (connect(&host), connect(&host));
+    a.send("fail\n");
+    assert!(a.ask("stats").starts_with("line tcp no no [2, 2, 1, 1] true "));
+    host.kill_worker();
+    let told = a.ask("stats");
+    let up: u64 = told.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("seconds");
+    assert!(told.starts_with("line tcp no no [2, 2, 1, ") && up < 3600, "{told}");
 }

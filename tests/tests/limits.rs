@@ -51,7 +51,7 @@ fn a_turn_that_asks_for_too_much_fails_and_names_the_limit() {
     let limits = "state_bytes_max = 1000\nturn_bytes_max = 100000\ntopic_name_bytes_max = 10\ntopics_per_session_max = 3\n\
                   table_key_bytes_max = 20\ntable_value_bytes_max = 200\ntables_max = 4\ntable_bytes_max = 5000\n\
                   timers_per_session_max = 2\ntimers_per_service_max = 5\ntimer_name_bytes_max = 20\n\
-                  jobs_per_session_max = 2\njob_name_bytes_max = 10\nconnects_max = 2";
+                  jobs_per_session_max = 2\njob_name_bytes_max = 10\nconnects_max = 2\ntoken_buckets_max = 8";
     let host = serve_effects(limits);
     let mut other = Client::connect(host.addr(SERVICE));
     let other_ok = other.ask("hello");
@@ -82,6 +82,12 @@ fn a_turn_that_asks_for_too_much_fails_and_names_the_limit() {
         wait_reached(&host, limit);
         assert_eq!(other.ask("hello"), other_ok, "{limit}");
     }
+
+    // A bucket too many lets another one be forgotten, and no turn fails.
+    assert_eq!(a.ask("tokens 8"), ok);
+    assert_eq!(reached(&host, "token_buckets_max"), 0);
+    assert_eq!(a.ask("tokens 9"), ok);
+    wait_reached(&host, "token_buckets_max");
 
     // Just below, each of them works.
     for command in ["grow 900", "say 900", "topic 10", "key 20", "value 100", "ticks 4", "named 10"] {

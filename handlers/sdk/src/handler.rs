@@ -176,6 +176,14 @@ pub enum Action<'a> {
     TlsStarted,
     /// Session was woken by a turn of this one or another session ([`Turn::wake`]).
     Woken,
+    /// Peer was silent as long as [`Turn::idle_after`] says. Nothing is closed.
+    Idle,
+    /// So many notes and published messages to this session were dropped, behind the actions before
+    /// this one: `actions_pending_max` of them waited. What was said is to be asked for anew.
+    Missed {
+        /// Number of them.
+        count: u64,
+    },
     /// First turn of the service itself under this build ([`Handler::handle_service`]): the place
     /// to set the first timer of a service, and to tidy its tables. It runs once, behind the commit
     /// of the build; not when a process takes over.

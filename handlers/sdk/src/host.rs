@@ -7,6 +7,7 @@
 
 use crate::fault::Fault;
 use crate::log::LogEvent;
+use greenroom_state::abi;
 
 /// Functions that a batch may call on its host: [`greenroom_state::abi::Host`] in safe words.
 pub(crate) trait Host {
@@ -72,6 +73,16 @@ pub(crate) trait Host {
     fn unsent(&mut self) -> u64;
     /// Next open session of the service; 0: there is none.
     fn session_next(&mut self, after: u64) -> u64;
+    /// Bounds the messages of the session's peer; 0: not beyond the service's bound.
+    fn frame_max(&mut self, bytes: u32) -> u32;
+    /// Has the session told of its peer's silence; 0: not any more.
+    fn idle_after(&mut self, after_ns: u64) -> u32;
+    /// Takes a token of a key's bucket, if there is one. The error is a status of the ABI.
+    fn allow(&mut self, key: &[u8], interval_ns: u64, burst: u32) -> Result<bool, u32>;
+    /// Next random number of the turn.
+    fn random(&mut self) -> u64;
+    /// Numbers of the host.
+    fn stats(&mut self) -> abi::Stats;
     /// Sends bytes to the peer of a session. `flags`: those of a broadcast.
     fn send_to(&mut self, session: u64, data: &[u8], flags: u32) -> u32;
     /// Closes a session.

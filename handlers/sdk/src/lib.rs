@@ -56,7 +56,8 @@
 //! | [`telnet`] | telnet's options and subnegotiations |
 //! | `turn.rs` | the effects of a turn |
 //! | `topic_effects.rs`, `session_effects.rs` | those on topics, and on other sessions |
-//! | `stream_effects.rs` | those on streams: connections, TLS |
+//! | `stream_effects.rs` | those on streams: connections, TLS, terms for a peer |
+//! | `host_questions.rs` | tokens, random numbers, numbers of the host |
 //! | `table.rs` | typed tables, and who owns them |
 //! | `bytes.rs` | bytes as a value |
 //! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
@@ -78,6 +79,7 @@ mod file;
 mod framing;
 mod handler;
 mod host;
+mod host_questions;
 mod log;
 mod migrate;
 mod run;
@@ -97,6 +99,7 @@ pub use fault::Fault;
 pub use file::File;
 pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState, Prefix};
 pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page, Started};
+pub use host_questions::Stats;
 pub use migrate::Migrations;
 pub use table::{Table, Tables};
 pub use topic_effects::Broadcast;

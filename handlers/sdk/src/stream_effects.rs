@@ -1,7 +1,8 @@
-//! Effects on streams: connections that the host makes, and TLS on one in use.
+//! Effects on streams: connections that the host makes, TLS on one in use, terms for a peer.
 
 use crate::turn::Turn;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 impl<S> Turn<'_, S> {
     /// Connects to an address; the connection becomes a session of `service`, of this library or
@@ -57,5 +58,50 @@ impl<S> Turn<'_, S> {
     pub fn start_tls_as_client(&mut self, server_name: &str) {
         let status = self.host.start_tls(server_name);
         self.note_refusal("TLS", status);
+    }
+
+    /// Bounds the messages that this session's peer may send, in bytes, from the next one on. The
+    /// peer of a longer one is treated as one that breaks the service's own bound: its session is
+    /// closed by a limit. The bound stays until another call, over reloads and crashes; 0 takes it
+    /// away. The service's bound always holds.
+    ///
+    /// ```
+    /// use greenroom_handler::{Action, Turn};
+    /// use std::time::Duration;
+    ///
+    /// /// A stranger may send short lines, and is asked for a sign of life after a minute.
+    /// fn guard(turn: &mut Turn<'_, bool>, action: Action<'_>) {
+    ///     match action {
+    ///         Action::Opened => {
+    ///             turn.frame_max(100);
+    ///             turn.idle_after(Duration::from_secs(60));
+    ///         }
+    ///         Action::Message(b"secret") => turn.frame_max(0),
+    ///         Action::Idle if *turn.state => turn.close(),
+    ///         Action::Idle => {
+    ///             *turn.state = true;
+    ///             turn.send_line("PING");
+    ///             turn.idle_after(Duration::from_secs(10));
+    ///         }
+    ///         _ => {}
+    ///     }
+    /// }
+    /// ```
+    pub fn frame_max(&mut self, bytes: usize) {
+        let status = self.host.frame_max(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.note_refusal("a bound of messages", status);
+    }
+
+    /// Runs a turn of [`crate::Action::Idle`] once nothing came from this session's peer for so
+    /// long. Any byte counts, also a pong of WebSocket. Each silence is told once. The time counts
+    /// from the last byte, or from this call if that is later: so a call in the turn of
+    /// [`crate::Action::Idle`] is told of the next stretch of the same silence. It goes on over
+    /// reloads and crashes. `None`, or no time, takes it away.
+    ///
+    /// While this session's input waits, as [`Turn::hold`] has it, its peer is not silent.
+    pub fn idle_after(&mut self, silence: impl Into<Option<Duration>>) {
+        let ns = silence.into().map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
+        let status = self.host.idle_after(ns);
+        self.note_refusal("to be told of a silence", status);
     }
 }

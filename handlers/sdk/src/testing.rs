@@ -14,7 +14,7 @@ use crate::run::{Session, run, run_service};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
-use turn::{Caused, EPOCH, Peer, SERVICE, Shared, Staging};
+use turn::{Caused, EPOCH, Peer, SERVICE, Shared, Silence, Staging};
 
 /// Host in memory, with sessions of one service.
 ///
@@ -53,9 +53,19 @@ impl<H: Handler> TestHost<H> {
         self.opened
     }
 
-    /// Runs one line, and returns the output since the last look.
+    /// Runs one line, and returns the output since the last look. A line that is longer than
+    /// [`Turn::frame_max`](crate::Turn::frame_max) says ends its session.
     pub fn line(&mut self, session: u64, line: impl AsRef<[u8]>) -> String {
-        self.turn(session, Action::Message(line.as_ref()));
+        let now = self.shared.now;
+        let mut fits = true;
+        if let Some(peer) = self.shared.sessions.get_mut(&session) {
+            fits = peer.frame_max == 0 || line.as_ref().len() <= peer.frame_max;
+            peer.silence = peer.silence.map(|s| Silence { at: Some(now + s.after), ..s });
+        }
+        match fits {
+            true => self.turn(session, Action::Message(line.as_ref())),
+            false => self.turn(session, Action::Closed(Closed::Limit)),
+        }
         self.output(session)
     }
 
@@ -74,25 +84,33 @@ impl<H: Handler> TestHost<H> {
         }
     }
 
-    /// Lets time go by on both clocks. Fires the timers that are due meanwhile, and deletes the
-    /// entries that are over, in their order. Panics if such a turn fails.
+    /// Lets time go by on both clocks. Fires the timers that are due meanwhile, deletes the entries
+    /// that are over, and tells sessions of the silence of their peers, in their order. Panics if such
+    /// a turn fails.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         let until = self.shared.now + by;
         loop {
             let timer = self.next_timer().filter(|(_, at)| *at <= until);
             let over = self.next_deadline().filter(|(_, at)| *at <= until);
-            match (timer, over) {
-                (timer, Some((entry, at))) if timer.as_ref().is_none_or(|(_, timer)| at <= *timer) => {
-                    self.shared.now = self.shared.now.max(at);
-                    self.expire(&entry);
-                }
-                (Some(((owner, name), at)), _) => {
-                    self.shared.now = self.shared.now.max(at);
+            let silent = self.next_silent().filter(|(_, at)| *at <= until);
+            let times = [timer.as_ref().map(|t| t.1), over.as_ref().map(|o| o.1), silent.map(|s| s.1)];
+            let Some(at) = times.into_iter().flatten().min() else { break };
+            self.shared.now = self.shared.now.max(at);
+            match (timer, over, silent) {
+                (_, Some((entry, over)), _) if over == at => self.expire(&entry),
+                (Some(((owner, name), timer)), ..) if timer == at => {
                     self.shared.timers.remove(&(owner, name.clone()));
                     self.turn(owner, Action::Timer(&name));
                 }
-                (None, _) => break,
+                (_, _, Some((session, _))) => {
+                    let peer = self.shared.sessions.get_mut(&session);
+                    if let Some(silence) = peer.and_then(|p| p.silence.as_mut()) {
+                        silence.at = None;
+                    }
+                    self.turn(session, Action::Idle);
+                }
+                _ => {}
             }
         }
         self.shared.now = until;
@@ -113,6 +131,13 @@ impl<H: Handler> TestHost<H> {
     fn next_deadline(&self) -> Option<((String, Vec<u8>), Duration)> {
         let first = self.shared.deadlines.iter().min_by_key(|(_, at)| **at);
         first.map(|(entry, at)| (entry.clone(), at.saturating_sub(EPOCH)))
+    }
+
+    /// Next session to be told of its peer's silence, with the time.
+    fn next_silent(&self) -> Option<(u64, Duration)> {
+        let open = self.shared.sessions.iter().filter(|(_, peer)| !peer.closed);
+        let asked = open.filter_map(|(id, peer)| Some((*id, peer.silence?.at?)));
+        asked.min_by_key(|(_, at)| *at)
     }
 
     /// Next timer, with its time.

@@ -101,7 +101,9 @@ impl<S> Turn<'_, S> {
     /// `tls-client` (SHA-256 of the client's certificate), if there are any.
     ///
     /// Each turn knows `endpoint`, the kind by which the session came (`line`, `ws`, `datagram`),
-    /// and `generation`, the number of the build that runs.
+    /// and `generation`, the number of the build that runs. It knows `transport` (`tcp`, `unix` or
+    /// `udp`), which is the proxy's behind a PROXY header; `tls` (`yes` or `no`: TLS that a proxy
+    /// ends is not seen), and `outbound` (`yes`: the host has connected).
     pub fn fact(&mut self, name: &str) -> Option<String> {
         self.host.fact(name).map(|value| String::from_utf8_lossy(&value).into_owned())
     }

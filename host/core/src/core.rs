@@ -133,6 +133,7 @@ impl Core {
                 datagram::received(&mut pass, service, end, datagrams);
             }
             Input::Ciphers(ciphers) => pass.host.tls.ciphers = Some(ciphers.0),
+            Input::HostBegins { secret, now_ns } => pass.host.is_born(secret, now_ns),
             Input::Received { slot, bytes } => receive::received(&mut pass, slot, bytes, &mut self.assembly),
             Input::PeerDone { slot } => ends::peer_done(&mut pass, slot),
             Input::Broken { slot } => ends::broken(&mut pass, slot),
@@ -185,13 +186,12 @@ impl Core {
     /// Takes the jobs that begin. Called after a commit, which has marked them as begun.
     pub fn take_jobs(&mut self) -> Vec<Begun> {
         let begun = self.host.jobs.take_begun(&self.host.store);
-        let services = &self.host.services;
         let with_work = |BegunJob { number, service, name, input }| Begun {
             number,
             service,
             name,
             input,
-            work: services[service].code.work(),
+            work: self.host.services[service].code.work(),
         };
         begun.into_iter().map(with_work).collect()
     }

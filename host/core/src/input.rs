@@ -10,6 +10,7 @@
 //! may have ended meanwhile. A connection that no session wants any more is closed. No input
 //! returns an error.
 
+use crate::effects::birth::SECRET_BYTES;
 use crate::framing::peer::LocalEnd;
 use crate::ids::{ServiceId, Slot};
 use crate::tls::protection::Protection;
@@ -56,6 +57,13 @@ pub enum Input<'a> {
     WallClock {
         /// Nanoseconds.
         unix_ns: u64,
+    },
+    /// The host begins, or goes on in this process: one that has begun keeps its secret and age.
+    HostBegins {
+        /// Bytes that nobody can tell.
+        secret: [u8; SECRET_BYTES],
+        /// CLOCK_MONOTONIC, in nanoseconds.
+        now_ns: u64,
     },
     /// The pass can't read all that had arrived when it began. Deadlines are judged once a later
     /// pass has; without this input, every pass counts as one that has.

@@ -178,6 +178,8 @@ fn dumped(v: SessionView, strings: bool) -> DumpedSession {
         connects: v.connects.into_iter().map(dumped_connect).collect(),
         topics: v.topics.iter().map(|name| json::bytes_to_json(name)).collect(),
         names: v.names.iter().map(|name| json::bytes_to_json(name)).collect(),
+        frame_max: v.terms.frame_max().into(),
+        idle_after_ms: v.terms.idle_after_ns().div_ceil(1_000_000),
     }
 }
 

@@ -47,6 +47,12 @@ pub const STARTED: u32 = 15;
 /// Since 1.6. Session was woken, by [`super::Host::wake`] of itself or another one; `data` is
 /// empty.
 pub const WOKEN: u32 = 16;
+/// Since 1.6. Peer of the session was silent as long as [`super::Host::idle_after`] says; `data` is
+/// empty.
+pub const IDLE: u32 = 17;
+/// Since 1.6. Notes and messages to the session were dropped behind the actions before this one, as
+/// too many waited; [`super::Action::from`] is their number, and `data` is empty.
+pub const MISSED: u32 = 18;
 /// Since 1.6. An entry of table [`super::Action::name`] is over, and gone; `data` is its key. It
 /// comes to the service itself that owns the table, if the table has
 /// [`super::table::HEARS_OF_EXPIRY`]. Not for an entry that a turn wrote again, deleted or dropped

@@ -189,4 +189,48 @@ pub struct Host {
     pub table_drop_prefix: table::DropPrefix,
     /// Since 1.6. Writes an entry with a deadline.
     pub table_put_until: table::PutUntil,
+    /// Since 1.6. Bounds the messages that the session's peer may send, from the next one on. A
+    /// longer one ends the session, as one beyond the service's bound does, which holds as well.
+    /// 0: that bound alone.
+    pub frame_max: unsafe extern "C" fn(turn: *mut Turn, bytes: u32) -> u32,
+    /// Since 1.6. Has the session told by [`super::action::IDLE`] once nothing came from its peer
+    /// for `after_ns` nanoseconds, which count from this pass at the earliest. Each silence is
+    /// told once; another call begins another one. 0: none is told.
+    pub idle_after: unsafe extern "C" fn(turn: *mut Turn, after_ns: u64) -> u32,
+    /// Since 1.6. Takes a token of a key's bucket in the service. The bucket holds `burst` tokens,
+    /// and gets one back each `interval_ns`. [`super::status::ABSENT`]: none is left. Buckets begin
+    /// anew with each process of the host.
+    pub allow: unsafe extern "C" fn(turn: *mut Turn, key: Bytes<'_>, interval_ns: u64, burst: u32) -> u32,
+    /// Since 1.6. Returns the next random number of this turn. A turn that runs again gets the same
+    /// ones; no peer can tell them before.
+    pub random: unsafe extern "C" fn(turn: *mut Turn) -> u64,
+    /// Since 1.6. Writes numbers of the host, as this batch found them, into what the library has:
+    /// as many bytes as [`Stats::size`] says.
+    pub stats: unsafe extern "C" fn(turn: *mut Turn, stats: *mut Stats) -> u32,
+}
+
+/// Numbers of the host, for handlers that show them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Size of this struct, as the library knows it.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Sessions of the host, closing ones included.
+    pub sessions: u64,
+    /// Sessions of the service, closing ones included.
+    pub service_sessions: u64,
+    /// Turns that the service has run, failed ones included.
+    pub turns: u64,
+    /// Turns of the service that failed.
+    pub faults: u64,
+    /// Generation of the build that runs.
+    pub generation: u64,
+    /// Nanoseconds since the host began.
+    pub uptime_ns: u64,
+    /// Bytes of the store.
+    pub store_bytes: u64,
+    /// Bytes that the store may have.
+    pub store_bytes_max: u64,
 }

@@ -59,6 +59,10 @@ counts! {
     datagrams_lost,
     /// Datagrams to the service itself that were answered.
     datagrams_answered,
+    /// Silences of peers that their sessions were told of.
+    silences,
+    /// Notes and messages that were dropped, and told.
+    missed,
     /// Streams that WebSocket carried.
     carried,
     /// Records of TLS that the host sealed.
@@ -71,11 +75,12 @@ impl Counts {
         assert!(self.turns > 50_000 && self.commits > 500 && self.refusals > 500 && self.kills > 500);
         assert!(self.states_put_back > 5000 && self.configured > 1000);
         assert!(self.upgrades > 300 && self.unix_ended > 100 && self.sealed > 10_000);
-        assert!(self.carried > 1_000);
+        assert!(self.carried > 800);
         // The shipped tally does not fail, and has no effects but output.
         if subject == Subject::Script {
             assert!(self.faults > 5000 && self.quarantined > 100);
             assert!(self.rollbacks > 100 && self.probations_passed > 30 && self.turns_spared > 300);
+            assert!(self.silences > 50 && self.missed > 200);
             assert!(self.actions > 10_000 && self.jobs_once > 500 && self.jobs_lost > 50);
             assert!(self.shouts_heard > 5_000 && self.connected > 500 && self.resets > 100);
             assert!(self.kills_in_sweep > 50 && self.kept_over > 20);
@@ -99,6 +104,7 @@ impl fmt::Display for Counts {
         write!(f, "{} configurations in force; {} slow readers reset; ", self.configured, self.resets)?;
         write!(f, "{} upgrades, {} Unix sockets ended, ", self.upgrades, self.unix_ended)?;
         write!(f, "{} datagrams lost, {} answered, ", self.datagrams_lost, self.datagrams_answered)?;
+        write!(f, "{} silences told, {} actions missed, ", self.silences, self.missed)?;
         write!(f, "{} streams carried, {} records sealed", self.carried, self.sealed)
     }
 }

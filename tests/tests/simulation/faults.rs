@@ -8,6 +8,7 @@ use crate::world::{World, proxies};
 use greenroom_core::command::Command;
 use greenroom_core::core::Core;
 use greenroom_core::core::Successor;
+use greenroom_core::effects::birth::SECRET_BYTES;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use greenroom_core::limits::host::Limits;
@@ -144,6 +145,9 @@ impl World {
         commands.iter().for_each(|c| self.trace.command(c));
         host.core = core;
         host.core.handle(Input::Ciphers(ciphers(&self.sealed)));
+        // Another secret, which counts for a host that begins, and for no successor.
+        let now_ns = host.now_ns;
+        host.core.handle(Input::HostBegins { secret: [1; SECRET_BYTES], now_ns });
         (Dead { commands, hash, converts, probation_until_ns }, survivors)
     }
 

@@ -1,6 +1,6 @@
 //! Model of a session: what its lines make of it, computed apart from the host.
 
-use crate::verbs::MANY;
+use crate::verbs::{MANY, frame_max, number, silence_ns};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The service under test.
@@ -34,7 +34,11 @@ pub(crate) struct Expected {
     pub(crate) named: BTreeSet<Vec<u8>>,
     /// Replies so far, without the generation, which the peer checks apart.
     pub(crate) replies: Vec<String>,
-    /// The handler closes it.
+    /// Longest line that its peer may send; 0: any.
+    pub(crate) frame_max: u32,
+    /// Silence that it is told of, in nanoseconds; 0: none.
+    pub(crate) idle_after_ns: u64,
+    /// The handler closes it, or a limit that its handler has set.
     pub(crate) closed: bool,
 }
 
@@ -59,6 +63,10 @@ impl Expected {
 
     /// Runs a line of the scripted service.
     fn script_line(&mut self, session: u64, line: &str) {
+        if self.frame_max > 0 && line.len() > self.frame_max as usize {
+            self.closed = true;
+            return;
+        }
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         let key = format!("{session}:{rest}");
         match verb {
@@ -75,6 +83,8 @@ impl Expected {
             }
             "part" => self.topics.retain(|t| t != rest),
             "name" => _ = self.named.insert(rest.as_bytes().to_vec()),
+            "limit" => self.frame_max = frame_max(number(rest)),
+            "hush" => self.idle_after_ns = silence_ns(number(rest)),
             "bye" => self.closed = true,
             _ => {}
         }

@@ -360,11 +360,11 @@ impl World {
         };
         let verb = match self.rng.choice(verbs) {
             // Rarely: it ends the conversation.
-            Some(&"bye") if self.rng.u8(..) > 10 => "add",
+            Some(&("bye" | "limit")) if self.rng.u8(..) > 10 => "add",
             Some(&verb) => verb,
             None => "add",
         };
-        let to_another = ["tell", "wait", "wake", "pass"].contains(&verb);
+        let to_another = ["tell", "wait", "wake", "pass", "flood"].contains(&verb);
         // A raw stream holds no line, so its peer could not tell a passed one.
         let is_raw = |id: u64| {
             self.network.peers.iter().any(|p| p.id == id && matches!(p.framing, Framing::Raw { .. }))
@@ -373,6 +373,7 @@ impl World {
         match self.rng.choice(others).filter(|_| to_another) {
             Some(other) => format!("{verb} {other}"),
             None if to_another => "add 1".into(),
+            None if verb == "long" => verbs::long_line(),
             None => format!("{verb} {}", self.rng.u8(..20)),
         }
     }

@@ -57,7 +57,7 @@ impl Code for Script {
         }
         // A batch without actions asks what would be stored.
         let migrates = batch.state.is_some_and(|(v, _)| v != self.version || batch.actions.is_empty());
-        let mut turn = Turn::new(self, batch.session, count, migrates, staging);
+        let mut turn = Turn::new(self, (batch.session, batch.now_ns), count, migrates, staging);
         let mut done = 0;
         for a in batch.actions {
             turn.changes_state = false;
@@ -98,6 +98,8 @@ pub(crate) struct Turn<'t, 's> {
     pub(crate) script: &'t Script,
     pub(crate) staging: &'t mut Staging<'s>,
     pub(crate) session: u64,
+    /// Time of the pass.
+    pub(crate) now_ns: u64,
     /// Owner of the counters: the session's number, or `service` for a service's own turns.
     pub(crate) owner: String,
     pub(crate) count: u64,
@@ -110,13 +112,13 @@ pub(crate) struct Turn<'t, 's> {
 impl<'t, 's> Turn<'t, 's> {
     fn new(
         script: &'t Script,
-        session: u64,
+        (session, now_ns): (u64, u64),
         count: u64,
         state_changed: bool,
         staging: &'t mut Staging<'s>,
     ) -> Turn<'t, 's> {
         let owner = if session >> 63 == 1 { "service".to_owned() } else { session.to_string() };
-        Turn { script, staging, session, owner, count, changes_state: false, state_changed }
+        Turn { script, staging, session, now_ns, owner, count, changes_state: false, state_changed }
     }
 
     /// Runs the turn of one action.
@@ -142,6 +144,8 @@ impl<'t, 's> Turn<'t, 's> {
             action::TIMER => self.timer_fired(&self.text(a.name)),
             action::PUBLISHED => self.published(&self.text(a.name), &data),
             action::WOKEN => self.woken(),
+            action::IDLE => self.silent(),
+            action::MISSED => self.missed(a.from),
             action::SUBNEGOTIATION => _ = self.add_own("acts"),
             action::JOB => self.job_ended(a.detail == abi::job::DONE, &data),
             _ => {}
@@ -255,6 +259,17 @@ impl<'t, 's> Turn<'t, 's> {
         }
         if self.owner == "service" && name.ends_with('3') {
             self.connect();
+        }
+    }
+
+    /// Told how many notes and messages were dropped. Behind them, topics go on with any number.
+    fn missed(&mut self, count: u64) {
+        assert!(count > 0);
+        self.add_own("acts");
+        let owner = self.owner.clone();
+        self.add("missed", &owner, count);
+        for topic in 0..20 {
+            self.forget_last(&topic.to_string());
         }
     }
 

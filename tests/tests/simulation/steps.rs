@@ -1,10 +1,12 @@
 //! Random steps, one function each, and the end of a run.
 
+use crate::model::Subject;
 use crate::peers::PEERS_MAX;
 use crate::roads::Road;
 use crate::world::World;
 use greenroom_core::input::Input;
 use greenroom_core::operate::inspect::Filter;
+use std::collections::BTreeMap;
 
 /// Nanoseconds of one step in which nothing else happens: less than any deadline, so that no
 /// session times out.
@@ -12,6 +14,9 @@ const QUIET_NS: u64 = 1000;
 
 /// Nanoseconds after which every timer of the service is due.
 const ALL_TIMERS_NS: u64 = 100_000;
+
+/// Rounds of a silence that is longer than any that a session is told of.
+const SILENT_ROUNDS: usize = 15;
 
 /// Rounds within which a run drains.
 const DRAIN_ROUNDS: usize = 10_000;
@@ -190,6 +195,10 @@ impl World {
     /// Runs the world to its end: every line is answered, every session closed, nothing left.
     pub(crate) fn drain(&mut self) {
         self.reload_whole();
+        // The shipped service asks for no silence.
+        if self.subject == Subject::Script {
+            self.fall_silent();
+        }
         for _ in 0..DRAIN_ROUNDS {
             if self.network.peers.is_empty()
                 && self.jobs.running.is_empty()
@@ -204,6 +213,23 @@ impl World {
         self.drain_service_turns();
         self.check_end();
         self.count_up();
+    }
+
+    /// Lets no peer write for longer than any silence that a session is told of. What was written
+    /// before is run first.
+    fn fall_silent(&mut self) {
+        let mut before = BTreeMap::new();
+        for rounds in [2 * SILENT_ROUNDS, SILENT_ROUNDS] {
+            before = self.silences();
+            for _ in 0..rounds {
+                self.time_passes();
+                self.pass(true);
+                for at in (0..self.network.peers.len()).rev() {
+                    self.read(at, true);
+                }
+            }
+        }
+        self.counts.silences += self.check_silence(&before);
     }
 
     /// Lets every peer end its stream, every job and connection end, and everything be read.
@@ -251,6 +277,7 @@ impl World {
         self.counts.resets += self.limited.reset;
         self.counts.jobs_once += self.jobs.once.len() as u64;
         self.counts.sealed += self.sealed.lock().expect("one thread").len() as u64;
+        self.counts.missed += self.counters_of("missed:").iter().map(|(_, n)| n).sum::<u64>();
         self.counts.actions += self.counters_of("acts:").iter().map(|(_, n)| n).sum::<u64>();
     }
 }

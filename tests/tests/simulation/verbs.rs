@@ -12,6 +12,7 @@ pub(crate) const VERBS: &[&str] = &[
     "add", "add", "trip", "get", "put", "cut", "join", "part", "fail", "peek", "huge", "mute", "bye", "self",
     "tell", "timer", "again", "tick", "work", "once", "cast", "shout", "shout", "shout", "dial", "hold",
     "wait", "wake", "nap", "drain", "pass", "name", "name", "unname", "any", "drop", "many", "until",
+    "limit", "long", "hush", "token", "chance", "flood",
 ];
 
 /// Added to the count by a turn that fails: a state that keeps it is wrong.
@@ -35,6 +36,26 @@ pub(crate) fn published_len(n: u64) -> usize {
     if n.is_multiple_of(2) { 10 } else { 300 }
 }
 
+/// Tokens of each bucket, and the time in which one comes back: longer than a run.
+pub(crate) const TOKENS: u32 = 3;
+const TOKEN_NS: u64 = 1 << 40;
+
+/// Longest message of a peer, by the number in its line; 0: no bound. Every line but `long` is
+/// shorter.
+pub(crate) fn frame_max(n: u64) -> u32 {
+    if n.is_multiple_of(3) { 0 } else { 20 + n as u32 }
+}
+
+/// Line of the verb `long`.
+pub(crate) fn long_line() -> String {
+    format!("long {}", "x".repeat(60))
+}
+
+/// Silence to be told, by the number in a line.
+pub(crate) fn silence_ns(n: u64) -> u64 {
+    n * 500
+}
+
 impl Turn<'_, '_> {
     /// Runs the turn of a line. Every verb but `shout` replies last. `bye` closes after its reply.
     pub(crate) fn message(&mut self, line: &str) -> Result<(), Failure> {
@@ -51,7 +72,8 @@ impl Turn<'_, '_> {
             "part" => _ = self.staging.unsubscribe(rest.as_bytes()),
             "fail" | "peek" | "huge" | "mute" => return Err(self.misbehave(verb, rest)),
             "self" => _ = self.staging.note(self.session, b"to itself"),
-            "tell" => self.tell(rest),
+            "tell" => self.tell(rest, 1),
+            "flood" => self.tell(rest, 6),
             "timer" => self.set_own_timer(rest),
             "tick" => self.set_service_timer(rest),
             "again" => self.set_one_timer_and_cancel_another(rest),
@@ -59,6 +81,10 @@ impl Turn<'_, '_> {
             "wake" => self.wake(number(rest)),
             "nap" => self.nap(),
             "drain" => self.drain(),
+            "limit" => _ = self.staging.frame_max(frame_max(number(rest))),
+            "hush" => self.hush(number(rest)),
+            "token" => self.take_token(rest),
+            "chance" => self.draw(),
             "name" => self.take_name(rest),
             "unname" => self.give_up_name(rest),
             "cast" => self.publish(rest),
@@ -106,6 +132,9 @@ impl Turn<'_, '_> {
         self.staging.wake(self.session);
         self.staging.send_to(self.session, b"never", Broadcast::ALL);
         self.staging.set_timer("never", 0, false);
+        self.staging.frame_max(1);
+        self.staging.allow(topic.as_bytes(), TOKEN_NS, TOKENS);
+        self.staging.idle_after(1);
         self.staging.note(self.session, b"never");
         let _ = self.staging.start_job("never", b"", false);
         let _ = self.staging.connect("script", ADDR, None, b"never");
@@ -180,10 +209,12 @@ impl Turn<'_, '_> {
         self.forget_last(topic);
     }
 
-    /// Sends a note to another session.
-    fn tell(&mut self, other: &str) {
-        self.staging.note(number(other), b"told");
-        self.add("sent", other, 1);
+    /// Sends notes to another session. Those that find too many waiting are dropped.
+    fn tell(&mut self, other: &str, notes: u64) {
+        for _ in 0..notes {
+            self.staging.note(number(other), b"told");
+        }
+        self.add("sent", other, notes);
     }
 
     /// Sets a timer of the session under a new name.
@@ -275,6 +306,40 @@ impl Turn<'_, '_> {
     fn drain(&mut self) {
         self.add_own("wakes");
         self.staging.wake_when_drained();
+    }
+
+    /// Takes a token, of which none comes back in a whole run. If none is left, all were taken.
+    fn take_token(&mut self, key: &str) {
+        let allowed = self.staging.allow(key.as_bytes(), TOKEN_NS, TOKENS) == abi::status::OK;
+        let taken = self.add("tokens", key, u64::from(allowed));
+        assert!(allowed || taken >= TOKENS.into() || self.script.damaged, "{taken} of {key} are taken");
+    }
+
+    /// Draws random numbers, each of them once.
+    fn draw(&mut self) {
+        for _ in 0..2 {
+            let n = self.staging.random();
+            let drawn = self.add("once", &format!("number {n}"), 1);
+            assert!(drawn == 1 || self.script.damaged, "{n} comes again");
+        }
+    }
+
+    /// Has the session told of its peer's silence, or not any more.
+    fn hush(&mut self, n: u64) {
+        let (owner, now_ns) = (self.owner.clone(), self.now_ns);
+        self.staging.idle_after(silence_ns(n));
+        self.set("hush", &owner, u64::from(n > 0));
+        self.set("hush_until", &owner, now_ns + silence_ns(n));
+    }
+
+    /// Told of its peer's silence: once, and not too early.
+    pub(crate) fn silent(&mut self) {
+        let owner = self.owner.clone();
+        self.add_own("acts");
+        self.add_own("silences");
+        let early = self.add("hush_until", &owner, 0).saturating_sub(self.now_ns);
+        assert!(early == 0 || self.script.damaged, "{owner} is told {early} ns too early");
+        self.set("hush", &owner, 0);
     }
 
     /// Woken, perhaps by several sessions at once. Every fifth wake causes one more, in a slice of

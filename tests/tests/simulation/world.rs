@@ -12,6 +12,7 @@ use crate::trace::Trace;
 use greenroom::memory::board::Board;
 use greenroom_core::command::Command;
 use greenroom_core::core::Core;
+use greenroom_core::effects::birth::SECRET_BYTES;
 use greenroom_core::ids::{ServiceId, Slot};
 use greenroom_core::input::Input;
 use greenroom_core::limits::host::Limits;
@@ -63,6 +64,7 @@ impl Host {
         let mut core = Core::new(limits.host.clone());
         core.set_limits(limits.clone());
         core.handle(Input::Ciphers(ciphers(sealed)));
+        core.handle(Input::HostBegins { secret: [0; SECRET_BYTES], now_ns: 1 });
         let library = core.reloads.library("libsim.so".into());
         let board = Board::unread().expect("memory");
         Host { core, board, library, service: ServiceId(0), limits, now_ns: 1, wall_ns: 0 }
@@ -132,7 +134,8 @@ fn first_limits(subject: Subject) -> AllLimits {
         // Probations end by time alone.
         probation_turns: 0,
         probation_faults_max: 3,
-        actions_pending_max: 1 << 20,
+        // Fewer than a flood has; no session has as many that it caused itself.
+        actions_pending_max: 4,
         timers_per_session_max: 1 << 20,
         jobs_per_session_max: 1 << 20,
         jobs_max: 1 << 20,

@@ -61,7 +61,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["handler"],
             &["table"],
             &["migrate"],
-            &["stream_effects", "session_effects"],
+            &["stream_effects", "session_effects", "host_questions"],
             &["topic_effects"],
             &["turn"],
             &["host"],

@@ -350,6 +350,8 @@ fn caused<'a>(kind: u32, detail: u32, from: u64, name: &'a [u8], data: &'a [u8])
         (action::SUBNEGOTIATION, option) => Action::Subnegotiation { option: option as u8, bytes: data },
         (action::TLS_STARTED, _) => Action::TlsStarted,
         (action::WOKEN, _) => Action::Woken,
+        (action::IDLE, _) => Action::Idle,
+        (action::MISSED, _) => Action::Missed { count: from },
         (action::STARTED, started::HOST) => Action::Started(Started::Host),
         (action::STARTED, _) => Action::Started(Started::Generation),
         (action::EXPIRED, _) => Action::Expired { table: text(name), key: data },

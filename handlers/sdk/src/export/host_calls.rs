@@ -234,6 +234,37 @@ impl Host for HostCalls<'_> {
         unsafe { (self.host.session_next)(self.turn, after) }
     }
 
+    fn frame_max(&mut self, bytes: u32) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.frame_max)(self.turn, bytes) }
+    }
+
+    fn idle_after(&mut self, after_ns: u64) -> u32 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.idle_after)(self.turn, after_ns) }
+    }
+
+    fn allow(&mut self, key: &[u8], interval_ns: u64, burst: u32) -> Result<bool, u32> {
+        // SAFETY: as above the impl.
+        match unsafe { (self.host.allow)(self.turn, key.into(), interval_ns, burst) } {
+            status::OK => Ok(true),
+            status::ABSENT => Ok(false),
+            refused => Err(refused),
+        }
+    }
+
+    fn random(&mut self) -> u64 {
+        // SAFETY: as above the impl.
+        unsafe { (self.host.random)(self.turn) }
+    }
+
+    fn stats(&mut self) -> abi::Stats {
+        let mut stats = abi::Stats { size: size_of::<abi::Stats>() as u32, ..abi::Stats::default() };
+        // SAFETY: as above the impl.
+        unsafe { (self.host.stats)(self.turn, &mut stats) };
+        stats
+    }
+
     fn send_to(&mut self, session: u64, data: &[u8], flags: u32) -> u32 {
         // SAFETY: as above the impl.
         unsafe { (self.host.send_to)(self.turn, session, data.into(), flags) }

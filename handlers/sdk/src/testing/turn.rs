@@ -4,9 +4,11 @@ use crate::fault::Fault;
 use crate::handler::Closed;
 use crate::host::Host;
 use crate::log::LogEvent;
+use greenroom_state::abi;
 use greenroom_state::abi::table::{BACKWARDS, KEY_ALONE};
 use greenroom_state::abi::{BROADCAST_LINE, BROADCAST_OTHERS, TIMER_OF_SERVICE, status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -35,6 +37,10 @@ pub(super) struct Shared {
     pub(super) jobs: u64,
     /// Connections asked for: session, service, address, context.
     pub(super) connects: Vec<(u64, String, String, Vec<u8>)>,
+    /// Times when token buckets are full, by key and rate.
+    pub(super) buckets: BTreeMap<(Vec<u8>, u64, u32), Duration>,
+    /// Random numbers that turns have asked for.
+    pub(super) randoms: u64,
     /// Datagrams that turns have sent, oldest first.
     pub(super) datagrams: Vec<(SocketAddr, Vec<u8>)>,
 }
@@ -49,6 +55,18 @@ pub(super) struct Peer {
     pub(super) topics: BTreeSet<Vec<u8>>,
     /// Whether the session is closed, or closing.
     pub(super) closed: bool,
+    /// Longest message that it takes; 0: any.
+    pub(super) frame_max: usize,
+    /// Silence of its peer that it is told of.
+    pub(super) silence: Option<Silence>,
+}
+
+/// Silence of a peer that a session is told of.
+#[derive(Clone, Copy)]
+pub(super) struct Silence {
+    pub(super) after: Duration,
+    /// Time to tell it; `None`: it is told.
+    pub(super) at: Option<Duration>,
 }
 
 impl Peer {
@@ -203,6 +221,39 @@ impl Host for Staging {
     fn session_next(&mut self, after: u64) -> u64 {
         let mut next = self.shared.sessions.range(after + 1..).filter(|(_, peer)| !peer.closed);
         next.next().map_or(0, |(id, _)| *id)
+    }
+    fn frame_max(&mut self, bytes: u32) -> u32 {
+        self.change(|own| own.frame_max = bytes as usize)
+    }
+    fn idle_after(&mut self, after_ns: u64) -> u32 {
+        let (now, after) = (self.shared.now, Duration::from_nanos(after_ns));
+        let silence = (after_ns > 0).then(|| Silence { after, at: Some(now + after) });
+        self.change(|own| own.silence = silence)
+    }
+    fn allow(&mut self, key: &[u8], interval_ns: u64, burst: u32) -> Result<bool, u32> {
+        if interval_ns == 0 || burst == 0 {
+            return Err(status::INVALID);
+        }
+        let (now, interval) = (self.shared.now, Duration::from_nanos(interval_ns));
+        let full_at = self.shared.buckets.entry((key.to_vec(), interval_ns, burst)).or_default();
+        let next = (*full_at).max(now) + interval;
+        let allows = next - now <= interval.saturating_mul(burst);
+        if allows {
+            *full_at = next;
+        }
+        Ok(allows)
+    }
+    /// The same numbers in each run of a test.
+    fn random(&mut self) -> u64 {
+        self.shared.randoms += 1;
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.shared.randoms);
+        hasher.finish()
+    }
+    fn stats(&mut self) -> abi::Stats {
+        let sessions = self.shared.sessions.values().filter(|peer| !peer.closed).count() as u64;
+        let uptime_ns = self.shared.now.as_nanos() as u64;
+        abi::Stats { sessions, service_sessions: sessions, generation: 1, uptime_ns, ..abi::Stats::default() }
     }
     fn register(&mut self, name: &[u8]) -> Result<Option<u64>, u32> {
         match name.is_empty() || self.session == SERVICE {

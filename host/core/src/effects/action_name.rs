@@ -20,6 +20,8 @@ pub fn action_name(kind: u32) -> &'static str {
         abi::action::TLS_STARTED => "tls started",
         abi::action::STARTED => "started",
         abi::action::WOKEN => "woken",
+        abi::action::IDLE => "idle",
+        abi::action::MISSED => "missed",
         CLOSE_ASKED => "close",
         abi::action::SUBNEGOTIATION => "subnegotiation",
         abi::action::DATAGRAM => "datagram",

@@ -34,6 +34,8 @@ pub(super) enum WaitingKind {
     Wake,
     /// End of the session. At most one waits.
     Close,
+    /// Count of dropped actions. At most one waits that had no turn.
+    Missed,
     /// Any other action.
     Other,
 }
@@ -49,11 +51,13 @@ pub(super) struct ActionQueue {
     /// Gaps in `waiting`.
     gaps: usize,
     /// Actions of each kind, by [`WaitingKind`].
-    kinds: [usize; 5],
+    kinds: [usize; 6],
     /// Places of a service's due timers by name.
     due: HashMap<Box<[u8]>, u64>,
     /// Place of the newest wake.
     wake: Option<u64>,
+    /// Place of the newest count of dropped actions.
+    missed: Option<u64>,
     /// Whether wakes wait for the next pass.
     pub(super) wakes_later: bool,
     /// Whether the session is listed as ready.
@@ -90,6 +94,9 @@ impl ActionQueue {
         if waiting.kind == WaitingKind::Wake {
             self.wake = Some(self.first + self.waiting.len() as u64);
         }
+        if waiting.kind == WaitingKind::Missed {
+            self.missed = Some(self.first + self.waiting.len() as u64);
+        }
         self.bytes += waiting.bytes as usize;
         self.kinds[waiting.kind as usize] += 1;
         self.waiting.push_back(Some(waiting));
@@ -103,6 +110,19 @@ impl ActionQueue {
             WaitingKind::Close => self.kinds[WaitingKind::Close as usize] > 0,
             _ => false,
         }
+    }
+
+    /// Actions that limits count: all but counts of dropped ones.
+    pub(super) fn counted(&self) -> usize {
+        self.len() - self.kinds[WaitingKind::Missed as usize]
+    }
+
+    /// Record of the count of dropped actions that had no turn, to be replaced. The first `done`
+    /// actions had theirs.
+    pub(super) fn missed(&mut self, done: usize) -> Option<&mut Ref> {
+        let index = self.missed?.checked_sub(self.first)? as usize;
+        let waiting = self.waiting.get_mut(index).filter(|_| index >= done)?.as_mut()?;
+        Some(&mut waiting.record)
     }
 
     /// Actions that may run in this pass, oldest first.

@@ -73,12 +73,12 @@ fn shared_of(store: &Store, w: &Waiting) -> u64 {
 
 /// Whether an action is never dropped. The limits of jobs and connections bound such actions. A
 /// framing's events come one by one, as the next input waits for the turn of each. TLS starts once,
-/// and of wakes and ends one waits at a time. Entries that are over wait while much waits for their
-/// service.
+/// and of wakes and ends one waits at a time. A silence ends before the next one. Entries that are
+/// over wait while much waits for their service.
 fn is_certain(kind: u32) -> bool {
     let of_framing = [action::NEGOTIATED, action::SUBNEGOTIATION];
     let outcomes = [action::JOB, action::DIALED, action::CONNECT, action::TLS_STARTED, action::EXPIRED];
-    let single = [action::WOKEN, CLOSE_ASKED];
+    let single = [action::WOKEN, action::IDLE, CLOSE_ASKED];
     outcomes.contains(&kind) || of_framing.contains(&kind) || single.contains(&kind)
 }
 
@@ -177,7 +177,7 @@ impl Inbox {
             return put;
         }
         if let Some(queue) = self.queues.get_mut(&slot).filter(|_| !is_certain(action.kind)) {
-            let waiting = queue.len() - done;
+            let waiting = queue.counted().saturating_sub(done);
             let limit = match () {
                 () if waiting >= limits.actions_pending_max => Some(Limit::ActionsPendingMax),
                 () if queue.bytes + bytes > limits.actions_pending_bytes_max => {
@@ -187,7 +187,9 @@ impl Inbox {
             };
             if let Some(limit) = limit {
                 queue.dropped += 1;
-                return Put::Dropped(limit, (queue.dropped == 1).then_some(waiting));
+                let first = queue.dropped == 1;
+                self.miss(store, (slot, id), done);
+                return Put::Dropped(limit, first.then_some(waiting));
             }
             if queue.dropped > 0 {
                 put = Put::WaitsAfterDrops(std::mem::take(&mut queue.dropped));
@@ -380,6 +382,7 @@ fn waiting_kind(kind: u32) -> WaitingKind {
     match kind {
         action::JOB => WaitingKind::Result,
         action::WOKEN => WaitingKind::Wake,
+        action::MISSED => WaitingKind::Missed,
         CLOSE_ASKED => WaitingKind::Close,
         _ => WaitingKind::Other,
     }

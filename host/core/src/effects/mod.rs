@@ -9,12 +9,15 @@
 //! | [`action_name`] | names of kinds |
 //! | `action_record` | an action that is to wait, and its record |
 //! | `action_buffer` | actions copied for one call |
+//! | [`birth`] | the secret of the host, and its age |
+//! | `buckets` | token buckets |
 //! | `action_queue` | the actions that wait for one session |
 //! | [`datagrams`] | datagrams to send behind the commit |
 //! | `holder` | a session that holds a name or a subscription |
 //! | [`inbox`] | actions that wait for a session |
 //! | [`job_shares`] | threads that run jobs, by service |
 //! | [`jobs`] | jobs: queued, running, finished, lost |
+//! | `missed` | counts of dropped actions |
 //! | [`names`] | names that sessions hold |
 //! | [`outbound`] | outbound connections: asked for, open, failed |
 //! | `running_batch` | the batch under way |
@@ -26,11 +29,14 @@ pub(crate) mod action_buffer;
 pub mod action_name;
 mod action_queue;
 pub(crate) mod action_record;
+pub mod birth;
+pub(crate) mod buckets;
 pub mod datagrams;
 pub(crate) mod holder;
 pub mod inbox;
 pub mod job_shares;
 pub mod jobs;
+mod missed;
 pub mod names;
 pub mod outbound;
 pub(crate) mod running_batch;

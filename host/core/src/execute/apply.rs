@@ -127,6 +127,9 @@ fn apply_one(
         // Each framing holds the whole state, so the last one counts.
         Effect::StartTls(_) | Effect::Framing(_) => {}
         Effect::WaitFor(other) => wait_for(host, slot, *other),
+        Effect::Take { bucket, full_at_ns } => take_token(host, *bucket, *full_at_ns),
+        Effect::FrameMax(bytes) => limit_frames(host, slot, *bytes),
+        Effect::IdleAfter(ns) => tell_of_silence(host, slot, *ns),
         Effect::Hold(held) => hold(host, slot, *held),
     }
 }
@@ -313,4 +316,32 @@ fn hold(host: &mut HostState, slot: Slot, held: bool) {
     if s.block(Blocked::HeldByHandler, held) && !held {
         host.sessions.resume(slot);
     }
+}
+
+/// Takes a token of a bucket. A bucket that had to make place for it reaches a limit.
+fn take_token(host: &mut HostState, bucket: u64, full_at_ns: u64) {
+    let max = host.limits.host().token_buckets_max;
+    if host.buckets.set(max, bucket, full_at_ns, host.now_ns) {
+        host.limits.reached(Limit::TokenBucketsMax);
+    }
+}
+
+/// Bounds the messages that a session's peer may send. What is kept of one is cut again, with the
+/// next pass.
+fn limit_frames(host: &mut HostState, slot: Slot, bytes: u32) {
+    let Some(s) = host.sessions.get_mut(slot).filter(|s| s.life == Life::Open) else { return };
+    s.frame.set_searched(0);
+    let told = s.silence_told;
+    let terms = host.sessions.terms(slot).with_frame_max(bytes);
+    host.sessions.set_terms(&mut host.store, slot, terms, told);
+    host.sessions.resume(slot);
+}
+
+/// Has a session told of its peer's silence, which counts from here on.
+fn tell_of_silence(host: &mut HostState, slot: Slot, after_ns: u64) {
+    let Some(s) = host.sessions.get(slot).filter(|s| s.life == Life::Open) else { return };
+    let service = s.service;
+    let terms = host.sessions.terms(slot).with_idle_after(after_ns, host.now_ns);
+    host.sessions.set_terms(&mut host.store, slot, terms, false);
+    host.sessions.arm_timeout(slot, host.limits.of(service), host.now_ns);
 }

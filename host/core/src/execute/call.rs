@@ -26,8 +26,10 @@ use crate::turn::code::{Batch, Code};
 use crate::turn::context::Convert;
 use crate::turn::context::TurnContext;
 use crate::turn::fault::Fault;
+use crate::turn::host_numbers::HostNumbers;
 use crate::turn::staging::{Buffers, Staging};
 use greenroom_state::abi::{Action, action, fault};
+use greenroom_state::address::Peer;
 
 /// The code that is called, and how it sees the entries of tables.
 pub(crate) struct Callee<'a> {
@@ -73,11 +75,6 @@ pub(crate) fn call(
         actions: call.actions,
     };
     let framing = host.services[session.service].framings.get(session.framing_sent());
-    // A datagram of the service itself came by no session's framing.
-    let kind = || match call.actions.first() {
-        Some(a) if a.kind == action::DATAGRAM => Framing::Datagrams { bytes_max: 0 }.kind().to_owned(),
-        _ => kind_of(host, session),
-    };
     let context = TurnContext {
         store: &host.store,
         tables: &host.tables,
@@ -95,19 +92,15 @@ pub(crate) fn call(
             own.filter_map(|service| host.topics.next(service, from)).min()
         },
         names: &host.names,
+        birth: &host.birth,
+        buckets: &host.buckets,
+        pass_number: [host.store.epoch(), host.services[session.service].turns],
+        host_numbers: &|| numbers(host, session.service, callee.generation),
         subscribers: &|topic| host.topics.count_in(host.services.of_same_library(session.service), topic),
         own_framing: &|message| callee.code.encode(message),
         encodes: Some(framing).filter(|f| f.encodes() || session.in_socket()),
         service: &|name| host.services.dialled(name),
-        fact: &|name| match name {
-            "endpoint" => Some(kind()),
-            "generation" => Some(callee.generation.to_string()),
-            _ if session.over_tls() => {
-                let facts = host.tls.facts(&host.store, call.slot);
-                facts::find(facts, name).map(|value| String::from_utf8_lossy(value).into_owned())
-            }
-            _ => None,
-        },
+        fact: &|name| fact(host, callee.generation, &call, name),
         // Looked up when a turn broadcasts twice in a row, and not before: O(services).
         keeps_messages_apart: &|| host.services.any_encodes() || !host.sockets.is_empty(),
         depths: call.running.depths(),
@@ -120,6 +113,52 @@ pub(crate) fn call(
     // count.
     buffers.cut();
     flags
+}
+
+/// Fact that any turn of a call may ask for.
+fn fact(host: &HostState, generation: u64, call: &Call<'_>, name: &str) -> Option<String> {
+    let session = host.sessions.get(call.slot)?;
+    let is = |yes: bool| Some(if yes { "yes" } else { "no" }.to_owned());
+    match name {
+        "endpoint" => Some(match call.actions.first() {
+            // A datagram of the service itself came by no session's framing.
+            Some(a) if a.kind == action::DATAGRAM => Framing::Datagrams { bytes_max: 0 }.kind().to_owned(),
+            _ => kind_of(host, session),
+        }),
+        "generation" => Some(generation.to_string()),
+        "transport" => Some(transport(&session.peer).to_owned()),
+        "tls" => is(session.over_tls()),
+        "outbound" => is(session.outbound),
+        _ if session.over_tls() => {
+            let facts = host.tls.facts(&host.store, call.slot);
+            facts::find(facts, name).map(|value| String::from_utf8_lossy(value).into_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Name of what carries a session's bytes to its peer, or to the peer's proxy.
+fn transport(peer: &Peer) -> &'static str {
+    match peer {
+        Peer::Udp(_) => "udp",
+        other if other.is_over_tcp() => "tcp",
+        _ => "unix",
+    }
+}
+
+/// Numbers of the host, for a turn of a service.
+fn numbers(host: &HostState, service: ServiceId, generation: u64) -> HostNumbers {
+    let of = &host.services[service];
+    HostNumbers {
+        sessions: host.sessions.len() as u64,
+        service_sessions: of.sessions as u64,
+        turns: of.turns,
+        faults: of.faults,
+        generation,
+        uptime_ns: host.birth.age_ns(host.now_ns),
+        store_bytes: host.store.bytes() as u64,
+        store_bytes_max: host.limits.host().store_bytes_max as u64,
+    }
 }
 
 /// Calls the build that serves a session with a state and its version. Entries of tables are

@@ -24,6 +24,7 @@ use crate::service::encoding::Encoding;
 use crate::service::registry::Services;
 use crate::session::flow_control::FlowControl;
 use crate::session::output::OutputWriter;
+use crate::session::terms::Terms;
 use crate::store::room::Room;
 use crate::store::shared::SHARED_FROM_BYTES;
 use crate::tables::index::Tables;
@@ -85,7 +86,8 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
                 }
                 add_framed(&mut room, data, count, (services, sockets), staged);
             }
-            Effect::Publish { data, .. } if data.len() >= SHARED_FROM_BYTES => room.add(data.len(), 1),
+            Effect::Note { .. } => room.add(Inbox::MISSED_BYTES, 1),
+            Effect::Publish { topic, data, .. } => add_message(&mut room, data.len(), subscribers(topic)),
             Effect::WaitFor(_) => waits = true,
             _ => {}
         }
@@ -99,6 +101,15 @@ pub(crate) fn reserve(host: &mut HostState, slot: Slot, staged: &mut Buffers) ->
     }
     store.promise(&room);
     None
+}
+
+/// Adds the further records of a published message: long data, and counts of dropped actions. A
+/// count is written in place of an action that is dropped, but its record may be of another class.
+fn add_message(room: &mut Room, len: usize, subscribers: usize) {
+    room.add(Inbox::MISSED_BYTES, subscribers);
+    if len >= SHARED_FROM_BYTES {
+        room.add(len, 1);
+    }
 }
 
 /// Bytes of each record that an effect writes, and the number of such records, at most.
@@ -128,6 +139,7 @@ fn record_bytes(effect: &Effect, staged: &Buffers, subscribers: &dyn Fn(&Part) -
             (Outbound::record_bytes(addr, name, context.len()), 1)
         }
         Effect::StartTls(name) => (TlsDue::record_bytes(name.len()), 1),
+        Effect::FrameMax(_) | Effect::IdleAfter(_) => (Terms::RECORD_BYTES, 1),
         Effect::Register(name) => (Names::record_bytes(name.len()), 1),
         Effect::Subscribe(topic) => (Topics::record_bytes(topic.len()), 1),
         // All waits share one record, and `reserve` counts it once. Deletions need no room. Flags
@@ -137,6 +149,7 @@ fn record_bytes(effect: &Effect, staged: &Buffers, subscribers: &dyn Fn(&Part) -
         | Effect::Delete { .. }
         | Effect::CancelTimer { .. }
         | Effect::CancelJob(_)
+        | Effect::Take { .. }
         | Effect::WaitFor(_)
         // One record for all of them, as well.
         | Effect::Framing(_)

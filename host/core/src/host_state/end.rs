@@ -72,6 +72,7 @@ pub(crate) fn drop_owned(host: &mut HostState, slot: Slot) {
     let Some((id, service)) = host.sessions.get(slot).map(|s| (s.id, s.service)) else { return };
     host.names.drop_all(&mut host.store, service, slot);
     host.sessions.drop_input_tail(&mut host.store, slot);
+    host.sessions.drop_terms(&mut host.store, slot);
     host.timers.drop_all(&mut host.store, id);
     drop_jobs(host, id);
     host.flow.forget(&mut host.store, slot);

@@ -2,7 +2,7 @@
 
 use super::HostState;
 use crate::framing::Framing;
-use crate::ids::ServiceId;
+use crate::ids::{ServiceId, Slot};
 use crate::session::life::Session;
 use crate::session::socket_streams::Socket;
 use crate::store::kind::Kind;
@@ -60,6 +60,16 @@ pub(crate) fn leave_framings(host: &mut HostState, s: &Session) {
 pub(crate) fn kind_of(host: &HostState, s: &Session) -> String {
     let kind = host.services[s.service].framings.get(s.framing_sent()).kind();
     if s.in_socket() { format!("ws+{kind}") } else { kind.to_owned() }
+}
+
+/// Returns the framing of a session whose handler has bounded its messages; `None`: the session has
+/// its service's.
+#[inline]
+pub(crate) fn limited_framing(host: &HostState, slot: Slot) -> Option<Framing> {
+    let s = host.sessions.get(slot).filter(|s| s.has_terms)?;
+    let framing = host.services[s.service].framings.get(s.framing);
+    let own = host.sessions.terms(slot).frame_max();
+    (own > 0 && own < framing.bytes_max()).then(|| framing.with_bytes_max(own))
 }
 
 /// Records the framings of all services whose list has changed. O(services).

@@ -29,6 +29,8 @@ pub(crate) mod tls;
 pub(crate) mod tls_due;
 
 use crate::command::Command;
+use crate::effects::birth::{Birth, SECRET_BYTES};
+use crate::effects::buckets::Buckets;
 use crate::effects::datagrams::DatagramsToSend;
 use crate::effects::inbox::Inbox;
 use crate::effects::jobs::Jobs;
@@ -50,6 +52,7 @@ use crate::session::send_queue::SendQueue;
 use crate::session::socket_streams::SocketStreams;
 use crate::session::table::Sessions;
 use crate::store::host_records::HostRecords;
+use crate::store::kind::Kind;
 use crate::store::records::Store;
 use crate::store::shared::SharedRecords;
 use crate::tables::index::Tables;
@@ -115,6 +118,10 @@ pub(crate) struct HostState {
     pub(crate) tls_due: TlsDue,
     /// Names that sessions hold.
     pub(crate) names: Names,
+    /// Secret of the host, and its age.
+    pub(crate) birth: Birth,
+    /// Token buckets of all services.
+    pub(crate) buckets: Buckets,
     /// Subscribers of each topic.
     pub(crate) topics: Topics,
     /// Entries of the tables.
@@ -160,11 +167,23 @@ impl HostState {
             tls: TlsSessions::default(),
             tls_due: TlsDue::default(),
             names: Names::default(),
+            birth: Birth::default(),
+            buckets: Buckets::default(),
             topics: Topics::default(),
             tables: Tables::default(),
             owners: TableOwners::default(),
             datagrams: DatagramsToSend::default(),
             commands: Vec::new(),
+        }
+    }
+
+    /// Begins the host, unless a predecessor has: with its secret, at this time.
+    pub(crate) fn is_born(&mut self, secret: [u8; SECRET_BYTES], now_ns: u64) {
+        let birth = Birth::new(secret, now_ns);
+        if self.host_records.last_key(Kind::Birth).is_none() {
+            let put = self.host_records.put(&mut self.store, Kind::Birth, 0, &birth.encode());
+            debug_assert!(put, "no room for the host's secret");
+            self.birth = birth;
         }
     }
 

@@ -94,6 +94,9 @@ pub struct Limits {
     pub topic_name_bytes_max: usize,
     /// Names that one session may hold. The turn that would register one more fails.
     pub names_per_session_max: usize,
+    /// Token buckets that the host remembers for all services, 16 bytes each. For one more, another
+    /// is forgotten, which has all its tokens again.
+    pub token_buckets_max: usize,
     /// Topics that one session may be on. The turn that would subscribe it to one more fails.
     pub topics_per_session_max: usize,
     /// Length of a table entry's key, in bytes. The turn that writes a longer one fails.
@@ -192,10 +195,11 @@ pub struct Limits {
     pub save_ms: u64,
 }
 
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
 impl Default for Limits {
     fn default() -> Self {
-        const KIB: usize = 1024;
-        const MIB: usize = 1024 * KIB;
         Limits {
             sessions_max: 100_000,
             sessions_per_peer_max: 0,
@@ -224,6 +228,7 @@ impl Default for Limits {
             connect_ms: 10_000,
             topic_name_bytes_max: 256,
             names_per_session_max: 16,
+            token_buckets_max: 65_536,
             topics_per_session_max: 64,
             table_key_bytes_max: KIB,
             table_value_bytes_max: 64 * KIB,
@@ -278,6 +283,7 @@ impl Limits {
             ("turns_at_once_max", self.turns_at_once_max, "what a pass may take", 1 << 20),
             ("sends_at_once_max", self.sends_at_once_max, "what a pass may take", 1 << 20),
             ("pass_us", self.pass_us as usize, "a second", 1_000_000),
+            ("token_buckets_max", self.token_buckets_max, "what a gigabyte holds", 1 << 26),
             ("turn_recipients_max", self.turn_recipients_max, "what a turn may take", 1 << 30),
             ("output_bytes_pause", self.output_bytes_pause, "output_bytes_max", self.output_bytes_max),
             ("turn_bytes_max", self.turn_bytes_max, "store_bytes_max", self.store_bytes_max),

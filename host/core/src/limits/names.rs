@@ -81,6 +81,7 @@ limits! {
     HandshakeMs = "handshake_ms",
     HandshakesMax = "handshakes_max",
     HandshakesPerS = "handshakes_per_s",
+    TokenBucketsMax = "token_buckets_max",
 }
 
 impl std::fmt::Display for Limit {

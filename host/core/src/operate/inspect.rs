@@ -20,6 +20,7 @@ use crate::host_state::state::kept_input;
 use crate::ids::ServiceId;
 use crate::ids::Slot;
 use crate::session::life::Session;
+use crate::session::terms::Terms;
 use crate::tls::facts;
 use greenroom_state::address::Address;
 use greenroom_state::session_record::SessionRecord;
@@ -67,6 +68,8 @@ pub struct SessionView {
     pub topics: Vec<Vec<u8>>,
     /// Names that the session holds in its service, in order.
     pub names: Vec<Vec<u8>>,
+    /// Terms that its handler has set for its peer.
+    pub terms: Terms,
 }
 
 /// Outbound connection that is being made.
@@ -163,6 +166,7 @@ fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionVie
         connects: connects_of(host, s.id),
         topics: sorted(host.topics.of(slot)),
         names: sorted(host.names.of(slot).iter().map(|name| &**name)),
+        terms: host.sessions.terms(slot),
     }
 }
 

@@ -75,11 +75,12 @@ pub(crate) fn begin(pass: &mut Pass<'_>, rearm_from: &mut Option<u64>, assembly:
         // `sent` lists it again once the peer has taken enough.
         let full = is_full(pass.host, slot);
         let now_ns = pass.host.now_ns;
+        // The host let the peer wait, so its silence begins here.
+        if pass.host.sessions.get(slot).is_some_and(|s| !s.expects_peer()) {
+            pass.host.sessions.begin_silence(slot, now_ns);
+        }
+        pass.host.sessions.begins_to_run(slot);
         if let Some(s) = pass.host.sessions.get_mut(slot) {
-            // The host let the peer wait, so its silence begins here.
-            if !s.expects_peer() {
-                s.begin_silence(now_ns);
-            }
             s.block(Blocked::OutputFull, full);
             s.block(Blocked::ShareUsed, false);
             // Cleared before the input runs: a session that uses up its share must get on the

@@ -18,6 +18,7 @@ use crate::framing::Framing;
 use crate::framing::custom;
 use crate::framing::frame::{CutRefusal, Frame, FrameBuffers, FrameEvent, FrameState, Payload};
 use crate::host_state::HostState;
+use crate::host_state::framings::limited_framing;
 use crate::ids::Slot;
 use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::turn::code::CutPlace;
@@ -135,8 +136,9 @@ impl<'b> Cut<'b> {
         max: usize,
         buffers: &'b mut CutBuffers,
     ) -> Option<()> {
+        let limited = limited_framing(host, slot);
         let s = host.sessions.get_mut(slot)?;
-        let framing = host.services[s.service].framings.get(s.framing);
+        let framing = limited.as_ref().unwrap_or(host.services[s.service].framings.get(s.framing));
         if !framing.cuts_slices() {
             if let Framing::Custom { version, bytes_max } = *framing {
                 let form = (version, bytes_max as usize);

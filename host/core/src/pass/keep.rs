@@ -11,6 +11,7 @@ use super::close::finish;
 use super::framing::keep_framing;
 use super::timeout::frame_waits;
 use crate::host_state::HostState;
+use crate::host_state::framings::limited_framing;
 use crate::host_state::notice::limit_reached;
 use crate::host_state::state::input_len;
 use crate::ids::Slot;
@@ -28,6 +29,7 @@ const APPEND_FROM_BYTES: usize = 1024;
 /// assembles the input.
 pub(super) fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> bool {
     let Pass { host, scratch, .. } = pass;
+    let limited = limited_framing(host, slot);
     let HostState { store, sessions, services, .. } = &mut **host;
     let (tail, record) = (sessions.input_tail(slot), sessions.input_tail_record(slot));
     let stored = sessions.framing_record(slot).is_some();
@@ -47,7 +49,7 @@ pub(super) fn append_input(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8]) -> boo
     let Some(tail) = store.extend_tail(input, tail, bytes) else { return false };
     if s.may_run_frames() {
         let before = s.frame.clone();
-        let framing = services[s.service].framings.get(s.framing);
+        let framing = limited.as_ref().unwrap_or(services[s.service].framings.get(s.framing));
         if framing.calls_code() {
             return false;
         }

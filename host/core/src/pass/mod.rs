@@ -60,6 +60,8 @@ mod socket;
 pub(crate) mod start_tls;
 #[cfg(test)]
 mod start_tls_tests;
+#[cfg(test)]
+mod terms_tests;
 pub(crate) mod timeout;
 mod tls;
 #[cfg(test)]

@@ -28,7 +28,7 @@ use super::open::{awaits_peer, run_opened_if_due};
 use super::proxied::{Start, begin};
 use super::reply::send_framing;
 use super::socket;
-use super::timeout::frame_waits;
+use super::timeout::{frame_waits, speaks_again};
 use super::tls::{self, TlsInput};
 use crate::execute::batch::{Ran, may_cut, run_batch};
 use crate::framing::websocket::farewell::Farewell;
@@ -42,7 +42,6 @@ use crate::limits::budget::READ_NS;
 use crate::limits::host::BATCH_ACTIONS_MAX;
 use crate::limits::names::Limit;
 use crate::session::blocked::Blocked;
-use crate::session::carrier::Carrier;
 use crate::session::life::Life;
 use crate::session::socket_streams::Socket;
 use crate::store::layout::Full;
@@ -68,14 +67,12 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
         // Behind the end that an alert or a close frame told, bytes are of no meaning.
         return host.sessions.touch(slot);
     }
-    s.heard_ns = host.now_ns;
-    s.frame.set_pinged(false);
-    if s.carrier == Carrier::FirstByteDue {
-        s.carrier = Carrier::Plain;
-    }
-    let over_tls = s.over_tls();
+    let (was_told, over_tls) = (s.hears(host.now_ns), s.over_tls());
     host.budget.spend(READ_NS);
     host.sessions.touch(slot);
+    if was_told {
+        speaks_again(host, slot);
+    }
     match over_tls {
         false => take_data(pass, slot, bytes, assembly),
         true => received_over_tls(pass, slot, bytes, assembly),

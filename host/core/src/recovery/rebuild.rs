@@ -24,6 +24,7 @@ use super::dependent::{recover_framings, recover_input_tail, recover_sockets, re
 use super::lost::describe;
 use super::reconcile::give_up;
 use crate::command::Command;
+use crate::effects::birth::Birth;
 use crate::effects::holder::Holder;
 use crate::framing::frame::FrameState;
 use crate::host_state::HostState;
@@ -37,6 +38,7 @@ use crate::service::registry::Service;
 use crate::session::blocked::Blocked;
 use crate::session::life::{Life, Quarantine, Session};
 use crate::session::output::{piece_len, piece_offset, recover_piece};
+use crate::session::terms::Terms;
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
 use crate::store::recover::{Found, Recovered};
@@ -150,7 +152,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
     for f in records {
         let owner_lives = host.sessions.slot_of(f.key).is_some();
         let services = host.services.len();
-        let HostState { store, shared, timers, jobs, outbound, host_records, .. } = host;
+        let HostState { store, shared, timers, jobs, outbound, host_records, birth, .. } = host;
         match f.kind {
             Kind::Session
             | Kind::Service
@@ -183,6 +185,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             | Kind::Topics
             | Kind::Subscription
             | Kind::Name
+            | Kind::Terms
             | Kind::Quarantine => recover_part(host, f),
             Kind::Library
             | Kind::Ports
@@ -193,6 +196,13 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             | Kind::Framings => {
                 host_records.recover(store, f.kind, f.key, f.at);
             }
+            Kind::Birth => match store.read(f.at, Birth::decode) {
+                Some(found) => {
+                    *birth = found;
+                    host_records.recover(store, f.kind, f.key, f.at);
+                }
+                None => store.delete(f.at),
+            },
         }
     }
     // The tables take all entries in one call, in which they find doubles.
@@ -330,6 +340,13 @@ fn recover_part(host: &mut HostState, f: &Found) {
             }
         }
         Kind::Quarantine => recover_quarantine(host, slot, f.at),
+        Kind::Terms => match host.store.read(f.at, Terms::decode) {
+            Some(terms) => {
+                host.sessions.recover_terms(slot, terms, f.at, record.heard, host.now_ns);
+                arm_timeout(host, slot);
+            }
+            None => host.store.delete(f.at),
+        },
         Kind::Name => {
             let who = Holder { slot, id: s.id, service: s.service };
             host.names.recover(&mut host.store, who, f.at);

@@ -11,9 +11,20 @@ use greenroom_state::address::Peer;
 const UDP_IDLE_MS: u64 = 60_000;
 
 impl Session {
+    /// Notes that bytes of its peer came. Returns whether its silence was told.
+    #[inline]
+    pub(crate) fn hears(&mut self, now_ns: u64) -> bool {
+        self.heard_ns = now_ns;
+        self.frame.set_pinged(false);
+        if self.carrier == Carrier::FirstByteDue {
+            self.carrier = Carrier::Plain;
+        }
+        self.silence_told
+    }
+
     /// Begins the peer's silence anew, as the host did not let it speak until now. A frame that has
     /// begun gets its whole time again.
-    pub(crate) fn begin_silence(&mut self, now_ns: u64) {
+    pub(super) fn begin_silence(&mut self, now_ns: u64) {
         // A nanosecond before: the send queue takes a session that was heard in this very pass
         // first.
         let from_ns = now_ns.saturating_sub(1);

@@ -27,7 +27,7 @@ use crate::store::layout::Ref;
 use crate::store::records::Store;
 use greenroom_state::address::Peer;
 pub use greenroom_state::session_record::Life;
-use greenroom_state::session_record::SessionRecord;
+use greenroom_state::session_record::{SessionRecord, heard_units};
 use smallvec::SmallVec;
 
 /// Session: a connection of a service, and what the host holds of it.
@@ -58,6 +58,10 @@ pub struct Session {
     pub(crate) kernel_full: bool,
     /// Whether [`super::send_queue::SendQueue`] lists it among those that wait.
     pub(super) waits_to_send: bool,
+    /// Whether [`super::table::Sessions`] holds terms of it.
+    pub(crate) has_terms: bool,
+    /// Whether its peer's silence is told, and goes on.
+    pub(crate) silence_told: bool,
     /// Reason of its quarantine; set if and only if [`Blocked::Quarantined`] holds.
     quarantine: Option<Box<Quarantine>>,
     /// Time of its opening, in milliseconds since 1970.
@@ -132,6 +136,8 @@ impl Session {
             dirty: false,
             kernel_full: false,
             waits_to_send: false,
+            has_terms: false,
+            silence_told: false,
             quarantine: None,
             opened_at_ms,
             turns: 0,
@@ -350,6 +356,7 @@ impl Session {
             state_fingerprint: self.state_fingerprint,
             input_bytes: 0,
             topics: self.topics.min(u32::from(u16::MAX)) as u16,
+            heard: if self.has_terms { heard_units(self.heard_ns) } else { 0 },
             frame_bytes: self.frame.stored().len() as u8,
             framing: self.framing,
             peer: &self.peer,

@@ -7,6 +7,8 @@
 //! | `carrier` | what a session's stream stands behind, or in |
 //! | `deadline` | when a session's peer is late |
 //! | [`table`] | all sessions |
+//! | [`terms`] | what a handler has set for its peer |
+//! | `terms_of` | the terms of all sessions |
 //! | `output` | output a peer has not taken |
 //! | `socket_streams` | streams of WebSocket that carry sessions |
 //! | `send_queue` | sessions with output to send |
@@ -24,3 +26,5 @@ pub mod quarantine;
 pub(crate) mod send_queue;
 pub(crate) mod socket_streams;
 pub mod table;
+pub mod terms;
+mod terms_of;

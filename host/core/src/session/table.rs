@@ -14,6 +14,7 @@
 use super::blocked::Blocked;
 use super::carrier::Carrier;
 use super::life::{Life, Session};
+use super::terms::Held;
 use crate::ids::{OWN_SLOT, ServiceId, Slot, service_of_number};
 use crate::limits::host::Limits;
 use crate::store::layout::Ref;
@@ -27,7 +28,7 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Debug, Default)]
 pub struct Sessions {
     /// Sessions with a connection, by slot; `None`: the slot is free.
-    slots: Vec<Option<Box<Session>>>,
+    pub(super) slots: Vec<Option<Box<Session>>>,
     /// Sessions that stand for the services' own turns, by service. No commit writes a record
     /// of them.
     services: Vec<Session>,
@@ -44,6 +45,8 @@ pub struct Sessions {
     framing_records: Vec<Option<Ref>>,
     /// Tails of kept input, and their records. Few sessions have one, as above.
     input_tails: HashMap<Slot, (Tail, Ref)>,
+    /// Terms of sessions, and their records. Few sessions have any, as above.
+    pub(super) terms: HashMap<Slot, Held>,
     /// Times since when the kernel takes no output of a session, in nanoseconds. Few sessions have
     /// one, as above.
     stuck: HashMap<Slot, u64>,
@@ -324,7 +327,8 @@ impl Sessions {
     /// meanwhile gets another one then. So a message costs a note of the time and nothing else.
     pub(crate) fn arm_timeout(&mut self, slot: Slot, limits: &Limits, now_ns: u64) {
         let Some(s) = self.get(slot).filter(|s| s.life == Life::Open) else { return };
-        let Some((at, ..)) = s.timeout(limits, self.stuck_ns(slot)) else { return };
+        let timeout = s.timeout(limits, self.stuck_ns(slot)).map(|(at, ..)| at);
+        let Some(at) = timeout.into_iter().chain(self.terms_due(slot)).min() else { return };
         if s.deadline_ns > now_ns && s.deadline_ns <= at {
             return;
         }

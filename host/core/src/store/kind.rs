@@ -92,6 +92,11 @@ pub enum Kind {
     /// An entry of a table that has a deadline: milliseconds since 1970 (u64, little-endian), then
     /// what a record of kind `Entry` has; key: as there.
     Expiring = 33,
+    /// Terms that a session's handler has set for its peer, as `session/terms.rs` says; key:
+    /// session.
+    Terms = 34,
+    /// Secret of the host, and the time when it began, as `effects/birth.rs` says; key: 0.
+    Birth = 35,
 }
 
 impl Kind {
@@ -117,14 +122,14 @@ impl Kind {
         of_stream
             || matches!(
                 self,
-                State | Topics | Subscription | Name | Quarantine | Action | Timer | Job | Connect
+                State | Topics | Subscription | Name | Terms | Quarantine | Action | Timer | Job | Connect
             )
     }
 
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 33] = [
+        const ALL: [Kind; 35] = [
             Session,
             State,
             Input,
@@ -158,6 +163,8 @@ impl Kind {
             HeldFile,
             Drop,
             Expiring,
+            Terms,
+            Birth,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

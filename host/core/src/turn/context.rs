@@ -1,5 +1,8 @@
 //! Context of a call: what its turns may read of the host, and the limits that bound them.
 
+use super::host_numbers::HostNumbers;
+use crate::effects::birth::Birth;
+use crate::effects::buckets::Buckets;
 use crate::effects::jobs::Jobs;
 use crate::effects::names::Names;
 use crate::effects::outbound::Outbound;
@@ -35,6 +38,11 @@ pub(crate) struct TurnContext<'a> {
     pub(crate) outbound: &'a Outbound,
     pub(crate) topics: &'a Topics,
     pub(crate) names: &'a Names,
+    pub(crate) birth: &'a Birth,
+    pub(crate) buckets: &'a Buckets,
+    /// Passes that were committed, and turns of the service that were counted.
+    pub(crate) pass_number: [u64; 2],
+    pub(crate) host_numbers: &'a dyn Fn() -> HostNumbers,
     /// Number of sessions on a topic, in all services of the library. O(services).
     pub(crate) subscribers: &'a dyn Fn(&[u8]) -> usize,
     /// First open session of the service above a number, and the sessions that were looked at.

@@ -120,6 +120,12 @@ pub(crate) enum Effect {
     /// TLS around the session's stream from here on: the name that the server's certificate must
     /// have, or none.
     StartTls(Part),
+    /// Token of a bucket, and the time when the bucket is full again, in nanoseconds.
+    Take { bucket: u64, full_at_ns: u64 },
+    /// Longest message that the session's peer may send; 0: as its framing has it.
+    FrameMax(u32),
+    /// Silence of the session's peer that it is told of, in nanoseconds; 0: none.
+    IdleAfter(u64),
     /// Whether the session's input waits, unread, until the handler says otherwise.
     Hold(bool),
 }

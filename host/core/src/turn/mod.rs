@@ -13,25 +13,30 @@
 //! | `effect` | every effect |
 //! | `session_effects`, `topic_effects`, `timer_effects` | sends, topics, timers |
 //! | `name_effects` | names of sessions |
+//! | `chance` | token buckets, random numbers, numbers of the host |
+//! | [`host_numbers`] | those numbers |
 //! | `telnet_effects`, `datagram_effects` | options of telnet, prompts; datagrams |
 //! | `heard_datagrams` | datagrams that are the actions of a batch |
 //! | `job_effects`, `table_effects` | jobs and connections, writes to tables |
 //! | [`table_reads`] | reads of tables |
 //! | `staged` | what was staged, to be applied |
 //! | `staged_entries`, `staged_timers` | indexes over entries and timers that a batch staged |
-//! | `staged_topics`, `staged_names` | the same for topics and names |
+//! | `staged_topics`, `staged_names`, `staged_buckets` | the same for topics, names, buckets |
 //! | [`fault`] | faults and log lines |
 
+mod chance;
 pub mod code;
 pub(crate) mod context;
 pub(crate) mod datagram_effects;
 pub mod effect;
 pub mod fault;
 pub(crate) mod heard_datagrams;
+pub mod host_numbers;
 mod job_effects;
 mod name_effects;
 mod session_effects;
 mod staged;
+mod staged_buckets;
 mod staged_entries;
 mod staged_names;
 mod staged_timers;

@@ -239,6 +239,26 @@ impl Staging<'_> {
         self.stage(|s| Some(Effect::StartTls(s.copy(server_name.as_bytes())?)))
     }
 
+    /// Bounds the messages that the session's peer may send, from the next one on. A longer one
+    /// ends the session, as one beyond the service's own bound does. 0: the service's bound alone.
+    pub fn frame_max(&mut self, bytes: u32) -> u32 {
+        if self.context.session.is_service() {
+            return status::INVALID;
+        }
+        // Messages behind this one are cut by the new bound.
+        self.buffers.on_itself = true;
+        self.stage(|_| Some(Effect::FrameMax(bytes)))
+    }
+
+    /// Has the session told once its peer was silent so long, in nanoseconds. The time counts from
+    /// the last byte, or from this pass. Each silence is told once. 0: none is told.
+    pub fn idle_after(&mut self, after_ns: u64) -> u32 {
+        if self.context.session.is_service() {
+            return status::INVALID;
+        }
+        self.stage(|_| Some(Effect::IdleAfter(after_ns)))
+    }
+
     /// Lets the session's input wait, unread, or go on. The batch ends with this turn, as the
     /// actions behind it may be input.
     pub fn hold(&mut self, held: bool) -> u32 {

@@ -19,6 +19,7 @@ use super::context::TurnContext;
 use super::effect::{Effect, Framed, Part};
 use super::fault::{Fault, LogLine};
 use super::heard_datagrams::HeardDatagrams;
+use super::staged_buckets::StagedBuckets;
 use super::staged_entries::StagedEntries;
 use super::staged_names::StagedNames;
 use super::staged_timers::StagedTimers;
@@ -101,6 +102,9 @@ pub(crate) struct Buffers {
     pub(super) timers: StagedTimers,
     pub(super) topics: StagedTopics,
     pub(super) names: StagedNames,
+    pub(super) buckets: StagedBuckets,
+    /// Random numbers that the turn under way has asked for.
+    pub(super) randoms: u64,
     /// Bytes of the keys and values that were written, those of failed turns included.
     pub(super) put_bytes: usize,
     /// End of what successful turns staged.
@@ -157,6 +161,7 @@ impl Buffers {
         self.timers = StagedTimers::default();
         self.topics = StagedTopics::default();
         self.names = StagedNames::default();
+        self.buckets = StagedBuckets::default();
     }
 
     /// Begins a call. The bytes of the last state and the answer stay: `has_state` says whether
@@ -174,7 +179,7 @@ impl Buffers {
         self.spoilt = false;
         self.close = false;
         self.on_itself = false;
-        (self.recipients, self.work_ns) = (0, 0);
+        (self.recipients, self.work_ns, self.randoms) = (0, 0, 0);
         (self.is_full, self.is_overtime) = (false, false);
         (self.changes_topics, self.changes_names, self.changes_framing) = (false, false, false);
         self.put_bytes = 0;
@@ -224,8 +229,7 @@ impl<'a> Staging<'a> {
             return false;
         }
         b.done += 1;
-        b.log_bytes = 0;
-        b.recipients = 0;
+        (b.log_bytes, b.recipients, b.randoms) = (0, 0, 0);
         self.refusal = None;
         b.close |= self.closing;
         b.mark = Mark {

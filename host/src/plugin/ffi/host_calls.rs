@@ -13,7 +13,7 @@
 
 use crate::plugin::ffi::bytes::{lend, slice};
 use crate::plugin::ffi::under_way::{staging, under_way, with_name};
-use crate::plugin::ffi::{session_calls, stream_calls, table_calls, telnet_calls, topic_calls};
+use crate::plugin::ffi::{chance_calls, session_calls, stream_calls, table_calls, telnet_calls, topic_calls};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, Bytes, status};
@@ -75,6 +75,11 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         wake_when_drained: session_calls::wake_when_drained,
         unsent: session_calls::unsent,
         session_next: session_calls::session_next,
+        frame_max: session_calls::frame_max,
+        idle_after: session_calls::idle_after,
+        allow: chance_calls::allow,
+        random: chance_calls::random,
+        stats: chance_calls::stats,
         table_seek: table_calls::table_seek,
         table_drop_prefix: table_calls::table_drop_prefix,
         table_put_until: table_calls::table_put_until,

@@ -6,6 +6,7 @@
 //! | `instance` | an instance of a service: runs turns and jobs, converts values |
 //! | `host_calls` | the functions that a handler calls during a turn |
 //! | `topic_calls`, `session_calls` | those for topics, and for other sessions |
+//! | `chance_calls` | those for tokens, random numbers and numbers of the host |
 //! | `stream_calls` | those for connections that the host makes, and for TLS |
 //! | `table_calls` | those for tables |
 //! | `telnet_calls` | those for telnet sessions |
@@ -13,6 +14,7 @@
 //! | `bytes` | bytes that cross the boundary |
 
 mod bytes;
+mod chance_calls;
 mod host_calls;
 mod instance;
 pub mod library;

@@ -104,3 +104,15 @@ pub(super) unsafe extern "C" fn session_next(turn: *mut abi::Turn, after: u64) -
     // SAFETY: see above.
     unsafe { staging(turn) }.and_then(|s| s.session_next(after)).unwrap_or(0)
 }
+
+/// Stages a bound of the messages that the session's peer may send.
+pub(super) unsafe extern "C" fn frame_max(turn: *mut abi::Turn, bytes: u32) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.frame_max(bytes))
+}
+
+/// Stages a silence of the session's peer that the session is told of.
+pub(super) unsafe extern "C" fn idle_after(turn: *mut abi::Turn, after_ns: u64) -> u32 {
+    // SAFETY: see above.
+    unsafe { staging(turn) }.map_or(status::INVALID, |s| s.idle_after(after_ns))
+}

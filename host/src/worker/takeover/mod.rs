@@ -6,11 +6,13 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `equip` | Gives a core its ciphers and its secret. |
 //! | `reconcile` | Matches connections with sessions, and finds unread input. |
 //! | `start` | Starts a worker: fresh, or as a successor. |
 //! | `successor` | Goes on with a predecessor's builds and ports. |
 //! | `trial` | Tries whether this binary could take over. |
 
+mod equip;
 mod reconcile;
 pub mod start;
 mod successor;

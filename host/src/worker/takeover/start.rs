@@ -33,7 +33,6 @@ use crate::plugin::prepare::{self, Job};
 use crate::plugin::stage::Copies;
 use crate::protocol::keeper::{Hello, TOO_FEW_FILES, ToKeeper, ToWorker};
 use crate::protocol::link::Link;
-use crate::tls::ciphers::RustlsCiphers;
 use crate::worker::Worker;
 use crate::worker::drivers::Drivers;
 use crate::worker::endpoints::Endpoints;
@@ -44,6 +43,7 @@ use crate::worker::reload::config_in_force::{ConfigInForce, recorded};
 use crate::worker::reload::ports::Ports;
 use crate::worker::save::Saver;
 use crate::worker::shell::Shell;
+use crate::worker::takeover::equip::equip;
 use crate::worker::takeover::reconcile::{Backlog, HandedOver, reconcile};
 use crate::worker::takeover::successor;
 use crate::worker::takeover::trial::try_out;
@@ -52,7 +52,7 @@ use crate::worker::transfer::Sockets;
 use crate::worker::{connections, messages, process_log};
 use crate::{logs, watchdog};
 use greenroom_core::core::{Core, Successor};
-use greenroom_core::input::{Ciphers, Input};
+use greenroom_core::input::Input;
 use greenroom_core::ledger::Outcome;
 use greenroom_core::recovery::rebuild::Survivor;
 use greenroom_core::reload::request::Requester;
@@ -121,7 +121,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     // keeper. The record is the truth then.
     let hello = Hello { config: recorded(&core).unwrap_or(hello.config), ..hello };
     core.set_limits(hello.config.all_limits());
-    core.handle(Input::Ciphers(Ciphers(Box::new(RustlsCiphers))));
+    equip(&mut core);
     lost.iter().for_each(|what| tracing::error!("given up, because it cannot be trusted: {what}"));
     let mut worker = assemble(&hello, link, core, input, board, files)?;
     // The first pass must know these. All others act on builds, and wait for them.

@@ -137,7 +137,9 @@ fn head(input: &[u8], scan: &Scan, bytes_max: usize) -> Result<Option<Head>, Fra
         Err(_) => return Err(Frame::Invalid("a frame has an unknown opcode")),
     };
     let mask = judge_header(&header, len, scan.frame > 0).map_err(Frame::Invalid)?;
-    if matches!(header.opcode, OpCode::Data(_)) && len > bytes_max as u64 - u64::from(scan.payload) {
+    // The limit may be lower than it was for the frames before.
+    let all = len.saturating_add(scan.payload.into());
+    if matches!(header.opcode, OpCode::Data(_)) && all > bytes_max as u64 {
         return Err(Frame::TooLong);
     }
     let begin = at + cursor.position() as usize;
