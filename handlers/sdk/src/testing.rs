@@ -5,16 +5,18 @@
 //! O(host) for each turn, and makes a failed turn change nothing. Framing, most limits, holds,
 //! waits and facts are not simulated. Log events go nowhere.
 
+mod shared;
 mod turn;
 
 use crate::convert::{check, convert};
 use crate::fault;
 use crate::handler::{Action, Closed, Handler, Job, JobEnd};
 use crate::run::{Session, run, run_service};
+use shared::{Caused, EPOCH, Peer, Shared, Silence};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
-use turn::{Caused, EPOCH, Peer, SERVICE, Shared, Silence, Staging};
+use turn::{SERVICE, Staging};
 
 /// Host in memory, with sessions of one service.
 ///
@@ -84,9 +86,9 @@ impl<H: Handler> TestHost<H> {
         }
     }
 
-    /// Lets time go by on both clocks. Fires the timers that are due meanwhile, deletes the entries
-    /// that are over, and tells sessions of the silence of their peers, in their order. Panics if such
-    /// a turn fails.
+    /// Lets time go by on both clocks. Fires the timers that are due meanwhile, deletes the
+    /// entries that are over, and tells sessions of the silence of their peers, in their order.
+    /// Panics if such a turn fails.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         let until = self.shared.now + by;

@@ -15,8 +15,9 @@
 //! error texts or faults, because nothing may unwind into the host.
 
 use crate::convert::{check, convert, schema_text};
+use crate::export::borrowed::{hand_over, slice};
 use crate::export::framing::{cut_ffi, encode_ffi, framing_offer, own_framing};
-use crate::export::host_calls::{HostCalls, hand_over, slice};
+use crate::export::host_calls::HostCalls;
 use crate::fault::{self, Fault};
 use crate::framing::Endpoint;
 use crate::handler::{Action, Closed, Handler, Job, JobEnd, Started};

@@ -3,7 +3,7 @@
 //! The functions are pure, so any thread may call them, also while a turn runs. Panics of the
 //! author's code are caught and become error texts.
 
-use crate::export::host_calls::{hand_over, slice};
+use crate::export::borrowed::{hand_over, slice};
 use crate::fault::{self, Fault};
 use crate::framing::{ByteOrder, CustomFraming, Cut, Framing, FramingState};
 use crate::handler::Handler;

@@ -6,11 +6,13 @@
 //! | [`note`] | the ELF note, built at compile time |
 //! | [`entry_points`] | the functions that the host calls |
 //! | `framing` | the framing of a service, also one of the author's |
+//! | `borrowed` | bytes from the host, and for its sinks |
 //! | `host_calls` | the functions that a turn calls on the host |
 //!
 //! Every function that the host calls catches panics, and believes what the ABI promises of its
 //! arguments.
 
+mod borrowed;
 #[doc(hidden)]
 pub mod entry_points;
 mod framing;

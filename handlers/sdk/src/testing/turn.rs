@@ -1,13 +1,12 @@
-//! State of a host in memory, and the host that one turn sees.
+//! Host that one turn sees.
 
+use super::shared::{Caused, EPOCH, Peer, Shared, Silence};
 use crate::fault::Fault;
-use crate::handler::Closed;
 use crate::host::Host;
 use crate::log::LogEvent;
 use greenroom_state::abi;
 use greenroom_state::abi::table::{BACKWARDS, KEY_ALONE};
-use greenroom_state::abi::{BROADCAST_LINE, BROADCAST_OTHERS, TIMER_OF_SERVICE, status};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use greenroom_state::abi::{BROADCAST_OTHERS, TIMER_OF_SERVICE, status};
 use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,82 +15,6 @@ use std::time::Duration;
 pub(super) const SERVICE: u64 = 0;
 /// Turns that may follow one from another, as in a host of default limits.
 const CASCADE_MAX: u16 = 16;
-
-/// State of the host that turns share.
-#[derive(Default, Clone)]
-pub(super) struct Shared {
-    pub(super) sessions: BTreeMap<u64, Peer>,
-    /// Values by table and key.
-    pub(super) tables: BTreeMap<(String, Vec<u8>), Vec<u8>>,
-    /// Deadlines of entries, since 1970. Each is ahead: [`super::TestHost::advance`] deletes what
-    /// is over.
-    pub(super) deadlines: BTreeMap<(String, Vec<u8>), Duration>,
-    /// Holders of names.
-    pub(super) names: BTreeMap<Vec<u8>, u64>,
-    /// Time since the host began.
-    pub(super) now: Duration,
-    /// Timers by owner and name.
-    pub(super) timers: BTreeMap<(u64, String), Duration>,
-    /// Actions that turns have caused, oldest first: owner, depth and action.
-    pub(super) caused: VecDeque<(u64, u16, Caused)>,
-    pub(super) jobs: u64,
-    /// Connections asked for: session, service, address, context.
-    pub(super) connects: Vec<(u64, String, String, Vec<u8>)>,
-    /// Times when token buckets are full, by key and rate.
-    pub(super) buckets: BTreeMap<(Vec<u8>, u64, u32), Duration>,
-    /// Random numbers that turns have asked for.
-    pub(super) randoms: u64,
-    /// Datagrams that turns have sent, oldest first.
-    pub(super) datagrams: Vec<(SocketAddr, Vec<u8>)>,
-}
-
-/// Session, as the host sees it.
-#[derive(Default, Clone)]
-pub(super) struct Peer {
-    /// State as MessagePack; `None`: none stored yet.
-    pub(super) state: Option<Vec<u8>>,
-    /// Output that the test has not looked at.
-    pub(super) output: Vec<u8>,
-    pub(super) topics: BTreeSet<Vec<u8>>,
-    /// Whether the session is closed, or closing.
-    pub(super) closed: bool,
-    /// Longest message that it takes; 0: any.
-    pub(super) frame_max: usize,
-    /// Silence of its peer that it is told of.
-    pub(super) silence: Option<Silence>,
-}
-
-/// Silence of a peer that a session is told of.
-#[derive(Clone, Copy)]
-pub(super) struct Silence {
-    pub(super) after: Duration,
-    /// Time to tell it; `None`: it is told.
-    pub(super) at: Option<Duration>,
-}
-
-impl Peer {
-    /// Takes a broadcast into its output.
-    fn take(&mut self, data: &[u8], flags: u32) {
-        self.output.extend(data);
-        self.output.extend((flags & BROADCAST_LINE != 0).then_some(b'\n'));
-    }
-}
-
-/// Time of the calendar at which a test begins: 2020-01-01, since 1970.
-pub(super) const EPOCH: Duration = Duration::from_secs(1_577_836_800);
-
-/// Action that waits for its turn.
-#[derive(Clone)]
-pub(super) enum Caused {
-    TlsStarted,
-    Note(u64, Vec<u8>),
-    Published(Vec<u8>, u64, Vec<u8>),
-    Woken,
-    CloseAsked,
-    /// Number, name and input.
-    Job(u64, String, Vec<u8>),
-    Closed(Closed),
-}
 
 /// Host of one turn.
 pub(super) struct Staging {

@@ -1,6 +1,7 @@
 //! Dependent records: framings of services, tails of input, records of TLS, streams of WebSocket,
 //! and waits for output. Such records are taken in behind the records that they need.
 
+use crate::effects::birth::Birth;
 use crate::host_state::HostState;
 use crate::ids::{ServiceId, Slot};
 use crate::pass::timeout::frame_waits;
@@ -110,4 +111,27 @@ pub(super) fn recover_tls(host: &mut HostState, records: &[Found]) {
     }
     // Each peer gets the whole time for the rest of its record again.
     cut.into_iter().for_each(|slot| frame_waits(host, slot, true));
+}
+
+/// Takes in all entries of tables, and the drops of prefixes, in one call in which doubles are
+/// found.
+pub(super) fn recover_tables(host: &mut HostState, records: &[Found], lost: &mut Vec<String>) {
+    let drops = records.iter().filter(|f| f.kind == Kind::Drop);
+    let entries = records.iter().filter(|f| matches!(f.kind, Kind::Entry | Kind::Expiring));
+    for r in host.tables.recover(&host.store, drops, entries) {
+        lost.push("an entry of a table: it can't be read".into());
+        host.store.delete(r);
+    }
+}
+
+/// Takes in the secret of the host, and the time when it began.
+pub(super) fn recover_birth(host: &mut HostState, f: &Found) {
+    let HostState { store, host_records, birth, .. } = host;
+    match store.read(f.at, Birth::decode) {
+        Some(found) => {
+            *birth = found;
+            host_records.recover(store, f.kind, f.key, f.at);
+        }
+        None => store.delete(f.at),
+    }
 }

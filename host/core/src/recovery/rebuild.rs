@@ -20,11 +20,13 @@
 //! Nothing fails: a record that cannot be read costs the session, entry or line that it belongs
 //! to, and is named in `Rebuilt::lost`.
 
-use super::dependent::{recover_framings, recover_input_tail, recover_sockets, recover_tls, recover_wait};
+use super::dependent::{
+    recover_birth, recover_framings, recover_input_tail, recover_sockets, recover_tables, recover_tls,
+    recover_wait,
+};
 use super::lost::describe;
 use super::reconcile::give_up;
 use crate::command::Command;
-use crate::effects::birth::Birth;
 use crate::effects::holder::Holder;
 use crate::framing::frame::FrameState;
 use crate::host_state::HostState;
@@ -152,7 +154,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
     for f in records {
         let owner_lives = host.sessions.slot_of(f.key).is_some();
         let services = host.services.len();
-        let HostState { store, shared, timers, jobs, outbound, host_records, birth, .. } = host;
+        let HostState { store, shared, timers, jobs, outbound, host_records, .. } = host;
         match f.kind {
             Kind::Session
             | Kind::Service
@@ -196,22 +198,10 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             | Kind::Framings => {
                 host_records.recover(store, f.kind, f.key, f.at);
             }
-            Kind::Birth => match store.read(f.at, Birth::decode) {
-                Some(found) => {
-                    *birth = found;
-                    host_records.recover(store, f.kind, f.key, f.at);
-                }
-                None => store.delete(f.at),
-            },
+            Kind::Birth => recover_birth(host, f),
         }
     }
-    // The tables take all entries in one call, in which they find doubles.
-    let drops = records.iter().filter(|f| f.kind == Kind::Drop);
-    let entries = records.iter().filter(|f| matches!(f.kind, Kind::Entry | Kind::Expiring));
-    for r in host.tables.recover(&host.store, drops, entries) {
-        lost.push("an entry of a table: it can't be read".into());
-        host.store.delete(r);
-    }
+    recover_tables(host, records, lost);
     for ((id, offset), r) in output {
         recover_output(host, id, offset, r);
     }
