@@ -14,6 +14,13 @@ pub(super) trait Item {
     fn owned(key: &Self::Key) -> Self::Owned;
     /// Bytes that the item counts in totals.
     fn bytes(&self) -> usize;
+    /// Number that orders keys as far as it differs. Items have theirs at hand, which spares a look
+    /// at a key that lies elsewhere.
+    fn head_of(key: &Self::Key) -> u64;
+    /// Number of the item's own key.
+    fn head(&self) -> u64 {
+        Self::head_of(self.key())
+    }
 }
 
 /// Facts about an item that stand in its chunk.
@@ -101,11 +108,13 @@ impl<T: Item> Chunk<T> {
 
     /// Place of the first item at or behind a key.
     pub(super) fn place(&self, key: &T::Key) -> usize {
-        self.items.partition_point(|item| item.key() < key)
+        let head = T::head_of(key);
+        self.items.partition_point(|item| item.head().cmp(&head).then_with(|| item.key().cmp(key)).is_lt())
     }
 
     /// Place of the item with a key.
     pub(super) fn find(&self, key: &T::Key) -> Option<usize> {
-        self.items.binary_search_by(|item| item.key().cmp(key)).ok()
+        let head = T::head_of(key);
+        self.items.binary_search_by(|item| item.head().cmp(&head).then_with(|| item.key().cmp(key))).ok()
     }
 }

@@ -17,6 +17,9 @@ impl Item for Word {
     fn bytes(&self) -> usize {
         self.0.len() + self.1 as usize
     }
+    fn head_of(key: &[u8]) -> u64 {
+        crate::tables::indexed::Indexed::head_of(key)
+    }
 }
 
 /// Totals of these items.

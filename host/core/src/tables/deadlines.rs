@@ -58,6 +58,10 @@ impl Item for DueEntry {
     fn bytes(&self) -> usize {
         0
     }
+
+    fn head_of(key: &DueEntry) -> u64 {
+        key.ms()
+    }
 }
 
 /// Deadlines of one table. Each stands in one of both sets.

@@ -9,7 +9,7 @@
 //! index, unless it was dropped. A table exists while it has an entry. Counts and bytes of a
 //! table are those of its entries.
 //!
-//! The index costs a copy of the key and 24 bytes for each entry, beside the rest of its chunk.
+//! The index costs a copy of the key and 32 bytes for each entry, beside the rest of its chunk.
 //! Values lie in the store alone. A lookup is O(log tables + log entries).
 //!
 //! Turns do not write here: their writes are staged (`crate::turn::table_effects`), checked
@@ -265,7 +265,7 @@ impl Tables {
             }
             return Err(Full);
         };
-        t.insert(Indexed { key: key.into(), at, more_bytes }, marks, &stored_version(store));
+        t.insert(Indexed::new(key.into(), at, more_bytes), marks, &stored_version(store));
         if let Some(ms) = until {
             self.deadlines.add(table, DueEntry::new(ms, at));
         }

@@ -1,4 +1,4 @@
-//! Entry in the index of a table: 24 bytes and the key.
+//! Entry in the index of a table: 32 bytes and the key.
 
 use super::chunk::Item;
 use super::entry::split_deadline;
@@ -8,11 +8,20 @@ use crate::store::records::Store;
 /// Entry in the index.
 #[derive(Debug)]
 pub(super) struct Indexed {
+    /// First bytes of the key, as [`Item::head_of`] has them.
+    head: u64,
     pub(super) key: Box<[u8]>,
     /// Record of the entry.
     pub(super) at: Ref,
     /// Bytes of the value and of the deadline, if there is one.
     pub(super) more_bytes: u32,
+}
+
+impl Indexed {
+    /// Entry of a key.
+    pub(super) fn new(key: Box<[u8]>, at: Ref, more_bytes: u32) -> Indexed {
+        Indexed { head: Indexed::head_of(&key), key, at, more_bytes }
+    }
 }
 
 impl Item for Indexed {
@@ -29,6 +38,20 @@ impl Item for Indexed {
 
     fn bytes(&self) -> usize {
         self.key.len() + self.more_bytes as usize
+    }
+
+    /// First eight bytes of a key, with zeros behind a shorter one.
+    fn head_of(key: &[u8]) -> u64 {
+        if let Some(head) = key.first_chunk() {
+            return u64::from_be_bytes(*head);
+        }
+        let mut head = [0; 8];
+        head[..key.len()].copy_from_slice(key);
+        u64::from_be_bytes(head)
+    }
+
+    fn head(&self) -> u64 {
+        self.head
     }
 }
 

@@ -120,10 +120,6 @@ impl FoundTable<'_> {
             Some(rest) => [prefix, &rest[..usize::from(e.len)]].concat().into(),
             None => key_of(e.at).into(),
         };
-        Chunks::of_sorted(
-            entries
-                .into_iter()
-                .map(|e| (Indexed { key: key(&e), at: e.at, more_bytes: e.more_bytes }, e.version)),
-        )
+        Chunks::of_sorted(entries.into_iter().map(|e| (Indexed::new(key(&e), e.at, e.more_bytes), e.version)))
     }
 }
