@@ -13,8 +13,9 @@ pub const READ_FILE: &str = "read_file";
 pub const SHA256: &str = "sha256";
 /// Key of the content, in base64.
 pub const BASE64_CONTENT: &str = "base64";
-/// Most bytes of a file.
-pub const FILE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Most bytes of all files of a configuration. The loop of the host takes contents in and out of
+/// settings: each 64 KiB cost it some milliseconds at a reload.
+pub const FILES_BYTES_MAX: usize = 64 * 1024;
 
 /// File as settings hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]

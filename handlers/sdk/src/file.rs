@@ -29,7 +29,7 @@ impl File {
         &self.path
     }
 
-    /// Content, at most 2 MiB.
+    /// Content. All files of a host have 64 KiB at most.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }

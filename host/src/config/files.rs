@@ -5,8 +5,9 @@
 //! once: see `worker/reload/held_files.rs`.
 
 use crate::config::{Config, is_text};
-use greenroom_state::settings_file::{FILE_BYTES_MAX, READ_FILE, SHA256, SettingsFile};
+use greenroom_state::settings_file::{FILES_BYTES_MAX, READ_FILE, SHA256, SettingsFile};
 use sha2::{Digest, Sha256};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -18,7 +19,8 @@ impl Config {
     /// Reads the files that settings name, relative to `base`. Blocks for the disk. The error names
     /// key and file.
     pub(super) fn read_files(&mut self, base: &Path) -> Result<(), String> {
-        let read = |path: &str| read(&base.join(path));
+        let left = Cell::new(FILES_BYTES_MAX);
+        let read = |path: &str| read(&base.join(path), &left);
         self.service.iter_mut().try_for_each(|(name, service)| {
             each_file(&format!("service.{name}.settings"), &mut service.settings, &read)
         })
@@ -90,8 +92,9 @@ fn collect(table: &Table, all: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// Reads a file. A FIFO or a device would block, or never end.
-fn read(path: &Path) -> Result<SettingsFile, String> {
+/// Reads a file, of at most as many bytes as are left for it and for the files behind it. A FIFO
+/// or a device would block, or never end.
+fn read(path: &Path, left: &Cell<usize>) -> Result<SettingsFile, String> {
     let at = path.display();
     is_text(path)?;
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
@@ -102,10 +105,15 @@ fn read(path: &Path) -> Result<SettingsFile, String> {
     }
     let mut bytes = Vec::new();
     // One byte more shows that the file is longer.
-    let read = file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
+    let read = file.take(left.get() as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|e| format!("{at} can't be read: {e}"))?;
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(format!("{at} has more than {FILE_BYTES_MAX} bytes, the most that settings take"));
+    match left.get().checked_sub(bytes.len()) {
+        Some(rest) => left.set(rest),
+        None => {
+            return Err(format!(
+                "with {at} the files of all settings have more than {FILES_BYTES_MAX} bytes"
+            ));
+        }
     }
     let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
     Ok(SettingsFile { path: at.to_string(), sha256, bytes })
@@ -136,12 +144,15 @@ mod tests {
         write("a", b"two");
         let again = read.with_files_read_again().unwrap();
         assert_eq!(read.changes(&again).1, ["service.s.settings.l", "service.s.settings.x.sha256"]);
-        write("long", &vec![0; FILE_BYTES_MAX + 1]);
+        write("long", &vec![0; FILES_BYTES_MAX]);
         for (settings, says) in [
             ("{ x = [{ y = { read_file = \"none\" } }] }", "service.s.settings.x.0.y: "),
             ("{ x = { read_file = \".\" } }", "is not a file"),
             ("{ x = { read_file = \"/dev/null\" } }", "/dev/null is not a file"),
-            ("{ x = { read_file = \"long\" } }", "long has more than 2097152 bytes"),
+            (
+                "{ x = { read_file = \"a\" }, y = { read_file = \"long\" } }",
+                "long the files of all settings have",
+            ),
         ] {
             let said = config(settings).unwrap_err();
             assert!(said.contains(says) && said.contains("greenroom.toml: "), "{said}");

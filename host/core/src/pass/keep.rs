@@ -1,7 +1,8 @@
 //! Keep: input that can't run yet is stored with its session.
 //!
-//! It is one record of kind [`Kind::Input`], which may have a tail. Memory alone holds none. If the
-//! store has no room, the session is closed with [`closed::LIMIT`]. Operators are told.
+//! A session has one record of kind [`Kind::Input`] for it, maybe with a tail. Memory alone holds
+//! none. If the store has no room, the session is closed with [`closed::LIMIT`]. Operators are
+//! told.
 //!
 //! Costs: short kept input is copied and stored again with each read that adds to it. To long input
 //! the read is appended in place, as long as no message is whole and its block has room.

@@ -9,7 +9,7 @@
 //! earlier eras. So a process that dies between two shares leaves its successor the drop and the
 //! rest of its entries: the rest stays out of the index.
 //!
-//! What was dropped counts no more among its table's bytes, but among the store's until it is
+//! Dropped entries count no more among their table's bytes, but among the store's until they are
 //! deleted.
 //!
 //! A build that does not know the record would bring the entries back. Such a build refuses to
