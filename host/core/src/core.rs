@@ -514,6 +514,11 @@ impl Core {
         self.host.host_records.list(&self.host.store, kind, from, max)
     }
 
+    /// Keys of the host records of a kind, in order.
+    pub fn host_record_keys(&self, kind: Kind) -> impl Iterator<Item = u64> + use<'_> {
+        self.host.host_records.keys(kind)
+    }
+
     /// Returns the highest number of a connection that was served. A connection without a
     /// session is new above it, and closed at or below it.
     pub fn connection_number(&self) -> u64 {

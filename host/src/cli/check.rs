@@ -66,7 +66,7 @@ pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
     std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
     let tried =
         Copies::new(dir.clone(), std::process::id(), 0).write(&content, &note.library).and_then(|copy| {
-            let settings = config.settings();
+            let settings = config.files.filled_in(&config.settings());
             let (entry, limits) = (note.entry.as_str(), &config.limits);
             let trial = Trial { copy: &copy, entry, settings: &settings, snapshot: None, limits };
             let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;

@@ -6,7 +6,6 @@
 //! needed for it.
 
 use crate::config::Config;
-use greenroom_state::settings_file::{BASE64_CONTENT, READ_FILE, SHA256};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Config {
@@ -26,7 +25,7 @@ impl Config {
         }
         let flat = |config: &Config| {
             let mut names = BTreeMap::new();
-            flatten("", &serde_json::to_value(config).unwrap_or_default(), &mut names);
+            flatten("", &config.without_contents(), &mut names);
             names
         };
         let (old, new) = (flat(self), flat(to));
@@ -44,9 +43,7 @@ impl Config {
 pub(super) fn flatten(at: &str, value: &serde_json::Value, names: &mut BTreeMap<String, serde_json::Value>) {
     match value {
         serde_json::Value::Object(map) => {
-            // The hash of a file says enough.
-            let is_file = map.contains_key(READ_FILE) && map.contains_key(SHA256);
-            for (key, value) in map.iter().filter(|(key, _)| !is_file || *key != BASE64_CONTENT) {
+            for (key, value) in map {
                 flatten(&if at.is_empty() { key.clone() } else { format!("{at}.{key}") }, value, names);
             }
         }

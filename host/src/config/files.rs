@@ -1,13 +1,13 @@
 //! Files in settings: a table `{ read_file = "PATH" }` gets the content of the file.
 //!
 //! Files are read with the configuration, by whoever reads that, and cross with it to workers and
-//! builds. So each generation has the content that it was built with. A record holds each content
-//! once: see `worker/reload/held_files.rs`.
+//! builds (`file_contents.rs`). So each generation has the content that it was built with. The store
+//! holds each content once: see `worker/reload/held_files.rs`.
 
+use crate::config::file_contents::FileContents;
 use crate::config::{Config, is_text};
 use greenroom_state::settings_file::{FILES_BYTES_MAX, READ_FILE, SHA256, SettingsFile};
 use sha2::{Digest, Sha256};
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -19,10 +19,15 @@ impl Config {
     /// Reads the files that settings name, relative to `base`. Blocks for the disk. The error names
     /// key and file.
     pub(super) fn read_files(&mut self, base: &Path) -> Result<(), String> {
-        let left = Cell::new(FILES_BYTES_MAX);
-        let read = |path: &str| read(&base.join(path), &left);
+        self.files = FileContents::default();
+        let (mut left, files) = (FILES_BYTES_MAX, &mut self.files);
+        let mut read = |path: &str| {
+            let SettingsFile { path, sha256, bytes } = read(&base.join(path), &mut left)?;
+            files.insert(sha256.clone(), bytes.into());
+            Ok([(READ_FILE, path), (SHA256, sha256)])
+        };
         self.service.iter_mut().try_for_each(|(name, service)| {
-            each_file(&format!("service.{name}.settings"), &mut service.settings, &read)
+            each_file(&format!("service.{name}.settings"), &mut service.settings, &mut read)
         })
     }
 
@@ -43,30 +48,25 @@ impl Config {
 
 /// Path of a table that stands for a file. A table that was read before has its hash, too.
 fn path_of(table: &Table) -> Option<&str> {
-    let is_file = table.len() == 1 || table.len() == 3 && table.contains_key(SHA256);
+    let is_file = table.len() == 1 || table.contains_key(SHA256);
     table.get(READ_FILE).filter(|_| is_file)?.as_str()
 }
 
+/// Reader of a file at a path: the entries of its table.
+type ReadFile<'a> = dyn FnMut(&str) -> Result<[(&'static str, String); 2], String> + 'a;
+
 /// Reads each file of a table whose name is `at`, at any depth.
-fn each_file(
-    at: &str,
-    table: &mut Table,
-    read: &dyn Fn(&str) -> Result<SettingsFile, String>,
-) -> Result<(), String> {
+fn each_file(at: &str, table: &mut Table, read: &mut ReadFile<'_>) -> Result<(), String> {
     if let Some(path) = path_of(table) {
-        let file = read(path).map_err(|why| format!("{at}: {why}"))?;
-        *table = file.entries().into_iter().map(|(key, text)| (key.to_owned(), text.into())).collect();
+        let entries = read(path).map_err(|why| format!("{at}: {why}"))?;
+        *table = entries.into_iter().map(|(key, text)| (key.to_owned(), text.into())).collect();
         return Ok(());
     }
     table.iter_mut().try_for_each(|(key, value)| in_value(&format!("{at}.{key}"), value, read))
 }
 
 /// Reads each file of a value whose name is `at`.
-fn in_value(
-    at: &str,
-    value: &mut Value,
-    read: &dyn Fn(&str) -> Result<SettingsFile, String>,
-) -> Result<(), String> {
+fn in_value(at: &str, value: &mut Value, read: &mut ReadFile<'_>) -> Result<(), String> {
     match value {
         Value::Table(table) => each_file(at, table, read),
         Value::Array(items) => {
@@ -94,7 +94,7 @@ fn collect(table: &Table, all: &mut BTreeSet<PathBuf>) {
 
 /// Reads a file, of at most as many bytes as are left for it and for the files behind it. A FIFO
 /// or a device would block, or never end.
-fn read(path: &Path, left: &Cell<usize>) -> Result<SettingsFile, String> {
+fn read(path: &Path, left: &mut usize) -> Result<SettingsFile, String> {
     let at = path.display();
     is_text(path)?;
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
@@ -105,10 +105,10 @@ fn read(path: &Path, left: &Cell<usize>) -> Result<SettingsFile, String> {
     }
     let mut bytes = Vec::new();
     // One byte more shows that the file is longer.
-    let read = file.take(left.get() as u64 + 1).read_to_end(&mut bytes);
+    let read = file.take(*left as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|e| format!("{at} can't be read: {e}"))?;
-    match left.get().checked_sub(bytes.len()) {
-        Some(rest) => left.set(rest),
+    match left.checked_sub(bytes.len()) {
+        Some(rest) => *left = rest,
         None => {
             return Err(format!(
                 "with {at} the files of all settings have more than {FILES_BYTES_MAX} bytes"
@@ -138,7 +138,10 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&read.settings()["s"]).unwrap();
         let path = dir.path().join("a");
         assert_eq!(json["x"][READ_FILE], path.to_str().unwrap());
-        assert_eq!(json["x"]["base64"], "b25l");
+        assert_eq!(json["x"].get("base64"), None);
+        let filled_in = read.files.filled_in(&read.settings());
+        let filled_in: serde_json::Value = serde_json::from_str(&filled_in["s"]).unwrap();
+        assert_eq!(filled_in["x"]["base64"], "b25l");
         assert_eq!((&json["l"][0], &json[READ_FILE]), (&json["x"], &"b".into()));
         assert_eq!(read.files(), BTreeSet::from([path]));
         write("a", b"two");

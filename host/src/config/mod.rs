@@ -36,6 +36,8 @@
 //! | file | holds |
 //! |---|---|
 //! | [`changes`] | differences between two configurations, by name |
+//! | [`file_contents`] | contents of the files that settings name |
+//! | `files` | files that settings name: reads them |
 //! | [`record`] | configurations between processes, which may be of different versions |
 //! | `settings` | settings of handlers as JSON, and values that JSON lacks |
 //! | [`socket_file`] | mode and group of the files of Unix sockets |
@@ -44,6 +46,7 @@
 //! | [`trust`] | file trust: owners, modes, hashes |
 
 pub mod changes;
+pub mod file_contents;
 mod files;
 mod listen;
 pub mod record;
@@ -53,6 +56,7 @@ pub mod source;
 pub mod tls;
 pub mod trust;
 
+use crate::config::file_contents::FileContents;
 use crate::config::listen::{named, needs_tls, why_not, with_ipv4};
 use crate::config::socket_file::SocketFile;
 use crate::config::tls::{TlsConfig, TlsSettings};
@@ -86,6 +90,10 @@ pub struct Config {
     pub trust: Trust,
     /// Services, by name. A name that no library offers is allowed: its library may come later.
     pub service: BTreeMap<String, ServiceConfig>,
+    /// Contents of the files that settings name. They cross between processes beside the settings
+    /// ([`record`]). The key is none of the operator's file.
+    #[serde(skip_deserializing, skip_serializing_if = "FileContents::is_empty")]
+    pub files: FileContents,
 }
 
 impl Default for Config {
@@ -98,6 +106,7 @@ impl Default for Config {
             reload: ReloadConfig::default(),
             trust: Trust::default(),
             service: BTreeMap::new(),
+            files: FileContents::default(),
         }
     }
 }
@@ -297,10 +306,11 @@ impl Config {
     }
 
     /// Copy of this configuration with other settings for these services, in the form of
-    /// [`Config::settings`]. A rollback uses it: a generation goes back with the settings that
-    /// it had.
-    pub fn with_settings(&self, settings: &BTreeMap<String, String>) -> Config {
+    /// [`Config::settings`], and the contents of their files. A rollback uses it: a generation goes
+    /// back with the settings that it had.
+    pub fn with_settings(&self, settings: &BTreeMap<String, String>, files: &FileContents) -> Config {
         let mut config = self.clone();
+        files.iter().for_each(|(sha256, bytes)| config.files.insert(sha256.into(), bytes.clone()));
         for (service, json) in settings {
             config.service.entry(service.clone()).or_default().settings =
                 serde_json::from_str(json).unwrap_or_default();

@@ -13,6 +13,7 @@
 
 use crate::config::Config;
 use crate::config::changes::flatten;
+use crate::config::file_contents::FileContents;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{Deserializer, IntoDeserializer, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
@@ -45,6 +46,17 @@ pub fn warn_of(unknown: &[String]) {
     }
 }
 
+/// Field of the contents of files.
+const FILES: &str = "files";
+
+impl Config {
+    /// This configuration as JSON, without the contents of files: their hashes say enough. O(values).
+    pub fn without_contents(&self) -> Value {
+        let values = Config { files: FileContents::default(), ..self.clone() };
+        serde_json::to_value(values).unwrap_or_default()
+    }
+}
+
 /// Reads a configuration without its unknown fields, for `#[serde(deserialize_with)]`. The
 /// caller cannot learn what was left out; [`unknown_fields`] finds that from the record.
 pub fn without_unknown<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Config, D::Error> {
@@ -53,8 +65,13 @@ pub fn without_unknown<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Con
 
 impl<'de> Deserialize<'de> for RecordedConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RecordedConfig, D::Error> {
-        let record = Value::deserialize(deserializer)?;
-        let config = Config::deserialize(KnownFields(record.clone())).map_err(serde::de::Error::custom)?;
+        use serde::de::Error;
+        let mut record = Value::deserialize(deserializer)?;
+        // Taken out first: what follows copies the rest.
+        let files = record.as_object_mut().and_then(|fields| fields.remove(FILES));
+        let files = files.map_or(Ok(FileContents::default()), serde_json::from_value);
+        let mut config = Config::deserialize(KnownFields(record.clone())).map_err(D::Error::custom)?;
+        config.files = files.map_err(D::Error::custom)?;
         let unknown = unknown_fields(&record, &config);
         Ok(RecordedConfig { config, unknown })
     }
@@ -70,7 +87,7 @@ pub fn unknown_fields(record: &Value, config: &Config) -> Vec<String> {
         flatten("", value, &mut names);
         names
     };
-    let known = names(&serde_json::to_value(config).unwrap_or_default());
+    let known = names(&config.without_contents());
     names(record).into_keys().filter(|name| !known.contains_key(name)).collect()
 }
 

@@ -14,6 +14,7 @@
 //! successor removes.
 
 use crate::config::Config;
+use crate::config::file_contents::FileContents;
 use crate::exit_status::own_binary;
 use crate::memory::board::Board;
 use crate::plugin::ffi::library::Library;
@@ -86,6 +87,8 @@ pub struct Loaded {
     pub entry: String,
     /// Settings of its services, as JSON. A rollback to this build uses them again.
     pub settings: BTreeMap<String, String>,
+    /// Contents of the files that the settings name.
+    pub files: FileContents,
     /// Bytes of initial-exec thread-local storage that it takes.
     pub static_tls: u64,
 }
@@ -237,7 +240,7 @@ impl Stager {
         staged.content.bytes = Vec::new();
         staged.copy = Some(copy.clone());
         let (entry, limits) = (staged.note.entry.as_str(), &config.limits);
-        let settings = config.settings();
+        let settings = config.files.filled_in(&config.settings());
         let trial = Trial { copy: &copy, entry, settings: &settings, snapshot, limits };
         // The child must be this very version of the host, even if the binary was replaced on
         // disk.
@@ -263,8 +266,10 @@ impl Stager {
     fn load(&mut self, id: LibraryId) -> Result<Loaded, String> {
         let staged = self.staged.get(&id).ok_or("nothing is staged")?;
         let (copy, entry) = (staged.copy.clone().ok_or("nothing was tried")?, staged.note.entry.clone());
-        let all = self.config_for(id).settings();
-        let code = Library::load(&copy, &entry)?.create(&all, self.log_level, self.board)?;
+        let config = self.config_for(id);
+        let all = config.settings();
+        let filled_in = config.files.filled_in(&all);
+        let code = Library::load(&copy, &entry)?.create(&filled_in, self.log_level, self.board)?;
         // The judgement rests on the offers of the trial, so other offers must not come into
         // force.
         if !code.iter().map(|(offer, _)| offer).eq(&staged.offers) {
@@ -276,7 +281,8 @@ impl Stager {
         // no settings again.
         let of = |name: &String| all.get(name).cloned().unwrap_or_else(|| "{}".into());
         let settings = code.iter().map(|(o, _)| (o.name.clone(), of(&o.name))).collect();
-        Ok(Loaded { code, copy, entry, settings, static_tls })
+        let files = config.files.needed_by(&settings);
+        Ok(Loaded { code, copy, entry, settings, files, static_tls })
     }
 }
 

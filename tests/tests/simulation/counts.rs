@@ -63,6 +63,8 @@ counts! {
     silences,
     /// Notes and messages that were dropped, and told.
     missed,
+    /// Sessions over UDP that ended because their peers were silent.
+    timed_out,
     /// Streams that WebSocket carried.
     carried,
     /// Records of TLS that the host sealed.
@@ -75,7 +77,7 @@ impl Counts {
         assert!(self.turns > 50_000 && self.commits > 500 && self.refusals > 500 && self.kills > 500);
         assert!(self.states_put_back > 5000 && self.configured > 1000);
         assert!(self.upgrades > 300 && self.unix_ended > 100 && self.sealed > 10_000);
-        assert!(self.carried > 800);
+        assert!(self.carried > 800 && self.timed_out > 100);
         // The shipped tally does not fail, and has no effects but output.
         if subject == Subject::Script {
             assert!(self.faults > 5000 && self.quarantined > 100);
@@ -105,6 +107,7 @@ impl fmt::Display for Counts {
         write!(f, "{} upgrades, {} Unix sockets ended, ", self.upgrades, self.unix_ended)?;
         write!(f, "{} datagrams lost, {} answered, ", self.datagrams_lost, self.datagrams_answered)?;
         write!(f, "{} silences told, {} actions missed, ", self.silences, self.missed)?;
+        write!(f, "{} sessions timed out, ", self.timed_out)?;
         write!(f, "{} streams carried, {} records sealed", self.carried, self.sealed)
     }
 }

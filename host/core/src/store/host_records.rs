@@ -50,6 +50,11 @@ impl HostRecords {
         of_kind.map(|(&(_, key), &r)| (key, store.read(r, <[u8]>::to_vec))).collect()
     }
 
+    /// Keys of a kind, in order.
+    pub(crate) fn keys(&self, kind: Kind) -> impl Iterator<Item = u64> + use<'_> {
+        self.records.range((kind as u8, 0)..=(kind as u8, u64::MAX)).map(|((_, key), _)| *key)
+    }
+
     /// Returns the highest key of a kind; `None`: there is no record of it.
     pub(crate) fn last_key(&self, kind: Kind) -> Option<u64> {
         self.records.range((kind as u8, 0)..=(kind as u8, u64::MAX)).next_back().map(|((_, key), _)| *key)

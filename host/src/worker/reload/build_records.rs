@@ -19,6 +19,7 @@
 //! the previous record then, whose oldest copies may be gone.
 
 use crate::config::Config;
+use crate::config::file_contents::FileContents;
 use crate::logs;
 use crate::memory::board::Board;
 use crate::plugin::ffi::library::Library;
@@ -88,6 +89,9 @@ pub(in crate::worker) struct RunningBuild {
     /// another generation. `None`: an older host's record, with one configuration for all.
     #[serde(default)]
     pub settings: Option<BTreeMap<String, String>>,
+    /// Contents of the files that the settings name. Held as records of their own.
+    #[serde(skip)]
+    pub files: FileContents,
     /// Bytes of initial-exec thread-local storage that each process takes for it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub static_tls: u64,
@@ -158,19 +162,26 @@ impl LibraryRecord {
     /// The private copies that a process may still load: of all builds in the record, without
     /// doubles.
     pub(in crate::worker) fn copies(&self) -> BTreeSet<&Path> {
-        let before = self.probation.as_ref().map(|p| &p.before);
-        let all = self.earlier.iter().chain(&self.converters).chain(before).chain([&self.current]);
-        all.map(|b| b.copy.as_path()).collect()
+        self.builds().map(|b| b.copy.as_path()).collect()
     }
 }
 
 impl LibraryRecord {
-    /// Settings of all builds of the record.
-    fn settings_mut(&mut self) -> impl Iterator<Item = &mut String> {
+    /// All builds of the record.
+    fn builds(&self) -> impl Iterator<Item = &RunningBuild> {
+        let before = self.probation.as_ref().map(|p| &p.before);
+        self.earlier.iter().chain(&self.converters).chain(before).chain([&self.current])
+    }
+
+    /// Reads the files of all builds' settings from the store, but those that `read` has.
+    fn read_files(&mut self, core: &Core, read: &mut FileContents) {
         let before = self.probation.as_mut().map(|p| &mut p.before);
         let all =
             self.earlier.iter_mut().chain(&mut self.converters).chain(before).chain([&mut self.current]);
-        all.filter_map(|b| b.settings.as_mut()).flat_map(BTreeMap::values_mut)
+        for build in all {
+            let files = build.settings.as_ref().map(|s| held_files::of(core, s, read));
+            build.files = files.unwrap_or_default();
+        }
     }
 }
 
@@ -181,10 +192,11 @@ impl RunningBuild {
         copy: PathBuf,
         entry: String,
         settings: BTreeMap<String, String>,
+        files: FileContents,
     ) -> RunningBuild {
         let Build { library, generation, hash } = build.clone();
         let settings = Some(settings);
-        RunningBuild { library, generation, hash, copy, entry, settings, static_tls: 0 }
+        RunningBuild { library, generation, hash, copy, entry, settings, files, static_tls: 0 }
     }
 
     /// The build, as the core names it: library, generation and hash.
@@ -193,16 +205,22 @@ impl RunningBuild {
         Build { library, generation, hash }
     }
 
+    /// Settings with the contents of their files, in the form that handlers get. `config` has the
+    /// settings of a record without its own.
+    pub(in crate::worker) fn settings_for_handlers(&self, config: &Config) -> BTreeMap<String, String> {
+        match &self.settings {
+            Some(settings) => self.files.filled_in(settings),
+            None => config.files.filled_in(&config.settings()),
+        }
+    }
+
     /// Loads the build into this process. `config` has the settings of a record without its own.
     ///
     /// Runs the library's initializers on the calling thread, so only a process that does not serve
     /// yet calls it. Code once loaded is never unloaded. An error names build and file.
     pub(in crate::worker) fn load(&self, config: &Config, board: Board) -> Result<Serving, String> {
         Library::load(&self.copy, &self.entry)
-            .and_then(|library| {
-                let settings = self.settings.clone().unwrap_or_else(|| config.settings());
-                library.create(&settings, logs::abi_level(), board)
-            })
+            .and_then(|library| library.create(&self.settings_for_handlers(config), logs::abi_level(), board))
             .map_err(|e| {
                 format!("{}, generation {}, from {}: {e}", self.library, self.generation, self.copy.display())
             })
@@ -251,10 +269,9 @@ impl BuildRecords {
         id: LibraryId,
         record: LibraryRecord,
     ) -> Vec<PathBuf> {
-        let mut stored = record.clone();
-        stored.settings_mut().for_each(|json| held_files::hold_in(core, json));
+        record.builds().for_each(|build| held_files::hold(core, &build.files));
         self.files_due = true;
-        let json = serde_json::to_vec(&stored).unwrap_or_default();
+        let json = serde_json::to_vec(&record).unwrap_or_default();
         if !core.put_host_record(Kind::Library, key_of(&record.path), &json) {
             tracing::error!(
                 "no room to record generation {} of {}",
@@ -309,15 +326,13 @@ impl BuildRecords {
     }
 
     /// Deletes the content of files that neither builds nor the configuration in force need. The
-    /// deletion counts with the next commit. O(settings), and only if records have changed.
+    /// deletion counts with the next commit. O(files held), and only if records have changed.
     pub(in crate::worker) fn forget_files(&mut self, core: &mut Core, config: &Config) {
         if !std::mem::take(&mut self.files_due) || !held_files::any(core) {
             return;
         }
-        let config = config.settings();
-        let builds = self.records.values_mut().flat_map(LibraryRecord::settings_mut);
-        let all = builds.map(|json| &*json).chain(config.values());
-        held_files::forget_others(core, &all.flat_map(|json| held_files::needed(json)).collect());
+        let builds = self.records.values().flat_map(LibraryRecord::builds);
+        held_files::forget_others(core, builds.map(|build| &build.files).chain([&config.files]));
     }
 
     /// Counts a build that this process has loaded and is about to commit.
@@ -381,11 +396,12 @@ impl BuildRecords {
 /// Reads the records of all libraries from the store, in the order of their keys. An error says why
 /// a record cannot be read: without its build no worker can serve.
 pub(in crate::worker) fn recorded(core: &Core) -> Result<Vec<LibraryRecord>, String> {
+    let mut files = FileContents::default();
     let read = |(_, json): (u64, Vec<u8>)| {
         let read = serde_json::from_slice(&json);
         let mut record: LibraryRecord =
             read.map_err(|e| format!("the record of a library cannot be read: {e}"))?;
-        record.settings_mut().for_each(|json| held_files::put_back_in(core, json));
+        record.read_files(core, &mut files);
         Ok(record)
     };
     core.host_records(Kind::Library).into_iter().map(read).collect()
@@ -406,7 +422,8 @@ mod tests {
         let copy = PathBuf::from(format!("{generation}.so"));
         let (hash, entry) = (String::new(), String::new());
         let library = "a".into();
-        RunningBuild { library, generation, hash, copy, entry, settings: None, static_tls: 0 }
+        let files = FileContents::default();
+        RunningBuild { library, generation, hash, copy, entry, settings: None, files, static_tls: 0 }
     }
 
     #[test]

@@ -111,11 +111,11 @@ impl ReloadDriver {
         // Always there: the core orders a commit only once every library of it is loaded.
         let Some(loaded) = self.loaded.remove(&id) else { return false };
         let prepared = shell.ports.take_prepared(id).unwrap_or_default();
-        let Loaded { code, copy, entry, settings, static_tls } = loaded;
+        let Loaded { code, copy, entry, settings, files, static_tls } = loaded;
         // The core first: line and record report what it says of the new build.
         let charge = adopt(shell, id, &build, code);
         let line = self.add_line(shell, id, charge.on_probation);
-        let current = RunningBuild { static_tls, ..RunningBuild::of(&build, copy, entry, settings) };
+        let current = RunningBuild { static_tls, ..RunningBuild::of(&build, copy, entry, settings, files) };
         let record = record_of(shell, id, current, &charge, line);
         unused_copies.extend(shell.builds.write(&mut shell.core, id, record));
         shell.ports.change(&mut shell.core, prepared)

@@ -15,8 +15,9 @@
 //! worker dies before that epoch, the change has not happened. The proposal itself is not recorded.
 
 use crate::admin::query::Answer;
+use crate::config::file_contents::FileContents;
 use crate::config::{Config, record};
-use crate::worker::reload::held_files::{hold, put_back};
+use crate::worker::reload::held_files;
 use greenroom_core::core::Core;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::reload::request::Requester;
@@ -97,9 +98,9 @@ impl ConfigInForce {
     /// room, an error is logged, and the configuration is in force in this process alone.
     pub(in crate::worker) fn adopt(&mut self, core: &mut Core) {
         let Some(ProposedConfig { number, config, .. }) = &self.proposed else { return };
-        let record = InForce { number: *number, config: (**config).clone() };
-        let mut record = serde_json::to_value(&record).unwrap_or_default();
-        hold(core, &mut record);
+        held_files::hold(core, &config.files);
+        let config_alone = Config { files: FileContents::default(), ..(**config).clone() };
+        let record = InForce { number: *number, config: config_alone };
         if !core.put_host_record(Kind::Config, 0, &serde_json::to_vec(&record).unwrap_or_default()) {
             tracing::error!(
                 "no room to record the configuration: a successor would go on with the previous one"
@@ -112,7 +113,9 @@ impl ConfigInForce {
 /// The configuration that a predecessor has put in force. `None`: there is no record, or none that
 /// can be read. Then the keeper's configuration holds.
 pub(in crate::worker) fn recorded(core: &Core) -> Option<Config> {
-    read(core).map(|r| r.config)
+    let mut config = read(core)?.config;
+    config.files = held_files::of(core, &config.settings(), &mut FileContents::default());
+    Some(config)
 }
 
 /// The keeper's number for the recorded configuration.
@@ -123,12 +126,7 @@ pub(in crate::worker) fn recorded_number(core: &Core) -> Option<u64> {
 /// Reads the record. A record that cannot be read is logged, and counts as none.
 fn read(core: &Core) -> Option<InForce> {
     let (_, json) = core.host_records(Kind::Config).into_iter().next()?;
-    let whole = |mut record| {
-        put_back(core, &mut record);
-        serde_json::from_value(record)
-    };
     serde_json::from_slice(&json)
-        .and_then(whole)
         .inspect_err(|e| {
             tracing::error!(
                 "the record of the configuration cannot be read, so the initial configuration holds: {e}"

@@ -100,7 +100,7 @@ impl ReloadDriver {
                 if let Some(settings) = &wanted.settings {
                     // With its own settings the build is the generation that ran. The number is
                     // that of the request below, which cannot be deferred.
-                    let config = shell.config.get().with_settings(settings);
+                    let config = shell.config.get().with_settings(settings, &wanted.files);
                     self.configs.insert(self.requests + 1, Arc::new(config));
                 }
                 let want = Want::RollBack(wanted.generation);

@@ -40,7 +40,7 @@ use std::path::Path;
 /// for a build: that record is lost. Tables and ledger are those that a first worker had read
 /// from the saved file before it died.
 pub(super) fn is_fresh(core: &Core, survivors: &[Survivor]) -> bool {
-    let has = |kind| !core.host_records(kind).is_empty();
+    let has = |kind| core.host_record_keys(kind).next().is_some();
     !has(Kind::Library) && !has(Kind::Ledger) && survivors.is_empty() && core.table_names().is_empty()
 }
 

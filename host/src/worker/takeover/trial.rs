@@ -53,8 +53,7 @@ pub(super) fn try_out(hello: &Hello, region: &OwnedFd, epoch: u64) -> Result<Str
 
 /// Has a child of this binary load a build and build its services.
 fn try_build(config: &Config, build: &RunningBuild) -> Result<Tried, String> {
-    let all = config.settings();
-    let settings = build.settings.as_ref().unwrap_or(&all);
+    let settings = &build.settings_for_handlers(config);
     let trial =
         Trial { copy: &build.copy, entry: &build.entry, settings, snapshot: None, limits: &config.limits };
     let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
