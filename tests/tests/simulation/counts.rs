@@ -77,12 +77,12 @@ impl Counts {
         assert!(self.turns > 50_000 && self.commits > 500 && self.refusals > 500 && self.kills > 500);
         assert!(self.states_put_back > 5000 && self.configured > 1000);
         assert!(self.upgrades > 300 && self.unix_ended > 100 && self.sealed > 10_000);
-        assert!(self.carried > 800 && self.timed_out > 100);
+        assert!(self.carried > 800);
         // The shipped tally does not fail, and has no effects but output.
         if subject == Subject::Script {
             assert!(self.faults > 5000 && self.quarantined > 100);
             assert!(self.rollbacks > 100 && self.probations_passed > 30 && self.turns_spared > 300);
-            assert!(self.silences > 50 && self.missed > 200);
+            assert!(self.silences > 50 && self.missed > 200 && self.timed_out > 15);
             assert!(self.actions > 10_000 && self.jobs_once > 500 && self.jobs_lost > 50);
             assert!(self.shouts_heard > 5_000 && self.connected > 500 && self.resets > 100);
             assert!(self.kills_in_sweep > 50 && self.kept_over > 20);

@@ -39,6 +39,8 @@ pub(crate) struct Peer {
     pub(crate) fresh: Vec<String>,
     /// Answers may be lost: it is a peer over UDP, and the process died or its room was full.
     pub(crate) lossy: bool,
+    /// It says nothing any more, and its session ends by that.
+    pub(crate) silent: bool,
     /// Bytes that it wrote and is to read again: its stream is raw.
     pub(crate) wrote: Vec<u8>,
     /// Bytes of those that came back.
@@ -96,6 +98,7 @@ impl Peer {
             datagrams: VecDeque::new(),
             fresh: Vec::new(),
             lossy: false,
+            silent: false,
             wrote: Vec::new(),
             echoed: 0,
             goodbye: false,

@@ -56,7 +56,7 @@ const WEIGHTS: u8 = {
 
 /// Whether a peer leaves without a word when a run ends.
 fn says_nothing_at_the_end(peer: &Peer) -> bool {
-    peer.road == Road::Udp && peer.id % 2 == 0
+    peer.road == Road::Udp && peer.id % 8 != 0
 }
 
 impl World {
@@ -265,22 +265,29 @@ impl World {
     }
 
     /// Lets the peers be silent that are left, all over UDP, until each session is over. Another
-    /// process, which may take over meanwhile, goes on with the same silence.
+    /// process, which may take over meanwhile, goes on with the same silence. A session that the
+    /// host reads nothing of has its silence begun anew when it is read again.
     fn silent_peers_time_out(&mut self) {
         let sessions = self.network.peers.len();
         self.host.now_ns += UDP_IDLE_NS - ALL_TIMERS_NS;
         self.pass(true);
         self.check();
         assert_eq!(self.network.peers.len(), sessions, "no session ends before its time");
+        self.network.peers.iter_mut().for_each(|peer| peer.silent = true);
         if self.rng.bool() {
             self.kill(false);
             self.pass(true);
         }
-        self.host.now_ns += 2 * ALL_TIMERS_NS;
-        for _ in 0..SILENT_ROUNDS {
-            self.pass(true);
-            for at in (0..self.network.peers.len()).rev() {
-                self.read(at, true);
+        for silence_ns in [2 * ALL_TIMERS_NS, UDP_IDLE_NS, UDP_IDLE_NS] {
+            self.host.now_ns += silence_ns;
+            for _ in 0..DRAIN_ROUNDS {
+                self.pass(true);
+                for at in (0..self.network.peers.len()).rev() {
+                    self.read(at, true);
+                }
+                if self.host.core.next_wake_ns().is_none_or(|at| at > self.host.now_ns) {
+                    break;
+                }
             }
         }
         self.counts.timed_out += (sessions - self.network.peers.len()) as u64;
