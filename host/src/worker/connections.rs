@@ -26,16 +26,13 @@ use std::os::fd::OwnedFd;
 /// is to release those that a predecessor served and closed. O(connections), with a few system
 /// calls and one turn for each.
 pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<OwnedFd>) {
-    if fds.len() < connections.len() {
-        // Descriptors arrive in order, so those that are missing belong to the last connections.
-        let lost = connections.len() - fds.len();
-        tracing::warn!("{lost} connections closed: the process is at its limit of open files");
-        for &(key, number) in &connections[fds.len()..] {
-            refuse(shell, key, number, "the process is at its limit of open files");
-        }
-    }
     let endpoints = shell.ports.take_endpoints(connections.len());
-    for ((&(key, number), fd), endpoint) in connections.iter().zip(fds).zip(endpoints) {
+    // Descriptors arrive in order, so those that are missing belong to the last connections.
+    let taken = if shell.keeper.leaves_connections() { 0 } else { fds.len().min(connections.len()) };
+    if taken < connections.len() {
+        leave(shell, &connections[taken..]);
+    }
+    for ((&(key, number), fd), endpoint) in connections[..taken].iter().zip(fds).zip(endpoints) {
         if shell.core.sessions().slot_of(number).is_some() {
             // The keeper has handed the connection over twice.
             continue;
@@ -48,6 +45,21 @@ pub(super) fn take(shell: &mut Shell, connections: &[(u32, u64)], fds: Vec<Owned
         } else {
             take_in(shell, key, number, endpoint, fd);
         }
+    }
+}
+
+/// Leaves connections, and all that come after them, to a fresh process: this one has no descriptor
+/// to spare, as a handler may have opened files and closed none. Later ones must wait with them, as
+/// a number below one that was taken in counts as served. The keeper has a descriptor of each. A
+/// worker that stops has no successor, and releases them.
+fn leave(shell: &mut Shell, connections: &[(u32, u64)]) {
+    const WHY: &str = "the process is at its limit of open files";
+    if shell.lifecycle.is_stopping() {
+        return connections.iter().for_each(|&(key, number)| refuse(shell, key, number, WHY));
+    }
+    if !shell.keeper.leaves_connections() {
+        tracing::warn!("connections from number {} on wait for a fresh process: {WHY}", connections[0].1);
+        shell.keeper.leave_connections(WHY.into());
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) struct KeeperLink {
     /// The worker has asked for a fresh process. Asked once: without a process of its own there is
     /// no answer.
     recycling: bool,
+    /// Further connections are left to a fresh process.
+    leaves_connections: bool,
     /// Messages may be left that the poll does not report again: the pass before had enough to do.
     pub(super) has_rest: bool,
 }
@@ -69,7 +71,7 @@ impl KeeperLink {
         let (drops, dialed) = (Vec::new(), HashMap::new());
         let Hello { hears_refusals, holds_builds, knows_files, gives_up, hears_failures, starts_tls, .. } =
             *hello;
-        let (ready, recycling, has_rest) = (false, false, false);
+        let (ready, recycling, leaves_connections, has_rest) = (false, false, false, false);
         Ok(KeeperLink {
             link,
             hears_refusals,
@@ -82,6 +84,7 @@ impl KeeperLink {
             dialed,
             ready,
             recycling,
+            leaves_connections,
             has_rest,
         })
     }
@@ -118,6 +121,20 @@ impl KeeperLink {
     pub(super) fn recycle(&mut self, why: String) {
         self.recycling = true;
         self.link.send(&ToKeeper::Recycle(why));
+    }
+
+    /// Leaves all further connections to a fresh process, and asks for it, for a reason that the
+    /// keeper logs.
+    pub(super) fn leave_connections(&mut self, why: String) {
+        self.leaves_connections = true;
+        if !self.recycling {
+            self.recycle(why);
+        }
+    }
+
+    /// Returns whether connections are left to a fresh process.
+    pub(super) fn leaves_connections(&self) -> bool {
+        self.leaves_connections
     }
 
     /// Says that a proposed configuration changes nothing or was refused, if the keeper
