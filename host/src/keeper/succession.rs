@@ -76,9 +76,13 @@ impl Keeper {
         }
     }
 
-    /// Releases the connections whose peers have left, for lack of descriptors. Their sessions end
-    /// when a worker finds no connection for them. Without a lack they are the worker's to end.
+    /// Releases the connections whose peers have left, for lack of descriptors at the second start
+    /// in a row. Their sessions end when a worker finds no connection for them. Without a lack they
+    /// are the worker's to end, as such a peer may still read.
     fn release_left(&mut self) {
+        if self.worker.deaths().failures() == 0 {
+            return;
+        }
         let released = self.acceptor.drop_left();
         if released > 0 {
             tracing::warn!(
