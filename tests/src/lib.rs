@@ -5,6 +5,7 @@ pub mod chain;
 pub mod client;
 pub mod fixture;
 pub mod host;
+pub mod mishaps;
 pub mod tls;
 
 use std::path::{Path, PathBuf};

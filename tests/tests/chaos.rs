@@ -1,10 +1,11 @@
-//! Kills of the worker, at random and at each point of its work, under load, with swaps and
-//! upgrades in between. No session may notice.
+//! Kills of the worker, at random and at each point of its work, under load, with swaps, upgrades
+//! and mishaps of ordinary life in between. No session may notice.
 //!
 //! `GREENROOM_KILLS=N` and `GREENROOM_SEED=N` make it another run; `scripts/soak` a long one.
 
 use greenroom_tests::chain::{self, Ended, Findings, Load};
 use greenroom_tests::host::Host;
+use greenroom_tests::mishaps::{self, LogReader};
 use greenroom_tests::wait_for;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -52,6 +53,26 @@ fn host_status(host: &Host) -> (i32, u64) {
     let status = host.json(&["status", "--json"]);
     let of = |key: &str| status["host"][key].as_i64().expect(key);
     (of("worker_pid") as i32, of("workers_before") as u64)
+}
+
+/// Mishaps between two kills, each of which may be there when the worker dies.
+fn befall(host: &Host, log: &LogReader, rng: &mut fastrand::Rng) {
+    let (pid, _) = host_status(host);
+    // No process, or this one's group.
+    if pid <= 0 {
+        return;
+    }
+    let time = Duration::from_millis(rng.u64(1..40));
+    match rng.u8(0..12) {
+        0 => mishaps::fill_descriptor_table(pid, time),
+        1 => mishaps::take_memory(pid),
+        2 => mishaps::clean_copies(host, rng.bool()),
+        3 => mishaps::stop(pid, time),
+        4 => mishaps::stop(host.pid() as i32, time),
+        5 => log.block(true),
+        6 => log.block(false),
+        _ => {}
+    }
 }
 
 /// Waits until the worker has died of its plan, for a while, and kills it if it hasn't.
@@ -103,14 +124,17 @@ fn kills_swaps_and_upgrades_under_load_lose_no_byte() {
     let dir = tempfile::tempdir().expect("a directory");
     let kill_plan = dir.path().join("plan");
     std::fs::write(&kill_plan, plan(&mut rng, 3 * kills)).expect("a plan");
+    let (pipe, writer) = std::io::pipe().expect("a pipe");
     let host = Host::serve_with(&["chaos"], &[&builds[0]], |c| {
-        c.env("GREENROOM_KILL_PLAN", &kill_plan);
+        c.env("GREENROOM_KILL_PLAN", &kill_plan).stderr(writer);
     });
+    let log = LogReader::start(pipe, &host.dir().join("log"));
     let load = Load::start(host.addr("chaos"), 40, seed, Duration::from_secs(30));
     let binary = greenroom_tests::built("greenroom");
     let (mut swaps, mut upgrades, mut refused) = (0, 0, 0);
 
     while host_status(&host).1 < kills && !load.has_failed() {
+        befall(&host, &log, &mut rng);
         kill_worker(&host, &mut rng);
         match rng.u8(0..20) {
             0..2 => {
@@ -130,6 +154,7 @@ fn kills_swaps_and_upgrades_under_load_lose_no_byte() {
     // From here on nobody is killed, so that the last conversations end, and at least an upgrade
     // and a swap under load succeed.
     std::fs::write(&kill_plan, "").expect("no plan");
+    log.block(false);
     let succeeds = |args: &[&str]| host.cli(args).status.success().then_some(());
     wait_for("an upgrade", || succeeds(&["upgrade", "--binary", binary.to_str()?]));
     wait_for("a swap", || succeeds(&["reload", "chaos", "--from", builds[0].to_str()?]));
