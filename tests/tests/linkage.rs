@@ -102,3 +102,36 @@ fn a_fresh_worker_goes_on_before_deleted_copies_fill_a_disk() {
     }
     host.wait_log("builds that it has left behind take");
 }
+
+/// A file system that holds four copies, one of which is that of the build that runs.
+#[test]
+fn a_small_disk_for_copies_takes_reload_after_reload() {
+    let base = tempfile::tempdir().expect("a directory");
+    let builds = ["a", "b"].map(|end| build(base.path(), end, &[]));
+    let largest = builds.iter().map(|b| std::fs::metadata(b).expect("a build").len()).max().expect("builds");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (copies, config) = (dir.path().join("copies"), dir.path().join("greenroom.toml"));
+    std::fs::create_dir(&copies).expect("a directory");
+    std::fs::write(&config, "[limits]\nprobation_ms = 0\nbuilds_kept = 0\n").expect("a file");
+    // Without root, the namespace is that of a user namespace, in which everybody is root.
+    // SAFETY: the call has no preconditions.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    let mut command = Command::new("unshare");
+    command.args([if is_root { "-m" } else { "-rm" }, "sh", "-ec"]);
+    // A page more for each copy and for the lock.
+    command.arg(format!(
+        "mount -t tmpfs -o mode=0700,size={} none \"$1\"; shift; exec \"$@\"",
+        4 * (largest + 4096) + 3 * 4096
+    ));
+    command.arg("sh").arg(&copies).arg(greenroom_tests::built("greenroom")).arg("serve").arg(&builds[1]);
+    command.args(["--listen", "upper=127.0.0.1:0", "--copies"]).arg(&copies).arg("--config").arg(&config);
+    command.env("GREENROOM_RUNTIME", dir.path().join("run"));
+    let host = Host::start(dir, command);
+    let mut client = Client::connect(host.addr("upper"));
+    for n in 0..8 {
+        let (code, report) = host.reload_from("upper", &builds[n % 2]);
+        assert_eq!((code, report["outcome"].as_str()), (Some(0), Some("committed")), "{report}");
+        assert_eq!(client.ask("x"), format!("{} X{}", n + 1, ["a", "b"][n % 2]));
+    }
+    assert!(workers_before(&host) >= 2, "{}", host.log());
+}
