@@ -550,7 +550,10 @@ impl Handler for Held {
         let words = settings.words.text()?;
         match words.lines().position(|line| line.contains(' ')) {
             Some(at) => Err(format!("{}:{}: two words", settings.words.path(), at + 1)),
-            None => Ok(Held(words.lines().collect::<Vec<_>>().join(","))),
+            None => {
+                let words = words.lines().filter(|line| !line.starts_with('#'));
+                Ok(Held(words.collect::<Vec<_>>().join(",")))
+            }
         }
     }
 
@@ -609,11 +612,18 @@ fn files_of_settings_are_held_with_the_build() {
     host.kill_worker();
     assert_eq!((client.ask("?"), host.generation("held")), ("7 one,two".to_owned(), 1));
 
-    // A death in the middle loses no change, and only what is needed is held.
-    std::fs::write(&words, "six\n").expect("a file");
+    // A death in the middle loses no change, also of a file as large as may be.
+    let mut text = "six\n".to_owned();
+    text.extend(std::iter::repeat_n('#', (1 << 20) - text.len()));
+    std::fs::write(&words, &text).expect("a file");
     host.kill_worker();
     host.wait_generation("held", 3);
     assert_eq!(client.ask("?"), "8 six");
+    host.kill_worker();
+    assert_eq!(client.ask("?"), "9 six");
+    std::fs::write(&words, text + "#").expect("a file");
+    host.wait_log("words the files of all settings have more than 1048576 bytes");
+    assert_eq!(client.ask("?"), "10 six");
 }
 
 const SLOW: &str = r#"

@@ -29,7 +29,7 @@ impl File {
         &self.path
     }
 
-    /// Content. All files of a host have 64 KiB at most.
+    /// Content. All files of a host have 1 MiB at most.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
