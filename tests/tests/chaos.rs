@@ -63,12 +63,12 @@ fn befall(host: &Host, log: &LogReader, rng: &mut fastrand::Rng) {
         return;
     }
     let time = Duration::from_millis(rng.u64(1..40));
+    let either = if rng.bool() { pid } else { host.pid() as i32 };
     match rng.u8(0..12) {
-        0 => mishaps::fill_descriptor_table(pid, time),
-        1 => mishaps::take_memory(pid),
-        2 => mishaps::clean_copies(host, rng.bool()),
-        3 => mishaps::stop(pid, time),
-        4 => mishaps::stop(host.pid() as i32, time),
+        0..2 => mishaps::fill_descriptor_table(either, time),
+        2 => mishaps::take_memory(pid),
+        3 => mishaps::clean_copies(host, rng.bool()),
+        4 => mishaps::stop(either, time),
         5 => log.block(true),
         6 => log.block(false),
         _ => {}
