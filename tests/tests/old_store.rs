@@ -159,7 +159,7 @@ fn table(core: &Core, name: &str) -> Value {
 fn host_records(core: &Core, kind: Kind) -> Value {
     let parsed =
         |(key, json): (u64, Vec<u8>)| json!([key, serde_json::from_slice::<Value>(&json).expect("JSON")]);
-    core.host_records(kind).into_iter().map(parsed).collect()
+    core.host_records_from(kind, 0, usize::MAX).into_iter().map(parsed).collect()
 }
 
 fn contents(core: &Core) -> Value {

@@ -504,12 +504,7 @@ impl Core {
         self.host.host_records.delete(&mut self.host.store, kind, key);
     }
 
-    /// Copies the host records of a kind, in the order of their keys.
-    pub fn host_records(&self, kind: Kind) -> Vec<(u64, Vec<u8>)> {
-        self.host_records_from(kind, 0, usize::MAX)
-    }
-
-    /// Copies at most `max` host records of a kind, from a key on.
+    /// Copies at most `max` host records of a kind, from a key on, in the order of their keys.
     pub fn host_records_from(&self, kind: Kind, from: u64, max: usize) -> Vec<(u64, Vec<u8>)> {
         self.host.host_records.list(&self.host.store, kind, from, max)
     }

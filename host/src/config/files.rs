@@ -1,8 +1,8 @@
 //! Files in settings: a table `{ read_file = "PATH" }` gets the content of the file.
 //!
 //! Files are read with the configuration, by whoever reads that, and cross with it to workers and
-//! builds (`file_contents.rs`). So each generation has the content that it was built with. The store
-//! holds each content once: see `worker/reload/held_files.rs`.
+//! builds (`file_contents.rs`). So each generation has the content that it was built with. The
+//! store holds each content once: see `worker/reload/held_files.rs`.
 
 use crate::config::file_contents::FileContents;
 use crate::config::{Config, is_text};

@@ -50,7 +50,8 @@ pub fn warn_of(unknown: &[String]) {
 const FILES: &str = "files";
 
 impl Config {
-    /// This configuration as JSON, without the contents of files: their hashes say enough. O(values).
+    /// This configuration as JSON, without the contents of files: their hashes say enough.
+    /// O(values).
     pub fn without_contents(&self) -> Value {
         let values = Config { files: FileContents::default(), ..self.clone() };
         serde_json::to_value(values).unwrap_or_default()

@@ -33,7 +33,7 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Goes on with the lines that the core's records hold. O(lines).
     pub(super) fn of(core: &Core) -> Ledger {
-        Ledger { end: core.host_records(Kind::Ledger).last().map_or(0, |(key, _)| *key) }
+        Ledger { end: core.host_record_keys(Kind::Ledger).last().unwrap_or(0) }
     }
 
     /// Adds a line and deletes the oldest beyond [`LINES_MAX`]. Returns the new line's number.

@@ -153,7 +153,7 @@ impl World {
 
     /// Puts the configuration in force that the store recorded last.
     fn put_configuration_in_force(&mut self) {
-        let records = self.host.core.host_records(Kind::Config);
+        let records = self.host.core.host_records_from(Kind::Config, 0, usize::MAX);
         assert_eq!(records.len(), usize::from(self.counts.configured > 0), "configurations in force");
         if let Some((_, record)) = records.first() {
             let (host, services): (Limits, _) = serde_json::from_slice(record).expect("a configuration");

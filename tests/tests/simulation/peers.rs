@@ -39,7 +39,7 @@ pub(crate) struct Peer {
     pub(crate) fresh: Vec<String>,
     /// Answers may be lost: it is a peer over UDP, and the process died or its room was full.
     pub(crate) lossy: bool,
-    /// It says nothing any more, and its session ends by that.
+    /// Says nothing any more, and its session ends by that.
     pub(crate) silent: bool,
     /// Bytes that it wrote and is to read again: its stream is raw.
     pub(crate) wrote: Vec<u8>,

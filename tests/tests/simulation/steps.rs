@@ -56,7 +56,7 @@ const WEIGHTS: u8 = {
 
 /// Whether a peer leaves without a word when a run ends.
 fn says_nothing_at_the_end(peer: &Peer) -> bool {
-    peer.road == Road::Udp && peer.id % 8 != 0
+    peer.road == Road::Udp && !peer.id.is_multiple_of(8)
 }
 
 impl World {

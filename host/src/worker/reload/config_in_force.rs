@@ -125,7 +125,7 @@ pub(in crate::worker) fn recorded_number(core: &Core) -> Option<u64> {
 
 /// Reads the record. A record that cannot be read is logged, and counts as none.
 fn read(core: &Core) -> Option<InForce> {
-    let (_, json) = core.host_records(Kind::Config).into_iter().next()?;
+    let (_, json) = core.host_records_from(Kind::Config, 0, 1).pop()?;
     serde_json::from_slice(&json)
         .inspect_err(|e| {
             tracing::error!(

@@ -13,6 +13,7 @@
 //! | `proposals` | Configurations that wait for their turn. |
 //! | `requests` | Turns a wish for a reload into requests. |
 //! | `roll_back` | Records and reports that the previous build is back in charge. |
+//! | `running_build` | A build, and what a process loads it from. |
 //! | `wanted_ports` | Endpoints of a configuration, and the held ports that are theirs. |
 
 pub(super) mod build_records;
@@ -26,4 +27,5 @@ pub(super) mod probation;
 pub(super) mod proposals;
 mod requests;
 pub(super) mod roll_back;
+pub(super) mod running_build;
 mod wanted_ports;

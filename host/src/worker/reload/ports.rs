@@ -311,7 +311,7 @@ impl Ports {
     /// Takes over the ports that a predecessor has recorded. False: the record is lost, and no port
     /// counts. The keeper is told with the worker's `Ready`.
     pub(in crate::worker) fn restore(&mut self, core: &mut Core) -> bool {
-        let recorded = core.host_records(Kind::Ports).into_iter().next();
+        let recorded = core.host_records_from(Kind::Ports, 0, 1).pop();
         let ports = recorded.and_then(|(_, json)| serde_json::from_slice::<Vec<HeldPort>>(&json).ok());
         let Some(mut ports) = ports else { return false };
         match self.endpoints.number(&mut ports) {
