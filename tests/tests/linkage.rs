@@ -5,6 +5,7 @@ use greenroom_tests::built;
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::compile_c;
 use greenroom_tests::host::Host;
+use greenroom_tests::mishaps::limit;
 use greenroom_tests::wait_for;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -134,4 +135,20 @@ fn a_small_disk_for_copies_takes_reload_after_reload() {
         assert_eq!(client.ask("x"), format!("{} X{}", n + 1, ["a", "b"][n % 2]));
     }
     assert!(workers_before(&host) >= 2, "{}", host.log());
+}
+
+/// No connection is lost for lack of a descriptor, and no session of the worker before.
+#[test]
+fn a_fresh_worker_goes_on_once_a_handler_has_used_up_all_descriptors() {
+    let base = tempfile::tempdir().expect("a directory");
+    let host = Host::serve(&["upper"], &[&build(base.path(), "l", &["-DLEAK"])]);
+    let mut client = Client::connect(host.addr("upper"));
+    limit(host.worker_pid(), libc::RLIMIT_NOFILE, 100).expect("a worker");
+    assert_eq!(client.ask("x"), "1 Xl");
+    let mut others: Vec<_> = (0..3).map(|_| Client::connect(host.addr("upper"))).collect();
+    host.wait_log("wait for a fresh process");
+    wait_for("a fresh worker", || (workers_before(&host) > 0).then_some(()));
+    for (n, client) in others.iter_mut().chain([&mut client]).enumerate() {
+        assert_eq!(client.ask("y"), if n < 3 { "1 Yl" } else { "2 Yl" });
+    }
 }
