@@ -11,13 +11,13 @@
 //! If the host refuses a write because of a limit, the turn fails after the callback returned.
 //! A value that can't be decoded is an error of the read.
 
+use crate::bounds::HasSchema;
 use crate::bytes::{Bytes, encode, lent};
 use crate::encode::stored;
 use crate::fault::Fault;
 use crate::migrate::Migrations;
 use crate::turn::{Turn, nanoseconds};
 use greenroom_state::abi::table::{BACKWARDS, KEY_ALONE};
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
@@ -55,20 +55,20 @@ impl Tables {
 
     /// Adds a table whose values never changed their shape.
     #[must_use]
-    pub fn own<V: Serialize + DeserializeOwned + JsonSchema>(self, table: &Table<V>) -> Tables {
+    pub fn own<V: Serialize + DeserializeOwned + HasSchema>(self, table: &Table<V>) -> Tables {
         self.own_at(table, 1, Migrations::none())
     }
 
     /// Adds a table whose values are of this version. The rules of
     /// [`crate::Handler::STATE_VERSION`] hold for it, too.
     #[must_use]
-    pub fn own_at<V: Serialize + DeserializeOwned + JsonSchema>(
+    pub fn own_at<V: Serialize + DeserializeOwned + HasSchema>(
         mut self,
         table: &Table<V>,
         version: u32,
         migrations: Migrations,
     ) -> Tables {
-        let schema = || schemars::schema_for!(V).to_value();
+        let schema = V::schema;
         let again = |bytes: &[u8]| {
             let value: V = rmp_serde::from_slice(bytes).map_err(|e| e.to_string())?;
             stored(&value)
@@ -105,7 +105,12 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
     /// [`crate::Action::Expired`].
     #[must_use]
     pub const fn hears_of_expiry(self) -> Table<V> {
-        Table { name: self.name, hears_of_expiry: true, values: PhantomData }
+        Table { hears_of_expiry: true, ..self }
+    }
+
+    /// Name of the table.
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Reads the value under a key. The turn's own writes are seen.

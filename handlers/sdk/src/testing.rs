@@ -8,10 +8,12 @@
 mod shared;
 mod turn;
 
+use crate::bounds::Settings as _;
 use crate::convert::{check, convert};
 use crate::fault;
 use crate::handler::{Action, Closed, Handler, Job, JobEnd};
 use crate::run::{Session, run, run_service};
+use greenroom_state::abi::BROADCAST_LINE;
 use shared::{Caused, EPOCH, Peer, Shared, Silence};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
@@ -29,6 +31,8 @@ pub struct TestHost<H: Handler> {
     shared: Shared,
     /// Number of the last session.
     opened: u64,
+    /// Number of the build.
+    generation: u64,
 }
 
 impl<H: Handler> TestHost<H> {
@@ -36,8 +40,26 @@ impl<H: Handler> TestHost<H> {
     pub fn new(config: &str) -> Result<TestHost<H>, String> {
         fault::install_hook();
         check::<H>()?;
-        let config = serde_json::from_str(config).map_err(|e| e.to_string())?;
-        Ok(TestHost { handler: H::new(config)?, shared: Shared::default(), opened: 0 })
+        let config = H::Config::read(config.as_bytes())?;
+        Ok(TestHost { handler: H::new(config)?, shared: Shared::default(), opened: 0, generation: 1 })
+    }
+
+    /// Swaps the build for another one, with its settings as JSON: sessions, tables, timers and
+    /// topics stay. As in a host, each state is read by the new build first; if one can't be, the
+    /// build is refused, and the old one is lost with the test.
+    ///
+    /// The two builds are two types in a test. A type with the old state's shape plays the old one.
+    pub fn swap<New: Handler>(mut self, config: &str) -> Result<TestHost<New>, String> {
+        check::<New>()?;
+        let handler = New::new(New::Config::read(config.as_bytes())?)?;
+        for (id, peer) in &mut self.shared.sessions {
+            if let Some((version, bytes)) = &mut peer.state {
+                let converted = convert::<New>(0, *version, New::STATE_VERSION, bytes);
+                converted.map_err(|e| format!("the state of session {id}: {e}"))?;
+            }
+        }
+        let TestHost { shared, opened, generation, .. } = self;
+        Ok(TestHost { handler, shared, opened, generation: generation + 1 })
     }
 
     /// Converts a state from one version to another, as the host does in a rehearsal and when it
@@ -169,8 +191,10 @@ impl<H: Handler> TestHost<H> {
     /// State of a session.
     pub fn state(&self, session: u64) -> H::State {
         let stored = self.shared.sessions.get(&session).and_then(|p| p.state.as_ref());
-        stored.map_or_else(H::State::default, |bytes| {
-            rmp_serde::from_slice(bytes).expect("the service reads the state that it wrote")
+        stored.map_or_else(H::State::default, |(version, bytes)| {
+            let bytes = convert::<H>(0, *version, H::STATE_VERSION, bytes);
+            let read = bytes.and_then(|b| rmp_serde::from_slice(&b).map_err(|e| e.to_string()));
+            read.expect("the service reads the state that it wrote")
         })
     }
 
@@ -237,18 +261,34 @@ impl<H: Handler> TestHost<H> {
             Action::Datagram { from, .. } => Some(from),
             _ => None,
         };
-        let mut staging = Staging { session, from, depth, shared: self.shared.clone(), fault: None };
+        let mut staging = Staging {
+            session,
+            version: H::STATE_VERSION,
+            generation: self.generation,
+            from,
+            depth,
+            shared: self.shared.clone(),
+            fault: None,
+            fault_reply: (None, false),
+        };
         let now_ns = self.shared.now.as_nanos() as u64;
         if session == SERVICE {
             run_service(&self.handler, now_ns, std::iter::once(action), &mut staging);
         } else {
             let stored = self.shared.sessions.get(&session).and_then(|p| p.state.clone());
-            let state = stored.as_deref().map(|bytes| (H::STATE_VERSION, bytes));
+            let state = stored.as_ref().map(|(version, bytes)| (*version, &bytes[..]));
             let input = Session { id: session, now_ns, state };
             run(&self.handler, input, std::iter::once(action), &mut staging);
         }
         let result = match staging.fault {
-            Some(message) => Err(message),
+            Some(message) => {
+                let (line, closes) = staging.fault_reply;
+                if let Some(peer) = self.shared.sessions.get_mut(&session).filter(|_| !last) {
+                    line.iter().for_each(|line| peer.take(line.as_bytes(), BROADCAST_LINE));
+                    peer.closed |= closes;
+                }
+                Err(message)
+            }
             None => {
                 self.shared = staging.shared;
                 Ok(())

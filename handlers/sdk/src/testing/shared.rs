@@ -37,8 +37,8 @@ pub(super) struct Shared {
 /// Session, as the host sees it.
 #[derive(Default, Clone)]
 pub(super) struct Peer {
-    /// State as MessagePack; `None`: none stored yet.
-    pub(super) state: Option<Vec<u8>>,
+    /// State as MessagePack, with its version; `None`: none stored yet.
+    pub(super) state: Option<(u32, Vec<u8>)>,
     /// Output that the test has not looked at.
     pub(super) output: Vec<u8>,
     pub(super) topics: BTreeSet<Vec<u8>>,
