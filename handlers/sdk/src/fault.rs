@@ -12,6 +12,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Once;
 
+/// Kind of the fault that ends a run of a dialogue whose question waits. No host sees it.
+pub(crate) const ASKS: u32 = 0;
+
 /// Fault of a turn. `?` makes one of any error, and notes the place of that `?`.
 ///
 /// The turn's effects and its change of the state are dropped, and the fault is logged. The session

@@ -53,6 +53,7 @@
 //! | `topic_effects.rs`, `session_effects.rs` | those on topics, and on other sessions |
 //! | `stream_effects.rs` | those on streams: connections, TLS, terms for a peer |
 //! | `host_questions.rs` | tokens, random numbers, numbers of the host |
+//! | `dialogue.rs`, `talk.rs` | questions to a peer, and the record of its answers |
 //! | `values.rs` | typed values on the way from turn to turn |
 //! | `table.rs` | tables, and who owns them |
 //! | `map.rs`, `key.rs` | tables with typed keys, and the keys' bytes |
@@ -71,6 +72,7 @@
 mod bounds;
 mod bytes;
 mod convert;
+mod dialogue;
 mod encode;
 mod fault;
 mod file;
@@ -86,6 +88,7 @@ mod run;
 mod session_effects;
 mod stream_effects;
 mod table;
+mod talk;
 pub mod telnet;
 mod topic_effects;
 mod turn;
@@ -97,6 +100,7 @@ pub mod testing;
 
 pub use bounds::{HasSchema, Settings};
 pub use bytes::Bytes;
+pub use dialogue::{Dialogue, Named, Step};
 pub use fault::{Fault, OrTell};
 pub use file::File;
 pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState, Prefix};
@@ -107,6 +111,7 @@ pub use key::{Key, KeyPart};
 pub use map::{Map, Under};
 pub use migrate::Migrations;
 pub use table::{Table, Tables};
+pub use talk::Talk;
 pub use topic_effects::Broadcast;
 pub use turn::{State, Turn};
 pub use values::timer_value;

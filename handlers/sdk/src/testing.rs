@@ -5,6 +5,8 @@
 //! O(host) for each turn, and makes a failed turn change nothing. Framing, most limits, holds,
 //! waits and facts are not simulated. Log events go nowhere.
 
+#[cfg(test)]
+mod dialogue_tests;
 mod shared;
 mod turn;
 

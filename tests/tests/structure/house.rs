@@ -63,6 +63,8 @@ const CRATES: [(&str, Floors); 4] = [
             &["map"],
             &["table"],
             &["migrate"],
+            &["dialogue"],
+            &["talk"],
             &["stream_effects", "session_effects", "host_questions"],
             &["topic_effects"],
             &["turn"],
