@@ -218,7 +218,7 @@ impl Chat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use greenroom_handler::testing::TestHost;
+    use greenroom_handler::testing::{Conversation, TestHost};
 
     #[test]
     fn two_people_meet() {
@@ -238,5 +238,33 @@ mod tests {
         assert_eq!(room.line(ann, "/who"), "* bob is now bo\n* bo has left\n  ann\n");
         assert!(room.line(ann, "/what").starts_with("! /what is not known"));
         assert!(TestHost::<Chat>::new(r#"{"color": 1}"#).is_err_and(|e| e.contains("unknown field `color`")));
+    }
+
+    #[test]
+    fn a_conversation_reads_the_same_in_every_way() {
+        Conversation::<Chat>::new(r#"{"welcome": "Nick?", "nick_max": 5}"#).plays(
+            "
+            ann opens
+            ann hears Nick?
+            bob opens telnet
+            bob hears Nick?
+            ann says much too long
+            ann hears ! A nick is one word of up to 5 characters. Yours?
+            ann says ann
+            ann hears * ann is here
+            bob says ann
+            bob hears ! ann is taken. Another one?
+            bob says bob
+            bob hears * bob is here
+            ann hears * bob is here
+            ann says /me waves
+            ann hears * ann waves
+            bob hears * ann waves
+            bob hangs up
+            ann hears * bob has left
+            ann says /quit
+            ann is closed
+            ",
+        );
     }
 }

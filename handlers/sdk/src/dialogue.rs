@@ -32,7 +32,7 @@
 //! | a `once` more before it | done at the next turn |
 
 use crate::bytes::Bytes;
-use crate::encode::stored;
+use crate::carried::stored_as_is;
 use crate::fault::{ASKS, Fault};
 use crate::talk::{Entry, Run, Talk};
 use crate::turn::Turn;
@@ -117,11 +117,10 @@ impl<'t, S> Turn<'t, S> {
             let outcome = function(&mut Dialogue { turn: self, run: &mut run });
             match outcome {
                 _ if run.again => continue,
-                Err(fault) if fault.kind == ASKS => {
+                Err(fault) => {
                     *record(&mut self.state) = run.record;
-                    return Ok(None);
+                    return if fault.kind == ASKS { Ok(None) } else { Err(fault) };
                 }
-                Err(fault) => return Err(fault),
                 // The function has ended before the place that it had come to.
                 Ok(_) if run.record.asked.is_some() || run.at < run.record.answers.len() => {
                     run.ask_anew(self);
@@ -311,7 +310,8 @@ impl<'t, S> Dialogue<'_, 't, S> {
         if !run.record.answers.get(at).is_some_and(of_name) {
             let Some(entry) = run.take_thing(of_name) else {
                 let value = does(turn)?;
-                let bytes = stored(&value).map_err(|e| Fault::new(format!("{name:?}: its value: {e}")))?;
+                let bytes =
+                    stored_as_is(&value).map_err(|e| Fault::new(format!("{name:?}: its value: {e}")))?;
                 run.insert(Entry::Once(name.to_owned(), Bytes(bytes)));
                 return Ok(value);
             };

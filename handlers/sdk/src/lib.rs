@@ -61,6 +61,7 @@
 //! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
 //! | `convert.rs` | converts states and values when the host asks |
 //! | `encode.rs` | encodes states and values, and refuses what could not be read again |
+//! | `carried.rs` | finds types whose values do not come back |
 //! | `file.rs` | files in settings |
 //! | `fault.rs` | errors and caught panics |
 //! | `log.rs` | hands `tracing` events to the host |
@@ -71,6 +72,7 @@
 
 mod bounds;
 mod bytes;
+mod carried;
 mod convert;
 mod dialogue;
 mod encode;

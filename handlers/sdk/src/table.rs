@@ -13,7 +13,7 @@
 
 use crate::bounds::HasSchema;
 use crate::bytes::{Bytes, encode, lent};
-use crate::encode::stored;
+use crate::carried::{stored_as_is, try_samples};
 use crate::fault::Fault;
 use crate::migrate::Migrations;
 use crate::turn::{Turn, nanoseconds};
@@ -43,6 +43,8 @@ pub(crate) struct Owned {
     pub(crate) migrations: Migrations,
     /// Whether the service is told of entries that are over.
     pub(crate) hears_of_expiry: bool,
+    /// Tries samples of the values' type.
+    pub(crate) tries: fn() -> Result<(), String>,
     /// Reads a value and writes it again.
     pub(crate) again: fn(&[u8]) -> Result<Vec<u8>, String>,
 }
@@ -71,10 +73,11 @@ impl Tables {
         let schema = V::schema;
         let again = |bytes: &[u8]| {
             let value: V = rmp_serde::from_slice(bytes).map_err(|e| e.to_string())?;
-            stored(&value)
+            stored_as_is(&value)
         };
+        let tries = || try_samples::<V>(&V::schema());
         let (name, hears_of_expiry) = (table.name, table.hears_of_expiry);
-        self.owned.push(Owned { name, version, schema, migrations, hears_of_expiry, again });
+        self.owned.push(Owned { name, version, schema, migrations, hears_of_expiry, tries, again });
         self
     }
 }
@@ -122,7 +125,7 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
 
     /// Writes a value under a key. Fails if the value could not be read again.
     pub fn put<S>(&self, turn: &mut Turn<'_, S>, key: impl AsRef<[u8]>, value: &V) -> Result<(), Fault> {
-        let value = stored(value).map_err(|e| self.refused(e))?;
+        let value = stored_as_is(value).map_err(|e| self.refused(e))?;
         let status = turn.host.table_put(self.name, key.as_ref(), &value);
         turn.note_refusal("a table write", status);
         Ok(())
@@ -155,7 +158,7 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         value: &V,
         until: Duration,
     ) -> Result<(), Fault> {
-        let value = stored(value).map_err(|e| self.refused(e))?;
+        let value = stored_as_is(value).map_err(|e| self.refused(e))?;
         let status = turn.host.table_put_until(self.name, key.as_ref(), &value, nanoseconds(until));
         turn.note_refusal("a table write", status);
         Ok(())

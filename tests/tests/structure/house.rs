@@ -69,6 +69,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["topic_effects"],
             &["turn"],
             &["host"],
+            &["carried"],
             &["encode"],
             &["log"],
             &["key"],

@@ -1,5 +1,6 @@
 //! State of a host in memory.
 
+use crate::framing::{Framing, FramingState};
 use crate::handler::Closed;
 use greenroom_state::abi::BROADCAST_LINE;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,6 +43,13 @@ pub(super) struct Peer {
     /// Output that the test has not looked at.
     pub(super) output: Vec<u8>,
     pub(super) topics: BTreeSet<Vec<u8>>,
+    /// Number of its service: 0 for the one that is tested.
+    pub(super) service: usize,
+    /// Framing of its endpoint; `None`: that of the first one.
+    pub(super) framing: Option<Framing>,
+    /// Input that no message has taken.
+    pub(super) input: Vec<u8>,
+    pub(super) framing_state: FramingState,
     /// Whether the session is closed, or closing.
     pub(super) closed: bool,
     /// Longest message that it takes; 0: any.

@@ -23,6 +23,8 @@ pub(super) struct Staging {
     pub(super) version: u32,
     /// Number of the build.
     pub(super) generation: u64,
+    /// Kind of the session's endpoint.
+    pub(super) endpoint: &'static str,
     /// Address of the datagram that the turn is of.
     pub(super) from: Option<SocketAddr>,
     /// Number of turns between this one and an action from outside.
@@ -87,6 +89,9 @@ impl Host for Staging {
         self.close()
     }
     fn fact(&mut self, name: &str) -> Option<Vec<u8>> {
+        if name == "endpoint" {
+            return Some(self.endpoint.as_bytes().to_vec());
+        }
         (name == "generation").then(|| self.generation.to_string().into_bytes())
     }
     fn page(&mut self, _: &str, _: &[u8]) -> u32 {
