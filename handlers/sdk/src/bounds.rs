@@ -68,3 +68,19 @@ impl<C, T: From<C>> FromSettings<C> for T {
         T::from(settings)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NoConfig;
+
+    #[test]
+    fn settings_that_are_no_table_say_what_to_write() {
+        for why in [String::read(b"{}").map(drop), Vec::<u8>::read(b"{}").map(drop)] {
+            let why = why.unwrap_err();
+            assert!(why.contains("`type Config` must be a struct with named fields"), "{why}");
+        }
+        assert!(NoConfig::read(b"{}").is_ok());
+        assert!(NoConfig::read(b"{\"a\": 1}").unwrap_err().contains("unknown field `a`"));
+    }
+}

@@ -1,6 +1,7 @@
 //! Conversations as text, played under every cut of the input and with a death before each turn.
 
-use super::{Service, TestHost};
+use super::host::TestHost;
+use super::services::Service;
 use crate::handler::Handler;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,9 +19,9 @@ use std::time::Duration;
 /// | `10s pass`, `500ms pass` | virtual time |
 /// | `# …` | a comment |
 ///
-/// [`Conversation::plays`] plays it as it stands, then with each message cut at each byte, then byte
-/// by byte, then with a death before each commit: the turn runs twice, and each time in a fresh
-/// instance. All must read the same. What is heard must be all that is sent.
+/// [`Conversation::plays`] plays it as it stands, byte by byte, with each message cut at each byte,
+/// and with a death before each commit: the turn runs twice, each time in a fresh instance. All
+/// must read the same. What is heard must be all that is sent.
 ///
 /// ```
 /// use greenroom_handler::testing::Conversation;
@@ -57,7 +58,7 @@ type AddOther<H> = Box<dyn Fn(&mut TestHost<H>)>;
 /// Way to play a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// As it stands.
+    /// Script as it stands.
     Plain,
     /// Each message in two pieces, the first of so many bytes.
     CutAt(usize),

@@ -1,6 +1,6 @@
 //! Dialogues of one session through builds that ask otherwise.
 
-use super::TestHost;
+use super::host::TestHost;
 use crate::{Dialogue, Fault, Handler, NoConfig, Step, Talk, Turn};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,7 @@
 //! The kit itself: conversations in many ways, two services, jobs, endpoints, the transcript.
 
-use super::{Conversation, TestHost};
+use super::conversation::Conversation;
+use super::host::TestHost;
 use crate::{
     Action, Endpoint, Fault, Framing, Handler, Job, JobEnd, Map, NoConfig, Table, Turn, timer_value,
 };

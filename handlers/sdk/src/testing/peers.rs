@@ -1,6 +1,6 @@
 //! Peers of a host in memory: what they send and hear, and what a test may bring about.
 
-use super::TestHost;
+use super::host::TestHost;
 use super::input::{kind, next};
 use super::services::Runs as _;
 use super::shared::{Peer, Silence};

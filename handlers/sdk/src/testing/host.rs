@@ -1,42 +1,17 @@
-//! Host in memory, for a handler's own tests: no socket, no clock, the same turns.
-//!
-//! Turns run through the code that runs in a real host, one action in a batch. A turn works on
-//! a copy of the whole host, which replaces the original if the turn succeeds. That costs
-//! O(host) for each turn, and makes a failed turn change nothing. Framing of output, most limits,
-//! holds, waits and most facts are not simulated. Log events go nowhere.
-//!
-//! | file | what it holds |
-//! | --- | --- |
-//! | `testing.rs` | the host: sessions, time, turns |
-//! | `peers.rs` | what peers do, and the transcript |
-//! | `conversation.rs` | conversations as text, in many ways |
-//! | `services.rs` | the service that is tested, and others |
-//! | `input.rs` | input, cut into messages |
-//! | `shared.rs`, `turn.rs` | the state of the host; the host that a turn sees |
+//! Host in memory: its sessions, its time, and the run of its turns.
 
-mod conversation;
-#[cfg(test)]
-mod dialogue_tests;
-mod input;
-#[cfg(test)]
-mod kit_tests;
-mod peers;
-mod services;
-mod shared;
-mod turn;
-
-pub use conversation::Conversation;
-
+use super::input;
+use super::services::{Runs, Service};
+use super::shared::{Caused, EPOCH, Shared};
+use super::turn::{SERVICE, Staging};
 use crate::convert::convert;
 use crate::handler::{Action, Closed, Handler, Job, JobEnd};
 use crate::run::Session;
 use greenroom_state::abi::BROADCAST_LINE;
-use services::{Runs, Service};
-use shared::{Caused, EPOCH, Shared};
+
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
-use turn::{SERVICE, Staging};
 
 /// Host in memory, with sessions of one service.
 ///
@@ -44,22 +19,22 @@ use turn::{SERVICE, Staging};
 /// [`TestHost::advance`] says so. Messages come and go without framing.
 pub struct TestHost<H: Handler> {
     /// Service that is tested.
-    service: Service<H>,
+    pub(super) service: Service<H>,
     /// Services beside it: number 1 is the first.
-    others: Vec<Box<dyn Runs>>,
+    pub(super) others: Vec<Box<dyn Runs>>,
     /// State of the host after the last turn that succeeded.
-    shared: Shared,
+    pub(super) shared: Shared,
     /// Number of the last session.
-    opened: u64,
+    pub(super) opened: u64,
     /// Number of the build.
-    generation: u64,
-    /// What has happened so far, a line each.
-    told: Vec<String>,
+    pub(super) generation: u64,
+    /// Transcript: a line for each thing that has happened.
+    pub(super) told: Vec<String>,
     /// Whether a process dies before each commit: turns run twice, each in a fresh instance.
-    dies: bool,
+    pub(super) dies: bool,
     /// Whether jobs wait for [`TestHost::end_job`], and those that do: owner, number, name, input.
-    holds_jobs: bool,
-    jobs: Vec<(u64, u64, String, Vec<u8>)>,
+    pub(super) holds_jobs: bool,
+    pub(super) jobs: Vec<(u64, u64, String, Vec<u8>)>,
 }
 
 impl<H: Handler> TestHost<H> {
@@ -348,7 +323,7 @@ impl<H: Handler> TestHost<H> {
     }
 
     /// Service of a session, or the one that is tested.
-    fn service_of(&self, session: u64) -> &dyn Runs {
+    pub(super) fn service_of(&self, session: u64) -> &dyn Runs {
         match self.number_of(session).checked_sub(1) {
             None => &self.service,
             Some(other) => &*self.others[other],
