@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define GR_ABI_MAJOR 1
-#define GR_ABI_MINOR 6
+#define GR_ABI_MINOR 7
 
 enum { GR_OK = 0, GR_ABSENT = 1, GR_LIMIT = 2, GR_INVALID = 3 };                       /* what the host answers */
 enum { GR_OPENED = 1, GR_MESSAGE = 2, GR_CLOSED = 3 };                                 /* gr_action.kind */
@@ -44,6 +44,7 @@ enum { GR_TABLE_BACKWARDS = 1, GR_TABLE_KEY_ALONE = 2 };                        
 enum { GR_SERVICE_DIALS = 1 };                                                         /* gr_service.flags */
 enum { GR_TIMER_OF_SERVICE = 1 };                                                      /* flag of set_timer, cancel_timer */
 enum { GR_JOB_ONCE = 1 };                                                              /* flag of start_job */
+enum { GR_FAULT_CLOSES = 1 };                                                        /* flag of fault_reply */
 enum { GR_RUN_STATE_LOST = 1 };                                                        /* returned by run */
 
 typedef struct gr_bytes {
@@ -166,6 +167,8 @@ typedef struct gr_host {
     uint32_t (*allow)(gr_turn *turn, gr_bytes key, uint64_t interval_ns, uint32_t burst);
     uint64_t (*random)(gr_turn *turn);
     uint32_t (*stats)(gr_turn *turn, gr_stats *stats);
+    /* since 1.7; what the peer is told if the turn fails: a line, unless it is empty */
+    uint32_t (*fault_reply)(gr_turn *turn, gr_bytes line, uint32_t flags);
 } gr_host;
 
 typedef struct gr_table { /* a table that a service owns */

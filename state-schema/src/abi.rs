@@ -45,7 +45,7 @@ pub use turn::Turn;
 pub const MAJOR: u16 = 1;
 /// Raised when something was appended. A host loads libraries of its own major version and of this
 /// minor or an older one.
-pub const MINOR: u16 = 6;
+pub const MINOR: u16 = 7;
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;
@@ -62,6 +62,8 @@ pub const TIMER_OF_SERVICE: u32 = 1;
 /// [`Host::start_job`]: at most once, rather than at least once: it isn't run again when the
 /// process that ran it died.
 pub const JOB_ONCE: u32 = 1;
+/// [`Host::fault_reply`]: close the session.
+pub const FAULT_CLOSES: u32 = 1;
 /// Returned by [`Service::run`]: the failed turn may have changed the state that the turns before
 /// it left. The host runs those again, without the failed one.
 pub const RUN_STATE_LOST: u32 = 1;

@@ -5,7 +5,7 @@
 
 use crate::root;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// Crate with one library, in `target/fixtures/crates`. Its name must be the test's own, among
@@ -73,15 +73,28 @@ impl Fixture {
     /// Runs cargo with more arguments than [`Fixture::build`].
     #[track_caller]
     pub fn build_with(&self, more: &[&str]) -> PathBuf {
-        let out = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--quiet", "--target-dir"])
+        let out = self.cargo("build", more);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        self.library()
+    }
+
+    /// Runs cargo on a source that does not compile, and returns its words.
+    #[track_caller]
+    pub fn refusal(&self) -> String {
+        let out = self.cargo("build", &[]);
+        assert!(!out.status.success(), "it compiles");
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    }
+
+    /// Runs a command of cargo.
+    fn cargo(&self, command: &str, more: &[&str]) -> Output {
+        Command::new(env!("CARGO"))
+            .args([command, "--release", "--quiet", "--target-dir"])
             .arg(root().join("target/fixtures"))
             .args(more)
             .current_dir(&self.dir)
             .output()
-            .expect("cargo");
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        self.library()
+            .expect("cargo")
     }
 
     /// Builds, and keeps a copy under another name: a build to be installed later.

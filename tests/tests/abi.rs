@@ -147,7 +147,8 @@ fn the_hosts_functions_have_the_same_layout_in_c_and_rust() {
             idle_after,
             allow,
             random,
-            stats
+            stats,
+            fault_reply
         }
     );
 

@@ -4,11 +4,12 @@
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::Fixture;
 use greenroom_tests::host::Host;
-use greenroom_tests::wait_for;
+use greenroom_tests::{built, wait_for};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Service whose state has all that is hard to store. `prefix` begins each answer, `more` is a
 /// field's declaration, and `turn` runs first in each turn of a message.
@@ -28,6 +29,8 @@ export!(Readable);
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 struct State {
     count: u64,
+    // Its schema hides what can't be read again, so only a turn finds it.
+    #[schemars(with = "Option<String>")]
     origin: Option<Origin>,
     twice: Option<Option<u64>>,
     deep: Deep,
@@ -141,7 +144,7 @@ fn a_turn_whose_state_could_not_be_read_again_fails() {
     client.send("twice 7\ntwice none\nx\ndeep 200\nx\nip\n");
     assert_eq!([(); 3].map(|()| client.line().expect("an answer")), ["one 2", "one 3", "one 4"]);
     assert_eq!(client.ask("x"), "one 5");
-    host.wait_log("the state can't be stored: it couldn't be read again: ");
+    host.wait_log("the state can't be stored: field origin: it couldn't be read again: ");
     host.wait_log("the state can't be stored: field twice: it is Some of nothing");
     host.wait_log("it nests deeper than 128 levels");
 
@@ -328,4 +331,17 @@ fn a_restore_reads_its_input_to_the_end_and_says_why_it_is_refused() {
     let reason = report["reason"].as_str().expect("a reason");
     assert!(reason.contains("can't read what follows the command: unknown variant"), "{reason}");
     assert!(reason.ends_with("; and there may be more") && reason.len() < 3000, "{reason}");
+}
+
+/// A type whose values do not come back is found before it serves, and the author reads which
+/// field, why, and what to write.
+#[test]
+fn a_build_whose_values_do_not_come_back_is_refused() {
+    let build = &builds("kept", &[("#[serde(default)] plain: Option<Origin>,", "")])[0];
+    let out = Command::new(built("greenroom")).arg("check").arg(build).output().expect("a check");
+    let words = [out.stdout, out.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert_ne!(out.status.code(), Some(0), "{words}");
+    for part in ["its state can't be kept: field plain", "untagged enum Origin", "give the enum a tag"] {
+        assert!(words.contains(part), "{words}");
+    }
 }

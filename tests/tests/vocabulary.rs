@@ -63,6 +63,7 @@ fn three_services_go_on_through_swaps_deaths_and_an_upgrade() {
     queue_keeps_messages_for_who_is_away(&served);
     cache_forgets_what_is_over(&served);
     list_tells_who_is_present(&served);
+    faults_tell_their_peers(&served);
 }
 
 /// Messages wait in order, come once, and in slices; a name has one holder.
@@ -127,6 +128,20 @@ fn cache_forgets_what_is_over(served: &Served) {
     served.host.kill_worker();
     assert_eq!((one.ask("keys user/"), one.ask("stats")), ("b user/2".into(), "b 2 here".into()));
     served.swap(0);
+}
+
+/// A turn that fails leaves nothing behind but what its fault has for the peer.
+fn faults_tell_their_peers(served: &Served) {
+    let (mut one, mut two) = (served.connect("cache"), served.connect("cache"));
+    one.send("double 4\ntry k\ndouble x\nget k\ndouble 5\n");
+    let told: Vec<_> = (0..5).map(|_| line(&mut one)).collect();
+    assert_eq!(told, ["a 8", "a not kept", "a a number, please", "a none", "a 10"]);
+    two.send("double 1\nleave\ndouble 2\n");
+    assert_eq!((line(&mut two), line(&mut two), two.line()), ("a 2".into(), "a bye".into(), None));
+    // The fault is still one: it is counted and logged.
+    served.host.wait_log("as asked");
+    served.host.kill_worker();
+    assert_eq!(one.ask("try k"), "a not kept");
 }
 
 /// News reach who shares a room, once; silence is told once, also by a successor.

@@ -17,7 +17,9 @@
 //! frees a name when its session ends, however that ends.
 #![forbid(unsafe_code)]
 
-use greenroom_handler::{Action, Endpoint, Fault, Handler, Page, Turn, export};
+use greenroom_handler::{
+    Action, Closed, Dialogue, Endpoint, Handler, Page, Result, Step, Talk, Turn, export, handler,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -41,6 +43,9 @@ const WHO_MAX: usize = 200;
 struct Person {
     /// Nick in the room; none: not in the room.
     nick: Option<String>,
+    /// Record of the dialogue that asks for the nick.
+    #[serde(default)]
+    talk: Talk,
 }
 
 // Settings of the service. A key that is missing has its default, an unknown one refuses the
@@ -66,6 +71,7 @@ struct Chat(Settings);
 /// Turn of a session of this service.
 type ChatTurn<'a> = Turn<'a, Person>;
 
+#[handler]
 impl Handler for Chat {
     const SERVICE: &'static str = "chat";
     const PORT: u16 = 4000;
@@ -86,13 +92,13 @@ impl Handler for Chat {
     }
 
     /// Tells the room of another generation, and looks again later as long as anybody is there.
-    fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
+    fn handle_service(&self, turn: &mut Turn, action: Action) -> Result {
         if let Action::Timer(name) = action
             && let Some(known) = name.strip_prefix(LOOK)
             && turn.topic_len(ROOM) > 0
         {
             let serves = look_later(turn);
-            if serves != known {
+            if serves.to_string() != known {
                 let told = format!("* chat is now generation {serves}: nobody was disconnected");
                 turn.broadcast_line(ROOM, told);
             }
@@ -100,45 +106,73 @@ impl Handler for Chat {
         Ok(())
     }
 
-    /// Runs one action. A session without a nick reads nothing from the room and takes each
-    /// line as a nick.
-    fn handle(&self, turn: &mut ChatTurn<'_>, action: Action<'_>) -> Result<(), Fault> {
-        match (action, turn.state.nick.clone()) {
-            (Action::Opened, _) => turn.send_line(&self.0.welcome),
-            (Action::Message(line), nick) => {
-                // Bytes that are not UTF-8 are replaced: other peers must be able to show the
-                // line.
-                let line = String::from_utf8_lossy(line);
-                match nick {
-                    None => self.take_nick(turn, line.trim()),
-                    Some(nick) => self.said(turn, &nick, line.trim()),
-                }
+    fn opened(&self, turn: &mut ChatTurn) -> Result {
+        self.ask(turn, None)
+    }
+
+    /// Runs one line. A session without a nick reads nothing from the room, and answers questions.
+    fn message(&self, turn: &mut ChatTurn, line: &[u8]) -> Result {
+        match turn.state.nick.clone() {
+            None => self.ask(turn, Some(line)),
+            Some(nick) => {
+                // Bytes that are not UTF-8 are replaced: other peers must be able to show the line.
+                self.said(turn, &nick, String::from_utf8_lossy(line).trim());
+                Ok(())
             }
-            // The session itself has left, so only the others are told.
-            (Action::Closed(_), Some(nick)) => {
-                turn.broadcast_line_others(ROOM, format!("* {nick} has left"));
-            }
-            _ => {}
+        }
+    }
+
+    fn closed(&self, turn: &mut ChatTurn, _: Closed) -> Result {
+        // The session itself has left, so only the others are told.
+        if let Some(nick) = &turn.state.nick {
+            let told = format!("* {nick} has left");
+            turn.broadcast_line_others(ROOM, told);
         }
         Ok(())
     }
 }
 
 /// Looks for another generation than this one, some time later.
-fn look_later<S>(turn: &mut Turn<'_, S>) -> String {
-    let serves = turn.fact("generation").unwrap_or_default();
+fn look_later<S>(turn: &mut Turn<S>) -> u64 {
+    let serves = turn.generation();
     turn.set_service_timer(&format!("{LOOK}{serves}"), LOOK_EVERY);
     serves
 }
 
 impl Chat {
+    /// Goes on with the dialogue of a session that has no nick.
+    fn ask(&self, turn: &mut ChatTurn, answer: Option<&[u8]>) -> Result {
+        turn.talk(|person| &mut person.talk, answer, |d| self.enter(d))?;
+        Ok(())
+    }
+
+    /// Asks for a nick until the session has one.
+    fn enter(&self, d: &mut Dialogue<Person>) -> Step {
+        let mut prompt = self.0.welcome.clone();
+        d.rounds(|d| {
+            // The name: a build may ask in other words.
+            let nick = d.named("nick").ask_line(&prompt)?;
+            match d.once(|turn| Ok(self.take_nick(turn, nick.trim())))? {
+                Ok(()) => Ok(Some(())),
+                Err(why) => {
+                    prompt = why;
+                    Ok(None)
+                }
+            }
+        })
+    }
+
     /// Runs one line of a session that has a nick.
-    fn said(&self, turn: &mut ChatTurn<'_>, nick: &str, line: &str) {
+    fn said(&self, turn: &mut ChatTurn, nick: &str, line: &str) {
         match line.split_once(' ').unwrap_or((line, "")) {
             // Empty lines only: the caller has trimmed the line, so no line begins with a
             // space.
             ("", _) => {}
-            ("/nick", name) => self.take_nick(turn, name.trim()),
+            ("/nick", name) => {
+                if let Err(why) = self.take_nick(turn, name.trim()) {
+                    turn.send_line(why);
+                }
+            }
             ("/me", does) => turn.broadcast_line(ROOM, format!("* {nick} {does}")),
             ("/quit", _) => turn.close(),
             ("/who", _) => {
@@ -155,14 +189,13 @@ impl Chat {
         }
     }
 
-    /// Gives a session its first or another nick, or tells the peer why not.
-    fn take_nick(&self, turn: &mut ChatTurn<'_>, name: &str) {
+    /// Gives a session its first or another nick. The error is a line for the peer.
+    fn take_nick(&self, turn: &mut ChatTurn, name: &str) -> Result<(), String> {
         if name.is_empty() || name.chars().count() > self.0.nick_max || name.contains(char::is_whitespace) {
-            return turn
-                .send_line(format!("! A nick is one word of up to {} characters. Yours?", self.0.nick_max));
+            return Err(format!("! A nick is one word of up to {} characters. Yours?", self.0.nick_max));
         }
         if turn.whereis(name).is_some() {
-            return turn.send_line(format!("! {name} is taken. Another one?"));
+            return Err(format!("! {name} is taken. Another one?"));
         }
         turn.register(name);
         match turn.state.nick.replace(name.to_owned()) {
@@ -178,13 +211,14 @@ impl Chat {
                 tracing::info!(nick = name, "joined");
             }
         }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use greenroom_handler::testing::TestHost;
+    use greenroom_handler::testing::{Conversation, TestHost};
 
     #[test]
     fn two_people_meet() {
@@ -204,5 +238,33 @@ mod tests {
         assert_eq!(room.line(ann, "/who"), "* bob is now bo\n* bo has left\n  ann\n");
         assert!(room.line(ann, "/what").starts_with("! /what is not known"));
         assert!(TestHost::<Chat>::new(r#"{"color": 1}"#).is_err_and(|e| e.contains("unknown field `color`")));
+    }
+
+    #[test]
+    fn a_conversation_reads_the_same_in_every_way() {
+        Conversation::<Chat>::new(r#"{"welcome": "Nick?", "nick_max": 5}"#).plays(
+            "
+            ann opens
+            ann hears Nick?
+            bob opens telnet
+            bob hears Nick?
+            ann says much too long
+            ann hears ! A nick is one word of up to 5 characters. Yours?
+            ann says ann
+            ann hears * ann is here
+            bob says ann
+            bob hears ! ann is taken. Another one?
+            bob says bob
+            bob hears * bob is here
+            ann hears * bob is here
+            ann says /me waves
+            ann hears * ann waves
+            bob hears * ann waves
+            bob hangs up
+            ann hears * bob has left
+            ann says /quit
+            ann is closed
+            ",
+        );
     }
 }

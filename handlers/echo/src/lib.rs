@@ -7,7 +7,7 @@
 //! Both take lines of up to 8 KiB, the SDK's default framing.
 #![forbid(unsafe_code)]
 
-use greenroom_handler::{Action, Fault, Handler, NoConfig, Turn, export};
+use greenroom_handler::{Action, Handler, Result, Turn, export, handler};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,26 +16,17 @@ export!(Echo, Tally);
 /// Service `echo`: stateless, so a reload has nothing to migrate.
 struct Echo;
 
+#[handler]
 impl Handler for Echo {
     const SERVICE: &'static str = "echo";
     const PORT: u16 = 4001;
-    type State = ();
-    type Config = NoConfig;
 
-    /// Cannot fail: there are no settings.
-    fn new(_: NoConfig) -> Result<Self, String> {
-        Ok(Echo)
-    }
-
-    fn handle(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
-        // Nothing is done at an open or a close: the session holds nothing.
-        if let Action::Message(line) = action {
-            turn.send_line(line);
-        }
+    fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+        turn.send_line(line);
         Ok(())
     }
 
-    fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
+    fn handle_service(&self, turn: &mut Turn, action: Action) -> Result {
         if let Action::Datagram { bytes, .. } = action {
             turn.send(bytes);
         }
@@ -53,23 +44,17 @@ struct Count {
 /// Service `tally`: a number and the line, for each line.
 struct Tally;
 
+#[handler]
 impl Handler for Tally {
     const SERVICE: &'static str = "tally";
     const PORT: u16 = 4002;
     type State = Count;
-    type Config = NoConfig;
 
-    fn new(_: NoConfig) -> Result<Self, String> {
-        Ok(Tally)
-    }
-
-    fn handle(&self, turn: &mut Turn<'_, Count>, action: Action<'_>) -> Result<(), Fault> {
-        if let Action::Message(line) = action {
-            turn.state.count += 1;
-            // Both sends are effects of this turn, so a peer gets the whole line or nothing.
-            turn.send(format!("{} ", turn.state.count));
-            turn.send_line(line);
-        }
+    fn message(&self, turn: &mut Turn<Count>, line: &[u8]) -> Result {
+        turn.state.count += 1;
+        // Both sends are effects of this turn, so a peer gets the whole line or nothing.
+        turn.send(format!("{} ", turn.state.count));
+        turn.send_line(line);
         Ok(())
     }
 }

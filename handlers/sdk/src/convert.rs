@@ -4,6 +4,8 @@
 //! one, and for sessions without traffic. A conversion sees one value and nothing else: no
 //! turn, no table. So it can be repeated, and a crash in the middle leaves the stored value.
 
+use crate::bounds::HasSchema as _;
+use crate::carried::try_samples;
 use crate::encode::stored;
 use crate::handler::Handler;
 use crate::migrate::Migrations;
@@ -36,17 +38,18 @@ pub(crate) fn convert<H: Handler>(which: u32, from: u32, to: u32, value: &[u8]) 
     if to == table.version { (table.again)(&value) } else { Ok(value) }
 }
 
-/// Refuses steps that contradict each other, in states and tables, and a default state that could
-/// not be read again. Runs when the library is loaded, so such a build never serves.
+/// Refuses steps that contradict each other, in states and tables, and types whose default or whose
+/// samples could not be read again. Runs when the library is loaded, so such a build never serves.
 pub(crate) fn check<H: Handler>() -> Result<(), String> {
     H::migrations().check()?;
     if has_state::<H>() {
         stored(&H::State::default()).map_err(|e| format!("its default state can't be stored: {e}"))?;
+        try_samples::<H::State>(&H::State::schema()).map_err(|e| format!("its state can't be kept: {e}"))?;
     }
-    H::tables()
-        .owned
-        .iter()
-        .try_for_each(|t| t.migrations.check().map_err(|e| format!("table {}: {e}", t.name)))
+    H::tables().owned.iter().try_for_each(|table| {
+        let fine = table.migrations.check().and_then(|()| (table.tries)());
+        fine.map_err(|e| format!("table {}: {e}", table.name))
+    })
 }
 
 /// Writes a schema as text, with the old names of its fields. The host compares fields by both

@@ -28,8 +28,20 @@ pub(crate) fn stored<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u
     let bytes = encode(value)?;
     match rmp_serde::from_slice::<T>(&bytes) {
         Ok(_) => Ok(bytes),
-        Err(e) => Err(format!("it couldn't be read again: {e}")),
+        Err(e) => Err(unread::<T>(&bytes).unwrap_or_else(|| format!("it couldn't be read again: {e}"))),
     }
+}
+
+/// Words on bytes that can't be read, with the field that is at fault; `None`: they can be read.
+#[cold]
+fn unread<T: DeserializeOwned>(bytes: &[u8]) -> Option<String> {
+    let mut from = rmp_serde::Deserializer::from_read_ref(bytes);
+    let error = serde_path_to_error::deserialize::<_, T>(&mut from).err()?;
+    let (field, why) = (error.path().to_string(), error.inner());
+    Some(match error.path().iter().next() {
+        None => format!("it couldn't be read again: {why}"),
+        Some(_) => format!("field {field}: it couldn't be read again: {why}"),
+    })
 }
 
 /// Encodes a value that another type reads, as the next step of a migration does.

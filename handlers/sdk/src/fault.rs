@@ -12,7 +12,14 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Once;
 
+/// Kind of the fault that ends a run of a dialogue whose question waits. No host sees it.
+pub(crate) const ASKS: u32 = 0;
+
 /// Fault of a turn. `?` makes one of any error, and notes the place of that `?`.
+///
+/// The turn's effects and its change of the state are dropped, and the fault is logged. The session
+/// goes on, and its peer is told nothing, unless the fault says otherwise ([`Fault::tell`],
+/// [`Fault::close`]). [`OrTell`] says it on the spot.
 ///
 /// The type implements no `Error`: otherwise the conversion from every error would collide with
 /// that from itself.
@@ -25,6 +32,10 @@ pub struct Fault {
     pub(crate) file: String,
     /// Line in the file; 0: unknown.
     pub(crate) line: u32,
+    /// Line that the peer is told.
+    pub(crate) tells: Option<String>,
+    /// Whether the session is closed.
+    pub(crate) closes: bool,
 }
 
 impl Fault {
@@ -37,7 +48,38 @@ impl Fault {
             message: message.to_string(),
             file: at.file().to_owned(),
             line: at.line(),
+            tells: None,
+            closes: false,
         }
+    }
+
+    /// Has the peer told a line, as [`crate::Turn::send_line`] sends it. Without this the peer
+    /// is told nothing.
+    ///
+    /// ```
+    /// use greenroom_handler::{Fault, Result, Turn};
+    ///
+    /// fn pay(turn: &mut Turn<'_, u64>, price: u64) -> Result {
+    ///     let too_poor = || Fault::new("too poor").tell("You can't afford that.");
+    ///     *turn.state = turn.state.checked_sub(price).ok_or_else(too_poor)?;
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn tell(self, line: impl Into<String>) -> Fault {
+        Fault { tells: Some(line.into()), ..self }
+    }
+
+    /// Has the session closed, behind the line that the peer is told. Without this the session
+    /// goes on.
+    #[must_use]
+    pub fn close(self) -> Fault {
+        Fault { closes: true, ..self }
+    }
+
+    /// Fault whose place is not known.
+    pub(crate) fn bare(kind: u32, message: String) -> Fault {
+        Fault { kind, message, file: String::new(), line: 0, tells: None, closes: false }
     }
 
     /// Describes the fault outside a turn, where there is no field for its place.
@@ -50,7 +92,7 @@ impl Fault {
 
     /// Fault of a state that can't be read: the action is kept, and not run.
     pub(crate) fn state(message: impl fmt::Display) -> Fault {
-        Fault { kind: fault::STATE, message: message.to_string(), file: String::new(), line: 0 }
+        Fault::bare(fault::STATE, message.to_string())
     }
 }
 
@@ -64,6 +106,72 @@ impl<E: std::error::Error> From<E> for Fault {
     #[track_caller]
     fn from(error: E) -> Fault {
         Fault::new(error)
+    }
+}
+
+/// Words for the peer, on whatever may be missing or fail.
+///
+/// ```
+/// use greenroom_handler::{Action, OrTell, Result, Turn};
+///
+/// fn said(turn: &mut Turn, line: &[u8]) -> Result {
+///     let line = std::str::from_utf8(line).or_close("UTF-8, please.")?;
+///     let (_, number) = line.split_once(' ').or_tell("Two words, please.")?;
+///     let number: u32 = number.parse().or_tell("The second word is a number.")?;
+///     turn.send_line(format!("{}", number * 2));
+///     Ok(())
+/// }
+/// ```
+pub trait OrTell<T> {
+    /// Returns the value, or a fault that tells the peer this line; the session goes on.
+    fn or_tell(self, line: impl Into<String>) -> Result<T, Fault>;
+
+    /// Returns the value, or a fault that tells the peer this line and closes the session.
+    fn or_close(self, line: impl Into<String>) -> Result<T, Fault>;
+}
+
+impl<T, E> OrTell<T> for Result<T, E>
+where
+    Fault: From<E>,
+{
+    #[track_caller]
+    fn or_tell(self, line: impl Into<String>) -> Result<T, Fault> {
+        match self {
+            Ok(value) => Ok(value),
+            Err(error) => Err(Fault::from(error).tell(line)),
+        }
+    }
+
+    #[track_caller]
+    fn or_close(self, line: impl Into<String>) -> Result<T, Fault> {
+        match self {
+            Ok(value) => Ok(value),
+            Err(error) => Err(Fault::from(error).tell(line).close()),
+        }
+    }
+}
+
+impl<T> OrTell<T> for Option<T> {
+    #[track_caller]
+    fn or_tell(self, line: impl Into<String>) -> Result<T, Fault> {
+        match self {
+            Some(value) => Ok(value),
+            None => {
+                let line = line.into();
+                Err(Fault::new(&line).tell(line))
+            }
+        }
+    }
+
+    #[track_caller]
+    fn or_close(self, line: impl Into<String>) -> Result<T, Fault> {
+        match self {
+            Some(value) => Ok(value),
+            None => {
+                let line = line.into();
+                Err(Fault::new(&line).tell(line).close())
+            }
+        }
     }
 }
 
@@ -127,7 +235,7 @@ impl Drop for Catching {
 #[cold]
 fn panicked(payload: &(dyn Any + Send)) -> Fault {
     let (file, line) = PLACE.take().unwrap_or_default();
-    Fault { kind: fault::PANIC, message: text_of(payload), file, line }
+    Fault { file, line, ..Fault::bare(fault::PANIC, text_of(payload)) }
 }
 
 /// Message of a panic. `panic!` with arguments makes a `String`, without them a `&str`.

@@ -3,13 +3,13 @@
 //! The types here are the SDK's promise to authors. Kinds of actions and of reasons for a close may
 //! be added, so those types are `non_exhaustive`.
 
+use crate::bounds::{HasSchema, Settings};
 use crate::fault::Fault;
 use crate::framing::{Endpoint, Framing};
 use crate::migrate::Migrations;
 use crate::table::Tables;
 use crate::telnet::Verb;
 use crate::turn::Turn;
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
@@ -24,8 +24,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub trait Handler: Sized + Send + Sync + 'static {
     /// Name of the service, unique in a host: letters, digits, `-` and `_`.
     const SERVICE: &'static str;
-    /// TCP port on loopback where it listens unless the operator says otherwise; 0: none.
-    const PORT: u16;
+    /// TCP port on loopback where it listens unless the operator's file says otherwise; 0: none.
+    const PORT: u16 = 0;
     /// Whether its sessions are connections that turns ask for ([`Turn::connect`]): it needs no
     /// port, though it may have one.
     const DIALS: bool = false;
@@ -38,17 +38,63 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// fields added with defaults, and add a migration.
     const STATE_VERSION: u32 = 1;
 
-    /// State that the host keeps for each session; `()` for none.
-    type State: Default + Serialize + DeserializeOwned + JsonSchema + 'static;
-    /// Settings: `[service.NAME.settings]` of the host's file; [`NoConfig`] for none. Fields
-    /// without a default are required.
-    type Config: DeserializeOwned;
+    /// State that the host keeps for each session; `()` for none, as [`macro@crate::handler`] fills
+    /// in.
+    type State: Default + Serialize + DeserializeOwned + HasSchema + 'static;
+    /// Settings: `[service.NAME.settings]` of the host's file, a struct with a field for each key;
+    /// [`NoConfig`] for none, as [`macro@crate::handler`] fills in. Fields without a default are
+    /// required.
+    type Config: Settings;
 
     /// Builds the service. An error refuses the library and is shown to the operator.
     fn new(config: Self::Config) -> Result<Self, String>;
 
-    /// Callback: runs one action, in one turn.
-    fn handle(&self, turn: &mut Turn<'_, Self::State>, action: Action<'_>) -> Result<(), Fault>;
+    /// Callback: runs one action, in one turn. Unless it is written, each of the methods below gets
+    /// its kind of action.
+    fn handle(&self, turn: &mut Turn<'_, Self::State>, action: Action<'_>) -> Result<(), Fault> {
+        match action {
+            Action::Message(bytes) => self.message(turn, bytes),
+            Action::Opened => self.opened(turn),
+            Action::Closed(why) => self.closed(turn, why),
+            Action::Timer(name) => self.timer(turn, name),
+            other => self.other(turn, other),
+        }
+    }
+
+    /// Runs the first turn of a session.
+    fn opened(&self, turn: &mut Turn<'_, Self::State>) -> Result<(), Fault> {
+        let _ = turn;
+        Ok(())
+    }
+
+    /// Runs a turn over a message, without its framing. Bytes, which need not be UTF-8.
+    fn message(&self, turn: &mut Turn<'_, Self::State>, bytes: &[u8]) -> Result<(), Fault> {
+        let _ = (turn, bytes);
+        Ok(())
+    }
+
+    /// Runs the last turn of a session.
+    fn closed(&self, turn: &mut Turn<'_, Self::State>, why: Closed) -> Result<(), Fault> {
+        let _ = (turn, why);
+        Ok(())
+    }
+
+    /// Runs the turn of a timer of the session. Fails unless it is written.
+    fn timer(&self, turn: &mut Turn<'_, Self::State>, name: &str) -> Result<(), Fault> {
+        let _ = turn;
+        Err(Fault::new(format!("the service has no `fn timer`, and timer {name:?} fired")))
+    }
+
+    /// Runs a turn over any other action. Unless it is written, it fails for those that answer what
+    /// a turn has asked for.
+    fn other(&self, turn: &mut Turn<'_, Self::State>, action: Action<'_>) -> Result<(), Fault> {
+        let _ = turn;
+        let is_answer = matches!(action, Action::Job { .. } | Action::Connect { .. } | Action::Note { .. });
+        match is_answer || matches!(action, Action::Published { .. } | Action::Woken | Action::Idle) {
+            true => Err(Fault::new(format!("the service has no `fn other` for {action:?}"))),
+            false => Ok(()),
+        }
+    }
 
     /// Runs an action of the service itself, which has no state: its start ([`Action::Started`]), a
     /// datagram ([`Framing::Datagrams`]), one of its timers, an entry that is over

@@ -57,6 +57,12 @@ impl<S> Turn<'_, S> {
         self.host.random()
     }
 
+    /// Number of the build that runs this turn: 1 for the first of a host, then one more with each
+    /// reload.
+    pub fn generation(&mut self) -> u64 {
+        self.fact("generation").and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
+
     /// Numbers of the host, for handlers that show them. A turn that runs again may be told others.
     pub fn stats(&mut self) -> Stats {
         let of = self.host.stats();

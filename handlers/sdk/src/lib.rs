@@ -2,10 +2,10 @@
 //!
 //! A handler is a library crate with `crate-type = ["cdylib"]` that holds code only. For each
 //! service it implements [`Handler`]: a name, a port, a framing, a state (an ordinary serde struct)
-//! and one callback; [`export!`] does the rest.
+//! and callbacks; [`macro@handler`] fills in what is left out, and [`export!`] does the rest.
 //!
 //! ```
-//! use greenroom_handler::{Action, Fault, Handler, NoConfig, Turn, export};
+//! use greenroom_handler::{Handler, Result, Turn, export, handler};
 //! use schemars::JsonSchema;
 //! use serde::{Deserialize, Serialize};
 //!
@@ -16,22 +16,16 @@
 //!
 //! struct Count;
 //!
+//! #[handler]
 //! impl Handler for Count {
 //!     const SERVICE: &'static str = "count";
 //!     const PORT: u16 = 4010;
 //!     type State = Seen;
-//!     type Config = NoConfig;
 //!
-//!     fn new(_: NoConfig) -> Result<Self, String> {
-//!         Ok(Count)
-//!     }
-//!
-//!     fn handle(&self, turn: &mut Turn<'_, Seen>, action: Action<'_>) -> Result<(), Fault> {
-//!         if let Action::Message(_) = action {
-//!             turn.state.lines += 1;
-//!             let reply = turn.state.lines.to_string();
-//!             turn.send_line(reply);
-//!         }
+//!     fn message(&self, turn: &mut Turn<Seen>, _: &[u8]) -> Result {
+//!         turn.state.lines += 1;
+//!         let reply = turn.state.lines.to_string();
+//!         turn.send_line(reply);
 //!         Ok(())
 //!     }
 //! }
@@ -52,17 +46,22 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `handler.rs` | the trait, and actions |
+//! | `bounds.rs` | bounds on its types, with errors that say what to write |
 //! | `framing.rs` | framings, also those of an author's own |
 //! | [`telnet`] | telnet's options and subnegotiations |
 //! | `turn.rs` | the effects of a turn |
 //! | `topic_effects.rs`, `session_effects.rs` | those on topics, and on other sessions |
 //! | `stream_effects.rs` | those on streams: connections, TLS, terms for a peer |
 //! | `host_questions.rs` | tokens, random numbers, numbers of the host |
-//! | `table.rs` | typed tables, and who owns them |
+//! | `dialogue.rs`, `talk.rs` | questions to a peer, and the record of its answers |
+//! | `values.rs` | typed values on the way from turn to turn |
+//! | `table.rs` | tables, and who owns them |
+//! | `map.rs`, `key.rs` | tables with typed keys, and the keys' bytes |
 //! | `bytes.rs` | bytes as a value |
 //! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
 //! | `convert.rs` | converts states and values when the host asks |
 //! | `encode.rs` | encodes states and values, and refuses what could not be read again |
+//! | `carried.rs` | finds types whose values do not come back |
 //! | `file.rs` | files in settings |
 //! | `fault.rs` | errors and caught panics |
 //! | `log.rs` | hands `tracing` events to the host |
@@ -71,8 +70,11 @@
 //! | `export/` | the C ABI; the only unsafe code |
 #![deny(unsafe_code)]
 
+mod bounds;
 mod bytes;
+mod carried;
 mod convert;
+mod dialogue;
 mod encode;
 mod fault;
 mod file;
@@ -80,27 +82,41 @@ mod framing;
 mod handler;
 mod host;
 mod host_questions;
+mod key;
 mod log;
+mod map;
 mod migrate;
 mod run;
 mod session_effects;
 mod stream_effects;
 mod table;
+mod talk;
 pub mod telnet;
 mod topic_effects;
 mod turn;
+mod values;
 
 #[allow(unsafe_code)]
 pub mod export;
 pub mod testing;
 
+pub use bounds::{HasSchema, Settings};
 pub use bytes::Bytes;
-pub use fault::Fault;
+pub use dialogue::{Dialogue, Named, Step};
+pub use fault::{Fault, OrTell};
 pub use file::File;
 pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState, Prefix};
+pub use greenroom_handler_macros::handler;
 pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page, Started};
 pub use host_questions::Stats;
+pub use key::{Key, KeyPart};
+pub use map::{Map, Under};
 pub use migrate::Migrations;
 pub use table::{Table, Tables};
+pub use talk::Talk;
 pub use topic_effects::Broadcast;
 pub use turn::{State, Turn};
+pub use values::timer_value;
+
+/// Result of a turn; of anything that fails with a [`Fault`].
+pub type Result<T = (), E = Fault> = std::result::Result<T, E>;

@@ -16,7 +16,7 @@
 //! host runs the earlier turns again without the failed one. Copying the state before each turn
 //! would cost every turn; this costs the rare fault.
 
-use crate::encode::stored;
+use crate::carried::stored_as_is;
 use crate::fault::{Catching, Fault};
 use crate::handler::{Action, Handler};
 use crate::host::Host;
@@ -101,7 +101,7 @@ pub(crate) fn run<'a, H: Handler>(
         }
     }
     if (changed && done > 0 || rehearsed) && has_state::<H>() {
-        match catching.catch(|| stored(&state).map_err(Fault::new)) {
+        match catching.catch(|| stored_as_is(&state).map_err(Fault::new)) {
             Ok(bytes) => host.state(&bytes),
             Err(why) => {
                 host.turn_failed(&Fault {

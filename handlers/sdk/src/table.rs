@@ -11,13 +11,13 @@
 //! If the host refuses a write because of a limit, the turn fails after the callback returned.
 //! A value that can't be decoded is an error of the read.
 
+use crate::bounds::HasSchema;
 use crate::bytes::{Bytes, encode, lent};
-use crate::encode::stored;
+use crate::carried::{stored_as_is, try_samples};
 use crate::fault::Fault;
 use crate::migrate::Migrations;
 use crate::turn::{Turn, nanoseconds};
 use greenroom_state::abi::table::{BACKWARDS, KEY_ALONE};
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
@@ -43,6 +43,8 @@ pub(crate) struct Owned {
     pub(crate) migrations: Migrations,
     /// Whether the service is told of entries that are over.
     pub(crate) hears_of_expiry: bool,
+    /// Tries samples of the values' type.
+    pub(crate) tries: fn() -> Result<(), String>,
     /// Reads a value and writes it again.
     pub(crate) again: fn(&[u8]) -> Result<Vec<u8>, String>,
 }
@@ -55,26 +57,27 @@ impl Tables {
 
     /// Adds a table whose values never changed their shape.
     #[must_use]
-    pub fn own<V: Serialize + DeserializeOwned + JsonSchema>(self, table: &Table<V>) -> Tables {
+    pub fn own<V: Serialize + DeserializeOwned + HasSchema>(self, table: &Table<V>) -> Tables {
         self.own_at(table, 1, Migrations::none())
     }
 
     /// Adds a table whose values are of this version. The rules of
     /// [`crate::Handler::STATE_VERSION`] hold for it, too.
     #[must_use]
-    pub fn own_at<V: Serialize + DeserializeOwned + JsonSchema>(
+    pub fn own_at<V: Serialize + DeserializeOwned + HasSchema>(
         mut self,
         table: &Table<V>,
         version: u32,
         migrations: Migrations,
     ) -> Tables {
-        let schema = || schemars::schema_for!(V).to_value();
+        let schema = V::schema;
         let again = |bytes: &[u8]| {
             let value: V = rmp_serde::from_slice(bytes).map_err(|e| e.to_string())?;
-            stored(&value)
+            stored_as_is(&value)
         };
+        let tries = || try_samples::<V>(&V::schema());
         let (name, hears_of_expiry) = (table.name, table.hears_of_expiry);
-        self.owned.push(Owned { name, version, schema, migrations, hears_of_expiry, again });
+        self.owned.push(Owned { name, version, schema, migrations, hears_of_expiry, tries, again });
         self
     }
 }
@@ -105,7 +108,12 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
     /// [`crate::Action::Expired`].
     #[must_use]
     pub const fn hears_of_expiry(self) -> Table<V> {
-        Table { name: self.name, hears_of_expiry: true, values: PhantomData }
+        Table { hears_of_expiry: true, ..self }
+    }
+
+    /// Name of the table.
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Reads the value under a key. The turn's own writes are seen.
@@ -117,7 +125,7 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
 
     /// Writes a value under a key. Fails if the value could not be read again.
     pub fn put<S>(&self, turn: &mut Turn<'_, S>, key: impl AsRef<[u8]>, value: &V) -> Result<(), Fault> {
-        let value = stored(value).map_err(|e| self.refused(e))?;
+        let value = stored_as_is(value).map_err(|e| self.refused(e))?;
         let status = turn.host.table_put(self.name, key.as_ref(), &value);
         turn.note_refusal("a table write", status);
         Ok(())
@@ -150,7 +158,7 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
         value: &V,
         until: Duration,
     ) -> Result<(), Fault> {
-        let value = stored(value).map_err(|e| self.refused(e))?;
+        let value = stored_as_is(value).map_err(|e| self.refused(e))?;
         let status = turn.host.table_put_until(self.name, key.as_ref(), &value, nanoseconds(until));
         turn.note_refusal("a table write", status);
         Ok(())

@@ -39,7 +39,7 @@ impl<S> DerefMut for State<'_, S> {
 ///
 /// When the host refuses an effect because a limit is reached, the turn fails after the callback
 /// returned, with the limit's name. So most methods return nothing to check.
-pub struct Turn<'a, S> {
+pub struct Turn<'a, S = ()> {
     /// The session's state.
     pub state: State<'a, S>,
     /// Host that stages the effects.
@@ -296,12 +296,10 @@ impl<S> Turn<'_, S> {
         result?;
         match self.refused {
             None => Ok(()),
-            Some(what) => Err(Fault {
-                kind: greenroom_state::abi::fault::ERROR,
-                message: format!("the host refused {what}"),
-                file: String::new(),
-                line: 0,
-            }),
+            Some(what) => {
+                let message = format!("the host refused {what}");
+                Err(Fault::bare(greenroom_state::abi::fault::ERROR, message))
+            }
         }
     }
 }

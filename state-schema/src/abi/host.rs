@@ -207,6 +207,10 @@ pub struct Host {
     /// Since 1.6. Writes numbers of the host, as this batch found them, into what the library has:
     /// as many bytes as [`Stats::size`] says.
     pub stats: unsafe extern "C" fn(turn: *mut Turn, stats: *mut Stats) -> u32,
+    /// Since 1.7. Says what happens if the turn under way fails, beside that its effects are
+    /// dropped: the peer is sent this line, unless it is empty, and with [`super::FAULT_CLOSES`]
+    /// in `flags` the session is closed. The last call counts.
+    pub fault_reply: unsafe extern "C" fn(turn: *mut Turn, line: Bytes<'_>, flags: u32) -> u32,
 }
 
 /// Numbers of the host, for handlers that show them.

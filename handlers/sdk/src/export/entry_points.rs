@@ -14,6 +14,7 @@
 //! Arguments are believed to keep the ABI. Panics of the author's code are caught and become
 //! error texts or faults, because nothing may unwind into the host.
 
+use crate::bounds::{HasSchema as _, Settings as _};
 use crate::convert::{check, convert, schema_text};
 use crate::export::borrowed::{hand_over, slice};
 use crate::export::framing::{cut_ffi, encode_ffi, framing_offer, own_framing};
@@ -80,7 +81,7 @@ impl Once {
 pub fn service<H: Handler>() -> abi::Service {
     // An empty schema tells the host that the service keeps no state.
     let schema: &'static str = match has_state::<H>() {
-        true => schema_text(schemars::schema_for!(H::State).to_value(), &H::migrations()).leak(),
+        true => schema_text(H::State::schema(), &H::migrations()).leak(),
         false => "",
     };
     let migrations = H::migrations().versions().leak();
@@ -230,7 +231,7 @@ unsafe extern "C" fn create<H: Handler>(
     let made = fault::catch(|| {
         // First: a build whose steps contradict each other must not get as far as `new`.
         check::<H>().map_err(Fault::new)?;
-        let config = serde_json::from_slice(config).map_err(|e| Fault::new(format!("settings: {e}")))?;
+        let config = H::Config::read(config).map_err(|e| Fault::new(format!("settings: {e}")))?;
         H::new(config).map_err(Fault::new)
     });
     // Events of `new` belong to no turn, and would otherwise appear in the first one.

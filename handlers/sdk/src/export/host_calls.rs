@@ -31,6 +31,12 @@ impl Host for HostCalls<'_> {
     }
 
     fn turn_failed(&mut self, fault: &Fault) {
+        if fault.closes || fault.tells.is_some() {
+            let line = fault.tells.as_deref().unwrap_or_default().into();
+            let flags = if fault.closes { abi::FAULT_CLOSES } else { 0 };
+            // SAFETY: as above the impl. A line over a limit is left out: the turn fails anyway.
+            unsafe { (self.host.fault_reply)(self.turn, line, flags) };
+        }
         let fault = abi::fault::Fault {
             size: size_of::<abi::fault::Fault<'_>>() as u32,
             kind: fault.kind,

@@ -20,12 +20,17 @@ mod host_calls;
 #[doc(hidden)]
 pub mod note;
 
+#[doc(hidden)]
+pub use crate::bounds::FromSettings;
+
 /// Makes a library of services: the entry function, and the note that describes it.
 ///
 /// Called once in a crate, with all of its services: `export!(Echo, Tally);`
 #[macro_export]
 macro_rules! export {
     ($($service:ty),+ $(,)?) => {
+        const _: () = $crate::export::note::check_names(&[$(<$service as $crate::Handler>::SERVICE),+]);
+
         const _: () = {
             const PARTS: &[&[u8]] = &[
                 $crate::export::note::HEAD,

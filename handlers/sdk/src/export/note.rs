@@ -13,8 +13,8 @@ use greenroom_state::elf_note::{OWNER, TYPE};
 
 /// Beginning of the note's text. The numbers are literals, because `concat!` takes no
 /// constants; the assertion below keeps them true.
-pub const HEAD: &[u8] = concat!("abi=1.6\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
-const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 6, "HEAD names the ABI's version");
+pub const HEAD: &[u8] = concat!("abi=1.7\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
+const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 7, "HEAD names the ABI's version");
 
 /// ELF note: header, owner, text. Sizes are rounded up to four bytes, as ELF wants.
 #[repr(C, align(4))]
@@ -63,6 +63,32 @@ pub const fn note_len(parts: &[&[u8]]) -> usize {
         i += 1;
     }
     len.next_multiple_of(4)
+}
+
+/// Refuses two services of one name, and a name that is none. O(services² × bytes).
+pub const fn check_names(names: &[&str]) {
+    let mut i = 0;
+    while i < names.len() {
+        assert!(!names[i].is_empty(), "a service has no name: set `const SERVICE`");
+        let mut k = i + 1;
+        while k < names.len() {
+            assert!(
+                !is_same(names[i].as_bytes(), names[k].as_bytes()),
+                "two services of `export!` have one name: change `const SERVICE` of one"
+            );
+            k += 1;
+        }
+        i += 1;
+    }
+}
+
+/// Whether two texts are the same.
+const fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
 }
 
 /// Writes a number in ten decimal digits, as many as the largest has. A fixed width makes the

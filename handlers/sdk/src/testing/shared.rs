@@ -1,5 +1,6 @@
 //! State of a host in memory.
 
+use crate::framing::{Framing, FramingState};
 use crate::handler::Closed;
 use greenroom_state::abi::BROADCAST_LINE;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,11 +38,18 @@ pub(super) struct Shared {
 /// Session, as the host sees it.
 #[derive(Default, Clone)]
 pub(super) struct Peer {
-    /// State as MessagePack; `None`: none stored yet.
-    pub(super) state: Option<Vec<u8>>,
+    /// State as MessagePack, with its version; `None`: none stored yet.
+    pub(super) state: Option<(u32, Vec<u8>)>,
     /// Output that the test has not looked at.
     pub(super) output: Vec<u8>,
     pub(super) topics: BTreeSet<Vec<u8>>,
+    /// Number of its service: 0 for the one that is tested.
+    pub(super) service: usize,
+    /// Framing of its endpoint; `None`: that of the first one.
+    pub(super) framing: Option<Framing>,
+    /// Input that no message has taken.
+    pub(super) input: Vec<u8>,
+    pub(super) framing_state: FramingState,
     /// Whether the session is closed, or closing.
     pub(super) closed: bool,
     /// Longest message that it takes; 0: any.

@@ -19,6 +19,12 @@ const CASCADE_MAX: u16 = 16;
 /// Host of one turn.
 pub(super) struct Staging {
     pub(super) session: u64,
+    /// Version of the states that the build writes.
+    pub(super) version: u32,
+    /// Number of the build.
+    pub(super) generation: u64,
+    /// Kind of the session's endpoint.
+    pub(super) endpoint: &'static str,
     /// Address of the datagram that the turn is of.
     pub(super) from: Option<SocketAddr>,
     /// Number of turns between this one and an action from outside.
@@ -26,6 +32,8 @@ pub(super) struct Staging {
     pub(super) shared: Shared,
     /// Reason why the turn failed.
     pub(super) fault: Option<String>,
+    /// Line that the peer is told if it failed, and whether the session is closed.
+    pub(super) fault_reply: (Option<String>, bool),
 }
 
 impl Staging {
@@ -51,9 +59,11 @@ impl Host for Staging {
     }
     fn turn_failed(&mut self, fault: &Fault) {
         self.fault = Some(fault.message.clone());
+        self.fault_reply = (fault.tells.clone(), fault.closes);
     }
     fn state(&mut self, bytes: &[u8]) {
-        self.change(|own| own.state = Some(bytes.to_vec()));
+        let version = self.version;
+        self.change(|own| own.state = Some((version, bytes.to_vec())));
     }
     fn wall(&mut self) -> u64 {
         (EPOCH + self.shared.now).as_nanos() as u64
@@ -79,7 +89,10 @@ impl Host for Staging {
         self.close()
     }
     fn fact(&mut self, name: &str) -> Option<Vec<u8>> {
-        (name == "generation").then(|| b"1".to_vec())
+        if name == "endpoint" {
+            return Some(self.endpoint.as_bytes().to_vec());
+        }
+        (name == "generation").then(|| self.generation.to_string().into_bytes())
     }
     fn page(&mut self, _: &str, _: &[u8]) -> u32 {
         status::INVALID
@@ -176,7 +189,13 @@ impl Host for Staging {
     fn stats(&mut self) -> abi::Stats {
         let sessions = self.shared.sessions.values().filter(|peer| !peer.closed).count() as u64;
         let uptime_ns = self.shared.now.as_nanos() as u64;
-        abi::Stats { sessions, service_sessions: sessions, generation: 1, uptime_ns, ..abi::Stats::default() }
+        abi::Stats {
+            sessions,
+            service_sessions: sessions,
+            generation: self.generation,
+            uptime_ns,
+            ..abi::Stats::default()
+        }
     }
     fn register(&mut self, name: &[u8]) -> Result<Option<u64>, u32> {
         match name.is_empty() || self.session == SERVICE {

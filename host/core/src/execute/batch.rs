@@ -17,12 +17,13 @@
 //!
 //! A turn that failed is run by the previous build, if one stands by. If neither build can read
 //! the state, the session is quarantined, and the action stays. Any other failed action is
-//! consumed.
+//! consumed, and its peer may be told (`fault_reply.rs`).
 
 use super::Executor;
 use super::apply::apply;
 use super::call::{Call, attempt};
 use super::fallback::run_with_previous_build;
+use super::fault_reply::send_fault_reply;
 use super::reserve::reserve;
 use crate::command::Command;
 use crate::effects::running_batch::RunningBatch;
@@ -34,7 +35,7 @@ use crate::service::registry::Writer;
 use crate::session::life::Quarantine;
 use crate::session::quarantine::{BlockedAction, Runnable};
 use crate::store::kind::Kind;
-use crate::turn::fault::{Fault, LogLine};
+use crate::turn::fault::{Fault, FaultReply, LogLine};
 use crate::turn::staging::Buffers;
 use greenroom_state::abi::{self, Action, action, fault, level};
 
@@ -54,6 +55,8 @@ struct Attempt {
     tried: usize,
     /// Fault of the turn that the last call left out.
     fault: Option<Fault>,
+    /// Consequence of it for the peer.
+    fault_reply: Option<FaultReply>,
     /// Log lines of that turn.
     failed_log: Vec<LogLine>,
 }
@@ -168,7 +171,7 @@ fn attempt_until_usable(
     actions: &[Action<'_>],
     running: &RunningBatch,
 ) -> Attempt {
-    let mut last = Attempt { tried: actions.len(), fault: None, failed_log: Vec::new() };
+    let mut last = Attempt { tried: actions.len(), fault: None, fault_reply: None, failed_log: Vec::new() };
     loop {
         let call = Call { slot, actions: &actions[..last.tried], running };
         let flags = attempt(host, executor, call);
@@ -190,7 +193,7 @@ fn attempt_until_usable(
             // The failed turn spoilt the state of those before it, so they run again alone. The
             // fault is kept for `settle`: this very turn has failed, and needs no second run.
             last.tried = b.done;
-            last.fault = b.fault.take();
+            (last.fault, last.fault_reply) = (b.fault.take(), b.fault_reply.take());
             last.failed_log = b.log.drain(..).filter(|l| l.failed).collect();
             host.limits.reached_all(&mut b.reached);
             executor.replays += 1;
@@ -198,7 +201,7 @@ fn attempt_until_usable(
         }
         let Some(message) = unusable(host, slot, b, state_lost) else { return last };
         // An earlier fault belongs to a later turn by now, which runs again later.
-        (last.fault, last.failed_log) = (None, Vec::new());
+        (last.fault, last.fault_reply, last.failed_log) = (None, None, Vec::new());
         if b.done > 1 {
             // Actions run one by one, so that only the guilty turn fails. The rest comes with
             // the next batch.
@@ -244,9 +247,9 @@ fn settle(
     host.limits.reached_all(&mut b.reached);
     // If the repeated call failed in itself, the turn that was left out is not next: it runs
     // again later.
-    let fault = match b.fault.take() {
-        Some(own) => Some(own),
-        None => last.fault.filter(|_| b.done == last.tried),
+    let (fault, fault_reply) = match b.fault.take() {
+        Some(own) => (Some(own), b.fault_reply.take()),
+        None => (last.fault.filter(|_| b.done == last.tried), last.fault_reply),
     };
     let mut ran = Ran { consumed: b.done, close: b.close };
     let Some(s) = host.sessions.get(slot) else { return ran };
@@ -271,7 +274,9 @@ fn settle(
         let failed = actions[b.done];
         // The previous build may run the failed action alone: its datagram is the first then.
         b.datagrams.all.drain(..b.done.min(b.datagrams.all.len()));
-        let consumed = attribute_fault(host, executor, slot, (&failed, fault), running, &mut ran.close);
+        let fault_reply = fault_reply.filter(|_| failed.kind != action::CLOSED);
+        let of = (&failed, fault, fault_reply);
+        let consumed = attribute_fault(host, executor, slot, of, running, &mut ran.close);
         ran.consumed += usize::from(consumed);
         count_turns(host, slot, service, u64::from(consumed));
     }
@@ -294,7 +299,7 @@ fn attribute_fault(
     host: &mut HostState,
     executor: &mut Executor,
     slot: Slot,
-    (failed, fault): (&Action<'_>, Fault),
+    (failed, fault, fault_reply): (&Action<'_>, Fault, Option<FaultReply>),
     running: &mut RunningBatch,
     close: &mut bool,
 ) -> bool {
@@ -319,6 +324,8 @@ fn attribute_fault(
         // wait.
         quarantine(host, slot, fault.message.clone());
         consumed = false;
+    } else if let Some(fault_reply) = fault_reply.filter(|_| !slot.is_service()) {
+        *close |= send_fault_reply(host, executor, (slot, failed), &fault_reply, running);
     }
     count_fault(host, service, (id, fault.kind), &fallback);
     host.commands.push(Command::Fault { service, session, action: failed.kind, fault, answered_by });

@@ -12,6 +12,7 @@
 //! | `reserve` | reserves room for every record that the batch will write |
 //! | `apply` | applies the staged effects; cannot fail |
 //! | `fallback` | a turn that failed on probation is run by the previous build |
+//! | `fault_reply` | the reply that a failed turn has for its peer |
 
 pub(crate) mod apply;
 pub(crate) mod batch;
@@ -19,6 +20,7 @@ pub(crate) mod batch;
 mod broadcast_tests;
 pub(crate) mod call;
 pub(crate) mod fallback;
+pub(crate) mod fault_reply;
 #[cfg(test)]
 mod other_sessions_tests;
 pub(crate) mod reserve;

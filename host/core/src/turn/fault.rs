@@ -15,6 +15,15 @@ pub struct Fault {
     pub line: u32,
 }
 
+/// Consequence of a failed turn for its session's peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FaultReply {
+    /// Line that the peer is sent; empty: none.
+    pub line: Vec<u8>,
+    /// Whether the session is closed.
+    pub closes: bool,
+}
+
 /// Event that a handler logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {

@@ -17,7 +17,7 @@
 
 use super::context::TurnContext;
 use super::effect::{Effect, Framed, Part};
-use super::fault::{Fault, LogLine};
+use super::fault::{Fault, FaultReply, LogLine};
 use super::heard_datagrams::HeardDatagrams;
 use super::staged_buckets::StagedBuckets;
 use super::staged_entries::StagedEntries;
@@ -28,7 +28,7 @@ use crate::limits::budget::RECIPIENT_NS;
 use crate::limits::host::BATCH_BYTES;
 use crate::limits::in_force::Counts;
 use crate::limits::names::Limit;
-use greenroom_state::abi::{fault, level, status};
+use greenroom_state::abi::{FAULT_CLOSES, fault, level, status};
 use std::fmt::Write as _;
 
 /// Bytes that a further effect counts against `turn_bytes_max`, beside those that it carries. Its
@@ -59,6 +59,8 @@ pub(crate) struct Buffers {
     pub(crate) done: usize,
     /// Fault of the turn behind those that succeeded.
     pub(crate) fault: Option<Fault>,
+    /// Consequence for the peer if the turn under way fails, or of the one that failed.
+    pub(crate) fault_reply: Option<FaultReply>,
     /// Whether a turn that the handler took for done was not: then the state that is handed over
     /// has that turn in it.
     pub(crate) spoilt: bool,
@@ -175,7 +177,7 @@ impl Buffers {
         self.log_bytes = 0;
         self.has_state = false;
         self.done = 0;
-        self.fault = None;
+        (self.fault, self.fault_reply) = (None, None);
         self.spoilt = false;
         self.close = false;
         self.on_itself = false;
@@ -230,7 +232,7 @@ impl<'a> Staging<'a> {
         }
         b.done += 1;
         (b.log_bytes, b.recipients, b.randoms) = (0, 0, 0);
-        self.refusal = None;
+        (self.refusal, b.fault_reply) = (None, None);
         b.close |= self.closing;
         b.mark = Mark {
             bytes: b.bytes.len(),
@@ -273,6 +275,18 @@ impl<'a> Staging<'a> {
         b.fault = Some(fault);
         b.on_itself = false;
         self.closing = false;
+    }
+
+    /// Notes what the peer is told if the turn under way fails. The last call counts.
+    pub fn fault_reply(&mut self, line: &[u8], flags: u32) -> u32 {
+        if flags & !FAULT_CLOSES != 0 {
+            return status::INVALID;
+        }
+        if line.len() > self.context.limits.turn_bytes_max {
+            return self.refuse(Limit::TurnBytesMax);
+        }
+        self.buffers.fault_reply = Some(FaultReply { line: line.to_vec(), closes: flags != 0 });
+        status::OK
     }
 
     /// Takes the state that the successful turns left. The last call counts. A service's own

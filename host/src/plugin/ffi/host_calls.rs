@@ -29,6 +29,7 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         log_level,
         turn_ok,
         turn_failed,
+        fault_reply,
         state,
         peer,
         send,
@@ -121,6 +122,13 @@ unsafe extern "C" fn turn_failed(turn: *mut abi::Turn, fault: *const abi::fault:
     // SAFETY: see above.
     let owned = |b| String::from_utf8_lossy(unsafe { slice(b) }).into_owned();
     s.turn_failed(Fault { kind: f.kind, message: owned(f.message), file: owned(f.file), line: f.line });
+}
+
+/// Notes what the peer is told if the turn fails.
+unsafe extern "C" fn fault_reply(turn: *mut abi::Turn, line: Bytes<'_>, flags: u32) -> u32 {
+    // SAFETY: see above.
+    let (Some(s), line) = (unsafe { staging(turn) }, unsafe { slice(line) }) else { return status::INVALID };
+    s.fault_reply(line, flags)
 }
 
 /// Takes the state that the successful turns left.

@@ -1,43 +1,88 @@
-//! Host in memory, for a handler's own tests: no socket, no clock, the same turns.
-//!
-//! Turns run through the code that runs in a real host, one action in a batch. A turn works on
-//! a copy of the whole host, which replaces the original if the turn succeeds. That costs
-//! O(host) for each turn, and makes a failed turn change nothing. Framing, most limits, holds,
-//! waits and facts are not simulated. Log events go nowhere.
+//! Host in memory: its sessions, its time, and the run of its turns.
 
-mod shared;
-mod turn;
-
-use crate::convert::{check, convert};
-use crate::fault;
+use super::input;
+use super::services::{Runs, Service};
+use super::shared::{Caused, EPOCH, Shared};
+use super::turn::{SERVICE, Staging};
+use crate::convert::convert;
 use crate::handler::{Action, Closed, Handler, Job, JobEnd};
-use crate::run::{Session, run, run_service};
-use shared::{Caused, EPOCH, Peer, Shared, Silence};
+use crate::run::Session;
+use greenroom_state::abi::BROADCAST_LINE;
+
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
-use turn::{SERVICE, Staging};
 
 /// Host in memory, with sessions of one service.
 ///
 /// Jobs run at once, when the turn that started them is over; timers fire when
 /// [`TestHost::advance`] says so. Messages come and go without framing.
 pub struct TestHost<H: Handler> {
-    /// Instance of the service, as a host builds it.
-    handler: H,
+    /// Service that is tested.
+    pub(super) service: Service<H>,
+    /// Services beside it: number 1 is the first.
+    pub(super) others: Vec<Box<dyn Runs>>,
     /// State of the host after the last turn that succeeded.
-    shared: Shared,
+    pub(super) shared: Shared,
     /// Number of the last session.
-    opened: u64,
+    pub(super) opened: u64,
+    /// Number of the build.
+    pub(super) generation: u64,
+    /// Transcript: a line for each thing that has happened.
+    pub(super) told: Vec<String>,
+    /// Whether a process dies before each commit: turns run twice, each in a fresh instance.
+    pub(super) dies: bool,
+    /// Whether jobs wait for [`TestHost::end_job`], and those that do: owner, number, name, input.
+    pub(super) holds_jobs: bool,
+    pub(super) jobs: Vec<(u64, u64, String, Vec<u8>)>,
 }
 
 impl<H: Handler> TestHost<H> {
     /// Builds the service from its configuration, JSON.
     pub fn new(config: &str) -> Result<TestHost<H>, String> {
-        fault::install_hook();
-        check::<H>()?;
-        let config = serde_json::from_str(config).map_err(|e| e.to_string())?;
-        Ok(TestHost { handler: H::new(config)?, shared: Shared::default(), opened: 0 })
+        Ok(TestHost::of(Service::new(config)?, Shared::default()))
+    }
+
+    /// Host of a service.
+    fn of(service: Service<H>, shared: Shared) -> TestHost<H> {
+        TestHost {
+            service,
+            others: Vec::new(),
+            shared,
+            opened: 0,
+            generation: 1,
+            told: Vec::new(),
+            dies: false,
+            holds_jobs: false,
+            jobs: Vec::new(),
+        }
+    }
+
+    /// Adds another service, with its settings, JSON: tables, names, topics and notes are shared,
+    /// as between services of one library. Its sessions open by its name ([`TestHost::open_by`]).
+    /// Turns of the service itself are not played for it.
+    pub fn with<Other: Handler>(mut self, config: &str) -> Result<TestHost<H>, String> {
+        self.others.push(Box::new(Service::<Other>::new(config)?));
+        Ok(self)
+    }
+
+    /// Swaps the build for another one, with its settings as JSON: sessions, tables, timers and
+    /// topics stay. As in a host, each state is read by the new build first; if one can't be, the
+    /// build is refused, and the old one is lost with the test.
+    ///
+    /// The two builds are two types in a test. A type with the old state's shape plays the old one.
+    pub fn swap<New: Handler>(mut self, config: &str) -> Result<TestHost<New>, String> {
+        let service = Service::<New>::new(config)?;
+        for (id, peer) in self.shared.sessions.iter().filter(|(_, peer)| peer.service == 0) {
+            if let Some((version, bytes)) = &peer.state {
+                let converted = convert::<New>(0, *version, New::STATE_VERSION, bytes);
+                converted.map_err(|e| format!("the state of session {id}: {e}"))?;
+            }
+        }
+        self.tell(format!("-- build {} serves", self.generation + 1));
+        let TestHost { others, shared, opened, generation, told, dies, holds_jobs, jobs, .. } = self;
+        let generation = generation + 1;
+        Ok(TestHost { service, others, shared, opened, generation, told, dies, holds_jobs, jobs })
     }
 
     /// Converts a state from one version to another, as the host does in a rehearsal and when it
@@ -45,30 +90,6 @@ impl<H: Handler> TestHost<H> {
     pub fn convert(from: u32, to: u32, state: &serde_json::Value) -> Result<serde_json::Value, String> {
         let packed = greenroom_state::json::from_json(state)?;
         greenroom_state::json::to_json(&convert::<H>(0, from, to, &packed)?)
-    }
-
-    /// Opens a session, and returns its number.
-    pub fn open(&mut self) -> u64 {
-        self.opened += 1;
-        self.shared.sessions.insert(self.opened, Peer::default());
-        self.turn(self.opened, Action::Opened);
-        self.opened
-    }
-
-    /// Runs one line, and returns the output since the last look. A line that is longer than
-    /// [`Turn::frame_max`](crate::Turn::frame_max) says ends its session.
-    pub fn line(&mut self, session: u64, line: impl AsRef<[u8]>) -> String {
-        let now = self.shared.now;
-        let mut fits = true;
-        if let Some(peer) = self.shared.sessions.get_mut(&session) {
-            fits = peer.frame_max == 0 || line.as_ref().len() <= peer.frame_max;
-            peer.silence = peer.silence.map(|s| Silence { at: Some(now + s.after), ..s });
-        }
-        match fits {
-            true => self.turn(session, Action::Message(line.as_ref())),
-            false => self.turn(session, Action::Closed(Closed::Limit)),
-        }
-        self.output(session)
     }
 
     /// Runs one datagram of the service itself, and returns the datagrams sent since the last look,
@@ -79,18 +100,12 @@ impl<H: Handler> TestHost<H> {
         std::mem::take(&mut self.shared.datagrams)
     }
 
-    /// Ends a session as its peer would, unless it is closed already.
-    pub fn hang_up(&mut self, session: u64) {
-        if !self.is_closed(session) {
-            self.turn(session, Action::Closed(Closed::Peer));
-        }
-    }
-
     /// Lets time go by on both clocks. Fires the timers that are due meanwhile, deletes the
     /// entries that are over, and tells sessions of the silence of their peers, in their order.
     /// Panics if such a turn fails.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
+        self.tell(format!("-- {by:?} pass"));
         let until = self.shared.now + by;
         loop {
             let timer = self.next_timer().filter(|(_, at)| *at <= until);
@@ -155,12 +170,6 @@ impl<H: Handler> TestHost<H> {
         &self.shared.connects
     }
 
-    /// Output of a session since the last look.
-    pub fn output(&mut self, session: u64) -> String {
-        let peer = self.shared.sessions.get_mut(&session);
-        peer.map(|p| String::from_utf8_lossy(&std::mem::take(&mut p.output)).into_owned()).unwrap_or_default()
-    }
-
     /// Whether the handler closed a session.
     pub fn is_closed(&self, session: u64) -> bool {
         self.shared.sessions.get(&session).is_none_or(|p| p.closed)
@@ -169,8 +178,10 @@ impl<H: Handler> TestHost<H> {
     /// State of a session.
     pub fn state(&self, session: u64) -> H::State {
         let stored = self.shared.sessions.get(&session).and_then(|p| p.state.as_ref());
-        stored.map_or_else(H::State::default, |bytes| {
-            rmp_serde::from_slice(bytes).expect("the service reads the state that it wrote")
+        stored.map_or_else(H::State::default, |(version, bytes)| {
+            let bytes = convert::<H>(0, *version, H::STATE_VERSION, bytes);
+            let read = bytes.and_then(|b| rmp_serde::from_slice(&b).map_err(|e| e.to_string()));
+            read.expect("the service reads the state that it wrote")
         })
     }
 
@@ -209,9 +220,13 @@ impl<H: Handler> TestHost<H> {
                 let (topic, from) = (&topic, sender(from));
                 self.one_turn(to, Action::Published { topic, from, bytes: &bytes }, depth)
             }
+            Caused::Job(number, name, input) if self.holds_jobs => {
+                self.jobs.push((to, number, name, input));
+                Ok(())
+            }
             Caused::Job(number, name, input) => {
                 let job = Job { name: &name, input: &input, cancelled: &AtomicU32::new(0) };
-                let done = fault::catch(|| self.handler.job(&job));
+                let done = self.service_of(to).job(&job);
                 let done = done.map_err(|fault| fault.in_words());
                 let end = match &done {
                     Ok(bytes) => JobEnd::Done(bytes),
@@ -237,18 +252,25 @@ impl<H: Handler> TestHost<H> {
             Action::Datagram { from, .. } => Some(from),
             _ => None,
         };
-        let mut staging = Staging { session, from, depth, shared: self.shared.clone(), fault: None };
-        let now_ns = self.shared.now.as_nanos() as u64;
-        if session == SERVICE {
-            run_service(&self.handler, now_ns, std::iter::once(action), &mut staging);
-        } else {
-            let stored = self.shared.sessions.get(&session).and_then(|p| p.state.clone());
-            let state = stored.as_deref().map(|bytes| (H::STATE_VERSION, bytes));
-            let input = Session { id: session, now_ns, state };
-            run(&self.handler, input, std::iter::once(action), &mut staging);
+        if self.dies {
+            self.run_one(session, action, (from, depth));
+            let number = self.number_of(session);
+            let renewed = match number.checked_sub(1) {
+                None => self.service.renew(),
+                Some(other) => self.others[other].renew(),
+            };
+            renewed.map_err(|e| format!("a fresh process can't build the service: {e}"))?;
         }
+        let staging = self.run_one(session, action, (from, depth));
         let result = match staging.fault {
-            Some(message) => Err(message),
+            Some(message) => {
+                let (line, closes) = staging.fault_reply;
+                if let Some(peer) = self.shared.sessions.get_mut(&session).filter(|_| !last) {
+                    line.iter().for_each(|line| peer.take(line.as_bytes(), BROADCAST_LINE));
+                    peer.closed |= closes;
+                }
+                Err(message)
+            }
             None => {
                 self.shared = staging.shared;
                 Ok(())
@@ -267,6 +289,45 @@ impl<H: Handler> TestHost<H> {
             self.shared.caused.push_front((session, 0, Caused::Closed(Closed::Handler)));
         }
         result
+    }
+}
+
+impl<H: Handler> TestHost<H> {
+    /// Runs one turn, whose effects are not applied yet.
+    fn run_one(&self, session: u64, action: Action<'_>, of: (Option<SocketAddr>, u16)) -> Staging {
+        let (from, depth) = of;
+        let service = self.service_of(session);
+        let peer = self.shared.sessions.get(&session);
+        let framing = peer.and_then(|p| p.framing).unwrap_or_else(|| service.framings()[0]);
+        let mut staging = Staging {
+            session,
+            version: service.version(),
+            generation: self.generation,
+            endpoint: input::kind(&framing),
+            from,
+            depth,
+            shared: self.shared.clone(),
+            fault: None,
+            fault_reply: (None, false),
+        };
+        let now_ns = self.shared.now.as_nanos() as u64;
+        let state = peer.and_then(|p| p.state.as_ref()).map(|(version, bytes)| (*version, &bytes[..]));
+        let input = (session != SERVICE).then_some(Session { id: session, now_ns, state });
+        service.run(input, now_ns, action, &mut staging);
+        staging
+    }
+
+    /// Number of a session's service.
+    fn number_of(&self, session: u64) -> usize {
+        self.shared.sessions.get(&session).map_or(0, |peer| peer.service)
+    }
+
+    /// Service of a session, or the one that is tested.
+    pub(super) fn service_of(&self, session: u64) -> &dyn Runs {
+        match self.number_of(session).checked_sub(1) {
+            None => &self.service,
+            Some(other) => &*self.others[other],
+        }
     }
 }
 

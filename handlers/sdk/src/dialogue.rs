@@ -1,0 +1,379 @@
+//! Dialogues: questions to a peer, written top-down as if each answer came at once.
+//!
+//! A dialogue is a function that asks. Its progress is the record of answers, a [`Talk`] in the
+//! session's state. Each turn runs the function from its top; recorded answers are returned at
+//! once, and the first question without one sends its prompt and ends the turn. So a dialogue goes
+//! on in any build and process, in the middle of a prompt as well. A turn costs the record:
+//! O(answers).
+//!
+//! | what the function does | in a later turn, when it runs again |
+//! | --- | --- |
+//! | [`Dialogue::ask`] and its kin | returns the recorded answer |
+//! | [`Dialogue::once`] | returns the recorded value |
+//! | [`Dialogue::say`] | nothing |
+//! | [`Dialogue::rounds`] | the answers of rounds that are over are gone |
+//!
+//! Answers and values of `once` alone may decide what a function asks next: a table, the time or
+//! the state may be another one when it runs again. What must be looked up goes into a `once`.
+//!
+//! # Another build
+//!
+//! Recorded answers are matched in order, by the names of their questions. A name is the prompt, or
+//! what [`Dialogue::named`] gives. If a build asks another question at a place, the answers from
+//! there on are dropped, and the peer is asked from there. What it says to a question that is no
+//! more is dropped, too. So:
+//!
+//! | change | what becomes of a session in the middle |
+//! | --- | --- |
+//! | a question behind the last answer | nothing is lost |
+//! | a question before it, or one less | asked again from that place |
+//! | another prompt | the same, unless the question has a name that stays |
+//! | a `once` that was done | not done again: its value is kept by its name |
+//! | a `once` more before it | done at the next turn |
+
+use crate::bytes::Bytes;
+use crate::carried::stored_as_is;
+use crate::fault::{ASKS, Fault};
+use crate::talk::{Entry, Run, Talk};
+use crate::turn::Turn;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Result of a function that asks. `?` hands on a question that waits for its answer, and any
+/// error.
+pub type Step<T = ()> = Result<T, Fault>;
+
+/// Runs of one dialogue that a turn may take. More are a loop that asks nothing.
+const RUNS_MAX: usize = 1000;
+
+/// Dialogue under way: what a function asks with.
+///
+/// ```
+/// use greenroom_handler::{Dialogue, Handler, Result, Step, Talk, Turn, export, handler};
+/// use greenroom_handler::testing::TestHost;
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// struct Guest { talk: Talk, name: Option<String> }
+///
+/// fn enter(d: &mut Dialogue<Guest>) -> Step {
+///     let name = d.ask("Name? ")?;
+///     let age = d.ask_until("Age? ", |line| line.parse::<u8>().map_err(|_| "A number, please."))?;
+///     if age < 18 && d.ask("Do your parents know? ")? != "yes" {
+///         d.say("Ask them.");
+///         return d.once(|turn| Ok(turn.close()));
+///     }
+///     d.once(|turn| Ok(turn.state.name = Some(name)))
+/// }
+///
+/// struct Door;
+/// #[handler]
+/// impl Handler for Door {
+///     const SERVICE: &'static str = "door";
+///     type State = Guest;
+///     fn opened(&self, turn: &mut Turn<Guest>) -> Result {
+///         turn.talk(|guest| &mut guest.talk, None, enter)?;
+///         Ok(())
+///     }
+///     fn message(&self, turn: &mut Turn<Guest>, line: &[u8]) -> Result {
+///         if turn.state.name.is_none() {
+///             turn.talk(|guest| &mut guest.talk, Some(line), enter)?;
+///         }
+///         Ok(())
+///     }
+/// }
+/// export!(Door);
+///
+/// let mut host = TestHost::<Door>::new("{}").unwrap();
+/// let peer = host.open();
+/// assert_eq!(host.output(peer), "Name? ");
+/// assert_eq!(host.line(peer, "ann"), "Age? ");
+/// assert_eq!(host.line(peer, "x"), "A number, please.\nAge? ");
+/// assert_eq!(host.line(peer, "20"), "");
+/// assert_eq!(host.state(peer).name.as_deref(), Some("ann"));
+/// ```
+pub struct Dialogue<'d, 't, S> {
+    turn: &'d mut Turn<'t, S>,
+    run: &'d mut Run,
+}
+
+impl<'t, S> Turn<'t, S> {
+    /// Runs a dialogue, whose record is a field of the state: with the peer's answer, or with
+    /// `None` to begin. Returns what the function does at its end; `None` while a question waits.
+    ///
+    /// The record is empty behind the end, so another call begins anew. If the function fails, the
+    /// turn does, and the same question waits on.
+    pub fn talk<T>(
+        &mut self,
+        record: fn(&mut S) -> &mut Talk,
+        answer: Option<&[u8]>,
+        mut function: impl FnMut(&mut Dialogue<'_, 't, S>) -> Step<T>,
+    ) -> Result<Option<T>, Fault> {
+        let talk = std::mem::take(record(&mut self.state));
+        let live = talk.asked.is_none();
+        let answer = answer.map(|line| String::from_utf8_lossy(line).into_owned());
+        let mut run = Run { live_from: talk.answers.len(), record: talk, at: 0, live, answer, again: false };
+        for _ in 0..RUNS_MAX {
+            (run.at, run.again) = (0, false);
+            let outcome = function(&mut Dialogue { turn: self, run: &mut run });
+            match outcome {
+                _ if run.again => continue,
+                Err(fault) => {
+                    *record(&mut self.state) = run.record;
+                    return if fault.kind == ASKS { Ok(None) } else { Err(fault) };
+                }
+                // The function has ended before the place that it had come to.
+                Ok(_) if run.record.asked.is_some() || run.at < run.record.answers.len() => {
+                    run.ask_anew(self);
+                }
+                Ok(value) => return Ok(Some(value)),
+            }
+        }
+        Err(Fault::new("the dialogue runs again and again, and asks nothing"))
+    }
+}
+
+/// Ways to ask.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Prompt,
+    Line,
+    Hidden,
+}
+
+impl<'t, S> Dialogue<'_, 't, S> {
+    /// Asks, and returns the answer, a line without its end. Bytes that are not UTF-8 become
+    /// U+FFFD. The prompt is sent as [`Turn::prompt`] does.
+    pub fn ask(&mut self, prompt: impl AsRef<str>) -> Step<String> {
+        let prompt = prompt.as_ref();
+        self.question(prompt, prompt, How::Prompt)
+    }
+
+    /// Asks with a prompt that is a line of its own, as [`Turn::send_line`] sends it.
+    pub fn ask_line(&mut self, prompt: impl AsRef<str>) -> Step<String> {
+        let prompt = prompt.as_ref();
+        self.question(prompt, prompt, How::Line)
+    }
+
+    /// Asks for what must not be seen: a telnet peer does not show what is typed. Elsewhere it is a
+    /// plain question. The answer is in the record, and so in the state, until the dialogue ends.
+    pub fn ask_hidden(&mut self, prompt: impl AsRef<str>) -> Step<String> {
+        let prompt = prompt.as_ref();
+        self.question(prompt, prompt, How::Hidden)
+    }
+
+    /// Asks until the answer can be read, and says why not. Wrong answers are not recorded.
+    /// `read` is a pure function: it reads the recorded answer each time.
+    pub fn ask_until<T, E: AsRef<str>>(
+        &mut self,
+        prompt: impl AsRef<str>,
+        read: impl FnMut(&str) -> Result<T, E>,
+    ) -> Step<T> {
+        let prompt = prompt.as_ref();
+        self.question_until(prompt, prompt, read)
+    }
+
+    /// Gives the next question or `once` a name, by which it is known to later builds.
+    pub fn named<'n>(&'n mut self, name: &'n str) -> Named<'n, 't, S> {
+        Named { name, turn: &mut *self.turn, run: &mut *self.run }
+    }
+
+    /// Does something once, and returns its value each time: the place for effects, and for all
+    /// that is looked up. The value is recorded. Several in one dialogue should be [named].
+    ///
+    /// [named]: Dialogue::named
+    pub fn once<T: Serialize + DeserializeOwned>(
+        &mut self,
+        does: impl FnOnce(&mut Turn<'t, S>) -> Result<T, Fault>,
+    ) -> Step<T> {
+        self.thing("once", does)
+    }
+
+    /// Sends a line to the peer, once.
+    pub fn say(&mut self, line: impl AsRef<[u8]>) {
+        if self.run.is_live() {
+            self.turn.send_line(line);
+        }
+    }
+
+    /// Runs a function that asks, round by round, until it returns a value. The record keeps the
+    /// round under way alone, so a long dialogue does not grow.
+    pub fn rounds<T>(
+        &mut self,
+        mut round: impl FnMut(&mut Dialogue<'_, 't, S>) -> Step<Option<T>>,
+    ) -> Step<T> {
+        let begin = self.run.at;
+        for _ in 0..RUNS_MAX {
+            if let Some(value) = round(&mut Dialogue { turn: &mut *self.turn, run: &mut *self.run })? {
+                return Ok(value);
+            }
+            let over = begin..self.run.at;
+            self.run.record.answers.drain(over);
+            (self.run.at, self.run.live_from) = (begin, self.run.live_from.min(begin));
+        }
+        Err(Fault::new("a round of the dialogue ends again and again, and asks nothing"))
+    }
+
+    /// Forgets all answers and all that was done once, and begins the dialogue anew, from its top.
+    /// What it needs then is in the session's state by now: see [`Dialogue::state`].
+    pub fn forget<T>(&mut self) -> Step<T> {
+        self.run.record = Talk { hidden: self.run.record.hidden, ..Talk::default() };
+        (self.run.live_from, self.run.live, self.run.again) = (0, true, true);
+        Err(Fault::bare(ASKS, "the dialogue begins anew".into()))
+    }
+
+    /// State of the session. A function that reads it, and changes it in a `once`, calls
+    /// [`Dialogue::forget`] behind that: else it would find the change when it runs again.
+    pub fn state(&self) -> &S {
+        &self.turn.state
+    }
+
+    /// Asks a question of a name.
+    fn question(&mut self, name: &str, prompt: &str, how: How) -> Step<String> {
+        let Dialogue { turn, run } = self;
+        run.pass_things();
+        match run.record.answers.get(run.at) {
+            Some(Entry::Ask(asked, answer)) if asked == name => {
+                run.at += 1;
+                return Ok(answer.clone());
+            }
+            Some(_) => {
+                run.ask_anew(turn);
+                return Err(waits());
+            }
+            None => {}
+        }
+        match run.record.asked.as_deref() {
+            Some(asked) if asked == name => {
+                let Some(answer) = run.answer.take() else { return Err(waits()) };
+                run.show_input(turn);
+                run.record.asked = None;
+                run.record.answers.push(Entry::Ask(name.to_owned(), answer.clone()));
+                run.at += 1;
+                (run.live, run.live_from) = (true, run.at);
+                Ok(answer)
+            }
+            Some(_) => {
+                run.ask_anew(turn);
+                Err(waits())
+            }
+            None => {
+                if how == How::Hidden {
+                    turn.hide_input(true);
+                    run.record.hidden = true;
+                }
+                match how {
+                    How::Line => turn.send_line(prompt),
+                    How::Prompt | How::Hidden => turn.prompt(prompt),
+                }
+                run.record.asked = Some(name.to_owned());
+                Err(waits())
+            }
+        }
+    }
+
+    /// Asks a question of a name until its answer can be read.
+    fn question_until<T, E: AsRef<str>>(
+        &mut self,
+        name: &str,
+        prompt: &str,
+        mut read: impl FnMut(&str) -> Result<T, E>,
+    ) -> Step<T> {
+        loop {
+            let is_new = self.run.at == self.run.record.answers.len();
+            let answer = self.question(name, prompt, How::Prompt)?;
+            match read(&answer) {
+                Ok(value) => return Ok(value),
+                Err(why) => {
+                    self.run.at -= 1;
+                    if !is_new {
+                        // Another build reads answers otherwise.
+                        self.run.ask_anew(self.turn);
+                        return Err(waits());
+                    }
+                    self.run.record.answers.truncate(self.run.at);
+                    self.run.live_from = self.run.at;
+                    self.say(why.as_ref());
+                }
+            }
+        }
+    }
+
+    /// Does something of a name once.
+    fn thing<T: Serialize + DeserializeOwned>(
+        &mut self,
+        name: &str,
+        does: impl FnOnce(&mut Turn<'t, S>) -> Result<T, Fault>,
+    ) -> Step<T> {
+        let Dialogue { turn, run } = self;
+        let of_name = |entry: &Entry| matches!(entry, Entry::Once(of, _) if of == name);
+        let at = run.at;
+        if !run.record.answers.get(at).is_some_and(of_name) {
+            let Some(entry) = run.take_thing(of_name) else {
+                let value = does(turn)?;
+                let bytes =
+                    stored_as_is(&value).map_err(|e| Fault::new(format!("{name:?}: its value: {e}")))?;
+                run.insert(Entry::Once(name.to_owned(), Bytes(bytes)));
+                return Ok(value);
+            };
+            run.insert(entry);
+        } else {
+            run.at += 1;
+        }
+        let Some(Entry::Once(_, bytes)) = run.record.answers.get(at) else { return Err(waits()) };
+        rmp_serde::from_slice(bytes).map_err(|e| {
+            Fault::new(format!("{name:?} has a value of another type; give it another name: {e}"))
+        })
+    }
+}
+
+/// Question or `once` with a name: [`Dialogue::named`].
+pub struct Named<'n, 't, S> {
+    name: &'n str,
+    turn: &'n mut Turn<'t, S>,
+    run: &'n mut Run,
+}
+
+impl<'t, S> Named<'_, 't, S> {
+    /// Asks as [`Dialogue::ask`] does.
+    pub fn ask(self, prompt: impl AsRef<str>) -> Step<String> {
+        self.dialogue(|d, name| d.question(name, prompt.as_ref(), How::Prompt))
+    }
+
+    /// Asks as [`Dialogue::ask_line`] does.
+    pub fn ask_line(self, prompt: impl AsRef<str>) -> Step<String> {
+        self.dialogue(|d, name| d.question(name, prompt.as_ref(), How::Line))
+    }
+
+    /// Asks as [`Dialogue::ask_hidden`] does.
+    pub fn ask_hidden(self, prompt: impl AsRef<str>) -> Step<String> {
+        self.dialogue(|d, name| d.question(name, prompt.as_ref(), How::Hidden))
+    }
+
+    /// Asks as [`Dialogue::ask_until`] does.
+    pub fn ask_until<T, E: AsRef<str>>(
+        self,
+        prompt: impl AsRef<str>,
+        read: impl FnMut(&str) -> Result<T, E>,
+    ) -> Step<T> {
+        self.dialogue(|d, name| d.question_until(name, prompt.as_ref(), read))
+    }
+
+    /// Does something as [`Dialogue::once`] does.
+    pub fn once<T: Serialize + DeserializeOwned>(
+        self,
+        does: impl FnOnce(&mut Turn<'t, S>) -> Result<T, Fault>,
+    ) -> Step<T> {
+        self.dialogue(|d, name| d.thing(name, does))
+    }
+
+    /// Uses the dialogue with the name.
+    fn dialogue<T>(self, uses: impl FnOnce(&mut Dialogue<'_, 't, S>, &str) -> Step<T>) -> Step<T> {
+        let Named { name, turn, run } = self;
+        uses(&mut Dialogue { turn, run }, name)
+    }
+}
+
+/// End of a run whose question waits for its answer.
+fn waits() -> Fault {
+    Fault::bare(ASKS, String::new())
+}

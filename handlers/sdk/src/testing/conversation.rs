@@ -1,0 +1,185 @@
+//! Conversations as text, played under every cut of the input and with a death before each turn.
+
+use super::host::TestHost;
+use super::services::Service;
+use crate::handler::Handler;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Conversation of peers with a service, as lines of text.
+///
+/// | line | meaning |
+/// | --- | --- |
+/// | `ann opens` | a peer connects, by the first endpoint |
+/// | `ann opens telnet` | by an endpoint of that kind, or of another service by its name |
+/// | `ann says hello` | sends a line |
+/// | `ann hears 1 hello` | the next line of output, or what there is of it |
+/// | `ann hangs up` | ends the connection |
+/// | `ann is closed` | the host has closed it |
+/// | `10s pass`, `500ms pass` | virtual time |
+/// | `# …` | a comment |
+///
+/// [`Conversation::plays`] plays it as it stands, byte by byte, with each message cut at each byte,
+/// and with a death before each commit: the turn runs twice, each time in a fresh instance. All
+/// must read the same. What is heard must be all that is sent.
+///
+/// ```
+/// use greenroom_handler::testing::Conversation;
+/// use greenroom_handler::{Handler, Result, Turn, export, handler};
+///
+/// struct Echo;
+/// #[handler]
+/// impl Handler for Echo {
+///     const SERVICE: &'static str = "echo";
+///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+///         turn.send_line(line);
+///         Ok(())
+///     }
+/// }
+/// export!(Echo);
+///
+/// Conversation::<Echo>::new("{}").plays("
+///     ann opens
+///     ann says hello
+///     ann hears hello
+///     10s pass
+///     ann hangs up
+/// ");
+/// ```
+pub struct Conversation<H: Handler> {
+    settings: String,
+    /// Adds the other services to a host.
+    others: Vec<AddOther<H>>,
+}
+
+/// Function that adds another service to a host.
+type AddOther<H> = Box<dyn Fn(&mut TestHost<H>)>;
+
+/// Way to play a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Script as it stands.
+    Plain,
+    /// Each message in two pieces, the first of so many bytes.
+    CutAt(usize),
+    /// Each byte alone.
+    ByteByByte,
+    /// A process dies before each commit.
+    Deaths,
+}
+
+impl<H: Handler> Conversation<H> {
+    /// Conversation with the service of these settings, JSON.
+    pub fn new(settings: &str) -> Conversation<H> {
+        Conversation { settings: settings.to_owned(), others: Vec::new() }
+    }
+
+    /// Adds another service, as [`TestHost::with`] does.
+    #[must_use]
+    pub fn with<Other: Handler>(mut self, settings: &str) -> Conversation<H> {
+        let settings = settings.to_owned();
+        self.others.push(Box::new(move |host| {
+            let other = Service::<Other>::new(&settings).expect("settings of the other service");
+            host.others.push(Box::new(other));
+        }));
+        self
+    }
+
+    /// Plays the conversation in every way. Panics with the transcript if one reads otherwise.
+    #[track_caller]
+    pub fn plays(&self, script: &str) {
+        let longest = script.lines().map(str::len).max().unwrap_or(0);
+        self.play(script, Way::Plain);
+        self.play(script, Way::ByteByByte);
+        (1..longest).for_each(|at| self.play(script, Way::CutAt(at)));
+        self.play(script, Way::Deaths);
+    }
+
+    /// Plays the conversation in one way.
+    #[track_caller]
+    fn play(&self, script: &str, way: Way) {
+        let mut host = TestHost::<H>::new(&self.settings).expect("settings of the service");
+        host.dies = way == Way::Deaths;
+        self.others.iter().for_each(|add| add(&mut host));
+        let mut peers = BTreeMap::new();
+        let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        for line in lines {
+            let wrong = |host: &TestHost<H>, why: &str| -> ! {
+                panic!("{line:?}, played {way:?}: {why}\n{}", host.transcript())
+            };
+            if let Some(time) = line.strip_suffix(" pass") {
+                match duration(time) {
+                    Some(time) => host.advance(time),
+                    None => wrong(&host, "a time is a number and ms, s or min"),
+                }
+                continue;
+            }
+            let (name, does) = line.split_once(' ').unwrap_or((line, ""));
+            let (verb, what) = does.split_once(' ').unwrap_or((does, ""));
+            if verb == "opens" {
+                let by = if what.is_empty() { H::SERVICE } else { what };
+                match host.try_open_by(by) {
+                    Some(peer) => _ = peers.insert(name.to_owned(), peer),
+                    None => wrong(&host, "there is no such endpoint or service"),
+                }
+                continue;
+            }
+            let Some(peer) = peers.get(name).copied() else { wrong(&host, "that peer has not opened") };
+            match (verb, what) {
+                ("says", what) => host.send_as(peer, format!("{what}\n").as_bytes(), way),
+                ("hears", what) => {
+                    let heard = host.next_line(peer);
+                    if heard.trim_end() != what.trim_end() {
+                        wrong(&host, &format!("heard {heard:?}"));
+                    }
+                }
+                ("hangs", "up") => host.hang_up(peer),
+                ("is", "closed") if host.is_closed(peer) => {}
+                ("is", "closed") => wrong(&host, "the session is open"),
+                _ => wrong(&host, "a peer opens, says, hears, hangs up, or is closed"),
+            }
+        }
+        for (name, peer) in &peers {
+            let rest = host.output(*peer);
+            assert!(rest.is_empty(), "{name} was sent more, played {way:?}: {rest:?}\n{}", host.transcript());
+        }
+    }
+}
+
+impl<H: Handler> TestHost<H> {
+    /// Sends bytes of a peer in pieces.
+    #[track_caller]
+    fn send_as(&mut self, peer: u64, bytes: &[u8], way: Way) {
+        match way {
+            Way::Plain | Way::Deaths => self.send(peer, bytes),
+            Way::CutAt(at) => {
+                let (first, rest) = bytes.split_at(at.min(bytes.len()));
+                self.send(peer, first);
+                self.send(peer, rest);
+            }
+            Way::ByteByByte => bytes.chunks(1).for_each(|byte| self.send(peer, byte)),
+        }
+    }
+
+    /// Takes the next line of a peer's output; without an end, all that there is.
+    fn next_line(&mut self, peer: u64) -> String {
+        let mut line = self.output(peer);
+        if let Some(end) = line.find('\n') {
+            let rest = line.split_off(end + 1);
+            self.put_back(peer, rest);
+        }
+        line
+    }
+}
+
+/// Time in words.
+fn duration(text: &str) -> Option<Duration> {
+    let unit = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..unit].parse().ok()?;
+    match text[unit..].trim() {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "min" => Some(Duration::from_secs(60 * number)),
+        _ => None,
+    }
+}

@@ -1,0 +1,160 @@
+//! Typed values on the way from turn to turn: notes, messages on topics, timers, inputs of jobs.
+//!
+//! A value is written by the build that sends it, and read by the build that serves when it
+//! arrives. So its type follows the rules of a state: fields may be added with a default.
+
+use crate::encode::encode;
+use crate::fault::Fault;
+use crate::handler::{Action, Job, JobEnd};
+use crate::turn::Turn;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::any::type_name;
+use std::time::Duration;
+
+impl<S> Turn<'_, S> {
+    /// Sends a value to another session, as [`Turn::note`] sends bytes. [`Action::value`] reads it
+    /// there. Fails if the value can't be written.
+    ///
+    /// ```
+    /// use greenroom_handler::{Action, Result, Turn};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// enum Told { Hit { damage: u32 }, Healed }
+    ///
+    /// fn hit(turn: &mut Turn<'_, u32>, whom: u64) -> Result {
+    ///     turn.note_value(whom, &Told::Hit { damage: 3 })
+    /// }
+    ///
+    /// fn other(turn: &mut Turn<'_, u32>, action: Action) -> Result {
+    ///     if let Action::Note { .. } = action {
+    ///         match action.value()? {
+    ///             Told::Hit { damage } => *turn.state = turn.state.saturating_sub(damage),
+    ///             Told::Healed => *turn.state = 100,
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn note_value(&mut self, session: u64, value: &impl Serialize) -> Result<(), Fault> {
+        self.note(session, packed(value, "a note")?);
+        Ok(())
+    }
+
+    /// Publishes a value on a topic, as [`Turn::publish`] does bytes.
+    pub fn publish_value(&mut self, topic: impl AsRef<[u8]>, value: &impl Serialize) -> Result<(), Fault> {
+        self.publish(topic, packed(value, "a message")?);
+        Ok(())
+    }
+
+    /// Publishes as [`Turn::publish_value`] does, but not to this session.
+    pub fn publish_value_others(
+        &mut self,
+        topic: impl AsRef<[u8]>,
+        value: &impl Serialize,
+    ) -> Result<(), Fault> {
+        self.publish_others(topic, packed(value, "a message")?);
+        Ok(())
+    }
+
+    /// Starts a job, as [`Turn::start_job`] does, whose input is a value: [`crate::Job::value`].
+    pub fn start_job_value(&mut self, name: &str, input: &impl Serialize) -> Result<u64, Fault> {
+        Ok(self.start_job(name, packed(input, "the input of a job")?))
+    }
+
+    /// Sets a timer of this session that is a value, as [`Turn::set_timer`] sets one by its name.
+    /// Equal values are one timer. Its name, which dumps show, is the value as JSON.
+    ///
+    /// ```
+    /// use greenroom_handler::{Result, Turn, timer_value};
+    /// use serde::{Deserialize, Serialize};
+    /// use std::time::Duration;
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// enum Due { Grows { plant: u32 }, Bill }
+    ///
+    /// fn plant(turn: &mut Turn, plant: u32) -> Result {
+    ///     turn.set_timer_value(&Due::Grows { plant }, Duration::from_secs(60))
+    /// }
+    ///
+    /// fn timer(turn: &mut Turn, name: &str) -> Result {
+    ///     match timer_value(name)? {
+    ///         Due::Grows { plant } => turn.send_line(format!("plant {plant} has grown")),
+    ///         Due::Bill => turn.close(),
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn set_timer_value(&mut self, timer: &impl Serialize, after: Duration) -> Result<(), Fault> {
+        self.set_timer(&timer_name(timer)?, after);
+        Ok(())
+    }
+
+    /// Cancels a timer of [`Turn::set_timer_value`].
+    pub fn cancel_timer_value(&mut self, timer: &impl Serialize) -> Result<(), Fault> {
+        self.cancel_timer(&timer_name(timer)?);
+        Ok(())
+    }
+
+    /// Sets a timer of the service that is a value, as [`Turn::set_service_timer`] does.
+    pub fn set_service_timer_value(&mut self, timer: &impl Serialize, after: Duration) -> Result<(), Fault> {
+        self.set_service_timer(&timer_name(timer)?, after);
+        Ok(())
+    }
+
+    /// Cancels a timer of [`Turn::set_service_timer_value`].
+    pub fn cancel_service_timer_value(&mut self, timer: &impl Serialize) -> Result<(), Fault> {
+        self.cancel_service_timer(&timer_name(timer)?);
+        Ok(())
+    }
+}
+
+impl Action<'_> {
+    /// Reads the value that the action carries: of a note, a published message, a dial, a job that
+    /// is done, or a timer. Fails if the action carries none, or one of another type.
+    pub fn value<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        match self {
+            Action::Note { bytes, .. } => unpacked(bytes, "a note"),
+            Action::Published { bytes, .. } => unpacked(bytes, "a message"),
+            Action::Dialed { context, .. } => unpacked(context, "what came with a dial"),
+            Action::Job { end: JobEnd::Done(bytes), .. } => unpacked(bytes, "the result of a job"),
+            Action::Timer(name) => timer_value(name),
+            other => Err(Fault::new(format!("{other:?} carries no value"))),
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Reads the input of a job that was started with [`Turn::start_job_value`].
+    pub fn value<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        unpacked(self.input, "the input of a job")
+    }
+
+    /// Result of a job that is a value, for [`Action::value`].
+    pub fn done(value: &impl Serialize) -> Result<Vec<u8>, Fault> {
+        packed(value, "the result of a job")
+    }
+}
+
+/// Reads the value that is a timer ([`Turn::set_timer_value`]), from its name.
+pub fn timer_value<T: DeserializeOwned>(name: &str) -> Result<T, Fault> {
+    let read = serde_json::from_str(name);
+    read.map_err(|e| Fault::new(format!("timer {name} can't be read as {}: {e}", type_name::<T>())))
+}
+
+/// Name of a timer that is a value.
+fn timer_name(timer: &impl Serialize) -> Result<String, Fault> {
+    serde_json::to_string(timer).map_err(|e| Fault::new(format!("a timer can't be written: {e}")))
+}
+
+/// Bytes of a value, which could be read again.
+pub(crate) fn packed(value: &impl Serialize, what: &str) -> Result<Vec<u8>, Fault> {
+    encode(value).map_err(|e| Fault::new(format!("{what} can't be written: {e}")))
+}
+
+/// Value of bytes.
+pub(crate) fn unpacked<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, Fault> {
+    let read = rmp_serde::from_slice(bytes);
+    read.map_err(|e| Fault::new(format!("{what} can't be read as {}: {e}", type_name::<T>())))
+}
