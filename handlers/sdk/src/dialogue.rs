@@ -31,7 +31,6 @@
 //! | a `once` that was done | not done again: its value is kept by its name |
 //! | a `once` more before it | done at the next turn |
 
-use crate::bytes::Bytes;
 use crate::carried::stored_as_is;
 use crate::fault::{ASKS, Fault};
 use crate::talk::{Entry, Run, Talk};
@@ -312,7 +311,7 @@ impl<'t, S> Dialogue<'_, 't, S> {
                 let value = does(turn)?;
                 let bytes =
                     stored_as_is(&value).map_err(|e| Fault::new(format!("{name:?}: its value: {e}")))?;
-                run.insert(Entry::Once(name.to_owned(), Bytes(bytes)));
+                run.insert(Entry::Once(name.to_owned(), bytes));
                 return Ok(value);
             };
             run.insert(entry);

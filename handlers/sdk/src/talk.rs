@@ -1,6 +1,9 @@
 //! Record of a dialogue, and the run of a turn along it.
+//!
+//! Entries are stored as one text: each turn reads and writes all of them, and a list of lists
+//! costs ten times as much. An entry is `?` for a question or `!` for what was done once, then its
+//! name and its answer, each behind its bytes as `5:Name?`. A value is in base64.
 
-use crate::bytes::Bytes;
 use crate::turn::Turn;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,7 +14,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Talk {
     /// Answers and values, oldest first.
-    #[serde(default)]
+    #[serde(default, with = "flat")]
+    #[schemars(with = "String")]
     pub(crate) answers: Vec<Entry>,
     /// Name of the question that waits for its answer.
     #[serde(default)]
@@ -20,7 +24,8 @@ pub struct Talk {
     #[serde(default)]
     pub(crate) hidden: bool,
     /// Values of what was done once, whose places are gone.
-    #[serde(default)]
+    #[serde(default, with = "flat")]
+    #[schemars(with = "String")]
     pub(crate) done: Vec<Entry>,
 }
 
@@ -38,12 +43,12 @@ impl Talk {
 }
 
 /// Part of a record: the name, and what belongs to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// Question with its answer.
     Ask(String, String),
     /// Value of something that was done once, as MessagePack.
-    Once(String, Bytes),
+    Once(String, Vec<u8>),
 }
 
 /// Place of the run in its dialogue, beside the turn that it has.
@@ -114,5 +119,102 @@ impl Run {
     /// Whether what happens here happens for the first time.
     pub(crate) fn is_live(&self) -> bool {
         self.live && self.at >= self.live_from
+    }
+}
+
+/// Entries as one text.
+mod flat {
+    use super::Entry;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+    use std::fmt::{self, Write};
+
+    /// Writes the entries.
+    pub(super) fn serialize<S: Serializer>(entries: &[Entry], serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = String::new();
+        let mut part = |mark, name: &str, value: &str| {
+            write!(text, "{mark}{}:{name}{}:{value}", name.len(), value.len())
+                .map_err(serde::ser::Error::custom)
+        };
+        for entry in entries {
+            match entry {
+                Entry::Ask(name, answer) => part('?', name, answer)?,
+                Entry::Once(name, value) => part('!', name, &BASE64.encode(value))?,
+            }
+        }
+        serializer.serialize_str(&text)
+    }
+
+    /// Reads the entries.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::Error> {
+        deserializer.deserialize_str(Entries)
+    }
+
+    struct Entries;
+
+    impl Visitor<'_> for Entries {
+        type Value = Vec<Entry>;
+
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            to.write_str("the record of a dialogue, as `?5:Name?3:ann`")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<Entry>, E> {
+            let (mut entries, mut rest) = (Vec::new(), text);
+            while !rest.is_empty() {
+                let (entry, behind) = entry(rest).ok_or_else(|| {
+                    E::custom(format!(
+                        "no entry of a dialogue at byte {} of {text:?}",
+                        text.len() - rest.len()
+                    ))
+                })?;
+                entries.push(entry);
+                rest = behind;
+            }
+            Ok(entries)
+        }
+    }
+
+    /// First entry of a text, and what is behind it.
+    fn entry(text: &str) -> Option<(Entry, &str)> {
+        let mark = text.chars().next().filter(|mark| ['?', '!'].contains(mark))?;
+        let (name, rest) = part(&text[1..])?;
+        let (value, rest) = part(rest)?;
+        let name = name.to_owned();
+        let entry = match mark {
+            '?' => Entry::Ask(name, value.to_owned()),
+            _ => Entry::Once(name, BASE64.decode(value).ok()?),
+        };
+        Some((entry, rest))
+    }
+
+    /// Text behind the number of its bytes, and what is behind it.
+    fn part(text: &str) -> Option<(&str, &str)> {
+        let (len, rest) = text.split_once(':')?;
+        rest.split_at_checked(len.parse().ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_one_text_that_comes_back() {
+        let ask = |name: &str, answer: &str| Entry::Ask(name.into(), answer.into());
+        let mut talk = Talk { answers: vec![ask("Näme?", "a:1?\n"), ask("", "")], ..Talk::default() };
+        talk.done.push(Entry::Once("once".into(), vec![0, 255]));
+        let json = serde_json::to_string(&talk).unwrap();
+        assert!(json.contains(r#""answers":"?6:Näme?5:a:1?\n?0:0:","#), "{json}");
+        assert_eq!(serde_json::from_str::<Talk>(&json).unwrap(), talk);
+        let bytes = rmp_serde::to_vec_named(&talk).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Talk>(&bytes).unwrap(), talk);
+        for bad in ["x", "?", "?1:", "?1:ab", "?2:ä0:x", "?9:ab0:", "!1:a1:*", "?-1:a0:", "?1:ä0:"] {
+            let json = serde_json::json!({ "answers": bad }).to_string();
+            let said = serde_json::from_str::<Talk>(&json).unwrap_err().to_string();
+            assert!(said.contains("no entry of a dialogue at byte "), "{bad}: {said}");
+        }
     }
 }
