@@ -43,7 +43,7 @@ fn complaint(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
-/// `greenroom dev` that runs. Dropping it kills it.
+/// `greenroom dev` that runs. Dropping it ends it.
 struct Dev {
     child: Child,
     /// Lines of standard output and of standard error.
@@ -97,7 +97,10 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // SAFETY: the child was not waited for.
+            unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        }
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- greenroom dev ---\n{}", self.said());
@@ -309,7 +312,8 @@ fn a_handler_in_c_is_made_served_and_changed_and_leaves_no_host_behind() {
     let said = dev.said();
     let runtime = said.lines().find_map(|line| line.strip_prefix("export GREENROOM_RUNTIME="));
     let mut status = command(built("greenroom"), &home);
-    status.args(["status", "--json", "--runtime", runtime.expect("a runtime directory")]);
+    let runtime = runtime.expect("a runtime directory");
+    status.args(["status", "--json", "--runtime", runtime]);
     let status: Value = serde_json::from_slice(&status.output().expect("status").stdout).expect("JSON");
     let processes = ["pid", "worker_pid"].map(|key| status["host"][key].as_u64().expect("a process"));
     assert_eq!(dev.end(libc::SIGKILL), None);
@@ -320,6 +324,7 @@ fn a_handler_in_c_is_made_served_and_changed_and_leaves_no_host_behind() {
             maps.is_empty().then_some(())
         });
     }
+    fs::remove_dir_all(runtime).expect("the directory of a host that nobody tidied up for");
 }
 
 #[test]
