@@ -298,6 +298,21 @@ fn a_handler_of_udp_is_made_served_and_changed() {
     cargo_test(&dir, "udp");
 }
 
+/// A crate from another machine names an SDK that is not here.
+#[test]
+fn a_crate_that_misses_its_sdk_is_told_where_it_is() {
+    let dir = tempfile::tempdir().expect("an empty folder");
+    assert!(new(dir.path(), &["hello"]).status.success());
+    let home = dir.path().join("hello");
+    let manifest = fs::read_to_string(home.join("Cargo.toml")).expect("the manifest");
+    let there = target().join("data/greenroom/sdk").display().to_string();
+    fs::write(home.join("Cargo.toml"), manifest.replace(&there, "/elsewhere/greenroom/sdk"))
+        .expect("an edit");
+    let out = command(built("greenroom"), &home).arg("dev").output().expect("greenroom dev");
+    let said = complaint(&out);
+    assert!(out.status.code() == Some(1) && said.contains(&format!("it is in {there}")), "{said}");
+}
+
 /// The host of a command that is killed ends with it.
 #[test]
 fn a_handler_in_c_is_made_served_and_changed_and_leaves_no_host_behind() {

@@ -111,9 +111,7 @@ impl DevArgs {
         // A library that its group may write is refused, and cargo makes files as the mask says.
         let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
         let _ = rustix::process::umask(mask | Mode::WGRP | Mode::WOTH);
-        // A crate of this version may come from elsewhere, without its SDK.
-        let _ = sdk::lay_down();
-        let project = Project::find(&dir).map_err(failed)?;
+        let project = Project::find(&dir).map_err(|why| failed(with_sdk(why, &dir)))?;
         let (sender, events) = channel();
         let sources = Sources::new(project.folders(), files(&project, &dir), hints(sender.clone()));
         hear_signals(sender.clone()).map_err(|e| failed(format!("signals: {e}")))?;
@@ -158,6 +156,18 @@ impl DevArgs {
             args.extend(["--listen".into(), format!("{service}={endpoint}").into()]);
         }
         args
+    }
+}
+
+/// Reason why a project can't be read, with the SDK's place here if its manifest names another one:
+/// the crate was made on another machine, or by another version.
+fn with_sdk(why: String, dir: &Path) -> String {
+    let manifest = std::fs::read_to_string(dir.join("Cargo.toml")).unwrap_or_default();
+    match sdk::lay_down() {
+        Ok(here) if manifest.contains("/greenroom/sdk/") && !manifest.contains(&*here.to_string_lossy()) => {
+            format!("{why}; if that is for the SDK: it is in {}/handlers/sdk here", here.display())
+        }
+        _ => why,
     }
 }
 
