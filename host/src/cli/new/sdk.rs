@@ -50,7 +50,7 @@ fn lay_down_in(copies: &Path) -> Result<PathBuf, String> {
     let unfinished = copies.join(format!(".{name}.new-{}", std::process::id()));
     let laid = write(&unfinished).and_then(|()| put(&unfinished, &place));
     // What stood in the place before, or what another command was faster with.
-    let _ = fs::remove_dir_all(&unfinished);
+    remove(&unfinished);
     match laid {
         Ok(()) => Ok(place),
         Err(e) => Err(format!(
@@ -65,9 +65,14 @@ fn is_whole(place: &Path) -> bool {
     FILES.iter().all(|(name, bytes)| fs::read(place.join(name)).is_ok_and(|read| read == *bytes))
 }
 
+/// Removes a folder with all that is in it, or a file, if there is one.
+fn remove(path: &Path) {
+    let _ = fs::remove_dir_all(path).or_else(|_| fs::remove_file(path));
+}
+
 /// Writes all files below a folder. What an ended process of the same number left there goes first.
 fn write(dir: &Path) -> std::io::Result<()> {
-    let _ = fs::remove_dir_all(dir);
+    remove(dir);
     for (name, bytes) in FILES {
         let path = dir.join(name);
         fs::create_dir_all(path.parent().unwrap_or(dir))?;
