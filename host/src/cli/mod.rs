@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `serve` | the keeper, or the whole host with `--no-keeper` |
 //! | `worker`, `handshaker`, `trial`, `symbolize` | processes of the host; hidden from operators |
-//! | `check` | this process and a child; needs no host |
+//! | `check`, `new` | this process and a child; needs no host |
+//! | `dev` | this process, and a host of its own |
 //! | all others | this process, as a caller of the admin socket |
 //!
 //! Data goes to standard output and messages to standard error, so output can be piped. Doc
@@ -14,8 +15,10 @@
 mod check;
 mod check_config;
 mod confined;
+mod dev;
 mod handshaker;
 mod history;
+mod new;
 mod output;
 mod reload;
 mod report;
@@ -47,6 +50,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a handler's crate of its own, with the SDK
+    New(new::New),
+    /// Build a handler's crate, serve it, and swap it at each change of its sources
+    Dev(dev::DevArgs),
     /// Load handlers, open their ports, and serve until SIGTERM
     Serve(serve::Serve),
     /// Load what was built anew, and say what came of it
@@ -96,6 +103,8 @@ pub fn run() -> ExitCode {
     }
     let result = match cli.command {
         Command::Serve(serve) => serve.run(&dir),
+        Command::New(new) => new.run(),
+        Command::Dev(dev) => dev.run(),
         Command::Reload(reload) => reload.run(&dir),
         Command::Rollback(rollback) => rollback.run(&dir),
         Command::Status(status) => status.run(&dir),

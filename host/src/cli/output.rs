@@ -26,6 +26,15 @@ pub(super) enum CommandFailure {
     NoHost(String),
 }
 
+impl CommandFailure {
+    /// Reason of the failure.
+    pub(super) fn text(self) -> String {
+        match self {
+            Self::Failed(text) | Self::Usage(text) | Self::NoHost(text) => text,
+        }
+    }
+}
+
 impl From<CallError> for CommandFailure {
     /// An answer that broke off is a failure: the command does not know whether the change was
     /// made.

@@ -12,7 +12,7 @@
 //! | rolled back | 1 | 0 |
 //! | refused, replaced | 1 | 1 |
 
-use crate::admin::client::{call, call_recorded};
+use crate::admin::client::{CallError, call, call_recorded};
 use crate::admin::text::ledger_line;
 use crate::cli::output::{CommandFailure, complain, print_json, print_text};
 use crate::cli::report::print_rehearsal;
@@ -83,25 +83,12 @@ impl Reload {
             true => AdminCommand::Configure,
             false => AdminCommand::Reload { service, from, together, dry_run },
         };
-        let give_up = Instant::now() + FRESH_WORKER_MAX;
-        loop {
-            let mut again = false;
-            call_recorded(dir, &asked, |reply| match reply {
-                Reply::Progress(library, done, total) => told.progress(&library, done, total),
-                Reply::Report(report) if is_settled_later(&report, self.wait) => settled.push(report.line),
-                Reply::Report(report) if is_for_a_fresh_worker(&report) && Instant::now() < give_up => {
-                    again = true;
-                }
-                Reply::Report(report) => told.report(&report),
-                _ => {}
-            })?;
-            if !again {
-                break;
-            }
-            // The worker asks the keeper behind the pass that refused. From then on commands wait
-            // for the fresh one.
-            std::thread::sleep(ASK_AGAIN_AFTER);
-        }
+        ask_until_there_is_room(dir, &asked, |reply| match reply {
+            Reply::Progress(library, done, total) => told.progress(&library, done, total),
+            Reply::Report(report) if is_settled_later(&report, self.wait) => settled.push(report.line),
+            Reply::Report(report) => told.report(&report),
+            _ => {}
+        })?;
         // Blocks until the probation ends. A worker that dies meanwhile changes nothing: the
         // question may be repeated, and the successor knows the line.
         for line in settled {
@@ -144,6 +131,31 @@ fn is_settled_later(report: &Report, wait: bool) -> bool {
 const FRESH_WORKER_MAX: Duration = Duration::from_secs(10);
 /// Pause before that.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// Asks a host for a reload, and calls `each` with each reply. A build that was refused for want of
+/// room is asked for again, for up to 10 s: a fresh worker has that room.
+pub(super) fn ask_until_there_is_room(
+    dir: &Path,
+    asked: &AdminCommand,
+    mut each: impl FnMut(Reply),
+) -> Result<(), CallError> {
+    let give_up = Instant::now() + FRESH_WORKER_MAX;
+    loop {
+        let mut again = false;
+        call_recorded(dir, asked, |reply| match reply {
+            Reply::Report(report) if is_for_a_fresh_worker(&report) && Instant::now() < give_up => {
+                again = true;
+            }
+            other => each(other),
+        })?;
+        if !again {
+            return Ok(());
+        }
+        // The worker asks the keeper behind the pass that refused. From then on commands wait for
+        // the fresh one.
+        std::thread::sleep(ASK_AGAIN_AFTER);
+    }
+}
 
 /// Whether a build was refused for want of room that a fresh worker has.
 fn is_for_a_fresh_worker(report: &Report) -> bool {

@@ -66,6 +66,9 @@ pub(super) struct Serve {
     /// Check whether a host could start with all this, or go on with it, and end
     #[arg(long)]
     check_config: bool,
+    /// Stop in order once this process, which started the host, has ended (`greenroom dev` says so)
+    #[arg(long, hide = true, value_name = "PID")]
+    end_with: Option<i32>,
     /// Level of the log: error, warn, info, debug, trace
     #[arg(long, env = "GREENROOM_LOG", default_value = "info", value_name = "LEVEL")]
     log: LevelFilter,
@@ -75,6 +78,7 @@ impl Serve {
     /// Runs the host until it stops. Blocks this thread, and owns the runtime directory until
     /// it returns.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
+        self.end_with.map_or(Ok(()), end_with).map_err(CommandFailure::Failed)?;
         // First: nothing else may have opened a file or started a thread.
         let given = activation::take().map_err(CommandFailure::Failed)?;
         let failed = |what: &str, e: std::io::Error| CommandFailure::Failed(format!("{what}: {e}"));
@@ -153,6 +157,18 @@ impl Serve {
             return Err(CommandFailure::Usage(text.into()));
         }
         discover::look(&sources).map_err(CommandFailure::Failed)
+    }
+}
+
+/// Has the kernel send this process SIGTERM when the thread that started it ends. Fails if that has
+/// happened already.
+fn end_with(parent: i32) -> Result<(), String> {
+    use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::TERM)).map_err(|e| format!("--end-with: {e}"))?;
+    // Asked behind the call: a parent that ends from now on is noticed.
+    match getppid().map(Pid::as_raw_nonzero) {
+        Some(now) if now.get() == parent => Ok(()),
+        _ => Err(format!("process {parent}, which started this host, has ended")),
     }
 }
 

@@ -32,7 +32,7 @@ pub mod inspect;
 mod linkage;
 pub mod live;
 mod lookups;
-mod notices;
+pub mod notices;
 pub mod prepare;
 pub mod rehearse;
 pub mod room;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
 /// Source of events.
-pub(super) struct Notices {
+pub struct Notices {
     /// Sends events to the watching thread. The channel has no bound, so none is dropped here.
     sender: Sender<notify::Result<Event>>,
     /// `None`: the system gave none.
@@ -22,13 +22,13 @@ pub(super) struct Notices {
 
 impl Notices {
     /// Makes a source that watches nothing yet.
-    pub(super) fn new(sender: Sender<notify::Result<Event>>) -> Notices {
+    pub fn new(sender: Sender<notify::Result<Event>>) -> Notices {
         Notices { sender, watcher: None, dirs: BTreeMap::new() }
     }
 
     /// Watches exactly these directories, those of them that are there. Returns the reason why some
     /// are not watched; `None`: all are. One stat for each directory.
-    pub(super) fn follow(&mut self, wanted: &BTreeSet<PathBuf>) -> Option<String> {
+    pub fn follow(&mut self, wanted: &BTreeSet<PathBuf>) -> Option<String> {
         if self.watcher.is_none() {
             let sender = self.sender.clone();
             let made = notify::recommended_watcher(move |event| {

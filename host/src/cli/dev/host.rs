@@ -1,0 +1,136 @@
+//! Host of the command's own: a keeper as a child, which ends with this process.
+//!
+//! Its runtime directory is named by the folder that is served, so two commands for two folders
+//! live side by side. If this process is killed, the kernel tells the keeper (`serve --end-with`),
+//! which stops in order; the worker ends with its keeper.
+
+use crate::cli::dev::event::DevEvent;
+use crate::exit_status::{how, own_binary};
+use crate::runtime_dir::socket_path;
+use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest, Sha256};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+/// Time that a host gets to stop in order.
+const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// Host that was started.
+pub(super) struct DevHost {
+    child: Child,
+    /// Runtime directory of the host.
+    runtime: PathBuf,
+    /// Host serves: it has the directory to itself.
+    pub serves: bool,
+}
+
+/// Runtime directory for a folder. The folder's path is in the name as a hash: a socket's path is
+/// short.
+pub(super) fn runtime_for(dir: &Path) -> PathBuf {
+    let digits: String =
+        Sha256::digest(dir.as_os_str().as_bytes()).iter().take(4).map(|b| format!("{b:02x}")).collect();
+    std::env::temp_dir().join(format!("greenroom-dev-{}-{digits}", rustix::process::geteuid().as_raw()))
+}
+
+impl DevHost {
+    /// Starts a host of some libraries. Must run on the first thread: the kernel watches the thread
+    /// that starts the keeper. News come to `tell`.
+    pub(super) fn start(
+        runtime: PathBuf,
+        libraries: &[PathBuf],
+        more: &[OsString],
+        tell: Sender<DevEvent>,
+    ) -> Result<DevHost, String> {
+        let failed = |e: std::io::Error| format!("the host can't be started: {e}");
+        // Left by a command that was killed. Its tables may be of another schema.
+        if UnixStream::connect(socket_path(&runtime)).is_err() {
+            let _ = std::fs::remove_dir_all(&runtime);
+        }
+        let binary = own_binary().map_err(failed)?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
+        command.arg0("greenroom").arg("--runtime").arg(&runtime);
+        command.args(["serve", "--no-watch", "--end-with", &std::process::id().to_string()]);
+        command.args(more).args(libraries);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // An interrupt from the terminal is this process's affair: it stops the host in order.
+        let mut child = command.process_group(0).spawn().map_err(failed)?;
+        let (out, log) = (child.stdout.take(), child.stderr.take());
+        let told = tell.clone();
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        thread("host's log")
+            .spawn(move || lines(log, |line| told.send(DevEvent::Log(line)).is_ok()))
+            .map_err(failed)?;
+        let hears = move || {
+            let mut addresses = Vec::new();
+            lines(out, |line| match line == "ready" {
+                true => tell.send(DevEvent::Ready(std::mem::take(&mut addresses))).is_ok(),
+                false => {
+                    addresses.push(line);
+                    true
+                }
+            });
+            let _ = tell.send(DevEvent::HostEnded);
+        };
+        thread("host's output").spawn(hears).map_err(failed)?;
+        Ok(DevHost { child, runtime, serves: false })
+    }
+
+    /// Runtime directory of the host.
+    pub(super) fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// Waits for a host whose output has ended, and tells how it ended.
+    pub(super) fn ended(mut self) -> String {
+        match self.wait(STOP_MAX) {
+            Some(how) => how,
+            None => "it does not end".into(),
+        }
+    }
+
+    /// Stops the host in order, or kills it after some time, and deletes its runtime directory.
+    pub(super) fn stop(mut self) {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            // A child that was not waited for keeps its number.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        if self.wait(STOP_MAX).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if self.serves {
+            let _ = std::fs::remove_dir_all(&self.runtime);
+        }
+    }
+
+    /// Waits for the end for some time. `None`: it goes on.
+    fn wait(&mut self, at_most: Duration) -> Option<String> {
+        let give_up = Instant::now() + at_most;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(how(status).0),
+                Err(e) => return Some(e.to_string()),
+                Ok(None) if Instant::now() > give_up => return None,
+                Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+}
+
+/// Hands on each line of a pipe, until it ends or nobody wants more.
+fn lines(pipe: Option<impl Read>, mut each: impl FnMut(String) -> bool) {
+    let Some(pipe) = pipe else { return };
+    for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+        if !each(String::from_utf8_lossy(&line).into_owned()) {
+            return;
+        }
+    }
+}
