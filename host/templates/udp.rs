@@ -1,14 +1,14 @@
 //! Service `hello`: counts the datagrams from each address, and sends them back.
 #![forbid(unsafe_code)]
 
-use greenroom_handler::{Action, Framing, Handler, Map, Result, Tables, Turn, export, handler};
+use greenroom_handler::{Action, Framing, Handler, Result, Table, Tables, Turn, export, handler};
 
 // A library may offer several services: name each.
 export!(Service);
 
 /// Datagrams so far, by the sender's address. UDP has no sessions here, so what must be remembered
 /// is in a table. The host keeps it across builds, crashes and restarts.
-const SEEN: Map<String, u64> = Map::new("hello-seen");
+const SEEN: Table<u64> = Table::new("hello-seen");
 
 /// The service. It has no settings; for some, see `type Config` in the SDK's guide.
 struct Service;
