@@ -1,4 +1,5 @@
-//! Code of the book, `handlers/book`: each block is compiled and run as a doc test.
+//! Code of the book, `handlers/book`: each block is compiled and run as a doc test. One page is not
+//! here, `five-minutes.md`: it shows parts of what `greenroom new` makes.
 //!
 //! Only doc tests see it: the SDK that `greenroom new` lays down comes without the book.
 
