@@ -67,9 +67,12 @@
 //! | `log.rs` | hands `tracing` events to the host |
 //! | `host.rs`, `run.rs` | the host as a batch sees it; the run of a batch, on any host |
 //! | `testing.rs` | a host in memory, for a handler's own tests |
+//! | `book.rs` | the code of `handlers/book`, for doc tests |
 //! | `export/` | the C ABI; the only unsafe code |
 #![deny(unsafe_code)]
 
+#[cfg(doctest)]
+mod book;
 mod bounds;
 mod bytes;
 mod carried;

@@ -73,7 +73,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["encode"],
             &["log"],
             &["key"],
-            &["bounds", "bytes", "fault", "file", "framing", "telnet"],
+            &["book", "bounds", "bytes", "fault", "file", "framing", "telnet"],
         ],
     ),
     (

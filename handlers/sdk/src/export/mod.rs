@@ -34,7 +34,7 @@ macro_rules! export {
         const _: () = {
             const PARTS: &[&[u8]] = &[
                 $crate::export::note::HEAD,
-                concat!("\nentry=greenroom_entry_", env!("CARGO_CRATE_NAME"), "\nlibrary=", env!("CARGO_CRATE_NAME")).as_bytes(),
+                concat!("\nentry=greenroom_entry_", module_path!(), "\nlibrary=", env!("CARGO_CRATE_NAME")).as_bytes(),
                 if cfg!(panic = "unwind") { b"\npanic=unwind" } else { b"\npanic=abort" },
                 $(
                     b"\nservice=", <$service as $crate::Handler>::SERVICE.as_bytes(),
@@ -47,9 +47,10 @@ macro_rules! export {
             static NOTE: $crate::export::note::Note<{ $crate::export::note::note_len(PARTS) }> = $crate::export::note::Note::new(PARTS);
         };
 
-        /// Entry of the library, by the name that its note gives.
+        /// Entry of the library, by the name that its note gives. It has the module's path, so that
+        /// merged doc tests, which are modules of one crate, do not collide.
         #[doc(hidden)]
-        #[unsafe(export_name = concat!("greenroom_entry_", env!("CARGO_CRATE_NAME")))]
+        #[unsafe(export_name = concat!("greenroom_entry_", module_path!()))]
         pub extern "C" fn greenroom_entry() -> *const $crate::export::entry_points::Library {
             static LIBRARY: $crate::export::entry_points::Once = $crate::export::entry_points::Once::new();
             LIBRARY.get(env!("CARGO_CRATE_NAME"), || vec![$($crate::export::entry_points::service::<$service>()),+])

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// | --- | --- |
 /// | `ann opens` | a peer connects, by the first endpoint |
 /// | `ann opens telnet` | by an endpoint of that kind, or of another service by its name |
-/// | `ann says hello` | sends a line |
+/// | `ann says hello` | sends a line; over WebSocket and UDP a whole message, which is not cut |
 /// | `ann hears 1 hello` | the next line of output, or what there is of it |
 /// | `ann hangs up` | ends the connection |
 /// | `ann is closed` | the host has closed it |
@@ -126,6 +126,7 @@ impl<H: Handler> Conversation<H> {
             }
             let Some(peer) = peers.get(name).copied() else { wrong(&host, "that peer has not opened") };
             match (verb, what) {
+                ("says", what) if host.sends_messages(peer) => host.say(peer, what.as_bytes()),
                 ("says", what) => host.send_as(peer, format!("{what}\n").as_bytes(), way),
                 ("hears", what) => {
                     let heard = host.next_line(peer);

@@ -37,6 +37,13 @@ pub struct TestHost<H: Handler> {
     pub(super) jobs: Vec<(u64, u64, String, Vec<u8>)>,
 }
 
+/// Failure of a turn.
+struct Failure {
+    message: String,
+    /// Whether the peer notices nothing.
+    silent: bool,
+}
+
 impl<H: Handler> TestHost<H> {
     /// Builds the service from its configuration, JSON.
     pub fn new(config: &str) -> Result<TestHost<H>, String> {
@@ -185,11 +192,12 @@ impl<H: Handler> TestHost<H> {
         })
     }
 
-    /// Runs one action, and the actions that it causes. Panics if a turn fails; see
+    /// Runs one action, and the actions that it causes. Panics if a turn fails, unless its fault
+    /// tells the peer a line or closes the session, which the test sees; see
     /// [`TestHost::try_turn`].
     #[track_caller]
     pub fn turn(&mut self, session: u64, action: Action<'_>) {
-        if let Err(message) = self.try_turn(session, action) {
+        if let Err(Failure { message, silent: true }) = self.turns(session, action) {
             panic!("the turn failed: {message}");
         }
     }
@@ -197,20 +205,31 @@ impl<H: Handler> TestHost<H> {
     /// Runs one action, and the actions that it causes. The error is the first fault's message. A
     /// turn that fails changes nothing; the others do.
     pub fn try_turn(&mut self, session: u64, action: Action<'_>) -> Result<(), String> {
+        self.turns(session, action).map_err(|failure| failure.message)
+    }
+
+    /// Runs one action, and the actions that it causes. The error is the first failure, or the
+    /// first silent one.
+    fn turns(&mut self, session: u64, action: Action<'_>) -> Result<(), Failure> {
         let mut result = self.one_turn(session, action, 0);
         while let Some((to, depth, caused)) = self.shared.caused.pop_front() {
             // A session that is gone has no turn, and a closed one has only its last.
             let closes = matches!(caused, Caused::Closed(_));
             let open = self.shared.sessions.get(&to).is_some_and(|p| closes || !p.closed);
             if to == SERVICE || open {
-                result = result.and(self.caused(to, depth, caused));
+                result = match (result, self.caused(to, depth, caused)) {
+                    (Err(Failure { silent: false, .. }), Err(silent @ Failure { silent: true, .. })) => {
+                        Err(silent)
+                    }
+                    (first, next) => first.and(next),
+                };
             }
         }
         result
     }
 
     /// Runs the turn of an action that a turn has caused. A job runs first, on this thread.
-    fn caused(&mut self, to: u64, depth: u16, caused: Caused) -> Result<(), String> {
+    fn caused(&mut self, to: u64, depth: u16, caused: Caused) -> Result<(), Failure> {
         let sender = |from: u64| (from != SERVICE).then_some(from);
         match caused {
             Caused::Note(from, bytes) => {
@@ -245,7 +264,7 @@ impl<H: Handler> TestHost<H> {
     }
 
     /// Runs one turn and applies its effects.
-    fn one_turn(&mut self, session: u64, action: Action<'_>, depth: u16) -> Result<(), String> {
+    fn one_turn(&mut self, session: u64, action: Action<'_>, depth: u16) -> Result<(), Failure> {
         let last = matches!(action, Action::Closed(_));
         let was_closed = self.is_closed(session);
         let from = match action {
@@ -259,17 +278,21 @@ impl<H: Handler> TestHost<H> {
                 None => self.service.renew(),
                 Some(other) => self.others[other].renew(),
             };
-            renewed.map_err(|e| format!("a fresh process can't build the service: {e}"))?;
+            renewed.map_err(|e| {
+                let message = format!("a fresh process can't build the service: {e}");
+                Failure { message, silent: true }
+            })?;
         }
         let staging = self.run_one(session, action, (from, depth));
         let result = match staging.fault {
             Some(message) => {
                 let (line, closes) = staging.fault_reply;
+                let silent = last || (line.is_none() && !closes);
                 if let Some(peer) = self.shared.sessions.get_mut(&session).filter(|_| !last) {
                     line.iter().for_each(|line| peer.take(line.as_bytes(), BROADCAST_LINE));
                     peer.closed |= closes;
                 }
-                Err(message)
+                Err(Failure { message, silent })
             }
             None => {
                 self.shared = staging.shared;

@@ -260,3 +260,33 @@ fn a_value_that_comes_back_as_another_one_fails_its_turn() {
     let why = host.try_turn(peer, Action::Message(b"key")).unwrap_err();
     assert!(why.contains("table odd") && why.contains("field number is stored as 8"), "{why}");
 }
+
+/// Service whose turns fail: with a word to the peer, with a close, or without either.
+struct Fails;
+
+impl Handler for Fails {
+    const SERVICE: &'static str = "fails";
+    type State = ();
+    type Config = NoConfig;
+
+    fn new(_: NoConfig) -> Result<Self, String> {
+        Ok(Fails)
+    }
+
+    fn message(&self, _: &mut Turn<'_, ()>, line: &[u8]) -> Result<(), Fault> {
+        Err(match line {
+            b"tell" => Fault::new("told").tell("No."),
+            b"close" => Fault::new("closed").tell("Bye.").close(),
+            _ => Fault::new("silent"),
+        })
+    }
+}
+
+#[test]
+fn a_failure_that_the_peer_notices_is_for_the_script_and_a_silent_one_fails_the_test() {
+    let conversation = Conversation::<Fails>::new("{}");
+    conversation
+        .plays("ann opens\nann says tell\nann hears No.\nann says close\nann hears Bye.\nann is closed");
+    let said = panics(|| conversation.plays("ann opens\nann says nothing"));
+    assert!(said.contains("the turn failed: silent"), "{said}");
+}

@@ -4,6 +4,7 @@ use super::host::TestHost;
 use super::input::{kind, next};
 use super::services::Runs as _;
 use super::shared::{Peer, Silence};
+use crate::framing::Framing;
 use crate::handler::{Action, Closed, Handler, JobEnd};
 
 /// Lines of a transcript that a failure shows.
@@ -61,9 +62,22 @@ impl<H: Handler> TestHost<H> {
     /// [`Turn::frame_max`](crate::Turn::frame_max) says ends its session.
     #[track_caller]
     pub fn line(&mut self, session: u64, line: impl AsRef<[u8]>) -> String {
-        self.tell(format!("{session} > {:?}", String::from_utf8_lossy(line.as_ref())));
-        self.message(session, line.as_ref());
+        self.say(session, line.as_ref());
         self.output(session)
+    }
+
+    /// Runs the turn of one message of a peer.
+    #[track_caller]
+    pub(super) fn say(&mut self, session: u64, message: &[u8]) {
+        self.tell(format!("{session} > {:?}", String::from_utf8_lossy(message)));
+        self.message(session, message);
+    }
+
+    /// Whether a peer sends whole messages, not a stream that a framing cuts.
+    pub(super) fn sends_messages(&self, session: u64) -> bool {
+        let peer = self.shared.sessions.get(&session);
+        let framing = peer.and_then(|p| p.framing).unwrap_or_else(|| self.service_of(session).framings()[0]);
+        matches!(framing, Framing::WebSocket { .. } | Framing::Peer { .. } | Framing::Datagrams { .. })
     }
 
     /// Runs the turn of one message.
