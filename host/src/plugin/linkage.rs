@@ -47,7 +47,7 @@ pub(super) fn check(bytes: &[u8], path: &Path) -> Result<u64, String> {
     let file = File::parse(bytes).map_err(damaged)?;
     if let Some(name) = unique_symbol(&file) {
         return Err(format!(
-            "it defines the unique symbol {name}: a later build would use the object of the first one; compile with -fno-gnu-unique"
+            "it defines the unique symbol {name}: a later build would use the object of the first one; compile with -fno-gnu-unique, and link static libraries that bring it with -Wl,--exclude-libs,ALL"
         ));
     }
     let table = file.elf_dynamic_table().map_err(damaged)?;
@@ -68,7 +68,7 @@ pub(super) fn check(bytes: &[u8], path: &Path) -> Result<u64, String> {
     for name in &needed {
         if let Some(found) = outside(name, &folders) {
             return Err(format!(
-                "it needs {}, which is {} and outside the system's folders: a process keeps the first one that it loads, so a later one would not run; link it statically",
+                "it needs {}, which is {} and outside the system's folders: a process keeps the first one that it loads, so a later one would not run; link it statically (-l:NAME.a), or install it in /usr/local/lib and start the host anew when it changes",
                 short(name),
                 short(&found.display().to_string())
             ));
