@@ -30,6 +30,10 @@ fn what_two_builds_would_share_is_refused() {
     let helper = dir.join("libhelper.so");
     compile_c("upper.c", &["-Wl,-soname,libhelper.so"], &helper);
     let beside = format!("-L{}", dir.display());
+    // The loader looks there for a run path of the folder above.
+    let processor = dir.join("v1/glibc-hwcaps/x86-64-v2");
+    std::fs::create_dir_all(&processor).expect("a directory");
+    std::fs::copy(&helper, processor.join("libhelper.so")).expect("a copy");
     let needs = |more| ["-Wl,--no-as-needed", beside.as_str(), "-lhelper", more];
     let good = build(dir, "0", &[]);
     let mut client = None;
@@ -40,6 +44,7 @@ fn what_two_builds_would_share_is_refused() {
         ("old", &needs("-Wl,--disable-new-dtags,-rpath,$ORIGIN/."), "outside the system's folders"),
         ("auxiliary", &["-Wl,-rpath,$ORIGIN", "-Wl,-f,libhelper.so"], "it needs libhelper.so, which is"),
         ("nowhere", &needs("-Wl,-rpath,/nonexistent"), "libhelper.so: cannot open shared object file"),
+        ("processor", &needs("-Wl,-rpath,$ORIGIN/v1"), "v1/glibc-hwcaps/x86-64-v2/libhelper.so and"),
         ("beside", &needs("-Wl,-rpath,$ORIGIN/nothing"), "so $ORIGIN is not its own folder"),
     ] {
         let bad = build(dir, name, flags);
