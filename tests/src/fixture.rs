@@ -135,6 +135,37 @@ pub fn compile_c(source: &str, flags: &[&str], to: &Path) {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
+/// Compiles a C++ file of `tests/fixtures` to a shared library, as the book says.
+#[track_caller]
+pub fn compile_cpp(source: &str, flags: &[&str], to: &Path) {
+    let out = Command::new("g++")
+        .args(["-std=c++17", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"])
+        .arg(root().join("state-schema/include"))
+        .args(flags)
+        .arg("-o")
+        .arg(to)
+        .arg(root().join("tests/fixtures").join(source))
+        .output()
+        .expect("g++");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// Compiles a Nim file of `tests/fixtures` to a shared library. Its C lies beside the library.
+#[track_caller]
+pub fn compile_nim(source: &str, flags: &[&str], to: &Path) {
+    let include = root().join("state-schema/include");
+    let out = Command::new("nim")
+        .args(["c", "--app:lib", "--noMain", "--mm:arc", "--threads:on", "-d:useMalloc", "-d:release"])
+        .args(["--hints:off", &format!("--passC:-I{}", include.display())])
+        .arg(format!("--nimcache:{}", to.with_extension("cache").display()))
+        .arg(format!("-o:{}", to.display()))
+        .args(flags)
+        .arg(root().join("tests/fixtures").join(source))
+        .output()
+        .expect("nim");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
 /// Service that counts lines, in as many variants as the tests need. `prefix` begins each
 /// answer.
 pub fn tally_source(service: &str, prefix: &str) -> String {

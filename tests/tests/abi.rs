@@ -269,6 +269,22 @@ fn constants_have_the_same_values_in_c_and_rust() {
     printer.check();
 }
 
+/// The header alone, with a note as each library has one, in both languages and without a warning.
+#[test]
+fn the_header_is_c_and_cpp() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("alone.c");
+    let text = "#include \"greenroom.h\"\nGR_NOTE(\"abi=1.0\\n\")\nconst gr_library *entry(void);\n";
+    std::fs::write(&source, text).unwrap();
+    let include = greenroom_tests::root().join("state-schema/include");
+    for (compiler, language) in [("cc", ["-xc", "-std=c11"]), ("g++", ["-xc++", "-std=c++17"])] {
+        let mut command = Command::new(compiler);
+        command.args(language).args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-I"]);
+        let out = command.arg(&include).arg(&source).output().unwrap();
+        assert!(out.status.success(), "{compiler}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
 #[test]
 fn a_handler_in_c_is_served() {
     let dir = tempfile::tempdir().unwrap();

@@ -40,6 +40,9 @@ const SYSTEM: [&str; 9] = [
     "/gnu/store",
 ];
 
+/// Meanings of `$LIB` in a run path, by system and processor.
+const LIB: [&str; 4] = ["lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"];
+
 /// Checks the linkage of a library that lies at `path`, and returns the bytes of initial-exec
 /// thread-local storage that each process must have for it. An error says what to link otherwise.
 pub(super) fn check(bytes: &[u8], path: &Path) -> Result<u64, String> {
@@ -47,7 +50,7 @@ pub(super) fn check(bytes: &[u8], path: &Path) -> Result<u64, String> {
     let file = File::parse(bytes).map_err(damaged)?;
     if let Some(name) = unique_symbol(&file) {
         return Err(format!(
-            "it defines the unique symbol {name}: a later build would use the object of the first one; compile with -fno-gnu-unique"
+            "it defines the unique symbol {name}: a later build would use the object of the first one; compile with -fno-gnu-unique, and link static libraries that bring it with -Wl,--exclude-libs,ALL"
         ));
     }
     let table = file.elf_dynamic_table().map_err(damaged)?;
@@ -68,7 +71,7 @@ pub(super) fn check(bytes: &[u8], path: &Path) -> Result<u64, String> {
     for name in &needed {
         if let Some(found) = outside(name, &folders) {
             return Err(format!(
-                "it needs {}, which is {} and outside the system's folders: a process keeps the first one that it loads, so a later one would not run; link it statically",
+                "it needs {}, which is {} and outside the system's folders: a process keeps the first one that it loads, so a later one would not run; link it statically (-l:NAME.a), or install it in /usr/local/lib and start the host anew when it changes",
                 short(name),
                 short(&found.display().to_string())
             ));
@@ -108,7 +111,23 @@ fn searched(
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let origin = real.parent().unwrap_or(Path::new("/")).to_string_lossy();
     let all = lists.iter().flatten().flat_map(|list| list.split([':', ';'])).filter(|f| !f.is_empty());
-    all.map(|f| PathBuf::from(f.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin))).collect()
+    let all = all.map(|f| f.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin));
+    all.flat_map(|f| with_subfolders(&f)).collect()
+}
+
+/// Folders that the loader makes of one in a run path: `$LIB` is one of [`LIB`], and folders for
+/// kinds of processors go first.
+fn with_subfolders(folder: &str) -> Vec<PathBuf> {
+    let is_varied = folder.contains("$LIB") || folder.contains("${LIB}");
+    let variants = if is_varied { &LIB[..] } else { &LIB[..1] };
+    let mut all = Vec::new();
+    for lib in variants {
+        let folder = PathBuf::from(folder.replace("${LIB}", lib).replace("$LIB", lib));
+        let processors = std::fs::read_dir(folder.join("glibc-hwcaps")).into_iter().flatten().flatten();
+        all.extend(processors.map(|entry| entry.path()));
+        all.push(folder);
+    }
+    all
 }
 
 /// File outside the system's folders that a needed name leads to; `None`: it leads into them, or
@@ -138,6 +157,15 @@ mod tests {
         assert_eq!(searched(&at, text("${ORIGIN}/x"), None, None), [dir.join("x")]);
         assert_eq!(outside("libhelp.so", &folders), Some(dir.join("libhelp.so")));
         assert_eq!(outside("libother.so", &folders), None);
+        // Folders that the loader makes up.
+        let within = [("lib64", "/$LIB"), ("glibc-hwcaps/x86-64-v2", ""), ("lib/glibc-hwcaps/x", "/${LIB}")];
+        for (n, (folder, path)) in within.into_iter().enumerate() {
+            let (folder, name) = (dir.join(folder), format!("libhelp{n}.so"));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(&name), "").unwrap();
+            let folders = searched(&at, None, text(&format!("$ORIGIN{path}")), None);
+            assert_eq!(outside(&name, &folders), Some(folder.join(&name)));
+        }
         assert_eq!(outside("/usr/lib/libnone.so", &folders), None);
         assert_eq!(outside("/opt/none/libnone.so", &folders), Some("/opt/none/libnone.so".into()));
     }

@@ -10,20 +10,23 @@ GR_NOTE("abi=1.0\nsdk=c\nentry=greenroom_entry_hello\npanic=unwind\nlibrary=hell
 
 /* State of a session: {"lines": N} as MessagePack, a map of one entry. The host keeps it across
  * builds and crashes. A change of its shape needs another state_version, and `convert`. */
-enum { HEAD = 8, STATE = HEAD + 4 };
-static const uint8_t head[HEAD] = {0x81, 0xa5, 'l', 'i', 'n', 'e', 's', 0xce};
+enum { HEAD = 7, STATE = HEAD + 5 };
+static const uint8_t head[STATE] = {0x81, 0xa5, 'l', 'i', 'n', 'e', 's', 0xce};
 #define SCHEMA "{\"type\":\"object\",\"properties\":{\"lines\":{\"type\":\"integer\"}},\"required\":[\"lines\"]}"
 
+/* The number may have any width: `greenroom state set` writes the shortest. */
 static uint32_t read_lines(const gr_batch *batch) {
-    const uint8_t *b = batch->state.ptr + HEAD;
-    if (!batch->has_state || batch->state.len != STATE) return 0;
-    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+    uint32_t lines = 0;
+    if (!batch->has_state || batch->state.len <= HEAD) return 0;
+    if (batch->state.ptr[HEAD] < 0x80) return batch->state.ptr[HEAD];
+    for (size_t k = HEAD + 1; k < batch->state.len; k++) lines = lines << 8 | batch->state.ptr[k];
+    return lines;
 }
 
 static void write_lines(const gr_host *host, gr_turn *turn, uint32_t lines) {
     uint8_t state[STATE];
-    memcpy(state, head, HEAD);
-    for (int k = 0; k < 4; k++) state[HEAD + k] = (uint8_t)(lines >> (24 - 8 * k));
+    memcpy(state, head, STATE);
+    for (int k = 0; k < 4; k++) state[HEAD + 1 + k] = (uint8_t)(lines >> (24 - 8 * k));
     host->state(turn, (gr_bytes){state, STATE});
 }
 

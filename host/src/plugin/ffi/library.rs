@@ -144,11 +144,14 @@ impl Library {
 }
 
 /// Words of the loader, without the path of the private copy, which no operator knows. The name of
-/// another library that is missing stays.
+/// another library that is missing stays, with what helps: `$ORIGIN` is the private copy's folder.
 fn loader_text(e: &libloading::Error, copy: &Path) -> String {
     let text = std::error::Error::source(e).map_or_else(|| e.to_string(), ToString::to_string);
     match text.strip_prefix(&format!("{}: ", copy.display())) {
         Some(why) => why.to_owned(),
+        None if text.contains("cannot open shared object file") => format!(
+            "{text}; link it statically, or install it in /usr/local/lib and run ldconfig: a build is loaded from a private copy, so $ORIGIN is not its own folder"
+        ),
         None => text,
     }
 }
