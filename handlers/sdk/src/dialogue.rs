@@ -213,7 +213,7 @@ impl<'t, S> Dialogue<'_, 't, S> {
     }
 
     /// Forgets all answers and all that was done once, and begins the dialogue anew, from its top.
-    /// What it needs then is in the session's state by now: see [`Dialogue::state`].
+    /// The session's state must have by now what the dialogue needs then: see [`Dialogue::state`].
     pub fn forget<T>(&mut self) -> Step<T> {
         self.run.record = Talk { hidden: self.run.record.hidden, ..Talk::default() };
         (self.run.live_from, self.run.live, self.run.again) = (0, true, true);

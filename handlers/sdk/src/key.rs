@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// Key of a [`crate::Map`]. Equal keys have equal bytes, and bytes are in the order of the keys.
 ///
-/// It is implemented for numbers, `bool`, `char`, `String`, [`Bytes`], arrays of bytes,
+/// Implemented for numbers, `bool`, `char`, `String`, [`Bytes`], arrays of bytes,
 /// [`Duration`], `Option` of a key, and tuples of up to four of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no key of a table: its bytes would have no order",

@@ -1,6 +1,6 @@
 //! Command `greenroom dev`: builds a handler, serves it, and swaps it whenever its sources change.
 //!
-//! One loop has all decisions. Threads of their own wait for what takes long and tell the loop:
+//! A loop decides everything. Threads of their own wait for what takes long and tell the loop:
 //!
 //! | file | what it does |
 //! | --- | --- |
@@ -12,7 +12,7 @@
 //! | `tell` | words for the author |
 //! | `event` | news for the loop |
 //!
-//! One thing is under way at a time: a build, then the host's start or a reload. Edits meanwhile
+//! At most a single task is under way: a build, then the host's start or a reload. Edits meanwhile
 //! lead to one more build behind it. A failed build changes nothing.
 
 mod event;
