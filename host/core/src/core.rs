@@ -31,6 +31,7 @@ use crate::limits::names::Limit;
 use crate::limits::per_service::AllLimits;
 use crate::operate::check::{self, Builds, Checked, GivenEntry, GivenState};
 use crate::operate::inspect::{self, Entry, Filter, OwnSlice, SessionView, Slice};
+use crate::operate::message;
 use crate::operate::plan::{Plan, Survey};
 use crate::operate::restore;
 use crate::pass::open::Connection;
@@ -412,6 +413,11 @@ impl Core {
     pub fn close(&mut self, id: u64) -> Result<(), String> {
         let (host, executor, scratch) = (&mut self.host, &mut self.executor, &mut self.scratch);
         close::close(&mut Pass { host, executor, scratch }, id)
+    }
+
+    /// Sends a line to a session's peer, in its framing. The error is a sentence: nothing is sent.
+    pub fn send_message(&mut self, id: u64, line: &[u8]) -> Result<(), String> {
+        message::send_message(&mut self.host, &mut self.executor, id, line)
     }
 
     /// Lets a quarantined session go on with the code that serves, from the next pass on. Fails

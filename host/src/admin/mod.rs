@@ -8,7 +8,9 @@
 //! | `dump` | streams a state dump |
 //! | `patience` | bounds the time that a client waits |
 //! | `pieces` | reads the input of a restore, and collects reasons against it |
+//! | `lists` | lists sessions, and carries out commands to several |
 //! | `restore` | reads a dump and plans its restore |
+//! | `select` | the sessions that an operator selects |
 //! | [`query`] | queries from operators to the loop, and its answers |
 //! | [`client`] | sends a command to the host |
 //! | [`text`] | ledger lines as sentences |
@@ -22,10 +24,12 @@ pub mod answer;
 mod ask;
 pub mod client;
 mod dump;
+mod lists;
 mod patience;
 mod pieces;
 pub mod query;
 mod restore;
+mod select;
 pub mod server;
 pub mod text;
 pub mod time;

@@ -51,6 +51,8 @@ pub enum Query {
     Release(u64),
     /// Close a session.
     Close(u64),
+    /// Send a line to a session's peer.
+    Message(u64, String),
     /// Reload.
     Reload(ReloadRequest),
     /// Put another configuration in force.

@@ -22,12 +22,15 @@ mod new;
 mod output;
 mod reload;
 mod report;
+mod select;
 mod serve;
 mod sessions;
 mod signals;
 mod state;
 mod status;
+mod table;
 mod upgrade;
+mod watch;
 mod worker;
 
 use crate::sys::process_state;
@@ -66,7 +69,7 @@ enum Command {
     Sessions(sessions::Sessions),
     /// Say what a host would find out about a library, without a host
     Check(check::Check),
-    /// Do something with one session
+    /// Do something with one session, or with those that are selected
     #[command(subcommand)]
     Session(sessions::Session),
     /// Show the reloads so far, and what came of them

@@ -10,6 +10,7 @@
 //! on this protocol. The types of a line of `--json` are here and in [`super::status`]: their field
 //! names are public, so fields are only added.
 
+use super::selection::{First, Selection};
 use super::status::Status;
 use greenroom_core::ledger::Report;
 use greenroom_state::dump::DumpedEntry;
@@ -28,14 +29,30 @@ pub const FRESH_WORKER: &str = "a fresh worker takes over and has room: try agai
 pub enum AdminCommand {
     /// Host and services.
     Status,
-    /// All sessions.
-    Sessions,
+    /// A list of sessions.
+    Sessions {
+        /// The sessions.
+        #[serde(default)]
+        of: Selection,
+        /// Only those that sort first; none: all, by their numbers.
+        #[serde(default)]
+        first: Option<First>,
+    },
     /// The ledger.
     History,
     /// End a session's quarantine.
     Release(u64),
     /// Close a session.
     Close(u64),
+    /// Close these sessions. Those that are gone are counted.
+    CloseAll(Vec<u64>),
+    /// Send a line to the peers of these sessions, each in its framing.
+    Message {
+        /// The sessions.
+        sessions: Vec<u64>,
+        /// The line.
+        text: String,
+    },
     /// End a worker whose callback does not return, and withhold its action: of a session, by its
     /// number, or of a service itself, by its name.
     Withhold(String),
@@ -109,10 +126,12 @@ impl AdminCommand {
         match self {
             Self::Status | Self::Withhold(_) | Self::Upgrade { .. } => ServedBy::Keeper,
             Self::Configure => ServedBy::KeeperThenWorker,
-            Self::Sessions
+            Self::Sessions { .. }
             | Self::History
             | Self::Release(_)
             | Self::Close(_)
+            | Self::CloseAll(_)
+            | Self::Message { .. }
             | Self::Dump { .. }
             | Self::Reload { .. }
             | Self::RollBack { .. }
@@ -126,9 +145,11 @@ impl AdminCommand {
     /// nothing.
     pub fn is_repeatable(&self) -> bool {
         match self {
-            Self::Status | Self::Sessions | Self::History | Self::Await(_) | Self::Dump { .. } => true,
+            Self::Status | Self::Sessions { .. } | Self::History | Self::Await(_) | Self::Dump { .. } => true,
             Self::Release(_)
             | Self::Close(_)
+            | Self::CloseAll(_)
+            | Self::Message { .. }
             | Self::Withhold(_)
             | Self::Reload { .. }
             | Self::Configure
@@ -157,10 +178,12 @@ impl AdminCommand {
             | Self::Restore { .. }
             | Self::Upgrade { .. } => Some(STEP_MAX),
             Self::Status
-            | Self::Sessions
+            | Self::Sessions { .. }
             | Self::History
             | Self::Release(_)
             | Self::Close(_)
+            | Self::CloseAll(_)
+            | Self::Message { .. }
             | Self::Withhold(_)
             | Self::Dump { .. }
             | Self::Set { .. } => Some(REPLY_MAX),
@@ -206,6 +229,10 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`AdminCommand::Sessions`], in slices.
     Sessions(Vec<SessionLine>),
+    /// To a command with a selection: something that an operator should know of it.
+    Notice(String),
+    /// To [`AdminCommand::CloseAll`] and [`AdminCommand::Message`].
+    Reached(Reached),
     /// To [`AdminCommand::History`], in slices.
     History(Vec<LedgerLine>),
     /// To [`AdminCommand::Dump`], a piece of the document.
@@ -225,8 +252,19 @@ pub enum Reply {
     Error(String),
 }
 
+/// Outcome of a command to several sessions, as `--json` prints it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// Sessions that it was carried out for.
+    pub done: usize,
+    /// Sessions that it could not be carried out for, each with the reason, at most 20.
+    pub refused: BTreeMap<u64, String>,
+    /// Number of those sessions.
+    pub refused_count: usize,
+}
+
 /// A line of `greenroom sessions --json`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionLine {
     /// Number of the session.
     pub id: u64,
@@ -258,6 +296,18 @@ pub struct SessionLine {
     pub bytes_out: u64,
     /// Reason of its quarantine; null: none.
     pub quarantined: Option<String>,
+    /// Milliseconds since it opened.
+    #[serde(default)]
+    pub age_ms: u64,
+    /// Milliseconds since bytes last came from its peer, or since it opened.
+    #[serde(default)]
+    pub idle_ms: u64,
+    /// Bytes that its peer has not taken yet.
+    #[serde(default)]
+    pub unsent: u64,
+    /// Bytes of its stored state.
+    #[serde(default)]
+    pub state_bytes: u64,
 }
 
 /// A line of the ledger, `greenroom history --json`.

@@ -47,6 +47,9 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
         Query::Ledger(line) => Answer::Ledger(shell.ledger.lines_from(core, line)),
         Query::Release(id) => core.release(id).map_or_else(Answer::Error, |()| Answer::Done),
         Query::Close(id) => core.close(id).map_or_else(Answer::Error, |()| Answer::Done),
+        Query::Message(id, text) => {
+            core.send_message(id, text.as_bytes()).map_or_else(Answer::Error, |()| Answer::Done)
+        }
         Query::Configure(proposal) => return drivers.proposals.add(proposal, Some(ask.reply)),
         Query::Reload(wish) => return drivers.reload.ask_reload(shell, wish, ask.reply),
         Query::RollBack(name, to, by) => {

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | [`inspect`] | read-only views, in slices |
 //! | [`check`] | checks states and entries that an operator wants to write |
+//! | `message` | a message to a session's peer |
 //! | [`plan`] | the plan of a restore |
 //! | [`restore`] | writes a checked plan: all of it, or nothing |
 
 pub mod check;
 pub mod inspect;
+pub(crate) mod message;
 pub mod plan;
 pub mod restore;
