@@ -13,7 +13,8 @@ use std::fmt::Write;
 /// there: controls (C0, DEL, C1), marks of direction, separators of lines, notes between lines, and
 /// tags that nobody sees.
 fn is_unsafe(c: char) -> bool {
-    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}');
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}');
     let hides = matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
     c.is_control() || turns || hides
 }

@@ -71,7 +71,8 @@ impl Condition {
         })
     }
 
-    /// Order of a field beside the value; `None`: they are of two kinds, or differ without an order.
+    /// Order of a field beside the value; `None`: they are of two kinds, or differ without an
+    /// order.
     fn compare(&self, field: &Value) -> Option<Ordering> {
         match (field, &self.value) {
             (Value::String(field), Some(Value::String(value))) => Some(field.as_str().cmp(value)),

@@ -82,10 +82,12 @@ mod tests {
 
     #[test]
     fn each_field_that_differs_is_named_once() {
-        let before = json!({"count": 1, "nick": null, "gone": 2, "list": [1, {"a": 1}, 3], "map": {"x.y": 1}});
+        let before =
+            json!({"count": 1, "nick": null, "gone": 2, "list": [1, {"a": 1}, 3], "map": {"x.y": 1}});
         let after = json!({"count": 2, "nick": "a", "list": [1, {"a": 2}], "map": {"x.y": 1, "b.c": 0}});
         let found = differences(&before, &after, 100);
-        let told: Vec<_> = found.iter().map(|d| (d.field.as_str(), d.before.clone(), d.after.clone())).collect();
+        let told: Vec<_> =
+            found.iter().map(|d| (d.field.as_str(), d.before.clone(), d.after.clone())).collect();
         let one = |v: Value| Some(v);
         assert_eq!(
             told,

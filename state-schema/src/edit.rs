@@ -16,7 +16,7 @@
 
 use crate::json;
 use crate::nesting::DEPTH_MAX;
-use crate::path::{FieldPath, join};
+use crate::path::{FieldPath, join, name_with_dots};
 use crate::schema::{Schema, resolve};
 use crate::schema_diff::integer_range;
 use crate::schema_text::describe;
@@ -348,9 +348,10 @@ fn out_of_range(schema: &Map<String, Value>, value: &Value) -> Option<String> {
 /// Missing fields and nulls on the way become objects, one for each part. [`crate::path`] has
 /// the form.
 ///
-/// Fails if the path has an empty part, spells the name of a field with dots in it, has more parts than a value has levels, or leads into a
-/// tag, a plain value or behind a list's end. Fields on the way may have been made then, so the
-/// caller drops the value. The error is a sentence. O(bytes of the value) for each part.
+/// Fails if the path has an empty part, spells the name of a field with dots in it, has more parts
+/// than a value has levels, or leads into a tag, a plain value or behind a list's end. Fields on
+/// the way may have been made then, so the caller drops the value. The error is a sentence. O(bytes
+/// of the value) for each part.
 pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
     let path = FieldPath::parse(path)?;
     let mut at = value;
@@ -391,19 +392,6 @@ pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
     }
     *at = to;
     Ok(())
-}
-
-/// Name of a field that the parts spell with dots between them, if the first part alone is none: a
-/// path that was meant for it would add another field.
-fn name_with_dots(fields: &Map<String, Value>, parts: &[String]) -> Option<String> {
-    if fields.contains_key(&parts[0]) {
-        return None;
-    }
-    let mut name = parts[0].clone();
-    parts[1..].iter().find_map(|part| {
-        name = format!("{name}.{part}");
-        fields.contains_key(&name).then(|| name.clone())
-    })
 }
 
 #[cfg(test)]

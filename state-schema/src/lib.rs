@@ -9,6 +9,7 @@
 //! | [`condition`] | conditions on a field, by which operators search |
 //! | [`difference`] | differences between two values, field by field |
 //! | [`dump`] | the format of `greenroom state dump`, written as a stream, and its reader |
+//! | [`dump_lines`] | the same, as lines of JSON |
 //! | [`edit`] | operators' edits: fields set by path, and error messages |
 //! | [`elf_note`] | the ELF note that describes a library before any of its code runs |
 //! | [`json`] | MessagePack to JSON and back, without loss |
@@ -36,6 +37,7 @@ pub mod compatibility;
 pub mod condition;
 pub mod difference;
 pub mod dump;
+pub mod dump_lines;
 pub mod edit;
 pub mod elf_note;
 pub mod endpoint;

@@ -10,7 +10,7 @@
 //! [`FieldPath::parse`] as the same path.
 
 use crate::nesting::{DEPTH_MAX, too_deep};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -46,7 +46,8 @@ impl FieldPath {
                         (false, Some(name)) => name,
                         (false, None) => return Err(no_path(text, "; a dot is missing behind ]")),
                     };
-                    let end = from.char_indices().find(|(at, c)| matches!(c, '.' | '[') || ends(&from[*at..]));
+                    let end =
+                        from.char_indices().find(|(at, c)| matches!(c, '.' | '[') || ends(&from[*at..]));
                     let (name, behind) = from.split_at(end.map_or(from.len(), |(at, _)| at));
                     (name.to_owned(), behind)
                 }
@@ -128,6 +129,19 @@ pub fn join(path: &str, name: &str) -> String {
     }
 }
 
+/// Name of a field that the parts spell with dots between them, if the first part alone is none: a
+/// path that was meant for it would add another field.
+pub fn name_with_dots(fields: &Map<String, Value>, parts: &[String]) -> Option<String> {
+    if fields.contains_key(&parts[0]) {
+        return None;
+    }
+    let mut name = parts[0].clone();
+    parts[1..].iter().find_map(|part| {
+        name = format!("{name}.{part}");
+        fields.contains_key(&name).then(|| name.clone())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_path_is_refused_with_the_form() {
-        for text in ["", ".", "a.", "a..b", ".a", "a[", "a[]", "a[x]", "a[\"x]", "a[\"x\"", "a[0]b", "a[-1]"] {
+        for text in ["", ".", "a.", "a..b", ".a", "a[", "a[]", "a[x]", "a[\"x]", "a[\"x\"", "a[0]b", "a[-1]"]
+        {
             let why = FieldPath::parse(text).unwrap_err();
             assert!(why.contains(" is no path to a field") && why.contains("tags[\"x.y\"]"), "{text}: {why}");
         }

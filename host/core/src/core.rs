@@ -34,6 +34,7 @@ use crate::operate::inspect::{self, Entry, Filter, OwnSlice, SessionView, Slice}
 use crate::operate::message;
 use crate::operate::plan::{Plan, Survey};
 use crate::operate::restore;
+use crate::operate::undo::ReplacedData;
 use crate::pass::open::Connection;
 use crate::pass::{Pass, Scratch, begin, close, commit, datagram, deliver, open, outcome, receive, send};
 use crate::pass::{ends, start_tls};
@@ -455,7 +456,7 @@ impl Core {
 
     /// Stores all of a plan that differs from what is there, or nothing. Fails with a sentence,
     /// and nothing has changed then. O(items of the plan + entries of its tables), in one pass.
-    pub fn restore(&mut self, plan: &Plan) -> Result<Restored, String> {
+    pub fn restore(&mut self, plan: &Plan) -> Result<(Restored, ReplacedData), String> {
         restore::restore(&mut self.host, plan)
     }
 

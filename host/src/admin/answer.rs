@@ -9,10 +9,10 @@
 
 use crate::admin::ask::{Failure, ask, done, get, reports};
 use crate::admin::dump::dump;
-use crate::admin::lists;
 use crate::admin::query::{Answer, Proposal, Query, QueryMailbox, ReloadRequest, Setting};
 use crate::admin::restore;
 use crate::admin::server::{Caller, on_thread};
+use crate::admin::{amend, lists, look};
 use crate::protocol::admin::{AdminCommand, Reply};
 use greenroom_core::reload::request::Requester;
 use std::os::unix::net::UnixStream;
@@ -64,7 +64,7 @@ fn run(
             // them.
             return Err(Failure::Said("the keeper answers this".into()));
         }
-        AdminCommand::Sessions { of, first } => lists::sessions(of, first, caller, mailbox)?,
+        AdminCommand::Sessions { of, first } => lists::sessions(*of, first, caller, mailbox)?,
         AdminCommand::History => {
             // Lines are numbered from 1, so this begins with the oldest line that is kept.
             let mut from = Some(0);
@@ -81,9 +81,12 @@ fn run(
         AdminCommand::Message { sessions, text } => {
             lists::for_each(sessions, |id| Query::Message(id, text.clone()), caller, mailbox)?;
         }
-        AdminCommand::Dump { service, session, strings } => {
-            dump(service, session, strings, caller, mailbox)?;
-        }
+        AdminCommand::Dump { of, strings, lines } => dump(*of, strings, lines, caller, mailbox)?,
+        AdminCommand::Show(id) => look::show(id, caller, mailbox)?,
+        AdminCommand::Tables => caller.say(&Reply::Tables(look::tables(mailbox)?))?,
+        AdminCommand::Entries(query) => look::entries(*query, caller, mailbox)?,
+        AdminCommand::Amend { session } => amend::amend(session, by, caller, mailbox)?,
+        AdminCommand::Undo => amend::undo(by, caller, mailbox)?,
         AdminCommand::Reload { service, from, together, dry_run } => {
             // Reports come as the libraries end, in any order, so each is sent when it comes.
             let request = ReloadRequest { target: service, from, together, dry_run, by };

@@ -1,7 +1,7 @@
 //! Lists of sessions, and commands to several sessions.
 //!
-//! A list is sent in slices as it is read, or, if only the first of an order are wanted, at its end:
-//! this thread then holds those and no others. O(sessions) of time, O(list) of memory.
+//! A list is sent in slices as it is read, or, if only the first of an order are wanted, at its
+//! end: this thread then holds those and no others. O(sessions) of time, O(list) of memory.
 
 use crate::admin::ask::{Failure, done};
 use crate::admin::query::{Query, QueryMailbox};
@@ -9,7 +9,8 @@ use crate::admin::select::each_selected;
 use crate::admin::server::Caller;
 use crate::admin::time::rfc3339;
 use crate::clock::unix_ms;
-use crate::protocol::admin::{Reached, Reply, SessionLine};
+use crate::protocol::admin::{Reply, SessionLine};
+use crate::protocol::data::Reached;
 use crate::protocol::selection::{First, Selection, SortBy};
 use greenroom_core::operate::inspect::SessionView;
 use std::cmp::Ordering;

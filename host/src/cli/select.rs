@@ -64,7 +64,7 @@ pub(super) fn listed(
     first: Option<First>,
 ) -> Result<Vec<SessionLine>, CommandFailure> {
     let mut sessions = Vec::new();
-    call(dir, &AdminCommand::Sessions { of: of.clone(), first }, |reply| match reply {
+    call(dir, &AdminCommand::Sessions { of: Box::new(of.clone()), first }, |reply| match reply {
         Reply::Sessions(slice) => sessions.extend(slice),
         Reply::Notice(text) => complain(&format!("greenroom: {text}")),
         _ => {}
@@ -84,7 +84,9 @@ pub(super) fn chosen(
         let why = "name sessions by number, select them (--service, --peer, --where, …), or give --all";
         return Err(CommandFailure::Usage(why.into()));
     }
-    if let ([id], false) = (&of.sessions[..], Selection { sessions: Vec::new(), ..of.clone() } != Selection::default()) {
+    if let ([id], false) =
+        (&of.sessions[..], Selection { sessions: Vec::new(), ..of.clone() } != Selection::default())
+    {
         return Ok(vec![*id]);
     }
     let ids: Vec<_> = listed(dir, of, None)?.iter().map(|s| s.id).collect();
@@ -105,7 +107,9 @@ pub(super) fn confirmed(what: &str, yes: bool) -> Result<(), CommandFailure> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(CommandFailure::Usage(format!("it would {what}; give --yes to do so without a question")));
+        return Err(CommandFailure::Usage(format!(
+            "it would {what}; give --yes to do so without a question"
+        )));
     }
     match answered(&format!("{what}? [y/N] "))?.as_str() {
         "y" | "yes" => Ok(()),

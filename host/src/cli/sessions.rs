@@ -12,7 +12,8 @@ use crate::cli::select::{Select, chosen, counted, listed};
 use crate::cli::table::{Form, Table, table};
 use crate::cli::watch::{Watch, end_at_signals};
 use crate::printable::one_line;
-use crate::protocol::admin::{AdminCommand, Reached, Reply, SessionLine};
+use crate::protocol::admin::{AdminCommand, Reply, SessionLine};
+use crate::protocol::data::Reached;
 use crate::protocol::selection::{First, Selection, SortBy};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -61,7 +62,7 @@ pub(super) enum Session {
     /// List the sessions: the same as `greenroom sessions`
     List(Box<Sessions>),
     /// Send a line to the peers of sessions, in the framing of each; their handlers aren't told
-    Message(Box<Message>),
+    Message(Box<MessageArgs>),
     /// Release a quarantined session: it goes on with the code that serves now
     Release { id: u64 },
     /// Close sessions; their handlers are told, and their output is flushed
@@ -76,7 +77,7 @@ pub(super) enum Session {
 
 // Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
-pub(super) struct Message {
+pub(super) struct MessageArgs {
     /// The session's number, unless sessions are selected; and the line, without its end
     #[arg(required = true, num_args = 1..=2, value_names = ["ID", "TEXT"])]
     words: Vec<String>,
@@ -129,10 +130,10 @@ impl Session {
     }
 }
 
-impl Message {
+impl MessageArgs {
     /// Runs the command.
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
-        let Message { mut words, select, all, yes, json } = self;
+        let MessageArgs { mut words, select, all, yes, json } = self;
         let text = words.pop().unwrap_or_default();
         let id = words.pop().map(|word| {
             let wrong = |_| CommandFailure::Usage(format!("{word:?} is no session's number"));
@@ -140,10 +141,13 @@ impl Message {
         });
         let of = select.selection(id.transpose()?.into_iter().collect());
         if text.contains('\n') || serde_json::to_string(&text).is_ok_and(|t| t.len() > MESSAGE_BYTES_MAX) {
-            return Err(CommandFailure::Usage(format!("a message is one line of at most {MESSAGE_BYTES_MAX} bytes")));
+            return Err(CommandFailure::Usage(format!(
+                "a message is one line of at most {MESSAGE_BYTES_MAX} bytes"
+            )));
         }
         let ids = chosen(dir, &of, all, ("send the message to", yes))?;
-        let command = |sessions: &[u64]| AdminCommand::Message { sessions: sessions.to_vec(), text: text.clone() };
+        let command =
+            |sessions: &[u64]| AdminCommand::Message { sessions: sessions.to_vec(), text: text.clone() };
         to_each(dir, &ids, command, ("sent to", json))
     }
 }

@@ -171,7 +171,11 @@ fn tell_work(status: &Status, out: &mut String) {
         let JobsStatus { running, waiting, oldest_ms } = s.jobs;
         if running + waiting > 0 {
             let oldest = humantime::format_duration(Duration::from_millis(oldest_ms.unwrap_or(0)));
-            let _ = writeln!(out, "jobs of {}: {running} running, the oldest for {oldest}; {waiting} waiting", s.name);
+            let _ = writeln!(
+                out,
+                "jobs of {}: {running} running, the oldest for {oldest}; {waiting} waiting",
+                s.name
+            );
         }
     }
     if status.host.longest_pass_ms > 0 {

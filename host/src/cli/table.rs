@@ -95,7 +95,9 @@ impl Table {
         let (kept, below) = shown.split_at(fits.count().max(1));
         let mut text = String::new();
         // The head, and then a line for each row.
-        for (line, row) in self.columns(kept).lines().zip(std::iter::once(None).chain(self.rows.iter().map(Some))) {
+        for (line, row) in
+            self.columns(kept).lines().zip(std::iter::once(None).chain(self.rows.iter().map(Some)))
+        {
             let _ = writeln!(text, "{}", line.trim_end());
             let filled = row.into_iter().flat_map(|row| below.iter().map(move |c| (*c, &row[*c])));
             let parts = filled.filter(|(_, cell)| !cell.is_empty());
@@ -179,7 +181,13 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines,
-            [" ID  NAME", " 1   ann", "      WHY because it is", "      long and has words", " 22  é\\u{202e}"]
+            [
+                " ID  NAME",
+                " 1   ann",
+                "      WHY because it is",
+                "      long and has words",
+                " 22  é\\u{202e}"
+            ]
         );
         assert!(width(&text) <= 26);
         let mut long = table(&["A", "B"]);

@@ -86,6 +86,8 @@ pub(super) fn end_at_signals(drew: bool) -> Result<(), CommandFailure> {
     let waits = move || {
         if signals.forever().next().is_some() {
             if drew {
+                // Does nothing unless keys were read one by one.
+                let _ = crossterm::terminal::disable_raw_mode();
                 write(&[&EnableLineWrap, &Show, &LeaveAlternateScreen]);
             }
             std::process::exit(0);

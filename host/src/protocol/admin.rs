@@ -1,15 +1,16 @@
 //! Requests and replies on the admin socket: an [`AdminCommand`] as a line of JSON, then
 //! [`Reply`]s, a line each.
 //!
-//! A request is one line of at most 64 KiB. Only [`AdminCommand::Restore`] has more to send: after
-//! [`Reply::Go`], [`Piece`]s follow, a line each. An answer ends with [`Reply::End`] or
-//! [`Reply::Error`]. If the socket closes before, the answer broke off, and the client decides by
-//! [`AdminCommand::is_repeatable`] whether to ask again.
+//! A request is one line of at most 64 KiB. Only [`AdminCommand::Restore`] and
+//! [`AdminCommand::Amend`] have more to send: after [`Reply::Go`], [`Piece`]s follow, a line each.
+//! An answer ends with [`Reply::End`] or [`Reply::Error`]. If the socket closes before, the answer
+//! broke off, and the client decides by [`AdminCommand::is_repeatable`] whether to ask again.
 //!
 //! Both sides are of the same version of the binary. Programs depend on the output of `--json`, not
 //! on this protocol. The types of a line of `--json` are here and in [`super::status`]: their field
 //! names are public, so fields are only added.
 
+use super::data::{EntryQuery, Reached, Shown, TableLine};
 use super::selection::{First, Selection};
 use super::status::Status;
 use greenroom_core::ledger::Report;
@@ -33,7 +34,7 @@ pub enum AdminCommand {
     Sessions {
         /// The sessions.
         #[serde(default)]
-        of: Selection,
+        of: Box<Selection>,
         /// Only those that sort first; none: all, by their numbers.
         #[serde(default)]
         first: Option<First>,
@@ -58,14 +59,22 @@ pub enum AdminCommand {
     Withhold(String),
     /// The state dump.
     Dump {
-        /// Only this service.
-        service: Option<String>,
-        /// Only this session.
-        session: Option<u64>,
+        /// Only these sessions, and the tables of this service.
+        #[serde(default)]
+        of: Box<Selection>,
         /// Integers beyond 2^53 are written as strings in a tag.
         #[serde(default)]
         strings: bool,
+        /// Each session and entry is a line of JSON.
+        #[serde(default)]
+        lines: bool,
     },
+    /// A session with its state, as it is stored and as the build that serves reads it.
+    Show(u64),
+    /// The tables.
+    Tables,
+    /// Entries of a table.
+    Entries(Box<EntryQuery>),
     /// A reload.
     Reload {
         /// A service or library; none: all.
@@ -95,6 +104,14 @@ pub enum AdminCommand {
         /// Stop before anything changes, and report.
         dry_run: bool,
     },
+    /// Store states and entries, and leave all others as they are: [`Piece`]s follow, once the
+    /// answer is [`Reply::Go`].
+    Amend {
+        /// Session whose state must be stored still, and what [`Shown::digest`] said.
+        session: Option<(u64, String)>,
+    },
+    /// Put back what the last change of an operator replaced.
+    Undo,
     /// Set fields of a session's state.
     Set {
         /// The session.
@@ -133,6 +150,11 @@ impl AdminCommand {
             | Self::CloseAll(_)
             | Self::Message { .. }
             | Self::Dump { .. }
+            | Self::Show(_)
+            | Self::Tables
+            | Self::Entries(_)
+            | Self::Amend { .. }
+            | Self::Undo
             | Self::Reload { .. }
             | Self::RollBack { .. }
             | Self::Await(_)
@@ -146,6 +168,7 @@ impl AdminCommand {
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::Status | Self::Sessions { .. } | Self::History | Self::Await(_) | Self::Dump { .. } => true,
+            Self::Show(_) | Self::Tables | Self::Entries(_) => true,
             Self::Release(_)
             | Self::Close(_)
             | Self::CloseAll(_)
@@ -155,6 +178,8 @@ impl AdminCommand {
             | Self::Configure
             | Self::RollBack { .. }
             | Self::Restore { .. }
+            | Self::Amend { .. }
+            | Self::Undo
             | Self::Set { .. }
             | Self::Upgrade { .. } => false,
         }
@@ -176,6 +201,8 @@ impl AdminCommand {
             | Self::Configure
             | Self::RollBack { .. }
             | Self::Restore { .. }
+            | Self::Amend { .. }
+            | Self::Undo
             | Self::Upgrade { .. } => Some(STEP_MAX),
             Self::Status
             | Self::Sessions { .. }
@@ -186,6 +213,9 @@ impl AdminCommand {
             | Self::Message { .. }
             | Self::Withhold(_)
             | Self::Dump { .. }
+            | Self::Show(_)
+            | Self::Tables
+            | Self::Entries(_)
             | Self::Set { .. } => Some(REPLY_MAX),
         }
     }
@@ -215,6 +245,8 @@ pub enum Piece {
     },
     /// An entry.
     Entry(DumpedEntry),
+    /// Key of an entry that is deleted. To [`AdminCommand::Amend`] alone.
+    Delete(Value),
     /// The file is not a dump, for this reason.
     Malformed(String),
     /// The last piece.
@@ -242,7 +274,13 @@ pub enum Reply {
     /// To [`AdminCommand::Reload`] and [`AdminCommand::RollBack`], one for each library; to
     /// [`AdminCommand::Await`], [`AdminCommand::Restore`] and [`AdminCommand::Set`].
     Report(Box<Report>),
-    /// To [`AdminCommand::Restore`]: send the pieces.
+    /// To [`AdminCommand::Show`].
+    Shown(Box<Shown>),
+    /// To [`AdminCommand::Tables`].
+    Tables(Vec<TableLine>),
+    /// To [`AdminCommand::Entries`], in slices.
+    Entries(Vec<DumpedEntry>),
+    /// To [`AdminCommand::Restore`] and [`AdminCommand::Amend`]: send the pieces.
     Go,
     /// To [`AdminCommand::Set`]: the state before and after; before the report.
     Set(Value, Value),
@@ -250,17 +288,6 @@ pub enum Reply {
     End,
     /// A refusal, with its reason.
     Error(String),
-}
-
-/// Outcome of a command to several sessions, as `--json` prints it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reached {
-    /// Sessions that it was carried out for.
-    pub done: usize,
-    /// Sessions that it could not be carried out for, each with the reason, at most 20.
-    pub refused: BTreeMap<u64, String>,
-    /// Number of those sessions.
-    pub refused_count: usize,
 }
 
 /// A line of `greenroom sessions --json`.

@@ -5,6 +5,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`admin`] | requests and replies between a command and the host |
+//! | [`data`] | data of sessions and tables in answers |
 //! | [`handshaker`] | messages of the process that does handshakes of TLS |
 //! | [`keeper`] | messages between keeper and worker |
 //! | [`selection`] | which sessions an operator means |
@@ -13,6 +14,7 @@
 
 pub mod admin;
 pub mod board_text;
+pub mod data;
 pub mod found;
 pub mod handshaker;
 pub mod keeper;

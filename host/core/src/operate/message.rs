@@ -1,8 +1,8 @@
 //! Messages of operators to the peers of sessions.
 //!
-//! A message is output of the session, in its framing, behind what it has sent. Its handler does not
-//! learn of it: a service need not know messages of operators, and none can refuse them. The message
-//! counts with the commit of the pass, like a turn's output.
+//! A message is output of the session, in its framing, behind what it has sent. Its handler does
+//! not learn of it: a service need not know messages of operators, and none can refuse them. The
+//! message counts with the commit of the pass, like a turn's output.
 
 use crate::effects::running_batch::RunningBatch;
 use crate::execute::Executor;
@@ -22,7 +22,8 @@ pub(crate) fn send_message(
     line: &[u8],
 ) -> Result<(), String> {
     let (slot, _) = restorable(host, id).ok_or_else(|| format!("no open session has number {id}"))?;
-    let begins = host.sessions.get(slot).is_some_and(|s| s.awaits_carrier() || s.is_blocked(Blocked::OpenedTurnDue));
+    let begins =
+        host.sessions.get(slot).is_some_and(|s| s.awaits_carrier() || s.is_blocked(Blocked::OpenedTurnDue));
     if begins {
         return Err(format!("session {id} waits for its handshake"));
     }
