@@ -81,9 +81,13 @@ fn show(
     mut view: View,
     samples: &Receiver<Result<Sample, String>>,
 ) -> std::io::Result<()> {
+    let mut is_old = true;
     loop {
-        screen.draw(|frame| screen::draw(frame, &view))?;
-        if event::poll(DRAW_EVERY)?
+        if is_old {
+            screen.draw(|frame| screen::draw(frame, &view))?;
+        }
+        is_old = event::poll(DRAW_EVERY)?;
+        if is_old
             && let Event::Key(key) = event::read()?
             && !hear(&mut view, key)
         {
@@ -91,6 +95,7 @@ fn show(
         }
         for sample in samples.try_iter() {
             view.add(sample);
+            is_old = true;
         }
     }
 }
