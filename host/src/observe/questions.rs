@@ -192,8 +192,9 @@ mod tests {
         let (kept, asked) = (Kept::<u32>::default(), AtomicU32::new(0));
         let (begun, begins) = channel();
         let (go, goes) = channel::<()>();
+        let (kept, asked) = (&kept, &asked);
         std::thread::scope(|scope| {
-            let first = scope.spawn(|| {
+            let first = scope.spawn(move || {
                 kept.get(Duration::MAX, || {
                     begun.send(()).unwrap();
                     goes.recv().unwrap();
@@ -202,7 +203,7 @@ mod tests {
             });
             begins.recv().unwrap();
             let others: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| kept.get(Duration::MAX, || Ok(asked.fetch_add(1, Relaxed)))))
+                .map(|_| scope.spawn(move || kept.get(Duration::MAX, || Ok(asked.fetch_add(1, Relaxed)))))
                 .collect();
             go.send(()).unwrap();
             assert_eq!(*first.join().unwrap().unwrap(), 0);

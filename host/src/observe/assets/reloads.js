@@ -34,17 +34,17 @@ export function status(now, rates) {
     }, text);
     return el("tr", { "data-service": s.name },
       el("th", { scope: "row" }, plain(s.name)),
+      el("td", { class: "acts" },
+        button("Rehearse", "rehearse", () => rehearse(s.name)),
+        button("Roll back", "rollback", () => rollBack(s.name))),
       el("td", {}, plain(s.library)),
       el("td", { class: "number" }, s.generation),
       el("td", {}, el("code", {}, short(s.build)), " ", waits),
       el("td", { class: "number" }, count(s.sessions)),
       el("td", { class: "number" }, rate ? count(rate.turns) : "–"),
-      el("td", { class: `number${s.faults ? " bad" : ""}` }, count(s.faults)),
-      el("td", { class: "acts" },
-        button("Rehearse", "rehearse", () => rehearse(s.name)),
-        button("Roll back", "rollback", () => rollBack(s.name))));
+      el("td", { class: `number${s.faults ? " bad" : ""}` }, count(s.faults)));
   });
-  fill("services", ["Service", "Library", "Generation", "Build", "Sessions", "Turns/s", "Faults", ""], rows,
+  fill("services", ["Service", "Change", "Library", "Generation", "Build", "Sessions", "Turns/s", "Faults"], rows,
     services.length ? "" : "No service is served.");
 }
 

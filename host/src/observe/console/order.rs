@@ -150,7 +150,7 @@ mod tests {
         assert!(
             ids(&rows, "is:what", "id", false).is_empty() && ids(&rows, "service:x", "id", true).is_empty()
         );
-        assert_eq!(ids(&rows, &"é".repeat(1000), "id", false), []);
+        assert!(ids(&rows, &"é".repeat(1000), "id", false).is_empty());
     }
 
     /// All of 100,000 sessions are found in any order, once each.

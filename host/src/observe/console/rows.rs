@@ -28,7 +28,8 @@ pub(super) struct Row {
     pub(super) waits_for: Option<Box<str>>,
     pub(super) quarantined: Option<Box<str>>,
     /// Facts of the handshake of TLS.
-    tls: Option<Box<BTreeMap<String, String>>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tls: BTreeMap<String, String>,
 }
 
 /// Writes a shared text as any other.
@@ -72,7 +73,7 @@ pub(super) fn row(line: SessionLine, texts: &mut BTreeSet<Arc<str>>) -> Row {
         over_tls: line.over_tls,
         waits_for: line.waits_for.map(Into::into),
         quarantined: line.quarantined.map(Into::into),
-        tls: (!line.tls.is_empty()).then(|| Box::new(line.tls)),
+        tls: line.tls,
     }
 }
 

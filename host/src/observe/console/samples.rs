@@ -35,11 +35,14 @@ pub(super) struct Sample {
 #[derive(Default)]
 pub(super) struct Samples(Mutex<SampleState>);
 
+/// Turns and faults by service.
+type Counts = BTreeMap<String, (u64, u64)>;
+
 #[derive(Default)]
 struct SampleState {
     samples: VecDeque<Sample>,
     /// Time of the last status, with turns and faults of each service.
-    last: Option<(u64, BTreeMap<String, (u64, u64)>)>,
+    last: Option<(u64, Counts)>,
 }
 
 impl Samples {
@@ -58,8 +61,7 @@ impl Samples {
 
 impl SampleState {
     fn take(&mut self, at: u64, status: &Status) {
-        let counts: BTreeMap<_, _> =
-            status.services.iter().map(|s| (s.name.clone(), (s.turns, s.faults))).collect();
+        let counts: Counts = status.services.iter().map(|s| (s.name.clone(), (s.turns, s.faults))).collect();
         let last = self.last.replace((at, counts));
         // The first one has nothing to be compared with. A clock that is set back begins anew.
         let Some((before, last)) = last.filter(|(before, _)| *before < at) else { return };
