@@ -18,6 +18,9 @@
 //! [trust]
 //! owners = [1001]                         # users whose libraries are accepted
 //!
+//! [process]
+//! user = "greenroom"                      # of a host that root starts; else root
+//!
 //! [service.chat]
 //! listen = ["127.0.0.1:4000"]             # else its port
 //! dual_stack = true                       # endpoints at [::] take IPv4, too; else IPv6 alone
@@ -38,6 +41,7 @@
 //! | [`changes`] | differences between two configurations, by name |
 //! | [`file_contents`] | contents of the files that settings name |
 //! | `files` | files that settings name: reads them |
+//! | [`process`] | rights of the host's processes |
 //! | [`record`] | configurations between processes, which may be of different versions |
 //! | `settings` | settings of handlers as JSON, and values that JSON lacks |
 //! | [`socket_file`] | mode and group of the files of Unix sockets |
@@ -49,6 +53,7 @@ pub mod changes;
 pub mod file_contents;
 mod files;
 mod listen;
+pub mod process;
 pub mod record;
 mod settings;
 pub mod socket_file;
@@ -58,6 +63,7 @@ pub mod trust;
 
 use crate::config::file_contents::FileContents;
 use crate::config::listen::{named, needs_tls, why_not, with_ipv4};
+use crate::config::process::ProcessConfig;
 use crate::config::socket_file::SocketFile;
 use crate::config::tls::{TlsConfig, TlsSettings};
 use crate::config::trust::Trust;
@@ -88,6 +94,8 @@ pub struct Config {
     pub reload: ReloadConfig,
     /// Trust in library files.
     pub trust: Trust,
+    /// Rights of the processes.
+    pub process: ProcessConfig,
     /// Services, by name. A name that no library offers is allowed: its library may come later.
     pub service: BTreeMap<String, ServiceConfig>,
     /// Contents of the files that settings name. They cross between processes beside the settings
@@ -105,6 +113,7 @@ impl Default for Config {
             save: SaveConfig::default(),
             reload: ReloadConfig::default(),
             trust: Trust::default(),
+            process: ProcessConfig::default(),
             service: BTreeMap::new(),
             files: FileContents::default(),
         }

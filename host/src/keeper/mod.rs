@@ -22,6 +22,8 @@
 //! | `stop`, `stop_steps` | the end of the host |
 //! | `stalls` | what the worker is busy with |
 //! | `failing` | parts of the host that fail |
+//! | `service_manager`, `service_news` | what systemd is told |
+//! | `deadlines` | deadlines of all parts |
 //!
 //! The loop looks at every source after each poll: the events tell only which listeners and
 //! outbound connections are ready. No step waits for an answer of the worker, so `status` is
@@ -38,6 +40,7 @@ mod callers;
 mod configure;
 mod connection_steps;
 mod connections;
+mod deadlines;
 mod deaths;
 mod dialer;
 pub mod events;
@@ -57,6 +60,8 @@ mod orphans;
 mod peer_watch;
 mod phase;
 mod propose;
+mod service_manager;
+mod service_news;
 mod spawn;
 mod stalls;
 mod status;
@@ -70,7 +75,7 @@ mod upgrade_steps;
 pub mod upkeep;
 mod worker_process;
 
-use crate::admin::server::{Asked, refuse};
+use crate::admin::server::Asked;
 use crate::exit_status::own_binary;
 use crate::logs;
 use crate::mailbox::Mailbox;
@@ -91,12 +96,12 @@ use greenroom_core::reload::request::Requester;
 use mio::{Events, Poll};
 use options::Options;
 use peer_watch::PeerWatch;
-use phase::{Phase, START_MAX};
+use service_manager::ServiceManager;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGUSR1};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use stop::Stop;
 use table::START_PLACES;
 use upgrade::UpgradeUnderWay;
@@ -134,6 +139,7 @@ pub struct Keeper {
     files: LibraryFiles,
     /// Parts that fail.
     failing: FailingParts,
+    manager: ServiceManager,
     /// Times that each limit was reached here, not in a worker.
     reached: BTreeMap<Limit, u64>,
     started: Instant,
@@ -167,6 +173,7 @@ impl Keeper {
             belongings: Belongings::default(),
             files: LibraryFiles::default(),
             failing: FailingParts::default(),
+            manager: ServiceManager::find(),
             reached: BTreeMap::new(),
             started: Instant::now(),
         })
@@ -216,20 +223,8 @@ impl Keeper {
             self.accept_again();
             self.hand_connections();
             self.look_at_the_clock();
+            self.tell_manager();
         }
-    }
-
-    /// Time that the poll may sleep: until the first deadline of any part. `None`: no part has one.
-    fn timeout(&self) -> Option<Duration> {
-        let now = Instant::now();
-        let all = [
-            self.worker.phase().deadline(),
-            self.acceptor.deadline(self.may_accept(), now),
-            self.callers.deadline(),
-            self.upgrade.as_ref().map(UpgradeUnderWay::give_up_at),
-            self.stop.deadline(),
-        ];
-        all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
 
     /// Handles an event of another thread.
@@ -239,7 +234,10 @@ impl Keeper {
             Event::Asked(Asked::OfWorker(command, by, stream)) => {
                 self.relay(WaitingCaller { command, by, stream });
             }
-            Event::Signal(SIGHUP) => self.configure(Requester::Signal, None),
+            Event::Signal(SIGHUP) => {
+                self.proposals.sighups += 1;
+                self.configure(Requester::Signal, None);
+            }
             Event::Signal(SIGUSR1) => {
                 logs::reopen();
                 self.worker.send(&ToWorker::ReopenLog);
@@ -370,29 +368,5 @@ impl Keeper {
         if times > 0 {
             *self.reached.entry(limit).or_default() += times;
         }
-    }
-
-    /// Acts on every deadline that has passed: of callers, the worker's phase, outbound
-    /// connections, the upgrade and the stop. Each deadline also bounds the sleep of the poll.
-    fn look_at_the_clock(&mut self) {
-        let now = Instant::now();
-        while let Some(caller) = self.callers.take_late(now) {
-            let why = match self.worker.phase() {
-                Phase::Parked { reason, .. } => format!("no worker serves at the moment: {reason}"),
-                _ => "no worker serves yet; see `greenroom status`".into(),
-            };
-            refuse(&caller.stream, &why);
-        }
-        // A start that hangs would leave all connections waiting. The kill is reaped like a death.
-        if self.worker.is_overdue(now) {
-            tracing::error!("the worker is not ready after {START_MAX:?}; it is replaced");
-            self.worker.kill();
-        }
-        for number in self.acceptor.take_late(self.poll.registry(), now) {
-            self.count_reached(Limit::ConnectMs, 1);
-            self.worker.send(&ToWorker::ConnectFailed(number, "it took too long (limit connect_ms)".into()));
-        }
-        self.upgrade_in_time(now);
-        self.stop_in_time(now);
     }
 }
