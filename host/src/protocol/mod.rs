@@ -9,6 +9,7 @@
 //! | [`handshaker`] | messages of the process that does handshakes of TLS |
 //! | [`keeper`] | messages between keeper and worker |
 //! | [`selection`] | which sessions an operator means |
+//! | [`observer`] | messages of the process that serves HTTP |
 //! | [`status`] | the answer to `greenroom status` |
 //! | [`link`] | the socket between keeper and worker: packets with descriptors |
 
@@ -19,5 +20,6 @@ pub mod found;
 pub mod handshaker;
 pub mod keeper;
 pub mod link;
+pub mod observer;
 pub mod selection;
 pub mod status;

@@ -274,7 +274,7 @@ fn limits_hold_for_all_of_it() {
             .map(|(name, entries)| {
                 let planned = |v: &str| PlannedEntry { kept: (0, v.into()), given: None, until: None };
                 let entries = entries.iter().map(|(k, v)| (k.as_bytes().to_vec(), planned(v))).collect();
-                PlannedTable { name: (*name).into(), owner: None, entries }
+                PlannedTable { name: (*name).into(), owner: None, entries, deletes: None }
             })
             .collect(),
         ..Plan::default()
