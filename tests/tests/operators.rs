@@ -243,7 +243,7 @@ fn what_is_dumped_edited_and_restored_is_dumped_again(host: &Host) {
     };
     let file = host.dir().join("edited");
     let name = file.to_str().expect("UTF-8");
-    for round in 0..12 {
+    for round in 0..6 {
         let before = contents();
         let mut dump = host.json(&["state", "dump"]);
         for session in dump["sessions"].as_array_mut().expect("sessions").iter_mut() {

@@ -17,7 +17,7 @@ use crate::cli::table::terminal;
 use crate::cli::watch::end_at_signals;
 use clap::Args;
 use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use sample::{Order, Sample, View};
+use sample::{HostSample, ServiceOrder, View};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -44,7 +44,7 @@ impl Top {
             return Err(CommandFailure::Usage(why.into()));
         }
         // Without a host there is nothing to draw, and the exit code says so.
-        let first = Sample::take(dir, true)?;
+        let first = HostSample::take(dir, true)?;
         end_at_signals(true)?;
         let (to, samples) = sync_channel(1);
         let (dir, every) = (dir.to_owned(), Duration::from_secs(self.every));
@@ -61,7 +61,7 @@ impl Top {
 }
 
 /// Asks the host again and again, until nobody listens.
-fn ask(dir: &Path, every: Duration, to: &SyncSender<Result<Sample, String>>) {
+fn ask(dir: &Path, every: Duration, to: &SyncSender<Result<HostSample, String>>) {
     let mut looked = Instant::now();
     loop {
         std::thread::sleep(every);
@@ -69,7 +69,7 @@ fn ask(dir: &Path, every: Duration, to: &SyncSender<Result<Sample, String>>) {
         if sessions {
             looked = Instant::now();
         }
-        if to.send(Sample::take(dir, sessions).map_err(CommandFailure::text)).is_err() {
+        if to.send(HostSample::take(dir, sessions).map_err(CommandFailure::text)).is_err() {
             return;
         }
     }
@@ -79,7 +79,7 @@ fn ask(dir: &Path, every: Duration, to: &SyncSender<Result<Sample, String>>) {
 fn show(
     screen: &mut ratatui::DefaultTerminal,
     mut view: View,
-    samples: &Receiver<Result<Sample, String>>,
+    samples: &Receiver<Result<HostSample, String>>,
 ) -> std::io::Result<()> {
     let mut is_old = true;
     loop {
@@ -114,9 +114,9 @@ fn hear(view: &mut View, key: KeyEvent) -> bool {
         }
         KeyCode::Char('s') => {
             view.order = match view.order {
-                Order::Name => Order::Turns,
-                Order::Turns => Order::Sessions,
-                Order::Sessions => Order::Name,
+                ServiceOrder::Name => ServiceOrder::Turns,
+                ServiceOrder::Turns => ServiceOrder::Sessions,
+                ServiceOrder::Sessions => ServiceOrder::Name,
             };
             true
         }

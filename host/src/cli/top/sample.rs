@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const LISTED: usize = 8;
 
 /// Figures of a host at one moment.
-pub(super) struct Sample {
+pub(super) struct HostSample {
     /// Moment.
     pub(super) at: Instant,
     /// Host and services.
@@ -21,10 +21,10 @@ pub(super) struct Sample {
     pub(super) sessions: Option<[Vec<SessionLine>; 2]>,
 }
 
-impl Sample {
+impl HostSample {
     /// Asks a host. `sessions`: for its sessions, too; a worker that does not answer leaves them
     /// out.
-    pub(super) fn take(dir: &Path, sessions: bool) -> Result<Sample, CommandFailure> {
+    pub(super) fn take(dir: &Path, sessions: bool) -> Result<HostSample, CommandFailure> {
         let mut status = None;
         call(dir, &AdminCommand::Status, |reply| {
             if let Reply::Status(found) = reply {
@@ -36,7 +36,7 @@ impl Sample {
         let is_serving = status.host.stalled.is_none() && status.host.worker_pid > 0;
         let list = |by| first_of(dir, by).unwrap_or_default();
         let sessions = (sessions && is_serving).then(|| [list(SortBy::State), list(SortBy::Unsent)]);
-        Ok(Sample { at, status, sessions })
+        Ok(HostSample { at, status, sessions })
     }
 }
 
@@ -53,9 +53,9 @@ fn first_of(dir: &Path, by: SortBy) -> Option<Vec<SessionLine>> {
     Some(found)
 }
 
-/// Order of the services.
+/// ServiceOrder of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum ServiceOrder {
     /// By name.
     Name,
     /// Most turns a second first.
@@ -66,17 +66,17 @@ pub(super) enum Order {
 
 /// State of the screen.
 pub(super) struct View {
-    before: Option<Sample>,
+    before: Option<HostSample>,
     /// Last sample.
-    pub(super) now: Sample,
+    pub(super) now: HostSample,
     /// Sessions of the last sample that had some.
     pub(super) sessions: [Vec<SessionLine>; 2],
     /// Why the host could not be asked; `None`: it could.
     pub(super) failure: Option<String>,
     /// Samples are dropped.
     pub(super) is_paused: bool,
-    /// Order of the services.
-    pub(super) order: Order,
+    /// ServiceOrder of the services.
+    pub(super) order: ServiceOrder,
 }
 
 /// Figures of a service between two samples.
@@ -91,13 +91,13 @@ pub(super) struct ServiceRates<'v> {
 
 impl View {
     /// Begins with a first sample.
-    pub(super) fn new(mut now: Sample) -> View {
+    pub(super) fn new(mut now: HostSample) -> View {
         let sessions = now.sessions.take().unwrap_or_default();
-        View { before: None, now, sessions, failure: None, is_paused: false, order: Order::Name }
+        View { before: None, now, sessions, failure: None, is_paused: false, order: ServiceOrder::Name }
     }
 
     /// Takes another sample.
-    pub(super) fn add(&mut self, sample: Result<Sample, String>) {
+    pub(super) fn add(&mut self, sample: Result<HostSample, String>) {
         match sample {
             _ if self.is_paused => {}
             Err(why) => self.failure = Some(why),
@@ -119,18 +119,19 @@ impl View {
         };
         let mut all: Vec<_> = self.now.status.services.iter().map(rates).collect();
         match self.order {
-            Order::Name => {}
-            Order::Turns => all.sort_by(|a, b| b.turns.total_cmp(&a.turns)),
-            Order::Sessions => all.sort_by_key(|s| std::cmp::Reverse(s.service.sessions)),
+            ServiceOrder::Name => {}
+            ServiceOrder::Turns => all.sort_by(|a, b| b.turns.total_cmp(&a.turns)),
+            ServiceOrder::Sessions => all.sort_by_key(|s| std::cmp::Reverse(s.service.sessions)),
         }
         all
     }
 }
 
 /// Rates of a service since the sample before.
-fn rates_of<'v>(service: &'v ServiceStatus, before: Option<&Sample>, at: Instant) -> ServiceRates<'v> {
-    let same =
-        |b: &Sample| b.status.services.iter().find(|s| s.name == service.name).map(|s| (s.turns, s.faults));
+fn rates_of<'v>(service: &'v ServiceStatus, before: Option<&HostSample>, at: Instant) -> ServiceRates<'v> {
+    let same = |b: &HostSample| {
+        b.status.services.iter().find(|s| s.name == service.name).map(|s| (s.turns, s.faults))
+    };
     let earlier = before.and_then(|b| Some((same(b)?, at.duration_since(b.at))));
     let Some(((turns, faults), time)) = earlier.filter(|(_, time)| *time > Duration::ZERO) else {
         return ServiceRates { service, turns: 0.0, faults: 0.0 };

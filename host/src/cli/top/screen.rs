@@ -2,7 +2,7 @@
 //!
 //! Texts of peers and handlers are escaped before they are drawn.
 
-use super::sample::{Order, ServiceRates, View};
+use super::sample::{ServiceOrder, ServiceRates, View};
 use crate::printable::one_line;
 use crate::protocol::admin::SessionLine;
 use crate::protocol::status::HostStatus;
@@ -83,7 +83,7 @@ fn notices(view: &View, host: &HostStatus) -> Vec<Line<'static>> {
 }
 
 /// Table of the services.
-fn services_table<'t>(services: &[ServiceRates<'_>], order: Order) -> Table<'t> {
+fn services_table<'t>(services: &[ServiceRates<'_>], order: ServiceOrder) -> Table<'t> {
     let head = ["SERVICE", "LIBRARY", "GEN", "SESSIONS", "TURNS/S", "FAULTS/S", "FAULTS", "JOBS"];
     let row = |s: &ServiceRates<'_>| {
         let status = s.service;
@@ -101,9 +101,9 @@ fn services_table<'t>(services: &[ServiceRates<'_>], order: Order) -> Table<'t> 
     };
     let widths = [16, 12, 4, 9, 10, 9, 8, 6].map(Constraint::Length);
     let by = match order {
-        Order::Name => "by name",
-        Order::Turns => "by turns/s",
-        Order::Sessions => "by sessions",
+        ServiceOrder::Name => "by name",
+        ServiceOrder::Turns => "by turns/s",
+        ServiceOrder::Sessions => "by sessions",
     };
     Table::new(services.iter().map(row), widths)
         .header(Row::new(head).style(Style::new().bold()))
@@ -131,7 +131,7 @@ fn draw_sessions(
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::Sample;
+    use super::super::sample::HostSample;
     use super::*;
     use crate::protocol::status::Status;
     use ratatui::Terminal;
@@ -139,7 +139,7 @@ mod tests {
     use std::time::Instant;
 
     /// Status as a host gives it, with so many turns.
-    fn sample(at: Instant, turns: u64) -> Sample {
+    fn sample(at: Instant, turns: u64) -> HostSample {
         let status = serde_json::json!({
             "host": {"pid": 7, "worker_pid": 8, "version": "0.1.0", "uptime_s": 61, "worker": "serving",
                 "workers_before": 0, "reason": null, "connections": 3, "longest_pass_ms": 4,
@@ -152,7 +152,7 @@ mod tests {
                     "listen": [], "sessions": 2, "turns": turns, "faults": 1}],
         });
         let status: Status = serde_json::from_value(status).expect("a status");
-        Sample { at, status, sessions: None }
+        HostSample { at, status, sessions: None }
     }
 
     /// Text of the screen, line by line, without spaces at the ends.
@@ -169,7 +169,7 @@ mod tests {
         let begun = Instant::now();
         let mut view = View::new(sample(begun, 100));
         view.add(Ok(sample(begun + Duration::from_secs(2), 300)));
-        view.order = Order::Turns;
+        view.order = ServiceOrder::Turns;
         assert_eq!(
             drawn(&view, 86, 11),
             [
