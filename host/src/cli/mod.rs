@@ -5,6 +5,7 @@
 //! | `serve` | the keeper, or the whole host with `--no-keeper` |
 //! | `worker`, `handshaker`, `observer`, `trial`, `symbolize` | hidden processes of the host |
 //! | `check`, `new` | this process and a child; needs no host |
+//! | `manual` | this process; hidden from operators |
 //! | `dev` | this process, and a host of its own |
 //! | all others | this process, as a caller of the admin socket |
 //!
@@ -19,6 +20,8 @@ mod console;
 mod dev;
 mod handshaker;
 mod history;
+mod host_user;
+mod manual;
 mod new;
 mod observer;
 mod output;
@@ -32,8 +35,9 @@ mod status;
 mod upgrade;
 mod worker;
 
+use crate::runtime_dir::{default_dir, dir_of_commands};
 use crate::sys::process_state;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use output::{CommandFailure, exit_code};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -95,6 +99,9 @@ enum Command {
     /// Load a library and report what it offers (the host calls this)
     #[command(hide = true)]
     Trial,
+    /// Write the manual pages, and completions for shells (a package's build calls this)
+    #[command(hide = true)]
+    Manual(manual::Manual),
 }
 
 /// Runs the command that this process was started with. Wrong usage ends the process with exit
@@ -102,7 +109,10 @@ enum Command {
 pub fn run() -> ExitCode {
     // Prints help, version and errors of usage itself, and then ends the process.
     let cli = Cli::parse();
-    let dir = cli.runtime.unwrap_or_else(crate::runtime_dir::default_dir);
+    let dir = cli.runtime.unwrap_or_else(|| match cli.command {
+        Command::Serve(_) => default_dir(),
+        _ => dir_of_commands(),
+    });
     // Callers of a host keep what `nohup` and its kin gave them.
     use Command::{Check, Handshaker, Observer, Serve, Symbolize, Trial, Worker};
     if matches!(cli.command, Serve(_) | Worker | Handshaker | Observer | Trial | Symbolize | Check(_)) {
@@ -126,6 +136,7 @@ pub fn run() -> ExitCode {
         Command::Worker => worker::run(),
         Command::Handshaker => handshaker::run(),
         Command::Observer => observer::run(),
+        Command::Manual(manual) => manual.run(Cli::command()),
         Command::Trial => crate::plugin::trial_child::run().map_err(CommandFailure::Failed),
     };
     exit_code(result)

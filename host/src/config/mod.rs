@@ -22,6 +22,9 @@
 //! listen = "127.0.0.1:9900"               # metrics and health over HTTP; else none
 //! console = true                          # the console, too
 //!
+//! [process]
+//! user = "greenroom"                      # of a host that root starts; else root
+//!
 //! [service.chat]
 //! listen = ["127.0.0.1:4000"]             # else its port
 //! dual_stack = true                       # endpoints at [::] take IPv4, too; else IPv6 alone
@@ -43,6 +46,7 @@
 //! | [`file_contents`] | contents of the files that settings name |
 //! | `files` | files that settings name: reads them |
 //! | [`observe`] | address and token of the observer |
+//! | [`process`] | rights of the host's processes |
 //! | [`record`] | configurations between processes, which may be of different versions |
 //! | `settings` | settings of handlers as JSON, and values that JSON lacks |
 //! | [`socket_file`] | mode and group of the files of Unix sockets |
@@ -55,6 +59,7 @@ pub mod file_contents;
 mod files;
 mod listen;
 pub mod observe;
+pub mod process;
 pub mod record;
 mod settings;
 pub mod socket_file;
@@ -65,6 +70,7 @@ pub mod trust;
 use crate::config::file_contents::FileContents;
 use crate::config::listen::{named, needs_tls, why_not, with_ipv4};
 use crate::config::observe::ObserveConfig;
+use crate::config::process::ProcessConfig;
 use crate::config::socket_file::SocketFile;
 use crate::config::tls::{TlsConfig, TlsSettings};
 use crate::config::trust::Trust;
@@ -97,6 +103,8 @@ pub struct Config {
     pub trust: Trust,
     /// Metrics, health and the console over HTTP.
     pub observe: ObserveConfig,
+    /// Rights of the processes.
+    pub process: ProcessConfig,
     /// Services, by name. A name that no library offers is allowed: its library may come later.
     pub service: BTreeMap<String, ServiceConfig>,
     /// Contents of the files that settings name. They cross between processes beside the settings
@@ -115,6 +123,7 @@ impl Default for Config {
             reload: ReloadConfig::default(),
             trust: Trust::default(),
             observe: ObserveConfig::default(),
+            process: ProcessConfig::default(),
             service: BTreeMap::new(),
             files: FileContents::default(),
         }

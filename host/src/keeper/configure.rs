@@ -36,6 +36,10 @@ pub(super) struct ConfigProposals {
     pub(super) files_pending: bool,
     /// Workers in a row that died before they answered a proposal that no operator waits for.
     pub(super) signals_lost: u32,
+    /// SIGHUPs so far.
+    pub(super) sighups: u64,
+    /// Times that the configuration is being read for a SIGHUP.
+    pub(super) sighups_reading: u32,
 }
 
 impl ConfigProposals {
@@ -43,6 +47,14 @@ impl ConfigProposals {
     pub(super) fn next_number(&mut self) -> u64 {
         self.last += 1;
         self.last
+    }
+
+    /// Number of the last SIGHUP, while what it asked for is neither in force nor refused.
+    pub(super) fn reload_under_way(&self) -> Option<u64> {
+        let waits = self.sighups_reading > 0
+            || self.sighup_pending
+            || self.open.values().any(|proposed| proposed.by == Requester::Signal);
+        waits.then_some(self.sighups)
     }
 
     /// Takes a proposal that the worker has answered. `None`: none of this number is open, since it

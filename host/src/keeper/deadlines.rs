@@ -1,4 +1,4 @@
-//! Deadlines of all parts: how long the keeper's loop may sleep, and what is due then.
+//! Deadlines of all parts: the sleep of the keeper's poll, and what follows once one has passed.
 
 use crate::admin::server::refuse;
 use crate::keeper::Keeper;
@@ -19,6 +19,7 @@ impl Keeper {
             self.upgrade.as_ref().map(UpgradeUnderWay::give_up_at),
             self.stop.deadline(),
             self.observer.deadline(),
+            self.manager.deadline(),
         ];
         all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }

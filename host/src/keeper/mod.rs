@@ -21,9 +21,10 @@
 //! | `table` | open files that connections must leave free |
 //! | `orphans` | children that others left behind |
 //! | `stop`, `stop_steps` | the end of the host |
-//! | `deadlines` | times at which something is due |
 //! | `stalls` | what the worker is busy with |
 //! | `failing` | parts of the host that fail |
+//! | `service_manager`, `service_news` | what systemd is told |
+//! | `deadlines` | deadlines of all parts |
 //!
 //! The loop looks at every source after each poll: the events tell only which listeners and
 //! outbound connections are ready. No step waits for an answer of the worker, so `status` is
@@ -61,6 +62,8 @@ mod orphans;
 mod peer_watch;
 mod phase;
 mod propose;
+mod service_manager;
+mod service_news;
 mod spawn;
 mod stalls;
 mod status;
@@ -96,6 +99,7 @@ use mio::{Events, Poll};
 use observer_process::ObserverProcess;
 use options::Options;
 use peer_watch::PeerWatch;
+use service_manager::ServiceManager;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGUSR1};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -139,6 +143,7 @@ pub struct Keeper {
     files: LibraryFiles,
     /// Parts that fail.
     failing: FailingParts,
+    manager: ServiceManager,
     /// Times that each limit was reached here, not in a worker.
     reached: BTreeMap<Limit, u64>,
     started: Instant,
@@ -175,6 +180,7 @@ impl Keeper {
             belongings: Belongings::default(),
             files: LibraryFiles::default(),
             failing: FailingParts::default(),
+            manager: ServiceManager::find(),
             reached: BTreeMap::new(),
             started: Instant::now(),
         })
@@ -225,6 +231,7 @@ impl Keeper {
             self.accept_again();
             self.hand_connections();
             self.look_at_the_clock();
+            self.tell_manager();
         }
     }
 
@@ -235,7 +242,10 @@ impl Keeper {
             Event::Asked(Asked::OfWorker(command, by, stream)) => {
                 self.relay(WaitingCaller { command, by, stream });
             }
-            Event::Signal(SIGHUP) => self.configure(Requester::Signal, None),
+            Event::Signal(SIGHUP) => {
+                self.proposals.sighups += 1;
+                self.configure(Requester::Signal, None);
+            }
             Event::Signal(SIGUSR1) => {
                 logs::reopen();
                 self.worker.send(&ToWorker::ReopenLog);

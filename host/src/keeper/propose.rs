@@ -51,6 +51,7 @@ impl Keeper {
     /// [`Event::Read`]. The watcher has the files of the settings in force read again, and nothing
     /// else: a configuration file under way is none of its business.
     pub(super) fn configure(&mut self, by: Requester, stream: Option<UnixStream>) {
+        self.proposals.sighups_reading += u32::from(by == Requester::Signal);
         let (source, mailbox) = (self.options.source.clone(), self.mailbox());
         let of_files = (by == Requester::Watcher).then(|| self.options.config.clone());
         let in_force = self.options.config.tls_settings();
@@ -69,6 +70,7 @@ impl Keeper {
         if let Err(e) = std::thread::Builder::new().name("configuration".into()).spawn(read) {
             let why = format!("the configuration can't be read, as no thread can be started: {e}");
             tracing::error!("{why}");
+            self.proposals.sighups_reading -= u32::from(by == Requester::Signal);
             if let Some(stream) = to_refuse {
                 refuse(&stream, &why);
             }
@@ -83,6 +85,7 @@ impl Keeper {
         by: Requester,
         stream: Option<UnixStream>,
     ) {
+        self.proposals.sighups_reading -= u32::from(by == Requester::Signal);
         // Asked here: a change of this value alone tries no library.
         let allowed = config.and_then(|config| {
             config.reload.confinement.allows(&self.options.confined.missing).map(|()| config)

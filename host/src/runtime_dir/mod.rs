@@ -42,6 +42,16 @@ pub fn default_dir() -> PathBuf {
     }
 }
 
+/// Path of the runtime directory that a command without `--runtime` means: the first of the default
+/// ones that has an admin socket, else the default of [`default_dir`]. So root finds the system's
+/// host from a login with an `$XDG_RUNTIME_DIR` of its own.
+pub fn dir_of_commands() -> PathBuf {
+    let default = default_dir();
+    let all = [default.as_path(), Path::new("/run/greenroom")];
+    let found = all.into_iter().find(|dir| socket_path(dir).exists()).map(Path::to_path_buf);
+    found.unwrap_or(default)
+}
+
 /// Path of the admin socket.
 pub fn socket_path(dir: &Path) -> PathBuf {
     dir.join("admin.sock")
