@@ -3,7 +3,7 @@
 //! | command | runs in |
 //! | --- | --- |
 //! | `serve` | the keeper, or the whole host with `--no-keeper` |
-//! | `worker`, `handshaker`, `trial`, `symbolize` | processes of the host; hidden from operators |
+//! | `worker`, `handshaker`, `observer`, `trial`, `symbolize` | hidden processes of the host |
 //! | `check`, `new` | this process and a child; needs no host |
 //! | `manual` | this process; hidden from operators |
 //! | `dev` | this process, and a host of its own |
@@ -16,12 +16,14 @@
 mod check;
 mod check_config;
 mod confined;
+mod console;
 mod dev;
 mod handshaker;
 mod history;
 mod host_user;
 mod manual;
 mod new;
+mod observer;
 mod output;
 mod reload;
 mod report;
@@ -70,6 +72,8 @@ enum Command {
     Sessions(sessions::Sessions),
     /// Say what a host would find out about a library, without a host
     Check(check::Check),
+    /// Print the address of the console, with its token
+    Console(console::ConsoleArgs),
     /// Do something with one session
     #[command(subcommand)]
     Session(sessions::Session),
@@ -86,6 +90,9 @@ enum Command {
     /// Do handshakes of TLS, under a keeper (the host calls this)
     #[command(hide = true)]
     Handshaker,
+    /// Serve metrics and the console over HTTP, under a keeper (the host calls this)
+    #[command(hide = true)]
+    Observer,
     /// Say which source lines addresses are (the host calls this)
     #[command(hide = true)]
     Symbolize,
@@ -107,8 +114,8 @@ pub fn run() -> ExitCode {
         _ => dir_of_commands(),
     });
     // Callers of a host keep what `nohup` and its kin gave them.
-    use Command::{Check, Handshaker, Serve, Symbolize, Trial, Worker};
-    if matches!(cli.command, Serve(_) | Worker | Handshaker | Trial | Symbolize | Check(_)) {
+    use Command::{Check, Handshaker, Observer, Serve, Symbolize, Trial, Worker};
+    if matches!(cli.command, Serve(_) | Worker | Handshaker | Observer | Trial | Symbolize | Check(_)) {
         process_state::settle();
     }
     let result = match cli.command {
@@ -120,6 +127,7 @@ pub fn run() -> ExitCode {
         Command::Status(status) => status.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),
         Command::Check(check) => check.run(),
+        Command::Console(console) => console.run(&dir),
         Command::Session(session) => session.run(&dir),
         Command::History(history) => history.run(&dir),
         Command::State(state) => state.run(&dir),
@@ -127,6 +135,7 @@ pub fn run() -> ExitCode {
         Command::Symbolize => crate::watchdog::symbolize::run().map_err(CommandFailure::Failed),
         Command::Worker => worker::run(),
         Command::Handshaker => handshaker::run(),
+        Command::Observer => observer::run(),
         Command::Manual(manual) => manual.run(Cli::command()),
         Command::Trial => crate::plugin::trial_child::run().map_err(CommandFailure::Failed),
     };

@@ -124,6 +124,7 @@ impl Serve {
             found,
             given,
             host_number: runtime.host_number(),
+            runtime: dir.clone(),
             copies: runtime.copies().into(),
             log: self.log.to_string(),
             log_file,

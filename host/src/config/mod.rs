@@ -18,6 +18,10 @@
 //! [trust]
 //! owners = [1001]                         # users whose libraries are accepted
 //!
+//! [observe]
+//! listen = "127.0.0.1:9900"               # metrics and health over HTTP; else none
+//! console = true                          # the console, too
+//!
 //! [process]
 //! user = "greenroom"                      # of a host that root starts; else root
 //!
@@ -41,6 +45,7 @@
 //! | [`changes`] | differences between two configurations, by name |
 //! | [`file_contents`] | contents of the files that settings name |
 //! | `files` | files that settings name: reads them |
+//! | [`observe`] | address and token of the observer |
 //! | [`process`] | rights of the host's processes |
 //! | [`record`] | configurations between processes, which may be of different versions |
 //! | `settings` | settings of handlers as JSON, and values that JSON lacks |
@@ -53,6 +58,7 @@ pub mod changes;
 pub mod file_contents;
 mod files;
 mod listen;
+pub mod observe;
 pub mod process;
 pub mod record;
 mod settings;
@@ -63,6 +69,7 @@ pub mod trust;
 
 use crate::config::file_contents::FileContents;
 use crate::config::listen::{named, needs_tls, why_not, with_ipv4};
+use crate::config::observe::ObserveConfig;
 use crate::config::process::ProcessConfig;
 use crate::config::socket_file::SocketFile;
 use crate::config::tls::{TlsConfig, TlsSettings};
@@ -94,6 +101,8 @@ pub struct Config {
     pub reload: ReloadConfig,
     /// Trust in library files.
     pub trust: Trust,
+    /// Metrics, health and the console over HTTP.
+    pub observe: ObserveConfig,
     /// Rights of the processes.
     pub process: ProcessConfig,
     /// Services, by name. A name that no library offers is allowed: its library may come later.
@@ -113,6 +122,7 @@ impl Default for Config {
             save: SaveConfig::default(),
             reload: ReloadConfig::default(),
             trust: Trust::default(),
+            observe: ObserveConfig::default(),
             process: ProcessConfig::default(),
             service: BTreeMap::new(),
             files: FileContents::default(),
@@ -214,6 +224,7 @@ impl Config {
             *file = base.join(&*file);
         }
         config.service.values_mut().filter_map(|s| s.tls.as_mut()).for_each(|tls| tls.resolve(base));
+        config.observe.resolve(base);
         config.read_files(base).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(config)
     }
@@ -221,6 +232,7 @@ impl Config {
     /// Checks each value by itself, and limits against each other. The error names the key.
     fn check(&self) -> Result<(), String> {
         self.all_limits().check()?;
+        self.observe.check().map_err(|e| format!("observe: {e}"))?;
         for (name, service) in &self.service {
             check_origins(&service.origins).map_err(|e| format!("service.{name}.origins: {e}"))?;
             TrustedProxies::read(&service.proxy_from)

@@ -5,6 +5,7 @@
 //! used again, so a late answer to an earlier proposal changes nothing.
 
 use crate::config::Config;
+use crate::keeper::observer_process::ObserverSocket;
 use greenroom_core::reload::request::Requester;
 use std::collections::BTreeMap;
 
@@ -16,6 +17,8 @@ const SIGNALS_LOST_MAX: u32 = 2;
 pub(super) struct Proposed {
     /// The configuration, as it was read.
     pub(super) config: Config,
+    /// Socket of the observer, if its address is another one.
+    pub(super) observer: Option<ObserverSocket>,
     /// The requester: a signal's proposal is repeated, an operator's is not.
     pub(super) by: Requester,
 }
@@ -94,7 +97,7 @@ mod tests {
         let mut proposals = ConfigProposals::default();
         let mut lose = |by| {
             let number = proposals.next_number();
-            proposals.open.insert(number, Proposed { config: Config::default(), by });
+            proposals.open.insert(number, Proposed { config: Config::default(), observer: None, by });
             proposals.take_due_again()
         };
         let (signal, watcher) = (Some(Requester::Signal), Some(Requester::Watcher));

@@ -18,6 +18,7 @@ impl Keeper {
             self.callers.deadline(),
             self.upgrade.as_ref().map(UpgradeUnderWay::give_up_at),
             self.stop.deadline(),
+            self.observer.deadline(),
             self.manager.deadline(),
         ];
         all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))

@@ -12,6 +12,7 @@
 //! | `peer_watch` | times after which silent peers are given up |
 //! | `handshakes`, `handshake_pace`, `handshake_news` | connections that wait for a handshake |
 //! | [`handshaker_process`] | start of the handshaker, and check of certificates |
+//! | `observer_process` | the observer's socket and process |
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
 //! | `belongings`, `upkeep`, `files` | files that others may delete; files of libraries |
@@ -55,6 +56,7 @@ mod handshakes;
 mod listeners;
 mod made_connections;
 mod memory_files;
+mod observer_process;
 pub mod options;
 mod orphans;
 mod peer_watch;
@@ -94,6 +96,7 @@ use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::Requester;
 use mio::{Events, Poll};
+use observer_process::ObserverProcess;
 use options::Options;
 use peer_watch::PeerWatch;
 use service_manager::ServiceManager;
@@ -119,6 +122,7 @@ pub struct Keeper {
     /// `None`: the worker runs in this process.
     binary: Option<File>,
     acceptor: Acceptor,
+    observer: ObserverProcess,
     worker: WorkerProcess,
     proposals: ConfigProposals,
     callers: Callers,
@@ -155,7 +159,10 @@ impl Keeper {
         acceptor.watch_peers(PeerWatch::of(&options.config.limits));
         acceptor.handshakes.configure(options.config.tls_settings());
         acceptor.handshakes.start_at_first(poll.registry()).map_err(io::Error::other)?;
+        let observer = ObserverProcess::at_start(options.runtime.clone(), &options.config.observe)
+            .map_err(io::Error::other)?;
         Ok(Keeper {
+            observer,
             start_places: KeptPlaces::new(if options.in_process.is_some() { 0 } else { START_PLACES })?,
             binary: if options.in_process.is_some() { None } else { Some(own_binary()?) },
             options,
@@ -219,6 +226,7 @@ impl Keeper {
             }
             self.reap_orphans();
             self.shake_hands();
+            self.look_at_observer();
             // Last, since all of the above may have brought connections, or made room for them.
             self.accept_again();
             self.hand_connections();
@@ -338,8 +346,7 @@ impl Keeper {
         let accepted = self.acceptor.follow_all(self.poll.registry(), self.worker.ports());
         self.accepted(accepted);
         if first {
-            let ports = self.worker.ports().iter();
-            ready(&ports.map(|p| (p.port.0.clone(), self.with_stack(p))).collect::<Vec<_>>());
+            ready(&self.named_ports());
             self.acceptor.name_unused();
         }
         // From the first end of a process to the service of this one, failed starts included.

@@ -117,6 +117,7 @@ impl Keeper {
         if !self.worker.serves() {
             return Ok(false);
         }
+        let observer = self.observer.bind(&config.observe)?;
         // A number that is not sent in the end is left out, which does no harm.
         let number = self.proposals.next_number();
         let file = to_file(&config).map_err(|e| e.to_string())?;
@@ -129,7 +130,7 @@ impl Keeper {
             // The worker has just died.
             Some(Err(_)) | None => return Ok(false),
         }
-        self.proposals.open.insert(number, Proposed { config, by });
+        self.proposals.open.insert(number, Proposed { config, observer, by });
         Ok(true)
     }
 
@@ -160,6 +161,7 @@ impl Keeper {
             self.files.watch_settings(self.options.config.files());
             self.acceptor.watch_peers(PeerWatch::of(&self.options.config.limits));
             self.acceptor.handshakes.configure(self.options.config.tls_settings());
+            self.observer.follow(&self.options.config.observe, proposed.observer);
         }
     }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `lock` | the host's pid; locked while the host lives |
 //! | `admin.sock` | the admin socket, mode 0600 |
+//! | `console.token` | the token of the console, mode 0600, if the console is on |
 //! | `copies` | private copies of libraries, unless another directory is given |
 //! | `tables.saved` | saved tables and ledger, unless the configuration names another file |
 //!
@@ -54,6 +55,11 @@ pub fn dir_of_commands() -> PathBuf {
 /// Path of the admin socket.
 pub fn socket_path(dir: &Path) -> PathBuf {
     dir.join("admin.sock")
+}
+
+/// Path of the console's token.
+pub fn token_path(dir: &Path) -> PathBuf {
+    dir.join("console.token")
 }
 
 /// Runtime directory that this process holds. Dropping it gives the locks back.
