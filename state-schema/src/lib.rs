@@ -5,6 +5,7 @@
 //! | [`abi`] | the C ABI between host and handler: `repr(C)` tables and their version |
 //! | [`address`] | endpoints and peers |
 //! | `address_text`, `address_binary` | their forms: text for people, bytes for records |
+//! | [`byte_text`] | bytes in a line of JSON |
 //! | [`compatibility`] | compatibility of two builds: versions, migrations, downgrades |
 //! | [`dump`] | the format of `greenroom state dump`, written as a stream, and its reader |
 //! | [`edit`] | operators' edits: field paths and error messages |
@@ -18,6 +19,7 @@
 //! | `schema_text` | a schema in words |
 //! | [`session_record`] | a session's 128-byte record: all of a connection that outlives code |
 //! | [`settings_file`] | files in settings, with and without their content |
+//! | [`value_change`] | differences between two values, by field |
 //!
 //! No I/O, no clock, no thread, no unsafe code. The SDK's `export/` uses the ABI on the handler's
 //! side, and `plugin/ffi/` on the host's.
@@ -29,6 +31,7 @@ mod address_binary;
 #[cfg(test)]
 mod address_tests;
 mod address_text;
+pub mod byte_text;
 pub mod compatibility;
 pub mod dump;
 pub mod edit;
@@ -43,3 +46,4 @@ pub mod schema_diff;
 mod schema_text;
 pub mod session_record;
 pub mod settings_file;
+pub mod value_change;

@@ -13,6 +13,7 @@ use crate::admin::query::{Answer, Proposal, Query, QueryMailbox, ReloadRequest, 
 use crate::admin::restore;
 use crate::admin::server::{Caller, on_thread};
 use crate::admin::time::rfc3339;
+use crate::admin::watch::watch;
 use crate::protocol::admin::{AdminCommand, Reply, SessionLine};
 use greenroom_core::operate::inspect::{Filter, SessionView};
 use greenroom_core::reload::request::Requester;
@@ -83,9 +84,9 @@ fn run(
         AdminCommand::Dump { service, session, strings } => {
             dump(service, session, strings, caller, mailbox)?;
         }
-        AdminCommand::Reload { service, from, together, dry_run } => {
+        AdminCommand::Reload { service, from, together, dry_run, against } => {
             // Reports come as the libraries end, in any order, so each is sent when it comes.
-            let request = ReloadRequest { target: service, from, together, dry_run, by };
+            let request = ReloadRequest { target: service, from, together, dry_run, against, by };
             reports(ask(mailbox, Query::Reload(request))?, caller)?;
         }
         AdminCommand::RollBack { service, to } => {
@@ -94,6 +95,9 @@ fn run(
         AdminCommand::Restore { file, dry_run } => restore::restore(file, dry_run, by, caller, mailbox)?,
         AdminCommand::Set { session, fields } => {
             restore::set(Setting { session, fields, by }, caller, mailbox)?
+        }
+        AdminCommand::Watch { subject, for_ms, record } => {
+            watch(subject, for_ms, record, caller, mailbox)?;
         }
         AdminCommand::Await(line) => {
             let report =

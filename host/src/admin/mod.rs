@@ -8,11 +8,15 @@
 //! | `dump` | streams a state dump |
 //! | `patience` | bounds the time that a client waits |
 //! | `pieces` | reads the input of a restore, and collects reasons against it |
+//! | `redact` | replaces values of a recording |
 //! | `restore` | reads a dump and plans its restore |
 //! | [`query`] | queries from operators to the loop, and its answers |
 //! | [`client`] | sends a command to the host |
+//! | [`follow`] | goes on with an answer that has no end, whatever worker serves |
 //! | [`text`] | ledger lines as sentences |
 //! | [`time`] | times in the form of RFC 3339 |
+//! | [`traced`] | a turn that was watched, as a caller reads it |
+//! | `watch` | streams the turns that are watched |
 //!
 //! The keeper accepts the callers, so that `status` is answered whatever the worker does. The
 //! keeper passes the socket of any other command to the worker, which asks its loop for one
@@ -22,10 +26,14 @@ pub mod answer;
 mod ask;
 pub mod client;
 mod dump;
+pub mod follow;
 mod patience;
 mod pieces;
 pub mod query;
+mod redact;
 mod restore;
 pub mod server;
 pub mod text;
 pub mod time;
+pub mod traced;
+mod watch;

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `serve` | the keeper, or the whole host with `--no-keeper` |
 //! | `worker`, `handshaker`, `trial`, `symbolize` | processes of the host; hidden from operators |
-//! | `check`, `new` | this process and a child; needs no host |
+//! | `check`, `replay`, `new` | this process and a child; needs no host |
 //! | `dev` | this process, and a host of its own |
 //! | all others | this process, as a caller of the admin socket |
 //!
@@ -20,14 +20,18 @@ mod handshaker;
 mod history;
 mod new;
 mod output;
+mod record;
 mod reload;
+mod replay;
 mod report;
 mod serve;
 mod sessions;
 mod signals;
 mod state;
 mod status;
+mod trace;
 mod upgrade;
+mod watched;
 mod worker;
 
 use crate::sys::process_state;
@@ -74,6 +78,12 @@ enum Command {
     /// Look at what sessions and tables hold, or put it back
     #[command(subcommand)]
     State(state::State),
+    /// Print turns as they happen: action, changes of the state, effects, time
+    Trace(trace::Trace),
+    /// Write the turns of sessions to a file, to be replayed
+    Record(record::Record),
+    /// Run a recording with another build, and print where it differs; needs no host
+    Replay(replay::Replay),
     /// Go on with a worker from another binary; no session notices
     Upgrade(upgrade::Upgrade),
     /// Serve, under a keeper (the host calls this)
@@ -97,8 +107,8 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let dir = cli.runtime.unwrap_or_else(crate::runtime_dir::default_dir);
     // Callers of a host keep what `nohup` and its kin gave them.
-    use Command::{Check, Handshaker, Serve, Symbolize, Trial, Worker};
-    if matches!(cli.command, Serve(_) | Worker | Handshaker | Trial | Symbolize | Check(_)) {
+    use Command::{Check, Handshaker, Replay, Serve, Symbolize, Trial, Worker};
+    if matches!(cli.command, Serve(_) | Worker | Handshaker | Trial | Symbolize | Check(_) | Replay(_)) {
         process_state::settle();
     }
     let result = match cli.command {
@@ -113,6 +123,9 @@ pub fn run() -> ExitCode {
         Command::Session(session) => session.run(&dir),
         Command::History(history) => history.run(&dir),
         Command::State(state) => state.run(&dir),
+        Command::Trace(trace) => trace.run(&dir),
+        Command::Record(record) => record.run(&dir),
+        Command::Replay(replay) => replay.run(),
         Command::Upgrade(upgrade) => upgrade.run(&dir),
         Command::Symbolize => crate::watchdog::symbolize::run().map_err(CommandFailure::Failed),
         Command::Worker => worker::run(),

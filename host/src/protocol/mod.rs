@@ -17,3 +17,4 @@ pub mod handshaker;
 pub mod keeper;
 pub mod link;
 pub mod status;
+pub mod watch;
