@@ -7,6 +7,7 @@
 //! | [`admin`] | requests and replies between a command and the host |
 //! | [`handshaker`] | messages of the process that does handshakes of TLS |
 //! | [`keeper`] | messages between keeper and worker |
+//! | [`observer`] | messages of the process that serves HTTP |
 //! | [`status`] | the answer to `greenroom status` |
 //! | [`link`] | the socket between keeper and worker: packets with descriptors |
 
@@ -16,5 +17,6 @@ pub mod found;
 pub mod handshaker;
 pub mod keeper;
 pub mod link;
+pub mod observer;
 pub mod status;
 pub mod watch;
