@@ -52,7 +52,8 @@ fn run_watched(
     executor.buffers.tap = Some(Box::new(TurnTap::new(watching.records)));
     let ran = batch::run_batch(host, executor, slot, &actions[..actions.len().min(1)], running);
     if let Some(mut tap) = executor.buffers.tap.take() {
-        host.watchers.saw(&watching.by, tap.take());
+        let bytes_max = host.limits.host().watcher_bytes_max;
+        host.watchers.saw(&watching.by, tap.take(), bytes_max);
     }
     ran
 }

@@ -19,6 +19,8 @@ pub struct Watchers {
     last: u64,
     /// Turns that were watched and whose pass is not committed.
     uncommitted: Vec<(Vec<u64>, Arc<TurnRecord>)>,
+    /// Bytes of those.
+    uncommitted_bytes: usize,
 }
 
 /// One watcher.
@@ -81,6 +83,7 @@ impl Watchers {
         self.all.retain(|w| w.number != number);
         if self.all.is_empty() {
             self.uncommitted.clear();
+            self.uncommitted_bytes = 0;
         }
     }
 
@@ -104,15 +107,24 @@ impl Watchers {
         Watching { by: of.iter().map(|w| w.number).collect(), records: of.iter().any(|w| w.records) }
     }
 
-    /// Adds turns for watchers. They get them with the commit of the pass.
-    pub(crate) fn saw(&mut self, by: &[u64], turns: Vec<TurnRecord>) {
-        self.uncommitted.extend(turns.into_iter().map(|turn| (by.to_vec(), Arc::new(turn))));
+    /// Adds turns for watchers. They get them with the commit of the pass. Those of one pass have
+    /// `bytes_max` bytes, too: a turn beyond it is counted, and left out.
+    pub(crate) fn saw(&mut self, by: &[u64], turns: Vec<TurnRecord>, bytes_max: usize) {
+        for turn in turns {
+            self.uncommitted_bytes += bytes_of(&turn);
+            if self.uncommitted_bytes <= bytes_max {
+                self.uncommitted.push((by.to_vec(), Arc::new(turn)));
+                continue;
+            }
+            let watchers = self.all.iter_mut().filter(|w| by.contains(&w.number));
+            watchers.for_each(|w| w.left_out += 1);
+        }
     }
 
     /// Gives the turns of a committed pass to their watchers. A list holds at most `bytes_max`
     /// bytes: a turn beyond it is counted, and left out. Returns whether one was.
     pub(crate) fn committed(&mut self, bytes_max: usize) -> bool {
-        let mut is_full = false;
+        let mut is_full = std::mem::take(&mut self.uncommitted_bytes) > bytes_max;
         for (by, turn) in self.uncommitted.drain(..) {
             let bytes = bytes_of(&turn);
             for w in self.all.iter_mut().filter(|w| by.contains(&w.number)) {
@@ -171,8 +183,10 @@ mod tests {
     use crate::input::Input;
     use crate::limits::host::Limits;
     use crate::test_support::{Stub, open, serve};
+    use crate::turn::staging::Staging;
     use crate::turn::turn_record::TurnRecord;
     use crate::watch::subject::Subject;
+    use greenroom_state::abi::Action;
 
     /// Lines that came in one read are turns of their own for who watches, and only committed ones
     /// are seen. What has no room is counted.
@@ -181,7 +195,7 @@ mod tests {
         let limits = Limits { watchers_max: 1, watcher_bytes_max: 4000, ..Limits::default() };
         let (mut core, service) = serve(
             limits,
-            Stub(|_: &_, staging: &mut crate::turn::staging::Staging<'_>| {
+            Stub(|_: &Action<'_>, staging: &mut Staging<'_>| {
                 staging.send(b"ok");
                 Ok(())
             }),
