@@ -73,10 +73,10 @@ pub struct TurnDifference {
     pub action: String,
     /// Path of what differs, such as `state.count` or `effects.0.data`.
     pub field: String,
-    /// What was recorded; none: it was not there.
+    /// Recorded value; none: it was not there.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub recorded: Option<Value>,
-    /// What the candidate does; none: it is not there.
+    /// Value of the candidate; none: it is not there.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub candidate: Option<Value>,
     /// Whether values of the turn were replaced in the recording, which may be the cause.
@@ -258,7 +258,7 @@ fn shown(packed: &[u8]) -> Value {
     json::to_json(packed).unwrap_or_else(|_| json::bytes_to_json(packed))
 }
 
-/// What a turn asked for, as JSON: what two turns must have in common.
+/// Wishes of a turn and its end, as JSON: all that two turns must have in common.
 fn told(turn: &TurnRecord) -> Value {
     let fault = turn.fault.as_ref().map(|f| json!({"kind": f.kind, "message": f.message}));
     json!({

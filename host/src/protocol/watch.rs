@@ -33,7 +33,7 @@ pub struct RecordHead {
     pub host: String,
     /// Time of the beginning, RFC 3339.
     pub at: String,
-    /// What was recorded.
+    /// Sessions that were recorded.
     pub subject: Subject,
     /// Names of fields whose values were replaced.
     #[serde(default)]

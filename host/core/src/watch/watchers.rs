@@ -23,7 +23,7 @@ pub struct Watchers {
     uncommitted_bytes: usize,
 }
 
-/// One watcher.
+/// Watcher of turns.
 #[derive(Debug)]
 struct Watcher {
     number: u64,
