@@ -4,12 +4,17 @@
 //! | --- | --- |
 //! | [`server`] | accepts commands on the admin socket |
 //! | [`answer`] | answers one command |
+//! | `amend` | changes single states and entries, and undoes the last change |
 //! | `ask` | asks the loop one question and waits for the answer |
 //! | `dump` | streams a state dump |
+//! | `look` | looks at one session, at tables and their entries |
 //! | `patience` | bounds the time that a client waits |
 //! | `pieces` | reads the input of a restore, and collects reasons against it |
+//! | `lists` | lists sessions, and carries out commands to several |
+//! | `reading` | reads and checks states and entries to store, and plans it |
 //! | `redact` | replaces values of a recording |
-//! | `restore` | reads a dump and plans its restore |
+//! | `restore` | restores a dump, sets fields of a state |
+//! | `select` | the sessions that an operator selects |
 //! | [`query`] | queries from operators to the loop, and its answers |
 //! | [`client`] | sends a command to the host |
 //! | [`follow`] | goes on with an answer that has no end, whatever worker serves |
@@ -22,16 +27,21 @@
 //! keeper passes the socket of any other command to the worker, which asks its loop for one
 //! small slice at a time.
 
+mod amend;
 pub mod answer;
 mod ask;
 pub mod client;
 mod dump;
 pub mod follow;
+mod lists;
+mod look;
 mod patience;
 mod pieces;
 pub mod query;
+mod reading;
 mod redact;
 mod restore;
+mod select;
 pub mod server;
 pub mod text;
 pub mod time;

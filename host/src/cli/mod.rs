@@ -13,11 +13,13 @@
 //! comments of the types that `clap` derives from are the help text: their words are part of
 //! the interface.
 
+mod changes;
 mod check;
 mod check_config;
 mod confined;
 mod console;
 mod dev;
+mod dump_file;
 mod handshaker;
 mod history;
 mod host_user;
@@ -29,13 +31,21 @@ mod record;
 mod reload;
 mod replay;
 mod report;
+mod select;
 mod serve;
 mod sessions;
 mod signals;
 mod state;
+mod state_diff;
+mod state_edit;
 mod status;
+mod table;
+mod tables;
+mod top;
 mod trace;
+mod undo;
 mod upgrade;
+mod watch;
 mod watched;
 mod worker;
 
@@ -72,10 +82,13 @@ enum Command {
     Rollback(reload::Rollback),
     /// Show the host and its services
     Status(status::StatusArgs),
+    /// Show the host on this terminal, as it is now
+    Top(top::Top),
     /// List the sessions
     Sessions(sessions::Sessions),
     /// Say what a host would find out about a library, without a host
     Check(check::Check),
+    /// Do something with one session, or with those that are selected
     /// Print the address of the console, with its token
     Console(console::ConsoleArgs),
     /// Do something with one session
@@ -86,6 +99,11 @@ enum Command {
     /// Look at what sessions and tables hold, or put it back
     #[command(subcommand)]
     State(state::State),
+    /// Look at tables and their entries, or change an entry
+    #[command(subcommand)]
+    Table(tables::Tables),
+    /// Put back what the last set, edit, restore, undo, table put or del has replaced
+    Undo(undo::Undo),
     /// Print turns as they happen: action, changes of the state, effects, time
     Trace(trace::Trace),
     /// Write the turns of sessions to a file, to be replayed
@@ -136,12 +154,15 @@ pub fn run() -> ExitCode {
         Command::Reload(reload) => reload.run(&dir),
         Command::Rollback(rollback) => rollback.run(&dir),
         Command::Status(status) => status.run(&dir),
+        Command::Top(top) => top.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),
         Command::Check(check) => check.run(),
         Command::Console(console) => console.run(&dir),
         Command::Session(session) => session.run(&dir),
         Command::History(history) => history.run(&dir),
         Command::State(state) => state.run(&dir),
+        Command::Table(tables) => tables.run(&dir),
+        Command::Undo(undo) => undo.run(&dir),
         Command::Trace(trace) => trace.run(&dir),
         Command::Record(record) => record.run(&dir),
         Command::Replay(replay) => replay.run(),
