@@ -23,3 +23,4 @@ pub mod link;
 pub mod observer;
 pub mod selection;
 pub mod status;
+pub mod watch;

@@ -9,10 +9,10 @@
 //! catches its own panics. A crash or an endless turn ends the worker, and the board says which
 //! turn it was.
 
-use crate::clock::coarse_ns;
+use crate::clock::{coarse_ns, now_ns};
 use crate::memory::board::Board;
 use crate::memory::board_layout::Running;
-use crate::plugin::ffi::bytes::{sink, some_sink};
+use crate::plugin::ffi::bytes::{sink, slice, some_sink};
 use crate::plugin::ffi::host_calls::host_table;
 use crate::plugin::ffi::under_way::TurnUnderWay;
 use greenroom_core::framing::custom::{CustomCut, CustomMessage};
@@ -188,11 +188,15 @@ impl Code for Plugin {
         // From here to `end` a death of the process is blamed on this turn; `turn_ok` moves on
         // to the next one.
         self.board.begin(first_turn(batch), batch.actions.len());
+        let begun = staging.is_watched().then(now_ns);
         let mut running = TurnUnderWay { staging, board: self.board };
         let turn = (&raw mut running).cast::<abi::Turn>();
         // SAFETY: the instance is alive. The batch and the staging area are valid until the call
         // returns. Only the functions in the host's table use the staging area meanwhile.
         let flags = unsafe { (service.run)(*made, host_table(0), turn, &raw) };
+        if let Some(begun) = begun {
+            running.staging.took(now_ns() - begun);
+        }
         self.board.end();
         let calls = self.calls.get().wrapping_add(1);
         self.calls.set(calls);
@@ -210,6 +214,14 @@ impl Code for Plugin {
             abi::action::PAGE.. => self.abi_minor >= 4,
             _ => self.abi_minor >= 2,
         }
+    }
+
+    fn bytes_of<'a>(&self, action: &abi::Action<'a>) -> (&'a [u8], &'a [u8]) {
+        // SAFETY: the host made the action of bytes that live as long as it does.
+        let name = unsafe { slice(action.name) };
+        // SAFETY: as above.
+        let data = unsafe { slice(action.data) };
+        (name, data)
     }
 
     fn cut(&self, place: &CutPlace, input: &[u8], state: &mut Vec<u8>) -> Result<CustomCut, String> {
