@@ -86,6 +86,21 @@ pub enum AdminCommand {
         /// Stop before anything changes, and report.
         dry_run: bool,
     },
+    /// A canary: a candidate runs some sessions, beside the build that serves.
+    Canary {
+        /// A service or library.
+        service: String,
+        /// Another file than the library's own.
+        from: Option<PathBuf>,
+        /// Sessions that are to run it, and its end.
+        wish: CanaryWish,
+    },
+    /// All canaries, with their counts.
+    Canaries,
+    /// Let the candidate of a canary serve: of a service or library.
+    Promote(String),
+    /// Take a canary back: of a service or library.
+    TakeBack(String),
     /// Read the configuration file again, and put it in force.
     Configure,
     /// Put an earlier build back in charge.
@@ -156,6 +171,10 @@ impl AdminCommand {
             | Self::Amend { .. }
             | Self::Undo
             | Self::Reload { .. }
+            | Self::Canary { .. }
+            | Self::Canaries
+            | Self::Promote(_)
+            | Self::TakeBack(_)
             | Self::RollBack { .. }
             | Self::Await(_)
             | Self::Restore { .. }
@@ -168,13 +187,16 @@ impl AdminCommand {
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::Status | Self::Sessions { .. } | Self::History | Self::Await(_) | Self::Dump { .. } => true,
-            Self::Show(_) | Self::Tables | Self::Entries(_) => true,
+            Self::Canaries | Self::Show(_) | Self::Tables | Self::Entries(_) => true,
             Self::Release(_)
             | Self::Close(_)
             | Self::CloseAll(_)
             | Self::Message { .. }
             | Self::Withhold(_)
             | Self::Reload { .. }
+            | Self::Canary { .. }
+            | Self::Promote(_)
+            | Self::TakeBack(_)
             | Self::Configure
             | Self::RollBack { .. }
             | Self::Restore { .. }
@@ -198,6 +220,8 @@ impl AdminCommand {
         match self {
             Self::Await(_) => None,
             Self::Reload { .. }
+            | Self::Canary { .. }
+            | Self::Promote(_)
             | Self::Configure
             | Self::RollBack { .. }
             | Self::Restore { .. }
@@ -212,6 +236,8 @@ impl AdminCommand {
             | Self::CloseAll(_)
             | Self::Message { .. }
             | Self::Withhold(_)
+            | Self::Canaries
+            | Self::TakeBack(_)
             | Self::Dump { .. }
             | Self::Show(_)
             | Self::Tables
@@ -219,6 +245,23 @@ impl AdminCommand {
             | Self::Set { .. } => Some(REPLY_MAX),
         }
     }
+}
+
+/// Sessions that are to run the candidate of a canary, and the rules of its end.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CanaryWish {
+    /// Share of new sessions, in ten-thousandths.
+    pub share: u32,
+    /// Sessions by their numbers.
+    pub sessions: Vec<u64>,
+    /// Sessions whose states hold these values: paths of fields, each with its value.
+    pub fields: Vec<(String, Value)>,
+    /// Interval of the batches that both builds run, to compare; 0: none.
+    pub compare_every: u32,
+    /// Milliseconds after which the candidate is promoted; null: by command.
+    pub promote_after_ms: Option<u64>,
+    /// Faults beyond which it is taken back; null: by command.
+    pub faults_max: Option<u64>,
 }
 
 /// A part of what follows [`AdminCommand::Restore`], a line each; `End` or `Malformed` is the last.
@@ -267,12 +310,15 @@ pub enum Reply {
     Reached(Reached),
     /// To [`AdminCommand::History`], in slices.
     History(Vec<LedgerLine>),
+    /// To [`AdminCommand::Canaries`].
+    Canaries(Vec<CanaryLine>),
     /// To [`AdminCommand::Dump`], a piece of the document.
     Text(String),
     /// To [`AdminCommand::Reload`]: a library, sessions and entries rehearsed, and their total.
     Progress(String, u64, u64),
-    /// To [`AdminCommand::Reload`] and [`AdminCommand::RollBack`], one for each library; to
-    /// [`AdminCommand::Await`], [`AdminCommand::Restore`] and [`AdminCommand::Set`].
+    /// To [`AdminCommand::Reload`] and [`AdminCommand::RollBack`], one for each library; to those
+    /// that begin and end a canary; to [`AdminCommand::Await`], [`AdminCommand::Restore`] and
+    /// [`AdminCommand::Set`].
     Report(Box<Report>),
     /// To [`AdminCommand::Show`].
     Shown(Box<Shown>),
@@ -290,6 +336,58 @@ pub enum Reply {
     Error(String),
 }
 
+/// A canary, `greenroom canary --json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CanaryLine {
+    /// Library of the candidate.
+    pub library: String,
+    /// Services that it runs sessions of.
+    pub services: Vec<String>,
+    /// Share of new sessions, in percent.
+    pub share: f64,
+    /// Sessions that were chosen.
+    pub chosen: usize,
+    /// Milliseconds until the promotion; null: by command.
+    pub promote_in_ms: Option<u64>,
+    /// Faults beyond which it is taken back; null: by command.
+    pub faults_max: Option<u64>,
+    /// The build that serves.
+    pub serving: CanaryColumn,
+    /// The candidate.
+    pub candidate: CanaryColumn,
+    /// Interval of the candidate's batches that both builds run; 0: none.
+    pub compare_every: u32,
+    /// Batches that both builds have run.
+    pub compared: u64,
+    /// Of those, batches that they answered differently.
+    pub differing: u64,
+    /// Batches that could not be compared: the candidate's state does not come back without loss.
+    pub no_way_back: u64,
+}
+
+/// A build of a canary, with what was counted since the canary began.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CanaryColumn {
+    /// Generation.
+    pub generation: u64,
+    /// SHA-256 of the file.
+    pub build: String,
+    /// Sessions that run it.
+    pub sessions: u64,
+    /// Turns run, failed ones included.
+    pub turns: u64,
+    /// Of those, turns that failed.
+    pub faults: u64,
+    /// Of those, turns that the other build fails, too.
+    pub shared_faults: u64,
+    /// Mean time of a turn in nanoseconds; null: none was timed.
+    pub mean_ns: Option<u64>,
+    /// Time that 99 of 100 turns stay below, within a factor of two; null: none was timed.
+    pub p99_ns: Option<u64>,
+    /// Time of the longest turn.
+    pub longest_ns: u64,
+}
+
 /// A line of `greenroom sessions --json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionLine {
@@ -297,6 +395,9 @@ pub struct SessionLine {
     pub id: u64,
     /// Service of the session.
     pub service: String,
+    /// Generation of the build that runs it; 0: none does.
+    #[serde(default)]
+    pub generation: u64,
     /// Kind of the endpoint that it came by.
     #[serde(default)]
     pub endpoint: String,

@@ -25,6 +25,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Instant;
 
 /// Code of one service, with the instance that was built for it.
 pub(super) struct Plugin {
@@ -188,12 +189,16 @@ impl Code for Plugin {
         // From here to `end` a death of the process is blamed on this turn; `turn_ok` moves on
         // to the next one.
         self.board.begin(first_turn(batch), batch.actions.len());
+        let begun = batch.timed.then(Instant::now);
         let mut running = TurnUnderWay { staging, board: self.board };
         let turn = (&raw mut running).cast::<abi::Turn>();
         // SAFETY: the instance is alive. The batch and the staging area are valid until the call
         // returns. Only the functions in the host's table use the staging area meanwhile.
         let flags = unsafe { (service.run)(*made, host_table(0), turn, &raw) };
         self.board.end();
+        if let Some(begun) = begun {
+            running.staging.took(begun.elapsed().as_nanos() as u64);
+        }
         let calls = self.calls.get().wrapping_add(1);
         self.calls.set(calls);
         if calls.is_multiple_of(TIME_EVERY) || batch.actions.len() >= usize::from(TIME_EVERY) {
