@@ -65,8 +65,9 @@ impl World {
             (Some(_), 3..5) => self.take_canary_back(),
             // An ordinary reload is refused meanwhile.
             (Some(_), 5) => self.begin_refused_reload(),
+            // Its sessions run. No time passes beside: silent peers count on that.
             (Some(_), _) => {
-                self.time_passes();
+                self.pass(false);
                 true
             }
         }
