@@ -6,7 +6,7 @@
 
 use crate::admin::ask::{Failure, each_slice, services};
 use crate::admin::query::{CanaryRequest, QueryMailbox};
-use crate::protocol::admin::CanaryWish;
+use crate::protocol::canary::CanaryWish;
 use greenroom_core::operate::inspect::{Filter, SessionView};
 use greenroom_core::reload::request::Requester;
 use greenroom_core::service::canary_terms::{CHOSEN_MAX, WHOLE};

@@ -9,7 +9,8 @@
 //! threads, and a caller may be gone when the answer is ready. The loop then drops the answer.
 
 use crate::config::Config;
-use crate::protocol::admin::{CanaryLine, LedgerLine};
+use crate::protocol::admin::LedgerLine;
+use crate::protocol::canary::CanaryLine;
 use crate::protocol::data::TableLine;
 use crate::protocol::status::ServiceStatus;
 use greenroom_core::ledger::{Report, Restored};

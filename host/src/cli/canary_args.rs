@@ -2,7 +2,7 @@
 
 use crate::cli::output::CommandFailure;
 use crate::cli::state::field;
-use crate::protocol::admin::CanaryWish;
+use crate::protocol::canary::CanaryWish;
 use clap::Args;
 
 /// Bytes of chosen sessions and fields that a command carries.

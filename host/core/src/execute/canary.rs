@@ -34,7 +34,7 @@ use greenroom_state::abi::{Action, action};
 const COMPARED_PER_PASS: u32 = 64;
 
 /// Outcome of a batch with the build that serves.
-pub(super) struct Expected {
+pub(super) struct Comparison {
     outcome: Answers,
     /// Actions of the batch.
     actions: usize,
@@ -130,7 +130,7 @@ pub(super) fn expected(
     slot: Slot,
     actions: &[Action<'_>],
     running: &RunningBatch,
-) -> Option<Expected> {
+) -> Option<Comparison> {
     let s = host.sessions.get(slot)?;
     host.services[s.service].canary.as_ref()?;
     run_to_compare(host, executor, slot, actions, running)
@@ -144,7 +144,7 @@ fn run_to_compare(
     slot: Slot,
     actions: &[Action<'_>],
     running: &RunningBatch,
-) -> Option<Expected> {
+) -> Option<Comparison> {
     let HostState { sessions, services, .. } = &mut *host;
     let s = sessions.get(slot)?;
     let service = &mut services[s.service];
@@ -176,7 +176,7 @@ fn run_to_compare(
     if buffers.is_overtime {
         host.budget.exhaust();
     }
-    Some(Expected { outcome: Answers::of(buffers), actions: actions.len() })
+    Some(Comparison { outcome: Answers::of(buffers), actions: actions.len() })
 }
 
 /// Compares the outcome of a candidate's call with that of the build that serves, unless the call
@@ -184,7 +184,7 @@ fn run_to_compare(
 pub(super) fn compare(
     host: &mut HostState,
     slot: Slot,
-    expected: &Expected,
+    expected: &Comparison,
     (tried, buffers): (usize, &Buffers),
 ) {
     if tried == expected.actions {

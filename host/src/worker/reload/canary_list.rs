@@ -1,7 +1,7 @@
 //! Canaries, as operators see them.
 
 use crate::clock::now_ns;
-use crate::protocol::admin::{CanaryColumn, CanaryLine};
+use crate::protocol::canary::{CanaryColumn, CanaryLine};
 use greenroom_core::core::Core;
 use greenroom_core::service::canary_counts::CanaryCounts;
 use greenroom_core::service::offer::Build;
