@@ -68,6 +68,7 @@ fn thousands_of_reloads_hold_no_more_than_a_few() {
             from: Some(path.clone()),
             together: false,
             dry_run: false,
+            against: None,
         };
         let mut report = None;
         // As the command does, without a process for each.

@@ -13,6 +13,7 @@
 use crate::effects::job_shares::JobCounts;
 use crate::ids::{ServiceId, Slot};
 use crate::ledger::ProbationCounts;
+use crate::service::canaries::CanaryVerdict;
 use crate::service::offer::Build;
 use crate::service::probation::ProbationEnd;
 use crate::turn::code::Work;
@@ -58,6 +59,8 @@ pub enum Command {
     Fault {
         /// Service whose turn failed.
         service: ServiceId,
+        /// Generation of the build that failed.
+        generation: u64,
         /// Session whose turn failed; 0: a turn of the service's own.
         session: u64,
         /// Kind of its action, one of [`greenroom_state::abi::action`].
@@ -77,6 +80,13 @@ pub enum Command {
         record: ProbationCounts,
         /// Outcome of the probation.
         proof: ProbationEnd,
+    },
+    /// Ends a canary, or has its candidate serve, as its terms say.
+    CanaryDue {
+        /// Candidate.
+        build: Build,
+        /// End of the canary.
+        verdict: CanaryVerdict,
     },
     /// Tells the thread of a job that no session waits for its result. The job may run to its
     /// end.

@@ -42,12 +42,15 @@ use crate::pass::{Pass, Scratch, begin, close, commit, datagram, deliver, open, 
 use crate::pass::{ends, start_tls};
 use crate::recovery::rebuild::{Survivor, rebuild};
 use crate::recovery::{reconcile, saved};
+use crate::reload::canary;
 use crate::reload::commit::{self as reload_commit, Replaced};
 use crate::reload::judge::LiveData;
 use crate::reload::reloads::Reloads;
 use crate::reload::request::{Event, Step};
 use crate::reload::rollback;
 use crate::reload::sweep::Sweeps;
+use crate::service::canary_counts::BothCounts;
+use crate::service::canary_terms::CanaryTerms;
 use crate::service::convert::{Reread, value_for};
 use crate::service::offer::{Build, Offer, Serving};
 use crate::service::probation::Probation;
@@ -123,6 +126,7 @@ impl Core {
                 pass.host.begin_pass(now_ns);
                 pass.executor.begin_pass();
                 reload_commit::end_due_probations(pass.host, &mut self.sweeps);
+                canary::order_due(pass.host);
                 self.sweeps.go_on(pass.host, pass.executor);
                 begin::begin(&mut pass, &mut self.rearm_from, &mut self.assembly);
             }
@@ -191,12 +195,12 @@ impl Core {
     /// Takes the jobs that begin. Called after a commit, which has marked them as begun.
     pub fn take_jobs(&mut self) -> Vec<Begun> {
         let begun = self.host.jobs.take_begun(&self.host.store);
-        let with_work = |BegunJob { number, service, name, input }| Begun {
+        let with_work = |BegunJob { number, owner, service, name, input }| Begun {
             number,
             service,
             name,
             input,
-            work: self.host.services[service].code.work(),
+            work: self.host.services[service].build_of(owner).code.work(),
         };
         begun.into_iter().map(with_work).collect()
     }
@@ -388,6 +392,23 @@ impl Core {
         rollback::roll_back(&mut self.host, &mut self.sweeps, library)
     }
 
+    /// Lets a build run some sessions beside the one that serves: the commit of a canary, or its
+    /// continuation by a successor. The counts go on that a predecessor has recorded.
+    pub fn begin_canary(&mut self, build: &Build, offers: Serving, terms: CanaryTerms) {
+        canary::begin(&mut self.host, build, offers, terms);
+    }
+
+    /// Takes the canary of a library back, between two passes, and returns its candidate with the
+    /// counts of all services; `None`: there is no canary.
+    pub fn take_back_canary(&mut self, library: &str) -> Option<(Build, BothCounts)> {
+        canary::take_back(&mut self.host, &mut self.sweeps, library)
+    }
+
+    /// Returns the candidate of a library's canary, its terms, and the counts of all services.
+    pub fn canary(&self, library: &str) -> Option<(&Build, &CanaryTerms, BothCounts)> {
+        canary::canary_of(&self.host, library)
+    }
+
     /// Lets a build stand by to take over, as it did in a predecessor of this process.
     pub fn stand_by(&mut self, build: &Build, offers: Serving) {
         rollback::stand_by(&mut self.host, build, offers);
@@ -532,6 +553,12 @@ impl Core {
     /// Keys of the host records of a kind, in order.
     pub fn host_record_keys(&self, kind: Kind) -> impl Iterator<Item = u64> + use<'_> {
         self.host.host_records.keys(kind)
+    }
+
+    /// Returns the highest number that a session has, or had. Sessions that open later have higher
+    /// ones, but for connections on their way in.
+    pub fn session_number(&self) -> u64 {
+        self.host.sessions.last_number().max(self.host.host_records.connection_number())
     }
 
     /// Returns the highest number of a connection that was served. A connection without a

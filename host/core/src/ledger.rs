@@ -31,6 +31,10 @@ pub enum Outcome {
     Configured,
     /// No reload: states and tables were restored by an operator.
     Restored,
+    /// The build that was asked for runs some sessions, beside the one that serves.
+    Canary,
+    /// A canary's sessions run the build that serves again.
+    TakenBack,
 }
 
 /// Report of one library's reload, or of another change. Some fields have a meaning for reloads
@@ -86,6 +90,9 @@ pub struct Report {
     /// Result of an operator restore; `None`: the change is none.
     #[serde(default)]
     pub restored: Option<Box<Restored>>,
+    /// Canary that begins, ends or is promoted; `None`: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryReport>,
 }
 
 impl Report {
@@ -111,8 +118,30 @@ impl Report {
             rehearsal: None,
             probation: None,
             restored: None,
+            canary: None,
         }
     }
+}
+
+/// Canary in a report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryReport {
+    /// Generation of the candidate.
+    pub generation: u64,
+    /// Share of new sessions that run it, in ten-thousandths.
+    pub share: u32,
+    /// Sessions that run it by choice.
+    pub chosen: usize,
+    /// Sessions that run it, or ran it at its end.
+    pub sessions: u64,
+    /// Turns that it has run.
+    pub turns: u64,
+    /// Turns among those that failed and count: the build before does not fail them.
+    pub faults: u64,
+    /// Batches that both builds have run.
+    pub compared: u64,
+    /// Batches among those in which they answered differently.
+    pub differing: u64,
 }
 
 /// Probation in a report.

@@ -8,6 +8,7 @@
 //! caller leaves in the middle. If the worker dies, the ledger tells what was committed.
 
 use crate::admin::ask::{Failure, ask, done, get, reports};
+use crate::admin::canary;
 use crate::admin::dump::dump;
 use crate::admin::query::{Answer, Proposal, Query, QueryMailbox, ReloadRequest, Setting};
 use crate::admin::restore;
@@ -93,6 +94,16 @@ fn run(
             let request = ReloadRequest { target: service, from, together, dry_run, against, by };
             reports(ask(mailbox, Query::Reload(request))?, caller)?;
         }
+        AdminCommand::Canary { service, from, wish } => {
+            let request = canary::request(service, from, wish, by, mailbox)?;
+            reports(ask(mailbox, Query::Canary(request))?, caller)?;
+        }
+        AdminCommand::Canaries => {
+            let lines = |a| if let Answer::Canaries(l) = a { Some(l) } else { None };
+            caller.say(&Reply::Canaries(get(mailbox, Query::Canaries, lines)?))?;
+        }
+        AdminCommand::Promote(name) => reports(ask(mailbox, Query::Promote(name, by))?, caller)?,
+        AdminCommand::TakeBack(name) => reports(ask(mailbox, Query::TakeBack(name, by))?, caller)?,
         AdminCommand::RollBack { service, to } => {
             reports(ask(mailbox, Query::RollBack(service, to, by))?, caller)?
         }

@@ -115,6 +115,9 @@ pub fn call_recorded(
     let is_one = matches!(
         command,
         AdminCommand::Reload { service: Some(_), .. }
+            | AdminCommand::Canary { .. }
+            | AdminCommand::Promote(_)
+            | AdminCommand::TakeBack(_)
             | AdminCommand::RollBack { .. }
             | AdminCommand::Configure
     );

@@ -111,6 +111,7 @@ fn session_line(v: SessionView, now_ms: u64) -> SessionLine {
     SessionLine {
         id: v.record.id,
         service: v.service,
+        generation: v.generation,
         endpoint: v.kind,
         tls: v.tls.into_iter().collect(),
         over_tls: v.record.over_tls || v.record.tls_due,

@@ -6,6 +6,7 @@
 //! | [`answer`] | answers one command |
 //! | `amend` | changes single states and entries, and undoes the last change |
 //! | `ask` | asks the loop one question and waits for the answer |
+//! | `canary` | chooses the sessions of a canary |
 //! | `dump` | streams a state dump |
 //! | `look` | looks at one session, at tables and their entries |
 //! | `patience` | bounds the time that a client waits |
@@ -30,6 +31,7 @@
 mod amend;
 pub mod answer;
 mod ask;
+mod canary;
 pub mod client;
 mod dump;
 pub mod follow;

@@ -10,6 +10,7 @@
 
 use crate::config::Config;
 use crate::protocol::admin::LedgerLine;
+use crate::protocol::canary::CanaryLine;
 use crate::protocol::data::TableLine;
 use crate::protocol::status::ServiceStatus;
 use greenroom_core::ledger::{Report, Restored};
@@ -60,6 +61,14 @@ pub enum Query {
     Message(u64, String),
     /// Reload.
     Reload(ReloadRequest),
+    /// Begin a canary.
+    Canary(CanaryRequest),
+    /// List the canaries.
+    Canaries,
+    /// Let the candidate of a canary serve: of a service or library, by name.
+    Promote(String, Requester),
+    /// Take the canary of a service or library back.
+    TakeBack(String, Requester),
     /// Put another configuration in force.
     Configure(Proposal),
     /// Roll a service or library back, by name: to this generation, or to the previous build.
@@ -142,6 +151,26 @@ pub struct ReloadRequest {
     pub by: Requester,
 }
 
+/// Request for a canary.
+pub struct CanaryRequest {
+    /// Name of a service or library.
+    pub target: String,
+    /// File to load; none: the library's own.
+    pub from: Option<PathBuf>,
+    /// Share of new sessions, in ten-thousandths.
+    pub share: u32,
+    /// Sessions that are to run it, sorted.
+    pub chosen: Vec<u64>,
+    /// Interval of the batches that are compared; 0: none.
+    pub compare_every: u32,
+    /// Milliseconds after which it is promoted; none: by command.
+    pub promote_after_ms: Option<u64>,
+    /// Faults beyond which it is taken back; none: by command.
+    pub faults_max: Option<u64>,
+    /// Requester.
+    pub by: Requester,
+}
+
 /// Configuration to put in force.
 pub struct Proposal {
     /// Number that the keeper gave it.
@@ -159,6 +188,8 @@ pub type QueryMailbox = crate::mailbox::Mailbox<Ask>;
 pub enum Answer {
     /// Answers [`Query::Services`].
     Services(Vec<ServiceStatus>),
+    /// Answers [`Query::Canaries`].
+    Canaries(Vec<CanaryLine>),
     /// Answers [`Query::Sessions`].
     Sessions(Slice<SessionView>),
     /// Answers [`Query::OwnOf`].

@@ -86,7 +86,7 @@ fn rehearsed(
             Some(Ok(())) => break,
         }
     }
-    let services = plan.builds.keys().cloned().collect();
+    let services = plan.services();
     let found = Restored { file, ..survey.found(&plan) };
     Ok(found.report(Outcome::Rehearsed, String::new(), services))
 }

@@ -6,7 +6,7 @@
 //! Cannot fail: a field that is missing is left out. Lines of older versions have fewer fields.
 
 use crate::printable::one_line;
-use greenroom_core::ledger::{Outcome, ProbationState, Report, Restored};
+use greenroom_core::ledger::{CanaryReport, Outcome, ProbationState, Report, Restored};
 
 /// Names an operator as the ledger does. A client finds its own lines by this name, so both
 /// sides must call this function.
@@ -36,7 +36,10 @@ fn sentence(r: &Report) -> String {
                 _ => "",
             };
             // Empty for most commits.
-            let but = if r.reason.is_empty() { String::new() } else { format!("; {}", r.reason) };
+            let mut but = if r.reason.is_empty() { String::new() } else { format!("; {}", r.reason) };
+            if let Some(words) = canary_words(r) {
+                but += &format!("; {words}");
+            }
             format!(
                 "{}: generation {} committed, build {build}, {} sessions, pause {:.1} µs{on_probation}{but}",
                 r.library, r.generation, r.sessions, r.pause_us
@@ -58,6 +61,25 @@ fn sentence(r: &Report) -> String {
         }
         Outcome::Configured => format!("{}: in force: {}; pause {:.1} µs", r.library, r.reason, r.pause_us),
         Outcome::Restored => "state restored".to_owned(),
+        Outcome::Canary => {
+            format!(
+                "{}: {}, build {build}; generation {} serves on, pause {:.1} µs",
+                r.library,
+                canary_words(r).unwrap_or_default(),
+                r.generation,
+                r.pause_us
+            )
+        }
+        Outcome::TakenBack => {
+            format!(
+                "{}: {}; {}; generation {} serves all sessions, pause {:.1} µs",
+                r.library,
+                r.reason,
+                canary_words(r).unwrap_or_default(),
+                r.generation,
+                r.pause_us
+            )
+        }
         Outcome::Replaced => {
             format!("{}: build {build} was replaced, generation {} serves", r.library, r.generation)
         }
@@ -66,6 +88,30 @@ fn sentence(r: &Report) -> String {
             n => format!("{}: refused, generation {n} serves on: {}", r.library, r.reason),
         },
     }
+}
+
+/// Tells which sessions run a canary's candidate.
+fn included(canary: &CanaryReport) -> String {
+    let share = f64::from(canary.share) / 100.0;
+    match (canary.share, canary.chosen) {
+        (_, 0) => format!("for {share} % of new sessions"),
+        (0, n) => format!("for {n} chosen sessions"),
+        (_, n) => format!("for {n} chosen sessions and {share} % of new ones"),
+    }
+}
+
+/// Tells which sessions a canary begins with, or what was counted of it by its end; `None`: the
+/// line is about no canary.
+pub fn canary_words(r: &Report) -> Option<String> {
+    let canary = r.canary.as_ref()?;
+    let CanaryReport { generation, sessions, turns, faults, compared, differing, .. } = canary;
+    Some(match r.outcome {
+        Outcome::Canary => format!("generation {generation} runs as a canary {}", included(canary)),
+        _ => format!(
+            "as a canary it ran {turns} turns in {sessions} sessions, {faults} failed, and {differing} of {compared} \
+             compared batches differed"
+        ),
+    })
 }
 
 /// Tells a restore, a change of one session's state or of single entries, or the undoing of a

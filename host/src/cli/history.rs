@@ -4,12 +4,13 @@
 //! as wide as their widest cell. A narrow terminal gets the columns that fit, and the others below.
 
 use crate::admin::client::call;
-use crate::admin::text::ledger_line;
+use crate::admin::text::{canary_words, ledger_line};
 use crate::cli::output::{CommandFailure, json_line};
 use crate::cli::table::{Form, Table, table};
 use crate::cli::watch::Watch;
 use crate::protocol::admin::{AdminCommand, LedgerLine, Reply};
 use clap::Args;
+use greenroom_core::ledger::Report;
 use serde_json::json;
 use std::path::Path;
 
@@ -96,8 +97,14 @@ fn laid_out(lines: &[LedgerLine]) -> Table {
             if r.pause_us > 0.0 { format!("{:.1} µs", r.pause_us) } else { String::new() },
             probation.unwrap_or_default(),
             // Restores have no columns of their own.
-            r.restored.as_ref().map_or_else(|| r.reason.clone(), |_| ledger_line(r)),
+            r.restored.as_ref().map_or_else(|| why(r), |_| ledger_line(r)),
         ]);
     }
     table
+}
+
+/// Reason of an outcome, and what is to tell of a canary.
+fn why(r: &Report) -> String {
+    let words = [Some(r.reason.clone()).filter(|reason| !reason.is_empty()), canary_words(r)];
+    words.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

@@ -13,6 +13,8 @@
 //! comments of the types that `clap` derives from are the help text: their words are part of
 //! the interface.
 
+mod canary;
+mod canary_args;
 mod changes;
 mod check;
 mod check_config;
@@ -80,6 +82,8 @@ enum Command {
     Reload(reload::Reload),
     /// Let a build serve again that ran before; states and tables go back with it
     Rollback(reload::Rollback),
+    /// Show the canaries, promote one, or take it back (`reload --canary` begins one)
+    Canary(canary::Canary),
     /// Show the host and its services
     Status(status::StatusArgs),
     /// Show the host on this terminal, as it is now
@@ -153,6 +157,7 @@ pub fn run() -> ExitCode {
         Command::Dev(dev) => dev.run(),
         Command::Reload(reload) => reload.run(&dir),
         Command::Rollback(rollback) => rollback.run(&dir),
+        Command::Canary(canary) => canary.run(&dir),
         Command::Status(status) => status.run(&dir),
         Command::Top(top) => top.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),

@@ -7,13 +7,14 @@
 //!
 //! | outcome | exit code of `reload` | exit code of `rollback` |
 //! | --- | --- | --- |
-//! | committed, configured, rehearsed | 0 | 1 |
+//! | committed, configured, rehearsed, canary | 0 | 1 |
 //! | unchanged | 0 | 0 |
 //! | rolled back | 1 | 0 |
 //! | refused, replaced | 1 | 1 |
 
 use crate::admin::client::{CallError, call, call_recorded};
 use crate::admin::text::ledger_line;
+use crate::cli::canary_args::CanaryArgs;
 use crate::cli::output::{CommandFailure, complain, print_json, print_text};
 use crate::cli::report::print_rehearsal;
 use crate::config::is_text;
@@ -51,6 +52,8 @@ pub(super) struct Reload {
     /// Wait until the new build has passed its probation or was rolled back
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
+    #[command(flatten)]
+    canary: CanaryArgs,
     /// JSON, a line for each library
     #[arg(long)]
     json: bool,
@@ -83,13 +86,15 @@ impl Reload {
         let against = self.against.map(absolute).transpose().map_err(CommandFailure::Usage)?;
         let against = against.map(|file| (file, self.allow));
         let (service, together, dry_run) = (self.service, self.all, self.dry_run);
+        let wish = self.canary.wish()?;
         let mut told = Told::new(self.json, dry_run);
         // Reports whose end another query tells. Asked for after the answer, so no other report
         // waits.
         let mut settled = Vec::new();
-        let asked = match self.config {
-            true => AdminCommand::Configure,
-            false => AdminCommand::Reload { service, from, together, dry_run, against },
+        let asked = match (wish, service) {
+            _ if self.config => AdminCommand::Configure,
+            (Some(wish), Some(service)) => AdminCommand::Canary { service, from, wish },
+            (_, service) => AdminCommand::Reload { service, from, together, dry_run, against },
         };
         ask_until_there_is_room(dir, &asked, |reply| match reply {
             Reply::Progress(library, done, total) => told.progress(&library, done, total),
@@ -107,8 +112,8 @@ impl Reload {
             })?;
         }
         // A build that serves already is what was asked for.
-        use Outcome::{Committed, Configured, Rehearsed, Unchanged};
-        told.end(|o| matches!(o, Committed | Unchanged | Rehearsed | Configured))
+        use Outcome::{Canary, Committed, Configured, Rehearsed, Unchanged};
+        told.end(|o| matches!(o, Committed | Unchanged | Rehearsed | Configured | Canary))
     }
 }
 
@@ -176,7 +181,7 @@ const QUIET: Duration = Duration::from_millis(500);
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
 /// Reports and progress printed so far.
-struct Told {
+pub(super) struct Told {
     json: bool,
     dry_run: bool,
     /// Time at which the command began.
@@ -191,14 +196,14 @@ struct Told {
 
 impl Told {
     /// Begins with nothing printed.
-    fn new(json: bool, dry_run: bool) -> Told {
+    pub(super) fn new(json: bool, dry_run: bool) -> Told {
         let now = Instant::now();
         Told { json, dry_run, began: now, said: now, bar: None, outcomes: Vec::new() }
     }
 
     /// Shows the progress of a rehearsal on standard error: a bar on a terminal, else a line
     /// each second. A rehearsal of less than 500 ms shows nothing.
-    fn progress(&mut self, library: &str, done: u64, total: u64) {
+    pub(super) fn progress(&mut self, library: &str, done: u64, total: u64) {
         if self.began.elapsed() < QUIET {
             return;
         }
@@ -217,7 +222,7 @@ impl Told {
 
     /// Prints a report. What was rehearsed is printed if nothing was committed: then it is the
     /// reason, or the answer to a dry run.
-    fn report(&mut self, report: &Report) {
+    pub(super) fn report(&mut self, report: &Report) {
         // Cleared first, or the report would be written into the bar's line.
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -235,7 +240,7 @@ impl Told {
 
     /// Ends the command: success if `fine` accepts every outcome. Why it failed was printed
     /// already.
-    fn end(self, fine: impl Fn(&Outcome) -> bool) -> Result<(), CommandFailure> {
+    pub(super) fn end(self, fine: impl Fn(&Outcome) -> bool) -> Result<(), CommandFailure> {
         match self.outcomes.iter().all(fine) {
             true => Ok(()),
             false => Err(CommandFailure::Failed(String::new())),

@@ -229,7 +229,7 @@ impl Set {
 /// Parses a field's path and its value: JSON, or else a string. The first `=` behind
 /// the path counts, so values may contain more of them. A string that is valid JSON needs quotes:
 /// `name="5"`. JSON that nests too deep is refused, and not taken for a string.
-fn field(text: &str) -> Result<(String, Value), CommandFailure> {
+pub(super) fn field(text: &str) -> Result<(String, Value), CommandFailure> {
     let (path, rest) =
         FieldPath::parse_before(text, |rest| rest.starts_with('=')).map_err(CommandFailure::Usage)?;
     let Some(value) = rest.strip_prefix('=') else {

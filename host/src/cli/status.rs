@@ -165,10 +165,18 @@ fn holds_and_runs(file: &FileStatus) -> String {
     format!("holds {holds}, and {runs}")
 }
 
-/// Tells the jobs of each service that has any, and the longest pass of the loop.
+/// Tells the canary and the jobs of each service that has any, and the longest pass of the loop.
 fn tell_work(status: &Status, out: &mut String) {
     for s in &status.services {
         let JobsStatus { running, waiting, oldest_ms } = s.jobs;
+        if let Some(c) = &s.canary {
+            let build = c.build.get(..12).unwrap_or(&c.build);
+            let _ = writeln!(
+                out,
+                "canary of {}: generation {}, build {build}, {} % of new sessions, {} chosen; `greenroom canary` has more",
+                s.name, c.generation, c.share, c.chosen
+            );
+        }
         if running + waiting > 0 {
             let oldest = humantime::format_duration(Duration::from_millis(oldest_ms.unwrap_or(0)));
             let _ = writeln!(

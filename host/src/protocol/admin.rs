@@ -10,6 +10,7 @@
 //! on this protocol. The types of a line of `--json` are here and in [`super::status`]: their field
 //! names are public, so fields are only added.
 
+use super::canary::{CanaryLine, CanaryWish};
 use super::data::{EntryQuery, Reached, Shown, TableLine};
 use super::selection::{First, Selection};
 use super::status::Status;
@@ -92,6 +93,21 @@ pub enum AdminCommand {
         #[serde(default)]
         against: Option<(PathBuf, Vec<String>)>,
     },
+    /// A canary: a candidate runs some sessions, beside the build that serves.
+    Canary {
+        /// A service or library.
+        service: String,
+        /// Another file than the library's own.
+        from: Option<PathBuf>,
+        /// Sessions that are to run it, and its end.
+        wish: CanaryWish,
+    },
+    /// All canaries, with their counts.
+    Canaries,
+    /// Let the candidate of a canary serve: of a service or library.
+    Promote(String),
+    /// Take a canary back: of a service or library.
+    TakeBack(String),
     /// Read the configuration file again, and put it in force.
     Configure,
     /// Put an earlier build back in charge.
@@ -171,6 +187,10 @@ impl AdminCommand {
             | Self::Amend { .. }
             | Self::Undo
             | Self::Reload { .. }
+            | Self::Canary { .. }
+            | Self::Canaries
+            | Self::Promote(_)
+            | Self::TakeBack(_)
             | Self::RollBack { .. }
             | Self::Await(_)
             | Self::Restore { .. }
@@ -184,13 +204,16 @@ impl AdminCommand {
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::Status | Self::Sessions { .. } | Self::History | Self::Await(_) | Self::Dump { .. } => true,
-            Self::Show(_) | Self::Tables | Self::Entries(_) => true,
+            Self::Canaries | Self::Show(_) | Self::Tables | Self::Entries(_) => true,
             Self::Release(_)
             | Self::Close(_)
             | Self::CloseAll(_)
             | Self::Message { .. }
             | Self::Withhold(_)
             | Self::Reload { .. }
+            | Self::Canary { .. }
+            | Self::Promote(_)
+            | Self::TakeBack(_)
             | Self::Configure
             | Self::RollBack { .. }
             | Self::Restore { .. }
@@ -215,6 +238,8 @@ impl AdminCommand {
         match self {
             Self::Await(_) | Self::Watch { .. } => None,
             Self::Reload { .. }
+            | Self::Canary { .. }
+            | Self::Promote(_)
             | Self::Configure
             | Self::RollBack { .. }
             | Self::Restore { .. }
@@ -229,6 +254,8 @@ impl AdminCommand {
             | Self::CloseAll(_)
             | Self::Message { .. }
             | Self::Withhold(_)
+            | Self::Canaries
+            | Self::TakeBack(_)
             | Self::Dump { .. }
             | Self::Show(_)
             | Self::Tables
@@ -284,12 +311,15 @@ pub enum Reply {
     Reached(Reached),
     /// To [`AdminCommand::History`], in slices.
     History(Vec<LedgerLine>),
+    /// To [`AdminCommand::Canaries`].
+    Canaries(Vec<CanaryLine>),
     /// To [`AdminCommand::Dump`], a piece of the document.
     Text(String),
     /// To [`AdminCommand::Reload`]: a library, sessions and entries rehearsed, and their total.
     Progress(String, u64, u64),
-    /// To [`AdminCommand::Reload`] and [`AdminCommand::RollBack`], one for each library; to
-    /// [`AdminCommand::Await`], [`AdminCommand::Restore`] and [`AdminCommand::Set`].
+    /// To [`AdminCommand::Reload`] and [`AdminCommand::RollBack`], one for each library; to those
+    /// that begin and end a canary; to [`AdminCommand::Await`], [`AdminCommand::Restore`] and
+    /// [`AdminCommand::Set`].
     Report(Box<Report>),
     /// To [`AdminCommand::Show`].
     Shown(Box<Shown>),
@@ -324,6 +354,9 @@ pub struct SessionLine {
     pub id: u64,
     /// Service of the session.
     pub service: String,
+    /// Generation of the build that runs it; 0: none does.
+    #[serde(default)]
+    pub generation: u64,
     /// Kind of the endpoint that it came by.
     #[serde(default)]
     pub endpoint: String,

@@ -56,6 +56,7 @@ mod tests {
             turns: 0,
             faults: 0,
             jobs: JobsStatus::default(),
+            canary: None,
         };
         write(board, &[None, Some(tally)]);
         board.count(1, [5, 6, 7]);

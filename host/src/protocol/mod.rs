@@ -5,6 +5,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`admin`] | requests and replies between a command and the host |
+//! | [`canary`] | canaries, as they are asked for and shown |
 //! | [`data`] | data of sessions and tables in answers |
 //! | [`handshaker`] | messages of the process that does handshakes of TLS |
 //! | [`keeper`] | messages between keeper and worker |
@@ -15,6 +16,7 @@
 
 pub mod admin;
 pub mod board_text;
+pub mod canary;
 pub mod data;
 pub mod found;
 pub mod handshaker;

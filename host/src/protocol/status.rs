@@ -204,6 +204,24 @@ pub struct ServiceStatus {
     /// Jobs of the service.
     #[serde(default)]
     pub jobs: JobsStatus,
+    /// Canary of its library; null: none runs.
+    #[serde(default)]
+    pub canary: Option<CanaryStatus>,
+}
+
+/// A canary in a status: a build that runs some sessions. `greenroom canary` has the counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    /// Generation of the candidate.
+    pub generation: u64,
+    /// SHA-256 of its file.
+    pub build: String,
+    /// Version of the state that it writes.
+    pub state_version: u32,
+    /// Share of new sessions that run it, in percent.
+    pub share: f64,
+    /// Sessions that were chosen to run it.
+    pub chosen: usize,
 }
 
 /// Words behind an endpoint in text for people: the stacks that one at `[::]` takes. Empty for all

@@ -14,7 +14,7 @@
 use crate::clock::now_ns;
 use crate::logs::log_at;
 use crate::protocol::keeper::ClientTls;
-use crate::worker::reload::probation::Probations;
+use crate::worker::drivers::Drivers;
 use crate::worker::repeats::RepeatKind;
 use crate::worker::shell::Shell;
 use crate::worker::start_tls;
@@ -31,7 +31,7 @@ use greenroom_state::abi::fault::PANIC;
 /// Carries out what the core has ordered by the last commit: jobs, connections, then its commands.
 /// Commands keep their order, because a close follows its reset and its log lines. `commands` is
 /// scratch, and is empty before and after.
-pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands: &mut Vec<Command>) {
+pub(super) fn carry_out(shell: &mut Shell, drivers: &mut Drivers, commands: &mut Vec<Command>) {
     for job in shell.core.take_jobs() {
         shell.threads.jobs.begin(job);
     }
@@ -65,15 +65,19 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
             }
             Command::GiveUpConnect(number) => shell.keeper.give_up_connect(number),
             // Carried out between two passes: a rollback changes what turns run.
-            Command::ProbationEnd { build, record, proof } => probations.note_end(build, record, proof),
-            Command::Fault { service, session, action, fault, answered_by } => {
+            Command::ProbationEnd { build, record, proof } => {
+                drivers.probations.note_end(build, record, proof);
+            }
+            Command::CanaryDue { build, verdict } => drivers.canaries.note_due(build, verdict),
+            Command::Fault { service, generation, session, action, fault, answered_by } => {
                 if shell.repeats.pass(RepeatKind::Fault, service, session, now_ns()) {
-                    log_fault(&shell.core, service, session, action_name(action), &fault, answered_by);
+                    let of = (service, generation, session);
+                    log_fault(&shell.core, of, action_name(action), &fault, answered_by);
                 }
             }
             Command::Notice { level, service, session, message } => {
                 if shell.repeats.pass(RepeatKind::Notice, service, session, now_ns()) {
-                    let (service, generation) = name_of(&shell.core, service);
+                    let (service, generation) = name_of(&shell.core, service, session);
                     log_at!(level, %service, session, generation, "{message}");
                 }
             }
@@ -84,7 +88,7 @@ pub(super) fn carry_out(shell: &mut Shell, probations: &mut Probations, commands
 
 /// Asks the keeper for an outbound connection.
 fn connect(shell: &mut Shell, Dial { number, service, target }: Dial) {
-    let service = name_of(&shell.core, service).0.to_owned();
+    let service = name_of(&shell.core, service, 0).0.to_owned();
     let over_tls = target.over_tls.map(|name| ClientTls { service, server_name: name.into() });
     if !shell.keeper.connect(number, target.addr, over_tls) {
         let why = "this host's keeper is of an earlier version, which connects without TLS alone";
@@ -98,7 +102,7 @@ fn log_left_out(shell: &mut Shell) {
         return;
     }
     for (kind, service, lines) in shell.repeats.take_due(now_ns()) {
-        let (service, _) = name_of(&shell.core, service);
+        let (service, _) = name_of(&shell.core, service, 0);
         let what = match kind {
             RepeatKind::Fault => "turn failed",
             RepeatKind::Notice => "notices about sessions",
@@ -110,7 +114,7 @@ fn log_left_out(shell: &mut Shell) {
 /// Logs a line that a handler has written, with the service, its generation and the session. Lines
 /// of a turn that failed are marked, because its other effects were dropped.
 fn log_line(core: &Core, service: ServiceId, session: u64, line: &LogLine) {
-    let (service, generation) = name_of(core, service);
+    let (service, generation) = name_of(core, service, session);
     let (target, message) = (&line.target, &line.message);
     if line.failed {
         log_at!(line.level, %service, session, generation, handler = %target, failed = true, "{message}");
@@ -122,13 +126,12 @@ fn log_line(core: &Core, service: ServiceId, session: u64, line: &LogLine) {
 /// Logs a failed turn. `answered_by`: the generation that ran the turn again with success.
 fn log_fault(
     core: &Core,
-    service: ServiceId,
-    session: u64,
+    (service, generation, session): (ServiceId, u64, u64),
     action: &str,
     fault: &Fault,
     answered_by: Option<u64>,
 ) {
-    let (service, generation) = name_of(core, service);
+    let (service, _) = name_of(core, service, session);
     match answered_by {
         Some(before) => tracing::error!(
             %service, session, generation, action,
@@ -138,10 +141,10 @@ fn log_fault(
     }
 }
 
-/// A service's name, and the generation that serves it now.
-fn name_of(core: &Core, service: ServiceId) -> (&str, u64) {
+/// A service's name, and the generation that runs a session of it now; 0: the service itself.
+fn name_of(core: &Core, service: ServiceId, session: u64) -> (&str, u64) {
     let service = &core.services()[usize::from(service.0)];
-    (&service.offer.name, service.generation())
+    (&service.offer.name, service.generation_of(session))
 }
 
 /// A fault's message and its place in the source, if known. Panics are marked; other faults speak

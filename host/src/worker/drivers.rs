@@ -1,8 +1,10 @@
-//! The drivers of what takes several passes: reloads, proposals, probations, restores, watches.
+//! The drivers of what takes several passes: reloads, proposals, probations, canaries, restores,
+//! watches.
 //!
 //! A driver owns the requests that wait for it, and steps between two passes with the shell. A
 //! driver that needs another one gets it as an argument.
 
+use crate::worker::reload::canary::CanaryDriver;
 use crate::worker::reload::carry_out::ReloadDriver;
 use crate::worker::reload::probation::Probations;
 use crate::worker::reload::proposals::Proposals;
@@ -18,6 +20,8 @@ pub(super) struct Drivers {
     pub proposals: Proposals,
     /// Probations of builds.
     pub probations: Probations,
+    /// Canaries.
+    pub canaries: CanaryDriver,
     /// Operator restores.
     pub restores: Restores,
     /// Operators who watch turns.
@@ -28,15 +32,18 @@ impl Drivers {
     /// Makes drivers with nothing under way.
     pub(super) fn new(reload: ReloadDriver) -> Drivers {
         let (proposals, probations) = (Proposals::default(), Probations::default());
-        let (restores, watches) = (Restores::default(), Watches::default());
-        Drivers { reload, proposals, probations, restores, watches }
+        let (canaries, restores) = (CanaryDriver::default(), Restores::default());
+        let watches = Watches::default();
+        Drivers { reload, proposals, probations, canaries, restores, watches }
     }
 
     /// Steps all drivers between two passes, in a fixed order. A probation that has just ended
-    /// counts before a commit replaces its build. A proposal begins once no reload is under way. A
-    /// restore comes last: a plan that was checked by a build just replaced is refused.
+    /// counts before a commit replaces its build, and so does the end of a canary. A proposal
+    /// begins once no reload is under way. A restore comes last: a plan that was checked by a build
+    /// just replaced is refused.
     pub(super) fn step(&mut self, shell: &mut Shell) {
         self.probations.step(shell);
+        self.canaries.step(shell, &mut self.reload);
         self.reload.step(shell, &mut self.probations);
         self.proposals.step(shell, &mut self.reload);
         self.restores.step(shell);

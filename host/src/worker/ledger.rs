@@ -79,6 +79,7 @@ pub(super) fn requester(by: Requester) -> String {
         Requester::Start => "start".to_owned(),
         Requester::Watcher => "watcher".to_owned(),
         Requester::Signal => "SIGHUP".to_owned(),
+        Requester::Rule => "rule".to_owned(),
         Requester::Operator { uid, pid } => operator(uid, pid),
     }
 }

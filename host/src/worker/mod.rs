@@ -254,7 +254,7 @@ impl Worker {
         board.stage(Stage::Commit);
         self.shell.commit();
         board.stage(Stage::Commands);
-        commands::carry_out(&mut self.shell, &mut self.drivers.probations, &mut self.commands);
+        commands::carry_out(&mut self.shell, &mut self.drivers, &mut self.commands);
         board.stage(Stage::Send);
         self.shell.send();
     }

@@ -13,6 +13,7 @@
 use crate::admin::query::{Answer, Ask, Query, ReadState, SchemaOf, TableEntries};
 use crate::protocol::data::TableLine;
 use crate::worker::drivers::Drivers;
+use crate::worker::reload::canary_list::canaries;
 use crate::worker::restore::OperatorRestore;
 use crate::worker::shell::Shell;
 use crate::worker::watches;
@@ -63,6 +64,10 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
         }
         Query::Configure(proposal) => return drivers.proposals.add(proposal, Some(ask.reply)),
         Query::Reload(wish) => return drivers.reload.ask_reload(shell, wish, ask.reply),
+        Query::Canary(wish) => return drivers.reload.ask_canary(shell, wish, ask.reply),
+        Query::Canaries => Answer::Canaries(canaries(core)),
+        Query::Promote(name, by) => return drivers.reload.ask_promote(shell, &name, by, Some(ask.reply)),
+        Query::TakeBack(name, by) => return drivers.canaries.ask_take_back(name, by, ask.reply),
         Query::RollBack(name, to, by) => {
             return drivers.reload.ask_roll_back(shell, &name, to, by, ask.reply);
         }

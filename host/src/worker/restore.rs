@@ -102,7 +102,7 @@ fn write(shell: &mut Shell, plan: &Plan) -> Result<Written, String> {
         return Err("the host is stopping".into());
     }
     let (restored, replaced) = shell.core.restore(plan)?;
-    Ok((restored, replaced, plan.builds.keys().cloned().collect()))
+    Ok((restored, replaced, plan.services()))
 }
 
 /// Commits a restore together with its line in the ledger. A refused one only gets the line. A
@@ -188,8 +188,8 @@ fn plan_fields(
     let slot = core.sessions().slot_of(session).filter(|_| service_of_number(session).is_none());
     let slot = slot.ok_or_else(|| format!("no session has number {session}"))?;
     let s = core.sessions().get(slot).ok_or_else(|| format!("no session has number {session}"))?;
-    let offer = &core.services()[usize::from(s.service.0)].offer;
-    let (service, version) = (offer.name.clone(), offer.shape.version);
+    let of = &core.services()[usize::from(s.service.0)];
+    let (service, version) = (of.offer.name.clone(), of.version_of(session));
     let about = |why: String| format!("service {service}, session {session}: {why}");
     let read = core.rehearse(slot).map_err(about)?;
     let packed = read

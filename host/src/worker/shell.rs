@@ -16,7 +16,7 @@ use crate::crash_points::Point;
 use crate::memory::board::Board;
 use crate::plugin::prepare::Job;
 use crate::protocol::board_text;
-use crate::protocol::status::{JobsStatus, ServiceStatus};
+use crate::protocol::status::{CanaryStatus, JobsStatus, ServiceStatus};
 use crate::worker::datagrams::Datagrams;
 use crate::worker::handshakes::HandshakesDone;
 use crate::worker::keeper_link::KeeperLink;
@@ -226,6 +226,13 @@ impl Shell {
                 turns: s.turns,
                 faults: s.faults,
                 jobs: JobsStatus::default(),
+                canary: s.canary().map(|(build, terms, version)| CanaryStatus {
+                    generation: build.generation,
+                    build: build.hash.clone(),
+                    state_version: version,
+                    share: f64::from(terms.share) / 100.0,
+                    chosen: terms.chosen.len(),
+                }),
             })
         });
         statuses.collect()

@@ -72,6 +72,19 @@ counts! {
     sealed,
     /// Turns that were recorded and replayed.
     replayed,
+    /// Canaries that began.
+    canaries,
+    canaries_promoted,
+    canaries_taken_back,
+    /// Canaries of those that a rule took back.
+    canaries_by_rule,
+    /// Turns of candidates, and those that failed and that the build before does not fail.
+    canary_turns,
+    canary_faults,
+    /// Batches that both builds have run.
+    canary_compared,
+    /// Kills and upgrades while a canary ran.
+    kills_with_canary,
 }
 
 impl Counts {
@@ -81,6 +94,8 @@ impl Counts {
         assert!(self.states_put_back > 5000 && self.configured > 1000);
         assert!(self.upgrades > 300 && self.unix_ended > 100 && self.sealed > 10_000);
         assert!(self.carried > 800 && self.replayed > least(subject), "{self}");
+        assert!(self.canaries > 60 && self.canaries_promoted > 15 && self.canaries_taken_back > 40);
+        assert!(self.canary_turns > 2000 && self.canary_compared > 500 && self.kills_with_canary > 40);
         // The shipped tally does not fail, and has no effects but output.
         if subject == Subject::Script {
             assert!(self.faults > 5000 && self.quarantined > 100);
@@ -88,6 +103,7 @@ impl Counts {
             assert!(self.silences > 50 && self.missed > 200 && self.timed_out > 15);
             assert!(self.actions > 10_000 && self.jobs_once > 500 && self.jobs_lost > 50);
             assert!(self.shouts_heard > 5_000 && self.connected > 500 && self.resets > 100);
+            assert!(self.canaries_by_rule > 3 && self.canary_faults > 25);
             assert!(self.kills_in_sweep > 50 && self.kept_over > 20);
             assert!(self.datagrams_lost > 500 && self.datagrams_answered > 2_000);
         }
@@ -111,10 +127,11 @@ impl fmt::Display for Counts {
         write!(f, "{} datagrams lost, {} answered, ", self.datagrams_lost, self.datagrams_answered)?;
         write!(f, "{} silences told, {} actions missed, ", self.silences, self.missed)?;
         write!(f, "{} sessions timed out, ", self.timed_out)?;
-        write!(
-            f,
-            "{} streams carried, {} records sealed, {} turns replayed",
-            self.carried, self.sealed, self.replayed
-        )
+        write!(f, "{} streams carried, {} records sealed, ", self.carried, self.sealed)?;
+        write!(f, "{} turns replayed; ", self.replayed)?;
+        write!(f, "{} canaries, {} promoted, ", self.canaries, self.canaries_promoted)?;
+        write!(f, "{} taken back, {} by a rule; ", self.canaries_taken_back, self.canaries_by_rule)?;
+        write!(f, "{} turns of theirs, {} failed, ", self.canary_turns, self.canary_faults)?;
+        write!(f, "{} batches compared, {} kills", self.canary_compared, self.kills_with_canary)
     }
 }

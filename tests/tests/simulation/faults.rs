@@ -183,13 +183,16 @@ impl World {
             self.builds.converters.clear();
         }
         for converter in &self.builds.converters {
-            core.go_on_converting(&converter.build, converter.services(true));
+            let services = self.services_of(converter, true);
+            self.host.core.go_on_converting(&converter.build, services);
         }
+        self.begin_canary_again();
         let Some(until_ns) = dead.probation_until_ns else {
             // The build may have passed in the very pass that was cut off, unreported.
             self.builds.previous = None;
             return;
         };
+        let core = &mut self.host.core;
         let previous = self.builds.previous.as_ref().expect("a build stood by");
         core.stand_by(&previous.build, previous.services(false));
         core.begin_probation(&build, &previous.build, until_ns);

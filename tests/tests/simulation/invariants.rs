@@ -113,6 +113,7 @@ impl World {
         names_have_one_holder_and_never_a_dead_one(self, &observed);
         records_and_sessions_agree(self, &observed);
         limits_change_with_a_commit_alone(self);
+        self.each_session_has_one_build();
         self.nobody_reads_what_is_over();
     }
 

@@ -20,6 +20,7 @@
 //! | `steps.rs` | random steps, and the end of a run |
 //! | `peers.rs` | peers and their connections |
 //! | `reloads.rs` | reloads, probations and rollbacks |
+//! | `canaries.rs` | candidates that run some sessions, and their laws |
 //! | `operator.rs` | configurations, states taken away and put back |
 //! | `faults.rs` | a peer's reset, a kill and its takeover |
 //! | `framings.rs` | framings of the services, and what peers make of them |
@@ -35,6 +36,7 @@
 //! | `recorded.rs` | recordings, replayed by the same code and by a changed one |
 //! | `trace.rs` | hash of everything that a seed brings about |
 
+mod canaries;
 mod counts;
 mod damage;
 mod datagrams;

@@ -1,5 +1,6 @@
 //! Laws of what a peer receives: shouts, replies, and the end of its session.
 
+use crate::canaries::candidates_answer_their_own_sessions;
 use crate::model::{Expected, Subject};
 use crate::peers::Peer;
 use crate::verbs::shout_len;
@@ -26,6 +27,7 @@ impl World {
             if self.subject == Subject::Script {
                 let (generation, rest) = without_generation(&line);
                 generations_go_back_by_a_rollback_alone(peer, generation, rolled_back, self.builds.highest);
+                candidates_answer_their_own_sessions(&self.canaries, peer, generation);
                 peer.last_generation = generation;
                 line = rest;
             }

@@ -1,5 +1,6 @@
 //! Reloads, probations and rollbacks, step by step, with a fate drawn for each.
 
+use crate::canaries::Purpose;
 use crate::framings;
 use crate::model::Subject;
 use crate::mortals::MORTAL;
@@ -10,7 +11,7 @@ use greenroom_core::framing::Framing;
 use greenroom_core::ledger::{Outcome, ProbationCounts};
 use greenroom_core::limits::per_service::AllLimits;
 use greenroom_core::operate::inspect::{Filter, SessionView};
-use greenroom_core::reload::request::{self, Event, Request, Requester, Step, Want};
+use greenroom_core::reload::request::{self, Event, Step, Want};
 use greenroom_core::service::offer::{Build, EndpointOffer, Offer};
 use greenroom_core::service::probation::ProbationEnd;
 use greenroom_core::turn::code::Code;
@@ -38,7 +39,7 @@ pub(crate) struct Builds {
     pub(crate) stood_by: u64,
     /// The reload that is under way.
     pub(crate) candidate: Option<Candidate>,
-    requests: u64,
+    pub(crate) requests: u64,
 }
 
 impl Builds {
@@ -118,14 +119,15 @@ impl Known {
 /// A build on its way into service.
 pub(crate) struct Candidate {
     /// The step that the core asked for.
-    step: Option<Step>,
-    offer: Offer,
+    pub(crate) step: Option<Step>,
+    pub(crate) offer: Offer,
     /// Configuration that is put in force with it.
-    limits: Option<AllLimits>,
-    unreadable: Option<u64>,
+    pub(crate) limits: Option<AllLimits>,
+    pub(crate) unreadable: Option<u64>,
     /// Framings that it offers.
-    kinds: u16,
-    fate: Fate,
+    pub(crate) kinds: u16,
+    pub(crate) fate: Fate,
+    pub(crate) purpose: Purpose,
 }
 
 /// Ends of a reload.
@@ -142,6 +144,10 @@ pub(crate) enum Fate {
     LosesState,
     /// The build serves, and fails its probation.
     Flawed,
+    /// The build shares something with the one that serves that differs.
+    NoCanary,
+    /// A canary is in the way, or the canary to promote is gone.
+    InTheWay,
 }
 
 impl Fate {
@@ -214,9 +220,10 @@ impl World {
         self.begin_reload(fate, unreadable);
     }
 
-    /// Ends the reload under way, and runs one that commits.
+    /// Ends the reload under way, and the canary, and runs a reload that commits.
     pub(crate) fn reload_whole(&mut self) {
         self.finish_reload();
+        self.take_canary_back();
         self.begin_reload(Fate::Good, None);
         self.finish_reload();
     }
@@ -240,13 +247,10 @@ impl World {
         };
         let facts = Serving { kinds, ..self.builds.serving };
         let offer = offer_with_count(self.subject, facts.offered(self.subject), version, count_type);
-        self.builds.requests += 1;
-        let (id, by) = (self.builds.requests, Requester::Operator { uid: 0, pid: 1 });
         let limits = (self.rng.u8(..) < 60).then(|| self.other_limits());
         let want = if limits.is_some() { Want::Configure } else { Want::Load };
-        let request = Request { id, by, from: None, want, group: id };
-        self.builds.candidate = Some(Candidate { step: None, offer, limits, unreadable, kinds, fate });
-        self.reload_event(Event::Requested(vec![(self.host.library, request)]));
+        let purpose = Purpose::Serves;
+        self.request_reload(Candidate { step: None, offer, limits, unreadable, kinds, fate, purpose }, want);
     }
 
     // --- steps ----------------------------------------------------------------------------------
@@ -284,7 +288,7 @@ impl World {
     }
 
     /// Reports an event to the core. Only a commit may change what sessions and services are.
-    fn reload_event(&mut self, event: Event) {
+    pub(crate) fn reload_event(&mut self, event: Event) {
         let before = self.facts();
         let steps = self.host.core.reload(event);
         assert_eq!(self.facts(), before, "a reload's step changed something");
@@ -293,8 +297,11 @@ impl World {
             match step {
                 Step::Discard(_) => {}
                 Step::Report(_, _, report) => {
-                    let fate = self.builds.candidate.take().expect("a reload was under way").fate;
-                    let committed = report.outcome == Outcome::Committed;
+                    let Candidate { fate, purpose, .. } =
+                        self.builds.candidate.take().expect("a reload was under way");
+                    let is_canary = matches!(purpose, Purpose::Canary(_));
+                    let done = if is_canary { Outcome::Canary } else { Outcome::Committed };
+                    let committed = report.outcome == done;
                     assert_eq!(committed, fate.commits(), "{fate:?}: {report:?}");
                     assert_eq!(report.generation, self.builds.serving.generation);
                     self.counts.commits += u64::from(committed);
@@ -321,7 +328,8 @@ impl World {
         if let Some(limits) = limits {
             self.configure(limits);
         }
-        let candidate = self.builds.candidate.as_ref().expect("a reload is under way");
+        let candidate = self.builds.candidate.as_mut().expect("a reload is under way");
+        let purpose = std::mem::take(&mut candidate.purpose);
         let (flawed, offer) = (candidate.fate == Fate::Flawed, candidate.offer.clone());
         let next = Serving {
             generation: build.generation,
@@ -330,6 +338,20 @@ impl World {
             seed: self.builds.serving.seed,
             kinds: candidate.kinds,
         };
+        match purpose {
+            Purpose::Canary(terms) => {
+                candidate.purpose = Purpose::Canary(terms.clone());
+                return self.commit_canary(build, next, flawed, *terms);
+            }
+            Purpose::Promotion => {
+                if let Some((_, _, counts)) = self.host.core.canary(LIBRARY) {
+                    self.count_canary(&counts);
+                }
+                let facts = self.canary_is_promoted().expect("a canary runs");
+                assert_eq!((facts.generation, facts.version), (next.generation, next.version));
+            }
+            Purpose::Serves => assert!(self.canaries.running.is_none(), "a canary is in the way"),
+        }
         let was = self.known();
         // A build that cannot read every state is no help to the next one.
         let helps = self.subject == Subject::Script && was.facts.unreadable.is_none();
@@ -363,6 +385,16 @@ impl World {
     pub(crate) fn hash(&self) -> String {
         let service = self.host.core.services().first();
         service.and_then(|s| s.build.as_ref()).map_or_else(String::new, |b| b.hash.clone())
+    }
+
+    /// Services of a build that is kept, as the core takes them.
+    pub(crate) fn services_of(&self, known: &Known, flawed: bool) -> Vec<(Offer, Box<dyn Code>)> {
+        match self.subject {
+            Subject::Script => known.services(flawed),
+            Subject::Tally => {
+                vec![(offer(self.subject, &known.facts), self.code(&known.build, known.facts.unreadable))]
+            }
+        }
     }
 
     /// Code of the serving build.

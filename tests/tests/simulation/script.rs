@@ -55,6 +55,8 @@ impl Code for Script {
 
     fn run(&self, batch: &Batch<'_>, staging: &mut Staging<'_>) -> u32 {
         let count = batch.state.map_or(0, |(version, bytes)| count_in(version, bytes));
+        let newer = batch.state.is_some_and(|(version, _)| version > self.version);
+        assert!(!newer || self.damaged, "a build reads no state of a newer one");
         if batch.state.is_some() && self.unreadable.is_some_and(|r| count % 7 == r) {
             staging.turn_failed(as_asked(fault::STATE));
             return 0;

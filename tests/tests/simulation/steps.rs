@@ -186,9 +186,10 @@ impl World {
 
     /// Does the next step of the reload under way, or begins one.
     fn reload_proceeds(&mut self) {
-        match self.builds.candidate {
-            Some(_) => self.step_reload(),
-            None => self.begin_random_reload(),
+        if self.builds.candidate.is_some() {
+            self.step_reload();
+        } else if !self.canary_proceeds() {
+            self.begin_random_reload();
         }
     }
 

@@ -7,6 +7,7 @@ use greenroom_core::command::Command;
 use greenroom_core::ids::{ServiceId, Slot};
 use greenroom_core::ledger::Outcome;
 use greenroom_core::reload::request::Step;
+use greenroom_core::service::canaries::CanaryVerdict;
 use greenroom_core::service::probation::ProbationEnd;
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
@@ -61,7 +62,7 @@ impl Trace {
                 self.add_words(&line.target);
                 self.add_words(&line.message);
             }
-            Command::Fault { service, session, action, fault, answered_by } => {
+            Command::Fault { service, session, action, fault, answered_by, .. } => {
                 let by = answered_by.map_or(0, |g| g + 1);
                 let numbers = [of(service), *session, u64::from(*action), u64::from(fault.kind), by];
                 self.note("fault", &numbers, b"");
@@ -75,6 +76,10 @@ impl Trace {
                 if let ProbationEnd::Failed(why) = proof {
                     self.add_words(why);
                 }
+            }
+            Command::CanaryDue { build, verdict } => {
+                let promotes = u64::from(*verdict == CanaryVerdict::Promote);
+                self.note("canary due", &[build.generation, promotes], build.hash.as_bytes());
             }
             Command::CancelJob(number) => self.note("cancel job", &[*number], b""),
             Command::ShowJobs(all) => self.note("jobs", &[all.len() as u64], b""),

@@ -1,5 +1,6 @@
 //! World of a seed: the host and its peers in virtual time, and the passes of the host's loop.
 
+use crate::canaries::Canaries;
 use crate::counts::Counts;
 use crate::datagrams::Datagrams;
 use crate::faults::KillPoint;
@@ -37,6 +38,7 @@ pub(crate) struct World {
     /// Records of TLS that the host sealed.
     pub(crate) sealed: SealedRecords,
     pub(crate) builds: Builds,
+    pub(crate) canaries: Canaries,
     pub(crate) jobs: Jobs,
     pub(crate) limited: Limited,
     pub(crate) mortals: Mortals,
@@ -168,6 +170,7 @@ impl World {
             datagrams: Datagrams::default(),
             sealed,
             builds: Builds::new(seed),
+            canaries: Canaries::default(),
             jobs: Jobs::default(),
             limited: Limited::default(),
             mortals: Mortals::default(),
@@ -295,6 +298,7 @@ impl World {
 
     /// Notes that all that was read counts from here on.
     pub(crate) fn committed(&mut self) {
+        self.canary_is_committed();
         self.sealed.lock().expect("one thread").commit();
         for peer in &mut self.network.peers {
             peer.uncommitted.clear();
@@ -362,6 +366,7 @@ impl World {
                 {
                     self.probation_ended(&proof, &record);
                 }
+                Command::CanaryDue { build, verdict } => self.canary_is_due(&build, &verdict),
                 Command::Notice { message, level, .. } => self.notice(&message, level),
                 _ => {}
             }

@@ -88,6 +88,8 @@ pub(crate) struct NewJob<'a> {
 #[derive(Debug)]
 pub(crate) struct BegunJob {
     pub(crate) number: u64,
+    /// Number of the session, or of the service.
+    pub(crate) owner: u64,
     pub(crate) service: ServiceId,
     pub(crate) name: String,
     pub(crate) input: Vec<u8>,
@@ -276,7 +278,7 @@ impl Jobs {
         let with_input = begun.into_iter().filter_map(|number| {
             let job = self.all.get(&number)?;
             let Record { name, input, .. } = store.read(job.record, Record::decode)?;
-            Some(BegunJob { number, service: job.service, name, input })
+            Some(BegunJob { number, owner: job.owner, service: job.service, name, input })
         });
         with_input.collect()
     }

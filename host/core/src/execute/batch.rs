@@ -22,6 +22,7 @@
 use super::Executor;
 use super::apply::apply;
 use super::call::{Call, attempt};
+use super::canary::{compare, expected, run_with_serving};
 use super::fallback::run_with_previous_build;
 use super::fault_reply::send_fault_reply;
 use super::reserve::reserve;
@@ -31,7 +32,6 @@ use crate::host_state::HostState;
 use crate::host_state::notice::notice;
 use crate::ids::{ServiceId, Slot, public_number};
 use crate::service::probation::Fallback;
-use crate::service::registry::Writer;
 use crate::session::life::Quarantine;
 use crate::session::quarantine::{BlockedAction, Runnable};
 use crate::store::kind::Kind;
@@ -84,7 +84,11 @@ pub(crate) fn run_batch(
             return Ran { consumed: usize::from(actions[0].kind == action::CLOSED), close: false };
         }
     }
+    let expected = expected(host, executor, slot, &actions[..n], running);
     let attempt = attempt_until_usable(host, executor, slot, &actions[..n], running);
+    if let Some(expected) = expected {
+        compare(host, slot, &expected, (attempt.tried, &executor.buffers));
+    }
     settle(host, executor, slot, actions, attempt, running)
 }
 
@@ -151,7 +155,9 @@ pub(crate) fn cut_failed(host: &mut HostState, slot: Slot, kind: u32, message: S
     let fault = Fault { kind, message, file: String::new(), line: 0 };
     count_fault(host, service, (id, fault.kind), &Fallback::Unavailable);
     let (session, action) = (public_number(id), action::MESSAGE);
-    host.commands.push(Command::Fault { service, session, action, fault, answered_by: None });
+    // Framings are those of the build that serves.
+    let generation = host.services[service].generation();
+    host.commands.push(Command::Fault { service, generation, session, action, fault, answered_by: None });
 }
 
 /// Quarantines a session until the code that serves next looks at it. No record is written: a
@@ -255,7 +261,8 @@ fn settle(
     };
     let mut ran = Ran { consumed: b.done, close: b.close };
     let Some(s) = host.sessions.get(slot) else { return ran };
-    let (service, session) = (s.service, public_number(s.id));
+    let (service, id, session) = (s.service, s.id, public_number(s.id));
+    let writer = host.services[service].build_of(id).writer;
     // Counted first: an effect that cancels a timer or a result must not find an action of this
     // batch that had its turn.
     running.had(b.done);
@@ -264,7 +271,10 @@ fn settle(
     if b.is_overtime {
         host.budget.exhaust();
     }
-    apply(host, slot, b, Writer::Serving, running);
+    if let Some(ns) = b.took_ns {
+        host.services[service].count_time(id, last.tried as u64, ns);
+    }
+    apply(host, slot, b, writer, running);
     if !b.log.is_empty() || !last.failed_log.is_empty() {
         let log = b.log.drain(..).chain(last.failed_log);
         host.commands.extend(log.map(|line| Command::Log { service, session, line }));
@@ -307,8 +317,10 @@ fn attribute_fault(
 ) -> bool {
     let Some((service, id)) = host.sessions.get(slot).map(|s| (s.service, s.id)) else { return true };
     let session = public_number(id);
-    host.services[service].faults += 1;
-    let fallback = match host.services[service].standby.is_some() {
+    let of = &host.services[service];
+    let (generation, is_candidate) = (of.generation_of(id), of.candidate_of(id).is_some());
+    let fallback = match of.standby.is_some() {
+        _ if is_candidate => run_with_serving(host, executor, slot, failed, running),
         true => {
             executor.buffers.came_to(|| TurnOutcome::AskedBefore);
             let unread = fault.kind == fault::STATE;
@@ -316,9 +328,12 @@ fn attribute_fault(
         }
         false => Fallback::Unavailable,
     };
+    host.services[service].count_fault(id, is_candidate && fallback == Fallback::Failed);
     let (mut consumed, mut answered_by) = (true, None);
     if let Fallback::Answered { close: closes } = fallback {
-        answered_by = host.services[service].standby.as_ref().map(|b| b.build.generation);
+        let of = &host.services[service];
+        let standby = of.standby.as_ref().map(|b| b.build.generation);
+        answered_by = if is_candidate { Some(of.generation()) } else { standby };
         *close |= closes;
         let log = executor.buffers.log.drain(..);
         host.commands.extend(log.map(|line| Command::Log { service, session, line }));
@@ -331,8 +346,11 @@ fn attribute_fault(
     } else if let Some(fault_reply) = fault_reply.filter(|_| !slot.is_service()) {
         *close |= send_fault_reply(host, executor, (slot, failed), &fault_reply, running);
     }
-    count_fault(host, service, (id, fault.kind), &fallback);
-    host.commands.push(Command::Fault { service, session, action: failed.kind, fault, answered_by });
+    if !is_candidate {
+        count_fault(host, service, (id, fault.kind), &fallback);
+    }
+    let action = failed.kind;
+    host.commands.push(Command::Fault { service, generation, session, action, fault, answered_by });
     consumed
 }
 
@@ -349,9 +367,13 @@ fn count_fault(host: &mut HostState, service: ServiceId, of: (u64, u32), fallbac
 
 /// Counts turns of a session, of its service, and of the pass.
 fn count_turns(host: &mut HostState, slot: Slot, service: ServiceId, turns: u64) {
-    host.services[service].turns += turns;
     host.send_queue.count_turns(turns as usize);
-    if let Some(s) = host.sessions.get_mut(slot) {
-        s.turns += turns;
-    }
+    let id = match host.sessions.get_mut(slot) {
+        Some(s) => {
+            s.turns += turns;
+            s.id
+        }
+        None => 0,
+    };
+    host.services[service].count_turns(id, turns);
 }

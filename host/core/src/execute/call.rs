@@ -38,6 +38,9 @@ use greenroom_state::address::Peer;
 pub(crate) struct Callee<'a> {
     /// Code of the build, for the service of the session.
     pub(crate) code: &'a dyn Code,
+    /// Code that frames messages, if the framing is a library's own. Sessions share their framings,
+    /// so a canary's candidate sends by that of the build that serves.
+    pub(crate) framing: &'a dyn Code,
     /// Generation of the build. The board names it, so that a death is blamed on it.
     pub(crate) generation: u64,
     /// Conversion of a stored value to the version that this build reads.
@@ -76,6 +79,7 @@ pub(crate) fn call(
         now_ns: host.now_ns,
         state,
         actions: call.actions,
+        timed: host.services[session.service].canary.is_some(),
     };
     let framing = host.services[session.service].framings.get(session.framing_sent());
     // Out of the buffers meanwhile, so that the context can lend it.
@@ -102,7 +106,7 @@ pub(crate) fn call(
         pass_number: [host.store.epoch(), host.services[session.service].turns],
         host_numbers: &|| numbers(host, session.service, callee.generation),
         subscribers: &|topic| host.topics.count_in(host.services.of_same_library(session.service), topic),
-        own_framing: &|message| callee.code.encode(message),
+        own_framing: &|message| callee.framing.encode(message),
         encodes: Some(framing).filter(|f| f.encodes() || session.in_socket()),
         service: &|name| host.services.dialled(name),
         fact: &|name| fact(host, callee.generation, &call, name),
@@ -201,9 +205,9 @@ fn numbers(host: &HostState, service: ServiceId, generation: u64) -> HostNumbers
     }
 }
 
-/// Calls the build that serves a session with a state and its version. Entries of tables are
+/// Calls the build that runs a session with a state and its version. Entries of tables are
 /// converted to the versions of their owners.
-pub(crate) fn call_serving(
+pub(crate) fn call_own(
     host: &HostState,
     of: Call<'_>,
     state: Option<(u32, &[u8])>,
@@ -211,14 +215,15 @@ pub(crate) fn call_serving(
 ) -> u32 {
     let Some(session) = host.sessions.get(of.slot) else { return 0 };
     let service = &host.services[session.service];
+    let build = service.build_of(session.id);
     let convert = |table: &str, stored: u32, value: &[u8]| {
         convert_value(&host.services, &host.owners, table, stored, value)
     };
-    let callee = Callee { code: &*service.code, generation: service.generation(), convert: &convert };
-    call(host, &callee, of, state, buffers)
+    let (code, framing, generation) = (build.code, &*service.code, build.generation);
+    call(host, &Callee { code, framing, generation, convert: &convert }, of, state, buffers)
 }
 
-/// Calls the build that serves a session with the session's stored state. A state that a newer
+/// Calls the build that runs a session with the session's stored state. A state that a newer
 /// build left is downgraded first. If that fails, the handler is not called, and the fault is
 /// one of the state.
 pub(super) fn attempt(host: &HostState, executor: &mut Executor, of: Call<'_>) -> u32 {
@@ -226,10 +231,12 @@ pub(super) fn attempt(host: &HostState, executor: &mut Executor, of: Call<'_>) -
     let Some(session) = host.sessions.get(of.slot) else { return 0 };
     // The copy is what a downgrade replaces in place.
     state.clear();
-    let Some(r) = session.state else { return call_serving(host, of, None, buffers) };
+    let Some(r) = session.state else { return call_own(host, of, None, buffers) };
     host.store.read(r, |b| state.extend_from_slice(b));
-    match host.services[session.service].downgrade_state(session.state_version, state) {
-        Ok(version) => call_serving(host, of, Some((version, state)), buffers),
+    let service = &host.services[session.service];
+    let wanted = service.build_of(session.id).written.version;
+    match service.downgrade_state(session.state_version, wanted, state) {
+        Ok(version) => call_own(host, of, Some((version, state)), buffers),
         Err(message) => {
             buffers.clear();
             let message = format!("its state can't be read: {message}");
@@ -239,7 +246,7 @@ pub(super) fn attempt(host: &HostState, executor: &mut Executor, of: Call<'_>) -
     }
 }
 
-/// Lets the build that serves a session read its state, and migrate it if it must, as its next
+/// Lets the build that runs a session read its state, and migrate it if it must, as its next
 /// turn would. Nothing of it is kept: the caller stores the result, or drops it. Fails with the
 /// handler's words, or if the result is over `state_bytes_max`.
 pub(crate) fn rehearse(host: &HostState, executor: &mut Executor, slot: Slot) -> Result<Reread, String> {
@@ -258,7 +265,7 @@ pub(crate) fn rehearse(host: &HostState, executor: &mut Executor, slot: Slot) ->
     }
 }
 
-/// Lets the build that serves a session read a state as if it were stored, and write it. Returns
+/// Lets the build that runs a session read a state as if it were stored, and write it. Returns
 /// what it would store; `None`: it keeps no state. A newer state is downgraded first. Fails with
 /// the words of the handler, or if no build at hand can downgrade it.
 pub(crate) fn reread(
@@ -270,7 +277,8 @@ pub(crate) fn reread(
 ) -> Result<Option<Vec<u8>>, String> {
     let Executor { buffers, state, .. } = executor;
     let s = &host.services[service];
-    let wanted = s.offer.shape.version;
+    let id = host.sessions.get(slot).map_or(0, |session| session.id);
+    let wanted = s.build_of(id).written.version;
     state.clear();
     match version > wanted {
         true => *state = s.left_by_newer(version, wanted, packed)?,
@@ -279,7 +287,7 @@ pub(crate) fn reread(
     // A batch without actions, and not `convert`: libraries of ABI 1.0 convert nothing. The
     // board names the session meanwhile, so a death is blamed on it.
     let of = Call { slot, actions: &[], running: &RunningBatch::default() };
-    call_serving(host, of, Some((version.min(wanted), state)), buffers);
+    call_own(host, of, Some((version.min(wanted), state)), buffers);
     let kept = buffers.has_state.then(|| buffers.state.clone());
     buffers.fault.take().map_or(Ok(kept), |fault| Err(fault.message))
 }

@@ -38,28 +38,29 @@ use greenroom_state::same_value::same_value;
 use greenroom_state::schema::Schema;
 use std::cell::Cell;
 
-/// A kind of value (a state, or a table's) in two builds. Each has its code, the number of the
-/// value there (0: the state, n: the n-th table), and its version.
-struct Pair<'a> {
-    serving: (&'a dyn Code, u32, u32),
-    standby: (&'a dyn Code, u32, u32),
-    /// Schema of the serving build, which says whether the value has sets in it.
-    schema: Option<&'a Schema>,
+/// A kind of value (a state, or a table's) in two builds: the newer one, which wrote it, and the
+/// one before. Each has its code, the number of the value there (0: the state, n: the n-th table),
+/// and its version.
+pub(super) struct Pair<'a> {
+    pub(super) newer: (&'a dyn Code, u32, u32),
+    pub(super) before: (&'a dyn Code, u32, u32),
+    /// Schema of the newer build, which says whether the value has sets in it.
+    pub(super) schema: Option<&'a Schema>,
 }
 
 impl Pair<'_> {
-    /// Downgrades a value to the version of the standby build. Fails if a conversion fails, or
+    /// Downgrades a value to the version of the build before. Fails if a conversion fails, or
     /// if the value does not come back as it was.
-    fn downgrade(&self, value: &[u8]) -> Result<Vec<u8>, String> {
-        let ((serving, which, here), (standby, which_there, there)) = (self.serving, self.standby);
-        // Builds of one version may still differ in fields, so the standby build reads and
-        // writes the value in any case.
+    pub(super) fn downgrade(&self, value: &[u8]) -> Result<Vec<u8>, String> {
+        let ((newer, which, here), (before, which_there, there)) = (self.newer, self.before);
+        // Builds of one version may still differ in fields, so the build before reads and writes
+        // the value in any case.
         let down = match here == there {
             true => value.to_vec(),
-            false => serving.convert(which, here, there, value)?,
+            false => newer.convert(which, here, there, value)?,
         };
-        let down = standby.convert(which_there, there, there, &down)?;
-        let back = serving.convert(which, there, here, &down)?;
+        let down = before.convert(which_there, there, there, &down)?;
+        let back = newer.convert(which, there, here, &down)?;
         match same_value(&back, value, self.schema) {
             true => Ok(down),
             false => Err(format!("taken down to version {there}, it would lose something")),
@@ -101,7 +102,8 @@ pub(super) fn run_with_previous_build(
         unreadable.set(unreadable.get() || read.is_err());
         read
     };
-    let callee = Callee { code: &*standby.code, generation: standby.build.generation, convert: &convert };
+    let code = &*standby.code;
+    let callee = Callee { code, framing: code, generation: standby.build.generation, convert: &convert };
     let of = Call { slot, actions: std::slice::from_ref(action), running };
     let buffers = &mut executor.buffers;
     call(host, &callee, of, state.as_ref().map(|(version, bytes)| (*version, &bytes[..])), buffers);
@@ -146,7 +148,7 @@ fn state_for_standby(host: &HostState, slot: Slot) -> Option<Option<(u32, Vec<u8
         service.code.convert(0, s.state_version, here, &stored).ok()?
     };
     let schema = service.offer.shape.schema.as_ref();
-    let pair = Pair { serving: (&*service.code, 0, here), standby: (&*standby.code, 0, there), schema };
+    let pair = Pair { newer: (&*service.code, 0, here), before: (&*standby.code, 0, there), schema };
     Some(Some((there, pair.downgrade(&as_served).ok()?)))
 }
 
@@ -161,7 +163,8 @@ fn is_unreadable(host: &HostState, buffers: &mut Buffers, slot: Slot) -> bool {
     }
     let stored = host.store.read(r, <[u8]>::to_vec);
     let convert = |_: &str, _: u32, _: &[u8]| Ok(None);
-    let callee = Callee { code: &*standby.code, generation: standby.build.generation, convert: &convert };
+    let code = &*standby.code;
+    let callee = Callee { code, framing: code, generation: standby.build.generation, convert: &convert };
     // Without actions, and not `convert`: libraries of ABI 1.0 convert nothing.
     let of = Call { slot, actions: &[], running: &RunningBatch::default() };
     call(host, &callee, of, Some((s.state_version, &stored)), buffers);
@@ -201,8 +204,8 @@ fn entry_for_standby(
         return standby.code.convert(which_there, version_of(stored), there, value).map(Some);
     }
     let as_served = value_for(&host.services, owner, table, version_of(stored), value)?;
-    let serving = (&*service.code, owner.which, owner.version);
-    let pair = Pair { serving, standby: (&*standby.code, which_there, there), schema: shape.schema.as_ref() };
+    let newer = (&*service.code, owner.which, owner.version);
+    let pair = Pair { newer, before: (&*standby.code, which_there, there), schema: shape.schema.as_ref() };
     pair.downgrade(&as_served).map(Some)
 }
 

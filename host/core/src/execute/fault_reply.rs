@@ -69,7 +69,8 @@ pub(crate) fn send_line(
     let framed = service.code.encode(&[line, &b"\n"[..]].concat());
     let code = Line { line, framed };
     let convert = |_: &str, _: u32, _: &[u8]| Ok(None);
-    let callee = Callee { code: &code, generation: service.generation(), convert: &convert };
+    let generation = service.generation();
+    let callee = Callee { code: &code, framing: &code, generation, convert: &convert };
     let of = Call { slot, actions: std::slice::from_ref(action), running };
     call(host, &callee, of, None, &mut executor.buffers);
     if executor.buffers.effects.is_empty() {

@@ -13,6 +13,7 @@
 //! | `apply` | applies the staged effects; cannot fail |
 //! | `fallback` | a turn that failed on probation is run by the previous build |
 //! | `watched` | runs the turns of sessions that somebody watches |
+//! | `canary` | a canary's turn is run by the build that serves as well |
 //! | `fault_reply` | the reply that a failed turn has for its peer |
 
 pub(crate) mod apply;
@@ -20,6 +21,7 @@ pub(crate) mod batch;
 #[cfg(test)]
 mod broadcast_tests;
 pub(crate) mod call;
+pub(crate) mod canary;
 pub(crate) mod fallback;
 pub(crate) mod fault_reply;
 #[cfg(test)]
@@ -45,6 +47,8 @@ pub(crate) struct Executor {
     state: Vec<u8>,
     /// Calls repeated in this pass.
     replays: u32,
+    /// Batches of canaries compared in this pass.
+    compared: u32,
 }
 
 impl Executor {
@@ -68,9 +72,9 @@ impl Executor {
         self.buffers.close_words.as_ref().map(|words| (words.0, &*words.1))
     }
 
-    /// Begins a pass: the count of repeated calls starts anew.
+    /// Begins a pass: the counts of further calls start anew.
     pub(crate) fn begin_pass(&mut self) {
-        self.replays = 0;
+        (self.replays, self.compared) = (0, 0);
     }
 
     /// Whether more calls than allowed were repeated in this pass.

@@ -58,7 +58,7 @@ pub(crate) fn gone(host: &mut HostState, slot: Slot) {
         host.store.delete(r);
     }
     let service = &mut host.services[s.service];
-    service.sessions -= 1;
+    service.count_session(s.id, false);
     // Builds that convert are kept for versions that some session holds.
     service.count_stored(s.state_version, 0);
     host.commands.push(Command::Close { slot, id: s.id });

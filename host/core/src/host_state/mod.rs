@@ -11,6 +11,7 @@
 //!
 //! | file | does |
 //! | --- | --- |
+//! | [`canary`] | writes the counts of canaries |
 //! | [`deliver`] | lets an action wait for a session |
 //! | [`end`] | forgets a session, and all it owns |
 //! | [`framings`] | gives a session its framing, and records those of its service |
@@ -19,6 +20,7 @@
 //! | [`state`] | writes a session's state |
 //! | [`tls`] | seals data into the output, and writes states of TLS |
 
+pub(crate) mod canary;
 pub(crate) mod deliver;
 pub(crate) mod end;
 pub(crate) mod framings;
@@ -43,6 +45,7 @@ use crate::limits::budget::Budget;
 use crate::limits::host::Limits;
 use crate::limits::in_force::LimitsInForce;
 use crate::limits::names::Limit;
+use crate::service::canaries::Canaries;
 use crate::service::probation::Probations;
 use crate::service::registry::Services;
 use crate::session::flow_control::FlowControl;
@@ -93,6 +96,8 @@ pub(crate) struct HostState {
     pub(crate) services: Services,
     /// Builds on probation, at most one for each library.
     pub(crate) probations: Probations,
+    /// Canaries under way.
+    pub(crate) canaries: Canaries,
     /// Sessions by slot and number, and those that this pass changed.
     pub(crate) sessions: Sessions,
     /// Memory for output records in the making.
@@ -157,6 +162,7 @@ impl HostState {
             limits: LimitsInForce::new(limits),
             services: Services::default(),
             probations: Probations::default(),
+            canaries: Canaries::default(),
             sessions: Sessions::default(),
             output: OutputWriter::default(),
             send_queue: SendQueue::default(),
@@ -248,7 +254,11 @@ impl HostState {
         // Operators may set the clock of the calendar while the host sleeps, and the store may
         // have room again.
         let expiry = self.tables.next_in_ms().map(|ms| self.now_ns + ms.min(EXPIRY_LOOK_MS) * 1_000_000);
-        own.chain(self.probations.next_ns()).chain(self.timers.next_ns()).chain(expiry).min()
+        own.chain(self.probations.next_ns())
+            .chain(self.canaries.next_ns())
+            .chain(self.timers.next_ns())
+            .chain(expiry)
+            .min()
     }
 
     /// Limits of a session's service; the host's, if there is no such session.

@@ -72,8 +72,9 @@ pub enum Checked {
     Refused(String),
 }
 
-/// Builds that have checked something, by the names of their services.
-pub type Builds = BTreeMap<String, Build>;
+/// Builds that have checked something, by the names of their services and their generations: a
+/// canary has two of one service.
+pub type Builds = BTreeMap<(String, u64), Build>;
 
 /// Completes a reason about data that a newer build wrote.
 fn newer(why: &str) -> String {
@@ -98,8 +99,9 @@ pub(crate) fn check_state(
     let Some(build) = s.build.clone() else {
         return Checked::Refused("no library serves it".into());
     };
-    let (wanted, generation) = (s.offer.shape.version, build.generation);
-    builds.insert(name.clone(), build);
+    let runs = s.build_of(given.session);
+    let (wanted, generation) = (runs.written.version, runs.generation);
+    builds.insert((name.clone(), generation), s.checked_by(given.session, build));
     // Without a state no code is needed: the session goes on as a fresh one.
     let Some((version, packed)) = &given.state else {
         return Checked::Fits { kept: None, served: false };
@@ -199,7 +201,7 @@ fn check_owned(
     let s = &host.services[owner.service];
     // The build is noted before the outcome: a refusal holds for this build alone, too.
     if let Some(build) = &s.build {
-        builds.insert(s.offer.name.clone(), build.clone());
+        builds.insert((s.offer.name.clone(), build.generation), build.clone());
     }
     // Version 0 means that nobody answered for the value. Such a value counts as the first
     // version.

@@ -43,6 +43,8 @@ pub struct SessionView {
     pub record: SessionRecord,
     /// Name of its service.
     pub service: String,
+    /// Generation of the build that runs it; 0: none does.
+    pub generation: u64,
     /// Kind of the endpoint that it came by: the name of its framing.
     pub kind: String,
     /// Facts of its handshake of TLS, name and value of each; empty: it has none.
@@ -158,6 +160,7 @@ fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionVie
     SessionView {
         record: s.to_record().cloned(),
         service: host.services[s.service].offer.name.clone(),
+        generation: host.services[s.service].generation_of(s.id),
         kind: kind_of(host, s),
         tls: facts::all(host.tls.facts(&host.store, slot))
             .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()))

@@ -103,6 +103,16 @@ pub struct Plan {
     pub only_if: Vec<Expected>,
 }
 
+impl Plan {
+    /// Returns the services whose builds have checked something, in order.
+    pub fn services(&self) -> Vec<String> {
+        let mut services: Vec<_> = self.builds.keys().map(|(service, _)| service.clone()).collect();
+        // A canary has two builds of one service.
+        services.dedup();
+        services
+    }
+}
+
 /// Survey of what a plan changes. Complete once all slices are done.
 #[derive(Debug, Clone, Default)]
 pub struct Survey {

@@ -7,7 +7,7 @@
 
 use crate::effects::running_batch::RunningBatch;
 use crate::execute::Executor;
-use crate::execute::call::{Call, call_serving};
+use crate::execute::call::{Call, call_own};
 use crate::framing::frame::FrameState;
 use crate::framing::peer::LocalEnd;
 use crate::host_state::HostState;
@@ -82,7 +82,7 @@ pub(crate) fn replay(
     let running = RunningBatch::of_depth(a.depth);
     let call = Call { slot, actions: &[action], running: &running };
     let state = recorded.before.as_ref().map(|s| (s.version, &s.packed.0[..]));
-    call_serving(host, call, state, &mut executor.buffers);
+    call_own(host, call, state, &mut executor.buffers);
     let tap = executor.buffers.tap.take();
     executor.know(Vec::new(), None);
     executor.hear(LocalEnd::default(), std::iter::empty());

@@ -30,7 +30,6 @@ use crate::operate::plan::PlannedTable;
 use crate::operate::plan::Survey;
 use crate::operate::plan::TableSurvey;
 use crate::operate::undo::{ReplacedData, is_stored, replaced};
-use crate::service::registry::Writer;
 use crate::tables::entry::deadline_bytes;
 use crate::tables::entry::overhead;
 use greenroom_state::session_record;
@@ -155,12 +154,20 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
 /// must be complete. Fails with a sentence if builds or owners have changed, or if a limit
 /// would be exceeded. Nothing but the reserve has changed then. O(services × builds + entries).
 pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Result<(), String> {
-    for (name, build) in &plan.builds {
-        let serves =
-            host.services.all().iter().find(|s| s.offer.name == *name).and_then(|s| s.build.as_ref());
-        if serves != Some(build) {
+    for ((name, _), build) in &plan.builds {
+        let service = host.services.all().iter().find(|s| s.offer.name == *name);
+        if !service.is_some_and(|s| s.runs(build)) {
             return Err(MEANWHILE.into());
         }
+    }
+    // A canary may have begun or ended since: then other builds run its sessions.
+    let fits = |&(slot, place): &(Slot, usize)| {
+        let (s, kept) = (host.sessions.get(slot), &plan.states[place].kept);
+        let version = s.map(|s| host.services[s.service].build_of(s.id).written.version);
+        kept.as_ref().is_none_or(|(kept, _)| version == Some(*kept))
+    };
+    if !survey.states.iter().all(fits) {
+        return Err(MEANWHILE.into());
     }
     // Limits are those of the moment, which an operator may have changed since the checks.
     let max = host.limits.host().table_bytes_max;
@@ -241,10 +248,10 @@ pub(crate) fn restore(host: &mut HostState, plan: &Plan) -> Result<(Restored, Re
     Ok((survey.found(plan), replaced))
 }
 
-/// Writes a session's state, marked with the version that is served. Room is reserved.
+/// Writes a session's state, marked with the version of the build that runs it. Room is reserved.
 fn put_state_back(host: &mut HostState, slot: Slot, bytes: &[u8]) {
     let Some(s) = host.sessions.get(slot) else { return };
-    let written = host.services[s.service].written(Writer::Serving);
+    let written = host.services[s.service].build_of(s.id).written;
     // The session's record holds version and fingerprint of its state. If both stay, the record
     // needs no write.
     let as_it_was = (s.state_version, s.state_fingerprint) == (written.version, written.fingerprint);

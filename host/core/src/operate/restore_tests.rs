@@ -15,6 +15,7 @@ use crate::operate::check::{Checked, GivenEntry, GivenState};
 use crate::operate::plan::PlannedEntry;
 use crate::operate::plan::PlannedState;
 use crate::service::offer::{Offer, Serving};
+use crate::service::registry::Writer;
 use crate::store::kind::Kind;
 use crate::test_support::{build, failure, offer, open};
 use crate::turn::code::{Batch, Code};

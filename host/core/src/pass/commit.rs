@@ -11,6 +11,7 @@
 
 use crate::command::Command;
 use crate::host_state::HostState;
+use crate::host_state::canary::write_counts;
 use crate::host_state::notice::notice;
 use crate::host_state::output::offer;
 use crate::host_state::state::input_len;
@@ -56,6 +57,7 @@ pub(crate) fn commit(host: &mut HostState) {
     // A successor takes a connection above this number as new, so the number is as fresh as the
     // sessions.
     host.host_records.write_connection_number(&mut host.store);
+    write_counts(host);
     host.store.commit();
     host.tables.commit();
     if !host.watchers.is_empty() && host.watchers.committed(host.limits.host().watcher_bytes_max) {

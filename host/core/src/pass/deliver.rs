@@ -126,8 +126,8 @@ fn without_turn(host: &mut HostState, slot: Slot, copied: &ActionBuffer) -> Opti
     if copied.kind() == CLOSE_ASKED {
         return Some(copied.len());
     }
-    let service = host.sessions.get(slot)?.service;
-    if host.services[service].code.knows(copied.kind()) {
+    let s = host.sessions.get(slot)?;
+    if host.services[s.service].build_of(s.id).code.knows(copied.kind()) {
         return None;
     }
     let what = action_name(copied.kind());

@@ -40,7 +40,7 @@ pub(super) fn reply_and_tell(pass: &mut Pass<'_>, slot: Slot) -> Option<usize> {
         return None;
     }
     let host = &mut *pass.host;
-    let code = host.sessions.get(slot).map(|s| &host.services[s.service].code)?;
+    let code = host.sessions.get(slot).map(|s| host.services[s.service].build_of(s.id).code)?;
     let Some(FrameEvent { kind, detail, data }) = event.filter(|e| code.knows(e.kind)) else {
         return Some(0);
     };

@@ -137,7 +137,7 @@ pub(crate) fn open(
     if begin_socket(host, slot, &mut session, inside).is_err() {
         return Err(refuse(host, &connection, Some(Limit::StoreBytesMax)));
     }
-    host.services[service].sessions += 1;
+    host.services[service].count_session(id, true);
     enter_framings(host, &session);
     // Inserted before its first turn, which may subscribe it, send to it and set timers for it.
     host.sessions.insert(slot, session);

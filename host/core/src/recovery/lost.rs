@@ -42,6 +42,7 @@ pub(super) fn describe(erased: &Erased) -> String {
         Some(Kind::Expiring) => "an entry of a table".into(),
         Some(Kind::Drop) => "the drop of a table's prefix".into(),
         Some(Kind::Framings) => format!("the framings of service {key}"),
+        Some(Kind::Canary) => format!("the counts of the canary of service {key}"),
         None => "a block".into(),
     };
     match is_later {

@@ -196,6 +196,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             | Kind::Ledger
             | Kind::Config
             | Kind::HeldFile
+            | Kind::Canary
             | Kind::Framings => {
                 host_records.recover(store, f.kind, f.key, f.at);
             }
@@ -276,7 +277,7 @@ fn recover_session(host: &mut HostState, slot: Slot, at: Ref, r: &SessionRecord)
     // The version counts once the state's record is found.
     s.state_version = 0;
     s.framing = r.framing;
-    host.services[service].sessions += 1;
+    host.services[service].count_session(r.id, true);
     enter_framings(host, &s);
     host.sessions.insert(slot, s);
     let (drain_ms, linger_ms) = (host.limits.host().drain_ms, host.limits.host().linger_ms);

@@ -17,6 +17,7 @@
 //! Retired builds are kept for [`crate::core::Core::take_retired`], because a destructor takes
 //! longer than a commit may.
 
+use super::canary_end::end_for;
 use super::first_turns::{starts_of, tell_started};
 use super::sweep::Sweeps;
 use crate::command::Command;
@@ -144,6 +145,8 @@ pub(crate) fn end_probation(host: &mut HostState, sweeps: &mut Sweeps, library: 
 /// that the build does not offer are withdrawn; the judgement has made sure that they have no
 /// sessions.
 pub(crate) fn take_charge(host: &mut HostState, build: &Build, offers: Serving, replaced: Replaced<'_>) {
+    // First: its candidate stands beside the build that goes.
+    end_for(host, build);
     let mut retired = Vec::new();
     for service in host.services.iter_mut().filter(|s| s.is_of(&build.library)) {
         if !offers.iter().any(|(offer, _)| offer.name == service.offer.name)

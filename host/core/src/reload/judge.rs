@@ -8,7 +8,8 @@
 //! - its offers contradict themselves, or its frames are longer than the limit allows;
 //! - it takes a service or a table from another library;
 //! - it withdraws a service that has sessions;
-//! - a schema changes without a higher version, or stored data cannot be migrated or downgraded.
+//! - a schema changes without a higher version, or stored data cannot be migrated or downgraded;
+//! - a canary is in the way, or the candidate is to be one and cannot ([`super::judge_canary`]).
 //!
 //! A reload is judged twice: after its trial, and again before its commit, because sessions
 //! open and states are written meanwhile. The judgement reads no data, only schemas and the
@@ -18,11 +19,14 @@
 
 use crate::host_state::HostState;
 use crate::limits::in_force::LimitsInForce;
+use crate::reload::judge_canary::{canary_in_the_way, judge_canary};
 use crate::reload::library::ActiveReload;
 use crate::reload::library::Library;
 use crate::reload::library::Stage;
 use crate::reload::request::{LibraryId, Want};
+use crate::service::canaries::Canaries;
 use crate::service::offer::Offer;
+use crate::service::probation::Probations;
 use crate::service::registry::Service;
 use crate::service::registry::Services;
 use crate::tables::index::Tables;
@@ -39,13 +43,17 @@ pub(crate) struct LiveData<'a> {
     pub(crate) owners: &'a TableOwners,
     /// Limits of the host, and those that services override.
     pub(crate) limits: &'a LimitsInForce,
+    /// Builds on probation.
+    pub(crate) probations: &'a Probations,
+    /// Canaries under way.
+    pub(crate) canaries: &'a Canaries,
 }
 
 impl LiveData<'_> {
     /// Borrows the live data of a host.
     pub(crate) fn of(host: &HostState) -> LiveData<'_> {
-        let HostState { services, tables, owners, limits, .. } = host;
-        LiveData { services, tables, owners, limits }
+        let HostState { services, tables, owners, limits, probations, canaries, .. } = host;
+        LiveData { services, tables, owners, limits, probations, canaries }
     }
 }
 
@@ -58,6 +66,7 @@ pub(super) fn judge_candidate(
 ) -> Result<(), String> {
     let Some(work) = &libraries[id.0].work else { return Err("no reload is under way".into()) };
     let name = &work.name;
+    canary_in_the_way(live.canaries, libraries[id.0].current.as_ref(), work.request.want)?;
     // Services follow a library by its name. Under another name the services of the old one
     // would keep a build that no path replaces.
     if let Some(build) = &libraries[id.0].current
@@ -103,6 +112,9 @@ pub(super) fn judge_candidate(
             return Err(format!("it offers service {} twice", offer.name));
         }
         judge_offer(work, offer, live)?;
+    }
+    if work.request.want == Want::Canary {
+        judge_canary(work, live.services, live.probations)?;
     }
     // A session of a withdrawn service would have no code to run its next turn.
     for service in live.services.of(name).filter(|s| s.sessions > 0) {

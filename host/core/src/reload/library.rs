@@ -85,6 +85,7 @@ impl ActiveReload {
     pub(super) fn outcome(&self) -> Outcome {
         match self.request.want {
             Want::RollBack(_) => Outcome::RolledBack,
+            Want::Canary => Outcome::Canary,
             _ => Outcome::Committed,
         }
     }

@@ -113,6 +113,10 @@ impl Reloads {
         // `current` is still the previous build, so the fields about the new one are replaced
         // below.
         let report = library.report_of(work, work.outcome(), 0.0, String::new(), services);
+        // The build that serves goes on beside the candidate.
+        if work.request.want == Want::Canary {
+            return Some((work.request.by, report));
+        }
         let report = Report {
             library: work.name.clone(),
             services: mine.clone().map(|s| s.offer.name.clone()).collect(),
@@ -131,7 +135,7 @@ impl Reloads {
         let (name, hash) =
             library.work.as_ref().map_or_else(Default::default, |w| (w.name.clone(), w.hash.clone()));
         let generation = match library.work.as_ref().map(|w| w.request.want) {
-            Some(Want::RollBack(generation)) => generation,
+            Some(Want::RollBack(generation) | Want::Promote(generation)) => generation,
             _ => library.highest + 1,
         };
         Build { library: name, generation, hash }

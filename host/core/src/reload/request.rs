@@ -25,6 +25,8 @@ pub enum Requester {
     Watcher,
     /// A signal, SIGHUP.
     Signal,
+    /// A rule of a canary.
+    Rule,
     /// An operator, with `greenroom reload`.
     Operator {
         /// User.
@@ -45,6 +47,10 @@ pub enum Want {
     RollBack(u64),
     /// Let the build that runs go on with other settings or ports, as a new generation.
     Configure,
+    /// Let the content run some of the sessions, beside the build that serves.
+    Canary,
+    /// Let a canary's candidate serve, under its generation.
+    Promote(u64),
 }
 
 /// Request for a reload of one library.

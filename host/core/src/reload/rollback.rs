@@ -9,6 +9,7 @@
 //! has no way back. A rollback that an operator asks for is a reload instead, and ends in
 //! `commit.rs`.
 
+use super::canary_end::end_for;
 use super::commit::{own_tables, resume_quarantined};
 use super::first_turns::tell_started;
 use super::sweep::Sweeps;
@@ -57,6 +58,7 @@ pub(crate) fn can_roll_back(host: &HostState, library: &str) -> Result<Vec<Offer
 /// [`can_roll_back`] agrees.
 pub(crate) fn roll_back(host: &mut HostState, sweeps: &mut Sweeps, library: &str) -> Option<Build> {
     let before = host.probations.remove(library)?.before;
+    end_for(host, &before);
     let mut goes_on = Vec::new();
     for service in host.services.iter_mut() {
         // A service that another library has taken meanwhile stays with that library.

@@ -33,6 +33,7 @@
 
 use crate::ledger::Outcome;
 use crate::reload::judge::{LiveData, judge_candidate};
+use crate::reload::judge_canary::canary_in_the_way;
 use crate::reload::library::ActiveReload;
 use crate::reload::library::Stage;
 use crate::reload::request::Candidate;
@@ -98,7 +99,10 @@ impl Reloads {
                     let build = self.next_build(id);
                     let library = &mut self.libraries[id.0];
                     library.highest = library.highest.max(build.generation);
-                    library.current = Some(build);
+                    // A canary's candidate has a number, and does not serve.
+                    if outcome != Outcome::Canary {
+                        library.current = Some(build);
+                    }
                     self.finish(id, outcome, pause_us, String::new(), live.services.all(), &mut steps);
                 }
             }
@@ -128,7 +132,7 @@ impl Reloads {
         work.hash = hash.clone();
         // Only a load from the library's own path counts as seen. A dry run must leave the
         // watcher free to load the file, and another path says nothing about this one.
-        let own = work.request.from.is_none() && work.request.want == Want::Load;
+        let own = work.request.from.is_none() && matches!(work.request.want, Want::Load | Want::Canary);
         let seen_before = own && library.seen.as_ref() == Some(&hash);
         // Noted before the trial: content that is refused counts as seen, too.
         if own {
@@ -142,9 +146,9 @@ impl Reloads {
         }
         let runs = library.current.as_ref().is_some_and(|b| match work.request.want {
             // Other settings make another generation of the same build, so the reload goes on.
-            Want::Configure => false,
+            Want::Configure | Want::Promote(_) => false,
             Want::RollBack(generation) => b.generation == generation,
-            Want::Load | Want::DryRun => b.hash == hash,
+            Want::Load | Want::DryRun | Want::Canary => b.hash == hash,
         });
         // A member of a group shares no outcome: its group is committed or refused as a whole.
         let alone = work.request.group == work.request.id && work.request.want == Want::Load;
@@ -162,10 +166,14 @@ impl Reloads {
                 self.finish(id, Outcome::Unchanged, 0.0, String::new(), live.services.all(), steps);
                 self.advance(group, live, steps);
             }
-            None => {
-                work.step = Stage::Trying;
-                steps.push(Step::Try(id));
-            }
+            // Before the trial, which would be about states that the candidate has left.
+            None => match canary_in_the_way(live.canaries, library.current.as_ref(), work.request.want) {
+                Err(why) => self.refuse(id, why, live.services.all(), steps),
+                Ok(()) => {
+                    work.step = Stage::Trying;
+                    steps.push(Step::Try(id));
+                }
+            },
         }
     }
 

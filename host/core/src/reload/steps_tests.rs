@@ -8,12 +8,14 @@ use super::*;
 use crate::core::Core;
 use crate::framing::Framing;
 use crate::limits::host::Limits;
+use crate::service::canary_terms::CanaryTerms;
 use crate::service::offer::{Build, Offer};
 use crate::test_support::Stub;
 use crate::turn::code::Code;
 use crate::turn::staging::Staging;
 use greenroom_state::abi::Action;
-use greenroom_state::compatibility::StateShape;
+use greenroom_state::compatibility::{StateShape, TableShape};
+use greenroom_state::rehearsal_report::{Rehearsal, ShapeReport, Verdict, WayBack};
 use greenroom_state::schema::Schema;
 
 /// Offer of a service whose state has one field of this type. All migrations and downgrades are
@@ -96,7 +98,10 @@ impl Bench {
                 .into_iter()
                 .map(|o| (o, Box::new(Stub(|_: &Action<'_>, _: &mut Staging<'_>| Ok(()))) as Box<dyn Code>))
                 .collect();
-            self.0.adopt(&build, code);
+            match self.0.reloads.under_way(l).map(|r| r.want) {
+                Some(Want::Canary) => self.0.begin_canary(&build, code, CanaryTerms::default()),
+                _ => self.0.adopt(&build, code),
+            }
             said = self.on(Event::Committed(vec![l], 5.0));
         }
         said
@@ -289,4 +294,85 @@ fn if_one_is_refused_all_are_whatever_they_are_doing() {
     let said = b.on(Event::Tried(l, candidate("a", vec![offer("s", 1, "integer")])));
     assert!(said.contains("Refused [1]") && said.contains("offers the same"), "{said}");
     assert!(said.contains("Refused [2] gen 0 it was to be committed together with a"), "{said}");
+}
+
+/// The build that serves stays in charge, and others wait, until the candidate is promoted under
+/// its number or taken back.
+#[test]
+fn a_canary_is_in_the_way_until_it_is_promoted_or_taken_back() {
+    let (mut b, l) = Bench::new();
+    b.request(l, 1, Requester::Start);
+    b.rest(l, "h1", vec![offer("s", 1, "integer")]);
+    b.want(l, 2, OP, Want::Canary);
+    assert_eq!(b.rest(l, "h2", vec![offer("s", 2, "string")]), "Canary [2] gen 1 ");
+    assert_eq!(b.0.canary("a").map(|(build, ..)| build.generation), Some(2));
+    for (id, want) in [(3, Want::Load), (4, Want::Canary), (5, Want::DryRun), (6, Want::Configure)] {
+        b.want(l, id, OP, want);
+        let said = b.rest(l, "h3", vec![offer("s", 2, "string")]);
+        assert!(said.contains("generation 2 runs as a canary"), "{want:?}: {said}");
+    }
+    b.want(l, 7, OP, Want::Promote(3));
+    assert!(b.rest(l, "h2", Vec::new()).contains("generation 3 is no canary any more"));
+    b.want(l, 8, OP, Want::Promote(2));
+    assert_eq!(b.rest(l, "h2", vec![offer("s", 2, "string")]), "Committed [8] gen 2 ");
+    assert!(b.0.canary("a").is_none());
+    // Taken back while its promotion is prepared.
+    b.want(l, 9, OP, Want::Canary);
+    b.rest(l, "h4", vec![offer("s", 2, "string")]);
+    b.want(l, 10, OP, Want::Promote(3));
+    b.on(Event::Staged(l, Ok("h4".into())));
+    assert_eq!(b.0.take_back_canary("a").map(|(build, _)| build.generation), Some(3));
+    let said = b.on(Event::Tried(l, candidate("a", vec![offer("s", 2, "string")])));
+    assert!(said.contains("generation 3 is no canary any more"), "{said}");
+    // A number is never given again.
+    b.request(l, 11, OP);
+    assert_eq!(b.rest(l, "h5", vec![offer("s", 2, "string")]), "Committed [11] gen 4 ");
+}
+
+/// All that sessions of both builds would share stays as it is, and states have a way back.
+#[test]
+fn a_candidate_that_nothing_leads_back_from_is_no_canary() {
+    let (mut b, l) = Bench::new();
+    b.want(l, 1, OP, Want::Canary);
+    let first = b.rest(l, "h1", vec![offer("s", 1, "integer")]);
+    assert!(first.contains("runs no build beside which"), "{first}");
+    b.request(l, 2, OP);
+    b.rest(l, "h1", vec![offer("s", 1, "integer")]);
+    let good = offer("s", 2, "string");
+    let table = TableShape { name: "t".into(), shape: good.shape.clone(), hears_of_expiry: false };
+    let optional = StateShape { downgrades: Vec::new(), ..good.shape.clone() };
+    let other_endpoint = Offer::new("s", Framing::Lines { bytes_max: 99 }).endpoints;
+    let bad = [
+        (vec![good.clone(), offer("t", 1, "integer")], "adds service t"),
+        (vec![Offer { endpoints: other_endpoint, ..good.clone() }], "has other endpoints"),
+        (vec![Offer { dials: true, ..good.clone() }], "has other endpoints"),
+        (vec![Offer { tables: vec![table], ..good.clone() }], "table t of service s is another one"),
+        (vec![Offer { shape: optional, ..good.clone() }], "nothing leads back from version 2"),
+        (vec![offer("s", 1, "string")], "count: integer -> string"),
+        (Vec::new(), "does not offer service s"),
+    ];
+    for (n, (offers, why)) in bad.into_iter().enumerate() {
+        b.want(l, 10 + n as u64, OP, Want::Canary);
+        let said = b.rest(l, &format!("bad {n}"), offers);
+        assert!(said.contains("Refused") && said.contains(why), "{why}: {said}");
+    }
+    // The rehearsal has seen a value that does not come back.
+    let lost = ShapeReport {
+        service: "s".into(),
+        table: None,
+        from: 1,
+        to: 2,
+        verdict: Verdict::None,
+        fields: Vec::new(),
+        way_back: WayBack::Loses { fields: vec!["count".into()] },
+        read: 1,
+        migrated: 1,
+        left_out: 0,
+    };
+    let rehearsal = Some(Rehearsal { shapes: vec![lost], ..Rehearsal::default() });
+    b.want(l, 30, OP, Want::Canary);
+    b.on(Event::Staged(l, Ok("lossy".into())));
+    let found = Candidate { name: "a".into(), offers: vec![good], build_id: None, rehearsal };
+    let said = b.on(Event::Tried(l, Ok(found)));
+    assert!(said.contains("s: the way back is not exact (loses count)"), "{said}");
 }

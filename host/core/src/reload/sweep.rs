@@ -159,6 +159,10 @@ fn sweep_is_over(host: &mut HostState, service: ServiceId) {
 /// room, the state stays.
 fn sweep_session(host: &mut HostState, executor: &mut Executor, slot: Slot, service: ServiceId) {
     let Some(s) = host.sessions.get(slot) else { return };
+    // States of a canary's sessions are its own, and the sweep is that of the build that serves.
+    if s.service == service && host.services[service].candidate_of(s.id).is_some() {
+        return;
+    }
     let written = host.services[service].written(Writer::Serving);
     let done = s.state_version == written.version || s.state.is_none();
     if s.service != service || s.life != Life::Open || s.is_blocked(Blocked::Quarantined) || done {

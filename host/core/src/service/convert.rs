@@ -98,10 +98,14 @@ impl Service {
     }
 
     /// Downgrades a state that a newer build left, in place, and returns its version then.
-    /// States of older versions stay: the build that serves migrates them itself. Fails as
+    /// States of older versions stay: the build that reads them migrates them itself. Fails as
     /// [`Service::left_by_newer`], and the state is unchanged then.
-    pub(crate) fn downgrade_state(&self, stored: u32, state: &mut Vec<u8>) -> Result<u32, String> {
-        let wanted = self.offer.shape.version;
+    pub(crate) fn downgrade_state(
+        &self,
+        stored: u32,
+        wanted: u32,
+        state: &mut Vec<u8>,
+    ) -> Result<u32, String> {
         // Without a converter the build that serves gets the state as it is, and says itself
         // why it cannot read it.
         if stored <= wanted || self.converters.is_empty() {

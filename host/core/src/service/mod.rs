@@ -7,6 +7,10 @@
 //! | file | holds |
 //! | --- | --- |
 //! | [`offer`] | what a library offers |
+//! | [`canaries`] | canaries under way, and what their terms bring about |
+//! | `canary` | a candidate that runs some sessions of a service |
+//! | [`canary_counts`] | what is counted of both builds |
+//! | [`canary_terms`] | which sessions run a candidate, and what ends it |
 //! | `encoding` | how messages to a session are written |
 //! | [`registry`] | every service and its builds |
 //! | `framings` | the framings of a service's sessions |
@@ -14,6 +18,10 @@
 //! | [`probation`] | probations: what is counted, when one ends |
 //! | [`placeholder`] | code for a service without a library |
 
+pub mod canaries;
+mod canary;
+pub mod canary_counts;
+pub mod canary_terms;
 pub mod convert;
 pub(crate) mod encoding;
 mod framings;

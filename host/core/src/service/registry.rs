@@ -9,14 +9,16 @@
 //! | none | `Withdrawn` | the library no longer offers it; no session is left |
 //! | none | `Missing` | no build is adopted yet after a takeover; or a rollback left sessions |
 //!
-//! A service may have two kinds of further builds. One standby is the last build that proved
+//! A service may have three kinds of further builds. One standby is the last build that proved
 //! itself, while another one is on probation. Converters are builds that were rolled back: they
-//! convert what they left.
+//! convert what they left. A canary's candidate runs some of the sessions.
 //!
 //! A reload replaces what a service points to, in O(1), and touches no session. Replaced builds
 //! are not dropped here, because their destructors may take longer than a commit may. They wait
 //! in a list that the shell drops on another thread.
 
+use super::canary_counts::BothCounts;
+use super::canary_terms::CanaryTerms;
 use super::framings::Framings;
 use super::offer::{Build, Offer};
 use super::placeholder::Missing;
@@ -26,6 +28,7 @@ use crate::turn::code::Code;
 use greenroom_state::compatibility::StateShape;
 use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
+use std::sync::Arc;
 
 /// Code of a build for one service, kept beside the one that serves.
 pub(crate) struct LoadedBuild {
@@ -46,6 +49,20 @@ impl LoadedBuild {
     }
 }
 
+/// Candidate of a service, with its terms and counts.
+pub(crate) struct Canary {
+    /// Build, and its code.
+    pub(crate) build: LoadedBuild,
+    /// Terms, which the services of the library share.
+    pub(crate) terms: Arc<CanaryTerms>,
+    /// Counts, as of this moment.
+    pub(crate) counts: BothCounts,
+    /// Whether the counts differ from their record.
+    pub(crate) changed: bool,
+    /// Batches of the candidate since the last one that was compared.
+    pub(crate) since_compared: u32,
+}
+
 /// Service, with the builds that it points to and its counters.
 pub struct Service {
     /// Offer of the build that serves. If none does: of the last one, or empty after a takeover.
@@ -61,6 +78,8 @@ pub struct Service {
     /// Builds that were rolled back, oldest first. They convert what they left to the version
     /// that is served, until a sweep has found the last of it.
     pub(crate) converters: Vec<LoadedBuild>,
+    /// Candidate that runs some of the sessions.
+    pub(crate) canary: Option<Box<Canary>>,
     /// Library that serves it, or was the last one to; empty: none has, in this process.
     library: String,
     /// Framings of its sessions.
@@ -89,6 +108,7 @@ impl Service {
             code,
             standby: None,
             converters: Vec::new(),
+            canary: None,
             sessions: 0,
             turns: 0,
             faults: 0,
@@ -143,15 +163,17 @@ impl Service {
         self.build.as_ref().is_some_and(|b| b.library == library)
     }
 
-    /// Returns the mark of a state that one of the builds writes. Without a standby build both
-    /// writers are the one that serves.
+    /// Returns the mark of a state that one of the builds writes. Without a standby build or a
+    /// canary all writers are the one that serves.
     pub(crate) fn written(&self, writer: Writer) -> Written {
-        match (writer, &self.standby) {
-            (Writer::Standby, Some(b)) => {
-                Written { version: b.offer.shape.version, fingerprint: b.fingerprint }
-            }
-            _ => Written { version: self.offer.shape.version, fingerprint: self.fingerprint },
-        }
+        let other = match writer {
+            Writer::Serving => None,
+            Writer::Standby => self.standby.as_ref(),
+            Writer::Candidate => self.canary.as_ref().map(|c| &c.build),
+        };
+        other.map_or(Written { version: self.offer.shape.version, fingerprint: self.fingerprint }, |b| {
+            Written { version: b.offer.shape.version, fingerprint: b.fingerprint }
+        })
     }
 
     /// Returns the generation that serves; 0: none.
@@ -194,6 +216,8 @@ pub(crate) enum Writer {
     Serving,
     /// Build that stands by.
     Standby,
+    /// Candidate of a canary.
+    Candidate,
 }
 
 /// Mark of a stored state: by it a build finds whether it must convert.
@@ -215,9 +239,11 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Returns whether rolled-back builds of a library are kept to convert. O(services).
+    /// Returns whether builds of a library are kept that convert what they leave: rolled-back ones,
+    /// or a canary's candidate. O(services).
     pub(crate) fn convert_for(&self, library: &str) -> bool {
-        self.all().iter().any(|s| s.converters.iter().any(|c| c.build.library == library))
+        let converts = |s: &Service| s.converters.iter().any(|c| c.build.library == library);
+        self.all().iter().any(converts) || self.with_canary(library).next().is_some()
     }
 
     /// Returns the services by [`ServiceId`].
@@ -269,6 +295,15 @@ impl Services {
     /// Iterates over the services that a library serves now. O(services).
     pub(crate) fn of<'s>(&'s self, library: &'s str) -> impl Iterator<Item = &'s Service> {
         self.all.iter().filter(move |s| s.is_of(library))
+    }
+
+    /// Iterates over the services of a library in which a canary runs. O(services).
+    pub(crate) fn with_canary<'s>(
+        &'s self,
+        library: &'s str,
+    ) -> impl Iterator<Item = (ServiceId, &'s Service)> {
+        self.numbered()
+            .filter(move |(_, s)| s.canary.as_ref().is_some_and(|c| c.build.build.library == library))
     }
 
     /// Iterates over the services of a service's library, itself included. A service that no build

@@ -99,6 +99,11 @@ impl Sessions {
         range.filter_map(|(_, &slot)| Some((slot, self.get(slot)?)))
     }
 
+    /// Returns the highest number of a session; 0: there is none.
+    pub(crate) fn last_number(&self) -> u64 {
+        self.by_id.last_key_value().map_or(0, |(id, _)| *id)
+    }
+
     /// Returns the first open session of a service whose number is above `after`, and how many
     /// sessions were looked at.
     pub(crate) fn next_open(&self, service: ServiceId, after: u64) -> (Option<u64>, u64) {

@@ -99,6 +99,8 @@ pub enum Kind {
     Birth = 35,
     /// Data that the last change of an operator replaced, as `operate/undo.rs` says; key: 0.
     Undo = 36,
+    /// Counts of a service's canary, as `service/canary_counts.rs` says; key: the service's number.
+    Canary = 37,
 }
 
 impl Kind {
@@ -131,7 +133,7 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub(crate) fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 36] = [
+        const ALL: [Kind; 37] = [
             Session,
             State,
             Input,
@@ -168,6 +170,7 @@ impl Kind {
             Terms,
             Birth,
             Undo,
+            Canary,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

@@ -29,6 +29,9 @@ pub struct Batch<'a> {
     pub state: Option<(u32, &'a [u8])>,
     /// Actions to run. None: a rehearsal, which only reads the state.
     pub actions: &'a [abi::Action<'a>],
+    /// Whether the time of the call is counted: then code that has a clock tells it
+    /// ([`Staging::took`]).
+    pub timed: bool,
 }
 
 /// Place of a cut, by which a death in it is blamed.

@@ -84,7 +84,7 @@ pub(crate) fn note(
         fault: staged.fault.clone(),
         fault_reply: staged.fault_reply.clone().filter(|_| staged.fault.is_some()),
         log: staged.log.clone(),
-        took_ns: staged.took_ns,
+        took_ns: staged.took_ns.unwrap_or(0),
         outcome: match staged.fault {
             Some(_) => TurnOutcome::Failed,
             None => TurnOutcome::Applied,
@@ -112,10 +112,5 @@ impl Staging<'_> {
     #[inline]
     pub fn is_watched(&self) -> bool {
         self.context.is_watched
-    }
-
-    /// Notes the time that the call took, in nanoseconds, if somebody watches it.
-    pub fn took(&mut self, ns: u64) {
-        self.buffers.took_ns = ns;
     }
 }

@@ -89,8 +89,8 @@ pub(crate) struct Buffers {
     pub(super) is_full: bool,
     /// Whether the time of the stage is over.
     pub(crate) is_overtime: bool,
-    /// Time that the call took, in nanoseconds, if its turn is watched.
-    pub(super) took_ns: u64,
+    /// Nanoseconds that the call took, if its code was asked.
+    pub(crate) took_ns: Option<u64>,
     /// Broadcasts that libraries have framed, for their effects to be applied. Each is asked once:
     /// room is reserved for what it has answered.
     pub(crate) framed: Vec<Framed>,
@@ -187,7 +187,7 @@ impl Buffers {
         self.close = false;
         self.on_itself = false;
         (self.recipients, self.work_ns, self.randoms) = (0, 0, 0);
-        (self.is_full, self.is_overtime) = (false, false);
+        (self.is_full, self.is_overtime, self.took_ns) = (false, false, None);
         (self.changes_topics, self.changes_names, self.changes_framing) = (false, false, false);
         self.put_bytes = 0;
         self.framed.clear();
@@ -306,9 +306,13 @@ impl<'a> Staging<'a> {
         b.has_state = true;
     }
 
-    /// Tells the time behind a call: CLOCK_MONOTONIC, in nanoseconds. If the pass has taken longer
-    /// than `pass_us` by then, the stage is over, whatever the core has estimated. Code that may be
-    /// slow calls this now and then.
+    /// Tells how long the call took, in nanoseconds. Code does so behind its last turn.
+    pub fn took(&mut self, ns: u64) {
+        self.buffers.took_ns = Some(ns);
+    }
+
+    /// Tells the time behind a call: CLOCK_MONOTONIC, in nanoseconds. A pass that has taken longer
+    /// than `pass_us` by then ends its stage. Code that may be slow calls this now and then.
     pub fn tell_time(&mut self, now_ns: u64) {
         let taken_ns = now_ns.saturating_sub(self.context.now_ns);
         self.buffers.is_overtime |= taken_ns > self.context.limits.pass_us * 1000;

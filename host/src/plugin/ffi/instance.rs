@@ -188,7 +188,7 @@ impl Code for Plugin {
         // From here to `end` a death of the process is blamed on this turn; `turn_ok` moves on
         // to the next one.
         self.board.begin(first_turn(batch), batch.actions.len());
-        let begun = staging.is_watched().then(now_ns);
+        let begun = (batch.timed || staging.is_watched()).then(now_ns);
         let mut running = TurnUnderWay { staging, board: self.board };
         let turn = (&raw mut running).cast::<abi::Turn>();
         // SAFETY: the instance is alive. The batch and the staging area are valid until the call

@@ -9,6 +9,7 @@
 //! | current | yes; without it no worker can serve | this build |
 //! | previous, on probation | yes; without it the probation ends | a rollback |
 //! | converter | yes; without it, its data is not converted | the data that it left |
+//! | canary's candidate, one of them | yes; without it the canary ends | its sessions |
 //! | earlier | on request | `greenroom rollback`, at most `builds_kept` |
 //!
 //! *Invariant*: a private copy is removed only behind the commit of a record that no longer names
@@ -27,6 +28,7 @@ use crate::worker::reload::running_build::RunningBuild;
 use greenroom_core::core::Core;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::reload::request::LibraryId;
+use greenroom_core::service::canary_terms::CanaryTerms;
 use greenroom_core::store::kind::Kind;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -66,6 +68,19 @@ pub(in crate::worker) struct LibraryRecord {
     /// none.
     #[serde(default)]
     pub converters: Vec<RunningBuild>,
+    /// Canary beside the build that runs. Its candidate is among the converters, as which a host
+    /// that knows no canaries takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<RecordedCanary>,
+}
+
+/// A canary, as it is recorded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::worker) struct RecordedCanary {
+    /// Generation of the candidate.
+    pub generation: u64,
+    /// Sessions that run it, and the rules of its end.
+    pub terms: CanaryTerms,
 }
 
 /// A probation, as it is recorded.
@@ -88,7 +103,8 @@ impl LibraryRecord {
         current: RunningBuild,
     ) -> LibraryRecord {
         let (earlier, converters) = (Vec::new(), Vec::new());
-        LibraryRecord { path, seen, trying: None, highest, current, earlier, probation: None, converters }
+        let (probation, canary) = (None, None);
+        LibraryRecord { path, seen, trying: None, highest, current, earlier, probation, converters, canary }
     }
 
     /// Hash of the file that the watcher need not load again: the one last seen, or one whose loads
@@ -117,6 +133,10 @@ impl LibraryRecord {
         self.earlier.insert(0, old);
         self.earlier.truncate(kept);
         self.trying = None;
+        // The candidate of a canary that was promoted converts nothing.
+        let generation = self.current.generation;
+        self.converters.retain(|b| b.generation != generation);
+        self.canary = None;
     }
 
     /// Bytes of initial-exec thread-local storage that a successor takes for this library.
@@ -211,6 +231,16 @@ impl BuildRecords {
         self.records.insert(id.0, record);
         self.untold.insert(id.0);
         unused
+    }
+
+    /// Returns whether the store has the canary of a library's record.
+    pub(in crate::worker) fn is_recorded(&self, core: &Core, id: LibraryId) -> bool {
+        let Some(record) = self.records.get(&id.0) else { return false };
+        let key = key_of(&record.path);
+        let stored = core.host_records_from(Kind::Library, key, 1).pop().filter(|(at, _)| *at == key);
+        let stored = stored.and_then(|(_, json)| serde_json::from_slice::<LibraryRecord>(&json).ok());
+        let generation = |r: &LibraryRecord| r.canary.as_ref().map(|c| c.generation);
+        stored.is_some_and(|stored| generation(&stored) == generation(record))
     }
 
     /// Takes the records that were written since the last call. The caller has committed them.

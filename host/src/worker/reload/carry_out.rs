@@ -20,7 +20,7 @@
 //! The loop pays O(1) for most steps. A try pins an epoch and lists the sizes of tables. A load of
 //! content that the library's record has not seen commits the pass that is under way.
 
-use crate::admin::query::Answer;
+use crate::admin::query::{Answer, CanaryRequest};
 use crate::admin::text::ledger_line;
 use crate::config::Config;
 use crate::crash_points;
@@ -52,11 +52,12 @@ pub(in crate::worker) struct ReloadDriver {
     pub(super) requests: u64,
     /// Destinations of reports, by request.
     pub(super) waiting: HashMap<u64, Sender<Answer>>,
-    /// Configurations that single requests are carried out under, until their reports. Without an
-    /// entry, the configuration in force counts.
+    /// Configurations of single requests until their reports; else the one in force counts.
     pub(super) configs: HashMap<u64, Arc<Config>>,
-    /// Recordings that requests name, by their numbers.
+    /// Recordings that requests name, by request.
     pub(super) against: HashMap<u64, Against>,
+    /// Canaries that requests are to begin, by request.
+    pub(super) canaries: HashMap<u64, CanaryRequest>,
     /// Requests that wait for the configuration under way.
     pub(super) deferred: Vec<Deferred>,
     /// Libraries that are loaded and wait for the commit of their group.
@@ -87,6 +88,7 @@ impl ReloadDriver {
             waiting: HashMap::new(),
             configs: HashMap::new(),
             against: HashMap::new(),
+            canaries: HashMap::new(),
             deferred: Vec::new(),
             loaded: HashMap::new(),
             commits: Vec::new(),
@@ -251,15 +253,16 @@ impl ReloadDriver {
     /// The ledger line counts from the next commit. Sessions in quarantine are counted at this
     /// moment, O(sessions in quarantine).
     fn report(&mut self, shell: &mut Shell, id: LibraryId, request: &Request, mut report: Report) {
-        self.configs.remove(&request.id);
+        drop((self.configs.remove(&request.id), self.canaries.remove(&request.id)));
         self.against.remove(&request.id);
         report.quarantined = shell.core.quarantined(&report.library);
         let by = requester(request.by);
         match (report.outcome, self.lines.remove(&id)) {
             // The line is part of the commit. Only the pause was unknown.
-            (Outcome::Committed | Outcome::RolledBack, Some(line)) => {
+            (Outcome::Committed | Outcome::RolledBack | Outcome::Canary, Some(line)) => {
                 report.line = line;
-                report.probation = shell.ledger.line(&shell.core, line).and_then(|r| r.probation);
+                let known = shell.ledger.line(&shell.core, line);
+                (report.probation, report.canary) = known.map_or((None, None), |r| (r.probation, r.canary));
                 let amended = report.clone();
                 shell.ledger.amend(&mut shell.core, line, move |report| *report = amended);
             }

@@ -16,12 +16,14 @@
 //! A commit cannot fail. If the store has no room for a record, the build serves all the same, and
 //! an error is logged.
 
+use crate::admin::query::CanaryRequest;
 use crate::clock::now_ns;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::plugin::prepare::Loaded;
 use crate::worker::ledger::requester;
 use crate::worker::reload::build_records::{LibraryRecord, OnProbation};
+use crate::worker::reload::canary;
 use crate::worker::reload::carry_out::{ReloadDriver, is_configured};
 use crate::worker::reload::configure::{put_in_force, report_in_force};
 use crate::worker::reload::probation::Probations;
@@ -29,8 +31,9 @@ use crate::worker::reload::roll_back::{record_replaced, unproved};
 use crate::worker::reload::running_build::RunningBuild;
 use crate::worker::shell::Shell;
 use greenroom_core::input::Input;
-use greenroom_core::ledger::{ProbationCounts, ProbationReport, ProbationState};
+use greenroom_core::ledger::{CanaryReport, ProbationCounts, ProbationReport, ProbationState};
 use greenroom_core::reload::request::{Event, LibraryId, Want};
+use greenroom_core::service::canary_terms::CanaryTerms;
 use greenroom_core::service::offer::{Build, Serving};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -113,18 +116,44 @@ impl ReloadDriver {
         let Some(loaded) = self.loaded.remove(&id) else { return false };
         let prepared = shell.ports.take_prepared(id).unwrap_or_default();
         let Loaded { code, copy, entry, settings, files, static_tls } = loaded;
+        let current = RunningBuild { static_tls, ..RunningBuild::of(&build, copy, entry, settings, files) };
+        if let Some(terms) = self.terms_of(shell, id) {
+            unused_copies.extend(canary::begin(shell, id, current, code, terms));
+            let canary = canary::report_of(&shell.core, &build.library);
+            self.add_line(shell, id, false, canary);
+            return shell.ports.change(&mut shell.core, prepared);
+        }
+        // Before the build takes charge, which ends a canary.
+        let canary = canary::report_of(&shell.core, &build.library);
         // The core first: line and record report what it says of the new build.
         let charge = adopt(shell, id, &build, code);
-        let line = self.add_line(shell, id, charge.on_probation);
-        let current = RunningBuild { static_tls, ..RunningBuild::of(&build, copy, entry, settings, files) };
+        let line = self.add_line(shell, id, charge.on_probation, canary);
         let record = record_of(shell, id, current, &charge, line);
         unused_copies.extend(shell.builds.write(&mut shell.core, id, record));
         shell.ports.change(&mut shell.core, prepared)
     }
 
+    /// Terms of the canary that a library's reload is to begin; `None`: its build takes charge.
+    fn terms_of(&mut self, shell: &Shell, id: LibraryId) -> Option<CanaryTerms> {
+        let request = shell.core.reloads.under_way(id).filter(|r| r.want == Want::Canary)?;
+        // Always there. Without it no session may run the candidate.
+        let Some(wish) = self.canaries.remove(&request.id) else { return Some(CanaryTerms::default()) };
+        let CanaryRequest { share, chosen, compare_every, promote_after_ms, faults_max, .. } = wish;
+        let after_ns = |ms: u64| now_ns().saturating_add(ms.saturating_mul(1_000_000));
+        let promote_at_ns = promote_after_ms.map(after_ns);
+        let above = shell.core.session_number();
+        Some(CanaryTerms { above, share, chosen, compare_every, promote_at_ns, faults_max })
+    }
+
     /// Adds the ledger line of a commit. Returns its number; 0: no reload of the library is under
     /// way. The line lacks the pause, which the report adds.
-    fn add_line(&mut self, shell: &mut Shell, id: LibraryId, on_probation: bool) -> u64 {
+    fn add_line(
+        &mut self,
+        shell: &mut Shell,
+        id: LibraryId,
+        on_probation: bool,
+        canary: Option<CanaryReport>,
+    ) -> u64 {
         let line = match shell.core.reloads.about_to_report(id, shell.core.services()) {
             None => 0,
             Some((by, mut report)) => {
@@ -133,6 +162,7 @@ impl ReloadDriver {
                     record: ProbationCounts::default(),
                 });
                 report.quarantined = shell.core.quarantined(&report.library);
+                report.canary = canary;
                 shell.ledger.add(&mut shell.core, &requester(by), report)
             }
         };

@@ -3,6 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `build_records` | The record of each library: current and earlier builds. |
+//! | `canary` | Begins and ends canaries, and shows them. |
+//! | `canary_list` | Canaries, as operators see them. |
 //! | `carry_out` | Carries out the steps that the core orders. |
 //! | `commit` | Commits prepared builds between two passes. |
 //! | `config_in_force` | The configuration in force, and the one being committed. |
@@ -17,6 +19,8 @@
 //! | `wanted_ports` | Endpoints of a configuration, and the held ports that are theirs. |
 
 pub(super) mod build_records;
+pub(super) mod canary;
+pub(super) mod canary_list;
 pub(super) mod carry_out;
 mod commit;
 pub(super) mod config_in_force;

@@ -12,9 +12,10 @@
 //! and only orders slow work. Requests are not recorded: if the worker ends, its callers get no
 //! report, and the successor looks at the watched files itself.
 
-use crate::admin::query::{Answer, ReloadRequest};
+use crate::admin::query::{Answer, CanaryRequest, ReloadRequest};
 use crate::config::Config;
 use crate::plugin::prepare::{Against, Job};
+use crate::worker::reload::canary_list::no_canary;
 use crate::worker::reload::carry_out::{Deferred, ReloadDriver, part_of};
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
@@ -115,6 +116,59 @@ impl ReloadDriver {
                 }
                 let want = Want::RollBack(wanted.generation);
                 self.request(shell, vec![(id, Some(wanted.copy), want)], by, false, Some(reply));
+            }
+        }
+    }
+
+    /// Requests a canary for an operator. `reply` gets the number of reports, then the report.
+    pub(in crate::worker) fn ask_canary(
+        &mut self,
+        shell: &mut Shell,
+        wish: CanaryRequest,
+        reply: Sender<Answer>,
+    ) {
+        let id = match library_for(&shell.core, &wish.target) {
+            Ok(id) => id,
+            Err(text) => {
+                let _ = reply.send(Answer::Error(text));
+                return;
+            }
+        };
+        let _ = reply.send(Answer::Reloading(1));
+        let (from, by) = (wish.from.clone(), wish.by);
+        // The number that `request` gives next.
+        self.canaries.insert(self.requests + 1, wish);
+        self.request(shell, vec![(id, from, Want::Canary)], by, false, Some(reply));
+    }
+
+    /// Requests that the candidate of a canary serves, for an operator or a rule. The candidate is
+    /// loaded from its private copy with its own settings, with all steps of a reload.
+    pub(in crate::worker) fn ask_promote(
+        &mut self,
+        shell: &mut Shell,
+        name: &str,
+        by: Requester,
+        reply: Option<Sender<Answer>>,
+    ) {
+        let found = library_for(&shell.core, name).and_then(|id| {
+            let record = shell.builds.get(id).ok_or_else(|| format!("{name} runs no build"))?;
+            let generation = record.canary.as_ref().map(|c| c.generation);
+            let candidate = record.converters.iter().find(|b| Some(b.generation) == generation);
+            candidate.cloned().map(|b| (id, b)).ok_or_else(|| no_canary(&shell.core, name))
+        });
+        match (found, reply) {
+            (Err(text), Some(reply)) => _ = reply.send(Answer::Error(text)),
+            (Err(text), None) => tracing::error!("a canary can't be promoted: {text}"),
+            (Ok((id, candidate)), reply) => {
+                if let Some(reply) = &reply {
+                    let _ = reply.send(Answer::Reloading(1));
+                }
+                if let Some(settings) = &candidate.settings {
+                    let config = shell.config.get().with_settings(settings, &candidate.files);
+                    self.configs.insert(self.requests + 1, Arc::new(config));
+                }
+                let want = Want::Promote(candidate.generation);
+                self.request(shell, vec![(id, Some(candidate.copy), want)], by, false, reply);
             }
         }
     }
@@ -242,7 +296,7 @@ fn is_library(path: &Path) -> bool {
 
 /// Finds a library by the name of a service, by its own name, or by its file's. An error lists the
 /// services. O(libraries + services).
-fn library_for(core: &Core, name: &str) -> Result<LibraryId, String> {
+pub(super) fn library_for(core: &Core, name: &str) -> Result<LibraryId, String> {
     let service = core.services().iter().find(|s| s.offer.name == name);
     let owner = service.and_then(|s| Some(s.build.as_ref()?.library.as_str())).unwrap_or(name);
     let owns = |l: &Library| {

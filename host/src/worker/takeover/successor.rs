@@ -10,7 +10,8 @@
 //! | on probation | has killed a worker lately | The previous build is put back in charge. |
 //! | any | has killed too many workers | The same, if the record has a previous build. |
 //! | either of these | no way back | The build goes on, and the log says why. |
-//! | any | none | The build goes on, and so does its probation. |
+//! | any | none | The build goes on, and so do its probation and its canary. |
+//! | a canary's candidate | has killed a worker lately | The canary is taken back. |
 //!
 //! *Invariant*: nothing here commits. The first pass commits rollbacks, records and ledger lines
 //! together with the turns that it runs. Until then a worker that dies leaves the records of its
@@ -22,6 +23,7 @@
 use crate::plugin::prepare::Job;
 use crate::protocol::keeper::{Hello, ToKeeper};
 use crate::worker::reload::build_records::{LibraryRecord, OnProbation, recorded};
+use crate::worker::reload::canary::end_with_line;
 use crate::worker::reload::config_in_force::recorded_number;
 use crate::worker::reload::ports::{FailedBuild, Opening};
 use crate::worker::reload::roll_back::{record_roll_back, report_roll_back};
@@ -30,7 +32,7 @@ use greenroom_core::core::Core;
 use greenroom_core::ids::ServiceId;
 use greenroom_core::ledger::ProbationCounts;
 use greenroom_core::recovery::rebuild::Survivor;
-use greenroom_core::reload::request::LibraryId;
+use greenroom_core::reload::request::{LibraryId, Requester};
 use greenroom_core::service::offer::Build;
 use greenroom_core::service::registry::Service;
 use greenroom_core::store::kind::Kind;
@@ -95,12 +97,7 @@ fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Re
     let serving = record.current.load(shell.config.get(), shell.board)?;
     shell.core.go_on_with(&build, serving);
     shell.core.reloads.goes_on_with(id, build.clone(), record.seen(), record.highest);
-    for converter in &record.converters {
-        match converter.load(shell.config.get(), shell.board) {
-            Ok(serving) => shell.core.go_on_converting(&converter.build(), serving),
-            Err(why) => tracing::error!("data of a rolled-back build cannot be converted: {why}"),
-        }
-    }
+    go_on_with_others(shell, &mut record);
     // The core rolls back only to a build that stands by. A build that has passed its probation
     // gets one here that is over at once, so that the last build below it can stand by.
     let why = must_give_way(hello, &record, &build);
@@ -130,12 +127,46 @@ fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Re
     }
     let on_probation = record.probation.is_some();
     shell.builds.count_static_tls(record.static_tls());
+    let killed = |g: u64| hello.killed.iter().any(|(l, k)| *l == build.library && *k == g);
+    let candidate_killed = record.canary.as_ref().is_some_and(|c| killed(c.generation));
+    let has_canary = record.canary.is_some();
     // The library has no other record in this process, so no copy becomes unused.
     let _ = shell.builds.write(&mut shell.core, id, record);
+    // The build beside which it runs is about to go, or it has killed a worker itself.
+    let ends = match why {
+        _ if candidate_killed => Some("it killed a worker"),
+        Some(_) if has_canary => Some("the build that serves gives way"),
+        _ => None,
+    };
+    if let Some(why) = ends {
+        end_with_line(shell, id, &build.library, Requester::Rule, why.to_owned())?;
+    }
     match why {
         Some(why) if on_probation => give_way(shell, id, &build, why),
         _ => Ok(false),
     }
+}
+
+/// Goes on with a library's converters, one of which may be the candidate of a canary. A candidate
+/// that cannot be loaded ends its canary.
+fn go_on_with_others(shell: &mut Shell, record: &mut LibraryRecord) {
+    let canary = record.canary.take();
+    let mut begun = None;
+    for converter in &record.converters {
+        let terms = canary.as_ref().filter(|c| c.generation == converter.generation).map(|c| &c.terms);
+        match (converter.load(shell.config.get(), shell.board), terms) {
+            (Ok(serving), Some(terms)) => {
+                shell.core.begin_canary(&converter.build(), serving, terms.clone());
+                begun.clone_from(&canary);
+            }
+            (Ok(serving), None) => shell.core.go_on_converting(&converter.build(), serving),
+            (Err(why), Some(_)) => {
+                tracing::error!("the candidate of a canary cannot be loaded, so the canary ends: {why}");
+            }
+            (Err(why), None) => tracing::error!("data of a rolled-back build cannot be converted: {why}"),
+        }
+    }
+    record.canary = begun;
 }
 
 /// The reason why a build must give way to the previous one; `None`: it may go on. A build on
