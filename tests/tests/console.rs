@@ -183,6 +183,15 @@ fn check_sessions(web: &mut Browser, page: usize, tally: &mut Client) {
     assert_eq!(tally.ask("two"), "2 two");
     web.wait(page, &says("#state", "count 2"), "true");
     web.wait(page, &text("#diff tbody tr"), "count12");
+
+    // The trace begins and ends by a key, and shows the turn.
+    web.types(page, "t");
+    web.wait(page, &says("#trace [role=status]", "waits for a turn"), "true");
+    assert_eq!(tally.ask("traced"), "3 traced");
+    web.wait(page, &says("#turns tbody tr", "2 → 3"), "true");
+    web.wait(page, &says("#turns tbody tr", "traced"), "true");
+    web.types(page, "t");
+    web.wait(page, &says("#trace [role=status]", "stopped"), "true");
 }
 
 /// A build that waits is rehearsed, refused, rehearsed again and committed. One that has changed
@@ -239,9 +248,9 @@ fn check_reloads(web: &mut Browser, page: usize, host: &Host, dir: &Path, librar
 
 /// The page has kept what it saw of the session under each generation.
 fn check_history(web: &mut Browser, page: usize, tally: &mut Client) {
-    assert_eq!(tally.ask("three"), "3 three");
+    assert_eq!(tally.ask("three"), "4 three");
     web.types(page, "1");
-    web.wait(page, &says("#state", "count 3"), "true");
+    web.wait(page, &says("#state", "count 4"), "true");
     let against =
         "[...document.querySelectorAll('#against option')].some(o => o.text.startsWith('generation 2,'))";
     web.wait(page, &format!("String({against})"), "true");
@@ -249,5 +258,5 @@ fn check_history(web: &mut Browser, page: usize, tally: &mut Client) {
         page,
         "(e => (e.value = '0', e.dispatchEvent(new Event('change'))))(document.getElementById('against'))",
     );
-    web.wait(page, &text("#diff tbody tr"), "count23");
+    web.wait(page, &text("#diff tbody tr"), "count34");
 }

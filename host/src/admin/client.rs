@@ -9,6 +9,7 @@
 //! | [`call`] | any | asks again, if that is repeatable and nothing was heard |
 //! | [`call_recorded`] | changes in the ledger | looks in the ledger for what was committed |
 //! | [`call_with`] | followed by data | fails: the data was consumed |
+//! | [`call_while`] | one that goes on by itself | fails |
 //!
 //! A command is one connection. A host that is silent for 5 s is asked for its status on another
 //! one. While its worker goes on, the command waits: a rehearsal takes as long as the data needs.
@@ -52,7 +53,19 @@ pub fn call_with(
     pieces: impl IntoIterator<Item = Piece>,
     mut each: impl FnMut(Reply),
 ) -> Result<(), CallError> {
-    call_once(dir, command, &mut pieces.into_iter(), &mut each)
+    call_once(dir, command, &mut pieces.into_iter(), &mut |reply| {
+        each(reply);
+        true
+    })
+}
+
+/// Asks a host once, and calls `each` with each reply, until it returns false or the answer ends.
+pub fn call_while(
+    dir: &Path,
+    command: &AdminCommand,
+    mut each: impl FnMut(Reply) -> bool,
+) -> Result<(), CallError> {
+    call_once(dir, command, &mut std::iter::empty(), &mut each)
 }
 
 /// Asks a host, and calls `each` with each reply, in their order.
@@ -67,6 +80,7 @@ pub fn call(dir: &Path, command: &AdminCommand, mut each: impl FnMut(Reply)) -> 
         let result = call_once(dir, command, &mut std::iter::empty(), &mut |reply| {
             answered = true;
             each(reply);
+            true
         });
         match result {
             // Asked again at once: the keeper has the command wait until the successor serves.
@@ -133,7 +147,7 @@ fn call_once(
     dir: &Path,
     command: &AdminCommand,
     pieces: &mut dyn Iterator<Item = Piece>,
-    each: &mut dyn FnMut(Reply),
+    each: &mut dyn FnMut(Reply) -> bool,
 ) -> Result<(), CallError> {
     let path = crate::runtime_dir::socket_path(dir);
     let no_host = |e: io::Error| {
@@ -170,7 +184,9 @@ fn call_once(
             Reply::Error(text) => return Err(CallError::Failed(text)),
             reply => {
                 let begun = Instant::now();
-                each(reply);
+                if !each(reply) {
+                    return Ok(());
+                }
                 longest.set(longest.get().max(begun.elapsed()));
             }
         }

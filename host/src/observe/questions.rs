@@ -4,7 +4,7 @@
 //! any number of scrapes each second costs the host one question. The host's loop is not asked for
 //! the status at all: the keeper answers it.
 
-use crate::admin::client::{CallError, call};
+use crate::admin::client::{CallError, call, call_while};
 use crate::protocol::admin::{AdminCommand, LedgerLine, Reply};
 use crate::protocol::status::Status;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub(super) struct Questions {
     status: Kept<Status>,
     history: Kept<Vec<LedgerLine>>,
     /// Places of questions without a kept answer.
-    places: Mutex<usize>,
+    places: Places,
 }
 
 impl Questions {
@@ -34,7 +34,7 @@ impl Questions {
             runtime,
             status: Kept::default(),
             history: Kept::default(),
-            places: Mutex::new(ASKED_AT_ONCE),
+            places: Places::new(ASKED_AT_ONCE),
         }
     }
 
@@ -75,6 +75,15 @@ impl Questions {
         call(&self.runtime, command, each).map_err(in_words)
     }
 
+    /// Asks the host once, and calls `each` with each reply until it returns false.
+    pub(super) fn call_while(
+        &self,
+        command: &AdminCommand,
+        each: impl FnMut(Reply) -> bool,
+    ) -> Result<(), String> {
+        call_while(&self.runtime, command, each).map_err(in_words)
+    }
+
     /// Runtime directory of the host.
     pub(super) fn runtime(&self) -> &std::path::Path {
         &self.runtime
@@ -82,22 +91,36 @@ impl Questions {
 
     /// Asks the host in one of few places. Fails if all are taken.
     pub(super) fn in_a_place<T>(&self, ask: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-        {
-            let mut places = locked(&self.places);
-            if *places == 0 {
-                return Err("too many questions to the host are under way; try again".into());
-            }
-            *places -= 1;
+        match self.places.take() {
+            Some(_place) => ask(),
+            None => Err("too many questions to the host are under way; try again".into()),
         }
-        // Given back also if the question panics.
-        struct Place<'a>(&'a Mutex<usize>);
-        impl Drop for Place<'_> {
-            fn drop(&mut self) {
-                *locked(self.0) += 1;
-            }
-        }
-        let _place = Place(&self.places);
-        ask()
+    }
+}
+
+/// Places that are taken and given back.
+pub(super) struct Places(Mutex<usize>);
+
+/// A place that is taken. Dropping it gives it back, also in a panic.
+pub(super) struct TakenPlace<'a>(&'a Places);
+
+impl Places {
+    /// Makes so many places.
+    pub(super) fn new(count: usize) -> Places {
+        Places(Mutex::new(count))
+    }
+
+    /// Takes a place; `None`: all are taken.
+    pub(super) fn take(&self) -> Option<TakenPlace<'_>> {
+        let mut free = locked(&self.0);
+        *free = free.checked_sub(1)?;
+        Some(TakenPlace(self))
+    }
+}
+
+impl Drop for TakenPlace<'_> {
+    fn drop(&mut self) {
+        *locked(&self.0.0) += 1;
     }
 }
 

@@ -43,6 +43,10 @@ impl Served {
                     Some(console) => return console.change(action, stream),
                     None => unknown(),
                 },
+                ConsoleAnswer::Trace(session) => match &self.console {
+                    Some(console) => return console.trace(session, stream),
+                    None => unknown(),
+                },
             },
         };
         answer.send(stream, request.method)

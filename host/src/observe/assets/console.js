@@ -1,10 +1,12 @@
 // The console: views, keys, and the news that come each second.
 
 import { $, Failed, count, duration, el, get, plain, setToken } from "./api.js";
+import * as canary from "./canary.js";
 import * as list from "./list.js";
 import * as reloads from "./reloads.js";
 import * as session from "./session.js";
 import * as timeline from "./timeline.js";
+import * as trace from "./trace.js";
 
 const EVERY = 1000, HIDDEN_EVERY = 10_000;
 const VIEWS = ["sessions", "reloads"];
@@ -17,6 +19,7 @@ const KEYS = [
   ["Esc", "Close a panel, or leave the search", null],
   ["s", "Sort by the next column; S turns the order", null],
   ["x", "Close the session that is open", null],
+  ["t", "Trace the session that is open, or stop that", null],
   ["r", "Rehearse the service that is chosen", null],
   ["← →", "From one mark of the timeline to the next", null],
   ["?", "This list", null],
@@ -73,6 +76,7 @@ async function look() {
     host(live.status);
     timeline.add(live.samples);
     samplesSeen = timeline.lastSample();
+    canary.draw(live.canaries ?? []);
     reloads.status(live.status, live.samples.at(-1));
     if (live.ledger) {
       const first = ledgerSeen === 0;
@@ -134,6 +138,7 @@ function key(event) {
     s: () => $("sessions").hidden || list.sortNext(),
     S: () => $("sessions").hidden || list.turn(),
     x: () => session.isOpen() && !$("sessions").hidden && session.act("close"),
+    t: () => $("sessions").hidden || trace.toggle(),
     r: () => $("reloads").hidden || reloads.rehearse(reloads.current()),
   }[event.key];
   if (act) (event.preventDefault(), act());
@@ -162,5 +167,6 @@ document.addEventListener("keydown", key);
 document.addEventListener("visibilitychange", () => document.hidden || look());
 session.start(() => (list.forget(), $("list").focus()));
 reloads.start(message);
+canary.start(message);
 list.start(session.open);
 look();

@@ -2,6 +2,7 @@
 // a decision, and a build is committed only if the file still holds what was rehearsed.
 
 import { $, change, clock, confirm, count, el, plain } from "./api.js";
+import * as canary from "./canary.js";
 import * as timeline from "./timeline.js";
 
 let services = [], files = [], ledger = [], chosen = null, busy = null;
@@ -36,6 +37,7 @@ export function status(now, rates) {
       el("th", { scope: "row" }, plain(s.name)),
       el("td", { class: "acts" },
         button("Rehearse", "rehearse", () => rehearse(s.name)),
+        button("Canary", "canary", () => canary.begin(s.name)),
         button("Roll back", "rollback", () => rollBack(s.name))),
       el("td", {}, plain(s.library)),
       el("td", { class: "number" }, s.generation),

@@ -5,7 +5,7 @@
 use crate::admin::client::{call, call_recorded};
 use crate::observe::http::{Lines, Request};
 use crate::observe::questions::{Questions, in_words};
-use crate::protocol::admin::{AdminCommand, Reply};
+use crate::protocol::admin::{AdminCommand, CanaryWish, Reply};
 use crate::protocol::status::Status;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use std::io;
 pub(in crate::observe) enum Action {
     /// Reload of a service, or a rehearsal. With the SHA-256 of the build that was rehearsed.
     Reload(AdminCommand, Option<String>),
-    /// Rollback.
+    /// Rollback, or a canary's beginning or end.
     RollBack(AdminCommand),
     /// Change of one session.
     Session(AdminCommand),
@@ -65,6 +65,17 @@ impl Action {
             "/api/rollback" => Some(
                 wanted().map(|w| Action::RollBack(AdminCommand::RollBack { service: w.service, to: w.to })),
             ),
+            "/api/canary" => Some(wanted().map(|w| {
+                // 5 % of new sessions, in ten-thousandths.
+                let wish = CanaryWish { share: 500, ..CanaryWish::default() };
+                Action::RollBack(AdminCommand::Canary { service: w.service, from: None, wish })
+            })),
+            "/api/canary/promote" => {
+                Some(wanted().map(|w| Action::RollBack(AdminCommand::Promote(w.service))))
+            }
+            "/api/canary/takeback" => {
+                Some(wanted().map(|w| Action::RollBack(AdminCommand::TakeBack(w.service))))
+            }
             _ => None,
         }
     }

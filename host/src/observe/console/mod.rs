@@ -9,7 +9,9 @@
 //! | `/api/live` | status, changes of the ledger, samples, number of the list of sessions |
 //! | `/api/sessions` | slice of the list of sessions: `q`, `sort`, `down`, `from`, `count` |
 //! | `/api/session/ID` | a session's state and all that belongs to it |
+//! | `/api/trace` | turns of `session` as they happen, in lines, until the page leaves |
 //! | `/api/reload`, `/api/rollback` | POST: what came of it, in lines |
+//! | `/api/canary`, `/api/canary/promote`, `takeback` | the same |
 //! | `/api/session/ID/close`, `release` | the same |
 //!
 //! | file | holds |
@@ -28,10 +30,12 @@ mod sessions;
 
 use crate::clock::unix_ms;
 use crate::observe::http::{Lines, Method, Request, Response};
-use crate::observe::questions::Questions;
-use crate::protocol::admin::{AdminCommand, Reply};
+use crate::observe::questions::{Places, Questions};
+use crate::protocol::admin::{AdminCommand, CanaryLine, Reply};
 use crate::protocol::selection::Selection;
+use crate::protocol::status::Status;
 use actions::Action;
+use greenroom_core::watch::subject::Subject;
 use ledger::ShownLedger;
 use order::Order;
 use samples::Samples;
@@ -46,19 +50,23 @@ use std::time::Duration;
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Longest state that is shown, in bytes of JSON.
 const STATE_BYTES_MAX: usize = 8 << 20;
+/// Traces at once: each has a place among the host's commands.
+const TRACES_MAX: usize = 8;
 /// Sessions of a slice, if the page does not say.
 const SLICE: usize = 100;
 
 /// Page, style and scripts: path, type, text.
-const ASSETS: [(&str, &str, &str); 8] = [
+const ASSETS: [(&str, &str, &str); 10] = [
     ("/", HTML, include_str!("../assets/index.html")),
     ("/console.css", "text/css; charset=utf-8", include_str!("../assets/console.css")),
     ("/console.js", SCRIPT, include_str!("../assets/console.js")),
     ("/api.js", SCRIPT, include_str!("../assets/api.js")),
+    ("/canary.js", SCRIPT, include_str!("../assets/canary.js")),
     ("/list.js", SCRIPT, include_str!("../assets/list.js")),
     ("/session.js", SCRIPT, include_str!("../assets/session.js")),
     ("/reloads.js", SCRIPT, include_str!("../assets/reloads.js")),
     ("/timeline.js", SCRIPT, include_str!("../assets/timeline.js")),
+    ("/trace.js", SCRIPT, include_str!("../assets/trace.js")),
 ];
 /// Type of the page.
 const HTML: &str = "text/html; charset=utf-8";
@@ -71,6 +79,7 @@ pub(super) struct Console {
     sessions: SessionList,
     ledger: ShownLedger,
     samples: Samples,
+    traces: Places,
 }
 
 /// Answer of the console.
@@ -79,6 +88,8 @@ pub(super) enum ConsoleAnswer {
     Whole(Response),
     /// A change, which answers in lines.
     Change(Action),
+    /// Turns of a session, as they happen.
+    Trace(u64),
 }
 
 impl Console {
@@ -89,6 +100,7 @@ impl Console {
             sessions: SessionList::default(),
             ledger: ShownLedger::default(),
             samples: Samples::default(),
+            traces: Places::new(TRACES_MAX),
         });
         let held = Arc::downgrade(&console);
         std::thread::Builder::new().name("samples".into()).spawn(move || take_samples(&held))?;
@@ -121,6 +133,7 @@ impl Console {
         }
         match request.path.as_str() {
             "/api/live" => Some(whole(self.live(request))),
+            "/api/trace" => Some(ConsoleAnswer::Trace(request.field("session")?.parse().ok()?)),
             "/api/sessions" => {
                 let (column, is_down) =
                     (request.field("sort").unwrap_or_default(), request.number("down", 0) == 1);
@@ -149,6 +162,32 @@ impl Console {
         sent
     }
 
+    /// Sends turns of a session as they happen, until the page leaves or the session ends.
+    pub(super) fn trace(&self, session: u64, stream: &TcpStream) -> io::Result<()> {
+        let mut lines = Lines::begin(stream)?;
+        let subject = Subject::Sessions(vec![session]);
+        let command = AdminCommand::Watch { subject, for_ms: None, record: None };
+        let mut sent = Ok(());
+        let watched = match self.traces.take() {
+            None => Err(format!("{TRACES_MAX} traces are under way already")),
+            Some(_place) => self.questions.call_while(&command, |reply| {
+                let line = match reply {
+                    Reply::Turn(turn) => json!({ "turn": turn }),
+                    Reply::LeftOut(turns) => json!({ "left_out": turns }),
+                    // Also shows whether the page is still there.
+                    _ => json!({}),
+                };
+                sent = lines.say(&line);
+                sent.is_ok()
+            }),
+        };
+        if let (Ok(()), Err(why)) = (&sent, watched) {
+            sent = lines.say(&json!({ "error": why }));
+        }
+        lines.end();
+        sent
+    }
+
     /// News since the last time that the page asked.
     fn live(&self, request: &Request) -> Result<Value, String> {
         let status = self.questions.status()?;
@@ -161,8 +200,24 @@ impl Console {
             // The worker answers it, so it may fail while the keeper answers all else.
             "ledger_error": ledger.as_ref().err(),
             "samples": samples,
+            "canaries": self.canaries(&status),
             "sessions": self.sessions.version(),
         }))
+    }
+
+    /// Canaries with their counts, if there are any. A worker that stalls is not asked.
+    fn canaries(&self, status: &Status) -> Vec<CanaryLine> {
+        let mut all = Vec::new();
+        if status.host.stalled.is_none() && status.services.iter().any(|s| s.canary.is_some()) {
+            let _ = self.questions.in_a_place(|| {
+                self.questions.call(&AdminCommand::Canaries, |reply| {
+                    if let Reply::Canaries(canaries) = reply {
+                        all.extend(canaries);
+                    }
+                })
+            });
+        }
+        all
     }
 
     /// A session with its state, as a dump has it.
