@@ -20,6 +20,7 @@ pub mod logs;
 pub mod mailbox;
 pub mod memory;
 pub mod net;
+pub mod observe;
 pub mod plugin;
 pub mod printable;
 pub mod protocol;

@@ -18,6 +18,7 @@ mod confined;
 mod dev;
 mod handshaker;
 mod history;
+mod metrics;
 mod new;
 mod output;
 mod reload;
@@ -62,6 +63,8 @@ enum Command {
     Rollback(reload::Rollback),
     /// Show the host and its services
     Status(status::StatusArgs),
+    /// Show all figures, as Prometheus and its kin collect them
+    Metrics(metrics::MetricsArgs),
     /// List the sessions
     Sessions(sessions::Sessions),
     /// Say what a host would find out about a library, without a host
@@ -108,6 +111,7 @@ pub fn run() -> ExitCode {
         Command::Reload(reload) => reload.run(&dir),
         Command::Rollback(rollback) => rollback.run(&dir),
         Command::Status(status) => status.run(&dir),
+        Command::Metrics(metrics) => metrics.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),
         Command::Check(check) => check.run(),
         Command::Session(session) => session.run(&dir),

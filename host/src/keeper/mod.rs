@@ -22,6 +22,7 @@
 //! | `stop`, `stop_steps` | the end of the host |
 //! | `stalls` | what the worker is busy with |
 //! | `failing` | parts of the host that fail |
+//! | `metrics` | figures that operators collect |
 //!
 //! The loop looks at every source after each poll: the events tell only which listeners and
 //! outbound connections are ready. No step waits for an answer of the worker, so `status` is
@@ -52,6 +53,7 @@ mod handshakes;
 mod listeners;
 mod made_connections;
 mod memory_files;
+mod metrics;
 pub mod options;
 mod orphans;
 mod peer_watch;

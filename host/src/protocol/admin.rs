@@ -10,6 +10,7 @@
 //! on this protocol. The types of a line of `--json` are here and in [`super::status`]: their field
 //! names are public, so fields are only added.
 
+use super::metrics::Metrics;
 use super::status::Status;
 use greenroom_core::ledger::Report;
 use greenroom_state::dump::DumpedEntry;
@@ -28,6 +29,8 @@ pub const FRESH_WORKER: &str = "a fresh worker takes over and has room: try agai
 pub enum AdminCommand {
     /// Host and services.
     Status,
+    /// All figures that operators collect.
+    Metrics,
     /// All sessions.
     Sessions,
     /// The ledger.
@@ -107,7 +110,7 @@ impl AdminCommand {
     /// The process that serves this command.
     pub fn served_by(&self) -> ServedBy {
         match self {
-            Self::Status | Self::Withhold(_) | Self::Upgrade { .. } => ServedBy::Keeper,
+            Self::Status | Self::Metrics | Self::Withhold(_) | Self::Upgrade { .. } => ServedBy::Keeper,
             Self::Configure => ServedBy::KeeperThenWorker,
             Self::Sessions
             | Self::History
@@ -126,7 +129,12 @@ impl AdminCommand {
     /// nothing.
     pub fn is_repeatable(&self) -> bool {
         match self {
-            Self::Status | Self::Sessions | Self::History | Self::Await(_) | Self::Dump { .. } => true,
+            Self::Status
+            | Self::Metrics
+            | Self::Sessions
+            | Self::History
+            | Self::Await(_)
+            | Self::Dump { .. } => true,
             Self::Release(_)
             | Self::Close(_)
             | Self::Withhold(_)
@@ -157,6 +165,7 @@ impl AdminCommand {
             | Self::Restore { .. }
             | Self::Upgrade { .. } => Some(STEP_MAX),
             Self::Status
+            | Self::Metrics
             | Self::Sessions
             | Self::History
             | Self::Release(_)
@@ -204,6 +213,8 @@ pub enum Piece {
 pub enum Reply {
     /// To [`AdminCommand::Status`].
     Status(Box<Status>),
+    /// To [`AdminCommand::Metrics`].
+    Metrics(Box<Metrics>),
     /// To [`AdminCommand::Sessions`], in slices.
     Sessions(Vec<SessionLine>),
     /// To [`AdminCommand::History`], in slices.

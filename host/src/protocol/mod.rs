@@ -7,6 +7,7 @@
 //! | [`admin`] | requests and replies between a command and the host |
 //! | [`handshaker`] | messages of the process that does handshakes of TLS |
 //! | [`keeper`] | messages between keeper and worker |
+//! | [`metrics`] | the answer to `greenroom metrics` |
 //! | [`status`] | the answer to `greenroom status` |
 //! | [`link`] | the socket between keeper and worker: packets with descriptors |
 
@@ -16,4 +17,5 @@ pub mod found;
 pub mod handshaker;
 pub mod keeper;
 pub mod link;
+pub mod metrics;
 pub mod status;

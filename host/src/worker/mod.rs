@@ -74,6 +74,7 @@ mod udp_ports;
 mod udp_socket;
 
 use crate::admin::server;
+use crate::clock::now_ns;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::stage::Stage;
@@ -146,7 +147,7 @@ impl Worker {
     /// behind the send, so the pause of a commit does not delay answers that are ready.
     fn pass(&mut self) -> io::Result<()> {
         let board = self.shell.board;
-        board.pass_ends();
+        board.pass_ends(now_ns);
         self.wait()?;
         self.shell.begin_pass();
         self.read()?;

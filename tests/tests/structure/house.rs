@@ -39,7 +39,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["main"],
             &["lib"],
             &["cli"],
-            &["keeper", "worker", "handshaker"],
+            &["keeper", "worker", "handshaker", "observe"],
             &["admin"],
             &["plugin", "watchdog", "net", "job_threads", "saved_file"],
             &["protocol"],
