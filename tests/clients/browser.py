@@ -7,7 +7,7 @@ Each line of standard input is an order, and each has one line of JSON as its an
 | `open URL` | opens a page; the answer is its number |
 | `run PAGE SCRIPT` | runs a script, and answers with its value |
 | `type PAGE TEXT` | presses the keys of a text |
-| `key PAGE NAME` | presses a key: `Enter`, `Tab` or `ShiftTab` |
+| `key PAGE NAME` | presses a key of `KEYS`, such as `Enter`, `Tab`, `ShiftTab` or `ArrowDown` |
 | `look PAGE WIDTH SCHEME FILE` | draws the page, `light` or `dark`, so many pixels wide |
 """
 
@@ -27,7 +27,10 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-breakpad --disable-dev-shm-usage --remote-debugging-port=0"
 ).split()
-KEYS = {"Enter": 13, "Tab": 9, "ShiftTab": 9}
+KEYS = {
+    "Enter": 13, "Tab": 9, "ShiftTab": 9, "Escape": 27, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36,
+    "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+}
 SHIFT = 8
 
 

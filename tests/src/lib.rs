@@ -1,6 +1,7 @@
 //! Helpers of the end-to-end tests: a real host, real clients, handler crates that are written and
 //! built on the spot.
 
+pub mod browser;
 pub mod chain;
 pub mod client;
 pub mod fixture;

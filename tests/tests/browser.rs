@@ -2,58 +2,27 @@
 //! `nc` hear each other; swaps and a killed worker disconnect nobody; behind an end of the host the
 //! page connects again.
 
+use greenroom_tests::browser::Browser;
 use greenroom_tests::fixture::install;
 use greenroom_tests::host::Host;
-use greenroom_tests::{build_dir, built, root, wait_for};
-use serde_json::Value;
+use greenroom_tests::{build_dir, built};
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// Chromium, with a page for each person.
-struct Browser {
-    script: Child,
-    orders: Option<ChildStdin>,
-    answers: Lines<BufReader<ChildStdout>>,
+/// Page of a person.
+trait People {
+    fn says(&mut self, page: usize, line: &str);
+    fn hears(&mut self, page: usize, line: &str);
+    fn sees(&mut self, page: usize, people: &str);
 }
 
-impl Browser {
-    fn start() -> Browser {
-        let mut script = Command::new("python3");
-        script.arg(root().join("tests/clients/browser.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut script = script.spawn().expect("python3");
-        let answers = BufReader::new(script.stdout.take().expect("its output")).lines();
-        Browser { orders: script.stdin.take(), script, answers }
-    }
-
-    #[track_caller]
-    fn order(&mut self, order: &str) -> Value {
-        writeln!(self.orders.as_mut().expect("its input"), "{order}").expect("it reads");
-        let answer = self.answers.next().expect("an answer").expect("text");
-        serde_json::from_str(&answer).expect("JSON")
-    }
-
-    fn open(&mut self, addr: SocketAddr) -> usize {
-        self.order(&format!("open http://{addr}/")).as_u64().expect("a number") as usize
-    }
-
+impl People for Browser {
     /// Types a line, wherever the focus is.
     fn says(&mut self, page: usize, line: &str) {
         self.order(&format!("type {page} {line}"));
         self.order(&format!("key {page} Enter"));
-    }
-
-    /// Waits until a script has this value.
-    #[track_caller]
-    fn wait(&mut self, page: usize, script: &str, expected: &str) {
-        let mut last = Value::Null;
-        let order = format!("run {page} {script}");
-        let what = format!("{script} to be {expected:?} on page {page}");
-        wait_for(&what, || {
-            last = self.order(&order);
-            (last == expected).then_some(())
-        });
     }
 
     /// Waits for the last line of the conversation.
@@ -66,36 +35,7 @@ impl Browser {
     fn sees(&mut self, page: usize, people: &str) {
         self.wait(page, "[...document.querySelectorAll('#list li')].map(l => l.textContent).join()", people);
     }
-
-    /// Element that has the focus.
-    fn focus(&mut self, page: usize) -> Value {
-        self.order(&format!("run {page} document.activeElement.id"))
-    }
 }
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        // The script ends Chromium.
-        self.orders = None;
-        let _ = self.script.wait();
-    }
-}
-
-/// Script that finds the lowest contrast of the page's texts with what is behind them.
-const CONTRASTS: &str = "(() => { \
-    const c = document.createElement('canvas').getContext('2d', { willReadFrequently: true }); \
-    const light = text => { c.fillStyle = text; c.fillRect(0, 0, 1, 1); \
-        const v = [...c.getImageData(0, 0, 1, 1).data].slice(0, 3).map(n => n / 255) \
-            .map(n => n <= .04045 ? n / 12.92 : ((n + .055) / 1.055) ** 2.4); \
-        return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; }; \
-    const back = e => { for (; e; e = e.parentElement) { const b = getComputedStyle(e).backgroundColor; \
-        if (b !== 'rgba(0, 0, 0, 0)') return b; } return 'white'; }; \
-    const of = (e, color) => { const [a, b] = [light(color), light(back(e))].sort((a, b) => b - a); \
-        return (a + .05) / (b + .05); }; \
-    const texts = [...document.querySelectorAll('h1, h2, p, li, button, input, #state, .who')]; \
-    const all = texts.map(e => of(e, getComputedStyle(e).color)); \
-    all.push(of(document.getElementById('line'), getComputedStyle(document.getElementById('line'), '::placeholder').color)); \
-    return Math.min(...all); })()";
 
 /// Starts a host that serves the chat over lines, and on a page.
 fn serve(library: &Path, [lines, page]: [&str; 2]) -> Host {
@@ -146,7 +86,7 @@ fn people_on_the_page_stay_connected() {
     let (lines, page) = (host.addr("chat"), host.addr("chat ws"));
     let mut nc = Netcat::connect(lines);
     let mut web = Browser::start();
-    let (ann, bob) = (web.open(page), web.open(page));
+    let (ann, bob) = (web.open(&format!("http://{page}/")), web.open(&format!("http://{page}/")));
     nc.hears("Welcome to the green room. What is your nick?");
     nc.says("carol");
     nc.hears("* carol is here");
@@ -206,7 +146,7 @@ fn people_on_the_page_stay_connected() {
         for width in [320, 1280] {
             let file = shots.join(format!("chat-{scheme}-{width}.png"));
             web.order(&format!("look {ann} {width} {scheme} {}", file.display()));
-            let contrast = web.order(&format!("run {ann} {CONTRASTS}")).as_f64().expect("a number");
+            let contrast = web.contrast(ann, "h1, h2, p, li, button, input, #state, .who", "#line");
             assert!(contrast >= 4.5, "{scheme}, {width}: a text has a contrast of {contrast}");
             let wide = web.order(&format!("run {ann} document.documentElement.scrollWidth"));
             assert_eq!(wide, width, "{scheme}");

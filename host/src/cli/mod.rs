@@ -3,8 +3,9 @@
 //! | command | runs in |
 //! | --- | --- |
 //! | `serve` | the keeper, or the whole host with `--no-keeper` |
-//! | `worker`, `handshaker`, `trial`, `symbolize` | processes of the host; hidden from operators |
+//! | `worker`, `handshaker`, `observer`, `trial`, `symbolize` | hidden processes of the host |
 //! | `check`, `new` | this process and a child; needs no host |
+//! | `manual` | this process; hidden from operators |
 //! | `dev` | this process, and a host of its own |
 //! | all others | this process, as a caller of the admin socket |
 //!
@@ -15,11 +16,15 @@
 mod check;
 mod check_config;
 mod confined;
+mod console;
 mod dev;
 mod handshaker;
 mod history;
+mod host_user;
+mod manual;
 mod metrics;
 mod new;
+mod observer;
 mod output;
 mod reload;
 mod report;
@@ -31,8 +36,9 @@ mod status;
 mod upgrade;
 mod worker;
 
+use crate::runtime_dir::{default_dir, dir_of_commands};
 use crate::sys::process_state;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use output::{CommandFailure, exit_code};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +75,8 @@ enum Command {
     Sessions(sessions::Sessions),
     /// Say what a host would find out about a library, without a host
     Check(check::Check),
+    /// Print the address of the console, with its token
+    Console(console::ConsoleArgs),
     /// Do something with one session
     #[command(subcommand)]
     Session(sessions::Session),
@@ -85,12 +93,18 @@ enum Command {
     /// Do handshakes of TLS, under a keeper (the host calls this)
     #[command(hide = true)]
     Handshaker,
+    /// Serve metrics and the console over HTTP, under a keeper (the host calls this)
+    #[command(hide = true)]
+    Observer,
     /// Say which source lines addresses are (the host calls this)
     #[command(hide = true)]
     Symbolize,
     /// Load a library and report what it offers (the host calls this)
     #[command(hide = true)]
     Trial,
+    /// Write the manual pages, and completions for shells (a package's build calls this)
+    #[command(hide = true)]
+    Manual(manual::Manual),
 }
 
 /// Runs the command that this process was started with. Wrong usage ends the process with exit
@@ -98,10 +112,13 @@ enum Command {
 pub fn run() -> ExitCode {
     // Prints help, version and errors of usage itself, and then ends the process.
     let cli = Cli::parse();
-    let dir = cli.runtime.unwrap_or_else(crate::runtime_dir::default_dir);
+    let dir = cli.runtime.unwrap_or_else(|| match cli.command {
+        Command::Serve(_) => default_dir(),
+        _ => dir_of_commands(),
+    });
     // Callers of a host keep what `nohup` and its kin gave them.
-    use Command::{Check, Handshaker, Serve, Symbolize, Trial, Worker};
-    if matches!(cli.command, Serve(_) | Worker | Handshaker | Trial | Symbolize | Check(_)) {
+    use Command::{Check, Handshaker, Observer, Serve, Symbolize, Trial, Worker};
+    if matches!(cli.command, Serve(_) | Worker | Handshaker | Observer | Trial | Symbolize | Check(_)) {
         process_state::settle();
     }
     let result = match cli.command {
@@ -114,6 +131,7 @@ pub fn run() -> ExitCode {
         Command::Metrics(metrics) => metrics.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),
         Command::Check(check) => check.run(),
+        Command::Console(console) => console.run(&dir),
         Command::Session(session) => session.run(&dir),
         Command::History(history) => history.run(&dir),
         Command::State(state) => state.run(&dir),
@@ -121,6 +139,8 @@ pub fn run() -> ExitCode {
         Command::Symbolize => crate::watchdog::symbolize::run().map_err(CommandFailure::Failed),
         Command::Worker => worker::run(),
         Command::Handshaker => handshaker::run(),
+        Command::Observer => observer::run(),
+        Command::Manual(manual) => manual.run(Cli::command()),
         Command::Trial => crate::plugin::trial_child::run().map_err(CommandFailure::Failed),
     };
     exit_code(result)

@@ -37,7 +37,7 @@ pub(super) struct Reload {
     #[arg(long, conflicts_with = "service")]
     all: bool,
     /// Read the configuration file again and put it in force: all of it, or nothing
-    #[arg(long, conflicts_with_all = ["service", "from", "all", "dry_run", "wait"])]
+    #[arg(long, conflicts_with_all = ["service", "from", "all", "dry_run"])]
     config: bool,
     /// Stop before anything changes, and print what would change
     #[arg(long)]

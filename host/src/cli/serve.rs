@@ -5,7 +5,7 @@
 //!
 //! | step | if it fails |
 //! | --- | --- |
-//! | read configuration and command line, find libraries | exit code 1 or 2 |
+//! | read configuration and command line, change the user, find libraries | exit code 1 or 2 |
 //! | take the runtime directory | exit code 1: another host, or an unsafe directory |
 //! | start to watch files | exit code 1, or a warning if `watch` is off |
 //! | listen on the admin socket, run the keeper | exit code 1 |
@@ -16,6 +16,7 @@
 
 use crate::admin::server::{self, AdminSocket};
 use crate::cli::confined::confined;
+use crate::cli::host_user;
 use crate::cli::output::{CommandFailure, complain, try_print_text};
 use crate::cli::signals;
 use crate::config::source::{ConfigSource, parse_listen};
@@ -29,11 +30,12 @@ use crate::plugin::discover;
 use crate::plugin::watch;
 use crate::protocol::found::Found;
 use crate::runtime_dir::{Runtime, socket_path};
-use crate::sys::activation;
+use crate::sys::{activation, user};
 use crate::worker::takeover;
 use clap::Args;
 use greenroom_state::endpoint::Endpoint;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -66,6 +68,10 @@ pub(super) struct Serve {
     /// Check whether a host could start with all this, or go on with it, and end
     #[arg(long)]
     check_config: bool,
+    /// Go on as this user, by name or number, if root starts the host. The keeper still binds ports
+    /// below 1024
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
     /// Stop in order once this process, which started the host, has ended (`greenroom dev` says so)
     #[arg(long, hide = true, value_name = "PID")]
     end_with: Option<i32>,
@@ -78,17 +84,20 @@ impl Serve {
     /// Runs the host until it stops. Blocks this thread, and owns the runtime directory until
     /// it returns.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
-        self.end_with.map_or(Ok(()), end_with).map_err(CommandFailure::Failed)?;
         // First: nothing else may have opened a file or started a thread.
         let given = activation::take().map_err(CommandFailure::Failed)?;
+        user::keep_ports_from_children();
         let failed = |what: &str, e: std::io::Error| CommandFailure::Failed(format!("{what}: {e}"));
         // Before the working directory changes.
         let path = self.config.as_deref().map(absolute).transpose()?;
         let source = ConfigSource { path, listen: self.listen.clone(), no_watch: self.no_watch };
-        let config = source.read().map_err(CommandFailure::Failed)?;
-        let (found, left_out) = self.found(&config)?;
         let dir = absolute(dir)?;
         let copies = self.copies.as_deref().map(absolute).transpose()?;
+        let dirs = [Some(&*dir), copies.as_deref()].into_iter().flatten().filter(|_| !self.check_config);
+        let (config, user) = host_user::read_as_user(&source, self.user.as_deref(), dirs)?;
+        // A change of the user ends such a request.
+        self.end_with.map_or(Ok(()), end_with).map_err(CommandFailure::Failed)?;
+        let (found, left_out) = self.found(&config)?;
         check_paths(&dir, copies.as_deref(), &config).map_err(CommandFailure::Failed)?;
         if self.check_config {
             left_out.iter().for_each(|why| complain(&format!("{why}; it is left out")));
@@ -99,6 +108,7 @@ impl Serve {
         let log_file = logs::file().filter(|path| is_text(path).is_ok());
         let _log = logs::start(self.log, false, log_file.clone()).map_err(|e| failed("the log", e))?;
         left_out.iter().for_each(|why| tracing::warn!("{why}; it is left out"));
+        user.iter().for_each(|user| tracing::info!("the host runs as user {user}"));
         begin_process(self.no_keeper).map_err(|e| failed("this process", e))?;
 
         let (ours, theirs) = match self.no_keeper {
@@ -114,6 +124,7 @@ impl Serve {
             found,
             given,
             host_number: runtime.host_number(),
+            runtime: dir.clone(),
             copies: runtime.copies().into(),
             log: self.log.to_string(),
             log_file,
@@ -129,19 +140,7 @@ impl Serve {
         let _upkeep = Upkeep::start(runtime, socket, &keeper).map_err(|e| failed("the upkeep", e))?;
         let ended = match theirs {
             None => keeper.run(ready),
-            Some(theirs) => {
-                tracing::warn!(
-                    "--no-keeper: all in one process; a crash of a handler ends the host and its sessions, and neither \
-                     upgrades nor fresh workers are possible"
-                );
-                let thread = std::thread::Builder::new().name("keeper".into());
-                let keeper = thread
-                    .spawn(move || keeper.run(ready))
-                    .map_err(|e| failed("the keeper can't be started", e))?;
-                let worker = takeover::start::serve(theirs, false);
-                let keeper = keeper.join().unwrap_or_else(|_| Err("the keeper panicked".into()));
-                keeper.and(worker)
-            }
+            Some(theirs) => run_in_one_process(keeper, theirs),
         };
         server::finish();
         ended.map_err(CommandFailure::Failed)
@@ -158,6 +157,20 @@ impl Serve {
         }
         discover::look(&sources).map_err(CommandFailure::Failed)
     }
+}
+
+/// Runs the keeper on a thread beside the worker, until both have ended.
+fn run_in_one_process(keeper: Keeper, link: OwnedFd) -> Result<(), String> {
+    tracing::warn!(
+        "--no-keeper: all in one process; a crash of a handler ends the host and its sessions, and neither \
+         upgrades nor fresh workers are possible"
+    );
+    let thread = std::thread::Builder::new().name("keeper".into());
+    let keeper =
+        thread.spawn(move || keeper.run(ready)).map_err(|e| format!("the keeper can't be started: {e}"))?;
+    let worker = takeover::start::serve(link, false);
+    let keeper = keeper.join().unwrap_or_else(|_| Err("the keeper panicked".into()));
+    keeper.and(worker)
 }
 
 /// Has the kernel send this process SIGTERM when the thread that started it ends. Fails if that has

@@ -14,11 +14,12 @@ impl Config {
     /// O(values).
     pub fn changes(&self, to: &Config) -> (Vec<String>, Vec<String>) {
         let mut fixed = Vec::new();
-        // Paths of libraries are watched, the saver opens its file, and the store is mapped
-        // when a host starts.
+        // When a host starts, it changes its user, the saver opens its file, and the store is
+        // mapped. Paths of libraries are watched from then on.
         for (name, same) in [
             ("handlers", self.handlers == to.handlers),
             ("save.file", self.save.file == to.save.file),
+            ("process.user", self.process == to.process),
             ("limits.store_bytes_max", self.limits.store_bytes_max == to.limits.store_bytes_max),
         ] {
             fixed.extend((!same).then(|| name.to_owned()));

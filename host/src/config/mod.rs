@@ -18,6 +18,13 @@
 //! [trust]
 //! owners = [1001]                         # users whose libraries are accepted
 //!
+//! [observe]
+//! listen = "127.0.0.1:9900"               # metrics and health over HTTP; else none
+//! console = true                          # the console, too
+//!
+//! [process]
+//! user = "greenroom"                      # of a host that root starts; else root
+//!
 //! [service.chat]
 //! listen = ["127.0.0.1:4000"]             # else its port
 //! dual_stack = true                       # endpoints at [::] take IPv4, too; else IPv6 alone
@@ -38,6 +45,8 @@
 //! | [`changes`] | differences between two configurations, by name |
 //! | [`file_contents`] | contents of the files that settings name |
 //! | `files` | files that settings name: reads them |
+//! | [`observe`] | address and token of the observer |
+//! | [`process`] | rights of the host's processes |
 //! | [`record`] | configurations between processes, which may be of different versions |
 //! | `settings` | settings of handlers as JSON, and values that JSON lacks |
 //! | [`socket_file`] | mode and group of the files of Unix sockets |
@@ -49,6 +58,8 @@ pub mod changes;
 pub mod file_contents;
 mod files;
 mod listen;
+pub mod observe;
+pub mod process;
 pub mod record;
 mod settings;
 pub mod socket_file;
@@ -58,6 +69,8 @@ pub mod trust;
 
 use crate::config::file_contents::FileContents;
 use crate::config::listen::{named, needs_tls, why_not, with_ipv4};
+use crate::config::observe::ObserveConfig;
+use crate::config::process::ProcessConfig;
 use crate::config::socket_file::SocketFile;
 use crate::config::tls::{TlsConfig, TlsSettings};
 use crate::config::trust::Trust;
@@ -88,6 +101,10 @@ pub struct Config {
     pub reload: ReloadConfig,
     /// Trust in library files.
     pub trust: Trust,
+    /// Metrics, health and the console over HTTP.
+    pub observe: ObserveConfig,
+    /// Rights of the processes.
+    pub process: ProcessConfig,
     /// Services, by name. A name that no library offers is allowed: its library may come later.
     pub service: BTreeMap<String, ServiceConfig>,
     /// Contents of the files that settings name. They cross between processes beside the settings
@@ -105,6 +122,8 @@ impl Default for Config {
             save: SaveConfig::default(),
             reload: ReloadConfig::default(),
             trust: Trust::default(),
+            observe: ObserveConfig::default(),
+            process: ProcessConfig::default(),
             service: BTreeMap::new(),
             files: FileContents::default(),
         }
@@ -205,6 +224,7 @@ impl Config {
             *file = base.join(&*file);
         }
         config.service.values_mut().filter_map(|s| s.tls.as_mut()).for_each(|tls| tls.resolve(base));
+        config.observe.resolve(base);
         config.read_files(base).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(config)
     }
@@ -212,6 +232,7 @@ impl Config {
     /// Checks each value by itself, and limits against each other. The error names the key.
     fn check(&self) -> Result<(), String> {
         self.all_limits().check()?;
+        self.observe.check().map_err(|e| format!("observe: {e}"))?;
         for (name, service) in &self.service {
             check_origins(&service.origins).map_err(|e| format!("service.{name}.origins: {e}"))?;
             TrustedProxies::read(&service.proxy_from)

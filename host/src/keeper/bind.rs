@@ -14,6 +14,7 @@
 //! | no socket | refused |
 
 use crate::config::socket_file::SocketFile;
+use greenroom_state::address::Address;
 use nix::unistd::{Gid, Group};
 use rustix::fs::{Mode, chmod, chown, lstat};
 use rustix::io::Errno;
@@ -76,6 +77,22 @@ pub(super) fn set_tcp_options(socket: impl AsFd) -> io::Result<()> {
     // Urgent data (telnet's Synch) comes in order, and the kernel counts it as other bytes.
     sockopt::set_socket_oobinline(socket, true)?;
     Ok(())
+}
+
+/// Ports below this number are root's, unless `net.ipv4.ip_unprivileged_port_start` says otherwise.
+const OWN_PORTS_FROM: u16 = 1024;
+
+/// Reason why an address cannot be bound, with a way out if rights are missing.
+pub(super) fn why_not(address: &Address, e: &io::Error) -> String {
+    let lacks_rights = e.kind() == io::ErrorKind::PermissionDenied
+        && address.socket_addr().is_some_and(|at| at.port() < OWN_PORTS_FROM);
+    match lacks_rights {
+        true => format!(
+            "{e}; ports below {OWN_PORTS_FROM} need CAP_NET_BIND_SERVICE: start the host as root with process.user \
+             in the configuration, or give the unit AmbientCapabilities=CAP_NET_BIND_SERVICE, or a socket of systemd"
+        ),
+        false => e.to_string(),
+    }
 }
 
 /// File of a Unix socket that listens. Deletes the file with its own end, if the file is still the

@@ -5,6 +5,7 @@
 //! used again, so a late answer to an earlier proposal changes nothing.
 
 use crate::config::Config;
+use crate::keeper::observer_process::ObserverSocket;
 use greenroom_core::reload::request::Requester;
 use std::collections::BTreeMap;
 
@@ -16,6 +17,8 @@ const SIGNALS_LOST_MAX: u32 = 2;
 pub(super) struct Proposed {
     /// The configuration, as it was read.
     pub(super) config: Config,
+    /// Socket of the observer, if its address is another one.
+    pub(super) observer: Option<ObserverSocket>,
     /// The requester: a signal's proposal is repeated, an operator's is not.
     pub(super) by: Requester,
 }
@@ -33,6 +36,10 @@ pub(super) struct ConfigProposals {
     pub(super) files_pending: bool,
     /// Workers in a row that died before they answered a proposal that no operator waits for.
     pub(super) signals_lost: u32,
+    /// SIGHUPs so far.
+    pub(super) sighups: u64,
+    /// Times that the configuration is being read for a SIGHUP.
+    pub(super) sighups_reading: u32,
 }
 
 impl ConfigProposals {
@@ -40,6 +47,14 @@ impl ConfigProposals {
     pub(super) fn next_number(&mut self) -> u64 {
         self.last += 1;
         self.last
+    }
+
+    /// Number of the last SIGHUP, while what it asked for is neither in force nor refused.
+    pub(super) fn reload_under_way(&self) -> Option<u64> {
+        let waits = self.sighups_reading > 0
+            || self.sighup_pending
+            || self.open.values().any(|proposed| proposed.by == Requester::Signal);
+        waits.then_some(self.sighups)
     }
 
     /// Takes a proposal that the worker has answered. `None`: none of this number is open, since it
@@ -82,7 +97,7 @@ mod tests {
         let mut proposals = ConfigProposals::default();
         let mut lose = |by| {
             let number = proposals.next_number();
-            proposals.open.insert(number, Proposed { config: Config::default(), by });
+            proposals.open.insert(number, Proposed { config: Config::default(), observer: None, by });
             proposals.take_due_again()
         };
         let (signal, watcher) = (Some(Requester::Signal), Some(Requester::Watcher));

@@ -119,6 +119,14 @@ impl Keeper {
         }
     }
 
+    /// Hears the observer, and does what is due for it.
+    pub(super) fn look_at_observer(&mut self) {
+        for (what, why) in self.observer.hear(self.poll.registry()) {
+            self.failing.note(what, why);
+        }
+        self.observer.go_on(self.poll.registry());
+    }
+
     /// Tells whoever waits for a handshake that it has failed. Without a worker the message is
     /// dropped: a successor asks again.
     fn handshake_failed(&mut self, purpose: Purpose, why: String) {

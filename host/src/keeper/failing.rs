@@ -32,6 +32,11 @@ impl FailingParts {
         (part.why, part.times) = (why, part.times + 1);
     }
 
+    /// Names of the parts that fail.
+    pub(super) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// All parts that fail, by name.
     pub(super) fn all(&self) -> Vec<Failing> {
         self.0.values().cloned().collect()

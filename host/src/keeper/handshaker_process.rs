@@ -5,6 +5,7 @@
 
 use crate::config::tls::TlsSettings;
 use crate::exit_status::own_binary;
+use crate::keeper::service_manager::forget;
 use crate::keeper::spawn::Process;
 use crate::protocol::handshaker::{FromHandshaker, ToHandshaker};
 use crate::protocol::link::{Link, Received, pair};
@@ -25,7 +26,8 @@ pub(super) fn start(settings: &TlsSettings) -> io::Result<(Process, HandshakerLi
     // This binary, although the worker may have another one since: fields are only added.
     let binary = own_binary()?;
     let (ours, theirs) = pair()?;
-    let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
+    let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
+    let child = forget(&mut command)
         .arg0("greenroom")
         .arg("handshaker")
         .stdin(Stdio::from(theirs))

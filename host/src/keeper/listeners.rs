@@ -28,7 +28,7 @@
 //! All lists are short: each call is O(ports), or O(ports of the request x ports).
 
 use crate::config::socket_file::SocketFile;
-use crate::keeper::bind::{BoundFile, bind_tcp, bind_udp, bind_unix, set_tcp_options};
+use crate::keeper::bind::{BoundFile, bind_tcp, bind_udp, bind_unix, set_tcp_options, why_not};
 use crate::keeper::given::{GivenSocket, GivenSockets};
 use crate::keeper::peer_watch::PeerWatch;
 use crate::protocol::keeper::{EndpointId, HeldPort};
@@ -384,8 +384,8 @@ fn bind_and_listen(port: &Port, shares: bool) -> Result<Listener, String> {
             bind_udp(*addr, shares).map(|(socket, addr)| (socket, Address::Udp(addr), None))
         }
     };
-    let (socket, addr, file) =
-        bound.map_err(|e| format!("service {service} can't listen on {address}: {e}"))?;
+    let (socket, addr, file) = bound
+        .map_err(|e| format!("service {service} can't listen on {address}: {}", why_not(address, &e)))?;
     let (port, kind, endpoint) = (port.clone(), "".into(), EndpointId::NONE);
     let (accepts, over_tls, is_moved) = (false, false, false);
     Ok(Listener { port, socket, given: None, addr, kind, endpoint, file, accepts, over_tls, is_moved })

@@ -12,6 +12,7 @@
 //! | `peer_watch` | times after which silent peers are given up |
 //! | `handshakes`, `handshake_pace`, `handshake_news` | connections that wait for a handshake |
 //! | [`handshaker_process`] | start of the handshaker, and check of certificates |
+//! | `observer_process` | the observer's socket and process |
 //! | `worker_process` | memory files, phase, process and socket of the worker |
 //! | `succession` | the start of a process, and what follows from a death |
 //! | `belongings`, `upkeep`, `files` | files that others may delete; files of libraries |
@@ -23,6 +24,8 @@
 //! | `stalls` | what the worker is busy with |
 //! | `failing` | parts of the host that fail |
 //! | `metrics` | figures that operators collect |
+//! | `service_manager`, `service_news` | what systemd is told |
+//! | `deadlines` | deadlines of all parts |
 //!
 //! The loop looks at every source after each poll: the events tell only which listeners and
 //! outbound connections are ready. No step waits for an answer of the worker, so `status` is
@@ -39,6 +42,7 @@ mod callers;
 mod configure;
 mod connection_steps;
 mod connections;
+mod deadlines;
 mod deaths;
 mod dialer;
 pub mod events;
@@ -54,11 +58,14 @@ mod listeners;
 mod made_connections;
 mod memory_files;
 mod metrics;
+mod observer_process;
 pub mod options;
 mod orphans;
 mod peer_watch;
 mod phase;
 mod propose;
+mod service_manager;
+mod service_news;
 mod spawn;
 mod stalls;
 mod status;
@@ -72,7 +79,7 @@ mod upgrade_steps;
 pub mod upkeep;
 mod worker_process;
 
-use crate::admin::server::{Asked, refuse};
+use crate::admin::server::Asked;
 use crate::exit_status::own_binary;
 use crate::logs;
 use crate::mailbox::Mailbox;
@@ -91,14 +98,15 @@ use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::Requester;
 use mio::{Events, Poll};
+use observer_process::ObserverProcess;
 use options::Options;
 use peer_watch::PeerWatch;
-use phase::{Phase, START_MAX};
+use service_manager::ServiceManager;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGUSR1};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use stop::Stop;
 use table::START_PLACES;
 use upgrade::UpgradeUnderWay;
@@ -116,6 +124,7 @@ pub struct Keeper {
     /// `None`: the worker runs in this process.
     binary: Option<File>,
     acceptor: Acceptor,
+    observer: ObserverProcess,
     worker: WorkerProcess,
     proposals: ConfigProposals,
     callers: Callers,
@@ -136,6 +145,7 @@ pub struct Keeper {
     files: LibraryFiles,
     /// Parts that fail.
     failing: FailingParts,
+    manager: ServiceManager,
     /// Times that each limit was reached here, not in a worker.
     reached: BTreeMap<Limit, u64>,
     started: Instant,
@@ -151,7 +161,10 @@ impl Keeper {
         acceptor.watch_peers(PeerWatch::of(&options.config.limits));
         acceptor.handshakes.configure(options.config.tls_settings());
         acceptor.handshakes.start_at_first(poll.registry()).map_err(io::Error::other)?;
+        let observer = ObserverProcess::at_start(options.runtime.clone(), &options.config.observe)
+            .map_err(io::Error::other)?;
         Ok(Keeper {
+            observer,
             start_places: KeptPlaces::new(if options.in_process.is_some() { 0 } else { START_PLACES })?,
             binary: if options.in_process.is_some() { None } else { Some(own_binary()?) },
             options,
@@ -169,6 +182,7 @@ impl Keeper {
             belongings: Belongings::default(),
             files: LibraryFiles::default(),
             failing: FailingParts::default(),
+            manager: ServiceManager::find(),
             reached: BTreeMap::new(),
             started: Instant::now(),
         })
@@ -214,24 +228,13 @@ impl Keeper {
             }
             self.reap_orphans();
             self.shake_hands();
+            self.look_at_observer();
             // Last, since all of the above may have brought connections, or made room for them.
             self.accept_again();
             self.hand_connections();
             self.look_at_the_clock();
+            self.tell_manager();
         }
-    }
-
-    /// Time that the poll may sleep: until the first deadline of any part. `None`: no part has one.
-    fn timeout(&self) -> Option<Duration> {
-        let now = Instant::now();
-        let all = [
-            self.worker.phase().deadline(),
-            self.acceptor.deadline(self.may_accept(), now),
-            self.callers.deadline(),
-            self.upgrade.as_ref().map(UpgradeUnderWay::give_up_at),
-            self.stop.deadline(),
-        ];
-        all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
 
     /// Handles an event of another thread.
@@ -241,7 +244,10 @@ impl Keeper {
             Event::Asked(Asked::OfWorker(command, by, stream)) => {
                 self.relay(WaitingCaller { command, by, stream });
             }
-            Event::Signal(SIGHUP) => self.configure(Requester::Signal, None),
+            Event::Signal(SIGHUP) => {
+                self.proposals.sighups += 1;
+                self.configure(Requester::Signal, None);
+            }
             Event::Signal(SIGUSR1) => {
                 logs::reopen();
                 self.worker.send(&ToWorker::ReopenLog);
@@ -342,8 +348,7 @@ impl Keeper {
         let accepted = self.acceptor.follow_all(self.poll.registry(), self.worker.ports());
         self.accepted(accepted);
         if first {
-            let ports = self.worker.ports().iter();
-            ready(&ports.map(|p| (p.port.0.clone(), self.with_stack(p))).collect::<Vec<_>>());
+            ready(&self.named_ports());
             self.acceptor.name_unused();
         }
         // From the first end of a process to the service of this one, failed starts included.
@@ -372,29 +377,5 @@ impl Keeper {
         if times > 0 {
             *self.reached.entry(limit).or_default() += times;
         }
-    }
-
-    /// Acts on every deadline that has passed: of callers, the worker's phase, outbound
-    /// connections, the upgrade and the stop. Each deadline also bounds the sleep of the poll.
-    fn look_at_the_clock(&mut self) {
-        let now = Instant::now();
-        while let Some(caller) = self.callers.take_late(now) {
-            let why = match self.worker.phase() {
-                Phase::Parked { reason, .. } => format!("no worker serves at the moment: {reason}"),
-                _ => "no worker serves yet; see `greenroom status`".into(),
-            };
-            refuse(&caller.stream, &why);
-        }
-        // A start that hangs would leave all connections waiting. The kill is reaped like a death.
-        if self.worker.is_overdue(now) {
-            tracing::error!("the worker is not ready after {START_MAX:?}; it is replaced");
-            self.worker.kill();
-        }
-        for number in self.acceptor.take_late(self.poll.registry(), now) {
-            self.count_reached(Limit::ConnectMs, 1);
-            self.worker.send(&ToWorker::ConnectFailed(number, "it took too long (limit connect_ms)".into()));
-        }
-        self.upgrade_in_time(now);
-        self.stop_in_time(now);
     }
 }

@@ -22,6 +22,8 @@ pub struct Options {
     pub host_number: u32,
     /// Descriptors that systemd gave. The keeper takes them.
     pub given: Vec<GivenDescriptor>,
+    /// Runtime directory.
+    pub runtime: PathBuf,
     /// Directory of private copies.
     pub copies: PathBuf,
     /// File of saved tables and ledger.

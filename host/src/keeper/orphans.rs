@@ -35,7 +35,7 @@ impl Keeper {
             _ => None,
         };
         let number = pid.as_raw_nonzero().get().unsigned_abs();
-        let handshaker = self.acceptor.handshakes.pid();
-        self.worker.pid() == Some(number) || trial == Some(pid) || handshaker == Some(pid)
+        let helpers = [trial, self.acceptor.handshakes.pid(), self.observer.pid()];
+        self.worker.pid() == Some(number) || helpers.contains(&Some(pid))
     }
 }

@@ -51,6 +51,7 @@ impl Keeper {
     /// [`Event::Read`]. The watcher has the files of the settings in force read again, and nothing
     /// else: a configuration file under way is none of its business.
     pub(super) fn configure(&mut self, by: Requester, stream: Option<UnixStream>) {
+        self.proposals.sighups_reading += u32::from(by == Requester::Signal);
         let (source, mailbox) = (self.options.source.clone(), self.mailbox());
         let of_files = (by == Requester::Watcher).then(|| self.options.config.clone());
         let in_force = self.options.config.tls_settings();
@@ -69,6 +70,7 @@ impl Keeper {
         if let Err(e) = std::thread::Builder::new().name("configuration".into()).spawn(read) {
             let why = format!("the configuration can't be read, as no thread can be started: {e}");
             tracing::error!("{why}");
+            self.proposals.sighups_reading -= u32::from(by == Requester::Signal);
             if let Some(stream) = to_refuse {
                 refuse(&stream, &why);
             }
@@ -83,6 +85,7 @@ impl Keeper {
         by: Requester,
         stream: Option<UnixStream>,
     ) {
+        self.proposals.sighups_reading -= u32::from(by == Requester::Signal);
         // Asked here: a change of this value alone tries no library.
         let allowed = config.and_then(|config| {
             config.reload.confinement.allows(&self.options.confined.missing).map(|()| config)
@@ -114,6 +117,7 @@ impl Keeper {
         if !self.worker.serves() {
             return Ok(false);
         }
+        let observer = self.observer.bind(&config.observe)?;
         // A number that is not sent in the end is left out, which does no harm.
         let number = self.proposals.next_number();
         let file = to_file(&config).map_err(|e| e.to_string())?;
@@ -126,7 +130,7 @@ impl Keeper {
             // The worker has just died.
             Some(Err(_)) | None => return Ok(false),
         }
-        self.proposals.open.insert(number, Proposed { config, by });
+        self.proposals.open.insert(number, Proposed { config, observer, by });
         Ok(true)
     }
 
@@ -157,6 +161,7 @@ impl Keeper {
             self.files.watch_settings(self.options.config.files());
             self.acceptor.watch_peers(PeerWatch::of(&self.options.config.limits));
             self.acceptor.handshakes.configure(self.options.config.tls_settings());
+            self.observer.follow(&self.options.config.observe, proposed.observer);
         }
     }
 

@@ -6,6 +6,7 @@
 //! A trial of an upgrade is started the same way. Its first message tells it to try.
 
 use crate::handler_output;
+use crate::keeper::service_manager::forget;
 use crate::protocol::keeper::{ToKeeper, ToWorker};
 use crate::protocol::link::{Link, pair};
 use rustix::process::{
@@ -94,7 +95,8 @@ pub(super) fn start(binary: &File) -> io::Result<Spawned> {
     let (ours, theirs) = pair()?;
     // The descriptor is executed, not a path: the binary that was checked, or that runs here, may
     // be replaced on disk.
-    let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
+    let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
+    let child = forget(&mut command)
         .arg0("greenroom")
         .arg("worker")
         .stdin(Stdio::from(theirs))

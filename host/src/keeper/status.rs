@@ -44,9 +44,27 @@ impl Keeper {
                 slow_look: self.files.slow_look(),
                 longest_pass_ms: board.longest_pass_ms(),
                 confinement: self.options.confined.clone(),
+                not_accepting: self.why_not_accepting(),
+                observer: self.observer.status(),
             },
             services: self.worker.services().map(|s| self.with_stacks(s.clone())).collect(),
         }
+    }
+
+    /// Reason why new connections are not served now. `None`: they are.
+    fn why_not_accepting(&self) -> Option<String> {
+        if self.stop.is_requested() {
+            return Some("the host is stopping".into());
+        }
+        if !self.worker.takes_connections() {
+            return Some("no worker takes connections".into());
+        }
+        if let Some(failing) = self.acceptor.failing() {
+            return Some(failing.why);
+        }
+        let most = self.options.config.limits.sessions_max;
+        let sessions: usize = self.worker.services().map(|s| s.sessions).sum();
+        (sessions >= most).then(|| format!("{sessions} sessions are open (limit sessions_max)"))
     }
 
     /// Status of a service, with the endpoints that take IPv6 and IPv4.
@@ -57,8 +75,15 @@ impl Keeper {
         service
     }
 
+    /// Services with their endpoints in words, and the observer with its address.
+    pub(super) fn named_ports(&self) -> Vec<(String, String)> {
+        let ports = self.worker.ports().iter().map(|p| (p.port.0.clone(), self.with_stack(p)));
+        let observer = self.observer.addr().map(|at| ("observer".to_owned(), format!("http://{at}")));
+        ports.chain(observer).collect()
+    }
+
     /// An endpoint in words, with the stacks that it takes.
-    pub(super) fn with_stack(&self, port: &HeldPort) -> String {
+    fn with_stack(&self, port: &HeldPort) -> String {
         let endpoint = port.named().to_string();
         format!("{endpoint}{}", stacks(&endpoint, self.takes_ipv4(port)))
     }

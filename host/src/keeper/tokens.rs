@@ -14,3 +14,5 @@ pub(super) const ENDED: Token = Token(2);
 pub(super) const TRIAL: Token = Token(3);
 /// Socket to the handshaker.
 pub(super) const HANDSHAKER: Token = Token(4);
+/// Socket to the observer.
+pub(super) const OBSERVER: Token = Token(5);

@@ -3,7 +3,7 @@
 //! Names follow the conventions of Prometheus: the unit comes last, and counters end with `_total`
 //! in samples. A name is never given to another figure, and a label is never taken away.
 
-use super::samples::{Family, FamilyKind, Samples};
+use super::samples::{Family, FamilyKind, MetricSamples};
 use crate::protocol::metrics::Metrics;
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ const fn family(
     name: &'static str,
     labels: &'static [&'static str],
     help: &'static str,
-    figures: fn(&Metrics, &mut Samples<'_>),
+    figures: fn(&Metrics, &mut MetricSamples<'_>),
 ) -> Family {
     Family { name, kind, labels, help, figures }
 }
@@ -215,6 +215,6 @@ pub(super) const FAMILIES: &[Family] = &[
 ];
 
 /// Writes a sample for each entry of a map: its key is the only label.
-fn each(figures: &BTreeMap<String, u64>, to: &mut Samples<'_>) {
+fn each(figures: &BTreeMap<String, u64>, to: &mut MetricSamples<'_>) {
     figures.iter().for_each(|(label, value)| to.number(&[label], *value));
 }

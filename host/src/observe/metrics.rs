@@ -7,7 +7,7 @@
 //! `greenroom metrics --json`. All text is made from [`Metrics`] alone.
 
 use super::families::FAMILIES;
-use super::samples::{Family, FamilyKind, Samples};
+use super::samples::{Family, FamilyKind, MetricSamples};
 use crate::protocol::metrics::Metrics;
 use std::fmt::Write;
 
@@ -52,7 +52,7 @@ pub fn render(metrics: &Metrics) -> String {
 pub fn render_as(metrics: &Metrics, format: MetricsFormat) -> String {
     let mut text = String::new();
     for family in FAMILIES {
-        let mut samples = Samples { family, text: String::new() };
+        let mut samples = MetricSamples { family, text: String::new() };
         (family.figures)(metrics, &mut samples);
         if !samples.text.is_empty() {
             begin(&mut text, family, format);
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn the_buckets_of_a_histogram_are_sums_that_end_with_its_count() {
         let family = FAMILIES.iter().find(|f| f.name == "greenroom_takeover_duration_seconds").unwrap();
-        let mut samples = Samples { family, text: String::new() };
+        let mut samples = MetricSamples { family, text: String::new() };
         let mut times = Histogram::default();
         [1, 1024, 1025, 3_000, u64::MAX].into_iter().for_each(|ns| times.note(ns));
         samples.histogram(&[], &times);

@@ -1,4 +1,4 @@
-//! Samples of a metric, as lines of the text formats.
+//! MetricSamples of a metric, as lines of the text formats.
 
 use crate::memory::histogram::{Histogram, bound_ns};
 use crate::protocol::metrics::Metrics;
@@ -37,7 +37,7 @@ pub(super) struct Family {
     /// Meaning, as a sentence.
     pub(super) help: &'static str,
     /// Writes its samples.
-    pub(super) figures: fn(&Metrics, &mut Samples<'_>),
+    pub(super) figures: fn(&Metrics, &mut MetricSamples<'_>),
 }
 
 impl Family {
@@ -48,14 +48,14 @@ impl Family {
 }
 
 /// Writer of the samples of one family.
-pub(super) struct Samples<'a> {
+pub(super) struct MetricSamples<'a> {
     /// The family.
     pub(super) family: &'a Family,
     /// Lines so far.
     pub(super) text: String,
 }
 
-impl Samples<'_> {
+impl MetricSamples<'_> {
     /// Writes a number. `labels`: values of the family's labels, in their order.
     pub(super) fn number(&mut self, labels: &[&str], value: u64) {
         self.sample("", labels, None, &value.to_string());

@@ -8,6 +8,7 @@
 //! | [`handshaker`] | messages of the process that does handshakes of TLS |
 //! | [`keeper`] | messages between keeper and worker |
 //! | [`metrics`] | the answer to `greenroom metrics` |
+//! | [`observer`] | messages of the process that serves HTTP |
 //! | [`status`] | the answer to `greenroom status` |
 //! | [`link`] | the socket between keeper and worker: packets with descriptors |
 
@@ -18,4 +19,5 @@ pub mod handshaker;
 pub mod keeper;
 pub mod link;
 pub mod metrics;
+pub mod observer;
 pub mod status;

@@ -70,6 +70,25 @@ pub struct HostStatus {
     /// Confinement of candidates in their trials, as it was when the host started.
     #[serde(default)]
     pub confinement: Confined,
+    /// Reason why new connections are not served at the moment; null: they are.
+    #[serde(default)]
+    pub not_accepting: Option<String>,
+    /// Observer, which serves metrics and the console; null: none is configured.
+    #[serde(default)]
+    pub observer: Option<ObserverStatus>,
+}
+
+/// The observer in a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObserverStatus {
+    /// Address that it listens on.
+    pub listen: String,
+    /// Process id; 0: none runs at the moment.
+    pub pid: u32,
+    /// Whether the console is served.
+    pub console: bool,
+    /// File of the token that the console wants.
+    pub token_file: PathBuf,
 }
 
 /// A library's file that is not the build that runs.

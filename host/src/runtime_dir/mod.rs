@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `lock` | the host's pid; locked while the host lives |
 //! | `admin.sock` | the admin socket, mode 0600 |
+//! | `console.token` | the token of the console, mode 0600, if the console is on |
 //! | `copies` | private copies of libraries, unless another directory is given |
 //! | `tables.saved` | saved tables and ledger, unless the configuration names another file |
 //!
@@ -41,9 +42,24 @@ pub fn default_dir() -> PathBuf {
     }
 }
 
+/// Path of the runtime directory that a command without `--runtime` means: the first of the default
+/// ones that has an admin socket, else the default of [`default_dir`]. So root finds the system's
+/// host from a login with an `$XDG_RUNTIME_DIR` of its own.
+pub fn dir_of_commands() -> PathBuf {
+    let default = default_dir();
+    let all = [default.as_path(), Path::new("/run/greenroom")];
+    let found = all.into_iter().find(|dir| socket_path(dir).exists()).map(Path::to_path_buf);
+    found.unwrap_or(default)
+}
+
 /// Path of the admin socket.
 pub fn socket_path(dir: &Path) -> PathBuf {
     dir.join("admin.sock")
+}
+
+/// Path of the console's token.
+pub fn token_path(dir: &Path) -> PathBuf {
+    dir.join("console.token")
 }
 
 /// Runtime directory that this process holds. Dropping it gives the locks back.

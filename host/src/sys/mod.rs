@@ -20,3 +20,4 @@ pub mod process_state;
 pub mod stack;
 #[allow(unsafe_code)]
 pub mod tcp;
+pub mod user;

@@ -7,6 +7,7 @@ use crate::world::World;
 use greenroom_core::input::Input;
 use greenroom_core::operate::inspect::Filter;
 use std::collections::BTreeMap;
+use std::iter::{once, repeat_n};
 
 /// Nanoseconds of one step in which nothing else happens: less than any deadline, so that no
 /// session times out.
@@ -241,6 +242,16 @@ impl World {
         self.counts.silences += self.check_silence(&before);
     }
 
+    /// Ends every job, and fails every connection that was asked for.
+    fn fail_what_was_asked_for(&mut self) {
+        while let Some(number) = self.network.dialing.pop() {
+            self.host.core.handle(Input::ConnectFailed { number, why: "as asked" });
+        }
+        while !self.jobs.running.is_empty() {
+            self.end_job(0);
+        }
+    }
+
     /// Lets every peer end its stream, every job and connection end, and everything be read.
     fn drain_round(&mut self) {
         self.time_passes();
@@ -278,14 +289,21 @@ impl World {
             self.kill(false);
             self.pass(true);
         }
-        for silence_ns in [2 * ALL_TIMERS_NS, UDP_IDLE_NS, UDP_IDLE_NS] {
+        // A session whose timers keep it busy when its time is over has that time again.
+        for silence_ns in once(2 * ALL_TIMERS_NS).chain(repeat_n(UDP_IDLE_NS, DRAIN_ROUNDS)) {
+            if self.network.peers.is_empty() {
+                break;
+            }
             self.host.now_ns += silence_ns;
             for _ in 0..DRAIN_ROUNDS {
+                // A session that waits for a job expects nothing of its peer.
+                self.fail_what_was_asked_for();
                 self.pass(true);
                 for at in (0..self.network.peers.len()).rev() {
                     self.read(at, true);
                 }
-                if self.host.core.next_wake_ns().is_none_or(|at| at > self.host.now_ns) {
+                let is_due = self.host.core.next_wake_ns().is_some_and(|at| at <= self.host.now_ns);
+                if !is_due && self.network.dialing.is_empty() && self.jobs.running.is_empty() {
                     break;
                 }
             }
@@ -297,10 +315,7 @@ impl World {
     fn drain_service_turns(&mut self) {
         self.host.now_ns += ALL_TIMERS_NS;
         self.pass(true);
-        while !self.network.dialing.is_empty() {
-            let number = self.network.dialing.swap_remove(0);
-            self.host.core.handle(Input::ConnectFailed { number, why: "as asked" });
-        }
+        self.fail_what_was_asked_for();
         self.pass(true);
         while self.host.core.next_wake_ns() == Some(0) {
             self.pass(true);

@@ -224,7 +224,6 @@ pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, kernel_full: 
     let Some(s) = host.sessions.get_mut(slot) else { return };
     s.kernel_full = kernel_full;
     s.book_sent(&mut host.store, &mut host.shared, bytes);
-    host.services[s.service].traffic.bytes_out += bytes as u64;
     let drained = s.output_has_drained(host.limits.of(s.service));
     let flushes = s.life == Life::Draining && s.unsent() == 0;
     let paused = s.is_blocked(Blocked::OutputFull) || s.is_blocked(Blocked::ShareUsed);

@@ -1,0 +1,43 @@
+//! Command `greenroom manual`: writes manual pages and completions, from the definition of the
+//! command line. So neither can go stale. A package's build calls it.
+//!
+//! | file | for |
+//! | --- | --- |
+//! | `man/greenroom.1`, `man/greenroom-COMMAND.1` | man |
+//! | `completions/greenroom.bash`, `_greenroom`, `greenroom.fish` | bash, zsh, fish |
+
+use crate::cli::output::CommandFailure;
+use clap::{Args, Command};
+use clap_complete::{Shell, generate_to};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Shells with completions.
+const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+
+// Doc comments of the fields are the help text of the command line.
+#[derive(Args)]
+pub(super) struct Manual {
+    /// Directory to write to; it is made if it is not there
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+impl Manual {
+    /// Writes all pages and completions of a command line. Files that are there are replaced.
+    pub(super) fn run(self, command: Command) -> Result<(), CommandFailure> {
+        let written = write(&self.dir, command);
+        written.map_err(|e| CommandFailure::Failed(format!("{}: {e}", self.dir.display())))
+    }
+}
+
+/// Writes pages and completions into folders of a directory.
+fn write(dir: &Path, mut command: Command) -> io::Result<()> {
+    let (man, completions) = (dir.join("man"), dir.join("completions"));
+    std::fs::create_dir_all(&man)?;
+    std::fs::create_dir_all(&completions)?;
+    for shell in SHELLS {
+        generate_to(shell, &mut command, "greenroom", &completions)?;
+    }
+    clap_mangen::generate_to(command, &man)
+}

@@ -1,0 +1,50 @@
+//! Deadlines of all parts: the sleep of the keeper's poll, and what follows once one has passed.
+
+use crate::admin::server::refuse;
+use crate::keeper::Keeper;
+use crate::keeper::phase::{Phase, START_MAX};
+use crate::keeper::upgrade::UpgradeUnderWay;
+use crate::protocol::keeper::ToWorker;
+use greenroom_core::limits::names::Limit;
+use std::time::{Duration, Instant};
+
+impl Keeper {
+    /// Time that the poll may sleep: until the first deadline of any part. `None`: no part has one.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let all = [
+            self.worker.phase().deadline(),
+            self.acceptor.deadline(self.may_accept(), now),
+            self.callers.deadline(),
+            self.upgrade.as_ref().map(UpgradeUnderWay::give_up_at),
+            self.stop.deadline(),
+            self.observer.deadline(),
+            self.manager.deadline(),
+        ];
+        all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
+    }
+
+    /// Acts on every deadline that has passed: of callers, the worker's phase, outbound
+    /// connections, the upgrade and the stop. Each deadline also bounds the sleep of the poll.
+    pub(super) fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        while let Some(caller) = self.callers.take_late(now) {
+            let why = match self.worker.phase() {
+                Phase::Parked { reason, .. } => format!("no worker serves at the moment: {reason}"),
+                _ => "no worker serves yet; see `greenroom status`".into(),
+            };
+            refuse(&caller.stream, &why);
+        }
+        // A start that hangs would leave all connections waiting. The kill is reaped like a death.
+        if self.worker.is_overdue(now) {
+            tracing::error!("the worker is not ready after {START_MAX:?}; it is replaced");
+            self.worker.kill();
+        }
+        for number in self.acceptor.take_late(self.poll.registry(), now) {
+            self.count_reached(Limit::ConnectMs, 1);
+            self.worker.send(&ToWorker::ConnectFailed(number, "it took too long (limit connect_ms)".into()));
+        }
+        self.upgrade_in_time(now);
+        self.stop_in_time(now);
+    }
+}
