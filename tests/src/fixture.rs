@@ -17,7 +17,7 @@ pub struct Fixture {
     dir: PathBuf,
 }
 
-/// Time that cargo spends on a fixture's own code. Dependencies are always optimized.
+/// Time that cargo spends on a fixture's own code. Dependencies are always optimized a little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Optimize {
     /// Built as operators build handlers: several seconds a build.
@@ -48,7 +48,7 @@ impl Fixture {
              [dependencies]\ngreenroom-handler = {{ path = \"{root}/handlers/sdk\" }}\nschemars = \"1.2\"\n\
              serde = {{ version = \"1\", features = [\"derive\"] }}\ntracing = \"0.1\"\n\
              [profile.release]\ndebug = \"line-tables-only\"\n{profile}\
-             [profile.release.package.\"*\"]\nopt-level = 3\n[workspace]\n"
+             [profile.release.package.\"*\"]\nopt-level = 1\n[workspace]\n"
         );
         std::fs::create_dir_all(fixture.dir.join("src")).expect("src");
         std::fs::write(fixture.dir.join("Cargo.toml"), manifest).expect("a manifest");
