@@ -110,7 +110,8 @@ fn figures_count_on_over_a_crash_and_tell_generations_apart() {
         ("greenroom_turns_total{service=\"tally\"}", 13.0),
         ("greenroom_actions_total{service=\"tally\",generation=\"1\",action=\"message\"}", 11.0),
         ("greenroom_actions_total{service=\"tally\",generation=\"2\",action=\"message\"}", 1.0),
-        ("greenroom_turn_duration_seconds_count{service=\"tally\",generation=\"2\"}", 1.0),
+        // Its first turn tells it that it has started.
+        ("greenroom_turn_duration_seconds_count{service=\"tally\",generation=\"2\"}", 2.0),
         ("greenroom_takeovers_total{cause=\"kill\"}", 1.0),
         ("greenroom_takeover_duration_seconds_count", 1.0),
         ("greenroom_reloads_total{outcome=\"refused\"}", 1.0),
